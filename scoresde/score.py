@@ -1,0 +1,340 @@
+"""Score models: one network, four names for what it says.
+
+For x_t = α x_0 + σ ε a model of the noise ε(x_t, t) = E[ε | x_t] also is
+
+    score  = ∇ log p_t(x_t)  = −ε/σ
+    x0     = E[x_0 | x_t]    = (x_t − σ ε)/α
+    v      = α ε − σ x0                           (Salimans & Ho 2022, arXiv:2202.00512)
+
+`eps` is the canonical one because it stays O(1) for all t.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ._tensor import check_number, finite_or_raise
+from .sde import SDE, Node
+
+__all__ = [
+    "NFE",
+    "FunctionScore",
+    "NetworkScore",
+    "Preconditioning",
+    "ScoreModel",
+    "count_nfe",
+    "reverse_drift",
+]
+
+Time = Tensor | float | Node
+Target = Literal["eps", "x0", "v", "score", "edm"]
+Label = Literal["log_sigma", "edm", "time", "index"]
+
+
+@dataclass
+class NFE:
+    """Evaluations of a model so far: forward passes, and derivative passes (JVP or VJP).
+
+    A call with a batch counts once: it is the number of evaluations per sample. `limit` bounds
+    the forward passes made after `start` of them.
+    """
+
+    forward: int = 0
+    derivative: int = 0
+    limit: int | None = None
+    start: int = 0
+
+    def add_forward(self, t: float | Tensor) -> None:
+        """Count one forward pass at time t; raise RuntimeError if it would exceed `limit`."""
+        if self.limit is not None and self.forward - self.start >= self.limit:
+            raise RuntimeError(
+                f"the limit of {self.limit} network evaluations was reached at {_where(t)}; "
+                "raise max_nfe or loosen rtol and atol"
+            )
+        self.forward += 1
+
+
+class ScoreModel(nn.Module, ABC):
+    """An SDE and one abstract method, `eps`; `score`, `x0` and `v` follow from it.
+
+    Every method takes x of shape (B, *D) and a time: a number, a tensor of shape () or (B,), or
+    a `Node`. It returns a tensor like x. `nfe` counts the evaluations.
+    """
+
+    def __init__(self, sde: SDE) -> None:
+        super().__init__()
+        self.sde = sde
+        self.nfe = NFE()
+        self.y: Tensor | None = None
+
+    @abstractmethod
+    def eps(self, x: Tensor, t: Time) -> Tensor:
+        """ε(x, t) = E[ε | x_t = x]."""
+
+    def score(self, x: Tensor, t: Time) -> Tensor:
+        """∇ log p_t(x) = −ε/σ."""
+        node = self.sde.at(t, x)
+        return self.eps(x, node) * _like(-1 / node.sigma, x)
+
+    def x0(self, x: Tensor, t: Time) -> Tensor:
+        """E[x_0 | x_t = x] = (x − σ ε)/α."""
+        node = self.sde.at(t, x)
+        return (x - _like(node.sigma, x) * self.eps(x, node)) * _like(1 / node.alpha, x)
+
+    def v(self, x: Tensor, t: Time) -> Tensor:
+        """α ε − σ x0 = (ε (α² + σ²) − σ x)/α."""
+        node = self.sde.at(t, x)
+        scale = (node.alpha**2 + node.sigma**2) / node.alpha
+        return _like(scale, x) * self.eps(x, node) - _like(node.sigma / node.alpha, x) * x
+
+    def given(self, y: Tensor | None) -> ScoreModel:
+        """This model with class labels bound, one per sample of the batches to come.
+
+        Args:
+            y: Integer labels, shape (B,), or None for no label.
+        """
+        bound = copy.copy(self)
+        bound.y = y
+        return bound
+
+    def take(self, rows: slice | Tensor) -> ScoreModel:
+        """This model for some rows of its batch: bound labels follow their samples."""
+        return self if self.y is None else self.given(self.y[rows])
+
+    def _evaluated(self, out: Tensor, x: Tensor, node: Node) -> Tensor:
+        """Check one evaluation's result and return it in the dtype of x."""
+        if not isinstance(out, Tensor) or out.shape != x.shape:
+            got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise RuntimeError(f"network returned {got} for x of shape {tuple(x.shape)}")
+        if not out.is_floating_point():
+            raise RuntimeError(f"network returned {out.dtype}, a floating dtype is needed")
+        return finite_or_raise(out, f"network output at {_where(node.t)}").to(x.dtype)
+
+
+class FunctionScore(ScoreModel):
+    """Any callable ε(x, t) as a model: the way to use a network of your own.
+
+    Args:
+        sde: The forward process the callable belongs to.
+        eps: Maps x of shape (B, *D) and t, a float64 tensor of shape () or (B,), to the noise
+            like x.
+    """
+
+    def __init__(self, sde: SDE, eps: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__(sde)
+        self.function = eps
+
+    def eps(self, x: Tensor, t: Time) -> Tensor:
+        """The callable's value, checked and counted."""
+        node = self.sde.at(t, x)
+        self.nfe.add_forward(node.t)
+        time = torch.as_tensor(node.t, dtype=torch.float64, device=x.device)
+        return self._evaluated(self.function(x, time.flatten() if time.ndim else time), x, node)
+
+
+@dataclass(frozen=True)
+class Preconditioning:
+    """How a network F sees its input and what its output means.
+
+    Args:
+        target: What F approximates: "eps", "x0", "v", "score", or "edm", EDM's skip form
+            x0 = c_skip x/α + c_out F (Karras et al. 2022, arXiv:2206.00364, table 1).
+        label: What F is told of the time: "log_sigma" log(σ/α) (ours), "edm" log(σ/α)/4,
+            "time" t, "index" N t − 1, the discrete index of a `TabulatedVP`.
+        scale_input: Feed x/√(α² + σ²) ("edm": x/√(α² σ_data² + σ²)) rather than x.
+        sigma_data: Standard deviation of the data, used by "edm" only.
+    """
+
+    target: Target = "eps"
+    label: Label = "log_sigma"
+    scale_input: bool = True
+    sigma_data: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("target", self.target, get_args(Target)),
+            ("label", self.label, get_args(Label)),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        check_number("sigma_data", self.sigma_data, above=0)
+
+    def c_in(self, node: Node) -> float | Tensor:
+        """Factor of the network's input; unit variance for unit-variance (σ_data) data."""
+        if not self.scale_input:
+            return 1.0
+        data_std = self.sigma_data if self.target == "edm" else 1.0
+        return (node.alpha**2 * data_std**2 + node.sigma**2) ** -0.5
+
+    def noise_label(self, sde: SDE, node: Node) -> float | Tensor:
+        """The time label, like `node.t`."""
+        if self.label == "time":
+            return node.t
+        if self.label == "index":
+            label = sde.label(node.t)
+            return label if isinstance(node.t, Tensor) else float(label)
+        return -node.lam if self.label == "log_sigma" else -0.25 * node.lam
+
+    def coefficients(self, node: Node) -> tuple[float | Tensor, ...]:
+        """(p, q, r, u) of x0 = p x + q F and ε = r x + u F.
+
+        Each quantity comes from F in one step: through the other it would cancel at one end.
+        """
+        a, s = node.alpha, node.sigma
+        if self.target == "eps":
+            return 1 / a, -s / a, 0.0, 1.0
+        if self.target == "x0":
+            return 0.0, 1.0, 1 / s, -a / s
+        if self.target == "v":
+            total = a**2 + s**2
+            return a / total, -s / total, s / total, a / total
+        if self.target == "score":
+            return 1 / a, s**2 / a, 0.0, -s
+        # EDM in x/α and σ/α: c_skip = d²/(ŝ² + d²), c_out = ŝ d/√(ŝ² + d²)
+        s_hat, d = s / a, self.sigma_data
+        total = s_hat**2 + d**2
+        return d**2 / total / a, s_hat * d / total**0.5, s_hat / total / a, -d / total**0.5
+
+
+class NetworkScore(ScoreModel):
+    """A network with its preconditioning, as a score model.
+
+    Args:
+        net: Called as net(x, label, y), x of shape (B, *D) in the network's dtype, label of
+            shape (B,) in float32 or wider, y labels or None; returns a tensor like x.
+        sde: The forward process it was trained for.
+        preconditioning: Input scale, time label and target.
+        autocast: Compute the network under `torch.autocast` in this dtype; the state, the times
+            and every formula around it keep theirs.
+
+    Raises:
+        ValueError: If the label "index" is asked of an SDE without a discrete ladder.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        sde: SDE,
+        preconditioning: Preconditioning | None = None,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(sde)
+        self.net = net
+        self.preconditioning = preconditioning or Preconditioning()
+        self.autocast = autocast
+        if self.preconditioning.label == "index" and not hasattr(sde, "label"):
+            raise ValueError(f"label 'index' needs a TabulatedVP, got {type(sde).__name__}")
+
+    def eps(self, x: Tensor, t: Time) -> Tensor:
+        """ε from the network's native target."""
+        node = self.sde.at(t, x)
+        _, _, r, u = self.preconditioning.coefficients(node)
+        return _combine(r, x, u, self._native(x, node))
+
+    def x0(self, x: Tensor, t: Time) -> Tensor:
+        """E[x_0 | x_t] from the network's native target."""
+        node = self.sde.at(t, x)
+        p, q, _, _ = self.preconditioning.coefficients(node)
+        return _combine(p, x, q, self._native(x, node))
+
+    def v(self, x: Tensor, t: Time) -> Tensor:
+        """α ε − σ x0 from the network's native target."""
+        node = self.sde.at(t, x)
+        out = self._native(x, node)
+        if self.preconditioning.target == "v":
+            return out
+        p, q, r, u = self.preconditioning.coefficients(node)
+        a, s = node.alpha, node.sigma
+        return _combine(a * r - s * p, x, a * u - s * q, out)
+
+    def _native(self, x: Tensor, node: Node) -> Tensor:
+        """F(c_in x, label, y), counted, checked, in the dtype of x."""
+        self.nfe.add_forward(node.t)
+        parameter = next(self.net.parameters(), x)
+        label = torch.as_tensor(
+            self.preconditioning.noise_label(self.sde, node),
+            # bf16 tells only 507 of 1000 time labels apart
+            dtype=torch.promote_types(parameter.dtype, torch.float32),
+            device=x.device,
+        )
+        scaled = (_like(self.preconditioning.c_in(node), x) * x).to(parameter.dtype)
+        with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
+            out = self.net(scaled, label.flatten().expand(x.shape[0]), self.y)
+        return self._evaluated(out, x, node)
+
+
+def reverse_drift(model: ScoreModel, x: Tensor, t: Time, eta: float = 1.0) -> Tensor:
+    """Drift of the reverse process: f x − (1 + η²)/2 g² score(x, t).
+
+    η = 1 is the reverse SDE, η = 0 the probability-flow ODE (Song et al. 2021,
+    arXiv:2011.13456, eq. (6) and (13)); the noise of the process is η g dw̄.
+
+    Args:
+        model: The score model.
+        x: State, shape (B, *D).
+        t: Time.
+        eta: Stochasticity, at least 0.
+
+    Returns:
+        The drift dx/dt, like x (sampling integrates it with dt < 0).
+    """
+    node = model.sde.at(t, x)
+    # −g² score = (g²/σ) ε
+    weight = 0.5 * (1 + eta**2) * node.g**2 / node.sigma
+    return _combine(node.f, x, weight, model.eps(x, node))
+
+
+@contextmanager
+def count_nfe(model: ScoreModel, limit: int | None = None) -> Iterator[NFE]:
+    """Count a model's evaluations inside the block.
+
+    Args:
+        model: The model; models bound with `given` share its counter.
+        limit: Raise RuntimeError when more forward passes are asked. The limit of a block around
+            this one holds as well.
+
+    Yields:
+        The counts of this block, final once it ends; the model's own go on.
+    """
+    counter, inside = model.nfe, NFE()
+    before = copy.copy(counter)
+    left = None if before.limit is None else before.start + before.limit - before.forward
+    if limit is not None and (left is None or limit < left):
+        counter.limit, counter.start = limit, before.forward
+    try:
+        yield inside
+    finally:
+        counter.limit, counter.start = before.limit, before.start
+        inside.forward = counter.forward - before.forward
+        inside.derivative = counter.derivative - before.derivative
+
+
+def _where(t: float | Tensor) -> str:
+    """The time or the range of times of one evaluation, for messages."""
+    if not isinstance(t, Tensor):
+        return f"t={t:.6g}"
+    if t.numel() == 0:
+        return "no time"
+    low, high = float(t.detach().min()), float(t.detach().max())
+    return f"t={low:.6g}" if low == high else f"t={low:.6g}..{high:.6g}"
+
+
+def _like(value: float | Tensor, x: Tensor) -> float | Tensor:
+    """A node's entry ready to be multiplied with x: numbers as they are, tensors cast."""
+    return value.to(x) if isinstance(value, Tensor) else value
+
+
+def _combine(a: float | Tensor, x: Tensor, b: float | Tensor, y: Tensor) -> Tensor:
+    """a x + b y, leaving out terms whose factor is the number 0 or 1."""
+    second = y if isinstance(b, float) and b == 1.0 else _like(b, x) * y
+    if isinstance(a, float) and a == 0.0:
+        return second
+    return torch.add(second, x, alpha=a) if isinstance(a, float) else _like(a, x) * x + second
