@@ -1,0 +1,178 @@
+"""Writing files so that a crash at any instant leaves the old file or the new one, never a half.
+
+The bytes go to a temporary file in the target's own folder, are flushed to the disk, and only
+then take the target's name with one atomic `rename`; the folder is flushed last, so that the
+new name survives a power cut.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Literal
+
+__all__ = ["atomic_write", "clean_stale"]
+
+# Enough to recognise the file by; short enough that the temporary name stays below the usual
+# limit of 255 bytes even at 4 bytes per character.
+_KEPT_CHARACTERS = 40
+
+# A restarted container often gets its old pid back: a file under our own pid is stale unless it
+# is one of these.
+_being_written: set[str] = set()
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path, mode: Literal["wb", "w"] = "wb") -> Iterator[IO]:
+    """Yield a file object whose content replaces `path` when the block ends without exception.
+
+    On any exception, `KeyboardInterrupt` included, the temporary file is removed and `path` is
+    as it was. A symlink is followed: its target is replaced and the link stays. Permissions are
+    those of an ordinary `open`: an existing file keeps its mode, a new one gets 0o666 less the
+    umask.
+
+    Args:
+        path: File to write; its folder must exist.
+        mode: "wb" for bytes, "w" for UTF-8 text with newlines written as they are.
+
+    Yields:
+        A file object open for writing.
+
+    Raises:
+        OSError: If the file cannot be written (disk full, read-only, no such folder, a folder or
+            a device at `path`); the message names `path`.
+    """
+    # realpath, not Path.resolve: the latter raises RuntimeError on a loop of links.
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(_temporary_name(target.name))
+    _being_written.add(temporary.name)
+    try:
+        with _naming(path, target, temporary):
+            permissions = _replaceable(target)
+            with _create(temporary, permissions, mode) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):  # not there yet, or its folder is no folder
+            temporary.unlink()
+        raise
+    finally:
+        _being_written.discard(temporary.name)
+    _sync_folder(target.parent)
+
+
+def clean_stale(path: str | Path) -> list[Path]:
+    """Remove the temporary files that killed processes left behind while writing `path`.
+
+    A file is stale if the process whose id is in its name is not alive. Files of other users, or
+    in folders we may not change, are left alone. Process ids mean nothing on another machine:
+    two machines must not write the same path of a shared disk at once.
+
+    Args:
+        path: The file that was being written; need not exist.
+
+    Returns:
+        The files removed.
+    """
+    target = Path(os.path.realpath(path))
+    pattern = re.compile(re.escape(_prefix(target.name)) + r"(\d{1,9})\.[0-9a-f]{8}\.tmp")
+    removed = []
+    # Cleaning is a courtesy: a folder that is missing or read-only is for the writer to report.
+    with contextlib.suppress(OSError):
+        names = os.listdir(target.parent)
+        for name in names:
+            match = pattern.fullmatch(name)
+            if match and _is_stale(name, int(match[1])):
+                with contextlib.suppress(OSError):
+                    target.with_name(name).unlink()
+                    removed.append(target.with_name(name))
+    return removed
+
+
+def _prefix(name: str) -> str:
+    return f".{name[:_KEPT_CHARACTERS]}."
+
+
+def _temporary_name(name: str) -> str:
+    return f"{_prefix(name)}{os.getpid()}.{secrets.token_hex(4)}.tmp"
+
+
+def _is_stale(name: str, pid: int) -> bool:
+    if pid == os.getpid():
+        return name not in _being_written
+    if os.name != "posix":  # on Windows os.kill(pid, 0) is not a question but a signal
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # alive, and another user's
+        return False
+    return False
+
+
+def _replaceable(target: Path) -> int | None:
+    """Permission bits of the existing file, None if there is none; OSError if not replaceable."""
+    try:
+        found = os.stat(target)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "Is a directory")
+    # A rename would replace /dev/null itself, or a write-protected file, without a word.
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "Not a regular file")
+    if not os.access(target, os.W_OK):
+        raise PermissionError(errno.EACCES, "Permission denied")
+    return stat.S_IMODE(found.st_mode)
+
+
+def _create(temporary: Path, permissions: int | None, mode: Literal["wb", "w"]) -> IO:
+    # mkstemp would give 0o600 whatever the umask; O_EXCL keeps its safety.
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        if permissions is not None:
+            os.chmod(temporary, permissions)
+        if mode == "w":
+            return open(descriptor, "w", encoding="utf-8", newline="")
+        return open(descriptor, mode)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+@contextlib.contextmanager
+def _naming(path: str | Path, target: Path, temporary: Path) -> Iterator[None]:
+    """Name `path` in an OSError that names nothing (write, fsync) or one of our own names."""
+    try:
+        yield
+    except OSError as error:
+        named = None if error.filename is None else str(error.filename)
+        if error.errno is None or named not in (None, str(target), str(temporary)):
+            raise
+        reason = f"{error.strerror} (nothing was written; an earlier file is unchanged)"
+        raise OSError(error.errno, reason, str(path)) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":  # elsewhere a folder cannot be opened for fsync
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # a folder one may write in but not list
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # the file system has no such sync
+            raise OSError(error.errno, error.strerror, str(folder)) from error
+    finally:
+        os.close(descriptor)

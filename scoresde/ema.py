@@ -1,0 +1,158 @@
+"""Exponential moving average of a network's weights, the ones samples are drawn with."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["EMA"]
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+class EMA:
+    """Exponential moving average w̄ of a network's parameters and floating-point buffers.
+
+        w̄ ← d_n w̄ + (1 − d_n) w,   d_n = min(decay, (1 + n) / (10 + n)),   n = 0, 1, 2, ...
+
+    with n the number of updates made before this one and w̄ = w at the start. The warm-up, which
+    is that of TensorFlow's `tf.train.ExponentialMovingAverage(decay, num_updates)`, keeps the
+    random initial weights from lingering: after n constant steps their share is ∏ d_i.
+
+    Buffers of other dtypes (counters, masks) are copied. Averages of half-precision weights are
+    kept in float32, where a change of 1e-4 of the difference is not rounded away. Buffers that
+    are not in the network's `state_dict` are constants of the architecture and are left alone.
+
+    Attributes:
+        decay: Upper limit of d_n, in [0, 1).
+        updates: Number of updates made so far.
+        averages: The averaged tensors by name; the names are those of `net.state_dict()`.
+    """
+
+    def __init__(self, net: nn.Module, decay: float = 0.999) -> None:
+        """Start the average at the network's present weights.
+
+        Args:
+            net: The bare network, not a DistributedDataParallel wrapper.
+            decay: Upper limit of d_n, in [0, 1).
+
+        Raises:
+            ValueError: If `decay` is outside [0, 1).
+        """
+        if not 0.0 <= decay < 1.0:  # also refuses NaN
+            raise ValueError(f"decay must be in [0, 1), got {decay}")
+        self.decay = float(decay)
+        self.updates = 0
+        self.averages = {name: _average_of(value) for name, value in _state(net).items()}
+
+    def next_decay(self) -> float:
+        """d_n of the next update: min(decay, (1 + n) / (10 + n)) after n updates."""
+        return min(self.decay, (1 + self.updates) / (10 + self.updates))
+
+    @torch.no_grad()
+    def update(self, net: nn.Module) -> None:
+        """One step of the average towards the network's present weights.
+
+        Args:
+            net: The network given at construction, or one with the same names and shapes.
+
+        Raises:
+            ValueError: If names or shapes differ; the average is then unchanged.
+        """
+        state = self._matching(_state(net), "net")
+        toward = 1.0 - self.next_decay()
+        for name, average in self.averages.items():
+            value = state[name].to(average)
+            if average.is_floating_point():
+                average.lerp_(value, toward)
+            else:
+                average.copy_(value)
+        self.updates += 1
+
+    @contextlib.contextmanager
+    def applied(self, net: nn.Module) -> Iterator[nn.Module]:
+        """Context in which the network holds the averaged weights.
+
+        On leaving, by exception too, the weights of before come back bit for bit; changes made to
+        them inside are lost.
+
+        Args:
+            net: The network given at construction, or one with the same names and shapes.
+
+        Yields:
+            The same network.
+
+        Raises:
+            ValueError: If names or shapes differ; nothing is swapped then.
+        """
+        state = self._matching(_state(net), "net")
+        saved = {name: value.clone() for name, value in state.items()}
+        try:
+            _copy(self.averages, state)
+            yield net
+        finally:
+            # The present tensors: code inside may have moved the network or assigned its data.
+            _copy(saved, _state(net))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The average as plain data, for resuming: copies, which later updates do not change.
+
+        Returns:
+            `{"updates": int, "averages": {name: Tensor}}`.
+        """
+        averages = {name: value.clone() for name, value in self.averages.items()}
+        return {"updates": self.updates, "averages": averages}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved average; the decay stays that of this object.
+
+        Args:
+            state: What `state_dict` returned.
+
+        Raises:
+            ValueError: If a key is missing, `updates` is not a count, or names or shapes differ
+                from the network's; nothing is changed then.
+        """
+        if state.keys() != {"updates", "averages"}:
+            raise ValueError(f"state must have keys updates and averages, got {sorted(state)}")
+        updates = state["updates"]
+        if not isinstance(updates, int) or updates < 0:
+            raise ValueError(f"updates must be an integer of at least 0, got {updates!r}")
+        _copy(self._matching(state["averages"], "averages"), self.averages)
+        self.updates = updates
+
+    def _matching(self, state: Mapping[str, Tensor], what: str) -> Mapping[str, Tensor]:
+        """`state`, if it has our names and shapes (a broadcast would average the wrong numbers)."""
+        differing = sorted(self.averages.keys() ^ state.keys())
+        differing += [
+            name
+            for name in self.averages.keys() & state.keys()
+            if self.averages[name].shape != state[name].shape
+        ]
+        if differing:
+            raise ValueError(
+                f"{what} must have the names and shapes of the averaged network, "
+                f"{len(differing)} differ: {', '.join(differing[:5])}"
+            )
+        return state
+
+
+def _state(net: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by name, sharing the network's memory."""
+    # Not named_parameters: it leaves out the second name of a tied weight, and the averages
+    # could then not be loaded into a fresh network.
+    return {name: value for name, value in net.state_dict().items() if isinstance(value, Tensor)}
+
+
+def _average_of(value: Tensor) -> Tensor:
+    return value.to(torch.float32 if value.dtype in _HALF else value.dtype, copy=True)
+
+
+@torch.no_grad()
+def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    for name, value in target.items():
+        value.copy_(source[name])
