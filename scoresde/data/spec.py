@@ -1,0 +1,212 @@
+"""What a data set is: its scale and levels (`DataSpec`) and its tensors (`Dataset`)."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["DataSpec", "Dataset", "check_integer"]
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Shape, range and quantization of data; stored in every checkpoint.
+
+    Quantized data live in cells: level k of L = `levels` is the interval
+
+        [low + (high − low) k/L,  low + (high − low) (k + 1)/L],   k = 0 … L − 1,
+
+    so data dequantized with u ~ U(0, 1) fill [low, high] exactly, `encode(k)` is the centre of
+    the cell, and the density p of dequantized data gives the probability of a level as the
+    integral of p over its cell. Training dequantizes in the same way. Uniform dequantization:
+    Theis, van den Oord and Bethge 2016, arXiv:1511.01844.
+
+    For continuous data (`levels` None) `low` and `high` are the range of the data, for densities
+    with unbounded support the window that holds all but a negligible part.
+
+    Args:
+        shape: Shape of one datum without batch axis, (C, H, W) for images, (D,) for vectors.
+        low: Lower end of the model's scale.
+        high: Upper end of the model's scale, above `low`.
+        levels: Number of levels, at least 2; None for continuous data.
+        classes: Number of classes of the labels; None without labels.
+        name: Name of the data set, for reports.
+
+    Raises:
+        TypeError: If `shape`, `levels` or `classes` do not hold integers.
+        ValueError: If a size, the number of levels or of classes is too small, or the range empty.
+    """
+
+    shape: tuple[int, ...]
+    low: float
+    high: float
+    levels: int | None = None
+    classes: int | None = None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        shape = tuple(check_integer("shape", size, minimum=1) for size in self.shape)
+        if not shape:
+            raise ValueError("shape must have at least one axis, got ()")
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "low", float(self.low))
+        object.__setattr__(self, "high", float(self.high))
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(f"low must be below high, both finite, got {self.low}, {self.high}")
+        if self.levels is not None:
+            check_integer("levels", self.levels, minimum=2)
+        if self.classes is not None:
+            check_integer("classes", self.classes, minimum=1)
+
+    @property
+    def span(self) -> float:
+        """Width of the model's scale, high − low."""
+        return self.high - self.low
+
+    @property
+    def bits_offset(self) -> float:
+        """log2(levels/span): what to add to −log2 p(x)/D to get bits/dim of the levels.
+
+        The cell of a level has volume (span/levels)^D, so it is 7 for 8-bit data on [−1, 1],
+        8 on [0, 1] and 4 for 5-bit data on [−1, 1].
+
+        Raises:
+            ValueError: If the data are continuous: they have no bits/dim.
+        """
+        return math.log2(self._require_levels("bits_offset") / self.span)
+
+    def encode(self, k: Tensor) -> Tensor:
+        """Centre of the cell of each level:  x = low + (high − low) (k + ½)/levels.
+
+        Args:
+            k: Integer levels in 0 … levels − 1, any shape.
+
+        Returns:
+            Model scale, same shape, in the default float dtype.
+
+        Raises:
+            TypeError: If k is not an integer tensor.
+            ValueError: If the data are continuous or a level is out of range.
+        """
+        return self.dequantize(k, torch.tensor(0.5, device=k.device))
+
+    def dequantize(self, k: Tensor, u: Tensor) -> Tensor:
+        """Place u ∈ [0, 1] inside the cell of level k:  x = low + (high − low) (k + u)/levels.
+
+        Args:
+            k: Integer levels in 0 … levels − 1, any shape.
+            u: Position in the cell, broadcastable to k; uniform on [0, 1) for dequantization.
+
+        Returns:
+            Model scale in [low, high], same shape as k, in the dtype of u.
+
+        Raises:
+            TypeError: If k is not an integer tensor or u not a float tensor.
+            ValueError: If the data are continuous or a level is out of range.
+        """
+        levels = self._require_levels("dequantize")
+        if k.is_floating_point() or k.is_complex() or k.dtype == torch.bool:
+            raise TypeError(f"k must be an integer tensor of levels, got {k.dtype}")
+        if not u.is_floating_point():
+            raise TypeError(f"u must be a float tensor, got {u.dtype}")
+        if k.numel() and (int(k.min()) < 0 or int(k.max()) >= levels):
+            raise ValueError(f"k must lie in 0..{levels - 1}, got {int(k.min())}..{int(k.max())}")
+        # k + u in float64: float32 would round 255 + 0.99999 up into the next cell.
+        fraction = (k.double() + u.double()) / levels
+        return (self.low + self.span * fraction).to(u.dtype)
+
+    def to_levels(self, x: Tensor) -> Tensor:
+        """The nearest level, by cell centre: the inverse of `encode` and `dequantize`.
+
+            k = round((x − low)/(high − low) · levels − ½),  clamped to 0 … levels − 1
+
+        Ties (cell borders) go up, as in dequantization with u = 0. Values outside [low, high]
+        get the first or last level.
+
+        Args:
+            x: Model scale, any shape.
+
+        Returns:
+            Levels, same shape: uint8 up to 256 levels, int64 above.
+
+        Raises:
+            ValueError: If the data are continuous or x holds a NaN.
+        """
+        levels = self._require_levels("to_levels")
+        if bool(torch.isnan(x).any()):
+            raise ValueError(f"x must not hold NaN, got {int(torch.isnan(x).sum())} of them")
+        # round(v − ½) with ties up is floor(v).
+        k = torch.floor((x.double() - self.low) / self.span * levels).clamp(0, levels - 1)
+        return k.to(torch.uint8 if levels <= 256 else torch.int64)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data (numbers, strings, lists, None), ready for JSON."""
+        return asdict(self) | {"shape": list(self.shape)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> DataSpec:
+        """The inverse of `to_dict`, strict about keys.
+
+        Raises:
+            ValueError: If a key is unknown (the nearest known one is named) or missing.
+        """
+        known = [field.name for field in fields(cls)]
+        for key in values:
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+                raise ValueError(f"unknown key {key!r} in a DataSpec; {hint}")
+        for key in ("shape", "low", "high"):
+            if key not in values:
+                raise ValueError(f"key {key!r} is missing in a DataSpec")
+        return cls(**{**values, "shape": tuple(values["shape"])})
+
+    def _require_levels(self, what: str) -> int:
+        if self.levels is None:
+            raise ValueError(f"{what} needs quantized data, got levels = None (continuous data)")
+        return self.levels
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set in memory.
+
+    Args:
+        name: Name or path it was loaded by.
+        x: Data, shape (N, *spec.shape): integer levels for quantized data, float32 else.
+        labels: Classes, int64, shape (N,); None where there are none.
+        spec: Shape, range and quantization.
+        log_prob: Exact log-density in nats, (B, D) → (B,) in the dtype of its argument; None
+            where no closed form exists.
+        split: "train", "test" or "all".
+    """
+
+    name: str
+    x: Tensor
+    labels: Tensor | None
+    spec: DataSpec
+    log_prob: Callable[[Tensor], Tensor] | None = None
+    split: str = "train"
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+def check_integer(name: str, value: int, *, minimum: int) -> int:
+    """Return `value`, or raise unless it is an integer of at least `minimum`.
+
+    Raises:
+        TypeError: If it is not an integer.
+        ValueError: If it is below `minimum`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value}")
+    return value
