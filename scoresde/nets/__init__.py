@@ -1,0 +1,10 @@
+"""Noise-conditional networks: a U-Net for images and an MLP for vectors.
+
+They map `(x, label, y)` to a tensor shaped like `x` and know no SDE: what the label and the
+output mean is the business of whoever wraps them.
+"""
+
+from .mlp import MLP
+from .unet import UNet
+
+__all__ = ["MLP", "UNet"]

@@ -1,0 +1,89 @@
+"""A noise-conditional multilayer perceptron for vectors."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .blocks import check_count, check_dropout, zeroed
+from .embedding import LabelEmbedding
+
+__all__ = ["MLP"]
+
+
+class _Block(nn.Module):
+    """h ↦ h + W₂ silu(W₁ silu(h) + embedding), W₂ zero at initialisation."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(width, width)
+        self.condition = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+        self.linear2 = zeroed(nn.Linear(width, width))
+
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        inner = self.linear1(F.silu(h)) + self.condition(embedding)
+        return h + self.linear2(self.dropout(F.silu(inner)))
+
+
+class MLP(nn.Module):
+    """Residual MLP F(x, label, y): the shape of x in and out, zero at initialisation.
+
+    Args:
+        shape: Data shape (D,), D at least 1.
+        width: Size of the hidden layers and of the conditioning vector.
+        depth: Number of residual blocks of two linear layers each.
+        dropout: Dropout probability in every block, in [0, 1).
+        classes: Number of classes, or None. See `LabelEmbedding`.
+        embedding: "fourier" or "sinusoidal" embedding of the noise label.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        width: int = 128,
+        depth: int = 3,
+        dropout: float = 0.0,
+        classes: int | None = None,
+        embedding: str = "fourier",
+    ) -> None:
+        super().__init__()
+        if len(shape) != 1:
+            raise ValueError(f"shape must be (D,), got {tuple(shape)}")
+        check_count("each entry of shape", shape[0], 1)
+        check_count("width", width, 1)
+        check_count("depth", depth, 1)
+        check_dropout(dropout)
+        self.shape = tuple(shape)
+        self.embedding = LabelEmbedding(min(width, 64), width, embedding, classes)
+        self.stem = nn.Linear(shape[0], width)
+        self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(depth))
+        self.head = zeroed(nn.Linear(width, shape[0]))
+
+    def forward(self, x: Tensor, label: Tensor, y: Tensor | None = None) -> Tensor:
+        """Evaluate the network.
+
+        Args:
+            x: Scaled noisy vectors, shape (B, D), in the dtype of the weights.
+            label: Noise label, shape (B,), e.g. log(σ/α); embedded in float32 or better.
+            y: Class labels in 0 … K, shape (B,), int64 (K means "no class"), or None.
+
+        Returns:
+            Shape (B, D), in the dtype of x.
+
+        Raises:
+            ValueError: If a shape is wrong, or y is not allowed or out of range.
+        """
+        if x.shape[1:] != self.shape or label.shape != x.shape[:1]:
+            raise ValueError(
+                f"x must have shape {('B', *self.shape)} and label (B,), "
+                f"got {tuple(x.shape)} and {tuple(label.shape)}"
+            )
+        embedding = F.silu(self.embedding(label, y))
+        h = self.stem(x)
+        for block in self.blocks:
+            h = block(h, embedding)
+        return self.head(F.silu(h)).to(x.dtype)

@@ -1,0 +1,201 @@
+"""A noise-conditional U-Net for images."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .blocks import (
+    Attention,
+    ResidualBlock,
+    check_count,
+    check_dropout,
+    group_norm,
+    zeroed,
+)
+from .embedding import LabelEmbedding
+
+__all__ = ["UNet"]
+
+
+class _Level(nn.Module):
+    """Residual blocks at one resolution, with attention after the first if wanted."""
+
+    def __init__(
+        self, channels: Sequence[int], width: int, dropout: float, skip_scale: bool, attend: bool
+    ) -> None:
+        super().__init__()
+        pairs = zip(channels[:-1], channels[1:], strict=True)
+        self.blocks = nn.ModuleList(
+            ResidualBlock(a, b, width, dropout, skip_scale) for a, b in pairs
+        )
+        self.attention = Attention(channels[1], skip_scale) if attend else nn.Identity()
+
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        h = self.attention(self.blocks[0](h, embedding))
+        for block in self.blocks[1:]:
+            h = block(h, embedding)
+        return h
+
+
+class UNet(nn.Module):
+    """U-Net F(x, label, y): the shape of x in and out, zero at initialisation.
+
+    Levels of residual blocks at resolutions halved by 2×2 means; the way up repeats values 2×2
+    and joins what the way down had at that resolution. The lowest level has one block more and
+    is the middle. Ronneberger et al. 2015, arXiv:1505.04597, with the blocks of Ho et al. 2020,
+    arXiv:2006.11239, appendix B. One join per level rather than one per block: most of the
+    weights then sit at the lowest resolution, where they cost least.
+
+    Sizes that `patch · 2^(levels − 1)` does not divide are padded by repeating the border, half
+    on each side (the odd one at the right and bottom), and the result is cropped; sizes that
+    need no padding never meet that code.
+
+    Args:
+        shape: Image shape (C, H, W), all at least 1.
+        channels: Channels of the first level.
+        multipliers: Channels of each level in units of `channels`; its length is the number of
+            levels.
+        blocks: Residual blocks per level, way down and way up.
+        attention: Resolutions (larger side of the feature map, after padding and the stem) that
+            get attention, after the first block of each level.
+        dropout: Dropout probability in every block, in [0, 1).
+        classes: Number of classes, or None. See `LabelEmbedding`.
+        patch: Side of the pixel patches that the stem folds into channels (pixel unshuffle);
+            2 costs about a quarter of 1.
+        embedding: "fourier" or "sinusoidal" embedding of the noise label.
+        skip_scale: Multiply every residual sum by √½.
+
+    Raises:
+        ValueError: If an argument is out of its range, or a resolution of `attention` is never
+            reached.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        channels: int = 32,
+        multipliers: Sequence[int] = (1, 2, 2),
+        blocks: int = 2,
+        attention: Sequence[int] = (7,),
+        dropout: float = 0.0,
+        classes: int | None = None,
+        patch: int = 1,
+        embedding: str = "fourier",
+        skip_scale: bool = True,
+    ) -> None:
+        super().__init__()
+        _check(shape, channels, multipliers, blocks, dropout, patch)
+        self.shape, self.patch = tuple(shape), patch
+        self.pad = _padding(self.shape, patch * 2 ** (len(multipliers) - 1))
+        attend = _attended(self.shape, self.pad, patch, len(multipliers), attention)
+        widths = [channels * m for m in multipliers]
+        above, width = [channels, *widths[:-1]], 2 * channels
+        rest = (width, dropout, skip_scale)
+
+        self.embedding = LabelEmbedding(channels, width, embedding, classes)
+        self.stem = nn.Conv2d(self.shape[0] * patch**2, channels, 3, padding=1)
+        levels = [
+            _Level([a] + [c] * blocks, *rest, at)
+            for a, c, at in zip(above[:-1], widths[:-1], attend[:-1], strict=True)
+        ]
+        self.down = nn.ModuleList(levels)
+        self.middle = _Level([above[-1]] + [widths[-1]] * (blocks + 1), *rest, attend[-1])
+        levels = [
+            _Level([below + c] + [c] * blocks, *rest, at)
+            for below, c, at in zip(widths[1:], widths[:-1], attend[:-1], strict=True)
+        ]
+        self.up = nn.ModuleList(reversed(levels))
+        self.norm = group_norm(widths[0])
+        self.head = zeroed(nn.Conv2d(widths[0], self.shape[0] * patch**2, 3, padding=1))
+
+    def forward(self, x: Tensor, label: Tensor, y: Tensor | None = None) -> Tensor:
+        """Evaluate the network.
+
+        Args:
+            x: Scaled noisy images, shape (B, C, H, W), in the dtype of the weights.
+            label: Noise label, shape (B,), e.g. log(σ/α); embedded in float32 or better.
+            y: Class labels in 0 … K, shape (B,), int64 (K means "no class"), or None.
+
+        Returns:
+            Shape (B, C, H, W), in the dtype of x.
+
+        Raises:
+            ValueError: If a shape is wrong, or y is not allowed or out of range.
+        """
+        if x.shape[1:] != self.shape or label.shape != x.shape[:1]:
+            raise ValueError(
+                f"x must have shape {('B', *self.shape)} and label (B,), "
+                f"got {tuple(x.shape)} and {tuple(label.shape)}"
+            )
+        embedding = F.silu(self.embedding(label, y))
+        if len(x) == 0:  # torch's pixel_unshuffle leaves an empty batch as it is
+            return x.clone()
+        h = self.stem(F.pixel_unshuffle(self._padded(x), self.patch))
+        kept = []
+        for level in self.down:
+            h = level(h, embedding)
+            kept.append(h)
+            h = F.avg_pool2d(h, 2)
+        h = self.middle(h, embedding)
+        for level in self.up:
+            h = F.interpolate(h, scale_factor=2.0, mode="nearest")
+            h = level(torch.cat([h, kept.pop()], dim=1), embedding)
+        out = F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.patch)
+        return self._cropped(out).to(x.dtype)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        return F.pad(x, self.pad, mode="replicate") if any(self.pad) else x
+
+    def _cropped(self, x: Tensor) -> Tensor:
+        if not any(self.pad):
+            return x
+        left, _, top, _ = self.pad
+        _, height, width = self.shape
+        return x[..., top : top + height, left : left + width]
+
+
+def _check(
+    shape: Sequence[int],
+    channels: int,
+    multipliers: Sequence[int],
+    blocks: int,
+    dropout: float,
+    patch: int,
+) -> None:
+    if len(shape) != 3:
+        raise ValueError(f"shape must be (C, H, W), got {tuple(shape)}")
+    for size in shape:
+        check_count("each entry of shape", size, 1)
+    check_count("channels", channels, 1)
+    if len(multipliers) == 0:
+        raise ValueError("multipliers must name at least one level, got none")
+    for multiplier in multipliers:
+        check_count("each entry of multipliers", multiplier, 1)
+    check_count("blocks", blocks, 1)
+    check_count("patch", patch, 1)
+    check_dropout(dropout)
+
+
+def _padding(shape: tuple[int, ...], multiple: int) -> tuple[int, int, int, int]:
+    """(left, right, top, bottom) that bring height and width to multiples of `multiple`."""
+    _, height, width = shape
+    tall, wide = -height % multiple, -width % multiple
+    return wide // 2, wide - wide // 2, tall // 2, tall - tall // 2
+
+
+def _attended(
+    shape: tuple[int, ...],
+    pad: tuple[int, int, int, int],
+    patch: int,
+    levels: int,
+    attention: Sequence[int],
+) -> list[bool]:
+    """Whether each level gets attention."""
+    side = max(shape[1] + pad[2] + pad[3], shape[2] + pad[0] + pad[1]) // patch
+    reached = [side // 2**level for level in range(levels)]
+    for resolution in attention:
+        if resolution not in reached:
+            raise ValueError(f"attention must name resolutions among {reached}, got {resolution!r}")
+    return [resolution in attention for resolution in reached]
