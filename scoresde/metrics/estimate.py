@@ -1,0 +1,107 @@
+"""What every metric returns (`Estimate`) and what every metric takes (rows of features)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Estimate", "as_rows", "check_count", "check_pair"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and how far to trust it; `str()` prints `0.0123 ± 0.0004`.
+
+    Args:
+        value: The estimate.
+        std_error: Its standard error, in the unit of `value`; NaN, never 0, where the samples do
+            not allow one. Each metric says what its standard error covers.
+        n: Sizes of the samples it was computed from, one per sample.
+        name: Metric and, where there is one, feature space.
+        note: A warning that belongs beside the number, empty if there is none.
+    """
+
+    value: float
+    std_error: float
+    n: tuple[int, ...]
+    name: str
+    note: str = ""
+
+    def __str__(self) -> str:
+        if not (math.isfinite(self.std_error) and self.std_error > 0):
+            return f"{self.value:.4g} ± {self.std_error:g}"
+        # Two digits of the error where the first is 1 or 2, else one: within a quarter of itself.
+        exponent = math.floor(math.log10(self.std_error))
+        decimals = max(-exponent + (self.std_error < 3 * 10.0**exponent), 0)
+        if decimals > 6:
+            return f"{self.value:.3g} ± {self.std_error:.2g}"
+        return f"{self.value:.{decimals}f} ± {self.std_error:.{decimals}f}"
+
+
+def as_rows(x: Tensor, name: str = "x", minimum: int = 2) -> Tensor:
+    """Samples as float64 rows, without touching `x`.
+
+    Args:
+        x: Samples or features, shape (n, *D), any floating or integer dtype.
+        name: Name of the argument, for messages.
+        minimum: Smallest n allowed.
+
+    Returns:
+        Shape (n, d) with d = prod(D) (1 for x of shape (n,)), float64, on the device of `x`.
+
+    Raises:
+        TypeError: If `x` is not a tensor.
+        ValueError: If there are fewer than `minimum` samples, no dimensions, or values that are
+            not finite.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+    if x.ndim == 0 or x.shape[0] < minimum:
+        n = 0 if x.ndim == 0 else x.shape[0]
+        raise ValueError(f"{name} must hold at least {minimum} samples, got {n}")
+    if x.numel() == 0:
+        raise ValueError(f"{name} must have at least one dimension, got shape {tuple(x.shape)}")
+    rows = x.detach().to(torch.float64).reshape(x.shape[0], -1)
+    bad = int((~torch.isfinite(rows)).sum())
+    if bad:
+        raise ValueError(f"{name} must be finite, got {bad} non-finite values of {rows.numel()}")
+    return rows
+
+
+def check_pair(x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """Both samples as rows of the same dimension.
+
+    Args:
+        x: Samples, shape (n, *D).
+        reference: Samples to compare with, shape (m, *D).
+
+    Returns:
+        Shapes (n, d) and (m, d), float64, on the device of `x`.
+
+    Raises:
+        TypeError: If one of them is not a tensor.
+        ValueError: If one is too small or not finite (`as_rows`), or the dimensions differ.
+    """
+    rows, other = as_rows(x, "x"), as_rows(reference, "reference")
+    if rows.shape[1] != other.shape[1]:
+        raise ValueError(
+            f"x and reference must have the same number of dimensions, "
+            f"got {rows.shape[1]} and {other.shape[1]}"
+        )
+    return rows, other.to(rows.device)
+
+
+def check_count(name: str, value: int, minimum: int) -> None:
+    """Raise unless `value` is an integer of at least `minimum`.
+
+    Raises:
+        TypeError: If `value` is not an integer.
+        ValueError: If it is below `minimum`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value}")

@@ -1,0 +1,140 @@
+"""Feature spaces: the coordinates in which samples are compared.
+
+A distance between images means something only together with the features it was computed in, so
+every space has a name and a fingerprint, and `label` joins them for tables and statistics.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from .estimate import as_rows, check_count
+
+__all__ = ["FeatureSpace", "PCAFeatures", "RawFeatures", "digest_of"]
+
+
+class FeatureSpace(ABC):
+    """A map from samples to feature vectors that says which map it is.
+
+    Attributes:
+        name: Short name, for example `digits_cnn`.
+    """
+
+    name: str
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hash of everything the map depends on, hexadecimal."""
+
+    @abstractmethod
+    def __call__(self, x: Tensor) -> Tensor:
+        """Features, shape (n, d), float64, of samples of shape (n, *D)."""
+
+    @property
+    def label(self) -> str:
+        """Name and the first eight digits of the fingerprint, `digits_cnn@1a2b3c4d`."""
+        return f"{self.name}@{self.fingerprint[:8]}"
+
+
+class RawFeatures(FeatureSpace):
+    """The samples themselves, flattened."""
+
+    name = "raw"
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the name: there is nothing else."""
+        return hashlib.sha256(b"raw").hexdigest()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Samples (n, *D) as float64 rows (n, d).
+
+        Raises:
+            TypeError: If `x` is not a tensor.
+            ValueError: If it is empty or not finite.
+        """
+        return as_rows(x, minimum=1)
+
+
+class PCAFeatures(FeatureSpace):
+    """Projection on fixed orthonormal directions:  (x − mean) · componentsᵀ.
+
+    Args:
+        mean: Shape (D,), float64.
+        components: Orthonormal rows, shape (d, D), float64.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+    """
+
+    def __init__(self, mean: Tensor, components: Tensor) -> None:
+        if mean.ndim != 1 or components.ndim != 2 or components.shape[1] != len(mean):
+            raise ValueError(
+                f"mean and components must have shapes (D,) and (d, D), got "
+                f"{tuple(mean.shape)} and {tuple(components.shape)}"
+            )
+        self.mean, self.components = mean, components
+        self.name = f"pca{len(components)}"
+
+    @classmethod
+    def fit(cls, reference: Tensor, d: int) -> PCAFeatures:
+        """The d directions of largest variance in the reference, each with a fixed sign.
+
+        The sign makes the entry of largest magnitude positive, so that a fit is repeatable.
+
+        Args:
+            reference: Shape (n, *D), n > d.
+            d: Number of directions, at most the dimension of the data.
+
+        Raises:
+            TypeError: If `reference` is not a tensor or d not an integer.
+            ValueError: If d < 1, d exceeds the dimension or the n − 1 directions the sample has.
+        """
+        check_count("d", d, 1)
+        rows = as_rows(reference, "reference")
+        most = min(len(rows) - 1, rows.shape[1])
+        if d > most:
+            raise ValueError(
+                f"d must be at most {most} for a reference of shape {tuple(rows.shape)}, got {d}"
+            )
+        mean = rows.mean(0)
+        # The D×D scatter, not the n×D sample: n is large, and only leading directions are kept.
+        scatter = (rows - mean).T @ (rows - mean)
+        components = torch.linalg.eigh(scatter).eigenvectors.T.flip(0)[:d]
+        largest = components.gather(1, components.abs().argmax(1, keepdim=True))
+        return cls(mean, components * largest.sign())
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of mean and components in float32: the last bits of a fit vary with the machine."""
+        return digest_of({"mean": self.mean.float(), "components": self.components.float()})
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Coordinates of samples (n, *D), shape (n, d).
+
+        Raises:
+            TypeError: If `x` is not a tensor.
+            ValueError: If it is empty, not finite or of another dimension.
+        """
+        rows = as_rows(x, minimum=1)
+        if rows.shape[1] != len(self.mean):
+            raise ValueError(
+                f"x must have {len(self.mean)} dimensions for {self.name}, got {rows.shape[1]}"
+            )
+        return (rows - self.mean.to(rows.device)) @ self.components.T.to(rows.device)
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and values, in the order of the names."""
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        value = tensors[key].detach().cpu().contiguous()
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,194 @@
+"""Maximum mean discrepancy: unbiased, with an unbiased estimate of its variance.
+
+    MMD² = E k(x, x') + E k(y, y') − 2 E k(x, y)
+
+Estimated by U-statistics (the diagonals left out), so its mean over repetitions is exactly MMD²,
+0 for equal distributions; single values may be negative. Gretton et al. 2012, A Kernel Two-Sample
+Test, Lemma 6.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .estimate import Estimate, as_rows, check_pair
+
+__all__ = ["CubicKernel", "GaussianKernel", "mmd2"]
+
+_CHUNK_ELEMENTS = 2**22  # 32 MiB of float64 kernel values at a time
+_MEDIAN_ROWS = 1000  # half a million distances: their median is sharp to a fraction of a percent
+
+
+@dataclass(frozen=True)
+class CubicKernel:
+    """k(x, y) = (x·y/d + 1)³, the kernel of KID (Bińkowski et al. 2018, arXiv:1801.01401).
+
+    It compares the first three moments. In Inception features MMD² with it is KID; in other
+    spaces it is not comparable with published KIDs, so name the space beside the number.
+    """
+
+    name: str = "cubic"
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """Kernel matrix, shape (n, m), of rows (n, d) and (m, d)."""
+        return (x @ y.T / x.shape[1] + 1).pow(3)
+
+
+@dataclass(frozen=True)
+class GaussianKernel:
+    """k(x, y) = exp(−|x − y|²/(2 ℓ²)): MMD² is 0 only for equal distributions.
+
+    Args:
+        bandwidth: ℓ > 0, in the unit of the features.
+
+    Raises:
+        ValueError: If the bandwidth is not positive and finite.
+    """
+
+    bandwidth: float
+    name: str = "gaussian"
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.bandwidth) and self.bandwidth > 0):
+            raise ValueError(f"bandwidth must be positive and finite, got {self.bandwidth}")
+
+    @classmethod
+    def median(cls, reference: Tensor) -> GaussianKernel:
+        """Kernel with ℓ = median distance between points of the reference (median heuristic).
+
+        Only the reference enters, so that all samples compared with it share one kernel: a
+        bandwidth that depends on the samples would give each its own ruler. Of more than 1,000
+        rows, 1,000 evenly spaced ones are used.
+
+        Args:
+            reference: Shape (n, *D), n ≥ 2.
+
+        Raises:
+            TypeError: If `reference` is not a tensor.
+            ValueError: If n < 2, values are not finite, or more than half of the distances are 0.
+        """
+        rows = as_rows(reference, "reference")
+        keep = torch.linspace(0, len(rows) - 1, min(len(rows), _MEDIAN_ROWS)).round().long()
+        bandwidth = float(torch.pdist(rows[keep.to(rows.device)]).median())
+        if bandwidth == 0:
+            raise ValueError(
+                "reference must have a positive median distance, got 0: most of its points "
+                "coincide; pass a bandwidth"
+            )
+        return cls(bandwidth)
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """Kernel matrix, shape (n, m), of rows (n, d) and (m, d)."""
+        return torch.cdist(x, y).div_(self.bandwidth).square_().mul_(-0.5).exp_()
+
+
+class _Sums(NamedTuple):
+    """Sums of a kernel matrix, all that the estimate and its variance need."""
+
+    rows: Tensor  # Σ_j K_ij, shape (n,)
+    columns: Tensor  # Σ_i K_ij, shape (m,)
+    squares: float  # Σ_ij K_ij²
+
+
+def mmd2(
+    x: Tensor, reference: Tensor, kernel: Callable[[Tensor, Tensor], Tensor] | None = None
+) -> Estimate:
+    """Unbiased MMD² between two samples, with the standard error of the U-statistic.
+
+    The variance of the estimator is, exactly and for all n and m (Hoeffding decomposition),
+
+        4 ζ_x/n + 4 ζ_y/m + 2 τ_xx/(n(n−1)) + 2 τ_yy/(m(m−1)) + 4 τ_xy/(nm),
+
+    ζ_x the variance of E k(x, x') − E k(x, y) over x, τ the variances of what is left of the
+    kernel when its two marginal means are taken away. All five are estimated without bias from
+    row sums and sums of squares in O((n + m)² d) time and bounded memory, with no resampling, so
+    that the standard error is right both far from and at equal distributions, where ζ = 0 and the
+    asymptotic normal variance (and the jackknife: √2 too large) fails. Unbiased variances of
+    MMD²: Sutherland and Deka 2019, arXiv:1906.02104. It covers the finite size of both samples.
+
+    Args:
+        x: Samples or features, shape (n, *D), n ≥ 2.
+        reference: Shape (m, *D), m ≥ 2.
+        kernel: Positive-definite kernel of rows (n, d) and (m, d), symmetric; None is
+            `CubicKernel()`.
+
+    Returns:
+        Estimate in the unit of the kernel. The standard error is NaN if n or m is below 4, where
+        τ has no unbiased estimate.
+
+    Raises:
+        TypeError: If one of the samples is not a tensor.
+        ValueError: If a sample is too small or not finite, or the dimensions differ.
+    """
+    kernel = CubicKernel() if kernel is None else kernel
+    rows, other = check_pair(x, reference)
+    n, m = len(rows), len(other)
+    xx, yy, xy = _sums(kernel, rows), _sums(kernel, other), _sums(kernel, rows, other)
+    value = _pair_mean(xx) + _pair_mean(yy) - 2 * float(xy.rows.mean()) / m
+    std_error = math.nan
+    if min(n, m) >= 4:
+        # Each part is a variance; at equal distributions the first scatters around 0.
+        std_error = math.sqrt(sum(max(part, 0.0) for part in _variance_parts(xx, yy, xy)))
+    return Estimate(value, std_error, (n, m), f"mmd2_{getattr(kernel, 'name', 'kernel')}")
+
+
+def _sums(kernel: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor | None = None) -> _Sums:
+    """Sums of the kernel matrix of rows (n, d) and (m, d); without y, of x and its other rows."""
+    right = x if y is None else y
+    size = max(1, _CHUNK_ELEMENTS // len(right))
+    rows, columns, squares = [], torch.zeros_like(right[:, 0]), 0.0
+    for start in range(0, len(x), size):
+        block = kernel(x[start : start + size], right)
+        if y is None:
+            block.diagonal(start).zero_()
+        rows.append(block.sum(1))
+        columns += block.sum(0)
+        squares += float(block.square_().sum())
+    return _Sums(torch.cat(rows), columns, squares)
+
+
+def _pair_mean(sums: _Sums) -> float:
+    """Mean of K over ordered pairs i ≠ j."""
+    n = len(sums.rows)
+    return float(sums.rows.sum()) / (n * (n - 1))
+
+
+def _variance_parts(xx: _Sums, yy: _Sums, xy: _Sums) -> tuple[float, float]:
+    """First-order (ζ) and second-order (τ) variance of the U-statistic, each without bias."""
+    n, m = len(xx.rows), len(yy.rows)
+    tau_xx, tau_yy, tau_xy = _own_residual(xx), _own_residual(yy), _cross_residual(xy)
+    zeta_x = _projection(xx.rows, xy.rows / m) - tau_xx / (n - 2) - tau_xy / m
+    zeta_y = _projection(yy.rows, xy.columns / n) - tau_yy / (m - 2) - tau_xy / n
+    first = 4 * zeta_x / n + 4 * zeta_y / m
+    second = 2 * tau_xx / (n * (n - 1)) + 2 * tau_yy / (m * (m - 1)) + 4 * tau_xy / (n * m)
+    return first, second
+
+
+def _projection(own: Tensor, cross: Tensor) -> float:
+    """Variance over i of the row means of K_xx (n − 2: corrected for the row's own point) − K_xy.
+
+    Its mean is ζ_x + τ_xx/(n − 2) + τ_xy/m.
+    """
+    return float((own / (len(own) - 2) - cross).var())
+
+
+def _own_residual(sums: _Sums) -> float:
+    """τ_xx without bias: the U-centred second moment (as in unbiased HSIC, Song et al. 2012)."""
+    n, total = len(sums.rows), float(sums.rows.sum())
+    row_squares = float(sums.rows.square().sum())
+    centred = sums.squares + total**2 / ((n - 1) * (n - 2)) - 2 * row_squares / (n - 2)
+    return centred / (n * (n - 3))
+
+
+def _cross_residual(sums: _Sums) -> float:
+    """τ_xy without bias: the interaction mean square of the two-way table K_xy."""
+    n, m, total = len(sums.rows), len(sums.columns), float(sums.rows.sum())
+    row_squares, column_squares = sums.rows.square().sum(), sums.columns.square().sum()
+    residual = sums.squares - row_squares / m - column_squares / n + total**2 / (n * m)
+    return float(residual) / ((n - 1) * (m - 1))

@@ -1,0 +1,145 @@
+"""Sliced Wasserstein-2 distance: optimal transport along many lines.
+
+    SW₂² = E_θ W₂²(θ·x, θ·y),   θ uniform on the unit sphere
+
+Bonneel, Rabin, Peyré and Pfister 2015, Sliced and Radon Wasserstein Barycenters of Measures. On a
+line the optimal plan joins equal quantiles, so each W₂ is computed exactly by sorting.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .estimate import Estimate, check_count, check_pair
+
+__all__ = ["directions", "sliced_wasserstein"]
+
+_CHUNK_ELEMENTS = 2**21  # 16 MiB of float64 projections at a time; a handful of copies live at once
+
+
+def directions(d: int, projections: int, seed: int = 0) -> Tensor:
+    """Fixed directions in groups of orthonormal ones, each uniform on the sphere.
+
+    A group of d directions measures a shift of the mean without error, since Σ_θ (θ·δ)² = |δ|²;
+    independent directions scatter. There are always two groups or more, so that the scatter
+    between groups shows what the finite number of directions costs.
+
+    Args:
+        d: Dimension, at least 1.
+        projections: Number of directions at most, at least 2; rounded down to whole groups.
+        seed: Seed of a generator of its own; the global one is left alone.
+
+    Returns:
+        Shape (groups, size, d) with size ≤ d, float64.
+
+    Raises:
+        TypeError: If one of them is not an integer.
+        ValueError: If d < 1, projections < 2 or seed < 0.
+    """
+    check_count("d", d, 1)
+    check_count("projections", projections, 2)
+    check_count("seed", seed, 0)
+    size = min(d, projections // 2)
+    gaussian = np.random.default_rng(seed).standard_normal((projections // size, d, size))
+    basis, upper = np.linalg.qr(gaussian)
+    # QR leaves the signs open; with a positive diagonal the bases are uniform (Haar).
+    signs = np.sign(np.diagonal(upper, axis1=1, axis2=2))
+    return torch.from_numpy(np.ascontiguousarray((basis * signs[:, None]).transpose(0, 2, 1)))
+
+
+def sliced_wasserstein(
+    x: Tensor, reference: Tensor, *, projections: int = 512, seed: int = 0
+) -> Estimate:
+    """Sliced W₂ between two samples, sizes free, over fixed seeded directions.
+
+    The standard error covers the finite size of both samples (the variance of the dual potential
+    averaged over directions, the influence function of SW₂²; Rodríguez-Vítores, del Barrio and
+    Loubes 2025, arXiv:2503.18831) and the finite number of directions (scatter between groups).
+    It does not cover the bias: between samples of equal distributions SW₂ is positive, of order
+    √(1/n + 1/m), so print it beside the value of two real samples of the same sizes. There the
+    standard error is on the safe side, by a factor of about 1.5.
+
+    Args:
+        x: Samples or features, shape (n, *D), n ≥ 2.
+        reference: Shape (m, *D), m ≥ 2.
+        projections: Number of directions, see `directions`.
+        seed: Seed of the directions; samples to be compared with each other share it.
+
+    Returns:
+        Estimate in the unit of `x`.
+
+    Raises:
+        TypeError: If one of the samples is not a tensor.
+        ValueError: If a sample is too small or not finite, the dimensions differ, or there are
+            fewer than two projections.
+    """
+    rows, other = check_pair(x, reference)
+    n, m = len(rows), len(other)
+    theta = directions(rows.shape[1], projections, seed).to(rows.device)
+    groups, size, d = theta.shape
+    squared, potential_x, potential_y = _transport(rows, other, theta.reshape(-1, d))
+    between = squared.reshape(groups, size).mean(1).var() / groups
+    variance = float(potential_x.var() / n + potential_y.var() / m + between)
+    value = math.sqrt(float(squared.mean()))
+    # Var √s = Var s/(4 s); where all points coincide s = 0 and nothing varies.
+    std_error = math.sqrt(variance) / (2 * value) if value > 0 else 0.0
+    return Estimate(value, std_error, (n, m), "sliced_w2")
+
+
+def _transport(x: Tensor, y: Tensor, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Squared W₂ along each direction (L,), and mean dual potentials at x (n,) and y (m,)."""
+    size = max(1, _CHUNK_ELEMENTS // (len(x) + len(y)))
+    plan = _Plan.between(len(x), len(y), x.device)
+    squared, potential_x, potential_y = [], torch.zeros_like(x[:, 0]), torch.zeros_like(y[:, 0])
+    for chunk in theta.split(size):
+        (xs, order_x), (ys, order_y) = (chunk @ x.T).sort(1), (chunk @ y.T).sort(1)
+        gap = xs[:, plan.x] - ys[:, plan.y]
+        squared.append(gap.square() @ plan.mass)
+        potential_x += _potential(xs, ys, order_x)
+        potential_y += _potential(ys, xs, order_y)
+    return torch.cat(squared), potential_x / len(theta), potential_y / len(theta)
+
+
+class _Plan(NamedTuple):
+    """Optimal plan between n and m sorted points of equal weight: who sends how much to whom."""
+
+    x: Tensor
+    y: Tensor
+    mass: Tensor
+
+    @classmethod
+    def between(cls, n: int, m: int, device: torch.device) -> _Plan:
+        """Overlay of the quantile steps k/n and k/m, counted in units of 1/(nm): exact."""
+        steps = np.union1d(np.arange(n + 1) * m, np.arange(m + 1) * n)
+        start = torch.from_numpy(steps[:-1]).to(device)
+        mass = torch.from_numpy(np.diff(steps) / (n * m)).to(device)
+        return cls(start // m, start // n, mass)
+
+
+def _potential(own: Tensor, other: Tensor, order: Tensor) -> Tensor:
+    """Sum over directions of the dual potential f of each point, in the points' own order.
+
+    Along the optimal plan f_{i+1} − f_i = (x_{i+1} − y)² − (x_i − y)², y the partner at the level
+    (i + 1)/n where x_i ends and x_{i+1} begins; where y changes at that very level, the mean.
+
+    Args:
+        own: Sorted projections, shape (L, n).
+        other: Sorted projections of the other sample, shape (L, m).
+        order: Position of each sorted point in the sample, shape (L, n).
+
+    Returns:
+        Shape (n,).
+    """
+    n, m = own.shape[1], other.shape[1]
+    level = torch.arange(1, n, device=own.device) * m
+    partner = other[:, (level - 1) // n] + other[:, level // n]  # just below and just above
+    steps = own.diff(dim=1) * (own[:, 1:] + own[:, :-1] - partner)
+    potential = torch.nn.functional.pad(steps.cumsum(1), (1, 0))
+    # The constant is free in each direction; centring keeps the sum over directions small.
+    potential = potential - potential.mean(1, keepdim=True)
+    return torch.zeros_like(potential).scatter_(1, order, potential).sum(0)

@@ -1,0 +1,101 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from scoresde.metrics import directions, sliced_wasserstein
+from scoresde.metrics.sliced_wasserstein import _transport
+
+
+def sampler(seed: int = 0):
+    generator = torch.Generator().manual_seed(seed)
+    return lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("d", "groups", "size"), [(1, 10, 1), (3, 3, 3), (4, 2, 4), (50, 2, 5)])
+def test_directions_are_groups_of_orthonormal_rows(d, groups, size):
+    theta = directions(d, 10)
+    assert theta.shape == (groups, size, d)
+    identity = torch.eye(size, dtype=torch.float64).expand(groups, -1, -1)
+    torch.testing.assert_close(theta @ theta.mT, identity)
+    assert torch.equal(theta, directions(d, 10))
+    assert not torch.equal(theta, directions(d, 10, seed=1))
+
+
+def test_directions_are_uniform_on_the_sphere():
+    theta = directions(3, 30_000).reshape(-1, 3)
+    # E θ = 0 and E θ₁⁴ = 3/(d(d + 2)) = 1/5; standard errors about 0.003 and 0.0014.
+    assert theta.mean(0).abs().max() < 0.013
+    assert float(theta.pow(4).mean()) == pytest.approx(0.2, abs=0.006)
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_shift_is_exact(d):
+    """A shift δ gives W₂² = (θ·δ)² on each line, |δ|²/d over whole orthonormal groups."""
+    x = sampler()(30, d)
+    delta = torch.arange(1.0, d + 1, dtype=torch.float64)
+    result = sliced_wasserstein(x + delta, x, projections=40)
+    assert result.value == pytest.approx(float(delta.norm()) / math.sqrt(d), rel=1e-12)
+
+
+def test_gaussians_of_different_scale():
+    """N(0, a² I) against N(0, b² I): every W₂ is |a − b|."""
+    normal = sampler()
+    result = sliced_wasserstein(1.5 * normal(20_000, 3), normal(30_000, 3), projections=24)
+    assert abs(result.value - 0.5) < 4 * result.std_error  # its bias is 1e-4, far below the error
+    assert result.std_error < 0.01
+
+
+def test_unequal_sizes_equal_replicated_samples():
+    """Each point m times against each point n times: the same measures, in equal numbers."""
+    normal = sampler()
+    x, y = normal(7, 2), normal(5, 2) + 0.3
+    theta = directions(2, 8).reshape(-1, 2)
+    squared, *_ = _transport(x, y, theta)
+    px = (theta @ x.T).repeat_interleave(5, 1).sort(1).values
+    py = (theta @ y.T).repeat_interleave(7, 1).sort(1).values
+    torch.testing.assert_close(squared, (px - py).square().mean(1))
+    assert sliced_wasserstein(x, y).value == pytest.approx(sliced_wasserstein(y, x).value)
+
+
+@pytest.mark.parametrize(("n", "m"), [(6, 4), (5, 5), (3, 7)])
+def test_potentials_are_the_derivative_with_respect_to_the_weights(n, m):
+    """More copies of one point: W₂² grows by its potential, minus the mean, times the weight."""
+    normal, copies = sampler(), 4000
+    x, y, theta = normal(n, 1), normal(m, 1), torch.ones(1, 1, dtype=torch.float64)
+    _, potential, _ = _transport(x, y, theta)
+    for i in range(n):
+        heavier = torch.cat([x.repeat(copies, 1), x[[i]]])
+        lighter = torch.cat([x.repeat(copies, 1)[np.arange(n * copies) != i]])
+        gain = _transport(heavier, y, theta)[0] - _transport(lighter, y, theta)[0]
+        # Central difference of step 1/(n copies): error of the second order, and at kinks
+        # (levels that coincide) the mean of the two one-sided slopes.
+        assert float(gain) * n * copies / 2 == pytest.approx(float(potential[i]), abs=2e-3)
+
+
+def test_std_error_is_the_spread_far_from_equality():
+    normal = sampler()
+    results = [
+        sliced_wasserstein(1.2 * normal(150, 3) + 0.4, normal(200, 3), projections=30)
+        for _ in range(100)
+    ]
+    spread = np.std([r.value for r in results], ddof=1)
+    # 7% statistical, a few percent because the directions are shared by all repetitions.
+    assert np.median([r.std_error for r in results]) == pytest.approx(spread, rel=0.3)
+
+
+def test_std_error_is_on_the_safe_side_at_equality():
+    normal = sampler()
+    results = [
+        sliced_wasserstein(normal(150, 3), normal(200, 3), projections=30) for _ in range(100)
+    ]
+    spread = np.std([r.value for r in results], ddof=1)
+    assert 1.0 < np.median([r.std_error for r in results]) / spread < 2.2
+
+
+def test_equal_samples_have_distance_zero():
+    x = sampler()(20, 3)
+    result = sliced_wasserstein(x, x[torch.randperm(20, generator=torch.Generator())])
+    assert result.value < 1e-12
+    assert sliced_wasserstein(torch.ones(4, 2), torch.ones(6, 2)).std_error == 0
