@@ -7,7 +7,14 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["NonFiniteError", "as_time", "check_number", "expand", "finite_or_raise"]
+__all__ = [
+    "NonFiniteError",
+    "as_time",
+    "check_integer",
+    "check_number",
+    "expand",
+    "finite_or_raise",
+]
 
 
 class NonFiniteError(RuntimeError):
@@ -78,6 +85,20 @@ def check_number(
         raise ValueError(f"{name} must be less than {below}, got {value}")
     if at_most is not None and not value <= at_most:
         raise ValueError(f"{name} must be at most {at_most}, got {value}")
+
+
+def check_integer(name: str, value: int, *, minimum: int) -> int:
+    """Return `value`, or raise unless it is an integer of at least `minimum`.
+
+    Raises:
+        TypeError: If it is not an integer.
+        ValueError: If it is below `minimum`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value}")
+    return value
 
 
 def finite_or_raise(x: Tensor, what: str) -> Tensor:

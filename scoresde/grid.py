@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ._tensor import check_number
+from ._tensor import check_integer, check_number
 from .sde import SDE
 
 __all__ = ["GRIDS", "check_grid", "from_list", "karras", "log_snr", "quadratic", "uniform"]
@@ -50,9 +50,7 @@ def log_snr(sde: SDE, steps: int, t_min: float = 1e-3, t_max: float = 1.0) -> Te
     """
     _check(steps, t_min, t_max)
     lam = _lam_ends(sde, t_min, t_max)
-    return _pinned(
-        sde.t_of_lam(torch.linspace(*lam, steps + 1, dtype=torch.float64)), t_min, t_max
-    )
+    return _pinned(sde.t_of_lam(torch.linspace(*lam, steps + 1, dtype=torch.float64)), t_min, t_max)
 
 
 def karras(
@@ -116,9 +114,7 @@ GRIDS: dict[str, Callable[..., Tensor]] = {
 
 
 def _check(steps: int, t_min: float, t_max: float) -> None:
-    if isinstance(steps, bool) or not isinstance(steps, int):
-        raise TypeError(f"steps must be an integer, got {steps!r}")
-    check_number("steps", steps, at_least=1)
+    check_integer("steps", steps, minimum=1)
     check_number("t_max", t_max, above=0, at_most=1)
     check_number("t_min", t_min, at_least=0, below=t_max)
 

@@ -87,7 +87,7 @@ class ScoreModel(nn.Module, ABC):
     def x0(self, x: Tensor, t: Time) -> Tensor:
         """E[x_0 | x_t = x] = (x − σ ε)/α."""
         node = self.sde.at(t, x)
-        return (x - _like(node.sigma, x) * self.eps(x, node)) * _like(1 / node.alpha, x)
+        return _combine(1 / node.alpha, x, -node.sigma / node.alpha, self.eps(x, node))
 
     def v(self, x: Tensor, t: Time) -> Tensor:
         """α ε − σ x0 = (ε (α² + σ²) − σ x)/α."""

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._tensor import check_integer
 from .arrays import load_array
 from .densities import DENSITIES
 from .folder import load_folder
 from .images import IMAGE_SETS, find_folder, load_digits, load_image_set
-from .spec import Dataset, DataSpec, check_integer
+from .spec import Dataset, DataSpec
 
 __all__ = ["DatasetStatus", "dataset_status", "load_dataset"]
 

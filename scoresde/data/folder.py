@@ -54,7 +54,7 @@ def load_folder(path: Path, *, skip_bad: bool = False) -> tuple[Tensor, Tensor |
             kept.append(i)
         except _BadImageError as error:
             if not skip_bad:
-                raise
+                raise ValueError(f"{error}; --skip-bad (skip_bad=True) leaves it out") from error
             bad.append(error)
     if bad:
         warnings.warn(f"left out {len(bad)} of {len(paths)} images; first: {bad[0]}", stacklevel=3)

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["DataSpec", "Dataset", "check_integer"]
+from .._tensor import check_integer
+
+__all__ = ["DataSpec", "Dataset"]
 
 
 @dataclass(frozen=True)
@@ -196,17 +198,3 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.x)
-
-
-def check_integer(name: str, value: int, *, minimum: int) -> int:
-    """Return `value`, or raise unless it is an integer of at least `minimum`.
-
-    Raises:
-        TypeError: If it is not an integer.
-        ValueError: If it is below `minimum`.
-    """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if value < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {value}")
-    return value

@@ -1,0 +1,74 @@
+"""What many tests share: the SDEs every law must hold for, and data with known densities."""
+
+import os
+
+# An idle OpenMP thread that spins makes every other process here several times slower. It must be
+# set before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import random  # noqa: E402
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from scoresde.exact import GaussianMixture  # noqa: E402
+from scoresde.sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP  # noqa: E402
+
+ALL_SDES = [VP(), SubVP(), VE(), CosineVP(), TabulatedVP(VP().ddpm_betas(1000))]
+
+
+@pytest.fixture(params=ALL_SDES, ids=[type(sde).__name__ for sde in ALL_SDES])
+def sde(request):
+    """Each SDE in turn; a new one joins `ALL_SDES` and every law applies to it."""
+    return request.param
+
+
+@pytest.fixture
+def mixture_parameters():
+    """(weights, means, covs) of a mixture of three correlated Gaussians in the plane."""
+    return (
+        torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64),
+        torch.tensor([[-1.0, 0.5], [0.8, -0.6], [0.3, 1.2]], dtype=torch.float64),
+        torch.tensor(
+            [
+                [[0.20, 0.05], [0.05, 0.10]],
+                [[0.08, -0.03], [-0.03, 0.15]],
+                [[0.05, 0.00], [0.00, 0.05]],
+            ],
+            dtype=torch.float64,
+        ),
+    )
+
+
+@pytest.fixture
+def mixture(mixture_parameters):
+    """mixture(sde): the exact score model of that mixture under an SDE."""
+
+    def make(sde: SDE) -> GaussianMixture:
+        return GaussianMixture(sde, *mixture_parameters)
+
+    return make
+
+
+@pytest.fixture
+def gaussian():
+    """gaussian(sde, *shape): the exact score model of N(0.3, 0.5² I); shape (1,) by default."""
+
+    def make(sde: SDE, *shape: int) -> GaussianMixture:
+        mean = torch.full((1, *(shape or (1,))), 0.3, dtype=torch.float64)
+        return GaussianMixture(sde, [1.0], mean, [0.25])
+
+    return make
+
+
+@pytest.fixture
+def rng_untouched():
+    """Fails the test if it read or seeded a global generator of torch, numpy or Python."""
+
+    def state():
+        return torch.get_rng_state().tolist(), repr(np.random.get_state()), random.getstate()
+
+    before = state()
+    yield
+    assert state() == before, "a global random generator was used"

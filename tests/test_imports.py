@@ -1,0 +1,207 @@
+"""The house rules that a machine can check: import directions, exports, packaging, safety."""
+
+import ast
+import fnmatch
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "scoresde"
+COMMANDS = ROOT / "cli"
+
+# Who may import whom, lowest first. A module is a file or a folder of scoresde/. It may import
+# - tools, from anywhere;
+# - leaves, which know no SDE, only if it is one of their users: the mathematics knows no files;
+# - lower layers, never its own (a folder's files import one another freely, except samplers/).
+TOOLS = {"_tensor", "_files", "plain"}
+LEAVES = {"nets", "metrics", "data", "ema", "checkpoint"}
+LAYERS = [
+    {"noise"},
+    {"sde"},
+    {"score"},
+    {"exact", "loss", "grid"},
+    {"samplers", "likelihood"},
+    {"train", "study"},
+    {"history"},
+    {"run"},
+    {"registry", "config"},
+    {"training", "sampling", "scoring", "inspection"},  # what commands call
+    {"bench"},
+    {"demo"},
+]
+# A likelihood counts bits as the DataSpec says.
+LEAF_USERS = {"likelihood"}.union(*LAYERS[5:])
+
+
+def sources(folder):
+    return sorted(path for path in folder.rglob("*.py") if "__pycache__" not in path.parts)
+
+
+def module_of(path):
+    """The top-level module of scoresde/ a file belongs to: `sde`, `samplers`, `__init__`."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+KNOWN = {"assets"}.union(TOOLS, LEAVES, *LAYERS)
+MODULES = {module_of(path) for path in sources(PACKAGE)} - {"__init__"}
+FILES = [*sources(PACKAGE), *sources(COMMANDS)]
+every_file = pytest.mark.parametrize(
+    "path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES]
+)
+
+
+def imports(path):
+    """Dotted names a file imports, those of this project as `scoresde.x.y`.
+
+    Imports inside functions and under TYPE_CHECKING count: the direction of thought is the same.
+    """
+    package = ["scoresde", *path.relative_to(PACKAGE).parts[:-1]] if PACKAGE in path.parents else []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            if node.level and not package:
+                continue  # within cli/
+            base = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def imported_modules(path):
+    """Top-level modules of scoresde/ that a file of scoresde/ imports, other than its own."""
+    for name in imports(path):
+        parts = name.split(".")
+        # `from . import __version__` asks the package itself, which imports nothing
+        if parts[0] == "scoresde" and len(parts) > 1 and parts[1] in MODULES - {module_of(path)}:
+            yield parts[1]
+
+
+def allowed(module):
+    if module in TOOLS | LEAVES:
+        return TOOLS
+    level = next(i for i, layer in enumerate(LAYERS) if module in layer)
+    return set().union(TOOLS, *LAYERS[:level], LEAVES if module in LEAF_USERS else ())
+
+
+def test_every_module_has_a_layer():
+    assert not MODULES - KNOWN, "a new module must be given its layer in this file"
+    assert not KNOWN - MODULES, "a layer lists a module that is gone"
+    assert sum(map(len, (TOOLS, LEAVES, *LAYERS))) == len(KNOWN) - 1, "a module has two layers"
+
+
+@pytest.mark.parametrize("module", sorted((MODULES & KNOWN) - {"assets"}))
+def test_imports_go_downwards(module):
+    for path in sources(PACKAGE):
+        if module_of(path) == module:
+            upwards = set(imported_modules(path)) - allowed(module)
+            assert not upwards, f"{path.relative_to(ROOT)} imports {sorted(upwards)}"
+
+
+def test_no_sampler_imports_another():
+    """Only `base`: a sampler is read alone. Predictor–corrector receives its parts as objects."""
+    for path in sources(PACKAGE / "samplers"):
+        if path.stem != "__init__":
+            prefix = "scoresde.samplers."
+            siblings = {n.split(".")[2] for n in imports(path) if n.startswith(prefix)}
+            assert siblings <= {"base"}, f"{path.name} imports {sorted(siblings)}"
+
+
+def test_the_package_imports_itself_relatively_and_never_its_command_line():
+    for path in sources(PACKAGE):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module]
+            own = [n for n in names if n.split(".")[0] in ("scoresde", "scoresde_cli", "cli")]
+            assert not own, f"{path.relative_to(ROOT)} imports {own}"
+
+
+@every_file
+def test_every_module_says_what_it_exports(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if not tree.body:
+        return  # an empty __init__
+    assert ast.get_docstring(tree), "no module docstring"
+    names = []
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        names += [target.id for target in targets if isinstance(target, ast.Name)]
+    only_docstring = len(tree.body) == 1
+    assert "__all__" in names or only_docstring, "no __all__"
+
+
+@every_file
+def test_no_assert_guards_an_input(path):
+    """It vanishes under `python -O`; and no handler is bare."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        assert not isinstance(node, ast.Assert), f"assert in line {node.lineno}"
+        bare = isinstance(node, ast.ExceptHandler) and node.type is None
+        assert not bare, f"bare except in line {node.lineno}"
+
+
+# Each runs code, or a shell, from what should be data.
+UNSAFE = [
+    r"\bpickle\b.*\bload",
+    r"\bimport pickle\b",
+    r"weights_only\s*=\s*False",
+    r"allow_pickle\s*=\s*True",
+    r"yaml\.load\(",
+    r"(?<![\w.])eval\(",
+    r"(?<![\w.])exec\(",
+    r"shell\s*=\s*True",
+    r"os\.system\(",
+    r"(?<!\.)torch\.load\(",
+    r"extractall\(",
+]
+
+
+@pytest.mark.parametrize("pattern", UNSAFE)
+def test_nothing_runs_code_from_data(pattern):
+    folders = (PACKAGE, COMMANDS, ROOT / "benchmarks", ROOT / "configs")
+    for path in (file for folder in folders for file in sources(folder)):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            assert not re.search(pattern, line), (
+                f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+            )
+
+
+@pytest.fixture(scope="module")
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_torch_is_new_enough_to_be_safe(project):
+    """torch.load had CVE-2025-32434 before 2.6 and CVE-2026-24747 before 2.10."""
+    assert "torch>=2.10" in project["project"]["dependencies"]
+
+
+def package_folders(project):
+    """Each package that is installed, with its folder in the tree."""
+    places = project["tool"]["setuptools"]["package-dir"]
+    for name in project["tool"]["setuptools"]["packages"]:
+        yield name, ROOT / places.get(name, name.replace(".", "/"))
+
+
+def test_every_package_of_the_tree_is_installed(project):
+    listed = {folder for _, folder in package_folders(project)}
+    tree = {
+        path.parent
+        for top in (PACKAGE, COMMANDS, ROOT / "configs")
+        for path in sources(top)
+        if path.name == "__init__.py"
+    }
+    assert listed == tree
+
+
+def test_every_data_file_of_the_tree_is_installed(project):
+    patterns = project["tool"]["setuptools"]["package-data"]
+    for name, folder in package_folders(project):
+        for path in folder.iterdir():
+            if path.is_file() and path.suffix not in (".py", ".pyc"):
+                matches = [p for p in patterns.get(name, []) if fnmatch.fnmatch(path.name, p)]
+                assert matches, f"{path.relative_to(ROOT)} is in no package-data"
+    names = {name for name, _ in package_folders(project)}
+    assert set(patterns) <= names
