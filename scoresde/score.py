@@ -31,6 +31,7 @@ __all__ = [
     "Preconditioning",
     "ScoreModel",
     "count_nfe",
+    "evaluating",
     "reverse_drift",
 ]
 
@@ -116,6 +117,12 @@ class ScoreModel(nn.Module, ABC):
             raise RuntimeError(f"network returned {got} for x of shape {tuple(x.shape)}")
         if not out.is_floating_point():
             raise RuntimeError(f"network returned {out.dtype}, a floating dtype is needed")
+        if torch.is_grad_enabled() and x.requires_grad and not out.requires_grad:
+            # its divergence would silently count as 0
+            raise RuntimeError(
+                f"network output at {_where(node.t)} is not differentiable in x (computed under "
+                "torch.no_grad, detached or in numpy?)"
+            )
         return finite_or_raise(out, f"network output at {_where(node.t)}").to(x.dtype)
 
 
@@ -325,6 +332,22 @@ def _where(t: float | Tensor) -> str:
         return "no time"
     low, high = float(t.detach().min()), float(t.detach().max())
     return f"t={low:.6g}" if low == high else f"t={low:.6g}..{high:.6g}"
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block (no dropout), every module's own mode after it.
+
+    Args:
+        model: Any module.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _like(value: float | Tensor, x: Tensor) -> float | Tensor:

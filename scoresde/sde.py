@@ -22,7 +22,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy.interpolate import PchipInterpolator
-from scipy.spatial.distance import pdist
 from torch import Tensor
 
 from ._tensor import as_time, check_number, expand
@@ -315,10 +314,11 @@ class VE(SDE):
         Song & Ermon 2020, arXiv:2006.09011, technique 1.
 
         Args:
-            x: Data, shape (n, *D), n ≥ 2; O(n²) distances are computed.
+            x: Data, shape (n, *D), n ≥ 2; all n² distances are computed, in pieces.
             sigma_min: σ(0).
         """
-        return cls(sigma_min, float(pdist(x.flatten(1).double().numpy()).max()))
+        rows = x.detach().flatten(1).double()
+        return cls(sigma_min, max(float(torch.cdist(part, rows).max()) for part in rows.split(512)))
 
     def ladder(self, levels: int) -> Tensor:
         """Times whose σ are NCSN's geometric sequence from σ_max down to σ_min, shape (L,)."""

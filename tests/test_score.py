@@ -12,6 +12,7 @@ from scoresde.score import (
     NetworkScore,
     Preconditioning,
     count_nfe,
+    evaluating,
     reverse_drift,
 )
 from scoresde.sde import VE, VP, CosineVP, SubVP, TabulatedVP
@@ -495,3 +496,29 @@ def test_the_ends_of_time(sde, gaussian):
         else:
             with pytest.raises(ValueError, match="t_min must be greater than 0"):
                 model.score(x, 0.0)
+
+
+def test_dropout_is_off_while_sampling_and_back_after():
+    class Dropping(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(2, 2)
+            self.dropout = torch.nn.Dropout(0.5)
+
+        def forward(self, x, label, y=None):
+            return self.dropout(self.linear(x))
+
+    model = NetworkScore(Dropping(), VP())
+    model.net.linear.eval()
+    with evaluating(model):
+        assert not any(module.training for module in model.modules())
+    assert model.net.dropout.training
+    assert not model.net.linear.training
+
+
+def test_an_output_cut_off_from_x_is_refused_where_derivatives_are_wanted():
+    model = FunctionScore(VP(), lambda x, t: x.detach())
+    x = torch.ones(3, 2, requires_grad=True)
+    with pytest.raises(RuntimeError, match=r"t=0.5 is not differentiable in x"):
+        model.eps(x, 0.5)
+    assert model.eps(x.detach(), 0.5).shape == (3, 2)
