@@ -1,0 +1,57 @@
+"""Ancestral sampling: the reverse of the forward chain between the grid's own times (DDPM)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from ..noise import Noise
+from ..score import ScoreModel
+from ..sde import Node
+from .base import GridSampler
+
+__all__ = ["Ancestral"]
+
+Variance = Literal["beta", "beta_tilde"]
+
+
+@dataclass(frozen=True)
+class Ancestral(GridSampler):
+    """DDPM's sampler with the exact transition of any SDE, so that any grid will do.
+
+        x_s = a (σ_s²/σ_t²) x_t + α_s (b²/σ_t²) x0 + √v z,   a = α_t/α_s,   b = σ_{t|s}
+        v = b² ("beta")   or   v = b² σ_s²/σ_t² ("beta_tilde")
+
+    The mean is that of q(x_s | x_t, x_0) at x_0 = x0(x_t, t). v = b² is the right variance for
+    x_0 ~ N(0, I), v = b² σ_s²/σ_t² for x_0 a single point. On the ladder of a `TabulatedVP`,
+    b² is DDPM's β and v its β or β̃; under `VE` it is ancestral sampling for NCSN.
+
+    Weak order 1; 1 NFE per step; stochastic. Ho et al. 2020, arXiv:2006.11239, eq. (7),
+    algorithm 2 and section 3.2; Song et al. 2021, arXiv:2011.13456, eq. (4) and (47).
+    "beta_tilde" equals `DDIM(eta=1)`.
+
+    Args:
+        variance: "beta" or "beta_tilde".
+
+    Raises:
+        ValueError: If `variance` is neither.
+    """
+
+    variance: Variance = "beta"
+
+    def __post_init__(self) -> None:
+        if self.variance not in get_args(Variance):
+            raise ValueError(f"variance must be 'beta' or 'beta_tilde', got {self.variance!r}")
+
+    def step(
+        self, model: ScoreModel, x: Tensor, t: Node, s: Node, state: None, noise: Noise
+    ) -> tuple[Tensor, None]:
+        """One step; x of shape (B, *D)."""
+        a, b = model.sde.transition(t, s)
+        ratio = s.sigma / t.sigma
+        x0 = model.x0(x, t)
+        mean = ((a * ratio**2) * x).add_(x0, alpha=s.alpha * (b / t.sigma) ** 2)
+        std = b if self.variance == "beta" else b * ratio
+        return mean.add_(noise.increment(x, t.t, s.t), alpha=std), None

@@ -1,0 +1,234 @@
+"""What a sampler is, and `sample`, the one way to run it."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from .._tensor import check_number
+from ..grid import check_grid
+from ..noise import Noise, SampleNoise
+from ..score import ScoreModel, count_nfe, evaluating
+from ..sde import SDE, Node
+
+__all__ = ["Corrector", "GridSampler", "Sampler", "Samples", "sample"]
+
+State = Any
+OnStep = Callable[[int, float, Tensor], None]
+
+
+@dataclass(frozen=True)
+class Sampler(ABC):
+    """Hyper-parameters only: a sampler holds no model, no grid and no state.
+
+    `sde_error` says why it cannot serve an SDE; it is asked before the first network call.
+    """
+
+    @abstractmethod
+    def run(
+        self, model: ScoreModel, x: Tensor, ts: Tensor, noise: Noise, on_step: OnStep | None = None
+    ) -> Tensor:
+        """Carry x from ts[0] down to ts[-1].
+
+        Args:
+            model: Score model.
+            x: State at ts[0], shape (B, *D).
+            ts: Decreasing float64 times, shape (N + 1,).
+            noise: Source of the draws.
+            on_step: Called after each step with (steps done, time reached, state).
+
+        Returns:
+            State at ts[-1], in the dtype of x.
+        """
+
+    def sde_error(self, sde: SDE) -> str | None:
+        """Why this sampler is impossible for `sde`, or None if it is not."""
+        return None
+
+
+@dataclass(frozen=True)
+class GridSampler(Sampler):
+    """A sampler that takes one `step` per grid interval; `run` is the one loop.
+
+    Attributes:
+        multistep: True if a step builds on what earlier steps computed, so that nothing may move
+            x in between.
+    """
+
+    multistep: ClassVar[bool] = False
+
+    def run(
+        self, model: ScoreModel, x: Tensor, ts: Tensor, noise: Noise, on_step: OnStep | None = None
+    ) -> Tensor:
+        """Step through the grid, then `finish`."""
+        nodes = model.sde.nodes(ts)
+        state = self.start(model.sde, nodes)
+        for i, (t, s) in enumerate(zip(nodes[:-1], nodes[1:], strict=True)):
+            x, state = self.step(model, x, t, s, state, noise)
+            if on_step is not None:
+                on_step(i + 1, s.t, x)
+        return self.finish(model, x, nodes[-1], noise)
+
+    def start(self, sde: SDE, nodes: list[Node]) -> State:
+        """The state of the first step: what must be known of the whole grid; None by default."""
+        return None
+
+    @abstractmethod
+    def step(
+        self, model: ScoreModel, x: Tensor, t: Node, s: Node, state: State, noise: Noise
+    ) -> tuple[Tensor, State]:
+        """Carry x from t to s < t; `state` is `start`'s at first, then the last step's."""
+
+    def finish(self, model: ScoreModel, x: Tensor, t: Node, noise: Noise) -> Tensor:
+        """What remains to be done at the last time; nothing, unless a sampler says so."""
+        return x
+
+
+@dataclass(frozen=True)
+class Corrector(ABC):
+    """Moves x at a fixed time towards p_t."""
+
+    @abstractmethod
+    def correct(self, model: ScoreModel, x: Tensor, t: Node, s: Node, noise: Noise) -> Tensor:
+        """Correct x at time s, just reached from t.
+
+        Args:
+            model: Score model.
+            x: State at s, shape (B, *D).
+            t: The time the interval began at, which sets the scale of some step sizes.
+            s: The present time.
+            noise: Source of the draws.
+        """
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What `sample` returns.
+
+    Attributes:
+        x: Samples, shape (n, *D).
+        x_init: The states they started from, shape (n, *D).
+        nfe: Network evaluations per sample, counted; the largest if chunks of the batch differ.
+        ts: The time grid, shape (N + 1,).
+        seed: The seed, or None where noise was given.
+    """
+
+    x: Tensor
+    x_init: Tensor
+    nfe: int
+    ts: Tensor
+    seed: int | None
+
+
+@torch.no_grad()
+def sample(
+    model: ScoreModel,
+    sampler: Sampler,
+    ts: Tensor,
+    shape: Sequence[int],
+    *,
+    seed: int | None = None,
+    noise: Noise | None = None,
+    y: Tensor | None = None,
+    x_init: Tensor | None = None,
+    batch: int | None = None,
+    denoise: bool = False,
+    max_nfe: int | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    on_step: OnStep | None = None,
+) -> Samples:
+    """Draw samples: from the prior (or `x_init`) at ts[0] down to ts[-1].
+
+    Sample i depends on (seed, i) alone: not on its batch mates, the batch size or `shape[0]`.
+
+    Args:
+        model: Score model.
+        sampler: The sampler.
+        ts: Time grid, decreasing, float64, shape (N + 1,); see `scoresde.grid`.
+        shape: Shape of the result, (n, *D).
+        seed: Integer in [0, 2^64); one stream per sample is made from it.
+        noise: A source of your own instead of `seed`; then `batch` must be None.
+        y: Class labels, shape (n,), for a conditional model.
+        x_init: States at ts[0], shape (n, *D), instead of draws from the prior
+            N(0, prior_std² I).
+        batch: Run so many samples at a time; None = all at once.
+        denoise: Finish with E[x_0 | x] at ts[-1], one more evaluation: removes the noise of
+            standard deviation σ(ts[-1]) that the samples rightly still carry.
+        max_nfe: Give up with RuntimeError after so many evaluations per sample.
+        device: Where to run.
+        dtype: Floating dtype of the state.
+        on_step: Called after each step with (steps done, time reached, state of the chunk).
+
+    Returns:
+        The samples with their counted NFE.
+
+    Raises:
+        ValueError: On a bad argument, or a sampler that is impossible for the model's SDE.
+        RuntimeError: If the network returns anything but finite values of the shape of x, or
+            `max_nfe` is exceeded.
+    """
+    ts, shape = check_grid(ts), tuple(shape)
+    _check_arguments(model, sampler, shape, seed, noise, y, x_init, batch, dtype)
+    model.sde.nodes(ts)  # refuses a time at which σ = 0
+    chunks, starts, nfe = [], [], 0
+    for begin in range(0, shape[0], batch or max(shape[0], 1)):
+        rows = slice(begin, min(begin + (batch or shape[0]), shape[0]))
+        source = noise or SampleNoise(seed, range(rows.start, rows.stop))
+        bound = model.take(rows) if y is None else model.given(y[rows].to(device))
+        if x_init is None:
+            start = source.prior((rows.stop - rows.start, *shape[1:])) * model.sde.prior_std
+        else:
+            start = x_init[rows]
+        start = start.to(device, dtype)
+        with evaluating(model), count_nfe(model, limit=max_nfe) as counted:
+            x = sampler.run(bound, start, ts, source, on_step)
+            if denoise:
+                x = bound.x0(x, model.sde.nodes(ts[-1:])[0])
+        chunks.append(x)
+        starts.append(start)
+        nfe = max(nfe, counted.forward)
+    empty = torch.empty(shape, device=device, dtype=dtype)
+    return Samples(
+        x=torch.cat(chunks) if chunks else empty,
+        x_init=torch.cat(starts) if starts else empty,
+        nfe=nfe,
+        ts=ts,
+        seed=seed,
+    )
+
+
+def _check_arguments(
+    model: ScoreModel,
+    sampler: Sampler,
+    shape: tuple[int, ...],
+    seed: int | None,
+    noise: Noise | None,
+    y: Tensor | None,
+    x_init: Tensor | None,
+    batch: int | None,
+    dtype: torch.dtype,
+) -> None:
+    if not shape or any(n < 0 for n in shape) or math.prod(shape[1:]) < 1:
+        raise ValueError(f"shape must be (n, *D) with n ≥ 0 and every D ≥ 1, got {shape}")
+    if (seed is None) == (noise is None):
+        raise ValueError("exactly one of seed and noise must be given")
+    if noise is not None and batch is not None:
+        raise ValueError("batch needs a seed: a noise source serves the one batch it was made for")
+    if batch is not None:
+        check_number("batch", batch, at_least=1)
+    if not dtype.is_floating_point or dtype.itemsize < 4:
+        raise ValueError(f"dtype must be float32 or float64 (autocast the network), got {dtype}")
+    if y is not None and y.shape != shape[:1]:
+        raise ValueError(f"y must have shape {shape[:1]}, got {tuple(y.shape)}")
+    if x_init is not None and x_init.shape != shape:
+        raise ValueError(f"x_init must have shape {shape}, got {tuple(x_init.shape)}")
+    reason = sampler.sde_error(model.sde)
+    if reason is not None:
+        raise ValueError(f"{type(sampler).__name__} cannot run: {reason}")

@@ -1,0 +1,207 @@
+"""Deterministic samplers: end points, orders, and what does not depend on the SDE (T4, D6, D7)."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from scoresde import grid
+from scoresde.noise import SampleNoise
+from scoresde.samplers import (
+    DDIM,
+    EDM,
+    Ancestral,
+    AnnealedLangevin,
+    DPMSolverPP2M,
+    EulerMaruyama,
+    ProbabilityFlowODE,
+    sample,
+)
+from scoresde.sde import VE, VP
+
+
+def _run(model, sampler, x, ts):
+    with torch.no_grad():
+        return sampler.run(model, x.double(), ts, None)
+
+
+def _slope(steps, errors):
+    """Minus the least-squares slope of log error against log N."""
+    n = torch.tensor(steps).double().log()
+    e = torch.tensor(errors).double().log()
+    return -float(((n - n.mean()) * (e - e.mean())).sum() / (n - n.mean()).square().sum())
+
+
+@pytest.mark.parametrize(
+    ("sampler", "spacing", "steps", "expected"),
+    [
+        (DDIM(), grid.log_snr, 10, 0.692854200483634),
+        (DPMSolverPP2M(), grid.log_snr, 10, 0.815423069448523),
+        (DPMSolverPP2M(lower_order_final=True), grid.log_snr, 10, 0.810242367326881),
+        (DPMSolverPP2M(lower_order_final=True), grid.log_snr, 20, 0.805457355145114),
+        (DDIM(), grid.uniform, 10, 0.673616489983783),
+        (DDIM(), grid.uniform, 50, 0.771679653873266),
+    ],
+)
+def test_end_points_for_gaussian_data(gaussian, sampler, spacing, steps, expected):
+    x = _run(gaussian(VP()), sampler, torch.ones(1, 1), spacing(VP(), steps))
+    assert float(x) == pytest.approx(expected, abs=1e-12)  # rounding of 10 to 50 steps
+
+
+@pytest.mark.parametrize(
+    ("sampler", "expected"),
+    [
+        (
+            DPMSolverPP2M(),
+            [
+                [0.82294415640022, -0.78130438267047],
+                [-1.38849749032382, 0.54106738229259],
+                [0.74609442017213, 1.45204898172343],
+            ],
+        ),
+        (
+            DDIM(),
+            [
+                [0.62697943293628, -0.53432639873580],
+                [-1.16063200627992, 0.53339507226880],
+                [0.60793372471712, 1.25287543059809],
+            ],
+        ),
+    ],
+)
+def test_end_points_for_a_mixture(mixture, sampler, expected):
+    start = torch.tensor([[0.5, -1.0], [-1.2, 0.3], [2.0, 1.5]], dtype=torch.float64)
+    x = _run(mixture(VP()), sampler, start, grid.log_snr(VP(), 10))
+    exact = torch.tensor(expected, dtype=torch.float64)
+    assert torch.allclose(x, exact, rtol=0, atol=1e-12)
+
+
+def test_errors_and_order_in_lambda(mixture, points, exact_ode, rms):
+    model, steps = mixture(VP()), [10, 20, 40, 80, 160, 320]
+    exact = exact_ode(model, points, 1e-3)
+    table = {  # three digits are printed
+        DDIM(): ([0.2088, 0.1051, 0.05253, 0.02626, 0.01313, 0.006565], 1.0, 0.05),
+        DPMSolverPP2M(): ([0.06262, 0.0156, 3.843e-3, 9.61e-4, 2.396e-4, 5.973e-5], 2.0, 0.1),
+    }
+    for sampler, (expected, order, tolerance) in table.items():
+        errors = [rms(_run(model, sampler, points, grid.log_snr(VP(), n)), exact) for n in steps]
+        assert errors == pytest.approx(expected, rel=1e-3)
+        assert _slope(steps[2:], errors[2:]) == pytest.approx(order, abs=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "steps", "order", "tolerance"),
+    [
+        # two doublings where the leading term rules
+        (ProbabilityFlowODE("euler"), [50, 100, 200], 1.0, 0.05),
+        (EulerMaruyama(eta=0.0), [50, 100, 200], 1.0, 0.05),
+        (ProbabilityFlowODE("midpoint"), [50, 100, 200], 2.0, 0.1),
+        (ProbabilityFlowODE("heun2"), [50, 100, 200], 1.98, 0.08),
+        (ProbabilityFlowODE("heun3"), [50, 100, 200], 3.0, 0.15),
+        (ProbabilityFlowODE("rk4"), [50, 100, 200], 4.0, 0.15),
+        (EDM(), [40, 80, 160], 2.0, 0.1),
+    ],
+)
+def test_order_in_t(mixture, points, exact_ode, rms, sampler, steps, order, tolerance):
+    model = mixture(VP())
+    spacing = grid.log_snr if isinstance(sampler, EDM) else grid.uniform
+    exact = exact_ode(model, points, 1e-3)
+    errors = [rms(_run(model, sampler, points, spacing(VP(), n)), exact) for n in steps]
+    assert _slope(steps, errors) == pytest.approx(order, abs=tolerance)
+
+
+def test_euler_and_heun_errors_on_uniform_t(mixture, points, exact_ode, rms):
+    model, ts = mixture(VP()), grid.uniform(VP(), 100)
+    exact = exact_ode(model, points, 1e-3)
+    for sampler, expected in (
+        (EulerMaruyama(eta=0.0), 3.950e-3),
+        (ProbabilityFlowODE("euler"), 3.950e-3),
+        (ProbabilityFlowODE("heun2"), 4.405e-4),
+    ):
+        error = rms(_run(model, sampler, points, ts), exact)
+        assert error == pytest.approx(expected, rel=1e-3)  # four digits are printed
+
+
+def test_edm_on_its_own_grid(gaussian):
+    sde = VE(0.002, 80.0)
+    exact, errors = 0.798115271281114, []
+    for levels, expected in (
+        (9, 0.936663533541716),
+        (18, 0.825646044612293),
+        (36, 0.804199227773896),
+        (72, 0.799545280142346),
+        (144, 0.798459464389472),
+    ):
+        out = sample(
+            gaussian(sde),
+            EDM(),
+            grid.karras(sde, levels - 1, t_min=0.0),
+            (1, 1),
+            seed=0,
+            x_init=torch.full((1, 1), 80.0),
+            denoise=True,
+            dtype=torch.float64,
+        )
+        assert out.nfe == 2 * levels - 1
+        assert float(out.x) == pytest.approx(expected, abs=1e-11)
+        errors.append(float(out.x) - exact)
+    ratios = [a / b for a, b in itertools.pairwise(errors[2:])]
+    assert ratios == pytest.approx([4.0, 4.0], abs=0.4)  # order 2 per doubling, from N = 36
+
+
+def test_more_evaluations_make_a_smaller_error(
+    mixture, points, exact_ode, rms, sde, deterministic_case
+):
+    model, start = mixture(sde), points * sde.prior_std
+    exact = exact_ode(model, start, 1e-3)
+    errors = [
+        rms(_run(model, deterministic_case.sampler, start, grid.uniform(sde, n)), exact)
+        for n in (12, 24, 48)
+    ]
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 0.75 * errors[1]  # at least order 1/2 in what a doubling gains
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [DDIM(), DDIM(0.7), DDIM(1.0), DPMSolverPP2M(), EDM(), EDM(2.0), Ancestral("beta_tilde")]
+    + [AnnealedLangevin(steps=2)],
+)
+def test_what_is_said_in_sigma_over_alpha_is_the_same_under_every_sde(mixture, sde, sampler):
+    """x/α at equal σ/α: these samplers cannot tell a rescaled process from VE."""
+    flat = VE(1e-3, 500.0)
+    ts = grid.uniform(sde, 7, t_min=0.01, t_max=0.9)
+    flat_ts = flat.t_of_lam(sde.lam(ts))
+    start = torch.tensor([[0.7, -1.1], [0.2, 0.4]], dtype=torch.float64)
+    with torch.no_grad():
+        x = sampler.run(mixture(sde), start * sde.alpha(ts[0]), ts, SampleNoise(1, [0, 1]))
+        flat_x = sampler.run(mixture(flat), start, flat_ts, SampleNoise(1, [0, 1]))
+    # λ goes through its inverse, which is worth some 1e-13 relative in σ; states grow as σ/α
+    scale = float(torch.exp(-sde.lam(ts[0])))
+    assert torch.allclose(x / sde.alpha(ts[-1]), flat_x, rtol=1e-9, atol=1e-11 * max(1, scale))
+
+
+def test_ddim_is_the_formula_in_eps(mixture, sde):
+    """x_s = (α_s/α_t) x − σ_s (e^h − 1) ε, DPM-Solver-1, while the code goes through x0."""
+    model = mixture(sde)
+    t, s = sde.nodes(torch.tensor([0.6, 0.5]))
+    x = torch.tensor([[0.7, -1.1]], dtype=torch.float64)
+    h = s.lam - t.lam
+    expected = (s.alpha / t.alpha) * x - s.sigma * (math.exp(h) - 1) * model.eps(x, t)
+    got = DDIM().step(model, x, t, s, None, None)[0]
+    assert torch.allclose(got, expected, rtol=0, atol=1e-12 / t.alpha)
+
+
+def test_every_step_moves_x(mixture, sde, grid_case):
+    """A repeated last time would make a step of size zero."""
+    states = []
+    ts = grid.log_snr(sde, 6)
+    start = torch.tensor([[0.7, -1.1]], dtype=torch.float64) * sde.prior_std
+    with torch.no_grad():
+        grid_case.sampler.run(
+            mixture(sde), start, ts, SampleNoise(0, [0]), lambda i, t, x: states.append(x.clone())
+        )
+    assert len(states) == 6
+    for before, after in itertools.pairwise([start, *states]):
+        assert float((after - before).abs().max()) > 1e-6

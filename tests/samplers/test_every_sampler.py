@@ -1,0 +1,218 @@
+"""Laws that hold for every sampler: counts, independence of the batch, shapes, failures."""
+
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from scoresde import grid
+from scoresde.noise import BatchNoise, SampleNoise
+from scoresde.samplers import DDIM, EDM, Ancestral, DPMSolverPP2M, EulerMaruyama, sample
+from scoresde.score import FunctionScore, NetworkScore
+from scoresde.sde import VP
+
+
+@pytest.mark.parametrize("spacing", grid.GRIDS)
+def test_evaluations_are_those_promised(elementwise, grid_case, spacing):
+    sde = VP()
+    for steps in (1, 2, 3, 5, 10, 19):
+        ts = grid.GRIDS[spacing](sde, steps)
+        assert ts.shape == (steps + 1,)
+        seen = []
+        out = sample(
+            elementwise(sde),
+            grid_case.sampler,
+            ts,
+            (2, 1),
+            seed=0,
+            dtype=torch.float64,
+            on_step=lambda i, t, x, seen=seen: seen.append((i, t)),
+        )
+        assert out.nfe == grid_case.nfe(steps)
+        assert bool(torch.isfinite(out.x).all())
+        assert seen == list(enumerate(ts[1:].tolist(), start=1))
+        assert torch.equal(out.ts, ts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spacing", grid.GRIDS)
+def test_evaluations_of_long_grids(elementwise, grid_case, spacing):
+    sde = VP()
+    for steps in (18, 20, 21, 37, 999, 1000, 1001):
+        ts = grid.GRIDS[spacing](sde, steps)
+        out = sample(elementwise(sde), grid_case.sampler, ts, (1, 1), seed=0, dtype=torch.float64)
+        assert out.nfe == grid_case.nfe(steps)
+        assert bool(torch.isfinite(out.x).all())
+
+
+def test_every_pair_of_sampler_and_sde_is_possible(elementwise, any_sampler, sde):
+    """Nothing is refused: all is said with α, σ, f, g and λ, which every SDE here has."""
+    assert any_sampler.sampler.sde_error(sde) is None
+    model, ts = elementwise(sde), grid.log_snr(sde, 40)
+    out = sample(model, any_sampler.sampler, ts, (400, 1), noise=BatchNoise(1))
+    # Not exact for some (3 Langevin steps a level), but none is off by half the data's
+    # spread or by a factor of two; the Monte Carlo error of 400 samples is 0.025.
+    assert float(out.x.mean()) == pytest.approx(0.3, abs=0.25)
+    assert 0.25 < float(out.x.std()) < 1.0
+
+
+def test_a_sample_is_the_same_alone_and_in_any_batch(mixture, alone_case, rng_untouched):
+    model, ts = mixture(VP()), grid.log_snr(VP(), 6)
+    run = {"seed": 7, "dtype": torch.float64}
+    whole = sample(model, alone_case.sampler, ts, (7, 2), **run)
+    for batch in (1, 3):
+        parts = sample(model, alone_case.sampler, ts, (7, 2), batch=batch, **run)
+        assert torch.equal(parts.x_init, whole.x_init)
+        # the order of sums inside a batch moves the last bits
+        assert torch.allclose(parts.x, whole.x, rtol=1e-12, atol=1e-12)
+        assert parts.nfe == whole.nfe
+    order = [5, 0, 3]
+    some = sample(
+        model, alone_case.sampler, ts, (3, 2), noise=SampleNoise(7, order), dtype=torch.float64
+    )
+    assert torch.equal(some.x_init, whole.x_init[order])
+    assert torch.allclose(some.x, whole.x[order], rtol=1e-12, atol=1e-12)
+
+
+class _Net(nn.Module):
+    """A small network whose output for a sample depends on that sample alone."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.first, self.last = nn.Conv2d(2, 8, 3, padding=1), nn.Conv2d(8, 1, 3, padding=1)
+        for parameter in self.parameters():
+            parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
+
+    def forward(self, x, label, y):
+        level = label.to(x.dtype)[:, None, None, None].expand_as(x)
+        return self.last(torch.tanh(self.first(torch.cat([x, level], dim=1))))
+
+
+@pytest.mark.parametrize("sampler", [DDIM(), DPMSolverPP2M(), Ancestral(), EDM(5.0)], ids=str)
+def test_a_sample_of_a_network_is_the_same_in_any_batch(sampler):
+    model, ts = NetworkScore(_Net(), VP()), grid.log_snr(VP(), 8)
+    whole = sample(model, sampler, ts, (6, 1, 7, 5), seed=7)
+    parts = sample(model, sampler, ts, (6, 1, 7, 5), seed=7, batch=4)
+    assert torch.allclose(parts.x, whole.x, rtol=1e-5, atol=1e-5)
+
+
+def test_the_seed_fixes_every_bit(elementwise, any_sampler, rng_untouched):
+    model, ts = elementwise(VP()), grid.log_snr(VP(), 5)
+    a, b, c = (sample(model, any_sampler.sampler, ts, (3, 2), seed=s).x for s in (1, 1, 2))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+def test_a_stochastic_sampler_draws_and_a_deterministic_one_does_not(elementwise, any_sampler):
+    class Silent(BatchNoise):
+        def _normal(self, shape, purpose):
+            drawn.append(purpose)
+            return super()._normal(shape, purpose)
+
+    drawn: list[str] = []
+    x = torch.zeros(2, 1, dtype=torch.float64)
+    any_sampler.sampler.run(elementwise(VP()), x, grid.uniform(VP(), 4), Silent(0))
+    assert bool(drawn) == any_sampler.stochastic
+    assert torch.equal(x, torch.zeros_like(x))  # inputs are never changed
+
+
+def test_the_grid_and_the_start_are_not_changed(elementwise, any_sampler):
+    sde = VP()
+    ts = grid.log_snr(sde, 4)
+    start = torch.ones(2, 3, dtype=torch.float64)
+    kept = ts.clone()
+    sample(
+        elementwise(sde), any_sampler.sampler, ts, (2, 3), seed=0, x_init=start, dtype=torch.float64
+    )
+    assert torch.equal(ts, kept)
+    assert torch.equal(start, torch.ones_like(start))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(4,), (4, 1), (4, 2), (3, 64), (2, 1, 28, 28), (1, 3, 32, 32), (1, 4, 16, 16)]
+    + [(1, 3, 28, 20), (1, 1, 33, 17)],
+)
+def test_shapes_and_dtypes(elementwise, any_sampler, shape):
+    ts = grid.log_snr(VP(), 2)
+    single = sample(elementwise(VP()), any_sampler.sampler, ts, shape, seed=0)
+    double = sample(elementwise(VP()), any_sampler.sampler, ts, shape, seed=0, dtype=torch.float64)
+    assert single.x.shape == double.x.shape == shape
+    assert (single.x.dtype, double.x.dtype) == (torch.float32, torch.float64)
+    if any_sampler.nfe is not None:  # an adaptive solver may choose other steps
+        # float32 keeps 6e-8 of states and their factors, which reach σ/α = 152
+        assert torch.allclose(single.x.double(), double.x, rtol=1e-4, atol=5e-4)
+
+
+def test_no_samples_cost_nothing(elementwise, any_sampler):
+    out = sample(elementwise(VP()), any_sampler.sampler, grid.uniform(VP(), 3), (0, 2), seed=0)
+    assert out.x.shape == out.x_init.shape == (0, 2)
+    assert out.nfe == 0
+
+
+class _Faulty:
+    """ε of N(0, 1) data, but for one call."""
+
+    def __init__(self, fault, at):
+        self.fault, self.at, self.calls = fault, at, 0
+
+    def __call__(self, x, t):
+        self.calls += 1
+        # a factor that keeps adaptive solvers at work
+        out = x * torch.sqrt(1 - torch.exp(-t)).to(x)
+        return self.fault(out) if self.calls == self.at else out
+
+
+FAULTS = {
+    "non-finite": lambda out: out * float("nan"),
+    "1 non-finite values of 6": lambda out: out.index_fill(0, torch.tensor([1]), 0.0).index_put(
+        (torch.tensor([0]), torch.tensor([1])), torch.tensor(float("inf"), dtype=out.dtype)
+    ),
+    r"network returned \(3, 1\)": lambda out: out[:, :1],
+    "network returned torch.int64": lambda out: out.long(),
+    "network returned tuple": lambda out: (out,),
+}
+
+
+def test_a_fault_of_the_network_is_named_at_once(any_sampler):
+    def run(network):
+        sample(FunctionScore(VP(), network), any_sampler.sampler, ts, (3, 2), seed=0)
+
+    ts = grid.log_snr(VP(), 5)
+    healthy = _Faulty(None, 0)
+    run(healthy)
+    for message, fault in FAULTS.items():
+        for at in (1, (healthy.calls + 1) // 2, healthy.calls):
+            network = _Faulty(fault, at)
+            begin = time.perf_counter()
+            with pytest.raises(RuntimeError, match=message):
+                run(network)
+            assert network.calls == at  # nothing is computed with it
+            assert time.perf_counter() - begin < 2
+
+
+def test_the_limit_of_evaluations_names_the_time_reached(elementwise, any_sampler):
+    ts = grid.log_snr(VP(), 20)
+    with pytest.raises(RuntimeError, match=r"limit of 7 network evaluations was reached at t=0\."):
+        sample(elementwise(VP()), any_sampler.sampler, ts, (2, 2), seed=0, max_nfe=7)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: DDIM(-0.1), ValueError, "eta must be at least 0, got -0.1"),
+        (lambda: DDIM(1.5), ValueError, "eta must be at most 1, got 1.5"),
+        (lambda: DDIM("1"), TypeError, "eta must be a number"),
+        (lambda: Ancestral("learned"), ValueError, "variance must be 'beta' or 'beta_tilde'"),
+        (lambda: EulerMaruyama(-1.0), ValueError, "eta must be at least 0"),
+        (lambda: EDM(churn=-1.0), ValueError, "churn must be at least 0"),
+        (lambda: EDM(s_min=2.0, s_max=1.0), ValueError, "s_max must be at least 2.0, got 1.0"),
+        (lambda: EDM(s_max=float("nan")), ValueError, "s_max must be finite"),
+        (lambda: EDM(s_noise=0.0), ValueError, "s_noise must be greater than 0"),
+    ],
+)
+def test_bad_arguments(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
