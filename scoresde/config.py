@@ -1,0 +1,318 @@
+"""Names to objects: configs, sampler specifications and checkpoints. The only place that does it.
+
+A config is plain data (TOML, or the JSON inside a checkpoint) with one table per part. Each part
+becomes a frozen dataclass; unknown, missing and mistyped keys are errors with their key path.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import nets
+from .checkpoint import CheckpointError, RawCheckpoint, load_into, read_checkpoint
+from .data import Dataset, DataSpec, load_dataset
+from .loss import Objective
+from .plain import (
+    ConfigError,
+    check_keys,
+    check_values,
+    construct,
+    construct_kind,
+    kind_of,
+    nearest,
+    table,
+)
+from .score import NetworkScore, Preconditioning
+from .sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP
+from .train import TrainSettings
+
+__all__ = [
+    "Checkpoint",
+    "Config",
+    "DataConfig",
+    "build",
+    "checkpoint_path",
+    "config_of",
+    "load",
+    "load_config",
+    "shipped",
+]
+
+SDES: dict[str, type[SDE]] = {
+    "vp": VP,
+    "subvp": SubVP,
+    "ve": VE,
+    "cosine": CosineVP,
+    "tabulated": TabulatedVP,
+}
+NETS: dict[str, type[nn.Module]] = {"unet": nets.UNet, "mlp": nets.MLP}
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which data to train on.
+
+    Args:
+        name: A data set's name or a path; see `scoresde data`.
+        root: Folder to look in first.
+        levels: Number of levels, for data that do not say so themselves.
+        low: Lower end of the model's scale.
+        high: Upper end of the model's scale.
+    """
+
+    name: str
+    root: str | None = None
+    levels: int | None = None
+    low: float | None = None
+    high: float | None = None
+
+    def load(self, split: str = "train", skip_bad: bool = False) -> Dataset:
+        """The data set; see `scoresde.data.load_dataset`."""
+        scale = {"levels": self.levels, "low": self.low, "high": self.high}
+        return load_dataset(self.name, split, root=self.root, skip_bad=skip_bad, **scale)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that defines a trained model.
+
+    Attributes:
+        data: Which data.
+        sde: The forward process.
+        net: Keyword arguments of the network and its "kind", without its shape.
+        preconditioning: Input scale, time label and target.
+        objective: The loss.
+        train: Optimization.
+    """
+
+    data: DataConfig
+    sde: SDE
+    net: dict[str, Any]
+    train: TrainSettings
+    preconditioning: Preconditioning = field(default_factory=Preconditioning)
+    objective: Objective = field(default_factory=Objective)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], source: str = "config") -> Config:
+        """Build from plain data.
+
+        Args:
+            values: Nested dict as read from TOML or JSON.
+            source: What the error messages call it.
+
+        Raises:
+            ConfigError: Naming source, key path and reason.
+        """
+        known = list(cls.__dataclass_fields__)
+        check_keys(values, known, source, required=("data", "sde", "net", "train"))
+        parts = {key: table(values, key, source) for key in values}
+        net = parts.pop("net")
+        arguments = {key: value for key, value in net.items() if key != "kind"}
+        check_values(kind_of(NETS, net, f"{source}: net"), arguments, f"{source}: net", ("shape",))
+        sde = construct_kind(SDES, parts.pop("sde"), f"{source}: sde")
+        made = {key: construct(_TABLES[key], parts[key], f"{source}: {key}") for key in parts}
+        config = cls(sde=sde, net=net, **made)
+        try:
+            config.objective.check(sde)
+        except ValueError as error:
+            raise ConfigError(f"{source}: objective: {error}") from error
+        return config
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data from which `from_dict` builds an equal config; absent values left out.
+
+        Raises:
+            ConfigError: If the SDE is of a class that has no name in configs.
+        """
+        kind = next((name for name, cls in SDES.items() if type(self.sde) is cls), None)
+        if kind is None:
+            raise ConfigError(f"sde: {type(self.sde).__name__} has no name in configs")
+        tables = {
+            "data": asdict(self.data),
+            "sde": {"kind": kind, **asdict(self.sde)},
+            "net": self.net,
+            "preconditioning": asdict(self.preconditioning),
+            "objective": asdict(self.objective),
+            "train": asdict(self.train),
+        }
+        return {
+            name: {k: _plain(v) for k, v in table.items() if v is not None}
+            for name, table in tables.items()
+        }
+
+    def build_model(self, spec: DataSpec) -> NetworkScore:
+        """A network with fresh weights, drawn from the training seed, as a score model.
+
+        Args:
+            spec: What the data are; gives the network its shape.
+
+        Raises:
+            ConfigError: If the network refuses its arguments, or its classes are not the data's.
+        """
+        arguments = dict(self.net)
+        cls = NETS[arguments.pop("kind")]
+        classes = arguments.get("classes")
+        if classes is not None and classes != spec.classes:
+            raise ConfigError(f"net.classes must be the data's {spec.classes}, got {classes}")
+        with torch.random.fork_rng([]):
+            torch.default_generator.manual_seed(self.train.seed)
+            net = construct(cls, {"shape": list(spec.shape), **arguments}, "net")
+        return NetworkScore(net, self.sde, self.preconditioning)
+
+
+_TABLES = {
+    "data": DataConfig,
+    "train": TrainSettings,
+    "preconditioning": Preconditioning,
+    "objective": Objective,
+}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model with what it was trained on.
+
+    Attributes:
+        model: The score model with averaged weights: frozen, in evaluation mode, in float32
+            whatever it was trained in.
+        data: What the data are.
+        config: How it was trained.
+        metadata: Everything the file says, steps and provenance included.
+        sha256: Digest of the file's content.
+        path: The file.
+    """
+
+    model: NetworkScore
+    data: DataSpec
+    config: Config
+    metadata: dict[str, Any]
+    sha256: str
+    path: Path
+
+
+def load(name_or_path: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
+    """Load a checkpoint: a shipped one by name, such as "digits-vp", or a file.
+
+    The file is data, never code: safetensors with a checksum over tensors and metadata.
+
+    Args:
+        name_or_path: A name of `shipped("checkpoints")` or the path of a file.
+        device: Where to put the model.
+
+    Returns:
+        The model in float32, ready for `sample` and `log_likelihood`.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged or not a checkpoint of scoresde, or its
+            tensors do not fit its config.
+    """
+    return build(read_checkpoint(checkpoint_path(name_or_path)), device)
+
+
+def build(raw: RawCheckpoint, device: torch.device | str = "cpu") -> Checkpoint:
+    """The second half of `load`: the model of a checkpoint that has been read.
+
+    Args:
+        raw: From `read_checkpoint`.
+        device: Where to put the model.
+
+    Raises:
+        CheckpointError: If what the file holds does not fit together.
+    """
+    config, spec = config_of(raw)
+    try:
+        model = config.build_model(spec)
+        load_into(model.net, raw.tensors, "model.")
+    except CheckpointError as error:
+        raise CheckpointError(error.reason, raw.path) from error
+    except ValueError as error:
+        raise CheckpointError(f"its metadata are not understood: {error}", raw.path) from error
+    model = model.requires_grad_(False).eval().to(device)
+    return Checkpoint(model, spec, config, raw.metadata, raw.sha256, raw.path)
+
+
+def config_of(raw: RawCheckpoint) -> tuple[Config, DataSpec]:
+    """The config and data specification inside a checkpoint.
+
+    Raises:
+        CheckpointError: If they are missing or not understood.
+    """
+    try:
+        config = Config.from_dict(raw.metadata["config"])
+        return config, DataSpec.from_dict(raw.metadata["data"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"its metadata are not understood: {error}", raw.path) from error
+
+
+def load_config(name_or_path: str | Path) -> Config:
+    """Read a TOML config: a shipped one by name, such as "digits_vp", or a file.
+
+    Raises:
+        ConfigError: With file, position or key path, and reason, in one line.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".toml" and not path.is_file():  # a run's folder may bear the name
+        path = _shipped_config(str(name_or_path))
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file") from error
+    except UnicodeDecodeError as error:
+        where = f"{error.reason} at byte {error.start}"
+        raise ConfigError(f"{path}: not UTF-8 text ({where})") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    if not values:
+        raise ConfigError(f"{path}: empty; a config needs data, sde, net and train")
+    return Config.from_dict(values, str(path))
+
+
+def shipped(what: str) -> list[str]:
+    """Names of what the package brings: "checkpoints" or "configs"."""
+    if what == "checkpoints":
+        return [n for n in _names("scoresde.assets", ".safetensors") if "features" not in n]
+    return _names("scoresde_cli.configs", ".toml")
+
+
+def _names(package: str, suffix: str) -> list[str]:
+    """Names of a package's files with this suffix, without it."""
+    files = (file.name for file in resources.files(package).iterdir())
+    return sorted(name.removesuffix(suffix) for name in files if name.endswith(suffix))
+
+
+def checkpoint_path(name_or_path: str | Path) -> Path:
+    """The file of a checkpoint given by path, or by the name of a shipped one.
+
+    Raises:
+        CheckpointError: If it looks like a name and is none; the nearest one is named.
+    """
+    path, name = Path(name_or_path), str(name_or_path)
+    if not path.exists() and name in shipped("checkpoints"):
+        return Path(str(resources.files("scoresde.assets") / f"{name}.safetensors"))
+    if not path.exists() and path.suffix == "" and len(path.parts) == 1:
+        raise CheckpointError(
+            f"neither a file nor a shipped checkpoint; {nearest(name, shipped('checkpoints'))}",
+            path,
+        )
+    return path
+
+
+def _shipped_config(name: str) -> Path:
+    known = shipped("configs")
+    if name not in known:
+        raise ConfigError(f"{name}: neither a file nor a shipped config; {nearest(name, known)}")
+    return Path(str(resources.files("scoresde_cli.configs") / f"{name}.toml"))

@@ -1,0 +1,184 @@
+"""Denoising score matching: which error, weighted how, at which times.
+
+    L = E_{t, x_0, ε} [ w(t) |ε̂(x_t, t) − ε|² / D ],   x_t = α(t) x_0 + σ(t) ε
+
+Vincent 2011; Song et al. 2021, arXiv:2011.13456, eq. (7). The error is that of ε whatever the
+network's own target, because |ε̂ − ε|² = σ² |score error|² = |x0 error|² (α/σ)²: the weighting
+alone decides what is asked of the network, the target how easily it learns it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ._tensor import check_integer, check_number
+from .score import ScoreModel
+from .sde import SDE, Node
+
+__all__ = ["Objective", "denoising_error"]
+
+Weighting = Literal["simple", "likelihood", "edm", "min_snr"]
+Times = Literal["uniform", "log_snr", "log_normal", "ladder"]
+
+
+def denoising_error(model: ScoreModel, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    """|ε̂(x_t, t) − ε|² summed over dimensions, at x_t = α x_0 + σ ε.
+
+    Args:
+        model: Score model.
+        x0: Data, shape (B, *D).
+        t: Times, shape (B,).
+        eps: Standard normal noise like x0.
+
+    Returns:
+        Shape (B,). Its mean over ε is at least the irreducible D − σ² E|∇ log p_t|².
+    """
+    x_t = model.sde.perturb(x0, t, eps)
+    return (model.eps(x_t, t) - eps).square().flatten(1).sum(1)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A weighting w(t) and a distribution of t.
+
+    Weightings, as factors of the ε error (σ̂ = σ/α, SNR = 1/σ̂²):
+
+        simple      1                      λ = σ² on the score: NCSN, DDPM's L_simple
+        likelihood  g²/σ²                  g² on the score: the bound on the log-likelihood
+                                           (Song et al. 2021, arXiv:2101.09258)
+        edm         (σ̂² + d²)/d²           Karras et al. 2022, arXiv:2206.00364, table 1
+        min_snr     min(SNR, γ)/SNR        Hang et al. 2023, arXiv:2303.09556, section 3.4
+
+    Times:
+
+        uniform     t ~ U(t_min, 1)
+        log_snr     λ uniform, and the loss divided by that density of t: the same objective as
+                    `uniform` by importance sampling. As g²/σ² = −2 dλ/dt, the likelihood
+                    weighting becomes constant, and most of its variance goes.
+        log_normal  log σ̂ ~ N(log_mean, log_std²), truncated to [t_min, 1]; part of the objective
+                    (EDM), not corrected for.
+        ladder      a uniform choice among the `levels` times of the discrete model. Weighted
+                    `simple`, it is DDPM's L_simple on a `TabulatedVP` and, up to a constant,
+                    NCSN's loss on VE.
+
+    Args:
+        weighting: One of the above.
+        times: One of the above.
+        t_min: Smallest time, in [0, 1); 0 only where σ(0) > 0. Not used by `ladder`.
+        sigma_data: d of the EDM weighting.
+        gamma: γ of min-SNR.
+        log_mean: Mean of log σ̂ for `log_normal`.
+        log_std: Standard deviation of log σ̂ for `log_normal`.
+        levels: Number of times of `ladder`.
+
+    Raises:
+        TypeError: If an argument is not a number, or `levels` not an integer.
+        ValueError: If an argument is unknown or out of range.
+    """
+
+    weighting: Weighting = "simple"
+    times: Times = "uniform"
+    t_min: float = 1e-5
+    sigma_data: float = 0.5
+    gamma: float = 5.0
+    log_mean: float = -1.2
+    log_std: float = 1.2
+    levels: int = 1000
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("weighting", self.weighting, get_args(Weighting)),
+            ("times", self.times, get_args(Times)),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        check_number("t_min", self.t_min, at_least=0, below=1)
+        for name in ("sigma_data", "gamma", "log_std"):
+            check_number(name, getattr(self, name), above=0)
+        check_number("log_mean", self.log_mean)
+        check_integer("levels", self.levels, minimum=2)
+
+    def check(self, sde: SDE) -> None:
+        """Raise unless every time the objective can draw has a score under this SDE.
+
+        Raises:
+            ValueError: If σ(t_min) = 0, if a table of β has other than `levels` steps, or if the
+                noise levels of `log_normal` hardly meet those of the SDE.
+        """
+        t, _ = self.draw_times(sde, torch.tensor([0.0, 1.0], dtype=torch.float64))
+        sde.nodes(t)
+
+    def draw_times(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Times from uniform draws, and the factor that corrects for how they were chosen.
+
+        Args:
+            sde: The forward process.
+            u: Uniform draws in [0, 1], shape (B,), float64.
+
+        Returns:
+            Times (B,) and factors (B,), float64. The factor is 1 over the density of t relative
+            to the uniform one for `log_snr` (mean 1), else 1.
+        """
+        if self.times == "uniform":
+            return self.t_min + u * (1 - self.t_min), torch.ones_like(u)
+        if self.times == "ladder":
+            ladder = sde.ladder(self.levels).to(u.device)
+            index = (u * self.levels).long().clamp(max=self.levels - 1)
+            return ladder[index], torch.ones_like(u)
+        first, last = sde.nodes(torch.tensor([1.0, self.t_min], dtype=torch.float64))
+        if self.times == "log_normal":
+            lam = -self._log_normal(u, -last.lam, -first.lam)
+            return self._time(sde, lam), torch.ones_like(u)
+        span = last.lam - first.lam
+        t = self._time(sde, first.lam + u * span)
+        slope = 0.5 * (sde.g(t) / sde.sigma(t)).square()  # −dλ/dt
+        return t, span / slope / (1 - self.t_min)
+
+    def _time(self, sde: SDE, lam: Tensor) -> Tensor:
+        # The inverse map may round to beyond the ends.
+        return sde.t_of_lam(lam).clamp(self.t_min, 1.0)
+
+    def _log_normal(self, u: Tensor, low: float, high: float) -> Tensor:
+        """Quantile u of N(log_mean, log_std²) truncated to [low, high]."""
+        ends = torch.tensor([low, high], dtype=torch.float64, device=u.device)
+        first, last = torch.special.ndtr((ends - self.log_mean) / self.log_std)
+        mass = float(last - first)
+        if mass < 1e-3:  # also where the quantile could no longer be computed
+            raise ValueError(
+                f"log_mean {self.log_mean} and log_std {self.log_std} must put at least 0.001 of "
+                f"the draws in the range of log(σ/α), {low:.3g}..{high:.3g}, got {mass:.1g}"
+            )
+        z = torch.special.ndtri(first + u * (last - first))
+        return (self.log_mean + self.log_std * z).clamp(low, high)
+
+    def weight(self, node: Node) -> Tensor:
+        """w(t), the factor of |ε̂ − ε|²; like the node's entries."""
+        if self.weighting == "likelihood":
+            return (node.g / node.sigma) ** 2
+        if self.weighting == "edm":
+            return ((node.sigma / node.alpha) ** 2 + self.sigma_data**2) / self.sigma_data**2
+        if self.weighting == "min_snr":
+            return (self.gamma * (node.sigma / node.alpha) ** 2).clamp(max=1.0)
+        return torch.ones_like(node.sigma)
+
+    def __call__(self, model: ScoreModel, x0: Tensor, u: Tensor, eps: Tensor) -> tuple[Tensor, ...]:
+        """Weighted error of each sample, per dimension.
+
+        Args:
+            model: Score model.
+            x0: Data, shape (B, *D).
+            u: Uniform draws in [0, 1] that choose the times, shape (B,), float64.
+            eps: Standard normal noise like x0.
+
+        Returns:
+            The losses (B,), whose mean is L; the times (B,); the plain errors |ε̂ − ε|²/D (B,).
+        """
+        t, factor = self.draw_times(model.sde, u)
+        error = denoising_error(model, x0, t, eps) / math.prod(x0.shape[1:])
+        weight = self.weight(model.sde.at(t, t)) * factor
+        return weight.to(error) * error, t, error.detach()

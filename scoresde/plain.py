@@ -1,0 +1,149 @@
+"""Plain data to objects: keys and types checked against a constructor's own signature."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import is_dataclass
+from functools import partial
+from typing import Any
+
+__all__ = [
+    "ConfigError",
+    "check_keys",
+    "check_values",
+    "construct",
+    "construct_kind",
+    "kind_of",
+    "nearest",
+    "table",
+]
+
+
+class ConfigError(ValueError):
+    """A config that cannot be used: file, key path and reason in one line."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`known` as text for an error message, after the nearest of them if one is near."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{hint}allowed: {', '.join(known) or 'none'}"
+
+
+def table(values: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
+    """`values[key]`, which must be a table."""
+    if not isinstance(values[key], Mapping):
+        raise ConfigError(f"{where}: {key} must be a table, got {values[key]!r}")
+    return dict(values[key])
+
+
+def kind_of(kinds: Mapping[str, type], values: Mapping[str, Any], where: str) -> type:
+    """The class that `values["kind"]` names."""
+    if "kind" not in values:
+        raise ConfigError(f"{where}: missing kind; allowed: {', '.join(kinds)}")
+    kind = values["kind"]
+    if not isinstance(kind, str) or kind not in kinds:
+        raise ConfigError(f"{where}.kind: {kind!r} is unknown; {nearest(str(kind), kinds)}")
+    return kinds[kind]
+
+
+def construct_kind(kinds: Mapping[str, type], values: Mapping[str, Any], where: str) -> Any:
+    """`construct` with the class that "kind" names and the other values."""
+    cls = kind_of(kinds, values, where)
+    return construct(cls, {k: v for k, v in values.items() if k != "kind"}, where)
+
+
+def construct(make: Callable[..., Any], values: Mapping[str, Any], where: str) -> Any:
+    """`make(**values)`, after `check_values`.
+
+    Args:
+        make: A class, a function, or a partial of one.
+        values: Plain data.
+        where: Source and key path, for messages.
+
+    Raises:
+        ConfigError: On an unknown, missing or mistyped key, or if `make` refuses a value.
+    """
+    check_values(make, values, where)
+    try:
+        return make(**values)
+    except ConfigError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def check_values(
+    make: Callable[..., Any], values: Mapping[str, Any], where: str, skip: Iterable[str] = ()
+) -> None:
+    """Check keys against the signature of `make` and types against its hints, without calling it.
+
+    Args:
+        make: A class, a function, or a partial of one.
+        values: Plain data.
+        where: Source and key path, for messages.
+        skip: Arguments that are not for plain data to give.
+
+    Raises:
+        ConfigError: On an unknown, missing or mistyped key.
+    """
+    parameters = {k: p for k, p in inspect.signature(make).parameters.items() if k not in skip}
+    required = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty]
+    check_keys(values, parameters, where, required)
+    hints = _hints(make.func if isinstance(make, partial) else make)
+    for key, value in values.items():
+        if not _matches(value, hints[key]):
+            raise ConfigError(f"{where}.{key} must be {_say(hints[key])}, got {value!r}")
+
+
+def check_keys(
+    values: Mapping[str, Any], known: Iterable[str], where: str, required: Iterable[str] = ()
+) -> None:
+    """Raise ConfigError on a key that is not known, or a required one that is missing."""
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {key!r}; {nearest(str(key), known)}")
+    missing = [key for key in required if key not in values]
+    if missing:
+        raise ConfigError(f"{where}: missing {', '.join(missing)}")
+
+
+def _hints(make: Callable[..., Any]) -> dict[str, Any]:
+    """Type hints of a function's arguments, or of a class's constructor."""
+    if isinstance(make, type) and not is_dataclass(make):
+        return typing.get_type_hints(make.__init__)
+    return typing.get_type_hints(make)
+
+
+def _matches(value: Any, hint: Any) -> bool:
+    """Whether plain data fit a type hint; an integer is a float, a bool is no integer."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_matches(value, a) for a in arguments)
+    if origin is typing.Literal:
+        return isinstance(value, str)  # the constructor names the allowed ones
+    if origin is not None:
+        return isinstance(value, (list, tuple)) and all(_matches(v, arguments[0]) for v in value)
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, (int, float) if hint is float else hint)
+
+
+_ONE = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
+_MANY = {int: "integers", float: "numbers", str: "texts", bool: "true or false"}
+
+
+def _say(hint: Any) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_say(a) for a in arguments if a is not types.NoneType)
+    if origin is typing.Literal:
+        return "text"
+    if origin is not None:
+        return f"a list of {_MANY.get(arguments[0], arguments[0])}"
+    return _ONE.get(hint, getattr(hint, "__name__", str(hint)))

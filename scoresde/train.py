@@ -1,0 +1,304 @@
+"""The training loop: a generator of `TrainStep` records.
+
+Everything random in step n (which images, dequantization, times, noise, dropout) is drawn from
+a stream keyed by (seed, n), so resuming at step n needs no saved generator and no position in
+the data: N steps are the same as k steps, a new process and N − k steps.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ._tensor import NonFiniteError, check_integer, check_number
+from .data import Dataset
+from .loss import Objective
+from .noise import check_seed
+from .score import NetworkScore
+
+__all__ = [
+    "TrainSettings",
+    "TrainStep",
+    "check_training",
+    "learning_rate_at",
+    "make_optimizer",
+    "train",
+]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What the loop needs to know besides model, data and objective.
+
+    Args:
+        steps: Optimizer steps in all.
+        batch: Images per step.
+        learning_rate: Adam's, after warm-up.
+        warmup: Steps over which the learning rate rises linearly from 0.
+        cooldown: Last steps over which it falls linearly to 0.
+        clip: Largest gradient norm; larger gradients are scaled down to it.
+        ema_decay: Decay of the averaged weights, in [0, 1).
+        autocast: None or "bfloat16": compute the network in this dtype; weights, loss and
+            optimizer stay in float32.
+        max_skipped: How many steps with a non-finite loss or gradient may be skipped, each
+            counted and logged, before training stops; counted anew after a resume.
+        seed: Integer in [0, 2^64).
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range.
+    """
+
+    steps: int
+    batch: int
+    learning_rate: float = 2e-4
+    warmup: int = 500
+    cooldown: int = 0
+    clip: float = 1.0
+    ema_decay: float = 0.999
+    autocast: str | None = None
+    max_skipped: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, minimum in (("steps", 1), ("batch", 1), ("warmup", 0), ("cooldown", 0)):
+            check_integer(name, getattr(self, name), minimum=minimum)
+        check_integer("max_skipped", self.max_skipped, minimum=0)
+        check_number("learning_rate", self.learning_rate, above=0)
+        check_number("clip", self.clip, above=0)
+        check_number("ema_decay", self.ema_decay, at_least=0, below=1)
+        check_seed(self.seed)
+        if self.autocast not in (None, "bfloat16"):
+            raise ValueError(f"autocast must be bfloat16 or absent, got {self.autocast!r}")
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """One optimizer step.
+
+    Attributes:
+        step: Steps done, counting this one.
+        loss: Mean weighted loss of the batch.
+        t: Times of the batch, shape (B,).
+        errors: Plain errors |ε̂ − ε|²/D of the batch, shape (B,).
+        grad_norm: Gradient norm before clipping.
+        learning_rate: The rate used.
+        skipped: True if the step was left out because it was not finite.
+    """
+
+    step: int
+    loss: float
+    t: Tensor
+    errors: Tensor
+    grad_norm: float
+    learning_rate: float
+    skipped: bool
+
+
+def make_optimizer(net: nn.Module) -> torch.optim.Optimizer:
+    """Adam with the fused update; `train` sets its learning rate at every step."""
+    return torch.optim.Adam(net.parameters(), betas=(0.9, 0.99), fused=True)
+
+
+def learning_rate_at(settings: TrainSettings, step: int) -> float:
+    """Learning rate of step n = 0, 1, ...: linear warm-up, plateau, linear cool-down."""
+    rise = (step + 1) / settings.warmup if settings.warmup else 1.0
+    fall = (settings.steps - step) / settings.cooldown if settings.cooldown else 1.0
+    return settings.learning_rate * min(1.0, rise, fall)
+
+
+def check_training(
+    model: NetworkScore, data: Dataset, objective: Objective, settings: TrainSettings
+) -> None:
+    """Raise unless `train` could begin; warn if its learning rate is never reached.
+
+    Raises:
+        ValueError: If the data hold fewer images than a batch, or the objective does not suit
+            the SDE.
+    """
+    if len(data) < settings.batch:
+        raise ValueError(f"batch must be at most the {len(data)} images, got {settings.batch}")
+    objective.check(model.sde)
+    if max(settings.warmup, 1) + max(settings.cooldown, 1) > settings.steps + 1:
+        warnings.warn(
+            f"with {settings.warmup} steps of warm-up and {settings.cooldown} of cool-down in "
+            f"{settings.steps}, learning_rate {settings.learning_rate} is never reached",
+            stacklevel=3,
+        )
+
+
+def train(
+    model: NetworkScore,
+    optimizer: torch.optim.Optimizer,
+    data: Dataset,
+    objective: Objective,
+    settings: TrainSettings,
+    start: int = 0,
+) -> Iterator[TrainStep]:
+    """Train `model.net` in place, yielding a record after each step.
+
+    Args:
+        model: The model; its network is trained on the device it is on.
+        optimizer: From `make_optimizer(model.net)`.
+        data: Training data; integer levels are dequantized uniformly, anew at every step.
+        objective: The loss.
+        settings: Steps, batch, learning rate and so on.
+        start: Steps already done, when resuming.
+
+    Returns:
+        An iterator over one record per step, from `start` + 1 to `settings.steps`. It raises
+        RuntimeError if loss or gradient are not finite more often than `max_skipped` (the
+        weights are then those before the bad step), or if the memory does not suffice.
+
+    Raises:
+        ValueError: As `check_training`, before the first step.
+    """
+    check_training(model, data, objective, settings)
+    if settings.autocast is not None:
+        model = copy.copy(model)  # shares the network; the caller's model stays as it is
+        model.autocast = getattr(torch, settings.autocast)
+    return _steps(model, optimizer, data, objective, settings, start)
+
+
+def _steps(
+    model: NetworkScore,
+    optimizer: torch.optim.Optimizer,
+    data: Dataset,
+    objective: Objective,
+    settings: TrainSettings,
+    start: int,
+) -> Iterator[TrainStep]:
+    skipped = 0
+    for n in range(start, settings.steps):
+        model.net.train()
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(settings, n)
+        optimizer.zero_grad(set_to_none=True)
+        with _memory_hint(data, settings):
+            step = _backward(model, data, objective, settings, n)
+            if not step.skipped:
+                optimizer.step()
+        skipped += step.skipped
+        if skipped > settings.max_skipped:
+            raise RuntimeError(_diverged(model.net, step))
+        yield step
+
+
+def _backward(
+    model: NetworkScore, data: Dataset, objective: Objective, settings: TrainSettings, n: int
+) -> TrainStep:
+    """Leave the clipped gradients of step n in the network; the record of that step."""
+    loss, norm, t, errors = math.nan, math.nan, torch.empty(0), torch.empty(0)
+    with suppress(NonFiniteError), _dropout_seed(model.net, settings.seed, n):
+        value, t, errors = _loss(model, data, objective, settings, n)
+        value.backward()
+        loss = float(value.detach())
+        norm = float(nn.utils.clip_grad_norm_(model.net.parameters(), settings.clip))
+    bad = not (math.isfinite(loss) and math.isfinite(norm))
+    return TrainStep(n + 1, loss, t, errors, norm, learning_rate_at(settings, n), bad)
+
+
+def _loss(
+    model: NetworkScore,
+    data: Dataset,
+    objective: Objective,
+    settings: TrainSettings,
+    n: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean loss of step n with times and plain errors of its batch."""
+    device = _device_of(model.net)
+    x0, y, u, eps = _batch(data, settings, n)
+    x0, u, eps = x0.to(device), u.to(device), eps.to(device)
+    bound = model if y is None else model.given(y.to(device))
+    losses, t, errors = objective(bound, x0, u, eps)
+    return losses.mean(), t.detach(), errors
+
+
+def _batch(
+    data: Dataset, settings: TrainSettings, n: int
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """Images (float32, model scale), labels, times' uniforms and noise of step n."""
+    rows = _rows(len(data.x), settings, n)
+    stream = _stream(settings.seed, 0, n)
+    x = data.x[rows]
+    if data.spec.levels is not None:
+        u = torch.from_numpy(stream.random(tuple(x.shape), dtype=np.float32))
+        x = data.spec.dequantize(x, u)
+    # Stratified over the batch: one draw in each of its B equal intervals.
+    u = (torch.arange(len(x)) + torch.from_numpy(stream.random(len(x)))) / len(x)
+    eps = torch.from_numpy(stream.standard_normal(tuple(x.shape), dtype=np.float32))
+    labels = None if data.labels is None else data.labels[rows]
+    return x.float(), labels, u, eps
+
+
+def _rows(size: int, settings: TrainSettings, n: int) -> Tensor:
+    """Rows of step n: the data are shuffled anew each epoch, and batches run across epochs."""
+    first, last = n * settings.batch, (n + 1) * settings.batch
+    parts = []
+    for epoch in range(first // size, (last - 1) // size + 1):
+        order = _stream(settings.seed, 1, epoch).permutation(size)
+        begin, end = max(first - epoch * size, 0), min(last - epoch * size, size)
+        parts.append(torch.from_numpy(order[begin:end]))
+    return torch.cat(parts)
+
+
+def _stream(seed: int, purpose: int, index: int) -> np.random.Generator:
+    key = np.array([seed, 2**63 + purpose], dtype=np.uint64)  # apart from any sample's index
+    counter = np.array([0, 0, 0, index], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def _device_of(net: nn.Module) -> torch.device:
+    return next(net.parameters()).device
+
+
+@contextmanager
+def _dropout_seed(net: nn.Module, seed: int, n: int) -> Iterator[None]:
+    """Dropout reads torch's global generators: seed the one it reads, restore it afterwards."""
+    if not any(isinstance(m, nn.Dropout) and m.p > 0 for m in net.modules()):
+        yield
+        return
+    device = _device_of(net)
+    value = int(_stream(seed, 2, n).integers(2**31))
+    # Not torch.manual_seed, which would seed the generators of all devices.
+    if device.type == "cuda":
+        with torch.random.fork_rng([device]), torch.cuda.device(device):
+            torch.cuda.manual_seed(value)
+            yield
+        return
+    with torch.random.fork_rng([]):
+        torch.default_generator.manual_seed(value)
+        yield
+
+
+@contextmanager
+def _memory_hint(data: Dataset, settings: TrainSettings) -> Iterator[None]:
+    """Say what to try where a step needs more memory than there is."""
+    try:
+        yield
+    except RuntimeError as error:
+        # On the CPU it is a plain RuntimeError.
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        shape = tuple(data.spec.shape)
+        raise RuntimeError(
+            f"out of memory with batch {settings.batch} of shape {shape}; try batch = "
+            f"{max(1, settings.batch // 2)}, or a smaller network"
+        ) from error
+
+
+def _diverged(net: nn.Module, step: TrainStep) -> str:
+    norm = float(torch.stack([p.detach().norm() for p in net.parameters()]).norm())
+    return (
+        f"training diverged at step {step.step}: loss {step.loss}, gradient norm "
+        f"{step.grad_norm}, parameter norm {norm:.6g}; the last checkpoint is intact, try a lower "
+        "learning_rate or clip"
+    )

@@ -1,0 +1,107 @@
+"""From a config to a training run: what `scoresde train` calls."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import __version__
+from .config import Config, load_config
+from .data import Dataset
+from .plain import ConfigError
+from .run import Run, check_resumable
+from .score import NetworkScore
+from .study.outputs import check_writable
+
+__all__ = ["prepare_run"]
+
+
+def prepare_run(
+    config: str | Path,
+    folder: Path,
+    device: str = "cpu",
+    data_root: str | Path | None = None,
+    overwrite: bool = False,
+    compiled: bool = False,
+    skip_bad: bool = False,
+) -> Run:
+    """Load config and data, build the model, resume if the folder holds a run of this config.
+
+    Args:
+        config: A TOML file or a shipped config's name.
+        folder: The run's folder.
+        device: Where to train.
+        data_root: Folder of the data set, instead of the config's.
+        overwrite: Remove what an earlier run left in the folder and start afresh.
+        compiled: Compile the network with `torch.compile`.
+        skip_bad: Leave out images of a folder that cannot be decoded.
+
+    Raises:
+        ConfigError: If the config is not sound, asks for a larger batch than there are data, or the
+            device cannot compute in its `autocast`.
+        ValueError: If a file is where the folder should be.
+        FileNotFoundError: If the data are not there; says how to get them.
+        PermissionError: If the folder cannot be written.
+        CheckpointError: If the folder holds a run of another config.
+    """
+    settings = load_config(config)
+    if data_root is not None:
+        settings = replace(settings, data=replace(settings.data, root=str(data_root)))
+    _check_autocast(settings, torch.device(device))
+    check_writable(folder)
+    data = settings.data.load(skip_bad=skip_bad)
+    if len(data) < settings.train.batch:
+        raise ConfigError(
+            f"{config}: train.batch must be at most the {len(data)} data of {data.name}, got "
+            f"{settings.train.batch}"
+        )
+    metadata = {
+        "config": settings.to_dict(),
+        "data": data.spec.to_dict(),
+        "provenance": {
+            **_versions(),
+            "device": device,
+            "command": f"scoresde train --config {config} --out {folder.name}",
+        },
+    }
+    metadata = json.loads(json.dumps(metadata))  # as a checkpoint gives it back
+    if not overwrite:
+        check_resumable(folder, metadata)
+    model = _on_device(settings.build_model(data.spec), torch.device(device))
+    if compiled:
+        model.net.compile()
+    data = _with_labels(data, settings)
+    run = Run(folder, model, data, settings.objective, settings.train, metadata)
+    if overwrite:
+        run.clear()
+    run.resume()
+    return run
+
+
+def _check_autocast(settings: Config, device: torch.device) -> None:
+    if settings.train.autocast and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ConfigError(f"train.autocast must be absent: {device} cannot compute in bfloat16")
+
+
+def _on_device(model: NetworkScore, device: torch.device) -> NetworkScore:
+    model = model.to(device)
+    # Convolutions on tensor cores want the channels last; parameters of other ranks stay.
+    return model.to(memory_format=torch.channels_last) if device.type == "cuda" else model
+
+
+def _with_labels(data: Dataset, settings: Config) -> Dataset:
+    """The data as the network takes them: without labels unless it has classes."""
+    return replace(data, labels=None) if settings.net.get("classes") is None else data
+
+
+def _versions() -> dict[str, Any]:
+    return {
+        "scoresde": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }

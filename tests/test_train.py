@@ -1,0 +1,319 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from scoresde.data import Dataset, DataSpec
+from scoresde.exact import GaussianMixture
+from scoresde.loss import Objective, denoising_error
+from scoresde.nets import MLP
+from scoresde.noise import BatchNoise
+from scoresde.score import NetworkScore
+from scoresde.sde import VP
+from scoresde.train import TrainSettings, learning_rate_at, make_optimizer, train
+
+
+class Recorder(Objective):
+    """The usual loss, which also keeps the batches it is given."""
+
+    def __call__(self, model, x0, u, eps):
+        if not hasattr(self, "batches"):
+            object.__setattr__(self, "batches", [])
+        self.batches.append((x0, u, eps, model.y))
+        return super().__call__(model, x0, u, eps)
+
+
+class Faulty(nn.Module):
+    """A linear network that gives NaN in the forward passes named in `bad`."""
+
+    def __init__(self, *bad: int) -> None:
+        super().__init__()
+        self.linear, self.bad, self.calls = nn.Linear(2, 2), bad, 0
+
+    def forward(self, x, label, y=None):
+        self.calls += 1
+        return self.linear(x) * (math.nan if self.calls in self.bad else 1.0)
+
+
+def points(n: int = 12, labels: bool = False) -> Dataset:
+    x = torch.arange(2 * n, dtype=torch.float32).reshape(n, 2) / n - 1
+    y = torch.arange(n) % 3 if labels else None
+    return Dataset("points", x, y, DataSpec((2,), -1, 1, classes=3 if labels else None))
+
+
+def seeded(make):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return make()
+
+
+def settings(**changes) -> TrainSettings:
+    return TrainSettings(**{"steps": 6, "batch": 4, "warmup": 0, "learning_rate": 1e-2, **changes})
+
+
+def run(net, data=None, objective=None, **changes):
+    model = NetworkScore(net, VP())
+    steps = train(
+        model,
+        make_optimizer(net),
+        data or points(),
+        objective or Objective(t_min=1e-3),
+        settings(**changes),
+    )
+    return list(steps)
+
+
+def test_records_of_the_steps():
+    net = seeded(lambda: MLP((2,), 8, 1))
+    steps = run(net)
+    assert [s.step for s in steps] == [1, 2, 3, 4, 5, 6]
+    for s in steps:
+        assert s.loss == pytest.approx(float(s.errors.mean()))  # the weighting is `simple`
+        assert s.t.shape == s.errors.shape == (4,)
+        assert s.grad_norm > 0
+        assert not s.skipped
+
+
+def test_same_seed_same_weights_and_other_seed_others(rng_untouched):
+    def weights(seed):
+        net = seeded(lambda: MLP((2,), 8, 1, dropout=0.5))
+        run(net, seed=seed)
+        return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+    assert torch.equal(weights(0), weights(0))
+    assert not torch.equal(weights(0), weights(1))
+
+
+def test_later_steps_do_not_depend_on_where_training_began():
+    whole, tail = Recorder(), Recorder()
+    run(seeded(lambda: MLP((2,), 8, 1)), objective=whole)
+    net = seeded(lambda: MLP((2,), 8, 1))
+    model = NetworkScore(net, VP())
+    list(train(model, make_optimizer(net), points(), tail, settings(), start=4))
+    for ours, theirs in zip(tail.batches, whole.batches[4:], strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(ours[:3], theirs[:3], strict=True))
+
+
+def test_an_epoch_visits_every_row_once():
+    recorder = Recorder()
+    run(seeded(lambda: MLP((2,), 8, 1)), data=points(10), objective=recorder, steps=5, batch=4)
+    rows = torch.cat([x0 for x0, *_ in recorder.batches])[:, 0]
+    for epoch in rows.split(10):  # the third batch runs across the border of the epochs
+        assert torch.equal(epoch.sort().values, points(10).x[:, 0])
+    assert not torch.equal(rows[:10], rows[10:])
+
+
+def test_times_are_stratified_and_noise_is_fresh():
+    recorder = Recorder()
+    run(seeded(lambda: MLP((2,), 8, 1)), objective=recorder, batch=8)
+    for _, u, _, _ in recorder.batches:
+        assert torch.equal((u * 8).long(), torch.arange(8))
+    noise = torch.cat([eps for _, _, eps, _ in recorder.batches]).flatten()
+    assert len(noise.unique()) == len(noise)
+
+
+def test_labels_follow_their_points():
+    recorder, data = Recorder(), points(12, labels=True)
+    run(seeded(lambda: MLP((2,), 8, 1, classes=3)), data=data, objective=recorder)
+    for x0, _, _, y in recorder.batches:
+        rows = (x0[:, :1] == data.x[:, 0]).float().argmax(1)
+        assert torch.equal(y, data.labels[rows])
+
+
+def test_levels_are_dequantized_anew_at_every_visit():
+    spec = DataSpec((2,), -1, 1, levels=4)
+    data = Dataset("levels", torch.tensor([[0, 3], [1, 2]]), None, spec)
+    recorder = Recorder()
+    run(seeded(lambda: MLP((2,), 8, 1)), data=data, objective=recorder, batch=2, steps=50)
+    visits = [x0[x0[:, 0].argsort()] for x0, *_ in recorder.batches]
+    assert all(torch.equal(spec.to_levels(v).long(), data.x) for v in visits)
+    values = torch.stack(visits)[:, 0, 0]
+    assert len(values.unique()) == 50
+    # U(−1, −½): mean −¾ with standard error ½/√12/√50 = 0.02
+    assert float(values.mean()) == pytest.approx(-0.75, abs=4 * 0.0205)
+
+
+def test_learning_rate_schedule():
+    made = settings(steps=10, warmup=4, cooldown=5, learning_rate=1.0)
+    rates = [learning_rate_at(made, n) for n in range(10)]
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 0.8, 0.6, 0.4, 0.2])
+    net = seeded(lambda: MLP((2,), 8, 1))
+    optimizer = make_optimizer(net)
+    steps = train(NetworkScore(net, VP()), optimizer, points(), Objective(), made)
+    for rate, step in zip(rates, steps, strict=True):
+        assert step.learning_rate == rate
+        assert optimizer.param_groups[0]["lr"] == rate
+
+
+@pytest.mark.parametrize("changes", [{"warmup": 7}, {"cooldown": 7}, {"warmup": 4, "cooldown": 4}])
+def test_a_learning_rate_that_is_never_reached_gets_a_warning(changes):
+    with pytest.warns(UserWarning, match="learning_rate 0.01 is never reached"):
+        run(seeded(lambda: MLP((2,), 8, 1)), **changes)
+
+
+def test_a_learning_rate_reached_in_one_step_gets_none():
+    run(seeded(lambda: MLP((2,), 8, 1)), warmup=3, cooldown=4)
+
+
+def test_gradients_are_clipped_to_the_norm():
+    net = seeded(lambda: MLP((2,), 8, 1))
+    model, norms = NetworkScore(net, VP()), []
+    for step in train(model, make_optimizer(net), points(), Objective(), settings(clip=1e-3)):
+        norms.append(step.grad_norm)
+        clipped = torch.stack([p.grad.norm() for p in net.parameters()]).norm()
+        assert float(clipped) == pytest.approx(1e-3, rel=1e-3)
+    assert min(norms) > 1e-3
+
+
+def test_divergence_stops_with_step_and_norms_before_the_weights_change():
+    net = seeded(lambda: Faulty(3))
+    model, records = NetworkScore(net, VP()), []
+    steps = train(model, make_optimizer(net), points(), Objective(), settings())
+    records += [next(steps), next(steps)]
+    before = [p.detach().clone() for p in net.parameters()]
+    norm = float(torch.cat([p.flatten() for p in before]).norm())
+    assert norm > 0.1
+    match = rf"diverged at step 3: loss nan, gradient norm nan, parameter norm {str(norm)[:4]}"
+    with pytest.raises(RuntimeError, match=match):
+        next(steps)
+    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+
+
+def test_skipped_steps_are_counted_against_their_limit():
+    steps = run(seeded(lambda: Faulty(2, 4)), max_skipped=2)
+    assert [s.skipped for s in steps] == [False, True, False, True, False, False]
+    assert math.isnan(steps[1].loss)
+    with pytest.raises(RuntimeError, match="diverged at step 4"):
+        run(seeded(lambda: Faulty(2, 4)), max_skipped=1)
+
+
+def test_a_skipped_step_leaves_weights_and_optimizer_alone():
+    net = seeded(lambda: Faulty(2))
+    model, optimizer = NetworkScore(net, VP()), make_optimizer(net)
+    steps = train(model, optimizer, points(), Objective(), settings(max_skipped=1))
+
+    def state():
+        moments = [v.clone() for s in optimizer.state.values() for v in s.values()]
+        return [p.detach().clone() for p in net.parameters()] + moments
+
+    next(steps)
+    before = state()
+    assert next(steps).skipped
+    assert all(torch.equal(a, b) for a, b in zip(before, state(), strict=True))
+
+
+def test_infinite_gradient_of_a_finite_loss_is_not_applied():
+    class Kinked(Objective):
+        def __call__(self, model, x0, u, eps):
+            losses, t, errors = super().__call__(model, x0, u, eps)
+            return (losses * 0).sqrt() + 1, t, errors  # √ at 0: derivative ∞ · 0
+
+    with pytest.raises(RuntimeError, match="diverged at step 1: loss 1.0, gradient norm nan"):
+        run(seeded(lambda: Faulty()), objective=Kinked())
+
+
+def test_autocast_concerns_training_only():
+    seen = []
+    net = seeded(lambda: MLP((2,), 8, 1))
+    net.stem.register_forward_hook(lambda module, args, out: seen.append(out.dtype))
+    model = NetworkScore(net, VP())
+    optimizer = make_optimizer(net)
+    steps = list(train(model, optimizer, points(), Objective(), settings(autocast="bfloat16")))
+    assert set(seen) == {torch.bfloat16}
+    assert model.autocast is None
+    assert steps[-1].errors.dtype == torch.float32
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
+    assert model.nfe.forward == 6  # the counter is shared
+
+
+def test_float64_network_trains():
+    net = seeded(lambda: MLP((2,), 8, 1).double())
+    assert math.isfinite(run(net)[-1].loss)
+    assert {p.dtype for p in net.parameters()} == {torch.float64}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_lack_of_memory_says_what_to_try(error):
+    class Greedy(Objective):
+        def __call__(self, model, x0, u, eps):
+            raise error
+
+    with pytest.raises(RuntimeError, match=r"batch 4 of shape \(2,\); try batch = 2"):
+        run(seeded(lambda: Faulty()), objective=Greedy())
+
+
+def test_other_errors_pass_through():
+    class Broken(Objective):
+        def __call__(self, model, x0, u, eps):
+            raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="^broken$"):
+        run(seeded(lambda: Faulty()), objective=Broken())
+
+
+def test_bad_input_is_refused_before_the_first_step():
+    net = Faulty()
+    model, optimizer = NetworkScore(net, VP()), make_optimizer(net)
+    with pytest.raises(ValueError, match="batch must be at most the 12 images, got 13"):
+        train(model, optimizer, points(), Objective(), settings(batch=13))
+    with pytest.raises(ValueError, match="t_min must be greater than 0 for VP"):
+        train(model, optimizer, points(), Objective(t_min=0.0), settings())
+    assert net.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"batch": -1}, "batch must be at least 1, got -1"),
+        ({"learning_rate": 0.0}, "learning_rate must be greater than 0"),
+        ({"learning_rate": math.inf}, "learning_rate must be finite"),
+        ({"warmup": -1}, "warmup must be at least 0"),
+        ({"cooldown": -1}, "cooldown must be at least 0"),
+        ({"clip": 0.0}, "clip must be greater than 0"),
+        ({"ema_decay": 1.0}, "ema_decay must be less than 1"),
+        ({"ema_decay": -0.1}, "ema_decay must be at least 0"),
+        ({"max_skipped": -1}, "max_skipped must be at least 0"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"seed": 2**64}, r"less than 2\*\*64"),
+        ({"autocast": "float16"}, "autocast must be bfloat16 or absent"),
+    ],
+)
+def test_settings_out_of_range_are_refused(changes, match):
+    with pytest.raises(ValueError, match=match):
+        settings(**changes)
+
+
+@pytest.mark.parametrize("name", ["steps", "batch", "warmup", "cooldown", "max_skipped", "seed"])
+def test_counts_must_be_integers(name):
+    with pytest.raises(TypeError, match=f"{name} must be an integer"):
+        settings(**{name: 1.5})
+
+
+@pytest.mark.slow
+def test_a_network_learns_the_score_of_a_gaussian():
+    mean, cov = [[0.5, -0.3]], [[[0.4, 0.15], [0.15, 0.2]]]
+    exact = GaussianMixture(VP(), [1.0], mean, cov)
+    data = Dataset("gaussian", exact.sample(10_000, seed=0).float(), None, DataSpec((2,), -4, 4))
+    net = seeded(lambda: MLP((2,), 64, 2))
+    run(net, data, Objective(t_min=1e-3), steps=1000, batch=128, learning_rate=5e-3, cooldown=800)
+    model = NetworkScore(net.eval(), VP())
+    n = 10_000
+    x0, eps = exact.sample(n, seed=1), BatchNoise(7).prior((n, 2))
+    with torch.no_grad():
+        for t in (0.02, 0.1, 0.3, 0.6, 1.0):
+            times = torch.full((n,), t, dtype=torch.float64)
+            x_t = VP().perturb(x0, times, eps)
+            excess = (model.eps(x_t, times) - exact.eps(x_t, times)).square().sum(1).mean()
+            # Of E|ε|² = 2; 0.0001 to 0.006 were measured.
+            assert float(excess) < 0.01
+            # Nothing beats the exact score (else the test data leaked).
+            gap = denoising_error(model, x0, times, eps) - denoising_error(exact, x0, times, eps)
+            assert float(gap.mean()) > -4 * float(gap.std()) / math.sqrt(n)
