@@ -95,6 +95,28 @@ def test_later_steps_do_not_depend_on_where_training_began():
         assert all(torch.equal(a, b) for a, b in zip(ours[:3], theirs[:3], strict=True))
 
 
+def test_dropout_is_fresh_at_every_step_and_keyed_by_it(rng_untouched):
+    def masks(start: int) -> list:
+        net, seen = seeded(lambda: MLP((2,), 8, 1, dropout=0.5)), []
+        hook = net.blocks[0].dropout.register_forward_hook
+        hook(lambda module, args, out: seen.append(out == 0))
+        list(
+            train(
+                NetworkScore(net, VP()),
+                make_optimizer(net),
+                points(),
+                Objective(),
+                settings(),
+                start,
+            )
+        )
+        return seen
+
+    whole, tail = masks(0), masks(3)
+    assert all(torch.equal(a, b) for a, b in zip(whole[3:], tail, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(whole, whole[1:], strict=False))
+
+
 def test_an_epoch_visits_every_row_once():
     recorder = Recorder()
     run(seeded(lambda: MLP((2,), 8, 1)), data=points(10), objective=recorder, steps=5, batch=4)

@@ -93,6 +93,7 @@ def test_errors_and_order_in_lambda(mixture, points, exact_ode, rms):
 @pytest.mark.parametrize(
     ("sampler", "steps", "order", "tolerance"),
     [
+        (DPMSolverPP2M(), [80, 160, 320], 2.0, 0.1),  # uneven steps in λ: h and its last differ
         # two doublings where the leading term rules
         (ProbabilityFlowODE("euler"), [50, 100, 200], 1.0, 0.05),
         (EulerMaruyama(eta=0.0), [50, 100, 200], 1.0, 0.05),

@@ -1,0 +1,105 @@
+"""`scoresde bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import (
+    Integer,
+    Real,
+    checkpoint_option,
+    data_root_option,
+    device_option,
+    json_option,
+    out_option,
+    overwrite_option,
+    seed_option,
+)
+
+__all__ = ["bench"]
+
+
+class _Commas(click.ParamType):
+    """Values of one type, separated by commas."""
+
+    name = "a,b,..."
+
+    def __init__(self, item: click.ParamType) -> None:
+        self.item = item
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Any, ...]:
+        """The values, or `click.BadParameter`."""
+        texts = [text.strip() for text in value.split(",")]
+        if not all(texts):
+            self.fail(f"{value!r} has an empty entry; write a,b,c", param, ctx)
+        return tuple(self.item.convert(text, param, ctx) for text in texts)
+
+
+@click.command()
+@checkpoint_option
+@click.option(
+    "--samplers",
+    type=_Commas(click.STRING),
+    default="ddim,dpmpp-2m,heun,ancestral,euler-maruyama,dopri5",
+    show_default=True,
+    help="Names, each with parameters if need be, such as edm:churn=20.",
+)
+@click.option(
+    "--grids", type=_Commas(click.STRING), default="log_snr", show_default=True, help="Time grids."
+)
+@click.option(
+    "--nfe",
+    type=_Commas(Integer(1, 100_000)),
+    default="5,10,20,50",
+    show_default=True,
+    help="Network evaluations per sample, the final denoising included.",
+)
+@click.option("--n", type=Integer(4), default=256, show_default=True, help="Samples per cell.")
+@out_option("Folder of the results; those of the same settings in it are completed.")
+@seed_option
+@device_option
+@click.option("--batch", type=Integer(1), default=256, show_default=True, help="At a time.")
+@click.option(
+    "--t-min",
+    type=Real(0, 1, min_open=True, max_open=True),
+    default=1e-3,
+    show_default=True,
+    help="Time to stop at; 0 is data, 1 is noise.",
+)
+@click.option(
+    "--likelihood",
+    type=Integer(0),
+    default=0,
+    show_default=True,
+    help="Measure the likelihood of this many test data, too.",
+)
+@data_root_option
+@overwrite_option
+@json_option
+def bench(out: Path, as_json: bool, **options: Any) -> None:
+    """Compare samplers on a checkpoint: each on each grid within each budget.
+
+    Adaptive ODE methods (dopri5, dopri8, ...) run once per tolerance instead. An interrupted
+    comparison goes on where it stopped; report.html shows the result.
+
+    Example: scoresde bench --checkpoint digits-vp --samplers ddim,heun --nfe 5,10 --out out/bench
+    """
+    from scoresde.bench import prepare_bench
+    from scoresde.study.findings import Findings
+    from scoresde.study.summary import text_table
+
+    from .progress import follow_stages
+
+    run = prepare_bench(folder=out, budgets=options.pop("nfe"), **options)
+    with follow_stages() as tell:
+        report = run.run(tell)
+    if as_json:
+        click.echo((out / "results.json").read_text(encoding="utf-8"), nl=False)
+        return
+    click.echo(text_table(Findings.read(out)))
+    click.echo(report)

@@ -1,0 +1,37 @@
+"""`scoresde data`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+from .options import json_option
+
+__all__ = ["data"]
+
+
+@click.command()
+@json_option
+def data(as_json: bool) -> None:
+    """List the data sets: size, where each is, and the line that gets a missing one.
+
+    Example: scoresde data
+    """
+    from scoresde.data import dataset_status
+
+    rows = dataset_status()
+    if as_json:
+        click.echo(json.dumps([asdict(row) for row in rows]))
+        return
+    line = "{:<15}{:<9}{:<17}{:<38}{}".format
+    click.echo(line("name", "shape", "train + test", "where", "licence"))
+    for row in rows:
+        shape = "×".join(str(size) for size in row.shape)
+        counts = f"{row.train:,} + {row.test:,}"
+        click.echo(line(row.name, shape, counts, row.where or "missing", row.licence))
+        if row.where is None:
+            click.echo(f"{'':<15}get it: {row.get}")
+    click.echo("A path goes wherever a name goes: of a folder of images, a .npy or a .npz file.")
+    click.echo("Files are looked for in --data-root, $SCORESDE_DATA, the usual places and ./data.")

@@ -1,0 +1,57 @@
+"""`scoresde inspect`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from .options import json_option
+
+__all__ = ["inspect"]
+
+
+@click.command()
+@click.option("--checkpoint", help="A checkpoint file, or a shipped one by name.")
+@click.option("--list", "listing", is_flag=True, help="List the shipped checkpoints.")
+@json_option
+def inspect(checkpoint: str | None, listing: bool, as_json: bool) -> None:
+    """Say what a checkpoint holds; its config is printed as TOML.
+
+    Nothing in the file is run: a checkpoint is data.
+
+    Example: scoresde inspect --checkpoint digits-vp
+    """
+    from scoresde.inspection import describe_checkpoint, list_shipped
+
+    if listing == (checkpoint is not None):
+        raise click.UsageError("give --checkpoint, or --list alone")
+    found = list_shipped() if listing else describe_checkpoint(checkpoint)
+    if as_json:
+        click.echo(json.dumps(found))
+    elif listing:
+        for row in found:
+            click.echo(f"{row['name']:<24}{row['bytes'] / 1e6:6.2f} MB")
+    else:
+        click.echo(_in_words(found))
+
+
+def _in_words(found: dict[str, Any]) -> str:
+    from scoresde.inspection import to_toml
+
+    data = found["data"]
+    levels = "continuous" if data["levels"] is None else f"{data['levels']} levels"
+    shape = "×".join(str(size) for size in data["shape"])
+    hours = (found["seconds"] or 0) / 3600
+    resumable = "can be resumed" if found["resumable"] else "weights only, cannot be resumed"
+    rows = {
+        "file": f"{found['path']} ({found['bytes'] / 1e6:.2f} MB)",
+        "sha256": found["sha256"],
+        "network": f"{found['weights']:,} weights (averaged over training)",
+        "data": f"{data['name']}, {shape}, {levels}, scale {data['low']:g} to {data['high']:g}",
+        "training": f"{found['steps_done']} steps, {hours:.2f} h, {resumable}",
+        **{key: str(value) for key, value in found["provenance"].items()},
+    }
+    lines = [f"{key:<10}{value}" for key, value in rows.items()]
+    return "\n".join([*lines, "", to_toml(found["config"])])

@@ -1,0 +1,147 @@
+"""The `scoresde` command: its group, and how errors reach the user."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+import scoresde
+
+__all__ = ["cli", "main", "run"]
+
+COMMANDS = ("demo", "data", "train", "sample", "likelihood", "bench", "report", "inspect")
+
+# What the user got wrong, and what went wrong; everything else is a bug and keeps its traceback.
+MISTAKES = (
+    ValueError,
+    TypeError,
+    FileNotFoundError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+)
+FAILURES = (RuntimeError, OSError, MemoryError)
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's file when the command is asked for; none of them imports torch."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return getattr(import_module(f".{name}", __package__), name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise click.UsageError(f"{name!r} is not a command; {hint}{', '.join(COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+)
+@click.version_option(scoresde.__version__, prog_name="scoresde")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Score-based SDE/ODE generative models: sample, likelihood, benchmark.
+
+    Start with `scoresde demo`, which compares ten samplers on a shipped checkpoint.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main() -> None:
+    """Run the command line: one line per error, exit 2 for usage and 1 for failure."""
+    # Idle OpenMP threads that spin slow a busy machine down several times.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # A terminal that cannot show σ or ± gets a question mark, not a crash.
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.reconfigure(errors="replace")
+    warnings.formatwarning = _format_warning
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it complains of a missing HOME
+    # As an exception, so that what must be cleaned up is.
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; its errors become one line on stderr.
+
+    Args:
+        arguments: What follows `scoresde` on the command line.
+
+    Returns:
+        The exit status: 0; 2 for a user's mistake; 1 for a failure, without a word if it is
+        that nobody reads stdout any more; 130 after Ctrl-C.
+    """
+    try:
+        status = cli.main(list(arguments), prog_name="scoresde", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where it can be forgiven that the reader went away
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return 130
+    except click.ClickException as error:
+        return _complain(_usage(error), error.exit_code)
+    except BrokenPipeError:
+        # Keep the interpreter from complaining when it flushes stdout at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except MISTAKES as error:
+        return _complain(_reason(error), 2)
+    except FAILURES as error:
+        return _complain(_reason(error), 1)
+    return status if isinstance(status, int) else 0
+
+
+def _usage(error: click.ClickException) -> str:
+    """`--steps: 0 is not ...`: option, value, what is allowed."""
+    if isinstance(error, click.NoSuchOption):
+        near = f"; did you mean {error.possibilities[0]}?" if error.possibilities else ""
+        return f"{error.option_name}: no such option{near}"
+    if isinstance(error, click.BadParameter) and error.param is not None:
+        name = max(error.param.opts, key=len)
+        if isinstance(error, click.MissingParameter):
+            return f"{name}: must be given. {getattr(error.param, 'help', None) or ''}"
+        return f"{name}: {error.message}"
+    return error.format_message()
+
+
+def _reason(error: BaseException) -> str:
+    """The message; of an error of the operating system, file first and without its number."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+def _complain(message: str, status: int) -> int:
+    if sys.stderr is not None:
+        print("error: " + " ".join(message.split()), file=sys.stderr)
+    return status
+
+
+def _format_warning(message: object, *_: object, **__: object) -> str:
+    return f"warning: {message}\n"
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)

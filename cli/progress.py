@@ -1,0 +1,89 @@
+"""Progress bars, on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+if TYPE_CHECKING:
+    from scoresde.run import Run
+
+__all__ = ["follow", "follow_stages", "follow_training", "progress_bar"]
+
+
+def progress_bar() -> Progress:
+    """A bar with count, remaining time and free text, on stderr; silent where there is none."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(file=sys.stderr),
+        disable=sys.stderr is None or not sys.stderr.isatty(),
+    )
+
+
+@contextmanager
+def follow(what: str) -> Iterator[Callable[[int, int | None, str], None]]:
+    """A bar, driven by calls with (how many are done, of how many, note)."""
+    with progress_bar() as bar:
+        task = bar.add_task(what, total=None, note="")
+
+        def on_progress(done: int, total: int | None, note: str) -> None:
+            bar.update(task, completed=done, total=total, note=note)
+
+        yield on_progress
+
+
+@contextmanager
+def follow_stages() -> Iterator[Callable[[str, int, int | None, str], None]]:
+    """A bar per stage, driven by calls with (stage, how many are done, of how many, note).
+
+    Where there is no terminal, each stage is named once.
+    """
+    tasks: dict[str, TaskID] = {}
+    with progress_bar() as bar:
+
+        def tell(stage: str, done: int, total: int | None, note: str) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total, note="")
+                if bar.disable and sys.stderr is not None:
+                    print(stage, file=sys.stderr, flush=True)
+            bar.update(tasks[stage], completed=done, total=total, note=note)
+
+        yield tell
+
+
+def follow_training(run: Run) -> None:
+    """Train to the end under a bar with loss and images/s; Ctrl-C and SIGTERM save first."""
+    from scoresde.study.running import advise_on_memory
+
+    shape = run.data.spec.shape
+    if 0 < run.done < run.settings.steps:
+        print(f"resuming after step {run.done} of {run.settings.steps}", file=sys.stderr)
+    try:
+        with (
+            advise_on_memory(run.settings.batch, shape, "train.batch ="),
+            progress_bar() as bar,
+            closing(run.steps()) as steps,
+        ):
+            task = bar.add_task("train", total=run.settings.steps, completed=run.done, note="")
+            for state in steps:
+                note = f"loss {state.loss:.4f}, {state.images_per_second:.0f} images/s"
+                bar.update(task, completed=state.step.step, note=note)
+    except (KeyboardInterrupt, SystemExit):
+        print(f"stopped after step {run.done}, saved; the same command resumes", file=sys.stderr)
+        raise

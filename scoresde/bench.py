@@ -1,0 +1,251 @@
+"""From a checkpoint's name to a comparison of samplers: what `scoresde bench` calls."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import __version__
+from ._tensor import check_number
+from .checkpoint import read_checkpoint
+from .config import Config, build, checkpoint_path, config_of
+from .data import Dataset, DataSpec, dataset_status
+from .noise import check_seed
+from .plain import ConfigError
+from .registry import parse_grid, parse_sampler
+from .scoring import ScoreRequest, score_data
+from .study.outputs import check_output, open_output, write_json
+from .study.plan import Entry, plan_cells
+from .study.quality import Quality
+from .study.records import read_json, write_tables
+from .study.reference import Reference
+from .study.report import build_report
+from .study.sweep import Sweep, Tell
+
+__all__ = ["TOLERANCES", "Bench", "prepare_bench"]
+
+TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)  # cells of an adaptive method
+LIKELIHOOD = "likelihood"  # subfolder
+LIKELIHOOD_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A comparison, checked and ready to run.
+
+    Attributes:
+        folder: Where results go.
+        settings: Plain data that define the results.
+        sweep: The cells to measure.
+        likelihood: Which likelihood to measure beside; None = none.
+        strips: Comparisons of a few samples of other checkpoints, shown in the same report.
+        overwrite: Whether results of other settings in the folder may be replaced.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    sweep: Sweep
+    likelihood: ScoreRequest | None = None
+    strips: tuple[Bench, ...] = ()
+    overwrite: bool = False
+
+    def run(self, tell: Tell) -> Path:
+        """Measure what is not there yet and write the report.
+
+        Args:
+            tell: Called with (stage, done, total, note) as the work goes on.
+
+        Returns:
+            The path of report.html.
+        """
+        self.measure(tell)
+        for strip in self.strips:
+            strip.measure(_renamed(tell, strip.sweep.spec.name))
+        tell("report", 0, 1, "")
+        path = build_report(self.folder)
+        tell("report", 1, 1, "")
+        return path
+
+    def measure(self, tell: Tell) -> None:
+        """Measure what is not there yet; write the tables."""
+        open_output(self.folder, self.settings, self.overwrite)
+        write_json(self.folder / "machine.json", _machine(self.sweep.device))
+        results = self.sweep.run(self.folder, tell)
+        about = {"settings": self.settings, "reference": Reference.about(self.folder)}
+        if self.sweep.quality is not None:
+            about["quality"] = read_json(self.folder / "quality.json")
+        if self.likelihood is not None:
+            about["likelihood"] = score_data(
+                self.likelihood, self.folder / LIKELIHOOD, on_progress=partial(tell, "likelihood")
+            )
+            tell("likelihood", self.likelihood.n, self.likelihood.n, "")
+        write_tables(self.folder, results, about)
+
+
+def prepare_bench(
+    checkpoint: str | Path,
+    samplers: Sequence[str],
+    grids: Sequence[str],
+    budgets: Sequence[int],
+    folder: Path,
+    *,
+    n: int = 256,
+    seed: int = 0,
+    t_min: float = 1e-3,
+    batch: int = 256,
+    device: str = "cpu",
+    data_root: str | Path | None = None,
+    reference_tolerance: float | None = 1e-6,
+    quality: bool = True,
+    likelihood: int = 0,
+    overwrite: bool = False,
+    command: str = "bench",
+) -> Bench:
+    """Check everything, load checkpoint and data, and plan; nothing is written.
+
+    Args:
+        checkpoint: A shipped checkpoint's name, or a file.
+        samplers: Samplers as `parse_sampler` reads them. An adaptive ODE method runs at each of
+            `TOLERANCES`, all others at each grid and budget.
+        grids: Names of grids.
+        budgets: Evaluations per sample, the final denoising included.
+        folder: Where results go.
+        n: Samples per cell, at least 4.
+        seed: Seed of all noise.
+        t_min: Last time of the grids.
+        batch: Samples at a time.
+        device: Where to run.
+        data_root: Folder of the data set.
+        reference_tolerance: rtol = atol of the reference solution; None = no paired error.
+        quality: Measure the distance of the samples to real data.
+        likelihood: Number of test data whose likelihood to measure.
+        overwrite: Replace results of other settings in the folder.
+        command: The command that was given, for the report.
+
+    Raises:
+        ConfigError: If a sampler or grid is unknown, or its parameters are wrong.
+        CheckpointError: If the checkpoint cannot be read.
+        FileNotFoundError: If the data are not there; says how to get them.
+        ValueError: On a bad argument, if no cell can run, or if the folder holds results of
+            other settings.
+    """
+    for name, value, least in (("n", n, 4), ("batch", batch, 1), ("likelihood", likelihood, 0)):
+        check_number(name, value, at_least=least)
+    check_seed(seed)
+    entries = [_entry(text) for text in samplers]
+    functions = {name: parse_grid(name) for name in grids}
+    raw = read_checkpoint(checkpoint_path(checkpoint))
+    config, spec = config_of(raw)
+    settings = {
+        "command": command,
+        "checkpoint": str(checkpoint),
+        "sha256": raw.sha256,
+        "data": spec.to_dict(),
+        "sde": str(config.sde),
+        "samplers": list(samplers),
+        "grids": list(grids),
+        "nfe": list(budgets),
+        "tolerances": list(TOLERANCES) if any(entry.tolerances for entry in entries) else [],
+        "n": n,
+        "seed": seed,
+        "t_min": t_min,
+        "denoise": True,
+        "batch": batch,
+        "device": device,
+        "reference_tolerance": reference_tolerance,
+        "quality": quality,
+        "likelihood": likelihood,
+        "versions": {"scoresde": __version__, "torch": torch.__version__},
+    }
+    check_output(folder, settings, overwrite)
+    cells = plan_cells(config.sde, entries, functions, budgets, t_min)
+    if all(cell.ts is None for cell in cells):
+        raise ValueError(f"no cell can run: {cells[0].label}: {cells[0].reason}")
+    train, test = _data(config, spec, data_root) if quality or likelihood else (None, None)
+    if likelihood:
+        _check_test(likelihood, test)
+    sweep = Sweep(
+        build(raw, device).model,
+        spec,
+        cells,
+        n=n,
+        seed=seed,
+        t_min=t_min,
+        batch=batch,
+        device=device,
+        quality=Quality.build(train, test, n) if quality else None,
+        tolerance=reference_tolerance,
+        y=_labels(config, n),
+    )
+    request = ScoreRequest(
+        str(checkpoint),
+        data_root=None if data_root is None else str(data_root),
+        n=likelihood,
+        batch=min(batch, LIKELIHOOD_BATCH),
+        seed=seed,
+        device=device,
+    )
+    return Bench(folder, settings, sweep, request if likelihood else None, overwrite=overwrite)
+
+
+def _entry(text: str) -> Entry:
+    named = parse_sampler(text)
+    if named.adaptive and "tol=" in named.text:
+        raise ConfigError(
+            f"sampler {text!r}: the benchmark runs an adaptive method at rtol = atol = "
+            f"{', '.join(f'{tol:g}' for tol in TOLERANCES)}; leave rtol and atol out"
+        )
+    return Entry(named.text, named.sampler, TOLERANCES if named.adaptive else ())
+
+
+def _data(
+    config: Config, spec: DataSpec, root: str | Path | None
+) -> tuple[Dataset, Dataset | None]:
+    """Train and test split of the checkpoint's data; no test split where there is none."""
+    source = replace(config.data, root=config.data.root if root is None else str(root))
+    train = source.load("train")
+    for name in ("shape", "levels", "low", "high"):
+        now, then = getattr(train.spec, name), getattr(spec, name)
+        if now != then:
+            raise ValueError(f"{train.name} has changed since training: {name} {now}, not {then}")
+    named = source.name in {row.name for row in dataset_status()}
+    if not named and not (Path(source.name) / "test").is_dir():
+        return train, None
+    return train, source.load("test")
+
+
+def _check_test(likelihood: int, test: Dataset | None) -> None:
+    if test is None:
+        raise ValueError(f"--likelihood: {likelihood}, but these data have no test split; use 0")
+    check_number("likelihood", likelihood, at_least=2, at_most=len(test))
+
+
+def _labels(config: Config, n: int) -> Tensor | None:
+    """All classes in turn, for a conditional model."""
+    classes = config.net.get("classes")
+    return None if classes is None else torch.arange(n) % classes
+
+
+def _machine(device: str) -> dict[str, Any]:
+    on_gpu = torch.device(device).type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+    }
+
+
+def _renamed(tell: Tell, stage: str) -> Tell:
+    def renamed(_: str, done: int, total: int | None, note: str) -> None:
+        tell(stage, done, total, note)
+
+    return renamed

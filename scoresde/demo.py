@@ -1,0 +1,73 @@
+"""The demonstration: ten samplers on shipped checkpoints, in three minutes on two cores."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from .bench import Bench, prepare_bench
+
+__all__ = ["prepare_demo"]
+
+SAMPLERS = (
+    "ddim",
+    "dpmpp-2m",
+    "heun",
+    "edm",
+    "ancestral",
+    "euler-maruyama",
+    "reverse-diffusion",
+    "pc",
+    "annealed-langevin:steps=1:step_size=1.5",
+    "dopri5",
+)
+BUDGETS = (5, 10, 20, 50)
+N = 128  # samples per cell, and test digits whose likelihood is measured
+DIGITS = "digits-vp"
+FASHION = "fashion-mnist-vp"
+STRIP_SAMPLERS = ("ddim", "dpmpp-2m", "ancestral")
+
+
+def prepare_demo(
+    folder: Path,
+    digits: str | Path | None = None,
+    fashion: str | Path | None = None,
+    overwrite: bool = False,
+) -> Bench:
+    """Ten samplers on the digits with bits/dim beside, and a strip of Fashion-MNIST.
+
+    Args:
+        folder: Where results go.
+        digits: Checkpoint of the digits; None for the shipped one.
+        fashion: Checkpoint of Fashion-MNIST, whose data are not needed; None for the shipped one.
+        overwrite: Replace results of other settings in the folder.
+
+    Raises:
+        CheckpointError: If a checkpoint cannot be read.
+        ValueError: If the folder holds results of other settings.
+    """
+    strip = prepare_bench(
+        fashion or FASHION,
+        STRIP_SAMPLERS,
+        ("log_snr",),
+        (20,),
+        folder / "strips" / "fashion-mnist",
+        n=16,
+        reference_tolerance=None,
+        quality=False,
+        overwrite=overwrite,
+        command="demo",
+    )
+    bench = prepare_bench(
+        digits or DIGITS,
+        SAMPLERS,
+        ("log_snr",),
+        BUDGETS,
+        folder,
+        n=N,
+        reference_tolerance=1e-5,
+        likelihood=N,
+        overwrite=overwrite,
+        command="demo",
+    )
+    return replace(bench, strips=(strip,))

@@ -1,0 +1,69 @@
+"""What a checkpoint holds, without building its network: what `scoresde inspect` calls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .checkpoint import read_checkpoint
+from .config import checkpoint_path, config_of, shipped
+
+__all__ = ["describe_checkpoint", "list_shipped", "to_toml"]
+
+
+def describe_checkpoint(name_or_path: str | Path) -> dict[str, Any]:
+    """Everything a checkpoint says about itself, as plain data.
+
+    Args:
+        name_or_path: File, or name of a shipped checkpoint.
+
+    Returns:
+        Path, size, digest, number of network weights, steps and seconds of training, whether it
+        can be resumed, data, provenance and config.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged or not a checkpoint of scoresde.
+    """
+    raw = read_checkpoint(checkpoint_path(name_or_path))
+    config, spec = config_of(raw)
+    weights = [tensor for name, tensor in raw.tensors.items() if name.startswith("model.")]
+    known = ("config", "data", "provenance", "steps_done", "seconds")
+    return {
+        "path": str(raw.path),
+        "bytes": raw.path.stat().st_size,
+        "sha256": raw.sha256,
+        "weights": sum(tensor.numel() for tensor in weights),
+        "steps_done": raw.metadata.get("steps_done"),
+        "seconds": raw.metadata.get("seconds"),
+        "resumable": any(name.startswith("train.") for name in raw.tensors),
+        "data": spec.to_dict(),
+        "provenance": raw.metadata.get("provenance", {}),
+        "config": config.to_dict(),
+        "other": {k: v for k, v in raw.metadata.items() if k not in known},
+    }
+
+
+def list_shipped() -> list[dict[str, Any]]:
+    """Name and size in bytes of each checkpoint that comes with the package."""
+    names = shipped("checkpoints")
+    return [{"name": name, "bytes": checkpoint_path(name).stat().st_size} for name in names]
+
+
+def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
+    """Tables of plain values as TOML, which `load_config` reads back.
+
+    Args:
+        tables: Numbers, text, truth values and lists of them by key, by table.
+    """
+    blocks = [
+        "\n".join([f"[{name}]", *(f"{key} = {_value(v)}" for key, v in values.items())])
+        for name, values in tables.items()
+    ]
+    return "\n\n".join(blocks)
+
+
+def _value(value: Any) -> str:
+    # JSON's text, numbers and lists are TOML's; only DEL must be escaped and is not.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

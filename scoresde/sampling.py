@@ -1,0 +1,241 @@
+"""Samples of a checkpoint in a folder: what `scoresde sample` calls.
+
+- samples.npz: x, levels where the data have them, labels where there are classes, ts, nfe, seed
+- grid.png, for images
+- settings.json, what was asked; summary.json, what came of it
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import __version__
+from .checkpoint import RawCheckpoint, read_checkpoint
+from .config import Config, build, checkpoint_path, config_of
+from .data import DataSpec
+from .registry import NamedSampler, parse_grid, parse_sampler
+from .samplers import Samples, sample
+from .samplers.base import OnStep
+from .samplers.ode import FLOAT32_RTOL
+from .score import NetworkScore
+from .sde import SDE
+from .study.figures import save_grid
+from .study.outputs import SUMMARY, check_output, open_output, read_summary, save_arrays, write_json
+from .study.plan import largest_steps
+from .study.running import OnProgress, advise_on_memory
+
+__all__ = ["SampleRequest", "draw_samples"]
+
+DEFAULT_STEPS = 20
+GRID_AT_MOST = 256  # images in the picture; the arrays hold all
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """What to draw and how.
+
+    Args:
+        checkpoint: File, or name of a shipped checkpoint.
+        sampler: As `registry.parse_sampler` reads it.
+        grid: Name of a grid function.
+        steps: Intervals of the grid; None for 20, or what `nfe` allows.
+        nfe: Take as many steps as so many evaluations allow, the final denoise included.
+        n: Number of samples.
+        seed: Integer in [0, 2^64).
+        batch: Samples computed at a time.
+        t_min: Last time.
+        denoise: Finish with E[x_0 | x].
+        label: Class of all samples; None for all classes in turn. Only for conditional models.
+        device: Where to run.
+        dtype: "float32"; "float64", state and network; "bfloat16", the network alone.
+        compiled: Compile the network.
+    """
+
+    checkpoint: str
+    sampler: str = "dpmpp-2m"
+    grid: str = "log_snr"
+    steps: int | None = None
+    nfe: int | None = None
+    n: int = 64
+    seed: int = 0
+    batch: int = 256
+    t_min: float = 1e-3
+    denoise: bool = True
+    label: int | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
+    compiled: bool = False
+
+
+def draw_samples(
+    request: SampleRequest,
+    out: Path,
+    overwrite: bool = False,
+    on_progress: OnProgress | None = None,
+) -> dict[str, Any]:
+    """Draw samples and write them to a folder, which is made when all has gone well.
+
+    Args:
+        request: What to draw.
+        out: The folder; results of the same request in it are not computed again.
+        overwrite: Replace results of another request.
+        on_progress: Told of every step.
+
+    Returns:
+        The summary: counted NFE, seconds, files and what was run.
+
+    Raises:
+        ValueError: If the request makes no sense, before any network is built.
+        RuntimeError: If sampling fails or memory runs out.
+    """
+    raw = read_checkpoint(checkpoint_path(request.checkpoint))
+    config, spec = config_of(raw)
+    named, ts = _plan(request, config.sde)
+    y = _labels(request, config, spec)
+    settings = {"command": "sample", **asdict(request), "checkpoint": raw.sha256}
+    check_output(out, settings, overwrite)
+    done = None if overwrite else read_summary(out)
+    if done is not None:
+        return done
+    model = _model(request, raw)
+    began = time.monotonic()
+    result = _run(request, model, named, ts, (request.n, *spec.shape), y, on_progress)
+    seconds = time.monotonic() - began
+    open_output(out, settings, overwrite)
+    summary = {
+        "checkpoint": request.checkpoint,
+        "sampler": named.text,
+        "grid": None if named.adaptive else request.grid,
+        "steps": None if named.adaptive else len(ts) - 1,
+        **{key: getattr(request, key) for key in ("t_min", "denoise", "n", "seed")},
+        "nfe": result.nfe,
+        "seconds": round(seconds, 3),
+        "files": _write(out, result, spec, y),
+        "versions": {"scoresde": __version__, "torch": torch.__version__},
+    }
+    write_json(out / SUMMARY, summary)
+    return summary
+
+
+def _plan(request: SampleRequest, sde: SDE) -> tuple[NamedSampler, Tensor]:
+    """The sampler and its time grid, or an error if they cannot serve."""
+    named, grid = parse_sampler(request.sampler), parse_grid(request.grid)
+    reason = named.sampler.sde_error(sde)
+    if reason is not None:
+        raise ValueError(f"--sampler: {named.text} cannot run: {reason}")
+    if named.adaptive:
+        _check_adaptive(request, named)
+    on_gpu = torch.device(request.device).type == "cuda"
+    if request.dtype == "bfloat16" and on_gpu and not torch.cuda.is_bf16_supported():
+        raise ValueError(f"--dtype: bfloat16 is not for {request.device}, use float32")
+    if request.nfe is None:
+        steps = request.steps or DEFAULT_STEPS
+    elif request.steps is not None:
+        raise ValueError(f"--nfe: {request.nfe}, and --steps {request.steps}: give one of them")
+    else:
+        # The plan counts the final denoise, one evaluation, whether it is wanted or not.
+        budget = request.nfe + (not request.denoise)
+        steps = largest_steps(sde, named.sampler, grid, budget, request.t_min)
+        if steps == 0:
+            raise ValueError(f"--nfe: {request.nfe} is less than one step of {named.text} takes")
+    return named, grid(sde, steps, request.t_min)
+
+
+def _check_adaptive(request: SampleRequest, named: NamedSampler) -> None:
+    name = named.text.split(":")[0]
+    for option, value in (("--steps", request.steps), ("--nfe", request.nfe)):
+        if value is not None:
+            raise ValueError(
+                f"{option}: {value} is of no use, {name} chooses its own steps; set rtol and "
+                f"atol, as in --sampler {name}:rtol=1e-4"
+            )
+    if request.dtype != "float64" and named.sampler.rtol < FLOAT32_RTOL:
+        raise ValueError(
+            f"--sampler: {named.text}, but rtol must be at least {FLOAT32_RTOL:g} in float32, got "
+            f"{named.sampler.rtol:g}; use --dtype float64 for more"
+        )
+
+
+def _labels(request: SampleRequest, config: Config, spec: DataSpec) -> Tensor | None:
+    classes = config.net.get("classes")
+    if request.label is not None and (classes is None or request.label >= classes):
+        allowed = "it has no classes" if classes is None else f"0 to {classes - 1}"
+        raise ValueError(f"--label: {request.label} is no class of this checkpoint: {allowed}")
+    if classes is None:
+        return None
+    if request.label is not None:
+        return torch.full((request.n,), request.label)
+    return torch.arange(request.n) % classes
+
+
+def _model(request: SampleRequest, raw: RawCheckpoint) -> NetworkScore:
+    model = build(raw, request.device).model
+    if request.dtype == "float64":
+        model = model.double()
+    elif request.dtype == "bfloat16":
+        model.autocast = torch.bfloat16
+    if request.compiled:
+        model.net.compile()
+    return model
+
+
+def _run(
+    request: SampleRequest,
+    model: NetworkScore,
+    named: NamedSampler,
+    ts: Tensor,
+    shape: tuple[int, ...],
+    y: Tensor | None,
+    on_progress: OnProgress | None,
+) -> Samples:
+    batch = min(request.batch, request.n)
+    total = None if named.adaptive else (len(ts) - 1) * math.ceil(request.n / batch)
+    with advise_on_memory(batch, shape[1:], "--batch"):
+        return sample(
+            model,
+            named.sampler,
+            ts,
+            shape,
+            seed=request.seed,
+            y=y,
+            batch=batch,
+            denoise=request.denoise,
+            device=request.device,
+            dtype=torch.float64 if request.dtype == "float64" else torch.float32,
+            on_step=None if on_progress is None else _counting(on_progress, total),
+        )
+
+
+def _counting(on_progress: OnProgress, total: int | None) -> OnStep:
+    """An `on_step` that counts the steps of all batches."""
+    done = itertools.count(1)
+    return lambda step, t, x: on_progress(next(done), total, f"t = {t:.3g}")
+
+
+def _write(out: Path, result: Samples, spec: DataSpec, y: Tensor | None) -> list[str]:
+    """The arrays, and a picture of images; the names of the files."""
+    x = result.x.cpu()
+    arrays = {
+        "x": x.numpy(),
+        "ts": result.ts.numpy(),
+        "nfe": np.array(result.nfe),
+        "seed": np.array(result.seed, dtype=np.uint64),
+    }
+    if spec.levels is not None:
+        arrays["levels"] = spec.to_levels(x).numpy()
+    if y is not None:
+        arrays["labels"] = y.numpy()
+    save_arrays(out / "samples.npz", **arrays)
+    if len(spec.shape) != 3 or spec.shape[0] not in (1, 3):
+        return ["samples.npz"]
+    save_grid(out / "grid.png", x[:GRID_AT_MOST], spec)
+    return ["samples.npz", "grid.png"]

@@ -1,0 +1,159 @@
+"""Pictures of a comparison: quality and error against evaluations and seconds, scatter plots."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from ..data import DataSpec
+from ..metrics import Estimate
+from .figures import new_figure, png_bytes
+from .findings import TITLES, Findings
+from .records import Result
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+__all__ = ["curves", "scatter"]
+
+# Paul Tol's "muted" scheme, whose colours stay apart under the common colour blindnesses, with
+# black for its palest; the marker says the same as the colour.
+COLOURS = (
+    *("#332288", "#CC6677", "#117733", "#88CCEE", "#AA4499"),
+    *("#999933", "#000000", "#44AA99", "#882255", "#DDCC77"),
+)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
+DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
+
+AXES = {
+    "nfe": "network evaluations per sample (NFE)",
+    "seconds": "seconds for all samples of a cell",
+}
+
+
+def curves(findings: Findings, metric: str, x: str) -> bytes:
+    """A metric with error bars against `x`, "nfe" or "seconds", and its floor; PNG.
+
+    The floor is what real data score; of the paired error, the reference's own error.
+    """
+    figure = _figure(findings)
+    axes = figure.subplots()
+    estimates = _draw(axes, findings, metric, x)
+    if metric == "paired_rmse":
+        floor, label = findings.reference_error(), "bound on the reference's own error"
+    else:
+        floor, label = findings.floor(metric), "real data"
+    if floor is not None:
+        axes.axhline(floor.value, color="0.25", lw=1, ls=(0, (6, 3)), label=label)
+        if metric != "paired_rmse":
+            axes.axhspan(*_span(floor), color="0.5", alpha=0.18, lw=0)
+        estimates = [*estimates, floor]
+    _scale(axes, estimates)
+    axes.set(xscale="log", xlabel=AXES[x], ylabel=_label(findings, metric))
+    return _finish(figure, axes)
+
+
+def scatter(x: Tensor, spec: DataSpec) -> bytes:
+    """Points in the plane, shape (n, 2), over the range of the data; PNG."""
+    figure = new_figure(1.7, 1.7)
+    axes = figure.subplots()
+    axes.plot(x[:, 0], x[:, 1], ".", color=COLOURS[0], ms=2, alpha=0.5, mew=0)
+    axes.set(xlim=(spec.low, spec.high), ylim=(spec.low, spec.high), aspect="equal")
+    axes.set(xticks=[], yticks=[])
+    return png_bytes(figure, dpi=150)
+
+
+def _figure(findings: Findings) -> Figure:
+    rows = math.ceil((len(findings.samplers) + len(findings.settings["grids"])) / 2)
+    return new_figure(5.2, 3.5 + 0.17 * rows)
+
+
+def _draw(axes: Axes, findings: Findings, metric: str, x: str) -> list[Estimate]:
+    """One line per sampler and grid; a legend entry per sampler, and per grid if several."""
+    grids, drawn = findings.settings["grids"], []
+    for i, sampler in enumerate(findings.samplers):
+        style = {
+            "color": COLOURS[i % len(COLOURS)],
+            "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],
+        }
+        label = sampler.replace(":", ":\n", 1)
+        for grid in ("", *grids):
+            cells = _series(findings, sampler, grid, metric, x)
+            if not cells:
+                continue
+            estimates = [cell.metrics[metric] for cell in cells]
+            axes.errorbar(
+                [getattr(cell, x) for cell in cells],
+                [estimate.value for estimate in estimates],
+                [_bar(estimate) for estimate in estimates],
+                label=label,
+                ls=DASHES[grids.index(grid) % len(DASHES)] if grid else "-",
+                **style,
+                **{"lw": 1.1, "ms": 4.5, "mec": "white", "mew": 0.5},
+                **{"elinewidth": 0.8, "capsize": 1.5},
+            )
+            label, drawn = "_", [*drawn, *estimates]
+    if len(grids) > 1:
+        for grid, dashes in zip(grids, DASHES, strict=False):
+            axes.plot([], [], color="0.3", ls=dashes, label=f"grid {grid}")
+    return drawn
+
+
+def _series(findings: Findings, sampler: str, grid: str, metric: str, x: str) -> list[Result]:
+    cells = [
+        cell
+        for cell in findings.done
+        if (cell.sampler, cell.grid) == (sampler, grid) and metric in cell.metrics
+    ]
+    return sorted(cells, key=lambda cell: getattr(cell, x))
+
+
+def _label(findings: Findings, metric: str) -> str:
+    if metric in ("mmd2", "frechet"):
+        return f"{TITLES[metric]}, {findings.quality['features'].split('@')[0]}"
+    return TITLES[metric]
+
+
+def _bar(estimate: Estimate) -> float:
+    return estimate.std_error if math.isfinite(estimate.std_error) else 0.0
+
+
+def _span(estimate: Estimate) -> tuple[float, float]:
+    return estimate.value - _bar(estimate), estimate.value + _bar(estimate)
+
+
+def _scale(axes: Axes, estimates: list[Estimate]) -> None:
+    """Log where all bars are above 0; else linear around 0, because MMD² may be negative."""
+    if all(_span(estimate)[0] > 0 for estimate in estimates):
+        axes.set_yscale("log")
+        return
+    width = statistics.median(_bar(estimate) for estimate in estimates) or 1e-3
+    # A power of ten, or the ticks on either side of the border are written over one another.
+    axes.set_yscale("symlog", linthresh=10 ** math.ceil(math.log10(2 * width)))
+
+
+def _finish(figure: Figure, axes: Axes) -> bytes:
+    axes.grid(alpha=0.3, lw=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    for axis in (axes.xaxis, axes.yaxis):
+        _plain_ticks(axis)
+        axis.label.set_size(9.5)
+    axes.tick_params(labelsize=8.5, which="both")
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8.5, frameon=False)
+    return png_bytes(figure, dpi=200)
+
+
+def _plain_ticks(axis: Axis) -> None:
+    """Write 5, 10, 20 rather than powers of ten, on a log axis over less than three decades."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    if axis.get_scale() == "log" and high / low < 1000:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())

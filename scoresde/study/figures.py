@@ -1,0 +1,94 @@
+"""Pictures: grids of samples and the curves of a training run."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from .._files import atomic_write
+from ..data import DataSpec
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["new_figure", "png_bytes", "save_grid", "save_training_figure", "to_grid"]
+
+
+def to_grid(
+    x: Tensor, spec: DataSpec, columns: int | None = None, min_side: int = 28
+) -> Image.Image:
+    """A picture of samples side by side, in reading order.
+
+    Args:
+        x: Samples on the model's scale, shape (n, C, H, W) with C = 1 or 3.
+        spec: What the data are; values are rounded to its levels.
+        columns: Images per row; about a square by default.
+        min_side: Small images are enlarged by a whole factor to about this side, in pixels.
+
+    Returns:
+        An 8-bit RGB image.
+    """
+    fraction = (x.detach().float().cpu() - spec.low) / spec.span
+    if spec.levels is not None:
+        fraction = spec.to_levels(x.detach().cpu()).float() / (spec.levels - 1)
+    columns = columns or math.ceil(math.sqrt(len(x)))
+    factor = max(1, round(min_side / max(x.shape[2:])))
+    tiles = fraction.clamp(0, 1).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    picture = make_grid(tiles, nrow=columns, padding=2, pad_value=0.5)
+    return Image.fromarray((picture * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
+
+
+def save_grid(path: Path, x: Tensor, spec: DataSpec, columns: int | None = None) -> None:
+    """Write `to_grid` as a PNG file."""
+    buffer = io.BytesIO()
+    to_grid(x, spec, columns).save(buffer, "PNG")
+    with atomic_write(path) as file:
+        file.write(buffer.getvalue())
+
+
+def new_figure(width: float = 6.4, height: float = 4.0) -> Figure:
+    """A matplotlib figure that needs no display and leaves pyplot's state alone."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def png_bytes(figure: Figure, dpi: int = 110) -> bytes:
+    """The figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
+
+
+def save_training_figure(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Loss against step, and the plain error of ε against time for the latest log lines.
+
+    Args:
+        path: PNG file to write.
+        rows: Log lines, as `log.jsonl` holds them.
+    """
+    rows = [row for row in rows if row["loss"] is not None]
+    if not rows:
+        return
+    figure = new_figure(10, 4)
+    left, right = figure.subplots(1, 2)
+    left.plot([row["step"] for row in rows], [row["loss"] for row in rows], lw=1)
+    left.set(xlabel="step", ylabel="weighted loss per dimension", yscale="log")
+    latest = torch.tensor(
+        [[math.nan if e is None else e for e in row["error_by_t"]] for row in rows[-20:]]
+    )
+    errors = latest.nanmean(0)
+    right.plot((torch.arange(len(errors)) + 0.5) / len(errors), errors, "o-")
+    right.set(xlabel="time t", ylabel="error |ε̂ − ε|²/D", yscale="log")
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+    with atomic_write(path) as file:
+        file.write(png_bytes(figure))

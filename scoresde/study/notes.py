@@ -1,0 +1,109 @@
+"""The report's last sections: what the numbers mean, and how to have them again."""
+
+from __future__ import annotations
+
+import shlex
+from html import escape
+from typing import Any
+
+from .findings import Findings
+from .tables import DASH, html_table
+
+__all__ = ["definitions", "repeat"]
+
+
+def definitions(findings: Findings) -> str:
+    """What the numbers mean."""
+    items = [
+        "<b>NFE</b>: network evaluations per sample, counted at the call. A cell takes the most "
+        "steps whose evaluations, a final denoising included, stay within its budget; adaptive "
+        "methods choose their own steps and enter once per tolerance.",
+        *_noise(findings),
+        "<b>Seconds</b>: wall time of all samples of a cell, after an untimed first pass.",
+        *_error(findings),
+        *_quality(findings),
+    ]
+    listed = "".join(f"<li>{item}</li>" for item in items)
+    return f"<h2>What the numbers mean</h2>\n<ul>{listed}</ul>"
+
+
+def repeat(findings: Findings) -> str:
+    """The command, the versions and every setting."""
+    settings = {k: v for k, v in findings.settings.items() if k != "data"}
+    settings |= {f"data.{k}": v for k, v in findings.settings["data"].items()}
+    settings |= {f"machine.{k}": v for k, v in findings.machine.items()}
+    rows = [[escape(key), escape(_plain(value))] for key, value in settings.items()]
+    return (
+        f"<h2>How to repeat this</h2>\n<pre>{escape(_command(findings))}</pre>\n"
+        "<p class='note'>In the same folder it measures only what is missing. On the same machine "
+        "and versions, with the same number of threads, all numbers but the seconds come out the "
+        f"same, bit for bit.</p>\n{html_table(['setting', 'value'], rows, ['', 'wrap'])}"
+    )
+
+
+def _noise(findings: Findings) -> list[str]:
+    if not findings.done:
+        return []
+    digest = findings.done[0].x_init_sha256[:12]
+    text = "sample i of every cell starts from the same x_T, drawn from (seed, i); SHA-256 of all"
+    return [f"<b>Same noise</b>: {text} {escape(digest)}…."]
+
+
+def _error(findings: Findings) -> list[str]:
+    about = findings.reference
+    if about is None:
+        return []
+    return [
+        "<b>Paired RMSE</b>: root mean square over dimensions, mean over samples, of the distance "
+        "to the solution of the probability-flow ODE from the same noise. That solution is "
+        f"{about['method']} at rtol = atol = {about['tolerance']:g} ({about['nfe']} evaluations); "
+        f"at {about['error_tolerance']:g} it comes out different by {about['error']['value']:.1e}, "
+        "which bounds its own error. For deterministic samplers only.",
+    ]
+
+
+def _quality(findings: Findings) -> list[str]:
+    about = findings.quality
+    if about is None:
+        return []
+    return [
+        f"<b>MMD²</b>: unbiased, with the {escape(about['kernel'])}, in the {about['dimension']} "
+        f"features of <code>{escape(about['features'])}</code>, against "
+        f"{escape(about['reference'])} of {escape(about['data'])}. It may be negative; its "
+        "standard error covers samples and reference.",
+        "<b>Fréchet distance</b>: between Gaussian fits in the same features. Its bias falls as "
+        "1/n, so compare it only with real data and cells of the same n"
+        f"{_singular(findings)}. It is not FID, which has other features.",
+        "<b>Sliced W₂</b>: of the pixels, along fixed directions; biased like the above.",
+        f"<b>Real data</b>: what {escape(about['floor'])} score against the same reference, the "
+        "floor for a model that has learnt the distribution. A model that copies its training "
+        "data scores below it.",
+        "Samples are rounded and clipped to the levels of the data before these are taken.",
+    ]
+
+
+def _singular(findings: Findings) -> str:
+    dims, n = findings.quality["dimension"], findings.settings["n"]
+    if n > dims:
+        return ""
+    return f"; with n = {n} ≤ {dims} features the covariance is singular, and the value mostly bias"
+
+
+def _command(findings: Findings) -> str:
+    settings, out = findings.settings, findings.folder.absolute().name
+    if settings["command"] == "demo":
+        return f"scoresde demo --out {shlex.quote(out)}"
+    words = ["scoresde", "bench", "--checkpoint", settings["checkpoint"]]
+    for option in ("samplers", "grids", "nfe"):
+        words += [f"--{option}", ",".join(map(str, settings[option]))]
+    for option in ("n", "seed", "t_min", "batch", "device", "likelihood"):
+        words += [f"--{option.replace('_', '-')}", str(settings[option])]
+    return shlex.join([*words, "--out", out])
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {v}" for k, v in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return DASH if value is None else str(value)

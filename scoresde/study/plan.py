@@ -1,0 +1,197 @@
+"""What a sweep runs: sampler × grid × budget, each with the most steps that the budget allows.
+
+Evaluations are counted on a model that costs nothing, the exact score of N(0, 1), never computed
+from a formula: formulas go wrong for correctors, last steps and solvers with several stages.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .._tensor import check_number
+from ..exact import GaussianMixture
+from ..grid import uniform
+from ..samplers import ProbabilityFlowODE, Sampler, sample
+from ..score import ScoreModel
+from ..sde import SDE
+
+__all__ = ["Cell", "Entry", "count_evaluations", "largest_steps", "plan_cells"]
+
+Grid = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A sampler to be compared.
+
+    Attributes:
+        label: What tables and figures call it.
+        sampler: The sampler.
+        tolerances: Of an adaptive ODE method, rtol = atol of one cell each; empty for a sampler
+            that takes the steps of a grid.
+    """
+
+    label: str
+    sampler: Sampler
+    tolerances: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement: a sampler on a time grid that its budget allows.
+
+    Attributes:
+        label: The sampler's label.
+        sampler: The sampler.
+        grid: Name of the grid; empty for an adaptive method.
+        budget: Evaluations allowed per sample, the final denoising included; None for an
+            adaptive method.
+        tolerance: rtol = atol of an adaptive method.
+        ts: Time grid, shape (N + 1,); None if the cell cannot run.
+        cost: Evaluations counted on the free model. Those of an adaptive method depend on the
+            model; of all others they are the same on any.
+        deterministic: Whether the end point depends on x_T alone.
+        reason: Why it cannot run.
+    """
+
+    label: str
+    sampler: Sampler
+    grid: str = ""
+    budget: int | None = None
+    tolerance: float | None = None
+    ts: Tensor | None = None
+    cost: int = 0
+    deterministic: bool = True
+    reason: str = ""
+
+    @property
+    def key(self) -> str:
+        """A name for files, unique within a sweep."""
+        asked = f"nfe{self.budget}" if self.tolerance is None else f"tol{self.tolerance:g}"
+        parts = [self.label, *([self.grid] if self.grid else []), asked]
+        return "--".join(re.sub(r"[^A-Za-z0-9._=-]+", "-", part) for part in parts)
+
+    @property
+    def steps(self) -> int | None:
+        """N, the grid's number of steps; None for an adaptive method, or if it cannot run."""
+        return None if self.ts is None or self.tolerance is not None else len(self.ts) - 1
+
+
+def plan_cells(
+    sde: SDE,
+    entries: Sequence[Entry],
+    grids: Mapping[str, Grid],
+    budgets: Sequence[int],
+    t_min: float,
+) -> list[Cell]:
+    """All cells: sampler × grid × budget, and sampler × tolerance for adaptive methods.
+
+    Args:
+        sde: The SDE of the model.
+        entries: Samplers, each once.
+        grids: Grid functions by name.
+        budgets: Evaluations per sample, the final denoising included; each at least 1.
+        t_min: Last time.
+
+    Returns:
+        The cells in the order asked; those that cannot run carry the reason.
+
+    Raises:
+        ValueError: If a sampler, budget or tolerance is given twice, or `t_min` is out of range.
+    """
+    check_number("t_min", t_min, above=0, below=1)
+    _check_unique("sampler", [entry.label for entry in entries])
+    _check_unique("nfe", budgets)
+    for budget in budgets:
+        check_number("nfe", budget, at_least=1)
+    cells: list[Cell] = []
+    for entry in entries:
+        reason = entry.sampler.sde_error(sde)
+        if entry.tolerances:
+            _check_unique("tolerance", entry.tolerances)
+            cells += [_adaptive_cell(sde, entry, tol, t_min) for tol in entry.tolerances]
+            continue
+        random = reason is None and _is_random(sde, entry.sampler, t_min)
+        for name, grid in grids.items():
+            for budget in budgets:
+                cell = Cell(entry.label, entry.sampler, name, budget, deterministic=not random)
+                if reason is None:
+                    cells.append(_fill(sde, cell, grid, t_min))
+                else:
+                    cells.append(replace(cell, reason=reason))
+    return cells
+
+
+def count_evaluations(sde: SDE, sampler: Sampler, ts: Tensor, limit: int | None = None) -> int:
+    """Evaluations per sample on this grid, the final denoising included, counted.
+
+    Args:
+        sde: The SDE.
+        sampler: The sampler.
+        ts: Time grid, shape (N + 1,).
+        limit: Stop counting here; the result is then `limit` + 1.
+    """
+    model = _free_model(sde)
+    try:
+        return sample(model, sampler, ts, (1, 1), seed=0, denoise=True, max_nfe=limit).nfe
+    except RuntimeError:
+        if limit is None or model.nfe.forward < limit:
+            raise
+        return limit + 1
+
+
+def largest_steps(sde: SDE, sampler: Sampler, grid: Grid, budget: int, t_min: float) -> int:
+    """The largest N whose counted evaluations do not exceed the budget; 0 if there is none.
+
+    Every step of a grid sampler costs one evaluation or more, so N is at most the budget.
+    """
+
+    def cost(steps: int) -> int:
+        return count_evaluations(sde, sampler, grid(sde, steps, t_min), limit=budget)
+
+    return bisect_right(range(1, budget + 1), budget, key=cost)
+
+
+def _fill(sde: SDE, cell: Cell, grid: Grid, t_min: float) -> Cell:
+    """The cell with the grid that its budget allows, or with the reason why there is none."""
+    steps = largest_steps(sde, cell.sampler, grid, cell.budget, t_min)
+    ts = grid(sde, max(steps, 1), t_min)
+    cost = count_evaluations(sde, cell.sampler, ts)
+    if steps == 0:
+        return replace(cell, reason=f"one step takes {cost} evaluations with the final denoising")
+    return replace(cell, ts=ts, cost=cost)
+
+
+def _adaptive_cell(sde: SDE, entry: Entry, tolerance: float, t_min: float) -> Cell:
+    if not isinstance(entry.sampler, ProbabilityFlowODE):
+        raise TypeError(f"{entry.label} has no tolerances: it takes the steps of a grid")
+    sampler = replace(entry.sampler, rtol=tolerance, atol=tolerance)
+    ts = uniform(sde, 1, t_min)
+    cost = count_evaluations(sde, sampler, ts)
+    return Cell(entry.label, sampler, tolerance=tolerance, ts=ts, cost=cost)
+
+
+def _is_random(sde: SDE, sampler: Sampler, t_min: float) -> bool:
+    """Whether two seeds lead from one x_T to two end points, tried on the free model."""
+    model, ts = _free_model(sde), uniform(sde, 3, t_min)
+    start = torch.ones(1, 1) * sde.prior_std
+    first, second = (sample(model, sampler, ts, (1, 1), seed=s, x_init=start).x for s in (0, 1))
+    return not torch.equal(first, second)
+
+
+def _free_model(sde: SDE) -> ScoreModel:
+    return GaussianMixture(sde, [1.0], [[0.0]], [1.0])
+
+
+def _check_unique(name: str, values: Iterable[object]) -> None:
+    seen: set[object] = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"{name} {value} is given twice")
+        seen.add(value)

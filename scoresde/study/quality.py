@@ -1,0 +1,152 @@
+"""Quality of samples: distances to real data, beside those of other real data of the same number.
+
+mmd2       unbiased MMD² in a feature space
+frechet    Fréchet distance in the same space
+sliced_w2  sliced Wasserstein-2 distance of the pixels
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data import Dataset, DataSpec
+from ..metrics import (
+    CubicKernel,
+    Estimate,
+    FeatureSpace,
+    GaussianKernel,
+    GaussianStats,
+    PCAFeatures,
+    frechet_distance,
+    load_features,
+    mmd2,
+    sliced_wasserstein,
+)
+
+__all__ = ["METRICS", "Quality", "on_levels"]
+
+METRICS = ("mmd2", "frechet", "sliced_w2")
+
+REFERENCE_CAP = 5000  # real data compared with: MMD² costs the square of their number
+PCA_DIRECTIONS = 32
+SHIPPED_FEATURES = {"digits": (1, 8, 8), "fashion-mnist": (1, 28, 28)}
+
+
+def on_levels(x: Tensor, spec: DataSpec) -> Tensor:
+    """Samples rounded and clipped to the levels of the data, at the model's scale.
+
+    A picture file holds levels, and real data are compared as levels too. Continuous data come
+    back as they are.
+    """
+    return x if spec.levels is None else spec.encode(spec.to_levels(x))
+
+
+@dataclass(frozen=True)
+class Quality:
+    """A ruler for samples of one size: reference data, features, kernel and the floor.
+
+    Attributes:
+        spec: What the data are.
+        features: Feature space of MMD² and of the Fréchet distance.
+        kernel: Kernel of MMD².
+        reference: Real data at the model's scale, shape (m, *D).
+        in_features: The same in feature space, shape (m, d).
+        stats: Mean and covariance of `in_features`.
+        floor: What real data held out from the reference score, by name of metric.
+        about: Plain data that say what all of this is.
+    """
+
+    spec: DataSpec
+    features: FeatureSpace
+    kernel: CubicKernel | GaussianKernel
+    reference: Tensor
+    in_features: Tensor
+    stats: GaussianStats
+    floor: dict[str, Estimate]
+    about: dict[str, Any]
+
+    @classmethod
+    def build(cls, train: Dataset, test: Dataset | None, n: int) -> Quality:
+        """The ruler for n samples of a model of these data.
+
+        The reference is the train split, at most 5,000 rows evenly spaced; the floor is measured
+        on n rows of the test split, or on all of it if it is smaller. Where there is no test
+        split, rows for the floor are held out from the reference at random.
+
+        Args:
+            train: Training data.
+            test: Test data, or None.
+            n: Number of samples to be measured.
+
+        Raises:
+            ValueError: If there are fewer than 8 rows of data.
+        """
+        spec, real, rest, origin = train.spec, train.x, None, "train split"
+        if test is None:
+            real, rest, origin = *_halves(train.x, n), "data, without the rows of the floor"
+        held_out = _spaced(test.x if rest is None else rest, n)
+        chosen = _spaced(real, REFERENCE_CAP)
+        x = _scaled(chosen, spec)
+        features = _features(spec, x)
+        rows = features(x)
+        shipped = not isinstance(features, PCAFeatures)
+        kernel = CubicKernel() if shipped else GaussianKernel.median(rows)
+        stats = GaussianStats.of(rows, features.label)
+        ruler = cls(spec, features, kernel, x, rows, stats, {}, {})
+        floor = ruler.measure(_scaled(held_out, spec))
+        about = {
+            "data": train.name,
+            "reference": f"{len(chosen)} of {len(real)} rows of the {origin}",
+            "reference_n": len(chosen),
+            "floor": f"{len(held_out)} rows of the {'data' if test is None else 'test split'}",
+            "floor_n": len(held_out),
+            "features": features.label,
+            "dimension": rows.shape[1],
+            "kernel": "cubic kernel of KID"
+            if shipped
+            else f"Gaussian kernel of bandwidth {kernel.bandwidth:.4g}",
+        }
+        return cls(spec, features, kernel, x, rows, stats, floor, about)
+
+    def measure(self, x: Tensor) -> dict[str, Estimate]:
+        """Each metric of samples at the model's scale, shape (n, *D), n ≥ 4.
+
+        The standard errors cover the finite number of samples; that of the reference, the same
+        for all, is covered by those of MMD² and of the sliced distance only.
+        """
+        x = on_levels(x.cpu(), self.spec)
+        rows = self.features(x)
+        return {
+            "mmd2": mmd2(rows, self.in_features, self.kernel),
+            "frechet": frechet_distance(rows, self.stats, space=self.features.label),
+            "sliced_w2": sliced_wasserstein(x, self.reference),
+        }
+
+
+def _scaled(rows: Tensor, spec: DataSpec) -> Tensor:
+    return rows if spec.levels is None else spec.encode(rows)
+
+
+def _spaced(rows: Tensor, n: int) -> Tensor:
+    """n evenly spaced rows, or all if there are no more."""
+    return rows[torch.linspace(0, len(rows) - 1, min(n, len(rows))).round().long()]
+
+
+def _halves(rows: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Rows in two parts at random, the second of n rows or at most half."""
+    if len(rows) < 8:
+        raise ValueError(f"data must hold at least 8 rows to measure quality, got {len(rows)}")
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+    held = min(n, len(rows) // 2)
+    return rows[order[held:].sort().values], rows[order[:held].sort().values]
+
+
+def _features(spec: DataSpec, x: Tensor) -> FeatureSpace:
+    """The classifier shipped for these data, else the principal directions of the reference."""
+    if SHIPPED_FEATURES.get(spec.name) == spec.shape and (spec.low, spec.high) == (-1.0, 1.0):
+        return load_features(spec.name)
+    return PCAFeatures.fit(x, min(PCA_DIRECTIONS, x[0].numel(), len(x) - 1))

@@ -1,0 +1,189 @@
+"""report.html: a comparison on one page that needs no other file, no network and no script."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from torch import Tensor
+
+from .._files import atomic_write
+from .cell_table import cell_table
+from .curves import curves, scatter
+from .figures import to_grid
+from .findings import TITLES, Findings
+from .notes import definitions, repeat
+from .quality import on_levels
+from .records import Result
+from .summary import sentences
+from .tables import best_table, likelihood_table, missing_table
+
+__all__ = ["build_report"]
+
+REPORT = "report.html"
+COLUMNS = 16  # images of a strip
+SHEETS = 3  # budgets whose samples are shown
+
+
+def build_report(folder: Path) -> Path:
+    """Write report.html from the files of a finished comparison; no network is run.
+
+    Args:
+        folder: Folder of `scoresde bench` or `scoresde demo`.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        FileNotFoundError: If the folder holds no finished comparison.
+        ValueError: If one of its files is damaged.
+    """
+    findings = Findings.read(folder)
+    title = f"Samplers compared on {findings.settings['checkpoint']}"
+    sections = (
+        *(_head, _curves, cell_table, missing_table, _samples, _strips),
+        *(likelihood_table, definitions, repeat),
+    )
+    body = "\n".join(section(findings) for section in sections)
+    page = Template((files(__package__) / "template.html").read_text(encoding="utf-8"))
+    path = folder / REPORT
+    with atomic_write(path, "w") as file:
+        file.write(page.substitute(title=escape(title), body=body))
+    return path
+
+
+def _head(findings: Findings) -> str:
+    settings, spec = findings.settings, findings.spec
+    name = Path(settings["checkpoint"]).name.removesuffix(".safetensors")
+    about = (
+        f"Checkpoint {settings['checkpoint']} (SHA-256 {settings['sha256'][:12]}…) of "
+        f"{spec.name}, {'×'.join(map(str, spec.shape))}, under {settings['sde']}; "
+        f"n = {settings['n']} samples per cell, seed {settings['seed']}, grid "
+        f"{', '.join(settings['grids'])} from t = 1 to {settings['t_min']:g}."
+    )
+    return (
+        f"<h1>{len(findings.samplers)} samplers on {escape(name)}</h1>\n"
+        f'<p class="about">{escape(about)}</p>\n'
+        f'<p class="summary">{escape(" ".join(sentences(findings)))}</p>\n'
+        f"{best_table(findings)}"
+    )
+
+
+def _curves(findings: Findings) -> str:
+    metrics = findings.metrics()
+    if any("paired_rmse" in result.metrics for result in findings.done):
+        metrics = [*metrics, "paired_rmse"]
+    parts = []
+    for x, against in (("nfe", "evaluations"), ("seconds", "seconds")):
+        figures = [_curve(findings, metric, x, against) for metric in metrics]
+        parts.append(f"<h2>Against {against}</h2>")
+        parts.append(f'<div class="curves">{"".join(figures)}</div>')
+    note = "<p class='note'>Bars are one standard error.</p>"
+    return "\n".join([*parts, note]) if metrics else ""
+
+
+def _curve(findings: Findings, metric: str, x: str, against: str) -> str:
+    alt = (
+        f"{TITLES[metric]} against {against}, one line per sampler and grid with standard errors; "
+        "all values are in the table below."
+    )
+    words = "of deterministic samplers " if metric == "paired_rmse" else ""
+    title = f"{TITLES[metric]} {words}against {against}"
+    return _figure(_png(curves(findings, metric, x)), alt, title[0].upper() + title[1:])
+
+
+def _samples(findings: Findings) -> str:
+    show = _shower(findings)
+    if show is None:
+        return ""
+    parts = ["<h2>Samples from the same noise</h2>"]
+    parts.append(
+        "<p class='note'>Each column starts from one noise x_T. Deterministic samplers should "
+        "agree with the exact solution more and more; stochastic ones go their own way.</p>"
+    )
+    groups = [
+        (f"Within {budget} evaluations", [r for r in findings.done if r.nfe_asked == budget])
+        for budget in _shown(findings.budgets)
+    ]
+    groups.append(("Adaptive methods", [r for r in findings.done if r.tolerance is not None]))
+    for title, results in groups:
+        if results:
+            parts += [f"<h3>{title}</h3>", _sheets(findings, show, results)]
+    return "\n".join(parts)
+
+
+def _strips(findings: Findings) -> str:
+    parts = []
+    for strip in findings.strips:
+        show, settings = _shower(strip), strip.settings
+        if show is None:
+            continue
+        parts.append(f"<h2>{escape(strip.spec.name)}: samples from the same noise</h2>")
+        parts.append(
+            f"<p class='note'>{escape(settings['checkpoint'])} under {escape(settings['sde'])}, "
+            f"{settings['n']} images within {', '.join(map(str, strip.budgets))} evaluations on "
+            f"grid {', '.join(settings['grids'])}, seed {settings['seed']}.</p>"
+        )
+        parts.append(
+            "".join(show(strip.samples(r), f"{r.sampler} · NFE {r.nfe}") for r in strip.done)
+        )
+    return "\n".join(parts)
+
+
+def _sheets(findings: Findings, show: Callable[[Tensor, str], str], results: list[Result]) -> str:
+    """The exact solution and the samples of each cell, one below the other."""
+    exact, sheets = findings.exact(), []
+    if exact is not None:
+        sheets.append(show(on_levels(exact, findings.spec), "exact ODE solution"))
+    for result in results:
+        steps = f"tol {result.tolerance:g}" if result.steps is None else f"{result.steps} steps"
+        label = f"{findings.name(result)} · {steps} · NFE {result.nfe}"
+        sheets.append(show(findings.samples(result), label))
+    kind = "sheets" if len(findings.spec.shape) == 3 else "plots"
+    return f'<div class="{kind}">{"".join(sheets)}</div>'
+
+
+def _shower(findings: Findings) -> Callable[[Tensor, str], str] | None:
+    """How samples of these data are shown; None where they cannot be."""
+    spec = findings.spec
+    if len(spec.shape) == 3 and spec.shape[0] in (1, 3):
+
+        def strip(x: Tensor, label: str) -> str:
+            buffer = io.BytesIO()
+            to_grid(x[:COLUMNS], spec, COLUMNS).save(buffer, "PNG", optimize=True)
+            alt = f"First {min(len(x), COLUMNS)} samples: {label}"
+            return _figure(_png(buffer.getvalue()), alt, label, "sheet")
+
+        return strip
+    if spec.shape == (2,):
+
+        def plot(x: Tensor, label: str) -> str:
+            return _figure(_png(scatter(x, spec)), f"Scatter plot: {label}", label)
+
+        return plot
+    return None
+
+
+def _shown(budgets: list[int]) -> list[int]:
+    """At most `SHEETS` budgets, the smallest and the largest among them."""
+    if len(budgets) <= SHEETS:
+        return budgets
+    last = len(budgets) - 1
+    return [budgets[round(i * last / (SHEETS - 1))] for i in range(SHEETS)]
+
+
+def _png(data: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(data).decode("ascii")
+
+
+def _figure(source: str, alt: str, caption: str, kind: str = "") -> str:
+    # numbers stay with their units, and a sampler's label may break between its parameters
+    text = escape(caption).replace(" steps", "&nbsp;steps").replace("NFE ", "NFE&nbsp;")
+    text = f"<figcaption>{text.replace(':', ':<wbr>')}</figcaption>"
+    kind = f' class="{kind}"' if kind else ""
+    return f'<figure{kind}>{text}<img src="{source}" alt="{escape(alt)}"></figure>'

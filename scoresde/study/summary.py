@@ -1,0 +1,128 @@
+"""What can honestly be said of a comparison, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..metrics import Estimate
+from .findings import Findings, tied
+from .records import Result
+
+__all__ = ["likelihood_text", "sentences", "text_table"]
+
+
+def sentences(findings: Findings) -> list[str]:
+    """A summary, with no claim that its standard errors do not allow."""
+    text = [_of_cells(findings)]
+    if findings.quality is not None:
+        text += [_of_budget(findings, budget) for budget in _ends(findings.budgets)]
+        text.append(_of_floor(findings))
+    text.append(_of_solvers(findings))
+    if findings.likelihood is not None:
+        n = findings.likelihood["n"]
+        text.append(f"{n} held-out data cost {likelihood_text(findings)}.")
+    return [sentence for sentence in text if sentence]
+
+
+def likelihood_text(findings: Findings) -> str:
+    """Mean ± standard error with its unit."""
+    found = findings.likelihood
+    value = Estimate(found["mean"], found["std_error"], (found["n"],), "")
+    return f"{value} {found['unit']}"
+
+
+def text_table(findings: Findings) -> str:
+    """All cells as plain text, aligned."""
+    names = [*findings.metrics(), *(["paired_rmse"] if findings.reference else [])]
+    rows = [["sampler", "grid", "asked", "NFE", *names, "seconds"]]
+    for cell in findings.done:
+        asked = f"{cell.tolerance:g}" if cell.nfe_asked is None else str(cell.nfe_asked)
+        values = [str(cell.metrics[name]) if name in cell.metrics else "-" for name in names]
+        rows.append([cell.sampler, cell.grid, asked, str(cell.nfe), *values, f"{cell.seconds:.2f}"])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [_aligned(row, widths) for row in rows]
+    missing = [cell for cell in findings.results if cell.status != "done"]
+    lines += [f"{c.status}: {c.sampler} {c.grid} {c.settings}: {c.reason}" for c in missing]
+    return "\n".join(lines)
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
+    """Names to the left, numbers to the right."""
+    cells = zip(row, widths, strict=True)
+    texts = [text.ljust(w) if i < 2 else text.rjust(w) for i, (text, w) in enumerate(cells)]
+    return "  ".join(texts).rstrip()
+
+
+def _of_cells(findings: Findings) -> str:
+    done, rest = len(findings.done), len(findings.results) - len(findings.done)
+    text = f"{_count(len(findings.samplers), 'sampler')} in {_count(done, 'cell')}, each of "
+    text += f"n = {findings.settings['n']} samples from the same noise."
+    return text + (f" {_count(rest, 'more cell')} could not run." if rest else "")
+
+
+def _of_budget(findings: Findings, budget: int) -> str:
+    found = findings.best(budget, "mmd2")
+    if found is None:
+        return ""
+    first, close = found
+    text = f"Within {budget} evaluations {findings.name(first)} has the smallest MMD² "
+    text += f"({_say(first.metrics['mmd2'])})"
+    if close:
+        return f"{text}, but {_names(findings, close)} cannot be told from it at this n."
+    if len(findings.ranking(budget, "mmd2")) == 1:
+        return f"{text}."
+    return f"{text}, ahead of all others by more than two standard errors."
+
+
+def _of_floor(findings: Findings) -> str:
+    floor, reached = findings.floor("mmd2"), findings.at_floor("mmd2")
+    text = f"Real data themselves score {_say(floor)} ({findings.quality['floor']})"
+    if not reached:
+        return f"{text}; no cell comes within two standard errors of that."
+    cheapest = min(reached, key=lambda cell: cell.nfe)
+    verb = "is" if len(reached) == 1 else "are"
+    text = (
+        f"{text}; {len(reached)} of {_count(len(findings.done), 'cell')} {verb} within two "
+        f"standard errors of that or below it, the cheapest {findings.name(cheapest)} with "
+        f"{_count(cheapest.nfe, 'evaluation')}."
+    )
+    below = [cell for cell in reached if not tied(cell.metrics["mmd2"], floor)]
+    if below:
+        text += f" {_count(len(below), 'cell')} below it by more than two standard errors, closer "
+        text += "to the training data than unseen data are: a sign of copying."
+    return text
+
+
+def _of_solvers(findings: Findings) -> str:
+    parts = []
+    for budget in _ends(findings.budgets):
+        found = findings.best(budget, "paired_rmse")
+        if found is not None:
+            first, close = found
+            tie = f", within error of {_names(findings, close)}" if close else ""
+            parts.append(
+                f"{findings.name(first)} within {budget} ({first.metrics['paired_rmse']}{tie})"
+            )
+    if not parts:
+        return ""
+    return f"Closest to the exact solution of the ODE from the same noise: {'; '.join(parts)}."
+
+
+def _say(estimate: Estimate) -> str:
+    """With a true minus sign."""
+    return str(estimate).replace("-", "−")
+
+
+def _ends(values: Sequence[int]) -> list[int]:
+    return sorted({values[0], values[-1]}) if values else []
+
+
+def _names(findings: Findings, cells: Sequence[Result], most: int = 3) -> str:
+    names = [findings.name(cell) for cell in cells]
+    if len(names) > most + 1:
+        names = [*names[:most], f"{len(names) - most} others"]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"

@@ -1,0 +1,124 @@
+"""What the command-line tests share: running a command in this process, and small checkpoints."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from scoresde_cli.main import run
+
+from scoresde.config import Config
+from scoresde.run import Run
+
+TINY_UNET = {"kind": "unet", "channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": []}
+
+
+@dataclass
+class Result:
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def scoresde(capsys):
+    """scoresde("sample", "--n", 4): run a command and catch what it prints."""
+
+    def call(*arguments):
+        capsys.readouterr()
+        status = run([str(argument) for argument in arguments])
+        return Result(status, *capsys.readouterr())
+
+    return call
+
+
+def write_checkpoint(folder, **tables):
+    """A checkpoint of an untrained network with random weights in every layer, as a run saves it.
+
+    Args:
+        folder: Where.
+        tables: Tables of the config, instead of a tiny U-Net on the digits under VP.
+    """
+    values = {
+        "data": {"name": "digits"},
+        "sde": {"kind": "vp"},
+        "net": TINY_UNET,
+        "train": {"steps": 10, "batch": 8, "warmup": 1},
+    } | tables
+    config = Config.from_dict(values)
+    data = config.data.load()
+    model = config.build_model(data.spec)
+    generator = torch.Generator().manual_seed(0)
+    for weight in model.net.parameters():
+        if not weight.any():  # zero-initialised, and the network would be zero
+            torch.nn.init.normal_(weight, std=0.1, generator=generator)
+    metadata = {"config": config.to_dict(), "data": data.spec.to_dict(), "provenance": {"by": "us"}}
+    folder.mkdir(exist_ok=True)
+    made = Run(folder, model, data, config.objective, config.train, metadata)
+    made.save()
+    return made.checkpoint
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory):
+    """Digits under VP."""
+    return write_checkpoint(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def labelled_checkpoint(tmp_path_factory):
+    """Digits with their ten classes."""
+    return write_checkpoint(tmp_path_factory.mktemp("labelled"), net=TINY_UNET | {"classes": 10})
+
+
+@pytest.fixture(scope="session")
+def points_checkpoint(tmp_path_factory):
+    """A density in the plane, under VE."""
+    return write_checkpoint(
+        tmp_path_factory.mktemp("points"),
+        data={"name": "mixture3"},
+        sde={"kind": "ve"},
+        net={"kind": "mlp", "width": 16, "depth": 1},
+    )
+
+
+@pytest.fixture(scope="session")
+def wide_checkpoint(tmp_path_factory):
+    """Continuous data of 5000 dimensions from a file, wide.npy."""
+    folder = tmp_path_factory.mktemp("wide")
+    np.save(folder / "wide.npy", np.random.default_rng(0).random((8, 5000)))
+    return write_checkpoint(
+        folder,
+        data={"name": str(folder / "wide.npy")},
+        net={"kind": "mlp", "width": 4, "depth": 1},
+    )
+
+
+@pytest.fixture
+def refused(scoresde, tmp_path):
+    """refused(arguments, *parts): assert that a command is refused with these words."""
+
+    def check(arguments, *parts):
+        before = sorted(tmp_path.rglob("*"))
+        done = scoresde(*arguments, "--out", tmp_path / "out")
+        assert done.status == 2, done
+        assert done.err.startswith("error: ")
+        assert done.err.count("\n") == 1
+        assert done.out == ""
+        for part in parts:
+            assert str(part) in done.err
+        assert sorted(tmp_path.rglob("*")) == before
+
+    return check
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Building a network is an error that no command catches."""
+
+    def build(*_):
+        raise AssertionError("a network was built")
+
+    monkeypatch.setattr(Config, "build_model", build)

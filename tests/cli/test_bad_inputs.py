@@ -1,0 +1,222 @@
+"""Bad inputs: status 2, one line that names the option, its value and what is allowed.
+
+No traceback, nothing written, and no network built: it is found out before that. Those of
+configs and training data are in test_bad_configs.py.
+"""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+SAMPLE = [
+    (["--steps", "0"], ["--steps: 0", "at least 1"]),
+    (["--steps", "-5"], ["--steps: -5", "at least 1"]),
+    (["--steps", "1.5"], ["--steps: '1.5'", "an integer at least 1"]),
+    (["--steps", "abc"], ["--steps: 'abc'", "an integer at least 1"]),
+    (["--steps", "1000000000"], ["--steps: 1000000000", "at most 1000000", "500 bytes per step"]),
+    (["--steps", "5", "--nfe", "5"], ["--nfe: 5", "--steps 5", "give one of them"]),
+    (["--nfe", "0"], ["--nfe: 0", "at least 1"]),
+    (["--nfe", "2", "--sampler", "heun"], ["--nfe: 2", "less than one step of heun"]),
+    (["--batch", "0"], ["--batch: 0", "at least 1"]),
+    (["--batch", "-1"], ["--batch: -1", "at least 1"]),
+    (["--n", "0"], ["--n: 0", "at least 1"]),
+    (["--seed", "-1"], ["--seed: -1", "at least 0"]),
+    (["--seed", str(2**64)], [f"--seed: {2**64}", f"at most {2**64 - 1}"]),
+    (["--seed", "abc"], ["--seed: 'abc'", "an integer at least 0"]),
+    (["--sampler", "dimm"], ["--sampler:", "'dimm'", "did you mean ddim?", "dpmpp-2m"]),
+    (["--sampler", "ddim:etta=1"], ["--sampler:", "'etta'", "did you mean eta?"]),
+    (["--sampler", "ddim:eta"], ["--sampler:", "key=value", "'eta'"]),
+    (["--sampler", "ddim:eta=x"], ["--sampler:", "eta must be a number", "'x'"]),
+    (["--sampler", "ddim:eta=-0.1"], ["--sampler:", "eta must be at least 0", "-0.1"]),
+    (["--sampler", "ddim:eta=1.5"], ["--sampler:", "eta must be at most 1", "1.5"]),
+    (["--sampler", "pc:snr=0"], ["--sampler:", "snr must be greater than 0", "got 0"]),
+    (["--sampler", "pc:steps=-1"], ["--sampler:", "steps must be at least 1", "-1"]),
+    (["--sampler", "pc:predictor=dpmpp-2m"], ["--sampler:", "one-step", "DPMSolverPP2M"]),
+    (["--sampler", "edm:churn=-1"], ["--sampler:", "churn must be at least 0", "-1"]),
+    (["--sampler", "edm:s_min=2:s_max=1"], ["--sampler:", "s_max must be at least 2"]),
+    (["--sampler", "dopri5:rtol=0"], ["--sampler:", "rtol must be greater than 0"]),
+    (["--sampler", "dopri5:rtol=1e-12"], ["rtol must be at least 1e-07 in float32", "1e-12"]),
+    (["--sampler", "dopri5", "--steps", "9"], ["--steps: 9", "own steps", "dopri5:rtol=1e-4"]),
+    (["--sampler", "dopri5", "--nfe", "9"], ["--nfe: 9", "own steps"]),
+    (["--grid", "logsnr"], ["--grid:", "'logsnr'", "did you mean log_snr?"]),
+    (["--t-min", "0"], ["--t-min: 0", "above 0 and below 1"]),
+    (["--t-min", "1"], ["--t-min: 1", "above 0 and below 1"]),
+    (["--t-min", "-1e-3"], ["--t-min: -1e-3", "above 0 and below 1"]),
+    (["--t-min", "nan"], ["--t-min: nan", "above 0 and below 1"]),
+    (["--t-min", "soon"], ["--t-min: soon", "a number above 0 and below 1"]),
+    (["--label", "3"], ["--label: 3", "no classes"]),
+    (["--dtype", "float8"], ["--dtype: 'float8'", "float32", "bfloat16"]),
+    (["--device", "cuda:7"], ["--device: 'cuda:7'", "CUDA devices; use cpu"]),
+    (["--device", "tpu"], ["--device: 'tpu'", "cpu, cuda or cuda:N"]),
+    (["--checkpoint", "none"], ["none", "neither a file nor a shipped checkpoint"]),
+]
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize(("options", "parts"), SAMPLE, ids=[" ".join(o) for o, _ in SAMPLE])
+def test_sample(refused, tiny_checkpoint, options, parts):
+    refused(["sample", "--checkpoint", tiny_checkpoint, *options], *parts)
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_without_a_gpu(refused, tiny_checkpoint):
+    refused(["sample", "--checkpoint", tiny_checkpoint, "--device", "cuda"], "'cuda'", "use cpu")
+
+
+@pytest.mark.usefixtures("no_network")
+def test_bfloat16_where_the_gpu_has_none(refused, tiny_checkpoint, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    options = ["--device", "cuda", "--dtype", "bfloat16"]
+    refused(["sample", "--checkpoint", tiny_checkpoint, *options], "--dtype: bfloat16", "cuda")
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_label_beyond_the_classes(refused, labelled_checkpoint):
+    options = ["--checkpoint", labelled_checkpoint, "--label", "10"]
+    refused(["sample", *options], "--label: 10", "0 to 9")
+
+
+LIKELIHOOD = [
+    (["--rtol", "0"], ["--rtol: 0", "above 0 and below 1"]),
+    (["--rtol", "-1"], ["--rtol: -1", "above 0 and below 1"]),
+    (["--rtol", "nan"], ["--rtol: nan", "above 0 and below 1"]),
+    (["--atol", "1"], ["--atol: 1", "above 0 and below 1"]),
+    (["--rtol", "1e-12"], ["--rtol: 1e-12", "float32", "--dtype float64"]),
+    (["--probes", "0"], ["--probes: 0", "at least 1"]),
+    (["--draws", "0"], ["--draws: 0", "at least 1"]),
+    (["--n", "298"], ["--n: 298", "297", "digits (test)"]),
+    (["--trace", "exakt"], ["--trace: 'exakt'", "hutchinson"]),
+    (["--split", "val"], ["--split: 'val'", "train", "test"]),
+    (["--levels", "1"], ["--levels: 1", "at least 2"]),
+    (["--levels", "256"], ["digits", "17", "256"]),
+    (["--data", "digit"], ["'digit'", "did you mean digits?"]),
+    (["--data", "missing/file.npy"], ["missing/file.npy", "does not exist"]),
+    (["--data", "mixture3"], ["--data: mixture3", "(2,)", "(1, 8, 8)"]),
+    (["--dtype", "bfloat16"], ["--dtype: 'bfloat16'", "float64"]),
+    (["--t-min", "0"], ["--t-min: 0", "above 0 and below 1"]),
+]
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize(("options", "parts"), LIKELIHOOD, ids=[" ".join(o) for o, _ in LIKELIHOOD])
+def test_likelihood(refused, tiny_checkpoint, options, parts):
+    refused(["likelihood", "--checkpoint", tiny_checkpoint, *options], *parts)
+
+
+ARRAYS = {
+    "floats": (np.eye(8)[None, None], [], ["--levels: must be given", "floats", "17 levels"]),
+    "256 levels": (np.zeros((4, 8, 8), np.uint8), [], ["--levels: 256", "for 17 levels"]),
+    "integers": (np.zeros((4, 1, 8, 8), np.int64), [], ["levels must be given"]),
+    "three channels": (
+        np.zeros((4, 3, 8, 8), np.uint8),
+        ["--levels", "17"],
+        ["--data:", "(3, 8, 8)", "(1, 8, 8)"],
+    ),
+    "nan": (np.full((4, 1, 8, 8), np.nan), [], ["must be finite", "256 values"]),
+    "beyond the levels": (
+        np.full((4, 8, 8), 17, np.uint8),
+        ["--levels", "17"],
+        ["must lie in 0..16", "17..17"],
+    ),
+}
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("what", ARRAYS)
+def test_likelihood_of_other_data(refused, tiny_checkpoint, tmp_path, what):
+    array, options, parts = ARRAYS[what]
+    np.save(tmp_path / "data.npy", array)
+    arguments = ["--checkpoint", tiny_checkpoint, "--data", tmp_path / "data.npy", "--n", 1]
+    refused(["likelihood", *arguments, *options], *parts)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_likelihood_of_continuous_data(refused, points_checkpoint, tmp_path):
+    begin = ["likelihood", "--checkpoint", points_checkpoint]
+    refused([*begin, "--draws", "2"], "--draws: 2", "not dequantized")
+    np.save(tmp_path / "levels.npy", np.zeros((4, 2), np.uint8))
+    refused([*begin, "--data", tmp_path / "levels.npy"], "--levels: 256", "continuous data")
+
+
+@pytest.mark.usefixtures("no_network")
+def test_an_exact_trace_that_takes_hours(refused, wide_checkpoint):
+    options = ["--trace", "exact", "--n", 1, "--data", "digits"]
+    refused(
+        ["likelihood", "--checkpoint", wide_checkpoint, *options],
+        "--trace: exact costs 5000 derivative passes",
+        "up to 4096",
+        "--force",
+    )
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_checkpoint_of_a_file_needs_other_data(refused, wide_checkpoint):
+    refused(["likelihood", "--checkpoint", wide_checkpoint], "--data: must be given", "wide.npy")
+
+
+FILES = {
+    "missing": (None, "no such file"),
+    "folder": ("folder", "is a folder"),
+    "empty": (b"", "empty file"),
+    "text": (b"weights of my network\n" * 9, "looks like text"),
+    "pickle": (b"PK\x03\x04" + bytes(100), "looks like a PyTorch pickle"),
+    "truncated": ("truncated", "damaged or truncated"),
+    "flipped": ("flipped", "damaged"),
+    "foreign": ("foreign", "without scoresde metadata"),
+}
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("command", ["sample", "likelihood"])
+@pytest.mark.parametrize("kind", FILES)
+def test_what_is_no_checkpoint(refused, tiny_checkpoint, tmp_path, kind, command):
+    content, reason = FILES[kind]
+    path, good = tmp_path / "some.safetensors", tiny_checkpoint.read_bytes()
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "foreign":
+        save_file({"weight": torch.zeros(3)}, path)
+    elif content is not None:
+        flipped = good[:-9] + bytes([good[-9] ^ 1]) + good[-8:]
+        path.write_bytes({"truncated": good[:-100], "flipped": flipped}.get(kind, content))
+    refused([command, "--checkpoint", path], path, reason)
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "pickle"])
+def test_inspecting_what_is_no_checkpoint(scoresde, tmp_path, kind):
+    content, reason = FILES[kind]
+    path = tmp_path / "some.safetensors"
+    path.write_bytes(content)
+    done = scoresde("inspect", "--checkpoint", path)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith(f"error: {path}: ")
+    assert reason in done.err
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("command", ["sample", "likelihood"])
+def test_a_folder_of_something_else(scoresde, tiny_checkpoint, tmp_path, command):
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "settings.json").write_text('{"editor.fontSize": 12}')
+    for overwrite in ([], ["--overwrite"]):
+        done = scoresde(command, "--checkpoint", tiny_checkpoint, "--out", tmp_path, *overwrite)
+        assert done.status == 2
+        assert f"--out {tmp_path}: holds other files" in done.err
+    done = scoresde(
+        command, "--checkpoint", tiny_checkpoint, "--out", tmp_path / "notes.txt" / "out"
+    )
+    assert done.status == 2
+    assert "is a file, not a folder" in done.err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt", "settings.json"]
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("command", ["sample", "likelihood", "train"])
+def test_a_folder_that_cannot_be_written(refused, tiny_checkpoint, monkeypatch, tmp_path, command):
+    monkeypatch.setattr("scoresde.study.outputs.os.access", lambda path, mode: False)  # root may
+    source = "--config" if command == "train" else "--checkpoint"
+    what = "digits_vp" if command == "train" else tiny_checkpoint
+    refused([command, source, what], f"--out {tmp_path / 'out'}: {tmp_path} is not writable")

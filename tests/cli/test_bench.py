@@ -1,0 +1,183 @@
+"""`scoresde bench` and `scoresde report`."""
+
+import csv
+import io
+import json
+import re
+
+import pytest
+from PIL import Image
+
+from scoresde.bench import prepare_bench
+from scoresde.study import report as report_module
+from scoresde.study import sweep as sweep_module
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+SMALL = ("--samplers", "ddim,heun,ancestral", "--nfe", "3,6", "--n", 8)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """No eight figures, which are tested elsewhere, and a coarse reference solution.
+
+    A network of random weights is rough, and takes a thousand evaluations for a fine one.
+    """
+    monkeypatch.setitem(prepare_bench.__kwdefaults__, "reference_tolerance", 1e-3)
+    picture = io.BytesIO()
+    Image.new("L", (1, 1)).save(picture, "PNG")
+    monkeypatch.setattr(report_module, "curves", lambda *arguments: picture.getvalue())
+
+
+@pytest.fixture
+def bench(scoresde, tiny_checkpoint, tmp_path):
+    """bench("--n", 4): compare into a new folder; its path and what was printed."""
+
+    def call(*options, checkpoint=tiny_checkpoint, out=tmp_path / "out"):
+        return out, scoresde("bench", "--checkpoint", checkpoint, "--out", out, *options)
+
+    return call
+
+
+def rows(folder):
+    with open(folder / "results.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_comparison_from_start_to_report(bench, scoresde, monkeypatch):
+    out, done = bench(*SMALL, "--likelihood", 2)
+    assert done.status == 0, done.err
+    assert done.out.splitlines()[-1] == str(out / "report.html")
+    assert done.out.splitlines()[0].split()[:4] == ["sampler", "grid", "asked", "NFE"]
+    table = rows(out)
+    assert [(r["sampler"], r["nfe_asked"], r["nfe"]) for r in table] == [
+        *(("ddim", "3", "3"), ("ddim", "6", "6")),
+        *(("heun", "3", "3"), ("heun", "6", "5")),
+        *(("ancestral", "3", "3"), ("ancestral", "6", "6")),
+    ]
+    assert len({r["x_init_sha256"] for r in table}) == 1
+    assert all(r["features"].startswith("digits_cnn@") for r in table)
+    assert [bool(r["paired_rmse"]) for r in table] == [True] * 4 + [False] * 2
+    found = json.loads((out / "results.json").read_text())
+    assert found["likelihood"]["unit"] == "bits/dim"
+    assert found["likelihood"]["std_error"] > 0
+    assert "bits/dim" in (out / "report.html").read_text(encoding="utf-8")
+
+    def run(*arguments, **others):
+        raise AssertionError("the network was run")
+
+    monkeypatch.setattr(sweep_module, "sample", run)
+    before = (out / "results.csv").read_bytes()
+    out, again = bench(*SMALL, "--likelihood", 2)
+    assert again.status == 0, again.err
+    assert again.out == done.out
+    assert (out / "results.csv").read_bytes() == before
+    (out / "report.html").unlink()
+    rebuilt = scoresde("report", "--run", out)
+    assert (rebuilt.status, rebuilt.out.strip()) == (0, str(out / "report.html"))
+    assert (out / "report.html").exists()
+
+
+def test_json_is_for_machines(bench):
+    out, done = bench("--samplers", "ddim", "--nfe", 3, "--n", 4, "--json")
+    assert done.status == 0, done.err
+    printed = json.loads(done.out)
+    assert printed == json.loads((out / "results.json").read_text())
+    assert [cell["nfe"] for cell in printed["cells"]] == [3]
+
+
+def test_conditional_models_draw_all_classes(bench, labelled_checkpoint):
+    out, done = bench("--samplers", "ddim", "--nfe", 3, "--n", 12, checkpoint=labelled_checkpoint)
+    assert done.status == 0, done.err
+    assert rows(out)[0]["status"] == "done"
+
+
+def test_points_in_the_plane(bench, points_checkpoint):
+    out, done = bench(
+        *("--samplers", "ddim,dopri5", "--nfe", 4, "--n", 16, "--likelihood", 4),
+        checkpoint=points_checkpoint,
+    )
+    assert done.status == 0, done.err
+    assert {r["features"].split("@")[0] for r in rows(out)} == {"pca2"}
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Scatter plot: ddim" in page
+    assert "nats/dim" in page
+
+
+def test_a_skipped_cell_is_listed_with_its_reason(bench):
+    out, done = bench("--samplers", "ddim,annealed-langevin", "--nfe", 3, "--n", 4)
+    assert done.status == 0, done.err
+    reason = "one step takes 201 evaluations with the final denoising"
+    assert done.out.splitlines()[-2].endswith(f"annealed-langevin log_snr NFE ≤ 3: {reason}")
+    assert [r["status"] for r in rows(out)] == ["done", "skipped"]
+
+
+def test_other_settings_in_the_folder_are_refused_and_replaced_on_demand(bench):
+    one = ("--samplers", "ddim", "--nfe", 3, "--n", 4)
+    out, done = bench(*one)
+    assert done.status == 0, done.err
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    _, refused = bench(*one, "--seed", 1)
+    assert refused.status == 2
+    assert "holds results with seed = 0, not 1" in refused.err
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    _, replaced = bench(*one, "--seed", 1, "--overwrite")
+    assert replaced.status == 0, replaced.err
+    assert json.loads((out / "settings.json").read_text())["seed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--samplers", "ddmi"], r"sampler 'ddmi' is unknown; did you mean ddim\?"),
+        (["--samplers", "ddim,"], r"--samplers: 'ddim,' has an empty entry"),
+        (["--samplers", "ddim,ddim"], r"sampler ddim is given twice"),
+        (["--samplers", "ddim:eta=2"], r"sampler ddim: eta must be at most 1, got 2"),
+        (["--samplers", "dopri5:rtol=1e-3"], r"leave rtol and atol out"),
+        (["--samplers", "annealed-langevin", "--nfe", "5"], r"no cell can run: .* 201 evaluations"),
+        (["--grids", "log-snr"], r"grid 'log-snr' is unknown; did you mean log_snr\?"),
+        (["--nfe", "5,0"], r"--nfe: 0 is not an integer at least 1"),
+        (["--nfe", "5,1.5"], r"--nfe: '?1.5'? is not an integer"),
+        (["--nfe", "abc"], r"--nfe: 'abc' is not an integer"),
+        (["--nfe", "5,5"], r"nfe 5 is given twice"),
+        (["--n", "3"], r"--n: 3 is not an integer at least 4"),
+        (["--seed", "-1"], r"--seed: -1 is not an integer"),
+        (["--batch", "0"], r"--batch: 0 is not an integer at least 1"),
+        (["--t-min", "0"], r"--t-min: 0 is not a number above 0"),
+        (["--t-min", "1"], r"--t-min: 1 is not a number"),
+        (["--t-min", "nan"], r"--t-min: nan is not a number"),
+        (["--likelihood", "298"], r"likelihood must be at most 297, got 298"),
+        (["--likelihood", "-1"], r"--likelihood: -1 is not an integer at least 0"),
+        (["--device", "cuda:99"], r"--device: 'cuda:99' is not here"),
+        (["--checkpoint", "digits-pv"], r"neither a file nor a shipped checkpoint"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(bench, options, message):
+    out, done = bench(*options)
+    assert done.status == 2
+    assert re.search(message, done.err), done.err
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_file_in_the_way_is_named(bench, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    _, done = bench("--samplers", "ddim", out=tmp_path / "file" / "out")
+    assert done.status == 2
+    assert "is a file, not a folder" in done.err
+
+
+def test_data_without_a_test_split_have_no_likelihood(bench, wide_checkpoint):
+    out, done = bench("--likelihood", 2, checkpoint=wide_checkpoint)
+    assert done.status == 2
+    assert "these data have no test split" in done.err
+    assert not out.exists()
+
+
+def test_report_of_something_else(scoresde, tmp_path):
+    done = scoresde("report", "--run", tmp_path)
+    assert done.status == 2
+    assert "holds no results.json of `scoresde bench`" in done.err
+    assert scoresde("report", "--run", tmp_path / "none").status == 2
+    assert list(tmp_path.iterdir()) == []

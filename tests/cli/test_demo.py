@@ -1,0 +1,73 @@
+"""`scoresde demo`: what it plans; slow: that it does so in time on the shipped checkpoints."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from scoresde import demo
+from scoresde.config import shipped
+
+CHECKPOINTS = ("digits-vp", "fashion-mnist-vp")
+BAR = 180  # seconds on two cores
+
+
+def test_ten_samplers_can_use_every_budget(tiny_checkpoint, tmp_path):
+    bench = demo.prepare_demo(tmp_path / "demo", tiny_checkpoint, tiny_checkpoint)
+    cells = bench.sweep.cells
+    assert len({cell.label for cell in cells}) == 10
+    assert all(cell.ts is not None for cell in cells)
+    assert sorted({cell.budget for cell in cells if cell.budget}) == [5, 10, 20, 50]
+    # half of a budget at least: no sampler is compared at a fraction of what it may use
+    assert all(cell.budget // 2 < cell.cost <= cell.budget for cell in cells if cell.budget)
+    assert (bench.sweep.n, bench.likelihood.n) == (128, 128)
+    (strip,) = bench.strips
+    assert (strip.sweep.n, len(strip.sweep.cells)) == (16, 3)
+    assert {cell.budget for cell in strip.sweep.cells} == {20}
+    assert not (tmp_path / "demo").exists()
+
+
+def test_it_says_what_it_does_and_where_the_page_is(
+    scoresde, tiny_checkpoint, tmp_path, monkeypatch
+):
+    """With two samplers and few samples, then again from what is there."""
+    monkeypatch.setattr("scoresde.study.report.curves", lambda *arguments: b"")  # tested elsewhere
+    monkeypatch.setattr(demo, "SAMPLERS", ("ddim", "ancestral"))
+    monkeypatch.setattr(demo, "BUDGETS", (3,))
+    monkeypatch.setattr(demo, "N", 8)
+    monkeypatch.setattr(demo, "DIGITS", str(tiny_checkpoint))
+    monkeypatch.setattr(demo, "FASHION", str(tiny_checkpoint))
+    first = scoresde("demo", "--out", tmp_path / "demo")
+    assert first.status == 0, first.err
+    page = tmp_path / "demo" / "report.html"
+    assert first.out.splitlines()[-1] == str(page)
+    assert "Ten samplers" in first.out
+    text = page.read_text(encoding="utf-8")
+    assert "scoresde demo --out demo" in text
+    assert text.count("First 16 samples: ") >= 3  # the strip of the second checkpoint
+    before = (tmp_path / "demo" / "results.csv").read_bytes()
+    again = scoresde("demo", "--out", tmp_path / "demo")
+    assert again.status == 0, again.err
+    assert (tmp_path / "demo" / "results.csv").read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    any(name not in shipped("checkpoints") for name in CHECKPOINTS),
+    reason="the shipped checkpoints are not there; train them as the README says",
+)
+def test_it_takes_three_minutes_at_most(tmp_path):
+    """Of processor time, which is more than the wall time of an idle machine with two cores."""
+    command = [sys.executable, "-c", "from scoresde_cli.main import main; main()", "demo"]
+    before, began = os.times(), time.monotonic()
+    subprocess.run([*command, "--out", str(tmp_path / "demo")], check=True, capture_output=True)
+    after, seconds = os.times(), time.monotonic() - began
+    cpu = after.children_user + after.children_system
+    cpu -= before.children_user + before.children_system
+    assert min(cpu, seconds) < BAR
+    assert (tmp_path / "demo" / "report.html").stat().st_size > 100_000
+    began = time.monotonic()
+    subprocess.run([*command, "--out", str(tmp_path / "demo")], check=True, capture_output=True)
+    assert time.monotonic() - began < BAR / 3

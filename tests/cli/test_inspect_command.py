@@ -1,0 +1,59 @@
+"""`scoresde inspect`."""
+
+import json
+import tomllib
+
+import pytest
+
+import scoresde as library
+from scoresde.config import Config
+from scoresde.inspection import to_toml
+
+
+def test_it_says_what_a_checkpoint_holds(scoresde, tiny_checkpoint):
+    done = scoresde("inspect", "--checkpoint", tiny_checkpoint)
+    assert done.status == 0
+    checkpoint = library.load(tiny_checkpoint)
+    weights = sum(value.numel() for value in checkpoint.model.net.state_dict().values())
+    for part in (checkpoint.sha256, f"{weights:,}", "digits, 1×8×8, 17 levels", "can be resumed"):
+        assert part in done.out
+
+
+def test_the_config_is_toml_that_trains_the_same(scoresde, tiny_checkpoint):
+    done = scoresde("inspect", "--checkpoint", tiny_checkpoint)
+    text = done.out[done.out.index("[data]") :]
+    assert Config.from_dict(tomllib.loads(text)) == library.load(tiny_checkpoint).config
+
+
+@pytest.mark.parametrize(
+    "value", [1, -2.5e-5, 1e300, True, 'a "b" \\ \n\t\x7f ± 😀', [1, 2], [0.5, 1e-7], []]
+)
+def test_toml_reads_back(value):
+    tables = {"part": {"key": value, "other": 1}, "empty": {}}
+    assert tomllib.loads(to_toml(tables)) == tables
+
+
+def test_no_network_is_built(scoresde, tiny_checkpoint, monkeypatch):
+    monkeypatch.setattr(Config, "build_model", None)
+    assert scoresde("inspect", "--checkpoint", tiny_checkpoint).status == 0
+
+
+def test_json_is_for_machines(scoresde, tiny_checkpoint):
+    found = json.loads(scoresde("inspect", "--checkpoint", tiny_checkpoint, "--json").out)
+    assert found["sha256"] == library.load(tiny_checkpoint).sha256
+    assert found["provenance"] == {"by": "us"}
+    assert found["data"]["levels"] == 17
+
+
+def test_it_lists_the_shipped_ones(scoresde, monkeypatch, tiny_checkpoint):
+    monkeypatch.setattr("scoresde.inspection.shipped", lambda what: ["digits-vp"])
+    monkeypatch.setattr("scoresde.inspection.checkpoint_path", lambda name: tiny_checkpoint)
+    assert "digits-vp" in scoresde("inspect", "--list").out
+    size = tiny_checkpoint.stat().st_size
+    listed = json.loads(scoresde("inspect", "--list", "--json").out)
+    assert listed == [{"name": "digits-vp", "bytes": size}]
+
+
+def test_it_wants_one_of_checkpoint_and_list(scoresde, tiny_checkpoint):
+    assert scoresde("inspect").status == 2
+    assert scoresde("inspect", "--list", "--checkpoint", tiny_checkpoint).status == 2

@@ -1,0 +1,169 @@
+"""The command itself: speed without torch, and how errors reach the user."""
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+
+import click
+import pytest
+import scoresde_cli.main
+from scoresde_cli.main import COMMANDS
+from scoresde_cli.options import GRIDS, SAMPLERS
+
+import scoresde as library
+from scoresde import registry
+
+START = [sys.executable, "-c", "from scoresde_cli.main import main; main()"]
+WITHOUT_TORCH = """
+import sys
+from scoresde_cli.main import run
+assert run(sys.argv[1:]) == 0
+assert "torch" not in sys.modules, "torch was imported"
+"""
+
+
+def cpu_seconds(command):
+    """What a command costs, whatever else keeps the machine busy."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], [], *([name, "--help"] for name in COMMANDS)]
+)
+def test_help_and_version_import_no_torch(arguments):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *arguments], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_take_less_than_half_a_second(option):
+    assert statistics.median(cpu_seconds([*START, option]) for _ in range(3)) < 0.5
+
+
+def test_version(scoresde):
+    assert library.__version__ in scoresde("--version").out
+
+
+def test_without_arguments_it_helps(scoresde):
+    done = scoresde()
+    assert done.status == 0
+    assert all(name in done.out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_an_example_and_documented_options(name):
+    command = scoresde_cli.main.cli.get_command(None, name)
+    assert f"scoresde {name}" in command.help
+    assert all(p.help for p in command.params if isinstance(p, click.Option)), name
+
+
+def test_an_option_means_the_same_everywhere():
+    """One name, one type: --n is an integer in all commands that have it."""
+    kinds = {}
+    for name in COMMANDS:
+        for option in scoresde_cli.main.cli.get_command(None, name).params:
+            if option.opts[0] not in ("--nfe", "--likelihood"):  # a list in bench, a number else
+                kinds.setdefault(option.opts[0], set()).add(option.type.name)
+    assert {name: found for name, found in kinds.items() if len(found) > 1} == {}
+
+
+def test_help_knows_the_samplers_and_grids():
+    assert set(SAMPLERS) == set(registry.SAMPLERS)
+    assert set(GRIDS) == set(registry.GRIDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["smaple"], "error: 'smaple' is not a command; did you mean sample?"),
+        (["zzz"], "error: 'zzz' is not a command; demo, data, train"),
+        (["data", "--jsno"], "error: --jsno: no such option; did you mean --json?"),
+        (["--versoin"], "error: --versoin: no such option; did you mean --version?"),
+        (["sample"], "error: --checkpoint: must be given. A checkpoint file"),
+        (["sample", "--steps"], "error: Option '--steps' requires an argument."),
+        (["data", "extra"], "error: Got unexpected extra argument"),
+    ],
+)
+def test_usage_errors_are_one_line_with_status_2(scoresde, arguments, message):
+    done = scoresde(*arguments)
+    assert done.status == 2
+    assert done.err.startswith(message)
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (ValueError("n must be\nat least 1"), 2, "error: n must be at least 1"),
+        (TypeError("n must be a number"), 2, "error: n must be a number"),
+        (FileNotFoundError(2, "No such file", "a.npy"), 2, "error: a.npy: No such file"),
+        (PermissionError(13, "Permission denied", "a"), 2, "error: a: Permission denied"),
+        (OSError(28, "No space left on device", "a"), 1, "error: a: No space left on device"),
+        (RuntimeError("the solver gave up"), 1, "error: the solver gave up"),
+        (MemoryError(), 1, "error: MemoryError"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_statuses_of_mistakes_and_failures(scoresde, monkeypatch, error, status, message):
+    def fail():
+        raise error
+
+    monkeypatch.setattr("scoresde.data.dataset_status", fail)
+    done = scoresde("data")
+    assert done.status == status
+    assert done.err.strip() == message
+
+
+def test_a_bug_keeps_its_traceback(scoresde, monkeypatch):
+    monkeypatch.setattr("scoresde.data.dataset_status", lambda: {}["bug"])
+    with pytest.raises(KeyError):
+        scoresde("data")
+
+
+def test_sigterm_is_an_exception_with_status_143():
+    with pytest.raises(SystemExit) as stop:
+        scoresde_cli.main._terminate(15, None)
+    assert stop.value.code == 143
+
+
+def test_warnings_are_one_line():
+    assert scoresde_cli.main._format_warning("look", UserWarning, "file.py", 3) == "warning: look\n"
+
+
+def test_a_closed_pipe_and_no_stdin_are_quiet():
+    """`scoresde --help | head -0`, with the reader gone before the first byte."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [*START, "--help"], stdin=subprocess.DEVNULL, stdout=write, stderr=subprocess.PIPE
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.slow
+def test_locale_c_no_home_and_a_read_only_folder(tiny_checkpoint, tmp_path):
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("HOME", "LC_", "LANG", "XDG", "MPL"))
+    }
+    environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    sample = ["sample", "--checkpoint", tiny_checkpoint, "--steps", "1", "--n", "2"]
+    for command in ([*sample, "--out", tmp_path / "out"], ["data"]):
+        done = subprocess.run(
+            [*START, *command],
+            cwd="/proc",
+            env=environment | {"HOME": "/proc/none"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+        )
+        assert (done.returncode, done.stderr) == (0, b"")

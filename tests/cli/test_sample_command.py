@@ -1,0 +1,181 @@
+"""`scoresde sample`."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import scoresde as library
+from scoresde.nets import UNet
+from scoresde.samplers import DDIM
+from scoresde.score import NetworkScore
+
+
+def arrays(folder):
+    with np.load(folder / "samples.npz", allow_pickle=False) as file:
+        return dict(file)
+
+
+@pytest.fixture
+def draw(scoresde, tiny_checkpoint, tmp_path):
+    """draw("--steps", 2): sample into a new folder; its path and what was printed."""
+
+    def call(*options, checkpoint=tiny_checkpoint, out=tmp_path / "out"):
+        return out, scoresde("sample", "--checkpoint", checkpoint, "--out", out, *options)
+
+    return call
+
+
+def test_it_is_the_library(draw, tiny_checkpoint):
+    """The file holds what `scoresde.sample` gives for the same arguments."""
+    out, done = draw(
+        *("--sampler", "ddim:eta=0.5", "--grid", "uniform", "--steps", 3, "--n", 5),
+        *("--seed", 7, "--batch", 2, "--t-min", 0.01, "--no-denoise"),
+    )
+    assert done.status == 0, done.err
+    checkpoint = library.load(tiny_checkpoint)
+    ts = library.grid.uniform(checkpoint.model.sde, 3, 0.01)
+    wanted = library.sample(checkpoint.model, DDIM(0.5), ts, (5, 1, 8, 8), seed=7, batch=2)
+    got = arrays(out)
+    assert np.array_equal(got["x"], wanted.x)
+    assert got["x"].dtype == np.float32
+    assert np.array_equal(got["levels"], checkpoint.data.to_levels(wanted.x))
+    assert got["levels"].dtype == np.uint8
+    assert (int(got["nfe"]), int(got["seed"])) == (wanted.nfe, 7)
+    assert np.array_equal(got["ts"], ts)
+
+
+def test_it_says_what_it_did(draw):
+    out, done = draw("--steps", 3, "--n", 4)
+    assert "4 samples by dpmpp-2m in 3 steps: 4 NFE counted" in done.out
+    assert str(out / "samples.npz") in done.out
+    assert json.loads((out / "settings.json").read_text())["seed"] == 0
+    with Image.open(out / "grid.png") as picture:
+        assert picture.size == (2 * 32 + 3 * 2, 2 * 32 + 3 * 2)  # 2×2 tiles, enlarged 4 times
+
+
+def test_json_is_for_machines(draw):
+    out, done = draw("--steps", 2, "--n", 2, "--json")
+    assert json.loads(done.out) == json.loads((out / "summary.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("sampler", "denoise", "nfe", "steps", "counted"),
+    [
+        ("ddim", True, 5, 4, 5),
+        ("ddim", False, 5, 5, 5),
+        ("heun", True, 8, 3, 7),
+        ("pc:steps=2", False, 7, 2, 6),
+    ],
+)
+def test_nfe_is_a_budget(draw, sampler, denoise, nfe, steps, counted):
+    """Hand counts: the largest number of steps that keeps within it, the final denoise included."""
+    flag = "--denoise" if denoise else "--no-denoise"
+    _, done = draw("--sampler", sampler, "--nfe", nfe, flag, "--n", 1, "--json")
+    found = json.loads(done.out)
+    assert (found["steps"], found["nfe"]) == (steps, counted)
+
+
+def test_an_adaptive_sampler_takes_its_own_steps(draw):
+    _, done = draw("--sampler", "dopri5:rtol=1e-2:atol=1e-2", "--n", 2)
+    assert done.status == 0
+    assert "in its own steps" in done.out
+
+
+def test_the_seed_fixes_every_byte_but_the_time(draw, tmp_path):
+    folders = [tmp_path / name for name in ("one", "two", "other")]
+    for folder, seed in zip(folders, (3, 3, 4), strict=True):
+        draw("--steps", 2, "--n", 3, "--seed", seed, out=folder)
+    for name in ("samples.npz", "grid.png", "settings.json"):
+        one, two, other = ((folder / name).read_bytes() for folder in folders)
+        assert one == two
+        assert one != other
+
+
+def test_the_same_request_is_not_computed_again(draw, monkeypatch):
+    _, first = draw("--steps", 2, "--n", 2)
+    monkeypatch.setattr(NetworkScore, "_native", None)
+    _, second = draw("--steps", 2, "--n", 2)
+    assert second.out == first.out
+
+
+def test_overwrite_replaces(draw):
+    out, _ = draw("--steps", 2, "--n", 2)
+    _, refused = draw("--steps", 2, "--n", 3)
+    assert refused.status == 2
+    assert "holds results with n = 2, not 3" in refused.err
+    assert len(arrays(out)["x"]) == 2
+    draw("--steps", 2, "--n", 3, "--overwrite")
+    assert len(arrays(out)["x"]) == 3
+
+
+def test_float64_is_float64_throughout(draw, monkeypatch):
+    seen = set()
+    native = NetworkScore._native
+
+    def spy(self, x, node):
+        seen.update({x.dtype, next(self.net.parameters()).dtype})
+        return native(self, x, node)
+
+    monkeypatch.setattr(NetworkScore, "_native", spy)
+    out, _ = draw("--steps", 2, "--n", 2, "--dtype", "float64")
+    assert seen == {torch.float64}
+    assert arrays(out)["x"].dtype == np.float64
+
+
+def test_bfloat16_is_the_networks_alone(draw, tmp_path):
+    exact, _ = draw("--steps", 5, "--n", 4, out=tmp_path / "float32")
+    rounded, _ = draw("--steps", 5, "--n", 4, "--dtype", "bfloat16", out=tmp_path / "bfloat16")
+    exact, rounded = arrays(exact)["x"], arrays(rounded)["x"]
+    assert rounded.dtype == np.float32
+    error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
+    assert 0 < error < 2e-2  # 8 bits of mantissa, a few roundings
+
+
+def test_labels_come_in_turn_or_as_asked(draw, labelled_checkpoint, tmp_path):
+    turn, _ = draw("--steps", 1, "--n", 12, checkpoint=labelled_checkpoint)
+    assert arrays(turn)["labels"].tolist() == [*range(10), 0, 1]
+    asked, _ = draw(
+        *("--steps", 1, "--n", 2, "--label", 7),
+        checkpoint=labelled_checkpoint,
+        out=tmp_path / "asked",
+    )
+    assert arrays(asked)["labels"].tolist() == [7, 7]
+
+
+def test_points_have_neither_levels_nor_a_picture(draw, points_checkpoint):
+    out, done = draw("--steps", 2, "--n", 3, checkpoint=points_checkpoint)
+    assert done.status == 0
+    assert sorted(p.name for p in out.iterdir()) == ["samples.npz", "settings.json", "summary.json"]
+    assert sorted(arrays(out)) == ["nfe", "seed", "ts", "x"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_out_of_memory_says_what_to_try_and_leaves_nothing(draw, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(NetworkScore, "_native", fail)
+    out, done = draw("--steps", 2, "--n", 20, "--batch", 16)
+    assert done.status == 1
+    assert done.err == (
+        "error: out of memory with a batch of 16, each of shape (1, 8, 8); try --batch 8\n"
+    )
+    assert not out.exists()
+
+
+def test_a_failure_leaves_nothing(draw, monkeypatch):
+    monkeypatch.setattr(UNet, "forward", lambda self, x, label, y: x / 0)
+    out, done = draw("--steps", 2)
+    assert done.status == 1
+    assert "non-finite" in done.err
+    assert not out.exists()

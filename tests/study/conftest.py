@@ -1,0 +1,73 @@
+"""A sweep of an exact model: cheap, and every end point is known."""
+
+from functools import partial
+
+import pytest
+
+from scoresde.data import Dataset, DataSpec
+from scoresde.exact import GaussianMixture
+from scoresde.grid import GRIDS
+from scoresde.registry import parse_sampler
+from scoresde.sde import VP
+from scoresde.study.plan import Entry, plan_cells
+from scoresde.study.quality import Quality
+from scoresde.study.records import write_tables
+from scoresde.study.sweep import Sweep
+
+SPEC = DataSpec((2,), -4.0, 4.0, name="mixture")
+SAMPLERS = ("ddim", "dpmpp-2m", "ancestral", "annealed-langevin", "dopri5")
+N = 24
+
+
+def silent(stage, done, total, note):
+    """Progress that nobody hears of."""
+
+
+def planar_data(model, split, n):
+    """Points of the mixture as a data set."""
+    x = model.sample(n, seed=len(split)).float()
+    return Dataset("mixture", x, None, SPEC, split=split)
+
+
+def make_sweep(mixture, model=None, samplers=SAMPLERS, budgets=(4, 8), quality=True, **changes):
+    """Samplers on the exact mixture, or on another model of the same SDE."""
+    named = [parse_sampler(text) for text in samplers]
+    entries = [Entry(n.text, n.sampler, (1e-2, 1e-4) if n.adaptive else ()) for n in named]
+    cells = plan_cells(VP(), entries, {"log_snr": GRIDS["log_snr"]}, budgets, 1e-3)
+    ruler = None
+    if quality:
+        train, test = planar_data(mixture, "train", 200), planar_data(mixture, "test", 50)
+        ruler = Quality.build(train, test, N)
+    settings = {"n": N, "seed": 5, "t_min": 1e-3, "batch": 16, "tolerance": 1e-6}
+    model = mixture if model is None else model
+    return Sweep(model, SPEC, cells, quality=ruler, **settings | changes)
+
+
+@pytest.fixture
+def sweep(mixture):
+    """sweep(model=…, …): see `make_sweep`."""
+    return partial(make_sweep, mixture(VP()))
+
+
+def run_sweep(sweep, folder, tell=silent):
+    """Run, and write the tables, as `scoresde bench` does."""
+    folder.mkdir(exist_ok=True)
+    results = sweep.run(folder, tell)
+    write_tables(folder, results, {})
+    return results
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """(sweep, folder, results) of a sweep that was never interrupted; not to be changed."""
+    weights, means = [0.5, 0.3, 0.2], [[-1.0, 0.5], [0.8, -0.6], [0.3, 1.2]]
+    covs = [[[0.2, 0.05], [0.05, 0.1]], [[0.08, -0.03], [-0.03, 0.15]], [[0.05, 0], [0, 0.05]]]
+    sweep = make_sweep(GaussianMixture(VP(), weights, means, covs))
+    folder = tmp_path_factory.mktemp("finished")
+    return sweep, folder, run_sweep(sweep, folder)
+
+
+@pytest.fixture
+def run():
+    """run(sweep, folder, tell): see `run_sweep`."""
+    return run_sweep

@@ -1,0 +1,115 @@
+"""The plan: the most steps that a counted budget allows, for every sampler."""
+
+import pytest
+import torch
+
+from scoresde.exact import GaussianMixture
+from scoresde.grid import GRIDS
+from scoresde.registry import SAMPLERS, parse_sampler
+from scoresde.samplers import DDIM, AnnealedLangevin, ProbabilityFlowODE, sample
+from scoresde.sde import VE, VP
+from scoresde.study.plan import Entry, largest_steps, plan_cells
+
+GRID_SAMPLERS = [name for name in SAMPLERS if not parse_sampler(name).adaptive]
+
+
+class Counting(GaussianMixture):
+    """The exact score of N(0, 1) that counts its own calls, not as the toolkit does."""
+
+    calls = 0
+
+    def _expectation(self, x, *rest):
+        type(self).calls += 1
+        return super()._expectation(x, *rest)
+
+
+def calls(sde, sampler, ts):
+    Counting.calls = 0
+    model = Counting(sde, [1.0], [[0.0]], [1.0])
+    sample(model, sampler, ts, (2, 1), seed=3, denoise=True)
+    return Counting.calls
+
+
+@pytest.mark.parametrize("name", GRID_SAMPLERS)
+@pytest.mark.parametrize("budget", [5, 10, 23])
+def test_the_budget_is_kept_and_used_up(name, budget):
+    """N steps cost at most the budget, and N + 1 would cost more: counted by the model itself."""
+    sde, grid = VP(), GRIDS["log_snr"]
+    sampler = AnnealedLangevin(2) if name == "annealed-langevin" else parse_sampler(name).sampler
+    steps = largest_steps(sde, sampler, grid, budget, 1e-3)
+    assert steps >= 1
+    assert calls(sde, sampler, grid(sde, steps, 1e-3)) <= budget
+    assert calls(sde, sampler, grid(sde, steps + 1, 1e-3)) > budget
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("ddim", 19),  # N + 1 evaluations
+        ("heun", 9),  # 2N + 1
+        ("pc", 9),  # 2N + 1
+        ("rk4", 4),  # 4N + 1
+        ("annealed-langevin:steps=3", 5),  # 3 (N + 1) + 1
+    ],
+)
+def test_steps_of_a_budget_of_20_by_hand(name, steps):
+    assert largest_steps(VE(), parse_sampler(name).sampler, GRIDS["uniform"], 20, 1e-3) == steps
+
+
+def test_a_cell_that_cannot_run_says_why():
+    entries = [Entry("annealed-langevin", AnnealedLangevin())]
+    (cell,) = plan_cells(VP(), entries, {"uniform": GRIDS["uniform"]}, [50], 1e-3)
+    assert cell.ts is None
+    assert cell.reason == "one step takes 201 evaluations with the final denoising"
+
+
+def test_adaptive_methods_enter_once_per_tolerance():
+    entries = [Entry("dopri5", ProbabilityFlowODE(), (1e-2, 1e-4)), Entry("ddim", DDIM())]
+    grids = {name: GRIDS[name] for name in ("uniform", "log_snr")}
+    cells = plan_cells(VP(), entries, grids, [5, 9], 1e-3)
+    assert [c.tolerance for c in cells] == [1e-2, 1e-4, None, None, None, None]
+    assert [(c.grid, c.budget) for c in cells[2:]] == [
+        *(("uniform", 5), ("uniform", 9)),
+        *(("log_snr", 5), ("log_snr", 9)),
+    ]
+    assert [c.sampler.rtol for c in cells[:2]] == [c.sampler.atol for c in cells[:2]]
+    assert len({c.key for c in cells}) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "deterministic"),
+    [
+        *(("ddim", True), ("ddim:eta=0.5", False), ("dpmpp-2m", True), ("heun", True)),
+        *(("edm", False), ("ancestral", False), ("euler-maruyama", False)),
+        *(("euler-maruyama:eta=0", True), ("pc", False), ("midpoint", True)),
+    ],
+)
+def test_whether_a_sampler_draws_noise_is_found_out(name, deterministic):
+    named = parse_sampler(name)
+    grids = {"uniform": GRIDS["uniform"]}
+    (cell,) = plan_cells(VP(), [Entry(name, named.sampler)], grids, [9], 1e-3)
+    assert cell.deterministic is deterministic
+
+
+def test_grids_end_where_they_should():
+    (cell,) = plan_cells(VP(), [Entry("ddim", DDIM())], {"karras": GRIDS["karras"]}, [7], 1e-2)
+    assert cell.ts[0] == 1
+    assert cell.ts[-1] == 1e-2
+    assert cell.steps == 6
+    assert torch.equal(cell.ts, GRIDS["karras"](VP(), 6, 1e-2))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"entries": [Entry("ddim", DDIM())] * 2}, "sampler ddim is given twice"),
+        ({"budgets": [5, 5]}, "nfe 5 is given twice"),
+        ({"budgets": [0]}, "nfe must be at least 1, got 0"),
+        ({"t_min": 0.0}, "t_min must be greater than 0"),
+        ({"t_min": float("nan")}, "t_min must be finite"),
+    ],
+)
+def test_bad_plans_are_refused(change, message):
+    plan = {"entries": [Entry("ddim", DDIM())], "budgets": [5], "t_min": 1e-3} | change
+    with pytest.raises(ValueError, match=message):
+        plan_cells(VP(), grids={"uniform": GRIDS["uniform"]}, **plan)

@@ -1,0 +1,224 @@
+"""report.html: complete, self-contained, sound HTML, and made from the stored files alone."""
+
+import base64
+import io
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from urllib.parse import urlparse
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scoresde.data import DataSpec
+from scoresde.study.outputs import write_json
+from scoresde.study.records import estimate_to_json, write_tables
+from scoresde.study.report import build_report
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Page(HTMLParser):
+    """A page as a parser sees it; unbalanced tags are an error."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.words = [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def settings(spec, samplers, budgets=(4, 8)):
+    return {
+        "command": "bench",
+        "checkpoint": "runs/<mixture>.safetensors",
+        "sha256": "0123456789abcdef" * 4,
+        "data": spec.to_dict(),
+        "sde": "VP(beta_min=0.1, beta_max=20.0)",
+        "samplers": list(samplers),
+        "grids": ["log_snr"],
+        "nfe": list(budgets),
+        "tolerances": [1e-2, 1e-4],
+        "n": 24,
+        "seed": 5,
+        "t_min": 1e-3,
+        "denoise": True,
+        "batch": 16,
+        "device": "cpu",
+        "likelihood": 0,
+        "versions": {"scoresde": "0.1.0", "torch": "2.10.0"},
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(finished, tmp_path_factory):
+    """A finished sweep with everything that `scoresde bench` stores."""
+    swept, source, results = finished
+    target = tmp_path_factory.mktemp("report") / "bench"
+    shutil.copytree(source, target)
+    names = dict.fromkeys(cell.label for cell in swept.cells)
+    write_json(target / "settings.json", settings(swept.spec, names))
+    write_json(target / "machine.json", {"device": "cpu", "threads": 2})
+    floor = {name: estimate_to_json(e) for name, e in swept.quality.floor.items()}
+    likelihood = {
+        **{"mean": 1.234, "std_error": 0.056, "n": 100, "of": 200, "unit": "nats/dim"},
+        **{"data": "mixture", "split": "test", "levels": None, "trace": "exact", "draws": 1},
+        **{"probes": 1, "t_min": 1e-5, "rtol": 1e-5, "atol": 1e-5, "seed": 0},
+        **{"nfe": 99, "seconds": 3.0},
+    }
+    reference = {
+        **{"method": "dopri8", "tolerance": 1e-6, "nfe": 300, "error_tolerance": 1e-5},
+        "error": estimate_to_json(next(iter(swept.quality.floor.values()))),
+    }
+    write_tables(
+        target,
+        results,
+        {
+            "reference": reference,
+            "quality": {**swept.quality.about, "floor_values": floor},
+            "likelihood": likelihood,
+        },
+    )
+    return target
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return Page(build_report(folder).read_text(encoding="utf-8"))
+
+
+def test_it_needs_no_other_file_no_network_and_no_script(page):
+    assert page.all("script") == page.all("link") == page.all("iframe") == []
+    sources = [value for _, a in page.tags for key, value in a.items() if key in ("src", "href")]
+    assert sources
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    style = " ".join(page.words)
+    assert "http" not in style
+    assert "@import" not in style
+
+
+def test_its_style_loads_nothing(folder):
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    style = re.search(r"<style>(.*?)</style>", text, re.DOTALL).group(1)
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_every_picture_is_sound_and_described(page):
+    pictures = page.all("img")
+    assert len(pictures) >= 8  # four metrics against evaluations and against seconds
+    for picture in pictures:
+        assert len(picture["alt"]) > 10
+        data = base64.b64decode(urlparse(picture["src"]).path.split(",")[1])
+        with Image.open(io.BytesIO(data)) as image:
+            image.verify()
+
+
+def test_every_cell_is_in_it(page, finished):
+    keys = [attributes["data-cell"] for attributes in page.all("tr") if "data-cell" in attributes]
+    assert sorted(keys) == sorted(result.key for result in finished[2])
+    assert "one step takes 201 evaluations" in page.text
+
+
+def test_numbers_stand_with_their_errors(page, finished):
+    for result in finished[2]:
+        for found in result.metrics.values():
+            assert str(found).replace("-", "−") in page.text
+
+
+def test_it_says_what_was_compared_on_what(page):
+    assert "5 samplers on <mixture>" in page.text  # escaped, or it would be a tag
+    for words in ("SHA-256 0123456789ab", "n = 24", "seed 5", "VP(beta_min=0.1", "pca2@"):
+        assert words in page.text
+
+
+def test_it_says_how_to_repeat_it(page, finished):
+    command = (
+        "scoresde bench --checkpoint 'runs/<mixture>.safetensors' "
+        "--samplers ddim,dpmpp-2m,ancestral,annealed-langevin,dopri5 --grids log_snr --nfe 4,8 "
+        "--n 24 --seed 5 --t-min 0.001 --batch 16 --device cpu --likelihood 0 --out bench"
+    )
+    assert command in page.text
+    assert "torch 2.10.0" in page.text
+
+
+def test_likelihood_has_error_and_protocol(page):
+    for words in ("1.23 ± 0.06 nats/dim", "100 of 200", "rtol = 1e-05", "exact"):
+        assert words in page.text
+
+
+def test_it_is_the_same_again(folder, page):
+    before = (folder / "report.html").read_bytes()
+    assert build_report(folder).read_bytes() == before
+
+
+def test_images_are_shown_in_strips_beside_the_exact_solution(folder, tmp_path):
+    """The same results, said to be of digits."""
+    target = tmp_path / "bench"
+    shutil.copytree(folder, target)
+    spec = DataSpec((1, 8, 8), -1, 1, 17, name="digits")
+    names = ("ddim", "dpmpp-2m", "ancestral", "annealed-langevin", "dopri5")
+    write_json(target / "settings.json", settings(spec, names))
+    levels = np.random.default_rng(0).integers(0, 17, (24, 1, 8, 8), dtype=np.uint8)
+    for path in (target / "cells").glob("*.npz"):
+        np.savez(path, x=levels)
+    np.savez(target / "reference.npz", x=np.zeros((24, 1, 8, 8), np.float32))
+    page = Page(build_report(target).read_text(encoding="utf-8"))
+    strips = [a["alt"] for a in page.all("img") if a["alt"].startswith("First 16 samples: ")]
+    assert strips[0] == "First 16 samples: exact ODE solution"
+    # the exact one thrice, two budgets of three samplers, two tolerances
+    assert len(strips) == 3 + 6 + 2
+
+
+def test_a_folder_without_results_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no results.json of `scoresde bench`"):
+        build_report(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1200, 420])
+def test_a_browser_shows_it(folder, page, tmp_path, width):
+    """The page is painted from top to bottom, and is no wider than the window."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("no browser; apt-get install chromium")
+    picture = tmp_path / "page.png"
+    subprocess.run(
+        [
+            *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
+            *("--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}"),
+            *(f"--screenshot={picture}", f"--window-size={width},4000"),
+            (folder / "report.html").as_uri(),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    with Image.open(picture) as image:
+        assert image.size == (width, 4000)
+        rows = image.convert("L").resize((1, 40)).tobytes()
+    # text and curves everywhere: no band of 100 pixels but the last may be blank
+    assert all(value < 255 for value in rows[:30])

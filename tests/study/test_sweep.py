@@ -1,0 +1,187 @@
+"""Sweeps: counted, from common noise, and resumable without a trace."""
+
+import csv
+import json
+import re
+import shutil
+
+import pytest
+import torch
+
+from scoresde.exact import GaussianMixture
+from scoresde.samplers import sample
+from scoresde.score import FunctionScore
+from scoresde.sde import VP
+from scoresde.study.records import COLUMNS, Result, load_array, read_results
+
+TIMES = ("seconds", "seconds_bare")
+
+
+class Stop(Exception):
+    """Stands for Ctrl-C, or a kill, in the middle of a sweep."""
+
+
+class Untouchable(GaussianMixture):
+    """A model that must not be asked."""
+
+    def _expectation(self, *arguments):
+        raise AssertionError("the network was run")
+
+
+@pytest.fixture
+def untouchable(mixture_parameters):
+    return Untouchable(VP(), *mixture_parameters)
+
+
+def table(folder):
+    with open(folder / "results.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def without_times(folder):
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in table(folder)]
+
+
+def test_every_cell_is_within_its_budget_and_counted(finished):
+    _, _, results = finished
+    done = [r for r in results if r.status == "done"]
+    assert {r.sampler for r in done} == {"ddim", "dpmpp-2m", "ancestral", "dopri5"}
+    for result in done:
+        if result.nfe_asked is not None:
+            # these samplers take one evaluation per step, and one to denoise
+            assert result.nfe == result.steps + 1 == result.nfe_asked
+    adaptive = {r.tolerance: r.nfe for r in done if r.tolerance is not None}
+    assert 0 < adaptive[1e-2] < adaptive[1e-4]
+    skipped = [r for r in results if r.status == "skipped"]
+    assert [(r.sampler, r.nfe_asked) for r in skipped] == [
+        ("annealed-langevin", 4),
+        ("annealed-langevin", 8),
+    ]
+    assert all("201 evaluations" in r.reason for r in skipped)
+
+
+def test_the_count_is_the_models_own(sweep, run, mixture_parameters, tmp_path):
+    calls = []
+
+    class Counting(GaussianMixture):
+        def _expectation(self, x, *rest):
+            calls.append(len(x))
+            return super()._expectation(x, *rest)
+
+    model = Counting(VP(), *mixture_parameters)
+    one = sweep(model, samplers=("heun",), budgets=(10,), tolerance=None, batch=24)
+    (result,) = run(one, tmp_path)
+    bare = 6  # passes timed for the overhead
+    assert len(calls) - bare == result.nfe == 9
+
+
+def test_cells_are_what_sample_gives_from_the_same_noise(finished):
+    swept, folder, results = finished
+    assert len({r.x_init_sha256 for r in results if r.status == "done"}) == 1
+    start = load_array(folder / "start.npz", "x_init")
+    for cell in swept.cells[:3]:
+        out = sample(swept.model, cell.sampler, cell.ts, (24, 2), seed=5, batch=16, denoise=True)
+        assert torch.equal(out.x_init, start)
+        assert torch.equal(out.x, load_array(folder / "cells" / f"{cell.key}.npz", "x"))
+
+
+def test_only_deterministic_samplers_have_a_paired_error_and_it_falls(finished):
+    _, folder, results = finished
+    errors = {r.key: r.metrics["paired_rmse"].value for r in results if "paired_rmse" in r.metrics}
+    assert {key.split("--")[0] for key in errors} == {"ddim", "dpmpp-2m", "dopri5"}
+    assert errors["ddim--log_snr--nfe8"] < errors["ddim--log_snr--nfe4"]
+    assert errors["dpmpp-2m--log_snr--nfe8"] < errors["dpmpp-2m--log_snr--nfe4"]
+    # 20 times the tolerance bounds dopri5's global error on this mixture
+    assert errors["dopri5--tol0.0001"] < 20e-4
+    about = json.loads((folder / "reference.json").read_text())
+    assert about["error"]["value"] < 20e-5  # of the solution at ten times the tolerance, 1e-5
+    assert about["method"] == "dopri8"
+
+
+def test_a_finished_sweep_is_not_run_again(finished, sweep, run, untouchable, tmp_path):
+    shutil.copytree(finished[1], tmp_path / "again")
+    (tmp_path / "again" / "results.csv").unlink()
+    run(sweep(untouchable), tmp_path / "again")
+    for name in ("results.csv", "results.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (finished[1] / name).read_bytes()
+
+
+@pytest.mark.parametrize("after", [0, 5])
+def test_an_interrupted_sweep_goes_on_where_it_stopped(finished, sweep, run, tmp_path, after):
+    whole, broken = finished[1], tmp_path / "broken"
+    told = []
+
+    def stop(stage, done, total, note):
+        told.append(stage)
+        if told.count("cells") > after:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(sweep(), broken, stop)
+    assert not (broken / "results.csv").exists()
+    kept = {path.name: path.stat().st_mtime_ns for path in (broken / "cells").iterdir()}
+    assert len([name for name in kept if name.endswith(".json")]) == after
+    run(sweep(), broken)
+    assert without_times(broken) == without_times(whole)
+    for name, time in kept.items():
+        assert (broken / "cells" / name).stat().st_mtime_ns == time
+    stored = [sorted(p.name for p in (f / "cells").iterdir()) for f in (whole, broken)]
+    assert stored[0] == stored[1]
+    for name in stored[0]:
+        if name.endswith(".npz"):
+            assert (whole / "cells" / name).read_bytes() == (broken / "cells" / name).read_bytes()
+
+
+def test_a_cell_that_leaves_the_numbers_is_reported_and_tried_again(sweep, run, tmp_path):
+    """NaN below t = 0.1; a sampler that steps over that is not disturbed."""
+    exact = GaussianMixture(VP(), [1.0], [[0.0, 0.0]], [1.0])
+
+    def eps(x, t):
+        return exact.eps(x, t) * (float("nan") if 1e-3 < t < 0.1 else 1.0)
+
+    some = {"samplers": ("ddim",), "budgets": (2, 8), "tolerance": None, "quality": False}
+    first = run(sweep(FunctionScore(VP(), eps), **some), tmp_path)
+    assert [r.status for r in first] == ["done", "failed"]
+    # a batch of 16 points in the plane
+    assert re.match(r"network output at t=0\.0\d+: 32 non-finite values of 32", first[1].reason)
+    again = run(sweep(exact, **some), tmp_path)
+    assert [r.status for r in again] == ["done", "done"]
+    assert again[0] == first[0]
+
+
+def test_the_csv_has_every_column_and_reads_back(finished):
+    _, folder, results = finished
+    rows = table(folder)
+    assert tuple(rows[0]) == COLUMNS
+    assert len(rows) == len(results) == 10
+    for row, result in zip(rows, results, strict=True):
+        if result.status != "done":
+            assert row["nfe"] == row["mmd2"] == ""
+            continue
+        assert float(row["mmd2"]) == result.metrics["mmd2"].value
+        assert float(row["mmd2_se"]) == result.metrics["mmd2"].std_error
+        assert int(row["nfe"]) == result.nfe
+        assert row["features"].startswith("pca2@")
+        assert int(row["n"]) == 24
+        assert float(row["seconds"]) > 0
+    assert read_results(folder) == results
+
+
+def test_two_seeds_differ(sweep, run, tmp_path):
+    small = {"samplers": ("ddim",), "budgets": (4,), "tolerance": None}
+    first = run(sweep(**small), tmp_path / "a")
+    second = run(sweep(seed=6, **small), tmp_path / "b")
+    assert first[0].x_init_sha256 != second[0].x_init_sha256
+    assert first[0].metrics["mmd2"] != second[0].metrics["mmd2"]
+
+
+@pytest.mark.usefixtures("rng_untouched")
+def test_no_global_generator_is_used(sweep, run, tmp_path):
+    run(sweep(samplers=("ancestral",), budgets=(4,)), tmp_path)
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "ddim--log_snr--nfe4.json").write_text("{")
+    with pytest.raises(ValueError, match="nfe4.json is not JSON"):
+        Result.load(tmp_path, "ddim--log_snr--nfe4")
