@@ -89,9 +89,9 @@ def bench(out: Path, as_json: bool, **options: Any) -> None:
 
     Example: scoresde bench --checkpoint digits-vp --samplers ddim,heun --nfe 5,10 --out out/bench
     """
-    from scoresde.bench import prepare_bench
     from scoresde.study.findings import Findings
     from scoresde.study.summary import text_table
+    from scoresde.tasks.bench import prepare_bench
 
     from .progress import follow_stages
 

@@ -23,7 +23,7 @@ def inspect(checkpoint: str | None, listing: bool, as_json: bool) -> None:
 
     Example: scoresde inspect --checkpoint digits-vp
     """
-    from scoresde.inspection import describe_checkpoint, list_shipped
+    from scoresde.tasks.inspection import describe_checkpoint, list_shipped
 
     if listing == (checkpoint is not None):
         raise click.UsageError("give --checkpoint, or --list alone")
@@ -38,7 +38,7 @@ def inspect(checkpoint: str | None, listing: bool, as_json: bool) -> None:
 
 
 def _in_words(found: dict[str, Any]) -> str:
-    from scoresde.inspection import to_toml
+    from scoresde.tasks.inspection import to_toml
 
     data = found["data"]
     levels = "continuous" if data["levels"] is None else f"{data['levels']} levels"

@@ -81,7 +81,7 @@ def likelihood(out: Path, overwrite: bool, as_json: bool, **options: Any) -> Non
 
     Example: scoresde likelihood --checkpoint digits-vp --n 128 --out out/bits
     """
-    from scoresde.scoring import ScoreRequest, score_data
+    from scoresde.tasks.scoring import ScoreRequest, score_data
 
     from .progress import follow
 

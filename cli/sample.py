@@ -68,7 +68,7 @@ def sample(out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
 
     Example: scoresde sample --checkpoint digits-vp --sampler ddim --nfe 20 --out out/ddim
     """
-    from scoresde.sampling import SampleRequest, draw_samples
+    from scoresde.tasks.sampling import SampleRequest, draw_samples
 
     from .progress import follow
 

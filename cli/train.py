@@ -41,7 +41,7 @@ def train(
 
     Example: scoresde train --config digits_vp --out runs/digits-vp
     """
-    from scoresde.training import prepare_run
+    from scoresde.tasks.training import prepare_run
 
     from .progress import follow_training
 

@@ -28,9 +28,7 @@ LAYERS = [
     {"history"},
     {"run"},
     {"registry", "config"},
-    {"training", "sampling", "scoring", "inspection"},  # what commands call
-    {"bench"},
-    {"demo"},
+    {"tasks"},  # what commands call
 ]
 # A likelihood counts bits as the DataSpec says.
 LEAF_USERS = {"likelihood"}.union(*LAYERS[5:])

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from scoresde_cli.main import COMMANDS
 
 from scoresde.registry import SAMPLERS
-from scoresde_cli.main import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

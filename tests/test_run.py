@@ -18,7 +18,7 @@ from scoresde.config import Config, load
 from scoresde.data import Dataset, DataSpec
 from scoresde.plain import ConfigError
 from scoresde.run import Run, export
-from scoresde.training import prepare_run
+from scoresde.tasks.training import prepare_run
 
 TIMING = ("seconds", "images_per_second")
 

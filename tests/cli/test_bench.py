@@ -8,9 +8,9 @@ import re
 import pytest
 from PIL import Image
 
-from scoresde.bench import prepare_bench
 from scoresde.study import report as report_module
 from scoresde.study import sweep as sweep_module
+from scoresde.tasks.bench import prepare_bench
 
 pytestmark = pytest.mark.usefixtures("quick")
 

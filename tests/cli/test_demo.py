@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from scoresde import demo
 from scoresde.config import shipped
+from scoresde.tasks import demo
 
 CHECKPOINTS = ("digits-vp", "fashion-mnist-vp")
 BAR = 180  # seconds on two cores

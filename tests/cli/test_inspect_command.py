@@ -7,7 +7,7 @@ import pytest
 
 import scoresde as library
 from scoresde.config import Config
-from scoresde.inspection import to_toml
+from scoresde.tasks.inspection import to_toml
 
 
 def test_it_says_what_a_checkpoint_holds(scoresde, tiny_checkpoint):
@@ -46,8 +46,8 @@ def test_json_is_for_machines(scoresde, tiny_checkpoint):
 
 
 def test_it_lists_the_shipped_ones(scoresde, monkeypatch, tiny_checkpoint):
-    monkeypatch.setattr("scoresde.inspection.shipped", lambda what: ["digits-vp"])
-    monkeypatch.setattr("scoresde.inspection.checkpoint_path", lambda name: tiny_checkpoint)
+    monkeypatch.setattr("scoresde.tasks.inspection.shipped", lambda what: ["digits-vp"])
+    monkeypatch.setattr("scoresde.tasks.inspection.checkpoint_path", lambda name: tiny_checkpoint)
     assert "digits-vp" in scoresde("inspect", "--list").out
     size = tiny_checkpoint.stat().st_size
     listed = json.loads(scoresde("inspect", "--list", "--json").out)

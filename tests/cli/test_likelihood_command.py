@@ -143,7 +143,7 @@ def test_the_trace_is_the_one_asked_for(score, points_checkpoint, tmp_path):
 
 def test_the_same_request_is_not_computed_again(score, monkeypatch):
     _, first = score("--n", 2)
-    monkeypatch.setattr("scoresde.scoring._score", None)
+    monkeypatch.setattr("scoresde.tasks.scoring._score", None)
     _, second = score("--n", 2)
     assert second.out == first.out
 
@@ -152,7 +152,7 @@ def test_out_of_memory_says_what_to_try_and_leaves_nothing(score, monkeypatch):
     def fail(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr("scoresde.scoring.discrete_log_likelihood", fail)
+    monkeypatch.setattr("scoresde.tasks.scoring.discrete_log_likelihood", fail)
     out, done = score("--n", 7, "--batch", 5)
     assert done.status == 1
     assert "batch of 5, each of shape (1, 8, 8); try --batch 2" in done.err

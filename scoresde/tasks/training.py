@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from . import __version__
-from .config import Config, load_config
-from .data import Dataset
-from .plain import ConfigError
-from .run import Run, check_resumable
-from .score import NetworkScore
-from .study.outputs import check_writable
+from .. import __version__
+from ..config import Config, load_config
+from ..data import Dataset
+from ..plain import ConfigError
+from ..run import Run, check_resumable
+from ..score import NetworkScore
+from ..study.outputs import check_writable
 
 __all__ = ["prepare_run"]
 

@@ -12,22 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import __version__
-from ._tensor import check_number
-from .checkpoint import read_checkpoint
-from .config import Config, build, checkpoint_path, config_of
-from .data import Dataset, DataSpec, dataset_status
-from .noise import check_seed
-from .plain import ConfigError
-from .registry import parse_grid, parse_sampler
+from .. import __version__
+from .._tensor import check_number
+from ..checkpoint import read_checkpoint
+from ..config import Config, build, checkpoint_path, config_of
+from ..data import Dataset, DataSpec, dataset_status
+from ..noise import check_seed
+from ..plain import ConfigError
+from ..registry import parse_grid, parse_sampler
+from ..study.outputs import check_output, open_output, write_json
+from ..study.plan import Entry, plan_cells
+from ..study.quality import Quality
+from ..study.records import read_json, write_tables
+from ..study.reference import Reference
+from ..study.report import build_report
+from ..study.sweep import Sweep, Tell
 from .scoring import ScoreRequest, score_data
-from .study.outputs import check_output, open_output, write_json
-from .study.plan import Entry, plan_cells
-from .study.quality import Quality
-from .study.records import read_json, write_tables
-from .study.reference import Reference
-from .study.report import build_report
-from .study.sweep import Sweep, Tell
 
 __all__ = ["TOLERANCES", "Bench", "prepare_bench"]
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import read_checkpoint
-from .config import checkpoint_path, config_of, shipped
+from ..checkpoint import read_checkpoint
+from ..config import checkpoint_path, config_of, shipped
 
 __all__ = ["describe_checkpoint", "list_shipped", "to_toml"]
 

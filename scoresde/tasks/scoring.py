@@ -17,18 +17,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import __version__
-from ._files import atomic_write
-from .checkpoint import RawCheckpoint, read_checkpoint
-from .config import Config, build, checkpoint_path, config_of
-from .data import Dataset, DataSpec
-from .likelihood import discrete_log_likelihood, log_likelihood
-from .likelihood.flow import FLOAT32_TOLERANCE
-from .likelihood.ode import EXACT_LIMIT, EXACT_UP_TO
-from .noise import SampleNoise
-from .score import ScoreModel
-from .study.outputs import SUMMARY, check_output, open_output, read_summary, save_arrays, write_json
-from .study.running import OnProgress, advise_on_memory
+from .. import __version__
+from .._files import atomic_write
+from ..checkpoint import RawCheckpoint, read_checkpoint
+from ..config import Config, build, checkpoint_path, config_of
+from ..data import Dataset, DataSpec
+from ..likelihood import discrete_log_likelihood, log_likelihood
+from ..likelihood.flow import FLOAT32_TOLERANCE
+from ..likelihood.ode import EXACT_LIMIT, EXACT_UP_TO
+from ..noise import SampleNoise
+from ..score import ScoreModel
+from ..study.outputs import (
+    SUMMARY,
+    check_output,
+    open_output,
+    read_summary,
+    save_arrays,
+    write_json,
+)
+from ..study.running import OnProgress, advise_on_memory
 
 __all__ = ["ScoreRequest", "score_data"]
 

@@ -18,20 +18,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import __version__
-from .checkpoint import RawCheckpoint, read_checkpoint
-from .config import Config, build, checkpoint_path, config_of
-from .data import DataSpec
-from .registry import NamedSampler, parse_grid, parse_sampler
-from .samplers import Samples, sample
-from .samplers.base import OnStep
-from .samplers.ode import FLOAT32_RTOL
-from .score import NetworkScore
-from .sde import SDE
-from .study.figures import save_grid
-from .study.outputs import SUMMARY, check_output, open_output, read_summary, save_arrays, write_json
-from .study.plan import largest_steps
-from .study.running import OnProgress, advise_on_memory
+from .. import __version__
+from ..checkpoint import RawCheckpoint, read_checkpoint
+from ..config import Config, build, checkpoint_path, config_of
+from ..data import DataSpec
+from ..registry import NamedSampler, parse_grid, parse_sampler
+from ..samplers import Samples, sample
+from ..samplers.base import OnStep
+from ..samplers.ode import FLOAT32_RTOL
+from ..score import NetworkScore
+from ..sde import SDE
+from ..study.figures import save_grid
+from ..study.outputs import (
+    SUMMARY,
+    check_output,
+    open_output,
+    read_summary,
+    save_arrays,
+    write_json,
+)
+from ..study.plan import largest_steps
+from ..study.running import OnProgress, advise_on_memory
 
 __all__ = ["SampleRequest", "draw_samples"]
 

@@ -1,0 +1,3 @@
+"""What the commands call: from names and paths to results in a folder."""
+
+__all__: list[str] = []
