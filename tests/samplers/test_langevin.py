@@ -132,6 +132,14 @@ def test_annealed_langevin_runs_the_last_level_and_rescales(gaussian):
     assert float(out) == pytest.approx(float(sde.alpha(ts[-1]) / sde.alpha(ts[0])), rel=1e-12)
 
 
+def test_a_predictor_s_last_level_is_done(elementwise):
+    sampler = PredictorCorrector(AnnealedLangevin(steps=3), Langevin())
+    model = elementwise(VP())
+    x = torch.zeros(1, 1, dtype=torch.float64)
+    sampler.run(model, x, grid.uniform(VP(), 4), SampleNoise(0, [0]))
+    assert model.nfe.forward == 4 * (3 + 1) + 3
+
+
 def test_multistep_predictors_are_refused():
     with pytest.raises(ValueError, match="one-step method.*DPMSolverPP2M"):
         PredictorCorrector(DPMSolverPP2M(), Langevin())

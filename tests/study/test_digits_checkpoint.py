@@ -1,5 +1,7 @@
 """On the shipped digits checkpoint: solvers converge, and SDE and ODE agree in distribution."""
 
+from functools import cache
+
 import pytest
 
 import scoresde
@@ -26,13 +28,16 @@ BUDGETS = (5, 10, 20, 50)
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)
 
 
+@cache
 def deterministic():
     """Names of all samplers whose end point depends on x_T alone."""
+    names = []
     named = [parse_sampler(name) for name in (*SAMPLERS, "euler-maruyama:eta=0")]
     for one in named:
         entry = Entry(one.text, one.sampler, TOLERANCES[:1] if one.adaptive else ())
         if plan_cells(VP(), [entry], {"uniform": GRIDS["uniform"]}, (250,), 1e-3)[0].deterministic:
-            yield one.text
+            names.append(one.text)
+    return names
 
 
 @pytest.fixture(scope="module")
