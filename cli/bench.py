@@ -59,7 +59,9 @@ class _Commas(click.ParamType):
     show_default=True,
     help="Network evaluations per sample, the final denoising included.",
 )
-@click.option("--n", type=Integer(4), default=256, show_default=True, help="Samples per cell.")
+@click.option(
+    "--n", type=Integer(4, 1_000_000), default=256, show_default=True, help="Samples per cell."
+)
 @out_option("Folder of the results; those of the same settings in it are completed.")
 @seed_option
 @device_option

@@ -33,7 +33,7 @@ def demo(out: Path, overwrite: bool) -> None:
 
     click.echo("Ten samplers on 8×8 digits at 5, 10, 20 and 50 network evaluations per sample,")
     click.echo("128 samples each from the same noise; bits/dim of 128 test digits; and 16 images")
-    click.echo("of Fashion-MNIST by three samplers. About three minutes on two cores.")
+    click.echo("of Fashion-MNIST by three samplers. One to three minutes on two cores.")
     run = prepare_demo(out, overwrite=overwrite)
     with follow_stages() as tell:
         report = run.run(tell)

@@ -49,9 +49,9 @@ def curves(findings: Findings, metric: str, x: str) -> bytes:
     else:
         floor, label = findings.floor(metric), "real data"
     if floor is not None:
-        axes.axhline(floor.value, color="0.25", lw=1, ls=(0, (6, 3)), label=label)
+        axes.axhline(floor.value, color="0.6", lw=2, label=label, zorder=0)
         if metric != "paired_rmse":
-            axes.axhspan(*_span(floor), color="0.5", alpha=0.18, lw=0)
+            axes.axhspan(*_span(floor), color="0.5", alpha=0.18, lw=0, zorder=0)
         estimates = [*estimates, floor]
     _scale(axes, estimates)
     axes.set(xscale="log", xlabel=AXES[x], ylabel=_label(findings, metric))
@@ -134,7 +134,9 @@ def _scale(axes: Axes, estimates: list[Estimate]) -> None:
         return
     width = statistics.median(_bar(estimate) for estimate in estimates) or 1e-3
     # A power of ten, or the ticks on either side of the border are written over one another.
-    axes.set_yscale("symlog", linthresh=10 ** math.ceil(math.log10(2 * width)))
+    border = 10 ** math.ceil(math.log10(2 * width))
+    if max(_span(estimate)[1] for estimate in estimates) > border:
+        axes.set_yscale("symlog", linthresh=border)
 
 
 def _finish(figure: Figure, axes: Axes) -> bytes:

@@ -85,10 +85,12 @@ class Quality:
         Raises:
             ValueError: If there are fewer than 8 rows of data.
         """
-        spec, real, rest, origin = train.spec, train.x, None, "train split"
+        spec, real, origin = train.spec, train.x, "train split"
         if test is None:
-            real, rest, origin = *_halves(train.x, n), "data, without the rows of the floor"
-        held_out = _spaced(test.x if rest is None else rest, n)
+            real, held_out = _halves(train.x, n)
+            origin = "data, without the rows of the floor"
+        else:
+            held_out = _spaced(test.x, n)
         chosen = _spaced(real, REFERENCE_CAP)
         x = _scaled(chosen, spec)
         features = _features(spec, x)

@@ -114,8 +114,9 @@ class Result:
     def load(cls, folder: Path, key: str) -> Result | None:
         """Read a cell; None if it was not measured, or failed."""
         path = _cell_path(folder, key, "json")
+        for name in (path, _cell_path(folder, key, "npz")):
+            clean_stale(name)
         if not path.exists():
-            clean_stale(path)
             return None
         values = read_json(path)
         values["metrics"] = {k: estimate_from_json(v) for k, v in values["metrics"].items()}
@@ -169,7 +170,10 @@ def read_results(folder: Path) -> list[Result]:
     """
     path = folder / "results.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no results.json of `scoresde bench`")
+        raise FileNotFoundError(
+            f"{folder} holds no results.json of `scoresde bench`; an interrupted comparison is "
+            "finished by the same command"
+        )
     results = []
     for values in read_json(path)["cells"]:
         metrics = {k: estimate_from_json(v) for k, v in values["metrics"].items()}

@@ -59,15 +59,18 @@ def build_report(folder: Path) -> Path:
 
 def _head(findings: Findings) -> str:
     settings, spec = findings.settings, findings.spec
-    name = Path(settings["checkpoint"]).name.removesuffix(".safetensors")
+    title = (
+        f"{len(findings.samplers)} samplers on {spec.name} under {settings['sde'].split('(')[0]}"
+    )
     about = (
         f"Checkpoint {settings['checkpoint']} (SHA-256 {settings['sha256'][:12]}…) of "
         f"{spec.name}, {'×'.join(map(str, spec.shape))}, under {settings['sde']}; "
-        f"n = {settings['n']} samples per cell, seed {settings['seed']}, grid "
-        f"{', '.join(settings['grids'])} from t = 1 to {settings['t_min']:g}."
+        f"n = {settings['n']} samples per cell, seed {settings['seed']}, "
+        f"{'grids' if len(settings['grids']) > 1 else 'grid'} {' and '.join(settings['grids'])} "
+        f"from t = 1 to {settings['t_min']:g}."
     )
     return (
-        f"<h1>{len(findings.samplers)} samplers on {escape(name)}</h1>\n"
+        f"<h1>{escape(title)}</h1>\n"
         f'<p class="about">{escape(about)}</p>\n'
         f'<p class="summary">{escape(" ".join(sentences(findings)))}</p>\n'
         f"{best_table(findings)}"

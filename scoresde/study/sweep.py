@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .._tensor import NonFiniteError
+from .._tensor import NonFiniteError, finite_or_raise
 from ..data import DataSpec
 from ..metrics import paired_rmse
 from ..noise import SampleNoise
@@ -110,10 +110,10 @@ class Sweep:
         results: list[Result] = []
         done = 0
         for cell in self.cells:
-            tell("cells", done, self.cost, f"{cell.label} {cell.grid}".strip())
+            tell("sampling", done, self.cost, f"{cell.label} {cell.grid}".strip())
             results.append(Result.load(folder, cell.key) or measure(cell))
             done += cell.cost if cell.ts is not None else 0
-        tell("cells", done, self.cost, "")
+        tell("sampling", done, self.cost, "")
         return results
 
     def start(self) -> Tensor:
@@ -182,7 +182,9 @@ class _Measure:
                 device=sweep.device,
             )
         _synchronize(sweep.device)
-        return out, time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        finite_or_raise(out.x, "samples")
+        return out, seconds
 
     def _keep(self, cell: Cell, x: Tensor) -> None:
         """Write the first samples: as levels, which are small, where the data have them."""

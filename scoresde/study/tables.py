@@ -67,14 +67,15 @@ def html_table(
 def best_table(findings: Findings) -> str:
     """The best cell of each budget by MMD² and by paired error, and its equals within error."""
     metrics = [m for m in ("mmd2", "paired_rmse") if any(m in r.metrics for r in findings.done)]
-    if not metrics or not findings.budgets:
+    budgets = [b for b in findings.budgets if any(findings.best(b, m) for m in metrics)]
+    if not budgets:
         return ""
     head, kinds = ["NFE ≤"], ["n"]
     for metric in metrics:
         head += [f"best {TITLES[metric]}", "not told from it"]
         kinds += ["wrap", "wrap"]
     rows = []
-    for budget in findings.budgets:
+    for budget in budgets:
         row = [str(budget)]
         for metric in metrics:
             found = findings.best(budget, metric)
@@ -85,7 +86,10 @@ def best_table(findings: Findings) -> str:
             row.append(f"{label(findings.name(first))} <b>{number(first.metrics[metric])}</b>")
             row.append(", ".join(label(findings.name(r)) for r in close) or "none")
         rows.append(row)
-    caption = "“Not told from it”: within two standard errors of the difference."
+    caption = (
+        "“Not told from it”: within two standard errors of the difference, as if the cells were "
+        "independent; their common noise makes them less so."
+    )
     return html_table(head, rows, kinds, caption=caption)
 
 

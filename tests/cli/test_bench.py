@@ -141,6 +141,10 @@ def test_other_settings_in_the_folder_are_refused_and_replaced_on_demand(bench):
         (["--nfe", "abc"], r"--nfe: 'abc' is not an integer"),
         (["--nfe", "5,5"], r"nfe 5 is given twice"),
         (["--n", "3"], r"--n: 3 is not an integer at least 4"),
+        (
+            ["--n", "1000000000"],
+            r"--n: 1000000000 is not an integer at least 4 and at most 1000000",
+        ),
         (["--seed", "-1"], r"--seed: -1 is not an integer"),
         (["--batch", "0"], r"--batch: 0 is not an integer at least 1"),
         (["--t-min", "0"], r"--t-min: 0 is not a number above 0"),
@@ -159,6 +163,13 @@ def test_mistakes_are_one_line_and_leave_nothing(bench, options, message):
     assert done.err.startswith("error: ")
     assert done.err.count("\n") == 1
     assert not out.exists()
+
+
+def test_an_adaptive_method_alone(bench):
+    out, done = bench("--samplers", "dopri5", "--n", 4)
+    assert done.status == 0, done.err
+    assert [r["tolerance"] for r in rows(out)] == ["0.01", "0.001", "0.0001", "1e-05"]
+    assert [r["nfe_asked"] for r in rows(out)] == [""] * 4
 
 
 def test_a_file_in_the_way_is_named(bench, tmp_path):

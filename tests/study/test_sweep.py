@@ -113,7 +113,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(finished, sweep, run, tmp
 
     def stop(stage, done, total, note):
         told.append(stage)
-        if told.count("cells") > after:
+        if told.count("sampling") > after:
             raise Stop
 
     with pytest.raises(Stop):
