@@ -157,3 +157,12 @@ def test_overwrite_starts_afresh(start, tmp_path):
     _, done = start("--overwrite", steps=2)
     assert done.status == 0
     assert steps_done(folder) == 2
+
+
+def test_a_folder_with_results_of_another_command_is_refused(start, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "settings.json").write_text("{}")
+    folder, done = start()
+    assert done.status == 2
+    assert "holds results of another command" in done.err
+    assert [path.name for path in folder.iterdir()] == ["settings.json"]
