@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .._tensor import check_number
+from .._tensor import check_number, finite_or_raise
 from ..grid import check_grid
 from ..noise import Noise, SampleNoise
 from ..score import ScoreModel, count_nfe, evaluating
@@ -171,8 +171,8 @@ def sample(
 
     Raises:
         ValueError: On a bad argument, or a sampler that is impossible for the model's SDE.
-        RuntimeError: If the network returns anything but finite values of the shape of x, or
-            `max_nfe` is exceeded.
+        RuntimeError: If the network returns anything but finite values of the shape of x, the
+            samples overflow, or `max_nfe` is exceeded.
     """
     ts, shape = check_grid(ts), tuple(shape)
     _check_arguments(model, sampler, shape, seed, noise, y, x_init, batch, dtype)
@@ -191,7 +191,7 @@ def sample(
             x = sampler.run(bound, start, ts, source, on_step)
             if denoise:
                 x = bound.x0(x, model.sde.nodes(ts[-1:])[0])
-        chunks.append(x)
+        chunks.append(finite_or_raise(x, f"samples at t={float(ts[-1]):.6g}"))
         starts.append(start)
         nfe = max(nfe, counted.forward)
     empty = torch.empty(shape, device=device, dtype=dtype)

@@ -111,3 +111,9 @@ def test_no_gradient_is_recorded():
     weight = torch.ones(1, requires_grad=True)
     out = sample(FunctionScore(VP(), lambda x, t: weight * x), DDIM(), TS, (2, 1), seed=0)
     assert not out.x.requires_grad
+
+
+def test_samples_that_overflow_are_an_error():
+    model = FunctionScore(VP(), lambda x, t: torch.full_like(x, 3e38))
+    with pytest.raises(RuntimeError, match=r"samples at t=0.001: 4 non-finite values of 4"):
+        sample(model, DDIM(), grid.uniform(VP(), 4), (2, 2), seed=0)
