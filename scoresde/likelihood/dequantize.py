@@ -11,10 +11,10 @@ from torch import Tensor
 
 from .._tensor import check_number
 from ..data.spec import DataSpec
+from ..ivp import Adaptive
 from ..noise import Noise, SampleNoise, check_seed, uniform
 from ..score import ScoreModel
 from .ode import Likelihood, bits_per_dim, log_likelihood
-from .solver import Adaptive
 from .trace import TraceRule, error_of_mean
 
 __all__ = ["DiscreteLikelihood", "dequantize", "discrete_log_likelihood"]

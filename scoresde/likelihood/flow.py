@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from .._tensor import check_number
+from ..ivp import Adaptive
 from ..noise import Noise, SampleNoise
 from ..score import ScoreModel, count_nfe, evaluating, reverse_drift
-from .solver import Adaptive
 from .trace import TraceRule
 
 __all__ = ["Flow", "PathEnd"]
+
+# Without fehlberg2: its estimate of the error is some hundred times too small.
+METHODS = ("dopri8", "dopri5", "bosh3", "adaptive_heun")
 
 # Below the rounding of a float32 network an error estimate is noise, and a solver spins.
 FLOAT32_TOLERANCE = 1e-7
@@ -66,6 +69,10 @@ class Flow:
     max_nfe: int | None
 
     def __post_init__(self) -> None:
+        if self.solver.method not in METHODS:
+            raise ValueError(
+                f"method must be one of {', '.join(METHODS)}, got {self.solver.method!r}"
+            )
         check_number("t_min", self.t_min, at_least=0, below=1)
         # refuses a time at which σ = 0
         self.model.sde.nodes(torch.tensor([self.t_min], dtype=torch.float64))
@@ -96,8 +103,8 @@ class Flow:
 
         Raises:
             TypeError: If x is not float32 or float64.
-            ValueError: If x or y is of a wrong shape, x is not finite, or the tolerance is below
-                the rounding of the dtype.
+            ValueError: If x or y is of a wrong shape, x is not finite, the tolerance is below the
+                rounding of the dtype, or the model's labels are rounded.
             RuntimeError: If the network or its derivative is not finite, the solver gives up or
                 `max_nfe` is exceeded; the time reached is named.
         """
@@ -145,11 +152,16 @@ class Flow:
             solution.state[:, dims:],
             counted.forward,
             counted.derivative,
-            solution.accepted,
-            solution.rejected,
+            int(solution.counts.accepted[0]),  # the same for all
+            int(solution.counts.rejected[0]),
         )
 
     def _check(self, x: Tensor, y: Tensor | None) -> None:
+        if self.model.snapped:
+            raise ValueError(
+                "model must be exact at every time, got one with rounded labels, which are wrong "
+                "between its discrete times; use the label 'index'"
+            )
         if x.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"x must be float32 or float64 (levels: dequantize), got {x.dtype}")
         if x.ndim == 0 or math.prod(x.shape[1:]) < 1:

@@ -9,10 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..ivp import Adaptive
 from ..noise import Noise
 from ..score import ScoreModel
 from .flow import Flow
-from .solver import Adaptive
 from .trace import ExactTrace, Hutchinson, TraceRule
 
 __all__ = ["Encoding", "Likelihood", "bits_per_dim", "encode", "log_likelihood"]
@@ -109,7 +109,7 @@ def log_likelihood(
         x: Data at the model's scale (levels: see `discrete_log_likelihood`), shape (B, *D).
         t_min: First time, in [0, 1); 0 only for an SDE with σ(0) > 0.
         rtol: Relative tolerance, in (0, 1).
-        atol: Absolute tolerance, in (0, 1).
+        atol: Absolute tolerance, greater than 0.
         method: "dopri8", "dopri5", "bosh3" or "adaptive_heun".
         trace: "exact" (D derivative passes per evaluation), "hutchinson" (`probes` of them), or
             "auto": exact up to D = 16.

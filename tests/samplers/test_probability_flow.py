@@ -1,4 +1,4 @@
-"""The probability-flow ODE through torchdiffeq: accuracy, its own steps, and its failures."""
+"""The probability-flow ODE by adaptive methods: accuracy, its own steps, and its failures."""
 
 import subprocess
 import sys
@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from scoresde import grid
-from scoresde.samplers import ProbabilityFlowODE, sample
-from scoresde.samplers.ode import ADAPTIVE_METHODS
+from scoresde.ivp import METHODS
+from scoresde.samplers import ProbabilityFlowODE, RungeKutta, sample
 from scoresde.score import FunctionScore
 from scoresde.sde import VE, VP
 
@@ -28,7 +28,7 @@ def test_dopri5_keeps_its_tolerance(mixture, points, exact_ode, rms, tol):
     assert rms(out, exact) <= 20 * tol
 
 
-@pytest.mark.parametrize("method", ADAPTIVE_METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_adaptive_methods_meet_a_tolerance(mixture, points, exact_ode, rms, method):
     model, start = mixture(VP()), points[::6]
     tol = 1e-6 if method == "fehlberg2" else 1e-4
@@ -74,13 +74,13 @@ def test_adaptive_methods_use_only_the_ends_of_the_grid(mixture, points):
     assert torch.equal(*results)
 
 
-def test_a_fixed_method_takes_exactly_the_grid_s_steps(elementwise):
+def test_a_runge_kutta_method_takes_exactly_the_grid_s_steps(elementwise):
     ts, times = grid.quadratic(VP(), 7), []
     model = elementwise(VP())
     inner = model.function
     model.function = lambda x, t: times.append(float(t)) or inner(x, t)
     reported = []
-    ProbabilityFlowODE("euler").run(
+    RungeKutta("euler").run(
         model,
         torch.ones(2, 3, dtype=torch.float64),
         ts,
@@ -96,7 +96,9 @@ def test_no_time_outside_the_grid_is_evaluated(elementwise, any_sampler):
     for dtype in (torch.float32, torch.float64):
         model, times = elementwise(VE()), []
         inner = model.function
-        model.function = lambda x, t, f=inner, seen=times: seen.append(float(t)) or f(x, t)
+        model.function = lambda x, t, f=inner, seen=times: (
+            seen.extend(t.flatten().tolist()) or f(x, t)
+        )
         ts = grid.uniform(VE(), 3, t_min=1e-5, t_max=0.9)
         sample(model, any_sampler.sampler, ts, (2, 1), seed=0, dtype=dtype)
         # churn alone goes up, by at most a factor √2 of σ
@@ -159,7 +161,7 @@ def test_a_solution_that_explodes_is_an_error():
 
 
 def test_too_many_steps_is_an_error(elementwise):
-    with pytest.raises(RuntimeError, match="dopri5 gave up at t=.* after 3 steps.*max_steps"):
+    with pytest.raises(RuntimeError, match="dopri5 gave up at t=.*3 steps did not.*max_steps"):
         sample(
             elementwise(VP()),
             ProbabilityFlowODE(max_steps=3),
@@ -205,6 +207,11 @@ def test_failures_are_errors_without_assertions_too():
     ("arguments", "message"),
     [
         ({"method": "rk5"}, "method must be one of dopri8, .*, got 'rk5'"),
+        ({"method": "dop853"}, "method must be one of dopri8, .* with per_sample=False"),
+        (
+            {"method": "dopri8", "per_sample": True},
+            "method must be one of dop853, dopri5, bosh3 with per_sample=True, got 'dopri8'",
+        ),
         ({"rtol": 0.0}, "rtol must be greater than 0"),
         ({"rtol": -1e-3}, "rtol must be greater than 0"),
         ({"rtol": 1.0}, "rtol must be less than 1"),

@@ -1,0 +1,26 @@
+"""Initial value problems dy/dt = rate(y, t): adaptive solvers that know nothing of SDEs.
+
+Samplers run the probability-flow ODE from noise to data with them, likelihoods from data to
+noise. `Adaptive` gives the whole batch one step size, by torchdiffeq; `AdaptivePerSample` gives
+each sample its own. Either ends exactly at the end, never asks for a rate outside the interval,
+and fails with a `SolverError`, never with a number.
+"""
+
+from .outcome import Counts, Solution, SolverError, Status, error_norm
+from .per_sample import Stepper, march
+from .runge_kutta import PER_SAMPLE_METHODS, AdaptivePerSample
+from .whole_batch import METHODS, Adaptive
+
+__all__ = [
+    "METHODS",
+    "PER_SAMPLE_METHODS",
+    "Adaptive",
+    "AdaptivePerSample",
+    "Counts",
+    "Solution",
+    "SolverError",
+    "Status",
+    "Stepper",
+    "error_norm",
+    "march",
+]

@@ -1,0 +1,102 @@
+"""What a solve ends in: a solution with its counts, or an error that holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+__all__ = ["Counts", "OnStep", "Solution", "SolverError", "Status", "error_norm"]
+
+# Called after steps with (steps done, time that every sample has reached, state).
+OnStep = Callable[[int, float, Tensor], None]
+
+
+class Status(IntEnum):
+    """Where a sample stands: at the end, on its way, or why it could not go on."""
+
+    DONE = 0
+    RUNNING = 1
+    EVALUATIONS = 2  # more of them would be needed than allowed
+    UNDERFLOW = 3  # the step size fell below the rounding of the time
+    NOT_FINITE = 4  # likewise, because every step ended in infinity or NaN
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What each sample took; all of shape (B,), int64, on the CPU.
+
+    Attributes:
+        status: A `Status`; 0, which is `Status.DONE`, for all samples of a solution.
+        accepted: Steps taken.
+        rejected: Steps tried and not taken.
+        evaluations: Evaluations of the right-hand side.
+    """
+
+    status: Tensor
+    accepted: Tensor
+    rejected: Tensor
+    evaluations: Tensor
+
+    @classmethod
+    def fill(
+        cls, n: int, status: Status, accepted: int = 0, rejected: int = 0, evaluations: int = 0
+    ) -> Counts:
+        """The same counts for each of n samples."""
+        return cls(*(torch.full((n,), int(v)) for v in (status, accepted, rejected, evaluations)))
+
+    @classmethod
+    def cat(cls, parts: Sequence[Counts]) -> Counts:
+        """The counts of several batches as those of one."""
+        return cls(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+
+    def to(self, device: torch.device | str) -> Counts:
+        """The same counts on another device."""
+        return Counts(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The end of a solve.
+
+    Attributes:
+        state: State at the last time, like the first.
+        counts: What each sample took.
+    """
+
+    state: Tensor
+    counts: Counts
+
+
+class SolverError(RuntimeError):
+    """A solver gave up; the message says where, why and what to try.
+
+    Attributes:
+        counts: What each sample had taken until then, with the status of those that failed.
+    """
+
+    def __init__(self, message: str, counts: Counts) -> None:
+        super().__init__(message)
+        self.counts = counts
+
+
+def error_norm(error: Tensor, dims: int) -> Tensor:
+    """Size of each sample's error: max(RMS of its first `dims` numbers, |each of the others|).
+
+    The first numbers are one point in space, the others are integrals of which each must be
+    right.
+
+    Args:
+        error: Error over tolerance, shape (B, N).
+        dims: D, in 1..N.
+
+    Returns:
+        Shape (B,).
+    """
+    rms = error[:, :dims].square().mean(1).sqrt()
+    if error.shape[1] == dims:
+        return rms
+    return torch.maximum(rms, error[:, dims:].abs().amax(1))
