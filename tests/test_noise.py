@@ -1,11 +1,19 @@
 """Laws of the noise sources: each sample has its own stream, and no global generator is used."""
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from scoresde.noise import BatchNoise, SampleNoise, check_seed, uniform
+from scoresde import grid
+from scoresde import noise as noise_module
+from scoresde.exact import GaussianMixture
+from scoresde.noise import BatchNoise, BrownianNoise, SampleNoise, check_seed, uniform
+from scoresde.samplers import EulerMaruyama, sample
+from scoresde.sde import VP
 
 SHAPES = [(6,), (6, 2), (6, 1, 5, 3)]
 DRAWS = {
@@ -17,6 +25,8 @@ DRAWS = {
 SOURCES = {
     "sample": lambda seed, n: SampleNoise(seed, range(n)),
     "batch": lambda s, n: BatchNoise(s),
+    "brownian": lambda seed, n: BrownianNoise(seed, range(n)),
+    "brownian-batch": lambda s, n: BrownianNoise(s),
 }
 
 
@@ -117,7 +127,9 @@ def test_a_source_serves_the_batch_it_was_made_for():
         SampleNoise(0, range(3)).prior((2, 5))
 
 
-@pytest.mark.parametrize("make", [check_seed, BatchNoise, lambda seed: SampleNoise(seed, [0])])
+@pytest.mark.parametrize(
+    "make", [check_seed, BatchNoise, BrownianNoise, lambda seed: SampleNoise(seed, [0])]
+)
 def test_bad_seeds_are_refused(make):
     for seed in (-1, 2**64):
         with pytest.raises(ValueError, match=r"seed must be at least 0 and less than 2\*\*64"):
@@ -125,3 +137,132 @@ def test_bad_seeds_are_refused(make):
     for seed in (1.0, "1", True, None, np.float64(1)):
         with pytest.raises(TypeError, match="seed must be an integer"):
             make(seed)
+
+
+def _increment(noise, x, t, s):
+    """W_t − W_s itself."""
+    return math.sqrt(t - s) * noise.increment(x, t, s)
+
+
+def test_a_brownian_path_has_the_other_draws_of_sample_noise():
+    x = torch.zeros(3, 4, dtype=torch.float64)
+    for source, other in (
+        (BrownianNoise(5, [0, 7, 2**64 - 1]), SampleNoise(5, [0, 7, 2**64 - 1])),
+        (BrownianNoise(5), BatchNoise(5)),
+    ):
+        for purpose in ("prior", "fresh", "probe"):
+            assert torch.equal(DRAWS[purpose](source, x), DRAWS[purpose](other, x))
+
+
+def test_a_brownian_path_shares_no_draw_with_the_other_purposes():
+    x = torch.zeros(2, 3, dtype=torch.float64)
+    whole = BrownianNoise(5, [0, 1]).increment(x, 1.0, 0.0)  # one draw, W_1
+    for draw in DRAWS.values():
+        assert not bool(torch.isin(whole, draw(SampleNoise(5, [0, 1]), x)).any())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_brownian_path_is_the_same_alone_and_in_any_batch(shape, dtype):
+    x = torch.zeros(shape, dtype=dtype)
+    times = [(1.0, 0.37), (0.37, 0.2), (0.2, 1e-5)]
+    noise = BrownianNoise(3, range(6))
+    whole = [noise.increment(x, t, s) for t, s in times]
+    for rows in ([0], [4], [0, 1, 2], [5, 2, 3]):
+        part = BrownianNoise(3, rows)
+        for (t, s), want in reversed(list(zip(times, whole, strict=True))):
+            got = part.increment(x[rows], t, s)
+            assert got.dtype == dtype
+            assert torch.equal(got, want[rows])
+
+
+def test_a_brownian_path_does_not_depend_on_what_was_asked_before():
+    times = np.random.default_rng(0).uniform(size=60).tolist() + [0.0, 1.0, 0.5, 2.0**-45]
+    pairs = [(max(p), min(p)) for p in zip(times[::2], times[1::2], strict=True)]
+    x = torch.zeros(2, 3, dtype=torch.float64)
+    noise = BrownianNoise(1, [4, 2])
+    once = {pair: noise.increment(x, *pair) for pair in pairs}
+    for order in (reversed(pairs), sorted(pairs), [pairs[k // 2] for k in range(8)]):
+        again = BrownianNoise(1, [4, 2])
+        for pair in order:
+            assert torch.equal(again.increment(x, *pair), once[pair])
+
+
+@pytest.mark.parametrize("spacing", [grid.uniform, grid.log_snr, grid.karras])
+def test_increments_of_a_brownian_path_add_up(spacing):
+    """Whatever grid they were asked on: each has a source of its own."""
+    x = torch.zeros(3, 4, dtype=torch.float64)
+    whole = _increment(BrownianNoise(9, range(3)), x, 1.0, 1e-3)
+    for steps in (1, 3, 8, 100):
+        noise = BrownianNoise(9, range(3))
+        pieces = itertools.pairwise(spacing(VP(), steps, 1e-3).tolist())
+        total = sum(_increment(noise, x, t, s) for t, s in pieces)
+        assert torch.allclose(total, whole, rtol=0, atol=1e-12)
+
+
+def test_increments_of_a_brownian_path_are_independent_and_normal():
+    """Of variance t − s, for long and short, dyadic and other intervals: the law of W."""
+    times = [1.0, 0.7, 0.5, 0.3001, 0.3, 0.25, 1e-3, 1e-3 - 1e-6, 1e-6, 0.0]
+    n = 20_000
+    x = torch.zeros(1, n, dtype=torch.float64)
+    noise = BrownianNoise(12, [0])
+    z = torch.cat([noise.increment(x, t, s) for t, s in itertools.pairwise(times)])
+    for row in z:
+        # the seed is fixed, so each test either always passes or never
+        assert stats.kstest(row.numpy(), "norm").pvalue > 1e-3
+    correlation = torch.corrcoef(z).fill_diagonal_(0)
+    assert float(correlation.abs().max()) < 4 / n**0.5
+    variances = z.var(1)
+    # 4 standard errors √(2/n) of a variance of 1
+    assert torch.allclose(variances, torch.ones_like(variances), rtol=0, atol=4 * (2 / n) ** 0.5)
+
+
+def test_a_brownian_path_is_linear_within_its_cells():
+    x = torch.zeros(2, 5, dtype=torch.float64)
+    coarse, fine = BrownianNoise(3, [0, 1], depth=3), BrownianNoise(3, [0, 1])
+    for t in (1.0, 0.875, 0.5, 0.125):  # the ends of cells belong to every depth
+        assert torch.equal(coarse.increment(x, t, 0.0), fine.increment(x, t, 0.0))
+    slopes = [_increment(coarse, x, t, s) / (t - s) for t, s in ((0.25, 0.2), (0.2, 0.13))]
+    assert torch.allclose(*slopes, rtol=1e-12, atol=1e-12)
+
+
+def test_a_sweep_draws_only_what_is_new(monkeypatch):
+    draws = []
+    original = noise_module._Path._draw
+    monkeypatch.setattr(
+        noise_module._Path, "_draw", lambda self, a: (draws.append(a), original(self, a))[1]
+    )
+    noise, x = BrownianNoise(0, [0]), torch.zeros(1, 2)
+    for t, s in itertools.pairwise(grid.uniform(VP(), 256).tolist()):
+        noise.increment(x, t, s)
+    assert len(draws) == len(set(draws))  # no node twice
+    assert len(draws) < 256 * (40 - 8 + 2)  # 8 = log₂ 256 levels are shared
+
+
+def test_samples_on_a_brownian_path_start_where_those_of_the_seed_do():
+    model = GaussianMixture(VP(), [1.0], [[0.3, 0.1]], [0.25])
+    ts = grid.uniform(VP(), 20)
+    coupled = sample(model, EulerMaruyama(), ts, (3, 2), noise=BrownianNoise(4, range(3)))
+    seeded = sample(model, EulerMaruyama(), ts, (3, 2), seed=4)
+    assert torch.equal(coupled.x_init, seeded.x_init)
+    assert not torch.equal(coupled.x, seeded.x)
+
+
+def test_a_brownian_path_refuses_what_it_cannot_answer():
+    x = torch.zeros(2, 3)
+    noise = BrownianNoise(0, [0, 1])
+    for t, s in ((0.5, 0.5), (0.4, 0.5), (1.1, 0.5), (0.5, -0.1), (float("nan"), 0.1)):
+        with pytest.raises(ValueError, match="0 ≤ s < t ≤ 1"):
+            noise.increment(x, t, s)
+    with pytest.raises(ValueError, match="this noise serves 2 samples, got a batch of 3"):
+        noise.increment(torch.zeros(3, 3), 0.5, 0.4)
+    noise.increment(x, 0.5, 0.4)
+    with pytest.raises(ValueError, match=r"has shape \(2, 3\), got x of shape \(2, 4\)"):
+        noise.increment(torch.zeros(2, 4), 0.5, 0.4)
+    for depth, error, match in (
+        (0, ValueError, "depth must be at least 1, got 0"),
+        (53, ValueError, "depth must be at most 52, got 53"),
+        (1.5, TypeError, "depth must be an integer"),
+    ):
+        with pytest.raises(error, match=match):
+            BrownianNoise(0, [0], depth=depth)
