@@ -124,6 +124,11 @@ class Config:
             config.objective.check(sde)
         except ValueError as error:
             raise ConfigError(f"{source}: objective: {error}") from error
+        if config.preconditioning.snapped and config.objective.times != "ladder":
+            raise ConfigError(
+                f"{source}: objective.times must be 'ladder' for rounded labels, which are wrong "
+                f"elsewhere, got {config.objective.times!r}"
+            )
         return config
 
     def to_dict(self) -> dict[str, Any]:

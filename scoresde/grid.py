@@ -2,10 +2,22 @@
 
 A grid is an argument of its own: any sampler runs on any grid. Each function takes the SDE, the
 number of steps N and the end times, and returns times whose ends are t_max and t_min exactly.
+
+    uniform      t
+    quadratic    √t
+    cosine       arccos of t, scaled to [−1, 1]      finer near both ends of t
+    log_snr      λ = log(α/σ)
+    karras       (σ/α)^{1/ρ}
+    arctan       arctan(σ/(α d)), the angle
+    logit        u in log(σ/α) = b + a logit(u)
+
+is what takes equal steps. `from_list` takes times one by one, and `snapped` moves a grid to the
+times that a network of discrete labels was trained on.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -14,7 +26,28 @@ from torch import Tensor
 from ._tensor import check_integer, check_number
 from .sde import SDE
 
-__all__ = ["GRIDS", "check_grid", "from_list", "karras", "log_snr", "quadratic", "uniform"]
+__all__ = [
+    "GRIDS",
+    "LadderError",
+    "arctan",
+    "check_grid",
+    "check_on_ladder",
+    "cosine",
+    "from_list",
+    "karras",
+    "log_snr",
+    "logit",
+    "quadratic",
+    "snapped",
+    "uniform",
+]
+
+# In t: far above the rounding of i/N, far below the spacing of any ladder.
+ON_LADDER = 1e-9
+
+
+class LadderError(ValueError):
+    """More times are asked than a discrete model has."""
 
 
 def uniform(sde: SDE, steps: int, t_min: float = 1e-3, t_max: float = 1.0) -> Tensor:
@@ -43,8 +76,25 @@ def quadratic(sde: SDE, steps: int, t_min: float = 1e-3, t_max: float = 1.0) -> 
     return _pinned(root**2, t_min, t_max)
 
 
+def cosine(sde: SDE, steps: int, t_min: float = 1e-3, t_max: float = 1.0) -> Tensor:
+    """Cosine spacing, t = t_min + (t_max − t_min) (1 + cos(π i/N))/2: finer near both ends.
+
+    The Chebyshev extreme points (Trefethen 2012, "Approximation Theory and Approximation
+    Practice", chapter 2). The grid of the cosine noise schedule is `arctan`.
+
+    Arguments as for `uniform`.
+    """
+    _check(steps, t_min, t_max)
+    # (1 + cos 2x)/2 = cos² x, which does not cancel near t_min
+    x = torch.linspace(0, math.pi / 2, steps + 1, dtype=torch.float64)
+    return _pinned(t_min + (t_max - t_min) * torch.cos(x) ** 2, t_min, t_max)
+
+
 def log_snr(sde: SDE, steps: int, t_min: float = 1e-3, t_max: float = 1.0) -> Tensor:
     """Equal steps in λ = log(α/σ). Lu et al. 2022 (DPM-Solver), arXiv:2206.00927, section 3.
+
+    These are equal steps in log σ for VE, and in the logit of the noise's share of the variance
+    for any SDE: logit(σ²/(α² + σ²)) = −2λ.
 
     Arguments as for `uniform`; the SDE needs σ(t_min) > 0.
     """
@@ -73,6 +123,61 @@ def karras(
     first, last = (-torch.tensor(_lam_ends(sde, t_min, t_max), dtype=torch.float64) / rho).exp()
     root = first + torch.linspace(0, 1, steps + 1, dtype=torch.float64) * (last - first)
     return _pinned(sde.t_of_lam(-rho * root.log()), t_min, t_max)
+
+
+def arctan(
+    sde: SDE,
+    steps: int,
+    t_min: float = 1e-3,
+    t_max: float = 1.0,
+    data_std: float = 1.0,
+    power: float = 1.0,
+) -> Tensor:
+    """Equal steps in θ^{1/p} of the angle θ = arctan(σ/(α d)); d is `data_std`, p is `power`.
+
+    For data N(0, d² I) and p = 1 it is the optimum that Sabour et al. 2024 (Align Your Steps),
+    arXiv:2404.14507, derive. With d = 1, α = cos θ and σ = sin θ under VP (the angle of Salimans &
+    Ho 2022, arXiv:2202.00512), so p = 1 is the cosine noise schedule's grid: `uniform` on
+    `CosineVP`.
+
+    Other arguments as for `uniform`; the SDE needs σ(t_min) > 0. Both d > 0 and p > 0: a smaller
+    d or a larger p is finer near the data. For correlated data d is better about the standard
+    deviation along the leading principal component.
+    """
+    _check(steps, t_min, t_max)
+    check_number("data_std", data_std, above=0)
+    check_number("power", power, above=0)
+    ends = torch.tensor(_lam_ends(sde, t_min, t_max), dtype=torch.float64)
+    first, last = (torch.atan(torch.exp(-ends) / data_std) ** (1 / power)).tolist()
+    theta = torch.linspace(first, last, steps + 1, dtype=torch.float64) ** power
+    return _pinned(sde.t_of_lam(-torch.log(data_std * torch.tan(theta))), t_min, t_max)
+
+
+def logit(
+    sde: SDE,
+    steps: int,
+    t_min: float = 1e-3,
+    t_max: float = 1.0,
+    scale: float = 1.0,
+    shift: float = 0.0,
+) -> Tensor:
+    """Equal steps in u, where log(σ/α) = b + a logit(u): finest in λ around log(σ/α) = b.
+
+    a > 0 is `scale`, b is `shift`. a = 1, b = 0 is u = σ/(α + σ), the time of rectified flow (Liu
+    et al. 2022, arXiv:2209.03003); a = 1/2 the noise's share of the variance, σ²/(α² + σ²); as
+    a → ∞ it becomes `log_snr`. The form is that of azula's log-logit noise schedule.
+
+    Other arguments as for `uniform`; the SDE needs σ(t_min) > 0.
+    """
+    _check(steps, t_min, t_max)
+    check_number("scale", scale, above=0)
+    check_number("shift", shift)
+    ends = torch.tensor(_lam_ends(sde, t_min, t_max), dtype=torch.float64)
+    share = (-ends - shift) / scale
+    # u and 1 − u apart: near 1, u alone would have lost its digits
+    w = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    u, rest = (torch.lerp(end[0], end[1], w) for end in (share.sigmoid(), (-share).sigmoid()))
+    return _pinned(sde.t_of_lam(-shift - scale * torch.log(u / rest)), t_min, t_max)
 
 
 def from_list(ts: Sequence[float] | Tensor) -> Tensor:
@@ -105,11 +210,78 @@ def check_grid(ts: Tensor) -> Tensor:
     return ts
 
 
+def snapped(sde: SDE, ts: Tensor) -> Tensor:
+    """The grid moved to times of a discrete model's ladder, i/L, each used at most once.
+
+    The ends go to the nearest ladder time. So does every time between them whose nearest is not
+    wanted by a neighbour; crowded times make room for each other, so that the largest move is
+    within half a level of the least possible.
+
+    Args:
+        sde: An SDE with a ladder of its own (`TabulatedVP`, L = its number of β).
+        ts: A grid, shape (N + 1,).
+
+    Returns:
+        Strictly decreasing times of `sde.ladder`, shape (N + 1,).
+
+    Raises:
+        ValueError: If the SDE has no ladder, or `ts` is no grid.
+        LadderError: If there are fewer than N + 1 levels between the ends.
+    """
+    ts = check_grid(ts)
+    ladder = _ladder(sde).to(ts.device)
+    levels, index = len(ladder), sde.label(ts)
+    order = torch.arange(len(ts), dtype=torch.float64, device=ts.device)
+    first, last = round(float(index[0])), round(float(index[-1]))
+    if first - last + 1 < len(ts):
+        raise LadderError(
+            f"{len(ts)} times do not fit between t = {float(ts[0]):g} and {float(ts[-1]):g}, where "
+            f"the model has {first - last + 1} of its {levels} discrete times; take fewer steps"
+        )
+    # Strictly decreasing indices k are indices k_i + i that never increase. Halfway between the
+    # closest such sequences above and below, the largest move is least.
+    goal = index + order
+    above, below = goal.flip(0).cummax(0).values.flip(0), goal.cummin(0).values
+    k = (0.5 * (above + below)).round().clamp(last + len(ts) - 1, first) - order
+    k[0], k[-1] = first, last
+    return ladder[levels - 1 - k.long()]
+
+
+def check_on_ladder(sde: SDE, ts: Tensor) -> None:
+    """Raise unless every time is one of the discrete model's, i/L, to 1e-9.
+
+    Args:
+        sde: An SDE with a ladder of its own.
+        ts: Times, any shape.
+
+    Raises:
+        ValueError: Naming the first time that is not.
+    """
+    ladder, flat = _ladder(sde), ts.to("cpu", torch.float64).flatten()
+    nearest = ladder[len(ladder) - 1 - sde.label(flat).round().long()]
+    off = torch.nonzero((flat - nearest).abs() > ON_LADDER).flatten().tolist()
+    if off:
+        raise ValueError(
+            f"t = {float(flat[off[0]])!r} is not one of the {len(ladder)} discrete times i/"
+            f"{len(ladder)} of the model, whose labels are rounded; use grid.snapped(sde, ts)"
+        )
+
+
+def _ladder(sde: SDE) -> Tensor:
+    """The SDE's own ladder of times, decreasing from 1."""
+    if not hasattr(sde, "label"):
+        raise ValueError(f"a ladder of times needs a TabulatedVP, got {type(sde).__name__}")
+    return sde.ladder(round(float(sde.label(1.0))) + 1)
+
+
 GRIDS: dict[str, Callable[..., Tensor]] = {
     "uniform": uniform,
     "quadratic": quadratic,
+    "cosine": cosine,
     "log_snr": log_snr,
     "karras": karras,
+    "arctan": arctan,
+    "logit": logit,
 }
 
 

@@ -37,7 +37,9 @@ __all__ = [
 
 Time = Tensor | float | Node
 Target = Literal["eps", "x0", "v", "score", "edm"]
-Label = Literal["log_sigma", "edm", "time", "index"]
+Label = Literal["log_sigma", "edm", "time", "index", "rounded_index"]
+
+INDEX_LABELS = ("index", "rounded_index")
 
 
 @dataclass
@@ -76,6 +78,11 @@ class ScoreModel(nn.Module, ABC):
         self.nfe = NFE()
         self.y: Tensor | None = None
 
+    @property
+    def snapped(self) -> bool:
+        """Whether the model is exact only at the discrete times of its SDE's ladder."""
+        return False
+
     @abstractmethod
     def eps(self, x: Tensor, t: Time) -> Tensor:
         """ε(x, t) = E[ε | x_t = x]."""
@@ -94,7 +101,7 @@ class ScoreModel(nn.Module, ABC):
         """α ε − σ x0 = (ε (α² + σ²) − σ x)/α."""
         node = self.sde.at(t, x)
         scale = (node.alpha**2 + node.sigma**2) / node.alpha
-        return _like(scale, x) * self.eps(x, node) - _like(node.sigma / node.alpha, x) * x
+        return _combine(-node.sigma / node.alpha, x, scale, self.eps(x, node))
 
     def given(self, y: Tensor | None) -> ScoreModel:
         """This model with class labels bound, one per sample of the batches to come.
@@ -123,7 +130,8 @@ class ScoreModel(nn.Module, ABC):
                 f"network output at {_where(node.t)} is not differentiable in x (computed under "
                 "torch.no_grad, detached or in numpy?)"
             )
-        return finite_or_raise(out, f"network output at {_where(node.t)}").to(x.dtype)
+        out = finite_or_raise(out, lambda: f"network output at {_where(node.t)}")
+        return out if out.dtype == x.dtype else out.to(x.dtype)
 
 
 class FunctionScore(ScoreModel):
@@ -143,8 +151,11 @@ class FunctionScore(ScoreModel):
         """The callable's value, checked and counted."""
         node = self.sde.at(t, x)
         self.nfe.add_forward(node.t)
-        time = torch.as_tensor(node.t, dtype=torch.float64, device=x.device)
-        return self._evaluated(self.function(x, time.flatten() if time.ndim else time), x, node)
+        if isinstance(node.t, Tensor):
+            time = node.t.to(x.device, torch.float64).flatten()
+        else:
+            time = torch.full((), node.t, dtype=torch.float64, device=x.device)
+        return self._evaluated(self.function(x, time), x, node)
 
 
 @dataclass(frozen=True)
@@ -155,7 +166,11 @@ class Preconditioning:
         target: What F approximates: "eps", "x0", "v", "score", or "edm", EDM's skip form
             x0 = c_skip x/α + c_out F (Karras et al. 2022, arXiv:2206.00364, table 1).
         label: What F is told of the time: "log_sigma" log(σ/α) (ours), "edm" log(σ/α)/4,
-            "time" t, "index" N t − 1, the discrete index of a `TabulatedVP`.
+            "time" t, "index" N t − 1, the discrete index of a `TabulatedVP`, and "rounded_index"
+            the nearest integer to it. "index" is the network interpolated between the labels it
+            was trained on, at any time; "rounded_index" asks it for nothing but those, and is
+            exact at the ladder's times i/N alone: `sample` then wants a grid of them
+            (`grid.snapped`) and a sampler that stays on it. On the ladder the two agree.
         scale_input: Feed x/√(α² + σ²) ("edm": x/√(α² σ_data² + σ²)) rather than x.
         sigma_data: Standard deviation of the data, used by "edm" only.
     """
@@ -174,6 +189,11 @@ class Preconditioning:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
         check_number("sigma_data", self.sigma_data, above=0)
 
+    @property
+    def snapped(self) -> bool:
+        """Whether the labels are rounded to those the network was trained on."""
+        return self.label == "rounded_index"
+
     def c_in(self, node: Node) -> float | Tensor:
         """Factor of the network's input; unit variance for unit-variance (σ_data) data."""
         if not self.scale_input:
@@ -185,8 +205,8 @@ class Preconditioning:
         """The time label, like `node.t`."""
         if self.label == "time":
             return node.t
-        if self.label == "index":
-            label = sde.label(node.t)
+        if self.label in INDEX_LABELS:
+            label = sde.label(node.t).round() if self.snapped else sde.label(node.t)
             return label if isinstance(node.t, Tensor) else float(label)
         return -node.lam if self.label == "log_sigma" else -0.25 * node.lam
 
@@ -223,7 +243,7 @@ class NetworkScore(ScoreModel):
             and every formula around it keep theirs.
 
     Raises:
-        ValueError: If the label "index" is asked of an SDE without a discrete ladder.
+        ValueError: If the label is an index and the SDE has no discrete ladder.
     """
 
     def __init__(
@@ -237,8 +257,14 @@ class NetworkScore(ScoreModel):
         self.net = net
         self.preconditioning = preconditioning or Preconditioning()
         self.autocast = autocast
-        if self.preconditioning.label == "index" and not hasattr(sde, "label"):
-            raise ValueError(f"label 'index' needs a TabulatedVP, got {type(sde).__name__}")
+        label = self.preconditioning.label
+        if label in INDEX_LABELS and not hasattr(sde, "label"):
+            raise ValueError(f"label {label!r} needs a TabulatedVP, got {type(sde).__name__}")
+
+    @property
+    def snapped(self) -> bool:
+        """Whether its labels are rounded, so that only the ladder's times are exact."""
+        return self.preconditioning.snapped
 
     def eps(self, x: Tensor, t: Time) -> Tensor:
         """ε from the network's native target."""
@@ -357,7 +383,10 @@ def _like(value: float | Tensor, x: Tensor) -> float | Tensor:
 
 def _combine(a: float | Tensor, x: Tensor, b: float | Tensor, y: Tensor) -> Tensor:
     """a x + b y, leaving out terms whose factor is the number 0 or 1."""
-    second = y if isinstance(b, float) and b == 1.0 else _like(b, x) * y
+    ours = not (isinstance(b, float) and b == 1.0)
+    second = _like(b, x) * y if ours else y
     if isinstance(a, float) and a == 0.0:
         return second
-    return torch.add(second, x, alpha=a) if isinstance(a, float) else _like(a, x) * x + second
+    if not isinstance(a, float):
+        return _like(a, x) * x + second
+    return second.add_(x, alpha=a) if ours else torch.add(second, x, alpha=a)

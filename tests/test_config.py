@@ -81,6 +81,20 @@ def test_defaults_are_filled_in_and_absent_values_left_out():
     assert "root" not in values["data"]
 
 
+@pytest.mark.parametrize("label", ["index", "rounded_index"])
+def test_how_discrete_labels_are_handled_is_stored(label):
+    values = {
+        **VALUES,
+        "sde": {"kind": "tabulated", "betas": [0.01, 0.1, 0.2]},
+        "preconditioning": {"label": label},
+        "objective": {"times": "ladder", "levels": 3},
+    }
+    config = Config.from_dict(values)
+    assert config.to_dict()["preconditioning"]["label"] == label
+    assert Config.from_dict(config.to_dict()) == config
+    assert config.build_model(SPEC).snapped is (label == "rounded_index")
+
+
 def test_an_sde_without_a_name_cannot_be_written():
     class Mine(VP):
         pass
@@ -131,6 +145,10 @@ def test_an_sde_without_a_name_cannot_be_written():
         (changed("objective", t_min=1), "objective: t_min must be less than 1"),
         (changed("preconditioning", scale_input=1), "scale_input must be true or false, got 1"),
         (changed("preconditioning", target="noise"), "preconditioning: target must be one of eps"),
+        (
+            changed("preconditioning", label="rounded_index"),
+            "objective.times must be 'ladder' for rounded labels, .* got 'uniform'",
+        ),
     ],
 )
 def test_unsound_configs_are_refused_by_key(values, match):

@@ -1,5 +1,6 @@
 """Laws of the time grids: exact ends, strict order, and what each one spaces equally."""
 
+import itertools
 import math
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from scoresde import grid
-from scoresde.sde import VE, VP, SubVP
+from scoresde.sde import VE, VP, CosineVP, SubVP, TabulatedVP, cosine_betas
 
 STEPS = [1, 2, 3, 5, 10, 18, 19, 20, 21, 37, 999, 1000, 1001]
 
@@ -40,14 +41,19 @@ def test_ends_are_exact_and_times_decrease(sde, name, t_min, t_max):
         ("uniform", lambda sde, t: t),
         ("quadratic", lambda sde, t: torch.sqrt(t)),
         ("log_snr", lambda sde, t: sde.lam(t)),
+        ("cosine", lambda sde, t: torch.acos(2 * (t - 1e-4) / (1 - 1e-4) - 1)),
         ("karras", lambda sde, t: (sde.sigma(t) / sde.alpha(t)) ** (1 / 7)),
+        ("arctan", lambda sde, t: torch.atan2(sde.sigma(t), sde.alpha(t))),
+        ("logit", lambda sde, t: sde.sigma(t) / (sde.sigma(t) + sde.alpha(t))),
     ],
 )
 def test_each_grid_spaces_its_coordinate_equally(sde, name, coordinate):
     values = coordinate(sde, grid.GRIDS[name](sde, 100, 1e-4))
     steps = values.diff()
-    # λ near t = 1 has lost up to 9 of 16 digits to 1 − σ (TabulatedVP, CosineVP: λ of t)
-    torch.testing.assert_close(steps, steps.mean().expand(100), rtol=1e-9, atol=0)
+    # λ near t = 1 has lost up to 9 of 16 digits to 1 − σ (TabulatedVP, CosineVP: λ of t), and
+    # arccos near its ends half of them: √(1e-16) against steps of 3e-2
+    rtol = 1e-6 if name == "cosine" else 1e-9
+    torch.testing.assert_close(steps, steps.mean().expand(100), rtol=rtol, atol=0)
 
 
 def test_karras_is_the_edm_grid():
@@ -64,6 +70,60 @@ def test_rho_moves_karras_from_equal_sigma_to_equal_log_sigma():
     # (σ^{1/ρ} − 1) ρ → log σ, with an error of (log σ_max/σ_min)²/ρ = 73/ρ in log σ
     geometric = grid.karras(sde, 50, rho=1e5)
     torch.testing.assert_close(geometric, grid.log_snr(sde, 50), rtol=0, atol=1e-3)
+
+
+def test_log_snr_spaces_the_logit_of_the_noise_share_of_the_variance(sde):
+    ts = grid.log_snr(sde, 50)
+    share = sde.sigma(ts) ** 2 / (sde.alpha(ts) ** 2 + sde.sigma(ts) ** 2)
+    steps = torch.logit(share).diff()
+    # 1 − share is 4e-5 at t = 1: the share keeps 1e-16/4e-5 of it (VE: 4e-4 of 1e-4)
+    torch.testing.assert_close(steps, steps.mean().expand(50), rtol=1e-9, atol=0)
+
+
+def test_the_cosine_schedule_is_the_angle():
+    """α = cos θ and σ = sin θ with θ linear in t: equal angles are equal times."""
+    torch.testing.assert_close(
+        grid.arctan(CosineVP(), 40), grid.uniform(CosineVP(), 40), rtol=0, atol=1e-12
+    )
+
+
+def test_arctan_against_align_your_steps():
+    """Theorem 3.1 for N(0, d² I) under VE: σ_i = d tan of equal steps, here in numpy."""
+    sde = VE(sigma_min=0.002, sigma_max=80.0)
+    angles = np.linspace(np.arctan(80 / 0.5), np.arctan(0.002 / 0.5), 13)
+    sigmas = sde.sigma(grid.arctan(sde, 12, t_min=0.0, data_std=0.5))
+    np.testing.assert_allclose(sigmas, 0.5 * np.tan(angles), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift"), [(1.0, 0.0), (0.5, 0.0), (2.0, -1.2), (0.1, 0.5), (1.0, -40.0)]
+)
+def test_logit_against_its_definition(sde, scale, shift):
+    """log(σ/α) = shift + scale logit(u) with equal steps in u, and so in 1 − u."""
+    ts = grid.logit(sde, 30, scale=scale, shift=shift)
+    share = (-sde.lam(ts) - shift) / scale
+    u, rest = torch.sigmoid(share), torch.sigmoid(-share)
+    # where all u round to 1, 1 − u still has its digits
+    steps = (rest if float(rest.max()) < 0.5 else u).diff()
+    # λ of t is good to 1e-10 (see above), times 30 steps and 1/scale
+    torch.testing.assert_close(steps, steps.mean().expand(30), rtol=1e-7, atol=0)
+
+
+def test_logit_of_rectified_flow_and_of_the_variance():
+    """α + σ = 1 makes u = σ, and α² + σ² = 1 makes it σ²."""
+    ts = grid.logit(VP(), 20, scale=0.5)
+    steps = (VP().sigma(ts) ** 2).diff()
+    torch.testing.assert_close(steps, steps.mean().expand(20), rtol=1e-9, atol=0)
+    wide = grid.logit(VP(), 20, scale=1e4)
+    # the logistic function is linear to (Δλ/a)² = 1e-6 of the span
+    torch.testing.assert_close(VP().lam(wide), VP().lam(grid.log_snr(VP(), 20)), rtol=0, atol=1e-5)
+
+
+def test_cosine_is_as_fine_at_one_end_as_at_the_other():
+    ts = grid.cosine(VP(), 32, 1e-3, 0.9)
+    torch.testing.assert_close(ts + ts.flip(0), torch.full_like(ts, 0.901), rtol=0, atol=1e-15)
+    # (1 − cos(π/N))/2 of the interval
+    assert float(ts[0] - ts[1]) == pytest.approx(0.899 * (1 - math.cos(math.pi / 32)) / 2)
 
 
 def test_a_grid_from_a_list():
@@ -112,7 +172,7 @@ def test_bad_arguments_are_refused(name, arguments, error, message):
         grid.GRIDS[name](VP(), **({"steps": 10} | arguments))
 
 
-@pytest.mark.parametrize("make", [grid.log_snr, grid.karras])
+@pytest.mark.parametrize("make", [grid.log_snr, grid.karras, grid.arctan, grid.logit])
 @pytest.mark.parametrize("sde", [VP(), SubVP()], ids=["VP", "SubVP"])
 def test_grids_in_lam_need_noise_at_their_end(make, sde):
     with pytest.raises(ValueError, match="t_min must be greater than 0 for"):
@@ -123,3 +183,96 @@ def test_grids_in_lam_need_noise_at_their_end(make, sde):
 def test_rho_must_be_positive(rho):
     with pytest.raises(ValueError, match="rho must be"):
         grid.karras(VP(), 10, rho=rho)
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "message"),
+    [
+        (grid.arctan, {"data_std": 0}, "data_std must be greater than 0, got 0"),
+        (grid.logit, {"scale": -1.0}, "scale must be greater than 0, got -1.0"),
+        (grid.logit, {"shift": math.inf}, "shift must be finite, got inf"),
+    ],
+)
+def test_parameters_of_grids_are_checked(make, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make(VP(), 10, **arguments)
+
+
+LADDERS = [TabulatedVP(VP().ddpm_betas(1000)), TabulatedVP(cosine_betas(10))]
+
+
+@pytest.mark.parametrize("name", grid.GRIDS)
+@pytest.mark.parametrize("sde", LADDERS, ids=["1000", "10"])
+def test_snapped_grids_are_distinct_times_of_the_ladder(sde, name):
+    n = len(sde.betas)
+    allowed = {float(t) for t in sde.ladder(n)}
+    for steps in (1, 2, 3, 5, 9, 10, 37, 999):
+        if steps > n - 1:
+            continue
+        ts = grid.snapped(sde, grid.GRIDS[name](sde, steps))
+        assert ts.shape == (steps + 1,)
+        assert set(ts.tolist()) <= allowed
+        assert bool((ts.diff() < 0).all())
+        assert (float(ts[0]), float(ts[-1])) == (1.0, 1 / n)
+        grid.check_on_ladder(sde, ts)
+        assert torch.equal(grid.snapped(sde, ts), ts)
+    whole = grid.snapped(sde, grid.GRIDS[name](sde, n - 1))
+    assert torch.equal(whole, sde.ladder(n))
+
+
+def test_snapping_takes_the_nearest_where_there_is_room():
+    sde = LADDERS[0]
+    ts = grid.uniform(sde, 37, 0.004, 0.9)
+    nearest = (ts * 1000).round() / 1000
+    torch.testing.assert_close(grid.snapped(sde, ts), nearest, rtol=0, atol=1e-15)
+
+
+def test_the_end_of_a_snapped_grid_does_not_depend_on_the_steps():
+    """Halfway between two levels, too: all cells of a comparison must end at one time."""
+    sde = TabulatedVP(cosine_betas(12))
+    for t_min in (3.5 / 12, 2.5 / 12, 0.3):
+        ends = {float(grid.snapped(sde, grid.uniform(sde, n, t_min))[-1]) for n in range(1, 9)}
+        assert len(ends) == 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_snapping_moves_no_time_much_further_than_it_must(seed):
+    """The largest move is within half a level of the best of all choices with the same ends."""
+    sde = TabulatedVP(cosine_betas(12))
+    ts = torch.rand(6, generator=torch.Generator().manual_seed(seed)).double().sort().values
+    ts = ts.flip(0) ** (1 + seed % 3)
+    k = (12 * ts - 1).clamp(min=0)
+    ends = {round(float(k[0])), round(float(k[-1]))}
+    if max(ends) - min(ends) < 5:
+        with pytest.raises(grid.LadderError):
+            grid.snapped(sde, ts)
+        return
+    choices = [c[::-1] for c in itertools.combinations(range(12), 6)]
+    same_ends = [c for c in choices if {c[0], c[-1]} == ends]
+    best = min(max(abs(a - b) for a, b in zip(c, k.tolist(), strict=True)) for c in same_ends)
+    got = 12 * grid.snapped(sde, ts) - 1
+    assert float((got - k).abs().max()) <= best + 0.5 + 1e-9
+
+
+def test_more_times_than_levels_are_refused():
+    sde = LADDERS[1]
+    message = "11 times do not fit between t = 1 and 0.001, where the model has 10 of its 10 discre"
+    with pytest.raises(grid.LadderError, match=message):
+        grid.snapped(sde, grid.uniform(sde, 10))
+    with pytest.raises(grid.LadderError, match="4 times do not fit between t = 0.5 and 0.3"):
+        grid.snapped(sde, grid.uniform(sde, 3, 0.3, 0.5))
+
+
+def test_what_has_no_ladder_cannot_be_snapped():
+    with pytest.raises(ValueError, match="a ladder of times needs a TabulatedVP, got VE"):
+        grid.snapped(VE(), grid.uniform(VE(), 3))
+    with pytest.raises(ValueError, match="must decrease strictly"):
+        grid.snapped(LADDERS[0], torch.tensor([0.5, 0.5]))
+
+
+def test_times_off_the_ladder_are_named():
+    sde = LADDERS[1]
+    grid.check_on_ladder(sde, torch.tensor([1.0, 0.3 + 1e-10, 0.1], dtype=torch.float64))
+    for off in (0.3 + 1e-8, 0.35, 0.01):
+        with pytest.raises(ValueError, match=f"t = {off} is not one of the 10 discrete times i/10"):
+            grid.check_on_ladder(sde, torch.tensor([1.0, off], dtype=torch.float64))

@@ -205,8 +205,46 @@ def test_the_index_of_a_discrete_model():
     for t in (1.0, 0.5, 1e-3, 1e-5):
         model.eps(torch.zeros(1, 2, dtype=torch.float64), t)
     assert [float(call[1]) for call in net.calls] == pytest.approx([999, 499, 0, 0], abs=1e-9)
+    assert not model.snapped
     with pytest.raises(ValueError, match="label 'index' needs a TabulatedVP, got SubVP"):
         NetworkScore(net, SubVP(), Preconditioning(label="index"))
+    with pytest.raises(ValueError, match="label 'rounded_index' needs a TabulatedVP, got VE"):
+        NetworkScore(net, VE(), Preconditioning(label="rounded_index"))
+
+
+def test_rounded_labels_are_integers_at_any_time():
+    """One common time, one per sample, a node; off the ladder, and at both ends."""
+    net = _Constant(dtype=torch.float64)
+    sde = TabulatedVP(VP().ddpm_betas(100))
+    model = NetworkScore(net, sde, Preconditioning(label="rounded_index"))
+    assert model.snapped
+    t = torch.tensor([1.0, 0.50402, 0.5049, 0.01, 1e-5, 0.996], dtype=torch.float64)
+    x = torch.zeros(6, 2, dtype=torch.float64)
+    wanted = [99, 49, 49, 0, 0, 99]
+    model.eps(x, t)
+    assert net.calls[-1][1].tolist() == wanted
+    for time, label in zip(t.tolist(), wanted, strict=True):
+        model.x0(x[:1], time)
+        model.x0(x[:1], sde.nodes(torch.tensor([time], dtype=torch.float64))[0])
+        assert [call[1].tolist() for call in net.calls[-2:]] == [[label], [label]]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_rounding_and_interpolation_agree_on_the_ladder_and_only_there(gaussian, target):
+    sde = TabulatedVP(VP().ddpm_betas(50))
+    exact = gaussian(sde, 3)
+    net = ExactNet(exact, target, "index")
+    between = NetworkScore(net, sde, Preconditioning(target, "index"))
+    rounded = NetworkScore(net, sde, Preconditioning(target, "rounded_index"))
+    ladder = sde.ladder(50)
+    x = sde.perturb(exact.sample(50, seed=1), ladder, normal(50, 3))
+    for quantity in ("eps", "score", "x0", "v"):
+        got, want = getattr(rounded, quantity)(x, ladder), getattr(between, quantity)(x, ladder)
+        # the interpolated label is within 1e-14 of the integer; times 1/α or 1/σ up to 2e2
+        torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
+    off = (ladder[:-1] - 0.004)[:, None]
+    x = x[:-1]
+    assert relative_error(rounded.eps(x, off[:, 0]), between.eps(x, off[:, 0])) > 1e-3
 
 
 @pytest.mark.parametrize(("target", "std"), [("eps", 1.0), ("v", 1.0), ("edm", 0.5)])
@@ -473,7 +511,7 @@ def test_arguments_are_not_changed(sde, gaussian):
     ("arguments", "error", "message"),
     [
         ({"target": "noise"}, ValueError, "target must be one of eps, x0, v, score, edm, got 'noi"),
-        ({"label": "sigma"}, ValueError, "label must be one of log_sigma, edm, time, index, got"),
+        ({"label": "sigma"}, ValueError, "label must be one of log_sigma, edm, time, index, "),
         ({"sigma_data": 0}, ValueError, "sigma_data must be greater than 0, got 0"),
         ({"sigma_data": math.nan}, ValueError, "sigma_data must be finite, got nan"),
         ({"sigma_data": "1"}, TypeError, "sigma_data must be a number, got '1'"),

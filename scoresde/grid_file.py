@@ -1,0 +1,177 @@
+"""A time grid of one's own, from a JSON file.
+
+The file holds one of
+
+[1.0, 0.5, 0.1, 0.001]                    times t, decreasing in [0, 1]
+{"ts": [1.0, 0.5, 0.1, 0.001]}            the same
+{"sigmas": [80.0, 5.3, 0.4, 0.002]}       σ/α, decreasing and above 0
+{"lams": [-4.4, -1.7, 0.9, 6.2]}          λ = log(α/σ), increasing
+
+and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .grid import check_grid
+from .plain import ConfigError, check_keys
+from .sde import SDE
+
+__all__ = ["GridFile", "read_grid"]
+
+KINDS = ("ts", "sigmas", "lams")
+AT_MOST = 1_000_001  # times: what --steps allows
+
+# A λ that was written down may round to this far outside the SDE's range.
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class GridFile:
+    """What a file says of a grid: checked numbers, whose times may depend on the SDE.
+
+    Attributes:
+        path: The file, as it was named.
+        kind: "ts", "sigmas" or "lams".
+        values: N + 1 numbers, from noise to data.
+    """
+
+    path: str
+    kind: str
+    values: tuple[float, ...]
+
+    @property
+    def steps(self) -> int:
+        """N, which is the file's own."""
+        return len(self.values) - 1
+
+    def times(self, sde: SDE) -> Tensor:
+        """The grid under an SDE.
+
+        Args:
+            sde: The SDE; times given as such do not depend on it.
+
+        Returns:
+            Decreasing times, shape (N + 1,), float64.
+
+        Raises:
+            ConfigError: If a noise level is outside the SDE's range, or there is no score at the
+                last time; names file and position.
+        """
+        values = torch.tensor(self.values, dtype=torch.float64)
+        ts = values if self.kind == "ts" else self._times_of_levels(sde, values)
+        try:
+            # neighbours may be too close for the inverse map, and σ may be 0 at the last time
+            sde.nodes(check_grid(ts))
+        except ValueError as error:
+            raise ConfigError(f"{self.path}: {error}") from error
+        return ts
+
+    def _times_of_levels(self, sde: SDE, values: Tensor) -> Tensor:
+        lam = values if self.kind == "lams" else -values.log()
+        low, high = sde.lam(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
+        bad = torch.nonzero((lam < low - ROUNDING) | (lam > high + ROUNDING)).flatten().tolist()
+        if bad:
+            ends = (low, high) if self.kind == "lams" else (math.exp(-high), math.exp(-low))
+            raise ConfigError(
+                f"{self.path}: {self.kind}[{bad[0]}] = {self.values[bad[0]]!r} is outside the "
+                f"range of {type(sde).__name__}, {ends[0]:.6g} to {ends[1]:.6g}"
+            )
+        return sde.t_of_lam(lam).clamp(0, 1)
+
+
+def read_grid(path: str) -> GridFile:
+    """Read and check a file.
+
+    Args:
+        path: A JSON file: an array of times, or an object with one of "ts", "sigmas", "lams".
+
+    Raises:
+        ConfigError: If the file cannot be read or is no grid; names the file and the position.
+    """
+    values = _parse(path)
+    if isinstance(values, dict):
+        check_keys(values, KINDS, path)
+        if len(values) != 1:
+            raise ConfigError(f"{path}: must hold one of {', '.join(KINDS)}, got {len(values)}")
+        kind, values = next(iter(values.items()))
+    else:
+        kind = "ts"
+    if not isinstance(values, list):
+        raise ConfigError(f"{path}: {kind} must be an array of numbers, got {_short(values)}")
+    if not 2 <= len(values) <= AT_MOST:
+        raise ConfigError(f"{path}: {kind} must hold 2 to {AT_MOST} numbers, got {len(values)}")
+    numbers = tuple(_number(path, f"{kind}[{i}]", value) for i, value in enumerate(values))
+    _check(path, kind, numbers)
+    return GridFile(path, kind, numbers)
+
+
+def _parse(path: str) -> Any:
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file") from error
+    except UnicodeDecodeError as error:
+        where = f"{error.reason} at byte {error.start}"
+        raise ConfigError(f"{path}: not UTF-8 text ({where})") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # JSONDecodeError gives line and column
+        raise ConfigError(f"{path}: not valid JSON: {error}") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"key {key!r} is given twice")
+        found[key] = value
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def _number(path: str, where: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(f"{path}: {where} must be a number, got {_short(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ConfigError(f"{path}: {where} must be finite, got {_short(value)}")
+    return number
+
+
+def _check(path: str, kind: str, numbers: tuple[float, ...]) -> None:
+    for i, number in enumerate(numbers):
+        if kind == "ts" and not 0 <= number <= 1:
+            raise ConfigError(f"{path}: ts[{i}] must lie in [0, 1], got {number!r}")
+        if kind == "sigmas" and not number > 0:
+            raise ConfigError(
+                f"{path}: sigmas[{i}] must be greater than 0, got {number!r} (leave a final 0 out: "
+                "it is the final denoise)"
+            )
+    sign, word = (1, "increase") if kind == "lams" else (-1, "decrease")
+    for i, (a, b) in enumerate(zip(numbers[:-1], numbers[1:], strict=True)):
+        if not sign * a < sign * b:
+            raise ConfigError(
+                f"{path}: {kind} must {word} strictly, got {kind}[{i}] = {a!r} and "
+                f"{kind}[{i + 1}] = {b!r}"
+            )
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:37]}..."
