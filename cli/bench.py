@@ -50,7 +50,11 @@ class _Commas(click.ParamType):
     help="Names, each with parameters if need be, such as edm:churn=20.",
 )
 @click.option(
-    "--grids", type=_Commas(click.STRING), default="log_snr", show_default=True, help="Time grids."
+    "--grids",
+    type=_Commas(click.STRING),
+    default="log_snr",
+    show_default=True,
+    help="Time grids, each with parameters if need be, such as karras:rho=5, or JSON files.",
 )
 @click.option(
     "--nfe",

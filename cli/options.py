@@ -29,11 +29,14 @@ __all__ = [
 
 # What `scoresde.registry` knows, for help texts that must not import torch; a test compares them.
 SAMPLERS = (
-    *("ancestral", "ddim", "dpmpp-2m", "heun", "edm", "euler-maruyama", "reverse-diffusion"),
-    *("annealed-langevin", "pc", "euler", "midpoint", "heun2", "heun3", "rk4"),
-    *("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive-heun"),
+    *("ddim", "dpm-2", "dpm-3", "dpmpp-2s", "dpmpp-3s", "dpmpp-2m", "dpmpp-3m", "dpmpp-3m-copied"),
+    *("unipc", "deis", "deis-rho", "exp-ab", "ipndm", "angular"),
+    *("heun", "euler", "midpoint", "heun2", "heun3", "rk4"),
+    *("dopri5", "dopri8", "dop853", "bosh3", "fehlberg2", "adaptive-heun"),
+    *("ancestral", "euler-maruyama", "reverse-diffusion", "edm", "sde-dpmpp-2m", "sde-dpmpp-3m"),
+    *("sa-solver", "restart", "gotta-go-fast", "pc", "annealed-langevin"),
 )
-GRIDS = ("uniform", "quadratic", "log_snr", "karras")
+GRIDS = ("uniform", "quadratic", "cosine", "log_snr", "karras", "arctan", "logit")
 
 
 class Integer(click.IntRange):
@@ -151,7 +154,7 @@ grid_option = click.option(
     default="log_snr",
     show_default=True,
     callback=_known("parse_grid"),
-    help=f"Spacing of the time grid: {', '.join(GRIDS)}.",
+    help=f"Time grid, with parameters karras:rho=5, or a JSON file of times; {', '.join(GRIDS)}.",
 )
 steps_option = click.option(
     "--steps",

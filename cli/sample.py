@@ -40,9 +40,7 @@ __all__ = ["sample"]
 @click.option(
     "--t-min",
     type=Real(0, 1, min_open=True, max_open=True),
-    default=1e-3,
-    show_default=True,
-    help="Time to stop at; 0 is data, 1 is noise.",
+    help="Time to stop at; 0 is data, 1 is noise. 1e-3, or that of a grid from a file.",
 )
 @click.option(
     "--denoise/--no-denoise",
@@ -78,6 +76,8 @@ def sample(out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
         click.echo(json.dumps(summary))
         return
     steps = "its own steps" if summary["steps"] is None else f"{summary['steps']} steps"
+    if summary["snapped"]:
+        steps += " on the network's discrete times"
     click.echo(
         f"{summary['n']} samples by {summary['sampler']} in {steps}: "
         f"{summary['nfe']} NFE counted, {summary['seconds']:.1f} s"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -101,19 +102,21 @@ def check_integer(name: str, value: int, *, minimum: int) -> int:
     return value
 
 
-def finite_or_raise(x: Tensor, what: str) -> Tensor:
+def finite_or_raise(x: Tensor, what: str | Callable[[], str]) -> Tensor:
     """Return `x`, or raise if it holds NaN or infinity.
 
     Args:
         x: Any floating tensor.
-        what: Subject and place of the message, for example `network at t=0.412`.
+        what: Subject and place of the message, for example `network at t=0.412`, or a function
+            that says them when they are needed.
 
     Raises:
         NonFiniteError: Naming how many values are not finite, and where.
     """
     # A sum is one pass without a temporary; it may overflow where all values are finite.
-    if not math.isfinite(float(x.detach().sum())):
+    if not math.isfinite(x.sum().item()):
         bad = int((~torch.isfinite(x)).sum())
         if bad:
-            raise NonFiniteError(f"{what}: {bad} non-finite values of {x.numel()}")
+            where = what if isinstance(what, str) else what()
+            raise NonFiniteError(f"{where}: {bad} non-finite values of {x.numel()}")
     return x

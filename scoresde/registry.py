@@ -3,30 +3,46 @@
 ddim                      a name
 ddim:eta=0.5              with a parameter
 edm:churn=20:s_noise=1    with two
+karras:rho=5              a grid
+mine.json, list:mine      a grid from a file; see `grid_file`
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from torch import Tensor
+
 from .grid import GRIDS
-from .plain import ConfigError, construct, nearest
+from .grid_file import GridFile, read_grid
+from .plain import ConfigError, check_values, construct, nearest
 from .samplers import (
     DDIM,
     EDM,
+    IPNDM,
+    AdaptiveSDE,
     Ancestral,
+    AngularAdams,
     AnnealedLangevin,
-    DPMSolverPP2M,
+    DPMSolverMultistep,
+    DPMSolverSinglestep,
     EulerMaruyama,
+    ExponentialAB,
     Langevin,
     PredictorCorrector,
     ProbabilityFlowODE,
+    Restart,
+    RestartInterval,
     ReverseDiffusion,
+    RungeKutta,
     Sampler,
+    SASolver,
+    UniPC,
 )
+from .sde import VP
 
 __all__ = ["SAMPLERS", "NamedSampler", "parse_grid", "parse_sampler"]
 
@@ -37,23 +53,45 @@ def _predictor_corrector(
     return PredictorCorrector(parse_sampler(predictor).sampler, Langevin(snr, steps, norm))
 
 
+def _restart(
+    inner: str = "heun", low: float = 0.06, high: float = 0.3, steps: int = 2, repeats: int = 2
+) -> Restart:
+    return Restart(parse_sampler(inner).sampler, (RestartInterval(low, high, steps, repeats),))
+
+
 SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "ancestral": Ancestral,
     "ddim": DDIM,
-    "dpmpp-2m": DPMSolverPP2M,
+    "dpm-2": partial(DPMSolverSinglestep, 2, "eps"),
+    "dpm-3": partial(DPMSolverSinglestep, 3, "eps"),
+    "dpmpp-2s": partial(DPMSolverSinglestep, 2, "x0"),
+    "dpmpp-3s": partial(DPMSolverSinglestep, 3, "x0"),
+    "dpmpp-2m": partial(DPMSolverMultistep, 2),
+    "dpmpp-3m": partial(DPMSolverMultistep, 3),
+    "dpmpp-3m-copied": partial(DPMSolverMultistep, 3, copied=True),
+    "sde-dpmpp-2m": partial(DPMSolverMultistep, 2, eta=1.0),
+    "sde-dpmpp-3m": partial(DPMSolverMultistep, 3, eta=1.0),
+    "unipc": UniPC,
+    "deis": partial(ExponentialAB, prediction="eps", variable="t"),
+    "deis-rho": partial(ExponentialAB, prediction="eps", variable="sigma"),
+    "exp-ab": ExponentialAB,
+    "ipndm": IPNDM,
+    "angular": AngularAdams,
     "heun": EDM,
     "edm": partial(EDM, churn=10.0),
     "euler-maruyama": EulerMaruyama,
     "reverse-diffusion": ReverseDiffusion,
     "annealed-langevin": AnnealedLangevin,
     "pc": _predictor_corrector,
+    "gotta-go-fast": AdaptiveSDE,
+    "dop853": partial(ProbabilityFlowODE, "dop853", per_sample=True),
+    "restart": _restart,
+    "sa-solver": SASolver,
+    # by position, so that `rk4:method=dopri5` is an unknown key
+    **{name: partial(RungeKutta, name) for name in ("euler", "midpoint", "heun2", "heun3", "rk4")},
     **{
-        # by position, so that `rk4:method=dopri5` is an unknown key
         name.replace("_", "-"): partial(ProbabilityFlowODE, name)
-        for name in (
-            *("euler", "midpoint", "heun2", "heun3", "rk4"),
-            *("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun"),
-        )
+        for name in ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
     },
 }
 
@@ -68,7 +106,7 @@ class NamedSampler:
     @property
     def adaptive(self) -> bool:
         """Whether it chooses its own steps, so that tolerances and not steps set its cost."""
-        return isinstance(self.sampler, ProbabilityFlowODE) and self.sampler.adaptive
+        return self.sampler.adaptive
 
 
 def parse_sampler(text: str) -> NamedSampler:
@@ -77,29 +115,49 @@ def parse_sampler(text: str) -> NamedSampler:
     Raises:
         ConfigError: If the name or a key is unknown (with the nearest one), or a value is wrong.
     """
+    name, arguments = _parse("sampler", text, SAMPLERS)
+    return NamedSampler(text.strip(), construct(SAMPLERS[name], arguments, f"sampler {name}"))
+
+
+def parse_grid(text: str) -> Callable[..., Tensor] | GridFile:
+    """A grid function of `scoresde.grid`, or the times of a file.
+
+    Args:
+        text: `name` or `name:key=value`; a path that ends in `.json`, or `list:path`.
+
+    Raises:
+        ConfigError: If the name or a key is unknown (with the nearest one), a value is wrong, or
+            the file is no grid.
+    """
+    text = text.strip()
+    if text.startswith("list:") or text.endswith(".json"):
+        return read_grid(text.removeprefix("list:"))
+    name, arguments = _parse("grid", text, GRIDS)
+    check_values(GRIDS[name], arguments, f"grid {name}", ("sde", "steps", "t_min", "t_max"))
+    if not arguments:
+        return GRIDS[name]
+    grid = partial(GRIDS[name], **arguments)
+    try:
+        grid(VP(), 1)  # a value out of range is found out now, on any SDE
+    except ValueError as error:
+        raise ConfigError(f"grid {name}: {error}") from error
+    return grid
+
+
+def _parse(noun: str, text: str, known: Mapping[str, object]) -> tuple[str, dict[str, Any]]:
+    """Name and parameters of `name:key=value:key=value`."""
     name, *pairs = text.strip().split(":")
-    if name not in SAMPLERS:
-        raise ConfigError(f"sampler {name!r} is unknown; {nearest(name, SAMPLERS)}")
+    if name not in known:
+        raise ConfigError(f"{noun} {name!r} is unknown; {nearest(name, known)}")
     arguments: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise ConfigError(f"sampler {text!r}: write parameters as key=value, got {pair!r}")
+            raise ConfigError(f"{noun} {text!r}: write parameters as key=value, got {pair!r}")
         if key in arguments:
-            raise ConfigError(f"sampler {text!r}: {key} is given twice")
+            raise ConfigError(f"{noun} {text!r}: {key} is given twice")
         arguments[key] = _value(value)
-    return NamedSampler(text.strip(), construct(SAMPLERS[name], arguments, f"sampler {name}"))
-
-
-def parse_grid(name: str) -> Callable[..., Any]:
-    """A grid function of `scoresde.grid` by name.
-
-    Raises:
-        ConfigError: If the name is unknown (with the nearest one).
-    """
-    if name not in GRIDS:
-        raise ConfigError(f"grid {name!r} is unknown; {nearest(name, GRIDS)}")
-    return GRIDS[name]
+    return name, arguments
 
 
 def _value(text: str) -> int | float | bool | str:

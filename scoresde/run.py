@@ -29,8 +29,7 @@ from .data import Dataset
 from .ema import EMA
 from .history import Log, Means
 from .loss import Objective
-from .samplers.base import sample
-from .samplers.exponential import DPMSolverPP2M
+from .samplers import DPMSolverMultistep, sample
 from .score import NetworkScore
 from .study.figures import save_grid, save_training_figure
 from .train import TrainSettings, TrainStep, check_training, make_optimizer, train
@@ -233,9 +232,8 @@ class Run:
         ts = grid.log_snr(self.model.sde, 20)
         with self.ema.applied(self.model.net) as net:
             device = next(net.parameters()).device
-            out = sample(
-                self.model, DPMSolverPP2M(), ts, shape, seed=0, y=y, denoise=True, device=device
-            )
+            sampler = DPMSolverMultistep()
+            out = sample(self.model, sampler, ts, shape, seed=0, y=y, denoise=True, device=device)
         save_grid(path, out.x, self.data.spec)
 
 

@@ -8,13 +8,15 @@ from scoresde.registry import SAMPLERS, parse_grid, parse_sampler
 from scoresde.samplers import (
     DDIM,
     EDM,
+    AdaptiveSDE,
     Ancestral,
-    DPMSolverPP2M,
+    DPMSolverMultistep,
     EulerMaruyama,
     Langevin,
     PredictorCorrector,
     ProbabilityFlowODE,
     ReverseDiffusion,
+    RungeKutta,
     sample,
 )
 from scoresde.sde import VP
@@ -37,14 +39,17 @@ def test_every_name_makes_a_sampler_that_runs(name, gaussian):
         ("ddim:eta=0.5", DDIM(eta=0.5)),
         ("ddim:eta=1", DDIM(eta=1)),
         (" ddim ", DDIM()),
-        ("dpmpp-2m", DPMSolverPP2M()),
+        ("dpmpp-2m", DPMSolverMultistep()),
         ("ancestral:variance=beta_tilde", Ancestral("beta_tilde")),
         ("heun", EDM()),
         ("edm:churn=20:s_noise=1", EDM(churn=20, s_noise=1)),
         ("euler-maruyama:eta=0", EulerMaruyama(eta=0)),
-        ("rk4", ProbabilityFlowODE("rk4")),
+        ("rk4:variable=lam", RungeKutta("rk4", "lam")),
         ("adaptive-heun", ProbabilityFlowODE("adaptive_heun")),
         ("dopri5:rtol=1e-3:atol=1e-4", ProbabilityFlowODE("dopri5", 1e-3, 1e-4)),
+        ("dopri5:per_sample=true", ProbabilityFlowODE("dopri5", per_sample=True)),
+        ("dop853", ProbabilityFlowODE("dop853", per_sample=True)),
+        ("gotta-go-fast:rtol=0.05", AdaptiveSDE(rtol=0.05)),
         ("pc", PredictorCorrector(ReverseDiffusion(), Langevin())),
         (
             "pc:predictor=ancestral:snr=0.1:steps=2:norm=batch",
@@ -77,6 +82,7 @@ def test_edm_churns_by_name_alone():
         ("heun:churn=-1", "sampler heun: churn must be"),
         ("rk4:method=dopri5", "sampler rk4: unknown key 'method'"),
         ("dopri5:rtol=0", "sampler dopri5: rtol must be"),
+        ("dopri8:per_sample=true", "sampler dopri8: method must be one of dop853, dopri5, bosh3"),
         ("pc:snr=0", "sampler pc: snr must be greater than 0"),
         ("pc:steps=1.5", "sampler pc.steps must be an integer"),
         ("pc:predictor=dim", "sampler 'dim' is unknown"),
@@ -92,10 +98,54 @@ def test_wrong_texts_are_refused(text, match):
 
 def test_adaptive_samplers():
     adaptive = {name for name in SAMPLERS if parse_sampler(name).adaptive}
-    assert adaptive == {"dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive-heun"}
+    whole_batch = {"dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive-heun"}
+    assert adaptive == whole_batch | {"dop853", "gotta-go-fast"}
 
 
-def test_grids():
-    assert parse_grid("karras") is GRIDS["karras"]
-    with pytest.raises(ConfigError, match="grid 'karas' is unknown; did you mean karras"):
-        parse_grid("karas")
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_name_is_the_grid_itself(name):
+    assert parse_grid(name) is GRIDS[name]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "arguments"),
+    [
+        ("karras:rho=5", "karras", {"rho": 5}),
+        (" arctan:data_std=0.5 ", "arctan", {"data_std": 0.5}),
+        ("logit:scale=0.5:shift=-1.2", "logit", {"scale": 0.5, "shift": -1.2}),
+    ],
+)
+def test_grids_with_parameters(text, name, arguments):
+    wanted = GRIDS[name](VP(), 7, 1e-4, **arguments)
+    assert torch.equal(parse_grid(text)(VP(), 7, 1e-4), wanted)
+    assert not torch.equal(GRIDS[name](VP(), 7, 1e-4), wanted)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("karas", "grid 'karas' is unknown; did you mean karras"),
+        ("karras:", "grid 'karras:': write parameters as key=value, got ''"),
+        ("karras:5", "grid 'karras:5': write parameters as key=value, got '5'"),
+        ("karras:roh=5", "grid karras: unknown key 'roh'; did you mean rho"),
+        ("karras:rho=x", "grid karras.rho must be a number, got 'x'"),
+        ("karras:rho=0", "grid karras: rho must be greater than 0, got 0"),
+        ("karras:rho=nan", "grid karras: rho must be finite"),
+        ("karras:rho=1:rho=2", "rho is given twice"),
+        ("karras:steps=5", "grid karras: unknown key 'steps'; .*allowed: rho"),
+        ("karras:t_min=0.1", "grid karras: unknown key 't_min'; .*allowed: rho"),
+        ("uniform:rho=5", "grid uniform: unknown key 'rho'; allowed: none"),
+        ("logit:scale=-1", "grid logit: scale must be greater than 0, got -1"),
+        ("nowhere/grid.json", "nowhere/grid.json: no such file"),
+        ("list:nowhere", "nowhere: no such file"),
+    ],
+)
+def test_wrong_grids_are_refused(text, match):
+    with pytest.raises(ConfigError, match=match):
+        parse_grid(text)
+
+
+@pytest.mark.parametrize(("name", "prefix"), [("mine.json", ""), ("mine", "list:")])
+def test_a_grid_from_a_file(tmp_path, name, prefix):
+    (tmp_path / name).write_text("[1, 0.5]")
+    assert parse_grid(f"{prefix}{tmp_path / name}").values == (1.0, 0.5)

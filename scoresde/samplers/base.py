@@ -12,12 +12,24 @@ import torch
 from torch import Tensor
 
 from .._tensor import check_number, finite_or_raise
-from ..grid import check_grid
+from ..grid import check_grid, check_on_ladder
+from ..ivp import Counts
 from ..noise import Noise, SampleNoise
 from ..score import ScoreModel, count_nfe, evaluating
 from ..sde import SDE, Node
 
-__all__ = ["Corrector", "GridSampler", "Sampler", "Samples", "sample"]
+__all__ = [
+    "FLOAT32_RTOL",
+    "Corrector",
+    "GridSampler",
+    "Sampler",
+    "Samples",
+    "check_rtol",
+    "sample",
+]
+
+# Rounding of a float32 state is 6e-8 of it: below this a step size control measures noise.
+FLOAT32_RTOL = 1e-7
 
 State = Any
 OnStep = Callable[[int, float, Tensor], None]
@@ -28,7 +40,13 @@ class Sampler(ABC):
     """Hyper-parameters only: a sampler holds no model, no grid and no state.
 
     `sde_error` says why it cannot serve an SDE; it is asked before the first network call.
+
+    Attributes:
+        adaptive: True if it chooses its own steps, by tolerances `rtol` and `atol`, and uses
+            nothing of the grid but its ends.
     """
+
+    adaptive: ClassVar[bool] = False
 
     @abstractmethod
     def run(
@@ -47,9 +65,34 @@ class Sampler(ABC):
             State at ts[-1], in the dtype of x.
         """
 
+    def run_counted(
+        self, model: ScoreModel, x: Tensor, ts: Tensor, noise: Noise, on_step: OnStep | None = None
+    ) -> tuple[Tensor, Counts | None]:
+        """`run`, with what each sample took if the sampler is adaptive, else None."""
+        return self.run(model, x, ts, noise, on_step), None
+
     def sde_error(self, sde: SDE) -> str | None:
         """Why this sampler is impossible for `sde`, or None if it is not."""
         return None
+
+    @property
+    def off_grid(self) -> bool:
+        """Whether it asks the model at times that are not in the grid; no, by default."""
+        return False
+
+    def refusal(self, sde: SDE, snapped: bool) -> str | None:
+        """Why this sampler cannot run, or None if it can; asked before the first network call.
+
+        Args:
+            sde: The model's SDE.
+            snapped: Whether the model is exact at the discrete times of its ladder only.
+        """
+        if snapped and self.off_grid:
+            return (
+                "it asks the model between the times of the grid, where rounded labels are wrong; "
+                "take one that does not, such as ddim or a multistep method"
+            )
+        return self.sde_error(sde)
 
 
 @dataclass(frozen=True)
@@ -117,6 +160,8 @@ class Samples:
         nfe: Network evaluations per sample, counted; the largest if chunks of the batch differ.
         ts: The time grid, shape (N + 1,).
         seed: The seed, or None where noise was given.
+        counts: Status, accepted and rejected steps and evaluations of each sample (without the
+            final denoise), each of shape (n,), from an adaptive sampler; else None.
     """
 
     x: Tensor
@@ -124,6 +169,7 @@ class Samples:
     nfe: int
     ts: Tensor
     seed: int | None
+    counts: Counts | None = None
 
 
 @torch.no_grad()
@@ -170,14 +216,18 @@ def sample(
         The samples with their counted NFE.
 
     Raises:
-        ValueError: On a bad argument, or a sampler that is impossible for the model's SDE.
+        ValueError: On a bad argument, or a sampler that is impossible for the model's SDE; for a
+            model with rounded labels, on a sampler that leaves the grid and a grid that leaves
+            the ladder.
         RuntimeError: If the network returns anything but finite values of the shape of x, the
             samples overflow, or `max_nfe` is exceeded.
     """
     ts, shape = check_grid(ts), tuple(shape)
     _check_arguments(model, sampler, shape, seed, noise, y, x_init, batch, dtype)
     model.sde.nodes(ts)  # refuses a time at which σ = 0
-    chunks, starts, nfe = [], [], 0
+    if model.snapped:
+        check_on_ladder(model.sde, ts)
+    chunks, starts, counts, nfe = [], [], [], 0
     for begin in range(0, shape[0], batch or max(shape[0], 1)):
         rows = slice(begin, min(begin + (batch or shape[0]), shape[0]))
         source = noise or SampleNoise(seed, range(rows.start, rows.stop))
@@ -188,11 +238,12 @@ def sample(
             start = x_init[rows]
         start = start.to(device, dtype)
         with evaluating(model), count_nfe(model, limit=max_nfe) as counted:
-            x = sampler.run(bound, start, ts, source, on_step)
+            x, taken = sampler.run_counted(bound, start, ts, source, on_step)
             if denoise:
                 x = bound.x0(x, model.sde.nodes(ts[-1:])[0])
         chunks.append(finite_or_raise(x, f"samples at t={float(ts[-1]):.6g}"))
         starts.append(start)
+        counts += [] if taken is None else [taken]
         nfe = max(nfe, counted.forward)
     empty = torch.empty(shape, device=device, dtype=dtype)
     return Samples(
@@ -201,7 +252,20 @@ def sample(
         nfe=nfe,
         ts=ts,
         seed=seed,
+        counts=Counts.cat(counts) if counts else None,
     )
+
+
+def check_rtol(rtol: float, dtype: torch.dtype) -> None:
+    """Raise unless a step size control can tell such a relative tolerance from rounding.
+
+    Raises:
+        ValueError: If rtol is below 1e-7 and the dtype is not float64.
+    """
+    if dtype != torch.float64 and rtol < FLOAT32_RTOL:
+        raise ValueError(
+            f"rtol must be at least {FLOAT32_RTOL:g} in float32, got {rtol:g}; use float64 for more"
+        )
 
 
 def _check_arguments(
@@ -229,6 +293,6 @@ def _check_arguments(
         raise ValueError(f"y must have shape {shape[:1]}, got {tuple(y.shape)}")
     if x_init is not None and x_init.shape != shape:
         raise ValueError(f"x_init must have shape {shape}, got {tuple(x_init.shape)}")
-    reason = sampler.sde_error(model.sde)
+    reason = sampler.refusal(model.sde, model.snapped)
     if reason is not None:
         raise ValueError(f"{type(sampler).__name__} cannot run: {reason}")

@@ -56,6 +56,11 @@ class EDM(GridSampler):
             check_number("s_max", self.s_max, at_least=self.s_min)
         check_number("s_noise", self.s_noise, above=0)
 
+    @property
+    def off_grid(self) -> bool:
+        """Churn raises the time above the grid's."""
+        return self.churn > 0
+
     def start(self, sde: SDE, nodes: list[Node]) -> dict[float, Node]:
         """The raised node t' of each time that is churned."""
         gamma = min(self.churn / len(nodes), math.sqrt(2) - 1)

@@ -49,6 +49,11 @@ class PredictorCorrector(GridSampler):
         """The predictor's; a corrector serves any SDE."""
         return self.predictor.sde_error(sde)
 
+    @property
+    def off_grid(self) -> bool:
+        """The predictor's; a corrector stays at the time it is called at."""
+        return self.predictor.off_grid
+
     def start(self, sde: SDE, nodes: list[Node]) -> State:
         """The predictor's."""
         return self.predictor.start(sde, nodes)

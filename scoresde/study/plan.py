@@ -16,14 +16,27 @@ from torch import Tensor
 
 from .._tensor import check_number
 from ..exact import GaussianMixture
-from ..grid import uniform
+from ..grid import LadderError, snapped, uniform
+from ..grid_file import GridFile
 from ..samplers import ProbabilityFlowODE, Sampler, sample
 from ..score import ScoreModel
 from ..sde import SDE
 
-__all__ = ["Cell", "Entry", "count_evaluations", "largest_steps", "plan_cells"]
+__all__ = [
+    "Cell",
+    "Entry",
+    "Grid",
+    "check_unique",
+    "count_evaluations",
+    "largest_steps",
+    "on_ladder",
+    "plan_cells",
+]
 
 Grid = Callable[..., Tensor]
+
+# How far the ends of a grid from a file may be from those of the comparison, in t.
+SAME_END = 1e-9
 
 
 @dataclass(frozen=True)
@@ -86,46 +99,71 @@ class Cell:
 def plan_cells(
     sde: SDE,
     entries: Sequence[Entry],
-    grids: Mapping[str, Grid],
+    grids: Mapping[str, Grid | GridFile],
     budgets: Sequence[int],
     t_min: float,
+    snap: bool = False,
 ) -> list[Cell]:
     """All cells: sampler × grid × budget, and sampler × tolerance for adaptive methods.
+
+    A grid from a file has its own number of steps: one cell, at the least budget that allows it.
 
     Args:
         sde: The SDE of the model.
         entries: Samplers, each once.
-        grids: Grid functions by name.
+        grids: Grid functions, or grids from files, by name.
         budgets: Evaluations per sample, the final denoising included; each at least 1.
         t_min: Last time.
+        snap: Whether the model is exact at the discrete times of its ladder only: all grids are
+            moved to them.
 
     Returns:
         The cells in the order asked; those that cannot run carry the reason.
 
     Raises:
-        ValueError: If a sampler, budget or tolerance is given twice, or `t_min` is out of range.
+        ValueError: If a sampler, budget or tolerance is given twice, `t_min` is out of range, or
+            a file's grid does not run from 1 to `t_min`.
     """
     check_number("t_min", t_min, above=0, below=1)
-    _check_unique("sampler", [entry.label for entry in entries])
-    _check_unique("nfe", budgets)
+    check_unique("sampler", [entry.label for entry in entries])
+    check_unique("nfe", budgets)
     for budget in budgets:
         check_number("nfe", budget, at_least=1)
+    listed = {
+        name: _listed(sde, name, grid, t_min, snap)
+        for name, grid in grids.items()
+        if isinstance(grid, GridFile)
+    }
     cells: list[Cell] = []
     for entry in entries:
-        reason = entry.sampler.sde_error(sde)
+        reason = entry.sampler.refusal(sde, snap)
         if entry.tolerances:
-            _check_unique("tolerance", entry.tolerances)
-            cells += [_adaptive_cell(sde, entry, tol, t_min) for tol in entry.tolerances]
+            check_unique("tolerance", entry.tolerances)
+            cells += [_adaptive_cell(sde, entry, tol, t_min, reason) for tol in entry.tolerances]
             continue
         random = reason is None and _is_random(sde, entry.sampler, t_min)
         for name, grid in grids.items():
+            cell = Cell(entry.label, entry.sampler, name, deterministic=not random)
+            if name in listed:
+                cells.append(_fixed(sde, cell, listed[name], budgets, reason))
+                continue
+            function = on_ladder(grid) if snap else grid
             for budget in budgets:
-                cell = Cell(entry.label, entry.sampler, name, budget, deterministic=not random)
+                asked = replace(cell, budget=budget)
                 if reason is None:
-                    cells.append(_fill(sde, cell, grid, t_min))
+                    cells.append(_fill(sde, asked, function, t_min))
                 else:
-                    cells.append(replace(cell, reason=reason))
+                    cells.append(replace(asked, reason=reason))
     return cells
+
+
+def on_ladder(grid: Grid) -> Grid:
+    """The grid function whose times are moved to the ladder of a discrete model."""
+
+    def snapping(sde: SDE, steps: int, t_min: float) -> Tensor:
+        return snapped(sde, grid(sde, steps, t_min))
+
+    return snapping
 
 
 def count_evaluations(sde: SDE, sampler: Sampler, ts: Tensor, limit: int | None = None) -> int:
@@ -149,11 +187,15 @@ def count_evaluations(sde: SDE, sampler: Sampler, ts: Tensor, limit: int | None 
 def largest_steps(sde: SDE, sampler: Sampler, grid: Grid, budget: int, t_min: float) -> int:
     """The largest N whose counted evaluations do not exceed the budget; 0 if there is none.
 
-    Every step of a grid sampler costs one evaluation or more, so N is at most the budget.
+    Every step of a grid sampler costs one evaluation or more, so N is at most the budget, and the
+    ladder of a discrete model may allow fewer.
     """
 
     def cost(steps: int) -> int:
-        return count_evaluations(sde, sampler, grid(sde, steps, t_min), limit=budget)
+        try:
+            return count_evaluations(sde, sampler, grid(sde, steps, t_min), limit=budget)
+        except LadderError:
+            return budget + 1
 
     return bisect_right(range(1, budget + 1), budget, key=cost)
 
@@ -168,10 +210,37 @@ def _fill(sde: SDE, cell: Cell, grid: Grid, t_min: float) -> Cell:
     return replace(cell, ts=ts, cost=cost)
 
 
-def _adaptive_cell(sde: SDE, entry: Entry, tolerance: float, t_min: float) -> Cell:
+def _listed(sde: SDE, name: str, grid: GridFile, t_min: float, snap: bool) -> Tensor:
+    """The times of a file's grid, which must have the ends of all other cells."""
+    ts = grid.times(sde)
+    if abs(float(ts[0]) - 1) > SAME_END or abs(float(ts[-1]) - t_min) > SAME_END:
+        raise ValueError(
+            f"grid {name} runs from t = {float(ts[0]):g} to {float(ts[-1]):g}, and a comparison "
+            f"from 1 to t_min = {t_min:g}"
+        )
+    return snapped(sde, ts) if snap else ts
+
+
+def _fixed(sde: SDE, cell: Cell, ts: Tensor, budgets: Sequence[int], reason: str | None) -> Cell:
+    """The cell of a given grid, with the least budget that allows it."""
+    if reason is not None:
+        return replace(cell, budget=max(budgets), reason=reason)
+    cost = count_evaluations(sde, cell.sampler, ts)
+    enough = [budget for budget in budgets if budget >= cost]
+    if not enough:
+        reason = f"its {len(ts) - 1} steps take {cost} evaluations with the final denoising"
+        return replace(cell, budget=max(budgets), reason=reason)
+    return replace(cell, budget=min(enough), ts=ts, cost=cost)
+
+
+def _adaptive_cell(
+    sde: SDE, entry: Entry, tolerance: float, t_min: float, reason: str | None
+) -> Cell:
     if not isinstance(entry.sampler, ProbabilityFlowODE):
         raise TypeError(f"{entry.label} has no tolerances: it takes the steps of a grid")
     sampler = replace(entry.sampler, rtol=tolerance, atol=tolerance)
+    if reason is not None:
+        return Cell(entry.label, sampler, tolerance=tolerance, reason=reason)
     ts = uniform(sde, 1, t_min)
     cost = count_evaluations(sde, sampler, ts)
     return Cell(entry.label, sampler, tolerance=tolerance, ts=ts, cost=cost)
@@ -189,7 +258,8 @@ def _free_model(sde: SDE) -> ScoreModel:
     return GaussianMixture(sde, [1.0], [[0.0]], [1.0])
 
 
-def _check_unique(name: str, values: Iterable[object]) -> None:
+def check_unique(name: str, values: Iterable[object]) -> None:
+    """Raise ValueError if a value comes twice; `name` says of what."""
     seen: set[object] = set()
     for value in values:
         if value in seen:

@@ -10,6 +10,11 @@ from .records import Result
 
 __all__ = ["likelihood_text", "sentences", "text_table"]
 
+SNAPPED = (
+    "The network's labels are rounded: grids are moved to its discrete times, and there is no ODE "
+    "solution to compare with."
+)
+
 
 def sentences(findings: Findings) -> list[str]:
     """A summary, with no claim that its standard errors do not allow."""
@@ -43,6 +48,8 @@ def text_table(findings: Findings) -> str:
     lines = [_aligned(row, widths) for row in rows]
     missing = [cell for cell in findings.results if cell.status != "done"]
     lines += [f"{c.status}: {c.sampler} {c.grid} {c.settings}: {c.reason}" for c in missing]
+    if findings.settings.get("snapped"):
+        lines.append(SNAPPED)
     return "\n".join(lines)
 
 
@@ -57,6 +64,8 @@ def _of_cells(findings: Findings) -> str:
     done, rest = len(findings.done), len(findings.results) - len(findings.done)
     text = f"{_count(len(findings.samplers), 'sampler')} in {_count(done, 'cell')}, each of "
     text += f"n = {findings.settings['n']} samples from the same noise."
+    if findings.settings.get("snapped"):
+        text += f" {SNAPPED}"
     return text + (f" {_count(rest, 'more cell')} could not run." if rest else "")
 
 

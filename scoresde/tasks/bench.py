@@ -17,11 +17,13 @@ from .._tensor import check_number
 from ..checkpoint import read_checkpoint
 from ..config import Config, build, checkpoint_path, config_of
 from ..data import Dataset, DataSpec, dataset_status
+from ..grid import snapped, uniform
+from ..grid_file import GridFile
 from ..noise import check_seed
 from ..plain import ConfigError
 from ..registry import parse_grid, parse_sampler
 from ..study.outputs import check_output, open_output, write_json
-from ..study.plan import Entry, plan_cells
+from ..study.plan import Entry, check_unique, plan_cells
 from ..study.quality import Quality
 from ..study.records import read_json, write_tables
 from ..study.reference import Reference
@@ -114,7 +116,8 @@ def prepare_bench(
         checkpoint: A shipped checkpoint's name, or a file.
         samplers: Samplers as `parse_sampler` reads them. An adaptive ODE method runs at each of
             `TOLERANCES`, all others at each grid and budget.
-        grids: Names of grids.
+        grids: Grids as `parse_grid` reads them. For a checkpoint with rounded labels they are
+            moved to its discrete times, and there is no reference solution.
         budgets: Evaluations per sample, the final denoising included.
         folder: Where results go.
         n: Samples per cell, at least 4.
@@ -140,9 +143,15 @@ def prepare_bench(
         check_number(name, value, at_least=least)
     check_seed(seed)
     entries = [_entry(text) for text in samplers]
+    check_unique("grid", grids)
     functions = {name: parse_grid(name) for name in grids}
     raw = read_checkpoint(checkpoint_path(checkpoint))
     config, spec = config_of(raw)
+    snap = config.preconditioning.snapped
+    if snap:
+        # the ends of every grid, and no reference: there is no ODE between the ladder's times
+        t_min = float(snapped(config.sde, uniform(config.sde, 1, t_min))[-1])
+        reference_tolerance = None
     settings = {
         "command": command,
         "checkpoint": str(checkpoint),
@@ -164,8 +173,13 @@ def prepare_bench(
         "likelihood": likelihood,
         "versions": {"scoresde": __version__, "torch": torch.__version__},
     }
+    if snap:
+        settings["snapped"] = True
+    if files := {name: grid for name, grid in functions.items() if isinstance(grid, GridFile)}:
+        # a file may change
+        settings["grid_files"] = {name: list(grid.values) for name, grid in files.items()}
     check_output(folder, settings, overwrite)
-    cells = plan_cells(config.sde, entries, functions, budgets, t_min)
+    cells = plan_cells(config.sde, entries, functions, budgets, t_min, snap)
     if all(cell.ts is None for cell in cells):
         raise ValueError(f"no cell can run: {cells[0].label}: {cells[0].reason}")
     train, test = _data(config, spec, data_root) if quality or likelihood else (None, None)

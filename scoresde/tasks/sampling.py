@@ -22,10 +22,11 @@ from .. import __version__
 from ..checkpoint import RawCheckpoint, read_checkpoint
 from ..config import Config, build, checkpoint_path, config_of
 from ..data import DataSpec
+from ..grid import snapped
+from ..grid_file import GridFile
 from ..registry import NamedSampler, parse_grid, parse_sampler
 from ..samplers import Samples, sample
-from ..samplers.base import OnStep
-from ..samplers.ode import FLOAT32_RTOL
+from ..samplers.base import FLOAT32_RTOL, OnStep
 from ..score import NetworkScore
 from ..sde import SDE
 from ..study.figures import save_grid
@@ -37,12 +38,13 @@ from ..study.outputs import (
     save_arrays,
     write_json,
 )
-from ..study.plan import largest_steps
+from ..study.plan import largest_steps, on_ladder
 from ..study.running import OnProgress, advise_on_memory
 
 __all__ = ["SampleRequest", "draw_samples"]
 
 DEFAULT_STEPS = 20
+DEFAULT_T_MIN = 1e-3
 GRID_AT_MOST = 256  # images in the picture; the arrays hold all
 
 
@@ -53,13 +55,13 @@ class SampleRequest:
     Args:
         checkpoint: File, or name of a shipped checkpoint.
         sampler: As `registry.parse_sampler` reads it.
-        grid: Name of a grid function.
+        grid: As `registry.parse_grid` reads it. One from a file has its own number of steps.
         steps: Intervals of the grid; None for 20, or what `nfe` allows.
         nfe: Take as many steps as so many evaluations allow, the final denoise included.
         n: Number of samples.
         seed: Integer in [0, 2^64).
         batch: Samples computed at a time.
-        t_min: Last time.
+        t_min: Last time; None for 1e-3, or that of a grid from a file.
         denoise: Finish with E[x_0 | x].
         label: Class of all samples; None for all classes in turn. Only for conditional models.
         device: Where to run.
@@ -75,7 +77,7 @@ class SampleRequest:
     n: int = 64
     seed: int = 0
     batch: int = 256
-    t_min: float = 1e-3
+    t_min: float | None = None
     denoise: bool = True
     label: int | None = None
     device: str = "cpu"
@@ -106,9 +108,12 @@ def draw_samples(
     """
     raw = read_checkpoint(checkpoint_path(request.checkpoint))
     config, spec = config_of(raw)
-    named, ts = _plan(request, config.sde)
+    named, ts = _plan(request, config)
     y = _labels(request, config, spec)
     settings = {"command": "sample", **asdict(request), "checkpoint": raw.sha256}
+    settings["t_min"] = float(ts[-1])
+    if isinstance(parse_grid(request.grid), GridFile):
+        settings["ts"] = ts.tolist()  # a file may change
     check_output(out, settings, overwrite)
     done = None if overwrite else read_summary(out)
     if done is not None:
@@ -123,7 +128,9 @@ def draw_samples(
         "sampler": named.text,
         "grid": None if named.adaptive else request.grid,
         "steps": None if named.adaptive else len(ts) - 1,
-        **{key: getattr(request, key) for key in ("t_min", "denoise", "n", "seed")},
+        "snapped": config.preconditioning.snapped,
+        "t_min": float(ts[-1]),
+        **{key: getattr(request, key) for key in ("denoise", "n", "seed")},
         "nfe": result.nfe,
         "seconds": round(seconds, 3),
         "files": _write(out, result, spec, y),
@@ -133,10 +140,10 @@ def draw_samples(
     return summary
 
 
-def _plan(request: SampleRequest, sde: SDE) -> tuple[NamedSampler, Tensor]:
+def _plan(request: SampleRequest, config: Config) -> tuple[NamedSampler, Tensor]:
     """The sampler and its time grid, or an error if they cannot serve."""
-    named, grid = parse_sampler(request.sampler), parse_grid(request.grid)
-    reason = named.sampler.sde_error(sde)
+    named = parse_sampler(request.sampler)
+    reason = named.sampler.refusal(config.sde, config.preconditioning.snapped)
     if reason is not None:
         raise ValueError(f"--sampler: {named.text} cannot run: {reason}")
     if named.adaptive:
@@ -144,17 +151,40 @@ def _plan(request: SampleRequest, sde: SDE) -> tuple[NamedSampler, Tensor]:
     on_gpu = torch.device(request.device).type == "cuda"
     if request.dtype == "bfloat16" and on_gpu and not torch.cuda.is_bf16_supported():
         raise ValueError(f"--dtype: bfloat16 is not for {request.device}, use float32")
+    return named, _times(request, config, named)
+
+
+def _times(request: SampleRequest, config: Config, named: NamedSampler) -> Tensor:
+    """The time grid, on the ladder if the checkpoint's labels are rounded."""
+    grid, sde, snap = parse_grid(request.grid), config.sde, config.preconditioning.snapped
+    if isinstance(grid, GridFile):
+        ts = _times_of_file(request, grid, sde)
+        return snapped(sde, ts) if snap else ts
+    grid = on_ladder(grid) if snap else grid
+    t_min = DEFAULT_T_MIN if request.t_min is None else request.t_min
     if request.nfe is None:
-        steps = request.steps or DEFAULT_STEPS
-    elif request.steps is not None:
+        return grid(sde, request.steps or DEFAULT_STEPS, t_min)
+    if request.steps is not None:
         raise ValueError(f"--nfe: {request.nfe}, and --steps {request.steps}: give one of them")
-    else:
-        # The plan counts the final denoise, one evaluation, whether it is wanted or not.
-        budget = request.nfe + (not request.denoise)
-        steps = largest_steps(sde, named.sampler, grid, budget, request.t_min)
-        if steps == 0:
-            raise ValueError(f"--nfe: {request.nfe} is less than one step of {named.text} takes")
-    return named, grid(sde, steps, request.t_min)
+    # The plan counts the final denoise, one evaluation, whether it is wanted or not.
+    budget = request.nfe + (not request.denoise)
+    steps = largest_steps(sde, named.sampler, grid, budget, t_min)
+    if steps == 0:
+        raise ValueError(f"--nfe: {request.nfe} is less than one step of {named.text} takes")
+    return grid(sde, steps, t_min)
+
+
+def _times_of_file(request: SampleRequest, grid: GridFile, sde: SDE) -> Tensor:
+    """The file's own times; what would change their number or their end is refused."""
+    ts = grid.times(sde)
+    for option, value, own in (
+        ("--steps", request.steps, f"{grid.steps} steps"),
+        ("--nfe", request.nfe, f"{grid.steps} steps"),
+        ("--t-min", request.t_min, f"end t = {float(ts[-1]):g}"),
+    ):
+        if value is not None:
+            raise ValueError(f"{option}: {value}, but {grid.path} has its own {own}; leave it out")
+    return ts
 
 
 def _check_adaptive(request: SampleRequest, named: NamedSampler) -> None:

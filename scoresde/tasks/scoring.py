@@ -118,6 +118,11 @@ def score_data(
     """
     raw = read_checkpoint(checkpoint_path(request.checkpoint))
     config, spec = config_of(raw)
+    if config.preconditioning.snapped:
+        raise ValueError(
+            f"--checkpoint: {request.checkpoint} has rounded labels, which are wrong between its "
+            "discrete times; a likelihood asks at all times, with label = 'index'"
+        )
     _check_cost(request, spec)
     data = _load(request, config, spec)
     settings = {"command": "likelihood", **asdict(request), "checkpoint": raw.sha256}

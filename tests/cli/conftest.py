@@ -9,6 +9,7 @@ from scoresde_cli.main import run
 
 from scoresde.config import Config
 from scoresde.run import Run
+from scoresde.sde import cosine_betas
 
 TINY_UNET = {"kind": "unet", "channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": []}
 
@@ -81,6 +82,17 @@ def points_checkpoint(tmp_path_factory):
         data={"name": "mixture3"},
         sde={"kind": "ve"},
         net={"kind": "mlp", "width": 16, "depth": 1},
+    )
+
+
+@pytest.fixture(scope="session")
+def snapped_checkpoint(tmp_path_factory):
+    """Digits under a table of 50 β, by a network whose labels are rounded."""
+    return write_checkpoint(
+        tmp_path_factory.mktemp("snapped"),
+        sde={"kind": "tabulated", "betas": cosine_betas(50).tolist()},
+        preconditioning={"label": "rounded_index"},
+        objective={"times": "ladder", "levels": 50},
     )
 
 

@@ -32,7 +32,7 @@ SAMPLE = [
     (["--sampler", "ddim:eta=1.5"], ["--sampler:", "eta must be at most 1", "1.5"]),
     (["--sampler", "pc:snr=0"], ["--sampler:", "snr must be greater than 0", "got 0"]),
     (["--sampler", "pc:steps=-1"], ["--sampler:", "steps must be at least 1", "-1"]),
-    (["--sampler", "pc:predictor=dpmpp-2m"], ["--sampler:", "one-step", "DPMSolverPP2M"]),
+    (["--sampler", "pc:predictor=dpmpp-2m"], ["--sampler:", "one-step", "DPMSolverMultistep"]),
     (["--sampler", "edm:churn=-1"], ["--sampler:", "churn must be at least 0", "-1"]),
     (["--sampler", "edm:s_min=2:s_max=1"], ["--sampler:", "s_max must be at least 2"]),
     (["--sampler", "dopri5:rtol=0"], ["--sampler:", "rtol must be greater than 0"]),
@@ -40,6 +40,10 @@ SAMPLE = [
     (["--sampler", "dopri5", "--steps", "9"], ["--steps: 9", "own steps", "dopri5:rtol=1e-4"]),
     (["--sampler", "dopri5", "--nfe", "9"], ["--nfe: 9", "own steps"]),
     (["--grid", "logsnr"], ["--grid:", "'logsnr'", "did you mean log_snr?"]),
+    (["--grid", "karras:rho=0"], ["--grid:", "rho must be greater than 0", "got 0"]),
+    (["--grid", "karras:rho=x"], ["--grid:", "rho must be a number", "'x'"]),
+    (["--grid", "karras:roh=5"], ["--grid:", "'roh'", "did you mean rho?"]),
+    (["--grid", "none.json"], ["--grid:", "none.json: no such file"]),
     (["--t-min", "0"], ["--t-min: 0", "above 0 and below 1"]),
     (["--t-min", "1"], ["--t-min: 1", "above 0 and below 1"]),
     (["--t-min", "-1e-3"], ["--t-min: -1e-3", "above 0 and below 1"]),
@@ -57,6 +61,44 @@ SAMPLE = [
 @pytest.mark.parametrize(("options", "parts"), SAMPLE, ids=[" ".join(o) for o, _ in SAMPLE])
 def test_sample(refused, tiny_checkpoint, options, parts):
     refused(["sample", "--checkpoint", tiny_checkpoint, *options], *parts)
+
+
+GRID_FILES = {
+    "syntax": ("[1, 0.5,\n0.1", [], ["--grid:", "not valid JSON", "line 2 column 4"]),
+    "order": ("[1, 0.1, 0.5]", [], ["--grid:", "decrease strictly", "ts[1] = 0.1"]),
+    "sigmas": ('{"sigmas": [500, 1]}', [], ["sigmas[0] = 500.0", "range of VP, 0 to 152.16"]),
+    "steps": ("[1, 0.5, 0.1]", ["--steps", 2], ["--steps: 2", "has its own 2 steps"]),
+    "nfe": ("[1, 0.5, 0.1]", ["--nfe", 9], ["--nfe: 9", "has its own 2 steps"]),
+    "t_min": ("[1, 0.5, 0.1]", ["--t-min", 0.1], ["--t-min: 0.1", "its own end t = 0.1"]),
+    "zero": ("[1, 0.5, 0]", [], ["t_min must be greater than 0 for VP"]),
+}
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("kind", GRID_FILES)
+def test_grids_from_files(refused, tiny_checkpoint, tmp_path, kind):
+    content, options, parts = GRID_FILES[kind]
+    path = tmp_path / "mine.json"
+    path.write_text(content)
+    refused(["sample", "--checkpoint", tiny_checkpoint, "--grid", path, *options], *parts)
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("sampler", ["edm", "dopri5"])
+def test_samplers_that_leave_the_ladder_of_rounded_labels(refused, snapped_checkpoint, sampler):
+    options = ["--checkpoint", snapped_checkpoint, "--sampler", sampler]
+    refused(["sample", *options], f"--sampler: {sampler} cannot run", "between the times")
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_likelihood_of_rounded_labels(refused, snapped_checkpoint):
+    refused(["likelihood", "--checkpoint", snapped_checkpoint], "--checkpoint:", "rounded labels")
+
+
+@pytest.mark.usefixtures("no_network")
+def test_more_steps_than_rounded_labels(refused, snapped_checkpoint):
+    options = ["--checkpoint", snapped_checkpoint, "--steps", "50"]
+    refused(["sample", *options], "51 times do not fit", "50 discrete times", "take fewer steps")
 
 
 @pytest.mark.usefixtures("no_network")

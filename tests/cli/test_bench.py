@@ -112,6 +112,42 @@ def test_a_skipped_cell_is_listed_with_its_reason(bench):
     assert [r["status"] for r in rows(out)] == ["done", "skipped"]
 
 
+def test_grids_with_parameters_and_from_files(bench, tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text("[1, 0.4, 0.001]")
+    options = ("--samplers", "ddim", "--grids", f"karras:rho=3,{path}", "--nfe", "3,6", "--n", 4)
+    out, done = bench(*options)
+    assert done.status == 0, done.err
+    assert [(r["grid"], r["nfe_asked"], r["nfe"]) for r in rows(out)] == [
+        *(("karras:rho=3", "3", "3"), ("karras:rho=3", "6", "6")),
+        (str(path), "3", "3"),
+    ]
+    assert str(path) in (out / "report.html").read_text(encoding="utf-8")
+    path.write_text("[1, 0.3, 0.001]")
+    _, changed = bench(*options)
+    assert changed.status == 2
+    assert "holds results with grid_files" in changed.err
+
+
+def test_rounded_labels_move_the_grids_and_it_says_so(bench, snapped_checkpoint):
+    out, done = bench(
+        *("--samplers", "ddim,edm,dopri5", "--nfe", 4, "--n", 4), checkpoint=snapped_checkpoint
+    )
+    assert done.status == 0, done.err
+    assert "grids are moved to its discrete times" in done.out
+    assert "grids are moved to its discrete times" in (out / "report.html").read_text("utf-8")
+    table = rows(out)
+    assert [(r["sampler"], r["status"]) for r in table] == [
+        ("ddim", "done"),
+        ("edm", "skipped"),
+        *[("dopri5", "skipped")] * 4,
+    ]
+    assert table[0]["paired_rmse"] == ""
+    assert "skipped: edm log_snr NFE ≤ 4: it asks the model between the times" in done.out
+    settings = json.loads((out / "settings.json").read_text())
+    assert (settings["snapped"], settings["t_min"]) == (True, 0.02)
+
+
 def test_other_settings_in_the_folder_are_refused_and_replaced_on_demand(bench):
     one = ("--samplers", "ddim", "--nfe", 3, "--n", 4)
     out, done = bench(*one)
@@ -136,6 +172,9 @@ def test_other_settings_in_the_folder_are_refused_and_replaced_on_demand(bench):
         (["--samplers", "dopri5:rtol=1e-3"], r"leave rtol and atol out"),
         (["--samplers", "annealed-langevin", "--nfe", "5"], r"no cell can run: .* 201 evaluations"),
         (["--grids", "log-snr"], r"grid 'log-snr' is unknown; did you mean log_snr\?"),
+        (["--grids", "karras:rho=0"], r"grid karras: rho must be greater than 0, got 0"),
+        (["--grids", "none.json"], r"none.json: no such file"),
+        (["--grids", "uniform,uniform"], r"grid uniform is given twice"),
         (["--nfe", "5,0"], r"--nfe: 0 is not an integer at least 1"),
         (["--nfe", "5,1.5"], r"--nfe: '?1.5'? is not an integer"),
         (["--nfe", "abc"], r"--nfe: 'abc' is not an integer"),

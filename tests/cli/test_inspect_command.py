@@ -25,6 +25,11 @@ def test_the_config_is_toml_that_trains_the_same(scoresde, tiny_checkpoint):
     assert Config.from_dict(tomllib.loads(text)) == library.load(tiny_checkpoint).config
 
 
+def test_it_says_how_discrete_labels_are_handled(scoresde, snapped_checkpoint):
+    done = scoresde("inspect", "--checkpoint", snapped_checkpoint)
+    assert 'label = "rounded_index"' in done.out
+
+
 @pytest.mark.parametrize(
     "value", [1, -2.5e-5, 1e300, True, 'a "b" \\ \n\t\x7f ± 😀', [1, 2], [0.5, 1e-7], []]
 )

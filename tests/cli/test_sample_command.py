@@ -84,6 +84,43 @@ def test_an_adaptive_sampler_takes_its_own_steps(draw):
     assert "in its own steps" in done.out
 
 
+def test_a_grid_from_a_file(draw, tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text("[1, 0.3, 0.01]")
+    out, done = draw("--grid", path, "--n", 2, "--json")
+    assert done.status == 0, done.err
+    found = json.loads(done.out)
+    assert (found["grid"], found["steps"], found["t_min"]) == (str(path), 2, 0.01)
+    assert arrays(out)["ts"].tolist() == [1, 0.3, 0.01]
+    path.write_text("[1, 0.2, 0.01]")
+    _, other = draw("--grid", path, "--n", 2)
+    assert other.status == 2
+    assert "holds results with ts = [1.0, 0.3, 0.01], not [1.0, 0.2, 0.01]" in other.err
+
+
+def test_a_grid_with_parameters(draw, tiny_checkpoint):
+    out, done = draw("--grid", "karras:rho=3", "--steps", 4, "--n", 1)
+    assert done.status == 0, done.err
+    sde = library.load(tiny_checkpoint).model.sde
+    assert np.array_equal(arrays(out)["ts"], library.grid.karras(sde, 4, rho=3))
+
+
+def test_rounded_labels_move_the_grid_and_it_says_so(draw, snapped_checkpoint):
+    out, done = draw("--steps", 6, "--n", 2, checkpoint=snapped_checkpoint)
+    assert done.status == 0, done.err
+    assert "in 6 steps on the network's discrete times" in done.out
+    ts = 50 * arrays(out)["ts"]
+    assert np.allclose(ts, np.round(ts), atol=1e-12)
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["snapped"], summary["t_min"]) == (True, 0.02)
+
+
+def test_rounded_labels_and_more_evaluations_than_levels(draw, snapped_checkpoint):
+    options = ("--sampler", "ddim", "--nfe", 70, "--n", 1, "--json")
+    _, done = draw(*options, checkpoint=snapped_checkpoint)
+    assert json.loads(done.out)["steps"] == 49
+
+
 def test_the_seed_fixes_every_byte_but_the_time(draw, tmp_path):
     folders = [tmp_path / name for name in ("one", "two", "other")]
     for folder, seed in zip(folders, (3, 3, 4), strict=True):

@@ -11,22 +11,33 @@ import torch
 from scipy.integrate import solve_ivp
 from scipy.stats import norm
 
-from scoresde.noise import Noise
+from scoresde._tensor import expand
 from scoresde.samplers import (
     DDIM,
     EDM,
+    IPNDM,
+    AdaptiveSDE,
     Ancestral,
+    AngularAdams,
     AnnealedLangevin,
-    DPMSolverPP2M,
+    DPMSolverMultistep,
+    DPMSolverSinglestep,
     EulerMaruyama,
+    ExponentialAB,
     Langevin,
     PredictorCorrector,
     ProbabilityFlowODE,
+    Restart,
+    RestartInterval,
     ReverseDiffusion,
+    RungeKutta,
     Sampler,
+    SASolver,
+    UniPC,
 )
 from scoresde.score import FunctionScore
 from scoresde.sde import Node
+from scoresde.study.moments import output_moments
 
 
 class Case(NamedTuple):
@@ -48,12 +59,31 @@ def _pc(predictor, nfe, **langevin):
     return Case(sampler, lambda n: n * (nfe + steps), stochastic=True, alone=alone)
 
 
+def _times(evaluations):
+    return lambda n: evaluations * n
+
+
 ALL_SAMPLERS = {
     "ddim": Case(DDIM(), lambda n: n),
     "ddim-0.5": Case(DDIM(0.5), lambda n: n, stochastic=True),
     "ddim-1": Case(DDIM(1.0), lambda n: n, stochastic=True),
-    "2m": Case(DPMSolverPP2M(), lambda n: n),
-    "2m-lower": Case(DPMSolverPP2M(lower_order_final=True), lambda n: n),
+    "dpm-2": Case(DPMSolverSinglestep(2), _times(2)),
+    "dpm-3": Case(DPMSolverSinglestep(3), _times(3)),
+    "dpmpp-3s": Case(DPMSolverSinglestep(3, "x0"), _times(3)),
+    "dpmpp-2m": Case(DPMSolverMultistep(2), _times(1)),
+    "dpmpp-3m-lower": Case(DPMSolverMultistep(3, lower_order_final=True), _times(1)),
+    "dpm-3m-copied": Case(DPMSolverMultistep(3, "eps", copied=True), _times(1)),
+    "sde-dpmpp-3m": Case(DPMSolverMultistep(3, eta=1.0), _times(1), stochastic=True),
+    "sde-dpm-2m": Case(DPMSolverMultistep(2, "eps", eta=0.3), _times(1), stochastic=True),
+    "unipc-1": Case(UniPC(1), _times(1)),
+    "unipc-2-B1": Case(UniPC(2, "B1"), _times(1)),
+    "unipc-3-eps": Case(UniPC(3, prediction="eps"), _times(1)),
+    "exp-ab": Case(ExponentialAB(), _times(1)),
+    "exp-ab-x0": Case(ExponentialAB(2, "x0", "sigma"), _times(1)),
+    "deis": Case(ExponentialAB(3, "eps", "t"), _times(1)),
+    "ipndm": Case(IPNDM(), _times(1)),
+    "angular": Case(AngularAdams(), _times(1)),
+    "angular-4-p": Case(AngularAdams(4, corrector=False), _times(1)),
     "ancestral-beta": Case(Ancestral("beta"), lambda n: n, stochastic=True),
     "ancestral-beta_tilde": Case(Ancestral("beta_tilde"), lambda n: n, stochastic=True),
     "em": Case(EulerMaruyama(), lambda n: n, stochastic=True),
@@ -65,11 +95,20 @@ ALL_SAMPLERS = {
     "pc-batch": _pc(Ancestral(), 1, norm="batch"),
     "edm": Case(EDM(), lambda n: 2 * n),
     "edm-churn": Case(EDM(churn=4.0, s_noise=1.003), lambda n: 2 * n, stochastic=True),
-    "ode-euler": Case(ProbabilityFlowODE("euler"), lambda n: n),
-    "ode-midpoint": Case(ProbabilityFlowODE("midpoint"), lambda n: 2 * n),
-    "ode-heun2": Case(ProbabilityFlowODE("heun2"), lambda n: 2 * n),
-    "ode-heun3": Case(ProbabilityFlowODE("heun3"), lambda n: 3 * n),
-    "ode-rk4": Case(ProbabilityFlowODE("rk4"), lambda n: 4 * n),
+    "restart": Case(Restart(EDM()), lambda n: 2 * n + 2 * 2 * 2, stochastic=True),
+    "restart-multistep": Case(
+        Restart(SASolver(eta=0.0), [RestartInterval(1.0, 4.0, 3, 1), RestartInterval()]),
+        lambda n: n + 3 + 2 * 2,
+        stochastic=True,
+    ),
+    "sa": Case(SASolver(), lambda n: n, stochastic=True),
+    "sa-0": Case(SASolver(eta=0.0), lambda n: n),
+    "sa-3-4": Case(SASolver(3, 4, 0.5, 0.01, 10.0), lambda n: n, stochastic=True),
+    "euler": Case(RungeKutta("euler"), _times(1)),
+    "midpoint-sigma": Case(RungeKutta("midpoint", "sigma"), _times(2)),
+    "heun2": Case(RungeKutta("heun2"), _times(2)),
+    "heun3-lam": Case(RungeKutta("heun3", "lam"), _times(3)),
+    "rk4": Case(RungeKutta("rk4"), _times(4)),
     **{
         f"ode-{method}": Case(ProbabilityFlowODE(method, tol, tol), None, alone=False)
         for method, tol in (
@@ -80,6 +119,11 @@ ALL_SAMPLERS = {
             ("adaptive_heun", 1e-3),
         )
     },
+    **{
+        f"ode-{method}-each": Case(ProbabilityFlowODE(method, 1e-3, 1e-3, per_sample=True), None)
+        for method in ("dop853", "dopri5", "bosh3")
+    },
+    "gotta-go-fast": Case(AdaptiveSDE(0.05, 0.05), None, stochastic=True),
 }
 
 
@@ -122,7 +166,10 @@ def elementwise():
             return float(sde.alpha(t)), float(sde.sigma(t))
 
         def eps(x, t):
-            a, s = numbers(float(t))
+            if t.ndim:  # a time per sample
+                a, s = (expand(v(t), x).to(x) for v in (sde.alpha, sde.sigma))
+            else:
+                a, s = numbers(float(t))
             return (x - 0.3 * a) * (s / (0.25 * a**2 + s**2))
 
         return FunctionScore(sde, eps)
@@ -130,44 +177,10 @@ def elementwise():
     return make
 
 
-class _Impulse(Noise):
-    """Row k + 2 gets a unit at the k-th draw, everything else 0."""
-
-    def __init__(self):
-        self.draws = 0
-
-    def _normal(self, shape, purpose):
-        z = torch.zeros(shape, dtype=torch.float64)
-        if self.draws + 2 < shape[0]:
-            z[self.draws + 2] = 1.0
-        self.draws += 1
-        return z
-
-
 @pytest.fixture(scope="session")
 def moments():
-    """moments(model, sampler, ts, mean, std): exact mean and std of the output, no Monte Carlo.
-
-    For one-dimensional Gaussian data every step is affine in x and in each draw, so one batch of
-    unit impulses (row 0: nothing, row 1: the start, then one row per draw) gives all coefficients.
-    """
-
-    def run(model, sampler, ts, mean=0.0, std=1.0, denoise=False):
-        counter = _Impulse()
-        with torch.no_grad():
-            free = FunctionScore(model.sde, lambda x, t: x)
-            sampler.run(free, torch.zeros(1, 1, dtype=torch.float64), ts, counter)
-            x = torch.zeros(counter.draws + 2, 1, dtype=torch.float64)
-            x[1] = 1.0
-            x = sampler.run(model, x, ts, _Impulse())
-            if denoise:
-                x = model.x0(x, float(ts[-1]))
-        offset, coefficients = x[0, 0], x[1:, 0] - x[0, 0]
-        shift = mean * coefficients[0]
-        coefficients[0] *= std
-        return float(offset + shift), float(coefficients.square().sum().sqrt())
-
-    return run
+    """moments(model, sampler, ts, mean, std): exact mean and std of the output, no Monte Carlo."""
+    return output_moments
 
 
 @pytest.fixture

@@ -11,11 +11,17 @@ from scoresde.noise import SampleNoise
 from scoresde.samplers import (
     DDIM,
     EDM,
+    IPNDM,
     Ancestral,
+    AngularAdams,
     AnnealedLangevin,
-    DPMSolverPP2M,
+    DPMSolverMultistep,
+    DPMSolverSinglestep,
     EulerMaruyama,
-    ProbabilityFlowODE,
+    ExponentialAB,
+    RungeKutta,
+    SASolver,
+    UniPC,
     sample,
 )
 from scoresde.sde import VE, VP
@@ -37,9 +43,14 @@ def _slope(steps, errors):
     ("sampler", "spacing", "steps", "expected"),
     [
         (DDIM(), grid.log_snr, 10, 0.692854200483634),
-        (DPMSolverPP2M(), grid.log_snr, 10, 0.815423069448523),
-        (DPMSolverPP2M(lower_order_final=True), grid.log_snr, 10, 0.810242367326881),
-        (DPMSolverPP2M(lower_order_final=True), grid.log_snr, 20, 0.805457355145114),
+        (DPMSolverMultistep(), grid.log_snr, 10, 0.815423069448523),
+        (DPMSolverMultistep(lower_order_final=True), grid.log_snr, 10, 0.810242367326881),
+        (DPMSolverMultistep(lower_order_final=True), grid.log_snr, 20, 0.805457355145114),
+        (DPMSolverMultistep(3), grid.log_snr, 10, 0.825905874053201),
+        (DPMSolverMultistep(3, copied=True), grid.log_snr, 10, 0.830941085096932),
+        (DPMSolverSinglestep(2, "x0"), grid.log_snr, 10, 0.775775383237527),
+        (DPMSolverSinglestep(2, "eps"), grid.log_snr, 10, 0.832325463590463),
+        (DPMSolverSinglestep(3, "eps"), grid.log_snr, 10, 0.800040072214823),
         (DDIM(), grid.uniform, 10, 0.673616489983783),
         (DDIM(), grid.uniform, 50, 0.771679653873266),
     ],
@@ -53,7 +64,7 @@ def test_end_points_for_gaussian_data(gaussian, sampler, spacing, steps, expecte
     ("sampler", "expected"),
     [
         (
-            DPMSolverPP2M(),
+            DPMSolverMultistep(),
             [
                 [0.82294415640022, -0.78130438267047],
                 [-1.38849749032382, 0.54106738229259],
@@ -80,50 +91,104 @@ def test_end_points_for_a_mixture(mixture, sampler, expected):
 def test_errors_and_order_in_lambda(mixture, points, exact_ode, rms):
     model, steps = mixture(VP()), [10, 20, 40, 80, 160, 320]
     exact = exact_ode(model, points, 1e-3)
-    table = {  # three digits are printed
+    table = {  # three digits are printed: half of the last is at most 0.5 %
         DDIM(): ([0.2088, 0.1051, 0.05253, 0.02626, 0.01313, 0.006565], 1.0, 0.05),
-        DPMSolverPP2M(): ([0.06262, 0.0156, 3.843e-3, 9.61e-4, 2.396e-4, 5.973e-5], 2.0, 0.1),
+        DPMSolverMultistep(): ([0.06262, 0.0156, 3.843e-3, 9.61e-4, 2.396e-4, 5.973e-5], 2.0, 0.1),
+        DPMSolverMultistep(3): ([0.0242, 6.40e-3, 9.71e-4, 1.00e-4, 1.055e-5, 1.21e-6], 3.2, 0.35),
+        DPMSolverSinglestep(2, "x0"): (
+            [0.0449, 0.0133, 3.69e-3, 9.76e-4, 2.52e-4, 6.40e-5],
+            1.95,
+            0.1,
+        ),
+        DPMSolverSinglestep(2): (
+            [0.0598, 0.0126, 2.95e-3, 7.17e-4, 1.77e-4, 4.39e-5],
+            2.03,
+            0.1,
+        ),
+        DPMSolverSinglestep(3): (
+            [7.61e-3, 3.38e-4, 3.56e-5, 4.47e-6, 5.59e-7, 6.98e-8],
+            3.0,
+            0.15,
+        ),
     }
     for sampler, (expected, order, tolerance) in table.items():
         errors = [rms(_run(model, sampler, points, grid.log_snr(VP(), n)), exact) for n in steps]
-        assert errors == pytest.approx(expected, rel=1e-3)
+        for error, digits in zip(errors, expected, strict=True):
+            assert error == pytest.approx(digits, rel=5e-3)
         assert _slope(steps[2:], errors[2:]) == pytest.approx(order, abs=tolerance)
 
 
 @pytest.mark.parametrize(
     ("sampler", "steps", "order", "tolerance"),
     [
-        (DPMSolverPP2M(), [80, 160, 320], 2.0, 0.1),
+        (DPMSolverMultistep(), [80, 160, 320], 2.0, 0.1),
         # two doublings where the leading term rules
-        (ProbabilityFlowODE("euler"), [50, 100, 200], 1.0, 0.05),
+        (RungeKutta("euler"), [50, 100, 200], 1.0, 0.05),
         (EulerMaruyama(eta=0.0), [50, 100, 200], 1.0, 0.05),
-        (ProbabilityFlowODE("midpoint"), [50, 100, 200], 2.0, 0.1),
-        (ProbabilityFlowODE("heun2"), [50, 100, 200], 1.98, 0.08),
-        (ProbabilityFlowODE("heun3"), [50, 100, 200], 3.0, 0.15),
-        (ProbabilityFlowODE("rk4"), [100, 200, 400], 3.99, 0.1),
+        (RungeKutta("midpoint"), [50, 100, 200], 2.0, 0.1),
+        (RungeKutta("heun2"), [50, 100, 200], 1.98, 0.08),
+        (RungeKutta("heun3"), [50, 100, 200], 3.0, 0.15),
+        (RungeKutta("rk4"), [100, 200, 400], 3.99, 0.1),
+        *(
+            (RungeKutta(method, variable), [40, 80, 160], order, 0.2)
+            for method, order in (("euler", 1), ("midpoint", 2), ("heun3", 3), ("rk4", 4))
+            for variable in ("lam", "sigma")
+        ),
         (EDM(), [40, 80, 160], 2.0, 0.1),
     ],
 )
-def test_order_in_t(mixture, points, exact_ode, rms, sampler, steps, order, tolerance):
+def test_order_on_equal_steps(mixture, points, exact_ode, rms, sampler, steps, order, tolerance):
     model = mixture(VP())
-    spacing = grid.log_snr if isinstance(sampler, EDM) else grid.uniform
+    in_t = getattr(sampler, "variable", None) == "t" or isinstance(sampler, EulerMaruyama)
+    spacing = grid.uniform if in_t or isinstance(sampler, DPMSolverMultistep) else grid.log_snr
     exact = exact_ode(model, points, 1e-3)
     errors = [rms(_run(model, sampler, points, spacing(VP(), n)), exact) for n in steps]
     assert _slope(steps, errors) == pytest.approx(order, abs=tolerance)
 
 
-def test_2m_is_of_order_2_where_steps_alternate(mixture, points, exact_ode, rms):
-    """Steps h, 3h, h, 3h, ...: on smooth grids h_previous/h tends to 1, and a wrong one hides."""
+@pytest.mark.parametrize(
+    ("sampler", "order"),
+    [
+        (DPMSolverMultistep(2), 2),
+        (DPMSolverMultistep(2, "eps"), 2),
+        (DPMSolverMultistep(3), 3),
+        (DPMSolverMultistep(3, "eps"), 3),
+        (DPMSolverMultistep(3, copied=True), 2),
+        (UniPC(1), 2),
+        (UniPC(2), 3),
+        (UniPC(2, "B1"), 3),
+        (UniPC(3), 4),
+        (UniPC(2, prediction="eps"), 3),
+        (UniPC(3, corrector=False), 3),
+        (ExponentialAB(2), 2),
+        (ExponentialAB(3), 3),
+        (ExponentialAB(4), 4),
+        (ExponentialAB(4, "x0"), 4),
+        (ExponentialAB(4, "eps", "t"), 4),
+        (ExponentialAB(4, "eps", "sigma"), 4),
+        (IPNDM(4), 1),  # its numbers are those of equal steps
+        (SASolver(3, 0, eta=0.0, lower_order_final=False), 3),
+        (SASolver(3, 4, eta=0.0, lower_order_final=False), 4),
+        (AngularAdams(2), 3),
+        (AngularAdams(3, corrector=False), 3),
+    ],
+    ids=str,
+)
+def test_order_where_steps_alternate(mixture, points, exact_ode, rms, sampler, order):
+    """Steps h, 3h, h, 3h, ...: on smooth grids h_previous/h tends to 1, and a wrong one hides.
+
+    Down to t = 0.1: nearer to the data terms of several orders cancel at these N.
+    """
     model, steps = mixture(VP()), [80, 160, 320]
-    exact = exact_ode(model, points, 1e-3)
-    first, last = VP().nodes(torch.tensor([1.0, 1e-3], dtype=torch.float64))
+    exact = exact_ode(model, points, 0.1)
+    first, last = VP().nodes(torch.tensor([1.0, 0.1], dtype=torch.float64))
     errors = []
     for n in steps:
         lengths = torch.tensor([1.0, 3.0], dtype=torch.float64).repeat(n // 2)
         inner = first.lam + (last.lam - first.lam) * lengths.cumsum(0)[:-1] / lengths.sum()
-        ts = torch.tensor([1.0, *VP().t_of_lam(inner), 1e-3], dtype=torch.float64)
-        errors.append(rms(_run(model, DPMSolverPP2M(), points, grid.from_list(ts)), exact))
-    assert _slope(steps, errors) == pytest.approx(2.0, abs=0.1)
+        ts = torch.tensor([1.0, *VP().t_of_lam(inner), 0.1], dtype=torch.float64)
+        errors.append(rms(_run(model, sampler, points, grid.from_list(ts)), exact))
+    assert _slope(steps, errors) == pytest.approx(order, abs=0.2)
 
 
 def test_euler_and_heun_errors_on_uniform_t(mixture, points, exact_ode, rms):
@@ -131,8 +196,8 @@ def test_euler_and_heun_errors_on_uniform_t(mixture, points, exact_ode, rms):
     exact = exact_ode(model, points, 1e-3)
     for sampler, expected in (
         (EulerMaruyama(eta=0.0), 3.950e-3),
-        (ProbabilityFlowODE("euler"), 3.950e-3),
-        (ProbabilityFlowODE("heun2"), 4.405e-4),
+        (RungeKutta("euler"), 3.950e-3),
+        (RungeKutta("heun2"), 4.405e-4),
     ):
         error = rms(_run(model, sampler, points, ts), exact)
         assert error == pytest.approx(expected, rel=1e-3)  # four digits are printed
@@ -180,8 +245,9 @@ def test_more_evaluations_make_a_smaller_error(
 
 @pytest.mark.parametrize(
     "sampler",
-    [DDIM(), DDIM(0.7), DDIM(1.0), DPMSolverPP2M(), EDM(), EDM(2.0), Ancestral("beta_tilde")]
-    + [AnnealedLangevin(steps=2)],
+    [DDIM(), DDIM(0.7), DDIM(1.0), EDM(), EDM(2.0), Ancestral("beta_tilde")]
+    + [AnnealedLangevin(steps=2), DPMSolverMultistep(3, eta=0.5), DPMSolverSinglestep(3)]
+    + [UniPC(), ExponentialAB(4), AngularAdams(), IPNDM(), RungeKutta("rk4", "sigma")],
 )
 def test_what_is_said_in_sigma_over_alpha_is_the_same_under_every_sde(mixture, sde, sampler):
     """x/α at equal σ/α: these samplers cannot tell a rescaled process from VE."""

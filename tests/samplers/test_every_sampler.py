@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from scoresde import grid
+from scoresde._tensor import expand
 from scoresde.noise import BatchNoise, SampleNoise
-from scoresde.samplers import DDIM, EDM, Ancestral, DPMSolverPP2M, EulerMaruyama, sample
+from scoresde.samplers import DDIM, EDM, Ancestral, DPMSolverMultistep, EulerMaruyama, sample
 from scoresde.score import FunctionScore, NetworkScore
 from scoresde.sde import VP
 
@@ -90,7 +91,7 @@ class _Net(nn.Module):
         return self.last(torch.tanh(self.first(torch.cat([x, level], dim=1))))
 
 
-@pytest.mark.parametrize("sampler", [DDIM(), DPMSolverPP2M(), Ancestral(), EDM(5.0)], ids=str)
+@pytest.mark.parametrize("sampler", [DDIM(), DPMSolverMultistep(), Ancestral(), EDM(5.0)], ids=str)
 def test_a_sample_of_a_network_is_the_same_in_any_batch(sampler):
     model, ts = NetworkScore(_Net(), VP()), grid.log_snr(VP(), 8)
     whole = sample(model, sampler, ts, (6, 1, 7, 5), seed=7)
@@ -143,7 +144,8 @@ def test_shapes_and_dtypes(elementwise, any_sampler, shape):
     assert (single.x.dtype, double.x.dtype) == (torch.float32, torch.float64)
     if any_sampler.nfe is not None:  # an adaptive solver may choose other steps
         # float32 keeps 6e-8 of states and their factors, which reach σ/α = 152
-        assert torch.allclose(single.x.double(), double.x, rtol=1e-4, atol=5e-4)
+        scale = max(1.0, float(double.x.abs().max()))
+        assert torch.allclose(single.x.double(), double.x, rtol=1e-4, atol=5e-4 * scale)
 
 
 def test_no_samples_cost_nothing(elementwise, any_sampler):
@@ -161,16 +163,17 @@ class _Faulty:
     def __call__(self, x, t):
         self.calls += 1
         # a factor that keeps adaptive solvers at work
-        out = x * torch.sqrt(1 - torch.exp(-t)).to(x)
+        out = x * expand(torch.sqrt(1 - torch.exp(-t)), x).to(x)
         return self.fault(out) if self.calls == self.at else out
 
 
 FAULTS = {
     "non-finite": lambda out: out * float("nan"),
-    "1 non-finite values of 6": lambda out: out.index_fill(0, torch.tensor([1]), 0.0).index_put(
+    # of a batch that samples may have left already
+    "1 non-finite values of [246]": lambda out: out.index_put(
         (torch.tensor([0]), torch.tensor([1])), torch.tensor(float("inf"), dtype=out.dtype)
     ),
-    r"network returned \(3, 1\)": lambda out: out[:, :1],
+    r"network returned \([123], 1\)": lambda out: out[:, :1],
     "network returned torch.int64": lambda out: out.long(),
     "network returned tuple": lambda out: (out,),
 }

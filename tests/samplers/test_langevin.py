@@ -12,7 +12,7 @@ from scoresde.samplers import (
     EDM,
     Ancestral,
     AnnealedLangevin,
-    DPMSolverPP2M,
+    DPMSolverMultistep,
     Langevin,
     PredictorCorrector,
     ProbabilityFlowODE,
@@ -141,8 +141,8 @@ def test_a_predictor_s_last_level_is_done(elementwise):
 
 
 def test_multistep_predictors_are_refused():
-    with pytest.raises(ValueError, match="one-step method.*DPMSolverPP2M"):
-        PredictorCorrector(DPMSolverPP2M(), Langevin())
+    with pytest.raises(ValueError, match="one-step method.*DPMSolverMultistep"):
+        PredictorCorrector(DPMSolverMultistep(), Langevin())
     for predictor in (DDIM(), EDM(churn=3.0), Ancestral(), AnnealedLangevin()):
         PredictorCorrector(predictor, Langevin())
 

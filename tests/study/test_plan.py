@@ -1,13 +1,16 @@
 """The plan: the most steps that a counted budget allows, for every sampler."""
 
+import json
+
 import pytest
 import torch
 
 from scoresde.exact import GaussianMixture
-from scoresde.grid import GRIDS
+from scoresde.grid import GRIDS, check_on_ladder
+from scoresde.grid_file import read_grid
 from scoresde.registry import SAMPLERS, parse_sampler
-from scoresde.samplers import DDIM, AnnealedLangevin, ProbabilityFlowODE, sample
-from scoresde.sde import VE, VP
+from scoresde.samplers import DDIM, EDM, AnnealedLangevin, ProbabilityFlowODE, sample
+from scoresde.sde import VE, VP, TabulatedVP, cosine_betas
 from scoresde.study.plan import Entry, largest_steps, plan_cells
 
 GRID_SAMPLERS = [name for name in SAMPLERS if not parse_sampler(name).adaptive]
@@ -37,8 +40,7 @@ def test_the_budget_is_kept_and_used_up(name, budget):
     sde, grid = VP(), GRIDS["log_snr"]
     sampler = AnnealedLangevin(2) if name == "annealed-langevin" else parse_sampler(name).sampler
     steps = largest_steps(sde, sampler, grid, budget, 1e-3)
-    assert steps >= 1
-    assert calls(sde, sampler, grid(sde, steps, 1e-3)) <= budget
+    assert steps == 0 or calls(sde, sampler, grid(sde, steps, 1e-3)) <= budget
     assert calls(sde, sampler, grid(sde, steps + 1, 1e-3)) > budget
 
 
@@ -89,6 +91,67 @@ def test_whether_a_sampler_draws_noise_is_found_out(name, deterministic):
     grids = {"uniform": GRIDS["uniform"]}
     (cell,) = plan_cells(VP(), [Entry(name, named.sampler)], grids, [9], 1e-3)
     assert cell.deterministic is deterministic
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """listed([1, 0.5]): those times as a grid from a file."""
+
+    def make(values):
+        path = tmp_path / "mine.json"
+        path.write_text(json.dumps(values))
+        return read_grid(str(path))
+
+    return make
+
+
+def test_a_grid_from_a_file_is_one_cell_at_the_least_budget_that_allows_it(listed):
+    entries = [Entry("ddim", DDIM()), Entry("heun", EDM())]
+    grids = {"mine.json": listed([1, 0.6, 0.2, 1e-3]), "uniform": GRIDS["uniform"]}
+    cells = plan_cells(VP(), entries, grids, [9, 3, 5], 1e-3)
+    mine = [cell for cell in cells if cell.grid == "mine.json"]
+    # 3 + 1 evaluations, and 6 + 1
+    assert [(cell.label, cell.budget, cell.cost) for cell in mine] == [
+        ("ddim", 5, 4),
+        ("heun", 9, 7),
+    ]
+    assert all(cell.ts.tolist() == [1, 0.6, 0.2, 1e-3] for cell in mine)
+    assert [cell.budget for cell in cells if cell.grid == "uniform"] == [9, 3, 5] * 2
+    (cell,) = plan_cells(VP(), entries[1:], {"mine.json": grids["mine.json"]}, [5], 1e-3)
+    assert cell.ts is None
+    assert cell.reason == "its 3 steps take 7 evaluations with the final denoising"
+
+
+@pytest.mark.parametrize("values", [[1, 0.5, 0.01], [0.9, 0.5, 1e-3]])
+def test_a_grid_from_a_file_must_have_the_ends_of_the_others(listed, values):
+    message = r"grid mine runs from t = .* and a comparison from 1 to t_min = 0.001"
+    with pytest.raises(ValueError, match=message):
+        plan_cells(VP(), [Entry("ddim", DDIM())], {"mine": listed(values)}, [9], 1e-3)
+
+
+def test_for_rounded_labels_all_grids_are_on_the_ladder(listed):
+    sde = TabulatedVP(cosine_betas(20))
+    entries = [
+        Entry("ddim", DDIM()),
+        Entry("edm", EDM(churn=5.0)),
+        Entry("dopri5", ProbabilityFlowODE(), (1e-2,)),
+    ]
+    grids = {"log_snr": GRIDS["log_snr"], "mine": listed([1, 0.52, 0.05])}
+    cells = plan_cells(sde, entries, grids, [6, 100], 0.05, snap=True)
+    run = [cell for cell in cells if cell.ts is not None]
+    assert {cell.label for cell in run} == {"ddim"}
+    # 20 levels are 19 steps, whatever the budget
+    assert [(cell.grid, cell.steps) for cell in run] == [
+        ("log_snr", 5),
+        ("log_snr", 19),
+        ("mine", 2),
+    ]
+    for cell in run:
+        check_on_ladder(sde, cell.ts)
+    reasons = {cell.reason for cell in cells if cell.ts is None}
+    assert len(cells) - len(run) == 4
+    assert len(reasons) == 1
+    assert "between the times of the grid" in reasons.pop()
 
 
 def test_grids_end_where_they_should():

@@ -1,0 +1,97 @@
+"""The one step that every linear multistep solver takes; a solver is its table of weights."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..noise import Noise
+from ..score import ScoreModel
+from ..sde import SDE, Node
+from .base import GridSampler
+from .weights import Prediction, output
+
+__all__ = ["LinearMultistep", "Row"]
+
+
+class Row(NamedTuple):
+    """One step's numbers: x_s = carry x_t + Σ_j weights[j] m_j + std z, newest output first.
+
+    With `corrector`, x_s is computed once more when the output m_s at it is known, by the next
+    step: x_s = carry x_t + corrector[0] m_s + Σ_j corrector[j + 1] m_j + std z.
+    """
+
+    carry: float
+    weights: tuple[float, ...]
+    std: float = 0.0
+    corrector: tuple[float, ...] = ()
+
+
+class _State(NamedTuple):
+    """What a step leaves to the next: the table, the last `depth` outputs, what to correct."""
+
+    rows: list[Row]
+    depth: int
+    i: int = 0
+    outputs: tuple[Tensor, ...] = ()
+    carried: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class LinearMultistep(GridSampler):
+    """x_s = carry x_t + Σ_j w_j m_j + std z over the newest outputs m of the model.
+
+    A solver says which output it works with, `prediction`, and its `rows` for a grid. One
+    evaluation per step, corrected or not: the evaluation that corrects x_t is the one that the
+    step from t needs. x at the last time is not corrected, which would cost one more.
+    """
+
+    multistep: ClassVar[bool] = True
+
+    @property
+    @abstractmethod
+    def prediction(self) -> Prediction:
+        """The output m that the solver works with; a field of most solvers."""
+
+    @abstractmethod
+    def rows(self, sde: SDE, nodes: list[Node]) -> list[Row]:
+        """The numbers of each of the N steps between N + 1 nodes."""
+
+    def start(self, sde: SDE, nodes: list[Node]) -> _State:
+        """The table for this grid, and no history."""
+        rows = self.rows(sde, nodes)
+        return _State(rows, max(len(w) for row in rows for w in (row.weights, row.corrector)))
+
+    def step(
+        self, model: ScoreModel, x: Tensor, t: Node, s: Node, state: _State, noise: Noise
+    ) -> tuple[Tensor, _State]:
+        """One step; x of shape (B, *D)."""
+        row, previous = state.rows[state.i], state.rows[state.i - 1]
+        m = output(model, x, t, self.prediction)
+        outputs = (m, *state.outputs[: state.depth - 1])
+        if state.carried is not None:
+            x = _combined(state.carried, previous.corrector, outputs)
+        carried = row.carry * x
+        if row.std > 0:
+            carried.add_(noise.increment(x, t.t, s.t), alpha=row.std)
+        if row.corrector:
+            x_s, to_correct = _combined(carried, row.weights, outputs), carried
+        else:
+            x_s, to_correct = _add(carried, row.weights, outputs), None
+        return x_s, _State(state.rows, state.depth, state.i + 1, outputs, to_correct)
+
+
+def _combined(carried: Tensor, weights: tuple[float, ...], outputs: tuple[Tensor, ...]) -> Tensor:
+    """carried + Σ_j weights[j] outputs[j]; there may be more outputs than weights."""
+    return _add(torch.add(carried, outputs[0], alpha=weights[0]), weights[1:], outputs[1:])
+
+
+def _add(out: Tensor, weights: tuple[float, ...], outputs: tuple[Tensor, ...]) -> Tensor:
+    """The same in place, into `out`."""
+    for weight, m in zip(weights, outputs, strict=False):
+        out.add_(m, alpha=weight)
+    return out

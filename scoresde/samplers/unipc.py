@@ -1,0 +1,100 @@
+"""UniPC: a predictor and a corrector of any order from one evaluation per step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ..sde import SDE, Node
+from .multistep import LinearMultistep, Row
+from .weights import Prediction, check_choice, check_order, interval, phi, step_orders
+
+__all__ = ["UniPC"]
+
+
+@dataclass(frozen=True)
+class UniPC(LinearMultistep):
+    """UniPC-p: UniP-p predicts x_s; UniC-p corrects it by the output that the next step needs.
+
+    With `interval`'s carry, gain, z and h, outputs m₀ (at t), m₁, ... (before it), m_s (at the
+    predicted x_s) and r_k = (λ_k − λ_t)/h, so that r_s = 1:
+
+        x_s = carry x_t + gain (h φ₁(z) m₀ + B Σ_k a_k (m_k − m₀)/r_k)
+        Σ_k a_k r_k^{n−1} = n! φ_{n+1}(z) h/B,     n = 1, ..., number of terms
+        B₁ = h,   B₂ = h φ₁(z)
+
+    UniP-p sums over the p − 1 outputs before, UniC-p over those and m_s. A single unknown a_k is
+    set to ½ instead of being solved for, which is where B₁ and B₂ differ: where the system is
+    solved, a_k B does not depend on B.
+
+    Order p + 1 with the corrector, p without; 1 NFE per step; deterministic. Without corrector
+    UniPC-1 is DDIM, UniPC-2 with B₂ is 2M, and UniPC-3 is the exponential Adams–Bashforth method.
+    x at the last time is not corrected, and early steps are of lower order. Zhao et al. 2023,
+    arXiv:2302.04867, algorithms 1 to 4, theorem 3.1 and 3.2.
+
+    Args:
+        order: p = 1, 2 or 3.
+        variant: "B1" or "B2".
+        corrector: Whether to correct.
+        prediction: The output that is interpolated, "x0" or "eps".
+        lower_order_final: Let p fall to 1 at the last steps.
+
+    Raises:
+        ValueError: On an argument out of range.
+    """
+
+    order: int = 3
+    variant: Literal["B1", "B2"] = "B2"
+    corrector: bool = True
+    prediction: Prediction = "x0"
+    lower_order_final: bool = False
+
+    def __post_init__(self) -> None:
+        check_order(self.order, 3)
+        check_choice("variant", self.variant, ("B1", "B2"))
+        check_choice("prediction", self.prediction, ("x0", "eps"))
+
+    def rows(self, sde: SDE, nodes: list[Node]) -> list[Row]:
+        """The weights of each step."""
+        steps = len(nodes) - 1
+        orders = step_orders(steps, self.order, self.lower_order_final)
+        return [
+            self._row(order, nodes[: i + 2], self.corrector and i < steps - 1)
+            for i, order in enumerate(orders)
+        ]
+
+    def _row(self, order: int, nodes: list[Node], corrected: bool) -> Row:
+        """The step between the last two nodes."""
+        t, s = nodes[-2:]
+        to = interval(t, s, self.prediction)
+        ratios = [(node.lam - t.lam) / to.h for node in nodes[-3 : -2 - order : -1]]
+        first, *others = self._weights(to.z, ratios)
+        scale = to.gain * to.h
+        corrector: list[float] = []
+        if corrected:
+            centre, newest, *before = self._weights(to.z, [1.0, *ratios])
+            corrector = [newest, centre, *before]
+        return Row(
+            to.carry,
+            tuple(scale * w for w in (first, *others)),
+            corrector=tuple(scale * w for w in corrector),
+        )
+
+    def _weights(self, z: float, ratios: list[float]) -> list[float]:
+        """Weights, in units of gain h, of m₀ and of each m_k."""
+        b = 1.0 if self.variant == "B1" else phi(1, z)  # B/h
+        if len(ratios) == 1:
+            a = np.array([0.5])
+        else:
+            n = np.arange(len(ratios))
+            right = [_factorial_phi(k + 1, z) / b for k in n]
+            a = np.linalg.solve(np.array(ratios) ** n[:, None], right)
+        weights = (b * a / ratios).tolist() if ratios else []
+        return [phi(1, z) - sum(weights), *weights]
+
+
+def _factorial_phi(n: int, z: float) -> float:
+    """n! φ_{n+1}(z), which is 1/(n + 1) at z = 0."""
+    return float(np.prod(np.arange(1, n + 1))) * phi(n + 1, z)

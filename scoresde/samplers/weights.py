@@ -1,0 +1,173 @@
+"""Numbers that exponential integrators share: φ functions and weights of polynomials.
+
+In λ = log(α/σ) the linear part of the probability-flow ODE is solved exactly, whether what is
+left is said through x0 or through ε (Lu et al. 2022, arXiv:2211.01095, proposition 4.1, and
+arXiv:2206.00927, proposition 3.1), and so is that of the SDE with noise η (Xue et al. 2023,
+"SA-Solver", arXiv:2309.05019):
+
+    x_s = (σ_s/σ_t) e^{−η²h} x_t + α_s (1 + η²) ∫ e^{−(1 + η²)(λ_s − λ)} x0 dλ
+                                 + σ_s √(1 − e^{−2η²h}) z
+    x_s = (α_s/α_t) x_t          − σ_s (1 + η²) ∫ e^{λ_s − λ} ε dλ  + σ_s η √(e^{2h} − 1) z
+
+with h = λ_s − λ_t > 0 and integrals from λ_t to λ_s. Both are
+
+    x_s = carry x_t + gain ∫ e^{−rate (λ_s − λ)} m dλ + std z
+
+and solvers differ in what they put for the model's output m between λ_t and λ_s.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from .._tensor import check_integer
+from ..score import ScoreModel
+from ..sde import Node
+
+__all__ = [
+    "Interval",
+    "Prediction",
+    "check_choice",
+    "check_order",
+    "interval",
+    "lagrange_weights",
+    "output",
+    "past_knots",
+    "phi",
+    "step_orders",
+]
+
+Prediction = Literal["x0", "eps", "v"]
+
+# Exact to rounding for e^{10 θ} times a cubic on [0, 1], and for cubics in t(λ), whose nearest
+# singularities are at λ = ± iπ/2, on steps of up to h = 4.
+_POINTS, _QUADRATURE = np.polynomial.legendre.leggauss(24)
+_THETA, _QUADRATURE = 0.5 * (1 + _POINTS), 0.5 * _QUADRATURE
+
+
+class Interval(NamedTuple):
+    """The linear part of one step: x_s = carry x_t + gain ∫ e^{−rate (λ_s − λ)} m dλ + std z.
+
+    With z = −rate h and m = Σ_k m^{(k)} (λ − λ_t)^k/k! the integral is Σ_k m^{(k)} h^{k+1}
+    φ_{k+1}(z).
+    """
+
+    carry: float
+    gain: float
+    rate: float
+    std: float
+    h: float
+
+    @property
+    def z(self) -> float:
+        """The argument −rate h of the φ functions."""
+        return -self.rate * self.h
+
+
+def interval(t: Node, s: Node, prediction: Prediction, eta: float = 0.0) -> Interval:
+    """The linear part of the step from t to s, said through "x0" or "eps", with noise η ≥ 0."""
+    h, total = s.lam - t.lam, 1 + eta**2
+    if prediction == "x0":
+        std = s.sigma * math.sqrt(-math.expm1(-2 * eta**2 * h))
+        carry = s.sigma / t.sigma * math.exp(-(eta**2) * h)
+        return Interval(carry, s.alpha * total, total, std, h)
+    std = s.sigma * eta * math.sqrt(math.expm1(2 * h)) if eta else 0.0
+    return Interval(s.alpha / t.alpha, -s.sigma * total, -1.0, std, h)
+
+
+def output(model: ScoreModel, x: Tensor, t: Node, prediction: Prediction) -> Tensor:
+    """x0(x, t), ε(x, t) or v(x, t)."""
+    if prediction == "x0":
+        return model.x0(x, t)
+    return model.eps(x, t) if prediction == "eps" else model.v(x, t)
+
+
+def phi(k: int, z: float) -> float:
+    """φ_k(z) = ∫_0^1 e^{(1 − θ) z} θ^{k−1}/(k − 1)! dθ, and φ_0 = e^z, to rounding.
+
+    φ_{k+1} = (φ_k − 1/k!)/z cancels for small z, where the series Σ_j z^j/(j + k)! does not.
+    """
+    if k == 0:
+        return math.exp(z)
+    if k == 1:
+        return math.expm1(z) / z if z else 1.0
+    if abs(z) > 2:
+        return (phi(k - 1, z) - 1 / math.factorial(k - 1)) / z
+    # z^25/25! is 2e-18 of the first term at |z| = 2
+    return math.fsum(z**j / math.factorial(j + k) for j in range(25))
+
+
+def lagrange_weights(
+    lam_t: np.ndarray,
+    lam_s: np.ndarray,
+    rate: float,
+    knots: np.ndarray,
+    variable: Callable[[np.ndarray], np.ndarray] = lambda lam: lam,
+) -> np.ndarray:
+    """w_ij = ∫_{λ_t}^{λ_s} e^{−rate (λ_s − λ)} ℓ_ij(u(λ)) dλ, for all steps i at once.
+
+    ℓ_ij is the Lagrange polynomial of degree k − 1 in u that is 1 at knot j and 0 at the others.
+    By Gauss–Legendre quadrature in λ, exact to rounding.
+
+    Args:
+        lam_t: λ where each step begins, shape (N,).
+        lam_s: λ where it ends, shape (N,).
+        rate: The kernel's rate.
+        knots: u of the known outputs, shape (N, k); NaN where a step has fewer than k of them.
+        variable: u(λ), the variable in which the outputs are taken to be a polynomial.
+
+    Returns:
+        Shape (N, k); 0 at knots that are NaN.
+    """
+    h = (lam_s - lam_t)[:, None]
+    u = variable(lam_t[:, None] + h * _THETA)  # (N, Q)
+    kernel = h * np.exp(rate * h * (_THETA - 1)) * _QUADRATURE
+    present = ~np.isnan(knots)
+    product = present[:, :, None] * kernel[:, None]  # (N, k, Q)
+    for m in range(knots.shape[1]):
+        gap = knots - knots[:, m : m + 1]
+        gap[:, m] = np.nan  # ℓ_j has no factor for its own knot, nor for one that is absent
+        with np.errstate(invalid="ignore"):
+            factor = (u - knots[:, m : m + 1])[:, None] / gap[:, :, None]
+        product *= np.where(np.isnan(factor), 1.0, factor)
+    return product.sum(-1)
+
+
+def past_knots(u: np.ndarray, orders: Sequence[int], newest: int = 0) -> np.ndarray:
+    """Knots of `lagrange_weights`: for step i, u[i + newest] and the orders[i] − 1 before it.
+
+    `newest` is 0 for a predictor, 1 for a corrector, which knows the output at the step's end.
+    """
+    knots = np.full((len(orders), max(1, *orders)), np.nan)
+    for i, order in enumerate(orders):
+        last = i + newest + 1
+        knots[i, :order] = u[last - order : last][::-1]
+    return knots
+
+
+def step_orders(steps: int, order: int, lower_order_final: bool) -> list[int]:
+    """The order of each step of a multistep method: 1, 2, ... up to `order`, as history grows.
+
+    With `lower_order_final` it falls again to ..., 2, 1 at the end, where extrapolation over long
+    steps towards the data is unstable.
+    """
+    left = [steps - i if lower_order_final else order for i in range(steps)]
+    return [min(order, i + 1, left[i]) for i in range(steps)]
+
+
+def check_order(order: int, highest: int) -> None:
+    """Raise ValueError unless order is in 1..highest."""
+    check_integer("order", order, minimum=1)
+    if order > highest:
+        raise ValueError(f"order must be at most {highest}, got {order}")
+
+
+def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Raise ValueError unless value is one of `allowed`."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
