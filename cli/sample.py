@@ -82,5 +82,8 @@ def sample(out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
         f"{summary['n']} samples by {summary['sampler']} in {steps}: "
         f"{summary['nfe']} NFE counted, {summary['seconds']:.1f} s"
     )
+    if summary.get("nfe_per_sample"):
+        least, most = summary["nfe_per_sample"]
+        click.echo(f"{least} to {most} NFE per sample (sample_evaluations in samples.npz)")
     for name in summary["files"]:
         click.echo(out / name)

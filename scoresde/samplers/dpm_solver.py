@@ -132,9 +132,10 @@ class DPMSolverMultistep(LinearMultistep):
     Steps one and two of order 3 are of order 1 and 2. Where the grid starts in pure noise m
     changes so little there that the observed order is still 3.
 
-    Order 1, 2 or 3 (η = 0); 1 NFE per step; stochastic if η > 0: weak order 1 is then all that
-    is known. η = 1 with order 1 is ancestral sampling with β̃ (prediction "x0"). Lu et al. 2022,
-    "DPM-Solver++", arXiv:2211.01095, algorithm 2 (2M) and section 5 (SDE).
+    Order 1, 2 or 3 (η = 0); 1 NFE per step; stochastic if η > 0. No weak order is proved then; for
+    Gaussian data we measure 1 for order 1, which with prediction "x0" and η = 1 is ancestral
+    sampling with β̃, and 2 for orders 2 and 3. Lu et al. 2022, "DPM-Solver++", arXiv:2211.01095,
+    algorithm 2 (2M) and section 5 (SDE).
 
     Args:
         order: 1, 2 or 3.

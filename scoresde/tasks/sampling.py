@@ -132,6 +132,7 @@ def draw_samples(
         "t_min": float(ts[-1]),
         **{key: getattr(request, key) for key in ("denoise", "n", "seed")},
         "nfe": result.nfe,
+        "nfe_per_sample": _spread(result),
         "seconds": round(seconds, 3),
         "files": _write(out, result, spec, y),
         "versions": {"scoresde": __version__, "torch": torch.__version__},
@@ -258,6 +259,14 @@ def _counting(on_progress: OnProgress, total: int | None) -> OnStep:
     return lambda step, t, x: on_progress(next(done), total, f"t = {t:.3g}")
 
 
+def _spread(result: Samples) -> list[int] | None:
+    """Least and largest NFE of a sample if samples differ in it, else None."""
+    if result.counts is None or len(result.counts.evaluations) == 0:
+        return None
+    least, most = map(int, result.counts.evaluations.aminmax())
+    return None if least == most else [least, most]
+
+
 def _write(out: Path, result: Samples, spec: DataSpec, y: Tensor | None) -> list[str]:
     """The arrays, and a picture of images; the names of the files."""
     x = result.x.cpu()
@@ -271,6 +280,8 @@ def _write(out: Path, result: Samples, spec: DataSpec, y: Tensor | None) -> list
         arrays["levels"] = spec.to_levels(x).numpy()
     if y is not None:
         arrays["labels"] = y.numpy()
+    if result.counts is not None:
+        arrays |= {f"sample_{key}": v.numpy() for key, v in vars(result.counts).items()}
     save_arrays(out / "samples.npz", **arrays)
     if len(spec.shape) != 3 or spec.shape[0] not in (1, 3):
         return ["samples.npz"]

@@ -78,6 +78,19 @@ def test_nfe_is_a_budget(draw, sampler, denoise, nfe, steps, counted):
     assert (found["steps"], found["nfe"]) == (steps, counted)
 
 
+def test_what_each_sample_took_is_kept(draw):
+    each, done = draw("--sampler", "dopri5:per_sample=true:rtol=1e-2:atol=1e-2", "--n", 3)
+    out = draw("--sampler", "ddim", "--steps", 2, "--n", 3, out=each.with_name("other"))[0]
+    took = arrays(each)
+    assert took["sample_status"].tolist() == [0, 0, 0]
+    attempts = took["sample_accepted"] + took["sample_rejected"]
+    assert np.array_equal(took["sample_evaluations"], 2 + 6 * attempts)
+    assert int(took["nfe"]) == took["sample_evaluations"].max() + 1  # the final denoise
+    least, most = took["sample_evaluations"].min(), took["sample_evaluations"].max()
+    assert (f"{least} to {most} NFE per sample" in done.out) == (least < most)
+    assert "sample_status" not in arrays(out)
+
+
 def test_an_adaptive_sampler_takes_its_own_steps(draw):
     _, done = draw("--sampler", "dopri5:rtol=1e-2:atol=1e-2", "--n", 2)
     assert done.status == 0
