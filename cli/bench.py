@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from .options import (
+    Commas,
     Integer,
     Real,
     checkpoint_option,
@@ -22,43 +23,25 @@ from .options import (
 __all__ = ["bench"]
 
 
-class _Commas(click.ParamType):
-    """Values of one type, separated by commas."""
-
-    name = "a,b,..."
-
-    def __init__(self, item: click.ParamType) -> None:
-        self.item = item
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[Any, ...]:
-        """The values, or `click.BadParameter`."""
-        texts = [text.strip() for text in value.split(",")]
-        if not all(texts):
-            self.fail(f"{value!r} has an empty entry; write a,b,c", param, ctx)
-        return tuple(self.item.convert(text, param, ctx) for text in texts)
-
-
 @click.command()
 @checkpoint_option
 @click.option(
     "--samplers",
-    type=_Commas(click.STRING),
+    type=Commas(click.STRING),
     default="ddim,dpmpp-2m,heun,ancestral,euler-maruyama,dopri5",
     show_default=True,
     help="Names, each with parameters if need be, such as edm:churn=20.",
 )
 @click.option(
     "--grids",
-    type=_Commas(click.STRING),
+    type=Commas(click.STRING),
     default="log_snr",
     show_default=True,
     help="Time grids, each with parameters if need be, such as karras:rho=5, or JSON files.",
 )
 @click.option(
     "--nfe",
-    type=_Commas(Integer(1, 100_000)),
+    type=Commas(Integer(1, 100_000)),
     default="5,10,20,50",
     show_default=True,
     help="Network evaluations per sample, the final denoising included.",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 __all__ = [
     "GRIDS",
     "SAMPLERS",
+    "Commas",
     "Integer",
     "Real",
     "checkpoint_option",
@@ -78,6 +80,24 @@ class Real(click.FloatRange):
         except (ValueError, click.BadParameter):
             pass
         self.fail(f"{value} is not {_allowed(self, 'a number')}", param, ctx)
+
+
+class Commas(click.ParamType):
+    """Values of one type, separated by commas."""
+
+    name = "a,b,..."
+
+    def __init__(self, item: click.ParamType) -> None:
+        self.item = item
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Any, ...]:
+        """The values, or `click.BadParameter`."""
+        texts = [text.strip() for text in value.split(",")]
+        if not all(texts):
+            self.fail(f"{value!r} has an empty entry; write a,b,c", param, ctx)
+        return tuple(self.item.convert(text, param, ctx) for text in texts)
 
 
 def _allowed(kind: click.IntRange | click.FloatRange, noun: str) -> str:

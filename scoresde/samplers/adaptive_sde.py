@@ -34,10 +34,9 @@ class AdaptiveSDE(Sampler):
     x'. The next step is 0.9 h E^−0.9, the paper's θ = r = 0.9. Samples that have arrived leave
     the batch; the last step ends on ts[-1] exactly. Of the grid nothing but the ends is used.
 
-    2 NFE per attempted step; stochastic unless η = 0.
-    Weak error of the order of the tolerance, not of a power of a step size.
-    Jolicoeur-Martineau et al. 2021, arXiv:2105.14080, section 3 and its algorithm for the
-    reverse diffusion process.
+    2 NFE per attempted step; stochastic unless η = 0. The weak error is of the order of the
+    tolerance, not of a power of a step size. Jolicoeur-Martineau et al. 2021, "Gotta go fast when
+    generating data with score-based models", arXiv:2105.14080.
 
     Three things differ from the authors' code. First, a rejected step does not throw its noise
     away, because steps are rejected for their noise, and what is left has another law: on
@@ -52,8 +51,8 @@ class AdaptiveSDE(Sampler):
     a sample does not depend on its batch mates. It is not the path of a `BrownianNoise`.
 
     Args:
-        rtol: Relative tolerance in (0, 1); at least 1e-7 in float32. The paper takes 0.01 to 0.5.
-        atol: Absolute tolerance, greater than 0. The paper takes one grey level of 256.
+        rtol: Relative tolerance in (0, 1); at least 1e-7 in float32.
+        atol: Absolute tolerance, greater than 0.
         eta: Stochasticity η ≥ 0; 1 is the reverse SDE, 0 the probability-flow ODE.
         max_steps: Attempted steps of one sample after which it gives up.
 

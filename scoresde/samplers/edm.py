@@ -63,12 +63,14 @@ class EDM(GridSampler):
 
     def start(self, sde: SDE, nodes: list[Node]) -> dict[float, Node]:
         """The raised node t' of each time that is churned."""
+        if self.churn == 0:
+            return {}
         gamma = min(self.churn / len(nodes), math.sqrt(2) - 1)
         highest = -sde.nodes(torch.ones(1))[0].lam
         churned = [
             node
             for node in nodes[:-1]
-            if gamma > 0 and self.s_min <= math.exp(-node.lam) <= self.s_max and -node.lam < highest
+            if self.s_min <= math.exp(-node.lam) <= self.s_max and -node.lam < highest
         ]
         log_sigma_hat = [min(math.log1p(gamma) - node.lam, highest) for node in churned]
         # the inverse may round a time at the end to above 1

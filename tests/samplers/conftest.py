@@ -1,15 +1,11 @@
 """Every sampler, and the exact mean and standard deviation of what one puts out."""
 
 import functools
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 import torch
-from scipy.integrate import solve_ivp
-from scipy.stats import norm
 
 from scoresde._tensor import expand
 from scoresde.samplers import (
@@ -36,8 +32,9 @@ from scoresde.samplers import (
     UniPC,
 )
 from scoresde.score import FunctionScore
-from scoresde.sde import Node
+from scoresde.sde import VP
 from scoresde.study.moments import output_moments
+from scoresde.study.orders import exact_flow, rms_distance, starts
 
 
 class Case(NamedTuple):
@@ -186,31 +183,20 @@ def moments():
 @pytest.fixture
 def points():
     """49 fixed x_T: the 7 × 7 grid of normal quantiles at (i − 1/2)/7."""
-    q = torch.tensor(norm.ppf((np.arange(7) + 0.5) / 7))
-    return torch.cartesian_prod(q, q)
+    return starts(VP())
 
 
 @pytest.fixture(scope="session")
 def exact_ode():
-    """exact_ode(model, x, t_min): the mixture's probability-flow ODE from t = 1, by SciPy at 1e-12.
-
-    Solved in λ, where d(x/α)/dλ = −(σ/α) ε: this knows nothing of f and g.
-    """
+    """exact_ode(model, x, t_min): the probability-flow ODE from t = 1, by SciPy at 1e-12."""
     known = {}
 
     def solve(model, x, t_min):
-        def rhs(lam, y):
-            node = Node(0.0, 1.0, math.exp(-lam), lam, 0.0, 0.0)
-            return -node.sigma * model.eps(torch.from_numpy(y).reshape(x.shape), node).flatten()
-
-        first, last = model.sde.nodes(torch.tensor([1.0, t_min], dtype=torch.float64))
-        key = (first, last, x.numpy().tobytes())
+        ends = model.sde.nodes(torch.tensor([1.0, t_min], dtype=torch.float64))
+        key = (*ends, x.numpy().tobytes())
         if key not in known:
-            start = (x / first.alpha).flatten().numpy()
-            span = (first.lam, last.lam)
-            known[key] = solve_ivp(rhs, span, start, "DOP853", rtol=1e-12, atol=1e-12)
-            assert known[key].success
-        return torch.from_numpy(known[key].y[:, -1]).reshape(x.shape) * last.alpha
+            known[key] = exact_flow(model, x, t_min)
+        return known[key]
 
     return solve
 
@@ -218,4 +204,4 @@ def exact_ode():
 @pytest.fixture
 def rms():
     """rms(a, b): root mean square over the batch of the Euclidean distance."""
-    return lambda a, b: math.sqrt(float((a - b).square().sum(1).mean()))
+    return rms_distance

@@ -1,0 +1,143 @@
+"""What `scoresde verify` shows of its rows: tables and a figure."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .._files import atomic_write
+from .curves import COLOURS, MARKERS
+from .figures import new_figure, png_bytes
+from .verify import Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["missed_text", "save_figure", "text_table", "write_csv"]
+
+COLUMNS = (
+    *("sampler", "kind", "sde", "grid", "expected", "band", "observed", "last", "verdict"),
+    *("steps", "nfe", "errors", "seconds", "paper", "note"),
+)
+SAID = 8  # missed rows that an error names
+
+
+def text_table(rows: Sequence[Row]) -> str:
+    """One line per claim, with the range of what was observed over its settings.
+
+    Args:
+        rows: Measured rows.
+    """
+    groups: dict[tuple, list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.kind, row.sampler, row.expected, row.note), []).append(row)
+    table = [["sampler", "of", "expected", "observed", "last doubling", "settings", "verdict"]]
+    for (kind, sampler, _, note), group in groups.items():
+        verdict = next((r.verdict for r in group if r.missed), group[0].verdict)
+        where = f"{group[0].sde}/{group[0].grid}" if len(group) == 1 else str(len(group))
+        cells = [sampler, kind, _expected(group[0]), _span(group, "observed")]
+        cells += [_span(group, "last"), where, f"{verdict} ({note})" if note else verdict]
+        table.append(cells)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in table
+    )
+
+
+def missed_text(rows: Iterable[Row]) -> str:
+    """The rows that broke a promise, in one line; empty if none did."""
+    bad = [row for row in rows if row.missed]
+    texts = [
+        f"{row.sampler} ({row.kind}, {row.sde}/{row.grid}) observed {_number(row.observed)}, "
+        f"expected {_expected(row)}"
+        for row in bad
+    ]
+    more = f"; and {len(bad) - SAID} more" if len(bad) > SAID else ""
+    return "; ".join(texts[:SAID]) + more
+
+
+def write_csv(path: Path, rows: Iterable[Row]) -> None:
+    """All rows; lists within a cell are separated by spaces."""
+    with atomic_write(path, "w") as file:
+        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        table.writeheader()
+        for row in rows:
+            values = asdict(row)
+            for name in ("steps", "nfe", "errors"):
+                values[name] = " ".join(map(repr, values[name]))
+            table.writerow(values)
+
+
+def save_figure(path: Path, rows: Sequence[Row]) -> None:
+    """Error against evaluations, a panel per expected order, a line per sampler, as PNG.
+
+    Of each sampler the first row of kind "ode" is drawn. A dashed line has the expected slope.
+
+    Args:
+        path: File to write; none is written where there is nothing to draw.
+        rows: Measured rows.
+    """
+    drawn: dict[str, Row] = {}
+    for row in rows:
+        if row.kind == "ode" and all(row.errors):
+            drawn.setdefault(row.sampler, row)
+    orders = sorted({row.expected for row in drawn.values()}, key=lambda o: (o is None, o))
+    if not orders:
+        return
+    panels = [[row for row in drawn.values() if row.expected == order] for order in orders]
+    legend = max(map(len, panels))
+    figure = new_figure(3.9 * len(orders), 4.4 + 0.14 * legend)
+    every = figure.subplots(1, len(orders), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, order, some in zip(every, orders, panels, strict=True):
+        _panel(axes, order, some)
+    every[0].set_ylabel("RMS distance to the exact end points")
+    with atomic_write(path) as file:
+        file.write(png_bytes(figure, dpi=130))
+
+
+def _panel(axes: Axes, order: float | None, rows: Sequence[Row]) -> None:
+    for i, row in enumerate(rows):
+        style = {
+            "color": COLOURS[i % len(COLOURS)],
+            "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],
+        }
+        axes.plot(row.nfe, row.errors, label=row.sampler, lw=1, ms=3.5, mew=0, **style)
+    title = "observed, none proven"
+    if order is not None:
+        title = f"order {order:g}"
+        n = [min(row.nfe[0] for row in rows), max(row.nfe[-1] for row in rows)]
+        # above all lines where they end
+        top = 3 * max(row.errors[-1] * (row.nfe[-1] / n[1]) ** order for row in rows)
+        axes.plot(n, [top * (n[1] / m) ** order for m in n], "--", color="0.4", lw=1)
+        text, at = f"$\\mathrm{{NFE}}^{{-{order:g}}}$", (n[0], top * (n[1] / n[0]) ** order)
+        axes.annotate(text, at, color="0.3", fontsize=8, va="bottom")
+    axes.set(xscale="log", yscale="log", xlabel="network evaluations (NFE)", title=title)
+    axes.grid(alpha=0.3, lw=0.5)
+    axes.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False)
+
+
+def _expected(row: Row) -> str:
+    if row.expected is None:
+        return "-"
+    if row.kind == "tolerance":
+        return f"error ≤ {row.expected:g} tol"
+    return f"{row.expected:g} ± {row.band:g}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _span(rows: Sequence[Row], name: str) -> str:
+    """Least and largest value over the rows."""
+    values = [v for v in (getattr(row, name) for row in rows) if v is not None]
+    if not values:
+        return "-"
+    low, high = min(values), max(values)
+    same = math.isclose(low, high, abs_tol=0.005)
+    return _number(low) if same else f"{low:.2f} to {high:.2f}"

@@ -1,0 +1,257 @@
+"""Do samplers converge as they promise? What `scoresde verify` calls.
+
+In the folder, if one is given:
+
+- results.csv and results.json: one row per claim, SDE and grid, with all errors
+- errors.png: error against evaluations
+- settings.json: what was asked
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..checkpoint import read_checkpoint
+from ..config import build, checkpoint_path, config_of
+from ..data import DataSpec
+from ..grid import log_snr
+from ..noise import SampleNoise, check_seed
+from ..plain import nearest
+from ..registry import parse_sampler
+from ..samplers import ProbabilityFlowODE, Sampler, sample
+from ..score import NetworkScore
+from ..study.claims import CLAIMS, SDES, Claim
+from ..study.orders import ode_errors, slope
+from ..study.outputs import check_output, open_output, write_json
+from ..study.verdicts import save_figure, write_csv
+from ..study.verify import Row, Trial, finite_or_none, run_trials, trials_of
+
+__all__ = ["Ladder", "Verification", "prepare_verification"]
+
+Tell = Callable[[str, int, int, str], None]
+
+# On a network: the asymptotic range of smooth scores begins later than what anybody samples with.
+LADDER = (10, 20, 40, 80, 160)
+OBSERVED = 3  # of them, the last, give the slope
+SAMPLES = 8
+T_MIN = 1e-3
+TOLERANCE = 1e-8
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Errors of deterministic samplers on a trained network, in float64, from the same x_T.
+
+    They are distances to dop853's solution with an error control per sample at 1e-8. A network is
+    only as smooth as its activations and attention let it be, so that no order is claimed.
+
+    Attributes:
+        model: The network, in float64.
+        spec: What its data are.
+        claims: One claim of kind "ode" for each sampler.
+        samplers: Their samplers.
+        seed: Seed of x_T.
+        y: Class labels of the samples, or None.
+    """
+
+    model: NetworkScore
+    spec: DataSpec
+    claims: tuple[Claim, ...]
+    samplers: tuple[Sampler, ...]
+    seed: int = 0
+    y: Tensor | None = None
+
+    def run(self, tell: Tell) -> list[Row]:
+        """One row per sampler, on equal steps in λ.
+
+        Args:
+            tell: Called with (stage, done, total, note) as the work goes on.
+
+        Raises:
+            RuntimeError: If the reference solver gives up.
+        """
+        model = self.model.given(self.y)
+        shape = (SAMPLES, *self.spec.shape)
+        start = SampleNoise(self.seed, range(SAMPLES)).prior(shape).double() * model.sde.prior_std
+        tell("reference solution", 0, 1, "")
+        exact = self._exact(start)
+        tell("reference solution", 1, 1, "")
+        grids = [log_snr(model.sde, n, T_MIN) for n in LADDER]
+        rows = []
+        for i, (claim, sampler) in enumerate(zip(self.claims, self.samplers, strict=True)):
+            tell("ladder", i, len(self.claims), claim.sampler)
+            errors, nfe = ode_errors(model, sampler, grids, start, exact)
+            rows.append(_row(claim, type(model.sde).__name__, errors, nfe))
+        tell("ladder", len(self.claims), len(self.claims), "")
+        return rows
+
+    def _exact(self, start: Tensor) -> Tensor:
+        solver = ProbabilityFlowODE("dop853", TOLERANCE, TOLERANCE, per_sample=True)
+        ends = log_snr(self.model.sde, 1, T_MIN)
+        settings = {"seed": self.seed, "x_init": start, "y": self.y, "dtype": torch.float64}
+        return sample(self.model, solver, ends, start.shape, **settings).x
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What to measure, checked and ready to run.
+
+    Attributes:
+        settings: Plain data that define the results.
+        trials: Claims on exact models; empty if a network is asked for.
+        ladder: The network; None if claims are measured.
+        folder: Where results go; None = nowhere.
+        overwrite: Whether results of other settings in the folder may be replaced.
+    """
+
+    settings: dict[str, Any]
+    trials: list[Trial] = field(default_factory=list)
+    ladder: Ladder | None = None
+    folder: Path | None = None
+    overwrite: bool = False
+
+    def run(self, tell: Tell) -> list[Row]:
+        """Measure, and write the results.
+
+        Args:
+            tell: Called with (stage, done, total, note) as the work goes on.
+        """
+        rows = run_trials(self.trials, tell) if self.ladder is None else self.ladder.run(tell)
+        if self.folder is not None:
+            open_output(self.folder, self.settings, self.overwrite)
+            write_json(self.folder / "results.json", self.report(rows))
+            write_csv(self.folder / "results.csv", rows)
+            save_figure(self.folder / "errors.png", rows)
+        return rows
+
+    def report(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """Settings and rows as plain data."""
+        missed = sum(row.missed for row in rows)
+        return {"settings": self.settings, "missed": missed, "rows": [asdict(r) for r in rows]}
+
+
+def prepare_verification(
+    samplers: Sequence[str] | None = None,
+    sdes: Sequence[str] | None = None,
+    *,
+    quick: bool = False,
+    checkpoint: str | Path | None = None,
+    seed: int = 0,
+    folder: Path | None = None,
+    overwrite: bool = False,
+) -> Verification:
+    """Check everything and choose what to measure; nothing is written.
+
+    Args:
+        samplers: Names, for all claims about them, or texts of single claims; None = all.
+        sdes: Names in `SDES`; None = all, or VP if `quick`.
+        quick: The short form.
+        checkpoint: Measure on this network instead of exact models: a shipped checkpoint's name,
+            or a file. Without `samplers` all that are named without parameters.
+        seed: Seed of x_T for a network.
+        folder: Where results go; None = nowhere.
+        overwrite: Replace results of other settings in the folder.
+
+    Raises:
+        ConfigError: If a sampler is unknown.
+        CheckpointError: If the checkpoint cannot be read.
+        ValueError: If an SDE is unknown, nothing is claimed, `sdes` or `quick` are given with a
+            checkpoint, its labels are rounded, or the folder holds results of other settings.
+    """
+    check_seed(seed)
+    claims = _chosen(samplers)
+    settings: dict[str, Any] = {
+        "command": "verify",
+        "samplers": None if samplers is None else list(samplers),
+        "versions": {"scoresde": __version__, "torch": torch.__version__},
+    }
+    if checkpoint is not None:
+        if sdes is not None or quick:
+            raise ValueError("checkpoint has an SDE and a ladder of its own; leave sdes, quick out")
+        ladder, sha256 = _ladder(checkpoint, claims, samplers is None, seed)
+        settings |= {"checkpoint": str(checkpoint), "sha256": sha256, "seed": seed}
+        made = Verification(settings, [], ladder, folder, overwrite)
+    else:
+        names = _checked_sdes(sdes or (("vp",) if quick else tuple(SDES)))
+        trials = trials_of(claims, names, lambda text: parse_sampler(text).sampler, quick)
+        if not trials:
+            raise ValueError(f"nothing is claimed of {', '.join(samplers or ())} in this form")
+        settings |= {"sdes": list(names), "quick": quick}
+        made = Verification(settings, trials, None, folder, overwrite)
+    if folder is not None:
+        check_output(folder, settings, overwrite)
+    return made
+
+
+def _chosen(samplers: Sequence[str] | None) -> list[Claim]:
+    """The claims about some samplers."""
+    if samplers is None:
+        return list(CLAIMS)
+    out = []
+    for text in samplers:
+        parse_sampler(text)
+        found = [c for c in CLAIMS if text in (c.sampler, c.sampler.partition(":")[0])]
+        if not found:
+            known = dict.fromkeys(claim.sampler for claim in CLAIMS)
+            raise ValueError(f"nothing is claimed of {text!r}; {nearest(text, known)}")
+        out += [claim for claim in found if claim not in out]
+    return out
+
+
+def _checked_sdes(names: Sequence[str]) -> Sequence[str]:
+    for name in names:
+        if name not in SDES:
+            raise ValueError(f"SDE {name!r} is unknown; {nearest(name, SDES)}")
+    return names
+
+
+def _ladder(
+    checkpoint: str | Path, claims: Sequence[Claim], only_names: bool, seed: int
+) -> tuple[Ladder, str]:
+    """The ladder on a checkpoint, and the checkpoint's digest."""
+    raw = read_checkpoint(checkpoint_path(checkpoint))
+    config, spec = config_of(raw)
+    if config.preconditioning.snapped:
+        raise ValueError(
+            "checkpoint has rounded labels, so that there is no ODE between its times; take one "
+            "with continuous labels"
+        )
+    chosen = {
+        claim.sampler: claim
+        for claim in reversed(claims)  # the first claim about a sampler wins
+        if claim.kind == "ode" and not (only_names and ":" in claim.sampler)
+    }
+    if not chosen:
+        raise ValueError("samplers must name a deterministic one that takes the grid's steps")
+    some = tuple(reversed(chosen.values()))
+    samplers = tuple(parse_sampler(claim.sampler).sampler for claim in some)
+    classes = config.net.get("classes")
+    y = None if classes is None else torch.arange(SAMPLES) % classes
+    model = build(raw).model.double()
+    return Ladder(model, spec, some, samplers, seed, y), raw.sha256
+
+
+def _row(claim: Claim, sde: str, errors: list[float], nfe: list[int]) -> Row:
+    return Row(
+        sampler=claim.sampler,
+        kind=claim.kind,
+        sde=sde,
+        grid="log_snr",
+        expected=claim.order,
+        band=claim.band,
+        observed=finite_or_none(slope(LADDER[-OBSERVED:], errors[-OBSERVED:])),
+        last=finite_or_none(slope(LADDER[-2:], errors[-2:])),
+        verdict="no claim",
+        steps=list(LADDER),
+        nfe=nfe,
+        errors=[finite_or_none(error) for error in errors],
+        paper=claim.paper,
+        note="on a network",
+    )

@@ -1,0 +1,80 @@
+"""`scoresde verify`."""
+
+import json
+
+import pytest
+
+from scoresde.samplers import DPMSolverMultistep
+
+
+def test_the_short_form_holds(scoresde):
+    """All that it measures in one go, as CI does."""
+    done = scoresde("verify", "--quick")
+    assert done.status == 0, done.err
+    assert "MISSED" not in done.out
+    for text in ("dpmpp-3m-copied", "weak", "strong", "error ≤ 20 tol", "no claim"):
+        assert text in done.out
+
+
+def test_a_broken_sampler_is_named_in_the_last_line(scoresde, monkeypatch):
+    """3M with half of its third-order term, as it is copied everywhere."""
+
+    def broken(self, order, nodes):
+        return row(type(self)(3, self.prediction, copied=True), order, nodes)
+
+    row = DPMSolverMultistep._row
+    monkeypatch.setattr(DPMSolverMultistep, "_row", broken)
+    done = scoresde("verify", "--quick", "--samplers", "dpmpp-3m,ddim")
+    assert done.status == 1
+    last = done.err.splitlines()[-1]
+    assert last.startswith("error: missed: dpmpp-3m (ode, vp/alternating) observed ")
+    assert "ddim" not in last
+    assert "MISSED" in done.out
+
+
+def test_json_and_a_folder(scoresde, tmp_path):
+    command = ["verify", "--quick", "--samplers", "heun", "--sdes", "ve,subvp", "--json"]
+    done = scoresde(*command, "--out", tmp_path / "out")
+    assert done.status == 0
+    found = json.loads(done.out)
+    assert {row["sde"] for row in found["rows"]} == {"ve", "subvp"}
+    assert found == json.loads((tmp_path / "out" / "results.json").read_text())
+    files = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert files == ["errors.png", "results.csv", "results.json", "settings.json"]
+
+
+def test_a_network_is_measured_and_fails_nothing(scoresde, points_checkpoint):
+    arguments = ["--checkpoint", points_checkpoint, "--samplers", "ddim,dpmpp-2m,heun"]
+    done = scoresde("verify", *arguments, "--json")
+    assert done.status == 0
+    rows = {row["sampler"]: row for row in json.loads(done.out)["rows"]}
+    assert {row["verdict"] for row in rows.values()} == {"no claim"}
+    # a small network of smooth functions: the orders show
+    assert rows["ddim"]["observed"] == pytest.approx(1, abs=0.2)
+    assert rows["heun"]["observed"] == pytest.approx(2, abs=0.3)
+    assert rows["heun"]["nfe"] == [20, 40, 80, 160, 320]
+
+
+def test_labels_are_bound(scoresde, labelled_checkpoint):
+    done = scoresde("verify", "--checkpoint", labelled_checkpoint, "--samplers", "unknown")
+    assert done.status == 2
+    done = scoresde("verify", "--checkpoint", labelled_checkpoint, "--samplers", "ddim")
+    assert done.status == 0, done.err
+    assert "on a network" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--samplers", "dimm"], ["dimm", "did you mean ddim"]),
+        (["--samplers", "ddim,"], ["--samplers", "empty entry"]),
+        (["--sdes", "subv"], ["did you mean subvp"]),
+        (["--checkpoint", "digits-vq"], ["digits-vq", "did you mean"]),
+    ],
+)
+def test_mistakes(refused, arguments, parts):
+    refused(["verify", *arguments], *parts)
+
+
+def test_rounded_labels_have_no_ode(refused, snapped_checkpoint):
+    refused(["verify", "--checkpoint", snapped_checkpoint], "rounded labels")
