@@ -23,7 +23,7 @@ from ..config import build, checkpoint_path, config_of
 from ..data import DataSpec
 from ..grid import log_snr
 from ..noise import SampleNoise, check_seed
-from ..plain import nearest
+from ..plain import ConfigError, nearest
 from ..registry import parse_sampler
 from ..samplers import ProbabilityFlowODE, Sampler, sample
 from ..score import NetworkScore
@@ -174,7 +174,7 @@ def prepare_verification(
     }
     if checkpoint is not None:
         if sdes is not None or quick:
-            raise ValueError("checkpoint has an SDE and a ladder of its own; leave sdes, quick out")
+            raise ValueError("--checkpoint: it has an SDE and steps of its own; no --sdes, --quick")
         ladder, sha256 = _ladder(checkpoint, claims, samplers is None, seed)
         settings |= {"checkpoint": str(checkpoint), "sha256": sha256, "seed": seed}
         made = Verification(settings, [], ladder, folder, overwrite)
@@ -182,7 +182,7 @@ def prepare_verification(
         names = _checked_sdes(sdes or (("vp",) if quick else tuple(SDES)))
         trials = trials_of(claims, names, lambda text: parse_sampler(text).sampler, quick)
         if not trials:
-            raise ValueError(f"nothing is claimed of {', '.join(samplers or ())} in this form")
+            raise ValueError(f"--samplers: no claim of {', '.join(samplers or ())} in this form")
         settings |= {"sdes": list(names), "quick": quick}
         made = Verification(settings, trials, None, folder, overwrite)
     if folder is not None:
@@ -196,11 +196,14 @@ def _chosen(samplers: Sequence[str] | None) -> list[Claim]:
         return list(CLAIMS)
     out = []
     for text in samplers:
-        parse_sampler(text)
+        try:
+            parse_sampler(text)
+        except ConfigError as error:
+            raise ConfigError(f"--samplers: {error}") from error
         found = [c for c in CLAIMS if text in (c.sampler, c.sampler.partition(":")[0])]
         if not found:
             known = dict.fromkeys(claim.sampler for claim in CLAIMS)
-            raise ValueError(f"nothing is claimed of {text!r}; {nearest(text, known)}")
+            raise ValueError(f"--samplers: nothing is claimed of {text!r}; {nearest(text, known)}")
         out += [claim for claim in found if claim not in out]
     return out
 
@@ -208,7 +211,7 @@ def _chosen(samplers: Sequence[str] | None) -> list[Claim]:
 def _checked_sdes(names: Sequence[str]) -> Sequence[str]:
     for name in names:
         if name not in SDES:
-            raise ValueError(f"SDE {name!r} is unknown; {nearest(name, SDES)}")
+            raise ValueError(f"--sdes: {name!r} is unknown; {nearest(name, SDES)}")
     return names
 
 
@@ -220,8 +223,8 @@ def _ladder(
     config, spec = config_of(raw)
     if config.preconditioning.snapped:
         raise ValueError(
-            "checkpoint has rounded labels, so that there is no ODE between its times; take one "
-            "with continuous labels"
+            "--checkpoint: its labels are rounded, so that there is no ODE between its times; take "
+            "one with continuous labels"
         )
     chosen = {
         claim.sampler: claim
@@ -229,7 +232,7 @@ def _ladder(
         if claim.kind == "ode" and not (only_names and ":" in claim.sampler)
     }
     if not chosen:
-        raise ValueError("samplers must name a deterministic one that takes the grid's steps")
+        raise ValueError("--samplers: must name a deterministic one that takes the grid's steps")
     some = tuple(reversed(chosen.values()))
     samplers = tuple(parse_sampler(claim.sampler).sampler for claim in some)
     classes = config.net.get("classes")

@@ -279,9 +279,9 @@ def test_results_in_a_folder(tmp_path):
     [
         ({"samplers": ["dimm"]}, "did you mean ddim"),
         ({"samplers": ["ddim:eta=0.3"]}, "nothing is claimed of 'ddim:eta=0.3'"),
-        ({"sdes": ["cosin"]}, "SDE 'cosin' is unknown; did you mean cosine"),
-        ({"samplers": ["bosh3"], "quick": True}, "nothing is claimed of bosh3 in this form"),
-        ({"checkpoint": "digits-vp", "quick": True}, "leave sdes, quick out"),
+        ({"sdes": ["cosin"]}, "--sdes: 'cosin' is unknown; did you mean cosine"),
+        ({"samplers": ["bosh3"], "quick": True}, "--samplers: no claim of bosh3 in this form"),
+        ({"checkpoint": "digits-vp", "quick": True}, "no --sdes, --quick"),
         ({"checkpoint": "digits-vp", "samplers": ["dopri5"]}, "a deterministic one"),
         ({"seed": -1}, "seed must"),
     ],
