@@ -77,4 +77,4 @@ def test_mistakes(refused, arguments, parts):
 
 
 def test_rounded_labels_have_no_ode(refused, snapped_checkpoint):
-    refused(["verify", "--checkpoint", snapped_checkpoint], "rounded labels")
+    refused(["verify", "--checkpoint", snapped_checkpoint], "labels are rounded")
