@@ -1,84 +1,165 @@
-"""What a sampler costs beside the network: sampler time − time inside the model, over the latter.
+"""What a sampler costs beside the network.
 
-python benchmarks/overhead.py --checkpoint digits-vp --n 64
+    python benchmarks/overhead.py
+    python benchmarks/overhead.py --checkpoint digits-vp --n 16
+
+Two tables, each the best of some runs in this process, on one thread:
+
+1. Overhead on a trained network: (seconds of `sample` − seconds inside the network's forward)
+   over seconds inside it. All around the network counts as overhead: preconditioning, checks,
+   nodes, the draw of x_T.
+2. Microseconds per evaluation beside a network that returns a stored tensor: the sampler's loop
+   of 50 steps with its set-up, and that of diffusers' scheduler for the same method, if it is
+   installed. Ours check every output for NaN and count it, diffusers' do not.
 """
 
 from __future__ import annotations
 
-import argparse
+import importlib.util
+import math
 import platform
+import shlex
 import sys
 import time
+import warnings
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from typing import Any
 
+import click
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import scoresde
+from scoresde.grid import log_snr
 from scoresde.noise import SampleNoise
 from scoresde.registry import parse_sampler
-from scoresde.score import ScoreModel, Time
+from scoresde.samplers import Sampler, sample
+from scoresde.score import FunctionScore, NetworkScore, ScoreModel, count_nfe
+from scoresde.sde import VP
 
-SAMPLERS = ("ddim", "dpmpp-2m", "heun", "ancestral", "euler-maruyama", "pc", "rk4")
+SAMPLERS = (
+    *("ddim", "dpmpp-2m", "dpmpp-3m", "unipc", "deis", "ipndm", "angular", "sa-solver:eta=0"),
+    *("dpm-2", "heun", "ancestral", "euler-maruyama", "pc"),
+)
+
+# Ours, and the scheduler of diffusers for the same method.
+PAIRS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("ddim", "DDIM", {"clip_sample": False}),
+    ("dpmpp-2m", "DPMSolverMultistep", {}),
+    ("unipc:order=2", "UniPCMultistep", {}),
+    # its DEIS interpolates ε in log(σ/α)
+    ("exp-ab:order=2", "DEISMultistep", {}),
+    ("heun", "HeunDiscrete", {}),
+    ("dpm-2", "KDPM2Discrete", {}),
+)
+LOOP = 50
+SHAPES = ((1, 4), (64, 1, 28, 28))
+BETAS = {"beta_start": 1e-4, "beta_end": 0.02}
 
 
-class Timed(ScoreModel):
-    """A model that adds up the seconds spent inside another one."""
+class Timed(nn.Module):
+    """A network that adds up the seconds spent inside it."""
 
-    def __init__(self, model: ScoreModel) -> None:
-        super().__init__(model.sde)
-        self.inner = model
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
         self.seconds = 0.0
 
-    def _timed(self, name: str, x: Tensor, t: Time) -> Tensor:
+    def forward(self, x: Tensor, label: Tensor, y: Tensor | None) -> Tensor:
+        """The network's output."""
         began = time.perf_counter()
-        out = getattr(self.inner, name)(x, t)
+        out = self.net(x, label, y)
         self.seconds += time.perf_counter() - began
         return out
 
-    def eps(self, x: Tensor, t: Time) -> Tensor:
-        """The model's ε."""
-        return self._timed("eps", x, t)
 
-    def x0(self, x: Tensor, t: Time) -> Tensor:
-        """The model's x0."""
-        return self._timed("x0", x, t)
-
-
-def run(model: ScoreModel, text: str, shape: tuple[int, ...], steps: int) -> tuple[float, float]:
-    """Seconds of the whole run and inside the model, the best of three."""
-    ts = scoresde.grid.log_snr(model.sde, steps)
-    nodes = model.sde.nodes(ts[:1])
-    best = (float("inf"), 0.0)
-    with torch.no_grad():
-        for _ in range(3):
-            timed, noise = Timed(model), SampleNoise(0, range(shape[0]))
-            x = noise.prior(shape).float() * nodes[0].sigma
-            began = time.perf_counter()
-            parse_sampler(text).sampler.run(timed, x, ts, noise)
-            best = min(best, (time.perf_counter() - began, timed.seconds))
-    return best
+def overhead(model: NetworkScore, text: str, shape: tuple[int, ...], steps: int) -> float:
+    """Seconds outside over seconds inside the network, the least of three runs."""
+    timed = Timed(model.net)
+    wrapped = NetworkScore(timed, model.sde, model.preconditioning)
+    sampler, ratios = parse_sampler(text).sampler, []
+    for _ in range(3):
+        timed.seconds = 0.0
+        whole = seconds(lambda: sample(wrapped, sampler, log_snr(model.sde, steps), shape, seed=0))
+        ratios.append(whole / timed.seconds - 1)
+    return min(ratios)
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", default="digits-vp")
-    parser.add_argument("--n", type=int, default=64, help="batch size")
-    parser.add_argument("--steps", type=int, default=20)
-    options = parser.parse_args()
+def seconds(run: Callable[[], Any]) -> float:
+    """What it takes."""
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+@torch.no_grad()
+def ours(model: ScoreModel, sampler: Sampler, stored: Tensor) -> int:
+    """Run the loop of one of ours on a new grid; returns its evaluations."""
+    ts = log_snr(model.sde, LOOP)
+    with count_nfe(model) as counted:
+        sampler.run(model, stored, ts, SampleNoise(0, range(len(stored))))
+    return counted.forward
+
+
+@torch.no_grad()
+def theirs(scheduler: Any, stored: Tensor) -> int:
+    """Run one of diffusers' on the stored output; returns its evaluations."""
+    scheduler.set_timesteps(LOOP)
+    x = stored
+    for t in scheduler.timesteps:
+        scheduler.scale_model_input(x, t)
+        x = scheduler.step(stored, t, x).prev_sample
+    return len(scheduler.timesteps)
+
+
+def microseconds(runs: Sequence[Callable[[], int]], repeats: int) -> list[float]:
+    """Per evaluation, the number of which each returns: the least of some runs, taken in turn."""
+    calls, least = [run() for run in runs], [math.inf] * len(runs)
+    for _ in range(repeats):
+        least = [min(best, seconds(run)) for best, run in zip(least, runs, strict=True)]
+    return [1e6 * best / n for best, n in zip(least, calls, strict=True)]
+
+
+def compare(pair: tuple[str, str, dict[str, Any]], shape: tuple[int, ...]) -> str:
+    """A row of the second table."""
+    text, family, options = pair
+    stored = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    model = FunctionScore(VP(), lambda x, t: stored)
+    sampler = parse_sampler(text).sampler
+    runs = [lambda: ours(model, sampler, stored)]
+    if importlib.util.find_spec("diffusers"):
+        import diffusers
+
+        scheduler = getattr(diffusers, f"{family}Scheduler")(**BETAS, **options)
+        runs.append(lambda: theirs(scheduler, stored))
+    cost, *peer = microseconds(runs, 30)
+    row = f"{text:18s} {shape!s:16s} {cost:9.1f}"
+    return f"{row} {peer[0]:9.1f} {cost / peer[0]:6.2f}   {family}" if peer else row
+
+
+@click.command(help=__doc__.partition("\n")[0])
+@click.option("--checkpoint", default="fashion-mnist-vp", show_default=True)
+@click.option("--n", type=click.IntRange(1), default=64, show_default=True, help="Batch size.")
+@click.option("--steps", type=click.IntRange(1), default=10, show_default=True, help="Of table 1.")
+def main(checkpoint: str, n: int, steps: int) -> None:
+    """Print both tables."""
     torch.set_num_threads(1)
-    checkpoint = scoresde.load(options.checkpoint)
-    shape = (options.n, *checkpoint.data.shape)
-    free = scoresde.FunctionScore(checkpoint.model.sde, lambda x, t: x)
-    print("command:", "python", *sys.argv)
-    print(f"torch {torch.__version__}, Python {platform.python_version()}, CPU, 1 thread, seed 0")
-    print(f"{options.checkpoint}, batch {shape}, {options.steps} steps, best of 3 runs")
-    print(f"{'sampler':18s} {'overhead':>9s}   {'µs/step beside a free network':>30s}")
+    warnings.simplefilter("ignore")
+    loaded = scoresde.load(checkpoint)
+    shape = (n, *loaded.data.shape)
+    peer = metadata.version("diffusers") if importlib.util.find_spec("diffusers") else "absent"
+    print("command:", shlex.join(["python", *sys.argv]))
+    print(f"torch {torch.__version__}, diffusers {peer}, Python {platform.python_version()}, CPU,")
+    print(f"1 thread, seed 0\n\n{checkpoint}, batch {shape}, {steps} steps")
+    print(f"{'sampler':18s} overhead")
     for text in SAMPLERS:
-        whole, inside = run(checkpoint.model, text, shape, options.steps)
-        free_whole, free_inside = run(free, text, shape, options.steps)
-        step = 1e6 * (free_whole - free_inside) / options.steps
-        print(f"{text:18s} {(whole - inside) / inside:9.2%}   {step:30.1f}")
+        print(f"{text:18s} {overhead(loaded.model, text, shape, steps):8.2%}", flush=True)
+    print(f"\nfree network, {LOOP} steps")
+    print(f"{'sampler':18s} {'shape':16s} {'µs/NFE':>9s} {'theirs':>9s}  ratio")
+    for shape in SHAPES:
+        for pair in PAIRS:
+            print(compare(pair, shape))
 
 
 if __name__ == "__main__":

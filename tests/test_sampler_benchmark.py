@@ -4,14 +4,19 @@ import importlib
 import json
 import math
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
 
+from scoresde.registry import parse_sampler
+from scoresde.score import FunctionScore
+from scoresde.sde import VP
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-NAMES = ("samplers", "paired", "paired_report", "peers_diffusers", "peers_azula")
+NAMES = ("samplers", "paired", "paired_report", "peers_diffusers", "peers_azula", "overhead")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +32,7 @@ def benchmark():
 @pytest.fixture(scope="module")
 def problem(benchmark):
     """A small mixture with its exact solution."""
-    return benchmark("paired").mixture(seed=0, n=8, tolerance=1e-6)
+    return benchmark("paired").mixture(seed=0, n=8, tolerance=1e-5)
 
 
 def test_the_reference_does_not_depend_on_how_it_is_solved(benchmark, problem):
@@ -68,7 +73,7 @@ def test_peers_are_asked_at_the_noise_level_of_their_table(problem):
 def test_ours_take_as_many_steps_as_the_budget_allows(benchmark, problem, text):
     samplers = benchmark("samplers")
     per_step = {"ddim": 1, "heun": 2, "rk4": 4}[text]
-    for setting in samplers.our_settings():
+    for setting in samplers.our_settings(samplers.GRIDS, samplers.ENDS):
         if setting.label.startswith(f"{text} uniform"):
             result = samplers.run(problem, setting, 9)
             denoised = setting.label.endswith("denoised")
@@ -153,3 +158,15 @@ def test_pilot_keeps_the_best_of_each_family(benchmark, problem):
     kept = samplers.promising(problem, settings)
     # of b, 0.25 is more than twice the best; of a, 0.3 is third
     assert [s.label for s in kept] == ["0.1", "0.2", "0.15"]
+
+
+def test_overhead_is_counted_per_evaluation(benchmark, monkeypatch):
+    overhead = benchmark("overhead")
+    monkeypatch.setattr(overhead, "LOOP", 3)
+    stored = torch.zeros(2, 4)
+    model = FunctionScore(VP(), lambda x, t: stored)
+    for text, per_step in (("ddim", 1), ("unipc:order=2", 1), ("heun", 2), ("dpm-2", 2)):
+        assert overhead.ours(model, parse_sampler(text).sampler, stored) == 3 * per_step
+    fast, slow = overhead.microseconds([lambda: 1, lambda: time.sleep(0.01) or 2], 2)
+    # a sleep lasts at least as long as asked
+    assert fast < 5000 <= slow

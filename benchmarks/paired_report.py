@@ -1,0 +1,91 @@
+"""Results of a comparison at equal evaluations, as a table and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from paired import BORROWED, OURS
+
+from scoresde.study.curves import COLOURS, MARKERS
+from scoresde.study.figures import new_figure, png_bytes
+
+__all__ = ["LIBRARIES", "Result", "figure", "leaders", "table"]
+
+LIBRARIES = (OURS, "diffusers", "azula", BORROWED)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run: its library and family, its setting, the evaluations counted, its error."""
+
+    library: str
+    family: str
+    setting: str
+    budget: int
+    nfe: int
+    rmse: float
+
+
+def leaders(results: Sequence[Result], key: Callable[[Result], Any], n: int = 1) -> list[Result]:
+    """The best n of each group of results with the same key, best last."""
+    groups: dict[Any, list[Result]] = {}
+    for result in sorted(results, key=lambda r: r.rmse):
+        groups.setdefault(key(result), []).append(result)
+    return [result for group in groups.values() for result in group[:n][::-1]]
+
+
+def table(results: Sequence[Result], budgets: Sequence[int]) -> str:
+    """Rows of libraries, columns of evaluations, ratios to ours, and the settings."""
+    best = {(r.library, r.budget): r for r in leaders(results, lambda r: (r.library, r.budget))}
+    libraries = [name for name in LIBRARIES if any(key[0] == name for key in best)]
+    lines = [f"{'NFE':18s}" + "".join(f"{budget:>9d}" for budget in budgets)]
+
+    def row(name: str, cells: Sequence[float | None], form: str) -> None:
+        said = ("-" if cell is None else f"{cell:{form}}" for cell in cells)
+        lines.append(f"{name:18s}" + "".join(f"{cell:>9s}" for cell in said))
+
+    cells = {
+        name: [best[name, b].rmse if (name, b) in best else None for b in budgets]
+        for name in libraries
+    }
+    for name in libraries:
+        row(name, cells[name], ".3g")
+    for name in libraries:
+        if name != OURS and OURS in cells:
+            pairs = zip(cells[OURS], cells[name], strict=True)
+            row(f"ours/{name}", [a / b if a and b else None for a, b in pairs], ".2f")
+    for budget in budgets:
+        lines.append(f"\nbest with at most {budget} evaluations")
+        for name in libraries:
+            if (name, budget) in best:
+                r = best[name, budget]
+                lines.append(f"  {r.rmse:8.3g}  {name} {r.family}: {r.setting} ({r.nfe} NFE)")
+    return "\n".join(lines)
+
+
+def figure(results: Sequence[Result], title: str) -> bytes:
+    """Error against evaluations: the best of each family thin, of each library thick; PNG."""
+    canvas = new_figure(7.5, 5)
+    axes = canvas.subplots()
+    for i, library in enumerate(LIBRARIES):
+        own = [r for r in results if r.library == library]
+        style = {"color": COLOURS[i], "marker": MARKERS[i]}
+        for family in {r.family for r in own}:
+            _line(axes, [r for r in own if r.family == family], lw=0.6, alpha=0.35, ms=0, **style)
+        if own:
+            _line(axes, own, lw=2, ms=5, label=library, **style)
+    axes.set(xscale="log", yscale="log", xlabel="network evaluations (NFE)", title=title)
+    axes.set(ylabel="RMSE to the exact ODE solution", ylim=(None, 1))
+    ticks = sorted({r.budget for r in results})
+    axes.set_xticks(ticks, ticks, minor=False)
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return png_bytes(canvas)
+
+
+def _line(axes: Any, results: Sequence[Result], **style: Any) -> None:
+    best = sorted(leaders(results, lambda r: r.budget), key=lambda r: r.budget)
+    axes.plot([r.budget for r in best], [r.rmse for r in best], **style)

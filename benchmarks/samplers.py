@@ -1,0 +1,261 @@
+"""Our deterministic samplers beside those of diffusers and azula, at equal evaluations.
+
+    python benchmarks/samplers.py --json mixture.json --figure benchmarks/figures/samplers.png
+    python benchmarks/samplers.py --checkpoint fashion-mnist-vp
+
+Every sampler carries the same x_T on the same model towards the same point: the probability-flow
+ODE's solution at σ = 0. The error is the root mean square over samples and coordinates of the
+distance to it. Evaluations are counted at the model, for all in the same way; a column holds what
+took at most so many. Each library stands at its best of many settings, chosen column by column by
+that error.
+
+Without `--checkpoint` the model is the exact score of a random mixture of Gaussians in 16
+dimensions under DDPM's linear β: 8 components, weights uniform on [0.5, 1.5] and then normalised,
+means N(0, I), covariances A Aᵀ/64 + 0.01 I with A_ij ~ N(0, 1). `--seed` draws mixture and x_T.
+With it, the model is a trained network, and only what did well for its family in a pilot run on
+two samples is tried on all.
+
+diffusers has grids of its own, azula's are its noise schedules; `peers, our grids` is what those
+of their samplers that take any noise levels could do if they had ours.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import platform
+import shlex
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cache, partial
+from importlib import metadata
+from pathlib import Path
+
+import click
+import torch
+from paired import OURS, Levels, Problem, Setting, mixture, network, rmse
+from paired_report import Result, figure, leaders, table
+from torch import Tensor
+
+from scoresde._files import atomic_write
+from scoresde.registry import parse_grid, parse_sampler
+from scoresde.samplers import sample
+from scoresde.score import FunctionScore, count_nfe
+from scoresde.sde import SDE, VP
+
+BUDGETS = (5, 6, 8, 10, 15, 20, 30)
+
+SAMPLERS = (
+    *("ddim", "heun", "rk4", "dpm-2", "dpmpp-3s"),
+    *("dpmpp-2m", "dpmpp-2m:lower_order_final=true", "dpmpp-3m:lower_order_final=true"),
+    *("unipc:order=2:prediction=eps", "unipc:lower_order_final=true"),
+    *("deis", "deis:order=3", "deis-rho", "ipndm", "ipndm:order=3", "exp-ab:prediction=x0"),
+    *(f"angular:order={p}" for p in (2, 3, 4)),
+    *(f"angular:order={p}:corrector=false" for p in (2, 3)),
+    *(f"sa-solver:eta=0:predictor_order={p}:corrector_order={p + 1}" for p in (2, 3)),
+    "sa-solver:eta=0:predictor_order=2:corrector_order=3:lower_order_final=false",
+)
+# Where in σ/α steps are fine is set by a scale d of the data, `arctan:data_std=d` or
+# `logit:shift=log d`: about the standard deviation along the leading principal component, 1 for
+# the mixture and 8 for Fashion-MNIST.
+COMMON = ("uniform", "quadratic", "log_snr", "karras:rho=7")
+GRIDS = (*COMMON, "arctan", "arctan:power=1.2", "arctan:power=1.4", "logit")
+NETWORK_GRIDS = (*COMMON, "arctan:data_std=8:power=2", "logit:shift=2")
+# (t_min, final denoise). At t = 1e-6 σ is 3e-4: a grid that ends there is steps down to the data,
+# where no network was trained.
+ENDS = ((1e-6, False), (1e-3, False), (1e-2, False), (1e-2, True), (3e-2, True))
+NETWORK_ENDS = ENDS[1:]
+
+# Settings of each family in each column that --json keeps, and that pass a pilot run.
+KEPT = 2
+PILOT, PILOT_BUDGETS = 2, (5, 12)
+
+
+def our_settings(grids: Sequence[str], ends: Sequence[tuple[float, bool]]) -> list[Setting]:
+    """Each of our deterministic samplers above × grids × ends."""
+    return [
+        Setting(
+            OURS,
+            text.partition(":")[0],
+            f"{text} {grid} t_min={t_min:g}{' denoised' * denoise}",
+            partial(_run_ours, text, grid, t_min, denoise),
+        )
+        for text in SAMPLERS
+        for grid in grids
+        for t_min, denoise in ends
+    ]
+
+
+def peer_settings() -> list[Setting]:
+    """Those of the peers that are installed."""
+    settings = []
+    if importlib.util.find_spec("diffusers"):
+        from peers_diffusers import diffusers_settings
+
+        settings += diffusers_settings()
+    if importlib.util.find_spec("azula"):
+        from peers_azula import azula_settings
+
+        settings += azula_settings()
+    return settings
+
+
+def _run_ours(
+    text: str, grid: str, t_min: float, denoise: bool, levels: Levels, x: Tensor, nfe: int
+) -> Tensor | None:
+    steps = _steps(text, nfe - denoise)
+    if steps < 1:
+        return None
+    ts = _grid(grid, levels.model.sde, steps, t_min)
+    done = sample(
+        levels.model,
+        parse_sampler(text).sampler,
+        ts,
+        x.shape,
+        seed=0,
+        x_init=x,
+        denoise=denoise,
+        dtype=x.dtype,
+    )
+    return done.x
+
+
+@cache
+def _grid(text: str, sde: SDE, steps: int, t_min: float) -> Tensor:
+    return parse_grid(text)(sde, steps, t_min)
+
+
+@cache
+def _steps(text: str, budget: int) -> int:
+    """The most steps that take at most `budget` evaluations, counted on a free model."""
+    model, steps = FunctionScore(VP(), lambda x, t: x), 0
+    while steps < budget:
+        with count_nfe(model) as counted:
+            ts = parse_grid("uniform")(model.sde, steps + 1)
+            sample(model, parse_sampler(text).sampler, ts, (1, 1), seed=0)
+        if counted.forward > budget:
+            break
+        steps += 1
+    return steps
+
+
+@torch.no_grad()
+def run(problem: Problem, setting: Setting, budget: int) -> Result | str | None:
+    """One result; the failure's name if it failed, None if it needs more evaluations."""
+    try:
+        with count_nfe(problem.levels.model) as counted, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            x = setting.solve(problem.levels, problem.x, budget)
+    except Exception as error:  # what a peer raises is a finding about it
+        return type(error).__name__
+    if x is None or counted.forward > budget:
+        return None
+    distance = rmse(x, problem.exact)
+    if not math.isfinite(distance):
+        return "not finite"
+    where = (setting.library, setting.family, setting.label)
+    return Result(*where, budget, counted.forward, distance)
+
+
+def compare(
+    problem: Problem, settings: Sequence[Setting], budgets: Sequence[int]
+) -> tuple[list[Result], Counter]:
+    """All results, and how often what failed."""
+    results, failures = [], Counter()
+    for budget in budgets:
+        began = time.perf_counter()
+        for setting in settings:
+            result = run(problem, setting, budget)
+            if isinstance(result, Result):
+                results.append(result)
+            elif result is not None:
+                failures[f"{setting.library} {setting.family}: {result}"] += 1
+        print(f"NFE {budget}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
+    return results, failures
+
+
+def promising(problem: Problem, settings: Sequence[Setting]) -> list[Setting]:
+    """By the same rule for every library, the settings worth a costly model's time.
+
+    The best two of each family on two samples at few and at more evaluations, if they are within
+    a factor of 2 of the best of their library there.
+    """
+    levels, few = problem.levels, slice(PILOT)
+    pilot = Problem(levels, problem.x[few], problem.exact[few], problem.error)
+    results, _ = compare(pilot, settings, PILOT_BUDGETS)
+    best = {(r.library, r.budget): r for r in leaders(results, lambda r: (r.library, r.budget))}
+    kept = {
+        (r.library, r.family, r.setting)
+        for r in leaders(results, lambda r: (r.library, r.family, r.budget), KEPT)
+        if r.rmse <= 2 * best[r.library, r.budget].rmse
+    }
+    return [s for s in settings if (s.library, s.family, s.label) in kept]
+
+
+def versions() -> str:
+    """Versions of everything compared, and the machine."""
+    installed = []
+    for name in ("scoresde", "torch", "diffusers", "azula"):
+        try:
+            installed.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            installed.append(f"{name} absent")
+    return f"{', '.join(installed)}, Python {platform.python_version()}, CPU, 1 thread"
+
+
+@click.command(help=__doc__.partition("\n")[0])
+@click.option("--checkpoint", help="A trained network, by name or path, instead of the mixture.")
+@click.option("--seed", default=0, show_default=True, help="Draws the mixture and x_T.")
+@click.option("--n", type=click.IntRange(2), help="Starting points; 256, or 16 for a network.")
+@click.option("--nfe", multiple=True, type=click.IntRange(1), default=BUDGETS, show_default=True)
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Write the leaders here.")
+@click.option("--figure", "picture", type=click.Path(path_type=Path), help="Draw them, PNG.")
+def main(
+    checkpoint: str | None,
+    seed: int,
+    n: int | None,
+    nfe: tuple[int, ...],
+    out: Path | None,
+    picture: Path | None,
+) -> None:
+    """Run, print the table, and write what is asked."""
+    torch.set_num_threads(1)
+    if checkpoint is None:
+        problem, name = mixture(seed, n or 256), f"mixture of seed {seed}"
+        ours = our_settings(GRIDS, ENDS)
+    else:
+        problem, name = network(checkpoint, seed, n or 16), f"{checkpoint}, x_T of seed {seed}"
+        ours = our_settings(NETWORK_GRIDS, NETWORK_ENDS)
+    settings = tried = ours + peer_settings()
+    if checkpoint is not None:
+        tried = promising(problem, settings)
+    results, failures = compare(problem, tried, nfe)
+    about = {"command": shlex.join(["python", *sys.argv]), "versions": versions()}
+    about |= {"seed": seed, "model": name}
+    print("command: {command}\n{versions}, seed {seed}".format(**about))
+    print(f"{name}: {len(problem.x)} samples of {problem.x[0].numel()} numbers, {problem.x.dtype}")
+    print(f"error of the reference: {problem.error:.1e}")
+    counts = Counter(setting.library for setting in settings)
+    print("settings:", "; ".join(f"{v} of {k}" for k, v in counts.items()), end="; ")
+    print(f"{len(tried)} of them tried on all samples\n")
+    print(table(results, nfe))
+    if failures:
+        print("\nfailed runs:", *(f"  {v:4d}  {k}" for k, v in failures.items()), sep="\n")
+    if picture is not None:
+        with atomic_write(picture) as file:
+            file.write(figure(results, name))
+    if out is not None:
+        best = leaders(results, lambda r: (r.library, r.family, r.budget), KEPT)
+        report = about | {"reference_error": problem.error, "failures": failures}
+        report["leaders"] = [asdict(result) for result in best]
+        with atomic_write(out, "w") as file:
+            json.dump(report, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()
