@@ -18,7 +18,7 @@ from .._tensor import check_number
 from ..exact import GaussianMixture
 from ..grid import LadderError, snapped, uniform
 from ..grid_file import GridFile
-from ..samplers import ProbabilityFlowODE, Sampler, sample
+from ..samplers import Sampler, sample
 from ..score import ScoreModel
 from ..sde import SDE
 
@@ -236,7 +236,7 @@ def _fixed(sde: SDE, cell: Cell, ts: Tensor, budgets: Sequence[int], reason: str
 def _adaptive_cell(
     sde: SDE, entry: Entry, tolerance: float, t_min: float, reason: str | None
 ) -> Cell:
-    if not isinstance(entry.sampler, ProbabilityFlowODE):
+    if not entry.sampler.adaptive:
         raise TypeError(f"{entry.label} has no tolerances: it takes the steps of a grid")
     sampler = replace(entry.sampler, rtol=tolerance, atol=tolerance)
     if reason is not None:

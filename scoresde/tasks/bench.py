@@ -22,6 +22,7 @@ from ..grid_file import GridFile
 from ..noise import check_seed
 from ..plain import ConfigError
 from ..registry import parse_grid, parse_sampler
+from ..samplers import AdaptiveSDE
 from ..study.outputs import check_output, open_output, write_json
 from ..study.plan import Entry, check_unique, plan_cells
 from ..study.quality import Quality
@@ -33,7 +34,9 @@ from .scoring import ScoreRequest, score_data
 
 __all__ = ["TOLERANCES", "Bench", "prepare_bench"]
 
-TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)  # cells of an adaptive method
+TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)  # cells of an adaptive ODE method
+# of the adaptive SDE, whose evaluations grow as tolerance^(−2/3): 1e-5 would take 50,000
+SDE_TOLERANCES = (0.2, 0.1, 0.05, 0.02)
 LIKELIHOOD = "likelihood"  # subfolder
 LIKELIHOOD_BATCH = 64
 
@@ -115,7 +118,8 @@ def prepare_bench(
     Args:
         checkpoint: A shipped checkpoint's name, or a file.
         samplers: Samplers as `parse_sampler` reads them. An adaptive ODE method runs at each of
-            `TOLERANCES`, all others at each grid and budget.
+            `TOLERANCES`, the adaptive SDE at each of `SDE_TOLERANCES`, all others at each grid
+            and budget.
         grids: Grids as `parse_grid` reads them. For a checkpoint with rounded labels they are
             moved to its discrete times, and there is no reference solution.
         budgets: Evaluations per sample, the final denoising included.
@@ -161,7 +165,7 @@ def prepare_bench(
         "samplers": list(samplers),
         "grids": list(grids),
         "nfe": list(budgets),
-        "tolerances": list(TOLERANCES) if any(entry.tolerances for entry in entries) else [],
+        "tolerances": {e.label: list(e.tolerances) for e in entries if e.tolerances},
         "n": n,
         "seed": seed,
         "t_min": t_min,
@@ -211,12 +215,15 @@ def prepare_bench(
 
 def _entry(text: str) -> Entry:
     named = parse_sampler(text)
-    if named.adaptive and "tol=" in named.text:
+    if not named.adaptive:
+        return Entry(named.text, named.sampler)
+    tolerances = SDE_TOLERANCES if isinstance(named.sampler, AdaptiveSDE) else TOLERANCES
+    if "tol=" in named.text:
         raise ConfigError(
             f"sampler {text!r}: the benchmark runs an adaptive method at rtol = atol = "
-            f"{', '.join(f'{tol:g}' for tol in TOLERANCES)}; leave rtol and atol out"
+            f"{', '.join(f'{tol:g}' for tol in tolerances)}; leave rtol and atol out"
         )
-    return Entry(named.text, named.sampler, TOLERANCES if named.adaptive else ())
+    return Entry(named.text, named.sampler, tolerances)
 
 
 def _data(

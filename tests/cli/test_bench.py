@@ -204,10 +204,17 @@ def test_mistakes_are_one_line_and_leave_nothing(bench, options, message):
     assert not out.exists()
 
 
-def test_an_adaptive_method_alone(bench):
-    out, done = bench("--samplers", "dopri5", "--n", 4)
+@pytest.mark.parametrize(
+    ("sampler", "tolerances"),
+    [
+        ("dopri5", ["0.01", "0.001", "0.0001", "1e-05"]),
+        ("gotta-go-fast", ["0.2", "0.1", "0.05", "0.02"]),
+    ],
+)
+def test_an_adaptive_method_alone(bench, sampler, tolerances):
+    out, done = bench("--samplers", sampler, "--n", 4)
     assert done.status == 0, done.err
-    assert [r["tolerance"] for r in rows(out)] == ["0.01", "0.001", "0.0001", "1e-05"]
+    assert [r["tolerance"] for r in rows(out)] == tolerances
     assert [r["nfe_asked"] for r in rows(out)] == [""] * 4
 
 

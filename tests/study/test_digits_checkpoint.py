@@ -61,7 +61,7 @@ def errors(tmp_path_factory):
 
 def test_more_evaluations_are_more_accurate_for_every_deterministic_sampler(errors):
     assert set(errors) == set(deterministic())
-    assert len(errors) == 14
+    assert len(errors) == 28
     for name, cells in errors.items():
         assert cells == sorted(cells), name
         values = [error for _, error in cells]
