@@ -32,7 +32,7 @@ class UniPC(LinearMultistep):
     Order p + 1 with the corrector, p without; 1 NFE per step; deterministic. Without corrector
     UniPC-1 is DDIM, UniPC-2 with B₂ is 2M, and UniPC-3 is the exponential Adams–Bashforth method.
     x at the last time is not corrected, and early steps are of lower order. Zhao et al. 2023,
-    arXiv:2302.04867, algorithms 1 to 4, theorem 3.1 and 3.2.
+    "UniPC", arXiv:2302.04867.
 
     Args:
         order: p = 1, 2 or 3.
