@@ -32,6 +32,7 @@ __all__ = [
     "ScoreModel",
     "count_nfe",
     "evaluating",
+    "name_time",
     "reverse_drift",
 ]
 
@@ -59,7 +60,7 @@ class NFE:
         """Count one forward pass at time t; raise RuntimeError if it would exceed `limit`."""
         if self.limit is not None and self.forward - self.start >= self.limit:
             raise RuntimeError(
-                f"the limit of {self.limit} network evaluations was reached at {_where(t)}; "
+                f"the limit of {self.limit} network evaluations was reached at {name_time(t)}; "
                 "raise max_nfe or loosen rtol and atol"
             )
         self.forward += 1
@@ -127,10 +128,10 @@ class ScoreModel(nn.Module, ABC):
         if torch.is_grad_enabled() and x.requires_grad and not out.requires_grad:
             # its divergence would silently count as 0
             raise RuntimeError(
-                f"network output at {_where(node.t)} is not differentiable in x (computed under "
+                f"network output at {name_time(node.t)} is not differentiable in x (computed under "
                 "torch.no_grad, detached or in numpy?)"
             )
-        out = finite_or_raise(out, lambda: f"network output at {_where(node.t)}")
+        out = finite_or_raise(out, lambda: f"network output at {name_time(node.t)}")
         return out if out.dtype == x.dtype else out.to(x.dtype)
 
 
@@ -350,7 +351,7 @@ def count_nfe(model: ScoreModel, limit: int | None = None) -> Iterator[NFE]:
         inside.derivative = counter.derivative - before.derivative
 
 
-def _where(t: float | Tensor) -> str:
+def name_time(t: float | Tensor) -> str:
     """The time or the range of times of one evaluation, for messages."""
     if not isinstance(t, Tensor):
         return f"t={t:.6g}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -79,6 +80,7 @@ def march(
     evaluations: int = 0,
     max_evaluations: int | None = None,
     on_step: OnStep | None = None,
+    names: Sequence[int] | None = None,
 ) -> Solution:
     """Step every sample from t_start to t_end, forwards or backwards, each at its own pace.
 
@@ -98,6 +100,7 @@ def march(
         max_evaluations: How many a sample may use, those included; None = any number.
         on_step: Called with (calls so far, time that every sample has reached, state of shape
             (B, N)) whenever that time has moved; the samples in it are at different times.
+        names: What messages call the samples, shape (B,); None = their places in the batch.
 
     Returns:
         The state at t_end, with the counts.
@@ -106,7 +109,9 @@ def march(
         SolverError: If a sample needs more than `max_evaluations`, or its step size falls below
             the rounding of the time.
     """
-    return _March(stepper, y, t_start, t_end, step, evaluations, max_evaluations, on_step).run()
+    return _March(
+        stepper, y, t_start, t_end, step, evaluations, max_evaluations, on_step, names
+    ).run()
 
 
 class _March:
@@ -122,8 +127,10 @@ class _March:
         evaluations: int,
         max_evaluations: int | None,
         on_step: OnStep | None,
+        names: Sequence[int] | None,
     ) -> None:
         self.stepper, self.on_step = stepper, on_step
+        self.names = range(len(y)) if names is None else names
         self.t_end, self.sign = t_end, math.copysign(1.0, t_end - t_start)
         self.floor = 10 * torch.finfo(torch.float64).eps * max(abs(t_start), abs(t_end))
         self.limit = max_evaluations
@@ -208,9 +215,10 @@ class _March:
         """Raise for the running samples marked in `failed`."""
         self.counts.status[self.rows[failed]] = int(status)
         why = WHY[status].format(evaluations=self.spent)
+        first = self.names[int(self.rows[failed][0])]
         raise SolverError(
             f"{self.stepper.name} gave up on {int(failed.sum())} of {len(self.result)} samples, "
-            f"first on sample {int(self.rows[failed][0])} at t={float(self.t[failed][0]):.6g} "
+            f"first on sample {first} at t={float(self.t[failed][0]):.6g} "
             f"({why}); loosen rtol and atol, allow more steps, or compute in float64",
             self.counts.to("cpu"),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,6 +79,7 @@ class AdaptivePerSample:
         *,
         dims: int | None = None,
         on_step: OnStep | None = None,
+        names: Sequence[int] | None = None,
     ) -> Solution:
         """Integrate dy/dt = rate(y, t, rows) from t_start to t_end, forwards or backwards.
 
@@ -90,6 +91,7 @@ class AdaptivePerSample:
             t_end: Last time, not equal to t_start; met exactly.
             dims: D ≤ N, how many numbers of a sample are a point in space; None = N.
             on_step: As in `march`.
+            names: As in `march`.
 
         Returns:
             The state at t_end, with the counts of each sample.
@@ -112,6 +114,7 @@ class AdaptivePerSample:
             evaluations=FIRST_EVALUATIONS if len(y) else 0,
             max_evaluations=self.max_evaluations,
             on_step=on_step,
+            names=names,
         )
 
 

@@ -9,13 +9,23 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..ivp import Adaptive
+from ..exact import GaussianMixture
+from ..ivp import Counts
 from ..noise import Noise
 from ..score import ScoreModel
-from .flow import Flow
+from .flow import Flow, Solver, adaptive_solver
+from .jacobian import flat_rows
 from .trace import ExactTrace, Hutchinson, TraceRule
 
-__all__ = ["Encoding", "Likelihood", "bits_per_dim", "encode", "log_likelihood"]
+__all__ = [
+    "Encoding",
+    "Likelihood",
+    "bits_per_dim",
+    "encode",
+    "log_likelihood",
+    "log_prior",
+    "trace_rule",
+]
 
 # "auto" takes D derivative passes per evaluation as long as they are about as cheap as probes;
 # beyond the limit they take hours for a few images.
@@ -33,13 +43,13 @@ class Likelihood:
         std_error: Standard error of `log_prob` from the probes, in nats, shape (B,), float64:
             0 for an exact trace, NaN for a single probe, which cannot tell.
         latent: x at t = 1, like x.
+        counts: Status, steps and evaluations of each sample; those of one chunk are the same
+            unless each sample has its own step size.
         nfe: Network evaluations per sample, counted; the largest if chunks of the batch differ.
         nfe_derivative: Vector-Jacobian products per sample, likewise.
-        accepted: Steps the solver took, likewise.
-        rejected: Steps it tried and did not take, likewise.
         t_min: Time at which x was put in.
         solver: Method and tolerances.
-        trace: `ExactTrace`, or `Hutchinson` with its probes.
+        trace: The rule of the trace with its probes.
         seed: Seed of the probes; None where none was given.
     """
 
@@ -47,12 +57,11 @@ class Likelihood:
     bits_per_dim: Tensor | None
     std_error: Tensor
     latent: Tensor
+    counts: Counts
     nfe: int
     nfe_derivative: int
-    accepted: int
-    rejected: int
     t_min: float
-    solver: Adaptive
+    solver: Solver
     trace: TraceRule
     seed: int | None
 
@@ -62,13 +71,13 @@ class Encoding:
     """What `encode` returns; the attributes are those of `Likelihood`."""
 
     latent: Tensor
+    counts: Counts
     nfe: int
-    accepted: int
-    rejected: int
     t_min: float
-    solver: Adaptive
+    solver: Solver
 
 
+@torch.inference_mode(False)  # its tensors could not be differentiated through
 @torch.no_grad()
 def log_likelihood(
     model: ScoreModel,
@@ -78,9 +87,9 @@ def log_likelihood(
     rtol: float = 1e-6,
     atol: float = 1e-6,
     method: str = "dopri5",
-    trace: Literal["auto", "exact", "hutchinson"] = "auto",
-    probe: Literal["rademacher", "gaussian"] = "rademacher",
-    probes: int = 1,
+    per_sample: bool = False,
+    trace: TraceRule | Literal["auto"] = "auto",
+    control: GaussianMixture | None = None,
     y: Tensor | None = None,
     seed: int | None = None,
     noise: Noise | None = None,
@@ -99,10 +108,13 @@ def log_likelihood(
     and remain with any solver: x counts as a sample of p at t_min (truncation), and p at 1 as
     the prior (mismatch). On a 2-D mixture they are of the order 1e-3 nats for VP, 1e-2 for VE.
 
-    The solver's state is float64, the network keeps its dtype. The step size serves the whole
-    batch (see `Adaptive.solve`), so a sample's value may change with its batch mates, by about
-    tolerance · (1 + |log p|). Probes are drawn once per sample and kept along the path, else the
-    ODE would not be smooth; each gives an integral of its own, and `std_error` is their spread.
+    The solver's state is float64, the network keeps its dtype. Probes are drawn once per sample
+    and kept along the path, else the ODE would not be smooth; each column of the rule gives an
+    integral of its own, and `std_error` is from their spread.
+
+    One step size serves the whole batch (see `Adaptive.solve`), and a sample's value may change
+    with its batch mates by about tolerance · (1 + |log p|). With `per_sample` each has its own
+    steps, and its value is the same alone and in any batch, to rounding.
 
     Args:
         model: Score model.
@@ -110,11 +122,13 @@ def log_likelihood(
         t_min: First time, in [0, 1); 0 only for an SDE with σ(0) > 0.
         rtol: Relative tolerance, in (0, 1).
         atol: Absolute tolerance, greater than 0.
-        method: "dopri8", "dopri5", "bosh3" or "adaptive_heun".
-        trace: "exact" (D derivative passes per evaluation), "hutchinson" (`probes` of them), or
-            "auto": exact up to D = 16.
-        probe: Law of the probes; "rademacher" has the smaller variance.
-        probes: K ≥ 1, of Hutchinson's estimator; 2 or more for a standard error.
+        method: "dopri8", "dopri5", "bosh3" or "adaptive_heun"; "dop853", "dopri5" or "bosh3" if
+            `per_sample`.
+        per_sample: A step size for each sample, which leaves the batch when it arrives.
+        trace: A rule; "auto" is `ExactTrace` (D derivative passes per evaluation) up to D = 16,
+            `Hutchinson` with one probe above. `choose_trace` measures which is best.
+        control: A Gaussian like the data (`fit_gaussian`), whose Jacobian is subtracted before
+            and added after each estimate: less variance, the same mean. Unused by `ExactTrace`.
         y: Class labels, shape (B,), for a conditional model.
         seed: Integer in [0, 2^64) for the probes; one stream per sample is made from it.
         noise: A source of your own instead of `seed`; then `batch` must be None.
@@ -128,28 +142,27 @@ def log_likelihood(
         The log-likelihoods with their uncertainty and cost; empty for B = 0.
 
     Raises:
-        TypeError: If x is not float32 or float64.
-        ValueError: On a bad argument, a Hutchinson trace without randomness, an exact trace of
+        TypeError: If x is not float32 or float64, or `trace` or `control` is of another type.
+        ValueError: On a bad argument, an estimated trace without randomness, an exact trace of
             D > 4096 without `force`, or a tolerance below 1e-7 in float32.
         RuntimeError: If the network or its derivative is not finite, the solver gives up or
-            `max_nfe` is exceeded; the time reached is named.
+            `max_nfe` is exceeded; the time reached is named, and the sample if `per_sample`.
     """
-    rule = _rule(x, trace, probe, probes, force)
+    rule, dims = trace_rule(trace, x, force), math.prod(x.shape[1:])
     if noise is not None and (seed is not None or batch is not None):
         raise ValueError("noise serves one batch: give neither seed nor batch with it")
-    flow = Flow(model, t_min, Adaptive(method, rtol, atol), batch, max_nfe)
-    end = flow.run(x, y, rule, seed, noise)
-    estimates = end.integrals + _log_prior(end.x, model.sde.prior_std)[:, None]
-    log_prob, dims = estimates.mean(1), math.prod(x.shape[1:])
+    flow = Flow(model, t_min, adaptive_solver(method, rtol, atol, per_sample), batch, max_nfe)
+    end = flow.run(x, y, rule, seed, noise, control)
+    estimates = end.integrals + log_prior(end.x, model.sde.prior_std)[:, None]
+    log_prob = estimates.mean(1)
     return Likelihood(
         log_prob=log_prob,
         bits_per_dim=None if bits_offset is None else bits_per_dim(log_prob, dims, bits_offset),
-        std_error=rule.std_error(estimates),
+        std_error=rule.std_error(estimates, dims),
         latent=end.x.to(x.dtype),
+        counts=end.counts,
         nfe=end.nfe,
         nfe_derivative=end.nfe_derivative,
-        accepted=end.accepted,
-        rejected=end.rejected,
         t_min=t_min,
         solver=flow.solver,
         trace=rule,
@@ -166,6 +179,7 @@ def encode(
     rtol: float = 1e-6,
     atol: float = 1e-6,
     method: str = "dopri5",
+    per_sample: bool = False,
     y: Tensor | None = None,
     batch: int | None = None,
     max_nfe: int | None = 10_000,
@@ -176,9 +190,9 @@ def encode(
 
     Arguments and errors as for `log_likelihood`.
     """
-    flow = Flow(model, t_min, Adaptive(method, rtol, atol), batch, max_nfe)
+    flow = Flow(model, t_min, adaptive_solver(method, rtol, atol, per_sample), batch, max_nfe)
     end = flow.run(x, y)
-    return Encoding(end.x.to(x.dtype), end.nfe, end.accepted, end.rejected, t_min, flow.solver)
+    return Encoding(end.x.to(x.dtype), end.counts, end.nfe, t_min, flow.solver)
 
 
 def bits_per_dim(log_prob: Tensor, dims: int, bits_offset: float) -> Tensor:
@@ -198,23 +212,32 @@ def bits_per_dim(log_prob: Tensor, dims: int, bits_offset: float) -> Tensor:
     return -log_prob / (dims * math.log(2)) + bits_offset
 
 
-def _log_prior(x: Tensor, std: float) -> Tensor:
-    """log N(x; 0, std² I) in nats, shape (B,)."""
-    squares = (x / std).reshape(x.shape[0], math.prod(x.shape[1:])) ** 2
+def log_prior(x: Tensor, std: float) -> Tensor:
+    """log N(x; 0, std² I) in nats for x of shape (B, *D), shape (B,)."""
+    squares = flat_rows(x / std) ** 2
     return (-0.5 * squares - math.log(std) - 0.5 * math.log(2 * math.pi)).sum(1)
 
 
-def _rule(x: Tensor, trace: str, probe: str, probes: int, force: bool) -> TraceRule:
-    """The rule that the arguments of `log_likelihood` name."""
+def trace_rule(trace: TraceRule | str, x: Tensor, force: bool = False) -> TraceRule:
+    """The rule that the arguments of `log_likelihood` name.
+
+    Args:
+        trace: A rule, or "auto".
+        x: Data, shape (B, *D), of which only the shape matters.
+        force: Allow an exact trace above D = 4096.
+
+    Raises:
+        TypeError: If `trace` is neither.
+        ValueError: If the trace is exact, D > 4096 and `force` not given.
+    """
     dims = math.prod(x.shape[1:])
-    if trace not in ("auto", "exact", "hutchinson"):
-        raise ValueError(f"trace must be auto, exact or hutchinson, got {trace!r}")
-    hutchinson = Hutchinson(probe, probes)  # checks them even if they are not needed
-    if trace == "hutchinson" or (trace == "auto" and dims > EXACT_UP_TO):
-        return hutchinson
-    if dims > EXACT_LIMIT and not force:
+    if trace == "auto":
+        return ExactTrace() if dims <= EXACT_UP_TO else Hutchinson()
+    if not isinstance(trace, TraceRule):
+        raise TypeError(f"trace must be a TraceRule or 'auto', got {trace!r}")
+    if isinstance(trace, ExactTrace) and dims > EXACT_LIMIT and not force:
         raise ValueError(
-            f"trace='exact' needs D = {dims} derivative passes per evaluation, more than "
-            f"{EXACT_LIMIT}; use 'hutchinson', or force=True if you can wait"
+            f"trace=ExactTrace() needs D = {dims} derivative passes per evaluation, more than "
+            f"{EXACT_LIMIT}; use Hutchinson(), or force=True if you can wait"
         )
-    return ExactTrace()
+    return trace

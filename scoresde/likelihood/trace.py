@@ -1,169 +1,202 @@
-"""The trace of a vector field's Jacobian: exact, and Hutchinson's estimate.
+"""The trace of a Jacobian: exact, and Hutchinson's unbiased estimate.
 
-The field is a callable (x, t) ↦ like x in which no sample of the batch depends on another. It is
-evaluated once, and vectors v are pulled back through that one graph, v ↦ vᵀ J. Gradients are
-taken with respect to x alone, so that none are computed for weights.
+A `TraceRule` says which vectors are multiplied with a Jacobian, and what the products tell of its
+trace.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from .._tensor import check_number
+from .._tensor import check_integer
 from ..noise import Noise
-from ..score import NFE
+from .jacobian import Jacobian, flat_rows, quadratic_forms
 
 __all__ = [
     "ExactTrace",
-    "Field",
     "Hutchinson",
     "TraceRule",
+    "as_columns",
     "error_of_mean",
-    "exact_trace",
-    "hutchinson_trace",
+    "normal_probes",
 ]
 
-Field = Callable[[Tensor, float], Tensor]
-
-
-def exact_trace(
-    field: Field, x: Tensor, t: float, count: NFE | None = None
-) -> tuple[Tensor, Tensor]:
-    """tr J = Σ_i e_iᵀ J e_i,  J = ∂field/∂x, by D vector-Jacobian products.
-
-    Args:
-        field: The vector field.
-        x: Points, shape (B, *D).
-        t: Time.
-        count: Where derivative passes are counted.
-
-    Returns:
-        The field like x, and its trace, shape (B, 1), float64.
-
-    Raises:
-        RuntimeError: If the field is not differentiable in x, or a derivative is not finite.
-    """
-    value, forms = _quadratic_forms(field, x, t, _basis(x), count)
-    return value, forms.sum(1, keepdim=True)
-
-
-def hutchinson_trace(
-    field: Field, x: Tensor, t: float, probes: Tensor, count: NFE | None = None
-) -> tuple[Tensor, Tensor]:
-    """vᵀ J v for each probe v,  J = ∂field/∂x; its mean over v with E[v vᵀ] = I is tr J.
-
-    Its variance is 2 Σ_{i≠j} S_ij² for Rademacher and 2 Σ_ij S_ij² for Gaussian probes, with
-    S = (J + Jᵀ)/2. Hutchinson 1989, "A stochastic estimator of the trace of the influence
-    matrix"; for flows, Grathwohl et al. 2019 (FFJORD), arXiv:1810.01367.
-
-    Args:
-        field: The vector field.
-        x: Points, shape (B, *D).
-        t: Time.
-        probes: Shape (K, B, *D).
-        count: Where derivative passes are counted, K per call.
-
-    Returns:
-        The field like x, and one number per probe, shape (B, K), float64.
-
-    Raises:
-        RuntimeError: If the field is not differentiable in x, or a derivative is not finite.
-    """
-    return _quadratic_forms(field, x, t, probes, count)
+PROBES = ("rademacher", "gaussian", "orthogonal")
 
 
 class TraceRule(ABC):
-    """How the trace is found along a path: which numbers are integrated, and how well known."""
+    """Which vectors are multiplied with a Jacobian, and how its trace follows.
 
-    columns: int
+    `estimate` gives several numbers per sample, each with mean tr J over the probes, and their
+    mean is the estimate. Along a path they are integrated one by one; by linearity `std_error`
+    holds for the integrals as well if the probes are kept.
+    """
+
+    @property
+    @abstractmethod
+    def columns(self) -> int:
+        """How many numbers `estimate` gives per sample."""
 
     @abstractmethod
-    def bind(
-        self, x: Tensor, noise: Noise | None, count: NFE
-    ) -> Callable[[Field, Tensor, float], tuple[Tensor, Tensor]]:
-        """The rule for one batch, its randomness drawn.
+    def draw(self, noise: Noise | None, x: Tensor) -> Tensor:
+        """Probes for the points x of shape (B, *D).
 
         Args:
-            x: Points the path starts from, shape (B, *D).
-            noise: Source of probes; None if the rule needs none.
-            count: Where derivative passes are counted.
+            noise: Source of randomness; None for a rule that needs none.
+            x: The points, of which only shape, dtype and device matter.
 
         Returns:
-            A map from (field, x, t) to the field and `columns` estimates of its trace.
+            Shape (m, B, *D), like x; those of a sample depend on its stream alone.
+
+        Raises:
+            ValueError: If there is no noise, or more probes than D allows.
         """
 
     @abstractmethod
-    def std_error(self, estimates: Tensor) -> Tensor:
-        """Standard error of the mean of estimates (B, columns), shape (B,)."""
+    def estimate(self, jacobian: Jacobian, probes: Tensor) -> Tensor:
+        """Unbiased estimates of tr J.
+
+        Args:
+            jacobian: From `linearize`.
+            probes: From `draw`, for the samples of this Jacobian.
+
+        Returns:
+            Shape (B, columns), float64.
+        """
+
+    @abstractmethod
+    def cost(self, dims: int) -> int:
+        """Derivative passes of one estimate in D = `dims` dimensions."""
+
+    @abstractmethod
+    def std_error(self, estimates: Tensor, dims: int) -> Tensor:
+        """Standard error of the mean of estimates (B, columns), from their spread.
+
+        Args:
+            estimates: From `estimate`, or their integrals with the same probes.
+            dims: D.
+
+        Returns:
+            Shape (B,); NaN where one number cannot tell.
+        """
 
 
 @dataclass(frozen=True)
 class ExactTrace(TraceRule):
-    """`exact_trace`."""
+    """tr J = Σ_i e_iᵀ J e_i by D products; no randomness."""
 
-    columns = 1
+    @property
+    def columns(self) -> int:
+        """1."""
+        return 1
 
-    def bind(
-        self, x: Tensor, noise: Noise | None, count: NFE
-    ) -> Callable[[Field, Tensor, float], tuple[Tensor, Tensor]]:
-        """`exact_trace` itself."""
-        return partial(exact_trace, count=count)
+    def draw(self, noise: Noise | None, x: Tensor) -> Tensor:
+        """No probes, shape (0, B, *D)."""
+        return x.new_empty(0, *x.shape)
 
-    def std_error(self, estimates: Tensor) -> Tensor:
+    def estimate(self, jacobian: Jacobian, probes: Tensor) -> Tensor:
+        """The trace, shape (B, 1)."""
+        value = jacobian.value
+        total = torch.zeros(len(value), dtype=torch.float64, device=value.device)
+        # one at a time: all unit vectors at once would take D times x
+        for i in range(math.prod(value.shape[1:])):
+            e = torch.zeros_like(flat_rows(value))
+            e[:, i] = 1
+            total += flat_rows(jacobian.vjp(e.reshape(value.shape)))[:, i]
+        return total[:, None] + jacobian.offset
+
+    def cost(self, dims: int) -> int:
+        """D."""
+        return dims
+
+    def std_error(self, estimates: Tensor, dims: int) -> Tensor:
         """0."""
         return torch.zeros_like(estimates[:, 0])
 
 
 @dataclass(frozen=True)
 class Hutchinson(TraceRule):
-    """`hutchinson_trace` with probes drawn once per sample and kept along the path.
+    """vᵀ J v for each of K probes v with E[v vᵀ] = I.
 
-    Kept, because with new probes at each time the ODE would not be smooth. The k-th probe of a
-    sample depends neither on how many there are nor on the batch.
+    Hutchinson 1989, "A stochastic estimator of the trace of the influence matrix"; for flows,
+    Grathwohl et al. 2019 (FFJORD), arXiv:1810.01367. With S = (J + Jᵀ)/2 one probe has variance
+
+        rademacher   entries ±1                                   2 Σ_{i≠j} S_ij²
+        gaussian     entries N(0, 1)                              2 Σ_ij S_ij²
+        orthogonal   uniform on the sphere of radius √D,          2D/(D + 2) (Σ_ij S_ij² − tr² S/D)
+                     each orthogonal to those before
+
+    and the mean of K probes the K-th part of it. Orthogonal ones have the factor (D − K)/(D − 1)
+    besides, for D of them are a basis and give the trace: they are draws without replacement. An
+    antithetic probe −v is of no use, because it gives the same number as v; the probes that are
+    antithetic in v vᵀ are those orthogonal to each other (and, for signs, those of `Probing`).
+
+    The k-th probe of a sample depends neither on how many there are nor on the batch.
 
     Args:
-        probe: "rademacher", entries ±1, or "gaussian", entries N(0, 1).
-        probes: K ≥ 1.
+        probe: One of the above.
+        probes: K ≥ 1; at most D if orthogonal.
     """
 
     probe: str = "rademacher"
     probes: int = 1
 
     def __post_init__(self) -> None:
-        if self.probe not in ("rademacher", "gaussian"):
-            raise ValueError(f"probe must be rademacher or gaussian, got {self.probe!r}")
-        if isinstance(self.probes, bool) or not isinstance(self.probes, int):
-            raise TypeError(f"probes must be an integer, got {self.probes!r}")
-        check_number("probes", self.probes, at_least=1)
+        if self.probe not in PROBES:
+            raise ValueError(f"probe must be one of {', '.join(PROBES)}, got {self.probe!r}")
+        check_integer("probes", self.probes, minimum=1)
 
     @property
     def columns(self) -> int:
-        """One number per probe is integrated."""
+        """One number per probe."""
         return self.probes
 
-    def draw(self, noise: Noise, x: Tensor) -> Tensor:
+    def draw(self, noise: Noise | None, x: Tensor) -> Tensor:
         """The probes, shape (K, *x.shape), in the dtype of x."""
-        z = torch.stack([noise.probe(x) for _ in range(self.probes)])
-        return torch.ones_like(z).copysign(z) if self.probe == "rademacher" else z
+        z = normal_probes(self.probes, noise, x)
+        if self.probe == "rademacher":
+            return torch.ones_like(z).copysign(z)
+        return _orthogonal(z) if self.probe == "orthogonal" else z
 
-    def bind(
-        self, x: Tensor, noise: Noise | None, count: NFE
-    ) -> Callable[[Field, Tensor, float], tuple[Tensor, Tensor]]:
-        """`hutchinson_trace` with the probes of this batch."""
-        if noise is None:
-            raise ValueError("Hutchinson's trace needs probes: give seed or noise")
-        return partial(hutchinson_trace, probes=self.draw(noise, x), count=count)
+    def estimate(self, jacobian: Jacobian, probes: Tensor) -> Tensor:
+        """Each probe's quadratic form, shape (B, K)."""
+        return quadratic_forms(jacobian, probes) + jacobian.offset
 
-    def std_error(self, estimates: Tensor) -> Tensor:
-        """Standard deviation over the probes / √K; NaN for K = 1, which cannot tell."""
-        return error_of_mean(estimates, dim=1)
+    def cost(self, dims: int) -> int:
+        """K."""
+        return self.probes
+
+    def std_error(self, estimates: Tensor, dims: int) -> Tensor:
+        """Standard deviation over the probes / √K; NaN for K = 1, which cannot tell.
+
+        Times √(1 − K/D) for orthogonal probes: the correction for draws without replacement.
+        """
+        error = error_of_mean(estimates, dim=1)
+        if self.probe != "orthogonal":
+            return error
+        return error * math.sqrt(1 - self.probes / dims) if self.probes < dims else 0 * error
+
+
+def as_columns(probes: Tensor) -> Tensor:
+    """Probes (k, B, *D) as the columns of a matrix for each sample, (B, D, k), float64."""
+    k, n, *shape = probes.shape
+    return probes.reshape(k, n, math.prod(shape)).permute(1, 2, 0).to(torch.float64)
+
+
+def normal_probes(n: int, noise: Noise | None, x: Tensor) -> Tensor:
+    """N(0, I) probes, shape (n, *x.shape), from the stream of each sample.
+
+    Raises:
+        ValueError: If there is no noise.
+    """
+    if noise is None:
+        raise ValueError("an estimated trace needs probes: give seed or noise")
+    return torch.stack([noise.probe(x) for _ in range(n)])
 
 
 def error_of_mean(estimates: Tensor, dim: int) -> Tensor:
@@ -182,39 +215,11 @@ def error_of_mean(estimates: Tensor, dim: int) -> Tensor:
     return ((estimates - mean).square().sum(dim) / (n - 1) / n).sqrt()
 
 
-def _basis(x: Tensor) -> Iterable[Tensor]:
-    """The D unit vectors, each like x, one at a time: all at once would take D times x."""
-    for i in range(math.prod(x.shape[1:])):
-        e = x.new_zeros(x.shape[0], math.prod(x.shape[1:]))
-        e[:, i] = 1
-        yield e.reshape(x.shape)
-
-
-def _quadratic_forms(
-    field: Field, x: Tensor, t: float, vectors: Iterable[Tensor], count: NFE | None
-) -> tuple[Tensor, Tensor]:
-    """The field, and vᵀ J v for each v, shape (B, number of v)."""
-    # Under inference_mode not even enable_grad would record a graph.
-    with torch.inference_mode(False), torch.enable_grad():
-        x = x.detach().clone().requires_grad_()
-        value = field(x, t)
-        if not value.requires_grad:
-            raise RuntimeError(
-                f"the field at t={t:.6g} is not differentiable in x (computed under "
-                "torch.no_grad, detached or in numpy?), so that its divergence is unknown"
-            )
-        forms = torch.stack([_form(value, x, v, count) for v in vectors], dim=1)
-    if not bool(torch.isfinite(forms).all()):
-        bad = int((~torch.isfinite(forms)).sum())
-        raise RuntimeError(
-            f"derivative of the network at t={t:.6g}: {bad} non-finite values of {forms.numel()}"
-        )
-    return value.detach(), forms
-
-
-def _form(value: Tensor, x: Tensor, v: Tensor, count: NFE | None) -> Tensor:
-    """vᵀ J v of each sample, summed in float64, shape (B,)."""
-    if count is not None:
-        count.derivative += 1
-    (pulled,) = torch.autograd.grad(value, x, v, retain_graph=True)
-    return (pulled * v).reshape(x.shape[0], -1).sum(1, dtype=torch.float64)
+def _orthogonal(z: Tensor) -> Tensor:
+    """Of each sample orthogonal vectors of length √D from Gaussian ones, (K, B, *D)."""
+    columns = as_columns(z)
+    dims, k = columns.shape[1:]
+    if k > dims:
+        raise ValueError(f"probes must be at most D = {dims} if they are orthogonal, got {k}")
+    directions = torch.linalg.qr(columns).Q * math.sqrt(dims)
+    return directions.permute(2, 0, 1).reshape(z.shape).to(z)

@@ -154,7 +154,7 @@ class TestAgainstExactDensities:
         """The likelihood of independent entries is the sum of theirs."""
         x = torch.linspace(-1, 1, math.prod(shape), dtype=DOUBLE).reshape(shape)
         whole = FunctionScore(VP(), gaussian_eps(VP()))
-        out = log_likelihood(whole, x, trace="exact")
+        out = log_likelihood(whole, x, trace=ExactTrace())
         single = log_likelihood(gaussian(VP()), x.reshape(-1, 1))
         expected = single.log_prob.reshape(shape[0], -1).sum(1)
         dims = math.prod(shape[1:])
@@ -187,15 +187,15 @@ class TestHutchinson:
 
     def test_no_variance_for_an_isotropic_gaussian(self, gaussian):
         model, x = gaussian(VP(), 5), torch.full((2, 5), 0.4, dtype=DOUBLE)
-        out = log_likelihood(model, x, trace="hutchinson", probes=3, seed=0)
-        exact = log_likelihood(model, x, trace="exact")
+        out = log_likelihood(model, x, trace=Hutchinson(probes=3), seed=0)
+        exact = log_likelihood(model, x, trace=ExactTrace())
         assert float(out.std_error.max()) < 1e-9
         torch.testing.assert_close(out.log_prob, exact.log_prob, rtol=0, atol=1e-9)
 
     def test_two_values_for_a_correlated_gaussian(self):
         x = torch.full((12, 2), 0.5, dtype=DOUBLE)
         settings = {"rtol": 1e-8, "atol": 1e-8, "method": "dopri8"}
-        out = log_likelihood(self.model(), x, trace="hutchinson", seed=0, **settings)
+        out = log_likelihood(self.model(), x, trace=Hutchinson(), seed=0, **settings)
         z = out.latent
         integral = out.log_prob + (0.5 * z**2 + 0.5 * math.log(2 * math.pi)).sum(1)
         values = torch.tensor([-0.234954988294, 2.201037527977], dtype=DOUBLE)
@@ -209,18 +209,16 @@ class TestHutchinson:
     def test_mean_and_reported_error(self, probe, spread):
         samples = probes = 64
         x = torch.full((samples, 2), 0.5, dtype=DOUBLE)
-        out = log_likelihood(
-            self.model(), x, trace="hutchinson", probe=probe, probes=probes, seed=0, **LOOSE
-        )
-        exact = log_likelihood(self.model(), x[:1], trace="exact", **LOOSE)
+        out = log_likelihood(self.model(), x, trace=Hutchinson(probe, probes), seed=0, **LOOSE)
+        exact = log_likelihood(self.model(), x[:1], trace=ExactTrace(), **LOOSE)
         assert abs(float(out.log_prob.mean() - exact.log_prob)) < 4 * spread / 64 + 1e-3
         # the mean of 64 estimated errors, each from 64 probes
         assert float(out.std_error.mean()) == pytest.approx(spread / 8, rel=0.1)
 
     def test_standard_error_is_never_a_guess(self, gaussian):
         x = torch.zeros(2, 3, dtype=DOUBLE)
-        single = log_likelihood(gaussian(VP(), 3), x, trace="hutchinson", seed=0, **LOOSE)
-        exact = log_likelihood(gaussian(VP(), 3), x, trace="exact", **LOOSE)
+        single = log_likelihood(gaussian(VP(), 3), x, trace=Hutchinson(), seed=0, **LOOSE)
+        exact = log_likelihood(gaussian(VP(), 3), x, trace=ExactTrace(), **LOOSE)
         assert torch.isnan(single.std_error).all()
         assert exact.std_error.tolist() == [0.0, 0.0]
 
@@ -235,7 +233,7 @@ class TestRandomnessAndBatches:
     """T7."""
 
     def run(self, model, x, **settings):
-        return log_likelihood(model, x, trace="hutchinson", probes=2, **LOOSE, **settings)
+        return log_likelihood(model, x, trace=Hutchinson(probes=2), **LOOSE, **settings)
 
     def test_a_seed_fixes_every_bit(self, mixture, rng_untouched):
         first, again, other = (self.run(mixture(VP()), POINTS, seed=s) for s in (1, 1, 2))
@@ -285,7 +283,7 @@ class TestRandomnessAndBatches:
     def test_empty_batch(self, gaussian):
         model = gaussian(VP(), 3)
         out = log_likelihood(
-            model, torch.empty(0, 3), trace="hutchinson", probes=2, seed=0, bits_offset=7.0
+            model, torch.empty(0, 3), trace=Hutchinson(probes=2), seed=0, bits_offset=7.0
         )
         assert out.log_prob.shape == out.std_error.shape == out.bits_per_dim.shape == (0,)
         assert out.latent.shape == (0, 3)
@@ -312,14 +310,16 @@ class TestCountsAndRecord:
 
         model = FunctionScore(VP(), eps)
         x = torch.zeros(2, 3, dtype=DOUBLE)
-        exact = log_likelihood(model, x, trace="exact")
+        exact = log_likelihood(model, x, trace=ExactTrace())
         assert exact.nfe == len(calls)
         assert exact.nfe_derivative == 3 * len(calls)
         # dopri5: 6 per attempted step, 2 for the first step size
-        assert exact.nfe == 6 * (exact.accepted + exact.rejected) + 2
+        counts = exact.counts
+        assert counts.evaluations.tolist() == [exact.nfe] * 2
+        assert torch.equal(counts.evaluations, 6 * (counts.accepted + counts.rejected) + 2)
         assert all(1e-5 <= t <= 1 for t in calls)
         calls.clear()
-        probed = log_likelihood(model, x, trace="hutchinson", probes=4, seed=0)
+        probed = log_likelihood(model, x, trace=Hutchinson(probes=4), seed=0)
         assert (probed.nfe, probed.nfe_derivative) == (len(calls), 4 * len(calls))
 
     def test_what_is_needed_to_repeat_it(self, gaussian):
@@ -444,17 +444,17 @@ class TestFailures:
             ({"rtol": 1e-12}, ValueError, "at least 1e-07 in float32"),
             ({"atol": 1e-8}, ValueError, "at least 1e-07 in float32"),
             ({"method": "euler"}, ValueError, "method must be one of"),
-            ({"trace": "skilling"}, ValueError, "trace must be auto, exact or hutchinson"),
-            ({"trace": "hutchinson"}, ValueError, "give seed or noise"),
-            ({"probes": 0}, ValueError, "probes must be at least 1"),
-            ({"probe": "sphere"}, ValueError, "probe must be rademacher or gaussian"),
-            ({"seed": -1, "trace": "hutchinson"}, ValueError, "seed must be at least 0"),
+            ({"trace": "skilling"}, TypeError, "trace must be a TraceRule or 'auto'"),
+            ({"trace": Hutchinson()}, ValueError, "give seed or noise"),
+            ({"seed": -1, "trace": Hutchinson()}, ValueError, "seed must be at least 0"),
+            ({"per_sample": True, "method": "dopri8"}, ValueError, "method must be one of dop853"),
+            ({"control": "data"}, TypeError, "control must be a GaussianMixture, got str"),
             ({"seed": 1, "noise": BatchNoise(0)}, ValueError, "neither seed nor batch"),
             ({"batch": 0}, ValueError, "batch must be at least 1"),
             ({"max_nfe": 0}, ValueError, "max_nfe must be at least 1"),
             ({"y": torch.zeros(3)}, ValueError, r"y must have shape \(2,\), got \(3,\)"),
             (
-                {"x": torch.zeros(1, 4097), "trace": "exact"},
+                {"x": torch.zeros(1, 4097), "trace": ExactTrace()},
                 ValueError,
                 "D = 4097 derivative passes per evaluation, more than 4096.*force=True",
             ),
