@@ -1,0 +1,79 @@
+"""How far a sum over equally spaced random nodes is off, from the terms themselves."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["error_of_sum"]
+
+
+def error_of_sum(
+    terms: Tensor, errors: Tensor, few_dimensions: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Standard error of Σ_j y_j over equally spaced nodes, and its degrees of freedom.
+
+    y_j is a smooth function at node j plus noise. Where the noise is known, its variance is
+    V = Σ errors². What the places of the nodes add is judged by the sums over every other node,
+    twice of either being an estimate of its own: with A = Σ (−1)^j y_j, half their difference,
+
+        variance = V + ¼ max(0, A² − V) + (y_M − y_1)²/12
+
+    for A² has mean V plus the square of the error of M/2 nodes, of which that of M nodes is at
+    most half if it falls at least as 1/M. The last term is what a function adds that differs at
+    its ends: an error of (U − ½)(y_M − y_1), to first order in 1/M, for an offset U uniform in
+    [0, 1]. Degrees of freedom: (Σ v)²/Σ v² of Satterthwaite, v_j the means of errors² over three
+    nodes, for single ones are estimates themselves.
+
+    Where it is not known (errors 0 or NaN), the smaller of two estimates from differences of
+    order 2 and 4 between neighbours, which no slowly changing part of y_j enters, takes the place
+    of V and A; with half the degrees of freedom of second differences, which share terms.
+
+    In a plane a probe of signs has two values, and probes of one node agree half of the time: then
+    no width holds that is made of so little. In few dimensions, therefore, the larger of both
+    ways is taken, with half the degrees of freedom of the poorer.
+
+    Args:
+        terms: y, shape (B, M).
+        errors: Standard error of each term, shape (B, M).
+        few_dimensions: Whether D < 4.
+
+    Returns:
+        Both of shape (B,); NaN where fewer than 3 nodes and no errors are known.
+    """
+    known = errors.square().sum(1)
+    signs = terms.new_ones(terms.shape[1])
+    signs[1::2] = -1
+    excess = ((terms * signs).sum(1).square() - known).clamp(min=0)
+    rough, dof = _from_differences(terms)
+    use = known > 0  # False for NaN
+    variance = torch.where(use, known + 0.25 * excess, rough)
+    freedom = torch.where(use, _effective(errors.square()), dof)
+    if few_dimensions:
+        variance, freedom = torch.maximum(variance, rough), 0.5 * torch.minimum(freedom, dof)
+    ends = (terms[:, -1] - terms[:, 0]).square() / 12
+    return (variance + ends).sqrt(), freedom.clamp(min=1)
+
+
+def _from_differences(terms: Tensor) -> tuple[Tensor, Tensor]:
+    """Variance of the sum by differences between neighbours, and its degrees of freedom."""
+    m = terms.shape[1]
+    if m < 3:
+        nan = torch.full_like(terms[:, 0], math.nan)
+        return nan, nan
+    variances = []
+    for order in (2, 4):
+        if order < m:
+            norm = math.comb(2 * order, order)  # Σ_i comb(order, i)²
+            squares = torch.diff(terms, n=order, dim=1).square() / norm
+            variances.append(squares.sum(1) * m / squares.shape[1])
+    second = torch.diff(terms, n=2, dim=1).square()
+    return torch.stack(variances).amin(0), 0.5 * _effective(second)
+
+
+def _effective(squares: Tensor) -> Tensor:
+    """(Σ v)²/Σ v² for v the mean over three neighbours of squares (B, n), shape (B,)."""
+    v = torch.nn.functional.avg_pool1d(squares[:, None], 3, stride=1, padding=1)[:, 0]
+    return v.sum(1).square() / v.square().sum(1).clamp(min=1e-300)

@@ -1,0 +1,166 @@
+"""T9b, T9c: whatever the way to a likelihood, a network that fails is an error and no number."""
+
+import math
+import time
+
+import pytest
+import torch
+
+from scoresde.data import DataSpec
+from scoresde.likelihood import (
+    PathQuadrature,
+    choose_trace,
+    continuous_vlb,
+    ddpm_vlb,
+    decode,
+    decoder_std,
+    discrete_log_likelihood,
+    encode,
+    interpolate,
+    jensen_bound,
+    log_likelihood,
+    neglected,
+    optimal_variances,
+    path_log_likelihood,
+    round_trip,
+    sample_with_log_prob,
+)
+from scoresde.score import FunctionScore
+from scoresde.sde import VP
+
+DOUBLE = torch.float64
+LOOSE = {"rtol": 1e-3, "atol": 1e-3}
+SPEC = DataSpec((2,), -1.0, 1.0, 8)
+LEVELS = torch.tensor([[0, 3], [5, 7]])
+X = torch.tensor([[0.1, -0.4], [0.7, 0.2]], dtype=DOUBLE)
+PATH = PathQuadrature(steps=6, nodes=4)
+
+
+def density(model, x, noise):
+    return path_log_likelihood(model, x, quadrature=PATH, noise=noise)
+
+
+ROUTES = {
+    "log_likelihood": lambda m: log_likelihood(m, X, **LOOSE),
+    "per_sample": lambda m: log_likelihood(m, X, per_sample=True, **LOOSE),
+    "path_log_likelihood": lambda m: path_log_likelihood(m, X, quadrature=PATH, seed=0),
+    "discrete_log_likelihood": lambda m: discrete_log_likelihood(m, LEVELS, SPEC, seed=0, **LOOSE),
+    "jensen_bound": lambda m: jensen_bound(m, LEVELS, SPEC, density, seed=0),
+    "ddpm_vlb": lambda m: ddpm_vlb(m, LEVELS, 20, spec=SPEC, seed=0),
+    "continuous_vlb": lambda m: continuous_vlb(m, LEVELS, spec=SPEC, strata=8, seed=0),
+    "optimal_variances": lambda m: optimal_variances(m, LEVELS, 20, spec=SPEC, seed=0),
+    "sample_with_log_prob": lambda m: sample_with_log_prob(m, (2, 2), seed=0, **LOOSE),
+    "encode": lambda m: encode(m, X, **LOOSE),
+    "decode": lambda m: decode(m, X, **LOOSE),
+    "round_trip": lambda m: round_trip(m, X, **LOOSE),
+    "interpolate": lambda m: interpolate(m, X[:1], X[1:], 3, **LOOSE),
+    "choose_trace": lambda m: choose_trace(m, X, seed=0),
+    "neglected": lambda m: neglected(m, X, 1e-3),
+    "decoder_std": lambda m: decoder_std(m, X, 1e-3, seed=0),
+}
+WITH_DERIVATIVES = [
+    "log_likelihood",
+    "per_sample",
+    "path_log_likelihood",
+    "discrete_log_likelihood",
+    "jensen_bound",
+    "sample_with_log_prob",
+    "choose_trace",
+    "neglected",
+]
+every_route = pytest.mark.parametrize("route", ROUTES)
+
+
+class Failing:
+    """ε of N(0, I) whose k-th evaluation gives something else."""
+
+    def __init__(self, sde, k=None, bad=None):
+        self.sde, self.k, self.bad, self.calls = sde, k, bad, 0
+
+    def __call__(self, x, t):
+        self.calls += 1
+        if self.calls == self.k:
+            return self.bad(x)
+        alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
+        return x * (sigma / (alpha**2 + sigma**2)).reshape(-1, *[1] * (x.ndim - 1)).to(x.dtype)
+
+
+def run(route, k=None, bad=None):
+    """How often a route asks a network that fails at the k-th time; k None: never."""
+    network = Failing(VP(), k, bad)
+    ROUTES[route](FunctionScore(network.sde, network))
+    return network.calls
+
+
+@pytest.fixture(autouse=True)
+def soon():
+    """Of the processor's time, which other tests on the machine do not change."""
+    start = time.process_time()
+    yield
+    assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@every_route
+def test_not_finite_at_first_in_the_middle_and_at_last(route, value):
+    total = run(route)
+    for k in {1, (total + 1) // 2, total}:
+        with pytest.raises(
+            RuntimeError,
+            match=r"network output at t=\d[\d.e-]*(\.\.\S+)?: \d+ non-finite values of",
+        ):
+            run(route, k, lambda x: torch.full_like(x, value) * x)
+
+
+@every_route
+def test_one_value_of_one_sample(route):
+    """Not only where all of them fail."""
+
+    def spoil(x):
+        return torch.where(torch.arange(x.numel()).reshape(x.shape) == 1, math.nan, x)
+
+    with pytest.raises(RuntimeError, match=r": 1 non-finite values of \d+"):
+        run(route, (run(route) + 1) // 2, spoil)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (lambda x: x[:, :1], r"network returned \(\d+, 1\) for x of shape \(\d+, 2\)"),
+        (lambda x: torch.cat([x, x]), r"network returned \(\d+, 2\) for x of shape \(\d+, 2\)"),
+        (lambda x: x.detach().long(), r"network returned torch\.int64, a floating dtype is needed"),
+        (lambda x: None, "network returned NoneType"),
+    ],
+    ids=["shape", "batch", "dtype", "nothing"],
+)
+@every_route
+def test_of_another_shape_or_dtype(route, bad, message):
+    for k in {1, run(route)}:
+        with pytest.raises(RuntimeError, match=message):
+            run(route, k, bad)
+
+
+@pytest.mark.parametrize("route", WITH_DERIVATIVES)
+def test_derivative_not_finite(route):
+    """√|x − x| has an output, 0, and no derivative."""
+
+    def kinked(x):
+        return (x - x.detach()).abs().sqrt()
+
+    # where the path is followed without derivatives, one that fails there is not asked for
+    k = 1 if route not in ("path_log_likelihood", "jensen_bound") else run(route)
+    with pytest.raises(RuntimeError, match=r"derivative of the network at t=.*non-finite"):
+        run(route, k, kinked)
+
+
+@pytest.mark.parametrize("route", WITH_DERIVATIVES)
+def test_not_differentiable(route):
+    k = 1 if route not in ("path_log_likelihood", "jensen_bound") else run(route)
+    with pytest.raises(RuntimeError, match="not differentiable"):
+        run(route, k, lambda x: x.detach())
+
+
+@every_route
+def test_global_generators_are_left_alone(route, rng_untouched):
+    """T7c, for every route."""
+    assert run(route) > 0
