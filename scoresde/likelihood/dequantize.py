@@ -1,54 +1,173 @@
-"""From integer levels to bits/dim: uniform dequantization and the bound it gives."""
+"""From integer levels to points: the distributions q(x | k) that a bound on P(k) is taken over.
+
+Whatever q is, P(k) ≥ exp E_q[log p(x) − log q(x | k)] by Jensen's inequality, P(k) being the
+integral of p over the cell of k (`jensen.py` takes the mean). How close the bound comes depends on
+how much q resembles p within the cell; so each q is a protocol of its own, with a name.
+"""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from .._tensor import check_number
 from ..data.spec import DataSpec
-from ..ivp import Adaptive
-from ..noise import Noise, SampleNoise, check_seed, uniform
+from ..noise import Noise, uniform
 from ..score import ScoreModel
-from .ode import Likelihood, bits_per_dim, log_likelihood
-from .trace import TraceRule, error_of_mean
+from ..sde import Node
 
-__all__ = ["DiscreteLikelihood", "dequantize", "discrete_log_likelihood"]
+__all__ = [
+    "Continuous",
+    "Dequantization",
+    "Dequantized",
+    "TruncatedNormalDequantization",
+    "UniformDequantization",
+    "dequantize",
+]
 
 
 @dataclass(frozen=True)
-class DiscreteLikelihood:
-    """What `discrete_log_likelihood` returns, and what is needed to repeat it.
+class Dequantized:
+    """A draw from q(x | k), and how likely it was.
 
     Attributes:
-        bits_per_dim: Bound on −log2 P(k)/D, the mean over the draws, shape (B,), float64.
-        std_error: Standard error of `bits_per_dim` from the spread of the draws, which is that
-            of the dequantization and of the probes together; NaN for a single draw.
-        log_prob: Log-density of the dequantized data in nats, per draw, shape (draws, B).
-        nfe: Network evaluations per sample, counted, all draws together; the largest if chunks
-            of the batch differ.
-        nfe_derivative: Vector-Jacobian products per sample, likewise.
-        bits_offset: log2(levels/span), contained in `bits_per_dim`.
-        t_min: Time at which the data were put in.
-        solver: Method and tolerances.
-        trace: `ExactTrace`, or `Hutchinson` with its probes.
-        seed: Seed of dequantization and probes; None where noise was given.
+        x: Points at the model's scale, shape (B, *D).
+        log_q: What is subtracted from log p(x) to bound log P(k): log q(x | k) in nats at that
+            scale, and less the log-probability of k given x where a decoder is part of it
+            (`GaussianNoising`). Shape (B,), float64.
     """
 
-    bits_per_dim: Tensor
-    std_error: Tensor
-    log_prob: Tensor
-    nfe: int
-    nfe_derivative: int
-    bits_offset: float
-    t_min: float
-    solver: Adaptive
-    trace: TraceRule
-    seed: int | None
+    x: Tensor
+    log_q: Tensor
+
+
+class Dequantization(ABC):
+    """A distribution q(x | k) of the point that is given to the model in place of the datum k.
+
+    Frozen dataclasses; sample i depends on its own stream of `noise` alone.
+    """
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What results name it by."""
+
+    @abstractmethod
+    def draw(
+        self,
+        model: ScoreModel,
+        k: Tensor,
+        spec: DataSpec,
+        noise: Noise,
+        t: Node,
+        dtype: torch.dtype = torch.float32,
+    ) -> Dequantized:
+        """Draw x ~ q(x | k), one point per sample.
+
+        Args:
+            model: Model of the density of x at time t, rows and labels those of k.
+            k: Integer levels, shape (B, *D).
+            spec: Range and number of levels.
+            noise: Source of the draw.
+            t: The time at which x is to be put in.
+            dtype: Dtype of x.
+
+        Returns:
+            The points with log q.
+
+        Raises:
+            TypeError: If k does not hold integers.
+            ValueError: If the data are continuous or a level is out of range.
+        """
+
+
+@dataclass(frozen=True)
+class Continuous(Dequantization):
+    """Nothing is drawn: real data are put in as they are, and log p is the density itself."""
+
+    @property
+    def name(self) -> str:
+        """What results name it by."""
+        return "continuous"
+
+    def draw(
+        self,
+        model: ScoreModel,
+        k: Tensor,
+        spec: DataSpec,
+        noise: Noise,
+        t: Node,
+        dtype: torch.dtype = torch.float32,
+    ) -> Dequantized:
+        """x = k, real data at the model's scale, and log q = 0."""
+        if spec.levels is not None:
+            raise ValueError(f"spec must be of continuous data, got {spec.levels} levels")
+        return Dequantized(k.to(dtype), k.new_zeros(len(k), dtype=torch.float64))
+
+
+@dataclass(frozen=True)
+class UniformDequantization(Dequantization):
+    """x uniform in the cell of k, log q = −D log(span/levels).
+
+    Theis, van den Oord and Bethge 2016, arXiv:1511.01844, section 3.1. P(k) is the integral of
+    p_t over the cell: x counts as a sample of p at t, unscaled by α(t), whatever t is. It suits
+    models that were trained on uniformly dequantized data, as ours are.
+    """
+
+    name = "uniform"
+
+    def draw(
+        self,
+        model: ScoreModel,
+        k: Tensor,
+        spec: DataSpec,
+        noise: Noise,
+        t: Node,
+        dtype: torch.dtype = torch.float32,
+    ) -> Dequantized:
+        """`dequantize`; model and t do not matter."""
+        x = dequantize(k, spec, noise, dtype)
+        log_volume = math.prod(k.shape[1:]) * math.log(spec.span / spec.levels)
+        log_q = torch.full(k.shape[:1], -log_volume, dtype=torch.float64, device=k.device)
+        return Dequantized(x, log_q)
+
+
+@dataclass(frozen=True)
+class TruncatedNormalDequantization(Dequantization):
+    """x = α c + σ z with c the centre of the cell and z ~ N(0, 1) truncated to |z| ≤ τ.
+
+        τ = α h/σ,   h = span/(2 levels) half the width of a cell
+        log q = −D log(σ √(2π) Z) − |z|²/2,   Z = Φ(τ) − Φ(−τ)
+
+    Zheng et al. 2023, "Improved Techniques for Maximum Likelihood Estimation for Diffusion ODEs",
+    arXiv:2305.03935. It is the forward process at t started from the centre, cut off at the cell:
+    x lies in the cell scaled by α, and P(k) is the integral of p_t over that. For a model trained
+    on the centres q and p_t agree where τ is large, and the bound is nearly sharp. For one trained
+    on uniformly dequantized data p_t fills the cell, and with large τ the bound is loose by up to
+    log(h √2/(σ √(πe))) nats per dimension. For τ → 0 it is `UniformDequantization` of scaled cells.
+    """
+
+    name = "truncated-normal"
+
+    def draw(
+        self,
+        model: ScoreModel,
+        k: Tensor,
+        spec: DataSpec,
+        noise: Noise,
+        t: Node,
+        dtype: torch.dtype = torch.float32,
+    ) -> Dequantized:
+        """By the inverse of the distribution function; one normal draw per entry."""
+        centre = cell_centre(k, spec)
+        tau = 0.5 * t.alpha * spec.span / spec.levels / t.sigma
+        z = truncated_normal(noise.fresh(centre, t.t), tau)
+        x = (t.alpha * centre + t.sigma * z).to(dtype)
+        log_q = log_normal(x, t.alpha * centre, t.sigma)
+        return Dequantized(x, log_q - math.prod(k.shape[1:]) * math.log(_mass(tau)))
 
 
 def dequantize(
@@ -73,121 +192,44 @@ def dequantize(
     return spec.dequantize(k, uniform(z)).to(dtype)
 
 
-def discrete_log_likelihood(
-    model: ScoreModel,
-    k: Tensor,
-    spec: DataSpec,
-    *,
-    seed: int | None = None,
-    noise: Noise | None = None,
-    draws: int = 1,
-    t_min: float = 1e-5,
-    rtol: float = 1e-6,
-    atol: float = 1e-6,
-    method: str = "dopri5",
-    trace: Literal["auto", "exact", "hutchinson"] = "auto",
-    probe: Literal["rademacher", "gaussian"] = "rademacher",
-    probes: int = 1,
-    y: Tensor | None = None,
-    batch: int | None = None,
-    max_nfe: int | None = 10_000,
-    force: bool = False,
-    dtype: torch.dtype = torch.float32,
-) -> DiscreteLikelihood:
-    """Bits/dim of quantized data by uniform dequantization, with p by `log_likelihood`.
+def cell_centre(k: Tensor, spec: DataSpec) -> Tensor:
+    """`spec.encode` in float64."""
+    return spec.dequantize(k, torch.full((), 0.5, dtype=torch.float64, device=k.device))
 
-        −log2 P(k) ≤ −E_u[log2 p(x(k, u))] + D log2(levels/span)
 
-    P(k) is the integral of p over the cell of k, and the inequality Jensen's. Theis, van den
-    Oord and Bethge 2016, arXiv:1511.01844, section 3.1. Each draw is a point of the cell with a
-    likelihood of its own; their mean estimates the bound without bias.
+def truncated_normal(z: Tensor, tau: float) -> Tensor:
+    """N(0, 1) truncated to [−τ, τ], by an increasing map of N(0, 1) draws.
 
-    Sample i depends on (seed, i) and, within the tolerance of the solver, on nothing else. The
-    first draws stay the same if more are asked for.
+        z ↦ Φ⁻¹(Φ(−τ) + Φ(z) (1 − 2 Φ(−τ)))
+
+    in terms of lower tails, −z for z > 0, so that no probability near 1 is rounded: for large τ it
+    is the identity also beyond the 8σ at which Φ is 1 in float64.
 
     Args:
-        model: Score model.
-        k: Integer levels, shape (B, *D).
-        spec: Range and number of levels.
-        seed: Integer in [0, 2^64) for dequantization and probes; one stream per sample.
-        noise: A source of your own instead of `seed`; then `batch` must be None.
-        draws: Dequantizations per sample, at least 1; 2 or more for a standard error.
-        t_min: This and what follows are the arguments of `log_likelihood`.
-        rtol: See there.
-        atol: See there.
-        method: See there.
-        trace: See there.
-        probe: See there.
-        probes: See there; drawn anew for each dequantization.
-        y: See there.
-        batch: See there.
-        max_nfe: See there; the limit of one draw.
-        force: See there.
-        dtype: Dtype of the dequantized data, float32 or float64.
+        z: Draws, any shape, float64.
+        tau: τ > 0.
 
     Returns:
-        The bound per sample with its uncertainty and cost; empty for B = 0.
-
-    Raises:
-        TypeError: If k does not hold integers, or dtype is not float32 or float64.
-        ValueError: If the data are continuous, a level is out of range, or on a bad argument.
-        RuntimeError: As for `log_likelihood`.
+        Shape of z.
     """
-    if (seed is None) == (noise is None):
-        raise ValueError("exactly one of seed and noise must be given")
-    if noise is not None and batch is not None:
-        raise ValueError("batch needs a seed: a noise source serves the one batch it was made for")
-    if seed is not None:
-        check_seed(seed)
-    check_number("draws", draws, at_least=1)
-    if batch is not None:
-        check_number("batch", batch, at_least=1)
-    n = k.shape[0]
-    size = batch or max(n, 1)
-    chunks = []
-    for begin in range(0, max(n, 1), size):
-        rows = slice(begin, min(begin + size, n))
-        source = noise or SampleNoise(seed, range(rows.start, rows.stop))
-        chunks.append(
-            [
-                log_likelihood(
-                    model.take(rows),
-                    dequantize(k[rows], spec, source, dtype),
-                    t_min=t_min,
-                    rtol=rtol,
-                    atol=atol,
-                    method=method,
-                    trace=trace,
-                    probe=probe,
-                    probes=probes,
-                    y=None if y is None else y[rows],
-                    noise=source,
-                    max_nfe=max_nfe,
-                    force=force,
-                )
-                for _ in range(draws)
-            ]
-        )
-    return _collect(chunks, math.prod(k.shape[1:]), spec.bits_offset, seed)
+    below = 0.5 * math.erfc(tau / math.sqrt(2))
+    tail = 0.5 * torch.erfc(z.abs() / math.sqrt(2))  # torch's ndtr rounds to 0 below −8.3
+    return torch.special.ndtri(below + tail * (1 - 2 * below)).copysign(z)
 
 
-def _collect(
-    chunks: list[list[Likelihood]], dims: int, bits_offset: float, seed: int | None
-) -> DiscreteLikelihood:
-    """The result from one list of likelihoods per chunk, each with one entry per draw."""
-    log_prob = torch.cat(
-        [torch.stack([draw.log_prob for draw in draws]) for draws in chunks], dim=1
-    )
-    bits, first = bits_per_dim(log_prob, dims, bits_offset), chunks[0][0]
-    return DiscreteLikelihood(
-        bits_per_dim=bits.mean(0),
-        std_error=error_of_mean(bits, dim=0),
-        log_prob=log_prob,
-        nfe=max(sum(draw.nfe for draw in draws) for draws in chunks),
-        nfe_derivative=max(sum(draw.nfe_derivative for draw in draws) for draws in chunks),
-        bits_offset=bits_offset,
-        t_min=first.t_min,
-        solver=first.solver,
-        trace=first.trace,
-        seed=seed,
-    )
+def log_normal(x: Tensor, mean: Tensor, std: float) -> Tensor:
+    """log N(x; mean, std² I) in nats, shape (B,), computed in float64.
+
+    Args:
+        x: Shape (B, *D).
+        mean: Like x.
+        std: Positive.
+    """
+    dims = math.prod(x.shape[1:])
+    z = (x.to(torch.float64) - mean).reshape(x.shape[0], dims) / std
+    return -0.5 * (z**2).sum(1) - dims * math.log(std * math.sqrt(2 * math.pi))
+
+
+def _mass(tau: float) -> float:
+    """Z = Φ(τ) − Φ(−τ) = erf(τ/√2)."""
+    return math.erf(tau / math.sqrt(2))

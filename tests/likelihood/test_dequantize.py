@@ -1,35 +1,29 @@
-"""Uniform dequantization and its bound against exact probabilities of levels."""
+"""Dequantizations against scipy's distributions, and their independence of the batch."""
 
 import math
 
 import pytest
 import torch
+from scipy.stats import truncnorm
 
 from scoresde.data import DataSpec
 from scoresde.exact import GaussianMixture
-from scoresde.likelihood import bits_per_dim, dequantize, discrete_log_likelihood
+from scoresde.likelihood import (
+    TruncatedNormalDequantization,
+    UniformDequantization,
+    dequantize,
+)
+from scoresde.likelihood.dequantize import log_normal, truncated_normal
 from scoresde.noise import BatchNoise, SampleNoise
-from scoresde.score import FunctionScore
-from scoresde.sde import VP
+from scoresde.sde import VE, VP
 
 DOUBLE = torch.float64
 EIGHT = DataSpec((1,), -1.0, 1.0, levels=8)
-LOOSE = {"rtol": 1e-4, "atol": 1e-4}
+ALL = [UniformDequantization(), TruncatedNormalDequantization()]
 
 
-def cdf(x):
-    return torch.special.ndtr((x - 0.1) / 0.5)
-
-
-def cell_probabilities():
-    """∫ N(x; 0.1, 0.5²) over each of the eight cells of [−1, 1]."""
-    edges = torch.linspace(-1, 1, 9, dtype=DOUBLE)
-    return cdf(edges[1:]) - cdf(edges[:-1])
-
-
-def normal(*shape):
-    mean = torch.full((1, *shape), 0.1, dtype=DOUBLE)
-    return GaussianMixture(VP(), [1.0], mean, [0.25])
+def normal(sde, *shape):
+    return GaussianMixture(sde, [1.0], torch.full((1, *shape), 0.1, dtype=DOUBLE), [0.25])
 
 
 class TestDequantize:
@@ -52,116 +46,122 @@ class TestDequantize:
         assert x.dtype == torch.float32
         assert torch.equal(spec.to_levels(x).long(), k)
 
-    def test_a_sample_is_the_same_in_any_batch(self):
+
+@pytest.mark.parametrize("dequantization", ALL, ids=lambda d: d.name)
+class TestAnyDequantization:
+    def test_a_sample_is_the_same_in_any_batch(self, dequantization, node_at):
         k = torch.randint(0, 8, (5, 3, 2), generator=torch.Generator().manual_seed(0))
-        whole = dequantize(k, EIGHT, SampleNoise(4, range(5)))
-        alone = dequantize(k[3:4], EIGHT, SampleNoise(4, [3]))
-        assert torch.equal(whole[3:4], alone)
-
-    def test_bad_levels(self):
-        with pytest.raises(TypeError, match="k must be an integer tensor"):
-            dequantize(torch.zeros(2, 1), EIGHT, BatchNoise(0))
-        with pytest.raises(ValueError, match=r"k must lie in 0\.\.7"):
-            dequantize(torch.tensor([[8]]), EIGHT, BatchNoise(0))
-        with pytest.raises(ValueError, match="continuous"):
-            dequantize(torch.zeros(2, 1).long(), DataSpec((1,), -1.0, 1.0), BatchNoise(0))
-
-
-class TestBound:
-    """T6e, D11."""
-
-    def test_toy_of_eight_levels(self):
-        """Jensen's bound lies above the exact code length, by a known gap."""
-        copies = 500
-        k = torch.arange(8).repeat(copies)[:, None]
-        out = discrete_log_likelihood(normal(1), k, EIGHT, seed=0, dtype=DOUBLE, **LOOSE)
-        bits = out.bits_per_dim.reshape(copies, 8)
-        p = cell_probabilities()
-        weights = p / p.sum()
-        bound = float((bits.mean(0) * weights).sum())
-        error = float((bits.var(0) / copies * weights**2).sum().sqrt())
-        # besides statistics, the prior is not quite the density at t = 1 (1e-3 bits)
-        assert abs(bound - 2.903046790) < 4 * error + 1e-3
-        assert bound > 2.891411380 - 4 * error
-        # and level by level
-        standard = bits.std(0) / copies**0.5
-        assert (bits.mean(0) > -torch.log2(p) - 4 * standard).all()
-
-    def test_draws_are_averaged_with_their_standard_error(self):
-        k = torch.full((40, 1), 6)
-        out = discrete_log_likelihood(normal(1), k, EIGHT, seed=1, draws=6, dtype=DOUBLE, **LOOSE)
-        assert out.log_prob.shape == (6, 40)
-        assert out.bits_per_dim.shape == out.std_error.shape == (40,)
-        mean = bits_per_dim(out.log_prob.mean(0), 1, 2.0)
-        torch.testing.assert_close(out.bits_per_dim, mean)
-        # forty estimates scatter as their errors say; a ratio of spreads, known to 15 %
-        ratio = float(out.bits_per_dim.std() / out.std_error.square().mean().sqrt())
-        assert 0.6 < ratio < 1.6
-
-    def test_error_of_a_single_draw_is_unknown(self):
-        out = discrete_log_likelihood(normal(1), torch.zeros(2, 1).long(), EIGHT, seed=0, **LOOSE)
-        assert torch.isnan(out.std_error).all()
-
-    def test_first_draws_stay_when_more_are_asked(self, rng_untouched):
-        settings = {"seed": 3, "trace": "hutchinson", "probes": 2, **LOOSE}
-        model, k = normal(3), torch.tensor([[0, 4, 7], [1, 1, 2]])
-        one = discrete_log_likelihood(model, k, EIGHT, **settings)
-        two = discrete_log_likelihood(model, k, EIGHT, draws=2, **settings)
-        assert torch.equal(one.log_prob, two.log_prob[:1])
-        assert not torch.equal(two.log_prob[0], two.log_prob[1])
-        assert two.nfe > one.nfe  # of all draws
-        assert two.nfe_derivative == 2 * two.nfe
-        assert (two.seed, two.bits_offset, two.t_min) == (3, 2.0, 1e-5)
-
-    def test_chunks_and_labels(self):
-        k = torch.arange(8)[:, None]
-        whole, chunked = (
-            discrete_log_likelihood(normal(1), k, EIGHT, seed=0, batch=b, dtype=DOUBLE, **LOOSE)
-            for b in (None, 3)
+        model, node = normal(VP(), 3, 2), node_at(VP(), 1e-3)
+        whole, again, alone = (
+            dequantization.draw(model, part, EIGHT, noise, node)
+            for part, noise in (
+                (k, SampleNoise(4, range(5))),
+                (k, SampleNoise(4, range(5))),
+                (k[3:4], SampleNoise(4, [3])),
+            )
         )
-        # the step size serves the batch: 20 tolerances
-        assert float((whole.log_prob - chunked.log_prob).abs().max()) < 20e-4 * 5
-        seen = []
+        assert torch.equal(whole.x, again.x)
+        assert torch.equal(whole.x[3:4], alone.x)
+        assert torch.equal(whole.log_q[3:4], alone.log_q)
+        assert whole.x.dtype == torch.float32
+        assert whole.log_q.dtype == DOUBLE
 
-        class Recording(FunctionScore):
-            def eps(self, x, t):
-                seen.append(self.y.tolist())
-                return super().eps(x, t)
+    def test_empty(self, dequantization, node_at):
+        k = torch.zeros(0, 3, dtype=torch.long)
+        out = dequantization.draw(
+            normal(VP(), 3), k, EIGHT, SampleNoise(0, []), node_at(VP(), 1e-3)
+        )
+        assert out.x.shape == (0, 3)
+        assert out.log_q.shape == (0,)
 
-        model = Recording(VP(), lambda x, t: x * float(VP().sigma(t)))
-        discrete_log_likelihood(model, k, EIGHT, seed=0, batch=3, y=k[:, 0], **LOOSE)
-        assert {tuple(y) for y in seen} == {(0, 1, 2), (3, 4, 5), (6, 7)}
+    def test_bad_levels(self, dequantization, node_at):
+        def draw(k, spec=EIGHT):
+            dequantization.draw(normal(VP(), 1), k, spec, BatchNoise(0), node_at(VP(), 1e-3))
 
-    def test_empty(self):
-        k = torch.zeros(0, 3).long()
-        out = discrete_log_likelihood(normal(3), k, EIGHT, seed=0, draws=2)
-        assert out.bits_per_dim.shape == (0,)
-        assert out.log_prob.shape == (2, 0)
-        assert out.nfe == 0
-
-    @pytest.mark.parametrize(
-        ("change", "error", "message"),
-        [
-            ({"seed": -1}, ValueError, "seed must be at least 0"),
-            ({"draws": 0}, ValueError, "draws must be at least 1"),
-            ({"batch": 0}, ValueError, "batch must be at least 1"),
-            ({"dtype": torch.float16}, TypeError, "x must be float32 or float64"),
-            ({"spec": DataSpec((1,), -1.0, 1.0)}, ValueError, "continuous"),
-        ],
-    )
-    def test_bad_arguments(self, change, error, message):
-        arguments = {"spec": EIGHT, "seed": 0, **change}
-        with pytest.raises(error, match=message):
-            discrete_log_likelihood(normal(1), torch.zeros(2, 1).long(), **arguments)
+        with pytest.raises(TypeError, match="k must be an integer tensor"):
+            draw(torch.zeros(2, 1))
+        with pytest.raises(ValueError, match=r"k must lie in 0\.\.7"):
+            draw(torch.tensor([[8]]))
+        with pytest.raises(ValueError, match="continuous"):
+            draw(torch.zeros(2, 1).long(), DataSpec((1,), -1.0, 1.0))
 
 
 @pytest.mark.parametrize(
-    ("levels", "low", "high", "offset"),
-    [(256, -1.0, 1.0, 7.0), (256, 0.0, 1.0, 8.0), (32, -1.0, 1.0, 4.0)],
+    ("levels", "low", "high"), [(256, -1.0, 1.0), (256, 0.0, 1.0), (32, -1.0, 1.0), (17, -3.0, 0.5)]
 )
-def test_offset_comes_from_levels_and_range(levels, low, high, offset):
-    """T6f. A density uniform over the range gives every level log2(levels) bits."""
+def test_uniform_density_is_that_of_a_cell(levels, low, high, node_at):
+    """And its points are those of `dequantize`, at any t."""
     spec = DataSpec((3,), low, high, levels=levels)
-    assert spec.bits_offset == offset
-    log_prob = torch.tensor([-3 * math.log(high - low)], dtype=DOUBLE)
-    assert float(bits_per_dim(log_prob, 3, spec.bits_offset)) == pytest.approx(math.log2(levels))
+    k = torch.tensor([[0, 1, levels - 1], [levels - 1, 0, 1]])
+    out = UniformDequantization().draw(
+        normal(VP(), 3), k, spec, SampleNoise(2, range(2)), node_at(VP(), 0.5)
+    )
+    assert torch.equal(out.x, dequantize(k, spec, SampleNoise(2, range(2))))
+    cell = (high - low) / levels
+    torch.testing.assert_close(out.log_q, torch.full((2,), -3 * math.log(cell), dtype=DOUBLE))
+
+
+class TestTruncatedNormal:
+    @pytest.mark.parametrize("sde", [VP(), VE()], ids=["VP", "VE"])
+    @pytest.mark.parametrize("t", [1e-5, 1e-2, 0.4])
+    @pytest.mark.parametrize("levels", [8, 256])
+    def test_distribution_is_scipys(self, sde, t, levels, node_at, given):
+        """From τ = 100 (the whole normal) down to 0.01 (nearly uniform)."""
+        spec, node = DataSpec((1,), -1.0, 1.0, levels=levels), node_at(sde, t)
+        u = torch.linspace(0.001, 0.999, 401, dtype=DOUBLE)
+        k = torch.full((401, 1), 2)
+        out = TruncatedNormalDequantization().draw(
+            normal(sde, 1), k, spec, given(torch.special.ndtri(u)), node, DOUBLE
+        )
+        tau = node.alpha / levels / node.sigma
+        centre = node.alpha * (-1 + 2 * 2.5 / levels)
+        law = truncnorm(-tau, tau, loc=centre, scale=node.sigma)
+        # the centre is of order 1, so z = (x − αc)/σ loses 1e-16/σ of its digits, τ relatively
+        found = torch.from_numpy(law.cdf(out.x[:, 0].numpy()))
+        torch.testing.assert_close(found, u, rtol=0, atol=1e-9)
+        log_density = torch.from_numpy(law.logpdf(out.x[:, 0].numpy()))
+        torch.testing.assert_close(out.log_q, log_density, rtol=1e-9, atol=1e-9)
+
+    @pytest.mark.parametrize("levels", [2, 17, 256])
+    def test_points_stay_in_the_scaled_cell(self, levels, node_at):
+        spec = DataSpec((levels,), 0.0, 1.0, levels=levels)
+        node = node_at(VP(), 0.3)
+        k = torch.arange(levels).expand(50, levels)
+        out = TruncatedNormalDequantization().draw(
+            normal(VP(), levels), k, spec, SampleNoise(0, range(50)), node, DOUBLE
+        )
+        assert torch.equal(spec.to_levels(out.x / node.alpha).long(), k)
+
+    def test_mean_of_log_q_in_closed_form(self, node_at, given, legendre):
+        """E log q = −½ (1 + log 2πσ²) − log Z + τ φ(τ)/Z of each dimension, by quadrature."""
+        node, nodes, weights = node_at(VP(), 2e-3), *legendre(400)
+        out = TruncatedNormalDequantization().draw(
+            normal(VP(), 1), torch.full((400, 1), 3), DataSpec((1,), -1.0, 1.0, levels=32),
+            given(torch.special.ndtri(nodes)), node, DOUBLE,
+        )  # fmt: skip
+        tau = node.alpha / 32 / node.sigma
+        z = math.erf(tau / math.sqrt(2))
+        phi = math.exp(-0.5 * tau**2) / math.sqrt(2 * math.pi)
+        wanted = -0.5 * (1 + math.log(2 * math.pi * node.sigma**2)) - math.log(z) + tau * phi / z
+        assert float(weights @ out.log_q) == pytest.approx(wanted, abs=1e-8)
+
+    def test_tails_are_not_rounded(self):
+        """Without truncation the draws come back, though Φ(8.5) rounds to 1."""
+        z = torch.linspace(-8.5, 8.5, 101, dtype=DOUBLE)
+        torch.testing.assert_close(truncated_normal(z, 30.0), z, rtol=1e-12, atol=1e-12)
+
+    def test_narrow_cells_are_filled_uniformly(self):
+        u = torch.linspace(0, 1, 101, dtype=DOUBLE)
+        z = truncated_normal(torch.special.ndtri(u), 1e-4)
+        # the normal density varies by τ²/2 over the cell; 1e-16/τ of a probability is lost
+        torch.testing.assert_close(z / 1e-4, 2 * u - 1, rtol=0, atol=1e-8)
+
+    def test_log_q_is_that_of_the_rounded_point(self, node_at):
+        """In float32 p and q are asked at the same x, so that rounding cancels between them."""
+        node, k = node_at(VP(), 1e-5), torch.full((200, 4), 5)
+        out = TruncatedNormalDequantization().draw(
+            normal(VP(), 4), k, EIGHT, SampleNoise(1, range(200)), node
+        )
+        centre = torch.full((4,), node.alpha * (-1 + 2 * 5.5 / 8), dtype=DOUBLE)
+        # Z = 1: τ = 118
+        torch.testing.assert_close(out.log_q, log_normal(out.x, centre, node.sigma))

@@ -1,0 +1,258 @@
+"""What is left out below t_min: its size (`neglected`), and a last step that puts it back.
+
+A likelihood by the probability-flow ODE starts at t_min > 0 and counts the datum as a sample of
+p at t_min, which it is not: log p_{t_min}(x) is reported in place of log p_0(x).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .._tensor import check_number
+from ..data.spec import DataSpec
+from ..exact import GaussianMixture
+from ..noise import Noise, SampleNoise
+from ..score import ScoreModel, count_nfe, evaluating
+from ..sde import Node
+from .decoder import cell_log_prob
+from .dequantize import Dequantization, Dequantized, UniformDequantization, cell_centre, log_normal
+from .jacobian import linearize
+from .ode import trace_rule
+from .trace import TraceRule
+
+__all__ = ["CutOff", "GaussianNoising", "decoder_std", "neglected"]
+
+
+@dataclass(frozen=True)
+class CutOff:
+    """What `neglected` returns.
+
+    Attributes:
+        value: log p_0(x) − log p_{t_min}(x) in nats, to be added to a log-likelihood that starts
+            at t_min; shape (B,), float64.
+        std_error: Its standard error from the probes of the trace: 0 where that is exact, NaN
+            for a single probe. Shape (B,), float64.
+        exact: Whether both densities are known in closed form, rather than estimated.
+        nfe: Network evaluations per sample.
+        nfe_derivative: Derivative passes per sample.
+    """
+
+    value: Tensor
+    std_error: Tensor
+    exact: bool
+    nfe: int = 0
+    nfe_derivative: int = 0
+
+
+@torch.no_grad()
+def neglected(
+    model: ScoreModel,
+    x: Tensor,
+    t_min: float,
+    *,
+    trace: TraceRule | Literal["auto"] = "auto",
+    order: Literal[1, 2] = 1,
+    seed: int | None = None,
+    noise: Noise | None = None,
+) -> CutOff:
+    """log p_0(x) − log p_{t_min}(x), from the score at t_min and its divergence.
+
+    In x̂ = x/α and τ = (σ/α)² the density obeys the heat equation, at fixed x̂
+
+        ∂ log p̂/∂τ = ½ (∇·ŝ + |ŝ|²),   ŝ = ∇ log p̂ = α s,   log p_t(x) = log p̂_τ(x/α) − D log α
+
+    Integrated over 0 … τ with x̂ moving from x to x/α, and with the rates of t_min all the way,
+
+        log p_0(x) − log p_t(x) ≈ D log α + (1 − α)/σ ε·x − ½ (|ε|² − σ ∇·ε)       (order 1)
+
+    and with rates on the line through t_min and the time at which τ has doubled (order 2). The
+    error is O(t_min²) and O(t_min³) for VP and subVP, O(σ⁴) and O(σ⁶) for VE. p_0 is the density
+    of the data without noise, at σ = 0; VE's own t = 0 has σ_min, and all below it is counted.
+    p must be smooth over distances of σ(t_min). The estimate is the model's own opinion: where its
+    ε is wrong by e, it is wrong by about |e|²/2 − (1 − α)/σ e·x, and a network asked at times below
+    those it was trained at tells of that error rather than of a cut-off. A `GaussianMixture` is
+    asked for both densities instead.
+
+    Args:
+        model: Score model, its labels those of x.
+        x: Points at the model's scale, shape (B, *D).
+        t_min: Time in [0, 1) at which x is put in; 0 only for an SDE with σ(0) > 0.
+        trace: How to take ∇·ε; "auto" is exact up to D = 16, else one Rademacher probe.
+        order: 1 or 2, which is the number of evaluations.
+        seed: Integer in [0, 2^64) for the probes; one stream per sample.
+        noise: A source of your own instead of `seed`.
+
+    Returns:
+        The difference with its uncertainty and cost.
+
+    Raises:
+        TypeError: If x is not floating.
+        ValueError: On a bad argument, an estimated trace without randomness, a model with rounded
+            labels, or a mixture whose data have no density.
+        RuntimeError: If the network or its derivative is not finite.
+    """
+    if order not in (1, 2):
+        raise ValueError(f"order must be 1 or 2, got {order!r}")
+    if seed is not None and noise is not None:
+        raise ValueError("at most one of seed and noise may be given")
+    if model.snapped:
+        raise ValueError("model must be exact at every time, got one with rounded labels")
+    if not x.is_floating_point():
+        raise TypeError(f"x must be floating (levels: dequantize), got {x.dtype}")
+    nodes = _nodes(model, t_min, order)
+    if isinstance(model, GaussianMixture):
+        point = x.to(torch.float64)
+        value = model.log_prob(point) - model.log_prob(point, nodes[0])
+        return CutOff(value, torch.zeros_like(value), exact=True)
+    rule = trace_rule(trace, x)
+    source = noise if seed is None else SampleNoise(seed, range(len(x)))
+    with evaluating(model), count_nfe(model) as counted:
+        probes = rule.draw(source, x)
+        values = _integrated([_rates(model, x, node, rule, probes) for node in nodes], nodes)
+    values = values + math.prod(x.shape[1:]) * math.log(nodes[0].alpha)
+    error = rule.std_error(values, math.prod(x.shape[1:]))
+    return CutOff(values.mean(1), error, False, counted.forward, counted.derivative)
+
+
+@dataclass(frozen=True)
+class GaussianNoising(Dequantization):
+    """x_t = α x_0 + σ z in place of the datum, decoded by one denoising step: no cut-off is left.
+
+        log p(x_0) ≥ E[log p_t(x_t) + log N(x_0; x0(x_t), s² I) − log q(x_t | x_0)]
+
+    The bound on the density of the generator that stops at t and then draws around x0(x_t), the
+    model's denoised mean. For Gaussian data and s² = σ² c/(α² c + σ²), c their variance, it is
+    sharp for every draw; s = σ/α, the default, is that for c ≫ σ², and falls short by O(σ⁴).
+
+    Quantized data either start from the centres of their cells, and the decoder gives the
+    probability of the level (`cell_log_prob`): for models trained on the centres. Or they are
+    dequantized first (`before`), for models trained that way: where p_t fills the cells, points at
+    the centres with noise of σ ≪ span/levels would make q much narrower than p.
+
+    Args:
+        std: Standard deviation s of the decoder at the model's scale; None = σ/α. Estimate it
+            (`decoder_std`) on other data than those that are scored.
+        before: Dequantization before noise is added; None for continuous data or for centres.
+
+    Raises:
+        ValueError: If std is not positive.
+    """
+
+    std: float | None = None
+    before: UniformDequantization | None = None
+
+    def __post_init__(self) -> None:
+        if self.std is not None:
+            check_number("std", self.std, above=0)
+
+    @property
+    def name(self) -> str:
+        """With what it starts from: "decoder", "uniform+decoder"."""
+        return "decoder" if self.before is None else f"{self.before.name}+decoder"
+
+    @torch.no_grad()
+    def draw(
+        self,
+        model: ScoreModel,
+        k: Tensor,
+        spec: DataSpec,
+        noise: Noise,
+        t: Node,
+        dtype: torch.dtype = torch.float32,
+    ) -> Dequantized:
+        """x_t with log q(x_t | x_0) − log of the decoder, and + log q(x_0 | k); 1 evaluation.
+
+        k may also be real data x_0 at the model's scale, of a continuous spec.
+        """
+        x0, log_q0 = self._start(model, k, spec, noise, t)
+        x = (t.alpha * x0 + t.sigma * noise.fresh(x0, t.t)).to(dtype)
+        with evaluating(model):
+            eps = model.eps(x, t).to(torch.float64)
+        # x0(x_t) − x_0 = (σ/α) (z − ε): from x_t itself it would cancel in float32
+        z = (x.to(torch.float64) - t.alpha * x0) / t.sigma
+        mean = x0 + t.sigma / t.alpha * (z - eps)
+        std = self.std or t.sigma / t.alpha
+        if spec.levels is None or self.before is not None:
+            decoded = log_normal(x0, mean, std)
+        else:
+            decoded = cell_log_prob(k, mean, std, spec)
+        return Dequantized(x, log_normal(x, t.alpha * x0, t.sigma) + log_q0 - decoded)
+
+    def _start(
+        self, model: ScoreModel, k: Tensor, spec: DataSpec, noise: Noise, t: Node
+    ) -> tuple[Tensor, Tensor | float]:
+        """x_0 in float64 and log q(x_0 | k), 0 where x_0 is no random point."""
+        if self.before is not None:
+            first = self.before.draw(model, k, spec, noise, t, torch.float64)
+            return first.x, first.log_q
+        if spec.levels is not None:
+            return cell_centre(k, spec), 0.0
+        if not k.is_floating_point():
+            raise TypeError(f"continuous data must be floating, got {k.dtype}")
+        return k.to(torch.float64), 0.0
+
+
+@torch.no_grad()
+def decoder_std(model: ScoreModel, x: Tensor, t_min: float, *, seed: int) -> float:
+    """The best s for `GaussianNoising`:  s² = E|x_0 − x0(α x_0 + σ z, t_min)|²/D over data.
+
+    It maximizes the mean of log N(x_0; x0(x_t), s² I).
+
+    Args:
+        model: Score model, its labels those of x.
+        x: Data other than those to be scored, shape (B, *D), B ≥ 1.
+        t_min: Time in (0, 1).
+        seed: Integer in [0, 2^64), one stream per sample.
+
+    Returns:
+        s at the model's scale.
+
+    Raises:
+        ValueError: If there are no data, or on a bad argument.
+    """
+    if len(x) == 0:
+        raise ValueError("x must hold at least one sample, got none")
+    node = _nodes(model, t_min, 1)[0]
+    z = SampleNoise(seed, range(len(x))).fresh(x, node.t)
+    with evaluating(model):
+        eps = model.eps(node.alpha * x + node.sigma * z, node)
+    return node.sigma / node.alpha * float((z - eps).square().mean(dtype=torch.float64).sqrt())
+
+
+def _nodes(model: ScoreModel, t_min: float, n: int) -> list[Node]:
+    """t_min and, for n = 2, the time at which (σ/α)² has doubled."""
+    check_number("t_min", t_min, at_least=0, below=1)
+    (first,) = model.sde.nodes(torch.tensor([t_min], dtype=torch.float64))
+    if n == 1:
+        return [first]
+    later = model.sde.t_of_lam(torch.tensor([first.lam - 0.5 * math.log(2)], dtype=torch.float64))
+    return [first, *model.sde.nodes(later)]
+
+
+def _rates(
+    model: ScoreModel, x: Tensor, node: Node, rule: TraceRule, probes: Tensor
+) -> tuple[Tensor, Tensor]:
+    """ŝ·x, shape (B, 1), and ½ τ (∇·ŝ + |ŝ|²) = ½ (|ε|² − σ ∇·ε), one per trace estimate."""
+    jacobian = linearize(lambda x: model.eps(x, node), x, model.nfe, node.t)
+    eps = jacobian.value.to(torch.float64)
+    along = (eps * x).flatten(1).sum(1, keepdim=True) * (-node.alpha / node.sigma)
+    squares = (eps**2).flatten(1).sum(1, keepdim=True)
+    return along, 0.5 * (squares - node.sigma * rule.estimate(jacobian, probes))
+
+
+def _integrated(rates: list[tuple[Tensor, Tensor]], nodes: list[Node]) -> Tensor:
+    """−∫ ŝ·x dδ − ½ ∫ (∇·ŝ + |ŝ|²) dτ, δ = 1/α − 1: each rate constant, or linear in δ and in τ."""
+    along, spread = rates[0]
+    deltas = [(1 - node.alpha) / node.alpha for node in nodes]
+    if len(rates) == 1:
+        return -deltas[0] * along - spread
+    gap = deltas[1] - deltas[0]
+    if gap > 0:  # else α does not change, and deltas[0] = 0
+        along = along - 0.5 * deltas[0] / gap * (rates[1][0] - along)
+    # the mean of a line over 0 … τ from its values at τ and 2 τ, each times its own ½ τ
+    return -deltas[0] * along - (1.5 * spread - 0.25 * rates[1][1])

@@ -1,0 +1,71 @@
+"""What the tests of bounds share: draws given beforehand, exact densities, quadrature rules."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from scoresde.noise import Noise
+
+
+class Given(Noise):
+    """`fresh` draws that were written down beforehand, one tensor per call."""
+
+    def __init__(self, *draws):
+        self.draws = list(draws)
+
+    def _normal(self, shape, purpose):
+        assert purpose == "fresh"
+        return self.draws.pop(0).reshape(shape)
+
+
+@pytest.fixture
+def given():
+    """given(z, ...): a source of noise whose draws are those."""
+    return Given
+
+
+@pytest.fixture
+def exact_density():
+    """exact_density(t): log p_t of a mixture in closed form, as a density of `jensen_bound`."""
+
+    def make(t):
+        def density(model, x, noise):
+            log_prob = model.log_prob(x.to(torch.float64), t)
+            zeros = torch.zeros_like(log_prob)
+            return SimpleNamespace(
+                log_prob=log_prob, std_error=zeros, nfe=0, nfe_derivative=0, t_min=t
+            )
+
+        return density
+
+    return make
+
+
+@pytest.fixture
+def node_at():
+    """node_at(sde, t): the SDE at one time."""
+    return lambda sde, t: sde.nodes(torch.tensor([t], dtype=torch.float64))[0]
+
+
+@pytest.fixture
+def legendre():
+    """legendre(n): nodes and weights for ∫₀¹ f(u) du."""
+
+    def make(n):
+        nodes, weights = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(n))
+        return 0.5 * (nodes + 1), 0.5 * weights
+
+    return make
+
+
+@pytest.fixture
+def hermite():
+    """hermite(n): nodes and weights for E f(z), z ~ N(0, 1)."""
+
+    def make(n):
+        nodes, weights = (torch.from_numpy(a) for a in np.polynomial.hermite_e.hermegauss(n))
+        return nodes, weights / weights.sum()
+
+    return make

@@ -1,0 +1,232 @@
+"""Bits/dim by the probability-flow ODE against exact probabilities of levels."""
+
+import math
+
+import pytest
+import torch
+
+from scoresde.data import DataSpec
+from scoresde.exact import GaussianMixture
+from scoresde.likelihood import (
+    Hutchinson,
+    TruncatedNormalDequantization,
+    UniformDequantization,
+    bits_per_dim,
+    discrete_log_likelihood,
+)
+from scoresde.score import FunctionScore
+from scoresde.sde import VE, VP
+
+DOUBLE = torch.float64
+EIGHT = DataSpec((1,), -1.0, 1.0, levels=8)
+LOOSE = {"rtol": 1e-4, "atol": 1e-4}
+
+
+def cdf(x):
+    return torch.special.ndtr((x - 0.1) / 0.5)
+
+
+def cell_probabilities():
+    """∫ N(x; 0.1, 0.5²) over each of the eight cells of [−1, 1]."""
+    edges = torch.linspace(-1, 1, 9, dtype=DOUBLE)
+    return cdf(edges[1:]) - cdf(edges[:-1])
+
+
+def normal(*shape):
+    mean = torch.full((1, *shape), 0.1, dtype=DOUBLE)
+    return GaussianMixture(VP(), [1.0], mean, [0.25])
+
+
+class TestBound:
+    """T6e, D11."""
+
+    @pytest.mark.parametrize(
+        ("dequantization", "t_min"),
+        [
+            (UniformDequantization(), 1e-5),
+            # σ = 0.4 is wider than a cell, and p_t flatter than p_0
+            (TruncatedNormalDequantization(), 0.12),
+        ],
+        ids=["uniform", "truncated-normal"],
+    )
+    def test_toy_of_eight_levels(self, dequantization, t_min):
+        """Jensen's bound lies above the exact code length, by a known gap."""
+        copies = 500
+        k = torch.arange(8).repeat(copies)[:, None]
+        out = discrete_log_likelihood(
+            normal(1), k, EIGHT, dequantization=dequantization, t_min=t_min, seed=0, dtype=DOUBLE,
+            **LOOSE,
+        )  # fmt: skip
+        assert out.protocol == f"pf-ode/{dequantization.name}"
+        bits = out.bits_per_dim.reshape(copies, 8)
+        p = cell_probabilities()
+        if dequantization.name == "uniform":
+            weights = p / p.sum()
+            bound = float((bits.mean(0) * weights).sum())
+            error = float((bits.var(0) / copies * weights**2).sum().sqrt())
+            # besides statistics, the prior is not quite the density at t = 1 (1e-3 bits)
+            assert abs(bound - 2.903046790) < 4 * error + 1e-3
+            assert bound > 2.891411380 - 4 * error
+        else:
+            node = VP().nodes(torch.tensor([t_min], dtype=DOUBLE))[0]
+            edges = node.alpha * torch.linspace(-1, 1, 9, dtype=DOUBLE)
+            std = math.sqrt(node.alpha**2 / 4 + node.sigma**2)
+            p = torch.special.ndtr((edges - 0.1 * node.alpha) / std).diff()
+        # and level by level
+        standard = bits.std(0) / copies**0.5
+        assert (bits.mean(0) > -torch.log2(p) - 4 * standard - 1e-3).all()
+        assert (bits.mean(0) < -torch.log2(p) + 4 * standard + 0.06).all()
+
+    def test_draws_are_averaged_with_their_standard_error(self):
+        k = torch.full((40, 1), 6)
+        out = discrete_log_likelihood(normal(1), k, EIGHT, seed=1, draws=6, dtype=DOUBLE, **LOOSE)
+        assert out.log_prob.shape == (6, 40)
+        assert out.bits_per_dim.shape == out.std_error.shape == (40,)
+        mean = bits_per_dim(out.log_prob.mean(0), 1, 2.0)
+        torch.testing.assert_close(out.bits_per_dim, mean)
+        # forty estimates scatter as their errors say; a ratio of spreads, known to 15 %
+        ratio = float(out.bits_per_dim.std() / out.std_error.square().mean().sqrt())
+        assert 0.6 < ratio < 1.6
+        # the trace is exact, so that all of it is dequantization
+        assert float(out.probe_error.abs().max()) == 0
+        torch.testing.assert_close(out.dequantization_error, out.std_error)
+
+    def test_errors_in_bits_of_the_whole_data_point(self):
+        """The probes' part is what `log_likelihood` says, per draw, in bits per dimension."""
+        k = torch.tensor([[0, 4, 7], [1, 1, 2]])
+        model = GaussianMixture(VP(), [1.0], torch.zeros(1, 3), torch.eye(3)[None] * 0.1 + 0.2)
+        out = discrete_log_likelihood(
+            model, k, EIGHT, seed=1, draws=2, trace=Hutchinson(probes=4), dtype=DOUBLE, **LOOSE
+        )
+        (draws,) = out.estimates
+        squares = torch.stack([draw.std_error**2 for draw in draws]).mean(0) / 2
+        assert (squares > 0).all()
+        torch.testing.assert_close(out.probe_error, squares.sqrt() / (3 * math.log(2)))
+
+    def test_error_of_a_single_draw_is_unknown(self):
+        out = discrete_log_likelihood(normal(1), torch.zeros(2, 1).long(), EIGHT, seed=0, **LOOSE)
+        assert torch.isnan(out.std_error).all()
+
+    def test_first_draws_stay_when_more_are_asked(self, rng_untouched):
+        settings = {"seed": 3, "trace": Hutchinson(probes=2), **LOOSE}
+        model, k = normal(3), torch.tensor([[0, 4, 7], [1, 1, 2]])
+        one = discrete_log_likelihood(model, k, EIGHT, **settings)
+        two = discrete_log_likelihood(model, k, EIGHT, draws=2, **settings)
+        assert torch.equal(one.log_prob, two.log_prob[:1])
+        assert not torch.equal(two.log_prob[0], two.log_prob[1])
+        assert two.nfe > one.nfe  # of all draws
+        assert two.nfe_derivative == 2 * two.nfe
+        assert (two.seed, two.t_min) == (3, 1e-5)
+
+    def test_chunks_and_labels(self):
+        k = torch.arange(8)[:, None]
+        whole, chunked = (
+            discrete_log_likelihood(normal(1), k, EIGHT, seed=0, batch=b, dtype=DOUBLE, **LOOSE)
+            for b in (None, 3)
+        )
+        # the step size serves the batch: 20 tolerances
+        assert float((whole.log_prob - chunked.log_prob).abs().max()) < 20e-4 * 5
+        seen = []
+
+        class Recording(FunctionScore):
+            def eps(self, x, t):
+                seen.append(self.y.tolist())
+                return super().eps(x, t)
+
+        model = Recording(VP(), lambda x, t: x * float(VP().sigma(t)))
+        discrete_log_likelihood(model, k, EIGHT, seed=0, batch=3, y=k[:, 0], **LOOSE)
+        assert {tuple(y) for y in seen} == {(0, 1, 2), (3, 4, 5), (6, 7)}
+
+    def test_samples_on_their_own_do_not_see_their_batch(self):
+        """T7b: with a step size for each sample, chunks agree to rounding."""
+        k = torch.arange(8)[:, None]
+        whole, chunked = (
+            discrete_log_likelihood(
+                normal(1), k, EIGHT, seed=0, batch=b, per_sample=True, dtype=DOUBLE, **LOOSE
+            )
+            for b in (None, 3)
+        )
+        torch.testing.assert_close(whole.bits_per_dim, chunked.bits_per_dim, rtol=1e-10, atol=0)
+
+    def test_empty(self):
+        k = torch.zeros(0, 3).long()
+        out = discrete_log_likelihood(normal(3), k, EIGHT, seed=0, draws=2)
+        assert out.bits_per_dim.shape == (0,)
+        assert out.log_prob.shape == (2, 0)
+        assert out.nfe == 0
+
+    @pytest.mark.parametrize(
+        ("change", "error", "message"),
+        [
+            ({"seed": -1}, ValueError, "seed must be at least 0"),
+            ({"draws": 0}, ValueError, "draws must be at least 1"),
+            ({"batch": 0}, ValueError, "batch must be at least 1"),
+            ({"dtype": torch.float16}, TypeError, "x must be float32 or float64"),
+            ({"spec": DataSpec((1,), -1.0, 1.0)}, ValueError, "continuous"),
+        ],
+    )
+    def test_bad_arguments(self, change, error, message):
+        arguments = {"spec": EIGHT, "seed": 0, **change}
+        with pytest.raises(error, match=message):
+            discrete_log_likelihood(normal(1), torch.zeros(2, 1).long(), **arguments)
+
+
+class UniformData:
+    """Data uniform on [−1, 1]^D:  p_t = Π (Φ((x + α)/σ) − Φ((x − α)/σ))/(2 α)."""
+
+    def __init__(self, sde):
+        self.sde = sde
+        self.model = FunctionScore(sde, self.eps)
+
+    def eps(self, x, t):
+        sigma, a, b = self.standardized(x, t)
+        return -(torch.exp(-0.5 * a**2) - torch.exp(-0.5 * b**2)) / self.mass(a, b)
+
+    def log_prob(self, x, t):
+        """Shape (B,)."""
+        sigma, a, b = self.standardized(x, t)
+        density = self.mass(a, b) / math.sqrt(2 * math.pi) / (2 * self.sde.alpha(t))
+        return torch.log(density).sum(1)
+
+    def standardized(self, x, t):
+        alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
+        return sigma, (x + alpha) / sigma, (x - alpha) / sigma
+
+    def mass(self, a, b):
+        half = 0.5 * math.sqrt(2 * math.pi)
+        return half * (torch.erfc(-a / math.sqrt(2)) - torch.erfc(-b / math.sqrt(2)))
+
+
+@pytest.mark.parametrize("sde", [VP(), VE()], ids=["VP", "VE"])
+def test_uniform_model_gives_eight_bits(sde):
+    """T6e. Away from the edges, once the prior is what p_1 is: nothing else stands between."""
+    data, spec = UniformData(sde), DataSpec((2,), -1.0, 1.0, levels=256)
+    # cells of 1/128 each, and σ(t_min) at most 0.01: eight σ of the edges are ten cells
+    k = torch.tensor([[128, 40], [15, 200], [77, 240]])
+    out = discrete_log_likelihood(data.model, k, spec, seed=0, rtol=1e-9, atol=1e-9, dtype=DOUBLE)
+    x_1 = out.estimates[0][0].latent
+    prior = torch.distributions.Normal(0.0, torch.tensor(sde.prior_std, dtype=DOUBLE))
+    mismatch = prior.log_prob(x_1).sum(1) - data.log_prob(x_1, torch.tensor(1.0, dtype=DOUBLE))
+    bits = out.bits_per_dim + mismatch / (2 * math.log(2))
+    # p at t_min is wider than [−1, 1] by log α
+    bits -= float(sde.log_alpha(1e-5)) / math.log(2)
+    assert float((bits - 8).abs().max()) < 1e-7
+
+
+@pytest.mark.parametrize(
+    ("levels", "low", "high", "offset"),
+    [(256, -1.0, 1.0, 7.0), (256, 0.0, 1.0, 8.0), (32, -1.0, 1.0, 4.0)],
+)
+def test_offset_comes_from_levels_and_range(levels, low, high, offset):
+    """T6f. A density uniform over the range gives every level log2(levels) bits."""
+    spec = DataSpec((3,), low, high, levels=levels)
+    assert spec.bits_offset == offset
+    log_prob = torch.tensor([-3 * math.log(high - low)], dtype=DOUBLE)
+    assert float(bits_per_dim(log_prob, 3, spec.bits_offset)) == pytest.approx(math.log2(levels))
+
+
+def test_normal_at_zero():
+    """T6e: N(0, 1) at 0 counted as 8-bit data on [−1, 1] has 8.325748065 bits."""
+    log_prob = torch.tensor([-0.5 * math.log(2 * math.pi)], dtype=DOUBLE)
+    found = bits_per_dim(log_prob, 1, DataSpec((1,), -1.0, 1.0, levels=256).bits_offset)
+    assert float(found) == pytest.approx(8.325748065, abs=1e-9)
