@@ -17,7 +17,10 @@ import scoresde
 
 __all__ = ["cli", "main", "run"]
 
-COMMANDS = ("demo", "data", "train", "sample", "likelihood", "bench", "report", "inspect", "verify")
+COMMANDS = (
+    *("demo", "data", "train", "sample", "likelihood", "latent"),
+    *("bench", "report", "inspect", "verify"),
+)
 
 # What the user got wrong, and what went wrong; everything else is a bug and keeps its traceback.
 MISTAKES = (

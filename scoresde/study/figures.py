@@ -19,7 +19,30 @@ from ..data import DataSpec
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["new_figure", "png_bytes", "save_grid", "save_training_figure", "to_grid"]
+__all__ = [
+    "new_figure",
+    "png_bytes",
+    "save_figure",
+    "save_grid",
+    "save_training_figure",
+    "to_grid",
+    "to_unit",
+]
+
+
+def to_unit(x: Tensor, spec: DataSpec) -> Tensor:
+    """Data from the model's scale to [0, 1], black to white, rounded to their levels if they have.
+
+    Args:
+        x: Data on the model's scale, shape (n, *D).
+        spec: What the data are.
+
+    Returns:
+        Shape (n, *D), float32 on the CPU.
+    """
+    if spec.levels is not None:
+        return spec.to_levels(x.detach().cpu()).float() / (spec.levels - 1)
+    return ((x.detach().float().cpu() - spec.low) / spec.span).clamp(0, 1)
 
 
 def to_grid(
@@ -36,12 +59,9 @@ def to_grid(
     Returns:
         An 8-bit RGB image.
     """
-    fraction = (x.detach().float().cpu() - spec.low) / spec.span
-    if spec.levels is not None:
-        fraction = spec.to_levels(x.detach().cpu()).float() / (spec.levels - 1)
     columns = columns or math.ceil(math.sqrt(len(x)))
     factor = max(1, round(min_side / max(x.shape[2:])))
-    tiles = fraction.clamp(0, 1).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    tiles = to_unit(x, spec).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     picture = make_grid(tiles, nrow=columns, padding=2, pad_value=0.5)
     return Image.fromarray((picture * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
 
@@ -68,6 +88,12 @@ def png_bytes(figure: Figure, dpi: int = 110) -> bytes:
     return buffer.getvalue()
 
 
+def save_figure(path: Path, figure: Figure) -> None:
+    """Write the figure as a PNG file."""
+    with atomic_write(path) as file:
+        file.write(png_bytes(figure))
+
+
 def save_training_figure(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Loss against step, and the plain error of ε against time for the latest log lines.
 
@@ -90,5 +116,4 @@ def save_training_figure(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     right.set(xlabel="time t", ylabel="error |ε̂ − ε|²/D", yscale="log")
     for axis in (left, right):
         axis.grid(alpha=0.3)
-    with atomic_write(path) as file:
-        file.write(png_bytes(figure))
+    save_figure(path, figure)

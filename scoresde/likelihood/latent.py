@@ -1,0 +1,288 @@
+"""Latent codes by the probability-flow ODE: back to data, there and back, and paths between."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .._tensor import check_integer
+from ..ivp import Counts
+from ..score import ScoreModel
+from .flow import Flow, Solver, adaptive_solver
+from .ode import encode
+
+__all__ = [
+    "Decoding",
+    "Interpolation",
+    "RoundTrip",
+    "decode",
+    "interpolate",
+    "round_trip",
+    "spherical_interpolation",
+]
+
+# Below this angle from 0 or π the great circle between two directions is lost in rounding.
+LEAST_SINE = 1e-6
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """What `decode` returns: data at t_min, and what `Encoding` has besides."""
+
+    x: Tensor
+    counts: Counts
+    nfe: int
+    t_min: float
+    solver: Solver
+
+
+@dataclass(frozen=True)
+class RoundTrip:
+    """What `round_trip` returns.
+
+    Attributes:
+        x: The data, shape (B, *D).
+        latent: Their codes, like x.
+        decoded: The decoded codes, like x; x itself if both solves were exact.
+        error: max |x − decoded| of each datum, shape (B,), float64.
+        rms: √mean (x − decoded)² of each datum, shape (B,), float64.
+        nfe: Network evaluations per sample of both ways, counted.
+        t_min: Time at which the data were put in.
+        solver: Method and tolerances.
+    """
+
+    x: Tensor
+    latent: Tensor
+    decoded: Tensor
+    error: Tensor
+    rms: Tensor
+    nfe: int
+    t_min: float
+    solver: Solver
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """What `interpolate` returns.
+
+    Attributes:
+        x: Points of the paths, shape (B, steps, *D).
+        latent: Their codes, like x.
+        fractions: Place of each point on its path, 0 … 1, shape (steps,), float64.
+        error: max |x − datum| at both ends of each path, shape (B, 2), float64: what the solver
+            lost on the way to the code and back.
+        nfe: Network evaluations per sample of both ways, counted.
+        t_min: Time at which the data were put in.
+        solver: Method and tolerances.
+    """
+
+    x: Tensor
+    latent: Tensor
+    fractions: Tensor
+    error: Tensor
+    nfe: int
+    t_min: float
+    solver: Solver
+
+
+@torch.no_grad()
+def decode(
+    model: ScoreModel,
+    z: Tensor,
+    *,
+    t_min: float = 1e-5,
+    rtol: float = 1e-6,
+    atol: float = 1e-6,
+    method: str = "dopri5",
+    per_sample: bool = False,
+    y: Tensor | None = None,
+    batch: int | None = None,
+    max_nfe: int | None = 10_000,
+) -> Decoding:
+    """The data x(t_min) whose latent code is z: the inverse of `encode`.
+
+        dx/dt = f x − ½ g² score(x, t)   from x(1) = z down to t_min
+
+    Song et al. 2021, arXiv:2011.13456, section 4.3 and eq. (13).
+
+    Args:
+        model: Score model.
+        z: Latent codes, of deviation `model.sde.prior_std`, shape (B, *D).
+        t_min: Last time, in [0, 1); 0 only for an SDE with σ(0) > 0.
+        rtol: Relative tolerance, in (0, 1).
+        atol: Absolute tolerance, greater than 0.
+        method: As in `encode`.
+        per_sample: A step size for each sample, which leaves the batch when it arrives.
+        y: Class labels, shape (B,), for a conditional model.
+        batch: Solve so many samples at a time; None = all at once.
+        max_nfe: Give up with RuntimeError after so many evaluations per sample; None = never.
+
+    Returns:
+        The data like z, with the cost; empty for B = 0.
+
+    Raises:
+        TypeError: If z is not float32 or float64.
+        ValueError: On a bad argument, or a tolerance below 1e-7 in float32.
+        RuntimeError: If the network is not finite, the solver gives up or `max_nfe` is exceeded.
+    """
+    flow = Flow(model, t_min, adaptive_solver(method, rtol, atol, per_sample), batch, max_nfe)
+    end = flow.run(z, y, down=True)
+    return Decoding(end.x.to(z.dtype), end.counts, end.nfe, t_min, flow.solver)
+
+
+def round_trip(
+    model: ScoreModel,
+    x: Tensor,
+    *,
+    t_min: float = 1e-5,
+    rtol: float = 1e-6,
+    atol: float = 1e-6,
+    method: str = "dopri5",
+    per_sample: bool = False,
+    y: Tensor | None = None,
+    batch: int | None = None,
+    max_nfe: int | None = 10_000,
+) -> RoundTrip:
+    """Encode x and decode the code: how far from x the solver has brought it.
+
+    A check of the solves that needs no exact density: the ODE's flow is one-to-one, so that what
+    differs is the solver's error, enlarged on the way down by as much as the flow spreads
+    neighbours there.
+
+    Arguments and errors as for `encode`.
+    """
+    solver = {"rtol": rtol, "atol": atol, "method": method, "per_sample": per_sample}
+    protocol = {"t_min": t_min, "batch": batch, "max_nfe": max_nfe, "y": y} | solver
+    there = encode(model, x, **protocol)
+    back = decode(model, there.latent, **protocol)
+    apart = _apart(x, back.x)
+    return RoundTrip(
+        x=x,
+        latent=there.latent,
+        decoded=back.x,
+        error=apart.amax(1),
+        rms=apart.square().mean(1).sqrt(),
+        nfe=there.nfe + back.nfe,
+        t_min=t_min,
+        solver=back.solver,
+    )
+
+
+@torch.no_grad()
+def interpolate(
+    model: ScoreModel,
+    x_a: Tensor,
+    x_b: Tensor,
+    steps: int = 8,
+    *,
+    t_min: float = 1e-5,
+    rtol: float = 1e-6,
+    atol: float = 1e-6,
+    method: str = "dopri5",
+    per_sample: bool = False,
+    y: Tensor | None = None,
+    batch: int | None = None,
+    max_nfe: int | None = 10_000,
+) -> Interpolation:
+    """Paths between data: `spherical_interpolation` of their latent codes, decoded.
+
+    Song et al. 2021, arXiv:2011.13456, section 4.3, for latent codes by the probability-flow ODE.
+
+    Args:
+        model: Score model.
+        x_a: Where the paths begin, shape (B, *D).
+        x_b: Where they end, likewise.
+        steps: Points of a path, both ends included, at least 2.
+        t_min: This and the solver's arguments as in `encode`.
+        rtol: See there.
+        atol: See there.
+        method: See there.
+        per_sample: See there.
+        y: Class labels, shape (B,), one for all of a path: another class has another flow.
+        batch: See there.
+        max_nfe: See there; the limit of one way.
+
+    Returns:
+        The paths, with the error at their ends.
+
+    Raises:
+        TypeError: As for `encode`, or if steps is not an integer.
+        ValueError: As for `encode`, if x_a and x_b differ in shape or dtype, or steps < 2.
+        RuntimeError: As for `encode`.
+    """
+    check_integer("steps", steps, minimum=2)
+    if x_a.shape != x_b.shape or x_a.dtype != x_b.dtype:
+        raise ValueError(
+            f"x_b must have shape and dtype of x_a, got {tuple(x_b.shape)} {x_b.dtype} and "
+            f"{tuple(x_a.shape)} {x_a.dtype}"
+        )
+    solver = {"rtol": rtol, "atol": atol, "method": method, "per_sample": per_sample}
+    protocol = {"t_min": t_min, "batch": batch, "max_nfe": max_nfe} | solver
+    ends = torch.cat([x_a, x_b])
+    there = encode(model, ends, y=None if y is None else y.repeat(2), **protocol)
+    fractions = torch.linspace(0, 1, steps, dtype=torch.float64, device=x_a.device)
+    latent = spherical_interpolation(*there.latent.chunk(2), fractions)
+    y = None if y is None else y.repeat_interleave(steps)
+    back = decode(model, latent.flatten(0, 1), y=y, **protocol)
+    x = back.x.reshape(latent.shape)
+    return Interpolation(
+        x=x,
+        latent=latent,
+        fractions=fractions,
+        error=torch.stack([_apart(x_a, x[:, 0]).amax(1), _apart(x_b, x[:, -1]).amax(1)], dim=1),
+        nfe=there.nfe + back.nfe,
+        t_min=t_min,
+        solver=back.solver,
+    )
+
+
+def spherical_interpolation(a: Tensor, b: Tensor, fractions: Tensor) -> Tensor:
+    """Paths from a to b whose direction turns, and whose norm changes, at a constant rate.
+
+        z(s) = r(s) [sin((1 − s) θ) a/|a| + sin(s θ) b/|b|]/sin θ,   r(s) = (1 − s) |a| + s |b|
+
+    with θ the angle between a and b. Where all of N(0, I) lies near a sphere, in high dimension,
+    so does z; a straight line would pass inside, where the model has seen no noise. Shoemake 1985,
+    "Animating rotation with quaternion curves"; for latent codes, White 2016, arXiv:1609.04468.
+    Independent of the unit, `prior_std` or 1.
+
+    Where sin θ < 1e-6 or one of them is 0 the path is straight. For parallel codes that is the
+    limit of the formula; opposite ones have no great circle of their own, and in one dimension
+    there is no other path.
+
+    Args:
+        a: Where the paths begin (s = 0), shape (B, *D).
+        b: Where they end (s = 1), likewise.
+        fractions: s, shape (S,), float64.
+
+    Returns:
+        Shape (B, S, *D), in the dtype of a; a itself at s = 0 and b itself at s = 1.
+    """
+    u, v = (_flat(end)[:, None] for end in (a, b))
+    norm_u, norm_v = (end.norm(dim=2, keepdim=True) for end in (u, v))
+    flat = (norm_u == 0) | (norm_v == 0)
+    size_u, size_v = (torch.where(flat, 1.0, norm) for norm in (norm_u, norm_v))
+    # accurate for all angles, unlike the arc cosine of a product
+    sides = [(u / size_u + sign * v / size_v).norm(dim=2, keepdim=True) for sign in (-1, 1)]
+    theta = 2 * torch.atan2(*sides)
+    flat |= theta.sin() < LEAST_SINE
+    s = fractions.to(u)[:, None]
+    sine = torch.where(flat, 1.0, theta.sin())
+    norm = (1 - s) * norm_u + s * norm_v
+    weight_u = norm / size_u * ((1 - s) * theta).sin() / sine
+    weight_v = norm / size_v * (s * theta).sin() / sine
+    path = torch.where(flat, 1 - s, weight_u) * u + torch.where(flat, s, weight_v) * v
+    return path.reshape(len(a), len(fractions), *a.shape[1:]).to(a.dtype)
+
+
+def _apart(x: Tensor, other: Tensor) -> Tensor:
+    """|x − other| in float64, shape (B, D)."""
+    return (_flat(x) - _flat(other)).abs()
+
+
+def _flat(x: Tensor) -> Tensor:
+    """The numbers of each sample in float64, shape (B, D)."""
+    return x.reshape(len(x), math.prod(x.shape[1:])).to(torch.float64)

@@ -1,0 +1,35 @@
+"""What every command that solves the probability-flow ODE refuses before it builds a network."""
+
+from __future__ import annotations
+
+from ..config import Config
+from ..likelihood.flow import FLOAT32_TOLERANCE
+
+__all__ = ["check_flow"]
+
+
+def check_flow(checkpoint: str, config: Config, rtol: float, atol: float, dtype: str) -> None:
+    """Raise unless the checkpoint's ODE can be solved to such a tolerance in such a dtype.
+
+    Args:
+        checkpoint: Its name, for messages.
+        config: Its config.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance.
+        dtype: "float32" or "float64", of data and network.
+
+    Raises:
+        ValueError: If its labels are rounded, or a tolerance is below the rounding of float32;
+            names the option.
+    """
+    if config.preconditioning.snapped:
+        raise ValueError(
+            f"--checkpoint: {checkpoint} has rounded labels, which are wrong between its "
+            "discrete times; the probability-flow ODE asks at all times, with label = 'index'"
+        )
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if dtype != "float64" and value < FLOAT32_TOLERANCE:
+            raise ValueError(
+                f"--{name}: {value:g} is too small for float32, which needs at least "
+                f"{FLOAT32_TOLERANCE:g}; use --dtype float64"
+            )

@@ -1,0 +1,298 @@
+"""What a checkpoint's latent codes say, in a folder: what `scoresde latent` calls.
+
+- latents.npz: data, codes, decoded data, paths, samples with their log-density
+- round_trip.png, interpolation.png and samples.png, for images and points in the plane
+- settings.json, what was asked; summary.json, what came of it
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..checkpoint import RawCheckpoint, read_checkpoint
+from ..config import build, checkpoint_path, config_of
+from ..data import Dataset, DataSpec
+from ..likelihood import ExactTrace, Hutchinson, bits_per_dim, dequantize
+from ..likelihood.latent import Interpolation, RoundTrip, interpolate, round_trip
+from ..likelihood.ode import EXACT_UP_TO
+from ..likelihood.scored import ScoredSamples, sample_with_log_prob
+from ..noise import SampleNoise
+from ..score import ScoreModel
+from ..study import likelihood_figures as figures
+from ..study.outputs import (
+    SUMMARY,
+    check_output,
+    open_output,
+    read_summary,
+    save_arrays,
+    write_json,
+)
+from ..study.running import OnProgress, advise_on_memory
+from .flow_checks import check_flow
+from .held_out import choose_rows, load_held_out
+
+__all__ = ["LatentRequest", "explore_latents"]
+
+SHOWN = 64  # samples in the picture; the arrays hold all
+
+
+@dataclass(frozen=True)
+class LatentRequest:
+    """Which data to encode and how, and how many samples to draw.
+
+    Args:
+        checkpoint: File, or name of a shipped checkpoint.
+        data: Name of a data set or a path; None for the test split of the training data.
+        split: "train" or "test"; None for "test", and for all of a file given by `data`.
+        data_root: Folder to look for a named data set in first.
+        levels: Number of levels of a file's data.
+        n: Number of data, at least 2, chosen at random by the seed; paths lead from the first to
+            the second, from the third to the fourth and so on.
+        steps: Points of a path, at least 2.
+        samples: Number of samples with their log-density.
+        probes: Probes of Hutchinson's trace for the samples above 16 dimensions.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance.
+        t_min: Time at which the data are put in.
+        batch: Data solved at a time.
+        seed: Integer in [0, 2^64), for the choice, dequantization, samples and probes.
+        device: Where to run.
+        dtype: "float32" or "float64", of data and network.
+    """
+
+    checkpoint: str
+    data: str | None = None
+    split: str | None = None
+    data_root: str | None = None
+    levels: int | None = None
+    n: int = 8
+    steps: int = 8
+    samples: int = 16
+    probes: int = 2
+    rtol: float = 1e-4
+    atol: float = 1e-4
+    t_min: float = 1e-5
+    batch: int = 64
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What all solves have in common."""
+        return {name: getattr(self, name) for name in ("t_min", "rtol", "atol", "batch")}
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """Of data and network."""
+        return torch.float64 if self.dtype == "float64" else torch.float32
+
+
+@dataclass(frozen=True)
+class _Found:
+    """All that was computed; `samples` is None if none were asked for."""
+
+    there: RoundTrip
+    codes: Tensor  # in units of the prior's deviation
+    paths: Interpolation
+    samples: ScoredSamples | None
+
+
+def explore_latents(
+    request: LatentRequest,
+    out: Path,
+    overwrite: bool = False,
+    on_progress: OnProgress | None = None,
+) -> dict[str, Any]:
+    """Encode data and decode them, walk between them, draw samples; write all to a folder.
+
+    The folder is made when all has gone well. Quantized data are dequantized uniformly, as in
+    training: the centres of the cells have codes that the prior hardly ever draws.
+
+    Args:
+        request: What to do.
+        out: The folder; results of the same request in it are not computed again.
+        overwrite: Replace results of another request.
+        on_progress: Told of every part.
+
+    Returns:
+        The summary: errors of round trip and paths, counted evaluations, seconds, files.
+
+    Raises:
+        ValueError: If the request makes no sense, before any network is built.
+        FileNotFoundError: If the data are not on this machine; says how to get them.
+        RuntimeError: If a solve fails or memory runs out.
+    """
+    raw = read_checkpoint(checkpoint_path(request.checkpoint))
+    config, spec = config_of(raw)
+    check_flow(request.checkpoint, config, request.rtol, request.atol, request.dtype)
+    which = {k: getattr(request, k) for k in ("data", "split", "data_root", "levels", "n")}
+    data = load_held_out(config, spec, **which)
+    settings = {"command": "latent", **asdict(request), "checkpoint": raw.sha256}
+    check_output(out, settings, overwrite)
+    done = None if overwrite else read_summary(out)
+    if done is not None:
+        return done
+    began = time.monotonic()
+    rows = choose_rows(data, request.n, request.seed)
+    found = _compute(request, raw, spec, data, rows, on_progress)
+    summary = _summary(request, spec, data, found, time.monotonic() - began)
+    open_output(out, settings, overwrite)
+    _write(out, spec, data, rows, found)
+    write_json(out / SUMMARY, summary)
+    return summary
+
+
+def _compute(
+    request: LatentRequest,
+    raw: RawCheckpoint,
+    spec: DataSpec,
+    data: Dataset,
+    rows: np.ndarray,
+    on_progress: OnProgress | None,
+) -> _Found:
+    """Round trips, then paths, then samples."""
+
+    def tell(done: int, next_: str) -> None:
+        if on_progress is not None:
+            on_progress(done, 3, next_)
+
+    model = _model(request, raw)
+    x = _points(request, spec, data, rows)
+    y = None if data.labels is None else data.labels[rows].to(request.device)
+    pairs = len(x) // 2 * 2  # without the last of an odd number
+    with advise_on_memory(request.batch, spec.shape, "--batch"):
+        tell(0, "round trip")
+        there = round_trip(model, x, y=y, **request.protocol)
+        tell(1, "paths")
+        starts = None if y is None else y[:pairs:2]
+        paths = interpolate(
+            model, x[:pairs:2], x[1:pairs:2], request.steps, y=starts, **request.protocol
+        )
+        tell(2, "samples")
+        samples = _draw(request, model, spec, y is not None) if request.samples else None
+        tell(3, "")
+    return _Found(there, there.latent / model.sde.prior_std, paths, samples)
+
+
+def _model(request: LatentRequest, raw: RawCheckpoint) -> ScoreModel:
+    model = build(raw, request.device).model
+    return model.double() if request.dtype == "float64" else model
+
+
+def _points(request: LatentRequest, spec: DataSpec, data: Dataset, rows: np.ndarray) -> Tensor:
+    """The chosen data at the model's scale."""
+    x = data.x[rows].to(request.device)
+    if spec.levels is None:
+        return x.to(request.torch_dtype)
+    return dequantize(x, spec, SampleNoise(request.seed, range(len(x))), request.torch_dtype)
+
+
+def _draw(
+    request: LatentRequest, model: ScoreModel, spec: DataSpec, conditional: bool
+) -> ScoredSamples:
+    """The samples, of all classes in turn if the model is conditional."""
+    exact = math.prod(spec.shape) <= EXACT_UP_TO
+    y = torch.arange(request.samples) % spec.classes if conditional else None
+    return sample_with_log_prob(
+        model,
+        (request.samples, *spec.shape),
+        seed=request.seed,
+        trace=ExactTrace() if exact else Hutchinson(probes=request.probes),
+        y=y,
+        device=request.device,
+        dtype=request.torch_dtype,
+        **request.protocol,
+    )
+
+
+def _values(samples: ScoredSamples, spec: DataSpec) -> Tensor:
+    """−log p per dimension in `_unit`, shape (N,)."""
+    dims = math.prod(spec.shape)
+    if spec.levels is None:
+        return -samples.log_prob.cpu() / dims
+    return bits_per_dim(samples.log_prob.cpu(), dims, spec.bits_offset)
+
+
+def _unit(spec: DataSpec) -> str:
+    return "nats/dim" if spec.levels is None else "bits/dim"
+
+
+def _summary(
+    request: LatentRequest, spec: DataSpec, data: Dataset, found: _Found, seconds: float
+) -> dict[str, Any]:
+    there, paths = found.there, found.paths
+    return {
+        "checkpoint": request.checkpoint,
+        "data": data.name,
+        "split": data.split,
+        "of": len(data),
+        "dims": math.prod(spec.shape),
+        "span": spec.span,
+        "unit": _unit(spec),
+        **{name: getattr(request, name) for name in ("n", "t_min", "rtol", "atol", "seed")},
+        "round_trip": {
+            "error": float(there.error.max()),
+            "rms": float(there.rms.square().mean().sqrt()),
+            "latent_rms": float(found.codes.square().mean().sqrt()),
+            "nfe": there.nfe,
+        },
+        "paths": {
+            "n": len(paths.x),
+            "steps": len(paths.fractions),
+            "error": float(paths.error.max()),
+            "nfe": paths.nfe,
+        },
+        "samples": found.samples and _summary_of_samples(found.samples, spec),
+        "files": ["latents.npz", *(_pictures(found) if figures.can_show(spec) else [])],
+        "seconds": round(seconds, 3),
+        "versions": {"scoresde": __version__, "torch": torch.__version__},
+    }
+
+
+def _summary_of_samples(samples: ScoredSamples, spec: DataSpec) -> dict[str, Any]:
+    values, n = _values(samples, spec), len(samples.x)
+    return {
+        "n": n,
+        "mean": float(values.mean()),
+        "std_error": float(values.std()) / math.sqrt(n) if n > 1 else None,
+        "nfe": samples.nfe,
+        "nfe_derivative": samples.nfe_derivative,
+    }
+
+
+def _pictures(found: _Found) -> list[str]:
+    names = ["round_trip.png", "interpolation.png"]
+    return names if found.samples is None else [*names, "samples.png"]
+
+
+def _write(out: Path, spec: DataSpec, data: Dataset, rows: np.ndarray, found: _Found) -> None:
+    """The arrays, and pictures of what has one."""
+    there, paths, samples = found.there, found.paths, found.samples
+    tensors = {
+        **{name: getattr(there, name) for name in ("x", "latent", "decoded", "error")},
+        **{f"path_{name}": getattr(paths, name) for name in ("x", "latent", "error")},
+    }
+    if data.labels is not None:
+        tensors["labels"] = data.labels[rows]
+    if samples is not None:
+        names = ("x", "x_init", "log_prob", "std_error")
+        tensors |= {f"sample_{name}": getattr(samples, name) for name in names}
+    arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+    save_arrays(out / "latents.npz", rows=rows, **arrays)
+    if not figures.can_show(spec):
+        return
+    figures.round_trip(out / "round_trip.png", there.x, found.codes, there.decoded, spec)
+    figures.interpolation(out / "interpolation.png", paths.x, spec)
+    if samples is not None:
+        shown, values = samples.x[:SHOWN].cpu(), _values(samples, spec)[:SHOWN]
+        figures.sorted_by_value(out / "samples.png", shown, values, spec, _unit(spec))
