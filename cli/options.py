@@ -21,6 +21,7 @@ __all__ = [
     "device_option",
     "grid_option",
     "json_option",
+    "known",
     "out_option",
     "overwrite_option",
     "sampler_option",
@@ -136,7 +137,7 @@ device_option = click.option(
 )
 
 
-def _known(parse: str) -> Callable[[click.Context, click.Parameter, str], str]:
+def known(parse: str) -> Callable[[click.Context, click.Parameter, str], str]:
     """A callback that refuses text which a parser of `scoresde.registry` refuses."""
 
     def check(ctx: click.Context, param: click.Parameter, value: str) -> str:
@@ -166,14 +167,14 @@ sampler_option = click.option(
     "--sampler",
     default="dpmpp-2m",
     show_default=True,
-    callback=_known("parse_sampler"),
+    callback=known("parse_sampler"),
     help=f"With parameters ddim:eta=0.5 or dopri5:rtol=1e-4; {', '.join(SAMPLERS)}.",
 )
 grid_option = click.option(
     "--grid",
     default="log_snr",
     show_default=True,
-    callback=_known("parse_grid"),
+    callback=known("parse_grid"),
     help=f"Time grid, with parameters karras:rho=5, or a JSON file of times; {', '.join(GRIDS)}.",
 )
 steps_option = click.option(

@@ -111,23 +111,23 @@ def likelihood_table(findings: Findings) -> str:
     found = findings.likelihood
     if found is None:
         return ""
-    trace = "exact" if found["trace"] == "exact" else f"Hutchinson, probes: {found['probes']}"
     rows = [
         ["mean ± standard error", f"<b>{likelihood_text(findings)}</b>"],
+        ["protocol", escape(found["protocol"])],
         ["data", f"{found['n']} of {found['of']} in the {found['split']} split of {found['data']}"],
-        ["solver", f"dopri5, rtol = {found['rtol']:g}, atol = {found['atol']:g}"],
+        ["method", escape(found["method"])],
+        ["trace", escape(found["trace"])],
         ["t_min", f"{found['t_min']:g}"],
-        ["trace", trace],
-        ["evaluations", f"{found['nfe']} per datum"],
+        ["evaluations", f"{found['nfe']:.0f} per datum"],
+        ["derivative passes", f"{found['nfe_derivative']:.0f} per datum"],
         ["seconds", f"{found['seconds']:.1f}"],
         ["seed", str(found["seed"])],
     ]
     if found["levels"] is not None:
-        dequantization = f"uniform, {found['levels']} levels, draws: {found['draws']}"
-        rows.insert(2, ["dequantization", dequantization])
+        rows.insert(3, ["levels", f"{found['levels']}, draws per datum: {found['draws']}"])
     note = (
-        "Each datum has a dequantization and trace probes of its own, so the standard error "
-        "covers the choice of the data, the dequantization and the trace estimate. Dequantized "
-        "bits/dim bound those of the discrete model from above."
+        "Each datum has a dequantization, nodes and trace probes of its own, so the standard error "
+        "covers the choice of the data and all of these. Dequantized bits/dim bound those of the "
+        "discrete model from above. What else is known of the errors is in likelihood/budget.txt."
     )
     return f"<h2>Likelihood</h2>\n{html_table([], rows)}\n<p class='note'>{note}</p>"

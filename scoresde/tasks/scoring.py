@@ -1,31 +1,41 @@
 """Likelihoods of data under a checkpoint, in a folder: what `scoresde likelihood` calls.
 
-- per_image.csv and per_image.npz: one row per image
-- settings.json, what was asked; summary.json, the mean, its uncertainty and the protocol
+- per_image.csv and per_image.npz: one row per datum
+- budget.txt and budget.png: the mean with everything that is known of its errors
+- extremes.png: the most and the least likely, of images and of points in the plane
+- settings.json, what was asked; summary.json, all of the above as plain data
+- parts/: what is done so far, from which the same command goes on
 """
 
 from __future__ import annotations
 
-import csv
-import math
+import shutil
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, fields, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .. import __version__
-from .._files import atomic_write
 from ..checkpoint import RawCheckpoint, read_checkpoint
 from ..config import Config, build, checkpoint_path, config_of
 from ..data import Dataset, DataSpec
-from ..likelihood import discrete_log_likelihood, log_likelihood
-from ..likelihood.flow import FLOAT32_TOLERANCE
-from ..likelihood.ode import EXACT_LIMIT, EXACT_UP_TO
+from ..exact import GaussianMixture
+from ..likelihood import (
+    Budget,
+    OdeDensity,
+    PathDensity,
+    PathQuadrature,
+    dequantize,
+    fit_gaussian,
+)
+from ..likelihood.trace import TraceRule
 from ..noise import SampleNoise
+from ..registry import parse_trace
 from ..score import ScoreModel
 from ..study.outputs import (
     SUMMARY,
@@ -36,60 +46,17 @@ from ..study.outputs import (
     write_json,
 )
 from ..study.running import OnProgress, advise_on_memory
+from .held_out import choose_rows, load_held_out
+from .protocols import DEQUANTIZATIONS, Protocol, choose_quadrature
+from .score_files import Scores
+from .score_request import ScoreRequest, check_request, resolved
 
 __all__ = ["ScoreRequest", "score_data"]
 
-
-@dataclass(frozen=True)
-class ScoreRequest:
-    """Which data to score, and how.
-
-    Args:
-        checkpoint: File, or name of a shipped checkpoint.
-        data: Name of a data set or a path; None for the test split of the training data.
-        split: "train" or "test"; None for "test", and for all of a file given by `data`.
-        data_root: Folder to look for a named data set in first.
-        levels: Number of levels of a file's data.
-        n: Number of data, chosen at random by the seed.
-        trace: "auto", "exact" or "hutchinson"; see `log_likelihood`.
-        probes: Probes of Hutchinson's estimate.
-        draws: Dequantizations of each datum.
-        rtol: Relative tolerance.
-        atol: Absolute tolerance.
-        t_min: First time.
-        batch: Data solved at a time.
-        seed: Integer in [0, 2^64), for the choice, dequantization and probes.
-        device: Where to run.
-        dtype: "float32" or "float64", of data and network.
-        force: Allow an exact trace above 4096 dimensions.
-    """
-
-    checkpoint: str
-    data: str | None = None
-    split: str | None = None
-    data_root: str | None = None
-    levels: int | None = None
-    n: int = 128
-    trace: Literal["auto", "exact", "hutchinson"] = "auto"
-    probes: int = 1
-    draws: int = 1
-    rtol: float = 1e-6
-    atol: float = 1e-6
-    t_min: float = 1e-5
-    batch: int = 64
-    seed: int = 0
-    device: str = "cpu"
-    dtype: str = "float32"
-    force: bool = False
-
-
-class _Scores(NamedTuple):
-    """Of some data: value and its standard error (per dimension), log p in nats, evaluations."""
-
-    value: Tensor
-    std_error: Tensor
-    log_prob: Tensor
-    nfe: Tensor
+PARTS = "parts"
+LEAST_DRAWS = 4  # of a variational bound: fewer cannot tell its error
+PILOT = 8  # data on which trace rules are compared
+FITTED = 10_000  # training data behind the Gaussian reference, at most
 
 
 def score_data(
@@ -98,9 +65,7 @@ def score_data(
     overwrite: bool = False,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
-    """Score data and write the results to a folder, which is made when all has gone well.
-
-    Quantized data are dequantized uniformly and scored in bits/dim, continuous ones in nats/dim.
+    """Score data and write the results to a folder; goes on where the same request was stopped.
 
     Args:
         request: What to score.
@@ -109,7 +74,7 @@ def score_data(
         on_progress: Told of every batch.
 
     Returns:
-        The summary: mean, standard error, protocol, counted evaluations, seconds.
+        The summary: mean, budget, protocol, counted evaluations, seconds.
 
     Raises:
         ValueError: If the request makes no sense, before any network is built.
@@ -118,196 +83,180 @@ def score_data(
     """
     raw = read_checkpoint(checkpoint_path(request.checkpoint))
     config, spec = config_of(raw)
-    if config.preconditioning.snapped:
-        raise ValueError(
-            f"--checkpoint: {request.checkpoint} has rounded labels, which are wrong between its "
-            "discrete times; a likelihood asks at all times, with label = 'index'"
-        )
-    _check_cost(request, spec)
-    data = _load(request, config, spec)
+    request = resolved(request, spec)
+    check_request(request, config, spec)
+    which = {k: getattr(request, k) for k in ("data", "split", "data_root", "levels", "n")}
+    data = load_held_out(config, spec, **which)
     settings = {"command": "likelihood", **asdict(request), "checkpoint": raw.sha256}
     check_output(out, settings, overwrite)
     done = None if overwrite else read_summary(out)
     if done is not None:
         return done
-    rows = np.random.default_rng(request.seed).permutation(len(data))[: request.n]
+    open_output(out, settings, overwrite)
     began = time.monotonic()
-    scores = _score(request, _model(request, raw), spec, data, rows, on_progress)
-    summary = _summary(request, spec, data, scores, rows) | {
+    scoring = _Scoring(request, raw, config, spec, data, out)
+    try:
+        budget, refined, precise = scoring.run(on_progress)
+    except BaseException:
+        if not (out / PARTS).exists():  # nothing to go on from: other settings may be tried
+            shutil.rmtree(out)
+        raise
+    scores = scoring.scores
+    mean = scores.mean(budget, refined, precise)
+    summary = scores.summary(mean, scoring.protocol) | {
         "seconds": round(time.monotonic() - began, 3),
         "versions": {"scoresde": __version__, "torch": torch.__version__},
     }
-    open_output(out, settings, overwrite)
-    _write(out, data, scores, rows)
+    scores.write(out, budget, refined, precise, mean, summary)
     write_json(out / SUMMARY, summary)
+    shutil.rmtree(out / PARTS, ignore_errors=True)
     return summary
 
 
-def _check_cost(request: ScoreRequest, spec: DataSpec) -> None:
-    """Refuse what float32 cannot give, and what would take days."""
-    for name in ("rtol", "atol"):
-        value = getattr(request, name)
-        if request.dtype != "float64" and value < FLOAT32_TOLERANCE:
-            raise ValueError(
-                f"--{name}: {value:g} is too small for float32, which needs at least "
-                f"{FLOAT32_TOLERANCE:g}; use --dtype float64"
-            )
-    dims = math.prod(spec.shape)
-    if request.trace == "exact" and dims > EXACT_LIMIT and not request.force:
-        raise ValueError(
-            f"--trace: exact costs {dims} derivative passes at each of about 100 evaluations, "
-            f"allowed up to {EXACT_LIMIT} dimensions; use hutchinson, or --force if you can wait"
+class _Scoring:
+    """One request on its way: batches that are done are kept in files."""
+
+    def __init__(
+        self,
+        request: ScoreRequest,
+        raw: RawCheckpoint,
+        config: Config,
+        spec: DataSpec,
+        data: Dataset,
+        out: Path,
+    ) -> None:
+        self.request, self.raw, self.config = request, raw, config
+        self.spec, self.data, self.out = spec, data, out
+        self.scores = Scores(request, spec, data, choose_rows(data, request.n, request.seed))
+
+    def run(self, on_progress: OnProgress | None) -> tuple[Budget, Budget | None, Budget | None]:
+        """All data, then the first few again with a finer solver and in float64."""
+        n, few = len(self.scores.rows), min(self.request.measured, len(self.scores.rows))
+        refined = self.protocol.refined() if few else None
+        total = n + few * ((refined is not None) + (self.request.dtype == "float32"))
+        parts, done = [], 0
+
+        def tell(note: str = "") -> None:
+            if on_progress is not None:
+                on_progress(done, total, note)
+
+        tell()
+        for begin in range(0, n, self.request.batch):
+            rows = range(begin, min(begin + self.request.batch, n))
+            parts.append(self._batch(f"{begin:08d}", self.protocol, self.model, rows))
+            done += len(rows)
+            mean = -float(torch.cat([part.log_prob for part in parts]).mean()) / self.scores.per_dim
+            tell(f"{mean:.3f} {self.scores.unit}")
+        budget, finer, precise = Budget.cat(parts), None, None
+        if refined is not None:
+            finer = self._batch("refined", refined, self.model, range(few))
+            done += few
+            tell("a finer solver")
+        if few and self.request.dtype == "float32":
+            protocol = replace(self.protocol, dtype=torch.float64)
+            model = build(self.raw, self.request.device).model.double()
+            precise = self._batch("float64", protocol, model, range(few))
+            done += few
+            tell("float64")
+        return budget, finer, precise
+
+    @cached_property
+    def model(self) -> ScoreModel:
+        """The checkpoint's model in the dtype asked for; its weights need no gradient."""
+        model = build(self.raw, self.request.device).model.requires_grad_(False)
+        return model.double() if self.request.dtype == "float64" else model
+
+    @cached_property
+    def protocol(self) -> Protocol:
+        """What is computed, with what is found out by measurement."""
+        request = self.request
+        common = {
+            "name": request.protocol,
+            "spec": self.spec,
+            "t_min": request.t_min,
+            "draws": request.draws,
+            "dtype": request.torch_dtype,
+        }
+        if request.protocol not in DEQUANTIZATIONS:
+            common["draws"] = max(request.draws, LEAST_DRAWS)
+            if request.steps is not None:
+                common["steps"] = request.steps
+            if request.nodes is not None:
+                common["strata"] = request.nodes
+            return Protocol(variance=request.variance, **common)
+        density = self._path() if request.method == "path" else self._ode()
+        return Protocol(density=density, control=self.control, **common)
+
+    @cached_property
+    def control(self) -> GaussianMixture:
+        """The Gaussian of the training data, or of the scored file where there are none."""
+        return fit_gaussian(self.model.sde, self._training_points(FITTED)).to(self.request.device)
+
+    def _path(self) -> PathDensity:
+        """The path method; trace and nodes by measurement if not given."""
+        request, nodes = self.request, self.request.nodes
+        rule: TraceRule | None = None
+        if request.trace != "auto":
+            rule = parse_trace(request.trace)
+        else:
+            rule, wanted = self._measured()
+            nodes = nodes or wanted
+        given = {"steps": request.steps, "nodes": nodes, "trace": rule}
+        quadrature = PathQuadrature(**{k: v for k, v in given.items() if v is not None})
+        return PathDensity(quadrature, request.t_min, self.control)
+
+    def _measured(self) -> tuple[TraceRule, int]:
+        x = self._training_points(PILOT).to(self.request.torch_dtype)
+        model, error = self.model, self.request.image_error * self.scores.per_dim
+        if self.data.labels is not None:  # the network needs them
+            model = model.given(self._training.labels[: len(x)].to(self.request.device))
+        seed = self.request.seed
+        return choose_quadrature(model, x, self.request.t_min, self.control, error, seed)
+
+    def _ode(self) -> OdeDensity:
+        request = self.request
+        per_sample = request.per_sample or request.method == "dop853"
+        return OdeDensity(
+            t_min=request.t_min,
+            rtol=request.rtol,
+            atol=request.atol,
+            method=request.method,
+            per_sample=per_sample,
+            trace="auto" if request.trace == "auto" else parse_trace(request.trace),
+            force=request.force,
         )
 
+    @cached_property
+    def _training(self) -> Dataset:
+        """The training split if there is one, and the scored data if not."""
+        if self.request.data is None:
+            source = self.config.data
+            root = self.request.data_root or source.root
+            return replace(source, root=root).load("train")
+        return self.data
 
-def _load(request: ScoreRequest, config: Config, spec: DataSpec) -> Dataset:
-    """The data, which must be what the checkpoint was trained for."""
-    source = config.data
-    if request.data is not None:
-        source = type(source)(request.data)
-    elif _is_array_file(source.name) and request.split is None:
-        raise ValueError(
-            f"--data: must be given, the checkpoint was trained on all of {source.name}; "
-            "name a file of held-out data"
-        )
-    source = replace(
-        source,
-        root=request.data_root or source.root,
-        levels=request.levels or source.levels,
-    )
-    whole = request.data is not None and _is_array_file(source.name)
-    data = source.load(request.split or ("train" if whole else "test"))
-    data = replace(data, split="all") if whole else data
-    _check_data(request, config, spec, data)
-    return data if config.net.get("classes") is not None else replace(data, labels=None)
+    def _training_points(self, n: int) -> Tensor:
+        """The first n of them at the model's scale, dequantized, float64."""
+        x = self._training.x[:n].to(self.request.device)
+        if self.spec.levels is None:
+            return x.double()
+        # a stream of its own, far from those of the data that are scored
+        noise = SampleNoise(self.request.seed, range(2**63, 2**63 + len(x)))
+        return dequantize(x, self.spec, noise, torch.float64)
 
-
-def _is_array_file(name: str) -> bool:
-    return name.endswith((".npy", ".npz")) and Path(name).is_file()
-
-
-def _check_data(request: ScoreRequest, config: Config, spec: DataSpec, data: Dataset) -> None:
-    if data.spec.shape != spec.shape:
-        raise ValueError(
-            f"--data: {data.name} has shape {data.spec.shape}, the checkpoint is for {spec.shape}"
-        )
-    if spec.levels is not None and data.spec.levels is None:
-        raise ValueError(
-            f"--levels: must be given for {data.name}, which holds floats: bits/dim are of "
-            f"quantized data; the checkpoint is for {spec.levels} levels"
-        )
-    if data.spec.levels != spec.levels:
-        trained = "continuous data" if spec.levels is None else f"{spec.levels} levels"
-        raise ValueError(
-            f"--levels: {data.spec.levels} of {data.name}, but the checkpoint is for {trained}"
-        )
-    if spec.levels is None and request.draws != 1:
-        raise ValueError(f"--draws: {request.draws}, but continuous data are not dequantized")
-    if config.net.get("classes") is not None and data.labels is None:
-        raise ValueError(f"--data: {data.name} has no labels, the checkpoint needs them")
-    if request.n > len(data):
-        raise ValueError(
-            f"--n: {request.n} is more than the {len(data)} of {data.name} ({data.split})"
-        )
-
-
-def _model(request: ScoreRequest, raw: RawCheckpoint) -> ScoreModel:
-    model = build(raw, request.device).model
-    return model.double() if request.dtype == "float64" else model
-
-
-def _score(
-    request: ScoreRequest,
-    model: ScoreModel,
-    spec: DataSpec,
-    data: Dataset,
-    rows: np.ndarray,
-    on_progress: OnProgress | None,
-) -> _Scores:
-    """The scores of some rows of the data, batch by batch."""
-    parts: list[_Scores] = []
-    if on_progress is not None:
-        on_progress(0, len(rows), "")
-    for begin in range(0, len(rows), request.batch):
-        chosen = rows[begin : begin + request.batch]
-        x = data.x[chosen].to(request.device)
-        y = None if data.labels is None else data.labels[chosen].to(request.device)
-        noise = SampleNoise(request.seed, range(begin, begin + len(chosen)))
-        with advise_on_memory(len(chosen), spec.shape, "--batch"):
-            parts.append(_score_batch(request, model, spec, x, y, noise))
-        if on_progress is not None:
-            mean = float(torch.cat([part.value for part in parts]).mean())
-            on_progress(begin + len(chosen), len(rows), f"{mean:.3f} {_unit(spec)}")
-    return _Scores(*(torch.cat(columns).cpu() for columns in zip(*parts, strict=True)))
-
-
-def _score_batch(
-    request: ScoreRequest,
-    model: ScoreModel,
-    spec: DataSpec,
-    x: Tensor,
-    y: Tensor | None,
-    noise: SampleNoise,
-) -> _Scores:
-    dims = math.prod(spec.shape)
-    dtype = torch.float64 if request.dtype == "float64" else torch.float32
-    names = ("t_min", "rtol", "atol", "trace", "probes", "force")
-    protocol = {name: getattr(request, name) for name in names} | {"y": y, "noise": noise}
-    if spec.levels is None:
-        result = log_likelihood(model, x.to(dtype), **protocol)
-        log_prob, value, error = result.log_prob, -result.log_prob / dims, result.std_error / dims
-    else:
-        result = discrete_log_likelihood(
-            model, x, spec, draws=request.draws, dtype=dtype, **protocol
-        )
-        log_prob, value, error = result.log_prob.mean(0), result.bits_per_dim, result.std_error
-    return _Scores(value, error, log_prob, torch.full((len(x),), result.nfe))
-
-
-def _unit(spec: DataSpec) -> str:
-    return "nats/dim" if spec.levels is None else "bits/dim"
-
-
-def _summary(
-    request: ScoreRequest, spec: DataSpec, data: Dataset, scores: _Scores, rows: np.ndarray
-) -> dict[str, Any]:
-    n, dims = len(rows), math.prod(spec.shape)
-    exact = request.trace == "exact" or (request.trace == "auto" and dims <= EXACT_UP_TO)
-    density = None
-    if data.log_prob is not None:
-        density = -float(data.log_prob(data.x[rows].double()).mean()) / dims
-    return {
-        "checkpoint": request.checkpoint,
-        "data": data.name,
-        "split": data.split,
-        "n": n,
-        "of": len(data),
-        "dims": dims,
-        "levels": spec.levels,
-        "unit": _unit(spec),
-        "mean": float(scores.value.mean()),
-        "std_error": float(scores.value.std()) / math.sqrt(n) if n > 1 else None,
-        "true_density": density,
-        "nfe": int(scores.nfe.max()),
-        "trace": "exact" if exact else "hutchinson",
-        **{k: getattr(request, k) for k in ("probes", "draws", "t_min", "rtol", "atol", "seed")},
-    }
-
-
-def _write(out: Path, data: Dataset, scores: _Scores, rows: np.ndarray) -> None:
-    """One row per datum, as CSV and as arrays."""
-    value = _unit(data.spec).replace("/", "_per_")
-    columns = {"row": rows}
-    if data.labels is not None:
-        columns["label"] = data.labels[rows].numpy()
-    columns |= {
-        value: scores.value.numpy(),
-        "std_error": scores.std_error.numpy(),
-        "log_prob": scores.log_prob.numpy(),
-        "nfe": scores.nfe.numpy(),
-    }
-    save_arrays(out / "per_image.npz", **columns)
-    with atomic_write(out / "per_image.csv", "w") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+    def _batch(self, name: str, protocol: Protocol, model: ScoreModel, rows: range) -> Budget:
+        """The budget of some of the rows; from its file if there is one."""
+        path = self.out / PARTS / f"{name}.npz"
+        if path.is_file():
+            with np.load(path, allow_pickle=False) as file:
+                return Budget(*(torch.from_numpy(file[f.name]) for f in fields(Budget)))
+        chosen = self.scores.rows[rows.start : rows.stop]
+        x = self.data.x[chosen].to(self.request.device)
+        labels = self.data.labels
+        y = None if labels is None else labels[chosen].to(self.request.device)
+        with advise_on_memory(len(rows), self.spec.shape, "--batch"):
+            found = protocol.score(model, x, y, SampleNoise(self.request.seed, rows))
+        found = Budget(*(getattr(found, f.name).cpu() for f in fields(Budget)))
+        path.parent.mkdir(exist_ok=True)
+        save_arrays(path, **{f.name: getattr(found, f.name).numpy() for f in fields(Budget)})
+        return found

@@ -91,8 +91,13 @@ def test_samplers_that_leave_the_ladder_of_rounded_labels(refused, snapped_check
 
 
 @pytest.mark.usefixtures("no_network")
-def test_a_likelihood_of_rounded_labels(refused, snapped_checkpoint):
-    refused(["likelihood", "--checkpoint", snapped_checkpoint], "--checkpoint:", "rounded labels")
+@pytest.mark.parametrize("protocol", ["pf-ode/uniform", "pf-ode/decoder", "vlb-continuous"])
+def test_a_likelihood_of_rounded_labels(refused, snapped_checkpoint, protocol):
+    """Of the protocols only vlb-ddpm asks at the discrete times alone."""
+    begin = ["likelihood", "--checkpoint", snapped_checkpoint]
+    refused([*begin, "--protocol", protocol], "--checkpoint:", "rounded labels")
+    if protocol == "pf-ode/uniform":  # the default
+        refused(begin, "--checkpoint:", "rounded labels")
 
 
 @pytest.mark.usefixtures("no_network")
@@ -127,10 +132,39 @@ LIKELIHOOD = [
     (["--rtol", "nan"], ["--rtol: nan", "above 0 and below 1"]),
     (["--atol", "1"], ["--atol: 1", "above 0 and below 1"]),
     (["--rtol", "1e-12"], ["--rtol: 1e-12", "float32", "--dtype float64"]),
-    (["--probes", "0"], ["--probes: 0", "at least 1"]),
     (["--draws", "0"], ["--draws: 0", "at least 1"]),
+    (["--draws", "1.5"], ["--draws: '1.5'", "an integer at least 1"]),
+    (["--measured", "-1"], ["--measured: -1", "at least 0"]),
+    (["--batch", "0"], ["--batch: 0", "at least 1"]),
+    (["--n", "0"], ["--n: 0", "at least 1"]),
     (["--n", "298"], ["--n: 298", "297", "digits (test)"]),
-    (["--trace", "exakt"], ["--trace: 'exakt'", "hutchinson"]),
+    (["--trace", "exakt"], ["--trace:", "'exakt'", "did you mean exact?"]),
+    (["--trace", "hutchinson:prob=2"], ["--trace:", "'prob'", "did you mean probe"]),
+    (["--trace", "hutchinson:probes=0"], ["--trace:", "probes must be at least 1", "got 0"]),
+    (["--trace", "hutchinson:probes=x"], ["--trace:", "probes must be an integer", "'x'"]),
+    (["--trace", "hutchinson:probe=sign"], ["--trace:", "rademacher", "'sign'"]),
+    (["--trace", "probing:colours=0"], ["--trace:", "colours must be at least 1", "got 0"]),
+    (["--trace", "hutch++:probes=7"], ["--trace:", "multiple of 3", "got 7"]),
+    (
+        ["--trace", "hutchinson:probe=orthogonal:probes=65"],
+        ["--trace: hutchinson", "at most D = 64"],
+    ),
+    (["--trace", "xtrace:probes=130"], ["--trace: xtrace", "too many for D = 64"]),
+    (["--protocol", "pf-ode"], ["--protocol: 'pf-ode'", "pf-ode/uniform", "vlb-ddpm"]),
+    (["--protocol", "pf-ode/continuous"], ["--protocol: pf-ode/continuous", "17 levels"]),
+    (["--method", "rk45"], ["--method: 'rk45'", "dopri5", "dop853"]),
+    (["--method", "path", "--per-sample"], ["--per-sample: not with path", "dop853"]),
+    (["--per-sample"], ["--per-sample: not with path", "dop853"]),
+    (["--method", "dopri8", "--per-sample"], ["--per-sample: not with dopri8", "dop853"]),
+    (["--method", "dopri5", "--steps", "9"], ["--steps: 9", "only a path and vlb-ddpm"]),
+    (["--protocol", "vlb-continuous", "--steps", "9"], ["--steps: 9", "only a path and vlb-ddpm"]),
+    (["--method", "dopri5", "--nodes", "9"], ["--nodes: 9", "dopri5 has none"]),
+    (["--steps", "0"], ["--steps: 0", "at least 1"]),
+    (["--nodes", "0"], ["--nodes: 0", "at least 1"]),
+    (["--nodes", "1000000000"], ["--nodes: 1000000000", "at most 100000"]),
+    (["--image-error", "0"], ["--image-error: 0", "above 0"]),
+    (["--image-error", "nan"], ["--image-error: nan", "above 0"]),
+    (["--variance", "learned"], ["--variance: 'learned'", "beta_tilde"]),
     (["--split", "val"], ["--split: 'val'", "train", "test"]),
     (["--levels", "1"], ["--levels: 1", "at least 2"]),
     (["--levels", "256"], ["digits", "17", "256"]),
@@ -139,6 +173,9 @@ LIKELIHOOD = [
     (["--data", "mixture3"], ["--data: mixture3", "(2,)", "(1, 8, 8)"]),
     (["--dtype", "bfloat16"], ["--dtype: 'bfloat16'", "float64"]),
     (["--t-min", "0"], ["--t-min: 0", "above 0 and below 1"]),
+    (["--t-min", "1"], ["--t-min: 1", "above 0 and below 1"]),
+    (["--t-min", "-1e-3"], ["--t-min: -1e-3", "above 0 and below 1"]),
+    (["--t-min", "nan"], ["--t-min: nan", "above 0 and below 1"]),
 ]
 
 
@@ -179,6 +216,8 @@ def test_likelihood_of_other_data(refused, tiny_checkpoint, tmp_path, what):
 def test_likelihood_of_continuous_data(refused, points_checkpoint, tmp_path):
     begin = ["likelihood", "--checkpoint", points_checkpoint]
     refused([*begin, "--draws", "2"], "--draws: 2", "not dequantized")
+    for name in ("pf-ode/uniform", "pf-ode/truncated-normal", "pf-ode/uniform+decoder"):
+        refused([*begin, "--protocol", name], f"--protocol: {name}", "the data are continuous")
     np.save(tmp_path / "levels.npy", np.zeros((4, 2), np.uint8))
     refused([*begin, "--data", tmp_path / "levels.npy"], "--levels: 256", "continuous data")
 

@@ -85,9 +85,9 @@ def folder(finished, tmp_path_factory):
     floor = {name: estimate_to_json(e) for name, e in swept.quality.floor.items()}
     likelihood = {
         **{"mean": 1.234, "std_error": 0.056, "n": 100, "of": 200, "unit": "nats/dim"},
-        **{"data": "mixture", "split": "test", "levels": None, "trace": "exact", "draws": 1},
-        **{"probes": 1, "t_min": 1e-5, "rtol": 1e-5, "atol": 1e-5, "seed": 0},
-        **{"nfe": 99, "seconds": 3.0},
+        **{"data": "mixture", "split": "test", "levels": None, "draws": 1, "t_min": 1e-5},
+        **{"protocol": "pf-ode/continuous", "method": "dopri5, rtol 1e-05", "trace": "exact"},
+        **{"nfe": 99.0, "nfe_derivative": 198.0, "seconds": 3.0, "seed": 0},
     }
     reference = {
         **{"method": "dopri8", "tolerance": 1e-6, "nfe": 300, "error_tolerance": 1e-5},
@@ -167,7 +167,8 @@ def test_it_says_how_to_repeat_it(page, finished):
 
 
 def test_likelihood_has_error_and_protocol(page):
-    for words in ("1.23 ± 0.06 nats/dim", "100 of 200", "rtol = 1e-05", "exact"):
+    protocol = ("rtol 1e-05", "pf-ode/continuous", "198 per datum")
+    for words in ("1.23 ± 0.06 nats/dim", "100 of 200", *protocol):
         assert words in page.text
 
 

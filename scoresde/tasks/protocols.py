@@ -1,0 +1,194 @@
+"""What `scoresde likelihood` can compute: protocols and methods by name, ready to be run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .. import grid
+from ..data import DataSpec
+from ..exact import GaussianMixture
+from ..likelihood import (
+    VLB,
+    VLB_CONTINUOUS,
+    VLB_DDPM,
+    Budget,
+    Dequantization,
+    GaussianNoising,
+    OdeDensity,
+    PathDensity,
+    TruncatedNormalDequantization,
+    UniformDequantization,
+    choose_trace,
+    continuous_vlb,
+    ddpm_vlb,
+    likelihood_budget,
+)
+from ..likelihood.elbo import last_time
+from ..likelihood.flow import METHODS as ODE_METHODS
+from ..likelihood.ode import EXACT_UP_TO
+from ..likelihood.probing import Probing
+from ..likelihood.trace import ExactTrace, Hutchinson, TraceRule
+from ..noise import SampleNoise
+from ..score import ScoreModel
+from ..sde import TabulatedVP
+
+__all__ = ["DEQUANTIZATIONS", "METHODS", "PROTOCOLS", "Protocol", "choose_quadrature"]
+
+# None: data as they are
+DEQUANTIZATIONS: dict[str, Dequantization | None] = {
+    "pf-ode/continuous": None,
+    "pf-ode/uniform": UniformDequantization(),
+    "pf-ode/truncated-normal": TruncatedNormalDequantization(),
+    "pf-ode/decoder": GaussianNoising(),
+    "pf-ode/uniform+decoder": GaussianNoising(before=UniformDequantization()),
+}
+PROTOCOLS = (*DEQUANTIZATIONS, VLB_CONTINUOUS, VLB_DDPM)
+METHODS = ("path", *ODE_METHODS, "dop853")
+
+# Evaluations of the trace on one path without which its integral would be wrong.
+FEWEST_NODES, MOST_NODES = 12, 256
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A protocol with all its settings: what makes two numbers comparable.
+
+    Args:
+        name: One of `PROTOCOLS`.
+        spec: What the data are.
+        density: How log p is found, of a "pf-ode" protocol.
+        control: A Gaussian near the data, for the prior mismatch.
+        t_min: First time; None for a variational bound's own default.
+        draws: Points per datum.
+        steps: Steps of the chain of "vlb-ddpm".
+        strata: Strata of a variational bound.
+        variance: Of the chain's reverse steps, "beta" or "beta_tilde".
+        dtype: Of the data.
+    """
+
+    name: str
+    spec: DataSpec
+    density: PathDensity | OdeDensity | None = None
+    control: GaussianMixture | None = None
+    t_min: float | None = None
+    draws: int = 1
+    steps: int = 1000
+    strata: int = 64
+    variance: str = "beta_tilde"
+    dtype: torch.dtype = torch.float32
+
+    def score(
+        self, model: ScoreModel, data: Tensor, y: Tensor | None, noise: SampleNoise
+    ) -> Budget:
+        """Log-likelihoods of a batch of data, with their errors."""
+        if self.density is None:
+            return _of_bound(self._bound(model, data, y, noise), self.draws)
+        return likelihood_budget(
+            model,
+            data,
+            self.spec,
+            self.density,
+            dequantization=DEQUANTIZATIONS[self.name],
+            control=self.control,
+            draws=self.draws,
+            noise=noise,
+            y=y,
+            dtype=self.dtype,
+        )
+
+    def refined(self) -> Protocol | None:
+        """The same with a finer solver; None for a bound, which has none."""
+        return None if self.density is None else replace(self, density=self.density.refined())
+
+    def described(self) -> dict[str, str]:
+        """What is not in the name, in words."""
+        density = self.density
+        if density is None:
+            chain = f", chain of {self.steps} steps, variance {self.variance}"
+            return {
+                "method": f"{self.strata} strata{chain if self.name == VLB_DDPM else ''}",
+                "trace": "none",
+            }
+        if isinstance(density, PathDensity):
+            q = density.quadrature
+            method = f"path of {q.steps} steps, corrected; divergence at {q.nodes} nodes"
+            return {"method": method, "trace": str(q.trace)}
+        steps = "a step size per sample" if density.per_sample else "one step size per batch"
+        method = f"{density.method}, rtol {density.rtol:g}, atol {density.atol:g}, {steps}"
+        return {"method": method, "trace": str(density.trace)}
+
+    def _bound(self, model: ScoreModel, data: Tensor, y: Tensor | None, noise: SampleNoise) -> VLB:
+        """A variational bound; continuous data in the dtype asked for."""
+        common = {"spec": self.spec, "y": y, "noise": noise, "dtype": self.dtype}
+        common |= {"strata": self.strata, "draws": self.draws}
+        data = data if self.spec.levels is not None else data.to(self.dtype)
+        if self.name == VLB_CONTINUOUS:
+            return continuous_vlb(model, data, t_min=self.t_min, **common)
+        return ddpm_vlb(model, data, self._chain(model), variance=self.variance, **common)
+
+    def _chain(self, model: ScoreModel) -> Tensor | int:
+        """The times of the reverse chain: the model's own ladder, or equal steps in log-SNR."""
+        if isinstance(model.sde, TabulatedVP):
+            return len(model.sde.betas)
+        end = last_time(model.sde, self.spec) if self.t_min is None else self.t_min
+        return grid.log_snr(model.sde, self.steps, end)
+
+
+def _of_bound(bound: VLB, draws: int) -> Budget:
+    """A variational bound as a budget: its only error is that of drawn noise and times.
+
+    Most of that is the reconstruction's, which the draws alone tell: so are its degrees of freedom.
+    """
+    zeros = torch.zeros_like(bound.log_prob_bound)
+    return Budget(
+        log_prob=bound.log_prob_bound,
+        std_error=bound.std_error,
+        dof=zeros + max(draws - 1, 1),
+        probe_error=bound.std_error,
+        draw_error=zeros,
+        correction=zeros,
+        cut_off=zeros,
+        prior_mismatch=zeros,
+        nfe=zeros + bound.nfe,
+        nfe_derivative=zeros,
+    )
+
+
+def choose_quadrature(
+    model: ScoreModel,
+    x: Tensor,
+    t_min: float,
+    control: GaussianMixture | None,
+    error: float,
+    seed: int,
+) -> tuple[TraceRule, int]:
+    """Trace rule and number of nodes that reach an error per datum with the least work.
+
+    By measurement on a few data, among rules that know their own error.
+
+    Args:
+        model: Score model, labels bound.
+        x: Some data at the model's scale.
+        t_min: First time.
+        control: A Gaussian near the data.
+        error: Standard error of log p wanted for each datum, in nats.
+        seed: Seed of the measurement.
+    """
+    dims = math.prod(x.shape[1:])
+    exact = [ExactTrace()] if dims <= EXACT_UP_TO else []
+    probing = [Probing(colours, 2) for colours in (2, 4, 8) if colours < dims]
+    choice = choose_trace(
+        model,
+        x,
+        seed=seed,
+        t_min=t_min,
+        std_error=error,
+        candidates=[*exact, Hutchinson(probes=2), *probing],
+        evaluations=FEWEST_NODES,
+    )
+    best = choice.table[0]
+    return best.rule, min(max(best.evaluations, FEWEST_NODES), MOST_NODES)

@@ -1,0 +1,150 @@
+"""What `scoresde likelihood` leaves in its folder: summary, rows, table and figures."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from .._files import atomic_write
+from ..data import Dataset, DataSpec
+from ..likelihood import Budget, MeanBudget, mean_budget
+from ..study.budget_report import budget_table, save_budget
+from ..study.likelihood_figures import can_show, extremes
+from ..study.outputs import save_arrays
+from .protocols import Protocol
+from .score_request import ScoreRequest
+
+__all__ = ["Scores"]
+
+COARSE = 0.1  # correction per dimension above which a path is called coarse
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Which data were scored.
+
+    Args:
+        request: What was asked.
+        spec: What the data are.
+        data: The data set.
+        rows: The places in it of those that were scored, shape (n,).
+    """
+
+    request: ScoreRequest
+    spec: DataSpec
+    data: Dataset
+    rows: np.ndarray
+
+    @property
+    def dims(self) -> int:
+        """D."""
+        return math.prod(self.spec.shape)
+
+    @property
+    def unit(self) -> str:
+        """Of the values: bits/dim, or nats/dim of continuous data."""
+        return "nats/dim" if self.spec.levels is None else "bits/dim"
+
+    @property
+    def per_dim(self) -> float:
+        """Nats of a datum to one unit."""
+        return self.dims * (1 if self.spec.levels is None else math.log(2))
+
+    def mean(self, budget: Budget, refined: Budget | None, precise: Budget | None) -> MeanBudget:
+        """The mean in that unit; see `mean_budget`."""
+        bits = self.spec.levels is not None
+        return mean_budget(budget, self.dims, bits=bits, refined=refined, precise=precise)
+
+    def summary(self, mean: MeanBudget, protocol: Protocol) -> dict[str, Any]:
+        """What was computed, of what, and what came of it."""
+        density = None
+        if self.data.log_prob is not None:
+            points = self.data.x[self.rows].double()
+            density = -float(self.data.log_prob(points).mean()) / self.dims
+        request = self.request
+        return {
+            "checkpoint": request.checkpoint,
+            "data": self.data.name,
+            "split": self.data.split,
+            "n": len(self.rows),
+            "of": len(self.data),
+            "dims": self.dims,
+            "levels": self.spec.levels,
+            "unit": self.unit,
+            "protocol": request.protocol,
+            **protocol.described(),
+            "mean": mean.value,
+            "std_error": mean.std_error,
+            "budget": asdict(mean),
+            "true_density": density,
+            "nfe": mean.nfe,
+            "nfe_derivative": mean.nfe_derivative,
+            "draws": protocol.draws,
+            **{k: getattr(request, k) for k in ("t_min", "seed")},
+        }
+
+    def write(
+        self,
+        out: Path,
+        budget: Budget,
+        refined: Budget | None,
+        precise: Budget | None,
+        mean: MeanBudget,
+        summary: dict[str, Any],
+    ) -> None:
+        """Tables and figures."""
+        # twice the root mean square, or a third of the data would lie beyond
+        systematic = 2 * sum(_rms(budget, other) for other in (refined, precise))
+        self._write_rows(out, budget, budget.half_width(systematic=systematic))
+        with atomic_write(out / "budget.txt", "w") as file:
+            file.write(budget_table(summary))
+        typical = float(budget.std_error.square().mean().sqrt()) / self.per_dim
+        save_budget(out / "budget.png", mean, self.unit, typical)
+        if can_show(self.spec):
+            x = self.data.x[self.rows]
+            images = x.double() if self.spec.levels is None else self.spec.encode(x)
+            values = -budget.log_prob / self.per_dim
+            extremes(out / "extremes.png", images, values, self.spec, self.unit)
+
+    def _write_rows(self, out: Path, budget: Budget, half_width: Tensor) -> None:
+        """One row per datum, as CSV and as arrays; per dimension but for log_prob."""
+        columns = {"row": self.rows}
+        if self.data.labels is not None:
+            columns["label"] = self.data.labels[self.rows].numpy()
+        scaled = {
+            self.unit.replace("/", "_per_"): -budget.log_prob,
+            "std_error": budget.std_error,
+            "half_width": half_width,
+            "probe_error": budget.probe_error,
+            "draw_error": budget.draw_error,
+            "correction": -budget.correction,
+            "cut_off": -budget.cut_off,
+            "prior_mismatch": -budget.prior_mismatch,
+        }
+        columns |= {name: (value / self.per_dim).numpy() for name, value in scaled.items()}
+        coarse = budget.correction.abs() / self.per_dim > COARSE
+        columns |= {
+            "log_prob": budget.log_prob.numpy(),
+            "nfe": budget.nfe.long().numpy(),
+            "nfe_derivative": budget.nfe_derivative.long().numpy(),
+            "status": np.where(coarse.numpy(), "coarse", "ok"),
+        }
+        save_arrays(out / "per_image.npz", **columns)
+        with atomic_write(out / "per_image.csv", "w") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+
+
+def _rms(budget: Budget, other: Budget | None) -> float:
+    """Size of the change of single data, in nats."""
+    if other is None:
+        return 0.0
+    change = other.log_prob - budget.log_prob[: len(other.log_prob)]
+    return float(change.square().mean().sqrt())

@@ -1,0 +1,138 @@
+"""What `scoresde likelihood` is asked, and what it refuses before a network is built."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..config import Config
+from ..data import DataSpec
+from ..likelihood.ode import EXACT_LIMIT, EXACT_UP_TO
+from ..likelihood.trace import ExactTrace
+from ..noise import SampleNoise
+from ..registry import parse_trace
+from .flow_checks import check_flow
+from .protocols import DEQUANTIZATIONS, METHODS, PROTOCOLS
+
+__all__ = ["ScoreRequest", "check_request", "resolved"]
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """Which data to score, and how.
+
+    Args:
+        checkpoint: File, or name of a shipped checkpoint.
+        data: Name of a data set or a path; None for the test split of the training data.
+        split: "train" or "test"; None for "test", and for all of a file given by `data`.
+        data_root: Folder to look for a named data set in first.
+        levels: Number of levels of a file's data.
+        n: Number of data, chosen at random by the seed.
+        protocol: One of `PROTOCOLS`; None for "pf-ode/uniform", of continuous data
+            "pf-ode/continuous".
+        method: One of `METHODS`, or "auto": "path" above 16 dimensions, else "dopri5".
+        per_sample: A step size for each datum rather than for the batch, of ODE methods.
+        trace: A trace rule as `parse_trace` reads it, or "auto": measured for a path, exact up to
+            16 dimensions and one probe above for ODE methods.
+        image_error: Standard error of each datum, per dimension, that "auto" aims at.
+        steps: Steps of a path or of the chain of "vlb-ddpm"; None for their own default.
+        nodes: Nodes of a path or strata of a variational bound; None for the default.
+        variance: Reverse variance of "vlb-ddpm", "beta" or "beta_tilde".
+        draws: Dequantizations of each datum.
+        rtol: Relative tolerance of ODE methods.
+        atol: Absolute tolerance.
+        t_min: First time; None for 1e-5, of variational bounds their own.
+        measured: Number of data on which the errors of solver and dtype are measured.
+        batch: Data solved at a time.
+        seed: Integer in [0, 2^64), for the choice of data and everything random.
+        device: Where to run.
+        dtype: "float32" or "float64", of data and network.
+        force: Allow an exact trace above 4096 dimensions.
+    """
+
+    checkpoint: str
+    data: str | None = None
+    split: str | None = None
+    data_root: str | None = None
+    levels: int | None = None
+    n: int = 128
+    protocol: str | None = None
+    method: str = "auto"
+    per_sample: bool = False
+    trace: str = "auto"
+    image_error: float = 0.05
+    steps: int | None = None
+    nodes: int | None = None
+    variance: str = "beta_tilde"
+    draws: int = 1
+    rtol: float = 1e-6
+    atol: float = 1e-6
+    t_min: float | None = None
+    measured: int = 8
+    batch: int = 64
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+    force: bool = False
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """Of data and network."""
+        return torch.float64 if self.dtype == "float64" else torch.float32
+
+
+def resolved(request: ScoreRequest, spec: DataSpec) -> ScoreRequest:
+    """The request with everything named that depends on the data alone."""
+    small = math.prod(spec.shape) <= EXACT_UP_TO
+    default = "pf-ode/continuous" if spec.levels is None else "pf-ode/uniform"
+    method = request.method if request.method != "auto" else "dopri5" if small else "path"
+    t_min = request.t_min
+    protocol = request.protocol or default
+    if t_min is None and protocol in DEQUANTIZATIONS:
+        t_min = 1e-5
+    return replace(request, protocol=protocol, method=method, t_min=t_min)
+
+
+def check_request(request: ScoreRequest, config: Config, spec: DataSpec) -> None:
+    """Raise ValueError, naming the option, for what is unknown, meaningless or would take days."""
+    for name, allowed in (("protocol", PROTOCOLS), ("method", METHODS)):
+        value = getattr(request, name)
+        if value not in allowed:
+            raise ValueError(f"--{name}: {value!r} is unknown; one of {', '.join(allowed)}")
+    ode = request.protocol in DEQUANTIZATIONS
+    if ode or config.preconditioning.snapped and request.protocol != "vlb-ddpm":
+        check_flow(request.checkpoint, config, request.rtol, request.atol, request.dtype)
+    continuous = spec.levels is None
+    fits = ("pf-ode/continuous", "pf-ode/decoder") if continuous else tuple(DEQUANTIZATIONS)[1:]
+    if ode and request.protocol not in fits:
+        kind = "continuous" if continuous else f"of {spec.levels} levels"
+        raise ValueError(
+            f"--protocol: {request.protocol}, but the data are {kind}; one of {', '.join(fits)}"
+        )
+    if request.protocol == "pf-ode/continuous" and request.draws != 1:
+        raise ValueError(f"--draws: {request.draws}, but continuous data are not dequantized")
+    if request.per_sample and request.method not in ("dopri5", "bosh3", "dop853"):
+        raise ValueError(f"--per-sample: not with {request.method}; dopri5, bosh3 or dop853")
+    path = ode and request.method == "path"
+    if request.steps is not None and not path and request.protocol != "vlb-ddpm":
+        raise ValueError(f"--steps: {request.steps}, but only a path and vlb-ddpm have steps")
+    if request.nodes is not None and ode and not path:
+        raise ValueError(f"--nodes: {request.nodes}, but {request.method} has none")
+    if ode and request.trace != "auto":
+        _check_trace(request, spec)
+
+
+def _check_trace(request: ScoreRequest, spec: DataSpec) -> None:
+    """Refuse a rule that does not fit the data's dimensions."""
+    dims, rule = math.prod(spec.shape), parse_trace(request.trace)
+    if isinstance(rule, ExactTrace) and dims > EXACT_LIMIT and not request.force:
+        raise ValueError(
+            f"--trace: exact costs {dims} derivative passes at each of about 100 evaluations, "
+            f"allowed up to {EXACT_LIMIT} dimensions; use hutchinson, or --force if you can wait"
+        )
+    try:
+        rule.draw(SampleNoise(0, [0]), torch.empty(1, *spec.shape))
+    except ValueError as error:
+        raise ValueError(f"--trace: {request.trace}: {error}") from error
