@@ -1,0 +1,177 @@
+"""Ways to a log-likelihood, and what they cost and miss by on a problem."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from likelihood_problems import Problem
+from likelihood_report import CONTROLLED, ODE, PATH, STANDARD, Row
+from torch import Tensor
+
+from scoresde.likelihood import (
+    ExactTrace,
+    Hutchinson,
+    Likelihood,
+    PathLikelihood,
+    PathQuadrature,
+    Probing,
+    TraceRule,
+    log_likelihood,
+    path_log_likelihood,
+)
+
+__all__ = ["Method", "PathBias", "by_ode", "by_path", "measure", "standards"]
+
+FINE = 96  # steps of a path whose error no longer matters
+
+Route = Callable[[Problem, int], Likelihood | PathLikelihood]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to find log p.
+
+    Attributes:
+        label: What the table calls it.
+        kind: Its group in the picture.
+        run: Of a problem and a seed.
+        path: The quadrature, of a path.
+    """
+
+    label: str
+    kind: str
+    run: Route
+    path: PathQuadrature | None = None
+
+
+def by_ode(tolerance: float, rule: TraceRule, method: str = "dopri5", **options: bool) -> Method:
+    """`log_likelihood`, whose probes are fixed."""
+
+    def run(problem: Problem, seed: int) -> Likelihood:
+        solver = {"rtol": tolerance, "atol": tolerance, "method": method, **options}
+        return log_likelihood(
+            problem.model, problem.x, t_min=problem.t_min, trace=rule, seed=seed, **solver
+        )
+
+    return Method(f"{method}{' per sample' * bool(options)} {tolerance:g}, {said(rule)}", ODE, run)
+
+
+def by_path(quadrature: PathQuadrature, controlled: bool, label: str = "") -> Method:
+    """`path_log_likelihood`."""
+
+    def run(problem: Problem, seed: int) -> PathLikelihood:
+        return path_log_likelihood(
+            problem.model,
+            problem.x,
+            quadrature=quadrature,
+            t_min=problem.t_min,
+            control=problem.control if controlled else None,
+            seed=seed,
+        )
+
+    q, kind = quadrature, CONTROLLED if controlled else PATH
+    name = f"{label}path {q.steps}+{q.nodes}, κ {q.spread:.2g}, {said(q.trace)}{' *' * controlled}"
+    return Method(name, kind, run, quadrature)
+
+
+def said(rule: TraceRule) -> str:
+    """A rule in a few letters."""
+    if isinstance(rule, Hutchinson):
+        return f"{rule.probes} probe{'s' * (rule.probes > 1)}"
+    if isinstance(rule, Probing):
+        return f"probing {rule.colours}{f'·{rule.blocks}' * (rule.blocks > 1)}"
+    return type(rule).__name__
+
+
+def standards(problem: Problem) -> list[Method]:
+    """The standard, and what else is done by the ODE."""
+    one = Hutchinson()
+    return [
+        replace(by_ode(1e-5, one), kind=STANDARD, label="standard: dopri5 1e-05, 1 probe"),
+        by_ode(1e-4, one),
+        by_ode(1e-6, one),
+        by_ode(1e-5, one, "dop853", per_sample=True),
+        by_ode(1e-5, Probing(4)),
+        *([by_ode(1e-5, ExactTrace())] if problem.dims <= 16 else []),
+    ]
+
+
+def measure(problem: Problem, method: Method, seeds: Sequence[int]) -> Row:
+    """The method's row of the table."""
+    runs = [method.run(problem, seed) for seed in seeds]
+    errors = torch.stack([run.log_prob - problem.truth for run in runs]) * problem.bits
+    stated = torch.stack([run.std_error for run in runs]) * problem.bits
+    last = runs[-1]
+    nfe, passes = float(last.nfe), float(last.nfe_derivative)
+    if isinstance(last, Likelihood):
+        # `nfe` is what the slowest sample took
+        mean = float(last.counts.evaluations.double().mean())
+        nfe, passes = mean, mean * passes / nfe
+    row = Row(
+        label=method.label,
+        kind=method.kind,
+        nfe=nfe,
+        passes=passes,
+        units=nfe + problem.pass_cost * passes,
+        draws=len(seeds),
+        stated=float(stated.square().mean().sqrt()),
+        **accuracy(problem, errors, exact=not bool(stated.any())),
+    )
+    if method.path is None:
+        return row
+    held = [(r.log_prob - problem.truth).abs() <= r.half_width() for r in runs]
+    bare = errors - torch.stack([run.correction for run in runs]) * problem.bits
+    plain = accuracy(problem, bare)
+    cover = float(torch.stack(held).double().mean())
+    return replace(row, cover=cover, bare_rms=plain["rms"], bare_bias=plain["bias"])
+
+
+def accuracy(problem: Problem, errors: Tensor, exact: bool = False) -> dict[str, float]:
+    """RMS, bias and its standard error of errors (seeds, n), clear of the truth's own error."""
+    seeds, n = errors.shape
+    noise = float((problem.truth_error * problem.bits).square().mean())
+    # between seeds: the points are what they are
+    spread = 0.0 if exact else float(errors.var(0).mean()) if seeds > 1 else math.nan
+    return {
+        "rms": math.sqrt(max(float(errors.square().mean()) - noise, 0.0)),
+        "bias": float(errors.mean()),
+        "bias_error": math.sqrt((spread / seeds + noise) / n),
+    }
+
+
+class PathBias:
+    """What a path's steps leave in the mean, whatever its nodes and trace are."""
+
+    def __init__(self, problem: Problem, seeds: Sequence[int]) -> None:
+        self.problem, self.seeds = problem, seeds
+        self.held: dict[tuple[PathQuadrature, bool], Tensor] = {}
+        self.found: dict[tuple[PathQuadrature, bool], tuple[float, float]] = {}
+
+    def of(self, method: Method) -> tuple[float, float]:
+        """The mean in bits/dim, and its standard error."""
+        # nodes and trace do not move the mean
+        key = replace(method.path, nodes=16, trace=Probing(4)), method.kind == CONTROLLED
+        if key not in self.found:
+            # with the same nodes and probes, most of their error is in both
+            fine = replace(key[0], steps=FINE), key[1]
+            errors = (self._log_prob(key) - self._log_prob(fine)) * self.problem.bits
+            spread = float(errors.var(0).mean())
+            self.found[key] = float(errors.mean()), math.sqrt(spread / errors.numel())
+        return self.found[key]
+
+    def said(self) -> list[str]:
+        """A line for each κ, with and without control."""
+        lines: dict[str, list[str]] = {}
+        for (path, controlled), (mean, error) in self.found.items():
+            name = f"path bias, κ {path.spread:.2g}{' *' * controlled}, by steps: "
+            lines.setdefault(name, []).append(f"{path.steps} {mean:+.5f} ±{error:.5f}")
+        return [name + ", ".join(cells) for name, cells in lines.items()]
+
+    def _log_prob(self, key: tuple[PathQuadrature, bool]) -> Tensor:
+        if key not in self.held:
+            run = by_path(*key).run
+            self.held[key] = torch.stack([run(self.problem, s).log_prob for s in self.seeds])
+        return self.held[key]
