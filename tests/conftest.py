@@ -7,6 +7,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import random  # noqa: E402
+import signal  # noqa: E402
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -14,6 +15,10 @@ import torch  # noqa: E402
 
 from scoresde.exact import GaussianMixture  # noqa: E402
 from scoresde.sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP  # noqa: E402
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # as a background shell leaves it, for child processes as well: tests of Ctrl-C would hang
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ALL_SDES = [VP(), SubVP(), VE(), CosineVP(), TabulatedVP(VP().ddpm_betas(1000))]
 

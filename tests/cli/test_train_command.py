@@ -47,15 +47,7 @@ def start(scoresde, tmp_path):
 
 
 @pytest.fixture
-def listens_to_ctrl_c():
-    """Python's own handler, for children the default: background shells have SIGINT ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture
-def interrupt(monkeypatch, listens_to_ctrl_c):
+def interrupt(monkeypatch):
     """interrupt(number, step): a signal in the midst of a step."""
 
     def at(number, step):
@@ -126,7 +118,7 @@ def test_sigterm_saves_with_status_143(start, interrupt, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_process_that_is_told_to_stop(tmp_path, number, status, listens_to_ctrl_c):
+def test_a_process_that_is_told_to_stop(tmp_path, number, status):
     config = tmp_path / "config.toml"
     config.write_text(CONFIG.format(steps=100_000))
     code = "from scoresde_cli.main import main; main()"
