@@ -6,12 +6,14 @@ import difflib
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._tensor import check_integer
+from ..fingerprint import fingerprint
 
 __all__ = ["DataSpec", "Dataset"]
 
@@ -198,3 +200,14 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits for data, labels and spec; the name is not part of it.
+
+        The same images under another path have the same fingerprint, other images under the same
+        path another one.
+        """
+        spec = self.spec.to_dict()
+        del spec["name"]
+        return fingerprint({"x": self.x, "labels": self.labels, "spec": spec})

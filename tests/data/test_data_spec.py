@@ -1,11 +1,12 @@
 import dataclasses
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from scoresde.data import DataSpec
+from scoresde.data import Dataset, DataSpec
 
 BYTES = DataSpec((1, 8, 8), -1, 1, levels=256)
 DIGITS = DataSpec((1, 8, 8), -1, 1, levels=17)
@@ -95,3 +96,20 @@ def test_spec_survives_json_and_is_strict():
 def test_spec_refuses_nonsense(change, error, message):
     with pytest.raises(error, match=message):
         dataclasses.replace(BYTES, **change)
+
+
+def test_the_fingerprint_of_a_dataset_is_that_of_its_content():
+    x, y = torch.arange(12, dtype=torch.uint8).reshape(3, 4), torch.tensor([0, 1, 0])
+    spec = DataSpec((4,), -1, 1, 256, 2, "a")
+    data = Dataset("a", x, y, spec)
+    renamed = replace(data, name="b", spec=replace(spec, name="b"), split="test")
+    assert renamed.fingerprint == data.fingerprint == data.fingerprint
+    others = [
+        replace(data, x=x.flip(0)),
+        replace(data, labels=y.flip(0).roll(1)),
+        replace(data, labels=None),
+        replace(data, x=x.long()),
+        replace(data, spec=replace(spec, levels=255)),
+        replace(data, spec=replace(spec, low=-2)),
+    ]
+    assert len({data.fingerprint, *(other.fingerprint for other in others)}) == 7

@@ -1,0 +1,107 @@
+"""A name for content: the SHA-256 of plain data, arrays and settings.
+
+A result stores the fingerprints of what it was made from. It is used again only if the
+fingerprints of today's data, checkpoint and settings are the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["file_fingerprint", "fingerprint"]
+
+
+def fingerprint(value: Any) -> str:
+    """64 hexadecimal digits that are equal for equal content and differ for different content.
+
+    Part of the content are the type and value of every number and text, the order of sequences,
+    the dtype, shape and elements of arrays, and the class and fields of dataclasses. Not part of
+    it are the order of a mapping's keys, whether a sequence is a list or a tuple, whether an array
+    is NumPy's or torch's, its device, and its memory layout.
+
+    Args:
+        value: None, bool, int, float, str, bytes, a NumPy scalar, array or tensor, a torch dtype
+            or device, a dataclass instance, or a mapping with text keys or a sequence of these.
+
+    Raises:
+        TypeError: If the value holds anything else, or a mapping has a key that is no text.
+    """
+    digest = hashlib.sha256()
+    _add(digest, value)
+    return digest.hexdigest()
+
+
+def file_fingerprint(path: str | Path) -> str:
+    """The SHA-256 of a file's bytes, 64 hexadecimal digits.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _add(digest: Any, value: Any) -> None:
+    """Feed a value to the digest; every piece carries a tag and its length, so none can merge."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool):
+        _piece(digest, "constant", str(value).encode())
+    elif isinstance(value, int):
+        _piece(digest, "int", str(value).encode())
+    elif isinstance(value, float):
+        _piece(digest, "float", struct.pack("<d", value))
+    elif isinstance(value, str):
+        _piece(digest, "str", value.encode("utf-8", "surrogatepass"))
+    elif isinstance(value, bytes):
+        _piece(digest, "bytes", value)
+    elif isinstance(value, (torch.dtype, torch.device)):
+        _piece(digest, "torch", str(value).encode())
+    elif isinstance(value, (np.ndarray, Tensor)):
+        _add_array(digest, value)
+    elif is_dataclass(value) and not isinstance(value, type):
+        _piece(digest, "class", type(value).__qualname__.encode())
+        _add(digest, {field.name: getattr(value, field.name) for field in fields(value)})
+    elif isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError(f"a fingerprint needs keys that are text, got {list(value)!r}")
+        _piece(digest, "mapping", str(len(value)).encode())
+        for key in sorted(value):
+            _add(digest, key)
+            _add(digest, value[key])
+    elif isinstance(value, Sequence):
+        _piece(digest, "sequence", str(len(value)).encode())
+        for item in value:
+            _add(digest, item)
+    else:
+        raise TypeError(f"a {type(value).__name__} has no fingerprint")
+
+
+def _add_array(digest: Any, value: np.ndarray | Tensor) -> None:
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        if value.dtype == torch.bfloat16:  # NumPy has no such dtype
+            _piece(digest, "torch", b"bfloat16")
+            value = value.view(torch.int16)
+        value = value.numpy()
+    if value.dtype.hasobject:
+        raise TypeError("an array of objects has no fingerprint")
+    little = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("<"))
+    _piece(digest, "array", little.dtype.str.encode())
+    _add(digest, list(value.shape))
+    data = memoryview(little.reshape(-1).view(np.uint8))
+    _piece(digest, "elements", data)
+
+
+def _piece(digest: Any, tag: str, data: bytes | memoryview) -> None:
+    digest.update(f"{tag} {len(data)} ".encode())
+    digest.update(data)
