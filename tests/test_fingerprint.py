@@ -30,7 +30,7 @@ DIFFERENT = [
     *([], [1], [1, 2], [2, 1], [[1], 2], [1, [2]], ["ab", "c"], ["a", "bc"], ["abc"]),
     *({}, {"a": 1}, {"a": 2}, {"b": 1}, {"a": {"b": 1}}, {"a": 1, "b": 1}),
     *(X, X.T, X.reshape(3, 2), X.reshape(-1), X.astype(np.float64), X.astype(np.int32), X + 1),
-    *(np.zeros((0, 3)), np.zeros((3, 0)), np.float32(0).reshape(())),
+    *(np.zeros((0, 3)), np.zeros((3, 0)), np.array(0.0, np.float32)),
     *(
         torch.tensor([1.0], dtype=torch.bfloat16),
         torch.tensor([1.0], dtype=torch.bfloat16).view(torch.int16),
