@@ -21,7 +21,7 @@ from scoresde.exact import GaussianMixture
 from scoresde.likelihood import ExactTrace, Probing, encode, fit_gaussian, log_likelihood
 from scoresde.likelihood.jacobian import linearize
 from scoresde.likelihood.ode import log_prior
-from scoresde.noise import SampleNoise, uniform
+from scoresde.noise import SampleNoise
 from scoresde.score import ScoreModel
 from scoresde.sde import VP
 
@@ -135,7 +135,7 @@ def held_out(checkpoint: str, seed: int, n: int) -> tuple[ScoreModel, Tensor, Ga
 
     def points(x: Tensor, seed: int) -> Tensor:
         noise = SampleNoise(seed, range(len(x)))
-        u = uniform(noise.fresh(torch.empty(x.shape, dtype=torch.float64), 0.0))
+        u = noise.uniform(x)
         return train.spec.dequantize(x, u).float()
 
     x = points(test.x[:n], seed)

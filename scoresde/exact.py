@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ._tensor import check_integer
-from .noise import SampleNoise, uniform
+from .noise import SampleNoise
 from .score import ScoreModel, Time
 from .sde import SDE, Node
 
@@ -195,13 +195,13 @@ class GaussianMixture(_ExactScore):
             Shape (n, *D), float64, on the device of the mixture.
         """
         check_integer("n", n, minimum=0)
-        draws = SampleNoise(seed, [_DATA_STREAM]).prior((1, n, self.dim + 1))[0]
-        draws = draws.to(self.means.device)
+        noise = SampleNoise(seed, [_DATA_STREAM])
         edges = torch.cumsum(self.weights, 0)[:-1]  # the last component takes the rest
-        k = torch.searchsorted(edges, uniform(draws[:, 0]), right=True)
-        node = None if t is None else self.sde.at(t, draws)
+        k = torch.searchsorted(edges, noise.uniform(edges.new_empty(1, n))[0], right=True)
+        z = noise.prior((1, n, self.dim))[0].to(self.means.device)
+        node = None if t is None else self.sde.at(t, z)
         alpha, sigma = (1.0, 0.0) if node is None else (node.alpha, node.sigma)
-        x = draws[:, 1:] * torch.sqrt(alpha**2 * self.variances[k] + sigma**2)
+        x = z * torch.sqrt(alpha**2 * self.variances[k] + sigma**2)
         if self.axes is not None:
             for j in range(len(self.weights)):  # axes[k] would be n matrices
                 x[k == j] = x[k == j] @ self.axes[j].T

@@ -2,17 +2,17 @@
 
 A source is asked by *purpose*, so that changing one part of a computation leaves the draws of
 the others alone: `prior` for x_T, `increment` for Brownian increments of a solver, `probe` for
-the probes of a trace estimator, `fresh` for everything else that is not an increment
-(correctors, churn, dequantization).
+the probes of a trace estimator, `uniform` for dequantization, `times` for random times, `fresh`
+for everything else that is not an increment (correctors, churn).
 
-Generator: Philox4x64, keyed by (seed, sample index), its counter by the purpose. Torch's CPU
-generator keeps only 32 bits of a seed, so among 50,000 samples seeded one by one a collision
-(two identical "random" images) has probability 0.25; a 128-bit key has none.
+The k-th draw of a purpose for a sample is a function of seed, sample index, purpose and k. It
+does not depend on the other draws or on their sizes. `_philox` defines the numbers.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -20,84 +20,153 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ._philox import normals, uniforms
 from ._tensor import check_integer
 
-__all__ = ["BatchNoise", "BrownianNoise", "Noise", "SampleNoise", "check_seed", "uniform"]
+__all__ = ["NOISE_VERSION", "BatchNoise", "BrownianNoise", "Noise", "SampleNoise", "check_seed"]
 
-PURPOSES = {"prior": 0, "increment": 1, "fresh": 2, "probe": 3}
-_PATH = 4  # in the place of a purpose: the nodes of Brownian paths
+NOISE_VERSION = 2
+"""Number of the definition of all draws, of sampling and of training.
+
+1: ziggurat normals of one stream per sample, uniforms made of normals.
+2: every draw has an address, Box–Muller normals, uniforms of their own (`_philox`).
+"""
+
+_UNIFORM = ("uniform", "times")
+_CPU = torch.device("cpu")
+
+# Blocks of four numbers that a source may make ahead of time.
+_AHEAD = 16384
 
 
 class Noise(ABC):
-    """A source of standard normal draws for one batch of samples.
+    """A source of random draws for one batch of samples.
 
-    Draws are made in float64 on the CPU and then cast and moved, so a float32 run on any device
-    sees the rounded noise of the float64 run. A source is consumed by use: for the same noise
-    again, make it again from the same seed.
+    Draws are made in float64 and then cast, so a float32 run on any device sees the rounded noise
+    of the float64 run. A source is consumed by use: for the same noise again, make it again from
+    the same seed.
     """
 
     @abstractmethod
-    def _normal(self, shape: Sequence[int], purpose: str) -> Tensor:
-        """Standard normal float64 draws of `shape` (B, *D) for one of `PURPOSES`."""
+    def _draw(
+        self, shape: Sequence[int], purpose: str, dtype: torch.dtype, device: torch.device
+    ) -> Tensor:
+        """The next draw of a purpose: U[0, 1) for `uniform` and `times`, else N(0, 1).
+
+        Args:
+            shape: (B, *D).
+            purpose: One of `prior`, `increment`, `fresh`, `probe`, `uniform`, `times`.
+            dtype: Wanted dtype, float64 for uniform draws. Normal draws are cast to it if they
+                have another.
+            device: Wanted device.
+        """
 
     def prior(self, shape: Sequence[int]) -> Tensor:
         """N(0, I) of `shape` (B, *D), float64 on the CPU: what x_T is scaled from."""
-        return self._normal(shape, "prior")
+        return self._draw(shape, "prior", torch.float64, _CPU)
 
     def increment(self, x: Tensor, t: float, s: float) -> Tensor:
         """(W_t − W_s)/√(t − s) for a step from t to s < t: N(0, I) like `x`."""
-        return self._normal(x.shape, "increment").to(x)
+        return self._draw(x.shape, "increment", x.dtype, x.device).to(x)
 
     def fresh(self, x: Tensor, t: float, k: int = 0) -> Tensor:
         """N(0, I) like `x` that is no Brownian increment: the k-th draw wanted at time t."""
-        return self._normal(x.shape, "fresh").to(x)
+        return self._draw(x.shape, "fresh", x.dtype, x.device).to(x)
 
     def probe(self, x: Tensor) -> Tensor:
         """N(0, I) like `x` for a trace estimator, independent of the dequantization of x.
 
-        Were both taken from `fresh` with one seed, a probe would be a function of the point it
-        probes at, and its mean no longer the trace.
+        Were both taken from one purpose with one seed, a probe would be a function of the point
+        it probes at, and its mean no longer the trace.
         """
-        return self._normal(x.shape, "probe").to(x)
+        return self._draw(x.shape, "probe", x.dtype, x.device).to(x)
+
+    def uniform(self, x: Tensor) -> Tensor:
+        """U[0, 1) of the shape of `x`, on its device, float64: the place of x in its cell."""
+        return self._draw(x.shape, "uniform", torch.float64, x.device)
+
+    def times(self, x: Tensor) -> Tensor:
+        """U[0, 1) for each sample of `x`, shape (B,), on its device, float64.
+
+        Random times of an estimator are made of it. It is independent of all other purposes, and
+        so of the dequantization of x.
+        """
+        return self._draw(x.shape[:1], "times", torch.float64, x.device)
 
 
 class SampleNoise(Noise):
-    """One stream per sample: sample i is the same alone, in any batch, on any machine.
+    """Draws for each sample by its index: sample i is the same alone, in any batch, anywhere.
+
+    Small draws are made ahead of time, several at once.
 
     Args:
         seed: Integer in [0, 2^64).
-        indices: Index of each sample of the batch, shape (B,); together with the seed it keys
-            the sample's stream.
+        indices: Index of each sample of the batch, integers in [0, 2^64), shape (B,).
+
+    Raises:
+        TypeError: If the seed or an index is not an integer.
+        ValueError: If one of them is out of range.
     """
 
     def __init__(self, seed: int, indices: Sequence[int]) -> None:
         self.seed = check_seed(seed)
-        self.indices = list(indices)
-        self._streams: dict[str, list[np.random.Generator]] = {}
+        self.indices = _check_indices(indices)
+        self._index = np.array(self.indices, dtype=np.uint64)
+        self._asked: dict[str, int] = {}
+        self._ahead: dict[tuple, dict[int, Tensor]] = {}
 
-    def _normal(self, shape: Sequence[int], purpose: str) -> Tensor:
+    def _draw(
+        self, shape: Sequence[int], purpose: str, dtype: torch.dtype, device: torch.device
+    ) -> Tensor:
         _check_rows(self.indices, shape)
-        if purpose not in self._streams:
-            self._streams[purpose] = [_stream(self.seed, i, purpose) for i in self.indices]
-        out = np.empty((len(self.indices), int(np.prod(shape[1:]))))
-        for row, stream in zip(out, self._streams[purpose], strict=True):
-            stream.standard_normal(out=row)
-        return torch.from_numpy(out).reshape(tuple(shape))
+        n = math.prod(shape[1:])
+        k = self._asked.get(purpose, 0)
+        self._asked[purpose] = k + 1
+        kind = purpose, n, dtype, device
+        draw = self._ahead.get(kind, {}).pop(k, None)
+        if draw is None:
+            # As many as were drawn before, so that at most half of the work is in vain.
+            size = max(1, len(self.indices) * -(-n // 4))
+            numbers = np.arange(k, k + max(1, min(k, _AHEAD // size)), dtype=np.uint64)
+            draw, *others = self._make(numbers, *kind)
+            self._ahead[kind] = dict(enumerate(others, k + 1))
+        return draw.reshape(tuple(shape))
+
+    def _make(
+        self, numbers: np.ndarray, purpose: str, n: int, dtype: torch.dtype, device: torch.device
+    ) -> Sequence[Tensor]:
+        """The draws of these numbers, each of shape (B, n)."""
+        address = {"draw": numbers[:, None], "device": device}
+        if purpose in _UNIFORM:
+            draws = uniforms(self.seed, self._index, purpose, n, **address)
+        else:
+            draws = normals(self.seed, self._index, purpose, n, **address, dtype=dtype)
+        # Each has a memory of its own: who keeps one does not keep them all.
+        return [draw.clone() for draw in draws] if len(draws) > 1 else draws
 
 
 class BatchNoise(Noise):
-    """One stream for the whole batch: faster, but a sample's draws depend on the batch size.
+    """The draws of one sample shared out to a batch: faster for samples of a few numbers.
+
+    With 1,000 samples of one number a draw takes a tenth of the time. A sample's draws depend on
+    its place in the batch and on the size of the batch.
 
     Args:
         seed: Integer in [0, 2^64).
+
+    Raises:
+        TypeError: If the seed is not an integer.
+        ValueError: If it is out of range.
     """
 
     def __init__(self, seed: int) -> None:
-        self.seed = check_seed(seed)
-        self._streams = {p: _stream(self.seed, 0, p) for p in PURPOSES}
+        self._whole = SampleNoise(seed, [0])
 
-    def _normal(self, shape: Sequence[int], purpose: str) -> Tensor:
-        return torch.from_numpy(self._streams[purpose].standard_normal(tuple(shape)))
+    def _draw(
+        self, shape: Sequence[int], purpose: str, dtype: torch.dtype, device: torch.device
+    ) -> Tensor:
+        draw = self._whole._draw((1, math.prod(shape)), purpose, dtype, device)
+        return draw.reshape(tuple(shape))
 
 
 class BrownianNoise(Noise):
@@ -138,7 +207,7 @@ class BrownianNoise(Noise):
         self.depth = check_integer("depth", depth, minimum=1)
         if depth > 52:  # the cells' ends would not be float64 numbers
             raise ValueError(f"depth must be at most 52, got {depth}")
-        self.indices = None if indices is None else list(indices)
+        self.indices = None if indices is None else _check_indices(indices)
         self._others = BatchNoise(seed) if indices is None else SampleNoise(seed, self.indices)
         self._path: _Path | None = None
         self._shape: tuple[int, ...] = ()
@@ -147,106 +216,106 @@ class BrownianNoise(Noise):
         """(W_t − W_s)/√(t − s) for 0 ≤ s < t ≤ 1, like `x`."""
         if not 0 <= s < t <= 1:
             raise ValueError(f"an increment needs 0 ≤ s < t ≤ 1, got t={t!r} and s={s!r}")
-        path = self._of(tuple(x.shape))
-        out = (path.at(t) - path.at(s)) / math.sqrt(t - s)
-        return torch.from_numpy(out).reshape(x.shape).to(x)
+        path = self._of(x)
+        return ((path.at(t) - path.at(s)) / math.sqrt(t - s)).reshape(x.shape).to(x)
 
-    def _of(self, shape: tuple[int, ...]) -> _Path:
-        """The paths of a batch of this shape, made at the first call."""
+    def _of(self, x: Tensor) -> _Path:
+        """The paths of a batch of the shape of x, made at the first call."""
+        shape = tuple(x.shape)
         if self._path is None:
             if self.indices is not None:
                 _check_rows(self.indices, shape)
             rows = [0] if self.indices is None else self.indices
             width = math.prod(shape) if self.indices is None else math.prod(shape[1:])
-            self._path, self._shape = _Path(self.seed, rows, width, self.depth), shape
+            self._path = _Path(self.seed, rows, width, self.depth, x.device)
+            self._shape = shape
         if shape != self._shape:
             raise ValueError(f"this Brownian path has shape {self._shape}, got x of shape {shape}")
         return self._path
 
-    def _normal(self, shape: Sequence[int], purpose: str) -> Tensor:
-        return self._others._normal(shape, purpose)
+    def _draw(
+        self, shape: Sequence[int], purpose: str, dtype: torch.dtype, device: torch.device
+    ) -> Tensor:
+        return self._others._draw(shape, purpose, dtype, device)
 
 
 class _Path:
-    """W at any time in [0, 1], one row per index, each of `width` independent numbers."""
+    """W at any time in [0, 1], one row per index, each of `width` independent numbers.
 
-    def __init__(self, seed: int, indices: Sequence[int], width: int, depth: int) -> None:
-        self._bits = np.random.Philox(key=np.array([seed, 0], dtype=np.uint64))
-        self._normals = np.random.Generator(self._bits)
-        self._state = self._bits.state
-        self._indices, self._width = indices, width
-        self._start = np.zeros((len(indices), width))
-        self._end = self._draw(0)
-        # Of each level the node visited last: a sweep down a grid stays within the upper ones.
-        self._visited: list[tuple[int, np.ndarray]] = [(0, self._end)] * depth
+    Node 2^l + i of the tree is the interval [i, i + 1]/2^l; address 0 is W_1 − W_0.
+    """
 
-    def at(self, t: float) -> np.ndarray:
-        """W_t, shape (rows, width); not to be changed."""
-        low, high, w_low, w_high, node = 0.0, 1.0, self._start, self._end, 1
-        if t == high:
-            return w_high
-        for level in range(len(self._visited)):
-            if t == low:
-                return w_low
-            middle = 0.5 * (low + high)
-            w_middle = self._middle(level, node, w_low, w_high)
-            if t < middle:
-                high, w_high, node = middle, w_middle, 2 * node
-            else:
-                low, w_low, node = middle, w_middle, 2 * node + 1
-        return w_low + (t - low) / (high - low) * (w_high - w_low)
+    def __init__(
+        self, seed: int, indices: Sequence[int], width: int, depth: int, device: torch.device
+    ) -> None:
+        self._seed, self._width, self._device = seed, width, device
+        self._index = np.array(indices, dtype=np.uint64)
+        (self._end,) = self._normals([0])
+        self._start = torch.zeros_like(self._end)
+        # Of each level the node visited last, and W in its middle: a sweep down a grid stays
+        # within the upper ones.
+        self._visited: list[tuple[int, Tensor]] = [(0, self._end)] * depth
 
-    def _middle(self, level: int, node: int, w_low: np.ndarray, w_high: np.ndarray) -> np.ndarray:
-        """W in the middle of a node, an interval of length 2^−level."""
-        visited, w = self._visited[level]
-        if visited != node:
-            w = self._draw(node)
-            w *= 0.5 * 2 ** (-0.5 * level)
-            w += 0.5 * (w_low + w_high)
-            self._visited[level] = node, w
-        return w
+    def at(self, t: float) -> Tensor:
+        """W_t, shape (rows, width), float64; not to be changed."""
+        if t == 1:
+            return self._end
+        nodes = self._nodes(t)
+        new = [level for level, node in enumerate(nodes) if self._visited[level][0] != node]
+        draws = dict(zip(new, self._normals([nodes[level] for level in new]), strict=True))
+        low, high = self._start, self._end
+        for level, node in enumerate(nodes):
+            if level in draws:
+                z = draws[level] * (0.5 * 2 ** (-0.5 * level))
+                self._visited[level] = node, z.add_(0.5 * (low + high))
+            middle = self._visited[level][1]
+            low, high = (middle, high) if int(t * 2 ** (level + 1)) % 2 else (low, middle)
+        fraction = t * 2 ** len(nodes) % 1
+        return low + fraction * (high - low)
 
-    def _draw(self, address: int) -> np.ndarray:
-        """The normals of a node, or of W_1 (address 0): of each row a stream of its own."""
-        out = np.empty((len(self._indices), self._width))
-        counter, key = self._state["state"]["counter"], self._state["state"]["key"]
-        counter[:] = 0, address, 0, _PATH
-        for row, index in zip(out, self._indices, strict=True):
-            key[1] = index
-            # four times as fast as a new generator
-            self._bits.state = self._state
-            self._normals.standard_normal(out=row)
-        return out
+    def _nodes(self, t: float) -> list[int]:
+        """The nodes with t in their inside, of each level one, from the root to the bottom."""
+        levels = (level for level in range(len(self._visited)) if t * 2**level % 1)
+        return [2**level + int(t * 2**level) for level in levels]
 
-
-def uniform(z: Tensor) -> Tensor:
-    """U(0, 1) from N(0, 1) draws by the probability transform Φ(z); same shape, float64."""
-    return torch.special.ndtr(z.to(torch.float64))
+    def _normals(self, addresses: list[int]) -> Tensor:
+        """The normals of nodes, shape (nodes, rows, width): each row has its own."""
+        address = np.array(addresses, dtype=np.uint64)[:, None]
+        return normals(
+            self._seed, self._index, "path", self._width, address=address, device=self._device
+        )
 
 
 def check_seed(seed: int) -> int:
-    """Return `seed`, or raise.
+    """Return `seed` as an int, or raise.
+
+    Args:
+        seed: An integer of Python, NumPy or torch.
 
     Raises:
         TypeError: If it is not an integer.
         ValueError: If it is outside [0, 2^64).
     """
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"seed must be an integer, got {seed!r}")
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed must be at least 0 and less than 2**64, got {seed}")
-    return seed
+    return _check_word("seed", seed)
+
+
+def _check_word(name: str, value: int) -> int:
+    """Return `value` as an int if it is an integer in [0, 2^64)."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+    if not 0 <= number < 2**64:
+        raise ValueError(f"{name} must be at least 0 and less than 2**64, got {number}")
+    return number
+
+
+def _check_indices(indices: Sequence[int]) -> list[int]:
+    return [_check_word("each of indices", index) for index in indices]
 
 
 def _check_rows(indices: Sequence[int], shape: Sequence[int]) -> None:
     if len(indices) != shape[0]:
         raise ValueError(f"this noise serves {len(indices)} samples, got a batch of {shape[0]}")
-
-
-def _stream(seed: int, index: int, purpose: str) -> np.random.Generator:
-    return np.random.Generator(
-        np.random.Philox(
-            key=np.array([seed, index], dtype=np.uint64),
-            counter=np.array([0, 0, 0, PURPOSES[purpose]], dtype=np.uint64),
-        )
-    )

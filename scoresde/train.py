@@ -1,8 +1,10 @@
 """The training loop: a generator of `TrainStep` records.
 
-Everything random in step n (which images, dequantization, times, noise, dropout) is drawn from
-a stream keyed by (seed, n), so resuming at step n needs no saved generator and no position in
-the data: N steps are the same as k steps, a new process and N − k steps.
+Row r of step n is example number n · batch + r of the training, and its dequantization, time and
+noise are functions of (seed, number of the example). Of the others, the order of an epoch is one
+of (seed, epoch) and dropout of (seed, n). So resuming at step n needs no saved generator and no
+position in the data: N steps are the same as k steps, a new process and N − k steps. Several
+processes can make rows of one batch independently.
 """
 
 from __future__ import annotations
@@ -14,10 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ._philox import generator, normals, uniforms
 from ._tensor import NonFiniteError, check_integer, check_number
 from .data import Dataset
 from .loss import Objective
@@ -227,14 +229,15 @@ def _batch(
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
     """Images (float32, model scale), labels, times' uniforms and noise of step n."""
     rows = _rows(len(data.x), settings, n)
-    stream = _stream(settings.seed, 0, n)
     x = data.x[rows]
+    seed, size = settings.seed, math.prod(x.shape[1:])
+    examples = range(n * settings.batch, (n + 1) * settings.batch)
     if data.spec.levels is not None:
-        u = torch.from_numpy(stream.random(tuple(x.shape), dtype=np.float32))
-        x = data.spec.dequantize(x, u)
+        u = uniforms(seed, examples, "training uniform", size)
+        x = data.spec.dequantize(x, u.reshape(x.shape))
     # Stratified over the batch: one draw in each of its B equal intervals.
-    u = (torch.arange(len(x)) + torch.from_numpy(stream.random(len(x)))) / len(x)
-    eps = torch.from_numpy(stream.standard_normal(tuple(x.shape), dtype=np.float32))
+    u = (torch.arange(len(x)) + uniforms(seed, examples, "training times", 1)[:, 0]) / len(x)
+    eps = normals(seed, examples, "training noise", size, dtype=torch.float32).reshape(x.shape)
     labels = None if data.labels is None else data.labels[rows]
     return x.float(), labels, u, eps
 
@@ -244,16 +247,10 @@ def _rows(size: int, settings: TrainSettings, n: int) -> Tensor:
     first, last = n * settings.batch, (n + 1) * settings.batch
     parts = []
     for epoch in range(first // size, (last - 1) // size + 1):
-        order = _stream(settings.seed, 1, epoch).permutation(size)
+        order = generator(settings.seed, epoch, "shuffle").permutation(size)
         begin, end = max(first - epoch * size, 0), min(last - epoch * size, size)
         parts.append(torch.from_numpy(order[begin:end]))
     return torch.cat(parts)
-
-
-def _stream(seed: int, purpose: int, index: int) -> np.random.Generator:
-    key = np.array([seed, 2**63 + purpose], dtype=np.uint64)  # apart from any sample's index
-    counter = np.array([0, 0, 0, index], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
 def _device_of(net: nn.Module) -> torch.device:
@@ -267,7 +264,7 @@ def _dropout_seed(net: nn.Module, seed: int, n: int) -> Iterator[None]:
         yield
         return
     device = _device_of(net)
-    value = int(_stream(seed, 2, n).integers(2**31))
+    value = int(generator(seed, n, "dropout").integers(2**31))
     # Not torch.manual_seed, which would seed the generators of all devices.
     if device.type == "cuda":
         with torch.random.fork_rng([device]), torch.cuda.device(device):

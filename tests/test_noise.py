@@ -10,8 +10,9 @@ from scipy import stats
 
 from scoresde import grid
 from scoresde import noise as noise_module
+from scoresde._philox import normals, uniforms
 from scoresde.exact import GaussianMixture
-from scoresde.noise import BatchNoise, BrownianNoise, SampleNoise, check_seed, uniform
+from scoresde.noise import BatchNoise, BrownianNoise, SampleNoise, check_seed
 from scoresde.samplers import EulerMaruyama, sample
 from scoresde.sde import VP
 
@@ -21,7 +22,10 @@ DRAWS = {
     "increment": lambda noise, x: noise.increment(x, 0.5, 0.4),
     "fresh": lambda noise, x: noise.fresh(x, 0.5),
     "probe": lambda noise, x: noise.probe(x),
+    "uniform": lambda noise, x: noise.uniform(x),
+    "times": lambda noise, x: noise.times(x),
 }
+NORMAL = ("prior", "increment", "fresh", "probe")
 SOURCES = {
     "sample": lambda seed, n: SampleNoise(seed, range(n)),
     "batch": lambda s, n: BatchNoise(s),
@@ -49,7 +53,7 @@ def test_purposes_do_not_disturb_one_another(source):
     x = torch.zeros(6, 3, dtype=torch.float64)
     alone = {purpose: draw(source(1, 6), x) for purpose, draw in DRAWS.items()}
     shared = source(1, 6)
-    for purpose in ("fresh", "probe", "increment", "prior"):
+    for purpose in reversed(DRAWS):
         assert torch.equal(DRAWS[purpose](shared, x), alone[purpose])
     draws = [tuple(draw.flatten().tolist()) for draw in alone.values()]
     assert len(set(draws)) == len(DRAWS)
@@ -65,7 +69,7 @@ def test_seeds_decide_everything(source):
         assert all(
             torch.equal(a, draw(source(s, 4), x)) for a, s in zip(firsts, seeds, strict=True)
         )
-        assert len({float(value) for first in firsts for value in first.flatten()}) == 5 * 12
+        assert len(torch.cat(firsts).unique()) == 5 * firsts[0].numel()
 
 
 def test_seed_and_index_are_not_interchangeable():
@@ -81,30 +85,79 @@ def test_float32_sees_the_rounded_noise_of_float64(source):
         assert narrow.dtype == torch.float32
         assert torch.equal(wide.float(), narrow)
     assert source(5, 4).prior((4, 3)).dtype == torch.float64
+    # in float32 some would be rounded to 1
+    for purpose in ("uniform", "times"):
+        draws = [DRAWS[purpose](source(5, 4), x.to(dtype)) for dtype in (x.dtype, torch.uint8)]
+        assert draws[0].dtype == draws[1].dtype == torch.float64
+        assert torch.equal(*draws)
 
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
-@pytest.mark.parametrize("purpose", DRAWS)
+@pytest.mark.parametrize("purpose", NORMAL)
 def test_draws_are_standard_normal(source, purpose):
     """Kolmogorov–Smirnov; the seed is fixed, so the test either always passes or never."""
     z = DRAWS[purpose](source(11, 100), torch.zeros(100, 500, dtype=torch.float64))
     assert stats.kstest(z.flatten().numpy(), "norm").pvalue > 1e-3
-    assert stats.kstest(uniform(z).flatten().numpy(), "uniform").pvalue > 1e-3
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_uniform_draws_are_uniform(source):
+    """Kolmogorov–Smirnov; times are one number for each sample."""
+    x = torch.zeros(2000, 5)
+    for u, shape in (
+        (source(11, 2000).uniform(x), (2000, 5)),
+        (source(11, 2000).times(x), (2000,)),
+    ):
+        assert u.shape == shape
+        assert stats.kstest(u.flatten().numpy(), "uniform").pvalue > 1e-3
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (400, 1), (3, 40, 50)])
+@pytest.mark.parametrize("purpose", DRAWS)
+def test_every_draw_has_an_address(purpose, shape):
+    """Whether it was made ahead of time or not."""
+    x = torch.zeros(shape, dtype=torch.float64)
+    noise, indices = SampleNoise(9, range(5, 5 + shape[0])), range(5, 5 + shape[0])
+    make = uniforms if purpose in ("uniform", "times") else normals
+    n = 1 if purpose == "times" else math.prod(shape[1:])
+    for k in range(12):
+        found = DRAWS[purpose](noise, x)
+        want = make(9, indices, purpose, n, draw=k)
+        assert torch.equal(found.flatten(), want.flatten())
+
+
+def test_a_draw_does_not_depend_on_the_sizes_of_others():
+    """Value j of the k-th draw is what it is, also where other shapes or dtypes came before."""
+    sizes, noise, plain = (
+        [3, 1, 8, 8, 8, 2, 8, 5, 8, 8],
+        SampleNoise(2, [4, 1]),
+        SampleNoise(2, [4, 1]),
+    )
+    for k, size in enumerate(sizes):
+        dtype = torch.float32 if k % 3 else torch.float64
+        found = noise.fresh(torch.zeros(2, size, dtype=dtype), 0.5)
+        whole = plain.fresh(torch.zeros(2, 8, dtype=torch.float64), 0.5)
+        assert torch.equal(found, whole[:, :size].to(dtype))
+
+
+def test_a_draw_may_be_changed_in_place():
+    """It is not part of the others that were made together with it."""
+    x = torch.zeros(3, 2, dtype=torch.float64)
+    changed, kept = SampleNoise(2, range(3)), SampleNoise(2, range(3))
+    for _ in range(10):
+        draw = changed.fresh(x, 0.5)
+        assert torch.equal(draw, kept.fresh(x, 0.5))
+        draw.zero_()
+        assert draw.untyped_storage().nbytes() == 8 * draw.numel()
 
 
 def test_streams_are_uncorrelated():
     """Between samples, purposes and successive draws: 4 standard errors of n = 20,000."""
     x = torch.zeros(3, 20_000, dtype=torch.float64)
     noise = SampleNoise(2, range(3))
-    streams = torch.cat([draw(noise, x) for draw in DRAWS.values()] + [noise.fresh(x, 0.1)])
+    streams = torch.cat([DRAWS[p](noise, x) for p in (*NORMAL, "uniform")] + [noise.fresh(x, 0.1)])
     correlation = torch.corrcoef(streams).fill_diagonal_(0)
     assert float(correlation.abs().max()) < 4 / 20_000**0.5
-
-
-def test_uniform_is_the_normal_distribution_function():
-    z = torch.tensor([-1.0, 0.0, 1.959963984540054])
-    assert uniform(z).dtype == torch.float64
-    assert uniform(z.double()).tolist() == pytest.approx([0.15865525393145707, 0.5, 0.975])
 
 
 def test_global_generators_are_neither_read_nor_seeded(rng_untouched):
@@ -118,8 +171,8 @@ def test_global_generators_are_neither_read_nor_seeded(rng_untouched):
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 def test_an_empty_batch(source):
     x = torch.zeros(0, 2, 3)
-    for draw in DRAWS.values():
-        assert draw(source(0, 0), x).shape == (0, 2, 3)
+    for purpose, draw in DRAWS.items():
+        assert draw(source(0, 0), x).shape == ((0,) if purpose == "times" else (0, 2, 3))
 
 
 def test_a_source_serves_the_batch_it_was_made_for():
@@ -134,9 +187,29 @@ def test_bad_seeds_are_refused(make):
     for seed in (-1, 2**64):
         with pytest.raises(ValueError, match=r"seed must be at least 0 and less than 2\*\*64"):
             make(seed)
-    for seed in (1.0, "1", True, None, np.float64(1)):
+    for seed in (1.0, "1", True, np.True_, None, np.float64(1)):
         with pytest.raises(TypeError, match="seed must be an integer"):
             make(seed)
+
+
+def test_seeds_and_indices_may_be_integers_of_numpy_and_torch():
+    want = SampleNoise(3, [5, 2**64 - 1]).prior((2, 4))
+    for seed in (np.int64(3), np.uint8(3), torch.tensor(3)):
+        assert type(check_seed(seed)) is int
+        assert torch.equal(
+            SampleNoise(seed, np.array([5, 2**64 - 1], np.uint64)).prior((2, 4)), want
+        )
+    assert torch.equal(SampleNoise(3, torch.tensor([5])).prior((1, 4)), want[:1])
+
+
+@pytest.mark.parametrize("source", [SampleNoise, BrownianNoise])
+def test_bad_indices_are_refused(source):
+    for index in (-1, 2**64):
+        with pytest.raises(ValueError, match=f"each of indices must be at least 0 .*got {index}"):
+            source(0, [0, index])
+    for index in (0.5, "1", True, None):
+        with pytest.raises(TypeError, match="each of indices must be an integer"):
+            source(0, [index])
 
 
 def _increment(noise, x, t, s):
@@ -150,7 +223,7 @@ def test_a_brownian_path_has_the_other_draws_of_sample_noise():
         (BrownianNoise(5, [0, 7, 2**64 - 1]), SampleNoise(5, [0, 7, 2**64 - 1])),
         (BrownianNoise(5), BatchNoise(5)),
     ):
-        for purpose in ("prior", "fresh", "probe"):
+        for purpose in set(DRAWS) - {"increment"}:
             assert torch.equal(DRAWS[purpose](source, x), DRAWS[purpose](other, x))
 
 
@@ -228,9 +301,9 @@ def test_a_brownian_path_is_linear_within_its_cells():
 
 def test_a_sweep_draws_only_what_is_new(monkeypatch):
     draws = []
-    original = noise_module._Path._draw
+    original = noise_module._Path._normals
     monkeypatch.setattr(
-        noise_module._Path, "_draw", lambda self, a: (draws.append(a), original(self, a))[1]
+        noise_module._Path, "_normals", lambda self, a: (draws.extend(a), original(self, a))[1]
     )
     noise, x = BrownianNoise(0, [0]), torch.zeros(1, 2)
     for t, s in itertools.pairwise(grid.uniform(VP(), 256).tolist()):

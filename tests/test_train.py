@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from scoresde._philox import normals, uniforms
 from scoresde.data import Dataset, DataSpec
 from scoresde.exact import GaussianMixture
 from scoresde.loss import Objective, denoising_error
-from scoresde.nets import MLP
+from scoresde.nets import MLP, UNet
 from scoresde.noise import BatchNoise
 from scoresde.score import NetworkScore
 from scoresde.sde import VP
@@ -133,6 +134,27 @@ def test_times_are_stratified_and_noise_is_fresh():
         assert torch.equal((u * 8).long(), torch.arange(8))
     noise = torch.cat([eps for _, _, eps, _ in recorder.batches]).flatten()
     assert len(noise.unique()) == len(noise)
+    # each stratum has an offset of its own
+    offsets = torch.cat([u * 8 - torch.arange(8) for _, u, _, _ in recorder.batches])
+    assert len(offsets.unique()) == len(offsets)
+
+
+def test_random_numbers_belong_to_the_number_of_the_example():
+    """Row r of step n is example n B + r: whoever makes a part of a batch makes the same rows."""
+    spec, size, batch = DataSpec((3, 1, 2), -1, 1, levels=4), 6, 4
+    k = torch.arange(60).reshape(10, 3, 1, 2) % 4
+    recorder = Recorder()
+    net = seeded(lambda: UNet((3, 1, 2), 4, (1,), 1, ()))
+    data = Dataset("levels", k, None, spec)
+    run(net, data=data, objective=recorder, batch=batch, seed=5)
+    for n, (x0, u, eps, _) in enumerate(recorder.batches):
+        for r in range(batch):
+            i = n * batch + r
+            z = normals(5, i, "training noise", size)
+            assert torch.equal(eps[r].flatten(), z.float())
+            place = uniforms(5, i, "training uniform", size).reshape(3, 1, 2)
+            assert torch.equal(x0[r], spec.dequantize(spec.to_levels(x0[r]).long(), place).float())
+            assert float(u[r]) == float(r + uniforms(5, i, "training times", 1)) / batch
 
 
 def test_labels_follow_their_points():

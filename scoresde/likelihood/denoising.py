@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..noise import Noise, uniform
+from ..noise import Noise
 from ..score import ScoreModel
 from ..sde import Node
 from .trace import error_of_mean
@@ -68,8 +68,8 @@ class Denoising:
         self._asked = 0
 
     def uniform(self) -> Tensor:
-        """U(0, 1) per sample, shape (B,), float64, from the samples' own streams."""
-        return uniform(self._fresh(self.x0.new_empty(self.x0.shape[0])))
+        """U[0, 1) per sample, shape (B,), float64, from the samples' own streams."""
+        return self.noise.times(self.x0)
 
     def residual(self, node: Node) -> Residual:
         """ε − ε̂(x_t, t) at freshly drawn noise; one evaluation of the model."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..data.spec import DataSpec
-from ..noise import Noise, uniform
+from ..noise import Noise
 from ..score import ScoreModel
 from ..sde import Node
 
@@ -188,8 +188,7 @@ def dequantize(
         TypeError: If k does not hold integers.
         ValueError: If the data are continuous or a level is out of range.
     """
-    z = noise.fresh(torch.empty(k.shape, dtype=torch.float64, device=k.device), 0.0)
-    return spec.dequantize(k, uniform(z)).to(dtype)
+    return spec.dequantize(k, noise.uniform(k)).to(dtype)
 
 
 def cell_centre(k: Tensor, spec: DataSpec) -> Tensor:

@@ -38,7 +38,7 @@ from torch import Tensor
 from .._tensor import check_integer, check_number, expand
 from ..exact import GaussianMixture
 from ..ivp.adams import Path, adams_path
-from ..noise import Noise, SampleNoise, uniform
+from ..noise import Noise, SampleNoise
 from ..score import ScoreModel, count_nfe, evaluating
 from ..sde import Node
 from .angle import Angle
@@ -261,7 +261,7 @@ class _Estimator:
         All of shape (B, nodes); the integral is over u, θ being a function of it.
         """
         n, (begin, end) = self.quadrature.nodes, self.u
-        offset = uniform(self.noise.probe(torch.empty(len(self.x), 1, dtype=torch.float64)))
+        offset = self.noise.times(self.x).cpu()[:, None]
         width = (end - begin) / n
         u = begin + width * (torch.arange(n, dtype=torch.float64) + offset)
         values = [self._at(path, at) for at in u.T]

@@ -64,7 +64,9 @@ class _Impulses(Noise):
     def __init__(self) -> None:
         self.draws = 0
 
-    def _normal(self, shape: Sequence[int], purpose: str) -> Tensor:
+    def _draw(
+        self, shape: Sequence[int], purpose: str, dtype: torch.dtype, device: torch.device
+    ) -> Tensor:
         z = torch.zeros(tuple(shape), dtype=torch.float64)
         if self.draws + 2 < shape[0]:
             z[self.draws + 2] = 1.0

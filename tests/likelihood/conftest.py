@@ -15,7 +15,7 @@ class Given(Noise):
     def __init__(self, *draws):
         self.draws = list(draws)
 
-    def _normal(self, shape, purpose):
+    def _draw(self, shape, purpose, dtype, device):
         assert purpose == "fresh"
         return self.draws.pop(0).reshape(shape)
 

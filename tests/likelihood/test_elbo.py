@@ -36,7 +36,7 @@ class Signs(Noise):
     def __init__(self, signs):
         self.signs = torch.tensor(signs, dtype=DOUBLE)
 
-    def _normal(self, shape, purpose):
+    def _draw(self, shape, purpose, dtype, device):
         return self.signs.reshape(-1, *[1] * (len(shape) - 1)).expand(*shape).clone()
 
 

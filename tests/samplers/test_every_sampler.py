@@ -108,9 +108,9 @@ def test_the_seed_fixes_every_bit(elementwise, any_sampler, rng_untouched):
 
 def test_a_stochastic_sampler_draws_and_a_deterministic_one_does_not(elementwise, any_sampler):
     class Silent(BatchNoise):
-        def _normal(self, shape, purpose):
+        def _draw(self, shape, purpose, dtype, device):
             drawn.append(purpose)
-            return super()._normal(shape, purpose)
+            return super()._draw(shape, purpose, dtype, device)
 
     drawn: list[str] = []
     x = torch.zeros(2, 1, dtype=torch.float64)

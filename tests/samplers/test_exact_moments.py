@@ -157,7 +157,7 @@ def test_ancestral_on_the_ladder_is_ddpm(gaussian):
     beta_tilde = (1 - alpha_bar_s) / (1 - alpha_bar) * beta
 
     class Ones(SampleNoise):
-        def _normal(self, shape, purpose):
+        def _draw(self, shape, purpose, dtype, device):
             return torch.ones(shape, dtype=torch.float64)
 
     class Constant(type(gaussian(sde))):

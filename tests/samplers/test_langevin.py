@@ -29,7 +29,7 @@ class _Given(SampleNoise):
         super().__init__(0, [0])
         self.draws = list(draws)
 
-    def _normal(self, shape, purpose):
+    def _draw(self, shape, purpose, dtype, device):
         assert purpose == "fresh"
         return self.draws.pop(0).double()
 

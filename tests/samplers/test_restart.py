@@ -157,9 +157,9 @@ def test_restarts_draw_no_brownian_increments(elementwise):
     purposes = set()
 
     class Recorded(BatchNoise):
-        def _normal(self, shape, purpose):
+        def _draw(self, shape, purpose, dtype, device):
             purposes.add(purpose)
-            return super()._normal(shape, purpose)
+            return super()._draw(shape, purpose, dtype, device)
 
     x = torch.zeros(2, 1, dtype=torch.float64)
     Restart(EDM()).run(elementwise(VP()), x, grid.karras(VP(), 9), Recorded(0))
