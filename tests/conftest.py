@@ -2,8 +2,10 @@
 
 import os
 
-# An idle OpenMP thread that spins makes every other process here several times slower. It must be
-# set before torch is imported.
+# The tests run in one process per core, so each process needs one thread only. An idle OpenMP
+# thread that spins would make all others several times slower. OpenMP reads both variables when
+# torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import random  # noqa: E402
@@ -19,6 +21,26 @@ from scoresde.sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP  # noqa: E402
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # as a background shell leaves it, for child processes as well: tests of Ctrl-C would hang
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+MOST_WORKERS = 4  # each of them holds about 1 GB
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the options
+def pytest_cmdline_main(config):
+    """Run the whole suite in one process per core, if pytest-xdist is installed.
+
+    Single files and tests run in this process, so that `--pdb` works and nothing is started twice.
+    `pytest -n 0` runs the whole suite in this process too.
+    """
+    option = config.option
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if hasattr(config, "workerinput") or not whole or getattr(option, "usepdb", False):
+        return
+    if getattr(option, "numprocesses", 0) is None:  # pytest-xdist is there, -n was not given
+        option.numprocesses = min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+        if option.dist == "no":
+            option.dist = "loadfile"
+
 
 ALL_SDES = [VP(), SubVP(), VE(), CosineVP(), TabulatedVP(VP().ddpm_betas(1000))]
 

@@ -1,4 +1,7 @@
-"""Deterministic samplers: end points, orders, and what does not depend on the SDE (T4, D6, D7)."""
+"""Deterministic samplers: end points, and what does not depend on the SDE (T4, D6, D7).
+
+Orders are measured by the claims of `scoresde verify`, in `tests/study/test_verify.py`.
+"""
 
 import itertools
 import math
@@ -30,13 +33,6 @@ from scoresde.sde import VE, VP
 def _run(model, sampler, x, ts):
     with torch.no_grad():
         return sampler.run(model, x.double(), ts, None)
-
-
-def _slope(steps, errors):
-    """Minus the least-squares slope of log error against log N."""
-    n = torch.tensor(steps).double().log()
-    e = torch.tensor(errors).double().log()
-    return -float(((n - n.mean()) * (e - e.mean())).sum() / (n - n.mean()).square().sum())
 
 
 @pytest.mark.parametrize(
@@ -88,109 +84,6 @@ def test_end_points_for_a_mixture(mixture, sampler, expected):
     assert torch.allclose(x, exact, rtol=0, atol=1e-12)
 
 
-def test_errors_and_order_in_lambda(mixture, points, exact_ode, rms):
-    model, steps = mixture(VP()), [10, 20, 40, 80, 160, 320]
-    exact = exact_ode(model, points, 1e-3)
-    table = {  # three digits are printed: half of the last is at most 0.5 %
-        DDIM(): ([0.2088, 0.1051, 0.05253, 0.02626, 0.01313, 0.006565], 1.0, 0.05),
-        DPMSolverMultistep(): ([0.06262, 0.0156, 3.843e-3, 9.61e-4, 2.396e-4, 5.973e-5], 2.0, 0.1),
-        DPMSolverMultistep(3): ([0.0242, 6.40e-3, 9.71e-4, 1.00e-4, 1.055e-5, 1.21e-6], 3.2, 0.35),
-        DPMSolverSinglestep(2, "x0"): (
-            [0.0449, 0.0133, 3.69e-3, 9.76e-4, 2.52e-4, 6.40e-5],
-            1.95,
-            0.1,
-        ),
-        DPMSolverSinglestep(2): (
-            [0.0598, 0.0126, 2.95e-3, 7.17e-4, 1.77e-4, 4.39e-5],
-            2.03,
-            0.1,
-        ),
-        DPMSolverSinglestep(3): (
-            [7.61e-3, 3.38e-4, 3.56e-5, 4.47e-6, 5.59e-7, 6.98e-8],
-            3.0,
-            0.15,
-        ),
-    }
-    for sampler, (expected, order, tolerance) in table.items():
-        errors = [rms(_run(model, sampler, points, grid.log_snr(VP(), n)), exact) for n in steps]
-        for error, digits in zip(errors, expected, strict=True):
-            assert error == pytest.approx(digits, rel=5e-3)
-        assert _slope(steps[2:], errors[2:]) == pytest.approx(order, abs=tolerance)
-
-
-@pytest.mark.parametrize(
-    ("sampler", "steps", "order", "tolerance"),
-    [
-        (DPMSolverMultistep(), [80, 160, 320], 2.0, 0.1),
-        # two doublings where the leading term rules
-        (RungeKutta("euler"), [50, 100, 200], 1.0, 0.05),
-        (EulerMaruyama(eta=0.0), [50, 100, 200], 1.0, 0.05),
-        (RungeKutta("midpoint"), [50, 100, 200], 2.0, 0.1),
-        (RungeKutta("heun2"), [50, 100, 200], 1.98, 0.08),
-        (RungeKutta("heun3"), [50, 100, 200], 3.0, 0.15),
-        (RungeKutta("rk4"), [100, 200, 400], 3.99, 0.1),
-        *(
-            (RungeKutta(method, variable), [40, 80, 160], order, 0.2)
-            for method, order in (("euler", 1), ("midpoint", 2), ("heun3", 3), ("rk4", 4))
-            for variable in ("lam", "sigma")
-        ),
-        (EDM(), [40, 80, 160], 2.0, 0.1),
-    ],
-)
-def test_order_on_equal_steps(mixture, points, exact_ode, rms, sampler, steps, order, tolerance):
-    model = mixture(VP())
-    in_t = getattr(sampler, "variable", None) == "t" or isinstance(sampler, EulerMaruyama)
-    spacing = grid.uniform if in_t or isinstance(sampler, DPMSolverMultistep) else grid.log_snr
-    exact = exact_ode(model, points, 1e-3)
-    errors = [rms(_run(model, sampler, points, spacing(VP(), n)), exact) for n in steps]
-    assert _slope(steps, errors) == pytest.approx(order, abs=tolerance)
-
-
-@pytest.mark.parametrize(
-    ("sampler", "order"),
-    [
-        (DPMSolverMultistep(2), 2),
-        (DPMSolverMultistep(2, "eps"), 2),
-        (DPMSolverMultistep(3), 3),
-        (DPMSolverMultistep(3, "eps"), 3),
-        (DPMSolverMultistep(3, copied=True), 2),
-        (UniPC(1), 2),
-        (UniPC(2), 3),
-        (UniPC(2, "B1"), 3),
-        (UniPC(3), 4),
-        (UniPC(2, prediction="eps"), 3),
-        (UniPC(3, corrector=False), 3),
-        (ExponentialAB(2), 2),
-        (ExponentialAB(3), 3),
-        (ExponentialAB(4), 4),
-        (ExponentialAB(4, "x0"), 4),
-        (ExponentialAB(4, "eps", "t"), 4),
-        (ExponentialAB(4, "eps", "sigma"), 4),
-        (IPNDM(4), 1),  # its numbers are those of equal steps
-        (SASolver(3, 0, eta=0.0, lower_order_final=False), 3),
-        (SASolver(3, 4, eta=0.0, lower_order_final=False), 4),
-        (AngularAdams(2), 3),
-        (AngularAdams(3, corrector=False), 3),
-    ],
-    ids=str,
-)
-def test_order_where_steps_alternate(mixture, points, exact_ode, rms, sampler, order):
-    """Steps h, 3h, h, 3h, ...: on smooth grids h_previous/h tends to 1, and a wrong one hides.
-
-    Down to t = 0.1: nearer to the data terms of several orders cancel at these N.
-    """
-    model, steps = mixture(VP()), [80, 160, 320]
-    exact = exact_ode(model, points, 0.1)
-    first, last = VP().nodes(torch.tensor([1.0, 0.1], dtype=torch.float64))
-    errors = []
-    for n in steps:
-        lengths = torch.tensor([1.0, 3.0], dtype=torch.float64).repeat(n // 2)
-        inner = first.lam + (last.lam - first.lam) * lengths.cumsum(0)[:-1] / lengths.sum()
-        ts = torch.tensor([1.0, *VP().t_of_lam(inner), 0.1], dtype=torch.float64)
-        errors.append(rms(_run(model, sampler, points, grid.from_list(ts)), exact))
-    assert _slope(steps, errors) == pytest.approx(order, abs=0.2)
-
-
 def test_euler_and_heun_errors_on_uniform_t(mixture, points, exact_ode, rms):
     model, ts = mixture(VP()), grid.uniform(VP(), 100)
     exact = exact_ode(model, points, 1e-3)
@@ -233,14 +126,13 @@ def test_edm_on_its_own_grid(gaussian):
 def test_more_evaluations_make_a_smaller_error(
     mixture, points, exact_ode, rms, sde, deterministic_case
 ):
-    model, start = mixture(sde), points * sde.prior_std
+    model, start = mixture(sde), points[::6] * sde.prior_std
     exact = exact_ode(model, start, 1e-3)
-    errors = [
+    coarse, fine = (
         rms(_run(model, deterministic_case.sampler, start, grid.uniform(sde, n)), exact)
-        for n in (12, 24, 48)
-    ]
-    assert errors[0] > errors[1] > errors[2]
-    assert errors[2] < 0.75 * errors[1]  # at least order 1/2 in what a doubling gains
+        for n in (15, 45)
+    )
+    assert fine < 0.6 * coarse  # at least order 1/2 in what three times the steps gain
 
 
 @pytest.mark.parametrize(
