@@ -23,7 +23,6 @@ from scoresde.samplers import (
     EulerMaruyama,
     ExponentialAB,
     RungeKutta,
-    SASolver,
     UniPC,
     sample,
 )
