@@ -82,7 +82,7 @@ class Noise(ABC):
         return self._draw(x.shape, "probe", x.dtype, x.device).to(x)
 
     def uniform(self, x: Tensor) -> Tensor:
-        """U[0, 1) of the shape of `x`, on its device, float64: the place of x in its cell."""
+        """U[0, 1) of the shape of `x`, on its device, float64: for dequantization and choices."""
         return self._draw(x.shape, "uniform", torch.float64, x.device)
 
     def times(self, x: Tensor) -> Tensor:
@@ -95,9 +95,9 @@ class Noise(ABC):
 
 
 class SampleNoise(Noise):
-    """Draws for each sample by its index: sample i is the same alone, in any batch, anywhere.
+    """Draws for each sample by its index: sample i is the same alone and in any batch.
 
-    Small draws are made ahead of time, several at once.
+    Draws of few numbers are made several at once, ahead of time: that is faster.
 
     Args:
         seed: Integer in [0, 2^64).
@@ -125,9 +125,9 @@ class SampleNoise(Noise):
         kind = purpose, n, dtype, device
         draw = self._ahead.get(kind, {}).pop(k, None)
         if draw is None:
-            # As many as were drawn before, so that at most half of the work is in vain.
-            size = max(1, len(self.indices) * -(-n // 4))
-            numbers = np.arange(k, k + max(1, min(k, _AHEAD // size)), dtype=np.uint64)
+            # As many as were drawn before, so that at most half of them are made for nothing.
+            blocks = max(1, len(self.indices)) * max(1, -(-n // 4))
+            numbers = np.arange(k, k + max(1, min(k, _AHEAD // blocks)), dtype=np.uint64)
             draw, *others = self._make(numbers, *kind)
             self._ahead[kind] = dict(enumerate(others, k + 1))
         return draw.reshape(tuple(shape))
@@ -141,7 +141,7 @@ class SampleNoise(Noise):
             draws = uniforms(self.seed, self._index, purpose, n, **address)
         else:
             draws = normals(self.seed, self._index, purpose, n, **address, dtype=dtype)
-        # Each has a memory of its own: who keeps one does not keep them all.
+        # Each gets memory of its own, so that whoever keeps one does not keep them all.
         return [draw.clone() for draw in draws] if len(draws) > 1 else draws
 
 
@@ -173,8 +173,8 @@ class BrownianNoise(Noise):
     """One Brownian path W on [0, 1] per sample: every grid and every solver sees the same W.
 
     `increment(x, t, s)` is (W_t − W_s)/√(t − s), a function of t and s: asked again, in another
-    order, between other times or by another sampler, it belongs to the same path. `prior`, `fresh`
-    and `probe` are those of `SampleNoise` with the same seed, so x_T is the same as well.
+    order, between other times or by another sampler, it belongs to the same path. All other draws
+    are those of `SampleNoise` with the same seed, so x_T is the same as well.
 
     W is made by midpoint displacement on a binary tree of intervals of [0, 1],
 
@@ -184,16 +184,16 @@ class BrownianNoise(Noise):
     exact but for the variance, which lies between t − s − 2^−depth/2 and t − s: at depth 40 a
     step of 1e-6 has its variance to 5e-7.
 
-    A query costs at most `depth` draws, less those it shares with the one before: about
-    depth − log₂ N for one of N steps. On a grid of 100 steps a step takes 37 times as long as with
-    `SampleNoise` for 64 samples of 784 numbers (26 ms against 0.7), 60 times for 64 of 2, and
-    memory holds `depth` states.
+    A query draws at most `depth` nodes, less those it shares with the query before: about
+    depth − log₂ N for one of N steps. On a grid of 100 steps an increment takes about 40 times as
+    long as with `SampleNoise`, for 64 samples of 2 numbers and of 784 (`benchmarks/noise.py`).
+    Memory holds `depth` states, twice that during a query.
 
     Args:
         seed: Integer in [0, 2^64).
         indices: Index of each sample of the batch, shape (B,): it and the seed decide the path.
-            None: one stream for the whole batch as in `BatchNoise`, faster for many small
-            samples, but a sample's path depends on the batch size.
+            None: the path of one sample is shared out to the batch as in `BatchNoise`. This is
+            faster for many small samples, but a sample's path depends on the batch size.
         depth: Levels of the tree, 1 to 52; another depth is, below its cells, another path.
 
     Raises:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -231,7 +232,7 @@ def _batch(
     rows = _rows(len(data.x), settings, n)
     x = data.x[rows]
     seed, size = settings.seed, math.prod(x.shape[1:])
-    examples = range(n * settings.batch, (n + 1) * settings.batch)
+    examples = np.arange(n * settings.batch, (n + 1) * settings.batch)
     if data.spec.levels is not None:
         u = uniforms(seed, examples, "training uniform", size)
         x = data.spec.dequantize(x, u.reshape(x.shape))
