@@ -12,10 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensor import check_integer
+from .._tensor import check_integer, check_number
 from ..fingerprint import fingerprint
 
 __all__ = ["DataSpec", "Dataset"]
+
+_MOST_FLOAT = 3.4e38  # about the largest float32: data are kept in float32
+_MOST_INTEGER = 1 << 40  # more than any memory holds; only a forged checkpoint claims more
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,13 @@ class DataSpec:
         levels: Number of levels, at least 2; None for continuous data.
         classes: Number of classes of the labels; None without labels.
         name: Name of the data set, for reports.
+        class_names: Names of the classes in the order of their numbers; None if they have none.
 
     Raises:
-        TypeError: If `shape`, `levels` or `classes` do not hold integers.
-        ValueError: If a size, the number of levels or of classes is too small, or the range empty.
+        TypeError: If `shape`, `levels` or `classes` do not hold integers, `low` or `high` is no
+            number, or a name is no text.
+        ValueError: If a size, the number of levels or of classes is too small or too large, the
+            range is empty, or the class names are not `classes` different ones.
     """
 
     shape: tuple[int, ...]
@@ -53,20 +59,60 @@ class DataSpec:
     levels: int | None = None
     classes: int | None = None
     name: str = ""
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         shape = tuple(check_integer("shape", size, minimum=1) for size in self.shape)
         if not shape:
             raise ValueError("shape must have at least one axis, got ()")
         object.__setattr__(self, "shape", shape)
+        for name, value in (("low", self.low), ("high", self.high)):
+            check_number(name, value, at_least=-_MOST_FLOAT, at_most=_MOST_FLOAT)
         object.__setattr__(self, "low", float(self.low))
         object.__setattr__(self, "high", float(self.high))
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise ValueError(f"low must be below high, both finite, got {self.low}, {self.high}")
+        if not self.low < self.high:
+            raise ValueError(f"low must be below high, got {self.low}, {self.high}")
         if self.levels is not None:
             check_integer("levels", self.levels, minimum=2)
         if self.classes is not None:
             check_integer("classes", self.classes, minimum=1)
+        for name, value in (
+            ("the product of shape", math.prod(shape)),
+            ("levels", self.levels or 0),
+            ("classes", self.classes or 0),
+        ):
+            if value > _MOST_INTEGER:
+                raise ValueError(f"{name} must be at most 2^40, got a larger number")
+        if not isinstance(self.name, str):
+            raise TypeError(f"name must be text, got {self.name!r}")
+        if self.class_names is not None:
+            self._check_class_names()
+
+    def _check_class_names(self) -> None:
+        names = tuple(self.class_names)
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError(f"class_names must be text, got {names!r}")
+        if len(names) != self.classes or len(set(names)) != len(names) or "" in names:
+            raise ValueError(
+                f"class_names must be {self.classes} different names, as many as classes, got "
+                f"{', '.join(map(repr, names))}"
+            )
+        object.__setattr__(self, "class_names", names)
+
+    @property
+    def class_map(self) -> str | None:
+        """Numbers and names of the classes in one line, for people; None without names.
+
+        `0 cat, 1 dog, 2 fox`; of more than 12 classes the first 10 and the last. Characters that
+        are not printable become "?".
+        """
+        if self.class_names is None:
+            return None
+        items = [
+            f"{number} {''.join(c if c.isprintable() else '?' for c in name)}"
+            for number, name in enumerate(self.class_names)
+        ]
+        return ", ".join(items if len(items) <= 12 else [*items[:10], "…", items[-1]])
 
     @property
     def span(self) -> float:
@@ -150,15 +196,22 @@ class DataSpec:
         return k.to(torch.uint8 if levels <= 256 else torch.int64)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data (numbers, strings, lists, None), ready for JSON."""
-        return asdict(self) | {"shape": list(self.shape)}
+        """Plain data (numbers, strings, lists, None), ready for JSON.
+
+        Class names are left out where there are none, as in checkpoints from before they existed.
+        """
+        values = asdict(self) | {"shape": list(self.shape)}
+        names = values.pop("class_names")
+        return values if names is None else values | {"class_names": list(names)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DataSpec:
         """The inverse of `to_dict`, strict about keys.
 
         Raises:
-            ValueError: If a key is unknown (the nearest known one is named) or missing.
+            TypeError: If a value has the wrong type.
+            ValueError: If a key is unknown (the nearest known one is named) or missing, or a value
+                is not allowed.
         """
         known = [field.name for field in fields(cls)]
         for key in values:
@@ -169,7 +222,10 @@ class DataSpec:
         for key in ("shape", "low", "high"):
             if key not in values:
                 raise ValueError(f"key {key!r} is missing in a DataSpec")
-        return cls(**{**values, "shape": tuple(values["shape"])})
+        for key in ("shape", "class_names"):
+            if not isinstance(values.get(key, []), list | tuple):
+                raise TypeError(f"{key} must be a list, got {values[key]!r}")
+        return cls(**values)
 
     def _require_levels(self, what: str) -> int:
         if self.levels is None:
@@ -200,6 +256,23 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @property
+    def empty_class(self) -> str | None:
+        """The first class that has no datum, as `class 3` or `class 3 (fox)`; None if all have.
+
+        A network that is trained on these data never sees this class.
+        """
+        if self.labels is None or self.spec.classes is None:
+            return None
+        present = torch.unique(self.labels)
+        if len(present) == self.spec.classes:
+            return None
+        # Where the sorted numbers are not 0, 1, 2, …, the first class is missing.
+        differ = torch.nonzero(present != torch.arange(len(present)))
+        number = int(differ[0]) if len(differ) else len(present)
+        names = self.spec.class_names
+        return f"class {number}" + (f" ({names[number]})" if names is not None else "")
 
     @cached_property
     def fingerprint(self) -> str:

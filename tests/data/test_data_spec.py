@@ -78,6 +78,37 @@ def test_spec_survives_json_and_is_strict():
         DataSpec.from_dict({"shape": [2], "low": 0, "high": 1, "level": 2})
     with pytest.raises(ValueError, match="key 'high' is missing"):
         DataSpec.from_dict({"shape": [2], "low": 0})
+    for key, value in (("shape", 2), ("class_names", "ab")):
+        with pytest.raises(TypeError, match=f"{key} must be a list, got"):
+            DataSpec.from_dict({"shape": [2], "low": 0, "high": 1, "classes": 2, key: value})
+
+
+def test_class_names_survive_json_and_are_absent_without_classes():
+    spec = replace(BYTES, classes=2, class_names=["cat", "dog"])
+    assert spec.class_names == ("cat", "dog")
+    assert DataSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    # So a checkpoint from before there were names is equal to one of today without names.
+    assert "class_names" not in BYTES.to_dict()
+
+
+def test_the_class_map_is_one_printable_line():
+    assert BYTES.class_map is None
+    names = ("cat", "\x1b[31mdog\n", "\udcff")
+    assert replace(BYTES, classes=3, class_names=names).class_map == "0 cat, 1 ?[31mdog?, 2 ?"
+    many = replace(BYTES, classes=13, class_names=tuple("abcdefghijklm")).class_map
+    assert many.endswith("8 i, 9 j, …, 12 m")
+
+
+def test_the_first_class_without_a_datum_is_named():
+    def data(labels, **changes):
+        spec = replace(BYTES, **changes)
+        return Dataset("d", torch.zeros(len(labels), 1, 8, 8), torch.tensor(labels), spec)
+
+    assert data([0, 1, 1], classes=2).empty_class is None
+    assert data([0, 1, 1], classes=4).empty_class == "class 2"
+    assert data([1, 2], classes=3).empty_class == "class 0"
+    assert data([0, 2], classes=3, class_names=("a", "b", "c")).empty_class == "class 1 (b)"
+    assert replace(data([1], classes=2), labels=None).empty_class is None
 
 
 @pytest.mark.parametrize(
@@ -87,7 +118,18 @@ def test_spec_survives_json_and_is_strict():
         ({"shape": (1, 0)}, ValueError, "shape must be at least 1, got 0"),
         ({"shape": (1.5,)}, TypeError, "shape must be an integer, got 1.5"),
         ({"low": 1.0}, ValueError, "low must be below high"),
-        ({"high": math.nan}, ValueError, "low must be below high"),
+        ({"high": math.nan}, ValueError, "high must be finite, got nan"),
+        ({"high": 10**400}, ValueError, "high must be at most"),
+        ({"low": "0"}, TypeError, "low must be a number, got '0'"),
+        ({"shape": (1 << 30, 1 << 30)}, ValueError, "the product of shape must be at most 2.40"),
+        ({"levels": 10**400}, ValueError, "levels must be at most 2.40"),
+        ({"classes": 10**400}, ValueError, "classes must be at most 2.40"),
+        ({"name": 3}, TypeError, "name must be text, got 3"),
+        ({"class_names": ("a", "b")}, ValueError, "class_names must be None different names"),
+        ({"classes": 3, "class_names": ("a", "b")}, ValueError, "must be 3 different names.*'a'"),
+        ({"classes": 2, "class_names": ("a", "a")}, ValueError, "must be 2 different names"),
+        ({"classes": 2, "class_names": ("a", "")}, ValueError, "must be 2 different names"),
+        ({"classes": 2, "class_names": ("a", 1)}, TypeError, "class_names must be text"),
         ({"levels": 1}, ValueError, "levels must be at least 2, got 1"),
         ({"levels": 17.0}, TypeError, "levels must be an integer, got 17.0"),
         ({"classes": 0}, ValueError, "classes must be at least 1, got 0"),
@@ -111,5 +153,7 @@ def test_the_fingerprint_of_a_dataset_is_that_of_its_content():
         replace(data, x=x.long()),
         replace(data, spec=replace(spec, levels=255)),
         replace(data, spec=replace(spec, low=-2)),
+        replace(data, spec=replace(spec, class_names=("cat", "dog"))),
+        replace(data, spec=replace(spec, class_names=("dog", "cat"))),
     ]
-    assert len({data.fingerprint, *(other.fingerprint for other in others)}) == 7
+    assert len({data.fingerprint, *(other.fingerprint for other in others)}) == 9

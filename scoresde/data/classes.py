@@ -1,0 +1,127 @@
+"""Classes of labelled data: from names or integers to the numbers 0 … K − 1."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["Classes", "natural_order", "number_labels"]
+
+# What a checkpoint knows of its classes: their names in the order of their numbers, or how many.
+Classes = Sequence[str] | int
+
+_LISTED = 10  # class names in one message
+_MOST_CLASSES = 1 << 31  # a larger label is no class number
+
+
+def natural_order(names: Iterable[str]) -> list[str]:
+    """Names in natural order: runs of digits compare as numbers, everything else as text.
+
+    So "2" comes before "10", "img9" before "img10", and numbers before words.
+    """
+    return sorted(names, key=_natural_key)
+
+
+def _natural_key(name: str) -> tuple:
+    # Text and digits alternate, text first. The length of a number without leading zeros decides
+    # before its digits do, which is numeric order for numbers of any length.
+    pieces = re.split(r"([0-9]+)", name)
+    for i in range(1, len(pieces), 2):
+        digits = pieces[i].lstrip("0")
+        pieces[i] = (len(digits), digits)
+    return (pieces, name)
+
+
+def number_labels(
+    source: str, labels: np.ndarray, own: Sequence[str] | None, known: Classes | None
+) -> tuple[Tensor, int, tuple[str, ...] | None]:
+    """Class numbers of the labels.
+
+    - Labels that are names get the places of these names in `known`, or in `own`, or in the
+      natural order of all names that occur. If `known` is a number K, they must be 0 … K − 1
+      written as text.
+    - Labels that are integers are class numbers already.
+
+    Args:
+        source: What messages call the data.
+        labels: Names (text) or class numbers (integers), shape (N,), N at least 1.
+        own: All class names that the data themselves give, or None.
+        known: Classes that are given from outside, by a checkpoint or a train split; no label may
+            be of another class.
+
+    Returns:
+        Class numbers, int64 (N,); the number K of classes; their names, or None.
+
+    Raises:
+        ValueError: If a label is negative or of none of the known classes.
+    """
+    names = known if isinstance(known, Sequence) else own if known is None else None
+    if labels.dtype.kind == "U":
+        if known is None and own is None:
+            names = natural_order(set(labels.tolist()))
+        numbers = _numbers_of_names(source, labels.tolist(), names, known)
+    else:
+        numbers = _checked_numbers(source, labels, names, known)
+    if names is not None:
+        return torch.from_numpy(numbers), len(names), tuple(names)
+    return torch.from_numpy(numbers), int(numbers.max()) + 1 if known is None else known, None
+
+
+def _numbers_of_names(
+    source: str, labels: list[str], names: Sequence[str] | None, known: Classes | None
+) -> np.ndarray:
+    if names is None:  # only the number of classes is known
+        place = {name: _numeral(name, known) for name in set(labels)}
+        unknown = [name for name in place if place[name] is None]
+        allowed = f"the numbers 0 … {known - 1}: their names are not known"
+    else:
+        place = {name: number for number, name in enumerate(names)}
+        unknown = [name for name in set(labels) if name not in place]
+        allowed = _listed(names)
+    if unknown:
+        raise ValueError(
+            f"{source}: class {_listed(natural_order(unknown))} is none of the classes; "
+            f"they are {allowed}"
+        )
+    return np.array([place[name] for name in labels], np.int64)
+
+
+def _numeral(name: str, classes: int) -> int | None:
+    """The class number that a name spells, or None."""
+    if re.fullmatch(r"[0-9]{1,10}", name) and int(name) < classes:
+        return int(name)
+    return None
+
+
+def _checked_numbers(
+    source: str, labels: np.ndarray, names: Sequence[str] | None, known: Classes | None
+) -> np.ndarray:
+    least, most = int(labels.min()), int(labels.max())
+    if least < 0:
+        raise ValueError(f"{source}: labels must be at least 0, got {least}")
+    count = len(names) if names is not None else known
+    if count is not None and most >= count:
+        raise ValueError(f"{source}: labels must lie in 0 … {count - 1}, got {most}")
+    if isinstance(known, Sequence) and _misleading(known):
+        raise ValueError(
+            f"{source}: labels must be text, since the classes are named {_listed(known)}: "
+            "an integer could be the number of a class or its name"
+        )
+    if most >= _MOST_CLASSES:
+        raise ValueError(f"{source}: labels must be below {_MOST_CLASSES}, got {most}")
+    return labels.astype(np.int64)
+
+
+def _misleading(names: Sequence[str]) -> bool:
+    """Whether names are numbers, but other numbers than those of their classes."""
+    values = [int(name) if re.fullmatch(r"[0-9]{1,10}", name) else None for name in names]
+    return None not in values and values != list(range(len(names)))
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f", … ({len(names)} in all)" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
