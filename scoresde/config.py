@@ -74,10 +74,10 @@ class DataConfig:
     low: float | None = None
     high: float | None = None
 
-    def load(self, split: str = "train", skip_bad: bool = False) -> Dataset:
-        """The data set; see `scoresde.data.load_dataset`."""
+    def load(self, split: str = "train", **options: Any) -> Dataset:
+        """The data set; for the other options see `scoresde.data.load_dataset`."""
         scale = {"levels": self.levels, "low": self.low, "high": self.high}
-        return load_dataset(self.name, split, root=self.root, skip_bad=skip_bad, **scale)
+        return load_dataset(self.name, split, root=self.root, **scale, **options)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Data: what they are (`DataSpec`), and where they come from (`load_dataset`)."""
 
-from .catalog import DatasetStatus, dataset_status, load_dataset
+from .catalog import DatasetStatus, dataset_status, has_test_split, load_dataset
 from .densities import DENSITIES, Density2D
 from .spec import Dataset, DataSpec
 
@@ -11,5 +11,6 @@ __all__ = [
     "DatasetStatus",
     "Density2D",
     "dataset_status",
+    "has_test_split",
     "load_dataset",
 ]

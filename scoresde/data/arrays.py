@@ -2,72 +2,223 @@
 
 from __future__ import annotations
 
+import json
+import math
+import warnings
 import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["load_array"]
+from .memory import check_memory, megabytes
+from .spec import DataSpec
+
+__all__ = ["ArrayFile", "load_array"]
 
 _DEFAULT_LEVELS = {np.dtype(np.uint8): 256, np.dtype(np.bool_): 2}
 
+_CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 
-def load_array(path: Path, levels: int | None = None) -> tuple[Tensor, Tensor | None, int | None]:
-    """One array of data, its labels if the file has any, and its number of levels.
+# Names of the data and the labels in a .npz file: ours, and those that `np.savez(file, x, y)`
+# gives, as in the sample files of guided-diffusion (ADM).
+_PAIRS = (("x", "y"), ("arr_0", "arr_1"))
 
-    A `.npy` file holds the data, shape (N, *D); a `.npz` file holds one array, or one called "x"
-    and, if there are labels, one called "y" (integers, shape (N,)). Pickled objects are never
-    opened.
+# What `scoresde sample` always writes besides the samples.
+_SAMPLES = {"x", "ts", "nfe", "seed"}
+
+# A compressed member that is larger than this and expands more than so many fold is refused:
+# deflate reaches 1,030 fold on zeros, data that are worth a model stay far below 100.
+_BOMB_BYTES = 1 << 26
+_BOMB_RATIO = 100
+
+_CHUNK = 1 << 20
+
+_HEADERS: dict[tuple[int, int], Callable] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """What a file of arrays holds.
+
+    Args:
+        x: Data, shape (N, *D): quantized uint8 or int64, else float32.
+        labels: Class numbers (integers) or class names (text), shape (N,); None without labels.
+        levels: Number of levels; None for continuous data.
+        spec: What the data are, if the file itself says so: samples that scoresde drew.
+    """
+
+    x: Tensor
+    labels: np.ndarray | None
+    levels: int | None
+    spec: DataSpec | None = None
+
+
+def load_array(path: Path, levels: int | None = None, *, labels: bool = True) -> ArrayFile:
+    """Data of a `.npy` or `.npz` file, with labels if it has any.
+
+    A `.npy` file holds the data, shape (N, *D). A `.npz` file holds
+
+    - one array of any name, or
+    - "x" and "y", or "arr_0" and "arr_1": data and labels, or
+    - what `scoresde sample` writes: the data are "levels" if it is there, else "x".
+
+    Labels have shape (N,) and are integers (class numbers) or text (class names). Pickled objects
+    are never opened. What a file claims to hold is compared with its size and with the free
+    memory before memory is taken.
 
     - uint8: quantized, 256 levels unless `levels` says otherwise; (N, H, W) becomes (N, 1, H, W).
     - other integers and bool: quantized; `levels` must be given (bool: 2).
     - floats: continuous, converted to float32; with `levels`, they must be whole levels.
 
-    Returns:
-        Data (N, *D), quantized uint8 or int64, else float32; labels, int64 (N,), or None;
-        the number of levels, None for continuous data.
+    An array (N, H, W, C) of images whose channels come last is transposed to (N, C, H, W), with a
+    warning. It is taken for one if C is 1, 3 or 4 and less than W, and H is not 1, 3 or 4; also
+    if H is, but only this order makes the images square.
+
+    Args:
+        path: The file.
+        levels: Number of levels of the data.
+        labels: Whether to read the labels.
 
     Raises:
-        ValueError: If the file is not such a file, is empty, holds values that are not finite,
-            or levels outside 0 … levels − 1.
+        ValueError: If the file is damaged or not such a file, does not fit into memory, is empty,
+            holds values that are not finite, or levels outside 0 … levels − 1.
     """
-    x, y = _read(path)
+    try:
+        x, y, spec = _read(path, labels)
+        if levels is None and spec is not None:
+            levels = spec.levels
+        data, levels = _checked_data(path, x, levels)
+    except MemoryError as error:
+        raise ValueError(f"{path} does not fit into memory") from error
+    return ArrayFile(data, None if y is None else _checked_labels(path, y, len(x)), levels, spec)
+
+
+def _read(path: Path, labels: bool) -> tuple[np.ndarray, np.ndarray | None, DataSpec | None]:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(6)
+            file.seek(0)
+            if magic.startswith(b"PK"):
+                return _read_archive(path, file, labels)
+            if magic != np.lib.format.MAGIC_PREFIX:
+                raise ValueError("it does not begin as one")
+            return _array(path, file, path.stat().st_size), None, None
+    except MemoryError:
+        raise
+    # Damaged bytes make NumPy, zipfile and zlib raise a dozen types, of which some are no
+    # ValueError and no OSError; whatever it is, the file is not readable.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} is not a .npy or .npz file of plain numbers: {reason}") from error
+
+
+def _read_archive(
+    path: Path, file: IO[bytes], labels: bool
+) -> tuple[np.ndarray, np.ndarray | None, DataSpec | None]:
+    with zipfile.ZipFile(file) as archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+
+        def member(name: str) -> np.ndarray | None:
+            return _member(path, archive, members[name]) if name in members else None
+
+        if set(members) >= _SAMPLES:
+            text = member("spec")
+            spec = None if text is None else DataSpec.from_dict(json.loads(str(text)))
+            y = member("labels") if labels else None
+            if y is not None and spec is not None and spec.class_names is not None:
+                y = np.array(spec.class_names)[y]
+            return member("levels" if "levels" in members else "x"), y, spec
+        for x, y in _PAIRS:
+            if x in members and set(members) <= {x, y}:
+                return member(x), member(y) if labels else None, None
+        if len(members) == 1:
+            return member(*members), None, None
+    names = ", ".join(members) or "none"
+    raise ValueError(f"it must hold one array, or x and y, or arr_0 and arr_1, got {names}")
+
+
+def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    packed = min(info.compress_size, path.stat().st_size)
+    if info.file_size > max(_BOMB_BYTES, _BOMB_RATIO * packed):
+        raise ValueError(
+            f"{info.filename} expands from {megabytes(packed)} to {megabytes(info.file_size)}, "
+            f"more than {_BOMB_RATIO} fold; if it is sound, save it with np.savez"
+        )
+    with archive.open(info) as file:
+        return _array(f"{path} ({info.filename})", file, info.file_size)
+
+
+def _array(source: str | Path, file: IO[bytes], size: int) -> np.ndarray:
+    """One array in NumPy's format from `file`, which holds `size` bytes.
+
+    `np.load` takes the memory that the header claims before it looks whether the data are there.
+    """
+    version = np.lib.format.read_magic(file)
+    if version not in _HEADERS:
+        raise ValueError(f"it has version {version} of the .npy format, not 1.0 or 2.0")
+    shape, fortran, dtype = _HEADERS[version](file)
+    if dtype.kind not in "buifcU":
+        raise ValueError(f"it holds {'objects' if dtype.hasobject else dtype}, not numbers")
+    if any(length < 0 for length in shape):
+        raise ValueError(f"its shape is {shape}")
+    claimed, there = math.prod(shape) * dtype.itemsize, size - file.tell()
+    if claimed != there:
+        raise ValueError(f"its header claims {claimed} bytes, but {there} bytes follow")
+    check_memory(source, claimed)
+    flat = np.empty(math.prod(shape), dtype)
+    left = memoryview(flat.view(np.uint8))
+    while len(left):
+        read = file.readinto(left[:_CHUNK])
+        if not read:
+            raise ValueError(f"{len(left)} bytes are missing at its end")
+        left = left[read:]
+    file.read(1)  # a member's checksum is compared at its end
+    if dtype.kind == "U":
+        flat.tolist()  # raises where the bytes are no characters
+    return flat.reshape(shape[::-1]).transpose() if fortran else flat.reshape(shape)
+
+
+def _checked_data(path: Path, x: np.ndarray, levels: int | None) -> tuple[Tensor, int | None]:
     if x.ndim == 0 or x.size == 0:
         raise ValueError(f"{path}: data must have shape (N, *D) with N at least 1, got {x.shape}")
     if x.ndim == 1:
         x = x[:, None]
     if x.dtype.kind not in "buif":
         raise ValueError(f"{path}: data must be real numbers, got dtype {x.dtype}")
+    if _channels_last(x.shape):
+        warnings.warn(
+            f"{path}: the shape {x.shape} was taken for (N, H, W, C): the data are images of "
+            f"{x.shape[3]} channels and {x.shape[1]}×{x.shape[2]} pixels",
+            stacklevel=4,
+        )
+        x = x.transpose(0, 3, 1, 2)
     if x.dtype.kind == "f" and levels is None:
-        data = _continuous(path, x)
-    else:
-        if levels is None:
-            levels = _DEFAULT_LEVELS.get(x.dtype)
-        data = _quantized(path, x, levels)
-    return data, None if y is None else _labels(path, y, len(x)), levels
+        return _continuous(path, x), None
+    if levels is None:
+        levels = _DEFAULT_LEVELS.get(x.dtype)
+    return _quantized(path, x, levels), levels
 
 
-def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return loaded, None
-            names = loaded.files
-            if "x" in names and set(names) <= {"x", "y"}:
-                return loaded["x"], loaded["y"] if "y" in names else None
-            if len(names) == 1:
-                return loaded[names[0]], None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not a .npy or .npz file of plain numbers: {error}") from error
-    raise ValueError(f"{path} must hold one array, or x and y, got {', '.join(names) or 'none'}")
+def _channels_last(shape: tuple[int, ...]) -> bool:
+    if len(shape) != 4:
+        return False
+    _, height, width, channels = shape
+    if channels not in _CHANNELS or width <= channels:
+        return False
+    return height not in _CHANNELS or height == width
 
 
 def _continuous(path: Path, x: np.ndarray) -> Tensor:
     with np.errstate(over="ignore"):  # what float32 cannot hold is counted below
-        data = x.astype(np.float32)
+        data = np.ascontiguousarray(x, np.float32)
     bad = int(x.size - np.isfinite(data).sum())
     if bad:
         raise ValueError(f"{path}: data must be finite in float32, got {bad} values that are not")
@@ -83,12 +234,12 @@ def _quantized(path: Path, x: np.ndarray, levels: int | None) -> Tensor:
         raise ValueError(f"{path}: levels must lie in 0..{levels - 1}, got {x.min()}..{x.max()}")
     if x.dtype == np.uint8 and x.ndim == 3:
         x = x[:, None]
-    return torch.from_numpy(x.astype(np.uint8 if levels <= 256 else np.int64))
+    return torch.from_numpy(np.ascontiguousarray(x, np.uint8 if levels <= 256 else np.int64))
 
 
-def _labels(path: Path, y: np.ndarray, n: int) -> Tensor:
-    if y.dtype.kind not in "ui" or y.shape != (n,) or y.min() < 0:
+def _checked_labels(path: Path, y: np.ndarray, n: int) -> np.ndarray:
+    if y.dtype.kind not in "uiU" or y.shape != (n,):
         raise ValueError(
-            f"{path}: y must be integers at least 0 of shape ({n},), got {y.dtype} {y.shape}"
+            f"{path}: labels must be integers or text of shape ({n},), got {y.dtype} {y.shape}"
         )
-    return torch.from_numpy(y.astype(np.int64))
+    return y

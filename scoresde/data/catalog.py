@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from .._tensor import check_integer
-from .arrays import load_array
+from .arrays import ArrayFile, load_array
+from .classes import Classes, number_labels
 from .densities import DENSITIES
-from .folder import load_folder
-from .images import IMAGE_SETS, find_folder, load_digits, load_image_set
+from .folder import class_folders, find_split, load_folder, split_folder
+from .images import IMAGE_SET_CLASSES, IMAGE_SETS, find_folder, load_digits, load_image_set
 from .spec import Dataset, DataSpec
 
-__all__ = ["DatasetStatus", "dataset_status", "load_dataset"]
+__all__ = ["DatasetStatus", "dataset_status", "has_test_split", "load_dataset"]
 
+_SPLITS = ("train", "test")
+_IMAGE_NAMES = ("digits", *IMAGE_SETS)
 _DENSITY_COUNTS = {"train": 20_000, "test": 5_000}
 
 
@@ -53,14 +57,21 @@ def load_dataset(
     levels: int | None = None,
     low: float | None = None,
     high: float | None = None,
+    labels: bool = True,
+    classes: Classes | None = None,
     skip_bad: bool = False,
     download: bool = False,
 ) -> Dataset:
     """Load one split of a named data set, an image folder, or a `.npy` or `.npz` file.
 
     A name (`dataset_status` lists them) wins over a path spelt alike; write ./name for the path.
-    A file or folder is a train split, except that a folder with subfolders "train" or "test"
-    has those splits. For what is converted see `load_folder` and `load_array`.
+    A file or folder is a train split, except that a folder whose subfolders are called "train"
+    or "test" has those splits. For what is converted see `load_folder` and `load_array`.
+
+    Classes of a folder or of text labels are numbered in the natural order of their names ("2"
+    before "10"), and the names are kept in the `DataSpec`. A test split has the class numbers of
+    its train split, whichever classes occur in it. Integer labels are class numbers; a warning
+    names the first of 0 … K − 1 that has no datum.
 
     Args:
         name_or_path: Name of a data set, or path of a folder, `.npy` or `.npz` file.
@@ -70,16 +81,21 @@ def load_dataset(
         low: Lower end of the scale, default −1 for quantized data. Continuous data must lie in
             [low, high]; without either, the range is that of the data.
         high: Upper end of the scale, default 1 for quantized data.
+        labels: Whether to load and check the labels, if there are any.
+        classes: The classes, where they are known: those that a checkpoint was trained on. Their
+            names in the order of their numbers, or their number K if they have no names; then the
+            names in the data must be the numbers 0 … K − 1. None takes the classes from the data.
         skip_bad: Leave out images of a folder that cannot be decoded, with a warning.
         download: Let torchvision download an absent image set to `root` or data/<name>.
 
     Raises:
         FileNotFoundError: If the data are absent; for a named set says how to get them.
         ValueError: If the name or split is unknown, a file is damaged, not the published one or
-            of an unknown kind, or the values contradict `levels`, `low` or `high`.
+            of an unknown kind, the values contradict `levels`, `low` or `high`, a label is of
+            none of the known classes.
         RuntimeError: If the download fails.
     """
-    if split not in ("train", "test"):
+    if split not in _SPLITS:
         raise ValueError(f"split must be train or test, got {split!r}")
     if levels is not None:
         check_integer("levels", levels, minimum=2)
@@ -88,15 +104,24 @@ def load_dataset(
         if (levels, low, high) != (None, None, None):
             raise ValueError(f"{name} takes no levels, low or high: it is a density on the plane")
         return _density(name, split)
-    if by_name and (name == "digits" or name in IMAGE_SETS):
+    if by_name and name in _IMAGE_NAMES:
         folder = None if root is None else Path(root)
-        x, labels, levels = _from_name(name, split, levels, folder, download)
+        found = _from_name(name, split, levels, folder, download)
+        own, known = None, IMAGE_SET_CLASSES if classes is None else classes
     else:
-        x, labels, levels = _from_path(Path(name_or_path), split, levels, skip_bad)
-    low, high = _range_of(name, x, levels, low, high)
-    classes = None if labels is None else int(labels.max()) + 1
-    spec = DataSpec(tuple(x.shape[1:]), low, high, levels, classes, Path(name).name)
-    return Dataset(name, x, labels, spec, split=split)
+        found = _from_path(Path(name_or_path), split, levels, labels, skip_bad)
+        own, known = _classes_of(Path(name_or_path), split, found, classes)
+    count, names, y = None, None, None
+    if found.labels is not None and (labels or by_name and name in _IMAGE_NAMES):
+        y, count, names = number_labels(name, found.labels, own, known)
+    low, high = _range_of(name, found, low, high)
+    x = found.x
+    spec = DataSpec(tuple(x.shape[1:]), low, high, found.levels, count, Path(name).name, names)
+    data = Dataset(name, x, y if labels else None, spec, split=split)
+    if known is None and data.empty_class is not None:
+        every = f"0 … {data.spec.classes - 1}"
+        warnings.warn(f"{name}: {data.empty_class} of {every} has no datum", stacklevel=2)
+    return data
 
 
 def _density(name: str, split: str) -> Dataset:
@@ -110,43 +135,71 @@ def _density(name: str, split: str) -> Dataset:
 
 def _from_name(
     name: str, split: str, levels: int | None, root: Path | None, download: bool
-) -> tuple[Tensor, Tensor, int]:
+) -> ArrayFile:
     published = 17 if name == "digits" else 256
     if levels not in (None, published):
         raise ValueError(f"levels of {name} must be {published}, got {levels}")
     if name == "digits":
-        return *load_digits(split), published
-    return *load_image_set(name, split, root, download=download), published
+        x, y = load_digits(split)
+    else:
+        x, y = load_image_set(name, split, root, download=download)
+    return ArrayFile(x, y.numpy(), published)
 
 
 def _from_path(
-    path: Path, split: str, levels: int | None, skip_bad: bool
-) -> tuple[Tensor, Tensor | None, int | None]:
+    path: Path, split: str, levels: int | None, labels: bool, skip_bad: bool
+) -> ArrayFile:
     if not path.exists():
         raise _unknown(path)
     if path.is_dir():
         if levels not in (None, 256):
             raise ValueError(f"levels of an image folder must be 256, got {levels}")
-        x, labels = load_folder(_split_folder(path, split), skip_bad=skip_bad)
-        return x, labels, 256
+        x, names = load_folder(split_folder(path, split), skip_bad=skip_bad)
+        return ArrayFile(x, names if labels else None, 256)
     if split == "test":
         raise ValueError(f"{path} has no test split; give a file of test data as split 'train'")
-    if path.suffix not in (".npy", ".npz"):
+    if path.suffix.lower() not in (".npy", ".npz") or not path.is_file():
         raise ValueError(f"{path} must be a folder of images, a .npy or a .npz file")
-    return load_array(path, levels)
+    return load_array(path, levels, labels=labels)
 
 
-def _split_folder(path: Path, split: str) -> Path:
-    if (path / split).is_dir():
-        return path / split
-    if split == "test" or (path / "test").is_dir():
-        raise ValueError(f"{path} has no {split} split; a subfolder {split}/ would be one")
-    return path
+def _classes_of(
+    path: Path, split: str, found: ArrayFile, classes: Classes | None
+) -> tuple[Sequence[str] | None, Classes | None]:
+    """The class names that the folder gives, and the classes that are known from elsewhere.
+
+    For a test split the classes of its train split are known; samples that scoresde drew know
+    those of their checkpoint.
+    """
+    if path.is_dir() and found.labels is not None:
+        train = find_split(path, "train")
+        own = None if train is None else class_folders(train)
+        if split == "test" and classes is None:
+            return None, own
+        return own, classes
+    if found.spec is None or classes is not None:
+        return None, classes
+    return None, found.spec.class_names or found.spec.classes
+
+
+def has_test_split(name_or_path: str | Path) -> bool:
+    """Whether `load_dataset` can give a test split: of named sets, and of folders with one.
+
+    Args:
+        name_or_path: As in `load_dataset`; a path need not exist.
+
+    Raises:
+        ValueError: If it cannot be told whether a subfolder is a split or a class.
+    """
+    if isinstance(name_or_path, str) and name_or_path in (*DENSITIES, *_IMAGE_NAMES):
+        return True
+    path = Path(name_or_path)
+    return path.is_dir() and find_split(path, "test") is not None
 
 
 def _unknown(path: Path) -> Exception:
     """A missing path if it looks like one, else a misspelt name."""
-    names = ["digits", *IMAGE_SETS, *DENSITIES]
+    names = [*_IMAGE_NAMES, *DENSITIES]
     if path.suffix or len(path.parts) > 1:
         return FileNotFoundError(f"{path} does not exist")
     near = difflib.get_close_matches(str(path), names, n=1)
@@ -155,13 +208,14 @@ def _unknown(path: Path) -> Exception:
 
 
 def _range_of(
-    name: str, x: Tensor, levels: int | None, low: float | None, high: float | None
+    name: str, data: ArrayFile, low: float | None, high: float | None
 ) -> tuple[float, float]:
-    if levels is not None:
-        return -1.0 if low is None else low, 1.0 if high is None else high
+    if data.levels is not None:
+        ends = (-1.0, 1.0) if data.spec is None else (data.spec.low, data.spec.high)
+        return ends[0] if low is None else low, ends[1] if high is None else high
     if (low is None) != (high is None):
         raise ValueError(f"low and high must be given together, got {low}, {high}")
-    least, most = float(x.min()), float(x.max())
+    least, most = float(data.x.min()), float(data.x.max())
     if low is None or high is None:
         if least == most:
             raise ValueError(f"{name}: all values are {least}; give low and high")

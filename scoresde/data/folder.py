@@ -1,124 +1,246 @@
-"""Images from a folder."""
+"""Images from a folder: which files are images, classes and splits, and the pixels."""
 
 from __future__ import annotations
 
-import struct
+import os
 import warnings
-import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
-__all__ = ["load_folder"]
+from .classes import natural_order
+from .decoding import SUFFIXES, BadImageError, decode_image
+from .memory import check_memory
 
-_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+__all__ = ["class_folders", "find_split", "load_folder", "split_folder"]
 
-# Named, so that no other decoder (EPS runs an external program) ever sees the file.
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_SPLITS = ("train", "test")
+_RESERVED = (*_SPLITS, "val", "valid", "validation")
 
-_MAX_PIXELS = 1 << 24  # 4096 × 4096; more is a decompression bomb for our purpose
+# What operating systems, file servers and notebooks leave in folders; compared in small letters.
+_SYSTEM_NAMES = frozenset(
+    ("thumbs.db", "ehthumbs.db", "desktop.ini", "lost+found", "$recycle.bin", "recycler")
+    + ("system volume information", "#recycle", "#snapshot", "network trash folder")
+    + ("temporary items",)
+)
 
 
-def load_folder(path: Path, *, skip_bad: bool = False) -> tuple[Tensor, Tensor | None]:
+@dataclass
+class _Listing:
+    """What lies directly in a folder, without hidden and system entries.
+
+    Attributes:
+        images: Files with the suffix of an image, in the order of their names.
+        folders: Subfolders, in natural order.
+        others: Paths of all other entries, by what they are.
+    """
+
+    images: list[Path] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+    others: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+
+
+def load_folder(path: Path, *, skip_bad: bool = False) -> tuple[Tensor, np.ndarray | None]:
     """All images of a folder, in the order of their names.
 
-    The images lie in the folder itself, or one level down in one subfolder per class: then the
-    labels number the subfolders in the order of their names. Every image becomes 8-bit:
+    The images lie in the folder itself, or one level down in one subfolder per class; the classes
+    come in natural order ("2" before "10"). Every image becomes 8-bit grey or RGB:
 
-    - 16-bit grey is divided by 257 and rounded; 16-bit colour keeps its high bytes;
+    - grey of more than 8 bits is scaled to 0 … 255 by its own white and rounded; colour of
+      16 bits keeps its high bytes;
     - transparency is composited on white; palettes and other colour spaces become RGB;
-    - the orientation tag of cameras is applied; of animations the first frame is taken;
+    - the orientation tag of cameras is applied; of several frames or pages the first is taken;
     - if any image has colour, grey ones are repeated in the three channels.
 
-    Files without a known image suffix are ignored.
+    One warning counts what was converted, another one what was left out: files that are no images
+    by their suffix, images that lie deeper, links without a target, subfolders without images.
+    Hidden and system entries are ignored without a word: names that begin with ".", folders whose
+    names begin with "__" or "@" (`__MACOSX`, `@eaDir`), and names such as `Thumbs.db`,
+    `$RECYCLE.BIN` and `lost+found`.
 
     Args:
         path: The folder.
         skip_bad: Leave out images that cannot be decoded, with one warning that counts them.
 
     Returns:
-        Images, uint8 (N, C, H, W) with C = 1 or 3; labels, int64 (N,), or None.
+        Images, uint8 (N, C, H, W) with C = 1 or 3; the name of each one's class, text (N,), or
+        None without subfolders.
 
     Raises:
         ValueError: If there is no image, an image cannot be decoded (without `skip_bad`), is
-            larger than 16 megapixels, or the sizes differ; the file is named.
+            larger than 16 megapixels, the sizes differ, or the images do not fit into memory;
+            the file is named.
     """
-    paths, labels = _list_images(path)
-    images, kept, bad = [], [], []
-    for i, file in enumerate(paths):
+    files, classes, left_out = _list_images(path)
+    if left_out:
+        warnings.warn(f"left out of {path}: {left_out}", stacklevel=4)
+    images, kept, bad, converted = [], [], [], defaultdict(int)
+    for i, file in enumerate(files):
         try:
-            images.append(_decode(file))
-            kept.append(i)
-        except _BadImageError as error:
+            image, done = decode_image(file)
+        except BadImageError as error:
             if not skip_bad:
                 raise ValueError(f"{error}; --skip-bad (skip_bad=True) leaves it out") from error
             bad.append(error)
+            continue
+        if not images:
+            check_memory(path, len(files) * image.nbytes)
+        images.append(image)
+        kept.append(i)
+        for what in done:
+            converted[what] += 1
     if bad:
-        warnings.warn(f"left out {len(bad)} of {len(paths)} images; first: {bad[0]}", stacklevel=3)
+        warnings.warn(f"left out {len(bad)} of {len(files)} images; first: {bad[0]}", stacklevel=4)
     if not images:
         raise ValueError(f"{path} holds no readable image")
-    _check_sizes([paths[i] for i in kept], images)
-    return _stack(images), None if labels is None else torch.tensor([labels[i] for i in kept])
+    _check_sizes([files[i] for i in kept], images)
+    colour = sum(image.ndim == 3 for image in images)
+    if 0 < colour < len(images):
+        converted["in grey (repeated in three channels)"] = len(images) - colour
+    if converted:
+        counts = ", ".join(f"{count} {what}" for what, count in converted.items())
+        warnings.warn(f"converted images of {path} ({len(images)} in all): {counts}", stacklevel=4)
+    labels = None if classes is None else np.array([classes[i] for i in kept], np.str_)
+    return _stack(images), labels
 
 
-class _BadImageError(ValueError):
-    """An image that cannot be decoded."""
+def class_folders(path: Path) -> list[str] | None:
+    """The class names that a folder's subfolders give, in natural order; None without any."""
+    names = [folder.name for folder in _scan(path).folders if _scan(folder).images]
+    return names or None
 
 
-def _list_images(path: Path) -> tuple[list[Path], list[int] | None]:
-    direct = _images_in(path)
-    classes = [(d, _images_in(d)) for d in sorted(path.iterdir()) if d.is_dir()]
-    classes = [(d, images) for d, images in classes if images]
-    if direct and classes:
+def find_split(path: Path, split: str) -> Path | None:
+    """The folder of the split "train" or "test"; None if there is none.
+
+    The subfolders are splits if they are called train or test, perhaps beside val, valid or
+    validation, which are not used; capital letters do not matter. Without such subfolders the
+    folder is a train split.
+
+    Raises:
+        ValueError: If other subfolders with images, or images, lie beside a subfolder with the
+            name of a split: it could be a class.
+    """
+    splits = _splits(path)
+    return splits.get(split) if splits else path if split == "train" else None
+
+
+def split_folder(path: Path, split: str) -> Path:
+    """As `find_split`, but a missing split is a ValueError, too."""
+    found = find_split(path, split)
+    if found is None:
+        whole = "" if split == "train" else "; without one, all of it is the train split"
+        raise ValueError(f"{path} has no {split} split; a subfolder {split}/ would be one{whole}")
+    return found
+
+
+def _splits(path: Path) -> dict[str, Path]:
+    """Subfolders by the name of the split that they are."""
+    listing = _scan(path)
+    found = {d.name.lower(): d for d in listing.folders if d.name.lower() in _RESERVED}
+    if not found:
+        return {}
+    beside = [d for d in listing.folders if d not in found.values() and _scan(d).images]
+    beside += listing.images[:1]
+    if beside:
+        name = next(iter(found.values())).name
+        raise ValueError(
+            f"{path}: {name}/ has the name of a split, but {beside[0].name} lies beside it; rename "
+            f"{name}/ if it is a class, else move {beside[0].name} away"
+        )
+    return found
+
+
+def _scan(folder: Path) -> _Listing:
+    listing = _Listing()
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            kind = _kind(entry)
+            if _is_system(entry.name, kind):
+                continue
+            if kind == "folder":
+                listing.folders.append(Path(entry.path))
+            elif kind == "image":
+                listing.images.append(Path(entry.path))
+            else:
+                listing.others[kind].append(Path(entry.path))
+    order = natural_order(path.name for path in listing.folders)
+    listing.folders = [folder / name for name in order]
+    return listing
+
+
+def _kind(entry: os.DirEntry) -> str:
+    """Either "folder", "image", or what else it is, in words."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        if not entry.is_file():
+            return "links without a target" if entry.is_symlink() else "special files"
+    except OSError:  # a link to itself
+        return "links without a target"
+    suffix = Path(entry.name).suffix.lower()
+    if suffix in SUFFIXES:
+        return "image"
+    return f"{suffix} files" if suffix else "files without suffix"
+
+
+def _is_system(name: str, kind: str) -> bool:
+    return (
+        name.startswith(".")
+        or (kind == "folder" and name.startswith(("__", "@")))
+        or name.lower() in _SYSTEM_NAMES
+    )
+
+
+def _list_images(path: Path) -> tuple[list[Path], list[str] | None, str]:
+    """Images, the class of each, and what was left out, in words."""
+    top = _scan(path)
+    below = {folder: _scan(folder) for folder in top.folders}
+    classes = [folder for folder, listing in below.items() if listing.images]
+    if top.images and classes:
         raise ValueError(
             f"{path} must hold images or subfolders of images, got both: "
-            f"{direct[0].name} and {classes[0][0].name}/"
+            f"{top.images[0].name} and {classes[0].name}/"
         )
-    if direct:
-        return direct, None
+    others = top.others
+    for folder, listing in below.items():
+        for kind, found in listing.others.items():
+            others[kind] += found
+        deeper = [image for inner in listing.folders for image in _images_below(inner)]
+        if deeper:
+            others["images in deeper folders"] += deeper
+        elif not listing.images:
+            others["folders without images"].append(folder)
+    left_out = _in_words(path, others)
+    if top.images:
+        return top.images, None, left_out
     if not classes:
-        raise ValueError(f"{path} holds no image ({', '.join(sorted(_SUFFIXES))})")
-    labels = [label for label, (_, images) in enumerate(classes) for _ in images]
-    return [image for _, images in classes for image in images], labels
+        rest = f"; it holds {left_out}" if left_out else ""
+        raise ValueError(f"{path} holds no image ({', '.join(sorted(SUFFIXES))}){rest}")
+    images = [(image, folder.name) for folder in classes for image in below[folder].images]
+    return [image for image, _ in images], [name for _, name in images], left_out
 
 
-def _images_in(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file())
+def _images_below(folder: Path) -> Iterator[Path]:
+    """Images in a folder and all folders in it; links to folders are not followed."""
+    listing = _scan(folder)
+    yield from listing.images
+    for inner in listing.folders:
+        if not inner.is_symlink():
+            yield from _images_below(inner)
 
 
-def _decode(path: Path) -> np.ndarray:
-    """One image as uint8 (H, W) or (H, W, 3)."""
-    try:
-        with warnings.catch_warnings():
-            # Pillow only warns of moderate bombs; the size is checked below, before decoding.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=_FORMATS)
-        with image:
-            if image.width * image.height > _MAX_PIXELS:
-                raise Image.DecompressionBombError(f"{image.width}×{image.height} pixels")
-            return _to_8_bit(ImageOps.exif_transpose(image))
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{path} must have at most {_MAX_PIXELS} pixels: {error}") from error
-    except (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error) as error:
-        raise _BadImageError(f"{path} cannot be decoded as an image: {error}") from error
-
-
-def _to_8_bit(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"grey values {values.min()}..{values.max()} exceed 16 bits")
-        return np.rint(values / 257).astype(np.uint8)
-    if image.mode == "F":
-        raise ValueError("float images have no levels; save them as .npy")
-    grey = image.mode in ("1", "L", "LA", "La")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return np.asarray(image.convert("L" if grey else "RGB"))
+def _in_words(path: Path, others: dict[str, Sequence[Path]]) -> str:
+    """`.heic files: 6 (first a/x0.heic), links without a target: 1 (first 1.png)`."""
+    return ", ".join(
+        f"{kind}: {len(found)} (first {found[0].relative_to(path)})"
+        for kind, found in others.items()
+    )
 
 
 def _check_sizes(paths: list[Path], images: list[np.ndarray]) -> None:

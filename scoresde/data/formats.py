@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import zlib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -31,6 +31,10 @@ _CIFAR_BATCHES = {
     "train": tuple(f"data_batch_{i}" for i in range(1, 6)),
     "test": ("test_batch",),
 }
+
+_CIFAR_ROWS = 10_000  # in each batch
+_CIFAR_RECORD = 1 + 3 * 32 * 32  # bytes of a label and its image
+_CIFAR_LABELS_MAX_BYTES = 1 << 20  # the longest list of labels has 150 kB
 
 _CIFAR_PNG_LABELS = {"train": "train_lables.json", "test": "test_lables.json"}  # [sic]
 
@@ -70,7 +74,7 @@ def _idx_array(path: Path, sha256: str) -> np.ndarray:
     try:
         with opener(path, "rb") as file:
             content = file.read(_IDX_MAX_BYTES)
-    except (OSError, EOFError, zlib.error) as error:
+    except Exception as error:  # damaged bytes: whatever gzip raises
         raise ValueError(f"{path} cannot be read: {error}") from error
     _verify(path, hashlib.sha256(content).hexdigest(), sha256)
     axes = content[3]
@@ -116,7 +120,8 @@ def read_cifar10(folder: Path, split: str, md5: Mapping[str, str]) -> tuple[Tens
     try:
         records = readers[cifar10_form(folder)](folder, split)
         batches = np.split(records, len(names))
-    except (OSError, SyntaxError, ValueError, RuntimeError) as error:
+    # Damaged bytes: whatever Pillow, json or torchvision raises.
+    except Exception as error:
         raise ValueError(f"{folder} does not hold a readable CIFAR-10: {error}") from error
     for name, batch in zip(names, batches, strict=True):
         # MD5 tells the published batches from others; it is no defence against a forger.
@@ -127,18 +132,31 @@ def read_cifar10(folder: Path, split: str, md5: Mapping[str, str]) -> tuple[Tens
 
 
 def _cifar10_bin(folder: Path, split: str) -> np.ndarray:
-    content = b"".join((folder / f"{name}.bin").read_bytes() for name in _CIFAR_BATCHES[split])
-    return np.frombuffer(content, np.uint8).reshape(-1, 1 + 3 * 32 * 32)
+    paths = [folder / f"{name}.bin" for name in _CIFAR_BATCHES[split]]
+    content = b"".join(_read_at_most(path, _CIFAR_ROWS * _CIFAR_RECORD) for path in paths)
+    return np.frombuffer(content, np.uint8).reshape(-1, _CIFAR_RECORD)
+
+
+def _read_at_most(path: Path, size: int) -> bytes:
+    """A file's content; one larger than the published file is not read at all."""
+    if path.stat().st_size > size:
+        raise ValueError(f"{path.name} has more than {size} bytes")
+    return path.read_bytes()
 
 
 def _cifar10_png(folder: Path, split: str) -> np.ndarray:
     """PNGs of 10,000 rows, each row one image of 32·32 RGB pixels, and labels in a JSON list."""
     images = []
     for name in _CIFAR_BATCHES[split]:
-        with Image.open(folder / f"{name}.png", formats=("PNG",)) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, of bombs; the size is checked here
+            image = Image.open(folder / f"{name}.png", formats=("PNG",))
+        with image:
+            if image.mode != "RGB" or image.width != 1024 or image.height > _CIFAR_ROWS:
+                raise ValueError(f"{name}.png is {image.width}×{image.height} {image.mode}")
             images.append(np.asarray(image).reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2))
-    labels = json.loads((folder / _CIFAR_PNG_LABELS[split]).read_text(encoding="utf-8"))
-    return _records(np.concatenate(images), labels)
+    content = _read_at_most(folder / _CIFAR_PNG_LABELS[split], _CIFAR_LABELS_MAX_BYTES)
+    return _records(np.concatenate(images), json.loads(content))
 
 
 def _cifar10_torchvision(folder: Path, split: str) -> np.ndarray:
@@ -150,5 +168,7 @@ def _cifar10_torchvision(folder: Path, split: str) -> np.ndarray:
 
 
 def _records(images: np.ndarray, labels: list[int]) -> np.ndarray:
+    if not isinstance(labels, list) or not all(type(v) is int and 0 <= v < 10 for v in labels):
+        raise ValueError("the labels must be a list of integers in 0..9")
     column = np.asarray(labels, np.uint8)[:, None]
     return np.concatenate([column, images.reshape(len(images), -1)], axis=1)

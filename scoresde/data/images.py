@@ -14,7 +14,14 @@ from torch import Tensor
 
 from .formats import cifar10_form, holds_idx, read_cifar10, read_idx
 
-__all__ = ["IMAGE_SETS", "ImageSet", "find_folder", "load_digits", "load_image_set"]
+__all__ = [
+    "IMAGE_SETS",
+    "IMAGE_SET_CLASSES",
+    "ImageSet",
+    "find_folder",
+    "load_digits",
+    "load_image_set",
+]
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,9 @@ IMAGE_SETS: dict[str, ImageSet] = {
 }
 
 
+IMAGE_SET_CLASSES = 10  # of each set above, and of the digits
+
+
 def load_digits(split: str) -> tuple[Tensor, Tensor]:
     """The shipped 8×8 digits of `split`: levels 0 … 16, uint8 (N, 1, 8, 8), and labels (N,)."""
     with (
@@ -143,9 +153,9 @@ def load_image_set(
         folder = _download(name, root or Path("data") / name)
     if folder is None:
         raise FileNotFoundError(
-            f"{name} is not on this machine; get it with `{image_set.get}`, "
-            "or pass download=True where the internet is open, "
-            f"or name the folder that holds it by root or $SCORESDE_DATA/{name}"
+            f"{name} is not on this machine; get it with `{image_set.get}`, or name the folder "
+            f"that holds it by --data-root or put it into $SCORESDE_DATA/{name}; in Python, root= "
+            "names the folder and download=True lets torchvision get it"
         )
     reader = read_cifar10 if name == "cifar10" else read_idx
     return reader(folder, split, image_set.digests)

@@ -16,7 +16,7 @@ from .. import __version__
 from .._tensor import check_number
 from ..checkpoint import read_checkpoint
 from ..config import Config, build, checkpoint_path, config_of
-from ..data import Dataset, DataSpec, dataset_status
+from ..data import Dataset, DataSpec, has_test_split
 from ..grid import snapped, uniform
 from ..grid_file import GridFile
 from ..noise import check_seed
@@ -231,15 +231,14 @@ def _data(
 ) -> tuple[Dataset, Dataset | None]:
     """Train and test split of the checkpoint's data; no test split where there is none."""
     source = replace(config.data, root=config.data.root if root is None else str(root))
-    train = source.load("train")
+    train = source.load("train", classes=spec.class_names)
     for name in ("shape", "levels", "low", "high"):
         now, then = getattr(train.spec, name), getattr(spec, name)
         if now != then:
             raise ValueError(f"{train.name} has changed since training: {name} {now}, not {then}")
-    named = source.name in {row.name for row in dataset_status()}
-    if not named and not (Path(source.name) / "test").is_dir():
+    if not has_test_split(source.name):
         return train, None
-    return train, source.load("test")
+    return train, source.load("test", classes=spec.class_names)
 
 
 def _check_test(likelihood: int, test: Dataset | None) -> None:

@@ -35,10 +35,12 @@ def load_held_out(
         n: How many are needed at least.
 
     Returns:
-        The data, with labels if the network needs them and without if not.
+        The data, with labels if the network needs them and without if not. A class has the number
+        that the checkpoint gave to its name.
 
     Raises:
-        ValueError: If the data are not of that kind, or too few; names the option.
+        ValueError: If the data are not of that kind, are too few, or have a class that the
+            checkpoint does not have; names the option.
         FileNotFoundError: If they are not on this machine; says how to get them.
     """
     source = config.data
@@ -51,11 +53,16 @@ def load_held_out(
         )
     source = replace(source, root=data_root or source.root, levels=levels or source.levels)
     whole = data is not None and _is_array_file(source.name)
-    found = source.load(split or ("train" if whole else "test"))
-    found = replace(found, split="all") if whole else found
     conditional = config.net.get("classes") is not None
+    classes = spec.class_names
+    if classes is None and data is not None:  # a checkpoint's own data know their classes
+        classes = spec.classes
+    found = source.load(
+        split or ("train" if whole else "test"), labels=conditional, classes=classes
+    )
+    found = replace(found, split="all") if whole else found
     _check(spec, found, conditional, n)
-    return found if conditional else replace(found, labels=None)
+    return found
 
 
 def choose_rows(data: Dataset, n: int, seed: int) -> np.ndarray:
@@ -73,7 +80,7 @@ def choose_rows(data: Dataset, n: int, seed: int) -> np.ndarray:
 
 
 def _is_array_file(name: str) -> bool:
-    return name.endswith((".npy", ".npz")) and Path(name).is_file()
+    return name.lower().endswith((".npy", ".npz")) and Path(name).is_file()
 
 
 def _check(spec: DataSpec, data: Dataset, conditional: bool, n: int) -> None:
@@ -93,5 +100,9 @@ def _check(spec: DataSpec, data: Dataset, conditional: bool, n: int) -> None:
         )
     if conditional and data.labels is None:
         raise ValueError(f"--data: {data.name} has no labels, the checkpoint needs them")
+    if conditional and data.spec.classes != spec.classes:
+        raise ValueError(
+            f"--data: {data.name} has {data.spec.classes} classes, the checkpoint {spec.classes}"
+        )
     if n > len(data):
         raise ValueError(f"--n: {n} is more than the {len(data)} of {data.name} ({data.split})")

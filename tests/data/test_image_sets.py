@@ -3,6 +3,7 @@ import gzip
 import hashlib
 import json
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -172,6 +173,84 @@ def test_damaged_cifar10_is_refused(tiny_cifar10, tmp_path):
     (tmp_path / "test_batch.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match="does not hold a readable CIFAR-10"):
         load_dataset("cifar10", "test", root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [0],
+        [0, 10],
+        [0, -1],
+        [0, 256],
+        [0, 1.0],
+        [0, True],
+        [[0], [1]],
+        {"0": 1},
+        "01",
+        None,
+        [0] * 3,
+    ],
+    ids=str,
+)
+def test_labels_that_are_none_of_cifar10_are_refused(tiny_cifar10, tmp_path, labels):
+    write_cifar10_png(tmp_path, tiny_cifar10)
+    (tmp_path / "test_lables.json").write_text(json.dumps(labels))
+    with pytest.raises(ValueError, match="does not hold a readable CIFAR-10: ."):
+        load_dataset("cifar10", "test", root=tmp_path)
+
+
+@pytest.mark.parametrize("size", [(20_000, 20_000), (1024, 10_001), (1023, 2)])
+def test_a_png_of_another_size_is_not_decoded(tiny_cifar10, tmp_path, size):
+    write_cifar10_png(tmp_path, tiny_cifar10)
+    content = bytearray((tmp_path / "test_batch.png").read_bytes())
+    content[16:24] = struct.pack(">II", *size)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    (tmp_path / "test_batch.png").write_bytes(content)
+    with pytest.raises(ValueError, match=r"readable CIFAR-10: (test_batch.png is|Image size)"):
+        load_dataset("cifar10", "test", root=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["test_batch.bin", "test_lables.json"])
+def test_files_larger_than_the_published_ones_are_not_read(tiny_cifar10, tmp_path, name):
+    if name.endswith(".json"):
+        write_cifar10_png(tmp_path, tiny_cifar10)
+    for batch in tiny_cifar10:
+        if name.endswith(".bin"):
+            (tmp_path / f"{batch}.bin").write_bytes(b"")
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(1 << 35)  # nothing of it is on the disk
+    with pytest.raises(ValueError, match=rf"readable CIFAR-10: {name} has more than"):
+        load_dataset("cifar10", "test", root=tmp_path)
+
+
+def test_damaged_named_sets_are_refused_or_hold_the_published_data(
+    tiny_mnist, tiny_cifar10, tmp_path_factory
+):
+    """Cut at any place or one bit flipped; a damage behind the last pixel may do no harm."""
+    rng, (mnist, _), cifar = np.random.default_rng(0), tiny_mnist, tmp_path_factory.mktemp("cifar")
+    write_cifar10_png(cifar, tiny_cifar10)
+    for name, folder, file, split in (
+        ("mnist", mnist, "train-images-idx3-ubyte.gz", "train"),
+        ("mnist", mnist, "t10k-labels-idx1-ubyte", "test"),
+        ("cifar10", cifar, "test_batch.png", "test"),
+        ("cifar10", cifar, "test_lables.json", "test"),
+    ):
+        published = load_dataset(name, split, root=folder).fingerprint
+        content, reasons = (folder / file).read_bytes(), []
+        for trial in range(30):
+            damaged = bytearray(content)
+            if trial % 2:
+                del damaged[rng.integers(len(damaged)) :]
+            else:
+                damaged[rng.integers(len(damaged))] ^= 1 << rng.integers(8)
+            (folder / file).write_bytes(damaged)
+            try:
+                assert load_dataset(name, split, root=folder).fingerprint == published
+            except ValueError as error:
+                reasons.append(str(error))
+        assert all(str(folder) in reason and "\n" not in reason for reason in reasons)
+        assert len(reasons) >= 25
+        (folder / file).write_bytes(content)
 
 
 def test_failed_download_is_one_line_with_another_way(tmp_path, monkeypatch):

@@ -1,0 +1,40 @@
+"""Whether data fit into memory, asked before memory is taken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["check_memory", "megabytes"]
+
+
+def check_memory(source: str | Path, size: int) -> None:
+    """Raise unless `size` bytes fit into the memory that is free now.
+
+    Where the system does not say how much is free (it is not Linux), nothing is checked.
+
+    Args:
+        source: What the message calls the data.
+        size: Bytes that will be taken.
+
+    Raises:
+        ValueError: If they do not fit.
+    """
+    free = _free_bytes()
+    if free is not None and size > free:
+        raise ValueError(
+            f"{source} needs {megabytes(size)} of memory, and {megabytes(free)} are free"
+        )
+
+
+def megabytes(size: int) -> str:
+    """A number of bytes as text: `12.3 MB`."""
+    return f"{size / 1e6:,.1f} MB"
+
+
+def _free_bytes() -> int | None:
+    """What Linux estimates a new program can use without swapping."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from scoresde.config import Config
+from scoresde.data import DataSpec
+from scoresde.tasks.held_out import load_held_out
+
+NAMES = ("cat", "dog", "fox")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Train and test split of three classes, each of its own grey."""
+    for split in ("train", "test"):
+        for value, name in enumerate(NAMES):
+            (tmp_path / "d" / split / name).mkdir(parents=True)
+            Image.new("L", (8, 8), value).save(tmp_path / "d" / split / name / "0.png")
+    return tmp_path / "d"
+
+
+def held_out(folder, names=NAMES, classes=3, **options):
+    """What a checkpoint of these classes, trained on this folder, is given."""
+    net = {"kind": "unet"} | ({} if classes is None else {"classes": classes})
+    tables = {"sde": {"kind": "vp"}, "net": net, "train": {"steps": 1, "batch": 1}}
+    config = Config.from_dict({"data": {"name": str(folder)}, **tables})
+    spec = DataSpec((1, 8, 8), -1, 1, 256, classes, class_names=names)
+    data = load_held_out(config, spec, **options)
+    if data.labels is None:
+        return None
+    return dict(zip(data.x[:, 0, 0, 0].tolist(), data.labels.tolist(), strict=True))
+
+
+def test_own_test_split_has_the_numbers_of_the_checkpoint(folder):
+    (folder / "test" / "cat" / "0.png").unlink()
+    (folder / "test" / "cat").rmdir()
+    assert held_out(folder) == {1: 1, 2: 2}
+    assert held_out(folder, names=("fox", "dog", "cat")) == {1: 1, 2: 0}
+    # A checkpoint from before names were stored: the train split tells.
+    assert held_out(folder, names=None) == {1: 1, 2: 2}
+
+
+def test_a_class_that_was_added_after_training_changes_no_number(folder):
+    (folder / "train" / "ant").mkdir()
+    Image.new("L", (8, 8), 9).save(folder / "train" / "ant" / "0.png")
+    assert held_out(folder) == {0: 0, 1: 1, 2: 2}
+    with pytest.raises(ValueError, match="--data: .* has 4 classes, the checkpoint 3"):
+        held_out(folder, names=None)
+
+
+def test_another_folder_is_numbered_by_the_names_of_the_checkpoint(folder, tmp_path):
+    for value, name in enumerate(("fox", "dog")):
+        (tmp_path / "other" / name).mkdir(parents=True)
+        Image.new("L", (8, 8), value).save(tmp_path / "other" / name / "0.png")
+    other = {"data": str(tmp_path / "other"), "split": "train"}
+    assert held_out(folder, **other) == {0: 2, 1: 1}
+    with pytest.raises(ValueError, match=r"class dog, fox is none of the classes; .* 0 … 2"):
+        held_out(folder, names=None, **other)
+    with pytest.raises(ValueError, match=r"class dog is none of the classes; they are cat, fox"):
+        held_out(folder, names=("cat", "fox"), classes=2, **other)
+    assert held_out(folder, names=None, classes=None, **other) is None
+
+
+def test_a_file_is_numbered_by_names_or_numbers(folder, tmp_path):
+    x = np.arange(2, dtype=np.uint8)[:, None, None] * np.ones((1, 8, 8), np.uint8)
+    path = tmp_path / "a.npz"
+    np.savez(path, x=x, y=np.array(["fox", "cat"]))
+    assert held_out(folder, data=str(path)) == {0: 2, 1: 0}
+    np.savez(path, x=x, y=np.array([2, 2]))  # a part of the classes
+    assert held_out(folder, data=str(path)) == {0: 2, 1: 2}
+    assert held_out(folder, names=None, data=str(path)) == {0: 2, 1: 2}
+    np.savez(path, x=x, y=np.array([2, 3]))
+    with pytest.raises(ValueError, match=r"a.npz: labels must lie in 0 … 2, got 3"):
+        held_out(folder, data=str(path))
+    # An unconditional checkpoint does not look at them.
+    assert held_out(folder, names=None, classes=None, data=str(path)) is None
