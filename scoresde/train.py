@@ -25,6 +25,7 @@ from ._tensor import NonFiniteError, check_integer, check_number
 from .data import Dataset
 from .loss import Objective
 from .noise import check_seed
+from .scaling import scale_warning
 from .score import NetworkScore
 
 __all__ = [
@@ -121,15 +122,23 @@ def learning_rate_at(settings: TrainSettings, step: int) -> float:
 def check_training(
     model: NetworkScore, data: Dataset, objective: Objective, settings: TrainSettings
 ) -> None:
-    """Raise unless `train` could begin; warn if its learning rate is never reached.
+    """Raise unless `train` could begin.
+
+    Warns if the learning rate is never reached, or the scale of the data does not suit the SDE.
 
     Raises:
-        ValueError: If the data hold fewer images than a batch, or the objective does not suit
-            the SDE.
+        ValueError: If the data hold fewer images than a batch, a class has no datum, or the
+            objective does not suit the SDE.
     """
     if len(data) < settings.batch:
         raise ValueError(f"batch must be at most the {len(data)} images, got {settings.batch}")
     objective.check(model.sde)
+    if data.empty_class is not None:
+        raise ValueError(
+            f"every class must have data, but {data.empty_class} of {data.name} has none"
+        )
+    if (problem := scale_warning(model.sde, data)) is not None:
+        warnings.warn(problem, stacklevel=3)
     if max(settings.warmup, 1) + max(settings.cooldown, 1) > settings.steps + 1:
         warnings.warn(
             f"with {settings.warmup} steps of warm-up and {settings.cooldown} of cool-down in "

@@ -24,7 +24,7 @@ LAYERS = [
     {"score"},
     {"exact", "loss", "grid"},
     {"grid_file"},
-    {"samplers", "likelihood"},
+    {"samplers", "likelihood", "scaling"},
     {"train", "study"},
     {"history"},
     {"run"},

@@ -310,7 +310,7 @@ def test_resuming_with_more_data_is_refused(whole):
 
 
 def test_tabulated_sde_resumes(tmp_path):
-    values = config().to_dict() | {"sde": {"kind": "tabulated", "betas": [0.05] * 20}}
+    values = config().to_dict() | {"sde": {"kind": "tabulated", "betas": [0.3] * 20}}
     stop_after(make(tmp_path, Config.from_dict(values)), 2)
     assert make(tmp_path, Config.from_dict(values)).resume() == 2
 

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -198,6 +199,20 @@ def test_a_learning_rate_that_is_never_reached_gets_a_warning(changes):
 
 def test_a_learning_rate_reached_in_one_step_gets_none():
     run(seeded(lambda: MLP((2,), 8, 1)), warmup=3, cooldown=4)
+
+
+def test_a_class_without_data_is_refused_before_the_first_step():
+    data = points(labels=True)
+    spec = replace(data.spec, classes=3)
+    data = replace(data, labels=torch.zeros(len(data), dtype=torch.int64), spec=spec)
+    with pytest.raises(ValueError, match="every class must have data, but class 1 of .* has none"):
+        run(MLP((2,), width=8, depth=1, classes=3), data)
+
+
+def test_data_whose_scale_does_not_suit_the_sde_get_a_warning():
+    data = points()
+    with pytest.warns(UserWarning, match="the data of .* are too large for the SDE"):
+        run(MLP((2,), width=8, depth=1), replace(data, x=data.x + 100))
 
 
 def test_gradients_are_clipped_to_the_norm():

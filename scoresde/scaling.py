@@ -1,0 +1,98 @@
+"""Whether the scale of the data suits the SDE."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .data import Dataset
+from .sde import SDE
+
+__all__ = ["scale_warning"]
+
+# Bound on KL(p_1 ‖ prior) of one dimension, in nats. At the bound the mean of Gaussian data is
+# sampled √(2 · 0.01) = 0.14 of its standard deviation off.
+_MOST_KL = 0.01
+
+# Where sampling usually ends: finer structure than σ of this time is not sampled.
+_T_MIN = 1e-3
+
+_MOST_VALUES = 1 << 24  # as many values of the data are looked at; rows in equal distances
+
+
+def scale_warning(sde: SDE, data: Dataset) -> str | None:
+    """Why samples of a model that is trained on these data will be wrong; None if they suit.
+
+    Samplers start from the prior N(0, s²), s = `sde.prior_std`, in place of p_1, the distribution
+    of the noised data. With the mean m and the variance v of the data in one dimension, p_1 has
+    mean α m and variance r s² = α² v + σ² (α, σ at t = 1), and as a Gaussian it is
+
+        KL(p_1 ‖ prior) = ½ (r − 1 − log r + (α m/s)²)
+
+    nats away from the prior. The data do not suit if this is above 0.01 in some dimension: they
+    are too large. They are too small if their standard deviation is below σ(10⁻³) in every
+    dimension, unless they are constant, or, for quantized data, if high − low is below it.
+
+    Args:
+        sde: The forward process.
+        data: Training data; quantized data on the scale of their `DataSpec`.
+
+    Returns:
+        One line that says what is wrong, in numbers, and how to scale the data.
+    """
+    mean, std = _moments(data)
+    last, first = sde.nodes(torch.tensor([1.0, _T_MIN], dtype=torch.float64))
+    shift = last.alpha * mean / sde.prior_std
+    ratio = ((last.alpha * std) ** 2 + last.sigma**2) / sde.prior_std**2
+    kl = (ratio - 1 - ratio.log() + shift**2) / 2
+    worst = int(kl.argmax())
+    if float(kl[worst]) > _MOST_KL:
+        size = last.alpha * math.hypot(mean[worst], std[worst])
+        problem = (
+            f"too large for the SDE: at t = 1 there is α·|x| = {size:.2g} left of them (root mean "
+            f"square) beside noise of σ = {last.sigma:.3g}, but sampling starts from N(0, s²) with "
+            f"s = {sde.prior_std:g}"
+        )
+    elif 0 < (size := _extent(data, std)) < first.sigma:
+        worst = int(std.argmax())
+        problem = (
+            f"too small for the SDE: they extend over {size:.2g}, but sampling ends at noise of "
+            f"σ({_T_MIN:g}) = {first.sigma:.2g}"
+        )
+    else:
+        return None
+    remedy = _remedy(data, float(mean[worst]), float(std[worst]))
+    return f"the data of {data.name} are {problem}; samples will be wrong, {remedy}"
+
+
+def _moments(data: Dataset) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each dimension, float64 (D,), on the model's scale."""
+    stride = math.ceil(data.x.numel() / _MOST_VALUES)
+    x = data.x[::stride].flatten(1).double()
+    mean, std, spec = x.mean(0), x.std(0, correction=0), data.spec
+    if spec.levels is None:
+        return mean, std
+    cell = spec.span / spec.levels
+    # Uniform noise in a cell has variance cell²/12.
+    return spec.low + cell * (mean + 0.5), cell * (std**2 + 1 / 12).sqrt()
+
+
+def _extent(data: Dataset, std: Tensor) -> float:
+    """The largest standard deviation; of quantized data, which may be constant, their scale."""
+    return float(std.max()) if data.spec.levels is None else data.spec.span
+
+
+def _remedy(data: Dataset, mean: float, std: float) -> str:
+    low, high = data.spec.low, data.spec.high
+    if data.spec.levels is not None:
+        return (
+            f"choose data.low and data.high near -1 and 1, not {low:g} and {high:g}, or another SDE"
+        )
+    of = "each column" if len(data.spec.shape) == 1 else "them"
+    example = f"(x - {mean:.4g})/{std:.4g}" if std > 0 else f"x - {mean:.4g}"
+    return (
+        f"scale {of} to mean 0 and standard deviation 1, for example by {example}, or choose "
+        "another SDE"
+    )
