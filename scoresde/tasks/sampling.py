@@ -1,6 +1,7 @@
 """Samples of a checkpoint in a folder: what `scoresde sample` calls.
 
-- samples.npz: x, levels where the data have them, labels where there are classes, ts, nfe, seed
+- samples.npz: x, levels where the data have them, labels where there are classes, ts, nfe, seed,
+  spec (the checkpoint's `DataSpec` as JSON); `load_dataset` reads it as data
 - grid.png, for images
 - settings.json, what was asked; summary.json, what came of it
 """
@@ -8,6 +9,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import time
 from dataclasses import asdict, dataclass
@@ -275,6 +277,7 @@ def _write(out: Path, result: Samples, spec: DataSpec, y: Tensor | None) -> list
         "ts": result.ts.numpy(),
         "nfe": np.array(result.nfe),
         "seed": np.array(result.seed, dtype=np.uint64),
+        "spec": np.array(json.dumps(spec.to_dict())),  # so that the file can be used as data
     }
     if spec.levels is not None:
         arrays["levels"] = spec.to_levels(x).numpy()

@@ -1,6 +1,7 @@
 """`scoresde sample`."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -195,11 +196,20 @@ def test_labels_come_in_turn_or_as_asked(draw, labelled_checkpoint, tmp_path):
     assert arrays(asked)["labels"].tolist() == [7, 7]
 
 
+def test_the_file_is_data(draw, labelled_checkpoint):
+    """Levels, scale, labels and number of classes as the checkpoint has them."""
+    out, _ = draw("--steps", 1, "--n", 3, "--label", 4, checkpoint=labelled_checkpoint)
+    data, spec = library.load_dataset(out / "samples.npz"), library.load(labelled_checkpoint).data
+    assert np.array_equal(data.x.numpy(), arrays(out)["levels"])
+    assert data.labels.tolist() == [4, 4, 4]
+    assert data.spec == replace(spec, name="samples.npz")
+
+
 def test_points_have_neither_levels_nor_a_picture(draw, points_checkpoint):
     out, done = draw("--steps", 2, "--n", 3, checkpoint=points_checkpoint)
     assert done.status == 0
     assert sorted(p.name for p in out.iterdir()) == ["samples.npz", "settings.json", "summary.json"]
-    assert sorted(arrays(out)) == ["nfe", "seed", "ts", "x"]
+    assert sorted(arrays(out)) == ["nfe", "seed", "spec", "ts", "x"]
 
 
 @pytest.mark.parametrize(
