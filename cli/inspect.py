@@ -50,6 +50,7 @@ def _in_words(found: dict[str, Any]) -> str:
         "sha256": found["sha256"],
         "network": f"{found['weights']:,} weights (averaged over training)",
         "data": f"{data['name']}, {shape}, {levels}, scale {data['low']:g} to {data['high']:g}",
+        **({"classes": found["class_map"]} if found["class_map"] else {}),
         "training": f"{found['steps_done']} steps, {hours:.2f} h, {resumable}",
         **{key: str(value) for key, value in found["provenance"].items()},
     }

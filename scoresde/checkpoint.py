@@ -301,7 +301,9 @@ def _envelope(header: Any) -> dict[str, Any]:
 
 
 def _looks_like(start: bytes) -> str:
-    # A zip is what torch.save writes; \x80 and a protocol number open an older or a bare pickle.
+    if re.match(rb"PK\x03\x04.{26}[^/]*?\.npy", start, re.DOTALL):
+        return "looks like a .npz file of arrays"
+    # torch.save writes a zip, too; \x80 and a protocol number open an older or a bare pickle.
     if re.match(rb"PK\x03\x04|\x80[\x01-\x05]", start):
         return "looks like a PyTorch pickle, which can run code; it was not opened"
     if len(start) <= _LENGTH_BYTES:

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -260,6 +261,14 @@ def test_malicious_pickles_are_refused_and_not_run(tmp_path):
         if path.suffix == ".pt":
             assert "looks like a PyTorch pickle, which can run code" in reason
         assert not marker.exists()
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_arrays_are_not_called_a_pickle(tmp_path, save):
+    save(tmp_path / "samples.npz", x=np.zeros(3), levels=np.zeros(3))
+    assert rejection(tmp_path / "samples.npz") == (
+        "not a scoresde checkpoint: looks like a .npz file of arrays"
+    )
 
 
 def test_newer_and_older_format_versions_are_refused(tmp_path, monkeypatch):

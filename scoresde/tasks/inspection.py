@@ -39,6 +39,7 @@ def describe_checkpoint(name_or_path: str | Path) -> dict[str, Any]:
         "seconds": raw.metadata.get("seconds"),
         "resumable": any(name.startswith("train.") for name in raw.tensors),
         "data": spec.to_dict(),
+        "class_map": spec.class_map,
         "provenance": raw.metadata.get("provenance", {}),
         "config": config.to_dict(),
         "other": {k: v for k, v in raw.metadata.items() if k not in known},

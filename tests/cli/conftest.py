@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scoresde_cli.main import run
 
 from scoresde.config import Config
@@ -72,6 +73,22 @@ def tiny_checkpoint(tmp_path_factory):
 def labelled_checkpoint(tmp_path_factory):
     """Digits with their ten classes."""
     return write_checkpoint(tmp_path_factory.mktemp("labelled"), net=TINY_UNET | {"classes": 10})
+
+
+@pytest.fixture(scope="session")
+def named_checkpoint(tmp_path_factory):
+    """Images of a folder with two classes, which have names."""
+    folder = tmp_path_factory.mktemp("named")
+    for name in ("fox", "cat"):
+        (folder / "images" / name).mkdir(parents=True)
+        image = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
+        image.save(folder / "images" / name / "0.png")
+    return write_checkpoint(
+        folder / "run",
+        data={"name": str(folder / "images")},
+        net=TINY_UNET | {"classes": 2},
+        train={"steps": 10, "batch": 2, "warmup": 1},
+    )
 
 
 @pytest.fixture(scope="session")

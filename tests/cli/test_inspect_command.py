@@ -43,6 +43,12 @@ def test_no_network_is_built(scoresde, tiny_checkpoint, monkeypatch):
     assert scoresde("inspect", "--checkpoint", tiny_checkpoint).status == 0
 
 
+def test_it_names_the_classes(scoresde, named_checkpoint):
+    assert "classes   0 cat, 1 fox" in scoresde("inspect", "--checkpoint", named_checkpoint).out
+    found = json.loads(scoresde("inspect", "--checkpoint", named_checkpoint, "--json").out)
+    assert found["data"]["class_names"] == ["cat", "fox"]
+
+
 def test_json_is_for_machines(scoresde, tiny_checkpoint):
     found = json.loads(scoresde("inspect", "--checkpoint", tiny_checkpoint, "--json").out)
     assert found["sha256"] == library.load(tiny_checkpoint).sha256
