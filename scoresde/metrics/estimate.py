@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Estimate", "as_rows", "check_count", "check_pair"]
+__all__ = ["Estimate", "as_rows", "check_count", "check_pair", "row_mean", "variance_of_square"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,34 @@ def check_pair(x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
             f"got {rows.shape[1]} and {other.shape[1]}"
         )
     return rows, other.to(rows.device)
+
+
+def variance_of_square(plain: float, excess: float) -> float:
+    """Variance of a squared distance from its first-order variance in the estimated distribution.
+
+    A squared distance is |δ + Z|² with δ the true difference and Z its noise, of covariance Σ. Its
+    variance is V = 4 δᵀΣδ + 2 tr Σ². The first-order formula (delta method, jackknife) takes the
+    gradient 2 (δ + Z) at the samples and gives 4 (δ + Z)ᵀΣ(δ + Z), of mean V + 2 tr Σ²: too much
+    by the variance that V has for δ = 0, and so by a factor of 2 there.
+
+    Args:
+        plain: First-order variance, not negative.
+        excess: Estimate of 2 tr Σ².
+
+    Returns:
+        plain − excess, but at least half of `plain`: V is at least half of its mean.
+    """
+    return max(plain - excess, plain / 2)
+
+
+def row_mean(rows: Tensor) -> Tensor:
+    """Mean of the rows, shape (d,), for rows (n, d) that may lie far from 0.
+
+    The second pass takes out what the first sum rounds: n values near c are summed with an error
+    of the order of c·1e-16·log n, their differences from c with one of their own size.
+    """
+    mean = rows.mean(0)
+    return mean + (rows - mean).mean(0)
 
 
 def check_count(name: str, value: int, minimum: int) -> None:

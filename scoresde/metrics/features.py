@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .estimate import as_rows, check_count
+from .estimate import as_rows, check_count, row_mean
 
 __all__ = ["FeatureSpace", "PCAFeatures", "RawFeatures", "digest_of"]
 
@@ -103,7 +103,7 @@ class PCAFeatures(FeatureSpace):
             raise ValueError(
                 f"d must be at most {most} for a reference of shape {tuple(rows.shape)}, got {d}"
             )
-        mean = rows.mean(0)
+        mean = row_mean(rows)
         # The D×D scatter, not the n×D sample: n is large, and only leading directions are kept.
         scatter = (rows - mean).T @ (rows - mean)
         components = torch.linalg.eigh(scatter).eigenvectors.T.flip(0)[:d]

@@ -12,14 +12,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .estimate import Estimate, as_rows, check_count
+from .estimate import Estimate, as_rows, check_count, row_mean, variance_of_square
 
 __all__ = ["GaussianStats", "frechet_bias", "frechet_distance"]
+
+_SINGLE, _DOUBLE = torch.finfo(torch.float32).eps, torch.finfo(torch.float64).eps
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,10 @@ class GaussianStats:
     """Mean and covariance of a sample of features, and which features they are.
 
     Args:
-        mean: Shape (d,), float64.
-        cov: Unbiased covariance (divisor n − 1), shape (d, d), float64; zeros if n = 1.
+        mean: Shape (d,); kept in float64.
+        cov: Unbiased covariance (divisor n − 1), shape (d, d), zeros if n = 1; kept in float64.
+            One that was computed in float32 is taken: it may be unsymmetric, and its smallest
+            eigenvalues negative, by d·1.2e-7 (at least 1e-5) of the largest.
         n: Number of samples, at least 1.
         space: Label of the feature space (`FeatureSpace.label`: name and hash).
 
@@ -51,8 +55,11 @@ class GaussianStats:
             )
         if not bool(torch.isfinite(self.mean).all() and torch.isfinite(self.cov).all()):
             raise ValueError("mean and cov must be finite, got non-finite values")
-        if not torch.allclose(self.cov, self.cov.T, rtol=1e-8, atol=1e-12 * _scale(self.cov)):
+        if float((self.cov - self.cov.T).abs().max()) > _rounding(d) * float(self.cov.abs().max()):
             raise ValueError("cov must be symmetric")
+        object.__setattr__(self, "mean", self.mean.to(torch.float64))
+        cov = self.cov.to(torch.float64)
+        object.__setattr__(self, "cov", (cov + cov.T) / 2)
 
     @classmethod
     def of(cls, features: Tensor | Iterable[Tensor], space: str = "raw") -> GaussianStats:
@@ -77,7 +84,7 @@ class GaussianStats:
 
     @classmethod
     def _of_rows(cls, rows: Tensor, space: str) -> GaussianStats:
-        mean = rows.mean(0)
+        mean = row_mean(rows)
         centred = rows - mean
         return cls(mean, centred.T @ centred / max(len(rows) - 1, 1), len(rows), space)
 
@@ -96,26 +103,27 @@ class GaussianStats:
 
 
 def frechet_distance(
-    x: Tensor | GaussianStats,
-    reference: Tensor | GaussianStats,
-    *,
-    space: str = "raw",
-    blocks: int = 20,
+    x: Tensor | GaussianStats, reference: Tensor | GaussianStats, *, space: str = "raw"
 ) -> Estimate:
-    """Fréchet distance between Gaussian fits, with a jackknife standard error.
+    """Fréchet distance between Gaussian fits, with an analytic standard error.
 
-    The standard error is that of a jackknife which leaves out one of `blocks` blocks of a sample
-    at a time; rows are dealt to blocks by a fixed permutation, so sorted samples do no harm. It
-    covers the finite size of every sample given as features; statistics are taken as exact, and
-    with two of them it is NaN. Near equal distributions it is on the safe side, by a factor of
-    about 1.4. It does not cover the bias, which outweighs it there: two samples of one Gaussian
-    give `frechet_bias` on average, d(d+1)/(2n) + 2d/n for n = m and covariance I.
+    The distance changes to first order in the weight of a row x of the first sample by
+
+        φ(x) = |u|² − uᵀ T u + 2 (μ₁ − μ₂)·u,   u = x − μ₁,
+        T = S₁^-½ (S₁^½ S₂ S₁^½)^½ S₁^-½,   the optimal map between the two Gaussians,
+
+    so that Var φ/n is its variance from that sample (delta method; an infinitesimal jackknife);
+    likewise for the second. Near equal distributions φ is itself noise, and Var φ/n is twice the
+    variance: the half is taken off (`variance_of_square`). The standard error covers
+    the finite size of every sample given as features; statistics are taken as exact, and with two
+    of them it is NaN. It does not cover the bias, which outweighs it near equal distributions: two
+    samples of one Gaussian give `frechet_bias` on average, d(d+1)/(2n) + 2d/n for n = m and
+    covariance I. With n ≤ d it is a rough guide only.
 
     Args:
         x: Features, shape (n, *D), or their statistics; n ≥ 2.
         reference: The same of the reference, m ≥ 2.
         space: Label of the feature space that the tensors live in (`FeatureSpace.label`).
-        blocks: Blocks of the jackknife, at least 2; fewer if a sample is smaller.
 
     Returns:
         Estimate in squared units of the features; its note says if n ≤ d, where the covariance
@@ -126,18 +134,27 @@ def frechet_distance(
         ValueError: If a sample is too small or not finite, or the feature spaces or dimensions
             differ.
     """
-    check_count("blocks", blocks, 2)
     first, second = _stats(x, "x", space), _stats(reference, "reference", space)
     _check_spaces(first, second)
-    variances = []
-    if isinstance(x, Tensor):
-        variances.append(_jackknife(x, second, blocks))
-    if isinstance(reference, Tensor):
-        variances.append(_jackknife(reference, first, blocks))
-    std_error = math.sqrt(sum(variances)) if variances else math.nan
+    here, there = _Root.of(first.cov), _Root.of(second.cov.to(first.cov))
+    # The singular values of S₁^½ S₂^½ are the roots of the eigenvalues of S₁^½ S₂ S₁^½.
+    left, cross, right = torch.linalg.svd(here.root @ there.root)
+    gap = first.mean - second.mean.to(first.mean)
+    traces = first.cov.trace() + second.cov.trace().to(gap)
+    value = float((gap.square().sum() + traces - 2 * cross.sum()).clamp(min=0))  # rounding
+    plain, inverse_n = 0.0, 0.0
+    sides = ((x, first, gap, here, left), (reference, second, -gap, there, right.mT))
+    for sample, stats, shift, own, basis in sides:
+        if isinstance(sample, Tensor):
+            u = as_rows(sample).to(gap.device) - stats.mean.to(gap)
+            moved = (u @ own.inverse @ basis).square() @ cross  # uᵀ T u
+            change = u.square().sum(1) - moved + 2 * (u @ shift)
+            plain += float(change.var()) / stats.n
+            inverse_n += 1 / stats.n
+    excess = _null_variance((first.cov + second.cov.to(first.cov)) / 2) * inverse_n**2
+    std_error = math.sqrt(variance_of_square(plain, excess)) if inverse_n else math.nan
     d, sizes = len(first.mean), (first.n, second.n)
     note = f"n = {min(sizes)} <= d = {d}: singular covariance" if min(sizes) <= d else ""
-    value = float(_distances(first.mean, first.cov, second))
     return Estimate(value, std_error, sizes, f"fd_{first.space}", note)
 
 
@@ -162,9 +179,8 @@ def frechet_bias(cov: Tensor, n: float, m: float) -> float:
     for name, size in (("n", n), ("m", m)):
         if not size >= 2:
             raise ValueError(f"{name} must be at least 2, got {size}")
-    lam = _spectrum(cov)
-    pairs = lam[:, None] + lam
-    ratio = torch.where(pairs > 0, torch.outer(lam, lam) / pairs.clamp(min=1e-300), 0.0)
+    lam = _spectrum(cov.to(torch.float64))
+    ratio = _harmonic(lam)
     spread = (ratio.sum() + ratio.diagonal().sum()) / 2
     return float((lam.sum() + spread) * (1 / n + 1 / m))
 
@@ -190,57 +206,56 @@ def _check_spaces(first: GaussianStats, second: GaussianStats) -> None:
         )
 
 
-def _distances(mean: Tensor, cov: Tensor, other: GaussianStats) -> Tensor:
-    """Distances (…,) of Gaussians with means (…, d) and covariances (…, d, d) to another one.
+class _Root(NamedTuple):
+    """Symmetric square root of a covariance, and its pseudo-inverse; both (d, d)."""
 
-    Through singular values: those of S₁^½ S₂^½ are the roots of the eigenvalues of S₁^½ S₂ S₁^½.
-    A singular covariance makes some of the latter ±1e-16 instead of 0, and their roots 1e-8.
+    root: Tensor
+    inverse: Tensor
+
+    @classmethod
+    def of(cls, cov: Tensor) -> _Root:
+        lam, basis = torch.linalg.eigh(cov)
+        # As far as the smallest eigenvalue is below 0, all of this size are rounding: their roots
+        # would add √1e-7 each to the cross term of a singular covariance in float32.
+        keep = lam > torch.maximum(-lam[0], _DOUBLE * len(lam) * lam[-1])
+        scales = torch.where(keep, lam, 0.0).sqrt()
+        inverses = torch.where(keep, 1 / scales, 0.0)
+        return cls((basis * scales) @ basis.T, (basis * inverses) @ basis.T)
+
+
+def _null_variance(cov: Tensor) -> float:
+    """n² times the variance of the distance between the fit to n rows of N(μ, S) and N(μ, S).
+
+        2 (tr S² + Σ_{i<j} (λ_i λ_j/(λ_i + λ_j))² + ¼ Σ_i λ_i²)
+
+    The distance is there a sum of squares, |δμ|² + ½ Σ_ij (δS_ij)²/(λ_i + λ_j) in the eigenbasis
+    of S, whose terms are independent with variances λ_i/n of δμ_i and (1 + δ_ij) λ_i λ_j/n of
+    δS_ij; n times their means are the terms of `frechet_bias`, and a square of a normal variable
+    of mean m has the variance 2 m².
     """
-    gap = (mean - other.mean.to(mean)).square().sum(-1)
-    traces = cov.diagonal(dim1=-2, dim2=-1).sum(-1) + other.cov.trace().to(cov)
-    cross = torch.linalg.svdvals(_root(cov) @ _root(other.cov).to(cov)).sum(-1)
-    return (gap + traces - 2 * cross).clamp(min=0)  # only rounding can take it below 0
+    lam = torch.linalg.eigvalsh(cov).clamp(min=0)
+    pairs = _harmonic(lam).square()
+    squares = lam.square().sum()
+    return float(2 * squares + pairs.sum() - pairs.diagonal().sum() + squares / 2)
 
 
-def _root(cov: Tensor) -> Tensor:
-    """Symmetric square roots of covariances (…, d, d); eigenvalues rounded below 0 count as 0."""
-    lam, basis = torch.linalg.eigh(cov)
-    return (basis * lam.clamp(min=0).sqrt()[..., None, :]) @ basis.mT
+def _harmonic(lam: Tensor) -> Tensor:
+    """λ_i λ_j/(λ_i + λ_j), shape (d, d), 0 where both are 0."""
+    pairs = lam[:, None] + lam
+    return torch.where(pairs > 0, torch.outer(lam, lam) / pairs.clamp(min=1e-300), 0.0)
 
 
 def _spectrum(cov: Tensor) -> Tensor:
     """Eigenvalues of a covariance, shape (d,), checked to be non-negative up to rounding."""
-    lam = torch.linalg.eigvalsh(cov.to(torch.float64))
-    if float(lam[0]) < -1e-8 * _scale(cov):
-        raise ValueError(f"cov must be positive semi-definite, got eigenvalue {float(lam[0]):g}")
+    lam = torch.linalg.eigvalsh(cov)
+    if float(lam[0]) < -_rounding(len(lam)) * max(float(lam[-1]), 0.0):
+        raise ValueError(
+            f"cov must be positive semi-definite, got an eigenvalue of {float(lam[0]):g} "
+            f"beside a largest one of {float(lam[-1]):g}"
+        )
     return lam.clamp(min=0)
 
 
-def _scale(cov: Tensor) -> float:
-    return float(cov.abs().max())
-
-
-def _jackknife(x: Tensor, other: GaussianStats, blocks: int) -> float:
-    """Variance of the distance to `other`, from leaving out one block of rows at a time."""
-    values = _distances(*_leave_one_out(as_rows(x), blocks), other)
-    return float(values.var(correction=0)) * (len(values) - 1)
-
-
-def _leave_one_out(rows: Tensor, blocks: int) -> tuple[Tensor, Tensor]:
-    """Means (blocks, d) and covariances (blocks, d, d) of the rows without one block each.
-
-    The block's share is taken out of the whole: (N − n) S' = N S − n S_b − nN/(N − n) δδᵀ in terms
-    of the divisor-N covariances, δ = μ_b − μ, which is `GaussianStats.merge` run backwards.
-    """
-    order = torch.from_numpy(np.random.default_rng(0).permutation(len(rows))).to(rows.device)
-    centred = rows - rows.mean(0)
-    scatter = centred.T @ centred
-    means, covs = [], []
-    for block in order.chunk(min(blocks, len(rows))):
-        part, left = centred[block], len(rows) - len(block)
-        shift = part.mean(0)
-        inner = (part - shift).T @ (part - shift)
-        taken = inner + torch.outer(shift, shift) * (len(block) * len(rows) / left)
-        means.append(rows.mean(0) - shift * (len(block) / left))
-        covs.append((scatter - taken) / max(left - 1, 1))
-    return torch.stack(means), torch.stack(covs)
+def _rounding(d: int) -> float:
+    """Relative error of a (d, d) covariance that somebody computed and kept in float32."""
+    return max(d * _SINGLE, 1e-5)

@@ -12,16 +12,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .estimate import Estimate, as_rows, check_pair
+from .estimate import Estimate, as_rows, check_pair, row_mean, variance_of_square
 
 __all__ = ["CubicKernel", "GaussianKernel", "mmd2"]
 
 _CHUNK_ELEMENTS = 2**22  # 32 MiB of float64 kernel values at a time
+_MATMUL_RANGE = 1e4  # squared norm over squared bandwidth up to which k is right to 1e-12
 _MEDIAN_ROWS = 1000  # half a million distances: their median is sharp to a fraction of a percent
 
 
@@ -38,6 +40,29 @@ class CubicKernel:
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """Kernel matrix, shape (n, m), of rows (n, d) and (m, d)."""
         return (x @ y.T / x.shape[1] + 1).pow(3)
+
+    def around(self, origin: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """k(x, y) − k(x, c) − k(c, y) + k(c, c), which has the same MMD as k.
+
+        With x = c + u and y = c + v it is
+
+            3 p q (2 s + p + q) + 3 (s + p + q)² r + 3 (s + p + q) r² + r³,
+            s = |c|²/d + 1,   p = c·u/d,   q = c·v/d,   r = u·v/d
+
+        so that the powers of a large |c| that cancel in MMD² are never formed.
+
+        Args:
+            origin: c, shape (d,).
+            x: Rows u less the origin, shape (n, d).
+            y: Rows v less the origin, shape (m, d).
+
+        Returns:
+            Shape (n, m).
+        """
+        d = len(origin)
+        s, p, q = origin @ origin / d + 1, (x @ origin / d)[:, None], y @ origin / d
+        r, linear = x @ y.T / d, s + p + q
+        return 3 * p * q * (s + linear) + r * (3 * linear**2 + r * (3 * linear + r))
 
 
 @dataclass(frozen=True)
@@ -84,8 +109,24 @@ class GaussianKernel:
         return cls(bandwidth)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        """Kernel matrix, shape (n, m), of rows (n, d) and (m, d)."""
-        return torch.cdist(x, y).div_(self.bandwidth).square_().mul_(-0.5).exp_()
+        """Kernel matrix, shape (n, m), float64, of rows (n, d) and (m, d)."""
+        x, y = x.to(torch.float64), y.to(torch.float64)
+        largest = max(float(rows.square().sum(1).max()) for rows in (x, y))
+        # |x|² + |y|² − 2 x·y is fast, but rounds |x − y|² by 1e-16 of the largest square.
+        exact = largest > _MATMUL_RANGE * self.bandwidth**2
+        mode = "donot_use_mm_for_euclid_dist" if exact else "use_mm_for_euclid_dist"
+        distances = torch.cdist(x, y, compute_mode=mode)
+        return distances.div_(self.bandwidth).square_().mul_(-0.5).exp_()
+
+    def around(self, origin: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Kernel matrix, shape (n, m), of rows less a common origin, which it does not depend on.
+
+        Args:
+            origin: Shape (d,).
+            x: Rows less the origin, shape (n, d).
+            y: Rows less the origin, shape (m, d).
+        """
+        return self(x, y)
 
 
 class _Sums(NamedTuple):
@@ -111,12 +152,16 @@ def mmd2(
     that the standard error is right both far from and at equal distributions, where ζ = 0 and the
     asymptotic normal variance (and the jackknife: √2 too large) fails. Unbiased variances of
     MMD²: Sutherland and Deka 2019, arXiv:1906.02104. It covers the finite size of both samples.
+    Of intervals of ±1.96 standard errors 91 to 97 % hold the true value, measured for n = 64 and
+    256 in 8 and 64 dimensions: MMD² is skewed, and where it comes out low its standard error does,
+    too.
 
     Args:
         x: Samples or features, shape (n, *D), n ≥ 2.
         reference: Shape (m, *D), m ≥ 2.
         kernel: Positive-definite kernel of rows (n, d) and (m, d), symmetric; None is
-            `CubicKernel()`.
+            `CubicKernel()`. A kernel with a method `around(origin, x, y)` is given the rows less
+            the mean of the reference, so that data far from 0 lose no digits.
 
     Returns:
         Estimate in the unit of the kernel. The standard error is NaN if n or m is below 4, where
@@ -129,12 +174,16 @@ def mmd2(
     kernel = CubicKernel() if kernel is None else kernel
     rows, other = check_pair(x, reference)
     n, m = len(rows), len(other)
-    xx, yy, xy = _sums(kernel, rows), _sums(kernel, other), _sums(kernel, rows, other)
+    if hasattr(kernel, "around"):
+        origin = row_mean(other)
+        rows, other, pairs = rows - origin, other - origin, partial(kernel.around, origin)
+    else:
+        pairs = kernel
+    xx, yy, xy = _sums(pairs, rows), _sums(pairs, other), _sums(pairs, rows, other)
     value = _pair_mean(xx) + _pair_mean(yy) - 2 * float(xy.rows.mean()) / m
     std_error = math.nan
     if min(n, m) >= 4:
-        # Each part is a variance; at equal distributions the first scatters around 0.
-        std_error = math.sqrt(sum(max(part, 0.0) for part in _variance_parts(xx, yy, xy)))
+        std_error = math.sqrt(variance_of_square(*_variance(xx, yy, xy)))
     return Estimate(value, std_error, (n, m), f"mmd2_{getattr(kernel, 'name', 'kernel')}")
 
 
@@ -159,22 +208,22 @@ def _pair_mean(sums: _Sums) -> float:
     return float(sums.rows.sum()) / (n * (n - 1))
 
 
-def _variance_parts(xx: _Sums, yy: _Sums, xy: _Sums) -> tuple[float, float]:
-    """First-order (ζ) and second-order (τ) variance of the U-statistic, each without bias."""
+def _variance(xx: _Sums, yy: _Sums, xy: _Sums) -> tuple[float, float]:
+    """First-order variance of the U-statistic with ζ as the samples show it, and what is too much.
+
+    The mean of `_projection` is ζ_x + τ_xx/(n − 2) + τ_xy/m, so that the difference of the two
+    numbers is an estimate of the variance without bias.
+    """
     n, m = len(xx.rows), len(yy.rows)
     tau_xx, tau_yy, tau_xy = _own_residual(xx), _own_residual(yy), _cross_residual(xy)
-    zeta_x = _projection(xx.rows, xy.rows / m) - tau_xx / (n - 2) - tau_xy / m
-    zeta_y = _projection(yy.rows, xy.columns / n) - tau_yy / (m - 2) - tau_xy / n
-    first = 4 * zeta_x / n + 4 * zeta_y / m
-    second = 2 * tau_xx / (n * (n - 1)) + 2 * tau_yy / (m * (m - 1)) + 4 * tau_xy / (n * m)
-    return first, second
+    plain = 4 * _projection(xx.rows, xy.rows / m) / n + 4 * _projection(yy.rows, xy.columns / n) / m
+    own_x = tau_xx * (4 / (n * (n - 2)) - 2 / (n * (n - 1)))
+    own_y = tau_yy * (4 / (m * (m - 2)) - 2 / (m * (m - 1)))
+    return plain, own_x + own_y + 4 * tau_xy / (n * m)
 
 
 def _projection(own: Tensor, cross: Tensor) -> float:
-    """Variance over i of the row means of K_xx (n − 2: corrected for the row's own point) − K_xy.
-
-    Its mean is ζ_x + τ_xx/(n − 2) + τ_xy/m.
-    """
+    """Variance over i of the row means of K_xx − K_xy; n − 2 corrects for the row's own point."""
     return float((own / (len(own) - 2) - cross).var())
 
 

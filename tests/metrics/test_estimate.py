@@ -86,7 +86,6 @@ def test_paired_rmse_needs_equal_shapes():
     [
         (lambda x: sliced_wasserstein(x, x, projections=1), "projections must be at least 2"),
         (lambda x: sliced_wasserstein(x, x, seed=-1), "seed must be at least 0, got -1"),
-        (lambda x: frechet_distance(x, x, blocks=1), "blocks must be at least 2, got 1"),
         (lambda x: PCAFeatures.fit(x, 0), "d must be at least 1, got 0"),
         (lambda x: GaussianKernel(0.0), "bandwidth must be positive and finite, got 0.0"),
         (lambda x: GaussianStats.of([]), "features must hold at least 1 samples"),
