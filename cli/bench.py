@@ -67,6 +67,13 @@ __all__ = ["bench"]
     show_default=True,
     help="Measure the likelihood of this many test data, too.",
 )
+@click.option(
+    "--labels",
+    type=click.Choice(("shares", "uniform")),
+    default="shares",
+    show_default=True,
+    help="Classes of a conditional model: in the shares of the training data, or all the same.",
+)
 @data_root_option
 @overwrite_option
 @json_option

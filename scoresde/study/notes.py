@@ -19,6 +19,7 @@ def definitions(findings: Findings) -> str:
         "steps whose evaluations, a final denoising included, stay within its budget; adaptive "
         "methods choose their own steps and enter once per tolerance.",
         *_noise(findings),
+        *_labels(findings),
         "<b>Seconds</b>: wall time of all samples of a cell, after an untimed first pass.",
         *_error(findings),
         *_quality(findings),
@@ -47,6 +48,17 @@ def _noise(findings: Findings) -> list[str]:
     digest = findings.done[0].x_init_sha256[:12]
     text = "sample i of every cell starts from the same x_T, drawn from (seed, i); SHA-256 of all"
     return [f"<b>Same noise</b>: {text} {escape(digest)}…."]
+
+
+def _labels(findings: Findings) -> list[str]:
+    labels = findings.settings.get("labels")
+    if labels is None:
+        return []
+    shares = {"shares": "its share of the training data", "uniform": "the same share"}[labels]
+    return [
+        f"<b>Labels</b>: of the samples every class has {shares}. The held-out real data have the "
+        "shares of their own split."
+    ]
 
 
 def _error(findings: Findings) -> list[str]:
@@ -98,6 +110,8 @@ def _command(findings: Findings) -> str:
         words += [f"--{option}", ",".join(map(str, settings[option]))]
     for option in ("n", "seed", "t_min", "batch", "device", "likelihood"):
         words += [f"--{option.replace('_', '-')}", str(settings[option])]
+    if settings.get("labels"):
+        words += ["--labels", settings["labels"]]
     return shlex.join([*words, "--out", out])
 
 

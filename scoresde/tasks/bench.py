@@ -30,6 +30,7 @@ from ..study.records import read_json, write_tables
 from ..study.reference import Reference
 from ..study.report import build_report
 from ..study.sweep import Sweep, Tell
+from .class_labels import LABELS, labels_like, labels_of
 from .scoring import ScoreRequest, score_data
 
 __all__ = ["TOLERANCES", "Bench", "prepare_bench"]
@@ -110,6 +111,7 @@ def prepare_bench(
     reference_tolerance: float | None = 1e-6,
     quality: bool = True,
     likelihood: int = 0,
+    labels: str = "shares",
     overwrite: bool = False,
     command: str = "bench",
 ) -> Bench:
@@ -133,6 +135,10 @@ def prepare_bench(
         reference_tolerance: rtol = atol of the reference solution; None = no paired error.
         quality: Measure the distance of the samples to real data.
         likelihood: Number of test data whose likelihood to measure.
+        labels: Labels of the samples of a conditional model: "shares" gives the classes the shares
+            that they have in the training data, "uniform" gives the same share to every class that
+            has training data. Without quality and likelihood no data are loaded, and every class
+            has the same share.
         overwrite: Replace results of other settings in the folder.
         command: The command that was given, for the report.
 
@@ -146,6 +152,8 @@ def prepare_bench(
     for name, value, least in (("n", n, 4), ("batch", batch, 1), ("likelihood", likelihood, 0)):
         check_number(name, value, at_least=least)
     check_seed(seed)
+    if labels not in LABELS:
+        raise ValueError(f"labels must be one of {', '.join(LABELS)}, got {labels!r}")
     entries = [_entry(text) for text in samplers]
     check_unique("grid", grids)
     functions = {name: parse_grid(name) for name in grids}
@@ -179,6 +187,8 @@ def prepare_bench(
     }
     if snap:
         settings["snapped"] = True
+    if config.net.get("classes") is not None:
+        settings["labels"] = labels if quality or likelihood else "uniform"
     if files := {name: grid for name, grid in functions.items() if isinstance(grid, GridFile)}:
         # a file may change
         settings["grid_files"] = {name: list(grid.values) for name, grid in files.items()}
@@ -200,7 +210,7 @@ def prepare_bench(
         device=device,
         quality=Quality.build(train, test, n) if quality else None,
         tolerance=reference_tolerance,
-        y=_labels(config, n),
+        y=_labels(config, train, n, labels),
     )
     request = ScoreRequest(
         str(checkpoint),
@@ -247,10 +257,16 @@ def _check_test(likelihood: int, test: Dataset | None) -> None:
     check_number("likelihood", likelihood, at_least=2, at_most=len(test))
 
 
-def _labels(config: Config, n: int) -> Tensor | None:
-    """All classes in turn, for a conditional model."""
+def _labels(config: Config, train: Dataset | None, n: int, how: str) -> Tensor | None:
+    """Labels for a conditional model; without training data all classes count the same."""
     classes = config.net.get("classes")
-    return None if classes is None else torch.arange(n) % classes
+    if classes is None:
+        return None
+    if train is None:
+        return labels_like(torch.ones(classes), n)
+    if train.labels is None:
+        raise ValueError(f"{train.name} has no labels, the checkpoint needs them")
+    return labels_of(train.labels, classes, n, how)
 
 
 def _machine(device: str) -> dict[str, Any]:

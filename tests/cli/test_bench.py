@@ -6,8 +6,10 @@ import json
 import re
 
 import pytest
+import torch
 from PIL import Image
 
+from scoresde.data import load_dataset
 from scoresde.study import report as report_module
 from scoresde.study import sweep as sweep_module
 from scoresde.tasks.bench import prepare_bench
@@ -86,10 +88,39 @@ def test_json_is_for_machines(bench):
     assert [cell["nfe"] for cell in printed["cells"]] == [3]
 
 
-def test_conditional_models_draw_all_classes(bench, labelled_checkpoint):
-    out, done = bench("--samplers", "ddim", "--nfe", 3, "--n", 12, checkpoint=labelled_checkpoint)
+def test_conditional_models_draw_the_classes_of_the_training_data(bench, labelled_checkpoint):
+    options = ("--samplers", "ddim", "--nfe", 3, "--n", 8)
+    out, done = bench(*options, checkpoint=labelled_checkpoint)
     assert done.status == 0, done.err
     assert rows(out)[0]["status"] == "done"
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "every class has its share of the training data" in page
+    assert "--labels shares" in page
+    _, changed = bench(*options, "--labels", "uniform", checkpoint=labelled_checkpoint)
+    assert changed.status == 2
+    assert "labels" in changed.err
+
+
+def test_labels_of_a_comparison(labelled_checkpoint, tmp_path):
+    """Without data, as for the strips of the demonstration, every class has the same share."""
+
+    def prepared(n, **options):
+        arguments = (labelled_checkpoint, ["ddim"], ["log_snr"], [3], tmp_path / "out")
+        found = prepare_bench(*arguments, n=n, quality=False, **options)
+        return found.sweep.y, found.settings["labels"]
+
+    counts = torch.bincount(load_dataset("digits").labels)
+    y, how = prepared(150, likelihood=2)
+    assert float((torch.bincount(y) - 150 * counts / counts.sum()).abs().max()) < 1
+    assert how == "shares"
+    y, how = prepared(150, likelihood=2, labels="uniform")
+    assert torch.bincount(y).tolist() == [15] * 10
+    assert how == "uniform"
+    y, how = prepared(20)
+    assert y.tolist() == [*range(10), *range(10)]
+    assert how == "uniform"
+    with pytest.raises(ValueError, match="labels must be one of shares, uniform, got 'all'"):
+        prepared(12, labels="all")
 
 
 def test_points_in_the_plane(bench, points_checkpoint):

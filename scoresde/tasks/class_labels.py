@@ -1,0 +1,53 @@
+"""Which class labels the samples of a conditional model get."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["LABELS", "labels_like", "labels_of"]
+
+LABELS = ("shares", "uniform")
+
+
+def labels_of(labels: Tensor, classes: int, n: int, how: str) -> Tensor:
+    """Labels of n samples that are to be compared with training data.
+
+    Args:
+        labels: Labels of the training data, shape (m,), integers in [0, classes).
+        classes: Number of classes of the model.
+        n: Number of samples.
+        how: "shares" gives every class its share of the training data, "uniform" the same share to
+            every class that has training data. A class without training data is never drawn.
+
+    Returns:
+        Shape (n,), int64, as `labels_like` orders them.
+    """
+    counts = torch.bincount(labels.cpu(), minlength=classes)
+    return labels_like(counts if how == "shares" else counts.sign(), n)
+
+
+def labels_like(counts: Tensor, n: int) -> Tensor:
+    """n labels with the shares of given counts, rounded by the method of largest remainders.
+
+    Class c has n_c labels, n_c within 1 of its exact share of n. They are spread evenly: the j-th
+    of them counts as the place (j + ½)/n_c in [0, 1], and places are sorted, so that the first
+    labels have nearly the same shares as all. Equal counts give all classes in turn where n is a
+    multiple of their number.
+
+    Args:
+        counts: Data per class, shape (classes,), not negative, with a positive sum.
+        n: Number of labels, at least 1.
+
+    Returns:
+        Shape (n,), int64.
+    """
+    exact = n * counts.to(torch.float64) / int(counts.sum())
+    each = exact.floor().long()
+    # stable: of equal remainders the lower class has its label first
+    left = (exact - each).argsort(descending=True, stable=True)[: n - int(each.sum())]
+    each[left] += 1
+    classes = torch.arange(len(counts)).repeat_interleave(each)
+    first = each.cumsum(0) - each
+    places = (torch.arange(n) - first[classes] + 0.5) / each[classes]
+    return classes[places.argsort(stable=True)]
