@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,6 +38,9 @@ class CutOff:
         std_error: Its standard error from the probes of the trace: 0 where that is exact, NaN
             for a single probe. Shape (B,), float64.
         exact: Whether both densities are known in closed form, rather than estimated.
+        departure: How far the score is from that of a density that is smooth over σ(t_min), as a
+            share: 0 for one that is, about 1 where |ε|² does not fall with σ, as the error of a
+            network does not. NaN for order 1, which cannot tell. Shape (B,), float64.
         nfe: Network evaluations per sample.
         nfe_derivative: Derivative passes per sample.
     """
@@ -45,6 +48,7 @@ class CutOff:
     value: Tensor
     std_error: Tensor
     exact: bool
+    departure: Tensor
     nfe: int = 0
     nfe_derivative: int = 0
 
@@ -74,9 +78,10 @@ def neglected(
     error is O(t_min²) and O(t_min³) for VP and subVP, O(σ⁴) and O(σ⁶) for VE. p_0 is the density
     of the data without noise, at σ = 0; VE's own t = 0 has σ_min, and all below it is counted.
     p must be smooth over distances of σ(t_min). The estimate is the model's own opinion: where its
-    ε is wrong by e, it is wrong by about |e|²/2 − (1 − α)/σ e·x, and a network asked at times below
-    those it was trained at tells of that error rather than of a cut-off. A `GaussianMixture` is
-    asked for both densities instead.
+    ε is wrong by e, it is wrong by about |e|²/2 − (1 − α)/σ e·x. At the smallest noise ε of a
+    smooth density is nearly 0: there e is most of the ε of a network, and the estimate is of that
+    error, not of a cut-off. Order 2 can tell: |ε|² and σ ∇·ε of a smooth density double with τ, and
+    `departure` is the distance from that. A `GaussianMixture` is asked for both densities instead.
 
     Args:
         model: Score model, its labels those of x.
@@ -108,15 +113,17 @@ def neglected(
     if isinstance(model, GaussianMixture):
         point = x.to(torch.float64)
         value = model.log_prob(point) - model.log_prob(point, nodes[0])
-        return CutOff(value, torch.zeros_like(value), exact=True)
+        return CutOff(value, torch.zeros_like(value), True, torch.zeros_like(value))
     rule = trace_rule(trace, x)
     source = noise if seed is None else SampleNoise(seed, range(len(x)))
     with evaluating(model), count_nfe(model) as counted:
         probes = rule.draw(source, x)
-        values = _integrated([_rates(model, x, node, rule, probes) for node in nodes], nodes)
+        rates = [_rates(model, x, node, rule, probes) for node in nodes]
+    values = _integrated(rates, nodes)
     values = values + math.prod(x.shape[1:]) * math.log(nodes[0].alpha)
     error = rule.std_error(values, math.prod(x.shape[1:]))
-    return CutOff(values.mean(1), error, False, counted.forward, counted.derivative)
+    nfe, derivatives = counted.forward, counted.derivative
+    return CutOff(values.mean(1), error, False, _departure(rates), nfe, derivatives)
 
 
 @dataclass(frozen=True)
@@ -234,25 +241,41 @@ def _nodes(model: ScoreModel, t_min: float, n: int) -> list[Node]:
     return [first, *model.sde.nodes(later)]
 
 
-def _rates(
-    model: ScoreModel, x: Tensor, node: Node, rule: TraceRule, probes: Tensor
-) -> tuple[Tensor, Tensor]:
-    """ŝ·x, shape (B, 1), and ½ τ (∇·ŝ + |ŝ|²) = ½ (|ε|² − σ ∇·ε), one per trace estimate."""
+class _Rates(NamedTuple):
+    """What the score at a node tells of the density's change, in nats."""
+
+    along: Tensor  # ŝ·x, shape (B, 1)
+    square: Tensor  # ½ |ε|² = ½ τ |ŝ|², shape (B, 1)
+    divergence: Tensor  # ½ σ ∇·ε = −½ τ ∇·ŝ, one per trace estimate
+
+
+def _rates(model: ScoreModel, x: Tensor, node: Node, rule: TraceRule, probes: Tensor) -> _Rates:
     jacobian = linearize(lambda x: model.eps(x, node), x, model.nfe, node.t)
     eps = jacobian.value.to(torch.float64)
     along = (eps * x).flatten(1).sum(1, keepdim=True) * (-node.alpha / node.sigma)
     squares = (eps**2).flatten(1).sum(1, keepdim=True)
-    return along, 0.5 * (squares - node.sigma * rule.estimate(jacobian, probes))
+    return _Rates(along, 0.5 * squares, 0.5 * node.sigma * rule.estimate(jacobian, probes))
 
 
-def _integrated(rates: list[tuple[Tensor, Tensor]], nodes: list[Node]) -> Tensor:
+def _integrated(rates: list[_Rates], nodes: list[Node]) -> Tensor:
     """−∫ ŝ·x dδ − ½ ∫ (∇·ŝ + |ŝ|²) dτ, δ = 1/α − 1: each rate constant, or linear in δ and in τ."""
-    along, spread = rates[0]
+    along, spreads = rates[0].along, [rate.square - rate.divergence for rate in rates]
     deltas = [(1 - node.alpha) / node.alpha for node in nodes]
     if len(rates) == 1:
-        return -deltas[0] * along - spread
+        return -deltas[0] * along - spreads[0]
     gap = deltas[1] - deltas[0]
     if gap > 0:  # else α does not change, and deltas[0] = 0
-        along = along - 0.5 * deltas[0] / gap * (rates[1][0] - along)
+        along = along - 0.5 * deltas[0] / gap * (rates[1].along - along)
     # the mean of a line over 0 … τ from its values at τ and 2 τ, each times its own ½ τ
-    return -deltas[0] * along - (1.5 * spread - 0.25 * rates[1][1])
+    return -deltas[0] * along - (1.5 * spreads[0] - 0.25 * spreads[1])
+
+
+def _departure(rates: list[_Rates]) -> Tensor:
+    """How far ½ |ε|² and ½ σ ∇·ε are from doubling with τ, relative to their sizes, shape (B,)."""
+    if len(rates) == 1:
+        return torch.full_like(rates[0].square[:, 0], math.nan)
+    gap = size = torch.zeros_like(rates[0].square[:, 0])
+    for one, two in zip(rates[0][1:], rates[1][1:], strict=True):
+        gap = gap + (two.mean(1) - 2 * one.mean(1)).abs()
+        size = size + one.mean(1).abs()
+    return gap / size.clamp(min=1e-300)

@@ -31,7 +31,8 @@ class MeanBudget:
         solver_n: See there; 0 if it was not measured.
         rounding: Mean change in float64, measured on `rounding_n` of the data.
         rounding_n: See there.
-        cut_off: Mean of what t_min cuts off, as a change of the value.
+        cut_off: Mean of what t_min cuts off, as a change of the value; None if the model's score
+            cannot tell it for one of the data.
         prior_mismatch: Mean of the prior's error, likewise.
         half_width: Half of the 95 % interval: Student's t times std_error, + |solver| + twice its
             standard error + |rounding|.

@@ -101,10 +101,12 @@ def _definition(budget: MeanBudget, found: Mapping[str, Any]) -> list[str]:
     """What separates the number from the density of the data."""
     if not found["protocol"].startswith("pf-ode"):
         return ["A bound of the reverse SDE's model: no cut-off, and the prior's part is exact."]
-    t_min = f"{found['t_min']:g}"
+    size, note = _signed(budget.cut_off), f"t_min = {found['t_min']:g}"
+    if budget.cut_off is None:
+        size, note = "not known", f"{note}; there the score is not of a smooth density"
     return [
         "Not errors of this number but what it leaves out, were the score exact:",
-        _row("  cut-off below t_min", _signed(budget.cut_off), f"t_min = {t_min}"),
+        _row("  cut-off below t_min", size, note),
         _row("  prior in place of p at t = 1", _signed(budget.prior_mismatch), ""),
     ]
 

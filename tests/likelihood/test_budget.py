@@ -232,7 +232,17 @@ class TestDefinition:
         other, x = FunctionScore(VP(), model.eps), model.sample(3, seed=0)
         found = run(other, x, OdeDensity(rtol=1e-3, atol=1e-3), spec=PLANE)
         assert torch.isnan(found.prior_mismatch).all()
-        torch.testing.assert_close(found.cut_off, neglected(other, x, 1e-5).value)
+        torch.testing.assert_close(found.cut_off, neglected(other, x, 1e-5, order=2).value)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_score_that_is_wrong_at_t_min_does_not_know_its_cut_off(self, kind, mixture):
+        """The error of its ε, 0.3, would be told as 0.05 nats; the truth is 1e-4."""
+        model = mixture(kind())
+        wrong = FunctionScore(kind(), lambda x, t: model.eps(x, t) + 0.3 * torch.sin(3 * x + 1))
+        found = run(wrong, model.sample(6, seed=0), PathDensity(PathQuadrature(6, 6)), spec=PLANE)
+        assert torch.isnan(found.cut_off).all()
+        assert torch.isfinite(found.log_prob).all()
+        assert mean_budget(found, 2, bits=False).cut_off is None
 
     @pytest.mark.parametrize("q", [TruncatedNormalDequantization(), GaussianNoising()])
     def test_points_drawn_at_t_min_are_not_cut_off(self, gaussian, q):

@@ -99,6 +99,23 @@ class TestNeglected:
         assert float((ratio - 1).abs().max()) < 0.2
         assert float((second - exact).abs().max()) < 1e-4
 
+    def test_a_smooth_density_is_told_from_the_error_of_a_network(self, sde, mixture):
+        """An error of ε that does not fall with σ makes the estimate, and departs by 1."""
+        model, t = mixture(sde), 1e-5
+        smooth = neglected(hidden(model), POINTS, t, order=2)
+        # to first order in τ; VE's σ_min is 0.01, a thirtieth of the narrowest deviation
+        assert float(smooth.departure.max()) < 0.05
+        assert float(neglected(model, POINTS, t).departure.max()) == 0
+        assert torch.isnan(neglected(hidden(model), POINTS, t).departure).all()
+
+        def wrong(x, t):
+            return model.eps(x, float(t)) + 0.3 * torch.sin(3 * x + 1)
+
+        found = neglected(FunctionScore(sde, wrong), POINTS, t, order=2)
+        truth = neglected(model, POINTS, t).value
+        assert float((found.value - truth).abs().median()) > 10 * float(truth.abs().median())
+        assert float(found.departure.min()) > 0.5
+
     def test_a_sample_is_the_same_in_any_batch(self, mixture, rng_untouched):
         model, rule = hidden(mixture(VP())), Hutchinson(probes=3)
         whole = neglected(model, POINTS, 1e-4, trace=rule, seed=1)

@@ -105,8 +105,11 @@ def test_what_is_unknown_is_said():
         assert row(table, begin).startswith("unknown"), begin
     assert row(table, "dequantization") == "unknown unknown from one draw; in the first line"
     assert row(table, "95 % interval") == "unknown one datum"
-    for begin in ("solver", "rounding", "cut-off below t_min", "prior in place of p at t = 1"):
+    for begin in ("solver", "rounding", "prior in place of p at t = 1"):
         assert row(table, begin).startswith("not measured"), begin
+    assert row(table, "cut-off below t_min") == (
+        "not known t_min = 1e-05; there the score is not of a smooth density"
+    )
     assert "None" not in table
     assert "nan" not in table.lower()
 

@@ -1,10 +1,13 @@
+"""Which of the held-out data are scored, and which numbers their classes have."""
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from scoresde.config import Config
-from scoresde.data import DataSpec
-from scoresde.tasks.held_out import load_held_out
+from scoresde.data import Dataset, DataSpec
+from scoresde.tasks.held_out import choose_rows, load_held_out
 
 NAMES = ("cat", "dog", "fox")
 
@@ -74,3 +77,23 @@ def test_a_file_is_numbered_by_names_or_numbers(folder, tmp_path):
         held_out(folder, data=str(path))
     # An unconditional checkpoint does not look at them.
     assert held_out(folder, names=None, classes=None, data=str(path)) is None
+
+
+def data(n):
+    return Dataset("mine", torch.zeros(n, 2), None, DataSpec((2,), -1.0, 1.0))
+
+
+def test_rows_are_a_random_subset_whose_first_do_not_depend_on_its_size():
+    few, many = choose_rows(data(500), 20, 0), choose_rows(data(500), 500, 0)
+    assert np.array_equal(few, many[:20])
+    assert sorted(many) == list(range(500))
+    assert not np.array_equal(choose_rows(data(500), 20, 1), few)
+
+
+@pytest.mark.parametrize("n", [50, 100])
+def test_rows_are_of_the_whole_file(n):
+    """A file is often sorted by class: its first rows are of one class."""
+    means = [choose_rows(data(1000), n, seed).mean() for seed in range(100)]
+    # places have mean 499.5 and deviation 288.5; of 100 n of them, 4 standard errors
+    assert np.mean(means) == pytest.approx(499.5, abs=4 * 288.5 / (100 * n) ** 0.5)
+    assert np.std(means) == pytest.approx(288.5 / n**0.5, rel=0.3)

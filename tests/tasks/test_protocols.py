@@ -38,6 +38,18 @@ def correlated(dims=32):
     return GaussianMixture(VP(), [1.0], torch.zeros(1, dims, dtype=DOUBLE), cov[None])
 
 
+@pytest.mark.parametrize("name", ["vlb-continuous", "vlb-ddpm"])
+def test_draws_of_a_bound_have_a_degree_less_than_their_number(name):
+    """Student's t of 3 for 4 draws: a normal's 1.96 would cover too seldom."""
+    model = GaussianMixture(VP(), [1.0], [[0.1, 0.0]], [0.04])
+    k, spec = torch.tensor([[3, 4], [1, 6], [7, 0]]), DataSpec((2,), -1.0, 1.0, levels=8)
+    protocol = Protocol(name, spec, draws=4, steps=10, strata=8, dtype=DOUBLE)
+    found = protocol.score(model, k, None, SampleNoise(0, range(3)))
+    assert found.dof.tolist() == [3.0] * 3
+    # stats.t.ppf(0.975, 3) from a table
+    torch.testing.assert_close(found.half_width(), 3.182446 * found.std_error, rtol=1e-6, atol=0)
+
+
 class TestChoice:
     def choose(self, model, error, n=8):
         return choose_quadrature(model, model.sample(n, seed=1), 1e-5, None, error, seed=0)
