@@ -9,14 +9,13 @@ import argparse
 import csv
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from scoresde._files import atomic_write
 from scoresde.data import DataSpec
 from scoresde.study.curves import COLOURS, MARKERS
 from scoresde.study.figures import new_figure, png_bytes, to_grid
-from scoresde.study.records import read_json
+from scoresde.study.manifest import Manifest
+from scoresde.study.outputs import read_json
+from scoresde.study.records import load_array
 
 METRICS = {"sliced_w2": "sliced W₂ to the data", "paired_rmse": "RMSE to the exact ODE solution"}
 
@@ -53,9 +52,9 @@ def main() -> None:
     axes[0].axhline(floor["value"], color="0.3", ls="--", lw=1, label="real test images")
     axes[0].legend(fontsize=7, ncols=2)
     strip = options.run / "strips" / "fashion-mnist"
-    spec = DataSpec.from_dict(read_json(strip / "settings.json")["data"])
-    with np.load(strip / "cells" / "dpmpp-2m--log_snr--nfe20.npz", allow_pickle=False) as arrays:
-        images = spec.encode(torch.from_numpy(arrays[arrays.files[0]]).long())
+    spec = DataSpec.from_dict(Manifest.read(strip).settings["data"])
+    (cell,) = strip.glob("cells/dpmpp-2m--log_snr--nfe20--*.npz")
+    images = spec.encode(load_array(cell, "x").long())
     axes[2].imshow(to_grid(images, spec, columns=4))
     axes[2].set(title="Fashion-MNIST, dpmpp-2m, 20 NFE")
     axes[2].axis("off")

@@ -76,7 +76,7 @@ _tolerance = Real(0, 1, min_open=True, max_open=True)
     help="Of data and network; the solver's state is float64 in any case.",
 )
 @device_option
-@out_option("Folder for latents.npz, the pictures and settings.json.")
+@out_option("Folder for latents.npz, the pictures and summary.json.")
 @overwrite_option
 @json_option
 def latent(out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:

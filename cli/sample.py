@@ -58,7 +58,7 @@ __all__ = ["sample"]
 )
 @device_option
 @compile_option
-@out_option("Folder for samples.npz, grid.png and settings.json.")
+@out_option("Folder for samples.npz, grid.png and summary.json.")
 @overwrite_option
 @json_option
 def sample(out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:

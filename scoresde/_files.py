@@ -17,11 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Literal
 
-__all__ = ["atomic_write", "clean_stale"]
+__all__ = ["atomic_write", "clean_folder", "clean_stale", "is_temporary"]
 
 # Enough to recognise the file by; short enough that the temporary name stays below the usual
 # limit of 255 bytes even at 4 bytes per character.
 _KEPT_CHARACTERS = 40
+
+_TEMPORARY = re.compile(r"(\..{1,40}\.)(\d{1,9})\.[0-9a-f]{8}\.tmp", re.DOTALL)
 
 # A restarted container often gets its old pid back: a file under our own pid is stale unless it
 # is one of these.
@@ -83,17 +85,41 @@ def clean_stale(path: str | Path) -> list[Path]:
         The files removed.
     """
     target = Path(os.path.realpath(path))
-    pattern = re.compile(re.escape(_prefix(target.name)) + r"(\d{1,9})\.[0-9a-f]{8}\.tmp")
+    return _clean(target.parent, _prefix(target.name))
+
+
+def clean_folder(folder: str | Path) -> list[Path]:
+    """Remove what killed processes left behind while writing any file of a folder of ours.
+
+    The rules are those of `clean_stale`; files in folders below stay.
+
+    Args:
+        folder: The folder; need not exist.
+
+    Returns:
+        The files removed.
+    """
+    return _clean(Path(folder))
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file of this name is one that `atomic_write` writes to before it renames it."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def _clean(folder: Path, prefix: str | None = None) -> list[Path]:
+    """Remove stale temporary files, of one target's prefix or of all targets."""
     removed = []
     # Cleaning is a courtesy: a folder that is missing or read-only is for the writer to report.
     with contextlib.suppress(OSError):
-        names = os.listdir(target.parent)
-        for name in names:
-            match = pattern.fullmatch(name)
-            if match and _is_stale(name, int(match[1])):
+        for name in os.listdir(folder):
+            match = _TEMPORARY.fullmatch(name)
+            if match is None or prefix not in (None, match[1]):
+                continue
+            if _is_stale(name, int(match[2])):
                 with contextlib.suppress(OSError):
-                    target.with_name(name).unlink()
-                    removed.append(target.with_name(name))
+                    (folder / name).unlink()
+                    removed.append(folder / name)
     return removed
 
 

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from ..data import DataSpec
 from ..metrics import Estimate
-from .outputs import SETTINGS
-from .records import CELLS, Result, estimate_from_json, load_array, read_json, read_results
+from .manifest import Manifest
+from .outputs import read_json
+from .records import CELLS, Result, estimate_from_json, load_array, read_results
+from .reference import REFERENCE
 
 __all__ = ["TITLES", "Findings", "tied"]
 
@@ -63,16 +65,15 @@ class Findings:
         """
         results = read_results(folder)
         tables = read_json(folder / "results.json")
-        strips = sorted(path.parent for path in folder.glob("strips/*/results.json"))
         return cls(
             folder,
-            read_json(folder / SETTINGS),
+            Manifest.read(folder).settings,
             read_json(folder / "machine.json"),
             results,
             tables.get("reference"),
             tables.get("quality"),
             tables.get("likelihood"),
-            [cls.read(strip) for strip in strips],
+            [cls.read(folder / name) for name in tables.get("strips", [])],
         )
 
     @property
@@ -147,7 +148,7 @@ class Findings:
         """The reference solution from the same noise; None without one."""
         if self.reference is None:
             return None
-        return load_array(self.folder / "reference.npz", "x")
+        return load_array(self.folder / REFERENCE, "x")
 
     def _scaled(self, x: Tensor) -> Tensor:
         return x if self.spec.levels is None else self.spec.encode(x)

@@ -1,64 +1,165 @@
-"""Output folders: one folder holds the results of one set of settings."""
+"""Folders of results: one folder holds the results of one origin.
+
+A command first asks `find_results` whether they are there already. If not, it writes them inside
+`write_results`: all files go to `parts/`, and take the places of earlier results when they are
+complete. A command that is stopped or fails leaves earlier results as they were.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
-import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .._files import atomic_write
+from .._files import atomic_write, clean_folder, is_temporary
+from .._lock import LOCK, lock_folder
+from ..fingerprint import file_fingerprint
+from .manifest import MANIFEST, DamagedManifestError, Manifest, Origin
 
 __all__ = [
-    "SETTINGS",
+    "PARTS",
     "SUMMARY",
-    "check_output",
+    "Output",
     "check_writable",
-    "open_output",
-    "read_summary",
+    "find_results",
+    "read_json",
     "save_arrays",
     "write_json",
+    "write_results",
 ]
 
-SETTINGS = "settings.json"
 SUMMARY = "summary.json"
+PARTS = "parts"
+EARLIER = "settings.json"  # what marked a folder of results before there was a manifest
+COMMANDS = ("sample", "likelihood", "latent", "bench", "demo", "verify")
 
 
-def check_output(folder: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
-    """Raise unless `open_output` would succeed; changes nothing.
+def find_results(folder: Path, origin: Origin, overwrite: bool = False) -> bool:
+    """Whether the folder holds complete results of this origin; changes nothing.
 
     Args:
-        folder: The folder to be.
-        settings: Plain data that define the results.
+        folder: The folder.
+        origin: What the results are made from.
+        overwrite: Whether results may be replaced, those of the same origin included.
+
+    Returns:
+        True if they need not be made; False if `write_results` would make them.
+
+    Warns:
+        UserWarning: If the results are complete but for a file that is missing or damaged.
+
+    Raises:
+        ValueError: If the folder holds other results, and `overwrite` is not set, or anything that
+            is not ours.
+        PermissionError: If results must be made and the folder cannot be written.
+    """
+    before = _manifest(folder, origin, overwrite)
+    if before is not None and before.finished and not overwrite and origin.asks_no_more(before):
+        damaged = _damaged(folder, before)
+        if damaged is None:
+            return True
+        warnings.warn(
+            f"--out {folder}: {damaged} is missing or damaged; the results are made again",
+            stacklevel=2,
+        )
+    check_writable(folder)
+    return False
+
+
+@contextlib.contextmanager
+def write_results(
+    folder: Path,
+    origin: Origin,
+    files: Sequence[str],
+    parts: Sequence[str] = (),
+    overwrite: bool = False,
+) -> Iterator[Output]:
+    """Hold the folder while results are made; see `Output` for how they are written.
+
+    If the block ends with an exception, finished parts stay, for the same command to go on from;
+    everything else is as it was before.
+
+    Args:
+        folder: The folder; it is made if it does not exist.
+        origin: What the results are made from.
+        files: Paths in the folder of all results that may be written.
+        parts: Paths in `parts/` of finished parts, which may be results as well.
         overwrite: Whether other results may be replaced.
 
     Raises:
-        ValueError: If the folder holds something else than results of these settings.
-        PermissionError: If it cannot be written.
+        ValueError, PermissionError: As `find_results`.
+        RuntimeError: If another process writes in the folder.
     """
     check_writable(folder)
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    known, now = folder / SETTINGS, _plain(settings)
-    before = _read_settings(known) if known.is_file() else {}
-    # A settings.json that shares no key with ours is another program's.
-    if before is not None and not before.keys() & now.keys():
-        raise ValueError(f"--out {folder}: holds other files; give a new or an empty folder")
-    if overwrite:
-        return
-    if before is None:
-        raise ValueError(f"--out {folder}: {SETTINGS} is not a JSON object; use --overwrite")
-    for key in sorted(before.keys() | now.keys(), key=lambda key: (key != "command", key)):
-        if before.get(key) != now.get(key):
-            raise ValueError(
-                f"--out {folder}: holds results with {key} = {before.get(key)!r}, not "
-                f"{now.get(key)!r}; give another folder, or --overwrite to replace them"
-            )
+    with lock_folder(folder):
+        before = _manifest(folder, origin, overwrite)
+        claimed = [f"{PARTS}/{name}" for name in (*files, *parts)]
+        _check_free(folder, before, (*files, *claimed))
+        started = _started(before, origin, claimed)
+        started.save(folder)
+        for place in {folder, *(_parent(folder, name) for name in started.names)}:
+            clean_folder(place)
+        try:
+            yield Output(folder, origin, tuple(files), started)
+        except BaseException:
+            _remove(folder, [f"{PARTS}/{name}" for name in files if name not in parts])
+            _remove_empty(folder, started.parts)
+            if before is None and not _foreign(folder):
+                (folder / MANIFEST).unlink()
+            raise
+
+
+@dataclass(frozen=True)
+class Output:
+    """A folder of results while they are made.
+
+    Attributes:
+        folder: The folder.
+        origin: What the results are made from.
+        files: Paths in the folder of all results that may be written.
+        before: What the manifest says until the results are published.
+    """
+
+    folder: Path
+    origin: Origin
+    files: tuple[str, ...]
+    before: Manifest
+
+    @property
+    def work(self) -> Path:
+        """The folder that everything is written to first."""
+        path = self.folder / PARTS
+        path.mkdir(exist_ok=True)
+        return path
+
+    def publish(self, kept: Iterable[str] = (), later: Iterable[str] = ()) -> None:
+        """Put the files in `work` in place of all earlier results, and remove the parts.
+
+        Args:
+            kept: Earlier results that are results now as well, if `work` holds no newer ones.
+            later: Files that may be written after this, and whose content is not checked.
+        """
+        written = [name for name in self.files if (self.work / name).exists()]
+        now = dict.fromkeys((*written, *kept))
+        ours = {*self.before.files, *now, *later}
+        manifest = replace(Manifest.of(self.origin), parts=self.before.parts)
+        replace(manifest, files=dict.fromkeys(sorted(ours))).save(self.folder)
+        _remove(self.folder, self.before.files.keys() - now.keys())
+        for name in written:
+            (self.folder / name).parent.mkdir(exist_ok=True)
+            os.replace(self.work / name, self.folder / name)
+        _remove(self.folder, self.before.parts)
+        digests = {name: file_fingerprint(self.folder / name) for name in sorted(now)}
+        files = digests | dict.fromkeys(later)
+        replace(manifest, files=files, parts=(), finished=True).save(self.folder)
 
 
 def check_writable(folder: Path) -> None:
@@ -68,23 +169,9 @@ def check_writable(folder: Path) -> None:
         ValueError: If a file is in the way.
         PermissionError: If it cannot be written.
     """
-    parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not parent.is_dir():
-        raise ValueError(f"--out {folder}: {parent} is a file, not a folder")
+    parent = _existing(folder)
     if not os.access(parent, os.W_OK | os.X_OK):
         raise PermissionError(f"--out {folder}: {parent} is not writable")
-
-
-def open_output(folder: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
-    """Make the folder and write its settings; results of the same settings stay, to be resumed.
-
-    Arguments and errors as for `check_output`.
-    """
-    check_output(folder, settings, overwrite)
-    if overwrite and folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / SETTINGS, _plain(settings))
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -94,13 +181,16 @@ def write_json(path: Path, values: Any) -> None:
         file.write("\n")
 
 
-def read_summary(folder: Path) -> dict[str, Any] | None:
-    """The summary that a finished computation has left in the folder; None if there is none.
+def read_json(path: Path) -> Any:
+    """Plain data from a JSON file.
 
-    It is written last, so what it speaks of is all there.
+    Raises:
+        ValueError: If it is not JSON; names the file.
     """
-    path = folder / SUMMARY
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
 
 
 def save_arrays(path: Path, **arrays: np.ndarray) -> None:
@@ -111,15 +201,113 @@ def save_arrays(path: Path, **arrays: np.ndarray) -> None:
         file.write(buffer.getvalue())
 
 
-def _read_settings(path: Path) -> dict[str, Any] | None:
-    """The settings in a file; None if it is damaged."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+def _manifest(folder: Path, origin: Origin, overwrite: bool) -> Manifest | None:
+    """The manifest of results that may be gone on with or replaced; None of a free folder.
+
+    One that is damaged lists nothing: what it listed is not known.
+    """
+    _existing(folder)
+    names = _foreign(folder)
+    if not (folder / MANIFEST).is_file():
+        if names:
+            raise ValueError(f"--out {folder}: {_what_is_there(folder)}")
         return None
-    return values if isinstance(values, dict) else None
+    try:
+        found = Manifest.read(folder)
+    except DamagedManifestError as error:
+        if overwrite:
+            return Manifest({})
+        raise ValueError(
+            f"--out {folder}: {error}: what the results were made from is not known; give another "
+            "folder, or --overwrite to replace them"
+        ) from error
+    different = None if overwrite else origin.difference(found)
+    # After a kill there may be nothing yet that would be lost.
+    if different is not None and any((folder / name).exists() for name in found.names):
+        raise ValueError(
+            f"--out {folder}: holds {different}; give another folder, or --overwrite to replace "
+            "them"
+        )
+    return found
 
 
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings as JSON gives them back: tuples as lists."""
-    return json.loads(json.dumps(dict(settings)))
+def _started(before: Manifest | None, origin: Origin, claimed: Iterable[str]) -> Manifest:
+    """The manifest while results are made: complete earlier results keep theirs."""
+    if before is None:
+        return replace(Manifest.of(origin), parts=tuple(sorted(claimed)))
+    parts = tuple(sorted({*before.parts, *claimed}))
+    if before.finished:
+        return replace(before, parts=parts)
+    return replace(Manifest.of(origin), files=before.files, parts=parts)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not parent.is_dir():
+        raise ValueError(f"--out {folder}: {parent} is a file, not a folder")
+    return parent
+
+
+def _foreign(folder: Path) -> list[str]:
+    """What a folder holds beside the manifest, the lock and temporary files of ours."""
+    if not folder.exists():
+        return []
+    names = (path.name for path in folder.iterdir())
+    return [name for name in names if name not in (MANIFEST, LOCK) and not is_temporary(name)]
+
+
+def _what_is_there(folder: Path) -> str:
+    """Results of an earlier version, or something that is not ours."""
+    with contextlib.suppress(OSError, ValueError, RecursionError, LookupError, TypeError):
+        if json.loads((folder / EARLIER).read_bytes())["command"] in COMMANDS:
+            return (
+                "holds results of an earlier version of scoresde; give another folder, or remove "
+                "this one yourself"
+            )
+    return "holds other files; give a new or an empty folder"
+
+
+def _check_free(folder: Path, before: Manifest | None, names: Iterable[str]) -> None:
+    """Refuse to replace a file that is not ours."""
+    if before is not None and not before.settings:  # damaged: it is not known which are ours
+        return
+    ours = set() if before is None else before.names
+    for name in names:
+        if name not in ours and os.path.lexists(folder / name):
+            raise ValueError(
+                f"--out {folder}: holds {name}, which scoresde did not write; move it, or give "
+                "another folder"
+            )
+
+
+def _damaged(folder: Path, manifest: Manifest) -> str | None:
+    """The first result that is missing, or is not what was written."""
+    for name, digest in manifest.files.items():
+        if digest is not None:
+            path = folder / name
+            if not path.is_file() or file_fingerprint(path) != digest:
+                return name
+    return None
+
+
+def _remove(folder: Path, names: Iterable[str]) -> None:
+    """Remove files of ours, and the folders below this one that are empty then."""
+    for name in names:
+        if _parent(folder, name).resolve().is_relative_to(folder.resolve()):  # through no link
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                (folder / name).unlink()
+    _remove_empty(folder, names)
+
+
+def _remove_empty(folder: Path, names: Iterable[str]) -> None:
+    """Remove the folders of some files if they are empty."""
+    places = {above for name in names for above in (folder / name).parents}
+    for place in sorted(places, key=lambda path: -len(path.parts)):
+        if folder in place.parents and not place.is_symlink():
+            with contextlib.suppress(OSError):
+                place.rmdir()
+
+
+def _parent(folder: Path, name: str) -> Path:
+    return (folder / name).parent

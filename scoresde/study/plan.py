@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .._tensor import check_number
 from ..exact import GaussianMixture
+from ..fingerprint import fingerprint
 from ..grid import LadderError, snapped, uniform
 from ..grid_file import GridFile
 from ..samplers import Sampler, sample
@@ -37,6 +38,7 @@ Grid = Callable[..., Tensor]
 
 # How far the ends of a grid from a file may be from those of the comparison, in t.
 SAME_END = 1e-9
+SLUG_AT_MOST = 60  # characters of a name in a file name: a grid's name may be a long path
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,25 @@ class Cell:
     reason: str = ""
 
     @property
-    def key(self) -> str:
-        """A name for files, unique within a sweep."""
+    def name(self) -> str:
+        """What was asked, in words, unique within a plan."""
+        asked = (
+            f"NFE ≤ {self.budget}" if self.tolerance is None else f"tolerance {self.tolerance:g}"
+        )
+        return " ".join(part for part in (self.label, self.grid, asked) if part)
+
+    @property
+    def slug(self) -> str:
+        """The readable part of file names; two cells may share it."""
         asked = f"nfe{self.budget}" if self.tolerance is None else f"tol{self.tolerance:g}"
         parts = [self.label, *([self.grid] if self.grid else []), asked]
-        return "--".join(re.sub(r"[^A-Za-z0-9._=-]+", "-", part) for part in parts)
+        texts = [re.sub(r"[^A-Za-z0-9._=-]+", "-", part)[-SLUG_AT_MOST:] for part in parts]
+        return "--".join(texts)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the sampler and the times of its grid, or of why it cannot run; not of their names."""
+        return fingerprint({"sampler": self.sampler, "ts": self.ts, "reason": self.reason})
 
     @property
     def steps(self) -> int | None:

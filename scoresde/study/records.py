@@ -1,32 +1,35 @@
 """What a sweep leaves in its folder, and how it is read back.
 
-settings.json          what defines the results
-machine.json           where they were made: what only times depend on
-start.npz              the noise x_T that every sampler starts from
-reference.npz, .json   the exact solution from there, and what was found out about it
-quality.json           reference data, feature space and floor of the quality metrics
-cells/KEY.json, .npz   one measurement each, and the first samples
-likelihood/            bits/dim of test data, as `scoresde likelihood` leaves them
-results.csv, .json     all of it in one table
+scoresde.json        what the results were made from, and all settings
+machine.json         where they were made: what only times depend on
+start.npz            the noise x_T that every sampler starts from
+reference.npz        the exact solution from there, and what was found out about it
+quality.json         reference data, feature space and floor of the quality metrics
+cells/KEY.npz        one measurement each, and the first samples
+likelihood/          bits/dim of test data, as `scoresde likelihood` leaves them
+results.csv, .json   all of it in one table
+parts/               what is finished of a comparison that is not, under the same names
+
+The KEY of a cell ends with a fingerprint of all that its numbers depend on. The columns `seconds`
+and `seconds_bare` of results.csv differ from run to run; all others come out the same again.
 """
 
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .._files import atomic_write, clean_stale
+from .._files import atomic_write
 from ..metrics import Estimate
-from .outputs import write_json
+from .outputs import read_json, write_json
+from .parts import load_part, read_arrays, save_part
 from .quality import METRICS
 
 __all__ = [
@@ -36,12 +39,14 @@ __all__ = [
     "estimate_from_json",
     "estimate_to_json",
     "load_array",
-    "read_json",
+    "load_cell",
     "read_results",
+    "save_cell",
     "write_tables",
 ]
 
 CELLS = "cells"
+MEASURED = ("nfe", "n", "features", "x_init_sha256", "seconds", "seconds_bare")
 MEASURES = ("paired_rmse", *METRICS)
 COLUMNS = (
     *("sampler", "grid", "nfe_asked", "tolerance", "status", "steps", "nfe", "n"),
@@ -55,7 +60,7 @@ class Result:
     """What was measured in one cell.
 
     Attributes:
-        key: Name of the cell's files.
+        key: Name of the cell's file, without its ending; it ends with a fingerprint.
         sampler: Label of the sampler.
         grid: Name of the grid; empty for an adaptive method.
         nfe_asked: The budget; None for an adaptive method.
@@ -104,24 +109,31 @@ class Result:
             return None
         return self.seconds / self.seconds_bare
 
-    def save(self, folder: Path) -> None:
-        """Write the cell's JSON file, which says that the cell is finished."""
-        values = asdict(self)
-        values["metrics"] = {k: estimate_to_json(v) for k, v in self.metrics.items()}
-        write_json(_cell_path(folder, self.key, "json"), values)
 
-    @classmethod
-    def load(cls, folder: Path, key: str) -> Result | None:
-        """Read a cell; None if it was not measured, or failed."""
-        path = _cell_path(folder, key, "json")
-        for name in (path, _cell_path(folder, key, "npz")):
-            clean_stale(name)
-        if not path.exists():
-            return None
-        values = read_json(path)
-        values["metrics"] = {k: estimate_from_json(v) for k, v in values["metrics"].items()}
-        result = cls(**values)
-        return None if result.status == "failed" else result
+def save_cell(path: Path, made_from: str, result: Result, x: Tensor) -> None:
+    """Write what was measured in a cell, and samples of it.
+
+    Args:
+        path: The .npz file.
+        made_from: Fingerprint of all that decides the numbers.
+        result: A result that is done.
+        x: Samples, of any dtype.
+    """
+    values = {name: getattr(result, name) for name in MEASURED}
+    values["metrics"] = {name: estimate_to_json(e) for name, e in result.metrics.items()}
+    save_part(path, made_from, {"x": x.numpy()}, values)
+
+
+def load_cell(path: Path, made_from: str, planned: Result) -> Result | None:
+    """The planned result with what `save_cell` has written; None if that must be measured.
+
+    A damaged file gives a warning, as `load_part` does.
+    """
+    part = load_part(path, made_from)
+    if part is None:
+        return None
+    metrics = {name: estimate_from_json(e) for name, e in part.about["metrics"].items()}
+    return replace(planned, **part.about | {"status": "done", "metrics": metrics})
 
 
 def estimate_to_json(estimate: Estimate) -> dict[str, Any]:
@@ -136,29 +148,17 @@ def estimate_from_json(values: Mapping[str, Any]) -> Estimate:
     return Estimate(**plain | {"n": tuple(values["n"])})
 
 
-def read_json(path: Path) -> Any:
-    """Plain data from a JSON file.
-
-    Raises:
-        ValueError: If it is not JSON; names the file.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-
-
 def load_array(path: Path, name: str) -> Tensor:
     """One tensor of a file of arrays.
 
     Raises:
         ValueError: If the file is damaged, or has no such tensor.
     """
+    content = path.read_bytes()
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return torch.from_numpy(arrays[name])
-    except (ValueError, KeyError, EOFError) as error:
-        raise ValueError(f"{path} is damaged: {error}; remove it to have it made again") from error
+        return torch.from_numpy(read_arrays(content)[name])
+    except Exception as error:  # of damaged bytes there are errors of many kinds
+        raise ValueError(f"{path} is damaged; the command that made it mends it") from error
 
 
 def read_results(folder: Path) -> list[Result]:
@@ -208,7 +208,3 @@ def _row(result: Result) -> dict[str, Any]:
         row[name] = None if estimate is None else repr(estimate.value)
         row[f"{name}_se"] = None if estimate is None else repr(estimate.std_error)
     return row
-
-
-def _cell_path(folder: Path, key: str, suffix: str) -> Path:
-    return folder / CELLS / f"{key}.{suffix}"

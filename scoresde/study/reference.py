@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..fingerprint import fingerprint
 from ..grid import uniform
 from ..metrics import paired_rmse
 from ..samplers import ProbabilityFlowODE, Samples, sample
 from ..score import ScoreModel
-from .outputs import save_arrays, write_json
-from .records import estimate_to_json, load_array, read_json
+from .parts import Part, load_part, save_part
+from .records import estimate_to_json
 from .running import OnProgress, advise_on_memory
 
-__all__ = ["Reference"]
+__all__ = ["REFERENCE", "Reference"]
 
 METHOD = "dopri8"
+REFERENCE = "reference.npz"
 CHECKED = 16  # samples on which the reference's own error is measured
 
 
@@ -39,6 +41,7 @@ class Reference:
         batch: Samples at a time.
         device: Where the model is.
         y: Class labels, shape (n,), or None.
+        made_from: Fingerprint of the model and of all settings that its samples depend on.
     """
 
     tolerance: float
@@ -47,43 +50,41 @@ class Reference:
     batch: int
     device: str = "cpu"
     y: Tensor | None = None
+    made_from: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that the solution depends on."""
+        return fingerprint([self.made_from, METHOD, self.tolerance, CHECKED])
 
     def solve(
         self, model: ScoreModel, shape: tuple[int, ...], folder: Path, on_progress: OnProgress
-    ) -> Tensor:
-        """The solution of shape (n, *D), float32, from `folder` if it is there already.
+    ) -> Part:
+        """The solution as array "x", of shape (n, *D), float32, and what is known of its error.
 
         Its error is bounded by solving the first samples again at ten times the tolerance: the
         difference is about the error of the looser solution.
         """
-        arrays, about = folder / "reference.npz", folder / "reference.json"
-        if not (arrays.exists() and about.exists()):
-            began = time.perf_counter()
-            exact = self._sample(model, shape, self.tolerance, on_progress)
-            seconds = time.perf_counter() - began
-            few = (min(shape[0], CHECKED), *shape[1:])
-            loose = self._sample(model, few, 10 * self.tolerance)
-            error = paired_rmse(loose.x, exact.x[: few[0]])
-            save_arrays(arrays, x=exact.x.float().cpu().numpy())
-            write_json(
-                about,
-                {
-                    "method": METHOD,
-                    "tolerance": self.tolerance,
-                    "nfe": exact.nfe,
-                    "seconds": seconds,
-                    "error": estimate_to_json(error),
-                    "error_tolerance": 10 * self.tolerance,
-                },
-            )
-        on_progress(100, 100, "")
-        return load_array(arrays, "x")
+        began = time.perf_counter()
+        exact = self._sample(model, shape, self.tolerance, on_progress)
+        seconds = time.perf_counter() - began
+        few = (min(shape[0], CHECKED), *shape[1:])
+        loose = self._sample(model, few, 10 * self.tolerance)
+        about = {
+            "method": METHOD,
+            "tolerance": self.tolerance,
+            "nfe": exact.nfe,
+            "seconds": seconds,
+            "error": estimate_to_json(paired_rmse(loose.x, exact.x[: few[0]])),
+            "error_tolerance": 10 * self.tolerance,
+        }
+        x = exact.x.float().cpu().numpy()
+        return save_part(folder / REFERENCE, self.fingerprint, {"x": x}, about)
 
-    @staticmethod
-    def about(folder: Path) -> dict[str, Any] | None:
-        """What `solve` found out about the solution in a folder; None without one."""
-        path = folder / "reference.json"
-        return read_json(path) if path.exists() else None
+    def find(self, folders: Iterable[Path]) -> Part | None:
+        """The solution from the first folder that has it; None if it must be solved."""
+        found = (load_part(folder / REFERENCE, self.fingerprint) for folder in folders)
+        return next((part for part in found if part is not None), None)
 
     def _sample(
         self,

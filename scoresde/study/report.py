@@ -23,7 +23,7 @@ from .records import Result
 from .summary import sentences
 from .tables import best_table, likelihood_table, missing_table
 
-__all__ = ["build_report"]
+__all__ = ["REPORT", "build_report"]
 
 REPORT = "report.html"
 COLUMNS = 16  # images of a strip

@@ -5,34 +5,39 @@ from __future__ import annotations
 import hashlib
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from .. import __version__
 from .._tensor import NonFiniteError
 from ..data import DataSpec
-from ..metrics import paired_rmse
-from ..noise import SampleNoise
+from ..fingerprint import fingerprint
+from ..metrics import PCAFeatures, paired_rmse
+from ..noise import NOISE_VERSION, SampleNoise
 from ..samplers import Samples, sample
 from ..score import NetworkScore, ScoreModel
 from .outputs import save_arrays, write_json
 from .plan import Cell
 from .quality import Quality
-from .records import CELLS, Result, estimate_to_json
-from .reference import Reference
+from .records import CELLS, Result, estimate_to_json, load_cell, save_cell
+from .reference import REFERENCE, Reference
 from .running import advise_on_memory
 
-__all__ = ["Sweep", "Tell"]
+__all__ = ["QUALITY", "Sweep", "Tell"]
 
 # Called with the name of a stage, and what `OnProgress` is called with.
 Tell = Callable[[str, int, int | None, str], None]
 
 KEPT_IMAGES = 64  # samples of each cell that are kept
 KEPT_POINTS = 1024  # the same of vectors, for scatter plots
+KEY_DIGITS = 16  # of a fingerprint, in file names; the file itself holds all 64
+
+START, QUALITY = "start.npz", "quality.json"
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Sweep:
 
     Attributes:
         model: Score model, on `device`.
+        model_sha256: Fingerprint of the model, such as the digest of its checkpoint.
         spec: What the data are.
         cells: The plan.
         n: Samples per cell.
@@ -54,6 +60,7 @@ class Sweep:
     """
 
     model: ScoreModel
+    model_sha256: str
     spec: DataSpec
     cells: list[Cell]
     n: int
@@ -80,41 +87,109 @@ class Sweep:
         """Evaluations of all cells, as the plan counted them."""
         return sum(cell.cost for cell in self.cells if cell.ts is not None)
 
-    def run(self, folder: Path, tell: Tell) -> list[Result]:
-        """Measure what the folder does not hold yet.
+    @cached_property
+    def common(self) -> str:
+        """Fingerprint of all that the samples of every cell depend on."""
+        return fingerprint(
+            {
+                "model": self.model_sha256,
+                "noise": NOISE_VERSION,
+                "scoresde": __version__,
+                "shape": self.shape,
+                "dtype": torch.float32,
+                "denoise": True,
+                **{k: getattr(self, k) for k in ("seed", "t_min", "batch", "device", "y")},
+            }
+        )
+
+    @cached_property
+    def measures(self) -> str:
+        """Fingerprint of what all samples are measured by."""
+        quality = self.quality
+        known = None if quality is None else _fingerprint_of(quality)
+        solution = None if self.solver is None else self.solver.fingerprint
+        return fingerprint({"quality": known, "reference": solution, "kept": self.kept})
+
+    @cached_property
+    def solver(self) -> Reference | None:
+        """Of the reference solution."""
+        if self.tolerance is None:
+            return None
+        settings = (self.tolerance, self.seed, self.t_min, self.batch, self.device, self.y)
+        return Reference(*settings, made_from=self.common)
+
+    def made_from(self, cell: Cell) -> str:
+        """Fingerprint of all that the numbers of a cell depend on."""
+        return fingerprint([self.common, self.measures, cell.fingerprint])
+
+    def key(self, cell: Cell) -> str:
+        """Name of the cell's file, without its ending."""
+        return f"{cell.slug}--{self.made_from(cell)[:KEY_DIGITS]}"
+
+    @property
+    def parts(self) -> list[str]:
+        """Paths of what is kept of a sweep that is not finished: the solution, and all cells."""
+        reference = [] if self.tolerance is None else [REFERENCE]
+        cells = [cell for cell in self.cells if cell.ts is not None]
+        return [*reference, *(f"{CELLS}/{self.key(cell)}.npz" for cell in cells)]
+
+    @property
+    def files(self) -> list[str]:
+        """Paths of everything that `run` may write."""
+        return [START, *([] if self.quality is None else [QUALITY]), *self.parts]
+
+    def run(self, folder: Path, tell: Tell, known: Sequence[Path] = ()) -> list[Result]:
+        """Measure what neither `folder` nor a known folder holds yet.
 
         Args:
-            folder: An existing folder of these settings (see `open_output`).
+            folder: An existing folder to write to.
             tell: Called with (stage, done, total, note) as the work goes on.
+            known: Folders with results that are used if they were made from the same.
 
         Returns:
             One result per cell, in the order of the plan.
 
+        Warns:
+            UserWarning: If a file is damaged; what it held is measured again.
+
         Raises:
             RuntimeError: If a sampler did not start from the common noise.
         """
-        (folder / CELLS).mkdir(exist_ok=True)
         start = self.start()
-        save_arrays(folder / "start.npz", x_init=start[: self.kept].numpy())
+        save_arrays(folder / START, x_init=start[: self.kept].numpy())
         if self.quality is not None:
             floor = {name: estimate_to_json(e) for name, e in self.quality.floor.items()}
-            write_json(folder / "quality.json", {**self.quality.about, "floor_values": floor})
-        reference = None
-        if self.tolerance is not None:
-            solver = Reference(
-                self.tolerance, self.seed, self.t_min, self.batch, self.device, self.y
-            )
-            on_progress = partial(tell, "reference solution")
-            reference = solver.solve(self.model, self.shape, folder, on_progress)
-        measure = _Measure(self, folder, reference, _digest(start))
+            write_json(folder / QUALITY, {**self.quality.about, "floor_values": floor})
+        places = (folder, *known)
+        measure = _Measure(self, folder, self._reference(places, tell), _digest(start))
         results: list[Result] = []
         done = 0
         for cell in self.cells:
             tell("sampling", done, self.cost, f"{cell.label} {cell.grid}".strip())
-            results.append(Result.load(folder, cell.key) or measure(cell))
+            results.append(self._load(cell, places) or measure(cell))
             done += cell.cost if cell.ts is not None else 0
         tell("sampling", done, self.cost, "")
         return results
+
+    def _reference(self, places: Sequence[Path], tell: Tell) -> Tensor | None:
+        """The reference solution, from the first place that has it, or solved into the first."""
+        if self.solver is None:
+            return None
+        on_progress = partial(tell, "reference solution")
+        part = self.solver.find(places)
+        if part is None:
+            part = self.solver.solve(self.model, self.shape, places[0], on_progress)
+        on_progress(100, 100, "")
+        return torch.from_numpy(part.arrays["x"])
+
+    def _load(self, cell: Cell, places: Iterable[Path]) -> Result | None:
+        """A cell that is measured already."""
+        if cell.ts is None:
+            return None
+        name, made_from = f"{CELLS}/{self.key(cell)}.npz", self.made_from(cell)
+        planned = _result(self, cell, "done")
+        found = (load_cell(place / name, made_from, planned) for place in places)
+        return next((result for result in found if result is not None), None)
 
     def start(self) -> Tensor:
         """x_T of the samples as `sample` draws it from the seed, float32 on the CPU."""
@@ -131,13 +206,9 @@ class _Measure:
         self._bare: float | None = None
 
     def __call__(self, cell: Cell) -> Result:
-        result = self._of(cell)
-        result.save(self.folder)
-        return result
-
-    def _of(self, cell: Cell) -> Result:
+        sweep = self.sweep
         if cell.ts is None:
-            return _result(cell, "skipped", reason=cell.reason)
+            return _result(sweep, cell, "skipped", reason=cell.reason)
         if self._bare is None:
             self._bare = _bare_seconds(self.sweep)
         try:
@@ -145,15 +216,15 @@ class _Measure:
         except RuntimeError as error:
             if not (isinstance(error, NonFiniteError) or "gave up" in str(error)):
                 raise
-            return _result(cell, "failed", reason=str(error))
+            return _result(sweep, cell, "failed", reason=str(error))
         if _digest(out.x_init) != self.digest:
             raise RuntimeError(f"{cell.label} did not start from the common noise")
-        x, quality = out.x.cpu(), self.sweep.quality
-        self._keep(cell, x)
+        x, quality = out.x.cpu(), sweep.quality
         metrics = {} if quality is None else quality.measure(x)
         if self.reference is not None and cell.deterministic:
             metrics["paired_rmse"] = paired_rmse(x, self.reference)
-        return _result(
+        result = _result(
+            sweep,
             cell,
             "done",
             nfe=out.nfe,
@@ -164,6 +235,9 @@ class _Measure:
             seconds_bare=self._bare * out.nfe,
             metrics=metrics,
         )
+        path = self.folder / CELLS / f"{result.key}.npz"
+        save_cell(path, sweep.made_from(cell), result, self._kept(x))
+        return result
 
     def _timed(self, cell: Cell) -> tuple[Samples, float]:
         sweep = self.sweep
@@ -184,16 +258,15 @@ class _Measure:
         _synchronize(sweep.device)
         return out, time.perf_counter() - began
 
-    def _keep(self, cell: Cell, x: Tensor) -> None:
-        """Write the first samples: as levels, which are small, where the data have them."""
+    def _kept(self, x: Tensor) -> Tensor:
+        """The first samples: as levels, which are small, where the data have them."""
         spec, x = self.sweep.spec, x[: self.sweep.kept]
-        kept = x if spec.levels is None else spec.to_levels(x)
-        save_arrays(self.folder / CELLS / f"{cell.key}.npz", x=kept.numpy())
+        return x if spec.levels is None else spec.to_levels(x)
 
 
-def _result(cell: Cell, status: str, **measured: object) -> Result:
+def _result(sweep: Sweep, cell: Cell, status: str, **measured: object) -> Result:
     return Result(
-        key=cell.key,
+        key=cell.slug if cell.ts is None else sweep.key(cell),
         sampler=cell.label,
         grid=cell.grid,
         nfe_asked=cell.budget,
@@ -202,6 +275,25 @@ def _result(cell: Cell, status: str, **measured: object) -> Result:
         deterministic=cell.deterministic,
         steps=cell.steps,
         **measured,
+    )
+
+
+def _fingerprint_of(quality: Quality) -> str:
+    """Of all that its metrics depend on beside the samples; kernel and statistics follow from it.
+
+    Directions fitted to the reference are named by the reference: their last bits depend on the
+    machine.
+    """
+    features = quality.features
+    fitted = isinstance(features, PCAFeatures)
+    return fingerprint(
+        {
+            "features": features.name if fitted else features.fingerprint,
+            "kernel": type(quality.kernel).__name__,
+            "reference": quality.reference,
+            "levels": quality.spec.levels,
+            "range": (quality.spec.low, quality.spec.high),
+        }
     )
 
 

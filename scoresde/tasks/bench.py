@@ -17,21 +17,23 @@ from .._tensor import check_number
 from ..checkpoint import read_checkpoint
 from ..config import Config, build, checkpoint_path, config_of
 from ..data import Dataset, DataSpec, has_test_split
+from ..fingerprint import fingerprint
 from ..grid import snapped, uniform
-from ..grid_file import GridFile
+from ..metrics import PCAFeatures
 from ..noise import check_seed
 from ..plain import ConfigError
 from ..registry import parse_grid, parse_sampler
 from ..samplers import AdaptiveSDE
-from ..study.outputs import check_output, open_output, write_json
+from ..study.manifest import Origin, Source
+from ..study.outputs import find_results, read_json, write_json, write_results
 from ..study.plan import Entry, check_unique, plan_cells
 from ..study.quality import Quality
-from ..study.records import read_json, write_tables
-from ..study.reference import Reference
-from ..study.report import build_report
-from ..study.sweep import Sweep, Tell
+from ..study.records import write_tables
+from ..study.report import REPORT, build_report
+from ..study.sweep import QUALITY, Sweep, Tell
 from .class_labels import LABELS, labels_like, labels_of
 from .scoring import ScoreRequest, score_data
+from .sources import checkpoint_source, data_source
 
 __all__ = ["TOLERANCES", "Bench", "prepare_bench"]
 
@@ -40,6 +42,11 @@ TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)  # cells of an adaptive ODE method
 SDE_TOLERANCES = (0.2, 0.1, 0.05, 0.02)
 LIKELIHOOD = "likelihood"  # subfolder
 LIKELIHOOD_BATCH = 64
+TABLES = ("machine.json", "results.csv", "results.json")
+SHOWN = (  # settings that are only shown: contents are compared, and cells may be added
+    *("checkpoint", "sha256", "data", "sde"),
+    *("samplers", "grids", "nfe", "tolerances", "versions"),
+)
 
 
 @dataclass(frozen=True)
@@ -48,19 +55,21 @@ class Bench:
 
     Attributes:
         folder: Where results go.
-        settings: Plain data that define the results.
+        origin: What the results are made from.
         sweep: The cells to measure.
         likelihood: Which likelihood to measure beside; None = none.
         strips: Comparisons of a few samples of other checkpoints, shown in the same report.
-        overwrite: Whether results of other settings in the folder may be replaced.
+        overwrite: Whether other results in the folder may be replaced.
+        finished: Whether the folder holds the results already.
     """
 
     folder: Path
-    settings: dict[str, Any]
+    origin: Origin
     sweep: Sweep
     likelihood: ScoreRequest | None = None
     strips: tuple[Bench, ...] = ()
     overwrite: bool = False
+    finished: bool = False
 
     def run(self, tell: Tell) -> Path:
         """Measure what is not there yet and write the report.
@@ -71,6 +80,9 @@ class Bench:
         Returns:
             The path of report.html.
         """
+        path = self.folder / REPORT
+        if path.is_file() and all(bench.finished for bench in (self, *self.strips)):
+            return path
         self.measure(tell)
         for strip in self.strips:
             strip.measure(_renamed(tell, strip.sweep.spec.name))
@@ -81,18 +93,43 @@ class Bench:
 
     def measure(self, tell: Tell) -> None:
         """Measure what is not there yet; write the tables."""
-        open_output(self.folder, self.settings, self.overwrite)
-        write_json(self.folder / "machine.json", _machine(self.sweep.device))
-        results = self.sweep.run(self.folder, tell)
-        about = {"settings": self.settings, "reference": Reference.about(self.folder)}
+        if self.finished:
+            return
+        sweep, folder = self.sweep, self.folder
+        files, overwrite = [*TABLES, *sweep.files], self.overwrite
+        with write_results(folder, self.origin, files, sweep.parts, overwrite) as output:
+            work = output.work
+            # cells of other results in the folder that were made from the same, as when a sampler
+            # is added
+            known = () if overwrite else (folder,)
+            results = sweep.run(work, tell, known)
+            write_json(work / "machine.json", _machine(sweep.device))
+            write_tables(work, results, self._about(work, known, tell))
+            output.publish(kept=[] if overwrite else _there(folder, sweep.parts), later=[REPORT])
+
+    def _about(self, work: Path, known: Sequence[Path], tell: Tell) -> dict[str, Any]:
+        """What results.json holds beside the cells."""
+        solver = self.sweep.solver
+        about = {
+            "settings": self.origin.plain,
+            "reference": None if solver is None else solver.find((work, *known)).about,
+            "strips": [strip.folder.relative_to(self.folder).as_posix() for strip in self.strips],
+        }
         if self.sweep.quality is not None:
-            about["quality"] = read_json(self.folder / "quality.json")
+            about["quality"] = read_json(work / QUALITY)
         if self.likelihood is not None:
             about["likelihood"] = score_data(
-                self.likelihood, self.folder / LIKELIHOOD, on_progress=partial(tell, "likelihood")
+                self.likelihood,
+                self.folder / LIKELIHOOD,
+                self.overwrite,
+                partial(tell, "likelihood"),
             )
             tell("likelihood", self.likelihood.n, self.likelihood.n, "")
-        write_tables(self.folder, results, about)
+        return about
+
+
+def _there(folder: Path, names: Sequence[str]) -> list[str]:
+    return [name for name in names if (folder / name).is_file()]
 
 
 def prepare_bench(
@@ -165,7 +202,6 @@ def prepare_bench(
         t_min = float(snapped(config.sde, uniform(config.sde, 1, t_min))[-1])
         reference_tolerance = None
     settings = {
-        "command": command,
         "checkpoint": str(checkpoint),
         "sha256": raw.sha256,
         "data": spec.to_dict(),
@@ -189,18 +225,27 @@ def prepare_bench(
         settings["snapped"] = True
     if config.net.get("classes") is not None:
         settings["labels"] = labels if quality or likelihood else "uniform"
-    if files := {name: grid for name, grid in functions.items() if isinstance(grid, GridFile)}:
-        # a file may change
-        settings["grid_files"] = {name: list(grid.values) for name, grid in files.items()}
-    check_output(folder, settings, overwrite)
     cells = plan_cells(config.sde, entries, functions, budgets, t_min, snap)
     if all(cell.ts is None for cell in cells):
         raise ValueError(f"no cell can run: {cells[0].label}: {cells[0].reason}")
     train, test = _data(config, spec, data_root) if quality or likelihood else (None, None)
     if likelihood:
         _check_test(likelihood, test)
+    y = _labels(config, train, n, labels)
+    ruler = Quality.build(train, test, n) if quality else None
+    sources = {"checkpoint": checkpoint_source(checkpoint, raw)}
+    for what, data in (("training data", train), ("test data", test)):
+        if data is not None:
+            sources[what] = data_source(data)
+    if ruler is not None and not isinstance(ruler.features, PCAFeatures):  # those are of the data
+        sources["features"] = Source(ruler.features.name, ruler.features.fingerprint)
+    settings["y"] = None if y is None else fingerprint(y)
+    contents = {cell.name: cell.fingerprint for cell in cells}
+    origin = Origin(command, settings, sources, contents, SHOWN)
+    finished = find_results(folder, origin, overwrite)
     sweep = Sweep(
         build(raw, device).model,
+        raw.sha256,
         spec,
         cells,
         n=n,
@@ -208,9 +253,9 @@ def prepare_bench(
         t_min=t_min,
         batch=batch,
         device=device,
-        quality=Quality.build(train, test, n) if quality else None,
+        quality=ruler,
         tolerance=reference_tolerance,
-        y=_labels(config, train, n, labels),
+        y=y,
     )
     request = ScoreRequest(
         str(checkpoint),
@@ -220,7 +265,8 @@ def prepare_bench(
         seed=seed,
         device=device,
     )
-    return Bench(folder, settings, sweep, request if likelihood else None, overwrite=overwrite)
+    asked = request if likelihood else None
+    return Bench(folder, origin, sweep, asked, overwrite=overwrite, finished=finished)
 
 
 def _entry(text: str) -> Entry:

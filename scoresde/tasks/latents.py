@@ -2,7 +2,7 @@
 
 - latents.npz: data, codes, decoded data, paths, samples with their log-density
 - round_trip.png, interpolation.png and samples.png, for images and points in the plane
-- settings.json, what was asked; summary.json, what came of it
+- summary.json: what was asked, and what came of it
 """
 
 from __future__ import annotations
@@ -28,21 +28,25 @@ from ..likelihood.scored import ScoredSamples, sample_with_log_prob
 from ..noise import SampleNoise
 from ..score import ScoreModel
 from ..study import likelihood_figures as figures
+from ..study.manifest import Origin
 from ..study.outputs import (
     SUMMARY,
-    check_output,
-    open_output,
-    read_summary,
+    find_results,
+    read_json,
     save_arrays,
     write_json,
+    write_results,
 )
 from ..study.running import OnProgress, advise_on_memory
 from .flow_checks import check_flow
 from .held_out import choose_rows, load_held_out
+from .sources import NAMES, checkpoint_source, data_source
 
 __all__ = ["LatentRequest", "explore_latents"]
 
 SHOWN = 64  # samples in the picture; the arrays hold all
+PICTURES = ("round_trip.png", "interpolation.png", "samples.png")
+FILES = ("latents.npz", *PICTURES, SUMMARY)
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def explore_latents(
 ) -> dict[str, Any]:
     """Encode data and decode them, walk between them, draw samples; write all to a folder.
 
-    The folder is made when all has gone well. Quantized data are dequantized uniformly, as in
+    Earlier results stay until these are complete. Quantized data are dequantized uniformly, as in
     training: the centres of the cells have codes that the prior hardly ever draws.
 
     Args:
@@ -137,18 +141,21 @@ def explore_latents(
     check_flow(request.checkpoint, config, request.rtol, request.atol, request.dtype)
     which = {k: getattr(request, k) for k in ("data", "split", "data_root", "levels", "n")}
     data = load_held_out(config, spec, **which)
-    settings = {"command": "latent", **asdict(request), "checkpoint": raw.sha256}
-    check_output(out, settings, overwrite)
-    done = None if overwrite else read_summary(out)
-    if done is not None:
-        return done
-    began = time.monotonic()
-    rows = choose_rows(data, request.n, request.seed)
-    found = _compute(request, raw, spec, data, rows, on_progress)
-    summary = _summary(request, spec, data, found, time.monotonic() - began)
-    open_output(out, settings, overwrite)
-    _write(out, spec, data, rows, found)
-    write_json(out / SUMMARY, summary)
+    sources = {
+        "checkpoint": checkpoint_source(request.checkpoint, raw),
+        "data": data_source(data),
+    }
+    origin = Origin("latent", asdict(request), sources, shown=NAMES)
+    if find_results(out, origin, overwrite):
+        return read_json(out / SUMMARY)
+    with write_results(out, origin, FILES, overwrite=overwrite) as output:
+        began = time.monotonic()
+        rows = choose_rows(data, request.n, request.seed)
+        found = _compute(request, raw, spec, data, rows, on_progress)
+        summary = _summary(request, spec, data, found, time.monotonic() - began)
+        _write(output.work, spec, data, rows, found)
+        write_json(output.work / SUMMARY, summary)
+        output.publish()
     return summary
 
 
@@ -271,8 +278,7 @@ def _summary_of_samples(samples: ScoredSamples, spec: DataSpec) -> dict[str, Any
 
 
 def _pictures(found: _Found) -> list[str]:
-    names = ["round_trip.png", "interpolation.png"]
-    return names if found.samples is None else [*names, "samples.png"]
+    return list(PICTURES if found.samples is not None else PICTURES[:-1])
 
 
 def _write(out: Path, spec: DataSpec, data: Dataset, rows: np.ndarray, found: _Found) -> None:

@@ -3,7 +3,7 @@
 - samples.npz: x, levels where the data have them, labels where there are classes, ts, nfe, seed,
   spec (the checkpoint's `DataSpec` as JSON); `load_dataset` reads it as data
 - grid.png, for images
-- settings.json, what was asked; summary.json, what came of it
+- summary.json: what was run, and what came of it
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .. import __version__
 from ..checkpoint import RawCheckpoint, read_checkpoint
 from ..config import Config, build, checkpoint_path, config_of
 from ..data import DataSpec
+from ..fingerprint import fingerprint
 from ..grid import snapped
 from ..grid_file import GridFile
 from ..registry import NamedSampler, parse_grid, parse_sampler
@@ -32,21 +33,24 @@ from ..samplers.base import FLOAT32_RTOL, OnStep
 from ..score import NetworkScore
 from ..sde import SDE
 from ..study.figures import save_grid
+from ..study.manifest import Origin, Source
 from ..study.outputs import (
     SUMMARY,
-    check_output,
-    open_output,
-    read_summary,
+    find_results,
+    read_json,
     save_arrays,
     write_json,
+    write_results,
 )
 from ..study.plan import largest_steps, on_ladder
 from ..study.running import OnProgress, advise_on_memory
+from .sources import checkpoint_source
 
 __all__ = ["SampleRequest", "draw_samples"]
 
 DEFAULT_STEPS = 20
 DEFAULT_T_MIN = 1e-3
+FILES = ("samples.npz", "grid.png", SUMMARY)
 GRID_AT_MOST = 256  # images in the picture; the arrays hold all
 
 
@@ -93,7 +97,7 @@ def draw_samples(
     overwrite: bool = False,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
-    """Draw samples and write them to a folder, which is made when all has gone well.
+    """Draw samples and write them to a folder; earlier results stay until these are complete.
 
     Args:
         request: What to draw.
@@ -112,20 +116,41 @@ def draw_samples(
     config, spec = config_of(raw)
     named, ts = _plan(request, config)
     y = _labels(request, config, spec)
-    settings = {"command": "sample", **asdict(request), "checkpoint": raw.sha256}
-    settings["t_min"] = float(ts[-1])
+    origin = _origin(request, raw, ts)
+    if find_results(out, origin, overwrite):
+        return read_json(out / SUMMARY)
+    with write_results(out, origin, FILES, overwrite=overwrite) as output:
+        model = _model(request, raw)
+        began = time.monotonic()
+        result = _run(request, model, named, ts, (request.n, *spec.shape), y, on_progress)
+        seconds = time.monotonic() - began
+        summary = _summary(request, config, named, ts, result, seconds)
+        summary["files"] = _write(output.work, result, spec, y)
+        write_json(output.work / SUMMARY, summary)
+        output.publish()
+    return summary
+
+
+def _origin(request: SampleRequest, raw: RawCheckpoint, ts: Tensor) -> Origin:
+    """What the samples are made from; of a grid from a file the times, whatever its name."""
+    sources, shown = {"checkpoint": checkpoint_source(request.checkpoint, raw)}, ("checkpoint",)
     if isinstance(parse_grid(request.grid), GridFile):
-        settings["ts"] = ts.tolist()  # a file may change
-    check_output(out, settings, overwrite)
-    done = None if overwrite else read_summary(out)
-    if done is not None:
-        return done
-    model = _model(request, raw)
-    began = time.monotonic()
-    result = _run(request, model, named, ts, (request.n, *spec.shape), y, on_progress)
-    seconds = time.monotonic() - began
-    open_output(out, settings, overwrite)
-    summary = {
+        sources["grid"] = Source(request.grid, fingerprint(ts))
+        shown = (*shown, "grid")
+    settings = {**asdict(request), "t_min": float(ts[-1])}
+    return Origin("sample", settings, sources, shown=shown)
+
+
+def _summary(
+    request: SampleRequest,
+    config: Config,
+    named: NamedSampler,
+    ts: Tensor,
+    result: Samples,
+    seconds: float,
+) -> dict[str, Any]:
+    """What was run; counted evaluations and seconds."""
+    return {
         "checkpoint": request.checkpoint,
         "sampler": named.text,
         "grid": None if named.adaptive else request.grid,
@@ -136,11 +161,8 @@ def draw_samples(
         "nfe": result.nfe,
         "nfe_per_sample": _spread(result),
         "seconds": round(seconds, 3),
-        "files": _write(out, result, spec, y),
         "versions": {"scoresde": __version__, "torch": torch.__version__},
     }
-    write_json(out / SUMMARY, summary)
-    return summary
 
 
 def _plan(request: SampleRequest, config: Config) -> tuple[NamedSampler, Tensor]:

@@ -16,11 +16,16 @@ from ..data import Dataset, DataSpec
 from ..likelihood import Budget, MeanBudget, mean_budget
 from ..study.budget_report import budget_table, save_budget
 from ..study.likelihood_figures import can_show, extremes
-from ..study.outputs import save_arrays
+from ..study.outputs import SUMMARY, save_arrays
 from .protocols import Protocol
 from .score_request import ScoreRequest
 
-__all__ = ["Scores"]
+__all__ = ["FILES", "Scores"]
+
+FILES = (
+    *("per_image.csv", "per_image.npz", "budget.txt", "budget.png", "extremes.png"),
+    SUMMARY,
+)
 
 COARSE = 0.1  # correction per dimension above which a path is called coarse
 

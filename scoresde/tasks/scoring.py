@@ -3,20 +3,18 @@
 - per_image.csv and per_image.npz: one row per datum
 - budget.txt and budget.png: the mean with everything that is known of its errors
 - extremes.png: the most and the least likely, of images and of points in the plane
-- settings.json, what was asked; summary.json, all of the above as plain data
+- summary.json: all of the above as plain data
 - parts/: what is done so far, from which the same command goes on
 """
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import asdict, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +23,7 @@ from ..checkpoint import RawCheckpoint, read_checkpoint
 from ..config import Config, build, checkpoint_path, config_of
 from ..data import Dataset, DataSpec
 from ..exact import GaussianMixture
+from ..fingerprint import fingerprint
 from ..likelihood import (
     Budget,
     OdeDensity,
@@ -37,23 +36,24 @@ from ..likelihood.trace import TraceRule
 from ..noise import SampleNoise
 from ..registry import parse_trace
 from ..score import ScoreModel
+from ..study.manifest import Origin
 from ..study.outputs import (
     SUMMARY,
-    check_output,
-    open_output,
-    read_summary,
-    save_arrays,
+    find_results,
+    read_json,
     write_json,
+    write_results,
 )
+from ..study.parts import load_part, save_part
 from ..study.running import OnProgress, advise_on_memory
 from .held_out import choose_rows, load_held_out
 from .protocols import DEQUANTIZATIONS, Protocol, choose_quadrature
-from .score_files import Scores
+from .score_files import FILES, Scores
 from .score_request import ScoreRequest, check_request, resolved
+from .sources import NAMES, checkpoint_source, data_source
 
 __all__ = ["ScoreRequest", "score_data"]
 
-PARTS = "parts"
 LEAST_DRAWS = 4  # of a variational bound: fewer cannot tell its error
 PILOT = 8  # data on which trace rules are compared
 FITTED = 10_000  # training data behind the Gaussian reference, at most
@@ -87,30 +87,50 @@ def score_data(
     check_request(request, config, spec)
     which = {k: getattr(request, k) for k in ("data", "split", "data_root", "levels", "n")}
     data = load_held_out(config, spec, **which)
-    settings = {"command": "likelihood", **asdict(request), "checkpoint": raw.sha256}
-    check_output(out, settings, overwrite)
-    done = None if overwrite else read_summary(out)
-    if done is not None:
-        return done
-    open_output(out, settings, overwrite)
-    began = time.monotonic()
-    scoring = _Scoring(request, raw, config, spec, data, out)
-    try:
-        budget, refined, precise = scoring.run(on_progress)
-    except BaseException:
-        if not (out / PARTS).exists():  # nothing to go on from: other settings may be tried
-            shutil.rmtree(out)
-        raise
-    scores = scoring.scores
-    mean = scores.mean(budget, refined, precise)
-    summary = scores.summary(mean, scoring.protocol) | {
-        "seconds": round(time.monotonic() - began, 3),
-        "versions": {"scoresde": __version__, "torch": torch.__version__},
-    }
-    scores.write(out, budget, refined, precise, mean, summary)
-    write_json(out / SUMMARY, summary)
-    shutil.rmtree(out / PARTS, ignore_errors=True)
+    training = _training(request, config, spec, data)
+    origin = _origin(request, raw, data, training)
+    if find_results(out, origin, overwrite):
+        return read_json(out / SUMMARY)
+    scoring = _Scoring(request, raw, spec, data, training, origin.fingerprint)
+    with write_results(out, origin, FILES, scoring.parts, overwrite) as output:
+        began = time.monotonic()
+        budget, refined, precise = scoring.run(output.work, on_progress)
+        scores = scoring.scores
+        mean = scores.mean(budget, refined, precise)
+        summary = scores.summary(mean, scoring.protocol) | {
+            "seconds": round(time.monotonic() - began, 3),
+            "versions": {"scoresde": __version__, "torch": torch.__version__},
+        }
+        scores.write(output.work, budget, refined, precise, mean, summary)
+        write_json(output.work / SUMMARY, summary)
+        output.publish()
     return summary
+
+
+def _training(
+    request: ScoreRequest, config: Config, spec: DataSpec, data: Dataset
+) -> Dataset | None:
+    """Data that the protocol is fitted on: the training split, or the scored file; None if none."""
+    if request.protocol not in DEQUANTIZATIONS:
+        return None
+    if request.data is not None:
+        return data
+    source = replace(config.data, root=request.data_root or config.data.root)
+    # of a conditional network only, as of the data that are scored
+    return source.load("train", labels=data.labels is not None, classes=spec.class_names)
+
+
+def _origin(
+    request: ScoreRequest, raw: RawCheckpoint, data: Dataset, training: Dataset | None
+) -> Origin:
+    sources = {
+        "checkpoint": checkpoint_source(request.checkpoint, raw),
+        "data": data_source(data),
+    }
+    if training is not None:
+        sources["training data"] = data_source(training)
+    # `force` only allows what is asked for
+    return Origin("likelihood", asdict(request), sources, shown=(*NAMES, "force"))
 
 
 class _Scoring:
@@ -120,16 +140,29 @@ class _Scoring:
         self,
         request: ScoreRequest,
         raw: RawCheckpoint,
-        config: Config,
         spec: DataSpec,
         data: Dataset,
-        out: Path,
+        training: Dataset | None,
+        made_from: str,
     ) -> None:
-        self.request, self.raw, self.config = request, raw, config
-        self.spec, self.data, self.out = spec, data, out
+        self.request, self.raw, self.spec = request, raw, spec
+        self.data, self.training, self.made_from = data, training, made_from
         self.scores = Scores(request, spec, data, choose_rows(data, request.n, request.seed))
 
-    def run(self, on_progress: OnProgress | None) -> tuple[Budget, Budget | None, Budget | None]:
+    @property
+    def batches(self) -> list[range]:
+        """Places in `scores.rows` of what is computed at a time."""
+        n, batch = len(self.scores.rows), self.request.batch
+        return [range(begin, min(begin + batch, n)) for begin in range(0, n, batch)]
+
+    @property
+    def parts(self) -> list[str]:
+        """Names of the files of all that may be kept."""
+        return [*map(_part_name, (*(rows.start for rows in self.batches), "refined", "float64"))]
+
+    def run(
+        self, folder: Path, on_progress: OnProgress | None
+    ) -> tuple[Budget, Budget | None, Budget | None]:
         """All data, then the first few again with a finer solver and in float64."""
         n, few = len(self.scores.rows), min(self.request.measured, len(self.scores.rows))
         refined = self.protocol.refined() if few else None
@@ -141,21 +174,21 @@ class _Scoring:
                 on_progress(done, total, note)
 
         tell()
-        for begin in range(0, n, self.request.batch):
-            rows = range(begin, min(begin + self.request.batch, n))
-            parts.append(self._batch(f"{begin:08d}", self.protocol, self.model, rows))
+        for rows in self.batches:
+            path = folder / _part_name(rows.start)
+            parts.append(self._batch(path, self.protocol, self.model, rows))
             done += len(rows)
             mean = -float(torch.cat([part.log_prob for part in parts]).mean()) / self.scores.per_dim
             tell(f"{mean:.3f} {self.scores.unit}")
         budget, finer, precise = Budget.cat(parts), None, None
         if refined is not None:
-            finer = self._batch("refined", refined, self.model, range(few))
+            finer = self._batch(folder / _part_name("refined"), refined, self.model, range(few))
             done += few
             tell("a finer solver")
         if few and self.request.dtype == "float32":
             protocol = replace(self.protocol, dtype=torch.float64)
             model = build(self.raw, self.request.device).model.double()
-            precise = self._batch("float64", protocol, model, range(few))
+            precise = self._batch(folder / _part_name("float64"), protocol, model, range(few))
             done += few
             tell("float64")
         return budget, finer, precise
@@ -209,7 +242,7 @@ class _Scoring:
         x = self._training_points(PILOT).to(self.request.torch_dtype)
         model, error = self.model, self.request.image_error * self.scores.per_dim
         if self.data.labels is not None:  # the network needs them
-            model = model.given(self._training.labels[: len(x)].to(self.request.device))
+            model = model.given(self.training.labels[: len(x)].to(self.request.device))
         seed = self.request.seed
         return choose_quadrature(model, x, self.request.t_min, self.control, error, seed)
 
@@ -226,30 +259,21 @@ class _Scoring:
             force=request.force,
         )
 
-    @cached_property
-    def _training(self) -> Dataset:
-        """The training split if there is one, and the scored data if not."""
-        if self.request.data is None:
-            source = self.config.data
-            root = self.request.data_root or source.root
-            return replace(source, root=root).load("train", labels=False)
-        return self.data
-
     def _training_points(self, n: int) -> Tensor:
         """The first n of them at the model's scale, dequantized, float64."""
-        x = self._training.x[:n].to(self.request.device)
+        x = self.training.x[:n].to(self.request.device)
         if self.spec.levels is None:
             return x.double()
         # a stream of its own, far from those of the data that are scored
         noise = SampleNoise(self.request.seed, range(2**63, 2**63 + len(x)))
         return dequantize(x, self.spec, noise, torch.float64)
 
-    def _batch(self, name: str, protocol: Protocol, model: ScoreModel, rows: range) -> Budget:
+    def _batch(self, path: Path, protocol: Protocol, model: ScoreModel, rows: range) -> Budget:
         """The budget of some of the rows; from its file if there is one."""
-        path = self.out / PARTS / f"{name}.npz"
-        if path.is_file():
-            with np.load(path, allow_pickle=False) as file:
-                return Budget(*(torch.from_numpy(file[f.name]) for f in fields(Budget)))
+        made_from = fingerprint([self.made_from, path.name])
+        part = load_part(path, made_from)
+        if part is not None:
+            return Budget(*(torch.from_numpy(part.arrays[f.name]) for f in fields(Budget)))
         chosen = self.scores.rows[rows.start : rows.stop]
         x = self.data.x[chosen].to(self.request.device)
         labels = self.data.labels
@@ -257,6 +281,10 @@ class _Scoring:
         with advise_on_memory(len(rows), self.spec.shape, "--batch"):
             found = protocol.score(model, x, y, SampleNoise(self.request.seed, rows))
         found = Budget(*(getattr(found, f.name).cpu() for f in fields(Budget)))
-        path.parent.mkdir(exist_ok=True)
-        save_arrays(path, **{f.name: getattr(found, f.name).numpy() for f in fields(Budget)})
+        save_part(path, made_from, {f.name: getattr(found, f.name).numpy() for f in fields(Budget)})
         return found
+
+
+def _part_name(what: int | str) -> str:
+    """Name of the file of a batch, by its first place, or of a comparison."""
+    return f"{what:08d}.npz" if isinstance(what, int) else f"{what}.npz"

@@ -16,7 +16,8 @@ from ..data import Dataset
 from ..plain import ConfigError
 from ..run import Run, check_resumable
 from ..score import NetworkScore
-from ..study.outputs import SETTINGS, check_writable
+from ..study.manifest import MANIFEST
+from ..study.outputs import check_writable
 
 __all__ = ["prepare_run"]
 
@@ -54,7 +55,7 @@ def prepare_run(
         settings = replace(settings, data=replace(settings.data, root=str(data_root)))
     _check_autocast(settings, torch.device(device))
     check_writable(folder)
-    if (folder / SETTINGS).exists():
+    if (folder / MANIFEST).exists():
         raise ValueError(f"--out {folder}: holds results of another command; give another folder")
     data = settings.data.load(skip_bad=skip_bad)
     if len(data) < settings.train.batch:

@@ -4,7 +4,6 @@ In the folder, if one is given:
 
 - results.csv and results.json: one row per claim, SDE and grid, with all errors
 - errors.png: error against evaluations
-- settings.json: what was asked
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from ..checkpoint import read_checkpoint
+from ..checkpoint import RawCheckpoint, read_checkpoint
 from ..config import build, checkpoint_path, config_of
 from ..data import DataSpec
 from ..grid import log_snr
@@ -28,10 +27,12 @@ from ..registry import parse_sampler
 from ..samplers import ProbabilityFlowODE, Sampler, sample
 from ..score import NetworkScore
 from ..study.claims import CLAIMS, SDES, Claim
+from ..study.manifest import Origin
 from ..study.orders import ode_errors, slope
-from ..study.outputs import check_output, open_output, write_json
+from ..study.outputs import find_results, read_json, write_json, write_results
 from ..study.verdicts import save_figure, write_csv
 from ..study.verify import Row, Trial, finite_or_none, run_trials, trials_of
+from .sources import checkpoint_source
 
 __all__ = ["Ladder", "Verification", "prepare_verification"]
 
@@ -43,6 +44,7 @@ OBSERVED = 3  # of them, the last, give the slope
 SAMPLES = 8
 T_MIN = 1e-3
 TOLERANCE = 1e-8
+FILES = ("results.csv", "results.json", "errors.png")
 
 
 @dataclass(frozen=True)
@@ -104,37 +106,46 @@ class Verification:
     """What to measure, checked and ready to run.
 
     Attributes:
-        settings: Plain data that define the results.
+        origin: What the results are made from.
         trials: Claims on exact models; empty if a network is asked for.
         ladder: The network; None if claims are measured.
         folder: Where results go; None = nowhere.
-        overwrite: Whether results of other settings in the folder may be replaced.
+        overwrite: Whether other results in the folder may be replaced.
+        finished: Whether the folder holds the results already.
     """
 
-    settings: dict[str, Any]
+    origin: Origin
     trials: list[Trial] = field(default_factory=list)
     ladder: Ladder | None = None
     folder: Path | None = None
     overwrite: bool = False
+    finished: bool = False
 
     def run(self, tell: Tell) -> list[Row]:
-        """Measure, and write the results.
+        """Measure, and write the results, unless the folder holds them already.
 
         Args:
             tell: Called with (stage, done, total, note) as the work goes on.
         """
-        rows = run_trials(self.trials, tell) if self.ladder is None else self.ladder.run(tell)
-        if self.folder is not None:
-            open_output(self.folder, self.settings, self.overwrite)
-            write_json(self.folder / "results.json", self.report(rows))
-            write_csv(self.folder / "results.csv", rows)
-            save_figure(self.folder / "errors.png", rows)
+        if self.folder is None:
+            return self._measure(tell)
+        if self.finished:
+            return [Row(**row) for row in read_json(self.folder / "results.json")["rows"]]
+        with write_results(self.folder, self.origin, FILES, overwrite=self.overwrite) as output:
+            rows = self._measure(tell)
+            write_json(output.work / "results.json", self.report(rows))
+            write_csv(output.work / "results.csv", rows)
+            save_figure(output.work / "errors.png", rows)
+            output.publish()
         return rows
+
+    def _measure(self, tell: Tell) -> list[Row]:
+        return run_trials(self.trials, tell) if self.ladder is None else self.ladder.run(tell)
 
     def report(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Settings and rows as plain data."""
         missed = sum(row.missed for row in rows)
-        return {"settings": self.settings, "missed": missed, "rows": [asdict(r) for r in rows]}
+        return {"settings": self.origin.plain, "missed": missed, "rows": [asdict(r) for r in rows]}
 
 
 def prepare_verification(
@@ -168,26 +179,27 @@ def prepare_verification(
     check_seed(seed)
     claims = _chosen(samplers)
     settings: dict[str, Any] = {
-        "command": "verify",
         "samplers": None if samplers is None else list(samplers),
         "versions": {"scoresde": __version__, "torch": torch.__version__},
     }
+    ladder, trials = None, []
     if checkpoint is not None:
         if sdes is not None or quick:
             raise ValueError("--checkpoint: it has an SDE and steps of its own; no --sdes, --quick")
-        ladder, sha256 = _ladder(checkpoint, claims, samplers is None, seed)
-        settings |= {"checkpoint": str(checkpoint), "sha256": sha256, "seed": seed}
-        made = Verification(settings, [], ladder, folder, overwrite)
+        raw = read_checkpoint(checkpoint_path(checkpoint))
+        ladder = _ladder(raw, claims, samplers is None, seed)
+        settings |= {"checkpoint": str(checkpoint), "sha256": raw.sha256, "seed": seed}
+        source = {"checkpoint": checkpoint_source(checkpoint, raw)}
+        origin = Origin("verify", settings, source, shown=("checkpoint", "sha256", "versions"))
     else:
         names = _checked_sdes(sdes or (("vp",) if quick else tuple(SDES)))
         trials = trials_of(claims, names, lambda text: parse_sampler(text).sampler, quick)
         if not trials:
             raise ValueError(f"--samplers: no claim of {', '.join(samplers or ())} in this form")
         settings |= {"sdes": list(names), "quick": quick}
-        made = Verification(settings, trials, None, folder, overwrite)
-    if folder is not None:
-        check_output(folder, settings, overwrite)
-    return made
+        origin = Origin("verify", settings, shown=("versions",))
+    finished = folder is not None and find_results(folder, origin, overwrite)
+    return Verification(origin, trials, ladder, folder, overwrite, finished)
 
 
 def _chosen(samplers: Sequence[str] | None) -> list[Claim]:
@@ -215,11 +227,8 @@ def _checked_sdes(names: Sequence[str]) -> Sequence[str]:
     return names
 
 
-def _ladder(
-    checkpoint: str | Path, claims: Sequence[Claim], only_names: bool, seed: int
-) -> tuple[Ladder, str]:
-    """The ladder on a checkpoint, and the checkpoint's digest."""
-    raw = read_checkpoint(checkpoint_path(checkpoint))
+def _ladder(raw: RawCheckpoint, claims: Sequence[Claim], only_names: bool, seed: int) -> Ladder:
+    """The ladder on a checkpoint."""
     config, spec = config_of(raw)
     if config.preconditioning.snapped:
         raise ValueError(
@@ -238,7 +247,7 @@ def _ladder(
     classes = config.net.get("classes")
     y = None if classes is None else torch.arange(SAMPLES) % classes
     model = build(raw).model.double()
-    return Ladder(model, spec, some, samplers, seed, y), raw.sha256
+    return Ladder(model, spec, some, samplers, seed, y)
 
 
 def _row(claim: Claim, sde: str, errors: list[float], nfe: list[int]) -> Row:

@@ -157,7 +157,7 @@ def test_grids_with_parameters_and_from_files(bench, tmp_path):
     path.write_text("[1, 0.3, 0.001]")
     _, changed = bench(*options)
     assert changed.status == 2
-    assert "holds results with grid_files" in changed.err
+    assert f"holds results of ddim {path} NFE ≤ 3 on another grid" in changed.err
 
 
 def test_rounded_labels_move_the_grids_and_it_says_so(bench, snapped_checkpoint):
@@ -175,7 +175,7 @@ def test_rounded_labels_move_the_grids_and_it_says_so(bench, snapped_checkpoint)
     ]
     assert table[0]["paired_rmse"] == ""
     assert "skipped: edm log_snr NFE ≤ 4: it asks the model between the times" in done.out
-    settings = json.loads((out / "settings.json").read_text())
+    settings = json.loads((out / "scoresde.json").read_text())["settings"]
     assert (settings["snapped"], settings["t_min"]) == (True, 0.02)
 
 
@@ -190,7 +190,7 @@ def test_other_settings_in_the_folder_are_refused_and_replaced_on_demand(bench):
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     _, replaced = bench(*one, "--seed", 1, "--overwrite")
     assert replaced.status == 0, replaced.err
-    assert json.loads((out / "settings.json").read_text())["seed"] == 1
+    assert json.loads((out / "scoresde.json").read_text())["settings"]["seed"] == 1
 
 
 @pytest.mark.parametrize(

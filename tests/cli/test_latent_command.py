@@ -82,7 +82,7 @@ def test_pictures_and_words(explore):
     names = ["latents.npz", *PICTURES]
     assert summary(out)["files"] == names
     assert sorted(p.name for p in out.iterdir()) == sorted(
-        [*names, "settings.json", "summary.json"]
+        [*names, "scoresde.json", "summary.json"]
     )
     for name in PICTURES:
         with Image.open(out / name) as picture:

@@ -175,7 +175,7 @@ class TestWhatItSays:
     def test_files(self, score):
         out, _ = score(PATH, "--n", 3, *UNMEASURED)
         names = ["budget.png", "budget.txt", "extremes.png", "per_image.csv", "per_image.npz"]
-        assert sorted(p.name for p in out.iterdir()) == [*names, "settings.json", "summary.json"]
+        assert sorted(p.name for p in out.iterdir()) == [*names, "scoresde.json", "summary.json"]
         for name in ("budget.png", "extremes.png"):
             with Image.open(out / name) as picture:
                 assert min(picture.size) > 100

@@ -161,8 +161,8 @@ def test_overwrite_starts_afresh(start, tmp_path):
 
 def test_a_folder_with_results_of_another_command_is_refused(start, tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "settings.json").write_text("{}")
+    (tmp_path / "run" / "scoresde.json").write_text("{}")
     folder, done = start()
     assert done.status == 2
     assert "holds results of another command" in done.err
-    assert [path.name for path in folder.iterdir()] == ["settings.json"]
+    assert [path.name for path in folder.iterdir()] == ["scoresde.json"]

@@ -41,7 +41,7 @@ def test_json_and_a_folder(scoresde, tmp_path):
     assert {row["sde"] for row in found["rows"]} == {"ve", "subvp"}
     assert found == json.loads((tmp_path / "out" / "results.json").read_text())
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert files == ["errors.png", "results.csv", "results.json", "settings.json"]
+    assert files == ["errors.png", "results.csv", "results.json", "scoresde.json"]
 
 
 def test_a_network_is_measured_and_fails_nothing(scoresde, points_checkpoint):

@@ -40,7 +40,7 @@ def make_sweep(mixture, model=None, samplers=SAMPLERS, budgets=(4, 8), quality=T
         ruler = Quality.build(train, test, N)
     settings = {"n": N, "seed": 5, "t_min": 1e-3, "batch": 16, "tolerance": 1e-6}
     model = mixture if model is None else model
-    return Sweep(model, SPEC, cells, quality=ruler, **settings | changes)
+    return Sweep(model, "exact", SPEC, cells, quality=ruler, **settings | changes)
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def test_adaptive_methods_enter_once_per_tolerance():
         *(("log_snr", 5), ("log_snr", 9)),
     ]
     assert [c.sampler.rtol for c in cells[:2]] == [c.sampler.atol for c in cells[:2]]
-    assert len({c.key for c in cells}) == 6
+    assert len({c.name for c in cells}) == len({c.slug for c in cells}) == 6
 
 
 @pytest.mark.parametrize(

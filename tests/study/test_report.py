@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from scoresde.data import DataSpec
+from scoresde.study.manifest import Manifest
 from scoresde.study.outputs import write_json
 from scoresde.study.records import estimate_to_json, write_tables
 from scoresde.study.report import build_report
@@ -80,7 +81,7 @@ def folder(finished, tmp_path_factory):
     target = tmp_path_factory.mktemp("report") / "bench"
     shutil.copytree(source, target)
     names = dict.fromkeys(cell.label for cell in swept.cells)
-    write_json(target / "settings.json", settings(swept.spec, names))
+    Manifest(settings(swept.spec, names)).save(target)
     write_json(target / "machine.json", {"device": "cpu", "threads": 2})
     floor = {name: estimate_to_json(e) for name, e in swept.quality.floor.items()}
     likelihood = {
@@ -183,7 +184,7 @@ def test_images_are_shown_in_strips_beside_the_exact_solution(folder, tmp_path):
     shutil.copytree(folder, target)
     spec = DataSpec((1, 8, 8), -1, 1, 17, name="digits")
     names = ("ddim", "dpmpp-2m", "ancestral", "annealed-langevin", "dopri5")
-    write_json(target / "settings.json", settings(spec, names))
+    Manifest(settings(spec, names)).save(target)
     levels = np.random.default_rng(0).integers(0, 17, (24, 1, 8, 8), dtype=np.uint8)
     for path in (target / "cells").glob("*.npz"):
         np.savez(path, x=levels)

@@ -1,0 +1,196 @@
+"""scoresde.json: what the results in a folder were made from, and which files are ours.
+
+A folder of results holds this file, the results that it lists, and in `parts/` what is finished
+of a computation that is not. Nothing else is ever removed or replaced, whatever its name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from .. import __version__
+from .._files import atomic_write
+from ..fingerprint import fingerprint
+from ..noise import NOISE_VERSION
+
+__all__ = ["MANIFEST", "DamagedManifestError", "Manifest", "Origin", "Source"]
+
+MANIFEST = "scoresde.json"
+FORMAT = "scoresde results"
+VERSION = 1  # of the format of results
+
+
+class DamagedManifestError(ValueError):
+    """The file says nothing that can be trusted."""
+
+
+class Source(NamedTuple):
+    """Something that results are made from: its name for messages, and its content."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What results are made from. They are used again only for an equal origin.
+
+    Names and paths are kept to be shown, and contents are compared: the same data under another
+    path are the same origin, and other data under the same path another one. The versions of this
+    package and of its noise are part of every origin, because a new version may mend a number. The
+    version of torch is not: it changes last bits.
+
+    Attributes:
+        command: The command that makes the results.
+        settings: Plain data.
+        sources: Data, checkpoint and the like: what it is ("data", "checkpoint") -> its content.
+        cells: Name of each cell of a comparison -> fingerprint of what is special to it. A
+            comparison may be extended by cells.
+        shown: Names of the settings that are only shown.
+    """
+
+    command: str
+    settings: Mapping[str, Any]
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    cells: Mapping[str, str] = field(default_factory=dict)
+    shown: tuple[str, ...] = ()
+
+    @cached_property
+    def plain(self) -> dict[str, Any]:
+        """All settings as JSON gives them back: tuples as lists."""
+        versions = {"scoresde": __version__, "noise": NOISE_VERSION}
+        values = {"command": self.command, **versions, **self.settings}
+        return json.loads(json.dumps(values, allow_nan=False))
+
+    @cached_property
+    def compared(self) -> dict[str, Any]:
+        """The settings that decide the results."""
+        return {key: value for key, value in self.plain.items() if key not in self.shown}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits for all but the cells."""
+        contents = {what: source.sha256 for what, source in self.sources.items()}
+        return fingerprint({"settings": self.compared, "sources": contents})
+
+    def asks_no_more(self, manifest: Manifest) -> bool:
+        """Whether a manifest has exactly these cells, in this order."""
+        return list(manifest.cells.items()) == list(self.cells.items())
+
+    def difference(self, manifest: Manifest) -> str | None:
+        """What the results of a manifest are that these are not, in words; None if nothing."""
+        tests = (self._other_content, self._other_settings, self._other_sources, self._other_cells)
+        return next((text for test in tests if (text := test(manifest)) is not None), None)
+
+    def _other_content(self, manifest: Manifest) -> str | None:
+        for what in sorted(manifest.sources.keys() & self.sources.keys()):
+            old, new = manifest.sources[what], self.sources[what]
+            if old.sha256 != new.sha256:
+                other = "other" if what.endswith(("data", "features")) else "another"
+                same = old.name == new.name
+                how = f"{new.name} has changed since" if same else f"{old.name}, not {new.name}"
+                return f"results made from {other} {what} ({how})"
+        return None
+
+    def _other_settings(self, manifest: Manifest) -> str | None:
+        before = {k: v for k, v in manifest.settings.items() if k not in self.shown}
+        for key in sorted(before.keys() | self.compared.keys(), key=lambda k: (k != "command", k)):
+            if before.get(key) != self.compared.get(key):
+                return f"results with {key} = {before.get(key)!r}, not {self.compared.get(key)!r}"
+        return None
+
+    def _other_sources(self, manifest: Manifest) -> str | None:
+        for what in sorted(manifest.sources.keys() ^ self.sources.keys()):
+            word = "with" if what in manifest.sources else "without"
+            source = manifest.sources.get(what) or self.sources[what]
+            return f"results made {word} {what} ({source.name})"
+        return None
+
+    def _other_cells(self, manifest: Manifest) -> str | None:
+        for name, content in manifest.cells.items():
+            if name not in self.cells:
+                return f"results of {name}, which is not asked for now"
+            if self.cells[name] != content:
+                return f"results of {name} on another grid"
+        return None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What scoresde.json says.
+
+    Attributes:
+        settings: All settings of the results, the command included.
+        sources: As in `Origin`.
+        cells: As in `Origin`.
+        files: Path of each file of ours in the folder -> SHA-256 of its bytes; None for one that
+            may be missing, or may change.
+        parts: Paths of files that may exist while a computation is not finished.
+        finished: Whether the results are complete.
+    """
+
+    settings: dict[str, Any]
+    sources: dict[str, Source] = field(default_factory=dict)
+    cells: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str | None] = field(default_factory=dict)
+    parts: tuple[str, ...] = ()
+    finished: bool = False
+
+    @classmethod
+    def of(cls, origin: Origin) -> Manifest:
+        """Of results that are not there yet."""
+        return cls(origin.plain, dict(origin.sources), dict(origin.cells))
+
+    @property
+    def names(self) -> set[str]:
+        """Paths of everything that is ours."""
+        return {*self.files, *self.parts}
+
+    def save(self, folder: Path) -> None:
+        """Write the file, atomically."""
+        values = {"format": FORMAT, "version": VERSION, **vars(self)}
+        values["sources"] = {what: source._asdict() for what, source in self.sources.items()}
+        values["digest"] = fingerprint(values)
+        with atomic_write(folder / MANIFEST, "w") as file:
+            json.dump(values, file, indent=2, allow_nan=False)
+            file.write("\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read the file.
+
+        Raises:
+            FileNotFoundError: If the folder has none.
+            DamagedManifestError: If it is damaged.
+            ValueError: If it is of another version of the format.
+        """
+        path = folder / MANIFEST
+        content = path.read_bytes()
+        try:
+            values = json.loads(content)
+            digest, form, version = (values.pop(key) for key in ("digest", "format", "version"))
+            whole = digest == fingerprint({"format": form, "version": version, **values})
+            values["sources"] = {k: Source(**v) for k, v in values["sources"].items()}
+            found = cls(**values | {"parts": tuple(values["parts"])})
+            whole = whole and form == FORMAT and all(map(_stays_inside, found.names))
+        except Exception as error:  # damaged bytes may look like anything
+            raise DamagedManifestError(f"{path} is damaged") from error
+        if not whole:
+            raise DamagedManifestError(f"{path} is damaged")
+        if version != VERSION:
+            raise ValueError(
+                f"{path} is of another version of scoresde; give another folder, or remove this "
+                "one yourself"
+            )
+        return found
+
+
+def _stays_inside(name: str) -> bool:
+    """Whether a path leads to a file below the folder: a manifest may be a stranger's."""
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts

@@ -1,0 +1,88 @@
+"""Finished parts of a computation, in files that say what they were made from.
+
+A part holds arrays and plain data, the fingerprint of what it was made from, and a digest of all
+of this. It is used again only for the same fingerprint; a damaged part is made again.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..fingerprint import fingerprint
+from .outputs import save_arrays
+
+__all__ = ["Part", "load_part", "read_arrays", "save_part"]
+
+MADE_FROM, ABOUT, DIGEST = "made_from", "about", "digest"
+
+
+class Part(NamedTuple):
+    """What a part holds: arrays by name, and plain data."""
+
+    arrays: dict[str, np.ndarray]
+    about: Any
+
+
+def save_part(
+    path: Path, made_from: str, arrays: Mapping[str, np.ndarray], about: Any = None
+) -> Part:
+    """Write a part, atomically; the same part gives the same bytes.
+
+    Args:
+        path: The .npz file; its folder is made if it does not exist.
+        made_from: Fingerprint of all that decides the content.
+        arrays: Arrays by name.
+        about: Plain data, without NaN and infinities.
+
+    Returns:
+        What `load_part` will give.
+    """
+    text = json.dumps(about, allow_nan=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    marks = {MADE_FROM: made_from, ABOUT: text, DIGEST: _digest(made_from, text, arrays)}
+    save_arrays(path, **arrays, **{name: np.array(mark) for name, mark in marks.items()})
+    return Part(dict(arrays), json.loads(text))
+
+
+def load_part(path: Path, made_from: str) -> Part | None:
+    """Read a part; None if there is none of this fingerprint, or if it is damaged.
+
+    Warns:
+        UserWarning: If it is damaged.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    # For damaged bytes zipfile, zlib, NumPy and json raise errors of many kinds.
+    try:
+        arrays = read_arrays(content)
+        found, text, digest = (str(arrays.pop(name)) for name in (MADE_FROM, ABOUT, DIGEST))
+        about = json.loads(text)
+        whole = digest == _digest(found, text, arrays)
+    except Exception:
+        whole = False
+    if not whole:
+        warnings.warn(f"{path} is damaged; it is made again", stacklevel=2)
+        return None
+    return Part(arrays, about) if found == made_from else None
+
+
+def read_arrays(content: bytes) -> dict[str, np.ndarray]:
+    """All arrays in the bytes of an .npz file."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def _digest(made_from: str, about: str, arrays: Mapping[str, np.ndarray]) -> str:
+    return fingerprint({MADE_FROM: made_from, ABOUT: about, "arrays": arrays})
