@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from scoresde import _files
-from scoresde._files import atomic_write, clean_stale
+from scoresde._files import atomic_write, clean_folder, clean_stale, is_temporary
 
 
 def write(path, content=b"new"):
@@ -152,6 +152,9 @@ def test_stale_files_of_dead_processes_are_cleaned(tmp_path):
     assert sorted(clean_stale(path)) == sorted(tmp_path / name for name in stale)
     assert sorted(only(tmp_path)) == sorted(kept)
     assert clean_stale(tmp_path / "none" / "c") == []
+    assert clean_folder(tmp_path) == [tmp_path / f".d.safetensors.{dead}.0123abcd.tmp"]
+    assert clean_folder(tmp_path / "none") == []
+    assert [is_temporary(name) for name in stale + kept] == [True] * 5 + [False] * 3
 
 
 def test_a_write_in_progress_is_not_stale(tmp_path):

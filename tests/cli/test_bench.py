@@ -193,6 +193,79 @@ def test_other_settings_in_the_folder_are_refused_and_replaced_on_demand(bench):
     assert json.loads((out / "scoresde.json").read_text())["settings"]["seed"] == 1
 
 
+OTHERS = ("results.json", "results.csv", "reference.npz", "scoresde.json")
+
+
+def test_samplers_and_budgets_are_added_and_not_measured_again(bench, monkeypatch):
+    monkeypatch.setitem(prepare_bench.__kwdefaults__, "reference_tolerance", None)
+    out, done = bench("--samplers", "ddim", "--nfe", 3, "--n", 4)
+    assert done.status == 0, done.err
+    (first,) = rows(out)
+    real, sampled = sweep_module.sample, []
+
+    def counted(model, sampler, *arguments, **settings):
+        sampled.append(type(sampler).__name__)
+        return real(model, sampler, *arguments, **settings)
+
+    monkeypatch.setattr(sweep_module, "sample", counted)
+    out, done = bench("--samplers", "heun,ddim", "--nfe", "3,4", "--n", 4)
+    assert done.status == 0, done.err
+    assert sorted(sampled) == ["DDIM", "EDM", "EDM"]  # heun is EDM without churn
+    assert [(r["sampler"], r["nfe_asked"]) for r in rows(out)] == [
+        *(("heun", "3"), ("heun", "4"), ("ddim", "3"), ("ddim", "4")),
+    ]
+    assert rows(out)[2] == first
+    _, refused = bench("--samplers", "heun", "--nfe", "3,4", "--n", 4)
+    assert refused.status == 2
+    assert "holds results of ddim log_snr NFE ≤ 3, which is not asked for now" in refused.err
+
+
+@pytest.mark.slow
+def test_a_stopped_overwrite_leaves_the_old_results_and_goes_on(bench, monkeypatch):
+    one = ("--samplers", "ddim", "--nfe", "3,4", "--n", 4)
+    out, first = bench(*one)
+    assert first.status == 0, first.err
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.name.endswith((".csv", ".npz"))}
+    real, sampled = sweep_module.sample, []
+
+    def stopped(*arguments, **settings):
+        sampled.append(settings["seed"])
+        if len(sampled) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments, **settings)
+
+    monkeypatch.setattr(sweep_module, "sample", stopped)
+    again = (*one, "--seed", 1, "--overwrite")
+    assert bench(*again)[1].status == 130
+    assert bench(*one)[1].out == first.out
+    assert {path: path.read_bytes() for path in before} == before
+    out, done = bench(*again)
+    assert done.status == 0, done.err
+    assert sampled == [1, 1, 1]
+    assert len(list((out / "cells").iterdir())) == 2
+    assert not (out / "parts").exists()
+
+
+@pytest.mark.parametrize(
+    "damaged", ["cells/*", *(pytest.param(n, marks=pytest.mark.slow) for n in OTHERS)]
+)
+def test_damaged_results_are_made_again(bench, damaged):
+    one = ("--samplers", "ddim", "--nfe", 3, "--n", 4)
+    out, first = bench(*one)
+    (path,) = out.glob(damaged)
+    path.write_bytes(path.read_bytes()[:-50])
+    if damaged == "scoresde.json":
+        _, refused = bench(*one)
+        assert refused.status == 2
+        assert "scoresde.json is damaged" in refused.err
+        _, again = bench(*one, "--overwrite")
+    else:
+        with pytest.warns(UserWarning, match="damaged"):
+            _, again = bench(*one)
+    assert again.status == 0, again.err
+    assert again.out.split()[:-3] == first.out.split()[:-3]  # all but seconds and the path
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

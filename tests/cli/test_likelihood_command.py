@@ -497,6 +497,54 @@ class TestResuming:
         out, done = score(PATH, *self.OPTIONS)
         assert (done.status, out.exists()) == (130, False)
 
+    def test_stopped_before_anything_was_done_leaves_what_is_not_ours(self, score, calls, tmp_path):
+        """Notes laid there meanwhile stay, and the command can be repeated with other options."""
+        notes = tmp_path / "out" / "notes.txt"
+
+        def lay(*_):
+            notes.write_text("mine")
+            raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(protocols.Protocol, "score", lay)
+            assert score(PATH, *self.OPTIONS)[1].status == 130
+        assert notes.read_text() == "mine"
+        _, done = score(PATH, "--n", 2, *UNMEASURED)
+        assert done.status == 0, done.err
+        assert notes.read_text() == "mine"
+
+    def test_a_stopped_overwrite_leaves_the_old_results_and_goes_on(self, score, calls):
+        _, first = score(PATH, "--n", 2, *UNMEASURED)
+        calls.stop_at = 2
+        assert score(PATH, *self.OPTIONS, "--overwrite")[1].status == 130
+        calls.stop_at = None
+        assert score(PATH, "--n", 2, *UNMEASURED)[1].out == first.out
+        out, done = score(PATH, *self.OPTIONS, "--overwrite")
+        assert done.status == 0, done.err
+        assert calls == [2, 2, 2, 2, 1, 2, 2]  # the first batch of seven only once
+        assert summary(out)["n"] == 7
+
+    def test_a_damaged_part_is_done_again(self, score, calls):
+        calls.stop_at = 2
+        out, _ = score(PATH, *self.OPTIONS)
+        path = out / "parts" / "00000000.npz"
+        path.write_bytes(path.read_bytes()[:100])
+        calls.stop_at = None
+        with pytest.warns(UserWarning, match="00000000.npz is damaged; it is made again"):
+            _, done = score(PATH, *self.OPTIONS)
+        assert done.status == 0, done.err
+        assert calls == [2, 2, 2, 2, 1, 2, 2]
+
+    def test_a_damaged_summary_is_made_again(self, score, calls):
+        out, first = score(PATH, "--n", 2, *UNMEASURED)
+        found = summary(out)
+        (out / "summary.json").write_text('{"mean": 1.0}')
+        with pytest.warns(UserWarning, match="summary.json is missing or damaged; the results are"):
+            _, again = score(PATH, "--n", 2, *UNMEASURED)
+        assert again.status == 0
+        assert summary(out)["mean"] == found["mean"]
+        assert calls == [2, 2]
+
     def test_a_finished_request_is_not_computed_again(self, score, calls):
         _, first = score(PATH, "--n", 2, *UNMEASURED)
         calls.stop_at = 1

@@ -1,6 +1,7 @@
 """`scoresde sample`."""
 
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -160,6 +161,36 @@ def test_overwrite_replaces(draw):
     assert len(arrays(out)["x"]) == 2
     draw("--steps", 2, "--n", 3, "--overwrite")
     assert len(arrays(out)["x"]) == 3
+
+
+def test_complete_results_are_found_in_a_folder_that_cannot_be_written(draw, monkeypatch):
+    _, first = draw("--steps", 2, "--n", 2)
+    # root may write anywhere
+    monkeypatch.setattr("scoresde.study.outputs.os.access", lambda path, mode: not mode & os.W_OK)
+    monkeypatch.setattr("scoresde.study.outputs.lock_folder", None)
+    _, second = draw("--steps", 2, "--n", 2)
+    assert (second.status, second.out) == (0, first.out)
+
+
+def test_a_failed_overwrite_leaves_the_old_results(draw, monkeypatch):
+    out, first = draw("--steps", 2, "--n", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr("scoresde.tasks.sampling.save_grid", lambda *_: {}["disk full"])
+        with pytest.raises(KeyError):
+            draw("--steps", 2, "--n", 3, "--overwrite")
+    assert not (out / "parts").exists()
+    assert draw("--steps", 2, "--n", 2)[1].out == first.out
+
+
+@pytest.mark.parametrize("settings", ['{"seed": 1}', '{"command": "sample"}', "{"])
+def test_the_folder_of_a_stranger_is_never_touched(draw, tmp_path, settings):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "chapter1.tex").write_text("text")
+    (out / "settings.json").write_text(settings)
+    _, done = draw("--steps", 1, "--n", 1, "--overwrite")
+    assert done.status == 2
+    assert sorted(path.name for path in out.iterdir()) == ["chapter1.tex", "settings.json"]
 
 
 def test_float64_is_float64_throughout(draw, monkeypatch):

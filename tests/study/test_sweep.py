@@ -3,15 +3,22 @@
 import csv
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 
 from scoresde.exact import GaussianMixture
+from scoresde.fingerprint import fingerprint
+from scoresde.metrics import RawFeatures
+from scoresde.registry import SAMPLERS, parse_sampler
 from scoresde.samplers import sample
 from scoresde.score import FunctionScore
 from scoresde.sde import VP
 from scoresde.study.records import COLUMNS, load_array, read_results
+from scoresde.study.reference import REFERENCE
+
+from .conftest import silent
 
 TIMES = ("seconds", "seconds_bare")
 
@@ -147,6 +154,89 @@ def test_a_cell_that_leaves_the_numbers_is_reported_and_tried_again(sweep, run, 
     again = run(sweep(exact, **some), tmp_path)
     assert [r.status for r in again] == ["done", "done"]
     assert again[0] == first[0]
+
+
+QUICK = {"samplers": ("ddim",), "budgets": (4,), "quality": False, "tolerance": 1e-3}
+
+
+@pytest.mark.parametrize("what", ["cells/*", REFERENCE])
+def test_what_is_damaged_is_measured_again(sweep, run, tmp_path, what):
+    """A cell, and the solution that the others are compared with."""
+    run(sweep(**QUICK), tmp_path)
+    (path,), whole = tmp_path.glob(what), without_times(tmp_path)
+    content = path.read_bytes()
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 16]) + content[middle + 1 :]
+    for damaged in (flipped, content[:middle], b""):
+        path.write_bytes(damaged)
+        with pytest.warns(UserWarning, match=f"{path.name} is damaged; it is made again"):
+            run(sweep(**QUICK), tmp_path)
+        assert without_times(tmp_path) == whole
+
+
+def test_measured_cells_are_used_by_a_larger_sweep(finished, sweep, run, untouchable, tmp_path):
+    """Those of another folder as well, whatever else it holds."""
+    some = sweep(samplers=("ddim", "ancestral"), budgets=(8,))
+    (tmp_path / "some").mkdir()
+    results = some.run(tmp_path / "some", silent, [finished[1]])
+    wanted = {result.key: result for result in finished[2]}
+    assert [wanted[result.key] for result in results] == results
+    assert not (tmp_path / "some" / "cells").exists()
+    same = sweep(untouchable, samplers=("ancestral", "ddim"), budgets=(8,))
+    assert same.run(tmp_path / "some", silent, [finished[1]]) == results[::-1]
+
+
+def test_no_two_different_cells_share_a_key(sweep, mixture_parameters):
+    """Whatever its numbers depend on is part of a cell's key; names are for the eye."""
+    one = {"samplers": ("ddim",), "budgets": (4,)}
+    base = sweep(**one)
+    others = [
+        *(sweep(**one, **{k: v}) for k, v in {"n": 25, "seed": 6, "batch": 8}.items()),
+        *(sweep(**one, **{k: v}) for k, v in {"tolerance": 1e-5, "quality": False}.items()),
+        sweep(**one, tolerance=None),
+        sweep(**one, y=torch.zeros(24, dtype=torch.long)),
+        sweep(**one, y=torch.ones(24, dtype=torch.long)),
+        replace(base, model_sha256="another"),
+        replace(base, device="cuda"),
+        replace(base, t_min=1e-4),
+        replace(base, spec=replace(base.spec, shape=(2, 1))),
+        replace(base, quality=replace(base.quality, reference=base.quality.reference + 1)),
+        replace(base, quality=replace(base.quality, features=RawFeatures())),
+        replace(base, quality=replace(base.quality, spec=replace(base.spec, high=5.0))),
+        sweep(samplers=("ddim:eta=0.5",), budgets=(4,)),
+        sweep(samplers=("ddim",), budgets=(5,)),
+        replace(base, cells=[replace(base.cells[0], ts=base.cells[0].ts - 1e-12)]),
+    ]
+    keys = [swept.key(swept.cells[0]) for swept in (base, *others)]
+    assert len({key.rpartition("--")[2] for key in keys}) == len(keys)
+    assert sweep(**one).key(base.cells[0]) == keys[0]
+    renamed = replace(base.cells[0], label="another", grid="name", budget=7)
+    assert base.made_from(renamed) == base.made_from(base.cells[0])
+
+
+def test_names_that_are_written_alike_are_two_cells(sweep, run, tmp_path):
+    """`g/1.json` and `g-1.json`: each row has its own grid's numbers and name."""
+    base = sweep(**QUICK)
+    (cell,) = base.cells
+    cells = [replace(cell, grid="g/1.json"), replace(cell, grid="g-1.json", ts=cell.ts**2)]
+    cells.append(replace(cell, grid="g 1.json"))  # of the same times as the first
+    together = run(replace(base, cells=cells), tmp_path / "together")
+    alone = [run(replace(base, cells=[cell]), tmp_path / str(i))[0] for i, cell in enumerate(cells)]
+    assert [r.metrics for r in together] == [r.metrics for r in alone]
+    assert together[0].metrics != together[1].metrics
+    assert [r.grid for r in together] == ["g/1.json", "g-1.json", "g 1.json"]
+    again = run(replace(base, cells=cells), tmp_path / "together")
+    assert again == together
+
+
+def test_a_long_name_makes_no_long_file_name(sweep):
+    (cell,) = sweep(samplers=("ddim",), budgets=(4,), quality=False).cells
+    assert len(replace(cell, grid="g/" * 200 + "mine.json").slug) < 150
+
+
+def test_every_sampler_has_a_fingerprint():
+    prints = {text: fingerprint(parse_sampler(text).sampler) for text in SAMPLERS}
+    assert len(set(prints.values())) == len({repr(parse_sampler(t).sampler) for t in SAMPLERS})
 
 
 def test_the_csv_has_every_column_and_reads_back(finished):
