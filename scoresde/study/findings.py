@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..data import DataSpec
 from ..metrics import Estimate
-from .manifest import Manifest
-from .outputs import read_json
+from .manifest import MANIFEST, Manifest
+from .outputs import check_whole, read_json
 from .records import CELLS, Result, estimate_from_json, load_array, read_results
 from .reference import REFERENCE
 
@@ -63,6 +63,8 @@ class Findings:
             FileNotFoundError: If the folder holds no finished comparison.
             ValueError: If a file is damaged.
         """
+        if (folder / MANIFEST).exists():
+            check_whole(folder)
         results = read_results(folder)
         tables = read_json(folder / "results.json")
         return cls(

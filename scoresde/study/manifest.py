@@ -167,9 +167,11 @@ class Manifest:
         Raises:
             FileNotFoundError: If the folder has none.
             DamagedManifestError: If it is damaged.
-            ValueError: If it is of another version of the format.
+            ValueError: If it is of another version of the format, or of something else.
         """
         path = folder / MANIFEST
+        if not path.is_file():
+            raise FileNotFoundError(f"{folder} holds no results of this version of scoresde")
         content = path.read_bytes()
         try:
             values = json.loads(content)
@@ -178,8 +180,13 @@ class Manifest:
             values["sources"] = {k: Source(**v) for k, v in values["sources"].items()}
             found = cls(**values | {"parts": tuple(values["parts"])})
             whole = whole and form == FORMAT and all(map(_stays_inside, found.names))
-        except Exception as error:  # damaged bytes may look like anything
-            raise DamagedManifestError(f"{path} is damaged") from error
+        except Exception:  # damaged bytes may look like anything
+            whole = False
+        if FORMAT.encode() not in content:
+            raise ValueError(
+                f"{path} was not written by scoresde, or is damaged; give another folder, or "
+                "remove this one yourself"
+            )
         if not whole:
             raise DamagedManifestError(f"{path} is damaged")
         if version != VERSION:

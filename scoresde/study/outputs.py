@@ -28,6 +28,7 @@ __all__ = [
     "PARTS",
     "SUMMARY",
     "Output",
+    "check_whole",
     "check_writable",
     "find_results",
     "read_json",
@@ -174,6 +175,20 @@ def check_writable(folder: Path) -> None:
         raise PermissionError(f"--out {folder}: {parent} is not writable")
 
 
+def check_whole(folder: Path) -> None:
+    """Raise unless all results that the manifest lists are as they were written.
+
+    Raises:
+        FileNotFoundError: If the folder has no manifest.
+        ValueError: If a file is missing or damaged; names it.
+    """
+    name = _damaged(folder, Manifest.read(folder))
+    if name is not None:
+        raise ValueError(
+            f"{folder / name} is missing or damaged; the command that made it makes it again"
+        )
+
+
 def write_json(path: Path, values: Any) -> None:
     """Write plain data as indented JSON, atomically."""
     with atomic_write(path, "w") as file:
@@ -234,7 +249,7 @@ def _manifest(folder: Path, origin: Origin, overwrite: bool) -> Manifest | None:
 def _started(before: Manifest | None, origin: Origin, claimed: Iterable[str]) -> Manifest:
     """The manifest while results are made: complete earlier results keep theirs."""
     if before is None:
-        return replace(Manifest.of(origin), parts=tuple(sorted(claimed)))
+        return replace(Manifest.of(origin), parts=tuple(sorted({*claimed})))
     parts = tuple(sorted({*before.parts, *claimed}))
     if before.finished:
         return replace(before, parts=parts)

@@ -158,7 +158,7 @@ def load_array(path: Path, name: str) -> Tensor:
     try:
         return torch.from_numpy(read_arrays(content)[name])
     except Exception as error:  # of damaged bytes there are errors of many kinds
-        raise ValueError(f"{path} is damaged; the command that made it mends it") from error
+        raise ValueError(f"{path} is damaged; the command that made it makes it again") from error
 
 
 def read_results(folder: Path) -> list[Result]:

@@ -249,7 +249,7 @@ def test_a_stopped_overwrite_leaves_the_old_results_and_goes_on(bench, monkeypat
 @pytest.mark.parametrize(
     "damaged", ["cells/*", *(pytest.param(n, marks=pytest.mark.slow) for n in OTHERS)]
 )
-def test_damaged_results_are_made_again(bench, damaged):
+def test_damaged_results_are_made_again(bench, scoresde, damaged):
     one = ("--samplers", "ddim", "--nfe", 3, "--n", 4)
     out, first = bench(*one)
     (path,) = out.glob(damaged)
@@ -260,6 +260,9 @@ def test_damaged_results_are_made_again(bench, damaged):
         assert "scoresde.json is damaged" in refused.err
         _, again = bench(*one, "--overwrite")
     else:
+        told = scoresde("report", "--run", out)
+        assert told.status == 2
+        assert f"{path} is missing or damaged" in told.err
         with pytest.warns(UserWarning, match="damaged"):
             _, again = bench(*one)
     assert again.status == 0, again.err

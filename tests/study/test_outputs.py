@@ -140,6 +140,15 @@ class TestWhatIsNotOurs:
                 pass
         assert content(tmp_path) == before
 
+    @pytest.mark.parametrize("text", ["", "{}", '{"format": "mine"}', "[1]", "mine"])
+    def test_a_strangers_file_of_the_manifests_name_is_no_manifest(self, tmp_path, text):
+        (tmp_path / MANIFEST).write_text(text)
+        (tmp_path / "a.npz").write_text("mine")
+        for overwrite in (False, True):
+            with pytest.raises(ValueError, match="was not written by scoresde, or is damaged"):
+                make(tmp_path, overwrite=overwrite)
+        assert content(tmp_path) == {MANIFEST: text.encode(), "a.npz": b"mine"}
+
     def test_results_of_an_earlier_version_are_named(self, tmp_path):
         (tmp_path / "settings.json").write_text('{"command": "bench", "n": 4}')
         for overwrite in (False, True):
@@ -334,7 +343,7 @@ class TestDamage:
                 # a space may become another
                 assert Manifest.read(tmp_path / "out") == before
             except ValueError:
-                with pytest.raises(ValueError, match=r"damaged: .* --overwrite|another version"):
+                with pytest.raises(ValueError, match=r"damaged: .* --overwrite|damaged; give"):
                     find_results(tmp_path / "out", ORIGIN)
                 refused += 1
         assert refused > 0.9 * len(damages)
