@@ -5,6 +5,10 @@ noise are functions of (seed, number of the example). Of the others, the order o
 of (seed, epoch) and dropout of (seed, n). So resuming at step n needs no saved generator and no
 position in the data: N steps are the same as k steps, a new process and N − k steps. Several
 processes can make rows of one batch independently.
+
+A network's own random numbers are keyed by (seed, n) if they come from torch's global generators.
+Those that it draws from NumPy, from Python's `random` or from a generator of its own are not
+seeded here, and after a resume they may be others.
 """
 
 from __future__ import annotations
@@ -124,8 +128,6 @@ def check_training(
 ) -> None:
     """Raise unless `train` could begin.
 
-    Warns if the learning rate is never reached, or the scale of the data does not suit the SDE.
-
     Raises:
         ValueError: If the data hold fewer images than a batch, a class has no datum, or the
             objective does not suit the SDE.
@@ -136,14 +138,6 @@ def check_training(
     if data.empty_class is not None:
         raise ValueError(
             f"every class must have data, but {data.empty_class} of {data.name} has none"
-        )
-    if (problem := scale_warning(model.sde, data)) is not None:
-        warnings.warn(problem, stacklevel=3)
-    if max(settings.warmup, 1) + max(settings.cooldown, 1) > settings.steps + 1:
-        warnings.warn(
-            f"with {settings.warmup} steps of warm-up and {settings.cooldown} of cool-down in "
-            f"{settings.steps}, learning_rate {settings.learning_rate} is never reached",
-            stacklevel=3,
         )
 
 
@@ -157,6 +151,9 @@ def train(
 ) -> Iterator[TrainStep]:
     """Train `model.net` in place, yielding a record after each step.
 
+    It warns if warm-up and cool-down leave no step at the full learning rate. The caller's global
+    random generators are as they were after each step.
+
     Args:
         model: The model; its network is trained on the device it is on.
         optimizer: From `make_optimizer(model.net)`.
@@ -167,13 +164,21 @@ def train(
 
     Returns:
         An iterator over one record per step, from `start` + 1 to `settings.steps`. It raises
-        RuntimeError if loss or gradient are not finite more often than `max_skipped` (the
-        weights are then those before the bad step), or if the memory does not suffice.
+        RuntimeError if loss or gradient are not finite more often than `max_skipped`; weights
+        and buffers are then those before the bad step, as after every skipped step.
 
     Raises:
         ValueError: As `check_training`, before the first step.
     """
     check_training(model, data, objective, settings)
+    if (problem := scale_warning(model.sde, data)) is not None:
+        warnings.warn(problem, stacklevel=2)
+    if max(settings.warmup, 1) + max(settings.cooldown, 1) > settings.steps + 1:
+        warnings.warn(
+            f"with {settings.warmup} steps of warm-up and {settings.cooldown} of cool-down in "
+            f"{settings.steps}, learning_rate {settings.learning_rate} is never reached",
+            stacklevel=2,
+        )
     if settings.autocast is not None:
         model = copy.copy(model)  # shares the network; the caller's model stays as it is
         model.autocast = getattr(torch, settings.autocast)
@@ -188,20 +193,46 @@ def _steps(
     settings: TrainSettings,
     start: int,
 ) -> Iterator[TrainStep]:
-    skipped = 0
+    skipped, buffers = 0, _Buffers(model.net)
     for n in range(start, settings.steps):
         model.net.train()
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(settings, n)
         optimizer.zero_grad(set_to_none=True)
-        with _memory_hint(data, settings):
-            step = _backward(model, data, objective, settings, n)
-            if not step.skipped:
-                optimizer.step()
+        buffers.keep()
+        step = _backward(model, data, objective, settings, n)
+        if step.skipped:
+            buffers.restore()
+        else:
+            optimizer.step()
         skipped += step.skipped
         if skipped > settings.max_skipped:
             raise RuntimeError(_diverged(model.net, step))
         yield step
+
+
+class _Buffers:
+    """A network's buffers, for instance BatchNorm's running statistics, kept before each step.
+
+    A forward pass changes them even if its loss is not finite, so a skipped step puts them back.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        self._places = [
+            (module, name)
+            for module in net.modules()
+            for name, _ in module.named_buffers(recurse=False)
+        ]
+
+    def keep(self) -> None:
+        """Copy the present values."""
+        self._kept = [getattr(module, name) for module, name in self._places]
+        self._values = [buffer.clone() for buffer in self._kept]
+
+    def restore(self) -> None:
+        """Put values and tensor objects back: a module may have assigned a new tensor."""
+        for place, buffer, value in zip(self._places, self._kept, self._values, strict=True):
+            setattr(*place, buffer.copy_(value))
 
 
 def _backward(
@@ -209,7 +240,7 @@ def _backward(
 ) -> TrainStep:
     """Leave the clipped gradients of step n in the network; the record of that step."""
     loss, norm, t, errors = math.nan, math.nan, torch.empty(0), torch.empty(0)
-    with suppress(NonFiniteError), _dropout_seed(model.net, settings.seed, n):
+    with suppress(NonFiniteError), _network_seed(model.net, settings.seed, n):
         value, t, errors = _loss(model, data, objective, settings, n)
         value.backward()
         loss = float(value.detach())
@@ -268,38 +299,17 @@ def _device_of(net: nn.Module) -> torch.device:
 
 
 @contextmanager
-def _dropout_seed(net: nn.Module, seed: int, n: int) -> Iterator[None]:
-    """Dropout reads torch's global generators: seed the one it reads, restore it afterwards."""
-    if not any(isinstance(m, nn.Dropout) and m.p > 0 for m in net.modules()):
-        yield
-        return
-    device = _device_of(net)
+def _network_seed(net: nn.Module, seed: int, n: int) -> Iterator[None]:
+    """Seed the global generators that dropout and the like read; restore them afterwards."""
     value = int(generator(seed, n, "dropout").integers(2**31))
-    # Not torch.manual_seed, which would seed the generators of all devices.
-    if device.type == "cuda":
-        with torch.random.fork_rng([device]), torch.cuda.device(device):
-            torch.cuda.manual_seed(value)
-            yield
-        return
-    with torch.random.fork_rng([]):
+    devices = [device] if (device := _device_of(net)).type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        # Not torch.manual_seed, which would seed the generators of all devices.
         torch.default_generator.manual_seed(value)
+        for device in devices:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(value)
         yield
-
-
-@contextmanager
-def _memory_hint(data: Dataset, settings: TrainSettings) -> Iterator[None]:
-    """Say what to try where a step needs more memory than there is."""
-    try:
-        yield
-    except RuntimeError as error:
-        # On the CPU it is a plain RuntimeError.
-        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
-            raise
-        shape = tuple(data.spec.shape)
-        raise RuntimeError(
-            f"out of memory with batch {settings.batch} of shape {shape}; try batch = "
-            f"{max(1, settings.batch // 2)}, or a smaller network"
-        ) from error
 
 
 def _diverged(net: nn.Module, step: TrainStep) -> str:
