@@ -82,8 +82,7 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     warnings.formatwarning = _format_warning
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it complains of a missing HOME
-    # As an exception, so that what must be cleaned up is.
-    signal.signal(signal.SIGTERM, _terminate)
+    _raise_on_signals()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -144,6 +143,17 @@ def _complain(message: str, status: int) -> int:
 
 def _format_warning(message: object, *_: object, **__: object) -> str:
     return f"warning: {message}\n"
+
+
+def _raise_on_signals() -> None:
+    """End with an exception when told to stop or when the terminal closes, so that files are saved.
+
+    A signal that is ignored stays so: `nohup` ignores SIGHUP.
+    """
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _terminate)
 
 
 def _terminate(number: int, frame: object) -> None:

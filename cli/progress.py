@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
+import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -68,22 +69,26 @@ def follow_stages() -> Iterator[Callable[[str, int, int | None, str], None]]:
 
 
 def follow_training(run: Run) -> None:
-    """Train to the end under a bar with loss and images/s; Ctrl-C and SIGTERM save first."""
-    from scoresde.study.running import advise_on_memory
+    """Train to the end under a bar with loss and images/s; stopping signals save first."""
+    from scoresde.run import SAVE_MINUTES
 
-    shape = run.data.spec.shape
-    if 0 < run.done < run.settings.steps:
-        print(f"resuming after step {run.done} of {run.settings.steps}", file=sys.stderr)
+    total = run.settings.steps
+    if run.done == total:
+        click.echo(f"all {total} steps are done; to train longer, raise train.steps", err=True)
+        return
+    if run.done:
+        click.echo(f"resuming after step {run.done} of {total}", err=True)
+    click.echo(
+        f"{run.checkpoint} is saved every {run.intervals.save_every} steps, and when it is "
+        f"{SAVE_MINUTES} minutes old",
+        err=True,
+    )
     try:
-        with (
-            advise_on_memory(run.settings.batch, shape, "train.batch ="),
-            progress_bar() as bar,
-            closing(run.steps()) as steps,
-        ):
-            task = bar.add_task("train", total=run.settings.steps, completed=run.done, note="")
+        with progress_bar() as bar, closing(run.steps()) as steps:
+            task = bar.add_task("train", total=total, completed=run.done, note="")
             for state in steps:
                 note = f"loss {state.loss:.4f}, {state.images_per_second:.0f} images/s"
                 bar.update(task, completed=state.step.step, note=note)
     except (KeyboardInterrupt, SystemExit):
-        print(f"stopped after step {run.done}, saved; the same command resumes", file=sys.stderr)
+        click.echo(f"stopped after step {run.done}, saved; the same command resumes", err=True)
         raise

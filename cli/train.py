@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from .options import (
+    Integer,
     compile_option,
     data_root_option,
     device_option,
@@ -25,6 +26,23 @@ __all__ = ["train"]
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be decoded.")
 @overwrite_option
 @compile_option
+@click.option(
+    "--save-every",
+    type=Integer(1),
+    default=1000,
+    show_default=True,
+    help="Steps between checkpoints; one is also saved when the latest is 5 minutes old.",
+)
+@click.option(
+    "--log-every", type=Integer(1), default=100, show_default=True, help="Steps between log lines."
+)
+@click.option(
+    "--sample-every",
+    type=Integer(1),
+    default=5000,
+    show_default=True,
+    help="Steps between grids of samples, for grey and RGB images.",
+)
 def train(
     config: str,
     out: Path,
@@ -33,18 +51,27 @@ def train(
     skip_bad: bool,
     overwrite: bool,
     compiled: bool,
+    save_every: int,
+    log_every: int,
+    sample_every: int,
 ) -> None:
     """Train a score model by denoising score matching.
 
-    The folder gets checkpoint.safetensors, log.jsonl, loss.png and grids of samples. Ctrl-C
-    saves; the same command resumes. To train longer, raise train.steps in the config.
+    The folder gets checkpoint.safetensors, log.jsonl, loss.png and grids of samples. Ctrl-C,
+    SIGTERM and a closed terminal save; the same command resumes. To train longer, raise
+    train.steps in the config.
 
     Example: scoresde train --config digits_vp --out runs/digits-vp
     """
-    from scoresde.tasks.training import prepare_run
+    from scoresde._lock import lock_folder
 
-    from .progress import follow_training
+    with lock_folder(out):  # first: a second run is refused at once, not after its imports
+        from scoresde.run import Intervals
+        from scoresde.tasks.training import prepare_run
 
-    run = prepare_run(config, out, device, data_root, overwrite, compiled, skip_bad)
-    follow_training(run)
+        from .progress import follow_training
+
+        intervals = Intervals(log_every, save_every, sample_every)
+        run = prepare_run(config, out, device, data_root, overwrite, compiled, skip_bad, intervals)
+        follow_training(run)
     click.echo(run.checkpoint)

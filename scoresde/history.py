@@ -15,7 +15,7 @@ from torch import Tensor
 from ._files import atomic_write, clean_stale
 from .train import TrainStep
 
-__all__ = ["LEVELS", "Log", "Means"]
+__all__ = ["LEVELS", "Log", "Means", "is_log"]
 
 LEVELS = 20  # bins of t in the plot of error against time
 
@@ -53,6 +53,11 @@ class Means:
         self.errors += torch.bincount(bins, step.errors.cpu().double(), LEVELS)
         self.counts += torch.bincount(bins, minlength=LEVELS)
 
+    @property
+    def mean_loss(self) -> float:
+        """The mean loss, NaN where nothing was counted."""
+        return self.loss / self.count if self.count else math.nan
+
     def row(self) -> dict[str, Any]:
         """The means, None where nothing was counted."""
         errors = (self.errors / self.counts).tolist()
@@ -69,41 +74,62 @@ class Log:
     """The log file: lines up to the checkpoint that is resumed from, then new ones.
 
     Args:
-        path: The file; lines of steps after `done` are removed from it.
+        path: The file, which `begin` changes first.
         done: Steps done.
+        batch: Images per step.
 
     Attributes:
         rows: The lines, as dicts.
-        images_per_second: What the next line says.
     """
 
-    def __init__(self, path: Path, done: int) -> None:
-        self.path = path
+    def __init__(self, path: Path, done: int, batch: int) -> None:
+        self.path, self.batch = path, batch
         self.rows = _rows_until(path, done)
-        clean_stale(path)
-        with atomic_write(path, "w") as file:
-            file.writelines(json.dumps(row) + "\n" for row in self.rows)
-        self.images_per_second = 0.0
         self._mark = done, time.monotonic()
+        self._latest: tuple[float, float] | None = None
 
-    @property
-    def loss(self) -> float:
-        """Loss of the latest line that has one, else NaN."""
-        return next((r["loss"] for r in reversed(self.rows) if r["loss"] is not None), math.nan)
-
-    def steps_per_second(self, step: int) -> float:
-        """Mean since the last call."""
-        (before, then), self._mark = self._mark, (step, time.monotonic())
-        return (step - before) / (self._mark[1] - then)
+    def begin(self) -> None:
+        """Remove the lines of steps that are not done, which will be written again."""
+        clean_stale(self.path)
+        with atomic_write(self.path, "w") as file:
+            file.writelines(json.dumps(row) + "\n" for row in self.rows)
 
     def write(self, step: int, seconds: float, means: Means) -> None:
-        """Append a line."""
-        rate = round(self.images_per_second, 1)
+        """Append a line, and begin the means of the next one."""
+        rate = self._rate(step)
         row = {"step": step, **means.row()}
-        row |= {"images_per_second": rate, "seconds": round(seconds, 1)}
+        row |= {"images_per_second": round(rate, 1), "seconds": round(seconds, 1)}
         self.rows.append(row)
+        self._mark = step, time.monotonic()
+        self._latest = means.mean_loss, rate
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+
+    def shown(self, step: int, means: Means) -> tuple[float, float]:
+        """Mean loss and images per second, for a progress bar.
+
+        They are those of the latest line. Before this process has written one, they are the means
+        of the steps so far. The loss is NaN if all these steps were skipped.
+        """
+        return self._latest or (means.mean_loss, self._rate(step))
+
+    def _rate(self, step: int) -> float:
+        """Images per second since the latest line, or since the start."""
+        before, then = self._mark
+        # A coarse clock may not have moved since.
+        return (step - before) * self.batch / max(time.monotonic() - then, 1e-3)
+
+
+def is_log(path: Path) -> bool:
+    """Whether a file is the log of a run: empty, or with a first line as `Log.write` writes it."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        first = file.readline()
+    try:
+        return not first or {"step", "error_by_t"} <= json.loads(first).keys()
+    except (ValueError, AttributeError):
+        return False
 
 
 def _rows_until(path: Path, done: int) -> list[dict[str, Any]]:
@@ -114,9 +140,9 @@ def _rows_until(path: Path, done: int) -> list[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
-        except ValueError:  # cut short by a crash
-            break
-        if row["step"] > done:
+            if row["step"] > done:
+                break
+        except (ValueError, TypeError, LookupError):  # cut short by a crash, or damaged
             break
         rows.append(row)
     return rows

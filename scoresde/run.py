@@ -4,14 +4,18 @@
 - log.jsonl: one line per `log_every` steps
 - samples-*.png: a grid of samples now and then, always from the same noise
 - loss.png: loss against step, and error against time
+
+Training does not stop if a picture cannot be drawn; a warning says why.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,26 +31,65 @@ from ._tensor import check_integer
 from .checkpoint import CheckpointError, RawCheckpoint, load_into, read_checkpoint, save_checkpoint
 from .data import Dataset
 from .ema import EMA
-from .history import Log, Means
+from .history import Log, Means, is_log
 from .loss import Objective
+from .noise import NOISE_VERSION
 from .samplers import DPMSolverMultistep, sample
 from .score import NetworkScore
 from .study.figures import save_grid, save_training_figure
+from .study.running import advise_on_memory, out_of_memory
 from .train import TrainSettings, TrainStep, check_training, make_optimizer, train
 
-__all__ = ["CHECKPOINT", "FIGURE", "LOG", "Progress", "Run", "check_resumable", "export"]
+__all__ = [
+    "CHECKPOINT",
+    "FIGURE",
+    "LOG",
+    "SAVE_MINUTES",
+    "Intervals",
+    "Progress",
+    "Run",
+    "check_folder",
+    "check_resumable",
+    "export",
+]
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
 FIGURE = "loss.png"
+
+SAVE_MINUTES = 5  # a checkpoint is never older, so a killed process loses no more
 
 # What a resumed run may do differently: train longer, or find the same data elsewhere.
 _FREE = {"train.steps", "train.cooldown", "data.root"}
 
 
 @dataclass(frozen=True)
+class Intervals:
+    """How often a run writes. None of these changes the weights, so a resumed run may change them.
+
+    Args:
+        log_every: Steps between log lines.
+        save_every: Steps between checkpoints; a checkpoint is also saved when the latest one is
+            `SAVE_MINUTES` old.
+        sample_every: Steps between sample grids (grey and RGB images only).
+
+    Raises:
+        TypeError: If an argument is not an integer.
+        ValueError: If it is less than 1.
+    """
+
+    log_every: int = 100
+    save_every: int = 1000
+    sample_every: int = 5000
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            check_integer(name, value, minimum=1)
+
+
+@dataclass(frozen=True)
 class Progress:
-    """A training step, and the mean loss and images per second of the latest log line."""
+    """A training step, and mean loss and images per second as `Log.shown` gives them."""
 
     step: TrainStep
     loss: float
@@ -73,9 +116,7 @@ class Run:
         objective: Objective,
         settings: TrainSettings,
         metadata: Mapping[str, Any],
-        log_every: int = 100,
-        save_every: int = 1000,
-        sample_every: int = 5000,
+        intervals: Intervals | None = None,
     ) -> None:
         """Prepare a run; nothing is written before `steps`.
 
@@ -87,47 +128,40 @@ class Run:
             settings: Optimization.
             metadata: Plain data for the checkpoint: "config" and "data" as `scoresde.load` reads
                 them, "provenance".
-            log_every: Steps between log lines.
-            save_every: Steps between checkpoints.
-            sample_every: Steps between sample grids (grey and RGB images only).
+            intervals: How often to write; `Intervals()` by default.
 
         Raises:
-            ValueError: If an argument is out of range, or the data hold fewer images than a batch.
+            ValueError: If the data hold fewer images than a batch, or the objective does not suit
+                the SDE.
         """
-        for name, value in (
-            ("log_every", log_every),
-            ("save_every", save_every),
-            ("sample_every", sample_every),
-        ):
-            check_integer(name, value, minimum=1)
         check_training(model, data, objective, settings)
         self.folder, self.model, self.data = folder, model, data
         self.objective, self.settings = objective, settings
         self.metadata = json.loads(json.dumps(metadata))  # as a checkpoint gives it back
-        self.log_every, self.save_every, self.sample_every = log_every, save_every, sample_every
+        self.intervals = intervals or Intervals()
         self.optimizer = make_optimizer(model.net)
         self.ema = EMA(model.net, settings.ema_decay)
         self.done = 0
         self.seconds = 0.0
         self._means = Means()
+        self._saved = 0, 0.0  # steps and seconds of the latest checkpoint
+        self._noise_version = NOISE_VERSION
 
     @property
     def checkpoint(self) -> Path:
         """The checkpoint's path."""
         return self.folder / CHECKPOINT
 
-    def clear(self) -> None:
-        """Remove what an earlier run left in the folder; other files stay."""
-        for pattern in (CHECKPOINT, LOG, FIGURE, "samples-*.png"):
-            for path in self.folder.glob(pattern):
-                path.unlink()
-
     def resume(self) -> int:
         """Continue from the folder's checkpoint if there is one; the number of steps done.
 
+        It warns if an earlier version wrote the checkpoint and did not record the data's content,
+        or drew the noise in another manner.
+
         Raises:
             CheckpointError: If it was made with another config (`steps` and `cooldown` may
-                differ, to train longer), holds no training state, or cannot be read.
+                differ, to train longer) or from other data, has done more than `steps` already,
+                holds no training state, or cannot be read.
         """
         if not self.checkpoint.exists():
             return 0
@@ -143,64 +177,94 @@ class Run:
         _check_metadata(raw, self.metadata)
         if not any(name.startswith("train.") for name in raw.tensors):
             raise CheckpointError("holds no training state, as after `export`: cannot be resumed")
-        images = raw.metadata.get("images", len(self.data))
-        if images != len(self.data):
-            raise CheckpointError(f"was trained on {images} data, there are {len(self.data)} now")
+        _check_data(raw, self.data)
+        if raw.metadata["steps_done"] > self.settings.steps:
+            raise CheckpointError(
+                f"has done {raw.metadata['steps_done']} steps, more than the train.steps = "
+                f"{self.settings.steps} asked for; use another folder, or --overwrite"
+            )
         load_into(self.model.net, raw.tensors, "train.net.")
         averages = _without_prefix(raw.tensors, "model.")
         self.ema.load_state_dict({"updates": raw.metadata["ema_updates"], "averages": averages})
         _load_optimizer(self.optimizer, self.model.net, raw.tensors)
         self.done, self.seconds = raw.metadata["steps_done"], raw.metadata["seconds"]
         self._means = Means(raw.metadata.get("pending"))
+        self._noise_version = raw.metadata.get("noise_version", 0)
+        unknown = list(_unknown(raw, self.data))
+        if unknown:
+            warnings.warn(f"{raw.path}: {'; '.join(unknown)}", stacklevel=4)
 
     def steps(self) -> Iterator[Progress]:
         """Train to the end, yielding after each step.
 
-        SIGINT and SIGTERM wait until a step is complete; where they raise (KeyboardInterrupt,
-        SystemExit), and where the caller leaves the loop, the checkpoint is saved first.
+        SIGINT, SIGTERM and SIGHUP wait until a step is complete; a picture is given up for them.
+        Where they raise (KeyboardInterrupt, SystemExit), and where the caller leaves the loop, the
+        checkpoint is saved first. A run from step 0 removes the files of an earlier run once its
+        first step has succeeded.
 
         Raises:
-            RuntimeError: If training diverges; the last checkpoint stays.
-            OSError: If a file cannot be written; the last checkpoint stays.
+            RuntimeError: If training diverges or the memory does not suffice; the last checkpoint
+                stays.
+            OSError: If the log or the checkpoint cannot be written; the last checkpoint stays.
         """
         steps = train(
             self.model, self.optimizer, self.data, self.objective, self.settings, self.done
         )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        log = Log(self.folder / LOG, self.done)
-        clean_stale(self.folder / FIGURE)
+        # A checkpoint of another batch size is not resumed.
+        begun = self.checkpoint.exists()
+        advice = "another folder and train.batch =" if begun else "train.batch ="
+        log, start = Log(self.folder / LOG, self.done, self.settings.batch), self.done
         began = time.monotonic() - self.seconds
+        self._saved = self.done, self.seconds
         try:
             while self.done < self.settings.steps:
-                with _signals_held():
-                    step = next(steps)
+                with _signals_held() as arrived:
+                    with advise_on_memory(self.settings.batch, self.data.spec.shape, advice):
+                        step = next(steps)
                     self.seconds = time.monotonic() - began
+                    if self.done == start:
+                        self._open_folder(log)
                     self._after(step, log)
-                yield Progress(step, log.loss, log.images_per_second)
+                    self._draw(log, arrived)
+                yield Progress(step, *log.shown(self.done, self._means))
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             with _signals_held():
                 self.save()
             raise
         except RuntimeError:
-            if self._means.count:  # the last losses show what happened
+            if self.done > start and self._means.count:  # the last losses show what happened
                 log.write(self.done, self.seconds, self._means)
             raise
 
+    def _open_folder(self, log: Log) -> None:
+        """What a first step that succeeded has left to be done before anything is written."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.done == 0:
+            for path in _files_of_a_run(self.folder):
+                path.unlink()
+        log.begin()
+
     def _after(self, step: TrainStep, log: Log) -> None:
-        """Averages, log, checkpoint and pictures after a step."""
+        """Averages, log and checkpoint after a step."""
         if not step.skipped:
             self.ema.update(self.model.net)
         self.done = step.step
         self._means.add(step)
-        if self._due(self.log_every):
-            log.images_per_second = log.steps_per_second(self.done) * self.settings.batch
+        if self._due(self.intervals.log_every):
             log.write(self.done, self.seconds, self._means)
             self._means = Means()
-        if self._due(self.save_every):
+        stale = self.seconds - self._saved[1] >= 60 * SAVE_MINUTES
+        if stale or self._due(self.intervals.save_every):
             self.save()
-            save_training_figure(self.folder / FIGURE, log.rows)
-        if self._due(self.sample_every) and _drawable(self.data.spec.shape):
-            self._draw_samples()
+
+    def _draw(self, log: Log, arrived: list[int]) -> None:
+        """The pictures of this step; given up as soon as a signal has arrived."""
+        if self._saved[0] == self.done and not arrived:
+            with _picture(self.folder / FIGURE) as path:
+                save_training_figure(path, log.rows)
+        if self._due(self.intervals.sample_every) and _drawable(self.data.spec.shape):
+            with _picture(self.folder / f"samples-{self.done:07d}.png") as path:
+                self._draw_samples(path, arrived)
 
     def _due(self, every: int) -> bool:
         return self.done % every == 0 or self.done == self.settings.steps
@@ -220,21 +284,59 @@ class Run:
             "seconds": self.seconds,
             "ema_updates": self.ema.updates,
             "images": len(self.data),
+            "data_fingerprint": self.data.fingerprint,
+            "noise_version": self._noise_version,
             "pending": self._means.to_dict(),
         }
         save_checkpoint(self.checkpoint, tensors, {**self.metadata, **progress})
+        self._saved = self.done, self.seconds
 
-    def _draw_samples(self) -> None:
-        path = self.folder / f"samples-{self.done:07d}.png"
-        clean_stale(path)
+    def _draw_samples(self, path: Path, arrived: list[int]) -> None:
+        def give_up(*_: object) -> None:
+            if arrived:
+                raise _GivenUp
+
+        give_up()
         shape = (64, *self.data.spec.shape)
         y = None if self.data.labels is None else torch.arange(64) % self.data.spec.classes
         ts = grid.log_snr(self.model.sde, 20)
         with self.ema.applied(self.model.net) as net:
             device = next(net.parameters()).device
-            sampler = DPMSolverMultistep()
-            out = sample(self.model, sampler, ts, shape, seed=0, y=y, denoise=True, device=device)
+            out = sample(
+                self.model,
+                DPMSolverMultistep(),
+                ts,
+                shape,
+                seed=0,
+                y=y,
+                batch=min(64, self.settings.batch),  # training has shown that this much fits
+                denoise=True,
+                device=device,
+                on_step=give_up,
+            )
         save_grid(path, out.x, self.data.spec)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise if a run would replace files in the folder that no run has written.
+
+    Args:
+        folder: The run's folder; need not exist.
+
+    Raises:
+        CheckpointError: If the checkpoint is not one of ours, or damaged, and there is no log.
+        ValueError: If other files have names that a run gives, and there is no log.
+    """
+    found = _files_of_a_run(folder)
+    if not found or is_log(folder / LOG):
+        return
+    if folder / CHECKPOINT in found:
+        read_checkpoint(folder / CHECKPOINT)
+    else:
+        raise ValueError(
+            f"--out {folder}: holds {found[0].name}, which scoresde train did not write; give "
+            "another folder"
+        )
 
 
 def check_resumable(folder: Path, metadata: Mapping[str, Any]) -> None:
@@ -272,25 +374,61 @@ def export(source: Path, target: Path) -> None:
     save_checkpoint(target, tensors, metadata)
 
 
+class _GivenUp(Exception):
+    """A picture is not finished because a signal has arrived."""
+
+
 @contextmanager
-def _signals_held() -> Iterator[None]:
-    """Hold SIGINT and SIGTERM back: what is inside happens wholly, they are raised after it."""
-    if threading.current_thread() is not threading.main_thread():  # others get no signals
-        yield
-        return
+def _picture(path: Path) -> Iterator[Path]:
+    """Turn every failure to draw a picture into a warning: training is worth more than it."""
+    clean_stale(path)
+    try:
+        yield path
+    except _GivenUp:
+        pass
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0]
+        reason = "out of memory" if out_of_memory(error) else f"{type(error).__name__}: {first}"
+        warnings.warn(f"{path} was not drawn ({reason}); training goes on", stacklevel=3)
+
+
+_STOPPING = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+
+
+@contextmanager
+def _signals_held() -> Iterator[list[int]]:
+    """Hold back the signals that stop a process, and raise them after the block.
+
+    Yields:
+        The numbers of those that have arrived.
+    """
     arrived: list[int] = []
-    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-    # None is a handler that was not set from Python and could not be set again.
-    handlers = {n: handler for n, handler in handlers.items() if handler is not None}
+    if threading.current_thread() is not threading.main_thread():  # others get no signals
+        yield arrived
+        return
+    handlers = {n: signal.getsignal(n) for n in _STOPPING}
+    # None is a handler that was not set from Python and could not be set again. An ignored signal
+    # (`nohup` ignores SIGHUP) stays ignored.
+    handlers = {n: h for n, h in handlers.items() if h not in (None, signal.SIG_IGN)}
     for number in handlers:
         signal.signal(number, lambda number, frame: arrived.append(number))
     try:
-        yield
+        yield arrived
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    if arrived:
-        signal.raise_signal(arrived[0])
+    for number in arrived:
+        signal.raise_signal(number)
+
+
+def _files_of_a_run(folder: Path) -> list[Path]:
+    """The files in a folder that have the names a run gives."""
+    pictures = (p for p in folder.glob("samples-*.png") if re.fullmatch(r"samples-\d{7,}", p.stem))
+    return [
+        p for p in (folder / CHECKPOINT, folder / LOG, folder / FIGURE) if p.is_file()
+    ] + sorted(pictures)
 
 
 def _drawable(shape: tuple[int, ...]) -> bool:
@@ -298,8 +436,39 @@ def _drawable(shape: tuple[int, ...]) -> bool:
 
 
 def _check_metadata(raw: RawCheckpoint, metadata: Mapping[str, Any]) -> None:
-    for part in ("config", "data"):
-        _check_same(raw.metadata.get(part, {}), metadata.get(part, {}), part)
+    _check_same(raw.metadata.get("config", {}), metadata.get("config", {}), "config")
+    # An earlier version knew less of the data; what it did not know cannot differ.
+    data = raw.metadata.get("data", {})
+    now = {key: value for key, value in metadata.get("data", {}).items() if key in data}
+    _check_same(data, now, "data")
+
+
+def _check_data(raw: RawCheckpoint, data: Dataset) -> None:
+    """Raise if the checkpoint is known to be trained on other data."""
+    count = raw.metadata.get("images", len(data))
+    if count != len(data):
+        raise CheckpointError(f"was trained on {count} data, there are {len(data)} now")
+    if raw.metadata.get("data_fingerprint", data.fingerprint) != data.fingerprint:
+        what = f"{len(data)} {'images' if len(data.spec.shape) == 3 else 'data'}"
+        labelled = " or their labels" if data.labels is not None else ""
+        raise CheckpointError(
+            f"the {what}{labelled} are not those the run was trained on, or are in another order; "
+            "put those back, use another folder, or --overwrite"
+        )
+
+
+def _unknown(raw: RawCheckpoint, data: Dataset) -> Iterator[str]:
+    """What the checkpoint does not say of itself, or says of an earlier version of this library."""
+    if "data_fingerprint" not in raw.metadata:
+        yield (
+            "the checkpoint does not record its data's content, so nobody knows whether the "
+            f"{len(data)} data are still the same"
+        )
+    if raw.metadata.get("noise_version", 0) != NOISE_VERSION:
+        yield (
+            "the run was begun with another random number generator, so its next steps are not "
+            "those of an unbroken run"
+        )
 
 
 def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], what: str) -> None:

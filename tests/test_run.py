@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,7 +18,8 @@ from scoresde.checkpoint import CheckpointError, read_checkpoint, save_checkpoin
 from scoresde.config import Config, load
 from scoresde.data import Dataset, DataSpec
 from scoresde.plain import ConfigError
-from scoresde.run import Run, export
+from scoresde.run import SAVE_MINUTES, Intervals, Run, export
+from scoresde.score import NetworkScore
 from scoresde.tasks.training import prepare_run
 
 TIMING = ("seconds", "images_per_second")
@@ -44,10 +46,10 @@ def rings(n: int = 56) -> Dataset:
 
 def make(folder, made: Config | None = None, data: Dataset | None = None, **arguments) -> Run:
     made, data = made or config(), data or rings()
-    every = {"log_every": 5, "save_every": 100, "sample_every": 100, **arguments}
+    every = Intervals(**{"log_every": 5, "save_every": 100, "sample_every": 100, **arguments})
     metadata = {"config": made.to_dict(), "data": data.spec.to_dict()}
     model = made.build_model(data.spec)
-    return Run(folder, model, data, made.objective, made.train, metadata, **every)
+    return Run(folder, model, data, made.objective, made.train, metadata, every)
 
 
 def finish(run: Run) -> Run:
@@ -156,30 +158,72 @@ def test_seconds_accumulate(tmp_path, monkeypatch):
     assert seconds == sorted(seconds)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_waits_for_the_end_of_its_step(tmp_path, whole, number):
-    def leave(number, frame):
-        raise SystemExit(128 + number)
+@pytest.fixture
+def handler():
+    """handler(number, action): set a signal's handler for the length of a test."""
+    before = {}
 
-    run, calls = make(tmp_path), []
+    def install(number, action):
+        before.setdefault(number, signal.signal(number, action))
+
+    yield install
+    for number, action in before.items():
+        signal.signal(number, action)
+
+
+def leave(number, frame):
+    raise SystemExit(128 + number)
+
+
+def raise_in_call(run: Run, call: int, *numbers: int) -> list[bool]:
+    """Raise signals in that forward pass; whether the network trains, of each pass so far."""
+    modes = []
 
     def hook(module, args):
-        calls.append(1)
-        if len(calls) == 6:
-            signal.raise_signal(number)
+        modes.append(module.training)
+        if len(modes) == call:
+            for number in numbers:
+                signal.raise_signal(number)
 
     run.model.net.register_forward_pre_hook(hook)
-    before = signal.signal(number, leave)
-    try:
-        with pytest.raises(SystemExit):
-            finish(run)
-        assert signal.getsignal(number) is leave
-    finally:
-        signal.signal(number, before)
+    return modes
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_waits_for_the_end_of_its_step(tmp_path, whole, handler, number):
+    run = make(tmp_path)
+    raise_in_call(run, 6, number)
+    handler(number, leave)
+    with pytest.raises(SystemExit):
+        finish(run)
+    assert signal.getsignal(number) is leave
     run = make(tmp_path)
     assert run.resume() == 6
     finish(run)
     assert_same_run(tmp_path, whole)
+
+
+def test_an_ignored_signal_stays_ignored_and_hides_no_other(tmp_path, handler):
+    handler(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` leaves it
+    handler(signal.SIGTERM, leave)
+    run = make(tmp_path)
+    raise_in_call(run, 3, signal.SIGHUP)
+    raise_in_call(run, 6, signal.SIGHUP, signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        finish(run)
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert make(tmp_path).resume() == 6
+
+
+def test_a_signal_whose_handler_returns_hides_no_other(tmp_path, handler):
+    handled = []
+    handler(signal.SIGHUP, lambda number, frame: handled.append(number))
+    handler(signal.SIGTERM, leave)
+    run = make(tmp_path)
+    raise_in_call(run, 6, signal.SIGHUP, signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        finish(run)
+    assert handled == [signal.SIGHUP]
 
 
 def test_keyboard_interrupt_between_steps_saves(tmp_path):
@@ -237,6 +281,54 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     with pytest.raises(ValueError, match="non-finite values, not saved"):
         run.save()
     assert make(tmp_path).resume() == 2
+
+
+class Normed(torch.nn.Module):
+    """A linear network with BatchNorm and a dropout that is no `nn.Dropout`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)
+
+    def forward(self, x, label, y=None):
+        x = torch.nn.functional.alpha_dropout(self.norm(x), 0.2, self.training)
+        return self.linear(x)
+
+
+def normed(folder, **train) -> Run:
+    """A run of a `Normed` network."""
+    made, data = config(**train), rings()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = NetworkScore(Normed(), made.sde)
+    metadata = {"config": made.to_dict(), "data": data.spec.to_dict()}
+    return Run(folder, model, data, made.objective, made.train, metadata, Intervals(log_every=5))
+
+
+def test_running_statistics_and_own_randomness_resume_bit_for_bit(tmp_path):
+    finish(normed(tmp_path / "whole"))
+    for k in range(3, 13, 3):
+        run = normed(tmp_path / "parts")
+        assert run.resume() == k - 3
+        stop_after(run, k)
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_a_skipped_step_leaves_running_statistics_finite_and_their_averages_too(tmp_path):
+    run = normed(tmp_path, max_skipped=1)
+    calls = []
+    run.model.net.linear.register_forward_pre_hook(lambda module, args: calls.append(1))
+
+    def spoil(module, args):
+        return (args[0] * float("nan"),) if len(calls) == 4 else None
+
+    run.model.net.norm.register_forward_pre_hook(spoil)
+    skipped = [progress.step.skipped for progress in run.steps()]
+    assert skipped == [False] * 4 + [True] + [False] * 7
+    assert int(run.model.net.norm.num_batches_tracked) == 11
+    assert int(run.ema.averages["norm.num_batches_tracked"]) == 11
+    raw = read_checkpoint(run.checkpoint)  # which holds no NaN, or it had not been saved
+    assert {"model.norm.running_var", "train.net.norm.running_var"} <= raw.tensors.keys()
 
 
 def test_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
@@ -309,6 +401,114 @@ def test_resuming_with_more_data_is_refused(whole):
         make(whole, data=rings(60)).resume()
 
 
+def changed_value(data: Dataset) -> Dataset:
+    x = data.x.clone()
+    x[7, 1] += 1e-6
+    return replace(data, x=x)
+
+
+@pytest.mark.parametrize(
+    "change", [changed_value, lambda data: replace(data, x=data.x.flip(0))], ids=["value", "order"]
+)
+def test_resuming_with_other_content_is_refused(whole, change):
+    run = make(whole, data=change(rings()))
+    with pytest.raises(CheckpointError, match="safetensors: the 56 data are not those the run was"):
+        run.resume()
+    assert run.done == 0
+
+
+def test_resuming_with_other_images_or_labels_is_refused_and_with_equal_ones_is_not(tmp_path):
+    made, data = images(1)
+    stop_after(make(tmp_path, made, data), 1)
+    for other in (replace(data, x=4 - data.x), replace(data, labels=2 - data.labels)):
+        with pytest.raises(CheckpointError, match="the 20 images or their labels are not those"):
+            make(tmp_path, made, other).resume()
+    elsewhere = replace(data, name="elsewhere/rings", x=data.x.clone())
+    assert make(tmp_path, made, elsewhere).resume() == 1
+
+
+def edit_metadata(source, target, change) -> None:
+    """Copy a checkpoint with changed metadata."""
+    raw = read_checkpoint(source / "checkpoint.safetensors")
+    change(raw.metadata)
+    target.mkdir(exist_ok=True)
+    save_checkpoint(target / "checkpoint.safetensors", raw.tensors, raw.metadata)
+
+
+def test_a_checkpoint_that_does_not_record_its_data_resumes_with_one_warning(tmp_path, whole):
+    def older(metadata):
+        del metadata["data_fingerprint"], metadata["noise_version"]
+
+    edit_metadata(whole, tmp_path, older)
+    run = make(tmp_path, config(steps=14))
+    with pytest.warns(
+        UserWarning, match="whether the 56 data are still the same; the run was be"
+    ) as w:
+        assert run.resume() == 12
+    assert len(w) == 1
+    finish(run)
+    # Its data are known from here on; that its first steps had other noise stays true.
+    with pytest.warns(UserWarning, match="safetensors: the run was begun with another random") as w:
+        make(tmp_path, config(steps=14)).resume()
+    assert len(w) == 1
+    with pytest.raises(CheckpointError, match="are not those the run was trained on"):
+        make(tmp_path, config(steps=14), changed_value(rings())).resume()
+
+
+def test_a_checkpoint_of_another_noise_resumes_with_a_warning(tmp_path, whole):
+    edit_metadata(whole, tmp_path, lambda metadata: metadata.update(noise_version=-1))
+    with pytest.warns(UserWarning, match="next steps are not those of an unbroken run"):
+        assert make(tmp_path).resume() == 12
+
+
+def test_what_an_earlier_version_did_not_know_of_the_data_cannot_differ(tmp_path, whole):
+    edit_metadata(whole, tmp_path, lambda metadata: metadata["data"].pop("classes"))
+    assert make(tmp_path).resume() == 12
+
+
+def test_fewer_steps_than_are_done_are_refused(whole):
+    with pytest.raises(CheckpointError, match=r"has done 12 steps, more than the train\.steps = 9"):
+        make(whole, config(steps=9)).resume()
+
+
+def test_other_intervals_resume_to_the_same_weights(tmp_path, whole):
+    stop_after(make(tmp_path, log_every=2, save_every=3), 7)
+    run = make(tmp_path, log_every=4, save_every=1)
+    assert run.resume() == 7
+    finish(run)
+    ours, theirs = (read_checkpoint(f / "checkpoint.safetensors") for f in (tmp_path, whole))
+    assert all(torch.equal(v, theirs.tensors[k]) for k, v in ours.tensors.items())
+
+
+def test_a_checkpoint_is_saved_when_the_latest_one_is_some_minutes_old(tmp_path, monkeypatch):
+    now, saved = [0.0], []
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    run = make(tmp_path)
+    for progress in run.steps():
+        now[0] += 60 * SAVE_MINUTES / 4
+        if run.checkpoint.exists():
+            saved.append(
+                (progress.step.step, read_checkpoint(run.checkpoint).metadata["steps_done"])
+            )
+    assert saved == [(5, 5), (6, 5), (7, 5), (8, 5), (9, 9), (10, 9), (11, 9), (12, 12)]
+
+
+def test_the_running_loss_and_speed_are_shown_from_the_first_step(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    run, shown, losses = make(tmp_path), [], []
+    run.model.net.register_forward_pre_hook(lambda module, args: now.append(now.pop() + 2.0))
+    for progress in run.steps():
+        shown.append((progress.loss, progress.images_per_second))
+        losses.append(progress.step.loss)
+    rows = log(tmp_path)
+    assert [rate for _, rate in shown] == [8.0] * 12  # 16 images in 2 seconds
+    assert [loss for loss, _ in shown[:4]] == [sum(losses[:n]) / n for n in range(1, 5)]
+    assert [loss for loss, _ in shown[4:]] == [rows[0]["loss"]] * 5 + [rows[1]["loss"]] * 2 + [
+        rows[2]["loss"]
+    ]
+
+
 def test_tabulated_sde_resumes(tmp_path):
     values = config().to_dict() | {"sde": {"kind": "tabulated", "betas": [0.3] * 20}}
     stop_after(make(tmp_path, Config.from_dict(values)), 2)
@@ -364,15 +564,92 @@ def images(channels: int) -> tuple[Config, Dataset]:
 def test_conditional_image_run_draws_its_samples_from_the_averages(tmp_path, channels):
     made, data = images(channels)
     run = make(tmp_path, made, data, sample_every=1)
-    modes = []
+    modes, sizes = [], set()
     run.model.net.register_forward_pre_hook(lambda module, args: modes.append(module.training))
+    run.model.net.register_forward_pre_hook(lambda module, args: sizes.add(len(args[0])))
     finish(run)
     pictures = sorted(path.name for path in tmp_path.glob("samples-*.png"))
     assert pictures == ["samples-0000001.png", "samples-0000002.png"]
     with Image.open(tmp_path / pictures[0]) as picture:
         assert picture.size == (8 * (6 * 5 + 2) + 2, 8 * (4 * 5 + 2) + 2)
-    # each step in training mode, its 21 evaluations for the picture not
-    assert modes == ([True] + [False] * 21) * 2
+    # Each step in training mode; for its picture 4 batches of 16, with 21 evaluations each.
+    assert modes == ([True] + [False] * 84) * 2
+    assert sizes == {16}
+
+
+def drawing(folder, **arguments) -> Run:
+    """A run of two steps that draws its samples after the first one too."""
+    return make(folder, *images(1), **{"sample_every": 1, **arguments})
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Folder of such a run without a break."""
+    folder = tmp_path_factory.mktemp("drawn")
+    finish(drawing(folder))
+    return folder
+
+
+def nan(module, args, out):
+    return out if module.training else out * float("nan")
+
+
+def failing(error):
+    def hook(module, args, out):
+        if not module.training:
+            raise error
+
+    return hook
+
+
+@pytest.mark.parametrize(
+    ("hook", "reason"),
+    [
+        (nan, "NonFiniteError: .* non-finite values"),
+        (failing(torch.OutOfMemoryError("CUDA out of memory")), r"\(out of memory\)"),
+        (failing(RuntimeError("can't allocate memory: no")), r"\(out of memory\)"),
+        (failing(MemoryError()), r"\(out of memory\)"),
+        (failing(KeyError("own")), "KeyError: 'own'"),
+        (failing(OSError(errno.ENOSPC, "No space left")), "OSError: .*No space left"),
+    ],
+    ids=["nan", "cuda", "cpu", "MemoryError", "bug", "disk"],
+)
+def test_a_grid_of_samples_that_fails_is_a_warning_and_training_goes_on(
+    tmp_path, drawn, hook, reason
+):
+    run = drawing(tmp_path)
+    run.model.net.register_forward_hook(hook)
+    with pytest.warns(
+        UserWarning, match=f"samples-000000..png was not drawn .*{reason}.*goes on"
+    ) as w:
+        finish(run)
+    assert len(w) == 2
+    assert list(tmp_path.glob("samples*")) == []
+    assert_same_run(tmp_path, drawn)
+
+
+def test_a_figure_that_fails_is_a_warning_and_training_goes_on(tmp_path, whole, monkeypatch):
+    def fail(path, rows):
+        raise ValueError("no fonts\nat all")
+
+    monkeypatch.setattr(scoresde.run, "save_training_figure", fail)
+    with pytest.warns(UserWarning, match=r"loss.png was not drawn \(ValueError: no fonts\); train"):
+        finish(make(tmp_path))
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_signal_gives_up_the_picture_and_keeps_the_training_weights(tmp_path, drawn, handler):
+    handler(signal.SIGTERM, leave)
+    run = drawing(tmp_path)
+    modes = raise_in_call(run, 5, signal.SIGTERM)  # step 1, then the fourth evaluation
+    with pytest.raises(SystemExit):
+        finish(run)
+    assert modes == [True] + [False] * 4
+    assert list(tmp_path.glob("samples*")) == []
+    run = drawing(tmp_path, sample_every=100)
+    assert run.resume() == 1
+    stop_after(run, 2)
+    assert_same_run(tmp_path, drawn)
 
 
 def test_images_that_are_no_pictures_are_not_drawn(tmp_path):
@@ -387,7 +664,38 @@ def test_nothing_is_written_before_the_first_step(tmp_path):
     with pytest.raises(ValueError, match="log_every must be at least 1, got 0"):
         make(tmp_path / "new", log_every=0)
     make(tmp_path / "new").steps()
+    broken = make(tmp_path / "new")
+    break_network(broken, 1)
+    with pytest.raises(RuntimeError, match="diverged at step 1"):
+        finish(broken)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError(), RuntimeError("can't allocate memory"), MemoryError()]
+)
+def test_lack_of_memory_says_what_can_be_done(tmp_path, error):
+    def fail(module, args, out):
+        raise error
+
+    def message(run) -> str:
+        run.model.net.register_forward_hook(fail)
+        with pytest.raises(RuntimeError, match=r"^out of memory with a batch") as raised:
+            finish(run)
+        return str(raised.value)
+
+    assert message(make(tmp_path)).endswith("16, each of shape (2,); try train.batch = 8")
+    assert "batch =" not in message(make(tmp_path, config(batch=1)))
+    stop_after(make(tmp_path), 1)
+    run = make(tmp_path)
+    run.resume()  # which it would not do with another batch size
+    assert message(run).endswith("try another folder and train.batch = 8")
+
+
+def test_a_learning_rate_that_is_never_reached_is_told_once(tmp_path):
+    with pytest.warns(UserWarning, match="is never reached") as warned:
+        finish(make(tmp_path, config(warmup=20)))
+    assert len(warned) == 1
 
 
 TOML = """
@@ -423,9 +731,59 @@ def test_prepared_run_trains_resumes_and_starts_afresh(tmp_path):
     provenance = read_checkpoint(run.checkpoint).metadata["provenance"]
     assert provenance["command"] == f"scoresde train --config {path} --out out"
     assert prepare_run(path, folder).done == 2
+    (folder / "samples-0000002.png").touch()
+    (folder / "samples-best.png").touch()
     (folder / "notes.txt").write_text("mine")
-    assert prepare_run(path, folder, overwrite=True).done == 0
-    assert [p.name for p in folder.iterdir()] == ["notes.txt"]
+    run = prepare_run(path, folder, overwrite=True)
+    assert run.done == 0
+    assert run.checkpoint.exists()  # until the new run has made a step
+    next(run.steps())
+    assert sorted(p.name for p in folder.iterdir()) == [
+        *("checkpoint.safetensors", "log.jsonl", "notes.txt", "samples-best.png")
+    ]
+    assert read_checkpoint(run.checkpoint).metadata["steps_done"] == 1  # left after one step
+
+
+def test_a_new_run_that_fails_in_its_first_step_leaves_the_old_one(tmp_path):
+    path, folder = toml(tmp_path), tmp_path / "out"
+    finish(prepare_run(path, folder))
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    run = prepare_run(path, folder, overwrite=True)
+    break_network(run, 1)
+    with pytest.raises(RuntimeError, match="diverged at step 1"):
+        finish(run)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("log.jsonl", '{"step": 1, "loss": 0.5}\n'),
+        ("log.jsonl", "[1, 2]\n"),
+        ("log.jsonl", "not JSON\n"),
+        ("loss.png", "a picture"),
+        ("samples-0001000.png", "a picture"),
+        ("checkpoint.safetensors", "weights of another program"),
+    ],
+)
+def test_files_of_others_are_neither_removed_nor_replaced(tmp_path, name, text, overwrite):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text(text)
+    with pytest.raises(ValueError, match=rf"holds {name}, which|not a scoresde checkpoint"):
+        prepare_run(toml(tmp_path), tmp_path / "out", overwrite=overwrite)
+    assert [(p.name, p.read_text()) for p in (tmp_path / "out").iterdir()] == [(name, text)]
+
+
+@pytest.mark.parametrize("line", ["[]", "3", "{}", '{"step": "a"}', '{"step": null}'])
+def test_a_damaged_line_ends_the_log(tmp_path, whole, line):
+    stop_after(make(tmp_path), 11)
+    path = tmp_path / "log.jsonl"
+    path.write_text(path.read_text() + line + "\n")
+    run = make(tmp_path)
+    run.resume()
+    finish(run)
+    assert_same_run(tmp_path, whole)
 
 
 def test_prepared_conditional_run_has_labels(tmp_path):
@@ -456,16 +814,14 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import scoresde.run
-from test_run import config, make
+from test_run import config, leave, make
 scoresde.run.save_training_figure = lambda path, rows: None
-
-def leave(number, frame):
-    raise SystemExit(128 + number)
 
 for save_every in sys.stdin:
     process = os.fork()
     if process == 0:
         signal.signal(signal.SIGTERM, leave)
+        signal.signal(signal.SIGHUP, leave)
         run = make(Path({folder!r}), config(steps=1_000_000), save_every=int(save_every))
         run.resume()
         print("process", os.getpid(), flush=True)
@@ -517,7 +873,8 @@ def temporary(folder) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)]
+    ("number", "status"),
+    [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
 )
 def test_interrupted_process_leaves_a_checkpoint_of_its_last_step(
     tmp_path, trainer, number, status

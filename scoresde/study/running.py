@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-__all__ = ["OnProgress", "advise_on_memory"]
+__all__ = ["OnProgress", "advise_on_memory", "out_of_memory"]
 
 # Called with (how many are done, of how many or None if nobody knows, note).
 OnProgress = Callable[[int, int | None, str], None]
@@ -28,14 +28,15 @@ def advise_on_memory(batch: int, shape: Sequence[int], advice: str) -> Iterator[
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         what = f"out of memory with a batch of {batch}, each of shape {tuple(shape)}"
         hint = f"try {advice} {batch // 2}" if batch > 1 else "it needs a machine with more"
         raise RuntimeError(f"{what}; {hint}") from error
 
 
-def _out_of_memory(error: BaseException) -> bool:
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of the CPU or a GPU does not suffice."""
     # The CPU's allocator has no exception of its own; this is its text on Linux and Windows.
     texts = ("can't allocate memory", "not enough memory")
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(

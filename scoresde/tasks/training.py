@@ -14,7 +14,7 @@ from .. import __version__
 from ..config import Config, load_config
 from ..data import Dataset
 from ..plain import ConfigError
-from ..run import Run, check_resumable
+from ..run import Intervals, Run, check_folder, check_resumable
 from ..score import NetworkScore
 from ..study.manifest import MANIFEST
 from ..study.outputs import check_writable
@@ -30,6 +30,7 @@ def prepare_run(
     overwrite: bool = False,
     compiled: bool = False,
     skip_bad: bool = False,
+    intervals: Intervals | None = None,
 ) -> Run:
     """Load config and data, build the model, resume if the folder holds a run of this config.
 
@@ -38,17 +39,19 @@ def prepare_run(
         folder: The run's folder.
         device: Where to train.
         data_root: Folder of the data set, instead of the config's.
-        overwrite: Remove what an earlier run left in the folder and start afresh.
+        overwrite: Start afresh; the first step removes what an earlier run left in the folder.
         compiled: Compile the network with `torch.compile`.
         skip_bad: Leave out images of a folder that cannot be decoded.
+        intervals: How often to write the log, checkpoints and sample grids.
 
     Raises:
         ConfigError: If the config is not sound, asks for a larger batch than there are data, or the
             device cannot compute in its `autocast`.
-        ValueError: If a file is where the folder should be.
+        ValueError: If a file is where the folder should be, or the folder holds files that are not
+            of a run but have the name of one.
         FileNotFoundError: If the data are not there; says how to get them.
         PermissionError: If the folder cannot be written.
-        CheckpointError: If the folder holds a run of another config.
+        CheckpointError: If the folder holds a run of another config or of other data.
     """
     settings = load_config(config)
     if data_root is not None:
@@ -57,6 +60,7 @@ def prepare_run(
     check_writable(folder)
     if (folder / MANIFEST).exists():
         raise ValueError(f"--out {folder}: holds results of another command; give another folder")
+    check_folder(folder)
     data = settings.data.load(skip_bad=skip_bad)
     if len(data) < settings.train.batch:
         raise ConfigError(
@@ -79,10 +83,9 @@ def prepare_run(
     if compiled:
         model.net.compile()
     data = _with_labels(data, settings)
-    run = Run(folder, model, data, settings.objective, settings.train, metadata)
-    if overwrite:
-        run.clear()
-    run.resume()
+    run = Run(folder, model, data, settings.objective, settings.train, metadata, intervals)
+    if not overwrite:
+        run.resume()
     return run
 
 
