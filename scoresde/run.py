@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,8 +59,10 @@ FIGURE = "loss.png"
 
 SAVE_MINUTES = 5  # a checkpoint is never older, so a killed process loses no more
 
-# What a resumed run may do differently: train longer, or find the same data elsewhere.
+# What a resumed run may do differently: train longer, or find the same data elsewhere. Where the
+# checkpoint records the data's content, their name does not matter.
 _FREE = {"train.steps", "train.cooldown", "data.root"}
+_NAMES = {"data.name", "name"}
 
 
 @dataclass(frozen=True)
@@ -436,11 +438,12 @@ def _drawable(shape: tuple[int, ...]) -> bool:
 
 
 def _check_metadata(raw: RawCheckpoint, metadata: Mapping[str, Any]) -> None:
-    _check_same(raw.metadata.get("config", {}), metadata.get("config", {}), "config")
+    free = _FREE | _NAMES if "data_fingerprint" in raw.metadata else _FREE
+    _check_same(raw.metadata.get("config", {}), metadata.get("config", {}), "config", free)
     # An earlier version knew less of the data; what it did not know cannot differ.
     data = raw.metadata.get("data", {})
     now = {key: value for key, value in metadata.get("data", {}).items() if key in data}
-    _check_same(data, now, "data")
+    _check_same(data, now, "data", free)
 
 
 def _check_data(raw: RawCheckpoint, data: Dataset) -> None:
@@ -471,10 +474,10 @@ def _unknown(raw: RawCheckpoint, data: Dataset) -> Iterator[str]:
         )
 
 
-def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], what: str) -> None:
+def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], what: str, free: Set[str]) -> None:
     before, after = _flat(old), _flat(new)
     for key in sorted(before.keys() | after.keys()):
-        if before.get(key) != after.get(key) and key not in _FREE:
+        if before.get(key) != after.get(key) and key not in free:
             raise CheckpointError(
                 f"was made with {what} {key} = {before.get(key)!r}, not {after.get(key)!r}; "
                 "use another folder, or --overwrite"

@@ -455,6 +455,17 @@ def test_a_checkpoint_that_does_not_record_its_data_resumes_with_one_warning(tmp
         make(tmp_path, config(steps=14), changed_value(rings())).resume()
 
 
+def test_the_name_of_the_data_matters_only_where_their_content_is_not_recorded(tmp_path, whole):
+    values = config().to_dict()
+    values["data"] = {**values["data"], "name": "moved/rings"}
+    moved = Config.from_dict(values)
+    data = replace(rings(), spec=replace(rings().spec, name="moved/rings"))
+    assert make(whole, moved, data).resume() == 12
+    edit_metadata(whole, tmp_path, lambda metadata: metadata.pop("data_fingerprint"))
+    with pytest.raises(CheckpointError, match=r"config data\.name = 'rings', not 'moved/rings'"):
+        make(tmp_path, moved, data).resume()
+
+
 def test_a_checkpoint_of_another_noise_resumes_with_a_warning(tmp_path, whole):
     edit_metadata(whole, tmp_path, lambda metadata: metadata.update(noise_version=-1))
     with pytest.warns(UserWarning, match="next steps are not those of an unbroken run"):

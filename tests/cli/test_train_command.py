@@ -6,17 +6,20 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import scoresde_cli.main
 
 import scoresde as library
+import scoresde.run
+from scoresde._lock import LOCK, lock_folder
 from scoresde.checkpoint import read_checkpoint
 from scoresde.nets import UNet
-from scoresde.run import CHECKPOINT, Run
+from scoresde.run import CHECKPOINT, SAVE_MINUTES, Intervals, Run
 
 CONFIG = """
 [data]
-name = "digits"
+name = "{name}"
 [sde]
 kind = "vp"
 [net]
@@ -36,14 +39,29 @@ warmup = 1
 def start(scoresde, tmp_path):
     """start(steps=3): train so long in one folder; the folder and what was printed."""
 
-    def call(*options, steps=3):
+    def call(*options, steps=3, name="digits"):
         config = tmp_path / "config.toml"
-        config.write_text(CONFIG.format(steps=steps))
+        config.write_text(CONFIG.format(steps=steps, name=name))
         return tmp_path / "run", scoresde(
             "train", "--config", config, "--out", tmp_path / "run", *options
         )
 
     return call
+
+
+@pytest.fixture(autouse=True)
+def _no_figures(monkeypatch):
+    """Half a second each."""
+    monkeypatch.setattr(scoresde.run, "save_training_figure", lambda path, rows: None)
+
+
+@pytest.fixture
+def handlers():
+    """Puts the handlers of signals back after the test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -75,11 +93,66 @@ def test_it_leaves_a_checkpoint_that_loads(start):
     assert json.loads((folder / "log.jsonl").read_text().splitlines()[-1])["step"] == 3
 
 
+def test_it_says_how_often_it_saves(start):
+    folder, done = start("--save-every", 2)
+    where = (
+        f"{folder / CHECKPOINT} is saved every 2 steps, and when it is {SAVE_MINUTES} minutes old"
+    )
+    assert where in done.err
+
+
+def test_the_intervals_are_options_that_never_refuse_a_resume(start):
+    folder, _ = start("--log-every", 1, "--sample-every", 2, steps=2)
+    assert len((folder / "log.jsonl").read_text().splitlines()) == 2
+    _, done = start("--log-every", 2, "--sample-every", 1, "--save-every", 1, steps=4)
+    assert done.status == 0
+    assert len((folder / "log.jsonl").read_text().splitlines()) == 3
+    pictures = sorted(path.name for path in folder.glob("samples-*.png"))
+    assert pictures == [f"samples-000000{step}.png" for step in (2, 3, 4)]
+
+
+def test_the_help_names_the_defaults_and_the_longest_age_of_a_checkpoint(scoresde):
+    text = " ".join(scoresde("train", "--help").out.split())
+    assert f"also saved when the latest is {SAVE_MINUTES} minutes old. [default: 1000" in text
+    defaults = Intervals()
+    assert f"Steps between log lines. [default: {defaults.log_every}" in text
+    assert f"grey and RGB images. [default: {defaults.sample_every}" in text
+    assert defaults.save_every == 1000
+
+
+def test_a_second_run_in_the_folder_is_refused_before_anything_is_read(start, tmp_path):
+    with lock_folder(tmp_path / "run"):
+        folder, done = start("--data-root", tmp_path)
+        assert [path.name for path in folder.iterdir()] == [LOCK]
+    assert done.status != 0
+    assert "another scoresde process" in done.err
+    assert len(done.err.splitlines()) == 1
+    assert start()[1].status == 0
+    assert not (folder / LOCK).exists()
+
+
+def test_other_data_at_the_same_path_are_refused_and_the_same_at_another_path_are_not(
+    start, tmp_path
+):
+    x = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
+    old, new = tmp_path / "old.npy", tmp_path / "new.npy"
+    for path in (old, new):
+        np.save(path, x)
+    assert start(name=old)[1].status == 0
+    assert start(name=new, steps=4)[1].status == 0
+    np.save(new, 255 - x)
+    folder, done = start(name=new, steps=5)
+    assert done.status == 2
+    assert "the 40 images are not those the run was trained on" in done.err
+    assert steps_done(folder) == 4
+
+
 def test_the_same_command_again_does_nothing_more(start):
     folder, _ = start()
     before = (folder / CHECKPOINT).read_bytes()
     _, done = start()
     assert done.status == 0
+    assert "all 3 steps are done; to train longer, raise train.steps" in done.err
     assert (folder / CHECKPOINT).read_bytes() == before
 
 
@@ -104,23 +177,38 @@ def test_ctrl_c_saves_and_the_same_command_resumes(start, interrupt, monkeypatch
     assert (done.status, steps_done(folder)) == (0, 3)
 
 
-def test_sigterm_saves_with_status_143(start, interrupt, tmp_path):
-    before = signal.signal(signal.SIGTERM, scoresde_cli.main._terminate)
-    try:
-        interrupt(signal.SIGTERM, step=2)
-        with pytest.raises(SystemExit) as stop:
-            start()
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert stop.value.code == 143
+def test_fewer_steps_than_are_done_are_refused(start):
+    start()
+    _, done = start(steps=2)
+    assert done.status == 2
+    assert "has done 3 steps, more than the train.steps = 2 asked for" in done.err
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_stopping_signals_save(start, interrupt, tmp_path, number, status, capsys, handlers):
+    scoresde_cli.main._raise_on_signals()
+    interrupt(number, step=2)
+    with pytest.raises(SystemExit) as stop:
+        start()
+    assert stop.value.code == status
+    assert "stopped after step 2, saved; the same command resumes" in capsys.readouterr().err
     assert steps_done(tmp_path / "run") == 2
 
 
+def test_nohup_keeps_a_run_alive(handlers):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    scoresde_cli.main._raise_on_signals()
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    assert signal.getsignal(signal.SIGTERM) is scoresde_cli.main._terminate
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_process_that_is_told_to_stop(tmp_path, number, status):
     config = tmp_path / "config.toml"
-    config.write_text(CONFIG.format(steps=100_000))
+    config.write_text(CONFIG.format(steps=100_000, name="digits"))
     code = "from scoresde_cli.main import main; main()"
     command = [sys.executable, "-c", code, "train", "--config", config, "--out", tmp_path / "run"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -147,7 +235,7 @@ def test_running_out_of_memory_says_what_to_try(start, monkeypatch):
     monkeypatch.setattr(UNet, "forward", fail)
     _, done = start(steps=5)
     assert done.status == 1
-    assert "batch of 8, each of shape (1, 8, 8); try train.batch = 4" in done.err
+    assert "batch of 8, each of shape (1, 8, 8); try another folder and train.batch = 4" in done.err
     assert (folder / CHECKPOINT).read_bytes() == before
 
 
