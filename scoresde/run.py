@@ -102,6 +102,7 @@ class Run:
     """Train a model, leaving everything in one folder; resumes from its checkpoint.
 
     Stopping at any step and resuming gives the same weights, averages and log as not stopping.
+    Two processes must not write one folder at the same time; `scoresde train` holds a lock on it.
 
     Attributes:
         done: Steps done.
@@ -157,8 +158,8 @@ class Run:
     def resume(self) -> int:
         """Continue from the folder's checkpoint if there is one; the number of steps done.
 
-        It warns if an earlier version wrote the checkpoint and did not record the data's content,
-        or drew the noise in another manner.
+        It warns if an earlier version of scoresde wrote the checkpoint and did not record the
+        content of the data, or if the run was begun with another definition of the noise.
 
         Raises:
             CheckpointError: If it was made with another config (`steps` and `cooldown` may
@@ -191,10 +192,10 @@ class Run:
         _load_optimizer(self.optimizer, self.model.net, raw.tensors)
         self.done, self.seconds = raw.metadata["steps_done"], raw.metadata["seconds"]
         self._means = Means(raw.metadata.get("pending"))
-        self._noise_version = raw.metadata.get("noise_version", 0)
-        unknown = list(_unknown(raw, self.data))
-        if unknown:
-            warnings.warn(f"{raw.path}: {'; '.join(unknown)}", stacklevel=4)
+        self._noise_version = raw.metadata.get("noise_version", 1)
+        doubts = list(_doubts(raw, self.data))
+        if doubts:
+            warnings.warn(f"{raw.path}: {'; '.join(doubts)}", stacklevel=4)
 
     def steps(self) -> Iterator[Progress]:
         """Train to the end, yielding after each step.
@@ -450,26 +451,26 @@ def _check_data(raw: RawCheckpoint, data: Dataset) -> None:
     """Raise if the checkpoint is known to be trained on other data."""
     count = raw.metadata.get("images", len(data))
     if count != len(data):
-        raise CheckpointError(f"was trained on {count} data, there are {len(data)} now")
+        raise CheckpointError(f"was trained on {count} data points, there are {len(data)} now")
     if raw.metadata.get("data_fingerprint", data.fingerprint) != data.fingerprint:
-        what = f"{len(data)} {'images' if len(data.spec.shape) == 3 else 'data'}"
+        what = "images" if len(data.spec.shape) == 3 else "data points"
         labelled = " or their labels" if data.labels is not None else ""
         raise CheckpointError(
-            f"the {what}{labelled} are not those the run was trained on, or are in another order; "
-            "put those back, use another folder, or --overwrite"
+            f"the {len(data)} {what}{labelled} are not those the run was trained on, or are in "
+            "another order; put those back, use another folder, or --overwrite"
         )
 
 
-def _unknown(raw: RawCheckpoint, data: Dataset) -> Iterator[str]:
-    """What the checkpoint does not say of itself, or says of an earlier version of this library."""
+def _doubts(raw: RawCheckpoint, data: Dataset) -> Iterator[str]:
+    """Why the resumed run may not be the one that it would have been without a break."""
     if "data_fingerprint" not in raw.metadata:
         yield (
-            "the checkpoint does not record its data's content, so nobody knows whether the "
-            f"{len(data)} data are still the same"
+            "an earlier version wrote it and did not record the content of the data; make sure "
+            f"that the {len(data)} data points are still the same"
         )
-    if raw.metadata.get("noise_version", 0) != NOISE_VERSION:
+    if raw.metadata.get("noise_version", 1) != NOISE_VERSION:
         yield (
-            "the run was begun with another random number generator, so its next steps are not "
+            "the run was begun with another definition of the noise, so its next steps are not "
             "those of an unbroken run"
         )
 

@@ -397,7 +397,7 @@ def test_resuming_with_other_data_is_refused(whole):
 
 
 def test_resuming_with_more_data_is_refused(whole):
-    with pytest.raises(CheckpointError, match="was trained on 56 data, there are 60 now"):
+    with pytest.raises(CheckpointError, match="was trained on 56 data points, there are 60 now"):
         make(whole, data=rings(60)).resume()
 
 
@@ -412,7 +412,9 @@ def changed_value(data: Dataset) -> Dataset:
 )
 def test_resuming_with_other_content_is_refused(whole, change):
     run = make(whole, data=change(rings()))
-    with pytest.raises(CheckpointError, match="safetensors: the 56 data are not those the run was"):
+    with pytest.raises(
+        CheckpointError, match="safetensors: the 56 data points are not those the run was"
+    ):
         run.resume()
     assert run.done == 0
 
@@ -435,22 +437,22 @@ def edit_metadata(source, target, change) -> None:
     save_checkpoint(target / "checkpoint.safetensors", raw.tensors, raw.metadata)
 
 
-def test_a_checkpoint_that_does_not_record_its_data_resumes_with_one_warning(tmp_path, whole):
+def test_a_checkpoint_of_an_earlier_version_resumes_with_one_warning(tmp_path, whole, monkeypatch):
     def older(metadata):
         del metadata["data_fingerprint"], metadata["noise_version"]
 
+    def resumed(match, data=None) -> Run:
+        run = make(tmp_path, config(steps=14), data)
+        with pytest.warns(UserWarning, match=match) as warned:
+            assert run.resume() >= 12
+        assert len(warned) == 1
+        return run
+
     edit_metadata(whole, tmp_path, older)
-    run = make(tmp_path, config(steps=14))
-    with pytest.warns(
-        UserWarning, match="whether the 56 data are still the same; the run was be"
-    ) as w:
-        assert run.resume() == 12
-    assert len(w) == 1
-    finish(run)
+    monkeypatch.setattr(scoresde.run, "NOISE_VERSION", 7)
+    finish(resumed("make sure that the 56 data points are still the same; the run was begun with"))
     # Its data are known from here on; that its first steps had other noise stays true.
-    with pytest.warns(UserWarning, match="safetensors: the run was begun with another random") as w:
-        make(tmp_path, config(steps=14)).resume()
-    assert len(w) == 1
+    resumed("safetensors: the run was begun with another definition of the noise, so its next st")
     with pytest.raises(CheckpointError, match="are not those the run was trained on"):
         make(tmp_path, config(steps=14), changed_value(rings())).resume()
 
@@ -468,7 +470,7 @@ def test_the_name_of_the_data_matters_only_where_their_content_is_not_recorded(t
 
 def test_a_checkpoint_of_another_noise_resumes_with_a_warning(tmp_path, whole):
     edit_metadata(whole, tmp_path, lambda metadata: metadata.update(noise_version=-1))
-    with pytest.warns(UserWarning, match="next steps are not those of an unbroken run"):
+    with pytest.warns(UserWarning, match="begun with another definition of the noise"):
         assert make(tmp_path).resume() == 12
 
 
