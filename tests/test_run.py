@@ -203,18 +203,6 @@ def test_a_signal_waits_for_the_end_of_its_step(tmp_path, whole, handler, number
     assert_same_run(tmp_path, whole)
 
 
-def test_an_ignored_signal_stays_ignored_and_hides_no_other(tmp_path, handler):
-    handler(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` leaves it
-    handler(signal.SIGTERM, leave)
-    run = make(tmp_path)
-    raise_in_call(run, 3, signal.SIGHUP)
-    raise_in_call(run, 6, signal.SIGHUP, signal.SIGTERM)
-    with pytest.raises(SystemExit) as stop:
-        finish(run)
-    assert stop.value.code == 128 + signal.SIGTERM
-    assert make(tmp_path).resume() == 6
-
-
 def test_a_signal_whose_handler_returns_hides_no_other(tmp_path, handler):
     handled = []
     handler(signal.SIGHUP, lambda number, frame: handled.append(number))
@@ -649,6 +637,14 @@ def test_a_figure_that_fails_is_a_warning_and_training_goes_on(tmp_path, whole, 
     with pytest.warns(UserWarning, match=r"loss.png was not drawn \(ValueError: no fonts\); train"):
         finish(make(tmp_path))
     assert_same_run(tmp_path, whole)
+
+
+def test_an_ignored_signal_stops_neither_the_run_nor_its_picture(tmp_path, handler):
+    handler(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` leaves it
+    run = drawing(tmp_path, sample_every=2)
+    raise_in_call(run, 2, signal.SIGHUP)
+    finish(run)
+    assert (tmp_path / "samples-0000002.png").exists()
 
 
 def test_a_signal_gives_up_the_picture_and_keeps_the_training_weights(tmp_path, drawn, handler):
