@@ -141,6 +141,18 @@ def check_training(
         )
 
 
+def _doubts(model: NetworkScore, data: Dataset, settings: TrainSettings) -> Iterator[str]:
+    """What is allowed and probably not meant. `train` warns of it; a check would warn twice."""
+    problem = scale_warning(model.sde, data)
+    if problem is not None:
+        yield problem
+    if max(settings.warmup, 1) + max(settings.cooldown, 1) > settings.steps + 1:
+        yield (
+            f"with {settings.warmup} steps of warm-up and {settings.cooldown} of cool-down in "
+            f"{settings.steps}, learning_rate {settings.learning_rate} is never reached"
+        )
+
+
 def train(
     model: NetworkScore,
     optimizer: torch.optim.Optimizer,
@@ -151,8 +163,9 @@ def train(
 ) -> Iterator[TrainStep]:
     """Train `model.net` in place, yielding a record after each step.
 
-    It warns if warm-up and cool-down leave no step at the full learning rate. The caller's global
-    random generators are as they were after each step.
+    It warns if the scale of the data does not suit the SDE, and if warm-up and cool-down leave no
+    step at the full learning rate. The caller's global random generators are as they were after
+    each step.
 
     Args:
         model: The model; its network is trained on the device it is on.
@@ -171,14 +184,8 @@ def train(
         ValueError: As `check_training`, before the first step.
     """
     check_training(model, data, objective, settings)
-    if (problem := scale_warning(model.sde, data)) is not None:
-        warnings.warn(problem, stacklevel=2)
-    if max(settings.warmup, 1) + max(settings.cooldown, 1) > settings.steps + 1:
-        warnings.warn(
-            f"with {settings.warmup} steps of warm-up and {settings.cooldown} of cool-down in "
-            f"{settings.steps}, learning_rate {settings.learning_rate} is never reached",
-            stacklevel=2,
-        )
+    for text in _doubts(model, data, settings):
+        warnings.warn(text, stacklevel=2)
     if settings.autocast is not None:
         model = copy.copy(model)  # shares the network; the caller's model stays as it is
         model.autocast = getattr(torch, settings.autocast)
