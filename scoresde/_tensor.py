@@ -1,10 +1,13 @@
-"""Broadcasting and argument checks shared by every module (imports torch only)."""
+"""Broadcasting and argument checks shared by every module (imports NumPy and torch only)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,9 +16,16 @@ __all__ = [
     "as_time",
     "check_integer",
     "check_number",
+    "equally_spaced",
     "expand",
     "finite_or_raise",
+    "float64",
+    "plain_number",
+    "plain_numbers",
 ]
+
+
+_LARGEST = 10**308  # the largest power of ten that is a float64 number
 
 
 class NonFiniteError(RuntimeError):
@@ -33,7 +43,17 @@ def as_time(t: Tensor | float) -> Tensor:
     """
     if isinstance(t, Tensor):
         return t if t.is_floating_point() else t.to(torch.float64)
-    return torch.tensor(t, dtype=torch.float64)
+    return float64(t)
+
+
+def float64(values: Any) -> Tensor:
+    """Numbers as a float64 tensor on the CPU, whatever torch's default dtype and device are."""
+    return torch.tensor(values, dtype=torch.float64, device="cpu")
+
+
+def equally_spaced(first: float, last: float, n: int) -> Tensor:
+    """n numbers from first to last, both included, shape (n,), float64 on the CPU."""
+    return torch.linspace(first, last, n, dtype=torch.float64, device="cpu")
 
 
 def expand(t: Tensor, x: Tensor) -> Tensor:
@@ -59,6 +79,28 @@ def expand(t: Tensor, x: Tensor) -> Tensor:
     return t.reshape(-1, *[1] * (x.ndim - 1))
 
 
+def plain_number(value: Any) -> Any:
+    """A NumPy scalar or an array or tensor of no axis as a Python number, all else as it is."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (np.ndarray, Tensor)) and value.ndim == 0:
+        return value.item()
+    return value
+
+
+def plain_numbers(settings: Any) -> None:
+    """Apply `plain_number` to every field of a dataclass, frozen or not.
+
+    Called first in `__post_init__`, so that settings hold Python numbers whatever they were given
+    as: exact, comparable and ready for JSON.
+    """
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        number = plain_number(value)
+        if number is not value:
+            object.__setattr__(settings, field.name, number)
+
+
 def check_number(
     name: str,
     value: float,
@@ -67,16 +109,19 @@ def check_number(
     at_least: float | None = None,
     below: float | None = None,
     at_most: float | None = None,
-) -> None:
-    """Raise unless `value` is a finite number inside the stated bounds.
+) -> float:
+    """Return `value` as a Python number, or raise unless it is finite and inside the bounds.
 
     Raises:
         TypeError: If `value` is not a number.
         ValueError: If it is not finite or outside the bounds; names argument, bound and value.
     """
+    value = plain_number(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if isinstance(value, float) and not math.isfinite(value):  # 10^400 is an int, and finite
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise ValueError(f"{name} must be at most 1e308 in size, got an integer beyond it")
+    if not math.isfinite(value):
         raise ValueError(f"{name} must be finite, got {value}")
     if above is not None and not value > above:
         raise ValueError(f"{name} must be greater than {above}, got {value}")
@@ -86,15 +131,17 @@ def check_number(
         raise ValueError(f"{name} must be less than {below}, got {value}")
     if at_most is not None and not value <= at_most:
         raise ValueError(f"{name} must be at most {at_most}, got {value}")
+    return value
 
 
 def check_integer(name: str, value: int, *, minimum: int) -> int:
-    """Return `value`, or raise unless it is an integer of at least `minimum`.
+    """Return `value` as a Python integer, or raise unless it is one of at least `minimum`.
 
     Raises:
         TypeError: If it is not an integer.
         ValueError: If it is below `minimum`.
     """
+    value = plain_number(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < minimum:

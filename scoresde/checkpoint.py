@@ -33,6 +33,7 @@ __all__ = [
     "FORMAT_VERSION",
     "CheckpointError",
     "RawCheckpoint",
+    "assign_into",
     "load_into",
     "read_checkpoint",
     "save_checkpoint",
@@ -43,6 +44,7 @@ FORMAT_VERSION = 1
 _KEY = "scoresde"
 _LENGTH_BYTES = 8  # the header's length, little-endian, opens the file
 _SHOWN = 5  # differences listed before "and n more"
+_LONGEST = 1000  # characters of a message
 _WRAPPERS = {"module", "_orig_mod"}  # added by DistributedDataParallel and torch.compile
 _FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 _DTYPES = _FLOATS | {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
@@ -57,7 +59,10 @@ class CheckpointError(ValueError):
         self.path = path
 
     def __str__(self) -> str:
-        text = self.reason if self.path is None else f"{self.path}: {self.reason}"
+        reason = self.reason if len(self.reason) <= _LONGEST else f"{self.reason[:_LONGEST]} ..."
+        # a file may hold what would move the cursor of a terminal
+        reason = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in reason)
+        text = reason if self.path is None else f"{self.path}: {reason}"
         return text.replace("\n", "\\n").replace("\r", "\\r")
 
 
@@ -151,16 +156,33 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str = ""
         CheckpointError: If a name is missing or unexpected, or a shape differs; lists the first
             five. It names no file: re-raise `CheckpointError(error.reason, path)` to add one.
     """
-    given = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    module.load_state_dict(_fitting(module, tensors, prefix), strict=True)
+
+
+def assign_into(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str = "") -> None:
+    """Like `load_into`, for a module on the "meta" device, which has shapes but no memory.
+
+    The tensors become the module's own, in its dtypes, on the device they are on.
+    """
     expected = module.state_dict()
-    differences = _differences(given, expected)
+    given = {
+        name: value.to(expected[name].dtype)
+        for name, value in _fitting(module, tensors, prefix).items()
+    }
+    module.load_state_dict(given, strict=True, assign=True)
+
+
+def _fitting(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors with this prefix, without it, if they are those that the module has."""
+    given = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    differences = _differences(given, module.state_dict())
     if differences:
         more = f"; and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
         raise CheckpointError(
             f"the tensors do not fit {type(module).__name__}: "
             f"{'; '.join(differences[:_SHOWN])}{more}"
         )
-    module.load_state_dict(given, strict=True)
+    return given
 
 
 def _differences(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
@@ -293,7 +315,7 @@ def _envelope(header: Any) -> dict[str, Any]:
             f"written in format version {version} by a newer scoresde; this one reads "
             f"{FORMAT_VERSION}, please upgrade"
         )
-    if version != FORMAT_VERSION:
+    if type(version) is not int or version != FORMAT_VERSION:
         raise CheckpointError(f"format version {version!r} cannot be read, only {FORMAT_VERSION}")
     if not sound:
         raise CheckpointError("damaged: its scoresde metadata are not canonical")

@@ -7,7 +7,8 @@ becomes a frozen dataclass; unknown, missing and mistyped keys are errors with t
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from torch import nn
 
 from . import nets
-from .checkpoint import CheckpointError, RawCheckpoint, load_into, read_checkpoint
+from .checkpoint import CheckpointError, RawCheckpoint, assign_into, read_checkpoint
 from .data import Dataset, DataSpec, load_dataset
 from .loss import Objective
 from .plain import (
@@ -111,6 +112,8 @@ class Config:
         Raises:
             ConfigError: Naming source, key path and reason.
         """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{source}: must be a table, got {values!r}")
         known = list(cls.__dataclass_fields__)
         check_keys(values, known, source, required=("data", "sde", "net", "train"))
         parts = {key: table(values, key, source) for key in values}
@@ -167,7 +170,7 @@ class Config:
         classes = arguments.get("classes")
         if classes is not None and classes != spec.classes:
             raise ConfigError(f"net.classes must be the data's {spec.classes}, got {classes}")
-        with torch.random.fork_rng([]):
+        with torch.random.fork_rng([]), _float32_by_default():
             torch.default_generator.manual_seed(self.train.seed)
             net = construct(cls, {"shape": list(spec.shape), **arguments}, "net")
         return NetworkScore(net, self.sde, self.preconditioning)
@@ -179,6 +182,20 @@ _TABLES = {
     "preconditioning": Preconditioning,
     "objective": Objective,
 }
+
+
+@contextmanager
+def _float32_by_default() -> Iterator[None]:
+    """PyTorch's layers take its default dtype, which the user may have changed."""
+    before = torch.get_default_dtype()
+    if before == torch.float32:
+        yield
+        return
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _plain(value: Any) -> Any:
@@ -226,8 +243,12 @@ def load(name_or_path: str | Path, device: torch.device | str = "cpu") -> Checkp
     return build(read_checkpoint(checkpoint_path(name_or_path)), device)
 
 
+@torch.inference_mode(False)  # its tensors could not be differentiated through
 def build(raw: RawCheckpoint, device: torch.device | str = "cpu") -> Checkpoint:
     """The second half of `load`: the model of a checkpoint that has been read.
+
+    The network is made without memory first (PyTorch's "meta" device), so that one which does not
+    fit the tensors is refused at once, whatever size the config names.
 
     Args:
         raw: From `read_checkpoint`.
@@ -237,13 +258,11 @@ def build(raw: RawCheckpoint, device: torch.device | str = "cpu") -> Checkpoint:
         CheckpointError: If what the file holds does not fit together.
     """
     config, spec = config_of(raw)
-    try:
-        model = config.build_model(spec)
-        load_into(model.net, raw.tensors, "model.")
-    except CheckpointError as error:
-        raise CheckpointError(error.reason, raw.path) from error
-    except ValueError as error:
-        raise CheckpointError(f"its metadata are not understood: {error}", raw.path) from error
+    with _understood(raw):
+        _check_layer_count(config, raw)
+        with torch.device("meta"):
+            model = config.build_model(spec)
+        assign_into(model.net, raw.tensors, "model.")
     model = model.requires_grad_(False).eval().to(device)
     return Checkpoint(model, spec, config, raw.metadata, raw.sha256, raw.path)
 
@@ -254,11 +273,49 @@ def config_of(raw: RawCheckpoint) -> tuple[Config, DataSpec]:
     Raises:
         CheckpointError: If they are missing or not understood.
     """
+    with _understood(raw):
+        values = {key: raw.metadata[key] for key in ("config", "data")}
+        _check_sizes(values)
+        config = Config.from_dict(values["config"])
+        if not isinstance(values["data"], dict):
+            raise ConfigError(f"data: must be a table, got {values['data']!r}")
+        return config, DataSpec.from_dict(values["data"])
+
+
+@contextmanager
+def _understood(raw: RawCheckpoint) -> Iterator[None]:
+    """Turn whatever hostile metadata raise inside the block into a `CheckpointError`."""
     try:
-        config = Config.from_dict(raw.metadata["config"])
-        return config, DataSpec.from_dict(raw.metadata["data"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"its metadata are not understood: {error}", raw.path) from error
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(error.reason, raw.path) from error
+    except Exception as error:
+        reason = f"missing {error}" if isinstance(error, KeyError) else error
+        raise CheckpointError(f"its metadata are not understood: {reason}", raw.path) from error
+
+
+def _check_sizes(value: Any) -> None:
+    """Raise ConfigError on an integer that no setting needs: seeds are below 2^64."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            _check_sizes(item)
+    elif isinstance(value, int) and not -(2**64) < value < 2**64:
+        raise ConfigError("an integer is 2^64 or larger")
+
+
+def _check_layer_count(config: Config, raw: RawCheckpoint) -> None:
+    """Raise ConfigError if the network has more layers than the file has tensors.
+
+    Making millions of layers takes minutes even without memory for their weights.
+    """
+    most = len(raw.tensors)
+    for name, value in config.net.items():
+        counts = name in NETS[config.net["kind"]].layer_counts
+        count = value if counts else len(value) if isinstance(value, list) else 0
+        if count > most:
+            raise ConfigError(f"net.{name}: {count} layers, but the file has {most} tensors")
 
 
 def load_config(name_or_path: str | Path) -> Config:

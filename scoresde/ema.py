@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ._tensor import plain_number
+
 __all__ = ["EMA"]
 
 _HALF = (torch.float16, torch.bfloat16)
@@ -43,6 +45,7 @@ class EMA:
         Raises:
             ValueError: If `decay` is outside [0, 1).
         """
+        decay = plain_number(decay)
         if not 0.0 <= decay < 1.0:  # also refuses NaN
             raise ValueError(f"decay must be in [0, 1), got {decay}")
         self.decay = float(decay)
@@ -119,7 +122,7 @@ class EMA:
         """
         if state.keys() != {"updates", "averages"}:
             raise ValueError(f"state must have keys updates and averages, got {sorted(state)}")
-        updates = state["updates"]
+        updates = plain_number(state["updates"])
         if not isinstance(updates, int) or updates < 0:
             raise ValueError(f"updates must be an integer of at least 0, got {updates!r}")
         _copy(self._matching(state["averages"], "averages"), self.averages)

@@ -38,6 +38,8 @@ _CHUNK = 2**23
 class _ExactScore(ScoreModel):
     """Every quantity as E[p x_0 + q ε | x_t = x], so that none is computed through another."""
 
+    takes_labels = False
+
     def __init__(self, sde: SDE, shape: Sequence[int]) -> None:
         super().__init__(sde)
         self.shape = tuple(shape)
@@ -287,8 +289,10 @@ def _row(value: Row) -> Row:
 
 def _finite(name: str, value: Tensor | Sequence) -> Tensor:
     """A float64 copy of an argument, or raise ValueError."""
-    # the dtype is named here because numbers would become float32 on the way
-    out = torch.as_tensor(value, dtype=torch.float64).detach().clone()
+    # the dtype is named here because numbers would become float32 on the way; tensors made in
+    # inference mode could not be differentiated through
+    with torch.inference_mode(False):
+        out = torch.as_tensor(value, dtype=torch.float64).detach().clone()
     if not bool(torch.isfinite(out).all()):
         raise ValueError(f"{name} must be finite")
     return out

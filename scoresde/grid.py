@@ -20,10 +20,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ._tensor import check_integer, check_number
+from ._tensor import check_integer, check_number, equally_spaced, float64, plain_number
 from .sde import SDE
 
 __all__ = [
@@ -62,8 +63,8 @@ def uniform(sde: SDE, steps: int, t_min: float = 1e-3, t_max: float = 1.0) -> Te
     Returns:
         Shape (N + 1,).
     """
-    _check(steps, t_min, t_max)
-    return _pinned(torch.linspace(t_max, t_min, steps + 1, dtype=torch.float64), t_min, t_max)
+    steps, t_min, t_max = _check(steps, t_min, t_max)
+    return _pinned(equally_spaced(t_max, t_min, steps + 1), t_min, t_max)
 
 
 def quadratic(sde: SDE, steps: int, t_min: float = 1e-3, t_max: float = 1.0) -> Tensor:
@@ -71,8 +72,8 @@ def quadratic(sde: SDE, steps: int, t_min: float = 1e-3, t_max: float = 1.0) -> 
 
     Arguments as for `uniform`.
     """
-    _check(steps, t_min, t_max)
-    root = torch.linspace(t_max**0.5, t_min**0.5, steps + 1, dtype=torch.float64)
+    steps, t_min, t_max = _check(steps, t_min, t_max)
+    root = equally_spaced(t_max**0.5, t_min**0.5, steps + 1)
     return _pinned(root**2, t_min, t_max)
 
 
@@ -84,9 +85,9 @@ def cosine(sde: SDE, steps: int, t_min: float = 1e-3, t_max: float = 1.0) -> Ten
 
     Arguments as for `uniform`.
     """
-    _check(steps, t_min, t_max)
+    steps, t_min, t_max = _check(steps, t_min, t_max)
     # (1 + cos 2x)/2 = cos² x, which does not cancel near t_min
-    x = torch.linspace(0, math.pi / 2, steps + 1, dtype=torch.float64)
+    x = equally_spaced(0, math.pi / 2, steps + 1)
     return _pinned(t_min + (t_max - t_min) * torch.cos(x) ** 2, t_min, t_max)
 
 
@@ -98,9 +99,9 @@ def log_snr(sde: SDE, steps: int, t_min: float = 1e-3, t_max: float = 1.0) -> Te
 
     Arguments as for `uniform`; the SDE needs σ(t_min) > 0.
     """
-    _check(steps, t_min, t_max)
+    steps, t_min, t_max = _check(steps, t_min, t_max)
     lam = _lam_ends(sde, t_min, t_max)
-    return _pinned(sde.t_of_lam(torch.linspace(*lam, steps + 1, dtype=torch.float64)), t_min, t_max)
+    return _pinned(sde.t_of_lam(equally_spaced(*lam, steps + 1)), t_min, t_max)
 
 
 def karras(
@@ -118,10 +119,10 @@ def karras(
         t_max: First time.
         rho: ρ > 0; larger is finer near the data.
     """
-    _check(steps, t_min, t_max)
-    check_number("rho", rho, above=0)
-    first, last = (-torch.tensor(_lam_ends(sde, t_min, t_max), dtype=torch.float64) / rho).exp()
-    root = first + torch.linspace(0, 1, steps + 1, dtype=torch.float64) * (last - first)
+    steps, t_min, t_max = _check(steps, t_min, t_max)
+    rho = check_number("rho", rho, above=0)
+    first, last = (-float64(_lam_ends(sde, t_min, t_max)) / rho).exp()
+    root = first + equally_spaced(0, 1, steps + 1) * (last - first)
     return _pinned(sde.t_of_lam(-rho * root.log()), t_min, t_max)
 
 
@@ -144,12 +145,12 @@ def arctan(
     d or a larger p is finer near the data. For correlated data d is better about the standard
     deviation along the leading principal component.
     """
-    _check(steps, t_min, t_max)
-    check_number("data_std", data_std, above=0)
-    check_number("power", power, above=0)
-    ends = torch.tensor(_lam_ends(sde, t_min, t_max), dtype=torch.float64)
+    steps, t_min, t_max = _check(steps, t_min, t_max)
+    data_std = check_number("data_std", data_std, above=0)
+    power = check_number("power", power, above=0)
+    ends = float64(_lam_ends(sde, t_min, t_max))
     first, last = (torch.atan(torch.exp(-ends) / data_std) ** (1 / power)).tolist()
-    theta = torch.linspace(first, last, steps + 1, dtype=torch.float64) ** power
+    theta = equally_spaced(first, last, steps + 1) ** power
     return _pinned(sde.t_of_lam(-torch.log(data_std * torch.tan(theta))), t_min, t_max)
 
 
@@ -169,35 +170,33 @@ def logit(
 
     Other arguments as for `uniform`; the SDE needs σ(t_min) > 0.
     """
-    _check(steps, t_min, t_max)
-    check_number("scale", scale, above=0)
-    check_number("shift", shift)
-    ends = torch.tensor(_lam_ends(sde, t_min, t_max), dtype=torch.float64)
+    steps, t_min, t_max = _check(steps, t_min, t_max)
+    scale = check_number("scale", scale, above=0)
+    shift = check_number("shift", shift)
+    ends = float64(_lam_ends(sde, t_min, t_max))
     share = (-ends - shift) / scale
     # u and 1 − u apart: near 1, u alone would have lost its digits
-    w = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    w = equally_spaced(0, 1, steps + 1)
     u, rest = (torch.lerp(end[0], end[1], w) for end in (share.sigmoid(), (-share).sigmoid()))
     return _pinned(sde.t_of_lam(-shift - scale * torch.log(u / rest)), t_min, t_max)
 
 
-def from_list(ts: Sequence[float] | Tensor) -> Tensor:
-    """A grid from times given one by one, checked.
+def check_grid(ts: Sequence[float] | Tensor) -> Tensor:
+    """A grid from times given as a list, array or tensor, checked.
 
     Args:
         ts: At least two strictly decreasing times in [0, 1].
-    """
-    return check_grid(torch.as_tensor(ts, dtype=torch.float64))
 
-
-def check_grid(ts: Tensor) -> Tensor:
-    """Return the grid, or raise.
+    Returns:
+        Shape (N + 1,), float64, on the CPU unless `ts` is a tensor elsewhere.
 
     Raises:
+        TypeError: If `ts` does not hold real numbers.
         ValueError: Unless it has shape (N + 1,), N ≥ 1, and decreases strictly within [0, 1].
     """
+    ts = _times(ts)
     if ts.ndim != 1 or ts.shape[0] < 2:
         raise ValueError(f"a time grid must have shape (N + 1,) with N ≥ 1, got {tuple(ts.shape)}")
-    ts = ts.to(torch.float64)
     if not bool(torch.isfinite(ts).all()) or float(ts.max()) > 1 or float(ts.min()) < 0:
         raise ValueError(f"a time grid must lie in [0, 1], got {ts.tolist()}")
     stalled = torch.nonzero(ts[1:] >= ts[:-1]).flatten().tolist()
@@ -208,6 +207,9 @@ def check_grid(ts: Tensor) -> Tensor:
             f"t[{i + 1}] = {float(ts[i + 1])!r}"
         )
     return ts
+
+
+from_list = check_grid  # its name outside the package
 
 
 def snapped(sde: SDE, ts: Tensor) -> Tensor:
@@ -285,14 +287,29 @@ GRIDS: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def _check(steps: int, t_min: float, t_max: float) -> None:
-    check_integer("steps", steps, minimum=1)
-    check_number("t_max", t_max, above=0, at_most=1)
-    check_number("t_min", t_min, at_least=0, below=t_max)
+def _check(steps: int, t_min: float, t_max: float) -> tuple[int, float, float]:
+    steps = check_integer("steps", steps, minimum=1)
+    t_max = check_number("t_max", t_max, above=0, at_most=1)
+    return steps, check_number("t_min", t_min, at_least=0, below=t_max), t_max
+
+
+def _times(ts: Sequence[float] | Tensor) -> Tensor:
+    """Times in any container as a float64 tensor."""
+    if not isinstance(ts, Tensor):
+        try:
+            values = np.array([plain_number(t) for t in ts] if isinstance(ts, list | tuple) else ts)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"a time grid must hold numbers, got {type(ts).__name__}") from error
+        if values.dtype.kind not in "iuf":
+            raise TypeError(f"a time grid must hold numbers, got {ts!r}")
+        return torch.from_numpy(values.astype(np.float64))
+    if ts.is_complex() or ts.dtype == torch.bool:
+        raise TypeError(f"a time grid must hold numbers, got {ts.dtype}")
+    return ts.detach().to(torch.float64)
 
 
 def _lam_ends(sde: SDE, t_min: float, t_max: float) -> tuple[float, float]:
-    first, last = sde.nodes(torch.tensor([t_max, t_min], dtype=torch.float64))
+    first, last = sde.nodes([t_max, t_min])
     return first.lam, last.lam
 
 

@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ._tensor import check_integer, check_number
+from ._tensor import check_integer, check_number, float64, plain_numbers
 from .score import ScoreModel
 from .sde import SDE, Node
 
@@ -91,6 +91,7 @@ class Objective:
     levels: int = 1000
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         for name, value, allowed in (
             ("weighting", self.weighting, get_args(Weighting)),
             ("times", self.times, get_args(Times)),
@@ -102,6 +103,7 @@ class Objective:
             check_number(name, getattr(self, name), above=0)
         check_number("log_mean", self.log_mean)
         check_integer("levels", self.levels, minimum=2)
+        check_number("levels", self.levels, at_most=10**6)  # a ladder is kept in memory
 
     def check(self, sde: SDE) -> None:
         """Raise unless every time the objective can draw has a score under this SDE.
@@ -110,7 +112,7 @@ class Objective:
             ValueError: If σ(t_min) = 0, if a table of β has other than `levels` steps, or if the
                 noise levels of `log_normal` hardly meet those of the SDE.
         """
-        t, _ = self.draw_times(sde, torch.tensor([0.0, 1.0], dtype=torch.float64))
+        t, _ = self.draw_times(sde, float64([0.0, 1.0]))
         sde.nodes(t)
 
     def draw_times(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,7 +132,7 @@ class Objective:
             ladder = sde.ladder(self.levels).to(u.device)
             index = (u * self.levels).long().clamp(max=self.levels - 1)
             return ladder[index], torch.ones_like(u)
-        first, last = sde.nodes(torch.tensor([1.0, self.t_min], dtype=torch.float64))
+        first, last = sde.nodes([1.0, self.t_min])
         if self.times == "log_normal":
             lam = -self._log_normal(u, -last.lam, -first.lam)
             return self._time(sde, lam), torch.ones_like(u)

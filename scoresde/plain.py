@@ -30,7 +30,7 @@ class ConfigError(ValueError):
 def nearest(name: str, known: Iterable[str]) -> str:
     """`known` as text for an error message, after the nearest of them if one is near."""
     known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name[:100], known, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     return f"{hint}allowed: {', '.join(known) or 'none'}"
 
@@ -74,7 +74,7 @@ def construct(make: Callable[..., Any], values: Mapping[str, Any], where: str) -
         return make(**values)
     except ConfigError:
         raise
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"{where}: {error}") from error
 
 

@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from ._tensor import check_number, finite_or_raise
+from ._tensor import check_number, finite_or_raise, plain_numbers
+from .evaluation import NFE, count_nfe, evaluating, name_time
 from .sde import SDE, Node
 
 __all__ = [
@@ -43,35 +43,28 @@ Label = Literal["log_sigma", "edm", "time", "index", "rounded_index"]
 INDEX_LABELS = ("index", "rounded_index")
 
 
-@dataclass
-class NFE:
-    """Evaluations of a model so far: forward passes, and derivative passes (JVP or VJP).
+# The time at which data enter a path, unless a model or its caller says another one.
+FIRST_TIME = 1e-5
 
-    A call with a batch counts once: it is the number of evaluations per sample. `limit` bounds
-    the forward passes made after `start` of them.
-    """
-
-    forward: int = 0
-    derivative: int = 0
-    limit: int | None = None
-    start: int = 0
-
-    def add_forward(self, t: float | Tensor) -> None:
-        """Count one forward pass at time t; raise RuntimeError if it would exceed `limit`."""
-        if self.limit is not None and self.forward - self.start >= self.limit:
-            raise RuntimeError(
-                f"the limit of {self.limit} network evaluations was reached at {name_time(t)}; "
-                "raise max_nfe or loosen rtol and atol"
-            )
-        self.forward += 1
+# In t: far above the rounding of i/N, far below the spacing of any ladder.
+_SAME_TIME = 1e-9
 
 
 class ScoreModel(nn.Module, ABC):
     """An SDE and one abstract method, `eps`; `score`, `x0` and `v` follow from it.
 
     Every method takes x of shape (B, *D) and a time: a number, a tensor of shape () or (B,), or
-    a `Node`. It returns a tensor like x. `nfe` counts the evaluations.
+    a `Node`. It returns a tensor like x, in memory of its own. `nfe` counts the evaluations.
+
+    Attributes:
+        classes: K if class labels are 0 … K − 1; None if the model does not know their number.
+        takes_labels: Whether class labels mean something to the model.
+        needs_labels: Whether it must not be asked without class labels.
     """
+
+    classes: int | None = None
+    takes_labels: bool = True
+    needs_labels: bool = False
 
     def __init__(self, sde: SDE) -> None:
         super().__init__()
@@ -83,6 +76,11 @@ class ScoreModel(nn.Module, ABC):
     def snapped(self) -> bool:
         """Whether the model is exact only at the discrete times of its SDE's ladder."""
         return False
+
+    @property
+    def t_least(self) -> float:
+        """Least time at which the model may be asked: 0 if the SDE alone decides."""
+        return 0.0
 
     @abstractmethod
     def eps(self, x: Tensor, t: Time) -> Tensor:
@@ -114,6 +112,76 @@ class ScoreModel(nn.Module, ABC):
         bound.y = y
         return bound
 
+    def labelled(
+        self, y: Tensor | Sequence[int] | None, n: int, device: torch.device | str
+    ) -> ScoreModel:
+        """This model with the class labels of n samples bound, after they have been checked.
+
+        Args:
+            y: Integer labels, shape (n,); None for those that are bound already.
+            n: Number of samples.
+            device: Where the samples are.
+
+        Raises:
+            TypeError: If the labels are not integers.
+            ValueError: If labels are missing, not wanted, too few or many, or no class.
+        """
+        y = self.y if y is None else y
+        if y is None:
+            self._check_label()
+            return self
+        y = torch.as_tensor(y)
+        if y.shape != (n,):
+            raise ValueError(f"y must have shape ({n},), got {tuple(y.shape)}")
+        if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+            raise TypeError(f"y must hold integer class labels, got {y.dtype}")
+        if not self.takes_labels:
+            raise ValueError(f"y must be None: {type(self).__name__} has no classes")
+        y = y.to(device, torch.int64)
+        if self.classes is not None and n > 0:
+            low, high = (int(v) for v in torch.aminmax(y))
+            if low < 0 or high >= self.classes:
+                wrong = low if low < 0 else high
+                raise ValueError(f"y must hold classes 0 to {self.classes - 1}, got {wrong}")
+        return self.given(y)
+
+    def _check_label(self) -> None:
+        """Raise ValueError if labels are needed and none are bound."""
+        if self.needs_labels and self.y is None:
+            raise ValueError(
+                f"y must be given: the network has {self.classes} classes and was not trained "
+                "without class labels"
+            )
+
+    def first_time(self, t_min: float | None) -> float:
+        """The time at which data enter a path: t_min, checked.
+
+        Args:
+            t_min: A time in [0, 1); None for 1e-5, or `t_least` if that is later.
+
+        Raises:
+            TypeError: If t_min is not a number.
+            ValueError: If t_min is outside [0, 1), σ(t_min) = 0, or t_min is below `t_least`.
+        """
+        if t_min is None:
+            return max(FIRST_TIME, self.t_least)
+        t_min = check_number("t_min", t_min, at_least=0, below=1)
+        self.check_last(t_min)
+        self.sde.nodes([t_min])
+        return t_min
+
+    def check_last(self, t: float) -> None:
+        """Raise unless the model may be asked at t, the least time of a grid or path.
+
+        Raises:
+            ValueError: If t is below `t_least`.
+        """
+        if t < self.t_least - _SAME_TIME:
+            raise ValueError(
+                f"t_min must be at least {self.t_least:g} for this model, got {t:g}: its first "
+                f"discrete label belongs to t = {self.t_least:g}, and it knows no less noise"
+            )
+
     def take(self, rows: slice | Tensor) -> ScoreModel:
         """This model for some rows of its batch: bound labels follow their samples."""
         return self if self.y is None else self.given(self.y[rows])
@@ -138,6 +206,10 @@ class ScoreModel(nn.Module, ABC):
 class FunctionScore(ScoreModel):
     """Any callable ε(x, t) as a model: the way to use a network of your own.
 
+    It is called with copies and its result is copied, so that it may change its arguments in place
+    and return the same buffer each time. Networks that it uses are found for `evaluating`, see
+    `reachable_modules`. It takes no class labels.
+
     Args:
         sde: The forward process the callable belongs to.
         eps: Maps x of shape (B, *D) and t, a float64 tensor of shape () or (B,), to the noise
@@ -148,15 +220,20 @@ class FunctionScore(ScoreModel):
         super().__init__(sde)
         self.function = eps
 
+    @property
+    def takes_labels(self) -> bool:
+        """No; but a subclass with an `eps` of its own may use `y`."""
+        return type(self).eps is not FunctionScore.eps
+
     def eps(self, x: Tensor, t: Time) -> Tensor:
         """The callable's value, checked and counted."""
         node = self.sde.at(t, x)
         self.nfe.add_forward(node.t)
         if isinstance(node.t, Tensor):
-            time = node.t.to(x.device, torch.float64).flatten()
+            time = node.t.to(x.device, torch.float64).flatten().clone()
         else:
             time = torch.full((), node.t, dtype=torch.float64, device=x.device)
-        return self._evaluated(self.function(x, time), x, node)
+        return self._evaluated(self.function(x.clone(), time), x, node).clone()
 
 
 @dataclass(frozen=True)
@@ -182,6 +259,7 @@ class Preconditioning:
     sigma_data: float = 0.5
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         for name, value, allowed in (
             ("target", self.target, get_args(Target)),
             ("label", self.label, get_args(Label)),
@@ -194,6 +272,15 @@ class Preconditioning:
     def snapped(self) -> bool:
         """Whether the labels are rounded to those the network was trained on."""
         return self.label == "rounded_index"
+
+    def t_least(self, sde: SDE) -> float:
+        """Least time at which the label is one the network was trained on: 1/N on a ladder.
+
+        An index label is clipped at 0 below it, while σ goes on falling.
+        """
+        if self.label not in INDEX_LABELS:
+            return 0.0
+        return 1 / (float(sde.label(1.0)) + 1)
 
     def c_in(self, node: Node) -> float | Tensor:
         """Factor of the network's input; unit variance for unit-variance (σ_data) data."""
@@ -235,6 +322,9 @@ class Preconditioning:
 class NetworkScore(ScoreModel):
     """A network with its preconditioning, as a score model.
 
+    A network that says its number of classes (attribute `classes`, as ours do) must be asked with
+    class labels, unless `unconditional` is set.
+
     Args:
         net: Called as net(x, label, y), x of shape (B, *D) in the network's dtype, label of
             shape (B,) in float32 or wider, y labels or None; returns a tensor like x.
@@ -242,6 +332,10 @@ class NetworkScore(ScoreModel):
         preconditioning: Input scale, time label and target.
         autocast: Compute the network under `torch.autocast` in this dtype; the state, the times
             and every formula around it keep theirs.
+
+    Attributes:
+        unconditional: Whether the network was trained without class labels as well (label
+            dropout), so that it may be asked without.
 
     Raises:
         ValueError: If the label is an index and the SDE has no discrete ladder.
@@ -258,6 +352,10 @@ class NetworkScore(ScoreModel):
         self.net = net
         self.preconditioning = preconditioning or Preconditioning()
         self.autocast = autocast
+        self.unconditional = False
+        classes = getattr(net, "classes", False)  # other networks may not say
+        self.takes_labels = classes is not None
+        self.classes = classes if type(classes) is int else None
         label = self.preconditioning.label
         if label in INDEX_LABELS and not hasattr(sde, "label"):
             raise ValueError(f"label {label!r} needs a TabulatedVP, got {type(sde).__name__}")
@@ -266,6 +364,16 @@ class NetworkScore(ScoreModel):
     def snapped(self) -> bool:
         """Whether its labels are rounded, so that only the ladder's times are exact."""
         return self.preconditioning.snapped
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the network has classes and does not know what to do without labels."""
+        return self.classes is not None and not self.unconditional
+
+    @property
+    def t_least(self) -> float:
+        """The time of the first discrete label, 0 for labels that are not discrete."""
+        return self.preconditioning.t_least(self.sde)
 
     def eps(self, x: Tensor, t: Time) -> Tensor:
         """ε from the network's native target."""
@@ -284,13 +392,17 @@ class NetworkScore(ScoreModel):
         node = self.sde.at(t, x)
         out = self._native(x, node)
         if self.preconditioning.target == "v":
-            return out
+            return out.clone()
         p, q, r, u = self.preconditioning.coefficients(node)
         a, s = node.alpha, node.sigma
         return _combine(a * r - s * p, x, a * u - s * q, out)
 
     def _native(self, x: Tensor, node: Node) -> Tensor:
-        """F(c_in x, label, y), counted, checked, in the dtype of x."""
+        """F(c_in x, label, y), counted, checked, in the dtype of x; the network's own memory.
+
+        Its arguments are made anew for each call, so that it may change them in place.
+        """
+        self._check_label()
         self.nfe.add_forward(node.t)
         parameter = next(self.net.parameters(), x)
         label = torch.as_tensor(
@@ -299,9 +411,11 @@ class NetworkScore(ScoreModel):
             dtype=torch.promote_types(parameter.dtype, torch.float32),
             device=x.device,
         )
+        label = label.flatten().expand(x.shape[0]).clone()
         scaled = (_like(self.preconditioning.c_in(node), x) * x).to(parameter.dtype)
+        y = None if self.y is None else self.y.clone()
         with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
-            out = self.net(scaled, label.flatten().expand(x.shape[0]), self.y)
+            out = self.net(scaled, label, y)
         return self._evaluated(out, x, node)
 
 
@@ -326,68 +440,17 @@ def reverse_drift(model: ScoreModel, x: Tensor, t: Time, eta: float = 1.0) -> Te
     return _combine(node.f, x, weight, model.eps(x, node))
 
 
-@contextmanager
-def count_nfe(model: ScoreModel, limit: int | None = None) -> Iterator[NFE]:
-    """Count a model's evaluations inside the block.
-
-    Args:
-        model: The model; models bound with `given` share its counter.
-        limit: Raise RuntimeError when more forward passes are asked. The limit of a block around
-            this one holds as well.
-
-    Yields:
-        The counts of this block, final once it ends; the model's own go on.
-    """
-    counter, inside = model.nfe, NFE()
-    before = copy.copy(counter)
-    left = None if before.limit is None else before.start + before.limit - before.forward
-    if limit is not None and (left is None or limit < left):
-        counter.limit, counter.start = limit, before.forward
-    try:
-        yield inside
-    finally:
-        counter.limit, counter.start = before.limit, before.start
-        inside.forward = counter.forward - before.forward
-        inside.derivative = counter.derivative - before.derivative
-
-
-def name_time(t: float | Tensor) -> str:
-    """The time or the range of times of one evaluation, for messages."""
-    if not isinstance(t, Tensor):
-        return f"t={t:.6g}"
-    if t.numel() == 0:
-        return "no time"
-    low, high = float(t.detach().min()), float(t.detach().max())
-    return f"t={low:.6g}" if low == high else f"t={low:.6g}..{high:.6g}"
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block (no dropout), every module's own mode after it.
-
-    Args:
-        model: Any module.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
 def _like(value: float | Tensor, x: Tensor) -> float | Tensor:
     """A node's entry ready to be multiplied with x: numbers as they are, tensors cast."""
     return value.to(x) if isinstance(value, Tensor) else value
 
 
 def _combine(a: float | Tensor, x: Tensor, b: float | Tensor, y: Tensor) -> Tensor:
-    """a x + b y, leaving out terms whose factor is the number 0 or 1."""
+    """a x + b y in new memory, leaving out terms whose factor is the number 0 or 1."""
     ours = not (isinstance(b, float) and b == 1.0)
     second = _like(b, x) * y if ours else y
     if isinstance(a, float) and a == 0.0:
-        return second
+        return second if ours else y.clone()
     if not isinstance(a, float):
         return _like(a, x) * x + second
     return second.add_(x, alpha=a) if ours else torch.add(second, x, alpha=a)

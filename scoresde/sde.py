@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -24,9 +25,21 @@ import torch
 from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
-from ._tensor import as_time, check_number, expand
+from ._tensor import (
+    as_time,
+    check_integer,
+    check_number,
+    equally_spaced,
+    expand,
+    float64,
+    plain_numbers,
+)
 
 __all__ = ["SDE", "VE", "VP", "CosineVP", "Node", "SubVP", "TabulatedVP", "cosine_betas"]
+
+
+# Largest α/σ at which sampling starts from a normal distribution instead of from x_init.
+_START_RATIO = 0.1
 
 
 class Node(NamedTuple):
@@ -76,6 +89,35 @@ class SDE(ABC):
         """Standard deviation of the prior that sampling starts from: 1."""
         return 1.0
 
+    def start_std(self, t: float) -> float:
+        """Standard deviation s of N(0, s² I), from which sampling may start at time t.
+
+            s² = α(t)² v + σ(t)²,   v = max(0, (prior_std² − σ(1)²)/α(1)²)
+
+        v is the variance of data for which the prior is the marginal at t = 1, so that s is
+        `prior_std` there, and 1 for VP and σ(t) for VE at all times. The true mean and variance
+        of x_t depend on the data. They are near 0 and s² where α/σ is small: for data of
+        variance 1 the wrong part of the variance is at most about (α/σ)², 1 % at the limit.
+
+        Args:
+            t: First time of a grid, in (0, 1].
+
+        Raises:
+            ValueError: If t < 1 and α(t)/σ(t) is above 0.1.
+        """
+        if t == 1:
+            return self.prior_std
+        start, end = self.nodes([t, 1.0])
+        ratio = start.alpha / start.sigma
+        if ratio > _START_RATIO:
+            raise ValueError(
+                f"x_init must be given for a grid that starts at t = {t:g}: α/σ is {ratio:.2g} "
+                f"there, above {_START_RATIO}, so that x depends on the data and cannot be drawn "
+                "from a normal distribution; or start at t = 1"
+            )
+        variance = max(0.0, (self.prior_std**2 - end.sigma**2) / end.alpha**2)
+        return math.sqrt(start.alpha**2 * variance + start.sigma**2)
+
     def alpha(self, t: Tensor | float) -> Tensor:
         """α(t), the scale of x_0 in x_t."""
         return torch.exp(self.log_alpha(t))
@@ -121,19 +163,20 @@ class SDE(ABC):
         Returns:
             Shape (L,), float64.
         """
-        check_number("levels", levels, at_least=2)
-        return torch.arange(levels, 0, -1, dtype=torch.float64) / levels
+        levels = check_integer("levels", levels, minimum=2)
+        return torch.arange(levels, 0, -1, dtype=torch.float64, device="cpu") / levels
 
-    def nodes(self, ts: Tensor) -> list[Node]:
+    def nodes(self, ts: Tensor | Sequence[float]) -> list[Node]:
         """The SDE at each time of a grid, as numbers, computed in one vectorised call.
 
         Args:
-            ts: Times in [0, 1], shape (N,).
+            ts: Times in [0, 1], N of them.
 
         Raises:
             ValueError: If a time is outside [0, 1], NaN, or one at which σ = 0.
         """
-        columns = self._columns(as_time(ts).to(torch.float64))
+        ts = ts.to(torch.float64) if isinstance(ts, Tensor) else float64(ts)
+        columns = self._columns(ts)
         return [Node(*row) for row in torch.stack(columns, dim=1).tolist()]
 
     def at(self, t: Tensor | float | Node, x: Tensor) -> Node:
@@ -178,6 +221,7 @@ class _LinearBeta(SDE):
     beta_max: float = 20.0
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_number("beta_min", self.beta_min, at_least=0)
         check_number("beta_max", self.beta_max)
         if not self.beta_max > self.beta_min:
@@ -246,12 +290,12 @@ class VP(_LinearBeta):
         Raises:
             ValueError: If N is too small for β_i < 1.
         """
-        check_number("steps", steps, at_least=2)
+        steps = check_integer("steps", steps, minimum=2)
         if not steps > self.beta_max:
             raise ValueError(
                 f"steps must be greater than beta_max = {self.beta_max} (else β_i ≥ 1), got {steps}"
             )
-        return torch.linspace(self.beta_min, self.beta_max, steps, dtype=torch.float64) / steps
+        return equally_spaced(self.beta_min, self.beta_max, steps) / steps
 
 
 @dataclass(frozen=True)
@@ -299,6 +343,7 @@ class VE(SDE):
     sigma_max: float = 50.0
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_number("sigma_min", self.sigma_min, above=0)
         check_number("sigma_max", self.sigma_max)
         if not self.sigma_max > self.sigma_min:
@@ -322,8 +367,8 @@ class VE(SDE):
 
     def ladder(self, levels: int) -> Tensor:
         """Times whose σ are NCSN's geometric sequence from σ_max down to σ_min, shape (L,)."""
-        check_number("levels", levels, at_least=2)
-        return torch.linspace(1, 0, levels, dtype=torch.float64)
+        levels = check_integer("levels", levels, minimum=2)
+        return equally_spaced(1, 0, levels)
 
     @property
     def _log_ratio(self) -> float:
@@ -375,6 +420,7 @@ class CosineVP(SDE):
     lam_min: float = -6.0
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_number("lam_max", self.lam_max, at_most=20)
         check_number("lam_min", self.lam_min, at_least=-20)
         if not self.lam_min < self.lam_max:
@@ -509,10 +555,10 @@ def cosine_betas(steps: int, s: float = 0.008, max_beta: float = 0.999) -> Tenso
     Returns:
         Shape (N,), float64.
     """
-    check_number("steps", steps, at_least=2)
-    check_number("s", s, at_least=0)
-    check_number("max_beta", max_beta, above=0, below=1)
-    t = torch.arange(steps + 1, dtype=torch.float64) / steps
+    steps = check_integer("steps", steps, minimum=2)
+    s = check_number("s", s, at_least=0)
+    max_beta = check_number("max_beta", max_beta, above=0, below=1)
+    t = torch.arange(steps + 1, dtype=torch.float64, device="cpu") / steps
     alpha_bar = torch.cos((t + s) / (1 + s) * math.pi / 2) ** 2
     return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=max_beta)
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from ._philox import generator, normals, uniforms
-from ._tensor import NonFiniteError, check_integer, check_number
+from ._tensor import NonFiniteError, check_integer, check_number, plain_numbers
 from .data import Dataset
 from .loss import Objective
 from .noise import check_seed
@@ -77,6 +77,7 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         for name, minimum in (("steps", 1), ("batch", 1), ("warmup", 0), ("cooldown", 0)):
             check_integer(name, getattr(self, name), minimum=minimum)
         check_integer("max_skipped", self.max_skipped, minimum=0)

@@ -16,7 +16,10 @@ COMMANDS = ROOT / "cli"
 # - tools, from anywhere;
 # - leaves, which know no SDE, only if it is one of their users: the mathematics knows no files;
 # - lower layers, never its own (a folder's files import one another freely, except samplers/).
-TOOLS = {"_philox", "_tensor", "_files", "_lock", "plain", "fingerprint"}
+TOOLS = {
+    *("_philox", "_tensor", "_reachable", "_files", "_lock"),
+    *("plain", "fingerprint", "evaluation"),
+}
 LEAVES = {"nets", "metrics", "data", "ema", "checkpoint"}
 LAYERS = [
     {"noise", "ivp"},

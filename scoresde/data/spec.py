@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensor import check_integer, check_number
+from .._tensor import check_integer, check_number, plain_numbers
 from ..fingerprint import fingerprint
 
 __all__ = ["DataSpec", "Dataset"]
@@ -62,6 +62,7 @@ class DataSpec:
     class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         shape = tuple(check_integer("shape", size, minimum=1) for size in self.shape)
         if not shape:
             raise ValueError("shape must have at least one axis, got ()")

@@ -10,7 +10,7 @@ import torch
 from scipy.integrate import DOP853, RK23, RK45
 from torch import Tensor
 
-from .._tensor import check_integer, check_number
+from .._tensor import check_integer, check_number, plain_numbers
 from .outcome import OnStep, Solution, error_norm
 from .per_sample import Stepper, march
 
@@ -59,6 +59,7 @@ class AdaptivePerSample:
     max_evaluations: int | None = None
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         if self.method not in _TABLEAUS:
             raise ValueError(
                 f"method must be one of {', '.join(_TABLEAUS)} for a step size per sample, "

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
-from .._tensor import check_number
+from .._tensor import check_integer, check_number, plain_numbers
 from .outcome import Counts, OnStep, Solution, SolverError, Status, error_norm
 
 __all__ = ["METHODS", "Adaptive"]
@@ -40,12 +40,13 @@ class Adaptive:
     max_steps: int | None = None
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         if self.method not in METHODS:
             raise ValueError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
         check_number("rtol", self.rtol, above=0, below=1)
         check_number("atol", self.atol, above=0)
         if self.max_steps is not None:
-            check_number("max_steps", self.max_steps, at_least=1)
+            check_integer("max_steps", self.max_steps, minimum=1)
 
     def solve(
         self,

@@ -50,7 +50,7 @@ class Angle:
 
     def ends(self) -> tuple[Node, Node]:
         """The SDE at t_min and at 1."""
-        first, last = self.sde.nodes(torch.tensor([self.t_min, 1.0], dtype=torch.float64))
+        first, last = self.sde.nodes([self.t_min, 1.0])
         return first, last
 
     def u(self, node: Node) -> float:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._tensor import check_integer, check_number
+from .._tensor import check_integer, check_number, float64
+from ..evaluation import evaluating, own_context
 from ..exact import GaussianMixture
 from ..noise import SampleNoise
-from ..score import ScoreModel, evaluating
+from ..score import ScoreModel
 from .control import check_control, gaussian_control
 from .jacobian import Jacobian, linearize
 from .probing import Probing
@@ -71,13 +72,13 @@ def trace_candidates(dims: int) -> tuple[TraceRule, ...]:
     return ExactTrace(), Hutchinson(), *probing, *sketches
 
 
-@torch.no_grad()
+@own_context()
 def choose_trace(
     model: ScoreModel,
     x: Tensor,
     *,
     seed: int,
-    t_min: float = 1e-5,
+    t_min: float | None = None,
     std_error: float | None = None,
     candidates: Sequence[TraceRule] | None = None,
     control: GaussianMixture | None = None,
@@ -117,17 +118,17 @@ def choose_trace(
         ValueError: On a number out of range, or if there are no data or candidates.
         RuntimeError: If the network or a derivative is not finite.
     """
-    for name, value, least in (
-        ("times", times, 1), ("repeats", repeats, 2), ("evaluations", evaluations, 1)
-    ):  # fmt: skip
-        check_integer(name, value, minimum=least)
-    check_number("t_min", t_min, above=0, below=1)
-    check_number("pass_cost", pass_cost, at_least=0)
+    times = check_integer("times", times, minimum=1)
+    repeats = check_integer("repeats", repeats, minimum=2)
+    evaluations = check_integer("evaluations", evaluations, minimum=1)
+    t_min = check_number("t_min", model.first_time(t_min), above=0)
+    pass_cost = check_number("pass_cost", pass_cost, at_least=0)
     if x.ndim == 0 or x.numel() == 0:
         raise ValueError(f"x must have shape (B, *D) with B ≥ 1, got {tuple(x.shape)}")
     dims = math.prod(x.shape[1:])
     target = 0.01 * dims * math.log(2) if std_error is None else std_error
-    check_number("std_error", target, above=0)
+    target = check_number("std_error", target, above=0)
+    model = model.labelled(None, len(x), x.device)
     if control is not None:
         check_control(control, x)
     rules = trace_candidates(dims) if candidates is None else tuple(candidates)
@@ -158,11 +159,11 @@ def _variances(
     repeats: int,
 ) -> Tensor:
     """Λ² times the mean over times and points of σ² Var(tr), for each pair of rule and control."""
-    ends = model.sde.lam(torch.tensor([1.0, t_min], dtype=torch.float64))
-    middles = (torch.arange(times, dtype=torch.float64) + 0.5) / times
+    ends = model.sde.lam(float64([1.0, t_min]))
+    middles = (torch.arange(times, dtype=torch.float64, device="cpu") + 0.5) / times
     nodes = model.sde.nodes(model.sde.t_of_lam(torch.lerp(ends[0], ends[1], middles)))
     noise = SampleNoise(seed, range(len(x)))
-    found = torch.zeros(len(pairs), dtype=torch.float64)
+    found = torch.zeros(len(pairs), dtype=torch.float64, device="cpu")
     for node in nodes:
         x_t = node.alpha * x + node.sigma * noise.fresh(x, node.t)
         plain = linearize(lambda z, at=node: model.eps(z, at), x_t, model.nfe, node.t)

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from .._tensor import check_number
 from ..data.spec import DataSpec
+from ..evaluation import count_nfe, evaluating, own_context
 from ..exact import GaussianMixture
 from ..noise import Noise, SampleNoise
-from ..score import ScoreModel, count_nfe, evaluating
+from ..score import ScoreModel
 from ..sde import Node
 from .decoder import cell_log_prob
 from .dequantize import Dequantization, Dequantized, UniformDequantization, cell_centre, log_normal
@@ -53,7 +54,7 @@ class CutOff:
     nfe_derivative: int = 0
 
 
-@torch.no_grad()
+@own_context()
 def neglected(
     model: ScoreModel,
     x: Tensor,
@@ -162,7 +163,7 @@ class GaussianNoising(Dequantization):
         """With what it starts from: "decoder", "uniform+decoder"."""
         return "decoder" if self.before is None else f"{self.before.name}+decoder"
 
-    @torch.no_grad()
+    @own_context()
     def draw(
         self,
         model: ScoreModel,
@@ -204,7 +205,7 @@ class GaussianNoising(Dequantization):
         return k.to(torch.float64), 0.0
 
 
-@torch.no_grad()
+@own_context()
 def decoder_std(model: ScoreModel, x: Tensor, t_min: float, *, seed: int) -> float:
     """The best s for `GaussianNoising`:  s² = E|x_0 − x0(α x_0 + σ z, t_min)|²/D over data.
 
@@ -233,8 +234,7 @@ def decoder_std(model: ScoreModel, x: Tensor, t_min: float, *, seed: int) -> flo
 
 def _nodes(model: ScoreModel, t_min: float, n: int) -> list[Node]:
     """t_min and, for n = 2, the time at which (σ/α)² has doubled."""
-    check_number("t_min", t_min, at_least=0, below=1)
-    (first,) = model.sde.nodes(torch.tensor([t_min], dtype=torch.float64))
+    (first,) = model.sde.nodes([model.first_time(t_min)])
     if n == 1:
         return [first]
     later = model.sde.t_of_lam(torch.tensor([first.lam - 0.5 * math.log(2)], dtype=torch.float64))

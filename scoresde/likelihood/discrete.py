@@ -64,7 +64,7 @@ def discrete_log_likelihood(
     seed: int | None = None,
     noise: Noise | None = None,
     draws: int = 1,
-    t_min: float = 1e-5,
+    t_min: float | None = None,
     rtol: float = 1e-6,
     atol: float = 1e-6,
     method: str = "dopri5",
@@ -119,7 +119,7 @@ def discrete_log_likelihood(
     """
     if spec.levels is None:
         raise ValueError("spec must have levels, got None: continuous data have no bits/dim")
-
+    t_min = model.first_time(t_min)
     density = OdeDensity(t_min, rtol, atol, method, per_sample, trace, control, max_nfe, force)
     bound = jensen_bound(
         model,

@@ -23,10 +23,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .._tensor import check_integer, check_number
+from .._tensor import check_integer, float64
 from ..data.spec import DataSpec
+from ..evaluation import evaluating, own_context
 from ..noise import Noise
-from ..score import ScoreModel, evaluating
+from ..score import ScoreModel
 from ..sde import SDE, Node
 from .denoising import Denoising, Draw
 from .reverse_chain import ReverseChain, Variance
@@ -48,7 +49,7 @@ VLB_CONTINUOUS = "vlb-continuous"
 FIRST_TIME = 1e-5
 
 
-@torch.no_grad()
+@own_context()
 def ddpm_vlb(
     model: ScoreModel,
     x: Tensor,
@@ -111,7 +112,7 @@ def ddpm_vlb(
     data = BoundData(model, x, spec, y, seed, noise, batch, draws, dtype)
     terms = chain.all_terms
     if strata is not None:
-        check_integer("strata", strata, minimum=1)
+        strata = check_integer("strata", strata, minimum=1)
         terms = partial(chain.drawn_terms, strata=strata)
     return data.bound(
         terms,
@@ -124,7 +125,7 @@ def ddpm_vlb(
     )
 
 
-@torch.no_grad()
+@own_context()
 def continuous_vlb(
     model: ScoreModel,
     x: Tensor,
@@ -157,7 +158,8 @@ def continuous_vlb(
         x: Integer levels for a spec with levels, float32 or float64 data else; shape (B, *D).
         spec: Range and levels of quantized data; None or without levels for continuous data.
         t_min: Last time, in [0, 1); 0 only for an SDE with σ(0) > 0. None: where σ/α is half the
-            width of a cell for quantized data, but at least 1e-5; 1e-5 for continuous data.
+            width of a cell for quantized data, but at least 1e-5; 1e-5 for continuous data; never
+            below the first discrete label of a network that has such labels.
         strata: Intervals of λ, at least 1; (strata + 1) · draws evaluations.
         draws: Independent draws of each term, at least 1; 2 or more for a standard error.
         y: This and what follows are as for `ddpm_vlb`.
@@ -174,15 +176,15 @@ def continuous_vlb(
         ValueError: On a bad argument, a time at which σ = 0, or rounded labels.
         RuntimeError: If the network is not finite.
     """
-    check_integer("strata", strata, minimum=1)
-    t_min = last_time(model.sde, spec) if t_min is None else t_min
-    check_number("t_min", t_min, at_least=0, below=1)
+    strata = check_integer("strata", strata, minimum=1)
+    least = max(last_time(model.sde, spec), model.t_least)
+    t_min = model.first_time(least if t_min is None else t_min)
     if model.snapped:
         raise ValueError(
             "model must be exact at every time, got one with rounded labels, which are wrong "
             "between its discrete times; use the label 'index', or ddpm_vlb on its ladder"
         )
-    first, last = model.sde.nodes(torch.tensor([1.0, t_min], dtype=torch.float64))
+    first, last = model.sde.nodes([1.0, t_min])
     data = BoundData(model, x, spec, y, seed, noise, batch, draws, dtype)
     return data.bound(
         partial(_lam_terms, first=first, last=last, strata=strata),
@@ -195,7 +197,7 @@ def continuous_vlb(
     )
 
 
-@torch.no_grad()
+@own_context()
 def optimal_variances(
     model: ScoreModel,
     x: Tensor,
@@ -243,7 +245,7 @@ def optimal_variances(
     data = BoundData(model, x, spec, y, seed, noise, batch, draws, dtype)
     if data.n == 0:
         raise ValueError("x must hold at least one datum, got none")
-    sums = torch.zeros(len(chain.nodes), dtype=torch.float64)
+    sums = torch.zeros(len(chain.nodes), dtype=torch.float64, device="cpu")
     with evaluating(model):
         for denoising, _ in data.chunks():
             for i, node in enumerate(chain.nodes):
@@ -261,7 +263,7 @@ def last_time(sde: SDE, spec: DataSpec | None) -> float:
     if spec is None or spec.levels is None:
         return FIRST_TIME
     half = 0.5 * spec.span / spec.levels
-    t = sde.t_of_lam(torch.tensor(-math.log(half), dtype=torch.float64))
+    t = sde.t_of_lam(float64(-math.log(half)))
     return max(float(t), FIRST_TIME)
 
 

@@ -9,16 +9,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .._tensor import check_number
+from .._tensor import check_integer, plain_numbers
+from ..evaluation import NFE, count_nfe, evaluating
 from ..exact import GaussianMixture
 from ..ivp import Adaptive, AdaptivePerSample, Counts, Solution, Status
 from ..noise import Noise, SampleNoise
-from ..score import NFE, ScoreModel, count_nfe, evaluating, reverse_drift
+from ..score import ScoreModel, reverse_drift
 from .control import check_control, drift_control
 from .jacobian import flat_rows, linearize
 from .trace import ExactTrace, TraceRule
 
-__all__ = ["Flow", "PathEnd", "Solver", "adaptive_solver", "check_points", "check_start"]
+__all__ = ["Flow", "PathEnd", "Solver", "adaptive_solver", "check_points"]
 
 Solver = Adaptive | AdaptivePerSample
 
@@ -73,7 +74,8 @@ class Flow:
 
     Args:
         model: Score model.
-        t_min: First time, in [0, 1); 0 only for an SDE with σ(0) > 0.
+        t_min: First time, in [0, 1); 0 only for an SDE with σ(0) > 0; None for the model's own,
+            see `ScoreModel.first_time`.
         solver: Method and tolerances; one step size for the batch, or one for each sample.
         batch: Solve so many samples at a time; None = all at once.
         max_nfe: Give up after so many evaluations per sample; None = never.
@@ -83,7 +85,7 @@ class Flow:
     """
 
     model: ScoreModel
-    t_min: float
+    t_min: float | None
     solver: Solver
     batch: int | None
     max_nfe: int | None
@@ -93,11 +95,12 @@ class Flow:
             raise ValueError(
                 f"method must be one of {', '.join(METHODS)}, got {self.solver.method!r}"
             )
-        check_start(self.model, self.t_min)
+        object.__setattr__(self, "t_min", self.model.first_time(self.t_min))
+        plain_numbers(self)
         for name in ("batch", "max_nfe"):
             value = getattr(self, name)
             if value is not None:
-                check_number(name, value, at_least=1)
+                check_integer(name, value, minimum=1)
 
     def run(
         self,
@@ -124,15 +127,16 @@ class Flow:
             The ends, one per sample.
 
         Raises:
-            TypeError: If x is not float32 or float64.
-            ValueError: If x or y is of a wrong shape, x is not finite, the tolerance is below the
-                rounding of the dtype, the model's labels are rounded, or `control` is no Gaussian
-                of this shape.
+            TypeError: If x is not float32 or float64, or y does not hold integers.
+            ValueError: If x is of a wrong shape or not finite, the class labels are not those the
+                model needs, the tolerance is below the rounding of the dtype, the model's time
+                labels are rounded, or `control` is no Gaussian of this shape.
             RuntimeError: If the network or its derivative is not finite, the solver gives up or
                 `max_nfe` is exceeded; the time reached is named, and the sample where each has
                 its own steps.
         """
-        self._check(x, y)
+        self._check(x)
+        labelled = self.model.labelled(y, len(x), x.device)
         if control is not None:
             check_control(control, x)
         n = x.shape[0]
@@ -142,9 +146,8 @@ class Flow:
             rows = range(begin, min(begin + size, n))
             source = noise if seed is None else SampleNoise(seed, rows)
             part = slice(rows.start, rows.stop)
-            model = self.model.take(part) if y is None else self.model.given(y[part].to(x.device))
             names = source.indices if isinstance(source, SampleNoise) else rows
-            path = _Path(model, x[part], rule, source, control)
+            path = _Path(labelled.take(part), x[part], rule, source, control)
             ends.append(self._solve(path, names, down))
         return PathEnd(
             x=torch.cat([end.x for end in ends]),
@@ -169,8 +172,8 @@ class Flow:
                 solution = solver.solve(path.rate, start, *ends, dims=dims, names=names)
         return path.end(solution, counted)
 
-    def _check(self, x: Tensor, y: Tensor | None) -> None:
-        check_points(self.model, x, y)
+    def _check(self, x: Tensor) -> None:
+        check_points(self.model, x)
         rtol, atol = self.solver.rtol, self.solver.atol
         dtypes = {x.dtype, *(p.dtype for p in self.model.parameters())}
         if dtypes != {torch.float64} and min(rtol, atol) < FLOAT32_TOLERANCE:
@@ -180,19 +183,12 @@ class Flow:
             )
 
 
-def check_start(model: ScoreModel, t_min: float) -> None:
-    """Raise ValueError unless t_min is in [0, 1) and σ(t_min) > 0."""
-    check_number("t_min", t_min, at_least=0, below=1)
-    model.sde.nodes(torch.tensor([t_min], dtype=torch.float64))
-
-
-def check_points(model: ScoreModel, x: Tensor, y: Tensor | None) -> None:
+def check_points(model: ScoreModel, x: Tensor) -> None:
     """Raise unless x are points that have a likelihood under the model.
 
     Raises:
         TypeError: If x is not float32 or float64.
-        ValueError: If x or y is of a wrong shape, x is not finite, or the model's labels are
-            rounded.
+        ValueError: If x is of a wrong shape or not finite, or the model's labels are rounded.
     """
     if model.snapped:
         raise ValueError(
@@ -206,8 +202,6 @@ def check_points(model: ScoreModel, x: Tensor, y: Tensor | None) -> None:
     bad = int((~torch.isfinite(x)).sum())
     if bad:
         raise ValueError(f"x must be finite, got {bad} non-finite values of {x.numel()}")
-    if y is not None and y.shape != x.shape[:1]:
-        raise ValueError(f"y must have shape {tuple(x.shape[:1])}, got {tuple(y.shape)}")
 
 
 class _Path:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .._tensor import finite_or_raise
-from ..score import NFE, name_time
+from ..evaluation import NFE, name_time, own_context
 
 __all__ = ["Jacobian", "KnownJacobian", "flat_rows", "linearize", "quadratic_forms"]
 
@@ -93,8 +93,7 @@ def linearize(
             finite.
     """
     at = "" if t is None else f" at {name_time(t)}"
-    # Under inference_mode not even enable_grad would record a graph.
-    with torch.inference_mode(False), torch.enable_grad():
+    with own_context(), torch.enable_grad():
         point = x.detach().clone().requires_grad_()
         value = field(point)
     if not value.requires_grad:
@@ -105,8 +104,8 @@ def linearize(
 
     def pull(v: Tensor) -> Tensor:
         if count is not None:
-            count.derivative += 1
-        with torch.inference_mode(False):
+            count.add_derivative()
+        with own_context():
             v = v.clone() if v.is_inference() else v
             (pulled,) = torch.autograd.grad(value, point, v, retain_graph=True)
         return finite_or_raise(pulled, lambda: f"derivative of the network{at}")

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .._tensor import check_integer, check_number
+from .._tensor import check_integer
 from ..data.spec import DataSpec
 from ..noise import Noise, SampleNoise, check_seed
 from ..score import ScoreModel, count_nfe
@@ -98,7 +98,7 @@ def jensen_bound(
     density: Density,
     *,
     dequantization: Dequantization = UNIFORM,
-    t_min: float = 1e-5,
+    t_min: float | None = None,
     draws: int = 1,
     seed: int | None = None,
     noise: Noise | None = None,
@@ -133,10 +133,9 @@ def jensen_bound(
         TypeError: If data or draws are of a wrong type.
         ValueError: On a bad argument, or if the density's t_min is another one.
     """
-    _check(data, y, seed, noise, draws, batch)
-    check_number("t_min", t_min, at_least=0, below=1)
-    (node,) = model.sde.nodes(torch.tensor([t_min], dtype=torch.float64))
-    model = model if y is None else model.given(y.to(data.device))
+    _check(data, seed, noise, draws, batch)
+    (node,) = model.sde.nodes([model.first_time(t_min)])
+    model = model.labelled(y, len(data), data.device)
     n = data.shape[0]
     size = batch or max(n, 1)
     chunks = []
@@ -151,7 +150,6 @@ def jensen_bound(
 
 def _check(
     data: Tensor,
-    y: Tensor | None,
     seed: int | None,
     noise: Noise | None,
     draws: int,
@@ -168,8 +166,6 @@ def _check(
         check_integer("batch", batch, minimum=1)
     if data.ndim == 0 or math.prod(data.shape[1:]) < 1:
         raise ValueError(f"data must have shape (B, *D), every D ≥ 1, got {tuple(data.shape)}")
-    if y is not None and y.shape != data.shape[:1]:
-        raise ValueError(f"y must have shape {tuple(data.shape[:1])}, got {tuple(y.shape)}")
 
 
 def _draw(

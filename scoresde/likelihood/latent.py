@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .._tensor import check_integer
+from ..evaluation import own_context
 from ..ivp import Counts
 from ..score import ScoreModel
 from .flow import Flow, Solver, adaptive_solver
@@ -88,12 +89,12 @@ class Interpolation:
     solver: Solver
 
 
-@torch.no_grad()
+@own_context()
 def decode(
     model: ScoreModel,
     z: Tensor,
     *,
-    t_min: float = 1e-5,
+    t_min: float | None = None,
     rtol: float = 1e-6,
     atol: float = 1e-6,
     method: str = "dopri5",
@@ -111,7 +112,7 @@ def decode(
     Args:
         model: Score model.
         z: Latent codes, of deviation `model.sde.prior_std`, shape (B, *D).
-        t_min: Last time, in [0, 1); 0 only for an SDE with σ(0) > 0.
+        t_min: Last time, in [0, 1); 0 only for an SDE with σ(0) > 0. None: as in `encode`.
         rtol: Relative tolerance, in (0, 1).
         atol: Absolute tolerance, greater than 0.
         method: As in `encode`.
@@ -130,14 +131,14 @@ def decode(
     """
     flow = Flow(model, t_min, adaptive_solver(method, rtol, atol, per_sample), batch, max_nfe)
     end = flow.run(z, y, down=True)
-    return Decoding(end.x.to(z.dtype), end.counts, end.nfe, t_min, flow.solver)
+    return Decoding(end.x.to(z.dtype), end.counts, end.nfe, flow.t_min, flow.solver)
 
 
 def round_trip(
     model: ScoreModel,
     x: Tensor,
     *,
-    t_min: float = 1e-5,
+    t_min: float | None = None,
     rtol: float = 1e-6,
     atol: float = 1e-6,
     method: str = "dopri5",
@@ -166,19 +167,19 @@ def round_trip(
         error=apart.amax(1),
         rms=apart.square().mean(1).sqrt(),
         nfe=there.nfe + back.nfe,
-        t_min=t_min,
+        t_min=back.t_min,
         solver=back.solver,
     )
 
 
-@torch.no_grad()
+@own_context()
 def interpolate(
     model: ScoreModel,
     x_a: Tensor,
     x_b: Tensor,
     steps: int = 8,
     *,
-    t_min: float = 1e-5,
+    t_min: float | None = None,
     rtol: float = 1e-6,
     atol: float = 1e-6,
     method: str = "dopri5",
@@ -213,7 +214,7 @@ def interpolate(
         ValueError: As for `encode`, if x_a and x_b differ in shape or dtype, or steps < 2.
         RuntimeError: As for `encode`.
     """
-    check_integer("steps", steps, minimum=2)
+    steps = check_integer("steps", steps, minimum=2)
     if x_a.shape != x_b.shape or x_a.dtype != x_b.dtype:
         raise ValueError(
             f"x_b must have shape and dtype of x_a, got {tuple(x_b.shape)} {x_b.dtype} and "
@@ -222,6 +223,7 @@ def interpolate(
     solver = {"rtol": rtol, "atol": atol, "method": method, "per_sample": per_sample}
     protocol = {"t_min": t_min, "batch": batch, "max_nfe": max_nfe} | solver
     ends = torch.cat([x_a, x_b])
+    y = model.labelled(y, len(x_a), x_a.device).y
     there = encode(model, ends, y=None if y is None else y.repeat(2), **protocol)
     fractions = torch.linspace(0, 1, steps, dtype=torch.float64, device=x_a.device)
     latent = spherical_interpolation(*there.latent.chunk(2), fractions)
@@ -234,7 +236,7 @@ def interpolate(
         fractions=fractions,
         error=torch.stack([_apart(x_a, x[:, 0]).amax(1), _apart(x_b, x[:, -1]).amax(1)], dim=1),
         nfe=there.nfe + back.nfe,
-        t_min=t_min,
+        t_min=back.t_min,
         solver=back.solver,
     )
 

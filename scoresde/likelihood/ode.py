@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
+from ..evaluation import own_context
 from ..exact import GaussianMixture
 from ..ivp import Counts
 from ..noise import Noise
@@ -77,13 +77,12 @@ class Encoding:
     solver: Solver
 
 
-@torch.inference_mode(False)  # its tensors could not be differentiated through
-@torch.no_grad()
+@own_context()
 def log_likelihood(
     model: ScoreModel,
     x: Tensor,
     *,
-    t_min: float = 1e-5,
+    t_min: float | None = None,
     rtol: float = 1e-6,
     atol: float = 1e-6,
     method: str = "dopri5",
@@ -119,7 +118,8 @@ def log_likelihood(
     Args:
         model: Score model.
         x: Data at the model's scale (levels: see `discrete_log_likelihood`), shape (B, *D).
-        t_min: First time, in [0, 1); 0 only for an SDE with σ(0) > 0.
+        t_min: First time, in [0, 1); 0 only for an SDE with σ(0) > 0. None: 1e-5, but not below
+            the first discrete label of a network that has such labels (`ScoreModel.t_least`).
         rtol: Relative tolerance, in (0, 1).
         atol: Absolute tolerance, greater than 0.
         method: "dopri8", "dopri5", "bosh3" or "adaptive_heun"; "dop853", "dopri5" or "bosh3" if
@@ -129,7 +129,7 @@ def log_likelihood(
             `Hutchinson` with one probe above. `choose_trace` measures which is best.
         control: A Gaussian like the data (`fit_gaussian`), whose Jacobian is subtracted before
             and added after each estimate: less variance, the same mean. Unused by `ExactTrace`.
-        y: Class labels, shape (B,), for a conditional model.
+        y: Integer class labels, shape (B,), which a conditional model needs.
         seed: Integer in [0, 2^64) for the probes; one stream per sample is made from it.
         noise: A source of your own instead of `seed`; then `batch` must be None.
         batch: Solve so many samples at a time; None = all at once.
@@ -163,19 +163,19 @@ def log_likelihood(
         counts=end.counts,
         nfe=end.nfe,
         nfe_derivative=end.nfe_derivative,
-        t_min=t_min,
+        t_min=flow.t_min,
         solver=flow.solver,
         trace=rule,
         seed=seed,
     )
 
 
-@torch.no_grad()
+@own_context()
 def encode(
     model: ScoreModel,
     x: Tensor,
     *,
-    t_min: float = 1e-5,
+    t_min: float | None = None,
     rtol: float = 1e-6,
     atol: float = 1e-6,
     method: str = "dopri5",
@@ -192,7 +192,7 @@ def encode(
     """
     flow = Flow(model, t_min, adaptive_solver(method, rtol, atol, per_sample), batch, max_nfe)
     end = flow.run(x, y)
-    return Encoding(end.x.to(x.dtype), end.counts, end.nfe, t_min, flow.solver)
+    return Encoding(end.x.to(x.dtype), end.counts, end.nfe, flow.t_min, flow.solver)
 
 
 def bits_per_dim(log_prob: Tensor, dims: int, bits_offset: float) -> Tensor:

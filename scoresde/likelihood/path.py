@@ -35,15 +35,16 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
-from .._tensor import check_integer, check_number, expand
+from .._tensor import check_integer, check_number, equally_spaced, expand, plain_numbers
+from ..evaluation import count_nfe, evaluating, own_context
 from ..exact import GaussianMixture
 from ..ivp.adams import Path, adams_path
 from ..noise import Noise, SampleNoise
-from ..score import ScoreModel, count_nfe, evaluating
+from ..score import ScoreModel
 from ..sde import Node
 from .angle import Angle
 from .control import check_control
-from .flow import check_points, check_start
+from .flow import check_points
 from .jacobian import flat_rows, linearize
 from .node_error import error_of_sum
 from .ode import log_prior
@@ -85,6 +86,7 @@ class PathQuadrature:
     spread: float = 1 / 6
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         for name in ("steps", "nodes", "order"):
             check_integer(name, getattr(self, name), minimum=1)
         check_number("spread", self.spread, above=0)
@@ -129,14 +131,13 @@ class PathLikelihood:
         return torch.from_numpy(quantile).to(self.std_error) * self.std_error
 
 
-@torch.inference_mode(False)  # its tensors could not be differentiated through
-@torch.no_grad()
+@own_context()
 def path_log_likelihood(
     model: ScoreModel,
     x: Tensor,
     *,
     quadrature: PathQuadrature | None = None,
-    t_min: float = 1e-5,
+    t_min: float | None = None,
     control: GaussianMixture | None = None,
     y: Tensor | None = None,
     seed: int | None = None,
@@ -152,10 +153,11 @@ def path_log_likelihood(
         model: Score model.
         x: Data at the model's scale, shape (B, *D), float32 or float64.
         quadrature: Steps, nodes and trace; None for the defaults.
-        t_min: First time, in [0, 1); 0 only for an SDE with σ(0) > 0.
+        t_min: First time, in [0, 1); 0 only for an SDE with σ(0) > 0. None: 1e-5, but not below
+            the first discrete label of a network that has such labels (`ScoreModel.t_least`).
         control: A Gaussian near the data (`fit_gaussian`), whose divergence leaves less to the
             nodes.
-        y: Class labels, shape (B,), for a conditional model.
+        y: Integer class labels, shape (B,), which a conditional model needs.
         seed: Integer in [0, 2^64) for nodes and probes; one stream per sample.
         noise: A source of your own instead of `seed`; then `batch` must be None.
         batch: Take so many samples at a time; None = all at once.
@@ -172,15 +174,13 @@ def path_log_likelihood(
         raise ValueError("exactly one of seed and noise must be given")
     if noise is not None and batch is not None:
         raise ValueError("batch needs a seed: a noise source serves the one batch it was made for")
-    check_start(model, t_min)
-    check_points(model, x, y)
-    if batch is not None:
-        check_integer("batch", batch, minimum=1)
+    t_min = model.first_time(t_min)
+    check_points(model, x)
+    size = max(len(x), 1) if batch is None else check_integer("batch", batch, minimum=1)
     if control is not None:
         check_control(control, x)
     quadrature = quadrature or PathQuadrature()
-    model = model if y is None else model.given(y.to(x.device))
-    size = batch or max(len(x), 1)
+    model = model.labelled(y, len(x), x.device)
     parts = []
     for begin in range(0, max(len(x), 1), size):
         rows = slice(begin, min(begin + size, len(x)))
@@ -243,7 +243,7 @@ class _Estimator:
 
     def _path(self) -> Path:
         """z(u) from x to t = 1 on `steps` steps."""
-        u = torch.linspace(*self.u, self.quadrature.steps + 1, dtype=torch.float64)
+        u = equally_spaced(*self.u, self.quadrature.steps + 1)
         nodes = self.model.sde.nodes(self.angle.times(u))
         slopes = self.angle.slope(u).tolist()
 
@@ -263,7 +263,7 @@ class _Estimator:
         n, (begin, end) = self.quadrature.nodes, self.u
         offset = self.noise.times(self.x).cpu()[:, None]
         width = (end - begin) / n
-        u = begin + width * (torch.arange(n, dtype=torch.float64) + offset)
+        u = begin + width * (torch.arange(n, dtype=torch.float64, device="cpu") + offset)
         values = [self._at(path, at) for at in u.T]
         return tuple(width * torch.stack(column, dim=1) for column in zip(*values, strict=True))
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from .._tensor import check_integer
+from .._tensor import check_integer, plain_numbers
 from ..noise import Noise
 from .jacobian import Jacobian, quadratic_forms
 from .trace import TraceRule, error_of_mean, normal_probes
@@ -42,6 +42,7 @@ class Probing(TraceRule):
     blocks: int = 1
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_integer("colours", self.colours, minimum=1)
         check_integer("blocks", self.blocks, minimum=1)
 

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from .._tensor import expand
+from .._tensor import expand, float64, plain_number
 from ..grid import check_grid, check_on_ladder
 from ..score import ScoreModel
 from ..sde import Node
@@ -58,10 +58,11 @@ class ReverseChain:
         decoder: Variance | None,
     ) -> ReverseChain:
         """The chain on a grid, checked; arguments and errors as for `ddpm_vlb`."""
-        sde = model.sde
+        sde, ts = model.sde, plain_number(ts)
         ts = check_grid(sde.ladder(ts) if isinstance(ts, int) else ts)
         if model.snapped:
             check_on_ladder(sde, ts)
+        model.check_last(float(ts[-1]))
         nodes = sde.nodes(ts)
         betas, posterior, gains = [], [], []
         for t, s in zip(nodes, nodes[1:], strict=False):
@@ -112,8 +113,8 @@ class ReverseChain:
 
     def optimum(self, errors: Tensor) -> Tensor:
         """v of least KL from E|ε − ε̂|²/D at each time: β̃ + κ² E|ε − ε̂|²/D; shape (N,)."""
-        gains = torch.tensor(self.gains, dtype=torch.float64)
-        return torch.tensor([*self.posterior, 0.0], dtype=torch.float64) + gains**2 * errors
+        gains = float64(self.gains)
+        return float64([*self.posterior, 0.0]) + gains**2 * errors
 
     def constant(self, dims: int) -> float:
         """What the steps cost whatever the model says: Σ D/2 (r − 1 − log r), r = β̃/v."""

@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .._tensor import plain_number
+from ..evaluation import own_context
 from ..exact import GaussianMixture
 from ..ivp import Counts
 from ..noise import Noise, SampleNoise
@@ -53,15 +55,14 @@ class ScoredSamples:
     seed: int | None
 
 
-@torch.inference_mode(False)  # its tensors could not be differentiated through
-@torch.no_grad()
+@own_context()
 def sample_with_log_prob(
     model: ScoreModel,
     shape: Sequence[int],
     *,
     seed: int | None = None,
     noise: Noise | None = None,
-    t_min: float = 1e-5,
+    t_min: float | None = None,
     rtol: float = 1e-6,
     atol: float = 1e-6,
     method: str = "dopri5",
@@ -92,7 +93,7 @@ def sample_with_log_prob(
         shape: Shape of the result, (n, *D).
         seed: Integer in [0, 2^64) for x(1) and the probes; one stream per sample.
         noise: A source of your own instead of `seed`; then `batch` must be None.
-        t_min: Last time, in [0, 1); 0 only for an SDE with σ(0) > 0. The samples carry noise of
+        t_min: Last time, in [0, 1); None as in `log_likelihood`. The samples carry noise of
             standard deviation σ(t_min), which has to be there: without it there is no density.
         rtol: This and the arguments to `force` as in `log_likelihood`.
         atol: See there.
@@ -115,7 +116,7 @@ def sample_with_log_prob(
         ValueError: On a bad argument, or as for `log_likelihood`.
         RuntimeError: As for `log_likelihood`.
     """
-    shape = tuple(shape)
+    shape = tuple(plain_number(n) for n in shape)
     if not shape or any(n < 0 for n in shape) or math.prod(shape[1:]) < 1:
         raise ValueError(f"shape must be (n, *D) with n ≥ 0 and every D ≥ 1, got {shape}")
     if (seed is None) == (noise is None):
@@ -125,7 +126,7 @@ def sample_with_log_prob(
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
     source = noise or SampleNoise(seed, range(shape[0]))
-    start = (source.prior(shape) * model.sde.prior_std).to(device, dtype)
+    start = (source.prior(shape) * model.sde.start_std(1.0)).to(device, dtype)
     rule = trace_rule(trace, start, force)
     flow = Flow(model, t_min, adaptive_solver(method, rtol, atol, per_sample), batch, max_nfe)
     end = flow.run(start, y, rule, seed, noise, control, down=True)
@@ -139,7 +140,7 @@ def sample_with_log_prob(
         counts=end.counts,
         nfe=end.nfe,
         nfe_derivative=end.nfe_derivative,
-        t_min=t_min,
+        t_min=flow.t_min,
         solver=flow.solver,
         trace=rule,
         seed=seed,

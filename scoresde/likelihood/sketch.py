@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._tensor import check_integer
+from .._tensor import check_integer, plain_numbers
 from ..noise import Noise
 from .jacobian import Jacobian, flat_rows
 from .trace import TraceRule, as_columns, error_of_mean, normal_probes
@@ -34,6 +34,7 @@ class HutchPP(TraceRule):
     probes: int = 6
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_integer("probes", self.probes, minimum=3)
         if self.probes % 3:
             raise ValueError(f"probes must be a multiple of 3 for Hutch++, got {self.probes}")
@@ -84,6 +85,7 @@ class XTrace(TraceRule):
     probes: int = 6
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_integer("probes", self.probes, minimum=2)
         if self.probes % 2:
             raise ValueError(f"probes must be even for XTrace, got {self.probes}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._tensor import check_integer
+from .._tensor import check_integer, plain_numbers
 from ..noise import Noise
 from .jacobian import Jacobian, flat_rows, quadratic_forms
 
@@ -147,6 +147,7 @@ class Hutchinson(TraceRule):
     probes: int = 1
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         if self.probe not in PROBES:
             raise ValueError(f"probe must be one of {', '.join(PROBES)}, got {self.probe!r}")
         check_integer("probes", self.probes, minimum=1)

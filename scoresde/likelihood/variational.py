@@ -11,8 +11,9 @@ from torch import Tensor
 
 from .._tensor import check_integer
 from ..data.spec import DataSpec
+from ..evaluation import count_nfe, evaluating
 from ..noise import Noise, SampleNoise, check_seed
-from ..score import ScoreModel, count_nfe, evaluating
+from ..score import ScoreModel
 from ..sde import Node
 from .decoder import cell_log_prob
 from .denoising import Denoising, Draw, Residual
@@ -69,7 +70,7 @@ class BoundData:
         dtype: torch.dtype,
     ) -> None:
         self.spec = None if spec is None or spec.levels is None else spec
-        _check_data(x, spec, y, dtype)
+        _check_data(x, spec, dtype)
         if (seed is None) == (noise is None):
             raise ValueError("exactly one of seed and noise must be given")
         if noise is not None and batch is not None:
@@ -77,12 +78,11 @@ class BoundData:
                 "batch needs a seed: a noise source serves the one batch it was made for"
             )
         if seed is not None:
-            check_seed(seed)
+            seed = check_seed(seed)
         if batch is not None:
-            check_integer("batch", batch, minimum=1)
-        check_integer("draws", draws, minimum=1)
-        self.model, self.x, self.y = model, x, y
-        self.seed, self.noise, self.draws = seed, noise, draws
+            batch = check_integer("batch", batch, minimum=1)
+        self.model, self.x = model.labelled(y, len(x), x.device), x
+        self.seed, self.noise, self.draws = seed, noise, check_integer("draws", draws, minimum=1)
         self.dtype = x.dtype if self.spec is None else dtype
         self.n, self.dims = x.shape[0], math.prod(x.shape[1:])
         self.size = batch or max(self.n, 1)
@@ -91,8 +91,7 @@ class BoundData:
         """The estimator and the data of each chunk."""
         for begin in range(0, self.n, self.size):
             rows = slice(begin, min(begin + self.size, self.n))
-            x, y = self.x[rows], self.y
-            model = self.model.take(rows) if y is None else self.model.given(y[rows].to(x.device))
+            x, model = self.x[rows], self.model.take(rows)
             source = self.noise or SampleNoise(self.seed, range(rows.start, rows.stop))
             x0 = x.to(torch.float64) if self.spec is None else cell_centre(x, self.spec)
             yield Denoising(model, x0, source, self.draws, self.dtype), x
@@ -151,7 +150,7 @@ class BoundData:
         return denoising.mean(node, levels)
 
 
-def _check_data(x: Tensor, spec: DataSpec | None, y: Tensor | None, dtype: torch.dtype) -> None:
+def _check_data(x: Tensor, spec: DataSpec | None, dtype: torch.dtype) -> None:
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype must be float32 or float64, got {dtype}")
     if x.ndim == 0 or math.prod(x.shape[1:]) < 1:
@@ -166,8 +165,6 @@ def _check_data(x: Tensor, spec: DataSpec | None, y: Tensor | None, dtype: torch
             raise ValueError(f"x must be finite, got {int((~torch.isfinite(x)).sum())} values not")
     else:
         spec.encode(x)  # refuses what is no level
-    if y is not None and y.shape != x.shape[:1]:
-        raise ValueError(f"y must have shape {tuple(x.shape[:1])}, got {tuple(y.shape)}")
 
 
 def _prior(x0: Tensor, node: Node, std: float) -> Tensor:

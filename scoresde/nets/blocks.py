@@ -9,6 +9,8 @@ from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from .._tensor import plain_number
+
 __all__ = ["Attention", "ResidualBlock", "check_count", "check_dropout", "group_norm", "zeroed"]
 
 HEAD_CHANNELS = 128
@@ -16,16 +18,20 @@ HEAD_CHANNELS = 128
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
-def check_count(name: str, value: int, minimum: int) -> None:
-    """Raise ValueError unless `value` is an integer of at least `minimum`."""
+def check_count(name: str, value: int, minimum: int) -> int:
+    """Return `value`, or raise ValueError unless it is an integer of at least `minimum`."""
+    value = plain_number(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
+    return value
 
 
-def check_dropout(value: float) -> None:
-    """Raise ValueError unless `value` is a probability in [0, 1)."""
+def check_dropout(value: float) -> float:
+    """Return `value`, or raise ValueError unless it is a probability in [0, 1)."""
+    value = plain_number(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
         raise ValueError(f"dropout must lie in [0, 1), got {value!r}")
+    return value
 
 
 def zeroed(layer: Layer) -> Layer:

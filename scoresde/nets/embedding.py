@@ -130,7 +130,7 @@ class LabelEmbedding(nn.Module):
         )
         self.classes = classes
         if classes is not None:
-            check_count("classes", classes, 1)
+            self.classes = classes = check_count("classes", classes, 1)
             self.table = nn.Embedding(classes + 1, width)
             # About the size of the label's vector at initialisation, so neither drowns the other.
             nn.init.normal_(self.table.weight, std=0.3)

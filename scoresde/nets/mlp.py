@@ -1,6 +1,7 @@
 """A noise-conditional multilayer perceptron for vectors."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,6 +30,10 @@ class _Block(nn.Module):
 class MLP(nn.Module):
     """Residual MLP F(x, label, y): the shape of x in and out, zero at initialisation.
 
+    Attributes:
+        classes: As given.
+        layer_counts: Names of the arguments that say how many layers there are.
+
     Args:
         shape: Data shape (D,), D at least 1.
         width: Size of the hidden layers and of the conditioning vector.
@@ -40,6 +45,8 @@ class MLP(nn.Module):
     Raises:
         ValueError: If an argument is out of its range.
     """
+
+    layer_counts: ClassVar[tuple[str, ...]] = ("depth",)
 
     def __init__(
         self,
@@ -53,15 +60,14 @@ class MLP(nn.Module):
         super().__init__()
         if len(shape) != 1:
             raise ValueError(f"shape must be (D,), got {tuple(shape)}")
-        check_count("each entry of shape", shape[0], 1)
-        check_count("width", width, 1)
-        check_count("depth", depth, 1)
-        check_dropout(dropout)
-        self.shape = tuple(shape)
+        self.shape = (check_count("each entry of shape", shape[0], 1),)
+        width, depth = check_count("width", width, 1), check_count("depth", depth, 1)
+        dropout = check_dropout(dropout)
         self.embedding = LabelEmbedding(min(width, 64), width, embedding, classes)
-        self.stem = nn.Linear(shape[0], width)
+        self.classes = self.embedding.classes
+        self.stem = nn.Linear(self.shape[0], width)
         self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(depth))
-        self.head = zeroed(nn.Linear(width, shape[0]))
+        self.head = zeroed(nn.Linear(width, self.shape[0]))
 
     def forward(self, x: Tensor, label: Tensor, y: Tensor | None = None) -> Tensor:
         """Evaluate the network.

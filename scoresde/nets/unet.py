@@ -1,6 +1,7 @@
 """A noise-conditional U-Net for images."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,10 @@ class _Level(nn.Module):
 class UNet(nn.Module):
     """U-Net F(x, label, y): the shape of x in and out, zero at initialisation.
 
+    Attributes:
+        classes: As given.
+        layer_counts: Names of the arguments that say how many layers there are.
+
     Levels of residual blocks at resolutions halved by 2×2 means; the way up repeats values 2×2
     and joins what the way down had at that resolution. The lowest level has one block more and
     is the middle. Ronneberger et al. 2015, arXiv:1505.04597, with the blocks of Ho et al. 2020,
@@ -72,6 +77,8 @@ class UNet(nn.Module):
             reached.
     """
 
+    layer_counts: ClassVar[tuple[str, ...]] = ("blocks",)
+
     def __init__(
         self,
         shape: Sequence[int],
@@ -86,8 +93,15 @@ class UNet(nn.Module):
         skip_scale: bool = True,
     ) -> None:
         super().__init__()
-        _check(shape, channels, multipliers, blocks, dropout, patch)
-        self.shape, self.patch = tuple(shape), patch
+        if len(shape) != 3:
+            raise ValueError(f"shape must be (C, H, W), got {tuple(shape)}")
+        if len(multipliers) == 0:
+            raise ValueError("multipliers must name at least one level, got none")
+        self.shape = tuple(check_count("each entry of shape", size, 1) for size in shape)
+        multipliers = [check_count("each entry of multipliers", m, 1) for m in multipliers]
+        channels, blocks = check_count("channels", channels, 1), check_count("blocks", blocks, 1)
+        self.patch = patch = check_count("patch", patch, 1)
+        dropout = check_dropout(dropout)
         self.pad = _padding(self.shape, patch * 2 ** (len(multipliers) - 1))
         attend = _attended(self.shape, self.pad, patch, len(multipliers), attention)
         widths = [channels * m for m in multipliers]
@@ -95,6 +109,7 @@ class UNet(nn.Module):
         rest = (width, dropout, skip_scale)
 
         self.embedding = LabelEmbedding(channels, width, embedding, classes)
+        self.classes = self.embedding.classes
         self.stem = nn.Conv2d(self.shape[0] * patch**2, channels, 3, padding=1)
         levels = [
             _Level([a] + [c] * blocks, *rest, at)
@@ -130,7 +145,7 @@ class UNet(nn.Module):
                 f"got {tuple(x.shape)} and {tuple(label.shape)}"
             )
         embedding = F.silu(self.embedding(label, y))
-        if len(x) == 0:  # torch's pixel_unshuffle leaves an empty batch as it is
+        if x.shape[0] == 0:  # torch's pixel_unshuffle leaves an empty batch as it is
             return x.clone()
         h = self.stem(F.pixel_unshuffle(self._padded(x), self.patch))
         kept = []
@@ -154,28 +169,6 @@ class UNet(nn.Module):
         left, _, top, _ = self.pad
         _, height, width = self.shape
         return x[..., top : top + height, left : left + width]
-
-
-def _check(
-    shape: Sequence[int],
-    channels: int,
-    multipliers: Sequence[int],
-    blocks: int,
-    dropout: float,
-    patch: int,
-) -> None:
-    if len(shape) != 3:
-        raise ValueError(f"shape must be (C, H, W), got {tuple(shape)}")
-    for size in shape:
-        check_count("each entry of shape", size, 1)
-    check_count("channels", channels, 1)
-    if len(multipliers) == 0:
-        raise ValueError("multipliers must name at least one level, got none")
-    for multiplier in multipliers:
-        check_count("each entry of multipliers", multiplier, 1)
-    check_count("blocks", blocks, 1)
-    check_count("patch", patch, 1)
-    check_dropout(dropout)
 
 
 def _padding(shape: tuple[int, ...], multiple: int) -> tuple[int, int, int, int]:

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 
+from .._tensor import plain_numbers
 from ..sde import SDE, Node
 from .multistep import LinearMultistep, Row
 from .weights import (
@@ -60,6 +61,7 @@ class ExponentialAB(LinearMultistep):
     lower_order_final: bool = False
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_order(self.order, 4)
         check_choice("prediction", self.prediction, ("eps", "x0"))
         check_choice("variable", self.variable, ("lam", "t", "sigma"))
@@ -110,6 +112,7 @@ class IPNDM(LinearMultistep):
     order: int = 4
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_order(self.order, 4)
 
     def rows(self, sde: SDE, nodes: list[Node]) -> list[Row]:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .._tensor import check_integer, check_number
+from .._tensor import check_integer, check_number, plain_numbers
 from ..ivp import Counts, Stepper, error_norm, march
 from ..noise import Noise
 from ..score import ScoreModel, reverse_drift
@@ -69,6 +69,7 @@ class AdaptiveSDE(Sampler):
     max_steps: int = 100_000
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_number("rtol", self.rtol, above=0, below=1)
         check_number("atol", self.atol, above=0)
         check_number("eta", self.eta, at_least=0)

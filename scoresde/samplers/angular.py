@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from .._tensor import plain_numbers
 from ..sde import SDE, Node
 from .multistep import LinearMultistep, Row
 from .weights import Prediction, check_order, lagrange_weights, past_knots, step_orders
@@ -52,6 +53,7 @@ class AngularAdams(LinearMultistep):
     corrector: bool = True
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_order(self.order, 4)
 
     def rows(self, sde: SDE, nodes: list[Node]) -> list[Row]:

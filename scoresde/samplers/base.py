@@ -11,11 +11,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .._tensor import check_number, finite_or_raise
+from .._tensor import check_integer, finite_or_raise, plain_number
+from ..evaluation import count_nfe, evaluating, own_context
 from ..grid import check_grid, check_on_ladder
 from ..ivp import Counts
-from ..noise import Noise, SampleNoise
-from ..score import ScoreModel, count_nfe, evaluating
+from ..noise import Noise, SampleNoise, check_seed
+from ..score import ScoreModel
 from ..sde import SDE, Node
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Sampler",
     "Samples",
     "check_rtol",
+    "draw_start",
     "sample",
 ]
 
@@ -172,11 +174,11 @@ class Samples:
     counts: Counts | None = None
 
 
-@torch.no_grad()
+@own_context()
 def sample(
     model: ScoreModel,
     sampler: Sampler,
-    ts: Tensor,
+    ts: Tensor | Sequence[float],
     shape: Sequence[int],
     *,
     seed: int | None = None,
@@ -192,18 +194,19 @@ def sample(
 ) -> Samples:
     """Draw samples: from the prior (or `x_init`) at ts[0] down to ts[-1].
 
-    Sample i depends on (seed, i) alone: not on its batch mates, the batch size or `shape[0]`.
+    Sample i depends on (seed, i) alone: not on its batch mates, the batch size or `shape[0]`, and
+    not on surrounding contexts such as `torch.autocast`. Several threads may sample from one model.
 
     Args:
         model: Score model.
         sampler: The sampler.
-        ts: Time grid, decreasing, float64, shape (N + 1,); see `scoresde.grid`.
+        ts: Time grid, N + 1 decreasing times in a tensor, array or list; see `scoresde.grid`.
         shape: Shape of the result, (n, *D).
         seed: Integer in [0, 2^64); one stream per sample is made from it.
         noise: A source of your own instead of `seed`; then `batch` must be None.
-        y: Class labels, shape (n,), for a conditional model.
-        x_init: States at ts[0], shape (n, *D), instead of draws from the prior
-            N(0, prior_std² I).
+        y: Integer class labels, shape (n,), which a conditional model needs.
+        x_init: States at ts[0], shape (n, *D), instead of draws from N(0, s² I), where s is
+            `sde.start_std(ts[0])`: the prior's standard deviation at t = 1.
         batch: Run so many samples at a time; None = all at once.
         denoise: Finish with E[x_0 | x] at ts[-1], one more evaluation: removes the noise of
             standard deviation σ(ts[-1]) that the samples rightly still carry.
@@ -216,24 +219,34 @@ def sample(
         The samples with their counted NFE.
 
     Raises:
-        ValueError: On a bad argument, or a sampler that is impossible for the model's SDE; for a
-            model with rounded labels, on a sampler that leaves the grid and a grid that leaves
-            the ladder.
+        TypeError: If an argument is of another type.
+        ValueError: On a bad argument, a sampler that is impossible for the model's SDE, or a grid
+            that starts where only `x_init` can say what x is; for a model of discrete labels, on
+            a grid that ends below the first one; for rounded labels, on a sampler that leaves the
+            grid and a grid that leaves the ladder.
         RuntimeError: If the network returns anything but finite values of the shape of x, the
             samples overflow, or `max_nfe` is exceeded.
     """
-    ts, shape = check_grid(ts), tuple(shape)
-    _check_arguments(model, sampler, shape, seed, noise, y, x_init, batch, dtype)
+    ts, shape = check_grid(ts), _checked_shape(shape)
+    _check_arguments(model, sampler, shape, seed, noise, x_init, batch, dtype)
+    if x_init is None:
+        model.sde.start_std(float(ts[0]))  # refuses a start that depends on the data
     model.sde.nodes(ts)  # refuses a time at which σ = 0
     if model.snapped:
         check_on_ladder(model.sde, ts)
+    model.check_last(float(ts[-1]))
+    seed = None if seed is None else check_seed(seed)
+    batch = max(shape[0], 1) if batch is None else check_integer("batch", batch, minimum=1)
+    max_nfe = None if max_nfe is None else check_integer("max_nfe", max_nfe, minimum=0)
+    model = model.labelled(y, shape[0], device)
     chunks, starts, counts, nfe = [], [], [], 0
-    for begin in range(0, shape[0], batch or max(shape[0], 1)):
-        rows = slice(begin, min(begin + (batch or shape[0]), shape[0]))
+    for begin in range(0, shape[0], batch):
+        rows = slice(begin, min(begin + batch, shape[0]))
         source = noise or SampleNoise(seed, range(rows.start, rows.stop))
-        bound = model.take(rows) if y is None else model.given(y[rows].to(device))
+        bound = model.take(rows)
         if x_init is None:
-            start = source.prior((rows.stop - rows.start, *shape[1:])) * model.sde.prior_std
+            n = rows.stop - rows.start
+            start = draw_start(model.sde, source, (n, *shape[1:]), float(ts[0]))
         else:
             start = x_init[rows]
         start = start.to(device, dtype)
@@ -256,6 +269,24 @@ def sample(
     )
 
 
+def draw_start(sde: SDE, noise: Noise, shape: Sequence[int], t: float = 1.0) -> Tensor:
+    """The states that sampling starts from at time t, N(0, s² I) with s of `sde.start_std`.
+
+    Args:
+        sde: The forward process.
+        noise: Source of the draws.
+        shape: (B, *D).
+        t: First time of the grid.
+
+    Returns:
+        Shape (B, *D), float64, on the CPU.
+
+    Raises:
+        ValueError: If the state at t depends too much on the data.
+    """
+    return noise.prior(shape) * sde.start_std(t)
+
+
 def check_rtol(rtol: float, dtype: torch.dtype) -> None:
     """Raise unless a step size control can tell such a relative tolerance from rounding.
 
@@ -268,29 +299,30 @@ def check_rtol(rtol: float, dtype: torch.dtype) -> None:
         )
 
 
+def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    shape = tuple(plain_number(n) for n in shape)
+    sizes = all(isinstance(n, int) and n >= 0 for n in shape)
+    if not shape or not sizes or math.prod(shape[1:]) < 1:
+        raise ValueError(f"shape must be (n, *D) with n ≥ 0 and every D ≥ 1, got {shape}")
+    return shape
+
+
 def _check_arguments(
     model: ScoreModel,
     sampler: Sampler,
     shape: tuple[int, ...],
     seed: int | None,
     noise: Noise | None,
-    y: Tensor | None,
     x_init: Tensor | None,
     batch: int | None,
     dtype: torch.dtype,
 ) -> None:
-    if not shape or any(n < 0 for n in shape) or math.prod(shape[1:]) < 1:
-        raise ValueError(f"shape must be (n, *D) with n ≥ 0 and every D ≥ 1, got {shape}")
     if (seed is None) == (noise is None):
         raise ValueError("exactly one of seed and noise must be given")
     if noise is not None and batch is not None:
         raise ValueError("batch needs a seed: a noise source serves the one batch it was made for")
-    if batch is not None:
-        check_number("batch", batch, at_least=1)
     if not dtype.is_floating_point or dtype.itemsize < 4:
         raise ValueError(f"dtype must be float32 or float64 (autocast the network), got {dtype}")
-    if y is not None and y.shape != shape[:1]:
-        raise ValueError(f"y must have shape {shape[:1]}, got {tuple(y.shape)}")
     if x_init is not None and x_init.shape != shape:
         raise ValueError(f"x_init must have shape {shape}, got {tuple(x_init.shape)}")
     reason = sampler.refusal(model.sde, model.snapped)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensor import check_number
+from .._tensor import check_number, float64, plain_numbers
 from ..noise import Noise
 from ..score import ScoreModel
 from ..sde import SDE, Node
@@ -60,6 +60,7 @@ class DPMSolverSinglestep(GridSampler):
     prediction: Prediction = "eps"
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_order(self.order, 3)
         check_choice("prediction", self.prediction, ("eps", "x0"))
 
@@ -70,8 +71,8 @@ class DPMSolverSinglestep(GridSampler):
 
     def start(self, sde: SDE, nodes: list[Node]) -> dict[float, list[_Stage]]:
         """The stages of the step from each t."""
-        lam = torch.tensor([node.lam for node in nodes], dtype=torch.float64)
-        parts = torch.arange(1, self.order, dtype=torch.float64) / self.order
+        lam = float64([node.lam for node in nodes])
+        parts = torch.arange(1, self.order, dtype=torch.float64, device="cpu") / self.order
         times = sde.t_of_lam(lam[:-1, None] + parts * lam.diff()[:, None])
         between = iter(sde.nodes(times.flatten()))
         return {
@@ -156,6 +157,7 @@ class DPMSolverMultistep(LinearMultistep):
     lower_order_final: bool = False
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_order(self.order, 3)
         check_choice("prediction", self.prediction, ("x0", "eps"))
         check_number("eta", self.eta, at_least=0)

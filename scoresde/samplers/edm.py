@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._tensor import check_number
+from .._tensor import check_number, float64, plain_numbers
 from ..noise import Noise
 from ..score import ScoreModel
 from ..sde import SDE, Node
@@ -50,6 +50,7 @@ class EDM(GridSampler):
     s_noise: float = 1.0
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_number("churn", self.churn, at_least=0)
         check_number("s_min", self.s_min, at_least=0)
         if self.s_max != math.inf:
@@ -66,7 +67,7 @@ class EDM(GridSampler):
         if self.churn == 0:
             return {}
         gamma = min(self.churn / len(nodes), math.sqrt(2) - 1)
-        highest = -sde.nodes(torch.ones(1))[0].lam
+        highest = -sde.nodes([1.0])[0].lam
         churned = [
             node
             for node in nodes[:-1]
@@ -74,7 +75,7 @@ class EDM(GridSampler):
         ]
         log_sigma_hat = [min(math.log1p(gamma) - node.lam, highest) for node in churned]
         # the inverse may round a time at the end to above 1
-        raised = sde.t_of_lam(-torch.tensor(log_sigma_hat, dtype=torch.float64)).clamp(max=1)
+        raised = sde.t_of_lam(-float64(log_sigma_hat)).clamp(max=1)
         return dict(zip([node.t for node in churned], sde.nodes(raised), strict=True))
 
     def step(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._tensor import check_number
+from .._tensor import check_number, plain_numbers
 from ..noise import Noise
 from ..score import ScoreModel, reverse_drift
 from ..sde import Node
@@ -39,6 +39,7 @@ class EulerMaruyama(GridSampler):
     eta: float = 1.0
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_number("eta", self.eta, at_least=0)
 
     def step(

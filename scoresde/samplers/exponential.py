@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .._tensor import check_number
+from .._tensor import check_number, plain_numbers
 from ..noise import Noise
 from ..score import ScoreModel
 from ..sde import Node
@@ -46,6 +46,7 @@ class DDIM(GridSampler):
     eta: float = 0.0
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_number("eta", self.eta, at_least=0, at_most=1)
 
     def step(

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from .._tensor import check_number
+from .._tensor import check_integer, check_number, plain_numbers
 from ..noise import Noise
 from ..score import ScoreModel
 from ..sde import Node
@@ -48,8 +48,9 @@ class Langevin(Corrector):
     norm: Norm = "exact"
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_number("snr", self.snr, above=0)
-        _check_steps(self.steps)
+        check_integer("steps", self.steps, minimum=1)
         if self.norm not in get_args(Norm):
             raise ValueError(f"norm must be 'exact' or 'batch', got {self.norm!r}")
 
@@ -93,7 +94,8 @@ class AnnealedLangevin(GridSampler):
     step_size: float = 0.2
 
     def __post_init__(self) -> None:
-        _check_steps(self.steps)
+        plain_numbers(self)
+        check_integer("steps", self.steps, minimum=1)
         check_number("step_size", self.step_size, above=0, below=4)
 
     def step(
@@ -113,12 +115,6 @@ class AnnealedLangevin(GridSampler):
             mean = torch.add(x, model.eps(x, t), alpha=-0.5 * a / t.sigma)
             x = mean.add_(noise.fresh(x, t.t, k), alpha=math.sqrt(a))
         return x
-
-
-def _check_steps(steps: int) -> None:
-    if isinstance(steps, bool) or not isinstance(steps, int):
-        raise TypeError(f"steps must be an integer, got {steps!r}")
-    check_number("steps", steps, at_least=1)
 
 
 def _mean_norm(x: Tensor) -> float:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._tensor import check_number
+from .._tensor import check_integer, check_number, plain_numbers
 from ..ivp import METHODS, PER_SAMPLE_METHODS, Adaptive, AdaptivePerSample, Counts, Solution
 from ..noise import Noise
 from ..score import ScoreModel, reverse_drift
@@ -66,6 +66,7 @@ class ProbabilityFlowODE(Sampler):
     per_sample: bool = False
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         methods = tuple(PER_SAMPLE_METHODS) if self.per_sample else METHODS
         if self.method not in methods:
             raise ValueError(
@@ -74,7 +75,7 @@ class ProbabilityFlowODE(Sampler):
             )
         check_number("rtol", self.rtol, above=0, below=1)
         check_number("atol", self.atol, above=0)
-        check_number("max_steps", self.max_steps, at_least=1)
+        check_integer("max_steps", self.max_steps, minimum=1)
 
     @property
     def off_grid(self) -> bool:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .._tensor import check_integer, check_number
+from .._tensor import check_integer, check_number, plain_numbers
 from ..grid import karras
 from ..noise import Noise
 from ..score import ScoreModel
@@ -42,6 +42,7 @@ class RestartInterval:
     repeats: int = 2
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_number("low", self.low, above=0)
         check_number("high", self.high, above=self.low)
         check_integer("steps", self.steps, minimum=1)

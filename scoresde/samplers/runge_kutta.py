@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
+from .._tensor import float64
 from ..noise import Noise
 from ..score import ScoreModel, reverse_drift
 from ..sde import SDE, Node
@@ -86,7 +86,7 @@ class RungeKutta(GridSampler):
         inside = [
             self._between(t, s, part) for t, s in pairwise(nodes) for part in c if 0 < part < 1
         ]
-        times = torch.tensor(inside, dtype=torch.float64)
+        times = float64(inside)
         if self.variable != "t":
             times = sde.t_of_lam(times)
         between = iter(sde.nodes(times))

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from .._tensor import check_integer, check_number
+from .._tensor import check_integer, check_number, plain_numbers
 from ..sde import SDE, Node
 from .multistep import LinearMultistep, Row
 from .weights import Prediction, interval, lagrange_weights, past_knots, step_orders
@@ -68,6 +68,7 @@ class SASolver(LinearMultistep):
     lower_order_final: bool = True
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         for name, order, lowest in (
             ("predictor_order", self.predictor_order, 1),
             ("corrector_order", self.corrector_order, 0),

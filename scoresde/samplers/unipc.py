@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from .._tensor import plain_numbers
 from ..sde import SDE, Node
 from .multistep import LinearMultistep, Row
 from .weights import Prediction, check_choice, check_order, interval, phi, step_orders
@@ -52,6 +53,7 @@ class UniPC(LinearMultistep):
     lower_order_final: bool = False
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_order(self.order, 3)
         check_choice("variant", self.variant, ("B1", "B2"))
         check_choice("prediction", self.prediction, ("x0", "eps"))

@@ -1,0 +1,102 @@
+"""Which networks a model can call: its own submodules, and those hidden behind functions."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Iterator
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+from torch import nn
+
+__all__ = ["reachable_modules"]
+
+# Code of these packages holds no network of the user's, and searching it would take long.
+_SILENT = {"torch", "torchvision", "numpy", "scipy", *sys.stdlib_module_names}
+_SEARCHED = 10_000  # objects after which the search ends
+_BASE = frozenset(vars(nn.Module()))
+
+
+def reachable_modules(model: nn.Module) -> list[nn.Module]:
+    """Every module that a call of `model` may run.
+
+    PyTorch knows a module's registered submodules only. A network that a function uses through a
+    closure, a default argument, a global name, a method's owner or a `partial`, or that an object
+    keeps in an attribute or a list, is found by following these references.
+
+    Args:
+        model: Any module.
+
+    Returns:
+        The module itself and the others, each once.
+    """
+    found: list[nn.Module] = []
+    seen: set[int] = set()
+    waiting: list[Any] = [model]
+    while waiting and len(seen) < _SEARCHED:
+        value = waiting.pop()
+        if id(value) in seen or isinstance(value, (str, bytes, int, float, type(None))):
+            continue
+        seen.add(id(value))
+        if isinstance(value, nn.Module):
+            found.append(value)
+        waiting.extend(_references(value))
+    return found
+
+
+def _references(value: Any) -> Iterator[Any]:
+    """What a module, function, container or object of the user's own refers to."""
+    if isinstance(value, nn.Module):
+        yield from value._modules.values()
+        if not _is_silent(type(value).__module__):
+            yield from (v for name, v in vars(value).items() if name not in _BASE)
+            yield type(value).forward
+    elif isinstance(value, FunctionType):
+        yield from _of_function(value)
+    elif isinstance(value, MethodType):
+        yield from (value.__self__, value.__func__)
+    elif isinstance(value, functools.partial):
+        yield from (value.func, *value.args, *value.keywords.values())
+    elif isinstance(value, dict):
+        yield from list(value.values())
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        yield from tuple(value)
+    elif hasattr(value, "__wrapped__"):  # such as functools.cache
+        yield value.__wrapped__
+    elif not isinstance(value, (type, ModuleType)) and not _is_silent(type(value).__module__):
+        yield from list(getattr(value, "__dict__", {}).values())
+        yield from (v for v in vars(type(value)).values() if isinstance(v, FunctionType))
+        for name in getattr(type(value), "__slots__", ()):
+            yield getattr(value, name, None)
+
+
+def _of_function(function: FunctionType) -> Iterator[Any]:
+    """Closure, defaults, what it wraps, and the globals that its code names."""
+    for cell in function.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:  # a variable that is not assigned yet
+            continue
+    yield from function.__defaults__ or ()
+    yield from (function.__kwdefaults__ or {}).values()
+    yield getattr(function, "__wrapped__", None)
+    if _is_silent(function.__globals__.get("__name__")):
+        return
+    names = _names(function.__code__)
+    for name in names:
+        value = function.__globals__.get(name)
+        if isinstance(value, (ModuleType, type)) and not _is_silent(value.__name__):
+            yield from (vars(value).get(attribute) for attribute in names)  # package.network
+        else:
+            yield value
+
+
+def _names(code: CodeType) -> set[str]:
+    """Names that a function's code uses, functions inside it included."""
+    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return set(code.co_names).union(*map(_names, inner))
+
+
+def _is_silent(module: str | None) -> bool:
+    return module is not None and module.split(".")[0] in _SILENT

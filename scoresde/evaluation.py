@@ -1,0 +1,177 @@
+"""What holds while a model is evaluated: counted calls, evaluation mode, a context of its own.
+
+Several threads may evaluate one model at the same time. Counts and limits belong to the block that
+asks for them, and a module leaves evaluation mode when the last block that holds it has ended.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ._reachable import reachable_modules
+
+__all__ = ["NFE", "count_nfe", "evaluating", "name_time", "own_context"]
+
+_LOCK = threading.Lock()  # of the counts and of `_HELD`
+
+
+@dataclass
+class NFE:
+    """Evaluations of a model so far: forward passes, and derivative passes (JVP or VJP).
+
+    A call with a batch counts once: it is the number of evaluations per sample. A model's own
+    `nfe` is the total of all threads; `count_nfe` counts one block of one thread.
+
+    Attributes:
+        forward: Forward passes.
+        derivative: Derivative passes.
+        limit: Largest number of forward passes; None for any number.
+    """
+
+    forward: int = 0
+    derivative: int = 0
+    limit: int | None = None
+
+    def add_forward(self, t: float | Tensor) -> None:
+        """Count one forward pass at time t, here and in the blocks around this call.
+
+        Raises:
+            RuntimeError: If a limit is reached; nothing is counted then.
+        """
+        counts = self._counts()
+        with _LOCK:
+            for count in counts:
+                if count.limit is not None and count.forward >= count.limit:
+                    raise RuntimeError(
+                        f"the limit of {count.limit} network evaluations was reached at "
+                        f"{name_time(t)}; raise max_nfe or loosen rtol and atol"
+                    )
+            for count in counts:
+                count.forward += 1
+
+    def add_derivative(self) -> None:
+        """Count one derivative pass, here and in the blocks around this call."""
+        counts = self._counts()
+        with _LOCK:
+            for count in counts:
+                count.derivative += 1
+
+    def _counts(self) -> list[NFE]:
+        return [self, *(block for total, block in _BLOCKS.get() if total is self)]
+
+
+# The blocks of `count_nfe` around the present call, each with the total that it belongs to.
+_BLOCKS: ContextVar[tuple[tuple[NFE, NFE], ...]] = ContextVar("blocks", default=())
+
+
+class _Counted(nn.Module):
+    """What `count_nfe` needs of a model."""
+
+    nfe: NFE
+
+
+@contextmanager
+def count_nfe(model: _Counted, limit: int | None = None) -> Iterator[NFE]:
+    """Count a model's evaluations inside the block.
+
+    Only calls of this thread (or asynchronous task) are counted, and bounded by the limit.
+
+    Args:
+        model: The model; models bound with `given` share its counter.
+        limit: Raise RuntimeError when more forward passes are asked. The limit of a block around
+            this one holds as well.
+
+    Yields:
+        The counts of this block.
+    """
+    inside = NFE(limit=limit)
+    _BLOCKS.set((*_BLOCKS.get(), (model.nfe, inside)))
+    try:
+        yield inside
+    finally:
+        _BLOCKS.set(tuple(entry for entry in _BLOCKS.get() if entry[1] is not inside))
+
+
+@dataclass
+class _Held:
+    """A module that blocks of `evaluating` hold in evaluation mode, and its mode before them."""
+
+    module: nn.Module
+    training: bool
+    blocks: int = 0
+
+
+_HELD: dict[int, _Held] = {}
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block (no dropout), every module's own mode after it.
+
+    Networks that a function of the model uses are switched as well, see `reachable_modules`. If
+    blocks of several threads hold a module, the last one to end restores its mode.
+
+    Args:
+        model: Any module.
+
+    Raises:
+        RuntimeError: At the end, if somebody has put a module in training mode meanwhile.
+    """
+    modules = reachable_modules(model)
+    with _LOCK:
+        for module in modules:
+            held = _HELD.setdefault(id(module), _Held(module, module.training))
+            held.blocks += 1
+            if module.training and held.blocks == 1:
+                module.training = False
+    try:
+        yield
+        disturbed = [module for module in modules if module.training]
+    finally:
+        with _LOCK:
+            for module in modules:
+                held = _HELD[id(module)]
+                held.blocks -= 1
+                if held.blocks == 0:
+                    del _HELD[id(module)]
+                    if held.training:
+                        module.training = True
+    if disturbed:
+        raise RuntimeError(
+            f"{type(disturbed[0]).__name__} was put in training mode while it was being evaluated, "
+            "so that the result is not valid; give each thread its own copy of the network"
+        )
+
+
+@contextmanager
+def own_context() -> Iterator[None]:
+    """A context in which numbers do not depend on the caller's: also usable as a decorator.
+
+    Gradients are off, and `torch.autocast` and `torch.inference_mode` regions around the block do
+    not reach into it. In an autocast region backward passes would run in half precision, and
+    tensors made in inference mode cannot be differentiated through.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
+def name_time(t: float | Tensor) -> str:
+    """The time or the range of times of one evaluation, for messages."""
+    if not isinstance(t, Tensor):
+        return f"t={t:.6g}"
+    if t.numel() == 0:
+        return "no time"
+    low, high = float(t.detach().min()), float(t.detach().max())
+    return f"t={low:.6g}" if low == high else f"t={low:.6g}..{high:.6g}"
