@@ -64,7 +64,9 @@ _tolerance = Real(0, 1, min_open=True, max_open=True)
     "--atol", type=_tolerance, default=1e-4, show_default=True, help="Absolute tolerance."
 )
 @click.option(
-    "--t-min", type=_tolerance, default=1e-5, show_default=True, help="Time the data are put in at."
+    "--t-min",
+    type=_tolerance,
+    help="Time the data are put in at. Default: 1e-5, or that of the first discrete label.",
 )
 @click.option("--batch", type=Integer(1), default=64, show_default=True, help="Images at a time.")
 @seed_option

@@ -102,7 +102,10 @@ _tolerance = Real(0, 1, min_open=True, max_open=True)
     "--atol", type=_tolerance, default=1e-6, show_default=True, help="Absolute tolerance, ODE."
 )
 @click.option(
-    "--t-min", type=_tolerance, help="Time the data are put in at; 1e-5, a VLB's own if not given."
+    "--t-min",
+    type=_tolerance,
+    help="Time the data are put in at. Default: 1e-5, or that of the first discrete label; a VLB's "
+    "own.",
 )
 @click.option(
     "--measured",

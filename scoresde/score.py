@@ -25,6 +25,7 @@ from .evaluation import NFE, count_nfe, evaluating, name_time
 from .sde import SDE, Node
 
 __all__ = [
+    "FIRST_TIME",
     "NFE",
     "FunctionScore",
     "NetworkScore",

@@ -130,11 +130,12 @@ def check_training(
     """Raise unless `train` could begin.
 
     Raises:
-        ValueError: If the data hold fewer images than a batch, a class has no datum, or the
-            objective does not suit the SDE.
+        ValueError: If the data hold fewer images than a batch, the class labels are not those of
+            the network, a class has no datum, or the objective does not suit the SDE.
     """
     if len(data) < settings.batch:
         raise ValueError(f"batch must be at most the {len(data)} images, got {settings.batch}")
+    model.labelled(data.labels, len(data), "cpu")  # refuses what are no classes of the network
     objective.check(model.sde)
     if data.empty_class is not None:
         raise ValueError(

@@ -66,7 +66,7 @@ class LatentRequest:
         probes: Probes of Hutchinson's trace for the samples above 16 dimensions.
         rtol: Relative tolerance.
         atol: Absolute tolerance.
-        t_min: Time at which the data are put in.
+        t_min: Time at which the data are put in; None as in `encode`.
         batch: Data solved at a time.
         seed: Integer in [0, 2^64), for the choice, dequantization, samples and probes.
         device: Where to run.
@@ -84,7 +84,7 @@ class LatentRequest:
     probes: int = 2
     rtol: float = 1e-4
     atol: float = 1e-4
-    t_min: float = 1e-5
+    t_min: float | None = None
     batch: int = 64
     seed: int = 0
     device: str = "cpu"
@@ -246,7 +246,8 @@ def _summary(
         "dims": math.prod(spec.shape),
         "span": spec.span,
         "unit": _unit(spec),
-        **{name: getattr(request, name) for name in ("n", "t_min", "rtol", "atol", "seed")},
+        "t_min": there.t_min,
+        **{name: getattr(request, name) for name in ("n", "rtol", "atol", "seed")},
         "round_trip": {
             "error": float(there.error.max()),
             "rms": float(there.rms.square().mean().sqrt()),

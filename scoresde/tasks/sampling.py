@@ -67,7 +67,8 @@ class SampleRequest:
         n: Number of samples.
         seed: Integer in [0, 2^64).
         batch: Samples computed at a time.
-        t_min: Last time; None for 1e-3, or that of a grid from a file.
+        t_min: Last time; None for that of a grid from a file, else for 1e-3 (or that of the first
+            discrete label, if later).
         denoise: Finish with E[x_0 | x].
         label: Class of all samples; None for all classes in turn. Only for conditional models.
         device: Where to run.
@@ -186,7 +187,9 @@ def _times(request: SampleRequest, config: Config, named: NamedSampler) -> Tenso
         ts = _times_of_file(request, grid, sde)
         return snapped(sde, ts) if snap else ts
     grid = on_ladder(grid) if snap else grid
-    t_min = DEFAULT_T_MIN if request.t_min is None else request.t_min
+    t_min = request.t_min
+    if t_min is None:
+        t_min = max(DEFAULT_T_MIN, config.preconditioning.t_least(sde))
     if request.nfe is None:
         return grid(sde, request.steps or DEFAULT_STEPS, t_min)
     if request.steps is not None:

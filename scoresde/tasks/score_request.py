@@ -13,6 +13,7 @@ from ..likelihood.ode import EXACT_LIMIT, EXACT_UP_TO
 from ..likelihood.trace import ExactTrace
 from ..noise import SampleNoise
 from ..registry import parse_trace
+from ..score import FIRST_TIME
 from .flow_checks import check_flow
 from .protocols import DEQUANTIZATIONS, METHODS, PROTOCOLS
 
@@ -43,7 +44,8 @@ class ScoreRequest:
         draws: Dequantizations of each datum.
         rtol: Relative tolerance of ODE methods.
         atol: Absolute tolerance.
-        t_min: First time; None for 1e-5, of variational bounds their own.
+        t_min: First time; None for 1e-5 (or that of the first discrete label, if later), of
+            variational bounds their own.
         measured: Number of data on which the errors of solver and dtype are measured.
         batch: Data solved at a time.
         seed: Integer in [0, 2^64), for the choice of data and everything random.
@@ -83,15 +85,15 @@ class ScoreRequest:
         return torch.float64 if self.dtype == "float64" else torch.float32
 
 
-def resolved(request: ScoreRequest, spec: DataSpec) -> ScoreRequest:
-    """The request with everything named that depends on the data alone."""
+def resolved(request: ScoreRequest, config: Config, spec: DataSpec) -> ScoreRequest:
+    """The request with everything named that depends on the checkpoint alone."""
     small = math.prod(spec.shape) <= EXACT_UP_TO
     default = "pf-ode/continuous" if spec.levels is None else "pf-ode/uniform"
     method = request.method if request.method != "auto" else "dopri5" if small else "path"
     t_min = request.t_min
     protocol = request.protocol or default
     if t_min is None and protocol in DEQUANTIZATIONS:
-        t_min = 1e-5
+        t_min = max(FIRST_TIME, config.preconditioning.t_least(config.sde))
     return replace(request, protocol=protocol, method=method, t_min=t_min)
 
 
@@ -101,6 +103,12 @@ def check_request(request: ScoreRequest, config: Config, spec: DataSpec) -> None
         value = getattr(request, name)
         if value not in allowed:
             raise ValueError(f"--{name}: {value!r} is unknown; one of {', '.join(allowed)}")
+    least = config.preconditioning.t_least(config.sde)
+    if request.t_min is not None and request.t_min < least:
+        raise ValueError(
+            f"--t-min: {request.t_min:g} is below {least:g}, the time of the first discrete label "
+            "that this checkpoint knows"
+        )
     ode = request.protocol in DEQUANTIZATIONS
     if ode or config.preconditioning.snapped and request.protocol != "vlb-ddpm":
         check_flow(request.checkpoint, config, request.rtol, request.atol, request.dtype)

@@ -83,7 +83,7 @@ def score_data(
     """
     raw = read_checkpoint(checkpoint_path(request.checkpoint))
     config, spec = config_of(raw)
-    request = resolved(request, spec)
+    request = resolved(request, config, spec)
     check_request(request, config, spec)
     which = {k: getattr(request, k) for k in ("data", "split", "data_root", "levels", "n")}
     data = load_held_out(config, spec, **which)
