@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -33,9 +35,9 @@ def reachable_modules(model: nn.Module) -> list[nn.Module]:
     """
     found: list[nn.Module] = []
     seen: set[int] = set()
-    waiting: list[Any] = [model]
+    waiting: deque[Any] = deque([model])
     while waiting and len(seen) < _SEARCHED:
-        value = waiting.pop()
+        value = waiting.popleft()
         if id(value) in seen or isinstance(value, (str, bytes, int, float, type(None))):
             continue
         seen.add(id(value))
@@ -59,9 +61,9 @@ def _references(value: Any) -> Iterator[Any]:
     elif isinstance(value, functools.partial):
         yield from (value.func, *value.args, *value.keywords.values())
     elif isinstance(value, dict):
-        yield from list(value.values())
+        yield from list(islice(value.values(), _SEARCHED))
     elif isinstance(value, (list, tuple, set, frozenset)):
-        yield from tuple(value)
+        yield from list(islice(value, _SEARCHED))
     elif hasattr(value, "__wrapped__"):  # such as functools.cache
         yield value.__wrapped__
     elif not isinstance(value, (type, ModuleType)) and not _is_silent(type(value).__module__):

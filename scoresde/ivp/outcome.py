@@ -46,7 +46,8 @@ class Counts:
         cls, n: int, status: Status, accepted: int = 0, rejected: int = 0, evaluations: int = 0
     ) -> Counts:
         """The same counts for each of n samples."""
-        return cls(*(torch.full((n,), int(v)) for v in (status, accepted, rejected, evaluations)))
+        values = (status, accepted, rejected, evaluations)
+        return cls(*(torch.full((n,), int(v), device="cpu") for v in values))
 
     @classmethod
     def cat(cls, parts: Sequence[Counts]) -> Counts:

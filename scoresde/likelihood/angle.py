@@ -79,4 +79,4 @@ class Angle:
 
     def _share(self, u: Tensor) -> Tensor:
         """y at u."""
-        return torch.as_tensor(betaincinv(self.spread, self.spread, u.numpy()))
+        return torch.as_tensor(betaincinv(self.spread, self.spread, u.numpy()), device="cpu")

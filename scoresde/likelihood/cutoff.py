@@ -110,6 +110,7 @@ def neglected(
         raise ValueError("model must be exact at every time, got one with rounded labels")
     if not x.is_floating_point():
         raise TypeError(f"x must be floating (levels: dequantize), got {x.dtype}")
+    model = model.labelled(None, len(x), x.device)
     nodes = _nodes(model, t_min, order)
     if isinstance(model, GaussianMixture):
         point = x.to(torch.float64)
@@ -225,6 +226,7 @@ def decoder_std(model: ScoreModel, x: Tensor, t_min: float, *, seed: int) -> flo
     """
     if len(x) == 0:
         raise ValueError("x must hold at least one sample, got none")
+    model = model.labelled(None, len(x), x.device)
     node = _nodes(model, t_min, 1)[0]
     z = SampleNoise(seed, range(len(x))).fresh(x, node.t)
     with evaluating(model):

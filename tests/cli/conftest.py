@@ -1,6 +1,6 @@
 """What the command-line tests share: running a command in this process, and small checkpoints."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -51,6 +51,8 @@ def write_checkpoint(folder, **tables):
     } | tables
     config = Config.from_dict(values)
     data = config.data.load()
+    if config.net.get("classes") is None:
+        data = replace(data, labels=None)
     model = config.build_model(data.spec)
     generator = torch.Generator().manual_seed(0)
     for weight in model.net.parameters():

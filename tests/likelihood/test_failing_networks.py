@@ -2,11 +2,14 @@
 
 import math
 import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields, is_dataclass
 
 import pytest
 import torch
 
 from scoresde.data import DataSpec
+from scoresde.exact import GaussianMixture
 from scoresde.likelihood import (
     PathQuadrature,
     choose_trace,
@@ -25,7 +28,8 @@ from scoresde.likelihood import (
     round_trip,
     sample_with_log_prob,
 )
-from scoresde.score import FunctionScore
+from scoresde.nets import MLP
+from scoresde.score import FunctionScore, NetworkScore, Preconditioning
 from scoresde.sde import VP
 
 DOUBLE = torch.float64
@@ -164,3 +168,142 @@ def test_not_differentiable(route):
 def test_global_generators_are_left_alone(route, rng_untouched):
     """T7c, for every route."""
     assert run(route) > 0
+
+
+def numbers(result):
+    """All tensors and numbers of a result, in the order of its fields."""
+    if isinstance(result, torch.Tensor):
+        return [result]
+    if is_dataclass(result):
+        return [n for f in fields(result) for n in numbers(getattr(result, f.name))]
+    if isinstance(result, tuple):
+        return [n for item in result for n in numbers(item)]
+    return [torch.tensor(result, device="cpu")] if isinstance(result, float | int) else []
+
+
+def equal(got, want):
+    pairs = list(zip(numbers(got), numbers(want), strict=True))
+    return all(a.dtype == b.dtype and a.device == b.device for a, b in pairs) and all(
+        torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs
+    )
+
+
+def wild_network():
+    """A float32 network with random weights in every layer, in training mode."""
+    net = MLP((2,), width=16, depth=1)
+    generator = torch.Generator().manual_seed(0)
+    for weight in net.parameters():
+        torch.nn.init.normal_(weight, std=0.2, generator=generator)
+    return NetworkScore(net, VP(), Preconditioning(target="edm"))
+
+
+@contextmanager
+def default_float64():
+    torch.set_default_dtype(DOUBLE)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@contextmanager
+def deterministic():
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+SURROUNDINGS = {
+    "autocast": lambda: [torch.autocast("cpu", torch.bfloat16)],
+    "inference mode": lambda: [torch.inference_mode()],
+    "no gradients": lambda: [torch.no_grad()],
+    "gradients": lambda: [torch.enable_grad()],
+    "default dtype": lambda: [default_float64()],
+    "default device": lambda: [torch.device("meta")],
+    "deterministic": lambda: [deterministic()],
+}
+TOGETHER = ["autocast", "inference mode", "default dtype", "default device", "deterministic"]
+
+
+def in_surroundings(route, names, model):
+    want = ROUTES[route](model)
+    with ExitStack() as stack:
+        for name in names:
+            for context in SURROUNDINGS[name]():
+                stack.enter_context(context)
+        got = ROUTES[route](model)
+    assert equal(got, want)
+
+
+@every_route
+def test_surroundings_do_not_matter(route):
+    """Bit for bit: what is on around a call, all at once."""
+    in_surroundings(route, TOGETHER, wild_network())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SURROUNDINGS)
+@every_route
+def test_no_surrounding_matters(route, name):
+    in_surroundings(route, [name], wild_network())
+
+
+@pytest.mark.parametrize("route", WITH_DERIVATIVES)
+def test_a_model_made_in_inference_mode_is_differentiable(route):
+    with torch.inference_mode():
+        model = GaussianMixture(VP(), [1.0], torch.zeros(1, 2), [0.25])
+    ROUTES[route](model)
+
+
+def _in_place(eps, buffers):
+    def change(x, t):
+        out = eps(x, t)
+        x.mul_(3)
+        t.mul_(0.5)
+        return out
+
+    return change
+
+
+def _own_input(eps, buffers):
+    return lambda x, t: x.copy_(eps(x, t)).view_as(x)
+
+
+def _same_buffer(eps, buffers):
+    def fill(x, t):
+        buffer = buffers.setdefault((x.shape, x.dtype), torch.empty_like(x.detach()))
+        return buffer.detach().copy_(eps(x, t))
+
+    return fill
+
+
+@pytest.mark.parametrize("habit", [_in_place, _own_input, _same_buffer])
+@every_route
+def test_networks_that_reuse_memory(route, habit):
+    """They give the numbers of a well-behaved network."""
+    network = Failing(VP())
+    want = ROUTES[route](FunctionScore(VP(), network))
+    got = ROUTES[route](FunctionScore(VP(), habit(network, {})))
+    assert equal(got, want)
+
+
+@every_route
+def test_class_labels_are_asked_for_before_the_first_evaluation(route):
+    model = NetworkScore(Uncalled(2), VP())
+    with pytest.raises(ValueError, match="y must be given: the network has 2 classes"):
+        ROUTES[route](model)
+    with pytest.raises(ValueError, match="y must hold classes 0 to 1, got 2|y must have shape"):
+        ROUTES[route](model.given(torch.tensor([0, 2])))
+
+
+class Uncalled(torch.nn.Module):
+    """A network that must not be reached."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, x, label, y=None):
+        raise AssertionError("the network was called")
