@@ -117,6 +117,7 @@ def save_checkpoint(
         file.write(blob)
 
 
+@torch.inference_mode(False)  # its tensors could not become parameters
 def read_checkpoint(path: str | Path) -> RawCheckpoint:
     """Read a checkpoint and verify every byte of it; nothing in the file is executed.
 

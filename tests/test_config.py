@@ -1,11 +1,15 @@
 import copy
+import random
+import resource
+import time
+from dataclasses import replace
 
 import pytest
 import torch
 
 import scoresde
-from scoresde.checkpoint import CheckpointError, save_checkpoint
-from scoresde.config import Config, load, load_config, shipped
+from scoresde.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
+from scoresde.config import Config, build, load, load_config, shipped
 from scoresde.data import DataSpec
 from scoresde.plain import ConfigError, construct, nearest
 from scoresde.sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP
@@ -333,3 +337,97 @@ def test_nearest_names():
     assert nearest("dim", ["ddim", "heun"]) == "did you mean ddim? allowed: ddim, heun"
     assert nearest("zzz", ["ddim"]) == "allowed: ddim"
     assert nearest("zzz", []) == "allowed: none"
+
+
+def test_the_default_dtype_and_device_do_not_reach_into_a_checkpoint(checkpoint):
+    path = checkpoint()
+    want = load(path)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"), torch.inference_mode():
+            got = load(path)
+        fresh = Config.from_dict(VALUES).build_model(SPEC)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for name, value in want.model.net.state_dict().items():
+        have = got.model.net.state_dict()[name]
+        assert have.dtype == value.dtype == torch.float32
+        assert torch.equal(have, value)
+        assert not have.is_inference()
+    assert {p.dtype for p in fresh.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        {"kind": "mlp", "depth": 10**7},
+        {"kind": "mlp", "depth": 2**62},
+        {"kind": "mlp", "width": 10**12},
+        {"kind": "unet", "blocks": 10**7, "attention": []},
+        {"kind": "unet", "channels": 20_000, "attention": []},
+        {"kind": "unet", "multipliers": [1] * 10**5, "attention": []},
+        {"kind": "unet", "multipliers": [1, 10**9], "channels": 10**9, "attention": [4]},
+        {"kind": "unet", "patch": 2**40, "attention": []},
+        {"kind": "unet", "classes": 2**61, "attention": []},
+    ],
+)
+def test_a_forged_size_takes_neither_time_nor_memory(tmp_path, net):
+    path = tmp_path / "c.safetensors"
+    spec = SPEC if net["kind"] == "mlp" else DataSpec((1, 8, 8), -1, 1, classes=net.get("classes"))
+    config = {**VALUES, "net": net}
+    save_checkpoint(
+        path, {"model.stem.weight": torch.zeros(2, 2)}, {"config": config, "data": spec.to_dict()}
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begin = time.process_time()
+    with pytest.raises(CheckpointError):
+        load(path)
+    assert time.process_time() - begin < 2  # seconds; with memory for its weights it takes minutes
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
+
+
+def absurd(rng):
+    """A value that no setting has."""
+    deep = []
+    for _ in range(rng.randint(2, 300)):
+        deep = [deep] if rng.random() < 0.5 else {"k": deep}
+    values = (
+        10**400, -(10**400), 2**63, -1, 0, 1e308, -0.0, 5e-324, True, None, "", "x" * 5000,
+        "\x1b[31m\n\r\u2028", [], {}, [[]], ["a", 1, None], {"kind": {}}, deep,
+    )  # fmt: skip
+    return rng.choice(values)
+
+
+def mutated(value, rng):
+    """Plain data with one value somewhere replaced, removed or added."""
+    if isinstance(value, dict) and value and rng.random() < 0.9:
+        key = rng.choice(sorted(value))
+        how = rng.random()
+        if how < 0.1:
+            return {k: v for k, v in value.items() if k != key}
+        if how < 0.2:
+            return {**value, str(absurd(rng))[:50]: absurd(rng)}
+        return {**value, key: mutated(value[key], rng)}
+    if isinstance(value, list) and value and rng.random() < 0.7:
+        place = rng.randrange(len(value))
+        return [*value[:place], mutated(value[place], rng), *value[place + 1 :]]
+    return absurd(rng)
+
+
+def test_absurd_metadata_are_one_line(checkpoint):
+    """With a valid checksum: a model, or an error of one line without control characters."""
+    raw = read_checkpoint(checkpoint())
+    rng = random.Random(0)
+    refused = 0
+    for _ in range(250):
+        metadata = mutated(raw.metadata, rng)
+        if not isinstance(metadata, dict):
+            continue
+        try:
+            build(replace(raw, metadata=metadata))
+        except CheckpointError as error:
+            refused += 1
+            text = str(error)
+            assert text.isprintable()
+            assert len(text) < 1500
+    assert refused > 80

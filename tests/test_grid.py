@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from scoresde import grid
+from scoresde.samplers import DDIM, sample
+from scoresde.score import FunctionScore
 from scoresde.sde import VE, VP, CosineVP, SubVP, TabulatedVP, cosine_betas
 
 STEPS = [1, 2, 3, 5, 10, 18, 19, 20, 21, 37, 999, 1000, 1001]
@@ -276,3 +278,41 @@ def test_times_off_the_ladder_are_named():
     for off in (0.3 + 1e-8, 0.35, 0.01):
         with pytest.raises(ValueError, match=f"t = {off} is not one of the 10 discrete times i/10"):
             grid.check_on_ladder(sde, torch.tensor([1.0, off], dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        list,
+        tuple,
+        np.array,
+        torch.tensor,
+        lambda ts: np.array(ts[::-1])[::-1],
+        lambda ts: [np.float64(t) for t in ts],
+        lambda ts: [torch.tensor(t, dtype=torch.float64) for t in ts],
+    ],
+)
+def test_grids_in_any_container_are_the_same_grid(container):
+    ts = [1.0, 0.5, 2**-9]
+    want = sample(FunctionScore(VP(), torch.sub), DDIM(), torch.tensor(ts), (2, 2), seed=0)
+    got = sample(FunctionScore(VP(), torch.sub), DDIM(), container(ts), (2, 2), seed=np.int64(0))
+    assert got.ts.dtype == torch.float64
+    assert torch.equal(got.ts, want.ts)
+    assert torch.equal(got.x, want.x)
+
+
+@pytest.mark.parametrize("ts", ["1", 0.5, None, ["a", "b"], [1.0, None], [[1.0], 0.5], [1j, 0.5]])
+def test_what_is_no_grid_is_named(ts):
+    with pytest.raises((TypeError, ValueError), match="a time grid must h"):
+        grid.check_grid(ts)
+
+
+@pytest.mark.parametrize("name", grid.GRIDS)
+def test_numpy_scalars_make_the_same_grid(name):
+    want = grid.GRIDS[name](VP(), 5, 2**-9, 0.75)
+    got = grid.GRIDS[name](VP(), np.int64(5), np.float32(2**-9), torch.tensor(0.75))
+    assert torch.equal(got, want)
+    with pytest.raises(TypeError, match="steps must be an integer, got 5.0"):
+        grid.GRIDS[name](VP(), np.float64(5.0))
+    with pytest.raises(TypeError, match="steps must be an integer, got True"):
+        grid.GRIDS[name](VP(), np.bool_(True))

@@ -3,10 +3,22 @@
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from scoresde import grid
+from scoresde.likelihood import (
+    continuous_vlb,
+    ddpm_vlb,
+    decode,
+    encode,
+    log_likelihood,
+    neglected,
+    path_log_likelihood,
+)
+from scoresde.samplers import DDIM, sample
 from scoresde.score import (
     FunctionScore,
     NetworkScore,
@@ -561,3 +573,102 @@ def test_an_output_cut_off_from_x_is_refused_where_derivatives_are_wanted():
     with pytest.raises(RuntimeError, match=r"t=0.5 is not differentiable in x"):
         model.eps(x, 0.5)
     assert model.eps(x.detach(), 0.5).shape == (3, 2)
+
+
+def conditional(classes=3, **options):
+    """A network that says its number of classes, and returns them."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.classes = classes
+
+        def forward(self, x, label, y=None):
+            return 0 * x if y is None else 0 * x + y[:, None]
+
+    return NetworkScore(Net(), VP(), **options)
+
+
+X = torch.zeros(4, 2)
+
+
+@pytest.mark.parametrize(
+    ("y", "error", "message"),
+    [
+        (None, ValueError, "y must be given: the network has 3 classes and was not trained with"),
+        ([0, 1, 2, 3], ValueError, "y must hold classes 0 to 2, got 3"),
+        (torch.tensor([0, -1, 2, 0]), ValueError, "y must hold classes 0 to 2, got -1"),
+        ([0, 1, 2], ValueError, r"y must have shape \(4,\), got \(3,\)"),
+        (0, ValueError, r"y must have shape \(4,\), got \(\)"),
+        ([0.0, 1.0, 2.0, 0.0], TypeError, "y must hold integer class labels, got torch.float32"),
+        ([True] * 4, TypeError, "y must hold integer class labels, got torch.bool"),
+    ],
+)
+def test_class_labels_are_checked_before_the_network(y, error, message):
+    model = conditional()
+    with pytest.raises(error, match=message):
+        model.labelled(y, 4, "cpu")
+    with pytest.raises(error, match=message):
+        sample(model, DDIM(), [1.0, 0.1], (4, 2), seed=0, y=y)
+    with pytest.raises(error, match=message):
+        log_likelihood(model, X, y=y)
+    assert model.nfe.forward == 0
+
+
+def test_class_labels_are_taken_from_any_container():
+    model = conditional()
+    want = sample(model, DDIM(), [1.0, 0.1], (4, 2), seed=0, y=torch.tensor([0, 1, 2, 0])).x
+    for y in ([0, 1, 2, 0], np.array([0, 1, 2, 0], np.uint8), torch.tensor([0, 1, 2, 0]).int()):
+        assert torch.equal(sample(model, DDIM(), [1.0, 0.1], (4, 2), seed=0, y=y).x, want)
+
+
+def test_a_network_with_classes_is_not_asked_without_labels():
+    model = conditional()
+    for quantity in quantities(model):
+        with pytest.raises(ValueError, match="y must be given: the network has 3 classes"):
+            quantity(X, 0.5)
+    model.unconditional = True  # as label dropout would have made it
+    for quantity in quantities(model):
+        quantity(X, 0.5)
+    bound = model.given(torch.tensor([0, 1, 2, 2]))
+    assert bound.eps(X, 0.5)[:, 0].tolist() == [0, 1, 2, 2]
+
+
+def test_models_without_classes_refuse_labels(gaussian):
+    for model in (conditional(None), gaussian(VP(), 2), FunctionScore(VP(), lambda x, t: x)):
+        with pytest.raises(ValueError, match="y must be None: .* has no classes"):
+            model.labelled([0, 1, 2, 0], 4, "cpu")
+
+
+def test_labels_of_a_foreign_network_may_be_any_integers():
+    model = NetworkScore(_Constant(), VP())
+    assert model.labelled([5, -1], 2, "cpu").y.tolist() == [5, -1]
+
+
+def test_no_model_of_discrete_labels_is_asked_below_the_first():
+    sde = TabulatedVP(VP().ddpm_betas(100))
+    for label in ("index", "rounded_index"):
+        model = NetworkScore(_Constant(), sde, Preconditioning(label=label))
+        assert model.t_least == 0.01
+        assert model.first_time(None) == 0.01
+        assert model.first_time(0.01) == 0.01
+        with pytest.raises(ValueError, match="t_min must be at least 0.01 for this model, got 0.0"):
+            model.first_time(0.0099)
+    model = NetworkScore(_Constant(0.3), sde, Preconditioning(label="index"))
+    for run in (log_likelihood, encode):
+        assert run(model, X, rtol=1e-2, atol=1e-2).t_min == 0.01
+        with pytest.raises(ValueError, match="t_min must be at least 0.01"):
+            run(model, X, t_min=1e-3)
+    before = model.nfe.forward
+    for refused in (
+        lambda: sample(model, DDIM(), grid.uniform(sde, 5), (4, 2), seed=0),
+        lambda: path_log_likelihood(model, X, t_min=1e-3, seed=0),
+        lambda: continuous_vlb(model, X, t_min=1e-3, seed=0),
+        lambda: ddpm_vlb(model, X, [1.0, 0.5, 0.005], seed=0),
+        lambda: neglected(model, X, 1e-3, seed=0),
+        lambda: decode(model, X, t_min=1e-3),
+    ):
+        with pytest.raises(ValueError, match="t_min must be at least 0.01"):
+            refused()
+    assert model.nfe.forward == before
+    assert NetworkScore(_Constant(), sde).first_time(None) == 1e-5

@@ -367,3 +367,45 @@ def test_tables_compare_by_value_and_print_short():
 def test_bad_parameters_are_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_starts_below_one_have_the_marginal_or_are_refused(sde):
+    """s² is that of data of a variance v at every t at which sampling may start, v's own at 1."""
+    assert sde.start_std(1) == sde.start_std(1.0) == sde.prior_std
+    for t in torch.linspace(0.02, 1, 50, dtype=torch.float64).tolist():
+        alpha, sigma = float(sde.alpha(t)), float(sde.sigma(t))
+        if alpha / sigma > 0.1:
+            with pytest.raises(ValueError, match=r"x_init must be given for a grid that starts at"):
+                sde.start_std(t)
+            continue
+        # between the marginals of data of variance 0 and of variance 1; SubVP's prior has 2
+        most = 2 if isinstance(sde, SubVP) else 1
+        assert sigma * (1 - 1e-12) <= sde.start_std(t)
+        assert sde.start_std(t) <= math.sqrt(most * alpha**2 + sigma**2) * (1 + 1e-9)
+
+
+def test_starts_are_sigma_under_ve_and_one_under_vp():
+    assert VE().start_std(0.9) == pytest.approx(float(VE().sigma(0.9)), rel=1e-12)
+    for sde in (VP(), CosineVP(), TabulatedVP(VP().ddpm_betas(1000))):
+        # v = (1 − σ²)/α² at t = 1, where 1 − σ² has lost 5 of float64's digits
+        assert sde.start_std(0.97) == pytest.approx(1, abs=1e-10)
+
+
+def test_numpy_scalars_are_the_numbers_they_are():
+    plain = VE(0.5, 20)
+    for number in (np.float32, np.float64, np.array, torch.tensor):
+        got = VE(number(0.5), number(20))
+        assert got == plain
+        assert type(got.sigma_min) is float
+        assert torch.equal(got.sigma(0.3), plain.sigma(0.3))
+    assert torch.equal(VP().ladder(np.int64(4)), VP().ladder(4))
+    assert TabulatedVP(np.array([0.1, 0.2], np.float32)) == TabulatedVP(
+        [float(np.float32(0.1)), float(np.float32(0.2))]
+    )
+    for wrong in (True, np.bool_(True), "0.1", np.array([0.1]), 1j, None):
+        with pytest.raises(TypeError, match="sigma_min must be a number"):
+            VE(wrong, 20)
+    with pytest.raises(TypeError, match="levels must be an integer, got 4.0"):
+        VP().ladder(np.float64(4))
+    with pytest.raises(ValueError, match="sigma_max must be at most 1e308 in size"):
+        VE(0.01, 10**400)

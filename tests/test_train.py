@@ -378,6 +378,22 @@ def test_bad_input_is_refused_before_the_first_step():
 
 
 @pytest.mark.parametrize(
+    ("classes", "labels", "message"),
+    [
+        (3, None, "y must be given: the network has 3 classes"),
+        (2, [0, 1, 2] * 4, "y must hold classes 0 to 1, got 2"),
+        (2, [0, 1, -1] * 4, "y must hold classes 0 to 1, got -1"),
+        (None, [0, 1, 2] * 4, "y must be None: NetworkScore has no classes"),
+    ],
+)
+def test_class_labels_must_be_those_of_the_network(classes, labels, message):
+    net = MLP((2,), width=8, depth=1, classes=classes)
+    data = replace(points(), labels=None if labels is None else torch.tensor(labels))
+    with pytest.raises(ValueError, match=message):
+        train(NetworkScore(net, VP()), make_optimizer(net), data, Objective(), settings())
+
+
+@pytest.mark.parametrize(
     ("changes", "match"),
     [
         ({"steps": 0}, "steps must be at least 1, got 0"),

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.func import jvp, vjp
 
-from scoresde.nets import UNet
+from scoresde.nets import MLP, UNet
 from scoresde.nets.blocks import Attention, group_norm
 from scoresde.nets.embedding import FourierEmbedding, SinusoidalEmbedding
 
@@ -324,3 +324,37 @@ def test_bad_inputs():
     for wrong in (-1, 3):
         with pytest.raises(ValueError, match=f"y must lie in 0 … 2, got {wrong}"):
             labelled(x, label, torch.tensor([0, wrong, 1]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "strict"),
+    [
+        ("unet", True),
+        ("unet", False),
+        ("conditional unet", False),
+        ("mlp", True),
+        ("mlp", False),
+    ],
+)
+def test_export_leaves_the_batch_size_free(kind, strict):
+    classes = 3 if kind == "conditional unet" else None
+    if kind == "mlp":
+        net, shape = MLP((2,), width=8, depth=1), (2,)
+    else:
+        net = UNet((1, 8, 8), **SMALL | {"attention": (4,)}, classes=classes)
+        shape = (1, 8, 8)
+    net = awake(net).eval()
+
+    def arguments(batch):
+        x, label = inputs(shape, batch, torch.float32)
+        return (x, label) if classes is None else (x, label, torch.arange(batch) % classes)
+
+    batch = torch.export.Dim("batch", min=2, max=64)
+    free = tuple({0: batch} for _ in arguments(3))
+    exported = torch.export.export(net, arguments(3), dynamic_shapes=free, strict=strict).module()
+    for n in (2, 5, 64):
+        # the same kernels, perhaps in another order of sums
+        torch.testing.assert_close(
+            exported(*arguments(n)), net(*arguments(n)), rtol=1e-5, atol=1e-6
+        )

@@ -1,6 +1,8 @@
 """Laws that hold for every sampler: counts, independence of the batch, shapes, failures."""
 
+import math
 import time
+from typing import get_args
 
 import pytest
 import torch
@@ -10,8 +12,8 @@ from scoresde import grid
 from scoresde._tensor import expand
 from scoresde.noise import BatchNoise, SampleNoise
 from scoresde.samplers import DDIM, EDM, Ancestral, DPMSolverMultistep, EulerMaruyama, sample
-from scoresde.score import FunctionScore, NetworkScore
-from scoresde.sde import VP
+from scoresde.score import FunctionScore, NetworkScore, Preconditioning, Target
+from scoresde.sde import VE, VP
 
 
 @pytest.mark.parametrize("spacing", ["uniform", "log_snr"])
@@ -215,3 +217,84 @@ def test_the_limit_of_evaluations_names_the_time_reached(elementwise, any_sample
 def test_bad_arguments(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def _reusing(eps, returned):
+    """ε of a function that spoils its arguments, and returns its input or one buffer each time."""
+    buffers = {}
+
+    def function(x, t):
+        out = eps(x, t)
+        buffer = buffers.setdefault(x.shape, torch.empty_like(x))
+        buffer.copy_(out)
+        x.data.numpy()[:] = out.numpy() if returned == "input" else math.nan
+        t.mul_(0.5)
+        return x.view_as(x) if returned == "input" else buffer
+
+    return function
+
+
+def test_functions_that_reuse_memory(elementwise, any_sampler):
+    """They give the numbers of a well-behaved one: steps keep several outputs at a time."""
+    model = elementwise(VP())
+    ts = grid.log_snr(VP(), 5)
+    want = sample(model, any_sampler.sampler, ts, (3, 2), seed=0, denoise=True)
+    for returned in ("input", "buffer"):
+        other = FunctionScore(VP(), _reusing(model.function, returned))
+        got = sample(other, any_sampler.sampler, ts, (3, 2), seed=0, denoise=True)
+        assert torch.equal(got.x, want.x)
+        assert got.nfe == want.nfe
+
+
+class _OneBuffer(nn.Module):
+    """A network with a buffer for its output, which it writes into its input as well."""
+
+    def __init__(self, reuse):
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+        nn.init.constant_(self.linear.weight, 0.3)
+        nn.init.constant_(self.linear.bias, 0.1)
+        self.reuse, self.kept = reuse, {}
+
+    def forward(self, x, label, y=None):
+        out = self.linear(x) * label.to(x).tanh()[:, None]
+        if not self.reuse:
+            return out
+        label.zero_()
+        return self.kept.setdefault(x.shape, torch.empty_like(out)).copy_(x.copy_(out))
+
+
+@pytest.mark.parametrize("target", get_args(Target))
+def test_networks_that_reuse_memory(deterministic_case, target):
+    ts = grid.log_snr(VE(), 6)
+    want, got = (
+        sample(
+            NetworkScore(_OneBuffer(reuse), VE(), Preconditioning(target)),
+            deterministic_case.sampler,
+            ts,
+            (3, 2),
+            seed=0,
+        )
+        for reuse in (False, True)
+    )
+    assert torch.equal(got.x, want.x)
+
+
+def test_surroundings_do_not_matter(any_sampler):
+    """Autocast, inference mode, default dtype and default device around a call, bit for bit."""
+    model = NetworkScore(_OneBuffer(False), VP())
+    ts = grid.log_snr(VP(), 5)
+    want = sample(model, any_sampler.sampler, ts, (3, 2), seed=0, denoise=True)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with (
+            torch.autocast("cpu", torch.bfloat16),
+            torch.inference_mode(),
+            torch.device("meta"),
+        ):
+            got = sample(model, any_sampler.sampler, ts, (3, 2), seed=0, denoise=True)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert got.x.dtype == want.x.dtype
+    assert torch.equal(got.x, want.x)
+    assert torch.equal(got.x_init, want.x_init)
