@@ -333,6 +333,14 @@ def test_ve_spans_the_data():
     assert VE.from_data(x.reshape(3, 1, 2, 1)).sigma_max == 5.0
 
 
+@pytest.mark.parametrize(("i", "j"), [(3, 700), (700, 3), (1101, 1102), (600, 1100)])
+def test_ve_spans_the_data_of_more_rows_than_a_piece(i, j):
+    """The two rows that are furthest apart may be anywhere."""
+    x = torch.zeros(1200, 2)
+    x[i], x[j] = torch.tensor([3.0, 0.0]), torch.tensor([0.0, -4.0])
+    assert VE.from_data(x).sigma_max == 5.0
+
+
 def test_tables_compare_by_value_and_print_short():
     assert TabulatedVP([0.1, 0.2]) == TabulatedVP(torch.tensor([0.1, 0.2], dtype=torch.float64))
     assert hash(TabulatedVP([0.1, 0.2])) == hash(TabulatedVP((0.1, 0.2)))

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from scoresde.data import load_dataset
+from scoresde.metrics import sliced_wasserstein
 from scoresde.study import report as report_module
 from scoresde.study import sweep as sweep_module
 from scoresde.tasks.bench import prepare_bench
@@ -21,11 +22,14 @@ SMALL = ("--samplers", "ddim,heun,ancestral", "--nfe", "3,6", "--n", 8)
 
 @pytest.fixture
 def quick(monkeypatch):
-    """No eight figures, which are tested elsewhere, and a coarse reference solution.
+    """No figures, which are tested elsewhere, a coarse reference solution and few projections.
 
     A network of random weights is rough, and takes a thousand evaluations for a fine one.
     """
     monkeypatch.setitem(prepare_bench.__kwdefaults__, "reference_tolerance", 1e-3)
+    monkeypatch.setitem(sliced_wasserstein.__kwdefaults__, "projections", 16)
+    for name in ("save_budget", "extremes"):
+        monkeypatch.setattr(f"scoresde.tasks.score_files.{name}", lambda path, *_: None)
     picture = io.BytesIO()
     Image.new("L", (1, 1)).save(picture, "PNG")
     monkeypatch.setattr(report_module, "curves", lambda *arguments: picture.getvalue())
@@ -315,7 +319,7 @@ def test_mistakes_are_one_line_and_leave_nothing(bench, options, message):
     ("sampler", "tolerances"),
     [
         ("dopri5", ["0.01", "0.001", "0.0001", "1e-05"]),
-        ("gotta-go-fast", ["0.2", "0.1", "0.05", "0.02"]),
+        pytest.param("gotta-go-fast", ["0.2", "0.1", "0.05", "0.02"], marks=pytest.mark.slow),
     ],
 )
 def test_an_adaptive_method_alone(bench, sampler, tolerances):

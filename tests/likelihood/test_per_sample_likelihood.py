@@ -44,7 +44,13 @@ REFERENCE = {
 settings_of_d3 = pytest.mark.parametrize(
     ("kind", "t_min", "expected"),
     [
-        pytest.param(kind, t_min, torch.tensor(values, dtype=DOUBLE), id=f"{kind.__name__}-{t_min}")
+        pytest.param(
+            kind,
+            t_min,
+            torch.tensor(values, dtype=DOUBLE),
+            id=f"{kind.__name__}-{t_min}",
+            marks=[] if t_min == 1e-5 else pytest.mark.slow,
+        )
         for (kind, t_min), values in REFERENCE.items()
     ],
 )
@@ -89,11 +95,11 @@ class TestBatches:
         model, settings = mixture(sde), {"method": method, **LOOSE}
         whole = log_likelihood(model, POINTS, **settings)
         assert len(set(whole.counts.evaluations.tolist())) > 1  # else nobody would leave early
-        for order in ([4], [5, 2, 0, 3]):
-            part = log_likelihood(model, POINTS[order], **settings)
-            torch.testing.assert_close(part.log_prob, whole.log_prob[order], rtol=1e-10, atol=1e-10)
-            torch.testing.assert_close(part.latent, whole.latent[order], rtol=1e-10, atol=1e-10)
-            assert torch.equal(part.counts.evaluations, whole.counts.evaluations[order])
+        order = [5, 2, 0]
+        part = log_likelihood(model, POINTS[order], **settings)
+        torch.testing.assert_close(part.log_prob, whole.log_prob[order], rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(part.latent, whole.latent[order], rtol=1e-10, atol=1e-10)
+        assert torch.equal(part.counts.evaluations, whole.counts.evaluations[order])
         parts = log_likelihood(model, POINTS, batch=4, **settings)
         torch.testing.assert_close(parts.log_prob, whole.log_prob, rtol=1e-10, atol=1e-10)
         assert torch.equal(parts.counts.rejected, whole.counts.rejected)
@@ -102,9 +108,9 @@ class TestBatches:
     def test_probes_stay_with_their_samples(self, mixture, rule):
         model, settings = mixture(VP()), {"trace": rule, **LOOSE}
         whole = log_likelihood(model, POINTS, seed=5, **settings)
-        for order in ([4], [5, 2, 0, 3]):
-            part = log_likelihood(model, POINTS[order], noise=SampleNoise(5, order), **settings)
-            torch.testing.assert_close(part.log_prob, whole.log_prob[order], rtol=1e-10, atol=1e-10)
+        order = [5, 2, 0]
+        part = log_likelihood(model, POINTS[order], noise=SampleNoise(5, order), **settings)
+        torch.testing.assert_close(part.log_prob, whole.log_prob[order], rtol=1e-10, atol=1e-10)
         parts = log_likelihood(model, POINTS, seed=5, batch=4, **settings)
         torch.testing.assert_close(parts.log_prob, whole.log_prob, rtol=1e-10, atol=1e-10)
 

@@ -18,7 +18,7 @@ from scoresde.score import count_nfe
 from scoresde.sde import VE, VP, SubVP
 
 DOUBLE = torch.float64
-TIGHT = {"rtol": 1e-9, "atol": 1e-9, "dtype": DOUBLE}
+TIGHT = {"rtol": 1e-9, "atol": 1e-9, "method": "dopri8", "dtype": DOUBLE}
 LOOSE = {"rtol": 1e-4, "atol": 1e-4, "dtype": DOUBLE}
 KINDS = pytest.mark.parametrize("kind", [VP, SubVP, VE])
 
@@ -151,10 +151,9 @@ class TestRandomnessAndBatches:
     def test_a_sample_alone_is_the_same(self, mixture):
         settings = {"seed": 0, "per_sample": True, **self.SETTINGS}
         whole = sample_with_log_prob(mixture(VP()), (5, 2), **settings)
-        for batch in (1, 2):
-            out = sample_with_log_prob(mixture(VP()), (5, 2), batch=batch, **settings)
-            torch.testing.assert_close(out.log_prob, whole.log_prob, rtol=1e-10, atol=1e-10)
-            torch.testing.assert_close(out.x, whole.x, rtol=1e-10, atol=1e-10)
+        out = sample_with_log_prob(mixture(VP()), (5, 2), batch=2, **settings)
+        torch.testing.assert_close(out.log_prob, whole.log_prob, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(out.x, whole.x, rtol=1e-10, atol=1e-10)
 
     def test_cost_is_counted_at_the_call(self, mixture):
         model = mixture(VP())

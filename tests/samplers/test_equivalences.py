@@ -202,3 +202,11 @@ def test_orders_fall_at_the_end_if_asked():
         ExponentialAB(3, lower_order_final=True),
     ):
         assert [len(row.weights) for row in solver.rows(VP(), nodes)] == [1, 2, 3, 3, 2, 1]
+
+
+def test_unipc_corrects_all_steps_but_the_last():
+    """The last output, which would correct it, is never computed."""
+    for order in (1, 2, 3):
+        rows = UniPC(order).rows(VP(), VP().nodes(grid.log_snr(VP(), 6)))
+        corrected = [bool(row.corrector) for row in rows]
+        assert corrected == [True] * 5 + [False]

@@ -187,11 +187,11 @@ def test_a_fault_of_the_network_is_named_at_once(any_sampler):
     for message, fault in FAULTS.items():
         for at in (1, (healthy.calls + 1) // 2, healthy.calls):
             network = _Faulty(fault, at)
-            begin = time.perf_counter()
+            begin = time.process_time()
             with pytest.raises(RuntimeError, match=message):
                 run(network)
             assert network.calls == at  # nothing is computed with it
-            assert time.perf_counter() - begin < 2
+            assert time.process_time() - begin < 2
 
 
 def test_the_limit_of_evaluations_names_the_time_reached(elementwise, any_sampler):

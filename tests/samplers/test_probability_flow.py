@@ -171,6 +171,7 @@ def test_too_many_steps_is_an_error(elementwise):
         )
 
 
+@pytest.mark.slow  # imports torch without its asserts: compiled anew if nobody did before
 def test_failures_are_errors_without_assertions_too():
     """Torchdiffeq's own checks are asserts: under `python -O` it would run for ever."""
     program = """

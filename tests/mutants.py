@@ -1,0 +1,1175 @@
+"""Mutants: wrong versions of the code, each of which one test file must find.
+
+    python tests/mutants.py [--only NAME] [--jobs 2]
+
+A mutant replaces one text in one file. This script applies each of them to a copy of the tree in
+a temporary folder and runs its test file there; the tree itself is never changed. It prints one
+line for each mutant:
+
+    caught     the tests fail
+    survived   the tests pass: a test is missing
+    stale      the old text does not occur exactly once in its file: change the entry
+    broken     the tests cannot be collected, or take more than `LIMIT` seconds: change the entry
+
+and exits with status 1 unless all are caught. Before that the same tests run without any mutant,
+because a test that fails anyway finds nothing.
+
+Most entries are mistakes that were really made, here or in other software of this kind. Run it
+after changing tests, and add an entry for each mistake that no test has found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+COPIED = ("scoresde", "cli", "configs", "tests", "benchmarks", "pyproject.toml", "README.md")
+LIMIT = 120  # seconds that the tests of one mutant may take
+CAUGHT, PASSED = 1, 0  # exit statuses of pytest
+
+
+class Mutant(NamedTuple):
+    """One wrong version.
+
+    Attributes:
+        name: What is wrong.
+        path: The file, from the root of the tree.
+        old: A text that occurs once in it.
+        new: What to write instead.
+        test: The test file that must fail, within tests/.
+        select: Which of its tests, as for `pytest -k`; all if empty.
+    """
+
+    name: str
+    path: str
+    old: str
+    new: str
+    test: str
+    select: str = ""
+
+    def mutated(self, text: str) -> str | None:
+        """The file with the mistake, or None if the old text does not occur exactly once."""
+        return text.replace(self.old, self.new) if text.count(self.old) == 1 else None
+
+
+def _sde() -> Iterator[Mutant]:
+    path, test = "scoresde/sde.py", "test_sde.py"
+    yield Mutant(
+        "VE.from_data looks at its first 512 rows only",
+        path,
+        "for part in rows.split(512)",
+        "for part in rows.split(512)[:1]",
+        test,
+        "spans_the_data",
+    )
+    yield Mutant(
+        "VE.from_data compares rows of one piece only",
+        path,
+        "torch.cdist(part, rows)",
+        "torch.cdist(part, part)",
+        test,
+        "spans_the_data",
+    )
+    yield Mutant(
+        "log α without the factor of β_min",
+        path,
+        "(self.beta_max - self.beta_min) - 0.5 * t * self.beta_min",
+        "(self.beta_max - self.beta_min) - t * self.beta_min",
+        test,
+        "values or f_and_g",
+    )
+    yield Mutant(
+        "g of SubVP as if σ were that of VP",
+        path,
+        "-torch.expm1(4 * self.log_alpha(t))",
+        "-torch.expm1(2 * self.log_alpha(t))",
+        test,
+        "values or f_and_g",
+    )
+    yield Mutant(
+        "σ of VP by 1 − α², which cancels",
+        path,
+        '''        """σ(t) = √(1 − α²)."""
+        return torch.sqrt(-torch.expm1(2 * self.log_alpha(t)))
+
+    def g(self, t: Tensor | float) -> Tensor:
+        """g(t) = √β(t)."""''',
+        '''        """σ(t) = √(1 − α²)."""
+        return torch.sqrt(1 - torch.exp(2 * self.log_alpha(t)))
+
+    def g(self, t: Tensor | float) -> Tensor:
+        """g(t) = √β(t)."""''',
+        test,
+        "cancel",
+    )
+    yield Mutant(
+        "g of VE without the factor 2",
+        path,
+        "math.sqrt(2 * self._log_ratio)",
+        "math.sqrt(self._log_ratio)",
+        test,
+        "values or f_and_g",
+    )
+    yield Mutant(
+        "a table's first β is left out",
+        path,
+        "np.concatenate([[0.0], np.cumsum(np.log1p(-np.array(self.betas)))])",
+        "np.concatenate([np.cumsum(np.log1p(-np.array(self.betas))), [-99.0]])",
+        test,
+        "discrete_model",
+    )
+    yield Mutant(
+        "the label of a table is one too high",
+        path,
+        "(as_time(t) * len(self.betas) - 1).clamp(min=0)",
+        "(as_time(t) * len(self.betas)).clamp(min=0)",
+        "test_score.py",
+        "index or rounded",
+    )
+    yield Mutant(
+        "the cosine schedule is not clipped",
+        path,
+        ".clamp(max=max_beta)",
+        ".clamp(max=1 - 1e-12)",
+        test,
+        "cosine",
+    )
+    yield Mutant(
+        "the transition's variance without the square",
+        path,
+        "math.sqrt(-math.expm1(2 * (t.lam - s.lam)))",
+        "math.sqrt(-math.expm1(t.lam - s.lam))",
+        test,
+        "transition",
+    )
+
+
+def _grids_and_models() -> Iterator[Mutant]:
+    path = "scoresde/grid.py"
+    yield Mutant(
+        "a grid with one step too many",
+        path,
+        "torch.linspace(t_max, t_min, steps + 1, dtype=torch.float64), t_min",
+        "torch.linspace(t_max, t_min, steps + 2, dtype=torch.float64), t_min",
+        "test_grid.py",
+        "ends_are_exact",
+    )
+    yield Mutant(
+        "ρ of Karras's grid is ignored at its end",
+        path,
+        "sde.t_of_lam(-rho * root.log())",
+        "sde.t_of_lam(-7.0 * root.log())",
+        "test_grid.py",
+        "karras",
+    )
+    yield Mutant(
+        "equal neighbours are allowed in a grid",
+        path,
+        "torch.nonzero(ts[1:] >= ts[:-1])",
+        "torch.nonzero(ts[1:] > ts[:-1])",
+        "test_grid.py",
+        "bad_lists",
+    )
+    path = "scoresde/score.py"
+    yield Mutant(
+        "v with the sign of the other convention",
+        path,
+        "return a / total, -s / total, s / total, a / total",
+        "return a / total, s / total, s / total, a / total",
+        "test_score.py",
+        "native_target",
+    )
+    yield Mutant(
+        "EDM's label without its factor ¼",
+        path,
+        "else -0.25 * node.lam",
+        "else -node.lam",
+        "test_score.py",
+        "told",
+    )
+    yield Mutant(
+        "the input is scaled by α² + σ² instead of its root",
+        path,
+        "(node.alpha**2 * data_std**2 + node.sigma**2) ** -0.5",
+        "(node.alpha**2 * data_std**2 + node.sigma**2) ** -1.0",
+        "test_score.py",
+        "unit_variance",
+    )
+    yield Mutant(
+        "the reverse SDE with the score once instead of twice",
+        path,
+        "weight = 0.5 * (1 + eta**2) * node.g**2 / node.sigma",
+        "weight = 0.5 * node.g**2 / node.sigma",
+        "test_score.py",
+        "reverse_process",
+    )
+    yield Mutant(
+        "the limit of evaluations allows one more",
+        path,
+        "self.forward - self.start >= self.limit",
+        "self.forward - self.start > self.limit",
+        "test_score.py",
+        "limit",
+    )
+    yield Mutant(
+        "modes are not restored after sampling",
+        path,
+        "            module.training = training",
+        "            module.training = False",
+        "test_score.py",
+        "dropout",
+    )
+    path = "scoresde/exact.py"
+    yield Mutant(
+        "covariances of a mixture are not scaled by α²",
+        path,
+        "variances = alpha**2 * self.variances[:, None] + sigma**2",
+        "variances = alpha * self.variances[:, None] + sigma**2",
+        "test_exact.py",
+        "scores or log_densities",
+    )
+    path = "scoresde/loss.py"
+    yield Mutant(
+        "importance sampling without its correction",
+        path,
+        "return t, span / slope / (1 - self.t_min)",
+        "return t, torch.ones_like(t)",
+        "test_loss.py",
+        "log_snr",
+    )
+    yield Mutant(
+        "the likelihood weighting is g²/σ instead of g²/σ²",
+        path,
+        "return (node.g / node.sigma) ** 2",
+        "return node.g**2 / node.sigma",
+        "test_loss.py",
+        "weighting or weight",
+    )
+    yield Mutant(
+        "the lowest level of the ladder is never drawn",
+        path,
+        "index = (u * self.levels).long().clamp(max=self.levels - 1)",
+        "index = (u * (self.levels - 1)).long().clamp(max=self.levels - 1)",
+        "test_loss.py",
+        "ladder",
+    )
+
+
+def _samplers() -> Iterator[Mutant]:
+    short = "test_the_claims_of_the_short_form_hold"
+    yield Mutant(
+        "third order multistep as it is copied everywhere",
+        "scoresde/samplers/dpm_solver.py",
+        "(1 if self.copied else 2) * phi(3, to.z)",
+        "1 * phi(3, to.z)",
+        "study/test_verify.py",
+        f"{short} and dpmpp",
+    )
+    yield Mutant(
+        "second order multistep takes its steps for equal",
+        "scoresde/samplers/dpm_solver.py",
+        "half = 0.5 * scale * phi_1 / r_1",
+        "half = 0.5 * scale * phi_1",
+        "study/test_verify.py",
+        f"{short} and dpmpp",
+    )
+    yield Mutant(
+        "single-step methods of order 3 with 1 for 3/2",
+        "scoresde/samplers/dpm_solver.py",
+        "slope = k / (k - 1) * phi(2, to.z)",
+        "slope = phi(2, to.z)",
+        "study/test_verify.py",
+        f"{short} and dpm",
+    )
+    yield Mutant(
+        "UniPC does not correct its last step but one",
+        "scoresde/samplers/unipc.py",
+        "self.corrector and i < steps - 1)",
+        "self.corrector and i < steps - 2)",
+        "samplers/test_equivalences.py",
+        "corrects_all",
+    )
+    yield Mutant(
+        "UniPC's B₂ is B₁",
+        "scoresde/samplers/unipc.py",
+        'b = 1.0 if self.variant == "B1" else phi(1, z)',
+        "b = 1.0",
+        "samplers/test_equivalences.py",
+        "two_names",
+    )
+    yield Mutant(
+        "Adams–Bashforth's number of order 4",
+        "scoresde/samplers/adams.py",
+        "4: (55 / 24, -59 / 24, 37 / 24, -9 / 24),",
+        "4: (55 / 24, -59 / 24, 35 / 24, -7 / 24),",
+        "samplers/test_equivalences.py",
+        "ipndm",
+    )
+    yield Mutant(
+        "the history of a multistep method in the wrong order",
+        "scoresde/samplers/weights.py",
+        "u[last - order : last][::-1]",
+        "u[last - order : last]",
+        "study/test_verify.py",
+        f"{short} and (deis or exp)",
+    )
+    yield Mutant(
+        "orders do not fall at the end",
+        "scoresde/samplers/weights.py",
+        "left = [steps - i if lower_order_final else order for i in range(steps)]",
+        "left = [steps if lower_order_final else order for i in range(steps)]",
+        "samplers/test_equivalences.py",
+        "orders_fall",
+    )
+    yield Mutant(
+        "φ of high order by the recursion that cancels",
+        "scoresde/samplers/weights.py",
+        "    if abs(z) > 2:",
+        "    if abs(z) > 1e-6:",
+        "samplers/test_equivalences.py",
+        "phi",
+    )
+    yield Mutant(
+        "angular weights without the norms",
+        "scoresde/samplers/angular.py",
+        "ratios = n[1:, None] / past_knots(n, orders, newest)",
+        "ratios = 0 * n[1:, None] / past_knots(n, orders, newest) + 1",
+        "samplers/test_equivalences.py",
+        "angular",
+    )
+    yield Mutant(
+        "β and β̃ of ancestral sampling are exchanged",
+        "scoresde/samplers/ancestral.py",
+        'std = b if self.variance == "beta" else b * ratio',
+        'std = b * ratio if self.variance == "beta" else b',
+        "samplers/test_exact_moments.py",
+        "table or ladder",
+    )
+    yield Mutant(
+        "DDIM's noise as if it were deterministic",
+        "scoresde/samplers/exponential.py",
+        "k = math.sqrt(1 - u)",
+        "k = 1.0",
+        "samplers/test_exact_moments.py",
+        "table",
+    )
+    yield Mutant(
+        "Euler–Maruyama's noise by t − s instead of its root",
+        "scoresde/samplers/euler.py",
+        "std = self.eta * t.g * math.sqrt(t.t - s.t)",
+        "std = self.eta * t.g * (t.t - s.t)",
+        "samplers/test_exact_moments.py",
+        "table",
+    )
+    yield Mutant(
+        "reverse diffusion reads the noise level at the wrong end",
+        "scoresde/samplers/euler.py",
+        "alpha=-(b**2) / t.sigma)",
+        "alpha=-(b**2) / s.sigma)",
+        "samplers/test_exact_moments.py",
+        "table",
+    )
+    yield Mutant(
+        "churn is not limited",
+        "scoresde/samplers/edm.py",
+        "gamma = min(self.churn / len(nodes), math.sqrt(2) - 1)",
+        "gamma = self.churn / len(nodes)",
+        "samplers/test_exact_moments.py",
+        "edm",
+    )
+    yield Mutant(
+        "churn adds noise without its scale",
+        "scoresde/samplers/edm.py",
+        "x = (a * x).add_(noise.fresh(x, raised.t), alpha=self.s_noise * b)",
+        "x = (a * x).add_(noise.fresh(x, raised.t), alpha=b)",
+        "samplers/test_exact_moments.py",
+        "edm_moments",
+    )
+    yield Mutant(
+        "Heun's second slope at the first time",
+        "scoresde/samplers/edm.py",
+        "d_next = model.eps(torch.add(x_hat, d, alpha=step), s)",
+        "d_next = model.eps(torch.add(x_hat, d, alpha=step), t)",
+        "samplers/test_convergence.py",
+        "edm",
+    )
+    yield Mutant(
+        "the Langevin step without the interval's α",
+        "scoresde/samplers/langevin.py",
+        "a = (t.alpha / s.alpha) ** 2",
+        "a = 1.0",
+        "samplers/test_langevin.py",
+        "alpha",
+    )
+    yield Mutant(
+        "annealed Langevin does not rescale between levels",
+        "scoresde/samplers/langevin.py",
+        "return (s.alpha / t.alpha) * self._level(model, x, t, noise), None",
+        "return self._level(model, x, t, noise), None",
+        "samplers/test_langevin.py",
+        "annealed",
+    )
+    yield Mutant(
+        "the corrector runs at the time before",
+        "scoresde/samplers/pc.py",
+        "return self.corrector.correct(model, x, t, s, noise), state",
+        "return self.corrector.correct(model, x, t, t, noise), state",
+        "samplers/test_langevin.py",
+        "predictor",
+    )
+    yield Mutant(
+        "a restart keeps the history of the path it has left",
+        "scoresde/samplers/restart.py",
+        "if descents and self.inner.multistep and len(left) > 1:",
+        "if False:",
+        "samplers/test_restart.py",
+        "parts",
+    )
+    yield Mutant(
+        "a refused step's noise is drawn anew",
+        "scoresde/samplers/adaptive_sde.py",
+        "        divides = known & (part < 1)",
+        "        divides, w = known & (part < 1), _column(h.sqrt(), z) * z",
+        "samplers/test_adaptive_sde.py",
+        "brownian or gaussian",
+    )
+    yield Mutant(
+        "Heun's third-order method with a wrong weight",
+        "scoresde/samplers/runge_kutta.py",
+        "(1 / 4, 0, 3 / 4)),",
+        "(1 / 3, 0, 2 / 3)),",
+        "study/test_verify.py",
+        f"{short} and heun3",
+    )
+    yield Mutant(
+        "the last denoising is left out of the count",
+        "scoresde/samplers/base.py",
+        """            x, taken = sampler.run_counted(bound, start, ts, source, on_step)
+            if denoise:
+                x = bound.x0""",
+        """            x, taken = sampler.run_counted(bound, start, ts, source, on_step)
+        if denoise:
+            with evaluating(model):
+                x = bound.x0""",
+        "samplers/test_sample.py",
+        "denoise",
+    )
+    yield Mutant(
+        "each chunk of a batch has the noise of the first",
+        "scoresde/samplers/base.py",
+        "SampleNoise(seed, range(rows.start, rows.stop))",
+        "SampleNoise(seed, range(rows.stop - rows.start))",
+        "samplers/test_every_sampler.py",
+        "alone_and_in_any_batch and ddim",
+    )
+    yield Mutant(
+        "the prior without its scale",
+        "scoresde/samplers/base.py",
+        "* model.sde.prior_std\n",
+        "* 1.0\n",
+        "samplers/test_sample.py",
+        "prior",
+    )
+
+
+def _training() -> Iterator[Mutant]:
+    yield Mutant(
+        "EMA's warm-up begins one update late",
+        "scoresde/ema.py",
+        "(1 + self.updates) / (10 + self.updates)",
+        "self.updates / (10 + self.updates)",
+        "test_ema.py",
+        "first_update or constant",
+    )
+    yield Mutant(
+        "after a swap the averages stay in the network",
+        "scoresde/ema.py",
+        "            _copy(saved, _state(net))",
+        "            pass",
+        "test_ema.py",
+        "applied or optimizer",
+    )
+    yield Mutant(
+        "EMA updates are not counted",
+        "scoresde/ema.py",
+        "        self.updates += 1",
+        "        pass",
+        "test_ema.py",
+    )
+    yield Mutant(
+        "one offset for all strata of t",
+        "scoresde/train.py",
+        "torch.from_numpy(stream.random(len(x)))) / len(x)",
+        "torch.from_numpy(stream.random(1))) / len(x)",
+        "test_train.py",
+        "stratified",
+    )
+    yield Mutant(
+        "an epoch begins at its first row again after a resume",
+        "scoresde/train.py",
+        "begin, end = max(first - epoch * size, 0), min(last - epoch * size, size)",
+        "begin, end = 0, min(last - epoch * size, size, settings.batch)",
+        "test_train.py",
+        "epoch",
+    )
+    yield Mutant(
+        "the learning rate's warm-up begins at 0",
+        "scoresde/train.py",
+        "rise = (step + 1) / settings.warmup",
+        "rise = step / settings.warmup",
+        "test_train.py",
+        "schedule",
+    )
+    yield Mutant(
+        "a step that is not finite is applied",
+        "scoresde/train.py",
+        "            if not step.skipped:\n                optimizer.step()",
+        "            optimizer.step()",
+        "test_train.py",
+        "skipped or infinite or divergence",
+    )
+    yield Mutant(
+        "a resumed run has a fresh optimizer",
+        "scoresde/run.py",
+        "        _load_optimizer(self.optimizer, self.model.net, raw.tensors)\n",
+        "",
+        "test_run.py",
+        "unbroken",
+    )
+    yield Mutant(
+        "a resumed run has averages in the network",
+        "scoresde/run.py",
+        'load_into(self.model.net, raw.tensors, "train.net.")',
+        'load_into(self.model.net, raw.tensors, "model.")',
+        "test_run.py",
+        "unbroken",
+    )
+    yield Mutant(
+        "the average of the log counts skipped steps",
+        "scoresde/history.py",
+        "            self.skipped += 1\n            return",
+        "            self.skipped += 1\n            self.count += 1\n            return",
+        "test_run.py",
+        "skipped",
+    )
+
+
+def _likelihood() -> Iterator[Mutant]:
+    yield Mutant(
+        "a single probe claims to be exact",
+        "scoresde/likelihood/trace.py",
+        "return torch.full_like(mean, math.nan).squeeze(dim)",
+        "return torch.zeros_like(mean).squeeze(dim)",
+        "likelihood/test_log_likelihood.py",
+        "guess",
+    )
+    yield Mutant(
+        "the error of a mean with n instead of n − 1",
+        "scoresde/likelihood/trace.py",
+        "(estimates - mean).square().sum(dim) / (n - 1) / n",
+        "(estimates - mean).square().sum(dim) / n / n",
+        "likelihood/test_trace.py",
+        "standard_error or unbiased",
+    )
+    yield Mutant(
+        "probes do not follow their samples when others have arrived",
+        "scoresde/likelihood/flow.py",
+        "probes = self.probes if rows is None else self.probes[:, rows]",
+        "probes = self.probes if rows is None else self.probes[:, : len(rows)]",
+        "likelihood/test_per_sample_likelihood.py",
+        "probes_stay and Hutchinson",
+    )
+    yield Mutant(
+        "the prior's deviation is 1 under every SDE",
+        "scoresde/likelihood/ode.py",
+        "log_prior(end.x, model.sde.prior_std)",
+        "log_prior(end.x, 1.0)",
+        "likelihood/test_log_likelihood.py",
+        "default_tolerance",
+    )
+    yield Mutant(
+        "the path's correction is left out",
+        "scoresde/likelihood/path.py",
+        "        terms = traces + corrections",
+        "        terms = traces",
+        "likelihood/test_path.py",
+        "TestIdentity and VP",
+    )
+    yield Mutant(
+        "one offset of the nodes for all data",
+        "scoresde/likelihood/path.py",
+        "u = begin + width * (torch.arange(n, dtype=torch.float64) + offset)",
+        "u = begin + width * (torch.arange(n, dtype=torch.float64) + offset[:1] + 0 * offset)",
+        "likelihood/test_path.py",
+        "TestBatches",
+    )
+    yield Mutant(
+        "a control is subtracted and not added back",
+        "scoresde/likelihood/jacobian.py",
+        "return 0.0 if self.known is None else self.known.trace[:, None]",
+        "return 0.0",
+        "likelihood/test_trace.py",
+        "known_part",
+    )
+    yield Mutant(
+        "offset of bits/dim as of 8-bit data in any range",
+        "scoresde/data/spec.py",
+        'math.log2(self._require_levels("bits_offset") / self.span)',
+        'math.log2(self._require_levels("bits_offset") / 2)',
+        "data/test_data_spec.py",
+    )
+    yield Mutant(
+        "dequantization fills levels − 1 cells",
+        "scoresde/data/spec.py",
+        "fraction = (k.double() + u.double()) / levels",
+        "fraction = (k.double() + u.double()) / (levels - 1)",
+        "data/test_data_spec.py",
+    )
+    yield Mutant(
+        "uniform dequantization's log q with the other sign",
+        "scoresde/likelihood/dequantize.py",
+        "log_q = torch.full(k.shape[:1], -log_volume",
+        "log_q = torch.full(k.shape[:1], log_volume",
+        "likelihood/test_dequantize.py",
+        "uniform",
+    )
+    yield Mutant(
+        "truncated normals without the mass of their cell",
+        "scoresde/likelihood/dequantize.py",
+        "return Dequantized(x, log_q - math.prod(k.shape[1:]) * math.log(_mass(tau)))",
+        "return Dequantized(x, log_q)",
+        "likelihood/test_dequantize.py",
+    )
+    yield Mutant(
+        "the outer cells of the decoder are bounded",
+        "scoresde/likelihood/decoder.py",
+        "first, last = k == 0, k == spec.levels - 1",
+        "first, last = k < 0, k < 0",
+        "likelihood/test_decoder.py",
+        "sum_to_one or integral",
+    )
+    yield Mutant(
+        "the VLB's control variate changes its mean",
+        "scoresde/likelihood/denoising.py",
+        "_squares(eps) - self.dims)",
+        "_squares(eps))",
+        "likelihood/test_elbo.py",
+        "TestGaussianInClosedForm or drawn_steps",
+    )
+    yield Mutant(
+        "the terms of a VLB lose their weights",
+        "scoresde/likelihood/denoising.py",
+        "self.slope = torch.lerp(self.slope, newest, NEWEST)\n        return _mean(values)",
+        "self.slope = torch.lerp(self.slope, newest, NEWEST)\n        return _mean(errors)",
+        "likelihood/test_elbo.py",
+        "TestGaussianInClosedForm",
+    )
+    yield Mutant(
+        "β̃ of the reverse chain is β",
+        "scoresde/likelihood/reverse_chain.py",
+        "posterior.append((b * s.sigma / t.sigma) ** 2)",
+        "posterior.append(b**2)",
+        "likelihood/test_elbo.py",
+        "table or term_by_term",
+    )
+    yield Mutant(
+        "strata of drawn steps are not weighted",
+        "scoresde/likelihood/reverse_chain.py",
+        "return Draw(node, weights[i] / share[i])",
+        "return Draw(node, weights[i] * len(share) / strata)",
+        "likelihood/test_elbo.py",
+        "drawn_steps",
+    )
+    yield Mutant(
+        "draws of a bound are not averaged in its error",
+        "scoresde/likelihood/jensen.py",
+        "(errors**2).mean(0) / len(errors)",
+        "(errors**2).mean(0)",
+        "likelihood/test_jensen.py",
+        "parts",
+    )
+    yield Mutant(
+        "the cut-off is reported with the other sign",
+        "scoresde/likelihood/cutoff.py",
+        "value = model.log_prob(point) - model.log_prob(point, nodes[0])",
+        "value = model.log_prob(point, nodes[0]) - model.log_prob(point)",
+        "likelihood/test_cutoff.py",
+        "exact",
+    )
+    yield Mutant(
+        "the wider of two intervals is chosen by its standard error",
+        "scoresde/likelihood/budget.py",
+        "use = student_t(probe_dof, 0.95) * floor > student_t(spread_dof, 0.95) * spread",
+        "use = floor > spread",
+        "likelihood/test_budget.py",
+    )
+    yield Mutant(
+        "half widths of intervals with the normal's quantile",
+        "scoresde/likelihood/path.py",
+        "quantile = stdtrit(self.dof.cpu().numpy(), 0.5 + 0.5 * level)",
+        "quantile = stdtrit(1e9 + 0 * self.dof.cpu().numpy(), 0.5 + 0.5 * level)",
+        "likelihood/test_path.py",
+        "student",
+    )
+    yield Mutant(
+        "codes are interpolated along straight lines",
+        "scoresde/likelihood/latent.py",
+        "flat |= theta.sin() < LEAST_SINE",
+        "flat |= theta.sin() < 2",
+        "likelihood/test_latent.py",
+        "rotation or norm or typical",
+    )
+    yield Mutant(
+        "the first step of an Adams path forgets its end",
+        "scoresde/ivp/adams.py",
+        "points.append(_step(points[i], slopes, [i + 1, *known], ts, i))",
+        "points.append(predicted)",
+        "ivp/test_adams.py",
+    )
+    yield Mutant(
+        "a refused step may grow",
+        "scoresde/ivp/per_sample.py",
+        "factor = torch.where(self.refused, factor.clamp(max=1), factor)",
+        "factor = torch.where(self.refused, factor.clamp(min=1), factor)",
+        "ivp/test_per_sample.py",
+    )
+
+
+def _metrics() -> Iterator[Mutant]:
+    yield Mutant(
+        "MMD² with the diagonal, which biases it",
+        "scoresde/metrics/mmd.py",
+        "            block.diagonal(start).zero_()",
+        "            pass",
+        "metrics/test_mmd.py",
+    )
+    yield Mutant(
+        "covariances with n instead of n − 1",
+        "scoresde/metrics/frechet.py",
+        "centred.T @ centred / max(len(rows) - 1, 1)",
+        "centred.T @ centred / len(rows)",
+        "metrics/test_frechet.py",
+    )
+    yield Mutant(
+        "statistics of batches are merged without the gap of their means",
+        "scoresde/metrics/frechet.py",
+        "scatter = scatter + torch.outer(shift, shift) * (self.n * other.n / n)",
+        "scatter = scatter + 0.0",
+        "metrics/test_frechet.py",
+    )
+    yield Mutant(
+        "the Fréchet distance with the cross term once",
+        "scoresde/metrics/frechet.py",
+        "(gap + traces - 2 * cross)",
+        "(gap + traces - cross)",
+        "metrics/test_frechet.py",
+    )
+    yield Mutant(
+        "the error of sliced W₂ without its directions",
+        "scoresde/metrics/sliced_wasserstein.py",
+        "potential_y.var() / m + between)",
+        "potential_y.var() / m)",
+        "metrics/test_sliced_wasserstein.py",
+    )
+    yield Mutant(
+        "paired errors are averaged before the root",
+        "scoresde/metrics/paired.py",
+        ".square().mean(1).sqrt()",
+        ".abs().mean(1)",
+        "metrics/test_estimate.py",
+        "paired",
+    )
+
+
+def _files_and_data() -> Iterator[Mutant]:
+    yield Mutant(
+        "a checkpoint's checksum is not compared",
+        "scoresde/checkpoint.py",
+        'if _digest(tensors, envelope["metadata"]) != envelope["sha256"]:',
+        "if False:",
+        "test_checkpoint.py",
+        "flipped_bit",
+    )
+    yield Mutant(
+        "a file is renamed before it is on the disk",
+        "scoresde/_files.py",
+        "                os.fsync(file.fileno())\n",
+        "",
+        "test_files.py",
+    )
+    yield Mutant(
+        "temporary files of killed processes are kept",
+        "scoresde/_files.py",
+        "    except ProcessLookupError:\n        return True",
+        "    except ProcessLookupError:\n        return False",
+        "test_files.py",
+    )
+    yield Mutant(
+        "16-bit grey values are cut off instead of scaled",
+        "scoresde/data/folder.py",
+        "np.rint(values / 257)",
+        "np.floor(values / 256)",
+        "data/test_folder.py",
+    )
+    yield Mutant(
+        "the rows of the test set are read as those of the training set",
+        "scoresde/data/images.py",
+        "rows = arrays[split]",
+        'rows = arrays["train"]',
+        "data/test_image_sets.py",
+    )
+    yield Mutant(
+        "labels of an array file may be negative",
+        "scoresde/data/arrays.py",
+        "or y.shape != (n,) or y.min() < 0:",
+        "or y.shape != (n,):",
+        "data/test_arrays.py",
+    )
+    yield Mutant(
+        "floats that are no whole levels are rounded",
+        "scoresde/data/arrays.py",
+        'if x.dtype.kind == "f" and not np.array_equal(x, np.rint(x)):',
+        "if False:",
+        "data/test_arrays.py",
+    )
+    yield Mutant(
+        "padding is cropped at one side",
+        "scoresde/nets/unet.py",
+        "return x[..., top : top + height, left : left + width]",
+        "return x[..., :height, :width]",
+        "nets/test_unet.py",
+        "padding",
+    )
+    yield Mutant(
+        "residual sums keep their growing variance",
+        "scoresde/nets/blocks.py",
+        "return (self.skip(x) + h) * self.scale",
+        "return self.skip(x) + h",
+        "nets/test_unet.py",
+        "skip_scale",
+    )
+    yield Mutant(
+        "attention forgets its residual branch",
+        "scoresde/nets/blocks.py",
+        "return (x + out.transpose(1, 2).reshape(x.shape)) * self.scale",
+        "return (x + out.reshape(x.shape)) * self.scale",
+        "nets/test_unet.py",
+        "attention",
+    )
+
+
+def _commands() -> Iterator[Mutant]:
+    yield Mutant(
+        "degrees of freedom of a VLB's draws",
+        "scoresde/tasks/protocols.py",
+        "dof=zeros + max(draws - 1, 1)",
+        "dof=zeros + 1e9",
+        "tasks/test_protocols.py",
+    )
+    yield Mutant(
+        "the float64 pass scores float32 points",
+        "scoresde/tasks/scoring.py",
+        "protocol = replace(self.protocol, dtype=torch.float64)",
+        "protocol = self.protocol",
+        "cli/test_likelihood_command.py",
+    )
+    yield Mutant(
+        "test rows are taken in the order of the file",
+        "scoresde/tasks/held_out.py",
+        "np.random.default_rng(seed).permutation(len(data))[:n]",
+        "np.arange(len(data))[:n]",
+        "tasks/test_held_out.py",
+    )
+    yield Mutant(
+        "bench accepts data of changed levels or scale",
+        "scoresde/tasks/bench.py",
+        'for name in ("shape", "levels", "low", "high"):',
+        'for name in ("shape",):',
+        "cli/test_bench.py",
+    )
+    yield Mutant(
+        "a sweep does not pass its labels on",
+        "scoresde/study/sweep.py",
+        "                y=sweep.y,\n",
+        "",
+        "study/test_sweep.py",
+    )
+    yield Mutant(
+        "the reference solution has no labels",
+        "scoresde/study/reference.py",
+        "y=None if self.y is None else self.y[: shape[0]],",
+        "y=None,",
+        "study/test_reference.py",
+    )
+    yield Mutant(
+        "the reference's error is measured at its own tolerance",
+        "scoresde/study/reference.py",
+        "loose = self._sample(model, few, 10 * self.tolerance)",
+        "loose = self._sample(model, few, self.tolerance)",
+        "study/test_reference.py",
+    )
+    yield Mutant(
+        "the reference solution is not denoised",
+        "scoresde/study/reference.py",
+        "                denoise=True,\n",
+        "",
+        "study/test_reference.py",
+    )
+    yield Mutant(
+        "systematic errors of a datum enter its interval once instead of twice",
+        "scoresde/tasks/score_files.py",
+        "systematic = 2 * sum(",
+        "systematic = sum(",
+        "cli/test_likelihood_command.py",
+        "TestBudget",
+    )
+    yield Mutant(
+        "the warm-up counts in the time of a bare pass",
+        "scoresde/study/sweep.py",
+        "return statistics.median(times[1:])",
+        "return statistics.mean(times)",
+        "study/test_sweep.py",
+    )
+    yield Mutant(
+        "the dearest cell is called the cheapest",
+        "scoresde/study/summary.py",
+        "cheapest = min(reached, key=lambda cell: cell.nfe)",
+        "cheapest = max(reached, key=lambda cell: cell.nfe)",
+        "study/test_summary.py",
+    )
+    yield Mutant(
+        "a cell may take one evaluation more than its budget",
+        "scoresde/study/plan.py",
+        "return bisect_right(range(1, budget + 1), budget, key=cost)",
+        "return bisect_right(range(1, budget + 2), budget + 1, key=cost)",
+        "study/test_plan.py",
+        "budget",
+    )
+    yield Mutant(
+        "sampling within a budget forgets the last denoising",
+        "scoresde/tasks/sampling.py",
+        "budget = request.nfe + (not request.denoise)",
+        "budget = request.nfe + request.denoise",
+        "cli/test_sample_command.py",
+        "budget",
+    )
+    yield Mutant(
+        "dpmpp-2s is made with the prediction of dpm-2",
+        "scoresde/registry.py",
+        '"dpmpp-2s": partial(DPMSolverSinglestep, 2, "x0"),',
+        '"dpmpp-2s": partial(DPMSolverSinglestep, 2, "eps"),',
+        "test_registry.py",
+    )
+
+
+MUTANTS: tuple[Mutant, ...] = (
+    *_sde(),
+    *_grids_and_models(),
+    *_samplers(),
+    *_training(),
+    *_likelihood(),
+    *_metrics(),
+    *_files_and_data(),
+    *_commands(),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Try the mutants; 0 if all are caught."""
+    parser = argparse.ArgumentParser(description="Try wrong versions of the code on its tests.")
+    parser.add_argument("--only", metavar="TEXT", default="", help="mutants whose name holds this")
+    parser.add_argument("--jobs", metavar="N", type=int, default=2, help="processes; default 2")
+    options = parser.parse_args(arguments)
+    chosen = [mutant for mutant in MUTANTS if options.only in mutant.name]
+    if not chosen:
+        parser.error(f"--only: no mutant is called {options.only!r}")
+    _import_what_tests_need()
+    with tempfile.TemporaryDirectory() as folder:
+        clean = Path(folder) / "clean"
+        _copy_tree(clean)
+        failing = _fails_without_mutant(chosen, clean, Path(folder), options.jobs)
+        for line in failing:
+            print(line)
+        if failing:
+            return 1
+        verdicts = [verdict for verdict, _ in _tried(chosen, clean, Path(folder), options.jobs)]
+    print(f"{verdicts.count('caught')} of {len(verdicts)} mutants are caught")
+    return 0 if set(verdicts) == {"caught"} else 1
+
+
+def _import_what_tests_need() -> None:
+    """Import it once, before forking: a start of its own takes seconds for each mutant."""
+    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    import matplotlib.pyplot  # noqa: F401
+    import pytest  # noqa: F401
+    import safetensors.torch  # noqa: F401
+    import scipy.integrate  # noqa: F401
+    import scipy.interpolate  # noqa: F401
+    import scipy.stats  # noqa: F401
+    import torch  # noqa: F401
+    import torchdiffeq  # noqa: F401
+    import torchvision  # noqa: F401
+
+
+def _copy_tree(target: Path) -> None:
+    """The files that tests use, as they are in the tree now, where `import scoresde` finds them."""
+    target.mkdir()
+    ignored = shutil.ignore_patterns("*.pyc", "figures")
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=ignored)
+        else:
+            shutil.copy2(source, target)
+    # what setuptools does at the installation
+    (target / "scoresde_cli").symlink_to("cli")
+    (target / "cli" / "configs").symlink_to(Path("..") / "configs")
+
+
+def _fails_without_mutant(
+    mutants: Sequence[Mutant], clean: Path, folder: Path, jobs: int
+) -> list[str]:
+    """A line for each test file that fails on the tree as it is."""
+    by_file: dict[str, list[str]] = {}
+    for mutant in mutants:
+        by_file.setdefault(mutant.test, []).append(mutant.select)
+    selections = {
+        test: "" if "" in selected else " or ".join(f"({s})" for s in dict.fromkeys(selected))
+        for test, selected in by_file.items()
+    }
+    tasks = {test: _Task(clean, test, select) for test, select in selections.items()}
+    lines = []
+    for test, status, _ in _in_parallel(tasks, folder, jobs):
+        if status != PASSED:
+            lines.append(f"tests/{test} fails without any mutant (status {status})")
+    return lines
+
+
+def _tried(
+    mutants: Sequence[Mutant], clean: Path, folder: Path, jobs: int
+) -> Iterator[tuple[str, Mutant]]:
+    """Verdicts, printed as they come."""
+    tasks = {}
+    for number, mutant in enumerate(mutants):
+        text = mutant.mutated((ROOT / mutant.path).read_text(encoding="utf-8"))
+        if text is None:
+            print(f"stale             {mutant.name} ({mutant.path})")
+            yield "stale", mutant
+            continue
+        tree = folder / str(number)
+        tasks[mutant] = _Task(tree, mutant.test, mutant.select, clean, mutant.path, text)
+    words = {CAUGHT: "caught", PASSED: "survived"}
+    for mutant, status, seconds in _in_parallel(tasks, folder, jobs):
+        verdict = words.get(status, "broken")
+        print(f"{verdict:9} {seconds:5.1f} s  {mutant.name} ({mutant.path})", flush=True)
+        yield verdict, mutant
+
+
+class _Task(NamedTuple):
+    """Tests to run in a tree, which is first copied from another and changed if one is given."""
+
+    tree: Path
+    test: str
+    select: str
+    source: Path | None = None
+    path: str = ""
+    text: str = ""
+
+
+def _in_parallel(tasks: dict, folder: Path, jobs: int) -> Iterator[tuple]:
+    """(key, exit status, seconds) of each task as it ends; status −1 if it takes too long."""
+    waiting, running = list(tasks.items()), {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                key, task = waiting.pop(0)
+                running[_started(task, folder)] = key, time.monotonic()
+            time.sleep(0.02)
+            for process, (key, began) in list(running.items()):
+                seconds, ended = time.monotonic() - began, os.waitpid(process, os.WNOHANG)
+                if ended[0] == 0 and seconds < LIMIT:
+                    continue
+                del running[process]
+                status = os.waitstatus_to_exitcode(ended[1]) if ended[0] else -1
+                if not ended[0]:
+                    _stop(process)
+                if tasks[key].source is not None:
+                    shutil.rmtree(tasks[key].tree, ignore_errors=True)
+                yield key, status, seconds
+    finally:
+        for process in running:
+            _stop(process)
+
+
+def _stop(process: int) -> None:
+    """End a task and whatever it has started."""
+    os.killpg(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+
+
+def _started(task: _Task, folder: Path) -> int:
+    """The process id of a fork that runs the task; it leads a process group of its own."""
+    sys.stdout.flush()
+    process = os.fork()
+    if process:
+        os.setpgid(process, process)
+        return process
+    status = 3
+    try:
+        os.setpgid(0, 0)
+        with open(folder / f"{os.getpid()}.txt", "wb") as file:
+            for stream in (1, 2):
+                os.dup2(file.fileno(), stream)
+            status = _run(task)
+    finally:
+        os._exit(status)
+
+
+def _run(task: _Task) -> int:
+    """Run the tests in this process, which imports the package from the task's tree."""
+    import pytest
+
+    if task.source is not None:
+        shutil.copytree(task.source, task.tree, symlinks=True)
+        (task.tree / task.path).write_text(task.text, encoding="utf-8")
+    os.chdir(task.tree)
+    sys.path.insert(0, str(task.tree))
+    os.environ["PYTHONPATH"] = str(task.tree)
+    import scoresde
+
+    if not Path(scoresde.__file__).is_relative_to(task.tree):
+        return 3
+    command = ["-x", "-q", "-p", "no:cacheprovider", "--rootdir", str(task.tree)]
+    command += ["--basetemp", str(task.tree / "tmp"), "-c", str(task.tree / "pyproject.toml")]
+    return int(pytest.main([*command, "-k", task.select, str(task.tree / "tests" / task.test)]))
+
+
+def check() -> list[str]:
+    """What is wrong with the list, one line each: entries that could not be tried."""
+    faults = []
+    for mutant in MUTANTS:
+        text = mutant.mutated((ROOT / mutant.path).read_text(encoding="utf-8"))
+        if text is None:
+            faults.append(f"{mutant.name}: its old text must occur once in {mutant.path}")
+            continue
+        try:
+            ast.parse(text)
+        except SyntaxError:
+            faults.append(f"{mutant.name}: {mutant.path} would not be Python")
+        if not (ROOT / "tests" / mutant.test).is_file():
+            faults.append(f"{mutant.name}: there is no tests/{mutant.test}")
+    return faults
+
+
+if __name__ == "__main__":
+    sys.exit(main())
