@@ -70,6 +70,7 @@ def follow_stages() -> Iterator[Callable[[str, int, int | None, str], None]]:
 
 def follow_training(run: Run) -> None:
     """Train to the end under a bar with loss and images/s; stopping signals save first."""
+    from scoresde.data import has_test_split
     from scoresde.run import SAVE_MINUTES
 
     total = run.settings.steps
@@ -78,6 +79,11 @@ def follow_training(run: Run) -> None:
         return
     if run.done:
         click.echo(f"resuming after step {run.done} of {total}", err=True)
+    if run.data.labels is not None and run.data.spec.class_map is not None:
+        click.echo(f"classes: {run.data.spec.class_map}", err=True)
+    if not has_test_split(run.data.name):
+        note = "has no test split; `scoresde likelihood` will need --data"
+        click.echo(f"{run.data.name} {note}", err=True)
     click.echo(
         f"{run.checkpoint} is saved every {run.intervals.save_every} steps, and when it is "
         f"{SAVE_MINUTES} minutes old",

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import scoresde_cli.main
+from PIL import Image
 
 import scoresde as library
 import scoresde.run
@@ -28,6 +29,7 @@ channels = 8
 multipliers = [1]
 blocks = 1
 attention = []
+{net}
 [train]
 steps = {steps}
 batch = 8
@@ -39,9 +41,9 @@ warmup = 1
 def start(scoresde, tmp_path):
     """start(steps=3): train so long in one folder; the folder and what was printed."""
 
-    def call(*options, steps=3, name="digits"):
+    def call(*options, steps=3, name="digits", net=""):
         config = tmp_path / "config.toml"
-        config.write_text(CONFIG.format(steps=steps, name=name))
+        config.write_text(CONFIG.format(steps=steps, name=name, net=net))
         return tmp_path / "run", scoresde(
             "train", "--config", config, "--out", tmp_path / "run", *options
         )
@@ -99,6 +101,30 @@ def test_it_says_how_often_it_saves(start):
         f"{folder / CHECKPOINT} is saved every 2 steps, and when it is {SAVE_MINUTES} minutes old"
     )
     assert where in done.err
+
+
+def test_it_says_at_the_start_what_the_data_are(start, tmp_path):
+    for i, name in enumerate(("cat", "dog")):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for k in range(4):
+            picture = Image.new("L", (8, 8), 10 * k + i)
+            picture.save(tmp_path / "pets" / name / f"{k}.png")
+    _, done = start(name=tmp_path / "pets", net="classes = 2")
+    assert done.status == 0
+    assert "classes: 0 cat, 1 dog\n" in done.err
+    assert "pets has no test split; `scoresde likelihood` will need --data\n" in done.err
+    _, done = start("--overwrite")
+    assert "classes:" not in done.err
+    assert "test split" not in done.err
+
+
+def test_data_whose_scale_does_not_suit_are_told_once(start, tmp_path):
+    x = np.random.default_rng(0).uniform(0, 255, (40, 1, 8, 8)).astype("f4")
+    np.save(tmp_path / "large.npy", x)
+    with pytest.warns(UserWarning, match="too large for the SDE") as warned:
+        _, done = start(name=tmp_path / "large.npy")
+    assert done.status == 0
+    assert len(warned) == 1
 
 
 def test_the_intervals_are_options_that_never_refuse_a_resume(start):
@@ -208,7 +234,7 @@ def test_nohup_keeps_a_run_alive(handlers):
 )
 def test_a_process_that_is_told_to_stop(tmp_path, number, status):
     config = tmp_path / "config.toml"
-    config.write_text(CONFIG.format(steps=100_000, name="digits"))
+    config.write_text(CONFIG.format(steps=100_000, name="digits", net=""))
     code = "from scoresde_cli.main import main; main()"
     command = [sys.executable, "-c", code, "train", "--config", config, "--out", tmp_path / "run"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
