@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._files import atomic_write, clean_stale
+from ._files import atomic_write
 from .train import TrainStep
 
 __all__ = ["LEVELS", "Log", "Means", "is_log"]
@@ -90,7 +90,6 @@ class Log:
 
     def begin(self) -> None:
         """Remove the lines of steps that are not done, which will be written again."""
-        clean_stale(self.path)
         with atomic_write(self.path, "w") as file:
             file.writelines(json.dumps(row) + "\n" for row in self.rows)
 

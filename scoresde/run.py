@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from . import grid
-from ._files import clean_stale
+from ._files import clean_folder
 from ._tensor import check_integer
 from .checkpoint import CheckpointError, RawCheckpoint, load_into, read_checkpoint, save_checkpoint
 from .data import Dataset
@@ -245,6 +245,7 @@ class Run:
         if self.done == 0:
             for path in _files_of_a_run(self.folder):
                 path.unlink()
+        clean_folder(self.folder)
         log.begin()
 
     def _after(self, step: TrainStep, log: Log) -> None:
@@ -384,7 +385,6 @@ class _GivenUp(Exception):
 @contextmanager
 def _picture(path: Path) -> Iterator[Path]:
     """Turn every failure to draw a picture into a warning: training is worth more than it."""
-    clean_stale(path)
     try:
         yield path
     except _GivenUp:

@@ -337,6 +337,16 @@ def test_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     assert temporary(tmp_path) == []
 
 
+def test_what_killed_processes_left_unfinished_is_removed(tmp_path):
+    left = [
+        f".{name}.999999999.0123abcd.tmp" for name in ("loss.png", "log.jsonl", "samples-1.png")
+    ]
+    for name in left:
+        (tmp_path / name).touch()
+    stop_after(make(tmp_path), 1)
+    assert temporary(tmp_path) == []
+
+
 def test_log_cut_short_by_a_crash_is_mended(tmp_path, whole):
     stop_after(make(tmp_path), 11)
     path = tmp_path / "log.jsonl"
