@@ -533,8 +533,8 @@ def _training() -> Iterator[Mutant]:
     yield Mutant(
         "a step that is not finite is applied",
         "scoresde/train.py",
-        "            if not step.skipped:\n                optimizer.step()",
-        "            optimizer.step()",
+        "        else:\n            optimizer.step()",
+        "        optimizer.step()",
         "test_train.py",
         "skipped or infinite or divergence",
     )
