@@ -334,8 +334,11 @@ def test_infinite_gradient_of_a_finite_loss_is_not_applied():
             losses, t, errors = super().__call__(model, x0, u, eps)
             return (losses * 0).sqrt() + 1, t, errors  # √ at 0: derivative ∞ · 0
 
+    net = seeded(lambda: Faulty())
+    before = [p.detach().clone() for p in net.parameters()]
     with pytest.raises(RuntimeError, match="diverged at step 1: loss 1.0, gradient norm nan"):
-        run(seeded(lambda: Faulty()), objective=Kinked())
+        run(net, objective=Kinked())
+    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
 
 
 def test_autocast_concerns_training_only():
