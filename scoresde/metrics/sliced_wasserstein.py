@@ -19,7 +19,7 @@ from .estimate import Estimate, check_count, check_pair, row_mean, variance_of_s
 
 __all__ = ["directions", "sliced_wasserstein"]
 
-_HALVED = 2000  # rows at most behind the scatter of equal distributions, which is a mere correction
+_HALVED = 500  # rows at most behind the scatter of equal distributions, which is a mere correction
 _CHUNK_ELEMENTS = 2**21  # 16 MiB of float64 projections at a time; a handful of copies live at once
 
 
