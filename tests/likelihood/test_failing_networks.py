@@ -279,6 +279,7 @@ def _same_buffer(eps, buffers):
     return fill
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("habit", [_in_place, _own_input, _same_buffer])
 @every_route
 def test_networks_that_reuse_memory(route, habit):

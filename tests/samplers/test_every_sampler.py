@@ -280,6 +280,7 @@ def test_networks_that_reuse_memory(deterministic_case, target):
     assert torch.equal(got.x, want.x)
 
 
+@pytest.mark.slow
 def test_surroundings_do_not_matter(any_sampler):
     """Autocast, inference mode, default dtype and default device around a call, bit for bit."""
     model = NetworkScore(_OneBuffer(False), VP())
