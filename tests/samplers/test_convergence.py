@@ -34,50 +34,47 @@ def _run(model, sampler, x, ts):
         return sampler.run(model, x.double(), ts, None)
 
 
-@pytest.mark.parametrize(
-    ("sampler", "spacing", "steps", "expected"),
-    [
-        (DDIM(), grid.log_snr, 10, 0.692854200483634),
-        (DPMSolverMultistep(), grid.log_snr, 10, 0.815423069448523),
-        (DPMSolverMultistep(lower_order_final=True), grid.log_snr, 10, 0.810242367326881),
-        (DPMSolverMultistep(lower_order_final=True), grid.log_snr, 20, 0.805457355145114),
-        (DPMSolverMultistep(3), grid.log_snr, 10, 0.825905874053201),
-        (DPMSolverMultistep(3, copied=True), grid.log_snr, 10, 0.830941085096932),
-        (DPMSolverSinglestep(2, "x0"), grid.log_snr, 10, 0.775775383237527),
-        (DPMSolverSinglestep(2, "eps"), grid.log_snr, 10, 0.832325463590463),
-        (DPMSolverSinglestep(3, "eps"), grid.log_snr, 10, 0.800040072214823),
-        (DDIM(), grid.uniform, 10, 0.673616489983783),
-        (DDIM(), grid.uniform, 50, 0.771679653873266),
-    ],
-)
+# Sampler, grid, N and the end point for N(0.3, 0.5²) from x_T = 1
+END_POINTS = [
+    (DDIM(), grid.log_snr, 10, 0.692854200483634),
+    (DPMSolverMultistep(), grid.log_snr, 10, 0.815423069448523),
+    (DPMSolverMultistep(lower_order_final=True), grid.log_snr, 10, 0.810242367326881),
+    (DPMSolverMultistep(lower_order_final=True), grid.log_snr, 20, 0.805457355145114),
+    (DPMSolverMultistep(3), grid.log_snr, 10, 0.825905874053201),
+    (DPMSolverMultistep(3, copied=True), grid.log_snr, 10, 0.830941085096932),
+    (DPMSolverSinglestep(2, "x0"), grid.log_snr, 10, 0.775775383237527),
+    (DPMSolverSinglestep(2, "eps"), grid.log_snr, 10, 0.832325463590463),
+    (DPMSolverSinglestep(3, "eps"), grid.log_snr, 10, 0.800040072214823),
+    (DDIM(), grid.uniform, 10, 0.673616489983783),
+    (DDIM(), grid.uniform, 50, 0.771679653873266),
+]
+
+
+@pytest.mark.parametrize(("sampler", "spacing", "steps", "expected"), END_POINTS)
 def test_end_points_for_gaussian_data(gaussian, sampler, spacing, steps, expected):
     x = _run(gaussian(VP()), sampler, torch.ones(1, 1), spacing(VP(), steps))
     assert float(x) == pytest.approx(expected, abs=1e-12)  # rounding of 10 to 50 steps
 
 
-@pytest.mark.parametrize(
-    ("sampler", "expected"),
-    [
-        (
-            DPMSolverMultistep(),
-            [
-                [0.82294415640022, -0.78130438267047],
-                [-1.38849749032382, 0.54106738229259],
-                [0.74609442017213, 1.45204898172343],
-            ],
-        ),
-        (
-            DDIM(),
-            [
-                [0.62697943293628, -0.53432639873580],
-                [-1.16063200627992, 0.53339507226880],
-                [0.60793372471712, 1.25287543059809],
-            ],
-        ),
+# Of the mixture, for N = 10 on equal steps in λ
+MIXTURE_STARTS = [[0.5, -1.0], [-1.2, 0.3], [2.0, 1.5]]
+MIXTURE_END_POINTS = {
+    DPMSolverMultistep(): [
+        [0.82294415640022, -0.78130438267047],
+        [-1.38849749032382, 0.54106738229259],
+        [0.74609442017213, 1.45204898172343],
     ],
-)
+    DDIM(): [
+        [0.62697943293628, -0.53432639873580],
+        [-1.16063200627992, 0.53339507226880],
+        [0.60793372471712, 1.25287543059809],
+    ],
+}
+
+
+@pytest.mark.parametrize(("sampler", "expected"), MIXTURE_END_POINTS.items())
 def test_end_points_for_a_mixture(mixture, sampler, expected):
-    start = torch.tensor([[0.5, -1.0], [-1.2, 0.3], [2.0, 1.5]], dtype=torch.float64)
+    start = torch.tensor(MIXTURE_STARTS, dtype=torch.float64)
     x = _run(mixture(VP()), sampler, start, grid.log_snr(VP(), 10))
     exact = torch.tensor(expected, dtype=torch.float64)
     assert torch.allclose(x, exact, rtol=0, atol=1e-12)
@@ -95,16 +92,21 @@ def test_euler_and_heun_errors_on_uniform_t(mixture, points, exact_ode, rms):
         assert error == pytest.approx(expected, rel=1e-3)  # four digits are printed
 
 
+# Levels, and where Heun's method on Karras et al.'s own grid takes x = 80, for N(0.3, 0.5²)
+EDM_EXACT = 0.798115271281114
+EDM_END_POINTS = [
+    (9, 0.936663533541716),
+    (18, 0.825646044612293),
+    (36, 0.804199227773896),
+    (72, 0.799545280142346),
+    (144, 0.798459464389472),
+]
+
+
 def test_edm_on_its_own_grid(gaussian):
     sde = VE(0.002, 80.0)
-    exact, errors = 0.798115271281114, []
-    for levels, expected in (
-        (9, 0.936663533541716),
-        (18, 0.825646044612293),
-        (36, 0.804199227773896),
-        (72, 0.799545280142346),
-        (144, 0.798459464389472),
-    ):
+    errors = []
+    for levels, expected in EDM_END_POINTS:
         out = sample(
             gaussian(sde),
             EDM(),
@@ -117,7 +119,7 @@ def test_edm_on_its_own_grid(gaussian):
         )
         assert out.nfe == 2 * levels - 1
         assert float(out.x) == pytest.approx(expected, abs=1e-11)
-        errors.append(float(out.x) - exact)
+        errors.append(float(out.x) - EDM_EXACT)
     ratios = [a / b for a, b in itertools.pairwise(errors[2:])]
     assert ratios == pytest.approx([4.0, 4.0], abs=0.4)  # order 2 per doubling, from N = 36
 

@@ -1,4 +1,4 @@
-"""The solution that samplers are compared with: denoised, of each sample's class, with its error."""
+"""The solution that samplers are compared with: denoised, of the right class, with its error."""
 
 import math
 
