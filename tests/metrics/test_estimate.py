@@ -69,8 +69,10 @@ def test_metrics_refuse_bad_samples(metric):
 
 def test_paired_rmse_of_known_errors():
     x = normal(3, 1, 2, 2)
-    offsets = torch.tensor([1.0, 2.0, 6.0], dtype=torch.float64).reshape(3, 1, 1, 1)
-    result = paired_rmse(x + offsets, x)
+    sizes = torch.tensor([1.0, 2.0, 6.0], dtype=torch.float64).reshape(3, 1, 1, 1)
+    # of root mean square 1, which its mean is not
+    shape = torch.tensor([1.0, 0.0, -1.0, 2**0.5], dtype=torch.float64).reshape(1, 1, 2, 2)
+    result = paired_rmse(x + sizes * shape, x)
     # Errors 1, 2, 6: mean 3, variance 7.
     assert result.value == pytest.approx(3.0, rel=1e-14)
     assert result.std_error == pytest.approx(math.sqrt(7 / 3), rel=1e-14)
