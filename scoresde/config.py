@@ -10,7 +10,6 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +27,11 @@ from .plain import (
     construct,
     construct_kind,
     kind_of,
-    nearest,
     table,
 )
 from .score import NetworkScore, Preconditioning
 from .sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP
+from .shipped import locate, shipped
 from .train import TrainSettings
 
 __all__ = [
@@ -324,9 +323,10 @@ def load_config(name_or_path: str | Path) -> Config:
     Raises:
         ConfigError: With file, position or key path, and reason, in one line.
     """
-    path = Path(name_or_path)
-    if path.suffix != ".toml" and not path.is_file():  # a run's folder may bear the name
-        path = _shipped_config(str(name_or_path))
+    try:
+        path = locate("configs", name_or_path)
+    except ValueError as error:
+        raise ConfigError(f"{name_or_path}: {error}") from error
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
@@ -343,38 +343,13 @@ def load_config(name_or_path: str | Path) -> Config:
     return Config.from_dict(values, str(path))
 
 
-def shipped(what: str) -> list[str]:
-    """Names of what the package brings: "checkpoints" or "configs"."""
-    if what == "checkpoints":
-        return [n for n in _names("scoresde.assets", ".safetensors") if "features" not in n]
-    return _names("scoresde_cli.configs", ".toml")
-
-
-def _names(package: str, suffix: str) -> list[str]:
-    """Names of a package's files with this suffix, without it."""
-    files = (file.name for file in resources.files(package).iterdir())
-    return sorted(name.removesuffix(suffix) for name in files if name.endswith(suffix))
-
-
 def checkpoint_path(name_or_path: str | Path) -> Path:
     """The file of a checkpoint given by path, or by the name of a shipped one.
 
     Raises:
         CheckpointError: If it looks like a name and is none; the nearest one is named.
     """
-    path, name = Path(name_or_path), str(name_or_path)
-    if not path.exists() and name in shipped("checkpoints"):
-        return Path(str(resources.files("scoresde.assets") / f"{name}.safetensors"))
-    if not path.exists() and path.suffix == "" and len(path.parts) == 1:
-        raise CheckpointError(
-            f"neither a file nor a shipped checkpoint; {nearest(name, shipped('checkpoints'))}",
-            path,
-        )
-    return path
-
-
-def _shipped_config(name: str) -> Path:
-    known = shipped("configs")
-    if name not in known:
-        raise ConfigError(f"{name}: neither a file nor a shipped config; {nearest(name, known)}")
-    return Path(str(resources.files("scoresde_cli.configs") / f"{name}.toml"))
+    try:
+        return locate("checkpoints", name_or_path)
+    except ValueError as error:
+        raise CheckpointError(str(error), name_or_path) from error

@@ -1,0 +1,51 @@
+"""Checkpoints and configs that come with the package, found by name. It imports no torch."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from .plain import nearest
+
+__all__ = ["locate", "shipped"]
+
+# Where each kind is, the suffix of its files, and what one of them is called.
+_KINDS = {
+    "checkpoints": ("scoresde.assets", ".safetensors", "checkpoint"),
+    "configs": ("scoresde_cli.configs", ".toml", "config"),
+}
+
+
+def shipped(what: str) -> list[str]:
+    """Names of what the package brings.
+
+    Args:
+        what: "checkpoints" or "configs".
+    """
+    package, suffix, _ = _KINDS[what]
+    files = (file.name for file in resources.files(package).iterdir())
+    names = sorted(name.removesuffix(suffix) for name in files if name.endswith(suffix))
+    return [name for name in names if not name.startswith("features_")]
+
+
+def locate(what: str, name_or_path: str | Path) -> Path:
+    """The file of a checkpoint or a config, given by its path or by the name of a shipped one.
+
+    Args:
+        what: "checkpoints" or "configs".
+        name_or_path: A name of `shipped(what)`, or a path. A file wins over a shipped name, and a
+            shipped name over a folder.
+
+    Returns:
+        The path; whether it exists is not checked if it has a suffix or a folder.
+
+    Raises:
+        ValueError: If it looks like a name and is none; the nearest one is named.
+    """
+    path, name = Path(name_or_path), str(name_or_path)
+    package, suffix, noun = _KINDS[what]
+    if not path.is_file() and name in shipped(what):
+        return Path(str(resources.files(package) / f"{name}{suffix}"))
+    if not path.exists() and path.suffix == "" and len(path.parts) <= 1:
+        raise ValueError(f"neither a file nor a shipped {noun}; {nearest(name, shipped(what))}")
+    return path
