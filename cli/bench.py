@@ -7,10 +7,9 @@ from typing import Any
 
 import click
 
+from .command import Command
+from .names import GRIDS, SAMPLERS
 from .options import (
-    Commas,
-    Integer,
-    Real,
     checkpoint_option,
     data_root_option,
     device_option,
@@ -19,22 +18,24 @@ from .options import (
     overwrite_option,
     seed_option,
 )
+from .output import say
+from .types import Commas, GridName, Integer, Named, Real
 
 __all__ = ["bench"]
 
 
-@click.command()
+@click.command(cls=Command)
 @checkpoint_option
 @click.option(
     "--samplers",
-    type=Commas(click.STRING),
+    type=Commas(Named("sampler", SAMPLERS, "parse_sampler")),
     default="ddim,dpmpp-2m,heun,ancestral,euler-maruyama,dopri5",
     show_default=True,
     help="Names, each with parameters if need be, such as edm:churn=20.",
 )
 @click.option(
     "--grids",
-    type=Commas(click.STRING),
+    type=Commas(GridName("grid", GRIDS, "parse_grid")),
     default="log_snr",
     show_default=True,
     help="Time grids, each with parameters if need be, such as karras:rho=5, or JSON files.",
@@ -92,10 +93,10 @@ def bench(out: Path, as_json: bool, **options: Any) -> None:
     from .progress import follow_stages
 
     run = prepare_bench(folder=out, budgets=options.pop("nfe"), **options)
-    with follow_stages() as tell:
+    with follow_stages(resumes=True) as tell:
         report = run.run(tell)
     if as_json:
         click.echo((out / "results.json").read_text(encoding="utf-8"), nl=False)
         return
-    click.echo(text_table(Findings.read(out)))
-    click.echo(report)
+    say(text_table(Findings.read(out)))
+    say(report)

@@ -7,12 +7,14 @@ from dataclasses import asdict
 
 import click
 
+from .command import Command
 from .options import json_option
+from .output import say
 
 __all__ = ["data"]
 
 
-@click.command()
+@click.command(cls=Command)
 @json_option
 def data(as_json: bool) -> None:
     """List the data sets: size, where each is, and the line that gets a missing one.
@@ -30,8 +32,8 @@ def data(as_json: bool) -> None:
     for row in rows:
         shape = "×".join(str(size) for size in row.shape)
         counts = f"{row.train:,} + {row.test:,}"
-        click.echo(line(row.name, shape, counts, row.where or "missing", row.licence))
+        say(line(row.name, shape, counts, row.where or "missing", row.licence))
         if row.where is None:
-            click.echo(f"{'':<15}get it: {row.get}")
+            say(f"{'':<15}get it: {row.get}")
     click.echo("A path goes wherever a name goes: of a folder of images, a .npy or a .npz file.")
     click.echo("Files are looked for in --data-root, $SCORESDE_DATA, the usual places and ./data.")

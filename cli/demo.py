@@ -6,15 +6,18 @@ from pathlib import Path
 
 import click
 
+from .command import Command
 from .options import overwrite_option
+from .output import say
+from .types import OutFolder
 
 __all__ = ["demo"]
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=OutFolder(),
     default="demo",
     show_default=True,
     help="Folder of the results; an interrupted demonstration in it is completed.",
@@ -35,7 +38,7 @@ def demo(out: Path, overwrite: bool) -> None:
     click.echo("128 samples each from the same noise; bits/dim of 128 test digits; and 16 images")
     click.echo("of Fashion-MNIST by three samplers. One to three minutes on two cores.")
     run = prepare_demo(out, overwrite=overwrite)
-    with follow_stages() as tell:
+    with follow_stages(resumes=True) as tell:
         report = run.run(tell)
     click.echo("Done. Open this page in a browser:")
-    click.echo(report.resolve())
+    say(report.resolve())

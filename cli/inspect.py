@@ -7,13 +7,22 @@ from typing import Any
 
 import click
 
+from scoresde._text import printable
+
+from .command import Command
 from .options import json_option
+from .output import say
+from .types import Located
 
 __all__ = ["inspect"]
 
 
-@click.command()
-@click.option("--checkpoint", help="A checkpoint file, or a shipped one by name.")
+@click.command(cls=Command)
+@click.option(
+    "--checkpoint",
+    type=Located("checkpoints"),
+    help="A checkpoint file, or a shipped one by name.",
+)
 @click.option("--list", "listing", is_flag=True, help="List the shipped checkpoints.")
 @json_option
 def inspect(checkpoint: str | None, listing: bool, as_json: bool) -> None:
@@ -23,18 +32,18 @@ def inspect(checkpoint: str | None, listing: bool, as_json: bool) -> None:
 
     Example: scoresde inspect --checkpoint digits-vp
     """
-    from scoresde.tasks.inspection import describe_checkpoint, list_shipped
-
     if listing == (checkpoint is not None):
         raise click.UsageError("give --checkpoint, or --list alone")
+    from scoresde.tasks.inspection import describe_checkpoint, list_shipped
+
     found = list_shipped() if listing else describe_checkpoint(checkpoint)
     if as_json:
         click.echo(json.dumps(found))
     elif listing:
         for row in found:
-            click.echo(f"{row['name']:<24}{row['bytes'] / 1e6:6.2f} MB")
+            say(f"{row['name']:<24}{row['bytes'] / 1e6:6.2f} MB")
     else:
-        click.echo(_in_words(found))
+        say(_in_words(found))
 
 
 def _in_words(found: dict[str, Any]) -> str:
@@ -54,5 +63,5 @@ def _in_words(found: dict[str, Any]) -> str:
         "training": f"{found['steps_done']} steps, {hours:.2f} h, {resumable}",
         **{key: str(value) for key, value in found["provenance"].items()},
     }
-    lines = [f"{key:<10}{value}" for key, value in rows.items()]
+    lines = [f"{printable(key):<10}{printable(value)}" for key, value in rows.items()]
     return "\n".join([*lines, "", to_toml(found["config"])])

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
+from .command import Command
 from .options import (
-    Integer,
-    Real,
     checkpoint_option,
+    data_option,
     data_root_option,
     device_option,
     json_option,
@@ -19,15 +19,17 @@ from .options import (
     overwrite_option,
     seed_option,
 )
+from .output import say
+from .types import Integer, Real
 
 __all__ = ["latent"]
 
 _tolerance = Real(0, 1, min_open=True, max_open=True)
 
 
-@click.command()
+@click.command(cls=Command)
 @checkpoint_option
-@click.option("--data", help="Data set or path; the data it was trained on if not given.")
+@data_option
 @click.option(
     "--split",
     type=click.Choice(["train", "test"]),
@@ -35,13 +37,13 @@ _tolerance = Real(0, 1, min_open=True, max_open=True)
 )
 @data_root_option
 @click.option("--levels", type=Integer(2), help="Number of levels of a file's data.")
-@click.option("--n", type=Integer(2), default=8, show_default=True, help="How many images.")
+@click.option("--n", type=Integer(2), default=8, show_default=True, help="How many data.")
 @click.option(
     "--steps",
-    type=Integer(2, 1000, note=": each is an image"),
+    type=Integer(2, 1000, note=": each is a datum"),
     default=8,
     show_default=True,
-    help="Images on the way from one to another, both included.",
+    help="Points of a path from one datum to another, both included.",
 )
 @click.option(
     "--samples",
@@ -68,7 +70,7 @@ _tolerance = Real(0, 1, min_open=True, max_open=True)
     type=_tolerance,
     help="Time the data are put in at. Default: 1e-5, or that of the first discrete label.",
 )
-@click.option("--batch", type=Integer(1), default=64, show_default=True, help="Images at a time.")
+@click.option("--batch", type=Integer(1), default=64, show_default=True, help="Data at a time.")
 @seed_option
 @click.option(
     "--dtype",
@@ -92,7 +94,7 @@ def latent(out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
 
     with follow("latent") as on_progress:
         summary = explore_latents(LatentRequest(**options), out, overwrite, on_progress)
-    click.echo(json.dumps(summary) if as_json else _in_words(summary, out))
+    say(json.dumps(summary) if as_json else _in_words(summary, out))
 
 
 def _in_words(found: dict[str, Any], out: Path) -> str:
@@ -106,7 +108,7 @@ def _in_words(found: dict[str, Any], out: Path) -> str:
         "latents": f"root mean square {there['latent_rms']:.3f} of the prior's deviation",
         "paths": f"{found['paths']['n']} of {found['paths']['steps']}; "
         f"largest error at an end {found['paths']['error']:.2g}",
-        "cost": f"{there['nfe']} NFE counted per image, there and back; {found['seconds']:.1f} s",
+        "cost": f"{there['nfe']} NFE counted per datum, there and back; {found['seconds']:.1f} s",
     }
     if drawn is not None:
         error = "" if drawn["std_error"] is None else f" ± {drawn['std_error']:.4f}"

@@ -8,39 +8,57 @@ from typing import Any
 
 import click
 
+from .command import Command
+from .names import METHODS, PROTOCOLS, TRACES
 from .options import (
-    Integer,
-    Real,
     checkpoint_option,
+    data_option,
     data_root_option,
     device_option,
     json_option,
-    known,
     out_option,
     overwrite_option,
     seed_option,
 )
+from .output import say
+from .types import Integer, Named, Real
 
 __all__ = ["likelihood"]
 
-# What `scoresde.tasks.protocols` knows, for help that must not import torch; a test compares them.
-PROTOCOLS = (
-    *("pf-ode/continuous", "pf-ode/uniform", "pf-ode/truncated-normal"),
-    *("pf-ode/decoder", "pf-ode/uniform+decoder", "vlb-continuous", "vlb-ddpm"),
-)
-METHODS = ("auto", "path", "dopri8", "dopri5", "bosh3", "adaptive_heun", "dop853")
+
+class _Trace(Named):
+    """A trace rule by name with its parameters, or "auto"."""
+
+    def __init__(self) -> None:
+        super().__init__("trace", ("auto", *TRACES), "parse_trace")
+
+    def verify(self, value: str, param: click.Parameter, ctx: click.Context) -> None:
+        """As of any name; "auto" is no rule."""
+        if value != "auto":
+            super().verify(value, param, ctx)
 
 
-def _trace(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    return value if value == "auto" else known("parse_trace")(ctx, param, value)
+class _Likelihood(Command):
+    groups = {
+        "What is scored": (
+            *("--checkpoint", "--data", "--split", "--data-root", "--levels", "--n"),
+        ),
+        "What the number is": ("--protocol", "--t-min", "--draws", "--variance"),
+        "How it is computed": (
+            *("--method", "--steps", "--nodes", "--rtol", "--atol", "--per-sample"),
+            *("--trace", "--force", "--image-error", "--dtype", "--batch", "--seed", "--device"),
+        ),
+        "How far it is trusted": ("--measured", "--budget"),
+        "Where it goes": ("--out", "--overwrite", "--json"),
+    }
 
 
 _tolerance = Real(0, 1, min_open=True, max_open=True)
 
 
-@click.command()
+@click.command(cls=_Likelihood)
 @checkpoint_option
-@click.option("--data", help="Data set or path; the data it was trained on if not given.")
+@data_option
 @click.option(
     "--split",
     type=click.Choice(["train", "test"]),
@@ -48,26 +66,34 @@ _tolerance = Real(0, 1, min_open=True, max_open=True)
 )
 @data_root_option
 @click.option("--levels", type=Integer(2), help="Number of levels of a file's data.")
-@click.option("--n", type=Integer(1), default=128, show_default=True, help="How many images.")
+@click.option(
+    "--n",
+    type=Integer(1),
+    default=128,
+    show_default=True,
+    help="How many data, chosen by the seed.",
+)
 @click.option(
     "--protocol",
     type=click.Choice(PROTOCOLS),
-    help="What the number is; pf-ode/uniform, or pf-ode/continuous, if not given.",
+    metavar="NAME",
+    help=f"{', '.join(PROTOCOLS)}; pf-ode/uniform, or pf-ode/continuous, if not given.",
 )
 @click.option(
     "--method",
     type=click.Choice(METHODS),
+    metavar="NAME",
     default="auto",
     show_default=True,
-    help="path: few evaluations, random nodes, corrected; others: an ODE solver to a tolerance. "
-    "auto is path above 16 dimensions, dopri5 else.",
+    help=f"{', '.join(METHODS)}. path: few evaluations, random nodes, corrected; others: an ODE "
+    "solver to a tolerance. auto is path above 16 dimensions, dopri5 else.",
 )
-@click.option("--per-sample", is_flag=True, help="ODE methods: a step size for each image.")
+@click.option("--per-sample", is_flag=True, help="ODE methods: a step size for each datum.")
 @click.option(
     "--trace",
+    type=_Trace(),
     default="auto",
     show_default=True,
-    callback=_trace,
     help="exact, hutchinson:probes=2, probing:colours=8:blocks=2, xtrace, hutch++; auto measures "
     "which is cheapest (path), or is exact up to 16 dimensions and one probe above.",
 )
@@ -77,7 +103,7 @@ _tolerance = Real(0, 1, min_open=True, max_open=True)
     type=Real(0, min_open=True),
     default=0.05,
     show_default=True,
-    help="Standard error of each image that --trace auto aims at, bits/dim.",
+    help="Standard error of each datum that --trace auto aims at, in the result's unit.",
 )
 @click.option(
     "--steps", type=Integer(1, 100_000), help="Of the path (32) or of vlb-ddpm's chain (1000)."
@@ -93,7 +119,7 @@ _tolerance = Real(0, 1, min_open=True, max_open=True)
     help="Of vlb-ddpm's reverse steps.",
 )
 @click.option(
-    "--draws", type=Integer(1), default=1, show_default=True, help="Dequantizations per image."
+    "--draws", type=Integer(1), default=1, show_default=True, help="Dequantizations per datum."
 )
 @click.option(
     "--rtol", type=_tolerance, default=1e-6, show_default=True, help="Relative tolerance, ODE."
@@ -112,9 +138,9 @@ _tolerance = Real(0, 1, min_open=True, max_open=True)
     type=Integer(0),
     default=8,
     show_default=True,
-    help="Images scored again with a finer solver and in float64, to measure those errors.",
+    help="Data scored again with a finer solver and in float64, to measure those errors.",
 )
-@click.option("--batch", type=Integer(1), default=64, show_default=True, help="Images at a time.")
+@click.option("--batch", type=Integer(1), default=64, show_default=True, help="Data at a time.")
 @seed_option
 @click.option(
     "--dtype",
@@ -125,11 +151,14 @@ _tolerance = Real(0, 1, min_open=True, max_open=True)
 )
 @device_option
 @click.option("--budget", is_flag=True, help="Print the whole error budget, not just its head.")
-@out_option("Folder for the results, one row per image in per_image.csv.")
+@out_option("Folder for the results, one row per datum in per_image.csv.")
 @overwrite_option
 @json_option
 def likelihood(out: Path, overwrite: bool, as_json: bool, budget: bool, **options: Any) -> None:
-    """Likelihood of held-out data in bits/dim, with an error budget. Stopped, it resumes.
+    """Negative log-likelihood of held-out data per dimension, with an error budget.
+
+    It is in bits/dim, or in nats/dim if the data are continuous. A run that was stopped goes on
+    where it was when the same command is given again.
 
     Example: scoresde likelihood --checkpoint digits-vp --n 128 --budget --out out/bits
     """
@@ -137,11 +166,11 @@ def likelihood(out: Path, overwrite: bool, as_json: bool, budget: bool, **option
 
     from .progress import follow
 
-    with follow("likelihood") as on_progress:
+    with follow("likelihood", resumes=True) as on_progress:
         summary = score_data(ScoreRequest(**options), out, overwrite, on_progress)
     if as_json:
         click.echo(json.dumps(summary))
         return
     table = (out / "budget.txt").read_text(encoding="utf-8")
-    click.echo(table if budget else table.partition("\n")[0])
-    click.echo(f"{out / 'per_image.csv'}, budget.txt, budget.png; {summary['seconds']:.1f} s")
+    say(table if budget else table.partition("\n")[0])
+    say(f"{out / 'per_image.csv'}, budget.txt, budget.png; {summary['seconds']:.1f} s")

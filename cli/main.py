@@ -14,6 +14,7 @@ from importlib import import_module
 import click
 
 import scoresde
+from scoresde._text import printable
 
 __all__ = ["cli", "main", "run"]
 
@@ -137,12 +138,12 @@ def _reason(error: BaseException) -> str:
 
 def _complain(message: str, status: int) -> int:
     if sys.stderr is not None:
-        print("error: " + " ".join(message.split()), file=sys.stderr)
+        print("error: " + printable(" ".join(message.split())), file=sys.stderr)
     return status
 
 
 def _format_warning(message: object, *_: object, **__: object) -> str:
-    return f"warning: {message}\n"
+    return f"warning: {printable(str(message))}\n"
 
 
 def _raise_on_signals() -> None:

@@ -18,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from scoresde._text import printable
+
 if TYPE_CHECKING:
     from scoresde.run import Run
 
@@ -27,45 +29,67 @@ __all__ = ["follow", "follow_stages", "follow_training", "progress_bar"]
 def progress_bar() -> Progress:
     """A bar with count, remaining time and free text, on stderr; silent where there is none."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=Console(file=sys.stderr),
         disable=sys.stderr is None or not sys.stderr.isatty(),
     )
 
 
 @contextmanager
-def follow(what: str) -> Iterator[Callable[[int, int | None, str], None]]:
-    """A bar, driven by calls with (how many are done, of how many, note)."""
-    with progress_bar() as bar:
+def follow(what: str, resumes: bool = False) -> Iterator[Callable[[int, int | None, str], None]]:
+    """A bar, driven by calls with (how many are done, of how many, note).
+
+    Args:
+        what: Name of the work.
+        resumes: Whether the same command goes on where it was stopped.
+    """
+    with _hint_when_stopped(resumes), progress_bar() as bar:
         task = bar.add_task(what, total=None, note="")
 
         def on_progress(done: int, total: int | None, note: str) -> None:
-            bar.update(task, completed=done, total=total, note=note)
+            bar.update(task, completed=done, total=total, note=printable(note))
 
         yield on_progress
 
 
 @contextmanager
-def follow_stages() -> Iterator[Callable[[str, int, int | None, str], None]]:
+def follow_stages(
+    resumes: bool = False,
+) -> Iterator[Callable[[str, int, int | None, str], None]]:
     """A bar per stage, driven by calls with (stage, how many are done, of how many, note).
 
     Where there is no terminal, each stage is named once.
+
+    Args:
+        resumes: Whether the same command goes on where it was stopped.
     """
     tasks: dict[str, TaskID] = {}
-    with progress_bar() as bar:
+    with _hint_when_stopped(resumes), progress_bar() as bar:
 
         def tell(stage: str, done: int, total: int | None, note: str) -> None:
             if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total, note="")
+                name = printable(stage)
+                tasks[stage] = bar.add_task(name, total=total, note="")
                 if bar.disable and sys.stderr is not None:
-                    print(stage, file=sys.stderr, flush=True)
-            bar.update(tasks[stage], completed=done, total=total, note=note)
+                    print(name, file=sys.stderr, flush=True)
+            bar.update(tasks[stage], completed=done, total=total, note=printable(note))
 
         yield tell
+
+
+@contextmanager
+def _hint_when_stopped(resumes: bool) -> Iterator[None]:
+    """Say after Ctrl-C or SIGTERM how to go on, if the work resumes."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        if resumes and sys.stderr is not None:
+            print("stopped; the same command goes on with what is left", file=sys.stderr)
+        raise
 
 
 def follow_training(run: Run) -> None:

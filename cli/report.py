@@ -6,10 +6,13 @@ from pathlib import Path
 
 import click
 
+from .command import Command
+from .output import say
+
 __all__ = ["report"]
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--run",
     required=True,
@@ -23,4 +26,4 @@ def report(run: Path) -> None:
     """
     from scoresde.study.report import build_report
 
-    click.echo(build_report(run))
+    say(build_report(run))

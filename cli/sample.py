@@ -8,9 +8,8 @@ from typing import Any
 
 import click
 
+from .command import Command
 from .options import (
-    Integer,
-    Real,
     checkpoint_option,
     compile_option,
     device_option,
@@ -22,11 +21,13 @@ from .options import (
     seed_option,
     steps_option,
 )
+from .output import say
+from .types import Integer, Real
 
 __all__ = ["sample"]
 
 
-@click.command()
+@click.command(cls=Command)
 @checkpoint_option
 @sampler_option
 @grid_option
@@ -78,12 +79,12 @@ def sample(out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
     steps = "its own steps" if summary["steps"] is None else f"{summary['steps']} steps"
     if summary["snapped"]:
         steps += " on the network's discrete times"
-    click.echo(
+    say(
         f"{summary['n']} samples by {summary['sampler']} in {steps}: "
         f"{summary['nfe']} NFE counted, {summary['seconds']:.1f} s"
     )
     if summary.get("nfe_per_sample"):
         least, most = summary["nfe_per_sample"]
-        click.echo(f"{least} to {most} NFE per sample (sample_evaluations in samples.npz)")
+        say(f"{least} to {most} NFE per sample (sample_evaluations in samples.npz)")
     for name in summary["files"]:
-        click.echo(out / name)
+        say(out / name)

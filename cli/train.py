@@ -6,20 +6,23 @@ from pathlib import Path
 
 import click
 
+from .command import Command
 from .options import (
-    Integer,
     compile_option,
+    config_option,
     data_root_option,
     device_option,
     out_option,
     overwrite_option,
 )
+from .output import say
+from .types import Integer
 
 __all__ = ["train"]
 
 
-@click.command()
-@click.option("--config", required=True, help="A TOML file, or a shipped config by name.")
+@click.command(cls=Command)
+@config_option
 @out_option("The run's folder; a run of the same config in it is resumed.")
 @device_option
 @data_root_option
@@ -74,4 +77,4 @@ def train(
         intervals = Intervals(log_every, save_every, sample_every)
         run = prepare_run(config, out, device, data_root, overwrite, compiled, skip_bad, intervals)
         follow_training(run)
-    click.echo(run.checkpoint)
+    say(run.checkpoint)

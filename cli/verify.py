@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import click
 
-from .options import Commas, json_option, overwrite_option, seed_option
+from .command import Command
+from .names import SAMPLERS, SDES
+from .options import json_option, overwrite_option, seed_option
+from .output import say
+from .types import Commas, Located, Named, OutFolder
 
 __all__ = ["verify"]
 
 
-@click.command()
-@click.option("--samplers", type=Commas(click.STRING), help="Names or texts of claims; else all.")
+@click.command(cls=Command)
+@click.option(
+    "--samplers",
+    type=Commas(Named("sampler", SAMPLERS, "parse_sampler")),
+    help="Names or texts of claims; else all.",
+)
 @click.option(
     "--sdes",
-    type=Commas(click.STRING),
+    type=Commas(Named("SDE", SDES)),
     help="Of vp, subvp, ve, cosine, tabulated; else all, or vp if --quick.",
 )
 @click.option("--quick", is_flag=True, help="A short form, in half a minute.")
 @click.option(
-    "--checkpoint", help="Measure on this network instead: a file, or a shipped one by name."
+    "--checkpoint",
+    type=Located("checkpoints"),
+    help="Measure on this network instead: a file, or a shipped one by name.",
 )
 @click.option(
     "--out",
     "folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=OutFolder(),
     help="Folder for results.csv, results.json and errors.png.",
 )
 @seed_option
@@ -51,6 +60,6 @@ def verify(as_json: bool, **options: Any) -> None:
     run = prepare_verification(**options)
     with follow_stages() as tell:
         rows = run.run(tell)
-    click.echo(json.dumps(run.report(rows)) if as_json else text_table(rows))
+    say(json.dumps(run.report(rows)) if as_json else text_table(rows))
     if missed := missed_text(rows):
         raise RuntimeError(f"missed: {missed}")

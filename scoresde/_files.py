@@ -17,7 +17,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Literal
 
-__all__ = ["atomic_write", "clean_folder", "clean_stale", "is_temporary"]
+__all__ = [
+    "atomic_write",
+    "check_writable",
+    "clean_folder",
+    "clean_stale",
+    "existing_folder",
+    "is_temporary",
+]
 
 # Enough to recognise the file by; short enough that the temporary name stays below the usual
 # limit of 255 bytes even at 4 bytes per character.
@@ -202,3 +209,30 @@ def _sync_folder(folder: Path) -> None:
             raise OSError(error.errno, error.strerror, str(folder)) from error
     finally:
         os.close(descriptor)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise unless a folder for results can be made, or written in; changes nothing.
+
+    Args:
+        folder: The folder, which need not exist.
+
+    Raises:
+        ValueError: If a file is in the way.
+        PermissionError: If it cannot be written.
+    """
+    parent = existing_folder(folder)
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"--out {folder}: {parent} is not writable")
+
+
+def existing_folder(folder: Path) -> Path:
+    """A folder for results, or the nearest one above it that exists.
+
+    Raises:
+        ValueError: If a file is in the way.
+    """
+    parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not parent.is_dir():
+        raise ValueError(f"--out {folder}: {parent} is a file, not a folder")
+    return parent

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from .._files import atomic_write, clean_folder, is_temporary
+from .._files import atomic_write, check_writable, clean_folder, existing_folder, is_temporary
 from .._lock import LOCK, lock_folder
 from ..fingerprint import file_fingerprint
 from .manifest import MANIFEST, DamagedManifestError, Manifest, Origin
@@ -29,7 +29,6 @@ __all__ = [
     "SUMMARY",
     "Output",
     "check_whole",
-    "check_writable",
     "find_results",
     "read_json",
     "save_arrays",
@@ -163,18 +162,6 @@ class Output:
         replace(manifest, files=files, parts=(), finished=True).save(self.folder)
 
 
-def check_writable(folder: Path) -> None:
-    """Raise unless the folder can be made, or written in; changes nothing.
-
-    Raises:
-        ValueError: If a file is in the way.
-        PermissionError: If it cannot be written.
-    """
-    parent = _existing(folder)
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise PermissionError(f"--out {folder}: {parent} is not writable")
-
-
 def check_whole(folder: Path) -> None:
     """Raise unless all results that the manifest lists are as they were written.
 
@@ -221,7 +208,7 @@ def _manifest(folder: Path, origin: Origin, overwrite: bool) -> Manifest | None:
 
     One that is damaged lists nothing: what it listed is not known.
     """
-    _existing(folder)
+    existing_folder(folder)
     names = _foreign(folder)
     if not (folder / MANIFEST).is_file():
         if names:
@@ -254,14 +241,6 @@ def _started(before: Manifest | None, origin: Origin, claimed: Iterable[str]) ->
     if before.finished:
         return replace(before, parts=parts)
     return replace(Manifest.of(origin), files=before.files, parts=parts)
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
-    parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not parent.is_dir():
-        raise ValueError(f"--out {folder}: {parent} is a file, not a folder")
-    return parent
 
 
 def _foreign(folder: Path) -> list[str]:

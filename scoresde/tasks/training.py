@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from .. import __version__
+from .._files import check_writable
 from ..config import Config, load_config
 from ..data import Dataset
 from ..plain import ConfigError
 from ..run import Intervals, Run, check_folder, check_resumable
 from ..score import NetworkScore
 from ..study.manifest import MANIFEST
-from ..study.outputs import check_writable
 
 __all__ = ["prepare_run"]
 

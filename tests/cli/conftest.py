@@ -36,6 +36,26 @@ def scoresde(capsys):
     return call
 
 
+def latest(*arguments):
+    """The arguments, where an option that comes again replaces the earlier one.
+
+    The command refuses an option that is given twice, and a test adds options to common ones.
+    """
+    parts = []
+    for argument in map(str, arguments):
+        if argument.startswith("--") or not parts:
+            parts = [part for part in parts if part[0] != argument]
+            parts.append([])
+        parts[-1].append(argument)
+    return [argument for part in parts for argument in part]
+
+
+@pytest.fixture(name="latest")
+def latest_fixture():
+    """latest("--n", 4, "--n", 8): the arguments with the last of each option."""
+    return latest
+
+
 def write_checkpoint(folder, **tables):
     """A checkpoint of an untrained network with random weights in every layer, as a run saves it.
 
@@ -133,7 +153,7 @@ def refused(scoresde, tmp_path):
 
     def check(arguments, *parts):
         before = sorted(tmp_path.rglob("*"))
-        done = scoresde(*arguments, "--out", tmp_path / "out")
+        done = scoresde(*latest(*arguments, "--out", tmp_path / "out"))
         assert done.status == 2, done
         assert done.err.startswith("error: ")
         assert done.err.count("\n") == 1

@@ -164,12 +164,13 @@ LIKELIHOOD = [
     (["--nodes", "1000000000"], ["--nodes: 1000000000", "at most 100000"]),
     (["--image-error", "0"], ["--image-error: 0", "above 0"]),
     (["--image-error", "nan"], ["--image-error: nan", "above 0"]),
+    (["--image-error", "inf"], ["--image-error: inf", "a finite number above 0"]),
     (["--variance", "learned"], ["--variance: 'learned'", "beta_tilde"]),
     (["--split", "val"], ["--split: 'val'", "train", "test"]),
     (["--levels", "1"], ["--levels: 1", "at least 2"]),
     (["--levels", "256"], ["digits", "17", "256"]),
     (["--data", "digit"], ["'digit'", "did you mean digits?"]),
-    (["--data", "missing/file.npy"], ["missing/file.npy", "does not exist"]),
+    (["--data", "missing/file.npy"], ["missing/file.npy", "nor a path that exists"]),
     (["--data", "mixture3"], ["--data: mixture3", "(2,)", "(1, 8, 8)"]),
     (["--dtype", "bfloat16"], ["--dtype: 'bfloat16'", "float64"]),
     (["--t-min", "0"], ["--t-min: 0", "above 0 and below 1"]),
@@ -297,7 +298,7 @@ def test_a_folder_of_something_else(scoresde, tiny_checkpoint, tmp_path, command
 @pytest.mark.usefixtures("no_network")
 @pytest.mark.parametrize("command", ["sample", "likelihood", "train"])
 def test_a_folder_that_cannot_be_written(refused, tiny_checkpoint, monkeypatch, tmp_path, command):
-    monkeypatch.setattr("scoresde.study.outputs.os.access", lambda path, mode: False)  # root may
+    monkeypatch.setattr("scoresde._files.os.access", lambda path, mode: False)  # root may
     source = "--config" if command == "train" else "--checkpoint"
     what = "digits_vp" if command == "train" else tiny_checkpoint
     refused([command, source, what], f"--out {tmp_path / 'out'}: {tmp_path} is not writable")

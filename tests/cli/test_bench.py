@@ -36,11 +36,11 @@ def quick(monkeypatch):
 
 
 @pytest.fixture
-def bench(scoresde, tiny_checkpoint, tmp_path):
+def bench(scoresde, latest, tiny_checkpoint, tmp_path):
     """bench("--n", 4): compare into a new folder; its path and what was printed."""
 
     def call(*options, checkpoint=tiny_checkpoint, out=tmp_path / "out"):
-        return out, scoresde("bench", "--checkpoint", checkpoint, "--out", out, *options)
+        return out, scoresde(*latest("bench", "--checkpoint", checkpoint, "--out", out, *options))
 
     return call
 

@@ -25,13 +25,13 @@ PICTURES = ["round_trip.png", "interpolation.png", "samples.png"]
 
 
 @pytest.fixture
-def explore(scoresde, tiny_checkpoint, tmp_path):
+def explore(scoresde, latest, tiny_checkpoint, tmp_path):
     """explore("--n", 4): run the command into a new folder; its path and what was printed."""
 
     def call(*options, checkpoint=tiny_checkpoint, out=tmp_path / "out"):
         few = ("--n", 3, "--steps", 3, "--samples", 2)
         arguments = ("--checkpoint", checkpoint, "--out", out, *OPTIONS, *few, *options)
-        return out, scoresde("latent", *arguments)
+        return out, scoresde("latent", *latest(*arguments))
 
     return call
 
@@ -175,7 +175,7 @@ BAD = [
     (["--n", "1"], ["--n: 1", "at least 2"]),
     (["--n", "298"], ["--n: 298", "297", "digits (test)"]),
     (["--steps", "1"], ["--steps: 1", "at least 2"]),
-    (["--steps", "1001"], ["--steps: 1001", "at most 1000", "each is an image"]),
+    (["--steps", "1001"], ["--steps: 1001", "at most 1000", "each is a datum"]),
     (["--samples", "-1"], ["--samples: -1", "at least 0"]),
     (["--probes", "0"], ["--probes: 0", "at least 1"]),
     (["--batch", "0"], ["--batch: 0", "at least 1"]),

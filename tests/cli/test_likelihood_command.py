@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 from scipy import stats
-from scoresde_cli import likelihood as command
 
 import scoresde as library
 from scoresde.likelihood import (
@@ -66,12 +65,12 @@ def quick(request, monkeypatch):
 
 
 @pytest.fixture
-def score(scoresde, tiny_checkpoint, tmp_path):
+def score(scoresde, latest, tiny_checkpoint, tmp_path):
     """score(PATH, "--n", 4): score into a new folder; its path and what was printed."""
 
     def call(method, *options, checkpoint=tiny_checkpoint, out=tmp_path / "out"):
         arguments = ("--checkpoint", checkpoint, "--out", out, *T_MIN, *method, *options)
-        return out, scoresde("likelihood", *arguments)
+        return out, scoresde("likelihood", *latest(*arguments))
 
     return call
 
@@ -131,10 +130,6 @@ class TestIsTheLibrary:
                 wanted.bits_per_dim.tolist(), rel=1e-12
             )
             assert {row["nfe"] for row in found[part]} == {wanted.nfe}
-
-    def test_names_are_those_of_the_tasks(self):
-        assert command.PROTOCOLS == protocols.PROTOCOLS
-        assert [m for m in command.METHODS if m != "auto"] == list(protocols.METHODS)
 
 
 class TestWhatItSays:

@@ -9,11 +9,14 @@ import sys
 import click
 import pytest
 import scoresde_cli.main
+from scoresde_cli import names
 from scoresde_cli.main import COMMANDS
-from scoresde_cli.options import GRIDS, SAMPLERS
 
 import scoresde as library
 from scoresde import registry
+from scoresde.data import dataset_status
+from scoresde.study import claims
+from scoresde.tasks import protocols
 
 START = [sys.executable, "-c", "from scoresde_cli.main import main; main()"]
 WITHOUT_TORCH = """
@@ -75,9 +78,19 @@ def test_an_option_means_the_same_everywhere():
     assert {name: found for name, found in kinds.items() if len(found) > 1} == {}
 
 
-def test_help_knows_the_samplers_and_grids():
-    assert set(SAMPLERS) == set(registry.SAMPLERS)
-    assert set(GRIDS) == set(registry.GRIDS)
+def test_help_knows_what_the_library_knows():
+    known = {
+        "SAMPLERS": registry.SAMPLERS,
+        "GRIDS": registry.GRIDS,
+        "TRACES": registry.TRACES,
+        "PROTOCOLS": protocols.PROTOCOLS,
+        "METHODS": ["auto", *protocols.METHODS],
+        "SDES": claims.SDES,
+        "DATA_SETS": [row.name for row in dataset_status()],
+    }
+    assert set(known) == set(names.__all__)
+    for name, wanted in known.items():
+        assert sorted(getattr(names, name)) == sorted(wanted), name
 
 
 @pytest.mark.parametrize(
@@ -167,3 +180,18 @@ def test_locale_c_no_home_and_a_read_only_folder(tiny_checkpoint, tmp_path):
             capture_output=True,
         )
         assert (done.returncode, done.stderr) == (0, b"")
+
+
+ESCAPES = "\x1b[2J\x1b]0;title\x07\u202e\x9b31m\udc80\r"
+
+
+def test_errors_do_not_command_the_terminal(scoresde):
+    done = scoresde("sample", "--checkpoint", f"{ESCAPES}x.safetensors", "--out", "out")
+    assert done.status == 2
+    assert done.err.rstrip("\n").isprintable()
+    assert r"\x1b[2J" in done.err
+
+
+def test_warnings_do_not_command_the_terminal():
+    line = scoresde_cli.main._format_warning(f"left out {ESCAPES}")
+    assert line.rstrip("\n").isprintable()

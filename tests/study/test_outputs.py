@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scoresde._files import check_writable
 from scoresde._lock import LOCK
 from scoresde.study.manifest import MANIFEST, Manifest, Origin, Source
 from scoresde.study.outputs import (
-    check_writable,
     find_results,
     read_json,
     save_arrays,

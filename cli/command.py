@@ -1,0 +1,62 @@
+"""How every command of `scoresde` reads its options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import click
+
+from .types import Checked, Commas
+
+__all__ = ["Command"]
+
+HELP_COLUMN = 30  # where help texts begin, at most; click's own limit
+
+
+class Command(click.Command):
+    """A command that takes each option once, and checks quickly what can be checked quickly.
+
+    Attributes:
+        groups: Names of options by the heading they stand under in the help; those of no group
+            come last.
+    """
+
+    groups: ClassVar[Mapping[str, Sequence[str]]] = {}
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options, after a look whether one is given twice; click takes the last."""
+        if not ctx.resilient_parsing:
+            _refuse_repeated(self.make_parser(ctx).parse_args(args=list(args))[2])
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, after the checks of options that need the library."""
+        for param in self.params:
+            value = ctx.params.get(param.name)
+            if isinstance(param.type, Checked) and value is not None:
+                param.type.verify(value, param, ctx)
+        return super().invoke(ctx)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options of each group under its heading, all help texts in one column."""
+        records = {p.opts[0]: p.get_help_record(ctx) for p in self.get_params(ctx)}
+        rest = {name: record for name, record in records.items() if record is not None}
+        width = min(max(len(left) for left, _ in rest.values()), HELP_COLUMN)
+        sections = {
+            title: [rest.pop(name) for name in names] for title, names in self.groups.items()
+        }
+        for title, rows in (sections | {"Options": list(rest.values())}).items():
+            with formatter.section(title):
+                formatter.write_dl([(left.ljust(width), text) for left, text in rows])
+
+
+def _refuse_repeated(order: Sequence[click.Parameter]) -> None:
+    """Raise for an option that occurs more than once and takes one value."""
+    options = [p for p in order if isinstance(p, click.Option) and not p.multiple]
+    if any(option.is_eager for option in options):  # --help, whatever else there is
+        return
+    for option in options:
+        if (times := options.count(option)) > 1:
+            hint = "separate values by commas" if isinstance(option.type, Commas) else "give one"
+            raise click.BadParameter(f"is given {times} times; {hint}", param=option)

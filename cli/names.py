@@ -1,0 +1,36 @@
+"""What the library knows by name, for help and early errors: importing the library takes seconds.
+
+A test compares each with the library's own table.
+"""
+
+from __future__ import annotations
+
+__all__ = ["DATA_SETS", "GRIDS", "METHODS", "PROTOCOLS", "SAMPLERS", "SDES", "TRACES"]
+
+# scoresde.registry
+SAMPLERS = (
+    *("ddim", "dpm-2", "dpm-3", "dpmpp-2s", "dpmpp-3s", "dpmpp-2m", "dpmpp-3m", "dpmpp-3m-copied"),
+    *("unipc", "deis", "deis-rho", "exp-ab", "ipndm", "angular"),
+    *("heun", "euler", "midpoint", "heun2", "heun3", "rk4"),
+    *("dopri5", "dopri8", "dop853", "bosh3", "fehlberg2", "adaptive-heun"),
+    *("ancestral", "euler-maruyama", "reverse-diffusion", "edm", "sde-dpmpp-2m", "sde-dpmpp-3m"),
+    *("sa-solver", "restart", "gotta-go-fast", "pc", "annealed-langevin"),
+)
+GRIDS = ("uniform", "quadratic", "cosine", "log_snr", "karras", "arctan", "logit")
+TRACES = ("exact", "hutchinson", "probing", "hutch++", "xtrace")
+
+# scoresde.tasks.protocols, and "auto"
+PROTOCOLS = (
+    *("pf-ode/continuous", "pf-ode/uniform", "pf-ode/truncated-normal"),
+    *("pf-ode/decoder", "pf-ode/uniform+decoder", "vlb-continuous", "vlb-ddpm"),
+)
+METHODS = ("auto", "path", "dopri8", "dopri5", "bosh3", "adaptive_heun", "dop853")
+
+# scoresde.study.claims
+SDES = ("vp", "subvp", "ve", "cosine", "tabulated")
+
+# scoresde.data
+DATA_SETS = (
+    *("digits", "fashion-mnist", "mnist", "cifar10"),
+    *("gaussians8", "mixture3", "checkerboard", "rings", "moons", "spirals", "swissroll"),
+)

@@ -1,0 +1,30 @@
+"""Text from outside reaches neither a terminal nor a spreadsheet as a command."""
+
+import unicodedata
+
+import pytest
+
+from scoresde._text import csv_text, printable
+
+CONTROLS = [chr(i) for i in range(0x110000) if unicodedata.category(chr(i)) in ("Cc", "Cf", "Cs")]
+
+
+def test_no_control_character_remains():
+    text = printable("".join(CONTROLS))
+    assert text.isascii()
+    assert text.isprintable()
+    assert text.startswith(r"\x00\x01")
+
+
+def test_what_prints_is_left_alone():
+    assert printable("8×8 digits ± σ, 数字 🙂") == "8×8 digits ± σ, 数字 🙂"
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_a_cell_that_would_be_a_formula_is_text(text):
+    assert csv_text(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("text", ["", "ddim", "pf-ode", "a=b", "1e-3", "'=1"])
+def test_other_cells_stay(text):
+    assert csv_text(text) == text
