@@ -14,6 +14,7 @@ from typing import Any
 __all__ = [
     "ConfigError",
     "check_keys",
+    "check_types",
     "check_values",
     "construct",
     "construct_kind",
@@ -95,7 +96,11 @@ def check_values(
     parameters = {k: p for k, p in inspect.signature(make).parameters.items() if k not in skip}
     required = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty]
     check_keys(values, parameters, where, required)
-    hints = _hints(make.func if isinstance(make, partial) else make)
+    check_types(values, _hints(make.func if isinstance(make, partial) else make), where)
+
+
+def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], where: str) -> None:
+    """Raise ConfigError on a value that does not fit the type hint of its key."""
     for key, value in values.items():
         if not _matches(value, hints[key]):
             raise ConfigError(f"{where}.{key} must be {_say(hints[key])}, got {value!r}")

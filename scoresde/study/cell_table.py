@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from html import escape
 
 from ..metrics import Estimate
 from .findings import TITLES, Findings, tied
+from .html import Html, html, join
 from .records import Result
 from .tables import DASH, label, number
 
@@ -17,10 +17,13 @@ CAPTION = (
     "counted, the final denoising included. Overhead is wall time over that of as many passes of "
     "the network alone."
 )
-NUMBER = ' class="n"'
+FASTER = (
+    " An overhead below 1 is timing noise: the cell and the passes of the network alone are timed "
+    "one after the other."
+)
 
 
-def cell_table(findings: Findings) -> str:
+def cell_table(findings: Findings) -> Html:
     """Every measured cell, grouped by budget, the best quality first; real data last."""
     columns = [*findings.metrics(), *(["paired_rmse"] if findings.reference else [])]
     several = len(findings.settings["grids"]) > 1
@@ -32,12 +35,17 @@ def cell_table(findings: Findings) -> str:
         best = {column: _least(cells, column) for column in columns}
         body += [_row(cell, columns, best, several) for cell in cells]
     body += _floor(findings, columns, len(names))
-    top = "".join(
-        f'<th scope="col"{"" if i < len(names) else NUMBER}>{escape(title)}</th>'
+    top = join(
+        html('<th scope="col" class="{}">{}</th>', "" if i < len(names) else "n", title)
         for i, title in enumerate(head)
     )
-    table = f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-    return f'<h2>All cells</h2>\n<div class="scroll">{table}</div>\n<p class="note">{CAPTION}</p>'
+    table = "<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>"
+    faster = any(cell.overhead is not None and cell.overhead < 1 for cell in findings.done)
+    return html(
+        '<h2>All cells</h2>\n<div class="scroll">{}</div>\n<p class="note">{}</p>',
+        html(table, top, join(body)),
+        CAPTION + FASTER * faster,
+    )
 
 
 def _groups(findings: Findings, order: str) -> Iterable[tuple[str, list[Result]]]:
@@ -60,34 +68,37 @@ def _least(cells: Sequence[Result], metric: str) -> Estimate | None:
     return min(estimates, key=lambda estimate: estimate.value, default=None)
 
 
-def _title(text: str, columns: int) -> str:
-    return f'<tr><th colspan="{columns}" scope="rowgroup">{escape(text)}</th></tr>'
+def _title(text: str, columns: int) -> Html:
+    return html('<tr><th colspan="{}" scope="rowgroup">{}</th></tr>', columns, text)
 
 
 def _row(
     cell: Result, columns: Sequence[str], best: dict[str, Estimate | None], several: bool
-) -> str:
+) -> Html:
     steps = f"tol {cell.tolerance:g}" if cell.steps is None else str(cell.steps)
-    row = f'<td class="name">{label(cell.sampler)}</td>'
-    row += f"<td>{escape(cell.grid) or DASH}</td>" if several else ""
-    row += f"<td{NUMBER}>{steps}</td><td{NUMBER}>{cell.nfe}</td>"
+    row = [html('<td class="name">{}</td>', label(cell.sampler))]
+    row += [html("<td>{}</td>", cell.grid or DASH)] if several else []
+    row += [_number(steps), _number(cell.nfe)]
     for column in columns:
         estimate = cell.metrics.get(column)
         bold = estimate is not None and cell.tolerance is None and tied(estimate, best[column])
-        value = f"<b>{number(estimate)}</b>" if bold else number(estimate)
-        row += f"<td{NUMBER}>{value}</td>"
+        value = number(estimate)
+        row.append(_number(html("<b>{}</b>", value) if bold else value))
     overhead = DASH if cell.overhead is None else f"{cell.overhead:.2f}"
-    row += f"<td{NUMBER}>{cell.seconds:.3g}</td><td{NUMBER}>{overhead}</td>"
-    return f'<tr data-cell="{escape(cell.key)}">{row}</tr>'
+    row += [_number(f"{cell.seconds:.3g}"), _number(overhead)]
+    return html('<tr data-cell="{}">{}</tr>', cell.key, join(row))
 
 
-def _floor(findings: Findings, columns: Sequence[str], names: int) -> list[str]:
+def _number(value: object) -> Html:
+    return html('<td class="n">{}</td>', value)
+
+
+def _floor(findings: Findings, columns: Sequence[str], names: int) -> list[Html]:
     """What real data score; empty without quality metrics."""
     floor = [findings.floor(column) for column in columns]
     if not any(floor):
         return []
-    values = "".join(f"<td{NUMBER}>{number(estimate)}</td>" for estimate in floor)
-    about = escape(findings.quality["floor"])
-    row = f'<tr><td class="name" colspan="{names + 2}">{about}</td>{values}'
-    row += f"<td{NUMBER}>{DASH}</td><td{NUMBER}>{DASH}</td></tr>"
+    values = join(_number(number(estimate)) for estimate in floor)
+    first = html('<td class="name" colspan="{}">{}</td>', names + 2, findings.quality["floor"])
+    row = html("<tr>{}</tr>", join([first, values, _number(DASH), _number(DASH)]))
     return [_title("Real data", names + 4 + len(columns)), row]

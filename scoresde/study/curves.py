@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from .._text import printable
 from ..data import DataSpec
 from ..metrics import Estimate
 from .figures import new_figure, png_bytes
@@ -81,7 +82,7 @@ def _draw(axes: Axes, findings: Findings, metric: str, x: str) -> list[Estimate]
             "color": COLOURS[i % len(COLOURS)],
             "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],
         }
-        label = sampler.replace(":", ":\n", 1)
+        label = _literal(sampler).replace(":", ":\n", 1)
         for grid in ("", *grids):
             cells = _series(findings, sampler, grid, metric, x)
             if not cells:
@@ -100,7 +101,7 @@ def _draw(axes: Axes, findings: Findings, metric: str, x: str) -> list[Estimate]
             label, drawn = "_", [*drawn, *estimates]
     if len(grids) > 1:
         for grid, dashes in zip(grids, DASHES, strict=False):
-            axes.plot([], [], color="0.3", ls=dashes, label=f"grid {grid}")
+            axes.plot([], [], color="0.3", ls=dashes, label=f"grid {_literal(grid)}")
     return drawn
 
 
@@ -115,8 +116,13 @@ def _series(findings: Findings, sampler: str, grid: str, metric: str, x: str) ->
 
 def _label(findings: Findings, metric: str) -> str:
     if metric in ("mmd2", "frechet"):
-        return f"{TITLES[metric]}, {findings.quality['features'].split('@')[0]}"
+        return f"{TITLES[metric]}, {_literal(findings.quality['features'].split('@')[0])}"
     return TITLES[metric]
+
+
+def _literal(text: str) -> str:
+    """Text in which matplotlib finds no formula."""
+    return printable(text).replace("$", r"\$")
 
 
 def _bar(estimate: Estimate) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..data import DataSpec
 from ..metrics import Estimate
+from .checked import check_fields, check_settings, check_tables
 from .manifest import MANIFEST, Manifest
 from .outputs import check_whole, read_json
 from .records import CELLS, Result, estimate_from_json, load_array, read_results
@@ -66,11 +67,14 @@ class Findings:
         if (folder / MANIFEST).exists():
             check_whole(folder)
         results = read_results(folder)
-        tables = read_json(folder / "results.json")
+        path = folder / "results.json"
+        tables = check_tables(read_json(path), str(path), TITLES)
+        settings = check_settings(Manifest.read(folder).settings, str(folder / MANIFEST))
+        machine = read_json(folder / "machine.json")
         return cls(
             folder,
-            Manifest.read(folder).settings,
-            read_json(folder / "machine.json"),
+            settings,
+            check_fields(machine, {}, str(folder / "machine.json")),
             results,
             tables.get("reference"),
             tables.get("quality"),
@@ -130,6 +134,11 @@ class Findings:
         first, others = ranking[0], ranking[1:]
         return first, [r for r in others if tied(r.metrics[metric], first.metrics[metric])]
 
+    def below_floor(self, result: Result, metric: str) -> bool:
+        """Whether a cell scores better than real data do."""
+        floor = self.floor(metric)
+        return floor is not None and result.metrics[metric].value < floor.value
+
     def at_floor(self, metric: str) -> list[Result]:
         """Cells no worse than real data by more than two standard errors, in the order asked."""
         floor = self.floor(metric)
@@ -144,13 +153,20 @@ class Findings:
 
     def samples(self, result: Result) -> Tensor:
         """The samples that were kept of a cell, at the model's scale."""
-        return self._scaled(load_array(self.folder / CELLS / f"{result.key}.npz", "x"))
+        return self._scaled(self._array(self.folder / CELLS / f"{result.key}.npz"))
 
     def exact(self) -> Tensor | None:
         """The reference solution from the same noise; None without one."""
         if self.reference is None:
             return None
-        return load_array(self.folder / REFERENCE, "x")
+        return self._array(self.folder / REFERENCE)
+
+    def _array(self, path: Path) -> Tensor:
+        """Samples in a file, of the shape of the data."""
+        x = load_array(path, "x")
+        if x.shape[1:] != self.spec.shape or len(x) == 0 or x.is_complex():
+            raise ValueError(f"{path}: x must hold data of shape {self.spec.shape}, got {x.shape}")
+        return x
 
     def _scaled(self, x: Tensor) -> Tensor:
         return x if self.spec.levels is None else self.spec.encode(x)

@@ -18,16 +18,19 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor
 
 from .._files import atomic_write
+from .._text import csv_text
 from ..metrics import Estimate
+from .checked import check_fields, read_estimates
 from .outputs import read_json, write_json
 from .parts import load_part, read_arrays, save_part
 from .quality import METRICS
@@ -47,6 +50,7 @@ __all__ = [
 
 CELLS = "cells"
 MEASURED = ("nfe", "n", "features", "x_init_sha256", "seconds", "seconds_bare")
+STATUSES = ("done", "skipped", "failed")
 MEASURES = ("paired_rmse", *METRICS)
 COLUMNS = (
     *("sampler", "grid", "nfe_asked", "tolerance", "status", "steps", "nfe", "n"),
@@ -174,11 +178,29 @@ def read_results(folder: Path) -> list[Result]:
             f"{folder} holds no results.json of `scoresde bench`; an interrupted comparison is "
             "finished by the same command"
         )
-    results = []
-    for values in read_json(path)["cells"]:
-        metrics = {k: estimate_from_json(v) for k, v in values["metrics"].items()}
-        results.append(Result(**values | {"metrics": metrics}))
-    return results
+    cells = check_fields(read_json(path), {"cells": list}, str(path))["cells"]
+    return [_result(cell, f"{path}: cells[{i}]") for i, cell in enumerate(cells)]
+
+
+def _result(values: Any, where: str) -> Result:
+    """A result from plain data, checked; those that are done have what is measured."""
+    hints = get_type_hints(Result) | {"metrics": dict}
+    check_fields(values, hints, where)
+    if unknown := values.keys() - hints.keys():
+        raise ValueError(f"{where}: {', '.join(sorted(unknown))} is not known")
+    if not re.fullmatch(r"[A-Za-z0-9._=-]+", values["key"]):
+        raise ValueError(f"{where}.key must be a name of a file, got {values['key']!r}")
+    if values["status"] not in STATUSES:
+        raise ValueError(f"{where}.status must be one of {', '.join(STATUSES)}")
+    metrics = read_estimates(values["metrics"], f"{where}.metrics", MEASURES)
+    result = Result(**values | {"metrics": metrics})
+    if result.status == "done" and (result.nfe is None or result.seconds is None):
+        raise ValueError(f"{where} is done, but nfe or seconds are missing")
+    if (result.nfe_asked is None) == (result.tolerance is None):
+        raise ValueError(f"{where} must have one of nfe_asked and tolerance")
+    if result.status == "done" and result.tolerance is None and result.steps is None:
+        raise ValueError(f"{where} is done, but steps are missing")
+    return result
 
 
 def write_tables(folder: Path, results: Iterable[Result], about: Mapping[str, Any]) -> None:
@@ -203,6 +225,7 @@ def write_tables(folder: Path, results: Iterable[Result], about: Mapping[str, An
 
 def _row(result: Result) -> dict[str, Any]:
     row = {name: getattr(result, name) for name in COLUMNS if hasattr(result, name)}
+    row = {k: csv_text(v) if isinstance(v, str) else v for k, v in row.items()}
     for name in MEASURES:
         estimate = result.metrics.get(name)
         row[name] = None if estimate is None else repr(estimate.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ..metrics import Estimate
@@ -24,15 +25,18 @@ def sentences(findings: Findings) -> list[str]:
         text.append(_of_floor(findings))
     text.append(_of_solvers(findings))
     if findings.likelihood is not None:
-        n = findings.likelihood["n"]
-        text.append(f"{n} held-out data cost {likelihood_text(findings)}.")
+        text.append(
+            f"The negative log-likelihood of {findings.likelihood['n']} held-out data is "
+            f"{likelihood_text(findings)}."
+        )
     return [sentence for sentence in text if sentence]
 
 
 def likelihood_text(findings: Findings) -> str:
     """Mean ± standard error with its unit."""
     found = findings.likelihood
-    value = Estimate(found["mean"], found["std_error"], (found["n"],), "")
+    error = math.nan if found["std_error"] is None else found["std_error"]
+    value = Estimate(found["mean"], error, (found["n"],), "")
     return f"{value} {found['unit']}"
 
 
@@ -75,7 +79,8 @@ def _of_budget(findings: Findings, budget: int) -> str:
         return ""
     first, close = found
     text = f"Within {budget} evaluations {findings.name(first)} has the smallest MMD² "
-    text += f"({_say(first.metrics['mmd2'])})"
+    below = ", below what real data score" if findings.below_floor(first, "mmd2") else ""
+    text += f"({_say(first.metrics['mmd2'])}{below})"
     if close:
         return f"{text}, but {_names(findings, close)} cannot be told from it at this n."
     if len(findings.ranking(budget, "mmd2")) == 1:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -13,6 +14,9 @@ import pytest
 from PIL import Image
 
 from scoresde.data import DataSpec
+from scoresde.study import report
+from scoresde.study.curves import curves
+from scoresde.study.findings import Findings
 from scoresde.study.manifest import Manifest
 from scoresde.study.outputs import write_json
 from scoresde.study.records import estimate_to_json, write_tables
@@ -62,7 +66,7 @@ def settings(spec, samplers, budgets=(4, 8)):
         "samplers": list(samplers),
         "grids": ["log_snr"],
         "nfe": list(budgets),
-        "tolerances": [1e-2, 1e-4],
+        "tolerances": {"dopri5": [1e-2, 1e-4]},
         "n": 24,
         "seed": 5,
         "t_min": 1e-3,
@@ -194,6 +198,139 @@ def test_images_are_shown_in_strips_beside_the_exact_solution(folder, tmp_path):
     assert strips[0] == "First 16 samples: exact ODE solution"
     # the exact one thrice, two budgets of three samplers, two tolerances
     assert len(strips) == 3 + 6 + 2
+
+
+@pytest.fixture
+def small(folder, tmp_path, monkeypatch):
+    """A folder that may be changed, without the curves, which take most of the time."""
+    target = tmp_path / "bench"
+    shutil.copytree(folder, target)
+    (target / "report.html").unlink(missing_ok=True)
+    monkeypatch.setattr(report, "curves", lambda *_: b"")
+    monkeypatch.setattr(report, "scatter", lambda *_: b"")
+    return target
+
+
+def leaves(values, path=()):
+    """Paths to all values of nested plain data, the tables and lists themselves among them."""
+    if path:
+        yield path
+    if isinstance(values, (dict, list)):
+        for key, value in values.items() if isinstance(values, dict) else enumerate(values):
+            yield from leaves(value, (*path, key))
+
+
+def changed(values, path, value):
+    """A copy with the value at a path replaced."""
+    copy = json.loads(json.dumps(values))
+    inner = copy
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return copy
+
+
+MARK = "<img src=x onerror=alert(1)>\"'\x1b[31m"
+ODD = [MARK, 10**400, [MARK], None, -1, 1e308, True, [], {}, {"a": MARK}, [None], "\ud800"]
+FILES = ("results.json", "settings", "machine.json")
+
+
+def stored(folder, name, monkeypatch):
+    """The values of a file, of few cells, and a function that writes others in their place.
+
+    The settings are in the manifest, which is not written: its own checks are tested elsewhere.
+    """
+    if name != "settings":
+        path = folder / name
+        values = few_cells(json.loads(path.read_text()))
+        return values, lambda values: path.write_text(json.dumps(values))
+
+    def write(values):
+        monkeypatch.setattr(Manifest, "read", classmethod(lambda cls, folder: cls(values)))
+
+    return Manifest.read(folder).settings, write
+
+
+def page_or_refusal(folder):
+    """The page, or None if the folder is refused, by an error that names it."""
+    try:
+        text = build_report(folder).read_text(encoding="utf-8")
+    except ValueError as error:
+        return None if str(folder) in str(error) else pytest.fail(str(error))
+    return Page(text)
+
+
+def few_cells(values):
+    """One cell that is done and one that is not, where there are cells."""
+    if "cells" not in values:
+        return values
+    cells = values["cells"]
+    return values | {"cells": [cells[0], next(c for c in cells if c["status"] == "skipped")]}
+
+
+@pytest.mark.parametrize(
+    "odd", [ODD[:3], pytest.param(ODD[3:], marks=pytest.mark.slow)], ids=["some", "all"]
+)
+@pytest.mark.parametrize("name", FILES)
+def test_odd_values_are_refused_by_name_or_shown_as_text(small, monkeypatch, name, odd):
+    """Each value of a file in turn: no tag of a stranger, and no error but that one."""
+    values, write = stored(small, name, monkeypatch)
+    pages = []
+    for path in leaves(values):
+        for value in odd:
+            write(changed(values, path, value))
+            page = page_or_refusal(small)
+            pages.append(page)
+            if page is not None:
+                assert len(page.all("img")) == len(page.all("figure")), (path, value)
+                assert all("onerror" not in attributes for _, attributes in page.tags)
+                assert "\x1b" not in page.text
+    assert any(pages)
+    assert name == "machine.json" or not all(pages)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_missing_keys_are_refused_by_name(small, monkeypatch, name):
+    values, write = stored(small, name, monkeypatch)
+    for path in leaves(values):
+        copy = json.loads(json.dumps(values))
+        inner = copy
+        for key in path[:-1]:
+            inner = inner[key]
+        del inner[path[-1]]
+        write(copy)
+        page_or_refusal(small)
+
+
+def test_curves_take_labels_for_text(small, monkeypatch):
+    """A dollar sign begins a formula for matplotlib, and this one is none."""
+    for name in ("results.json", "settings"):
+        values, write = stored(small, name, monkeypatch)
+        write(json.loads(json.dumps(values).replace('"ancestral"', r'"$\\frac$"')))
+    found = Findings.read(small)
+    assert r"$\frac$" in found.samplers
+    assert curves(found, "mmd2", "nfe").startswith(b"\x89PNG")
+
+
+def test_vectors_are_not_called_images(page):
+    for word in ("pixel", "image", "levels of the data"):
+        assert word not in page.text
+    assert ": of the coordinates, along fixed directions" in page.text
+
+
+def test_an_overhead_below_one_is_said_to_be_noise(small):
+    assert "timing noise" not in cell_page(small, 1.5)
+    assert "An overhead below 1 is timing noise" in cell_page(small, 0.5)
+
+
+def cell_page(folder, seconds):
+    """The page's text if every cell takes so long, and the network alone one second."""
+    values = json.loads((folder / "results.json").read_text())
+    for cell in values["cells"]:
+        if cell["status"] == "done":
+            cell |= {"seconds": seconds, "seconds_bare": 1.0}
+    (folder / "results.json").write_text(json.dumps(values))
+    return Page(build_report(folder).read_text(encoding="utf-8")).text
 
 
 def test_a_folder_without_results_is_refused(tmp_path):

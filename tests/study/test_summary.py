@@ -91,6 +91,20 @@ def test_scores_below_real_data_are_suspicious(findings):
     assert "a sign of copying" in text
 
 
+def test_a_winner_below_real_data_is_said_to_be(findings):
+    text = " ".join(sentences(findings(cell("ddim", 5, 0.1), cell("heun", 5, 0.4), floor=0.3)))
+    assert "ddim has the smallest MMD² (0.100 ± 0.010, below what real data score)" in text
+    text = " ".join(sentences(findings(cell("ddim", 5, 0.1), floor=0.05)))
+    assert "below what real data score" not in text
+
+
+def test_the_cheapest_cell_at_the_floor_is_the_one_of_fewest_evaluations(findings):
+    """Whatever the order of the cells is."""
+    cells = [cell("ddim", budget, 0.0) for budget in (9, 5, 7)]
+    for some in (cells, cells[::-1]):
+        assert "the cheapest ddim with 5 evaluations" in " ".join(sentences(findings(*some)))
+
+
 def test_the_most_accurate_solver_is_named(findings):
     found = findings(cell("ddim", 5, 0.3, rmse=0.2), cell("heun", 5, 0.3, rmse=0.1))
     text = " ".join(sentences(found))
@@ -119,7 +133,7 @@ def test_missing_cells_are_counted(findings):
 def test_likelihood_carries_its_error(findings):
     likelihood = {"mean": 2.03456, "std_error": 0.0123, "n": 128, "unit": "bits/dim"}
     text = sentences(findings(cell("ddim", 5, 0.1), likelihood=likelihood))[-1]
-    assert text == "128 held-out data cost 2.035 ± 0.012 bits/dim."
+    assert text == "The negative log-likelihood of 128 held-out data is 2.035 ± 0.012 bits/dim."
 
 
 def test_text_table_is_aligned(findings):
