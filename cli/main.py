@@ -20,7 +20,7 @@ __all__ = ["cli", "main", "run"]
 
 COMMANDS = (
     *("demo", "data", "train", "sample", "likelihood", "latent"),
-    *("bench", "report", "inspect", "verify"),
+    *("bench", "report", "inspect", "samplers", "verify"),
 )
 
 # What the user got wrong, and what went wrong; everything else is a bug and keeps its traceback.

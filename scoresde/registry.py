@@ -54,12 +54,29 @@ __all__ = ["SAMPLERS", "TRACES", "NamedSampler", "parse_grid", "parse_sampler", 
 def _predictor_corrector(
     predictor: str = "reverse-diffusion", snr: float = 0.16, steps: int = 1, norm: str = "exact"
 ) -> PredictorCorrector:
+    """Predictor–corrector with Langevin steps.
+
+    Args:
+        predictor: A one-step sampler by name.
+        snr: r of the Langevin steps, above 0.
+        steps: Langevin steps at each time, at least 1.
+        norm: "exact" or "batch", the norms that set the size of a step; see `Langevin`.
+    """
     return PredictorCorrector(parse_sampler(predictor).sampler, Langevin(snr, steps, norm))
 
 
 def _restart(
     inner: str = "heun", low: float = 0.06, high: float = 0.3, steps: int = 2, repeats: int = 2
 ) -> Restart:
+    """An ODE sampler that restarts: noise is added and removed again within an interval.
+
+    Args:
+        inner: A deterministic sampler by name.
+        low: Lower end of the interval, in σ/α.
+        high: Upper end of the interval, in σ/α.
+        steps: Steps within the interval, at least 1.
+        repeats: How many times the interval is gone through, at least 1.
+    """
     return Restart(parse_sampler(inner).sampler, (RestartInterval(low, high, steps, repeats),))
 
 

@@ -49,7 +49,7 @@ class ProbabilityFlowODE(Sampler):
         rtol: Relative tolerance in (0, 1); at least 1e-7 in float32.
         atol: Absolute tolerance, greater than 0.
         max_steps: Attempted steps, of one sample if `per_sample`, after which it gives up.
-        per_sample: Which kind of control.
+        per_sample: Whether each sample has a step size of its own, or the batch has one.
 
     Raises:
         ValueError: On an argument out of range, or a method that has no such control; from `run`,

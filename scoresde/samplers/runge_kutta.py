@@ -62,7 +62,7 @@ class RungeKutta(GridSampler):
 
     Args:
         method: One of the above.
-        variable: One of the above.
+        variable: "t", "lam" or "sigma", as above.
 
     Raises:
         ValueError: If method or variable is unknown.

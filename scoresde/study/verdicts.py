@@ -23,11 +23,15 @@ COLUMNS = (
     *("sampler", "kind", "sde", "grid", "expected", "band", "observed", "last", "verdict"),
     *("steps", "nfe", "errors", "seconds", "paper", "note"),
 )
+SAMPLER = 22  # width of the first column
 SAID = 8  # missed rows that an error names
 
 
 def text_table(rows: Sequence[Row]) -> str:
-    """One line per claim, with the range of what was observed over its settings.
+    """One row per claim, with the range of what was observed over its settings.
+
+    It is at most 100 characters wide: long names of samplers take several lines, and notes stand
+    below the table.
 
     Args:
         rows: Measured rows.
@@ -35,18 +39,35 @@ def text_table(rows: Sequence[Row]) -> str:
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
         groups.setdefault((row.kind, row.sampler, row.expected, row.note), []).append(row)
-    table = [["sampler", "of", "expected", "observed", "last doubling", "settings", "verdict"]]
+    notes = list(dict.fromkeys(note for *_, note in groups if note))
+    table = [["sampler", "of", "expected", "observed", "last two", "settings", "verdict"]]
     for (kind, sampler, _, note), group in groups.items():
         verdict = next((r.verdict for r in group if r.missed), group[0].verdict)
         where = f"{group[0].sde}/{group[0].grid}" if len(group) == 1 else str(len(group))
-        cells = [sampler, kind, _expected(group[0]), _span(group, "observed")]
-        cells += [_span(group, "last"), where, f"{verdict} ({note})" if note else verdict]
+        first, *more = _folded(sampler)
+        cells = [first, kind, _expected(group[0]), _span(group, "observed")]
+        cells += [_span(group, "last"), where]
+        cells.append(f"{verdict} [{notes.index(note) + 1}]" if note else verdict)
         table.append(cells)
+        table += [[f"  {text}", *[""] * (len(cells) - 1)] for text in more]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return "\n".join(
+    lines = [
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
         for line in table
-    )
+    ]
+    return "\n".join([*lines, *(f"[{i}] {note}" for i, note in enumerate(notes, 1))])
+
+
+def _folded(sampler: str) -> list[str]:
+    """A sampler's text in parts of at most `SAMPLER` characters, if its parameters are so short."""
+    name, *parameters = sampler.split(":")
+    parts = [name]
+    for parameter in parameters:
+        if len(parts[-1]) + len(parameter) < SAMPLER:
+            parts[-1] += f":{parameter}"
+        else:
+            parts.append(f":{parameter}")
+    return parts
 
 
 def missed_text(rows: Iterable[Row]) -> str:
@@ -125,7 +146,7 @@ def _expected(row: Row) -> str:
     if row.expected is None:
         return "-"
     if row.kind == "tolerance":
-        return f"error ≤ {row.expected:g} tol"
+        return f"≤ {row.expected:g} tol"
     return f"{row.expected:g} ± {row.band:g}"
 
 

@@ -1,0 +1,55 @@
+"""`scoresde samplers`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from .command import Command
+from .names import SAMPLERS
+from .options import json_option
+from .output import say
+from .types import Named
+
+__all__ = ["samplers"]
+
+
+@click.command(cls=Command)
+@click.option(
+    "--sampler", type=Named("sampler", SAMPLERS), help="Say what the parameters of this one mean."
+)
+@json_option
+def samplers(sampler: str | None, as_json: bool) -> None:
+    """List the samplers, each with its parameters and their defaults.
+
+    A parameter is set after a colon, as in `scoresde sample --sampler ddim:eta=0.5`.
+
+    Example: scoresde samplers --sampler edm
+    """
+    from scoresde.tasks.sampler_list import list_samplers
+
+    found = list_samplers(sampler)
+    if as_json:
+        say(json.dumps(found, default=str))
+    elif sampler is None:
+        say("\n".join(f"{row['name']:<18}{', '.join(_settings(row))}".rstrip() for row in found))
+    else:
+        say(_in_words(found[0]))
+
+
+def _settings(row: Mapping[str, Any]) -> list[str]:
+    return [f"{p['name']}={_value(p['default'])}" for p in row["parameters"]]
+
+
+def _value(default: object) -> str:
+    """As it is written on the command line."""
+    return str(default).lower() if isinstance(default, bool) else f"{default}"
+
+
+def _in_words(row: Mapping[str, Any]) -> str:
+    meanings = [parameter["meaning"] for parameter in row["parameters"]]
+    rows = zip(_settings(row), meanings, strict=True)
+    return "\n".join([f"{row['name']}: {row['about']}", *(f"  {s:<28} {m}" for s, m in rows)])

@@ -1,0 +1,56 @@
+"""Samplers and their parameters, from their own docstrings: what `scoresde samplers` calls."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from functools import partial
+from typing import Any
+
+from ..plain import ConfigError, nearest
+from ..registry import SAMPLERS
+
+__all__ = ["list_samplers"]
+
+
+def list_samplers(name: str | None = None) -> list[dict[str, Any]]:
+    """What samplers there are, and what each one's parameters mean.
+
+    Args:
+        name: One sampler; None for all.
+
+    Returns:
+        One table per sampler: its name, what it is, and its parameters as tables of name, default
+        and meaning with the range that is allowed.
+
+    Raises:
+        ConfigError: If there is no such sampler.
+    """
+    if name is not None and name not in SAMPLERS:
+        raise ConfigError(f"sampler {name!r} is unknown; {nearest(name, SAMPLERS)}")
+    return [_described(one) for one in (SAMPLERS if name is None else [name])]
+
+
+def _described(name: str) -> dict[str, Any]:
+    make = SAMPLERS[name]
+    source = make.func if isinstance(make, partial) else make
+    text = inspect.getdoc(source) or ""
+    meanings = _arguments(text)
+    parameters = [
+        {"name": p.name, "default": p.default, "meaning": meanings[p.name]}
+        for p in inspect.signature(make).parameters.values()
+    ]
+    return {"name": name, "about": _first_line(text), "parameters": parameters}
+
+
+def _first_line(text: str) -> str:
+    """The first line of a docstring, without the formula that may follow."""
+    return text.partition("\n")[0].partition(":  ")[0].rstrip(".:")
+
+
+def _arguments(text: str) -> dict[str, str]:
+    """The texts of a docstring's "Args:" by name, each on one line."""
+    section = re.search(r"^Args:\n((?: {4}.*\n?)+)", text, re.MULTILINE)
+    entries = re.split(r"^ {4}(?=\w+: )", section[1] if section else "", flags=re.MULTILINE)
+    pairs = (" ".join(entry.split()).partition(": ") for entry in entries if entry.strip())
+    return {name: meaning for name, _, meaning in pairs}
