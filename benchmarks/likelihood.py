@@ -224,6 +224,7 @@ def main(
     print(*remarks, sep="\n")
     print(f"\n{table(rows)}\n\n{verdict(rows)}")
     if picture is not None:
+        picture.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(picture) as file:
             file.write(figure(rows, f"{problem.name}, {len(problem.x)} points"))
     if out is not None:

@@ -192,6 +192,7 @@ def _cached(
         return tuple(torch.tensor(held[k], dtype=torch.float64) for k in ("truth", "error"))
     truth, error = solve()
     if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(file, "w") as out:
             json.dump({"key": key, "truth": truth.tolist(), "error": error.tolist()}, out)
     return truth, error

@@ -1,6 +1,6 @@
 """The README's picture, from the folder of a demo.
 
-scoresde demo --out demo && python benchmarks/overview.py --run demo
+scoresde demo --out demo && python benchmarks/overview.py --run demo --out out/overview.png
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def main() -> None:
     """Draw quality and paired error against NFE, and Fashion-MNIST samples."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=Path("demo"))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/figures/overview.png"))
+    parser.add_argument("--out", type=Path, default=Path("out/overview.png"))
     options = parser.parse_args()
     with open(options.run / "results.csv", encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["status"] == "done"]

@@ -1,6 +1,6 @@
 """Our deterministic samplers beside those of diffusers and azula, at equal evaluations.
 
-    python benchmarks/samplers.py --json mixture.json --figure benchmarks/figures/samplers.png
+    python benchmarks/samplers.py --json mixture.json --figure out/samplers.png
     python benchmarks/samplers.py --checkpoint fashion-mnist-vp
 
 Every sampler carries the same x_T on the same model towards the same point: the probability-flow
@@ -247,6 +247,7 @@ def main(
     if failures:
         print("\nfailed runs:", *(f"  {v:4d}  {k}" for k, v in failures.items()), sep="\n")
     if picture is not None:
+        picture.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(picture) as file:
             file.write(figure(results, name))
     if out is not None:

@@ -1,19 +1,122 @@
-"""The README says what CI does, and its example runs."""
+"""The README says what CI does, and all its commands and Python blocks run as they are printed.
 
+They run in the order in which they stand, in one folder and one process, where each finds what the
+ones before it have left. They are made short by one rule: the size of the work, such as the number
+of samples, is replaced by a small one. Nothing else is changed.
+"""
+
+import functools
 import re
+import runpy
+import shlex
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
+import click
 import pytest
-from scoresde_cli.main import COMMANDS
+from scoresde_cli.main import COMMANDS, cli, run
 
+from scoresde import data as scoresde_data
+from scoresde.config import load_config
 from scoresde.registry import SAMPLERS
+from scoresde.study import report
+from scoresde.study.figures import new_figure, png_bytes
+from scoresde.tasks import demo, training
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
 LINES = ("pip install . && scoresde demo", "pip install '.[test]' && pytest")
+FIGURES = ROOT / "benchmarks" / "figures"
+
+# Sizes by option: of what a command takes a number of, and how many.
+SIZES = {
+    **{"--n": 4, "--steps": 3, "--nfe": 6, "--draws": 4, "--measured": 2, "--likelihood": 2},
+    **{"--nodes": 4, "--samples": 2, "--pilot": 2, "--repeats": 2, "--batch": 8, "--batches": 2},
+    **{"--probes": 1},
+}
+# Of an option that is a list of sizes, this many; of one that may be repeated, one.
+LISTED = "3,6"
+# Scripts that try hundreds of settings, and so take minutes at any size. They have own tests.
+LONG = ("benchmarks/likelihood.py", "benchmarks/samplers.py", "benchmarks/overhead.py")
+FEW = 16  # data of the test split, in Python blocks
+
+
+class Step(NamedTuple):
+    """Something to run: a "scoresde" command, a "script", or a "block" of Python."""
+
+    kind: str
+    text: str
+
+    @property
+    def words(self):
+        return shlex.split(self.text)
+
+    @property
+    def name(self):
+        return self.text if self.kind != "block" else self.text.splitlines()[-1]
+
+
+def commands(text):
+    """The commands of a block or of a line of code, without those of pip and pytest."""
+    joined = text.replace("\\\n", " ")
+    lines = [line for line in joined.splitlines() if not line.startswith("#")]
+    parts = [part.strip() for line in lines for part in line.split("&&")]
+    return [part for part in parts if part.startswith(("scoresde ", "python "))]
+
+
+def steps():
+    """All that the README tells to run, each command once.
+
+    Words in capitals stand for something, and code that begins with an option is no command.
+    """
+    found = []
+    for match in re.finditer(r"^```(\w*)\n(.*?)^```|(?<!`)`([^`\n]+)`(?!`)", README, re.M | re.S):
+        language, block, code = match.groups()
+        if language == "python":
+            found.append(Step("block", block))
+        elif language == "sh" or code:
+            for text in commands(block or code):
+                kind = "scoresde" if text.startswith("scoresde") else "script"
+                found.append(Step(kind, text))
+    return [step for step in dict.fromkeys(found) if not re.search(r"\bNAME\b", step.text)]
+
+
+STEPS = steps()
+COMMAND_STEPS = [step for step in STEPS if step.kind != "block"]
+
+
+def interface(step):
+    """The click command that reads a step's words, and those words; None for another parser."""
+    words = step.words
+    if step.kind == "scoresde":
+        if words[1].startswith("-"):
+            return None, words[1:]
+        return cli.get_command(None, words[1]), words[2:]
+    return None, words[2:]
+
+
+def shortened(words, command):
+    """The words with small sizes, those not given among them where the command's are large."""
+    known = {option for p in command.params for option in p.opts} if command else set()
+    kept, given, words = [], set(), list(words)
+    while words:
+        word = words.pop(0)
+        if word not in SIZES:
+            kept.append(word)
+            continue
+        value = words.pop(0)
+        if word not in given:
+            size = str(min(int(value), SIZES[word])) if "," not in value else LISTED
+            kept += [word, size]
+        given.add(word)
+    never = {"--likelihood", "--batch", *(["--steps", "--nfe"] if "--nfe" in known else [])}
+    missing = [option for option in SIZES if option in known - given - never]
+    return kept + [text for option in missing for text in (option, str(SIZES[option]))]
 
 
 @pytest.mark.parametrize("line", LINES)
@@ -26,13 +129,130 @@ def test_ci_runs_nothing_else_but_the_slow_tests():
     assert [x for x in CI if re.match(r"(pip|pytest|scoresde)\b", x)] == [*LINES, "pytest -m slow"]
 
 
-def test_the_example_runs_as_printed():
-    example = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
-    done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "bits/dim" in done.stdout
-
-
 @pytest.mark.parametrize("name", [*SAMPLERS, *COMMANDS])
 def test_every_sampler_and_command_is_named(name):
     assert f"`{name}`" in README or f"scoresde {name}" in README
+
+
+def test_the_readme_is_read():
+    """So that a change of its form does not leave nothing to run."""
+    assert {step.words[1] for step in COMMAND_STEPS if step.kind == "scoresde"} >= set(COMMANDS)
+    assert len([step for step in STEPS if step.kind == "block"]) == README.count("```python")
+    blocks = re.findall(r"^```sh\n(.*?)^```", README, re.M | re.S)
+    assert {text for block in blocks for text in commands(block)} <= {s.text for s in STEPS}
+
+
+@pytest.mark.parametrize("step", COMMAND_STEPS, ids=lambda step: step.text)
+def test_every_option_is_one_of_its_command(step, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command, words = interface(step)
+    if "--run" in words:  # a folder that an earlier one makes
+        (tmp_path / words[words.index("--run") + 1]).mkdir(parents=True)
+    if command is not None:
+        with command.make_context(command.name, words):
+            pass
+    assert step.kind == "scoresde" or (ROOT / step.words[1]).is_file()
+
+
+def test_two_commands_do_not_write_to_one_place():
+    """A folder holds the results of one command, and no tracked file is written."""
+    places = {}
+    for step in COMMAND_STEPS:
+        words = step.words
+        for option in ("--out", "--figure", "--truth", "--json"):
+            if option in words[:-1] and not words[words.index(option) + 1].startswith("-"):
+                places.setdefault(words[words.index(option) + 1], set()).add(step.text)
+    assert {place: texts for place, texts in places.items() if len(texts) > 1} == {}
+    assert places
+    tracked = {str(path.relative_to(ROOT)) for path in ROOT.glob("*/**/*") if path.is_file()}
+    assert not tracked & set(places)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One folder, with a copy of the benchmarks, and one process with small sizes."""
+    place = tmp_path_factory.mktemp("readme")
+    shutil.copytree(ROOT / "benchmarks", place / "benchmarks")
+    whole = scoresde_data.load_dataset
+
+    def few(name, split="train", **options):
+        data = whole(name, split, **options)
+        return data if split == "train" else replace(data, x=data.x[:FEW], labels=None)
+
+    def short(name):
+        config = load_config(name)
+        return replace(config, train=replace(config.train, steps=2, batch=8, warmup=1))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.syspath_prepend(place / "benchmarks")
+        patch.setattr(scoresde_data, "load_dataset", few)  # of Python blocks
+        patch.setattr(training, "load_config", short)
+        patch.setattr(report, "curves", functools.cache(lambda *_: png_bytes(new_figure())))
+        patch.setattr(demo, "N", SIZES["--n"])
+        patch.setattr(demo, "SAMPLERS", ("dpmpp-2m", "heun"))
+        yield place
+
+
+@pytest.fixture(scope="module")
+def namespace():
+    """What the Python blocks have defined so far."""
+    return {}
+
+
+def skip_unless_possible(step):
+    """Where data or peers are not on this machine."""
+    scored = any(word in step.text for word in ("likelihood", "bench ", "trace_rules"))
+    if "fashion-mnist-vp" in step.text and scored:
+        where = {row.name: row.where for row in scoresde_data.dataset_status()}
+        if where["fashion-mnist"] is None:
+            pytest.skip("Fashion-MNIST is not on this machine")
+    if any(script in step.text for script in LONG):
+        pytest.skip("takes minutes at any size; its options are checked, and it has own tests")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+def test_all_runs_in_order(step, folder, namespace, monkeypatch):
+    if step.kind == "block":
+        exec(compile(step.text, "README.md", "exec"), namespace)
+        return
+    skip_unless_possible(step)
+    command, words = interface(step)
+    if step.kind == "scoresde":
+        first = step.words[1:2] if command is not None else []
+        if step.words[1] == "verify":
+            words = [*words, "--quick", "--samplers", "ddim"]
+        assert run([*first, *shortened(words, command)]) == 0
+        return
+    script = step.words[1]
+    monkeypatch.setattr(sys, "argv", [script, *script_words(script, words)])
+    status = None
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as stop:
+        status = stop.code
+    assert status in (None, 0)
+
+
+def script_words(script, words):
+    """The words with small sizes, of which the script's own help tells the names."""
+    source = Path(script).read_text(encoding="utf-8")
+    options = [name for name in SIZES if f'"{name}"' in source]
+    command = click.Command(script, params=[click.Option([name]) for name in options])
+    return shortened(words, command)
+
+
+@pytest.mark.slow
+def test_nothing_tracked_was_written(folder):
+    for path in FIGURES.iterdir():
+        assert path.read_bytes() == (folder / "benchmarks" / "figures" / path.name).read_bytes()
+
+
+def test_the_first_example_runs():
+    """In a process of its own, as a reader has it."""
+    example = next(step.text for step in STEPS if step.kind == "block")
+    done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "bits/dim" in done.stdout

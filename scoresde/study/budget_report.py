@@ -22,8 +22,10 @@ def budget_table(found: Mapping[str, Any]) -> str:
         Lines that end in a newline.
     """
     budget = MeanBudget(**found["budget"])
+    sign = " of negative log-likelihood" if found["levels"] is None else ""
     lines = [
-        f"{budget.value:.4f} ± {_size(budget.std_error)} {found['unit']}   {found['protocol']}",
+        f"{budget.value:.4f} ± {_size(budget.std_error)} {found['unit']}{sign}   "
+        f"{found['protocol']}",
         "",
         *_random(budget, found),
         *_systematic(budget),

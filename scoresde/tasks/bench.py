@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from ..study.plan import Entry, check_unique, plan_cells
 from ..study.quality import Quality
 from ..study.records import write_tables
 from ..study.report import REPORT, build_report
+from ..study.running import check_space
 from ..study.sweep import QUALITY, Sweep, Tell
 from .class_labels import LABELS, labels_like, labels_of
 from .scoring import ScoreRequest, score_data
@@ -196,6 +198,7 @@ def prepare_bench(
     functions = {name: parse_grid(name) for name in grids}
     raw = read_checkpoint(checkpoint_path(checkpoint))
     config, spec = config_of(raw)
+    check_space("--n", n, math.prod(spec.shape), folder)
     snap = config.preconditioning.snapped
     if snap:
         # the ends of every grid, and no reference: there is no ODE between the ladder's times

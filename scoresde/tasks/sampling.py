@@ -43,7 +43,7 @@ from ..study.outputs import (
     write_results,
 )
 from ..study.plan import largest_steps, on_ladder
-from ..study.running import OnProgress, advise_on_memory
+from ..study.running import OnProgress, advise_on_memory, check_space
 from .sources import checkpoint_source
 
 __all__ = ["SampleRequest", "draw_samples"]
@@ -116,6 +116,7 @@ def draw_samples(
     raw = read_checkpoint(checkpoint_path(request.checkpoint))
     config, spec = config_of(raw)
     named, ts = _plan(request, config)
+    check_space("--n", request.n, math.prod(spec.shape), out)
     y = _labels(request, config, spec)
     origin = _origin(request, raw, ts)
     if find_results(out, origin, overwrite):

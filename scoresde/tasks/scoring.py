@@ -45,7 +45,7 @@ from ..study.outputs import (
     write_results,
 )
 from ..study.parts import load_part, save_part
-from ..study.running import OnProgress, advise_on_memory
+from ..study.running import OnProgress, advise_on_memory, check_space
 from .held_out import choose_rows, load_held_out
 from .protocols import DEQUANTIZATIONS, Protocol, choose_quadrature
 from .score_files import FILES, Scores
@@ -87,6 +87,9 @@ def score_data(
     check_request(request, config, spec)
     which = {k: getattr(request, k) for k in ("data", "split", "data_root", "levels", "n")}
     data = load_held_out(config, spec, **which)
+    # of each draw of a batch its terms are kept, some eight numbers in float64
+    terms = 16 * request.draws
+    check_space("--draws", min(request.batch, request.n), terms, out, arrays=1)
     training = _training(request, config, spec, data)
     origin = _origin(request, raw, data, training)
     if find_results(out, origin, overwrite):

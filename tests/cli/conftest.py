@@ -85,6 +85,12 @@ def write_checkpoint(folder, **tables):
     return made.checkpoint
 
 
+@pytest.fixture(name="write_checkpoint")
+def write_checkpoint_fixture():
+    """write_checkpoint(folder, data={…}): see above."""
+    return write_checkpoint
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory):
     """Digits under VP."""

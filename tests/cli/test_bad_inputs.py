@@ -21,6 +21,7 @@ SAMPLE = [
     (["--batch", "0"], ["--batch: 0", "at least 1"]),
     (["--batch", "-1"], ["--batch: -1", "at least 1"]),
     (["--n", "0"], ["--n: 0", "at least 1"]),
+    (["--n", str(10**11)], [f"--n: {10**11} of 64 numbers each need 7.68e+04 GB of memory"]),
     (["--seed", "-1"], ["--seed: -1", "at least 0"]),
     (["--seed", str(2**64)], [f"--seed: {2**64}", f"at most {2**64 - 1}"]),
     (["--seed", "abc"], ["--seed: 'abc'", "an integer at least 0"]),
@@ -133,6 +134,7 @@ LIKELIHOOD = [
     (["--atol", "1"], ["--atol: 1", "above 0 and below 1"]),
     (["--rtol", "1e-12"], ["--rtol: 1e-12", "float32", "--dtype float64"]),
     (["--draws", "0"], ["--draws: 0", "at least 1"]),
+    (["--draws", str(10**11)], ["--draws: ", "GB of memory", "ask for fewer"]),
     (["--draws", "1.5"], ["--draws: '1.5'", "an integer at least 1"]),
     (["--measured", "-1"], ["--measured: -1", "at least 0"]),
     (["--batch", "0"], ["--batch: 0", "at least 1"]),
@@ -244,6 +246,7 @@ FILES = {
     "folder": ("folder", "is a folder"),
     "empty": (b"", "empty file"),
     "text": (b"weights of my network\n" * 9, "looks like text"),
+    "npz": (b"PK\x03\x04" + bytes(26) + b"x.npy" + bytes(90), "looks like a .npz file of arrays"),
     "pickle": (b"PK\x03\x04" + bytes(100), "looks like a PyTorch pickle"),
     "truncated": ("truncated", "damaged or truncated"),
     "flipped": ("flipped", "damaged"),
@@ -267,7 +270,7 @@ def test_what_is_no_checkpoint(refused, tiny_checkpoint, tmp_path, kind, command
     refused([command, "--checkpoint", path], path, reason)
 
 
-@pytest.mark.parametrize("kind", ["empty", "text", "pickle"])
+@pytest.mark.parametrize("kind", ["empty", "text", "npz", "pickle"])
 def test_inspecting_what_is_no_checkpoint(scoresde, tmp_path, kind):
     content, reason = FILES[kind]
     path = tmp_path / "some.safetensors"

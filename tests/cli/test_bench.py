@@ -5,6 +5,7 @@ import io
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -349,3 +350,30 @@ def test_report_of_something_else(scoresde, tmp_path):
     assert "holds no results.json of `scoresde bench`" in done.err
     assert scoresde("report", "--run", tmp_path / "none").status == 2
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "name"),
+    [
+        ([[0.0, 1.0]] * 9, [[0.0, 2.0]] * 9, "high"),
+        ([[0.0, 1.0]] * 9, [[-1.0, 1.0]] * 9, "low"),
+        ([[0.0, 1.0]] * 9, np.array([[0, 1]] * 9, np.uint8), "levels"),
+        ([[0.0, 1.0]] * 9, [[0.0, 0.5, 1.0]] * 9, "shape"),
+    ],
+)
+def test_data_of_another_kind_than_in_training_are_refused(
+    bench, write_checkpoint, tmp_path_factory, before, after, name
+):
+    """A metric against them would say nothing about the model."""
+    folder = tmp_path_factory.mktemp("changed")
+    np.save(folder / "data.npy", before)
+    config = {
+        "data": {"name": str(folder / "data.npy")},
+        "net": {"kind": "mlp", "width": 4, "depth": 1},
+    }
+    checkpoint = write_checkpoint(folder / "run", **config)
+    np.save(folder / "data.npy", after)
+    out, done = bench("--samplers", "ddim", "--nfe", 3, "--n", 4, checkpoint=checkpoint)
+    assert done.status == 2
+    assert f"has changed since training: {name} " in done.err
+    assert not out.exists()
