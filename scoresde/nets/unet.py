@@ -94,7 +94,10 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         if len(shape) != 3:
-            raise ValueError(f"shape must be (C, H, W), got {tuple(shape)}")
+            raise ValueError(
+                f"shape must be (C, H, W) for a U-Net, got {tuple(shape)}; vectors take an MLP "
+                '(net.kind = "mlp")'
+            )
         if len(multipliers) == 0:
             raise ValueError("multipliers must name at least one level, got none")
         self.shape = tuple(check_count("each entry of shape", size, 1) for size in shape)
