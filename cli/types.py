@@ -232,18 +232,19 @@ class Device(Checked):
 
 
 class OutFolder(click.Path):
-    """A folder for results, which can be made or written in."""
+    """A folder for results, which is there or can be made."""
 
     def __init__(self) -> None:
         super().__init__(file_okay=False, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """The path, or an error if nothing can be written there."""
+        """The path, or an error if it cannot be made."""
         from scoresde._files import check_writable
 
         try:
             path = super().convert(value, param, ctx)
-            check_writable(path)
+            if not path.is_dir():  # one that exists may hold the results already
+                check_writable(path)
         except PermissionError:
             raise  # it says more
         except OSError as error:
