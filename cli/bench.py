@@ -57,9 +57,8 @@ __all__ = ["bench"]
 @click.option(
     "--t-min",
     type=Real(0, 1, min_open=True, max_open=True),
-    default=1e-3,
-    show_default=True,
-    help="Time to stop at; 0 is data, 1 is noise.",
+    help="Time to stop at; 0 is data, 1 is noise. 1e-3 if not given, or the time of the network's "
+    "first discrete label if that is later.",
 )
 @click.option(
     "--likelihood",

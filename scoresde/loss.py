@@ -10,7 +10,7 @@ alone decides what is asked of the network, the target how easily it learns it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -69,7 +69,8 @@ class Objective:
     Args:
         weighting: One of the above.
         times: One of the above.
-        t_min: Smallest time, in [0, 1); 0 only where σ(0) > 0. Not used by `ladder`.
+        t_min: Smallest time, in [0, 1); 0 only where σ(0) > 0. Not used by `ladder`. A network
+            with discrete labels is trained from the time of its first label on if that is later.
         sigma_data: d of the EDM weighting.
         gamma: γ of min-SNR.
         log_mean: Mean of log σ̂ for `log_normal`.
@@ -180,7 +181,9 @@ class Objective:
         Returns:
             The losses (B,), whose mean is L; the times (B,); the plain errors |ε̂ − ε|²/D (B,).
         """
-        t, factor = self.draw_times(model.sde, u)
+        # A network with discrete labels has none for times before its first.
+        objective = replace(self, t_min=max(self.t_min, model.t_least))
+        t, factor = objective.draw_times(model.sde, u)
         error = denoising_error(model, x0, t, eps) / math.prod(x0.shape[1:])
         weight = self.weight(model.sde.at(t, t)) * factor
         return weight.to(error) * error, t, error.detach()

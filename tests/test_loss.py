@@ -6,7 +6,7 @@ import torch
 from scipy.stats import truncnorm
 
 from scoresde.loss import Objective, denoising_error
-from scoresde.score import FunctionScore
+from scoresde.score import FunctionScore, NetworkScore, Preconditioning
 from scoresde.sde import VE, VP, TabulatedVP
 
 # D3e: irreducible error of ε at t = 0.01, 0.1, 0.3, 0.5, 1, from quadrature of the exact score.
@@ -215,6 +215,23 @@ def test_ladder_on_a_table_is_ddpms_simple_loss():
     losses, t, _ = Objective(times="ladder", levels=1000)(model, x0, u, eps)
     torch.testing.assert_close(t, (n + 1).double() / 1000)
     torch.testing.assert_close(losses, by_hand, rtol=1e-10, atol=0)
+
+
+def test_a_network_with_discrete_labels_is_not_trained_before_its_first():
+    sde = TabulatedVP(VP().ddpm_betas(50))
+
+    class Zero(torch.nn.Module):
+        def forward(self, x, label, y=None):
+            return torch.zeros_like(x)
+
+    u, x = torch.tensor([0.0, 1e-3, 1.0], dtype=torch.float64), normal(3, 2)
+    for times in ("uniform", "log_snr"):
+        first = {}
+        for label in ("index", "time"):
+            model = NetworkScore(Zero(), sde, Preconditioning(label=label))
+            first[label] = float(Objective(times=times)(model, x, u, x)[1].min())
+        assert first["index"] == pytest.approx(1 / 50)
+        assert first["time"] == pytest.approx(1e-5)
 
 
 def test_ladder_on_ve_is_ncsns_loss():

@@ -34,6 +34,7 @@ from ..study.report import REPORT, build_report
 from ..study.running import check_space
 from ..study.sweep import QUALITY, Sweep, Tell
 from .class_labels import LABELS, labels_like, labels_of
+from .sampling import DEFAULT_T_MIN
 from .scoring import ScoreRequest, score_data
 from .sources import checkpoint_source, data_source
 
@@ -143,7 +144,7 @@ def prepare_bench(
     *,
     n: int = 256,
     seed: int = 0,
-    t_min: float = 1e-3,
+    t_min: float | None = None,
     batch: int = 256,
     device: str = "cpu",
     data_root: str | Path | None = None,
@@ -167,7 +168,8 @@ def prepare_bench(
         folder: Where results go.
         n: Samples per cell, at least 4.
         seed: Seed of all noise.
-        t_min: Last time of the grids.
+        t_min: Last time of the grids; None for 1e-3, or the time of the network's first discrete
+            label if that is later.
         batch: Samples at a time.
         device: Where to run.
         data_root: Folder of the data set.
@@ -199,11 +201,16 @@ def prepare_bench(
     raw = read_checkpoint(checkpoint_path(checkpoint))
     config, spec = config_of(raw)
     check_space("--n", n, math.prod(spec.shape), folder)
-    snap = config.preconditioning.snapped
+    snap, first = config.preconditioning.snapped, config.preconditioning.t_least(config.sde)
+    t_min = max(DEFAULT_T_MIN, first) if t_min is None else t_min
     if snap:
         # the ends of every grid, and no reference: there is no ODE between the ladder's times
         t_min = float(snapped(config.sde, uniform(config.sde, 1, t_min))[-1])
         reference_tolerance = None
+    elif t_min < first:
+        raise ValueError(
+            f"--t-min: {t_min:g} is before the network's first label, at t = {first:g}"
+        )
     settings = {
         "checkpoint": str(checkpoint),
         "sha256": raw.sha256,
