@@ -34,6 +34,26 @@ def test_a_new_file_has_the_permissions_of_an_ordinary_one(tmp_path, umask, mask
     assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
+def test_the_content_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    """After a loss of power the name would lead to an empty file else; and then the folder."""
+    calls = []
+
+    def noted(function):
+        def call(*arguments):
+            kind = function.__name__
+            if kind == "fsync":
+                kind += " folder" if stat.S_ISDIR(os.fstat(arguments[0]).st_mode) else " file"
+            calls.append(kind)
+            return function(*arguments)
+
+        return call
+
+    for name in ("fsync", "replace"):
+        monkeypatch.setattr(_files.os, name, noted(getattr(os, name)))
+    write(tmp_path / "c")
+    assert calls == ["fsync file", "replace", "fsync folder"]
+
+
 def test_an_existing_file_keeps_its_permissions(tmp_path):
     path = write(tmp_path / "c")
     path.chmod(0o640)

@@ -63,6 +63,13 @@ def test_texts_and_their_samplers(text, sampler):
     assert parse_sampler(text).sampler == sampler
 
 
+@pytest.mark.parametrize("name", ["dpm-2", "dpm-3", "dpmpp-2s", "dpmpp-3s", "dpmpp-2m", "dpmpp-3m"])
+def test_dpm_solvers_are_in_eps_and_their_plus_plus_forms_in_x0(name):
+    sampler = parse_sampler(name).sampler
+    assert sampler.prediction == ("x0" if "pp" in name else "eps")
+    assert str(sampler.order) in name
+
+
 def test_edm_churns_by_name_alone():
     assert parse_sampler("edm").sampler.churn > 0
 

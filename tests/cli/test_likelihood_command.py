@@ -268,6 +268,18 @@ class TestBudget:
         budget = summary(out)["budget"]
         assert (budget["rounding"], budget["rounding_n"], budget["solver_n"]) == (None, 0, 2)
 
+    def test_what_is_measured_widens_every_interval_by_two_root_mean_squares(self, score, tmp_path):
+        plain, _ = score(
+            *(PATH, "--n", 2, "--dtype", "float64"), *UNMEASURED, out=tmp_path / "plain"
+        )
+        out, _ = score(PATH, "--n", 2, "--measured", 2, "--dtype", "float64")
+        budget = summary(out)["budget"]
+        # of two numbers: their mean and the standard error of it
+        size = math.hypot(budget["solver"], budget["solver_error"])
+        assert size > 0
+        wider = arrays(out)["half_width"] - arrays(plain)["half_width"]
+        assert wider == pytest.approx([2 * size] * 2, rel=1e-6)
+
     def test_one_datum_has_no_standard_error(self, score):
         out, done = score(PATH, "--n", 1, "--measured", 1, "--budget")
         assert done.status == 0, done.err

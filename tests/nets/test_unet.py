@@ -137,16 +137,23 @@ def test_channels_last_gives_the_same(shape):
     assert (got - expected).abs().max() < 1e-5 * expected.abs().max()  # float32 rounding
 
 
-def test_padding_repeats_the_border_and_is_cropped():
-    odd, even = UNet((1, 7, 5), **SMALL).double(), UNet((1, 8, 6), **SMALL).double()
+@pytest.mark.parametrize(
+    ("patch", "size", "rows", "columns"),
+    [
+        (1, (7, 5), [0, *range(1, 7), 6], [0, *range(1, 5), 4]),  # to 8 × 6, below and at the right
+        (2, (9, 6), [0, *range(9), 8, 8], [0, *range(6), 5]),  # to 12 × 8, on all sides
+    ],
+)
+def test_padding_repeats_the_border_and_is_cropped(patch, size, rows, columns):
+    odd = UNet((1, *size), **SMALL, patch=patch).double()
+    even = UNet((1, len(rows), len(columns)), **SMALL, patch=patch).double()
     even.load_state_dict(awake(odd).state_dict())
-    x, label = inputs((1, 7, 5))
-    rows = [0, 1, 2, 3, 4, 5, 6, 6]
-    columns = [0, 1, 2, 3, 4, 4]
-    by_hand = even(x[..., rows, :][..., columns], label)[..., :7, :5]
+    x, label = inputs((1, *size))
+    top, left = rows.index(1) - 1, columns.index(1) - 1
+    whole = even(x[..., rows, :][..., columns], label)
+    by_hand = whole[..., top : top + size[0], left : left + size[1]]
     assert torch.equal(odd(x, label), by_hand)
-    assert (odd.pad, even.pad) == ((0, 1, 0, 1), (0, 0, 0, 0))
-    assert UNet((1, 9, 6), **SMALL, patch=2).pad == (1, 1, 1, 2)  # to 12 × 8
+    assert even.pad == (0, 0, 0, 0)
 
 
 def test_a_one_pixel_image_can_be_padded():

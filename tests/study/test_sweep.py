@@ -15,6 +15,8 @@ from scoresde.registry import SAMPLERS, parse_sampler
 from scoresde.samplers import sample
 from scoresde.score import FunctionScore
 from scoresde.sde import VP
+from scoresde.study import reference as reference_module
+from scoresde.study import sweep as sweep_module
 from scoresde.study.records import COLUMNS, load_array, read_results
 from scoresde.study.reference import REFERENCE
 
@@ -268,3 +270,31 @@ def test_two_seeds_differ(sweep, run, tmp_path):
 @pytest.mark.usefixtures("rng_untouched")
 def test_no_global_generator_is_used(sweep, run, tmp_path):
     run(sweep(samplers=("ancestral",), budgets=(4,)), tmp_path)
+
+
+def test_every_cell_and_the_reference_get_the_labels(sweep, run, tmp_path, monkeypatch):
+    seen = []
+
+    def recorded(*arguments, **options):
+        seen.append(options.pop("y"))  # the exact model has no classes
+        return sample(*arguments, **options)
+
+    for module in (sweep_module, reference_module):
+        monkeypatch.setattr(module, "sample", recorded)
+    y = torch.arange(24) % 3
+    run(sweep(samplers=("ddim", "dopri5"), budgets=(4,), quality=False, y=y), tmp_path / "out")
+    assert len(seen) == 5  # ddim, two tolerances, and the reference with its check
+    assert all(torch.equal(found, y[: len(found)]) for found in seen)
+
+
+def test_the_first_bare_pass_does_not_count(sweep, monkeypatch):
+    """It allocates, and is several times as long."""
+    clock, passes = [0.0], []
+
+    def bare(*arguments):
+        passes.append(1)
+        clock[0] += 100.0 if len(passes) == 1 else 2.0
+
+    monkeypatch.setattr(sweep_module, "_bare_pass", bare)
+    monkeypatch.setattr(sweep_module.time, "perf_counter", lambda: clock[0])
+    assert sweep_module._bare_seconds(sweep(samplers=("ddim",), quality=False, batch=24)) == 2.0
