@@ -721,6 +721,7 @@ def _likelihood() -> Iterator[Mutant]:
         "use = student_t(probe_dof, 0.95) * floor > student_t(spread_dof, 0.95) * spread",
         "use = floor > spread",
         "likelihood/test_budget.py",
+        "wider",
     )
     yield Mutant(
         "half widths of intervals with the normal's quantile",
@@ -789,6 +790,7 @@ def _metrics() -> Iterator[Mutant]:
         "variance_of_square(plain, excess) + float(between)",
         "variance_of_square(plain, excess)",
         "metrics/test_sliced_wasserstein.py",
+        "directions",
     )
     yield Mutant(
         "paired errors are averaged before the root",
@@ -892,6 +894,7 @@ def _commands() -> Iterator[Mutant]:
         "protocol = replace(self.protocol, dtype=torch.float64)",
         "protocol = self.protocol",
         "cli/test_likelihood_command.py",
+        "rounding_is_measured",
     )
     yield Mutant(
         "test rows are taken in the order of the file",
@@ -913,6 +916,7 @@ def _commands() -> Iterator[Mutant]:
         "                y=sweep.y,\n",
         "",
         "study/test_sweep.py",
+        "labels",
     )
     yield Mutant(
         "the reference solution has no labels",
@@ -949,6 +953,7 @@ def _commands() -> Iterator[Mutant]:
         "return statistics.median(times[1:])",
         "return statistics.mean(times)",
         "study/test_sweep.py",
+        "bare",
     )
     yield Mutant(
         "the dearest cell is called the cheapest",
