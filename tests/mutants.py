@@ -909,6 +909,7 @@ def _commands() -> Iterator[Mutant]:
         'for name in ("shape", "levels", "low", "high"):',
         'for name in ("shape",):',
         "cli/test_bench.py",
+        "another_kind",
     )
     yield Mutant(
         "a sweep does not pass its labels on",
