@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from ._files import atomic_write, clean_stale
+from ._text import printable
 
 __all__ = [
     "FORMAT_VERSION",
@@ -60,10 +61,7 @@ class CheckpointError(ValueError):
 
     def __str__(self) -> str:
         reason = self.reason if len(self.reason) <= _LONGEST else f"{self.reason[:_LONGEST]} ..."
-        # a file may hold what would move the cursor of a terminal
-        reason = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in reason)
-        text = reason if self.path is None else f"{self.path}: {reason}"
-        return text.replace("\n", "\\n").replace("\r", "\\r")
+        return printable(reason if self.path is None else f"{self.path}: {reason}")
 
 
 @dataclass(frozen=True, eq=False)

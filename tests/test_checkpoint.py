@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from scoresde import checkpoint
+from scoresde._text import printable
 from scoresde.checkpoint import CheckpointError, load_into, read_checkpoint, save_checkpoint
 
 DTYPES = sorted(checkpoint._DTYPES, key=str)
@@ -51,7 +52,7 @@ def rejection(path):
     with pytest.raises(CheckpointError) as caught:
         read_checkpoint(path)
     text = str(caught.value)
-    assert text.startswith(f"{path}: ")
+    assert text.startswith(f"{printable(str(path))}: ")
     assert "\n" not in text
     return text.removeprefix(f"{path}: ")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from .._tensor import check_integer
+from ..plain import nearest
 from .arrays import ArrayFile, load_array
 from .classes import Classes, number_labels
 from .densities import DENSITIES
@@ -202,9 +202,7 @@ def _unknown(path: Path) -> Exception:
     names = [*_IMAGE_NAMES, *DENSITIES]
     if path.suffix or len(path.parts) > 1:
         return FileNotFoundError(f"{path} does not exist")
-    near = difflib.get_close_matches(str(path), names, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return ValueError(f"unknown data set {str(path)!r}; {hint}known: {', '.join(names)}, or a path")
+    return ValueError(f"unknown data set {str(path)!r}; {nearest(str(path), names)}, or a path")
 
 
 def _range_of(

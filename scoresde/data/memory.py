@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["check_memory", "megabytes"]
+__all__ = ["check_memory", "free_bytes", "megabytes"]
 
 
 def check_memory(source: str | Path, size: int) -> None:
@@ -19,7 +19,7 @@ def check_memory(source: str | Path, size: int) -> None:
     Raises:
         ValueError: If they do not fit.
     """
-    free = _free_bytes()
+    free = free_bytes()
     if free is not None and size > free:
         raise ValueError(
             f"{source} needs {megabytes(size)} of memory, and {megabytes(free)} are free"
@@ -31,8 +31,8 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"
 
 
-def _free_bytes() -> int | None:
-    """What Linux estimates a new program can use without swapping."""
+def free_bytes() -> int | None:
+    """What Linux estimates a new program can use without swapping; None on other systems."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))

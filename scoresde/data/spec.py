@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -13,7 +12,9 @@ import torch
 from torch import Tensor
 
 from .._tensor import check_integer, check_number, plain_numbers
+from .._text import printable
 from ..fingerprint import fingerprint
+from ..plain import nearest
 
 __all__ = ["DataSpec", "Dataset"]
 
@@ -105,14 +106,11 @@ class DataSpec:
         """Numbers and names of the classes in one line, for people; None without names.
 
         `0 cat, 1 dog, 2 fox`; of more than 12 classes the first 10 and the last. Characters that
-        are not printable become "?".
+        do not print are escaped.
         """
         if self.class_names is None:
             return None
-        items = [
-            f"{number} {''.join(c if c.isprintable() else '?' for c in name)}"
-            for number, name in enumerate(self.class_names)
-        ]
+        items = [f"{number} {printable(name)}" for number, name in enumerate(self.class_names)]
         return ", ".join(items if len(items) <= 12 else [*items[:10], "…", items[-1]])
 
     @property
@@ -217,9 +215,7 @@ class DataSpec:
         known = [field.name for field in fields(cls)]
         for key in values:
             if key not in known:
-                near = difflib.get_close_matches(str(key), known, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-                raise ValueError(f"unknown key {key!r} in a DataSpec; {hint}")
+                raise ValueError(f"unknown key {key!r} in a DataSpec; {nearest(str(key), known)}")
         for key in ("shape", "low", "high"):
             if key not in values:
                 raise ValueError(f"key {key!r} is missing in a DataSpec")

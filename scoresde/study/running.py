@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+
+from .._files import existing_folder
+from ..data.memory import free_bytes
 
 __all__ = ["OnProgress", "advise_on_memory", "check_space", "out_of_memory"]
 
@@ -17,7 +19,7 @@ OnProgress = Callable[[int, int | None, str], None]
 
 
 def check_space(option: str, n: int, numbers: int, folder: Path, arrays: int = 3) -> None:
-    """Refuse work whose results fit neither the memory that is free nor the disk.
+    """Refuse work whose results do not fit into the free memory or on the disk.
 
     Args:
         option: The option that asks for so many, for the message.
@@ -27,27 +29,18 @@ def check_space(option: str, n: int, numbers: int, folder: Path, arrays: int = 3
         arrays: How many arrays of all data there are in memory at least.
 
     Raises:
-        ValueError: If either is too small; says what is needed and what there is.
+        ValueError: If memory or disk is too small; says what is needed and what is free. Also if a
+            file is where the folder should be.
     """
     disk = 4 * n * numbers
     memory = arrays * disk
-    place = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    free = shutil.disk_usage(place).free
-    for needed, there, what in ((memory, _free_memory(), "memory"), (disk, free, "disk")):
+    free = shutil.disk_usage(existing_folder(folder)).free
+    for needed, there, what in ((memory, free_bytes(), "memory"), (disk, free, "disk")):
         if there is not None and needed > there:
             raise ValueError(
                 f"{option}: {n} of {numbers} numbers each need {needed / 1e9:.3g} GB of {what}, "
                 f"and {there / 1e9:.3g} GB are free; ask for fewer"
             )
-
-
-def _free_memory() -> int | None:
-    """Bytes of memory that can be had; None where the system does not say."""
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-        return 1024 * int(re.search(r"MemAvailable:\s*(\d+)", text)[1])
-    except (OSError, TypeError):
-        return None
 
 
 @contextmanager

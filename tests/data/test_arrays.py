@@ -308,7 +308,7 @@ def test_what_does_not_fit_into_memory_is_refused_before_it_is_read(tmp_path, mo
     with sparse.open("wb") as file:
         file.write(header)
         file.truncate(len(header) + (1 << 30))  # 1 GB, of which nothing is on the disk
-    monkeypatch.setattr("scoresde.data.memory._free_bytes", lambda: 10**9)
+    monkeypatch.setattr("scoresde.data.memory.free_bytes", lambda: 10**9)
     with pytest.raises(ValueError, match=r"needs 1,073.7 MB of memory, and 1,000.0 MB are free"):
         load_dataset(sparse)
     small = save(tmp_path / "b.npy", x=np.zeros(9))

@@ -34,7 +34,7 @@ def test_status_names_every_set_and_how_to_get_the_absent(tmp_path, monkeypatch)
     ("name", "error", "message"),
     [
         ("fashion-mist", ValueError, "unknown data set 'fashion-mist'; did you mean fashion-mnist"),
-        ("zzz", ValueError, "unknown data set 'zzz'; known: digits, "),
+        ("zzz", ValueError, "unknown data set 'zzz'; allowed: digits, "),
         ("no/such/folder", FileNotFoundError, "no/such/folder does not exist"),
         ("missing.npy", FileNotFoundError, "missing.npy does not exist"),
     ],

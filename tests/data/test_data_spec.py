@@ -94,7 +94,9 @@ def test_class_names_survive_json_and_are_absent_without_classes():
 def test_the_class_map_is_one_printable_line():
     assert BYTES.class_map is None
     names = ("cat", "\x1b[31mdog\n", "\udcff")
-    assert replace(BYTES, classes=3, class_names=names).class_map == "0 cat, 1 ?[31mdog?, 2 ?"
+    assert replace(BYTES, classes=3, class_names=names).class_map == (
+        r"0 cat, 1 \x1b[31mdog\n, 2 \udcff"
+    )
     many = replace(BYTES, classes=13, class_names=tuple("abcdefghijklm")).class_map
     assert many.endswith("8 i, 9 j, …, 12 m")
 

@@ -16,7 +16,7 @@ def machine(monkeypatch):
     """machine(memory, disk): so many bytes are free."""
 
     def make(memory, disk):
-        monkeypatch.setattr(running, "_free_memory", lambda: memory)
+        monkeypatch.setattr(running, "free_bytes", lambda: memory)
         monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage(disk))
 
     return make
@@ -40,5 +40,5 @@ def test_a_system_that_says_nothing_is_trusted(machine, tmp_path):
 
 
 def test_this_machine_has_memory():
-    free = running._free_memory()
+    free = running.free_bytes()
     assert free is None or free > 1e6
