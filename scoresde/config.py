@@ -100,6 +100,11 @@ class Config:
     preconditioning: Preconditioning = field(default_factory=Preconditioning)
     objective: Objective = field(default_factory=Objective)
 
+    @property
+    def t_least(self) -> float:
+        """Least time at which the network may be asked: 0 if the SDE alone decides."""
+        return self.preconditioning.t_least(self.sde)
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "config") -> Config:
         """Build from plain data.

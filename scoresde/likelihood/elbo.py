@@ -27,7 +27,7 @@ from .._tensor import check_integer, float64
 from ..data.spec import DataSpec
 from ..evaluation import evaluating, own_context
 from ..noise import Noise
-from ..score import ScoreModel
+from ..score import FIRST_TIME, ScoreModel
 from ..sde import SDE, Node
 from .denoising import Denoising, Draw
 from .reverse_chain import ReverseChain, Variance
@@ -45,8 +45,6 @@ __all__ = [
 
 VLB_DDPM = "vlb-ddpm"
 VLB_CONTINUOUS = "vlb-continuous"
-
-FIRST_TIME = 1e-5
 
 
 @own_context()

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import __version__
 from .._tensor import check_number
 from ..checkpoint import read_checkpoint
 from ..config import Config, build, checkpoint_path, config_of
@@ -34,9 +33,10 @@ from ..study.report import REPORT, build_report
 from ..study.running import check_space
 from ..study.sweep import QUALITY, Sweep, Tell
 from .class_labels import LABELS, labels_like, labels_of
+from .flow_checks import check_first_time
 from .sampling import DEFAULT_T_MIN
 from .scoring import ScoreRequest, score_data
-from .sources import checkpoint_source, data_source
+from .sources import checkpoint_source, data_source, versions
 
 __all__ = ["TOLERANCES", "Bench", "prepare_bench"]
 
@@ -201,16 +201,18 @@ def prepare_bench(
     raw = read_checkpoint(checkpoint_path(checkpoint))
     config, spec = config_of(raw)
     check_space("--n", n, math.prod(spec.shape), folder)
-    snap, first = config.preconditioning.snapped, config.preconditioning.t_least(config.sde)
-    t_min = max(DEFAULT_T_MIN, first) if t_min is None else t_min
+    snap, t_min = config.preconditioning.snapped, _last_time(config, t_min)
     if snap:
-        # the ends of every grid, and no reference: there is no ODE between the ladder's times
-        t_min = float(snapped(config.sde, uniform(config.sde, 1, t_min))[-1])
-        reference_tolerance = None
-    elif t_min < first:
-        raise ValueError(
-            f"--t-min: {t_min:g} is before the network's first label, at t = {first:g}"
-        )
+        reference_tolerance = None  # there is no ODE between the ladder's times
+    cells = plan_cells(config.sde, entries, functions, budgets, t_min, snap)
+    if all(cell.ts is None for cell in cells):
+        raise ValueError(f"no cell can run: {cells[0].label}: {cells[0].reason}")
+    train, test = _data(config, spec, data_root) if quality or likelihood else (None, None)
+    if likelihood:
+        _check_test(likelihood, test)
+    y = _labels(config, train, n, labels)
+    measures = Quality.build(train, test, n) if quality else None
+    common = {"n": n, "seed": seed, "t_min": t_min, "batch": batch, "device": device}
     settings = {
         "checkpoint": str(checkpoint),
         "sha256": raw.sha256,
@@ -220,53 +222,25 @@ def prepare_bench(
         "grids": list(grids),
         "nfe": list(budgets),
         "tolerances": {e.label: list(e.tolerances) for e in entries if e.tolerances},
-        "n": n,
-        "seed": seed,
-        "t_min": t_min,
+        **common,
         "denoise": True,
-        "batch": batch,
-        "device": device,
         "reference_tolerance": reference_tolerance,
         "quality": quality,
         "likelihood": likelihood,
-        "versions": {"scoresde": __version__, "torch": torch.__version__},
+        "y": None if y is None else fingerprint(y),
+        "versions": versions(),
     }
     if snap:
         settings["snapped"] = True
-    if config.net.get("classes") is not None:
-        settings["labels"] = labels if quality or likelihood else "uniform"
-    cells = plan_cells(config.sde, entries, functions, budgets, t_min, snap)
-    if all(cell.ts is None for cell in cells):
-        raise ValueError(f"no cell can run: {cells[0].label}: {cells[0].reason}")
-    train, test = _data(config, spec, data_root) if quality or likelihood else (None, None)
-    if likelihood:
-        _check_test(likelihood, test)
-    y = _labels(config, train, n, labels)
-    ruler = Quality.build(train, test, n) if quality else None
-    sources = {"checkpoint": checkpoint_source(checkpoint, raw)}
-    for what, data in (("training data", train), ("test data", test)):
-        if data is not None:
-            sources[what] = data_source(data)
-    if ruler is not None and not isinstance(ruler.features, PCAFeatures):  # those are of the data
-        sources["features"] = Source(ruler.features.name, ruler.features.fingerprint)
-    settings["y"] = None if y is None else fingerprint(y)
+    if y is not None:
+        settings["labels"] = "uniform" if train is None else labels
+    sources = _sources(checkpoint_source(checkpoint, raw), train, test, measures)
     contents = {cell.name: cell.fingerprint for cell in cells}
     origin = Origin(command, settings, sources, contents, SHOWN)
     finished = find_results(folder, origin, overwrite)
-    sweep = Sweep(
-        build(raw, device).model,
-        raw.sha256,
-        spec,
-        cells,
-        n=n,
-        seed=seed,
-        t_min=t_min,
-        batch=batch,
-        device=device,
-        quality=ruler,
-        tolerance=reference_tolerance,
-        y=y,
-    )
+    model = build(raw, device).model
+    asked = {"quality": measures, "tolerance": reference_tolerance, "y": y}
+    sweep = Sweep(model, raw.sha256, spec, cells, **common, **asked)
     request = ScoreRequest(
         str(checkpoint),
         data_root=None if data_root is None else str(data_root),
@@ -275,8 +249,31 @@ def prepare_bench(
         seed=seed,
         device=device,
     )
-    asked = request if likelihood else None
-    return Bench(folder, origin, sweep, asked, overwrite=overwrite, finished=finished)
+    scored = request if likelihood else None
+    return Bench(folder, origin, sweep, scored, overwrite=overwrite, finished=finished)
+
+
+def _last_time(config: Config, t_min: float | None) -> float:
+    """The time at which all grids end; for rounded labels it is one of the ladder."""
+    t_min = max(DEFAULT_T_MIN, config.t_least) if t_min is None else t_min
+    if config.preconditioning.snapped:
+        return float(snapped(config.sde, uniform(config.sde, 1, t_min))[-1])
+    check_first_time(config, t_min)
+    return t_min
+
+
+def _sources(
+    checkpoint: Source, train: Dataset | None, test: Dataset | None, measures: Quality | None
+) -> dict[str, Source]:
+    """What the numbers are made from."""
+    sources = {"checkpoint": checkpoint}
+    for what, data in (("training data", train), ("test data", test)):
+        if data is not None:
+            sources[what] = data_source(data)
+    # PCA features follow from the training data.
+    if measures is not None and not isinstance(measures.features, PCAFeatures):
+        sources["features"] = Source(measures.features.name, measures.features.fingerprint)
+    return sources
 
 
 def _entry(text: str) -> Entry:

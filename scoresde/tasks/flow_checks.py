@@ -1,11 +1,28 @@
-"""What every command that solves the probability-flow ODE refuses before it builds a network."""
+"""What commands refuse before they build a network."""
 
 from __future__ import annotations
 
 from ..config import Config
 from ..likelihood.flow import FLOAT32_TOLERANCE
 
-__all__ = ["check_flow"]
+__all__ = ["check_first_time", "check_flow"]
+
+
+def check_first_time(config: Config, t_min: float | None) -> None:
+    """Raise if a checkpoint's network knows no time as small as --t-min.
+
+    Args:
+        config: The checkpoint's config.
+        t_min: The least time that the network will be asked at; None if it was not given.
+
+    Raises:
+        ValueError: If it is below the time of the network's first discrete label.
+    """
+    if t_min is not None and t_min < config.t_least:
+        raise ValueError(
+            f"--t-min: {t_min:g} is below {config.t_least:g}, the time of the first discrete "
+            "label that the checkpoint's network was trained on"
+        )
 
 
 def check_flow(checkpoint: str, config: Config, rtol: float, atol: float, dtype: str) -> None:

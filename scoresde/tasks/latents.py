@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import __version__
 from ..checkpoint import RawCheckpoint, read_checkpoint
 from ..config import build, checkpoint_path, config_of
 from ..data import Dataset, DataSpec
@@ -38,9 +37,9 @@ from ..study.outputs import (
     write_results,
 )
 from ..study.running import OnProgress, advise_on_memory
-from .flow_checks import check_flow
+from .flow_checks import check_first_time, check_flow
 from .held_out import choose_rows, load_held_out
-from .sources import NAMES, checkpoint_source, data_source
+from .sources import NAMES, checkpoint_source, data_source, versions
 
 __all__ = ["LatentRequest", "explore_latents"]
 
@@ -138,6 +137,7 @@ def explore_latents(
     """
     raw = read_checkpoint(checkpoint_path(request.checkpoint))
     config, spec = config_of(raw)
+    check_first_time(config, request.t_min)
     check_flow(request.checkpoint, config, request.rtol, request.atol, request.dtype)
     which = {k: getattr(request, k) for k in ("data", "split", "data_root", "levels", "n")}
     data = load_held_out(config, spec, **which)
@@ -263,7 +263,7 @@ def _summary(
         "samples": found.samples and _summary_of_samples(found.samples, spec),
         "files": ["latents.npz", *(_pictures(found) if figures.can_show(spec) else [])],
         "seconds": round(seconds, 3),
-        "versions": {"scoresde": __version__, "torch": torch.__version__},
+        "versions": versions(),
     }
 
 

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import __version__
 from ..checkpoint import RawCheckpoint, read_checkpoint
 from ..config import Config, build, checkpoint_path, config_of
 from ..data import DataSpec
@@ -44,7 +43,7 @@ from ..study.outputs import (
 )
 from ..study.plan import largest_steps, on_ladder
 from ..study.running import OnProgress, advise_on_memory, check_space
-from .sources import checkpoint_source
+from .sources import checkpoint_source, versions
 
 __all__ = ["SampleRequest", "draw_samples"]
 
@@ -163,7 +162,7 @@ def _summary(
         "nfe": result.nfe,
         "nfe_per_sample": _spread(result),
         "seconds": round(seconds, 3),
-        "versions": {"scoresde": __version__, "torch": torch.__version__},
+        "versions": versions(),
     }
 
 
@@ -190,7 +189,7 @@ def _times(request: SampleRequest, config: Config, named: NamedSampler) -> Tenso
     grid = on_ladder(grid) if snap else grid
     t_min = request.t_min
     if t_min is None:
-        t_min = max(DEFAULT_T_MIN, config.preconditioning.t_least(sde))
+        t_min = max(DEFAULT_T_MIN, config.t_least)
     if request.nfe is None:
         return grid(sde, request.steps or DEFAULT_STEPS, t_min)
     if request.steps is not None:

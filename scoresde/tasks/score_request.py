@@ -14,7 +14,7 @@ from ..likelihood.trace import ExactTrace
 from ..noise import SampleNoise
 from ..registry import parse_trace
 from ..score import FIRST_TIME
-from .flow_checks import check_flow
+from .flow_checks import check_first_time, check_flow
 from .protocols import DEQUANTIZATIONS, METHODS, PROTOCOLS
 
 __all__ = ["ScoreRequest", "check_request", "resolved"]
@@ -93,7 +93,7 @@ def resolved(request: ScoreRequest, config: Config, spec: DataSpec) -> ScoreRequ
     t_min = request.t_min
     protocol = request.protocol or default
     if t_min is None and protocol in DEQUANTIZATIONS:
-        t_min = max(FIRST_TIME, config.preconditioning.t_least(config.sde))
+        t_min = max(FIRST_TIME, config.t_least)
     return replace(request, protocol=protocol, method=method, t_min=t_min)
 
 
@@ -103,12 +103,7 @@ def check_request(request: ScoreRequest, config: Config, spec: DataSpec) -> None
         value = getattr(request, name)
         if value not in allowed:
             raise ValueError(f"--{name}: {value!r} is unknown; one of {', '.join(allowed)}")
-    least = config.preconditioning.t_least(config.sde)
-    if request.t_min is not None and request.t_min < least:
-        raise ValueError(
-            f"--t-min: {request.t_min:g} is below {least:g}, the time of the first discrete label "
-            "that this checkpoint knows"
-        )
+    check_first_time(config, request.t_min)
     ode = request.protocol in DEQUANTIZATIONS
     if ode or config.preconditioning.snapped and request.protocol != "vlb-ddpm":
         check_flow(request.checkpoint, config, request.rtol, request.atol, request.dtype)

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import __version__
 from ..checkpoint import RawCheckpoint, read_checkpoint
 from ..config import Config, build, checkpoint_path, config_of
 from ..data import Dataset, DataSpec
@@ -50,7 +49,7 @@ from .held_out import choose_rows, load_held_out
 from .protocols import DEQUANTIZATIONS, Protocol, choose_quadrature
 from .score_files import FILES, Scores
 from .score_request import ScoreRequest, check_request, resolved
-from .sources import NAMES, checkpoint_source, data_source
+from .sources import NAMES, checkpoint_source, data_source, versions
 
 __all__ = ["ScoreRequest", "score_data"]
 
@@ -102,7 +101,7 @@ def score_data(
         mean = scores.mean(budget, refined, precise)
         summary = scores.summary(mean, scoring.protocol) | {
             "seconds": round(time.monotonic() - began, 3),
-            "versions": {"scoresde": __version__, "torch": torch.__version__},
+            "versions": versions(),
         }
         scores.write(output.work, budget, refined, precise, mean, summary)
         write_json(output.work / SUMMARY, summary)

@@ -6,11 +6,9 @@ import json
 import platform
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from .. import __version__
 from .._files import check_writable
 from ..config import Config, load_config
 from ..data import Dataset
@@ -18,6 +16,7 @@ from ..plain import ConfigError
 from ..run import Intervals, Run, check_folder, check_resumable
 from ..score import NetworkScore
 from ..study.manifest import MANIFEST
+from .sources import versions
 
 __all__ = ["prepare_run"]
 
@@ -71,7 +70,8 @@ def prepare_run(
         "config": settings.to_dict(),
         "data": data.spec.to_dict(),
         "provenance": {
-            **_versions(),
+            **versions(),
+            "python": platform.python_version(),
             "device": device,
             "command": f"scoresde train --config {config} --out {folder.name}",
         },
@@ -103,11 +103,3 @@ def _on_device(model: NetworkScore, device: torch.device) -> NetworkScore:
 def _with_labels(data: Dataset, settings: Config) -> Dataset:
     """The data as the network takes them: without labels unless it has classes."""
     return replace(data, labels=None) if settings.net.get("classes") is None else data
-
-
-def _versions() -> dict[str, Any]:
-    return {
-        "scoresde": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }

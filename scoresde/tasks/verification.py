@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import __version__
 from ..checkpoint import RawCheckpoint, read_checkpoint
 from ..config import build, checkpoint_path, config_of
 from ..data import DataSpec
@@ -32,7 +31,7 @@ from ..study.orders import ode_errors, slope
 from ..study.outputs import find_results, read_json, write_json, write_results
 from ..study.verdicts import save_figure, write_csv
 from ..study.verify import Row, Trial, finite_or_none, run_trials, trials_of
-from .sources import checkpoint_source
+from .sources import checkpoint_source, versions
 
 __all__ = ["Ladder", "Verification", "prepare_verification"]
 
@@ -180,7 +179,7 @@ def prepare_verification(
     claims = _chosen(samplers)
     settings: dict[str, Any] = {
         "samplers": None if samplers is None else list(samplers),
-        "versions": {"scoresde": __version__, "torch": torch.__version__},
+        "versions": versions(),
     }
     ladder, trials = None, []
     if checkpoint is not None:
