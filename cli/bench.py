@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from .command import Command
-from .names import GRIDS, SAMPLERS
+from .names import GRIDS, LABELS, SAMPLERS
 from .options import (
     checkpoint_option,
     data_root_option,
@@ -69,10 +69,11 @@ __all__ = ["bench"]
 )
 @click.option(
     "--labels",
-    type=click.Choice(("shares", "uniform")),
+    type=click.Choice(LABELS),
     default="shares",
     show_default=True,
-    help="Classes of a conditional model: in the shares of the training data, or all the same.",
+    help="Shares of the classes among samples of a conditional model: as in its training data, "
+    "or equal.",
 )
 @data_root_option
 @overwrite_option

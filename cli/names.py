@@ -5,7 +5,7 @@ A test compares each with the library's own table.
 
 from __future__ import annotations
 
-__all__ = ["DATA_SETS", "GRIDS", "METHODS", "PROTOCOLS", "SAMPLERS", "SDES", "TRACES"]
+__all__ = ["DATA_SETS", "GRIDS", "LABELS", "METHODS", "PROTOCOLS", "SAMPLERS", "SDES", "TRACES"]
 
 # scoresde.registry
 SAMPLERS = (
@@ -25,6 +25,9 @@ PROTOCOLS = (
     *("pf-ode/decoder", "pf-ode/uniform+decoder", "vlb-continuous", "vlb-ddpm"),
 )
 METHODS = ("auto", "path", "dopri8", "dopri5", "bosh3", "adaptive_heun", "dop853")
+
+# scoresde.tasks.class_labels
+LABELS = ("shares", "uniform")
 
 # scoresde.study.claims
 SDES = ("vp", "subvp", "ve", "cosine", "tabulated")

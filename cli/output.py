@@ -9,6 +9,6 @@ from scoresde._text import printable
 __all__ = ["say"]
 
 
-def say(text: object) -> None:
-    """Print to stdout; of characters that do not print, only line breaks remain as they are."""
-    click.echo("\n".join(map(printable, str(text).split("\n"))))
+def say(text: object, err: bool = False) -> None:
+    """Print to stdout, or to stderr; characters that do not print are escaped, save line breaks."""
+    click.echo("\n".join(map(printable, str(text).split("\n"))), err=err)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -19,6 +18,8 @@ from rich.progress import (
 )
 
 from scoresde._text import printable
+
+from .output import say
 
 if TYPE_CHECKING:
     from scoresde.run import Run
@@ -74,8 +75,8 @@ def follow_stages(
             if stage not in tasks:
                 name = printable(stage)
                 tasks[stage] = bar.add_task(name, total=total, note="")
-                if bar.disable and sys.stderr is not None:
-                    print(name, file=sys.stderr, flush=True)
+                if bar.disable:
+                    say(name, err=True)
             bar.update(tasks[stage], completed=done, total=total, note=printable(note))
 
         yield tell
@@ -87,8 +88,8 @@ def _hint_when_stopped(resumes: bool) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        if resumes and sys.stderr is not None:
-            print("stopped; the same command goes on with what is left", file=sys.stderr)
+        if resumes:
+            say("stopped; the same command goes on with what is left", err=True)
         raise
 
 
@@ -99,16 +100,16 @@ def follow_training(run: Run) -> None:
 
     total = run.settings.steps
     if run.done == total:
-        click.echo(f"all {total} steps are done; to train longer, raise train.steps", err=True)
+        say(f"all {total} steps are done; to train longer, raise train.steps", err=True)
         return
     if run.done:
-        click.echo(f"resuming after step {run.done} of {total}", err=True)
+        say(f"resuming after step {run.done} of {total}", err=True)
     if run.data.labels is not None and run.data.spec.class_map is not None:
-        click.echo(f"classes: {run.data.spec.class_map}", err=True)
+        say(f"classes: {run.data.spec.class_map}", err=True)
     if not has_test_split(run.data.name):
         note = "has no test split; `scoresde likelihood` will need --data"
-        click.echo(f"{run.data.name} {note}", err=True)
-    click.echo(
+        say(f"{run.data.name} {note}", err=True)
+    say(
         f"{run.checkpoint} is saved every {run.intervals.save_every} steps, and when it is "
         f"{SAVE_MINUTES} minutes old",
         err=True,
@@ -120,5 +121,5 @@ def follow_training(run: Run) -> None:
                 note = f"loss {state.loss:.4f}, {state.images_per_second:.0f} images/s"
                 bar.update(task, completed=state.step.step, note=note)
     except (KeyboardInterrupt, SystemExit):
-        click.echo(f"stopped after step {run.done}, saved; the same command resumes", err=True)
+        say(f"stopped after step {run.done}, saved; the same command resumes", err=True)
         raise

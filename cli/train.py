@@ -54,9 +54,7 @@ def train(
     skip_bad: bool,
     overwrite: bool,
     compiled: bool,
-    save_every: int,
-    log_every: int,
-    sample_every: int,
+    **intervals: int,
 ) -> None:
     """Train a score model by denoising score matching.
 
@@ -74,7 +72,7 @@ def train(
 
         from .progress import follow_training
 
-        intervals = Intervals(log_every, save_every, sample_every)
-        run = prepare_run(config, out, device, data_root, overwrite, compiled, skip_bad, intervals)
+        every = Intervals(**intervals)
+        run = prepare_run(config, out, device, data_root, overwrite, compiled, skip_bad, every)
         follow_training(run)
     say(run.checkpoint)

@@ -20,7 +20,7 @@ __all__ = ["verify"]
 @click.option(
     "--samplers",
     type=Commas(Named("sampler", SAMPLERS, "parse_sampler")),
-    help="Names or texts of claims; else all.",
+    help="Samplers to check, by name or with parameters; all if not given.",
 )
 @click.option(
     "--sdes",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -16,6 +16,7 @@ __all__ = [
     "as_time",
     "check_integer",
     "check_number",
+    "check_shape",
     "equally_spaced",
     "expand",
     "finite_or_raise",
@@ -147,6 +148,19 @@ def check_integer(name: str, value: int, *, minimum: int) -> int:
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value}")
     return value
+
+
+def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape of a batch, (n, *D), as Python integers, or raise.
+
+    Raises:
+        ValueError: Unless n ≥ 0 and every D ≥ 1, all of them integers.
+    """
+    shape = tuple(plain_number(n) for n in shape)
+    sizes = all(isinstance(n, int) and n >= 0 for n in shape)
+    if not shape or not sizes or math.prod(shape[1:]) < 1:
+        raise ValueError(f"shape must be (n, *D) with n ≥ 0 and every D ≥ 1, got {shape}")
+    return shape
 
 
 def finite_or_raise(x: Tensor, what: str | Callable[[], str]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["csv_text", "printable"]
+__all__ = ["csv_text", "printable", "reason_of"]
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet computes a cell that begins with one
 
@@ -24,3 +24,8 @@ def csv_text(text: str) -> str:
     Numbers must not be passed through it: the sign of a negative one would be taken for a formula.
     """
     return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def reason_of(error: BaseException) -> str:
+    """The message of an error on one line; the name of its class if it has no message."""
+    return " ".join(str(error).split()) or type(error).__name__

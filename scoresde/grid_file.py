@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._tensor import float64
 from .grid import check_grid
 from .plain import ConfigError, check_keys
 from .sde import SDE
@@ -66,7 +67,7 @@ class GridFile:
             ConfigError: If a noise level is outside the SDE's range, or there is no score at the
                 last time; names file and position.
         """
-        values = torch.tensor(self.values, dtype=torch.float64)
+        values = float64(self.values)
         ts = values if self.kind == "ts" else self._times_of_levels(sde, values)
         try:
             # neighbours may be too close for the inverse map, and σ may be 0 at the last time
@@ -77,7 +78,7 @@ class GridFile:
 
     def _times_of_levels(self, sde: SDE, values: Tensor) -> Tensor:
         lam = values if self.kind == "lams" else -values.log()
-        low, high = sde.lam(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
+        low, high = sde.lam(float64([1.0, 0.0])).tolist()
         bad = torch.nonzero((lam < low - ROUNDING) | (lam > high + ROUNDING)).flatten().tolist()
         if bad:
             ends = (low, high) if self.kind == "lams" else (math.exp(-high), math.exp(-low))

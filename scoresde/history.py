@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ._files import atomic_write
+from ._tensor import float64
 from .train import TrainStep
 
 __all__ = ["LEVELS", "Log", "Means", "is_log"]
@@ -33,8 +34,8 @@ class Means:
         self.skipped = state.get("skipped", 0)
         self.grad_norm, self.learning_rate = state.get("grad_norm"), state.get("learning_rate")
         empty = [0.0] * LEVELS
-        self.errors = torch.tensor(state.get("errors", empty), dtype=torch.float64)
-        self.counts = torch.tensor(state.get("counts", empty), dtype=torch.float64)
+        self.errors = float64(state.get("errors", empty))
+        self.counts = float64(state.get("counts", empty))
 
     def to_dict(self) -> dict[str, Any]:
         """The sums as plain data."""
@@ -74,7 +75,7 @@ class Log:
     """The log file: lines up to the checkpoint that is resumed from, then new ones.
 
     Args:
-        path: The file, which `begin` changes first.
+        path: The file. Only its lines are read here; `begin` and `write` change it.
         done: Steps done.
         batch: Images per step.
 

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._text import reason_of
 from .memory import check_memory, megabytes
 from .spec import DataSpec
 
-__all__ = ["ArrayFile", "load_array"]
+__all__ = ["ArrayFile", "is_array_file", "load_array"]
 
 _DEFAULT_LEVELS = {np.dtype(np.uint8): 256, np.dtype(np.bool_): 2}
 
@@ -61,6 +62,12 @@ class ArrayFile:
     spec: DataSpec | None = None
 
 
+def is_array_file(path: str | Path) -> bool:
+    """Whether there is a file at this path whose name ends in .npy or .npz."""
+    path = Path(path)
+    return path.suffix.lower() in (".npy", ".npz") and path.is_file()
+
+
 def load_array(path: Path, levels: int | None = None, *, labels: bool = True) -> ArrayFile:
     """Data of a `.npy` or `.npz` file, with labels if it has any.
 
@@ -79,8 +86,8 @@ def load_array(path: Path, levels: int | None = None, *, labels: bool = True) ->
     - floats: continuous, converted to float32; with `levels`, they must be whole levels.
 
     An array (N, H, W, C) of images whose channels come last is transposed to (N, C, H, W), with a
-    warning. It is taken for one if C is 1, 3 or 4 and less than W, and H is not 1, 3 or 4; also
-    if H is, but only this order makes the images square.
+    warning. The channels are taken to come last if C is 1, 3 or 4 and less than W, and if in
+    addition H is not 1, 3 or 4, or H = W.
 
     Args:
         path: The file.
@@ -116,8 +123,9 @@ def _read(path: Path, labels: bool) -> tuple[np.ndarray, np.ndarray | None, Data
     # Damaged bytes make NumPy, zipfile and zlib raise a dozen types, of which some are no
     # ValueError and no OSError; whatever it is, the file is not readable.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} is not a .npy or .npz file of plain numbers: {reason}") from error
+        raise ValueError(
+            f"{path} is not a .npy or .npz file of plain numbers: {reason_of(error)}"
+        ) from error
 
 
 def _read_archive(

@@ -12,16 +12,15 @@ import torch
 
 from .._tensor import check_integer
 from ..plain import nearest
-from .arrays import ArrayFile, load_array
+from .arrays import ArrayFile, is_array_file, load_array
 from .classes import Classes, number_labels
 from .densities import DENSITIES
-from .folder import class_folders, find_split, load_folder, split_folder
+from .folder import SPLITS, class_folders, find_split, load_folder, split_folder
 from .images import IMAGE_SET_CLASSES, IMAGE_SETS, find_folder, load_digits, load_image_set
 from .spec import Dataset, DataSpec
 
 __all__ = ["DatasetStatus", "dataset_status", "has_test_split", "load_dataset"]
 
-_SPLITS = ("train", "test")
 _IMAGE_NAMES = ("digits", *IMAGE_SETS)
 _DENSITY_COUNTS = {"train": 20_000, "test": 5_000}
 
@@ -95,7 +94,7 @@ def load_dataset(
             none of the known classes.
         RuntimeError: If the download fails.
     """
-    if split not in _SPLITS:
+    if split not in SPLITS:
         raise ValueError(f"split must be train or test, got {split!r}")
     if levels is not None:
         check_integer("levels", levels, minimum=2)
@@ -158,7 +157,7 @@ def _from_path(
         return ArrayFile(x, names if labels else None, 256)
     if split == "test":
         raise ValueError(f"{path} has no test split; give a file of test data as split 'train'")
-    if path.suffix.lower() not in (".npy", ".npz") or not path.is_file():
+    if not is_array_file(path):
         raise ValueError(f"{path} must be a folder of images, a .npy or a .npz file")
     return load_array(path, levels, labels=labels)
 

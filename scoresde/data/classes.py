@@ -59,10 +59,14 @@ def number_labels(
     Raises:
         ValueError: If a label is negative or of none of the known classes.
     """
-    names = known if isinstance(known, Sequence) else own if known is None else None
-    if labels.dtype.kind == "U":
-        if known is None and own is None:
-            names = natural_order(set(labels.tolist()))
+    text = labels.dtype.kind == "U"
+    if known is not None:
+        names = known if isinstance(known, Sequence) else None
+    elif own is None and text:
+        names = natural_order(set(labels.tolist()))
+    else:
+        names = own
+    if text:
         numbers = _numbers_of_names(source, labels.tolist(), names, known)
     else:
         numbers = _checked_numbers(source, labels, names, known)

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from .._text import reason_of
+
 __all__ = ["SUFFIXES", "BadImageError", "decode_image"]
 
 SUFFIXES = frozenset(
@@ -52,8 +54,7 @@ def decode_image(path: Path) -> tuple[np.ndarray, list[str]]:
     # Damaged bytes make Pillow's decoders raise a dozen types, IndexError and struct.error among
     # them; whatever it is, this is no image.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise BadImageError(f"{path} cannot be decoded as an image: {reason}") from error
+        raise BadImageError(f"{path} cannot be decoded as an image: {reason_of(error)}") from error
 
 
 def _to_8_bit(image: Image.Image, head: bytes) -> tuple[np.ndarray, list[str]]:

@@ -17,10 +17,10 @@ from .classes import natural_order
 from .decoding import SUFFIXES, BadImageError, decode_image
 from .memory import check_memory
 
-__all__ = ["class_folders", "find_split", "load_folder", "split_folder"]
+__all__ = ["SPLITS", "class_folders", "find_split", "load_folder", "split_folder"]
 
-_SPLITS = ("train", "test")
-_RESERVED = (*_SPLITS, "val", "valid", "validation")
+SPLITS = ("train", "test")
+_RESERVED = (*SPLITS, "val", "valid", "validation")
 
 # What operating systems, file servers and notebooks leave in folders; compared in small letters.
 _SYSTEM_NAMES = frozenset(

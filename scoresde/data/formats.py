@@ -18,6 +18,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .._text import reason_of
+
 __all__ = ["cifar10_form", "holds_idx", "read_cifar10", "read_idx"]
 
 _IDX_STEMS = {
@@ -75,7 +77,7 @@ def _idx_array(path: Path, sha256: str) -> np.ndarray:
         with opener(path, "rb") as file:
             content = file.read(_IDX_MAX_BYTES)
     except Exception as error:  # damaged bytes: whatever gzip raises
-        raise ValueError(f"{path} cannot be read: {error}") from error
+        raise ValueError(f"{path} cannot be read: {reason_of(error)}") from error
     _verify(path, hashlib.sha256(content).hexdigest(), sha256)
     axes = content[3]
     shape = np.frombuffer(content, ">u4", count=axes, offset=4)
@@ -122,7 +124,9 @@ def read_cifar10(folder: Path, split: str, md5: Mapping[str, str]) -> tuple[Tens
         batches = np.split(records, len(names))
     # Damaged bytes: whatever Pillow, json or torchvision raises.
     except Exception as error:
-        raise ValueError(f"{folder} does not hold a readable CIFAR-10: {error}") from error
+        raise ValueError(
+            f"{folder} does not hold a readable CIFAR-10: {reason_of(error)}"
+        ) from error
     for name, batch in zip(names, batches, strict=True):
         # MD5 tells the published batches from others; it is no defence against a forger.
         digest = hashlib.md5(batch.tobytes(), usedforsecurity=False).hexdigest()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
+from .._tensor import float64
 from .budget import Budget, student_t
 
 __all__ = ["MeanBudget", "mean_budget"]
@@ -31,8 +31,8 @@ class MeanBudget:
         solver_n: See there; 0 if it was not measured.
         rounding: Mean change in float64, measured on `rounding_n` of the data.
         rounding_n: See there.
-        cut_off: Mean of what t_min cuts off, as a change of the value; None if the model's score
-            cannot tell it for one of the data.
+        cut_off: Mean of what t_min cuts off, as a change of the value; None if it could not be
+            estimated for one of the data.
         prior_mismatch: Mean of the prior's error, likewise.
         half_width: Half of the 95 % interval: Student's t times std_error, + |solver| + twice its
             standard error + |rounding|.
@@ -91,7 +91,7 @@ def mean_budget(
         solver_error = _error(refined.log_prob - budget.log_prob[: len(refined.log_prob)])
     half_width = None
     if std_error is not None:
-        half_width = float(student_t(torch.tensor([n - 1.0], dtype=torch.float64), 0.95))
+        half_width = float(student_t(float64([n - 1.0]), 0.95))
         half_width *= std_error
         half_width += abs(solver or 0) + 2 * (solver_error or 0) + abs(rounding or 0)
     set_error = None

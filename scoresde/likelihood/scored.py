@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .._tensor import plain_number
+from .._tensor import check_shape
 from ..evaluation import own_context
 from ..exact import GaussianMixture
 from ..ivp import Counts
@@ -116,9 +116,7 @@ def sample_with_log_prob(
         ValueError: On a bad argument, or as for `log_likelihood`.
         RuntimeError: As for `log_likelihood`.
     """
-    shape = tuple(plain_number(n) for n in shape)
-    if not shape or any(n < 0 for n in shape) or math.prod(shape[1:]) < 1:
-        raise ValueError(f"shape must be (n, *D) with n ≥ 0 and every D ≥ 1, got {shape}")
+    shape = check_shape(shape)
     if (seed is None) == (noise is None):
         raise ValueError("exactly one of seed and noise must be given")
     if noise is not None and batch is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .._tensor import check_integer, finite_or_raise, plain_number
+from .._tensor import check_integer, check_shape, finite_or_raise
 from ..evaluation import count_nfe, evaluating, own_context
 from ..grid import check_grid, check_on_ladder
 from ..ivp import Counts
@@ -227,7 +226,7 @@ def sample(
         RuntimeError: If the network returns anything but finite values of the shape of x, the
             samples overflow, or `max_nfe` is exceeded.
     """
-    ts, shape = check_grid(ts), _checked_shape(shape)
+    ts, shape = check_grid(ts), check_shape(shape)
     _check_arguments(model, sampler, shape, seed, noise, x_init, batch, dtype)
     if x_init is None:
         model.sde.start_std(float(ts[0]))  # refuses a start that depends on the data
@@ -297,14 +296,6 @@ def check_rtol(rtol: float, dtype: torch.dtype) -> None:
         raise ValueError(
             f"rtol must be at least {FLOAT32_RTOL:g} in float32, got {rtol:g}; use float64 for more"
         )
-
-
-def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    shape = tuple(plain_number(n) for n in shape)
-    sizes = all(isinstance(n, int) and n >= 0 for n in shape)
-    if not shape or not sizes or math.prod(shape[1:]) < 1:
-        raise ValueError(f"shape must be (n, *D) with n ≥ 0 and every D ≥ 1, got {shape}")
-    return shape
 
 
 def _check_arguments(

@@ -76,7 +76,7 @@ def alternating(sde: SDE, steps: int, t_min: float = 1e-3, t_max: float = 1.0) -
     On smooth grids neighbouring steps become equal as N grows, and the ratio 1 is as good.
     Arguments as for `scoresde.grid.uniform`.
     """
-    first, last = sde.nodes(torch.tensor([t_max, t_min], dtype=torch.float64))
+    first, last = sde.nodes([t_max, t_min])
     lengths = torch.tensor([1.0, 3.0], dtype=torch.float64).repeat((steps + 1) // 2)[:steps]
     inner = first.lam + (last.lam - first.lam) * lengths.cumsum(0)[:-1] / lengths.sum()
     return from_list([t_max, *sde.t_of_lam(inner).tolist(), t_min])
@@ -95,7 +95,7 @@ def exact_flow(model: ScoreModel, x: Tensor, t_min: float) -> Tensor:
     Raises:
         RuntimeError: If the solver gives up.
     """
-    first, last = model.sde.nodes(torch.tensor([1.0, t_min], dtype=torch.float64))
+    first, last = model.sde.nodes([1.0, t_min])
 
     def rhs(lam: float, y: Tensor) -> Tensor:
         node = Node(0.0, 1.0, math.exp(-lam), lam, 0.0, 0.0)

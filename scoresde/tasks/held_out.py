@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from ..config import Config
 from ..data import Dataset, DataSpec
+from ..data.arrays import is_array_file
 
 __all__ = ["choose_rows", "load_held_out"]
 
@@ -46,13 +46,13 @@ def load_held_out(
     source = config.data
     if data is not None:
         source = type(source)(data)
-    elif _is_array_file(source.name) and split is None:
+    elif is_array_file(source.name) and split is None:
         raise ValueError(
             f"--data: must be given, the checkpoint was trained on all of {source.name}; "
             "name a file of held-out data"
         )
     source = replace(source, root=data_root or source.root, levels=levels or source.levels)
-    whole = data is not None and _is_array_file(source.name)
+    whole = data is not None and is_array_file(source.name)
     conditional = config.net.get("classes") is not None
     classes = spec.class_names
     if classes is None and data is not None:  # a checkpoint's own data know their classes
@@ -77,10 +77,6 @@ def choose_rows(data: Dataset, n: int, seed: int) -> np.ndarray:
         Shape (n,), int64, no place twice.
     """
     return np.random.default_rng(seed).permutation(len(data))[:n]
-
-
-def _is_array_file(name: str) -> bool:
-    return name.lower().endswith((".npy", ".npz")) and Path(name).is_file()
 
 
 def _check(spec: DataSpec, data: Dataset, conditional: bool, n: int) -> None:
