@@ -96,7 +96,7 @@ def clean_stale(path: str | Path) -> list[Path]:
 
 
 def clean_folder(folder: str | Path) -> list[Path]:
-    """Remove what killed processes left behind while writing any file of a folder of ours.
+    """Remove the temporary files that killed processes left behind in a folder of results.
 
     The rules are those of `clean_stale`; files in folders below stay.
 
@@ -227,7 +227,7 @@ def check_writable(folder: Path) -> None:
 
 
 def existing_folder(folder: Path) -> Path:
-    """A folder for results, or the nearest one above it that exists.
+    """The folder itself if it exists, else the nearest folder above it that exists.
 
     Raises:
         ValueError: If a file is in the way.

@@ -42,11 +42,12 @@ def lock_folder(folder: str | Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # removed while it is held, or a third process could lock a file that has lost its name
+        # The file is removed while the lock is held: later, another process could already have
+        # locked it, and would hold the lock of a file without a name.
         with contextlib.suppress(OSError):
             (folder / LOCK).unlink()
         os.close(descriptor)
-        with contextlib.suppress(OSError):  # the first one that is not empty ends it
+        with contextlib.suppress(OSError):  # it stops at the first folder that is not empty
             for path in made:
                 path.rmdir()
 

@@ -240,7 +240,7 @@ class Run:
             raise
 
     def _open_folder(self, log: Log) -> None:
-        """What a first step that succeeded has left to be done before anything is written."""
+        """Prepare the folder, once the first step has succeeded and results will be written."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.done == 0:
             for path in _files_of_a_run(self.folder):
@@ -384,7 +384,7 @@ class _GivenUp(Exception):
 
 @contextmanager
 def _picture(path: Path) -> Iterator[Path]:
-    """Turn every failure to draw a picture into a warning: training is worth more than it."""
+    """Turn every failure to draw a picture into a warning, so that training goes on."""
     try:
         yield path
     except _GivenUp:

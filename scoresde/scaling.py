@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from .data import Dataset
@@ -19,7 +18,7 @@ _MOST_KL = 0.01
 # Where sampling usually ends: finer structure than σ of this time is not sampled.
 _T_MIN = 1e-3
 
-_MOST_VALUES = 1 << 24  # as many values of the data are looked at; rows in equal distances
+_MOST_VALUES = 1 << 24  # values that are looked at, of evenly spaced rows
 
 
 def scale_warning(sde: SDE, data: Dataset) -> str | None:
@@ -31,9 +30,9 @@ def scale_warning(sde: SDE, data: Dataset) -> str | None:
 
         KL(p_1 ‖ prior) = ½ (r − 1 − log r + (α m/s)²)
 
-    nats away from the prior. The data do not suit if this is above 0.01 in some dimension: they
-    are too large. They are too small if their standard deviation is below σ(10⁻³) in every
-    dimension, unless they are constant, or, for quantized data, if high − low is below it.
+    nats away from the prior. The data are too large if this is above 0.01 in some dimension.
+    Continuous data are too small if their standard deviation is below σ(10⁻³) in every dimension;
+    constant data are allowed. Quantized data are too small if high − low is below σ(10⁻³).
 
     Args:
         sde: The forward process.
@@ -43,7 +42,7 @@ def scale_warning(sde: SDE, data: Dataset) -> str | None:
         One line that says what is wrong, in numbers, and how to scale the data.
     """
     mean, std = _moments(data)
-    last, first = sde.nodes(torch.tensor([1.0, _T_MIN], dtype=torch.float64))
+    last, first = sde.nodes([1.0, _T_MIN])
     shift = last.alpha * mean / sde.prior_std
     ratio = ((last.alpha * std) ** 2 + last.sigma**2) / sde.prior_std**2
     kl = (ratio - 1 - ratio.log() + shift**2) / 2

@@ -180,7 +180,7 @@ class ScoreModel(nn.Module, ABC):
         if t < self.t_least - _SAME_TIME:
             raise ValueError(
                 f"t_min must be at least {self.t_least:g} for this model, got {t:g}: its first "
-                f"discrete label belongs to t = {self.t_least:g}, and it knows no less noise"
+                f"discrete label belongs to t = {self.t_least:g}, the least noise it was trained on"
             )
 
     def take(self, rows: slice | Tensor) -> ScoreModel:

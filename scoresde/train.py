@@ -1,14 +1,14 @@
 """The training loop: a generator of `TrainStep` records.
 
-Row r of step n is example number n · batch + r of the training, and its dequantization, time and
-noise are functions of (seed, number of the example). Of the others, the order of an epoch is one
-of (seed, epoch) and dropout of (seed, n). So resuming at step n needs no saved generator and no
+Row r of step n is example number n · batch + r of the training. Its dequantization, time and noise
+are functions of (seed, number of the example). The order of the data in an epoch is a function of
+(seed, epoch), and dropout one of (seed, n). So resuming at step n needs no saved generator and no
 position in the data: N steps are the same as k steps, a new process and N − k steps. Several
 processes can make rows of one batch independently.
 
 A network's own random numbers are keyed by (seed, n) if they come from torch's global generators.
 Those that it draws from NumPy, from Python's `random` or from a generator of its own are not
-seeded here, and after a resume they may be others.
+seeded here, and they may differ after a resume.
 """
 
 from __future__ import annotations

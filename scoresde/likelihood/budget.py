@@ -54,8 +54,8 @@ class Budget:
         draw_error: The part of the dequantization; NaN where a single draw cannot tell, 0 where
             nothing is drawn.
         correction: What the path's correction was, see `PathLikelihood`; 0 for other methods.
-        cut_off: log p_0(x) − log p_{t_min}(x), see `neglected`; NaN where the model's score at
-            t_min cannot tell it.
+        cut_off: log p_0(x) − log p_{t_min}(x), see `neglected`; NaN where it cannot be estimated
+            because the model's score at t_min is not that of a smooth density.
         prior_mismatch: log p_1(x(1)) − log prior(x(1)), see `prior_mismatch`; NaN without a
             Gaussian near the data.
         nfe: Network evaluations, without those of `cut_off`.
@@ -285,8 +285,8 @@ def draws_dof(draws: int) -> float:
 
     (the two-sided Edgeworth expansion of t, Hall 1992, The Bootstrap and Edgeworth Expansion,
     section 2.6), and ν degrees of freedom widen it by 1 + (z² + 1)/(4 ν); both are equal at the
-    95 % level, z = 1.96, for the ν above. The third moment of a datum's own draws cannot be used:
-    it is not seen in just those cases that miss.
+    95 % level, z = 1.96, for the ν above. The third moment of a datum's own draws cannot be used
+    instead of `SKEWNESS2`: it is small in exactly those cases in which the draws miss the tail.
 
     Args:
         draws: n, at least 2.

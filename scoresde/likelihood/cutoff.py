@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensor import check_number
+from .._tensor import check_number, float64
 from ..data.spec import DataSpec
 from ..evaluation import count_nfe, evaluating, own_context
 from ..exact import GaussianMixture
@@ -39,9 +39,10 @@ class CutOff:
         std_error: Its standard error from the probes of the trace: 0 where that is exact, NaN
             for a single probe. Shape (B,), float64.
         exact: Whether both densities are known in closed form, rather than estimated.
-        departure: How far the score is from that of a density that is smooth over σ(t_min), as a
-            share: 0 for one that is, about 1 where |ε|² does not fall with σ, as the error of a
-            network does not. NaN for order 1, which cannot tell. Shape (B,), float64.
+        departure: Relative distance of the score from that of a density that is smooth over
+            σ(t_min). It is 0 for a smooth density. It is about 1 if |ε|² does not fall with σ,
+            which is so if ε is mostly an error of the network. NaN for order 1, which does not
+            measure it. Shape (B,), float64.
         nfe: Network evaluations per sample.
         nfe_derivative: Derivative passes per sample.
     """
@@ -79,10 +80,11 @@ def neglected(
     error is O(t_min²) and O(t_min³) for VP and subVP, O(σ⁴) and O(σ⁶) for VE. p_0 is the density
     of the data without noise, at σ = 0; VE's own t = 0 has σ_min, and all below it is counted.
     p must be smooth over distances of σ(t_min). The estimate is the model's own opinion: where its
-    ε is wrong by e, it is wrong by about |e|²/2 − (1 − α)/σ e·x. At the smallest noise ε of a
-    smooth density is nearly 0: there e is most of the ε of a network, and the estimate is of that
-    error, not of a cut-off. Order 2 can tell: |ε|² and σ ∇·ε of a smooth density double with τ, and
-    `departure` is the distance from that. A `GaussianMixture` is asked for both densities instead.
+    ε is wrong by e, it is wrong by about |e|²/2 − (1 − α)/σ e·x. At the smallest noise the ε of a
+    smooth density is nearly 0. The ε of a network is there mostly its error e, and the estimate
+    then says nothing about the cut-off. Order 2 detects this: |ε|² and σ ∇·ε of a smooth density
+    double when τ doubles, and `departure` is the relative distance from that. A `GaussianMixture`
+    is asked for both densities instead.
 
     Args:
         model: Score model, its labels those of x.
@@ -239,7 +241,7 @@ def _nodes(model: ScoreModel, t_min: float, n: int) -> list[Node]:
     (first,) = model.sde.nodes([model.first_time(t_min)])
     if n == 1:
         return [first]
-    later = model.sde.t_of_lam(torch.tensor([first.lam - 0.5 * math.log(2)], dtype=torch.float64))
+    later = model.sde.t_of_lam(float64([first.lam - 0.5 * math.log(2)]))
     return [first, *model.sde.nodes(later)]
 
 

@@ -99,8 +99,8 @@ def variance_of_square(plain: float, excess: float) -> float:
 
     A squared distance is |δ + Z|² with δ the true difference and Z its noise, of covariance Σ. Its
     variance is V = 4 δᵀΣδ + 2 tr Σ². The first-order formula (delta method, jackknife) takes the
-    gradient 2 (δ + Z) at the samples and gives 4 (δ + Z)ᵀΣ(δ + Z), of mean V + 2 tr Σ²: too much
-    by the variance that V has for δ = 0, and so by a factor of 2 there.
+    gradient 2 (δ + Z) at the samples and gives 4 (δ + Z)ᵀΣ(δ + Z), of mean V + 2 tr Σ². It is too
+    large by 2 tr Σ², which is V at δ = 0: there it is too large by a factor of 2.
 
     Args:
         plain: First-order variance, not negative.
@@ -115,8 +115,8 @@ def variance_of_square(plain: float, excess: float) -> float:
 def row_mean(rows: Tensor) -> Tensor:
     """Mean of the rows, shape (d,), for rows (n, d) that may lie far from 0.
 
-    The second pass takes out what the first sum rounds: n values near c are summed with an error
-    of the order of c·1e-16·log n, their differences from c with one of their own size.
+    The second pass corrects the rounding of the first: a sum of n values near c has a rounding
+    error of the order of c·1e-16·log n, and a sum of their differences from c a much smaller one.
     """
     mean = rows.mean(0)
     return mean + (rows - mean).mean(0)

@@ -31,8 +31,8 @@ class GaussianStats:
     Args:
         mean: Shape (d,); kept in float64.
         cov: Unbiased covariance (divisor n − 1), shape (d, d), zeros if n = 1; kept in float64.
-            One that was computed in float32 is taken: it may be unsymmetric, and its smallest
-            eigenvalues negative, by d·1.2e-7 (at least 1e-5) of the largest.
+            A covariance that was computed in float32 is accepted: it may be unsymmetric, and its
+            smallest eigenvalues may be negative, by d·1.2e-7 (at least 1e-5) of the largest.
         n: Number of samples, at least 1.
         space: Label of the feature space (`FeatureSpace.label`: name and hash).
 

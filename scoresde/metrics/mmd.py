@@ -119,7 +119,7 @@ class GaussianKernel:
         return distances.div_(self.bandwidth).square_().mul_(-0.5).exp_()
 
     def around(self, origin: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """Kernel matrix, shape (n, m), of rows less a common origin, which it does not depend on.
+        """Kernel matrix, shape (n, m), of rows less an origin; it is the same for any origin.
 
         Args:
             origin: Shape (d,).
@@ -153,8 +153,8 @@ def mmd2(
     asymptotic normal variance (and the jackknife: √2 too large) fails. Unbiased variances of
     MMD²: Sutherland and Deka 2019, arXiv:1906.02104. It covers the finite size of both samples.
     Of intervals of ±1.96 standard errors 91 to 97 % hold the true value, measured for n = 64 and
-    256 in 8 and 64 dimensions: MMD² is skewed, and where it comes out low its standard error does,
-    too.
+    256 in 8 and 64 dimensions. MMD² is skewed: where the estimate is too low, its standard error
+    is too small as well.
 
     Args:
         x: Samples or features, shape (n, *D), n ≥ 2.
@@ -209,10 +209,10 @@ def _pair_mean(sums: _Sums) -> float:
 
 
 def _variance(xx: _Sums, yy: _Sums, xy: _Sums) -> tuple[float, float]:
-    """First-order variance of the U-statistic with ζ as the samples show it, and what is too much.
+    """First-order variance of the U-statistic, and by how much it is too large on average.
 
-    The mean of `_projection` is ζ_x + τ_xx/(n − 2) + τ_xy/m, so that the difference of the two
-    numbers is an estimate of the variance without bias.
+    The mean of `_projection` is ζ_x + τ_xx/(n − 2) + τ_xy/m instead of ζ_x. The difference of the
+    two numbers is an unbiased estimate of the variance.
     """
     n, m = len(xx.rows), len(yy.rows)
     tau_xx, tau_yy, tau_xy = _own_residual(xx), _own_residual(yy), _cross_residual(xy)

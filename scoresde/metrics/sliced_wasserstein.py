@@ -19,7 +19,7 @@ from .estimate import Estimate, check_count, check_pair, row_mean, variance_of_s
 
 __all__ = ["directions", "sliced_wasserstein"]
 
-_HALVED = 500  # rows at most behind the scatter of equal distributions, which is a mere correction
+_HALVED = 500  # rows at most for `_null_scale`: it is only a correction, and need not be precise
 _CHUNK_ELEMENTS = 2**21  # 16 MiB of float64 projections at a time; a handful of copies live at once
 
 
@@ -62,8 +62,8 @@ def sliced_wasserstein(
     averaged over directions, the influence function of SW₂²; Rodríguez-Vítores, del Barrio and
     Loubes 2025, arXiv:2503.18831) and the finite number of directions (scatter between groups).
     Near equal distributions the potential is itself noise, and its variance is twice that of
-    SW₂²: what two halves of each sample tell of it (`_null_scale`) is taken off, but never more
-    than half. It does not cover the bias: between samples of equal distributions SW₂ is
+    SW₂². The excess is estimated from two halves of each sample (`_null_scale`) and subtracted,
+    but never more than half. The bias is not covered: between samples of equal distributions SW₂ is
     positive, of order √(1/n + 1/m), so print it beside the value of two real samples of the same
     sizes.
 
@@ -102,9 +102,10 @@ def sliced_wasserstein(
 def _null_scale(x: Tensor, theta: Tensor) -> float:
     """√2 n times the standard deviation of SW₂² between n rows of the law of x and the law itself.
 
-    From two random halves of x, which are equal in distribution. SW₂² is then a sum of squares of
-    variables of mean zero: the variance of the potentials is twice its own, and both fall as the
-    square of 1/n + 1/m. 0, for no correction, of fewer than 4 rows.
+    It is estimated from two random halves of x, which have the same distribution. SW₂² between
+    them is a sum of squares of variables of mean zero, so the variance of the potentials is twice
+    that of SW₂². Both variances fall as the square of 1/n + 1/m. With fewer than 4 rows the result
+    is 0, and nothing is corrected.
     """
     if len(x) < 4:
         return 0.0

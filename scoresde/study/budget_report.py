@@ -105,7 +105,7 @@ def _definition(budget: MeanBudget, found: Mapping[str, Any]) -> list[str]:
         return ["A bound of the reverse SDE's model: no cut-off, and the prior's part is exact."]
     size, note = _signed(budget.cut_off), f"t_min = {found['t_min']:g}"
     if budget.cut_off is None:
-        size, note = "not known", f"{note}; there the score is not of a smooth density"
+        size, note = "not known", f"{note}; the score there is not that of a smooth density"
     return [
         "Not errors of this number but what it leaves out, were the score exact:",
         _row("  cut-off below t_min", size, note),

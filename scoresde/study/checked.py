@@ -1,7 +1,7 @@
 """Results as they are read back: the files may be damaged, or come from somebody else.
 
-What is checked is what the report and the tables use, so that no odd value gets further than to
-an error that names its file and key.
+Every value that the report and the tables use is checked. A wrong one gives an error that names
+its file and key.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..plain import ConfigError, check_types
 
 __all__ = ["check_fields", "check_settings", "check_tables", "read_estimates"]
 
-LARGEST = 2**64  # whole number, a seed among them
+LARGEST = 2**64  # largest whole number that is accepted: seeds are below it
 SHOWN = 60  # characters of a wrong value in an error
 
 SETTINGS = {

@@ -26,7 +26,7 @@ VERSION = 1  # of the format of results
 
 
 class DamagedManifestError(ValueError):
-    """The file says nothing that can be trusted."""
+    """The file is damaged, so that nothing in it can be trusted."""
 
 
 class Source(NamedTuple):
@@ -48,9 +48,9 @@ class Origin:
     Attributes:
         command: The command that makes the results.
         settings: Plain data.
-        sources: Data, checkpoint and the like: what it is ("data", "checkpoint") -> its content.
-        cells: Name of each cell of a comparison -> fingerprint of what is special to it. A
-            comparison may be extended by cells.
+        sources: Kind of each source ("data", "checkpoint") -> its name and content.
+        cells: Name of each cell of a comparison -> fingerprint of what this cell alone depends
+            on. Cells may be added to a comparison.
         shown: Names of the settings that are only shown.
     """
 
@@ -83,7 +83,10 @@ class Origin:
         return list(manifest.cells.items()) == list(self.cells.items())
 
     def difference(self, manifest: Manifest) -> str | None:
-        """What the results of a manifest are that these are not, in words; None if nothing."""
+        """How the results of a manifest differ from those of this origin, in words.
+
+        None if they do not differ, or if this origin only asks for more cells.
+        """
         tests = (self._other_content, self._other_settings, self._other_sources, self._other_cells)
         return next((text for test in tests if (text := test(manifest)) is not None), None)
 

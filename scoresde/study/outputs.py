@@ -54,7 +54,7 @@ def find_results(folder: Path, origin: Origin, overwrite: bool = False) -> bool:
         True if they need not be made; False if `write_results` would make them.
 
     Warns:
-        UserWarning: If the results are complete but for a file that is missing or damaged.
+        UserWarning: If the results were complete, but a file is now missing or damaged.
 
     Raises:
         ValueError: If the folder holds other results, and `overwrite` is not set, or anything that
@@ -204,9 +204,9 @@ def save_arrays(path: Path, **arrays: np.ndarray) -> None:
 
 
 def _manifest(folder: Path, origin: Origin, overwrite: bool) -> Manifest | None:
-    """The manifest of results that may be gone on with or replaced; None of a free folder.
+    """The manifest of results that may be continued or replaced; None if the folder has none.
 
-    One that is damaged lists nothing: what it listed is not known.
+    A damaged manifest that may be replaced comes back empty: its files are not known.
     """
     existing_folder(folder)
     names = _foreign(folder)

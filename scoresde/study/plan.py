@@ -103,7 +103,7 @@ class Cell:
 
     @property
     def fingerprint(self) -> str:
-        """Of the sampler and the times of its grid, or of why it cannot run; not of their names."""
+        """Fingerprint of the sampler and its times, or of why it cannot run; names do not count."""
         return fingerprint({"sampler": self.sampler, "ts": self.ts, "reason": self.reason})
 
     @property

@@ -54,7 +54,7 @@ class Reference:
 
     @property
     def fingerprint(self) -> str:
-        """Of all that the solution depends on."""
+        """Fingerprint of all that the solution depends on."""
         return fingerprint([self.made_from, METHOD, self.tolerance, CHECKED])
 
     def solve(

@@ -113,7 +113,7 @@ class Sweep:
 
     @cached_property
     def solver(self) -> Reference | None:
-        """Of the reference solution."""
+        """What computes the reference solution; None if none is wanted."""
         if self.tolerance is None:
             return None
         settings = (self.tolerance, self.seed, self.t_min, self.batch, self.device, self.y)
@@ -280,10 +280,10 @@ def _result(sweep: Sweep, cell: Cell, status: str, **measured: object) -> Result
 
 
 def _fingerprint_of(quality: Quality) -> str:
-    """Of all that its metrics depend on beside the samples; kernel and statistics follow from it.
+    """Fingerprint of all that the metrics depend on beside the samples.
 
-    Directions fitted to the reference are named by the reference: their last bits depend on the
-    machine.
+    The bandwidth of the kernel and the statistics follow from the reference. So do PCA directions,
+    whose last bits depend on the machine: of those only the name is part of the fingerprint.
     """
     features = quality.features
     fitted = isinstance(features, PCAFeatures)

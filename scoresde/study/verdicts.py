@@ -59,7 +59,7 @@ def text_table(rows: Sequence[Row]) -> str:
 
 
 def _folded(sampler: str) -> list[str]:
-    """A sampler's text in parts of at most `SAMPLER` characters, if its parameters are so short."""
+    """A sampler's text in parts of at most `SAMPLER` characters; a longer parameter stays whole."""
     name, *parameters = sampler.split(":")
     parts = [name]
     for parameter in parameters:

@@ -46,7 +46,7 @@ SDE_TOLERANCES = (0.2, 0.1, 0.05, 0.02)
 LIKELIHOOD = "likelihood"  # subfolder
 LIKELIHOOD_BATCH = 64
 TABLES = ("machine.json", "results.csv", "results.json")
-SHOWN = (  # settings that are only shown: contents are compared, and cells may be added
+SHOWN = (  # settings that are not compared: their contents are, or cells may be added
     *("checkpoint", "sha256", "data", "sde"),
     *("samplers", "grids", "nfe", "tolerances", "versions"),
 )
@@ -102,8 +102,7 @@ class Bench:
         files, overwrite = [*TABLES, *sweep.files], self.overwrite
         with write_results(folder, self.origin, files, sweep.parts, overwrite) as output:
             work = output.work
-            # cells of other results in the folder that were made from the same, as when a sampler
-            # is added
+            # Earlier results may hold cells of this comparison, for instance if a sampler is added.
             known = () if overwrite else (folder,)
             results = sweep.run(work, tell, known)
             write_json(work / "machine.json", _machine(sweep.device))

@@ -86,7 +86,7 @@ def score_data(
     check_request(request, config, spec)
     which = {k: getattr(request, k) for k in ("data", "split", "data_root", "levels", "n")}
     data = load_held_out(config, spec, **which)
-    # of each draw of a batch its terms are kept, some eight numbers in float64
+    # Each draw of a batch keeps its terms: about 8 float64 numbers, as large as 16 of 4 bytes.
     terms = 16 * request.draws
     check_space("--draws", min(request.batch, request.n), terms, out, arrays=1)
     training = _training(request, config, spec, data)
@@ -131,7 +131,7 @@ def _origin(
     }
     if training is not None:
         sources["training data"] = data_source(training)
-    # `force` only allows what is asked for
+    # `force` permits a computation and does not change its result.
     return Origin("likelihood", asdict(request), sources, shown=(*NAMES, "force"))
 
 

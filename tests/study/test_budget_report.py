@@ -108,7 +108,7 @@ def test_what_is_unknown_is_said():
     for begin in ("solver", "rounding", "prior in place of p at t = 1"):
         assert row(table, begin).startswith("not measured"), begin
     assert row(table, "cut-off below t_min") == (
-        "not known t_min = 1e-05; there the score is not of a smooth density"
+        "not known t_min = 1e-05; the score there is not that of a smooth density"
     )
     assert "None" not in table
     assert "nan" not in table.lower()
