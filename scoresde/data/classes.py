@@ -79,8 +79,8 @@ def _numbers_of_names(
     source: str, labels: list[str], names: Sequence[str] | None, known: Classes | None
 ) -> np.ndarray:
     if names is None:  # only the number of classes is known
-        place = {name: _numeral(name, known) for name in set(labels)}
-        unknown = [name for name in place if place[name] is None]
+        place = {name: _numeral(name) for name in set(labels)}
+        unknown = [name for name, number in place.items() if number is None or number >= known]
         allowed = f"the numbers 0 … {known - 1}: their names are not known"
     else:
         place = {name: number for number, name in enumerate(names)}
@@ -94,11 +94,9 @@ def _numbers_of_names(
     return np.array([place[name] for name in labels], np.int64)
 
 
-def _numeral(name: str, classes: int) -> int | None:
-    """The class number that a name spells, or None."""
-    if re.fullmatch(r"[0-9]{1,10}", name) and int(name) < classes:
-        return int(name)
-    return None
+def _numeral(name: str) -> int | None:
+    """The number that a name spells in at most ten digits, or None."""
+    return int(name) if re.fullmatch(r"[0-9]{1,10}", name) else None
 
 
 def _checked_numbers(
@@ -122,7 +120,7 @@ def _checked_numbers(
 
 def _misleading(names: Sequence[str]) -> bool:
     """Whether names are numbers, but other numbers than those of their classes."""
-    values = [int(name) if re.fullmatch(r"[0-9]{1,10}", name) else None for name in names]
+    values = [_numeral(name) for name in names]
     return None not in values and values != list(range(len(names)))
 
 

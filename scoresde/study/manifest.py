@@ -176,6 +176,11 @@ class Manifest:
         if not path.is_file():
             raise FileNotFoundError(f"{folder} holds no results of this version of scoresde")
         content = path.read_bytes()
+        if FORMAT.encode() not in content:
+            raise ValueError(
+                f"{path} was not written by scoresde, or is damaged; give another folder, or "
+                "remove this one yourself"
+            )
         try:
             values = json.loads(content)
             digest, form, version = (values.pop(key) for key in ("digest", "format", "version"))
@@ -185,11 +190,6 @@ class Manifest:
             whole = whole and form == FORMAT and all(map(_stays_inside, found.names))
         except Exception:  # damaged bytes may look like anything
             whole = False
-        if FORMAT.encode() not in content:
-            raise ValueError(
-                f"{path} was not written by scoresde, or is damaged; give another folder, or "
-                "remove this one yourself"
-            )
         if not whole:
             raise DamagedManifestError(f"{path} is damaged")
         if version != VERSION:
