@@ -81,13 +81,14 @@ def load_array(path: Path, levels: int | None = None, *, labels: bool = True) ->
     are never opened. What a file claims to hold is compared with its size and with the free
     memory before memory is taken.
 
-    - uint8: quantized, 256 levels unless `levels` says otherwise; (N, H, W) becomes (N, 1, H, W).
+    - uint8: quantized, 256 levels unless `levels` says otherwise.
     - other integers and bool: quantized; `levels` must be given (bool: 2).
     - floats: continuous, converted to float32; with `levels`, they must be whole levels.
 
-    An array (N, H, W, C) of images whose channels come last is transposed to (N, C, H, W), with a
-    warning. The channels are taken to come last if C is 1, 3 or 4 and less than W, and if in
-    addition H is not 1, 3 or 4, or H = W.
+    Quantized data (N, H, W) are grey images and become (N, 1, H, W). An array (N, H, W, C) of
+    images whose channels come last is transposed to (N, C, H, W), with a warning. The channels are
+    taken to come last if C is less than W, and either H = W, or C is 1, 3 or 4 and H is none of
+    these. Two other orders are refused: one image (H, W, C), and images (H, W, C, N).
 
     Args:
         path: The file.
@@ -96,12 +97,15 @@ def load_array(path: Path, levels: int | None = None, *, labels: bool = True) ->
 
     Raises:
         ValueError: If the file is damaged or not such a file, does not fit into memory, is empty,
-            holds values that are not finite, or levels outside 0 … levels − 1.
+            holds values that are not finite, levels outside 0 … levels − 1, or images whose axes
+            are in another order; if samples that scoresde drew have another number of levels.
     """
     try:
         x, y, spec = _read(path, labels)
         if levels is None and spec is not None:
             levels = spec.levels
+        elif spec is not None and levels != spec.levels:
+            raise ValueError(f"levels of {path} must be {spec.levels}, got {levels}")
         data, levels = _checked_data(path, x, levels)
     except MemoryError as error:
         raise ValueError(f"{path} does not fit into memory") from error
@@ -133,6 +137,8 @@ def _read_archive(
 ) -> tuple[np.ndarray, np.ndarray | None, DataSpec | None]:
     with zipfile.ZipFile(file) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        if len(members) < len(archive.infolist()):
+            raise ValueError("it holds two arrays of one name")
 
         def member(name: str) -> np.ndarray | None:
             return _member(path, archive, members[name]) if name in members else None
@@ -142,8 +148,13 @@ def _read_archive(
             spec = None if text is None else DataSpec.from_dict(json.loads(str(text)))
             y = member("labels") if labels else None
             if y is not None and spec is not None and spec.class_names is not None:
+                if y.min() < 0:  # would count from the last name
+                    raise ValueError(f"its labels must be at least 0, got {y.min()}")
                 y = np.array(spec.class_names)[y]
-            return member("levels" if "levels" in members else "x"), y, spec
+            x = member("levels" if "levels" in members else "x")
+            if spec is None and "levels" in members:
+                x = x.astype(np.int64)  # an earlier version kept them as uint8: they are not 256
+            return x, y, spec
         for x, y in _PAIRS:
             if x in members and set(members) <= {x, y}:
                 return member(x), member(y) if labels else None, None
@@ -201,6 +212,7 @@ def _checked_data(path: Path, x: np.ndarray, levels: int | None) -> tuple[Tensor
         x = x[:, None]
     if x.dtype.kind not in "buif":
         raise ValueError(f"{path}: data must be real numbers, got dtype {x.dtype}")
+    _check_axes(path, x)
     if _channels_last(x.shape):
         warnings.warn(
             f"{path}: the shape {x.shape} was taken for (N, H, W, C): the data are images of "
@@ -219,9 +231,24 @@ def _channels_last(shape: tuple[int, ...]) -> bool:
     if len(shape) != 4:
         return False
     _, height, width, channels = shape
-    if channels not in _CHANNELS or width <= channels:
+    if width <= channels:
         return False
-    return height not in _CHANNELS or height == width
+    return height == width or (channels in _CHANNELS and height not in _CHANNELS)
+
+
+def _check_axes(path: Path, x: np.ndarray) -> None:
+    """Refuse one image without an axis of images, and images whose axis comes last."""
+    problem = None
+    if x.ndim == 3 and x.dtype == np.uint8 and x.shape[2] in _CHANNELS and x.shape[1] > x.shape[2]:
+        problem, axes = "one image (H, W, C)", (1, *x.shape)
+    elif x.ndim == 4 and x.shape[2] in _CHANNELS and x.shape[2] != x.shape[3]:
+        if x.shape[0] == x.shape[1] > x.shape[2]:
+            problem, axes = "images (H, W, C, N)", (x.shape[3], *x.shape[:3])
+    if problem:
+        raise ValueError(
+            f"{path}: the shape {x.shape} looks like {problem}; images must have the shape "
+            f"(N, C, H, W) or (N, H, W, C), here {axes}"
+        )
 
 
 def _continuous(path: Path, x: np.ndarray) -> Tensor:
@@ -240,7 +267,7 @@ def _quantized(path: Path, x: np.ndarray, levels: int | None) -> Tensor:
         raise ValueError(f"{path}: data must be whole levels 0..{levels - 1} when levels is given")
     if x.min() < 0 or x.max() >= levels:
         raise ValueError(f"{path}: levels must lie in 0..{levels - 1}, got {x.min()}..{x.max()}")
-    if x.dtype == np.uint8 and x.ndim == 3:
+    if x.ndim == 3:
         x = x[:, None]
     return torch.from_numpy(np.ascontiguousarray(x, np.uint8 if levels <= 256 else np.int64))
 

@@ -119,9 +119,8 @@ def _checked_numbers(
 
 
 def _misleading(names: Sequence[str]) -> bool:
-    """Whether names are numbers, but other numbers than those of their classes."""
-    values = [_numeral(name) for name in names]
-    return None not in values and values != list(range(len(names)))
+    """Whether a name is a number, but another one than that of its class."""
+    return any(_numeral(name) not in (None, number) for number, name in enumerate(names))
 
 
 def _listed(names: Sequence[str]) -> str:

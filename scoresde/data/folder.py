@@ -20,13 +20,13 @@ from .memory import check_memory
 __all__ = ["SPLITS", "class_folders", "find_split", "load_folder", "split_folder"]
 
 SPLITS = ("train", "test")
-_RESERVED = (*SPLITS, "val", "valid", "validation")
+_RESERVED = (*SPLITS, "val", "valid", "validation", "training", "testing")
 
 # What operating systems, file servers and notebooks leave in folders; compared in small letters.
 _SYSTEM_NAMES = frozenset(
     ("thumbs.db", "ehthumbs.db", "desktop.ini", "lost+found", "$recycle.bin", "recycler")
     + ("system volume information", "#recycle", "#snapshot", "network trash folder")
-    + ("temporary items",)
+    + ("temporary items", "~snapshot", "icon\r")
 )
 
 
@@ -118,9 +118,9 @@ def class_folders(path: Path) -> list[str] | None:
 def find_split(path: Path, split: str) -> Path | None:
     """The folder of the split "train" or "test"; None if there is none.
 
-    The subfolders are splits if they are called train or test, perhaps beside val, valid or
-    validation, which are not used; capital letters do not matter. Without such subfolders the
-    folder is a train split.
+    The subfolders are splits if they are called train or test, perhaps beside val, valid,
+    validation, training or testing, which are not used; capital letters do not matter. Without
+    such subfolders the folder is a train split.
 
     Raises:
         ValueError: If other subfolders with images, or images, lie beside a subfolder with the
@@ -145,7 +145,7 @@ def _splits(path: Path) -> dict[str, Path]:
     found = {d.name.lower(): d for d in listing.folders if d.name.lower() in _RESERVED}
     if not found:
         return {}
-    beside = [d for d in listing.folders if d not in found.values() and _scan(d).images]
+    beside = [d for d in listing.folders if d not in found.values() and any(_images_below(d))]
     beside += listing.images[:1]
     if beside:
         name = next(iter(found.values())).name

@@ -140,7 +140,7 @@ def test_labels_are_not_looked_at_where_they_are_not_wanted(tmp_path):
 
 SHAPES = [  # (H, W, C) of images that are images only with the channels last
     *((height, width, c) for height in (2, 5, 32) for width in (8, 32) for c in (1, 3, 4)),
-    *((side, side, c) for side, c in ((3, 1), (4, 1), (4, 3))),
+    *((side, side, c) for side, c in ((3, 1), (4, 1), (4, 3), (8, 2), (16, 13))),
 ]
 
 
@@ -163,6 +163,36 @@ def test_channels_come_first_in_whatever_order_they_are_stored(tmp_path, shape):
 def test_what_can_be_channels_first_stays_as_it_is(tmp_path, shape):
     x = np.random.default_rng(0).standard_normal((2, *shape))
     assert load_dataset(save(tmp_path / "a.npy", x=x)).spec.shape == shape
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((28, 28, 3), r"one image \(H, W, C\); .* here \(1, 28, 28, 3\)"),
+        ((20, 28, 1), r"one image \(H, W, C\)"),
+        ((32, 32, 3, 50), r"images \(H, W, C, N\); .* here \(50, 32, 32, 3\)"),
+        ((8, 8, 1, 2), r"images \(H, W, C, N\)"),
+    ],
+)
+def test_axes_in_an_order_that_is_none_of_ours_are_refused(tmp_path, shape, said):
+    save(tmp_path / "a.npy", x=np.zeros(shape, np.uint8))
+    with pytest.raises(ValueError, match=said):
+        load_dataset(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int64, np.float64])
+def test_quantized_images_without_channels_are_grey_in_every_dtype(tmp_path, dtype):
+    x = np.eye(5)[None].repeat(2, 0).astype(dtype)
+    data = load_dataset(save(tmp_path / "a.npy", x=x), levels=2)
+    assert torch.equal(data.x, torch.from_numpy(x.astype(np.uint8))[:, None])
+
+
+def test_an_archive_with_two_arrays_of_one_name_is_refused(tmp_path):
+    save(tmp_path / "a.npz", x=np.eye(2))
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.writestr("x", archive.read("x.npy"))
+    with pytest.raises(ValueError, match="holds two arrays of one name"):
+        load_dataset(tmp_path / "a.npz")
 
 
 def test_sample_files_of_guided_diffusion_are_read(tmp_path):
@@ -196,8 +226,20 @@ def test_own_samples_are_data(tmp_path):
     # Files from before the spec was stored
     old = own_samples(tmp_path / "c.npz", None, x, levels=k, labels=np.array([0, 1]))
     assert load_dataset(old, levels=17).spec.classes == 2
-    with pytest.raises(ValueError, match="levels must be given"):
-        load_dataset(old)
+    for dtype in (np.uint8, np.int64):
+        save(tmp_path / "d.npz", **dict(np.load(old)) | {"levels": k.astype(dtype)})
+        with pytest.raises(ValueError, match="levels must be given"):
+            load_dataset(tmp_path / "d.npz")
+
+
+def test_own_samples_that_contradict_themselves_are_refused(tmp_path):
+    k = np.arange(8).reshape(2, 4)
+    spec = DataSpec((4,), 0, 2, 17, 2, "digits", ("a", "b"))
+    path = own_samples(tmp_path / "a.npz", spec, k / 8, levels=k, labels=np.array([1, -1]))
+    with pytest.raises(ValueError, match="labels must be at least 0, got -1"):
+        load_dataset(path)
+    with pytest.raises(ValueError, match="levels of .* must be 17, got 256"):
+        load_dataset(path, levels=256, labels=False)
 
 
 def npy(header, data=b""):

@@ -56,6 +56,7 @@ def test_integers_are_class_numbers():
         ([0, 3], 3, r"d: labels must lie in 0 … 2, got 3"),
         ([0, 2], ["cat", "dog"], r"d: labels must lie in 0 … 1, got 2"),
         ([1, 2], ["1", "2", "3"], "d: labels must be text, since the classes are named 1, 2, 3"),
+        ([1, 0], ["1", "other"], "d: labels must be text, since the classes are named 1, other"),
         ([0, 2**40], None, "d: labels must be below 2147483648, got 1099511627776"),
         (np.array([0, 2**63], np.uint64), None, "d: labels must be below"),
     ],

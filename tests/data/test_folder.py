@@ -102,7 +102,7 @@ def test_known_classes_number_a_folder(tmp_path):
 
 
 JUNK = [".git", ".ipynb_checkpoints", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"]
-JUNK += ["System Volume Information", "#recycle", "__pycache__", ".Trash-1000"]
+JUNK += ["System Volume Information", "#recycle", "__pycache__", ".Trash-1000", "~snapshot"]
 
 
 @pytest.mark.parametrize("place", ["", "cat", "train", "train/cat"])
@@ -112,12 +112,12 @@ def test_hidden_and_system_entries_change_nothing(tmp_path, place):
     clean = load_dataset(tmp_path)
     tree(tmp_path / place, *(f"{name}/0.png" for name in JUNK))
     (tmp_path / place / "__MACOSX" / "._0.png").write_bytes(b"\0\5\x16\7")
-    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._cat.png", ".hidden.png"):
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "Icon\r", "._cat.png", ".hidden.png"):
         (tmp_path / place / name).write_bytes(b"\0\5\x16\7")
     assert load_dataset(tmp_path).fingerprint == clean.fingerprint
 
 
-@pytest.mark.parametrize("name", ["train", "test", "Train", "val", "validation"])
+@pytest.mark.parametrize("name", ["train", "test", "Train", "val", "validation", "training"])
 def test_a_class_with_the_name_of_a_split_is_refused(tmp_path, name):
     tree(tmp_path, "bus/0.png", f"{name}/0.png")
     for split in ("train", "test"):
@@ -136,6 +136,19 @@ def test_splits_may_have_capitals_and_a_validation_split_beside_them(tmp_path):
     assert has_test_split(tmp_path)
     (tmp_path / "Train" / "0.png").rename(tmp_path / "stray.png")
     with pytest.raises(ValueError, match=r"has the name of a split, but stray.png lies"):
+        load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("beside", ["TRAIN/cat", "extra/cat", "extra/deep/cat"])
+def test_images_beside_the_splits_are_not_left_out_silently(tmp_path, beside):
+    tree(tmp_path, "train/cat/0.png", "test/cat/0.png", f"{beside}/0.png")
+    with pytest.raises(ValueError, match="has the name of a split, but .* lies beside it"):
+        load_dataset(tmp_path)
+
+
+def test_splits_of_other_names_are_no_classes(tmp_path):
+    tree(tmp_path, "training/0.png", "testing/0.png")
+    with pytest.raises(ValueError, match=r"has no train split; a subfolder train/ would be one"):
         load_dataset(tmp_path)
 
 
