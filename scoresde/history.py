@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ._files import atomic_write
-from ._tensor import float64
+from ._tensor import check_integer, check_number, float64
 from .train import TrainStep
 
 __all__ = ["LEVELS", "Log", "Means", "is_log"]
@@ -26,16 +26,23 @@ class Means:
 
     Args:
         state: What `to_dict` gave, to go on from; None to begin.
+
+    Raises:
+        TypeError: If a value is no number.
+        ValueError: If a value is not allowed, or the bins are not `LEVELS` many.
     """
 
     def __init__(self, state: Mapping[str, Any] | None = None) -> None:
-        state = state or {}
-        self.loss, self.count = state.get("loss", 0.0), state.get("count", 0)
-        self.skipped = state.get("skipped", 0)
+        state = dict(state or {})
+        self.loss = check_number("loss", state.get("loss", 0.0))
+        self.count = check_integer("count", state.get("count", 0), minimum=0)
+        self.skipped = check_integer("skipped", state.get("skipped", 0), minimum=0)
         self.grad_norm, self.learning_rate = state.get("grad_norm"), state.get("learning_rate")
         empty = [0.0] * LEVELS
         self.errors = float64(state.get("errors", empty))
         self.counts = float64(state.get("counts", empty))
+        if not self.errors.shape == self.counts.shape == (LEVELS,):
+            raise ValueError(f"errors and counts must be {LEVELS} numbers each")
 
     def to_dict(self) -> dict[str, Any]:
         """The sums as plain data."""

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from . import grid
 from ._files import clean_folder
-from ._tensor import check_integer
+from ._tensor import check_integer, check_number
 from .checkpoint import CheckpointError, RawCheckpoint, load_into, read_checkpoint, save_checkpoint
 from .data import Dataset
 from .ema import EMA
@@ -181,16 +181,18 @@ class Run:
         if not any(name.startswith("train.") for name in raw.tensors):
             raise CheckpointError("holds no training state, as after `export`: cannot be resumed")
         _check_data(raw, self.data)
-        if raw.metadata["steps_done"] > self.settings.steps:
+        done = check_integer("steps_done", raw.metadata["steps_done"], minimum=0)
+        if done > self.settings.steps:
             raise CheckpointError(
-                f"has done {raw.metadata['steps_done']} steps, more than the train.steps = "
+                f"has done {done} steps, more than the train.steps = "
                 f"{self.settings.steps} asked for; use another folder, or --overwrite"
             )
         load_into(self.model.net, raw.tensors, "train.net.")
         averages = _without_prefix(raw.tensors, "model.")
         self.ema.load_state_dict({"updates": raw.metadata["ema_updates"], "averages": averages})
         _load_optimizer(self.optimizer, self.model.net, raw.tensors)
-        self.done, self.seconds = raw.metadata["steps_done"], raw.metadata["seconds"]
+        seconds = check_number("seconds", raw.metadata["seconds"], at_least=0)
+        self.done, self.seconds = done, seconds
         self._means = Means(raw.metadata.get("pending"))
         self._noise_version = raw.metadata.get("noise_version", 1)
         doubts = list(_doubts(raw, self.data))
@@ -514,7 +516,13 @@ def _load_optimizer(
     for name, value in _without_prefix(tensors, "train.adam.").items():
         index, key = name.split(".")
         if key != "step":
+            parameter = parameters[int(index)]
+            if value.shape != parameter.shape:
+                shapes = f"{tuple(value.shape)}, not {tuple(parameter.shape)}"
+                raise ValueError(f"train.adam.{name} has shape {shapes}")
             # Fused Adam wants the memory format of the parameter, and a file has none.
-            value = torch.empty_like(parameters[int(index)], requires_grad=False).copy_(value)
+            value = torch.empty_like(parameter, requires_grad=False).copy_(value)
         state.setdefault(int(index), {})[key] = value
+    if any(entry.keys() != {"step", "exp_avg", "exp_avg_sq"} for entry in state.values()):
+        raise ValueError("a parameter lacks one of Adam's step, exp_avg and exp_avg_sq")
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -545,6 +545,36 @@ def test_damaged_progress_is_refused(tmp_path, whole):
         make(tmp_path).resume()
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"steps_done": -3}, "steps_done must be at least 0, got -3"),
+        ({"steps_done": 1.5}, "steps_done must be an integer, got 1.5"),
+        ({"seconds": "long"}, "seconds must be a number, got 'long'"),
+        ({"pending": [1]}, "damaged: TypeError"),
+        ({"pending": {"loss": "low"}}, "loss must be a number, got 'low'"),
+        ({"pending": {"errors": [1, 2], "counts": [1, 2]}}, "must be 20 numbers each"),
+    ],
+)
+def test_absurd_progress_is_refused(tmp_path, whole, values, message):
+    raw = read_checkpoint(whole / "checkpoint.safetensors")
+    save_checkpoint(tmp_path / "checkpoint.safetensors", raw.tensors, raw.metadata | values)
+    with pytest.raises(CheckpointError, match=message):
+        make(tmp_path).resume()
+
+
+@pytest.mark.parametrize("change", [lambda value: value[:1], lambda value: None])
+def test_a_state_of_adam_that_does_not_fit_is_refused(tmp_path, whole, change):
+    raw = read_checkpoint(whole / "checkpoint.safetensors")
+    name = next(k for k in raw.tensors if k.endswith(".exp_avg") and len(raw.tensors[k]) > 1)
+    tensors = {k: v for k, v in raw.tensors.items() if k != name}
+    if (value := change(raw.tensors[name])) is not None:
+        tensors[name] = value.clone()
+    save_checkpoint(tmp_path / "checkpoint.safetensors", tensors, raw.metadata)
+    with pytest.raises(CheckpointError, match="damaged: ValueError.*(has shape|lacks one of Adam)"):
+        make(tmp_path).resume()
+
+
 def test_loaded_model_has_the_averaged_weights(whole):
     run = make(whole)
     run.resume()
