@@ -227,21 +227,18 @@ class _Buffers:
     """
 
     def __init__(self, net: nn.Module) -> None:
-        self._places = [
-            (module, name)
-            for module in net.modules()
-            for name, _ in module.named_buffers(recurse=False)
-        ]
+        # Not `named_buffers`, which leaves out a buffer that is None until the first forward pass.
+        self._places = [(module, name) for module in net.modules() for name in module._buffers]
 
     def keep(self) -> None:
         """Copy the present values."""
         self._kept = [getattr(module, name) for module, name in self._places]
-        self._values = [buffer.clone() for buffer in self._kept]
+        self._values = [None if buffer is None else buffer.clone() for buffer in self._kept]
 
     def restore(self) -> None:
         """Put values and tensor objects back: a module may have assigned a new tensor."""
         for place, buffer, value in zip(self._places, self._kept, self._values, strict=True):
-            setattr(*place, buffer.copy_(value))
+            setattr(*place, None if buffer is None else buffer.copy_(value))
 
 
 def _backward(

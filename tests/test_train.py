@@ -288,19 +288,21 @@ def test_a_skipped_step_leaves_weights_and_optimizer_alone():
 
 
 class Buffered(nn.Module):
-    """BatchNorm, a buffer that is assigned anew and one that is no part of the state_dict."""
+    """BatchNorm; buffers that are assigned anew, in no state_dict, or None at first."""
 
     def __init__(self, bad: int) -> None:
         super().__init__()
         self.linear, self.norm, self.bad = nn.Linear(2, 2), nn.BatchNorm1d(2), bad
         self.register_buffer("total", torch.zeros(2))
         self.register_buffer("largest", torch.zeros(2), persistent=False)
+        self.register_buffer("first", None)
 
     def forward(self, x, label, y=None):
         calls = int(self.norm.num_batches_tracked) + 1
         x = x * math.nan if calls == self.bad else x
         self.bad = None if calls == self.bad else self.bad
         self.total = self.total + x.detach().sum(0)
+        self.first = x.detach().sum(0) if self.first is None else self.first
         self.largest.copy_(torch.maximum(self.largest, x.detach().amax(0)))
         return self.linear(self.norm(x))
 
@@ -311,13 +313,22 @@ def test_a_skipped_step_leaves_buffers_alone():
     before = None
     for step in train(model, make_optimizer(net), points(), Objective(), made):
         now = {name: buffer.clone() for name, buffer in net.named_buffers()}
-        assert len(now) == 5
+        assert len(now) == 6
         assert all(torch.isfinite(buffer).all() for buffer in now.values())
         if before is not None:
             changed = [name for name in now if not torch.equal(now[name], before[name])]
             assert (changed == []) == step.skipped
         before = now
     assert net.bad is None  # it was skipped
+
+
+def test_a_buffer_that_a_skipped_step_makes_is_none_again():
+    net = seeded(lambda: Buffered(bad=1))
+    steps = train(
+        NetworkScore(net, VP()), make_optimizer(net), points(), Objective(), settings(max_skipped=9)
+    )
+    assert next(steps).skipped
+    assert net.first is None
 
 
 def test_divergence_leaves_the_buffers_of_before_the_bad_step():
