@@ -19,11 +19,11 @@ def printable(text: str) -> str:
 
 
 def csv_text(text: str) -> str:
-    """A text for a cell of a CSV file, with an apostrophe before it if it would be a formula.
+    """A text for a cell of a CSV file: printable, after an apostrophe if it would be a formula.
 
     Numbers must not be passed through it: the sign of a negative one would be taken for a formula.
     """
-    return f"'{text}" if text.startswith(FORMULA) else text
+    return f"'{printable(text)}" if text.startswith(FORMULA) else printable(text)
 
 
 def reason_of(error: BaseException) -> str:

@@ -334,13 +334,15 @@ def check_folder(folder: Path) -> None:
         ValueError: If other files have names that a run gives, and there is no log.
     """
     found = _files_of_a_run(folder)
-    if not found or is_log(folder / LOG):
+    log = folder / LOG
+    # a run that is killed early leaves an empty log, which alone is no mark of ours
+    if not found or (is_log(log) and (found == [log] or log.stat().st_size)):
         return
     if folder / CHECKPOINT in found:
         read_checkpoint(folder / CHECKPOINT)
     else:
         raise ValueError(
-            f"--out {folder}: holds {found[0].name}, which scoresde train did not write; give "
+            f"--out {folder}: holds {found[-1].name}, which scoresde train did not write; give "
             "another folder"
         )
 

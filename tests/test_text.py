@@ -22,7 +22,13 @@ def test_what_prints_is_left_alone():
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
 def test_a_cell_that_would_be_a_formula_is_text(text):
-    assert csv_text(text) == f"'{text}"
+    assert csv_text(text) == f"'{printable(text)}"
+
+
+@pytest.mark.parametrize("text", ["a\udcff", "=a\udcff", "\x1b[31m", "a\n=1"])
+def test_any_cell_can_be_written_on_one_line(text):
+    """A file name need not be UTF-8, and a table is written when all is computed."""
+    assert csv_text(text).encode("utf-8").decode("utf-8").isprintable()
 
 
 @pytest.mark.parametrize("text", ["", "ddim", "pf-ode", "a=b", "1e-3", "'=1"])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .._text import printable
 from ..likelihood.mean_budget import MeanBudget
 from .figures import new_figure, save_figure
 
@@ -133,7 +134,7 @@ def _about(budget: MeanBudget, found: Mapping[str, Any]) -> list[str]:
     if found["true_density"] is not None:
         text = f"{found['true_density']:.4f} {found['unit']}, the exact density's mean"
         rows.insert(2, ("truth", text))
-    return [f"{key:<16}{text}" for key, text in rows]
+    return [f"{key:<16}{printable(text)}" for key, text in rows]
 
 
 def _row(name: str, value: str, note: str) -> str:

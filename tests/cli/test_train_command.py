@@ -118,6 +118,32 @@ def test_it_says_at_the_start_what_the_data_are(start, tmp_path):
     assert "test split" not in done.err
 
 
+def test_names_of_data_do_not_command_the_terminal(start, tmp_path):
+    for name in ("\x1b[31mred", "blue\u202e"):
+        (tmp_path / "pets\x1b" / name).mkdir(parents=True)
+        for k in range(4):
+            Image.new("L", (8, 8), 10 * k).save(tmp_path / "pets\x1b" / name / f"{k}.png")
+    _, done = start(name=str(tmp_path / "pets") + r"\u001b", net="classes = 2")
+    assert done.status == 0, done.err
+    assert r"pets\x1b has no test split" in done.err
+    assert all(line.isprintable() for line in done.err.splitlines())
+
+
+def test_an_empty_log_is_no_mark_of_a_run(start, tmp_path):
+    """A killed run leaves one, and so may anybody else."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "log.jsonl").touch()
+    (folder / "loss.png").write_text("mine")
+    for options in ((), ("--overwrite",)):
+        _, done = start(*options)
+        assert done.status == 2
+        assert "holds loss.png, which scoresde train did not write" in done.err
+    assert (folder / "loss.png").read_text() == "mine"
+    (folder / "loss.png").unlink()
+    assert start()[1].status == 0
+
+
 def test_data_whose_scale_does_not_suit_are_told_once(start, tmp_path):
     x = np.random.default_rng(0).uniform(0, 255, (40, 1, 8, 8)).astype("f4")
     np.save(tmp_path / "large.npy", x)

@@ -98,6 +98,11 @@ def test_plain_text():
     assert len({line.index(value) for line in lines for value in values if value in line}) == 1
 
 
+@pytest.mark.parametrize("name", ["data", "checkpoint"])
+def test_any_name_of_a_file_can_be_written(name):
+    assert r"a\udcff\x1b.npy" in budget_table(found(**{name: "a\udcff\x1b.npy"}))
+
+
 def test_what_is_unknown_is_said():
     table = budget_table(found(UNKNOWN, draws=1))
     assert table.startswith("2.0000 ± unknown bits/dim")
