@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
@@ -121,7 +122,10 @@ def check_tables(values: Any, where: str, metrics: Mapping[str, str]) -> dict[st
     Raises:
         ValueError: If a value is missing or has another type.
     """
-    check_fields(values, {"cells": list}, where)
+    check_fields(values, {"cells": list, "strips": list[str]}, where)
+    for name in values["strips"]:
+        if not re.fullmatch(r"strips/[A-Za-z0-9_-]+", name):  # only below, or reading has no end
+            raise ValueError(f"{where}: strips must be folders in strips/, got {_short(name)}")
     known = {"reference": REFERENCE, "quality": QUALITY, "likelihood": LIKELIHOOD}
     for key, hints in known.items():
         if values.get(key) is not None:

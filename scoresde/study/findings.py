@@ -79,7 +79,7 @@ class Findings:
             tables.get("reference"),
             tables.get("quality"),
             tables.get("likelihood"),
-            [cls.read(folder / name) for name in tables.get("strips", [])],
+            [cls.read(folder / name) for name in tables["strips"]],
         )
 
     @property

@@ -31,6 +31,7 @@ __all__ = [
     "check_whole",
     "find_results",
     "read_json",
+    "remove_results",
     "save_arrays",
     "write_json",
     "write_results",
@@ -160,6 +161,29 @@ class Output:
         digests = {name: file_fingerprint(self.folder / name) for name in sorted(now)}
         files = digests | dict.fromkeys(later)
         replace(manifest, files=files, parts=(), finished=True).save(self.folder)
+
+
+def remove_results(folder: Path, command: str) -> None:
+    """Remove the results of a command that nobody asks for any more, and no other file.
+
+    Args:
+        folder: The folder; nothing happens if it holds no results of this command.
+        command: The command that made them.
+
+    Raises:
+        RuntimeError: If another process writes in the folder.
+    """
+    try:
+        manifest = Manifest.read(folder)
+    except (FileNotFoundError, ValueError):
+        return
+    if manifest.settings.get("command") != command:
+        return
+    with lock_folder(folder):
+        _remove(folder, manifest.names)
+        (folder / MANIFEST).unlink()
+    with contextlib.suppress(OSError):  # it holds other files
+        folder.rmdir()
 
 
 def check_whole(folder: Path) -> None:

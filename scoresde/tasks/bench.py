@@ -25,7 +25,7 @@ from ..plain import ConfigError
 from ..registry import parse_grid, parse_sampler
 from ..samplers import AdaptiveSDE
 from ..study.manifest import Origin, Source
-from ..study.outputs import find_results, read_json, write_json, write_results
+from ..study.outputs import find_results, read_json, remove_results, write_json, write_results
 from ..study.plan import Entry, check_unique, plan_cells
 from ..study.quality import Quality
 from ..study.records import write_tables
@@ -35,6 +35,7 @@ from ..study.sweep import QUALITY, Sweep, Tell
 from .class_labels import LABELS, labels_like, labels_of
 from .flow_checks import check_first_time
 from .sampling import DEFAULT_T_MIN
+from .score_request import check_request, resolved
 from .scoring import ScoreRequest, score_data
 from .sources import checkpoint_source, data_source, versions
 
@@ -43,7 +44,7 @@ __all__ = ["TOLERANCES", "Bench", "prepare_bench"]
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)  # cells of an adaptive ODE method
 # of the adaptive SDE, whose evaluations grow as tolerance^(−2/3): 1e-5 would take 50,000
 SDE_TOLERANCES = (0.2, 0.1, 0.05, 0.02)
-LIKELIHOOD = "likelihood"  # subfolder
+LIKELIHOOD, STRIPS = "likelihood", "strips"  # subfolders
 LIKELIHOOD_BATCH = 64
 TABLES = ("machine.json", "results.csv", "results.json")
 SHOWN = (  # settings that are not compared: their contents are, or cells may be added
@@ -99,7 +100,7 @@ class Bench:
         if self.finished:
             return
         sweep, folder = self.sweep, self.folder
-        files, overwrite = [*TABLES, *sweep.files], self.overwrite
+        files, overwrite = [*TABLES, REPORT, *sweep.files], self.overwrite
         with write_results(folder, self.origin, files, sweep.parts, overwrite) as output:
             work = output.work
             # Earlier results may hold cells of this comparison, for instance if a sampler is added.
@@ -108,6 +109,10 @@ class Bench:
             write_json(work / "machine.json", _machine(sweep.device))
             write_tables(work, results, self._about(work, known, tell))
             output.publish(kept=[] if overwrite else _there(folder, sweep.parts), later=[REPORT])
+            if self.likelihood is None:
+                remove_results(folder / LIKELIHOOD, "likelihood")
+            for place in {*folder.glob(f"{STRIPS}/*")} - {strip.folder for strip in self.strips}:
+                remove_results(place, "demo")
 
     def _about(self, work: Path, known: Sequence[Path], tell: Tell) -> dict[str, Any]:
         """What results.json holds beside the cells."""
@@ -207,8 +212,18 @@ def prepare_bench(
     if all(cell.ts is None for cell in cells):
         raise ValueError(f"no cell can run: {cells[0].label}: {cells[0].reason}")
     train, test = _data(config, spec, data_root) if quality or likelihood else (None, None)
+    request = None
     if likelihood:
         _check_test(likelihood, test)
+        request = ScoreRequest(
+            str(checkpoint),
+            data_root=None if data_root is None else str(data_root),
+            n=likelihood,
+            batch=min(batch, LIKELIHOOD_BATCH),
+            seed=seed,
+            device=device,
+        )
+        check_request(resolved(request, config, spec), config, spec)
     y = _labels(config, train, n, labels)
     measures = Quality.build(train, test, n) if quality else None
     common = {"n": n, "seed": seed, "t_min": t_min, "batch": batch, "device": device}
@@ -240,16 +255,7 @@ def prepare_bench(
     model = build(raw, device).model
     asked = {"quality": measures, "tolerance": reference_tolerance, "y": y}
     sweep = Sweep(model, raw.sha256, spec, cells, **common, **asked)
-    request = ScoreRequest(
-        str(checkpoint),
-        data_root=None if data_root is None else str(data_root),
-        n=likelihood,
-        batch=min(batch, LIKELIHOOD_BATCH),
-        seed=seed,
-        device=device,
-    )
-    scored = request if likelihood else None
-    return Bench(folder, origin, sweep, scored, overwrite=overwrite, finished=finished)
+    return Bench(folder, origin, sweep, request, overwrite=overwrite, finished=finished)
 
 
 def _last_time(config: Config, t_min: float | None) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from .bench import Bench, prepare_bench
+from .bench import STRIPS, Bench, prepare_bench
 
 __all__ = ["prepare_demo"]
 
@@ -51,7 +51,7 @@ def prepare_demo(
         STRIP_SAMPLERS,
         ("log_snr",),
         (20,),
-        folder / "strips" / "fashion-mnist",
+        folder / STRIPS / "fashion-mnist",
         n=16,
         reference_tolerance=None,
         quality=False,

@@ -36,7 +36,7 @@ from ..study.outputs import (
     write_json,
     write_results,
 )
-from ..study.running import OnProgress, advise_on_memory
+from ..study.running import OnProgress, advise_on_memory, check_space
 from .flow_checks import check_first_time, check_flow
 from .held_out import choose_rows, load_held_out
 from .sources import NAMES, checkpoint_source, data_source, versions
@@ -140,7 +140,13 @@ def explore_latents(
     check_first_time(config, request.t_min)
     check_flow(request.checkpoint, config, request.rtol, request.atol, request.dtype)
     which = {k: getattr(request, k) for k in ("data", "split", "data_root", "levels", "n")}
+    dims = math.prod(spec.shape)
+    check_space("--samples", request.samples, dims, out)
+    if request.samples and dims > EXACT_UP_TO:
+        at_once = min(request.batch, request.samples)
+        check_space("--probes", request.probes, at_once * dims, out)
     data = load_held_out(config, spec, **which)
+    check_space("--n", request.n, max(1, request.steps // 2) * dims, out)  # the paths
     sources = {
         "checkpoint": checkpoint_source(request.checkpoint, raw),
         "data": data_source(data),

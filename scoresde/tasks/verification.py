@@ -29,6 +29,7 @@ from ..study.claims import CLAIMS, SDES, Claim
 from ..study.manifest import Origin
 from ..study.orders import ode_errors, slope
 from ..study.outputs import find_results, read_json, write_json, write_results
+from ..study.plan import check_unique
 from ..study.verdicts import save_figure, write_csv
 from ..study.verify import Row, Trial, finite_or_none, run_trials, trials_of
 from .sources import checkpoint_source, versions
@@ -205,6 +206,7 @@ def _chosen(samplers: Sequence[str] | None) -> list[Claim]:
     """The claims about some samplers."""
     if samplers is None:
         return list(CLAIMS)
+    check_unique("--samplers:", samplers)
     out = []
     for text in samplers:
         try:
@@ -220,6 +222,7 @@ def _chosen(samplers: Sequence[str] | None) -> list[Claim]:
 
 
 def _checked_sdes(names: Sequence[str]) -> Sequence[str]:
+    check_unique("--sdes:", names)
     for name in names:
         if name not in SDES:
             raise ValueError(f"--sdes: {name!r} is unknown; {nearest(name, SDES)}")

@@ -198,6 +198,44 @@ def test_other_settings_in_the_folder_are_refused_and_replaced_on_demand(bench):
     assert json.loads((out / "scoresde.json").read_text())["settings"]["seed"] == 1
 
 
+def test_a_likelihood_that_cannot_be_is_refused_at_once(bench, snapped_checkpoint):
+    options = ("--samplers", "ancestral", "--nfe", 3, "--n", 4, "--likelihood", 2)
+    out, done = bench(*options, checkpoint=snapped_checkpoint)
+    assert done.status == 2
+    assert "rounded labels" in done.err
+    assert "sampling" not in done.err
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_results_below_that_nobody_asks_for_go_with_the_others(bench):
+    one = ("--samplers", "ddim", "--nfe", 3, "--n", 4)
+    out, done = bench(*one, "--likelihood", 2)
+    assert done.status == 0, done.err
+    (out / "likelihood" / "notes.txt").write_text("mine")
+    assert bench(*one, "--overwrite")[1].status == 0
+    assert [path.name for path in (out / "likelihood").iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.slow
+def test_a_report_of_somebody_else_is_not_replaced(bench, monkeypatch):
+    """It was put there while the comparison was stopped."""
+    one = ("--samplers", "ddim", "--nfe", "3,4", "--n", 4)
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_module, "sample", stopped)
+        out, done = bench(*one)
+    assert done.status == 130
+    (out / "report.html").write_text("mine")
+    refused = bench(*one)[1]
+    assert refused.status == 2
+    assert "holds report.html, which scoresde did not write" in refused.err
+    assert (out / "report.html").read_text() == "mine"
+
+
 OTHERS = ("results.json", "results.csv", "reference.npz", "scoresde.json")
 
 

@@ -176,6 +176,8 @@ BAD = [
     (["--n", "298"], ["--n: 298", "297", "digits (test)"]),
     (["--steps", "1"], ["--steps: 1", "at least 2"]),
     (["--steps", "1001"], ["--steps: 1001", "at most 1000", "each is a datum"]),
+    (["--samples", "100000000000"], ["--samples: 100000000000 of 64 numbers", "GB of memory"]),
+    (["--probes", "10000000000"], ["--probes: 10000000000 of 1024 numbers", "GB of memory"]),
     (["--samples", "-1"], ["--samples: -1", "at least 0"]),
     (["--probes", "0"], ["--probes: 0", "at least 1"]),
     (["--batch", "0"], ["--batch: 0", "at least 1"]),
@@ -192,6 +194,15 @@ BAD = [
 @pytest.mark.parametrize(("options", "parts"), BAD, ids=[" ".join(o) for o, _ in BAD])
 def test_bad_inputs(refused, tiny_checkpoint, options, parts):
     refused(["latent", "--checkpoint", tiny_checkpoint, *options], *parts)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_paths_need_memory(refused, tiny_checkpoint, monkeypatch):
+    """Of 200 data there are 100 paths, each of 1000 data of 64 numbers, in three arrays."""
+    monkeypatch.setattr("scoresde.study.running._free_memory", lambda: 10**7)
+    few = ("--samples", 0, "--n", 200)
+    many = ["latent", "--checkpoint", tiny_checkpoint, *few, "--steps", 1000]
+    refused(many, "--n: 200 of 32000 numbers each need 0.0768 GB")
 
 
 @pytest.mark.usefixtures("no_network")

@@ -71,6 +71,8 @@ def test_labels_are_bound(scoresde, labelled_checkpoint):
         (["--samplers", "dimm"], ["dimm", "did you mean ddim"]),
         (["--samplers", "ddim,"], ["--samplers", "empty entry"]),
         (["--sdes", "subv"], ["did you mean subvp"]),
+        (["--sdes", "vp,ve,vp"], ["--sdes: vp is given twice"]),
+        (["--samplers", "ddim,ddim"], ["--samplers: ddim is given twice"]),
         (["--checkpoint", "digits-vq"], ["digits-vq", "did you mean"]),
     ],
 )

@@ -13,6 +13,7 @@ from scoresde.study.manifest import MANIFEST, Manifest, Origin, Source
 from scoresde.study.outputs import (
     find_results,
     read_json,
+    remove_results,
     save_arrays,
     write_json,
     write_results,
@@ -385,3 +386,24 @@ def test_arrays_come_back_and_equal_arrays_give_equal_bytes(tmp_path):
     with np.load(tmp_path / "a.npz") as loaded:
         assert np.array_equal(loaded["x"], x)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+class TestRemoving:
+    def test_what_the_command_made_goes_and_all_else_stays(self, tmp_path):
+        make(tmp_path / "a")
+        remove_results(tmp_path / "a", "sample")
+        assert not (tmp_path / "a").exists()
+        make(tmp_path / "a")
+        (tmp_path / "a" / "cells" / "notes.txt").write_text("mine")
+        remove_results(tmp_path / "a", "sample")
+        assert content(tmp_path / "a") == {"cells/notes.txt": b"mine"}
+
+    def test_nothing_of_another_command_or_a_stranger_goes(self, tmp_path):
+        make(tmp_path / "a")
+        (tmp_path / "b").mkdir()
+        (tmp_path / "b" / "a.npz").write_text("mine")
+        before = content(tmp_path)
+        remove_results(tmp_path / "a", "likelihood")
+        remove_results(tmp_path / "b", "sample")
+        remove_results(tmp_path / "c", "sample")
+        assert content(tmp_path) == before

@@ -105,6 +105,7 @@ def folder(finished, tmp_path_factory):
             "reference": reference,
             "quality": {**swept.quality.about, "floor_values": floor},
             "likelihood": likelihood,
+            "strips": [],
         },
     )
     return target
@@ -300,6 +301,15 @@ def test_missing_keys_are_refused_by_name(small, monkeypatch, name):
         del inner[path[-1]]
         write(copy)
         page_or_refusal(small)
+
+
+@pytest.mark.parametrize("names", [5, None, [5], ["."], ["strips/.."], ["../bench"], ["/tmp"]])
+def test_strips_are_folders_below(small, monkeypatch, names):
+    """Reading `.` would have no end, and a folder elsewhere is somebody else's."""
+    values, write = stored(small, "results.json", monkeypatch)
+    write(values | {"strips": names})
+    with pytest.raises(ValueError, match=r"results\.json.*strips"):
+        Findings.read(small)
 
 
 def test_curves_take_labels_for_text(small, monkeypatch):
