@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -14,6 +15,7 @@ from ..likelihood.trace import ExactTrace
 from ..noise import SampleNoise
 from ..registry import parse_trace
 from ..score import FIRST_TIME
+from ..study.running import check_space
 from .flow_checks import check_first_time, check_flow
 from .protocols import DEQUANTIZATIONS, METHODS, PROTOCOLS
 
@@ -135,6 +137,8 @@ def _check_trace(request: ScoreRequest, spec: DataSpec) -> None:
             f"--trace: exact costs {dims} derivative passes at each of about 100 evaluations, "
             f"allowed up to {EXACT_LIMIT} dimensions; use hutchinson, or --force if you can wait"
         )
+    at_once = min(request.batch, request.n)
+    check_space("--trace", rule.cost(dims), at_once * dims, Path(), arrays=1)  # the probes
     try:
         rule.draw(SampleNoise(0, [0]), torch.empty(1, *spec.shape))
     except ValueError as error:

@@ -143,6 +143,10 @@ LIKELIHOOD = [
     (["--trace", "exakt"], ["--trace:", "'exakt'", "did you mean exact?"]),
     (["--trace", "hutchinson:prob=2"], ["--trace:", "'prob'", "did you mean probe"]),
     (["--trace", "hutchinson:probes=0"], ["--trace:", "probes must be at least 1", "got 0"]),
+    (
+        ["--trace", "hutchinson:probes=100000000000"],
+        ["--trace: 100000000000 of ", "GB of memory", "ask for fewer"],
+    ),
     (["--trace", "hutchinson:probes=x"], ["--trace:", "probes must be an integer", "'x'"]),
     (["--trace", "hutchinson:probe=sign"], ["--trace:", "rademacher", "'sign'"]),
     (["--trace", "probing:colours=0"], ["--trace:", "colours must be at least 1", "got 0"]),
