@@ -49,7 +49,16 @@ def errors(tmp_path_factory):
     grids = {"log_snr": GRIDS["log_snr"]}
     cells = plan_cells(checkpoint.model.sde, entries, grids, BUDGETS, 1e-3)
     folder = tmp_path_factory.mktemp("digits")
-    sweep = Sweep(checkpoint.model, checkpoint.data, cells, n=16, seed=1, t_min=1e-3, batch=16)
+    sweep = Sweep(
+        checkpoint.model,
+        checkpoint.sha256,
+        checkpoint.data,
+        cells,
+        n=16,
+        seed=1,
+        t_min=1e-3,
+        batch=16,
+    )
     results = sweep.run(folder, lambda *told: None)
     found = {}
     for result in results:
