@@ -19,10 +19,12 @@ from torch import nn
 from . import nets
 from .checkpoint import CheckpointError, RawCheckpoint, assign_into, read_checkpoint
 from .data import Dataset, DataSpec, load_dataset
+from .evaluation import seeded
 from .loss import Objective
 from .plain import (
     ConfigError,
     check_keys,
+    check_types,
     check_values,
     construct,
     construct_kind,
@@ -174,11 +176,13 @@ class Config:
         classes = arguments.get("classes")
         if classes is not None and classes != spec.classes:
             raise ConfigError(f"net.classes must be the data's {spec.classes}, got {classes}")
-        with torch.random.fork_rng([]), _float32_by_default():
-            torch.default_generator.manual_seed(self.train.seed)
+        with seeded(self.train.seed), _float32_by_default():
             net = construct(cls, {"shape": list(spec.shape), **arguments}, "net")
         return NetworkScore(net, self.sde, self.preconditioning)
 
+
+# What a checkpoint says besides config and data, where it says it.
+_ABOUT = {"steps_done": int | None, "seconds": float | None, "provenance": dict}
 
 _TABLES = {
     "data": DataConfig,
@@ -279,7 +283,9 @@ def config_of(raw: RawCheckpoint) -> tuple[Config, DataSpec]:
     """
     with _understood(raw):
         values = {key: raw.metadata[key] for key in ("config", "data")}
-        _check_sizes(values)
+        _check_sizes(raw.metadata)
+        about = {key: raw.metadata[key] for key in _ABOUT if key in raw.metadata}
+        check_types(about, _ABOUT, "metadata")
         config = Config.from_dict(values["config"])
         if not isinstance(values["data"], dict):
             raise ConfigError(f"data: must be a table, got {values['data']!r}")

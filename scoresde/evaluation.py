@@ -7,7 +7,8 @@ asks for them, and a module leaves evaluation mode when the last block that hold
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -17,9 +18,18 @@ from torch import Tensor, nn
 
 from ._reachable import reachable_modules
 
-__all__ = ["NFE", "count_nfe", "evaluating", "name_time", "own_context"]
+__all__ = [
+    "NFE",
+    "count_nfe",
+    "evaluating",
+    "name_time",
+    "own_context",
+    "seeded",
+    "training",
+]
 
-_LOCK = threading.Lock()  # of the counts and of `_HELD`
+_LOCK = threading.Lock()  # of the counts, of `_HELD` and of `_TRAINED`
+_GLOBAL = threading.RLock()  # of torch's global generators
 
 
 @dataclass
@@ -109,6 +119,8 @@ class _Held:
 
 
 _HELD: dict[int, _Held] = {}
+# Modules by id that blocks of `training` hold, and by how many.
+_TRAINED: Counter[int] = Counter()
 
 
 @contextmanager
@@ -122,10 +134,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model: Any module.
 
     Raises:
-        RuntimeError: At the end, if somebody has put a module in training mode meanwhile.
+        RuntimeError: If a training step with a module is going on, which would lose its dropout;
+            at the end, if somebody has put a module in training mode meanwhile.
     """
     modules = reachable_modules(model)
     with _LOCK:
+        for module in modules:
+            if _TRAINED[id(module)]:
+                raise RuntimeError(
+                    f"{type(module).__name__} is being trained, so that it cannot be evaluated at "
+                    "the same time; evaluate a copy of the network"
+                )
         for module in modules:
             held = _HELD.setdefault(id(module), _Held(module, module.training))
             held.blocks += 1
@@ -148,6 +167,40 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             f"{type(disturbed[0]).__name__} was put in training mode while it was being evaluated, "
             "so that the result is not valid; give each thread its own copy of the network"
         )
+
+
+@contextmanager
+def training(net: nn.Module) -> Iterator[None]:
+    """Training mode inside the block, in which `evaluating` refuses the modules of the network."""
+    held = Counter(id(module) for module in net.modules())
+    with _LOCK:
+        _TRAINED.update(held)
+        net.train()
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _TRAINED.subtract(held)
+
+
+@contextmanager
+def seeded(seed: int, devices: Sequence[torch.device] = ()) -> Iterator[None]:
+    """torch's global generators with this seed inside the block, their own states after it.
+
+    For networks that draw from them: fresh weights, dropout. Blocks of several threads wait for
+    each other.
+
+    Args:
+        seed: Integer in [0, 2^64).
+        devices: CUDA devices whose generators are seeded too.
+    """
+    with _GLOBAL, torch.random.fork_rng(devices):
+        # Not torch.manual_seed, which would seed the generators of all devices.
+        torch.default_generator.manual_seed(seed)
+        for device in devices:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
 
 
 @contextmanager

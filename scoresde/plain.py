@@ -139,7 +139,7 @@ def _matches(value: Any, hint: Any) -> bool:
     return isinstance(value, (int, float) if hint is float else hint)
 
 
-_ONE = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
+_ONE = {int: "an integer", float: "a number", str: "text", bool: "true or false", dict: "a table"}
 _MANY = {int: "integers", float: "numbers", str: "texts", bool: "true or false"}
 
 

@@ -17,7 +17,7 @@ import copy
 import math
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from ._philox import generator, normals, uniforms
 from ._tensor import NonFiniteError, check_integer, check_number, plain_numbers
 from .data import Dataset
+from .evaluation import seeded, training
 from .loss import Objective
 from .noise import check_seed
 from .scaling import scale_warning
@@ -204,12 +205,12 @@ def _steps(
 ) -> Iterator[TrainStep]:
     skipped, buffers = 0, _Buffers(model.net)
     for n in range(start, settings.steps):
-        model.net.train()
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(settings, n)
         optimizer.zero_grad(set_to_none=True)
         buffers.keep()
-        step = _backward(model, data, objective, settings, n)
+        with training(model.net):
+            step = _backward(model, data, objective, settings, n)
         if step.skipped:
             buffers.restore()
         else:
@@ -304,18 +305,10 @@ def _device_of(net: nn.Module) -> torch.device:
     return next(net.parameters()).device
 
 
-@contextmanager
-def _network_seed(net: nn.Module, seed: int, n: int) -> Iterator[None]:
-    """Seed the global generators that dropout and the like read; restore them afterwards."""
+def _network_seed(net: nn.Module, seed: int, n: int) -> AbstractContextManager[None]:
+    """Seed what dropout and the like read in step n."""
     value = int(generator(seed, n, "dropout").integers(2**31))
-    devices = [device] if (device := _device_of(net)).type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        # Not torch.manual_seed, which would seed the generators of all devices.
-        torch.default_generator.manual_seed(value)
-        for device in devices:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(value)
-        yield
+    return seeded(value, [device] if (device := _device_of(net)).type == "cuda" else [])
 
 
 def _diverged(net: nn.Module, step: TrainStep) -> str:

@@ -275,6 +275,10 @@ def test_loading_leaves_the_global_generators_alone(checkpoint, rng_untouched):
     ("metadata", "match"),
     [
         ({"config": None}, "its metadata are not understood"),
+        ({"seconds": "long"}, "metadata.seconds must be a number, got 'long'"),
+        ({"seconds": 10**400}, r"an integer is 2\^64 or larger"),
+        ({"steps_done": [3]}, r"metadata.steps_done must be an integer, got \[3\]"),
+        ({"provenance": "me"}, "metadata.provenance must be a table, got 'me'"),
         ({"config": []}, "its metadata are not understood"),
         ({"config": {}}, "missing data, sde, net, train"),
         ({"config": {**VALUES, "sde": {"kind": "os.system"}}}, "'os.system' is unknown"),

@@ -4,6 +4,7 @@ import copy
 import functools
 import pickle
 import threading
+import time
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 
 from scoresde import grid
 from scoresde._reachable import reachable_modules
-from scoresde.evaluation import count_nfe, evaluating, own_context
+from scoresde.evaluation import count_nfe, evaluating, own_context, seeded, training
 from scoresde.likelihood import log_likelihood
 from scoresde.nets import MLP
 from scoresde.samplers import DDIM, sample
@@ -116,6 +117,30 @@ class TestThreads:
         model = NetworkScore(Dropping(), VP())
         with pytest.raises(RuntimeError, match="was put in training mode while it was being eval"):
             draw(model, on_step=lambda step, t, x: model.train())
+
+    def test_a_training_step_keeps_its_dropout(self):
+        """Sampling from a network is refused while a step of its training is going on."""
+        model = NetworkScore(Dropping(), VP()).eval()
+        with training(model.net):
+            with pytest.raises(RuntimeError, match="Dropping is being trained"):
+                in_threads([functools.partial(draw, model)])
+            assert all(module.training for module in model.net.modules())
+        draw(model)
+
+    def test_threads_take_turns_with_the_global_generators(self):
+        """Each sees the numbers of its own seed, and the state comes back."""
+        before = torch.get_rng_state()
+
+        def numbers(seed):
+            with seeded(seed):
+                first = torch.rand(1)
+                time.sleep(0.01)
+                return torch.cat([first, torch.rand(1)])
+
+        for seed, got in enumerate(in_threads([functools.partial(numbers, i) for i in range(3)])):
+            want = torch.rand(2, generator=torch.Generator().manual_seed(seed))
+            assert torch.equal(got, want)
+        assert torch.equal(torch.get_rng_state(), before)
 
     def test_the_first_error_wins(self):
         model = NetworkScore(Dropping(), VP())
