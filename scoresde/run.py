@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from . import grid
 from ._files import clean_folder
-from ._tensor import check_integer, check_number
+from ._tensor import check_integer, check_number, plain_numbers
 from .checkpoint import CheckpointError, RawCheckpoint, load_into, read_checkpoint, save_checkpoint
 from .data import Dataset
 from .ema import EMA
@@ -85,6 +85,7 @@ class Intervals:
     sample_every: int = 5000
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         for name, value in vars(self).items():
             check_integer(name, value, minimum=1)
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from .._tensor import plain_numbers
 from ..exact import GaussianMixture
 from ..noise import Noise
 from ..score import ScoreModel
@@ -30,6 +31,9 @@ class PathDensity:
     quadrature: PathQuadrature = field(default_factory=PathQuadrature)
     t_min: float = 1e-5
     control: GaussianMixture | None = None
+
+    def __post_init__(self) -> None:
+        plain_numbers(self)
 
     def __call__(self, model: ScoreModel, x: Tensor, noise: Noise) -> PathLikelihood:
         """log p of the points x, shape (B, *D)."""
@@ -60,6 +64,9 @@ class OdeDensity:
     control: GaussianMixture | None = None
     max_nfe: int | None = 10_000
     force: bool = False
+
+    def __post_init__(self) -> None:
+        plain_numbers(self)
 
     def __call__(self, model: ScoreModel, x: Tensor, noise: Noise) -> Likelihood:
         """log p of the points x, shape (B, *D)."""

@@ -187,7 +187,7 @@ def check_points(model: ScoreModel, x: Tensor) -> None:
     """Raise unless x are points that have a likelihood under the model.
 
     Raises:
-        TypeError: If x is not float32 or float64.
+        TypeError: If x is not a tensor of float32 or float64.
         ValueError: If x is of a wrong shape or not finite, or the model's labels are rounded.
     """
     if model.snapped:
@@ -195,6 +195,8 @@ def check_points(model: ScoreModel, x: Tensor) -> None:
             "model must be exact at every time, got one with rounded labels, which are wrong "
             "between its discrete times; use the label 'index'"
         )
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a tensor, got {type(x).__name__}")
     if x.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"x must be float32 or float64 (levels: dequantize), got {x.dtype}")
     if x.ndim == 0 or math.prod(x.shape[1:]) < 1:

@@ -11,7 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .estimate import as_rows, check_count
+from .._tensor import check_integer
+from .estimate import as_rows
 from .features import FeatureSpace, digest_of
 
 __all__ = ["CNNFeatures", "SmallCNN", "load_features"]
@@ -37,8 +38,8 @@ class SmallCNN(nn.Module):
         super().__init__()
         if size not in self._STRIDES:
             raise ValueError(f"size must be one of {sorted(self._STRIDES)}, got {size}")
-        check_count("features", features, 1)
-        check_count("classes", classes, 2)
+        features = check_integer("features", features, minimum=1)
+        classes = check_integer("classes", classes, minimum=2)
         self.size = size
         widths = (1, 16, 32, 32)
         self.convs = nn.ModuleList(

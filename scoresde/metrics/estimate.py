@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Estimate", "as_rows", "check_count", "check_pair", "row_mean", "variance_of_square"]
+__all__ = ["Estimate", "as_rows", "check_pair", "row_mean", "variance_of_square"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ def as_rows(x: Tensor, name: str = "x", minimum: int = 2) -> Tensor:
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+    if x.is_complex():
+        raise TypeError(f"{name} must hold real numbers, got {x.dtype}")
     if x.ndim == 0 or x.shape[0] < minimum:
         n = 0 if x.ndim == 0 else x.shape[0]
         raise ValueError(f"{name} must hold at least {minimum} samples, got {n}")
@@ -120,16 +122,3 @@ def row_mean(rows: Tensor) -> Tensor:
     """
     mean = rows.mean(0)
     return mean + (rows - mean).mean(0)
-
-
-def check_count(name: str, value: int, minimum: int) -> None:
-    """Raise unless `value` is an integer of at least `minimum`.
-
-    Raises:
-        TypeError: If `value` is not an integer.
-        ValueError: If it is below `minimum`.
-    """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if value < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {value}")

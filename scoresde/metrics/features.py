@@ -13,7 +13,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .estimate import as_rows, check_count, row_mean
+from .._tensor import check_integer
+from .estimate import as_rows, row_mean
 
 __all__ = ["FeatureSpace", "PCAFeatures", "RawFeatures", "digest_of"]
 
@@ -96,7 +97,7 @@ class PCAFeatures(FeatureSpace):
             TypeError: If `reference` is not a tensor or d not an integer.
             ValueError: If d < 1, d exceeds the dimension or the n − 1 directions the sample has.
         """
-        check_count("d", d, 1)
+        d = check_integer("d", d, minimum=1)
         rows = as_rows(reference, "reference")
         most = min(len(rows) - 1, rows.shape[1])
         if d > most:

@@ -14,10 +14,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .estimate import Estimate, as_rows, check_count, row_mean, variance_of_square
+from .._tensor import check_integer
+from .estimate import Estimate, as_rows, row_mean, variance_of_square
 
 __all__ = ["GaussianStats", "frechet_bias", "frechet_distance"]
 
@@ -29,14 +31,15 @@ class GaussianStats:
     """Mean and covariance of a sample of features, and which features they are.
 
     Args:
-        mean: Shape (d,); kept in float64.
-        cov: Unbiased covariance (divisor n − 1), shape (d, d), zeros if n = 1; kept in float64.
+        mean: Tensor or array of shape (d,); kept as a float64 tensor.
+        cov: Unbiased covariance (divisor n − 1), shape (d, d), zeros if n = 1; kept likewise.
             A covariance that was computed in float32 is accepted: it may be unsymmetric, and its
             smallest eigenvalues may be negative, by d·1.2e-7 (at least 1e-5) of the largest.
         n: Number of samples, at least 1.
         space: Label of the feature space (`FeatureSpace.label`: name and hash).
 
     Raises:
+        TypeError: If n is not an integer, or `mean` or `cov` do not hold real numbers.
         ValueError: If n < 1, shapes do not fit, values are not finite or `cov` is not symmetric.
     """
 
@@ -46,7 +49,9 @@ class GaussianStats:
     space: str = "raw"
 
     def __post_init__(self) -> None:
-        check_count("n", self.n, 1)
+        object.__setattr__(self, "n", check_integer("n", self.n, minimum=1))
+        for name in ("mean", "cov"):
+            object.__setattr__(self, name, _real(name, getattr(self, name)))
         d = self.mean.numel()
         if self.mean.shape != (d,) or self.cov.shape != (d, d) or d == 0:
             raise ValueError(
@@ -57,9 +62,7 @@ class GaussianStats:
             raise ValueError("mean and cov must be finite, got non-finite values")
         if float((self.cov - self.cov.T).abs().max()) > _rounding(d) * float(self.cov.abs().max()):
             raise ValueError("cov must be symmetric")
-        object.__setattr__(self, "mean", self.mean.to(torch.float64))
-        cov = self.cov.to(torch.float64)
-        object.__setattr__(self, "cov", (cov + cov.T) / 2)
+        object.__setattr__(self, "cov", (self.cov + self.cov.T) / 2)
 
     @classmethod
     def of(cls, features: Tensor | Iterable[Tensor], space: str = "raw") -> GaussianStats:
@@ -185,6 +188,17 @@ def frechet_bias(cov: Tensor, n: float, m: float) -> float:
     ratio = _harmonic(lam)
     spread = (ratio.sum() + ratio.diagonal().sum()) / 2
     return float((lam.sum() + spread) * (1 / n + 1 / m))
+
+
+def _real(name: str, values: Tensor | np.ndarray) -> Tensor:
+    """Real numbers as a float64 tensor."""
+    try:
+        values = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must hold real numbers, got {type(values).__name__}") from error
+    if values.is_complex():
+        raise TypeError(f"{name} must hold real numbers, got {values.dtype}")
+    return values.to(torch.float64)
 
 
 def _stats(x: Tensor | GaussianStats, name: str, space: str) -> GaussianStats:

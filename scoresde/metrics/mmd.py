@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .._tensor import check_number, plain_numbers
 from .estimate import Estimate, as_rows, check_pair, row_mean, variance_of_square
 
 __all__ = ["CubicKernel", "GaussianKernel", "mmd2"]
@@ -73,15 +74,16 @@ class GaussianKernel:
         bandwidth: ℓ > 0, in the unit of the features.
 
     Raises:
-        ValueError: If the bandwidth is not positive and finite.
+        TypeError: If the bandwidth is not a number.
+        ValueError: If it is not positive and finite.
     """
 
     bandwidth: float
     name: str = "gaussian"
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.bandwidth) and self.bandwidth > 0):
-            raise ValueError(f"bandwidth must be positive and finite, got {self.bandwidth}")
+        plain_numbers(self)
+        check_number("bandwidth", self.bandwidth, above=0)
 
     @classmethod
     def median(cls, reference: Tensor) -> GaussianKernel:

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .estimate import Estimate, check_count, check_pair, row_mean, variance_of_square
+from .._tensor import check_integer
+from .estimate import Estimate, check_pair, row_mean, variance_of_square
 
 __all__ = ["directions", "sliced_wasserstein"]
 
@@ -42,9 +43,9 @@ def directions(d: int, projections: int, seed: int = 0) -> Tensor:
         TypeError: If one of them is not an integer.
         ValueError: If d < 1, projections < 2 or seed < 0.
     """
-    check_count("d", d, 1)
-    check_count("projections", projections, 2)
-    check_count("seed", seed, 0)
+    d = check_integer("d", d, minimum=1)
+    projections = check_integer("projections", projections, minimum=2)
+    seed = check_integer("seed", seed, minimum=0)
     size = min(d, projections // 2)
     gaussian = np.random.default_rng(seed).standard_normal((projections // size, d, size))
     basis, upper = np.linalg.qr(gaussian)

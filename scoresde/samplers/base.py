@@ -314,6 +314,8 @@ def _check_arguments(
         raise ValueError("batch needs a seed: a noise source serves the one batch it was made for")
     if not dtype.is_floating_point or dtype.itemsize < 4:
         raise ValueError(f"dtype must be float32 or float64 (autocast the network), got {dtype}")
+    if x_init is not None and not isinstance(x_init, Tensor):
+        raise TypeError(f"x_init must be a tensor, got {type(x_init).__name__}")
     if x_init is not None and x_init.shape != shape:
         raise ValueError(f"x_init must have shape {shape}, got {tuple(x_init.shape)}")
     reason = sampler.refusal(model.sde, model.snapped)

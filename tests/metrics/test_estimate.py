@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -89,7 +90,7 @@ def test_paired_rmse_needs_equal_shapes():
         (lambda x: sliced_wasserstein(x, x, projections=1), "projections must be at least 2"),
         (lambda x: sliced_wasserstein(x, x, seed=-1), "seed must be at least 0, got -1"),
         (lambda x: PCAFeatures.fit(x, 0), "d must be at least 1, got 0"),
-        (lambda x: GaussianKernel(0.0), "bandwidth must be positive and finite, got 0.0"),
+        (lambda x: GaussianKernel(0.0), "bandwidth must be greater than 0, got 0.0"),
         (lambda x: GaussianStats.of([]), "features must hold at least 1 samples"),
     ],
 )
@@ -101,3 +102,19 @@ def test_options_out_of_range(call, message):
 def test_counts_must_be_integers():
     with pytest.raises(TypeError, match="projections must be an integer, got 2.5"):
         sliced_wasserstein(normal(6, 3), normal(6, 3), projections=2.5)
+
+
+def test_options_are_taken_as_numbers_of_numpy_and_torch():
+    x, y = normal(9, 3), normal(9, 3, seed=1)
+    want = sliced_wasserstein(x, y, projections=8, seed=1)
+    assert sliced_wasserstein(x, y, projections=np.int64(8), seed=torch.tensor(1)) == want
+    kernel = GaussianKernel(np.float32(1.5))
+    assert type(kernel.bandwidth) is float
+    assert kernel == GaussianKernel(torch.tensor(1.5))
+    assert PCAFeatures.fit(x, np.int64(2))(x).shape == (9, 2)
+
+
+@pytest.mark.parametrize("metric", TWO_SAMPLE[:3])
+def test_complex_features_are_refused(metric):
+    with pytest.raises(TypeError, match="x must hold real numbers, got torch.complex128"):
+        metric(normal(6, 3) * 1j, normal(6, 3))

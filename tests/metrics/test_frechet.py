@@ -302,3 +302,18 @@ def test_bias_in_64_dimensions():
     expected = d * (d + 1) / (2 * n) + 2 * d / n  # 0.2208 to leading order
     # The next order is a factor 1 + O(d/n); measured elsewhere: 0.2228 ± 0.0023.
     assert abs(np.mean(values) - expected) < 4 * error + expected * d / n
+
+
+def test_statistics_are_taken_from_any_container():
+    want = frechet_distance(A, B).value
+    arrays = GaussianStats(np.array(A.mean), np.array(A.cov), np.int64(1000), "raw")
+    lists = GaussianStats(A.mean.tolist(), A.cov.tolist(), torch.tensor(1000), "raw")
+    for given in (arrays, lists):
+        assert type(given.n) is int
+        assert frechet_distance(given, B).value == want
+
+
+@pytest.mark.parametrize("mean", [torch.ones(2) * 1j, "ab", [None, 1.0]])
+def test_statistics_hold_real_numbers(mean):
+    with pytest.raises(TypeError, match="mean must hold real numbers"):
+        GaussianStats(mean, torch.eye(2), 10)
