@@ -92,6 +92,7 @@ class GaussianMixture(_ExactScore):
         axes: Eigenvectors U of Σ_k in columns, shape (K, D, D); None if all Σ_k are diagonal.
     """
 
+    @torch.inference_mode(False)  # its tensors could not be differentiated through
     def __init__(
         self,
         sde: SDE,
@@ -248,6 +249,7 @@ class FiniteData(_ExactScore):
         data: The data set flattened, shape (n, D), float64.
     """
 
+    @torch.inference_mode(False)  # its tensor could not be differentiated through
     def __init__(self, sde: SDE, x: Tensor) -> None:
         """Keep the data.
 
@@ -289,10 +291,8 @@ def _row(value: Row) -> Row:
 
 def _finite(name: str, value: Tensor | Sequence) -> Tensor:
     """A float64 copy of an argument, or raise ValueError."""
-    # the dtype is named here because numbers would become float32 on the way; tensors made in
-    # inference mode could not be differentiated through
-    with torch.inference_mode(False):
-        out = torch.as_tensor(value, dtype=torch.float64).detach().clone()
+    # the dtype is named here because numbers would become float32 on the way
+    out = torch.as_tensor(value, dtype=torch.float64).detach().clone()
     if not bool(torch.isfinite(out).all()):
         raise ValueError(f"{name} must be finite")
     return out

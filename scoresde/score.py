@@ -19,6 +19,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 
 from ._tensor import check_number, finite_or_raise, plain_numbers
 from .evaluation import NFE, count_nfe, evaluating, name_time
@@ -194,7 +195,7 @@ class ScoreModel(nn.Module, ABC):
             raise RuntimeError(f"network returned {got} for x of shape {tuple(x.shape)}")
         if not out.is_floating_point():
             raise RuntimeError(f"network returned {out.dtype}, a floating dtype is needed")
-        if torch.is_grad_enabled() and x.requires_grad and not out.requires_grad:
+        if torch.is_grad_enabled() and x.requires_grad and not _depends_on(out, x):
             # its divergence would silently count as 0
             raise RuntimeError(
                 f"network output at {name_time(node.t)} is not differentiable in x (computed under "
@@ -354,7 +355,7 @@ class NetworkScore(ScoreModel):
         self.preconditioning = preconditioning or Preconditioning()
         self.autocast = autocast
         self.unconditional = False
-        classes = getattr(net, "classes", False)  # other networks may not say
+        classes = getattr(_unwrapped(net), "classes", False)  # other networks may not say
         self.takes_labels = classes is not None
         self.classes = classes if type(classes) is int else None
         label = self.preconditioning.label
@@ -439,6 +440,28 @@ def reverse_drift(model: ScoreModel, x: Tensor, t: Time, eta: float = 1.0) -> Te
     # −g² score = (g²/σ) ε
     weight = 0.5 * (1 + eta**2) * node.g**2 / node.sigma
     return _combine(node.f, x, weight, model.eps(x, node))
+
+
+def _unwrapped(net: nn.Module) -> nn.Module:
+    """The network inside PyTorch's wrappers (DataParallel, AveragedModel), which call it as is."""
+    while not hasattr(net, "classes") and isinstance(getattr(net, "module", None), nn.Module):
+        net = net.module
+    return net
+
+
+def _depends_on(out: Tensor, x: Tensor) -> bool:
+    """Whether x is in the graph of `out`; trained weights alone make `out` require gradients."""
+    if not out.requires_grad:
+        return False
+    goal, waiting, seen = get_gradient_edge(x).node, [get_gradient_edge(out).node], set()
+    while waiting:
+        node = waiting.pop()
+        if node is goal:
+            return True
+        if node not in seen:
+            seen.add(node)
+            waiting += [parent for parent, _ in node.next_functions if parent is not None]
+    return False
 
 
 def _like(value: float | Tensor, x: Tensor) -> float | Tensor:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from scoresde import grid
 from scoresde.likelihood import (
@@ -621,6 +622,14 @@ def test_class_labels_are_taken_from_any_container():
     want = sample(model, DDIM(), [1.0, 0.1], (4, 2), seed=0, y=torch.tensor([0, 1, 2, 0])).x
     for y in ([0, 1, 2, 0], np.array([0, 1, 2, 0], np.uint8), torch.tensor([0, 1, 2, 0]).int()):
         assert torch.equal(sample(model, DDIM(), [1.0, 0.1], (4, 2), seed=0, y=y).x, want)
+
+
+@pytest.mark.parametrize("wrapper", [nn.DataParallel, AveragedModel])
+def test_a_wrapper_does_not_hide_the_classes(wrapper):
+    model = NetworkScore(wrapper(conditional().net), VP())
+    assert model.classes == 3
+    with pytest.raises(ValueError, match="y must be given: the network has 3 classes"):
+        model.eps(X, 0.5)
 
 
 def test_a_network_with_classes_is_not_asked_without_labels():

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensor import check_number, float64
+from .._tensor import check_number, float64, plain_numbers
 from ..data.spec import DataSpec
 from ..evaluation import count_nfe, evaluating, own_context
 from ..exact import GaussianMixture
@@ -158,6 +158,7 @@ class GaussianNoising(Dequantization):
     before: UniformDequantization | None = None
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         if self.std is not None:
             check_number("std", self.std, above=0)
 

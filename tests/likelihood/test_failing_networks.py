@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 
 import pytest
 import torch
+from torch import nn
 
 from scoresde.data import DataSpec
 from scoresde.exact import GaussianMixture
@@ -59,7 +60,7 @@ ROUTES = {
     "round_trip": lambda m: round_trip(m, X, **LOOSE),
     "interpolate": lambda m: interpolate(m, X[:1], X[1:], 3, **LOOSE),
     "choose_trace": lambda m: choose_trace(m, X, seed=0),
-    "neglected": lambda m: neglected(m, X, 1e-3),
+    "neglected": lambda m: neglected(m, X, 1e-3, order=2),
     "decoder_std": lambda m: decoder_std(m, X, 1e-3, seed=0),
 }
 WITH_DERIVATIVES = [
@@ -158,6 +159,20 @@ def test_derivative_not_finite(route):
 
 
 @pytest.mark.parametrize("route", WITH_DERIVATIVES)
+def test_a_network_that_detaches_x_is_refused_though_its_weights_have_gradients(route):
+    class Detached(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(()))
+
+        def forward(self, x, label, y=None):
+            return self.weight * x.detach()
+
+    with pytest.raises(RuntimeError, match="not differentiable"):
+        ROUTES[route](NetworkScore(Detached().to(DOUBLE), VP()))
+
+
+@pytest.mark.parametrize("route", WITH_DERIVATIVES)
 def test_not_differentiable(route):
     k = 1 if route not in ("path_log_likelihood", "jensen_bound") else run(route)
     with pytest.raises(RuntimeError, match="not differentiable"):
@@ -253,7 +268,7 @@ def test_no_surrounding_matters(route, name):
 @pytest.mark.parametrize("route", WITH_DERIVATIVES)
 def test_a_model_made_in_inference_mode_is_differentiable(route):
     with torch.inference_mode():
-        model = GaussianMixture(VP(), [1.0], torch.zeros(1, 2), [0.25])
+        model = GaussianMixture(VP(), [1.0], torch.zeros(1, 2), 0.25 * torch.eye(2)[None])
     ROUTES[route](model)
 
 
