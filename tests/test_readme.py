@@ -22,7 +22,7 @@ from scoresde_cli.main import COMMANDS, cli, run
 from scoresde import data as scoresde_data
 from scoresde.config import load_config
 from scoresde.registry import SAMPLERS
-from scoresde.study import report
+from scoresde.study import quality, report
 from scoresde.study.figures import new_figure, png_bytes
 from scoresde.tasks import bench, demo, scoring, training
 
@@ -35,7 +35,7 @@ FIGURES = ROOT / "benchmarks" / "figures"
 # Sizes by option: of what a command takes a number of, and how many.
 SIZES = {
     **{"--n": 4, "--steps": 3, "--nfe": 6, "--draws": 4, "--measured": 2, "--likelihood": 2},
-    **{"--nodes": 4, "--samples": 2, "--pilot": 2, "--repeats": 2, "--batch": 8, "--batches": 2},
+    **{"--nodes": 4, "--samples": 2, "--pilot": 2, "--repeats": 1, "--batch": 8, "--batches": 2},
     **{"--probes": 1},
 }
 # Of an option that is a list of sizes, this many; of one that may be repeated, one.
@@ -192,6 +192,7 @@ def folder(tmp_path_factory):
         patch.setattr(report, "curves", lambda *_: picture)
         patch.setitem(bench.prepare_bench.__kwdefaults__, "reference_tolerance", 1e-2)
         patch.setattr(scoring, "PILOT", SIZES["--n"])
+        patch.setattr(quality, "REFERENCE_CAP", 500)
         patch.setattr(demo, "N", SIZES["--n"])
         patch.setattr(demo, "SAMPLERS", ("dpmpp-2m", "heun"))
         yield place
