@@ -306,7 +306,7 @@ def test_bias_in_64_dimensions():
 
 def test_statistics_are_taken_from_any_container():
     want = frechet_distance(A, B).value
-    arrays = GaussianStats(np.array(A.mean), np.array(A.cov), np.int64(1000), "raw")
+    arrays = GaussianStats(A.mean.numpy(), A.cov.numpy(), np.int64(1000), "raw")
     lists = GaussianStats(A.mean.tolist(), A.cov.tolist(), torch.tensor(1000), "raw")
     for given in (arrays, lists):
         assert type(given.n) is int
