@@ -942,11 +942,10 @@ def _commands() -> Iterator[Mutant]:
     )
     yield Mutant(
         "systematic errors of a datum enter its interval once instead of twice",
-        "scoresde/tasks/score_files.py",
-        "systematic = 2 * sum(",
-        "systematic = sum(",
-        "cli/test_likelihood_command.py",
-        "TestBudget",
+        "scoresde/likelihood/budget.py",
+        "return 2 * (1 + 8 / len(changes)) * ",
+        "return 1 * (1 + 8 / len(changes)) * ",
+        "tasks/test_score_files.py",
     )
     yield Mutant(
         "the warm-up counts in the time of a bare pass",

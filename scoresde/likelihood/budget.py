@@ -30,7 +30,7 @@ from .jensen import Density, Estimate, jensen_bound
 from .ode import EXACT_UP_TO, log_prior
 from .trace import ExactTrace, Hutchinson
 
-__all__ = ["Budget", "likelihood_budget", "prior_mismatch", "student_t"]
+__all__ = ["Budget", "bound_of_changes", "likelihood_budget", "prior_mismatch", "student_t"]
 
 # Where a standard error is known rather than estimated from few numbers.
 MANY = 1e9
@@ -292,6 +292,26 @@ def draws_dof(draws: int) -> float:
         draws: n, at least 2.
     """
     return 1 / (1 / (draws - 1) + 0.9 * SKEWNESS2 / draws)
+
+
+def bound_of_changes(changes: Tensor) -> float:
+    """What 95 % of the data do not exceed, from the changes of a few of them.
+
+        2 (1 + 8/m) · root mean square of the m changes
+
+    Solver errors have heavy tails, so that few changes often miss the large ones. With factor 2, on
+    mixtures in 2 and 16 dimensions under VP, sub-VP and VE (dopri5 at tolerance 0.01), the bound
+    held for 87.5, 91.4 and 94.5 % of the data at m = 8, 16 and 64. With factor 2 (1 + 8/m) it held
+    for 95.0, 95.2 and 95.3 %.
+
+    Args:
+        changes: Change of log p of each of m data when the solver or the dtype is refined, in
+            nats, shape (m,), m at least 1.
+
+    Returns:
+        The bound in nats.
+    """
+    return 2 * (1 + 8 / len(changes)) * float(changes.square().mean().sqrt())
 
 
 def student_t(dof: Tensor, level: float) -> Tensor:

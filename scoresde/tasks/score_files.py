@@ -14,6 +14,7 @@ from torch import Tensor
 from .._files import atomic_write
 from ..data import Dataset, DataSpec
 from ..likelihood import Budget, MeanBudget, mean_budget
+from ..likelihood.budget import bound_of_changes
 from ..study.budget_report import budget_table, save_budget
 from ..study.likelihood_figures import can_show, extremes
 from ..study.outputs import SUMMARY, save_arrays
@@ -104,8 +105,7 @@ class Scores:
         summary: dict[str, Any],
     ) -> None:
         """Tables and figures."""
-        # twice the root mean square, or a third of the data would lie beyond
-        systematic = 2 * sum(_rms(budget, other) for other in (refined, precise))
+        systematic = sum(_bound(budget, other) for other in (refined, precise))
         self._write_rows(out, budget, budget.half_width(systematic=systematic))
         with atomic_write(out / "budget.txt", "w") as file:
             file.write(budget_table(summary))
@@ -147,9 +147,8 @@ class Scores:
             writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
 
 
-def _rms(budget: Budget, other: Budget | None) -> float:
-    """Size of the change of single data, in nats."""
+def _bound(budget: Budget, other: Budget | None) -> float:
+    """A bound on the error of single data, in nats, from a better budget of the first few."""
     if other is None:
         return 0.0
-    change = other.log_prob - budget.log_prob[: len(other.log_prob)]
-    return float(change.square().mean().sqrt())
+    return bound_of_changes(other.log_prob - budget.log_prob[: len(other.log_prob)])

@@ -235,7 +235,8 @@ class TestBudget:
         assert budget["solver_error"] == pytest.approx(solver.std(ddof=1) / math.sqrt(3), **close)
         assert budget["rounding"] == pytest.approx(rounding.mean(), **close)
         assert (budget["solver_n"], budget["rounding_n"]) == (3, 3)
-        sizes = [2 * math.sqrt((change**2).mean()) for change in (solver, rounding)]
+        # 2 (1 + 8/3) root mean squares of 3 changes
+        sizes = [22 / 3 * math.sqrt((change**2).mean()) for change in (solver, rounding)]
         assert found["half_width"] - arrays(plain)["half_width"] == pytest.approx(
             sum(sizes), **close
         )
@@ -268,7 +269,7 @@ class TestBudget:
         budget = summary(out)["budget"]
         assert (budget["rounding"], budget["rounding_n"], budget["solver_n"]) == (None, 0, 2)
 
-    def test_what_is_measured_widens_every_interval_by_two_root_mean_squares(self, score, tmp_path):
+    def test_what_is_measured_widens_every_interval(self, score, tmp_path):
         plain, _ = score(
             *(PATH, "--n", 2, "--dtype", "float64"), *UNMEASURED, out=tmp_path / "plain"
         )
@@ -278,7 +279,8 @@ class TestBudget:
         size = math.hypot(budget["solver"], budget["solver_error"])
         assert size > 0
         wider = arrays(out)["half_width"] - arrays(plain)["half_width"]
-        assert wider == pytest.approx([2 * size] * 2, rel=1e-6)
+        # 2 (1 + 8/2) root mean squares of 2 changes
+        assert wider == pytest.approx([10 * size] * 2, rel=1e-6)
 
     def test_one_datum_has_no_standard_error(self, score):
         out, done = score(PATH, "--n", 1, "--measured", 1, "--budget")

@@ -31,7 +31,7 @@ from scoresde.likelihood import (
     neglected,
     prior_mismatch,
 )
-from scoresde.likelihood.budget import draws_dof
+from scoresde.likelihood.budget import bound_of_changes, draws_dof
 from scoresde.likelihood.ode import log_prior
 from scoresde.noise import SampleNoise
 from scoresde.score import FunctionScore, NetworkScore
@@ -76,8 +76,8 @@ def covered(model, density, n, seed):
     x = model.sample(n, seed=seed + 10)
     found = run(model, x, density, seed)
     finer = run(model, x[:16], density.refined(), seed)
-    change = (finer.log_prob - found.log_prob[:16]).square().mean().sqrt()
-    width = found.half_width(systematic=2 * float(change))
+    systematic = bound_of_changes(finer.log_prob - found.log_prob[:16])
+    width = found.half_width(systematic=systematic)
     inside = (found.log_prob - converged(model, x)).abs() <= width
     with_terms = (found.log_prob + found.definition - model.log_prob(x)).abs() <= width
     return inside, with_terms
