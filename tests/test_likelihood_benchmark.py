@@ -196,6 +196,7 @@ def test_a_derivative_pass_is_timed_in_forward_passes(benchmark):
     assert 2 < cost < 4
 
 
+@pytest.mark.slow
 def test_command(benchmark, problem, monkeypatch, tmp_path):
     likelihood, methods = benchmark("likelihood"), benchmark("likelihood_methods")
     monkeypatch.setattr(likelihood, "exact_problem", lambda *settings: problem.first(6))

@@ -254,6 +254,7 @@ def test_nothing_tracked_was_written(folder):
         assert path.read_bytes() == (folder / "benchmarks" / "figures" / path.name).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_first_example_runs():
     """In a process of its own, as a reader has it."""
     example = next(step.text for step in STEPS if step.kind == "block")

@@ -354,11 +354,12 @@ def test_mistakes_are_one_line_and_leave_nothing(bench, options, message):
     assert not out.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampler", "tolerances"),
     [
         ("dopri5", ["0.01", "0.001", "0.0001", "1e-05"]),
-        pytest.param("gotta-go-fast", ["0.2", "0.1", "0.05", "0.02"], marks=pytest.mark.slow),
+        ("gotta-go-fast", ["0.2", "0.1", "0.05", "0.02"]),
     ],
 )
 def test_an_adaptive_method_alone(bench, sampler, tolerances):
