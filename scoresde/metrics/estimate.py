@@ -109,9 +109,11 @@ def variance_of_square(plain: float, excess: float) -> float:
         excess: Estimate of 2 tr Σ².
 
     Returns:
-        plain − excess, but at least half of `plain`: V is at least half of its mean.
+        plain − excess, but at least half of `plain` and half of `excess`: V is at least half of the
+        mean of the one, and at least the mean of the other. Without the last bound an estimate
+        far below 0, whose gradient is small by chance, would have an error that is far too small.
     """
-    return max(plain - excess, plain / 2)
+    return max(plain - excess, plain / 2, excess / 2)
 
 
 def row_mean(rows: Tensor) -> Tensor:
