@@ -746,13 +746,6 @@ def _likelihood() -> Iterator[Mutant]:
         "points.append(predicted)",
         "ivp/test_adams.py",
     )
-    yield Mutant(
-        "a refused step may grow",
-        "scoresde/ivp/per_sample.py",
-        "factor = torch.where(self.refused, factor.clamp(max=1), factor)",
-        "factor = torch.where(self.refused, factor.clamp(min=1), factor)",
-        "ivp/test_per_sample.py",
-    )
 
 
 def _metrics() -> Iterator[Mutant]:

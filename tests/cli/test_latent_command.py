@@ -45,6 +45,7 @@ def summary(folder):
     return json.loads((folder / "summary.json").read_text())
 
 
+@pytest.mark.slow
 def test_it_is_the_library(explore, tiny_checkpoint):
     out, done = explore("--n", 5, "--batch", 2, "--seed", 4)
     assert done.status == 0, done.err

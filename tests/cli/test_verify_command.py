@@ -7,6 +7,7 @@ import pytest
 from scoresde.samplers import DPMSolverMultistep
 
 
+@pytest.mark.slow
 def test_every_kind_of_claim_is_measured(scoresde):
     """Whether all claims hold is tested in `tests/study/test_verify.py`."""
     samplers = "dpmpp-3m-copied,ancestral,euler-maruyama,dopri5,gotta-go-fast"

@@ -77,6 +77,7 @@ RULES = [
 ALWAYS = (12, Hutchinson(probes=2))
 
 
+@pytest.mark.slow
 def test_nineteen_of_twenty_hold_the_value():
     """1,176 cases: pooled 92 to 98 %, of which the count's own deviation is 0.6 %."""
     nodes, trace = ALWAYS
