@@ -109,7 +109,9 @@ def timing(model: ScoreModel, x: Tensor) -> None:
 @click.command()
 @click.option("--checkpoint", help="A network; the mixture if not given.")
 @click.option("--n", default=8, show_default=True, help="Points.")
-@click.option("--repeats", default=4, show_default=True, help="Draws of each rule.")
+@click.option(
+    "--repeats", type=click.IntRange(2), default=4, show_default=True, help="Draws of each rule."
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--timing", "timed", is_flag=True, help="Seconds instead of errors.")
 def main(checkpoint: str | None, n: int, repeats: int, seed: int, timed: bool) -> None:

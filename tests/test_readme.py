@@ -35,7 +35,7 @@ FIGURES = ROOT / "benchmarks" / "figures"
 # Sizes by option: of what a command takes a number of, and how many.
 SIZES = {
     **{"--n": 4, "--steps": 3, "--nfe": 6, "--draws": 4, "--measured": 2, "--likelihood": 2},
-    **{"--nodes": 4, "--samples": 2, "--pilot": 2, "--repeats": 1, "--batch": 8, "--batches": 2},
+    **{"--nodes": 4, "--samples": 2, "--pilot": 2, "--repeats": 2, "--batch": 8, "--batches": 2},
     **{"--probes": 1},
 }
 # Of an option that is a list of sizes, this many; of one that may be repeated, one.
