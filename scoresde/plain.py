@@ -18,8 +18,10 @@ __all__ = [
     "check_values",
     "construct",
     "construct_kind",
+    "construct_named",
     "kind_of",
     "nearest",
+    "split_name",
     "table",
 ]
 
@@ -79,6 +81,41 @@ def construct(make: Callable[..., Any], values: Mapping[str, Any], where: str) -
         raise ConfigError(f"{where}: {error}") from error
 
 
+def construct_named(noun: str, text: str, known: Mapping[str, Callable[..., Any]]) -> Any:
+    """The object that `name` or `name:key=value:key=value` describes.
+
+    Args:
+        noun: What is named, for messages: "sampler", "trace".
+        text: The name, with the parameters that differ from their defaults.
+        known: What makes the object, by name.
+
+    Raises:
+        ConfigError: If the name or a key is unknown (with the nearest one), or a value is wrong.
+    """
+    name, arguments = split_name(noun, text, known)
+    return construct(known[name], arguments, f"{noun} {name}")
+
+
+def split_name(noun: str, text: str, known: Iterable[str]) -> tuple[str, dict[str, Any]]:
+    """The name, and the parameters with their values, of `name:key=value:key=value`.
+
+    Raises:
+        ConfigError: If the name is not one of `known`, or a parameter is malformed.
+    """
+    name, *pairs = text.strip().split(":")
+    if name not in known:
+        raise ConfigError(f"{noun} {name!r} is unknown; {nearest(name, known)}")
+    arguments: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"{noun} {text!r}: write parameters as key=value, got {pair!r}")
+        if key in arguments:
+            raise ConfigError(f"{noun} {text!r}: {key} is given twice")
+        arguments[key] = _value(value)
+    return name, arguments
+
+
 def check_values(
     make: Callable[..., Any], values: Mapping[str, Any], where: str, skip: Iterable[str] = ()
 ) -> None:
@@ -116,6 +153,17 @@ def check_keys(
     missing = [key for key in required if key not in values]
     if missing:
         raise ConfigError(f"{where}: missing {', '.join(missing)}")
+
+
+def _value(text: str) -> int | float | bool | str:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def _hints(make: Callable[..., Any]) -> dict[str, Any]:

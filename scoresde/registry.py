@@ -10,10 +10,9 @@ hutchinson:probes=4       a trace rule
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from torch import Tensor
 
@@ -22,7 +21,7 @@ from .grid_file import GridFile, read_grid
 from .likelihood.probing import Probing
 from .likelihood.sketch import HutchPP, XTrace
 from .likelihood.trace import ExactTrace, Hutchinson, TraceRule
-from .plain import ConfigError, check_values, construct, nearest
+from .plain import ConfigError, check_values, construct_named, split_name
 from .samplers import (
     DDIM,
     EDM,
@@ -145,8 +144,7 @@ def parse_sampler(text: str) -> NamedSampler:
     Raises:
         ConfigError: If the name or a key is unknown (with the nearest one), or a value is wrong.
     """
-    name, arguments = _parse("sampler", text, SAMPLERS)
-    return NamedSampler(text.strip(), construct(SAMPLERS[name], arguments, f"sampler {name}"))
+    return NamedSampler(text.strip(), construct_named("sampler", text, SAMPLERS))
 
 
 def parse_grid(text: str) -> Callable[..., Tensor] | GridFile:
@@ -162,7 +160,7 @@ def parse_grid(text: str) -> Callable[..., Tensor] | GridFile:
     text = text.strip()
     if text.startswith("list:") or text.endswith(".json"):
         return read_grid(text.removeprefix("list:"))
-    name, arguments = _parse("grid", text, GRIDS)
+    name, arguments = split_name("grid", text, GRIDS)
     check_values(GRIDS[name], arguments, f"grid {name}", ("sde", "steps", "t_min", "t_max"))
     if not arguments:
         return GRIDS[name]
@@ -180,32 +178,4 @@ def parse_trace(text: str) -> TraceRule:
     Raises:
         ConfigError: If the name or a key is unknown (with the nearest one), or a value is wrong.
     """
-    name, arguments = _parse("trace", text, TRACES)
-    return construct(TRACES[name], arguments, f"trace {name}")
-
-
-def _parse(noun: str, text: str, known: Mapping[str, object]) -> tuple[str, dict[str, Any]]:
-    """Name and parameters of `name:key=value:key=value`."""
-    name, *pairs = text.strip().split(":")
-    if name not in known:
-        raise ConfigError(f"{noun} {name!r} is unknown; {nearest(name, known)}")
-    arguments: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise ConfigError(f"{noun} {text!r}: write parameters as key=value, got {pair!r}")
-        if key in arguments:
-            raise ConfigError(f"{noun} {text!r}: {key} is given twice")
-        arguments[key] = _value(value)
-    return name, arguments
-
-
-def _value(text: str) -> int | float | bool | str:
-    if text in ("true", "false"):
-        return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    return construct_named("trace", text, TRACES)

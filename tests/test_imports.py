@@ -25,7 +25,7 @@ LAYERS = [
     {"noise", "ivp"},
     {"sde"},
     {"score"},
-    {"exact", "loss", "grid"},
+    {"exact", "loss", "grid", "batches"},
     {"grid_file"},
     {"samplers", "likelihood", "scaling"},
     {"train", "study"},

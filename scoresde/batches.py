@@ -1,0 +1,86 @@
+"""How a call over n samples is split into batches: the one place that checks seed, labels, batch.
+
+Everything that takes samples one batch at a time (`sample`, `log_likelihood`, `encode` ...) begins
+here, so that labels, random streams and errors are the same everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._tensor import check_integer
+from .noise import Noise, SampleNoise, check_seed
+from .score import ScoreModel
+
+__all__ = ["Batch", "batches"]
+
+
+class Batch(NamedTuple):
+    """One batch of a call.
+
+    Attributes:
+        rows: Which samples of the call it holds.
+        model: The model with the labels of these samples bound.
+        noise: Their source of randomness; None if neither seed nor noise was given.
+    """
+
+    rows: slice
+    model: ScoreModel
+    noise: Noise | None
+
+    @property
+    def n(self) -> int:
+        """How many samples it holds."""
+        return self.rows.stop - self.rows.start
+
+
+def batches(
+    model: ScoreModel,
+    n: int,
+    device: torch.device | str,
+    *,
+    seed: int | None = None,
+    noise: Noise | None = None,
+    y: Tensor | None = None,
+    batch: int | None = None,
+    random: bool = True,
+) -> list[Batch]:
+    """Check what a call over n samples was given, and split it.
+
+    Sample i of the call has the stream (seed, i), whatever the size of the batches is.
+
+    Args:
+        model: Score model.
+        n: Number of samples, at least 0.
+        device: Where the samples are.
+        seed: Integer in [0, 2^64).
+        noise: A source of randomness instead of `seed`; then `batch` must be None.
+        y: Integer class labels, shape (n,), which a conditional model needs.
+        batch: Samples at a time, at least 1; None = all at once.
+        random: Whether randomness is needed, so that one of `seed` and `noise` must be given.
+
+    Returns:
+        The batches in order. There is at least one; for n = 0 it is empty.
+
+    Raises:
+        TypeError: If seed, batch or labels are not integers.
+        ValueError: If not exactly one of seed and noise is given (at most one, unless `random`),
+            if batch is given with noise, or on a number or labels out of range.
+    """
+    if (seed is not None and noise is not None) or (random and seed is None and noise is None):
+        raise ValueError("exactly one of seed and noise must be given")
+    if noise is not None and batch is not None:
+        raise ValueError("batch needs a seed: a noise source serves the one batch it was made for")
+    if seed is not None:
+        seed = check_seed(seed)
+    size = max(n, 1) if batch is None else check_integer("batch", batch, minimum=1)
+    model = model.labelled(y, n, device)
+    parts = []
+    for begin in range(0, max(n, 1), size):
+        rows = slice(begin, min(begin + size, n))
+        own = noise if seed is None else SampleNoise(seed, range(rows.start, rows.stop))
+        parts.append(Batch(rows, model.take(rows), own))
+    return parts

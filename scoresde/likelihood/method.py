@@ -1,0 +1,156 @@
+"""What a likelihood method is, and the one entry for all of them: `log_likelihood`.
+
+A method is a frozen object that holds settings only: no model, no data, no state. `Path` and `Ode`
+follow the probability-flow ODE; a protocol adds to one of them how quantized data become points;
+the variational bounds are methods as well.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import torch
+from scipy.special import stdtrit
+from torch import Tensor
+
+from .._tensor import check_number
+from ..batches import batches
+from ..evaluation import own_context
+from ..ivp import Counts
+from ..noise import Noise
+from ..score import ScoreModel
+
+__all__ = ["KNOWN", "Likelihood", "LikelihoodMethod", "log_likelihood"]
+
+# Degrees of freedom of a standard error that is known rather than estimated from a few numbers.
+KNOWN = 1e9
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """log p(x) of each datum with its uncertainty and cost, and what is needed to repeat it.
+
+    Attributes:
+        log_prob: log p(x) in nats at the scale of x, or a lower bound on it; shape (B,), float64.
+        std_error: Standard error of `log_prob` from all randomness of the method, in nats, shape
+            (B,): 0 if there is none, NaN if a single number cannot tell.
+        dof: Degrees of freedom behind `std_error`, for Student's t, shape (B,); `KNOWN` for a
+            standard error that was not estimated from few numbers.
+        correction: What the method has added to `log_prob` for the error of its path, in nats,
+            shape (B,); 0 for a method that makes no such correction.
+        latent: x at t = 1, like x; None for a method that has none.
+        counts: Status, steps and evaluations of each sample.
+        nfe: Network evaluations per sample, counted; the largest if batches differ.
+        nfe_derivative: Derivative passes per sample, likewise.
+        t_min: Time at which x was put in.
+        method: The method with all its settings.
+        seed: Seed of everything random; None if none was given.
+    """
+
+    log_prob: Tensor
+    std_error: Tensor
+    dof: Tensor
+    correction: Tensor
+    latent: Tensor | None
+    counts: Counts
+    nfe: int
+    nfe_derivative: int
+    t_min: float
+    method: LikelihoodMethod
+    seed: int | None = None
+
+    def half_width(self, level: float = 0.95) -> Tensor:
+        """Half the width of the confidence interval at `level` in (0, 1), in nats, shape (B,)."""
+        level = check_number("level", level, above=0, below=1)
+        quantile = stdtrit(self.dof.cpu().numpy(), 0.5 + 0.5 * level)
+        return torch.from_numpy(quantile).to(self.std_error) * self.std_error
+
+    @classmethod
+    def cat(cls, parts: Sequence[Self]) -> Self:
+        """The results of several batches as one."""
+        return cls(**{f.name: _joined([getattr(p, f.name) for p in parts]) for f in fields(cls)})
+
+
+def _joined(values: list[Any]) -> Any:
+    """One field of several batches: rows are put together, of counts the largest is kept."""
+    first = values[0]
+    if isinstance(first, Tensor):
+        return torch.cat(values)
+    if isinstance(first, Counts):
+        return Counts.cat(values)
+    return max(values) if type(first) is int else first
+
+
+class LikelihoodMethod(ABC):
+    """How log p(x) is computed."""
+
+    @abstractmethod
+    def check(self, model: ScoreModel, x: Tensor) -> None:
+        """Refuse what cannot be computed, before the first evaluation of the network.
+
+        Raises:
+            TypeError: If x is of a wrong type.
+            ValueError: If model, data and settings do not fit together.
+        """
+
+    @abstractmethod
+    def estimate(self, model: ScoreModel, x: Tensor, noise: Noise | None) -> Likelihood:
+        """log p of one batch.
+
+        Args:
+            model: Score model, labels bound.
+            x: Data that `check` has accepted, shape (B, *D); B may be 0.
+            noise: Source of randomness of these samples; None only if the method needs none.
+        """
+
+    def needs_noise(self, x: Tensor) -> bool:
+        """Whether the result is random, so that a seed must be given."""
+        return True
+
+    def refined(self) -> LikelihoodMethod | None:
+        """The same method with a finer solver and the same randomness; None if it has no solver."""
+        return None
+
+
+@own_context()
+def log_likelihood(
+    model: ScoreModel,
+    x: Tensor,
+    method: LikelihoodMethod,
+    *,
+    seed: int | None = None,
+    noise: Noise | None = None,
+    y: Tensor | None = None,
+    batch: int | None = None,
+) -> Likelihood:
+    """log p(x) of each datum by a method.
+
+    Sample i depends on (seed, i) alone, as far as the method says: not on its batch mates.
+
+    Args:
+        model: Score model.
+        x: Data, shape (B, *D), as the method wants them: points at the model's scale, float32 or
+            float64, or integer levels.
+        method: The method.
+        seed: Integer in [0, 2^64) for all randomness of the method; one stream per sample.
+        noise: A source of your own instead of `seed`; then `batch` must be None.
+        y: Integer class labels, shape (B,), which a conditional model needs.
+        batch: Samples at a time; None = all at once.
+
+    Returns:
+        The log-likelihoods with their uncertainty and cost; empty for B = 0.
+
+    Raises:
+        TypeError: If an argument is of another type.
+        ValueError: On a bad argument, or if model, data and method do not fit together.
+        RuntimeError: If the network or its derivative is not finite, or a solver gives up; the
+            time is named.
+    """
+    method.check(model, x)
+    given = {"seed": seed, "noise": noise, "y": y, "batch": batch}
+    parts = batches(model, len(x), x.device, random=method.needs_noise(x), **given)
+    found = [method.estimate(part.model, x[part.rows], part.noise) for part in parts]
+    return replace(type(found[0]).cat(found), seed=seed)
