@@ -69,8 +69,8 @@ class Noise(ABC):
         """(W_t − W_s)/√(t − s) for a step from t to s < t: N(0, I) like `x`."""
         return self._draw(x.shape, "increment", x.dtype, x.device).to(x)
 
-    def fresh(self, x: Tensor, t: float, k: int = 0) -> Tensor:
-        """N(0, I) like `x` that is no Brownian increment: the k-th draw wanted at time t."""
+    def fresh(self, x: Tensor) -> Tensor:
+        """N(0, I) like `x` that is no Brownian increment."""
         return self._draw(x.shape, "fresh", x.dtype, x.device).to(x)
 
     def probe(self, x: Tensor) -> Tensor:
@@ -204,12 +204,12 @@ class BrownianNoise(Noise):
 
     def __init__(self, seed: int, indices: Sequence[int] | None = None, depth: int = 40) -> None:
         self.seed = check_seed(seed)
-        self.depth = check_integer("depth", depth, minimum=1)
-        if depth > 52:  # the cells' ends would not be float64 numbers
-            raise ValueError(f"depth must be at most 52, got {depth}")
+        self.depth = check_integer(
+            "depth", depth, minimum=1, maximum=52
+        )  # cells end at float64 numbers
         self.indices = None if indices is None else _check_indices(indices)
         self._others = BatchNoise(seed) if indices is None else SampleNoise(seed, self.indices)
-        self._path: _Path | None = None
+        self._path: _BrownianTree | None = None
         self._shape: tuple[int, ...] = ()
 
     def increment(self, x: Tensor, t: float, s: float) -> Tensor:
@@ -219,7 +219,7 @@ class BrownianNoise(Noise):
         path = self._of(x)
         return ((path.at(t) - path.at(s)) / math.sqrt(t - s)).reshape(x.shape).to(x)
 
-    def _of(self, x: Tensor) -> _Path:
+    def _of(self, x: Tensor) -> _BrownianTree:
         """The paths of a batch of the shape of x, made at the first call."""
         shape = tuple(x.shape)
         if self._path is None:
@@ -227,7 +227,7 @@ class BrownianNoise(Noise):
                 _check_rows(self.indices, shape)
             rows = [0] if self.indices is None else self.indices
             width = math.prod(shape) if self.indices is None else math.prod(shape[1:])
-            self._path = _Path(self.seed, rows, width, self.depth, x.device)
+            self._path = _BrownianTree(self.seed, rows, width, self.depth, x.device)
             self._shape = shape
         if shape != self._shape:
             raise ValueError(f"this Brownian path has shape {self._shape}, got x of shape {shape}")
@@ -239,7 +239,7 @@ class BrownianNoise(Noise):
         return self._others._draw(shape, purpose, dtype, device)
 
 
-class _Path:
+class _BrownianTree:
     """W at any time in [0, 1], one row per index, each of `width` independent numbers.
 
     Node 2^l + i of the tree is the interval [i, i + 1]/2^l; address 0 is W_1 − W_0.

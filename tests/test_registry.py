@@ -91,7 +91,10 @@ def test_edm_churns_by_name_alone():
         ("heun:churn=-1", "sampler heun: churn must be"),
         ("rk4:method=dopri5", "sampler rk4: unknown key 'method'"),
         ("dopri5:rtol=0", "sampler dopri5: rtol must be"),
-        ("dopri8:per_sample=true", "sampler dopri8: method must be one of dop853, dopri5, bosh3"),
+        (
+            "dopri8:per_sample=true",
+            "sampler dopri8: method with per_sample=True must be one of dop853, dopri5, bosh3",
+        ),
         ("pc:snr=0", "sampler pc: snr must be greater than 0"),
         ("pc:steps=1.5", "sampler pc.steps must be an integer"),
         ("pc:predictor=dim", "sampler 'dim' is unknown"),

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from scoresde import grid
+from scoresde.evaluation import evaluating
 from scoresde.likelihood import (
     continuous_vlb,
     ddpm_vlb,
@@ -25,7 +26,6 @@ from scoresde.score import (
     NetworkScore,
     Preconditioning,
     count_nfe,
-    evaluating,
     reverse_drift,
 )
 from scoresde.sde import VE, VP, CosineVP, SubVP, TabulatedVP

@@ -6,17 +6,18 @@ each sample its own. Either ends exactly at the end, never asks for a rate outsi
 and fails with a `SolverError`, never with a number.
 """
 
-from .outcome import Counts, Solution, SolverError, Status, error_norm
+from .outcome import Counts, OnStep, Solution, SolverError, Status, error_norm
 from .per_sample import Stepper, march
 from .runge_kutta import PER_SAMPLE_METHODS, AdaptivePerSample
-from .whole_batch import METHODS, Adaptive
+from .whole_batch import WHOLE_BATCH_METHODS, Adaptive
 
 __all__ = [
-    "METHODS",
     "PER_SAMPLE_METHODS",
+    "WHOLE_BATCH_METHODS",
     "Adaptive",
     "AdaptivePerSample",
     "Counts",
+    "OnStep",
     "Solution",
     "SolverError",
     "Status",

@@ -65,11 +65,11 @@ class Solution:
 
     Attributes:
         state: State at the last time, like the first.
-        counts: What each sample took.
+        counts: What each sample took; None if all took the same given steps.
     """
 
     state: Tensor
-    counts: Counts
+    counts: Counts | None = None
 
 
 class SolverError(RuntimeError):

@@ -36,12 +36,18 @@ class Stepper(ABC):
     Attributes:
         name: The method, for messages.
         evaluations: Evaluations of the right-hand side per attempt.
+        first_evaluations: Evaluations of `start`.
         exponent: The next step is the last times 0.9 error^−exponent.
     """
 
     name: str
     evaluations: int
+    first_evaluations: int = 0
     exponent: float
+
+    @abstractmethod
+    def start(self, y: Tensor, t_start: float, t_end: float) -> Tensor | float:
+        """Begin at y of shape (B, N); the size of the first step, a number or one per sample."""
 
     def target(self, t: Tensor, t_new: Tensor) -> Tensor:
         """Where the step from t may go at most, if not to t_new; shapes (b,)."""
@@ -75,9 +81,7 @@ def march(
     y: Tensor,
     t_start: float,
     t_end: float,
-    step: Tensor | float,
     *,
-    evaluations: int = 0,
     max_evaluations: int | None = None,
     on_step: OnStep | None = None,
     names: Sequence[int] | None = None,
@@ -91,86 +95,69 @@ def march(
     rounding inside the right-hand side.
 
     Args:
-        stepper: How to try a step.
-        y: State at t_start, shape (B, N).
+        stepper: How to try a step. It sees each sample flattened.
+        y: State at t_start, shape (B, *D).
         t_start: First time.
         t_end: Last time, not equal to t_start; met exactly.
-        step: Size of the first step, a positive number or one per sample.
-        evaluations: How many each sample has used already.
-        max_evaluations: How many a sample may use, those included; None = any number.
-        on_step: Called with (calls so far, time that every sample has reached, state of shape
-            (B, N)) whenever that time has moved; the samples in it are at different times.
+        max_evaluations: How many a sample may use, those of `start` included; None = any number.
+        on_step: Called with (calls so far, time that every sample has reached, state like y)
+            whenever that time has moved; the samples in it are at different times.
         names: What messages call the samples, shape (B,); None = their places in the batch.
 
     Returns:
-        The state at t_end, with the counts.
+        The state at t_end, like y, with the counts.
 
     Raises:
         SolverError: If a sample needs more than `max_evaluations`, or its step size falls below
             the rounding of the time.
     """
-    return _March(
-        stepper, y, t_start, t_end, step, evaluations, max_evaluations, on_step, names
-    ).run()
+    flat = y.reshape(len(y), y.shape[1:].numel())
+    state = _March(stepper, flat, t_start, t_end, range(len(y)) if names is None else names)
+    while len(state.rows):
+        state.check_budget(max_evaluations)
+        state.attempt()
+        state.drop_arrived()
+        if on_step is not None and state.has_moved():
+            on_step(state.moves, state.reached, state.at_present().reshape(y.shape))
+    return Solution(state.result.reshape(y.shape), state.counts.to("cpu"))
 
 
 class _March:
     """The state of one `march`; t, step, y and refused hold the samples still running."""
 
     def __init__(
-        self,
-        stepper: Stepper,
-        y: Tensor,
-        t_start: float,
-        t_end: float,
-        step: Tensor | float,
-        evaluations: int,
-        max_evaluations: int | None,
-        on_step: OnStep | None,
-        names: Sequence[int] | None,
+        self, stepper: Stepper, y: Tensor, t_start: float, t_end: float, names: Sequence[int]
     ) -> None:
-        self.stepper, self.on_step = stepper, on_step
-        self.names = range(len(y)) if names is None else names
+        self.stepper, self.names = stepper, names
         self.t_end, self.sign = t_end, math.copysign(1.0, t_end - t_start)
         self.floor = 10 * torch.finfo(torch.float64).eps * max(abs(t_start), abs(t_end))
-        self.limit = max_evaluations
-        self.counts = Counts.fill(len(y), Status.RUNNING, evaluations=evaluations).to(y.device)
+        self.spent = stepper.first_evaluations  # of every running sample: they are tried together
+        self.counts = Counts.fill(len(y), Status.RUNNING, evaluations=self.spent).to(y.device)
         self.result = y.clone()
-        self.reached, self.calls = t_start, 0
+        self.reached, self.moves = t_start, 0
         self.rows = torch.arange(len(y), device=y.device)
         self.y = y
-        self.t, self.step = self._column(t_start), _rounded(self._column(step))
+        self.t = self._column(t_start)
+        self.step = _rounded(self._column(stepper.start(y, t_start, t_end) if len(y) else 0.0))
         self.refused = torch.zeros_like(self.rows, dtype=torch.bool)
-        self.spent = evaluations  # of every running sample: they are tried together
-
-    def run(self) -> Solution:
-        """Until nobody is running."""
-        while len(self.rows):
-            self._check_budget()
-            t_new = self._target()
-            y_new, error = self.stepper.attempt(self.y, self.t, t_new, self.rows)
-            self._advance(t_new, y_new, error)
-            self._drop_arrived()
-            self._report()
-        return Solution(self.result, self.counts.to("cpu"))
 
     def _column(self, value: Tensor | float) -> Tensor:
         """One float64 number per running sample."""
         value = torch.as_tensor(value, dtype=torch.float64, device=self.y.device)
         return value.expand(len(self.rows)).clone()
 
-    def _check_budget(self) -> None:
-        if self.limit is not None and self.spent + self.stepper.evaluations > self.limit:
+    def check_budget(self, limit: int | None) -> None:
+        """Raise if one more attempt would need too many evaluations."""
+        if limit is not None and self.spent + self.stepper.evaluations > limit:
             self._fail(torch.ones_like(self.refused), Status.EVALUATIONS)
 
-    def _target(self) -> Tensor:
-        """Where this round's steps go; no sliver is left before the end."""
+    def attempt(self) -> None:
+        """Try a step of every running sample, accept or reject it, and choose the next step."""
+        # no sliver is left before the end
         arrives = STRETCH * self.step >= self.sign * (self.t_end - self.t)
         t_new = torch.where(arrives, self.t_end, self.t + self.sign * self.step)
-        return self.stepper.target(self.t, t_new)
-
-    def _advance(self, t_new: Tensor, y_new: Tensor, error: Tensor) -> None:
-        """Accept or reject each attempt, count it, and choose the next step."""
+        t_new = self.stepper.target(self.t, t_new)
+        y_new, error = self.stepper.attempt(self.y, self.t, t_new, self.rows)
         finite = torch.isfinite(y_new).all(1)
         error = torch.where(finite, error.to(torch.float64), math.inf)
         accepted = error <= 1  # not if NaN
@@ -190,7 +177,8 @@ class _March:
             self._fail(lost, Status.NOT_FINITE if bool(broken) else Status.UNDERFLOW)
         self.stepper.settle(accepted)
 
-    def _drop_arrived(self) -> None:
+    def drop_arrived(self) -> None:
+        """Store the samples that are at the end, and go on with the others."""
         running = self.t != self.t_end
         if bool(running.all()):
             return
@@ -201,15 +189,17 @@ class _March:
             setattr(self, name, getattr(self, name)[running])
         self.stepper.keep(running)
 
-    def _report(self) -> None:
-        """Tell `on_step` if the last of the samples has moved."""
-        if self.on_step is None:
-            return
+    def has_moved(self) -> bool:
+        """Whether the last of the samples has moved since this was asked."""
         times = self.sign * self.t
         slowest = self.sign * float(times.min()) if len(times) else self.t_end
-        if slowest != self.reached:
-            self.reached, self.calls = slowest, self.calls + 1
-            self.on_step(self.calls, slowest, self.result.index_copy(0, self.rows, self.y))
+        moved = slowest != self.reached
+        self.reached, self.moves = slowest, self.moves + moved
+        return moved
+
+    def at_present(self) -> Tensor:
+        """The states of all samples, shape (B, N), each at its own time."""
+        return self.result.index_copy(0, self.rows, self.y)
 
     def _fail(self, failed: Tensor, status: Status) -> None:
         """Raise for the running samples marked in `failed`."""

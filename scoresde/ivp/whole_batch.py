@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
-from .._tensor import check_integer, check_number, plain_numbers
+from .._tensor import check_choice, check_integer, check_number, plain_numbers
 from .outcome import Counts, OnStep, Solution, SolverError, Status, error_norm
 
-__all__ = ["METHODS", "Adaptive"]
+__all__ = ["WHOLE_BATCH_METHODS", "Adaptive"]
 
-METHODS = ("dopri8", "dopri5", "bosh3", "adaptive_heun", "fehlberg2")
+WHOLE_BATCH_METHODS = ("dopri8", "dopri5", "bosh3", "adaptive_heun", "fehlberg2")
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,7 @@ class Adaptive:
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        if self.method not in METHODS:
-            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
+        check_choice("method", self.method, WHOLE_BATCH_METHODS)
         check_number("rtol", self.rtol, above=0, below=1)
         check_number("atol", self.atol, above=0)
         if self.max_steps is not None:

@@ -65,7 +65,6 @@ class Denoising:
         self.draws, self.dtype = draws, dtype
         self.dims = math.prod(x0.shape[1:])
         self.slope = x0.new_zeros(x0.shape[0])
-        self._asked = 0
 
     def uniform(self) -> Tensor:
         """U[0, 1) per sample, shape (B,), float64, from the samples' own streams."""
@@ -73,7 +72,7 @@ class Denoising:
 
     def residual(self, node: Node) -> Residual:
         """ε − ε̂(x_t, t) at freshly drawn noise; one evaluation of the model."""
-        eps = self._fresh(self.x0)
+        eps = self.noise.fresh(self.x0)
         x = (node.alpha * self.x0 + node.sigma * eps).to(self.dtype)
         difference = eps - self.model.eps(x, node).to(torch.float64)
         return Residual(difference, _squares(difference), _squares(eps) - self.dims)
@@ -102,10 +101,6 @@ class Denoising:
         """The sum of the terms, and the square of its standard error, each (B,)."""
         value, variance = zip(*(self.add(draw) for draw in draws), strict=True)
         return torch.stack(value).sum(0), torch.stack(variance).sum(0)
-
-    def _fresh(self, like: Tensor) -> Tensor:
-        self._asked += 1
-        return self.noise.fresh(like, 0.0, self._asked)
 
 
 def _squares(x: Tensor) -> Tensor:

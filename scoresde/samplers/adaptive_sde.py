@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,10 +9,10 @@ import torch
 from torch import Tensor
 
 from .._tensor import check_integer, check_number, plain_numbers
-from ..ivp import Counts, Stepper, error_norm, march
+from ..ivp import OnStep, Solution, Stepper, error_norm, march
 from ..noise import Noise
 from ..score import ScoreModel, reverse_drift
-from .base import OnStep, Sampler, check_rtol
+from .base import Sampler, check_rtol
 
 __all__ = ["AdaptiveSDE"]
 
@@ -75,41 +74,23 @@ class AdaptiveSDE(Sampler):
         check_number("eta", self.eta, at_least=0)
         check_integer("max_steps", self.max_steps, minimum=1)
 
-    @property
-    def off_grid(self) -> bool:
-        """It chooses its own times."""
-        return True
-
+    @torch.no_grad()
     def run(
         self, model: ScoreModel, x: Tensor, ts: Tensor, noise: Noise, on_step: OnStep | None = None
-    ) -> Tensor:
-        """The state of `run_counted`."""
-        return self.run_counted(model, x, ts, noise, on_step)[0]
-
-    @torch.no_grad()
-    def run_counted(
-        self, model: ScoreModel, x: Tensor, ts: Tensor, noise: Noise, on_step: OnStep | None = None
-    ) -> tuple[Tensor, Counts]:
+    ) -> Solution:
         """Carry every sample from ts[0] down to ts[-1]; arguments as in `Sampler.run`.
 
         `on_step` is called whenever the time that all samples have reached has moved.
         """
         check_rtol(self.rtol, x.dtype)
-
-        def tell(step: int, t: float, y: Tensor) -> None:
-            on_step(step, t, y.reshape(x.shape))
-
-        flat = x.reshape(len(x), math.prod(x.shape[1:]))
-        solution = march(
-            _ImprovedEuler(self, model, x, float(ts[0]), noise),
-            flat,
+        return march(
+            _ImprovedEuler(self, model, x, noise),
+            x,
             float(ts[0]),
             float(ts[-1]),
-            FIRST_STEP,
             max_evaluations=EVALUATIONS * self.max_steps,
-            on_step=on_step and tell,
+            on_step=on_step,
         )
-        return solution.state.reshape(x.shape), solution.counts
 
 
 class _ImprovedEuler(Stepper):
@@ -119,13 +100,14 @@ class _ImprovedEuler(Stepper):
     evaluations = EVALUATIONS
     exponent = 0.9  # the paper's r
 
-    def __init__(
-        self, sampler: AdaptiveSDE, model: ScoreModel, x: Tensor, t_start: float, noise: Noise
-    ) -> None:
-        self.sampler, self.model, self.noise = sampler, model, noise
-        self.x, self.t_start, self.draws = x, t_start, 0
-        self.previous = self.euler = x.reshape(len(x), -1) if len(x) else x
-        self.path = _Path(self.previous)
+    def __init__(self, sampler: AdaptiveSDE, model: ScoreModel, x: Tensor, noise: Noise) -> None:
+        self.sampler, self.model, self.noise, self.x = sampler, model, noise, x
+
+    def start(self, y: Tensor, t_start: float, t_end: float) -> float:
+        """The paper's first step; nothing is known of the Brownian path yet."""
+        self.previous = self.euler = y
+        self.path = _Increments(y)
+        return FIRST_STEP
 
     def target(self, t: Tensor, t_new: Tensor) -> Tensor:
         """Not beyond a rejected step, whose increment is known."""
@@ -155,8 +137,7 @@ class _ImprovedEuler(Stepper):
 
     def _draw(self, rows: Tensor) -> Tensor:
         """N(0, I) of shape (b, N), from draws for the whole batch: streams go in step."""
-        z = self.noise.fresh(self.x, self.t_start, self.draws)
-        self.draws += 1
+        z = self.noise.fresh(self.x)
         return z.reshape(len(z), -1)[rows]
 
     def _slope(
@@ -170,7 +151,7 @@ class _ImprovedEuler(Stepper):
         return k if w is None else k.addcmul_(_column(self.sampler.eta * node.g, y), w)
 
 
-class _Path:
+class _Increments:
     """What is known of each sample's Brownian motion ahead of it: a stack of increments.
 
     The top one begins at the sample's present time, the next where that ends, and so on. A

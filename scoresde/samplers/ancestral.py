@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from .._tensor import check_choice
 from ..noise import Noise
 from ..score import ScoreModel
 from ..sde import Node
@@ -42,8 +43,7 @@ class Ancestral(GridSampler):
     variance: Variance = "beta"
 
     def __post_init__(self) -> None:
-        if self.variance not in get_args(Variance):
-            raise ValueError(f"variance must be 'beta' or 'beta_tilde', got {self.variance!r}")
+        check_choice("variance", self.variance, get_args(Variance))
 
     def step(
         self, model: ScoreModel, x: Tensor, t: Node, s: Node, state: None, noise: Noise

@@ -9,13 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensor import check_number, float64, plain_numbers
+from .._tensor import check_choice, check_integer, check_number, float64, plain_numbers
 from ..noise import Noise
 from ..score import ScoreModel
 from ..sde import SDE, Node
 from .base import GridSampler
-from .multistep import LinearMultistep, Row
-from .weights import Prediction, check_choice, check_order, interval, output, phi, step_orders
+from .multistep import LinearMultistep, StepWeights
+from .weights import Prediction, interval, output, phi, step_orders
 
 __all__ = ["DPMSolverMultistep", "DPMSolverSinglestep"]
 
@@ -27,6 +27,9 @@ class _Stage(NamedTuple):
     carry: float
     weight: float
     slope: float
+
+
+_Stages = dict[float, list[_Stage]]  # of the step from each t
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class DPMSolverSinglestep(GridSampler):
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        check_order(self.order, 3)
+        check_integer("order", self.order, minimum=1, maximum=3)
         check_choice("prediction", self.prediction, ("eps", "x0"))
 
     @property
@@ -69,7 +72,7 @@ class DPMSolverSinglestep(GridSampler):
         """Evaluates between the times of the grid, unless of order 1."""
         return self.order > 1
 
-    def start(self, sde: SDE, nodes: list[Node]) -> dict[float, list[_Stage]]:
+    def start(self, sde: SDE, nodes: list[Node]) -> _Stages:
         """The stages of the step from each t."""
         lam = float64([node.lam for node in nodes])
         parts = torch.arange(1, self.order, dtype=torch.float64, device="cpu") / self.order
@@ -96,14 +99,8 @@ class DPMSolverSinglestep(GridSampler):
         return _Stage(end, to.carry, scale * phi(1, to.z), scale * slope)
 
     def step(
-        self,
-        model: ScoreModel,
-        x: Tensor,
-        t: Node,
-        s: Node,
-        state: dict[float, list[_Stage]],
-        noise: Noise,
-    ) -> tuple[Tensor, dict[float, list[_Stage]]]:
+        self, model: ScoreModel, x: Tensor, t: Node, s: Node, state: _Stages, noise: Noise
+    ) -> tuple[Tensor, _Stages]:
         """One step; x of shape (B, *D)."""
         m = output(model, x, t, self.prediction)
         first, *others = state[t.t]
@@ -158,31 +155,31 @@ class DPMSolverMultistep(LinearMultistep):
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        check_order(self.order, 3)
+        check_integer("order", self.order, minimum=1, maximum=3)
         check_choice("prediction", self.prediction, ("x0", "eps"))
         check_number("eta", self.eta, at_least=0)
         if self.copied and self.order != 3:
             raise ValueError(f"copied is a form of order 3, got order {self.order}")
 
-    def rows(self, sde: SDE, nodes: list[Node]) -> list[Row]:
+    def rows(self, sde: SDE, nodes: list[Node]) -> list[StepWeights]:
         """The weights of each step."""
         orders = step_orders(len(nodes) - 1, self.order, self.lower_order_final)
         return [self._row(order, nodes[: i + 2]) for i, order in enumerate(orders)]
 
-    def _row(self, order: int, nodes: list[Node]) -> Row:
+    def _row(self, order: int, nodes: list[Node]) -> StepWeights:
         """The step between the last two nodes; those before tell the lengths h₁ and h₂."""
         t, s = nodes[-2:]
         to = interval(t, s, self.prediction, self.eta)
         scale, phi_1 = to.gain * to.h, phi(1, to.z)
         if order == 1:
-            return Row(to.carry, (scale * phi_1,), to.std)
+            return StepWeights(to.carry, (scale * phi_1,), to.std)
         r_1 = (t.lam - nodes[-3].lam) / to.h
         if order == 2:
             half = 0.5 * scale * phi_1 / r_1
-            return Row(to.carry, (scale * phi_1 + half, -half), to.std)
+            return StepWeights(to.carry, (scale * phi_1 + half, -half), to.std)
         r_2 = (nodes[-3].lam - nodes[-4].lam) / to.h
         curvature = (1 if self.copied else 2) * phi(3, to.z) + r_1 * phi(2, to.z)
         # of D and of (m₁ − m₂)/r₂ in φ₂ D′ + 2 φ₃ D″
         a, b = phi(2, to.z) + curvature / (r_1 + r_2), -curvature / (r_1 + r_2)
         weights = (phi_1 + a / r_1, b / r_2 - a / r_1, -b / r_2)
-        return Row(to.carry, tuple(scale * w for w in weights), to.std)
+        return StepWeights(to.carry, tuple(scale * w for w in weights), to.std)

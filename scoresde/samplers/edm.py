@@ -16,6 +16,8 @@ from .base import GridSampler
 
 __all__ = ["EDM"]
 
+_Raised = dict[float, Node]
+
 
 @dataclass(frozen=True)
 class EDM(GridSampler):
@@ -62,7 +64,7 @@ class EDM(GridSampler):
         """Churn raises the time above the grid's."""
         return self.churn > 0
 
-    def start(self, sde: SDE, nodes: list[Node]) -> dict[float, Node]:
+    def start(self, sde: SDE, nodes: list[Node]) -> _Raised:
         """The raised node t' of each time that is churned."""
         if self.churn == 0:
             return {}
@@ -79,19 +81,13 @@ class EDM(GridSampler):
         return dict(zip([node.t for node in churned], sde.nodes(raised), strict=True))
 
     def step(
-        self,
-        model: ScoreModel,
-        x: Tensor,
-        t: Node,
-        s: Node,
-        state: dict[float, Node],
-        noise: Noise,
-    ) -> tuple[Tensor, dict[float, Node]]:
+        self, model: ScoreModel, x: Tensor, t: Node, s: Node, state: _Raised, noise: Noise
+    ) -> tuple[Tensor, _Raised]:
         """One step; x of shape (B, *D)."""
         if t.t in state:
             raised = state[t.t]
             a, b = model.sde.transition(raised, t)
-            x = (a * x).add_(noise.fresh(x, raised.t), alpha=self.s_noise * b)
+            x = (a * x).add_(noise.fresh(x), alpha=self.s_noise * b)
             t = raised
         # α_s (σ̂_s − σ̂'); scaled back by α_s, x̂' is (α_s/α_t') x'
         ratio = s.alpha / t.alpha

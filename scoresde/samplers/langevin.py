@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from .._tensor import check_integer, check_number, plain_numbers
+from .._tensor import check_choice, check_integer, check_number, plain_numbers
 from ..noise import Noise
 from ..score import ScoreModel
 from ..sde import Node
@@ -51,15 +51,14 @@ class Langevin(Corrector):
         plain_numbers(self)
         check_number("snr", self.snr, above=0)
         check_integer("steps", self.steps, minimum=1)
-        if self.norm not in get_args(Norm):
-            raise ValueError(f"norm must be 'exact' or 'batch', got {self.norm!r}")
+        check_choice("norm", self.norm, get_args(Norm))
 
     def correct(self, model: ScoreModel, x: Tensor, t: Node, s: Node, noise: Noise) -> Tensor:
         """`steps` Langevin steps at s; x of shape (B, *D)."""
         a = (t.alpha / s.alpha) ** 2
-        for k in range(self.steps):
+        for _ in range(self.steps):
             eps = model.eps(x, s)
-            z = noise.fresh(x, s.t, k)
+            z = noise.fresh(x)
             n = s.sigma if self.norm == "exact" else s.sigma * _mean_norm(z) / _mean_norm(eps)
             step = 2 * a * (self.snr * n) ** 2
             # score = −ε/σ
@@ -110,10 +109,10 @@ class AnnealedLangevin(GridSampler):
 
     def _level(self, model: ScoreModel, x: Tensor, t: Node, noise: Noise) -> Tensor:
         a = self.step_size * t.sigma**2
-        for k in range(self.steps):
+        for _ in range(self.steps):
             # score = −ε/σ
             mean = torch.add(x, model.eps(x, t), alpha=-0.5 * a / t.sigma)
-            x = mean.add_(noise.fresh(x, t.t, k), alpha=math.sqrt(a))
+            x = mean.add_(noise.fresh(x), alpha=math.sqrt(a))
         return x
 
 

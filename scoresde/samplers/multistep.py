@@ -15,10 +15,10 @@ from ..sde import SDE, Node
 from .base import GridSampler
 from .weights import Prediction, output
 
-__all__ = ["LinearMultistep", "Row"]
+__all__ = ["LinearMultistep", "StepWeights"]
 
 
-class Row(NamedTuple):
+class StepWeights(NamedTuple):
     """One step's numbers: x_s = carry x_t + Σ_j weights[j] m_j + std z, newest output first.
 
     With `corrector`, x_s is computed once more when the output m_s at it is known, by the next
@@ -31,10 +31,10 @@ class Row(NamedTuple):
     corrector: tuple[float, ...] = ()
 
 
-class _State(NamedTuple):
+class _History(NamedTuple):
     """What a step leaves to the next: the table, the last `depth` outputs, what to correct."""
 
-    rows: list[Row]
+    rows: list[StepWeights]
     depth: int
     i: int = 0
     outputs: tuple[Tensor, ...] = ()
@@ -58,17 +58,17 @@ class LinearMultistep(GridSampler):
         """The output m that the solver works with; a field of most solvers."""
 
     @abstractmethod
-    def rows(self, sde: SDE, nodes: list[Node]) -> list[Row]:
+    def rows(self, sde: SDE, nodes: list[Node]) -> list[StepWeights]:
         """The numbers of each of the N steps between N + 1 nodes."""
 
-    def start(self, sde: SDE, nodes: list[Node]) -> _State:
+    def start(self, sde: SDE, nodes: list[Node]) -> _History:
         """The table for this grid, and no history."""
         rows = self.rows(sde, nodes)
-        return _State(rows, max(len(w) for row in rows for w in (row.weights, row.corrector)))
+        return _History(rows, max(len(w) for row in rows for w in (row.weights, row.corrector)))
 
     def step(
-        self, model: ScoreModel, x: Tensor, t: Node, s: Node, state: _State, noise: Noise
-    ) -> tuple[Tensor, _State]:
+        self, model: ScoreModel, x: Tensor, t: Node, s: Node, state: _History, noise: Noise
+    ) -> tuple[Tensor, _History]:
         """One step; x of shape (B, *D)."""
         row, previous = state.rows[state.i], state.rows[state.i - 1]
         m = output(model, x, t, self.prediction)
@@ -82,7 +82,7 @@ class LinearMultistep(GridSampler):
             x_s, to_correct = _combined(carried, row.weights, outputs), carried
         else:
             x_s, to_correct = _add(carried, row.weights, outputs), None
-        return x_s, _State(state.rows, state.depth, state.i + 1, outputs, to_correct)
+        return x_s, _History(state.rows, state.depth, state.i + 1, outputs, to_correct)
 
 
 def _combined(carried: Tensor, weights: tuple[float, ...], outputs: tuple[Tensor, ...]) -> Tensor:

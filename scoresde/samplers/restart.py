@@ -57,7 +57,7 @@ class _Descent(NamedTuple):
     repeats: int
 
 
-class _State(NamedTuple):
+class _Progress(NamedTuple):
     """The main grid, the steps done on it, the inner's state, the descents from each time."""
 
     nodes: list[Node]
@@ -121,11 +121,7 @@ class Restart(GridSampler):
         """The descents have times of their own."""
         return True
 
-    def sde_error(self, sde: SDE) -> str | None:
-        """The inner sampler's."""
-        return self.inner.sde_error(sde)
-
-    def start(self, sde: SDE, nodes: list[Node]) -> _State:
+    def start(self, sde: SDE, nodes: list[Node]) -> _Progress:
         """The descents of this grid, and the inner sampler's first state."""
         descents: dict[float, list[_Descent]] = {}
         for interval in self.intervals:
@@ -137,17 +133,17 @@ class Restart(GridSampler):
                 down[-1] = s
                 state = self.inner.start(sde, down)
                 descents.setdefault(s.t, []).append(_Descent(down, state, interval.repeats))
-        return _State(nodes, descents, self.inner.start(sde, nodes))
+        return _Progress(nodes, descents, self.inner.start(sde, nodes))
 
     def step(
-        self, model: ScoreModel, x: Tensor, t: Node, s: Node, state: _State, noise: Noise
-    ) -> tuple[Tensor, _State]:
+        self, model: ScoreModel, x: Tensor, t: Node, s: Node, state: _Progress, noise: Noise
+    ) -> tuple[Tensor, _Progress]:
         """One step of the inner sampler, and the restarts from s; x of shape (B, *D)."""
         x, inner = self.inner.step(model, x, t, s, state.inner, noise)
         descents = state.descents.get(s.t, [])
         for descent in descents:
-            for k in range(descent.repeats):
-                x = self._restarted(model, x, descent, k, noise)
+            for _ in range(descent.repeats):
+                x = self._restarted(model, x, descent, noise)
         left = state.nodes[state.i + 1 :]
         if descents and self.inner.multistep and len(left) > 1:
             # its history belongs to a path that the restart has left
@@ -158,13 +154,11 @@ class Restart(GridSampler):
         """The inner sampler's."""
         return self.inner.finish(model, x, t, noise)
 
-    def _restarted(
-        self, model: ScoreModel, x: Tensor, descent: _Descent, k: int, noise: Noise
-    ) -> Tensor:
+    def _restarted(self, model: ScoreModel, x: Tensor, descent: _Descent, noise: Noise) -> Tensor:
         """x noised from the end of a descent to its beginning, and carried down again."""
         high, low = descent.nodes[0], descent.nodes[-1]
         a, b = model.sde.transition(high, low)
-        x = (a * x).add_(noise.fresh(x, high.t, k), alpha=b)
+        x = (a * x).add_(noise.fresh(x), alpha=b)
         state = descent.state
         for t, s in pairwise(descent.nodes):
             x, state = self.inner.step(model, x, t, s, state, noise)

@@ -9,14 +9,15 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from .._tensor import float64
+from .._tensor import check_choice, float64
 from ..noise import Noise
 from ..score import ScoreModel, reverse_drift
 from ..sde import SDE, Node
 from .base import GridSampler
-from .weights import check_choice
 
 __all__ = ["RungeKutta"]
+
+_StageNodes = dict[float, list[Node]]  # of the step from each t
 
 
 class _Tableau(NamedTuple):
@@ -27,7 +28,7 @@ class _Tableau(NamedTuple):
     b: tuple[float, ...]
 
 
-TABLEAUS = {
+_TABLEAUS = {
     "euler": _Tableau((0,), ((),), (1,)),
     "midpoint": _Tableau((0, 1 / 2), ((), (1 / 2,)), (0, 1)),
     "heun2": _Tableau((0, 1), ((), (1,)), (1 / 2, 1 / 2)),
@@ -72,17 +73,17 @@ class RungeKutta(GridSampler):
     variable: Literal["t", "lam", "sigma"] = "t"
 
     def __post_init__(self) -> None:
-        check_choice("method", self.method, tuple(TABLEAUS))
+        check_choice("method", self.method, _TABLEAUS)
         check_choice("variable", self.variable, ("t", "lam", "sigma"))
 
     @property
     def off_grid(self) -> bool:
         """Whether a stage lies inside a step."""
-        return any(0 < c < 1 for c in TABLEAUS[self.method].c)
+        return any(0 < c < 1 for c in _TABLEAUS[self.method].c)
 
-    def start(self, sde: SDE, nodes: list[Node]) -> dict[float, list[Node]]:
+    def start(self, sde: SDE, nodes: list[Node]) -> _StageNodes:
         """The nodes of the stages of the step from each t."""
-        c = TABLEAUS[self.method].c
+        c = _TABLEAUS[self.method].c
         inside = [
             self._between(t, s, part) for t, s in pairwise(nodes) for part in c if 0 < part < 1
         ]
@@ -114,16 +115,10 @@ class RungeKutta(GridSampler):
         return eps if self.variable == "sigma" else eps * -math.exp(-node.lam)
 
     def step(
-        self,
-        model: ScoreModel,
-        x: Tensor,
-        t: Node,
-        s: Node,
-        state: dict[float, list[Node]],
-        noise: Noise,
-    ) -> tuple[Tensor, dict[float, list[Node]]]:
+        self, model: ScoreModel, x: Tensor, t: Node, s: Node, state: _StageNodes, noise: Noise
+    ) -> tuple[Tensor, _StageNodes]:
         """One step; x of shape (B, *D)."""
-        _, a, b = TABLEAUS[self.method]
+        _, a, b = _TABLEAUS[self.method]
         h = self._variable(s) - self._variable(t)
         rates: list[Tensor] = []
 

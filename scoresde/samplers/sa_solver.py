@@ -11,7 +11,7 @@ import numpy as np
 
 from .._tensor import check_integer, check_number, plain_numbers
 from ..sde import SDE, Node
-from .multistep import LinearMultistep, Row
+from .multistep import LinearMultistep, StepWeights
 from .weights import Prediction, interval, lagrange_weights, past_knots, step_orders
 
 __all__ = ["SASolver"]
@@ -69,18 +69,14 @@ class SASolver(LinearMultistep):
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        for name, order, lowest in (
-            ("predictor_order", self.predictor_order, 1),
-            ("corrector_order", self.corrector_order, 0),
-        ):
-            check_integer(name, order, minimum=lowest)
-            check_number(name, order, at_most=4)
+        check_integer("predictor_order", self.predictor_order, minimum=1, maximum=4)
+        check_integer("corrector_order", self.corrector_order, minimum=0, maximum=4)
         check_number("eta", self.eta, at_least=0)
         check_number("s_min", self.s_min, at_least=0)
         if self.s_max != math.inf:
             check_number("s_max", self.s_max, at_least=self.s_min)
 
-    def rows(self, sde: SDE, nodes: list[Node]) -> list[Row]:
+    def rows(self, sde: SDE, nodes: list[Node]) -> list[StepWeights]:
         """The weights of each step."""
         lam = np.array([node.lam for node in nodes])
         steps = [
@@ -97,7 +93,7 @@ class SASolver(LinearMultistep):
             corrector_orders[:-1] = known[1:-1]
         correctors = _weights(lam, rates, corrector_orders, newest=1)
         return [
-            Row(
+            StepWeights(
                 to.carry,
                 tuple((to.gain * predictor).tolist()),
                 to.std,

@@ -7,10 +7,10 @@ from typing import Literal
 
 import numpy as np
 
-from .._tensor import plain_numbers
+from .._tensor import check_choice, check_integer, plain_numbers
 from ..sde import SDE, Node
-from .multistep import LinearMultistep, Row
-from .weights import Prediction, check_choice, check_order, interval, phi, step_orders
+from .multistep import LinearMultistep, StepWeights
+from .weights import Prediction, interval, phi, step_orders
 
 __all__ = ["UniPC"]
 
@@ -54,11 +54,11 @@ class UniPC(LinearMultistep):
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        check_order(self.order, 3)
+        check_integer("order", self.order, minimum=1, maximum=3)
         check_choice("variant", self.variant, ("B1", "B2"))
         check_choice("prediction", self.prediction, ("x0", "eps"))
 
-    def rows(self, sde: SDE, nodes: list[Node]) -> list[Row]:
+    def rows(self, sde: SDE, nodes: list[Node]) -> list[StepWeights]:
         """The weights of each step."""
         steps = len(nodes) - 1
         orders = step_orders(steps, self.order, self.lower_order_final)
@@ -67,7 +67,7 @@ class UniPC(LinearMultistep):
             for i, order in enumerate(orders)
         ]
 
-    def _row(self, order: int, nodes: list[Node], corrected: bool) -> Row:
+    def _row(self, order: int, nodes: list[Node], corrected: bool) -> StepWeights:
         """The step between the last two nodes."""
         t, s = nodes[-2:]
         to = interval(t, s, self.prediction)
@@ -78,7 +78,7 @@ class UniPC(LinearMultistep):
         if corrected:
             centre, newest, *before = self._weights(to.z, [1.0, *ratios])
             corrector = [newest, centre, *before]
-        return Row(
+        return StepWeights(
             to.carry,
             tuple(scale * w for w in (first, *others)),
             corrector=tuple(scale * w for w in corrector),

@@ -25,15 +25,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from .._tensor import check_integer
 from ..score import ScoreModel
 from ..sde import Node
 
 __all__ = [
     "Interval",
     "Prediction",
-    "check_choice",
-    "check_order",
     "interval",
     "lagrange_weights",
     "output",
@@ -158,16 +155,3 @@ def step_orders(steps: int, order: int, lower_order_final: bool) -> list[int]:
     """
     left = [steps - i if lower_order_final else order for i in range(steps)]
     return [min(order, i + 1, left[i]) for i in range(steps)]
-
-
-def check_order(order: int, highest: int) -> None:
-    """Raise ValueError unless order is in 1..highest."""
-    check_integer("order", order, minimum=1)
-    if order > highest:
-        raise ValueError(f"order must be at most {highest}, got {order}")
-
-
-def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
-    """Raise ValueError unless value is one of `allowed`."""
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")

@@ -18,7 +18,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from ..exact import GaussianMixture
-from ..grid import from_list
+from ..grid import check_grid
 from ..noise import SampleNoise
 from ..samplers import Sampler
 from ..score import ScoreModel, count_nfe
@@ -79,7 +79,7 @@ def alternating(sde: SDE, steps: int, t_min: float = 1e-3, t_max: float = 1.0) -
     first, last = sde.nodes([t_max, t_min])
     lengths = torch.tensor([1.0, 3.0], dtype=torch.float64).repeat((steps + 1) // 2)[:steps]
     inner = first.lam + (last.lam - first.lam) * lengths.cumsum(0)[:-1] / lengths.sum()
-    return from_list([t_max, *sde.t_of_lam(inner).tolist(), t_min])
+    return check_grid([t_max, *sde.t_of_lam(inner).tolist(), t_min])
 
 
 def exact_flow(model: ScoreModel, x: Tensor, t_min: float) -> Tensor:
@@ -150,7 +150,7 @@ def ode_errors(
         with count_nfe(model) as counted:
             # a deterministic sampler asks for no noise; one that did would still be repeatable
             noise = SampleNoise(0, range(len(start)))
-            end = sampler.run(model, start, ts, noise)
+            end = sampler.run(model, start, ts, noise).state
         errors.append(rms_distance(end, exact))
         nfe.append(counted.forward)
     return errors, nfe

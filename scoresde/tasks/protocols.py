@@ -34,7 +34,6 @@ from ..likelihood.probing import Probing
 from ..likelihood.trace import ExactTrace, Hutchinson, TraceRule
 from ..noise import SampleNoise
 from ..score import ScoreModel
-from ..sde import TabulatedVP
 
 __all__ = ["DEQUANTIZATIONS", "METHODS", "PROTOCOLS", "Protocol", "choose_quadrature"]
 
@@ -132,8 +131,8 @@ class Protocol:
 
     def _chain(self, model: ScoreModel) -> Tensor | int:
         """The times of the reverse chain: the model's own ladder, or equal steps in log-SNR."""
-        if isinstance(model.sde, TabulatedVP):
-            return len(model.sde.betas)
+        if model.sde.levels is not None:
+            return model.sde.levels
         end = last_time(model.sde, self.spec) if self.t_min is None else self.t_min
         return grid.log_snr(model.sde, self.steps, end)
 

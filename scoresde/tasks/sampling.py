@@ -169,7 +169,7 @@ def _summary(
 def _plan(request: SampleRequest, config: Config) -> tuple[NamedSampler, Tensor]:
     """The sampler and its time grid, or an error if they cannot serve."""
     named = parse_sampler(request.sampler)
-    reason = named.sampler.refusal(config.sde, config.preconditioning.snapped)
+    reason = named.sampler.refusal(config.preconditioning.snapped)
     if reason is not None:
         raise ValueError(f"--sampler: {named.text} cannot run: {reason}")
     if named.adaptive:

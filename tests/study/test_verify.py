@@ -134,7 +134,7 @@ def test_ode_errors_are_distances_to_the_exact_ends_and_nfe_is_counted():
     errors, nfe = ode_errors(model, make("heun"), grids, start, exact)
     assert nfe == [10, 20]
     with torch.no_grad():
-        end = make("heun").run(model, start, grids[1], None)
+        end = make("heun").run(model, start, grids[1], None).state
     assert errors[1] == rms_distance(end, exact)
     # D3's error of DDIM at N = 10, as printed
     errors, _ = ode_errors(model, DDIM(), [grids[1]], start, exact)
@@ -154,7 +154,7 @@ def test_weak_errors_are_those_of_the_exact_moments():
     sde, ts = VP(), log_snr(VP(), 20)
     with torch.no_grad():
         two = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
-        low, high = DDIM().run(gaussian(sde), two, ts, None).flatten().tolist()
+        low, high = DDIM().run(gaussian(sde), two, ts, None).state.flatten().tolist()
     first, last = ((float(sde.alpha(t)), float(sde.sigma(t))) for t in (1.0, 1e-3))
     mean = low + (high - low) * 0.3 * first[0]
     std = (high - low) * math.hypot(0.5 * first[0], first[1])

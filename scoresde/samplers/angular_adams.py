@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from .._tensor import plain_numbers
+from .._tensor import check_integer, plain_numbers
 from ..sde import SDE, Node
-from .multistep import LinearMultistep, Row
-from .weights import Prediction, check_order, lagrange_weights, past_knots, step_orders
+from .multistep import LinearMultistep, StepWeights
+from .weights import Prediction, lagrange_weights, past_knots, step_orders
 
 __all__ = ["AngularAdams"]
 
@@ -54,9 +54,9 @@ class AngularAdams(LinearMultistep):
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        check_order(self.order, 4)
+        check_integer("order", self.order, minimum=1, maximum=4)
 
-    def rows(self, sde: SDE, nodes: list[Node]) -> list[Row]:
+    def rows(self, sde: SDE, nodes: list[Node]) -> list[StepWeights]:
         """The weights of each step."""
         steps = len(nodes) - 1
         n = np.array([math.hypot(node.alpha, node.sigma) for node in nodes])
@@ -66,7 +66,7 @@ class AngularAdams(LinearMultistep):
         corrected = [order + 1 if self.corrector else 0 for order in orders[:-1]] + [0]
         correctors = _weights(n, theta, corrected, newest=1)
         return [
-            Row(float(n[i + 1] / n[i]), predictors[i], corrector=correctors[i])
+            StepWeights(float(n[i + 1] / n[i]), predictors[i], corrector=correctors[i])
             for i in range(steps)
         ]
 

@@ -45,10 +45,6 @@ class PredictorCorrector(GridSampler):
                 f"got {type(self.predictor).__name__}"
             )
 
-    def sde_error(self, sde: SDE) -> str | None:
-        """The predictor's; a corrector serves any SDE."""
-        return self.predictor.sde_error(sde)
-
     @property
     def off_grid(self) -> bool:
         """The predictor's; a corrector stays at the time it is called at."""

@@ -9,13 +9,11 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 
-from .._tensor import plain_numbers
+from .._tensor import check_choice, check_integer, plain_numbers
 from ..sde import SDE, Node
-from .multistep import LinearMultistep, Row
+from .multistep import LinearMultistep, StepWeights
 from .weights import (
     Prediction,
-    check_choice,
-    check_order,
     interval,
     lagrange_weights,
     past_knots,
@@ -62,11 +60,11 @@ class ExponentialAB(LinearMultistep):
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        check_order(self.order, 4)
+        check_integer("order", self.order, minimum=1, maximum=4)
         check_choice("prediction", self.prediction, ("eps", "x0"))
         check_choice("variable", self.variable, ("lam", "t", "sigma"))
 
-    def rows(self, sde: SDE, nodes: list[Node]) -> list[Row]:
+    def rows(self, sde: SDE, nodes: list[Node]) -> list[StepWeights]:
         """The weights of each step."""
         steps = [interval(t, s, self.prediction) for t, s in pairwise(nodes)]
         orders = step_orders(len(steps), self.order, self.lower_order_final)
@@ -76,7 +74,7 @@ class ExponentialAB(LinearMultistep):
             lam[:-1], lam[1:], steps[0].rate, knots, lambda lam: self._variable(sde, lam)
         )
         return [
-            Row(to.carry, tuple((to.gain * w[:order]).tolist()))
+            StepWeights(to.carry, tuple((to.gain * w[:order]).tolist()))
             for to, order, w in zip(steps, orders, weights, strict=True)
         ]
 
@@ -113,16 +111,16 @@ class IPNDM(LinearMultistep):
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        check_order(self.order, 4)
+        check_integer("order", self.order, minimum=1, maximum=4)
 
-    def rows(self, sde: SDE, nodes: list[Node]) -> list[Row]:
+    def rows(self, sde: SDE, nodes: list[Node]) -> list[StepWeights]:
         """The weights of each step."""
         rows = []
         orders = step_orders(len(nodes) - 1, self.order, lower_order_final=False)
         for order, (t, s) in zip(orders, pairwise(nodes), strict=True):
             to = interval(t, s, self.prediction)
             scale = to.gain * to.h * phi(1, to.z)
-            rows.append(Row(to.carry, tuple(scale * c for c in _EQUAL_STEPS[order])))
+            rows.append(StepWeights(to.carry, tuple(scale * c for c in _EQUAL_STEPS[order])))
         return rows
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
-from .._tensor import check_integer, check_number, plain_numbers
-from ..ivp import METHODS, PER_SAMPLE_METHODS, Adaptive, AdaptivePerSample, Counts, Solution
+from .._tensor import check_choice, check_integer, plain_numbers
+from ..ivp import (
+    PER_SAMPLE_METHODS,
+    WHOLE_BATCH_METHODS,
+    Adaptive,
+    AdaptivePerSample,
+    OnStep,
+    Solution,
+)
 from ..noise import Noise
 from ..score import ScoreModel, reverse_drift
-from .base import OnStep, Sampler, check_rtol
+from .base import Sampler, check_rtol
 
 __all__ = ["ProbabilityFlowODE"]
 
@@ -67,69 +73,29 @@ class ProbabilityFlowODE(Sampler):
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        methods = tuple(PER_SAMPLE_METHODS) if self.per_sample else METHODS
-        if self.method not in methods:
-            raise ValueError(
-                f"method must be one of {', '.join(methods)} with per_sample={self.per_sample}, "
-                f"got {self.method!r}"
-            )
-        check_number("rtol", self.rtol, above=0, below=1)
-        check_number("atol", self.atol, above=0)
+        methods = PER_SAMPLE_METHODS if self.per_sample else WHOLE_BATCH_METHODS
+        check_choice(f"method with per_sample={self.per_sample}", self.method, methods)
         check_integer("max_steps", self.max_steps, minimum=1)
-
-    @property
-    def off_grid(self) -> bool:
-        """Asks the model at times of its own."""
-        return True
+        self._solver()  # checks the tolerances
 
     def run(
         self, model: ScoreModel, x: Tensor, ts: Tensor, noise: Noise, on_step: OnStep | None = None
-    ) -> Tensor:
-        """The state of `run_counted`."""
-        return self.run_counted(model, x, ts, noise, on_step)[0]
-
-    def run_counted(
-        self, model: ScoreModel, x: Tensor, ts: Tensor, noise: Noise, on_step: OnStep | None = None
-    ) -> tuple[Tensor, Counts | None]:
+    ) -> Solution:
         """Solve; `on_step` is called after each accepted step.
 
         If `per_sample`, it is called whenever the time that all samples have reached has moved.
         Arguments as in `Sampler.run`.
         """
         check_rtol(self.rtol, x.dtype)
-        solve = self._solve_each if self.per_sample else self._solve_together
-        solution = solve(model, x, float(ts[0]), float(ts[-1]), on_step)
-        return solution.state, solution.counts
 
-    def _solve_together(
-        self, model: ScoreModel, x: Tensor, t_start: float, t_end: float, on_step: OnStep | None
-    ) -> Solution:
-        """The whole batch as one state."""
+        def rate(x_t: Tensor, t: Tensor | float, rows: Tensor | slice = slice(None)) -> Tensor:
+            return reverse_drift(model.take(rows), x_t, t, eta=0.0)
 
-        def rate(x_t: Tensor, t: float) -> Tensor:
-            return reverse_drift(model, x_t, t, eta=0.0)
+        return self._solver().solve(rate, x, float(ts[0]), float(ts[-1]), on_step=on_step)
 
-        solver = Adaptive(self.method, self.rtol, self.atol, self.max_steps)
-        return solver.solve(rate, x, t_start, t_end, on_step=on_step)
-
-    def _solve_each(
-        self, model: ScoreModel, x: Tensor, t_start: float, t_end: float, on_step: OnStep | None
-    ) -> Solution:
-        """Each sample for itself, flattened."""
-
-        def shaped(y: Tensor) -> Tensor:
-            return y.reshape(len(y), *x.shape[1:])
-
-        def rate(y: Tensor, t: Tensor, rows: Tensor) -> Tensor:
-            # `take` of the whole batch's model, because rows count in the whole batch
-            return reverse_drift(model.take(rows), shaped(y), t, eta=0.0).reshape(y.shape)
-
-        def tell(step: int, t: float, y: Tensor) -> None:
-            on_step(step, t, shaped(y))
-
+    def _solver(self) -> Adaptive | AdaptivePerSample:
+        if not self.per_sample:
+            return Adaptive(self.method, self.rtol, self.atol, self.max_steps)
         # one step more than allowed pays for the evaluations at the start
         limit = (self.max_steps + 1) * PER_SAMPLE_METHODS[self.method]
-        solver = AdaptivePerSample(self.method, self.rtol, self.atol, limit)
-        flat = x.reshape(len(x), math.prod(x.shape[1:]))
-        solution = solver.solve(rate, flat, t_start, t_end, on_step=on_step and tell)
-        return Solution(shaped(solution.state), solution.counts)
+        return AdaptivePerSample(self.method, self.rtol, self.atol, limit)
