@@ -33,7 +33,7 @@ from .plain import (
 )
 from .score import NetworkScore, Preconditioning
 from .sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP
-from .shipped import locate, shipped
+from .shipped import locate
 from .train import TrainSettings
 
 __all__ = [
@@ -45,7 +45,6 @@ __all__ = [
     "config_of",
     "load",
     "load_config",
-    "shipped",
 ]
 
 SDES: dict[str, type[SDE]] = {

@@ -264,13 +264,7 @@ def check_on_ladder(sde: SDE, ts: Tensor) -> None:
 
 
 GRIDS: dict[str, Callable[..., Tensor]] = {
-    "uniform": uniform,
-    "quadratic": quadratic,
-    "cosine": cosine,
-    "log_snr": log_snr,
-    "karras": karras,
-    "arctan": arctan,
-    "logit": logit,
+    grid.__name__: grid for grid in (uniform, quadratic, cosine, log_snr, karras, arctan, logit)
 }
 
 

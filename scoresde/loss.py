@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ._tensor import check_integer, check_number, float64, plain_numbers
+from ._tensor import check_choice, check_integer, check_number, float64, plain_numbers
 from .score import ScoreModel
 from .sde import SDE, Node
 
@@ -93,18 +93,14 @@ class Objective:
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        for name, value, allowed in (
-            ("weighting", self.weighting, get_args(Weighting)),
-            ("times", self.times, get_args(Times)),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        check_choice("weighting", self.weighting, get_args(Weighting))
+        check_choice("times", self.times, get_args(Times))
         check_number("t_min", self.t_min, at_least=0, below=1)
         for name in ("sigma_data", "gamma", "log_std"):
             check_number(name, getattr(self, name), above=0)
         check_number("log_mean", self.log_mean)
-        check_integer("levels", self.levels, minimum=2)
-        check_number("levels", self.levels, at_most=10**6)  # a ladder is kept in memory
+        # a ladder is kept in memory
+        check_integer("levels", self.levels, minimum=2, maximum=10**6)
 
     def check(self, sde: SDE) -> None:
         """Raise unless every time the objective can draw has a score under this SDE.

@@ -966,8 +966,8 @@ def _commands() -> Iterator[Mutant]:
     yield Mutant(
         "dpmpp-2s is made with the prediction of dpm-2",
         "scoresde/registry.py",
-        '"dpmpp-2s": partial(DPMSolverSinglestep, 2, "x0"),',
-        '"dpmpp-2s": partial(DPMSolverSinglestep, 2, "eps"),',
+        '"dpmpp-2s": partial(samplers.DPMSolverSinglestep, 2, "x0"),',
+        '"dpmpp-2s": partial(samplers.DPMSolverSinglestep, 2, "eps"),',
         "test_registry.py",
     )
 

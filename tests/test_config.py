@@ -9,10 +9,11 @@ import torch
 
 import scoresde
 from scoresde.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
-from scoresde.config import Config, build, load, load_config, shipped
+from scoresde.config import Config, build, load, load_config
 from scoresde.data import DataSpec
 from scoresde.plain import ConfigError, construct, nearest
 from scoresde.sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP
+from scoresde.shipped import shipped
 
 SPEC = DataSpec((2,), -1, 1, name="rings")
 VALUES = {

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import read_checkpoint
-from ..config import checkpoint_path, config_of, shipped
+from ..config import checkpoint_path, config_of
+from ..shipped import shipped
 
 __all__ = ["describe_checkpoint", "list_shipped", "to_toml"]
 
