@@ -7,6 +7,7 @@ the variational bounds are methods as well.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -17,13 +18,14 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from .._tensor import check_number
-from ..batches import batches
+from ..batches import Batch, batches
+from ..data.spec import DataSpec
 from ..evaluation import own_context
 from ..ivp import Counts
 from ..noise import Noise
 from ..score import ScoreModel
 
-__all__ = ["KNOWN", "Likelihood", "LikelihoodMethod", "log_likelihood"]
+__all__ = ["KNOWN", "Likelihood", "LikelihoodMethod", "log_likelihood", "student_t"]
 
 # Degrees of freedom of a standard error that is known rather than estimated from a few numbers.
 KNOWN = 1e9
@@ -42,7 +44,7 @@ class Likelihood:
         correction: What the method has added to `log_prob` for the error of its path, in nats,
             shape (B,); 0 for a method that makes no such correction.
         latent: x at t = 1, like x; None for a method that has none.
-        counts: Status, steps and evaluations of each sample.
+        counts: Status, steps and evaluations of each sample from an adaptive solver; else None.
         nfe: Network evaluations per sample, counted; the largest if batches differ.
         nfe_derivative: Derivative passes per sample, likewise.
         t_min: Time at which x was put in.
@@ -55,7 +57,7 @@ class Likelihood:
     dof: Tensor
     correction: Tensor
     latent: Tensor | None
-    counts: Counts
+    counts: Counts | None
     nfe: int
     nfe_derivative: int
     t_min: float
@@ -64,9 +66,23 @@ class Likelihood:
 
     def half_width(self, level: float = 0.95) -> Tensor:
         """Half the width of the confidence interval at `level` in (0, 1), in nats, shape (B,)."""
-        level = check_number("level", level, above=0, below=1)
-        quantile = stdtrit(self.dof.cpu().numpy(), 0.5 + 0.5 * level)
-        return torch.from_numpy(quantile).to(self.std_error) * self.std_error
+        return student_t(self.dof, level) * self.std_error
+
+    def bits_per_dim(self, spec: DataSpec) -> Tensor:
+        """Bits per dimension of quantized data, −log2 P(k)/D, shape (B,).
+
+        The cell of a level has the volume (span/levels)^D. If `log_prob` is a density of points,
+        P(k) stands for that volume times p(x); its −log2 P(k)/D is an upper bound in the mean over
+        uniform dequantization, by Jensen's inequality.
+
+        Args:
+            spec: What the data are.
+
+        Raises:
+            ValueError: If the data are continuous.
+        """
+        offset = 0.0 if self.method.of_levels else spec.bits_offset
+        return -self.log_prob / (math.prod(spec.shape) * math.log(2)) + offset
 
     @classmethod
     def cat(cls, parts: Sequence[Self]) -> Self:
@@ -79,13 +95,32 @@ def _joined(values: list[Any]) -> Any:
     first = values[0]
     if isinstance(first, Tensor):
         return torch.cat(values)
-    if isinstance(first, Counts):
-        return Counts.cat(values)
+    if isinstance(first, (Counts, Likelihood)):
+        return type(first).cat(values)
+    if isinstance(first, tuple):
+        return tuple(_joined(column) for column in zip(*values, strict=True))
     return max(values) if type(first) is int else first
 
 
+def student_t(dof: Tensor, level: float) -> Tensor:
+    """Student's two-sided quantile at `level` in (0, 1) for degrees of freedom, like `dof`."""
+    level = check_number("level", level, above=0, below=1)
+    return torch.from_numpy(stdtrit(dof.cpu().numpy(), 0.5 + 0.5 * level)).to(dof)
+
+
 class LikelihoodMethod(ABC):
-    """How log p(x) is computed."""
+    """How log p(x) is computed.
+
+    Attributes:
+        t_min: Time at which data are put in; None for the model's own, `ScoreModel.first_time`.
+    """
+
+    t_min: float | None = None
+
+    @property
+    def of_levels(self) -> bool:
+        """Whether `log_prob` is of the levels of quantized data and not a density of points."""
+        return False
 
     @abstractmethod
     def check(self, model: ScoreModel, x: Tensor) -> None:
@@ -97,13 +132,13 @@ class LikelihoodMethod(ABC):
         """
 
     @abstractmethod
-    def estimate(self, model: ScoreModel, x: Tensor, noise: Noise | None) -> Likelihood:
+    def estimate(self, batch: Batch, x: Tensor) -> Likelihood:
         """log p of one batch.
 
         Args:
-            model: Score model, labels bound.
-            x: Data that `check` has accepted, shape (B, *D); B may be 0.
-            noise: Source of randomness of these samples; None only if the method needs none.
+            batch: The model with labels bound, the source of randomness of these samples (None
+                only if the method needs none) and their numbers.
+            x: Data of the batch that `check` has accepted, shape (B, *D); B may be 0.
         """
 
     def needs_noise(self, x: Tensor) -> bool:
@@ -152,5 +187,5 @@ def log_likelihood(
     method.check(model, x)
     given = {"seed": seed, "noise": noise, "y": y, "batch": batch}
     parts = batches(model, len(x), x.device, random=method.needs_noise(x), **given)
-    found = [method.estimate(part.model, x[part.rows], part.noise) for part in parts]
+    found = [method.estimate(part, x[part.rows]) for part in parts]
     return replace(type(found[0]).cat(found), seed=seed)
