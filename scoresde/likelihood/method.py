@@ -1,8 +1,8 @@
-"""What a likelihood method is, and the one entry for all of them: `log_likelihood`.
+"""What a likelihood method is, and what it returns.
 
 A method is a frozen object that holds settings only: no model, no data, no state. `Path` and `Ode`
-follow the probability-flow ODE; a protocol adds to one of them how quantized data become points;
-the variational bounds are methods as well.
+follow the probability-flow ODE; `Dequantized` adds to one of them how quantized data become points;
+the variational bounds are methods as well. `log_likelihood` runs any of them.
 """
 
 from __future__ import annotations
@@ -10,22 +10,20 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
 from .._tensor import check_number
-from ..batches import Batch, batches
+from ..batches import Batch
 from ..data.spec import DataSpec
-from ..evaluation import own_context
 from ..ivp import Counts
-from ..noise import Noise
 from ..score import ScoreModel
 
-__all__ = ["KNOWN", "Likelihood", "LikelihoodMethod", "log_likelihood", "student_t"]
+__all__ = ["KNOWN", "Likelihood", "LikelihoodMethod", "joined", "student_t"]
 
 # Degrees of freedom of a standard error that is known rather than estimated from a few numbers.
 KNOWN = 1e9
@@ -84,19 +82,27 @@ class Likelihood:
         offset = 0.0 if self.method.of_levels else spec.bits_offset
         return -self.log_prob / (math.prod(spec.shape) * math.log(2)) + offset
 
-    @classmethod
-    def cat(cls, parts: Sequence[Self]) -> Self:
-        """The results of several batches as one."""
-        return cls(**{f.name: _joined([getattr(p, f.name) for p in parts]) for f in fields(cls)})
+
+Result = TypeVar("Result")
+
+
+def joined(parts: Sequence[Result]) -> Result:
+    """The results of several batches as one: rows are put together, of numbers the largest is kept.
+
+    Args:
+        parts: Results of one class, a dataclass, at least one.
+    """
+    columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(parts[0])}
+    return type(parts[0])(**{name: _joined(values) for name, values in columns.items()})
 
 
 def _joined(values: list[Any]) -> Any:
-    """One field of several batches: rows are put together, of counts the largest is kept."""
+    """One field of several batches."""
     first = values[0]
     if isinstance(first, Tensor):
         return torch.cat(values)
     if isinstance(first, (Counts, Likelihood)):
-        return type(first).cat(values)
+        return joined(values)
     if isinstance(first, tuple):
         return tuple(_joined(column) for column in zip(*values, strict=True))
     return max(values) if type(first) is int else first
@@ -148,44 +154,3 @@ class LikelihoodMethod(ABC):
     def refined(self) -> LikelihoodMethod | None:
         """The same method with a finer solver and the same randomness; None if it has no solver."""
         return None
-
-
-@own_context()
-def log_likelihood(
-    model: ScoreModel,
-    x: Tensor,
-    method: LikelihoodMethod,
-    *,
-    seed: int | None = None,
-    noise: Noise | None = None,
-    y: Tensor | None = None,
-    batch: int | None = None,
-) -> Likelihood:
-    """log p(x) of each datum by a method.
-
-    Sample i depends on (seed, i) alone, as far as the method says: not on its batch mates.
-
-    Args:
-        model: Score model.
-        x: Data, shape (B, *D), as the method wants them: points at the model's scale, float32 or
-            float64, or integer levels.
-        method: The method.
-        seed: Integer in [0, 2^64) for all randomness of the method; one stream per sample.
-        noise: A source of your own instead of `seed`; then `batch` must be None.
-        y: Integer class labels, shape (B,), which a conditional model needs.
-        batch: Samples at a time; None = all at once.
-
-    Returns:
-        The log-likelihoods with their uncertainty and cost; empty for B = 0.
-
-    Raises:
-        TypeError: If an argument is of another type.
-        ValueError: On a bad argument, or if model, data and method do not fit together.
-        RuntimeError: If the network or its derivative is not finite, or a solver gives up; the
-            time is named.
-    """
-    method.check(model, x)
-    given = {"seed": seed, "noise": noise, "y": y, "batch": batch}
-    parts = batches(model, len(x), x.device, random=method.needs_noise(x), **given)
-    found = [method.estimate(part, x[part.rows]) for part in parts]
-    return replace(type(found[0]).cat(found), seed=seed)
