@@ -16,8 +16,9 @@ from ..data import Dataset, DataSpec
 from ..likelihood import Budget, MeanBudget, mean_budget
 from ..likelihood.budget import bound_of_changes
 from ..study.budget_report import budget_table, save_budget
+from ..study.files import save_arrays
 from ..study.likelihood_figures import can_show, extremes
-from ..study.outputs import SUMMARY, save_arrays
+from ..study.result_folder import SUMMARY
 from .protocols import Protocol
 from .score_request import ScoreRequest
 
