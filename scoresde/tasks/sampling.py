@@ -29,10 +29,10 @@ from ..samplers import Samples, sample
 from ..samplers.base import FLOAT32_RTOL, OnStep
 from ..score import NetworkScore
 from ..sde import SDE
+from ..steps import largest_steps, on_ladder
 from ..study.figures import save_grid
 from ..study.files import save_arrays
 from ..study.manifest import Origin, Source
-from ..study.plan import largest_steps, on_ladder
 from ..study.result_folder import SUMMARY, ResultFolder
 from ..study.running import OnProgress, advise_on_memory, check_space
 from .request import Request, StoredModel, versions
