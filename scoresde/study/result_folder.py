@@ -66,7 +66,7 @@ class ResultFolder:
             PermissionError: If results must be made and the folder cannot be written.
         """
         before = _manifest(path, origin, overwrite)
-        if before is not None and before.finished and not overwrite and origin.asks_no_more(before):
+        if before is not None and before.finished and not overwrite and before.has_all_of(origin):
             damaged = _damaged(path, before)
             if damaged is None:
                 return cls(path, origin, overwrite, finished=True)
@@ -223,7 +223,7 @@ def _manifest(folder: Path, origin: Origin, overwrite: bool) -> Manifest | None:
             f"--out {folder}: {error}: what the results were made from is not known; give another "
             "folder, or --overwrite to replace them"
         ) from error
-    different = None if overwrite else origin.difference(found)
+    different = None if overwrite else found.difference(origin)
     # After a kill there may be nothing yet that would be lost.
     if different is not None and any((folder / name).exists() for name in found.names):
         raise ValueError(
@@ -235,12 +235,9 @@ def _manifest(folder: Path, origin: Origin, overwrite: bool) -> Manifest | None:
 
 def _started(before: Manifest | None, origin: Origin, claimed: Iterable[str]) -> Manifest:
     """The manifest while results are made: complete earlier results keep theirs."""
-    if before is None:
-        return replace(Manifest.of(origin), parts=tuple(sorted({*claimed})))
-    parts = tuple(sorted({*before.parts, *claimed}))
-    if before.finished:
-        return replace(before, parts=parts)
-    return replace(Manifest.of(origin), files=before.files, parts=parts)
+    before = before or Manifest({})
+    kept = before if before.finished else replace(Manifest.of(origin), files=before.files)
+    return replace(kept, parts=tuple(sorted({*before.parts, *claimed})))
 
 
 def _foreign(folder: Path) -> list[str]:
