@@ -264,4 +264,4 @@ def _write(out: Path, spec: DataSpec, data: Dataset, rows: np.ndarray, found: _F
     figures.interpolation(out / "interpolation.png", paths.x, spec)
     if samples is not None:
         shown, values = samples.x[:SHOWN].cpu(), _values(samples, spec)[:SHOWN]
-        figures.sorted_by_value(out / "samples.png", shown, values, spec, _unit(spec))
+        figures.sorted_by_value(out / "samples.png", shown, values, spec)

@@ -8,7 +8,6 @@ inside `ResultFolder.write`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -130,7 +129,7 @@ class StoredModel:
     @property
     def dims(self) -> int:
         """Dimension D of one datum."""
-        return math.prod(self.spec.shape)
+        return self.spec.dims
 
     @property
     def classes(self) -> int | None:

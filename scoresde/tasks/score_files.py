@@ -51,12 +51,12 @@ class Scores:
     @property
     def dims(self) -> int:
         """D."""
-        return math.prod(self.spec.shape)
+        return self.spec.dims
 
     @property
     def unit(self) -> str:
         """Of the values: bits/dim, or nats/dim of continuous data."""
-        return "nats/dim" if self.spec.levels is None else "bits/dim"
+        return self.spec.unit
 
     @property
     def per_dim(self) -> float:
@@ -116,7 +116,7 @@ class Scores:
             x = self.data.x[self.rows]
             images = x.double() if self.spec.levels is None else self.spec.encode(x)
             values = -budget.log_prob / self.per_dim
-            extremes(out / "extremes.png", images, values, self.spec, self.unit)
+            extremes(out / "extremes.png", images, values, self.spec)
 
     def _write_rows(self, out: Path, budget: Budget, half_width: Tensor) -> None:
         """One row per datum, as CSV and as arrays; per dimension but for log_prob."""
