@@ -16,8 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint import RawCheckpoint, read_checkpoint
-from ..config import build, checkpoint_path, config_of
 from ..data import DataSpec
 from ..grid import log_snr
 from ..noise import SampleNoise, check_seed
@@ -26,13 +24,14 @@ from ..registry import parse_sampler
 from ..samplers import ProbabilityFlowODE, Sampler, sample
 from ..score import NetworkScore
 from ..study.claims import CLAIMS, SDES, Claim
+from ..study.files import write_json
 from ..study.manifest import Origin
 from ..study.orders import ode_errors, slope
-from ..study.outputs import find_results, read_json, write_json, write_results
 from ..study.plan import check_unique
+from ..study.result_folder import ResultFolder
 from ..study.verdicts import save_figure, write_csv
 from ..study.verify import Row, Trial, finite_or_none, run_trials, trials_of
-from .sources import checkpoint_source, versions
+from .request import StoredModel, versions
 
 __all__ = ["Ladder", "Verification", "prepare_verification"]
 
@@ -109,17 +108,13 @@ class Verification:
         origin: What the results are made from.
         trials: Claims on exact models; empty if a network is asked for.
         ladder: The network; None if claims are measured.
-        folder: Where results go; None = nowhere.
-        overwrite: Whether other results in the folder may be replaced.
-        finished: Whether the folder holds the results already.
+        results: Where results go; None = nowhere.
     """
 
     origin: Origin
     trials: list[Trial] = field(default_factory=list)
     ladder: Ladder | None = None
-    folder: Path | None = None
-    overwrite: bool = False
-    finished: bool = False
+    results: ResultFolder | None = None
 
     def run(self, tell: Tell) -> list[Row]:
         """Measure, and write the results, unless the folder holds them already.
@@ -127,11 +122,11 @@ class Verification:
         Args:
             tell: Called with (stage, done, total, note) as the work goes on.
         """
-        if self.folder is None:
+        if self.results is None:
             return self._measure(tell)
-        if self.finished:
-            return [Row(**row) for row in read_json(self.folder / "results.json")["rows"]]
-        with write_results(self.folder, self.origin, FILES, overwrite=self.overwrite) as output:
+        if self.results.finished:
+            return [Row(**row) for row in self.results.read("results.json")["rows"]]
+        with self.results.write(FILES) as output:
             rows = self._measure(tell)
             write_json(output.work / "results.json", self.report(rows))
             write_csv(output.work / "results.csv", rows)
@@ -186,10 +181,10 @@ def prepare_verification(
     if checkpoint is not None:
         if sdes is not None or quick:
             raise ValueError("--checkpoint: it has an SDE and steps of its own; no --sdes, --quick")
-        raw = read_checkpoint(checkpoint_path(checkpoint))
-        ladder = _ladder(raw, claims, samplers is None, seed)
-        settings |= {"checkpoint": str(checkpoint), "sha256": raw.sha256, "seed": seed}
-        source = {"checkpoint": checkpoint_source(checkpoint, raw)}
+        stored = StoredModel.read(checkpoint)
+        ladder = _ladder(stored, claims, samplers is None, seed)
+        settings |= {"checkpoint": stored.name, "sha256": stored.source.sha256, "seed": seed}
+        source = {"checkpoint": stored.source}
         origin = Origin("verify", settings, source, shown=("checkpoint", "sha256", "versions"))
     else:
         names = _checked_sdes(sdes or (("vp",) if quick else tuple(SDES)))
@@ -198,8 +193,8 @@ def prepare_verification(
             raise ValueError(f"--samplers: no claim of {', '.join(samplers or ())} in this form")
         settings |= {"sdes": list(names), "quick": quick}
         origin = Origin("verify", settings, shown=("versions",))
-    finished = folder is not None and find_results(folder, origin, overwrite)
-    return Verification(origin, trials, ladder, folder, overwrite, finished)
+    results = None if folder is None else ResultFolder.open(folder, origin, overwrite)
+    return Verification(origin, trials, ladder, results)
 
 
 def _chosen(samplers: Sequence[str] | None) -> list[Claim]:
@@ -229,10 +224,9 @@ def _checked_sdes(names: Sequence[str]) -> Sequence[str]:
     return names
 
 
-def _ladder(raw: RawCheckpoint, claims: Sequence[Claim], only_names: bool, seed: int) -> Ladder:
+def _ladder(stored: StoredModel, claims: Sequence[Claim], only_names: bool, seed: int) -> Ladder:
     """The ladder on a checkpoint."""
-    config, spec = config_of(raw)
-    if config.preconditioning.snapped:
+    if stored.snapped:
         raise ValueError(
             "--checkpoint: its labels are rounded, so that there is no ODE between its times; take "
             "one with continuous labels"
@@ -246,10 +240,8 @@ def _ladder(raw: RawCheckpoint, claims: Sequence[Claim], only_names: bool, seed:
         raise ValueError("--samplers: must name a deterministic one that takes the grid's steps")
     some = tuple(reversed(chosen.values()))
     samplers = tuple(parse_sampler(claim.sampler).sampler for claim in some)
-    classes = config.net.get("classes")
-    y = None if classes is None else torch.arange(SAMPLES) % classes
-    model = build(raw).model.double()
-    return Ladder(model, spec, some, samplers, seed, y)
+    y = None if stored.classes is None else torch.arange(SAMPLES) % stored.classes
+    return Ladder(stored.build(dtype="float64"), stored.spec, some, samplers, seed, y)
 
 
 def _row(claim: Claim, sde: str, errors: list[float], nfe: list[int]) -> Row:
