@@ -879,13 +879,13 @@ def _commands() -> Iterator[Mutant]:
         "scoresde/likelihood/bound.py",
         "dof=torch.full_like(bound, max(self.draws - 1, 1)),",
         "dof=torch.full_like(bound, 1e9),",
-        "tasks/test_protocols.py",
+        "tasks/test_score_method.py",
     )
     yield Mutant(
         "the float64 pass scores float32 points",
         "scoresde/tasks/scoring.py",
-        "protocol = replace(self.protocol, dtype=torch.float64)",
-        "protocol = self.protocol",
+        "replace(method, dtype=torch.float64)",
+        "method",
         "cli/test_likelihood_command.py",
         "rounding_is_measured",
     )
