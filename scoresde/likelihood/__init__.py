@@ -1,6 +1,7 @@
 """Log-likelihood of continuous and quantized data, in nats and bits/dim."""
 
 from ..ivp import Adaptive, AdaptivePerSample
+from .bound import DDPMVLB, ContinuousVLB, VariationalBound, optimal_variances
 from .budget import Budget, likelihood_budget, prior_mismatch
 from .choice import TraceChoice, TraceCost, choose_trace
 from .control import fit_gaussian, gaussian_control
@@ -14,14 +15,6 @@ from .dequantize import (
     dequantize,
 )
 from .discrete import DiscreteLikelihood, discrete_log_likelihood, in_bits
-from .elbo import (
-    VLB,
-    VLB_CONTINUOUS,
-    VLB_DDPM,
-    continuous_vlb,
-    ddpm_vlb,
-    optimal_variances,
-)
 from .jacobian import Jacobian, KnownJacobian, linearize
 from .jensen import Bound, jensen_bound
 from .latent import (
@@ -47,7 +40,9 @@ __all__ = [
     "Bound",
     "Budget",
     "Continuous",
+    "ContinuousVLB",
     "CutOff",
+    "DDPMVLB",
     "Decoding",
     "Dequantization",
     "DiscreteLikelihood",
@@ -73,14 +68,10 @@ __all__ = [
     "TraceRule",
     "TruncatedNormalDequantization",
     "UniformDequantization",
-    "VLB",
-    "VLB_CONTINUOUS",
-    "VLB_DDPM",
+    "VariationalBound",
     "XTrace",
     "bits_per_dim",
     "choose_trace",
-    "continuous_vlb",
-    "ddpm_vlb",
     "decode",
     "decoder_std",
     "dequantize",
