@@ -11,14 +11,15 @@ from torch.optim.swa_utils import AveragedModel
 
 from scoresde import grid
 from scoresde.likelihood import (
-    continuous_vlb,
-    ddpm_vlb,
+    DDPMVLB,
+    ContinuousVLB,
     decode,
     encode,
     log_likelihood,
     neglected,
     path_log_likelihood,
 )
+from scoresde.likelihood import log_likelihood as by_method
 from scoresde.samplers import DDIM, sample
 from scoresde.score import (
     FunctionScore,
@@ -673,8 +674,8 @@ def test_no_model_of_discrete_labels_is_asked_below_the_first():
     for refused in (
         lambda: sample(model, DDIM(), grid.uniform(sde, 5), (4, 2), seed=0),
         lambda: path_log_likelihood(model, X, t_min=1e-3, seed=0),
-        lambda: continuous_vlb(model, X, t_min=1e-3, seed=0),
-        lambda: ddpm_vlb(model, X, [1.0, 0.5, 0.005], seed=0),
+        lambda: by_method(model, X, ContinuousVLB(t_min=1e-3), seed=0),
+        lambda: by_method(model, X, DDPMVLB([1.0, 0.5, 0.005]), seed=0),
         lambda: neglected(model, X, 1e-3, seed=0),
         lambda: decode(model, X, t_min=1e-3),
     ):

@@ -1,5 +1,6 @@
 """Log-likelihood of continuous and quantized data, in nats and bits/dim."""
 
+from .bound import DDPMVLB, ContinuousVLB, VariationalBound, optimal_variances
 from .budget import Budget, likelihood_budget, prior_mismatch
 from .choice import TraceChoice, TraceCost, TraceSearch, choose_trace
 from .control import fit_gaussian, gaussian_control
@@ -10,14 +11,6 @@ from .dequantize import (
     TruncatedNormalDequantization,
     UniformDequantization,
     dequantize,
-)
-from .elbo import (
-    VLB,
-    VLB_CONTINUOUS,
-    VLB_DDPM,
-    continuous_vlb,
-    ddpm_vlb,
-    optimal_variances,
 )
 from .jacobian import Jacobian, KnownJacobian, linearize
 from .jensen import Bound, Dequantized
@@ -45,13 +38,12 @@ from .trace import ExactTrace, Hutchinson, TraceRule
 __all__ = [
     "METHODS",
     "TRACES",
-    "VLB",
-    "VLB_CONTINUOUS",
-    "VLB_DDPM",
     "Bound",
     "Budget",
     "Continuous",
+    "ContinuousVLB",
     "CutOff",
+    "DDPMVLB",
     "Dequantization",
     "Dequantized",
     "Encoding",
@@ -76,10 +68,9 @@ __all__ = [
     "TraceSearch",
     "TruncatedNormalDequantization",
     "UniformDequantization",
+    "VariationalBound",
     "XTrace",
     "choose_trace",
-    "continuous_vlb",
-    "ddpm_vlb",
     "decode",
     "decoder_std",
     "dequantize",

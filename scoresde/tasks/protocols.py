@@ -12,10 +12,9 @@ from .. import grid
 from ..data import DataSpec
 from ..exact import GaussianMixture
 from ..likelihood import (
-    VLB,
-    VLB_CONTINUOUS,
-    VLB_DDPM,
+    DDPMVLB,
     Budget,
+    ContinuousVLB,
     Dequantization,
     GaussianNoising,
     OdeDensity,
@@ -23,12 +22,11 @@ from ..likelihood import (
     TruncatedNormalDequantization,
     UniformDequantization,
     choose_trace,
-    continuous_vlb,
-    ddpm_vlb,
     likelihood_budget,
 )
-from ..likelihood.elbo import last_time
+from ..likelihood.bound import last_time
 from ..likelihood.flow import METHODS as ODE_METHODS
+from ..likelihood.method import Likelihood, log_likelihood
 from ..likelihood.ode import EXACT_UP_TO
 from ..likelihood.probing import Probing
 from ..likelihood.trace import ExactTrace, Hutchinson, TraceRule
@@ -46,6 +44,7 @@ DEQUANTIZATIONS: dict[str, Dequantization | None] = {
     "pf-ode/decoder": GaussianNoising(),
     "pf-ode/uniform+decoder": GaussianNoising(before=UniformDequantization()),
 }
+VLB_CONTINUOUS, VLB_DDPM = "vlb-continuous", "vlb-ddpm"
 PROTOCOLS = (*DEQUANTIZATIONS, VLB_CONTINUOUS, VLB_DDPM)
 METHODS = ("path", *ODE_METHODS, "dop853")
 
@@ -86,7 +85,7 @@ class Protocol:
     ) -> Budget:
         """Log-likelihoods of a batch of data, with their errors."""
         if self.density is None:
-            return _of_bound(self._bound(model, data, y, noise), self.draws)
+            return _of_bound(self._bound(model, data, y, noise))
         return likelihood_budget(
             model,
             data,
@@ -121,14 +120,17 @@ class Protocol:
         method = f"{density.method}, rtol {density.rtol:g}, atol {density.atol:g}, {steps}"
         return {"method": method, "trace": str(density.trace)}
 
-    def _bound(self, model: ScoreModel, data: Tensor, y: Tensor | None, noise: SampleNoise) -> VLB:
+    def _bound(
+        self, model: ScoreModel, data: Tensor, y: Tensor | None, noise: SampleNoise
+    ) -> Likelihood:
         """A variational bound; continuous data in the dtype asked for."""
-        common = {"spec": self.spec, "y": y, "noise": noise, "dtype": self.dtype}
-        common |= {"strata": self.strata, "draws": self.draws}
+        common = {"strata": self.strata, "draws": self.draws, "dtype": self.dtype}
         data = data if self.spec.levels is not None else data.to(self.dtype)
         if self.name == VLB_CONTINUOUS:
-            return continuous_vlb(model, data, t_min=self.t_min, **common)
-        return ddpm_vlb(model, data, self._chain(model), variance=self.variance, **common)
+            method = ContinuousVLB(self.spec, self.t_min, **common)
+        else:
+            method = DDPMVLB(self._chain(model), self.spec, variance=self.variance, **common)
+        return log_likelihood(model, data, method, noise=noise, y=y)
 
     def _chain(self, model: ScoreModel) -> Tensor | int:
         """The times of the reverse chain: the model's own ladder, or equal steps in log-SNR."""
@@ -138,16 +140,13 @@ class Protocol:
         return grid.log_snr(model.sde, self.steps, end)
 
 
-def _of_bound(bound: VLB, draws: int) -> Budget:
-    """A variational bound as a budget: its only error is that of drawn noise and times.
-
-    Most of that is the reconstruction's, which the draws alone tell: so are its degrees of freedom.
-    """
-    zeros = torch.zeros_like(bound.log_prob_bound)
+def _of_bound(bound: Likelihood) -> Budget:
+    """A variational bound as a budget: its only error is that of drawn noise and times."""
+    zeros = torch.zeros_like(bound.log_prob)
     return Budget(
-        log_prob=bound.log_prob_bound,
+        log_prob=bound.log_prob,
         std_error=bound.std_error,
-        dof=zeros + max(draws - 1, 1),
+        dof=bound.dof,
         probe_error=bound.std_error,
         draw_error=zeros,
         correction=zeros,

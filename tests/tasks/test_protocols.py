@@ -8,14 +8,15 @@ import torch
 from scoresde.data import DataSpec
 from scoresde.exact import GaussianMixture
 from scoresde.likelihood import (
+    DDPMVLB,
+    ContinuousVLB,
     ExactTrace,
     OdeDensity,
     PathDensity,
     PathQuadrature,
-    continuous_vlb,
-    ddpm_vlb,
     likelihood_budget,
 )
+from scoresde.likelihood import log_likelihood
 from scoresde.noise import SampleNoise
 from scoresde.sde import VP, TabulatedVP
 from scoresde.tasks.protocols import (
@@ -120,19 +121,20 @@ class TestProtocols:
         settings = {"strata": 4, "steps": 5, "t_min": 0.01}
         protocol = Protocol(name, spec, density, **settings, **common)
         found = protocol.score(model, k, None, SampleNoise(3, [7]))
-        common |= {"noise": SampleNoise(3, [7])}
+        call = {"noise": SampleNoise(3, [7])}
         if name == "vlb-continuous":
-            wanted = continuous_vlb(model, k, spec=spec, strata=4, t_min=0.01, **common)
+            method = ContinuousVLB(spec, 0.01, strata=4, **common)
+            wanted = log_likelihood(model, k, method, **call)
         elif name == "vlb-ddpm":
             chain = protocol._chain(model)
             assert len(chain) == 6
             assert float(chain[-1]) == 0.01
-            wanted = ddpm_vlb(model, k, chain, spec=spec, strata=4, variance="beta_tilde", **common)
+            method = DDPMVLB(chain, spec, variance="beta_tilde", strata=4, **common)
+            wanted = log_likelihood(model, k, method, **call)
         else:
             q = DEQUANTIZATIONS[name]
-            wanted = likelihood_budget(model, k, spec, density, dequantization=q, **common)
-        value = wanted.log_prob_bound if bound else wanted.log_prob
-        assert torch.equal(found.log_prob, value)
+            wanted = likelihood_budget(model, k, spec, density, dequantization=q, **common, **call)
+        assert torch.equal(found.log_prob, wanted.log_prob)
         assert torch.equal(found.std_error, wanted.std_error)
         nfe = wanted.nfe if bound else wanted.nfe[0]
         assert found.nfe.tolist() == [float(nfe)]
