@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..config import Config
-from ..likelihood.flow import FLOAT32_TOLERANCE
+from ..likelihood.ode import FLOAT32_TOLERANCE
 
 __all__ = ["check_first_time", "check_flow"]
 

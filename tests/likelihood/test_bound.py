@@ -10,9 +10,8 @@ from scoresde import grid
 from scoresde.config import shipped
 from scoresde.data import DataSpec, load_dataset
 from scoresde.exact import FiniteData, GaussianMixture
-from scoresde.likelihood import DDPMVLB, ContinuousVLB, optimal_variances
+from scoresde.likelihood import DDPMVLB, ContinuousVLB, log_likelihood, optimal_variances
 from scoresde.likelihood.decoder import cell_log_prob
-from scoresde.likelihood import log_likelihood
 from scoresde.noise import BatchNoise, Noise, SampleNoise
 from scoresde.score import FunctionScore, NetworkScore, Preconditioning
 from scoresde.sde import VE, VP, TabulatedVP
