@@ -44,6 +44,7 @@ __all__ = [
     "Continuous",
     "ContinuousVLB",
     "CutOff",
+    "DDPMVLB",
     "Dequantization",
     "Dequantized",
     "Encoding",
