@@ -549,17 +549,17 @@ def _training() -> Iterator[Mutant]:
     )
     yield Mutant(
         "a resumed run has a fresh optimizer",
-        "scoresde/run.py",
-        "        _load_optimizer(self.optimizer, self.model.net, raw.tensors)\n",
+        "scoresde/resuming.py",
+        '    _load_optimizer(optimizer, net, _without_prefix(raw, "train.adam."))\n',
         "",
         "test_run.py",
         "unbroken",
     )
     yield Mutant(
         "a resumed run has averages in the network",
-        "scoresde/run.py",
-        'load_into(self.model.net, raw.tensors, "train.net.")',
-        'load_into(self.model.net, raw.tensors, "model.")',
+        "scoresde/resuming.py",
+        'load_into(net, raw, "train.net.")',
+        'load_into(net, raw, "model.")',
         "test_run.py",
         "unbroken",
     )

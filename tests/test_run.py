@@ -12,13 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
-import scoresde.run
+import scoresde.pictures
+import scoresde.resuming
 from scoresde import _files
 from scoresde.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
 from scoresde.config import Config, load
 from scoresde.data import Dataset, DataSpec
 from scoresde.plain import ConfigError
-from scoresde.run import SAVE_MINUTES, Intervals, Run, export
+from scoresde.resuming import export
+from scoresde.run import SAVE_MINUTES, Intervals, Run
 from scoresde.score import NetworkScore
 from scoresde.tasks.training import prepare_run
 
@@ -90,7 +92,7 @@ def whole(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _no_figures(monkeypatch):
     """Half a second each; `whole`, being of the module, has one."""
-    monkeypatch.setattr(scoresde.run, "save_training_figure", lambda path, rows: None)
+    monkeypatch.setattr(scoresde.pictures, "save_training_figure", lambda path, rows: None)
 
 
 def test_files_of_a_run(whole):
@@ -447,7 +449,7 @@ def test_a_checkpoint_of_an_earlier_version_resumes_with_one_warning(tmp_path, w
         return run
 
     edit_metadata(whole, tmp_path, older)
-    monkeypatch.setattr(scoresde.run, "NOISE_VERSION", 7)
+    monkeypatch.setattr(scoresde.resuming, "NOISE_VERSION", 7)
     finish(resumed("make sure that the 56 data points are still the same; the run was begun with"))
     # Its data are known from here on; that its first steps had other noise stays true.
     resumed("safetensors: the run was begun with another definition of the noise, so its next st")
@@ -673,7 +675,7 @@ def test_a_figure_that_fails_is_a_warning_and_training_goes_on(tmp_path, whole, 
     def fail(path, rows):
         raise ValueError("no fonts\nat all")
 
-    monkeypatch.setattr(scoresde.run, "save_training_figure", fail)
+    monkeypatch.setattr(scoresde.pictures, "save_training_figure", fail)
     with pytest.warns(UserWarning, match=r"loss.png was not drawn \(ValueError: no fonts\); train"):
         finish(make(tmp_path))
     assert_same_run(tmp_path, whole)
@@ -862,9 +864,10 @@ CHILD = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-import scoresde.run
+import scoresde.pictures
+import scoresde.resuming
 from test_run import config, leave, make
-scoresde.run.save_training_figure = lambda path, rows: None
+scoresde.pictures.save_training_figure = lambda path, rows: None
 
 for save_every in sys.stdin:
     process = os.fork()

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from .. import __version__
 from .._files import atomic_write
-from ..fingerprint import fingerprint
+from ..fingerprint import difference, fingerprint
 from ..noise import NOISE_VERSION
 
 __all__ = ["MANIFEST", "DamagedManifestError", "Manifest", "Origin", "Source"]
@@ -101,11 +101,11 @@ class Origin:
         return None
 
     def _other_settings(self, manifest: Manifest) -> str | None:
-        before = {k: v for k, v in manifest.settings.items() if k not in self.shown}
-        for key in sorted(before.keys() | self.compared.keys(), key=lambda k: (k != "command", k)):
-            if before.get(key) != self.compared.get(key):
-                return f"results with {key} = {before.get(key)!r}, not {self.compared.get(key)!r}"
-        return None
+        before = manifest.settings
+        # Another command has other settings, too: only the command is worth naming.
+        other = difference({"command": before.get("command")}, {"command": self.command})
+        other = other or difference(before, self.plain, self.shown)
+        return None if other is None else f"results with {other}"
 
     def _other_sources(self, manifest: Manifest) -> str | None:
         for what in sorted(manifest.sources.keys() ^ self.sources.keys()):

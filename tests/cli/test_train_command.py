@@ -12,7 +12,7 @@ import scoresde_cli.main
 from PIL import Image
 
 import scoresde as library
-import scoresde.run
+import scoresde.pictures
 from scoresde._lock import LOCK, lock_folder
 from scoresde.checkpoint import read_checkpoint
 from scoresde.nets import UNet
@@ -54,7 +54,7 @@ def start(scoresde, tmp_path):
 @pytest.fixture(autouse=True)
 def _no_figures(monkeypatch):
     """Half a second each."""
-    monkeypatch.setattr(scoresde.run, "save_training_figure", lambda path, rows: None)
+    monkeypatch.setattr(scoresde.pictures, "save_training_figure", lambda path, rows: None)
 
 
 @pytest.fixture
