@@ -12,7 +12,6 @@ from .types import Data, Device, GridName, Integer, Located, Named, OutFolder
 __all__ = [
     "checkpoint_option",
     "compile_option",
-    "config_option",
     "data_option",
     "data_root_option",
     "device_option",
@@ -26,19 +25,13 @@ __all__ = [
 ]
 
 
-def out_option(text: str) -> Callable:
+def out_option(text: str, required: bool = True) -> Callable:
     """`--out`, a folder."""
-    return click.option("--out", required=True, type=OutFolder(), help=text)
+    return click.option("--out", required=required, type=OutFolder(), help=text)
 
 
 device_option = click.option(
     "--device", type=Device(), default="cpu", show_default=True, help="cpu, cuda or cuda:N."
-)
-config_option = click.option(
-    "--config",
-    required=True,
-    type=Located("configs"),
-    help="A TOML file, or a shipped config by name.",
 )
 data_option = click.option(
     "--data", type=Data(), help="Data set or path; the data it was trained on if not given."

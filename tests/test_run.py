@@ -633,6 +633,17 @@ def drawn(tmp_path_factory):
     return folder
 
 
+def test_samples_of_a_network_with_rounded_labels_are_drawn_at_its_own_times(tmp_path):
+    made, data = images(1)
+    values = made.to_dict() | {
+        "sde": {"kind": "tabulated", "betas": [0.01] * 400},
+        "preconditioning": {"label": "rounded_index"},
+        "objective": {"times": "ladder", "levels": 400},
+    }
+    finish(make(tmp_path, Config.from_dict(values), data, sample_every=2))
+    assert (tmp_path / "samples-0000002.png").exists()
+
+
 def nan(module, args, out):
     return out if module.training else out * float("nan")
 
