@@ -1,4 +1,4 @@
-"""A training run in a folder: log, checkpoints and pictures around the loop of `train`.
+"""A training run in a folder: log, checkpoints and pictures around the loop of `Training`.
 
 - checkpoint.safetensors: averaged weights, and all that resuming needs; replaced atomically
 - log.jsonl: one line per `log_every` steps
@@ -19,17 +19,14 @@ from typing import Any
 from ._files import clean_folder
 from ._tensor import check_integer, check_number, plain_numbers
 from .checkpoint import CheckpointError, RawCheckpoint, read_checkpoint, save_checkpoint
-from .data import Dataset
 from .ema import EMA
 from .history import Log, Means, is_log
-from .loss import Objective
 from .noise import NOISE_VERSION
 from .pictures import draw_losses, draw_samples, is_drawable
 from .resuming import doubts, find_resumable, restore, training_tensors
-from .score import NetworkScore
 from .signals import signals_held
 from .study.running import advise_on_memory
-from .train import TrainSettings, TrainStep, check_training, make_optimizer, train
+from .train import Training, TrainStep, make_optimizer
 
 __all__ = [
     "CHECKPOINT",
@@ -90,6 +87,9 @@ class Run:
     Two processes must not write one folder at the same time; `scoresde train` holds a lock on it.
 
     Attributes:
+        model: The model, which is trained in place.
+        data: The training data.
+        settings: The settings of the loop.
         done: Steps done.
         seconds: Time they took, over all processes.
         ema: The averaged weights.
@@ -99,10 +99,7 @@ class Run:
     def __init__(
         self,
         folder: Path,
-        model: NetworkScore,
-        data: Dataset,
-        objective: Objective,
-        settings: TrainSettings,
+        training: Training,
         metadata: Mapping[str, Any],
         intervals: Intervals | None = None,
     ) -> None:
@@ -110,25 +107,16 @@ class Run:
 
         Args:
             folder: Where; made if need be.
-            model: The model to train, on its device.
-            data: Training data.
-            objective: The loss.
-            settings: Optimization.
+            training: The model, on its device, with data, loss and settings.
             metadata: Plain data for the checkpoint: "config" and "data" as `scoresde.load` reads
                 them, "provenance".
             intervals: How often to write; `Intervals()` by default.
-
-        Raises:
-            ValueError: If the data hold fewer images than a batch, or the objective does not suit
-                the SDE.
         """
-        check_training(model, data, objective, settings)
-        self.folder, self.model, self.data = folder, model, data
-        self.objective, self.settings = objective, settings
-        self.metadata = dict(metadata)
+        self.folder, self.training, self.metadata = folder, training, metadata
+        self.model, self.data, self.settings = training.model, training.data, training.settings
         self.intervals = intervals or Intervals()
-        self.optimizer = make_optimizer(model.net)
-        self.ema = EMA(model.net, settings.ema_decay)
+        self.optimizer = make_optimizer(self.model.net)
+        self.ema = EMA(self.model.net, self.settings.ema_decay)
         self.done = 0
         self.seconds = 0.0
         self._means = Means()
@@ -191,9 +179,7 @@ class Run:
                 stays.
             OSError: If the log or the checkpoint cannot be written; the last checkpoint stays.
         """
-        steps = train(
-            self.model, self.optimizer, self.data, self.objective, self.settings, self.done
-        )
+        steps = self.training.steps(self.optimizer, self.done)
         # A checkpoint of another batch size is not resumed.
         begun = self.checkpoint.exists()
         advice = "another folder and train.batch =" if begun else "train.batch ="

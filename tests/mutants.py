@@ -527,7 +527,7 @@ def _training() -> Iterator[Mutant]:
         "an epoch begins at its first row again after a resume",
         "scoresde/train.py",
         "begin, end = max(first - epoch * size, 0), min(last - epoch * size, size)",
-        "begin, end = 0, min(last - epoch * size, size, settings.batch)",
+        "begin, end = 0, min(last - epoch * size, size, batch)",
         "test_train.py",
         "epoch",
     )
@@ -542,8 +542,8 @@ def _training() -> Iterator[Mutant]:
     yield Mutant(
         "a step that is not finite is applied",
         "scoresde/train.py",
-        "        else:\n            optimizer.step()",
-        "        optimizer.step()",
+        "            else:\n                optimizer.step()",
+        "            optimizer.step()",
         "test_train.py",
         "skipped or infinite or divergence",
     )

@@ -89,6 +89,7 @@ import scoresde
 from scoresde.checkpoint import CheckpointError, read_checkpoint
 from scoresde.config import config_of
 from scoresde.run import CHECKPOINT, LOG, Run
+from scoresde.train import Training
 
 FOLDER = Path(__file__).parent / "fixtures" / "f5c71d0"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.safetensors"))
@@ -132,7 +133,8 @@ def old_run(folder) -> Run:
     config, spec = config_of(raw)
     metadata = {"config": config.to_dict(), "data": spec.to_dict()}
     model = config.build_model(spec)
-    return Run(folder, model, config.data.load(), config.objective, config.train, metadata)
+    training = Training(model, config.data.load(), config.objective, config.train)
+    return Run(folder, training, metadata)
 
 
 def test_an_old_run_resumes_with_one_warning(tmp_path):

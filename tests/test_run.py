@@ -23,6 +23,7 @@ from scoresde.resuming import export
 from scoresde.run import SAVE_MINUTES, Intervals, Run
 from scoresde.score import NetworkScore
 from scoresde.tasks.training import prepare_run
+from scoresde.train import Training
 
 TIMING = ("seconds", "images_per_second")
 
@@ -51,7 +52,7 @@ def make(folder, made: Config | None = None, data: Dataset | None = None, **argu
     every = Intervals(**{"log_every": 5, "save_every": 100, "sample_every": 100, **arguments})
     metadata = {"config": made.to_dict(), "data": data.spec.to_dict()}
     model = made.build_model(data.spec)
-    return Run(folder, model, data, made.objective, made.train, metadata, every)
+    return Run(folder, Training(model, data, made.objective, made.train), metadata, every)
 
 
 def finish(run: Run) -> Run:
@@ -292,7 +293,8 @@ def normed(folder, **train) -> Run:
         torch.manual_seed(0)
         model = NetworkScore(Normed(), made.sde)
     metadata = {"config": made.to_dict(), "data": data.spec.to_dict()}
-    return Run(folder, model, data, made.objective, made.train, metadata, Intervals(log_every=5))
+    training = Training(model, data, made.objective, made.train)
+    return Run(folder, training, metadata, Intervals(log_every=5))
 
 
 def test_running_statistics_and_own_randomness_resume_bit_for_bit(tmp_path):

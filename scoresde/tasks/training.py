@@ -15,6 +15,7 @@ from ..resuming import find_resumable
 from ..run import CHECKPOINT, Intervals, Run, check_folder
 from ..score import NetworkScore
 from ..study.manifest import MANIFEST
+from ..train import Training
 from .sources import versions
 
 __all__ = ["prepare_run"]
@@ -83,7 +84,8 @@ def prepare_run(
     model = _on_device(settings.build_model(data.spec), torch.device(device))
     if compiled:
         model.net.compile()
-    run = Run(folder, model, data, settings.objective, settings.train, metadata, intervals)
+    training = Training(model, data, settings.objective, settings.train)
+    run = Run(folder, training, metadata, intervals)
     if not overwrite:
         run.resume()
     return run
