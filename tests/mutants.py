@@ -957,10 +957,10 @@ def _commands() -> Iterator[Mutant]:
     )
     yield Mutant(
         "a cell may take one evaluation more than its budget",
-        "scoresde/study/plan.py",
+        "scoresde/steps.py",
         "return bisect_right(range(1, budget + 1), budget, key=cost)",
         "return bisect_right(range(1, budget + 2), budget + 1, key=cost)",
-        "study/test_plan.py",
+        "test_steps.py",
         "budget",
     )
     yield Mutant(

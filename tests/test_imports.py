@@ -28,6 +28,7 @@ LAYERS = [
     {"exact", "loss", "grid", "batches"},
     {"grid_file"},
     {"samplers", "likelihood", "scaling"},
+    {"steps"},
     {"train", "study"},
     {"history"},
     {"run"},

@@ -7,7 +7,7 @@ nobody has proven is a claim without one: it is measured and reported, and canno
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..grid import arctan, log_snr, uniform
 from ..sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP
+from ..steps import Grid
 from .orders import alternating
 
 __all__ = ["CHECKED_GRIDS", "CHECKED_SDES", "CLAIMS", "CheckedGrid", "Claim", "Kind"]
@@ -33,7 +34,7 @@ CHECKED_SDES: Mapping[str, SDE] = {
 class CheckedGrid(NamedTuple):
     """A grid function of `scoresde.grid`, and the time at which its grids end."""
 
-    make: Callable[..., Tensor]
+    make: Grid
     t_min: float
 
     def __call__(self, sde: SDE, steps: int) -> Tensor:

@@ -68,10 +68,8 @@ def to_grid(
 
 def save_grid(path: Path, x: Tensor, spec: DataSpec, columns: int | None = None) -> None:
     """Write `to_grid` as a PNG file."""
-    buffer = io.BytesIO()
-    to_grid(x, spec, columns).save(buffer, "PNG")
     with atomic_write(path) as file:
-        file.write(buffer.getvalue())
+        to_grid(x, spec, columns).save(file, "PNG")
 
 
 def new_figure(width: float = 6.4, height: float = 4.0) -> Figure:

@@ -22,7 +22,7 @@ from ..noise import NOISE_VERSION, SampleNoise
 from ..samplers import Samples, sample
 from ..samplers.base import draw_start
 from ..score import NetworkScore, ScoreModel
-from .outputs import save_arrays, write_json
+from .files import save_arrays, write_json
 from .plan import Cell
 from .quality import Quality
 from .records import CELLS, Result, estimate_to_json, load_cell, save_cell

@@ -12,7 +12,7 @@ import itertools
 import json
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoint import RawCheckpoint, read_checkpoint
-from ..config import Config, build, checkpoint_path, config_of
 from ..data import DataSpec
 from ..fingerprint import fingerprint
 from ..grid import snapped
@@ -31,19 +29,13 @@ from ..samplers import Samples, sample
 from ..samplers.base import FLOAT32_RTOL, OnStep
 from ..score import NetworkScore
 from ..sde import SDE
+from ..steps import largest_steps, on_ladder
 from ..study.figures import save_grid
+from ..study.files import save_arrays
 from ..study.manifest import Origin, Source
-from ..study.outputs import (
-    SUMMARY,
-    find_results,
-    read_json,
-    save_arrays,
-    write_json,
-    write_results,
-)
-from ..study.plan import largest_steps, on_ladder
+from ..study.result_folder import SUMMARY, ResultFolder
 from ..study.running import OnProgress, advise_on_memory, check_space
-from .sources import checkpoint_source, versions
+from .request import Request, StoredModel, versions
 
 __all__ = ["SampleRequest", "draw_samples"]
 
@@ -54,40 +46,29 @@ GRID_AT_MOST = 256  # images in the picture; the arrays hold all
 
 
 @dataclass(frozen=True)
-class SampleRequest:
+class SampleRequest(Request):
     """What to draw and how.
 
     Args:
-        checkpoint: File, or name of a shipped checkpoint.
         sampler: As `registry.parse_sampler` reads it.
         grid: As `registry.parse_grid` reads it. One from a file has its own number of steps.
         steps: Intervals of the grid; None for 20, or what `nfe` allows.
         nfe: Take as many steps as so many evaluations allow, the final denoise included.
-        n: Number of samples.
-        seed: Integer in [0, 2^64).
-        batch: Samples computed at a time.
         t_min: Last time; None for that of a grid from a file, else for 1e-3 (or that of the first
             discrete label, if later).
         denoise: Finish with E[x_0 | x].
         label: Class of all samples; None for all classes in turn. Only for conditional models.
-        device: Where to run.
-        dtype: "float32"; "float64", state and network; "bfloat16", the network alone.
         compiled: Compile the network.
     """
 
-    checkpoint: str
+    batch: int = 256
     sampler: str = "dpmpp-2m"
     grid: str = "log_snr"
     steps: int | None = None
     nfe: int | None = None
-    n: int = 64
-    seed: int = 0
-    batch: int = 256
     t_min: float | None = None
     denoise: bool = True
     label: int | None = None
-    device: str = "cpu"
-    dtype: str = "float32"
     compiled: bool = False
 
 
@@ -112,39 +93,39 @@ def draw_samples(
         ValueError: If the request makes no sense, before any network is built.
         RuntimeError: If sampling fails or memory runs out.
     """
-    raw = read_checkpoint(checkpoint_path(request.checkpoint))
-    config, spec = config_of(raw)
-    named, ts = _plan(request, config)
-    check_space("--n", request.n, math.prod(spec.shape), out)
-    y = _labels(request, config, spec)
-    origin = _origin(request, raw, ts)
-    if find_results(out, origin, overwrite):
-        return read_json(out / SUMMARY)
-    with write_results(out, origin, FILES, overwrite=overwrite) as output:
-        model = _model(request, raw)
+    stored = StoredModel.read(request.checkpoint)
+    spec = stored.spec
+    named, ts = _plan(request, stored)
+    check_space("--n", request.n, stored.dims, out)
+    y = _labels(request, stored)
+    results = ResultFolder.open(out, _origin(request, stored, ts), overwrite)
+    if results.finished:
+        return results.read()
+    with results.write(FILES) as output:
+        model = stored.build(request.device, request.dtype)
+        if request.compiled:
+            model.net.compile()
         began = time.monotonic()
         result = _run(request, model, named, ts, (request.n, *spec.shape), y, on_progress)
         seconds = time.monotonic() - began
-        summary = _summary(request, config, named, ts, result, seconds)
+        summary = _summary(request, stored, named, ts, result, seconds)
         summary["files"] = _write(output.work, result, spec, y)
-        write_json(output.work / SUMMARY, summary)
-        output.publish()
+        output.finish(summary)
     return summary
 
 
-def _origin(request: SampleRequest, raw: RawCheckpoint, ts: Tensor) -> Origin:
+def _origin(request: SampleRequest, stored: StoredModel, ts: Tensor) -> Origin:
     """What the samples are made from; of a grid from a file the times, whatever its name."""
-    sources, shown = {"checkpoint": checkpoint_source(request.checkpoint, raw)}, ("checkpoint",)
-    if isinstance(parse_grid(request.grid), GridFile):
-        sources["grid"] = Source(request.grid, fingerprint(ts))
-        shown = (*shown, "grid")
-    settings = {**asdict(request), "t_min": float(ts[-1])}
-    return Origin("sample", settings, sources, shown=shown)
+    t_min = float(ts[-1])
+    if not isinstance(parse_grid(request.grid), GridFile):
+        return request.origin("sample", {"checkpoint": stored.source}, t_min=t_min)
+    sources = {"checkpoint": stored.source, "grid": Source(request.grid, fingerprint(ts))}
+    return request.origin("sample", sources, shown=("grid",), t_min=t_min)
 
 
 def _summary(
     request: SampleRequest,
-    config: Config,
+    stored: StoredModel,
     named: NamedSampler,
     ts: Tensor,
     result: Samples,
@@ -156,7 +137,7 @@ def _summary(
         "sampler": named.text,
         "grid": None if named.adaptive else request.grid,
         "steps": None if named.adaptive else len(ts) - 1,
-        "snapped": config.preconditioning.snapped,
+        "snapped": stored.snapped,
         "t_min": float(ts[-1]),
         **{key: getattr(request, key) for key in ("denoise", "n", "seed")},
         "nfe": result.nfe,
@@ -166,10 +147,10 @@ def _summary(
     }
 
 
-def _plan(request: SampleRequest, config: Config) -> tuple[NamedSampler, Tensor]:
+def _plan(request: SampleRequest, stored: StoredModel) -> tuple[NamedSampler, Tensor]:
     """The sampler and its time grid, or an error if they cannot serve."""
     named = parse_sampler(request.sampler)
-    reason = named.sampler.refusal(config.sde, config.preconditioning.snapped)
+    reason = named.sampler.refusal(stored.config.sde, stored.snapped)
     if reason is not None:
         raise ValueError(f"--sampler: {named.text} cannot run: {reason}")
     if named.adaptive:
@@ -177,19 +158,17 @@ def _plan(request: SampleRequest, config: Config) -> tuple[NamedSampler, Tensor]
     on_gpu = torch.device(request.device).type == "cuda"
     if request.dtype == "bfloat16" and on_gpu and not torch.cuda.is_bf16_supported():
         raise ValueError(f"--dtype: bfloat16 is not for {request.device}, use float32")
-    return named, _times(request, config, named)
+    return named, _times(request, stored, named)
 
 
-def _times(request: SampleRequest, config: Config, named: NamedSampler) -> Tensor:
+def _times(request: SampleRequest, stored: StoredModel, named: NamedSampler) -> Tensor:
     """The time grid, on the ladder if the checkpoint's labels are rounded."""
-    grid, sde, snap = parse_grid(request.grid), config.sde, config.preconditioning.snapped
+    grid, sde, snap = parse_grid(request.grid), stored.config.sde, stored.snapped
     if isinstance(grid, GridFile):
         ts = _times_of_file(request, grid, sde)
         return snapped(sde, ts) if snap else ts
     grid = on_ladder(grid) if snap else grid
-    t_min = request.t_min
-    if t_min is None:
-        t_min = max(DEFAULT_T_MIN, config.t_least)
+    t_min = stored.last_time(request.t_min, DEFAULT_T_MIN)
     if request.nfe is None:
         return grid(sde, request.steps or DEFAULT_STEPS, t_min)
     if request.steps is not None:
@@ -230,8 +209,8 @@ def _check_adaptive(request: SampleRequest, named: NamedSampler) -> None:
         )
 
 
-def _labels(request: SampleRequest, config: Config, spec: DataSpec) -> Tensor | None:
-    classes = config.net.get("classes")
+def _labels(request: SampleRequest, stored: StoredModel) -> Tensor | None:
+    classes = stored.classes
     if request.label is not None and (classes is None or request.label >= classes):
         allowed = "it has no classes" if classes is None else f"0 to {classes - 1}"
         raise ValueError(f"--label: {request.label} is no class of this checkpoint: {allowed}")
@@ -240,17 +219,6 @@ def _labels(request: SampleRequest, config: Config, spec: DataSpec) -> Tensor | 
     if request.label is not None:
         return torch.full((request.n,), request.label)
     return torch.arange(request.n) % classes
-
-
-def _model(request: SampleRequest, raw: RawCheckpoint) -> NetworkScore:
-    model = build(raw, request.device).model
-    if request.dtype == "float64":
-        model = model.double()
-    elif request.dtype == "bfloat16":
-        model.autocast = torch.bfloat16
-    if request.compiled:
-        model.net.compile()
-    return model
 
 
 def _run(
@@ -275,7 +243,7 @@ def _run(
             batch=batch,
             denoise=request.denoise,
             device=request.device,
-            dtype=torch.float64 if request.dtype == "float64" else torch.float32,
+            dtype=request.torch_dtype,
             on_step=None if on_progress is None else _counting(on_progress, total),
         )
 

@@ -16,8 +16,9 @@ from ..data import Dataset, DataSpec
 from ..likelihood import Budget, MeanBudget, mean_budget
 from ..likelihood.budget import bound_of_changes
 from ..study.budget_report import budget_table, save_budget
+from ..study.files import save_arrays
 from ..study.likelihood_figures import can_show, extremes
-from ..study.outputs import SUMMARY, save_arrays
+from ..study.result_folder import SUMMARY
 from .protocols import Protocol
 from .score_request import ScoreRequest
 
@@ -50,12 +51,12 @@ class Scores:
     @property
     def dims(self) -> int:
         """D."""
-        return math.prod(self.spec.shape)
+        return self.spec.dims
 
     @property
     def unit(self) -> str:
         """Of the values: bits/dim, or nats/dim of continuous data."""
-        return "nats/dim" if self.spec.levels is None else "bits/dim"
+        return self.spec.unit
 
     @property
     def per_dim(self) -> float:
@@ -115,7 +116,7 @@ class Scores:
             x = self.data.x[self.rows]
             images = x.double() if self.spec.levels is None else self.spec.encode(x)
             values = -budget.log_prob / self.per_dim
-            extremes(out / "extremes.png", images, values, self.spec, self.unit)
+            extremes(out / "extremes.png", images, values, self.spec)
 
     def _write_rows(self, out: Path, budget: Budget, half_width: Tensor) -> None:
         """One row per datum, as CSV and as arrays; per dimension but for log_prob."""

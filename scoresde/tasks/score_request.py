@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from ..config import Config
 from ..data import DataSpec
 from ..likelihood.ode import EXACT_LIMIT, EXACT_UP_TO
 from ..likelihood.trace import ExactTrace
@@ -16,23 +15,17 @@ from ..noise import SampleNoise
 from ..registry import parse_trace
 from ..score import FIRST_TIME
 from ..study.running import check_space
-from .flow_checks import check_first_time, check_flow
 from .protocols import DEQUANTIZATIONS, METHODS, PROTOCOLS
+from .request import HeldOutRequest, StoredModel
 
 __all__ = ["ScoreRequest", "check_request", "resolved"]
 
 
 @dataclass(frozen=True)
-class ScoreRequest:
-    """Which data to score, and how.
+class ScoreRequest(HeldOutRequest):
+    """Which data to score, and how; the data are chosen at random by the seed.
 
     Args:
-        checkpoint: File, or name of a shipped checkpoint.
-        data: Name of a data set or a path; None for the test split of the training data.
-        split: "train" or "test"; None for "test", and for all of a file given by `data`.
-        data_root: Folder to look for a named data set in first.
-        levels: Number of levels of a file's data.
-        n: Number of data, chosen at random by the seed.
         protocol: One of `PROTOCOLS`; None for "pf-ode/uniform", of continuous data
             "pf-ode/continuous".
         method: One of `METHODS`, or "auto": "path" above 16 dimensions, else "dopri5".
@@ -49,18 +42,9 @@ class ScoreRequest:
         t_min: First time; None for 1e-5 (or that of the first discrete label, if later), of
             variational bounds their own.
         measured: Number of data on which the errors of solver and dtype are measured.
-        batch: Data solved at a time.
-        seed: Integer in [0, 2^64), for the choice of data and everything random.
-        device: Where to run.
-        dtype: "float32" or "float64", of data and network.
         force: Allow an exact trace above 4096 dimensions.
     """
 
-    checkpoint: str
-    data: str | None = None
-    split: str | None = None
-    data_root: str | None = None
-    levels: int | None = None
     n: int = 128
     protocol: str | None = None
     method: str = "auto"
@@ -75,40 +59,31 @@ class ScoreRequest:
     atol: float = 1e-6
     t_min: float | None = None
     measured: int = 8
-    batch: int = 64
-    seed: int = 0
-    device: str = "cpu"
-    dtype: str = "float32"
     force: bool = False
 
-    @property
-    def torch_dtype(self) -> torch.dtype:
-        """Of data and network."""
-        return torch.float64 if self.dtype == "float64" else torch.float32
 
-
-def resolved(request: ScoreRequest, config: Config, spec: DataSpec) -> ScoreRequest:
+def resolved(request: ScoreRequest, stored: StoredModel) -> ScoreRequest:
     """The request with everything named that depends on the checkpoint alone."""
-    small = math.prod(spec.shape) <= EXACT_UP_TO
-    default = "pf-ode/continuous" if spec.levels is None else "pf-ode/uniform"
+    small = stored.dims <= EXACT_UP_TO
+    default = "pf-ode/continuous" if stored.spec.levels is None else "pf-ode/uniform"
     method = request.method if request.method != "auto" else "dopri5" if small else "path"
     t_min = request.t_min
     protocol = request.protocol or default
-    if t_min is None and protocol in DEQUANTIZATIONS:
-        t_min = max(FIRST_TIME, config.t_least)
+    if protocol in DEQUANTIZATIONS:
+        t_min = stored.last_time(t_min, FIRST_TIME)
     return replace(request, protocol=protocol, method=method, t_min=t_min)
 
 
-def check_request(request: ScoreRequest, config: Config, spec: DataSpec) -> None:
+def check_request(request: ScoreRequest, stored: StoredModel) -> None:
     """Raise ValueError, naming the option, for what is unknown, meaningless or would take days."""
     for name, allowed in (("protocol", PROTOCOLS), ("method", METHODS)):
         value = getattr(request, name)
         if value not in allowed:
             raise ValueError(f"--{name}: {value!r} is unknown; one of {', '.join(allowed)}")
-    check_first_time(config, request.t_min)
-    ode = request.protocol in DEQUANTIZATIONS
-    if ode or config.preconditioning.snapped and request.protocol != "vlb-ddpm":
-        check_flow(request.checkpoint, config, request.rtol, request.atol, request.dtype)
+    stored.check_first_time(request.t_min)
+    ode, spec = request.protocol in DEQUANTIZATIONS, stored.spec
+    if ode or stored.snapped and request.protocol != "vlb-ddpm":
+        stored.check_flow(request.rtol, request.atol, request.dtype)
     continuous = spec.levels is None
     fits = ("pf-ode/continuous", "pf-ode/decoder") if continuous else tuple(DEQUANTIZATIONS)[1:]
     if ode and request.protocol not in fits:

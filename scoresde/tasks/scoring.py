@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint import RawCheckpoint, read_checkpoint
-from ..config import Config, build, checkpoint_path, config_of
-from ..data import Dataset, DataSpec
+from ..data import Dataset
 from ..exact import GaussianMixture
 from ..fingerprint import fingerprint
 from ..likelihood import (
@@ -35,21 +33,14 @@ from ..likelihood.trace import TraceRule
 from ..noise import SampleNoise
 from ..registry import parse_trace
 from ..score import ScoreModel
-from ..study.manifest import Origin
-from ..study.outputs import (
-    SUMMARY,
-    find_results,
-    read_json,
-    write_json,
-    write_results,
-)
 from ..study.parts import load_part, save_part
+from ..study.result_folder import ResultFolder
 from ..study.running import OnProgress, advise_on_memory, check_space
 from .held_out import choose_rows, load_held_out
 from .protocols import DEQUANTIZATIONS, Protocol, choose_quadrature
+from .request import StoredModel, data_source, versions
 from .score_files import FILES, Scores
 from .score_request import ScoreRequest, check_request, resolved
-from .sources import NAMES, checkpoint_source, data_source, versions
 
 __all__ = ["ScoreRequest", "score_data"]
 
@@ -80,21 +71,24 @@ def score_data(
         FileNotFoundError: If the data are not on this machine; says how to get them.
         RuntimeError: If a solve fails or memory runs out.
     """
-    raw = read_checkpoint(checkpoint_path(request.checkpoint))
-    config, spec = config_of(raw)
-    request = resolved(request, config, spec)
-    check_request(request, config, spec)
-    which = {k: getattr(request, k) for k in ("data", "split", "data_root", "levels", "n")}
-    data = load_held_out(config, spec, **which)
+    stored = StoredModel.read(request.checkpoint)
+    request = resolved(request, stored)
+    check_request(request, stored)
+    data = load_held_out(stored, request)
     # Each draw of a batch keeps its terms: about 8 float64 numbers, as large as 16 of 4 bytes.
     terms = 16 * request.draws
     check_space("--draws", min(request.batch, request.n), terms, out, arrays=1)
-    training = _training(request, config, spec, data)
-    origin = _origin(request, raw, data, training)
-    if find_results(out, origin, overwrite):
-        return read_json(out / SUMMARY)
-    scoring = _Scoring(request, raw, spec, data, training, origin.fingerprint)
-    with write_results(out, origin, FILES, scoring.parts, overwrite) as output:
+    training = _training(request, stored, data)
+    sources = {"checkpoint": stored.source, "data": data_source(data)}
+    if training is not None:
+        sources["training data"] = data_source(training)
+    # `force` permits a computation and does not change its result.
+    origin = request.origin("likelihood", sources, shown=("force",))
+    results = ResultFolder.open(out, origin, overwrite)
+    if results.finished:
+        return results.read()
+    scoring = _Scoring(request, stored, data, training, origin.fingerprint)
+    with results.write(FILES, scoring.parts) as output:
         began = time.monotonic()
         budget, refined, precise = scoring.run(output.work, on_progress)
         scores = scoring.scores
@@ -104,35 +98,20 @@ def score_data(
             "versions": versions(),
         }
         scores.write(output.work, budget, refined, precise, mean, summary)
-        write_json(output.work / SUMMARY, summary)
-        output.publish()
+        output.finish(summary)
     return summary
 
 
-def _training(
-    request: ScoreRequest, config: Config, spec: DataSpec, data: Dataset
-) -> Dataset | None:
+def _training(request: ScoreRequest, stored: StoredModel, data: Dataset) -> Dataset | None:
     """Data that the protocol is fitted on: the training split, or the scored file; None if none."""
     if request.protocol not in DEQUANTIZATIONS:
         return None
     if request.data is not None:
         return data
-    source = replace(config.data, root=request.data_root or config.data.root)
+    own = stored.config.data
+    source = replace(own, root=request.data_root or own.root)
     # of a conditional network only, as of the data that are scored
-    return source.load("train", labels=data.labels is not None, classes=spec.class_names)
-
-
-def _origin(
-    request: ScoreRequest, raw: RawCheckpoint, data: Dataset, training: Dataset | None
-) -> Origin:
-    sources = {
-        "checkpoint": checkpoint_source(request.checkpoint, raw),
-        "data": data_source(data),
-    }
-    if training is not None:
-        sources["training data"] = data_source(training)
-    # `force` permits a computation and does not change its result.
-    return Origin("likelihood", asdict(request), sources, shown=(*NAMES, "force"))
+    return source.load("train", labels=data.labels is not None, classes=stored.spec.class_names)
 
 
 class _Scoring:
@@ -141,15 +120,14 @@ class _Scoring:
     def __init__(
         self,
         request: ScoreRequest,
-        raw: RawCheckpoint,
-        spec: DataSpec,
+        stored: StoredModel,
         data: Dataset,
         training: Dataset | None,
         made_from: str,
     ) -> None:
-        self.request, self.raw, self.spec = request, raw, spec
+        self.request, self.stored, self.spec = request, stored, stored.spec
         self.data, self.training, self.made_from = data, training, made_from
-        self.scores = Scores(request, spec, data, choose_rows(data, request.n, request.seed))
+        self.scores = Scores(request, stored.spec, data, choose_rows(data, request.n, request.seed))
 
     @property
     def batches(self) -> list[range]:
@@ -189,7 +167,7 @@ class _Scoring:
             tell("a finer solver")
         if few and self.request.dtype == "float32":
             protocol = replace(self.protocol, dtype=torch.float64)
-            model = build(self.raw, self.request.device).model.double()
+            model = self.stored.build(self.request.device, "float64")
             precise = self._batch(folder / _part_name("float64"), protocol, model, range(few))
             done += few
             tell("float64")
@@ -197,9 +175,8 @@ class _Scoring:
 
     @cached_property
     def model(self) -> ScoreModel:
-        """The checkpoint's model in the dtype asked for; its weights need no gradient."""
-        model = build(self.raw, self.request.device).model.requires_grad_(False)
-        return model.double() if self.request.dtype == "float64" else model
+        """The checkpoint's model in the dtype asked for."""
+        return self.stored.build(self.request.device, self.request.dtype)
 
     @cached_property
     def protocol(self) -> Protocol:

@@ -16,7 +16,7 @@ from ..plain import ConfigError
 from ..run import Intervals, Run, check_folder, check_resumable
 from ..score import NetworkScore
 from ..study.manifest import MANIFEST
-from .sources import versions
+from .request import versions
 
 __all__ = ["prepare_run"]
 

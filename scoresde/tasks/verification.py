@@ -16,8 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint import RawCheckpoint, read_checkpoint
-from ..config import build, checkpoint_path, config_of
 from ..grid import log_snr
 from ..noise import SampleNoise, check_seed
 from ..plain import ConfigError, nearest
@@ -25,13 +23,14 @@ from ..registry import parse_sampler
 from ..samplers import ProbabilityFlowODE
 from ..score import ScoreModel
 from ..study.claims import CHECKED_GRIDS, CHECKED_SDES, CLAIMS, Claim
+from ..study.files import write_json
 from ..study.manifest import Origin
 from ..study.orders import OdeProblem
-from ..study.outputs import find_results, read_json, write_json, write_results
 from ..study.plan import check_unique
+from ..study.result_folder import ResultFolder
 from ..study.trials import Measurement, Tell, Trial, run_trials
 from ..study.verdicts import save_figure, write_csv
-from .sources import checkpoint_source, versions
+from .request import StoredModel, versions
 
 __all__ = ["Verification", "prepare_verification", "trials_of"]
 
@@ -50,16 +49,12 @@ class Verification:
     Attributes:
         origin: What the results are made from.
         trials: The claims, each in one setting.
-        folder: Where results go; None = nowhere.
-        overwrite: Whether other results in the folder may be replaced.
-        finished: Whether the folder holds the results already.
+        results: Where results go; None = nowhere.
     """
 
     origin: Origin
     trials: list[Trial]
-    folder: Path | None = None
-    overwrite: bool = False
-    finished: bool = False
+    results: ResultFolder | None = None
 
     def run(self, tell: Tell) -> list[Measurement]:
         """Measure, and write the results, unless the folder holds them already.
@@ -70,11 +65,11 @@ class Verification:
         Raises:
             RuntimeError: If a reference solution fails.
         """
-        if self.folder is None:
+        if self.results is None:
             return run_trials(self.trials, tell)
-        if self.finished:
-            return [Measurement(**row) for row in read_json(self.folder / "results.json")["rows"]]
-        with write_results(self.folder, self.origin, FILES, overwrite=self.overwrite) as output:
+        if self.results.finished:
+            return [Measurement(**row) for row in self.results.read("results.json")["rows"]]
+        with self.results.write(FILES) as output:
             rows = run_trials(self.trials, tell)
             write_json(output.work / "results.json", self.report(rows))
             write_csv(output.work / "results.csv", rows)
@@ -131,13 +126,13 @@ def prepare_verification(
             raise ValueError("--checkpoint: it has an SDE and steps of its own; no --sdes, --quick")
         if samplers is None:
             claims = [claim for claim in claims if ":" not in claim.sampler]
-        raw = read_checkpoint(checkpoint_path(checkpoint))
-        trials = _network_trials(claims, raw, seed)
-        settings |= {"checkpoint": str(checkpoint), "sha256": raw.sha256, "seed": seed}
-        source = {"checkpoint": checkpoint_source(checkpoint, raw)}
-        origin = Origin("verify", settings, source, shown=("checkpoint", "sha256", "versions"))
-    finished = folder is not None and find_results(folder, origin, overwrite)
-    return Verification(origin, trials, folder, overwrite, finished)
+        stored = StoredModel.read(checkpoint)
+        trials = _network_trials(claims, stored, seed)
+        settings |= {"checkpoint": stored.name, "sha256": stored.source.sha256, "seed": seed}
+        source, shown = {"checkpoint": stored.source}, ("checkpoint", "sha256", "versions")
+        origin = Origin("verify", settings, source, shown=shown)
+    results = None if folder is None else ResultFolder.open(folder, origin, overwrite)
+    return Verification(origin, trials, results)
 
 
 def trials_of(claims: Iterable[Claim], sdes: Sequence[str], quick: bool = False) -> list[Trial]:
@@ -172,14 +167,13 @@ def _from_ten(steps: tuple[float, ...]) -> tuple[float, ...]:
     return (*reversed(before), *steps)
 
 
-def _network_trials(claims: Sequence[Claim], raw: RawCheckpoint, seed: int) -> list[Trial]:
+def _network_trials(claims: Sequence[Claim], stored: StoredModel, seed: int) -> list[Trial]:
     """One trial of each deterministic sampler, on equal steps in λ from the same x_T, in float64.
 
     Errors are distances to dop853's solution with an error control per sample at 1e-8. A network
     is only as smooth as its activations and attention, so that no verdict is given.
     """
-    config, spec = config_of(raw)
-    if config.preconditioning.snapped:
+    if stored.snapped:
         raise ValueError(
             "--checkpoint: its labels are rounded, so that there is no ODE between its times; take "
             "one with continuous labels"
@@ -191,13 +185,13 @@ def _network_trials(claims: Sequence[Claim], raw: RawCheckpoint, seed: int) -> l
             chosen.setdefault(claim.sampler, claim)
     if not chosen:
         raise ValueError("--samplers: must name a deterministic one that takes the grid's steps")
-    classes = config.net.get("classes")
-    y = None if classes is None else torch.arange(NETWORK_SAMPLES) % classes
-    model = build(raw).model.double().given(y)
-    shape = (NETWORK_SAMPLES, *spec.shape)
-    noise = SampleNoise(seed, range(NETWORK_SAMPLES))
-    start = noise.prior(shape).double() * model.sde.prior_std
-    problem = OdeProblem(model, start, CHECKED_GRIDS["log_snr"].t_min, _network_flow)
+    rows = range(NETWORK_SAMPLES)
+    y = None if stored.classes is None else torch.arange(NETWORK_SAMPLES) % stored.classes
+    model = stored.build(dtype="float64").given(y)
+    start = SampleNoise(seed, rows).prior((len(rows), *stored.spec.shape)).double()
+    problem = OdeProblem(
+        model, start * model.sde.prior_std, CHECKED_GRIDS["log_snr"].t_min, _network_flow
+    )
     on_network = {"grid": "log_snr", "steps": NETWORK_STEPS[-3:], "note": "on a network"}
     return [
         Trial(
