@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
 from ..samplers import Sampler
 from .claims import CHECKED_GRIDS, CHECKED_SDES, Claim
 from .orders import OdeProblem, gaussian, mixture, ode_errors, slope, starts, weak_errors
+from .running import Tell
 from .strong import strong_errors
 
-__all__ = ["Measurement", "Tell", "Trial", "run_trials"]
-
-Tell = Callable[[str, int, int, str], None]  # stage, done, total, note
+__all__ = ["Measurement", "Trial", "run_trials"]
 
 STAGES = {
     "ode": "orders of ODE solvers",

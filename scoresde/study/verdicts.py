@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._files import atomic_write
-from .curves import COLOURS, MARKERS
-from .figures import new_figure, png_bytes
+from .figures import line_style, new_figure, save_figure
 from .trials import Measurement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["missed_text", "save_figure", "text_table", "write_csv"]
+__all__ = ["missed_text", "save_errors_figure", "text_table", "write_csv"]
 
 SAMPLER = 22  # width of the first column
 SAID = 8  # missed rows that an error names
@@ -91,7 +90,7 @@ def write_csv(path: Path, rows: Iterable[Measurement]) -> None:
             table.writerow(values)
 
 
-def save_figure(path: Path, rows: Sequence[Measurement]) -> None:
+def save_errors_figure(path: Path, rows: Sequence[Measurement]) -> None:
     """Error against evaluations, a panel per expected order, a line per sampler, as PNG.
 
     Of each sampler the first row of kind "ode" is drawn. A dashed line has the expected slope.
@@ -114,17 +113,12 @@ def save_figure(path: Path, rows: Sequence[Measurement]) -> None:
     for axes, order, some in zip(every, orders, panels, strict=True):
         _panel(axes, order, some)
     every[0].set_ylabel("RMS distance to the exact end points")
-    with atomic_write(path) as file:
-        file.write(png_bytes(figure, dpi=130))
+    save_figure(path, figure, dpi=130)
 
 
 def _panel(axes: Axes, order: float | None, rows: Sequence[Measurement]) -> None:
     for i, row in enumerate(rows):
-        style = {
-            "color": COLOURS[i % len(COLOURS)],
-            "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],
-        }
-        axes.plot(row.nfe, row.errors, label=row.sampler, lw=1, ms=3.5, mew=0, **style)
+        axes.plot(row.nfe, row.errors, label=row.sampler, lw=1, ms=3.5, mew=0, **line_style(i))
     title = "observed, none proven"
     if order is not None:
         title = f"order {order:g}"

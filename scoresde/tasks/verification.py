@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..grid import log_snr
 from ..noise import SampleNoise, check_seed
-from ..plain import ConfigError, nearest
+from ..plain import ConfigError, check_unique, nearest
 from ..registry import parse_sampler
 from ..samplers import ProbabilityFlowODE
 from ..score import ScoreModel
@@ -26,10 +26,10 @@ from ..study.claims import CHECKED_GRIDS, CHECKED_SDES, CLAIMS, Claim
 from ..study.files import write_json
 from ..study.manifest import Origin
 from ..study.orders import OdeProblem
-from ..study.plan import check_unique
 from ..study.result_folder import ResultFolder
-from ..study.trials import Measurement, Tell, Trial, run_trials
-from ..study.verdicts import save_figure, write_csv
+from ..study.running import Tell
+from ..study.trials import Measurement, Trial, run_trials
+from ..study.verdicts import save_errors_figure, write_csv
 from .request import StoredModel, versions
 
 __all__ = ["Verification", "prepare_verification", "trials_of"]
@@ -73,7 +73,7 @@ class Verification:
             rows = run_trials(self.trials, tell)
             write_json(output.work / "results.json", self.report(rows))
             write_csv(output.work / "results.csv", rows)
-            save_figure(output.work / "errors.png", rows)
+            save_errors_figure(output.work / "errors.png", rows)
             output.publish()
         return rows
 

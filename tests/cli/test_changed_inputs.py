@@ -47,7 +47,7 @@ def quick(monkeypatch):
         monkeypatch.setattr(f"scoresde.tasks.score_files.{name}", lambda path, *_: None)
     for name in ("round_trip", "interpolation"):
         monkeypatch.setattr(f"scoresde.study.likelihood_figures.{name}", lambda path, *_: None)
-    monkeypatch.setattr(verification, "save_figure", lambda path, *_: None)
+    monkeypatch.setattr(verification, "save_errors_figure", lambda path, *_: None)
 
 
 def draw(path, seed):

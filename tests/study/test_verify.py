@@ -27,7 +27,7 @@ from scoresde.study.orders import (
     weak_errors,
 )
 from scoresde.study.trials import Measurement, run_trials
-from scoresde.study.verdicts import missed_text, save_figure, text_table, write_csv
+from scoresde.study.verdicts import missed_text, save_errors_figure, text_table, write_csv
 from scoresde.tasks.verification import prepare_verification, trials_of
 
 
@@ -241,10 +241,10 @@ def test_csv_reads_back(rows, tmp_path):
 
 
 def test_figure(rows, tmp_path):
-    save_figure(tmp_path / "errors.png", rows)
+    save_errors_figure(tmp_path / "errors.png", rows)
     with Image.open(tmp_path / "errors.png") as picture:
         assert picture.size[0] > picture.size[1]
-    save_figure(tmp_path / "nothing.png", [])
+    save_errors_figure(tmp_path / "nothing.png", [])
     assert not (tmp_path / "nothing.png").exists()
 
 
