@@ -41,7 +41,7 @@ def quick(monkeypatch):
     """No solution to compare with, or a coarse one; no figures, which are tested elsewhere."""
     monkeypatch.setitem(prepare_bench.__kwdefaults__, "reference_tolerance", None)
     monkeypatch.setattr(report, "curves", lambda *arguments: b"")
-    monkeypatch.setattr(verification, "TOLERANCE", 1e-2)
+    monkeypatch.setattr(verification, "NETWORK_TOLERANCE", 1e-2)
     monkeypatch.setattr(verification, "LADDER", (2, 3, 4))
     for name in ("save_budget", "extremes"):
         monkeypatch.setattr(f"scoresde.tasks.score_files.{name}", lambda path, *_: None)
