@@ -42,7 +42,7 @@ def quick(monkeypatch):
     monkeypatch.setitem(prepare_bench.__kwdefaults__, "reference_tolerance", None)
     monkeypatch.setattr(report, "curves", lambda *arguments: b"")
     monkeypatch.setattr(verification, "NETWORK_TOLERANCE", 1e-2)
-    monkeypatch.setattr(verification, "LADDER", (2, 3, 4))
+    monkeypatch.setattr(verification, "NETWORK_STEPS", (2, 3, 4))
     for name in ("save_budget", "extremes"):
         monkeypatch.setattr(f"scoresde.tasks.score_files.{name}", lambda path, *_: None)
     for name in ("round_trip", "interpolation"):
