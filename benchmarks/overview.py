@@ -13,8 +13,8 @@ from scoresde._files import atomic_write
 from scoresde.data import DataSpec
 from scoresde.study.curves import COLOURS, MARKERS
 from scoresde.study.figures import new_figure, png_bytes, to_grid
+from scoresde.study.files import read_json
 from scoresde.study.manifest import Manifest
-from scoresde.study.outputs import read_json
 from scoresde.study.records import load_array
 
 METRICS = {"sliced_w2": "sliced W₂ to the data", "paired_rmse": "RMSE to the exact ODE solution"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["file_fingerprint", "fingerprint"]
+__all__ = ["difference", "file_fingerprint", "fingerprint"]
 
 
 def fingerprint(value: Any) -> str:
@@ -48,6 +48,25 @@ def file_fingerprint(path: str | Path) -> str:
     """
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def difference(
+    before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = ()
+) -> str | None:
+    """The first setting, in the order of the names, that is another one now: `seed = 0, not 1`.
+
+    Args:
+        before: Settings of a result that is there, as JSON gives them back.
+        now: Settings that are asked for; an absent one counts as None.
+        free: Names of those that may differ.
+
+    Returns:
+        None if all others are equal.
+    """
+    for key in sorted((before.keys() | now.keys()) - set(free)):
+        if before.get(key) != now.get(key):
+            return f"{key} = {before.get(key)!r}, not {now.get(key)!r}"
+    return None
 
 
 def _add(digest: Any, value: Any) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from scoresde.fingerprint import file_fingerprint, fingerprint
+from scoresde.fingerprint import difference, file_fingerprint, fingerprint
 
 
 @dataclass(frozen=True)
@@ -81,3 +81,12 @@ def test_the_fingerprint_of_a_file_is_that_of_its_bytes(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"abc")
     assert file_fingerprint(path) == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_the_first_difference_of_settings():
+    before = {"n": 4, "seed": 0, "batch": 8}
+    assert difference(before, dict(reversed(before.items()))) is None
+    assert difference(before, before | {"seed": 1, "n": 5}) == "n = 4, not 5"
+    assert difference(before, before | {"seed": 1, "n": 5}, free={"n"}) == "seed = 0, not 1"
+    assert difference(before, before | {"split": "test"}) == "split = None, not 'test'"
+    assert difference(before, {"n": 4, "seed": 0}) == "batch = 8, not None"

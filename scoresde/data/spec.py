@@ -119,6 +119,26 @@ class DataSpec:
         return self.high - self.low
 
     @property
+    def dims(self) -> int:
+        """Dimension D of one datum."""
+        return math.prod(self.shape)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the data are grey or colour images, of shape (1, H, W) or (3, H, W)."""
+        return len(self.shape) == 3 and self.shape[0] in (1, 3)
+
+    @property
+    def unit(self) -> str:
+        """Unit of −log p per dimension: bits/dim, or nats/dim of continuous data."""
+        return "nats/dim" if self.levels is None else "bits/dim"
+
+    @property
+    def nats_per_unit(self) -> float:
+        """Nats of one datum that make one `unit`: D log 2, or D for continuous data."""
+        return self.dims * (1 if self.levels is None else math.log(2))
+
+    @property
     def bits_offset(self) -> float:
         """log2(levels/span): what to add to −log2 p(x)/D to get bits/dim of the levels.
 

@@ -12,10 +12,11 @@ from torch import Tensor
 from ..data import DataSpec
 from ..metrics import Estimate
 from .checked import check_fields, check_settings, check_tables
+from .files import read_json
 from .manifest import MANIFEST, Manifest
-from .outputs import check_whole, read_json
 from .records import CELLS, Result, estimate_from_json, load_array, read_results
 from .reference import REFERENCE
+from .result_folder import check_whole
 
 __all__ = ["TITLES", "Findings", "tied"]
 

@@ -1,20 +1,16 @@
-"""Pictures of what a density says: extremes, round trips and paths between data."""
+"""Pictures of likelihoods and latent codes: extremes, round trips and paths between data."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ..data import DataSpec
 from .figures import new_figure, save_figure, to_unit
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 __all__ = ["can_show", "extremes", "interpolation", "round_trip", "sorted_by_value"]
 
@@ -24,98 +20,86 @@ AT_MOST = 12  # images side by side
 
 def can_show(spec: DataSpec) -> bool:
     """Whether such data have a picture: grey or colour images, and points in the plane."""
-    return spec.shape == (2,) or _is_image(spec)
+    return spec.is_image or spec.shape == (2,)
 
 
-def extremes(
-    path: Path, images: Tensor, values: Tensor, spec: DataSpec, unit: str, k: int = 10
-) -> None:
-    """The most and the least likely of some data: two rows of images, each with its value.
+def extremes(path: Path, x: Tensor, values: Tensor, spec: DataSpec, k: int = 10) -> None:
+    """Draw the most and the least likely of some data: two rows of images, each with its value.
 
     Points in the plane are all drawn, coloured by their value.
 
     Args:
         path: PNG file to write.
-        images: Data at the model's scale, shape (n, *spec.shape), n ≥ 1.
-        values: −log p per dimension, the smaller the likelier, shape (n,).
+        x: Data at the model's scale, shape (n, *spec.shape), n ≥ 1.
+        values: −log p per dimension in `spec.unit`, shape (n,).
         spec: What the data are.
-        unit: Unit of the values: "bits/dim" or "nats/dim".
         k: How many of each, at least 1; n/2 if there are fewer than 2k.
 
     Raises:
-        ValueError: If values and images differ in number, there are none, or they have no picture.
+        ValueError: If values and data differ in number, there are none, or they have no picture.
     """
-    order = _order(images, values, spec)
-    if not _is_image(spec):
-        _save_scatter(path, images, values, unit)
-        return
+    order = _order(x, values, spec)
     k = max(1, min(k, len(order) // 2))
     rows = [order[:k], order[-k:].flip(0)]
-    _save_rows(
-        path,
-        [to_unit(images[row], spec) for row in rows],
-        ["most likely", "least likely"],
-        [[f"{float(values[i]):.3f}" for i in row] for row in rows],
-        title=f"{unit} of {len(order)} images",
-    )
+    title = f"{spec.unit} of {len(order)} images"
+    _save_valued(path, x, values, spec, rows, ["most likely", "least likely"], title)
 
 
 def sorted_by_value(
-    path: Path, images: Tensor, values: Tensor, spec: DataSpec, unit: str, columns: int = 8
+    path: Path, x: Tensor, values: Tensor, spec: DataSpec, columns: int = 8
 ) -> None:
-    """All of some data in the order of their values, the most likely first.
+    """Draw all of some data in the order of their values, the most likely first.
 
-    Arguments and errors as for `extremes`; `columns` images in a row.
+    Args:
+        path: PNG file to write.
+        x: Data at the model's scale, shape (n, *spec.shape), n ≥ 1.
+        values: −log p per dimension in `spec.unit`, shape (n,).
+        spec: What the data are.
+        columns: Images in a row.
+
+    Raises:
+        ValueError: As `extremes`.
     """
-    order = _order(images, values, spec)
-    if not _is_image(spec):
-        _save_scatter(path, images, values, unit)
-        return
-    rows = list(order.split(columns))
-    _save_rows(
-        path,
-        [to_unit(images[row], spec) for row in rows],
-        [""] * len(rows),
-        [[f"{float(values[i]):.3f}" for i in row] for row in rows],
-        title=f"{unit}, the most likely first",
-    )
+    rows = _order(x, values, spec).split(columns)
+    title = f"{spec.unit}, the most likely first"
+    _save_valued(path, x, values, spec, rows, [""] * len(rows), title)
 
 
 def round_trip(path: Path, x: Tensor, latent: Tensor, decoded: Tensor, spec: DataSpec) -> None:
-    """Data, their latents, what decoding those gives, and the difference, enlarged.
+    """Draw data, their latent codes, the decoded codes, and the difference, enlarged.
 
-    For points in the plane: data with the decoded ones, and the latents.
+    For points in the plane: data with the decoded ones, and the latent codes.
 
     Args:
         path: PNG file to write.
         x: Data at the model's scale, shape (n, *spec.shape); the first 12 are shown.
-        latent: Their latents, in units of the prior's deviation, likewise.
-        decoded: Decoded latents, likewise.
+        latent: Their latent codes in units of the prior's standard deviation, likewise.
+        decoded: Decoded codes, likewise.
         spec: What the data are.
 
     Raises:
         ValueError: If such data have no picture.
     """
     _check_shown(spec)
-    if not _is_image(spec):
+    if not spec.is_image:
         _save_points(path, x, latent, decoded)
         return
     x, latent, decoded = (v[:AT_MOST].detach().double().cpu() for v in (x, latent, decoded))
     difference = decoded - x
     largest = float(difference.abs().max())
     factor = _round_number(0.5 * spec.span / largest) if largest > 0 else 1
-    images = [
+    rows = [
         to_unit(x, spec),
         (0.5 + latent / 6).clamp(0, 1),  # ±3 deviations
         to_unit(decoded, spec),
         (0.5 + factor * difference / spec.span).clamp(0, 1),
     ]
     names = ["data", "latent", "decoded", f"difference\n× {factor:g}"]
-    _save_rows(path, images, names, title=f"largest difference {largest:.2g}")
+    _save_rows(path, rows, names, f"largest difference {largest:.2g}")
 
 
 def interpolation(path: Path, x: Tensor, spec: DataSpec) -> None:
-    """Each path between two data in a row; of points in the plane, the curves.
+    """Draw each path between two data in a row; of points in the plane, the curves.
 
     Args:
         path: PNG file to write.
@@ -128,9 +112,9 @@ def interpolation(path: Path, x: Tensor, spec: DataSpec) -> None:
     """
     _check_shown(spec)
     x = x[:AT_MOST].detach().cpu()
-    if _is_image(spec):
+    if spec.is_image:
         rows = [to_unit(row, spec) for row in x]
-        _save_rows(path, rows, [""] * len(x), title="from one datum to another")
+        _save_rows(path, rows, [""] * len(x), "from one datum to another")
         return
     figure = new_figure(5, 5)
     axis = figure.subplots()
@@ -147,10 +131,6 @@ def _round_number(limit: float) -> float:
     return max(m * power for m in (1, 2, 5) if m == 1 or m * power <= limit)
 
 
-def _is_image(spec: DataSpec) -> bool:
-    return len(spec.shape) == 3 and spec.shape[0] in (1, 3)
-
-
 def _check_shown(spec: DataSpec) -> None:
     if not can_show(spec):
         raise ValueError(
@@ -159,23 +139,40 @@ def _check_shown(spec: DataSpec) -> None:
         )
 
 
-def _order(images: Tensor, values: Tensor, spec: DataSpec) -> Tensor:
+def _order(x: Tensor, values: Tensor, spec: DataSpec) -> Tensor:
     """Places by ascending value, after a check of the arguments."""
     _check_shown(spec)
-    if len(images) == 0 or values.shape != images.shape[:1]:
+    if len(x) == 0 or values.shape != x.shape[:1]:
         raise ValueError(
             f"values must hold one number for each of at least one datum, got shape "
-            f"{tuple(values.shape)} for {len(images)}"
+            f"{tuple(values.shape)} for {len(x)}"
         )
     return values.detach().cpu().argsort(stable=True)
+
+
+def _save_valued(
+    path: Path,
+    x: Tensor,
+    values: Tensor,
+    spec: DataSpec,
+    rows: Sequence[Tensor],
+    names: Sequence[str],
+    title: str,
+) -> None:
+    """Rows of images, each with its value; points in the plane are all drawn, coloured by it."""
+    if not spec.is_image:
+        _save_scatter(path, x, values, spec.unit)
+        return
+    captions = [[f"{float(values[i]):.3f}" for i in row] for row in rows]
+    _save_rows(path, [to_unit(x[row], spec) for row in rows], names, title, captions)
 
 
 def _save_rows(
     path: Path,
     rows: Sequence[Tensor],
     names: Sequence[str],
+    title: str,
     captions: Sequence[Sequence[str]] | None = None,
-    title: str | None = None,
 ) -> None:
     """Rows of images with values in [0, 1], each (n, C, H, W), names left, captions below."""
     columns = max(map(len, rows))
@@ -183,42 +180,32 @@ def _save_rows(
     figure = new_figure(TILE * columns + 0.9 * any(names), height * TILE * len(rows) + 0.3)
     for axis in (axes := figure.subplots(len(rows), columns, squeeze=False)).flat:
         axis.set(xticks=[], yticks=[], frame_on=False)
+    beside = {"rotation": 0, "horizontalalignment": "right", "verticalalignment": "center"}
     for i, row in enumerate(rows):
-        for j, image in enumerate(row):
-            _show(axes[i, j], image)
+        for j, image in enumerate(row.permute(0, 2, 3, 1).numpy()):
+            # matplotlib uses the colour map for one channel and ignores it for three
+            axes[i, j].imshow(image, interpolation="nearest", cmap="gray", vmin=0, vmax=1)
             if captions is not None:
                 axes[i, j].set_xlabel(captions[i][j], fontsize=8, labelpad=2)
-        axes[i, 0].set_ylabel(
-            names[i],
-            fontsize=9,
-            rotation=0,
-            horizontalalignment="right",
-            verticalalignment="center",
-        )
-    if title is not None:
-        figure.suptitle(title, fontsize=10)
+        axes[i, 0].set_ylabel(names[i], fontsize=9, **beside)
+    figure.suptitle(title, fontsize=10)
     save_figure(path, figure)
-
-
-def _show(axis: Axes, image: Tensor) -> None:
-    colours: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 1} if len(image) == 1 else {}
-    axis.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest", **colours)
 
 
 def _save_scatter(path: Path, x: Tensor, values: Tensor, unit: str) -> None:
     """Points in the plane, the likely ones bright and on top."""
-    order = values.detach().cpu().argsort(descending=True)
-    x, values = x.detach().cpu()[order], values.detach().cpu()[order]
+    x, values = x.detach().cpu(), values.detach().cpu()
+    order = values.argsort(descending=True)
     figure = new_figure(5.6, 4.6)
     axis = figure.subplots()
-    points = axis.scatter(x[:, 0], x[:, 1], c=values, s=8, cmap="viridis_r")
+    points = axis.scatter(x[order, 0], x[order, 1], c=values[order], s=8, cmap="viridis_r")
     figure.colorbar(points, label=unit).ax.invert_yaxis()
     axis.set(aspect="equal", title=f"{len(x)} points, the likely ones bright")
     save_figure(path, figure)
 
 
 def _save_points(path: Path, x: Tensor, latent: Tensor, decoded: Tensor) -> None:
-    """Data and latents beside one another, a datum and its latent in the same colour."""
+    """Data and latent codes beside one another, a datum and its code in the same colour."""
     x, latent, decoded = (v.detach().cpu() for v in (x, latent, decoded))
     angle = torch.atan2(*(x - x.mean(0)).T)
     largest = float((decoded - x).abs().max())

@@ -7,16 +7,16 @@ of a computation that is not. Nothing else is ever removed or replaced, whatever
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from .. import __version__
-from .._files import atomic_write
-from ..fingerprint import fingerprint
+from ..fingerprint import difference, fingerprint
 from ..noise import NOISE_VERSION
+from .files import write_json
 
 __all__ = ["MANIFEST", "DamagedManifestError", "Manifest", "Origin", "Source"]
 
@@ -41,9 +41,9 @@ class Origin:
     """What results are made from. They are used again only for an equal origin.
 
     Names and paths are kept to be shown, and contents are compared: the same data under another
-    path are the same origin, and other data under the same path another one. The versions of this
-    package and of its noise are part of every origin, because a new version may mend a number. The
-    version of torch is not: it changes last bits.
+    path are the same origin, and other data under the same path are another one. The versions of
+    this package and of its noise are part of every origin, because a new version may mend a
+    number. The version of torch is not, because it changes only the last bits.
 
     Attributes:
         command: The command that makes the results.
@@ -68,59 +68,11 @@ class Origin:
         return json.loads(json.dumps(values, allow_nan=False))
 
     @cached_property
-    def compared(self) -> dict[str, Any]:
-        """The settings that decide the results."""
-        return {key: value for key, value in self.plain.items() if key not in self.shown}
-
-    @cached_property
     def fingerprint(self) -> str:
-        """64 hexadecimal digits for all but the cells."""
+        """64 hexadecimal digits for all but the cells and what is only shown."""
+        compared = {key: value for key, value in self.plain.items() if key not in self.shown}
         contents = {what: source.sha256 for what, source in self.sources.items()}
-        return fingerprint({"settings": self.compared, "sources": contents})
-
-    def asks_no_more(self, manifest: Manifest) -> bool:
-        """Whether a manifest has exactly these cells, in this order."""
-        return list(manifest.cells.items()) == list(self.cells.items())
-
-    def difference(self, manifest: Manifest) -> str | None:
-        """How the results of a manifest differ from those of this origin, in words.
-
-        None if they do not differ, or if this origin only asks for more cells.
-        """
-        tests = (self._other_content, self._other_settings, self._other_sources, self._other_cells)
-        return next((text for test in tests if (text := test(manifest)) is not None), None)
-
-    def _other_content(self, manifest: Manifest) -> str | None:
-        for what in sorted(manifest.sources.keys() & self.sources.keys()):
-            old, new = manifest.sources[what], self.sources[what]
-            if old.sha256 != new.sha256:
-                other = "other" if what.endswith(("data", "features")) else "another"
-                same = old.name == new.name
-                how = f"{new.name} has changed since" if same else f"{old.name}, not {new.name}"
-                return f"results made from {other} {what} ({how})"
-        return None
-
-    def _other_settings(self, manifest: Manifest) -> str | None:
-        before = {k: v for k, v in manifest.settings.items() if k not in self.shown}
-        for key in sorted(before.keys() | self.compared.keys(), key=lambda k: (k != "command", k)):
-            if before.get(key) != self.compared.get(key):
-                return f"results with {key} = {before.get(key)!r}, not {self.compared.get(key)!r}"
-        return None
-
-    def _other_sources(self, manifest: Manifest) -> str | None:
-        for what in sorted(manifest.sources.keys() ^ self.sources.keys()):
-            word = "with" if what in manifest.sources else "without"
-            source = manifest.sources.get(what) or self.sources[what]
-            return f"results made {word} {what} ({source.name})"
-        return None
-
-    def _other_cells(self, manifest: Manifest) -> str | None:
-        for name, content in manifest.cells.items():
-            if name not in self.cells:
-                return f"results of {name}, which is not asked for now"
-            if self.cells[name] != content:
-                return f"results of {name} on another grid"
-        return None
+        return fingerprint({"settings": compared, "sources": contents})
 
 
 @dataclass(frozen=True)
@@ -146,7 +98,7 @@ class Manifest:
 
     @classmethod
     def of(cls, origin: Origin) -> Manifest:
-        """Of results that are not there yet."""
+        """The manifest of results that are not there yet."""
         return cls(origin.plain, dict(origin.sources), dict(origin.cells))
 
     @property
@@ -154,14 +106,46 @@ class Manifest:
         """Paths of everything that is ours."""
         return {*self.files, *self.parts}
 
+    def has_all_of(self, origin: Origin) -> bool:
+        """Whether the cells are exactly those of the origin, in the same order."""
+        return list(self.cells.items()) == list(origin.cells.items())
+
+    def difference(self, origin: Origin) -> str | None:
+        """How these results differ from those of an origin, in words.
+
+        None if they do not differ, or if the origin only asks for more cells.
+        """
+        return next(self._differences(origin), None)
+
+    def _differences(self, origin: Origin) -> Iterator[str]:
+        for what in sorted(self.sources.keys() & origin.sources.keys()):
+            old, new = self.sources[what], origin.sources[what]
+            if old.sha256 != new.sha256:
+                other = "other" if what.endswith(("data", "features")) else "another"
+                same = old.name == new.name
+                how = f"{new.name} has changed since" if same else f"{old.name}, not {new.name}"
+                yield f"results made from {other} {what} ({how})"
+        command = {"command": self.settings.get("command")}
+        setting = difference(command, {"command": origin.command})
+        setting = setting or difference(self.settings, origin.plain, free=origin.shown)
+        if setting is not None:
+            yield f"results with {setting}"
+        for what in sorted(self.sources.keys() ^ origin.sources.keys()):
+            word = "with" if what in self.sources else "without"
+            source = self.sources.get(what) or origin.sources[what]
+            yield f"results made {word} {what} ({source.name})"
+        for name, content in self.cells.items():
+            if name not in origin.cells:
+                yield f"results of {name}, which is not asked for now"
+            elif origin.cells[name] != content:
+                yield f"results of {name} on another grid"
+
     def save(self, folder: Path) -> None:
         """Write the file, atomically."""
         values = {"format": FORMAT, "version": VERSION, **vars(self)}
         values["sources"] = {what: source._asdict() for what, source in self.sources.items()}
         values["digest"] = fingerprint(values)
-        with atomic_write(folder / MANIFEST, "w") as file:
-            json.dump(values, file, indent=2, allow_nan=False)
-            file.write("\n")
+        write_json(folder / MANIFEST, values)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:

@@ -6,7 +6,6 @@ of this. It is used again only for the same fingerprint; a damaged part is made 
 
 from __future__ import annotations
 
-import io
 import json
 import warnings
 from collections.abc import Mapping
@@ -16,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..fingerprint import fingerprint
-from .outputs import save_arrays
+from .files import read_arrays, save_arrays
 
-__all__ = ["Part", "load_part", "read_arrays", "save_part"]
+__all__ = ["Part", "load_part", "save_part"]
 
 MADE_FROM, ABOUT, DIGEST = "made_from", "about", "digest"
 
@@ -76,12 +75,6 @@ def load_part(path: Path, made_from: str) -> Part | None:
         warnings.warn(f"{path} is damaged; it is made again", stacklevel=2)
         return None
     return Part(arrays, about) if found == made_from else None
-
-
-def read_arrays(content: bytes) -> dict[str, np.ndarray]:
-    """All arrays in the bytes of an .npz file."""
-    with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
 
 
 def _digest(made_from: str, about: str, arrays: Mapping[str, np.ndarray]) -> str:

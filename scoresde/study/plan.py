@@ -1,40 +1,24 @@
-"""What a sweep runs: sampler × grid × budget, each with the most steps that the budget allows.
-
-Evaluations are counted on a model that costs nothing, the exact score of N(0, 1), never computed
-from a formula: formulas go wrong for correctors, last steps and solvers with several stages.
-"""
+"""The cells of a comparison: sampler × grid × budget, each with the most steps it allows."""
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from .._tensor import check_number
-from ..exact import GaussianMixture
 from ..fingerprint import fingerprint
-from ..grid import LadderError, snapped, uniform
+from ..grid import snapped, uniform
 from ..grid_file import GridFile
+from ..plain import check_unique
 from ..samplers import Sampler, sample
-from ..score import ScoreModel
 from ..sde import SDE
+from ..steps import Grid, count_evaluations, free_model, largest_steps, on_ladder
 
-__all__ = [
-    "Cell",
-    "Entry",
-    "Grid",
-    "check_unique",
-    "count_evaluations",
-    "largest_steps",
-    "on_ladder",
-    "plan_cells",
-]
-
-Grid = Callable[..., Tensor]
+__all__ = ["Cell", "Entry", "plan_cells"]
 
 # How far the ends of a grid from a file may be from those of the comparison, in t.
 SAME_END = 1e-9
@@ -173,49 +157,6 @@ def plan_cells(
     return cells
 
 
-def on_ladder(grid: Grid) -> Grid:
-    """The grid function whose times are moved to the ladder of a discrete model."""
-
-    def snapping(sde: SDE, steps: int, t_min: float) -> Tensor:
-        return snapped(sde, grid(sde, steps, t_min))
-
-    return snapping
-
-
-def count_evaluations(sde: SDE, sampler: Sampler, ts: Tensor, limit: int | None = None) -> int:
-    """Evaluations per sample on this grid, the final denoising included, counted.
-
-    Args:
-        sde: The SDE.
-        sampler: The sampler.
-        ts: Time grid, shape (N + 1,).
-        limit: Stop counting here; the result is then `limit` + 1.
-    """
-    model = _free_model(sde)
-    try:
-        return sample(model, sampler, ts, (1, 1), seed=0, denoise=True, max_nfe=limit).nfe
-    except RuntimeError:
-        if limit is None or model.nfe.forward < limit:
-            raise
-        return limit + 1
-
-
-def largest_steps(sde: SDE, sampler: Sampler, grid: Grid, budget: int, t_min: float) -> int:
-    """The largest N whose counted evaluations do not exceed the budget; 0 if there is none.
-
-    Every step of a grid sampler costs one evaluation or more, so N is at most the budget, and the
-    ladder of a discrete model may allow fewer.
-    """
-
-    def cost(steps: int) -> int:
-        try:
-            return count_evaluations(sde, sampler, grid(sde, steps, t_min), limit=budget)
-        except LadderError:
-            return budget + 1
-
-    return bisect_right(range(1, budget + 1), budget, key=cost)
-
-
 def _fill(sde: SDE, cell: Cell, grid: Grid, t_min: float) -> Cell:
     """The cell with the grid that its budget allows, or with the reason why there is none."""
     steps = largest_steps(sde, cell.sampler, grid, cell.budget, t_min)
@@ -267,20 +208,7 @@ def _adaptive_cell(
 
 def _is_random(sde: SDE, sampler: Sampler, t_min: float) -> bool:
     """Whether two seeds lead from one x_T to two end points, tried on the free model."""
-    model, ts = _free_model(sde), uniform(sde, 3, t_min)
+    model, ts = free_model(sde), uniform(sde, 3, t_min)
     start = torch.ones(1, 1) * sde.prior_std
     first, second = (sample(model, sampler, ts, (1, 1), seed=s, x_init=start).x for s in (0, 1))
     return not torch.equal(first, second)
-
-
-def _free_model(sde: SDE) -> ScoreModel:
-    return GaussianMixture(sde, [1.0], [[0.0]], [1.0])
-
-
-def check_unique(name: str, values: Iterable[object]) -> None:
-    """Raise ValueError if a value comes twice; `name` says of what."""
-    seen: set[object] = set()
-    for value in values:
-        if value in seen:
-            raise ValueError(f"{name} {value} is given twice")
-        seen.add(value)

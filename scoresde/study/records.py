@@ -31,8 +31,8 @@ from .._files import atomic_write
 from .._text import csv_text
 from ..metrics import Estimate
 from .checked import check_fields, read_estimates
-from .outputs import read_json, write_json
-from .parts import load_part, read_arrays, save_part
+from .files import read_arrays, read_json, write_json
+from .parts import load_part, save_part
 from .quality import METRICS
 
 __all__ = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,30 +13,28 @@ import torch
 from torch import Tensor
 
 from .._tensor import check_number
-from ..checkpoint import read_checkpoint
-from ..config import Config, build, checkpoint_path, config_of
-from ..data import Dataset, DataSpec, has_test_split
+from ..data import Dataset, has_test_split
 from ..fingerprint import fingerprint
 from ..grid import snapped, uniform
 from ..metrics import PCAFeatures
 from ..noise import check_seed
-from ..plain import ConfigError
+from ..plain import ConfigError, check_unique
 from ..registry import parse_grid, parse_sampler
 from ..samplers import AdaptiveSDE
+from ..study.files import read_json, write_json
 from ..study.manifest import Origin, Source
-from ..study.outputs import find_results, read_json, remove_results, write_json, write_results
-from ..study.plan import Entry, check_unique, plan_cells
+from ..study.plan import Entry, plan_cells
 from ..study.quality import Quality
 from ..study.records import write_tables
 from ..study.report import REPORT, build_report
-from ..study.running import check_space
-from ..study.sweep import QUALITY, Sweep, Tell
+from ..study.result_folder import ResultFolder, remove_results
+from ..study.running import Tell, check_space
+from ..study.sweep import QUALITY, Sweep
 from .class_labels import LABELS, labels_like, labels_of
-from .flow_checks import check_first_time
+from .request import StoredModel, data_source, versions
 from .sampling import DEFAULT_T_MIN
 from .score_request import check_request, resolved
 from .scoring import ScoreRequest, score_data
-from .sources import checkpoint_source, data_source, versions
 
 __all__ = ["TOLERANCES", "Bench", "prepare_bench"]
 
@@ -58,22 +55,21 @@ class Bench:
     """A comparison, checked and ready to run.
 
     Attributes:
-        folder: Where results go.
-        origin: What the results are made from.
+        results: Where results go.
         sweep: The cells to measure.
         likelihood: Which likelihood to measure beside; None = none.
         strips: Comparisons of a few samples of other checkpoints, shown in the same report.
-        overwrite: Whether other results in the folder may be replaced.
-        finished: Whether the folder holds the results already.
     """
 
-    folder: Path
-    origin: Origin
+    results: ResultFolder
     sweep: Sweep
     likelihood: ScoreRequest | None = None
     strips: tuple[Bench, ...] = ()
-    overwrite: bool = False
-    finished: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """Where results go."""
+        return self.results.path
 
     def run(self, tell: Tell) -> Path:
         """Measure what is not there yet and write the report.
@@ -85,7 +81,7 @@ class Bench:
             The path of report.html.
         """
         path = self.folder / REPORT
-        if path.is_file() and all(bench.finished for bench in (self, *self.strips)):
+        if path.is_file() and all(bench.results.finished for bench in (self, *self.strips)):
             return path
         self.measure(tell)
         for strip in self.strips:
@@ -97,11 +93,10 @@ class Bench:
 
     def measure(self, tell: Tell) -> None:
         """Measure what is not there yet; write the tables."""
-        if self.finished:
+        if self.results.finished:
             return
-        sweep, folder = self.sweep, self.folder
-        files, overwrite = [*TABLES, REPORT, *sweep.files], self.overwrite
-        with write_results(folder, self.origin, files, sweep.parts, overwrite) as output:
+        sweep, folder, overwrite = self.sweep, self.folder, self.results.overwrite
+        with self.results.write([*TABLES, REPORT, *sweep.files], sweep.parts) as output:
             work = output.work
             # Earlier results may hold cells of this comparison, for instance if a sampler is added.
             known = () if overwrite else (folder,)
@@ -118,7 +113,7 @@ class Bench:
         """What results.json holds beside the cells."""
         solver = self.sweep.solver
         about = {
-            "settings": self.origin.plain,
+            "settings": self.results.origin.plain,
             "reference": None if solver is None else solver.find((work, *known)).about,
             "strips": [strip.folder.relative_to(self.folder).as_posix() for strip in self.strips],
         }
@@ -128,7 +123,7 @@ class Bench:
             about["likelihood"] = score_data(
                 self.likelihood,
                 self.folder / LIKELIHOOD,
-                self.overwrite,
+                self.results.overwrite,
                 partial(tell, "likelihood"),
             )
             tell("likelihood", self.likelihood.n, self.likelihood.n, "")
@@ -202,34 +197,34 @@ def prepare_bench(
     entries = [_entry(text) for text in samplers]
     check_unique("grid", grids)
     functions = {name: parse_grid(name) for name in grids}
-    raw = read_checkpoint(checkpoint_path(checkpoint))
-    config, spec = config_of(raw)
-    check_space("--n", n, math.prod(spec.shape), folder)
-    snap, t_min = config.preconditioning.snapped, _last_time(config, t_min)
+    stored = StoredModel.read(checkpoint)
+    config, spec = stored.config, stored.spec
+    check_space("--n", n, stored.dims, folder)
+    snap, t_min = stored.snapped, _last_time(stored, t_min)
     if snap:
         reference_tolerance = None  # there is no ODE between the ladder's times
     cells = plan_cells(config.sde, entries, functions, budgets, t_min, snap)
     if all(cell.ts is None for cell in cells):
         raise ValueError(f"no cell can run: {cells[0].label}: {cells[0].reason}")
-    train, test = _data(config, spec, data_root) if quality or likelihood else (None, None)
+    train, test = _data(stored, data_root) if quality or likelihood else (None, None)
     request = None
     if likelihood:
         _check_test(likelihood, test)
         request = ScoreRequest(
-            str(checkpoint),
+            stored.name,
             data_root=None if data_root is None else str(data_root),
             n=likelihood,
             batch=min(batch, LIKELIHOOD_BATCH),
             seed=seed,
             device=device,
         )
-        check_request(resolved(request, config, spec), config, spec)
-    y = _labels(config, train, n, labels)
+        check_request(resolved(request, stored), stored)
+    y = _labels(stored, train, n, labels)
     measures = Quality.build(train, test, n) if quality else None
     common = {"n": n, "seed": seed, "t_min": t_min, "batch": batch, "device": device}
     settings = {
-        "checkpoint": str(checkpoint),
-        "sha256": raw.sha256,
+        "checkpoint": stored.name,
+        "sha256": stored.source.sha256,
         "data": spec.to_dict(),
         "sde": str(config.sde),
         "samplers": list(samplers),
@@ -248,22 +243,22 @@ def prepare_bench(
         settings["snapped"] = True
     if y is not None:
         settings["labels"] = "uniform" if train is None else labels
-    sources = _sources(checkpoint_source(checkpoint, raw), train, test, measures)
+    sources = _sources(stored.source, train, test, measures)
     contents = {cell.name: cell.fingerprint for cell in cells}
     origin = Origin(command, settings, sources, contents, SHOWN)
-    finished = find_results(folder, origin, overwrite)
-    model = build(raw, device).model
+    results = ResultFolder.open(folder, origin, overwrite)
+    model = stored.build(device)
     asked = {"quality": measures, "tolerance": reference_tolerance, "y": y}
-    sweep = Sweep(model, raw.sha256, spec, cells, **common, **asked)
-    return Bench(folder, origin, sweep, request, overwrite=overwrite, finished=finished)
+    sweep = Sweep(model, stored.source.sha256, spec, cells, **common, **asked)
+    return Bench(results, sweep, request)
 
 
-def _last_time(config: Config, t_min: float | None) -> float:
+def _last_time(stored: StoredModel, t_min: float | None) -> float:
     """The time at which all grids end; for rounded labels it is one of the ladder."""
-    t_min = max(DEFAULT_T_MIN, config.t_least) if t_min is None else t_min
-    if config.preconditioning.snapped:
-        return float(snapped(config.sde, uniform(config.sde, 1, t_min))[-1])
-    check_first_time(config, t_min)
+    t_min, sde = stored.last_time(t_min, DEFAULT_T_MIN), stored.config.sde
+    if stored.snapped:
+        return float(snapped(sde, uniform(sde, 1, t_min))[-1])
+    stored.check_first_time(t_min)
     return t_min
 
 
@@ -294,10 +289,9 @@ def _entry(text: str) -> Entry:
     return Entry(named.text, named.sampler, tolerances)
 
 
-def _data(
-    config: Config, spec: DataSpec, root: str | Path | None
-) -> tuple[Dataset, Dataset | None]:
+def _data(stored: StoredModel, root: str | Path | None) -> tuple[Dataset, Dataset | None]:
     """Train and test split of the checkpoint's data; no test split where there is none."""
+    config, spec = stored.config, stored.spec
     source = replace(config.data, root=config.data.root if root is None else str(root))
     train = source.load("train", classes=spec.class_names)
     for name in ("shape", "levels", "low", "high"):
@@ -315,9 +309,9 @@ def _check_test(likelihood: int, test: Dataset | None) -> None:
     check_number("likelihood", likelihood, at_least=2, at_most=len(test))
 
 
-def _labels(config: Config, train: Dataset | None, n: int, how: str) -> Tensor | None:
+def _labels(stored: StoredModel, train: Dataset | None, n: int, how: str) -> Tensor | None:
     """Labels for a conditional model; without training data all classes count the same."""
-    classes = config.net.get("classes")
+    classes = stored.classes
     if classes is None:
         return None
     if train is None:

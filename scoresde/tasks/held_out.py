@@ -6,33 +6,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..config import Config
 from ..data import Dataset, DataSpec
 from ..data.arrays import is_array_file
+from .request import HeldOutRequest, StoredModel
 
 __all__ = ["choose_rows", "load_held_out"]
 
 
-def load_held_out(
-    config: Config,
-    spec: DataSpec,
-    *,
-    data: str | None = None,
-    split: str | None = None,
-    data_root: str | None = None,
-    levels: int | None = None,
-    n: int = 1,
-) -> Dataset:
+def load_held_out(stored: StoredModel, request: HeldOutRequest) -> Dataset:
     """Data the checkpoint was not trained on, of the kind it was trained for.
 
     Args:
-        config: The checkpoint's config.
-        spec: What its data are.
-        data: Name of a data set or a path; None for the data it was trained on.
-        split: "train" or "test"; None for "test", and for all of a file given by `data`.
-        data_root: Folder to look for a named data set in first.
-        levels: Number of levels of a file's data.
-        n: How many are needed at least.
+        stored: The checkpoint.
+        request: Which data, and how many are needed at least.
 
     Returns:
         The data, with labels if the network needs them and without if not. A class has the number
@@ -43,26 +29,27 @@ def load_held_out(
             checkpoint does not have; names the option.
         FileNotFoundError: If they are not on this machine; says how to get them.
     """
-    source = config.data
-    if data is not None:
-        source = type(source)(data)
-    elif is_array_file(source.name) and split is None:
+    source, spec = stored.config.data, stored.spec
+    if request.data is not None:
+        source = type(source)(request.data)
+    elif is_array_file(source.name) and request.split is None:
         raise ValueError(
             f"--data: must be given, the checkpoint was trained on all of {source.name}; "
             "name a file of held-out data"
         )
-    source = replace(source, root=data_root or source.root, levels=levels or source.levels)
-    whole = data is not None and is_array_file(source.name)
-    conditional = config.net.get("classes") is not None
-    classes = spec.class_names
-    if classes is None and data is not None:  # a checkpoint's own data know their classes
-        classes = spec.classes
-    found = source.load(
-        split or ("train" if whole else "test"), labels=conditional, classes=classes
+    source = replace(
+        source, root=request.data_root or source.root, levels=request.levels or source.levels
     )
-    found = replace(found, split="all") if whole else found
-    _check(spec, found, conditional, n)
-    return found
+    whole = request.data is not None and is_array_file(source.name)
+    conditional = stored.classes is not None
+    classes = spec.class_names
+    if classes is None and request.data is not None:  # a checkpoint's own data know their classes
+        classes = spec.classes
+    split = request.split or ("train" if whole else "test")
+    data = source.load(split, labels=conditional, classes=classes)
+    data = replace(data, split="all") if whole else data
+    _check(spec, data, conditional, request.n)
+    return data
 
 
 def choose_rows(data: Dataset, n: int, seed: int) -> np.ndarray:

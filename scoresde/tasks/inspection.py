@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import read_checkpoint
-from ..config import checkpoint_path, config_of
+from ..config import checkpoint_path
 from ..shipped import shipped
+from .request import StoredModel
 
 __all__ = ["describe_checkpoint", "list_shipped", "to_toml"]
 
@@ -27,8 +27,8 @@ def describe_checkpoint(name_or_path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: If the file is missing, damaged or not a checkpoint of scoresde.
     """
-    raw = read_checkpoint(checkpoint_path(name_or_path))
-    config, spec = config_of(raw)
+    stored = StoredModel.read(name_or_path)
+    raw, spec = stored.raw, stored.spec
     weights = [tensor for name, tensor in raw.tensors.items() if name.startswith("model.")]
     known = ("config", "data", "provenance", "steps_done", "seconds")
     return {
@@ -42,7 +42,7 @@ def describe_checkpoint(name_or_path: str | Path) -> dict[str, Any]:
         "data": spec.to_dict(),
         "class_map": spec.class_map,
         "provenance": raw.metadata.get("provenance", {}),
-        "config": config.to_dict(),
+        "config": stored.config.to_dict(),
         "other": {k: v for k, v in raw.metadata.items() if k not in known},
     }
 

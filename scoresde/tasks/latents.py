@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +17,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoint import RawCheckpoint, read_checkpoint
-from ..config import build, checkpoint_path, config_of
 from ..data import Dataset, DataSpec
-from ..likelihood import ExactTrace, Hutchinson, bits_per_dim, dequantize
-from ..likelihood.latent import Interpolation, RoundTrip, interpolate, round_trip
-from ..likelihood.ode import EXACT_UP_TO
-from ..likelihood.scored import ScoredSamples, sample_with_log_prob
+from ..likelihood import (
+    ExactTrace,
+    Hutchinson,
+    Interpolation,
+    Ode,
+    RoundTrip,
+    ScoredSamples,
+    dequantize,
+    interpolate,
+    round_trip,
+    sample_with_log_prob,
+)
+from ..likelihood.rules import EXACT_UP_TO
 from ..noise import SampleNoise
 from ..score import ScoreModel
 from ..study import likelihood_figures as figures
-from ..study.manifest import Origin
-from ..study.outputs import (
-    SUMMARY,
-    find_results,
-    read_json,
-    save_arrays,
-    write_json,
-    write_results,
-)
+from ..study.files import save_arrays
+from ..study.result_folder import SUMMARY, ResultFolder
 from ..study.running import OnProgress, advise_on_memory, check_space
-from .flow_checks import check_first_time, check_flow
 from .held_out import choose_rows, load_held_out
-from .sources import NAMES, checkpoint_source, data_source, versions
+from .request import HeldOutRequest, StoredModel, data_source, versions
 
 __all__ = ["LatentRequest", "explore_latents"]
 
@@ -49,34 +48,21 @@ FILES = ("latents.npz", *PICTURES, SUMMARY)
 
 
 @dataclass(frozen=True)
-class LatentRequest:
+class LatentRequest(HeldOutRequest):
     """Which data to encode and how, and how many samples to draw.
 
+    At least 2 data are chosen at random by the seed. Paths lead from the first to the second, from
+    the third to the fourth and so on.
+
     Args:
-        checkpoint: File, or name of a shipped checkpoint.
-        data: Name of a data set or a path; None for the test split of the training data.
-        split: "train" or "test"; None for "test", and for all of a file given by `data`.
-        data_root: Folder to look for a named data set in first.
-        levels: Number of levels of a file's data.
-        n: Number of data, at least 2, chosen at random by the seed; paths lead from the first to
-            the second, from the third to the fourth and so on.
         steps: Points of a path, at least 2.
         samples: Number of samples with their log-density.
         probes: Probes of Hutchinson's trace for the samples above 16 dimensions.
         rtol: Relative tolerance.
         atol: Absolute tolerance.
         t_min: Time at which the data are put in; None as in `encode`.
-        batch: Data solved at a time.
-        seed: Integer in [0, 2^64), for the choice, dequantization, samples and probes.
-        device: Where to run.
-        dtype: "float32" or "float64", of data and network.
     """
 
-    checkpoint: str
-    data: str | None = None
-    split: str | None = None
-    data_root: str | None = None
-    levels: int | None = None
     n: int = 8
     steps: int = 8
     samples: int = 16
@@ -84,20 +70,11 @@ class LatentRequest:
     rtol: float = 1e-4
     atol: float = 1e-4
     t_min: float | None = None
-    batch: int = 64
-    seed: int = 0
-    device: str = "cpu"
-    dtype: str = "float32"
 
     @property
-    def protocol(self) -> dict[str, Any]:
-        """What all solves have in common."""
-        return {name: getattr(self, name) for name in ("t_min", "rtol", "atol", "batch")}
-
-    @property
-    def torch_dtype(self) -> torch.dtype:
-        """Of data and network."""
-        return torch.float64 if self.dtype == "float64" else torch.float32
+    def method(self) -> Ode:
+        """The solver of every part, without the trace of the samples."""
+        return Ode(rtol=self.rtol, atol=self.atol, t_min=self.t_min)
 
 
 @dataclass(frozen=True)
@@ -135,40 +112,33 @@ def explore_latents(
         FileNotFoundError: If the data are not on this machine; says how to get them.
         RuntimeError: If a solve fails or memory runs out.
     """
-    raw = read_checkpoint(checkpoint_path(request.checkpoint))
-    config, spec = config_of(raw)
-    check_first_time(config, request.t_min)
-    check_flow(request.checkpoint, config, request.rtol, request.atol, request.dtype)
-    which = {k: getattr(request, k) for k in ("data", "split", "data_root", "levels", "n")}
-    dims = math.prod(spec.shape)
+    stored = StoredModel.read(request.checkpoint)
+    spec, dims = stored.spec, stored.dims
+    stored.check_first_time(request.t_min)
+    stored.check_flow(request.rtol, request.atol, request.dtype)
     check_space("--samples", request.samples, dims, out)
     if request.samples and dims > EXACT_UP_TO:
         at_once = min(request.batch, request.samples)
         check_space("--probes", request.probes, at_once * dims, out)
-    data = load_held_out(config, spec, **which)
+    data = load_held_out(stored, request)
     check_space("--n", request.n, max(1, request.steps // 2) * dims, out)  # the paths
-    sources = {
-        "checkpoint": checkpoint_source(request.checkpoint, raw),
-        "data": data_source(data),
-    }
-    origin = Origin("latent", asdict(request), sources, shown=NAMES)
-    if find_results(out, origin, overwrite):
-        return read_json(out / SUMMARY)
-    with write_results(out, origin, FILES, overwrite=overwrite) as output:
+    origin = request.origin("latent", {"checkpoint": stored.source, "data": data_source(data)})
+    results = ResultFolder.open(out, origin, overwrite)
+    if results.finished:
+        return results.read()
+    with results.write(FILES) as output:
         began = time.monotonic()
         rows = choose_rows(data, request.n, request.seed)
-        found = _compute(request, raw, spec, data, rows, on_progress)
+        found = _compute(request, stored, data, rows, on_progress)
         summary = _summary(request, spec, data, found, time.monotonic() - began)
         _write(output.work, spec, data, rows, found)
-        write_json(output.work / SUMMARY, summary)
-        output.publish()
+        output.finish(summary)
     return summary
 
 
 def _compute(
     request: LatentRequest,
-    raw: RawCheckpoint,
-    spec: DataSpec,
+    stored: StoredModel,
     data: Dataset,
     rows: np.ndarray,
     on_progress: OnProgress | None,
@@ -179,27 +149,22 @@ def _compute(
         if on_progress is not None:
             on_progress(done, 3, next_)
 
-    model = _model(request, raw)
+    model, spec = stored.build(request.device, request.dtype), stored.spec
     x = _points(request, spec, data, rows)
     y = None if data.labels is None else data.labels[rows].to(request.device)
     pairs = len(x) // 2 * 2  # without the last of an odd number
     with advise_on_memory(request.batch, spec.shape, "--batch"):
         tell(0, "round trip")
-        there = round_trip(model, x, y=y, **request.protocol)
+        method, batch = request.method, request.batch
+        there = round_trip(model, x, method, y=y, batch=batch)
         tell(1, "paths")
         starts = None if y is None else y[:pairs:2]
-        paths = interpolate(
-            model, x[:pairs:2], x[1:pairs:2], request.steps, y=starts, **request.protocol
-        )
+        ends = x[:pairs:2], x[1:pairs:2]
+        paths = interpolate(model, *ends, request.steps, method, y=starts, batch=batch)
         tell(2, "samples")
         samples = _draw(request, model, spec, y is not None) if request.samples else None
         tell(3, "")
     return _Found(there, there.latent / model.sde.prior_std, paths, samples)
-
-
-def _model(request: LatentRequest, raw: RawCheckpoint) -> ScoreModel:
-    model = build(raw, request.device).model
-    return model.double() if request.dtype == "float64" else model
 
 
 def _points(request: LatentRequest, spec: DataSpec, data: Dataset, rows: np.ndarray) -> Tensor:
@@ -216,15 +181,16 @@ def _draw(
     """The samples, of all classes in turn if the model is conditional."""
     exact = math.prod(spec.shape) <= EXACT_UP_TO
     y = torch.arange(request.samples) % spec.classes if conditional else None
+    trace = ExactTrace() if exact else Hutchinson(probes=request.probes)
     return sample_with_log_prob(
         model,
         (request.samples, *spec.shape),
+        replace(request.method, trace=trace),
         seed=request.seed,
-        trace=ExactTrace() if exact else Hutchinson(probes=request.probes),
         y=y,
+        batch=request.batch,
         device=request.device,
         dtype=request.torch_dtype,
-        **request.protocol,
     )
 
 
@@ -233,7 +199,7 @@ def _values(samples: ScoredSamples, spec: DataSpec) -> Tensor:
     dims = math.prod(spec.shape)
     if spec.levels is None:
         return -samples.log_prob.cpu() / dims
-    return bits_per_dim(samples.log_prob.cpu(), dims, spec.bits_offset)
+    return samples.bits_per_dim(spec).cpu()
 
 
 def _unit(spec: DataSpec) -> str:
@@ -298,8 +264,8 @@ def _write(out: Path, spec: DataSpec, data: Dataset, rows: np.ndarray, found: _F
     if data.labels is not None:
         tensors["labels"] = data.labels[rows]
     if samples is not None:
-        names = ("x", "x_init", "log_prob", "std_error")
-        tensors |= {f"sample_{name}": getattr(samples, name) for name in names}
+        names = {"x": "x", "x_init": "latent", "log_prob": "log_prob", "std_error": "std_error"}
+        tensors |= {f"sample_{name}": getattr(samples, field) for name, field in names.items()}
     arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
     save_arrays(out / "latents.npz", rows=rows, **arrays)
     if not figures.can_show(spec):
@@ -308,4 +274,4 @@ def _write(out: Path, spec: DataSpec, data: Dataset, rows: np.ndarray, found: _F
     figures.interpolation(out / "interpolation.png", paths.x, spec)
     if samples is not None:
         shown, values = samples.x[:SHOWN].cpu(), _values(samples, spec)[:SHOWN]
-        figures.sorted_by_value(out / "samples.png", shown, values, spec, _unit(spec))
+        figures.sorted_by_value(out / "samples.png", shown, values, spec)

@@ -1,9 +1,9 @@
-"""Samples of a checkpoint in a folder: what `scoresde sample` calls.
+"""Draw samples from a checkpoint into a folder: what `scoresde sample` calls.
 
 - samples.npz: x, levels where the data have them, labels where there are classes, ts, nfe, seed,
   spec (the checkpoint's `DataSpec` as JSON); `load_dataset` reads it as data
 - grid.png, for images
-- summary.json: what was run, and what came of it
+- summary.json: what was run, and its result
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import itertools
 import json
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoint import RawCheckpoint, read_checkpoint
-from ..config import Config, build, checkpoint_path, config_of
 from ..data import DataSpec
 from ..fingerprint import fingerprint
 from ..grid import snapped
@@ -30,64 +28,46 @@ from ..registry import NamedSampler, parse_grid, parse_sampler
 from ..samplers import Samples, sample
 from ..samplers.base import FLOAT32_RTOL, OnStep
 from ..score import NetworkScore
-from ..sde import SDE
+from ..steps import largest_steps, on_ladder
 from ..study.figures import save_grid
+from ..study.files import save_arrays
 from ..study.manifest import Origin, Source
-from ..study.outputs import (
-    SUMMARY,
-    find_results,
-    read_json,
-    save_arrays,
-    write_json,
-    write_results,
-)
-from ..study.plan import largest_steps, on_ladder
+from ..study.result_folder import SUMMARY, ResultFolder
 from ..study.running import OnProgress, advise_on_memory, check_space
-from .sources import checkpoint_source, versions
+from .request import Request, StoredModel, versions
 
 __all__ = ["SampleRequest", "draw_samples"]
 
 DEFAULT_STEPS = 20
 DEFAULT_T_MIN = 1e-3
-FILES = ("samples.npz", "grid.png", SUMMARY)
+ARRAYS, GRID = "samples.npz", "grid.png"
 GRID_AT_MOST = 256  # images in the picture; the arrays hold all
 
 
 @dataclass(frozen=True)
-class SampleRequest:
+class SampleRequest(Request):
     """What to draw and how.
 
     Args:
-        checkpoint: File, or name of a shipped checkpoint.
         sampler: As `registry.parse_sampler` reads it.
-        grid: As `registry.parse_grid` reads it. One from a file has its own number of steps.
-        steps: Intervals of the grid; None for 20, or what `nfe` allows.
-        nfe: Take as many steps as so many evaluations allow, the final denoise included.
-        n: Number of samples.
-        seed: Integer in [0, 2^64).
-        batch: Samples computed at a time.
-        t_min: Last time; None for that of a grid from a file, else for 1e-3 (or that of the first
-            discrete label, if later).
+        grid: As `registry.parse_grid` reads it. A grid from a file has its own number of steps.
+        steps: Intervals of the grid; None for 20, or for as many as `nfe` allows.
+        nfe: Take as many steps as this many evaluations allow, the final denoising included.
+        t_min: Last time; None for that of a grid from a file, else for 1e-3 (or the time of the
+            first discrete label, if later).
         denoise: Finish with E[x_0 | x].
         label: Class of all samples; None for all classes in turn. Only for conditional models.
-        device: Where to run.
-        dtype: "float32"; "float64", state and network; "bfloat16", the network alone.
         compiled: Compile the network.
     """
 
-    checkpoint: str
+    batch: int = 256
     sampler: str = "dpmpp-2m"
     grid: str = "log_snr"
     steps: int | None = None
     nfe: int | None = None
-    n: int = 64
-    seed: int = 0
-    batch: int = 256
     t_min: float | None = None
     denoise: bool = True
     label: int | None = None
-    device: str = "cpu"
-    dtype: str = "float32"
     compiled: bool = False
 
 
@@ -103,7 +83,7 @@ def draw_samples(
         request: What to draw.
         out: The folder; results of the same request in it are not computed again.
         overwrite: Replace results of another request.
-        on_progress: Told of every step.
+        on_progress: Called after every step.
 
     Returns:
         The summary: counted NFE, seconds, files and what was run.
@@ -112,89 +92,85 @@ def draw_samples(
         ValueError: If the request makes no sense, before any network is built.
         RuntimeError: If sampling fails or memory runs out.
     """
-    raw = read_checkpoint(checkpoint_path(request.checkpoint))
-    config, spec = config_of(raw)
-    named, ts = _plan(request, config)
-    check_space("--n", request.n, math.prod(spec.shape), out)
-    y = _labels(request, config, spec)
-    origin = _origin(request, raw, ts)
-    if find_results(out, origin, overwrite):
-        return read_json(out / SUMMARY)
-    with write_results(out, origin, FILES, overwrite=overwrite) as output:
-        model = _model(request, raw)
+    stored = StoredModel.read(request.checkpoint)
+    named = _sampler(request, stored)
+    ts = _times(request, stored, named)
+    check_space("--n", request.n, stored.dims, out)
+    y = _labels(request, stored)
+    results = ResultFolder.open(out, _origin(request, stored, ts), overwrite)
+    if results.finished:
+        return results.read()
+    with results.write((ARRAYS, GRID, SUMMARY)) as output:
+        model = stored.build(request.device, request.dtype)
+        if request.compiled:
+            model.net.compile()
         began = time.monotonic()
-        result = _run(request, model, named, ts, (request.n, *spec.shape), y, on_progress)
+        samples = _run(request, model, named, ts, (request.n, *stored.spec.shape), y, on_progress)
         seconds = time.monotonic() - began
-        summary = _summary(request, config, named, ts, result, seconds)
-        summary["files"] = _write(output.work, result, spec, y)
-        write_json(output.work / SUMMARY, summary)
-        output.publish()
+        summary = {
+            "checkpoint": request.checkpoint,
+            "sampler": named.text,
+            "grid": None if named.adaptive else request.grid,
+            "steps": None if named.adaptive else len(ts) - 1,
+            "snapped": stored.snapped,
+            "t_min": float(ts[-1]),
+            **{key: getattr(request, key) for key in ("denoise", "n", "seed")},
+            "nfe": samples.nfe,
+            "nfe_per_sample": _spread(samples),
+            "seconds": round(seconds, 3),
+            "versions": versions(),
+            "files": _write(output.work, samples, stored.spec, y),
+        }
+        output.finish(summary)
     return summary
 
 
-def _origin(request: SampleRequest, raw: RawCheckpoint, ts: Tensor) -> Origin:
+def _origin(request: SampleRequest, stored: StoredModel, ts: Tensor) -> Origin:
     """What the samples are made from; of a grid from a file the times, whatever its name."""
-    sources, shown = {"checkpoint": checkpoint_source(request.checkpoint, raw)}, ("checkpoint",)
-    if isinstance(parse_grid(request.grid), GridFile):
-        sources["grid"] = Source(request.grid, fingerprint(ts))
-        shown = (*shown, "grid")
-    settings = {**asdict(request), "t_min": float(ts[-1])}
-    return Origin("sample", settings, sources, shown=shown)
+    sources, t_min = {"checkpoint": stored.source}, float(ts[-1])
+    if not isinstance(parse_grid(request.grid), GridFile):
+        return request.origin("sample", sources, t_min=t_min)
+    sources["grid"] = Source(request.grid, fingerprint(ts))
+    return request.origin("sample", sources, shown=("grid",), t_min=t_min)
 
 
-def _summary(
-    request: SampleRequest,
-    config: Config,
-    named: NamedSampler,
-    ts: Tensor,
-    result: Samples,
-    seconds: float,
-) -> dict[str, Any]:
-    """What was run; counted evaluations and seconds."""
-    return {
-        "checkpoint": request.checkpoint,
-        "sampler": named.text,
-        "grid": None if named.adaptive else request.grid,
-        "steps": None if named.adaptive else len(ts) - 1,
-        "snapped": config.preconditioning.snapped,
-        "t_min": float(ts[-1]),
-        **{key: getattr(request, key) for key in ("denoise", "n", "seed")},
-        "nfe": result.nfe,
-        "nfe_per_sample": _spread(result),
-        "seconds": round(seconds, 3),
-        "versions": versions(),
-    }
-
-
-def _plan(request: SampleRequest, config: Config) -> tuple[NamedSampler, Tensor]:
-    """The sampler and its time grid, or an error if they cannot serve."""
+def _sampler(request: SampleRequest, stored: StoredModel) -> NamedSampler:
+    """The sampler, or an error if it cannot run on this checkpoint in this dtype."""
     named = parse_sampler(request.sampler)
-    reason = named.sampler.refusal(config.preconditioning.snapped)
+    reason = named.sampler.refusal(stored.snapped)
     if reason is not None:
         raise ValueError(f"--sampler: {named.text} cannot run: {reason}")
     if named.adaptive:
-        _check_adaptive(request, named)
+        name = named.text.split(":")[0]
+        own = f"is of no use, {name} chooses its own steps; set rtol and atol"
+        _refuse(request, ("steps", "nfe"), f" {own}, as in --sampler {name}:rtol=1e-4")
+        if request.dtype != "float64" and named.sampler.rtol < FLOAT32_RTOL:
+            raise ValueError(
+                f"--sampler: {named.text}, but rtol must be at least {FLOAT32_RTOL:g} in float32, "
+                f"got {named.sampler.rtol:g}; use --dtype float64 for more"
+            )
     on_gpu = torch.device(request.device).type == "cuda"
     if request.dtype == "bfloat16" and on_gpu and not torch.cuda.is_bf16_supported():
         raise ValueError(f"--dtype: bfloat16 is not for {request.device}, use float32")
-    return named, _times(request, config, named)
+    return named
 
 
-def _times(request: SampleRequest, config: Config, named: NamedSampler) -> Tensor:
+def _times(request: SampleRequest, stored: StoredModel, named: NamedSampler) -> Tensor:
     """The time grid, on the ladder if the checkpoint's labels are rounded."""
-    grid, sde, snap = parse_grid(request.grid), config.sde, config.preconditioning.snapped
+    grid, sde, snap = parse_grid(request.grid), stored.config.sde, stored.snapped
     if isinstance(grid, GridFile):
-        ts = _times_of_file(request, grid, sde)
+        ts = grid.times(sde)
+        own = f", but {grid.path} has its own"
+        _refuse(request, ("steps", "nfe"), f"{own} {grid.steps} steps; leave it out")
+        _refuse(request, ("t_min",), f"{own} end t = {float(ts[-1]):g}; leave it out")
         return snapped(sde, ts) if snap else ts
     grid = on_ladder(grid) if snap else grid
-    t_min = request.t_min
-    if t_min is None:
-        t_min = max(DEFAULT_T_MIN, config.t_least)
+    t_min = stored.last_time(request.t_min, DEFAULT_T_MIN)
     if request.nfe is None:
         return grid(sde, request.steps or DEFAULT_STEPS, t_min)
     if request.steps is not None:
         raise ValueError(f"--nfe: {request.nfe}, and --steps {request.steps}: give one of them")
-    # The plan counts the final denoise, one evaluation, whether it is wanted or not.
+    # `largest_steps` counts the final denoising, one evaluation, whether it is wanted or not.
     budget = request.nfe + (not request.denoise)
     steps = largest_steps(sde, named.sampler, grid, budget, t_min)
     if steps == 0:
@@ -202,36 +178,17 @@ def _times(request: SampleRequest, config: Config, named: NamedSampler) -> Tenso
     return grid(sde, steps, t_min)
 
 
-def _times_of_file(request: SampleRequest, grid: GridFile, sde: SDE) -> Tensor:
-    """The file's own times; what would change their number or their end is refused."""
-    ts = grid.times(sde)
-    for option, value, own in (
-        ("--steps", request.steps, f"{grid.steps} steps"),
-        ("--nfe", request.nfe, f"{grid.steps} steps"),
-        ("--t-min", request.t_min, f"end t = {float(ts[-1]):g}"),
-    ):
+def _refuse(request: SampleRequest, names: tuple[str, ...], reason: str) -> None:
+    """Raise ValueError if one of these options was given."""
+    for name in names:
+        value = getattr(request, name)
         if value is not None:
-            raise ValueError(f"{option}: {value}, but {grid.path} has its own {own}; leave it out")
-    return ts
+            raise ValueError(f"--{name.replace('_', '-')}: {value}{reason}")
 
 
-def _check_adaptive(request: SampleRequest, named: NamedSampler) -> None:
-    name = named.text.split(":")[0]
-    for option, value in (("--steps", request.steps), ("--nfe", request.nfe)):
-        if value is not None:
-            raise ValueError(
-                f"{option}: {value} is of no use, {name} chooses its own steps; set rtol and "
-                f"atol, as in --sampler {name}:rtol=1e-4"
-            )
-    if request.dtype != "float64" and named.sampler.rtol < FLOAT32_RTOL:
-        raise ValueError(
-            f"--sampler: {named.text}, but rtol must be at least {FLOAT32_RTOL:g} in float32, got "
-            f"{named.sampler.rtol:g}; use --dtype float64 for more"
-        )
-
-
-def _labels(request: SampleRequest, config: Config, spec: DataSpec) -> Tensor | None:
-    classes = config.net.get("classes")
+def _labels(request: SampleRequest, stored: StoredModel) -> Tensor | None:
+    """The label of each sample; None for an unconditional model."""
+    classes = stored.classes
     if request.label is not None and (classes is None or request.label >= classes):
         allowed = "it has no classes" if classes is None else f"0 to {classes - 1}"
         raise ValueError(f"--label: {request.label} is no class of this checkpoint: {allowed}")
@@ -240,17 +197,6 @@ def _labels(request: SampleRequest, config: Config, spec: DataSpec) -> Tensor | 
     if request.label is not None:
         return torch.full((request.n,), request.label)
     return torch.arange(request.n) % classes
-
-
-def _model(request: SampleRequest, raw: RawCheckpoint) -> NetworkScore:
-    model = build(raw, request.device).model
-    if request.dtype == "float64":
-        model = model.double()
-    elif request.dtype == "bfloat16":
-        model.autocast = torch.bfloat16
-    if request.compiled:
-        model.net.compile()
-    return model
 
 
 def _run(
@@ -262,6 +208,7 @@ def _run(
     y: Tensor | None,
     on_progress: OnProgress | None,
 ) -> Samples:
+    """Draw all samples, batch by batch."""
     batch = min(request.batch, request.n)
     total = None if named.adaptive else (len(ts) - 1) * math.ceil(request.n / batch)
     with advise_on_memory(batch, shape[1:], "--batch"):
@@ -275,7 +222,7 @@ def _run(
             batch=batch,
             denoise=request.denoise,
             device=request.device,
-            dtype=torch.float64 if request.dtype == "float64" else torch.float32,
+            dtype=request.torch_dtype,
             on_step=None if on_progress is None else _counting(on_progress, total),
         )
 
@@ -295,7 +242,11 @@ def _spread(result: Samples) -> list[int] | None:
 
 
 def _write(out: Path, result: Samples, spec: DataSpec, y: Tensor | None) -> list[str]:
-    """The arrays, and a picture of images; the names of the files."""
+    """Write the arrays, and a picture of images.
+
+    Returns:
+        The names of the files.
+    """
     x = result.x.cpu()
     arrays = {
         "x": x.numpy(),
@@ -310,8 +261,8 @@ def _write(out: Path, result: Samples, spec: DataSpec, y: Tensor | None) -> list
         arrays["labels"] = y.numpy()
     if result.counts is not None:
         arrays |= {f"sample_{key}": v.numpy() for key, v in vars(result.counts).items()}
-    save_arrays(out / "samples.npz", **arrays)
-    if len(spec.shape) != 3 or spec.shape[0] not in (1, 3):
-        return ["samples.npz"]
-    save_grid(out / "grid.png", x[:GRID_AT_MOST], spec)
-    return ["samples.npz", "grid.png"]
+    save_arrays(out / ARRAYS, **arrays)
+    if not spec.is_image:
+        return [ARRAYS]
+    save_grid(out / GRID, x[:GRID_AT_MOST], spec)
+    return [ARRAYS, GRID]

@@ -2,37 +2,53 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from ..config import Config
 from ..data import DataSpec
-from ..likelihood.ode import EXACT_LIMIT, EXACT_UP_TO
-from ..likelihood.trace import ExactTrace
+from ..likelihood import (
+    DDPMVLB,
+    Continuous,
+    ContinuousVLB,
+    Dequantization,
+    ExactTrace,
+    GaussianNoising,
+    LikelihoodMethod,
+    TruncatedNormalDequantization,
+    UniformDequantization,
+    parse_trace,
+)
+from ..likelihood import METHODS as LIKELIHOOD_METHODS
+from ..likelihood.rules import EXACT_LIMIT, EXACT_UP_TO
 from ..noise import SampleNoise
-from ..registry import parse_trace
 from ..score import FIRST_TIME
 from ..study.running import check_space
-from .flow_checks import check_first_time, check_flow
-from .protocols import DEQUANTIZATIONS, METHODS, PROTOCOLS
+from .request import HeldOutRequest, StoredModel
 
-__all__ = ["ScoreRequest", "check_request", "resolved"]
+__all__ = ["METHODS", "PROTOCOLS", "ScoreRequest", "check_request", "resolved"]
+
+# A dequantization, for the density of the probability-flow ODE at the points that it draws; or a
+# variational bound of the reverse SDE.
+PROTOCOLS: dict[str, Dequantization | type[LikelihoodMethod]] = {
+    "pf-ode/continuous": Continuous(),
+    "pf-ode/uniform": UniformDequantization(),
+    "pf-ode/truncated-normal": TruncatedNormalDequantization(),
+    "pf-ode/decoder": GaussianNoising(),
+    "pf-ode/uniform+decoder": GaussianNoising(before=UniformDequantization()),
+    "vlb-continuous": ContinuousVLB,
+    "vlb-ddpm": DDPMVLB,
+}
+# How the density is found.
+METHODS = tuple(LIKELIHOOD_METHODS)
 
 
 @dataclass(frozen=True)
-class ScoreRequest:
-    """Which data to score, and how.
+class ScoreRequest(HeldOutRequest):
+    """Which data to score, and how; the data are chosen at random by the seed.
 
     Args:
-        checkpoint: File, or name of a shipped checkpoint.
-        data: Name of a data set or a path; None for the test split of the training data.
-        split: "train" or "test"; None for "test", and for all of a file given by `data`.
-        data_root: Folder to look for a named data set in first.
-        levels: Number of levels of a file's data.
-        n: Number of data, chosen at random by the seed.
         protocol: One of `PROTOCOLS`; None for "pf-ode/uniform", of continuous data
             "pf-ode/continuous".
         method: One of `METHODS`, or "auto": "path" above 16 dimensions, else "dopri5".
@@ -49,18 +65,9 @@ class ScoreRequest:
         t_min: First time; None for 1e-5 (or that of the first discrete label, if later), of
             variational bounds their own.
         measured: Number of data on which the errors of solver and dtype are measured.
-        batch: Data solved at a time.
-        seed: Integer in [0, 2^64), for the choice of data and everything random.
-        device: Where to run.
-        dtype: "float32" or "float64", of data and network.
         force: Allow an exact trace above 4096 dimensions.
     """
 
-    checkpoint: str
-    data: str | None = None
-    split: str | None = None
-    data_root: str | None = None
-    levels: int | None = None
     n: int = 128
     protocol: str | None = None
     method: str = "auto"
@@ -75,63 +82,67 @@ class ScoreRequest:
     atol: float = 1e-6
     t_min: float | None = None
     measured: int = 8
-    batch: int = 64
-    seed: int = 0
-    device: str = "cpu"
-    dtype: str = "float32"
     force: bool = False
 
     @property
-    def torch_dtype(self) -> torch.dtype:
-        """Of data and network."""
-        return torch.float64 if self.dtype == "float64" else torch.float32
+    def of_flow(self) -> bool:
+        """Whether the protocol asks for the density of the probability-flow ODE."""
+        return isinstance(PROTOCOLS.get(self.protocol), Dequantization)
+
+    @property
+    def of_path(self) -> bool:
+        """Whether that density is found by `Path`."""
+        return self.of_flow and self.method == "path"
 
 
-def resolved(request: ScoreRequest, config: Config, spec: DataSpec) -> ScoreRequest:
+def resolved(request: ScoreRequest, stored: StoredModel) -> ScoreRequest:
     """The request with everything named that depends on the checkpoint alone."""
-    small = math.prod(spec.shape) <= EXACT_UP_TO
-    default = "pf-ode/continuous" if spec.levels is None else "pf-ode/uniform"
+    small = stored.dims <= EXACT_UP_TO
+    default = "pf-ode/continuous" if stored.spec.levels is None else "pf-ode/uniform"
     method = request.method if request.method != "auto" else "dopri5" if small else "path"
-    t_min = request.t_min
-    protocol = request.protocol or default
-    if t_min is None and protocol in DEQUANTIZATIONS:
-        t_min = max(FIRST_TIME, config.t_least)
-    return replace(request, protocol=protocol, method=method, t_min=t_min)
+    request = replace(request, protocol=request.protocol or default, method=method)
+    if request.of_flow:
+        request = replace(request, t_min=stored.last_time(request.t_min, FIRST_TIME))
+    return request
 
 
-def check_request(request: ScoreRequest, config: Config, spec: DataSpec) -> None:
+def check_request(request: ScoreRequest, stored: StoredModel) -> None:
     """Raise ValueError, naming the option, for what is unknown, meaningless or would take days."""
     for name, allowed in (("protocol", PROTOCOLS), ("method", METHODS)):
         value = getattr(request, name)
         if value not in allowed:
             raise ValueError(f"--{name}: {value!r} is unknown; one of {', '.join(allowed)}")
-    check_first_time(config, request.t_min)
-    ode = request.protocol in DEQUANTIZATIONS
-    if ode or config.preconditioning.snapped and request.protocol != "vlb-ddpm":
-        check_flow(request.checkpoint, config, request.rtol, request.atol, request.dtype)
-    continuous = spec.levels is None
-    fits = ("pf-ode/continuous", "pf-ode/decoder") if continuous else tuple(DEQUANTIZATIONS)[1:]
-    if ode and request.protocol not in fits:
-        kind = "continuous" if continuous else f"of {spec.levels} levels"
+    stored.check_first_time(request.t_min)
+    if request.of_flow or stored.snapped and request.protocol != "vlb-ddpm":
+        stored.check_flow(request.rtol, request.atol, request.dtype)
+    if request.of_flow:
+        _check_flow_options(request, stored.spec)
+    if request.per_sample and request.method not in ("dopri5", "bosh3", "dop853"):
+        raise ValueError(f"--per-sample: not with {request.method}; dopri5, bosh3 or dop853")
+    if request.steps is not None and not request.of_path and request.protocol != "vlb-ddpm":
+        raise ValueError(f"--steps: {request.steps}, but only a path and vlb-ddpm have steps")
+
+
+def _check_flow_options(request: ScoreRequest, spec: DataSpec) -> None:
+    """Refuse a dequantization that is not for these data, and options that it does not have."""
+    flow = [name for name, q in PROTOCOLS.items() if isinstance(q, Dequantization)]
+    fits = ["pf-ode/continuous", "pf-ode/decoder"] if spec.levels is None else flow[1:]
+    if request.protocol not in fits:
+        kind = "continuous" if spec.levels is None else f"of {spec.levels} levels"
         raise ValueError(
             f"--protocol: {request.protocol}, but the data are {kind}; one of {', '.join(fits)}"
         )
     if request.protocol == "pf-ode/continuous" and request.draws != 1:
         raise ValueError(f"--draws: {request.draws}, but continuous data are not dequantized")
-    if request.per_sample and request.method not in ("dopri5", "bosh3", "dop853"):
-        raise ValueError(f"--per-sample: not with {request.method}; dopri5, bosh3 or dop853")
-    path = ode and request.method == "path"
-    if request.steps is not None and not path and request.protocol != "vlb-ddpm":
-        raise ValueError(f"--steps: {request.steps}, but only a path and vlb-ddpm have steps")
-    if request.nodes is not None and ode and not path:
+    if request.nodes is not None and not request.of_path:
         raise ValueError(f"--nodes: {request.nodes}, but {request.method} has none")
-    if ode and request.trace != "auto":
+    if request.trace != "auto":
         _check_trace(request, spec)
 
 
 def _check_trace(request: ScoreRequest, spec: DataSpec) -> None:
     """Refuse a rule that does not fit the data's dimensions."""
-    dims, rule = math.prod(spec.shape), parse_trace(request.trace)
+    dims, rule = spec.dims, parse_trace(request.trace)
     if isinstance(rule, ExactTrace) and dims > EXACT_LIMIT and not request.force:
         raise ValueError(
             f"--trace: exact costs {dims} derivative passes at each of about 100 evaluations, "

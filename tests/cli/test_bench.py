@@ -112,7 +112,7 @@ def test_labels_of_a_comparison(labelled_checkpoint, tmp_path):
     def prepared(n, **options):
         arguments = (labelled_checkpoint, ["ddim"], ["log_snr"], [3], tmp_path / "out")
         found = prepare_bench(*arguments, n=n, quality=False, **options)
-        return found.sweep.y, found.origin.settings["labels"]
+        return found.sweep.y, found.results.origin.settings["labels"]
 
     counts = torch.bincount(load_dataset("digits").labels)
     y, how = prepared(150, likelihood=2)

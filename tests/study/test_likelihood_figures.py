@@ -37,7 +37,7 @@ def greys(images):
 def test_extremes_are_the_ends_of_the_order(shown):
     images, texts = shown
     values = torch.tensor([3.0, 1.0, 5.0, 2.0, 4.0])
-    figures.extremes("x.png", flat([3, 1, 5, 2, 4]), values, GREY, "bits/dim", k=2)
+    figures.extremes("x.png", flat([3, 1, 5, 2, 4]), values, GREY, k=2)
     assert greys(images) == [1, 2, 5, 4]
     assert [t for t in texts if t] == [
         *("most likely", "1.000", "2.000"),
@@ -47,13 +47,13 @@ def test_extremes_are_the_ends_of_the_order(shown):
 
 @pytest.mark.parametrize(("n", "k", "expected"), [(1, 10, [0, 0]), (3, 10, [0, 2]), (4, 1, [0, 3])])
 def test_extremes_of_few(shown, n, k, expected):
-    figures.extremes("x.png", flat(list(range(n))), torch.arange(float(n)), GREY, "bits/dim", k)
+    figures.extremes("x.png", flat(list(range(n))), torch.arange(float(n)), GREY, k)
     assert greys(shown[0]) == expected
 
 
 def test_sorted_by_value(shown):
     values = torch.tensor([3.0, 1.0, 2.0])
-    figures.sorted_by_value("x.png", flat([3, 1, 2]), values, GREY, "bits/dim", columns=2)
+    figures.sorted_by_value("x.png", flat([3, 1, 2]), values, GREY, columns=2)
     assert greys(shown[0]) == [1, 2, 3]
 
 
@@ -92,8 +92,8 @@ def test_files_are_pictures_and_nothing_is_changed(tmp_path, rng_untouched, spec
 
     x = torch.rand(20, *shape, generator=torch.Generator().manual_seed(0)) * spec.span + spec.low
     before, values = x.clone(), torch.linspace(1, 2, 20)
-    figures.extremes(tmp_path / "extremes.png", x, values, spec, "nats/dim")
-    figures.sorted_by_value(tmp_path / "sorted.png", x, values, spec, "nats/dim")
+    figures.extremes(tmp_path / "extremes.png", x, values, spec)
+    figures.sorted_by_value(tmp_path / "sorted.png", x, values, spec)
     figures.round_trip(tmp_path / "round_trip.png", x, x, x + 1e-3, spec)
     figures.interpolation(tmp_path / "paths.png", x.reshape(5, 4, *shape), spec)
     for name in ("extremes", "sorted", "round_trip", "paths"):
@@ -114,7 +114,7 @@ def test_files_are_pictures_and_nothing_is_changed(tmp_path, rng_untouched, spec
 def test_what_cannot_be_shown(tmp_path, images, values, spec, message):
     for draw in (figures.extremes, figures.sorted_by_value):
         with pytest.raises(ValueError, match=message):
-            draw(tmp_path / "x.png", images, values, spec, "bits/dim")
+            draw(tmp_path / "x.png", images, values, spec)
     assert not list(tmp_path.iterdir())
 
 

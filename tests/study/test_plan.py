@@ -1,61 +1,16 @@
-"""The plan: the most steps that a counted budget allows, for every sampler."""
+"""The plan of a comparison: which cells there are, and why some cannot run."""
 
 import json
 
 import pytest
 import torch
 
-from scoresde.exact import GaussianMixture
 from scoresde.grid import GRIDS, check_on_ladder
 from scoresde.grid_file import read_grid
-from scoresde.registry import SAMPLERS, parse_sampler
-from scoresde.samplers import DDIM, EDM, AnnealedLangevin, ProbabilityFlowODE, sample
-from scoresde.sde import VE, VP, TabulatedVP, cosine_betas
-from scoresde.study.plan import Entry, largest_steps, plan_cells
-
-GRID_SAMPLERS = [name for name in SAMPLERS if not parse_sampler(name).adaptive]
-
-
-class Counting(GaussianMixture):
-    """The exact score of N(0, 1) that counts its own calls, not as the toolkit does."""
-
-    calls = 0
-
-    def _expectation(self, x, *rest):
-        type(self).calls += 1
-        return super()._expectation(x, *rest)
-
-
-def calls(sde, sampler, ts):
-    Counting.calls = 0
-    model = Counting(sde, [1.0], [[0.0]], [1.0])
-    sample(model, sampler, ts, (2, 1), seed=3, denoise=True)
-    return Counting.calls
-
-
-@pytest.mark.parametrize("name", GRID_SAMPLERS)
-@pytest.mark.parametrize("budget", [5, 23])
-def test_the_budget_is_kept_and_used_up(name, budget):
-    """N steps cost at most the budget, and N + 1 would cost more: counted by the model itself."""
-    sde, grid = VP(), GRIDS["log_snr"]
-    sampler = AnnealedLangevin(2) if name == "annealed-langevin" else parse_sampler(name).sampler
-    steps = largest_steps(sde, sampler, grid, budget, 1e-3)
-    assert steps == 0 or calls(sde, sampler, grid(sde, steps, 1e-3)) <= budget
-    assert calls(sde, sampler, grid(sde, steps + 1, 1e-3)) > budget
-
-
-@pytest.mark.parametrize(
-    ("name", "steps"),
-    [
-        ("ddim", 19),  # N + 1 evaluations
-        ("heun", 9),  # 2N + 1
-        ("pc", 9),  # 2N + 1
-        ("rk4", 4),  # 4N + 1
-        ("annealed-langevin:steps=3", 5),  # 3 (N + 1) + 1
-    ],
-)
-def test_steps_of_a_budget_of_20_by_hand(name, steps):
-    assert largest_steps(VE(), parse_sampler(name).sampler, GRIDS["uniform"], 20, 1e-3) == steps
+from scoresde.registry import parse_sampler
+from scoresde.samplers import DDIM, EDM, AnnealedLangevin, ProbabilityFlowODE
+from scoresde.sde import VP, TabulatedVP, cosine_betas
+from scoresde.study.plan import Entry, plan_cells
 
 
 def test_a_cell_that_cannot_run_says_why():

@@ -16,9 +16,9 @@ from PIL import Image
 from scoresde.data import DataSpec
 from scoresde.study import report
 from scoresde.study.curves import curves
+from scoresde.study.files import write_json
 from scoresde.study.findings import Findings
 from scoresde.study.manifest import Manifest
-from scoresde.study.outputs import write_json
 from scoresde.study.records import estimate_to_json, write_tables
 from scoresde.study.report import build_report
 

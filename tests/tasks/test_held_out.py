@@ -8,6 +8,7 @@ from PIL import Image
 from scoresde.config import Config
 from scoresde.data import Dataset, DataSpec
 from scoresde.tasks.held_out import choose_rows, load_held_out
+from scoresde.tasks.request import HeldOutRequest, StoredModel
 
 NAMES = ("cat", "dog", "fox")
 
@@ -28,7 +29,8 @@ def held_out(folder, names=NAMES, classes=3, **options):
     tables = {"sde": {"kind": "vp"}, "net": net, "train": {"steps": 1, "batch": 1}}
     config = Config.from_dict({"data": {"name": str(folder)}, **tables})
     spec = DataSpec((1, 8, 8), -1, 1, 256, classes, class_names=names)
-    data = load_held_out(config, spec, **options)
+    stored = StoredModel("mine", None, config, spec)
+    data = load_held_out(stored, HeldOutRequest("mine", n=1, **options))
     if data.labels is None:
         return None
     return dict(zip(data.x[:, 0, 0, 0].tolist(), data.labels.tolist(), strict=True))

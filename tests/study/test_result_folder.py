@@ -9,15 +9,9 @@ import pytest
 
 from scoresde._files import check_writable
 from scoresde._lock import LOCK
+from scoresde.study.files import read_json, save_arrays, write_json
 from scoresde.study.manifest import MANIFEST, Manifest, Origin, Source
-from scoresde.study.outputs import (
-    find_results,
-    read_json,
-    remove_results,
-    save_arrays,
-    write_json,
-    write_results,
-)
+from scoresde.study.result_folder import ResultFolder, remove_results
 
 ORIGIN = Origin(
     "sample",
@@ -37,9 +31,19 @@ def changed(**changes):
 OTHER = changed(settings={**ORIGIN.settings, "seed": 1})
 
 
+def finished(folder, origin, overwrite=False):
+    """Whether complete results of this origin are there, after all checks."""
+    return ResultFolder.open(folder, origin, overwrite).finished
+
+
+def write(folder, origin, files, parts=(), overwrite=False):
+    """The block in which results are made, without a look into the folder before."""
+    return ResultFolder(folder, origin, overwrite).write(files, parts)
+
+
 def make(folder, origin=ORIGIN, names=("a.npz", "cells/b.json"), text="old", **settings):
     """Results as a command writes them."""
-    with write_results(folder, origin, names, **settings) as output:
+    with write(folder, origin, names, **settings) as output:
         for name in names:
             path = output.work / name
             path.parent.mkdir(exist_ok=True)
@@ -58,22 +62,22 @@ def content(folder):
 class TestOneOrigin:
     def test_the_same_is_found_and_another_is_refused(self, tmp_path):
         folder = tmp_path / "a" / "b"
-        assert not find_results(folder, ORIGIN)
+        assert not finished(folder, ORIGIN)
         assert not folder.exists()
         make(folder)
         assert sorted(content(folder)) == ["a.npz", "cells/b.json", MANIFEST]
         before = content(folder)
-        assert find_results(folder, ORIGIN)
-        assert find_results(folder, changed(settings={**ORIGIN.settings, "path": "b"}))
+        assert finished(folder, ORIGIN)
+        assert finished(folder, changed(settings={**ORIGIN.settings, "path": "b"}))
         with pytest.raises(ValueError, match=r"--out .*: holds results with seed = 0, not 1; give"):
-            find_results(folder, OTHER)
-        with pytest.raises(ValueError, match="seed = 0, not 1"), write_results(folder, OTHER, []):
+            finished(folder, OTHER)
+        with pytest.raises(ValueError, match="seed = 0, not 1"), write(folder, OTHER, []):
             pass
         assert content(folder) == before
-        assert not find_results(folder, OTHER, overwrite=True)
+        assert not finished(folder, OTHER, overwrite=True)
         make(folder, OTHER, ["c"], overwrite=True)
         assert sorted(content(folder)) == ["c", MANIFEST]
-        assert find_results(folder, OTHER)
+        assert finished(folder, OTHER)
 
     @pytest.mark.parametrize(
         ("origin", "message"),
@@ -103,22 +107,22 @@ class TestOneOrigin:
     def test_every_difference_is_named(self, tmp_path, origin, message):
         make(tmp_path / "out")
         with pytest.raises(ValueError, match=f"holds results {message}; give another folder, or"):
-            find_results(tmp_path / "out", origin)
+            finished(tmp_path / "out", origin)
 
     def test_names_do_not_matter(self, tmp_path):
         make(tmp_path / "out")
         moved = {what: Source(f"other/{s.name}", s.sha256) for what, s in ORIGIN.sources.items()}
-        assert find_results(tmp_path / "out", changed(sources=moved))
+        assert finished(tmp_path / "out", changed(sources=moved))
         assert changed(sources=moved).fingerprint == ORIGIN.fingerprint
 
     def test_cells_may_be_added(self, tmp_path):
         make(tmp_path / "out")
         more = changed(cells={**ORIGIN.cells, "heun NFE ≤ 5": "3"})
-        assert not find_results(tmp_path / "out", more)
-        with write_results(tmp_path / "out", more, ["a.npz", "c"]) as output:
+        assert not finished(tmp_path / "out", more)
+        with write(tmp_path / "out", more, ["a.npz", "c"]) as output:
             (output.work / "c").write_text("new")
             output.publish(kept=["a.npz"])
-        assert find_results(tmp_path / "out", more)
+        assert finished(tmp_path / "out", more)
         assert sorted(content(tmp_path / "out")) == ["a.npz", "c", MANIFEST]
 
 
@@ -133,10 +137,10 @@ class TestWhatIsNotOurs:
         before = content(tmp_path)
         for overwrite in (False, True):
             with pytest.raises(ValueError, match="holds other files; give a new or an empty"):
-                find_results(tmp_path, ORIGIN, overwrite)
+                finished(tmp_path, ORIGIN, overwrite)
             with (
                 pytest.raises(ValueError, match="holds other files"),
-                write_results(tmp_path, ORIGIN, ["a"], overwrite=overwrite),
+                write(tmp_path, ORIGIN, ["a"], overwrite=overwrite),
             ):
                 pass
         assert content(tmp_path) == before
@@ -154,7 +158,7 @@ class TestWhatIsNotOurs:
         (tmp_path / "settings.json").write_text('{"command": "bench", "n": 4}')
         for overwrite in (False, True):
             with pytest.raises(ValueError, match="earlier version .*, or remove this one yourself"):
-                find_results(tmp_path, ORIGIN, overwrite)
+                finished(tmp_path, ORIGIN, overwrite)
 
     def test_results_of_a_later_version_are_named(self, tmp_path, monkeypatch):
         monkeypatch.setattr("scoresde.study.manifest.VERSION", 2)
@@ -162,7 +166,7 @@ class TestWhatIsNotOurs:
         monkeypatch.undo()
         for overwrite in (False, True):
             with pytest.raises(ValueError, match="is of another version of scoresde"):
-                find_results(tmp_path / "out", ORIGIN, overwrite)
+                finished(tmp_path / "out", ORIGIN, overwrite)
 
     def test_files_laid_into_a_folder_of_ours_stay(self, tmp_path):
         make(tmp_path)
@@ -183,7 +187,7 @@ class TestWhatIsNotOurs:
         with pytest.raises(ValueError, match=f"holds {name}, which scoresde did not write"):
             make(tmp_path, OTHER, ["grid.png"], overwrite=True)
         assert (tmp_path / name).read_text() == "mine"
-        assert find_results(tmp_path, ORIGIN)
+        assert finished(tmp_path, ORIGIN)
 
     @pytest.mark.parametrize("name", ["../mine", "/mine", "cells/../../mine", ""])
     def test_a_manifest_cannot_name_files_elsewhere(self, tmp_path, name):
@@ -207,7 +211,7 @@ class TestWhatIsNotOurs:
         (tmp_path / "file").write_text("")
         for path in (tmp_path / "file", tmp_path / "file" / "below"):
             with pytest.raises(ValueError, match="file is a file, not a folder"):
-                find_results(path, ORIGIN)
+                finished(path, ORIGIN)
 
 
 class TestStopped:
@@ -215,7 +219,7 @@ class TestStopped:
         """A computation that is stopped after it has written its parts and a first result."""
         with (
             contextlib.suppress(KeyboardInterrupt),
-            write_results(folder, origin, ["a.npz"], parts=["1.npz", "2.npz"], **settings) as out,
+            write(folder, origin, ["a.npz"], parts=["1.npz", "2.npz"], **settings) as out,
         ):
             (out.work / "a.npz").write_text("new")
             for name in parts:
@@ -225,9 +229,9 @@ class TestStopped:
     def test_parts_stay_and_belong_to_their_origin(self, tmp_path):
         self.stop(tmp_path / "out")
         assert sorted(content(tmp_path / "out")) == ["parts/1.npz", MANIFEST]
-        assert not find_results(tmp_path / "out", ORIGIN)
+        assert not finished(tmp_path / "out", ORIGIN)
         with pytest.raises(ValueError, match="seed = 0, not 1"):
-            find_results(tmp_path / "out", OTHER)
+            finished(tmp_path / "out", OTHER)
 
     def test_nothing_done_leaves_nothing(self, tmp_path):
         self.stop(tmp_path / "a" / "out", parts=())
@@ -236,7 +240,7 @@ class TestStopped:
     def test_nothing_done_leaves_what_is_not_ours(self, tmp_path):
         with (
             contextlib.suppress(KeyboardInterrupt),
-            write_results(tmp_path / "out", ORIGIN, ["a.npz"]) as output,
+            write(tmp_path / "out", ORIGIN, ["a.npz"]) as output,
         ):
             (output.work / "mine").write_text("mine")
             (tmp_path / "out" / "notes.txt").write_text("mine")
@@ -249,8 +253,8 @@ class TestStopped:
     def test_earlier_results_stay_until_the_new_ones_are_complete(self, tmp_path, parts):
         make(tmp_path)
         self.stop(tmp_path, OTHER, parts, overwrite=True)
-        assert find_results(tmp_path, ORIGIN)
-        with write_results(tmp_path, OTHER, ["a.npz"], ["1.npz"], overwrite=True) as output:
+        assert finished(tmp_path, ORIGIN)
+        with write(tmp_path, OTHER, ["a.npz"], ["1.npz"], overwrite=True) as output:
             assert (output.work / "1.npz").exists() == bool(parts)
             (output.work / "a.npz").write_text("new")
             output.publish()
@@ -269,7 +273,7 @@ class TestStopped:
         manifest = Manifest.read(tmp_path)
         if manifest.finished:
             old = manifest.settings["seed"] == 0
-            assert find_results(tmp_path, ORIGIN if old else OTHER)
+            assert finished(tmp_path, ORIGIN if old else OTHER)
             assert (tmp_path / "a.npz").read_text() == ("old" if old else "new")
         make(tmp_path, OTHER, ["a.npz", "c"], "newer", overwrite=True)
         found = {k: v for k, v in content(tmp_path).items() if k != MANIFEST}
@@ -284,19 +288,19 @@ class TestStopped:
             Manifest.of(OTHER).save(folder)
         path.with_name(f".{path.name}.4194999.0123abcd.tmp").touch()  # above the largest pid
         (folder / LOCK).touch()
-        assert not find_results(folder, ORIGIN)
-        with write_results(folder, ORIGIN, ["a.npz"], ["1.npz"]) as output:
+        assert not finished(folder, ORIGIN)
+        with write(folder, ORIGIN, ["a.npz"], ["1.npz"]) as output:
             (output.work / "a.npz").write_text("new")
             output.publish()
         assert sorted(content(folder)) == ["a.npz", MANIFEST]
 
     def test_a_second_command_is_refused_and_harms_nothing(self, tmp_path):
-        with write_results(tmp_path / "out", ORIGIN, ["a.npz"]) as output:
+        with write(tmp_path / "out", ORIGIN, ["a.npz"]) as output:
             (output.work / "a.npz").write_text("first")
             with pytest.raises(RuntimeError, match="another scoresde process"):
                 make(tmp_path / "out", ORIGIN, overwrite=True)
             output.publish()
-        assert find_results(tmp_path / "out", ORIGIN)
+        assert finished(tmp_path / "out", ORIGIN)
 
 
 class Killed(BaseException):
@@ -325,9 +329,9 @@ class TestDamage:
         else:
             path.write_text("olf" if damage == "flipped" else "ol")
         with pytest.warns(UserWarning, match=f"{name} is missing or damaged; the results are made"):
-            assert not find_results(tmp_path, ORIGIN)
+            assert not finished(tmp_path, ORIGIN)
         make(tmp_path)
-        assert find_results(tmp_path, ORIGIN)
+        assert finished(tmp_path, ORIGIN)
 
     def test_a_damaged_manifest_needs_overwrite(self, tmp_path):
         """A bit flipped here and there, and cut here and there."""
@@ -345,12 +349,12 @@ class TestDamage:
                 assert Manifest.read(tmp_path / "out") == before
             except ValueError:
                 with pytest.raises(ValueError, match=r"damaged: .* --overwrite|damaged; give"):
-                    find_results(tmp_path / "out", ORIGIN)
+                    finished(tmp_path / "out", ORIGIN)
                 refused += 1
         assert refused > 0.9 * len(damages)
         path.write_bytes(whole[:-20])
         make(tmp_path / "out", OTHER, text="new", overwrite=True)
-        assert find_results(tmp_path / "out", OTHER)
+        assert finished(tmp_path / "out", OTHER)
 
 
 def test_complete_results_are_found_without_writing(tmp_path, monkeypatch):
@@ -358,10 +362,10 @@ def test_complete_results_are_found_without_writing(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
     monkeypatch.setattr(os, "open", None)
     before = tmp_path.stat().st_mtime_ns
-    assert find_results(tmp_path, ORIGIN)
+    assert finished(tmp_path, ORIGIN)
     assert tmp_path.stat().st_mtime_ns == before
     with pytest.raises(PermissionError, match="is not writable"):
-        find_results(tmp_path / "new", ORIGIN)
+        finished(tmp_path / "new", ORIGIN)
     with pytest.raises(PermissionError, match="is not writable"):
         check_writable(tmp_path)
 

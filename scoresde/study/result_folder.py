@@ -1,41 +1,34 @@
-"""Folders of results: one folder holds the results of one origin.
+"""A folder of results: opened, resumed, replaced and finished in the same way by all commands.
 
-A command first asks `find_results` whether they are there already. If not, it writes them inside
-`write_results`: all files go to `parts/`, and take the places of earlier results when they are
-complete. A command that is stopped or fails leaves earlier results as they were.
+    results = ResultFolder.open(out, origin, overwrite)      # refuses other results; writes nothing
+    if results.finished:
+        return results.read()                                # the summary that is there
+    with results.write(FILES) as output:                     # locks the folder
+        ...                                                  # writes files in output.work
+        output.finish(summary)                               # they take the places of earlier ones
+
+All files go to the subfolder `parts` first. A command that is stopped or fails leaves earlier
+results as they were, and its finished parts for the same command to go on from.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from .._files import atomic_write, check_writable, clean_folder, existing_folder, is_temporary
+from .._files import check_writable, clean_folder, existing_folder, is_temporary
 from .._lock import LOCK, lock_folder
 from ..fingerprint import file_fingerprint
+from .files import read_json, write_json
 from .manifest import MANIFEST, DamagedManifestError, Manifest, Origin
 
-__all__ = [
-    "PARTS",
-    "SUMMARY",
-    "Output",
-    "check_whole",
-    "find_results",
-    "read_json",
-    "remove_results",
-    "save_arrays",
-    "write_json",
-    "write_results",
-]
+__all__ = ["PARTS", "SUMMARY", "Output", "ResultFolder", "check_whole", "remove_results"]
 
 SUMMARY = "summary.json"
 PARTS = "parts"
@@ -43,79 +36,84 @@ EARLIER = "settings.json"  # what marked a folder of results before there was a 
 COMMANDS = ("sample", "likelihood", "latent", "bench", "demo", "verify")
 
 
-def find_results(folder: Path, origin: Origin, overwrite: bool = False) -> bool:
-    """Whether the folder holds complete results of this origin; changes nothing.
+@dataclass(frozen=True)
+class ResultFolder:
+    """A folder for the results of one origin.
 
-    Args:
-        folder: The folder.
+    Attributes:
+        path: The folder.
         origin: What the results are made from.
         overwrite: Whether results may be replaced, those of the same origin included.
-
-    Returns:
-        True if they need not be made; False if `write_results` would make them.
-
-    Warns:
-        UserWarning: If the results were complete, but a file is now missing or damaged.
-
-    Raises:
-        ValueError: If the folder holds other results, and `overwrite` is not set, or anything that
-            is not ours.
-        PermissionError: If results must be made and the folder cannot be written.
+        finished: Whether the folder holds complete results of this origin, so that none need be
+            made.
     """
-    before = _manifest(folder, origin, overwrite)
-    if before is not None and before.finished and not overwrite and origin.asks_no_more(before):
-        damaged = _damaged(folder, before)
-        if damaged is None:
-            return True
-        warnings.warn(
-            f"--out {folder}: {damaged} is missing or damaged; the results are made again",
-            stacklevel=2,
-        )
-    check_writable(folder)
-    return False
 
+    path: Path
+    origin: Origin
+    overwrite: bool = False
+    finished: bool = False
 
-@contextlib.contextmanager
-def write_results(
-    folder: Path,
-    origin: Origin,
-    files: Sequence[str],
-    parts: Sequence[str] = (),
-    overwrite: bool = False,
-) -> Iterator[Output]:
-    """Hold the folder while results are made; see `Output` for how they are written.
+    @classmethod
+    def open(cls, path: Path, origin: Origin, overwrite: bool = False) -> ResultFolder:
+        """Look into a folder; changes nothing.
 
-    If the block ends with an exception, finished parts stay, for the same command to go on from;
-    everything else is as it was before.
+        Warns:
+            UserWarning: If the results were complete, but a file is now missing or damaged.
 
-    Args:
-        folder: The folder; it is made if it does not exist.
-        origin: What the results are made from.
-        files: Paths in the folder of all results that may be written.
-        parts: Paths in `parts/` of finished parts, which may be results as well.
-        overwrite: Whether other results may be replaced.
+        Raises:
+            ValueError: If the folder holds other results, and `overwrite` is not set, or anything
+                that is not ours.
+            PermissionError: If results must be made and the folder cannot be written.
+        """
+        before = _manifest(path, origin, overwrite)
+        if before is not None and before.finished and not overwrite and before.has_all_of(origin):
+            damaged = _damaged(path, before)
+            if damaged is None:
+                return cls(path, origin, overwrite, finished=True)
+            warnings.warn(
+                f"--out {path}: {damaged} is missing or damaged; the results are made again",
+                stacklevel=2,
+            )
+        check_writable(path)
+        return cls(path, origin, overwrite)
 
-    Raises:
-        ValueError, PermissionError: As `find_results`.
-        RuntimeError: If another process writes in the folder.
-    """
-    check_writable(folder)
-    with lock_folder(folder):
-        before = _manifest(folder, origin, overwrite)
-        claimed = [f"{PARTS}/{name}" for name in (*files, *parts)]
-        _check_free(folder, before, (*files, *claimed))
-        started = _started(before, origin, claimed)
-        started.save(folder)
-        for place in {folder, *(_parent(folder, name) for name in started.names)}:
-            clean_folder(place)
-        try:
-            yield Output(folder, origin, tuple(files), started)
-        except BaseException:
-            _remove(folder, [f"{PARTS}/{name}" for name in files if name not in parts])
-            _remove_empty(folder, started.parts)
-            if before is None and not _foreign(folder):
-                (folder / MANIFEST).unlink()
-            raise
+    def read(self, name: str = SUMMARY) -> Any:
+        """Plain data from one of the results."""
+        return read_json(self.path / name)
+
+    @contextlib.contextmanager
+    def write(self, files: Sequence[str], parts: Sequence[str] = ()) -> Iterator[Output]:
+        """Hold the folder while results are made; see `Output` for how they are written.
+
+        If the block ends with an exception, finished parts stay, for the same command to go on
+        from; everything else is as it was before.
+
+        Args:
+            files: Paths in the folder of all results that may be written.
+            parts: Paths in `parts/` of finished parts, which may be results as well.
+
+        Raises:
+            ValueError, PermissionError: As `open`.
+            RuntimeError: If another process writes in the folder.
+        """
+        folder = self.path
+        check_writable(folder)
+        with lock_folder(folder):
+            before = _manifest(folder, self.origin, self.overwrite)
+            claimed = [f"{PARTS}/{name}" for name in (*files, *parts)]
+            _check_free(folder, before, (*files, *claimed))
+            started = _started(before, self.origin, claimed)
+            started.save(folder)
+            for place in {folder, *((folder / name).parent for name in started.names)}:
+                clean_folder(place)
+            try:
+                yield Output(folder, self.origin, tuple(files), started)
+            except BaseException:
+                _remove(folder, [f"{PARTS}/{name}" for name in files if name not in parts])
+                _remove_empty(folder, started.parts)
+                if before is None and not _foreign(folder):
+                    (folder / MANIFEST).unlink()
+                raise
 
 
 @dataclass(frozen=True)
@@ -140,6 +138,11 @@ class Output:
         path = self.folder / PARTS
         path.mkdir(exist_ok=True)
         return path
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write the summary and publish all files."""
+        write_json(self.work / SUMMARY, summary)
+        self.publish()
 
     def publish(self, kept: Iterable[str] = (), later: Iterable[str] = ()) -> None:
         """Put the files in `work` in place of all earlier results, and remove the parts.
@@ -200,33 +203,6 @@ def check_whole(folder: Path) -> None:
         )
 
 
-def write_json(path: Path, values: Any) -> None:
-    """Write plain data as indented JSON, atomically."""
-    with atomic_write(path, "w") as file:
-        json.dump(values, file, indent=2, allow_nan=False)
-        file.write("\n")
-
-
-def read_json(path: Path) -> Any:
-    """Plain data from a JSON file.
-
-    Raises:
-        ValueError: If it is not JSON; names the file.
-    """
-    try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-
-
-def save_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Write arrays to an .npz file, atomically; equal arrays give equal bytes."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    with atomic_write(path) as file:
-        file.write(buffer.getvalue())
-
-
 def _manifest(folder: Path, origin: Origin, overwrite: bool) -> Manifest | None:
     """The manifest of results that may be continued or replaced; None if the folder has none.
 
@@ -247,7 +223,7 @@ def _manifest(folder: Path, origin: Origin, overwrite: bool) -> Manifest | None:
             f"--out {folder}: {error}: what the results were made from is not known; give another "
             "folder, or --overwrite to replace them"
         ) from error
-    different = None if overwrite else origin.difference(found)
+    different = None if overwrite else found.difference(origin)
     # After a kill there may be nothing yet that would be lost.
     if different is not None and any((folder / name).exists() for name in found.names):
         raise ValueError(
@@ -259,12 +235,9 @@ def _manifest(folder: Path, origin: Origin, overwrite: bool) -> Manifest | None:
 
 def _started(before: Manifest | None, origin: Origin, claimed: Iterable[str]) -> Manifest:
     """The manifest while results are made: complete earlier results keep theirs."""
-    if before is None:
-        return replace(Manifest.of(origin), parts=tuple(sorted({*claimed})))
-    parts = tuple(sorted({*before.parts, *claimed}))
-    if before.finished:
-        return replace(before, parts=parts)
-    return replace(Manifest.of(origin), files=before.files, parts=parts)
+    before = before or Manifest({})
+    kept = before if before.finished else replace(Manifest.of(origin), files=before.files)
+    return replace(kept, parts=tuple(sorted({*before.parts, *claimed})))
 
 
 def _foreign(folder: Path) -> list[str]:
@@ -312,7 +285,7 @@ def _damaged(folder: Path, manifest: Manifest) -> str | None:
 def _remove(folder: Path, names: Iterable[str]) -> None:
     """Remove files of ours, and the folders below this one that are empty then."""
     for name in names:
-        if _parent(folder, name).resolve().is_relative_to(folder.resolve()):  # through no link
+        if (folder / name).parent.resolve().is_relative_to(folder.resolve()):  # through no link
             with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 (folder / name).unlink()
     _remove_empty(folder, names)
@@ -325,7 +298,3 @@ def _remove_empty(folder: Path, names: Iterable[str]) -> None:
         if folder in place.parents and not place.is_symlink():
             with contextlib.suppress(OSError):
                 place.rmdir()
-
-
-def _parent(folder: Path, name: str) -> Path:
-    return (folder / name).parent

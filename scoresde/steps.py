@@ -1,0 +1,78 @@
+"""How many steps of a sampler a number of network evaluations allows.
+
+Evaluations are counted on a model that costs nothing, the exact score of N(0, 1). They are never
+computed from a formula: formulas go wrong for correctors, last steps and solvers with several
+stages.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+
+from torch import Tensor
+
+from .exact import GaussianMixture
+from .grid import LadderError, snapped
+from .samplers import Sampler, sample
+from .score import ScoreModel
+from .sde import SDE
+
+__all__ = ["Grid", "count_evaluations", "free_model", "largest_steps", "on_ladder"]
+
+Grid = Callable[..., Tensor]  # called with (sde, steps, t_min), as the functions of `grid`
+
+
+def free_model(sde: SDE) -> ScoreModel:
+    """The exact score model of N(0, 1), which costs nothing."""
+    return GaussianMixture(sde, [1.0], [[0.0]], [1.0])
+
+
+def on_ladder(grid: Grid) -> Grid:
+    """The grid function whose times are moved to the ladder of a discrete model."""
+
+    def snapping(sde: SDE, steps: int, t_min: float) -> Tensor:
+        return snapped(sde, grid(sde, steps, t_min))
+
+    return snapping
+
+
+def count_evaluations(sde: SDE, sampler: Sampler, ts: Tensor, limit: int | None = None) -> int:
+    """Evaluations per sample on this grid, the final denoising included, counted.
+
+    Args:
+        sde: The SDE.
+        sampler: The sampler.
+        ts: Time grid, shape (N + 1,).
+        limit: Stop counting here; the result is then `limit` + 1.
+    """
+    model = free_model(sde)
+    try:
+        return sample(model, sampler, ts, (1, 1), seed=0, denoise=True, max_nfe=limit).nfe
+    except RuntimeError:
+        if limit is None or model.nfe.forward < limit:
+            raise
+        return limit + 1
+
+
+def largest_steps(sde: SDE, sampler: Sampler, grid: Grid, budget: int, t_min: float) -> int:
+    """The largest N whose counted evaluations do not exceed the budget; 0 if there is none.
+
+    Every step of a grid sampler costs at least one evaluation, so that N is at most the budget.
+    The ladder of a discrete model may allow fewer.
+
+    Args:
+        sde: The SDE.
+        sampler: The sampler.
+        grid: The grid function.
+        budget: Evaluations allowed per sample, the final denoising included.
+        t_min: Last time of the grid.
+    """
+
+    def cost(steps: int) -> int:
+        try:
+            return count_evaluations(sde, sampler, grid(sde, steps, t_min), limit=budget)
+        except LadderError:
+            return budget + 1
+
+    return bisect_right(range(1, budget + 1), budget, key=cost)

@@ -1,0 +1,218 @@
+"""What every command on a checkpoint begins with: common options, and the checkpoint, read once.
+
+A command goes five steps: its options become a `Request`; `StoredModel.read` reads the checkpoint
+and checks it, without building the network; `Request.origin` says what the results are made from;
+`ResultFolder.open` looks whether they are there already; if not, they are computed and written
+inside `ResultFolder.write`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from .. import __version__
+from ..checkpoint import RawCheckpoint, read_checkpoint
+from ..config import Config, build, checkpoint_path, config_of
+from ..data import Dataset, DataSpec
+from ..fingerprint import fingerprint
+from ..likelihood.ode import FLOAT32_TOLERANCE
+from ..score import NetworkScore
+from ..study.manifest import Origin, Source
+
+__all__ = ["HeldOutRequest", "Request", "StoredModel", "data_source", "versions"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of every command that runs a checkpoint's network.
+
+    Args:
+        checkpoint: File, or name of a shipped checkpoint.
+        n: Number of samples, or of data.
+        seed: Integer in [0, 2^64); everything random comes from it.
+        batch: Samples or data computed at a time.
+        device: Where to run.
+        dtype: "float32" or "float64", of data and network; "bfloat16" is for the network alone.
+    """
+
+    checkpoint: str
+    n: int = 64
+    seed: int = 0
+    batch: int = 64
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    # Options that say where something is: its content is compared, not these.
+    places: ClassVar[tuple[str, ...]] = ("checkpoint",)
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype of the data, float64 or float32."""
+        return torch.float64 if self.dtype == "float64" else torch.float32
+
+    def origin(
+        self,
+        command: str,
+        sources: Mapping[str, Source],
+        shown: Sequence[str] = (),
+        **changed: Any,
+    ) -> Origin:
+        """What the results of this request are made from.
+
+        Args:
+            command: Name of the command.
+            sources: Content of checkpoint and data, as `Origin` takes it.
+            shown: Further options that do not change the results.
+            changed: Options whose value follows from the checkpoint.
+        """
+        return Origin(command, asdict(self) | changed, sources, shown=(*self.places, *shown))
+
+
+@dataclass(frozen=True)
+class HeldOutRequest(Request):
+    """The options of a command on held-out data.
+
+    Args:
+        data: Name of a data set or a path; None for the test split of the training data.
+        split: "train" or "test"; None for "test", and for all of a file given by `data`.
+        data_root: Folder to look for a named data set in first.
+        levels: Number of levels of a file's data.
+    """
+
+    data: str | None = None
+    split: str | None = None
+    data_root: str | None = None
+    levels: int | None = None
+
+    places: ClassVar[tuple[str, ...]] = ("checkpoint", "data", "split", "data_root", "levels")
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A checkpoint that has been read and checked; its network is not built yet.
+
+    Attributes:
+        name: The name or path that it was given by, for messages.
+        raw: What the file holds.
+        config: How the model was trained.
+        spec: What its data are.
+    """
+
+    name: str
+    raw: RawCheckpoint
+    config: Config
+    spec: DataSpec
+
+    @classmethod
+    def read(cls, name_or_path: str | Path) -> StoredModel:
+        """Read a checkpoint.
+
+        Args:
+            name_or_path: File, or name of a shipped checkpoint.
+
+        Raises:
+            CheckpointError: If the file is missing, damaged or not a checkpoint of scoresde.
+        """
+        raw = read_checkpoint(checkpoint_path(name_or_path))
+        return cls(str(name_or_path), raw, *config_of(raw))
+
+    @property
+    def source(self) -> Source:
+        """Name and content, for the origin of results."""
+        return Source(self.name, self.raw.sha256)
+
+    @property
+    def dims(self) -> int:
+        """Dimension D of one datum."""
+        return self.spec.dims
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes of a conditional network, else None."""
+        return self.config.net.get("classes")
+
+    @property
+    def snapped(self) -> bool:
+        """Whether the network is exact at the discrete times of its SDE only."""
+        return self.config.preconditioning.snapped
+
+    def last_time(self, asked: float | None, default: float) -> float:
+        """The time at which grids end, or at which data are put in.
+
+        Args:
+            asked: The user's; None if none was given.
+            default: Instead of it, or the time of the network's first discrete label if later.
+        """
+        return max(default, self.config.t_least) if asked is None else asked
+
+    def check_first_time(self, t_min: float | None) -> None:
+        """Raise if the network knows no time as small as --t-min.
+
+        Args:
+            t_min: The least time that the network will be asked at; None if it was not given.
+
+        Raises:
+            ValueError: If it is below the time of the network's first discrete label.
+        """
+        if t_min is not None and t_min < self.config.t_least:
+            raise ValueError(
+                f"--t-min: {t_min:g} is below {self.config.t_least:g}, the time of the first "
+                "discrete label that the checkpoint's network was trained on"
+            )
+
+    def check_flow(self, rtol: float, atol: float, dtype: str) -> None:
+        """Raise unless the probability-flow ODE can be solved to such a tolerance.
+
+        Args:
+            rtol: Relative tolerance.
+            atol: Absolute tolerance.
+            dtype: "float32" or "float64", of data and network.
+
+        Raises:
+            ValueError: If the network's labels are rounded, or a tolerance is below the rounding
+                of float32; names the option.
+        """
+        if self.snapped:
+            raise ValueError(
+                f"--checkpoint: {self.name} has rounded labels, which are wrong between its "
+                "discrete times; the probability-flow ODE asks at all times, with label = 'index'"
+            )
+        for name, value in (("rtol", rtol), ("atol", atol)):
+            if dtype != "float64" and value < FLOAT32_TOLERANCE:
+                raise ValueError(
+                    f"--{name}: {value:g} is too small for float32, which needs at least "
+                    f"{FLOAT32_TOLERANCE:g}; use --dtype float64"
+                )
+
+    def build(self, device: str = "cpu", dtype: str = "float32") -> NetworkScore:
+        """The score model with averaged weights, frozen and in evaluation mode.
+
+        Args:
+            device: Where to put it.
+            dtype: "float32"; "float64"; "bfloat16" for autocast of the network.
+
+        Raises:
+            CheckpointError: If the tensors do not fit the config.
+        """
+        model = build(self.raw, device).model
+        if dtype == "float64":
+            return model.double()
+        model.autocast = torch.bfloat16 if dtype == "bfloat16" else None
+        return model
+
+
+def data_source(data: Dataset) -> Source:
+    """Name and content of data: values, labels, spec and, where it is known, the exact density."""
+    split = "" if data.split == "all" else f"the {data.split} split of "
+    density = None if data.log_prob is None else data.name
+    return Source(f"{split}{data.name}", fingerprint([data.fingerprint, density]))
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that numbers depend on."""
+    return {"scoresde": __version__, "torch": torch.__version__}
