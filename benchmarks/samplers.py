@@ -114,7 +114,7 @@ def _run_ours(
     ts = _grid(grid, levels.model.sde, steps, t_min)
     done = sample(
         levels.model,
-        parse_sampler(text).sampler,
+        parse_sampler(text),
         ts,
         x.shape,
         seed=0,
@@ -137,7 +137,7 @@ def _steps(text: str, budget: int) -> int:
     while steps < budget:
         with count_nfe(model) as counted:
             ts = parse_grid("uniform")(model.sde, steps + 1)
-            sample(model, parse_sampler(text).sampler, ts, (1, 1), seed=0)
+            sample(model, parse_sampler(text), ts, (1, 1), seed=0)
         if counted.forward > budget:
             break
         steps += 1

@@ -10,7 +10,6 @@ mine.json, list:mine      a grid from a file; see `grid_file`
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor
@@ -21,7 +20,7 @@ from .grid_file import GridFile, read_grid
 from .plain import ConfigError, check_values, construct_named, split_name
 from .sde import VP
 
-__all__ = ["SAMPLERS", "NamedSampler", "parse_grid", "parse_sampler"]
+__all__ = ["SAMPLERS", "parse_grid", "parse_sampler"]
 
 
 def _predictor_corrector(
@@ -36,7 +35,7 @@ def _predictor_corrector(
         norm: "exact" or "batch", the norms that set the size of a step; see `Langevin`.
     """
     return samplers.PredictorCorrector(
-        parse_sampler(predictor).sampler, samplers.Langevin(snr, steps, norm)
+        parse_sampler(predictor), samplers.Langevin(snr, steps, norm)
     )
 
 
@@ -53,7 +52,7 @@ def _restart(
         repeats: How many times the interval is gone through, at least 1.
     """
     return samplers.Restart(
-        parse_sampler(inner).sampler, (samplers.RestartInterval(low, high, steps, repeats),)
+        parse_sampler(inner), (samplers.RestartInterval(low, high, steps, repeats),)
     )
 
 
@@ -97,26 +96,13 @@ SAMPLERS: dict[str, Callable[..., samplers.Sampler]] = {
 }
 
 
-@dataclass(frozen=True)
-class NamedSampler:
-    """A sampler with the text that asked for it, which labels it in tables and figures."""
-
-    text: str
-    sampler: samplers.Sampler
-
-    @property
-    def adaptive(self) -> bool:
-        """Whether it chooses its own steps, so that tolerances and not steps set its cost."""
-        return self.sampler.adaptive
-
-
-def parse_sampler(text: str) -> NamedSampler:
+def parse_sampler(text: str) -> samplers.Sampler:
     """A sampler from `name` or `name:key=value:key=value`.
 
     Raises:
         ConfigError: If the name or a key is unknown (with the nearest one), or a value is wrong.
     """
-    return NamedSampler(text.strip(), construct_named("sampler", text, SAMPLERS))
+    return construct_named("sampler", text, SAMPLERS)
 
 
 def parse_grid(text: str) -> Callable[..., Tensor] | GridFile:

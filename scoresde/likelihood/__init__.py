@@ -44,7 +44,6 @@ __all__ = [
     "Continuous",
     "ContinuousVLB",
     "CutOff",
-    "DDPMVLB",
     "Dequantization",
     "Dequantized",
     "Encoding",

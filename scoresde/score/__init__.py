@@ -12,14 +12,16 @@ For x_t = α x_0 + σ ε a model of the noise ε(x_t, t) = E[ε | x_t] also is
 from ..evaluation import count_nfe
 from .base import FIRST_TIME, ScoreModel, Time, reverse_drift
 from .function import FunctionScore
-from .network import NetworkScore, Preconditioning
+from .network import Label, NetworkScore, Preconditioning, Target
 
 __all__ = [
     "FIRST_TIME",
     "FunctionScore",
+    "Label",
     "NetworkScore",
     "Preconditioning",
     "ScoreModel",
+    "Target",
     "Time",
     "count_nfe",
     "reverse_drift",

@@ -12,7 +12,7 @@ from .._tensor import check_choice, check_number, plain_numbers
 from ..sde import SDE, Node
 from .base import ScoreModel, Time, cast, combine
 
-__all__ = ["NetworkScore", "Preconditioning"]
+__all__ = ["Label", "NetworkScore", "Preconditioning", "Target"]
 
 Target = Literal["eps", "x0", "v", "score", "edm"]
 Label = Literal["log_sigma", "edm", "time", "index", "rounded_index"]

@@ -146,7 +146,7 @@ def trials_of(claims: Iterable[Claim], sdes: Sequence[str], quick: bool = False)
     return [
         Trial(
             claim,
-            parse_sampler(claim.sampler).sampler,
+            parse_sampler(claim.sampler),
             sde,
             claim.steps if quick or claim.kind != "ode" else _from_ten(claim.steps),
         )
@@ -196,7 +196,7 @@ def _network_trials(claims: Sequence[Claim], stored: StoredModel, seed: int) -> 
     return [
         Trial(
             replace(claim, **on_network),
-            parse_sampler(claim.sampler).sampler,
+            parse_sampler(claim.sampler),
             type(model.sde).__name__,
             NETWORK_STEPS,
             problem,

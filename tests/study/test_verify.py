@@ -121,7 +121,7 @@ def test_starts_are_quantiles_of_the_prior():
 def test_ode_errors_are_distances_to_the_exact_ends_and_nfe_is_counted():
     problem = OdeProblem(mixture(VP()), starts(VP()), 1e-3)
     grids = [log_snr(VP(), n) for n in (5, 10)]
-    heun = parse_sampler("heun").sampler
+    heun = parse_sampler("heun")
     errors, nfe = ode_errors(problem, [(heun, ts) for ts in grids])
     assert nfe == [10, 20]
     with torch.no_grad():
