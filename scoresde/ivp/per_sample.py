@@ -1,4 +1,4 @@
-"""The one loop of per-sample adaptive solvers: own time, step and verdict for each sample."""
+"""The loop of per-sample adaptive solvers: each sample has its own time, step size and error."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["Stepper", "march"]
 # Hairer, Nørsett & Wanner, "Solving Ordinary Differential Equations I", section II.4.
 SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
 
-# Steps are rounded down to so many bits, 1 % on the average: else the last bits of an error, which
-# come from the order of sums inside a batch, would change the steps and so the result.
+# Steps are rounded down to this many bits, by 1 % on average. Otherwise the last bits of an error,
+# which depend on the order of sums inside a batch, would change the steps and so the result.
 STEP_BITS = 6
 
-# A step that would leave less than this part of itself to the end goes to the end.
+# A step goes to the end if it would leave less than 0.01 times itself to the end.
 STRETCH = 1.01
 
 WHY = {
@@ -31,13 +31,13 @@ WHY = {
 
 
 class Stepper(ABC):
-    """How a step is tried: for every sample still running at once, each with its own times.
+    """How to attempt a step, for all running samples at once, each with its own times.
 
     Attributes:
         name: The method, for messages.
         evaluations: Evaluations of the right-hand side per attempt.
         first_evaluations: Evaluations of `start`.
-        exponent: The next step is the last times 0.9 error^−exponent.
+        exponent: The next step size is the last one times 0.9 error^−exponent.
     """
 
     name: str
@@ -47,33 +47,33 @@ class Stepper(ABC):
 
     @abstractmethod
     def start(self, y: Tensor, t_start: float, t_end: float) -> Tensor | float:
-        """Begin at y of shape (B, N); the size of the first step, a number or one per sample."""
+        """Begin at y, shape (B, N), and return the first step size: a number, or shape (B,)."""
 
     def target(self, t: Tensor, t_new: Tensor) -> Tensor:
-        """Where the step from t may go at most, if not to t_new; shapes (b,)."""
+        """The time that the step from t goes to, t_new or before it; shapes (b,)."""
         return t_new
 
     @abstractmethod
     def attempt(self, y: Tensor, t: Tensor, t_new: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Try a step.
+        """Attempt a step.
 
         Args:
             y: States at t, shape (b, N).
             t: Times, shape (b,), float64.
             t_new: Times to reach, shape (b,), float64.
-            rows: Which samples of the batch these are, shape (b,), int64.
+            rows: Places of these samples in the batch, shape (b,), int64.
 
         Returns:
-            States at t_new, shape (b, N), and their errors, shape (b,); 1 is just good enough.
+            States at t_new, shape (b, N), and their errors, shape (b,). At most 1 is accepted.
         """
 
     @abstractmethod
     def settle(self, accepted: Tensor) -> None:
-        """Told which attempts were accepted, shape (b,); the others are repeated."""
+        """Called after an attempt with which samples were accepted, shape (b,), bool."""
 
     @abstractmethod
     def keep(self, running: Tensor) -> None:
-        """Told which samples go on, shape (b,); the others have arrived."""
+        """Called with which samples go on, shape (b,), bool; the others are at the end."""
 
 
 def march(
@@ -86,30 +86,30 @@ def march(
     on_step: OnStep | None = None,
     names: Sequence[int] | None = None,
 ) -> Solution:
-    """Step every sample from t_start to t_end, forwards or backwards, each at its own pace.
+    """Step every sample from t_start to t_end, forwards or backwards, with its own step sizes.
 
-    An attempt with an error of at most 1 is accepted. The next step is the attempted one times
-    0.9 error^−exponent, within [0.2, 10], and not above 1 right after a rejection (Hairer,
-    Nørsett & Wanner, vol. I, section II.4). An error that is not finite counts as a large one.
-    Samples that have arrived leave the batch, so a sample depends on nobody else, but for
-    rounding inside the right-hand side.
+    An attempt with an error of at most 1 is accepted. The next step size is the attempted one times
+    0.9 error^−exponent, where this factor is limited to [0.2, 10], and to at most 1 right after a
+    rejection (Hairer, Nørsett & Wanner, vol. I, section II.4). An error that is not finite counts
+    as a large one. Samples at the end leave the batch. So a sample depends on no other one, except
+    for rounding inside the right-hand side.
 
     Args:
-        stepper: How to try a step. It sees each sample flattened.
+        stepper: How to attempt a step. It receives each sample flattened.
         y: State at t_start, shape (B, *D).
         t_start: First time.
         t_end: Last time, not equal to t_start; met exactly.
-        max_evaluations: How many a sample may use, those of `start` included; None = any number.
+        max_evaluations: Largest number for each sample, those of `start` included; None = no limit.
         on_step: Called with (calls so far, time that every sample has reached, state like y)
-            whenever that time has moved; the samples in it are at different times.
-        names: What messages call the samples, shape (B,); None = their places in the batch.
+            whenever that time has changed. The samples in the state are at different times.
+        names: Numbers of the samples in messages, shape (B,); None = their places in the batch.
 
     Returns:
         The state at t_end, like y, with the counts.
 
     Raises:
-        SolverError: If a sample needs more than `max_evaluations`, or its step size falls below
-            the rounding of the time.
+        SolverError: If a sample needs more than `max_evaluations`, or its step size becomes less
+            than the rounding of the time.
     """
     flat = y.reshape(len(y), y.shape[1:].numel())
     state = _March(stepper, flat, t_start, t_end, range(len(y)) if names is None else names)
@@ -123,7 +123,7 @@ def march(
 
 
 class _March:
-    """The state of one `march`; t, step, y and refused hold the samples still running."""
+    """The state of one `march`. rows, t, step, y and refused are of the running samples only."""
 
     def __init__(
         self, stepper: Stepper, y: Tensor, t_start: float, t_end: float, names: Sequence[int]
@@ -152,8 +152,7 @@ class _March:
             self._fail(torch.ones_like(self.refused), Status.EVALUATIONS)
 
     def attempt(self) -> None:
-        """Try a step of every running sample, accept or reject it, and choose the next step."""
-        # no sliver is left before the end
+        """Attempt a step of every running sample, accept or reject it, choose the next step."""
         arrives = STRETCH * self.step >= self.sign * (self.t_end - self.t)
         t_new = torch.where(arrives, self.t_end, self.t + self.sign * self.step)
         t_new = self.stepper.target(self.t, t_new)

@@ -35,17 +35,16 @@ class AdaptivePerSample:
         dopri5      5   6   Dormand & Prince 1980
         bosh3       3   3   Bogacki & Shampine 1989
 
-    besides 2 at the start. A step is accepted if the sample's error, measured by `error_norm` in
-    units of atol + rtol max(|y|, |y_new|), is at most 1. First step and next steps are chosen
-    as in Hairer, Nørsett & Wanner, "Solving Ordinary Differential Equations I", section II.4.
-    Nothing of this asks for another sample, so a sample's result is the same in any batch, up
-    to the rounding of the right-hand side.
+    There are 2 more evaluations at the start. A step is accepted if the sample's error, measured by
+    `error_norm` in units of atol + rtol max(|y|, |y_new|), is at most 1. First step and next steps
+    are chosen as in Hairer, Nørsett & Wanner, "Solving Ordinary Differential Equations I", section
+    II.4. So a sample's result is the same in any batch, up to the rounding of the right-hand side.
 
     Args:
         method: One of the above.
         rtol: Relative tolerance, in (0, 1).
         atol: Absolute tolerance, greater than 0.
-        max_evaluations: Evaluations after which a sample gives up; None = never.
+        max_evaluations: Largest number of evaluations of a sample; None = no limit.
 
     Raises:
         ValueError: On an argument out of range.
@@ -80,7 +79,7 @@ class AdaptivePerSample:
 
         Args:
             rate: Maps y of shape (b, *D), times t (b,) in float64 and `rows` (b,), the places of
-                these samples in the batch, to dy/dt like y; never asked outside the interval.
+                these samples in the batch, to dy/dt like y; never called outside the interval.
             y: State at t_start, shape (B, *D), float32 or float64; times are float64 in any case.
             t_start: First time.
             t_end: Last time, not equal to t_start; met exactly.
@@ -137,7 +136,7 @@ class _Embedded(Stepper):
         scale = self.atol + self.rtol * y.abs()
         d0, d1 = self._norm(y / scale), self._norm(self.slopes[0] / scale)
         h = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
-        # NaN, where the first slope is not finite, makes a step of 0, which fails
+        # NaN, where the first slope is not finite, becomes a step of 0, which fails.
         h = h.nan_to_num(nan=0.0).clamp(max=abs(t_end - t_start))
         t_new = torch.lerp(t, torch.full_like(t, t_end), h / abs(t_end - t_start))
         trial = self._slope(self._moved(y, t_new - t, self.a[0].new_ones(1)), t_new, rows)
@@ -146,7 +145,7 @@ class _Embedded(Stepper):
         curved = (0.01 / steepest) ** self.exponent
         flat = (1e-3 * h).clamp(min=1e-6)
         guess = torch.where(steepest <= 1e-15, flat, curved)
-        # a rate that is not finite on the trial says only that the step must be small
+        # If the rate is not finite on the trial, the step must be small.
         return torch.minimum(100 * h, guess.nan_to_num(nan=0.0)).clamp(min=1e-6 * h)
 
     def attempt(self, y: Tensor, t: Tensor, t_new: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,11 +161,11 @@ class _Embedded(Stepper):
         return y_new, self._error(h, scale)
 
     def settle(self, accepted: Tensor) -> None:
-        """Accepted steps begin where the last ended."""
+        """The last slope of an accepted step is the first of the next."""
         self.slopes[0] = torch.where(accepted[:, None], self.slopes[-1], self.slopes[0])
 
     def keep(self, running: Tensor) -> None:
-        """Nothing but the first slope outlives a step."""
+        """Keep the first slopes, which are all that the next step needs."""
         first = self.slopes[0][running]
         self.slopes = first.new_empty(len(self.slopes), *first.shape)
         self.slopes[0] = first

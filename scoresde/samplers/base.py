@@ -1,4 +1,4 @@
-"""What a sampler is: `Sampler`, `GridSampler` with the loop over a grid, and `Corrector`."""
+"""The base classes: `Sampler`, `GridSampler` with the loop over a grid, and `Corrector`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..sde import SDE, Node
 
 __all__ = ["FLOAT32_RTOL", "Corrector", "GridSampler", "OnStep", "Sampler", "State", "check_rtol"]
 
-# Rounding of a float32 state is 6e-8 of it: below this a step size control measures noise.
+# A float32 state is rounded by 6e-8 of itself. A smaller tolerance would measure the rounding.
 FLOAT32_RTOL = 1e-7
 
 State = Any
@@ -24,11 +24,11 @@ State = Any
 
 @dataclass(frozen=True)
 class Sampler(ABC):
-    """Hyper-parameters only: a sampler holds no model, no grid and no state.
+    """A sampler: its settings only, without model, grid or state.
 
     Attributes:
-        adaptive: True if it chooses its own steps, by tolerances `rtol` and `atol`, and uses
-            nothing of the grid but its ends.
+        adaptive: True if it chooses its steps by the tolerances `rtol` and `atol`. It then uses
+            only the two ends of the grid.
     """
 
     adaptive: ClassVar[bool] = False
@@ -53,7 +53,7 @@ class Sampler(ABC):
 
     @property
     def off_grid(self) -> bool:
-        """Whether it asks the model at times that are not in the grid."""
+        """Whether the sampler evaluates the model at times that are not in the grid."""
         return self.adaptive
 
     def refusal(self, snapped: bool) -> str | None:
@@ -64,8 +64,8 @@ class Sampler(ABC):
         """
         if snapped and self.off_grid:
             return (
-                "it asks the model between the times of the grid, where rounded labels are wrong; "
-                "take one that does not, such as ddim or a multistep method"
+                "it evaluates the model between the times of the grid, where rounded labels are "
+                "wrong; take one that does not, such as ddim or a multistep method"
             )
         return None
 
@@ -75,8 +75,8 @@ class GridSampler(Sampler):
     """A sampler that takes one `step` per grid interval; `run` is the one loop.
 
     Attributes:
-        multistep: True if a step uses what earlier steps computed, so that nothing may move x in
-            between.
+        multistep: True if a step uses results of earlier steps. Nothing else may then change x
+            between two steps.
     """
 
     multistep: ClassVar[bool] = False
@@ -94,7 +94,7 @@ class GridSampler(Sampler):
         return Solution(self.finish(model, x, nodes[-1], noise))
 
     def start(self, sde: SDE, nodes: list[Node]) -> State:
-        """The state that the first step is given: what must be known of the whole grid."""
+        """The state for the first step, computed from the whole grid; None by default."""
         return None
 
     @abstractmethod
@@ -108,7 +108,7 @@ class GridSampler(Sampler):
             x: State at t.
             t: The present time.
             s: The next time.
-            state: That of `start` at the first step, then that of the last step.
+            state: The result of `start` at the first step, then that of the previous step.
             noise: Source of the draws.
 
         Returns:
@@ -116,13 +116,13 @@ class GridSampler(Sampler):
         """
 
     def finish(self, model: ScoreModel, x: Tensor, t: Node, noise: Noise) -> Tensor:
-        """What remains to be done at the last time t; by default nothing."""
+        """Whatever follows the last step, at the last time t; by default nothing."""
         return x
 
 
 @dataclass(frozen=True)
 class Corrector(ABC):
-    """Moves x at a fixed time towards p_t."""
+    """Brings the law of x nearer to p_t at a fixed time."""
 
     @abstractmethod
     def correct(self, model: ScoreModel, x: Tensor, t: Node, s: Node, noise: Noise) -> Tensor:
@@ -131,14 +131,14 @@ class Corrector(ABC):
         Args:
             model: Score model.
             x: State at s, shape (B, *D).
-            t: The time the interval began at, which sets the scale of some step sizes.
+            t: The time at which the last step began. Some correctors take their step size from it.
             s: The present time.
             noise: Source of the draws.
         """
 
 
 def check_rtol(rtol: float, dtype: torch.dtype) -> None:
-    """Raise unless a step size control can tell such a relative tolerance from rounding.
+    """Raise unless the relative tolerance is above the rounding of the dtype.
 
     Raises:
         ValueError: If rtol is below 1e-7 and the dtype is not float64.

@@ -1,4 +1,4 @@
-"""DPM-Solver and DPM-Solver++: single-step and multistep, in ε or x0, as ODE or SDE solvers."""
+"""DPM-Solver and DPM-Solver++: single-step and multistep, in ε or x0, for the ODE or the SDE."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ _Stages = dict[float, list[_Stage]]  # of the step from each t
 class DPMSolverSinglestep(GridSampler):
     """DPM-Solver-1/2/3 (prediction "eps") and DPM-Solver++ 1S/2S/3S (prediction "x0").
 
-    Exponential Runge–Kutta methods: a step knows nothing of earlier ones. With the output m of
-    the model, `interval`'s carry, gain, z and h between t and a time r of the way to s in λ
-    (written with an index r; none: the whole step)
+    These are exponential Runge–Kutta methods: a step uses no earlier step. m is the output of the
+    model, and carry, gain, z and h are those of `interval`. An index r marks the interval from t to
+    λ_t + r h; without index it is the whole step.
 
         order 1   x_s = carry x + gain h φ₁(z) m_t                                       DDIM
         order 2   x_½ = carry_½ x + gain_½ h/2 φ₁(z/2) m_t
@@ -47,9 +47,9 @@ class DPMSolverSinglestep(GridSampler):
                   x_⅔ = carry_⅔ x + gain_⅔ 2h/3 (φ₁(2z/3) m_t + 2 φ₂(2z/3) (m_⅓ − m_t))
                   x_s = carry x + gain h (φ₁(z) m_t + 3/2 φ₂(z) (m_⅔ − m_t))
 
-    Order 1, 2 or 3; as many NFE per step; deterministic. Lu et al. 2022, "DPM-Solver",
-    arXiv:2206.00927, algorithms 1 and 2, and "DPM-Solver++", arXiv:2211.01095, algorithm 1 (2S);
-    3S is the former's algorithm 2 said through x0.
+    Order 1, 2 or 3, with as many NFE per step; deterministic. Lu et al. 2022, "DPM-Solver",
+    arXiv:2206.00927, algorithms 1 and 2, and "DPM-Solver++", arXiv:2211.01095, algorithm 1 (2S).
+    3S is algorithm 2 of the first paper with x0 instead of ε.
 
     Args:
         order: 1, 2 or 3.
@@ -69,7 +69,7 @@ class DPMSolverSinglestep(GridSampler):
 
     @property
     def off_grid(self) -> bool:
-        """Evaluates between the times of the grid, unless of order 1."""
+        """Yes, unless the order is 1."""
         return self.order > 1
 
     def start(self, sde: SDE, nodes: list[Node]) -> _Stages:
@@ -116,32 +116,32 @@ class DPMSolverSinglestep(GridSampler):
 class DPMSolverMultistep(LinearMultistep):
     """DPM-Solver++ 2M and 3M, their forms in ε, and with η > 0 their SDE versions.
 
-    With `interval`'s carry, gain, z, std and h, h₁ and h₂ the lengths in λ of the steps before,
-    r₁ = h₁/h, r₂ = h₂/h, and the outputs m₀ (at t), m₁, m₂ (before it):
+    carry, gain, z, std and h are those of `interval`. h₁ and h₂ are the lengths in λ of the two
+    steps before, r₁ = h₁/h, r₂ = h₂/h. m₀ is the output at t, m₁ and m₂ are the ones before it:
 
         order 1   x_s = carry x_t + gain h φ₁ m₀ + std z
         order 2   x_s = carry x_t + gain h φ₁ (m₀ + D/2) + std z,     D = (m₀ − m₁)/r₁
         order 3   x_s = carry x_t + gain h (φ₁ m₀ + φ₂ D′ + 2 φ₃ D″) + std z
                   D″ = (D − (m₁ − m₂)/r₂)/(r₁ + r₂),   D′ = D + r₁ D″
 
-    D″ is half of h² d²m/dλ². The authors' code, and all that was copied from it, has φ₃ D″ for
-    2 φ₃ D″ and so is of order 2: `copied` does that, for those who must reproduce it.
+    D″ is half of h² d²m/dλ². The authors' code has φ₃ D″ instead of 2 φ₃ D″, and so have its
+    copies; this is of order 2. `copied` computes that form, to reproduce their results.
 
-    Steps one and two of order 3 are of order 1 and 2. Where the grid starts in pure noise m
-    changes so little there that the observed order is still 3.
+    With order 3 the first two steps are of order 1 and 2. If the grid starts in pure noise, m
+    changes so little there that the observed order is 3 all the same.
 
-    Order 1, 2 or 3 (η = 0); 1 NFE per step; stochastic if η > 0. No weak order is proved then; for
-    Gaussian data we measure 1 for order 1, which with prediction "x0" and η = 1 is ancestral
-    sampling with β̃, and 2 for orders 2 and 3. Lu et al. 2022, "DPM-Solver++", arXiv:2211.01095,
-    algorithm 2 (2M) and section 5 (SDE).
+    Order 1, 2 or 3 (η = 0); 1 NFE per step; stochastic if η > 0. For η > 0 no weak order is
+    proved. For Gaussian data we measure 1 for order 1, and 2 for orders 2 and 3. Order 1 with
+    prediction "x0" and η = 1 is ancestral sampling with β̃. Lu et al. 2022, "DPM-Solver++",
+    arXiv:2211.01095, algorithm 2 (2M) and section 5 (SDE).
 
     Args:
         order: 1, 2 or 3.
         prediction: The output that is extrapolated, "x0" or "eps".
         eta: η ≥ 0: 0 is the ODE, 1 the reverse SDE, more is more noise.
-        copied: Order 3 as in the authors' code.
-        lower_order_final: Let the order fall to 1 at the last steps. Extrapolation is unstable
-            where few steps end near the data (N below about 15).
+        copied: Compute order 3 as the authors' code does.
+        lower_order_final: Lower the order to 1 at the last steps. With few steps (N below about
+            15) extrapolation is unstable near the data.
 
     Raises:
         ValueError: On an argument out of range.
@@ -167,7 +167,7 @@ class DPMSolverMultistep(LinearMultistep):
         return [self._row(order, nodes[: i + 2]) for i, order in enumerate(orders)]
 
     def _row(self, order: int, nodes: list[Node]) -> StepWeights:
-        """The step between the last two nodes; those before tell the lengths h₁ and h₂."""
+        """The step between the last two nodes; h₁ and h₂ follow from those before."""
         t, s = nodes[-2:]
         to = interval(t, s, self.prediction, self.eta)
         scale, phi_1 = to.gain * to.h, phi(1, to.z)

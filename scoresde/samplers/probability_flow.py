@@ -1,4 +1,4 @@
-"""The probability-flow ODE by adaptive methods: one step size for the batch, or one per sample."""
+"""The probability-flow ODE by adaptive solvers: one step size for the batch, or one per sample."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ __all__ = ["ProbabilityFlowODE"]
 class ProbabilityFlowODE(Sampler):
     """dx/dt = f x − g²/2 score, integrated in t from ts[0] down to ts[-1].
 
-    The solver chooses its own steps and uses nothing of the grid but its ends. There are two kinds
-    of control:
+    The solver chooses its own steps and uses only the two ends of the grid. There are two kinds of
+    step size control:
 
-    - for the whole batch, by torchdiffeq: one step size, and the root mean square over the whole
-      batch of error/(atol + rtol |x|) is held below 1. A sample depends on its batch mates within
-      the tolerance, and a hard one among easy ones may be less accurate.
-    - `per_sample`: each sample has its own times, step size and error, and leaves the batch when
-      it arrives. It is the same alone and in any batch. Not differentiable.
+    - Whole batch, by torchdiffeq: there is one step size, and the root mean square over the whole
+      batch of error/(atol + rtol |x|) is kept below 1. A sample depends on the others within the
+      tolerance, and a hard sample among easy ones may be less accurate.
+    - Per sample: each sample has its own times, step size and error, and leaves the batch at the
+      end. Its result is the same alone and in any batch. This is not differentiable.
 
         method          order  NFE per attempted step      control
         dopri8              8  13                          whole batch
@@ -44,23 +44,23 @@ class ProbabilityFlowODE(Sampler):
         fehlberg2           2  2                           whole batch
         adaptive_heun       2  1                           whole batch
 
-    besides 2 at the start. (fehlberg2 judges its error as 1/512 of a difference of stages and
-    needs a far smaller tolerance than the others.)
+    There are 2 more evaluations at the start. (fehlberg2 estimates its error as 1/512 of a
+    difference of stages, and needs a far smaller tolerance than the others.)
 
-    Deterministic. Times are float64; the state keeps its dtype, and torchdiffeq hands a float32
-    state's times over in float32. Song et al. 2021, arXiv:2011.13456, eq. (13).
+    Deterministic. Times are float64, but torchdiffeq passes float32 times for a float32 state.
+    Song et al. 2021, arXiv:2011.13456, eq. (13).
 
     Args:
         method: One of the above.
         rtol: Relative tolerance in (0, 1); at least 1e-7 in float32.
         atol: Absolute tolerance, greater than 0.
-        max_steps: Attempted steps, of one sample if `per_sample`, after which it gives up.
-        per_sample: Whether each sample has a step size of its own, or the batch has one.
+        max_steps: Largest number of attempted steps, of each sample if `per_sample`.
+        per_sample: Whether each sample has its own step size, rather than the batch.
 
     Raises:
-        ValueError: On an argument out of range, or a method that has no such control; from `run`,
-            if rtol is too small for float32.
-        SolverError: From `run`, a RuntimeError, if the solver gives up.
+        ValueError: On an argument out of range, or a method without this kind of control; from
+            `run`, if rtol is too small for float32.
+        SolverError: From `run`, a RuntimeError, if the solver does not reach the end.
     """
 
     adaptive: ClassVar[bool] = True
@@ -96,6 +96,6 @@ class ProbabilityFlowODE(Sampler):
     def _solver(self) -> Adaptive | AdaptivePerSample:
         if not self.per_sample:
             return Adaptive(self.method, self.rtol, self.atol, self.max_steps)
-        # one step more than allowed pays for the evaluations at the start
+        # The evaluations of one more step allow for the 2 at the start.
         limit = (self.max_steps + 1) * PER_SAMPLE_METHODS[self.method]
         return AdaptivePerSample(self.method, self.rtol, self.atol, limit)

@@ -21,7 +21,7 @@ _StageNodes = dict[float, list[Node]]  # of the step from each t
 
 
 class _Tableau(NamedTuple):
-    """Butcher's tableau: stage i is at c[i] and starts from the rates with weights a[i]."""
+    """Butcher's tableau: stage i is at c[i] of the step, at x + h Σ_j a[i][j] rate_j."""
 
     c: tuple[float, ...]
     a: tuple[tuple[float, ...], ...]
@@ -97,7 +97,7 @@ class RungeKutta(GridSampler):
         }
 
     def _between(self, t: Node, s: Node, part: float) -> float:
-        """The time at a part of the step, or its λ if the variable is not t."""
+        """The time at a part of the step; its λ if the variable is not t."""
         begin, end = self._variable(t), self._variable(s)
         u = begin + part * (end - begin)
         return -math.log(u) if self.variable == "sigma" else u
@@ -123,7 +123,7 @@ class RungeKutta(GridSampler):
         rates: list[Tensor] = []
 
         def reach(node: Node, weights: tuple[float, ...]) -> Tensor:
-            """x at a node: x, or x/α, moved by h Σ weights rates."""
+            """x at a node: x (or x/α) plus h Σ weights rates."""
             scale = 1.0 if self.variable == "t" else node.alpha
             moved = x * (1.0 if self.variable == "t" else node.alpha / t.alpha)
             for weight, rate in zip(weights, rates, strict=True):

@@ -27,7 +27,7 @@ class Samples:
     Attributes:
         x: Samples, shape (n, *D).
         x_init: The states they started from, shape (n, *D).
-        nfe: Network evaluations per sample, counted; the largest if chunks of the batch differ.
+        nfe: Network evaluations per sample, counted; the largest if batches differ.
         ts: The time grid, shape (N + 1,).
         seed: The seed, or None where noise was given.
         counts: Status, accepted and rejected steps and evaluations of each sample (without the
@@ -71,17 +71,17 @@ def sample(
         ts: Time grid, N + 1 decreasing times in a tensor, array or list; see `scoresde.grid`.
         shape: Shape of the result, (n, *D).
         seed: Integer in [0, 2^64); one stream per sample is made from it.
-        noise: A source of your own instead of `seed`; then `batch` must be None.
+        noise: A source of randomness instead of `seed`; then `batch` must be None.
         y: Integer class labels, shape (n,), which a conditional model needs.
         x_init: States at ts[0], shape (n, *D), instead of draws from N(0, s² I), where s is
             `sde.start_std(ts[0])`: the prior's standard deviation at t = 1.
-        batch: Run so many samples at a time; None = all at once.
-        denoise: Finish with E[x_0 | x] at ts[-1], one more evaluation: removes the noise of
-            standard deviation σ(ts[-1]) that the samples rightly still carry.
-        max_nfe: Give up with RuntimeError after so many evaluations per sample.
+        batch: Number of samples to run at a time; None = all at once.
+        denoise: Finish with E[x_0 | x] at ts[-1], which is one more evaluation. It removes the
+            noise of standard deviation σ(ts[-1]) that samples of p_t at t = ts[-1] contain.
+        max_nfe: Largest number of evaluations per sample; one more is a RuntimeError.
         device: Where to run.
         dtype: Floating dtype of the state.
-        on_step: Called after each step with (steps done, time reached, state of the chunk).
+        on_step: Called after each step with (steps done, time reached, state of the batch).
 
     Returns:
         The samples with their counted NFE.
@@ -136,7 +136,7 @@ def _check_state(x_init: Tensor | None, shape: tuple[int, ...], dtype: torch.dty
 
 
 def _check_times(model: ScoreModel, sampler: Sampler, ts: Tensor) -> None:
-    """Raise unless the model can be asked at every time at which the sampler will ask it."""
+    """Raise unless the model is defined at every time at which the sampler evaluates it."""
     reason = sampler.refusal(model.snapped)
     if reason is not None:
         raise ValueError(f"{type(sampler).__name__} cannot run: {reason}")

@@ -1,4 +1,4 @@
-"""What a score model is: `ScoreModel`, and the drift of the reverse process."""
+"""The base class of score models, `ScoreModel`, and the drift of the reverse process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["FIRST_TIME", "ScoreModel", "Time", "cast", "combine", "reverse_drift
 
 Time = Tensor | float | Node
 
-# The time at which data enter a path, unless a model or its caller says another one.
+# The time at which a path starts from data, if neither the model nor the caller gives another one.
 FIRST_TIME = 1e-5
 
 
@@ -30,9 +30,9 @@ class ScoreModel(nn.Module, ABC):
     a `Node`. It returns a tensor like x, in memory of its own. `nfe` counts the evaluations.
 
     Attributes:
-        classes: K if class labels are 0 … K − 1; None if the model does not know their number.
-        takes_labels: Whether class labels mean something to the model.
-        needs_labels: Whether it must not be asked without class labels.
+        classes: K if class labels are 0 … K − 1; None if the number of classes is unknown.
+        takes_labels: Whether the model accepts class labels.
+        needs_labels: Whether it cannot be evaluated without class labels.
     """
 
     classes: int | None = None
@@ -52,7 +52,7 @@ class ScoreModel(nn.Module, ABC):
 
     @property
     def t_least(self) -> float:
-        """Least time at which the model may be asked: 0 if the SDE alone decides."""
+        """Least time at which the model may be evaluated, as far as the network is concerned."""
         return 0.0
 
     @abstractmethod
@@ -76,7 +76,7 @@ class ScoreModel(nn.Module, ABC):
         return combine(-node.sigma / node.alpha, x, scale, self.eps(x, node))
 
     def given(self, y: Tensor | None) -> ScoreModel:
-        """This model with class labels bound, one per sample of the batches to come.
+        """This model with class labels bound, one per sample of a batch.
 
         Args:
             y: Integer labels, shape (B,), or None for no label.
@@ -91,7 +91,7 @@ class ScoreModel(nn.Module, ABC):
         """This model with the class labels of n samples bound, after they have been checked.
 
         Args:
-            y: Integer labels, shape (n,); None for those that are bound already.
+            y: Integer labels, shape (n,); None keeps those that are bound already.
             n: Number of samples.
             device: Where the samples are.
 
@@ -127,10 +127,10 @@ class ScoreModel(nn.Module, ABC):
             )
 
     def first_time(self, t_min: float | None) -> float:
-        """The time at which data enter a path: t_min, checked.
+        """The time at which a path starts from data: t_min, checked.
 
         Args:
-            t_min: A time in [0, 1); None for 1e-5, or `t_least` if that is later.
+            t_min: A time in [0, 1); None = the larger of 1e-5 and `t_least`.
 
         Raises:
             TypeError: If t_min is not a number.
@@ -144,7 +144,7 @@ class ScoreModel(nn.Module, ABC):
         return t_min
 
     def check_last(self, t: float) -> None:
-        """Raise unless the model may be asked at t, the least time of a grid or path.
+        """Raise unless the model may be evaluated at t, the least time of a grid or path.
 
         Raises:
             ValueError: If t is below `t_least`.
@@ -167,7 +167,7 @@ class ScoreModel(nn.Module, ABC):
         if not out.is_floating_point():
             raise RuntimeError(f"network returned {out.dtype}, a floating dtype is needed")
         if torch.is_grad_enabled() and x.requires_grad and not _depends_on(out, x):
-            # its divergence would silently count as 0
+            # Otherwise its divergence would count as 0 without a warning.
             raise RuntimeError(
                 f"network output at {name_time(node.t)} is not differentiable in x (computed under "
                 "torch.no_grad, detached or in numpy?)"
@@ -213,7 +213,7 @@ def _depends_on(out: Tensor, x: Tensor) -> bool:
 
 
 def cast(value: float | Tensor, x: Tensor) -> float | Tensor:
-    """A node's entry ready to be multiplied with x: numbers as they are, tensors cast."""
+    """A node's entry in the dtype and on the device of x if it is a tensor; a number as it is."""
     return value.to(x) if isinstance(value, Tensor) else value
 
 

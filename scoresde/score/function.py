@@ -14,11 +14,11 @@ __all__ = ["FunctionScore"]
 
 
 class FunctionScore(ScoreModel):
-    """Any callable ε(x, t) as a model: the way to use a network of your own.
+    """A callable ε(x, t) as a score model, for example a network of your own.
 
-    It is called with copies and its result is copied, so that it may change its arguments in place
-    and return the same buffer each time. Networks that it uses are found for `evaluating`, see
-    `reachable_modules`. It takes no class labels.
+    The callable receives copies, and its result is copied. So it may change its arguments in place
+    and return the same buffer each time. `evaluating` finds the networks that the callable uses,
+    see `reachable_modules`. It takes no class labels.
 
     Args:
         sde: The forward process the callable belongs to.

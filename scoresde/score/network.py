@@ -23,18 +23,18 @@ INDEX_LABELS = ("index", "rounded_index")
 
 @dataclass(frozen=True)
 class Preconditioning:
-    """How a network F sees its input and what its output means.
+    """The input of a network F and the meaning of its output F(c_in x, c_noise).
 
     Args:
         target: What F approximates: "eps", "x0", "v", "score", or "edm", EDM's skip form
             x0 = c_skip x/α + c_out F (Karras et al. 2022, arXiv:2206.00364, table 1).
-        label: What F is told of the time: "log_sigma" log(σ/α) (ours), "edm" log(σ/α)/4,
-            "time" t, "index" N t − 1, the discrete index of a `TabulatedVP`, and "rounded_index"
-            the nearest integer to it. "index" is the network interpolated between the labels it
-            was trained on, at any time; "rounded_index" asks it for nothing but those, and is
-            exact at the ladder's times i/N alone: `sample` then wants a grid of them
-            (`grid.snapped`) and a sampler that stays on it. On the ladder the two agree.
-        scale_input: Feed x/√(α² + σ²) ("edm": x/√(α² σ_data² + σ²)) rather than x.
+        label: The time label c_noise: "log_sigma" is log(σ/α) (ours), "edm" is log(σ/α)/4, "time"
+            is t, "index" is N t − 1, the discrete index of a `TabulatedVP`, and "rounded_index" is
+            the nearest integer to it. With "index" the network is evaluated at any time, between
+            the labels that it was trained on. With "rounded_index" it is evaluated at these labels
+            only, and is exact at the ladder's times i/N only; `sample` then needs a grid of these
+            times (`grid.snapped`) and a sampler that stays on it. On the ladder the two agree.
+        scale_input: Whether c_in is 1/√(α² + σ²) ("edm": 1/√(α² σ_data² + σ²)) instead of 1.
         sigma_data: Standard deviation of the data, used by "edm" only.
     """
 
@@ -55,14 +55,14 @@ class Preconditioning:
         return self.label == "rounded_index"
 
     def t_least(self, sde: SDE) -> float:
-        """Least time at which the label is one the network was trained on: 1/N on a ladder.
+        """Least time whose label the network was trained on: 1/N for an index label, else 0.
 
-        An index label is clipped at 0 below it, while σ goes on falling.
+        Below it an index label stays 0, while σ decreases further.
         """
         return 1 / sde.levels if self.label in INDEX_LABELS else 0.0
 
     def c_in(self, node: Node) -> float | Tensor:
-        """Factor of the network's input; unit variance for unit-variance (σ_data) data."""
+        """Factor of the input, which has variance 1 if the data have variance 1 (σ_data²)."""
         if not self.scale_input:
             return 1.0
         data_std = self.sigma_data if self.target == "edm" else 1.0
@@ -114,8 +114,8 @@ class Preconditioning:
 class NetworkScore(ScoreModel):
     """A network with its preconditioning, as a score model.
 
-    A network that says its number of classes (attribute `classes`, as ours do) must be asked with
-    class labels, unless `unconditional` is set.
+    A network with the attribute `classes`, its number of classes, as ours have it, needs class
+    labels unless `unconditional` is set.
 
     Args:
         net: Called as net(x, label, y), x of shape (B, *D) in the network's dtype, label of
@@ -126,8 +126,8 @@ class NetworkScore(ScoreModel):
             and every formula around it keep theirs.
 
     Attributes:
-        unconditional: Whether the network was trained without class labels as well (label
-            dropout), so that it may be asked without.
+        unconditional: Whether the network was also trained without class labels (label dropout),
+            so that it may be evaluated without them.
 
     Raises:
         ValueError: If the label is an index and the SDE has no discrete ladder.
@@ -159,7 +159,7 @@ class NetworkScore(ScoreModel):
 
     @property
     def needs_labels(self) -> bool:
-        """Whether the network has classes and does not know what to do without labels."""
+        """Whether the network has classes and was not trained without labels."""
         return self.classes is not None and not self.unconditional
 
     @property
@@ -186,16 +186,17 @@ class NetworkScore(ScoreModel):
         return combine(c_skip, x, c_out, self._native(x, node))
 
     def _native(self, x: Tensor, node: Node) -> Tensor:
-        """F(c_in x, label, y), counted, checked, in the dtype of x; the network's own memory.
+        """F(c_in x, c_noise, y), counted and checked, in the dtype of x.
 
-        Its arguments are made anew for each call, so that it may change them in place.
+        The result may be memory of the network. Its arguments are new for each call, so that it may
+        change them in place.
         """
         self._check_label()
         self.nfe.add_forward(node.t)
         parameter = next(self.net.parameters(), x)
         label = torch.as_tensor(
             self.preconditioning.c_noise(self.sde, node),
-            # bf16 tells only 507 of 1000 time labels apart
+            # In bfloat16 only 507 of 1000 time labels differ.
             dtype=torch.promote_types(parameter.dtype, torch.float32),
             device=x.device,
         )
@@ -208,7 +209,7 @@ class NetworkScore(ScoreModel):
 
 
 def _unwrapped(net: nn.Module) -> nn.Module:
-    """The network inside PyTorch's wrappers (DataParallel, AveragedModel), which call it as is."""
+    """The network inside PyTorch's wrappers, such as DataParallel and AveragedModel."""
     while not hasattr(net, "classes") and isinstance(getattr(net, "module", None), nn.Module):
         net = net.module
     return net

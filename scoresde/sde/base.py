@@ -1,12 +1,12 @@
-"""What a forward SDE is: `SDE`, and `Node`, an SDE at one time.
+"""The base class of forward SDEs, `SDE`, and `Node`, an SDE at one time.
 
-Everything is said with five functions of time t in [0, 1] (0 = data, 1 = noise):
+Everything is written with five functions of time t in [0, 1] (0 = data, 1 = noise):
 
     x_t = α(t) x_0 + σ(t) ε            perturbation kernel, ε ~ N(0, I)
     dx  = f(t) x dt + g(t) dw          the SDE whose kernel that is
     λ(t) = log(α(t)/σ(t))              half log signal-to-noise ratio, decreasing in t
 
-They are tied by f = d log α/dt and g² = dσ²/dt − 2 f σ² (Kingma et al. 2021, "Variational
+They satisfy f = d log α/dt and g² = dσ²/dt − 2 f σ² (Kingma et al. 2021, "Variational
 Diffusion Models", appendix). VP, SubVP and VE are in Song et al. 2021, "Score-Based Generative
 Modeling through SDEs", arXiv:2011.13456, sections 3.4 and appendices B and C.
 """
@@ -37,7 +37,7 @@ _START_RATIO = 0.1
 class Node(NamedTuple):
     """An SDE at one time: float64 numbers, or tensors of shape (B, 1, ..., 1) if times differ.
 
-    Numbers, because arithmetic on 0-d tensors costs more per step than a small network.
+    They are numbers because arithmetic on 0-d tensors costs more per step than a small network.
     """
 
     t: float | Tensor
@@ -86,10 +86,10 @@ class SDE(ABC):
 
             s² = α(t)² v + σ(t)²,   v = max(0, (prior_std² − σ(1)²)/α(1)²)
 
-        v is the variance of data for which the prior is the marginal at t = 1, so that s is
-        `prior_std` there, and 1 for VP and σ(t) for VE at all times. The true mean and variance
-        of x_t depend on the data. They are near 0 and s² where α/σ is small: for data of
-        variance 1 the wrong part of the variance is at most about (α/σ)², 1 % at the limit.
+        v is the variance of data for which the prior is the marginal at t = 1. So s is `prior_std`
+        at t = 1, and at all times it is 1 for VP and σ(t) for VE. The true mean and variance of x_t
+        depend on the data. They are near 0 and s² where α/σ is small: for data of variance 1 the
+        relative error of the variance is at most about (α/σ)², which is 1 % at the limit.
 
         Args:
             t: First time of a grid, in (0, 1].
@@ -142,13 +142,13 @@ class SDE(ABC):
 
             α_t/α_s  and  σ_{t|s},  σ²_{t|s} = σ_t² − (α_t/α_s)² σ_s² = σ_t² (1 − e^{2(λ_t − λ_s)})
 
-        The last form does not cancel for close times. On DDPM's ladder σ²_{t|s} is its β.
+        The last form does not lose digits if t and s are close. On DDPM's ladder σ²_{t|s} is its β.
         """
         return t.alpha / s.alpha, t.sigma * math.sqrt(-math.expm1(2 * (t.lam - s.lam)))
 
     @property
     def levels(self) -> int | None:
-        """Number L of the times of the discrete model that this SDE was made from, else None."""
+        """Number L of times of the discrete model that the SDE was made from; None if of none."""
         return None
 
     def label(self, t: Tensor | float) -> Tensor:

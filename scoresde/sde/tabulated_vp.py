@@ -21,10 +21,10 @@ __all__ = ["TabulatedVP", "cosine_betas"]
 class TabulatedVP(VariancePreserving):
     """A discrete DDPM (a table of β) as a continuous variance-preserving SDE.
 
-    ᾱ_i = Π_{j≤i} (1 − β_j) sits at t_i = (i + 1)/N, and log ᾱ(0) = 0. Between the knots log ᾱ is
-    the monotone cubic PCHIP (Fritsch & Butland 1984), so that f is continuous: a piecewise-linear
-    log ᾱ makes f jump, and an adaptive solver at tolerance 1e-8 then needs 30 times as many
-    evaluations. At the knots ᾱ is the table's to rounding.
+    ᾱ_i = Π_{j≤i} (1 − β_j) is the value at t_i = (i + 1)/N, and log ᾱ(0) = 0. Between the knots
+    log ᾱ is the monotone cubic PCHIP (Fritsch & Butland 1984), so that f is continuous. With a
+    piecewise-linear log ᾱ f would jump, and an adaptive solver at tolerance 1e-8 would need 30
+    times as many evaluations. At the knots ᾱ is that of the table, to rounding.
 
     Args:
         betas: β_1..β_N, each in (0, 1), N ≥ 2; any sequence of numbers.
@@ -71,7 +71,7 @@ class TabulatedVP(VariancePreserving):
     def f(self, t: Tensor | float) -> Tensor:
         """f = d log α/dt."""
         (a, b, c, _), u = self._piece(as_time(t))
-        # The slope of a monotone cubic may round to +1e-16 where it is 0, and g would be NaN.
+        # Where the slope of the monotone cubic is 0, it may round to +1e-16, and g would be NaN.
         return (0.5 * ((3 * a * u + 2 * b) * u + c)).clamp(max=0)
 
     def t_of_lam(self, lam: Tensor | float) -> Tensor:

@@ -20,8 +20,8 @@ class VE(SDE):
 
         g = σ(t) √(2 log(σ_max/σ_min))
 
-    Convention of the paper's code and ours: the kernel's standard deviation is σ(t), so that
-    x at t = 0 already carries σ_min; the SDE started from clean data would have
+    The standard deviation of the kernel is σ(t), as in the paper's code. So x at t = 0 already
+    contains noise of standard deviation σ_min; started from clean data, the SDE would have
     √(σ(t)² − σ_min²). Song et al. 2021, arXiv:2011.13456, eq. (9), (30), (31).
 
     Args:

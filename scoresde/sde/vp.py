@@ -43,7 +43,7 @@ class _LinearBeta(SDE):
         return -0.5 * self.beta(t)
 
     def _t_of_log_alpha(self, log_alpha: Tensor) -> Tensor:
-        """The root t of the quadratic `log_alpha`, in the form that does not cancel."""
+        """The root t of the quadratic `log_alpha`, in the form that loses no digits."""
         b = -2 * log_alpha
         slope = self.beta_max - self.beta_min
         return 2 * b / (torch.sqrt(self.beta_min**2 + 2 * slope * b) + self.beta_min)
@@ -70,7 +70,7 @@ class VP(_LinearBeta, VariancePreserving):
     def ddpm_betas(self, steps: int) -> Tensor:
         """DDPM's β_1..β_N on N steps: β_i = (β_min + i/(N−1) (β_max − β_min))/N, i = 0..N−1.
 
-        VP(0.1, 20).ddpm_betas(1000) is Ho et al.'s linear schedule 1e-4..0.02. The way back is
+        VP(0.1, 20).ddpm_betas(1000) is Ho et al.'s linear schedule 1e-4..0.02. The inverse is
         `TabulatedVP(betas)`, which keeps this ladder, or `VP(N β_1, N β_N)`, its N → ∞ limit.
 
         Args:
