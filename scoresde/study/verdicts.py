@@ -54,7 +54,7 @@ def text_table(rows: Sequence[Measurement]) -> str:
 
 
 def _folded(sampler: str) -> list[str]:
-    """A sampler's text in parts of at most `SAMPLER_WIDTH` characters; a longer parameter stays whole."""
+    """A sampler's text in parts of at most `SAMPLER_WIDTH` characters, each a whole parameter."""
     name, *parameters = sampler.split(":")
     parts = [name]
     for parameter in parameters:
