@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import click
 
-from .types import Checked, Commas
+from .types import Commas, OptionType
 
 __all__ = ["Command"]
 
@@ -34,8 +34,11 @@ class Command(click.Command):
         """Run the command, after the checks of options that need the library."""
         for param in self.params:
             value = ctx.params.get(param.name)
-            if isinstance(param.type, Checked) and value is not None:
-                param.type.verify(value, param, ctx)
+            if isinstance(param.type, OptionType) and value is not None:
+                try:
+                    param.type.verify(value)
+                except ValueError as error:
+                    param.type.fail(str(error), param, ctx)
         return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

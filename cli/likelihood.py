@@ -11,14 +11,15 @@ import click
 from .command import Command
 from .names import METHODS, PROTOCOLS, TRACES
 from .options import (
+    batch_option,
     checkpoint_option,
-    data_option,
-    data_root_option,
     device_option,
-    json_option,
-    out_option,
-    overwrite_option,
+    dtype_option,
+    held_out_options,
+    result_options,
     seed_option,
+    t_min_option,
+    tolerance_options,
 )
 from .output import say
 from .types import Integer, Named, Real
@@ -32,10 +33,10 @@ class _Trace(Named):
     def __init__(self) -> None:
         super().__init__("trace", ("auto", *TRACES), "parse_trace")
 
-    def verify(self, value: str, param: click.Parameter, ctx: click.Context) -> None:
+    def verify(self, value: str) -> None:
         """As of any name; "auto" is no rule."""
         if value != "auto":
-            super().verify(value, param, ctx)
+            super().verify(value)
 
 
 class _Likelihood(Command):
@@ -53,19 +54,9 @@ class _Likelihood(Command):
     }
 
 
-_tolerance = Real(0, 1, min_open=True, max_open=True)
-
-
 @click.command(cls=_Likelihood)
 @checkpoint_option
-@data_option
-@click.option(
-    "--split",
-    type=click.Choice(["train", "test"]),
-    help="test if not given; all of a file given by --data.",
-)
-@data_root_option
-@click.option("--levels", type=Integer(2), help="Number of levels of a file's data.")
+@held_out_options
 @click.option(
     "--n",
     type=Integer(1),
@@ -121,17 +112,9 @@ _tolerance = Real(0, 1, min_open=True, max_open=True)
 @click.option(
     "--draws", type=Integer(1), default=1, show_default=True, help="Dequantizations per datum."
 )
-@click.option(
-    "--rtol", type=_tolerance, default=1e-6, show_default=True, help="Relative tolerance, ODE."
-)
-@click.option(
-    "--atol", type=_tolerance, default=1e-6, show_default=True, help="Absolute tolerance, ODE."
-)
-@click.option(
-    "--t-min",
-    type=_tolerance,
-    help="Time the data are put in at. Default: 1e-5, or that of the first discrete label; a VLB's "
-    "own.",
+@tolerance_options(1e-6, ", ODE")
+@t_min_option(
+    "Time the data are put in at. Default: 1e-5, or that of the first discrete label; a VLB's own."
 )
 @click.option(
     "--measured",
@@ -140,20 +123,12 @@ _tolerance = Real(0, 1, min_open=True, max_open=True)
     show_default=True,
     help="Data scored again with a finer solver and in float64, to measure those errors.",
 )
-@click.option("--batch", type=Integer(1), default=64, show_default=True, help="Data at a time.")
+@batch_option(64, "Data")
 @seed_option
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "float64"]),
-    default="float32",
-    show_default=True,
-    help="Of data and network; the solver's state is float64 in any case.",
-)
+@dtype_option("Of data and network; the solver's state is float64 in any case.")
 @device_option
 @click.option("--budget", is_flag=True, help="Print the whole error budget, not just its head.")
-@out_option("Folder for the results, one row per datum in per_image.csv.")
-@overwrite_option
-@json_option
+@result_options("Folder for the results, one row per datum in per_image.csv.")
 def likelihood(out: Path, overwrite: bool, as_json: bool, budget: bool, **options: Any) -> None:
     """Negative log-likelihood of held-out data per dimension, with an error budget.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,19 @@ import torch
 from torch import Tensor
 
 from ..data import Dataset, DataSpec
-from ..likelihood import ExactTrace, Hutchinson, bits_per_dim, dequantize
-from ..likelihood.latent import Interpolation, RoundTrip, interpolate, round_trip
-from ..likelihood.ode import EXACT_UP_TO
-from ..likelihood.scored import ScoredSamples, sample_with_log_prob
+from ..likelihood import (
+    ExactTrace,
+    Hutchinson,
+    Interpolation,
+    Ode,
+    RoundTrip,
+    ScoredSamples,
+    dequantize,
+    interpolate,
+    round_trip,
+    sample_with_log_prob,
+)
+from ..likelihood.rules import EXACT_UP_TO
 from ..noise import SampleNoise
 from ..score import ScoreModel
 from ..study import likelihood_figures as figures
@@ -63,9 +72,9 @@ class LatentRequest(HeldOutRequest):
     t_min: float | None = None
 
     @property
-    def protocol(self) -> dict[str, Any]:
-        """What all solves have in common."""
-        return {name: getattr(self, name) for name in ("t_min", "rtol", "atol", "batch")}
+    def method(self) -> Ode:
+        """The solver of every part, without the trace of the samples."""
+        return Ode(rtol=self.rtol, atol=self.atol, t_min=self.t_min)
 
 
 @dataclass(frozen=True)
@@ -146,12 +155,12 @@ def _compute(
     pairs = len(x) // 2 * 2  # without the last of an odd number
     with advise_on_memory(request.batch, spec.shape, "--batch"):
         tell(0, "round trip")
-        there = round_trip(model, x, y=y, **request.protocol)
+        method, batch = request.method, request.batch
+        there = round_trip(model, x, method, y=y, batch=batch)
         tell(1, "paths")
         starts = None if y is None else y[:pairs:2]
-        paths = interpolate(
-            model, x[:pairs:2], x[1:pairs:2], request.steps, y=starts, **request.protocol
-        )
+        ends = x[:pairs:2], x[1:pairs:2]
+        paths = interpolate(model, *ends, request.steps, method, y=starts, batch=batch)
         tell(2, "samples")
         samples = _draw(request, model, spec, y is not None) if request.samples else None
         tell(3, "")
@@ -172,15 +181,16 @@ def _draw(
     """The samples, of all classes in turn if the model is conditional."""
     exact = math.prod(spec.shape) <= EXACT_UP_TO
     y = torch.arange(request.samples) % spec.classes if conditional else None
+    trace = ExactTrace() if exact else Hutchinson(probes=request.probes)
     return sample_with_log_prob(
         model,
         (request.samples, *spec.shape),
+        replace(request.method, trace=trace),
         seed=request.seed,
-        trace=ExactTrace() if exact else Hutchinson(probes=request.probes),
         y=y,
+        batch=request.batch,
         device=request.device,
         dtype=request.torch_dtype,
-        **request.protocol,
     )
 
 
@@ -189,7 +199,7 @@ def _values(samples: ScoredSamples, spec: DataSpec) -> Tensor:
     dims = math.prod(spec.shape)
     if spec.levels is None:
         return -samples.log_prob.cpu() / dims
-    return bits_per_dim(samples.log_prob.cpu(), dims, spec.bits_offset)
+    return samples.bits_per_dim(spec).cpu()
 
 
 def _unit(spec: DataSpec) -> str:
@@ -254,8 +264,8 @@ def _write(out: Path, spec: DataSpec, data: Dataset, rows: np.ndarray, found: _F
     if data.labels is not None:
         tensors["labels"] = data.labels[rows]
     if samples is not None:
-        names = ("x", "x_init", "log_prob", "std_error")
-        tensors |= {f"sample_{name}": getattr(samples, name) for name in names}
+        names = {"x": "x", "x_init": "latent", "log_prob": "log_prob", "std_error": "std_error"}
+        tensors |= {f"sample_{name}": getattr(samples, field) for name, field in names.items()}
     arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
     save_arrays(out / "latents.npz", rows=rows, **arrays)
     if not figures.can_show(spec):

@@ -12,17 +12,18 @@ from scipy import stats
 
 import scoresde as library
 from scoresde.likelihood import (
+    Dequantized,
     Hutchinson,
-    PathDensity,
-    PathQuadrature,
+    Ode,
+    Path,
     dequantize,
-    discrete_log_likelihood,
     fit_gaussian,
     likelihood_budget,
     log_likelihood,
 )
 from scoresde.noise import SampleNoise
-from scoresde.tasks import protocols
+from scoresde.tasks import scoring
+from scoresde.tasks.score_request import PROTOCOLS
 from scoresde.tasks.scoring import ScoreRequest, score_data
 
 # From late on, and coarse: some twenty evaluations.
@@ -58,7 +59,7 @@ def pictures():
 @pytest.fixture(autouse=True)
 def quick(request, monkeypatch):
     """A Gaussian of 100 data, and nothing drawn unless asked for: both take most of the time."""
-    monkeypatch.setattr("scoresde.tasks.scoring.FITTED", 100)
+    monkeypatch.setattr("scoresde.tasks.score_method.FITTED", 100)
     if "pictures" not in request.fixturenames:
         for name in ("save_budget", "extremes"):
             monkeypatch.setattr(f"scoresde.tasks.score_files.{name}", lambda path, *_: None)
@@ -85,17 +86,16 @@ class TestIsTheLibrary:
         far = SampleNoise(4, range(2**63, 2**63 + len(train)))
         points = dequantize(train, checkpoint.data, far, torch.float64)
         control = fit_gaussian(checkpoint.model.sde, points)
-        quadrature = PathQuadrature(steps=4, nodes=8, trace=Hutchinson(probes=2))
+        path = Path(4, 8, Hutchinson(probes=2), control=control, t_min=0.5)
+        method = Dequantized(checkpoint.data, path, draws=2)
         found, per_bit = arrays(out), 64 * math.log(2)
         for part in (slice(0, 3), slice(3, 5)):
             wanted = likelihood_budget(
                 checkpoint.model,
                 test.x[found["row"][part]],
-                checkpoint.data,
-                PathDensity(quadrature, 0.5, control),
+                method,
                 control=control,
                 noise=SampleNoise(4, range(5)[part]),
-                draws=2,
             )
             for name in ("log_prob", "nfe", "nfe_derivative"):
                 assert np.array_equal(found[name][part], getattr(wanted, name).numpy())
@@ -108,26 +108,24 @@ class TestIsTheLibrary:
 
     @pytest.mark.slow
     def test_a_solver(self, score, tiny_checkpoint):
-        """Each batch is `discrete_log_likelihood` of its rows."""
+        """Each batch is `log_likelihood` of its rows."""
         trace = ("--trace", "hutchinson:probes=2")
         more = ("--n", 5, "--batch", 3, "--seed", 4)
         out, done = score(SOLVER, *trace, *more, *UNMEASURED)
         assert done.status == 0, done.err
         found = rows(out)
         checkpoint, test = library.load(tiny_checkpoint), library.load_dataset("digits", "test")
+        solver = Ode(**COARSE, trace=Hutchinson(probes=2), t_min=0.5)
         for part in (slice(0, 3), slice(3, 5)):
             chosen = [int(row["row"]) for row in found[part]]
-            wanted = discrete_log_likelihood(
+            wanted = log_likelihood(
                 checkpoint.model,
                 test.x[chosen],
-                checkpoint.data,
+                Dequantized(checkpoint.data, solver),
                 noise=SampleNoise(4, range(5)[part]),
-                trace=Hutchinson(probes=2),
-                t_min=0.5,
-                **COARSE,
             )
             assert [row["bits_per_dim"] for row in found[part]] == pytest.approx(
-                wanted.bits_per_dim.tolist(), rel=1e-12
+                wanted.bits_per_dim(checkpoint.data).tolist(), rel=1e-12
             )
             assert {row["nfe"] for row in found[part]} == {wanted.nfe}
 
@@ -243,18 +241,18 @@ class TestBudget:
 
     def test_rounding_is_measured_by_points_and_weights_of_float64(self, score, monkeypatch):
         """Points of float32 in a network of float64 would have lost their digits before."""
-        seen, score_batch = [], protocols.Protocol.score
+        seen = []
 
-        def watched(self, model, *arguments):
+        def watched(model, x, method, **arguments):
             points = []
             handle = model.net.register_forward_pre_hook(lambda net, given: points.append(given[0]))
-            found = score_batch(self, model, *arguments)
+            found = likelihood_budget(model, x, method, **arguments)
             handle.remove()
             single = all(torch.equal(x, x.float().to(x.dtype)) for x in points)
-            seen.append((self.dtype, {x.dtype for x in points}, single))
+            seen.append((method.dtype, {x.dtype for x in points}, single))
             return found
 
-        monkeypatch.setattr(protocols.Protocol, "score", watched)
+        monkeypatch.setattr(scoring, "likelihood_budget", watched)
         _, done = score(PATH, "--n", 2, "--measured", 2)
         assert done.status == 0, done.err
         single, double = {torch.float32}, {torch.float64}
@@ -293,7 +291,7 @@ class TestBudget:
 
 
 class TestEveryProtocol:
-    @pytest.mark.parametrize("protocol", protocols.PROTOCOLS[1:])
+    @pytest.mark.parametrize("protocol", [*PROTOCOLS][1:])
     def test_of_quantized_data(self, score, protocol):
         bound = protocol.startswith("vlb")
         method = ("--nodes", 4) if bound else PATH
@@ -367,7 +365,7 @@ class TestContinuous:
         assert found["method"].startswith("dopri5, rtol 1e-06")
         checkpoint, test = library.load(points_checkpoint), library.load_dataset("mixture3", "test")
         chosen = [int(row["row"]) for row in rows(out)]
-        wanted = log_likelihood(checkpoint.model, test.x[chosen], t_min=0.5)
+        wanted = log_likelihood(checkpoint.model, test.x[chosen], Ode(t_min=0.5))
         assert [row["nats_per_dim"] for row in rows(out)] == (-wanted.log_prob / 2).tolist()
         assert {row["std_error"] for row in rows(out)} == {0}
         assert found["true_density"] == pytest.approx(
@@ -416,12 +414,11 @@ class TestData:
 
     def test_other_labels_other_values(self, score, labelled_checkpoint, monkeypatch, tmp_path):
         first, _ = score(PATH, "--n", 3, *UNMEASURED, checkpoint=labelled_checkpoint)
-        real = protocols.Protocol.score
 
-        def shifted(protocol, model, data, y, noise):
-            return real(protocol, model, data, (y + 1) % 10, noise)
+        def shifted(*arguments, y, **others):
+            return likelihood_budget(*arguments, y=(y + 1) % 10, **others)
 
-        monkeypatch.setattr(protocols.Protocol, "score", shifted)
+        monkeypatch.setattr(scoring, "likelihood_budget", shifted)
         second, _ = score(
             PATH, "--n", 3, *UNMEASURED, checkpoint=labelled_checkpoint, out=tmp_path / "other"
         )
@@ -442,20 +439,19 @@ class TestResuming:
     @pytest.fixture
     def calls(self, monkeypatch):
         """Number of data of each batch that is computed; `stop_at` ends the process there."""
-        real = protocols.Protocol.score
 
         class Calls(list):
             stop_at = None
 
         calls = Calls()
 
-        def counted(protocol, model, data, y, noise):
+        def counted(model, data, *method, **others):
             if len(calls) == calls.stop_at:
                 raise KeyboardInterrupt
             calls.append(len(data))
-            return real(protocol, model, data, y, noise)
+            return likelihood_budget(model, data, *method, **others)
 
-        monkeypatch.setattr(protocols.Protocol, "score", counted)
+        monkeypatch.setattr(scoring, "likelihood_budget", counted)
         return calls
 
     @pytest.mark.parametrize(
@@ -510,12 +506,12 @@ class TestResuming:
         """Notes laid there meanwhile stay, and the command can be repeated with other options."""
         notes = tmp_path / "out" / "notes.txt"
 
-        def lay(*_):
+        def lay(*_, **__):
             notes.write_text("mine")
             raise KeyboardInterrupt
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(protocols.Protocol, "score", lay)
+            patch.setattr(scoring, "likelihood_budget", lay)
             assert score(PATH, *self.OPTIONS)[1].status == 130
         assert notes.read_text() == "mine"
         _, done = score(PATH, "--n", 2, *UNMEASURED)
@@ -592,7 +588,7 @@ def test_out_of_memory_says_what_to_try_and_leaves_nothing(score, monkeypatch):
     def fail(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr(protocols.Protocol, "score", fail)
+    monkeypatch.setattr(scoring, "likelihood_budget", fail)
     out, done = score(PATH, "--n", 7, "--batch", 5)
     assert done.status == 1
     assert "batch of 5, each of shape (1, 8, 8); try --batch 2" in done.err

@@ -13,10 +13,10 @@ from scoresde_cli import names
 from scoresde_cli.main import COMMANDS
 
 import scoresde as library
-from scoresde import registry
+from scoresde import likelihood, registry
 from scoresde.data import dataset_status
 from scoresde.study import claims
-from scoresde.tasks import class_labels, protocols
+from scoresde.tasks import class_labels, score_request
 
 START = [sys.executable, "-c", "from scoresde_cli.main import main; main()"]
 WITHOUT_TORCH = """
@@ -82,9 +82,9 @@ def test_help_knows_what_the_library_knows():
     known = {
         "SAMPLERS": registry.SAMPLERS,
         "GRIDS": registry.GRIDS,
-        "TRACES": registry.TRACES,
-        "PROTOCOLS": protocols.PROTOCOLS,
-        "METHODS": ["auto", *protocols.METHODS],
+        "TRACES": likelihood.TRACES,
+        "PROTOCOLS": score_request.PROTOCOLS,
+        "METHODS": ["auto", *score_request.METHODS],
         "LABELS": class_labels.LABELS,
         "SDES": claims.CHECKED_SDES,
         "DATA_SETS": [row.name for row in dataset_status()],
