@@ -35,7 +35,7 @@ def test_a_new_file_has_the_permissions_of_an_ordinary_one(tmp_path, umask, mask
 
 
 def test_the_content_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
-    """After a loss of power the name would lead to an empty file else; and then the folder."""
+    """Otherwise the name could lead to an empty file after a loss of power. The folder is next."""
     calls = []
 
     def noted(function):

@@ -37,9 +37,9 @@ def test_on_every_sde(mixture, points, exact_ode, rms, sde):
 
 @pytest.mark.parametrize("method", PER_SAMPLE_METHODS)
 def test_a_sample_does_not_depend_on_its_batch(mixture, sde, method):
-    """Alone, permuted, in any chunks: the same result to rounding, and exactly the same counts.
+    """Alone, permuted or in chunks it gives the same result to rounding and the same counts.
 
-    Even where f has kinks (the tabulated SDE), or an error of order 8 is all rounding.
+    This holds where f has kinks (the tabulated SDE), and where an error of order 8 is rounding.
     """
     model, ts = mixture(sde), grid.uniform(sde, 1, 1e-5)
     solver = each(method, 1e-3 if method == "bosh3" else 1e-5)  # its order is 3: many steps
