@@ -46,7 +46,8 @@ from likelihood_problems import Problem, exact_problem, network_problem
 from likelihood_report import ALLOWED, Row, figure, table, verdict, winners
 
 from scoresde._files import atomic_write
-from scoresde.likelihood import Hutchinson, PathQuadrature, Probing, choose_trace
+from scoresde.likelihood import Hutchinson, Probing, TraceSearch, choose_trace
+from scoresde.likelihood import Path as PathMethod
 
 # Steps, nodes, traces and κ of the grid.
 GRID = (
@@ -80,30 +81,21 @@ def promising(problem: Problem, methods: Sequence[Method], rms: float) -> list[M
 
 def chosen(problem: Problem, rms: float) -> tuple[Method, str]:
     """A path with the trace that `choose_trace` picks for an error, and what the choice costs."""
-    x, times, repeats = problem.x[:10], 6, 2
-    found = choose_trace(
-        problem.model,
-        x,
-        seed=0,
-        t_min=problem.t_min,
-        std_error=rms / problem.bits,
-        control=problem.control,
-        evaluations=8,
-        times=times,
-        repeats=repeats,
-        pass_cost=problem.pass_cost,
-    )
-    passes = times * repeats * sum(row.passes for row in found.table)
+    x = problem.x[:10]
+    search = TraceSearch(std_error=rms / problem.bits, evaluations=8, pass_cost=problem.pass_cost)
+    known = {"t_min": problem.t_min, "control": problem.control}
+    found = choose_trace(problem.model, x, search, seed=0, **known)
+    passes = search.times * search.repeats * sum(row.passes for row in found.table)
     said = f"auto picks {found.rule}{' with control' * found.controlled} for the standard's RMS, "
     said += f"once, after {passes} derivative passes on {len(x)} points"
-    quadrature = PathQuadrature(nodes=found.table[0].evaluations, trace=found.rule)
-    return by_path(quadrature, found.controlled, "auto: "), said
+    path = PathMethod(nodes=found.table[0].evaluations, trace=found.rule)
+    return by_path(path, found.controlled, "auto: "), said
 
 
 def grid(axes: Sequence[Sequence[Any]]) -> list[Method]:
-    """Every path quadrature, with and without control."""
+    """Every path, with and without control."""
     return [
-        by_path(PathQuadrature(n, m, trace, spread=k), controlled)
+        by_path(PathMethod(n, m, trace, spread=k), controlled)
         for n, m, trace, k, controlled in itertools.product(*axes, (False, True))
     ]
 
@@ -124,7 +116,7 @@ def compare(
     kept = promising(problem.first(pilot), tried, rows[0].rms)
     progress(f"{len(kept)} of {len(tried)} paths kept")
     auto, remark = chosen(problem, rows[0].rms)
-    default = PathQuadrature(trace=Hutchinson(probes=2))  # what it takes above 3 dimensions
+    default = PathMethod(trace=Hutchinson(probes=2))  # what it takes above 3 dimensions
     defaults = [by_path(default, c, "default: ") for c in (False, True)]
     measured = {method.label: method for method in (*defaults, auto, *kept)}
     for method in measured.values():

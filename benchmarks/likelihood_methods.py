@@ -15,19 +15,18 @@ from scoresde.likelihood import (
     ExactTrace,
     Hutchinson,
     Likelihood,
-    PathLikelihood,
-    PathQuadrature,
+    Ode,
+    Path,
     Probing,
     TraceRule,
     log_likelihood,
-    path_log_likelihood,
 )
 
 __all__ = ["Method", "PathBias", "by_ode", "by_path", "measure", "standards"]
 
 FINE = 96  # steps of a path whose error no longer matters
 
-Route = Callable[[Problem, int], Likelihood | PathLikelihood]
+Route = Callable[[Problem, int], Likelihood]
 
 
 @dataclass(frozen=True)
@@ -38,43 +37,38 @@ class Method:
         label: What the table calls it.
         kind: Its group in the picture.
         run: Of a problem and a seed.
-        path: The quadrature, of a path.
+        path: Steps, nodes and trace, of a path.
     """
 
     label: str
     kind: str
     run: Route
-    path: PathQuadrature | None = None
+    path: Path | None = None
 
 
-def by_ode(tolerance: float, rule: TraceRule, method: str = "dopri5", **options: bool) -> Method:
-    """`log_likelihood`, whose probes are fixed."""
+def by_ode(tolerance: float, rule: TraceRule, solver: str = "dopri5") -> Method:
+    """A solve to a tolerance, whose probes are fixed."""
+    ode = Ode(solver, tolerance, tolerance, trace=rule)
 
     def run(problem: Problem, seed: int) -> Likelihood:
-        solver = {"rtol": tolerance, "atol": tolerance, "method": method, **options}
-        return log_likelihood(
-            problem.model, problem.x, t_min=problem.t_min, trace=rule, seed=seed, **solver
-        )
+        method = replace(ode, t_min=problem.t_min)
+        return log_likelihood(problem.model, problem.x, method, seed=seed)
 
-    return Method(f"{method}{' per sample' * bool(options)} {tolerance:g}, {said(rule)}", ODE, run)
+    each = " per sample" * ode.per_sample
+    return Method(f"{solver}{each} {tolerance:g}, {said(rule)}", ODE, run)
 
 
-def by_path(quadrature: PathQuadrature, controlled: bool, label: str = "") -> Method:
-    """`path_log_likelihood`."""
+def by_path(path: Path, controlled: bool, label: str = "") -> Method:
+    """A corrected path."""
 
-    def run(problem: Problem, seed: int) -> PathLikelihood:
-        return path_log_likelihood(
-            problem.model,
-            problem.x,
-            quadrature=quadrature,
-            t_min=problem.t_min,
-            control=problem.control if controlled else None,
-            seed=seed,
-        )
+    def run(problem: Problem, seed: int) -> Likelihood:
+        control = problem.control if controlled else None
+        method = replace(path, t_min=problem.t_min, control=control)
+        return log_likelihood(problem.model, problem.x, method, seed=seed)
 
-    q, kind = quadrature, CONTROLLED if controlled else PATH
-    name = f"{label}path {q.steps}+{q.nodes}, κ {q.spread:.2g}, {said(q.trace)}{' *' * controlled}"
-    return Method(name, kind, run, quadrature)
+    kind = CONTROLLED if controlled else PATH
+    name = f"{label}path {path.steps}+{path.nodes}, κ {path.spread:.2g}, {said(path.trace)}"
+    return Method(name + " *" * controlled, kind, run, path)
 
 
 def said(rule: TraceRule) -> str:
@@ -93,7 +87,7 @@ def standards(problem: Problem) -> list[Method]:
         replace(by_ode(1e-5, one), kind=STANDARD, label="standard: dopri5 1e-05, 1 probe"),
         by_ode(1e-4, one),
         by_ode(1e-6, one),
-        by_ode(1e-5, one, "dop853", per_sample=True),
+        by_ode(1e-5, one, "dop853"),
         by_ode(1e-5, Probing(4)),
         *([by_ode(1e-5, ExactTrace())] if problem.dims <= 16 else []),
     ]
@@ -106,7 +100,7 @@ def measure(problem: Problem, method: Method, seeds: Sequence[int]) -> Row:
     stated = torch.stack([run.std_error for run in runs]) * problem.bits
     last = runs[-1]
     nfe, passes = float(last.nfe), float(last.nfe_derivative)
-    if isinstance(last, Likelihood):
+    if last.counts is not None:
         # `nfe` is what the slowest sample took
         mean = float(last.counts.evaluations.double().mean())
         nfe, passes = mean, mean * passes / nfe
@@ -147,8 +141,8 @@ class PathBias:
 
     def __init__(self, problem: Problem, seeds: Sequence[int]) -> None:
         self.problem, self.seeds = problem, seeds
-        self.held: dict[tuple[PathQuadrature, bool], Tensor] = {}
-        self.found: dict[tuple[PathQuadrature, bool], tuple[float, float]] = {}
+        self.held: dict[tuple[Path, bool], Tensor] = {}
+        self.found: dict[tuple[Path, bool], tuple[float, float]] = {}
 
     def of(self, method: Method) -> tuple[float, float]:
         """The mean in bits/dim, and its standard error."""
@@ -170,7 +164,7 @@ class PathBias:
             lines.setdefault(name, []).append(f"{path.steps} {mean:+.5f} ±{error:.5f}")
         return [name + ", ".join(cells) for name, cells in lines.items()]
 
-    def _log_prob(self, key: tuple[PathQuadrature, bool]) -> Tensor:
+    def _log_prob(self, key: tuple[Path, bool]) -> Tensor:
         if key not in self.held:
             run = by_path(*key).run
             self.held[key] = torch.stack([run(self.problem, s).log_prob for s in self.seeds])

@@ -18,9 +18,9 @@ from torch import Tensor
 import scoresde
 from scoresde._files import atomic_write
 from scoresde.exact import GaussianMixture
-from scoresde.likelihood import ExactTrace, Probing, encode, fit_gaussian, log_likelihood
+from scoresde.likelihood import ExactTrace, Ode, Probing, encode, fit_gaussian, log_likelihood
+from scoresde.likelihood.flow import log_prior
 from scoresde.likelihood.jacobian import linearize
-from scoresde.likelihood.ode import log_prior
 from scoresde.noise import SampleNoise
 from scoresde.score import ScoreModel
 from scoresde.sde import VP
@@ -90,11 +90,11 @@ def exact_problem(modes: bool, seed: int, n: int, t_min: float, tolerance: float
     """
     model = _modes(seed) if modes else _mixture(seed)
     x = model.sample(n, seed=seed)
-    solver = {"rtol": tolerance, "atol": tolerance, "method": "dop853", "per_sample": True}
-    last = encode(model, x, t_min=t_min, **solver).latent
+    ode = Ode("dop853", tolerance, tolerance, trace="exact", t_min=t_min)
+    last = encode(model, x, ode).latent
     truth = model.log_prob(x, t_min) - model.log_prob(last, 1.0)
     truth = truth + log_prior(last, model.sde.prior_std)
-    other = log_likelihood(model, x[:8], t_min=t_min, trace=ExactTrace(), **solver).log_prob
+    other = log_likelihood(model, x[:8], ode).log_prob
     difference = float((other - truth[:8]).abs().max())
     about = f"closed form after dop853 per sample at {tolerance:g}"
     return Problem(
@@ -163,8 +163,8 @@ def network_problem(
     key = [checkpoint, seed, n, t_min, tolerance, str(rule)]
 
     def solve() -> tuple[Tensor, Tensor]:
-        settings = {"rtol": tolerance, "atol": tolerance, "trace": rule, "control": control}
-        done = log_likelihood(model, x, t_min=t_min, seed=TRUTH_SEED, **settings)
+        ode = Ode(rtol=tolerance, atol=tolerance, trace=rule, control=control, t_min=t_min)
+        done = log_likelihood(model, x, ode, seed=TRUTH_SEED)
         return done.log_prob, done.std_error
 
     truth, error = _cached(file, key, solve)

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from scoresde.exact import GaussianMixture
-from scoresde.likelihood.choice import choose_trace, trace_candidates
+from scoresde.likelihood.choice import TraceSearch, choose_trace, trace_candidates
 from scoresde.likelihood.control import fit_gaussian, gaussian_control
 from scoresde.likelihood.jacobian import linearize
 from scoresde.likelihood.trace import ExactTrace, Hutchinson
@@ -126,7 +126,7 @@ def main(checkpoint: str | None, n: int, repeats: int, seed: int, timed: bool) -
         return
     with torch.no_grad():
         found = errors(model, x, reference, seed, repeats)
-    chosen = choose_trace(model, x, seed=seed, control=reference, repeats=repeats)
+    chosen = choose_trace(model, x, TraceSearch(repeats=repeats), seed=seed, control=reference)
     totals = {f"{row.rule}{' *' * row.controlled}": row for row in chosen.table}
     bits = math.prod(x.shape[1:]) * math.log(2)
     click.echo(" " * 46 + "".join(f"{lam:>8g}" for lam in LAMBDAS) + "  bits/dim    forwards")

@@ -28,15 +28,16 @@ __all__ = ["likelihood"]
 
 
 class _Trace(Named):
-    """A trace rule by name with its parameters, or "auto"."""
+    """A trace rule by name with its parameters, or "auto"; the library knows both."""
 
     def __init__(self) -> None:
         super().__init__("trace", ("auto", *TRACES), "parse_trace")
 
     def verify(self, value: str) -> None:
-        """As of any name; "auto" is no rule."""
-        if value != "auto":
-            super().verify(value)
+        """Refuse parameters that no rule takes."""
+        from scoresde.likelihood.rules import as_trace
+
+        as_trace(value)
 
 
 class _Likelihood(Command):

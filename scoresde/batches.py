@@ -6,6 +6,7 @@ here, so that labels, random streams and errors are the same everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -35,6 +36,13 @@ class Batch(NamedTuple):
     def n(self) -> int:
         """How many samples it holds."""
         return self.rows.stop - self.rows.start
+
+    @property
+    def names(self) -> Sequence[int]:
+        """The numbers by which messages name its samples: their indices, or their rows."""
+        if isinstance(self.noise, SampleNoise):
+            return self.noise.indices
+        return range(self.rows.start, self.rows.stop)
 
 
 def batches(

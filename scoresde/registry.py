@@ -1,11 +1,10 @@
-"""Samplers, grids and trace rules by name, as the command line and the benchmark say them.
+"""Samplers and grids by name, as the command line and the benchmark say them.
 
 ddim                      a name
 ddim:eta=0.5              with a parameter
 edm:churn=20:s_noise=1    with two
 karras:rho=5              a grid
 mine.json, list:mine      a grid from a file; see `grid_file`
-hutchinson:probes=4       a trace rule
 """
 
 from __future__ import annotations
@@ -18,9 +17,6 @@ from torch import Tensor
 
 from .grid import GRIDS
 from .grid_file import GridFile, read_grid
-from .likelihood.probing import Probing
-from .likelihood.sketch import HutchPP, XTrace
-from .likelihood.trace import ExactTrace, Hutchinson, TraceRule
 from .plain import ConfigError, check_values, construct_named, split_name
 from .samplers import (
     DDIM,
@@ -47,7 +43,7 @@ from .samplers import (
 )
 from .sde import VP
 
-__all__ = ["SAMPLERS", "TRACES", "NamedSampler", "parse_grid", "parse_sampler", "parse_trace"]
+__all__ = ["SAMPLERS", "NamedSampler", "parse_grid", "parse_sampler"]
 
 
 def _predictor_corrector(
@@ -116,15 +112,6 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
 }
 
 
-TRACES: dict[str, Callable[..., TraceRule]] = {
-    "exact": ExactTrace,
-    "hutchinson": Hutchinson,
-    "probing": Probing,
-    "hutch++": HutchPP,
-    "xtrace": XTrace,
-}
-
-
 @dataclass(frozen=True)
 class NamedSampler:
     """A sampler with the text that asked for it, which labels it in tables and figures."""
@@ -170,12 +157,3 @@ def parse_grid(text: str) -> Callable[..., Tensor] | GridFile:
     except ValueError as error:
         raise ConfigError(f"grid {name}: {error}") from error
     return grid
-
-
-def parse_trace(text: str) -> TraceRule:
-    """A trace rule from `name` or `name:key=value:key=value`.
-
-    Raises:
-        ConfigError: If the name or a key is unknown (with the nearest one), or a value is wrong.
-    """
-    return construct_named("trace", text, TRACES)

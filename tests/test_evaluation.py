@@ -13,7 +13,7 @@ from torch import nn
 from scoresde import grid
 from scoresde._reachable import reachable_modules
 from scoresde.evaluation import count_nfe, evaluating, own_context, seeded, training
-from scoresde.likelihood import log_likelihood
+from scoresde.likelihood import Ode, log_likelihood
 from scoresde.nets import MLP
 from scoresde.samplers import DDIM, sample
 from scoresde.score import FunctionScore, NetworkScore
@@ -88,8 +88,8 @@ class TestThreads:
     def test_likelihoods_count_their_own_derivative_passes(self):
         model = NetworkScore(Dropping(), VP())
         x = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
-        want = log_likelihood(model, x, rtol=1e-3, atol=1e-3)
-        work = functools.partial(log_likelihood, model, x, rtol=1e-3, atol=1e-3)
+        want = log_likelihood(model, x, Ode(rtol=1e-3, atol=1e-3))
+        work = functools.partial(log_likelihood, model, x, Ode(rtol=1e-3, atol=1e-3))
         for got in in_threads([work] * 3):
             assert (got.nfe, got.nfe_derivative) == (want.nfe, want.nfe_derivative)
             assert torch.equal(got.log_prob, want.log_prob)

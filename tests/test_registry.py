@@ -3,10 +3,8 @@ import torch
 
 from scoresde import samplers
 from scoresde.grid import GRIDS
-from scoresde.likelihood import ExactTrace, Hutchinson, HutchPP, Probing, XTrace, linearize
-from scoresde.noise import SampleNoise
 from scoresde.plain import ConfigError
-from scoresde.registry import SAMPLERS, TRACES, parse_grid, parse_sampler, parse_trace
+from scoresde.registry import SAMPLERS, parse_grid, parse_sampler
 from scoresde.samplers import (
     DDIM,
     EDM,
@@ -158,55 +156,3 @@ def test_wrong_grids_are_refused(text, match):
 def test_a_grid_from_a_file(tmp_path, name, prefix):
     (tmp_path / name).write_text("[1, 0.5]")
     assert parse_grid(f"{prefix}{tmp_path / name}").values == (1.0, 0.5)
-
-
-@pytest.mark.parametrize("name", list(TRACES))
-def test_every_name_makes_a_trace_rule_that_runs(name, gaussian):
-    """Of a diagonal matrix of rank one, whose trace all rules find exactly."""
-    rule, x = parse_trace(name), torch.ones(3, 8, dtype=torch.float64)
-    diagonal = torch.tensor([4.0] + 7 * [0.0], dtype=torch.float64)
-    jacobian = linearize(lambda x: diagonal * x, x, gaussian(VP(), 8).nfe, 0.5)
-    found = rule.estimate(jacobian, rule.draw(SampleNoise(0, range(3)), x)).mean(1)
-    torch.testing.assert_close(found, torch.full_like(found, 4.0))
-
-
-@pytest.mark.parametrize(
-    ("text", "rule"),
-    [
-        ("exact", ExactTrace()),
-        ("hutchinson", Hutchinson()),
-        (" hutchinson:probes=4 ", Hutchinson(probes=4)),
-        ("hutchinson:probe=gaussian:probes=2", Hutchinson("gaussian", 2)),
-        ("probing:colours=8:blocks=2", Probing(8, 2)),
-        ("hutch++", HutchPP()),
-        ("hutch++:probes=12", HutchPP(12)),
-        ("xtrace:probes=12", XTrace(12)),
-    ],
-)
-def test_texts_and_their_trace_rules(text, rule):
-    assert parse_trace(text) == rule
-
-
-@pytest.mark.parametrize(
-    ("text", "match"),
-    [
-        ("exakt", "trace 'exakt' is unknown; did you mean exact"),
-        ("", "trace '' is unknown"),
-        ("auto", "trace 'auto' is unknown"),
-        ("exact:probes=2", "trace exact: unknown key 'probes'; allowed: none"),
-        ("hutchinson:", "write parameters as key=value, got ''"),
-        ("hutchinson:4", "write parameters as key=value, got '4'"),
-        ("hutchinson:prob=2", "trace hutchinson: unknown key 'prob'; did you mean probe"),
-        ("hutchinson:probes=0", "trace hutchinson: probes must be at least 1, got 0"),
-        ("hutchinson:probes=1.5", "trace hutchinson.probes must be an integer, got 1.5"),
-        ("hutchinson:probes=true", "trace hutchinson.probes must be an integer, got True"),
-        ("hutchinson:probe=3", "trace hutchinson.probe must be"),
-        ("hutchinson:probe=sign", "trace hutchinson: probe must be one of rademacher"),
-        ("hutchinson:probes=1:probes=2", "probes is given twice"),
-        ("hutch++:probes=7", r"trace hutch\+\+: probes must be a multiple of 3"),
-        ("xtrace:probes=7", "trace xtrace: probes must be even"),
-    ],
-)
-def test_wrong_trace_rules_are_refused(text, match):
-    with pytest.raises(ConfigError, match=match):
-        parse_trace(text)

@@ -11,13 +11,14 @@ from torch.optim.swa_utils import AveragedModel
 
 from scoresde import grid
 from scoresde.likelihood import (
-    continuous_vlb,
-    ddpm_vlb,
+    DDPMVLB,
+    ContinuousVLB,
+    Ode,
+    Path,
     decode,
     encode,
     log_likelihood,
     neglected,
-    path_log_likelihood,
 )
 from scoresde.samplers import DDIM, sample
 from scoresde.score import (
@@ -613,7 +614,7 @@ def test_class_labels_are_checked_before_the_network(y, error, message):
     with pytest.raises(error, match=message):
         sample(model, DDIM(), [1.0, 0.1], (4, 2), seed=0, y=y)
     with pytest.raises(error, match=message):
-        log_likelihood(model, X, y=y)
+        log_likelihood(model, X, y=y, seed=0)
     assert model.nfe.forward == 0
 
 
@@ -666,17 +667,17 @@ def test_no_model_of_discrete_labels_is_asked_below_the_first():
             model.first_time(0.0099)
     model = NetworkScore(_Constant(0.3), sde, Preconditioning(label="index"))
     for run in (log_likelihood, encode):
-        assert run(model, X, rtol=1e-2, atol=1e-2).t_min == 0.01
+        assert run(model, X, Ode(rtol=1e-2, atol=1e-2)).t_min == 0.01
         with pytest.raises(ValueError, match="t_min must be at least 0.01"):
-            run(model, X, t_min=1e-3)
+            run(model, X, Ode(t_min=1e-3))
     before = model.nfe.forward
     for refused in (
         lambda: sample(model, DDIM(), grid.uniform(sde, 5), (4, 2), seed=0),
-        lambda: path_log_likelihood(model, X, t_min=1e-3, seed=0),
-        lambda: continuous_vlb(model, X, t_min=1e-3, seed=0),
-        lambda: ddpm_vlb(model, X, [1.0, 0.5, 0.005], seed=0),
+        lambda: log_likelihood(model, X, Path(t_min=1e-3), seed=0),
+        lambda: log_likelihood(model, X, ContinuousVLB(t_min=1e-3), seed=0),
+        lambda: log_likelihood(model, X, DDPMVLB([1.0, 0.5, 0.005]), seed=0),
         lambda: neglected(model, X, 1e-3, seed=0),
-        lambda: decode(model, X, t_min=1e-3),
+        lambda: decode(model, X, Ode(t_min=1e-3)),
     ):
         with pytest.raises(ValueError, match="t_min must be at least 0.01"):
             refused()

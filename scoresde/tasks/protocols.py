@@ -12,26 +12,28 @@ from .. import grid
 from ..data import DataSpec
 from ..exact import GaussianMixture
 from ..likelihood import (
-    VLB,
-    VLB_CONTINUOUS,
-    VLB_DDPM,
+    DDPMVLB,
     Budget,
+    ContinuousVLB,
     Dequantization,
+    Dequantized,
+    ExactTrace,
     GaussianNoising,
-    OdeDensity,
-    PathDensity,
+    Hutchinson,
+    LikelihoodMethod,
+    Ode,
+    Path,
+    Probing,
+    TraceRule,
+    TraceSearch,
     TruncatedNormalDequantization,
     UniformDequantization,
     choose_trace,
-    continuous_vlb,
-    ddpm_vlb,
     likelihood_budget,
 )
-from ..likelihood.elbo import last_time
-from ..likelihood.flow import METHODS as ODE_METHODS
-from ..likelihood.ode import EXACT_UP_TO
-from ..likelihood.probing import Probing
-from ..likelihood.trace import ExactTrace, Hutchinson, TraceRule
+from ..likelihood import METHODS as BY_NAME
+from ..likelihood.bound import last_time
+from ..likelihood.rules import EXACT_UP_TO
 from ..noise import SampleNoise
 from ..score import ScoreModel
 from ..sde import TabulatedVP
@@ -46,8 +48,9 @@ DEQUANTIZATIONS: dict[str, Dequantization | None] = {
     "pf-ode/decoder": GaussianNoising(),
     "pf-ode/uniform+decoder": GaussianNoising(before=UniformDequantization()),
 }
+VLB_CONTINUOUS, VLB_DDPM = "vlb-continuous", "vlb-ddpm"
 PROTOCOLS = (*DEQUANTIZATIONS, VLB_CONTINUOUS, VLB_DDPM)
-METHODS = ("path", *ODE_METHODS, "dop853")
+METHODS = tuple(BY_NAME)
 
 # Evaluations of the trace on one path without which its integral would be wrong.
 FEWEST_NODES, MOST_NODES = 12, 256
@@ -72,7 +75,7 @@ class Protocol:
 
     name: str
     spec: DataSpec
-    density: PathDensity | OdeDensity | None = None
+    density: Path | Ode | None = None
     control: GaussianMixture | None = None
     t_min: float | None = None
     draws: int = 1
@@ -85,20 +88,9 @@ class Protocol:
         self, model: ScoreModel, data: Tensor, y: Tensor | None, noise: SampleNoise
     ) -> Budget:
         """Log-likelihoods of a batch of data, with their errors."""
-        if self.density is None:
-            return _of_bound(self._bound(model, data, y, noise), self.draws)
-        return likelihood_budget(
-            model,
-            data,
-            self.spec,
-            self.density,
-            dequantization=DEQUANTIZATIONS[self.name],
-            control=self.control,
-            draws=self.draws,
-            noise=noise,
-            y=y,
-            dtype=self.dtype,
-        )
+        method = self._method(model)
+        data = data if self.spec.levels is not None else data.to(self.dtype)
+        return likelihood_budget(model, data, method, control=self.control, noise=noise, y=y)
 
     def refined(self) -> Protocol | None:
         """The same with a finer solver; None for a bound, which has none."""
@@ -113,22 +105,23 @@ class Protocol:
                 "method": f"{self.strata} strata{chain if self.name == VLB_DDPM else ''}",
                 "trace": "none",
             }
-        if isinstance(density, PathDensity):
-            q = density.quadrature
-            method = f"path of {q.steps} steps, corrected; divergence at {q.nodes} nodes"
-            return {"method": method, "trace": str(q.trace)}
+        if isinstance(density, Path):
+            method = f"path of {density.steps} steps, corrected; "
+            method += f"divergence at {density.nodes} nodes"
+            return {"method": method, "trace": str(density.trace)}
         steps = "a step size per sample" if density.per_sample else "one step size per batch"
         method = f"{density.method}, rtol {density.rtol:g}, atol {density.atol:g}, {steps}"
         return {"method": method, "trace": str(density.trace)}
 
-    def _bound(self, model: ScoreModel, data: Tensor, y: Tensor | None, noise: SampleNoise) -> VLB:
-        """A variational bound; continuous data in the dtype asked for."""
-        common = {"spec": self.spec, "y": y, "noise": noise, "dtype": self.dtype}
-        common |= {"strata": self.strata, "draws": self.draws}
-        data = data if self.spec.levels is not None else data.to(self.dtype)
+    def _method(self, model: ScoreModel) -> LikelihoodMethod:
+        """The method of a model's data."""
+        if self.density is not None:
+            q = DEQUANTIZATIONS[self.name]
+            return Dequantized(self.spec, self.density, q, self.draws, self.dtype)
+        common = {"strata": self.strata, "draws": self.draws, "dtype": self.dtype}
         if self.name == VLB_CONTINUOUS:
-            return continuous_vlb(model, data, t_min=self.t_min, **common)
-        return ddpm_vlb(model, data, self._chain(model), variance=self.variance, **common)
+            return ContinuousVLB(self.spec, self.t_min, **common)
+        return DDPMVLB(self._chain(model), self.spec, variance=self.variance, **common)
 
     def _chain(self, model: ScoreModel) -> Tensor | int:
         """The times of the reverse chain: the model's own ladder, or equal steps in log-SNR."""
@@ -138,31 +131,10 @@ class Protocol:
         return grid.log_snr(model.sde, self.steps, end)
 
 
-def _of_bound(bound: VLB, draws: int) -> Budget:
-    """A variational bound as a budget: its only error is that of drawn noise and times.
-
-    Most of that is the reconstruction's, which the draws alone tell: so are its degrees of freedom.
-    """
-    zeros = torch.zeros_like(bound.log_prob_bound)
-    return Budget(
-        log_prob=bound.log_prob_bound,
-        std_error=bound.std_error,
-        dof=zeros + max(draws - 1, 1),
-        probe_error=bound.std_error,
-        draw_error=zeros,
-        correction=zeros,
-        cut_off=zeros,
-        prior_mismatch=zeros,
-        nfe=zeros + bound.nfe,
-        nfe_derivative=zeros,
-    )
-
-
 def choose_quadrature(
     model: ScoreModel,
     x: Tensor,
     t_min: float,
-    control: GaussianMixture | None,
     error: float,
     seed: int,
 ) -> tuple[TraceRule, int]:
@@ -174,21 +146,14 @@ def choose_quadrature(
         model: Score model, labels bound.
         x: Some data at the model's scale.
         t_min: First time.
-        control: A Gaussian near the data.
         error: Standard error of log p wanted for each datum, in nats.
         seed: Seed of the measurement.
     """
     dims = math.prod(x.shape[1:])
     exact = [ExactTrace()] if dims <= EXACT_UP_TO else []
     probing = [Probing(colours, 2) for colours in (2, 4, 8) if colours < dims]
-    choice = choose_trace(
-        model,
-        x,
-        seed=seed,
-        t_min=t_min,
-        std_error=error,
-        candidates=[*exact, Hutchinson(probes=2), *probing],
-        evaluations=FEWEST_NODES,
-    )
+    candidates = [*exact, Hutchinson(probes=2), *probing]
+    search = TraceSearch(candidates, error, FEWEST_NODES)
+    choice = choose_trace(model, x, search, seed=seed, t_min=t_min)
     best = choice.table[0]
     return best.rule, min(max(best.evaluations, FEWEST_NODES), MOST_NODES)

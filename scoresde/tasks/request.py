@@ -20,7 +20,7 @@ from ..checkpoint import RawCheckpoint, read_checkpoint
 from ..config import Config, build, checkpoint_path, config_of
 from ..data import Dataset, DataSpec
 from ..fingerprint import fingerprint
-from ..likelihood.flow import FLOAT32_TOLERANCE
+from ..likelihood.ode import FLOAT32_TOLERANCE
 from ..score import NetworkScore
 from ..study.manifest import Origin, Source
 

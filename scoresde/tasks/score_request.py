@@ -9,10 +9,9 @@ from pathlib import Path
 import torch
 
 from ..data import DataSpec
-from ..likelihood.ode import EXACT_LIMIT, EXACT_UP_TO
-from ..likelihood.trace import ExactTrace
+from ..likelihood import ExactTrace, parse_trace
+from ..likelihood.rules import EXACT_LIMIT, EXACT_UP_TO
 from ..noise import SampleNoise
-from ..registry import parse_trace
 from ..score import FIRST_TIME
 from ..study.running import check_space
 from .protocols import DEQUANTIZATIONS, METHODS, PROTOCOLS

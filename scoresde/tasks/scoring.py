@@ -23,15 +23,13 @@ from ..exact import GaussianMixture
 from ..fingerprint import fingerprint
 from ..likelihood import (
     Budget,
-    OdeDensity,
-    PathDensity,
-    PathQuadrature,
+    Ode,
+    TraceRule,
     dequantize,
     fit_gaussian,
 )
-from ..likelihood.trace import TraceRule
+from ..likelihood import Path as PathMethod
 from ..noise import SampleNoise
-from ..registry import parse_trace
 from ..score import ScoreModel
 from ..study.parts import load_part, save_part
 from ..study.result_folder import ResultFolder
@@ -204,18 +202,16 @@ class _Scoring:
         """The Gaussian of the training data, or of the scored file where there are none."""
         return fit_gaussian(self.model.sde, self._training_points(FITTED)).to(self.request.device)
 
-    def _path(self) -> PathDensity:
+    def _path(self) -> PathMethod:
         """The path method; trace and nodes by measurement if not given."""
         request, nodes = self.request, self.request.nodes
-        rule: TraceRule | None = None
-        if request.trace != "auto":
-            rule = parse_trace(request.trace)
-        else:
+        rule: TraceRule | str = request.trace
+        if rule == "auto":
             rule, wanted = self._measured()
             nodes = nodes or wanted
-        given = {"steps": request.steps, "nodes": nodes, "trace": rule}
-        quadrature = PathQuadrature(**{k: v for k, v in given.items() if v is not None})
-        return PathDensity(quadrature, request.t_min, self.control)
+        given = {"steps": request.steps, "nodes": nodes}
+        given = {name: value for name, value in given.items() if value is not None}
+        return PathMethod(trace=rule, control=self.control, t_min=request.t_min, **given)
 
     def _measured(self) -> tuple[TraceRule, int]:
         x = self._training_points(PILOT).to(self.request.torch_dtype)
@@ -223,20 +219,11 @@ class _Scoring:
         if self.data.labels is not None:  # the network needs them
             model = model.given(self.training.labels[: len(x)].to(self.request.device))
         seed = self.request.seed
-        return choose_quadrature(model, x, self.request.t_min, self.control, error, seed)
+        return choose_quadrature(model, x, self.request.t_min, error, seed)
 
-    def _ode(self) -> OdeDensity:
-        request = self.request
-        per_sample = request.per_sample or request.method == "dop853"
-        return OdeDensity(
-            t_min=request.t_min,
-            rtol=request.rtol,
-            atol=request.atol,
-            method=request.method,
-            per_sample=per_sample,
-            trace="auto" if request.trace == "auto" else parse_trace(request.trace),
-            force=request.force,
-        )
+    def _ode(self) -> Ode:
+        names = ("method", "rtol", "atol", "per_sample", "trace", "t_min", "force")
+        return Ode(**{name: getattr(self.request, name) for name in names})
 
     def _training_points(self, n: int) -> Tensor:
         """The first n of them at the model's scale, dequantized, float64."""

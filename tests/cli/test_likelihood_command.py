@@ -12,11 +12,11 @@ from scipy import stats
 
 import scoresde as library
 from scoresde.likelihood import (
+    Dequantized,
     Hutchinson,
-    PathDensity,
-    PathQuadrature,
+    Ode,
+    Path,
     dequantize,
-    discrete_log_likelihood,
     fit_gaussian,
     likelihood_budget,
     log_likelihood,
@@ -85,17 +85,16 @@ class TestIsTheLibrary:
         far = SampleNoise(4, range(2**63, 2**63 + len(train)))
         points = dequantize(train, checkpoint.data, far, torch.float64)
         control = fit_gaussian(checkpoint.model.sde, points)
-        quadrature = PathQuadrature(steps=4, nodes=8, trace=Hutchinson(probes=2))
+        path = Path(4, 8, Hutchinson(probes=2), control=control, t_min=0.5)
+        method = Dequantized(checkpoint.data, path, draws=2)
         found, per_bit = arrays(out), 64 * math.log(2)
         for part in (slice(0, 3), slice(3, 5)):
             wanted = likelihood_budget(
                 checkpoint.model,
                 test.x[found["row"][part]],
-                checkpoint.data,
-                PathDensity(quadrature, 0.5, control),
+                method,
                 control=control,
                 noise=SampleNoise(4, range(5)[part]),
-                draws=2,
             )
             for name in ("log_prob", "nfe", "nfe_derivative"):
                 assert np.array_equal(found[name][part], getattr(wanted, name).numpy())
@@ -108,7 +107,7 @@ class TestIsTheLibrary:
 
     @pytest.mark.slow
     def test_a_solver(self, score, tiny_checkpoint):
-        """Each batch is `discrete_log_likelihood` of its rows."""
+        """Each batch is `log_likelihood` of its rows."""
         trace = ("--trace", "hutchinson:probes=2")
         more = ("--n", 5, "--batch", 3, "--seed", 4)
         out, done = score(SOLVER, *trace, *more, *UNMEASURED)
@@ -117,17 +116,15 @@ class TestIsTheLibrary:
         checkpoint, test = library.load(tiny_checkpoint), library.load_dataset("digits", "test")
         for part in (slice(0, 3), slice(3, 5)):
             chosen = [int(row["row"]) for row in found[part]]
-            wanted = discrete_log_likelihood(
+            ode = Ode(trace=Hutchinson(probes=2), t_min=0.5, **COARSE)
+            wanted = log_likelihood(
                 checkpoint.model,
                 test.x[chosen],
-                checkpoint.data,
+                Dequantized(checkpoint.data, ode),
                 noise=SampleNoise(4, range(5)[part]),
-                trace=Hutchinson(probes=2),
-                t_min=0.5,
-                **COARSE,
             )
             assert [row["bits_per_dim"] for row in found[part]] == pytest.approx(
-                wanted.bits_per_dim.tolist(), rel=1e-12
+                wanted.bits_per_dim(checkpoint.data).tolist(), rel=1e-12
             )
             assert {row["nfe"] for row in found[part]} == {wanted.nfe}
 
@@ -367,7 +364,7 @@ class TestContinuous:
         assert found["method"].startswith("dopri5, rtol 1e-06")
         checkpoint, test = library.load(points_checkpoint), library.load_dataset("mixture3", "test")
         chosen = [int(row["row"]) for row in rows(out)]
-        wanted = log_likelihood(checkpoint.model, test.x[chosen], t_min=0.5)
+        wanted = log_likelihood(checkpoint.model, test.x[chosen], Ode(t_min=0.5))
         assert [row["nats_per_dim"] for row in rows(out)] == (-wanted.log_prob / 2).tolist()
         assert {row["std_error"] for row in rows(out)} == {0}
         assert found["true_density"] == pytest.approx(

@@ -13,7 +13,7 @@ from scoresde_cli import names
 from scoresde_cli.main import COMMANDS
 
 import scoresde as library
-from scoresde import registry
+from scoresde import likelihood, registry
 from scoresde.data import dataset_status
 from scoresde.study import claims
 from scoresde.tasks import class_labels, protocols
@@ -82,7 +82,7 @@ def test_help_knows_what_the_library_knows():
     known = {
         "SAMPLERS": registry.SAMPLERS,
         "GRIDS": registry.GRIDS,
-        "TRACES": registry.TRACES,
+        "TRACES": likelihood.TRACES,
         "PROTOCOLS": protocols.PROTOCOLS,
         "METHODS": ["auto", *protocols.METHODS],
         "LABELS": class_labels.LABELS,

@@ -12,10 +12,10 @@ from torch import nn
 from scoresde.data import DataSpec
 from scoresde.exact import GaussianMixture
 from scoresde.likelihood import (
+    DDPMVLB,
+    ContinuousVLB,
     PathQuadrature,
     choose_trace,
-    continuous_vlb,
-    ddpm_vlb,
     decode,
     decoder_std,
     discrete_log_likelihood,
@@ -29,6 +29,7 @@ from scoresde.likelihood import (
     round_trip,
     sample_with_log_prob,
 )
+from scoresde.likelihood import log_likelihood as by_method
 from scoresde.nets import MLP
 from scoresde.score import FunctionScore, NetworkScore, Preconditioning
 from scoresde.sde import VP
@@ -51,9 +52,9 @@ ROUTES = {
     "path_log_likelihood": lambda m: path_log_likelihood(m, X, quadrature=PATH, seed=0),
     "discrete_log_likelihood": lambda m: discrete_log_likelihood(m, LEVELS, SPEC, seed=0, **LOOSE),
     "jensen_bound": lambda m: jensen_bound(m, LEVELS, SPEC, density, seed=0),
-    "ddpm_vlb": lambda m: ddpm_vlb(m, LEVELS, 20, spec=SPEC, seed=0),
-    "continuous_vlb": lambda m: continuous_vlb(m, LEVELS, spec=SPEC, strata=8, seed=0),
-    "optimal_variances": lambda m: optimal_variances(m, LEVELS, 20, spec=SPEC, seed=0),
+    "ddpm_vlb": lambda m: by_method(m, LEVELS, DDPMVLB(20, SPEC), seed=0),
+    "continuous_vlb": lambda m: by_method(m, LEVELS, ContinuousVLB(SPEC, strata=8), seed=0),
+    "optimal_variances": lambda m: optimal_variances(m, LEVELS, DDPMVLB(20, SPEC), seed=0),
     "sample_with_log_prob": lambda m: sample_with_log_prob(m, (2, 2), seed=0, **LOOSE),
     "encode": lambda m: encode(m, X, **LOOSE),
     "decode": lambda m: decode(m, X, **LOOSE),

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from scoresde import grid
-from scoresde.likelihood import log_likelihood
+from scoresde.likelihood import Ode, log_likelihood
 from scoresde.noise import SampleNoise
 from scoresde.samplers import (
     DDIM,
@@ -107,7 +107,7 @@ def test_a_grid_off_the_ladder_is_refused_before_the_first_call(snapped):
 
 def test_a_likelihood_is_refused_before_the_first_call(snapped):
     with pytest.raises(ValueError, match="model must be exact at every time, got one with rounded"):
-        log_likelihood(snapped, torch.zeros(2, 3, dtype=torch.float64), t_min=0.05)
+        log_likelihood(snapped, torch.zeros(2, 3, dtype=torch.float64), Ode(t_min=0.05))
     assert snapped.net.seen == []
 
 

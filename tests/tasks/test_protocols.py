@@ -8,13 +8,14 @@ import torch
 from scoresde.data import DataSpec
 from scoresde.exact import GaussianMixture
 from scoresde.likelihood import (
+    DDPMVLB,
+    ContinuousVLB,
+    Dequantized,
     ExactTrace,
-    OdeDensity,
-    PathDensity,
-    PathQuadrature,
-    continuous_vlb,
-    ddpm_vlb,
+    Ode,
+    Path,
     likelihood_budget,
+    log_likelihood,
 )
 from scoresde.noise import SampleNoise
 from scoresde.sde import VP, TabulatedVP
@@ -52,7 +53,7 @@ def test_draws_of_a_bound_have_a_degree_less_than_their_number(name):
 
 class TestChoice:
     def choose(self, model, error, n=8):
-        return choose_quadrature(model, model.sample(n, seed=1), 1e-5, None, error, seed=0)
+        return choose_quadrature(model, model.sample(n, seed=1), 1e-5, error, seed=0)
 
     def test_half_the_error_is_four_times_the_nodes(self):
         """Far from the fewest, where one rule is the cheapest."""
@@ -87,9 +88,9 @@ class TestChoice:
         """A root mean square over 64 data, from a measurement on 8: within a factor 1.5."""
         model = correlated()
         rule, nodes = self.choose(model, error)
-        x, density = model.sample(64, seed=2), PathDensity(PathQuadrature(32, nodes, rule))
-        spec = DataSpec((32,), -6.0, 6.0)
-        found = likelihood_budget(model, x, spec, density, seed=0, dtype=DOUBLE)
+        x, path = model.sample(64, seed=2), Path(32, nodes, rule)
+        method = Dequantized(DataSpec((32,), -6.0, 6.0), path, dtype=DOUBLE)
+        found = likelihood_budget(model, x, method, seed=0)
         reached = float(found.std_error.square().mean().sqrt())
         assert error / 1.5 < reached < 1.5 * error
 
@@ -116,23 +117,25 @@ class TestProtocols:
         model, spec, k = gaussian(VP(), 2), DataSpec((2,), -1.0, 1.0, 4), torch.tensor([[1, 2]])
         common = {"draws": 2, "dtype": DOUBLE}
         bound = name not in DEQUANTIZATIONS
-        density = None if bound else PathDensity(PathQuadrature(4, 8), t_min=0.01)
+        density = None if bound else Path(4, 8, t_min=0.01)
         settings = {"strata": 4, "steps": 5, "t_min": 0.01}
         protocol = Protocol(name, spec, density, **settings, **common)
         found = protocol.score(model, k, None, SampleNoise(3, [7]))
-        common |= {"noise": SampleNoise(3, [7])}
+        call = {"noise": SampleNoise(3, [7])}
         if name == "vlb-continuous":
-            wanted = continuous_vlb(model, k, spec=spec, strata=4, t_min=0.01, **common)
+            method = ContinuousVLB(spec, 0.01, strata=4, **common)
+            wanted = log_likelihood(model, k, method, **call)
         elif name == "vlb-ddpm":
             chain = protocol._chain(model)
             assert len(chain) == 6
             assert float(chain[-1]) == 0.01
-            wanted = ddpm_vlb(model, k, chain, spec=spec, strata=4, variance="beta_tilde", **common)
+            method = DDPMVLB(chain, spec, variance="beta_tilde", strata=4, **common)
+            wanted = log_likelihood(model, k, method, **call)
         else:
-            q = DEQUANTIZATIONS[name]
-            wanted = likelihood_budget(model, k, spec, density, dequantization=q, **common)
-        value = wanted.log_prob_bound if bound else wanted.log_prob
-        assert torch.equal(found.log_prob, value)
+            method = Dequantized(spec, density, DEQUANTIZATIONS[name], **common)
+            assert method.name == name
+            wanted = likelihood_budget(model, k, method, **call)
+        assert torch.equal(found.log_prob, wanted.log_prob)
         assert torch.equal(found.std_error, wanted.std_error)
         nfe = wanted.nfe if bound else wanted.nfe[0]
         assert found.nfe.tolist() == [float(nfe)]
@@ -146,9 +149,9 @@ class TestProtocols:
     def test_only_a_solver_can_be_refined(self):
         spec = DataSpec((2,), -1.0, 1.0)
         assert Protocol("vlb-ddpm", spec).refined() is None
-        path = Protocol("pf-ode/continuous", spec, PathDensity(PathQuadrature(9)))
-        assert path.refined().density.quadrature == PathQuadrature(18)
-        solver = Protocol("pf-ode/continuous", spec, OdeDensity(rtol=1e-3, atol=1e-4))
+        path = Protocol("pf-ode/continuous", spec, Path(9))
+        assert path.refined().density == Path(18)
+        solver = Protocol("pf-ode/continuous", spec, Ode(rtol=1e-3, atol=1e-4))
         assert (solver.refined().density.rtol, solver.refined().density.atol) == (1e-4, 1e-5)
 
     def test_described(self):
@@ -157,7 +160,7 @@ class TestProtocols:
             "method": "3 strata, chain of 7 steps, variance beta_tilde",
             "trace": "none",
         }
-        alone = OdeDensity(1e-5, 1e-3, 1e-4, "dop853", per_sample=True)
+        alone = Ode("dop853", 1e-3, 1e-4)
         assert Protocol("pf-ode/continuous", spec, alone).described() == {
             "method": "dop853, rtol 0.001, atol 0.0001, a step size per sample",
             "trace": "auto",

@@ -10,8 +10,7 @@ from scoresde import grid
 from scoresde.config import shipped
 from scoresde.data import DataSpec, load_dataset
 from scoresde.exact import FiniteData, GaussianMixture
-from scoresde.likelihood import VLB_CONTINUOUS, VLB_DDPM, continuous_vlb, ddpm_vlb
-from scoresde.likelihood import optimal_variances as fit_variances
+from scoresde.likelihood import DDPMVLB, ContinuousVLB, log_likelihood, optimal_variances
 from scoresde.likelihood.decoder import cell_log_prob
 from scoresde.noise import BatchNoise, Noise, SampleNoise
 from scoresde.score import FunctionScore, NetworkScore, Preconditioning
@@ -28,6 +27,27 @@ TABLE = {
     ("beta_tilde", "beta_tilde"): (-3.072804112240, 4.368516351207),
     ("beta", "beta"): (-3.186381607797, 3.913260170557),
 }
+
+
+OF_A_CALL = ("seed", "noise", "y", "batch")
+
+
+def ddpm_vlb(model, x, times, **arguments):
+    """`log_likelihood` by a `DDPMVLB`, arguments of the call and settings of the method mixed."""
+    call = {name: arguments.pop(name) for name in OF_A_CALL if name in arguments}
+    return log_likelihood(model, x, DDPMVLB(times, **arguments), **call)
+
+
+def continuous_vlb(model, x, **arguments):
+    """Likewise by a `ContinuousVLB`."""
+    call = {name: arguments.pop(name) for name in OF_A_CALL if name in arguments}
+    return log_likelihood(model, x, ContinuousVLB(**arguments), **call)
+
+
+def fit_variances(model, x, times, **arguments):
+    """Likewise the variances that are best for the data."""
+    call = {name: arguments.pop(name) for name in OF_A_CALL if name in arguments}
+    return optimal_variances(model, x, DDPMVLB(times, **arguments), **call)
 
 
 class Signs(Noise):
@@ -54,7 +74,7 @@ def exact_mean(function, model, *args, **kwargs):
     """E over N(0.3, 0.5²) and the noise of: prior, diffusion, reconstruction, bound."""
     x, noise = two_points()
     found = function(model, x, *args, noise=noise, draws=1, **kwargs)
-    parts = found.prior, found.diffusion, found.reconstruction, -found.log_prob_bound
+    parts = found.prior, found.diffusion, found.reconstruction, -found.log_prob
     return [float(part.mean()) for part in parts]
 
 
@@ -136,9 +156,7 @@ def test_a_chain_of_any_sde_term_by_term(sde, variance):
         (found.prior, prior), (found.diffusion, diffusion), (found.reconstruction, decoded)
     ]:  # fmt: skip
         assert torch.allclose(got[:, None], want, rtol=1e-9, atol=1e-12)
-    assert torch.equal(
-        found.log_prob_bound, -(found.prior + found.diffusion + found.reconstruction)
-    )
+    assert torch.equal(found.log_prob, -(found.prior + found.diffusion + found.reconstruction))
 
 
 # Four codes of probability 1/2, 1/4, 1/8, 1/8 among the 16 of two dimensions and four levels.
@@ -166,7 +184,7 @@ class TestEnumerable:
         copies = 100
         k = every.repeat_interleave(copies, 0)
         found = bound(model, k, spec=FOUR, seed=0, dtype=DOUBLE)
-        mean = found.log_prob_bound.reshape(16, copies).mean(1)
+        mean = found.log_prob.reshape(16, copies).mean(1)
         error = (found.std_error.reshape(16, copies).square().mean(1) / copies).sqrt()
         p = mean.exp()
         total, slack = float(p.sum()), 4 * float((p * error).square().sum().sqrt())
@@ -182,7 +200,7 @@ class TestEnumerable:
     def test_bits_per_dim_are_those_of_the_bound(self):
         model = FiniteData(VP(), FOUR.encode(CODES).to(DOUBLE))
         found = ddpm_vlb(model, CODES, LADDER, spec=FOUR, seed=0)
-        assert torch.allclose(found.bits_per_dim, -found.log_prob_bound / (2 * math.log(2)))
+        assert torch.allclose(found.bits_per_dim(FOUR), -found.log_prob / (2 * math.log(2)))
 
     def test_the_decoder_stands_around_the_model_s_x0(self):
         """With a wrong predictor, so that the side on which it errs shows in the outer cells."""
@@ -206,7 +224,7 @@ class TestEnumerable:
         values = []
         for spec, sde, factor in [(FOUR, VE(0.01, 10), 1.0), (wide, VE(0.03, 30), 3.0)]:
             model = FunctionScore(sde, lambda x, t, c=factor: torch.tanh(x / c))
-            values.append(bound(model, CODES, spec=spec, seed=0, dtype=DOUBLE).bits_per_dim)
+            values.append(bound(model, CODES, spec=spec, seed=0, dtype=DOUBLE).bits_per_dim(spec))
         assert torch.allclose(*values, rtol=1e-9)
 
 
@@ -216,7 +234,7 @@ class TestMixture:
     def gap(self, model, function, **kwargs):
         """Mean of −bound + log p over the data, and its standard error."""
         x = model.sample(1500, seed=3)
-        gaps = -function(model, x, seed=0, **kwargs).log_prob_bound + model.log_prob(x)
+        gaps = -function(model, x, seed=0, **kwargs).log_prob + model.log_prob(x)
         return float(gaps.mean()), float(gaps.std()) / math.sqrt(len(x))
 
     def test_a_bound_that_tightens_with_the_steps(self, mixture):
@@ -224,7 +242,7 @@ class TestMixture:
         gaps = []
         for n in (8, 24, 72):
             ts = grid.log_snr(VP(), n, 1e-4)
-            gaps.append(self.gap(model, lambda *a, ts=ts, **kw: ddpm_vlb(*a, ts=ts, **kw)))
+            gaps.append(self.gap(model, lambda *a, ts=ts, **kw: ddpm_vlb(*a, ts, **kw)))
         for (coarse, e1), (fine, e2) in zip(gaps, gaps[1:], strict=False):
             assert coarse - fine > 4 * math.hypot(e1, e2)
         assert gaps[-1][0] > -4 * gaps[-1][1]
@@ -248,7 +266,7 @@ class TestStandardError:
         mean = torch.full((1, dims), 0.3, dtype=DOUBLE)
         model = GaussianMixture(VP(), [1.0], mean, [0.25])
         found = function(model, torch.full((self.N, dims), 0.8, dtype=DOUBLE), seed=1)
-        value = found.log_prob_bound
+        value = found.log_prob
         return (
             float(value.mean()),
             float(value.std()),
@@ -260,8 +278,8 @@ class TestStandardError:
     def test_is_the_spread_over_seeds(self, dims, draws, kind):
         functions = {
             "continuous": lambda *a, **kw: continuous_vlb(*a, strata=8, draws=draws, **kw),
-            "all steps": lambda *a, **kw: ddpm_vlb(*a, ts=25, draws=draws, **kw),
-            "drawn steps": lambda *a, **kw: ddpm_vlb(*a, ts=100, strata=8, draws=draws, **kw),
+            "all steps": lambda *a, **kw: ddpm_vlb(*a, times=25, draws=draws, **kw),
+            "drawn steps": lambda *a, **kw: ddpm_vlb(*a, times=100, strata=8, draws=draws, **kw),
         }
         _, spread, reported = self.spread(dims, functions[kind])
         # 3,000 seeds tell a standard deviation to 1.3 %, of heavy tails to some more
@@ -269,8 +287,8 @@ class TestStandardError:
 
     @pytest.mark.parametrize("ts", [100, grid.karras(VP(), 40, 1e-3)], ids=["ladder", "karras"])
     def test_drawn_steps_are_unbiased_for_all_of_them(self, ts):
-        full, s1, _ = self.spread(4, lambda *a, **kw: ddpm_vlb(*a, ts=ts, **kw))
-        drawn, s2, _ = self.spread(4, lambda *a, **kw: ddpm_vlb(*a, ts=ts, strata=5, **kw))
+        full, s1, _ = self.spread(4, lambda *a, **kw: ddpm_vlb(*a, times=ts, **kw))
+        drawn, s2, _ = self.spread(4, lambda *a, **kw: ddpm_vlb(*a, times=ts, strata=5, **kw))
         assert abs(full - drawn) < 4 * math.hypot(s1, s2) / math.sqrt(self.N)
 
     def test_the_control_variate_pays(self, monkeypatch):
@@ -287,7 +305,7 @@ class TestStandardError:
     def test_a_single_draw_cannot_tell(self, gaussian):
         found = ddpm_vlb(gaussian(VP()), torch.zeros(2, 1), 25, draws=1, seed=0)
         assert bool(torch.isnan(found.std_error).all())
-        assert bool(torch.isfinite(found.log_prob_bound).all())
+        assert bool(torch.isfinite(found.log_prob).all())
 
 
 def calls_of(function, rows, **kwargs):
@@ -303,8 +321,8 @@ def calls_of(function, rows, **kwargs):
 
 
 FUNCTIONS = {
-    "ddpm": lambda *a, **kw: ddpm_vlb(*a, ts=25, **kw),
-    "ddpm-drawn": lambda *a, **kw: ddpm_vlb(*a, ts=25, strata=6, **kw),
+    "ddpm": lambda *a, **kw: ddpm_vlb(*a, times=25, **kw),
+    "ddpm-drawn": lambda *a, **kw: ddpm_vlb(*a, times=25, strata=6, **kw),
     "continuous": lambda *a, **kw: continuous_vlb(*a, strata=6, **kw),
 }
 each_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
@@ -321,8 +339,8 @@ class TestContract:
             assert torch.equal(t.expand(9)[7:8], t_alone.expand(1))
         _, chunked = calls_of(function, slice(None), seed=5, batch=4)
         # the sum over a sample's elements may be taken in another order
-        assert torch.allclose(whole.log_prob_bound[7:8], alone.log_prob_bound, rtol=1e-12)
-        assert torch.allclose(whole.log_prob_bound, chunked.log_prob_bound, rtol=1e-12)
+        assert torch.allclose(whole.log_prob[7:8], alone.log_prob, rtol=1e-12)
+        assert torch.allclose(whole.log_prob, chunked.log_prob, rtol=1e-12)
         assert torch.allclose(whole.std_error, chunked.std_error, rtol=1e-9)
         assert chunked.nfe == whole.nfe
 
@@ -342,29 +360,31 @@ class TestContract:
             seen, found = calls_of(FUNCTIONS[function], slice(None), seed=0, draws=3)
             assert found.nfe == len(seen) == calls
 
-    def test_records_its_protocol(self):
+    def test_records_its_settings(self):
         _, discrete = calls_of(FUNCTIONS["ddpm-drawn"], slice(None), seed=0, decoder="beta_tilde")
-        assert discrete.protocol == VLB_DDPM == "vlb-ddpm"
-        assert discrete.settings == {
-            "variance": "beta", "decoder": "beta_tilde", "times": 25, "t_max": 1.0,
-            "t_min": 1 / 25, "strata": 6, "levels": None, "draws": 2, "seed": 0,
-        }  # fmt: skip
+        assert discrete.method == DDPMVLB(25, decoder="beta_tilde", strata=6)
+        assert (discrete.t_min, discrete.seed) == (1 / 25, 0)
         _, continuous = calls_of(FUNCTIONS["continuous"], slice(None), seed=0)
-        assert continuous.protocol == VLB_CONTINUOUS == "vlb-continuous"
-        assert continuous.settings == {
-            "t_min": 1e-5, "strata": 6, "levels": None, "draws": 2, "seed": 0
-        }  # fmt: skip
-        assert continuous.bits_per_dim is None
+        assert continuous.method == ContinuousVLB(strata=6)
+        assert (continuous.t_min, continuous.seed) == (1e-5, 0)
+        assert discrete.latent is continuous.counts is None
+
+    def test_settings_are_plain_numbers(self):
+        """However they were given, so that equal methods are equal."""
+        times, variance = torch.tensor([0.75, 0.5]), torch.ones(2)
+        method = DDPMVLB(times, variance=variance, draws=torch.tensor(3))
+        assert method == DDPMVLB((0.75, 0.5), variance=[1.0, 1.0], draws=3)
+        assert hash(method) == hash(DDPMVLB([0.75, 0.5], variance=(1.0, 1.0), draws=3))
 
     def test_last_time_of_quantized_data_is_half_a_cell(self):
         model = FunctionScore(VP(), lambda x, t: 0 * x)
         found = continuous_vlb(model, CODES, spec=FOUR, seed=0, strata=1)
-        (node,) = VP().nodes(torch.tensor([found.settings["t_min"]]))
+        (node,) = VP().nodes(torch.tensor([found.t_min]))
         assert node.sigma / node.alpha == pytest.approx(0.25)  # cells of width 2/4
         found = continuous_vlb(
             FunctionScore(VE(0.5, 5.0), lambda x, t: 0 * x), CODES, spec=FOUR, seed=0, strata=1
         )
-        assert found.settings["t_min"] == 1e-5  # σ is never as small as a quarter
+        assert found.t_min == 1e-5  # σ is never as small as a quarter
 
     @pytest.mark.parametrize("shape", [(3,), (1, 4, 5)])
     def test_shapes_and_dtypes(self, shape):
@@ -377,14 +397,14 @@ class TestContract:
         model = FunctionScore(VP(), eps)
         for dtype in (torch.float32, DOUBLE):
             found = ddpm_vlb(model, torch.zeros(2, *shape, dtype=dtype), 25, seed=0)
-            assert found.log_prob_bound.shape == found.std_error.shape == (2,)
-            assert found.log_prob_bound.dtype == DOUBLE
+            assert found.log_prob.shape == found.std_error.shape == (2,)
+            assert found.log_prob.dtype == DOUBLE
             assert set(dtypes) == {dtype}
             dtypes.clear()
 
     def test_empty_batch(self):
         seen, found = calls_of(FUNCTIONS["continuous"], slice(0, 0), seed=0)
-        assert found.log_prob_bound.shape == (0,)
+        assert found.log_prob.shape == (0,)
         assert found.nfe == len(seen) == 0
 
     def test_labels_follow_their_samples(self):
@@ -436,7 +456,7 @@ class TestRoundedLabels:
         whole = ddpm_vlb(model, x, 40, seed=0)
         assert whole.nfe == 80
         ts = grid.snapped(model.sde, grid.uniform(model.sde, 8, 1 / 40))
-        assert ddpm_vlb(model, x, ts, seed=0).settings["times"] == 9
+        assert ddpm_vlb(model, x, ts, seed=0).nfe == 18
         assert bool(torch.isfinite(ddpm_vlb(model, x, 40, strata=5, seed=0).diffusion).all())
 
     def test_refused_elsewhere(self):
@@ -451,9 +471,9 @@ class TestRoundedLabels:
 
 X = torch.zeros(2, 1)
 MANY = (
-    (ddpm_vlb, {"ts": 25}),
+    (ddpm_vlb, {"times": 25}),
     (continuous_vlb, {}),
-    (fit_variances, {"ts": 25}),
+    (fit_variances, {"times": 25}),
 )
 
 
@@ -486,10 +506,10 @@ def test_bad_arguments_of_all(gaussian, function, fixed, changed, error, message
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"ts": 1}, "levels must be at least 2, got 1"),
-        ({"ts": torch.tensor([0.1, 0.5])}, "must decrease strictly"),
-        ({"ts": torch.tensor([1.0, 0.0])}, "t_min must be greater than 0"),
-        ({"ts": torch.tensor([1.5, 0.5])}, r"must lie in \[0, 1\]"),
+        ({"times": 1}, "levels must be at least 2, got 1"),
+        ({"times": torch.tensor([0.1, 0.5])}, "must decrease strictly"),
+        ({"times": torch.tensor([1.0, 0.0])}, "t_min must be greater than 0"),
+        ({"times": torch.tensor([1.5, 0.5])}, r"must lie in \[0, 1\]"),
         ({"variance": "gamma"}, "variance must be 'beta' or 'beta_tilde', got 'gamma'"),
         ({"decoder": "gamma"}, "decoder must be 'beta' or 'beta_tilde', got 'gamma'"),
         ({"variance": torch.ones(24)}, r"variance must have shape \(25,\), got \(24,\)"),
@@ -500,7 +520,7 @@ def test_bad_arguments_of_all(gaussian, function, fixed, changed, error, message
 )
 def test_bad_chains(gaussian, changed, message):
     with pytest.raises(ValueError, match=message):
-        ddpm_vlb(gaussian(VP()), **{"x": X, "ts": 25, "seed": 0} | changed)
+        ddpm_vlb(gaussian(VP()), **{"x": X, "times": 25, "seed": 0} | changed)
 
 
 @pytest.mark.parametrize(
@@ -526,8 +546,8 @@ def test_optimal_variances_beat_the_fixed_ones_on_other_data(mixture):
     model = mixture(VP())
     variances = fit_variances(model, model.sample(500, seed=1), 25, seed=0)
     x = model.sample(500, seed=2)
-    fitted = ddpm_vlb(model, x, 25, variance=variances, seed=1).log_prob_bound
-    fixed = ddpm_vlb(model, x, 25, seed=1).log_prob_bound
+    fitted = ddpm_vlb(model, x, 25, variance=variances, seed=1).log_prob
+    fixed = ddpm_vlb(model, x, 25, seed=1).log_prob
     gain = fitted - fixed  # with the same noise
     assert float(gain.mean()) > 4 * float(gain.std()) / math.sqrt(len(x))
 
@@ -540,12 +560,13 @@ def test_shipped_digits():
     checkpoint, data = scoresde.load("digits-vp"), load_dataset("digits", "test")
     x = data.x[:24]
     found = continuous_vlb(checkpoint.model, x, spec=checkpoint.data, strata=12, seed=0)
-    ts = grid.log_snr(checkpoint.model.sde, 80, found.settings["t_min"])
+    ts = grid.log_snr(checkpoint.model.sde, 80, found.t_min)
     chain = ddpm_vlb(
         checkpoint.model, x, ts, variance="beta_tilde", spec=checkpoint.data, draws=1, seed=0
     )
-    for bits in (found.bits_per_dim, chain.bits_per_dim):
+    found, chain = (bound.bits_per_dim(checkpoint.data) for bound in (found, chain))
+    for bits in (found, chain):
         assert 1.6 < float(bits.mean()) < 2.2  # 1.88 on 128 images, 0.2 from image to image
-    gap = chain.bits_per_dim - found.bits_per_dim
+    gap = chain - found
     # measured 0.06 on 128 images, where 160 and 320 steps have none; and the noise of 24
     assert abs(float(gap.mean()) - 0.06) < 4 * float(gap.std()) / math.sqrt(len(x))
