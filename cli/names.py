@@ -19,7 +19,7 @@ SAMPLERS = (
 GRIDS = ("uniform", "quadratic", "cosine", "log_snr", "karras", "arctan", "logit")
 TRACES = ("exact", "hutchinson", "probing", "hutch++", "xtrace")
 
-# scoresde.tasks.protocols, and "auto"
+# scoresde.tasks.score_request, and "auto"
 PROTOCOLS = (
     *("pf-ode/continuous", "pf-ode/uniform", "pf-ode/truncated-normal"),
     *("pf-ode/decoder", "pf-ode/uniform+decoder", "vlb-continuous", "vlb-ddpm"),
@@ -29,7 +29,7 @@ METHODS = ("auto", "path", "dopri8", "dopri5", "bosh3", "adaptive_heun", "dop853
 # scoresde.tasks.class_labels
 LABELS = ("shares", "uniform")
 
-# scoresde.study.claims
+# scoresde.study.claims.CHECKED_SDES
 SDES = ("vp", "subvp", "ve", "cosine", "tabulated")
 
 # scoresde.data

@@ -134,6 +134,11 @@ class DataSpec:
         return "nats/dim" if self.levels is None else "bits/dim"
 
     @property
+    def nats_per_unit(self) -> float:
+        """Nats of one datum that make one `unit`: D log 2, or D for continuous data."""
+        return self.dims * (1 if self.levels is None else math.log(2))
+
+    @property
     def bits_offset(self) -> float:
         """log2(levels/span): what to add to −log2 p(x)/D to get bits/dim of the levels.
 

@@ -36,6 +36,7 @@ from .sketch import HutchPP, XTrace
 from .trace import ExactTrace, Hutchinson, TraceRule
 
 __all__ = [
+    "DDPMVLB",
     "METHODS",
     "TRACES",
     "Bound",

@@ -39,15 +39,15 @@ def budget_table(found: Mapping[str, Any]) -> str:
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def save_budget(path: Path, budget: MeanBudget, unit: str, typical: float) -> None:
+def save_budget(path: Path, found: Mapping[str, Any], typical: float) -> None:
     """Bars of the sizes of all terms, of the mean and of a typical single datum.
 
     Args:
         path: PNG file to write.
-        budget: Of the mean.
-        unit: Its unit.
+        found: A summary of `scoresde likelihood`.
         typical: Standard error of a single datum, root mean square; NaN if unknown.
     """
+    budget, unit = MeanBudget(**found["budget"]), found["unit"]
     bars = [
         ("one datum, random", typical, "C7"),
         ("mean: finite test set", budget.set_error, "C0"),

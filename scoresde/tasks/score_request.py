@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from ..data import DataSpec
-from ..likelihood import ExactTrace, parse_trace
+from ..likelihood import (
+    DDPMVLB,
+    Continuous,
+    ContinuousVLB,
+    Dequantization,
+    ExactTrace,
+    GaussianNoising,
+    LikelihoodMethod,
+    TruncatedNormalDequantization,
+    UniformDequantization,
+    parse_trace,
+)
+from ..likelihood import METHODS as LIKELIHOOD_METHODS
 from ..likelihood.rules import EXACT_LIMIT, EXACT_UP_TO
 from ..noise import SampleNoise
 from ..score import FIRST_TIME
 from ..study.running import check_space
-from .protocols import DEQUANTIZATIONS, METHODS, PROTOCOLS
 from .request import HeldOutRequest, StoredModel
 
-__all__ = ["ScoreRequest", "check_request", "resolved"]
+__all__ = ["METHODS", "PROTOCOLS", "ScoreRequest", "check_request", "resolved"]
+
+# A dequantization, for the density of the probability-flow ODE at the points that it draws; or a
+# variational bound of the reverse SDE.
+PROTOCOLS: dict[str, Dequantization | type[LikelihoodMethod]] = {
+    "pf-ode/continuous": Continuous(),
+    "pf-ode/uniform": UniformDequantization(),
+    "pf-ode/truncated-normal": TruncatedNormalDequantization(),
+    "pf-ode/decoder": GaussianNoising(),
+    "pf-ode/uniform+decoder": GaussianNoising(before=UniformDequantization()),
+    "vlb-continuous": ContinuousVLB,
+    "vlb-ddpm": DDPMVLB,
+}
+# How the density is found.
+METHODS = tuple(LIKELIHOOD_METHODS)
 
 
 @dataclass(frozen=True)
@@ -60,17 +84,26 @@ class ScoreRequest(HeldOutRequest):
     measured: int = 8
     force: bool = False
 
+    @property
+    def of_flow(self) -> bool:
+        """Whether the protocol asks for the density of the probability-flow ODE."""
+        return isinstance(PROTOCOLS.get(self.protocol), Dequantization)
+
+    @property
+    def of_path(self) -> bool:
+        """Whether that density is found by `Path`."""
+        return self.of_flow and self.method == "path"
+
 
 def resolved(request: ScoreRequest, stored: StoredModel) -> ScoreRequest:
     """The request with everything named that depends on the checkpoint alone."""
     small = stored.dims <= EXACT_UP_TO
     default = "pf-ode/continuous" if stored.spec.levels is None else "pf-ode/uniform"
     method = request.method if request.method != "auto" else "dopri5" if small else "path"
-    t_min = request.t_min
-    protocol = request.protocol or default
-    if protocol in DEQUANTIZATIONS:
-        t_min = stored.last_time(t_min, FIRST_TIME)
-    return replace(request, protocol=protocol, method=method, t_min=t_min)
+    request = replace(request, protocol=request.protocol or default, method=method)
+    if request.of_flow:
+        request = replace(request, t_min=stored.last_time(request.t_min, FIRST_TIME))
+    return request
 
 
 def check_request(request: ScoreRequest, stored: StoredModel) -> None:
@@ -80,32 +113,36 @@ def check_request(request: ScoreRequest, stored: StoredModel) -> None:
         if value not in allowed:
             raise ValueError(f"--{name}: {value!r} is unknown; one of {', '.join(allowed)}")
     stored.check_first_time(request.t_min)
-    ode, spec = request.protocol in DEQUANTIZATIONS, stored.spec
-    if ode or stored.snapped and request.protocol != "vlb-ddpm":
+    if request.of_flow or stored.snapped and request.protocol != "vlb-ddpm":
         stored.check_flow(request.rtol, request.atol, request.dtype)
-    continuous = spec.levels is None
-    fits = ("pf-ode/continuous", "pf-ode/decoder") if continuous else tuple(DEQUANTIZATIONS)[1:]
-    if ode and request.protocol not in fits:
-        kind = "continuous" if continuous else f"of {spec.levels} levels"
+    if request.of_flow:
+        _check_flow_options(request, stored.spec)
+    if request.per_sample and request.method not in ("dopri5", "bosh3", "dop853"):
+        raise ValueError(f"--per-sample: not with {request.method}; dopri5, bosh3 or dop853")
+    if request.steps is not None and not request.of_path and request.protocol != "vlb-ddpm":
+        raise ValueError(f"--steps: {request.steps}, but only a path and vlb-ddpm have steps")
+
+
+def _check_flow_options(request: ScoreRequest, spec: DataSpec) -> None:
+    """Refuse a dequantization that is not for these data, and options that it does not have."""
+    flow = [name for name, q in PROTOCOLS.items() if isinstance(q, Dequantization)]
+    fits = ["pf-ode/continuous", "pf-ode/decoder"] if spec.levels is None else flow[1:]
+    if request.protocol not in fits:
+        kind = "continuous" if spec.levels is None else f"of {spec.levels} levels"
         raise ValueError(
             f"--protocol: {request.protocol}, but the data are {kind}; one of {', '.join(fits)}"
         )
     if request.protocol == "pf-ode/continuous" and request.draws != 1:
         raise ValueError(f"--draws: {request.draws}, but continuous data are not dequantized")
-    if request.per_sample and request.method not in ("dopri5", "bosh3", "dop853"):
-        raise ValueError(f"--per-sample: not with {request.method}; dopri5, bosh3 or dop853")
-    path = ode and request.method == "path"
-    if request.steps is not None and not path and request.protocol != "vlb-ddpm":
-        raise ValueError(f"--steps: {request.steps}, but only a path and vlb-ddpm have steps")
-    if request.nodes is not None and ode and not path:
+    if request.nodes is not None and not request.of_path:
         raise ValueError(f"--nodes: {request.nodes}, but {request.method} has none")
-    if ode and request.trace != "auto":
+    if request.trace != "auto":
         _check_trace(request, spec)
 
 
 def _check_trace(request: ScoreRequest, spec: DataSpec) -> None:
     """Refuse a rule that does not fit the data's dimensions."""
-    dims, rule = math.prod(spec.shape), parse_trace(request.trace)
+    dims, rule = spec.dims, parse_trace(request.trace)
     if isinstance(rule, ExactTrace) and dims > EXACT_LIMIT and not request.force:
         raise ValueError(
             f"--trace: exact costs {dims} derivative passes at each of about 100 evaluations, "

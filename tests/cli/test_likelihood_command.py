@@ -22,7 +22,8 @@ from scoresde.likelihood import (
     log_likelihood,
 )
 from scoresde.noise import SampleNoise
-from scoresde.tasks import protocols
+from scoresde.tasks import scoring
+from scoresde.tasks.score_request import PROTOCOLS
 from scoresde.tasks.scoring import ScoreRequest, score_data
 
 # From late on, and coarse: some twenty evaluations.
@@ -58,7 +59,7 @@ def pictures():
 @pytest.fixture(autouse=True)
 def quick(request, monkeypatch):
     """A Gaussian of 100 data, and nothing drawn unless asked for: both take most of the time."""
-    monkeypatch.setattr("scoresde.tasks.scoring.FITTED", 100)
+    monkeypatch.setattr("scoresde.tasks.score_method.FITTED", 100)
     if "pictures" not in request.fixturenames:
         for name in ("save_budget", "extremes"):
             monkeypatch.setattr(f"scoresde.tasks.score_files.{name}", lambda path, *_: None)
@@ -114,13 +115,13 @@ class TestIsTheLibrary:
         assert done.status == 0, done.err
         found = rows(out)
         checkpoint, test = library.load(tiny_checkpoint), library.load_dataset("digits", "test")
+        solver = Ode(**COARSE, trace=Hutchinson(probes=2), t_min=0.5)
         for part in (slice(0, 3), slice(3, 5)):
             chosen = [int(row["row"]) for row in found[part]]
-            ode = Ode(trace=Hutchinson(probes=2), t_min=0.5, **COARSE)
             wanted = log_likelihood(
                 checkpoint.model,
                 test.x[chosen],
-                Dequantized(checkpoint.data, ode),
+                Dequantized(checkpoint.data, solver),
                 noise=SampleNoise(4, range(5)[part]),
             )
             assert [row["bits_per_dim"] for row in found[part]] == pytest.approx(
@@ -240,18 +241,18 @@ class TestBudget:
 
     def test_rounding_is_measured_by_points_and_weights_of_float64(self, score, monkeypatch):
         """Points of float32 in a network of float64 would have lost their digits before."""
-        seen, score_batch = [], protocols.Protocol.score
+        seen = []
 
-        def watched(self, model, *arguments):
+        def watched(model, x, method, **arguments):
             points = []
             handle = model.net.register_forward_pre_hook(lambda net, given: points.append(given[0]))
-            found = score_batch(self, model, *arguments)
+            found = likelihood_budget(model, x, method, **arguments)
             handle.remove()
             single = all(torch.equal(x, x.float().to(x.dtype)) for x in points)
-            seen.append((self.dtype, {x.dtype for x in points}, single))
+            seen.append((method.dtype, {x.dtype for x in points}, single))
             return found
 
-        monkeypatch.setattr(protocols.Protocol, "score", watched)
+        monkeypatch.setattr(scoring, "likelihood_budget", watched)
         _, done = score(PATH, "--n", 2, "--measured", 2)
         assert done.status == 0, done.err
         single, double = {torch.float32}, {torch.float64}
@@ -290,7 +291,7 @@ class TestBudget:
 
 
 class TestEveryProtocol:
-    @pytest.mark.parametrize("protocol", protocols.PROTOCOLS[1:])
+    @pytest.mark.parametrize("protocol", [*PROTOCOLS][1:])
     def test_of_quantized_data(self, score, protocol):
         bound = protocol.startswith("vlb")
         method = ("--nodes", 4) if bound else PATH
@@ -413,12 +414,11 @@ class TestData:
 
     def test_other_labels_other_values(self, score, labelled_checkpoint, monkeypatch, tmp_path):
         first, _ = score(PATH, "--n", 3, *UNMEASURED, checkpoint=labelled_checkpoint)
-        real = protocols.Protocol.score
 
-        def shifted(protocol, model, data, y, noise):
-            return real(protocol, model, data, (y + 1) % 10, noise)
+        def shifted(*arguments, y, **others):
+            return likelihood_budget(*arguments, y=(y + 1) % 10, **others)
 
-        monkeypatch.setattr(protocols.Protocol, "score", shifted)
+        monkeypatch.setattr(scoring, "likelihood_budget", shifted)
         second, _ = score(
             PATH, "--n", 3, *UNMEASURED, checkpoint=labelled_checkpoint, out=tmp_path / "other"
         )
@@ -439,20 +439,19 @@ class TestResuming:
     @pytest.fixture
     def calls(self, monkeypatch):
         """Number of data of each batch that is computed; `stop_at` ends the process there."""
-        real = protocols.Protocol.score
 
         class Calls(list):
             stop_at = None
 
         calls = Calls()
 
-        def counted(protocol, model, data, y, noise):
+        def counted(model, data, *method, **others):
             if len(calls) == calls.stop_at:
                 raise KeyboardInterrupt
             calls.append(len(data))
-            return real(protocol, model, data, y, noise)
+            return likelihood_budget(model, data, *method, **others)
 
-        monkeypatch.setattr(protocols.Protocol, "score", counted)
+        monkeypatch.setattr(scoring, "likelihood_budget", counted)
         return calls
 
     @pytest.mark.parametrize(
@@ -507,12 +506,12 @@ class TestResuming:
         """Notes laid there meanwhile stay, and the command can be repeated with other options."""
         notes = tmp_path / "out" / "notes.txt"
 
-        def lay(*_):
+        def lay(*_, **__):
             notes.write_text("mine")
             raise KeyboardInterrupt
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(protocols.Protocol, "score", lay)
+            patch.setattr(scoring, "likelihood_budget", lay)
             assert score(PATH, *self.OPTIONS)[1].status == 130
         assert notes.read_text() == "mine"
         _, done = score(PATH, "--n", 2, *UNMEASURED)
@@ -589,7 +588,7 @@ def test_out_of_memory_says_what_to_try_and_leaves_nothing(score, monkeypatch):
     def fail(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr(protocols.Protocol, "score", fail)
+    monkeypatch.setattr(scoring, "likelihood_budget", fail)
     out, done = score(PATH, "--n", 7, "--batch", 5)
     assert done.status == 1
     assert "batch of 5, each of shape (1, 8, 8); try --batch 2" in done.err

@@ -16,7 +16,7 @@ import scoresde as library
 from scoresde import likelihood, registry
 from scoresde.data import dataset_status
 from scoresde.study import claims
-from scoresde.tasks import class_labels, protocols
+from scoresde.tasks import class_labels, score_request
 
 START = [sys.executable, "-c", "from scoresde_cli.main import main; main()"]
 WITHOUT_TORCH = """
@@ -83,10 +83,10 @@ def test_help_knows_what_the_library_knows():
         "SAMPLERS": registry.SAMPLERS,
         "GRIDS": registry.GRIDS,
         "TRACES": likelihood.TRACES,
-        "PROTOCOLS": protocols.PROTOCOLS,
-        "METHODS": ["auto", *protocols.METHODS],
+        "PROTOCOLS": score_request.PROTOCOLS,
+        "METHODS": ["auto", *score_request.METHODS],
         "LABELS": class_labels.LABELS,
-        "SDES": claims.SDES,
+        "SDES": claims.CHECKED_SDES,
         "DATA_SETS": [row.name for row in dataset_status()],
     }
     assert set(known) == set(names.__all__)
