@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import signal
@@ -15,6 +14,7 @@ import click
 
 import scoresde
 from scoresde._text import printable
+from scoresde.plain import nearest
 
 __all__ = ["cli", "main", "run"]
 
@@ -51,9 +51,7 @@ class _LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
-            near = difflib.get_close_matches(name, COMMANDS, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise click.UsageError(f"{name!r} is not a command; {hint}{', '.join(COMMANDS)}")
+            raise click.UsageError(f"{name!r} is not a command; {nearest(name, COMMANDS)}")
         return super().resolve_command(ctx, args)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -50,11 +51,7 @@ def follow(what: str, resumes: bool = False) -> Iterator[Callable[[int, int | No
     """
     with _hint_when_stopped(resumes), progress_bar() as bar:
         task = bar.add_task(what, total=None, note="")
-
-        def on_progress(done: int, total: int | None, note: str) -> None:
-            bar.update(task, completed=done, total=total, note=printable(note))
-
-        yield on_progress
+        yield partial(_update, bar, task)
 
 
 @contextmanager
@@ -77,9 +74,13 @@ def follow_stages(
                 tasks[stage] = bar.add_task(name, total=total, note="")
                 if bar.disable:
                     say(name, err=True)
-            bar.update(tasks[stage], completed=done, total=total, note=printable(note))
+            _update(bar, tasks[stage], done, total, note)
 
         yield tell
+
+
+def _update(bar: Progress, task: TaskID, done: int, total: int | None, note: str) -> None:
+    bar.update(task, completed=done, total=total, note=printable(note))
 
 
 @contextmanager

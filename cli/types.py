@@ -11,6 +11,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,8 @@ class Named(OptionType):
     Args:
         noun: What it is a name of.
         names: The known ones.
-        parse: Function of `scoresde.registry` that checks the parameters; "" for names without.
+        parse: Function of `scoresde` that checks the parameters, such as "registry.parse_grid";
+            "" for names without parameters.
     """
 
     def __init__(self, noun: str, names: Iterable[str], parse: str = "") -> None:
@@ -151,9 +153,8 @@ class Named(OptionType):
     def verify(self, value: str) -> None:
         """Refuse parameters that the parser refuses."""
         if self.parse:
-            from scoresde import registry
-
-            getattr(registry, self.parse)(value)
+            module, _, function = self.parse.rpartition(".")
+            getattr(import_module(f"scoresde.{module}"), function)(value)
 
 
 class GridName(Named):

@@ -98,7 +98,7 @@ def test_help_knows_what_the_library_knows():
     ("arguments", "message"),
     [
         (["smaple"], "error: 'smaple' is not a command; did you mean sample?"),
-        (["zzz"], "error: 'zzz' is not a command; demo, data, train"),
+        (["zzz"], "error: 'zzz' is not a command; allowed: demo, data, train"),
         (["data", "--jsno"], "error: --jsno: no such option; did you mean --json?"),
         (["--versoin"], "error: --versoin: no such option; did you mean --version?"),
         (["sample"], "error: --checkpoint: must be given. A checkpoint file"),
