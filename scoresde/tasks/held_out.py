@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..data import Dataset, DataSpec
 from ..data.arrays import is_array_file
+from ..likelihood import dequantize
+from ..noise import Noise
 from .request import HeldOutRequest, StoredModel
 
-__all__ = ["choose_rows", "load_held_out"]
+__all__ = ["choose_rows", "load_held_out", "to_points"]
 
 
 def load_held_out(stored: StoredModel, request: HeldOutRequest) -> Dataset:
@@ -64,6 +68,21 @@ def choose_rows(data: Dataset, n: int, seed: int) -> np.ndarray:
         Shape (n,), int64, no place twice.
     """
     return np.random.default_rng(seed).permutation(len(data))[:n]
+
+
+def to_points(x: Tensor, spec: DataSpec, noise: Noise, dtype: torch.dtype) -> Tensor:
+    """Data as points at the model's scale.
+
+    Args:
+        x: Levels, or continuous data, shape (n, *D).
+        spec: What the data are.
+        noise: Randomness of the uniform dequantization of levels; continuous data need none.
+        dtype: Of the points, float32 or float64.
+
+    Returns:
+        Shape (n, *D).
+    """
+    return x.to(dtype) if spec.levels is None else dequantize(x, spec, noise, dtype)
 
 
 def _check(spec: DataSpec, data: Dataset, conditional: bool, n: int) -> None:

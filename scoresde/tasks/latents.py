@@ -25,7 +25,6 @@ from ..likelihood import (
     Ode,
     RoundTrip,
     ScoredSamples,
-    dequantize,
     interpolate,
     round_trip,
     sample_with_log_prob,
@@ -36,7 +35,7 @@ from ..study import likelihood_figures as figures
 from ..study.files import save_arrays
 from ..study.result_folder import SUMMARY, ResultFolder
 from ..study.running import OnProgress, advise_on_memory, check_space
-from .held_out import choose_rows, load_held_out
+from .held_out import choose_rows, load_held_out, to_points
 from .request import HeldOutRequest, StoredModel, data_source, versions
 
 __all__ = ["LatentRequest", "explore_latents"]
@@ -177,7 +176,8 @@ def _compute(
 
     model, spec = stored.build(request.device, request.dtype), stored.spec
     method, batch = request.method(spec.dims), request.batch
-    x = _points(request, spec, data, rows)
+    noise = SampleNoise(request.seed, range(len(rows)))
+    x = to_points(data.x[rows].to(request.device), spec, noise, request.torch_dtype)
     y = None if data.labels is None else data.labels[rows].to(request.device)
     firsts = slice(0, len(x) // 2 * 2, 2)  # without the last of an odd number
     with advise_on_memory(batch, spec.shape, "--batch"):
@@ -204,14 +204,6 @@ def _compute(
             found = replace(found, samples=samples, values=_values(samples, spec))
         tell(3, "")
     return found
-
-
-def _points(request: LatentRequest, spec: DataSpec, data: Dataset, rows: np.ndarray) -> Tensor:
-    """The chosen data at the model's scale."""
-    x = data.x[rows].to(request.device)
-    if spec.levels is None:
-        return x.to(request.torch_dtype)
-    return dequantize(x, spec, SampleNoise(request.seed, range(len(x))), request.torch_dtype)
 
 
 def _values(samples: ScoredSamples, spec: DataSpec) -> Tensor:
