@@ -1,4 +1,4 @@
-"""Options that several commands share: same name, same type, same meaning everywhere."""
+"""Options that several commands share: one name has one type and one meaning everywhere."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ json_option = click.option(
 
 
 def _together(*options: Callable) -> Callable:
-    """One decorator for several options, listed in this order."""
+    """One decorator that adds several options in this order."""
 
     def decorate(command: Callable) -> Callable:
         for option in reversed(options):

@@ -44,13 +44,13 @@ LEAST_SIDE = 28  # pixels, of a sample in a grid
 
 
 def line_style(i: int) -> dict[str, str]:
-    """Colour and marker of the i-th line; up to 100 lines differ in one of them at least."""
+    """Colour and marker of the i-th line; any two of 100 lines differ in at least one of them."""
     n = len(COLOURS)
     return {"color": COLOURS[i % n], "marker": MARKERS[(i + i // n) % len(MARKERS)]}
 
 
 def to_unit(x: Tensor, spec: DataSpec) -> Tensor:
-    """Data from the model's scale to [0, 1], black to white, rounded to their levels if they have.
+    """Map data from the model's scale to [0, 1], black to white; quantized data are rounded.
 
     Args:
         x: Data on the model's scale, shape (n, *D).
@@ -89,7 +89,7 @@ def save_grid(path: Path, x: Tensor, spec: DataSpec) -> None:
 
 
 def new_figure(width: float = 6.4, height: float = 4.0) -> Figure:
-    """A matplotlib figure that needs no display and leaves pyplot's state alone."""
+    """A matplotlib figure that needs no display and does not change pyplot's state."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
@@ -109,7 +109,7 @@ def save_figure(path: Path, figure: Figure, dpi: int = 110) -> None:
 
 
 def save_training_figure(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Loss against step, and the plain error of ε against time for the latest log lines.
+    """Draw loss against step, and the unweighted error of ε against time of the last log lines.
 
     Args:
         path: PNG file to write.

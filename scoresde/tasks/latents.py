@@ -40,8 +40,8 @@ from .request import HeldOutRequest, StoredModel, data_source, versions
 
 __all__ = ["LatentRequest", "explore_latents"]
 
-SHOWN = 64  # samples in the picture; the arrays hold all
-ARRAYS = "latents.npz"
+SAMPLES_SHOWN = 64  # samples in the picture; the arrays hold all
+LATENTS_FILE = "latents.npz"
 PICTURES = ("round_trip.png", "interpolation.png", "samples.png")
 
 
@@ -125,7 +125,7 @@ def explore_latents(
     results = ResultFolder.open(out, origin, overwrite)
     if results.finished:
         return results.read()
-    with results.write((ARRAYS, *PICTURES, SUMMARY)) as output:
+    with results.write((LATENTS_FILE, *PICTURES, SUMMARY)) as output:
         began = time.monotonic()
         rows = choose_rows(data, request.n, request.seed)
         found = _compute(request, stored, data, rows, on_progress)
@@ -263,13 +263,15 @@ def _write(out: Path, spec: DataSpec, data: Dataset, rows: np.ndarray, found: _F
             "sample_std_error": samples.std_error,
         }
     arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
-    save_arrays(out / ARRAYS, rows=rows, **arrays)
+    save_arrays(out / LATENTS_FILE, rows=rows, **arrays)
     if not figures.can_show(spec):
-        return [ARRAYS]
+        return [LATENTS_FILE]
     pictures = [out / name for name in PICTURES]
     figures.round_trip(pictures[0], there.x, found.codes, there.decoded, spec)
     figures.interpolation(pictures[1], paths.x, spec)
     if samples is None:
-        return [ARRAYS, *PICTURES[:-1]]
-    figures.sorted_by_value(pictures[2], samples.x[:SHOWN].cpu(), found.values[:SHOWN], spec)
-    return [ARRAYS, *PICTURES]
+        return [LATENTS_FILE, *PICTURES[:-1]]
+    figures.sorted_by_value(
+        pictures[2], samples.x[:SAMPLES_SHOWN].cpu(), found.values[:SAMPLES_SHOWN], spec
+    )
+    return [LATENTS_FILE, *PICTURES]
