@@ -39,17 +39,13 @@ __all__ = ["train"]
     "--save-every",
     type=Integer(1),
     default=1000,
-    show_default=True,
     help="Steps between checkpoints; one is also saved when the latest is 5 minutes old.",
 )
-@click.option(
-    "--log-every", type=Integer(1), default=100, show_default=True, help="Steps between log lines."
-)
+@click.option("--log-every", type=Integer(1), default=100, help="Steps between log lines.")
 @click.option(
     "--sample-every",
     type=Integer(1),
     default=5000,
-    show_default=True,
     help="Steps between grids of samples, for grey and RGB images.",
 )
 def train(

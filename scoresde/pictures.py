@@ -11,14 +11,14 @@ from typing import Any
 import torch
 
 from . import grid
-from .data import Dataset, DataSpec
+from .data import Dataset
 from .ema import EMA
 from .samplers import DPMSolverMultistep, sample
 from .score import NetworkScore
 from .study.figures import save_grid, save_training_figure
 from .study.running import out_of_memory
 
-__all__ = ["draw_losses", "draw_samples", "is_drawable"]
+__all__ = ["draw_losses", "draw_samples"]
 
 _SAMPLES = 64
 _STEPS = 20
@@ -33,11 +33,6 @@ def draw_losses(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """
     with _failure_as_warning(path):
         save_training_figure(path, rows)
-
-
-def is_drawable(spec: DataSpec) -> bool:
-    """Whether the data are grey or RGB images."""
-    return len(spec.shape) == 3 and spec.shape[0] in (1, 3)
 
 
 def draw_samples(

@@ -1,4 +1,4 @@
-"""What a checkpoint holds, without building its network: what `scoresde inspect` calls."""
+"""Describe a checkpoint without building its network: what `scoresde inspect` calls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["describe_checkpoint", "list_shipped", "to_toml"]
 
 
 def describe_checkpoint(name_or_path: str | Path) -> dict[str, Any]:
-    """Everything a checkpoint says about itself, as plain data.
+    """The content of a checkpoint other than its tensors, as plain data.
 
     Args:
         name_or_path: File, or name of a shipped checkpoint.
@@ -56,7 +56,7 @@ def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
     """Tables of plain values as TOML, which `load_config` reads back.
 
     Args:
-        tables: Numbers, text, truth values and lists of them by key, by table.
+        tables: Name of each table -> its keys and values: numbers, text, booleans, lists of them.
     """
     blocks = [
         "\n".join([f"[{name}]", *(f"{key} = {_value(v)}" for key, v in values.items())])
