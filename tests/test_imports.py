@@ -33,6 +33,7 @@ LAYERS = [
     {"history", "pictures", "resuming"},
     {"run"},
     {"registry", "config"},
+    {"loading"},
     {"tasks"},  # what commands call
 ]
 # A likelihood counts bits as the DataSpec says.

@@ -16,8 +16,9 @@ import scoresde.pictures
 import scoresde.resuming
 from scoresde import _files
 from scoresde.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
-from scoresde.config import Config, load
+from scoresde.config import Config
 from scoresde.data import Dataset, DataSpec
+from scoresde.loading import load
 from scoresde.plain import ConfigError
 from scoresde.resuming import export
 from scoresde.run import SAVE_MINUTES, Intervals, Run

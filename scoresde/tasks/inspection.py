@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..config import checkpoint_path, shipped
+from ..loading import checkpoint_path
+from ..shipped import shipped
 from .request import StoredModel
 
 __all__ = ["describe_checkpoint", "list_shipped", "to_toml"]

@@ -17,10 +17,11 @@ import torch
 
 from .. import __version__
 from ..checkpoint import RawCheckpoint, read_checkpoint
-from ..config import Config, build, checkpoint_path, config_of
+from ..config import Config
 from ..data import Dataset, DataSpec
 from ..fingerprint import fingerprint
 from ..likelihood.ode import FLOAT32_TOLERANCE
+from ..loading import build, checkpoint_path, config_of
 from ..score import NetworkScore
 from ..study.manifest import Origin, Source
 
