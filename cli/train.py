@@ -26,7 +26,7 @@ __all__ = ["train"]
 def _every(name: str, steps: int, what: str) -> Callable:
     """An option for the number of steps between two events."""
     text = f"Steps between {what}"
-    return click.option(name, type=Integer(1), default=steps, show_default=True, help=text)
+    return click.option(name, type=Integer(1), default=steps, help=text)
 
 
 @click.command(cls=Command)
