@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 __all__ = [
     "NonFiniteError",
     "as_time",
+    "check_fits",
     "check_integer",
     "check_number",
     "check_shape",
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 
+_SHOWN = 5  # differences listed before "and n more"
 _LARGEST = 10**308  # the largest power of ten that is a float64 number
 
 
@@ -161,6 +163,26 @@ def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
     if not shape or not sizes or math.prod(shape[1:]) < 1:
         raise ValueError(f"shape must be (n, *D) with n ≥ 0 and every D ≥ 1, got {shape}")
     return shape
+
+
+def check_fits(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str) -> None:
+    """Raise unless tensors have the names, the shapes and castable dtypes of those of a network.
+
+    Raises:
+        ValueError: Listing the first five differences.
+    """
+    found = []
+    for name in [name for name in expected if name in given]:
+        have, want = given[name], expected[name]
+        if have.shape != want.shape:
+            found.append(f"{name} has shape {tuple(have.shape)}, not {tuple(want.shape)}")
+        elif not torch.can_cast(have.dtype, want.dtype):
+            found.append(f"{name} has dtype {have.dtype}, not {want.dtype}")
+    found += [f"missing {name}" for name in expected if name not in given]
+    found += [f"unexpected {name}" for name in given if name not in expected]
+    if found:
+        more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise ValueError(f"the tensors do not fit {what}: {'; '.join(found[:_SHOWN])}{more}")
 
 
 def finite_or_raise(x: Tensor, what: str | Callable[[], str]) -> Tensor:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from ._envelope import FORMAT_VERSION, KEY, canonical, read_envelope
 from ._files import atomic_write, clean_folder
+from ._tensor import check_fits
 from ._text import printable, reason_of
 
 __all__ = [
@@ -37,7 +38,6 @@ __all__ = [
     "save_checkpoint",
 ]
 
-_SHOWN = 5  # differences listed before "and n more"
 _LONGEST = 1000  # characters of a message
 _WRAPPERS = {"module", "_orig_mod"}  # added by DistributedDataParallel and torch.compile
 _FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
@@ -151,28 +151,12 @@ def load_into(module: nn.Module, raw: RawCheckpoint, prefix: str = "") -> None:
     """
     given = {k.removeprefix(prefix): v for k, v in raw.tensors.items() if k.startswith(prefix)}
     expected = module.state_dict()
-    differences = _differences(given, expected)
-    if differences:
-        more = f"; and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
-        raise CheckpointError(
-            f"the tensors do not fit {type(module).__name__}: "
-            f"{'; '.join(differences[:_SHOWN])}{more}",
-            raw.path,
-        )
+    try:
+        check_fits(given, expected, type(module).__name__)
+    except ValueError as error:
+        raise CheckpointError(str(error), raw.path) from error
     cast = {name: value.to(expected[name].dtype) for name, value in given.items()}
     module.load_state_dict(cast, assign=any(value.is_meta for value in expected.values()))
-
-
-def _differences(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    found = []
-    for name in [name for name in expected if name in given]:
-        have, want = given[name], expected[name]
-        if have.shape != want.shape:
-            found.append(f"{name} has shape {tuple(have.shape)}, not {tuple(want.shape)}")
-        elif not torch.can_cast(have.dtype, want.dtype):
-            found.append(f"{name} has dtype {have.dtype}, not {want.dtype}")
-    found += [f"missing {name}" for name in expected if name not in given]
-    return found + [f"unexpected {name}" for name in given if name not in expected]
 
 
 def _storable(name: str, tensor: Tensor) -> Tensor:

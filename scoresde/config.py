@@ -176,12 +176,10 @@ def load_config(name_or_path: str | Path) -> Config:
     """Read a TOML config: a shipped one by name, such as "digits_vp", or a file.
 
     Raises:
+        ValueError: If it looks like a name and is none; the nearest one is named.
         ConfigError: With file, position or key path, and reason, in one line.
     """
-    try:
-        path = locate("configs", name_or_path)
-    except ValueError as error:
-        raise ConfigError(f"{name_or_path}: {error}") from error
+    path = locate("configs", name_or_path)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:

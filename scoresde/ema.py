@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from ._tensor import check_integer, check_number
+from ._tensor import check_fits, check_integer, check_number
 
 __all__ = ["EMA"]
 
@@ -62,7 +62,8 @@ class EMA:
         Raises:
             ValueError: If names or shapes differ; the average is then unchanged.
         """
-        state = self._matching(_state(net), "net")
+        state = _state(net)
+        check_fits(state, self.averages, "the averaged network")
         toward = 1.0 - self.next_decay()
         for name, average in self.averages.items():
             value = state[name].to(average)
@@ -88,7 +89,8 @@ class EMA:
         Raises:
             ValueError: If names or shapes differ; nothing is swapped then.
         """
-        state = self._matching(_state(net), "net")
+        state = _state(net)
+        check_fits(state, self.averages, "the averaged network")
         saved = {name: value.clone() for name, value in state.items()}
         try:
             _copy(self.averages, state)
@@ -110,23 +112,9 @@ class EMA:
                 changed then.
         """
         updates = check_integer("updates", updates, minimum=0)
-        _copy(self._matching(averages, "averages"), self.averages)
+        check_fits(averages, self.averages, "the averaged network")
+        _copy(averages, self.averages)
         self.updates = updates
-
-    def _matching(self, state: Mapping[str, Tensor], what: str) -> Mapping[str, Tensor]:
-        """`state`, if it has our names and shapes (a broadcast would average the wrong numbers)."""
-        differing = sorted(self.averages.keys() ^ state.keys())
-        differing += [
-            name
-            for name in self.averages.keys() & state.keys()
-            if self.averages[name].shape != state[name].shape
-        ]
-        if differing:
-            raise ValueError(
-                f"{what} must have the names and shapes of the averaged network, "
-                f"{len(differing)} differ: {', '.join(differing[:5])}"
-            )
-        return state
 
 
 def _state(net: nn.Module) -> dict[str, Tensor]:

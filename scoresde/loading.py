@@ -17,7 +17,7 @@ from .plain import ConfigError, check_types
 from .score import NetworkScore
 from .shipped import locate
 
-__all__ = ["Checkpoint", "build", "checkpoint_path", "config_of", "load"]
+__all__ = ["Checkpoint", "build", "config_of", "load"]
 
 # What a checkpoint says besides config and data, where it says it.
 _ABOUT = {"steps_done": int | None, "seconds": float | None, "provenance": dict}
@@ -58,10 +58,11 @@ def load(name_or_path: str | Path, device: torch.device | str = "cpu") -> Checkp
         The model in float32, ready for `sample` and `log_likelihood`.
 
     Raises:
+        ValueError: If it looks like a name and is none; the nearest one is named.
         CheckpointError: If the file is missing, damaged or not a checkpoint of scoresde, or its
             tensors do not fit its config.
     """
-    return build(read_checkpoint(checkpoint_path(name_or_path)), device)
+    return build(read_checkpoint(locate("checkpoints", name_or_path)), device)
 
 
 @torch.inference_mode(False)  # its tensors could not be differentiated through
@@ -110,8 +111,8 @@ def _understood(raw: RawCheckpoint) -> Iterator[None]:
     """Turn whatever hostile metadata raise inside the block into a `CheckpointError`."""
     try:
         yield
-    except CheckpointError as error:
-        raise CheckpointError(error.reason, raw.path) from error
+    except CheckpointError:
+        raise
     except Exception as error:
         reason = f"missing {error}" if isinstance(error, KeyError) else error
         raise CheckpointError(f"its metadata are not understood: {reason}", raw.path) from error
@@ -139,15 +140,3 @@ def _check_layer_count(config: Config, raw: RawCheckpoint) -> None:
         count = value if counts else len(value) if isinstance(value, list) else 0
         if count > most:
             raise ConfigError(f"net.{name}: {count} layers, but the file has {most} tensors")
-
-
-def checkpoint_path(name_or_path: str | Path) -> Path:
-    """The file of a checkpoint given by path, or by the name of a shipped one.
-
-    Raises:
-        CheckpointError: If it looks like a name and is none; the nearest one is named.
-    """
-    try:
-        return locate("checkpoints", name_or_path)
-    except ValueError as error:
-        raise CheckpointError(str(error), name_or_path) from error

@@ -46,29 +46,30 @@ def find_resumable(
     if not checkpoint.exists():
         return None
     raw = read_checkpoint(checkpoint)
-    other = _other_settings(raw, json.loads(json.dumps(metadata)))
+    reason = _refusal(raw, json.loads(json.dumps(metadata)), data)
+    if reason is not None:
+        raise CheckpointError(reason, checkpoint)
+    return raw
+
+
+def _refusal(raw: RawCheckpoint, metadata: Mapping[str, Any], data: Dataset) -> str | None:
+    """Why a run with these metadata and data cannot continue from the checkpoint."""
+    other = _other_settings(raw, metadata)
     if other is not None:
-        raise CheckpointError(
-            f"was made with {other}; use another folder, or --overwrite", checkpoint
-        )
+        return f"was made with {other}; use another folder, or --overwrite"
     if not any(name.startswith("train.") for name in raw.tensors):
-        raise CheckpointError(
-            "holds no training state, as after `export`: cannot be resumed", checkpoint
-        )
+        return "holds no training state, as after `export`: cannot be resumed"
     count = raw.metadata.get("images", len(data))
     if count != len(data):
-        raise CheckpointError(
-            f"was trained on {count} data points, there are {len(data)} now", checkpoint
-        )
+        return f"was trained on {count} data points, there are {len(data)} now"
     if raw.metadata.get("data_fingerprint", data.fingerprint) != data.fingerprint:
         what = "images" if len(data.spec.shape) == 3 else "data points"
         labelled = " or their labels" if data.labels is not None else ""
-        raise CheckpointError(
+        return (
             f"the {len(data)} {what}{labelled} are not those the run was trained on, or are in "
-            "another order; put those back, use another folder, or --overwrite",
-            checkpoint,
+            "another order; put those back, use another folder, or --overwrite"
         )
-    return raw
+    return None
 
 
 def doubts(raw: RawCheckpoint, data: Dataset) -> Iterator[str]:

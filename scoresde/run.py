@@ -22,7 +22,7 @@ from .checkpoint import CheckpointError, RawCheckpoint, read_checkpoint, save_ch
 from .ema import EMA
 from .history import Log, Means, is_log
 from .noise import NOISE_VERSION
-from .pictures import draw_losses, draw_samples, is_drawable
+from .pictures import draw_losses, draw_samples
 from .resuming import doubts, find_resumable, restore, training_tensors
 from .signals import signals_held
 from .study.running import advise_on_memory
@@ -232,7 +232,7 @@ class Run:
         """The pictures of this step; given up as soon as a signal has arrived."""
         if self._saved[0] == self.done and not arrived:
             draw_losses(self.folder / FIGURE, log.rows)
-        if self._due(self.intervals.sample_every) and is_drawable(self.data.spec):
+        if self._due(self.intervals.sample_every) and self.data.spec.is_image:
             path = self.folder / f"samples-{self.done:07d}.png"
             # Training has shown that its batch fits into memory.
             draw_samples(path, self.model, self.ema, self.data, self.settings.batch, arrived)

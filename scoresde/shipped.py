@@ -61,5 +61,6 @@ def locate(what: str, name_or_path: str | Path) -> Path:
     if not path.is_file() and name in shipped(what):
         return Path(str(resources.files(package) / f"{name}{suffix}"))
     if not path.exists() and path.suffix == "" and len(path.parts) <= 1:
-        raise ValueError(f"neither a file nor a shipped {noun}; {nearest(name, shipped(what))}")
+        known = nearest(name, shipped(what))
+        raise ValueError(f"{name}: neither a file nor a shipped {noun}; {known}")
     return path

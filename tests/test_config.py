@@ -227,7 +227,7 @@ def test_unreadable_files_are_refused_in_one_line(tmp_path, text, match):
 def test_missing_files_and_names(tmp_path):
     with pytest.raises(ConfigError, match="none.toml: cannot be read: No such file"):
         load_config(tmp_path / "none.toml")
-    with pytest.raises(ConfigError, match="digits_pv: neither a file.*did you mean digits_vp"):
+    with pytest.raises(ValueError, match="digits_pv: neither a file.*did you mean digits_vp"):
         load_config("digits_pv")
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         load_config((tmp_path / "folder.toml").mkdir() or tmp_path / "folder.toml")
@@ -316,7 +316,7 @@ def test_wrong_architecture_lists_what_differs(checkpoint):
 
 
 def test_missing_checkpoints(tmp_path):
-    with pytest.raises(CheckpointError, match="nothing: neither a file nor a shipped checkpoint"):
+    with pytest.raises(ValueError, match="nothing: neither a file nor a shipped checkpoint"):
         load("nothing")
     with pytest.raises(CheckpointError, match="none.safetensors: no such file"):
         load(tmp_path / "none.safetensors")

@@ -690,7 +690,9 @@ def test_a_figure_that_fails_is_a_warning_and_training_goes_on(tmp_path, whole, 
         raise ValueError("no fonts\nat all")
 
     monkeypatch.setattr(scoresde.pictures, "save_training_figure", fail)
-    with pytest.warns(UserWarning, match=r"loss.png was not drawn \(ValueError: no fonts\); train"):
+    with pytest.warns(
+        UserWarning, match=r"loss.png was not drawn \(ValueError: no fonts at all\); train"
+    ):
         finish(make(tmp_path))
     assert_same_run(tmp_path, whole)
 
