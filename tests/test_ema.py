@@ -214,12 +214,10 @@ def test_another_architecture_is_refused_and_nothing_changes():
     net, other = nn.Linear(3, 2), nn.Linear(1, 2)  # (2, 1) would broadcast to (2, 3)
     ema = EMA(net, 0.9)
     before, averages = bits(other), bits(net)
-    with pytest.raises(
-        ValueError,
-        match=r"fit the averaged network: weight has shape \(1, 2\), not \(2, 3\)|weight has",
-    ):
+    differs = r"fit the averaged network: weight has shape \(2, 1\), not \(2, 3\)"
+    with pytest.raises(ValueError, match=differs):
         ema.update(other)
-    with pytest.raises(ValueError, match="weight has shape"), ema.applied(other):
+    with pytest.raises(ValueError, match=differs), ema.applied(other):
         pass
     with pytest.raises(ValueError, match="missing weight; missing bias"):
         ema.update(nn.ReLU())
