@@ -71,7 +71,7 @@ def train(
         raise click.UsageError("--config and --out must be given, or --new-config")
     from scoresde._lock import lock_folder
 
-    with lock_folder(out):  # first: a second run is refused at once, not after its imports
+    with lock_folder(out):  # before the imports, so that a second run is refused at once
         from scoresde.run import Intervals
         from scoresde.tasks.training import prepare_run
 

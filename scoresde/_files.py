@@ -94,7 +94,7 @@ def clean_folder(folder: str | Path, name: str | None = None) -> list[Path]:
         The files removed.
     """
     removed = []
-    # Cleaning is a courtesy: a folder that is missing or read-only is for the writer to report.
+    # A folder that is missing or read-only is no error here: whoever writes to it will report it.
     with contextlib.suppress(OSError):
         for found in os.listdir(folder):
             match = _TEMPORARY.fullmatch(found)
@@ -123,7 +123,7 @@ def _temporary_name(name: str) -> str:
 def _is_stale(name: str, pid: int) -> bool:
     if pid == os.getpid():
         return name not in _being_written
-    if os.name != "posix":  # on Windows os.kill(pid, 0) is not a question but a signal
+    if os.name != "posix":  # on Windows os.kill(pid, 0) would end the process
         return False
     try:
         os.kill(pid, 0)
@@ -142,7 +142,7 @@ def _replaceable(target: Path) -> int | None:
         return None
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, "Is a directory")
-    # A rename would replace /dev/null itself, or a write-protected file, without a word.
+    # A rename would silently replace /dev/null itself, or a write-protected file.
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "Not a regular file")
     if not os.access(target, os.W_OK):
@@ -158,7 +158,7 @@ def _create(path: Path, mode: Literal["wb", "w"]) -> IO:
 
 @contextlib.contextmanager
 def _naming(path: str | Path, target: Path, temporary: Path) -> Iterator[None]:
-    """Name `path` in an OSError that names nothing (write, fsync) or one of our own names."""
+    """Name `path` in an OSError that names no file (write, fsync) or the temporary file."""
     try:
         yield
     except OSError as error:

@@ -94,8 +94,8 @@ def plain_number(value: Any) -> Any:
 def plain_numbers(settings: Any) -> None:
     """Apply `plain_number` to every field of a dataclass, frozen or not.
 
-    Called first in `__post_init__`, so that settings hold Python numbers whatever they were given
-    as: exact, comparable and ready for JSON.
+    It is called first in `__post_init__`, so that settings hold Python numbers, which are exact,
+    comparable and ready for JSON.
     """
     for field in fields(settings):
         value = getattr(settings, field.name)
@@ -166,7 +166,7 @@ def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def check_fits(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str) -> None:
-    """Raise unless tensors have the names, the shapes and castable dtypes of those of a network.
+    """Raise unless tensors have the names and shapes of a network's, and dtypes that can be cast.
 
     Raises:
         ValueError: Listing the first five differences.
@@ -190,8 +190,8 @@ def finite_or_raise(x: Tensor, what: str | Callable[[], str]) -> Tensor:
 
     Args:
         x: Any floating tensor.
-        what: Subject and place of the message, for example `network at t=0.412`, or a function
-            that says them when they are needed.
+        what: Subject and place for the message, for example `network at t=0.412`, or a function
+            that returns them and is called only if there is an error.
 
     Raises:
         NonFiniteError: Naming how many values are not finite, and where.

@@ -65,8 +65,8 @@ class RawCheckpoint:
         path: The file it was read from.
         tensors: Tensors by name, on the CPU.
         metadata: Plain JSON data (dict, list, str, int, float, bool, None).
-        sha256: Digest of tensors and metadata, 64 hexadecimal digits; it names the content, not
-            the file, so re-packing the same content keeps it.
+        sha256: Digest of tensors and metadata, 64 hexadecimal digits. It depends on nothing else:
+            the same content written again has the same digest.
     """
 
     path: Path
@@ -160,7 +160,7 @@ def load_into(module: nn.Module, raw: RawCheckpoint, prefix: str = "") -> None:
 
 
 def _storable(name: str, tensor: Tensor) -> Tensor:
-    """A contiguous CPU copy of one tensor, refused unless it is fit for a checkpoint."""
+    """A contiguous CPU copy of one tensor, or an error if a checkpoint cannot hold it."""
     if not isinstance(name, str) or not isinstance(tensor, Tensor):
         raise TypeError(f"tensors must map str to Tensor, got {name!r}: {type(tensor).__name__}")
     if not name:
@@ -230,7 +230,7 @@ def _read(path: Path) -> RawCheckpoint:
         data = file.read()
     try:
         tensors = safetensors.torch.load(data)
-    except Exception as error:  # hostile bytes: whatever the parser raises, the verdict is this
+    except Exception as error:  # the parser may raise anything on damaged bytes
         raise ValueError(f"damaged or truncated: {reason_of(error)}") from error
     if _digest(tensors, envelope["metadata"]) != envelope["sha256"]:
         raise ValueError("damaged: the SHA-256 checksum does not match the content")

@@ -84,7 +84,7 @@ class Config:
 
     @property
     def t_least(self) -> float:
-        """Least time at which the network may be asked: 0 if the SDE alone decides."""
+        """Smallest time for the network: that of its first discrete label, else 0."""
         return self.preconditioning.t_least(self.sde)
 
     @classmethod
@@ -196,7 +196,7 @@ def load_config(name_or_path: str | Path) -> Config:
 
 @contextmanager
 def _float32_by_default() -> Iterator[None]:
-    """PyTorch's layers take its default dtype, which the user may have changed."""
+    """PyTorch's default dtype is float32 inside the block: new layers take it from there."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:

@@ -21,11 +21,11 @@ class EMA:
         w̄ ← d_n w̄ + (1 − d_n) w,   d_n = min(decay, (1 + n) / (10 + n)),   n = 0, 1, 2, ...
 
     with n the number of updates made before this one and w̄ = w at the start. The warm-up, which
-    is that of TensorFlow's `tf.train.ExponentialMovingAverage(decay, num_updates)`, keeps the
-    random initial weights from lingering: after n constant steps their share is ∏ d_i.
+    is that of TensorFlow's `tf.train.ExponentialMovingAverage(decay, num_updates)`, lets the share
+    of the random initial weights vanish sooner: after n updates it is ∏ d_i.
 
     Buffers of other dtypes (counters, masks) are copied. Averages of half-precision weights are
-    kept in float32, where a change of 1e-4 of the difference is not rounded away. Buffers that
+    kept in float32, where an update by 1e-4 of the difference is not lost to rounding. Buffers that
     are not in the network's `state_dict` are constants of the architecture and are left alone.
 
     Attributes:

@@ -19,7 +19,7 @@ from .shipped import locate
 
 __all__ = ["Checkpoint", "build", "config_of", "load"]
 
-# What a checkpoint says besides config and data, where it says it.
+# Types of further entries of the metadata, which need not be there.
 _ABOUT = {"steps_done": int | None, "seconds": float | None, "provenance": dict}
 
 
@@ -69,8 +69,8 @@ def load(name_or_path: str | Path, device: torch.device | str = "cpu") -> Checkp
 def build(raw: RawCheckpoint, device: torch.device | str = "cpu") -> Checkpoint:
     """The second half of `load`: the model of a checkpoint that has been read.
 
-    The network is made without memory first (PyTorch's "meta" device), so that one which does not
-    fit the tensors is refused at once, whatever size the config names.
+    The network is first made without memory, on PyTorch's "meta" device. A network that does not
+    fit the tensors is thus refused at once, however large its config says it is.
 
     Args:
         raw: From `read_checkpoint`.
@@ -108,7 +108,7 @@ def config_of(raw: RawCheckpoint) -> tuple[Config, DataSpec]:
 
 @contextmanager
 def _understood(raw: RawCheckpoint) -> Iterator[None]:
-    """Turn whatever hostile metadata raise inside the block into a `CheckpointError`."""
+    """Turn every error that wrong metadata cause inside the block into a `CheckpointError`."""
     try:
         yield
     except CheckpointError:
@@ -119,7 +119,7 @@ def _understood(raw: RawCheckpoint) -> Iterator[None]:
 
 
 def _check_sizes(value: Any) -> None:
-    """Raise ConfigError on an integer that no setting needs: seeds are below 2^64."""
+    """Raise ConfigError on an integer of 2^64 or more: even a seed is smaller."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The pictures of a training run. One that cannot be drawn is a warning, and training goes on."""
+"""The pictures of a training run. A failure to draw one is a warning, and training goes on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plain data to objects: keys and types checked against a constructor's own signature."""
+"""Plain data to objects. Keys and types are checked against the constructor's signature."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ConfigError(ValueError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`known` as text for an error message, after the nearest of them if one is near."""
+    """The known names as text for an error message, and before them the nearest one, if any is."""
     known = list(known)
     close = difflib.get_close_matches(name[:100], known, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
@@ -118,7 +118,7 @@ def check_values(
         make: A class, a function, or a partial of one.
         values: Plain data.
         where: Source and key path, for messages.
-        skip: Arguments that are not for plain data to give.
+        skip: Arguments that plain data must not give.
 
     Raises:
         ConfigError: On an unknown, missing or mistyped key.
@@ -139,7 +139,7 @@ def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], where: str)
 def check_keys(
     values: Mapping[str, Any], known: Iterable[str], where: str, required: Iterable[str] = ()
 ) -> None:
-    """Raise ConfigError on what is no table, a key that is not known, or a required one missing."""
+    """Raise ConfigError if `values` is no table, has an unknown key or lacks a required one."""
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where} must be a table, got {values!r}")
     for key in values:
@@ -177,7 +177,7 @@ def _hints(make: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _matches(value: Any, hint: Any) -> bool:
-    """Whether plain data fit a type hint; an integer is a float, a bool is no integer."""
+    """Whether plain data fit a type hint. An integer fits float, a bool does not fit int."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(_matches(value, a) for a in arguments)

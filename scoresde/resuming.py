@@ -23,8 +23,8 @@ from .noise import NOISE_VERSION
 
 __all__ = ["doubts", "export", "find_resumable", "restore", "training_tensors"]
 
-# What a resumed run may do differently: train longer, or find the same data elsewhere. Where the
-# checkpoint records the data's content, their name does not matter.
+# Settings that a resumed run may change: it may train longer, or find the same data elsewhere. If
+# the checkpoint records the content of the data, their name may change as well.
 _FREE = {"train.steps", "train.cooldown", "data.root"}
 _NAMES = {"data.name", "name"}
 
@@ -32,7 +32,9 @@ _NAMES = {"data.name", "name"}
 def find_resumable(
     checkpoint: Path, metadata: Mapping[str, Any], data: Dataset
 ) -> RawCheckpoint | None:
-    """The checkpoint of a run, None if there is none; no network is built.
+    """The checkpoint from which a run can continue; None if there is no checkpoint.
+
+    It builds no network.
 
     Args:
         checkpoint: The file; need not exist.
@@ -53,7 +55,7 @@ def find_resumable(
 
 
 def _refusal(raw: RawCheckpoint, metadata: Mapping[str, Any], data: Dataset) -> str | None:
-    """Why a run with these metadata and data cannot continue from the checkpoint."""
+    """Why a run with these metadata and data cannot continue; None if it can."""
     other = _other_settings(raw, metadata)
     if other is not None:
         return f"was made with {other}; use another folder, or --overwrite"
@@ -73,7 +75,7 @@ def _refusal(raw: RawCheckpoint, metadata: Mapping[str, Any], data: Dataset) -> 
 
 
 def doubts(raw: RawCheckpoint, data: Dataset) -> Iterator[str]:
-    """Why the resumed run may not be the one that it would have been without a break."""
+    """Reasons why the resumed run may differ from a run without a break."""
     if "data_fingerprint" not in raw.metadata:
         yield (
             "an earlier version wrote it and did not record the content of the data; make sure "
@@ -112,7 +114,7 @@ def restore(raw: RawCheckpoint, net: nn.Module, ema: EMA, optimizer: torch.optim
 
 
 def export(source: Path, target: Path) -> None:
-    """Write a checkpoint without what only resuming needs: a quarter of the size.
+    """Write a checkpoint without the tensors that only resuming needs: a quarter of the size.
 
     Args:
         source: A checkpoint of a run.
@@ -131,7 +133,7 @@ def _other_settings(raw: RawCheckpoint, metadata: Mapping[str, Any]) -> str | No
     """The first setting that differs, as `config net.width = 8, not 16`; None if none does."""
     before, now = raw.metadata, metadata
     free = _FREE | _NAMES if "data_fingerprint" in before else _FREE
-    # An earlier version knew less of the data; what it did not know cannot differ.
+    # An earlier version recorded less about the data; only what it recorded can be compared.
     known = before.get("data", {}).keys()
     now = now | {"data": {k: v for k, v in now.get("data", {}).items() if k in known}}
     for what in ("config", "data"):
