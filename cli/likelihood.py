@@ -34,9 +34,11 @@ class _Trace(Named):
         super().__init__("trace", ("auto", *TRACES), "parse_trace")
 
     def verify(self, value: str) -> None:
-        """As of any name; "auto" is no rule."""
+        """Refuse parameters that the rule does not have; "auto" is no rule."""
         if value != "auto":
-            super().verify(value)
+            from scoresde.likelihood import parse_trace
+
+            parse_trace(value)
 
 
 class _Likelihood(Command):
