@@ -29,7 +29,7 @@ METHODS = ("auto", "path", "dopri8", "dopri5", "bosh3", "adaptive_heun", "dop853
 # scoresde.tasks.class_labels
 LABELS = ("shares", "uniform")
 
-# scoresde.study.claims
+# scoresde.study.claims.CHECKED_SDES
 SDES = ("vp", "subvp", "ve", "cosine", "tabulated")
 
 # scoresde.data

@@ -13,7 +13,6 @@ __all__ = [
     "batch_option",
     "checkpoint_option",
     "compile_option",
-    "config_option",
     "data_option",
     "data_root_option",
     "device_option",
@@ -34,18 +33,12 @@ __all__ = [
 OPEN_UNIT = Real(0, 1, min_open=True, max_open=True)
 
 
-def out_option(text: str) -> Callable:
+def out_option(text: str, required: bool = True) -> Callable:
     """`--out`, a folder."""
-    return click.option("--out", required=True, type=OutFolder(), help=text)
+    return click.option("--out", required=required, type=OutFolder(), help=text)
 
 
 device_option = click.option("--device", type=Device(), default="cpu", help="cpu, cuda or cuda:N.")
-config_option = click.option(
-    "--config",
-    required=True,
-    type=Located("configs"),
-    help="A TOML file, or a shipped config by name.",
-)
 data_option = click.option(
     "--data", type=Data(), help="Data set or path; the data it was trained on if not given."
 )

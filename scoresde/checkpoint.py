@@ -28,13 +28,12 @@ import torch
 from torch import Tensor, nn
 
 from ._files import atomic_write, clean_stale
-from ._text import printable
+from ._text import printable, reason_of
 
 __all__ = [
     "FORMAT_VERSION",
     "CheckpointError",
     "RawCheckpoint",
-    "assign_into",
     "load_into",
     "read_checkpoint",
     "save_checkpoint",
@@ -136,52 +135,38 @@ def read_checkpoint(path: str | Path) -> RawCheckpoint:
     except FileNotFoundError as error:
         raise CheckpointError("no such file", path) from error
     except OSError as error:
-        raise CheckpointError(f"cannot be read: {_one_line(error.strerror)}", path) from error
+        raise CheckpointError(f"cannot be read: {error.strerror}", path) from error
     except CheckpointError as error:
         raise CheckpointError(error.reason, path) from error
 
 
-def load_into(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str = "") -> None:
-    """Copy tensors into a module's parameters and buffers; all must match, or nothing changes.
+def load_into(module: nn.Module, raw: RawCheckpoint, prefix: str = "") -> None:
+    """Copy tensors of a checkpoint into a module; all must match, or nothing changes.
 
-    Values are cast to the module's dtypes and moved to its devices.
+    Values are cast to the module's dtypes and moved to its devices. A module on the "meta" device
+    has shapes but no memory: it takes over the tensors themselves, on the device they are on.
 
     Args:
         module: Receives the tensors, in place.
-        tensors: Tensors by name, such as `RawCheckpoint.tensors`.
+        raw: From `read_checkpoint`.
         prefix: Only names that start with it are used, without it ("net." finds "net.0.weight").
 
     Raises:
-        CheckpointError: If a name is missing or unexpected, or a shape differs; lists the first
-            five. It names no file: re-raise `CheckpointError(error.reason, path)` to add one.
+        CheckpointError: If a name is missing or unexpected, or a shape or a dtype does not fit;
+            lists the first five.
     """
-    module.load_state_dict(_fitting(module, tensors, prefix), strict=True)
-
-
-def assign_into(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str = "") -> None:
-    """Like `load_into`, for a module on the "meta" device, which has shapes but no memory.
-
-    The tensors become the module's own, in its dtypes, on the device they are on.
-    """
+    given = {k.removeprefix(prefix): v for k, v in raw.tensors.items() if k.startswith(prefix)}
     expected = module.state_dict()
-    given = {
-        name: value.to(expected[name].dtype)
-        for name, value in _fitting(module, tensors, prefix).items()
-    }
-    module.load_state_dict(given, strict=True, assign=True)
-
-
-def _fitting(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors with this prefix, without it, if they are those that the module has."""
-    given = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    differences = _differences(given, module.state_dict())
+    differences = _differences(given, expected)
     if differences:
         more = f"; and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
         raise CheckpointError(
             f"the tensors do not fit {type(module).__name__}: "
-            f"{'; '.join(differences[:_SHOWN])}{more}"
+            f"{'; '.join(differences[:_SHOWN])}{more}",
+            raw.path,
         )
-    return given
+    cast = {name: value.to(expected[name].dtype) for name, value in given.items()}
+    module.load_state_dict(cast, assign=any(value.is_meta for value in expected.values()))
 
 
 def _differences(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
@@ -272,7 +257,7 @@ def _read(path: Path) -> RawCheckpoint:
     try:
         tensors = safetensors.torch.load(data)
     except Exception as error:  # hostile bytes: whatever the parser raises, the verdict is this
-        raise CheckpointError(f"damaged or truncated: {_one_line(error)}") from error
+        raise CheckpointError(f"damaged or truncated: {reason_of(error)}") from error
     if _digest(tensors, envelope["metadata"]) != envelope["sha256"]:
         raise CheckpointError("damaged: the SHA-256 checksum does not match the content")
     return RawCheckpoint(path, tensors, envelope["metadata"], envelope["sha256"])
@@ -293,7 +278,7 @@ def _header(file: BinaryIO) -> Any:
     try:
         return json.loads(file.read(length))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"damaged: header is not JSON, {_one_line(error)}") from error
+        raise CheckpointError(f"damaged: header is not JSON, {reason_of(error)}") from error
 
 
 def _envelope(header: Any) -> dict[str, Any]:
@@ -332,7 +317,3 @@ def _looks_like(start: bytes) -> str:
     if all(byte in b"\t\n\r\f" or byte >= 32 for byte in start):
         return "looks like text"
     return "not a safetensors file"
-
-
-def _one_line(reason: object) -> str:
-    return " ".join(str(reason).split())

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from . import nets
-from .checkpoint import CheckpointError, RawCheckpoint, assign_into, read_checkpoint
+from .checkpoint import CheckpointError, RawCheckpoint, load_into, read_checkpoint
 from .data import Dataset, DataSpec, load_dataset
 from .evaluation import seeded
 from .loss import Objective
@@ -270,7 +270,7 @@ def build(raw: RawCheckpoint, device: torch.device | str = "cpu") -> Checkpoint:
         _check_layer_count(config, raw)
         with torch.device("meta"):
             model = config.build_model(spec)
-        assign_into(model.net, raw.tensors, "model.")
+        load_into(model.net, raw, "model.")
     model = model.requires_grad_(False).eval().to(device)
     return Checkpoint(model, spec, config, raw.metadata, raw.sha256, raw.path)
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ._tensor import plain_number
+from ._tensor import check_integer, check_number
 
 __all__ = ["EMA"]
 
@@ -45,10 +44,7 @@ class EMA:
         Raises:
             ValueError: If `decay` is outside [0, 1).
         """
-        decay = plain_number(decay)
-        if not 0.0 <= decay < 1.0:  # also refuses NaN
-            raise ValueError(f"decay must be in [0, 1), got {decay}")
-        self.decay = float(decay)
+        self.decay = float(check_number("decay", decay, at_least=0, below=1))
         self.updates = 0
         self.averages = {name: _average_of(value) for name, value in _state(net).items()}
 
@@ -101,31 +97,20 @@ class EMA:
             # The present tensors: code inside may have moved the network or assigned its data.
             _copy(saved, _state(net))
 
-    def state_dict(self) -> dict[str, Any]:
-        """The average as plain data, for resuming: copies, which later updates do not change.
-
-        Returns:
-            `{"updates": int, "averages": {name: Tensor}}`.
-        """
-        averages = {name: value.clone() for name, value in self.averages.items()}
-        return {"updates": self.updates, "averages": averages}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def restore(self, updates: int, averages: Mapping[str, Tensor]) -> None:
         """Continue from a saved average; the decay stays that of this object.
 
         Args:
-            state: What `state_dict` returned.
+            updates: Number of updates made, at least 0.
+            averages: The averaged tensors by name; they are copied.
 
         Raises:
-            ValueError: If a key is missing, `updates` is not a count, or names or shapes differ
-                from the network's; nothing is changed then.
+            TypeError: If `updates` is no integer.
+            ValueError: If it is negative, or names or shapes differ from the network's; nothing is
+                changed then.
         """
-        if state.keys() != {"updates", "averages"}:
-            raise ValueError(f"state must have keys updates and averages, got {sorted(state)}")
-        updates = plain_number(state["updates"])
-        if not isinstance(updates, int) or updates < 0:
-            raise ValueError(f"updates must be an integer of at least 0, got {updates!r}")
-        _copy(self._matching(state["averages"], "averages"), self.averages)
+        updates = check_integer("updates", updates, minimum=0)
+        _copy(self._matching(averages, "averages"), self.averages)
         self.updates = updates
 
     def _matching(self, state: Mapping[str, Tensor], what: str) -> Mapping[str, Tensor]:

@@ -15,6 +15,7 @@ __all__ = [
     "ConfigError",
     "check_keys",
     "check_types",
+    "check_unique",
     "check_values",
     "construct",
     "construct_kind",
@@ -153,6 +154,15 @@ def check_keys(
     missing = [key for key in required if key not in values]
     if missing:
         raise ConfigError(f"{where}: missing {', '.join(missing)}")
+
+
+def check_unique(name: str, values: Iterable[object]) -> None:
+    """Raise ValueError if a value comes twice; `name` says of what."""
+    seen: set[object] = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"{name} {value} is given twice")
+        seen.add(value)
 
 
 def _value(text: str) -> int | float | bool | str:

@@ -7,7 +7,11 @@ from pathlib import Path
 
 from .plain import nearest
 
-__all__ = ["locate", "shipped"]
+__all__ = ["TEMPLATES", "config_template", "locate", "shipped"]
+
+TEMPLATES = ("images", "vectors")
+
+_NO_NAMES = ("features_", "template_")  # how files begin that are for other use
 
 # Where each kind is, the suffix of its files, and what one of them is called.
 _KINDS = {
@@ -25,7 +29,17 @@ def shipped(what: str) -> list[str]:
     package, suffix, _ = _KINDS[what]
     files = (file.name for file in resources.files(package).iterdir())
     names = sorted(name.removesuffix(suffix) for name in files if name.endswith(suffix))
-    return [name for name in names if not name.startswith("features_")]
+    return [name for name in names if not name.startswith(_NO_NAMES)]
+
+
+def config_template(what: str) -> str:
+    """A commented TOML config that names every key, with its default where it has one.
+
+    Args:
+        what: One of `TEMPLATES`: what is to be modelled.
+    """
+    file = resources.files("scoresde_cli.configs") / f"template_{what}.toml"
+    return file.read_text(encoding="utf-8")
 
 
 def locate(what: str, name_or_path: str | Path) -> Path:

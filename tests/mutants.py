@@ -527,7 +527,7 @@ def _training() -> Iterator[Mutant]:
         "an epoch begins at its first row again after a resume",
         "scoresde/train.py",
         "begin, end = max(first - epoch * size, 0), min(last - epoch * size, size)",
-        "begin, end = 0, min(last - epoch * size, size, settings.batch)",
+        "begin, end = 0, min(last - epoch * size, size, batch)",
         "test_train.py",
         "epoch",
     )
@@ -542,24 +542,24 @@ def _training() -> Iterator[Mutant]:
     yield Mutant(
         "a step that is not finite is applied",
         "scoresde/train.py",
-        "        else:\n            optimizer.step()",
-        "        optimizer.step()",
+        "            else:\n                optimizer.step()",
+        "            optimizer.step()",
         "test_train.py",
         "skipped or infinite or divergence",
     )
     yield Mutant(
         "a resumed run has a fresh optimizer",
-        "scoresde/run.py",
-        "        _load_optimizer(self.optimizer, self.model.net, raw.tensors)\n",
+        "scoresde/resuming.py",
+        '    _load_optimizer(optimizer, net, _without_prefix(raw, "train.adam."))\n',
         "",
         "test_run.py",
         "unbroken",
     )
     yield Mutant(
         "a resumed run has averages in the network",
-        "scoresde/run.py",
-        'load_into(self.model.net, raw.tensors, "train.net.")',
-        'load_into(self.model.net, raw.tensors, "model.")',
+        "scoresde/resuming.py",
+        'load_into(net, raw, "train.net.")',
+        'load_into(net, raw, "model.")',
         "test_run.py",
         "unbroken",
     )

@@ -16,7 +16,13 @@ from torch import nn
 
 from scoresde import checkpoint
 from scoresde._text import printable
-from scoresde.checkpoint import CheckpointError, load_into, read_checkpoint, save_checkpoint
+from scoresde.checkpoint import (
+    CheckpointError,
+    RawCheckpoint,
+    load_into,
+    read_checkpoint,
+    save_checkpoint,
+)
 
 DTYPES = sorted(checkpoint._DTYPES, key=str)
 METADATA = {
@@ -336,7 +342,7 @@ def test_loading_into_a_module(tmp_path):
     tensors = {f"net.{k}": v + 1 for k, v in torch_net.state_dict().items()}
     save_checkpoint(tmp_path / "c", tensors | {"other": torch.ones(1)}, {})
     fresh = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).double()
-    load_into(fresh, read_checkpoint(tmp_path / "c").tensors, prefix="net.")
+    load_into(fresh, read_checkpoint(tmp_path / "c"), prefix="net.")
     for name, value in fresh.state_dict().items():
         assert torch.equal(value, tensors[f"net.{name}"].to(value.dtype))
     assert fresh[0].weight.dtype == torch.float64
@@ -351,16 +357,16 @@ def test_differences_are_listed_and_nothing_is_loaded():
     given |= {f"extra.{i}": torch.ones(1) for i in range(6)}
     del given["1.bias"]
     with pytest.raises(CheckpointError) as caught:
-        load_into(net, given)
+        load_into(net, RawCheckpoint(Path("c"), given, {}, ""))
     assert str(caught.value) == (
-        "the tensors do not fit Sequential: 0.weight has shape (4, 5), not (4, 3); missing 1.bias; "
-        "unexpected extra.0; unexpected extra.1; unexpected extra.2; and 3 more"
+        "c: the tensors do not fit Sequential: 0.weight has shape (4, 5), not (4, 3); "
+        "missing 1.bias; unexpected extra.0; unexpected extra.1; unexpected extra.2; and 3 more"
     )
     assert all(torch.equal(net.state_dict()[k], v) for k, v in before.items())
     norm = nn.BatchNorm1d(2)
     floats = {k: v.float() for k, v in norm.state_dict().items()}
     with pytest.raises(CheckpointError, match="num_batches_tracked has dtype torch.float32"):
-        load_into(norm, floats)
+        load_into(norm, RawCheckpoint(Path("c"), floats, {}, ""))
 
 
 def test_errors_survive_pickling_between_processes():

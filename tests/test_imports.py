@@ -18,7 +18,7 @@ COMMANDS = ROOT / "cli"
 # - lower layers, never its own (a folder's files import one another freely, except samplers/).
 TOOLS = {
     *("_philox", "_tensor", "_reachable", "_files", "_lock", "_text"),
-    *("plain", "shipped", "fingerprint", "evaluation"),
+    *("plain", "shipped", "fingerprint", "evaluation", "signals"),
 }
 LEAVES = {"nets", "metrics", "data", "ema", "checkpoint"}
 LAYERS = [
@@ -30,7 +30,7 @@ LAYERS = [
     {"samplers", "likelihood", "scaling"},
     {"steps"},
     {"train", "study"},
-    {"history"},
+    {"history", "pictures", "resuming"},
     {"run"},
     {"registry", "config"},
     {"tasks"},  # what commands call

@@ -75,7 +75,8 @@ def load_dataset(
     Args:
         name_or_path: Name of a data set, or path of a folder, `.npy` or `.npz` file.
         split: "train" or "test".
-        root: Folder searched first for the files of a named image set.
+        root: Folder searched first for the files of a named image set, and for a relative path,
+            which else starts at the working directory.
         levels: Number of levels of a file's data; see `load_array`.
         low: Lower end of the scale, default −1 for quantized data. Continuous data must lie in
             [low, high]; without either, the range is that of the data.
@@ -108,8 +109,12 @@ def load_dataset(
         found = _from_name(name, split, levels, folder, download)
         own, known = None, IMAGE_SET_CLASSES if classes is None else classes
     else:
-        found = _from_path(Path(name_or_path), split, levels, labels, skip_bad)
-        own, known = _classes_of(Path(name_or_path), split, found, classes)
+        path = Path(name_or_path)
+        if root is not None and (Path(root) / path).exists():  # an absolute path stays as it is
+            path = Path(root) / path
+        name = str(path)
+        found = _from_path(path, split, levels, labels, skip_bad)
+        own, known = _classes_of(path, split, found, classes)
     count, names, y = None, None, None
     if found.labels is not None and (labels or by_name and name in _IMAGE_NAMES):
         y, count, names = number_labels(name, found.labels, own, known)

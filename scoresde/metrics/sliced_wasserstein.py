@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .._tensor import check_integer
-from .estimate import Estimate, check_pair, row_mean, variance_of_square
+from .estimate import Estimate, rows_around_mean, variance_of_square
 
 __all__ = ["directions", "sliced_wasserstein"]
 
@@ -82,9 +82,7 @@ def sliced_wasserstein(
         ValueError: If a sample is too small or not finite, the dimensions differ, or there are
             fewer than two projections.
     """
-    rows, other = check_pair(x, reference)
-    origin = row_mean(other)  # a common shift changes no distance, but takes digits
-    rows, other = rows - origin, other - origin
+    rows, other, _ = rows_around_mean(x, reference)
     n, m = len(rows), len(other)
     theta = directions(rows.shape[1], projections, seed).to(rows.device)
     groups, size, d = theta.shape

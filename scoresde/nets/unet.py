@@ -64,7 +64,7 @@ class UNet(nn.Module):
             levels.
         blocks: Residual blocks per level, way down and way up.
         attention: Resolutions (larger side of the feature map, after padding and the stem) that
-            get attention, after the first block of each level.
+            get attention, after the first block of each level; None for the lowest resolution.
         dropout: Dropout probability in every block, in [0, 1).
         classes: Number of classes, or None. See `LabelEmbedding`.
         patch: Side of the pixel patches that the stem folds into channels (pixel unshuffle);
@@ -85,7 +85,7 @@ class UNet(nn.Module):
         channels: int = 32,
         multipliers: Sequence[int] = (1, 2, 2),
         blocks: int = 2,
-        attention: Sequence[int] = (7,),
+        attention: Sequence[int] | None = None,
         dropout: float = 0.0,
         classes: int | None = None,
         patch: int = 1,
@@ -186,11 +186,13 @@ def _attended(
     pad: tuple[int, int, int, int],
     patch: int,
     levels: int,
-    attention: Sequence[int],
+    attention: Sequence[int] | None,
 ) -> list[bool]:
     """Whether each level gets attention."""
     side = max(shape[1] + pad[2] + pad[3], shape[2] + pad[0] + pad[1]) // patch
     reached = [side // 2**level for level in range(levels)]
+    if attention is None:
+        attention = reached[-1:]
     for resolution in attention:
         if resolution not in reached:
             raise ValueError(f"attention must name resolutions among {reached}, got {resolution!r}")

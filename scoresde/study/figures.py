@@ -1,4 +1,4 @@
-"""Pictures: grids of samples and the curves of a training run."""
+"""Pictures: grids of samples, curves, and the style of their lines."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "COLOURS",
+    "MARKERS",
+    "line_style",
     "new_figure",
     "png_bytes",
     "save_figure",
@@ -28,6 +31,20 @@ __all__ = [
     "to_grid",
     "to_unit",
 ]
+
+# Paul Tol's "muted" scheme, whose colours stay apart under the common colour blindnesses, with
+# black for its palest.
+COLOURS = (
+    *("#332288", "#CC6677", "#117733", "#88CCEE", "#AA4499"),
+    *("#999933", "#000000", "#44AA99", "#882255", "#DDCC77"),
+)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
+
+
+def line_style(i: int) -> dict[str, str]:
+    """Colour and marker of the i-th line; up to 100 lines differ in one of them at least."""
+    n = len(COLOURS)
+    return {"color": COLOURS[i % n], "marker": MARKERS[(i + i // n) % len(MARKERS)]}
 
 
 def to_unit(x: Tensor, spec: DataSpec) -> Tensor:
@@ -86,10 +103,10 @@ def png_bytes(figure: Figure, dpi: int = 110) -> bytes:
     return buffer.getvalue()
 
 
-def save_figure(path: Path, figure: Figure) -> None:
+def save_figure(path: Path, figure: Figure, dpi: int = 110) -> None:
     """Write the figure as a PNG file."""
     with atomic_write(path) as file:
-        file.write(png_bytes(figure))
+        file.write(png_bytes(figure, dpi))
 
 
 def save_training_figure(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -12,10 +12,13 @@ import torch
 from .._files import existing_folder
 from ..data.memory import free_bytes
 
-__all__ = ["OnProgress", "advise_on_memory", "check_space", "out_of_memory"]
+__all__ = ["OnProgress", "Tell", "advise_on_memory", "check_space", "out_of_memory"]
 
 # Called with (how many are done, of how many or None if nobody knows, note).
 OnProgress = Callable[[int, int | None, str], None]
+
+# Called with the name of a stage, and what `OnProgress` is called with.
+Tell = Callable[[str, int, int | None, str], None]
 
 
 def check_space(option: str, n: int, numbers: int, folder: Path, arrays: int = 3) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,12 +27,9 @@ from .plan import Cell
 from .quality import Quality
 from .records import CELLS, Result, estimate_to_json, load_cell, save_cell
 from .reference import REFERENCE, Reference
-from .running import advise_on_memory
+from .running import Tell, advise_on_memory
 
-__all__ = ["QUALITY", "Sweep", "Tell"]
-
-# Called with the name of a stage, and what `OnProgress` is called with.
-Tell = Callable[[str, int, int | None, str], None]
+__all__ = ["QUALITY", "Sweep"]
 
 KEPT_IMAGES = 64  # samples of each cell that are kept
 KEPT_POINTS = 1024  # the same of vectors, for scatter plots

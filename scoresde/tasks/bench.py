@@ -18,18 +18,18 @@ from ..fingerprint import fingerprint
 from ..grid import snapped, uniform
 from ..metrics import PCAFeatures
 from ..noise import check_seed
-from ..plain import ConfigError
+from ..plain import ConfigError, check_unique
 from ..registry import parse_grid, parse_sampler
 from ..samplers import AdaptiveSDE
 from ..study.files import read_json, write_json
 from ..study.manifest import Origin, Source
-from ..study.plan import Entry, check_unique, plan_cells
+from ..study.plan import Entry, plan_cells
 from ..study.quality import Quality
 from ..study.records import write_tables
 from ..study.report import REPORT, build_report
 from ..study.result_folder import ResultFolder, remove_results
-from ..study.running import check_space
-from ..study.sweep import QUALITY, Sweep, Tell
+from ..study.running import Tell, check_space
+from ..study.sweep import QUALITY, Sweep
 from .class_labels import LABELS, labels_like, labels_of
 from .request import StoredModel, data_source, versions
 from .sampling import DEFAULT_T_MIN

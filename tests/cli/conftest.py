@@ -11,6 +11,7 @@ from scoresde_cli.main import run
 from scoresde.config import Config
 from scoresde.run import Run
 from scoresde.sde import cosine_betas
+from scoresde.train import Training
 
 TINY_UNET = {"kind": "unet", "channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": []}
 
@@ -80,7 +81,7 @@ def write_checkpoint(folder, **tables):
             torch.nn.init.normal_(weight, std=0.1, generator=generator)
     metadata = {"config": config.to_dict(), "data": data.spec.to_dict(), "provenance": {"by": "us"}}
     folder.mkdir(exist_ok=True)
-    made = Run(folder, model, data, config.objective, config.train, metadata)
+    made = Run(folder, Training(model, data, config.objective, config.train), metadata)
     made.save()
     return made.checkpoint
 

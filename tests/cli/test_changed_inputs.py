@@ -41,13 +41,13 @@ def quick(monkeypatch):
     """No solution to compare with, or a coarse one; no figures, which are tested elsewhere."""
     monkeypatch.setitem(prepare_bench.__kwdefaults__, "reference_tolerance", None)
     monkeypatch.setattr(report, "curves", lambda *arguments: b"")
-    monkeypatch.setattr(verification, "TOLERANCE", 1e-2)
-    monkeypatch.setattr(verification, "LADDER", (2, 3, 4))
+    monkeypatch.setattr(verification, "NETWORK_TOLERANCE", 1e-2)
+    monkeypatch.setattr(verification, "NETWORK_STEPS", (2, 3, 4))
     for name in ("save_budget", "extremes"):
         monkeypatch.setattr(f"scoresde.tasks.score_files.{name}", lambda path, *_: None)
     for name in ("round_trip", "interpolation"):
         monkeypatch.setattr(f"scoresde.study.likelihood_figures.{name}", lambda path, *_: None)
-    monkeypatch.setattr(verification, "save_figure", lambda path, *_: None)
+    monkeypatch.setattr(verification, "save_errors_figure", lambda path, *_: None)
 
 
 def draw(path, seed):

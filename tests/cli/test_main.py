@@ -86,7 +86,7 @@ def test_help_knows_what_the_library_knows():
         "PROTOCOLS": score_request.PROTOCOLS,
         "METHODS": ["auto", *score_request.METHODS],
         "LABELS": class_labels.LABELS,
-        "SDES": claims.SDES,
+        "SDES": claims.CHECKED_SDES,
         "DATA_SETS": [row.name for row in dataset_status()],
     }
     assert set(known) == set(names.__all__)

@@ -174,6 +174,21 @@ def test_stem_and_head_fold_and_unfold_patches_alike():
     assert torch.equal(net(x, label), nn.functional.silu(x))
 
 
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 20, 24), (1, 28, 28), (2, 5, 3)])
+@pytest.mark.parametrize("patch", [1, 2])
+def test_attention_is_at_the_lowest_resolution_by_default(shape, patch):
+    """It was at 7 pixels once, which can be no other resolution: 7 cannot be halved."""
+    net = UNet(shape, 4, patch=patch)
+    places = [name for name, module in net.named_modules() if isinstance(module, Attention)]
+    assert {name.split(".")[0] for name in places} == {"middle"}
+    left, right, top, bottom = net.pad
+    lowest = max(shape[1] + top + bottom, shape[2] + left + right) // patch // 4
+    assert (
+        net.state_dict().keys()
+        == UNet(shape, 4, patch=patch, attention=[lowest]).state_dict().keys()
+    )
+
+
 def test_attention_is_softmax_attention():
     layer = awake(Attention(256, skip_scale=False).double())  # two heads of 128
     x, _ = inputs((256, 3, 2))

@@ -21,15 +21,22 @@ from scoresde.samplers import (
     sample,
 )
 from scoresde.sde import VP
+from scoresde.study.orders import slope
 from scoresde.study.strong import strong_errors
 
 STEPS = [32, 64, 128]
 
 
-def slope(errors):
-    """Minus the least-squares slope of log error against log N."""
-    n, e = (torch.tensor(v, dtype=torch.float64).log() for v in (STEPS, errors))
-    return -float(((n - n.mean()) * (e - e.mean())).sum() / (n - n.mean()).square().sum())
+def order(errors):
+    """The observed order."""
+    return slope(STEPS, errors)
+
+
+def errors_of(model, sampler, paths, reference_steps=2048, **reference):
+    """Strong errors on equal steps in λ."""
+    grids = [grid.log_snr(model.sde, n) for n in STEPS]
+    finest = grid.log_snr(model.sde, reference_steps)
+    return strong_errors(model, sampler, grids, finest, (paths, model.dim), **reference)
 
 
 def exact_ends(sde, eta, noise, ts, paths):
@@ -80,9 +87,9 @@ def test_the_limit_is_the_exact_solution_on_the_path(gaussian, sampler, eta):
 
 def test_a_reference_may_be_another_sampler(gaussian):
     """Of the same noise η; the ends of the ODE are far from those of the SDE."""
-    run = (gaussian(VP()), DDIM(1.0), grid.log_snr, STEPS, (500, 1))
     right, wrong = (
-        strong_errors(*run, reference=EulerMaruyama(eta), reference_steps=512) for eta in (1.0, 0.0)
+        errors_of(gaussian(VP()), DDIM(1.0), 500, 512, reference=EulerMaruyama(eta))
+        for eta in (1.0, 0.0)
     )
     # half of the error at 128 steps may be the reference's own
     assert right[-1] < 0.03 < 0.3 < wrong[-1]
@@ -99,16 +106,14 @@ def test_another_path_leads_elsewhere(gaussian):
 
 def test_a_deterministic_sampler_has_the_errors_of_its_ode(gaussian):
     """No noise, no bound on the order."""
-    errors = strong_errors(gaussian(VP()), EDM(), grid.log_snr, STEPS, (20, 1))
-    assert slope(errors) == pytest.approx(2.0, abs=0.1)
+    errors = errors_of(gaussian(VP()), EDM(), 20)
+    assert order(errors) == pytest.approx(2.0, abs=0.1)
 
 
 def test_little_noise_costs_little_order(gaussian):
     """SA-Solver's theorem: an error of O(η h + h^p), here at η so small that h² is left."""
-    errors = strong_errors(
-        gaussian(VP()), SASolver(2, 0, 1e-4), grid.log_snr, STEPS, (50, 1), reference_steps=1024
-    )
-    assert slope(errors) == pytest.approx(2.0, abs=0.15)
+    errors = errors_of(gaussian(VP()), SASolver(2, 0, 1e-4), 50, 1024)
+    assert order(errors) == pytest.approx(2.0, abs=0.15)
 
 
 @pytest.mark.slow
@@ -121,15 +126,10 @@ def test_strong_order_on_the_mixture(mixture, sampler):
     They delay the asymptotic order, 1, and leave 0.1 of statistical error: 0.76 to 0.92 was
     measured for these samplers with three seeds.
     """
-    errors = strong_errors(
-        mixture(VP()), sampler, grid.log_snr, STEPS, (4000, 2), reference_steps=1024
-    )
-    assert 0.7 < slope(errors) < 1.15
+    errors = errors_of(mixture(VP()), sampler, 4000, 1024)
+    assert 0.7 < order(errors) < 1.15
 
 
-def test_bad_arguments_of_strong_errors(gaussian):
-    run = (gaussian(VP()), EulerMaruyama(), grid.uniform)
-    with pytest.raises(ValueError, match="steps must hold at least one number"):
-        strong_errors(*run, [], (2, 1))
-    with pytest.raises(ValueError, match="reference_steps must be at least 9, got 8"):
-        strong_errors(*run, [4, 8], (2, 1), reference_steps=8)
+def test_a_grid_as_fine_as_the_reference_is_refused(gaussian):
+    with pytest.raises(ValueError, match="more than the 128 steps of `grids`, got 128"):
+        errors_of(gaussian(VP()), EulerMaruyama(), 2, 128)
