@@ -41,7 +41,7 @@ from typing import Any
 
 import click
 import torch
-from likelihood_methods import Method, PathBias, by_path, measure, standards
+from likelihood_methods import Candidate, PathBias, by_path, measure, standards
 from likelihood_problems import Problem, exact_problem, network_problem
 from likelihood_report import ALLOWED, Row, figure, table, verdict, winners
 
@@ -65,7 +65,7 @@ AGAIN = 8  # times the draws for those of the verdict
 KEPT = 10  # of the cheapest at the standard's error
 
 
-def promising(problem: Problem, methods: Sequence[Method], rms: float) -> list[Method]:
+def promising(problem: Problem, methods: Sequence[Candidate], rms: float) -> list[Candidate]:
     """Those on the front of a pilot run, and the cheapest of those near the wanted error."""
     rows = [measure(problem, method, PILOT_SEEDS) for method in methods]
     order = sorted(range(len(rows)), key=lambda i: rows[i].units)
@@ -79,7 +79,7 @@ def promising(problem: Problem, methods: Sequence[Method], rms: float) -> list[M
     return [methods[i] for i in sorted(kept | set(near[:KEPT]), key=order.index)]
 
 
-def chosen(problem: Problem, rms: float) -> tuple[Method, str]:
+def chosen(problem: Problem, rms: float) -> tuple[Candidate, str]:
     """A path with the trace that `choose_trace` picks for an error, and what the choice costs."""
     x = problem.x[:10]
     search = TraceSearch(std_error=rms / problem.bits, evaluations=8, pass_cost=problem.pass_cost)
@@ -92,7 +92,7 @@ def chosen(problem: Problem, rms: float) -> tuple[Method, str]:
     return by_path(path, found.controlled, "auto: "), said
 
 
-def grid(axes: Sequence[Sequence[Any]]) -> list[Method]:
+def grid(axes: Sequence[Sequence[Any]]) -> list[Candidate]:
     """Every path, with and without control."""
     return [
         by_path(PathMethod(n, m, trace, spread=k), controlled)
@@ -101,7 +101,7 @@ def grid(axes: Sequence[Sequence[Any]]) -> list[Method]:
 
 
 def compare(
-    problem: Problem, methods: Sequence[Method], draws: int, pilot: int
+    problem: Problem, methods: Sequence[Candidate], draws: int, pilot: int
 ) -> tuple[list[Row], list[str]]:
     """All rows, the standard's first, and remarks."""
     seeds = range(1, draws + 1)
@@ -130,7 +130,7 @@ def compare(
     return rows, [*bias.said(), said, remark]
 
 
-def confirm(problem: Problem, rows: list[Row], methods: dict[str, Method], draws: int) -> None:
+def confirm(problem: Problem, rows: list[Row], methods: dict[str, Candidate], draws: int) -> None:
     """Measure what wins again, with more and other seeds, until the winners are such rows."""
     more = range(draws + 1, draws + 1 + AGAIN * draws)
     while True:
@@ -144,9 +144,9 @@ def confirm(problem: Problem, rows: list[Row], methods: dict[str, Method], draws
         progress(f"again: {row.label}")
 
 
-def cost(problem: Problem, method: Method) -> float:
+def cost(problem: Problem, candidate: Candidate) -> float:
     """Units that a path will take."""
-    path = method.path
+    path = candidate.method
     passes = path.trace.cost(problem.dims)
     return path.steps + 1 + path.nodes * (1 + problem.pass_cost * passes)
 

@@ -19,6 +19,7 @@ import scoresde
 from scoresde._files import atomic_write
 from scoresde.exact import GaussianMixture
 from scoresde.likelihood import ExactTrace, Ode, Probing, encode, fit_gaussian, log_likelihood
+from scoresde.likelihood.choice import PASS_COST
 from scoresde.likelihood.flow import log_prior
 from scoresde.likelihood.jacobian import linearize
 from scoresde.noise import SampleNoise
@@ -27,12 +28,7 @@ from scoresde.sde import VP
 
 __all__ = ["Problem", "exact_problem", "held_out", "network_problem", "pass_cost"]
 
-# Of a derivative pass in forward passes, measured on small U-Nets on the CPU. An exact score is
-# no network, and its own ratio says nothing.
-STATED_COST = 0.97
-
-# Exact traces up to so many dimensions, random probes above.
-EXACT_UP_TO = 64
+EXACT_TRUTH_UP_TO = 64  # dimensions; above, the truth has random probes
 TRUTH_SEED = 2**40  # not among those of the draws
 
 
@@ -107,7 +103,7 @@ def exact_problem(modes: bool, seed: int, n: int, t_min: float, tolerance: float
         truth=truth,
         truth_error=torch.zeros_like(truth),
         about=f"{about}; with exact traces of 8 points within {difference:.0e} nats of that",
-        pass_cost=STATED_COST,
+        pass_cost=PASS_COST,  # an exact score is no network, and its own ratio says nothing
     )
 
 
@@ -158,7 +154,7 @@ def network_problem(
     blocks of Probing(8) and the control variate.
     """
     model, x, control = held_out(checkpoint, seed, n)
-    exact = math.prod(x.shape[1:]) <= EXACT_UP_TO
+    exact = math.prod(x.shape[1:]) <= EXACT_TRUTH_UP_TO
     rule = ExactTrace() if exact else Probing(8, blocks)
     key = [checkpoint, seed, n, t_min, tolerance, str(rule)]
 

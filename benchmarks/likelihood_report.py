@@ -75,7 +75,7 @@ class Row:
         return abs(self.path_bias) <= ALLOWED and abs(self.bias) <= ALLOWED + 2 * self.bias_error
 
 
-COLUMNS = (
+HEADINGS = (
     ("NFE", 5), ("passes", 7), ("units", 8), ("of std", 8), ("draws", 6), ("RMS", 8),
     ("bias ± SE", 18), ("path bias ± SE", 18), ("stated", 8), ("cover", 7), ("RMS", 8), ("bias", 9),
 )  # fmt: skip
@@ -84,7 +84,7 @@ COLUMNS = (
 def table(rows: Sequence[Row]) -> str:
     """All rows, in the order given; the last two columns are without the path's correction."""
     width = max(len(row.label) for row in rows)
-    head = "".join(f"{name:>{w}}" for name, w in COLUMNS)
+    head = "".join(f"{name:>{w}}" for name, w in HEADINGS)
     lines = [f"{'':{width}}{head}  (not corrected)"]
     for row in rows:
         cells = (
@@ -101,7 +101,7 @@ def table(rows: Sequence[Row]) -> str:
             _number(row.bare_rms, ".4f"),
             _number(row.bare_bias, "+.4f"),
         )
-        said = (f"{cell:>{w}}" for cell, (_, w) in zip(cells, COLUMNS, strict=True))
+        said = (f"{cell:>{w}}" for cell, (_, w) in zip(cells, HEADINGS, strict=True))
         lines.append(f"{row.label:{width}}{''.join(said)}")
     return "\n".join(lines)
 

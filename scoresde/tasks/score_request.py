@@ -10,6 +10,7 @@ import torch
 from ..data import DataSpec
 from ..likelihood import (
     DDPMVLB,
+    METHODS,
     Continuous,
     ContinuousVLB,
     Dequantization,
@@ -20,14 +21,13 @@ from ..likelihood import (
     UniformDequantization,
     parse_trace,
 )
-from ..likelihood import METHODS as LIKELIHOOD_METHODS
 from ..likelihood.rules import EXACT_LIMIT, EXACT_UP_TO
 from ..noise import SampleNoise
 from ..score import FIRST_TIME
 from ..study.running import check_space
 from .request import HeldOutRequest, StoredModel
 
-__all__ = ["METHODS", "PROTOCOLS", "ScoreRequest", "check_request", "resolved"]
+__all__ = ["PROTOCOLS", "ScoreRequest", "check_request", "resolved"]
 
 # A dequantization, for the density of the probability-flow ODE at the points that it draws; or a
 # variational bound of the reverse SDE.
@@ -40,8 +40,6 @@ PROTOCOLS: dict[str, Dequantization | type[LikelihoodMethod]] = {
     "vlb-continuous": ContinuousVLB,
     "vlb-ddpm": DDPMVLB,
 }
-# How the density is found.
-METHODS = tuple(LIKELIHOOD_METHODS)
 
 
 @dataclass(frozen=True)
