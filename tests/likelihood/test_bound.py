@@ -514,7 +514,7 @@ def test_bad_arguments_of_all(gaussian, function, fixed, changed, error, message
         ({"decoder": "gamma"}, "decoder must be 'beta' or 'beta_tilde', got 'gamma'"),
         ({"variance": torch.ones(24)}, r"variance must have shape \(25,\), got \(24,\)"),
         ({"variance": torch.zeros(25)}, "variance must be finite and greater than 0, got 0.0"),
-        ({"variance": torch.ones(25), "decoder": "beta"}, "decoder must be None"),
+        ({"variance": torch.ones(25), "decoder": "beta"}, "decoder must be None, because"),
         ({"strata": 0}, "strata must be at least 1, got 0"),
     ],
 )
