@@ -62,7 +62,7 @@ def by_path(path: Path, controlled: bool, label: str = "") -> Candidate:
 
 
 def said(rule: TraceRule) -> str:
-    """A rule in a few letters."""
+    """A rule, abbreviated."""
     if isinstance(rule, Hutchinson):
         return f"{rule.probes} probe{'s' * (rule.probes > 1)}"
     if isinstance(rule, Probing):
@@ -71,7 +71,7 @@ def said(rule: TraceRule) -> str:
 
 
 def standards(problem: Problem) -> list[Candidate]:
-    """The standard, and what else is done by the ODE."""
+    """The standard, and the other solves of the ODE."""
     one = Hutchinson()
     return [
         replace(by_ode(1e-5, one), kind=STANDARD, label="standard: dopri5 1e-05, 1 probe"),
@@ -114,10 +114,10 @@ def measure(problem: Problem, candidate: Candidate, seeds: Sequence[int]) -> Row
 
 
 def accuracy(problem: Problem, errors: Tensor, exact: bool = False) -> dict[str, float]:
-    """RMS, bias and its standard error of errors (seeds, n), clear of the truth's own error."""
+    """RMS, bias and its standard error for errors of shape (seeds, n); the truth's is taken off."""
     seeds, n = errors.shape
     noise = float((problem.truth_error * problem.bits).square().mean())
-    # between seeds: the points are what they are
+    # the spread between seeds, because the points are fixed
     spread = 0.0 if exact else float(errors.var(0).mean()) if seeds > 1 else math.nan
     return {
         "rms": math.sqrt(max(float(errors.square().mean()) - noise, 0.0)),
@@ -127,7 +127,7 @@ def accuracy(problem: Problem, errors: Tensor, exact: bool = False) -> dict[str,
 
 
 class PathBias:
-    """What a path's steps leave in the mean, whatever its nodes and trace are."""
+    """The mean error from the steps of a path, which nodes and trace do not change."""
 
     def __init__(self, problem: Problem, seeds: Sequence[int]) -> None:
         self.problem, self.seeds = problem, seeds
@@ -140,7 +140,7 @@ class PathBias:
         path = replace(candidate.method, nodes=16, trace=Probing(4))
         key = path, candidate.kind == CONTROLLED
         if key not in self.found:
-            # with the same nodes and probes, most of their error is in both
+            # nodes and probes are the same, so that most of their error cancels
             fine = replace(key[0], steps=FINE), key[1]
             errors = (self._log_prob(key) - self._log_prob(fine)) * self.problem.bits
             spread = float(errors.var(0).mean())

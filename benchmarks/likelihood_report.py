@@ -33,7 +33,7 @@ ALLOWED = 1e-3  # bias of a mean, bits/dim
 
 @dataclass(frozen=True)
 class Row:
-    """What a method took per sample, and its errors in bits/dim; NaN where it has no such number.
+    """The cost of a method per sample, and its errors in bits/dim; NaN for what it does not have.
 
     Attributes:
         label: The method.
@@ -71,7 +71,7 @@ class Row:
 
     @property
     def fits(self) -> bool:
-        """Whether its bias is allowed: by the sharper number, and not denied by the other."""
+        """Whether the path bias is allowed, and the measured bias does not contradict it."""
         return abs(self.path_bias) <= ALLOWED and abs(self.bias) <= ALLOWED + 2 * self.bias_error
 
 
@@ -115,7 +115,7 @@ def _interval(value: float, error: float) -> str:
 
 
 def winners(rows: Sequence[Row]) -> dict[str, Row]:
-    """Of the paths at the standard's error or below with an allowed bias: which to take."""
+    """The best of the paths with an allowed bias and at most the standard's error."""
     standard = rows[0]
     good = [r for r in rows if r.fits and r.rms <= standard.rms]
     if not good:
