@@ -277,16 +277,16 @@ def _sources(
 
 
 def _entry(text: str) -> Entry:
-    named = parse_sampler(text)
-    if not named.adaptive:
-        return Entry(named.text, named.sampler)
-    tolerances = SDE_TOLERANCES if isinstance(named.sampler, AdaptiveSDE) else TOLERANCES
-    if "tol=" in named.text:
+    sampler, text = parse_sampler(text), text.strip()
+    if not sampler.adaptive:
+        return Entry(text, sampler)
+    tolerances = SDE_TOLERANCES if isinstance(sampler, AdaptiveSDE) else TOLERANCES
+    if "tol=" in text:
         raise ConfigError(
             f"sampler {text!r}: the benchmark runs an adaptive method at rtol = atol = "
             f"{', '.join(f'{tol:g}' for tol in tolerances)}; leave rtol and atol out"
         )
-    return Entry(named.text, named.sampler, tolerances)
+    return Entry(text, sampler, tolerances)
 
 
 def _data(stored: StoredModel, root: str | Path | None) -> tuple[Dataset, Dataset | None]:

@@ -367,7 +367,7 @@ class TestEncode:
         ts = torch.tensor([1.0, 1e-5], dtype=DOUBLE)
         decoder = ProbabilityFlowODE("dopri5", tolerance, tolerance)
         with torch.no_grad():
-            back = decoder.run(model, code.latent, ts, BatchNoise(0))
+            back = decoder.run(model, code.latent, ts, BatchNoise(0)).state
         assert float((back - x).abs().max()) < bound
 
     def test_is_the_latent_of_the_likelihood(self, mixture):
