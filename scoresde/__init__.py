@@ -58,6 +58,7 @@ _HOME = {
     "SASolver": "samplers",
     "log_likelihood": "likelihood",
     "Likelihood": "likelihood",
+    "DataSource": "data",
     "DataSpec": "data",
     "load_dataset": "data",
     "load": "config",

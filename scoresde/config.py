@@ -18,7 +18,7 @@ from torch import nn
 
 from . import nets
 from .checkpoint import CheckpointError, RawCheckpoint, load_into, read_checkpoint
-from .data import Dataset, DataSpec, load_dataset
+from .data import DataSource, DataSpec
 from .evaluation import seeded
 from .loss import Objective
 from .plain import (
@@ -39,7 +39,6 @@ from .train import TrainSettings
 __all__ = [
     "Checkpoint",
     "Config",
-    "DataConfig",
     "build",
     "checkpoint_path",
     "config_of",
@@ -59,30 +58,6 @@ NETS: dict[str, type[nn.Module]] = {"unet": nets.UNet, "mlp": nets.MLP}
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """Which data to train on.
-
-    Args:
-        name: A data set's name or a path; see `scoresde data`.
-        root: Folder to look in first.
-        levels: Number of levels, for data that do not say so themselves.
-        low: Lower end of the model's scale.
-        high: Upper end of the model's scale.
-    """
-
-    name: str
-    root: str | None = None
-    levels: int | None = None
-    low: float | None = None
-    high: float | None = None
-
-    def load(self, split: str = "train", **options: Any) -> Dataset:
-        """The data set; for the other options see `scoresde.data.load_dataset`."""
-        scale = {"levels": self.levels, "low": self.low, "high": self.high}
-        return load_dataset(self.name, split, root=self.root, **scale, **options)
-
-
-@dataclass(frozen=True)
 class Config:
     """Everything that defines a trained model.
 
@@ -95,7 +70,7 @@ class Config:
         train: Optimization.
     """
 
-    data: DataConfig
+    data: DataSource
     sde: SDE
     net: dict[str, Any]
     train: TrainSettings
@@ -185,7 +160,7 @@ class Config:
 _ABOUT = {"steps_done": int | None, "seconds": float | None, "provenance": dict}
 
 _TABLES = {
-    "data": DataConfig,
+    "data": DataSource,
     "train": TrainSettings,
     "preconditioning": Preconditioning,
     "objective": Objective,
