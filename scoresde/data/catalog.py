@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,17 +124,18 @@ def load_dataset(
         return _density(source, split)
     if source.named:
         found = _image_set(source, split)
-        own, known = None, IMAGE_SET_CLASSES if classes is None else classes
     else:
         found = _from_path(path, split, source.levels, labels, skip_bad)
-        own, known = _classes_of(path, split, found, classes)
     count, names, y = None, None, None
     if found.labels is not None:
-        y, count, names = number_labels(name, found.labels, own, known)
+        known = _known_classes(source, found) if classes is None else classes
+        y, count, names = number_labels(name, found.labels, known)
     low, high = _range_of(source, found)
     spec = DataSpec(tuple(found.x.shape[1:]), low, high, found.levels, count, path.name, names)
     data = Dataset(name, found.x, y if labels else None, spec, split=split)
-    if known is None and data.empty_class is not None:
+    # Other splits, and classes that are known from elsewhere, need not hold every class.
+    complete = split == "train" and classes is None and found.spec is None and not source.named
+    if complete and data.empty_class is not None:
         every = f"0 … {spec.classes - 1}"
         warnings.warn(f"{name}: {data.empty_class} of {every} has no datum", stacklevel=2)
     return data
@@ -179,23 +179,18 @@ def _from_path(
     return load_array(path, levels, labels=labels)
 
 
-def _classes_of(
-    path: Path, split: str, found: ArrayFile, classes: Classes | None
-) -> tuple[Sequence[str] | None, Classes | None]:
-    """The class names that the folder gives, and the classes that are known from elsewhere.
+def _known_classes(source: DataSource, found: ArrayFile) -> Classes | None:
+    """The classes that are known without a look at the labels.
 
-    For a test split the classes of its train split are known; samples that scoresde drew know
-    those of their checkpoint.
+    A folder has those of its train split, and samples that scoresde drew those of their checkpoint.
     """
-    if path.is_dir() and found.labels is not None:
-        train = find_split(path, "train")
-        own = None if train is None else class_folders(train)
-        if split == "test" and classes is None:
-            return None, own
-        return own, classes
-    if found.spec is None or classes is not None:
-        return None, classes
-    return None, found.spec.class_names or found.spec.classes
+    if source.named:
+        return IMAGE_SET_CLASSES
+    if found.spec is not None:
+        return found.spec.class_names or found.spec.classes
+    path = Path(source.name)
+    train = find_split(path, "train") if path.is_dir() else None
+    return None if train is None else class_folders(train)
 
 
 def has_test_split(source: str | Path | DataSource) -> bool:
@@ -244,13 +239,11 @@ def dataset_status() -> list[DatasetStatus]:
     """Every named data set: its size, where it is found, how to get it, and its licence."""
     licence = "CC BY 4.0 (Alpaydin and Kaynak, UCI)"
     rows = [DatasetStatus("digits", (1, 8, 8), 1500, 297, "shipped", "", licence)]
-    for name, image_set in IMAGE_SETS.items():
+    for name, known in IMAGE_SETS.items():
         folder = find_folder(name)
         where = None if folder is None else str(folder)
         rows.append(
-            DatasetStatus(
-                name, image_set.shape, *image_set.counts, where, image_set.get, image_set.licence
-            )
+            DatasetStatus(name, known.shape, *known.counts, where, known.get, known.licence)
         )
     counts = _DENSITY_COUNTS["train"], _DENSITY_COUNTS["test"]
     rows += [DatasetStatus(name, (2,), *counts, "generated", "", "MIT") for name in DENSITIES]

@@ -68,10 +68,10 @@ class DataSpec:
         if not shape:
             raise ValueError("shape must have at least one axis, got ()")
         object.__setattr__(self, "shape", shape)
-        for name, value in (("low", self.low), ("high", self.high)):
+        for name in ("low", "high"):
+            value = getattr(self, name)
             check_number(name, value, at_least=-_MOST_FLOAT, at_most=_MOST_FLOAT)
-        object.__setattr__(self, "low", float(self.low))
-        object.__setattr__(self, "high", float(self.high))
+            object.__setattr__(self, name, float(value))
         if not self.low < self.high:
             raise ValueError(f"low must be below high, got {self.low}, {self.high}")
         if self.levels is not None:
