@@ -244,11 +244,10 @@ def _in_words(path: Path, others: dict[str, Sequence[Path]]) -> str:
 def _check_sizes(images: dict[Path, np.ndarray]) -> None:
     first, *_ = images
     for path, image in images.items():
-        sizes = [f"{w}×{h}" for h, w in (images[first].shape[:2], image.shape[:2])]
+        sizes = [one.shape[:2] for one in (images[first], image)]
         if sizes[0] != sizes[1]:
-            raise ValueError(
-                f"images must have one size, got {sizes[0]} ({first}) and {sizes[1]} ({path})"
-            )
+            one, other = (f"{w}×{h}" for h, w in sizes)
+            raise ValueError(f"images must have one size, got {one} ({first}) and {other} ({path})")
 
 
 def _stack(images: list[np.ndarray]) -> Tensor:
