@@ -14,7 +14,7 @@ from torchvision.ops import MLP
 
 import scoresde
 from scoresde.loss import Objective
-from scoresde.train import TrainSettings, make_optimizer, train
+from scoresde.train import Training, TrainSettings, make_optimizer
 
 
 class Network(nn.Module):
@@ -46,17 +46,15 @@ class OwnModel(scoresde.ScoreModel):
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--steps", type=int, default=1000, help="training steps")
-parser.add_argument("--n", type=int, default=1000, help="samples")
 args = parser.parse_args()
 
 data, sde = scoresde.load_dataset("mixture3"), scoresde.VP()
 model = scoresde.NetworkScore(Network(2), sde, scoresde.Preconditioning(target="v"))
 settings = TrainSettings(args.steps, batch=256, learning_rate=1e-3, warmup=args.steps // 10)
-*_, last = train(model, make_optimizer(model.net), data, Objective(), settings)
+*_, last = Training(model, data, Objective(), settings).steps(make_optimizer(model.net))
 print("loss", last.loss)
-model.eval()
 ts = scoresde.grid.log_snr(sde, steps=20)
 for made in (model, OwnModel(sde, model.net)):
-    x = scoresde.sample(made, scoresde.DPMSolverMultistep(), ts, (args.n, 2), seed=0).x
+    x = scoresde.sample(made, scoresde.DPMSolverMultistep(), ts, (1000, 2), seed=0).x
     print(type(made).__name__, "mean", x.mean(0).tolist(), "std", x.std(0).tolist())
 print("data", "mean", data.x.mean(0).tolist(), "std", data.x.std(0).tolist())

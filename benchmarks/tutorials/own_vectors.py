@@ -15,7 +15,7 @@ import torch
 import scoresde
 from scoresde.config import Config
 from scoresde.ema import EMA
-from scoresde.train import make_optimizer, train
+from scoresde.train import Training, make_optimizer
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--out", type=Path, required=True, help="folder for the training data")
@@ -40,14 +40,14 @@ config = Config.from_dict(
 data = scoresde.load_dataset(config.data)
 model = config.build_model(data.spec)
 average = EMA(model.net)
-for step in train(model, make_optimizer(model.net), data, config.objective, config.train):
+training = Training(model, data, config.objective, config.train)
+for step in training.steps(make_optimizer(model.net)):
     average.update(model.net)
     if step.step % 500 == 0:
         print(f"step {step.step}: loss {step.loss:.3f}")
 
 held_out = torch.as_tensor(points[-args.n :], dtype=torch.float32)
 with average.applied(model.net):
-    model.eval()
     found = scoresde.log_likelihood(model, held_out, seed=0)
 print(f"mean log p of {args.n} held-out vectors: {found.log_prob.mean():.3f} nats")
 if not args.data:
