@@ -34,7 +34,12 @@ config = Config.from_dict(
         "data": {"name": str(args.out / "train.npy")},
         "sde": {"kind": "vp"},
         "net": {"kind": "mlp", "width": 128},
-        "train": {"steps": args.steps, "batch": 256, "learning_rate": 1e-3, "warmup": 100},
+        "train": {
+            "steps": args.steps,
+            "batch": 256,
+            "learning_rate": 1e-3,
+            "warmup": args.steps // 10,
+        },
     }
 )
 data = scoresde.load_dataset(config.data)
