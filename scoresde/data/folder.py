@@ -57,10 +57,10 @@ def load_folder(path: Path, *, skip_bad: bool = False) -> tuple[Tensor, np.ndarr
     - the orientation tag of cameras is applied; of several frames or pages the first is taken;
     - if any image has colour, grey ones are repeated in the three channels.
 
-    One warning counts what was converted, another one what was left out: files that are no images
-    by their suffix, images that lie deeper, links without a target, subfolders without images.
-    Hidden and system entries are ignored without a word: names that begin with ".", folders whose
-    names begin with "__" or "@" (`__MACOSX`, `@eaDir`), and names such as `Thumbs.db`,
+    One warning counts what was converted. Another one counts what was left out: files without the
+    suffix of an image, images that lie deeper, links without a target, subfolders without images.
+    Hidden and system entries are ignored without a warning: names that begin with ".", folders
+    whose names begin with "__" or "@" (`__MACOSX`, `@eaDir`), and names such as `Thumbs.db`,
     `$RECYCLE.BIN` and `lost+found`.
 
     Args:
@@ -130,7 +130,7 @@ def find_split(path: Path, split: str) -> Path | None:
 
 
 def split_folder(path: Path, split: str) -> Path:
-    """As `find_split`, but a missing split is a ValueError, too."""
+    """As `find_split`, but a split that is missing is a ValueError."""
     found = find_split(path, split)
     if found is None:
         whole = "" if split == "train" else "; without one, all of it is the train split"

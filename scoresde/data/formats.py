@@ -132,7 +132,7 @@ def read_cifar10(folder: Path, split: str, md5: Mapping[str, str]) -> tuple[Tens
             f"{folder} does not hold a readable CIFAR-10: {reason_of(error)}"
         ) from error
     for name, batch in zip(names, batches, strict=True):
-        # MD5 tells the published batches from others; it is no defence against a forger.
+        # MD5 tells the published batches from others. It does not protect against forgery.
         digest = hashlib.md5(batch.tobytes(), usedforsecurity=False).hexdigest()
         _verify(folder / name, digest, md5[name])
     x = records[:, 1:].reshape(-1, 3, 32, 32).copy()

@@ -27,7 +27,7 @@ def check_inputs(x: Tensor, label: Tensor, shape: Sequence[int]) -> None:
 
 
 def zeroed(layer: Layer) -> Layer:
-    """The same layer with weight and bias set to zero, so that its branch starts as nothing."""
+    """The same layer with weight and bias set to zero, so that its branch is zero at first."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
@@ -36,8 +36,8 @@ def zeroed(layer: Layer) -> Layer:
 def group_norm(channels: int) -> nn.GroupNorm:
     """GroupNorm with as many groups as divide the channels: at most 32, of 4 channels or more.
 
-    Four, because a group of one or two channels would forget how strong a feature is against
-    the others, which narrow networks (32 channels) need.
+    The norm of a group of one or two channels removes how strong a feature is compared with the
+    others. Narrow networks (32 channels) need that.
     """
     groups = max(g for g in range(1, 33) if channels % g == 0 and (g == 1 or channels // g >= 4))
     return nn.GroupNorm(groups, channels)
@@ -90,9 +90,8 @@ class ResidualBlock(nn.Module):
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    # The fused kernels have no forward-mode derivative, which exact traces of a Jacobian may
-    # use; the plain one has. (It has second derivatives too: callers who need those wrap the
-    # call of the network in the same context.)
+    # Only the plain kernel has a forward-mode derivative, which exact traces of a Jacobian may
+    # use. (Only it has second derivatives, too. Who needs those calls the network in this context.)
     if not torch.compiler.is_compiling() and forward_ad.unpack_dual(q).tangent is not None:
         with sdpa_kernel(SDPBackend.MATH):
             return F.scaled_dot_product_attention(q, k, v)

@@ -21,8 +21,8 @@ class _Waves(nn.Module):
         self.register_buffer("frequencies", frequencies.to(torch.get_default_device()).float())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-        # net.to(bfloat16) must not round the frequencies: with 8 bits of mantissa the phases of
-        # one network would differ between its float32 and its bfloat16 copy.
+        # net.to(bfloat16) must not round the frequencies: with 8 bits of mantissa the phases of a
+        # network would differ between its float32 and its bfloat16 copy.
         kept = self.frequencies
         super()._apply(fn, recurse)
         if not kept.is_meta:
@@ -48,7 +48,7 @@ class FourierEmbedding(_Waves):
 
     Song et al. 2021, arXiv:2011.13456 (their "random Fourier feature embeddings" of log σ);
     Tancik et al. 2020, arXiv:2006.10739. The frequencies come from a generator of their own,
-    seeded by a constant, so they are the same in every network and touch no global state.
+    seeded by a constant, so that they are the same in every network, and no global state changes.
 
     Args:
         n: Number of frequencies, at least 1.
@@ -110,7 +110,7 @@ class LabelEmbedding(nn.Module):
         if classes is not None:
             self.classes = classes = check_integer("classes", classes, minimum=1)
             self.table = nn.Embedding(classes + 1, width)
-            # About the size of the label's vector at initialisation, so neither drowns the other.
+            # About the size of the label's vector at initialisation, so that neither dominates.
             nn.init.normal_(self.table.weight, std=0.3)
 
     def forward(self, label: Tensor, y: Tensor | None = None) -> Tensor:
@@ -143,7 +143,7 @@ class LabelEmbedding(nn.Module):
             raise ValueError(
                 f"y must be int64 of shape {tuple(label.shape)}, got {y.dtype} {tuple(y.shape)}"
             )
-        # Reading values would break a compiled graph; there the table's own check must do.
+        # Reading values would break a compiled graph. There the table makes its own check.
         if torch.compiler.is_compiling() or y.numel() == 0:
             return
         low, high = (int(v) for v in torch.aminmax(y))

@@ -15,7 +15,7 @@ __all__ = ["UNet"]
 
 
 class _Level(nn.Module):
-    """Residual blocks at one resolution, with attention after the first if wanted."""
+    """Residual blocks at one resolution, with attention after the first if `attend`."""
 
     def __init__(
         self, channels: Sequence[int], width: int, dropout: float, skip_scale: bool, attend: bool
@@ -37,19 +37,19 @@ class _Level(nn.Module):
 class UNet(nn.Module):
     """U-Net F(x, label, y): the shape of x in and out, zero at initialisation.
 
+    Each level has residual blocks at one resolution. On the way down the features are averaged 2×2
+    between levels. On the way up they are repeated 2×2 and joined with the features of the way down
+    at that resolution. The lowest level has one block more and is the middle. Ronneberger et al.
+    2015, arXiv:1505.04597, with the blocks of Ho et al. 2020, arXiv:2006.11239, appendix B. Here
+    features are joined once per level and not once per block, so that most of the weights are at
+    the lowest resolution, where they cost least.
+
+    Sizes that `patch · 2^(levels − 1)` does not divide are padded by repeating the border, half on
+    each side (the odd one at the right and bottom), and the result is cropped.
+
     Attributes:
         classes: As given.
         layer_counts: Names of the arguments that say how many layers there are.
-
-    Levels of residual blocks at resolutions halved by 2×2 means; the way up repeats values 2×2
-    and joins what the way down had at that resolution. The lowest level has one block more and
-    is the middle. Ronneberger et al. 2015, arXiv:1505.04597, with the blocks of Ho et al. 2020,
-    arXiv:2006.11239, appendix B. One join per level rather than one per block: most of the
-    weights then sit at the lowest resolution, where they cost least.
-
-    Sizes that `patch · 2^(levels − 1)` does not divide are padded by repeating the border, half
-    on each side (the odd one at the right and bottom), and the result is cropped; sizes that
-    need no padding never meet that code.
 
     Args:
         shape: Image shape (C, H, W), all at least 1.
