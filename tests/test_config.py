@@ -290,7 +290,7 @@ def test_loading_leaves_the_global_generators_alone(checkpoint, rng_untouched):
         ({"config": {**VALUES, "net": {"kind": "mlp", "dropout": 2.0}}}, "dropout must"),
         ({"data": None}, "its metadata are not understood"),
         ({"data": {"shape": 5, "low": 0, "high": 1}}, "its metadata are not understood"),
-        ({"data": {"shape": [2]}}, "key 'low' is missing"),
+        ({"data": {"shape": [2]}}, "DataSpec: missing low"),
         ({"data": {**SPEC.to_dict(), "mean": 0}}, "unknown key 'mean'"),
     ],
 )

@@ -14,7 +14,7 @@ from ..plain import nearest
 from .arrays import ArrayFile, is_array_file, load_array
 from .classes import Classes, number_labels
 from .densities import DENSITIES
-from .folder import SPLITS, class_folders, find_split, load_folder, split_folder
+from .folder import SPLITS, class_folders, find_split, load_folder
 from .images import IMAGE_SET_CLASSES, IMAGE_SETS, find_folder, load_digits, load_image_set
 from .spec import Dataset, DataSpec
 
@@ -170,7 +170,13 @@ def _from_path(
     if path.is_dir():
         if levels not in (None, 256):
             raise ValueError(f"levels of an image folder must be 256, got {levels}")
-        x, names = load_folder(split_folder(path, split), skip_bad=skip_bad)
+        folder = find_split(path, split)
+        if folder is None:
+            whole = "" if split == "train" else "; without one, all of it is the train split"
+            raise ValueError(
+                f"{path} has no {split} split; a subfolder {split}/ would be one{whole}"
+            )
+        x, names = load_folder(folder, skip_bad=skip_bad)
         return ArrayFile(x, names if labels else None, 256)
     if split == "test":
         raise ValueError(f"{path} has no test split; give a file of test data as split 'train'")

@@ -17,7 +17,7 @@ from .classes import natural_order
 from .decoding import SUFFIXES, BadImageError, decode_image
 from .memory import check_memory
 
-__all__ = ["SPLITS", "class_folders", "find_split", "load_folder", "split_folder"]
+__all__ = ["SPLITS", "class_folders", "find_split", "load_folder"]
 
 SPLITS = ("train", "test")
 _RESERVED = (*SPLITS, "val", "valid", "validation", "training", "testing")
@@ -127,15 +127,6 @@ def find_split(path: Path, split: str) -> Path | None:
     """
     splits = _splits(path)
     return splits.get(split) if splits else path if split == "train" else None
-
-
-def split_folder(path: Path, split: str) -> Path:
-    """As `find_split`, but a split that is missing is a ValueError."""
-    found = find_split(path, split)
-    if found is None:
-        whole = "" if split == "train" else "; without one, all of it is the train split"
-        raise ValueError(f"{path} has no {split} split; a subfolder {split}/ would be one{whole}")
-    return found
 
 
 def _splits(path: Path) -> dict[str, Path]:
