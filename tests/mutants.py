@@ -842,8 +842,8 @@ def _files_and_data() -> Iterator[Mutant]:
     yield Mutant(
         "padding is cropped at one side",
         "scoresde/nets/unet.py",
-        "return x[..., top : top + height, left : left + width]",
-        "return x[..., :height, :width]",
+        "out[..., top : top + height, left : left + width]",
+        "out[..., :height, :width]",
         "nets/test_unet.py",
         "padding",
     )

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data import Dataset
+from ..data import Dataset, load_dataset
 from ..exact import GaussianMixture
 from ..fingerprint import fingerprint
 from ..likelihood import Budget, LikelihoodMethod, likelihood_budget
@@ -107,7 +107,7 @@ def _training(request: ScoreRequest, stored: StoredModel, data: Dataset) -> Data
     own = stored.config.data
     source = replace(own, root=request.data_root or own.root)
     # of a conditional network only, as of the data that are scored
-    return source.load("train", labels=data.labels is not None, classes=stored.spec.class_names)
+    return load_dataset(source, labels=data.labels is not None, classes=stored.spec.class_names)
 
 
 def _batches(request: ScoreRequest) -> dict[str, range]:
