@@ -1,4 +1,4 @@
-"""Which trace estimate is worth its derivative passes, and what a derivative pass costs.
+"""The errors of trace estimates for the same number of derivative passes, and their time.
 
     python benchmarks/trace_rules.py                                # a mixture in 16 dimensions
     python benchmarks/trace_rules.py --checkpoint digits-vp         # a shipped network
@@ -73,7 +73,7 @@ def errors(
 
 
 def seconds(action: Callable[[], object], repeats: int = 5) -> float:
-    """Median time of an action after one that does not count."""
+    """Median time of an action, after one run that is not counted."""
     action()
     times = []
     for _ in range(repeats):
@@ -84,7 +84,7 @@ def seconds(action: Callable[[], object], repeats: int = 5) -> float:
 
 
 def timing(model: ScoreModel, x: Tensor) -> None:
-    """Print what derivatives cost, with either attention."""
+    """Print the time of derivatives, with either implementation of attention."""
     node, v = model.sde.at(0.3, x), torch.ones_like(x)
 
     def field(z: Tensor) -> Tensor:

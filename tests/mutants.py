@@ -601,7 +601,7 @@ def _likelihood() -> Iterator[Mutant]:
     yield Mutant(
         "the prior's deviation is 1 under every SDE",
         "scoresde/likelihood/ode.py",
-        "log_prior(end.x, model.sde.prior_std)",
+        "log_prior(end.x, batch.model.sde.prior_std)",
         "log_prior(end.x, 1.0)",
         "likelihood/test_log_likelihood.py",
         "default_tolerance",
@@ -609,16 +609,16 @@ def _likelihood() -> Iterator[Mutant]:
     yield Mutant(
         "the path's correction is left out",
         "scoresde/likelihood/path.py",
-        "        terms = traces + corrections",
-        "        terms = traces",
+        "        terms = divergences + corrections",
+        "        terms = divergences",
         "likelihood/test_path.py",
         "TestIdentity and VP",
     )
     yield Mutant(
         "one offset of the nodes for all data",
         "scoresde/likelihood/path.py",
-        "offset = self.noise.times(self.x).cpu()[:, None]",
-        "offset = self.noise.times(self.x).cpu()[:, None].mean().expand(len(self.x), 1)",
+        "offset = noise.times(integrand.x).cpu()[:, None]",
+        "offset = noise.times(integrand.x).cpu()[:, None].mean().expand(len(integrand.x), 1)",
         "likelihood/test_path.py",
         "TestBatches",
     )
@@ -655,8 +655,8 @@ def _likelihood() -> Iterator[Mutant]:
     yield Mutant(
         "truncated normals without the mass of their cell",
         "scoresde/likelihood/dequantize.py",
-        "return Dequantized(x, log_q - math.prod(k.shape[1:]) * math.log(_mass(tau)))",
-        "return Dequantized(x, log_q)",
+        "return Points(x, log_q - math.prod(k.shape[1:]) * math.log(_mass(tau)))",
+        "return Points(x, log_q)",
         "likelihood/test_dequantize.py",
     )
     yield Mutant(
@@ -725,9 +725,9 @@ def _likelihood() -> Iterator[Mutant]:
     )
     yield Mutant(
         "half widths of intervals with the normal's quantile",
-        "scoresde/likelihood/path.py",
-        "quantile = stdtrit(self.dof.cpu().numpy(), 0.5 + 0.5 * level)",
-        "quantile = stdtrit(1e9 + 0 * self.dof.cpu().numpy(), 0.5 + 0.5 * level)",
+        "scoresde/likelihood/method.py",
+        "torch.from_numpy(stdtrit(dof.cpu().numpy(), 0.5 + 0.5 * level)).to(dof)",
+        "torch.from_numpy(stdtrit(1e9 + 0 * dof.cpu().numpy(), 0.5 + 0.5 * level)).to(dof)",
         "likelihood/test_path.py",
         "student",
     )
@@ -850,8 +850,8 @@ def _files_and_data() -> Iterator[Mutant]:
     yield Mutant(
         "padding is cropped at one side",
         "scoresde/nets/unet.py",
-        "return x[..., top : top + height, left : left + width]",
-        "return x[..., :height, :width]",
+        "out[..., top : top + height, left : left + width]",
+        "out[..., :height, :width]",
         "nets/test_unet.py",
         "padding",
     )

@@ -234,7 +234,7 @@ def _reusing(eps, returned):
 
 
 def test_functions_that_reuse_memory(elementwise, any_sampler):
-    """They give the numbers of a well-behaved one: steps keep several outputs at a time."""
+    """They give the numbers of other functions, though steps keep several outputs at a time."""
     model = elementwise(VP())
     ts = grid.log_snr(VP(), 5)
     want = sample(model, any_sampler.sampler, ts, (3, 2), seed=0, denoise=True)
@@ -281,7 +281,7 @@ def test_networks_that_reuse_memory(deterministic_case, target):
 
 @pytest.mark.slow
 def test_surroundings_do_not_matter(any_sampler):
-    """Autocast, inference mode, default dtype and default device around a call, bit for bit."""
+    """Autocast, inference mode, default dtype and default device around a call change no bit."""
     model = NetworkScore(_OneBuffer(False), VP())
     ts = grid.log_snr(VP(), 5)
     want = sample(model, any_sampler.sampler, ts, (3, 2), seed=0, denoise=True)
