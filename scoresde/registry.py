@@ -34,9 +34,8 @@ def _predictor_corrector(
         steps: Langevin steps at each time, at least 1.
         norm: "exact" or "batch", the norms that give the step size; see `Langevin`.
     """
-    return samplers.PredictorCorrector(
-        parse_sampler(predictor), samplers.Langevin(snr, steps, norm)
-    )
+    corrector = samplers.Langevin(snr, steps, norm)
+    return samplers.PredictorCorrector(parse_sampler(predictor), corrector)
 
 
 def _restart(
@@ -51,9 +50,8 @@ def _restart(
         steps: Steps within the interval, at least 1.
         repeats: Number of restarts, at least 1.
     """
-    return samplers.Restart(
-        parse_sampler(inner), (samplers.RestartInterval(low, high, steps, repeats),)
-    )
+    interval = samplers.RestartInterval(low, high, steps, repeats)
+    return samplers.Restart(parse_sampler(inner), (interval,))
 
 
 SAMPLERS: dict[str, Callable[..., samplers.Sampler]] = {

@@ -62,8 +62,9 @@ def sample(
 ) -> Samples:
     """Draw samples: from the prior (or `x_init`) at ts[0] down to ts[-1].
 
-    Sample i depends on (seed, i) alone: not on its batch mates, the batch size or `shape[0]`, and
-    not on surrounding contexts such as `torch.autocast`. Several threads may sample from one model.
+    Sample i depends on (seed, i) alone. It does not depend on the other samples, the batch size,
+    `shape[0]`, or contexts around the call such as `torch.autocast`. Several threads may sample
+    from one model.
 
     Args:
         model: Score model.
@@ -88,11 +89,12 @@ def sample(
 
     Raises:
         TypeError: If an argument is of another type.
-        ValueError: On a bad argument, or a grid that starts where only `x_init` can say what x
-            is; for a model of discrete labels, on a grid that ends below the first one; for
-            rounded labels, on a sampler that leaves the grid and a grid that leaves the ladder.
-        RuntimeError: If the network returns anything but finite values of the shape of x, the
-            samples overflow, or `max_nfe` is exceeded.
+        ValueError: On an argument out of range; if `x_init` is None and the grid starts where x
+            depends on the data; for a model with discrete labels, if the grid ends below the time
+            of the first label; for rounded labels, if the sampler leaves the grid or the grid
+            leaves the ladder.
+        RuntimeError: If the network's output does not have the shape of x, if it or a sample is not
+            finite, or if `max_nfe` is exceeded.
     """
     ts, shape = check_grid(ts), check_shape(shape)
     _check_state(x_init, shape, dtype)
