@@ -113,7 +113,7 @@ def _run_ours(
     ts = _grid(grid, levels.model.sde, steps, t_min)
     done = sample(
         levels.model,
-        parse_sampler(text).sampler,
+        parse_sampler(text),
         ts,
         x.shape,
         seed=0,
@@ -132,7 +132,7 @@ def _grid(text: str, sde: SDE, steps: int, t_min: float) -> Tensor:
 @cache
 def _steps(text: str, budget: int) -> int:
     """The most steps that take at most `budget` evaluations before the final denoising."""
-    return largest_steps(VP(), parse_sampler(text).sampler, uniform, budget + 1, 1e-3)
+    return largest_steps(VP(), parse_sampler(text), uniform, budget + 1, 1e-3)
 
 
 @torch.no_grad()

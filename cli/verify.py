@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from .command import Command
-from .names import SAMPLERS, SDES
-from .options import json_option, overwrite_option, seed_option
+from .names import SDES
+from .options import SAMPLER, json_option, overwrite_option, seed_option
 from .output import say
 from .types import Commas, Located, Named, OutFolder
 
@@ -19,7 +19,7 @@ __all__ = ["verify"]
 @click.command(cls=Command)
 @click.option(
     "--samplers",
-    type=Commas(Named("sampler", SAMPLERS, "parse_sampler")),
+    type=Commas(SAMPLER),
     help="Samplers to check, by name or with parameters; all if not given.",
 )
 @click.option(

@@ -17,7 +17,7 @@ COMMANDS = ROOT / "cli"
 # - leaves, which know no SDE, only if it is one of their users: the mathematics knows no files;
 # - lower layers, never its own (a folder's files import one another freely, except samplers/).
 TOOLS = {
-    *("_philox", "_tensor", "_reachable", "_files", "_lock", "_text"),
+    *("_philox", "_tensor", "_reachable", "_files", "_lock", "_text", "_envelope"),
     *("plain", "shipped", "fingerprint", "evaluation", "signals"),
 }
 LEAVES = {"nets", "metrics", "data", "ema", "checkpoint"}
@@ -33,6 +33,7 @@ LAYERS = [
     {"history", "pictures", "resuming"},
     {"run"},
     {"registry", "config"},
+    {"loading"},
     {"tasks"},  # what commands call
 ]
 # A likelihood counts bits as the DataSpec says.

@@ -79,15 +79,15 @@ def test_the_parts_of_a_restart(mixture, sde):
     i = int((sigma_hat - 0.5).abs().argmin())
     t_high = float(sde.t_of_lam(-math.log(2.0)))
     with torch.no_grad():
-        got = Restart(inner, [interval]).run(model, x, ts, SampleNoise(3, [0, 1]))
+        got = Restart(inner, [interval]).run(model, x, ts, SampleNoise(3, [0, 1])).state
         noise = SampleNoise(3, [0, 1])
-        x = inner.run(model, x, ts[: i + 1], noise)
+        x = inner.run(model, x, ts[: i + 1], noise).state
         for _ in range(2):
             a = float(sde.alpha(t_high) / sde.alpha(ts[i]))
             b = math.sqrt(float(sde.sigma(t_high)) ** 2 - a**2 * float(sde.sigma(ts[i])) ** 2)
-            x = a * x + b * noise.fresh(x, t_high)
-            x = inner.run(model, x, grid.karras(sde, 3, float(ts[i]), t_high), noise)
-        x = inner.run(model, x, ts[i:], noise)
+            x = a * x + b * noise.fresh(x)
+            x = inner.run(model, x, grid.karras(sde, 3, float(ts[i]), t_high), noise).state
+        x = inner.run(model, x, ts[i:], noise).state
     # rounding through λ and its inverse
     assert torch.allclose(got, x, rtol=1e-9, atol=1e-9)
 
@@ -133,7 +133,7 @@ def test_a_grid_that_ends_above_an_interval_leaves_it_out(elementwise):
     assert float(torch.exp(-VP().lam(0.1))) > 0.3
     start = torch.ones(1, 1, dtype=torch.float64)
     inner, restarted = (
-        s.run(elementwise(VP()), start, ts, BatchNoise(0)) for s in (EDM(), Restart(EDM()))
+        s.run(elementwise(VP()), start, ts, BatchNoise(0)).state for s in (EDM(), Restart(EDM()))
     )
     assert torch.equal(inner, restarted)
 
@@ -145,9 +145,9 @@ def test_restarts_are_the_same_under_every_sde(mixture, sde):
     sampler = Restart(EDM(), [RestartInterval(0.3, 1.0, 2, 2)])
     start = torch.tensor([[0.7, -1.1], [0.2, 0.4]], dtype=torch.float64)
     with torch.no_grad():
-        x = sampler.run(mixture(sde), start * sde.alpha(ts[0]), ts, SampleNoise(1, [0, 1]))
+        x = sampler.run(mixture(sde), start * sde.alpha(ts[0]), ts, SampleNoise(1, [0, 1])).state
         flat_ts = flat.t_of_lam(sde.lam(ts))
-        flat_x = sampler.run(mixture(flat), start, flat_ts, SampleNoise(1, [0, 1]))
+        flat_x = sampler.run(mixture(flat), start, flat_ts, SampleNoise(1, [0, 1])).state
     # λ goes through its inverse, which is worth some 1e-13 relative in σ; states grow as σ/α
     scale = float(torch.exp(-sde.lam(ts[0])))
     assert torch.allclose(x / sde.alpha(ts[-1]), flat_x, rtol=1e-9, atol=1e-11 * max(1, scale))

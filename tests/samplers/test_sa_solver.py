@@ -10,7 +10,7 @@ from scipy.integrate import quad
 from scoresde import grid
 from scoresde.noise import BrownianNoise, SampleNoise
 from scoresde.samplers import DDIM, Ancestral, SASolver, sample
-from scoresde.samplers.adams import ExponentialAB
+from scoresde.samplers.exponential_adams import ExponentialAB
 from scoresde.sde import VE, VP
 
 START = torch.tensor([[0.7, -1.1], [2.0, 0.1]], dtype=torch.float64)
@@ -18,7 +18,7 @@ START = torch.tensor([[0.7, -1.1], [2.0, 0.1]], dtype=torch.float64)
 
 def run(model, sampler, x, ts, seed=3):
     with torch.no_grad():
-        return sampler.run(model, x, ts, SampleNoise(seed, range(len(x))))
+        return sampler.run(model, x, ts, SampleNoise(seed, range(len(x)))).state
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
