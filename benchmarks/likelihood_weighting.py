@@ -101,9 +101,8 @@ def main(names: tuple[str, ...], batch: int, batches: int) -> None:
     """Print the table."""
     n = batch * batches
     print_header()
-    print(
-        f"seeds 0 and 1; {batches} batches of {batch}; last three: ratios of variances, uniform/log_snr\n"
-    )
+    print(f"data of seed 1, {batches} batches of {batch}")
+    print("last three columns: ratios of variances, uniform/log_snr\n")
     print(
         "model         t_min  mean (uniform)    mean (log_snr)    one sample      batch   gradient"
     )
