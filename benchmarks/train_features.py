@@ -3,8 +3,8 @@
     python benchmarks/train_features.py --data digits
     python benchmarks/train_features.py --data fashion-mnist
 
-It writes scoresde/assets/features_<data>.safetensors with seed, test accuracy and command, and prints
-the distances of held-out and of corrupted test images to the training images. The images are
+It writes scoresde/assets/features_<data>.safetensors with seed, test accuracy and command. It
+prints the distances of held-out and of corrupted test images to the training images. The images are
 rounded levels without augmentation, as samples are when they are compared.
 """
 
