@@ -50,23 +50,24 @@ class _Likelihood(Command):
     "--protocol",
     type=click.Choice(PROTOCOLS),
     metavar="NAME",
-    help=f"{', '.join(PROTOCOLS)}; pf-ode/uniform, or pf-ode/continuous, if not given.",
+    help=f"{', '.join(PROTOCOLS)}. Default: pf-ode/uniform, or pf-ode/continuous for continuous "
+    "data.",
 )
 @click.option(
     "--method",
     type=click.Choice(METHODS),
     metavar="NAME",
     default="auto",
-    help=f"{', '.join(METHODS)}. path: few evaluations, random nodes, corrected; others: an ODE "
-    "solver to a tolerance. auto is path above 16 dimensions, dopri5 else.",
+    help=f"{', '.join(METHODS)}. path takes few evaluations, and its error is corrected; the "
+    "others solve the ODE to a tolerance. auto is path above 16 dimensions, else dopri5.",
 )
 @click.option("--per-sample", is_flag=True, help="ODE methods: a step size for each datum.")
 @click.option(
     "--trace",
     type=Named("trace", ("auto", *TRACES), "likelihood.rules.as_trace"),
     default="auto",
-    help="exact, hutchinson:probes=2, probing:colours=8:blocks=2, xtrace, hutch++; auto measures "
-    "which is cheapest (path), or is exact up to 16 dimensions and one probe above.",
+    help="exact, hutchinson:probes=2, probing:colours=8:blocks=2, xtrace, hutch++. auto: for path "
+    "it measures which is the cheapest; else it is exact up to 16 dimensions, one probe above.",
 )
 @click.option("--force", is_flag=True, help="Allow an exact trace above 4096 dimensions.")
 @click.option(
@@ -76,39 +77,47 @@ class _Likelihood(Command):
     help="Standard error of each datum that --trace auto aims at, in the result's unit.",
 )
 @click.option(
-    "--steps", type=Integer(1, 100_000), help="Of the path (32) or of vlb-ddpm's chain (1000)."
+    "--steps",
+    type=Integer(1, 100_000),
+    help="Steps of the path (default 32) or of vlb-ddpm's chain (default 1000).",
 )
 @click.option(
-    "--nodes", type=Integer(1, 100_000), help="Of the path (measured) or strata of a VLB (64)."
+    "--nodes",
+    type=Integer(1, 100_000),
+    help="Nodes of the path (default: measured) or strata of a VLB (default 64).",
 )
 @click.option(
     "--variance",
     type=click.Choice(["beta", "beta_tilde"]),
     default="beta_tilde",
-    help="Of vlb-ddpm's reverse steps.",
+    help="Variance of vlb-ddpm's reverse steps.",
 )
 @click.option("--draws", type=Integer(1), default=1, help="Dequantizations per datum.")
 @tolerance_options(1e-6, ", ODE")
 @t_min_option(
-    "Time the data are put in at. Default: 1e-5, or that of the first discrete label; a VLB's own."
+    "Time at which the data are put in. Default: 1e-5, or the time of the first discrete label; "
+    "for a VLB where σ/α is half a cell."
 )
 @click.option(
     "--measured",
     type=Integer(0),
     default=8,
-    help="Data scored again with a finer solver and in float64, to measure those errors.",
+    help="How many data are scored again with a finer solver and in float64, to measure the "
+    "errors of both.",
 )
 @batch_option(64, "Data")
 @seed_option
 @dtype_option("Of data and network; the solver's state is float64 in any case.")
 @device_option
-@click.option("--budget", is_flag=True, help="Print the whole error budget, not just its head.")
+@click.option(
+    "--budget", is_flag=True, help="Print the whole error budget, not only its first line."
+)
 @result_options("Folder for the results, one row per datum in per_image.csv.")
 def likelihood(out: Path, overwrite: bool, as_json: bool, budget: bool, **options: Any) -> None:
     """Negative log-likelihood of held-out data per dimension, with an error budget.
 
-    It is in bits/dim, or in nats/dim if the data are continuous. A run that was stopped goes on
-    where it was when the same command is given again.
+    The unit is bits/dim, or nats/dim for continuous data. A run that was stopped goes on where it
+    was when the same command is given again.
 
     Example: scoresde likelihood --checkpoint digits-vp --n 128 --budget --out out/bits
     """

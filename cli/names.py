@@ -20,7 +20,7 @@ SAMPLERS = (
 GRIDS = ("uniform", "quadratic", "cosine", "log_snr", "karras", "arctan", "logit")
 TRACES = ("exact", "hutchinson", "probing", "hutch++", "xtrace")
 
-# scoresde.tasks.score_request, and "auto"
+# scoresde.tasks.score_request and scoresde.likelihood, and "auto"
 PROTOCOLS = (
     *("pf-ode/continuous", "pf-ode/uniform", "pf-ode/truncated-normal"),
     *("pf-ode/decoder", "pf-ode/uniform+decoder", "vlb-continuous", "vlb-ddpm"),

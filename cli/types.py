@@ -191,8 +191,8 @@ class Located(OptionType):
         try:
             path = locate(self.what, value)
             exists, is_folder = path.exists(), path.is_dir()
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{value}: {getattr(error, 'strerror', None) or error}") from error
+        except OSError as error:
+            raise ValueError(f"{value}: {error.strerror}") from error
         if not exists:
             raise ValueError(f"{value}: no such file")
         if is_folder:

@@ -1,4 +1,4 @@
-"""The pictures of a training run. One that cannot be drawn is a warning, and training goes on."""
+"""The pictures of a training run. A failure to draw one is a warning, and training goes on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from . import grid
+from ._text import reason_of
 from .data import Dataset
 from .ema import EMA
 from .samplers import DPMSolverMultistep, sample
@@ -89,6 +90,6 @@ def _failure_as_warning(path: Path) -> Iterator[None]:
     except _GivenUp:
         pass
     except Exception as error:
-        first = (str(error).splitlines() or [""])[0]
-        reason = "out of memory" if out_of_memory(error) else f"{type(error).__name__}: {first}"
+        said = f"{type(error).__name__}: {reason_of(error)}"
+        reason = "out of memory" if out_of_memory(error) else said
         warnings.warn(f"{path} was not drawn ({reason}); training goes on", stacklevel=4)

@@ -1,4 +1,4 @@
-"""The likelihoods' benchmark: its truth, its units and its errors against direct computation."""
+"""The benchmark of likelihoods: its truth, units and errors agree with direct computation."""
 
 import importlib
 import json
@@ -43,7 +43,7 @@ def row(report, label, units, rms, bias=0.0, **others):
 
 
 def test_the_truth_is_what_another_route_gives(problem):
-    """Densities at both ends of the path, against dopri5 with the divergence integrated."""
+    """Densities at both ends of the path agree with dopri5 and the integral of the divergence."""
     some = problem.first(6)
     method = Ode(rtol=1e-6, atol=1e-6, trace="exact", t_min=some.t_min)
     done = log_likelihood(some.model, some.x, method)

@@ -1,7 +1,8 @@
 """Log-likelihood of continuous and quantized data, in nats and bits/dim."""
 
-from .bound import DDPMVLB, ContinuousVLB, VariationalBound, optimal_variances
+from .bound import ContinuousVLB, VariationalBound
 from .budget import Budget, likelihood_budget, prior_mismatch
+from .chain import DDPMVLB, optimal_variances
 from .choice import TraceChoice, TraceCost, TraceSearch, choose_trace
 from .control import fit_gaussian, gaussian_control
 from .cutoff import CutOff, GaussianNoising, decoder_std, neglected
@@ -44,7 +45,6 @@ __all__ = [
     "Continuous",
     "ContinuousVLB",
     "CutOff",
-    "DDPMVLB",
     "Dequantization",
     "Dequantized",
     "Encoding",

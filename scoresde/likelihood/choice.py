@@ -182,7 +182,7 @@ def _variances(
     nodes = model.sde.nodes(model.sde.t_of_lam(torch.lerp(ends[0], ends[1], middles)))
     sums = torch.zeros(len(pairs), dtype=torch.float64, device="cpu")
     for node in nodes:
-        x_t = node.alpha * x + node.sigma * noise.fresh(x, node.t)
+        x_t = node.alpha * x + node.sigma * noise.fresh(x)
         plain = linearize(lambda z, at=node: model.eps(z, at), x_t, model.nfe, node.t)
         known = None if control is None else gaussian_control(control, node, x_t)
         for i, (rule, controlled) in enumerate(pairs):

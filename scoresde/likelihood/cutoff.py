@@ -183,7 +183,7 @@ class GaussianNoising(Dequantization):
         k may also be real data x_0 at the model's scale, of a continuous spec.
         """
         x0, log_q0 = self._start(model, k, spec, noise, t)
-        x = (t.alpha * x0 + t.sigma * noise.fresh(x0, t.t)).to(dtype)
+        x = (t.alpha * x0 + t.sigma * noise.fresh(x0)).to(dtype)
         with evaluating(model):
             eps = model.eps(x, t).to(torch.float64)
         # x0(x_t) − x_0 = (σ/α) (z − ε): from x_t itself it would cancel in float32
@@ -232,7 +232,7 @@ def decoder_std(model: ScoreModel, x: Tensor, t_min: float, *, seed: int) -> flo
         raise ValueError("x must hold at least one sample, got none")
     (batch,) = batches(model, len(x), x.device, seed=seed)
     model, node = batch.model, _nodes(model, t_min, 1)[0]
-    z = batch.noise.fresh(x, node.t)
+    z = batch.noise.fresh(x)
     with evaluating(model):
         eps = model.eps(node.alpha * x + node.sigma * z, node)
     return node.sigma / node.alpha * float((z - eps).square().mean(dtype=torch.float64).sqrt())

@@ -45,11 +45,11 @@ class Denoising:
     A term is the mean of independent draws of (t, ε). Its squared error is estimated from their
     spread. Errors of different terms are uncorrelated, so their squares add up.
 
-    Where the noise is far below the data's structure, ε̂ → 0 and |ε − ε̂|² differs little from
-    |ε|², whose mean is known. So c (|ε|² − D) is subtracted as a control variate, with c the
-    running mean of |ε − ε̂|²/D over the *earlier* terms: c does not depend on the noise of its own
-    term, so that neither the estimate nor its squared error becomes biased. Terms should come in
-    the order of time, from noise to data, so that c follows them.
+    Where the noise is much smaller than the structure of the data, ε̂ → 0, and |ε − ε̂|² differs
+    little from |ε|², whose mean D is known. So c (|ε|² − D) is subtracted as a control variate.
+    Here c is the running mean of |ε − ε̂|²/D over the *earlier* terms. It does not depend on the
+    noise of its own term, so that neither the estimate nor its squared error becomes biased. The
+    terms should come in the order of time, from noise to data, because c changes slowly then.
 
     Args:
         model: Score model, labels bound.
@@ -65,7 +65,7 @@ class Denoising:
 
     def residual(self, node: Node) -> Residual:
         """ε − ε̂(x_t, t) at fresh noise; one evaluation of the model, none for an empty batch."""
-        eps = self.noise.fresh(self.x0, 0.0)
+        eps = self.noise.fresh(self.x0)
         x = (node.alpha * self.x0 + node.sigma * eps).to(self.dtype)
         predicted = self.model.eps(x, node) if len(x) else x
         difference = eps - predicted.to(torch.float64)

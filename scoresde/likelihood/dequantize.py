@@ -171,7 +171,7 @@ class TruncatedNormalDequantization(Dequantization):
         """By the inverse of the distribution function; one normal draw per entry."""
         centre = cell_centre(k, spec)
         tau = 0.5 * t.alpha * spec.span / spec.levels / t.sigma
-        z = truncated_normal(noise.fresh(centre, t.t), tau)
+        z = truncated_normal(noise.fresh(centre), tau)
         x = (t.alpha * centre + t.sigma * z).to(dtype)
         log_q = log_normal(x, t.alpha * centre, t.sigma)
         return Points(x, log_q - math.prod(k.shape[1:]) * math.log(_mass(tau)))

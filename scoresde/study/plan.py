@@ -136,7 +136,7 @@ def plan_cells(
     }
     cells: list[Cell] = []
     for entry in entries:
-        reason = entry.sampler.refusal(sde, snap)
+        reason = entry.sampler.refusal(snap)
         if entry.tolerances:
             check_unique("tolerance", entry.tolerances)
             cells += [_adaptive_cell(sde, entry, tol, t_min, reason) for tol in entry.tolerances]

@@ -20,7 +20,6 @@ from ..fingerprint import fingerprint
 from ..metrics import PCAFeatures, paired_rmse
 from ..noise import NOISE_VERSION, SampleNoise
 from ..samplers import Samples, sample
-from ..samplers.base import draw_start
 from ..score import NetworkScore, ScoreModel
 from .files import save_arrays, write_json
 from .plan import Cell
@@ -192,7 +191,7 @@ class Sweep:
     def start(self) -> Tensor:
         """x_T of the samples as `sample` draws it from the seed, float32 on the CPU."""
         noise = SampleNoise(self.seed, range(self.n))
-        return draw_start(self.model.sde, noise, self.shape).to(torch.float32)
+        return (noise.prior(self.shape) * self.model.sde.prior_std).to(torch.float32)
 
 
 class _Measure:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .._tensor import check_number
-from ..data import Dataset, has_test_split
+from ..data import Dataset, has_test_split, load_dataset
 from ..fingerprint import fingerprint
 from ..grid import snapped, uniform
 from ..metrics import PCAFeatures
@@ -277,30 +277,30 @@ def _sources(
 
 
 def _entry(text: str) -> Entry:
-    named = parse_sampler(text)
-    if not named.adaptive:
-        return Entry(named.text, named.sampler)
-    tolerances = SDE_TOLERANCES if isinstance(named.sampler, AdaptiveSDE) else TOLERANCES
-    if "tol=" in named.text:
+    sampler, text = parse_sampler(text), text.strip()
+    if not sampler.adaptive:
+        return Entry(text, sampler)
+    tolerances = SDE_TOLERANCES if isinstance(sampler, AdaptiveSDE) else TOLERANCES
+    if "tol=" in text:
         raise ConfigError(
             f"sampler {text!r}: the benchmark runs an adaptive method at rtol = atol = "
             f"{', '.join(f'{tol:g}' for tol in tolerances)}; leave rtol and atol out"
         )
-    return Entry(named.text, named.sampler, tolerances)
+    return Entry(text, sampler, tolerances)
 
 
 def _data(stored: StoredModel, root: str | Path | None) -> tuple[Dataset, Dataset | None]:
     """Train and test split of the checkpoint's data; no test split where there is none."""
     config, spec = stored.config, stored.spec
     source = replace(config.data, root=config.data.root if root is None else str(root))
-    train = source.load("train", classes=spec.class_names)
+    train = load_dataset(source, classes=spec.class_names)
     for name in ("shape", "levels", "low", "high"):
         now, then = getattr(train.spec, name), getattr(spec, name)
         if now != then:
             raise ValueError(f"{train.name} has changed since training: {name} {now}, not {then}")
-    if not has_test_split(source.name):
+    if not has_test_split(source):
         return train, None
-    return train, source.load("test", classes=spec.class_names)
+    return train, load_dataset(source, "test", classes=spec.class_names)
 
 
 def _check_test(likelihood: int, test: Dataset | None) -> None:

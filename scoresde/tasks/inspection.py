@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..config import checkpoint_path, shipped
+from ..shipped import locate, shipped
 from .request import StoredModel
 
 __all__ = ["describe_checkpoint", "list_shipped", "to_toml"]
@@ -49,7 +49,7 @@ def describe_checkpoint(name_or_path: str | Path) -> dict[str, Any]:
 def list_shipped() -> list[dict[str, Any]]:
     """Name and size in bytes of each checkpoint that comes with the package."""
     names = shipped("checkpoints")
-    return [{"name": name, "bytes": checkpoint_path(name).stat().st_size} for name in names]
+    return [{"name": name, "bytes": locate("checkpoints", name).stat().st_size} for name in names]
 
 
 def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:

@@ -20,11 +20,13 @@ import torch
 
 from .. import __version__
 from ..checkpoint import RawCheckpoint, read_checkpoint
-from ..config import Config, build, checkpoint_path, config_of
+from ..config import Config
 from ..data import Dataset, DataSpec
 from ..fingerprint import fingerprint
 from ..likelihood.ode import FLOAT32_TOLERANCE
+from ..loading import build, config_of
 from ..score import NetworkScore
+from ..shipped import locate
 from ..study.manifest import Origin, Source
 
 __all__ = ["HeldOutRequest", "Request", "StoredModel", "data_source", "versions"]
@@ -121,7 +123,7 @@ class StoredModel:
         Raises:
             CheckpointError: If the file is missing, damaged or not a checkpoint of scoresde.
         """
-        raw = read_checkpoint(checkpoint_path(name_or_path))
+        raw = read_checkpoint(locate("checkpoints", name_or_path))
         return cls(str(name_or_path), raw, *config_of(raw))
 
     @property

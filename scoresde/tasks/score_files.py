@@ -1,4 +1,4 @@
-"""What `scoresde likelihood` leaves in its folder: summary, rows, table and figures."""
+"""The results of `scoresde likelihood`: summary, rows, table and figures."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Budgets(NamedTuple):
 
     @property
     def systematic(self) -> float:
-        """A bound on the error of a single datum by solver and dtype, in nats."""
+        """A bound on the error of a single datum from solver and dtype, in nats."""
         log_prob = self.every.log_prob
         others = (other.log_prob for other in self[1:] if other is not None)
         return sum(bound_of_changes(other - log_prob[: len(other)]) for other in others)
@@ -50,15 +50,15 @@ class Budgets(NamedTuple):
 
 @dataclass(frozen=True)
 class Scores:
-    """Which data were scored how, and the result.
+    """The scored data, the method, and the budgets that came of them.
 
     Attributes:
         request: What was asked.
         spec: What the data are.
         data: The data set.
-        rows: The places in it of those that were scored, shape (n,).
-        method: How they were scored.
-        budgets: The result.
+        rows: The places in the data set of the data that were scored, shape (n,).
+        method: The likelihood method.
+        budgets: The likelihoods with their errors.
     """
 
     request: ScoreRequest
@@ -69,7 +69,7 @@ class Scores:
     budgets: Budgets
 
     def summary(self) -> dict[str, Any]:
-        """All of it as plain data."""
+        """Request, method, mean and errors as plain data."""
         every, refined, precise = self.budgets
         bits, dims = self.spec.levels is not None, self.spec.dims
         mean = mean_budget(every, dims, bits=bits, refined=refined, precise=precise)
@@ -113,7 +113,7 @@ class Scores:
             extremes(out / "extremes.png", x, -budget.log_prob / nats, self.spec)
 
     def _write_rows(self, out: Path) -> None:
-        """One row per datum, as CSV and as arrays; per dimension but for log_prob."""
+        """Write one row per datum, as CSV and as arrays; all but log_prob is per dimension."""
         budget, nats = self.budgets.every, self.spec.nats_per_unit
         columns = {"row": self.rows}
         if self.data.labels is not None:

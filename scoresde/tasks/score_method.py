@@ -1,4 +1,4 @@
-"""From what `scoresde likelihood` is asked to the likelihood method that computes it."""
+"""The likelihood method that a request of `scoresde likelihood` asks for."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ from ..likelihood.bound import last_time
 from ..likelihood.rules import EXACT_UP_TO
 from ..noise import SampleNoise
 from ..score import ScoreModel
-from ..sde import TabulatedVP
 from .held_out import to_points
 from .score_request import PROTOCOLS, ScoreRequest
 
@@ -37,9 +36,9 @@ __all__ = ["choose_quadrature", "described", "make_method"]
 STRATA = 64  # of a variational bound
 STEPS = 1000  # of the chain of a variational bound
 LEAST_DRAWS = 4  # of a variational bound: fewer give a standard error of few degrees of freedom
-PILOT = 8  # data on which trace rules are compared
-FITTED = 10_000  # training data behind the Gaussian reference, at most
-# Evaluations of the trace on one path: with fewer its integral would be wrong.
+PILOT = 8  # training data on which trace rules are compared
+FITTED = 10_000  # training data that the Gaussian is fitted to, at most
+# Limits of the number of nodes that is chosen: with fewer, the integral of the trace is wrong.
 FEWEST_NODES, MOST_NODES = 12, 256
 
 
@@ -67,9 +66,8 @@ def make_method(
             model = model.given(training.labels[: len(pilot)].to(request.device))
         solver = _path(request, spec, model, pilot, control)
     else:
-        tolerances = {"rtol": request.rtol, "atol": request.atol, "per_sample": request.per_sample}
-        settings = {"trace": request.trace, "t_min": request.t_min, "force": request.force}
-        solver = Ode(request.method, **tolerances, **settings)
+        names = ("method", "rtol", "atol", "per_sample", "trace", "t_min", "force")
+        solver = Ode(**{name: getattr(request, name) for name in names})
     q = PROTOCOLS[request.protocol]
     return Dequantized(spec, solver, q, request.draws, request.torch_dtype), control
 
@@ -84,8 +82,8 @@ def _bound(request: ScoreRequest, spec: DataSpec, model: ScoreModel) -> Likeliho
     }
     if PROTOCOLS[request.protocol] is ContinuousVLB:
         return ContinuousVLB(t_min=request.t_min, **common)
-    if isinstance(model.sde, TabulatedVP):
-        times = len(model.sde.betas)  # the model's own ladder
+    if model.sde.levels is not None:
+        times = model.sde.levels  # the model's own ladder
     else:
         end = last_time(model.sde, spec) if request.t_min is None else request.t_min
         times = grid.log_snr(model.sde, request.steps or STEPS, end)
@@ -123,13 +121,13 @@ def choose_quadrature(
 ) -> tuple[TraceRule, int]:
     """The trace rule and the number of nodes that reach an error per datum with the least work.
 
-    They are measured on a few data, among rules that know their own error.
+    The rules are measured on a few data. Only rules that can estimate their own error are tried.
 
     Args:
         model: Score model, labels bound.
         x: Some data at the model's scale.
         t_min: First time.
-        error: Standard error of log p wanted for each datum, in nats.
+        error: Standard error of log p that is wanted for each datum, in nats.
         seed: Seed of the measurement.
     """
     dims = x[0].numel()
@@ -142,7 +140,7 @@ def choose_quadrature(
 
 
 def described(method: LikelihoodMethod) -> dict[str, str]:
-    """What the name of a protocol does not say, in words: the method and its trace rule."""
+    """The method and its trace rule in words, for the results: the protocol's name has neither."""
     match method:
         case DDPMVLB():
             steps = method.times if isinstance(method.times, int) else len(method.times) - 1

@@ -1,4 +1,4 @@
-"""What `scoresde likelihood` is asked, and what it refuses before a network is built."""
+"""The request of `scoresde likelihood`, and the checks before a network is built."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from ..data import DataSpec
 from ..likelihood import (
     DDPMVLB,
+    METHODS,
     Continuous,
     ContinuousVLB,
     Dequantization,
@@ -20,17 +21,16 @@ from ..likelihood import (
     UniformDequantization,
     parse_trace,
 )
-from ..likelihood import METHODS as LIKELIHOOD_METHODS
 from ..likelihood.rules import EXACT_LIMIT, EXACT_UP_TO
 from ..noise import SampleNoise
 from ..score import FIRST_TIME
 from ..study.running import check_space
 from .request import HeldOutRequest, StoredModel
 
-__all__ = ["METHODS", "PROTOCOLS", "ScoreRequest", "check_request", "resolved"]
+__all__ = ["PROTOCOLS", "ScoreRequest", "check_request", "resolved"]
 
-# A dequantization, for the density of the probability-flow ODE at the points that it draws; or a
-# variational bound of the reverse SDE.
+# Only numbers of one protocol are comparable. A dequantization stands for the density of the
+# probability-flow ODE at the points that it draws; the others are bounds of the reverse SDE.
 PROTOCOLS: dict[str, Dequantization | type[LikelihoodMethod]] = {
     "pf-ode/continuous": Continuous(),
     "pf-ode/uniform": UniformDequantization(),
@@ -40,30 +40,32 @@ PROTOCOLS: dict[str, Dequantization | type[LikelihoodMethod]] = {
     "vlb-continuous": ContinuousVLB,
     "vlb-ddpm": DDPMVLB,
 }
-# How the density is found.
-METHODS = tuple(LIKELIHOOD_METHODS)
 
 
 @dataclass(frozen=True)
 class ScoreRequest(HeldOutRequest):
-    """Which data to score, and how; the data are chosen at random by the seed.
+    """Which data to score, and how; the seed chooses the data at random.
+
+    "ODE methods" are the methods other than "path".
 
     Args:
-        protocol: One of `PROTOCOLS`; None for "pf-ode/uniform", of continuous data
-            "pf-ode/continuous".
+        protocol: One of `PROTOCOLS`; None for "pf-ode/uniform", or "pf-ode/continuous" for
+            continuous data.
         method: One of `METHODS`, or "auto": "path" above 16 dimensions, else "dopri5".
-        per_sample: A step size for each datum rather than for the batch, of ODE methods.
-        trace: A trace rule as `parse_trace` reads it, or "auto": measured for a path, exact up to
-            16 dimensions and one probe above for ODE methods.
-        image_error: Standard error of each datum, per dimension, that "auto" aims at.
-        steps: Steps of a path or of the chain of "vlb-ddpm"; None for their own default.
-        nodes: Nodes of a path or strata of a variational bound; None for the default.
+        per_sample: Whether an ODE method has a step size for each datum, not one for the batch.
+        trace: A trace rule as `parse_trace` reads it, or "auto". "auto" measures which rule is the
+            cheapest for "path"; for ODE methods it is the exact trace up to 16 dimensions, and
+            one probe above.
+        image_error: Standard error of each datum that "auto" aims at, in `DataSpec.unit`.
+        steps: Steps of a path (None: 32) or of the chain of "vlb-ddpm" (None: 1000, but always
+            the ladder of a model that has one).
+        nodes: Nodes of a path (None: measured or 12) or strata of a variational bound (None: 64).
         variance: Reverse variance of "vlb-ddpm", "beta" or "beta_tilde".
-        draws: Dequantizations of each datum.
+        draws: Dequantizations of each datum; of a variational bound at least 4 draws are made.
         rtol: Relative tolerance of ODE methods.
-        atol: Absolute tolerance.
-        t_min: First time; None for 1e-5 (or that of the first discrete label, if later), of
-            variational bounds their own.
+        atol: Absolute tolerance of ODE methods.
+        t_min: Time at which the data are put in. None: 1e-5, or the time of the first discrete
+            label if that is later; for variational bounds see `ContinuousVLB`.
         measured: Number of data on which the errors of solver and dtype are measured.
         force: Allow an exact trace above 4096 dimensions.
     """
@@ -96,7 +98,7 @@ class ScoreRequest(HeldOutRequest):
 
 
 def resolved(request: ScoreRequest, stored: StoredModel) -> ScoreRequest:
-    """The request with everything named that depends on the checkpoint alone."""
+    """The request with protocol, method and time filled in for the checkpoint."""
     small = stored.dims <= EXACT_UP_TO
     default = "pf-ode/continuous" if stored.spec.levels is None else "pf-ode/uniform"
     method = request.method if request.method != "auto" else "dopri5" if small else "path"
@@ -107,7 +109,15 @@ def resolved(request: ScoreRequest, stored: StoredModel) -> ScoreRequest:
 
 
 def check_request(request: ScoreRequest, stored: StoredModel) -> None:
-    """Raise ValueError, naming the option, for what is unknown, meaningless or would take days."""
+    """Refuse a request that cannot be computed, has options without effect, or would take days.
+
+    Args:
+        request: The request, resolved.
+        stored: The checkpoint.
+
+    Raises:
+        ValueError: Names the option.
+    """
     for name, allowed in (("protocol", PROTOCOLS), ("method", METHODS)):
         value = getattr(request, name)
         if value not in allowed:
@@ -124,7 +134,7 @@ def check_request(request: ScoreRequest, stored: StoredModel) -> None:
 
 
 def _check_flow_options(request: ScoreRequest, spec: DataSpec) -> None:
-    """Refuse a dequantization that is not for these data, and options that it does not have."""
+    """Refuse a dequantization for other data, and options that the method does not have."""
     flow = [name for name, q in PROTOCOLS.items() if isinstance(q, Dequantization)]
     fits = ["pf-ode/continuous", "pf-ode/decoder"] if spec.levels is None else flow[1:]
     if request.protocol not in fits:

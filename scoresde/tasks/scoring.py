@@ -1,16 +1,15 @@
-"""Likelihoods of data under a checkpoint, in a folder: what `scoresde likelihood` calls.
+"""`scoresde likelihood`: likelihoods of data under a checkpoint, in a folder.
 
 - per_image.csv and per_image.npz: one row per datum
-- budget.txt and budget.png: the mean with everything that is known of its errors
-- extremes.png: the most and the least likely, of images and of points in the plane
-- summary.json: all of the above as plain data
-- parts/: what is done so far, from which the same command goes on
+- budget.txt and budget.png: the mean with all known errors
+- extremes.png: the most and the least likely data, for images and points in the plane
+- summary.json: request, mean and errors as plain data
+- parts/: the finished batches, from which the same command goes on
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data import Dataset
+from ..data import Dataset, load_dataset
 from ..exact import GaussianMixture
 from ..fingerprint import fingerprint
 from ..likelihood import Budget, LikelihoodMethod, likelihood_budget
@@ -45,19 +44,21 @@ def score_data(
     overwrite: bool = False,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
-    """Score data and write the results to a folder; goes on where the same request was stopped.
+    """Score data and write the results to a folder.
+
+    A request that was stopped goes on where it was when it is given again.
 
     Args:
         request: What to score.
         out: The folder; results of the same request in it are not computed again.
         overwrite: Replace results of another request.
-        on_progress: Told of every batch.
+        on_progress: Called after every batch.
 
     Returns:
         The summary: mean, budget, protocol, counted evaluations, seconds.
 
     Raises:
-        ValueError: If the request makes no sense, before any network is built.
+        ValueError: If the request is refused (`check_request`), before a network is built.
         FileNotFoundError: If the data are not on this machine; says how to get them.
         RuntimeError: If a solve fails or memory runs out.
     """
@@ -77,7 +78,7 @@ def score_data(
     results = ResultFolder.open(out, origin, overwrite)
     if results.finished:
         return results.read()
-    with results.write(FILES, list(_part_names(request))) as output:
+    with results.write(FILES, [*_batches(request), REFINED, FLOAT64]) as output:
         began = time.monotonic()
         model = stored.build(request.device, request.dtype)
         method, control = make_method(request, stored.spec, model, training)
@@ -95,7 +96,10 @@ def score_data(
 
 
 def _training(request: ScoreRequest, stored: StoredModel, data: Dataset) -> Dataset | None:
-    """Data that the Gaussian is fitted to: the training split, or the scored file; None if none."""
+    """The data that the Gaussian is fitted to; None for a variational bound, which needs none.
+
+    They are the training split of the checkpoint's data, or the scored data if --data is given.
+    """
     if not request.of_flow:
         return None
     if request.data is not None:
@@ -103,23 +107,18 @@ def _training(request: ScoreRequest, stored: StoredModel, data: Dataset) -> Data
     own = stored.config.data
     source = replace(own, root=request.data_root or own.root)
     # of a conditional network only, as of the data that are scored
-    return source.load("train", labels=data.labels is not None, classes=stored.spec.class_names)
+    return load_dataset(source, labels=data.labels is not None, classes=stored.spec.class_names)
 
 
 def _batches(request: ScoreRequest) -> dict[str, range]:
-    """Which of the chosen rows are computed at a time, by the file that keeps their budget."""
+    """The places of each batch among the chosen rows, by the name of the file that keeps it."""
     n, size = request.n, request.batch
     return {f"{begin:08d}.npz": range(begin, min(begin + size, n)) for begin in range(0, n, size)}
 
 
-def _part_names(request: ScoreRequest) -> Iterator[str]:
-    """Names of the files of all that may be kept."""
-    yield from (*_batches(request), REFINED, FLOAT64)
-
-
 @dataclass(frozen=True)
 class _Run:
-    """What the batches of a request have in common.
+    """One request while it is computed, batch by batch.
 
     Attributes:
         request: What was asked.

@@ -146,7 +146,7 @@ def trials_of(claims: Iterable[Claim], sdes: Sequence[str], quick: bool = False)
     return [
         Trial(
             claim,
-            parse_sampler(claim.sampler).sampler,
+            parse_sampler(claim.sampler),
             sde,
             claim.steps if quick or claim.kind != "ode" else _from_ten(claim.steps),
         )
@@ -196,7 +196,7 @@ def _network_trials(claims: Sequence[Claim], stored: StoredModel, seed: int) -> 
     return [
         Trial(
             replace(claim, **on_network),
-            parse_sampler(claim.sampler).sampler,
+            parse_sampler(claim.sampler),
             type(model.sde).__name__,
             NETWORK_STEPS,
             problem,
@@ -209,7 +209,7 @@ def _network_trials(claims: Sequence[Claim], stored: StoredModel, seed: int) -> 
 def _network_flow(model: ScoreModel, start: Tensor, t_min: float) -> Tensor:
     """The probability-flow ODE's solution at t_min, by dop853 for each sample."""
     solver = ProbabilityFlowODE("dop853", NETWORK_TOLERANCE, NETWORK_TOLERANCE, per_sample=True)
-    return solver.run(model, start, log_snr(model.sde, 1, t_min), None)
+    return solver.run(model, start, log_snr(model.sde, 1, t_min), None).state
 
 
 def _claims_about(samplers: Sequence[str] | None) -> list[Claim]:

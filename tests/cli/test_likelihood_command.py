@@ -26,7 +26,7 @@ from scoresde.tasks import scoring
 from scoresde.tasks.score_request import PROTOCOLS
 from scoresde.tasks.scoring import ScoreRequest, score_data
 
-# From late on, and coarse: some twenty evaluations.
+# A late first time and coarse settings take some twenty evaluations.
 T_MIN = ("--t-min", 0.5)
 PATH = ("--method", "path", "--steps", 4, "--nodes", 8, "--trace", "hutchinson:probes=2")
 COARSE = {"rtol": 0.05, "atol": 0.05}
@@ -53,12 +53,12 @@ def summary(folder):
 
 @pytest.fixture
 def pictures():
-    """Draw them."""
+    """Asks for the pictures to be drawn."""
 
 
 @pytest.fixture(autouse=True)
 def quick(request, monkeypatch):
-    """A Gaussian of 100 data, and nothing drawn unless asked for: both take most of the time."""
+    """Fit the Gaussian to 100 data, and draw no pictures unless a test asks for `pictures`."""
     monkeypatch.setattr("scoresde.tasks.score_method.FITTED", 100)
     if "pictures" not in request.fixturenames:
         for name in ("save_budget", "extremes"):
@@ -67,7 +67,7 @@ def quick(request, monkeypatch):
 
 @pytest.fixture
 def score(scoresde, latest, tiny_checkpoint, tmp_path):
-    """score(PATH, "--n", 4): score into a new folder; its path and what was printed."""
+    """score(PATH, "--n", 4) scores into a new folder; returns its path and the output."""
 
     def call(method, *options, checkpoint=tiny_checkpoint, out=tmp_path / "out"):
         arguments = ("--checkpoint", checkpoint, "--out", out, *T_MIN, *method, *options)
@@ -184,7 +184,7 @@ class TestWhatItSays:
 
 class TestBudget:
     def test_from_the_rows(self, score):
-        """Every number of the table from those of the images, by numpy."""
+        """Every number of the table follows from those of the images, by numpy."""
         out, done = score(PATH, "--n", 6, "--draws", 2, *UNMEASURED)
         assert done.status == 0, done.err
         found, budget = arrays(out), summary(out)["budget"]
@@ -212,7 +212,7 @@ class TestBudget:
 
     @pytest.mark.slow
     def test_solver_and_rounding_are_measured(self, score, tmp_path):
-        """By the command itself with a tenth of the tolerances, and with --dtype float64."""
+        """They are the changes of the command's values with finer tolerances and with float64."""
         alone = ("--method", "dopri5", "--per-sample", "--trace", "hutchinson:probes=2", "--n", 4)
         coarse = ("--rtol", 0.05, "--atol", 0.05, *UNMEASURED)
         fine = ("--rtol", 0.005, "--atol", 0.005, *UNMEASURED)
@@ -240,7 +240,7 @@ class TestBudget:
         )
 
     def test_rounding_is_measured_by_points_and_weights_of_float64(self, score, monkeypatch):
-        """Points of float32 in a network of float64 would have lost their digits before."""
+        """A float64 network with points rounded to float32 would not measure the rounding."""
         seen = []
 
         def watched(model, x, method, **arguments):
@@ -348,7 +348,7 @@ class TestEveryProtocol:
         assert ("per sample" in summary(out)["method"]) == (method == "dop853")
 
     def test_of_more_dimensions_a_path_with_a_measured_rule(self, score):
-        """What --trace auto chose, and the nodes, are told; --image-error decides on them."""
+        """The results state which trace and nodes --trace auto chose for --image-error."""
         out, done = score((), "--n", 2, "--steps", 4, "--image-error", 1.0, *UNMEASURED)
         assert done.status == 0, done.err
         assert "divergence at 12 nodes" in summary(out)["method"]  # the fewest
@@ -357,7 +357,7 @@ class TestEveryProtocol:
 
 class TestContinuous:
     def test_points_in_nats_beside_the_truth(self, score, points_checkpoint):
-        """In the plane: dopri5 with an exact trace."""
+        """Data in the plane are solved by dopri5 with an exact trace."""
         out, done = score((), "--n", 4, "--budget", *UNMEASURED, checkpoint=points_checkpoint)
         assert done.status == 0, done.err
         found = summary(out)
@@ -374,7 +374,7 @@ class TestContinuous:
         assert "the exact density's mean" in done.out
 
     def test_the_path_asked_for(self, score, points_checkpoint, tmp_path):
-        """It agrees with the solver within its intervals, of which it states all."""
+        """It agrees with the solver within the intervals that it states."""
         exact, _ = score((), "--n", 8, checkpoint=points_checkpoint, out=tmp_path / "exact")
         path, done = score(PATH, "--n", 8, "--nodes", 40, checkpoint=points_checkpoint)
         assert done.status == 0, done.err
@@ -459,7 +459,7 @@ class TestResuming:
         [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(5, marks=pytest.mark.slow)],
     )
     def test_goes_on_where_it_was_stopped(self, score, calls, tmp_path, stop_at):
-        """After a batch, before the last, and while the solver's error is measured."""
+        """It stops after a batch, before the last, or while the solver's error is measured."""
         whole, done = score(PATH, *self.OPTIONS, out=tmp_path / "whole")
         assert done.status == 0, done.err
         assert calls == [2, 2, 2, 1, 2, 2]
@@ -503,7 +503,7 @@ class TestResuming:
         assert (done.status, out.exists()) == (130, False)
 
     def test_stopped_before_anything_was_done_leaves_what_is_not_ours(self, score, calls, tmp_path):
-        """Notes laid there meanwhile stay, and the command can be repeated with other options."""
+        """A file put there meanwhile stays, and the command can be repeated with other options."""
         notes = tmp_path / "out" / "notes.txt"
 
         def lay(*_, **__):
@@ -577,7 +577,7 @@ class TestResuming:
         assert calls == [2, 3]
 
     def test_what_was_given_or_left_to_default_is_the_same(self, score, calls):
-        """ "auto" means a name, and the name may be said."""
+        """Giving the name that "auto" stands for is the same request."""
         score(PATH[2:], "--n", 2, *UNMEASURED)
         _, done = score(PATH, "--n", 2, "--protocol", "pf-ode/uniform", *UNMEASURED)
         assert done.status == 0, done.err

@@ -84,7 +84,7 @@ def test_help_knows_what_the_library_knows():
         "GRIDS": registry.GRIDS,
         "TRACES": likelihood.TRACES,
         "PROTOCOLS": score_request.PROTOCOLS,
-        "METHODS": ["auto", *score_request.METHODS],
+        "METHODS": ["auto", *likelihood.METHODS],
         "LABELS": class_labels.LABELS,
         "SDES": claims.CHECKED_SDES,
         "DATA_SETS": [row.name for row in dataset_status()],

@@ -7,7 +7,6 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from scoresde import grid
-from scoresde.config import shipped
 from scoresde.data import DataSpec, load_dataset
 from scoresde.exact import FiniteData, GaussianMixture
 from scoresde.likelihood import DDPMVLB, ContinuousVLB, log_likelihood, optimal_variances
@@ -15,13 +14,14 @@ from scoresde.likelihood.decoder import cell_log_prob
 from scoresde.noise import BatchNoise, Noise, SampleNoise
 from scoresde.score import FunctionScore, NetworkScore, Preconditioning
 from scoresde.sde import VE, VP, TabulatedVP
+from scoresde.shipped import shipped
 
 DOUBLE = torch.float64
 DDPM = TabulatedVP(VP().ddpm_betas(1000))
 ENTROPY = 0.5 * math.log(2 * math.pi * math.e * 0.25)  # of N(0.3, 0.5²), nats
 PRIOR = 6.861317810e-06  # E KL(q(x_T | x_0) ‖ N(0, 1)) under DDPM's linear schedule
-# Reverse variance and the decoder's: reconstruction and diffusion, by numpy from the chain's
-# moments; the data are N(0.3, 0.5²), the predictor is optimal.
+# Reconstruction and diffusion for each reverse variance and decoder variance, computed with numpy
+# from the moments of the chain, for data N(0.3, 0.5²) and the optimal predictor.
 TABLE = {
     ("beta_tilde", "beta"): (-3.186381607797, 4.368516351207),
     ("beta_tilde", "beta_tilde"): (-3.072804112240, 4.368516351207),
@@ -33,25 +33,25 @@ OF_A_CALL = ("seed", "noise", "y", "batch")
 
 
 def ddpm_vlb(model, x, times, **arguments):
-    """`log_likelihood` by a `DDPMVLB`, arguments of the call and settings of the method mixed."""
+    """`log_likelihood` by a `DDPMVLB`; takes arguments of the call and settings of the method."""
     call = {name: arguments.pop(name) for name in OF_A_CALL if name in arguments}
     return log_likelihood(model, x, DDPMVLB(times, **arguments), **call)
 
 
 def continuous_vlb(model, x, **arguments):
-    """Likewise by a `ContinuousVLB`."""
+    """`log_likelihood` by a `ContinuousVLB`, likewise."""
     call = {name: arguments.pop(name) for name in OF_A_CALL if name in arguments}
     return log_likelihood(model, x, ContinuousVLB(**arguments), **call)
 
 
 def fit_variances(model, x, times, **arguments):
-    """Likewise the variances that are best for the data."""
+    """`optimal_variances` for a `DDPMVLB`, likewise."""
     call = {name: arguments.pop(name) for name in OF_A_CALL if name in arguments}
     return optimal_variances(model, x, DDPMVLB(times, **arguments), **call)
 
 
 class Signs(Noise):
-    """z_i = ±1 for each sample at every call; times are the two nodes of Gauss and Legendre."""
+    """Every draw of sample i is z_i = ±1; times are the two nodes of Gauss–Legendre quadrature."""
 
     def __init__(self, signs):
         self.signs = torch.tensor(signs, dtype=DOUBLE)
@@ -62,7 +62,7 @@ class Signs(Noise):
 
 
 def two_points():
-    """x_0 = mean ± std and ε = ±1: exact for the mean of anything quadratic in both.
+    """Points x_0 = mean ± std and ε = ±1, whose mean is exact for functions quadratic in both.
 
     |ε|² = D at each, so that the control variate vanishes.
     """
@@ -71,7 +71,7 @@ def two_points():
 
 
 def exact_mean(function, model, *args, **kwargs):
-    """E over N(0.3, 0.5²) and the noise of: prior, diffusion, reconstruction, bound."""
+    """Prior, diffusion, reconstruction and bound, as means over N(0.3, 0.5²) and the noise."""
     x, noise = two_points()
     found = function(model, x, *args, noise=noise, draws=1, **kwargs)
     parts = found.prior, found.diffusion, found.reconstruction, -found.log_prob
@@ -92,7 +92,7 @@ class TestGaussianInClosedForm:
         assert bound == pytest.approx(PRIOR + sum(expected), abs=1e-10)
 
     def test_optimal_variances_leave_the_prior_s_gap_alone(self, gaussian):
-        """KL(q(x_T) ‖ N(0, 1)): the reverse chain is then the forward one's exact reversal."""
+        """The reverse chain is then the exact reversal; what remains is KL(q(x_T) ‖ N(0, 1))."""
         model = gaussian(DDPM)
         x, noise = two_points()
         variances = fit_variances(model, x, 1000, noise=noise)
@@ -117,7 +117,7 @@ class TestGaussianInClosedForm:
 
     @pytest.mark.parametrize(("t_min", "loss"), [(1e-5, 6.214107199080), (1e-3, 3.864782217490)])
     def test_continuous_diffusion_loss(self, gaussian, t_min, loss):
-        """½ log((1 + s² SNR(t_min))/(1 + s² SNR(1))), with one λ at two places in each stratum."""
+        """It is ½ log((1 + s² SNR(t_min))/(1 + s² SNR(1))); each stratum has λ at two places."""
         model = gaussian(VP())
         prior, diffusion, _, bound = exact_mean(continuous_vlb, model, t_min=t_min, strata=500)
         # the two-point rule is exact for cubics: off by width⁴ = 1e-7 times less than 1e-3
@@ -135,7 +135,7 @@ def posterior(sde, t, s, x_t, x0):
 
 @pytest.mark.parametrize("variance", ["beta", "beta_tilde"])
 def test_a_chain_of_any_sde_term_by_term(sde, variance):
-    """Each KL by torch.distributions, with a predictor that is not the right one."""
+    """Each KL is computed by torch.distributions, with a predictor that is not optimal."""
     ts = torch.tensor([0.9, 0.5, 0.1], dtype=DOUBLE)
     model = FunctionScore(sde, lambda x, t: torch.tanh(x) * (0.3 + t))
     x0, z = torch.tensor([[0.7], [-0.4]], dtype=DOUBLE), torch.tensor([[1.0], [-1.0]], dtype=DOUBLE)
@@ -175,7 +175,7 @@ bounds = pytest.mark.parametrize(
 
 
 class TestEnumerable:
-    """Sixteen codes: the bounds' probabilities sum to at most 1, and to nearly 1."""
+    """The probabilities of all sixteen codes sum to at most 1, and to nearly 1."""
 
     @bounds
     def test_sub_probabilities(self, bound):
@@ -203,7 +203,7 @@ class TestEnumerable:
         assert torch.allclose(found.bits_per_dim(FOUR), -found.log_prob / (2 * math.log(2)))
 
     def test_the_decoder_stands_around_the_model_s_x0(self):
-        """With a wrong predictor, so that the side on which it errs shows in the outer cells."""
+        """The predictor is wrong, so that the sign of its error matters in the outer cells."""
         model = FunctionScore(VP(), lambda x, t: torch.tanh(x) + 0.5)
         ts, z = torch.tensor([0.9, 0.2], dtype=DOUBLE), torch.ones(len(CODES), 2, dtype=DOUBLE)
         found = ddpm_vlb(
@@ -216,7 +216,7 @@ class TestEnumerable:
 
     @bounds
     def test_no_range_of_the_data_is_special(self, bound):
-        """The same model on another scale, range and SDE scaled alike, gives the same bits.
+        """A model whose data, range and SDE are all scaled by 3 gives the same bits.
 
         `bound` asks at times of VP's grid; any will do.
         """
@@ -249,7 +249,7 @@ class TestMixture:
 
     @pytest.mark.parametrize("sde", [VP(), VE()], ids=["VP", "VE"])
     def test_the_continuous_bound_is_tight_for_an_exact_score(self, mixture, sde):
-        """The reverse SDE is then the forward one's reversal: what is left is the prior's KL.
+        """The reverse SDE is then the exact reversal; what remains is the KL of the prior.
 
         At most E KL(q(x_1 | x_0) ‖ prior), 3e-5 and 3e-4, and less from the decoder.
         """
@@ -262,7 +262,7 @@ class TestStandardError:
     N = 3000
 
     def spread(self, dims, function):
-        """Of one point's bounds over many seeds: mean, its error, and RMS of the reported one."""
+        """Mean and deviation of a point's bounds over many seeds, and the RMS of stated errors."""
         mean = torch.full((1, dims), 0.3, dtype=DOUBLE)
         model = GaussianMixture(VP(), [1.0], mean, [0.25])
         found = function(model, torch.full((self.N, dims), 0.8, dtype=DOUBLE), seed=1)
@@ -292,7 +292,7 @@ class TestStandardError:
         assert abs(full - drawn) < 4 * math.hypot(s1, s2) / math.sqrt(self.N)
 
     def test_the_control_variate_pays(self, monkeypatch):
-        """At 64 dimensions it is worth ten times the evaluations; at least 4 are asked here."""
+        """In 64 dimensions it reduces the variance about ten times; the test asks for 4 times."""
 
         def variance():
             return self.spread(64, lambda *a, **kw: continuous_vlb(*a, strata=32, **kw))[1] ** 2
@@ -309,7 +309,7 @@ class TestStandardError:
 
 
 def calls_of(function, rows, **kwargs):
-    """Every x and t a model is asked at, for some rows of nine data, and the result."""
+    """Every x and t at which a model is evaluated for some of nine data, and the result."""
     seen = []
 
     def eps(x, t):
@@ -370,7 +370,7 @@ class TestContract:
         assert discrete.latent is continuous.counts is None
 
     def test_settings_are_plain_numbers(self):
-        """However they were given, so that equal methods are equal."""
+        """Methods with the same settings are equal, whatever type the settings were given as."""
         times, variance = torch.tensor([0.75, 0.5]), torch.ones(2)
         method = DDPMVLB(times, variance=variance, draws=torch.tensor(3))
         assert method == DDPMVLB((0.75, 0.5), variance=[1.0, 1.0], draws=3)
@@ -514,7 +514,7 @@ def test_bad_arguments_of_all(gaussian, function, fixed, changed, error, message
         ({"decoder": "gamma"}, "decoder must be 'beta' or 'beta_tilde', got 'gamma'"),
         ({"variance": torch.ones(24)}, r"variance must have shape \(25,\), got \(24,\)"),
         ({"variance": torch.zeros(25)}, "variance must be finite and greater than 0, got 0.0"),
-        ({"variance": torch.ones(25), "decoder": "beta"}, "decoder must be None"),
+        ({"variance": torch.ones(25), "decoder": "beta"}, "decoder must be None, because"),
         ({"strata": 0}, "strata must be at least 1, got 0"),
     ],
 )
@@ -554,7 +554,7 @@ def test_optimal_variances_beat_the_fixed_ones_on_other_data(mixture):
 
 @pytest.mark.skipif("digits-vp" not in shipped("checkpoints"), reason="needs digits-vp")
 def test_shipped_digits():
-    """The chain's bound comes close to the continuous one, both at what a good network has."""
+    """The bound of the chain is close to the continuous one; a good network has such bounds."""
     import scoresde
 
     checkpoint, data = scoresde.load("digits-vp"), load_dataset("digits", "test")

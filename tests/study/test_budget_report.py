@@ -1,4 +1,4 @@
-"""The error budget as text and as a figure, of made-up numbers."""
+"""The error budget of made-up numbers, as text and as a figure."""
 
 import math
 from dataclasses import asdict, fields, replace
@@ -141,7 +141,7 @@ def test_a_variational_bound_is_of_another_model(protocol):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The figure that is drawn last."""
+    """The figures that are drawn, instead of their files."""
     figures = []
     monkeypatch.setattr(budget_report, "save_figure", lambda path, figure: figures.append(figure))
     return figures

@@ -239,8 +239,8 @@ def test_a_long_name_makes_no_long_file_name(sweep):
 
 
 def test_every_sampler_has_a_fingerprint():
-    prints = {text: fingerprint(parse_sampler(text).sampler) for text in SAMPLERS}
-    assert len(set(prints.values())) == len({repr(parse_sampler(t).sampler) for t in SAMPLERS})
+    prints = {text: fingerprint(parse_sampler(text)) for text in SAMPLERS}
+    assert len(set(prints.values())) == len({repr(parse_sampler(t)) for t in SAMPLERS})
 
 
 def test_the_csv_has_every_column_and_reads_back(finished):

@@ -1,4 +1,4 @@
-"""What the files of a likelihood state of its errors."""
+"""The half widths in the files of `scoresde likelihood`."""
 
 from dataclasses import fields
 
@@ -14,7 +14,7 @@ from scoresde.tasks.score_request import ScoreRequest
 
 
 def budget(log_prob):
-    """Without any random error."""
+    """A budget without random errors."""
     x = torch.tensor(log_prob, dtype=torch.float64)
     zeros = {f.name: torch.zeros_like(x) for f in fields(Budget)}
     return Budget(**zeros | {"log_prob": x, "dof": torch.full_like(x, 9.0)})
@@ -25,7 +25,7 @@ def budget(log_prob):
 def test_half_widths_hold_the_bounds_of_what_solver_and_dtype_change(
     monkeypatch, tmp_path, refined, precise
 ):
-    """Two changes each: 2 (1 + 8/2) times their root mean square."""
+    """Two changes are measured; they add 2 (1 + 8/2) times their root mean square."""
     data = load_dataset("digits", "test")
     for name in ("save_budget", "extremes", "budget_table"):
         monkeypatch.setattr(score_files, name, lambda *_: "")

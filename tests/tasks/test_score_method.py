@@ -1,4 +1,4 @@
-"""From requests to methods, and the trace rule that an error asks for."""
+"""The method of a request, and the trace rule that is chosen for an error."""
 
 import math
 
@@ -33,21 +33,21 @@ DOUBLE = torch.float64
 
 
 def correlated(dims=32):
-    """A Gaussian whose probes have a variance worth halving."""
+    """A Gaussian with correlated dimensions, for which probes have a large variance."""
     root = torch.randn(dims, dims, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
     cov = root @ root.T / dims + 0.05 * torch.eye(dims, dtype=DOUBLE)
     return GaussianMixture(VP(), [1.0], torch.zeros(1, dims, dtype=DOUBLE), cov[None])
 
 
 def data_of(spec, n=5):
-    """Training data, of which all that matters here is that they are of the spec's kind."""
+    """A few made-up training data, levels or points as the spec says."""
     x = torch.arange(n * 2).reshape(n, 2) % 4
     return Dataset("made up", x if spec.levels else x.float(), None, spec)
 
 
 @pytest.mark.parametrize("method", [ContinuousVLB, DDPMVLB])
 def test_draws_of_a_bound_have_a_degree_less_than_their_number(method):
-    """Student's t of 3 for 4 draws: a normal's 1.96 would cover too seldom."""
+    """4 draws have Student's t with 3 degrees; 1.96 of a normal would cover too seldom."""
     model = GaussianMixture(VP(), [1.0], [[0.1, 0.0]], [0.04])
     k, spec = torch.tensor([[3, 4], [1, 6], [7, 0]]), DataSpec((2,), -1.0, 1.0, levels=8)
     times = {} if method is ContinuousVLB else {"times": 10}
@@ -63,7 +63,7 @@ class TestChoice:
         return choose_quadrature(model, model.sample(n, seed=1), 1e-5, error, seed=0)
 
     def test_half_the_error_is_four_times_the_nodes(self):
-        """Far from the fewest, where one rule is the cheapest."""
+        """This holds where the number of nodes is inside its limits and the rule is the same."""
         (rule, few), (same, many) = (self.choose(correlated(), error) for error in (0.2, 0.1))
         assert rule == same
         assert FEWEST_NODES < few < many < MOST_NODES
@@ -92,7 +92,7 @@ class TestChoice:
 
     @pytest.mark.parametrize("error", [1.0, 0.5, 0.25])
     def test_the_error_is_reached(self, error):
-        """A root mean square over 64 data, from a measurement on 8: within a factor 1.5."""
+        """The choice is measured on 8 data; the RMS error of 64 is within a factor 1.5."""
         model = correlated()
         rule, nodes = self.choose(model, error)
         found = likelihood_budget(model, model.sample(64, seed=2), Path(32, nodes, rule), seed=0)
@@ -108,7 +108,7 @@ class TestChoice:
     @pytest.mark.slow
     @pytest.mark.parametrize("error", [0.03, 0.02])
     def test_on_the_digits(self, tmp_path, error):
-        """What --image-error asks for is what per_image.csv states, within a factor 1.5."""
+        """per_image.csv states the error that --image-error asks for, within a factor 1.5."""
         request = ScoreRequest("digits-vp", n=64, image_error=error, measured=0)
         found = score_data(request, tmp_path / "out")
         stated = found["budget"]["probe_error"] * math.sqrt(64)
@@ -136,7 +136,7 @@ class TestMethods:
         assert method.name == name
 
     def test_a_solver_has_no_control(self, gaussian):
-        """Though the Gaussian is wanted, for the prior mismatch."""
+        """The Gaussian is still fitted, for the prior mismatch."""
         given = {"method": "dop853", "rtol": 1e-3, "atol": 1e-4, "trace": "exact"}
         method, control = self.made(gaussian(VP(), 2), "pf-ode/uniform", dtype="float64", **given)
         solver = Ode("dop853", 1e-3, 1e-4, trace=ExactTrace(), t_min=0.01)
@@ -161,7 +161,7 @@ class TestMethods:
         assert (method, control) == (known, None)
 
     def test_a_ladder_is_the_chain(self, gaussian):
-        """Of a table of 50 β, whatever `steps` says."""
+        """A model with a table of 50 β has 50 times, whatever `steps` is."""
         method, _ = self.made(gaussian(TabulatedVP(VP().ddpm_betas(50)), 2), "vlb-ddpm", steps=9)
         assert method.times == 50
 
