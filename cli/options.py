@@ -15,7 +15,6 @@ __all__ = [
     "batch_option",
     "checkpoint_option",
     "compile_option",
-    "data_option",
     "data_root_option",
     "device_option",
     "dtype_option",
