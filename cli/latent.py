@@ -53,7 +53,7 @@ __all__ = ["latent"]
 @device_option
 @result_options("Folder for latents.npz, the pictures and summary.json.")
 def latent(out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
-    """Latent codes of held-out data: there and back, paths between them, samples with log p.
+    """Latent codes of held-out data: round trips, paths between data, samples with log p.
 
     Example: scoresde latent --checkpoint digits-vp --n 8 --out out/latent
     """
@@ -67,7 +67,7 @@ def latent(out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
 
 
 def _in_words(found: dict[str, Any], out: Path) -> str:
-    """The error of the round trip, what it is of, and what the samples say."""
+    """Errors, settings and costs, one per line, and the files."""
     there, drawn = found["round_trip"], found["samples"]
     rows = {
         "data": f"{found['n']} of {found['of']} in {found['data']} ({found['split']}), "

@@ -27,20 +27,6 @@ from .types import Integer, Named, Real
 __all__ = ["likelihood"]
 
 
-class _Trace(Named):
-    """A trace rule by name with its parameters, or "auto"."""
-
-    def __init__(self) -> None:
-        super().__init__("trace", ("auto", *TRACES), "parse_trace")
-
-    def verify(self, value: str) -> None:
-        """Refuse parameters that the rule does not have; "auto" is no rule."""
-        if value != "auto":
-            from scoresde.likelihood import parse_trace
-
-            parse_trace(value)
-
-
 class _Likelihood(Command):
     groups = {
         "What is scored": (
@@ -59,13 +45,7 @@ class _Likelihood(Command):
 @click.command(cls=_Likelihood)
 @checkpoint_option
 @held_out_options
-@click.option(
-    "--n",
-    type=Integer(1),
-    default=128,
-    show_default=True,
-    help="How many data, chosen by the seed.",
-)
+@click.option("--n", type=Integer(1), default=128, help="How many data, chosen by the seed.")
 @click.option(
     "--protocol",
     type=click.Choice(PROTOCOLS),
@@ -78,16 +58,14 @@ class _Likelihood(Command):
     type=click.Choice(METHODS),
     metavar="NAME",
     default="auto",
-    show_default=True,
     help=f"{', '.join(METHODS)}. path takes few evaluations, and its error is corrected; the "
     "others solve the ODE to a tolerance. auto is path above 16 dimensions, else dopri5.",
 )
 @click.option("--per-sample", is_flag=True, help="ODE methods: a step size for each datum.")
 @click.option(
     "--trace",
-    type=_Trace(),
+    type=Named("trace", ("auto", *TRACES), "likelihood.rules.as_trace"),
     default="auto",
-    show_default=True,
     help="exact, hutchinson:probes=2, probing:colours=8:blocks=2, xtrace, hutch++. auto: for path "
     "it measures which is the cheapest; else it is exact up to 16 dimensions, one probe above.",
 )
@@ -96,7 +74,6 @@ class _Likelihood(Command):
     "--image-error",
     type=Real(0, min_open=True),
     default=0.05,
-    show_default=True,
     help="Standard error of each datum that --trace auto aims at, in the result's unit.",
 )
 @click.option(
@@ -113,12 +90,9 @@ class _Likelihood(Command):
     "--variance",
     type=click.Choice(["beta", "beta_tilde"]),
     default="beta_tilde",
-    show_default=True,
     help="Variance of vlb-ddpm's reverse steps.",
 )
-@click.option(
-    "--draws", type=Integer(1), default=1, show_default=True, help="Dequantizations per datum."
-)
+@click.option("--draws", type=Integer(1), default=1, help="Dequantizations per datum.")
 @tolerance_options(1e-6, ", ODE")
 @t_min_option(
     "Time at which the data are put in. Default: 1e-5, or the time of the first discrete label; "
@@ -128,7 +102,6 @@ class _Likelihood(Command):
     "--measured",
     type=Integer(0),
     default=8,
-    show_default=True,
     help="How many data are scored again with a finer solver and in float64, to measure the "
     "errors of both.",
 )

@@ -1,4 +1,4 @@
-"""Options that several commands share: same name, same type, same meaning everywhere."""
+"""Options that several commands share: one name has one type and one meaning everywhere."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from .names import GRIDS, SAMPLERS
 from .types import Data, Device, GridName, Integer, Located, Named, OutFolder, Real
 
 __all__ = [
+    "GRID",
+    "SAMPLER",
     "batch_option",
     "checkpoint_option",
     "compile_option",
@@ -30,6 +32,8 @@ __all__ = [
     "tolerance_options",
 ]
 
+SAMPLER = Named("sampler", SAMPLERS, "registry.parse_sampler")
+GRID = GridName("grid", GRIDS, "registry.parse_grid")
 OPEN_UNIT = Real(0, 1, min_open=True, max_open=True)
 
 
@@ -53,13 +57,13 @@ seed_option = click.option(
 )
 sampler_option = click.option(
     "--sampler",
-    type=Named("sampler", SAMPLERS, "parse_sampler"),
+    type=SAMPLER,
     default="dpmpp-2m",
     help=f"With parameters ddim:eta=0.5 or dopri5:rtol=1e-4; {', '.join(SAMPLERS)}.",
 )
 grid_option = click.option(
     "--grid",
-    type=GridName("grid", GRIDS, "parse_grid"),
+    type=GRID,
     default="log_snr",
     help=f"Time grid, with parameters karras:rho=5, or a JSON file of times; {', '.join(GRIDS)}.",
 )
@@ -91,7 +95,7 @@ json_option = click.option(
 
 
 def _together(*options: Callable) -> Callable:
-    """One decorator for several options, listed in this order."""
+    """One decorator that adds several options in this order."""
 
     def decorate(command: Callable) -> Callable:
         for option in reversed(options):

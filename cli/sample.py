@@ -63,7 +63,7 @@ def sample(out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
 
 
 def _in_words(summary: dict[str, Any], out: Path) -> str:
-    """What was drawn, the cost, and where it is."""
+    """Number of samples, sampler and cost, and the files."""
     steps = "its own steps" if summary["steps"] is None else f"{summary['steps']} steps"
     if summary["snapped"]:
         steps += " on the network's discrete times"

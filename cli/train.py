@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -22,6 +23,12 @@ from .types import Integer, Located
 __all__ = ["train"]
 
 
+def _every(name: str, steps: int, what: str) -> Callable:
+    """An option for the number of steps between two events."""
+    text = f"Steps between {what}"
+    return click.option(name, type=Integer(1), default=steps, help=text)
+
+
 @click.command(cls=Command)
 @click.option("--config", type=Located("configs"), help="A TOML file, or a shipped config by name.")
 @out_option("The run's folder; a run of the same config in it is resumed.", required=False)
@@ -35,23 +42,9 @@ __all__ = ["train"]
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be decoded.")
 @overwrite_option
 @compile_option
-@click.option(
-    "--save-every",
-    type=Integer(1),
-    default=1000,
-    show_default=True,
-    help="Steps between checkpoints; one is also saved when the latest is 5 minutes old.",
-)
-@click.option(
-    "--log-every", type=Integer(1), default=100, show_default=True, help="Steps between log lines."
-)
-@click.option(
-    "--sample-every",
-    type=Integer(1),
-    default=5000,
-    show_default=True,
-    help="Steps between grids of samples, for grey and RGB images.",
-)
+@_every("--save-every", 1000, "checkpoints; one is also saved when the latest is 5 minutes old.")
+@_every("--log-every", 100, "log lines.")
+@_every("--sample-every", 5000, "grids of samples, for grey and RGB images.")
 def train(
     config: str | None,
     out: Path | None,
@@ -78,7 +71,7 @@ def train(
         raise click.UsageError("--config and --out must be given, or --new-config")
     from scoresde._lock import lock_folder
 
-    with lock_folder(out):  # first: a second run is refused at once, not after its imports
+    with lock_folder(out):  # before the imports, so that a second run is refused at once
         from scoresde.run import Intervals
         from scoresde.tasks.training import prepare_run
 

@@ -1,8 +1,8 @@
-"""Types of options: what an option takes, and the error that names value and what is allowed.
+"""Types of options: the values that an option takes, and errors that say what is allowed.
 
-A value is checked in up to two steps. `read` comes first, at once and without torch, which takes
-seconds to import: names and files. `verify` comes when all options of the command have been read:
-what only the library can tell, such as the parameters of a sampler.
+A value is checked in two steps. `read` comes first and checks names and files. It imports no torch,
+which takes seconds. `verify` comes after all options of the command have been read, and checks
+what only the library knows, such as the parameters of a sampler.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ __all__ = [
 
 
 class OptionType(click.ParamType, ABC):
-    """The type of an option; each subclass says what it takes in `read`, and may in `verify`."""
+    """The type of an option: a subclass defines `read`, and `verify` if it needs the library."""
 
     name = "text"
 
@@ -44,14 +45,14 @@ class OptionType(click.ParamType, ABC):
         """The value of the option from its text, or from its default; imports no torch.
 
         Raises:
-            ValueError: If it is not allowed; says what is.
+            ValueError: If it is not allowed; says what is allowed.
         """
 
     def verify(self, value: Any) -> None:
-        """Raise ValueError for what only the library can tell; may import torch."""
+        """Raise ValueError if the library does not accept the value; may import torch."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """`read`, with its error as click's."""
+        """`read`, with its error turned into click's."""
         try:
             return self.read(value)
         except ValueError as error:
@@ -59,9 +60,12 @@ class OptionType(click.ParamType, ABC):
 
 
 class Integer(OptionType, click.IntRange):
-    """An integer in a range; an error names value and range whatever is wrong.
+    """An integer in a range; every error names the value and the range.
 
-    `note` is what the error adds if the value is too large: why.
+    Args:
+        min: Least value.
+        max: Largest value.
+        note: The reason for the largest value, which the error gives.
     """
 
     name = click.IntRange.name
@@ -124,7 +128,7 @@ class Commas(OptionType):
         return tuple(map(self.item.read, texts))
 
     def verify(self, value: tuple[Any, ...]) -> None:
-        """Each value by its own type."""
+        """Verify each value by its own type."""
         for one in value:
             self.item.verify(one)
 
@@ -133,9 +137,10 @@ class Named(OptionType):
     """A name with parameters, `name:key=value`: the name is looked up at once.
 
     Args:
-        noun: What it is a name of.
-        names: The known ones.
-        parse: Function of `scoresde.registry` that checks the parameters; "" for names without.
+        noun: The kind of thing that has the name, for messages.
+        names: The known names.
+        parse: Function of `scoresde` that checks the parameters, such as "registry.parse_grid";
+            "" for names without parameters.
     """
 
     def __init__(self, noun: str, names: Iterable[str], parse: str = "") -> None:
@@ -151,9 +156,8 @@ class Named(OptionType):
     def verify(self, value: str) -> None:
         """Refuse parameters that the parser refuses."""
         if self.parse:
-            from scoresde import registry
-
-            getattr(registry, self.parse)(value)
+            module, _, function = self.parse.rpartition(".")
+            getattr(import_module(f"scoresde.{module}"), function)(value)
 
 
 class GridName(Named):
@@ -187,8 +191,8 @@ class Located(OptionType):
         try:
             path = locate(self.what, value)
             exists, is_folder = path.exists(), path.is_dir()
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{value}: {getattr(error, 'strerror', None) or error}") from error
+        except OSError as error:
+            raise ValueError(f"{value}: {error.strerror}") from error
         if not exists:
             raise ValueError(f"{value}: no such file")
         if is_folder:
@@ -239,7 +243,7 @@ class OutFolder(click.ParamType):
     def convert(
         self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None
     ) -> Path:
-        """The path, or an error; those of `check_writable` name the option themselves."""
+        """The path; errors of `check_writable` name the option themselves and pass."""
         from scoresde._files import check_writable
 
         path = Path(value)

@@ -60,7 +60,7 @@ _HOME = {
     "Likelihood": "likelihood",
     "DataSpec": "data",
     "load_dataset": "data",
-    "load": "config",
+    "load": "loading",
     "load_config": "config",
 }
 _MODULES = ("config", "data", "exact", "grid", "likelihood", "metrics", "nets", "samplers")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from ._tensor import check_integer, check_number
+from ._tensor import check_fits, check_integer, check_number
 
 __all__ = ["EMA"]
 
@@ -21,11 +21,11 @@ class EMA:
         w̄ ← d_n w̄ + (1 − d_n) w,   d_n = min(decay, (1 + n) / (10 + n)),   n = 0, 1, 2, ...
 
     with n the number of updates made before this one and w̄ = w at the start. The warm-up, which
-    is that of TensorFlow's `tf.train.ExponentialMovingAverage(decay, num_updates)`, keeps the
-    random initial weights from lingering: after n constant steps their share is ∏ d_i.
+    is that of TensorFlow's `tf.train.ExponentialMovingAverage(decay, num_updates)`, lets the share
+    of the random initial weights vanish sooner: after n updates it is ∏ d_i.
 
     Buffers of other dtypes (counters, masks) are copied. Averages of half-precision weights are
-    kept in float32, where a change of 1e-4 of the difference is not rounded away. Buffers that
+    kept in float32, where an update by 1e-4 of the difference is not lost to rounding. Buffers that
     are not in the network's `state_dict` are constants of the architecture and are left alone.
 
     Attributes:
@@ -62,7 +62,8 @@ class EMA:
         Raises:
             ValueError: If names or shapes differ; the average is then unchanged.
         """
-        state = self._matching(_state(net), "net")
+        state = _state(net)
+        check_fits(state, self.averages, "the averaged network")
         toward = 1.0 - self.next_decay()
         for name, average in self.averages.items():
             value = state[name].to(average)
@@ -88,7 +89,8 @@ class EMA:
         Raises:
             ValueError: If names or shapes differ; nothing is swapped then.
         """
-        state = self._matching(_state(net), "net")
+        state = _state(net)
+        check_fits(state, self.averages, "the averaged network")
         saved = {name: value.clone() for name, value in state.items()}
         try:
             _copy(self.averages, state)
@@ -110,23 +112,9 @@ class EMA:
                 changed then.
         """
         updates = check_integer("updates", updates, minimum=0)
-        _copy(self._matching(averages, "averages"), self.averages)
+        check_fits(averages, self.averages, "the averaged network")
+        _copy(averages, self.averages)
         self.updates = updates
-
-    def _matching(self, state: Mapping[str, Tensor], what: str) -> Mapping[str, Tensor]:
-        """`state`, if it has our names and shapes (a broadcast would average the wrong numbers)."""
-        differing = sorted(self.averages.keys() ^ state.keys())
-        differing += [
-            name
-            for name in self.averages.keys() & state.keys()
-            if self.averages[name].shape != state[name].shape
-        ]
-        if differing:
-            raise ValueError(
-                f"{what} must have the names and shapes of the averaged network, "
-                f"{len(differing)} differ: {', '.join(differing[:5])}"
-            )
-        return state
 
 
 def _state(net: nn.Module) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ class Means:
     """Running means of the steps since the last log line; kept in the checkpoint.
 
     Args:
-        state: What `to_dict` gave, to go on from; None to begin.
+        state: What `to_dict` gave, to continue; None to begin.
 
     Raises:
         TypeError: If a value is no number.
@@ -50,7 +50,7 @@ class Means:
         return {k: v.tolist() if isinstance(v, Tensor) else v for k, v in vars(self).items()}
 
     def add(self, step: TrainStep) -> None:
-        """Count a step in; of a skipped one only that it was."""
+        """Add a step to the means; a skipped step is only counted."""
         self.learning_rate = step.learning_rate
         if step.skipped:
             self.skipped += 1
@@ -83,7 +83,7 @@ class Means:
 
 
 class Log:
-    """The log file: lines up to the checkpoint that is resumed from, then new ones.
+    """The log file: the lines up to the checkpoint from which a run resumes, then new lines.
 
     Args:
         path: The file. Only its lines are read here; `begin` and `write` change it.

@@ -1,4 +1,4 @@
-"""The pictures of a training run. One that cannot be drawn is a warning, and training goes on."""
+"""The pictures of a training run. A failure to draw one is a warning, and training goes on."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from typing import Any
 import torch
 
 from . import grid
-from .data import Dataset, DataSpec
+from ._text import reason_of
+from .data import Dataset
 from .ema import EMA
 from .samplers import DPMSolverMultistep, sample
 from .score import NetworkScore
 from .study.figures import save_grid, save_training_figure
 from .study.running import out_of_memory
 
-__all__ = ["draw_losses", "draw_samples", "is_drawable"]
+__all__ = ["draw_losses", "draw_samples"]
 
 _SAMPLES = 64
 _STEPS = 20
@@ -33,11 +34,6 @@ def draw_losses(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """
     with _failure_as_warning(path):
         save_training_figure(path, rows)
-
-
-def is_drawable(spec: DataSpec) -> bool:
-    """Whether the data are grey or RGB images."""
-    return len(spec.shape) == 3 and spec.shape[0] in (1, 3)
 
 
 def draw_samples(
@@ -94,6 +90,6 @@ def _failure_as_warning(path: Path) -> Iterator[None]:
     except _GivenUp:
         pass
     except Exception as error:
-        first = (str(error).splitlines() or [""])[0]
-        reason = "out of memory" if out_of_memory(error) else f"{type(error).__name__}: {first}"
+        said = f"{type(error).__name__}: {reason_of(error)}"
+        reason = "out of memory" if out_of_memory(error) else said
         warnings.warn(f"{path} was not drawn ({reason}); training goes on", stacklevel=4)

@@ -23,8 +23,8 @@ from .noise import NOISE_VERSION
 
 __all__ = ["doubts", "export", "find_resumable", "restore", "training_tensors"]
 
-# What a resumed run may do differently: train longer, or find the same data elsewhere. Where the
-# checkpoint records the data's content, their name does not matter.
+# Settings that a resumed run may change: it may train longer, or find the same data elsewhere. If
+# the checkpoint records the content of the data, their name may change as well.
 _FREE = {"train.steps", "train.cooldown", "data.root"}
 _NAMES = {"data.name", "name"}
 
@@ -32,7 +32,9 @@ _NAMES = {"data.name", "name"}
 def find_resumable(
     checkpoint: Path, metadata: Mapping[str, Any], data: Dataset
 ) -> RawCheckpoint | None:
-    """The checkpoint of a run, None if there is none; no network is built.
+    """The checkpoint from which a run can continue; None if there is no checkpoint.
+
+    It builds no network.
 
     Args:
         checkpoint: The file; need not exist.
@@ -46,33 +48,34 @@ def find_resumable(
     if not checkpoint.exists():
         return None
     raw = read_checkpoint(checkpoint)
-    other = _other_settings(raw, json.loads(json.dumps(metadata)))
-    if other is not None:
-        raise CheckpointError(
-            f"was made with {other}; use another folder, or --overwrite", checkpoint
-        )
-    if not any(name.startswith("train.") for name in raw.tensors):
-        raise CheckpointError(
-            "holds no training state, as after `export`: cannot be resumed", checkpoint
-        )
-    count = raw.metadata.get("images", len(data))
-    if count != len(data):
-        raise CheckpointError(
-            f"was trained on {count} data points, there are {len(data)} now", checkpoint
-        )
-    if raw.metadata.get("data_fingerprint", data.fingerprint) != data.fingerprint:
-        what = "images" if len(data.spec.shape) == 3 else "data points"
-        labelled = " or their labels" if data.labels is not None else ""
-        raise CheckpointError(
-            f"the {len(data)} {what}{labelled} are not those the run was trained on, or are in "
-            "another order; put those back, use another folder, or --overwrite",
-            checkpoint,
-        )
+    reason = _refusal(raw, json.loads(json.dumps(metadata)), data)
+    if reason is not None:
+        raise CheckpointError(reason, checkpoint)
     return raw
 
 
+def _refusal(raw: RawCheckpoint, metadata: Mapping[str, Any], data: Dataset) -> str | None:
+    """Why a run with these metadata and data cannot continue; None if it can."""
+    other = _other_settings(raw, metadata)
+    if other is not None:
+        return f"was made with {other}; use another folder, or --overwrite"
+    if not any(name.startswith("train.") for name in raw.tensors):
+        return "holds no training state, as after `export`: cannot be resumed"
+    count = raw.metadata.get("images", len(data))
+    if count != len(data):
+        return f"was trained on {count} data points, there are {len(data)} now"
+    if raw.metadata.get("data_fingerprint", data.fingerprint) != data.fingerprint:
+        what = "images" if len(data.spec.shape) == 3 else "data points"
+        labelled = " or their labels" if data.labels is not None else ""
+        return (
+            f"the {len(data)} {what}{labelled} are not those the run was trained on, or are in "
+            "another order; put those back, use another folder, or --overwrite"
+        )
+    return None
+
+
 def doubts(raw: RawCheckpoint, data: Dataset) -> Iterator[str]:
-    """Why the resumed run may not be the one that it would have been without a break."""
+    """Reasons why the resumed run may differ from a run without a break."""
     if "data_fingerprint" not in raw.metadata:
         yield (
             "an earlier version wrote it and did not record the content of the data; make sure "
@@ -111,7 +114,7 @@ def restore(raw: RawCheckpoint, net: nn.Module, ema: EMA, optimizer: torch.optim
 
 
 def export(source: Path, target: Path) -> None:
-    """Write a checkpoint without what only resuming needs: a quarter of the size.
+    """Write a checkpoint without the tensors that only resuming needs: a quarter of the size.
 
     Args:
         source: A checkpoint of a run.
@@ -130,7 +133,7 @@ def _other_settings(raw: RawCheckpoint, metadata: Mapping[str, Any]) -> str | No
     """The first setting that differs, as `config net.width = 8, not 16`; None if none does."""
     before, now = raw.metadata, metadata
     free = _FREE | _NAMES if "data_fingerprint" in before else _FREE
-    # An earlier version knew less of the data; what it did not know cannot differ.
+    # An earlier version recorded less about the data; only what it recorded can be compared.
     known = before.get("data", {}).keys()
     now = now | {"data": {k: v for k, v in now.get("data", {}).items() if k in known}}
     for what in ("config", "data"):

@@ -22,7 +22,7 @@ from .checkpoint import CheckpointError, RawCheckpoint, read_checkpoint, save_ch
 from .ema import EMA
 from .history import Log, Means, is_log
 from .noise import NOISE_VERSION
-from .pictures import draw_losses, draw_samples, is_drawable
+from .pictures import draw_losses, draw_samples
 from .resuming import doubts, find_resumable, restore, training_tensors
 from .signals import signals_held
 from .study.running import advise_on_memory
@@ -43,12 +43,12 @@ CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
 FIGURE = "loss.png"
 
-SAVE_MINUTES = 5  # a checkpoint is never older, so a killed process loses no more
+SAVE_MINUTES = 5  # age at which a checkpoint is replaced: a killed process loses no more
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """How often a run writes. None of these changes the weights, so a resumed run may change them.
+    """How often a run writes. This never changes the weights: a resumed run may write more often.
 
     Args:
         log_every: Steps between log lines.
@@ -73,7 +73,7 @@ class Intervals:
 
 @dataclass(frozen=True)
 class Progress:
-    """A training step, and mean loss and images per second as `Log.shown` gives them."""
+    """A training step, with the mean loss and the images per second that `Log.shown` gives."""
 
     step: TrainStep
     loss: float
@@ -81,7 +81,7 @@ class Progress:
 
 
 class Run:
-    """Train a model, leaving everything in one folder; resumes from its checkpoint.
+    """A training run whose log, checkpoint and pictures are in one folder, and that can resume.
 
     Stopping at any step and resuming gives the same weights, averages and log as not stopping.
     Two processes must not write one folder at the same time; `scoresde train` holds a lock on it.
@@ -169,10 +169,10 @@ class Run:
     def steps(self) -> Iterator[Progress]:
         """Train to the end, yielding after each step.
 
-        SIGINT, SIGTERM and SIGHUP wait until a step is complete; a picture is given up for them.
-        Where they raise (KeyboardInterrupt, SystemExit), and where the caller leaves the loop, the
-        checkpoint is saved first. A run from step 0 removes the files of an earlier run once its
-        first step has succeeded.
+        SIGINT, SIGTERM and SIGHUP take effect when a step is complete; a picture that is being
+        drawn is given up. If a signal ends the loop (KeyboardInterrupt, SystemExit), or the caller
+        leaves it, the checkpoint is saved first. A run that begins at step 0 removes the files of
+        an earlier run after its first step has succeeded.
 
         Raises:
             RuntimeError: If training diverges or the memory does not suffice; the last checkpoint
@@ -180,7 +180,7 @@ class Run:
             OSError: If the log or the checkpoint cannot be written; the last checkpoint stays.
         """
         steps = self.training.steps(self.optimizer, self.done)
-        # A checkpoint of another batch size is not resumed.
+        # A run with another batch size could not resume from the checkpoint that is there.
         begun = self.checkpoint.exists()
         advice = "another folder and train.batch =" if begun else "train.batch ="
         log, start = Log(self.folder / LOG, self.done, self.settings.batch), self.done
@@ -232,7 +232,7 @@ class Run:
         """The pictures of this step; given up as soon as a signal has arrived."""
         if self._saved[0] == self.done and not arrived:
             draw_losses(self.folder / FIGURE, log.rows)
-        if self._due(self.intervals.sample_every) and is_drawable(self.data.spec):
+        if self._due(self.intervals.sample_every) and self.data.spec.is_image:
             path = self.folder / f"samples-{self.done:07d}.png"
             # Training has shown that its batch fits into memory.
             draw_samples(path, self.model, self.ema, self.data, self.settings.batch, arrived)
@@ -262,7 +262,7 @@ class Run:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise if a run would replace files in the folder that no run has written.
+    """Raise if a run would replace files in the folder that are not files of a run.
 
     Args:
         folder: The run's folder; need not exist.
@@ -273,7 +273,7 @@ def check_folder(folder: Path) -> None:
     """
     found = _files_of_a_run(folder)
     log = folder / LOG
-    # a run that is killed early leaves an empty log, which alone is no mark of ours
+    # A run that is killed early leaves an empty log. It does not show that other files are ours.
     if not found or (is_log(log) and (found == [log] or log.stat().st_size)):
         return
     if folder / CHECKPOINT in found:
@@ -286,7 +286,7 @@ def check_folder(folder: Path) -> None:
 
 
 def _files_of_a_run(folder: Path) -> list[Path]:
-    """The files in a folder that have the names a run gives."""
+    """The files in a folder whose names are those of a run's files."""
     pictures = (p for p in folder.glob("samples-*.png") if re.fullmatch(r"samples-\d{7,}", p.stem))
     return [
         p for p in (folder / CHECKPOINT, folder / LOG, folder / FIGURE) if p.is_file()

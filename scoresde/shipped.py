@@ -11,9 +11,9 @@ __all__ = ["TEMPLATES", "config_template", "locate", "shipped"]
 
 TEMPLATES = ("images", "vectors")
 
-_NO_NAMES = ("features_", "template_")  # how files begin that are for other use
+_NO_NAMES = ("features_", "template_")  # files that begin so are not found by name
 
-# Where each kind is, the suffix of its files, and what one of them is called.
+# For each kind: the package that holds the files, their suffix, and a noun for messages.
 _KINDS = {
     "checkpoints": ("scoresde.assets", ".safetensors", "checkpoint"),
     "configs": ("scoresde_cli.configs", ".toml", "config"),
@@ -21,7 +21,7 @@ _KINDS = {
 
 
 def shipped(what: str) -> list[str]:
-    """Names of what the package brings.
+    """Names of the checkpoints or configs that come with the package.
 
     Args:
         what: "checkpoints" or "configs".
@@ -36,7 +36,7 @@ def config_template(what: str) -> str:
     """A commented TOML config that names every key, with its default where it has one.
 
     Args:
-        what: One of `TEMPLATES`: what is to be modelled.
+        what: One of `TEMPLATES`: the kind of data.
     """
     file = resources.files("scoresde_cli.configs") / f"template_{what}.toml"
     return file.read_text(encoding="utf-8")
@@ -61,5 +61,6 @@ def locate(what: str, name_or_path: str | Path) -> Path:
     if not path.is_file() and name in shipped(what):
         return Path(str(resources.files(package) / f"{name}{suffix}"))
     if not path.exists() and path.suffix == "" and len(path.parts) <= 1:
-        raise ValueError(f"neither a file nor a shipped {noun}; {nearest(name, shipped(what))}")
+        known = nearest(name, shipped(what))
+        raise ValueError(f"{name}: neither a file nor a shipped {noun}; {known}")
     return path

@@ -2,9 +2,9 @@
 
 Row r of step n is example number n · batch + r of the training. Its dequantization, time and noise
 are functions of (seed, number of the example). The order of the data in an epoch is a function of
-(seed, epoch), and dropout one of (seed, n). So resuming at step n needs no saved generator and no
-position in the data: N steps are the same as k steps, a new process and N − k steps. Several
-processes can make rows of one batch independently.
+(seed, epoch), and the dropout of step n is a function of (seed, n). Resuming at step n therefore
+needs neither a saved generator nor a position in the data: N steps are the same as k steps, a new
+process and N − k steps. Several processes can make rows of one batch independently.
 
 A network's own random numbers are keyed by (seed, n) if they come from torch's global generators.
 Those that it draws from NumPy, from Python's `random` or from a generator of its own are not
@@ -44,7 +44,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What the loop needs to know besides model, data and objective.
+    """Settings of the training loop.
 
     Args:
         steps: Optimizer steps in all.
@@ -97,7 +97,7 @@ class TrainStep:
         step: Steps done, counting this one.
         loss: Mean weighted loss of the batch.
         t: Times of the batch, shape (B,).
-        errors: Plain errors |ε̂ − ε|²/D of the batch, shape (B,).
+        errors: Unweighted errors |ε̂ − ε|²/D of the batch, shape (B,).
         grad_norm: Gradient norm before clipping.
         learning_rate: The rate used.
         skipped: True if the step was left out because it was not finite.
@@ -126,7 +126,7 @@ def learning_rate_at(settings: TrainSettings, step: int) -> float:
 
 @dataclass(frozen=True)
 class Training:
-    """A model, what it is trained on, the loss, and the settings of the loop.
+    """A training: the model, its data, the loss, and the settings of the loop.
 
     Args:
         model: The model; its network is trained in place, on the device it is on.
@@ -148,7 +148,7 @@ class Training:
         model, data, batch = self.model, self.data, self.settings.batch
         if len(data) < batch:
             raise ValueError(f"batch must be at most the {len(data)} images, got {batch}")
-        model.labelled(data.labels, len(data), "cpu")  # refuses what are no classes of the network
+        model.labelled(data.labels, len(data), "cpu")  # refuses labels that are not the network's
         self.objective.check(model.sde)
         if data.empty_class is not None:
             raise ValueError(
@@ -191,7 +191,7 @@ class Training:
             yield step
 
     def _doubts(self) -> Iterator[str]:
-        """What is allowed and probably not meant."""
+        """Warnings about settings that are allowed but are probably a mistake."""
         settings = self.settings
         problem = scale_warning(self.model.sde, self.data)
         if problem is not None:
@@ -203,7 +203,7 @@ class Training:
             )
 
     def _backward(self, n: int) -> TrainStep:
-        """Leave the clipped gradients of step n in the network; the record of that step."""
+        """Put the clipped gradients of step n into the network; return the record of the step."""
         loss, norm, t, errors = math.nan, math.nan, torch.empty(0), torch.empty(0)
         net, settings = self.model.net, self.settings
         with suppress(NonFiniteError), _network_seed(net, settings.seed, n):
@@ -215,7 +215,7 @@ class Training:
         return TrainStep(n + 1, loss, t, errors, norm, learning_rate_at(settings, n), bad)
 
     def _loss(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean loss of step n with times and plain errors of its batch."""
+        """Mean loss of step n, with the times and the unweighted errors of its batch."""
         device = _device_of(self.model.net)
         x0, y, u, eps = self._batch(n)
         model = copy.copy(self.model)  # shares the network; the caller's model stays as it is
@@ -226,7 +226,7 @@ class Training:
         return losses.mean(), t.detach(), errors
 
     def _batch(self, n: int) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-        """Images (float32, model scale), labels, times' uniforms and noise of step n."""
+        """Data (float32, model's scale), labels, uniforms for the times, and noise of step n."""
         data, seed, batch = self.data, self.settings.seed, self.settings.batch
         examples = np.arange(n * batch, (n + 1) * batch)
         rows = self._rows(n)
@@ -253,9 +253,9 @@ class Training:
 
 
 class _Buffers:
-    """A network's buffers, for instance BatchNorm's running statistics, kept before each step.
+    """A network's buffers, for instance BatchNorm's running statistics, copied before each step.
 
-    A forward pass changes them even if its loss is not finite, so a skipped step puts them back.
+    A forward pass changes them even if its loss is not finite. A skipped step puts the copies back.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -278,7 +278,7 @@ def _device_of(net: nn.Module) -> torch.device:
 
 
 def _network_seed(net: nn.Module, seed: int, n: int) -> AbstractContextManager[None]:
-    """Seed what dropout and the like read in step n."""
+    """Seed torch's global generators, from which dropout draws, for step n."""
     value = int(generator(seed, n, "dropout").integers(2**31))
     return seeded(value, [device] if (device := _device_of(net)).type == "cuda" else [])
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from scoresde import checkpoint
+from scoresde._envelope import canonical
 from scoresde._text import printable
 from scoresde.checkpoint import (
     CheckpointError,
@@ -170,7 +171,7 @@ def test_a_flipped_header_length_allocates_nothing(tmp_path, length):
 
 
 def pack(envelope, tensors=None):
-    text = envelope if isinstance(envelope, str) else checkpoint._canonical(envelope)
+    text = envelope if isinstance(envelope, str) else canonical(envelope)
     return safetensors.torch.save(tensors or {"w": torch.ones(2)}, metadata={"scoresde": text})
 
 
@@ -447,7 +448,7 @@ KILLS = 50
 NURSERY = """
     import os, pathlib, random, signal, struct, sys, time
     import torch
-    from scoresde._files import clean_stale
+    from scoresde._files import clean_folder
     from scoresde.checkpoint import read_checkpoint, save_checkpoint
 
     def save_for_ever(path, step, report):
@@ -477,7 +478,7 @@ NURSERY = """
         if step not in (last, last + 1) or not torch.all(found.tensors["w"] == step):
             sys.exit(f"saved step {last}, read step {step}")
         stale += len([name for name in os.listdir(path.parent) if name != path.name])
-        clean_stale(path)
+        clean_folder(path.parent, path.name)
         if os.listdir(path.parent) != [path.name]:
             sys.exit(f"left behind: {os.listdir(path.parent)}")
     print(step, stale)

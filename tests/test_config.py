@@ -9,10 +9,12 @@ import torch
 
 import scoresde
 from scoresde.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
-from scoresde.config import Config, build, load, load_config, shipped
+from scoresde.config import Config, load_config
 from scoresde.data import DataSpec
+from scoresde.loading import build, load
 from scoresde.plain import ConfigError, construct, nearest
 from scoresde.sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP
+from scoresde.shipped import shipped
 
 SPEC = DataSpec((2,), -1, 1, name="rings")
 VALUES = {
@@ -223,9 +225,9 @@ def test_unreadable_files_are_refused_in_one_line(tmp_path, text, match):
 
 
 def test_missing_files_and_names(tmp_path):
-    with pytest.raises(ConfigError, match="none.toml: no such file"):
+    with pytest.raises(ConfigError, match="none.toml: cannot be read: No such file"):
         load_config(tmp_path / "none.toml")
-    with pytest.raises(ConfigError, match="digits_pv: neither a file.*did you mean digits_vp"):
+    with pytest.raises(ValueError, match="digits_pv: neither a file.*did you mean digits_vp"):
         load_config("digits_pv")
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         load_config((tmp_path / "folder.toml").mkdir() or tmp_path / "folder.toml")
@@ -314,7 +316,7 @@ def test_wrong_architecture_lists_what_differs(checkpoint):
 
 
 def test_missing_checkpoints(tmp_path):
-    with pytest.raises(CheckpointError, match="nothing: neither a file nor a shipped checkpoint"):
+    with pytest.raises(ValueError, match="nothing: neither a file nor a shipped checkpoint"):
         load("nothing")
     with pytest.raises(CheckpointError, match="none.safetensors: no such file"):
         load(tmp_path / "none.safetensors")

@@ -147,5 +147,5 @@ def test_it_trains_as_soon_as_the_path_is_filled_in(what, tmp_path):
 @every_template
 def test_it_is_no_shipped_config(what):
     """Its path does not exist, so that it must not be trained by name."""
-    with pytest.raises(ConfigError, match="neither a file nor a shipped config"):
+    with pytest.raises(ValueError, match="neither a file nor a shipped config"):
         load_config(f"template_{what}")

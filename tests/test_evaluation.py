@@ -46,7 +46,7 @@ def in_threads(works):
 
 
 class Dropping(nn.Module):
-    """Random numbers in training mode, a linear map else; `wait` is called in each evaluation."""
+    """Random in training mode, else a linear map. `wait` is called in each evaluation."""
 
     def __init__(self, wait=lambda: None):
         super().__init__()
@@ -95,7 +95,7 @@ class TestThreads:
             assert torch.equal(got.log_prob, want.log_prob)
 
     def test_a_call_that_ends_does_not_switch_dropout_on_for_another(self):
-        """The shorter call ends in the middle of the longer one, of a network in training mode."""
+        """Of two calls on a network in training mode, the shorter ends while the longer runs."""
         model = NetworkScore(Dropping(), VP()).train()
         want = draw(copy.deepcopy(model).eval())
         ended, inside = threading.Event(), threading.Event()
@@ -263,7 +263,7 @@ HIDING = {
 
 @pytest.mark.parametrize("how", HIDING)
 def test_networks_behind_functions_are_evaluated_too(how):
-    """Dropout and batch statistics off, and back on after it."""
+    """Dropout and batch statistics are off during the call and on again after it."""
     net = GLOBAL if how in ("global", "keyword default") else Dropping()
     net.train()
     net.linear.eval()

@@ -59,7 +59,7 @@ def test_each_grid_spaces_its_coordinate_equally(sde, name, coordinate):
 
 
 def test_karras_is_the_edm_grid():
-    """EDM's grid is VE's: x/α and σ/α are x and σ."""
+    """EDM's grid is this one under VE, where x/α and σ/α are x and σ."""
     sde = VE(sigma_min=0.002, sigma_max=80.0)
     sigmas = sde.sigma(grid.karras(sde, 17, t_min=0.0))
     np.testing.assert_allclose(sigmas, EDM_SIGMAS, rtol=1e-13)
@@ -230,7 +230,7 @@ def test_snapping_takes_the_nearest_where_there_is_room():
 
 
 def test_the_end_of_a_snapped_grid_does_not_depend_on_the_steps():
-    """Halfway between two levels, too: all cells of a comparison must end at one time."""
+    """Also halfway between two levels. All cells of a comparison must end at one time."""
     sde = TabulatedVP(cosine_betas(12))
     for t_min in (3.5 / 12, 2.5 / 12, 0.3):
         ends = {float(grid.snapped(sde, grid.uniform(sde, n, t_min))[-1]) for n in range(1, 9)}
@@ -239,7 +239,7 @@ def test_the_end_of_a_snapped_grid_does_not_depend_on_the_steps():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_snapping_moves_no_time_much_further_than_it_must(seed):
-    """The largest move is within half a level of the best of all choices with the same ends."""
+    """With the same ends no other choice has a largest move smaller by over half a level."""
     sde = TabulatedVP(cosine_betas(12))
     ts = torch.rand(6, generator=torch.Generator().manual_seed(seed)).double().sort().values
     ts = ts.flip(0) ** (1 + seed % 3)

@@ -87,7 +87,7 @@ import torch
 
 import scoresde
 from scoresde.checkpoint import CheckpointError, read_checkpoint
-from scoresde.config import config_of
+from scoresde.loading import config_of
 from scoresde.run import CHECKPOINT, LOG, Run
 from scoresde.train import Training
 

@@ -16,8 +16,9 @@ import scoresde.pictures
 import scoresde.resuming
 from scoresde import _files
 from scoresde.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
-from scoresde.config import Config, load
+from scoresde.config import Config
 from scoresde.data import Dataset, DataSpec
+from scoresde.loading import load
 from scoresde.plain import ConfigError
 from scoresde.resuming import export
 from scoresde.run import SAVE_MINUTES, Intervals, Run
@@ -689,7 +690,9 @@ def test_a_figure_that_fails_is_a_warning_and_training_goes_on(tmp_path, whole, 
         raise ValueError("no fonts\nat all")
 
     monkeypatch.setattr(scoresde.pictures, "save_training_figure", fail)
-    with pytest.warns(UserWarning, match=r"loss.png was not drawn \(ValueError: no fonts\); train"):
+    with pytest.warns(
+        UserWarning, match=r"loss.png was not drawn \(ValueError: no fonts at all\); train"
+    ):
         finish(make(tmp_path))
     assert_same_run(tmp_path, whole)
 

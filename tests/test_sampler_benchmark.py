@@ -16,7 +16,10 @@ from scoresde.score import FunctionScore
 from scoresde.sde import VP
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-NAMES = ("samplers", "paired", "paired_report", "peers_diffusers", "peers_azula", "overhead")
+NAMES = (
+    *("samplers", "paired", "paired_report", "peers_diffusers", "peers_azula"),
+    *("overhead", "overview", "script"),
+)
 
 
 @pytest.fixture(scope="module")

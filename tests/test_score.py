@@ -42,7 +42,7 @@ def normal(*shape, seed=0):
 
 
 class ExactNet(nn.Module):
-    """What an ideal network would say: it undoes the input scale and reads the time off its label.
+    """An ideal network. It undoes the input scale and finds the time from its label.
 
     Written from the papers' definitions, with σ_data = 0.5.
     """
@@ -89,7 +89,7 @@ def relative_error(got, want):
 
 
 def quantities(model):
-    """All that can be asked of a model at (x, t)."""
+    """All quantities that a model gives at (x, t)."""
     return [model.eps, model.score, model.x0, model.v, partial(reverse_drift, model)]
 
 
@@ -264,7 +264,7 @@ def test_rounding_and_interpolation_agree_on_the_ladder_and_only_there(gaussian,
 
 @pytest.mark.parametrize(("target", "std"), [("eps", 1.0), ("v", 1.0), ("edm", 0.5)])
 def test_inputs_have_unit_variance(sde, target, std):
-    """If the data do: 1 for all targets, σ_data for EDM's."""
+    """If the data have the variance 1, or σ_data² for EDM's target."""
     net = _Constant(dtype=torch.float64)
     model = NetworkScore(net, sde, Preconditioning(target, sigma_data=0.5))
     for t in (1e-4, 0.1, 0.5, 1.0):
@@ -388,7 +388,7 @@ def test_the_tighter_of_two_limits_holds(outer, inner):
 
 
 def _broken(kind):
-    """A callable that goes wrong at t < 0.5, and what the error says."""
+    """A callable that fails at t < 0.5, and the message of the error."""
 
     def eps(x, t):
         if float(t.min()) >= 0.5:

@@ -13,7 +13,7 @@ GRID_SAMPLERS = [name for name in SAMPLERS if not parse_sampler(name).adaptive]
 
 
 class Counting(GaussianMixture):
-    """The exact score of N(0, 1) that counts its own calls, not as the toolkit does."""
+    """The exact score of N(0, 1), which counts its calls by itself."""
 
     calls = 0
 

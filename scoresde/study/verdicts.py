@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["missed_text", "save_errors_figure", "text_table", "write_csv"]
 
-SAMPLER = 22  # width of the first column
-SAID = 8  # missed rows that an error names
+SAMPLER_WIDTH = 22
+NAMED = 8  # rows that the error names at most
 
 
 def text_table(rows: Sequence[Measurement]) -> str:
@@ -54,11 +54,11 @@ def text_table(rows: Sequence[Measurement]) -> str:
 
 
 def _folded(sampler: str) -> list[str]:
-    """A sampler's text in parts of at most `SAMPLER` characters; a longer parameter stays whole."""
+    """A sampler's text in parts of at most `SAMPLER_WIDTH` characters, each a whole parameter."""
     name, *parameters = sampler.split(":")
     parts = [name]
     for parameter in parameters:
-        if len(parts[-1]) + len(parameter) < SAMPLER:
+        if len(parts[-1]) + len(parameter) < SAMPLER_WIDTH:
             parts[-1] += f":{parameter}"
         else:
             parts.append(f":{parameter}")
@@ -73,8 +73,8 @@ def missed_text(rows: Iterable[Measurement]) -> str:
         f"expected {_expected(row)}"
         for row in bad
     ]
-    more = f"; and {len(bad) - SAID} more" if len(bad) > SAID else ""
-    return "; ".join(texts[:SAID]) + more
+    more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+    return "; ".join(texts[:NAMED]) + more
 
 
 def write_csv(path: Path, rows: Iterable[Measurement]) -> None:

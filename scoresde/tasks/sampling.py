@@ -40,7 +40,7 @@ __all__ = ["SampleRequest", "draw_samples"]
 
 DEFAULT_STEPS = 20
 DEFAULT_T_MIN = 1e-3
-ARRAYS, GRID = "samples.npz", "grid.png"
+SAMPLES_FILE, GRID_FILE = "samples.npz", "grid.png"
 GRID_AT_MOST = 256  # images in the picture; the arrays hold all
 
 
@@ -100,7 +100,7 @@ def draw_samples(
     results = ResultFolder.open(out, _origin(request, stored, ts), overwrite)
     if results.finished:
         return results.read()
-    with results.write((ARRAYS, GRID, SUMMARY)) as output:
+    with results.write((SAMPLES_FILE, GRID_FILE, SUMMARY)) as output:
         model = stored.build(request.device, request.dtype)
         if request.compiled:
             model.net.compile()
@@ -261,8 +261,8 @@ def _write(out: Path, result: Samples, spec: DataSpec, y: Tensor | None) -> list
         arrays["labels"] = y.numpy()
     if result.counts is not None:
         arrays |= {f"sample_{key}": v.numpy() for key, v in vars(result.counts).items()}
-    save_arrays(out / ARRAYS, **arrays)
+    save_arrays(out / SAMPLES_FILE, **arrays)
     if not spec.is_image:
-        return [ARRAYS]
-    save_grid(out / GRID, x[:GRID_AT_MOST], spec)
-    return [ARRAYS, GRID]
+        return [SAMPLES_FILE]
+    save_grid(out / GRID_FILE, x[:GRID_AT_MOST], spec)
+    return [SAMPLES_FILE, GRID_FILE]

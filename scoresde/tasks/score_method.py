@@ -21,7 +21,6 @@ from ..likelihood import (
     TraceRule,
     TraceSearch,
     choose_trace,
-    dequantize,
     fit_gaussian,
     parse_trace,
 )
@@ -30,6 +29,7 @@ from ..likelihood.rules import EXACT_UP_TO
 from ..noise import SampleNoise
 from ..score import ScoreModel
 from ..sde import TabulatedVP
+from .held_out import to_points
 from .score_request import PROTOCOLS, ScoreRequest
 
 __all__ = ["choose_quadrature", "described", "make_method"]
@@ -112,12 +112,9 @@ def _path(
 
 def _points(x: Tensor, request: ScoreRequest, spec: DataSpec) -> Tensor:
     """Training data at the model's scale, dequantized, float64."""
-    x = x.to(request.device)
-    if spec.levels is None:
-        return x.double()
     # a stream of its own, far from those of the data that are scored
     noise = SampleNoise(request.seed, range(2**63, 2**63 + len(x)))
-    return dequantize(x, spec, noise, torch.float64)
+    return to_points(x.to(request.device), spec, noise, torch.float64)
 
 
 def choose_quadrature(

@@ -31,7 +31,7 @@ def prepare_run(
     skip_bad: bool = False,
     intervals: Intervals | None = None,
 ) -> Run:
-    """Load config and data, build the model, resume if the folder holds a run of this config.
+    """Load the config and its data, build the model, and resume if the folder holds such a run.
 
     Args:
         config: A TOML file or a shipped config's name.
@@ -46,8 +46,8 @@ def prepare_run(
     Raises:
         ConfigError: If the config is not sound, asks for a larger batch than there are data, or the
             device cannot compute in its `autocast`.
-        ValueError: If a file is where the folder should be, or the folder holds files that are not
-            of a run but have the name of one.
+        ValueError: If a file is where the folder should be, or the folder holds files of other
+            programs or commands that a run would replace.
         FileNotFoundError: If the data are not there; says how to get them.
         PermissionError: If the folder cannot be written.
         CheckpointError: If the folder holds a run of another config or of other data.
@@ -79,7 +79,7 @@ def prepare_run(
         "data": data.spec.to_dict(),
         "provenance": provenance,
     }
-    if not overwrite:  # refuse before the network is built, which takes long
+    if not overwrite:  # refuse before the network is built, which takes time
         find_resumable(folder / CHECKPOINT, metadata, data)
     model = _on_device(settings.build_model(data.spec), torch.device(device))
     if compiled:

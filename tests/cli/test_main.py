@@ -1,4 +1,4 @@
-"""The command itself: speed without torch, and how errors reach the user."""
+"""The command itself: it starts fast because it imports no torch, and it reports errors."""
 
 import os
 import resource
@@ -28,7 +28,7 @@ assert "torch" not in sys.modules, "torch was imported"
 
 
 def cpu_seconds(command):
-    """What a command costs, whatever else keeps the machine busy."""
+    """CPU time of a command, which does not depend on other processes."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -98,7 +98,7 @@ def test_help_knows_what_the_library_knows():
     ("arguments", "message"),
     [
         (["smaple"], "error: 'smaple' is not a command; did you mean sample?"),
-        (["zzz"], "error: 'zzz' is not a command; demo, data, train"),
+        (["zzz"], "error: 'zzz' is not a command; allowed: demo, data, train"),
         (["data", "--jsno"], "error: --jsno: no such option; did you mean --json?"),
         (["--versoin"], "error: --versoin: no such option; did you mean --version?"),
         (["sample"], "error: --checkpoint: must be given. A checkpoint file"),
@@ -153,7 +153,7 @@ def test_warnings_are_one_line():
 
 
 def test_a_closed_pipe_and_no_stdin_are_quiet():
-    """`scoresde --help | head -0`, with the reader gone before the first byte."""
+    """`scoresde --help | head -0`, where the reader has gone before the first byte."""
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The whole-batch solver: accuracy, its end, batch mates, and that it fails with an exception."""
+"""The whole-batch solver: accuracy, its end, dependence on the batch, and its errors."""
 
 import math
 import re
@@ -109,7 +109,7 @@ def test_a_step_that_cannot_be_taken_is_an_error():
 
 @pytest.mark.slow  # imports torch without its asserts: compiled anew if nobody did before
 def test_failures_are_errors_when_asserts_are_off():
-    """Where torchdiffeq's own check vanishes, and it would loop for ever."""
+    """Torchdiffeq's own checks are asserts. Without them it would loop for ever."""
     program = """
 import torch
 from scoresde.ivp import Adaptive, AdaptivePerSample

@@ -7,7 +7,6 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from scoresde import grid
-from scoresde.config import shipped
 from scoresde.data import DataSpec, load_dataset
 from scoresde.exact import FiniteData, GaussianMixture
 from scoresde.likelihood import DDPMVLB, ContinuousVLB, log_likelihood, optimal_variances
@@ -15,6 +14,7 @@ from scoresde.likelihood.decoder import cell_log_prob
 from scoresde.noise import BatchNoise, Noise, SampleNoise
 from scoresde.score import FunctionScore, NetworkScore, Preconditioning
 from scoresde.sde import VE, VP, TabulatedVP
+from scoresde.shipped import shipped
 
 DOUBLE = torch.float64
 DDPM = TabulatedVP(VP().ddpm_betas(1000))

@@ -1,4 +1,4 @@
-"""Deterministic samplers: end points, and what does not depend on the SDE (T4, D6, D7).
+"""Deterministic samplers: known end points, and results that do not depend on the SDE.
 
 Orders are measured by the claims of `scoresde verify`, in `tests/study/test_verify.py`.
 """
@@ -143,7 +143,7 @@ def test_more_evaluations_make_a_smaller_error(
     + [UniPC(), ExponentialAB(4), AngularAdams(), IPNDM(), RungeKutta("rk4", "sigma")],
 )
 def test_what_is_said_in_sigma_over_alpha_is_the_same_under_every_sde(mixture, sde, sampler):
-    """x/α at equal σ/α: these samplers cannot tell a rescaled process from VE."""
+    """At equal σ/α they give the same x/α as under VE, of which each SDE is a rescaling."""
     flat = VE(1e-3, 500.0)
     ts = grid.uniform(sde, 7, t_min=0.01, t_max=0.9)
     flat_ts = flat.t_of_lam(sde.lam(ts))
@@ -157,7 +157,7 @@ def test_what_is_said_in_sigma_over_alpha_is_the_same_under_every_sde(mixture, s
 
 
 def test_ddim_is_the_formula_in_eps(mixture, sde):
-    """x_s = (α_s/α_t) x − σ_s (e^h − 1) ε, DPM-Solver-1, while the code goes through x0."""
+    """x_s = (α_s/α_t) x − σ_s (e^h − 1) ε, DPM-Solver-1. The code computes it from x0."""
     model = mixture(sde)
     t, s = sde.nodes(torch.tensor([0.6, 0.5]))
     x = torch.tensor([[0.7, -1.1]], dtype=torch.float64)

@@ -51,7 +51,7 @@ def test_evaluations_of_long_grids(elementwise, grid_case, spacing):
 
 
 def test_every_pair_of_sampler_and_sde_is_possible(elementwise, any_sampler, sde):
-    """Nothing is refused: all is said with α, σ, f, g and λ, which every SDE here has."""
+    """None is refused, because samplers use only α, σ, f, g and λ."""
     assert any_sampler.sampler.sde_error(sde) is None
     model, ts = elementwise(sde), grid.log_snr(sde, 40)
     out = sample(model, any_sampler.sampler, ts, (400, 1), noise=BatchNoise(1))
@@ -235,7 +235,7 @@ def _reusing(eps, returned):
 
 
 def test_functions_that_reuse_memory(elementwise, any_sampler):
-    """They give the numbers of a well-behaved one: steps keep several outputs at a time."""
+    """They give the numbers of other functions, though steps keep several outputs at a time."""
     model = elementwise(VP())
     ts = grid.log_snr(VP(), 5)
     want = sample(model, any_sampler.sampler, ts, (3, 2), seed=0, denoise=True)
@@ -282,7 +282,7 @@ def test_networks_that_reuse_memory(deterministic_case, target):
 
 @pytest.mark.slow
 def test_surroundings_do_not_matter(any_sampler):
-    """Autocast, inference mode, default dtype and default device around a call, bit for bit."""
+    """Autocast, inference mode, default dtype and default device around a call change no bit."""
     model = NetworkScore(_OneBuffer(False), VP())
     ts = grid.log_snr(VP(), 5)
     want = sample(model, any_sampler.sampler, ts, (3, 2), seed=0, denoise=True)

@@ -1,4 +1,4 @@
-"""Stochastic samplers: exact mean and standard deviation of the output (T5, D6, D8)."""
+"""Stochastic samplers: exact mean and standard deviation of the output."""
 
 import math
 
@@ -86,7 +86,7 @@ def test_moments_of_the_table(moments, sampler):
     ids=str,
 )
 def test_moments_tend_to_the_marginal_under_every_sde(gaussian, moments, sde, sampler):
-    """Started from p_1 itself, so that the steps' own bias is all there is."""
+    """The start is p_1 itself, so that the error is the bias of the steps alone."""
     model, t_min = gaussian(sde), 1e-3
 
     def exact(t):
@@ -149,7 +149,7 @@ def test_reverse_diffusion_is_finite_on_few_steps(gaussian, moments):
 
 
 def test_annealed_langevin_of_ncsn(gaussian, moments):
-    """Ten levels, 100 steps each: biased, and exactly so."""
+    """Ten levels of 100 steps each. The result is biased, by a known amount."""
     sde = VE(0.01, 1.0)
     sampler = AnnealedLangevin(steps=100, step_size=0.2)
     ts = grid.uniform(sde, 9, t_min=0.0)

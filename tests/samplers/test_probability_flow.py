@@ -92,7 +92,7 @@ def test_a_runge_kutta_method_takes_exactly_the_grid_s_steps(elementwise):
 
 
 def test_no_time_outside_the_grid_is_evaluated(elementwise, any_sampler):
-    """An adaptive solver steps past its end and its first trial step may be of any size."""
+    """An adaptive solver steps past its end, and its first trial step may have any size."""
     for dtype in (torch.float32, torch.float64):
         model, times = elementwise(VE()), []
         inner = model.function

@@ -1,4 +1,4 @@
-"""Restart: what it computes, what it costs, and what it does to errors."""
+"""Restart: its steps, its cost, and its effect on errors."""
 
 import itertools
 import math
@@ -34,7 +34,7 @@ MULTISTEP = SASolver(2, 0, 0.0, lower_order_final=False)
     ("inner", "gain", "band"), [(EDM(), 4.0, 0.5), (DDIM(), 2.0, 0.2), (MULTISTEP, None, None)]
 )
 def test_the_output_tends_to_the_marginal(gaussian, moments, sde, inner, gain, band):
-    """With the inner sampler's order, where the error does not change its sign on the way."""
+    """The order is that of the inner sampler, where the error keeps its sign."""
     model, errors = gaussian(sde), []
     for k in (2, 4, 8):
         sampler = Restart(
@@ -50,7 +50,7 @@ def test_the_output_tends_to_the_marginal(gaussian, moments, sde, inner, gain, b
 
 @pytest.mark.parametrize("repeats", [1, 3])
 def test_a_restart_contracts_the_error_of_the_variance(gaussian, moments, sde, repeats):
-    """By (v + low²)/(v + high²) each time, v = 1/4: the exact ODE map and fresh noise."""
+    """By (v + low²)/(v + high²) each time, v = 1/4, from the exact ODE map and fresh noise."""
     low, high = 1.0, 4.0
     ts = torch.tensor([1.0, float(sde.t_of_lam(-math.log(low)))], dtype=torch.float64)
     sampler = Restart(EDM(), [RestartInterval(low, high, 60, repeats)])
@@ -70,7 +70,7 @@ def test_a_restart_contracts_the_error_of_the_variance(gaussian, moments, sde, r
 
 
 def test_the_parts_of_a_restart(mixture, sde):
-    """By hand: down to the time nearest to low, up by the forward SDE, down, and on afresh."""
+    """By hand: down to the time nearest to low, up by the forward SDE, down again, and onwards."""
     interval = RestartInterval(0.5, 2.0, 3, 2)
     inner = MULTISTEP
     model, ts = mixture(sde), grid.karras(sde, 8)
@@ -101,7 +101,7 @@ def test_evaluations_of_restarts(elementwise, inner):
 
 
 def test_two_intervals_of_one_time_follow_in_their_order(gaussian, moments):
-    """And the later one has the last word on the error."""
+    """The later interval decides the error."""
     first, second = RestartInterval(0.5, 1.0, 1, 1), RestartInterval(0.5, 4.0, 40, 1)
     ts = grid.karras(VP(), 20, t_min=float(VP().t_of_lam(-math.log(0.5))))
     model, start = gaussian(VP()), marginal(VP(), 1.0)
@@ -139,7 +139,7 @@ def test_a_grid_that_ends_above_an_interval_leaves_it_out(elementwise):
 
 
 def test_restarts_are_the_same_under_every_sde(mixture, sde):
-    """x/α at equal σ/α: said in σ/α, the process cannot be told from VE."""
+    """At equal σ/α they give the same x/α as under VE, of which each SDE is a rescaling."""
     flat = VE(1e-3, 500.0)
     ts = grid.uniform(sde, 7, t_min=0.01, t_max=0.9)
     sampler = Restart(EDM(), [RestartInterval(0.3, 1.0, 2, 2)])

@@ -1,4 +1,4 @@
-"""`sample`: what it refuses, what it binds, what it reports."""
+"""`sample`: refused arguments, labels, counts and results."""
 
 import dataclasses
 

@@ -5,13 +5,13 @@ from functools import cache
 import pytest
 
 import scoresde
-from scoresde.config import shipped
 from scoresde.data import load_dataset
 from scoresde.grid import GRIDS
 from scoresde.metrics import frechet_distance, mmd2
 from scoresde.registry import SAMPLERS, parse_sampler
 from scoresde.samplers import sample
 from scoresde.sde import VP
+from scoresde.shipped import shipped
 from scoresde.study.plan import Entry, plan_cells
 from scoresde.study.quality import Quality, on_levels
 from scoresde.study.sweep import Sweep

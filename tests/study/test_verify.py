@@ -291,10 +291,16 @@ def _claims_of(name):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_claims_of_the_short_form_hold(name):
-    """And those on uneven steps, which show a wrong ratio of two steps."""
-    short = [claim for claim in _claims_of(name) if claim.quick or claim.grid == "alternating"]
-    # one SDE here, and without the coarse steps that the figure alone shows
-    assert _missed([replace(claim, quick=True) for claim in short], "vp", quick=True) == ""
+    """And those on uneven steps, which show a wrong ratio of two steps.
+
+    ODE solvers take their first two numbers of steps here, all others take all.
+    """
+    short = [
+        replace(claim, quick=True, steps=claim.steps[: 2 if claim.kind == "ode" else None])
+        for claim in _claims_of(name)
+        if claim.quick or claim.grid == "alternating"
+    ]
+    assert _missed(short, "vp", quick=True) == ""
 
 
 @pytest.mark.slow
