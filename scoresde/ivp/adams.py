@@ -16,8 +16,8 @@ __all__ = ["HermiteCurve", "adams_path"]
 class HermiteCurve:
     """A curve through N + 1 points with given slopes: on each interval the cubic that fits both.
 
-    The curve goes through its first point exactly and has a continuous slope. Between the points
-    it is off by O(h⁴) (cubic Hermite interpolation), besides what the points are off.
+    The curve has a continuous slope. The error of the interpolation between the points (cubic
+    Hermite) is O(h⁴).
 
     Attributes:
         ts: Increasing times, shape (N + 1,), float64.

@@ -28,8 +28,8 @@ from .methods import as_method, log_likelihood
 
 __all__ = ["Budget", "bound_of_changes", "likelihood_budget", "prior_mismatch"]
 
-# The cut-off is reported up to this `CutOff.departure`: the estimates of order 1 and 2 then differ by
-# at most an eighth of the sizes of the terms.
+# The cut-off is reported up to this `CutOff.departure`: the estimates of order 1 and 2 then differ
+# by at most an eighth of the sizes of the terms.
 SMOOTH = 0.25
 
 
@@ -235,10 +235,10 @@ def bound_of_changes(changes: Tensor) -> float:
 
         2 (1 + 8/m) · root mean square of the m changes
 
-    Solver errors have heavy tails, so that few changes often do not contain the large ones. Measured
-    on mixtures in 2 and 16 dimensions under VP, sub-VP and VE (dopri5 at tolerance 0.01) with
-    m = 8, 16 and 64, a factor 2 bounded the error of 87.5, 91.4 and 94.5 % of the data, and the
-    factor 2 (1 + 8/m) that of 95.0, 95.2 and 95.3 %.
+    Solver errors have heavy tails, so that few changes often do not contain the large ones. On
+    mixtures in 2 and 16 dimensions under VP, sub-VP and VE (dopri5 at tolerance 0.01) with m = 8,
+    16 and 64, a factor 2 bounded the error of 87.5, 91.4 and 94.5 % of the data, and the factor
+    2 (1 + 8/m) that of 95.0, 95.2 and 95.3 %.
 
     Args:
         changes: Change of log p of each of m data when the solver or the dtype is refined, in

@@ -167,7 +167,7 @@ class GaussianNoising(Dequantization):
 
     @property
     def name(self) -> str:
-        """"decoder", or "uniform+decoder" for data that are dequantized first."""
+        """Either "decoder", or "uniform+decoder" for data that are dequantized first."""
         return "decoder" if self.before is None else f"{self.before.name}+decoder"
 
     @own_context()

@@ -271,9 +271,9 @@ def spherical_interpolation(a: Tensor, b: Tensor, fractions: Tensor) -> Tensor:
 
         z(s) = r(s) [sin((1 − s) θ) a/|a| + sin(s θ) b/|b|]/sin θ,   r(s) = (1 − s) |a| + s |b|
 
-    with θ the angle between a and b. In high dimension nearly all of N(0, I) lies near a sphere, and
-    so does z. A straight line would pass inside the sphere, where the prior has no mass. Shoemake
-    1985, "Animating rotation with quaternion curves"; for latent codes, White 2016,
+    with θ the angle between a and b. In high dimension nearly all of N(0, I) lies near a sphere,
+    and so does z. A straight line would pass inside the sphere, where the prior has almost no mass.
+    Shoemake 1985, "Animating rotation with quaternion curves"; for latent codes, White 2016,
     arXiv:1609.04468. The path does not depend on the unit of a and b.
 
     If sin θ < 1e-6 or one of a and b is 0, the path is straight. For parallel codes this is the
