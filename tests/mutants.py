@@ -949,6 +949,22 @@ def _commands() -> Iterator[Mutant]:
         "bare",
     )
     yield Mutant(
+        "the report does not escape what it shows",
+        "scoresde/study/report.py",
+        "autoescape=True,",
+        "autoescape=False,",
+        "study/test_report.py",
+        "odd_values",
+    )
+    yield Mutant(
+        "the report shows control characters",
+        "scoresde/study/report.py",
+        "finalize=_printable,",
+        "",
+        "study/test_report.py",
+        "odd_values",
+    )
+    yield Mutant(
         "the dearest cell is called the cheapest",
         "scoresde/study/summary.py",
         "cheapest = min(reached, key=lambda cell: cell.nfe)",

@@ -9,17 +9,29 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any, get_type_hints
 
 from ..data import DataSpec
 from ..metrics import Estimate
 from ..plain import ConfigError, check_types
+from .quality import TITLES
 
-__all__ = ["check_fields", "check_settings", "check_tables", "read_estimates"]
+__all__ = [
+    "LABELS",
+    "check_fields",
+    "check_settings",
+    "estimates_from_json",
+    "estimates_to_json",
+    "read_tables",
+]
 
 LARGEST = 2**64  # largest whole number that is accepted: seeds are below it
 SHOWN = 60  # characters of a wrong value in an error
+
+# How many samples of a conditional model each class has, and how the report says it.
+LABELS = {"shares": "its share of the training data", "uniform": "the same share"}
 
 SETTINGS = {
     **dict.fromkeys(("command", "checkpoint", "sha256", "sde", "device"), str),
@@ -48,6 +60,7 @@ LIKELIHOOD = {
     "std_error": float | None,
     "levels": int | None,
 }
+TABLES = {"reference": REFERENCE, "quality": QUALITY, "likelihood": LIKELIHOOD}
 ESTIMATE = {
     "value": float | None,
     "std_error": float | None,
@@ -99,8 +112,8 @@ def check_settings(values: Any, where: str) -> dict[str, Any]:
         ValueError: If a setting is missing or has another type.
     """
     settings = check_fields(values, SETTINGS, where)
-    if settings.get("labels") not in (None, "shares", "uniform"):
-        raise ValueError(f"{where}.labels must be shares or uniform")
+    if settings.get("labels") not in (None, *LABELS):
+        raise ValueError(f"{where}.labels must be one of {', '.join(LABELS)}")
     hints = get_type_hints(DataSpec)
     known = {key: hint for key, hint in hints.items() if key in settings["data"]}
     check_fields(settings["data"], known, f"{where}: data", largest=2**31)
@@ -111,34 +124,50 @@ def check_settings(values: Any, where: str) -> dict[str, Any]:
     return settings
 
 
-def check_tables(values: Any, where: str, metrics: Mapping[str, str]) -> dict[str, Any]:
-    """What results.json holds beside the cells, if the report can be made from it.
+def read_tables(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What results.json holds beside the cells, with estimates as `Estimate`.
 
     Args:
         values: Plain data.
         where: The file, for messages.
-        metrics: Titles by name of all metrics there are.
+
+    Returns:
+        "strips", a list of folders, and the tables "reference", "quality" and "likelihood", each
+        None if there is none. The estimates are `error` of the reference solution and the
+        `floor_values` of the quality metrics.
 
     Raises:
         ValueError: If a value is missing or has another type.
     """
-    check_fields(values, {"cells": list, "strips": list[str]}, where)
+    check_fields(values, {"strips": list[str]}, where)
     for name in values["strips"]:
         if not re.fullmatch(r"strips/[A-Za-z0-9_-]+", name):  # only below, or reading has no end
             raise ValueError(f"{where}: strips must be folders in strips/, got {_short(name)}")
-    known = {"reference": REFERENCE, "quality": QUALITY, "likelihood": LIKELIHOOD}
-    for key, hints in known.items():
-        if values.get(key) is not None:
-            check_fields(values[key], hints, f"{where}: {key}")
-    if values.get("reference") is not None:
-        read_estimates({"error": values["reference"]["error"]}, f"{where}: reference", ["error"])
-    if values.get("quality") is not None:
-        read_estimates(values["quality"]["floor_values"], f"{where}: quality", metrics)
-    return values
+    found = {"strips": values["strips"]}
+    for key, hints in TABLES.items():
+        table = values.get(key)
+        found[key] = None if table is None else check_fields(table, hints, f"{where}: {key}")
+    if reference := found["reference"]:
+        error = {"error": reference["error"]}
+        found["reference"] = reference | estimates_from_json(error, f"{where}: reference", error)
+    if quality := found["quality"]:
+        floor = estimates_from_json(quality["floor_values"], f"{where}: quality")
+        found["quality"] = quality | {"floor_values": floor}
+    return found
 
 
-def read_estimates(values: Any, where: str, known: Any) -> dict[str, Estimate]:
-    """Estimates by name, from plain data in which None is NaN.
+def estimates_to_json(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
+    """Plain data; NaN becomes None, because JSON has none."""
+    plain = {
+        name: asdict(estimate) | {"n": list(estimate.n)} for name, estimate in estimates.items()
+    }
+    return {name: {k: None if v != v else v for k, v in e.items()} for name, e in plain.items()}
+
+
+def estimates_from_json(
+    values: Any, where: str, known: Iterable[str] = TITLES
+) -> dict[str, Estimate]:
+    """Estimates by name; the inverse of `estimates_to_json`.
 
     Args:
         values: A table of tables.

@@ -12,7 +12,8 @@ from .._text import printable
 from ..data import DataSpec
 from ..metrics import Estimate
 from .figures import new_figure, png_bytes
-from .findings import TITLES, Findings
+from .findings import Findings
+from .quality import TITLES
 from .records import Result
 
 if TYPE_CHECKING:
@@ -42,13 +43,13 @@ def curves(findings: Findings, metric: str, x: str) -> bytes:
 
     The floor is what real data score; of the paired error, the reference's own error.
     """
-    figure = _figure(findings)
+    rows = math.ceil((len(findings.samplers) + len(findings.settings["grids"])) / 2)
+    figure = new_figure(5.2, 3.5 + 0.17 * rows)  # with room for the legend
     axes = figure.subplots()
     estimates = _draw(axes, findings, metric, x)
-    if metric == "paired_rmse":
-        floor, label = findings.reference_error(), "bound on the reference's own error"
-    else:
-        floor, label = findings.floor(metric), "real data"
+    floor, label = findings.floor.get(metric), "real data"
+    if metric == "paired_rmse" and findings.reference is not None:
+        floor, label = findings.reference["error"], "bound on the reference's own error"
     if floor is not None:
         axes.axhline(floor.value, color="0.6", lw=2, label=label, zorder=0)
         if metric != "paired_rmse":
@@ -67,11 +68,6 @@ def scatter(x: Tensor, spec: DataSpec) -> bytes:
     axes.set(xlim=(spec.low, spec.high), ylim=(spec.low, spec.high), aspect="equal")
     axes.set(xticks=[], yticks=[])
     return png_bytes(figure, dpi=150)
-
-
-def _figure(findings: Findings) -> Figure:
-    rows = math.ceil((len(findings.samplers) + len(findings.settings["grids"])) / 2)
-    return new_figure(5.2, 3.5 + 0.17 * rows)
 
 
 def _draw(axes: Axes, findings: Findings, metric: str, x: str) -> list[Estimate]:

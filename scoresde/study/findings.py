@@ -11,21 +11,14 @@ from torch import Tensor
 
 from ..data import DataSpec
 from ..metrics import Estimate
-from .checked import check_fields, check_settings, check_tables
+from .checked import check_fields, check_settings
 from .files import read_json
 from .manifest import MANIFEST, Manifest
-from .records import CELLS, Result, estimate_from_json, load_array, read_results
+from .records import CELLS, Result, load_array, read_results
 from .reference import REFERENCE
 from .result_folder import check_whole
 
-__all__ = ["TITLES", "Findings", "tied"]
-
-TITLES = {
-    "mmd2": "MMD²",
-    "frechet": "Fréchet distance",
-    "sliced_w2": "sliced W₂",
-    "paired_rmse": "paired RMSE",
-}
+__all__ = ["Findings", "tied"]
 
 
 def tied(a: Estimate, b: Estimate) -> bool:
@@ -42,9 +35,11 @@ class Findings:
         settings: What defines the results.
         machine: Where they were made.
         results: All cells, in the order asked.
-        reference: What is known of the reference solution; None without one.
-        quality: Reference data, features and floor of the quality metrics; None without them.
-        likelihood: Likelihood of test data; None if not measured.
+        reference: What is known of the reference solution, its "error" an `Estimate`; None without
+            a reference solution.
+        quality: Reference data and features of the quality metrics, and in "floor_values" the
+            `Estimate` of each metric for real data; None without quality metrics.
+        likelihood: Likelihood of test data; None if it was not measured.
         strips: Comparisons of a few samples of other checkpoints.
     """
 
@@ -67,19 +62,16 @@ class Findings:
         """
         if (folder / MANIFEST).exists():
             check_whole(folder)
-        results = read_results(folder)
-        path = folder / "results.json"
-        tables = check_tables(read_json(path), str(path), TITLES)
-        settings = check_settings(Manifest.read(folder).settings, str(folder / MANIFEST))
-        machine = read_json(folder / "machine.json")
+        results, tables = read_results(folder)
+        machine = folder / "machine.json"
         return cls(
             folder,
-            settings,
-            check_fields(machine, {}, str(folder / "machine.json")),
+            check_settings(Manifest.read(folder).settings, str(folder / MANIFEST)),
+            check_fields(read_json(machine), {}, str(machine)),
             results,
-            tables.get("reference"),
-            tables.get("quality"),
-            tables.get("likelihood"),
+            tables["reference"],
+            tables["quality"],
+            tables["likelihood"],
             [cls.read(folder / name) for name in tables["strips"]],
         )
 
@@ -89,9 +81,29 @@ class Findings:
         return DataSpec.from_dict(self.settings["data"])
 
     @property
+    def of_images(self) -> bool:
+        """Whether the data are images."""
+        return len(self.spec.shape) == 3
+
+    @property
+    def several_grids(self) -> bool:
+        """Whether cells differ in their grids, so that a cell's name needs its grid."""
+        return len(self.settings["grids"]) > 1
+
+    @property
     def done(self) -> list[Result]:
         """Cells that were measured."""
         return [result for result in self.results if result.status == "done"]
+
+    @property
+    def missing(self) -> list[Result]:
+        """Cells without a result."""
+        return [result for result in self.results if result.status != "done"]
+
+    @property
+    def adaptive(self) -> list[Result]:
+        """Measured cells of adaptive methods."""
+        return [result for result in self.done if result.tolerance is not None]
 
     @property
     def samplers(self) -> list[str]:
@@ -103,28 +115,28 @@ class Findings:
         """The budgets, increasing."""
         return sorted(self.settings["nfe"])
 
+    @property
+    def floor(self) -> dict[str, Estimate]:
+        """What real data score, by name of each quality metric; empty without them."""
+        return {} if self.quality is None else self.quality["floor_values"]
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of all metrics of a table."""
+        return [*self.floor, *(["paired_rmse"] if self.reference else [])]
+
     def name(self, result: Result) -> str:
         """Sampler, and grid where there are several."""
-        several = result.grid and len(self.settings["grids"]) > 1
+        several = result.grid and self.several_grids
         return f"{result.sampler} · {result.grid}" if several else result.sampler
 
-    def reference_error(self) -> Estimate | None:
-        """What the reference solution differs by from a less accurate one."""
-        return None if self.reference is None else estimate_from_json(self.reference["error"])
-
-    def floor(self, metric: str) -> Estimate | None:
-        """What real data score."""
-        if self.quality is None or metric not in self.quality["floor_values"]:
-            return None
-        return estimate_from_json(self.quality["floor_values"][metric])
-
-    def metrics(self) -> list[str]:
-        """Quality metrics that were measured."""
-        return [] if self.quality is None else list(self.quality["floor_values"])
+    def within(self, budget: int) -> list[Result]:
+        """Measured cells of one budget, in the order asked."""
+        return [result for result in self.done if result.nfe_asked == budget]
 
     def ranking(self, budget: int, metric: str) -> list[Result]:
         """Cells of one budget that have the metric, the best first."""
-        cells = [r for r in self.done if r.nfe_asked == budget and metric in r.metrics]
+        cells = [result for result in self.within(budget) if metric in result.metrics]
         return sorted(cells, key=lambda result: result.metrics[metric].value)
 
     def best(self, budget: int, metric: str) -> tuple[Result, list[Result]] | None:
@@ -135,17 +147,21 @@ class Findings:
         first, others = ranking[0], ranking[1:]
         return first, [r for r in others if tied(r.metrics[metric], first.metrics[metric])]
 
+    def is_best(self, result: Result, metric: str) -> bool:
+        """Whether no cell of the same budget is better by more than two standard errors."""
+        if metric not in result.metrics or result.nfe_asked is None:
+            return False
+        first = self.ranking(result.nfe_asked, metric)[0]
+        return tied(result.metrics[metric], first.metrics[metric])
+
     def below_floor(self, result: Result, metric: str) -> bool:
         """Whether a cell scores better than real data do."""
-        floor = self.floor(metric)
-        return floor is not None and result.metrics[metric].value < floor.value
+        return metric in self.floor and result.metrics[metric].value < self.floor[metric].value
 
     def at_floor(self, metric: str) -> list[Result]:
         """Cells no worse than real data by more than two standard errors, in the order asked."""
-        floor = self.floor(metric)
-        if floor is None:
-            return []
-        cells = [r for r in self.done if metric in r.metrics]
+        floor = self.floor.get(metric)
+        cells = [] if floor is None else [r for r in self.done if metric in r.metrics]
         return [
             r
             for r in cells
@@ -154,13 +170,12 @@ class Findings:
 
     def samples(self, result: Result) -> Tensor:
         """The samples that were kept of a cell, at the model's scale."""
-        return self._scaled(self._array(self.folder / CELLS / f"{result.key}.npz"))
+        x = self._array(self.folder / CELLS / f"{result.key}.npz")
+        return x if self.spec.levels is None else self.spec.encode(x)
 
     def exact(self) -> Tensor | None:
         """The reference solution from the same noise; None without one."""
-        if self.reference is None:
-            return None
-        return self._array(self.folder / REFERENCE)
+        return None if self.reference is None else self._array(self.folder / REFERENCE)
 
     def _array(self, path: Path) -> Tensor:
         """Samples in a file, of the shape of the data."""
@@ -168,6 +183,3 @@ class Findings:
         if x.shape[1:] != self.spec.shape or len(x) == 0 or x.is_complex():
             raise ValueError(f"{path}: x must hold data of shape {self.spec.shape}, got {x.shape}")
         return x
-
-    def _scaled(self, x: Tensor) -> Tensor:
-        return x if self.spec.levels is None else self.spec.encode(x)

@@ -17,7 +17,7 @@ from ..samplers import Sampler, sample
 from ..sde import SDE
 from ..steps import Grid, count_evaluations, free_model, largest_steps, on_ladder
 
-__all__ = ["Cell", "Entry", "check_unique", "plan_cells"]
+__all__ = ["Cell", "Entry", "asked", "check_unique", "plan_cells"]
 
 # How far the ends of a grid from a file may be from those of the comparison, in t.
 SAME_END = 1e-9
@@ -71,16 +71,14 @@ class Cell:
     @property
     def name(self) -> str:
         """What was asked, in words, unique within a plan."""
-        asked = (
-            f"NFE ≤ {self.budget}" if self.tolerance is None else f"tolerance {self.tolerance:g}"
-        )
-        return " ".join(part for part in (self.label, self.grid, asked) if part)
+        parts = (self.label, self.grid, asked(self.budget, self.tolerance))
+        return " ".join(part for part in parts if part)
 
     @property
     def slug(self) -> str:
         """The readable part of file names; two cells may share it."""
-        asked = f"nfe{self.budget}" if self.tolerance is None else f"tol{self.tolerance:g}"
-        parts = [self.label, *([self.grid] if self.grid else []), asked]
+        limit = f"nfe{self.budget}" if self.tolerance is None else f"tol{self.tolerance:g}"
+        parts = [self.label, *([self.grid] if self.grid else []), limit]
         texts = [re.sub(r"[^A-Za-z0-9._=-]+", "-", part)[-SLUG_AT_MOST:] for part in parts]
         return "--".join(texts)
 
@@ -93,6 +91,11 @@ class Cell:
     def steps(self) -> int | None:
         """N, the grid's number of steps; None for an adaptive method, or if it cannot run."""
         return None if self.ts is None or self.tolerance is not None else len(self.ts) - 1
+
+
+def asked(budget: int | None, tolerance: float | None) -> str:
+    """The budget of a cell, or the tolerance of an adaptive method, in words."""
+    return f"NFE ≤ {budget}" if tolerance is None else f"tolerance {tolerance:g}"
 
 
 def plan_cells(

@@ -27,9 +27,16 @@ from ..metrics import (
     sliced_wasserstein,
 )
 
-__all__ = ["METRICS", "Quality", "on_levels"]
+__all__ = ["TITLES", "Quality", "on_levels"]
 
-METRICS = ("mmd2", "frechet", "sliced_w2")
+# Every metric of a comparison, with its title. Only `paired_rmse` is not measured by `Quality`: it
+# needs the reference solution instead of data.
+TITLES = {
+    "paired_rmse": "paired RMSE",
+    "mmd2": "MMD²",
+    "frechet": "Fréchet distance",
+    "sliced_w2": "sliced W₂",
+}
 
 REFERENCE_CAP = 5000  # real data compared with: MMD² costs the square of their number
 PCA_DIRECTIONS = 32

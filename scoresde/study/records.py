@@ -17,7 +17,6 @@ and `seconds_bare` of results.csv differ from run to run; all others come out th
 from __future__ import annotations
 
 import csv
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -30,17 +29,17 @@ from torch import Tensor
 from .._files import atomic_write
 from .._text import csv_text
 from ..metrics import Estimate
-from .checked import check_fields, read_estimates
+from .checked import check_fields, estimates_from_json, estimates_to_json, read_tables
 from .files import read_arrays, read_json, write_json
 from .parts import load_part, save_part
-from .quality import METRICS
+from .plan import Cell, asked
+from .quality import TITLES
 
 __all__ = [
     "CELLS",
     "COLUMNS",
+    "RESULTS",
     "Result",
-    "estimate_from_json",
-    "estimate_to_json",
     "load_array",
     "load_cell",
     "read_results",
@@ -49,12 +48,12 @@ __all__ = [
 ]
 
 CELLS = "cells"
+RESULTS = "results.json"
 MEASURED = ("nfe", "n", "features", "x_init_sha256", "seconds", "seconds_bare")
 STATUSES = ("done", "skipped", "failed")
-MEASURES = ("paired_rmse", *METRICS)
-COLUMNS = (
+COLUMNS = (  # of results.csv
     *("sampler", "grid", "nfe_asked", "tolerance", "status", "steps", "nfe", "n"),
-    *(name for measure in MEASURES for name in (measure, f"{measure}_se")),
+    *(name for metric in TITLES for name in (metric, f"{metric}_se")),
     *("features", "deterministic", "x_init_sha256", "reason", "seconds", "seconds_bare"),
 )
 
@@ -99,12 +98,32 @@ class Result:
     seconds_bare: float | None = None
     metrics: dict[str, Estimate] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, cell: Cell, key: str, status: str, **measured: Any) -> Result:
+        """The result of a planned cell.
+
+        Args:
+            cell: The cell.
+            key: Name of the cell's file.
+            status: As in the attributes.
+            measured: The attributes that the plan does not know.
+        """
+        return cls(
+            key,
+            cell.label,
+            cell.grid,
+            cell.budget,
+            cell.tolerance,
+            status,
+            cell.deterministic,
+            steps=cell.steps,
+            **measured,
+        )
+
     @property
-    def settings(self) -> str:
-        """What was asked, in words."""
-        if self.tolerance is not None:
-            return f"tolerance {self.tolerance:g}"
-        return f"NFE ≤ {self.nfe_asked}"
+    def asked(self) -> str:
+        """Budget or tolerance, in words."""
+        return asked(self.nfe_asked, self.tolerance)
 
     @property
     def overhead(self) -> float | None:
@@ -124,7 +143,7 @@ def save_cell(path: Path, made_from: str, result: Result, x: Tensor) -> None:
         x: Samples, of any dtype.
     """
     values = {name: getattr(result, name) for name in MEASURED}
-    values["metrics"] = {name: estimate_to_json(e) for name, e in result.metrics.items()}
+    values["metrics"] = estimates_to_json(result.metrics)
     save_part(path, made_from, {"x": x.numpy()}, values)
 
 
@@ -136,20 +155,8 @@ def load_cell(path: Path, made_from: str, planned: Result) -> Result | None:
     part = load_part(path, made_from)
     if part is None:
         return None
-    metrics = {name: estimate_from_json(e) for name, e in part.about["metrics"].items()}
+    metrics = estimates_from_json(part.about["metrics"], str(path))
     return replace(planned, **part.about | {"status": "done", "metrics": metrics})
-
-
-def estimate_to_json(estimate: Estimate) -> dict[str, Any]:
-    """Plain data; NaN becomes None, because JSON has none."""
-    values = asdict(estimate) | {"n": list(estimate.n)}
-    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
-
-
-def estimate_from_json(values: Mapping[str, Any]) -> Estimate:
-    """The inverse of `estimate_to_json`."""
-    plain = {k: math.nan if v is None else v for k, v in values.items()}
-    return Estimate(**plain | {"n": tuple(values["n"])})
 
 
 def load_array(path: Path, name: str) -> Tensor:
@@ -165,24 +172,29 @@ def load_array(path: Path, name: str) -> Tensor:
         raise ValueError(f"{path} is damaged; the command that made it makes it again") from error
 
 
-def read_results(folder: Path) -> list[Result]:
-    """The results of a finished sweep, in its own order.
+def read_results(folder: Path) -> tuple[list[Result], dict[str, Any]]:
+    """The results of a finished sweep.
+
+    Returns:
+        All cells in the sweep's own order, and what results.json holds beside them, as
+        `read_tables` gives it.
 
     Raises:
         FileNotFoundError: If the folder holds none.
-        ValueError: If a file is damaged.
+        ValueError: If the file is damaged.
     """
-    path = folder / "results.json"
+    path = folder / RESULTS
     if not path.is_file():
         raise FileNotFoundError(
             f"{folder} holds no results.json of `scoresde bench`; an interrupted comparison is "
             "finished by the same command"
         )
-    cells = check_fields(read_json(path), {"cells": list}, str(path))["cells"]
-    return [_result(cell, f"{path}: cells[{i}]") for i, cell in enumerate(cells)]
+    values = check_fields(read_json(path), {"cells": list}, str(path))
+    cells = [_read_cell(cell, f"{path}: cells[{i}]") for i, cell in enumerate(values["cells"])]
+    return cells, read_tables(values, str(path))
 
 
-def _result(values: Any, where: str) -> Result:
+def _read_cell(values: Any, where: str) -> Result:
     """A result from plain data, checked; those that are done have what is measured."""
     hints = get_type_hints(Result) | {"metrics": dict}
     check_fields(values, hints, where)
@@ -192,7 +204,7 @@ def _result(values: Any, where: str) -> Result:
         raise ValueError(f"{where}.key must be a name of a file, got {values['key']!r}")
     if values["status"] not in STATUSES:
         raise ValueError(f"{where}.status must be one of {', '.join(STATUSES)}")
-    metrics = read_estimates(values["metrics"], f"{where}.metrics", MEASURES)
+    metrics = estimates_from_json(values["metrics"], f"{where}.metrics")
     result = Result(**values | {"metrics": metrics})
     if result.status == "done" and (result.nfe is None or result.seconds is None):
         raise ValueError(f"{where} is done, but nfe or seconds are missing")
@@ -212,11 +224,8 @@ def write_tables(folder: Path, results: Iterable[Result], about: Mapping[str, An
         about: Plain data that results.json holds beside the cells.
     """
     results = list(results)
-    cells = []
-    for result in results:
-        metrics = {k: estimate_to_json(v) for k, v in result.metrics.items()}
-        cells.append(asdict(result) | {"metrics": metrics})
-    write_json(folder / "results.json", {**about, "cells": cells})
+    cells = [asdict(r) | {"metrics": estimates_to_json(r.metrics)} for r in results]
+    write_json(folder / RESULTS, {**about, "cells": cells})
     with atomic_write(folder / "results.csv", "w") as file:
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         table.writeheader()
@@ -226,8 +235,6 @@ def write_tables(folder: Path, results: Iterable[Result], about: Mapping[str, An
 def _row(result: Result) -> dict[str, Any]:
     row = {name: getattr(result, name) for name in COLUMNS if hasattr(result, name)}
     row = {k: csv_text(v) if isinstance(v, str) else v for k, v in row.items()}
-    for name in MEASURES:
-        estimate = result.metrics.get(name)
-        row[name] = None if estimate is None else repr(estimate.value)
-        row[f"{name}_se"] = None if estimate is None else repr(estimate.std_error)
+    for name, estimate in result.metrics.items():
+        row |= {name: repr(estimate.value), f"{name}_se": repr(estimate.std_error)}
     return row

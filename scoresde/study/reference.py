@@ -16,8 +16,8 @@ from ..grid import uniform
 from ..metrics import paired_rmse
 from ..samplers import ProbabilityFlowODE, Samples, sample
 from ..score import ScoreModel
+from .checked import estimates_to_json
 from .parts import Part, load_part, save_part
-from .records import estimate_to_json
 from .running import OnProgress, advise_on_memory
 
 __all__ = ["REFERENCE", "Reference"]
@@ -75,7 +75,7 @@ class Reference:
             "tolerance": self.tolerance,
             "nfe": exact.nfe,
             "seconds": seconds,
-            "error": estimate_to_json(paired_rmse(loose.x, exact.x[: few[0]])),
+            **estimates_to_json({"error": paired_rmse(loose.x, exact.x[: few[0]])}),
             "error_tolerance": 10 * self.tolerance,
         }
         x = exact.x.float().cpu().numpy()

@@ -22,10 +22,11 @@ from ..noise import NOISE_VERSION, SampleNoise
 from ..samplers import Samples, sample
 from ..samplers.base import draw_start
 from ..score import NetworkScore, ScoreModel
+from .checked import estimates_to_json
 from .files import save_arrays, write_json
 from .plan import Cell
 from .quality import Quality
-from .records import CELLS, Result, estimate_to_json, load_cell, save_cell
+from .records import CELLS, Result, load_cell, save_cell
 from .reference import REFERENCE, Reference
 from .running import advise_on_memory
 
@@ -159,8 +160,8 @@ class Sweep:
         start = self.start()
         save_arrays(folder / START, x_init=start[: self.kept].numpy())
         if self.quality is not None:
-            floor = {name: estimate_to_json(e) for name, e in self.quality.floor.items()}
-            write_json(folder / QUALITY, {**self.quality.about, "floor_values": floor})
+            floor = {"floor_values": estimates_to_json(self.quality.floor)}
+            write_json(folder / QUALITY, self.quality.about | floor)
         places = (folder, *known)
         measure = _Measure(self, folder, self._reference(places, tell), _digest(start))
         results: list[Result] = []

@@ -53,7 +53,7 @@ def run_sweep(sweep, folder, tell=silent):
     """Run, and write the tables, as `scoresde bench` does."""
     folder.mkdir(exist_ok=True)
     results = sweep.run(folder, tell)
-    write_tables(folder, results, {})
+    write_tables(folder, results, {"strips": []})
     return results
 
 

@@ -39,15 +39,15 @@ def cell(sampler, budget, value, error=0.01, rmse=None, **changes):
 @pytest.fixture
 def findings(tmp_path):
     def make(*cells, floor=0.0, likelihood=None):
-        about = {"value": floor, "std_error": 0.01, "n": [100, 1000], "name": "m", "note": ""}
-        quality = {"floor": "100 rows of the test split", "floor_values": {"mmd2": about}}
+        floors = {"mmd2": estimate(floor, 0.01)}
+        quality = {"floor": "100 rows of the test split", "floor_values": floors}
         settings = {
             "samplers": sorted({c.sampler for c in cells}),
             "grids": sorted({c.grid for c in cells}),
             "nfe": sorted({c.nfe_asked for c in cells}),
             "n": 100,
         }
-        error = about | {"value": 1e-5}
+        error = estimate(1e-5, 0.01)
         reference = {"error": error, "method": "dopri8", "tolerance": 1e-6, "nfe": 200}
         return Findings(
             tmp_path, settings, {}, list(cells), reference, quality, likelihood, strips=[]
