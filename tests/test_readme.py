@@ -24,7 +24,7 @@ from scoresde.config import load_config
 from scoresde.registry import SAMPLERS
 from scoresde.study import quality, report
 from scoresde.study.figures import new_figure, png_bytes
-from scoresde.tasks import bench, demo, scoring, training
+from scoresde.tasks import bench_request, demo, scoring, training
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -190,7 +190,9 @@ def folder(tmp_path_factory):
         patch.setattr(training, "load_config", short)
         picture = png_bytes(new_figure())
         patch.setattr(report, "curves", lambda *_: picture)
-        patch.setitem(bench.prepare_bench.__kwdefaults__, "reference_tolerance", 1e-2)
+        patch.setitem(
+            bench_request.BenchRequest.__init__.__kwdefaults__, "reference_tolerance", 1e-2
+        )
         patch.setattr(scoring, "PILOT", SIZES["--n"])
         patch.setattr(quality, "REFERENCE_CAP", 500)
         patch.setattr(demo, "N", SIZES["--n"])

@@ -5,9 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["LABELS", "labels_like", "labels_of"]
+__all__ = ["labels_in_turn", "labels_like", "labels_of"]
 
-LABELS = ("shares", "uniform")
+
+def labels_in_turn(classes: int, n: int) -> Tensor:
+    """All classes in turn, shape (n,), int64: `labels_like` of equal counts."""
+    return torch.arange(n) % classes
 
 
 def labels_of(labels: Tensor, classes: int, n: int, how: str) -> Tensor:
@@ -32,8 +35,7 @@ def labels_like(counts: Tensor, n: int) -> Tensor:
 
     Class c has n_c labels, n_c within 1 of its exact share of n. They are spread evenly: the j-th
     of them counts as the place (j + ½)/n_c in [0, 1], and places are sorted, so that the first
-    labels have nearly the same shares as all. Equal counts give all classes in turn where n is a
-    multiple of their number.
+    labels have nearly the same shares as all. Equal counts give all classes in turn.
 
     Args:
         counts: Data per class, shape (classes,), not negative, with a positive sum.

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .bench import STRIPS, Bench, prepare_bench
+from .bench_request import BenchRequest
 
 __all__ = ["prepare_demo"]
 
@@ -47,26 +48,28 @@ def prepare_demo(
         ValueError: If the folder holds results of other settings.
     """
     strip = prepare_bench(
-        fashion or FASHION,
-        STRIP_SAMPLERS,
-        ("log_snr",),
-        (20,),
+        BenchRequest(
+            checkpoint=fashion or FASHION,
+            samplers=STRIP_SAMPLERS,
+            nfe=(20,),
+            n=16,
+            reference_tolerance=None,
+            quality=False,
+        ),
         folder / STRIPS / "fashion-mnist",
-        n=16,
-        reference_tolerance=None,
-        quality=False,
         overwrite=overwrite,
         command="demo",
     )
     bench = prepare_bench(
-        digits or DIGITS,
-        SAMPLERS,
-        ("log_snr",),
-        BUDGETS,
+        BenchRequest(
+            checkpoint=digits or DIGITS,
+            samplers=SAMPLERS,
+            nfe=BUDGETS,
+            n=N,
+            reference_tolerance=1e-5,
+            likelihood=N,
+        ),
         folder,
-        n=N,
-        reference_tolerance=1e-5,
-        likelihood=N,
         overwrite=overwrite,
         command="demo",
     )

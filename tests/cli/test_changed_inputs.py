@@ -11,7 +11,7 @@ from PIL import Image
 from scoresde.score import NetworkScore
 from scoresde.study import quality, report
 from scoresde.tasks import scoring, verification
-from scoresde.tasks.bench import prepare_bench
+from scoresde.tasks.bench_request import BenchRequest
 
 from .conftest import TINY_UNET, write_checkpoint
 
@@ -39,7 +39,7 @@ COMMANDS = {
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """No solution to compare with, or a coarse one; no figures, which are tested elsewhere."""
-    monkeypatch.setitem(prepare_bench.__kwdefaults__, "reference_tolerance", None)
+    monkeypatch.setitem(BenchRequest.__init__.__kwdefaults__, "reference_tolerance", None)
     monkeypatch.setattr(report, "curves", lambda *arguments: b"")
     monkeypatch.setattr(verification, "TOLERANCE", 1e-2)
     monkeypatch.setattr(verification, "LADDER", (2, 3, 4))

@@ -15,8 +15,8 @@ from scoresde_cli.main import COMMANDS
 import scoresde as library
 from scoresde import registry
 from scoresde.data import dataset_status
-from scoresde.study import claims
-from scoresde.tasks import class_labels, protocols
+from scoresde.study import checked, claims
+from scoresde.tasks import protocols
 
 START = [sys.executable, "-c", "from scoresde_cli.main import main; main()"]
 WITHOUT_TORCH = """
@@ -85,7 +85,7 @@ def test_help_knows_what_the_library_knows():
         "TRACES": registry.TRACES,
         "PROTOCOLS": protocols.PROTOCOLS,
         "METHODS": ["auto", *protocols.METHODS],
-        "LABELS": class_labels.LABELS,
+        "LABELS": checked.LABELS,
         "SDES": claims.SDES,
         "DATA_SETS": [row.name for row in dataset_status()],
     }
