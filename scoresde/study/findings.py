@@ -14,6 +14,7 @@ from ..metrics import Estimate
 from .checked import check_fields, check_settings
 from .files import read_json
 from .manifest import MANIFEST, Manifest
+from .quality import at_model_scale
 from .records import CELLS, Result, load_array, read_results
 from .reference import REFERENCE
 from .result_folder import check_whole
@@ -79,11 +80,6 @@ class Findings:
     def spec(self) -> DataSpec:
         """What the data are."""
         return DataSpec.from_dict(self.settings["data"])
-
-    @property
-    def of_images(self) -> bool:
-        """Whether the data are images."""
-        return len(self.spec.shape) == 3
 
     @property
     def several_grids(self) -> bool:
@@ -170,8 +166,7 @@ class Findings:
 
     def samples(self, result: Result) -> Tensor:
         """The samples that were kept of a cell, at the model's scale."""
-        x = self._array(self.folder / CELLS / f"{result.key}.npz")
-        return x if self.spec.levels is None else self.spec.encode(x)
+        return at_model_scale(self._array(self.folder / CELLS / f"{result.key}.npz"), self.spec)
 
     def exact(self) -> Tensor | None:
         """The reference solution from the same noise; None without one."""

@@ -204,7 +204,7 @@ def _strip(strip: Findings) -> list[Figure]:
 
 def _can_show(spec: DataSpec) -> bool:
     """Whether data are images, or points in the plane."""
-    return spec.shape == (2,) or (len(spec.shape) == 3 and spec.shape[0] in (1, 3))
+    return spec.is_image or spec.shape == (2,)
 
 
 def _picture(spec: DataSpec, x: Tensor, label: str) -> Figure:
