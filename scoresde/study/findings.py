@@ -121,6 +121,11 @@ class Findings:
         """Names of all metrics of a table."""
         return [*self.floor, *(["paired_rmse"] if self.reference else [])]
 
+    @property
+    def measured(self) -> list[str]:
+        """Names of all metrics that at least one cell has."""
+        return [name for name in self.columns if any(name in r.metrics for r in self.done)]
+
     def name(self, result: Result) -> str:
         """Sampler, and grid where there are several."""
         several = result.grid and self.several_grids

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..data import Dataset, DataSpec
+from ..fingerprint import fingerprint
 from ..metrics import (
     CubicKernel,
     Estimate,
@@ -123,6 +124,26 @@ class Quality:
         stats = GaussianStats.of(rows, features.label)
         made = cls(spec, features, kernel, x, rows, stats, {}, about)
         return replace(made, floor=made.measure(at_model_scale(held_out, spec)))
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of all that the metrics depend on, apart from the samples.
+
+        The bandwidth of the kernel and the statistics follow from the reference. PCA directions
+        follow from it, too, but their last bits depend on the machine, so that only their name is
+        part of the fingerprint.
+        """
+        features = self.features
+        fitted = isinstance(features, PCAFeatures)
+        return fingerprint(
+            {
+                "features": features.name if fitted else features.fingerprint,
+                "kernel": type(self.kernel).__name__,
+                "reference": self.reference,
+                "levels": self.spec.levels,
+                "range": (self.spec.low, self.spec.high),
+            }
+        )
 
     def measure(self, x: Tensor) -> dict[str, Estimate]:
         """Each metric of samples at the model's scale, shape (n, *D), n ≥ 4.

@@ -68,26 +68,24 @@ def build_report(folder: Path) -> Path:
         ValueError: If one of its files is damaged.
     """
     findings = Findings.read(folder)
-    text = (
-        _environment()
-        .get_template("page.html")
-        .render(
-            findings=findings,
-            settings=findings.settings,
-            spec=findings.spec,
-            titles=TITLES,
-            labels=LABELS,
-            summary=sentences(findings),
-            likelihood=likelihood_text(findings),
-            ranked=_ranked(findings),
-            best=_best(findings),
-            groups=_groups(findings),
-            curves=_curves(findings),
-            samples=_samples(findings),
-            strips=[(strip, _strip(strip)) for strip in findings.strips if _can_show(strip.spec)],
-            command=_command(findings),
-            every_setting=_every_setting(findings),
-        )
+    ranked = [metric for metric in ("mmd2", "paired_rmse") if metric in findings.measured]
+    page = _environment().get_template("page.html")
+    text = page.render(
+        findings=findings,
+        settings=findings.settings,
+        spec=findings.spec,
+        titles=TITLES,
+        labels=LABELS,
+        summary=sentences(findings),
+        likelihood=likelihood_text(findings),
+        ranked=ranked,
+        best=_best(findings, ranked),
+        groups=_groups(findings),
+        curves=_curves(findings),
+        samples=_samples(findings),
+        strips=[(strip, _strip(strip)) for strip in findings.strips if _can_show(strip.spec)],
+        command=_command(findings),
+        every_setting=_every_setting(findings),
     )
     path = folder / REPORT
     with atomic_write(path, "w") as file:
@@ -126,15 +124,10 @@ def _caption(text: str) -> Markup:
     return _label(text).replace(" steps", space + "steps").replace("NFE ", "NFE" + space)
 
 
-def _ranked(findings: Findings) -> list[str]:
-    """Metrics by which the best cells are told."""
-    measured = {metric for cell in findings.done for metric in cell.metrics}
-    return [metric for metric in ("mmd2", "paired_rmse") if metric in measured]
-
-
-def _best(findings: Findings) -> dict[int, list[tuple[Result, list[Result]] | None]]:
-    """For each budget the best cell and its equals within error, by each ranked metric."""
-    metrics = _ranked(findings)
+def _best(
+    findings: Findings, metrics: list[str]
+) -> dict[int, list[tuple[Result, list[Result]] | None]]:
+    """For each budget the best cell and the cells tied with it, by each metric."""
     places = {b: [findings.best(b, metric) for metric in metrics] for b in findings.budgets}
     return {budget: found for budget, found in places.items() if any(found)}
 
@@ -153,14 +146,10 @@ def _groups(findings: Findings) -> list[tuple[str, list[Result]]]:
 
 def _curves(findings: Findings) -> list[tuple[str, list[Figure]]]:
     """A figure of each metric against evaluations, then against seconds; empty without metrics."""
-    metrics = list(findings.floor)
-    if any("paired_rmse" in cell.metrics for cell in findings.done):
-        metrics.append("paired_rmse")
-    if not metrics:
-        return []
     return [
-        (against, [_curve(findings, metric, x, against) for metric in metrics])
+        (against, [_curve(findings, metric, x, against) for metric in findings.measured])
         for x, against in (("nfe", "evaluations"), ("seconds", "seconds"))
+        if findings.measured
     ]
 
 

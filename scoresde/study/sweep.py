@@ -1,4 +1,4 @@
-"""Run every cell of a plan on one model from the same noise, resumably."""
+"""A sweep: every cell of a plan is run on one model from the same noise, and can be resumed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .. import __version__
 from .._tensor import NonFiniteError
 from ..data import DataSpec
 from ..fingerprint import fingerprint
-from ..metrics import PCAFeatures, paired_rmse
+from ..metrics import paired_rmse
 from ..noise import NOISE_VERSION, SampleNoise
 from ..samplers import Samples
 from ..samplers.base import draw_start
@@ -36,16 +36,16 @@ __all__ = ["Sweep", "Tell"]
 # Called with the name of a stage, and what `OnProgress` is called with.
 Tell = Callable[[str, int, int | None, str], None]
 
-KEPT_IMAGES = 64  # samples of each cell that are kept
-KEPT_POINTS = 1024  # the same of vectors, for scatter plots
-KEY_DIGITS = 16  # of a fingerprint, in file names; the file itself holds all 64
+KEPT_IMAGES = 64  # images of each cell that are stored
+KEPT_POINTS = 1024  # vectors of each cell that are stored, for scatter plots
+KEY_DIGITS = 16  # digits of a fingerprint in a file name; the file itself holds all 64
 
 START, QUALITY = "start.npz", "quality.json"
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A model, the cells to measure, and what to measure in them.
+    """A model, the cells to run on it, and what is measured in each cell.
 
     Attributes:
         model: Score model, on the device of the settings.
@@ -53,7 +53,7 @@ class Sweep:
         spec: What the data are.
         cells: The plan.
         settings: How the samples of every cell are drawn.
-        quality: What measures the distance of samples to data; None = no quality metrics.
+        quality: The metrics that compare samples with data; None = no such metrics.
         tolerance: rtol = atol of the reference solution; None = no paired error.
     """
 
@@ -67,17 +67,17 @@ class Sweep:
 
     @property
     def kept(self) -> int:
-        """How many samples of each cell are kept."""
+        """Number of samples of each cell that are stored."""
         return min(self.settings.n, KEPT_IMAGES if len(self.spec.shape) == 3 else KEPT_POINTS)
 
     @property
     def cost(self) -> int:
-        """Evaluations of all cells, as the plan counted them."""
+        """Evaluations of all cells, as counted by the plan."""
         return sum(cell.cost for cell in self.cells)
 
     @property
     def about_quality(self) -> dict[str, Any]:
-        """What the samples are compared with, and the floor, as plain data."""
+        """Reference data, features and floor of the quality metrics, as plain data."""
         return self.quality.about | {"floor_values": estimates_to_json(self.quality.floor)}
 
     @cached_property
@@ -98,15 +98,14 @@ class Sweep:
 
     @cached_property
     def measures(self) -> str:
-        """Fingerprint of what all samples are measured by."""
-        quality = self.quality
-        known = None if quality is None else _fingerprint_of(quality)
+        """Fingerprint of all that every metric depends on, apart from the samples."""
+        quality = None if self.quality is None else self.quality.fingerprint
         solution = None if self.solver is None else self.solver.fingerprint
-        return fingerprint({"quality": known, "reference": solution, "kept": self.kept})
+        return fingerprint({"quality": quality, "reference": solution, "kept": self.kept})
 
     @cached_property
     def solver(self) -> Reference | None:
-        """What computes the reference solution; None if none is wanted."""
+        """The solver of the reference solution; None if there is no paired error."""
         if self.tolerance is None:
             return None
         return Reference(self.tolerance, self.settings, made_from=self.common)
@@ -121,7 +120,7 @@ class Sweep:
 
     @property
     def parts(self) -> list[str]:
-        """Paths of what is kept of a sweep that is not finished: the solution, and all cells."""
+        """Paths of the files that a stopped sweep goes on from: the solution, and all cells."""
         reference = [] if self.tolerance is None else [REFERENCE]
         cells = [cell for cell in self.cells if cell.ts is not None]
         return [*reference, *(f"{CELLS}/{self.key(cell)}.npz" for cell in cells)]
@@ -132,18 +131,18 @@ class Sweep:
         return [START, *([] if self.quality is None else [QUALITY]), *self.parts]
 
     def run(self, folder: Path, tell: Tell, known: Sequence[Path] = ()) -> list[Result]:
-        """Measure what neither `folder` nor a known folder holds yet.
+        """Run the cells that neither `folder` nor a known folder holds yet.
 
         Args:
             folder: An existing folder to write to.
             tell: Called with (stage, done, total, note) as the work goes on.
-            known: Folders with results that are used if they were made from the same.
+            known: Folders with earlier results. A result is used if its fingerprint is the same.
 
         Returns:
             One result per cell, in the order of the plan.
 
         Warns:
-            UserWarning: If a file is damaged; what it held is measured again.
+            UserWarning: If a file is damaged; its content is computed again.
 
         Raises:
             RuntimeError: If a sampler did not start from the common noise.
@@ -164,17 +163,17 @@ class Sweep:
         return results
 
     def result(self, cell: Cell, status: str, **measured: Any) -> Result:
-        """The result of a cell, with what was measured."""
+        """The result of a cell, with the measured values."""
         key = cell.slug if cell.ts is None else self.key(cell)
         return Result.of(cell, key, status, **measured)
 
     def start(self) -> Tensor:
-        """x_T of the samples as `sample` draws it from the seed, float32 on the CPU."""
+        """x_T as `sample` draws it from the seed, shape (n, *D), float32 on the CPU."""
         noise = SampleNoise(self.settings.seed, range(self.settings.n))
         return draw_start(self.model.sde, noise, self.settings.shape).to(torch.float32)
 
     def _reference(self, places: Sequence[Path], tell: Tell) -> Tensor | None:
-        """The reference solution, from the first place that has it, or solved into the first."""
+        """The reference solution: read from the first folder that has it, or computed."""
         if self.solver is None:
             return None
         on_progress = partial(tell, "reference solution")
@@ -183,7 +182,7 @@ class Sweep:
         return torch.from_numpy(part.arrays["x"])
 
     def _load(self, cell: Cell, places: Sequence[Path]) -> Result | None:
-        """A cell that is measured already."""
+        """The stored result of a cell; None if it must be measured."""
         if cell.ts is None:
             return None
         name, made_from = f"{CELLS}/{self.key(cell)}.npz", self.made_from(cell)
@@ -193,7 +192,7 @@ class Sweep:
 
 
 class _Measure:
-    """One cell after another: sample, time, measure, write."""
+    """Measures a cell: draws its samples, times them, computes the metrics, writes the file."""
 
     def __init__(self, sweep: Sweep, folder: Path, reference: Tensor | None, digest: str) -> None:
         self.sweep, self.folder = sweep, folder
@@ -208,7 +207,7 @@ class _Measure:
         sweep, quality = self.sweep, self.sweep.quality
         if cell.ts is None:
             return sweep.result(cell, "skipped", reason=cell.reason)
-        bare = self.bare  # before the cell: the first passes warm up
+        bare = self.bare  # before the first cell, whose time must not include warming up
         try:
             out, seconds = self._timed(cell)
         except RuntimeError as error:
@@ -245,34 +244,15 @@ class _Measure:
         return out, time.perf_counter() - began
 
     def _kept(self, x: Tensor) -> Tensor:
-        """The first samples: as levels, which are small, where the data have them."""
+        """The samples to be stored: the first ones, as levels if the data have levels."""
         spec, x = self.sweep.spec, x[: self.sweep.kept]
         return x if spec.levels is None else spec.to_levels(x)
 
 
-def _fingerprint_of(quality: Quality) -> str:
-    """Fingerprint of all that the metrics depend on beside the samples.
-
-    The bandwidth of the kernel and the statistics follow from the reference. So do PCA directions,
-    whose last bits depend on the machine: of those only the name is part of the fingerprint.
-    """
-    features = quality.features
-    fitted = isinstance(features, PCAFeatures)
-    return fingerprint(
-        {
-            "features": features.name if fitted else features.fingerprint,
-            "kernel": type(quality.kernel).__name__,
-            "reference": quality.reference,
-            "levels": quality.spec.levels,
-            "range": (quality.spec.low, quality.spec.high),
-        }
-    )
-
-
 def _bare_seconds(sweep: Sweep) -> float:
-    """Time of one pass of the network alone over all samples: the median of five.
+    """Seconds of one pass of the network alone over all samples: the median of five passes.
 
-    A first one warms up caches and thread pools, and is not counted.
+    One pass before them warms up caches and thread pools, and is not counted.
     """
     settings, times = sweep.settings, []
     x, y = sweep.start().to(settings.device), settings.y
@@ -289,7 +269,7 @@ def _bare_seconds(sweep: Sweep) -> float:
 
 @torch.no_grad()
 def _bare_pass(model: ScoreModel, x: Tensor, y: Tensor | None) -> None:
-    """The network without preconditioning, checks and sampler; of another model, its ε."""
+    """Run the network without preconditioning, checks and sampler; of another model, run ε."""
     if isinstance(model, NetworkScore):
         model.net(x, torch.zeros(len(x), device=x.device), y)
     else:

@@ -90,7 +90,7 @@ def prepare_bench(
         quality,
         request.reference_tolerance,
     )
-    return Bench(results, sweep, likelihood)
+    return Bench(results, stored, sweep, likelihood)
 
 
 @dataclass(frozen=True)
@@ -99,12 +99,14 @@ class Bench:
 
     Attributes:
         results: Where results go.
+        stored: The checkpoint.
         sweep: The cells to measure.
         likelihood: Which likelihood to measure beside; None = none.
         strips: Comparisons of a few samples of other checkpoints, shown in the same report.
     """
 
     results: ResultFolder
+    stored: StoredModel
     sweep: Sweep
     likelihood: ScoreRequest | None = None
     strips: tuple[Bench, ...] = ()
@@ -169,6 +171,7 @@ class Bench:
                 self.folder / LIKELIHOOD,
                 self.results.overwrite,
                 partial(tell, "likelihood"),
+                self.stored,
             )
             tell("likelihood", self.likelihood.n, self.likelihood.n, "")
         return about
@@ -283,7 +286,5 @@ def _machine(device: str) -> dict[str, Any]:
 
 
 def _renamed(tell: Tell, stage: str) -> Tell:
-    def renamed(_: str, done: int, total: int | None, note: str) -> None:
-        tell(stage, done, total, note)
-
-    return renamed
+    """`tell` with one stage in place of all."""
+    return lambda _, *told: tell(stage, *told)
