@@ -81,8 +81,8 @@ __all__ = ["bench"]
 def bench(out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
     """Compare samplers on a checkpoint: each on each grid within each budget.
 
-    Adaptive ODE methods (dopri5, dopri8, ...) run once per tolerance instead. An interrupted
-    comparison goes on where it stopped; report.html shows the result.
+    Adaptive methods (dopri5, dopri8, ...) run once per tolerance instead. The same command resumes
+    an interrupted comparison. report.html shows the result.
 
     Example: scoresde bench --checkpoint digits-vp --samplers ddim,heun --nfe 5,10 --out out/bench
     """

@@ -1,7 +1,7 @@
-"""Results as they are read back: the files may be damaged, or come from somebody else.
+"""Checks of stored results: their files may be damaged, or come from somebody else.
 
-Every value that the report and the tables use is checked. A wrong one gives an error that names
-its file and key.
+Every value that the report and the tables use is checked. A wrong value is an error that names its
+file and key.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 LARGEST = 2**64  # largest whole number that is accepted: seeds are below it
 SHOWN = 60  # characters of a wrong value in an error
 
-# How many samples of a conditional model each class has, and how the report says it.
+# The shares of the classes among the samples of a conditional model, in the words of the report.
 LABELS = {"shares": "its share of the training data", "uniform": "the same share"}
 
 SETTINGS = {
@@ -73,16 +73,19 @@ ESTIMATE = {
 def check_fields(
     values: Any, hints: Mapping[str, Any], where: str, largest: int = LARGEST
 ) -> dict[str, Any]:
-    """The values, if they are a table that has these keys with values of these types.
+    """Check that plain data are a table with these keys, whose values have these types.
 
     Args:
         values: Plain data; more keys are allowed.
         hints: Type by key.
         where: File and key path, for messages.
-        largest: Limit of the size of whole numbers.
+        largest: Whole numbers must not be larger in absolute value.
+
+    Returns:
+        The values, unchanged.
 
     Raises:
-        ValueError: If a key is missing or has another type; names it.
+        ValueError: If a key is missing, or its value has another type; names the key.
     """
     if not isinstance(values, dict):
         raise ValueError(f"{where} must be a table, got {_short(values)}")
@@ -102,11 +105,14 @@ def check_fields(
 
 
 def check_settings(values: Any, where: str) -> dict[str, Any]:
-    """The settings of a comparison, if the report can be made from them.
+    """Check that the report can be made from the settings of a comparison.
 
     Args:
         values: Plain data.
         where: The file, for messages.
+
+    Returns:
+        The values, unchanged.
 
     Raises:
         ValueError: If a setting is missing or has another type.
@@ -125,23 +131,25 @@ def check_settings(values: Any, where: str) -> dict[str, Any]:
 
 
 def read_tables(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """What results.json holds beside the cells, with estimates as `Estimate`.
+    """The checked tables of results.json, apart from its cells.
 
     Args:
-        values: Plain data.
+        values: The plain data of the file.
         where: The file, for messages.
 
     Returns:
-        "strips", a list of folders, and the tables "reference", "quality" and "likelihood", each
-        None if there is none. The estimates are `error` of the reference solution and the
-        `floor_values` of the quality metrics.
+        "strips", a list of folders, and "reference", "quality" and "likelihood", each a table or
+        None. The "error" of the reference solution is an `Estimate`, and "floor_values" of the
+        quality metrics are `Estimate`s by name.
 
     Raises:
         ValueError: If a value is missing or has another type.
     """
     check_fields(values, {"strips": list[str]}, where)
     for name in values["strips"]:
-        if not re.fullmatch(r"strips/[A-Za-z0-9_-]+", name):  # only below, or reading has no end
+        if not re.fullmatch(
+            r"strips/[A-Za-z0-9_-]+", name
+        ):  # a folder above this one would be read without end
             raise ValueError(f"{where}: strips must be folders in strips/, got {_short(name)}")
     found = {"strips": values["strips"]}
     for key, hints in TABLES.items():
@@ -157,7 +165,7 @@ def read_tables(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def estimates_to_json(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
-    """Plain data; NaN becomes None, because JSON has none."""
+    """Estimates as plain data; NaN becomes None, because JSON has no NaN."""
     plain = {
         name: asdict(estimate) | {"n": list(estimate.n)} for name, estimate in estimates.items()
     }

@@ -1,4 +1,4 @@
-"""Pictures of a comparison: quality and error against evaluations and seconds, scatter plots."""
+"""Pictures of a comparison: metrics against evaluations or seconds, and scatter plots."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["curves", "scatter"]
 
 # Paul Tol's "muted" scheme, whose colours stay apart under the common colour blindnesses, with
-# black for its palest; the marker says the same as the colour.
+# black instead of its palest; each sampler also has its own marker.
 COLOURS = (
     *("#332288", "#CC6677", "#117733", "#88CCEE", "#AA4499"),
     *("#999933", "#000000", "#44AA99", "#882255", "#DDCC77"),
@@ -39,9 +39,15 @@ AXES = {
 
 
 def curves(findings: Findings, metric: str, x: str) -> bytes:
-    """A metric with error bars against `x`, "nfe" or "seconds", and its floor; PNG.
+    """A PNG of a metric with error bars against evaluations or seconds, and of its floor.
 
-    The floor is what real data score; of the paired error, the reference's own error.
+    The floor of a quality metric is its value for real data. The floor of the paired error is the
+    error of the reference solution.
+
+    Args:
+        findings: The comparison.
+        metric: Name of the metric.
+        x: "nfe" or "seconds".
     """
     rows = math.ceil((len(findings.samplers) + len(findings.settings["grids"])) / 2)
     figure = new_figure(5.2, 3.5 + 0.17 * rows)  # with room for the legend
@@ -61,7 +67,7 @@ def curves(findings: Findings, metric: str, x: str) -> bytes:
 
 
 def scatter(x: Tensor, spec: DataSpec) -> bytes:
-    """Points in the plane, shape (n, 2), over the range of the data; PNG."""
+    """A PNG of points in the plane, shape (n, 2), over the range of the data."""
     figure = new_figure(1.7, 1.7)
     axes = figure.subplots()
     axes.plot(x[:, 0], x[:, 1], ".", color=COLOURS[0], ms=2, alpha=0.5, mew=0)
@@ -71,7 +77,11 @@ def scatter(x: Tensor, spec: DataSpec) -> bytes:
 
 
 def _draw(axes: Axes, findings: Findings, metric: str, x: str) -> list[Estimate]:
-    """One line per sampler and grid; a legend entry per sampler, and per grid if several."""
+    """Draw one line per sampler and grid, with a legend entry per sampler and per grid.
+
+    Returns:
+        All estimates that were drawn.
+    """
     grids, drawn = findings.settings["grids"], []
     for i, sampler in enumerate(findings.samplers):
         style = {
@@ -117,7 +127,7 @@ def _label(findings: Findings, metric: str) -> str:
 
 
 def _literal(text: str) -> str:
-    """Text in which matplotlib finds no formula."""
+    """Text that matplotlib does not read as a formula."""
     return printable(text).replace("$", r"\$")
 
 
@@ -130,12 +140,12 @@ def _span(estimate: Estimate) -> tuple[float, float]:
 
 
 def _scale(axes: Axes, estimates: list[Estimate]) -> None:
-    """Log where all bars are above 0; else linear around 0, because MMD² may be negative."""
+    """Make the y axis logarithmic; near 0 it is linear if a bar reaches 0, as MMD² may."""
     if all(_span(estimate)[0] > 0 for estimate in estimates):
         axes.set_yscale("log")
         return
     width = statistics.median(_bar(estimate) for estimate in estimates) or 1e-3
-    # A power of ten, or the ticks on either side of the border are written over one another.
+    # A power of ten: otherwise the ticks on either side of the border overlap.
     border = 10 ** math.ceil(math.log10(2 * width))
     if max(_span(estimate)[1] for estimate in estimates) > border:
         axes.set_yscale("symlog", linthresh=border)

@@ -1,4 +1,4 @@
-"""How a comparison draws samples: all cells, and the reference solution, from the same noise."""
+"""Drawing the samples of a comparison: all cells and the reference start from the same noise."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["DrawSettings", "draw"]
 
 @dataclass(frozen=True)
 class DrawSettings:
-    """What all draws of a comparison have in common.
+    """The settings that all draws of a comparison share.
 
     Attributes:
         data_shape: Shape of one sample.
@@ -56,7 +56,7 @@ def draw(
     """Draw samples and denoise them at the end.
 
     Args:
-        settings: What all draws have in common.
+        settings: The settings that all draws share.
         model: Score model, on the device of the settings.
         sampler: The sampler.
         ts: Time grid, shape (N + 1,).

@@ -1,4 +1,4 @@
-"""A finished comparison as read from its folder."""
+"""A finished comparison, read from its folder, and the answers that its numbers allow."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def tied(a: Estimate, b: Estimate) -> bool:
 
 @dataclass(frozen=True)
 class Findings:
-    """What the folder of a comparison holds.
+    """The content of a comparison's folder.
 
     Attributes:
         folder: The folder.
-        settings: What defines the results.
-        machine: Where they were made.
-        results: All cells, in the order asked.
-        reference: What is known of the reference solution, its "error" an `Estimate`; None without
-            a reference solution.
+        settings: The settings that define the results.
+        machine: The machine on which they were made.
+        results: The results of all cells, in the order asked.
+        reference: The reference solution: method, tolerance, evaluations, and its "error", an
+            `Estimate`; None if there is none.
         quality: Reference data and features of the quality metrics, and in "floor_values" the
             `Estimate` of each metric for real data; None without quality metrics.
         likelihood: Likelihood of test data; None if it was not measured.
@@ -55,7 +55,7 @@ class Findings:
 
     @classmethod
     def read(cls, folder: Path) -> Findings:
-        """Read a folder; nothing is computed.
+        """Read a folder.
 
         Raises:
             FileNotFoundError: If the folder holds no finished comparison.
@@ -83,7 +83,7 @@ class Findings:
 
     @property
     def several_grids(self) -> bool:
-        """Whether cells differ in their grids, so that a cell's name needs its grid."""
+        """Whether there are several grids, so that the name of a cell needs its grid."""
         return len(self.settings["grids"]) > 1
 
     @property
@@ -113,21 +113,21 @@ class Findings:
 
     @property
     def floor(self) -> dict[str, Estimate]:
-        """What real data score, by name of each quality metric; empty without them."""
+        """The value of each quality metric for real data, by name; empty without such metrics."""
         return {} if self.quality is None else self.quality["floor_values"]
 
     @property
     def columns(self) -> list[str]:
-        """Names of all metrics of a table."""
+        """Names of the metrics that a table of all cells shows."""
         return [*self.floor, *(["paired_rmse"] if self.reference else [])]
 
     @property
     def measured(self) -> list[str]:
-        """Names of all metrics that at least one cell has."""
+        """Names of those metrics that at least one cell has."""
         return [name for name in self.columns if any(name in r.metrics for r in self.done)]
 
     def name(self, result: Result) -> str:
-        """Sampler, and grid where there are several."""
+        """The sampler's label, with the grid if there are several."""
         several = result.grid and self.several_grids
         return f"{result.sampler} · {result.grid}" if several else result.sampler
 
@@ -136,12 +136,12 @@ class Findings:
         return [result for result in self.done if result.nfe_asked == budget]
 
     def ranking(self, budget: int, metric: str) -> list[Result]:
-        """Cells of one budget that have the metric, the best first."""
+        """Measured cells of one budget that have the metric, the smallest value first."""
         cells = [result for result in self.within(budget) if metric in result.metrics]
         return sorted(cells, key=lambda result: result.metrics[metric].value)
 
     def best(self, budget: int, metric: str) -> tuple[Result, list[Result]] | None:
-        """The best cell of a budget, and the others within two standard errors of it."""
+        """The best cell of a budget, and the cells tied with it; None if no cell has the metric."""
         ranking = self.ranking(budget, metric)
         if not ranking:
             return None
@@ -149,18 +149,18 @@ class Findings:
         return first, [r for r in others if tied(r.metrics[metric], first.metrics[metric])]
 
     def is_best(self, result: Result, metric: str) -> bool:
-        """Whether no cell of the same budget is better by more than two standard errors."""
+        """Whether a cell is the best of its budget, or tied with the best."""
         if metric not in result.metrics or result.nfe_asked is None:
             return False
         first = self.ranking(result.nfe_asked, metric)[0]
         return tied(result.metrics[metric], first.metrics[metric])
 
     def below_floor(self, result: Result, metric: str) -> bool:
-        """Whether a cell scores better than real data do."""
+        """Whether the value of a cell is smaller than that of real data."""
         return metric in self.floor and result.metrics[metric].value < self.floor[metric].value
 
     def at_floor(self, metric: str) -> list[Result]:
-        """Cells no worse than real data by more than two standard errors, in the order asked."""
+        """Cells whose value is below that of real data or tied with it, in the order asked."""
         floor = self.floor.get(metric)
         cells = [] if floor is None else [r for r in self.done if metric in r.metrics]
         return [
@@ -170,15 +170,15 @@ class Findings:
         ]
 
     def samples(self, result: Result) -> Tensor:
-        """The samples that were kept of a cell, at the model's scale."""
+        """The stored samples of a cell, at the model's scale, shape (m, *D)."""
         return at_model_scale(self._array(self.folder / CELLS / f"{result.key}.npz"), self.spec)
 
     def exact(self) -> Tensor | None:
-        """The reference solution from the same noise; None without one."""
+        """The reference solution from the same noise, shape (n, *D); None if there is none."""
         return None if self.reference is None else self._array(self.folder / REFERENCE)
 
     def _array(self, path: Path) -> Tensor:
-        """Samples in a file, of the shape of the data."""
+        """The samples in a file, which must have the shape of the data."""
         x = load_array(path, "x")
         if x.shape[1:] != self.spec.shape or len(x) == 0 or x.is_complex():
             raise ValueError(f"{path}: x must hold data of shape {self.spec.shape}, got {x.shape}")

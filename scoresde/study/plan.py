@@ -19,7 +19,7 @@ from ..steps import Grid, count_evaluations, free_model, largest_steps, on_ladde
 
 __all__ = ["Cell", "Entry", "asked", "check_unique", "plan_cells"]
 
-# How far the ends of a grid from a file may be from those of the comparison, in t.
+# Largest difference in t between the ends of a grid from a file and those of the comparison.
 SAME_END = 1e-9
 SLUG_AT_MOST = 60  # characters of a name in a file name: a grid's name may be a long path
 
@@ -29,9 +29,9 @@ class Entry:
     """A sampler to be compared.
 
     Attributes:
-        label: What tables and figures call it.
+        label: Its name in tables and figures.
         sampler: The sampler.
-        tolerances: Of an adaptive ODE method, rtol = atol of one cell each; empty for a sampler
+        tolerances: For an adaptive method, rtol = atol of each of its cells; empty for a sampler
             that takes the steps of a grid.
     """
 
@@ -52,8 +52,8 @@ class Cell:
             adaptive method.
         tolerance: rtol = atol of an adaptive method.
         ts: Time grid, shape (N + 1,); None if the cell cannot run.
-        cost: Evaluations counted on the free model. Those of an adaptive method depend on the
-            model; of all others they are the same on any.
+        cost: Evaluations per sample, counted on N(0, 1). Only those of an adaptive method depend
+            on the model.
         deterministic: Whether the end point depends only on x_T.
         reason: Why it cannot run.
     """
@@ -76,7 +76,7 @@ class Cell:
 
     @property
     def slug(self) -> str:
-        """The readable part of file names; two cells may share it."""
+        """The readable part of the cell's file name; two cells may have the same."""
         limit = f"nfe{self.budget}" if self.tolerance is None else f"tol{self.tolerance:g}"
         parts = [self.label, *([self.grid] if self.grid else []), limit]
         texts = [re.sub(r"[^A-Za-z0-9._=-]+", "-", part)[-SLUG_AT_MOST:] for part in parts]
@@ -84,7 +84,7 @@ class Cell:
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of the sampler and its times, or of why it cannot run; names do not count."""
+        """Fingerprint of the sampler and its times, or of the reason why it cannot run."""
         return fingerprint({"sampler": self.sampler, "ts": self.ts, "reason": self.reason})
 
     @property
@@ -210,7 +210,7 @@ def _times_of_file(sde: SDE, name: str, grid: GridFile, t_min: float, snap: bool
 
 
 def _is_random(sde: SDE, sampler: Sampler, t_min: float) -> bool:
-    """Whether two seeds lead from one x_T to two end points, tried on the free model."""
+    """Whether two seeds lead from one x_T to two end points, tried on N(0, 1)."""
     model, ts = free_model(sde), uniform(sde, 3, t_min)
     start = torch.ones(1, 1) * sde.prior_std
     first, second = (sample(model, sampler, ts, (1, 1), seed=s, x_init=start).x for s in (0, 1))
@@ -218,7 +218,7 @@ def _is_random(sde: SDE, sampler: Sampler, t_min: float) -> bool:
 
 
 def check_unique(name: str, values: Iterable[object]) -> None:
-    """Raise ValueError if a value comes twice; `name` says of what."""
+    """Raise ValueError if a value of the argument `name` is given twice."""
     seen: set[object] = set()
     for value in values:
         if value in seen:

@@ -1,17 +1,17 @@
-"""What a sweep leaves in its folder, and how it is read back.
+"""The files of a comparison's folder, and how they are read back.
 
-scoresde.json        what the results were made from, and all settings
-machine.json         where they were made: what only times depend on
-start.npz            the noise x_T that every sampler starts from
-reference.npz        the exact solution from there, and what was found out about it
+scoresde.json        all settings, and fingerprints of what the results were made from
+machine.json         the machine and Python, on which only times depend
+start.npz            the noise x_T from which every sampler starts
+reference.npz        the exact solution of the ODE from the same noise, and its error
 quality.json         reference data, feature space and floor of the quality metrics
-cells/KEY.npz        one measurement each, and the first samples
-likelihood/          bits/dim of test data, as `scoresde likelihood` leaves them
-results.csv, .json   all of it in one table
-parts/               what is finished of a comparison that is not, under the same names
+cells/KEY.npz        the measured values of one cell, and its first samples
+likelihood/          the likelihood of test data, as `scoresde likelihood` writes it
+results.csv, .json   one table of all cells
+parts/               the files above, as far as they are finished, of a comparison that was stopped
 
-The KEY of a cell ends with a fingerprint of all that its numbers depend on. The columns `seconds`
-and `seconds_bare` of results.csv differ from run to run; all others come out the same again.
+The KEY of a cell ends with a fingerprint of all that its numbers depend on. When a comparison is
+repeated, only the columns `seconds` and `seconds_bare` of results.csv change.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ COLUMNS = (  # of results.csv
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured in one cell.
+    """The measured values of one cell.
 
     Attributes:
         key: Name of the cell's file, without its ending; it ends with a fingerprint.
@@ -69,16 +69,16 @@ class Result:
         nfe_asked: The budget; None for an adaptive method.
         tolerance: rtol = atol of an adaptive method.
         status: "done", "skipped" (cannot run) or "failed" (gave up; tried again on resuming).
-        deterministic: Whether the end point depends on x_T alone.
+        deterministic: Whether the end point depends only on x_T.
         reason: Why it was skipped or failed.
         steps: Steps of the grid.
         nfe: Evaluations per sample, counted, the final denoising included.
         n: Number of samples.
-        features: Feature space of the metrics, with its hash; empty if none were measured.
-        x_init_sha256: Digest of the noise they start from.
+        features: Feature space of the metrics, with its hash; empty without quality metrics.
+        x_init_sha256: Digest of x_T.
         seconds: Wall time of all samples.
-        seconds_bare: Time of as many passes of the network alone.
-        metrics: Estimates by name.
+        seconds_bare: Wall time of as many passes of the network alone.
+        metrics: Estimates by the name of the metric.
     """
 
     key: str
@@ -105,8 +105,8 @@ class Result:
         Args:
             cell: The cell.
             key: Name of the cell's file.
-            status: As in the attributes.
-            measured: The attributes that the plan does not know.
+            status: "done", "skipped" or "failed".
+            measured: The attributes that follow from running the cell, or its reason.
         """
         return cls(
             key,
@@ -127,20 +127,20 @@ class Result:
 
     @property
     def overhead(self) -> float | None:
-        """Wall time over that of the network alone."""
+        """Wall time divided by that of the network alone; None if a time is not known."""
         if not self.seconds or not self.seconds_bare:
             return None
         return self.seconds / self.seconds_bare
 
 
 def save_cell(path: Path, made_from: str, result: Result, x: Tensor) -> None:
-    """Write what was measured in a cell, and samples of it.
+    """Write the result of a cell and its first samples.
 
     Args:
         path: The .npz file.
-        made_from: Fingerprint of all that decides the numbers.
+        made_from: Fingerprint of all that the numbers depend on.
         result: A result that is done.
-        x: Samples, of any dtype.
+        x: Samples, shape (m, *D), of any dtype.
     """
     values = {name: getattr(result, name) for name in MEASURED}
     values["metrics"] = estimates_to_json(result.metrics)
@@ -148,9 +148,19 @@ def save_cell(path: Path, made_from: str, result: Result, x: Tensor) -> None:
 
 
 def load_cell(path: Path, made_from: str, planned: Result) -> Result | None:
-    """The planned result with what `save_cell` has written; None if that must be measured.
+    """Read what `save_cell` has written.
 
-    A damaged file gives a warning, as `load_part` does.
+    Args:
+        path: The .npz file.
+        made_from: Fingerprint of all that the numbers depend on.
+        planned: The result of the cell without measured values.
+
+    Returns:
+        The complete result; None if the file does not exist, is damaged, or was made from
+        something else.
+
+    Warns:
+        UserWarning: If the file is damaged.
     """
     part = load_part(path, made_from)
     if part is None:
@@ -160,7 +170,7 @@ def load_cell(path: Path, made_from: str, planned: Result) -> Result | None:
 
 
 def load_array(path: Path, name: str) -> Tensor:
-    """One tensor of a file of arrays.
+    """One array of an .npz file, as a tensor.
 
     Raises:
         ValueError: If the file is damaged, or has no such tensor.
@@ -168,19 +178,19 @@ def load_array(path: Path, name: str) -> Tensor:
     content = path.read_bytes()
     try:
         return torch.from_numpy(read_arrays(content)[name])
-    except Exception as error:  # of damaged bytes there are errors of many kinds
+    except Exception as error:  # damaged bytes raise errors of many kinds
         raise ValueError(f"{path} is damaged; the command that made it makes it again") from error
 
 
 def read_results(folder: Path) -> tuple[list[Result], dict[str, Any]]:
-    """The results of a finished sweep.
+    """Read results.json of a finished comparison.
 
     Returns:
-        All cells in the sweep's own order, and what results.json holds beside them, as
-        `read_tables` gives it.
+        The results of all cells in the order asked, and the other tables of the file, as
+        `read_tables` returns them.
 
     Raises:
-        FileNotFoundError: If the folder holds none.
+        FileNotFoundError: If the folder has no such file.
         ValueError: If the file is damaged.
     """
     path = folder / RESULTS
@@ -195,7 +205,7 @@ def read_results(folder: Path) -> tuple[list[Result], dict[str, Any]]:
 
 
 def _read_cell(values: Any, where: str) -> Result:
-    """A result from plain data, checked; those that are done have what is measured."""
+    """A checked result from plain data; one that is done must have its measured values."""
     hints = get_type_hints(Result) | {"metrics": dict}
     check_fields(values, hints, where)
     if unknown := values.keys() - hints.keys():
@@ -219,8 +229,8 @@ def write_tables(folder: Path, results: Iterable[Result], about: Mapping[str, An
     """Write results.csv and results.json.
 
     Args:
-        folder: The sweep's folder.
-        results: All cells.
+        folder: The comparison's folder.
+        results: The results of all cells.
         about: Plain data that results.json holds beside the cells.
     """
     results = list(results)

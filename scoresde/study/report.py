@@ -1,7 +1,7 @@
 """report.html: a comparison on one page that needs no other file, no network and no script.
 
-The text and the tables are in templates/; this module prepares the values that they show. Every
-value is escaped: names of files, checkpoints and data may come from anybody.
+The text and the tables stand in templates/, and this module prepares the values that they show.
+The templates escape every value, because names of files, checkpoints and data may be a stranger's.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def _best(
 
 
 def _groups(findings: Findings) -> list[tuple[str, list[Result]]]:
-    """Measured cells by budget, ordered by the first metric; then those of adaptive methods."""
+    """Measured cells by title: of each budget, by the first metric; then of adaptive methods."""
     order = (*findings.columns, "")[0]
 
     def rank(cell: Result) -> float:
@@ -164,7 +164,7 @@ def _curve(findings: Findings, metric: str, x: str, against: str) -> Figure:
 
 
 def _samples(findings: Findings) -> list[tuple[str, list[Figure]]]:
-    """Samples of some budgets and of adaptive methods, each below the exact solution."""
+    """Figures of the samples of some budgets and of adaptive methods, by title."""
     if not _can_show(findings.spec):
         return []
     groups = [(f"Within {b} evaluations", findings.within(b)) for b in _some(findings.budgets)]
@@ -173,6 +173,7 @@ def _samples(findings: Findings) -> list[tuple[str, list[Figure]]]:
 
 
 def _sheets(findings: Findings, cells: list[Result]) -> list[Figure]:
+    """The exact solution, if there is one, and the samples of each cell."""
     spec, exact, sheets = findings.spec, findings.exact(), []
     if exact is not None:
         sheets.append(_picture(spec, on_levels(exact, spec), "exact ODE solution"))

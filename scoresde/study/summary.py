@@ -1,4 +1,4 @@
-"""What can honestly be said of a comparison, in words."""
+"""The results of a comparison in words: no claim goes beyond the standard errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SNAPPED = (
 
 
 def sentences(findings: Findings) -> list[str]:
-    """A summary, with no claim that its standard errors do not allow."""
+    """The summary of a comparison, sentence by sentence."""
     text = [_of_cells(findings)]
     if findings.quality is not None:
         text += [_of_budget(findings, budget) for budget in _ends(findings.budgets)]
@@ -47,7 +47,7 @@ def likelihood_text(findings: Findings) -> str:
 
 
 def text_table(findings: Findings) -> str:
-    """All cells as plain text, aligned."""
+    """All cells as a table of plain text."""
     names = findings.columns
     rows = [["sampler", "grid", "asked", "NFE", *names, "seconds"]]
     for cell in findings.done:
@@ -84,10 +84,11 @@ def _of_budget(findings: Findings, budget: int) -> str:
         return ""
     first, close = found
     text = f"Within {budget} evaluations {findings.name(first)} has the smallest MMD² "
-    below = ", below what real data score" if findings.below_floor(first, "mmd2") else ""
+    below = ", below real data" if findings.below_floor(first, "mmd2") else ""
     text += f"({estimate_text(first.metrics['mmd2'])}{below})"
     if close:
-        return f"{text}, but {_names(findings, close)} cannot be told from it at this n."
+        verb = "is" if len(close) == 1 else "are"
+        return f"{text}, but {_names(findings, close)} {verb} within two standard errors of it."
     if len(findings.ranking(budget, "mmd2")) == 1:
         return f"{text}."
     return f"{text}, ahead of all others by more than two standard errors."
@@ -97,7 +98,7 @@ def _of_floor(findings: Findings) -> str:
     floor, reached = findings.floor.get("mmd2"), findings.at_floor("mmd2")
     if floor is None:
         return ""
-    text = f"Real data themselves score {estimate_text(floor)} ({findings.quality['floor']})"
+    text = f"The MMD² of real data is {estimate_text(floor)} ({findings.quality['floor']})"
     if not reached:
         return f"{text}; no cell comes within two standard errors of that."
     cheapest = min(reached, key=lambda cell: cell.nfe)
@@ -120,7 +121,7 @@ def _of_solvers(findings: Findings) -> str:
         found = findings.best(budget, "paired_rmse")
         if found is not None:
             first, close = found
-            tie = f", within error of {_names(findings, close)}" if close else ""
+            tie = f", tied with {_names(findings, close)}" if close else ""
             parts.append(
                 f"{findings.name(first)} within {budget} ({first.metrics['paired_rmse']}{tie})"
             )

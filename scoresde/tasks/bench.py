@@ -1,7 +1,7 @@
-"""From a checkpoint to a comparison of samplers: what `scoresde bench` calls.
+"""A comparison of samplers on a checkpoint: what `scoresde bench` calls.
 
-`prepare_bench` reads, checks and plans everything; `Bench.run` then measures what the folder does
-not hold yet, and writes the report.
+`prepare_bench` reads and checks everything and plans the cells. `Bench.run` then measures what the
+folder does not hold yet, and writes the report.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ LIKELIHOOD_BATCH = 64
 COMMON = ("n", "seed", "t_min", "batch", "device")  # settings of all draws
 MEASURES = ("reference_tolerance", "quality", "likelihood")
 TABLES = ("machine.json", "results.csv", "results.json")
-SHOWN = (  # settings that are not compared: their contents are, or cells may be added
+SHOWN = (  # settings that may differ: their contents are compared instead, or cells may be added
     *("checkpoint", "sha256", "data", "sde"),
     *("samplers", "grids", "nfe", "tolerances", "versions"),
 )
@@ -52,19 +52,19 @@ SHOWN = (  # settings that are not compared: their contents are, or cells may be
 def prepare_bench(
     request: BenchRequest, folder: Path, *, overwrite: bool = False, command: str = "bench"
 ) -> Bench:
-    """Check everything, load checkpoint and data, and plan; nothing is written.
+    """Read the checkpoint and the data, check everything and plan the cells; write nothing.
 
     Args:
         request: What to compare.
-        folder: Where results go.
+        folder: Folder for the results.
         overwrite: Replace results of other settings in the folder.
-        command: The command that was given, for the report.
+        command: Name of the user's command, for the report.
 
     Raises:
         ConfigError: If a sampler or grid is unknown, or its parameters are wrong.
         CheckpointError: If the checkpoint cannot be read.
         FileNotFoundError: If the data are not there; says how to get them.
-        ValueError: On a bad argument, if no cell can run, or if the folder holds results of
+        ValueError: If an argument is wrong, no cell can run, or the folder holds results of
             other settings.
     """
     stored = StoredModel.read(request.checkpoint)
@@ -95,13 +95,13 @@ def prepare_bench(
 
 @dataclass(frozen=True)
 class Bench:
-    """A comparison, checked and ready to run.
+    """A comparison that has been checked and can run.
 
     Attributes:
-        results: Where results go.
+        results: Folder for the results.
         stored: The checkpoint.
         sweep: The cells to measure.
-        likelihood: Which likelihood to measure beside; None = none.
+        likelihood: The likelihood to measure as well; None = none.
         strips: Comparisons of a few samples of other checkpoints, shown in the same report.
     """
 
@@ -113,11 +113,11 @@ class Bench:
 
     @property
     def folder(self) -> Path:
-        """Where results go."""
+        """Path of the folder for the results."""
         return self.results.path
 
     def run(self, tell: Tell) -> Path:
-        """Measure what is not there yet and write the report.
+        """Measure what the folder does not hold yet, and write the report.
 
         Args:
             tell: Called with (stage, done, total, note) as the work goes on.
@@ -137,13 +137,13 @@ class Bench:
         return path
 
     def measure(self, tell: Tell) -> None:
-        """Measure what is not there yet; write the tables."""
+        """Measure what the folder does not hold yet, and write the tables."""
         if self.results.finished:
             return
         sweep, folder, overwrite = self.sweep, self.folder, self.results.overwrite
         with self.results.write([*TABLES, REPORT, *sweep.files], sweep.parts) as output:
             work = output.work
-            # Earlier results may hold cells of this comparison, for instance if a sampler is added.
+            # Earlier results may hold cells of this comparison, for example if a sampler is added.
             known = () if overwrite else (folder,)
             results = sweep.run(work, tell, known)
             write_json(work / "machine.json", _machine(sweep.settings.device))
@@ -156,7 +156,7 @@ class Bench:
                 remove_results(place, "demo")
 
     def _about(self, places: Sequence[Path], tell: Tell) -> dict[str, Any]:
-        """What results.json holds beside the cells."""
+        """The tables of results.json, apart from its cells."""
         solver = self.sweep.solver
         about = {
             "settings": self.results.origin.plain,
@@ -178,7 +178,7 @@ class Bench:
 
 
 def _data(request: BenchRequest, stored: StoredModel) -> tuple[Dataset | None, Dataset | None]:
-    """Train and test split of the checkpoint's data: those that are needed and exist."""
+    """Train and test split of the checkpoint's data; None if not needed, or if there is none."""
     if not (request.quality or request.likelihood):
         return None, None
     source, spec = stored.config.data, stored.spec
@@ -197,7 +197,7 @@ def _data(request: BenchRequest, stored: StoredModel) -> tuple[Dataset | None, D
 def _likelihood(
     request: BenchRequest, stored: StoredModel, test: Dataset | None
 ) -> ScoreRequest | None:
-    """Which likelihood to measure beside; None if none is asked for."""
+    """The request of the likelihood that is measured as well; None if none is asked for."""
     n = request.likelihood
     if not n:
         return None
@@ -217,7 +217,7 @@ def _likelihood(
 
 
 def _labels(request: BenchRequest, stored: StoredModel, train: Dataset | None) -> Tensor | None:
-    """Labels for a conditional model; without training data all classes count the same."""
+    """Labels for a conditional model; without training data all classes have the same share."""
     classes = stored.classes
     if classes is None:
         return None
@@ -235,7 +235,7 @@ def _settings(
     y: Tensor | None,
     labelled_by_data: bool,
 ) -> dict[str, Any]:
-    """What defines the results, as the folder's manifest keeps it."""
+    """The settings that define the results, as the folder's manifest stores them."""
     tolerances: dict[str, list[float]] = {}
     for cell in cells:
         if cell.tolerance is not None:
@@ -263,18 +263,19 @@ def _settings(
 def _sources(
     stored: StoredModel, train: Dataset | None, test: Dataset | None, quality: Quality | None
 ) -> dict[str, Source]:
-    """What the numbers are made from."""
+    """Name and content of everything that the numbers are computed from."""
     sources = {"checkpoint": stored.source}
     for what, data in (("training data", train), ("test data", test)):
         if data is not None:
             sources[what] = data_source(data)
-    # PCA features follow from the training data.
+    # PCA features are computed from the training data, and need no source of their own.
     if quality is not None and not isinstance(quality.features, PCAFeatures):
         sources["features"] = Source(quality.features.name, quality.features.fingerprint)
     return sources
 
 
 def _machine(device: str) -> dict[str, Any]:
+    """The machine and Python, on which times depend."""
     on_gpu = torch.device(device).type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
@@ -286,5 +287,5 @@ def _machine(device: str) -> dict[str, Any]:
 
 
 def _renamed(tell: Tell, stage: str) -> Tell:
-    """`tell` with one stage in place of all."""
+    """A `tell` that gives every stage the same name."""
     return lambda _, *told: tell(stage, *told)

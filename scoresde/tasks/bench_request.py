@@ -1,4 +1,4 @@
-"""What `scoresde bench` is asked, and what it refuses before data are loaded."""
+"""The options of `scoresde bench`, and the checks that need no data."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from .sampling import DEFAULT_T_MIN
 
 __all__ = ["SDE_TOLERANCES", "TOLERANCES", "BenchRequest"]
 
-TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)  # cells of an adaptive ODE method
-# of the adaptive SDE, whose evaluations grow as tolerance^(−2/3): 1e-5 would take 50,000
+# Cells of an adaptive ODE method.
+TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)
+# Cells of the adaptive SDE, whose evaluations grow as tolerance^(−2/3): 1e-5 would take 50,000.
 SDE_TOLERANCES = (0.2, 0.1, 0.05, 0.02)
 
 
@@ -31,25 +32,25 @@ class BenchRequest:
     Args:
         checkpoint: A shipped checkpoint's name, or a file.
         samplers: Samplers as `parse_sampler` reads them. An adaptive ODE method runs at each of
-            `TOLERANCES`, the adaptive SDE at each of `SDE_TOLERANCES`, all others at each grid
-            and budget.
+            `TOLERANCES`, the adaptive SDE at each of `SDE_TOLERANCES`, and every other sampler on
+            each grid within each budget.
         grids: Grids as `parse_grid` reads them. For a checkpoint with rounded labels they are
             moved to its discrete times, and there is no reference solution.
-        nfe: Budgets: evaluations per sample, the final denoising included.
+        nfe: The budgets, in evaluations per sample, the final denoising included.
         n: Samples per cell, at least 4.
         seed: Seed of all noise.
         t_min: Last time of the grids; None for 1e-3, or the time of the network's first discrete
             label if that is later.
         batch: Samples at a time.
-        device: Where to run.
-        data_root: Folder of the data set.
+        device: Device of the network.
+        data_root: Folder of the data set; None for the folder that the checkpoint names.
         reference_tolerance: rtol = atol of the reference solution; None = no paired error.
         quality: Measure the distance of the samples to real data.
         likelihood: Number of test data whose likelihood to measure.
-        labels: Labels of the samples of a conditional model: "shares" gives the classes the shares
-            that they have in the training data, "uniform" gives the same share to every class that
-            has training data. Without quality and likelihood no data are loaded, and every class
-            has the same share.
+        labels: Labels of the samples of a conditional model: "shares" gives each class its share
+            of the training data, "uniform" gives the same share to every class that has training
+            data. Without quality and likelihood no data are loaded, and every class has the same
+            share.
 
     Raises:
         ValueError: On a number out of range, unknown labels, or a grid that is given twice.
@@ -79,13 +80,13 @@ class BenchRequest:
             raise ValueError(f"labels must be one of {', '.join(LABELS)}, got {self.labels!r}")
 
     def resolved(self, stored: StoredModel) -> BenchRequest:
-        """The request with everything named that depends on the checkpoint.
+        """The request with the last time and the reference solution that fit the checkpoint.
 
         Raises:
             ValueError: If the network knows no time as small as `t_min`.
         """
         t_min, sde = stored.last_time(self.t_min, DEFAULT_T_MIN), stored.config.sde
-        if stored.snapped:  # all times are of the ladder, and there is no ODE between them
+        if stored.snapped:  # the model has no ODE, because it is wrong between its discrete times
             t_min = float(snapped(sde, uniform(sde, 1, t_min))[-1])
             return replace(self, t_min=t_min, reference_tolerance=None)
         stored.check_first_time(t_min)

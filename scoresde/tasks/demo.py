@@ -35,10 +35,12 @@ def prepare_demo(
     fashion: str | Path | None = None,
     overwrite: bool = False,
 ) -> Bench:
-    """Ten samplers on the digits with bits/dim beside, and a strip of Fashion-MNIST.
+    """Plan a comparison of ten samplers on the digits, and a strip of samples of Fashion-MNIST.
+
+    The likelihood of test digits is measured as well.
 
     Args:
-        folder: Where results go.
+        folder: Folder for the results.
         digits: Checkpoint of the digits; None for the shipped one.
         fashion: Checkpoint of Fashion-MNIST, whose data are not needed; None for the shipped one.
         overwrite: Replace results of other settings in the folder.
@@ -47,6 +49,7 @@ def prepare_demo(
         CheckpointError: If a checkpoint cannot be read.
         ValueError: If the folder holds results of other settings.
     """
+    options = {"overwrite": overwrite, "command": "demo"}
     strip = prepare_bench(
         BenchRequest(
             checkpoint=fashion or FASHION,
@@ -57,8 +60,7 @@ def prepare_demo(
             quality=False,
         ),
         folder / STRIPS / "fashion-mnist",
-        overwrite=overwrite,
-        command="demo",
+        **options,
     )
     bench = prepare_bench(
         BenchRequest(
@@ -70,7 +72,6 @@ def prepare_demo(
             likelihood=N,
         ),
         folder,
-        overwrite=overwrite,
-        command="demo",
+        **options,
     )
     return replace(bench, strips=(strip,))

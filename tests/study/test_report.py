@@ -326,7 +326,7 @@ def test_curves_take_labels_for_text(small, monkeypatch):
 def test_vectors_are_not_called_images(page):
     for word in ("pixel", "image", "levels of the data"):
         assert word not in page.text
-    assert ": of the coordinates, along fixed directions" in page.text
+    assert "distance of the coordinates, along fixed directions" in page.text
 
 
 def test_an_overhead_below_one_is_said_to_be_noise(small):
