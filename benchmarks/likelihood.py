@@ -1,4 +1,4 @@
-"""Log-likelihoods at equal total error: what a path quadrature costs beside today's standard.
+"""Log-likelihoods at equal total error: the cost of `Path` beside that of today's standard.
 
     python benchmarks/likelihood.py                            # a random mixture, D = 16
     python benchmarks/likelihood.py --modes                    # four modes far apart, D = 32
@@ -19,10 +19,11 @@ run, on the same points:
     stated     root mean square of the standard error that the method states
     cover      share of the stated 95 % intervals that hold the truth
 
-Of a grid of path quadratures, those with a path bias of at most 1e-3 bits/dim are tried on some
-of the points (pilot); what is on the front there, or cheapest at the standard's error, is measured
-with other seeds on all of them. What then looks best is measured anew with eight times as many
-other seeds, lest it was luck, and so is what takes its place; the verdict is about such rows.
+A grid of paths is tried. Those with a path bias of at most 1e-3 bits/dim are run on some of the
+points (pilot). The paths on the front there, and the cheapest with about the standard's error, are
+measured with other seeds on all points. The winners are measured again with eight times as many
+new seeds, because the best of many may be best by luck. If others win then, they are measured again
+too. The verdict is about rows that were measured again.
 """
 
 from __future__ import annotations
@@ -41,12 +42,13 @@ from typing import Any
 
 import click
 import torch
-from likelihood_methods import Method, PathBias, by_path, measure, standards
+from likelihood_methods import Candidate, PathBias, by_path, measure, standards
 from likelihood_problems import Problem, exact_problem, network_problem
 from likelihood_report import ALLOWED, Row, figure, table, verdict, winners
 
 from scoresde._files import atomic_write
-from scoresde.likelihood import Hutchinson, PathQuadrature, Probing, choose_trace
+from scoresde.likelihood import Hutchinson, Probing, TraceSearch, choose_trace
+from scoresde.likelihood import Path as PathMethod
 
 # Steps, nodes, traces and κ of the grid.
 GRID = (
@@ -56,16 +58,16 @@ GRID = (
     (1 / 6, 0.25, 0.5),
 )
 NETWORK_GRID = (*GRID[:3], (1 / 6,))
-# Not worth a try beyond this share of the standard's cost.
+# Paths that cost more than this share of the standard's cost are not tried.
 DEAREST = 1 / 3
 
 PILOT_SEEDS = range(10**6, 10**6 + 2)
-AGAIN = 8  # times the draws for those of the verdict
-KEPT = 10  # of the cheapest at the standard's error
+AGAIN = 8  # times as many draws for the rows of the verdict
+KEPT = 10  # so many of the cheapest paths with the standard's error
 
 
-def promising(problem: Problem, methods: Sequence[Method], rms: float) -> list[Method]:
-    """Those on the front of a pilot run, and the cheapest of those near the wanted error."""
+def promising(problem: Problem, methods: Sequence[Candidate], rms: float) -> list[Candidate]:
+    """The candidates on the front of a pilot run, and the cheapest near the wanted error."""
     rows = [measure(problem, method, PILOT_SEEDS) for method in methods]
     order = sorted(range(len(rows)), key=lambda i: rows[i].units)
     kept, best = set(), math.inf
@@ -78,42 +80,33 @@ def promising(problem: Problem, methods: Sequence[Method], rms: float) -> list[M
     return [methods[i] for i in sorted(kept | set(near[:KEPT]), key=order.index)]
 
 
-def chosen(problem: Problem, rms: float) -> tuple[Method, str]:
-    """A path with the trace that `choose_trace` picks for an error, and what the choice costs."""
-    x, times, repeats = problem.x[:10], 6, 2
-    found = choose_trace(
-        problem.model,
-        x,
-        seed=0,
-        t_min=problem.t_min,
-        std_error=rms / problem.bits,
-        control=problem.control,
-        evaluations=8,
-        times=times,
-        repeats=repeats,
-        pass_cost=problem.pass_cost,
-    )
-    passes = times * repeats * sum(row.passes for row in found.table)
+def chosen(problem: Problem, rms: float) -> tuple[Candidate, str]:
+    """A path with the trace that `choose_trace` picks for an error, and a remark on its cost."""
+    x = problem.x[:10]
+    search = TraceSearch(std_error=rms / problem.bits, evaluations=8, pass_cost=problem.pass_cost)
+    known = {"t_min": problem.t_min, "control": problem.control}
+    found = choose_trace(problem.model, x, search, seed=0, **known)
+    passes = search.times * search.repeats * sum(row.passes for row in found.table)
     said = f"auto picks {found.rule}{' with control' * found.controlled} for the standard's RMS, "
     said += f"once, after {passes} derivative passes on {len(x)} points"
-    quadrature = PathQuadrature(nodes=found.table[0].evaluations, trace=found.rule)
-    return by_path(quadrature, found.controlled, "auto: "), said
+    path = PathMethod(nodes=found.table[0].evaluations, trace=found.rule)
+    return by_path(path, found.controlled, "auto: "), said
 
 
-def grid(axes: Sequence[Sequence[Any]]) -> list[Method]:
-    """Every path quadrature, with and without control."""
+def grid(axes: Sequence[Sequence[Any]]) -> list[Candidate]:
+    """Every path, with and without control."""
     return [
-        by_path(PathQuadrature(n, m, trace, spread=k), controlled)
+        by_path(PathMethod(n, m, trace, spread=k), controlled)
         for n, m, trace, k, controlled in itertools.product(*axes, (False, True))
     ]
 
 
 def compare(
-    problem: Problem, methods: Sequence[Method], draws: int, pilot: int
+    problem: Problem, methods: Sequence[Candidate], draws: int, pilot: int
 ) -> tuple[list[Row], list[str]]:
-    """All rows, the standard's first, and remarks."""
+    """Measure all; returns the rows, the standard's first, and remarks."""
     seeds = range(1, draws + 1)
-    # the others miss by the same probes' noise or by less: two draws show it
+    # the errors of the others vary no more than the standard's, so that two draws suffice
     solves = standards(problem)
     rows = [measure(problem, m, seeds[: None if m is solves[0] else 2]) for m in solves]
     progress(f"{len(rows)} by the ODE")
@@ -124,7 +117,7 @@ def compare(
     kept = promising(problem.first(pilot), tried, rows[0].rms)
     progress(f"{len(kept)} of {len(tried)} paths kept")
     auto, remark = chosen(problem, rows[0].rms)
-    default = PathQuadrature(trace=Hutchinson(probes=2))  # what it takes above 3 dimensions
+    default = PathMethod(trace=Hutchinson(probes=2))  # what it takes above 3 dimensions
     defaults = [by_path(default, c, "default: ") for c in (False, True)]
     measured = {method.label: method for method in (*defaults, auto, *kept)}
     for method in measured.values():
@@ -138,8 +131,8 @@ def compare(
     return rows, [*bias.said(), said, remark]
 
 
-def confirm(problem: Problem, rows: list[Row], methods: dict[str, Method], draws: int) -> None:
-    """Measure what wins again, with more and other seeds, until the winners are such rows."""
+def confirm(problem: Problem, rows: list[Row], methods: dict[str, Candidate], draws: int) -> None:
+    """Measure the winners again with more and new seeds, until all winners are such rows."""
     more = range(draws + 1, draws + 1 + AGAIN * draws)
     while True:
         new = [row for row in winners(rows).values() if row.draws < len(more)]
@@ -152,15 +145,15 @@ def confirm(problem: Problem, rows: list[Row], methods: dict[str, Method], draws
         progress(f"again: {row.label}")
 
 
-def cost(problem: Problem, method: Method) -> float:
-    """Units that a path will take."""
-    path = method.path
+def cost(problem: Problem, candidate: Candidate) -> float:
+    """The units that a path will take."""
+    path = candidate.method
     passes = path.trace.cost(problem.dims)
     return path.steps + 1 + path.nodes * (1 + problem.pass_cost * passes)
 
 
 def progress(text: str) -> None:
-    """A line to stderr."""
+    """Print a line to stderr."""
     print(f"{time.process_time():6.0f} s  {text}", file=sys.stderr, flush=True)
 
 
@@ -193,7 +186,7 @@ def main(
     out: Path | None,
     picture: Path | None,
 ) -> None:
-    """Run, print the table, and write what is asked."""
+    """Measure, print the table, and write the files that are asked for."""
     torch.set_num_threads(1)
     if checkpoint is None:
         problem = exact_problem(modes, seed, n or 1000, t_min)

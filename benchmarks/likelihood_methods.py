@@ -1,9 +1,9 @@
-"""Ways to a log-likelihood, and what they cost and miss by on a problem."""
+"""The methods that are compared, their cost, and their errors against the truth of a problem."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,70 +15,54 @@ from scoresde.likelihood import (
     ExactTrace,
     Hutchinson,
     Likelihood,
-    PathLikelihood,
-    PathQuadrature,
+    Ode,
+    Path,
     Probing,
     TraceRule,
     log_likelihood,
-    path_log_likelihood,
 )
 
-__all__ = ["Method", "PathBias", "by_ode", "by_path", "measure", "standards"]
+__all__ = ["Candidate", "PathBias", "by_ode", "by_path", "measure", "standards"]
 
 FINE = 96  # steps of a path whose error no longer matters
 
-Route = Callable[[Problem, int], Likelihood | PathLikelihood]
-
 
 @dataclass(frozen=True)
-class Method:
-    """A way to find log p.
+class Candidate:
+    """A likelihood method of the comparison.
 
     Attributes:
         label: What the table calls it.
-        kind: Its group in the picture.
-        run: Of a problem and a seed.
-        path: The quadrature, of a path.
+        kind: Its group in the picture; `CONTROLLED` for a method that takes the problem's control.
+        method: Its settings; time and control are the problem's.
     """
 
     label: str
     kind: str
-    run: Route
-    path: PathQuadrature | None = None
+    method: Ode | Path
+
+    def run(self, problem: Problem, seed: int) -> Likelihood:
+        """The log-likelihoods of the problem's points."""
+        control = problem.control if self.kind == CONTROLLED else None
+        method = replace(self.method, t_min=problem.t_min, control=control)
+        return log_likelihood(problem.model, problem.x, method, seed=seed)
 
 
-def by_ode(tolerance: float, rule: TraceRule, method: str = "dopri5", **options: bool) -> Method:
-    """`log_likelihood`, whose probes are fixed."""
-
-    def run(problem: Problem, seed: int) -> Likelihood:
-        solver = {"rtol": tolerance, "atol": tolerance, "method": method, **options}
-        return log_likelihood(
-            problem.model, problem.x, t_min=problem.t_min, trace=rule, seed=seed, **solver
-        )
-
-    return Method(f"{method}{' per sample' * bool(options)} {tolerance:g}, {said(rule)}", ODE, run)
+def by_ode(tolerance: float, rule: TraceRule, solver: str = "dopri5") -> Candidate:
+    """A solve to a tolerance, whose probes are fixed."""
+    ode = Ode(solver, tolerance, tolerance, trace=rule)
+    each = " per sample" * ode.per_sample
+    return Candidate(f"{solver}{each} {tolerance:g}, {said(rule)}", ODE, ode)
 
 
-def by_path(quadrature: PathQuadrature, controlled: bool, label: str = "") -> Method:
-    """`path_log_likelihood`."""
-
-    def run(problem: Problem, seed: int) -> PathLikelihood:
-        return path_log_likelihood(
-            problem.model,
-            problem.x,
-            quadrature=quadrature,
-            t_min=problem.t_min,
-            control=problem.control if controlled else None,
-            seed=seed,
-        )
-
-    q, kind = quadrature, CONTROLLED if controlled else PATH
-    name = f"{label}path {q.steps}+{q.nodes}, κ {q.spread:.2g}, {said(q.trace)}{' *' * controlled}"
-    return Method(name, kind, run, quadrature)
+def by_path(path: Path, controlled: bool, label: str = "") -> Candidate:
+    """A corrected path."""
+    name = f"{label}path {path.steps}+{path.nodes}, κ {path.spread:.2g}, {said(path.trace)}"
+    return Candidate(name + " *" * controlled, CONTROLLED if controlled else PATH, path)
 
 
 def said(rule: TraceRule) -> str:
-    """A rule in a few letters."""
+    """A rule, abbreviated."""
     if isinstance(rule, Hutchinson):
         return f"{rule.probes} probe{'s' * (rule.probes > 1)}"
     if isinstance(rule, Probing):
@@ -86,33 +70,33 @@ def said(rule: TraceRule) -> str:
     return type(rule).__name__
 
 
-def standards(problem: Problem) -> list[Method]:
-    """The standard, and what else is done by the ODE."""
+def standards(problem: Problem) -> list[Candidate]:
+    """The standard, and the other solves of the ODE."""
     one = Hutchinson()
     return [
         replace(by_ode(1e-5, one), kind=STANDARD, label="standard: dopri5 1e-05, 1 probe"),
         by_ode(1e-4, one),
         by_ode(1e-6, one),
-        by_ode(1e-5, one, "dop853", per_sample=True),
+        by_ode(1e-5, one, "dop853"),
         by_ode(1e-5, Probing(4)),
         *([by_ode(1e-5, ExactTrace())] if problem.dims <= 16 else []),
     ]
 
 
-def measure(problem: Problem, method: Method, seeds: Sequence[int]) -> Row:
-    """The method's row of the table."""
-    runs = [method.run(problem, seed) for seed in seeds]
+def measure(problem: Problem, candidate: Candidate, seeds: Sequence[int]) -> Row:
+    """The candidate's row of the table."""
+    runs = [candidate.run(problem, seed) for seed in seeds]
     errors = torch.stack([run.log_prob - problem.truth for run in runs]) * problem.bits
     stated = torch.stack([run.std_error for run in runs]) * problem.bits
     last = runs[-1]
     nfe, passes = float(last.nfe), float(last.nfe_derivative)
-    if isinstance(last, Likelihood):
+    if last.counts is not None:
         # `nfe` is what the slowest sample took
         mean = float(last.counts.evaluations.double().mean())
         nfe, passes = mean, mean * passes / nfe
     row = Row(
-        label=method.label,
-        kind=method.kind,
+        label=candidate.label,
+        kind=candidate.kind,
         nfe=nfe,
         passes=passes,
         units=nfe + problem.pass_cost * passes,
@@ -120,7 +104,7 @@ def measure(problem: Problem, method: Method, seeds: Sequence[int]) -> Row:
         stated=float(stated.square().mean().sqrt()),
         **accuracy(problem, errors, exact=not bool(stated.any())),
     )
-    if method.path is None:
+    if candidate.kind in (STANDARD, ODE):
         return row
     held = [(r.log_prob - problem.truth).abs() <= r.half_width() for r in runs]
     bare = errors - torch.stack([run.correction for run in runs]) * problem.bits
@@ -130,10 +114,10 @@ def measure(problem: Problem, method: Method, seeds: Sequence[int]) -> Row:
 
 
 def accuracy(problem: Problem, errors: Tensor, exact: bool = False) -> dict[str, float]:
-    """RMS, bias and its standard error of errors (seeds, n), clear of the truth's own error."""
+    """RMS, bias and its standard error for errors of shape (seeds, n); the truth's is taken off."""
     seeds, n = errors.shape
     noise = float((problem.truth_error * problem.bits).square().mean())
-    # between seeds: the points are what they are
+    # the spread between seeds, because the points are fixed
     spread = 0.0 if exact else float(errors.var(0).mean()) if seeds > 1 else math.nan
     return {
         "rms": math.sqrt(max(float(errors.square().mean()) - noise, 0.0)),
@@ -143,19 +127,20 @@ def accuracy(problem: Problem, errors: Tensor, exact: bool = False) -> dict[str,
 
 
 class PathBias:
-    """What a path's steps leave in the mean, whatever its nodes and trace are."""
+    """The mean error from the steps of a path, which nodes and trace do not change."""
 
     def __init__(self, problem: Problem, seeds: Sequence[int]) -> None:
         self.problem, self.seeds = problem, seeds
-        self.held: dict[tuple[PathQuadrature, bool], Tensor] = {}
-        self.found: dict[tuple[PathQuadrature, bool], tuple[float, float]] = {}
+        self.held: dict[tuple[Path, bool], Tensor] = {}
+        self.found: dict[tuple[Path, bool], tuple[float, float]] = {}
 
-    def of(self, method: Method) -> tuple[float, float]:
+    def of(self, candidate: Candidate) -> tuple[float, float]:
         """The mean in bits/dim, and its standard error."""
         # nodes and trace do not move the mean
-        key = replace(method.path, nodes=16, trace=Probing(4)), method.kind == CONTROLLED
+        path = replace(candidate.method, nodes=16, trace=Probing(4))
+        key = path, candidate.kind == CONTROLLED
         if key not in self.found:
-            # with the same nodes and probes, most of their error is in both
+            # nodes and probes are the same, so that most of their error cancels
             fine = replace(key[0], steps=FINE), key[1]
             errors = (self._log_prob(key) - self._log_prob(fine)) * self.problem.bits
             spread = float(errors.var(0).mean())
@@ -170,8 +155,8 @@ class PathBias:
             lines.setdefault(name, []).append(f"{path.steps} {mean:+.5f} ±{error:.5f}")
         return [name + ", ".join(cells) for name, cells in lines.items()]
 
-    def _log_prob(self, key: tuple[PathQuadrature, bool]) -> Tensor:
+    def _log_prob(self, key: tuple[Path, bool]) -> Tensor:
         if key not in self.held:
-            run = by_path(*key).run
-            self.held[key] = torch.stack([run(self.problem, s).log_prob for s in self.seeds])
+            runs = [by_path(*key).run(self.problem, seed) for seed in self.seeds]
+            self.held[key] = torch.stack([run.log_prob for run in runs])
         return self.held[key]

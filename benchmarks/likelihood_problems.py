@@ -1,4 +1,4 @@
-"""A model, data, and the log-likelihood that its probability-flow ODE gives them."""
+"""Problems: a model, data, and their true log-likelihoods by the probability-flow ODE."""
 
 from __future__ import annotations
 
@@ -18,27 +18,23 @@ from torch import Tensor
 import scoresde
 from scoresde._files import atomic_write
 from scoresde.exact import GaussianMixture
-from scoresde.likelihood import ExactTrace, Probing, encode, fit_gaussian, log_likelihood
+from scoresde.likelihood import ExactTrace, Ode, Probing, encode, fit_gaussian, log_likelihood
+from scoresde.likelihood.choice import PASS_COST
+from scoresde.likelihood.flow import log_prior
 from scoresde.likelihood.jacobian import linearize
-from scoresde.likelihood.ode import log_prior
 from scoresde.noise import SampleNoise
 from scoresde.score import ScoreModel
 from scoresde.sde import VP
 
 __all__ = ["Problem", "exact_problem", "held_out", "network_problem", "pass_cost"]
 
-# Of a derivative pass in forward passes, measured on small U-Nets on the CPU. An exact score is
-# no network, and its own ratio says nothing.
-STATED_COST = 0.97
-
-# Exact traces up to so many dimensions, random probes above.
-EXACT_UP_TO = 64
+EXACT_TRUTH_UP_TO = 64  # dimensions; above, the truth has random probes
 TRUTH_SEED = 2**40  # not among those of the draws
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A model, points, and the truth about them.
+    """A model, points, and their true log-likelihoods.
 
     Attributes:
         name: In words.
@@ -48,7 +44,7 @@ class Problem:
         t_min: Time at which x are put in.
         truth: log p(x) in nats by the ODE, shape (n,), float64.
         truth_error: Standard error of `truth`, in nats, shape (n,).
-        about: How the truth was found, in words.
+        about: How the truth was computed, in words.
         pass_cost: Of a derivative pass, in forward passes.
     """
 
@@ -85,16 +81,16 @@ def exact_problem(modes: bool, seed: int, n: int, t_min: float, tolerance: float
 
         log p(x) = log p_{t_min}(x) − log p_1(x(1)) + log prior(x(1))
 
-    asks nothing of it but x(1). What `log_likelihood` says of eight points, by exact traces and
-    the same solver, must be the same.
+    needs only x(1) from it. `log_likelihood` of eight points by exact traces and the same solver
+    must be the same; `about` states the difference.
     """
     model = _modes(seed) if modes else _mixture(seed)
     x = model.sample(n, seed=seed)
-    solver = {"rtol": tolerance, "atol": tolerance, "method": "dop853", "per_sample": True}
-    last = encode(model, x, t_min=t_min, **solver).latent
+    ode = Ode("dop853", tolerance, tolerance, trace="exact", t_min=t_min)
+    last = encode(model, x, ode).latent
     truth = model.log_prob(x, t_min) - model.log_prob(last, 1.0)
     truth = truth + log_prior(last, model.sde.prior_std)
-    other = log_likelihood(model, x[:8], t_min=t_min, trace=ExactTrace(), **solver).log_prob
+    other = log_likelihood(model, x[:8], ode).log_prob
     difference = float((other - truth[:8]).abs().max())
     about = f"closed form after dop853 per sample at {tolerance:g}"
     return Problem(
@@ -107,19 +103,19 @@ def exact_problem(modes: bool, seed: int, n: int, t_min: float, tolerance: float
         truth=truth,
         truth_error=torch.zeros_like(truth),
         about=f"{about}; with exact traces of 8 points within {difference:.0e} nats of that",
-        pass_cost=STATED_COST,
+        pass_cost=PASS_COST,  # an exact score is no network, and its own ratio says nothing
     )
 
 
 def _mixture(seed: int) -> GaussianMixture:
-    """That of `paired`, under VP: its table of noise levels is not smooth enough for 1e-9 in t."""
+    """The mixture of `paired` under VP, because a table of noise levels is not smooth to 1e-9."""
     known = mixture(seed, 1, 1e-3).levels.model
     covs = known.axes @ torch.diag_embed(known.variances) @ known.axes.mT
     return GaussianMixture(VP(), known.weights, known.means, covs)
 
 
 def _modes(seed: int) -> GaussianMixture:
-    """Four Gaussians in 32 dimensions some 17 apart, of standard deviations of 0.1 to 1."""
+    """Four Gaussians in 32 dimensions, about 17 apart, with standard deviations of 0.1 to 1."""
     draw = partial(torch.randn, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     k, d = 4, 32
     a = draw(k, d, d)
@@ -158,13 +154,13 @@ def network_problem(
     blocks of Probing(8) and the control variate.
     """
     model, x, control = held_out(checkpoint, seed, n)
-    exact = math.prod(x.shape[1:]) <= EXACT_UP_TO
+    exact = math.prod(x.shape[1:]) <= EXACT_TRUTH_UP_TO
     rule = ExactTrace() if exact else Probing(8, blocks)
     key = [checkpoint, seed, n, t_min, tolerance, str(rule)]
 
     def solve() -> tuple[Tensor, Tensor]:
-        settings = {"rtol": tolerance, "atol": tolerance, "trace": rule, "control": control}
-        done = log_likelihood(model, x, t_min=t_min, seed=TRUTH_SEED, **settings)
+        ode = Ode(rtol=tolerance, atol=tolerance, trace=rule, control=control, t_min=t_min)
+        done = log_likelihood(model, x, ode, seed=TRUTH_SEED)
         return done.log_prob, done.std_error
 
     truth, error = _cached(file, key, solve)
@@ -184,7 +180,7 @@ def network_problem(
 def _cached(
     file: Path | None, key: list[object], solve: Callable[[], tuple[Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor]:
-    """Two vectors from a JSON file that holds them for this key; else solved for and written."""
+    """Two vectors from a JSON file that holds them for this key; else computed and kept."""
     if file is not None and file.exists():
         held = json.loads(file.read_text(encoding="utf-8"))
         if held["key"] != key:
@@ -209,7 +205,7 @@ def pass_cost(model: ScoreModel, x: Tensor, repeats: int = 25) -> float:
     runs = (lambda: field(x), lambda: linearize(field, x).vjp(v))
     ratios = []
     for _ in range(repeats + 1):
-        # one right after the other: what else the machine does slows both
+        # one right after the other, so that other work of the machine slows both
         forward, both = (_seconds(run) for run in runs)
         ratios.append(both / forward)
     return statistics.median(ratios[1:]) - 1  # the first warms up

@@ -9,8 +9,7 @@ from typing import Any
 
 from matplotlib.ticker import LogLocator
 
-from scoresde.study.curves import COLOURS, MARKERS
-from scoresde.study.figures import new_figure, png_bytes
+from scoresde.study.figures import COLOURS, MARKERS, new_figure, png_bytes
 
 __all__ = [
     "ALLOWED",
@@ -34,7 +33,7 @@ ALLOWED = 1e-3  # bias of a mean, bits/dim
 
 @dataclass(frozen=True)
 class Row:
-    """What a method took per sample, and its errors in bits/dim; NaN where it has no such number.
+    """The cost of a method per sample, and its errors in bits/dim; NaN for what it does not have.
 
     Attributes:
         label: The method.
@@ -72,11 +71,11 @@ class Row:
 
     @property
     def fits(self) -> bool:
-        """Whether its bias is allowed: by the sharper number, and not denied by the other."""
+        """Whether the path bias is allowed, and the measured bias does not contradict it."""
         return abs(self.path_bias) <= ALLOWED and abs(self.bias) <= ALLOWED + 2 * self.bias_error
 
 
-COLUMNS = (
+HEADINGS = (
     ("NFE", 5), ("passes", 7), ("units", 8), ("of std", 8), ("draws", 6), ("RMS", 8),
     ("bias ± SE", 18), ("path bias ± SE", 18), ("stated", 8), ("cover", 7), ("RMS", 8), ("bias", 9),
 )  # fmt: skip
@@ -85,7 +84,7 @@ COLUMNS = (
 def table(rows: Sequence[Row]) -> str:
     """All rows, in the order given; the last two columns are without the path's correction."""
     width = max(len(row.label) for row in rows)
-    head = "".join(f"{name:>{w}}" for name, w in COLUMNS)
+    head = "".join(f"{name:>{w}}" for name, w in HEADINGS)
     lines = [f"{'':{width}}{head}  (not corrected)"]
     for row in rows:
         cells = (
@@ -102,7 +101,7 @@ def table(rows: Sequence[Row]) -> str:
             _number(row.bare_rms, ".4f"),
             _number(row.bare_bias, "+.4f"),
         )
-        said = (f"{cell:>{w}}" for cell, (_, w) in zip(cells, COLUMNS, strict=True))
+        said = (f"{cell:>{w}}" for cell, (_, w) in zip(cells, HEADINGS, strict=True))
         lines.append(f"{row.label:{width}}{''.join(said)}")
     return "\n".join(lines)
 
@@ -116,7 +115,7 @@ def _interval(value: float, error: float) -> str:
 
 
 def winners(rows: Sequence[Row]) -> dict[str, Row]:
-    """Of the paths at the standard's error or below with an allowed bias: which to take."""
+    """The best of the paths with an allowed bias and at most the standard's error."""
     standard = rows[0]
     good = [r for r in rows if r.fits and r.rms <= standard.rms]
     if not good:

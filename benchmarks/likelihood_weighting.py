@@ -25,9 +25,9 @@ import click
 import torch
 from torch import Tensor
 
-from scoresde.config import load
 from scoresde.data import load_dataset
 from scoresde.exact import GaussianMixture
+from scoresde.loading import load
 from scoresde.loss import Objective
 from scoresde.score import ScoreModel
 from scoresde.sde import SDE, VE, VP, SubVP

@@ -1,12 +1,12 @@
-"""What noise costs on the CPU.
+"""The time that noise takes on the CPU.
 
     python benchmarks/noise.py
 
-Two tables, each entry the least of some runs in this process, on one thread:
+It prints two tables. Each entry is the least of some runs in this process, on one thread:
 
-1. Microseconds per draw of N(0, I): `SampleNoise`, and the generator of NumPy with the same
-   integers and ziggurat normals, one per sample, made before the clock starts. A draw is the mean
-   over a sampling run of 64 draws that begins with a new source.
+1. Microseconds per draw of N(0, I): `SampleNoise`, and NumPy's generator of the same integers with
+   ziggurat normals. There is one such generator per sample, made before the clock starts. A draw
+   is the mean over a sampling run of 64 draws that begins with a new source.
 2. Milliseconds per increment on a uniform grid of 100 steps: `SampleNoise` and `BrownianNoise`.
 """
 
@@ -14,15 +14,12 @@ from __future__ import annotations
 
 import itertools
 import math
-import platform
-import shlex
-import sys
-import time
 from collections.abc import Callable
 
 import click
 import numpy as np
 import torch
+from script import least_seconds, print_header
 
 from scoresde.grid import uniform
 from scoresde.noise import BrownianNoise, Noise, SampleNoise
@@ -71,27 +68,17 @@ def sweep(noise: Callable[[], Noise], shape: tuple[int, ...]) -> Callable[[], ob
     return run
 
 
-def least(runs: list[Callable[[], object]], repeats: int) -> list[float]:
-    """Seconds of each run, the least of some, taken in turn."""
-    best = [math.inf] * len(runs)
-    for _ in range(repeats):
-        for i, run in enumerate(runs):
-            began = time.perf_counter()
-            run()
-            best[i] = min(best[i], time.perf_counter() - began)
-    return best
-
-
 @click.command(help=__doc__.partition("\n")[0])
 @click.option("--repeats", type=click.IntRange(1), default=7, show_default=True)
 def main(repeats: int) -> None:
     """Print both tables."""
     torch.set_num_threads(1)
-    print("command:", shlex.join(["python", *sys.argv]))
-    print(f"torch {torch.__version__}, NumPy {np.__version__}, Python {platform.python_version()},")
-    print(f"CPU, 1 thread, seed 0\n\n{'µs per draw':18s} {'ours':>9s} {'ziggurat':>9s}  ratio")
+    print_header("numpy")
+    print(f"\n{'µs per draw':18s} {'ours':>9s} {'ziggurat':>9s}  ratio")
     for shape in SHAPES:
-        mine, other = (1e6 * s / DRAWS for s in least([ours(shape), ziggurat(shape)], repeats))
+        mine, other = (
+            1e6 * s / DRAWS for s in least_seconds([ours(shape), ziggurat(shape)], repeats)
+        )
         print(f"{shape!s:18s} {mine:9.1f} {other:9.1f} {mine / other:6.2f}", flush=True)
     print(f"\n{'ms per increment':18s} {'plain':>9s} {'path':>9s}  ratio")
     for shape in PATHS:
@@ -100,7 +87,7 @@ def main(repeats: int) -> None:
             sweep(lambda rows=rows, kind=kind: kind(0, rows), shape)
             for kind in (SampleNoise, BrownianNoise)
         ]
-        plain, path = (1e3 * s / STEPS for s in least(runs, repeats))
+        plain, path = (1e3 * s / STEPS for s in least_seconds(runs, repeats))
         print(f"{shape!s:18s} {plain:9.3f} {path:9.3f} {path / plain:6.1f}", flush=True)
 
 

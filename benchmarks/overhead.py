@@ -1,33 +1,28 @@
-"""What a sampler costs beside the network.
+"""The time that a sampler takes beside the network.
 
     python benchmarks/overhead.py
     python benchmarks/overhead.py --checkpoint digits-vp --n 16
 
-Two tables, each the best of some runs in this process, on one thread:
+It prints two tables. Each entry is the least of some runs in this process, on one thread:
 
 1. Overhead on a trained network: (seconds of `sample` − seconds inside the network's forward)
-   over seconds inside it. All around the network counts as overhead: preconditioning, checks,
-   nodes, the draw of x_T.
-2. Microseconds per evaluation beside a network that returns a stored tensor: the sampler's loop
-   of 50 steps with its set-up, and that of diffusers' scheduler for the same method, if it is
+   over seconds inside it. Preconditioning, checks, nodes and the draw of x_T count as overhead.
+2. Microseconds per evaluation of a network that returns a stored tensor: the sampler's loop of 50
+   steps with its set-up, and that of diffusers' scheduler for the same method, if it is
    installed. Ours check every output for NaN and count it, diffusers' do not.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import math
-import platform
-import shlex
-import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from typing import Any
 
 import click
 import torch
+from script import least_seconds, print_header
 from torch import Tensor, nn
 
 import scoresde
@@ -78,19 +73,13 @@ def overhead(model: NetworkScore, text: str, shape: tuple[int, ...], steps: int)
     """Seconds outside over seconds inside the network, the least of three runs."""
     timed = Timed(model.net)
     wrapped = NetworkScore(timed, model.sde, model.preconditioning)
-    sampler, ratios = parse_sampler(text).sampler, []
+    sampler, ratios = parse_sampler(text), []
     for _ in range(3):
         timed.seconds = 0.0
-        whole = seconds(lambda: sample(wrapped, sampler, log_snr(model.sde, steps), shape, seed=0))
-        ratios.append(whole / timed.seconds - 1)
+        began = time.perf_counter()
+        sample(wrapped, sampler, log_snr(model.sde, steps), shape, seed=0)
+        ratios.append((time.perf_counter() - began) / timed.seconds - 1)
     return min(ratios)
-
-
-def seconds(run: Callable[[], Any]) -> float:
-    """What it takes."""
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
 
 
 @torch.no_grad()
@@ -114,11 +103,9 @@ def theirs(scheduler: Any, stored: Tensor) -> int:
 
 
 def microseconds(runs: Sequence[Callable[[], int]], repeats: int) -> list[float]:
-    """Per evaluation, the number of which each returns: the least of some runs, taken in turn."""
-    calls, least = [run() for run in runs], [math.inf] * len(runs)
-    for _ in range(repeats):
-        least = [min(best, seconds(run)) for best, run in zip(least, runs, strict=True)]
-    return [1e6 * best / n for best, n in zip(least, calls, strict=True)]
+    """Per evaluation, the number of which each run returns: the least of some repeats."""
+    calls = [run() for run in runs]
+    return [1e6 * s / n for s, n in zip(least_seconds(runs, repeats), calls, strict=True)]
 
 
 def compare(pair: tuple[str, str, dict[str, Any]], shape: tuple[int, ...]) -> str:
@@ -126,7 +113,7 @@ def compare(pair: tuple[str, str, dict[str, Any]], shape: tuple[int, ...]) -> st
     text, family, options = pair
     stored = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     model = FunctionScore(VP(), lambda x, t: stored)
-    sampler = parse_sampler(text).sampler
+    sampler = parse_sampler(text)
     runs = [lambda: ours(model, sampler, stored)]
     if importlib.util.find_spec("diffusers"):
         import diffusers
@@ -148,10 +135,8 @@ def main(checkpoint: str, n: int, steps: int) -> None:
     warnings.simplefilter("ignore")
     loaded = scoresde.load(checkpoint)
     shape = (n, *loaded.data.shape)
-    peer = metadata.version("diffusers") if importlib.util.find_spec("diffusers") else "absent"
-    print("command:", shlex.join(["python", *sys.argv]))
-    print(f"torch {torch.__version__}, diffusers {peer}, Python {platform.python_version()}, CPU,")
-    print(f"1 thread, seed 0\n\n{checkpoint}, batch {shape}, {steps} steps")
+    print_header("diffusers")
+    print(f"\n{checkpoint}, batch {shape}, {steps} steps")
     print(f"{'sampler':18s} overhead")
     for text in SAMPLERS:
         print(f"{text:18s} {overhead(loaded.model, text, shape, steps):8.2%}", flush=True)

@@ -1,4 +1,4 @@
-"""A model, x_T, and where the probability-flow ODE carries it: what samplers are compared on."""
+"""The problem on which samplers are compared: a model, x_T, and the ODE's solution from there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = [
     "BORROWED",
     "LEVELS",
     "Levels",
-    "Problem",
+    "PairedProblem",
     "Setting",
     "mixture",
     "network",
@@ -86,7 +86,7 @@ class Levels:
 
 
 @dataclass(frozen=True)
-class Problem:
+class PairedProblem:
     """A model, starting points and where the exact solution carries them.
 
     Attributes:
@@ -102,8 +102,8 @@ class Problem:
     error: float
 
 
-def mixture(seed: int, n: int, tolerance: float = 1e-10) -> Problem:
-    """The random mixture of the module's docstring."""
+def mixture(seed: int, n: int, tolerance: float = 1e-10) -> PairedProblem:
+    """The random mixture that `samplers.py` describes, with n starting points."""
     draw = partial(torch.randn, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     k, d = 8, 16
     weights = 0.5 + torch.special.ndtr(draw(k))
@@ -114,7 +114,7 @@ def mixture(seed: int, n: int, tolerance: float = 1e-10) -> Problem:
     return _problem(model, draw(n, d), tolerance)
 
 
-def network(name: str, seed: int, n: int, tolerance: float = 1e-6) -> Problem:
+def network(name: str, seed: int, n: int, tolerance: float = 1e-6) -> PairedProblem:
     """A checkpoint under a variance-preserving SDE, with n starting points."""
     checkpoint = scoresde.load(name)
     generator = torch.Generator().manual_seed(seed)
@@ -123,10 +123,10 @@ def network(name: str, seed: int, n: int, tolerance: float = 1e-6) -> Problem:
 
 
 @torch.no_grad()
-def _problem(model: ScoreModel, x: Tensor, tolerance: float) -> Problem:
+def _problem(model: ScoreModel, x: Tensor, tolerance: float) -> PairedProblem:
     levels = Levels(model, x.dtype)
     exact = solve(levels, x, tolerance)
-    return Problem(levels, x, exact, rmse(solve(levels, x, 10 * tolerance), exact))
+    return PairedProblem(levels, x, exact, rmse(solve(levels, x, 10 * tolerance), exact))
 
 
 def solve(levels: Levels, x: Tensor, tolerance: float) -> Tensor:

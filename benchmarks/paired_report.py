@@ -8,16 +8,15 @@ from typing import Any
 
 from paired import BORROWED, OURS
 
-from scoresde.study.curves import COLOURS, MARKERS
-from scoresde.study.figures import new_figure, png_bytes
+from scoresde.study.figures import line_style, new_figure, png_bytes
 
-__all__ = ["LIBRARIES", "Result", "figure", "leaders", "table"]
+__all__ = ["LIBRARIES", "PairedResult", "figure", "leaders", "table"]
 
 LIBRARIES = (OURS, "diffusers", "azula", BORROWED)
 
 
 @dataclass(frozen=True)
-class Result:
+class PairedResult:
     """One run: its library and family, its setting, the evaluations counted, its error."""
 
     library: str
@@ -28,15 +27,17 @@ class Result:
     rmse: float
 
 
-def leaders(results: Sequence[Result], key: Callable[[Result], Any], n: int = 1) -> list[Result]:
+def leaders(
+    results: Sequence[PairedResult], key: Callable[[PairedResult], Any], n: int = 1
+) -> list[PairedResult]:
     """The best n of each group of results with the same key, best last."""
-    groups: dict[Any, list[Result]] = {}
+    groups: dict[Any, list[PairedResult]] = {}
     for result in sorted(results, key=lambda r: r.rmse):
         groups.setdefault(key(result), []).append(result)
     return [result for group in groups.values() for result in group[:n][::-1]]
 
 
-def table(results: Sequence[Result], budgets: Sequence[int]) -> str:
+def table(results: Sequence[PairedResult], budgets: Sequence[int]) -> str:
     """Rows of libraries, columns of evaluations, ratios to ours, and the settings."""
     best = {(r.library, r.budget): r for r in leaders(results, lambda r: (r.library, r.budget))}
     libraries = [name for name in LIBRARIES if any(key[0] == name for key in best)]
@@ -65,13 +66,12 @@ def table(results: Sequence[Result], budgets: Sequence[int]) -> str:
     return "\n".join(lines)
 
 
-def figure(results: Sequence[Result], title: str) -> bytes:
+def figure(results: Sequence[PairedResult], title: str) -> bytes:
     """Error against evaluations: the best of each family thin, of each library thick; PNG."""
     canvas = new_figure(7.5, 5)
     axes = canvas.subplots()
     for i, library in enumerate(LIBRARIES):
-        own = [r for r in results if r.library == library]
-        style = {"color": COLOURS[i], "marker": MARKERS[i]}
+        own, style = [r for r in results if r.library == library], line_style(i)
         for family in {r.family for r in own}:
             _line(axes, [r for r in own if r.family == family], lw=0.6, alpha=0.35, ms=0, **style)
         if own:
@@ -86,6 +86,6 @@ def figure(results: Sequence[Result], title: str) -> bytes:
     return png_bytes(canvas)
 
 
-def _line(axes: Any, results: Sequence[Result], **style: Any) -> None:
+def _line(axes: Any, results: Sequence[PairedResult], **style: Any) -> None:
     best = sorted(leaders(results, lambda r: r.budget), key=lambda r: r.budget)
     axes.plot([r.budget for r in best], [r.rmse for r in best], **style)

@@ -24,8 +24,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import platform
-import shlex
 import sys
 import time
 import warnings
@@ -33,20 +31,21 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache, partial
-from importlib import metadata
 from pathlib import Path
 
 import click
 import torch
-from paired import OURS, Levels, Problem, Setting, mixture, network, rmse
-from paired_report import Result, figure, leaders, table
+from paired import OURS, Levels, PairedProblem, Setting, mixture, network, rmse
+from paired_report import PairedResult, figure, leaders, table
+from script import print_header, write
 from torch import Tensor
 
-from scoresde._files import atomic_write
+from scoresde.grid import uniform
 from scoresde.registry import parse_grid, parse_sampler
 from scoresde.samplers import sample
-from scoresde.score import FunctionScore, count_nfe
+from scoresde.score import count_nfe
 from scoresde.sde import SDE, VP
+from scoresde.steps import largest_steps
 
 BUDGETS = (5, 6, 8, 10, 15, 20, 30)
 
@@ -114,7 +113,7 @@ def _run_ours(
     ts = _grid(grid, levels.model.sde, steps, t_min)
     done = sample(
         levels.model,
-        parse_sampler(text).sampler,
+        parse_sampler(text),
         ts,
         x.shape,
         seed=0,
@@ -132,20 +131,12 @@ def _grid(text: str, sde: SDE, steps: int, t_min: float) -> Tensor:
 
 @cache
 def _steps(text: str, budget: int) -> int:
-    """The most steps that take at most `budget` evaluations, counted on a free model."""
-    model, steps = FunctionScore(VP(), lambda x, t: x), 0
-    while steps < budget:
-        with count_nfe(model) as counted:
-            ts = parse_grid("uniform")(model.sde, steps + 1)
-            sample(model, parse_sampler(text).sampler, ts, (1, 1), seed=0)
-        if counted.forward > budget:
-            break
-        steps += 1
-    return steps
+    """The most steps that take at most `budget` evaluations before the final denoising."""
+    return largest_steps(VP(), parse_sampler(text), uniform, budget + 1, 1e-3)
 
 
 @torch.no_grad()
-def run(problem: Problem, setting: Setting, budget: int) -> Result | str | None:
+def run(problem: PairedProblem, setting: Setting, budget: int) -> PairedResult | str | None:
     """One result; the failure's name if it failed, None if it needs more evaluations."""
     try:
         with count_nfe(problem.levels.model) as counted, warnings.catch_warnings():
@@ -159,19 +150,19 @@ def run(problem: Problem, setting: Setting, budget: int) -> Result | str | None:
     if not math.isfinite(distance):
         return "not finite"
     where = (setting.library, setting.family, setting.label)
-    return Result(*where, budget, counted.forward, distance)
+    return PairedResult(*where, budget, counted.forward, distance)
 
 
 def compare(
-    problem: Problem, settings: Sequence[Setting], budgets: Sequence[int]
-) -> tuple[list[Result], Counter]:
+    problem: PairedProblem, settings: Sequence[Setting], budgets: Sequence[int]
+) -> tuple[list[PairedResult], Counter]:
     """All results, and how often what failed."""
     results, failures = [], Counter()
     for budget in budgets:
         began = time.perf_counter()
         for setting in settings:
             result = run(problem, setting, budget)
-            if isinstance(result, Result):
+            if isinstance(result, PairedResult):
                 results.append(result)
             elif result is not None:
                 failures[f"{setting.library} {setting.family}: {result}"] += 1
@@ -179,14 +170,14 @@ def compare(
     return results, failures
 
 
-def promising(problem: Problem, settings: Sequence[Setting]) -> list[Setting]:
+def promising(problem: PairedProblem, settings: Sequence[Setting]) -> list[Setting]:
     """By the same rule for every library, the settings worth a costly model's time.
 
     The best two of each family on two samples at few and at more evaluations, if they are within
     a factor of 2 of the best of their library there.
     """
     levels, few = problem.levels, slice(PILOT)
-    pilot = Problem(levels, problem.x[few], problem.exact[few], problem.error)
+    pilot = PairedProblem(levels, problem.x[few], problem.exact[few], problem.error)
     results, _ = compare(pilot, settings, PILOT_BUDGETS)
     best = {(r.library, r.budget): r for r in leaders(results, lambda r: (r.library, r.budget))}
     kept = {
@@ -195,17 +186,6 @@ def promising(problem: Problem, settings: Sequence[Setting]) -> list[Setting]:
         if r.rmse <= 2 * best[r.library, r.budget].rmse
     }
     return [s for s in settings if (s.library, s.family, s.label) in kept]
-
-
-def versions() -> str:
-    """Versions of everything compared, and the machine."""
-    installed = []
-    for name in ("scoresde", "torch", "diffusers", "azula"):
-        try:
-            installed.append(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            installed.append(f"{name} absent")
-    return f"{', '.join(installed)}, Python {platform.python_version()}, CPU, 1 thread"
 
 
 @click.command(help=__doc__.partition("\n")[0])
@@ -235,9 +215,7 @@ def main(
     if checkpoint is not None:
         tried = promising(problem, settings)
     results, failures = compare(problem, tried, nfe)
-    about = {"command": shlex.join(["python", *sys.argv]), "versions": versions()}
-    about |= {"seed": seed, "model": name}
-    print("command: {command}\n{versions}, seed {seed}".format(**about))
+    about = print_header("diffusers", "azula", seed=seed) | {"model": name}
     print(f"{name}: {len(problem.x)} samples of {problem.x[0].numel()} numbers, {problem.x.dtype}")
     print(f"error of the reference: {problem.error:.1e}")
     counts = Counter(setting.library for setting in settings)
@@ -247,15 +225,12 @@ def main(
     if failures:
         print("\nfailed runs:", *(f"  {v:4d}  {k}" for k, v in failures.items()), sep="\n")
     if picture is not None:
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(picture) as file:
-            file.write(figure(results, name))
+        write(picture, figure(results, name))
     if out is not None:
         best = leaders(results, lambda r: (r.library, r.family, r.budget), KEPT)
         report = about | {"reference_error": problem.error, "failures": failures}
         report["leaders"] = [asdict(result) for result in best]
-        with atomic_write(out, "w") as file:
-            json.dump(report, file, indent=1)
+        write(out, json.dumps(report, indent=1).encode())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which trace estimate is worth its derivative passes, and what a derivative pass costs.
+"""The errors of trace estimates for the same number of derivative passes, and their time.
 
     python benchmarks/trace_rules.py                                # a mixture in 16 dimensions
     python benchmarks/trace_rules.py --checkpoint digits-vp         # a shipped network
@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from scoresde.exact import GaussianMixture
-from scoresde.likelihood.choice import choose_trace, trace_candidates
+from scoresde.likelihood.choice import TraceSearch, choose_trace, trace_candidates
 from scoresde.likelihood.control import fit_gaussian, gaussian_control
 from scoresde.likelihood.jacobian import linearize
 from scoresde.likelihood.trace import ExactTrace, Hutchinson
@@ -59,7 +59,7 @@ def errors(
     found: dict[str, list[float]] = {}
     for t in model.sde.t_of_lam(torch.tensor(LAMBDAS, dtype=torch.float64)).tolist():
         node = model.sde.at(t, x)
-        x_t = node.alpha * x + node.sigma * noise.fresh(x, t)
+        x_t = node.alpha * x + node.sigma * noise.fresh(x)
         plain = linearize(lambda z, at=node: model.eps(z, at), x_t)
         controlled = plain.minus(gaussian_control(reference, node, x_t))
         for rule in rules:
@@ -73,7 +73,7 @@ def errors(
 
 
 def seconds(action: Callable[[], object], repeats: int = 5) -> float:
-    """Median time of an action after one that does not count."""
+    """Median time of an action, after one run that is not counted."""
     action()
     times = []
     for _ in range(repeats):
@@ -84,7 +84,7 @@ def seconds(action: Callable[[], object], repeats: int = 5) -> float:
 
 
 def timing(model: ScoreModel, x: Tensor) -> None:
-    """Print what derivatives cost, with either attention."""
+    """Print the time of derivatives, with either implementation of attention."""
     node, v = model.sde.at(0.3, x), torch.ones_like(x)
 
     def field(z: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ def main(checkpoint: str | None, n: int, repeats: int, seed: int, timed: bool) -
         return
     with torch.no_grad():
         found = errors(model, x, reference, seed, repeats)
-    chosen = choose_trace(model, x, seed=seed, control=reference, repeats=repeats)
+    chosen = choose_trace(model, x, TraceSearch(repeats=repeats), seed=seed, control=reference)
     totals = {f"{row.rule}{' *' * row.controlled}": row for row in chosen.table}
     bits = math.prod(x.shape[1:]) * math.log(2)
     click.echo(" " * 46 + "".join(f"{lam:>8g}" for lam in LAMBDAS) + "  bits/dim    forwards")

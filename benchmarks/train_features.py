@@ -11,14 +11,12 @@ images. No augmentation; the images are the rounded levels, as samples are when 
 from __future__ import annotations
 
 import math
-import platform
-import shlex
-import sys
 import time
 from pathlib import Path
 
 import click
 import torch
+from script import print_header
 from torch import Tensor, nn
 
 from scoresde.data import Dataset, load_dataset
@@ -94,8 +92,7 @@ def corruptions(test: Dataset) -> dict[str, Tensor]:
 def main(data: str, seed: int, out: Path | None) -> None:
     """Train, report and write one feature space."""
     path = out or ASSETS / f"features_{data.replace('-', '_')}.safetensors"
-    command = shlex.join(["python", "benchmarks/train_features.py", *sys.argv[1:]])
-    click.echo(f"{command}\ntorch {torch.__version__}, {platform.machine()}, cpu, seed {seed}")
+    command = print_header(seed=seed)["command"]
     training, test = load_dataset(data, "train"), load_dataset(data, "test")
     x, start = encoded(training), time.perf_counter()
     net = train(x, training.labels, EPOCHS[data], seed)

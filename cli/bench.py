@@ -8,8 +8,10 @@ from typing import Any
 import click
 
 from .command import Command
-from .names import GRIDS, LABELS, SAMPLERS
+from .names import LABELS
 from .options import (
+    GRID,
+    SAMPLER,
     checkpoint_option,
     data_root_option,
     device_option,
@@ -17,9 +19,10 @@ from .options import (
     out_option,
     overwrite_option,
     seed_option,
+    t_min_option,
 )
 from .output import say
-from .types import Commas, GridName, Integer, Named, Real
+from .types import Commas, Integer
 
 __all__ = ["bench"]
 
@@ -28,50 +31,41 @@ __all__ = ["bench"]
 @checkpoint_option
 @click.option(
     "--samplers",
-    type=Commas(Named("sampler", SAMPLERS, "parse_sampler")),
+    type=Commas(SAMPLER),
     default="ddim,dpmpp-2m,heun,ancestral,euler-maruyama,dopri5",
-    show_default=True,
     help="Names, each with parameters if need be, such as edm:churn=20.",
 )
 @click.option(
     "--grids",
-    type=Commas(GridName("grid", GRIDS, "parse_grid")),
+    type=Commas(GRID),
     default="log_snr",
-    show_default=True,
     help="Time grids, each with parameters if need be, such as karras:rho=5, or JSON files.",
 )
 @click.option(
     "--nfe",
     type=Commas(Integer(1, 100_000)),
     default="5,10,20,50",
-    show_default=True,
     help="Network evaluations per sample, the final denoising included.",
 )
-@click.option(
-    "--n", type=Integer(4, 1_000_000), default=256, show_default=True, help="Samples per cell."
-)
+@click.option("--n", type=Integer(4, 1_000_000), default=256, help="Samples per cell.")
 @out_option("Folder of the results; those of the same settings in it are completed.")
 @seed_option
 @device_option
-@click.option("--batch", type=Integer(1), default=256, show_default=True, help="At a time.")
-@click.option(
-    "--t-min",
-    type=Real(0, 1, min_open=True, max_open=True),
-    help="Time to stop at; 0 is data, 1 is noise. 1e-3 if not given, or the time of the network's "
-    "first discrete label if that is later.",
+@click.option("--batch", type=Integer(1), default=256, help="At a time.")
+@t_min_option(
+    "Time to stop at; 0 is data, 1 is noise. 1e-3 if not given, or the time of the network's "
+    "first discrete label if that is later."
 )
 @click.option(
     "--likelihood",
     type=Integer(0),
     default=0,
-    show_default=True,
     help="Measure the likelihood of this many test data, too.",
 )
 @click.option(
     "--labels",
     type=click.Choice(LABELS),
     default="shares",
-    show_default=True,
     help="Shares of the classes among samples of a conditional model: as in its training data, "
     "or equal.",
 )

@@ -1,4 +1,4 @@
-"""How every command of `scoresde` reads its options."""
+"""The class of all commands: how they read their options and show their help."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import click
 
-from .types import Checked, Commas
+from .types import Commas, OptionType
 
 __all__ = ["Command"]
 
@@ -15,31 +15,34 @@ HELP_COLUMN = 30  # where help texts begin, at most; click's own limit
 
 
 class Command(click.Command):
-    """A command that takes each option once, and checks quickly what can be checked quickly.
+    """A command that takes each option once, and runs the quick checks before the slow ones.
 
     Attributes:
-        groups: Names of options by the heading they stand under in the help; those of no group
-            come last.
+        groups: Heading in the help -> names of the options below it. Options of no group come
+            last.
     """
 
     groups: ClassVar[Mapping[str, Sequence[str]]] = {}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the options, after a look whether one is given twice; click takes the last."""
+        """Read the options; one that is given twice is refused (click would take the last)."""
         if not ctx.resilient_parsing:
             _refuse_repeated(self.make_parser(ctx).parse_args(args=list(args))[2])
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command, after the checks of options that need the library."""
+        """Run the checks of options that need the library, then the command."""
         for param in self.params:
             value = ctx.params.get(param.name)
-            if isinstance(param.type, Checked) and value is not None:
-                param.type.verify(value, param, ctx)
+            if isinstance(param.type, OptionType) and value is not None:
+                try:
+                    param.type.verify(value)
+                except ValueError as error:
+                    param.type.fail(str(error), param, ctx)
         return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The options of each group under its heading, all help texts in one column."""
+        """Write the options of each group under its heading, with all help texts in one column."""
         records = {p.opts[0]: p.get_help_record(ctx) for p in self.get_params(ctx)}
         rest = {name: record for name, record in records.items() if record is not None}
         width = min(max(len(left) for left, _ in rest.values()), HELP_COLUMN)

@@ -19,7 +19,6 @@ __all__ = ["demo"]
     "--out",
     type=OutFolder(),
     default="demo",
-    show_default=True,
     help="Folder of the results; an interrupted demonstration in it is completed.",
 )
 @overwrite_option

@@ -26,9 +26,9 @@ __all__ = ["inspect"]
 @click.option("--list", "listing", is_flag=True, help="List the shipped checkpoints.")
 @json_option
 def inspect(checkpoint: str | None, listing: bool, as_json: bool) -> None:
-    """Say what a checkpoint holds; its config is printed as TOML.
+    """Describe a checkpoint; its config is printed as TOML.
 
-    Nothing in the file is run: a checkpoint is data.
+    No code in the file is run: a checkpoint is data.
 
     Example: scoresde inspect --checkpoint digits-vp
     """

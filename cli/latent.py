@@ -10,81 +10,50 @@ import click
 
 from .command import Command
 from .options import (
+    batch_option,
     checkpoint_option,
-    data_option,
-    data_root_option,
     device_option,
-    json_option,
-    out_option,
-    overwrite_option,
+    dtype_option,
+    held_out_options,
+    result_options,
     seed_option,
+    t_min_option,
+    tolerance_options,
 )
 from .output import say
-from .types import Integer, Real
+from .types import Integer
 
 __all__ = ["latent"]
-
-_tolerance = Real(0, 1, min_open=True, max_open=True)
 
 
 @click.command(cls=Command)
 @checkpoint_option
-@data_option
-@click.option(
-    "--split",
-    type=click.Choice(["train", "test"]),
-    help="test if not given; all of a file given by --data.",
-)
-@data_root_option
-@click.option("--levels", type=Integer(2), help="Number of levels of a file's data.")
-@click.option("--n", type=Integer(2), default=8, show_default=True, help="How many data.")
+@held_out_options
+@click.option("--n", type=Integer(2), default=8, help="How many data.")
 @click.option(
     "--steps",
     type=Integer(2, 1000, note=": each is a datum"),
     default=8,
-    show_default=True,
     help="Points of a path from one datum to another, both included.",
 )
 @click.option(
-    "--samples",
-    type=Integer(0),
-    default=16,
-    show_default=True,
-    help="Draw so many, each with its log-density.",
+    "--samples", type=Integer(0), default=16, help="Draw so many, each with its log-density."
 )
 @click.option(
     "--probes",
     type=Integer(1),
     default=2,
-    show_default=True,
     help="Probes of Hutchinson's trace, per sample; not needed up to 16 dimensions.",
 )
-@click.option(
-    "--rtol", type=_tolerance, default=1e-4, show_default=True, help="Relative tolerance."
-)
-@click.option(
-    "--atol", type=_tolerance, default=1e-4, show_default=True, help="Absolute tolerance."
-)
-@click.option(
-    "--t-min",
-    type=_tolerance,
-    help="Time the data are put in at. Default: 1e-5, or that of the first discrete label.",
-)
-@click.option("--batch", type=Integer(1), default=64, show_default=True, help="Data at a time.")
+@tolerance_options(1e-4)
+@t_min_option("Time the data are put in at. Default: 1e-5, or that of the first discrete label.")
+@batch_option(64, "Data")
 @seed_option
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "float64"]),
-    default="float32",
-    show_default=True,
-    help="Of data and network; the solver's state is float64 in any case.",
-)
+@dtype_option("Of data and network; the solver's state is float64 in any case.")
 @device_option
-@out_option("Folder for latents.npz, the pictures and summary.json.")
-@overwrite_option
-@json_option
+@result_options("Folder for latents.npz, the pictures and summary.json.")
 def latent(out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
-    """Latent codes of held-out data: there and back, paths between them, samples with log p.
+    """Latent codes of held-out data: round trips, paths between data, samples with log p.
 
     Example: scoresde latent --checkpoint digits-vp --n 8 --out out/latent
     """
@@ -98,7 +67,7 @@ def latent(out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
 
 
 def _in_words(found: dict[str, Any], out: Path) -> str:
-    """The error of the round trip, what it is of, and what the samples say."""
+    """Errors, settings and costs, one per line, and the files."""
     there, drawn = found["round_trip"], found["samples"]
     rows = {
         "data": f"{found['n']} of {found['of']} in {found['data']} ({found['split']}), "

@@ -11,31 +11,20 @@ import click
 from .command import Command
 from .names import METHODS, PROTOCOLS, TRACES
 from .options import (
+    batch_option,
     checkpoint_option,
-    data_option,
-    data_root_option,
     device_option,
-    json_option,
-    out_option,
-    overwrite_option,
+    dtype_option,
+    held_out_options,
+    result_options,
     seed_option,
+    t_min_option,
+    tolerance_options,
 )
 from .output import say
 from .types import Integer, Named, Real
 
 __all__ = ["likelihood"]
-
-
-class _Trace(Named):
-    """A trace rule by name with its parameters, or "auto"."""
-
-    def __init__(self) -> None:
-        super().__init__("trace", ("auto", *TRACES), "parse_trace")
-
-    def verify(self, value: str, param: click.Parameter, ctx: click.Context) -> None:
-        """As of any name; "auto" is no rule."""
-        if value != "auto":
-            super().verify(value, param, ctx)
 
 
 class _Likelihood(Command):
@@ -53,112 +42,82 @@ class _Likelihood(Command):
     }
 
 
-_tolerance = Real(0, 1, min_open=True, max_open=True)
-
-
 @click.command(cls=_Likelihood)
 @checkpoint_option
-@data_option
-@click.option(
-    "--split",
-    type=click.Choice(["train", "test"]),
-    help="test if not given; all of a file given by --data.",
-)
-@data_root_option
-@click.option("--levels", type=Integer(2), help="Number of levels of a file's data.")
-@click.option(
-    "--n",
-    type=Integer(1),
-    default=128,
-    show_default=True,
-    help="How many data, chosen by the seed.",
-)
+@held_out_options
+@click.option("--n", type=Integer(1), default=128, help="How many data, chosen by the seed.")
 @click.option(
     "--protocol",
     type=click.Choice(PROTOCOLS),
     metavar="NAME",
-    help=f"{', '.join(PROTOCOLS)}; pf-ode/uniform, or pf-ode/continuous, if not given.",
+    help=f"{', '.join(PROTOCOLS)}. Default: pf-ode/uniform, or pf-ode/continuous for continuous "
+    "data.",
 )
 @click.option(
     "--method",
     type=click.Choice(METHODS),
     metavar="NAME",
     default="auto",
-    show_default=True,
-    help=f"{', '.join(METHODS)}. path: few evaluations, random nodes, corrected; others: an ODE "
-    "solver to a tolerance. auto is path above 16 dimensions, dopri5 else.",
+    help=f"{', '.join(METHODS)}. path takes few evaluations, and its error is corrected; the "
+    "others solve the ODE to a tolerance. auto is path above 16 dimensions, else dopri5.",
 )
 @click.option("--per-sample", is_flag=True, help="ODE methods: a step size for each datum.")
 @click.option(
     "--trace",
-    type=_Trace(),
+    type=Named("trace", ("auto", *TRACES), "likelihood.rules.as_trace"),
     default="auto",
-    show_default=True,
-    help="exact, hutchinson:probes=2, probing:colours=8:blocks=2, xtrace, hutch++; auto measures "
-    "which is cheapest (path), or is exact up to 16 dimensions and one probe above.",
+    help="exact, hutchinson:probes=2, probing:colours=8:blocks=2, xtrace, hutch++. auto: for path "
+    "it measures which is the cheapest; else it is exact up to 16 dimensions, one probe above.",
 )
 @click.option("--force", is_flag=True, help="Allow an exact trace above 4096 dimensions.")
 @click.option(
     "--image-error",
     type=Real(0, min_open=True),
     default=0.05,
-    show_default=True,
     help="Standard error of each datum that --trace auto aims at, in the result's unit.",
 )
 @click.option(
-    "--steps", type=Integer(1, 100_000), help="Of the path (32) or of vlb-ddpm's chain (1000)."
+    "--steps",
+    type=Integer(1, 100_000),
+    help="Steps of the path (default 32) or of vlb-ddpm's chain (default 1000).",
 )
 @click.option(
-    "--nodes", type=Integer(1, 100_000), help="Of the path (measured) or strata of a VLB (64)."
+    "--nodes",
+    type=Integer(1, 100_000),
+    help="Nodes of the path (default: measured) or strata of a VLB (default 64).",
 )
 @click.option(
     "--variance",
     type=click.Choice(["beta", "beta_tilde"]),
     default="beta_tilde",
-    show_default=True,
-    help="Of vlb-ddpm's reverse steps.",
+    help="Variance of vlb-ddpm's reverse steps.",
 )
-@click.option(
-    "--draws", type=Integer(1), default=1, show_default=True, help="Dequantizations per datum."
-)
-@click.option(
-    "--rtol", type=_tolerance, default=1e-6, show_default=True, help="Relative tolerance, ODE."
-)
-@click.option(
-    "--atol", type=_tolerance, default=1e-6, show_default=True, help="Absolute tolerance, ODE."
-)
-@click.option(
-    "--t-min",
-    type=_tolerance,
-    help="Time the data are put in at. Default: 1e-5, or that of the first discrete label; a VLB's "
-    "own.",
+@click.option("--draws", type=Integer(1), default=1, help="Dequantizations per datum.")
+@tolerance_options(1e-6, ", ODE")
+@t_min_option(
+    "Time at which the data are put in. Default: 1e-5, or the time of the first discrete label; "
+    "for a VLB where σ/α is half a cell."
 )
 @click.option(
     "--measured",
     type=Integer(0),
     default=8,
-    show_default=True,
-    help="Data scored again with a finer solver and in float64, to measure those errors.",
+    help="How many data are scored again with a finer solver and in float64, to measure the "
+    "errors of both.",
 )
-@click.option("--batch", type=Integer(1), default=64, show_default=True, help="Data at a time.")
+@batch_option(64, "Data")
 @seed_option
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "float64"]),
-    default="float32",
-    show_default=True,
-    help="Of data and network; the solver's state is float64 in any case.",
-)
+@dtype_option("Of data and network; the solver's state is float64 in any case.")
 @device_option
-@click.option("--budget", is_flag=True, help="Print the whole error budget, not just its head.")
-@out_option("Folder for the results, one row per datum in per_image.csv.")
-@overwrite_option
-@json_option
+@click.option(
+    "--budget", is_flag=True, help="Print the whole error budget, not only its first line."
+)
+@result_options("Folder for the results, one row per datum in per_image.csv.")
 def likelihood(out: Path, overwrite: bool, as_json: bool, budget: bool, **options: Any) -> None:
     """Negative log-likelihood of held-out data per dimension, with an error budget.
 
-    It is in bits/dim, or in nats/dim if the data are continuous. A run that was stopped goes on
-    where it was when the same command is given again.
+    The unit is bits/dim, or nats/dim for continuous data. A run that was stopped goes on where it
+    was when the same command is given again.
 
     Example: scoresde likelihood --checkpoint digits-vp --n 128 --budget --out out/bits
     """

@@ -1,8 +1,7 @@
-"""The `scoresde` command: its group, and how errors reach the user."""
+"""The `scoresde` command: the group of all commands, and how it reports errors."""
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import signal
@@ -15,6 +14,7 @@ import click
 
 import scoresde
 from scoresde._text import printable
+from scoresde.plain import nearest
 
 __all__ = ["cli", "main", "run"]
 
@@ -23,7 +23,7 @@ COMMANDS = (
     *("bench", "report", "inspect", "samplers", "verify"),
 )
 
-# What the user got wrong, and what went wrong; everything else is a bug and keeps its traceback.
+# Mistakes of the user, and failures. Every other exception is a bug and keeps its traceback.
 MISTAKES = (
     ValueError,
     TypeError,
@@ -36,7 +36,7 @@ FAILURES = (RuntimeError, OSError, MemoryError)
 
 
 class _LazyGroup(click.Group):
-    """Imports a command's file when the command is asked for; none of them imports torch."""
+    """Imports the file of a command when the command is called; none of them imports torch."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -51,15 +51,13 @@ class _LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
-            near = difflib.get_close_matches(name, COMMANDS, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise click.UsageError(f"{name!r} is not a command; {hint}{', '.join(COMMANDS)}")
+            raise click.UsageError(f"{name!r} is not a command; {nearest(name, COMMANDS)}")
         return super().resolve_command(ctx, args)
 
 
 @click.group(
     cls=_LazyGroup,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
     invoke_without_command=True,
 )
 @click.version_option(scoresde.__version__, prog_name="scoresde")
@@ -75,7 +73,7 @@ def cli(ctx: click.Context) -> None:
 
 def main() -> None:
     """Run the command line: one line per error, exit 2 for usage and 1 for failure."""
-    # Idle OpenMP threads that spin slow a busy machine down several times.
+    # Idle OpenMP threads that wait in a loop slow a busy machine down several times.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # A terminal that cannot show σ or ± gets a question mark, not a crash.
     for stream in (sys.stdout, sys.stderr):
@@ -94,19 +92,19 @@ def run(arguments: Sequence[str]) -> int:
         arguments: What follows `scoresde` on the command line.
 
     Returns:
-        The exit status: 0; 2 for a user's mistake; 1 for a failure, without a word if it is
-        that nobody reads stdout any more; 130 after Ctrl-C.
+        The exit status: 0 for success, 2 for a mistake of the user, 1 for a failure, 130 after
+        Ctrl-C. If the reader of stdout has gone, it is 1 without a message.
     """
     try:
         status = cli.main(list(arguments), prog_name="scoresde", standalone_mode=False)
         if sys.stdout is not None:
-            sys.stdout.flush()  # here, where it can be forgiven that the reader went away
+            sys.stdout.flush()  # here, where a BrokenPipeError is caught
     except (click.exceptions.Abort, KeyboardInterrupt):
         return 130
     except click.ClickException as error:
         return _complain(_usage(error), error.exit_code)
     except BrokenPipeError:
-        # Keep the interpreter from complaining when it flushes stdout at its end.
+        # The interpreter flushes stdout at its end and would report the error again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except MISTAKES as error:
@@ -117,7 +115,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _usage(error: click.ClickException) -> str:
-    """`--steps: 0 is not ...`: option, value, what is allowed."""
+    """Option, value and what is allowed: `--steps: 0 is not an integer at least 1`."""
     if isinstance(error, click.NoSuchOption):
         near = f"; did you mean {error.possibilities[0]}?" if error.possibilities else ""
         return f"{error.option_name}: no such option{near}"
@@ -130,7 +128,7 @@ def _usage(error: click.ClickException) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """The message; of an error of the operating system, file first and without its number."""
+    """The message; for an error of the operating system the file, then the reason."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return str(error) or type(error).__name__
@@ -147,9 +145,9 @@ def _format_warning(message: object, *_: object, **__: object) -> str:
 
 
 def _raise_on_signals() -> None:
-    """End with an exception when told to stop or when the terminal closes, so that files are saved.
+    """Raise an exception on SIGTERM, and on SIGHUP when the terminal closes: files are then saved.
 
-    A signal that is ignored stays so: `nohup` ignores SIGHUP.
+    A signal that is ignored stays ignored: `nohup` ignores SIGHUP.
     """
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP

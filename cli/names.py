@@ -1,6 +1,7 @@
-"""What the library knows by name, for help and early errors: importing the library takes seconds.
+"""The names that the library knows, for help and early errors.
 
-A test compares each with the library's own table.
+They are copied here because importing the library takes seconds. A test compares each table with
+the library's own, which the comment above it names.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ SAMPLERS = (
 GRIDS = ("uniform", "quadratic", "cosine", "log_snr", "karras", "arctan", "logit")
 TRACES = ("exact", "hutchinson", "probing", "hutch++", "xtrace")
 
-# scoresde.tasks.protocols, and "auto"
+# scoresde.tasks.score_request and scoresde.likelihood, and "auto"
 PROTOCOLS = (
     *("pf-ode/continuous", "pf-ode/uniform", "pf-ode/truncated-normal"),
     *("pf-ode/decoder", "pf-ode/uniform+decoder", "vlb-continuous", "vlb-ddpm"),
@@ -29,7 +30,7 @@ METHODS = ("auto", "path", "dopri8", "dopri5", "bosh3", "adaptive_heun", "dop853
 # scoresde.study.checked
 LABELS = ("shares", "uniform")
 
-# scoresde.study.claims
+# scoresde.study.claims.CHECKED_SDES
 SDES = ("vp", "subvp", "ve", "cosine", "tabulated")
 
 # scoresde.data

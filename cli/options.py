@@ -1,4 +1,4 @@
-"""Options that several commands share: same name, same type, same meaning everywhere."""
+"""Options that several commands share: one name has one type and one meaning everywhere."""
 
 from __future__ import annotations
 
@@ -7,39 +7,42 @@ from collections.abc import Callable
 import click
 
 from .names import GRIDS, SAMPLERS
-from .types import Data, Device, GridName, Integer, Located, Named, OutFolder
+from .types import Data, Device, GridName, Integer, Located, Named, OutFolder, Real
 
 __all__ = [
+    "GRID",
+    "SAMPLER",
+    "batch_option",
     "checkpoint_option",
     "compile_option",
-    "config_option",
     "data_option",
     "data_root_option",
     "device_option",
+    "dtype_option",
     "grid_option",
+    "held_out_options",
     "json_option",
     "out_option",
     "overwrite_option",
+    "result_options",
     "sampler_option",
     "seed_option",
     "steps_option",
+    "t_min_option",
+    "tolerance_options",
 ]
 
+SAMPLER = Named("sampler", SAMPLERS, "registry.parse_sampler")
+GRID = GridName("grid", GRIDS, "registry.parse_grid")
+OPEN_UNIT = Real(0, 1, min_open=True, max_open=True)
 
-def out_option(text: str) -> Callable:
+
+def out_option(text: str, required: bool = True) -> Callable:
     """`--out`, a folder."""
-    return click.option("--out", required=True, type=OutFolder(), help=text)
+    return click.option("--out", required=required, type=OutFolder(), help=text)
 
 
-device_option = click.option(
-    "--device", type=Device(), default="cpu", show_default=True, help="cpu, cuda or cuda:N."
-)
-config_option = click.option(
-    "--config",
-    required=True,
-    type=Located("configs"),
-    help="A TOML file, or a shipped config by name.",
-)
+device_option = click.option("--device", type=Device(), default="cpu", help="cpu, cuda or cuda:N.")
 data_option = click.option(
     "--data", type=Data(), help="Data set or path; the data it was trained on if not given."
 )
@@ -50,24 +53,18 @@ checkpoint_option = click.option(
     help="A checkpoint file, or a shipped one by name.",
 )
 seed_option = click.option(
-    "--seed",
-    type=Integer(0, 2**64 - 1),
-    default=0,
-    show_default=True,
-    help="Every random number comes from it.",
+    "--seed", type=Integer(0, 2**64 - 1), default=0, help="Every random number comes from it."
 )
 sampler_option = click.option(
     "--sampler",
-    type=Named("sampler", SAMPLERS, "parse_sampler"),
+    type=SAMPLER,
     default="dpmpp-2m",
-    show_default=True,
     help=f"With parameters ddim:eta=0.5 or dopri5:rtol=1e-4; {', '.join(SAMPLERS)}.",
 )
 grid_option = click.option(
     "--grid",
-    type=GridName("grid", GRIDS, "parse_grid"),
+    type=GRID,
     default="log_snr",
-    show_default=True,
     help=f"Time grid, with parameters karras:rho=5, or a JSON file of times; {', '.join(GRIDS)}.",
 )
 steps_option = click.option(
@@ -78,6 +75,12 @@ steps_option = click.option(
 compile_option = click.option(
     "--compile", "compiled", is_flag=True, help="torch.compile the network."
 )
+split_option = click.option(
+    "--split",
+    type=click.Choice(["train", "test"]),
+    help="test if not given; all of a file given by --data.",
+)
+levels_option = click.option("--levels", type=Integer(2), help="Number of levels of a file's data.")
 data_root_option = click.option(
     "--data-root",
     type=click.Path(exists=True, file_okay=False),
@@ -89,3 +92,49 @@ overwrite_option = click.option(
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the results as JSON, for machines."
 )
+
+
+def _together(*options: Callable) -> Callable:
+    """One decorator that adds several options in this order."""
+
+    def decorate(command: Callable) -> Callable:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+held_out_options = _together(data_option, split_option, data_root_option, levels_option)
+
+
+def result_options(text: str) -> Callable:
+    """`--out`, `--overwrite` and `--json`."""
+    return _together(out_option(text), overwrite_option, json_option)
+
+
+def batch_option(default: int, what: str) -> Callable:
+    """`--batch`: how many samples or data are computed at a time."""
+    text = f"{what} at a time."
+    return click.option("--batch", type=Integer(1), default=default, help=text)
+
+
+def dtype_option(text: str, *names: str) -> Callable:
+    """`--dtype`: float32, float64 and further names."""
+    return click.option(
+        "--dtype", type=click.Choice(["float32", "float64", *names]), default="float32", help=text
+    )
+
+
+def t_min_option(text: str) -> Callable:
+    """`--t-min`, a time between data and noise."""
+    return click.option("--t-min", type=OPEN_UNIT, help=text)
+
+
+def tolerance_options(default: float, of: str = "") -> Callable:
+    """`--rtol` and `--atol`."""
+    common = {"type": OPEN_UNIT, "default": default}
+    return _together(
+        click.option("--rtol", help=f"Relative tolerance{of}.", **common),
+        click.option("--atol", help=f"Absolute tolerance{of}.", **common),
+    )

@@ -1,4 +1,4 @@
-"""What a command prints: text from outside cannot command the terminal."""
+"""Printing: control characters in text from outside do not reach the terminal."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ __all__ = ["say"]
 
 
 def say(text: object, err: bool = False) -> None:
-    """Print to stdout, or to stderr; characters that do not print are escaped, save line breaks."""
+    """Print to stdout, or to stderr; unprintable characters except line breaks are escaped."""
     click.echo("\n".join(map(printable, str(text).split("\n"))), err=err)

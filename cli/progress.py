@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -28,7 +29,7 @@ __all__ = ["follow", "follow_stages", "follow_training", "progress_bar"]
 
 
 def progress_bar() -> Progress:
-    """A bar with count, remaining time and free text, on stderr; silent where there is none."""
+    """A bar with count, remaining time and a note, on stderr; not shown without a terminal."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -42,31 +43,27 @@ def progress_bar() -> Progress:
 
 @contextmanager
 def follow(what: str, resumes: bool = False) -> Iterator[Callable[[int, int | None, str], None]]:
-    """A bar, driven by calls with (how many are done, of how many, note).
+    """Show one bar; the function it yields is called with (number done, total, note).
 
     Args:
         what: Name of the work.
-        resumes: Whether the same command goes on where it was stopped.
+        resumes: Whether the same command continues where it was stopped.
     """
     with _hint_when_stopped(resumes), progress_bar() as bar:
         task = bar.add_task(what, total=None, note="")
-
-        def on_progress(done: int, total: int | None, note: str) -> None:
-            bar.update(task, completed=done, total=total, note=printable(note))
-
-        yield on_progress
+        yield partial(_update, bar, task)
 
 
 @contextmanager
 def follow_stages(
     resumes: bool = False,
 ) -> Iterator[Callable[[str, int, int | None, str], None]]:
-    """A bar per stage, driven by calls with (stage, how many are done, of how many, note).
+    """Show a bar for each stage; the function it yields takes (stage, number done, total, note).
 
-    Where there is no terminal, each stage is named once.
+    Without a terminal the name of each stage is printed once.
 
     Args:
-        resumes: Whether the same command goes on where it was stopped.
+        resumes: Whether the same command continues where it was stopped.
     """
     tasks: dict[str, TaskID] = {}
     with _hint_when_stopped(resumes), progress_bar() as bar:
@@ -77,14 +74,18 @@ def follow_stages(
                 tasks[stage] = bar.add_task(name, total=total, note="")
                 if bar.disable:
                     say(name, err=True)
-            bar.update(tasks[stage], completed=done, total=total, note=printable(note))
+            _update(bar, tasks[stage], done, total, note)
 
         yield tell
 
 
+def _update(bar: Progress, task: TaskID, done: int, total: int | None, note: str) -> None:
+    bar.update(task, completed=done, total=total, note=printable(note))
+
+
 @contextmanager
 def _hint_when_stopped(resumes: bool) -> Iterator[None]:
-    """Say after Ctrl-C or SIGTERM how to go on, if the work resumes."""
+    """Say after Ctrl-C or SIGTERM how to continue, if the work resumes."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
@@ -94,7 +95,7 @@ def _hint_when_stopped(resumes: bool) -> Iterator[None]:
 
 
 def follow_training(run: Run) -> None:
-    """Train to the end under a bar with loss and images/s; stopping signals save first."""
+    """Train to the end and show loss and images/s; a signal to stop saves first."""
     from scoresde.data import has_test_split
     from scoresde.run import SAVE_MINUTES
 

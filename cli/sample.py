@@ -10,19 +10,20 @@ import click
 
 from .command import Command
 from .options import (
+    batch_option,
     checkpoint_option,
     compile_option,
     device_option,
+    dtype_option,
     grid_option,
-    json_option,
-    out_option,
-    overwrite_option,
+    result_options,
     sampler_option,
     seed_option,
     steps_option,
+    t_min_option,
 )
 from .output import say
-from .types import Integer, Real
+from .types import Integer
 
 __all__ = ["sample"]
 
@@ -35,33 +36,18 @@ __all__ = ["sample"]
 @click.option(
     "--nfe", type=Integer(1, 100_000), help="As many steps as this many evaluations allow."
 )
-@click.option("--n", type=Integer(1), default=64, show_default=True, help="Number of samples.")
-@click.option("--batch", type=Integer(1), default=256, show_default=True, help="Samples at a time.")
+@click.option("--n", type=Integer(1), default=64, help="Number of samples.")
+@batch_option(256, "Samples")
 @seed_option
+@t_min_option("Time to stop at; 0 is data, 1 is noise. 1e-3, or that of a grid from a file.")
 @click.option(
-    "--t-min",
-    type=Real(0, 1, min_open=True, max_open=True),
-    help="Time to stop at; 0 is data, 1 is noise. 1e-3, or that of a grid from a file.",
-)
-@click.option(
-    "--denoise/--no-denoise",
-    default=True,
-    show_default=True,
-    help="Finish with E[x0 | x], one evaluation more.",
+    "--denoise/--no-denoise", default=True, help="Finish with E[x0 | x], one evaluation more."
 )
 @click.option("--label", type=Integer(0), help="Class, of a conditional model; else all in turn.")
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "float64", "bfloat16"]),
-    default="float32",
-    show_default=True,
-    help="bfloat16 is for the network alone.",
-)
+@dtype_option("bfloat16 is for the network alone.", "bfloat16")
 @device_option
 @compile_option
-@out_option("Folder for samples.npz, grid.png and summary.json.")
-@overwrite_option
-@json_option
+@result_options("Folder for samples.npz, grid.png and summary.json.")
 def sample(out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
     """Draw samples from a checkpoint.
 
@@ -73,18 +59,19 @@ def sample(out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
 
     with follow("sample") as on_progress:
         summary = draw_samples(SampleRequest(**options), out, overwrite, on_progress)
-    if as_json:
-        click.echo(json.dumps(summary))
-        return
+    say(json.dumps(summary) if as_json else _in_words(summary, out))
+
+
+def _in_words(summary: dict[str, Any], out: Path) -> str:
+    """Number of samples, sampler and cost, and the files."""
     steps = "its own steps" if summary["steps"] is None else f"{summary['steps']} steps"
     if summary["snapped"]:
         steps += " on the network's discrete times"
-    say(
+    lines = [
         f"{summary['n']} samples by {summary['sampler']} in {steps}: "
         f"{summary['nfe']} NFE counted, {summary['seconds']:.1f} s"
-    )
-    if summary.get("nfe_per_sample"):
+    ]
+    if summary["nfe_per_sample"]:
         least, most = summary["nfe_per_sample"]
-        say(f"{least} to {most} NFE per sample (sample_evaluations in samples.npz)")
-    for name in summary["files"]:
-        say(out / name)
+        lines.append(f"{least} to {most} NFE per sample (sample_evaluations in samples.npz)")
+    return "\n".join([*lines, *(str(out / name) for name in summary["files"])])

@@ -45,7 +45,7 @@ def _settings(row: Mapping[str, Any]) -> list[str]:
 
 
 def _value(default: object) -> str:
-    """As it is written on the command line."""
+    """The value as the command line takes it."""
     return str(default).lower() if isinstance(default, bool) else f"{default}"
 
 

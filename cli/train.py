@@ -2,53 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
+from scoresde.shipped import TEMPLATES, config_template
+
 from .command import Command
 from .options import (
     compile_option,
-    config_option,
     data_root_option,
     device_option,
     out_option,
     overwrite_option,
 )
 from .output import say
-from .types import Integer
+from .types import Integer, Located
 
 __all__ = ["train"]
 
 
+def _every(name: str, steps: int, what: str) -> Callable:
+    """An option for the number of steps between two events."""
+    text = f"Steps between {what}"
+    return click.option(name, type=Integer(1), default=steps, help=text)
+
+
 @click.command(cls=Command)
-@config_option
-@out_option("The run's folder; a run of the same config in it is resumed.")
+@click.option("--config", type=Located("configs"), help="A TOML file, or a shipped config by name.")
+@out_option("The run's folder; a run of the same config in it is resumed.", required=False)
+@click.option(
+    "--new-config",
+    type=click.Choice(TEMPLATES),
+    help="Write a commented config to fill in, to stdout or to the file --out; nothing is trained.",
+)
 @device_option
 @data_root_option
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be decoded.")
 @overwrite_option
 @compile_option
-@click.option(
-    "--save-every",
-    type=Integer(1),
-    default=1000,
-    show_default=True,
-    help="Steps between checkpoints; one is also saved when the latest is 5 minutes old.",
-)
-@click.option(
-    "--log-every", type=Integer(1), default=100, show_default=True, help="Steps between log lines."
-)
-@click.option(
-    "--sample-every",
-    type=Integer(1),
-    default=5000,
-    show_default=True,
-    help="Steps between grids of samples, for grey and RGB images.",
-)
+@_every("--save-every", 1000, "checkpoints; one is also saved when the latest is 5 minutes old.")
+@_every("--log-every", 100, "log lines.")
+@_every("--sample-every", 5000, "grids of samples, for grey and RGB images.")
 def train(
-    config: str,
-    out: Path,
+    config: str | None,
+    out: Path | None,
+    new_config: str | None,
     device: str,
     data_root: str | None,
     skip_bad: bool,
@@ -64,9 +64,14 @@ def train(
 
     Example: scoresde train --config digits_vp --out runs/digits-vp
     """
+    if new_config is not None:
+        _write_config(new_config, config, out)
+        return
+    if config is None or out is None:
+        raise click.UsageError("--config and --out must be given, or --new-config")
     from scoresde._lock import lock_folder
 
-    with lock_folder(out):  # first: a second run is refused at once, not after its imports
+    with lock_folder(out):  # before the imports, so that a second run is refused at once
         from scoresde.run import Intervals
         from scoresde.tasks.training import prepare_run
 
@@ -76,3 +81,16 @@ def train(
         run = prepare_run(config, out, device, data_root, overwrite, compiled, skip_bad, every)
         follow_training(run)
     say(run.checkpoint)
+
+
+def _write_config(what: str, config: str | None, out: Path | None) -> None:
+    """Write the template of a config, and never over a file that is there."""
+    if config is not None:
+        raise click.UsageError("--new-config: cannot be given with --config")
+    text = config_template(what)
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    with open(out, "x", encoding="utf-8") as file:
+        file.write(text)
+    say(out)

@@ -1,8 +1,8 @@
-"""Types of options: what an option takes, and the error that names value and what is allowed.
+"""Types of options: the values that an option takes, and errors that say what is allowed.
 
-A check has up to two parts. `convert` is the first, at once and without torch, which takes seconds
-to import: names and files. What needs the library, such as the parameters of a sampler, is the
-second (`Checked.verify`), which the command runs when all its options have passed the first.
+A value is checked in two steps. `read` comes first and checks names and files. It imports no torch,
+which takes seconds. `verify` comes after all options of the command have been read, and checks
+what only the library knows, such as the parameters of a sampler.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from scoresde.plain import nearest
 from .names import DATA_SETS
 
 __all__ = [
-    "Checked",
     "Commas",
     "Data",
     "Device",
@@ -29,51 +29,79 @@ __all__ = [
     "Integer",
     "Located",
     "Named",
+    "OptionType",
     "OutFolder",
     "Real",
 ]
 
 
-class Integer(click.IntRange):
-    """An integer in a range; an error names value and range whatever is wrong.
+class OptionType(click.ParamType, ABC):
+    """The type of an option: a subclass defines `read`, and `verify` if it needs the library."""
 
-    `note` is what the error adds if the value is too large: why.
+    name = "text"
+
+    @abstractmethod
+    def read(self, value: Any) -> Any:
+        """The value of the option from its text, or from its default; imports no torch.
+
+        Raises:
+            ValueError: If it is not allowed; says what is allowed.
+        """
+
+    def verify(self, value: Any) -> None:
+        """Raise ValueError if the library does not accept the value; may import torch."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """`read`, with its error turned into click's."""
+        try:
+            return self.read(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Integer(OptionType, click.IntRange):
+    """An integer in a range; every error names the value and the range.
+
+    Args:
+        min: Least value.
+        max: Largest value.
+        note: The reason for the largest value, which the error gives.
     """
+
+    name = click.IntRange.name
 
     def __init__(self, min: int | None = None, max: int | None = None, note: str = "") -> None:
         super().__init__(min, max)
         self.note = note
 
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
-        """The integer, or `click.BadParameter`."""
+    def read(self, value: object) -> int:
+        """The integer."""
         try:
             number = int(value)
         except ValueError:
-            self.fail(f"{value!r} is not {_allowed(self, 'an integer')}", param, ctx)
+            raise ValueError(f"{value!r} is not {_allowed(self, 'an integer')}") from None
         too_large = self.max is not None and number > self.max
         if too_large or (self.min is not None and number < self.min):
             note = self.note if too_large else ""
-            self.fail(f"{value} is not {_allowed(self, 'an integer')}{note}", param, ctx)
+            raise ValueError(f"{value} is not {_allowed(self, 'an integer')}{note}")
         return number
 
 
-class Real(click.FloatRange):
+class Real(OptionType, click.FloatRange):
     """A finite number in a range; unlike click's, it refuses NaN and infinity."""
 
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """The number, or `click.BadParameter`."""
+    name = click.FloatRange.name
+
+    def read(self, value: object) -> float:
+        """The number."""
         try:
             number = float(value)
             if math.isfinite(number):
-                return super().convert(number, param, ctx)
+                return click.FloatRange.convert(self, number, None, None)
         except (ValueError, click.BadParameter):
             pass
         noun = "a finite number" if self.max is None else "a number"
-        self.fail(f"{value} is not {_allowed(self, noun)}", param, ctx)
+        raise ValueError(f"{value} is not {_allowed(self, noun)}")
 
 
 def _allowed(kind: click.IntRange | click.FloatRange, noun: str) -> str:
@@ -84,169 +112,146 @@ def _allowed(kind: click.IntRange | click.FloatRange, noun: str) -> str:
     return noun + " " + " and ".join(f"{word} {end}" for word, end in ends if end is not None)
 
 
-class Checked(click.ParamType, ABC):
-    """A type whose value is checked a second time, when all options have been read."""
-
-    @abstractmethod
-    def verify(self, value: Any, param: click.Parameter, ctx: click.Context) -> None:
-        """Raise `click.BadParameter` for what only the library can tell; may import torch."""
-
-
-class Commas(Checked):
+class Commas(OptionType):
     """Values of one type, separated by commas."""
 
     name = "a,b,..."
 
-    def __init__(self, item: click.ParamType) -> None:
+    def __init__(self, item: OptionType) -> None:
         self.item = item
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[Any, ...]:
-        """The values, or `click.BadParameter`."""
+    def read(self, value: str) -> tuple[Any, ...]:
+        """The values."""
         texts = [text.strip() for text in value.split(",")]
         if not all(texts):
-            self.fail(f"{value!r} has an empty entry; write a,b,c", param, ctx)
-        return tuple(self.item.convert(text, param, ctx) for text in texts)
+            raise ValueError(f"{value!r} has an empty entry; write a,b,c")
+        return tuple(map(self.item.read, texts))
 
-    def verify(self, value: tuple[Any, ...], param: click.Parameter, ctx: click.Context) -> None:
-        """Each value by its own type."""
-        if isinstance(self.item, Checked):
-            for one in value:
-                self.item.verify(one, param, ctx)
+    def verify(self, value: tuple[Any, ...]) -> None:
+        """Verify each value by its own type."""
+        for one in value:
+            self.item.verify(one)
 
 
-class Named(Checked):
+class Named(OptionType):
     """A name with parameters, `name:key=value`: the name is looked up at once.
 
     Args:
-        noun: What it is a name of.
-        names: The known ones.
-        parse: Function of `scoresde.registry` that checks the parameters; "" for names without.
+        noun: The kind of thing that has the name, for messages.
+        names: The known names.
+        parse: Function of `scoresde` that checks the parameters, such as "registry.parse_grid";
+            "" for names without parameters.
     """
-
-    name = "text"
 
     def __init__(self, noun: str, names: Iterable[str], parse: str = "") -> None:
         self.noun, self.names, self.parse = noun, tuple(names), parse
 
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The text, or `click.BadParameter` if its name is unknown."""
+    def read(self, value: str) -> str:
+        """The text, if its name is known."""
         name = value.strip().partition(":")[0] if self.parse else value
         if name not in self.names:
-            self.fail(f"{self.noun} {name!r} is unknown; {nearest(name, self.names)}", param, ctx)
+            raise ValueError(f"{self.noun} {name!r} is unknown; {nearest(name, self.names)}")
         return value
 
-    def verify(self, value: str, param: click.Parameter, ctx: click.Context) -> None:
+    def verify(self, value: str) -> None:
         """Refuse parameters that the parser refuses."""
-        if not self.parse:
-            return
-        from scoresde import registry
-        from scoresde.plain import ConfigError
-
-        try:
-            getattr(registry, self.parse)(value)
-        except ConfigError as error:
-            self.fail(str(error), param, ctx)
+        if self.parse:
+            module, _, function = self.parse.rpartition(".")
+            getattr(import_module(f"scoresde.{module}"), function)(value)
 
 
 class GridName(Named):
     """A grid by name, or a JSON file of times, which must exist."""
 
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The text, or `click.BadParameter`."""
+    def read(self, value: str) -> str:
+        """The text, if the name is known or the file exists."""
         text = value.strip()
         if not (text.startswith("list:") or text.endswith(".json")):
-            return super().convert(value, param, ctx)
+            return super().read(value)
         path = text.removeprefix("list:")
         if not Path(path).exists():
-            self.fail(f"{path}: no such file", param, ctx)
+            raise ValueError(f"{path}: no such file")
         return value
 
 
-class Located(click.ParamType):
+class Located(OptionType):
     """A file, given by its path or by the name of one that comes with the package.
 
     Args:
         what: "checkpoints" or "configs".
     """
 
-    name = "text"
-
     def __init__(self, what: str) -> None:
         self.what = what
 
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The text, or `click.BadParameter` if there is no such file."""
+    def read(self, value: str) -> str:
+        """The text, if there is such a file."""
         from scoresde.shipped import locate
 
         try:
             path = locate(self.what, value)
-            if not path.exists():
-                self.fail(f"{value}: no such file", param, ctx)
-        except (ValueError, OSError) as error:
-            reason = getattr(error, "strerror", None) or error
-            self.fail(f"{value}: {reason}", param, ctx)
-        if path.is_dir():
-            self.fail(f"{value}: is a folder, not a file", param, ctx)
+            exists, is_folder = path.exists(), path.is_dir()
+        except OSError as error:
+            raise ValueError(f"{value}: {error.strerror}") from error
+        if not exists:
+            raise ValueError(f"{value}: no such file")
+        if is_folder:
+            raise ValueError(f"{value}: is a folder, not a file")
         return value
 
 
-class Data(click.ParamType):
+class Data(OptionType):
     """A data set by name, or the path of a file or folder."""
 
-    name = "text"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The text, or `click.BadParameter` if it is neither."""
+    def read(self, value: str) -> str:
+        """The text, if there is such a data set or path."""
         try:
             found = value in DATA_SETS or Path(value).exists()
         except OSError as error:
-            self.fail(f"{value}: {error.strerror}", param, ctx)
+            raise ValueError(f"{value}: {error.strerror}") from error
         if not found:
             what = f"{value!r} is neither a data set nor a path that exists"
-            self.fail(f"{what}; {nearest(value, DATA_SETS)}", param, ctx)
+            raise ValueError(f"{what}; {nearest(value, DATA_SETS)}")
         return value
 
 
-class Device(Checked):
+class Device(OptionType):
     """cpu, cuda or cuda:N."""
 
-    name = "text"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The text, or `click.BadParameter` if it is another."""
+    def read(self, value: str) -> str:
+        """The text, if it has one of these forms."""
         if not re.fullmatch(r"cpu|cuda(:\d{1,4})?", value):
-            self.fail(f"{value!r} is not a device; cpu, cuda or cuda:N", param, ctx)
+            raise ValueError(f"{value!r} is not a device; cpu, cuda or cuda:N")
         return value
 
-    def verify(self, value: str, param: click.Parameter, ctx: click.Context) -> None:
-        """Refuse a GPU that this machine has not."""
+    def verify(self, value: str) -> None:
+        """Refuse a GPU that this machine does not have."""
         if value == "cpu":
             return
         import torch
 
         count = torch.cuda.device_count()
         if int(value.partition(":")[2] or 0) >= count:
-            self.fail(f"{value!r} is not here: {count} CUDA devices; use cpu", param, ctx)
+            raise ValueError(f"{value!r} is not here: {count} CUDA devices; use cpu")
 
 
-class OutFolder(click.Path):
-    """A folder for results, which is there or can be made."""
+class OutFolder(click.ParamType):
+    """A folder for results, which exists or can be made."""
 
-    def __init__(self) -> None:
-        super().__init__(file_okay=False, path_type=Path)
+    name = "directory"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """The path, or an error if it cannot be made."""
+    def convert(
+        self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path:
+        """The path; errors of `check_writable` name the option themselves and pass."""
         from scoresde._files import check_writable
 
+        path = Path(value)
         try:
-            path = super().convert(value, param, ctx)
             if not path.is_dir():  # one that exists may hold the results already
                 check_writable(path)
         except PermissionError:
-            raise  # it says more
+            raise
         except OSError as error:
             self.fail(f"{value}: {error.strerror}", param, ctx)
         return path

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from .command import Command
-from .names import SAMPLERS, SDES
-from .options import json_option, overwrite_option, seed_option
+from .names import SDES
+from .options import SAMPLER, json_option, overwrite_option, seed_option
 from .output import say
 from .types import Commas, Located, Named, OutFolder
 
@@ -19,7 +19,7 @@ __all__ = ["verify"]
 @click.command(cls=Command)
 @click.option(
     "--samplers",
-    type=Commas(Named("sampler", SAMPLERS, "parse_sampler")),
+    type=Commas(SAMPLER),
     help="Samplers to check, by name or with parameters; all if not given.",
 )
 @click.option(
@@ -27,7 +27,7 @@ __all__ = ["verify"]
     type=Commas(Named("SDE", SDES)),
     help="Of vp, subvp, ve, cosine, tabulated; else all, or vp if --quick.",
 )
-@click.option("--quick", is_flag=True, help="A short form, in half a minute.")
+@click.option("--quick", is_flag=True, help="Measure a selection, in half a minute.")
 @click.option(
     "--checkpoint",
     type=Located("checkpoints"),
@@ -45,10 +45,10 @@ __all__ = ["verify"]
 def verify(as_json: bool, **options: Any) -> None:
     """Measure whether the samplers converge as their papers say; exit 1 if one does not.
 
-    Orders are observed on data whose solutions are known exactly: of ODE solvers by their end
-    points, of stochastic ones by exact moments (weak) and along Brownian paths (strong). Where
-    nobody has proven an order it is reported and cannot fail; so is all on a network, whose
-    score is only as smooth as the network.
+    Orders are measured on data whose exact solutions are known. ODE solvers are compared by their
+    end points, stochastic samplers by the moments of their output (weak order) and along Brownian
+    paths (strong order). Where no order is proven, and on a network, whose score may not be
+    smooth enough, the measured order is only reported and nothing can fail.
 
     Example: scoresde verify --quick --samplers ddim,dpmpp-3m
     """

@@ -21,7 +21,6 @@ __all__ = [
     "atomic_write",
     "check_writable",
     "clean_folder",
-    "clean_stale",
     "existing_folder",
     "is_temporary",
 ]
@@ -64,7 +63,9 @@ def atomic_write(path: str | Path, mode: Literal["wb", "w"] = "wb") -> Iterator[
     try:
         with _naming(path, target, temporary):
             permissions = _replaceable(target)
-            with _create(temporary, permissions, mode) as file:
+            with _create(temporary, mode) as file:
+                if permissions is not None:
+                    os.chmod(temporary, permissions)
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -78,56 +79,37 @@ def atomic_write(path: str | Path, mode: Literal["wb", "w"] = "wb") -> Iterator[
     _sync_folder(target.parent)
 
 
-def clean_stale(path: str | Path) -> list[Path]:
-    """Remove the temporary files that killed processes left behind while writing `path`.
+def clean_folder(folder: str | Path, name: str | None = None) -> list[Path]:
+    """Remove the temporary files that killed processes left behind in a folder.
 
-    A file is stale if the process whose id is in its name is not alive. Files of other users, or
-    in folders we may not change, are left alone. Process ids mean nothing on another machine:
-    two machines must not write the same path of a shared disk at once.
-
-    Args:
-        path: The file that was being written; need not exist.
-
-    Returns:
-        The files removed.
-    """
-    target = Path(os.path.realpath(path))
-    return _clean(target.parent, _prefix(target.name))
-
-
-def clean_folder(folder: str | Path) -> list[Path]:
-    """Remove the temporary files that killed processes left behind in a folder of results.
-
-    The rules are those of `clean_stale`; files in folders below stay.
+    A file is stale if the process whose id is in its name is not alive. Files of other users, in
+    folders that we may not change, and in folders below are left alone. Process ids mean nothing
+    on another machine: two machines must not write the same path of a shared disk at once.
 
     Args:
         folder: The folder; need not exist.
+        name: Name of the file that was being written; None for every file.
 
     Returns:
         The files removed.
     """
-    return _clean(Path(folder))
+    removed = []
+    # A folder that is missing or read-only is no error here: whoever writes to it will report it.
+    with contextlib.suppress(OSError):
+        for found in os.listdir(folder):
+            match = _TEMPORARY.fullmatch(found)
+            if match is None or (name is not None and match[1] != _prefix(name)):
+                continue
+            if _is_stale(found, int(match[2])):
+                with contextlib.suppress(OSError):
+                    (Path(folder) / found).unlink()
+                    removed.append(Path(folder) / found)
+    return removed
 
 
 def is_temporary(name: str) -> bool:
     """Whether a file of this name is one that `atomic_write` writes to before it renames it."""
     return _TEMPORARY.fullmatch(name) is not None
-
-
-def _clean(folder: Path, prefix: str | None = None) -> list[Path]:
-    """Remove stale temporary files, of one target's prefix or of all targets."""
-    removed = []
-    # Cleaning is a courtesy: a folder that is missing or read-only is for the writer to report.
-    with contextlib.suppress(OSError):
-        for name in os.listdir(folder):
-            match = _TEMPORARY.fullmatch(name)
-            if match is None or prefix not in (None, match[1]):
-                continue
-            if _is_stale(name, int(match[2])):
-                with contextlib.suppress(OSError):
-                    (folder / name).unlink()
-                    removed.append(folder / name)
-    return removed
 
 
 def _prefix(name: str) -> str:
@@ -141,7 +123,7 @@ def _temporary_name(name: str) -> str:
 def _is_stale(name: str, pid: int) -> bool:
     if pid == os.getpid():
         return name not in _being_written
-    if os.name != "posix":  # on Windows os.kill(pid, 0) is not a question but a signal
+    if os.name != "posix":  # on Windows os.kill(pid, 0) would end the process
         return False
     try:
         os.kill(pid, 0)
@@ -160,7 +142,7 @@ def _replaceable(target: Path) -> int | None:
         return None
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, "Is a directory")
-    # A rename would replace /dev/null itself, or a write-protected file, without a word.
+    # A rename would silently replace /dev/null itself, or a write-protected file.
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "Not a regular file")
     if not os.access(target, os.W_OK):
@@ -168,23 +150,15 @@ def _replaceable(target: Path) -> int | None:
     return stat.S_IMODE(found.st_mode)
 
 
-def _create(temporary: Path, permissions: int | None, mode: Literal["wb", "w"]) -> IO:
-    # mkstemp would give 0o600 whatever the umask; O_EXCL keeps its safety.
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        if permissions is not None:
-            os.chmod(temporary, permissions)
-        if mode == "w":
-            return open(descriptor, "w", encoding="utf-8", newline="")
-        return open(descriptor, mode)
-    except BaseException:
-        os.close(descriptor)
-        raise
+def _create(path: Path, mode: Literal["wb", "w"]) -> IO:
+    # "x": never open a file that is there. `tempfile` would give 0o600 whatever the umask.
+    encoding, newline = ("utf-8", "") if mode == "w" else (None, None)
+    return open(path, mode.replace("w", "x"), encoding=encoding, newline=newline)
 
 
 @contextlib.contextmanager
 def _naming(path: str | Path, target: Path, temporary: Path) -> Iterator[None]:
-    """Name `path` in an OSError that names nothing (write, fsync) or one of our own names."""
+    """Name `path` in an OSError that names no file (write, fsync) or the temporary file."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Which networks a model can call: its own submodules, and those hidden behind functions."""
+"""Which networks a model can call: its own submodules, and those that its functions refer to."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def reachable_modules(model: nn.Module) -> list[nn.Module]:
 
 
 def _references(value: Any) -> Iterator[Any]:
-    """What a module, function, container or object of the user's own refers to."""
+    """The objects that a module, a function, a container or an object of the user refers to."""
     if isinstance(value, nn.Module):
         yield from value._modules.values()
         if not _is_silent(type(value).__module__):

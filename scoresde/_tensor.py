@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -14,6 +14,8 @@ from torch import Tensor
 __all__ = [
     "NonFiniteError",
     "as_time",
+    "check_choice",
+    "check_fits",
     "check_integer",
     "check_number",
     "check_shape",
@@ -26,6 +28,7 @@ __all__ = [
 ]
 
 
+_SHOWN = 5  # differences listed before "and n more"
 _LARGEST = 10**308  # the largest power of ten that is a float64 number
 
 
@@ -92,8 +95,8 @@ def plain_number(value: Any) -> Any:
 def plain_numbers(settings: Any) -> None:
     """Apply `plain_number` to every field of a dataclass, frozen or not.
 
-    Called first in `__post_init__`, so that settings hold Python numbers whatever they were given
-    as: exact, comparable and ready for JSON.
+    It is called first in `__post_init__`, so that settings hold Python numbers, which are exact,
+    comparable and ready for JSON.
     """
     for field in fields(settings):
         value = getattr(settings, field.name)
@@ -135,19 +138,28 @@ def check_number(
     return value
 
 
-def check_integer(name: str, value: int, *, minimum: int) -> int:
-    """Return `value` as a Python integer, or raise unless it is one of at least `minimum`.
+def check_integer(name: str, value: int, *, minimum: int, maximum: int | None = None) -> int:
+    """Return `value` as a Python integer, or raise unless it is one in [minimum, maximum].
 
     Raises:
         TypeError: If it is not an integer.
-        ValueError: If it is below `minimum`.
+        ValueError: If it is below `minimum` or above `maximum`.
     """
     value = plain_number(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value}")
+    if maximum is not None and value > maximum:
+        raise ValueError(f"{name} must be at most {maximum}, got {value}")
     return value
+
+
+def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
+    """Raise ValueError unless `value` is one of `allowed`."""
+    allowed = tuple(allowed)
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
 def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
@@ -163,13 +175,33 @@ def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
     return shape
 
 
+def check_fits(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str) -> None:
+    """Raise unless tensors have the names and shapes of a network's, and dtypes that can be cast.
+
+    Raises:
+        ValueError: Listing the first five differences.
+    """
+    found = []
+    for name in [name for name in expected if name in given]:
+        have, want = given[name], expected[name]
+        if have.shape != want.shape:
+            found.append(f"{name} has shape {tuple(have.shape)}, not {tuple(want.shape)}")
+        elif not torch.can_cast(have.dtype, want.dtype):
+            found.append(f"{name} has dtype {have.dtype}, not {want.dtype}")
+    found += [f"missing {name}" for name in expected if name not in given]
+    found += [f"unexpected {name}" for name in given if name not in expected]
+    if found:
+        more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise ValueError(f"the tensors do not fit {what}: {'; '.join(found[:_SHOWN])}{more}")
+
+
 def finite_or_raise(x: Tensor, what: str | Callable[[], str]) -> Tensor:
     """Return `x`, or raise if it holds NaN or infinity.
 
     Args:
         x: Any floating tensor.
-        what: Subject and place of the message, for example `network at t=0.412`, or a function
-            that says them when they are needed.
+        what: Subject and place for the message, for example `network at t=0.412`, or a function
+            that returns them and is called only if there is an error.
 
     Raises:
         NonFiniteError: Naming how many values are not finite, and where.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["csv_text", "printable", "reason_of"]
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet computes a cell that begins with one
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet computes a cell that begins with one
 
 
 def printable(text: str) -> str:
@@ -23,7 +23,7 @@ def csv_text(text: str) -> str:
 
     Numbers must not be passed through it: the sign of a negative one would be taken for a formula.
     """
-    return f"'{printable(text)}" if text.startswith(FORMULA) else printable(text)
+    return f"'{printable(text)}" if text.startswith(_FORMULA) else printable(text)
 
 
 def reason_of(error: BaseException) -> str:

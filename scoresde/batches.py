@@ -6,6 +6,7 @@ here, so that labels, random streams and errors are the same everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -35,6 +36,13 @@ class Batch(NamedTuple):
     def n(self) -> int:
         """How many samples it holds."""
         return self.rows.stop - self.rows.start
+
+    @property
+    def names(self) -> Sequence[int]:
+        """The numbers by which messages name its samples: their indices, or their rows."""
+        if isinstance(self.noise, SampleNoise):
+            return self.noise.indices
+        return range(self.rows.start, self.rows.stop)
 
 
 def batches(
@@ -71,7 +79,9 @@ def batches(
             if batch is given with noise, or on a number or labels out of range.
     """
     if (seed is not None and noise is not None) or (random and seed is None and noise is None):
-        raise ValueError("exactly one of seed and noise must be given")
+        raise ValueError(
+            f"{'exactly' if random else 'at most'} one of seed and noise must be given"
+        )
     if noise is not None and batch is not None:
         raise ValueError("batch needs a seed: a noise source serves the one batch it was made for")
     if seed is not None:

@@ -13,38 +13,31 @@ Nothing in the file is ever executed: weights are data, not code.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
-import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ._files import atomic_write, clean_stale
-from ._text import printable
+from ._envelope import FORMAT_VERSION, KEY, canonical, read_envelope
+from ._files import atomic_write, clean_folder
+from ._tensor import check_fits
+from ._text import printable, reason_of
 
 __all__ = [
-    "FORMAT_VERSION",
     "CheckpointError",
     "RawCheckpoint",
-    "assign_into",
     "load_into",
     "read_checkpoint",
     "save_checkpoint",
 ]
 
-FORMAT_VERSION = 1
-
-_KEY = "scoresde"
-_LENGTH_BYTES = 8  # the header's length, little-endian, opens the file
-_SHOWN = 5  # differences listed before "and n more"
 _LONGEST = 1000  # characters of a message
 _WRAPPERS = {"module", "_orig_mod"}  # added by DistributedDataParallel and torch.compile
 _FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
@@ -72,8 +65,8 @@ class RawCheckpoint:
         path: The file it was read from.
         tensors: Tensors by name, on the CPU.
         metadata: Plain JSON data (dict, list, str, int, float, bool, None).
-        sha256: Digest of tensors and metadata, 64 hexadecimal digits; it names the content, not
-            the file, so re-packing the same content keeps it.
+        sha256: Digest of tensors and metadata, 64 hexadecimal digits. It depends on nothing else:
+            the same content written again has the same digest.
     """
 
     path: Path
@@ -109,8 +102,8 @@ def save_checkpoint(
     sha256 = _digest(stored, content)
     envelope = {"format": FORMAT_VERSION, "metadata": content, "sha256": sha256}
     # A single entry, because safetensors writes several in random order.
-    blob = safetensors.torch.save(stored, metadata={_KEY: _canonical(envelope)})
-    clean_stale(path)  # first: it may be what fills the disk
+    blob = safetensors.torch.save(stored, metadata={KEY: canonical(envelope)})
+    clean_folder(*os.path.split(os.path.realpath(path)))  # first: it may be what fills the disk
     with atomic_write(path) as file:
         file.write(blob)
 
@@ -136,68 +129,38 @@ def read_checkpoint(path: str | Path) -> RawCheckpoint:
     except FileNotFoundError as error:
         raise CheckpointError("no such file", path) from error
     except OSError as error:
-        raise CheckpointError(f"cannot be read: {_one_line(error.strerror)}", path) from error
-    except CheckpointError as error:
-        raise CheckpointError(error.reason, path) from error
+        raise CheckpointError(f"cannot be read: {error.strerror}", path) from error
+    except ValueError as error:
+        raise CheckpointError(str(error), path) from error
 
 
-def load_into(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str = "") -> None:
-    """Copy tensors into a module's parameters and buffers; all must match, or nothing changes.
+def load_into(module: nn.Module, raw: RawCheckpoint, prefix: str = "") -> None:
+    """Copy tensors of a checkpoint into a module; all must match, or nothing changes.
 
-    Values are cast to the module's dtypes and moved to its devices.
+    Values are cast to the module's dtypes and moved to its devices. A module on the "meta" device
+    has shapes but no memory: it takes over the tensors themselves, on the device they are on.
 
     Args:
         module: Receives the tensors, in place.
-        tensors: Tensors by name, such as `RawCheckpoint.tensors`.
+        raw: From `read_checkpoint`.
         prefix: Only names that start with it are used, without it ("net." finds "net.0.weight").
 
     Raises:
-        CheckpointError: If a name is missing or unexpected, or a shape differs; lists the first
-            five. It names no file: re-raise `CheckpointError(error.reason, path)` to add one.
+        CheckpointError: If a name is missing or unexpected, or a shape or a dtype does not fit;
+            lists the first five.
     """
-    module.load_state_dict(_fitting(module, tensors, prefix), strict=True)
-
-
-def assign_into(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str = "") -> None:
-    """Like `load_into`, for a module on the "meta" device, which has shapes but no memory.
-
-    The tensors become the module's own, in its dtypes, on the device they are on.
-    """
+    given = {k.removeprefix(prefix): v for k, v in raw.tensors.items() if k.startswith(prefix)}
     expected = module.state_dict()
-    given = {
-        name: value.to(expected[name].dtype)
-        for name, value in _fitting(module, tensors, prefix).items()
-    }
-    module.load_state_dict(given, strict=True, assign=True)
-
-
-def _fitting(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors with this prefix, without it, if they are those that the module has."""
-    given = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    differences = _differences(given, module.state_dict())
-    if differences:
-        more = f"; and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
-        raise CheckpointError(
-            f"the tensors do not fit {type(module).__name__}: "
-            f"{'; '.join(differences[:_SHOWN])}{more}"
-        )
-    return given
-
-
-def _differences(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    found = []
-    for name in [name for name in expected if name in given]:
-        have, want = given[name], expected[name]
-        if have.shape != want.shape:
-            found.append(f"{name} has shape {tuple(have.shape)}, not {tuple(want.shape)}")
-        elif not torch.can_cast(have.dtype, want.dtype):
-            found.append(f"{name} has dtype {have.dtype}, not {want.dtype}")
-    found += [f"missing {name}" for name in expected if name not in given]
-    return found + [f"unexpected {name}" for name in given if name not in expected]
+    try:
+        check_fits(given, expected, type(module).__name__)
+    except ValueError as error:
+        raise CheckpointError(str(error), raw.path) from error
+    cast = {name: value.to(expected[name].dtype) for name, value in given.items()}
+    module.load_state_dict(cast, assign=any(value.is_meta for value in expected.values()))
 
 
 def _storable(name: str, tensor: Tensor) -> Tensor:
-    """A contiguous CPU copy of one tensor, refused unless it is fit for a checkpoint."""
+    """A contiguous CPU copy of one tensor, or an error if a checkpoint cannot hold it."""
     if not isinstance(name, str) or not isinstance(tensor, Tensor):
         raise TypeError(f"tensors must map str to Tensor, got {name!r}: {type(tensor).__name__}")
     if not name:
@@ -237,10 +200,6 @@ def _plain(value: Any, where: str) -> Any:
     raise TypeError(f"{where} must be plain JSON data, got {type(value).__name__}")
 
 
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
 def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
     """SHA-256 of the content: canonical JSON of everything but the bytes, then the bytes.
 
@@ -251,7 +210,7 @@ def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
         [n, str(tensors[n].dtype).removeprefix("torch."), list(tensors[n].shape)] for n in names
     ]
     described = {"format": FORMAT_VERSION, "metadata": metadata, "tensors": kinds}
-    digest = hashlib.sha256(_canonical(described).encode() + b"\n")
+    digest = hashlib.sha256(canonical(described).encode() + b"\n")
     for name in names:
         digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
@@ -259,80 +218,20 @@ def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
 
 def _read(path: Path) -> RawCheckpoint:
     if "\0" in str(path):
-        raise CheckpointError("a path cannot hold a null character")
+        raise ValueError("a path cannot hold a null character")
     mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
-        raise CheckpointError("is a folder, not a checkpoint file")
+        raise ValueError("is a folder, not a checkpoint file")
     if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
-        raise CheckpointError("not a regular file")
+        raise ValueError("not a regular file")
     with open(path, "rb") as file:
-        envelope = _envelope(_header(file))  # before the rest of a possibly huge file
+        envelope = read_envelope(file)  # before the rest of a possibly huge file
         file.seek(0)
         data = file.read()
     try:
         tensors = safetensors.torch.load(data)
-    except Exception as error:  # hostile bytes: whatever the parser raises, the verdict is this
-        raise CheckpointError(f"damaged or truncated: {_one_line(error)}") from error
+    except Exception as error:  # the parser may raise anything on damaged bytes
+        raise ValueError(f"damaged or truncated: {reason_of(error)}") from error
     if _digest(tensors, envelope["metadata"]) != envelope["sha256"]:
-        raise CheckpointError("damaged: the SHA-256 checksum does not match the content")
+        raise ValueError("damaged: the SHA-256 checksum does not match the content")
     return RawCheckpoint(path, tensors, envelope["metadata"], envelope["sha256"])
-
-
-def _header(file: BinaryIO) -> Any:
-    """The safetensors header: its length in 8 bytes, then JSON."""
-    size = os.fstat(file.fileno()).st_size
-    start = file.read(512)
-    if not start:
-        raise CheckpointError("empty file")
-    if start[_LENGTH_BYTES : _LENGTH_BYTES + 1] != b"{":
-        raise CheckpointError(f"not a scoresde checkpoint: {_looks_like(start)}")
-    length = int.from_bytes(start[:_LENGTH_BYTES], "little")
-    if length > size - _LENGTH_BYTES:  # before a flipped bit asks for exabytes
-        raise CheckpointError(f"damaged or truncated: {size} bytes, header of {length} bytes")
-    file.seek(_LENGTH_BYTES)
-    try:
-        return json.loads(file.read(length))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"damaged: header is not JSON, {_one_line(error)}") from error
-
-
-def _envelope(header: Any) -> dict[str, Any]:
-    """Our own entry of the header, checked for version and form."""
-    entries = header.get("__metadata__") if isinstance(header, dict) else None
-    text = entries.get(_KEY) if isinstance(entries, dict) else None
-    if not isinstance(text, str):
-        raise CheckpointError("not a scoresde checkpoint: safetensors without scoresde metadata")
-    try:
-        envelope = json.loads(text)
-        # Two spellings of one value would let a flipped bit pass (an escape in capitals).
-        sound = _canonical(envelope) == text and isinstance(envelope["metadata"], dict)
-        version, _ = envelope["format"], envelope["sha256"]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise CheckpointError("damaged: its scoresde metadata cannot be parsed") from error
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise CheckpointError(
-            f"written in format version {version} by a newer scoresde; this one reads "
-            f"{FORMAT_VERSION}, please upgrade"
-        )
-    if type(version) is not int or version != FORMAT_VERSION:
-        raise CheckpointError(f"format version {version!r} cannot be read, only {FORMAT_VERSION}")
-    if not sound:
-        raise CheckpointError("damaged: its scoresde metadata are not canonical")
-    return envelope
-
-
-def _looks_like(start: bytes) -> str:
-    if re.match(rb"PK\x03\x04.{26}[^/]*?\.npy", start, re.DOTALL):
-        return "looks like a .npz file of arrays"
-    # torch.save writes a zip, too; \x80 and a protocol number open an older or a bare pickle.
-    if re.match(rb"PK\x03\x04|\x80[\x01-\x05]", start):
-        return "looks like a PyTorch pickle, which can run code; it was not opened"
-    if len(start) <= _LENGTH_BYTES:
-        return f"only {len(start)} bytes, perhaps truncated"
-    if all(byte in b"\t\n\r\f" or byte >= 32 for byte in start):
-        return "looks like text"
-    return "not a safetensors file"
-
-
-def _one_line(reason: object) -> str:
-    return " ".join(str(reason).split())

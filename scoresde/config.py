@@ -1,4 +1,4 @@
-"""Names to objects: configs, sampler specifications and checkpoints. The only place that does it.
+"""Configs: plain data to frozen dataclasses, and from these to a network.
 
 A config is plain data (TOML, or the JSON inside a checkpoint) with one table per part. Each part
 becomes a frozen dataclass; unknown, missing and mistyped keys are errors with their key path.
@@ -17,36 +17,16 @@ import torch
 from torch import nn
 
 from . import nets
-from .checkpoint import CheckpointError, RawCheckpoint, assign_into, read_checkpoint
-from .data import Dataset, DataSpec, load_dataset
+from .data import DataSource, DataSpec
 from .evaluation import seeded
 from .loss import Objective
-from .plain import (
-    ConfigError,
-    check_keys,
-    check_types,
-    check_values,
-    construct,
-    construct_kind,
-    kind_of,
-    table,
-)
+from .plain import ConfigError, check_keys, check_values, construct, split_kind
 from .score import NetworkScore, Preconditioning
 from .sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP
-from .shipped import locate, shipped
+from .shipped import locate
 from .train import TrainSettings
 
-__all__ = [
-    "Checkpoint",
-    "Config",
-    "DataConfig",
-    "build",
-    "checkpoint_path",
-    "config_of",
-    "load",
-    "load_config",
-    "shipped",
-]
+__all__ = ["NETS", "SDES", "Config", "load_config"]
 
 SDES: dict[str, type[SDE]] = {
     "vp": VP,
@@ -56,30 +36,6 @@ SDES: dict[str, type[SDE]] = {
     "tabulated": TabulatedVP,
 }
 NETS: dict[str, type[nn.Module]] = {"unet": nets.UNet, "mlp": nets.MLP}
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Which data to train on.
-
-    Args:
-        name: A data set's name or a path; see `scoresde data`.
-        root: Folder to look in first.
-        levels: Number of levels, for data that do not say so themselves.
-        low: Lower end of the model's scale.
-        high: Upper end of the model's scale.
-    """
-
-    name: str
-    root: str | None = None
-    levels: int | None = None
-    low: float | None = None
-    high: float | None = None
-
-    def load(self, split: str = "train", **options: Any) -> Dataset:
-        """The data set; for the other options see `scoresde.data.load_dataset`."""
-        scale = {"levels": self.levels, "low": self.low, "high": self.high}
-        return load_dataset(self.name, split, root=self.root, **scale, **options)
 
 
 @dataclass(frozen=True)
@@ -95,7 +51,7 @@ class Config:
         train: Optimization.
     """
 
-    data: DataConfig
+    data: DataSource
     sde: SDE
     net: dict[str, Any]
     train: TrainSettings
@@ -104,7 +60,7 @@ class Config:
 
     @property
     def t_least(self) -> float:
-        """Least time at which the network may be asked: 0 if the SDE alone decides."""
+        """Smallest time for the network: that of its first discrete label, else 0."""
         return self.preconditioning.t_least(self.sde)
 
     @classmethod
@@ -118,17 +74,21 @@ class Config:
         Raises:
             ConfigError: Naming source, key path and reason.
         """
-        if not isinstance(values, Mapping):
-            raise ConfigError(f"{source}: must be a table, got {values!r}")
-        known = list(cls.__dataclass_fields__)
-        check_keys(values, known, source, required=("data", "sde", "net", "train"))
-        parts = {key: table(values, key, source) for key in values}
-        net = parts.pop("net")
-        arguments = {key: value for key, value in net.items() if key != "kind"}
-        check_values(kind_of(NETS, net, f"{source}: net"), arguments, f"{source}: net", ("shape",))
-        sde = construct_kind(SDES, parts.pop("sde"), f"{source}: sde")
-        made = {key: construct(_TABLES[key], parts[key], f"{source}: {key}") for key in parts}
-        config = cls(sde=sde, net=net, **made)
+        where = {key: f"{source}: {key}" for key in cls.__dataclass_fields__}
+        check_keys(values, where, source, required=("data", "sde", "net", "train"))
+        for key, value in values.items():
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{where[key]} must be a table, got {value!r}")
+        net, arguments = split_kind(NETS, values["net"], where["net"])
+        check_values(net, arguments, where["net"], skip=("shape",))
+        sde, arguments = split_kind(SDES, values["sde"], where["sde"])
+        sde = construct(sde, arguments, where["sde"])
+        made = {
+            key: construct(_TABLES[key], value, where[key])
+            for key, value in values.items()
+            if key in _TABLES
+        }
+        config = cls(sde=sde, net=dict(values["net"]), **made)
         try:
             config.objective.check(sde)
         except ValueError as error:
@@ -171,8 +131,7 @@ class Config:
         Raises:
             ConfigError: If the network refuses its arguments, or its classes are not the data's.
         """
-        arguments = dict(self.net)
-        cls = NETS[arguments.pop("kind")]
+        cls, arguments = split_kind(NETS, self.net, "net")
         classes = arguments.get("classes")
         if classes is not None and classes != spec.classes:
             raise ConfigError(f"net.classes must be the data's {spec.classes}, got {classes}")
@@ -181,167 +140,24 @@ class Config:
         return NetworkScore(net, self.sde, self.preconditioning)
 
 
-# What a checkpoint says besides config and data, where it says it.
-_ABOUT = {"steps_done": int | None, "seconds": float | None, "provenance": dict}
-
 _TABLES = {
-    "data": DataConfig,
+    "data": DataSource,
     "train": TrainSettings,
     "preconditioning": Preconditioning,
     "objective": Objective,
 }
 
 
-@contextmanager
-def _float32_by_default() -> Iterator[None]:
-    """PyTorch's layers take its default dtype, which the user may have changed."""
-    before = torch.get_default_dtype()
-    if before == torch.float32:
-        yield
-        return
-    torch.set_default_dtype(torch.float32)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A trained model with what it was trained on.
-
-    Attributes:
-        model: The score model with averaged weights: frozen, in evaluation mode, in float32
-            whatever it was trained in.
-        data: What the data are.
-        config: How it was trained.
-        metadata: Everything the file says, steps and provenance included.
-        sha256: Digest of the file's content.
-        path: The file.
-    """
-
-    model: NetworkScore
-    data: DataSpec
-    config: Config
-    metadata: dict[str, Any]
-    sha256: str
-    path: Path
-
-
-def load(name_or_path: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """Load a checkpoint: a shipped one by name, such as "digits-vp", or a file.
-
-    The file is data, never code: safetensors with a checksum over tensors and metadata.
-
-    Args:
-        name_or_path: A name of `shipped("checkpoints")` or the path of a file.
-        device: Where to put the model.
-
-    Returns:
-        The model in float32, ready for `sample` and `log_likelihood`.
-
-    Raises:
-        CheckpointError: If the file is missing, damaged or not a checkpoint of scoresde, or its
-            tensors do not fit its config.
-    """
-    return build(read_checkpoint(checkpoint_path(name_or_path)), device)
-
-
-@torch.inference_mode(False)  # its tensors could not be differentiated through
-def build(raw: RawCheckpoint, device: torch.device | str = "cpu") -> Checkpoint:
-    """The second half of `load`: the model of a checkpoint that has been read.
-
-    The network is made without memory first (PyTorch's "meta" device), so that one which does not
-    fit the tensors is refused at once, whatever size the config names.
-
-    Args:
-        raw: From `read_checkpoint`.
-        device: Where to put the model.
-
-    Raises:
-        CheckpointError: If what the file holds does not fit together.
-    """
-    config, spec = config_of(raw)
-    with _understood(raw):
-        _check_layer_count(config, raw)
-        with torch.device("meta"):
-            model = config.build_model(spec)
-        assign_into(model.net, raw.tensors, "model.")
-    model = model.requires_grad_(False).eval().to(device)
-    return Checkpoint(model, spec, config, raw.metadata, raw.sha256, raw.path)
-
-
-def config_of(raw: RawCheckpoint) -> tuple[Config, DataSpec]:
-    """The config and data specification inside a checkpoint.
-
-    Raises:
-        CheckpointError: If they are missing or not understood.
-    """
-    with _understood(raw):
-        values = {key: raw.metadata[key] for key in ("config", "data")}
-        _check_sizes(raw.metadata)
-        about = {key: raw.metadata[key] for key in _ABOUT if key in raw.metadata}
-        check_types(about, _ABOUT, "metadata")
-        config = Config.from_dict(values["config"])
-        if not isinstance(values["data"], dict):
-            raise ConfigError(f"data: must be a table, got {values['data']!r}")
-        return config, DataSpec.from_dict(values["data"])
-
-
-@contextmanager
-def _understood(raw: RawCheckpoint) -> Iterator[None]:
-    """Turn whatever hostile metadata raise inside the block into a `CheckpointError`."""
-    try:
-        yield
-    except CheckpointError as error:
-        raise CheckpointError(error.reason, raw.path) from error
-    except Exception as error:
-        reason = f"missing {error}" if isinstance(error, KeyError) else error
-        raise CheckpointError(f"its metadata are not understood: {reason}", raw.path) from error
-
-
-def _check_sizes(value: Any) -> None:
-    """Raise ConfigError on an integer that no setting needs: seeds are below 2^64."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            _check_sizes(item)
-    elif isinstance(value, int) and not -(2**64) < value < 2**64:
-        raise ConfigError("an integer is 2^64 or larger")
-
-
-def _check_layer_count(config: Config, raw: RawCheckpoint) -> None:
-    """Raise ConfigError if the network has more layers than the file has tensors.
-
-    Making millions of layers takes minutes even without memory for their weights.
-    """
-    most = len(raw.tensors)
-    for name, value in config.net.items():
-        counts = name in NETS[config.net["kind"]].layer_counts
-        count = value if counts else len(value) if isinstance(value, list) else 0
-        if count > most:
-            raise ConfigError(f"net.{name}: {count} layers, but the file has {most} tensors")
-
-
 def load_config(name_or_path: str | Path) -> Config:
     """Read a TOML config: a shipped one by name, such as "digits_vp", or a file.
 
     Raises:
+        ValueError: If it looks like a name and is none; the nearest one is named.
         ConfigError: With file, position or key path, and reason, in one line.
     """
-    try:
-        path = locate("configs", name_or_path)
-    except ValueError as error:
-        raise ConfigError(f"{name_or_path}: {error}") from error
+    path = locate("configs", name_or_path)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file") from error
     except UnicodeDecodeError as error:
         where = f"{error.reason} at byte {error.start}"
         raise ConfigError(f"{path}: not UTF-8 text ({where})") from error
@@ -354,13 +170,16 @@ def load_config(name_or_path: str | Path) -> Config:
     return Config.from_dict(values, str(path))
 
 
-def checkpoint_path(name_or_path: str | Path) -> Path:
-    """The file of a checkpoint given by path, or by the name of a shipped one.
-
-    Raises:
-        CheckpointError: If it looks like a name and is none; the nearest one is named.
-    """
+@contextmanager
+def _float32_by_default() -> Iterator[None]:
+    """PyTorch's default dtype is float32 inside the block: new layers take it from there."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
     try:
-        return locate("checkpoints", name_or_path)
-    except ValueError as error:
-        raise CheckpointError(str(error), name_or_path) from error
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ._tensor import plain_number
+from ._tensor import check_fits, check_integer, check_number
 
 __all__ = ["EMA"]
 
@@ -22,11 +21,11 @@ class EMA:
         w̄ ← d_n w̄ + (1 − d_n) w,   d_n = min(decay, (1 + n) / (10 + n)),   n = 0, 1, 2, ...
 
     with n the number of updates made before this one and w̄ = w at the start. The warm-up, which
-    is that of TensorFlow's `tf.train.ExponentialMovingAverage(decay, num_updates)`, keeps the
-    random initial weights from lingering: after n constant steps their share is ∏ d_i.
+    is that of TensorFlow's `tf.train.ExponentialMovingAverage(decay, num_updates)`, lets the share
+    of the random initial weights vanish sooner: after n updates it is ∏ d_i.
 
     Buffers of other dtypes (counters, masks) are copied. Averages of half-precision weights are
-    kept in float32, where a change of 1e-4 of the difference is not rounded away. Buffers that
+    kept in float32, where an update by 1e-4 of the difference is not lost to rounding. Buffers that
     are not in the network's `state_dict` are constants of the architecture and are left alone.
 
     Attributes:
@@ -45,10 +44,7 @@ class EMA:
         Raises:
             ValueError: If `decay` is outside [0, 1).
         """
-        decay = plain_number(decay)
-        if not 0.0 <= decay < 1.0:  # also refuses NaN
-            raise ValueError(f"decay must be in [0, 1), got {decay}")
-        self.decay = float(decay)
+        self.decay = float(check_number("decay", decay, at_least=0, below=1))
         self.updates = 0
         self.averages = {name: _average_of(value) for name, value in _state(net).items()}
 
@@ -66,7 +62,8 @@ class EMA:
         Raises:
             ValueError: If names or shapes differ; the average is then unchanged.
         """
-        state = self._matching(_state(net), "net")
+        state = _state(net)
+        check_fits(state, self.averages, "the averaged network")
         toward = 1.0 - self.next_decay()
         for name, average in self.averages.items():
             value = state[name].to(average)
@@ -92,7 +89,8 @@ class EMA:
         Raises:
             ValueError: If names or shapes differ; nothing is swapped then.
         """
-        state = self._matching(_state(net), "net")
+        state = _state(net)
+        check_fits(state, self.averages, "the averaged network")
         saved = {name: value.clone() for name, value in state.items()}
         try:
             _copy(self.averages, state)
@@ -101,47 +99,22 @@ class EMA:
             # The present tensors: code inside may have moved the network or assigned its data.
             _copy(saved, _state(net))
 
-    def state_dict(self) -> dict[str, Any]:
-        """The average as plain data, for resuming: copies, which later updates do not change.
-
-        Returns:
-            `{"updates": int, "averages": {name: Tensor}}`.
-        """
-        averages = {name: value.clone() for name, value in self.averages.items()}
-        return {"updates": self.updates, "averages": averages}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def restore(self, updates: int, averages: Mapping[str, Tensor]) -> None:
         """Continue from a saved average; the decay stays that of this object.
 
         Args:
-            state: What `state_dict` returned.
+            updates: Number of updates made, at least 0.
+            averages: The averaged tensors by name; they are copied.
 
         Raises:
-            ValueError: If a key is missing, `updates` is not a count, or names or shapes differ
-                from the network's; nothing is changed then.
+            TypeError: If `updates` is no integer.
+            ValueError: If it is negative, or names or shapes differ from the network's; nothing is
+                changed then.
         """
-        if state.keys() != {"updates", "averages"}:
-            raise ValueError(f"state must have keys updates and averages, got {sorted(state)}")
-        updates = plain_number(state["updates"])
-        if not isinstance(updates, int) or updates < 0:
-            raise ValueError(f"updates must be an integer of at least 0, got {updates!r}")
-        _copy(self._matching(state["averages"], "averages"), self.averages)
+        updates = check_integer("updates", updates, minimum=0)
+        check_fits(averages, self.averages, "the averaged network")
+        _copy(averages, self.averages)
         self.updates = updates
-
-    def _matching(self, state: Mapping[str, Tensor], what: str) -> Mapping[str, Tensor]:
-        """`state`, if it has our names and shapes (a broadcast would average the wrong numbers)."""
-        differing = sorted(self.averages.keys() ^ state.keys())
-        differing += [
-            name
-            for name in self.averages.keys() & state.keys()
-            if self.averages[name].shape != state[name].shape
-        ]
-        if differing:
-            raise ValueError(
-                f"{what} must have the names and shapes of the averaged network, "
-                f"{len(differing)} differ: {', '.join(differing[:5])}"
-            )
-        return state
 
 
 def _state(net: nn.Module) -> dict[str, Tensor]:

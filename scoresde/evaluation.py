@@ -1,4 +1,4 @@
-"""What holds while a model is evaluated: counted calls, evaluation mode, a context of its own.
+"""Evaluating a model: counted calls, evaluation mode, independence of the caller's context.
 
 Several threads may evaluate one model at the same time. Counts and limits belong to the block that
 asks for them, and a module leaves evaluation mode when the last block that holds it has ended.
@@ -171,7 +171,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def training(net: nn.Module) -> Iterator[None]:
-    """Training mode inside the block, in which `evaluating` refuses the modules of the network."""
+    """Training mode inside the block; meanwhile `evaluating` refuses the network's modules."""
     held = Counter(id(module) for module in net.modules())
     with _LOCK:
         _TRAINED.update(held)
@@ -185,10 +185,10 @@ def training(net: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int, devices: Sequence[torch.device] = ()) -> Iterator[None]:
-    """torch's global generators with this seed inside the block, their own states after it.
+    """Seed torch's global generators inside the block; they get their own states back after it.
 
-    For networks that draw from them: fresh weights, dropout. Blocks of several threads wait for
-    each other.
+    This is for networks that draw from them: initial weights, dropout. Blocks of several threads
+    wait for each other.
 
     Args:
         seed: Integer in [0, 2^64).
@@ -205,7 +205,7 @@ def seeded(seed: int, devices: Sequence[torch.device] = ()) -> Iterator[None]:
 
 @contextmanager
 def own_context() -> Iterator[None]:
-    """A context in which numbers do not depend on the caller's: also usable as a decorator.
+    """A context in which results do not depend on the caller's context; also a decorator.
 
     Gradients are off, and `torch.autocast` and `torch.inference_mode` regions around the block do
     not reach into it. In an autocast region backward passes would run in half precision, and

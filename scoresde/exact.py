@@ -1,11 +1,11 @@
 """Exact score models: data whose p_t is known in closed form under any SDE.
 
-A Gaussian mixture stays one, component by component, under x_t = α x_0 + σ ε:
+A Gaussian mixture remains a Gaussian mixture under x_t = α x_0 + σ ε,
 
     p_t(x) = Σ_k w_k N(x; α m_k, α² Σ_k + σ² I)
 
-and a finite data set is a mixture of points. Both are oracles: samplers, likelihoods and
-networks are judged against them, so they compute in float64 whatever the dtype of x.
+and a finite data set is a mixture of points. Samplers, likelihoods and networks are compared with
+these models. So they compute in float64, whatever the dtype of x is.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from .sde import SDE, Node
 
 __all__ = ["FiniteData", "GaussianMixture"]
 
-# What holds for one row of a batch of flattened points: a number, or numbers of shape (B, 1).
-Row = float | Tensor
+# A coefficient for flattened points of shape (B, D): a number, or numbers of shape (B, 1).
+Coefficient = float | Tensor
 
-# Far outside any batch, so that data drawn with a seed are independent of the noise of a
-# sampler or a training run that was given the same seed.
+# An index far outside any batch. So data drawn with a seed are independent of the noise of a sampler
+# or a training run with the same seed.
 _DATA_STREAM = 2**64 - 1
 
 # Elements of the largest temporary of `FiniteData`: 2^23 float64 numbers are 64 MiB.
@@ -36,7 +36,7 @@ _CHUNK = 2**23
 
 
 class _ExactScore(ScoreModel):
-    """Every quantity as E[p x_0 + q ε | x_t = x], so that none is computed through another."""
+    """Every quantity as E[c_x0 x_0 + c_eps ε | x_t = x], so that none is computed from another."""
 
     takes_labels = False
 
@@ -58,16 +58,23 @@ class _ExactScore(ScoreModel):
         node = self.sde.at(t, x)
         return self._mean(x, node, -node.sigma, node.alpha)
 
-    def _mean(self, x: Tensor, node: Node, p: Row, q: Row) -> Tensor:
-        """E[p x_0 + q ε | x_t = x] like x, counted."""
+    def _mean(self, x: Tensor, node: Node, c_x0: Coefficient, c_eps: Coefficient) -> Tensor:
+        """E[c_x0 x_0 + c_eps ε | x_t = x] like x, counted."""
         rows = self._rows(x)
         self.nfe.add_forward(node.t)
-        alpha, sigma, p, q = (_row(value) for value in (node.alpha, node.sigma, p, q))
-        return self._expectation(rows, alpha, sigma, p, q).reshape(x.shape).to(x.dtype)
+        alpha, sigma, c_x0, c_eps = map(_row, (node.alpha, node.sigma, c_x0, c_eps))
+        return self._expectation(rows, alpha, sigma, c_x0, c_eps).reshape(x.shape).to(x.dtype)
 
     @abstractmethod
-    def _expectation(self, x: Tensor, alpha: Row, sigma: Row, p: Row, q: Row) -> Tensor:
-        """E[p x_0 + q ε | x_t = x] for float64 x of shape (B, D), like x."""
+    def _expectation(
+        self,
+        x: Tensor,
+        alpha: Coefficient,
+        sigma: Coefficient,
+        c_x0: Coefficient,
+        c_eps: Coefficient,
+    ) -> Tensor:
+        """E[c_x0 x_0 + c_eps ε | x_t = x] for float64 x of shape (B, D), like x."""
 
     def _rows(self, x: Tensor) -> Tensor:
         """The points x as float64 of shape (B, D), or raise."""
@@ -82,8 +89,8 @@ class GaussianMixture(_ExactScore):
 
         ∇ log p_t(x) = −Σ_k r_k(x) (α² Σ_k + σ² I)⁻¹ (x − α m_k),   r_k = softmax_k log(w_k N_k)
 
-    Each Σ_k = U diag(l) Uᵀ is diagonalised once; then α² Σ_k + σ² I = U diag(α² l + σ²) Uᵀ for
-    every t, with neither inverses nor cancellation as σ → 0. A Gaussian is a mixture of one.
+    Each Σ_k = U diag(l) Uᵀ is diagonalised once. Then α² Σ_k + σ² I = U diag(α² l + σ²) Uᵀ for
+    every t, which needs no inverse and loses no digits as σ → 0. A Gaussian is a mixture of one.
 
     Attributes:
         weights: w_k, shape (K,), float64.
@@ -92,7 +99,7 @@ class GaussianMixture(_ExactScore):
         axes: Eigenvectors U of Σ_k in columns, shape (K, D, D); None if all Σ_k are diagonal.
     """
 
-    @torch.inference_mode(False)  # its tensors could not be differentiated through
+    @torch.inference_mode(False)  # no derivative could pass through tensors made in that mode
     def __init__(
         self,
         sde: SDE,
@@ -106,11 +113,11 @@ class GaussianMixture(_ExactScore):
             sde: The forward process.
             weights: Positive, summing to 1 within 1e-6 (then normalised), shape (K,).
             means: Shape (K, *D); *D is the shape of a sample, D its number of elements.
-            covs: Σ_k of the flattened samples: full (K, D, D), diagonal (K, D) or isotropic (K,)
-                variances. Positive semi-definite, symmetric within 1e-6 of the largest entry
-                (then symmetrised; eigenvalues negative by no more than that become 0). A singular
-                Σ_k is allowed because p_t has a density wherever σ > 0; only `log_prob` of the
-                data itself refuses it.
+            covs: Σ_k of the flattened samples: matrices (K, D, D), diagonals (K, D) or isotropic
+                variances (K,). Positive semi-definite, and symmetric within 1e-6 of the largest
+                entry. They are then made symmetric, and negative eigenvalues down to −1e-6
+                times the largest become 0. A singular Σ_k is allowed, because p_t has a density wherever
+                σ > 0; only `log_prob` of the data themselves refuses it.
 
         Raises:
             ValueError: On a wrong shape, a value that is not finite, weights that are not
@@ -150,7 +157,7 @@ class GaussianMixture(_ExactScore):
             Shape (B,), in the dtype of x.
 
         Raises:
-            ValueError: If t is None and a component is singular: the data have no density.
+            ValueError: If t is None and a Σ_k is singular, so that the data have no density.
         """
         if t is None and bool((self.variances <= 0).any()):
             raise ValueError("the data have no density, a covariance is singular: give a time t")
@@ -164,7 +171,8 @@ class GaussianMixture(_ExactScore):
 
             Σ_k r_k |s_k − s|² − Σ_k r_k tr(α² Σ_k + σ² I)⁻¹
 
-        with s_k the score of component k and s that of the mixture.
+        where s_k is the score of component k and s that of the mixture. It is the exact value that
+        the trace rules of `scoresde.likelihood` estimate.
 
         Args:
             x: Points, shape (B, *D).
@@ -199,7 +207,7 @@ class GaussianMixture(_ExactScore):
         """
         check_integer("n", n, minimum=0)
         noise = SampleNoise(seed, [_DATA_STREAM])
-        edges = torch.cumsum(self.weights, 0)[:-1]  # the last component takes the rest
+        edges = torch.cumsum(self.weights, 0)[:-1]  # the last component has all above
         k = torch.searchsorted(edges, noise.uniform(edges.new_empty(1, n))[0], right=True)
         z = noise.prior((1, n, self.dim))[0].to(self.means.device)
         node = None if t is None else self.sde.at(t, z)
@@ -210,14 +218,23 @@ class GaussianMixture(_ExactScore):
                 x[k == j] = x[k == j] @ self.axes[j].T
         return (x + alpha * self.means[k]).reshape(n, *self.shape)
 
-    def _expectation(self, x: Tensor, alpha: Row, sigma: Row, p: Row, q: Row) -> Tensor:
-        """Σ_k r_k (p m_k + (p α Σ_k + q σ) (α² Σ_k + σ² I)⁻¹ (x − α m_k))."""
+    def _expectation(
+        self,
+        x: Tensor,
+        alpha: Coefficient,
+        sigma: Coefficient,
+        c_x0: Coefficient,
+        c_eps: Coefficient,
+    ) -> Tensor:
+        """Σ_k r_k (c_x0 m_k + (c_x0 α Σ_k + c_eps σ) (α² Σ_k + σ² I)⁻¹ (x − α m_k))."""
         log_terms, gaps, variances = self._components(x, alpha, sigma)
         r = torch.softmax(log_terms, dim=0)[..., None]
-        gain = (p * alpha * self.variances[:, None] + q * sigma) / variances
-        return (r * (p * self.means[:, None] + self._unrotated(gain * gaps))).sum(0)
+        gain = (c_x0 * alpha * self.variances[:, None] + c_eps * sigma) / variances
+        return (r * (c_x0 * self.means[:, None] + self._unrotated(gain * gaps))).sum(0)
 
-    def _components(self, x: Tensor, alpha: Row, sigma: Row) -> tuple[Tensor, Tensor, Tensor]:
+    def _components(
+        self, x: Tensor, alpha: Coefficient, sigma: Coefficient
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """log(w_k N_k(x)) of shape (K, B), Uᵀ(x − α m_k) of (K, B, D), and α² l + σ²."""
         variances = alpha**2 * self.variances[:, None] + sigma**2
         gaps = x - alpha * self.means[:, None]
@@ -243,13 +260,13 @@ class FiniteData(_ExactScore):
 
     It is what a network of unlimited capacity learns from the data set by denoising score
     matching (Karras et al. 2022, arXiv:2206.00364, section 2); its samples are the data.
-    Costs O(B n D) per evaluation, with temporaries of at most 64 MiB beside one of shape (B, n).
+    An evaluation costs O(B n D), with temporaries of at most 64 MiB and one of shape (B, n).
 
     Attributes:
         data: The data set flattened, shape (n, D), float64.
     """
 
-    @torch.inference_mode(False)  # its tensor could not be differentiated through
+    @torch.inference_mode(False)  # no derivative could pass through tensors made in that mode
     def __init__(self, sde: SDE, x: Tensor) -> None:
         """Keep the data.
 
@@ -266,32 +283,40 @@ class FiniteData(_ExactScore):
         super().__init__(sde, data.shape[1:])
         self.register_buffer("data", data.reshape(data.shape[0], self.dim))
 
-    def _expectation(self, x: Tensor, alpha: Row, sigma: Row, p: Row, q: Row) -> Tensor:
-        """Mean p x̂ + q (x − α x̂)/σ with x̂ = E[x_0 | x_t = x]."""
+    def _expectation(
+        self,
+        x: Tensor,
+        alpha: Coefficient,
+        sigma: Coefficient,
+        c_x0: Coefficient,
+        c_eps: Coefficient,
+    ) -> Tensor:
+        """c_x0 x̂ + c_eps (x − α x̂)/σ with x̂ = E[x_0 | x_t = x]."""
         distances = self._squared_distances(x / alpha)
         ratio = alpha / sigma
         r = torch.softmax(-0.5 * ratio**2 * distances, dim=1)
         x0 = r @ self.data
-        return p * x0 + q * (x - alpha * x0) / sigma
+        return c_x0 * x0 + c_eps * (x - alpha * x0) / sigma
 
     def _squared_distances(self, x: Tensor) -> Tensor:
         """|x − x_i|² for x of shape (B, D), shape (B, n).
 
-        From differences: |x|² − 2 x·x_i + |x_i|² would cancel where σ is small.
+        They are computed from differences, because |x|² − 2 x·x_i + |x_i|² loses digits where σ is
+        small.
         """
         size = max(1, _CHUNK // max(1, x.numel()))
         parts = [((x[:, None] - part) ** 2).sum(-1) for part in self.data.split(size)]
         return torch.cat(parts, dim=1)
 
 
-def _row(value: Row) -> Row:
+def _row(value: Coefficient) -> Coefficient:
     """A node's entry for x of shape (B, D): numbers as they are, (B, 1, ..., 1) as (B, 1)."""
     return value.reshape(-1, 1) if isinstance(value, Tensor) else value
 
 
 def _finite(name: str, value: Tensor | Sequence) -> Tensor:
     """A float64 copy of an argument, or raise ValueError."""
-    # the dtype is named here because numbers would become float32 on the way
+    # Without this dtype, Python numbers would first become float32.
     out = torch.as_tensor(value, dtype=torch.float64).detach().clone()
     if not bool(torch.isfinite(out).all()):
         raise ValueError(f"{name} must be finite")

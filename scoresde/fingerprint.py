@@ -53,7 +53,7 @@ def file_fingerprint(path: str | Path) -> str:
 def difference(
     before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = ()
 ) -> str | None:
-    """The first setting, in the order of the names, that is another one now: `seed = 0, not 1`.
+    """The first setting, in the order of the names, that has changed, as `seed = 0, not 1`.
 
     Args:
         before: Settings of a result that is there, as JSON gives them back.
@@ -70,7 +70,7 @@ def difference(
 
 
 def _add(digest: Any, value: Any) -> None:
-    """Feed a value to the digest; every piece carries a tag and its length, so none can merge."""
+    """Feed a value to the digest. A tag and a length before each piece keep pieces apart."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool):

@@ -11,8 +11,8 @@ number of steps N and the end times, and returns times whose ends are t_max and 
     arctan       arctan(σ/(α d)), the angle
     logit        u in log(σ/α) = b + a logit(u)
 
-is what takes equal steps. `from_list` takes times one by one, and `snapped` moves a grid to the
-times that a network of discrete labels was trained on.
+is what takes equal steps. `check_grid` makes a grid of times given one by one. `snapped` moves a
+grid to the times that a network of discrete labels was trained on.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ._tensor import check_integer, check_number, equally_spaced, float64, plain_number
 from .sde import SDE
+from .sde.base import SAME_TIME
 
 __all__ = [
     "GRIDS",
@@ -34,7 +35,6 @@ __all__ = [
     "check_grid",
     "check_on_ladder",
     "cosine",
-    "from_list",
     "karras",
     "log_snr",
     "logit",
@@ -42,9 +42,6 @@ __all__ = [
     "snapped",
     "uniform",
 ]
-
-# In t: far above the rounding of i/N, far below the spacing of any ladder.
-ON_LADDER = 1e-9
 
 
 class LadderError(ValueError):
@@ -209,9 +206,6 @@ def check_grid(ts: Sequence[float] | Tensor) -> Tensor:
     return ts
 
 
-from_list = check_grid  # its name outside the package
-
-
 def snapped(sde: SDE, ts: Tensor) -> Tensor:
     """The grid moved to times of a discrete model's ladder, i/L, each used at most once.
 
@@ -231,7 +225,7 @@ def snapped(sde: SDE, ts: Tensor) -> Tensor:
         LadderError: If there are fewer than N + 1 levels between the ends.
     """
     ts = check_grid(ts)
-    ladder = _ladder(sde).to(ts.device)
+    ladder = sde.ladder().to(ts.device)
     levels, index = len(ladder), sde.label(ts)
     order = torch.arange(len(ts), dtype=torch.float64, device=ts.device)
     first, last = round(float(index[0])), round(float(index[-1]))
@@ -259,9 +253,9 @@ def check_on_ladder(sde: SDE, ts: Tensor) -> None:
     Raises:
         ValueError: Naming the first time that is not.
     """
-    ladder, flat = _ladder(sde), ts.to("cpu", torch.float64).flatten()
+    ladder, flat = sde.ladder(), ts.to("cpu", torch.float64).flatten()
     nearest = ladder[len(ladder) - 1 - sde.label(flat).round().long()]
-    off = torch.nonzero((flat - nearest).abs() > ON_LADDER).flatten().tolist()
+    off = torch.nonzero((flat - nearest).abs() > SAME_TIME).flatten().tolist()
     if off:
         raise ValueError(
             f"t = {float(flat[off[0]])!r} is not one of the {len(ladder)} discrete times i/"
@@ -269,21 +263,8 @@ def check_on_ladder(sde: SDE, ts: Tensor) -> None:
         )
 
 
-def _ladder(sde: SDE) -> Tensor:
-    """The SDE's own ladder of times, decreasing from 1."""
-    if not hasattr(sde, "label"):
-        raise ValueError(f"a ladder of times needs a TabulatedVP, got {type(sde).__name__}")
-    return sde.ladder(round(float(sde.label(1.0))) + 1)
-
-
 GRIDS: dict[str, Callable[..., Tensor]] = {
-    "uniform": uniform,
-    "quadratic": quadratic,
-    "cosine": cosine,
-    "log_snr": log_snr,
-    "karras": karras,
-    "arctan": arctan,
-    "logit": logit,
+    grid.__name__: grid for grid in (uniform, quadratic, cosine, log_snr, karras, arctan, logit)
 }
 
 

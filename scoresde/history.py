@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ class Means:
     """Running means of the steps since the last log line; kept in the checkpoint.
 
     Args:
-        state: What `to_dict` gave, to go on from; None to begin.
+        state: What `to_dict` gave, to continue; None to begin.
 
     Raises:
         TypeError: If a value is no number.
@@ -49,7 +50,7 @@ class Means:
         return {k: v.tolist() if isinstance(v, Tensor) else v for k, v in vars(self).items()}
 
     def add(self, step: TrainStep) -> None:
-        """Count a step in; of a skipped one only that it was."""
+        """Add a step to the means; a skipped step is only counted."""
         self.learning_rate = step.learning_rate
         if step.skipped:
             self.skipped += 1
@@ -68,18 +69,21 @@ class Means:
 
     def row(self) -> dict[str, Any]:
         """The means, None where nothing was counted."""
-        errors = (self.errors / self.counts).tolist()
+        loss, *errors = (
+            None if math.isnan(value) else value
+            for value in (self.mean_loss, *(self.errors / self.counts).tolist())
+        )
         return {
-            "loss": self.loss / self.count if self.count else None,
+            "loss": loss,
             "grad_norm": self.grad_norm,
             "learning_rate": self.learning_rate,
             "skipped": self.skipped,
-            "error_by_t": [None if math.isnan(e) else e for e in errors],
+            "error_by_t": errors,
         }
 
 
 class Log:
-    """The log file: lines up to the checkpoint that is resumed from, then new ones.
+    """The log file: the lines up to the checkpoint from which a run resumes, then new lines.
 
     Args:
         path: The file. Only its lines are read here; `begin` and `write` change it.
@@ -92,7 +96,8 @@ class Log:
 
     def __init__(self, path: Path, done: int, batch: int) -> None:
         self.path, self.batch = path, batch
-        self.rows = _rows_until(path, done)
+        # Lines of steps that are not done will be written again.
+        self.rows = list(takewhile(lambda row: row["step"] <= done, _rows(path)))
         self._mark = done, time.monotonic()
         self._latest: tuple[float, float] | None = None
 
@@ -131,25 +136,18 @@ def is_log(path: Path) -> bool:
     """Whether a file is the log of a run: empty, or with a first line as `Log.write` writes it."""
     if not path.is_file():
         return False
-    with open(path, "rb") as file:
-        first = file.readline()
-    try:
-        return not first or {"step", "error_by_t"} <= json.loads(first).keys()
-    except (ValueError, AttributeError):
-        return False
+    return not path.stat().st_size or "error_by_t" in next(_rows(path), ())
 
 
-def _rows_until(path: Path, done: int) -> list[dict[str, Any]]:
-    """The log's lines up to step `done`: those after it will be written again."""
-    rows: list[dict[str, Any]] = []
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a log, up to the first that is damaged or was cut short by a crash."""
     if not path.exists():
-        return rows
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-            if row["step"] > done:
-                break
-        except (ValueError, TypeError, LookupError):  # cut short by a crash, or damaged
-            break
-        rows.append(row)
-    return rows
+        return
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+                check_integer("step", row["step"], minimum=1)
+            except (ValueError, TypeError, LookupError):
+                return
+            yield row

@@ -1,12 +1,12 @@
-"""Where randomness comes from: explicit sources, never the global generators.
+"""Sources of random numbers. The global generators are never used.
 
-A source is asked by *purpose*, so that changing one part of a computation leaves the draws of
-the others alone: `prior` for x_T, `increment` for Brownian increments of a solver, `probe` for
-the probes of a trace estimator, `uniform` for dequantization, `times` for random times, `fresh`
-for everything else that is not an increment (correctors, churn).
+Every draw has a *purpose*, so that a change of one part of a computation does not change the draws
+of another: `prior` for x_T, `increment` for Brownian increments of a solver, `probe` for the probes
+of a trace estimator, `uniform` for dequantization, `times` for random times, and `fresh` for
+all else that is no increment (correctors, churn).
 
-The k-th draw of a purpose for a sample is a function of seed, sample index, purpose and k. It
-does not depend on the other draws or on their sizes. `_philox` defines the numbers.
+The k-th draw of a purpose for a sample is a function of seed, sample index, purpose and k. It does
+not depend on the other draws or on their sizes. `_philox` defines the numbers.
 """
 
 from __future__ import annotations
@@ -35,16 +35,15 @@ NOISE_VERSION = 2
 _UNIFORM = ("uniform", "times")
 _CPU = torch.device("cpu")
 
-# Blocks of four numbers that a source may make ahead of time.
+# Most blocks of four numbers that a source computes ahead of time.
 _AHEAD = 16384
 
 
 class Noise(ABC):
     """A source of random draws for one batch of samples.
 
-    Draws are made in float64 and then cast, so a float32 run on any device sees the rounded noise
-    of the float64 run. A source is consumed by use: for the same noise again, make it again from
-    the same seed.
+    Draws are made in float64 and then cast. So a float32 run on any device has the rounded noise of
+    the float64 run. Every call gives new numbers; to repeat them, make a new source from the seed.
     """
 
     @abstractmethod
@@ -62,22 +61,22 @@ class Noise(ABC):
         """
 
     def prior(self, shape: Sequence[int]) -> Tensor:
-        """N(0, I) of `shape` (B, *D), float64 on the CPU: what x_T is scaled from."""
+        """N(0, I) of `shape` (B, *D), float64 on the CPU, from which x_T is scaled."""
         return self._draw(shape, "prior", torch.float64, _CPU)
 
     def increment(self, x: Tensor, t: float, s: float) -> Tensor:
         """(W_t − W_s)/√(t − s) for a step from t to s < t: N(0, I) like `x`."""
         return self._draw(x.shape, "increment", x.dtype, x.device).to(x)
 
-    def fresh(self, x: Tensor, t: float, k: int = 0) -> Tensor:
-        """N(0, I) like `x` that is no Brownian increment: the k-th draw wanted at time t."""
+    def fresh(self, x: Tensor) -> Tensor:
+        """N(0, I) like `x` that is no Brownian increment."""
         return self._draw(x.shape, "fresh", x.dtype, x.device).to(x)
 
     def probe(self, x: Tensor) -> Tensor:
         """N(0, I) like `x` for a trace estimator, independent of the dequantization of x.
 
-        Were both taken from one purpose with one seed, a probe would be a function of the point
-        it probes at, and its mean no longer the trace.
+        If both had one purpose, then with one seed a probe would be a function of the point x, and
+        the mean of the estimate would not be the trace.
         """
         return self._draw(x.shape, "probe", x.dtype, x.device).to(x)
 
@@ -88,8 +87,8 @@ class Noise(ABC):
     def times(self, x: Tensor) -> Tensor:
         """U[0, 1) for each sample of `x`, shape (B,), on its device, float64.
 
-        Random times of an estimator are made of it. It is independent of all other purposes, and
-        so of the dequantization of x.
+        An estimator makes its random times from it. It is independent of all other purposes, and so
+        of the dequantization of x.
         """
         return self._draw(x.shape[:1], "times", torch.float64, x.device)
 
@@ -97,7 +96,7 @@ class Noise(ABC):
 class SampleNoise(Noise):
     """Draws for each sample by its index: sample i is the same alone and in any batch.
 
-    Draws of few numbers are made several at once, ahead of time: that is faster.
+    Several draws of few numbers are computed at once, ahead of time, which is faster.
 
     Args:
         seed: Integer in [0, 2^64).
@@ -125,7 +124,7 @@ class SampleNoise(Noise):
         kind = purpose, n, dtype, device
         draw = self._ahead.get(kind, {}).pop(k, None)
         if draw is None:
-            # As many as were drawn before, so that at most half of them are made for nothing.
+            # As many as were drawn before, so that at most half of them are never used.
             blocks = max(1, len(self.indices)) * max(1, -(-n // 4))
             numbers = np.arange(k, k + max(1, min(k, _AHEAD // blocks)), dtype=np.uint64)
             draw, *others = self._make(numbers, *kind)
@@ -141,12 +140,12 @@ class SampleNoise(Noise):
             draws = uniforms(self.seed, self._index, purpose, n, **address)
         else:
             draws = normals(self.seed, self._index, purpose, n, **address, dtype=dtype)
-        # Each gets memory of its own, so that whoever keeps one does not keep them all.
+        # Each draw has its own memory, so that keeping one does not keep them all.
         return [draw.clone() for draw in draws] if len(draws) > 1 else draws
 
 
 class BatchNoise(Noise):
-    """The draws of one sample shared out to a batch: faster for samples of a few numbers.
+    """The draws of one sample split over a batch: faster for samples of a few numbers.
 
     For 1,000 samples of one number a draw takes about a tenth of the time of `SampleNoise`. A
     sample's draws depend on its place in the batch and on the size of the batch.
@@ -170,31 +169,30 @@ class BatchNoise(Noise):
 
 
 class BrownianNoise(Noise):
-    """One Brownian path W on [0, 1] per sample: every grid and every solver sees the same W.
+    """One Brownian path W on [0, 1] per sample, the same for every grid and every solver.
 
-    `increment(x, t, s)` is (W_t − W_s)/√(t − s), a function of t and s: asked again, in another
-    order, between other times or by another sampler, it belongs to the same path. All other draws
-    are those of `SampleNoise` with the same seed, so x_T is the same as well.
+    `increment(x, t, s)` is (W_t − W_s)/√(t − s), a function of t and s. Calls in any order, between
+    any times and by any sampler give increments of the same path. All other draws are those of
+    `SampleNoise` with the same seed, so that x_T is the same as well.
 
-    W is made by midpoint displacement on a binary tree of intervals of [0, 1],
+    W is computed by midpoint displacement on a binary tree of intervals of [0, 1],
 
         W_{(a + b)/2} = (W_a + W_b)/2 + √(b − a)/2 z,   z ~ N(0, I) of the interval's own address
 
-    and is linear on the 2^depth cells at the bottom. For two times in different cells the law is
-    exact but for the variance, which lies between t − s − 2^−depth/2 and t − s: at depth 40 a
-    step of 1e-6 has its variance to 5e-7.
+    and is linear on the 2^depth cells at the bottom. For two times in different cells the law is exact except for the variance, which is between t − s − 2^−depth/2 and t − s.
+    At depth 40 the relative error of the variance of a step of 1e-6 is 5e-7.
 
-    A query draws at most `depth` nodes, less those it shares with the query before: about
-    depth − log₂ N for one of N steps. On a grid of 100 steps an increment takes about 40 times as
-    long as with `SampleNoise`, for 64 samples of 2 numbers and of 784 (`benchmarks/noise.py`).
-    Memory holds `depth` states, twice that during a query.
+    A call draws the normals of at most `depth` nodes, without those of the call before: about
+    depth − log₂ N in each of N steps. On a grid of 100 steps an increment takes about 40 times as
+    long as with `SampleNoise`, for 64 samples of 2 numbers and of 784 (`benchmarks/noise.py`). The
+    source keeps `depth` states in memory, and twice as many during a call.
 
     Args:
         seed: Integer in [0, 2^64).
-        indices: Index of each sample of the batch, shape (B,): it and the seed decide the path.
-            None: the path of one sample is shared out to the batch as in `BatchNoise`. This is
-            faster for many small samples, but a sample's path depends on the batch size.
-        depth: Levels of the tree, 1 to 52; another depth is, below its cells, another path.
+        indices: Index of each sample of the batch, shape (B,), which with the seed gives the path.
+            None: the path of one sample is split over the batch as in `BatchNoise`. This is faster
+            for many small samples, but a sample's path depends on the batch size.
+        depth: Levels of the tree, 1 to 52. Paths of two depths agree at multiples of the longer cell.
 
     Raises:
         TypeError: If the seed or the depth is not an integer.
@@ -204,12 +202,11 @@ class BrownianNoise(Noise):
 
     def __init__(self, seed: int, indices: Sequence[int] | None = None, depth: int = 40) -> None:
         self.seed = check_seed(seed)
-        self.depth = check_integer("depth", depth, minimum=1)
-        if depth > 52:  # the cells' ends would not be float64 numbers
-            raise ValueError(f"depth must be at most 52, got {depth}")
+        # In a deeper tree the ends of the cells would be no float64 numbers.
+        self.depth = check_integer("depth", depth, minimum=1, maximum=52)
         self.indices = None if indices is None else _check_indices(indices)
         self._others = BatchNoise(seed) if indices is None else SampleNoise(seed, self.indices)
-        self._path: _Path | None = None
+        self._path: _BrownianTree | None = None
         self._shape: tuple[int, ...] = ()
 
     def increment(self, x: Tensor, t: float, s: float) -> Tensor:
@@ -219,15 +216,15 @@ class BrownianNoise(Noise):
         path = self._of(x)
         return ((path.at(t) - path.at(s)) / math.sqrt(t - s)).reshape(x.shape).to(x)
 
-    def _of(self, x: Tensor) -> _Path:
-        """The paths of a batch of the shape of x, made at the first call."""
+    def _of(self, x: Tensor) -> _BrownianTree:
+        """The paths for a batch of the shape of x, made at the first call."""
         shape = tuple(x.shape)
         if self._path is None:
             if self.indices is not None:
                 _check_rows(self.indices, shape)
             rows = [0] if self.indices is None else self.indices
             width = math.prod(shape) if self.indices is None else math.prod(shape[1:])
-            self._path = _Path(self.seed, rows, width, self.depth, x.device)
+            self._path = _BrownianTree(self.seed, rows, width, self.depth, x.device)
             self._shape = shape
         if shape != self._shape:
             raise ValueError(f"this Brownian path has shape {self._shape}, got x of shape {shape}")
@@ -239,7 +236,7 @@ class BrownianNoise(Noise):
         return self._others._draw(shape, purpose, dtype, device)
 
 
-class _Path:
+class _BrownianTree:
     """W at any time in [0, 1], one row per index, each of `width` independent numbers.
 
     Node 2^l + i of the tree is the interval [i, i + 1]/2^l; address 0 is W_1 − W_0.
@@ -252,8 +249,8 @@ class _Path:
         self._index = np.array(indices, dtype=np.uint64)
         (self._end,) = self._normals([0])
         self._start = torch.zeros_like(self._end)
-        # Of each level the node visited last, and W in its middle: a sweep down a grid stays
-        # within the upper ones.
+        # For each level the node visited last, and W in its middle. A run down a grid visits the
+        # same nodes of the upper levels many times.
         self._visited: list[tuple[int, Tensor]] = [(0, self._end)] * depth
 
     def at(self, t: float) -> Tensor:
@@ -274,12 +271,12 @@ class _Path:
         return low + fraction * (high - low)
 
     def _nodes(self, t: float) -> list[int]:
-        """The nodes with t in their inside, of each level one, from the root to the bottom."""
+        """The nodes that contain t in their interior, one for each level, from the root down."""
         levels = (level for level in range(len(self._visited)) if t * 2**level % 1)
         return [2**level + int(t * 2**level) for level in levels]
 
     def _normals(self, addresses: list[int]) -> Tensor:
-        """The normals of nodes, shape (nodes, rows, width): each row has its own."""
+        """The normals of nodes, shape (nodes, rows, width)."""
         address = np.array(addresses, dtype=np.uint64)[:, None]
         return normals(
             self._seed, self._index, "path", self._width, address=address, device=self._device

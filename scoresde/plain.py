@@ -1,4 +1,4 @@
-"""Plain data to objects: keys and types checked against a constructor's own signature."""
+"""Plain data to objects. Keys and types are checked against the constructor's signature."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import is_dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 __all__ = [
     "ConfigError",
     "check_keys",
     "check_types",
+    "check_unique",
     "check_values",
     "construct",
-    "construct_kind",
     "construct_named",
-    "kind_of",
     "nearest",
+    "split_kind",
     "split_name",
-    "table",
 ]
 
 
@@ -31,34 +31,28 @@ class ConfigError(ValueError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`known` as text for an error message, after the nearest of them if one is near."""
+    """The known names as text for an error message, and before them the nearest one, if any is."""
     known = list(known)
     close = difflib.get_close_matches(name[:100], known, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     return f"{hint}allowed: {', '.join(known) or 'none'}"
 
 
-def table(values: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
-    """`values[key]`, which must be a table."""
-    if not isinstance(values[key], Mapping):
-        raise ConfigError(f"{where}: {key} must be a table, got {values[key]!r}")
-    return dict(values[key])
+def split_kind(
+    kinds: Mapping[str, type], values: Mapping[str, Any], where: str
+) -> tuple[type, dict[str, Any]]:
+    """The class that `values["kind"]` names, and the other values.
 
-
-def kind_of(kinds: Mapping[str, type], values: Mapping[str, Any], where: str) -> type:
-    """The class that `values["kind"]` names."""
-    if "kind" not in values:
+    Raises:
+        ConfigError: If the kind is missing or unknown (with the nearest one).
+    """
+    arguments = dict(values)
+    kind = arguments.pop("kind", None)
+    if kind is None:
         raise ConfigError(f"{where}: missing kind; allowed: {', '.join(kinds)}")
-    kind = values["kind"]
     if not isinstance(kind, str) or kind not in kinds:
         raise ConfigError(f"{where}.kind: {kind!r} is unknown; {nearest(str(kind), kinds)}")
-    return kinds[kind]
-
-
-def construct_kind(kinds: Mapping[str, type], values: Mapping[str, Any], where: str) -> Any:
-    """`construct` with the class that "kind" names and the other values."""
-    cls = kind_of(kinds, values, where)
-    return construct(cls, {k: v for k, v in values.items() if k != "kind"}, where)
+    return kinds[kind], arguments
 
 
 def construct(make: Callable[..., Any], values: Mapping[str, Any], where: str) -> Any:
@@ -125,7 +119,7 @@ def check_values(
         make: A class, a function, or a partial of one.
         values: Plain data.
         where: Source and key path, for messages.
-        skip: Arguments that are not for plain data to give.
+        skip: Arguments that plain data must not give.
 
     Raises:
         ConfigError: On an unknown, missing or mistyped key.
@@ -146,13 +140,23 @@ def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], where: str)
 def check_keys(
     values: Mapping[str, Any], known: Iterable[str], where: str, required: Iterable[str] = ()
 ) -> None:
-    """Raise ConfigError on a key that is not known, or a required one that is missing."""
+    """Raise ConfigError if `values` is no table, has an unknown key or lacks a required one."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where} must be a table, got {values!r}")
     for key in values:
         if key not in known:
             raise ConfigError(f"{where}: unknown key {key!r}; {nearest(str(key), known)}")
-    missing = [key for key in required if key not in values]
-    if missing:
+    if missing := [key for key in required if key not in values]:
         raise ConfigError(f"{where}: missing {', '.join(missing)}")
+
+
+def check_unique(name: str, values: Iterable[object]) -> None:
+    """Raise ValueError if a value comes twice; `name` says of what."""
+    seen: set[object] = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"{name} {value} is given twice")
+        seen.add(value)
 
 
 def _value(text: str) -> int | float | bool | str:
@@ -174,7 +178,7 @@ def _hints(make: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _matches(value: Any, hint: Any) -> bool:
-    """Whether plain data fit a type hint; an integer is a float, a bool is no integer."""
+    """Whether plain data fit a type hint. An integer fits float, a bool does not fit int."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(_matches(value, a) for a in arguments)
@@ -187,7 +191,10 @@ def _matches(value: Any, hint: Any) -> bool:
     return isinstance(value, (int, float) if hint is float else hint)
 
 
-_ONE = {int: "an integer", float: "a number", str: "text", bool: "true or false", dict: "a table"}
+_ONE = {
+    **{int: "an integer", float: "a number", str: "text", bool: "true or false"},
+    **{Path: "a path", dict: "a table"},
+}
 _MANY = {int: "integers", float: "numbers", str: "texts", bool: "true or false"}
 
 

@@ -1,44 +1,32 @@
-"""A training run in a folder: log, checkpoints, sample grids and plots around the loop.
+"""A training run in a folder: log, checkpoints and pictures around the loop of `Training`.
 
 - checkpoint.safetensors: averaged weights, and all that resuming needs; replaced atomically
 - log.jsonl: one line per `log_every` steps
-- samples-*.png: a grid of samples now and then, always from the same noise
+- samples-*.png: a grid of samples now and then
 - loss.png: loss against step, and error against time
-
-Training does not stop if a picture cannot be drawn; a warning says why.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import signal
-import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Set
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from . import grid
 from ._files import clean_folder
 from ._tensor import check_integer, check_number, plain_numbers
-from .checkpoint import CheckpointError, RawCheckpoint, load_into, read_checkpoint, save_checkpoint
-from .data import Dataset
+from .checkpoint import CheckpointError, RawCheckpoint, read_checkpoint, save_checkpoint
 from .ema import EMA
 from .history import Log, Means, is_log
-from .loss import Objective
 from .noise import NOISE_VERSION
-from .samplers import DPMSolverMultistep, sample
-from .score import NetworkScore
-from .study.figures import save_grid, save_training_figure
-from .study.running import advise_on_memory, out_of_memory
-from .train import TrainSettings, TrainStep, check_training, make_optimizer, train
+from .pictures import draw_losses, draw_samples
+from .resuming import doubts, find_resumable, restore, training_tensors
+from .signals import signals_held
+from .study.running import advise_on_memory
+from .train import Training, TrainStep, make_optimizer
 
 __all__ = [
     "CHECKPOINT",
@@ -49,25 +37,18 @@ __all__ = [
     "Progress",
     "Run",
     "check_folder",
-    "check_resumable",
-    "export",
 ]
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
 FIGURE = "loss.png"
 
-SAVE_MINUTES = 5  # a checkpoint is never older, so a killed process loses no more
-
-# What a resumed run may do differently: train longer, or find the same data elsewhere. Where the
-# checkpoint records the data's content, their name does not matter.
-_FREE = {"train.steps", "train.cooldown", "data.root"}
-_NAMES = {"data.name", "name"}
+SAVE_MINUTES = 5  # age at which a checkpoint is replaced: a killed process loses no more
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """How often a run writes. None of these changes the weights, so a resumed run may change them.
+    """How often a run writes. This never changes the weights: a resumed run may write more often.
 
     Args:
         log_every: Steps between log lines.
@@ -92,7 +73,7 @@ class Intervals:
 
 @dataclass(frozen=True)
 class Progress:
-    """A training step, and mean loss and images per second as `Log.shown` gives them."""
+    """A training step, with the mean loss and the images per second that `Log.shown` gives."""
 
     step: TrainStep
     loss: float
@@ -100,12 +81,15 @@ class Progress:
 
 
 class Run:
-    """Train a model, leaving everything in one folder; resumes from its checkpoint.
+    """A training run whose log, checkpoint and pictures are in one folder, and that can resume.
 
     Stopping at any step and resuming gives the same weights, averages and log as not stopping.
     Two processes must not write one folder at the same time; `scoresde train` holds a lock on it.
 
     Attributes:
+        model: The model, which is trained in place.
+        data: The training data.
+        settings: The settings of the loop.
         done: Steps done.
         seconds: Time they took, over all processes.
         ema: The averaged weights.
@@ -115,10 +99,7 @@ class Run:
     def __init__(
         self,
         folder: Path,
-        model: NetworkScore,
-        data: Dataset,
-        objective: Objective,
-        settings: TrainSettings,
+        training: Training,
         metadata: Mapping[str, Any],
         intervals: Intervals | None = None,
     ) -> None:
@@ -126,25 +107,16 @@ class Run:
 
         Args:
             folder: Where; made if need be.
-            model: The model to train, on its device.
-            data: Training data.
-            objective: The loss.
-            settings: Optimization.
+            training: The model, on its device, with data, loss and settings.
             metadata: Plain data for the checkpoint: "config" and "data" as `scoresde.load` reads
                 them, "provenance".
             intervals: How often to write; `Intervals()` by default.
-
-        Raises:
-            ValueError: If the data hold fewer images than a batch, or the objective does not suit
-                the SDE.
         """
-        check_training(model, data, objective, settings)
-        self.folder, self.model, self.data = folder, model, data
-        self.objective, self.settings = objective, settings
-        self.metadata = json.loads(json.dumps(metadata))  # as a checkpoint gives it back
+        self.folder, self.training, self.metadata = folder, training, metadata
+        self.model, self.data, self.settings = training.model, training.data, training.settings
         self.intervals = intervals or Intervals()
-        self.optimizer = make_optimizer(model.net)
-        self.ema = EMA(model.net, settings.ema_decay)
+        self.optimizer = make_optimizer(self.model.net)
+        self.ema = EMA(self.model.net, self.settings.ema_decay)
         self.done = 0
         self.seconds = 0.0
         self._means = Means()
@@ -167,56 +139,48 @@ class Run:
                 differ, to train longer) or from other data, has done more than `steps` already,
                 holds no training state, or cannot be read.
         """
-        if not self.checkpoint.exists():
+        raw = find_resumable(self.checkpoint, self.metadata, self.data)
+        if raw is None:
             return 0
-        raw = read_checkpoint(self.checkpoint)
         try:
             self._restore(raw)
+        except CheckpointError:
+            raise
         except (LookupError, TypeError, ValueError) as error:
-            reason = error.reason if isinstance(error, CheckpointError) else f"damaged: {error!r}"
-            raise CheckpointError(reason, self.checkpoint) from error
+            raise CheckpointError(f"damaged: {error!r}", self.checkpoint) from error
+        if found := list(doubts(raw, self.data)):
+            warnings.warn(f"{raw.path}: {'; '.join(found)}", stacklevel=2)
         return self.done
 
     def _restore(self, raw: RawCheckpoint) -> None:
-        _check_metadata(raw, self.metadata)
-        if not any(name.startswith("train.") for name in raw.tensors):
-            raise CheckpointError("holds no training state, as after `export`: cannot be resumed")
-        _check_data(raw, self.data)
         done = check_integer("steps_done", raw.metadata["steps_done"], minimum=0)
         if done > self.settings.steps:
             raise CheckpointError(
-                f"has done {done} steps, more than the train.steps = "
-                f"{self.settings.steps} asked for; use another folder, or --overwrite"
+                f"has done {done} steps, more than the train.steps = {self.settings.steps} asked "
+                "for; use another folder, or --overwrite",
+                raw.path,
             )
-        load_into(self.model.net, raw.tensors, "train.net.")
-        averages = _without_prefix(raw.tensors, "model.")
-        self.ema.load_state_dict({"updates": raw.metadata["ema_updates"], "averages": averages})
-        _load_optimizer(self.optimizer, self.model.net, raw.tensors)
-        seconds = check_number("seconds", raw.metadata["seconds"], at_least=0)
-        self.done, self.seconds = done, seconds
+        restore(raw, self.model.net, self.ema, self.optimizer)
+        self.seconds = check_number("seconds", raw.metadata["seconds"], at_least=0)
         self._means = Means(raw.metadata.get("pending"))
         self._noise_version = raw.metadata.get("noise_version", 1)
-        doubts = list(_doubts(raw, self.data))
-        if doubts:
-            warnings.warn(f"{raw.path}: {'; '.join(doubts)}", stacklevel=4)
+        self.done = done
 
     def steps(self) -> Iterator[Progress]:
         """Train to the end, yielding after each step.
 
-        SIGINT, SIGTERM and SIGHUP wait until a step is complete; a picture is given up for them.
-        Where they raise (KeyboardInterrupt, SystemExit), and where the caller leaves the loop, the
-        checkpoint is saved first. A run from step 0 removes the files of an earlier run once its
-        first step has succeeded.
+        SIGINT, SIGTERM and SIGHUP take effect when a step is complete; a picture that is being
+        drawn is given up. If a signal ends the loop (KeyboardInterrupt, SystemExit), or the caller
+        leaves it, the checkpoint is saved first. A run that begins at step 0 removes the files of
+        an earlier run after its first step has succeeded.
 
         Raises:
             RuntimeError: If training diverges or the memory does not suffice; the last checkpoint
                 stays.
             OSError: If the log or the checkpoint cannot be written; the last checkpoint stays.
         """
-        steps = train(
-            self.model, self.optimizer, self.data, self.objective, self.settings, self.done
-        )
-        # A checkpoint of another batch size is not resumed.
+        steps = self.training.steps(self.optimizer, self.done)
+        # A run with another batch size could not resume from the checkpoint that is there.
         begun = self.checkpoint.exists()
         advice = "another folder and train.batch =" if begun else "train.batch ="
         log, start = Log(self.folder / LOG, self.done, self.settings.batch), self.done
@@ -224,7 +188,7 @@ class Run:
         self._saved = self.done, self.seconds
         try:
             while self.done < self.settings.steps:
-                with _signals_held() as arrived:
+                with signals_held() as arrived:
                     with advise_on_memory(self.settings.batch, self.data.spec.shape, advice):
                         step = next(steps)
                     self.seconds = time.monotonic() - began
@@ -234,7 +198,7 @@ class Run:
                     self._draw(log, arrived)
                 yield Progress(step, *log.shown(self.done, self._means))
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
-            with _signals_held():
+            with signals_held():
                 self.save()
             raise
         except RuntimeError:
@@ -267,11 +231,11 @@ class Run:
     def _draw(self, log: Log, arrived: list[int]) -> None:
         """The pictures of this step; given up as soon as a signal has arrived."""
         if self._saved[0] == self.done and not arrived:
-            with _picture(self.folder / FIGURE) as path:
-                save_training_figure(path, log.rows)
-        if self._due(self.intervals.sample_every) and _drawable(self.data.spec.shape):
-            with _picture(self.folder / f"samples-{self.done:07d}.png") as path:
-                self._draw_samples(path, arrived)
+            draw_losses(self.folder / FIGURE, log.rows)
+        if self._due(self.intervals.sample_every) and self.data.spec.is_image:
+            path = self.folder / f"samples-{self.done:07d}.png"
+            # Training has shown that its batch fits into memory.
+            draw_samples(path, self.model, self.ema, self.data, self.settings.batch, arrived)
 
     def _due(self, every: int) -> bool:
         return self.done % every == 0 or self.done == self.settings.steps
@@ -283,9 +247,6 @@ class Run:
             ValueError: If a weight is not finite.
             OSError: If the file cannot be written; the old one is then intact.
         """
-        tensors = {f"model.{k}": v for k, v in self.ema.averages.items()}
-        tensors |= {f"train.net.{k}": v for k, v in self.model.net.state_dict().items()}
-        tensors |= _optimizer_tensors(self.optimizer)
         progress = {
             "steps_done": self.done,
             "seconds": self.seconds,
@@ -295,37 +256,13 @@ class Run:
             "noise_version": self._noise_version,
             "pending": self._means.to_dict(),
         }
+        tensors = training_tensors(self.model.net, self.ema, self.optimizer)
         save_checkpoint(self.checkpoint, tensors, {**self.metadata, **progress})
         self._saved = self.done, self.seconds
 
-    def _draw_samples(self, path: Path, arrived: list[int]) -> None:
-        def give_up(*_: object) -> None:
-            if arrived:
-                raise _GivenUp
-
-        give_up()
-        shape = (64, *self.data.spec.shape)
-        y = None if self.data.labels is None else torch.arange(64) % self.data.spec.classes
-        ts = grid.log_snr(self.model.sde, 20)
-        with self.ema.applied(self.model.net) as net:
-            device = next(net.parameters()).device
-            out = sample(
-                self.model,
-                DPMSolverMultistep(),
-                ts,
-                shape,
-                seed=0,
-                y=y,
-                batch=min(64, self.settings.batch),  # training has shown that this much fits
-                denoise=True,
-                device=device,
-                on_step=give_up,
-            )
-        save_grid(path, out.x, self.data.spec)
-
 
 def check_folder(folder: Path) -> None:
-    """Raise if a run would replace files in the folder that no run has written.
+    """Raise if a run would replace files in the folder that are not files of a run.
 
     Args:
         folder: The run's folder; need not exist.
@@ -336,7 +273,7 @@ def check_folder(folder: Path) -> None:
     """
     found = _files_of_a_run(folder)
     log = folder / LOG
-    # a run that is killed early leaves an empty log, which alone is no mark of ours
+    # A run that is killed early leaves an empty log. It does not show that other files are ours.
     if not found or (is_log(log) and (found == [log] or log.stat().st_size)):
         return
     if folder / CHECKPOINT in found:
@@ -348,184 +285,9 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def check_resumable(folder: Path, metadata: Mapping[str, Any]) -> None:
-    """Raise if the folder holds a run that one of these metadata cannot continue; cheaply.
-
-    Args:
-        folder: The run's folder; need not exist.
-        metadata: "config" and "data", as for `Run`.
-
-    Raises:
-        CheckpointError: If its checkpoint cannot be read or was made with another config.
-    """
-    checkpoint = folder / CHECKPOINT
-    if not checkpoint.exists():
-        return
-    try:
-        _check_metadata(read_checkpoint(checkpoint), metadata)
-    except CheckpointError as error:
-        raise CheckpointError(error.reason, checkpoint) from error
-
-
-def export(source: Path, target: Path) -> None:
-    """Write a checkpoint without what only resuming needs: a quarter of the size.
-
-    Args:
-        source: A checkpoint of a run.
-        target: The file to write.
-
-    Raises:
-        CheckpointError: If the source cannot be read.
-    """
-    raw = read_checkpoint(source)
-    tensors = {k: v for k, v in raw.tensors.items() if k.startswith("model.")}
-    metadata = {k: v for k, v in raw.metadata.items() if k != "pending"}
-    save_checkpoint(target, tensors, metadata)
-
-
-class _GivenUp(Exception):
-    """A picture is not finished because a signal has arrived."""
-
-
-@contextmanager
-def _picture(path: Path) -> Iterator[Path]:
-    """Turn every failure to draw a picture into a warning, so that training goes on."""
-    try:
-        yield path
-    except _GivenUp:
-        pass
-    except Exception as error:
-        first = (str(error).splitlines() or [""])[0]
-        reason = "out of memory" if out_of_memory(error) else f"{type(error).__name__}: {first}"
-        warnings.warn(f"{path} was not drawn ({reason}); training goes on", stacklevel=3)
-
-
-_STOPPING = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-)
-
-
-@contextmanager
-def _signals_held() -> Iterator[list[int]]:
-    """Hold back the signals that stop a process, and raise them after the block.
-
-    Yields:
-        The numbers of those that have arrived.
-    """
-    arrived: list[int] = []
-    if threading.current_thread() is not threading.main_thread():  # others get no signals
-        yield arrived
-        return
-    handlers = {n: signal.getsignal(n) for n in _STOPPING}
-    # None is a handler that was not set from Python and could not be set again. An ignored signal
-    # (`nohup` ignores SIGHUP) stays ignored.
-    handlers = {n: h for n, h in handlers.items() if h not in (None, signal.SIG_IGN)}
-    for number in handlers:
-        signal.signal(number, lambda number, frame: arrived.append(number))
-    try:
-        yield arrived
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    for number in arrived:
-        signal.raise_signal(number)
-
-
 def _files_of_a_run(folder: Path) -> list[Path]:
-    """The files in a folder that have the names a run gives."""
+    """The files in a folder whose names are those of a run's files."""
     pictures = (p for p in folder.glob("samples-*.png") if re.fullmatch(r"samples-\d{7,}", p.stem))
     return [
         p for p in (folder / CHECKPOINT, folder / LOG, folder / FIGURE) if p.is_file()
     ] + sorted(pictures)
-
-
-def _drawable(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 3 and shape[0] in (1, 3)
-
-
-def _check_metadata(raw: RawCheckpoint, metadata: Mapping[str, Any]) -> None:
-    free = _FREE | _NAMES if "data_fingerprint" in raw.metadata else _FREE
-    _check_same(raw.metadata.get("config", {}), metadata.get("config", {}), "config", free)
-    # An earlier version knew less of the data; what it did not know cannot differ.
-    data = raw.metadata.get("data", {})
-    now = {key: value for key, value in metadata.get("data", {}).items() if key in data}
-    _check_same(data, now, "data", free)
-
-
-def _check_data(raw: RawCheckpoint, data: Dataset) -> None:
-    """Raise if the checkpoint is known to be trained on other data."""
-    count = raw.metadata.get("images", len(data))
-    if count != len(data):
-        raise CheckpointError(f"was trained on {count} data points, there are {len(data)} now")
-    if raw.metadata.get("data_fingerprint", data.fingerprint) != data.fingerprint:
-        what = "images" if len(data.spec.shape) == 3 else "data points"
-        labelled = " or their labels" if data.labels is not None else ""
-        raise CheckpointError(
-            f"the {len(data)} {what}{labelled} are not those the run was trained on, or are in "
-            "another order; put those back, use another folder, or --overwrite"
-        )
-
-
-def _doubts(raw: RawCheckpoint, data: Dataset) -> Iterator[str]:
-    """Why the resumed run may not be the one that it would have been without a break."""
-    if "data_fingerprint" not in raw.metadata:
-        yield (
-            "an earlier version wrote it and did not record the content of the data; make sure "
-            f"that the {len(data)} data points are still the same"
-        )
-    if raw.metadata.get("noise_version", 1) != NOISE_VERSION:
-        yield (
-            "the run was begun with another definition of the noise, so its next steps are not "
-            "those of an unbroken run"
-        )
-
-
-def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], what: str, free: Set[str]) -> None:
-    before, after = _flat(old), _flat(new)
-    for key in sorted(before.keys() | after.keys()):
-        if before.get(key) != after.get(key) and key not in free:
-            raise CheckpointError(
-                f"was made with {what} {key} = {before.get(key)!r}, not {after.get(key)!r}; "
-                "use another folder, or --overwrite"
-            )
-
-
-def _flat(tables: Mapping[str, Any]) -> dict[str, Any]:
-    """One level of tables as `table.key`."""
-    flat: dict[str, Any] = {}
-    for name, value in tables.items():
-        nested = isinstance(value, Mapping)
-        flat |= {f"{name}.{key}": v for key, v in value.items()} if nested else {name: value}
-    return flat
-
-
-def _without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    return {
-        f"train.adam.{index}.{name}": value
-        for index, state in optimizer.state_dict()["state"].items()
-        for name, value in state.items()
-    }
-
-
-def _load_optimizer(
-    optimizer: torch.optim.Optimizer, net: nn.Module, tensors: Mapping[str, Tensor]
-) -> None:
-    parameters = list(net.parameters())
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in _without_prefix(tensors, "train.adam.").items():
-        index, key = name.split(".")
-        if key != "step":
-            parameter = parameters[int(index)]
-            if value.shape != parameter.shape:
-                shapes = f"{tuple(value.shape)}, not {tuple(parameter.shape)}"
-                raise ValueError(f"train.adam.{name} has shape {shapes}")
-            # Fused Adam wants the memory format of the parameter, and a file has none.
-            value = torch.empty_like(parameter, requires_grad=False).copy_(value)
-        state.setdefault(int(index), {})[key] = value
-    if any(entry.keys() != {"step", "exp_avg", "exp_avg_sq"} for entry in state.values()):
-        raise ValueError("a parameter lacks one of Adam's step, exp_avg and exp_avg_sq")
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

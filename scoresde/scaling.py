@@ -1,4 +1,4 @@
-"""Whether the scale of the data suits the SDE."""
+"""A warning where the scale of the data does not suit the SDE."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST_VALUES = 1 << 24  # values that are looked at, of evenly spaced rows
 
 
 def scale_warning(sde: SDE, data: Dataset) -> str | None:
-    """Why samples of a model that is trained on these data will be wrong; None if they suit.
+    """Why samples of a model trained on these data will be wrong; None if the scale suits.
 
     Samplers start from the prior N(0, s²), s = `sde.prior_std`, in place of p_1, the distribution
     of the noised data. With the mean m and the variance v of the data in one dimension, p_1 has
@@ -30,7 +30,7 @@ def scale_warning(sde: SDE, data: Dataset) -> str | None:
 
         KL(p_1 ‖ prior) = ½ (r − 1 − log r + (α m/s)²)
 
-    nats away from the prior. The data are too large if this is above 0.01 in some dimension.
+    nats from the prior. The data are too large if this is above 0.01 in some dimension.
     Continuous data are too small if their standard deviation is below σ(10⁻³) in every dimension;
     constant data are allowed. Quantized data are too small if high − low is below σ(10⁻³).
 

@@ -7,9 +7,13 @@ from pathlib import Path
 
 from .plain import nearest
 
-__all__ = ["locate", "shipped"]
+__all__ = ["TEMPLATES", "config_template", "locate", "shipped"]
 
-# Where each kind is, the suffix of its files, and what one of them is called.
+TEMPLATES = ("images", "vectors")
+
+_NO_NAMES = ("features_", "template_")  # files that begin so are not found by name
+
+# For each kind: the package that holds the files, their suffix, and a noun for messages.
 _KINDS = {
     "checkpoints": ("scoresde.assets", ".safetensors", "checkpoint"),
     "configs": ("scoresde_cli.configs", ".toml", "config"),
@@ -17,7 +21,7 @@ _KINDS = {
 
 
 def shipped(what: str) -> list[str]:
-    """Names of what the package brings.
+    """Names of the checkpoints or configs that come with the package.
 
     Args:
         what: "checkpoints" or "configs".
@@ -25,7 +29,17 @@ def shipped(what: str) -> list[str]:
     package, suffix, _ = _KINDS[what]
     files = (file.name for file in resources.files(package).iterdir())
     names = sorted(name.removesuffix(suffix) for name in files if name.endswith(suffix))
-    return [name for name in names if not name.startswith("features_")]
+    return [name for name in names if not name.startswith(_NO_NAMES)]
+
+
+def config_template(what: str) -> str:
+    """A commented TOML config that names every key, with its default where it has one.
+
+    Args:
+        what: One of `TEMPLATES`: the kind of data.
+    """
+    file = resources.files("scoresde_cli.configs") / f"template_{what}.toml"
+    return file.read_text(encoding="utf-8")
 
 
 def locate(what: str, name_or_path: str | Path) -> Path:
@@ -47,5 +61,6 @@ def locate(what: str, name_or_path: str | Path) -> Path:
     if not path.is_file() and name in shipped(what):
         return Path(str(resources.files(package) / f"{name}{suffix}"))
     if not path.exists() and path.suffix == "" and len(path.parts) <= 1:
-        raise ValueError(f"neither a file nor a shipped {noun}; {nearest(name, shipped(what))}")
+        known = nearest(name, shipped(what))
+        raise ValueError(f"{name}: neither a file nor a shipped {noun}; {known}")
     return path

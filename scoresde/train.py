@@ -2,9 +2,9 @@
 
 Row r of step n is example number n · batch + r of the training. Its dequantization, time and noise
 are functions of (seed, number of the example). The order of the data in an epoch is a function of
-(seed, epoch), and dropout one of (seed, n). So resuming at step n needs no saved generator and no
-position in the data: N steps are the same as k steps, a new process and N − k steps. Several
-processes can make rows of one batch independently.
+(seed, epoch), and the dropout of step n is a function of (seed, n). Resuming at step n therefore
+needs neither a saved generator nor a position in the data: N steps are the same as k steps, a new
+process and N − k steps. Several processes can make rows of one batch independently.
 
 A network's own random numbers are keyed by (seed, n) if they come from torch's global generators.
 Those that it draws from NumPy, from Python's `random` or from a generator of its own are not
@@ -36,16 +36,15 @@ from .score import NetworkScore
 __all__ = [
     "TrainSettings",
     "TrainStep",
-    "check_training",
+    "Training",
     "learning_rate_at",
     "make_optimizer",
-    "train",
 ]
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What the loop needs to know besides model, data and objective.
+    """Settings of the training loop.
 
     Args:
         steps: Optimizer steps in all.
@@ -98,7 +97,7 @@ class TrainStep:
         step: Steps done, counting this one.
         loss: Mean weighted loss of the batch.
         t: Times of the batch, shape (B,).
-        errors: Plain errors |ε̂ − ε|²/D of the batch, shape (B,).
+        errors: Unweighted errors |ε̂ − ε|²/D of the batch, shape (B,).
         grad_norm: Gradient norm before clipping.
         learning_rate: The rate used.
         skipped: True if the step was left out because it was not finite.
@@ -114,7 +113,7 @@ class TrainStep:
 
 
 def make_optimizer(net: nn.Module) -> torch.optim.Optimizer:
-    """Adam with the fused update; `train` sets its learning rate at every step."""
+    """Adam with the fused update; `Training.steps` sets its learning rate at every step."""
     return torch.optim.Adam(net.parameters(), betas=(0.9, 0.99), fused=True)
 
 
@@ -125,106 +124,138 @@ def learning_rate_at(settings: TrainSettings, step: int) -> float:
     return settings.learning_rate * min(1.0, rise, fall)
 
 
-def check_training(
-    model: NetworkScore, data: Dataset, objective: Objective, settings: TrainSettings
-) -> None:
-    """Raise unless `train` could begin.
+@dataclass(frozen=True)
+class Training:
+    """A training: the model, its data, the loss, and the settings of the loop.
+
+    Args:
+        model: The model; its network is trained in place, on the device it is on.
+        data: Training data; integer levels are dequantized uniformly, anew at every step.
+        objective: The loss.
+        settings: Steps, batch, learning rate and so on.
 
     Raises:
         ValueError: If the data hold fewer images than a batch, the class labels are not those of
             the network, a class has no datum, or the objective does not suit the SDE.
     """
-    if len(data) < settings.batch:
-        raise ValueError(f"batch must be at most the {len(data)} images, got {settings.batch}")
-    model.labelled(data.labels, len(data), "cpu")  # refuses what are no classes of the network
-    objective.check(model.sde)
-    if data.empty_class is not None:
-        raise ValueError(
-            f"every class must have data, but {data.empty_class} of {data.name} has none"
-        )
 
+    model: NetworkScore
+    data: Dataset
+    objective: Objective
+    settings: TrainSettings
 
-def _doubts(model: NetworkScore, data: Dataset, settings: TrainSettings) -> Iterator[str]:
-    """What is allowed and probably not meant. `train` warns of it; a check would warn twice."""
-    problem = scale_warning(model.sde, data)
-    if problem is not None:
-        yield problem
-    if max(settings.warmup, 1) + max(settings.cooldown, 1) > settings.steps + 1:
-        yield (
-            f"with {settings.warmup} steps of warm-up and {settings.cooldown} of cool-down in "
-            f"{settings.steps}, learning_rate {settings.learning_rate} is never reached"
-        )
+    def __post_init__(self) -> None:
+        model, data, batch = self.model, self.data, self.settings.batch
+        if len(data) < batch:
+            raise ValueError(f"batch must be at most the {len(data)} images, got {batch}")
+        model.labelled(data.labels, len(data), "cpu")  # refuses labels that are not the network's
+        self.objective.check(model.sde)
+        if data.empty_class is not None:
+            raise ValueError(
+                f"every class must have data, but {data.empty_class} of {data.name} has none"
+            )
 
+    def steps(self, optimizer: torch.optim.Optimizer, start: int = 0) -> Iterator[TrainStep]:
+        """Train, yielding a record after each step, from `start` + 1 to `settings.steps`.
 
-def train(
-    model: NetworkScore,
-    optimizer: torch.optim.Optimizer,
-    data: Dataset,
-    objective: Objective,
-    settings: TrainSettings,
-    start: int = 0,
-) -> Iterator[TrainStep]:
-    """Train `model.net` in place, yielding a record after each step.
+        It warns if the scale of the data does not suit the SDE, and if warm-up and cool-down leave
+        no step at the full learning rate. The caller's global random generators are as they were
+        after each step.
 
-    It warns if the scale of the data does not suit the SDE, and if warm-up and cool-down leave no
-    step at the full learning rate. The caller's global random generators are as they were after
-    each step.
+        Args:
+            optimizer: From `make_optimizer(model.net)`.
+            start: Steps already done, when resuming.
 
-    Args:
-        model: The model; its network is trained on the device it is on.
-        optimizer: From `make_optimizer(model.net)`.
-        data: Training data; integer levels are dequantized uniformly, anew at every step.
-        objective: The loss.
-        settings: Steps, batch, learning rate and so on.
-        start: Steps already done, when resuming.
+        Raises:
+            RuntimeError: If loss or gradient are not finite more often than `max_skipped`; weights
+                and buffers are then those before the bad step, as after every skipped step.
+        """
+        for text in self._doubts():
+            warnings.warn(text, stacklevel=2)
+        settings, net = self.settings, self.model.net
+        skipped, buffers = 0, _Buffers(net)
+        for n in range(start, settings.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate_at(settings, n)
+            optimizer.zero_grad(set_to_none=True)
+            buffers.keep()
+            with training(net):
+                step = self._backward(n)
+            if step.skipped:
+                buffers.restore()
+            else:
+                optimizer.step()
+            skipped += step.skipped
+            if skipped > settings.max_skipped:
+                raise RuntimeError(_diverged(net, step))
+            yield step
 
-    Returns:
-        An iterator over one record per step, from `start` + 1 to `settings.steps`. It raises
-        RuntimeError if loss or gradient are not finite more often than `max_skipped`; weights
-        and buffers are then those before the bad step, as after every skipped step.
+    def _doubts(self) -> Iterator[str]:
+        """Warnings about settings that are allowed but are probably a mistake."""
+        settings = self.settings
+        problem = scale_warning(self.model.sde, self.data)
+        if problem is not None:
+            yield problem
+        if max(settings.warmup, 1) + max(settings.cooldown, 1) > settings.steps + 1:
+            yield (
+                f"with {settings.warmup} steps of warm-up and {settings.cooldown} of cool-down in "
+                f"{settings.steps}, learning_rate {settings.learning_rate} is never reached"
+            )
 
-    Raises:
-        ValueError: As `check_training`, before the first step.
-    """
-    check_training(model, data, objective, settings)
-    for text in _doubts(model, data, settings):
-        warnings.warn(text, stacklevel=2)
-    if settings.autocast is not None:
-        model = copy.copy(model)  # shares the network; the caller's model stays as it is
-        model.autocast = getattr(torch, settings.autocast)
-    return _steps(model, optimizer, data, objective, settings, start)
+    def _backward(self, n: int) -> TrainStep:
+        """Put the clipped gradients of step n into the network; return the record of the step."""
+        loss, norm, t, errors = math.nan, math.nan, torch.empty(0), torch.empty(0)
+        net, settings = self.model.net, self.settings
+        with suppress(NonFiniteError), _network_seed(net, settings.seed, n):
+            value, t, errors = self._loss(n)
+            value.backward()
+            loss = float(value.detach())
+            norm = float(nn.utils.clip_grad_norm_(net.parameters(), settings.clip))
+        bad = not (math.isfinite(loss) and math.isfinite(norm))
+        return TrainStep(n + 1, loss, t, errors, norm, learning_rate_at(settings, n), bad)
 
+    def _loss(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean loss of step n, with the times and the unweighted errors of its batch."""
+        device = _device_of(self.model.net)
+        x0, y, u, eps = self._batch(n)
+        model = copy.copy(self.model)  # shares the network; the caller's model stays as it is
+        if self.settings.autocast is not None:
+            model.autocast = getattr(torch, self.settings.autocast)
+        bound = model if y is None else model.given(y.to(device))
+        losses, t, errors = self.objective(bound, x0.to(device), u.to(device), eps.to(device))
+        return losses.mean(), t.detach(), errors
 
-def _steps(
-    model: NetworkScore,
-    optimizer: torch.optim.Optimizer,
-    data: Dataset,
-    objective: Objective,
-    settings: TrainSettings,
-    start: int,
-) -> Iterator[TrainStep]:
-    skipped, buffers = 0, _Buffers(model.net)
-    for n in range(start, settings.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(settings, n)
-        optimizer.zero_grad(set_to_none=True)
-        buffers.keep()
-        with training(model.net):
-            step = _backward(model, data, objective, settings, n)
-        if step.skipped:
-            buffers.restore()
-        else:
-            optimizer.step()
-        skipped += step.skipped
-        if skipped > settings.max_skipped:
-            raise RuntimeError(_diverged(model.net, step))
-        yield step
+    def _batch(self, n: int) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        """Data (float32, model's scale), labels, uniforms for the times, and noise of step n."""
+        data, seed, batch = self.data, self.settings.seed, self.settings.batch
+        examples = np.arange(n * batch, (n + 1) * batch)
+        rows = self._rows(n)
+        x, size = data.x[rows], math.prod(data.x.shape[1:])
+        if data.spec.levels is not None:
+            u = uniforms(seed, examples, "training uniform", size)
+            x = data.spec.dequantize(x, u.reshape(x.shape))
+        # Stratified over the batch: one draw in each of its B equal intervals.
+        u = (torch.arange(len(x)) + uniforms(seed, examples, "training times", 1)[:, 0]) / len(x)
+        eps = normals(seed, examples, "training noise", size, dtype=torch.float32).reshape(x.shape)
+        labels = None if data.labels is None else data.labels[rows]
+        return x.float(), labels, u, eps
+
+    def _rows(self, n: int) -> Tensor:
+        """Rows of step n: the data are shuffled anew each epoch, and batches run across epochs."""
+        size, batch = len(self.data), self.settings.batch
+        first, last = n * batch, (n + 1) * batch
+        parts = []
+        for epoch in range(first // size, (last - 1) // size + 1):
+            order = generator(self.settings.seed, epoch, "shuffle").permutation(size)
+            begin, end = max(first - epoch * size, 0), min(last - epoch * size, size)
+            parts.append(torch.from_numpy(order[begin:end]))
+        return torch.cat(parts)
 
 
 class _Buffers:
-    """A network's buffers, for instance BatchNorm's running statistics, kept before each step.
+    """A network's buffers, for instance BatchNorm's running statistics, copied before each step.
 
-    A forward pass changes them even if its loss is not finite, so a skipped step puts them back.
+    A forward pass changes them even if its loss is not finite. A skipped step puts the copies back.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -242,71 +273,12 @@ class _Buffers:
             setattr(*place, None if buffer is None else buffer.copy_(value))
 
 
-def _backward(
-    model: NetworkScore, data: Dataset, objective: Objective, settings: TrainSettings, n: int
-) -> TrainStep:
-    """Leave the clipped gradients of step n in the network; the record of that step."""
-    loss, norm, t, errors = math.nan, math.nan, torch.empty(0), torch.empty(0)
-    with suppress(NonFiniteError), _network_seed(model.net, settings.seed, n):
-        value, t, errors = _loss(model, data, objective, settings, n)
-        value.backward()
-        loss = float(value.detach())
-        norm = float(nn.utils.clip_grad_norm_(model.net.parameters(), settings.clip))
-    bad = not (math.isfinite(loss) and math.isfinite(norm))
-    return TrainStep(n + 1, loss, t, errors, norm, learning_rate_at(settings, n), bad)
-
-
-def _loss(
-    model: NetworkScore,
-    data: Dataset,
-    objective: Objective,
-    settings: TrainSettings,
-    n: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean loss of step n with times and plain errors of its batch."""
-    device = _device_of(model.net)
-    x0, y, u, eps = _batch(data, settings, n)
-    x0, u, eps = x0.to(device), u.to(device), eps.to(device)
-    bound = model if y is None else model.given(y.to(device))
-    losses, t, errors = objective(bound, x0, u, eps)
-    return losses.mean(), t.detach(), errors
-
-
-def _batch(
-    data: Dataset, settings: TrainSettings, n: int
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """Images (float32, model scale), labels, times' uniforms and noise of step n."""
-    rows = _rows(len(data.x), settings, n)
-    x = data.x[rows]
-    seed, size = settings.seed, math.prod(x.shape[1:])
-    examples = np.arange(n * settings.batch, (n + 1) * settings.batch)
-    if data.spec.levels is not None:
-        u = uniforms(seed, examples, "training uniform", size)
-        x = data.spec.dequantize(x, u.reshape(x.shape))
-    # Stratified over the batch: one draw in each of its B equal intervals.
-    u = (torch.arange(len(x)) + uniforms(seed, examples, "training times", 1)[:, 0]) / len(x)
-    eps = normals(seed, examples, "training noise", size, dtype=torch.float32).reshape(x.shape)
-    labels = None if data.labels is None else data.labels[rows]
-    return x.float(), labels, u, eps
-
-
-def _rows(size: int, settings: TrainSettings, n: int) -> Tensor:
-    """Rows of step n: the data are shuffled anew each epoch, and batches run across epochs."""
-    first, last = n * settings.batch, (n + 1) * settings.batch
-    parts = []
-    for epoch in range(first // size, (last - 1) // size + 1):
-        order = generator(settings.seed, epoch, "shuffle").permutation(size)
-        begin, end = max(first - epoch * size, 0), min(last - epoch * size, size)
-        parts.append(torch.from_numpy(order[begin:end]))
-    return torch.cat(parts)
-
-
 def _device_of(net: nn.Module) -> torch.device:
     return next(net.parameters()).device
 
 
 def _network_seed(net: nn.Module, seed: int, n: int) -> AbstractContextManager[None]:
-    """Seed what dropout and the like read in step n."""
+    """Seed torch's global generators, from which dropout draws, for step n."""
     value = int(generator(seed, n, "dropout").integers(2**31))
     return seeded(value, [device] if (device := _device_of(net)).type == "cuda" else [])
 

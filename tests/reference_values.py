@@ -1,4 +1,4 @@
-"""Where the numbers pinned in tests come from: NumPy and SciPy alone, nothing of scoresde.
+"""The source of the numbers pinned in tests: NumPy and SciPy alone, nothing of scoresde.
 
 Formulas are those of the papers that the tests name. `tests/test_reference_values.py` compares the
 pinned tables with what these functions return. The data are a mixture of three Gaussians in the
@@ -124,7 +124,7 @@ def mixture_score(x, a, s):
 
 @cache
 def mixture_log_likelihoods(name, t_min):
-    """What a perfect solver of the probability-flow ODE gives at `POINTS`, by DOP853 at 1e-12."""
+    """Likelihoods by the probability-flow ODE at `POINTS`, solved by DOP853 at 1e-12."""
     sde = SCHEDULES[name]
 
     def rate(t, y):

@@ -15,8 +15,15 @@ import torch
 from torch import nn
 
 from scoresde import checkpoint
+from scoresde._envelope import canonical
 from scoresde._text import printable
-from scoresde.checkpoint import CheckpointError, load_into, read_checkpoint, save_checkpoint
+from scoresde.checkpoint import (
+    CheckpointError,
+    RawCheckpoint,
+    load_into,
+    read_checkpoint,
+    save_checkpoint,
+)
 
 DTYPES = sorted(checkpoint._DTYPES, key=str)
 METADATA = {
@@ -164,7 +171,7 @@ def test_a_flipped_header_length_allocates_nothing(tmp_path, length):
 
 
 def pack(envelope, tensors=None):
-    text = envelope if isinstance(envelope, str) else checkpoint._canonical(envelope)
+    text = envelope if isinstance(envelope, str) else canonical(envelope)
     return safetensors.torch.save(tensors or {"w": torch.ones(2)}, metadata={"scoresde": text})
 
 
@@ -336,7 +343,7 @@ def test_loading_into_a_module(tmp_path):
     tensors = {f"net.{k}": v + 1 for k, v in torch_net.state_dict().items()}
     save_checkpoint(tmp_path / "c", tensors | {"other": torch.ones(1)}, {})
     fresh = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).double()
-    load_into(fresh, read_checkpoint(tmp_path / "c").tensors, prefix="net.")
+    load_into(fresh, read_checkpoint(tmp_path / "c"), prefix="net.")
     for name, value in fresh.state_dict().items():
         assert torch.equal(value, tensors[f"net.{name}"].to(value.dtype))
     assert fresh[0].weight.dtype == torch.float64
@@ -351,16 +358,16 @@ def test_differences_are_listed_and_nothing_is_loaded():
     given |= {f"extra.{i}": torch.ones(1) for i in range(6)}
     del given["1.bias"]
     with pytest.raises(CheckpointError) as caught:
-        load_into(net, given)
+        load_into(net, RawCheckpoint(Path("c"), given, {}, ""))
     assert str(caught.value) == (
-        "the tensors do not fit Sequential: 0.weight has shape (4, 5), not (4, 3); missing 1.bias; "
-        "unexpected extra.0; unexpected extra.1; unexpected extra.2; and 3 more"
+        "c: the tensors do not fit Sequential: 0.weight has shape (4, 5), not (4, 3); "
+        "missing 1.bias; unexpected extra.0; unexpected extra.1; unexpected extra.2; and 3 more"
     )
     assert all(torch.equal(net.state_dict()[k], v) for k, v in before.items())
     norm = nn.BatchNorm1d(2)
     floats = {k: v.float() for k, v in norm.state_dict().items()}
     with pytest.raises(CheckpointError, match="num_batches_tracked has dtype torch.float32"):
-        load_into(norm, floats)
+        load_into(norm, RawCheckpoint(Path("c"), floats, {}, ""))
 
 
 def test_errors_survive_pickling_between_processes():
@@ -441,7 +448,7 @@ KILLS = 50
 NURSERY = """
     import os, pathlib, random, signal, struct, sys, time
     import torch
-    from scoresde._files import clean_stale
+    from scoresde._files import clean_folder
     from scoresde.checkpoint import read_checkpoint, save_checkpoint
 
     def save_for_ever(path, step, report):
@@ -471,7 +478,7 @@ NURSERY = """
         if step not in (last, last + 1) or not torch.all(found.tensors["w"] == step):
             sys.exit(f"saved step {last}, read step {step}")
         stale += len([name for name in os.listdir(path.parent) if name != path.name])
-        clean_stale(path)
+        clean_folder(path.parent, path.name)
         if os.listdir(path.parent) != [path.name]:
             sys.exit(f"left behind: {os.listdir(path.parent)}")
     print(step, stale)

@@ -1,4 +1,3 @@
-import copy
 import math
 
 import pytest
@@ -196,10 +195,9 @@ def test_resuming_continues_bit_for_bit():
     first = EMA(nets[0], 0.99)
     for net in nets[:4]:
         first.update(net)
-    state = first.state_dict()
-    first.update(Net(100.0))  # the saved state is a copy
     second = EMA(Net(-5.0), 0.99)
-    second.load_state_dict(copy.deepcopy(state))
+    second.restore(first.updates, first.averages)
+    first.update(Net(100.0))  # what is restored is a copy
     for net in nets[4:]:
         second.update(net)
     assert second.updates == whole.updates == 9
@@ -208,7 +206,7 @@ def test_resuming_continues_bit_for_bit():
 
 @pytest.mark.parametrize("decay", [1.0, -0.1, float("nan"), float("inf"), 2])
 def test_decay_outside_the_half_open_interval_is_refused(decay):
-    with pytest.raises(ValueError, match=r"decay must be in \[0, 1\), got"):
+    with pytest.raises(ValueError, match="decay must be (at least 0|less than 1|finite), got"):
         EMA(Net(), decay)
 
 
@@ -216,11 +214,12 @@ def test_another_architecture_is_refused_and_nothing_changes():
     net, other = nn.Linear(3, 2), nn.Linear(1, 2)  # (2, 1) would broadcast to (2, 3)
     ema = EMA(net, 0.9)
     before, averages = bits(other), bits(net)
-    with pytest.raises(ValueError, match="net must have the names and shapes.*1 differ: weight"):
+    differs = r"fit the averaged network: weight has shape \(2, 1\), not \(2, 3\)"
+    with pytest.raises(ValueError, match=differs):
         ema.update(other)
-    with pytest.raises(ValueError, match="1 differ: weight"), ema.applied(other):
+    with pytest.raises(ValueError, match=differs), ema.applied(other):
         pass
-    with pytest.raises(ValueError, match="2 differ: bias, weight"):
+    with pytest.raises(ValueError, match="missing weight; missing bias"):
         ema.update(nn.ReLU())
     assert same_bits(bits(other), before)
     assert same_bits(bits(net), averages)
@@ -229,10 +228,10 @@ def test_another_architecture_is_refused_and_nothing_changes():
 
 def test_malformed_states_are_refused():
     ema = EMA(nn.Linear(3, 2), 0.9)
-    good = ema.state_dict()
-    with pytest.raises(ValueError, match="keys updates and averages"):
-        ema.load_state_dict(good["averages"])
-    with pytest.raises(ValueError, match="updates must be an integer of at least 0, got -1"):
-        ema.load_state_dict(good | {"updates": -1})
-    with pytest.raises(ValueError, match="averages must have the names and shapes"):
-        ema.load_state_dict(good | {"averages": {}})
+    with pytest.raises(ValueError, match="updates must be at least 0, got -1"):
+        ema.restore(-1, ema.averages)
+    with pytest.raises(TypeError, match="updates must be an integer, got None"):
+        ema.restore(None, ema.averages)
+    with pytest.raises(ValueError, match="the averaged network: missing weight; missing bias"):
+        ema.restore(3, {})
+    assert ema.updates == 0

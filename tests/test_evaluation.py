@@ -13,7 +13,7 @@ from torch import nn
 from scoresde import grid
 from scoresde._reachable import reachable_modules
 from scoresde.evaluation import count_nfe, evaluating, own_context, seeded, training
-from scoresde.likelihood import log_likelihood
+from scoresde.likelihood import Ode, log_likelihood
 from scoresde.nets import MLP
 from scoresde.samplers import DDIM, sample
 from scoresde.score import FunctionScore, NetworkScore
@@ -46,7 +46,7 @@ def in_threads(works):
 
 
 class Dropping(nn.Module):
-    """Random numbers in training mode, a linear map else; `wait` is called in each evaluation."""
+    """Random in training mode, else a linear map. `wait` is called in each evaluation."""
 
     def __init__(self, wait=lambda: None):
         super().__init__()
@@ -88,14 +88,14 @@ class TestThreads:
     def test_likelihoods_count_their_own_derivative_passes(self):
         model = NetworkScore(Dropping(), VP())
         x = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
-        want = log_likelihood(model, x, rtol=1e-3, atol=1e-3)
-        work = functools.partial(log_likelihood, model, x, rtol=1e-3, atol=1e-3)
+        want = log_likelihood(model, x, Ode(rtol=1e-3, atol=1e-3))
+        work = functools.partial(log_likelihood, model, x, Ode(rtol=1e-3, atol=1e-3))
         for got in in_threads([work] * 3):
             assert (got.nfe, got.nfe_derivative) == (want.nfe, want.nfe_derivative)
             assert torch.equal(got.log_prob, want.log_prob)
 
     def test_a_call_that_ends_does_not_switch_dropout_on_for_another(self):
-        """The shorter call ends in the middle of the longer one, of a network in training mode."""
+        """Of two calls on a network in training mode, the shorter ends while the longer runs."""
         model = NetworkScore(Dropping(), VP()).train()
         want = draw(copy.deepcopy(model).eval())
         ended, inside = threading.Event(), threading.Event()
@@ -263,7 +263,7 @@ HIDING = {
 
 @pytest.mark.parametrize("how", HIDING)
 def test_networks_behind_functions_are_evaluated_too(how):
-    """Dropout and batch statistics off, and back on after it."""
+    """Dropout and batch statistics are off during the call and on again after it."""
     net = GLOBAL if how in ("global", "keyword default") else Dropping()
     net.train()
     net.linear.eval()

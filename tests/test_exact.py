@@ -289,7 +289,7 @@ def test_sampling_is_reproducible_and_private(mixture, rng_untouched):
     # With one seed for all, data must not be a function of the noise that perturbs them.
     standard = GaussianMixture(VP(), [1.0], torch.zeros(1, 2), [1.0]).sample(50, seed=1)
     noise = SampleNoise(1, range(50))
-    for draws in (noise.prior((50, 2)), noise.fresh(standard, 0.0), noise.probe(standard)):
+    for draws in (noise.prior((50, 2)), noise.fresh(standard), noise.probe(standard)):
         assert not set(standard.flatten().tolist()) & set(draws.flatten().tolist())
 
 

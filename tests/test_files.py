@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from scoresde import _files
-from scoresde._files import atomic_write, clean_folder, clean_stale, is_temporary
+from scoresde._files import atomic_write, clean_folder, is_temporary
 
 
 def write(path, content=b"new"):
@@ -35,7 +35,7 @@ def test_a_new_file_has_the_permissions_of_an_ordinary_one(tmp_path, umask, mask
 
 
 def test_the_content_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
-    """After a loss of power the name would lead to an empty file else; and then the folder."""
+    """Otherwise the name could lead to an empty file after a loss of power. The folder is next."""
     calls = []
 
     def noted(function):
@@ -169,9 +169,9 @@ def test_stale_files_of_dead_processes_are_cleaned(tmp_path):
     ]
     for name in stale + kept:
         (tmp_path / name).touch()
-    assert sorted(clean_stale(path)) == sorted(tmp_path / name for name in stale)
+    assert sorted(clean_folder(tmp_path, path.name)) == sorted(tmp_path / name for name in stale)
     assert sorted(only(tmp_path)) == sorted(kept)
-    assert clean_stale(tmp_path / "none" / "c") == []
+    assert clean_folder(tmp_path / "none", "c") == []
     assert clean_folder(tmp_path) == [tmp_path / f".d.safetensors.{dead}.0123abcd.tmp"]
     assert clean_folder(tmp_path / "none") == []
     assert [is_temporary(name) for name in stale + kept] == [True] * 5 + [False] * 3
@@ -180,7 +180,7 @@ def test_stale_files_of_dead_processes_are_cleaned(tmp_path):
 def test_a_write_in_progress_is_not_stale(tmp_path):
     with atomic_write(tmp_path / "c") as file:
         file.write(b"x")
-        assert clean_stale(tmp_path / "c") == []
+        assert clean_folder(tmp_path, "c") == []
     assert (tmp_path / "c").read_bytes() == b"x"
     assert not _files._being_written
 

@@ -59,7 +59,7 @@ def test_each_grid_spaces_its_coordinate_equally(sde, name, coordinate):
 
 
 def test_karras_is_the_edm_grid():
-    """EDM's grid is VE's: x/α and σ/α are x and σ."""
+    """EDM's grid is this one under VE, where x/α and σ/α are x and σ."""
     sde = VE(sigma_min=0.002, sigma_max=80.0)
     sigmas = sde.sigma(grid.karras(sde, 17, t_min=0.0))
     np.testing.assert_allclose(sigmas, EDM_SIGMAS, rtol=1e-13)
@@ -131,7 +131,7 @@ def test_cosine_is_as_fine_at_one_end_as_at_the_other():
 def test_a_grid_from_a_list():
     ts = [1.0, 0.5, 0.25]
     for given in (ts, tuple(ts), torch.tensor(ts), np.array(ts)):
-        got = grid.from_list(given)
+        got = grid.check_grid(given)
         assert got.dtype == torch.float64
         assert got.tolist() == ts
     assert grid.check_grid(torch.tensor([1, 0])).tolist() == [1.0, 0.0]
@@ -151,7 +151,7 @@ def test_a_grid_from_a_list():
 )
 def test_bad_lists_are_refused(ts, message):
     with pytest.raises(ValueError, match=message):
-        grid.from_list(ts)
+        grid.check_grid(ts)
 
 
 @pytest.mark.parametrize("name", grid.GRIDS)
@@ -230,7 +230,7 @@ def test_snapping_takes_the_nearest_where_there_is_room():
 
 
 def test_the_end_of_a_snapped_grid_does_not_depend_on_the_steps():
-    """Halfway between two levels, too: all cells of a comparison must end at one time."""
+    """Also halfway between two levels. All cells of a comparison must end at one time."""
     sde = TabulatedVP(cosine_betas(12))
     for t_min in (3.5 / 12, 2.5 / 12, 0.3):
         ends = {float(grid.snapped(sde, grid.uniform(sde, n, t_min))[-1]) for n in range(1, 9)}
@@ -239,7 +239,7 @@ def test_the_end_of_a_snapped_grid_does_not_depend_on_the_steps():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_snapping_moves_no_time_much_further_than_it_must(seed):
-    """The largest move is within half a level of the best of all choices with the same ends."""
+    """With the same ends no other choice has a largest move smaller by over half a level."""
     sde = TabulatedVP(cosine_betas(12))
     ts = torch.rand(6, generator=torch.Generator().manual_seed(seed)).double().sort().values
     ts = ts.flip(0) ** (1 + seed % 3)
@@ -266,7 +266,7 @@ def test_more_times_than_levels_are_refused():
 
 
 def test_what_has_no_ladder_cannot_be_snapped():
-    with pytest.raises(ValueError, match="a ladder of times needs a TabulatedVP, got VE"):
+    with pytest.raises(ValueError, match="VE has no discrete times of its own"):
         grid.snapped(VE(), grid.uniform(VE(), 3))
     with pytest.raises(ValueError, match="must decrease strictly"):
         grid.snapped(LADDERS[0], torch.tensor([0.5, 0.5]))

@@ -57,7 +57,7 @@ def test_sigmas_are_sigma_over_alpha(write):
 
 
 def test_the_sde_s_own_ends_are_within_its_range(write, sde):
-    """Whatever the last digit of a level that was written down."""
+    """Rounding of the last digit that was written does not put an end out of range."""
     for kind, sign in (("lams", 1), ("sigmas", -1)):
         first = float(sde.lam(1.0)) * (1 + 1e-15)
         values = [first, float(sde.lam(0.5))]

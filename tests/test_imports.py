@@ -17,8 +17,8 @@ COMMANDS = ROOT / "cli"
 # - leaves, which know no SDE, only if it is one of their users: the mathematics knows no files;
 # - lower layers, never its own (a folder's files import one another freely, except samplers/).
 TOOLS = {
-    *("_philox", "_tensor", "_reachable", "_files", "_lock", "_text"),
-    *("plain", "shipped", "fingerprint", "evaluation"),
+    *("_philox", "_tensor", "_reachable", "_files", "_lock", "_text", "_envelope"),
+    *("plain", "shipped", "fingerprint", "evaluation", "signals"),
 }
 LEAVES = {"nets", "metrics", "data", "ema", "checkpoint"}
 LAYERS = [
@@ -30,9 +30,10 @@ LAYERS = [
     {"samplers", "likelihood", "scaling"},
     {"steps"},
     {"train", "study"},
-    {"history"},
+    {"history", "pictures", "resuming"},
     {"run"},
     {"registry", "config"},
+    {"loading"},
     {"tasks"},  # what commands call
 ]
 # A likelihood counts bits as the DataSpec says.
@@ -59,7 +60,7 @@ every_file = pytest.mark.parametrize(
 def imports(path):
     """Dotted names a file imports, those of this project as `scoresde.x.y`.
 
-    Imports inside functions and under TYPE_CHECKING count: the direction of thought is the same.
+    Imports inside functions and under TYPE_CHECKING count too.
     """
     package = ["scoresde", *path.relative_to(PACKAGE).parts[:-1]] if PACKAGE in path.parents else []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -104,7 +105,7 @@ def test_imports_go_downwards(module):
 
 
 def test_no_sampler_imports_another():
-    """Only what is no sampler: one is read alone. Predictor–corrector receives parts as objects."""
+    """Each can be read alone. Predictor–corrector gets its parts as objects."""
     for path in sources(PACKAGE / "samplers"):
         if path.stem != "__init__":
             prefix = "scoresde.samplers."
@@ -139,7 +140,7 @@ def test_every_module_says_what_it_exports(path):
 
 @every_file
 def test_no_assert_guards_an_input(path):
-    """It vanishes under `python -O`; and no handler is bare."""
+    """An assert vanishes under `python -O`. No exception handler is bare either."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         assert not isinstance(node, ast.Assert), f"assert in line {node.lineno}"
         bare = isinstance(node, ast.ExceptHandler) and node.type is None

@@ -1,4 +1,4 @@
-"""The likelihoods' benchmark: its truth, its units and its errors against direct computation."""
+"""The benchmark of likelihoods: its truth, units and errors agree with direct computation."""
 
 import importlib
 import json
@@ -12,8 +12,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from scoresde.likelihood import ExactTrace, Hutchinson, PathQuadrature, log_likelihood
-from scoresde.likelihood import path_log_likelihood as path
+from scoresde.likelihood import ExactTrace, Hutchinson, Ode, log_likelihood
+from scoresde.likelihood import Path as PathMethod
 from scoresde.score import FunctionScore
 from scoresde.sde import VP
 
@@ -43,11 +43,10 @@ def row(report, label, units, rms, bias=0.0, **others):
 
 
 def test_the_truth_is_what_another_route_gives(problem):
-    """Densities at both ends of the path, against dopri5 with the divergence integrated."""
+    """Densities at both ends of the path agree with dopri5 and the integral of the divergence."""
     some = problem.first(6)
-    done = log_likelihood(
-        some.model, some.x, rtol=1e-6, atol=1e-6, trace=ExactTrace(), t_min=some.t_min
-    )
+    method = Ode(rtol=1e-6, atol=1e-6, trace="exact", t_min=some.t_min)
+    done = log_likelihood(some.model, some.x, method)
     # both at 1e-6: some 10 tolerances in nats
     torch.testing.assert_close(some.truth, done.log_prob, rtol=0, atol=5e-5)
     assert problem.bits == pytest.approx(1 / (16 * math.log(2)))
@@ -63,10 +62,9 @@ def test_modes_are_far_apart(benchmark):
 
 def test_a_row_says_what_the_estimates_say(benchmark, problem):
     methods = benchmark("likelihood_methods")
-    quadrature = PathQuadrature(steps=6, nodes=4, trace=Hutchinson(probes=2))
-    found = methods.measure(problem, methods.by_path(quadrature, False), [3, 4])
-    settings = {"quadrature": quadrature, "t_min": problem.t_min}
-    runs = [path(problem.model, problem.x, seed=s, **settings) for s in (3, 4)]
+    path = PathMethod(steps=6, nodes=4, trace=Hutchinson(probes=2), t_min=problem.t_min)
+    found = methods.measure(problem, methods.by_path(path, False), [3, 4])
+    runs = [log_likelihood(problem.model, problem.x, path, seed=s) for s in (3, 4)]
     errors = [(run.log_prob - problem.truth) / (16 * math.log(2)) for run in runs]
     bias = sum(float(e.mean()) for e in errors) / 2
     assert found.bias == pytest.approx(bias, abs=1e-12)
@@ -86,8 +84,8 @@ def test_the_standard_costs_a_pass_at_every_evaluation(benchmark, problem):
     methods = benchmark("likelihood_methods")
     standard = methods.standards(problem)[0]
     found = methods.measure(problem, standard, [1])
-    settings = {"rtol": 1e-5, "atol": 1e-5, "trace": Hutchinson(), "seed": 1}
-    done = log_likelihood(problem.model, problem.x, t_min=problem.t_min, **settings)
+    method = Ode(rtol=1e-5, atol=1e-5, trace=Hutchinson(), t_min=problem.t_min)
+    done = log_likelihood(problem.model, problem.x, method, seed=1)
     error = float((done.log_prob - problem.truth).square().mean().sqrt())
     assert found.rms == pytest.approx(error * problem.bits)
     assert found.nfe == found.passes == done.nfe
@@ -111,7 +109,7 @@ def test_path_bias_is_that_of_the_steps(benchmark, problem):
     bias = methods.PathBias(problem, [1, 2])
 
     def of(controlled=True, **settings):
-        return bias.of(methods.by_path(PathQuadrature(**settings), controlled))
+        return bias.of(methods.by_path(PathMethod(**settings), controlled))
 
     assert of(steps=methods.FINE) == (0.0, 0.0)
     mean, error = of(steps=16)
@@ -216,7 +214,7 @@ def test_command(benchmark, problem, monkeypatch, tmp_path):
     assert labels[0].startswith("standard")
     assert sum("path 16+4" in label for label in labels) >= 1
     default = next(r for r in rows if r["label"].startswith("default"))
-    known = PathQuadrature()
+    known = PathMethod()
     assert default["nfe"] == known.steps + 1 + known.nodes
     assert default["passes"] == 2 * known.nodes
     assert picture.read_bytes().startswith(b"\x89PNG")

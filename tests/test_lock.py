@@ -65,7 +65,7 @@ def test_a_second_thread_is_refused(tmp_path):
 
 
 def test_a_lock_that_was_removed_while_it_was_opened_is_not_enough(tmp_path, monkeypatch):
-    """A opens the file, B removes it at its end, C makes a new one: A and C must not both hold."""
+    """A opens the file, B ends and removes it, C makes a new one: A and C must not both hold it."""
     real, removed = _lock._lock, []
 
     def slow(descriptor, folder):

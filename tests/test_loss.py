@@ -9,7 +9,7 @@ from scoresde.loss import Objective, denoising_error
 from scoresde.score import FunctionScore, NetworkScore, Preconditioning
 from scoresde.sde import VE, VP, TabulatedVP
 
-# D3e: irreducible error of ε at t = 0.01, 0.1, 0.3, 0.5, 1, from quadrature of the exact score.
+# Irreducible error of ε at t = 0.01, 0.1, 0.3, 0.5, 1, from quadrature of the exact score.
 TIMES = (0.01, 0.1, 0.3, 0.5, 1.0)
 MIXTURE_VP = (1.959400530, 1.192831593, 0.561384417, 0.107198911, 5.7606e-5)
 MIXTURE_VE = (1.997516960, 1.988576044, 1.725610440, 0.918278191, 5.33393e-4)

@@ -20,7 +20,7 @@ SHAPES = [(6,), (6, 2), (6, 1, 5, 3)]
 DRAWS = {
     "prior": lambda noise, x: noise.prior(x.shape),
     "increment": lambda noise, x: noise.increment(x, 0.5, 0.4),
-    "fresh": lambda noise, x: noise.fresh(x, 0.5),
+    "fresh": lambda noise, x: noise.fresh(x),
     "probe": lambda noise, x: noise.probe(x),
     "uniform": lambda noise, x: noise.uniform(x),
     "times": lambda noise, x: noise.times(x),
@@ -115,7 +115,7 @@ def test_uniform_draws_are_uniform(source):
 @pytest.mark.parametrize("shape", [(3, 2), (400, 1), (3, 40, 50)])
 @pytest.mark.parametrize("purpose", DRAWS)
 def test_every_draw_has_an_address(purpose, shape):
-    """Whether it was made ahead of time or not."""
+    """The address does not depend on whether a draw was made ahead of time."""
     x = torch.zeros(shape, dtype=torch.float64)
     noise, indices = SampleNoise(9, range(5, 5 + shape[0])), range(5, 5 + shape[0])
     make = uniforms if purpose in ("uniform", "times") else normals
@@ -127,7 +127,7 @@ def test_every_draw_has_an_address(purpose, shape):
 
 
 def test_a_draw_does_not_depend_on_the_sizes_of_others():
-    """Value j of the k-th draw is what it is, also where other shapes or dtypes came before."""
+    """Value j of the k-th draw is the same whatever shapes or dtypes the draws before it had."""
     sizes, noise, plain = (
         [3, 1, 8, 8, 8, 2, 8, 5, 8, 8],
         SampleNoise(2, [4, 1]),
@@ -135,18 +135,18 @@ def test_a_draw_does_not_depend_on_the_sizes_of_others():
     )
     for k, size in enumerate(sizes):
         dtype = torch.float32 if k % 3 else torch.float64
-        found = noise.fresh(torch.zeros(2, size, dtype=dtype), 0.5)
-        whole = plain.fresh(torch.zeros(2, 8, dtype=torch.float64), 0.5)
+        found = noise.fresh(torch.zeros(2, size, dtype=dtype))
+        whole = plain.fresh(torch.zeros(2, 8, dtype=torch.float64))
         assert torch.equal(found, whole[:, :size].to(dtype))
 
 
 def test_a_draw_may_be_changed_in_place():
-    """It is not part of the others that were made together with it."""
+    """It shares no memory with the draws that were made together with it."""
     x = torch.zeros(3, 2, dtype=torch.float64)
     changed, kept = SampleNoise(2, range(3)), SampleNoise(2, range(3))
     for _ in range(10):
-        draw = changed.fresh(x, 0.5)
-        assert torch.equal(draw, kept.fresh(x, 0.5))
+        draw = changed.fresh(x)
+        assert torch.equal(draw, kept.fresh(x))
         draw.zero_()
         assert draw.untyped_storage().nbytes() == 8 * draw.numel()
 
@@ -155,7 +155,7 @@ def test_streams_are_uncorrelated():
     """Between samples, purposes and successive draws: 4 standard errors of n = 20,000."""
     x = torch.zeros(3, 20_000, dtype=torch.float64)
     noise = SampleNoise(2, range(3))
-    streams = torch.cat([DRAWS[p](noise, x) for p in (*NORMAL, "uniform")] + [noise.fresh(x, 0.1)])
+    streams = torch.cat([DRAWS[p](noise, x) for p in (*NORMAL, "uniform")] + [noise.fresh(x)])
     correlation = torch.corrcoef(streams).fill_diagonal_(0)
     assert float(correlation.abs().max()) < 4 / 20_000**0.5
 
@@ -263,7 +263,7 @@ def test_a_brownian_path_does_not_depend_on_what_was_asked_before():
 
 @pytest.mark.parametrize("spacing", [grid.uniform, grid.log_snr, grid.karras])
 def test_increments_of_a_brownian_path_add_up(spacing):
-    """Whatever grid they were asked on: each has a source of its own."""
+    """On any grid; each grid has a source of its own."""
     x = torch.zeros(3, 4, dtype=torch.float64)
     whole = _increment(BrownianNoise(9, range(3)), x, 1.0, 1e-3)
     for steps in (1, 3, 8, 100):
@@ -274,7 +274,7 @@ def test_increments_of_a_brownian_path_add_up(spacing):
 
 
 def test_increments_of_a_brownian_path_are_independent_and_normal():
-    """Of variance t − s, for long and short, dyadic and other intervals: the law of W."""
+    """Their variance is t − s, for long, short, dyadic and other intervals."""
     times = [1.0, 0.7, 0.5, 0.3001, 0.3, 0.25, 1e-3, 1e-3 - 1e-6, 1e-6, 0.0]
     n = 20_000
     x = torch.zeros(1, n, dtype=torch.float64)
@@ -301,9 +301,11 @@ def test_a_brownian_path_is_linear_within_its_cells():
 
 def test_a_sweep_draws_only_what_is_new(monkeypatch):
     draws = []
-    original = noise_module._Path._normals
+    original = noise_module._BrownianTree._normals
     monkeypatch.setattr(
-        noise_module._Path, "_normals", lambda self, a: (draws.extend(a), original(self, a))[1]
+        noise_module._BrownianTree,
+        "_normals",
+        lambda self, a: (draws.extend(a), original(self, a))[1],
     )
     noise, x = BrownianNoise(0, [0]), torch.zeros(1, 2)
     for t, s in itertools.pairwise(grid.uniform(VP(), 256).tolist()):

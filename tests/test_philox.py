@@ -37,12 +37,12 @@ FORMS = [_philox._row_by_row, _philox._all_at_once]
 
 
 def names(rows):
-    """Rows of (index, draw, address) as the two forms want them."""
+    """Rows of (index, draw, address) in the two forms that the functions take."""
     return np.array(rows, dtype=np.uint64).reshape(-1, 3).T
 
 
 def expected(seed, index, purpose, n, draw=0, address=0):
-    """What NumPy's generator gives for a name."""
+    """The numbers of NumPy's generator for a name."""
     key = np.array([seed, index], dtype=np.uint64)
     counter = np.array([0, draw, address, PURPOSES[purpose]], dtype=np.uint64)
     return np.random.Philox(key=key, counter=counter).random_raw(n)
@@ -162,7 +162,7 @@ class TestFormulas:
         assert torch.equal(normals(0, range(5), "prior", 7, dtype=torch.float32), z.float())
 
     def test_the_definition_has_not_changed(self):
-        """Seeds of published results rest on it: who changes it must raise `NOISE_VERSION`."""
+        """Published results depend on it. A change of these integers must raise `NOISE_VERSION`."""
         words = integers(1, 2, "fresh", 2, draw=3, address=4).tolist()
         assert words == [0x83F4EF3BF9CC5D98, 0x4EBA85A88EBFEC6D]
         assert uniforms(1, 2, "uniform", 2).tolist() == [0.9298869196038739, 0.511800056698348]
@@ -177,7 +177,7 @@ def mean_error(values, mean, variance):
 
 
 class TestStatistics:
-    """Of 1,000 samples with 400 values each, long rows and short ones."""
+    """Statistics of 1,000 samples with 400 values each, in long rows and in short ones."""
 
     Z = staticmethod(lambda: normals(11, range(1000), "prior", 400).flatten())
 
@@ -210,7 +210,7 @@ class TestStatistics:
 
     @pytest.mark.parametrize("power", [1, 2])
     def test_streams_are_uncorrelated(self, power):
-        """Of other seeds, samples, purposes, draws and addresses: values and squares."""
+        """Values and squares of other seeds, samples, purposes, draws and addresses."""
         n = 20_000
         rows = [
             normals(seed, index, purpose, n, draw=draw, address=address)

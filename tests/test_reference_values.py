@@ -22,7 +22,7 @@ TESTS = Path(__file__).parent
 
 
 def load(path):
-    """A module of tests, which is no package."""
+    """A module of tests. The folder is no package, so it is loaded from its file."""
     name = f"pinned_{path.replace('/', '_')}"
     spec = importlib.util.spec_from_file_location(name, TESTS / f"{path}.py")
     module = importlib.util.module_from_spec(spec)
@@ -123,5 +123,5 @@ def test_edm():
 
 
 def test_variational_bounds():
-    for (variance, decoder), parts in load("likelihood/test_elbo").TABLE.items():
+    for (variance, decoder), parts in load("likelihood/test_bound").TABLE.items():
         assert reference.vlb_terms(variance, decoder) == pytest.approx(parts, abs=1e-10)

@@ -12,15 +12,19 @@ import pytest
 import torch
 from PIL import Image
 
-import scoresde.run
+import scoresde.pictures
+import scoresde.resuming
 from scoresde import _files
 from scoresde.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
-from scoresde.config import Config, load
+from scoresde.config import Config
 from scoresde.data import Dataset, DataSpec
+from scoresde.loading import load
 from scoresde.plain import ConfigError
-from scoresde.run import SAVE_MINUTES, Intervals, Run, export
+from scoresde.resuming import export
+from scoresde.run import SAVE_MINUTES, Intervals, Run
 from scoresde.score import NetworkScore
 from scoresde.tasks.training import prepare_run
+from scoresde.train import Training
 
 TIMING = ("seconds", "images_per_second")
 
@@ -49,7 +53,7 @@ def make(folder, made: Config | None = None, data: Dataset | None = None, **argu
     every = Intervals(**{"log_every": 5, "save_every": 100, "sample_every": 100, **arguments})
     metadata = {"config": made.to_dict(), "data": data.spec.to_dict()}
     model = made.build_model(data.spec)
-    return Run(folder, model, data, made.objective, made.train, metadata, every)
+    return Run(folder, Training(model, data, made.objective, made.train), metadata, every)
 
 
 def finish(run: Run) -> Run:
@@ -90,7 +94,7 @@ def whole(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _no_figures(monkeypatch):
     """Half a second each; `whole`, being of the module, has one."""
-    monkeypatch.setattr(scoresde.run, "save_training_figure", lambda path, rows: None)
+    monkeypatch.setattr(scoresde.pictures, "save_training_figure", lambda path, rows: None)
 
 
 def test_files_of_a_run(whole):
@@ -290,7 +294,8 @@ def normed(folder, **train) -> Run:
         torch.manual_seed(0)
         model = NetworkScore(Normed(), made.sde)
     metadata = {"config": made.to_dict(), "data": data.spec.to_dict()}
-    return Run(folder, model, data, made.objective, made.train, metadata, Intervals(log_every=5))
+    training = Training(model, data, made.objective, made.train)
+    return Run(folder, training, metadata, Intervals(log_every=5))
 
 
 def test_running_statistics_and_own_randomness_resume_bit_for_bit(tmp_path):
@@ -447,7 +452,7 @@ def test_a_checkpoint_of_an_earlier_version_resumes_with_one_warning(tmp_path, w
         return run
 
     edit_metadata(whole, tmp_path, older)
-    monkeypatch.setattr(scoresde.run, "NOISE_VERSION", 7)
+    monkeypatch.setattr(scoresde.resuming, "NOISE_VERSION", 7)
     finish(resumed("make sure that the 56 data points are still the same; the run was begun with"))
     # Its data are known from here on; that its first steps had other noise stays true.
     resumed("safetensors: the run was begun with another definition of the noise, so its next st")
@@ -631,6 +636,17 @@ def drawn(tmp_path_factory):
     return folder
 
 
+def test_samples_of_a_network_with_rounded_labels_are_drawn_at_its_own_times(tmp_path):
+    made, data = images(1)
+    values = made.to_dict() | {
+        "sde": {"kind": "tabulated", "betas": [0.01] * 400},
+        "preconditioning": {"label": "rounded_index"},
+        "objective": {"times": "ladder", "levels": 400},
+    }
+    finish(make(tmp_path, Config.from_dict(values), data, sample_every=2))
+    assert (tmp_path / "samples-0000002.png").exists()
+
+
 def nan(module, args, out):
     return out if module.training else out * float("nan")
 
@@ -673,8 +689,10 @@ def test_a_figure_that_fails_is_a_warning_and_training_goes_on(tmp_path, whole, 
     def fail(path, rows):
         raise ValueError("no fonts\nat all")
 
-    monkeypatch.setattr(scoresde.run, "save_training_figure", fail)
-    with pytest.warns(UserWarning, match=r"loss.png was not drawn \(ValueError: no fonts\); train"):
+    monkeypatch.setattr(scoresde.pictures, "save_training_figure", fail)
+    with pytest.warns(
+        UserWarning, match=r"loss.png was not drawn \(ValueError: no fonts at all\); train"
+    ):
         finish(make(tmp_path))
     assert_same_run(tmp_path, whole)
 
@@ -862,9 +880,10 @@ CHILD = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-import scoresde.run
+import scoresde.pictures
+import scoresde.resuming
 from test_run import config, leave, make
-scoresde.run.save_training_figure = lambda path, rows: None
+scoresde.pictures.save_training_figure = lambda path, rows: None
 
 for save_every in sys.stdin:
     process = os.fork()

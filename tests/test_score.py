@@ -10,14 +10,16 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from scoresde import grid
+from scoresde.evaluation import evaluating
 from scoresde.likelihood import (
-    continuous_vlb,
-    ddpm_vlb,
+    DDPMVLB,
+    ContinuousVLB,
+    Ode,
+    Path,
     decode,
     encode,
     log_likelihood,
     neglected,
-    path_log_likelihood,
 )
 from scoresde.samplers import DDIM, sample
 from scoresde.score import (
@@ -25,7 +27,6 @@ from scoresde.score import (
     NetworkScore,
     Preconditioning,
     count_nfe,
-    evaluating,
     reverse_drift,
 )
 from scoresde.sde import VE, VP, CosineVP, SubVP, TabulatedVP
@@ -41,7 +42,7 @@ def normal(*shape, seed=0):
 
 
 class ExactNet(nn.Module):
-    """What an ideal network would say: it undoes the input scale and reads the time off its label.
+    """An ideal network. It undoes the input scale and finds the time from its label.
 
     Written from the papers' definitions, with σ_data = 0.5.
     """
@@ -88,7 +89,7 @@ def relative_error(got, want):
 
 
 def quantities(model):
-    """All that can be asked of a model at (x, t)."""
+    """All quantities that a model gives at (x, t)."""
     return [model.eps, model.score, model.x0, model.v, partial(reverse_drift, model)]
 
 
@@ -263,7 +264,7 @@ def test_rounding_and_interpolation_agree_on_the_ladder_and_only_there(gaussian,
 
 @pytest.mark.parametrize(("target", "std"), [("eps", 1.0), ("v", 1.0), ("edm", 0.5)])
 def test_inputs_have_unit_variance(sde, target, std):
-    """If the data do: 1 for all targets, σ_data for EDM's."""
+    """If the data have the variance 1, or σ_data² for EDM's target."""
     net = _Constant(dtype=torch.float64)
     model = NetworkScore(net, sde, Preconditioning(target, sigma_data=0.5))
     for t in (1e-4, 0.1, 0.5, 1.0):
@@ -387,7 +388,7 @@ def test_the_tighter_of_two_limits_holds(outer, inner):
 
 
 def _broken(kind):
-    """A callable that goes wrong at t < 0.5, and what the error says."""
+    """A callable that fails at t < 0.5, and the message of the error."""
 
     def eps(x, t):
         if float(t.min()) >= 0.5:
@@ -613,7 +614,7 @@ def test_class_labels_are_checked_before_the_network(y, error, message):
     with pytest.raises(error, match=message):
         sample(model, DDIM(), [1.0, 0.1], (4, 2), seed=0, y=y)
     with pytest.raises(error, match=message):
-        log_likelihood(model, X, y=y)
+        log_likelihood(model, X, y=y, seed=0)
     assert model.nfe.forward == 0
 
 
@@ -666,17 +667,17 @@ def test_no_model_of_discrete_labels_is_asked_below_the_first():
             model.first_time(0.0099)
     model = NetworkScore(_Constant(0.3), sde, Preconditioning(label="index"))
     for run in (log_likelihood, encode):
-        assert run(model, X, rtol=1e-2, atol=1e-2).t_min == 0.01
+        assert run(model, X, Ode(rtol=1e-2, atol=1e-2)).t_min == 0.01
         with pytest.raises(ValueError, match="t_min must be at least 0.01"):
-            run(model, X, t_min=1e-3)
+            run(model, X, Ode(t_min=1e-3))
     before = model.nfe.forward
     for refused in (
         lambda: sample(model, DDIM(), grid.uniform(sde, 5), (4, 2), seed=0),
-        lambda: path_log_likelihood(model, X, t_min=1e-3, seed=0),
-        lambda: continuous_vlb(model, X, t_min=1e-3, seed=0),
-        lambda: ddpm_vlb(model, X, [1.0, 0.5, 0.005], seed=0),
+        lambda: log_likelihood(model, X, Path(t_min=1e-3), seed=0),
+        lambda: log_likelihood(model, X, ContinuousVLB(t_min=1e-3), seed=0),
+        lambda: log_likelihood(model, X, DDPMVLB([1.0, 0.5, 0.005]), seed=0),
         lambda: neglected(model, X, 1e-3, seed=0),
-        lambda: decode(model, X, t_min=1e-3),
+        lambda: decode(model, X, Ode(t_min=1e-3)),
     ):
         with pytest.raises(ValueError, match="t_min must be at least 0.01"):
             refused()

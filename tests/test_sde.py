@@ -335,7 +335,7 @@ def test_ve_spans_the_data():
 
 @pytest.mark.parametrize(("i", "j"), [(3, 700), (700, 3), (1101, 1102), (600, 1100)])
 def test_ve_spans_the_data_of_more_rows_than_a_piece(i, j):
-    """The two rows that are furthest apart may be anywhere."""
+    """The two rows that are furthest apart may be in any two pieces."""
     x = torch.zeros(1200, 2)
     x[i], x[j] = torch.tensor([3.0, 0.0]), torch.tensor([0.0, -4.0])
     assert VE.from_data(x).sigma_max == 5.0
@@ -378,7 +378,7 @@ def test_bad_parameters_are_refused(make, error, message):
 
 
 def test_starts_below_one_have_the_marginal_or_are_refused(sde):
-    """s² is that of data of a variance v at every t at which sampling may start, v's own at 1."""
+    """s² is the variance of p_t wherever sampling may start, for one variance of the data."""
     assert sde.start_std(1) == sde.start_std(1.0) == sde.prior_std
     for t in torch.linspace(0.02, 1, 50, dtype=torch.float64).tolist():
         alpha, sigma = float(sde.alpha(t)), float(sde.sigma(t))

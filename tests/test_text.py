@@ -27,7 +27,7 @@ def test_a_cell_that_would_be_a_formula_is_text(text):
 
 @pytest.mark.parametrize("text", ["a\udcff", "=a\udcff", "\x1b[31m", "a\n=1"])
 def test_any_cell_can_be_written_on_one_line(text):
-    """A file name need not be UTF-8, and a table is written when all is computed."""
+    """A file name need not be UTF-8, and writing the table must not fail after all is computed."""
     assert csv_text(text).encode("utf-8").decode("utf-8").isprintable()
 
 

@@ -13,7 +13,7 @@ from scoresde.nets import MLP, UNet
 from scoresde.noise import BatchNoise
 from scoresde.score import NetworkScore
 from scoresde.sde import VP
-from scoresde.train import TrainSettings, learning_rate_at, make_optimizer, train
+from scoresde.train import Training, TrainSettings, learning_rate_at, make_optimizer
 
 
 class Recorder(Objective):
@@ -55,15 +55,9 @@ def settings(**changes) -> TrainSettings:
 
 
 def run(net, data=None, objective=None, **changes):
-    model = NetworkScore(net, VP())
-    steps = train(
-        model,
-        make_optimizer(net),
-        data or points(),
-        objective or Objective(t_min=1e-3),
-        settings(**changes),
-    )
-    return list(steps)
+    objective = objective or Objective(t_min=1e-3)
+    training = Training(NetworkScore(net, VP()), data or points(), objective, settings(**changes))
+    return list(training.steps(make_optimizer(net)))
 
 
 def test_records_of_the_steps():
@@ -92,7 +86,7 @@ def test_later_steps_do_not_depend_on_where_training_began():
     run(seeded(lambda: MLP((2,), 8, 1)), objective=whole)
     net = seeded(lambda: MLP((2,), 8, 1))
     model = NetworkScore(net, VP())
-    list(train(model, make_optimizer(net), points(), tail, settings(), start=4))
+    list(Training(model, points(), tail, settings()).steps(make_optimizer(net), start=4))
     for ours, theirs in zip(tail.batches, whole.batches[4:], strict=True):
         assert all(torch.equal(a, b) for a, b in zip(ours[:3], theirs[:3], strict=True))
 
@@ -127,7 +121,7 @@ def test_own_randomness_of_a_network_is_keyed_by_the_step(draw, rng_untouched):
     def draws(start: int) -> list:
         net = seeded(lambda: Random(draw))
         model, made = NetworkScore(net, VP()), settings()
-        list(train(model, make_optimizer(net), points(), Objective(), made, start))
+        list(Training(model, points(), Objective(), made).steps(make_optimizer(net), start))
         return net.seen
 
     whole, tail = draws(0), draws(3)
@@ -210,7 +204,7 @@ def test_learning_rate_schedule():
     assert rates == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 0.8, 0.6, 0.4, 0.2])
     net = seeded(lambda: MLP((2,), 8, 1))
     optimizer = make_optimizer(net)
-    steps = train(NetworkScore(net, VP()), optimizer, points(), Objective(), made)
+    steps = Training(NetworkScore(net, VP()), points(), Objective(), made).steps(optimizer)
     for rate, step in zip(rates, steps, strict=True):
         assert step.learning_rate == rate
         assert optimizer.param_groups[0]["lr"] == rate
@@ -243,7 +237,8 @@ def test_data_whose_scale_does_not_suit_the_sde_get_a_warning():
 def test_gradients_are_clipped_to_the_norm():
     net = seeded(lambda: MLP((2,), 8, 1))
     model, norms = NetworkScore(net, VP()), []
-    for step in train(model, make_optimizer(net), points(), Objective(), settings(clip=1e-3)):
+    training = Training(model, points(), Objective(), settings(clip=1e-3))
+    for step in training.steps(make_optimizer(net)):
         norms.append(step.grad_norm)
         clipped = torch.stack([p.grad.norm() for p in net.parameters()]).norm()
         assert float(clipped) == pytest.approx(1e-3, rel=1e-3)
@@ -253,7 +248,7 @@ def test_gradients_are_clipped_to_the_norm():
 def test_divergence_stops_with_step_and_norms_before_the_weights_change():
     net = seeded(lambda: Faulty(3))
     model, records = NetworkScore(net, VP()), []
-    steps = train(model, make_optimizer(net), points(), Objective(), settings())
+    steps = Training(model, points(), Objective(), settings()).steps(make_optimizer(net))
     records += [next(steps), next(steps)]
     before = [p.detach().clone() for p in net.parameters()]
     norm = float(torch.cat([p.flatten() for p in before]).norm())
@@ -275,7 +270,7 @@ def test_skipped_steps_are_counted_against_their_limit():
 def test_a_skipped_step_leaves_weights_and_optimizer_alone():
     net = seeded(lambda: Faulty(2))
     model, optimizer = NetworkScore(net, VP()), make_optimizer(net)
-    steps = train(model, optimizer, points(), Objective(), settings(max_skipped=1))
+    steps = Training(model, points(), Objective(), settings(max_skipped=1)).steps(optimizer)
 
     def state():
         moments = [v.clone() for s in optimizer.state.values() for v in s.values()]
@@ -311,7 +306,7 @@ def test_a_skipped_step_leaves_buffers_alone():
     net = seeded(lambda: Buffered(bad=3))
     model, made = NetworkScore(net, VP()), settings(max_skipped=1)
     before = None
-    for step in train(model, make_optimizer(net), points(), Objective(), made):
+    for step in Training(model, points(), Objective(), made).steps(make_optimizer(net)):
         now = {name: buffer.clone() for name, buffer in net.named_buffers()}
         assert len(now) == 6
         assert all(torch.isfinite(buffer).all() for buffer in now.values())
@@ -324,9 +319,8 @@ def test_a_skipped_step_leaves_buffers_alone():
 
 def test_a_buffer_that_a_skipped_step_makes_is_none_again():
     net = seeded(lambda: Buffered(bad=1))
-    steps = train(
-        NetworkScore(net, VP()), make_optimizer(net), points(), Objective(), settings(max_skipped=9)
-    )
+    model, made = NetworkScore(net, VP()), settings(max_skipped=9)
+    steps = Training(model, points(), Objective(), made).steps(make_optimizer(net))
     assert next(steps).skipped
     assert net.first is None
 
@@ -358,7 +352,8 @@ def test_autocast_concerns_training_only():
     net.stem.register_forward_hook(lambda module, args, out: seen.append(out.dtype))
     model = NetworkScore(net, VP())
     optimizer = make_optimizer(net)
-    steps = list(train(model, optimizer, points(), Objective(), settings(autocast="bfloat16")))
+    made = settings(autocast="bfloat16")
+    steps = list(Training(model, points(), Objective(), made).steps(optimizer))
     assert set(seen) == {torch.bfloat16}
     assert model.autocast is None
     assert steps[-1].errors.dtype == torch.float32
@@ -383,11 +378,11 @@ def test_other_errors_pass_through():
 
 def test_bad_input_is_refused_before_the_first_step():
     net = Faulty()
-    model, optimizer = NetworkScore(net, VP()), make_optimizer(net)
+    model = NetworkScore(net, VP())
     with pytest.raises(ValueError, match="batch must be at most the 12 images, got 13"):
-        train(model, optimizer, points(), Objective(), settings(batch=13))
+        Training(model, points(), Objective(), settings(batch=13))
     with pytest.raises(ValueError, match="t_min must be greater than 0 for VP"):
-        train(model, optimizer, points(), Objective(t_min=0.0), settings())
+        Training(model, points(), Objective(t_min=0.0), settings())
     assert net.calls == 0
 
 
@@ -404,7 +399,7 @@ def test_class_labels_must_be_those_of_the_network(classes, labels, message):
     net = MLP((2,), width=8, depth=1, classes=classes)
     data = replace(points(), labels=None if labels is None else torch.tensor(labels))
     with pytest.raises(ValueError, match=message):
-        train(NetworkScore(net, VP()), make_optimizer(net), data, Objective(), settings())
+        Training(NetworkScore(net, VP()), data, Objective(), settings())
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Path", "adams_path"]
+__all__ = ["HermiteCurve", "adams_path"]
 
 
 @dataclass(frozen=True)
-class Path:
-    """A path through N + 1 points with given slopes: on each interval the cubic that fits both.
+class HermiteCurve:
+    """A curve through N + 1 points with given slopes: on each interval the cubic that fits both.
 
-    The path goes through its first point exactly and has a continuous slope. Between the points
+    The curve goes through its first point exactly and has a continuous slope. Between the points
     it is off by O(h⁴) (cubic Hermite interpolation), besides what the points are off.
 
     Attributes:
@@ -54,7 +54,7 @@ class Path:
 
 def adams_path(
     rate: Callable[[Tensor, int], Tensor], y: Tensor, ts: Sequence[float], order: int
-) -> Path:
+) -> HermiteCurve:
     """Integrate dy/dt = rate along a grid, one evaluation per point.
 
     The polynomial through the last `order` slopes predicts the next point; the slope found there
@@ -79,7 +79,7 @@ def adams_path(
         slopes.append(rate(predicted, i + 1))
         points.append(_step(points[i], slopes, [i + 1, *known], ts, i))
     times = torch.tensor(ts, dtype=torch.float64, device=y.device)
-    return Path(times, torch.stack(points), torch.stack(slopes))
+    return HermiteCurve(times, torch.stack(points), torch.stack(slopes))
 
 
 def _step(y: Tensor, slopes: list[Tensor], known: list[int], ts: Sequence[float], i: int) -> Tensor:

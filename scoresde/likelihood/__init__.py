@@ -1,11 +1,11 @@
 """Log-likelihood of continuous and quantized data, in nats and bits/dim."""
 
-from ..ivp import Adaptive, AdaptivePerSample
+from .bound import ContinuousVLB, VariationalBound
 from .budget import Budget, likelihood_budget, prior_mismatch
-from .choice import TraceChoice, TraceCost, choose_trace
+from .chain import DDPMVLB, optimal_variances
+from .choice import TraceChoice, TraceCost, TraceSearch, choose_trace
 from .control import fit_gaussian, gaussian_control
 from .cutoff import CutOff, GaussianNoising, decoder_std, neglected
-from .density import OdeDensity, PathDensity
 from .dequantize import (
     Continuous,
     Dequantization,
@@ -13,44 +13,40 @@ from .dequantize import (
     UniformDequantization,
     dequantize,
 )
-from .discrete import DiscreteLikelihood, discrete_log_likelihood, in_bits
-from .elbo import (
-    VLB,
-    VLB_CONTINUOUS,
-    VLB_DDPM,
-    continuous_vlb,
-    ddpm_vlb,
-    optimal_variances,
-)
 from .jacobian import Jacobian, KnownJacobian, linearize
-from .jensen import Bound, jensen_bound
+from .jensen import Bound, Dequantized
 from .latent import (
-    Decoding,
+    Encoding,
     Interpolation,
     RoundTrip,
     decode,
+    encode,
     interpolate,
     round_trip,
     spherical_interpolation,
 )
 from .mean_budget import MeanBudget, mean_budget
-from .ode import Encoding, Likelihood, bits_per_dim, encode, log_likelihood
-from .path import PathLikelihood, PathQuadrature, path_log_likelihood
+from .method import Likelihood, LikelihoodMethod
+from .methods import METHODS, log_likelihood, parse_method
+from .ode import Ode
+from .path import Path
 from .probing import Probing
+from .rules import TRACES, parse_trace
 from .scored import ScoredSamples, sample_with_log_prob
 from .sketch import HutchPP, XTrace
 from .trace import ExactTrace, Hutchinson, TraceRule
 
 __all__ = [
-    "Adaptive",
-    "AdaptivePerSample",
+    "DDPMVLB",
+    "METHODS",
+    "TRACES",
     "Bound",
     "Budget",
     "Continuous",
+    "ContinuousVLB",
     "CutOff",
-    "Decoding",
     "Dequantization",
-    "DiscreteLikelihood",
+    "Dequantized",
     "Encoding",
     "ExactTrace",
     "GaussianNoising",
@@ -60,44 +56,37 @@ __all__ = [
     "Jacobian",
     "KnownJacobian",
     "Likelihood",
+    "LikelihoodMethod",
     "MeanBudget",
-    "OdeDensity",
-    "PathDensity",
-    "PathLikelihood",
-    "PathQuadrature",
+    "Ode",
+    "Path",
     "Probing",
     "RoundTrip",
     "ScoredSamples",
     "TraceChoice",
     "TraceCost",
     "TraceRule",
+    "TraceSearch",
     "TruncatedNormalDequantization",
     "UniformDequantization",
-    "VLB",
-    "VLB_CONTINUOUS",
-    "VLB_DDPM",
+    "VariationalBound",
     "XTrace",
-    "bits_per_dim",
     "choose_trace",
-    "continuous_vlb",
-    "ddpm_vlb",
     "decode",
     "decoder_std",
     "dequantize",
-    "discrete_log_likelihood",
     "encode",
     "fit_gaussian",
     "gaussian_control",
-    "in_bits",
     "interpolate",
-    "jensen_bound",
-    "linearize",
     "likelihood_budget",
+    "linearize",
     "log_likelihood",
     "mean_budget",
     "neglected",
     "optimal_variances",
-    "path_log_likelihood",
+    "parse_method",
+    "parse_trace",
     "prior_mismatch",
     "round_trip",
     "sample_with_log_prob",

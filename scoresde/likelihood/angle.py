@@ -53,6 +53,11 @@ class Angle:
         first, last = self.sde.nodes([self.t_min, 1.0])
         return first, last
 
+    def interval(self) -> tuple[float, float]:
+        """u at t_min and at 1."""
+        first, last = self.ends()
+        return self.u(first), self.u(last)
+
     def u(self, node: Node) -> float:
         """u at a node of numbers."""
         return float(betainc(self.spread, self.spread, (node.sigma / self.scale(node)) ** 2))

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .._tensor import check_number, float64, plain_numbers
+from ..batches import batches
 from ..data.spec import DataSpec
 from ..evaluation import count_nfe, evaluating, own_context
 from ..exact import GaussianMixture
-from ..noise import Noise, SampleNoise
+from ..noise import Noise
 from ..score import ScoreModel
 from ..sde import Node
 from .decoder import cell_log_prob
-from .dequantize import Dequantization, Dequantized, UniformDequantization, cell_centre, log_normal
+from .dequantize import Dequantization, Points, UniformDequantization, cell_centre, log_normal
 from .jacobian import linearize
-from .ode import trace_rule
+from .rules import trace_rule
 from .trace import TraceRule
 
 __all__ = ["CutOff", "GaussianNoising", "decoder_std", "neglected"]
@@ -61,7 +62,7 @@ def neglected(
     x: Tensor,
     t_min: float,
     *,
-    trace: TraceRule | Literal["auto"] = "auto",
+    trace: TraceRule | str = "auto",
     order: Literal[1, 2] = 1,
     seed: int | None = None,
     noise: Noise | None = None,
@@ -90,7 +91,8 @@ def neglected(
         model: Score model, its labels those of x.
         x: Points at the model's scale, shape (B, *D).
         t_min: Time in [0, 1) at which x is put in; 0 only for an SDE with σ(0) > 0.
-        trace: How to take ∇·ε; "auto" is exact up to D = 16, else one Rademacher probe.
+        trace: How ∇·ε is estimated, a rule or its text; "auto" is exact up to D = 16, else one
+            Rademacher probe.
         order: 1 or 2, which is the number of evaluations.
         seed: Integer in [0, 2^64) for the probes; one stream per sample.
         noise: A source of your own instead of `seed`.
@@ -106,22 +108,19 @@ def neglected(
     """
     if order not in (1, 2):
         raise ValueError(f"order must be 1 or 2, got {order!r}")
-    if seed is not None and noise is not None:
-        raise ValueError("at most one of seed and noise may be given")
     if model.snapped:
         raise ValueError("model must be exact at every time, got one with rounded labels")
     if not x.is_floating_point():
         raise TypeError(f"x must be floating (levels: dequantize), got {x.dtype}")
-    model = model.labelled(None, len(x), x.device)
-    nodes = _nodes(model, t_min, order)
+    (batch,) = batches(model, len(x), x.device, seed=seed, noise=noise, random=False)
+    model, nodes = batch.model, _nodes(model, t_min, order)
     if isinstance(model, GaussianMixture):
         point = x.to(torch.float64)
         value = model.log_prob(point) - model.log_prob(point, nodes[0])
         return CutOff(value, torch.zeros_like(value), True, torch.zeros_like(value))
     rule = trace_rule(trace, x)
-    source = noise if seed is None else SampleNoise(seed, range(len(x)))
     with evaluating(model), count_nfe(model) as counted:
-        probes = rule.draw(source, x)
+        probes = rule.draw(batch.noise, x)
         rates = [_rates(model, x, node, rule, probes) for node in nodes]
     values = _integrated(rates, nodes)
     values = values + math.prod(x.shape[1:]) * math.log(nodes[0].alpha)
@@ -154,6 +153,8 @@ class GaussianNoising(Dequantization):
         ValueError: If std is not positive.
     """
 
+    noised: ClassVar[bool] = True
+
     std: float | None = None
     before: UniformDequantization | None = None
 
@@ -176,13 +177,13 @@ class GaussianNoising(Dequantization):
         noise: Noise,
         t: Node,
         dtype: torch.dtype = torch.float32,
-    ) -> Dequantized:
+    ) -> Points:
         """x_t with log q(x_t | x_0) − log of the decoder, and + log q(x_0 | k); 1 evaluation.
 
         k may also be real data x_0 at the model's scale, of a continuous spec.
         """
         x0, log_q0 = self._start(model, k, spec, noise, t)
-        x = (t.alpha * x0 + t.sigma * noise.fresh(x0, t.t)).to(dtype)
+        x = (t.alpha * x0 + t.sigma * noise.fresh(x0)).to(dtype)
         with evaluating(model):
             eps = model.eps(x, t).to(torch.float64)
         # x0(x_t) − x_0 = (σ/α) (z − ε): from x_t itself it would cancel in float32
@@ -193,7 +194,7 @@ class GaussianNoising(Dequantization):
             decoded = log_normal(x0, mean, std)
         else:
             decoded = cell_log_prob(k, mean, std, spec)
-        return Dequantized(x, log_normal(x, t.alpha * x0, t.sigma) + log_q0 - decoded)
+        return Points(x, log_normal(x, t.alpha * x0, t.sigma) + log_q0 - decoded)
 
     def _start(
         self, model: ScoreModel, k: Tensor, spec: DataSpec, noise: Noise, t: Node
@@ -229,9 +230,9 @@ def decoder_std(model: ScoreModel, x: Tensor, t_min: float, *, seed: int) -> flo
     """
     if len(x) == 0:
         raise ValueError("x must hold at least one sample, got none")
-    model = model.labelled(None, len(x), x.device)
-    node = _nodes(model, t_min, 1)[0]
-    z = SampleNoise(seed, range(len(x))).fresh(x, node.t)
+    (batch,) = batches(model, len(x), x.device, seed=seed)
+    model, node = batch.model, _nodes(model, t_min, 1)[0]
+    z = batch.noise.fresh(x)
     with evaluating(model):
         eps = model.eps(node.alpha * x + node.sigma * z, node)
     return node.sigma / node.alpha * float((z - eps).square().mean(dtype=torch.float64).sqrt())

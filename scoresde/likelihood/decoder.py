@@ -15,12 +15,12 @@ __all__ = ["cell_log_prob"]
 
 
 def cell_log_prob(k: Tensor, mean: Tensor, std: float, spec: DataSpec) -> Tensor:
-    """log P(k) of levels whose cells are filled by N(mean, std² I).
+    """log P(k) of levels under a Gaussian that is integrated over their cells.
 
-        P(k) = Π_i ∫ N(x; mean_i, std²) dx  over the cell of k_i,
+        P(k) = Π_i ∫ N(x; mean_i, std²) dx  over the cell of k_i
 
-    the first cell reaching down to −∞ and the last up to +∞, so that the levels' probabilities
-    sum to 1. Ho et al. 2020, arXiv:2006.11239, eq. (13), for any number of levels and range.
+    The first cell reaches down to −∞ and the last up to +∞, so that the probabilities of the
+    levels sum to 1. Ho et al. 2020, arXiv:2006.11239, eq. (13), for any number of levels and range.
 
     Args:
         k: Integer levels in 0 … levels − 1, shape (B, *D).

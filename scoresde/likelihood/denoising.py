@@ -1,9 +1,9 @@
-"""Sums of squared denoising errors with their standard error: what every variational bound is."""
+"""Weighted squared denoising errors with their standard error: the terms of a variational bound."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,18 +12,19 @@ from torch import Tensor
 from ..noise import Noise
 from ..score import ScoreModel
 from ..sde import Node
+from .jacobian import flat_rows
 from .trace import error_of_mean
 
-__all__ = ["Denoising", "Draw", "Residual"]
+__all__ = ["Denoising", "Residual", "WeightedNode", "mean_and_variance", "squared_norm"]
 
-# Of the running mean of |ε − ε̂|²/D: how much of it the newest term makes up.
+# Weight of the newest term in the running mean of |ε − ε̂|²/D.
 NEWEST = 0.5
 
 
-class Draw(NamedTuple):
-    """One random term  weight · |ε − ε̂(x_t, t)|²  of a sum.
+class WeightedNode(NamedTuple):
+    """Where and with which weight |ε − ε̂(x_t, t)|² is taken.
 
-    For a time per sample `node` holds (B, 1, ..., 1) tensors and `weight` is a (B,) tensor.
+    For one time per sample `node` holds (B, 1, ..., 1) tensors and `weight` is a (B,) tensor.
     """
 
     node: Node
@@ -39,80 +40,55 @@ class Residual(NamedTuple):
 
 
 class Denoising:
-    """Estimates  Σ_m E[weight_m |ε − ε̂(x_t, t)|²]  for the data x_0 of one batch.
+    """Estimates E[weight · |ε − ε̂(x_t, t)|²] of the data x_0 of one batch, term after term.
 
-    Every term is the mean of `draws` independent (t, ε), and its squared error is estimated from
-    their spread; errors of different terms are uncorrelated, so their squares add up.
+    A term is the mean of independent draws of (t, ε). Its squared error is estimated from their
+    spread. Errors of different terms are uncorrelated, so their squares add up.
 
-    Where the noise is far below the data's structure, ε̂ → 0 and |ε − ε̂|² differs from |ε|² by
-    little, while the mean of |ε|² is known. So c (|ε|² − D) is subtracted, with c the running mean
-    of |ε − ε̂|²/D over the *earlier* terms: it does not depend on the noise of its own term, hence
-    neither the estimate nor the variance of the draws around it becomes biased. Terms should come
-    in the order of time, from noise to data, for c to follow them.
+    Where the noise is much smaller than the structure of the data, ε̂ → 0, and |ε − ε̂|² differs
+    little from |ε|², whose mean D is known. So c (|ε|² − D) is subtracted as a control variate.
+    Here c is the running mean of |ε − ε̂|²/D over the *earlier* terms. It does not depend on the
+    noise of its own term, so that neither the estimate nor its squared error becomes biased. The
+    terms should come in the order of time, from noise to data, because c changes slowly then.
 
     Args:
         model: Score model, labels bound.
         x0: Data, shape (B, *D), float64.
-        noise: Source of ε and of the times; used as often as there are draws.
-        draws: At least 1; with a single one the standard error is NaN, for it cannot tell.
+        noise: Source of ε.
         dtype: Dtype of x_t that the model sees.
     """
 
-    def __init__(
-        self, model: ScoreModel, x0: Tensor, noise: Noise, draws: int, dtype: torch.dtype
-    ) -> None:
-        self.model, self.x0, self.noise = model, x0, noise
-        self.draws, self.dtype = draws, dtype
+    def __init__(self, model: ScoreModel, x0: Tensor, noise: Noise, dtype: torch.dtype) -> None:
+        self.model, self.x0, self.noise, self.dtype = model, x0, noise, dtype
         self.dims = math.prod(x0.shape[1:])
-        self.slope = x0.new_zeros(x0.shape[0])
-        self._asked = 0
-
-    def uniform(self) -> Tensor:
-        """U[0, 1) per sample, shape (B,), float64, from the samples' own streams."""
-        return self.noise.times(self.x0)
+        self.slope = x0.new_zeros(len(x0))
 
     def residual(self, node: Node) -> Residual:
-        """ε − ε̂(x_t, t) at freshly drawn noise; one evaluation of the model."""
-        eps = self._fresh(self.x0)
+        """ε − ε̂(x_t, t) at fresh noise; one evaluation of the model, none for an empty batch."""
+        eps = self.noise.fresh(self.x0)
         x = (node.alpha * self.x0 + node.sigma * eps).to(self.dtype)
-        difference = eps - self.model.eps(x, node).to(torch.float64)
-        return Residual(difference, _squares(difference), _squares(eps) - self.dims)
+        predicted = self.model.eps(x, node) if len(x) else x
+        difference = eps - predicted.to(torch.float64)
+        return Residual(difference, squared_norm(difference), squared_norm(eps) - self.dims)
 
-    def add(self, draw: Callable[[], Draw]) -> tuple[Tensor, Tensor]:
-        """One term: its estimate and the square of its standard error, each (B,).
-
-        Args:
-            draw: Gives an independent (t, weight) at every call.
-        """
-        values, errors = [], []
-        for _ in range(self.draws):
-            node, weight = draw()
-            residual = self.residual(node)
-            errors.append(residual.square)
-            values.append(weight * (errors[-1] - self.slope * residual.excess))
-        newest = torch.stack(errors).mean(0) / self.dims
+    def term(self, draws: Sequence[WeightedNode]) -> tuple[Tensor, Tensor]:
+        """The mean of independent draws, and the square of its standard error, each (B,)."""
+        values, squares = [], []
+        for node, weight in draws:
+            _, square, excess = self.residual(node)
+            squares.append(square)
+            values.append(weight * (square - self.slope * excess))
+        newest = torch.stack(squares).mean(0) / self.dims
         self.slope = torch.lerp(self.slope, newest, NEWEST)
-        return _mean(values)
-
-    def mean(self, node: Node, value: Callable[[Residual], Tensor]) -> tuple[Tensor, Tensor]:
-        """E of a function (B,) of the residual at one time, and its squared error, each (B,)."""
-        return _mean([value(self.residual(node)) for _ in range(self.draws)])
-
-    def total(self, draws: Iterable[Callable[[], Draw]]) -> tuple[Tensor, Tensor]:
-        """The sum of the terms, and the square of its standard error, each (B,)."""
-        value, variance = zip(*(self.add(draw) for draw in draws), strict=True)
-        return torch.stack(value).sum(0), torch.stack(variance).sum(0)
-
-    def _fresh(self, like: Tensor) -> Tensor:
-        self._asked += 1
-        return self.noise.fresh(like, 0.0, self._asked)
+        return mean_and_variance(values)
 
 
-def _squares(x: Tensor) -> Tensor:
+def squared_norm(x: Tensor) -> Tensor:
     """|x|² of each sample, shape (B,)."""
-    return x.reshape(x.shape[0], -1).square().sum(1)
+    return flat_rows(x).square().sum(1)
 
 
-def _mean(values: list[Tensor]) -> tuple[Tensor, Tensor]:
-    stacked = torch.stack(values)
+def mean_and_variance(values: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The mean of independent values, each (B,), and the square of its standard error."""
+    stacked = torch.stack(list(values))
     return stacked.mean(0), error_of_mean(stacked, dim=0).square()

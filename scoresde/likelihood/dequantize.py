@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from ..sde import Node
 __all__ = [
     "Continuous",
     "Dequantization",
-    "Dequantized",
+    "Points",
     "TruncatedNormalDequantization",
     "UniformDequantization",
     "dequantize",
@@ -30,8 +31,8 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Dequantized:
-    """A draw from q(x | k), and how likely it was.
+class Points:
+    """A draw from q(x | k), and its density.
 
     Attributes:
         x: Points at the model's scale, shape (B, *D).
@@ -48,7 +49,14 @@ class Dequantization(ABC):
     """A distribution q(x | k) of the point that is given to the model in place of the datum k.
 
     Frozen dataclasses; sample i depends on its own stream of `noise` alone.
+
+    Attributes:
+        random: Whether anything is drawn.
+        noised: Whether x is a point of p at t, and not a datum that counts as one.
     """
+
+    random: ClassVar[bool] = True
+    noised: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -64,7 +72,7 @@ class Dequantization(ABC):
         noise: Noise,
         t: Node,
         dtype: torch.dtype = torch.float32,
-    ) -> Dequantized:
+    ) -> Points:
         """Draw x ~ q(x | k), one point per sample.
 
         Args:
@@ -88,10 +96,8 @@ class Dequantization(ABC):
 class Continuous(Dequantization):
     """Nothing is drawn: real data are put in as they are, and log p is the density itself."""
 
-    @property
-    def name(self) -> str:
-        """What results name it by."""
-        return "continuous"
+    name = "continuous"
+    random = False
 
     def draw(
         self,
@@ -101,11 +107,11 @@ class Continuous(Dequantization):
         noise: Noise,
         t: Node,
         dtype: torch.dtype = torch.float32,
-    ) -> Dequantized:
+    ) -> Points:
         """x = k, real data at the model's scale, and log q = 0."""
         if spec.levels is not None:
             raise ValueError(f"spec must be of continuous data, got {spec.levels} levels")
-        return Dequantized(k.to(dtype), k.new_zeros(len(k), dtype=torch.float64))
+        return Points(k.to(dtype), k.new_zeros(len(k), dtype=torch.float64))
 
 
 @dataclass(frozen=True)
@@ -127,12 +133,12 @@ class UniformDequantization(Dequantization):
         noise: Noise,
         t: Node,
         dtype: torch.dtype = torch.float32,
-    ) -> Dequantized:
+    ) -> Points:
         """`dequantize`; model and t do not matter."""
         x = dequantize(k, spec, noise, dtype)
         log_volume = math.prod(k.shape[1:]) * math.log(spec.span / spec.levels)
         log_q = torch.full(k.shape[:1], -log_volume, dtype=torch.float64, device=k.device)
-        return Dequantized(x, log_q)
+        return Points(x, log_q)
 
 
 @dataclass(frozen=True)
@@ -151,6 +157,7 @@ class TruncatedNormalDequantization(Dequantization):
     """
 
     name = "truncated-normal"
+    noised = True
 
     def draw(
         self,
@@ -160,14 +167,14 @@ class TruncatedNormalDequantization(Dequantization):
         noise: Noise,
         t: Node,
         dtype: torch.dtype = torch.float32,
-    ) -> Dequantized:
+    ) -> Points:
         """By the inverse of the distribution function; one normal draw per entry."""
         centre = cell_centre(k, spec)
         tau = 0.5 * t.alpha * spec.span / spec.levels / t.sigma
-        z = truncated_normal(noise.fresh(centre, t.t), tau)
+        z = truncated_normal(noise.fresh(centre), tau)
         x = (t.alpha * centre + t.sigma * z).to(dtype)
         log_q = log_normal(x, t.alpha * centre, t.sigma)
-        return Dequantized(x, log_q - math.prod(k.shape[1:]) * math.log(_mass(tau)))
+        return Points(x, log_q - math.prod(k.shape[1:]) * math.log(_mass(tau)))
 
 
 def dequantize(

@@ -1,43 +1,56 @@
-"""Latent codes by the probability-flow ODE: back to data, there and back, and paths between."""
+"""Latent codes by the probability-flow ODE: there, back, both ways, and paths between data."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .._tensor import check_integer
+from ..batches import batches
 from ..evaluation import own_context
 from ..ivp import Counts
 from ..score import ScoreModel
-from .flow import Flow, Solver, adaptive_solver
-from .ode import encode
+from .jacobian import flat_rows
+from .method import joined
+from .methods import as_method
+from .ode import Ode
 
 __all__ = [
-    "Decoding",
+    "Encoding",
     "Interpolation",
     "RoundTrip",
     "decode",
+    "encode",
     "interpolate",
     "round_trip",
     "spherical_interpolation",
 ]
 
-# Below this angle from 0 or π the great circle between two directions is lost in rounding.
+# Below this sine of the angle the great circle between two directions is lost in rounding.
 LEAST_SINE = 1e-6
 
 
 @dataclass(frozen=True)
-class Decoding:
-    """What `decode` returns: data at t_min, and what `Encoding` has besides."""
+class Encoding:
+    """Data and their latent codes, what `encode` and `decode` return.
+
+    Attributes:
+        x: Data at t_min, shape (B, *D).
+        latent: Their codes, x at t = 1, likewise.
+        counts: Status, steps and evaluations of each sample.
+        nfe: Network evaluations per sample, counted; the largest if batches differ.
+        t_min: Time of the data.
+        method: Solver and tolerances.
+    """
 
     x: Tensor
+    latent: Tensor
     counts: Counts
     nfe: int
     t_min: float
-    solver: Solver
+    method: Ode
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,7 @@ class RoundTrip:
         rms: √mean (x − decoded)² of each datum, shape (B,), float64.
         nfe: Network evaluations per sample of both ways, counted.
         t_min: Time at which the data were put in.
-        solver: Method and tolerances.
+        method: Solver and tolerances.
     """
 
     x: Tensor
@@ -62,7 +75,7 @@ class RoundTrip:
     rms: Tensor
     nfe: int
     t_min: float
-    solver: Solver
+    method: Ode
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,7 @@ class Interpolation:
             lost on the way to the code and back.
         nfe: Network evaluations per sample of both ways, counted.
         t_min: Time at which the data were put in.
-        solver: Method and tolerances.
+        method: Solver and tolerances.
     """
 
     x: Tensor
@@ -86,79 +99,103 @@ class Interpolation:
     error: Tensor
     nfe: int
     t_min: float
-    solver: Solver
+    method: Ode
 
 
-@own_context()
-def decode(
+def encode(
     model: ScoreModel,
-    z: Tensor,
+    x: Tensor,
+    method: Ode | str = Ode(),
     *,
-    t_min: float | None = None,
-    rtol: float = 1e-6,
-    atol: float = 1e-6,
-    method: str = "dopri5",
-    per_sample: bool = False,
     y: Tensor | None = None,
     batch: int | None = None,
-    max_nfe: int | None = 10_000,
-) -> Decoding:
-    """The data x(t_min) whose latent code is z: the inverse of `encode`.
+) -> Encoding:
+    """The latent code x(1) of data x, without a likelihood: no derivative passes.
 
-        dx/dt = f x − ½ g² score(x, t)   from x(1) = z down to t_min
+        dx/dt = f x − ½ g² score(x, t)   from x(t_min) = x up to t = 1
 
     Song et al. 2021, arXiv:2011.13456, section 4.3 and eq. (13).
 
     Args:
         model: Score model.
-        z: Latent codes, of deviation `model.sde.prior_std`, shape (B, *D).
-        t_min: Last time, in [0, 1); 0 only for an SDE with σ(0) > 0. None: as in `encode`.
-        rtol: Relative tolerance, in (0, 1).
-        atol: Absolute tolerance, greater than 0.
-        method: As in `encode`.
-        per_sample: A step size for each sample, which leaves the batch when it arrives.
-        y: Class labels, shape (B,), for a conditional model.
-        batch: Solve so many samples at a time; None = all at once.
-        max_nfe: Give up with RuntimeError after so many evaluations per sample; None = never.
+        x: Data at the model's scale, shape (B, *D), float32 or float64.
+        method: Solver, tolerances and t_min, or its text; trace and control are not used.
+        y: Integer class labels, shape (B,), which a conditional model needs.
+        batch: Samples at a time; None = all at once.
 
     Returns:
-        The data like z, with the cost; empty for B = 0.
+        Data and codes with the cost; empty for B = 0.
 
     Raises:
-        TypeError: If z is not float32 or float64.
+        TypeError: If x is not float32 or float64, or the method is not an `Ode`.
         ValueError: On a bad argument, or a tolerance below 1e-7 in float32.
         RuntimeError: If the network is not finite, the solver gives up or `max_nfe` is exceeded.
     """
-    flow = Flow(model, t_min, adaptive_solver(method, rtol, atol, per_sample), batch, max_nfe)
-    end = flow.run(z, y, down=True)
-    return Decoding(end.x.to(z.dtype), end.counts, end.nfe, flow.t_min, flow.solver)
+    return _carried(model, x, method, y, batch, down=False)
+
+
+def decode(
+    model: ScoreModel,
+    z: Tensor,
+    method: Ode | str = Ode(),
+    *,
+    y: Tensor | None = None,
+    batch: int | None = None,
+) -> Encoding:
+    """The data x(t_min) whose latent code is z: the inverse of `encode`.
+
+        dx/dt = f x − ½ g² score(x, t)   from x(1) = z down to t_min
+
+    Args:
+        model: Score model.
+        z: Latent codes, of deviation `model.sde.prior_std`, shape (B, *D).
+        method: This and all else as for `encode`.
+        y: See there.
+        batch: See there.
+    """
+    return _carried(model, z, method, y, batch, down=True)
+
+
+@own_context()
+def _carried(
+    model: ScoreModel,
+    start: Tensor,
+    method: Ode | str,
+    y: Tensor | None,
+    batch: int | None,
+    down: bool,
+) -> Encoding:
+    """`encode`, or `decode` if `down`."""
+    method = as_method(method, Ode)
+    method.check_solve(model, start)
+    t_min, parts = model.first_time(method.t_min), []
+    for part in batches(model, len(start), start.device, y=y, batch=batch, random=False):
+        first = start[part.rows]
+        end = method.solve(part, first, down=down)
+        last = end.x.to(start.dtype)
+        x, latent = (last, first) if down else (first, last)
+        parts.append(Encoding(x, latent, end.counts, end.nfe, t_min, method))
+    return joined(parts)
 
 
 def round_trip(
     model: ScoreModel,
     x: Tensor,
+    method: Ode | str = Ode(),
     *,
-    t_min: float | None = None,
-    rtol: float = 1e-6,
-    atol: float = 1e-6,
-    method: str = "dopri5",
-    per_sample: bool = False,
     y: Tensor | None = None,
     batch: int | None = None,
-    max_nfe: int | None = 10_000,
 ) -> RoundTrip:
     """Encode x and decode the code: how far from x the solver has brought it.
 
-    A check of the solves that needs no exact density: the ODE's flow is one-to-one, so that what
-    differs is the solver's error, enlarged on the way down by as much as the flow spreads
+    A check of the solves that needs no exact density. The flow of the ODE is one-to-one, so that
+    the difference is the solver's error, enlarged on the way down by as much as the flow spreads
     neighbours there.
 
     Arguments and errors as for `encode`.
     """
-    solver = {"rtol": rtol, "atol": atol, "method": method, "per_sample": per_sample}
-    protocol = {"t_min": t_min, "batch": batch, "max_nfe": max_nfe, "y": y} | solver
-    there = encode(model, x, **protocol)
-    back = decode(model, there.latent, **protocol)
+    there = encode(model, x, method, y=y, batch=batch)
+    back = decode(model, there.latent, method, y=y, batch=batch)
     apart = _apart(x, back.x)
     return RoundTrip(
         x=x,
@@ -168,7 +205,7 @@ def round_trip(
         rms=apart.square().mean(1).sqrt(),
         nfe=there.nfe + back.nfe,
         t_min=back.t_min,
-        solver=back.solver,
+        method=back.method,
     )
 
 
@@ -178,15 +215,10 @@ def interpolate(
     x_a: Tensor,
     x_b: Tensor,
     steps: int = 8,
+    method: Ode | str = Ode(),
     *,
-    t_min: float | None = None,
-    rtol: float = 1e-6,
-    atol: float = 1e-6,
-    method: str = "dopri5",
-    per_sample: bool = False,
     y: Tensor | None = None,
     batch: int | None = None,
-    max_nfe: int | None = 10_000,
 ) -> Interpolation:
     """Paths between data: `spherical_interpolation` of their latent codes, decoded.
 
@@ -197,14 +229,9 @@ def interpolate(
         x_a: Where the paths begin, shape (B, *D).
         x_b: Where they end, likewise.
         steps: Points of a path, both ends included, at least 2.
-        t_min: This and the solver's arguments as in `encode`.
-        rtol: See there.
-        atol: See there.
-        method: See there.
-        per_sample: See there.
+        method: As for `encode`; max_nfe is the limit of one way.
         y: Class labels, shape (B,), one for all of a path: another class has another flow.
-        batch: See there.
-        max_nfe: See there; the limit of one way.
+        batch: As for `encode`.
 
     Returns:
         The paths, with the error at their ends.
@@ -220,15 +247,13 @@ def interpolate(
             f"x_b must have shape and dtype of x_a, got {tuple(x_b.shape)} {x_b.dtype} and "
             f"{tuple(x_a.shape)} {x_a.dtype}"
         )
-    solver = {"rtol": rtol, "atol": atol, "method": method, "per_sample": per_sample}
-    protocol = {"t_min": t_min, "batch": batch, "max_nfe": max_nfe} | solver
-    ends = torch.cat([x_a, x_b])
     y = model.labelled(y, len(x_a), x_a.device).y
-    there = encode(model, ends, y=None if y is None else y.repeat(2), **protocol)
+    of_ends = None if y is None else y.repeat(2)
+    there = encode(model, torch.cat([x_a, x_b]), method, y=of_ends, batch=batch)
     fractions = torch.linspace(0, 1, steps, dtype=torch.float64, device=x_a.device)
     latent = spherical_interpolation(*there.latent.chunk(2), fractions)
-    y = None if y is None else y.repeat_interleave(steps)
-    back = decode(model, latent.flatten(0, 1), y=y, **protocol)
+    of_points = None if y is None else y.repeat_interleave(steps)
+    back = decode(model, latent.flatten(0, 1), method, y=of_points, batch=batch)
     x = back.x.reshape(latent.shape)
     return Interpolation(
         x=x,
@@ -237,7 +262,7 @@ def interpolate(
         error=torch.stack([_apart(x_a, x[:, 0]).amax(1), _apart(x_b, x[:, -1]).amax(1)], dim=1),
         nfe=there.nfe + back.nfe,
         t_min=back.t_min,
-        solver=back.solver,
+        method=back.method,
     )
 
 
@@ -287,4 +312,4 @@ def _apart(x: Tensor, other: Tensor) -> Tensor:
 
 def _flat(x: Tensor) -> Tensor:
     """The numbers of each sample in float64, shape (B, D)."""
-    return x.reshape(len(x), math.prod(x.shape[1:])).to(torch.float64)
+    return flat_rows(x).to(torch.float64)

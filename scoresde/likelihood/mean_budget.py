@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .._tensor import float64
-from .budget import Budget, student_t
+from .budget import Budget
+from .method import student_t
 
 __all__ = ["MeanBudget", "mean_budget"]
 

@@ -1,29 +1,29 @@
-"""What a likelihood method is, and the one entry for all of them: `log_likelihood`.
+"""What a likelihood method is, and what it returns.
 
 A method is a frozen object that holds settings only: no model, no data, no state. `Path` and `Ode`
-follow the probability-flow ODE; a protocol adds to one of them how quantized data become points;
-the variational bounds are methods as well.
+follow the probability-flow ODE; `Dequantized` adds to one of them how quantized data become points;
+the variational bounds are methods as well. `log_likelihood` runs any of them.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
 from .._tensor import check_number
-from ..batches import batches
-from ..evaluation import own_context
+from ..batches import Batch
+from ..data.spec import DataSpec
 from ..ivp import Counts
-from ..noise import Noise
 from ..score import ScoreModel
 
-__all__ = ["KNOWN", "Likelihood", "LikelihoodMethod", "log_likelihood"]
+__all__ = ["KNOWN", "Likelihood", "LikelihoodMethod", "joined", "student_t"]
 
 # Degrees of freedom of a standard error that is known rather than estimated from a few numbers.
 KNOWN = 1e9
@@ -42,7 +42,7 @@ class Likelihood:
         correction: What the method has added to `log_prob` for the error of its path, in nats,
             shape (B,); 0 for a method that makes no such correction.
         latent: x at t = 1, like x; None for a method that has none.
-        counts: Status, steps and evaluations of each sample.
+        counts: Status, steps and evaluations of each sample from an adaptive solver; else None.
         nfe: Network evaluations per sample, counted; the largest if batches differ.
         nfe_derivative: Derivative passes per sample, likewise.
         t_min: Time at which x was put in.
@@ -55,7 +55,7 @@ class Likelihood:
     dof: Tensor
     correction: Tensor
     latent: Tensor | None
-    counts: Counts
+    counts: Counts | None
     nfe: int
     nfe_derivative: int
     t_min: float
@@ -64,28 +64,69 @@ class Likelihood:
 
     def half_width(self, level: float = 0.95) -> Tensor:
         """Half the width of the confidence interval at `level` in (0, 1), in nats, shape (B,)."""
-        level = check_number("level", level, above=0, below=1)
-        quantile = stdtrit(self.dof.cpu().numpy(), 0.5 + 0.5 * level)
-        return torch.from_numpy(quantile).to(self.std_error) * self.std_error
+        return student_t(self.dof, level) * self.std_error
 
-    @classmethod
-    def cat(cls, parts: Sequence[Self]) -> Self:
-        """The results of several batches as one."""
-        return cls(**{f.name: _joined([getattr(p, f.name) for p in parts]) for f in fields(cls)})
+    def bits_per_dim(self, spec: DataSpec) -> Tensor:
+        """Bits per dimension of quantized data, −log2 P(k)/D, shape (B,).
+
+        The cell of a level has the volume (span/levels)^D. If `log_prob` is a density of points,
+        P(k) stands for that volume times p(x); its −log2 P(k)/D is an upper bound in the mean over
+        uniform dequantization, by Jensen's inequality.
+
+        Args:
+            spec: What the data are.
+
+        Raises:
+            ValueError: If the data are continuous.
+        """
+        offset = 0.0 if self.method.of_levels else spec.bits_offset
+        return -self.log_prob / (math.prod(spec.shape) * math.log(2)) + offset
+
+
+Result = TypeVar("Result")
+
+
+def joined(parts: Sequence[Result]) -> Result:
+    """The results of several batches as one: rows are put together, of numbers the largest is kept.
+
+    Args:
+        parts: Results of one class, a dataclass, at least one.
+    """
+    columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(parts[0])}
+    return type(parts[0])(**{name: _joined(values) for name, values in columns.items()})
 
 
 def _joined(values: list[Any]) -> Any:
-    """One field of several batches: rows are put together, of counts the largest is kept."""
+    """One field of several batches."""
     first = values[0]
     if isinstance(first, Tensor):
         return torch.cat(values)
-    if isinstance(first, Counts):
-        return Counts.cat(values)
+    if isinstance(first, (Counts, Likelihood)):
+        return joined(values)
+    if isinstance(first, tuple):
+        return tuple(_joined(column) for column in zip(*values, strict=True))
     return max(values) if type(first) is int else first
 
 
+def student_t(dof: Tensor, level: float) -> Tensor:
+    """Student's two-sided quantile at `level` in (0, 1) for degrees of freedom, like `dof`."""
+    level = check_number("level", level, above=0, below=1)
+    return torch.from_numpy(stdtrit(dof.cpu().numpy(), 0.5 + 0.5 * level)).to(dof)
+
+
 class LikelihoodMethod(ABC):
-    """How log p(x) is computed."""
+    """How log p(x) is computed.
+
+    Attributes:
+        t_min: Time at which data are put in; None for the model's own, `ScoreModel.first_time`.
+    """
+
+    t_min: float | None = None
+
+    @property
+    def of_levels(self) -> bool:
+        """Whether `log_prob` is of the levels of quantized data and not a density of points."""
+        return False
 
     @abstractmethod
     def check(self, model: ScoreModel, x: Tensor) -> None:
@@ -97,13 +138,13 @@ class LikelihoodMethod(ABC):
         """
 
     @abstractmethod
-    def estimate(self, model: ScoreModel, x: Tensor, noise: Noise | None) -> Likelihood:
+    def estimate(self, batch: Batch, x: Tensor) -> Likelihood:
         """log p of one batch.
 
         Args:
-            model: Score model, labels bound.
-            x: Data that `check` has accepted, shape (B, *D); B may be 0.
-            noise: Source of randomness of these samples; None only if the method needs none.
+            batch: The model with labels bound, the source of randomness of these samples (None
+                only if the method needs none) and their numbers.
+            x: Data of the batch that `check` has accepted, shape (B, *D); B may be 0.
         """
 
     def needs_noise(self, x: Tensor) -> bool:
@@ -113,44 +154,3 @@ class LikelihoodMethod(ABC):
     def refined(self) -> LikelihoodMethod | None:
         """The same method with a finer solver and the same randomness; None if it has no solver."""
         return None
-
-
-@own_context()
-def log_likelihood(
-    model: ScoreModel,
-    x: Tensor,
-    method: LikelihoodMethod,
-    *,
-    seed: int | None = None,
-    noise: Noise | None = None,
-    y: Tensor | None = None,
-    batch: int | None = None,
-) -> Likelihood:
-    """log p(x) of each datum by a method.
-
-    Sample i depends on (seed, i) alone, as far as the method says: not on its batch mates.
-
-    Args:
-        model: Score model.
-        x: Data, shape (B, *D), as the method wants them: points at the model's scale, float32 or
-            float64, or integer levels.
-        method: The method.
-        seed: Integer in [0, 2^64) for all randomness of the method; one stream per sample.
-        noise: A source of your own instead of `seed`; then `batch` must be None.
-        y: Integer class labels, shape (B,), which a conditional model needs.
-        batch: Samples at a time; None = all at once.
-
-    Returns:
-        The log-likelihoods with their uncertainty and cost; empty for B = 0.
-
-    Raises:
-        TypeError: If an argument is of another type.
-        ValueError: On a bad argument, or if model, data and method do not fit together.
-        RuntimeError: If the network or its derivative is not finite, or a solver gives up; the
-            time is named.
-    """
-    method.check(model, x)
-    given = {"seed": seed, "noise": noise, "y": y, "batch": batch}
-    parts = batches(model, len(x), x.device, random=method.needs_noise(x), **given)
-    found = [method.estimate(part.model, x[part.rows], part.noise) for part in parts]
-    return replace(type(found[0]).cat(found), seed=seed)

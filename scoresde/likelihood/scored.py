@@ -2,77 +2,49 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from .._tensor import check_shape
+from ..batches import batches
 from ..evaluation import own_context
-from ..exact import GaussianMixture
-from ..ivp import Counts
-from ..noise import Noise, SampleNoise
+from ..noise import Noise
 from ..score import ScoreModel
-from .flow import Flow, Solver, adaptive_solver
-from .ode import log_prior, trace_rule
-from .trace import TraceRule
+from .flow import log_prior
+from .method import Likelihood, joined
+from .methods import as_method
+from .ode import Ode
+from .rules import trace_rule
 
 __all__ = ["ScoredSamples", "sample_with_log_prob"]
 
 
-@dataclass(frozen=True)
-class ScoredSamples:
-    """What `sample_with_log_prob` returns, and what is needed to repeat it.
+@dataclass(frozen=True, kw_only=True)
+class ScoredSamples(Likelihood):
+    """Samples with their likelihood, what `sample_with_log_prob` returns.
+
+    `latent` holds the states at t = 1 from which the samples started.
 
     Attributes:
         x: Samples at t_min, shape (n, *D).
-        log_prob: log p(x) in nats at the scale of x, shape (n,), float64.
-        std_error: Standard error of `log_prob` from the probes, in nats, shape (n,), float64; 0
-            for an exact trace, NaN where one number cannot tell.
-        x_init: The states they started from, like x.
-        counts: Status, steps and evaluations of each sample.
-        nfe: Network evaluations per sample, counted; the largest if chunks of the batch differ.
-        nfe_derivative: Vector-Jacobian products per sample, likewise.
-        t_min: Time of the samples.
-        solver: Method and tolerances.
-        trace: The rule, with its probes.
-        seed: The seed; None where noise was given.
     """
 
     x: Tensor
-    log_prob: Tensor
-    std_error: Tensor
-    x_init: Tensor
-    counts: Counts
-    nfe: int
-    nfe_derivative: int
-    t_min: float
-    solver: Solver
-    trace: TraceRule
-    seed: int | None
 
 
 @own_context()
 def sample_with_log_prob(
     model: ScoreModel,
     shape: Sequence[int],
+    method: Ode | str = Ode(),
     *,
     seed: int | None = None,
     noise: Noise | None = None,
-    t_min: float | None = None,
-    rtol: float = 1e-6,
-    atol: float = 1e-6,
-    method: str = "dopri5",
-    per_sample: bool = False,
-    trace: TraceRule | Literal["auto"] = "auto",
-    control: GaussianMixture | None = None,
     y: Tensor | None = None,
     batch: int | None = None,
-    max_nfe: int | None = 10_000,
-    force: bool = False,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> ScoredSamples:
@@ -91,20 +63,12 @@ def sample_with_log_prob(
     Args:
         model: Score model.
         shape: Shape of the result, (n, *D).
+        method: Solver, trace and t_min, or its text. The samples carry noise of standard
+            deviation σ(t_min), without which there is no density.
         seed: Integer in [0, 2^64) for x(1) and the probes; one stream per sample.
         noise: A source of your own instead of `seed`; then `batch` must be None.
-        t_min: Last time, in [0, 1); None as in `log_likelihood`. The samples carry noise of
-            standard deviation σ(t_min), which has to be there: without it there is no density.
-        rtol: This and the arguments to `force` as in `log_likelihood`.
-        atol: See there.
-        method: See there.
-        per_sample: See there.
-        trace: See there.
-        control: See there.
         y: Class labels, shape (n,), for a conditional model; log p is of x given y.
-        batch: See there.
-        max_nfe: See there.
-        force: See there.
+        batch: Samples at a time; None = all at once.
         device: Where to run.
         dtype: Of the samples, float32 or float64.
 
@@ -112,34 +76,23 @@ def sample_with_log_prob(
         The samples with their log-density, its uncertainty and cost; empty for n = 0.
 
     Raises:
-        TypeError: If dtype is not float32 or float64.
+        TypeError: If dtype is not float32 or float64, or the method is not an `Ode`.
         ValueError: On a bad argument, or as for `log_likelihood`.
         RuntimeError: As for `log_likelihood`.
     """
-    shape = check_shape(shape)
-    if (seed is None) == (noise is None):
-        raise ValueError("exactly one of seed and noise must be given")
-    if noise is not None and batch is not None:
-        raise ValueError("batch needs a seed: a noise source serves the one batch it was made for")
+    shape, method = check_shape(shape), as_method(method, Ode)
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
-    source = noise or SampleNoise(seed, range(shape[0]))
-    start = (source.prior(shape) * model.sde.start_std(1.0)).to(device, dtype)
-    rule = trace_rule(trace, start, force)
-    flow = Flow(model, t_min, adaptive_solver(method, rtol, atol, per_sample), batch, max_nfe)
-    end = flow.run(start, y, rule, seed, noise, control, down=True)
-    # downwards the integrals are −∫ over [t_min, 1]
-    estimates = log_prior(start, model.sde.prior_std)[:, None] - end.integrals
-    return ScoredSamples(
-        x=end.x.to(dtype),
-        log_prob=estimates.mean(1),
-        std_error=rule.std_error(estimates, math.prod(shape[1:])),
-        x_init=start,
-        counts=end.counts,
-        nfe=end.nfe,
-        nfe_derivative=end.nfe_derivative,
-        t_min=flow.t_min,
-        solver=flow.solver,
-        trace=rule,
-        seed=seed,
-    )
+    method.check(model, torch.empty((0, *shape[1:]), dtype=dtype, device=device))
+    given = {"seed": seed, "noise": noise, "y": y, "batch": batch}
+    parts = []
+    for part in batches(model, shape[0], device, **given):
+        drawn = part.noise.prior((part.n, *shape[1:])) * model.sde.start_std(1.0)
+        start = drawn.to(device, dtype)
+        rule = trace_rule(method.trace, start, method.force)
+        end = method.solve(part, start, rule, down=True)
+        # downwards the integrals are −∫ over [t_min, 1]
+        log_probs = log_prior(start, model.sde.prior_std)[:, None] - end.integrals
+        likelihood = method.likelihood(model, log_probs, rule, end, start)
+        parts.append(ScoredSamples(x=end.x.to(dtype), **vars(likelihood)))
+    return replace(joined(parts), seed=seed)

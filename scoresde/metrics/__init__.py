@@ -2,9 +2,9 @@
 
 from .classifier import CNNFeatures, SmallCNN, load_features
 from .estimate import Estimate
-from .features import FeatureSpace, PCAFeatures, RawFeatures
+from .features import FeatureSpace, PCAFeatures
 from .frechet import GaussianStats, frechet_bias, frechet_distance
-from .mmd import CubicKernel, GaussianKernel, mmd2
+from .mmd import CubicKernel, GaussianKernel, Kernel, mmd2
 from .paired import paired_rmse
 from .sliced_wasserstein import directions, sliced_wasserstein
 
@@ -15,8 +15,8 @@ __all__ = [
     "FeatureSpace",
     "GaussianKernel",
     "GaussianStats",
+    "Kernel",
     "PCAFeatures",
-    "RawFeatures",
     "SmallCNN",
     "directions",
     "frechet_bias",

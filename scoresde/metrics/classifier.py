@@ -117,20 +117,6 @@ class CNNFeatures(FeatureSpace):
         features = torch.cat([self.net.embed(batch) for batch in images.split(_BATCH)])
         return ((features - self.mean) / self.std).to(x.device, torch.float64)
 
-    @torch.no_grad()
-    def logits(self, x: Tensor) -> Tensor:
-        """Class logits of images, shape (n, classes), in the dtype of the weights.
-
-        Args:
-            x: Images as for `__call__`.
-
-        Raises:
-            TypeError: As for `__call__`.
-            ValueError: As for `__call__`.
-        """
-        images = self._checked(x).to(self.net.head.weight)
-        return torch.cat([self.net(batch) for batch in images.split(_BATCH)]).to(x.device)
-
     def _checked(self, x: Tensor) -> Tensor:
         rows = as_rows(x, minimum=1)
         shape = (1, self.net.size, self.net.size)

@@ -1,4 +1,4 @@
-"""What every metric returns (`Estimate`) and what every metric takes (rows of features)."""
+"""What metrics share: the `Estimate` that they return, and the rows of features that they take."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Estimate", "as_rows", "check_pair", "row_mean", "variance_of_square"]
+__all__ = [
+    "Estimate",
+    "as_rows",
+    "row_mean",
+    "rows_of_pair",
+    "rows_around_mean",
+    "variance_of_square",
+]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and how far to trust it; `str()` prints `0.0123 ± 0.0004`.
+    """A number with its standard error; `str()` prints `0.0123 ± 0.0004`.
 
     Args:
         value: The estimate.
@@ -21,7 +28,7 @@ class Estimate:
             not allow one. Each metric says what its standard error covers.
         n: Sizes of the samples it was computed from, one per sample.
         name: Metric and, where there is one, feature space.
-        note: A warning that belongs beside the number, empty if there is none.
+        note: A warning to show beside the number, empty if there is none.
     """
 
     value: float
@@ -73,7 +80,7 @@ def as_rows(x: Tensor, name: str = "x", minimum: int = 2) -> Tensor:
     return rows
 
 
-def check_pair(x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+def rows_of_pair(x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     """Both samples as rows of the same dimension.
 
     Args:
@@ -96,22 +103,33 @@ def check_pair(x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     return rows, other.to(rows.device)
 
 
+def rows_around_mean(x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Both samples as rows less the mean of the reference, and this mean, shape (d,).
+
+    A common shift changes no distance, but large values leave fewer digits for it. Arguments and
+    errors as for `rows_of_pair`.
+    """
+    rows, other = rows_of_pair(x, reference)
+    origin = row_mean(other)
+    return rows - origin, other - origin, origin
+
+
 def variance_of_square(plain: float, excess: float) -> float:
     """Variance of a squared distance from its first-order variance in the estimated distribution.
 
-    A squared distance is |δ + Z|² with δ the true difference and Z its noise, of covariance Σ. Its
-    variance is V = 4 δᵀΣδ + 2 tr Σ². The first-order formula (delta method, jackknife) takes the
-    gradient 2 (δ + Z) at the samples and gives 4 (δ + Z)ᵀΣ(δ + Z), of mean V + 2 tr Σ². It is too
-    large by 2 tr Σ², which is V at δ = 0: there it is too large by a factor of 2.
+    A squared distance is |δ + Z|², where δ is the true difference and Z is noise of covariance Σ.
+    Its variance is V = 4 δᵀΣδ + 2 tr Σ². The first-order formula (delta method, jackknife) takes
+    the gradient 2 (δ + Z) at the samples and gives 4 (δ + Z)ᵀΣ(δ + Z), whose mean is V + 2 tr Σ².
+    At δ = 0 the excess 2 tr Σ² is V itself, so that the formula is too large by a factor of 2.
 
     Args:
         plain: First-order variance, not negative.
         excess: Estimate of 2 tr Σ².
 
     Returns:
-        plain − excess, but at least half of `plain` and half of `excess`: V is at least half of the
-        mean of the one, and at least the mean of the other. Without the last bound an estimate
-        far below 0, whose gradient is small by chance, would have an error that is far too small.
+        plain − excess, but at least half of `plain` and half of `excess`. V is at least half of the
+        mean of `plain`, and at least the mean of `excess`. Without the second bound an estimate far
+        below 0, whose gradient is small by chance, would get a far too small error.
     """
     return max(plain - excess, plain / 2, excess / 2)
 
@@ -119,8 +137,8 @@ def variance_of_square(plain: float, excess: float) -> float:
 def row_mean(rows: Tensor) -> Tensor:
     """Mean of the rows, shape (d,), for rows (n, d) that may lie far from 0.
 
-    The second pass corrects the rounding of the first: a sum of n values near c has a rounding
-    error of the order of c·1e-16·log n, and a sum of their differences from c a much smaller one.
+    The second pass corrects the rounding of the first. A sum of n values near c has a rounding
+    error of the order of c·1e-16·log n. A sum of their differences from c has a much smaller one.
     """
     mean = rows.mean(0)
     return mean + (rows - mean).mean(0)

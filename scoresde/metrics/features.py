@@ -1,7 +1,7 @@
 """Feature spaces: the coordinates in which samples are compared.
 
-A distance between images means something only together with the features it was computed in, so
-every space has a name and a fingerprint, and `label` joins them for tables and statistics.
+A distance between images has a meaning only together with the features that it was computed in.
+Every space has a name and a fingerprint, and `label` joins them for tables and statistics.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Tensor
 from .._tensor import check_integer
 from .estimate import as_rows, row_mean
 
-__all__ = ["FeatureSpace", "PCAFeatures", "RawFeatures", "digest_of"]
+__all__ = ["FeatureSpace", "PCAFeatures", "digest_of"]
 
 
 class FeatureSpace(ABC):
-    """A map from samples to feature vectors that says which map it is.
+    """A map from samples to feature vectors, with a name and a fingerprint.
 
     Attributes:
         name: Short name, for example `digits_cnn`.
@@ -41,26 +41,6 @@ class FeatureSpace(ABC):
     def label(self) -> str:
         """Name and the first eight digits of the fingerprint, `digits_cnn@1a2b3c4d`."""
         return f"{self.name}@{self.fingerprint[:8]}"
-
-
-class RawFeatures(FeatureSpace):
-    """The samples themselves, flattened."""
-
-    name = "raw"
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the name: there is nothing else."""
-        return hashlib.sha256(b"raw").hexdigest()
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Samples (n, *D) as float64 rows (n, d).
-
-        Raises:
-            TypeError: If `x` is not a tensor.
-            ValueError: If it is empty or not finite.
-        """
-        return as_rows(x, minimum=1)
 
 
 class PCAFeatures(FeatureSpace):
@@ -113,7 +93,7 @@ class PCAFeatures(FeatureSpace):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of mean and components in float32: the last bits of a fit vary with the machine."""
+        """Hash of mean and components in float32, because last bits differ between machines."""
         return digest_of({"mean": self.mean.float(), "components": self.components.float()})
 
     def __call__(self, x: Tensor) -> Tensor:

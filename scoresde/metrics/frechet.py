@@ -3,8 +3,8 @@
     FD = |μ₁ − μ₂|² + tr(S₁ + S₂ − 2 (S₁^½ S₂ S₁^½)^½)
 
 Dowson and Landau 1982, The Fréchet distance between multivariate normal distributions. The
-published "FID" is this number in the features of one Inception network; in any other space it is
-another number, so it is called `fd_<space>` here.
+published "FID" is this number in the features of one Inception network. In any other space it is
+another number, so that it is called `fd_<space>` here.
 """
 
 from __future__ import annotations
@@ -115,14 +115,14 @@ def frechet_distance(
         φ(x) = |u|² − uᵀ T u + 2 (μ₁ − μ₂)·u,   u = x − μ₁,
         T = S₁^-½ (S₁^½ S₂ S₁^½)^½ S₁^-½,   the optimal map between the two Gaussians,
 
-    so that Var φ/n is its variance from that sample (delta method; an infinitesimal jackknife);
-    likewise for the second. Near equal distributions φ is itself noise, and Var φ/n is twice the
-    variance: `variance_of_square` corrects that. The standard error covers the finite size of
-    every sample given as features; statistics are taken as exact, and with two of them it is NaN.
-    It does not cover the bias, which outweighs it near equal distributions: two samples of one
-    Gaussian give `frechet_bias` on average, d(d+1)/(2n) + 2d/n for n = m and covariance I. Of
-    intervals of ±1.96 standard errors around the mean estimate 92 to 99 % hold it, measured for
-    n ≥ 256 in 8 and 64 dimensions; with n ≤ d the standard error is up to a tenth too small.
+    so that Var φ/n is the variance that this sample causes (delta method); likewise for the second.
+    Near equal distributions φ is itself noise and Var φ/n is twice the variance, which
+    `variance_of_square` corrects. The standard error covers the finite size of every sample given
+    as features. Statistics are taken as exact, and with two of them it is NaN. It does not cover
+    the bias, which is larger near equal distributions: two samples of one Gaussian give
+    `frechet_bias` on average, d(d+1)/(2n) + 2d/n for n = m and covariance I. Of intervals of ±1.96
+    standard errors around the mean estimate 92 to 99 % hold it, measured for n ≥ 256 in 8 and 64
+    dimensions; with n ≤ d the standard error is up to a tenth too small.
 
     Args:
         x: Features, shape (n, *D), or their statistics; n ≥ 2.
@@ -164,14 +164,14 @@ def frechet_distance(
 
 
 def frechet_bias(cov: Tensor, n: float, m: float) -> float:
-    """What two samples of one Gaussian N(μ, S) give on average, to leading order in 1/n and 1/m.
+    """Mean distance between two samples of one Gaussian N(μ, S), to leading order in 1/n and 1/m.
 
         (1/n + 1/m) (tr S + ½ Σ_ij (1 + δ_ij) λ_i λ_j/(λ_i + λ_j)),   λ the eigenvalues of S
 
-    The first term is from the means, the second from the Wishart scatter of the covariances, put
-    into the second-order expansion of the distance. For S = I it is (1/n + 1/m) (d + d(d+1)/4).
-    Features are not Gaussian, so for them it is a guide; the floor between two real samples is
-    the number to print.
+    The first term comes from the means. The second comes from the Wishart scatter of the
+    covariances in the second-order expansion of the distance. For S = I the sum is
+    (1/n + 1/m) (d + d(d+1)/4). Features are not Gaussian, so that it is only a guide for them:
+    print the distance between two samples of real data instead.
 
     Args:
         cov: S, shape (d, d).
@@ -231,8 +231,8 @@ class _Root(NamedTuple):
     @classmethod
     def of(cls, cov: Tensor) -> _Root:
         lam, basis = torch.linalg.eigh(cov)
-        # As far as the smallest eigenvalue is below 0, all of this size are rounding: their roots
-        # would add √1e-7 each to the cross term of a singular covariance in float32.
+        # Where the smallest eigenvalue is below 0, all eigenvalues of its size are rounding. Their
+        # roots would add √1e-7 each to the cross term of a singular covariance in float32.
         keep = lam > torch.maximum(-lam[0], _DOUBLE * len(lam) * lam[-1])
         scales = torch.where(keep, lam, 0.0).sqrt()
         inverses = torch.where(keep, 1 / scales, 0.0)
@@ -244,9 +244,10 @@ def _null_variance(noise: Tensor) -> float:
 
         2 (Σ_i λ_i² + Σ_{i<j} (λ_i λ_j/(λ_i + λ_j))² + ¼ Σ_i λ_i²),   λ the eigenvalues of `noise`
 
-    The distance is there a sum of squares, |δμ|² + ½ Σ_ij (δS_ij)²/(λ_i + λ_j) in the eigenbasis
-    of S, of independent terms with variances λ_i/n of δμ_i and (1 + δ_ij) λ_i λ_j/n of δS_ij. Their
-    means make up `frechet_bias`; the square of a normal variable of mean m has the variance 2 m².
+    This distance is a sum of squares, |δμ|² + ½ Σ_ij (δS_ij)²/(λ_i + λ_j) in the eigenbasis of S.
+    The terms are independent, with variances λ_i/n of δμ_i and (1 + δ_ij) λ_i λ_j/n of δS_ij. The
+    sum of their means is `frechet_bias`. A square of mean m of a normal variable has the variance
+    2 m².
 
     Args:
         noise: S₁/n + S₂/m, shape (d, d), without the term of a distribution that is known.

@@ -2,63 +2,85 @@
 
     MMD² = E k(x, x') + E k(y, y') − 2 E k(x, y)
 
-Estimated by U-statistics (the diagonals left out), so its mean over repetitions is exactly MMD²,
-0 for equal distributions; single values may be negative. Gretton et al. 2012, A Kernel Two-Sample
-Test, Lemma 6.
+It is estimated by U-statistics, which leave the diagonals of the kernel matrices out. The mean
+over repetitions is exactly MMD², and 0 for equal distributions; single values may be negative.
+Gretton et al. 2012, A Kernel Two-Sample Test, Lemma 6.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .._tensor import check_number, plain_numbers
-from .estimate import Estimate, as_rows, check_pair, row_mean, variance_of_square
+from .estimate import Estimate, as_rows, rows_around_mean, variance_of_square
 
-__all__ = ["CubicKernel", "GaussianKernel", "mmd2"]
+__all__ = ["CubicKernel", "GaussianKernel", "Kernel", "mmd2"]
 
 _CHUNK_ELEMENTS = 2**22  # 32 MiB of float64 kernel values at a time
 _MATMUL_RANGE = 1e4  # squared norm over squared bandwidth up to which k is right to 1e-12
 _MEDIAN_ROWS = 1000  # half a million distances: their median is sharp to a fraction of a percent
 
 
-@dataclass(frozen=True)
-class CubicKernel:
-    """k(x, y) = (x·y/d + 1)³, the kernel of KID (Bińkowski et al. 2018, arXiv:1801.01401).
+class Kernel(ABC):
+    """A symmetric positive-definite function k(x, y) of two points.
 
-    It compares the first three moments. In Inception features MMD² with it is KID; in other
-    spaces it is not comparable with published KIDs, so name the space beside the number.
+    Attributes:
+        name: Short name.
     """
 
-    name: str = "cubic"
+    name: ClassVar[str]
+
+    @abstractmethod
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """Kernel matrix, shape (n, m), float64, of rows (n, d) and (m, d)."""
+
+    @abstractmethod
+    def around(self, origin: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Matrix of a kernel with the same MMD, that keeps the digits of rows far from 0.
+
+        It may differ from k by functions of one point, f(x) + g(y), which cancel in MMD².
+
+        Args:
+            origin: c, shape (d,).
+            x: Rows less the origin, shape (n, d).
+            y: Rows less the origin, shape (m, d).
+
+        Returns:
+            Shape (n, m).
+        """
+
+
+@dataclass(frozen=True)
+class CubicKernel(Kernel):
+    """k(x, y) = (x·y/d + 1)³, the kernel of KID (Bińkowski et al. 2018, arXiv:1801.01401).
+
+    It compares the first three moments. In Inception features MMD² with it is KID. In other spaces
+    it is not comparable with published KIDs, so name the space beside the number.
+    """
+
+    name: ClassVar[str] = "cubic"
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """Kernel matrix, shape (n, m), of rows (n, d) and (m, d)."""
         return (x @ y.T / x.shape[1] + 1).pow(3)
 
     def around(self, origin: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """k(x, y) − k(x, c) − k(c, y) + k(c, c), which has the same MMD as k.
+        """k(x, y) − k(x, c) − k(c, y) + k(c, c); arguments as for `Kernel.around`.
 
         With x = c + u and y = c + v it is
 
             3 p q (2 s + p + q) + 3 (s + p + q)² r + 3 (s + p + q) r² + r³,
             s = |c|²/d + 1,   p = c·u/d,   q = c·v/d,   r = u·v/d
 
-        so that the powers of a large |c| that cancel in MMD² are never formed.
-
-        Args:
-            origin: c, shape (d,).
-            x: Rows u less the origin, shape (n, d).
-            y: Rows v less the origin, shape (m, d).
-
-        Returns:
-            Shape (n, m).
+        The powers of a large |c| that cancel in MMD² are never formed.
         """
         d = len(origin)
         s, p, q = origin @ origin / d + 1, (x @ origin / d)[:, None], y @ origin / d
@@ -67,7 +89,7 @@ class CubicKernel:
 
 
 @dataclass(frozen=True)
-class GaussianKernel:
+class GaussianKernel(Kernel):
     """k(x, y) = exp(−|x − y|²/(2 ℓ²)): MMD² is 0 only for equal distributions.
 
     Args:
@@ -78,8 +100,9 @@ class GaussianKernel:
         ValueError: If it is not positive and finite.
     """
 
+    name: ClassVar[str] = "gaussian"
+
     bandwidth: float
-    name: str = "gaussian"
 
     def __post_init__(self) -> None:
         plain_numbers(self)
@@ -89,9 +112,8 @@ class GaussianKernel:
     def median(cls, reference: Tensor) -> GaussianKernel:
         """Kernel with ℓ = median distance between points of the reference (median heuristic).
 
-        Only the reference enters, so that all samples compared with it share one kernel: a
-        bandwidth that depends on the samples would give each its own ruler. Of more than 1,000
-        rows, 1,000 evenly spaced ones are used.
+        It depends on the reference alone, so that all samples compared with it share one kernel.
+        Of more than 1,000 rows, 1,000 evenly spaced ones are used.
 
         Args:
             reference: Shape (n, *D), n ≥ 2.
@@ -121,13 +143,7 @@ class GaussianKernel:
         return distances.div_(self.bandwidth).square_().mul_(-0.5).exp_()
 
     def around(self, origin: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """Kernel matrix, shape (n, m), of rows less an origin; it is the same for any origin.
-
-        Args:
-            origin: Shape (d,).
-            x: Rows less the origin, shape (n, d).
-            y: Rows less the origin, shape (m, d).
-        """
+        """k(x, y) itself, which is the same for any origin; arguments as for `Kernel.around`."""
         return self(x, y)
 
 
@@ -139,31 +155,26 @@ class _Sums(NamedTuple):
     squares: float  # Σ_ij K_ij²
 
 
-def mmd2(
-    x: Tensor, reference: Tensor, kernel: Callable[[Tensor, Tensor], Tensor] | None = None
-) -> Estimate:
+def mmd2(x: Tensor, reference: Tensor, kernel: Kernel | None = None) -> Estimate:
     """Unbiased MMD² between two samples, with the standard error of the U-statistic.
 
     The variance of the estimator is, exactly and for all n and m (Hoeffding decomposition),
 
         4 ζ_x/n + 4 ζ_y/m + 2 τ_xx/(n(n−1)) + 2 τ_yy/(m(m−1)) + 4 τ_xy/(nm),
 
-    ζ_x the variance of E k(x, x') − E k(x, y) over x, τ the variances of what is left of the
-    kernel when its two marginal means are taken away. All five are estimated without bias from
-    row sums and sums of squares in O((n + m)² d) time and bounded memory, with no resampling, so
-    that the standard error is right both far from and at equal distributions, where ζ = 0 and the
-    asymptotic normal variance (and the jackknife: √2 too large) fails. Unbiased variances of
-    MMD²: Sutherland and Deka 2019, arXiv:1906.02104. It covers the finite size of both samples.
-    Of intervals of ±1.96 standard errors 91 to 97 % hold the true value, measured for n = 64 and
-    256 in 8 and 64 dimensions. MMD² is skewed: where the estimate is too low, its standard error
-    is too small as well.
+    where ζ_x is the variance of E k(x, x') − E k(x, y) over x, and τ is the variance of the kernel
+    less its two marginal means. All five are estimated without bias from row sums and sums of
+    squares, without resampling, in O((n + m)² d) time and bounded memory (Sutherland and Deka
+    2019, arXiv:1906.02104). The standard error covers the finite size of both samples. It is right
+    also at equal distributions, where ζ = 0, the asymptotic normal variance fails, and the
+    jackknife is √2 too large. Of intervals of ±1.96 standard errors 91 to 97 % hold the true
+    value, measured for n = 64 and 256 in 8 and 64 dimensions. MMD² is skewed: where the estimate
+    is too low, its standard error is too small as well.
 
     Args:
         x: Samples or features, shape (n, *D), n ≥ 2.
         reference: Shape (m, *D), m ≥ 2.
-        kernel: Positive-definite kernel of rows (n, d) and (m, d), symmetric; None is
-            `CubicKernel()`. A kernel with a method `around(origin, x, y)` is given the rows less
-            the mean of the reference, so that data far from 0 lose no digits.
+        kernel: The kernel; None is `CubicKernel()`.
 
     Returns:
         Estimate in the unit of the kernel. The standard error is NaN if n or m is below 4, where
@@ -174,19 +185,14 @@ def mmd2(
         ValueError: If a sample is too small or not finite, or the dimensions differ.
     """
     kernel = CubicKernel() if kernel is None else kernel
-    rows, other = check_pair(x, reference)
-    n, m = len(rows), len(other)
-    if hasattr(kernel, "around"):
-        origin = row_mean(other)
-        rows, other, pairs = rows - origin, other - origin, partial(kernel.around, origin)
-    else:
-        pairs = kernel
+    rows, other, origin = rows_around_mean(x, reference)
+    n, m, pairs = len(rows), len(other), partial(kernel.around, origin)
     xx, yy, xy = _sums(pairs, rows), _sums(pairs, other), _sums(pairs, rows, other)
     value = _pair_mean(xx) + _pair_mean(yy) - 2 * float(xy.rows.mean()) / m
     std_error = math.nan
     if min(n, m) >= 4:
         std_error = math.sqrt(variance_of_square(*_variance(xx, yy, xy)))
-    return Estimate(value, std_error, (n, m), f"mmd2_{getattr(kernel, 'name', 'kernel')}")
+    return Estimate(value, std_error, (n, m), f"mmd2_{kernel.name}")
 
 
 def _sums(kernel: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor | None = None) -> _Sums:

@@ -1,10 +1,10 @@
-"""Paired error: how far a sampler's end points are from the exact ones of the same x_T."""
+"""Paired error: the distance of a sampler's end points to the exact ones of the same x_T."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from .estimate import Estimate, as_rows
+from .estimate import Estimate, rows_of_pair
 
 __all__ = ["paired_rmse"]
 
@@ -12,9 +12,9 @@ __all__ = ["paired_rmse"]
 def paired_rmse(x: Tensor, reference: Tensor) -> Estimate:
     """Mean over samples of the RMSE over dimensions:  1/n Σ_i √(1/d Σ_k (x_ik − r_ik)²).
 
-    With `reference` a high-accuracy solution of the probability-flow ODE from the same x_T it
-    measures the solver alone: the error of the score model cancels. The standard error is that
-    of the mean over samples, s/√n: it covers the choice of the n starting points.
+    Where `reference` is an accurate solution of the probability-flow ODE from the same x_T, this
+    measures the solver alone, because the error of the score model cancels. The standard error is
+    that of the mean over samples, s/√n. It covers the choice of the n starting points.
 
     Args:
         x: End points, shape (n, *D), n ≥ 2.
@@ -27,12 +27,12 @@ def paired_rmse(x: Tensor, reference: Tensor) -> Estimate:
         TypeError: If one of them is not a tensor.
         ValueError: If the shapes differ, n < 2, or values are not finite.
     """
-    rows, exact = as_rows(x, "x"), as_rows(reference, "reference")
+    rows, exact = rows_of_pair(x, reference)
     if x.shape != reference.shape:
         raise ValueError(
             f"x and reference must have the same shape, got {tuple(x.shape)} and "
             f"{tuple(reference.shape)}"
         )
-    rmse = (rows - exact.to(rows.device)).square().mean(1).sqrt()
+    rmse = (rows - exact).square().mean(1).sqrt()
     n = len(rmse)
     return Estimate(float(rmse.mean()), float(rmse.std()) / n**0.5, (n,), "paired_rmse")

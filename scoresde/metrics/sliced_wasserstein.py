@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .._tensor import check_integer
-from .estimate import Estimate, check_pair, row_mean, variance_of_square
+from .estimate import Estimate, rows_around_mean, variance_of_square
 
 __all__ = ["directions", "sliced_wasserstein"]
 
@@ -25,11 +25,11 @@ _CHUNK_ELEMENTS = 2**21  # 16 MiB of float64 projections at a time; a handful of
 
 
 def directions(d: int, projections: int, seed: int = 0) -> Tensor:
-    """Fixed directions in groups of orthonormal ones, each uniform on the sphere.
+    """Fixed directions in orthonormal groups, each direction uniform on the sphere.
 
-    A group of d directions measures a shift of the mean without error, since Σ_θ (θ·δ)² = |δ|²;
-    independent directions scatter. There are always two groups or more, so that the scatter
-    between groups shows what the finite number of directions costs.
+    A group of d directions measures a shift of the mean without error, since Σ_θ (θ·δ)² = |δ|²,
+    while independent directions scatter. There are at least two groups, so that the scatter
+    between groups shows the error of a finite number of directions.
 
     Args:
         d: Dimension, at least 1.
@@ -49,7 +49,7 @@ def directions(d: int, projections: int, seed: int = 0) -> Tensor:
     size = min(d, projections // 2)
     gaussian = np.random.default_rng(seed).standard_normal((projections // size, d, size))
     basis, upper = np.linalg.qr(gaussian)
-    # QR leaves the signs open; with a positive diagonal the bases are uniform (Haar).
+    # QR leaves the signs free; with a positive diagonal the bases are uniform (Haar).
     signs = np.sign(np.diagonal(upper, axis1=1, axis2=2))
     return torch.from_numpy(np.ascontiguousarray((basis * signs[:, None]).transpose(0, 2, 1)))
 
@@ -60,13 +60,12 @@ def sliced_wasserstein(
     """Sliced W₂ between two samples, sizes free, over fixed seeded directions.
 
     The standard error covers the finite size of both samples (the variance of the dual potential
-    averaged over directions, the influence function of SW₂²; Rodríguez-Vítores, del Barrio and
-    Loubes 2025, arXiv:2503.18831) and the finite number of directions (scatter between groups).
-    Near equal distributions the potential is itself noise, and its variance is twice that of
-    SW₂². The excess is estimated from two halves of each sample (`_null_scale`) and subtracted,
-    but never more than half. The bias is not covered: between samples of equal distributions SW₂ is
-    positive, of order √(1/n + 1/m), so print it beside the value of two real samples of the same
-    sizes.
+    averaged over directions, which is the influence function of SW₂²; Rodríguez-Vítores, del Barrio
+    and Loubes 2025, arXiv:2503.18831) and the finite number of directions (scatter between groups).
+    Near equal distributions the potential is itself noise, and its variance is twice that of SW₂².
+    The excess is estimated from two halves of each sample (`_null_scale`) and subtracted, but never
+    more than half. The bias is not covered: between samples of equal distributions SW₂ is positive,
+    of order √(1/n + 1/m). Print the value of two samples of real data of the same sizes beside it.
 
     Args:
         x: Samples or features, shape (n, *D), n ≥ 2.
@@ -82,9 +81,7 @@ def sliced_wasserstein(
         ValueError: If a sample is too small or not finite, the dimensions differ, or there are
             fewer than two projections.
     """
-    rows, other = check_pair(x, reference)
-    origin = row_mean(other)  # a common shift changes no distance, but takes digits
-    rows, other = rows - origin, other - origin
+    rows, other, _ = rows_around_mean(x, reference)
     n, m = len(rows), len(other)
     theta = directions(rows.shape[1], projections, seed).to(rows.device)
     groups, size, d = theta.shape
@@ -132,7 +129,7 @@ def _transport(x: Tensor, y: Tensor, theta: Tensor) -> tuple[Tensor, Tensor, Ten
 
 
 class _Plan(NamedTuple):
-    """Optimal plan between n and m sorted points of equal weight: who sends how much to whom."""
+    """Optimal plan between n and m sorted points of equal weight: pairs and the mass they move."""
 
     x: Tensor
     y: Tensor
@@ -140,7 +137,7 @@ class _Plan(NamedTuple):
 
     @classmethod
     def between(cls, n: int, m: int, device: torch.device) -> _Plan:
-        """Overlay of the quantile steps k/n and k/m, counted in units of 1/(nm): exact."""
+        """Overlay of the quantile steps k/n and k/m, exact because it counts in units of 1/(nm)."""
         steps = np.union1d(np.arange(n + 1) * m, np.arange(m + 1) * n)
         start = torch.from_numpy(steps[:-1]).to(device)
         mass = torch.from_numpy(np.diff(steps) / (n * m)).to(device)

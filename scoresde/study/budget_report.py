@@ -1,4 +1,4 @@
-"""The error budget of a mean likelihood: as a table of plain text, and as a figure."""
+"""The error budget of a mean likelihood, as a table of plain text and as a figure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["budget_table", "save_budget"]
 
 
 def budget_table(found: Mapping[str, Any]) -> str:
-    """The mean with everything that is known of its errors, and what it is of.
+    """The mean with all known errors, then the data and the method.
 
     Args:
         found: A summary of `scoresde likelihood`.
@@ -39,15 +39,15 @@ def budget_table(found: Mapping[str, Any]) -> str:
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def save_budget(path: Path, budget: MeanBudget, unit: str, typical: float) -> None:
-    """Bars of the sizes of all terms, of the mean and of a typical single datum.
+def save_budget(path: Path, found: Mapping[str, Any], typical: float) -> None:
+    """Draw the sizes of all errors of the mean, and of a typical single datum, as bars.
 
     Args:
         path: PNG file to write.
-        budget: Of the mean.
-        unit: Its unit.
-        typical: Standard error of a single datum, root mean square; NaN if unknown.
+        found: A summary of `scoresde likelihood`.
+        typical: Root mean square of the standard errors of single data; NaN if unknown.
     """
+    budget, unit = MeanBudget(**found["budget"]), found["unit"]
     bars = [
         ("one datum, random", typical, "C7"),
         ("mean: finite test set", budget.set_error, "C0"),
@@ -101,7 +101,7 @@ def _interval(budget: MeanBudget, unit: str) -> str:
 
 
 def _definition(budget: MeanBudget, found: Mapping[str, Any]) -> list[str]:
-    """What separates the number from the density of the data."""
+    """The terms that separate the number from the log-density of the data."""
     if not found["protocol"].startswith("pf-ode"):
         return ["A bound of the reverse SDE's model: no cut-off, and the prior's part is exact."]
     size, note = _signed(budget.cut_off), f"t_min = {found['t_min']:g}"

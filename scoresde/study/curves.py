@@ -11,7 +11,7 @@ from torch import Tensor
 from .._text import printable
 from ..data import DataSpec
 from ..metrics import Estimate
-from .figures import new_figure, png_bytes
+from .figures import COLOURS, line_style, new_figure, png_bytes
 from .findings import Findings
 from .quality import TITLES
 from .records import Result
@@ -23,13 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["curves", "scatter"]
 
-# Paul Tol's "muted" scheme, whose colours stay apart under the common colour blindnesses, with
-# black instead of its palest; each sampler also has its own marker.
-COLOURS = (
-    *("#332288", "#CC6677", "#117733", "#88CCEE", "#AA4499"),
-    *("#999933", "#000000", "#44AA99", "#882255", "#DDCC77"),
-)
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
 
 AXES = {
@@ -84,10 +77,6 @@ def _draw(axes: Axes, findings: Findings, metric: str, x: str) -> list[Estimate]
     """
     grids, drawn = findings.settings["grids"], []
     for i, sampler in enumerate(findings.samplers):
-        style = {
-            "color": COLOURS[i % len(COLOURS)],
-            "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],
-        }
         label = _literal(sampler).replace(":", ":\n", 1)
         for grid in ("", *grids):
             cells = _series(findings, sampler, grid, metric, x)
@@ -100,7 +89,7 @@ def _draw(axes: Axes, findings: Findings, metric: str, x: str) -> list[Estimate]
                 [_bar(estimate) for estimate in estimates],
                 label=label,
                 ls=DASHES[grids.index(grid) % len(DASHES)] if grid else "-",
-                **style,
+                **line_style(i),
                 **{"lw": 1.1, "ms": 4.5, "mec": "white", "mew": 0.5},
                 **{"elinewidth": 0.8, "capsize": 1.5},
             )

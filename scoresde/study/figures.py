@@ -1,4 +1,4 @@
-"""Pictures: grids of samples and the curves of a training run."""
+"""Pictures: grids of samples, curves, and the style of their lines."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "COLOURS",
+    "MARKERS",
+    "line_style",
     "new_figure",
     "png_bytes",
     "save_figure",
@@ -29,9 +32,25 @@ __all__ = [
     "to_unit",
 ]
 
+# Paul Tol's "muted" scheme, whose colours stay apart under the common colour blindnesses, with
+# black for its palest.
+COLOURS = (
+    *("#332288", "#CC6677", "#117733", "#88CCEE", "#AA4499"),
+    *("#999933", "#000000", "#44AA99", "#882255", "#DDCC77"),
+)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
+
+LEAST_SIDE = 28  # pixels, of a sample in a grid
+
+
+def line_style(i: int) -> dict[str, str]:
+    """Colour and marker of the i-th line; any two of 100 lines differ in at least one of them."""
+    n = len(COLOURS)
+    return {"color": COLOURS[i % n], "marker": MARKERS[(i + i // n) % len(MARKERS)]}
+
 
 def to_unit(x: Tensor, spec: DataSpec) -> Tensor:
-    """Data from the model's scale to [0, 1], black to white, rounded to their levels if they have.
+    """Map data from the model's scale to [0, 1], black to white; quantized data are rounded.
 
     Args:
         x: Data on the model's scale, shape (n, *D).
@@ -45,35 +64,32 @@ def to_unit(x: Tensor, spec: DataSpec) -> Tensor:
     return ((x.detach().float().cpu() - spec.low) / spec.span).clamp(0, 1)
 
 
-def to_grid(
-    x: Tensor, spec: DataSpec, columns: int | None = None, min_side: int = 28
-) -> Image.Image:
+def to_grid(x: Tensor, spec: DataSpec, columns: int | None = None) -> Image.Image:
     """A picture of samples side by side, in reading order.
 
     Args:
         x: Samples on the model's scale, shape (n, C, H, W) with C = 1 or 3.
         spec: What the data are; values are rounded to its levels.
-        columns: Images per row; about a square by default.
-        min_side: Small images are enlarged by a whole factor to about this side, in pixels.
+        columns: Images per row; None for about as many as rows.
 
     Returns:
-        An 8-bit RGB image.
+        An 8-bit RGB image; small samples are enlarged by a whole factor to about 28 pixels.
     """
     columns = columns or math.ceil(math.sqrt(len(x)))
-    factor = max(1, round(min_side / max(x.shape[2:])))
+    factor = max(1, round(LEAST_SIDE / max(x.shape[2:])))
     tiles = to_unit(x, spec).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     picture = make_grid(tiles, nrow=columns, padding=2, pad_value=0.5)
     return Image.fromarray((picture * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
 
 
-def save_grid(path: Path, x: Tensor, spec: DataSpec, columns: int | None = None) -> None:
+def save_grid(path: Path, x: Tensor, spec: DataSpec) -> None:
     """Write `to_grid` as a PNG file."""
     with atomic_write(path) as file:
-        to_grid(x, spec, columns).save(file, "PNG")
+        to_grid(x, spec).save(file, "PNG")
 
 
 def new_figure(width: float = 6.4, height: float = 4.0) -> Figure:
-    """A matplotlib figure that needs no display and leaves pyplot's state alone."""
+    """A matplotlib figure that needs no display and does not change pyplot's state."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
@@ -86,14 +102,14 @@ def png_bytes(figure: Figure, dpi: int = 110) -> bytes:
     return buffer.getvalue()
 
 
-def save_figure(path: Path, figure: Figure) -> None:
+def save_figure(path: Path, figure: Figure, dpi: int = 110) -> None:
     """Write the figure as a PNG file."""
     with atomic_write(path) as file:
-        file.write(png_bytes(figure))
+        file.write(png_bytes(figure, dpi))
 
 
 def save_training_figure(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Loss against step, and the plain error of ε against time for the latest log lines.
+    """Draw loss against step, and the unweighted error of ε against time of the last log lines.
 
     Args:
         path: PNG file to write.

@@ -15,7 +15,7 @@ from .figures import new_figure, save_figure, to_unit
 __all__ = ["can_show", "extremes", "interpolation", "round_trip", "sorted_by_value"]
 
 TILE = 0.95  # inches
-AT_MOST = 12  # images side by side
+MOST_IMAGES = 12  # images side by side
 
 
 def can_show(spec: DataSpec) -> bool:
@@ -84,7 +84,7 @@ def round_trip(path: Path, x: Tensor, latent: Tensor, decoded: Tensor, spec: Dat
     if not spec.is_image:
         _save_points(path, x, latent, decoded)
         return
-    x, latent, decoded = (v[:AT_MOST].detach().double().cpu() for v in (x, latent, decoded))
+    x, latent, decoded = (v[:MOST_IMAGES].detach().double().cpu() for v in (x, latent, decoded))
     difference = decoded - x
     largest = float(difference.abs().max())
     factor = _round_number(0.5 * spec.span / largest) if largest > 0 else 1
@@ -111,7 +111,7 @@ def interpolation(path: Path, x: Tensor, spec: DataSpec) -> None:
         ValueError: If such data have no picture.
     """
     _check_shown(spec)
-    x = x[:AT_MOST].detach().cpu()
+    x = x[:MOST_IMAGES].detach().cpu()
     if spec.is_image:
         rows = [to_unit(row, spec) for row in x]
         _save_rows(path, rows, [""] * len(x), "from one datum to another")

@@ -1,7 +1,7 @@
-"""scoresde.json: what the results in a folder were made from, and which files are ours.
+"""The manifest of a folder of results, scoresde.json: its origin, and the files scoresde wrote.
 
-A folder of results holds this file, the results that it lists, and in `parts/` what is finished
-of a computation that is not. Nothing else is ever removed or replaced, whatever its name.
+A folder of results holds this file, the results that it lists, and in `parts/` the finished parts
+of a computation that is not complete. No other file is ever removed or replaced.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ VERSION = 1  # of the format of results
 
 
 class DamagedManifestError(ValueError):
-    """The file is damaged, so that nothing in it can be trusted."""
+    """The manifest is damaged, so that nothing in it can be trusted."""
 
 
 class Source(NamedTuple):
-    """Something that results are made from: its name for messages, and its content."""
+    """One thing that results are made from: its name for messages, and its content."""
 
     name: str
     sha256: str
@@ -38,12 +38,12 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Origin:
-    """What results are made from. They are used again only for an equal origin.
+    """What results are made from. Results are used again only for an equal origin.
 
-    Names and paths are kept to be shown, and contents are compared: the same data under another
-    path are the same origin, and other data under the same path are another one. The versions of
-    this package and of its noise are part of every origin, because a new version may mend a
-    number. The version of torch is not, because it changes only the last bits.
+    Contents are compared; names and paths are only shown. The same data under another path have
+    the same origin, and other data under the same path have another one. The versions of this
+    package and of its noise are part of every origin, because a new version may correct a number.
+    The version of torch is not part of it, because it changes only the last bits.
 
     Attributes:
         command: The command that makes the results.
@@ -69,7 +69,7 @@ class Origin:
 
     @cached_property
     def fingerprint(self) -> str:
-        """64 hexadecimal digits for all but the cells and what is only shown."""
+        """64 hexadecimal digits for sources and compared settings; cells do not count."""
         compared = {key: value for key, value in self.plain.items() if key not in self.shown}
         contents = {what: source.sha256 for what, source in self.sources.items()}
         return fingerprint({"settings": compared, "sources": contents})
@@ -77,14 +77,14 @@ class Origin:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What scoresde.json says.
+    """The content of scoresde.json.
 
     Attributes:
         settings: All settings of the results, the command included.
         sources: As in `Origin`.
         cells: As in `Origin`.
-        files: Path of each file of ours in the folder -> SHA-256 of its bytes; None for one that
-            may be missing, or may change.
+        files: Path of each file in the folder that scoresde wrote -> SHA-256 of its bytes; None
+            for a file that may be missing or may change.
         parts: Paths of files that may exist while a computation is not finished.
         finished: Whether the results are complete.
     """
@@ -98,22 +98,23 @@ class Manifest:
 
     @classmethod
     def of(cls, origin: Origin) -> Manifest:
-        """The manifest of results that are not there yet."""
+        """The manifest of results that have not been made yet."""
         return cls(origin.plain, dict(origin.sources), dict(origin.cells))
 
     @property
     def names(self) -> set[str]:
-        """Paths of everything that is ours."""
+        """Paths of all files that scoresde wrote or may write."""
         return {*self.files, *self.parts}
 
     def has_all_of(self, origin: Origin) -> bool:
-        """Whether the cells are exactly those of the origin, in the same order."""
+        """Whether the cells are those of the origin, in the same order, and no others."""
         return list(self.cells.items()) == list(origin.cells.items())
 
     def difference(self, origin: Origin) -> str | None:
-        """How these results differ from those of an origin, in words.
+        """The first difference between these results and those of an origin, in words.
 
-        None if they do not differ, or if the origin only asks for more cells.
+        Returns:
+            None if there is no difference, or if the origin only asks for more cells.
         """
         return next(self._differences(origin), None)
 
@@ -141,7 +142,7 @@ class Manifest:
                 yield f"results of {name} on another grid"
 
     def save(self, folder: Path) -> None:
-        """Write the file, atomically."""
+        """Write the file atomically."""
         values = {"format": FORMAT, "version": VERSION, **vars(self)}
         values["sources"] = {what: source._asdict() for what, source in self.sources.items()}
         values["digest"] = fingerprint(values)
@@ -185,6 +186,6 @@ class Manifest:
 
 
 def _stays_inside(name: str) -> bool:
-    """Whether a path leads to a file below the folder: a manifest may be a stranger's."""
+    """Whether a path leads to a file below the folder; a manifest may come from a stranger."""
     path = PurePosixPath(name)
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts

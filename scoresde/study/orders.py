@@ -1,24 +1,26 @@
-"""How fast a sampler's error falls with its steps, on data whose solutions are known.
+"""The error of a sampler on data whose solutions are known, and the order at which it falls.
 
 - "ode": root mean square distance to the probability-flow ODE's solution, from 49 fixed starts
-- "weak": distance between Gaussians, that of the output and p_{t_min}: no Monte Carlo
+- "weak": distance between two Gaussians, the law of the output and p_{t_min}, without Monte Carlo
 - "strong": distance along Brownian paths, see `strong`
-- "tolerance": that of "ode", of solvers that choose their own steps
+- "tolerance": the error of "ode", of solvers that choose their own steps
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from statistics import NormalDist
 
 import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
+from .._tensor import float64
 from ..exact import GaussianMixture
-from ..grid import from_list
+from ..grid import check_grid
 from ..noise import SampleNoise
 from ..samplers import Sampler
 from ..score import ScoreModel, count_nfe
@@ -26,7 +28,7 @@ from ..sde import SDE, Node
 from .moments import output_moments
 
 __all__ = [
-    "Grid",
+    "OdeProblem",
     "alternating",
     "exact_flow",
     "gaussian",
@@ -35,11 +37,8 @@ __all__ = [
     "rms_distance",
     "slope",
     "starts",
-    "tolerance_errors",
     "weak_errors",
 ]
-
-Grid = Callable[..., Tensor]
 
 MEAN, STD = 0.3, 0.5  # of the Gaussian data
 REFERENCE_TOLERANCE = 1e-12
@@ -47,15 +46,9 @@ REFERENCE_TOLERANCE = 1e-12
 
 def mixture(sde: SDE) -> GaussianMixture:
     """The exact model of three correlated Gaussians in the plane: the data of "ode"."""
-    weights = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
     means = [[-1.0, 0.5], [0.8, -0.6], [0.3, 1.2]]
     covs = [[[0.20, 0.05], [0.05, 0.10]], [[0.08, -0.03], [-0.03, 0.15]], [[0.05, 0], [0, 0.05]]]
-    return GaussianMixture(
-        sde,
-        weights,
-        torch.tensor(means, dtype=torch.float64),
-        torch.tensor(covs, dtype=torch.float64),
-    )
+    return GaussianMixture(sde, [0.5, 0.3, 0.2], means, covs)
 
 
 def gaussian(sde: SDE) -> GaussianMixture:
@@ -65,27 +58,26 @@ def gaussian(sde: SDE) -> GaussianMixture:
 
 def starts(sde: SDE) -> Tensor:
     """49 fixed x_T: prior_std times the 7 × 7 grid of normal quantiles at (i − 1/2)/7."""
-    quantiles = [NormalDist().inv_cdf((i + 0.5) / 7) for i in range(7)]
-    q = torch.tensor(quantiles, dtype=torch.float64)
+    q = float64([NormalDist().inv_cdf((i + 0.5) / 7) for i in range(7)])
     return torch.cartesian_prod(q, q) * sde.prior_std
 
 
 def alternating(sde: SDE, steps: int, t_min: float = 1e-3, t_max: float = 1.0) -> Tensor:
-    """A grid whose steps in λ are h, 3h, h, 3h, ...: it finds out a wrong ratio of steps.
+    """A grid whose steps in λ are h, 3h, h, 3h, ...: it shows a wrong ratio of two steps.
 
-    On smooth grids neighbouring steps become equal as N grows, and the ratio 1 is as good.
-    Arguments as for `scoresde.grid.uniform`.
+    On smooth grids the ratio of neighbouring steps tends to 1 as N grows, so that a method which
+    takes every ratio for 1 keeps its order there. Arguments as for `scoresde.grid.uniform`.
     """
     first, last = sde.nodes([t_max, t_min])
-    lengths = torch.tensor([1.0, 3.0], dtype=torch.float64).repeat((steps + 1) // 2)[:steps]
+    lengths = float64([1.0, 3.0]).repeat((steps + 1) // 2)[:steps]
     inner = first.lam + (last.lam - first.lam) * lengths.cumsum(0)[:-1] / lengths.sum()
-    return from_list([t_max, *sde.t_of_lam(inner).tolist(), t_min])
+    return check_grid([t_max, *sde.t_of_lam(inner).tolist(), t_min])
 
 
 def exact_flow(model: ScoreModel, x: Tensor, t_min: float) -> Tensor:
     """The probability-flow ODE's solution at t_min from x at t = 1, by SciPy's DOP853 at 1e-12.
 
-    Solved in λ, where d(x/α)/dλ = −(σ/α) ε: this knows nothing of f and g, nor of any sampler.
+    It is solved in λ, where d(x/α)/dλ = −(σ/α) ε, which uses neither f and g nor any sampler.
 
     Args:
         model: An exact model.
@@ -123,62 +115,60 @@ def slope(steps: Sequence[float], errors: Sequence[float]) -> float:
     """
     if not all(0 < error < math.inf for error in errors):
         return math.nan
-    n, e = (torch.tensor(v, dtype=torch.float64).log() for v in (steps, errors))
+    n, e = float64(steps).log(), float64(errors).log()
     n = n - n.mean()
     return -float((n * e).sum() / n.square().sum())
 
 
+@dataclass(frozen=True, eq=False)
+class OdeProblem:
+    """The probability-flow ODE from some starting points, with its solution.
+
+    Attributes:
+        model: Score model.
+        start: States at t = 1, shape (B, *D), float64.
+        t_min: Last time.
+        solve: The reference solver, which takes model, start and t_min.
+    """
+
+    model: ScoreModel
+    start: Tensor
+    t_min: float
+    solve: Callable[[ScoreModel, Tensor, float], Tensor] = exact_flow
+
+    @cached_property
+    def exact(self) -> Tensor:
+        """The solution at t_min, like `start`. It is expensive, so it is computed once."""
+        return self.solve(self.model, self.start, self.t_min)
+
+
 @torch.no_grad()
 def ode_errors(
-    model: ScoreModel,
-    sampler: Sampler,
-    grids: Sequence[Tensor],
-    start: Tensor,
-    exact: Tensor,
+    problem: OdeProblem, runs: Iterable[tuple[Sampler, Tensor]]
 ) -> tuple[list[float], list[int]]:
-    """Distance of a deterministic sampler's ends to the exact ones, and NFE, for each grid.
+    """Distance of the end points to the exact ones, and NFE, of deterministic samplers.
 
     Args:
-        model: Score model.
-        sampler: The sampler.
-        grids: Time grids of one range.
-        start: States at their first time, shape (B, *D).
-        exact: The exact states at their last time, like `start`.
+        problem: The ODE.
+        runs: Samplers, each with the time grid that it runs on, from 1 to the problem's t_min.
     """
     errors, nfe = [], []
-    for ts in grids:
-        with count_nfe(model) as counted:
-            # a deterministic sampler asks for no noise; one that did would still be repeatable
-            noise = SampleNoise(0, range(len(start)))
-            end = sampler.run(model, start, ts, noise)
-        errors.append(rms_distance(end, exact))
+    for sampler, ts in runs:
+        with count_nfe(problem.model) as counted:
+            # a deterministic sampler draws no noise; one that did would still be repeatable
+            noise = SampleNoise(0, range(len(problem.start)))
+            end = sampler.run(problem.model, problem.start, ts, noise).state
+        errors.append(rms_distance(end, problem.exact))
         nfe.append(counted.forward)
     return errors, nfe
 
 
-def tolerance_errors(
-    model: ScoreModel,
-    sampler: Sampler,
-    tolerances: Sequence[float],
-    ts: Tensor,
-    start: Tensor,
-    exact: Tensor,
-) -> tuple[list[float], list[int]]:
-    """`ode_errors` of an adaptive sampler at rtol = atol = each tolerance; ts are the ends."""
-    errors, nfe = [], []
-    for tolerance in tolerances:
-        tuned = replace(sampler, rtol=tolerance, atol=tolerance)
-        error, evaluations = ode_errors(model, tuned, [ts], start, exact)
-        errors += error
-        nfe += evaluations
-    return errors, nfe
-
-
 def weak_errors(sde: SDE, sampler: Sampler, grids: Sequence[Tensor]) -> list[float]:
-    """2-Wasserstein distance of the output to p_{t_min}, both Gaussian, for each grid.
+    """2-Wasserstein distance of the output to p_{t_min} on each grid, exact for Gaussian data.
 
-    For Gaussian data √((m − m')² + (s − s')²), exact; started from p_1 itself, so that the steps'
-    own bias is all there is.
+        √((m − m')² + (s − s')²),   m and s the mean and standard deviation
+
+    The sampler starts from p_1 itself, so that the distance is the bias of its steps alone.
 
     Args:
         sde: The SDE.

@@ -1,7 +1,7 @@
-"""Finished parts of a computation, in files that say what they were made from.
+"""Finished parts of a computation, in files.
 
-A part holds arrays and plain data, the fingerprint of what it was made from, and a digest of all
-of this. It is used again only for the same fingerprint; a damaged part is made again.
+A part holds arrays, plain data, the fingerprint of what it was made from, and a digest of all
+this. It is used again only for the same fingerprint, and a damaged part is made again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MADE_FROM, ABOUT, DIGEST = "made_from", "about", "digest"
 
 
 class Part(NamedTuple):
-    """What a part holds: arrays by name, and plain data."""
+    """The content of a part: arrays by name, and plain data."""
 
     arrays: dict[str, np.ndarray]
     about: Any
@@ -32,7 +32,7 @@ class Part(NamedTuple):
 def save_part(
     path: Path, made_from: str, arrays: Mapping[str, np.ndarray], about: Any = None
 ) -> Part:
-    """Write a part, atomically; the same part gives the same bytes.
+    """Write a part atomically; the same content gives the same bytes.
 
     Args:
         path: The .npz file; its folder is made if it does not exist.
@@ -41,7 +41,7 @@ def save_part(
         about: Plain data, without NaN and infinities.
 
     Returns:
-        What `load_part` will give.
+        The part as `load_part` returns it.
     """
     text = json.dumps(about, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def save_part(
 
 
 def load_part(path: Path, made_from: str) -> Part | None:
-    """Read a part; None if there is none of this fingerprint, or if it is damaged.
+    """Read a part; None if there is no part of this fingerprint, or if it is damaged.
 
     Warns:
         UserWarning: If it is damaged.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,11 +13,12 @@ from .._tensor import check_number
 from ..fingerprint import fingerprint
 from ..grid import snapped, uniform
 from ..grid_file import GridFile
+from ..plain import check_unique
 from ..samplers import Sampler, sample
 from ..sde import SDE
 from ..steps import Grid, count_evaluations, free_model, largest_steps, on_ladder
 
-__all__ = ["Cell", "Entry", "asked", "check_unique", "plan_cells"]
+__all__ = ["Cell", "Entry", "asked", "plan_cells"]
 
 # Largest difference in t between the ends of a grid from a file and those of the comparison.
 SAME_END = 1e-9
@@ -141,7 +142,7 @@ def plan_cells(
     cells: list[Cell] = []
     for entry in entries:
         wanted = _wanted(entry, grids, budgets)
-        reason = entry.sampler.refusal(sde, snap)
+        reason = entry.sampler.refusal(snap)
         if reason is not None:
             cells += [replace(cell, reason=reason) for cell in wanted]
             continue
@@ -215,12 +216,3 @@ def _is_random(sde: SDE, sampler: Sampler, t_min: float) -> bool:
     start = torch.ones(1, 1) * sde.prior_std
     first, second = (sample(model, sampler, ts, (1, 1), seed=s, x_init=start).x for s in (0, 1))
     return not torch.equal(first, second)
-
-
-def check_unique(name: str, values: Iterable[object]) -> None:
-    """Raise ValueError if a value of the argument `name` is given twice."""
-    seen: set[object] = set()
-    for value in values:
-        if value in seen:
-            raise ValueError(f"{name} {value} is given twice")
-        seen.add(value)

@@ -1,14 +1,14 @@
-"""A folder of results: opened, resumed, replaced and finished in the same way by all commands.
+"""A folder of results: all commands open, resume, replace and finish it in the same way.
 
-    results = ResultFolder.open(out, origin, overwrite)      # refuses other results; writes nothing
+    results = ResultFolder.open(out, origin, overwrite)  # refuses other results; writes nothing
     if results.finished:
-        return results.read()                                # the summary that is there
-    with results.write(FILES) as output:                     # locks the folder
-        ...                                                  # writes files in output.work
-        output.finish(summary)                               # they take the places of earlier ones
+        return results.read()                            # the summary that exists
+    with results.write(FILES) as output:                 # locks the folder
+        ...                                              # write the files in output.work
+        output.finish(summary)                           # they replace earlier results
 
-All files go to the subfolder `parts` first. A command that is stopped or fails leaves earlier
-results as they were, and its finished parts for the same command to go on from.
+All files are written to the subfolder `parts` first. If a command stops or fails, earlier results
+are unchanged, and the same command continues from the finished parts.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ __all__ = ["PARTS", "SUMMARY", "Output", "ResultFolder", "check_whole", "remove_
 
 SUMMARY = "summary.json"
 PARTS = "parts"
-EARLIER = "settings.json"  # what marked a folder of results before there was a manifest
-COMMANDS = ("sample", "likelihood", "latent", "bench", "demo", "verify")
+EARLIER = "settings.json"  # marked a folder of results before there were manifests
+EARLIER_COMMANDS = ("sample", "likelihood", "latent", "bench", "demo", "verify")
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,7 @@ class ResultFolder:
         path: The folder.
         origin: What the results are made from.
         overwrite: Whether results may be replaced, those of the same origin included.
-        finished: Whether the folder holds complete results of this origin, so that none need be
-            made.
+        finished: Whether the folder holds complete results of this origin already.
     """
 
     path: Path
@@ -55,14 +54,14 @@ class ResultFolder:
 
     @classmethod
     def open(cls, path: Path, origin: Origin, overwrite: bool = False) -> ResultFolder:
-        """Look into a folder; changes nothing.
+        """Look into a folder without changing it.
 
         Warns:
             UserWarning: If the results were complete, but a file is now missing or damaged.
 
         Raises:
-            ValueError: If the folder holds other results, and `overwrite` is not set, or anything
-                that is not ours.
+            ValueError: If the folder holds other results and `overwrite` is not set, or if it
+                holds files that scoresde did not write.
             PermissionError: If results must be made and the folder cannot be written.
         """
         before = _manifest(path, origin, overwrite)
@@ -83,14 +82,14 @@ class ResultFolder:
 
     @contextlib.contextmanager
     def write(self, files: Sequence[str], parts: Sequence[str] = ()) -> Iterator[Output]:
-        """Hold the folder while results are made; see `Output` for how they are written.
+        """Lock the folder while results are made; `Output` says how they are written.
 
-        If the block ends with an exception, finished parts stay, for the same command to go on
-        from; everything else is as it was before.
+        If the block ends with an exception, the finished parts stay and everything else is as it
+        was before. The same command then continues from these parts.
 
         Args:
             files: Paths in the folder of all results that may be written.
-            parts: Paths in `parts/` of finished parts, which may be results as well.
+            parts: Paths in `parts/` of finished parts; a part may also be a result.
 
         Raises:
             ValueError, PermissionError: As `open`.
@@ -118,13 +117,13 @@ class ResultFolder:
 
 @dataclass(frozen=True)
 class Output:
-    """A folder of results while they are made.
+    """A locked folder while its results are made.
 
     Attributes:
         folder: The folder.
         origin: What the results are made from.
         files: Paths in the folder of all results that may be written.
-        before: What the manifest says until the results are published.
+        before: The manifest until the results are published.
     """
 
     folder: Path
@@ -134,7 +133,7 @@ class Output:
 
     @property
     def work(self) -> Path:
-        """The folder that everything is written to first."""
+        """The subfolder that all files are written to first."""
         path = self.folder / PARTS
         path.mkdir(exist_ok=True)
         return path
@@ -145,11 +144,11 @@ class Output:
         self.publish()
 
     def publish(self, kept: Iterable[str] = (), later: Iterable[str] = ()) -> None:
-        """Put the files in `work` in place of all earlier results, and remove the parts.
+        """Replace all earlier results by the files in `work`, and remove the parts.
 
         Args:
-            kept: Earlier results that are results now as well, if `work` holds no newer ones.
-            later: Files that may be written after this, and whose content is not checked.
+            kept: Earlier results that remain results, unless `work` holds newer ones.
+            later: Files that may be written later; their content is not checked.
         """
         written = [name for name in self.files if (self.work / name).exists()]
         now = dict.fromkeys((*written, *kept))
@@ -167,10 +166,10 @@ class Output:
 
 
 def remove_results(folder: Path, command: str) -> None:
-    """Remove the results of a command that nobody asks for any more, and no other file.
+    """Remove the results of a command, and no other file.
 
     Args:
-        folder: The folder; nothing happens if it holds no results of this command.
+        folder: The folder; it is left alone if it holds no results of this command.
         command: The command that made them.
 
     Raises:
@@ -190,7 +189,7 @@ def remove_results(folder: Path, command: str) -> None:
 
 
 def check_whole(folder: Path) -> None:
-    """Raise unless all results that the manifest lists are as they were written.
+    """Raise unless all results that the manifest lists exist with the bytes that were written.
 
     Raises:
         FileNotFoundError: If the folder has no manifest.
@@ -206,7 +205,7 @@ def check_whole(folder: Path) -> None:
 def _manifest(folder: Path, origin: Origin, overwrite: bool) -> Manifest | None:
     """The manifest of results that may be continued or replaced; None if the folder has none.
 
-    A damaged manifest that may be replaced comes back empty: its files are not known.
+    For a damaged manifest that may be replaced an empty one is returned: its files are not known.
     """
     existing_folder(folder)
     names = _foreign(folder)
@@ -224,7 +223,7 @@ def _manifest(folder: Path, origin: Origin, overwrite: bool) -> Manifest | None:
             "folder, or --overwrite to replace them"
         ) from error
     different = None if overwrite else found.difference(origin)
-    # After a kill there may be nothing yet that would be lost.
+    # After a kill there may be no file yet that could be lost.
     if different is not None and any((folder / name).exists() for name in found.names):
         raise ValueError(
             f"--out {folder}: holds {different}; give another folder, or --overwrite to replace "
@@ -234,14 +233,14 @@ def _manifest(folder: Path, origin: Origin, overwrite: bool) -> Manifest | None:
 
 
 def _started(before: Manifest | None, origin: Origin, claimed: Iterable[str]) -> Manifest:
-    """The manifest while results are made: complete earlier results keep theirs."""
+    """The manifest while results are made: that of complete earlier results, if there are any."""
     before = before or Manifest({})
     kept = before if before.finished else replace(Manifest.of(origin), files=before.files)
     return replace(kept, parts=tuple(sorted({*before.parts, *claimed})))
 
 
 def _foreign(folder: Path) -> list[str]:
-    """What a folder holds beside the manifest, the lock and temporary files of ours."""
+    """Names of all entries other than the manifest, the lock and temporary files."""
     if not folder.exists():
         return []
     names = (path.name for path in folder.iterdir())
@@ -249,9 +248,9 @@ def _foreign(folder: Path) -> list[str]:
 
 
 def _what_is_there(folder: Path) -> str:
-    """Results of an earlier version, or something that is not ours."""
+    """Whether a folder without a manifest holds results of an earlier version, in words."""
     with contextlib.suppress(OSError, ValueError, RecursionError, LookupError, TypeError):
-        if json.loads((folder / EARLIER).read_bytes())["command"] in COMMANDS:
+        if json.loads((folder / EARLIER).read_bytes())["command"] in EARLIER_COMMANDS:
             return (
                 "holds results of an earlier version of scoresde; give another folder, or remove "
                 "this one yourself"
@@ -260,8 +259,8 @@ def _what_is_there(folder: Path) -> str:
 
 
 def _check_free(folder: Path, before: Manifest | None, names: Iterable[str]) -> None:
-    """Refuse to replace a file that is not ours."""
-    if before is not None and not before.settings:  # damaged: it is not known which are ours
+    """Refuse to replace a file that scoresde did not write."""
+    if before is not None and not before.settings:  # damaged: its files are not known
         return
     ours = set() if before is None else before.names
     for name in names:
@@ -273,7 +272,7 @@ def _check_free(folder: Path, before: Manifest | None, names: Iterable[str]) -> 
 
 
 def _damaged(folder: Path, manifest: Manifest) -> str | None:
-    """The first result that is missing, or is not what was written."""
+    """The first result that is missing or whose bytes have changed; None if there is none."""
     for name, digest in manifest.files.items():
         if digest is not None:
             path = folder / name
@@ -283,7 +282,7 @@ def _damaged(folder: Path, manifest: Manifest) -> str | None:
 
 
 def _remove(folder: Path, names: Iterable[str]) -> None:
-    """Remove files of ours, and the folders below this one that are empty then."""
+    """Remove files, and then the folders below this one that are empty."""
     for name in names:
         if (folder / name).parent.resolve().is_relative_to(folder.resolve()):  # through no link
             with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):

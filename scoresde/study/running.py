@@ -1,4 +1,4 @@
-"""What long computations share: telling how far they are, and what to do when memory runs out."""
+"""Long computations: how progress is reported, and how lack of memory is reported."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ import torch
 from .._files import existing_folder
 from ..data.memory import free_bytes
 
-__all__ = ["OnProgress", "advise_on_memory", "check_space", "out_of_memory"]
+__all__ = ["OnProgress", "Tell", "advise_on_memory", "check_space", "out_of_memory"]
 
 # Called with (how many are done, of how many or None if nobody knows, note).
 OnProgress = Callable[[int, int | None, str], None]
+
+# Called with the name of a stage, and what `OnProgress` is called with.
+Tell = Callable[[str, int, int | None, str], None]
 
 
 def check_space(option: str, n: int, numbers: int, folder: Path, arrays: int = 3) -> None:
     """Refuse work whose results do not fit into the free memory or on the disk.
 
     Args:
-        option: The option that asks for so many, for the message.
+        option: The option that sets their number, for the message.
         n: How many data.
         numbers: Numbers of one datum, each of 4 bytes.
         folder: Where one array of them is written; need not exist.
-        arrays: How many arrays of all data there are in memory at least.
+        arrays: Least number of arrays of all data that are in memory at the same time.
 
     Raises:
-        ValueError: If memory or disk is too small; says what is needed and what is free. Also if a
-            file is where the folder should be.
+        ValueError: If memory or disk is too small; says what is needed and what is free. Also if
+            there is a file at the path of the folder.
     """
     disk = 4 * n * numbers
     memory = arrays * disk
@@ -45,12 +48,12 @@ def check_space(option: str, n: int, numbers: int, folder: Path, arrays: int = 3
 
 @contextmanager
 def advise_on_memory(batch: int, shape: Sequence[int], advice: str) -> Iterator[None]:
-    """Turn running out of memory, of the CPU or a GPU, into an error that says what to try.
+    """Replace an error of lack of memory, of the CPU or a GPU, by one that says what to try.
 
     Args:
         batch: Samples computed at a time.
         shape: Shape of one sample.
-        advice: What to change, followed by the value to try: half the batch.
+        advice: The option to change; half the batch is proposed for it.
 
     Raises:
         RuntimeError: Instead of the allocator's error.
@@ -66,7 +69,7 @@ def advise_on_memory(batch: int, shape: Sequence[int], advice: str) -> Iterator[
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the memory of the CPU or a GPU does not suffice."""
+    """Whether an error says that the memory of the CPU or a GPU is exhausted."""
     # The CPU's allocator has no exception of its own; this is its text on Linux and Windows.
     texts = ("can't allocate memory", "not enough memory")
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,7 +21,6 @@ from ..fingerprint import fingerprint
 from ..metrics import paired_rmse
 from ..noise import NOISE_VERSION, SampleNoise
 from ..samplers import Samples
-from ..samplers.base import draw_start
 from ..score import NetworkScore, ScoreModel
 from .checked import estimates_to_json
 from .draw import DrawSettings, draw
@@ -30,11 +29,9 @@ from .plan import Cell
 from .quality import Quality
 from .records import CELLS, Result, load_cell, save_cell
 from .reference import REFERENCE, Reference
+from .running import Tell
 
-__all__ = ["Sweep", "Tell"]
-
-# Called with the name of a stage, and what `OnProgress` is called with.
-Tell = Callable[[str, int, int | None, str], None]
+__all__ = ["Sweep"]
 
 KEPT_IMAGES = 64  # images of each cell that are stored
 KEPT_POINTS = 1024  # vectors of each cell that are stored, for scatter plots
@@ -170,7 +167,7 @@ class Sweep:
     def start(self) -> Tensor:
         """x_T as `sample` draws it from the seed, shape (n, *D), float32 on the CPU."""
         noise = SampleNoise(self.settings.seed, range(self.settings.n))
-        return draw_start(self.model.sde, noise, self.settings.shape).to(torch.float32)
+        return (noise.prior(self.settings.shape) * self.model.sde.prior_std).to(torch.float32)
 
     def _reference(self, places: Sequence[Path], tell: Tell) -> Tensor | None:
         """The reference solution: read from the first folder that has it, or computed."""

@@ -1,33 +1,28 @@
-"""What `scoresde verify` shows of its rows: tables and a figure."""
+"""The results of `scoresde verify` as tables and a figure."""
 
 from __future__ import annotations
 
 import csv
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._files import atomic_write
-from .curves import COLOURS, MARKERS
-from .figures import new_figure, png_bytes
-from .verify import Row
+from .figures import line_style, new_figure, save_figure
+from .trials import Measurement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["missed_text", "save_figure", "text_table", "write_csv"]
+__all__ = ["missed_text", "save_errors_figure", "text_table", "write_csv"]
 
-COLUMNS = (
-    *("sampler", "kind", "sde", "grid", "expected", "band", "observed", "last", "verdict"),
-    *("steps", "nfe", "errors", "seconds", "paper", "note"),
-)
-SAMPLER = 22  # width of the first column
-SAID = 8  # missed rows that an error names
+SAMPLER_WIDTH = 22
+NAMED = 8  # rows that the error names at most
 
 
-def text_table(rows: Sequence[Row]) -> str:
+def text_table(rows: Sequence[Measurement]) -> str:
     """One row per claim, with the range of what was observed over its settings.
 
     It is at most 100 characters wide: long names of samplers take several lines, and notes stand
@@ -36,7 +31,7 @@ def text_table(rows: Sequence[Row]) -> str:
     Args:
         rows: Measured rows.
     """
-    groups: dict[tuple, list[Row]] = {}
+    groups: dict[tuple, list[Measurement]] = {}
     for row in rows:
         groups.setdefault((row.kind, row.sampler, row.expected, row.note), []).append(row)
     notes = list(dict.fromkeys(note for *_, note in groups if note))
@@ -45,8 +40,8 @@ def text_table(rows: Sequence[Row]) -> str:
         verdict = next((r.verdict for r in group if r.missed), group[0].verdict)
         where = f"{group[0].sde}/{group[0].grid}" if len(group) == 1 else str(len(group))
         first, *more = _folded(sampler)
-        cells = [first, kind, _expected(group[0]), _span(group, "observed")]
-        cells += [_span(group, "last"), where]
+        cells = [first, kind, _expected(group[0]), _range(r.observed for r in group)]
+        cells += [_range(r.last for r in group), where]
         cells.append(f"{verdict} [{notes.index(note) + 1}]" if note else verdict)
         table.append(cells)
         table += [[f"  {text}", *[""] * (len(cells) - 1)] for text in more]
@@ -59,18 +54,18 @@ def text_table(rows: Sequence[Row]) -> str:
 
 
 def _folded(sampler: str) -> list[str]:
-    """A sampler's text in parts of at most `SAMPLER` characters; a longer parameter stays whole."""
+    """A sampler's text in parts of at most `SAMPLER_WIDTH` characters, each a whole parameter."""
     name, *parameters = sampler.split(":")
     parts = [name]
     for parameter in parameters:
-        if len(parts[-1]) + len(parameter) < SAMPLER:
+        if len(parts[-1]) + len(parameter) < SAMPLER_WIDTH:
             parts[-1] += f":{parameter}"
         else:
             parts.append(f":{parameter}")
     return parts
 
 
-def missed_text(rows: Iterable[Row]) -> str:
+def missed_text(rows: Iterable[Measurement]) -> str:
     """The rows that broke a promise, in one line; empty if none did."""
     bad = [row for row in rows if row.missed]
     texts = [
@@ -78,14 +73,15 @@ def missed_text(rows: Iterable[Row]) -> str:
         f"expected {_expected(row)}"
         for row in bad
     ]
-    more = f"; and {len(bad) - SAID} more" if len(bad) > SAID else ""
-    return "; ".join(texts[:SAID]) + more
+    more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+    return "; ".join(texts[:NAMED]) + more
 
 
-def write_csv(path: Path, rows: Iterable[Row]) -> None:
+def write_csv(path: Path, rows: Iterable[Measurement]) -> None:
     """All rows; lists within a cell are separated by spaces."""
+    columns = [field.name for field in fields(Measurement)]
     with atomic_write(path, "w") as file:
-        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        table = csv.DictWriter(file, columns, lineterminator="\n")
         table.writeheader()
         for row in rows:
             values = asdict(row)
@@ -94,7 +90,7 @@ def write_csv(path: Path, rows: Iterable[Row]) -> None:
             table.writerow(values)
 
 
-def save_figure(path: Path, rows: Sequence[Row]) -> None:
+def save_errors_figure(path: Path, rows: Sequence[Measurement]) -> None:
     """Error against evaluations, a panel per expected order, a line per sampler, as PNG.
 
     Of each sampler the first row of kind "ode" is drawn. A dashed line has the expected slope.
@@ -103,7 +99,7 @@ def save_figure(path: Path, rows: Sequence[Row]) -> None:
         path: File to write; none is written where there is nothing to draw.
         rows: Measured rows.
     """
-    drawn: dict[str, Row] = {}
+    drawn: dict[str, Measurement] = {}
     for row in rows:
         if row.kind == "ode" and all(row.errors):
             drawn.setdefault(row.sampler, row)
@@ -117,17 +113,12 @@ def save_figure(path: Path, rows: Sequence[Row]) -> None:
     for axes, order, some in zip(every, orders, panels, strict=True):
         _panel(axes, order, some)
     every[0].set_ylabel("RMS distance to the exact end points")
-    with atomic_write(path) as file:
-        file.write(png_bytes(figure, dpi=130))
+    save_figure(path, figure, dpi=130)
 
 
-def _panel(axes: Axes, order: float | None, rows: Sequence[Row]) -> None:
+def _panel(axes: Axes, order: float | None, rows: Sequence[Measurement]) -> None:
     for i, row in enumerate(rows):
-        style = {
-            "color": COLOURS[i % len(COLOURS)],
-            "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],
-        }
-        axes.plot(row.nfe, row.errors, label=row.sampler, lw=1, ms=3.5, mew=0, **style)
+        axes.plot(row.nfe, row.errors, label=row.sampler, lw=1, ms=3.5, mew=0, **line_style(i))
     title = "observed, none proven"
     if order is not None:
         title = f"order {order:g}"
@@ -142,7 +133,7 @@ def _panel(axes: Axes, order: float | None, rows: Sequence[Row]) -> None:
     axes.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False)
 
 
-def _expected(row: Row) -> str:
+def _expected(row: Measurement) -> str:
     if row.expected is None:
         return "-"
     if row.kind == "tolerance":
@@ -154,11 +145,11 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def _span(rows: Sequence[Row], name: str) -> str:
-    """Least and largest value over the rows."""
-    values = [v for v in (getattr(row, name) for row in rows) if v is not None]
-    if not values:
+def _range(values: Iterable[float | None]) -> str:
+    """The least and the largest of some numbers."""
+    known = [value for value in values if value is not None]
+    if not known:
         return "-"
-    low, high = min(values), max(values)
+    low, high = min(known), max(known)
     same = math.isclose(low, high, abs_tol=0.005)
     return _number(low) if same else f"{low:.2f} to {high:.2f}"

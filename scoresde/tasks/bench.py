@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .._tensor import check_number
-from ..data import Dataset, has_test_split
+from ..data import Dataset, has_test_split, load_dataset
 from ..fingerprint import fingerprint
 from ..metrics import PCAFeatures
 from ..study.draw import DrawSettings
@@ -28,8 +28,8 @@ from ..study.quality import Quality
 from ..study.records import write_tables
 from ..study.report import REPORT, build_report
 from ..study.result_folder import ResultFolder, remove_results
-from ..study.running import check_space
-from ..study.sweep import Sweep, Tell
+from ..study.running import Tell, check_space
+from ..study.sweep import Sweep
 from .bench_request import BenchRequest
 from .class_labels import labels_in_turn, labels_of
 from .request import StoredModel, data_source, versions
@@ -184,14 +184,14 @@ def _data(request: BenchRequest, stored: StoredModel) -> tuple[Dataset | None, D
     source, spec = stored.config.data, stored.spec
     if request.data_root is not None:
         source = replace(source, root=str(request.data_root))
-    train = source.load("train", classes=spec.class_names)
+    train = load_dataset(source, classes=spec.class_names)
     for name in ("shape", "levels", "low", "high"):
         now, then = getattr(train.spec, name), getattr(spec, name)
         if now != then:
             raise ValueError(f"{train.name} has changed since training: {name} {now}, not {then}")
-    if not has_test_split(source.name):
+    if not has_test_split(source):
         return train, None
-    return train, source.load("test", classes=spec.class_names)
+    return train, load_dataset(source, "test", classes=spec.class_names)
 
 
 def _likelihood(

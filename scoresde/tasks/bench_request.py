@@ -9,11 +9,11 @@ from pathlib import Path
 from .._tensor import check_number
 from ..grid import snapped, uniform
 from ..noise import check_seed
-from ..plain import ConfigError
+from ..plain import ConfigError, check_unique
 from ..registry import parse_grid, parse_sampler
 from ..samplers import AdaptiveSDE
 from ..study.checked import LABELS
-from ..study.plan import Cell, Entry, check_unique, plan_cells
+from ..study.plan import Cell, Entry, plan_cells
 from .request import StoredModel
 from .sampling import DEFAULT_T_MIN
 
@@ -111,13 +111,13 @@ class BenchRequest:
 
 def _entry(text: str) -> Entry:
     """The sampler with its tolerances if it is an adaptive method."""
-    named = parse_sampler(text)
-    if not named.adaptive:
-        return Entry(named.text, named.sampler)
-    tolerances = SDE_TOLERANCES if isinstance(named.sampler, AdaptiveSDE) else TOLERANCES
-    if "tol=" in named.text:
+    sampler, text = parse_sampler(text), text.strip()
+    if not sampler.adaptive:
+        return Entry(text, sampler)
+    tolerances = SDE_TOLERANCES if isinstance(sampler, AdaptiveSDE) else TOLERANCES
+    if "tol=" in text:
         raise ConfigError(
             f"sampler {text!r}: the benchmark runs an adaptive method at rtol = atol = "
             f"{', '.join(f'{tol:g}' for tol in tolerances)}; leave rtol and atol out"
         )
-    return Entry(named.text, named.sampler, tolerances)
+    return Entry(text, sampler, tolerances)

@@ -1,38 +1,42 @@
-"""Held-out data of a checkpoint: what `scoresde likelihood` and `scoresde latent` look at."""
+"""Held-out data of a checkpoint, for `scoresde likelihood` and `scoresde latent`."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from ..data import Dataset, DataSpec
+from ..data import Dataset, DataSource, DataSpec, load_dataset
 from ..data.arrays import is_array_file
+from ..likelihood import dequantize
+from ..noise import Noise
 from .request import HeldOutRequest, StoredModel
 
-__all__ = ["choose_rows", "load_held_out"]
+__all__ = ["choose_rows", "load_held_out", "to_points"]
 
 
 def load_held_out(stored: StoredModel, request: HeldOutRequest) -> Dataset:
-    """Data the checkpoint was not trained on, of the kind it was trained for.
+    """Load data that a checkpoint was not trained on and that its network accepts.
 
     Args:
         stored: The checkpoint.
         request: Which data, and how many are needed at least.
 
     Returns:
-        The data, with labels if the network needs them and without if not. A class has the number
-        that the checkpoint gave to its name.
+        The data, with labels only if the network needs them. A class has the number that the
+        checkpoint gave to its name.
 
     Raises:
-        ValueError: If the data are not of that kind, are too few, or have a class that the
-            checkpoint does not have; names the option.
+        ValueError: If shape, levels or classes are not those of the checkpoint, or the data are
+            too few; names the option.
         FileNotFoundError: If they are not on this machine; says how to get them.
     """
     source, spec = stored.config.data, stored.spec
     if request.data is not None:
-        source = type(source)(request.data)
-    elif is_array_file(source.name) and request.split is None:
+        source = DataSource(request.data)
+    elif is_array_file(source.path) and request.split is None:
         raise ValueError(
             f"--data: must be given, the checkpoint was trained on all of {source.name}; "
             "name a file of held-out data"
@@ -40,20 +44,20 @@ def load_held_out(stored: StoredModel, request: HeldOutRequest) -> Dataset:
     source = replace(
         source, root=request.data_root or source.root, levels=request.levels or source.levels
     )
-    whole = request.data is not None and is_array_file(source.name)
+    whole = request.data is not None and is_array_file(source.path)
     conditional = stored.classes is not None
     classes = spec.class_names
     if classes is None and request.data is not None:  # a checkpoint's own data know their classes
         classes = spec.classes
     split = request.split or ("train" if whole else "test")
-    data = source.load(split, labels=conditional, classes=classes)
+    data = load_dataset(source, split, labels=conditional, classes=classes)
     data = replace(data, split="all") if whole else data
     _check(spec, data, conditional, request.n)
     return data
 
 
 def choose_rows(data: Dataset, n: int, seed: int) -> np.ndarray:
-    """The places of n data chosen at random; the first do not depend on n.
+    """Choose n data at random. The first m of them are the same for every n ≥ m.
 
     Args:
         data: The data.
@@ -61,9 +65,24 @@ def choose_rows(data: Dataset, n: int, seed: int) -> np.ndarray:
         seed: Integer in [0, 2^64).
 
     Returns:
-        Shape (n,), int64, no place twice.
+        Their places in the data, shape (n,), int64, all different.
     """
     return np.random.default_rng(seed).permutation(len(data))[:n]
+
+
+def to_points(x: Tensor, spec: DataSpec, noise: Noise, dtype: torch.dtype) -> Tensor:
+    """Turn data into points at the model's scale.
+
+    Args:
+        x: Levels, or continuous data, shape (n, *D).
+        spec: What the data are.
+        noise: Randomness of the uniform dequantization of levels; continuous data need none.
+        dtype: Of the points, float32 or float64.
+
+    Returns:
+        Shape (n, *D).
+    """
+    return x.to(dtype) if spec.levels is None else dequantize(x, spec, noise, dtype)
 
 
 def _check(spec: DataSpec, data: Dataset, conditional: bool, n: int) -> None:

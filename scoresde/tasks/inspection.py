@@ -1,4 +1,4 @@
-"""What a checkpoint holds, without building its network: what `scoresde inspect` calls."""
+"""Describe a checkpoint without building its network: what `scoresde inspect` calls."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..config import checkpoint_path, shipped
+from ..shipped import locate, shipped
 from .request import StoredModel
 
 __all__ = ["describe_checkpoint", "list_shipped", "to_toml"]
 
 
 def describe_checkpoint(name_or_path: str | Path) -> dict[str, Any]:
-    """Everything a checkpoint says about itself, as plain data.
+    """The content of a checkpoint other than its tensors, as plain data.
 
     Args:
         name_or_path: File, or name of a shipped checkpoint.
@@ -49,14 +49,14 @@ def describe_checkpoint(name_or_path: str | Path) -> dict[str, Any]:
 def list_shipped() -> list[dict[str, Any]]:
     """Name and size in bytes of each checkpoint that comes with the package."""
     names = shipped("checkpoints")
-    return [{"name": name, "bytes": checkpoint_path(name).stat().st_size} for name in names]
+    return [{"name": name, "bytes": locate("checkpoints", name).stat().st_size} for name in names]
 
 
 def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
     """Tables of plain values as TOML, which `load_config` reads back.
 
     Args:
-        tables: Numbers, text, truth values and lists of them by key, by table.
+        tables: Name of each table -> its keys and values: numbers, text, booleans, lists of them.
     """
     blocks = [
         "\n".join([f"[{name}]", *(f"{key} = {_value(v)}" for key, v in values.items())])

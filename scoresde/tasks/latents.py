@@ -1,15 +1,15 @@
-"""What a checkpoint's latent codes say, in a folder: what `scoresde latent` calls.
+"""Explore a checkpoint's latent codes, into a folder: what `scoresde latent` calls.
 
 - latents.npz: data, codes, decoded data, paths, samples with their log-density
 - round_trip.png, interpolation.png and samples.png, for images and points in the plane
-- summary.json: what was asked, and what came of it
+- summary.json: what was asked, and its result
 """
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +18,31 @@ import torch
 from torch import Tensor
 
 from ..data import Dataset, DataSpec
-from ..likelihood import ExactTrace, Hutchinson, bits_per_dim, dequantize
-from ..likelihood.latent import Interpolation, RoundTrip, interpolate, round_trip
-from ..likelihood.ode import EXACT_UP_TO
-from ..likelihood.scored import ScoredSamples, sample_with_log_prob
+from ..likelihood import (
+    ExactTrace,
+    Hutchinson,
+    Interpolation,
+    Ode,
+    RoundTrip,
+    ScoredSamples,
+    interpolate,
+    round_trip,
+    sample_with_log_prob,
+)
+from ..likelihood.rules import EXACT_UP_TO
 from ..noise import SampleNoise
-from ..score import ScoreModel
 from ..study import likelihood_figures as figures
 from ..study.files import save_arrays
 from ..study.result_folder import SUMMARY, ResultFolder
 from ..study.running import OnProgress, advise_on_memory, check_space
-from .held_out import choose_rows, load_held_out
+from .held_out import choose_rows, load_held_out, to_points
 from .request import HeldOutRequest, StoredModel, data_source, versions
 
 __all__ = ["LatentRequest", "explore_latents"]
 
-SHOWN = 64  # samples in the picture; the arrays hold all
+SAMPLES_SHOWN = 64  # samples in the picture; the arrays hold all
+LATENTS_FILE = "latents.npz"
 PICTURES = ("round_trip.png", "interpolation.png", "samples.png")
-FILES = ("latents.npz", *PICTURES, SUMMARY)
 
 
 @dataclass(frozen=True)
@@ -62,20 +69,29 @@ class LatentRequest(HeldOutRequest):
     atol: float = 1e-4
     t_min: float | None = None
 
-    @property
-    def protocol(self) -> dict[str, Any]:
-        """What all solves have in common."""
-        return {name: getattr(self, name) for name in ("t_min", "rtol", "atol", "batch")}
+    def method(self, dims: int) -> Ode:
+        """The solver of all parts, and the trace of the samples, for data of D dimensions."""
+        trace = ExactTrace() if dims <= EXACT_UP_TO else Hutchinson(probes=self.probes)
+        return Ode(rtol=self.rtol, atol=self.atol, t_min=self.t_min, trace=trace)
 
 
 @dataclass(frozen=True)
 class _Found:
-    """All that was computed; `samples` is None if none were asked for."""
+    """All that was computed.
+
+    Attributes:
+        there: Data, codes and decoded data.
+        codes: The codes in units of the prior's standard deviation.
+        paths: Paths between data.
+        samples: Samples with their log-density; None if none were asked for.
+        values: −log p of the samples per dimension in `DataSpec.unit`, shape (n,), or None.
+    """
 
     there: RoundTrip
-    codes: Tensor  # in units of the prior's deviation
+    codes: Tensor
     paths: Interpolation
-    samples: ScoredSamples | None
+    samples: ScoredSamples | None = None
+    values: Tensor | None = None
 
 
 def explore_latents(
@@ -84,7 +100,7 @@ def explore_latents(
     overwrite: bool = False,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
-    """Encode data and decode them, walk between them, draw samples; write all to a folder.
+    """Encode data and decode them, interpolate between them, draw samples; write all to a folder.
 
     Earlier results stay until these are complete. Quantized data are dequantized uniformly, as in
     training: the centres of the cells have codes that the prior hardly ever draws.
@@ -93,7 +109,7 @@ def explore_latents(
         request: What to do.
         out: The folder; results of the same request in it are not computed again.
         overwrite: Replace results of another request.
-        on_progress: Told of every part.
+        on_progress: Called before every part and at the end.
 
     Returns:
         The summary: errors of round trip and paths, counted evaluations, seconds, files.
@@ -104,7 +120,36 @@ def explore_latents(
         RuntimeError: If a solve fails or memory runs out.
     """
     stored = StoredModel.read(request.checkpoint)
-    spec, dims = stored.spec, stored.dims
+    data = _checked_data(request, stored, out)
+    origin = request.origin("latent", {"checkpoint": stored.source, "data": data_source(data)})
+    results = ResultFolder.open(out, origin, overwrite)
+    if results.finished:
+        return results.read()
+    with results.write((LATENTS_FILE, *PICTURES, SUMMARY)) as output:
+        began = time.monotonic()
+        rows = choose_rows(data, request.n, request.seed)
+        found = _compute(request, stored, data, rows, on_progress)
+        summary = {
+            "checkpoint": request.checkpoint,
+            "data": data.name,
+            "split": data.split,
+            "of": len(data),
+            "dims": stored.dims,
+            "span": stored.spec.span,
+            "unit": stored.spec.unit,
+            **{name: getattr(request, name) for name in ("n", "rtol", "atol", "seed")},
+            **_results(found),
+            "seconds": round(time.monotonic() - began, 3),
+            "versions": versions(),
+            "files": _write(output.work, stored.spec, data, rows, found),
+        }
+        output.finish(summary)
+    return summary
+
+
+def _checked_data(request: LatentRequest, stored: StoredModel, out: Path) -> Dataset:
+    """The held-out data, after all that can be refused without a network."""
+    dims = stored.dims
     stored.check_first_time(request.t_min)
     stored.check_flow(request.rtol, request.atol, request.dtype)
     check_space("--samples", request.samples, dims, out)
@@ -113,18 +158,7 @@ def explore_latents(
         check_space("--probes", request.probes, at_once * dims, out)
     data = load_held_out(stored, request)
     check_space("--n", request.n, max(1, request.steps // 2) * dims, out)  # the paths
-    origin = request.origin("latent", {"checkpoint": stored.source, "data": data_source(data)})
-    results = ResultFolder.open(out, origin, overwrite)
-    if results.finished:
-        return results.read()
-    with results.write(FILES) as output:
-        began = time.monotonic()
-        rows = choose_rows(data, request.n, request.seed)
-        found = _compute(request, stored, data, rows, on_progress)
-        summary = _summary(request, spec, data, found, time.monotonic() - began)
-        _write(output.work, spec, data, rows, found)
-        output.finish(summary)
-    return summary
+    return data
 
 
 def _compute(
@@ -134,82 +168,56 @@ def _compute(
     rows: np.ndarray,
     on_progress: OnProgress | None,
 ) -> _Found:
-    """Round trips, then paths, then samples."""
+    """Compute round trips, then paths, then samples."""
 
     def tell(done: int, next_: str) -> None:
         if on_progress is not None:
             on_progress(done, 3, next_)
 
     model, spec = stored.build(request.device, request.dtype), stored.spec
-    x = _points(request, spec, data, rows)
+    method, batch = request.method(spec.dims), request.batch
+    noise = SampleNoise(request.seed, range(len(rows)))
+    x = to_points(data.x[rows].to(request.device), spec, noise, request.torch_dtype)
     y = None if data.labels is None else data.labels[rows].to(request.device)
-    pairs = len(x) // 2 * 2  # without the last of an odd number
-    with advise_on_memory(request.batch, spec.shape, "--batch"):
+    firsts = slice(0, len(x) // 2 * 2, 2)  # without the last of an odd number
+    with advise_on_memory(batch, spec.shape, "--batch"):
         tell(0, "round trip")
-        there = round_trip(model, x, y=y, **request.protocol)
+        there = round_trip(model, x, method, y=y, batch=batch)
         tell(1, "paths")
-        starts = None if y is None else y[:pairs:2]
-        paths = interpolate(
-            model, x[:pairs:2], x[1:pairs:2], request.steps, y=starts, **request.protocol
-        )
+        ends = x[firsts], x[1::2]
+        starts = None if y is None else y[firsts]
+        paths = interpolate(model, *ends, request.steps, method, y=starts, batch=batch)
+        found = _Found(there, there.latent / model.sde.prior_std, paths)
         tell(2, "samples")
-        samples = _draw(request, model, spec, y is not None) if request.samples else None
+        if request.samples:
+            n = request.samples
+            samples = sample_with_log_prob(
+                model,
+                (n, *spec.shape),
+                method,
+                seed=request.seed,
+                y=None if y is None else torch.arange(n) % spec.classes,  # all classes in turn
+                batch=batch,
+                device=request.device,
+                dtype=request.torch_dtype,
+            )
+            found = replace(found, samples=samples, values=_values(samples, spec))
         tell(3, "")
-    return _Found(there, there.latent / model.sde.prior_std, paths, samples)
-
-
-def _points(request: LatentRequest, spec: DataSpec, data: Dataset, rows: np.ndarray) -> Tensor:
-    """The chosen data at the model's scale."""
-    x = data.x[rows].to(request.device)
-    if spec.levels is None:
-        return x.to(request.torch_dtype)
-    return dequantize(x, spec, SampleNoise(request.seed, range(len(x))), request.torch_dtype)
-
-
-def _draw(
-    request: LatentRequest, model: ScoreModel, spec: DataSpec, conditional: bool
-) -> ScoredSamples:
-    """The samples, of all classes in turn if the model is conditional."""
-    exact = math.prod(spec.shape) <= EXACT_UP_TO
-    y = torch.arange(request.samples) % spec.classes if conditional else None
-    return sample_with_log_prob(
-        model,
-        (request.samples, *spec.shape),
-        seed=request.seed,
-        trace=ExactTrace() if exact else Hutchinson(probes=request.probes),
-        y=y,
-        device=request.device,
-        dtype=request.torch_dtype,
-        **request.protocol,
-    )
+    return found
 
 
 def _values(samples: ScoredSamples, spec: DataSpec) -> Tensor:
-    """−log p per dimension in `_unit`, shape (N,)."""
-    dims = math.prod(spec.shape)
+    """−log p per dimension in `spec.unit`, shape (n,)."""
     if spec.levels is None:
-        return -samples.log_prob.cpu() / dims
-    return bits_per_dim(samples.log_prob.cpu(), dims, spec.bits_offset)
+        return -samples.log_prob.cpu() / spec.dims
+    return samples.bits_per_dim(spec).cpu()
 
 
-def _unit(spec: DataSpec) -> str:
-    return "nats/dim" if spec.levels is None else "bits/dim"
-
-
-def _summary(
-    request: LatentRequest, spec: DataSpec, data: Dataset, found: _Found, seconds: float
-) -> dict[str, Any]:
-    there, paths = found.there, found.paths
-    return {
-        "checkpoint": request.checkpoint,
-        "data": data.name,
-        "split": data.split,
-        "of": len(data),
-        "dims": math.prod(spec.shape),
-        "span": spec.span,
-        "unit": _unit(spec),
+def _results(found: _Found) -> dict[str, Any]:
+    """Errors, sizes and costs."""
+    there, paths, samples, values = found.there, found.paths, found.samples, found.values
+    results: dict[str, Any] = {
         "t_min": there.t_min,
-        **{name: getattr(request, name) for name in ("n", "rtol", "atol", "seed")},
         "round_trip": {
             "error": float(there.error.max()),
             "rms": float(there.rms.square().mean().sqrt()),
@@ -222,46 +230,48 @@ def _summary(
             "error": float(paths.error.max()),
             "nfe": paths.nfe,
         },
-        "samples": found.samples and _summary_of_samples(found.samples, spec),
-        "files": ["latents.npz", *(_pictures(found) if figures.can_show(spec) else [])],
-        "seconds": round(seconds, 3),
-        "versions": versions(),
+        "samples": None,
     }
+    if samples is not None:
+        n = len(values)
+        results["samples"] = {
+            "n": n,
+            "mean": float(values.mean()),
+            "std_error": float(values.std()) / math.sqrt(n) if n > 1 else None,
+            "nfe": samples.nfe,
+            "nfe_derivative": samples.nfe_derivative,
+        }
+    return results
 
 
-def _summary_of_samples(samples: ScoredSamples, spec: DataSpec) -> dict[str, Any]:
-    values, n = _values(samples, spec), len(samples.x)
-    return {
-        "n": n,
-        "mean": float(values.mean()),
-        "std_error": float(values.std()) / math.sqrt(n) if n > 1 else None,
-        "nfe": samples.nfe,
-        "nfe_derivative": samples.nfe_derivative,
-    }
+def _write(out: Path, spec: DataSpec, data: Dataset, rows: np.ndarray, found: _Found) -> list[str]:
+    """Write the arrays, and pictures of data that have one.
 
-
-def _pictures(found: _Found) -> list[str]:
-    return list(PICTURES if found.samples is not None else PICTURES[:-1])
-
-
-def _write(out: Path, spec: DataSpec, data: Dataset, rows: np.ndarray, found: _Found) -> None:
-    """The arrays, and pictures of what has one."""
+    Returns:
+        The names of the files.
+    """
     there, paths, samples = found.there, found.paths, found.samples
-    tensors = {
-        **{name: getattr(there, name) for name in ("x", "latent", "decoded", "error")},
-        **{f"path_{name}": getattr(paths, name) for name in ("x", "latent", "error")},
-    }
+    tensors = {name: getattr(there, name) for name in ("x", "latent", "decoded", "error")}
+    tensors |= {f"path_{name}": getattr(paths, name) for name in ("x", "latent", "error")}
     if data.labels is not None:
         tensors["labels"] = data.labels[rows]
     if samples is not None:
-        names = ("x", "x_init", "log_prob", "std_error")
-        tensors |= {f"sample_{name}": getattr(samples, name) for name in names}
+        tensors |= {
+            "sample_x": samples.x,
+            "sample_x_init": samples.latent,
+            "sample_log_prob": samples.log_prob,
+            "sample_std_error": samples.std_error,
+        }
     arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
-    save_arrays(out / "latents.npz", rows=rows, **arrays)
+    save_arrays(out / LATENTS_FILE, rows=rows, **arrays)
     if not figures.can_show(spec):
-        return
-    figures.round_trip(out / "round_trip.png", there.x, found.codes, there.decoded, spec)
-    figures.interpolation(out / "interpolation.png", paths.x, spec)
-    if samples is not None:
-        shown, values = samples.x[:SHOWN].cpu(), _values(samples, spec)[:SHOWN]
-        figures.sorted_by_value(out / "samples.png", shown, values, spec)
+        return [LATENTS_FILE]
+    pictures = [out / name for name in PICTURES]
+    figures.round_trip(pictures[0], there.x, found.codes, there.decoded, spec)
+    figures.interpolation(pictures[1], paths.x, spec)
+    if samples is None:
+        return [LATENTS_FILE, *PICTURES[:-1]]
+    figures.sorted_by_value(
+        pictures[2], samples.x[:SAMPLES_SHOWN].cpu(), found.values[:SAMPLES_SHOWN], spec
+    )
+    return [LATENTS_FILE, *PICTURES]

@@ -1,9 +1,12 @@
-"""What every command on a checkpoint begins with: common options, and the checkpoint, read once.
+"""The beginning of every command on a checkpoint: common options, and the checkpoint, read once.
 
-A command goes five steps: its options become a `Request`; `StoredModel.read` reads the checkpoint
-and checks it, without building the network; `Request.origin` says what the results are made from;
-`ResultFolder.open` looks whether they are there already; if not, they are computed and written
-inside `ResultFolder.write`.
+A command has five steps:
+
+1. Its options become a `Request`.
+2. `StoredModel.read` reads and checks the checkpoint; the network is not built yet.
+3. `Request.origin` says what the results are made from.
+4. `ResultFolder.open` looks whether the folder holds these results already.
+5. If not, they are computed and written inside `ResultFolder.write`.
 """
 
 from __future__ import annotations
@@ -17,11 +20,13 @@ import torch
 
 from .. import __version__
 from ..checkpoint import RawCheckpoint, read_checkpoint
-from ..config import Config, build, checkpoint_path, config_of
+from ..config import Config
 from ..data import Dataset, DataSpec
 from ..fingerprint import fingerprint
-from ..likelihood.flow import FLOAT32_TOLERANCE
+from ..likelihood.ode import FLOAT32_TOLERANCE
+from ..loading import build, config_of
 from ..score import NetworkScore
+from ..shipped import locate
 from ..study.manifest import Origin, Source
 
 __all__ = ["HeldOutRequest", "Request", "StoredModel", "data_source", "versions"]
@@ -47,7 +52,7 @@ class Request:
     device: str = "cpu"
     dtype: str = "float32"
 
-    # Options that say where something is: its content is compared, not these.
+    # Options that say where something is. Its content is compared instead of them.
     places: ClassVar[tuple[str, ...]] = ("checkpoint",)
 
     @property
@@ -62,13 +67,13 @@ class Request:
         shown: Sequence[str] = (),
         **changed: Any,
     ) -> Origin:
-        """What the results of this request are made from.
+        """The origin of the results of this request.
 
         Args:
             command: Name of the command.
             sources: Content of checkpoint and data, as `Origin` takes it.
             shown: Further options that do not change the results.
-            changed: Options whose value follows from the checkpoint.
+            changed: Values of options that depend on the checkpoint, instead of the request's.
         """
         return Origin(command, asdict(self) | changed, sources, shown=(*self.places, *shown))
 
@@ -97,8 +102,8 @@ class StoredModel:
     """A checkpoint that has been read and checked; its network is not built yet.
 
     Attributes:
-        name: The name or path that it was given by, for messages.
-        raw: What the file holds.
+        name: The user's name or path of it, for messages.
+        raw: The content of the file.
         config: How the model was trained.
         spec: What its data are.
     """
@@ -118,7 +123,7 @@ class StoredModel:
         Raises:
             CheckpointError: If the file is missing, damaged or not a checkpoint of scoresde.
         """
-        raw = read_checkpoint(checkpoint_path(name_or_path))
+        raw = read_checkpoint(locate("checkpoints", name_or_path))
         return cls(str(name_or_path), raw, *config_of(raw))
 
     @property
@@ -138,23 +143,24 @@ class StoredModel:
 
     @property
     def snapped(self) -> bool:
-        """Whether the network is exact at the discrete times of its SDE only."""
+        """Whether the network is right only at the discrete times of its SDE."""
         return self.config.preconditioning.snapped
 
     def last_time(self, asked: float | None, default: float) -> float:
-        """The time at which grids end, or at which data are put in.
+        """The time nearest to the data: where grids end, and where data are put in.
 
         Args:
-            asked: The user's; None if none was given.
-            default: Instead of it, or the time of the network's first discrete label if later.
+            asked: The time that the user asked for, or None.
+            default: The time without a wish of the user. The time of the network's first discrete
+                label replaces it if that is later.
         """
         return max(default, self.config.t_least) if asked is None else asked
 
     def check_first_time(self, t_min: float | None) -> None:
-        """Raise if the network knows no time as small as --t-min.
+        """Raise if the network was not trained at times as small as --t-min.
 
         Args:
-            t_min: The least time that the network will be asked at; None if it was not given.
+            t_min: The least time at which the network will be evaluated; None if it was not given.
 
         Raises:
             ValueError: If it is below the time of the network's first discrete label.
@@ -166,7 +172,7 @@ class StoredModel:
             )
 
     def check_flow(self, rtol: float, atol: float, dtype: str) -> None:
-        """Raise unless the probability-flow ODE can be solved to such a tolerance.
+        """Raise unless the probability-flow ODE can be solved with these tolerances.
 
         Args:
             rtol: Relative tolerance.
@@ -194,7 +200,7 @@ class StoredModel:
 
         Args:
             device: Where to put it.
-            dtype: "float32"; "float64"; "bfloat16" for autocast of the network.
+            dtype: "float32", "float64", or "bfloat16" for autocast of the network.
 
         Raises:
             CheckpointError: If the tensors do not fit the config.
@@ -207,7 +213,7 @@ class StoredModel:
 
 
 def data_source(data: Dataset) -> Source:
-    """Name and content of data: values, labels, spec and, where it is known, the exact density."""
+    """Name and content of data: values, labels, spec and, if it is known, the exact density."""
     split = "" if data.split == "all" else f"the {data.split} split of "
     density = None if data.log_prob is None else data.name
     return Source(f"{split}{data.name}", fingerprint([data.fingerprint, density]))

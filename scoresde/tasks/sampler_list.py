@@ -1,4 +1,4 @@
-"""Samplers and their parameters, from their own docstrings: what `scoresde samplers` calls."""
+"""List samplers and their parameters, from their docstrings: what `scoresde samplers` calls."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["list_samplers"]
 
 
 def list_samplers(name: str | None = None) -> list[dict[str, Any]]:
-    """What samplers there are, and what each one's parameters mean.
+    """List the samplers, and what the parameters of each mean.
 
     Args:
         name: One sampler; None for all.
 
     Returns:
-        One table per sampler: its name, what it is, and its parameters as tables of name, default
-        and meaning with the range that is allowed.
+        One dict per sampler: its name, what it is, and its parameters. A parameter is a dict of
+        name, default, and meaning with the allowed range.
 
     Raises:
         ConfigError: If there is no such sampler.

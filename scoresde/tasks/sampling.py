@@ -1,9 +1,9 @@
-"""Samples of a checkpoint in a folder: what `scoresde sample` calls.
+"""Draw samples from a checkpoint into a folder: what `scoresde sample` calls.
 
 - samples.npz: x, levels where the data have them, labels where there are classes, ts, nfe, seed,
   spec (the checkpoint's `DataSpec` as JSON); `load_dataset` reads it as data
 - grid.png, for images
-- summary.json: what was run, and what came of it
+- summary.json: what was run, and its result
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ from ..data import DataSpec
 from ..fingerprint import fingerprint
 from ..grid import snapped
 from ..grid_file import GridFile
-from ..registry import NamedSampler, parse_grid, parse_sampler
-from ..samplers import Samples, sample
+from ..registry import parse_grid, parse_sampler
+from ..samplers import Sampler, Samples, sample
 from ..samplers.base import FLOAT32_RTOL, OnStep
 from ..score import NetworkScore
-from ..sde import SDE
 from ..steps import largest_steps, on_ladder
 from ..study.figures import save_grid
 from ..study.files import save_arrays
@@ -41,7 +40,7 @@ __all__ = ["SampleRequest", "draw_samples"]
 
 DEFAULT_STEPS = 20
 DEFAULT_T_MIN = 1e-3
-FILES = ("samples.npz", "grid.png", SUMMARY)
+SAMPLES_FILE, GRID_FILE = "samples.npz", "grid.png"
 GRID_AT_MOST = 256  # images in the picture; the arrays hold all
 
 
@@ -51,11 +50,11 @@ class SampleRequest(Request):
 
     Args:
         sampler: As `registry.parse_sampler` reads it.
-        grid: As `registry.parse_grid` reads it. One from a file has its own number of steps.
-        steps: Intervals of the grid; None for 20, or what `nfe` allows.
-        nfe: Take as many steps as so many evaluations allow, the final denoise included.
-        t_min: Last time; None for that of a grid from a file, else for 1e-3 (or that of the first
-            discrete label, if later).
+        grid: As `registry.parse_grid` reads it. A grid from a file has its own number of steps.
+        steps: Intervals of the grid; None for 20, or for as many as `nfe` allows.
+        nfe: Take as many steps as this many evaluations allow, the final denoising included.
+        t_min: Last time; None for that of a grid from a file, else for 1e-3 (or the time of the
+            first discrete label, if later).
         denoise: Finish with E[x_0 | x].
         label: Class of all samples; None for all classes in turn. Only for conditional models.
         compiled: Compile the network.
@@ -84,7 +83,7 @@ def draw_samples(
         request: What to draw.
         out: The folder; results of the same request in it are not computed again.
         overwrite: Replace results of another request.
-        on_progress: Told of every step.
+        on_progress: Called after every step.
 
     Returns:
         The summary: counted NFE, seconds, files and what was run.
@@ -94,78 +93,76 @@ def draw_samples(
         RuntimeError: If sampling fails or memory runs out.
     """
     stored = StoredModel.read(request.checkpoint)
-    spec = stored.spec
-    named, ts = _plan(request, stored)
+    sampler = _sampler(request, stored)
+    ts = _times(request, stored, sampler)
     check_space("--n", request.n, stored.dims, out)
     y = _labels(request, stored)
     results = ResultFolder.open(out, _origin(request, stored, ts), overwrite)
     if results.finished:
         return results.read()
-    with results.write(FILES) as output:
+    with results.write((SAMPLES_FILE, GRID_FILE, SUMMARY)) as output:
         model = stored.build(request.device, request.dtype)
         if request.compiled:
             model.net.compile()
         began = time.monotonic()
-        result = _run(request, model, named, ts, (request.n, *spec.shape), y, on_progress)
+        samples = _run(request, model, sampler, ts, (request.n, *stored.spec.shape), y, on_progress)
         seconds = time.monotonic() - began
-        summary = _summary(request, stored, named, ts, result, seconds)
-        summary["files"] = _write(output.work, result, spec, y)
+        summary = {
+            "checkpoint": request.checkpoint,
+            "sampler": request.sampler,
+            "grid": None if sampler.adaptive else request.grid,
+            "steps": None if sampler.adaptive else len(ts) - 1,
+            "snapped": stored.snapped,
+            "t_min": float(ts[-1]),
+            **{key: getattr(request, key) for key in ("denoise", "n", "seed")},
+            "nfe": samples.nfe,
+            "nfe_per_sample": _spread(samples),
+            "seconds": round(seconds, 3),
+            "versions": versions(),
+            "files": _write(output.work, samples, stored.spec, y),
+        }
         output.finish(summary)
     return summary
 
 
 def _origin(request: SampleRequest, stored: StoredModel, ts: Tensor) -> Origin:
     """What the samples are made from; of a grid from a file the times, whatever its name."""
-    t_min = float(ts[-1])
+    sources, t_min = {"checkpoint": stored.source}, float(ts[-1])
     if not isinstance(parse_grid(request.grid), GridFile):
-        return request.origin("sample", {"checkpoint": stored.source}, t_min=t_min)
-    sources = {"checkpoint": stored.source, "grid": Source(request.grid, fingerprint(ts))}
+        return request.origin("sample", sources, t_min=t_min)
+    sources["grid"] = Source(request.grid, fingerprint(ts))
     return request.origin("sample", sources, shown=("grid",), t_min=t_min)
 
 
-def _summary(
-    request: SampleRequest,
-    stored: StoredModel,
-    named: NamedSampler,
-    ts: Tensor,
-    result: Samples,
-    seconds: float,
-) -> dict[str, Any]:
-    """What was run; counted evaluations and seconds."""
-    return {
-        "checkpoint": request.checkpoint,
-        "sampler": named.text,
-        "grid": None if named.adaptive else request.grid,
-        "steps": None if named.adaptive else len(ts) - 1,
-        "snapped": stored.snapped,
-        "t_min": float(ts[-1]),
-        **{key: getattr(request, key) for key in ("denoise", "n", "seed")},
-        "nfe": result.nfe,
-        "nfe_per_sample": _spread(result),
-        "seconds": round(seconds, 3),
-        "versions": versions(),
-    }
-
-
-def _plan(request: SampleRequest, stored: StoredModel) -> tuple[NamedSampler, Tensor]:
-    """The sampler and its time grid, or an error if they cannot serve."""
-    named = parse_sampler(request.sampler)
-    reason = named.sampler.refusal(stored.config.sde, stored.snapped)
+def _sampler(request: SampleRequest, stored: StoredModel) -> Sampler:
+    """The sampler, or an error if it cannot run on this checkpoint in this dtype."""
+    sampler = parse_sampler(request.sampler)
+    reason = sampler.refusal(stored.snapped)
     if reason is not None:
-        raise ValueError(f"--sampler: {named.text} cannot run: {reason}")
-    if named.adaptive:
-        _check_adaptive(request, named)
+        raise ValueError(f"--sampler: {request.sampler} cannot run: {reason}")
+    if sampler.adaptive:
+        name = request.sampler.split(":")[0]
+        own = f"is of no use, {name} chooses its own steps; set rtol and atol"
+        _refuse(request, ("steps", "nfe"), f" {own}, as in --sampler {name}:rtol=1e-4")
+        if request.dtype != "float64" and sampler.rtol < FLOAT32_RTOL:
+            raise ValueError(
+                f"--sampler: {request.sampler}, but rtol must be at least {FLOAT32_RTOL:g} in "
+                f"float32, got {sampler.rtol:g}; use --dtype float64 for more"
+            )
     on_gpu = torch.device(request.device).type == "cuda"
     if request.dtype == "bfloat16" and on_gpu and not torch.cuda.is_bf16_supported():
         raise ValueError(f"--dtype: bfloat16 is not for {request.device}, use float32")
-    return named, _times(request, stored, named)
+    return sampler
 
 
-def _times(request: SampleRequest, stored: StoredModel, named: NamedSampler) -> Tensor:
+def _times(request: SampleRequest, stored: StoredModel, sampler: Sampler) -> Tensor:
     """The time grid, on the ladder if the checkpoint's labels are rounded."""
     grid, sde, snap = parse_grid(request.grid), stored.config.sde, stored.snapped
     if isinstance(grid, GridFile):
-        ts = _times_of_file(request, grid, sde)
+        ts = grid.times(sde)
+        own = f", but {grid.path} has its own"
+        _refuse(request, ("steps", "nfe"), f"{own} {grid.steps} steps; leave it out")
+        _refuse(request, ("t_min",), f"{own} end t = {float(ts[-1]):g}; leave it out")
         return snapped(sde, ts) if snap else ts
     grid = on_ladder(grid) if snap else grid
     t_min = stored.last_time(request.t_min, DEFAULT_T_MIN)
@@ -173,43 +170,24 @@ def _times(request: SampleRequest, stored: StoredModel, named: NamedSampler) -> 
         return grid(sde, request.steps or DEFAULT_STEPS, t_min)
     if request.steps is not None:
         raise ValueError(f"--nfe: {request.nfe}, and --steps {request.steps}: give one of them")
-    # The plan counts the final denoise, one evaluation, whether it is wanted or not.
+    # `largest_steps` counts the final denoising, one evaluation, whether it is wanted or not.
     budget = request.nfe + (not request.denoise)
-    steps = largest_steps(sde, named.sampler, grid, budget, t_min)
+    steps = largest_steps(sde, sampler, grid, budget, t_min)
     if steps == 0:
-        raise ValueError(f"--nfe: {request.nfe} is less than one step of {named.text} takes")
+        raise ValueError(f"--nfe: {request.nfe} is less than one step of {request.sampler} takes")
     return grid(sde, steps, t_min)
 
 
-def _times_of_file(request: SampleRequest, grid: GridFile, sde: SDE) -> Tensor:
-    """The file's own times; what would change their number or their end is refused."""
-    ts = grid.times(sde)
-    for option, value, own in (
-        ("--steps", request.steps, f"{grid.steps} steps"),
-        ("--nfe", request.nfe, f"{grid.steps} steps"),
-        ("--t-min", request.t_min, f"end t = {float(ts[-1]):g}"),
-    ):
+def _refuse(request: SampleRequest, names: tuple[str, ...], reason: str) -> None:
+    """Raise ValueError if one of these options was given."""
+    for name in names:
+        value = getattr(request, name)
         if value is not None:
-            raise ValueError(f"{option}: {value}, but {grid.path} has its own {own}; leave it out")
-    return ts
-
-
-def _check_adaptive(request: SampleRequest, named: NamedSampler) -> None:
-    name = named.text.split(":")[0]
-    for option, value in (("--steps", request.steps), ("--nfe", request.nfe)):
-        if value is not None:
-            raise ValueError(
-                f"{option}: {value} is of no use, {name} chooses its own steps; set rtol and "
-                f"atol, as in --sampler {name}:rtol=1e-4"
-            )
-    if request.dtype != "float64" and named.sampler.rtol < FLOAT32_RTOL:
-        raise ValueError(
-            f"--sampler: {named.text}, but rtol must be at least {FLOAT32_RTOL:g} in float32, got "
-            f"{named.sampler.rtol:g}; use --dtype float64 for more"
-        )
+            raise ValueError(f"--{name.replace('_', '-')}: {value}{reason}")
 
 
 def _labels(request: SampleRequest, stored: StoredModel) -> Tensor | None:
+    """The label of each sample; None for an unconditional model."""
     classes = stored.classes
     if request.label is not None and (classes is None or request.label >= classes):
         allowed = "it has no classes" if classes is None else f"0 to {classes - 1}"
@@ -224,18 +202,19 @@ def _labels(request: SampleRequest, stored: StoredModel) -> Tensor | None:
 def _run(
     request: SampleRequest,
     model: NetworkScore,
-    named: NamedSampler,
+    sampler: Sampler,
     ts: Tensor,
     shape: tuple[int, ...],
     y: Tensor | None,
     on_progress: OnProgress | None,
 ) -> Samples:
+    """Draw all samples, batch by batch."""
     batch = min(request.batch, request.n)
-    total = None if named.adaptive else (len(ts) - 1) * math.ceil(request.n / batch)
+    total = None if sampler.adaptive else (len(ts) - 1) * math.ceil(request.n / batch)
     with advise_on_memory(batch, shape[1:], "--batch"):
         return sample(
             model,
-            named.sampler,
+            sampler,
             ts,
             shape,
             seed=request.seed,
@@ -263,7 +242,11 @@ def _spread(result: Samples) -> list[int] | None:
 
 
 def _write(out: Path, result: Samples, spec: DataSpec, y: Tensor | None) -> list[str]:
-    """The arrays, and a picture of images; the names of the files."""
+    """Write the arrays, and a picture of images.
+
+    Returns:
+        The names of the files.
+    """
     x = result.x.cpu()
     arrays = {
         "x": x.numpy(),
@@ -278,8 +261,8 @@ def _write(out: Path, result: Samples, spec: DataSpec, y: Tensor | None) -> list
         arrays["labels"] = y.numpy()
     if result.counts is not None:
         arrays |= {f"sample_{key}": v.numpy() for key, v in vars(result.counts).items()}
-    save_arrays(out / "samples.npz", **arrays)
-    if len(spec.shape) != 3 or spec.shape[0] not in (1, 3):
-        return ["samples.npz"]
-    save_grid(out / "grid.png", x[:GRID_AT_MOST], spec)
-    return ["samples.npz", "grid.png"]
+    save_arrays(out / SAMPLES_FILE, **arrays)
+    if not spec.is_image:
+        return [SAMPLES_FILE]
+    save_grid(out / GRID_FILE, x[:GRID_AT_MOST], spec)
+    return [SAMPLES_FILE, GRID_FILE]

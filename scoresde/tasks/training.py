@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +10,13 @@ import torch
 
 from .._files import check_writable
 from ..config import Config, load_config
-from ..data import Dataset
+from ..data import load_dataset
 from ..plain import ConfigError
-from ..run import Intervals, Run, check_folder, check_resumable
+from ..resuming import find_resumable
+from ..run import CHECKPOINT, Intervals, Run, check_folder
 from ..score import NetworkScore
 from ..study.manifest import MANIFEST
+from ..train import Training
 from .request import versions
 
 __all__ = ["prepare_run"]
@@ -31,7 +32,7 @@ def prepare_run(
     skip_bad: bool = False,
     intervals: Intervals | None = None,
 ) -> Run:
-    """Load config and data, build the model, resume if the folder holds a run of this config.
+    """Load the config and its data, build the model, and resume if the folder holds such a run.
 
     Args:
         config: A TOML file or a shipped config's name.
@@ -46,8 +47,8 @@ def prepare_run(
     Raises:
         ConfigError: If the config is not sound, asks for a larger batch than there are data, or the
             device cannot compute in its `autocast`.
-        ValueError: If a file is where the folder should be, or the folder holds files that are not
-            of a run but have the name of one.
+        ValueError: If a file is where the folder should be, or the folder holds files of other
+            programs or commands that a run would replace.
         FileNotFoundError: If the data are not there; says how to get them.
         PermissionError: If the folder cannot be written.
         CheckpointError: If the folder holds a run of another config or of other data.
@@ -60,30 +61,32 @@ def prepare_run(
     if (folder / MANIFEST).exists():
         raise ValueError(f"--out {folder}: holds results of another command; give another folder")
     check_folder(folder)
-    data = settings.data.load(skip_bad=skip_bad)
+    data = load_dataset(settings.data, skip_bad=skip_bad)
     if len(data) < settings.train.batch:
         raise ConfigError(
             f"{config}: train.batch must be at most the {len(data)} data of {data.name}, got "
             f"{settings.train.batch}"
         )
+    if settings.net.get("classes") is None:
+        data = replace(data, labels=None)
+    provenance = {
+        **versions(),
+        "python": platform.python_version(),
+        "device": device,
+        "command": f"scoresde train --config {config} --out {folder.name}",
+    }
     metadata = {
         "config": settings.to_dict(),
         "data": data.spec.to_dict(),
-        "provenance": {
-            **versions(),
-            "python": platform.python_version(),
-            "device": device,
-            "command": f"scoresde train --config {config} --out {folder.name}",
-        },
+        "provenance": provenance,
     }
-    metadata = json.loads(json.dumps(metadata))  # as a checkpoint gives it back
-    if not overwrite:
-        check_resumable(folder, metadata)
+    if not overwrite:  # refuse before the network is built, which takes time
+        find_resumable(folder / CHECKPOINT, metadata, data)
     model = _on_device(settings.build_model(data.spec), torch.device(device))
     if compiled:
         model.net.compile()
-    data = _with_labels(data, settings)
-    run = Run(folder, model, data, settings.objective, settings.train, metadata, intervals)
+    training = Training(model, data, settings.objective, settings.train)
+    run = Run(folder, training, metadata, intervals)
     if not overwrite:
         run.resume()
     return run
@@ -98,8 +101,3 @@ def _on_device(model: NetworkScore, device: torch.device) -> NetworkScore:
     model = model.to(device)
     # Convolutions on tensor cores want the channels last; parameters of other ranks stay.
     return model.to(memory_format=torch.channels_last) if device.type == "cuda" else model
-
-
-def _with_labels(data: Dataset, settings: Config) -> Dataset:
-    """The data as the network takes them: without labels unless it has classes."""
-    return replace(data, labels=None) if settings.net.get("classes") is None else data

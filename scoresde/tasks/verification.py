@@ -1,103 +1,45 @@
 """Do samplers converge as they promise? What `scoresde verify` calls.
 
-In the folder, if one is given:
+The folder of results, if there is one, gets
 
-- results.csv and results.json: one row per claim, SDE and grid, with all errors
+- results.csv and results.json: one row per claim and SDE, with all errors
 - errors.png: error against evaluations
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..data import DataSpec
 from ..grid import log_snr
 from ..noise import SampleNoise, check_seed
-from ..plain import ConfigError, nearest
+from ..plain import ConfigError, check_unique, nearest
 from ..registry import parse_sampler
-from ..samplers import ProbabilityFlowODE, Sampler, sample
-from ..score import NetworkScore
-from ..study.claims import CLAIMS, SDES, Claim
+from ..samplers import ProbabilityFlowODE
+from ..score import ScoreModel
+from ..study.claims import CHECKED_GRIDS, CHECKED_SDES, CLAIMS, Claim
 from ..study.files import write_json
 from ..study.manifest import Origin
-from ..study.orders import ode_errors, slope
-from ..study.plan import check_unique
+from ..study.orders import OdeProblem
 from ..study.result_folder import ResultFolder
-from ..study.verdicts import save_figure, write_csv
-from ..study.verify import Row, Trial, finite_or_none, run_trials, trials_of
+from ..study.running import Tell
+from ..study.trials import Measurement, Trial, run_trials
+from ..study.verdicts import save_errors_figure, write_csv
 from .request import StoredModel, versions
 
-__all__ = ["Ladder", "Verification", "prepare_verification"]
+__all__ = ["Verification", "prepare_verification", "trials_of"]
 
-Tell = Callable[[str, int, int, str], None]
-
-# On a network: the asymptotic range of smooth scores begins later than what anybody samples with.
-LADDER = (10, 20, 40, 80, 160)
-OBSERVED = 3  # of them, the last, give the slope
-SAMPLES = 8
-T_MIN = 1e-3
-TOLERANCE = 1e-8
+# On a network. The range in which a smooth score shows the orders begins at more steps than
+# anybody samples with.
+NETWORK_STEPS = (10, 20, 40, 80, 160)
+NETWORK_SAMPLES = 8
+NETWORK_TOLERANCE = 1e-8
 FILES = ("results.csv", "results.json", "errors.png")
-
-
-@dataclass(frozen=True)
-class Ladder:
-    """Errors of deterministic samplers on a trained network, in float64, from the same x_T.
-
-    They are distances to dop853's solution with an error control per sample at 1e-8. A network is
-    only as smooth as its activations and attention let it be, so that no order is claimed.
-
-    Attributes:
-        model: The network, in float64.
-        spec: What its data are.
-        claims: One claim of kind "ode" for each sampler.
-        samplers: Their samplers.
-        seed: Seed of x_T.
-        y: Class labels of the samples, or None.
-    """
-
-    model: NetworkScore
-    spec: DataSpec
-    claims: tuple[Claim, ...]
-    samplers: tuple[Sampler, ...]
-    seed: int = 0
-    y: Tensor | None = None
-
-    def run(self, tell: Tell) -> list[Row]:
-        """One row per sampler, on equal steps in λ.
-
-        Args:
-            tell: Called with (stage, done, total, note) as the work goes on.
-
-        Raises:
-            RuntimeError: If the reference solver gives up.
-        """
-        model = self.model.given(self.y)
-        shape = (SAMPLES, *self.spec.shape)
-        start = SampleNoise(self.seed, range(SAMPLES)).prior(shape).double() * model.sde.prior_std
-        tell("reference solution", 0, 1, "")
-        exact = self._exact(start)
-        tell("reference solution", 1, 1, "")
-        grids = [log_snr(model.sde, n, T_MIN) for n in LADDER]
-        rows = []
-        for i, (claim, sampler) in enumerate(zip(self.claims, self.samplers, strict=True)):
-            tell("ladder", i, len(self.claims), claim.sampler)
-            errors, nfe = ode_errors(model, sampler, grids, start, exact)
-            rows.append(_row(claim, type(model.sde).__name__, errors, nfe))
-        tell("ladder", len(self.claims), len(self.claims), "")
-        return rows
-
-    def _exact(self, start: Tensor) -> Tensor:
-        solver = ProbabilityFlowODE("dop853", TOLERANCE, TOLERANCE, per_sample=True)
-        ends = log_snr(self.model.sde, 1, T_MIN)
-        settings = {"seed": self.seed, "x_init": start, "y": self.y, "dtype": torch.float64}
-        return sample(self.model, solver, ends, start.shape, **settings).x
 
 
 @dataclass(frozen=True)
@@ -106,38 +48,36 @@ class Verification:
 
     Attributes:
         origin: What the results are made from.
-        trials: Claims on exact models; empty if a network is asked for.
-        ladder: The network; None if claims are measured.
+        trials: The claims, each in one setting.
         results: Where results go; None = nowhere.
     """
 
     origin: Origin
-    trials: list[Trial] = field(default_factory=list)
-    ladder: Ladder | None = None
+    trials: list[Trial]
     results: ResultFolder | None = None
 
-    def run(self, tell: Tell) -> list[Row]:
+    def run(self, tell: Tell) -> list[Measurement]:
         """Measure, and write the results, unless the folder holds them already.
 
         Args:
             tell: Called with (stage, done, total, note) as the work goes on.
+
+        Raises:
+            RuntimeError: If a reference solution fails.
         """
         if self.results is None:
-            return self._measure(tell)
+            return run_trials(self.trials, tell)
         if self.results.finished:
-            return [Row(**row) for row in self.results.read("results.json")["rows"]]
+            return [Measurement(**row) for row in self.results.read("results.json")["rows"]]
         with self.results.write(FILES) as output:
-            rows = self._measure(tell)
+            rows = run_trials(self.trials, tell)
             write_json(output.work / "results.json", self.report(rows))
             write_csv(output.work / "results.csv", rows)
-            save_figure(output.work / "errors.png", rows)
+            save_errors_figure(output.work / "errors.png", rows)
             output.publish()
         return rows
 
-    def _measure(self, tell: Tell) -> list[Row]:
-        return run_trials(self.trials, tell) if self.ladder is None else self.ladder.run(tell)
-
-    def report(self, rows: Sequence[Row]) -> dict[str, Any]:
+    def report(self, rows: Sequence[Measurement]) -> dict[str, Any]:
         """Settings and rows as plain data."""
         missed = sum(row.missed for row in rows)
         return {"settings": self.origin.plain, "missed": missed, "rows": [asdict(r) for r in rows]}
@@ -157,7 +97,7 @@ def prepare_verification(
 
     Args:
         samplers: Names, for all claims about them, or texts of single claims; None = all.
-        sdes: Names in `SDES`; None = all, or VP if `quick`.
+        sdes: Names in `CHECKED_SDES`; None = all, or VP if `quick`.
         quick: The short form.
         checkpoint: Measure on this network instead of exact models: a shipped checkpoint's name,
             or a file. Without `samplers` all that are named without parameters.
@@ -172,37 +112,112 @@ def prepare_verification(
             checkpoint, its labels are rounded, or the folder holds results of other settings.
     """
     check_seed(seed)
-    claims = _chosen(samplers)
-    settings: dict[str, Any] = {
-        "samplers": None if samplers is None else list(samplers),
-        "versions": versions(),
-    }
-    ladder, trials = None, []
-    if checkpoint is not None:
-        if sdes is not None or quick:
-            raise ValueError("--checkpoint: it has an SDE and steps of its own; no --sdes, --quick")
-        stored = StoredModel.read(checkpoint)
-        ladder = _ladder(stored, claims, samplers is None, seed)
-        settings |= {"checkpoint": stored.name, "sha256": stored.source.sha256, "seed": seed}
-        source = {"checkpoint": stored.source}
-        origin = Origin("verify", settings, source, shown=("checkpoint", "sha256", "versions"))
-    else:
-        names = _checked_sdes(sdes or (("vp",) if quick else tuple(SDES)))
-        trials = trials_of(claims, names, lambda text: parse_sampler(text).sampler, quick)
+    claims = _claims_about(samplers)
+    settings = {"samplers": None if samplers is None else list(samplers), "versions": versions()}
+    if checkpoint is None:
+        names = list(sdes or (("vp",) if quick else CHECKED_SDES))
+        _check_sdes(names)
+        trials = trials_of(claims, names, quick)
         if not trials:
             raise ValueError(f"--samplers: no claim of {', '.join(samplers or ())} in this form")
-        settings |= {"sdes": list(names), "quick": quick}
-        origin = Origin("verify", settings, shown=("versions",))
+        origin = Origin("verify", settings | {"sdes": names, "quick": quick}, shown=("versions",))
+    else:
+        if sdes is not None or quick:
+            raise ValueError("--checkpoint: it has an SDE and steps of its own; no --sdes, --quick")
+        if samplers is None:
+            claims = [claim for claim in claims if ":" not in claim.sampler]
+        stored = StoredModel.read(checkpoint)
+        trials = _network_trials(claims, stored, seed)
+        settings |= {"checkpoint": stored.name, "sha256": stored.source.sha256, "seed": seed}
+        source, shown = {"checkpoint": stored.source}, ("checkpoint", "sha256", "versions")
+        origin = Origin("verify", settings, source, shown=shown)
     results = None if folder is None else ResultFolder.open(folder, origin, overwrite)
-    return Verification(origin, trials, ladder, results)
+    return Verification(origin, trials, results)
 
 
-def _chosen(samplers: Sequence[str] | None) -> list[Claim]:
-    """The claims about some samplers."""
+def trials_of(claims: Iterable[Claim], sdes: Sequence[str], quick: bool = False) -> list[Trial]:
+    """The settings in which to measure some claims on exact models.
+
+    Args:
+        claims: The claims.
+        sdes: Names in `CHECKED_SDES`; a claim is measured under those that it names, too.
+        quick: Measure claims marked so alone, without the steps that only the figure shows.
+    """
+    return [
+        Trial(
+            claim,
+            parse_sampler(claim.sampler),
+            sde,
+            claim.steps if quick or claim.kind != "ode" else _from_ten(claim.steps),
+        )
+        for claim in claims
+        if claim.quick or not quick
+        for sde in sdes
+        if sde in claim.sdes
+    ]
+
+
+def _from_ten(steps: tuple[float, ...]) -> tuple[float, ...]:
+    """The steps, after halves of the first of them down to ten or so, for the figure."""
+    before = []
+    n = steps[0] // 2
+    while n >= 10:
+        before.append(n)
+        n //= 2
+    return (*reversed(before), *steps)
+
+
+def _network_trials(claims: Sequence[Claim], stored: StoredModel, seed: int) -> list[Trial]:
+    """One trial of each deterministic sampler, on equal steps in λ from the same x_T, in float64.
+
+    Errors are distances to dop853's solution with an error control per sample at 1e-8. A network
+    is only as smooth as its activations and attention, so that no verdict is given.
+    """
+    if stored.snapped:
+        raise ValueError(
+            "--checkpoint: its labels are rounded, so that there is no ODE between its times; take "
+            "one with continuous labels"
+        )
+    # the first claim about a sampler says which order is expected
+    chosen: dict[str, Claim] = {}
+    for claim in claims:
+        if claim.kind == "ode":
+            chosen.setdefault(claim.sampler, claim)
+    if not chosen:
+        raise ValueError("--samplers: must name a deterministic one that takes the grid's steps")
+    rows = range(NETWORK_SAMPLES)
+    y = None if stored.classes is None else torch.arange(NETWORK_SAMPLES) % stored.classes
+    model = stored.build(dtype="float64").given(y)
+    start = SampleNoise(seed, rows).prior((len(rows), *stored.spec.shape)).double()
+    problem = OdeProblem(
+        model, start * model.sde.prior_std, CHECKED_GRIDS["log_snr"].t_min, _network_flow
+    )
+    on_network = {"grid": "log_snr", "steps": NETWORK_STEPS[-3:], "note": "on a network"}
+    return [
+        Trial(
+            replace(claim, **on_network),
+            parse_sampler(claim.sampler),
+            type(model.sde).__name__,
+            NETWORK_STEPS,
+            problem,
+        )
+        for claim in chosen.values()
+    ]
+
+
+@torch.no_grad()
+def _network_flow(model: ScoreModel, start: Tensor, t_min: float) -> Tensor:
+    """The probability-flow ODE's solution at t_min, by dop853 for each sample."""
+    solver = ProbabilityFlowODE("dop853", NETWORK_TOLERANCE, NETWORK_TOLERANCE, per_sample=True)
+    return solver.run(model, start, log_snr(model.sde, 1, t_min), None).state
+
+
+def _claims_about(samplers: Sequence[str] | None) -> list[Claim]:
+    """The claims about some samplers, or all."""
     if samplers is None:
         return list(CLAIMS)
     check_unique("--samplers:", samplers)
-    out = []
+    out: list[Claim] = []
     for text in samplers:
         try:
             parse_sampler(text)
@@ -216,48 +231,8 @@ def _chosen(samplers: Sequence[str] | None) -> list[Claim]:
     return out
 
 
-def _checked_sdes(names: Sequence[str]) -> Sequence[str]:
+def _check_sdes(names: Sequence[str]) -> None:
     check_unique("--sdes:", names)
     for name in names:
-        if name not in SDES:
-            raise ValueError(f"--sdes: {name!r} is unknown; {nearest(name, SDES)}")
-    return names
-
-
-def _ladder(stored: StoredModel, claims: Sequence[Claim], only_names: bool, seed: int) -> Ladder:
-    """The ladder on a checkpoint."""
-    if stored.snapped:
-        raise ValueError(
-            "--checkpoint: its labels are rounded, so that there is no ODE between its times; take "
-            "one with continuous labels"
-        )
-    chosen = {
-        claim.sampler: claim
-        for claim in reversed(claims)  # the first claim about a sampler wins
-        if claim.kind == "ode" and not (only_names and ":" in claim.sampler)
-    }
-    if not chosen:
-        raise ValueError("--samplers: must name a deterministic one that takes the grid's steps")
-    some = tuple(reversed(chosen.values()))
-    samplers = tuple(parse_sampler(claim.sampler).sampler for claim in some)
-    y = None if stored.classes is None else torch.arange(SAMPLES) % stored.classes
-    return Ladder(stored.build(dtype="float64"), stored.spec, some, samplers, seed, y)
-
-
-def _row(claim: Claim, sde: str, errors: list[float], nfe: list[int]) -> Row:
-    return Row(
-        sampler=claim.sampler,
-        kind=claim.kind,
-        sde=sde,
-        grid="log_snr",
-        expected=claim.order,
-        band=claim.band,
-        observed=finite_or_none(slope(LADDER[-OBSERVED:], errors[-OBSERVED:])),
-        last=finite_or_none(slope(LADDER[-2:], errors[-2:])),
-        verdict="no claim",
-        steps=list(LADDER),
-        nfe=nfe,
-        errors=[finite_or_none(error) for error in errors],
-        paper=claim.paper,
-        note="on a network",
-    )
+        if name not in CHECKED_SDES:
+            raise ValueError(f"--sdes: {name!r} is unknown; {nearest(name, CHECKED_SDES)}")

@@ -9,8 +9,10 @@ from PIL import Image
 from scoresde_cli.main import run
 
 from scoresde.config import Config
+from scoresde.data import load_dataset
 from scoresde.run import Run
 from scoresde.sde import cosine_betas
+from scoresde.train import Training
 
 TINY_UNET = {"kind": "unet", "channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": []}
 
@@ -70,7 +72,7 @@ def write_checkpoint(folder, **tables):
         "train": {"steps": 10, "batch": 8, "warmup": 1},
     } | tables
     config = Config.from_dict(values)
-    data = config.data.load()
+    data = load_dataset(config.data)
     if config.net.get("classes") is None:
         data = replace(data, labels=None)
     model = config.build_model(data.spec)
@@ -80,7 +82,7 @@ def write_checkpoint(folder, **tables):
             torch.nn.init.normal_(weight, std=0.1, generator=generator)
     metadata = {"config": config.to_dict(), "data": data.spec.to_dict(), "provenance": {"by": "us"}}
     folder.mkdir(exist_ok=True)
-    made = Run(folder, model, data, config.objective, config.train, metadata)
+    made = Run(folder, Training(model, data, config.objective, config.train), metadata)
     made.save()
     return made.checkpoint
 

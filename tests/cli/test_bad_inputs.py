@@ -94,7 +94,7 @@ def test_samplers_that_leave_the_ladder_of_rounded_labels(refused, snapped_check
 @pytest.mark.usefixtures("no_network")
 @pytest.mark.parametrize("protocol", ["pf-ode/uniform", "pf-ode/decoder", "vlb-continuous"])
 def test_a_likelihood_of_rounded_labels(refused, snapped_checkpoint, protocol):
-    """Of the protocols only vlb-ddpm asks at the discrete times alone."""
+    """vlb-ddpm is the only protocol that evaluates the network at the discrete times alone."""
     begin = ["likelihood", "--checkpoint", snapped_checkpoint]
     refused([*begin, "--protocol", protocol], "--checkpoint:", "rounded labels")
     if protocol == "pf-ode/uniform":  # the default

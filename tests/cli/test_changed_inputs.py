@@ -1,4 +1,4 @@
-"""Results belong to what they were made from, in every command that finds them again."""
+"""Every command uses results again only if they were made from the same inputs."""
 
 import csv
 import json
@@ -38,16 +38,16 @@ COMMANDS = {
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """No solution to compare with, or a coarse one; no figures, which are tested elsewhere."""
+    """No reference solution, or a coarse one, and no figures: other tests check these."""
     monkeypatch.setitem(BenchRequest.__init__.__kwdefaults__, "reference_tolerance", None)
     monkeypatch.setattr(report, "curves", lambda *arguments: b"")
-    monkeypatch.setattr(verification, "TOLERANCE", 1e-2)
-    monkeypatch.setattr(verification, "LADDER", (2, 3, 4))
+    monkeypatch.setattr(verification, "NETWORK_TOLERANCE", 1e-2)
+    monkeypatch.setattr(verification, "NETWORK_STEPS", (2, 3, 4))
     for name in ("save_budget", "extremes"):
         monkeypatch.setattr(f"scoresde.tasks.score_files.{name}", lambda path, *_: None)
     for name in ("round_trip", "interpolation"):
         monkeypatch.setattr(f"scoresde.study.likelihood_figures.{name}", lambda path, *_: None)
-    monkeypatch.setattr(verification, "save_figure", lambda path, *_: None)
+    monkeypatch.setattr(verification, "save_errors_figure", lambda path, *_: None)
 
 
 def draw(path, seed):
@@ -71,7 +71,7 @@ def world(tmp_path, monkeypatch):
 
 
 def change(world, what):
-    """Replace one thing under its name."""
+    """Replace the content of one input and keep its name."""
     if what == "checkpoint":
         shutil.copy(world / "other" / "checkpoint.safetensors", world / "run")
     elif what == "test image":
@@ -89,7 +89,7 @@ def files(folder):
 
 
 def numbers(folder):
-    """All results but for the seconds."""
+    """All results except the seconds."""
     for path in (folder / "summary.json", folder / "results.json"):
         if path.exists() and not (folder / "results.csv").exists():
             return {k: v for k, v in json.loads(path.read_text()).items() if k != "seconds"}
@@ -135,7 +135,7 @@ def test_whatever_changes_is_noticed(scoresde, world, monkeypatch, command):
 
 
 def test_names_of_files_do_not_matter_and_labels_do(scoresde, labelled_checkpoint, tmp_path):
-    """Of an array file: the same under another name, and one label changed under the same."""
+    """An array file: the same labels under another name, and one changed label under the same."""
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 17, (4, 1, 8, 8)), np.array([0, 1, 2, 3])
     np.savez(tmp_path / "a.npz", x=x, y=y)

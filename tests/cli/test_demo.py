@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from scoresde.config import shipped
+from scoresde.shipped import shipped
 from scoresde.tasks import demo
 
 CHECKPOINTS = ("digits-vp", "fashion-mnist-vp")

@@ -58,7 +58,7 @@ def test_json_is_for_machines(scoresde, tiny_checkpoint):
 
 def test_it_lists_the_shipped_ones(scoresde, monkeypatch, tiny_checkpoint):
     monkeypatch.setattr("scoresde.tasks.inspection.shipped", lambda what: ["digits-vp"])
-    monkeypatch.setattr("scoresde.tasks.inspection.checkpoint_path", lambda name: tiny_checkpoint)
+    monkeypatch.setattr("scoresde.tasks.inspection.locate", lambda what, name: tiny_checkpoint)
     assert "digits-vp" in scoresde("inspect", "--list").out
     size = tiny_checkpoint.stat().st_size
     listed = json.loads(scoresde("inspect", "--list", "--json").out)

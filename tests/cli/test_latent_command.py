@@ -10,7 +10,7 @@ from PIL import Image
 import scoresde as library
 from scoresde.likelihood import (
     ExactTrace,
-    bits_per_dim,
+    Ode,
     dequantize,
     interpolate,
     round_trip,
@@ -53,10 +53,10 @@ def test_it_is_the_library(explore, tiny_checkpoint):
     k = library.load_dataset("digits", "test").x[found["rows"]]
     x = dequantize(k, checkpoint.data, SampleNoise(4, range(5)))
     assert torch.equal(found["x"], x)
-    there = round_trip(checkpoint.model, x, batch=2, **COARSE)
+    there = round_trip(checkpoint.model, x, Ode(**COARSE), batch=2)
     for name in ("latent", "decoded", "error"):
         assert torch.equal(found[name], getattr(there, name))
-    paths = interpolate(checkpoint.model, x[[0, 2]], x[[1, 3]], 3, batch=2, **COARSE)
+    paths = interpolate(checkpoint.model, x[[0, 2]], x[[1, 3]], 3, Ode(**COARSE), batch=2)
     for name in ("x", "latent", "error"):
         assert torch.equal(found[f"path_{name}"], getattr(paths, name))
     assert summary(out)["round_trip"]["error"] == float(there.error.max())
@@ -67,13 +67,12 @@ def test_samples_have_their_log_density(explore, tiny_checkpoint):
     out, done = explore("--samples", 4, "--probes", 3, "--seed", 2)
     assert done.status == 0, done.err
     found, checkpoint = arrays(out), library.load(tiny_checkpoint)
-    rule = library.likelihood.Hutchinson(probes=3)
-    drawn = sample_with_log_prob(
-        checkpoint.model, (4, 1, 8, 8), seed=2, trace=rule, batch=64, **COARSE
-    )
-    for name in ("x", "x_init", "log_prob", "std_error"):
+    method = Ode(trace="hutchinson:probes=3", **COARSE)
+    drawn = sample_with_log_prob(checkpoint.model, (4, 1, 8, 8), method, seed=2, batch=64)
+    for name in ("x", "log_prob", "std_error"):
         assert torch.equal(found[f"sample_{name}"], getattr(drawn, name))
-    bits = bits_per_dim(drawn.log_prob, 64, checkpoint.data.bits_offset)
+    assert torch.equal(found["sample_x_init"], drawn.latent)
+    bits = drawn.bits_per_dim(checkpoint.data)
     assert summary(out)["samples"]["mean"] == pytest.approx(float(bits.mean()), rel=1e-12)
     assert f"mean {float(bits.mean()):.4f} ± " in done.out
 
@@ -105,9 +104,8 @@ def test_points_in_the_plane(explore, points_checkpoint):
     # VE: the codes are of the prior's scale in the arrays, and in its units in the summary
     size = float(found["latent"].square().mean().sqrt()) / checkpoint.model.sde.prior_std
     assert summary(out)["round_trip"]["latent_rms"] == pytest.approx(size, rel=1e-6)
-    drawn = sample_with_log_prob(
-        checkpoint.model, (2, 2), seed=0, trace=ExactTrace(), batch=64, **COARSE
-    )
+    method = Ode(trace=ExactTrace(), **COARSE)
+    drawn = sample_with_log_prob(checkpoint.model, (2, 2), method, seed=0, batch=64)
     assert torch.equal(found["sample_log_prob"], drawn.log_prob)
     assert " nats/dim at " in done.out
     assert summary(out)["files"] == ["latents.npz", *PICTURES]
@@ -120,16 +118,15 @@ def test_labels_go_to_the_network(explore, labelled_checkpoint):
     found, checkpoint = arrays(out), library.load(labelled_checkpoint)
     y = library.load_dataset("digits", "test").labels[found["rows"]]
     assert torch.equal(found["labels"], y)
-    there = round_trip(checkpoint.model, found["x"], y=y, batch=64, **COARSE)
+    there = round_trip(checkpoint.model, found["x"], Ode(**COARSE), y=y, batch=64)
     assert torch.equal(found["decoded"], there.decoded)
     drawn = sample_with_log_prob(
         checkpoint.model,
         (2, 1, 8, 8),
+        Ode(trace="hutchinson:probes=2", **COARSE),
         seed=0,
-        trace=library.likelihood.Hutchinson(probes=2),
         y=torch.tensor([0, 1]),
         batch=64,
-        **COARSE,
     )
     assert torch.equal(found["sample_x"], drawn.x)
 

@@ -12,20 +12,21 @@ from scipy import stats
 
 import scoresde as library
 from scoresde.likelihood import (
+    Dequantized,
     Hutchinson,
-    PathDensity,
-    PathQuadrature,
+    Ode,
+    Path,
     dequantize,
-    discrete_log_likelihood,
     fit_gaussian,
     likelihood_budget,
     log_likelihood,
 )
 from scoresde.noise import SampleNoise
-from scoresde.tasks import protocols
+from scoresde.tasks import scoring
+from scoresde.tasks.score_request import PROTOCOLS
 from scoresde.tasks.scoring import ScoreRequest, score_data
 
-# From late on, and coarse: some twenty evaluations.
+# A late first time and coarse settings take some twenty evaluations.
 T_MIN = ("--t-min", 0.5)
 PATH = ("--method", "path", "--steps", 4, "--nodes", 8, "--trace", "hutchinson:probes=2")
 COARSE = {"rtol": 0.05, "atol": 0.05}
@@ -52,13 +53,13 @@ def summary(folder):
 
 @pytest.fixture
 def pictures():
-    """Draw them."""
+    """Asks for the pictures to be drawn."""
 
 
 @pytest.fixture(autouse=True)
 def quick(request, monkeypatch):
-    """A Gaussian of 100 data, and nothing drawn unless asked for: both take most of the time."""
-    monkeypatch.setattr("scoresde.tasks.scoring.FITTED", 100)
+    """Fit the Gaussian to 100 data, and draw no pictures unless a test asks for `pictures`."""
+    monkeypatch.setattr("scoresde.tasks.score_method.FITTED", 100)
     if "pictures" not in request.fixturenames:
         for name in ("save_budget", "extremes"):
             monkeypatch.setattr(f"scoresde.tasks.score_files.{name}", lambda path, *_: None)
@@ -66,7 +67,7 @@ def quick(request, monkeypatch):
 
 @pytest.fixture
 def score(scoresde, latest, tiny_checkpoint, tmp_path):
-    """score(PATH, "--n", 4): score into a new folder; its path and what was printed."""
+    """score(PATH, "--n", 4) scores into a new folder; returns its path and the output."""
 
     def call(method, *options, checkpoint=tiny_checkpoint, out=tmp_path / "out"):
         arguments = ("--checkpoint", checkpoint, "--out", out, *T_MIN, *method, *options)
@@ -85,17 +86,16 @@ class TestIsTheLibrary:
         far = SampleNoise(4, range(2**63, 2**63 + len(train)))
         points = dequantize(train, checkpoint.data, far, torch.float64)
         control = fit_gaussian(checkpoint.model.sde, points)
-        quadrature = PathQuadrature(steps=4, nodes=8, trace=Hutchinson(probes=2))
+        path = Path(4, 8, Hutchinson(probes=2), control=control, t_min=0.5)
+        method = Dequantized(checkpoint.data, path, draws=2)
         found, per_bit = arrays(out), 64 * math.log(2)
         for part in (slice(0, 3), slice(3, 5)):
             wanted = likelihood_budget(
                 checkpoint.model,
                 test.x[found["row"][part]],
-                checkpoint.data,
-                PathDensity(quadrature, 0.5, control),
+                method,
                 control=control,
                 noise=SampleNoise(4, range(5)[part]),
-                draws=2,
             )
             for name in ("log_prob", "nfe", "nfe_derivative"):
                 assert np.array_equal(found[name][part], getattr(wanted, name).numpy())
@@ -108,26 +108,24 @@ class TestIsTheLibrary:
 
     @pytest.mark.slow
     def test_a_solver(self, score, tiny_checkpoint):
-        """Each batch is `discrete_log_likelihood` of its rows."""
+        """Each batch is `log_likelihood` of its rows."""
         trace = ("--trace", "hutchinson:probes=2")
         more = ("--n", 5, "--batch", 3, "--seed", 4)
         out, done = score(SOLVER, *trace, *more, *UNMEASURED)
         assert done.status == 0, done.err
         found = rows(out)
         checkpoint, test = library.load(tiny_checkpoint), library.load_dataset("digits", "test")
+        solver = Ode(**COARSE, trace=Hutchinson(probes=2), t_min=0.5)
         for part in (slice(0, 3), slice(3, 5)):
             chosen = [int(row["row"]) for row in found[part]]
-            wanted = discrete_log_likelihood(
+            wanted = log_likelihood(
                 checkpoint.model,
                 test.x[chosen],
-                checkpoint.data,
+                Dequantized(checkpoint.data, solver),
                 noise=SampleNoise(4, range(5)[part]),
-                trace=Hutchinson(probes=2),
-                t_min=0.5,
-                **COARSE,
             )
             assert [row["bits_per_dim"] for row in found[part]] == pytest.approx(
-                wanted.bits_per_dim.tolist(), rel=1e-12
+                wanted.bits_per_dim(checkpoint.data).tolist(), rel=1e-12
             )
             assert {row["nfe"] for row in found[part]} == {wanted.nfe}
 
@@ -186,7 +184,7 @@ class TestWhatItSays:
 
 class TestBudget:
     def test_from_the_rows(self, score):
-        """Every number of the table from those of the images, by numpy."""
+        """Every number of the table follows from those of the images, by numpy."""
         out, done = score(PATH, "--n", 6, "--draws", 2, *UNMEASURED)
         assert done.status == 0, done.err
         found, budget = arrays(out), summary(out)["budget"]
@@ -214,7 +212,7 @@ class TestBudget:
 
     @pytest.mark.slow
     def test_solver_and_rounding_are_measured(self, score, tmp_path):
-        """By the command itself with a tenth of the tolerances, and with --dtype float64."""
+        """They are the changes of the command's values with finer tolerances and with float64."""
         alone = ("--method", "dopri5", "--per-sample", "--trace", "hutchinson:probes=2", "--n", 4)
         coarse = ("--rtol", 0.05, "--atol", 0.05, *UNMEASURED)
         fine = ("--rtol", 0.005, "--atol", 0.005, *UNMEASURED)
@@ -242,19 +240,19 @@ class TestBudget:
         )
 
     def test_rounding_is_measured_by_points_and_weights_of_float64(self, score, monkeypatch):
-        """Points of float32 in a network of float64 would have lost their digits before."""
-        seen, score_batch = [], protocols.Protocol.score
+        """A float64 network with points rounded to float32 would not measure the rounding."""
+        seen = []
 
-        def watched(self, model, *arguments):
+        def watched(model, x, method, **arguments):
             points = []
             handle = model.net.register_forward_pre_hook(lambda net, given: points.append(given[0]))
-            found = score_batch(self, model, *arguments)
+            found = likelihood_budget(model, x, method, **arguments)
             handle.remove()
             single = all(torch.equal(x, x.float().to(x.dtype)) for x in points)
-            seen.append((self.dtype, {x.dtype for x in points}, single))
+            seen.append((method.dtype, {x.dtype for x in points}, single))
             return found
 
-        monkeypatch.setattr(protocols.Protocol, "score", watched)
+        monkeypatch.setattr(scoring, "likelihood_budget", watched)
         _, done = score(PATH, "--n", 2, "--measured", 2)
         assert done.status == 0, done.err
         single, double = {torch.float32}, {torch.float64}
@@ -293,7 +291,7 @@ class TestBudget:
 
 
 class TestEveryProtocol:
-    @pytest.mark.parametrize("protocol", protocols.PROTOCOLS[1:])
+    @pytest.mark.parametrize("protocol", [*PROTOCOLS][1:])
     def test_of_quantized_data(self, score, protocol):
         bound = protocol.startswith("vlb")
         method = ("--nodes", 4) if bound else PATH
@@ -350,7 +348,7 @@ class TestEveryProtocol:
         assert ("per sample" in summary(out)["method"]) == (method == "dop853")
 
     def test_of_more_dimensions_a_path_with_a_measured_rule(self, score):
-        """What --trace auto chose, and the nodes, are told; --image-error decides on them."""
+        """The results state which trace and nodes --trace auto chose for --image-error."""
         out, done = score((), "--n", 2, "--steps", 4, "--image-error", 1.0, *UNMEASURED)
         assert done.status == 0, done.err
         assert "divergence at 12 nodes" in summary(out)["method"]  # the fewest
@@ -359,7 +357,7 @@ class TestEveryProtocol:
 
 class TestContinuous:
     def test_points_in_nats_beside_the_truth(self, score, points_checkpoint):
-        """In the plane: dopri5 with an exact trace."""
+        """Data in the plane are solved by dopri5 with an exact trace."""
         out, done = score((), "--n", 4, "--budget", *UNMEASURED, checkpoint=points_checkpoint)
         assert done.status == 0, done.err
         found = summary(out)
@@ -367,7 +365,7 @@ class TestContinuous:
         assert found["method"].startswith("dopri5, rtol 1e-06")
         checkpoint, test = library.load(points_checkpoint), library.load_dataset("mixture3", "test")
         chosen = [int(row["row"]) for row in rows(out)]
-        wanted = log_likelihood(checkpoint.model, test.x[chosen], t_min=0.5)
+        wanted = log_likelihood(checkpoint.model, test.x[chosen], Ode(t_min=0.5))
         assert [row["nats_per_dim"] for row in rows(out)] == (-wanted.log_prob / 2).tolist()
         assert {row["std_error"] for row in rows(out)} == {0}
         assert found["true_density"] == pytest.approx(
@@ -376,7 +374,7 @@ class TestContinuous:
         assert "the exact density's mean" in done.out
 
     def test_the_path_asked_for(self, score, points_checkpoint, tmp_path):
-        """It agrees with the solver within its intervals, of which it states all."""
+        """It agrees with the solver within the intervals that it states."""
         exact, _ = score((), "--n", 8, checkpoint=points_checkpoint, out=tmp_path / "exact")
         path, done = score(PATH, "--n", 8, "--nodes", 40, checkpoint=points_checkpoint)
         assert done.status == 0, done.err
@@ -416,12 +414,11 @@ class TestData:
 
     def test_other_labels_other_values(self, score, labelled_checkpoint, monkeypatch, tmp_path):
         first, _ = score(PATH, "--n", 3, *UNMEASURED, checkpoint=labelled_checkpoint)
-        real = protocols.Protocol.score
 
-        def shifted(protocol, model, data, y, noise):
-            return real(protocol, model, data, (y + 1) % 10, noise)
+        def shifted(*arguments, y, **others):
+            return likelihood_budget(*arguments, y=(y + 1) % 10, **others)
 
-        monkeypatch.setattr(protocols.Protocol, "score", shifted)
+        monkeypatch.setattr(scoring, "likelihood_budget", shifted)
         second, _ = score(
             PATH, "--n", 3, *UNMEASURED, checkpoint=labelled_checkpoint, out=tmp_path / "other"
         )
@@ -442,20 +439,19 @@ class TestResuming:
     @pytest.fixture
     def calls(self, monkeypatch):
         """Number of data of each batch that is computed; `stop_at` ends the process there."""
-        real = protocols.Protocol.score
 
         class Calls(list):
             stop_at = None
 
         calls = Calls()
 
-        def counted(protocol, model, data, y, noise):
+        def counted(model, data, *method, **others):
             if len(calls) == calls.stop_at:
                 raise KeyboardInterrupt
             calls.append(len(data))
-            return real(protocol, model, data, y, noise)
+            return likelihood_budget(model, data, *method, **others)
 
-        monkeypatch.setattr(protocols.Protocol, "score", counted)
+        monkeypatch.setattr(scoring, "likelihood_budget", counted)
         return calls
 
     @pytest.mark.parametrize(
@@ -463,7 +459,7 @@ class TestResuming:
         [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(5, marks=pytest.mark.slow)],
     )
     def test_goes_on_where_it_was_stopped(self, score, calls, tmp_path, stop_at):
-        """After a batch, before the last, and while the solver's error is measured."""
+        """It stops after a batch, before the last, or while the solver's error is measured."""
         whole, done = score(PATH, *self.OPTIONS, out=tmp_path / "whole")
         assert done.status == 0, done.err
         assert calls == [2, 2, 2, 1, 2, 2]
@@ -507,15 +503,15 @@ class TestResuming:
         assert (done.status, out.exists()) == (130, False)
 
     def test_stopped_before_anything_was_done_leaves_what_is_not_ours(self, score, calls, tmp_path):
-        """Notes laid there meanwhile stay, and the command can be repeated with other options."""
+        """A file put there meanwhile stays, and the command can be repeated with other options."""
         notes = tmp_path / "out" / "notes.txt"
 
-        def lay(*_):
+        def lay(*_, **__):
             notes.write_text("mine")
             raise KeyboardInterrupt
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(protocols.Protocol, "score", lay)
+            patch.setattr(scoring, "likelihood_budget", lay)
             assert score(PATH, *self.OPTIONS)[1].status == 130
         assert notes.read_text() == "mine"
         _, done = score(PATH, "--n", 2, *UNMEASURED)
@@ -581,7 +577,7 @@ class TestResuming:
         assert calls == [2, 3]
 
     def test_what_was_given_or_left_to_default_is_the_same(self, score, calls):
-        """ "auto" means a name, and the name may be said."""
+        """Giving the name that "auto" stands for is the same request."""
         score(PATH[2:], "--n", 2, *UNMEASURED)
         _, done = score(PATH, "--n", 2, "--protocol", "pf-ode/uniform", *UNMEASURED)
         assert done.status == 0, done.err
@@ -592,7 +588,7 @@ def test_out_of_memory_says_what_to_try_and_leaves_nothing(score, monkeypatch):
     def fail(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr(protocols.Protocol, "score", fail)
+    monkeypatch.setattr(scoring, "likelihood_budget", fail)
     out, done = score(PATH, "--n", 7, "--batch", 5)
     assert done.status == 1
     assert "batch of 5, each of shape (1, 8, 8); try --batch 2" in done.err

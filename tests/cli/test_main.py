@@ -1,4 +1,4 @@
-"""The command itself: speed without torch, and how errors reach the user."""
+"""The command itself: it starts fast because it imports no torch, and it reports errors."""
 
 import os
 import resource
@@ -13,10 +13,10 @@ from scoresde_cli import names
 from scoresde_cli.main import COMMANDS
 
 import scoresde as library
-from scoresde import registry
+from scoresde import likelihood, registry
 from scoresde.data import dataset_status
 from scoresde.study import checked, claims
-from scoresde.tasks import protocols
+from scoresde.tasks import score_request
 
 START = [sys.executable, "-c", "from scoresde_cli.main import main; main()"]
 WITHOUT_TORCH = """
@@ -28,7 +28,7 @@ assert "torch" not in sys.modules, "torch was imported"
 
 
 def cpu_seconds(command):
-    """What a command costs, whatever else keeps the machine busy."""
+    """CPU time of a command, which does not depend on other processes."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -82,11 +82,11 @@ def test_help_knows_what_the_library_knows():
     known = {
         "SAMPLERS": registry.SAMPLERS,
         "GRIDS": registry.GRIDS,
-        "TRACES": registry.TRACES,
-        "PROTOCOLS": protocols.PROTOCOLS,
-        "METHODS": ["auto", *protocols.METHODS],
+        "TRACES": likelihood.TRACES,
+        "PROTOCOLS": score_request.PROTOCOLS,
+        "METHODS": ["auto", *likelihood.METHODS],
         "LABELS": checked.LABELS,
-        "SDES": claims.SDES,
+        "SDES": claims.CHECKED_SDES,
         "DATA_SETS": [row.name for row in dataset_status()],
     }
     assert set(known) == set(names.__all__)
@@ -98,7 +98,7 @@ def test_help_knows_what_the_library_knows():
     ("arguments", "message"),
     [
         (["smaple"], "error: 'smaple' is not a command; did you mean sample?"),
-        (["zzz"], "error: 'zzz' is not a command; demo, data, train"),
+        (["zzz"], "error: 'zzz' is not a command; allowed: demo, data, train"),
         (["data", "--jsno"], "error: --jsno: no such option; did you mean --json?"),
         (["--versoin"], "error: --versoin: no such option; did you mean --version?"),
         (["sample"], "error: --checkpoint: must be given. A checkpoint file"),
@@ -153,7 +153,7 @@ def test_warnings_are_one_line():
 
 
 def test_a_closed_pipe_and_no_stdin_are_quiet():
-    """`scoresde --help | head -0`, with the reader gone before the first byte."""
+    """`scoresde --help | head -0`, where the reader has gone before the first byte."""
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(

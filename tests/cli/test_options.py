@@ -1,4 +1,4 @@
-"""Options: once each, in groups, checked before torch is imported where that is possible."""
+"""Options: each is given once, stands in a group, and is checked before torch is imported."""
 
 import re
 import subprocess
@@ -33,7 +33,7 @@ def options():
 
 @pytest.mark.parametrize(("name", "option"), options())
 def test_an_option_is_given_once(scoresde, name, option):
-    """Whatever its value is, and before that is looked at; click would take the last."""
+    """An option that is given twice is refused before its value is read."""
     one = [option.opts[0]] if option.is_flag else [option.opts[0], "1"]
     other = option.secondary_opts or one
     done = scoresde(name, *one, *other)
@@ -116,7 +116,7 @@ MISTAKES = [
 
 @pytest.fixture(scope="module")
 def early(tmp_path_factory):
-    """(status, whether torch had been imported, error) of each mistake, all in one process."""
+    """(status, whether torch was imported, error) of each mistake, all in one process."""
     done = subprocess.run(
         [sys.executable, "-c", EARLY, repr(MISTAKES)],
         cwd=tmp_path_factory.mktemp("early"),
@@ -130,14 +130,14 @@ def early(tmp_path_factory):
 
 @pytest.mark.parametrize("i", range(len(MISTAKES)), ids=[" ".join(m)[:60] for m in MISTAKES])
 def test_mistakes_are_told_before_torch_is_imported(early, i):
-    """Which takes seconds, and half a minute on a busy machine."""
+    """Importing torch takes seconds, and half a minute on a busy machine."""
     status, torch_imported, error = early[i]
     assert (status, torch_imported) == ("2", "False"), error
     assert error.startswith("error: ")
 
 
 def test_two_rounds_leave_the_same_errors(scoresde):
-    """What only the library can tell is told by its option, too."""
+    """An error that only the library can find names its option as well."""
     done = scoresde("bench", *DIGITS, "--samplers", "ddim,heun:churn=x", *OUT)
     assert done.status == 2
     assert done.err.startswith("error: --samplers: sampler heun.churn must be a number, got 'x'")

@@ -73,7 +73,7 @@ def test_json_is_for_machines(draw):
     ],
 )
 def test_nfe_is_a_budget(draw, sampler, denoise, nfe, steps, counted):
-    """Hand counts: the largest number of steps that keeps within it, the final denoise included."""
+    """The largest number of steps within the budget, final denoising included, counted by hand."""
     flag = "--denoise" if denoise else "--no-denoise"
     _, done = draw("--sampler", sampler, "--nfe", nfe, flag, "--n", 1, "--json")
     found = json.loads(done.out)

@@ -12,11 +12,12 @@ import scoresde_cli.main
 from PIL import Image
 
 import scoresde as library
-import scoresde.run
+import scoresde.pictures
 from scoresde._lock import LOCK, lock_folder
 from scoresde.checkpoint import read_checkpoint
 from scoresde.nets import UNet
 from scoresde.run import CHECKPOINT, SAVE_MINUTES, Intervals, Run
+from scoresde.shipped import TEMPLATES, config_template
 
 CONFIG = """
 [data]
@@ -54,7 +55,7 @@ def start(scoresde, tmp_path):
 @pytest.fixture(autouse=True)
 def _no_figures(monkeypatch):
     """Half a second each."""
-    monkeypatch.setattr(scoresde.run, "save_training_figure", lambda path, rows: None)
+    monkeypatch.setattr(scoresde.pictures, "save_training_figure", lambda path, rows: None)
 
 
 @pytest.fixture
@@ -197,6 +198,54 @@ def test_other_data_at_the_same_path_are_refused_and_the_same_at_another_path_ar
     assert done.status == 2
     assert "the 40 images are not those the run was trained on" in done.err
     assert steps_done(folder) == 4
+
+
+def test_a_relative_path_is_looked_for_in_the_data_root_first(start, tmp_path, monkeypatch):
+    for folder, size in (("here", 8), ("there", 6)):
+        (tmp_path / folder).mkdir()
+        np.save(
+            tmp_path / folder / "x.npy",
+            np.arange(40 * size**2, dtype="u1").reshape(40, 1, size, size),
+        )
+    monkeypatch.chdir(tmp_path / "here")
+
+    def shape():
+        return library.load(tmp_path / "run" / CHECKPOINT).data.shape
+
+    assert start(name="x.npy")[1].status == 0
+    assert shape() == (1, 8, 8)
+    _, done = start("--data-root", tmp_path / "there", "--overwrite", name="x.npy")
+    assert "there/x.npy has no test split" in done.err
+    assert shape() == (1, 6, 6)
+    assert start("--data-root", tmp_path, "--overwrite", name="x.npy")[1].status == 0
+    assert shape() == (1, 8, 8)
+    absolute = tmp_path / "here" / "x.npy"
+    assert start("--data-root", tmp_path / "there", "--overwrite", name=absolute)[1].status == 0
+    assert shape() == (1, 8, 8)
+
+
+@pytest.mark.parametrize("what", TEMPLATES)
+def test_new_config_writes_a_template_and_trains_nothing(scoresde, tmp_path, what):
+    done = scoresde("train", "--new-config", what)
+    assert (done.status, done.out) == (0, config_template(what))
+    path = tmp_path / "mine.toml"
+    done = scoresde("train", "--new-config", what, "--out", path)
+    assert (done.status, done.out) == (0, f"{path}\n")
+    assert path.read_text(encoding="utf-8") == config_template(what)
+    path.write_text("mine")
+    assert scoresde("train", "--new-config", what, "--out", path).status == 2
+    assert path.read_text() == "mine"
+    done = scoresde("train", "--config", path, "--out", tmp_path / "run", "--new-config", what)
+    assert done.status == 2
+    assert "cannot be given with --config" in done.err
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.toml"]
+
+
+@pytest.mark.parametrize("options", [(), ("--config", "digits_vp"), ("--out", "out")])
+def test_config_and_folder_must_be_given(scoresde, options):
+    done = scoresde("train", *options)
+    assert done.status == 2
+    assert "--config and --out must be given, or --new-config" in done.err
 
 
 def test_the_same_command_again_does_nothing_more(start):

@@ -1,4 +1,4 @@
-"""Adams paths: what they are exact for, how they converge, and how they are read in between."""
+"""Adams paths: exactness for polynomials, order, and interpolation between the points."""
 
 import math
 
@@ -22,7 +22,7 @@ class TestExactness:
     @pytest.mark.parametrize("order", [1, 2, 3, 4])
     @pytest.mark.parametrize("degree", [0, 1, 2, 3, 4])
     def test_of_polynomials(self, order, degree):
-        """Step i knows min(i + 1, order) slopes and the one it finds: exact up to that degree."""
+        """Step i uses min(i + 1, order) known slopes and a new one: exact up to this degree."""
         rate, integral = power(degree)
         path = adams_path(rate, torch.zeros(1, 1, dtype=DOUBLE), TIMES, order)
         error = (path.points.flatten().diff() - integral.diff()).abs()
@@ -34,7 +34,7 @@ class TestExactness:
     @pytest.mark.parametrize("order", [1, 2, 3])
     @pytest.mark.parametrize("degree", [0, 1, 2, 3])
     def test_of_the_prediction(self, order, degree):
-        """The rate is asked where one degree less is exact: at the predictor's point."""
+        """The rate is evaluated at the predictor's point, which is exact for one degree less."""
         rate, integral = power(degree)
         asked = []
         path = adams_path(
@@ -72,7 +72,7 @@ class TestExactness:
 
 
 class TestConvergence:
-    """Order k + 1 at the points, that of the corrector, unless the start's steps are as long.
+    """Order k + 1 at the points, as of the corrector, where the first steps are shorter.
 
     The first step is a trapezoid with Euler's prediction, of local error O(h³): order 3 at most
     on a uniform grid, and no limit where steps grow from the start.

@@ -42,7 +42,7 @@ def test_accuracy_in_both_directions(rotation, method):
 
 @pytest.mark.parametrize("method", PER_SAMPLE_METHODS)
 def test_as_good_as_scipy_for_the_same_cost(rotation, method):
-    """The same tableaus, controlled in the same way but for rejections in a row and the end."""
+    """The tableaus are the same. The step control differs at the end and at repeated rejections."""
     tolerance = 1e-6
     out = AdaptivePerSample(method, tolerance, tolerance).solve(
         rotation.rate, rotation.start, 0.0, 1.0
@@ -81,7 +81,7 @@ def test_a_sample_is_the_same_in_any_batch(method):
 
 
 def test_each_sample_is_accurate():
-    """As accurate as on a step size of its own: none hides behind the others."""
+    """Each is as accurate as alone: the error norm is not a mean over the batch."""
     out = AdaptivePerSample("dopri5", 1e-6, 1e-6).solve(decay, ONES, 0.0, 1.0)
     fine = AdaptivePerSample("dop853", 1e-12, 1e-12).solve(decay, ONES, 0.0, 1.0)
     assert float((out.state - fine.state).abs().max()) < 20 * 1e-6
@@ -128,7 +128,7 @@ def test_float32_is_float64_to_the_tolerance():
 
 
 def test_a_constant_takes_few_steps():
-    """Nothing to measure a first step by: it is tiny, and grows tenfold each time."""
+    """A zero rate gives no scale for the first step. It is tiny and grows tenfold each time."""
     out = AdaptivePerSample().solve(lambda y, t, rows: torch.zeros_like(y), ONES, 0.0, 1.0)
     assert torch.equal(out.state, ONES)
     assert int(out.counts.accepted.max()) <= 8
@@ -145,7 +145,7 @@ def test_steps_over_a_kink_are_rejected():
 
 
 def test_a_trial_out_of_the_domain_is_only_a_step_too_long():
-    """√y is not a number beyond y = 0, where a first step of y' = −√y from 1 may well lie."""
+    """√y is NaN for y < 0, where the first step of y' = −√y from 1 may end."""
 
     def rate(y, t, rows):
         return -torch.sqrt(y)

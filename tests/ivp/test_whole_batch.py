@@ -1,4 +1,4 @@
-"""The whole-batch solver: accuracy, its end, batch mates, and that it fails with an exception."""
+"""The whole-batch solver: accuracy, its end, dependence on the batch, and its errors."""
 
 import math
 import re
@@ -8,12 +8,12 @@ import sys
 import pytest
 import torch
 
-from scoresde.ivp import METHODS, Adaptive, SolverError, Status
+from scoresde.ivp import WHOLE_BATCH_METHODS, Adaptive, SolverError, Status
 
 DOUBLE = torch.float64
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "fehlberg2"])
+@pytest.mark.parametrize("method", [name for name in WHOLE_BATCH_METHODS if name != "fehlberg2"])
 def test_accuracy_in_both_directions(rotation, method):
     solver = Adaptive(method, 1e-4, 1e-4)
     there = solver.solve(rotation.rate, rotation.start, 0.0, 1.0, dims=2)
@@ -109,7 +109,7 @@ def test_a_step_that_cannot_be_taken_is_an_error():
 
 @pytest.mark.slow  # imports torch without its asserts: compiled anew if nobody did before
 def test_failures_are_errors_when_asserts_are_off():
-    """Where torchdiffeq's own check vanishes, and it would loop for ever."""
+    """Torchdiffeq's own checks are asserts. Without them it would loop for ever."""
     program = """
 import torch
 from scoresde.ivp import Adaptive, AdaptivePerSample

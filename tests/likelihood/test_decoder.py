@@ -1,4 +1,4 @@
-"""The discretized decoder: probabilities of levels, against scipy and by their sum."""
+"""The discretized decoder: its probabilities sum to 1 and agree with scipy."""
 
 import math
 
@@ -25,7 +25,7 @@ def every_level(spec, mean, std):
 @pytest.mark.parametrize("mean", [-7.0, -0.999, 0.0, 0.3, 1.2])
 def test_the_levels_sum_to_one(spec, mean, std):
     total = torch.logsumexp(every_level(spec, mean, std), 0)
-    # a cell's own rounding, times the number of cells
+    # the rounding of one cell, times the number of cells
     assert abs(float(total)) < 1e-15 * (spec.levels + 10)
 
 

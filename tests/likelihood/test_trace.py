@@ -8,13 +8,13 @@ from scipy.linalg import hadamard
 from torch import nn
 from torch.autograd.functional import jacobian
 
+from scoresde.evaluation import NFE
 from scoresde.likelihood.jacobian import KnownJacobian, linearize, quadratic_forms
 from scoresde.likelihood.probing import Probing, colouring
 from scoresde.likelihood.sketch import HutchPP, XTrace
 from scoresde.likelihood.trace import ExactTrace, Hutchinson
 from scoresde.nets import UNet
 from scoresde.noise import SampleNoise
-from scoresde.score import NFE
 
 DOUBLE = torch.float64
 # ∫ J dt of the Gaussian with covariance [[1, .6], [.6, .5]] under VP from 1e-5 (matrix logarithm).
@@ -345,7 +345,7 @@ class TestHutchinson:
     def test_a_probe_is_not_a_function_of_the_dequantization(self):
         """With one stream for both, sign(probe) would be sign(u − ½): a biased trace."""
         x = torch.zeros(500, 1, dtype=DOUBLE)
-        z = SampleNoise(0, range(500)).fresh(x, 0.0)
+        z = SampleNoise(0, range(500)).fresh(x)
         v = Hutchinson("gaussian").draw(SampleNoise(0, range(500)), x)[0]
         correlation = float((z * v).mean())
         assert abs(correlation) < 4 / 500**0.5

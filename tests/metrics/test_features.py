@@ -9,7 +9,6 @@ from scoresde.metrics import (
     CNNFeatures,
     GaussianStats,
     PCAFeatures,
-    RawFeatures,
     SmallCNN,
     frechet_distance,
     load_features,
@@ -34,12 +33,6 @@ def untrained(seed: int = 0) -> CNNFeatures:
 @pytest.fixture(scope="module")
 def digits() -> CNNFeatures:
     return load_features("digits")
-
-
-def test_raw_features_are_the_rows():
-    x = normal(3, 1, 2, 2).float()
-    assert torch.equal(RawFeatures()(x), x.double().reshape(3, 4))
-    assert RawFeatures().label.startswith("raw@")
 
 
 def test_pca_diagonalizes_the_covariance_in_decreasing_order():
@@ -78,13 +71,12 @@ def test_pca_refuses_what_it_cannot_do():
 def test_fingerprints_tell_spaces_apart():
     x = normal(50, 6)
     labels = {
-        RawFeatures().label,
         PCAFeatures.fit(x, 3).label,
         PCAFeatures.fit(2 * x + 1, 3).label,
         untrained(0).label,
         untrained(1).label,
     }
-    assert len(labels) == 5
+    assert len(labels) == 4
     assert untrained(0).label == untrained(0).label
 
 
@@ -115,7 +107,7 @@ def test_saved_features_load_again(tmp_path):
     again = CNNFeatures.load(path)
     x = normal(4, 1, 8, 8).clamp(-1, 1)
     assert torch.equal(space(x), again(x))
-    assert torch.equal(space.logits(x), again.logits(x))
+    assert torch.equal(space.net(x.float()), again.net(x.float()))
     assert again.label == space.label
     assert again.metadata["seed"] == "0"
 
@@ -161,7 +153,7 @@ def test_shipped_features(name, size):
 
 def test_shipped_digits_classify_as_they_say(digits):
     test = load_dataset("digits", "test")
-    accuracy = (digits.logits(test.spec.encode(test.x)).argmax(1) == test.labels).double().mean()
+    accuracy = (digits.net(test.spec.encode(test.x)).argmax(1) == test.labels).double().mean()
     assert float(accuracy) == pytest.approx(float(digits.metadata["test_accuracy"]), abs=1e-4)
     assert accuracy > 0.96
 

@@ -135,7 +135,7 @@ def test_std_error_is_the_jackknife_s_far_from_equality():
 
 
 def test_influence_of_a_row_on_a_singular_covariance():
-    """Rows in a plane of 5 dimensions: the map is that of the plane."""
+    """Rows in a plane of 5 dimensions have the optimal map of the plane."""
     normal = sampler()
     flat, basis = normal(60, 2) * 2 + 1, torch.linalg.qr(normal(5, 2)).Q
     x, y = flat @ basis.T, normal(80, 2) @ basis.T
@@ -203,7 +203,7 @@ def test_plain_time(monkeypatch):
 
 
 class TestSingle:
-    """Statistics that were computed and kept in float32 are taken, with a result to 1e-3."""
+    """Statistics that were computed and kept in float32 give the distance to 1e-3."""
 
     @pytest.mark.parametrize(("n", "d"), [(100, 256), (300, 256), (256, 256), (5000, 64), (40, 3)])
     @pytest.mark.parametrize("kept", [torch.float32, torch.float64])

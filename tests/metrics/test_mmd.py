@@ -130,7 +130,7 @@ def test_two_standard_errors_hold_the_mean_in_nineteen_of_twenty(d, kernel, scal
 
 
 class TestFarFromTheOrigin:
-    """A common shift takes no digits: 1.7e9 as in times in seconds, 1e6 as in wave numbers."""
+    """A common shift loses no digits: 1.7e9 as of times in seconds, 1e6 as of wave numbers."""
 
     @pytest.mark.parametrize("shift", [1e6, 1e8, 1.7e9])
     @pytest.mark.parametrize("sizes", [(40, 30), (200, 200)])
@@ -143,7 +143,7 @@ class TestFarFromTheOrigin:
         assert far.std_error == pytest.approx(near.std_error, rel=1e-5)
 
     def test_far_apart_groups(self):
-        """Half of the points lie 1e8 away: no common origin helps, the distances must be exact."""
+        """Half of the points lie 1e8 away. No common origin helps, so distances must be exact."""
         normal = sampler()
         x, y = normal(200, 3), normal(160, 3) + 0.3
         both = [torch.cat([rows, rows + 1e8]) for rows in (x, y)]

@@ -48,7 +48,7 @@ def test_gaussians_of_different_scale():
 
 
 def test_unequal_sizes_equal_replicated_samples():
-    """Each point m times against each point n times: the same measures, in equal numbers."""
+    """n points each repeated m times, against m points each repeated n times: the same measures."""
     normal = sampler()
     x, y = normal(7, 2), normal(5, 2) + 0.3
     theta = directions(2, 8).reshape(-1, 2)
@@ -61,7 +61,7 @@ def test_unequal_sizes_equal_replicated_samples():
 
 @pytest.mark.parametrize(("n", "m"), [(6, 4), (5, 5), (3, 7)])
 def test_potentials_are_the_derivative_with_respect_to_the_weights(n, m):
-    """More copies of one point: W₂² grows by its potential, minus the mean, times the weight."""
+    """One more copy of a point raises W₂² by its weight times (its potential − the mean)."""
     normal, copies = sampler(), 4000
     x, y, theta = normal(n, 1), normal(m, 1), torch.ones(1, 1, dtype=torch.float64)
     _, potential, _ = _transport(x, y, theta)
@@ -112,7 +112,7 @@ def test_two_standard_errors_hold_the_mean_in_nineteen_of_twenty(d, scale, shift
 
 
 def test_std_error_covers_the_directions():
-    """Two points, far apart beside their own scatter: only the directions are random then."""
+    """The two samples are narrow and far apart, so that only the directions are random."""
     normal = sampler()
     x, y = 1e-6 * normal(6, 12) + torch.arange(12.0, dtype=torch.float64), 1e-6 * normal(5, 12)
     # groups of 12 orthonormal directions measure a shift without error

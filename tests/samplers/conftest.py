@@ -38,7 +38,7 @@ from scoresde.study.orders import exact_flow, rms_distance, starts
 
 
 class Case(NamedTuple):
-    """A sampler, what is promised of it, and its evaluations on a grid of N steps.
+    """A sampler, its evaluations on a grid of N steps, and properties that the laws use.
 
     `nfe` is None for an adaptive solver. `alone` says whether sample i is the same in any batch.
     """

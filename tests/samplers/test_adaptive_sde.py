@@ -1,4 +1,4 @@
-"""The reverse SDE with a step size per sample: its law, its batch, its cost, its Brownian path."""
+"""The reverse SDE with a step size per sample: law, batches, cost and Brownian path."""
 
 import math
 
@@ -10,7 +10,7 @@ from scoresde import grid
 from scoresde.ivp import SolverError, Status
 from scoresde.noise import BatchNoise, SampleNoise
 from scoresde.samplers import AdaptiveSDE, ProbabilityFlowODE, sample
-from scoresde.samplers.adaptive_sde import _Path
+from scoresde.samplers.adaptive_sde import _Increments
 from scoresde.score import FunctionScore
 from scoresde.sde import VE, VP
 
@@ -28,9 +28,9 @@ def run(model, sampler, n, seed=0, **options):
     ("tolerance", "bias"), [(0.1, 0.02), pytest.param(0.02, 0.005, marks=pytest.mark.slow)]
 )
 def test_mean_and_spread_of_a_gaussian(gaussian, sde, tolerance, bias):
-    """In one dimension, where a quarter of the steps is rejected: their noise must not be lost.
+    """In one dimension a quarter of the steps is rejected. Their noise must be used again.
 
-    Drawn anew, it would make the standard deviation 0.09 and 0.13 too large under VP.
+    New noise would make the standard deviation 0.09 and 0.13 too large under VP.
     """
     n = 10_000
     out = run(gaussian(sde), AdaptiveSDE(tolerance, tolerance), n)
@@ -54,7 +54,7 @@ def test_weights_of_a_mixture(mixture):
 
 
 def test_the_bias_shrinks_with_the_tolerance_and_the_cost_grows(gaussian):
-    """On common noise the difference to a fine run is all bias."""
+    """All runs have the same noise, so that they differ by their bias alone."""
     model = gaussian(VP(), 16)
     coarse, middle, fine = (run(model, AdaptiveSDE(tol, tol), 500) for tol in (0.5, 0.05, 0.005))
     target = math.sqrt(0.25 * float(VP().alpha(T_MIN)) ** 2 + float(VP().sigma(T_MIN)) ** 2)
@@ -80,7 +80,7 @@ def test_without_noise_it_solves_the_probability_flow_ode(gaussian):
 
 
 def test_a_sample_does_not_depend_on_its_batch(mixture, sde):
-    """Alone, permuted, in any chunks: the same result to rounding, and exactly the same counts."""
+    """Alone, permuted or in chunks it gives the same result to rounding and the same counts."""
     model, sampler = mixture(sde), AdaptiveSDE(0.1, 0.1)
     ts = grid.uniform(sde, 1, T_MIN)
     whole = sample(model, sampler, ts, (7, 2), seed=3, dtype=DOUBLE)
@@ -131,14 +131,14 @@ def test_a_solution_that_explodes_is_an_error():
 
 
 def test_the_path_is_brownian_however_it_is_divided():
-    """Steps are refused for their increments, as in the solver, and shortened: W_1 ~ N(0, 1).
+    """W_1 ~ N(0, 1) where steps are refused for their increments and shortened, as in the solver.
 
-    Were a refused increment drawn anew, its size would be below 0.15 with few exceptions.
+    If a refused increment were drawn anew, nearly all increments would be below 0.15.
     """
     generator = torch.Generator().manual_seed(0)
     n, passed = 5000, []
     t = torch.full((n,), 1.0, dtype=DOUBLE)
-    path, total = _Path(torch.zeros(n, 1, dtype=DOUBLE)), torch.zeros(n, dtype=DOUBLE)
+    path, total = _Increments(torch.zeros(n, 1, dtype=DOUBLE)), torch.zeros(n, dtype=DOUBLE)
     wish = torch.full((n,), 0.3, dtype=DOUBLE)
     for _ in range(1000):
         t_new = path.target(t, (t - wish).clamp(min=0.0))

@@ -1,4 +1,4 @@
-"""Deterministic samplers: end points, and what does not depend on the SDE (T4, D6, D7).
+"""Deterministic samplers: known end points, and results that do not depend on the SDE.
 
 Orders are measured by the claims of `scoresde verify`, in `tests/study/test_verify.py`.
 """
@@ -31,7 +31,7 @@ from scoresde.sde import VE, VP
 
 def _run(model, sampler, x, ts):
     with torch.no_grad():
-        return sampler.run(model, x.double(), ts, None)
+        return sampler.run(model, x.double(), ts, None).state
 
 
 # Sampler, grid, N and the end point for N(0.3, 0.5²) from x_T = 1
@@ -143,21 +143,21 @@ def test_more_evaluations_make_a_smaller_error(
     + [UniPC(), ExponentialAB(4), AngularAdams(), IPNDM(), RungeKutta("rk4", "sigma")],
 )
 def test_what_is_said_in_sigma_over_alpha_is_the_same_under_every_sde(mixture, sde, sampler):
-    """x/α at equal σ/α: these samplers cannot tell a rescaled process from VE."""
+    """At equal σ/α they give the same x/α as under VE, of which each SDE is a rescaling."""
     flat = VE(1e-3, 500.0)
     ts = grid.uniform(sde, 7, t_min=0.01, t_max=0.9)
     flat_ts = flat.t_of_lam(sde.lam(ts))
     start = torch.tensor([[0.7, -1.1], [0.2, 0.4]], dtype=torch.float64)
     with torch.no_grad():
-        x = sampler.run(mixture(sde), start * sde.alpha(ts[0]), ts, SampleNoise(1, [0, 1]))
-        flat_x = sampler.run(mixture(flat), start, flat_ts, SampleNoise(1, [0, 1]))
+        x = sampler.run(mixture(sde), start * sde.alpha(ts[0]), ts, SampleNoise(1, [0, 1])).state
+        flat_x = sampler.run(mixture(flat), start, flat_ts, SampleNoise(1, [0, 1])).state
     # λ goes through its inverse, which is worth some 1e-13 relative in σ; states grow as σ/α
     scale = float(torch.exp(-sde.lam(ts[0])))
     assert torch.allclose(x / sde.alpha(ts[-1]), flat_x, rtol=1e-9, atol=1e-11 * max(1, scale))
 
 
 def test_ddim_is_the_formula_in_eps(mixture, sde):
-    """x_s = (α_s/α_t) x − σ_s (e^h − 1) ε, DPM-Solver-1, while the code goes through x0."""
+    """x_s = (α_s/α_t) x − σ_s (e^h − 1) ε, DPM-Solver-1. The code computes it from x0."""
     model = mixture(sde)
     t, s = sde.nodes(torch.tensor([0.6, 0.5]))
     x = torch.tensor([[0.7, -1.1]], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Solvers that go by several names, and the numbers that they share."""
+"""Samplers that are the same method under two names, and the weights that they share."""
 
 import math
 
@@ -51,7 +51,9 @@ def test_two_names_of_one_solver(mixture, sde, pair):
     x = torch.tensor([[0.7, -1.1], [2.0, 0.1]], dtype=torch.float64) * sde.prior_std
     for ts in (grid.uniform(sde, 9), grid.log_snr(sde, 9), grid.karras(sde, 3)):
         with torch.no_grad():
-            a, b = (sampler.run(mixture(sde), x, ts, SampleNoise(3, [0, 1])) for sampler in pair)
+            a, b = (
+                sampler.run(mixture(sde), x, ts, SampleNoise(3, [0, 1])).state for sampler in pair
+            )
         # rounding of weights of up to α_s/α_t = 150, extrapolated over 9 steps
         assert torch.allclose(a, b, rtol=1e-10, atol=1e-11)
 
@@ -61,7 +63,7 @@ def _rows(solver, sde, ts):
 
 
 def test_dpm_solver_3m_is_exponential_adams_bashforth_from_the_third_step(sde):
-    """And so is UniPC-3's predictor, whatever B; the second steps differ (½ for the exact φ₂)."""
+    """So is UniPC-3's predictor for every B. The second steps differ: ½ is not the exact φ₂."""
     ts = grid.uniform(sde, 9, t_min=0.01)
     for prediction in ("x0", "eps"):
         exact = _rows(ExponentialAB(3, prediction), sde, ts)[2:]
@@ -86,7 +88,7 @@ def test_unipc_solves_for_the_same_corrector_whatever_b(sde):
 
 
 def test_adams_bashforth_in_sigma_over_alpha_on_equal_steps_is_ipndm(sde):
-    """DEIS ρAB is the variable-step form of iPNDM: where σ/α steps are equal they agree."""
+    """DEIS ρAB is iPNDM for variable steps, so that they agree where steps in σ/α are equal."""
     sigma_hat = torch.linspace(9.0, 1.0, 9, dtype=torch.float64)
     ts = sde.t_of_lam(-sigma_hat.log())
     for order in (1, 2, 3, 4):
@@ -205,7 +207,7 @@ def test_orders_fall_at_the_end_if_asked():
 
 
 def test_unipc_corrects_all_steps_but_the_last():
-    """The last output, which would correct it, is never computed."""
+    """The last step would need one more output, which is never computed."""
     for order in (1, 2, 3):
         rows = UniPC(order).rows(VP(), VP().nodes(grid.log_snr(VP(), 6)))
         corrected = [bool(row.corrector) for row in rows]

@@ -1,4 +1,4 @@
-"""The probability-flow ODE with a step size per sample: batch mates do not matter."""
+"""The probability-flow ODE with a step size per sample: a sample does not depend on its batch."""
 
 import pytest
 import torch
@@ -20,40 +20,40 @@ def each(method="dopri5", tolerance=1e-5, **options):
 
 @pytest.mark.parametrize("method", PER_SAMPLE_METHODS)
 def test_every_sample_keeps_the_tolerance(mixture, points, exact_ode, method):
-    """Not the root mean square over the batch: the worst of all."""
+    """The worst sample keeps it, not only the root mean square over the batch."""
     model = mixture(VP())
     exact = exact_ode(model, points, 1e-3)
     for tolerance in (1e-3, 1e-5):
-        out = each(method, tolerance).run(model, points, grid.uniform(VP(), 1), None)
+        out = each(method, tolerance).run(model, points, grid.uniform(VP(), 1), None).state
         # the flow may double an error on the way, and some tens of steps add theirs
         assert float((out - exact).norm(dim=1).max()) <= 50 * tolerance
 
 
 def test_on_every_sde(mixture, points, exact_ode, rms, sde):
     model, start, t_min = mixture(sde), points[::6] * sde.prior_std, 1e-5
-    out = each().run(model, start, grid.uniform(sde, 1, t_min), None)
+    out = each().run(model, start, grid.uniform(sde, 1, t_min), None).state
     assert rms(out, exact_ode(model, start, t_min)) <= 20 * 1e-5
 
 
 @pytest.mark.parametrize("method", PER_SAMPLE_METHODS)
 def test_a_sample_does_not_depend_on_its_batch(mixture, sde, method):
-    """Alone, permuted, in any chunks: the same result to rounding, and exactly the same counts.
+    """Alone, permuted or in chunks it gives the same result to rounding and the same counts.
 
-    Even where f has kinks (the tabulated SDE), or an error of order 8 is all rounding.
+    This holds where f has kinks (the tabulated SDE), and where an error of order 8 is rounding.
     """
     model, ts = mixture(sde), grid.uniform(sde, 1, 1e-5)
-    whole = sample(model, each(method), ts, (8, 2), seed=3, dtype=DOUBLE)
+    solver = each(method, 1e-3 if method == "bosh3" else 1e-5)  # its order is 3: many steps
+    whole = sample(model, solver, ts, (8, 2), seed=3, dtype=DOUBLE)
     attempts = whole.counts.accepted + whole.counts.rejected
     assert len(set(attempts.tolist())) > 1  # else nobody would have left early
     for order in ([5], [7, 2, 0, 4]):
-        part = sample(
-            model, each(method), ts, (len(order), 2), noise=SampleNoise(3, order), dtype=DOUBLE
-        )
+        noise = SampleNoise(3, order)
+        part = sample(model, solver, ts, (len(order), 2), noise=noise, dtype=DOUBLE)
         # the order of sums inside a batch moves the last bits
         assert torch.allclose(part.x, whole.x[order], rtol=1e-10, atol=1e-10)
         assert torch.equal(part.counts.accepted, whole.counts.accepted[order])
         assert torch.equal(part.counts.evaluations, whole.counts.evaluations[order])
-    parts = sample(model, each(method), ts, (8, 2), seed=3, batch=3, dtype=DOUBLE)
+    parts = sample(model, solver, ts, (8, 2), seed=3, batch=3, dtype=DOUBLE)
     assert torch.allclose(parts.x, whole.x, rtol=1e-10, atol=1e-10)
     assert torch.equal(parts.counts.rejected, whole.counts.rejected)
 
@@ -74,7 +74,7 @@ class _Net(nn.Module):
 
 
 def test_a_sample_of_a_float32_network_is_the_same_within_the_tolerance():
-    """Rounding may flip a verdict, and then steps differ by what the tolerance allows."""
+    """Rounding may change whether a step is accepted, which moves x within the tolerance."""
     model, ts, tolerance = NetworkScore(_Net(), VP()), grid.uniform(VP(), 1), 1e-4
     whole = sample(model, each("dopri5", tolerance), ts, (6, 1, 7, 5), seed=7)
     alone = sample(model, each("dopri5", tolerance), ts, (6, 1, 7, 5), seed=7, batch=1)
@@ -104,7 +104,7 @@ def test_the_whole_batch_shares_its_counts_and_a_grid_sampler_has_none(mixture):
 
 
 def test_labels_stay_with_their_samples():
-    """A label says how stiff its sample is, and so when it leaves; the second number marks it."""
+    """The label decides how stiff its sample is and when it is done; x[:, 1] marks the sample."""
 
     class Labelled(FunctionScore):
         def eps(self, x, t):

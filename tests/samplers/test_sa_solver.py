@@ -1,4 +1,4 @@
-"""SA-Solver: its special cases, its exactness for polynomials, and its orders."""
+"""SA-Solver: special cases, exactness for polynomials, and orders."""
 
 import itertools
 import math
@@ -10,7 +10,7 @@ from scipy.integrate import quad
 from scoresde import grid
 from scoresde.noise import BrownianNoise, SampleNoise
 from scoresde.samplers import DDIM, Ancestral, SASolver, sample
-from scoresde.samplers.adams import ExponentialAB
+from scoresde.samplers.exponential_adams import ExponentialAB
 from scoresde.sde import VE, VP
 
 START = torch.tensor([[0.7, -1.1], [2.0, 0.1]], dtype=torch.float64)
@@ -18,7 +18,7 @@ START = torch.tensor([[0.7, -1.1], [2.0, 0.1]], dtype=torch.float64)
 
 def run(model, sampler, x, ts, seed=3):
     with torch.no_grad():
-        return sampler.run(model, x, ts, SampleNoise(seed, range(len(x))))
+        return sampler.run(model, x, ts, SampleNoise(seed, range(len(x)))).state
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
@@ -50,7 +50,7 @@ def test_order_one_is_ddim_at_both_ends_of_eta(mixture, sde):
 
 @pytest.mark.parametrize("eta", [0.0, 0.6, 1.7])
 def test_a_polynomial_x0_is_integrated_exactly(eta):
-    """Of every degree below the number of values, by SciPy's quadrature, in each step."""
+    """In each step, for every degree below the number of values, against SciPy's quadrature."""
     sde, total = VP(), 1 + eta**2
     nodes = sde.nodes(grid.karras(sde, 7, t_min=0.05))
     lam = [node.lam for node in nodes]
@@ -75,7 +75,7 @@ def test_a_polynomial_x0_is_integrated_exactly(eta):
 
 
 def weak_errors(gaussian, moments, sampler, spacing=grid.log_snr, steps=(80, 160, 320)):
-    """Errors of the mean and of the standard deviation, started three spreads off the mean."""
+    """Errors of mean and standard deviation, from a start three deviations off the mean."""
     sde = VP()
     a, s = float(sde.alpha(1.0)), float(sde.sigma(1.0))
     start = math.sqrt(0.25 * a**2 + s**2)
@@ -113,7 +113,7 @@ def orders(errors):
     ids=str,
 )
 def test_weak_order_for_gaussian_data(gaussian, moments, sampler, order):
-    """Of the standard deviation: 2 from two values on, and no more from three or four."""
+    """The standard deviation has order 2 with two values, and no more with three or four."""
     _, stds = weak_errors(gaussian, moments, sampler)
     assert orders(stds)[-1] == pytest.approx(order, abs=0.2)
 
@@ -125,7 +125,7 @@ def test_weak_order_for_gaussian_data(gaussian, moments, sampler, order):
     ids=str,
 )
 def test_the_mean_has_the_order_of_the_adams_method(gaussian, moments, sampler, order):
-    """It follows an ODE: the number of values that predictor or corrector go through."""
+    """The mean follows an ODE. Its order is the number of values of predictor or corrector."""
     means, _ = weak_errors(gaussian, moments, sampler, steps=(160, 320, 640))
     assert orders(means)[-1] == pytest.approx(order, abs=0.2)
 
@@ -133,7 +133,7 @@ def test_the_mean_has_the_order_of_the_adams_method(gaussian, moments, sampler, 
 @pytest.mark.parametrize("spacing", grid.GRIDS.values(), ids=grid.GRIDS)
 @pytest.mark.parametrize("sampler", [SASolver(1, 0), SASolver(), SASolver(3, 4)], ids=str)
 def test_at_eta_one_the_mean_is_exact(gaussian, moments, sampler, spacing):
-    """x0(x_t, t) is a martingale of the reverse SDE: its extrapolations have its mean."""
+    """x0(x_t, t) is a martingale of the reverse SDE, so that extrapolations keep its mean."""
     means, _ = weak_errors(gaussian, moments, sampler, spacing, steps=(3, 10))
     assert means == pytest.approx([0.0, 0.0], abs=1e-12)
 
@@ -171,7 +171,7 @@ def test_noise_only_inside_its_range(elementwise):
 
 
 def test_the_corrector_has_the_predictor_s_noise(gaussian):
-    """With a fresh one the two would not be the same step, and x not near the path."""
+    """With other noise it would correct another step, and x would leave the path."""
     model, sde = gaussian(VP()), VP()
     ends = [
         sample(
@@ -189,7 +189,7 @@ def test_the_corrector_has_the_predictor_s_noise(gaussian):
 
 
 def test_it_is_the_same_under_every_sde(mixture, sde):
-    """x/α at equal σ/α: said in σ/α, the process cannot be told from VE."""
+    """At equal σ/α it gives the same x/α as under VE, of which each SDE is a rescaling."""
     flat = VE(1e-3, 500.0)
     ts = grid.uniform(sde, 7, t_min=0.01, t_max=0.9)
     x = run(mixture(sde), SASolver(), START * sde.alpha(ts[0]), ts)

@@ -1,4 +1,4 @@
-"""Networks of discrete labels: asked at their own times or not at all, and DDPM's discrete DDIM."""
+"""Networks of discrete labels are evaluated at their own times only, as in DDPM's DDIM."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from scoresde import grid
-from scoresde.likelihood import log_likelihood
+from scoresde.likelihood import Ode, log_likelihood
 from scoresde.noise import SampleNoise
 from scoresde.samplers import (
     DDIM,
@@ -46,8 +46,8 @@ def snapped():
     return NetworkScore(Discrete(), SDE, Preconditioning("eps", "rounded_index", scale_input=False))
 
 
-def test_declared_off_grid_is_what_a_model_sees(any_sampler):
-    """A sampler that asks between the grid's times says so, and one that does not does not."""
+def test_off_grid_says_whether_a_model_is_evaluated_between_the_times(any_sampler):
+    """`off_grid` is True for samplers that evaluate between the grid's times, and only for them."""
     seen = set()
 
     def eps(x, t):
@@ -90,10 +90,10 @@ def test_a_snapped_network_gets_integers_or_the_sampler_is_refused(any_sampler, 
         (ProbabilityFlowODE("dopri5"), True),
     ],
 )
-def test_who_leaves_the_grid(sampler, off):
+def test_off_grid_depends_on_the_parameters(sampler, off):
     assert sampler.off_grid is off
-    assert (sampler.refusal(SDE, True) is not None) is off
-    assert sampler.refusal(SDE, False) is None
+    assert (sampler.refusal(True) is not None) is off
+    assert sampler.refusal(False) is None
 
 
 def test_a_grid_off_the_ladder_is_refused_before_the_first_call(snapped):
@@ -107,7 +107,7 @@ def test_a_grid_off_the_ladder_is_refused_before_the_first_call(snapped):
 
 def test_a_likelihood_is_refused_before_the_first_call(snapped):
     with pytest.raises(ValueError, match="model must be exact at every time, got one with rounded"):
-        log_likelihood(snapped, torch.zeros(2, 3, dtype=torch.float64), t_min=0.05)
+        log_likelihood(snapped, torch.zeros(2, 3, dtype=torch.float64), Ode(t_min=0.05))
     assert snapped.net.seen == []
 
 

@@ -33,8 +33,8 @@ def planar_data(model, split, n):
 
 def make_sweep(mixture, model=None, samplers=SAMPLERS, budgets=(4, 8), quality=True, **changes):
     """Samplers on the exact mixture, or on another model of the same SDE."""
-    named = [parse_sampler(text) for text in samplers]
-    entries = [Entry(n.text, n.sampler, (1e-2, 1e-4) if n.adaptive else ()) for n in named]
+    named = {text: parse_sampler(text) for text in samplers}
+    entries = [Entry(n, s, (1e-2, 1e-4) if s.adaptive else ()) for n, s in named.items()]
     cells = plan_cells(VP(), entries, {"log_snr": GRIDS["log_snr"]}, budgets, 1e-3)
     ruler = None
     if quality:

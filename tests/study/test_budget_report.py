@@ -1,4 +1,4 @@
-"""The error budget as text and as a figure, of made-up numbers."""
+"""The error budget of made-up numbers, as text and as a figure."""
 
 import math
 from dataclasses import asdict, fields, replace
@@ -141,14 +141,14 @@ def test_a_variational_bound_is_of_another_model(protocol):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The figure that is drawn last."""
+    """The figures that are drawn, instead of their files."""
     figures = []
     monkeypatch.setattr(budget_report, "save_figure", lambda path, figure: figures.append(figure))
     return figures
 
 
 def test_bars_are_the_terms(drawn):
-    save_budget("x.png", FULL, "bits/dim", 0.03)
+    save_budget("x.png", found(), 0.03)
     (axes,) = drawn[0].axes
     sizes = sorted(patch.get_width() for patch in axes.patches)
     wanted = (0.03, 0.0112, 0.0034, 0.0021, 0.00032, 2.5e-7, 0.05, 0.00012)
@@ -159,7 +159,7 @@ def test_bars_are_the_terms(drawn):
 
 
 def test_what_is_unknown_or_zero_has_no_bar(drawn):
-    save_budget("x.png", replace(FULL, solver=None, draw_error=0.0), "bits/dim", math.nan)
+    save_budget("x.png", found(replace(FULL, solver=None, draw_error=0.0)), math.nan)
     assert len(drawn[0].axes[0].patches) == 5
 
 
@@ -168,7 +168,7 @@ def test_what_is_unknown_or_zero_has_no_bar(drawn):
 def test_files_are_pictures(tmp_path, budget, typical):
     import matplotlib.pyplot as plt
 
-    save_budget(tmp_path / "budget.png", budget, "nats/dim", typical)
+    save_budget(tmp_path / "budget.png", found(budget), typical)
     with Image.open(tmp_path / "budget.png") as picture:
         assert min(picture.size) > 50
     assert plt.get_fignums() == []

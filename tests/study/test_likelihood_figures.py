@@ -13,7 +13,7 @@ VECTORS = DataSpec((16,), 0, 1)
 
 @pytest.fixture
 def shown(monkeypatch):
-    """What is shown: (row, image in [0, 1]) in the order of drawing, and the texts."""
+    """The images in [0, 1] in the order of drawing, and the texts."""
     images, texts = [], []
 
     def save(path, figure):
@@ -58,7 +58,7 @@ def test_sorted_by_value(shown):
 
 
 def test_differences_are_seen(shown):
-    """The largest is between a fifth and half of the grey scale away from the middle."""
+    """The largest difference is drawn 0.2 to 0.5 of the grey scale away from the middle."""
     images, texts = shown
     x = flat([4, 8])
     for size in (0.5, 3e-4, 1e-9):

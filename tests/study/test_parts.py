@@ -1,4 +1,4 @@
-"""Parts: used again only for the same fingerprint, and never if they are damaged."""
+"""Parts are used again only for the same fingerprint, and never if they are damaged."""
 
 import json
 import warnings
@@ -35,7 +35,7 @@ def test_it_comes_back_for_the_same_fingerprint_only(path):
 
 
 def test_no_damaged_byte_goes_unseen(path):
-    """A bit flipped here and there, and cut here and there: never an error."""
+    """One bit flipped at many places, and cut at many places: never an exception."""
     whole, warned = path.read_bytes(), 0
     damages = [whole[:i] for i in range(0, len(whole), 37)]
     for i in range(0, len(whole), 11):

@@ -1,4 +1,4 @@
-"""Folders of results: whose files are whose, and what a stop, a kill or a damage leaves."""
+"""Folders of results: files of others stay, and stopped, killed or damaged work is resumed."""
 
 import contextlib
 import os
@@ -32,12 +32,12 @@ OTHER = changed(settings={**ORIGIN.settings, "seed": 1})
 
 
 def finished(folder, origin, overwrite=False):
-    """Whether complete results of this origin are there, after all checks."""
+    """Whether the folder holds complete results of this origin, after all checks."""
     return ResultFolder.open(folder, origin, overwrite).finished
 
 
 def write(folder, origin, files, parts=(), overwrite=False):
-    """The block in which results are made, without a look into the folder before."""
+    """The block in which results are made, without `ResultFolder.open` before it."""
     return ResultFolder(folder, origin, overwrite).write(files, parts)
 
 
@@ -263,7 +263,7 @@ class TestStopped:
 
     @pytest.mark.parametrize("changes", range(9))
     def test_a_kill_while_results_take_their_places(self, tmp_path, monkeypatch, changes):
-        """After so many changes of the disk: results called complete are, and work goes on."""
+        """After each number of changes of the disk: results marked complete are complete."""
         make(tmp_path)
         with monkeypatch.context() as patch, contextlib.suppress(Killed):
             left = [changes]
@@ -304,7 +304,7 @@ class TestStopped:
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing is caught, and nothing is changed any more."""
+    """Stands for a kill: no handler catches it, and nothing on the disk changes after it."""
 
 
 def dying(real, left):
@@ -334,7 +334,7 @@ class TestDamage:
         assert finished(tmp_path, ORIGIN)
 
     def test_a_damaged_manifest_needs_overwrite(self, tmp_path):
-        """A bit flipped here and there, and cut here and there."""
+        """One bit flipped at many places, and cut at many places."""
         make(tmp_path / "out")
         path = tmp_path / "out" / MANIFEST
         whole, before = path.read_bytes(), Manifest.read(tmp_path / "out")

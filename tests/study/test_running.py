@@ -1,4 +1,4 @@
-"""What is said of memory and disk before work begins."""
+"""Memory and disk are checked before work begins."""
 
 import shutil
 from collections import namedtuple
@@ -13,7 +13,7 @@ Usage = namedtuple("Usage", "free")
 
 @pytest.fixture
 def machine(monkeypatch):
-    """machine(memory, disk): so many bytes are free."""
+    """machine(memory, disk): the number of free bytes."""
 
     def make(memory, disk):
         monkeypatch.setattr(running, "free_bytes", lambda: memory)

@@ -10,7 +10,7 @@ import torch
 
 from scoresde.exact import GaussianMixture
 from scoresde.fingerprint import fingerprint
-from scoresde.metrics import RawFeatures
+from scoresde.metrics import PCAFeatures
 from scoresde.registry import SAMPLERS, parse_sampler
 from scoresde.samplers import sample
 from scoresde.score import FunctionScore
@@ -203,7 +203,9 @@ def test_no_two_different_cells_share_a_key(sweep, mixture_parameters):
         sweep(**one, t_min=1e-4),
         sweep(**one, data_shape=(2, 1)),
         replace(base, quality=replace(base.quality, reference=base.quality.reference + 1)),
-        replace(base, quality=replace(base.quality, features=RawFeatures())),
+        replace(
+            base, quality=replace(base.quality, features=PCAFeatures.fit(base.quality.reference, 1))
+        ),
         replace(base, quality=replace(base.quality, spec=replace(base.spec, high=5.0))),
         sweep(samplers=("ddim:eta=0.5",), budgets=(4,)),
         sweep(samplers=("ddim",), budgets=(5,)),
@@ -237,8 +239,8 @@ def test_a_long_name_makes_no_long_file_name(sweep):
 
 
 def test_every_sampler_has_a_fingerprint():
-    prints = {text: fingerprint(parse_sampler(text).sampler) for text in SAMPLERS}
-    assert len(set(prints.values())) == len({repr(parse_sampler(t).sampler) for t in SAMPLERS})
+    prints = {text: fingerprint(parse_sampler(text)) for text in SAMPLERS}
+    assert len(set(prints.values())) == len({repr(parse_sampler(t)) for t in SAMPLERS})
 
 
 def test_the_csv_has_every_column_and_reads_back(finished):

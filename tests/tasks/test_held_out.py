@@ -1,4 +1,4 @@
-"""Which of the held-out data are scored, and which numbers their classes have."""
+"""The choice of held-out data, and the numbers of their classes."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ NAMES = ("cat", "dog", "fox")
 
 @pytest.fixture
 def folder(tmp_path):
-    """Train and test split of three classes, each of its own grey."""
+    """Train and test split of three classes; each class has its own grey level."""
     for split in ("train", "test"):
         for value, name in enumerate(NAMES):
             (tmp_path / "d" / split / name).mkdir(parents=True)
@@ -24,7 +24,7 @@ def folder(tmp_path):
 
 
 def held_out(folder, names=NAMES, classes=3, **options):
-    """What a checkpoint of these classes, trained on this folder, is given."""
+    """Held-out data of a checkpoint of these classes, trained on this folder: grey -> label."""
     net = {"kind": "unet"} | ({} if classes is None else {"classes": classes})
     tables = {"sde": {"kind": "vp"}, "net": net, "train": {"steps": 1, "batch": 1}}
     config = Config.from_dict({"data": {"name": str(folder)}, **tables})
@@ -94,7 +94,7 @@ def test_rows_are_a_random_subset_whose_first_do_not_depend_on_its_size():
 
 @pytest.mark.parametrize("n", [50, 100])
 def test_rows_are_of_the_whole_file(n):
-    """A file is often sorted by class: its first rows are of one class."""
+    """A file is often sorted by class, so that its first rows have one class."""
     means = [choose_rows(data(1000), n, seed).mean() for seed in range(100)]
     # places have mean 499.5 and deviation 288.5; of 100 n of them, 4 standard errors
     assert np.mean(means) == pytest.approx(499.5, abs=4 * 288.5 / (100 * n) ** 0.5)

@@ -1,0 +1,86 @@
+"""The header of a checkpoint file: the metadata with their checksum, or what else the file is."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import Any, BinaryIO
+
+from ._text import reason_of
+
+__all__ = ["FORMAT_VERSION", "KEY", "canonical", "read_envelope"]
+
+FORMAT_VERSION = 1
+KEY = "scoresde"  # of our entry among safetensors' metadata
+
+_LENGTH_BYTES = 8  # the header's length, little-endian, opens the file
+
+
+def canonical(value: Any) -> str:
+    """JSON text that is equal for equal plain data."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def read_envelope(file: BinaryIO) -> dict[str, Any]:
+    """Our own entry of the header, checked for version and form.
+
+    Args:
+        file: A file at its beginning.
+
+    Raises:
+        ValueError: If it is no file of ours, damaged, or of another version; says which.
+    """
+    header = _header(file)
+    entries = header.get("__metadata__") if isinstance(header, dict) else None
+    text = entries.get(KEY) if isinstance(entries, dict) else None
+    if not isinstance(text, str):
+        raise ValueError("not a scoresde checkpoint: safetensors without scoresde metadata")
+    try:
+        envelope = json.loads(text)
+        # Two spellings of one value would let a flipped bit pass (an escape in capitals).
+        sound = canonical(envelope) == text and isinstance(envelope["metadata"], dict)
+        version, _ = envelope["format"], envelope["sha256"]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError("damaged: its scoresde metadata cannot be parsed") from error
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise ValueError(
+            f"written in format version {version} by a newer scoresde; this one reads "
+            f"{FORMAT_VERSION}, please upgrade"
+        )
+    if type(version) is not int or version != FORMAT_VERSION:
+        raise ValueError(f"format version {version!r} cannot be read, only {FORMAT_VERSION}")
+    if not sound:
+        raise ValueError("damaged: its scoresde metadata are not canonical")
+    return envelope
+
+
+def _header(file: BinaryIO) -> Any:
+    """The safetensors header: its length in 8 bytes, then JSON."""
+    size = os.fstat(file.fileno()).st_size
+    start = file.read(512)
+    if not start:
+        raise ValueError("empty file")
+    if start[_LENGTH_BYTES : _LENGTH_BYTES + 1] != b"{":
+        raise ValueError(f"not a scoresde checkpoint: {_looks_like(start)}")
+    length = int.from_bytes(start[:_LENGTH_BYTES], "little")
+    if length > size - _LENGTH_BYTES:  # before a flipped bit asks for exabytes
+        raise ValueError(f"damaged or truncated: {size} bytes, header of {length} bytes")
+    file.seek(_LENGTH_BYTES)
+    try:
+        return json.loads(file.read(length))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"damaged: header is not JSON, {reason_of(error)}") from error
+
+
+def _looks_like(start: bytes) -> str:
+    if re.match(rb"PK\x03\x04.{26}[^/]*?\.npy", start, re.DOTALL):
+        return "looks like a .npz file of arrays"
+    # torch.save writes a zip, too; \x80 and a protocol number open an older or a bare pickle.
+    if re.match(rb"PK\x03\x04|\x80[\x01-\x05]", start):
+        return "looks like a PyTorch pickle, which can run code; it was not opened"
+    if len(start) <= _LENGTH_BYTES:
+        return f"only {len(start)} bytes, perhaps truncated"
+    if all(byte in b"\t\n\r\f" or byte >= 32 for byte in start):
+        return "looks like text"
+    return "not a safetensors file"

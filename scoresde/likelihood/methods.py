@@ -1,0 +1,100 @@
+"""The likelihood methods by name, and `log_likelihood`, the one entry for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+from torch import Tensor
+
+from ..batches import batches
+from ..evaluation import own_context
+from ..noise import Noise
+from ..plain import construct_named
+from ..score import ScoreModel
+from .method import Likelihood, LikelihoodMethod, joined
+from .ode import ODE_METHODS, Ode
+from .path import Path
+
+__all__ = ["METHODS", "as_method", "log_likelihood", "parse_method"]
+
+METHODS: dict[str, Callable[..., LikelihoodMethod]] = {
+    "path": Path,
+    # by position, so that `dopri5:method=bosh3` is an unknown key
+    **{name: partial(Ode, name) for name in ODE_METHODS},
+}
+
+Kind = TypeVar("Kind", bound=LikelihoodMethod)
+
+
+def parse_method(text: str) -> LikelihoodMethod:
+    """A method from `name` or `name:key=value:key=value`, such as `path:steps=64`.
+
+    Raises:
+        ConfigError: If the name or a key is unknown (with the nearest one), or a value is wrong.
+    """
+    return construct_named("method", text, METHODS)
+
+
+def as_method(method: LikelihoodMethod | str, kind: type[Kind] = LikelihoodMethod) -> Kind:
+    """A method itself, or the method that a text names.
+
+    Args:
+        method: Method or text.
+        kind: What it must be.
+
+    Raises:
+        TypeError: If it is not of that kind.
+        ConfigError: As for `parse_method`.
+    """
+    found = parse_method(method) if isinstance(method, str) else method
+    if not isinstance(found, kind):
+        raise TypeError(f"method must be of {kind.__name__} or its text, got {method!r}")
+    return found
+
+
+@own_context()
+def log_likelihood(
+    model: ScoreModel,
+    x: Tensor,
+    method: LikelihoodMethod | str = Path(),
+    *,
+    seed: int | None = None,
+    noise: Noise | None = None,
+    y: Tensor | None = None,
+    batch: int | None = None,
+) -> Likelihood:
+    """log p(x) of each datum by a method.
+
+        log_likelihood(model, x, Ode(rtol=1e-4), seed=0)          density of points
+        log_likelihood(model, x, "path:steps=64", seed=0)         the same, by text
+        log_likelihood(model, k, Dequantized(spec), seed=0)       probability of quantized data
+
+    Sample i depends on (seed, i) alone, as far as the method says: not on its batch mates.
+
+    Args:
+        model: Score model.
+        x: Data, shape (B, *D), as the method wants them: points at the model's scale, float32 or
+            float64, or integer levels.
+        method: The method, or its text.
+        seed: Integer in [0, 2^64) for all randomness of the method; one stream per sample.
+        noise: A source of your own instead of `seed`; then `batch` must be None.
+        y: Integer class labels, shape (B,), which a conditional model needs.
+        batch: Samples at a time; None = all at once.
+
+    Returns:
+        The log-likelihoods with their uncertainty and cost; empty for B = 0.
+
+    Raises:
+        TypeError: If an argument is of another type.
+        ValueError: On a bad argument, or if model, data and method do not fit together.
+        RuntimeError: If the network or its derivative is not finite, or a solver gives up; the
+            time is named.
+    """
+    method = as_method(method)
+    method.check(model, x)
+    given = {"seed": seed, "noise": noise, "y": y, "batch": batch}
+    parts = batches(model, len(x), x.device, random=method.needs_noise(x), **given)
+    return replace(joined([method.estimate(part, x[part.rows]) for part in parts]), seed=seed)
