@@ -181,7 +181,7 @@ def test_rounded_labels_move_the_grids_and_it_says_so(bench, snapped_checkpoint)
         *[("dopri5", "skipped")] * 4,
     ]
     assert table[0]["paired_rmse"] == ""
-    assert "skipped: edm log_snr NFE ≤ 4: it asks the model between the times" in done.out
+    assert "skipped: edm log_snr NFE ≤ 4: it evaluates the model between the times" in done.out
     settings = json.loads((out / "scoresde.json").read_text())["settings"]
     assert (settings["snapped"], settings["t_min"]) == (True, 0.02)
 
