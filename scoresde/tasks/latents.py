@@ -35,6 +35,7 @@ from ..study import likelihood_figures as figures
 from ..study.files import save_arrays
 from ..study.result_folder import SUMMARY, ResultFolder
 from ..study.running import OnProgress, advise_on_memory, check_space, silent
+from .class_labels import labels_in_turn
 from .held_out import choose_rows, load_held_out, to_points
 from .request import HeldOutRequest, StoredModel, data_source, versions
 
@@ -191,7 +192,7 @@ def _compute(
                 (n, *spec.shape),
                 method,
                 seed=request.seed,
-                y=None if y is None else torch.arange(n) % spec.classes,  # all classes in turn
+                y=None if y is None else labels_in_turn(spec.classes, n),
                 batch=batch,
                 device=request.device,
                 dtype=request.torch_dtype,

@@ -34,6 +34,7 @@ from ..study.files import save_arrays
 from ..study.manifest import Origin, Source
 from ..study.result_folder import SUMMARY, ResultFolder
 from ..study.running import OnProgress, advise_on_memory, check_space, silent
+from .class_labels import labels_in_turn
 from .request import Request, StoredModel, versions
 
 __all__ = ["SampleRequest", "draw_samples"]
@@ -196,7 +197,7 @@ def _labels(request: SampleRequest, stored: StoredModel) -> Tensor | None:
         return None
     if request.label is not None:
         return torch.full((request.n,), request.label)
-    return torch.arange(request.n) % classes
+    return labels_in_turn(classes, request.n)
 
 
 def _run(
