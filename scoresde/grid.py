@@ -1,7 +1,7 @@
 """Time grids: decreasing float64 tensors of shape (N + 1,) from t_max to t_min.
 
-Any sampler runs on any grid. Each function takes the SDE, the number of steps N and the end times,
-and returns a grid that begins at t_max and ends at t_min exactly. The steps are equal in
+Any sampler runs on any grid. Each function returns a grid of N steps from t_max to t_min, which are
+its ends exactly. The steps are equal in
 
     uniform      t
     quadratic    √t
@@ -215,7 +215,7 @@ def snapped(sde: SDE, ts: Tensor) -> Tensor:
     they are spread, so that the largest move is within half a level of the least possible.
 
     Args:
-        sde: An SDE with a ladder of its own (`TabulatedVP`, L = its number of β).
+        sde: An SDE whose `levels` is L, such as a `TabulatedVP`.
         ts: A grid, shape (N + 1,).
 
     Returns:
@@ -248,7 +248,7 @@ def check_on_ladder(sde: SDE, ts: Tensor) -> None:
     """Raise unless every time is one of the discrete model's, i/L, to 1e-9.
 
     Args:
-        sde: An SDE with a ladder of its own.
+        sde: An SDE whose `levels` is not None.
         ts: Times, any shape.
 
     Raises:
