@@ -230,7 +230,15 @@ def _grids_and_models() -> Iterator[Mutant]:
         "test_evaluation.py",
         "apart",
     )
-    path = "scoresde/exact.py"
+    yield Mutant(
+        "midpoints of a Brownian path with the variance of the whole interval",
+        "scoresde/noise/brownian.py",
+        "(0.5 * 2 ** (-0.5 * level))",
+        "2 ** (-0.5 * level)",
+        "test_noise.py",
+        "brownian or path",
+    )
+    path = "scoresde/exact/gaussian_mixture.py"
     yield Mutant(
         "covariances of a mixture are not scaled by α²",
         path,

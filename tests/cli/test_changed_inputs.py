@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scoresde.likelihood import likelihood_budget
 from scoresde.score import NetworkScore
 from scoresde.study import quality, report
 from scoresde.tasks import scoring, verification
@@ -174,15 +175,15 @@ def test_other_features_are_other_results(scoresde, tiny_checkpoint, tmp_path, m
 def test_a_stopped_likelihood_does_not_mix_two_data_sets(scoresde, world, monkeypatch):
     arguments = ("likelihood", "--checkpoint", "run/checkpoint.safetensors", *SCORED)
     arguments += ("--batch", 2, "--out", "out")
-    real, calls = scoring.Protocol.score, []
+    calls = []
 
-    def stopped(protocol, model, data, y, noise):
+    def stopped(model, data, *method, **others):
         calls.append(len(data))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real(protocol, model, data, y, noise)
+        return likelihood_budget(model, data, *method, **others)
 
-    monkeypatch.setattr(scoring.Protocol, "score", stopped)
+    monkeypatch.setattr(scoring, "likelihood_budget", stopped)
     assert scoresde(*arguments).status == 130
     for what in ("test image", "training image", "checkpoint"):
         change(world, what)

@@ -44,7 +44,7 @@ def slope(errors, sizes):
 
 class TestNeglected:
     def test_mixture_is_exact(self, mixture):
-        """The column "trunc" of table D3, which is log p_ε − log p_0: the sign is turned here."""
+        """The table holds log p_ε − log p_0, in closed form by numpy; the sign is turned here."""
         found = neglected(mixture(VP()), POINTS.float(), 1e-5)
         wanted = -torch.tensor([4.01e-05, -7.58e-06, -9.37e-06, -1.88e-05, 7.48e-05, 3.31e-04])
         # three digits are given; float32 holds -1.5 and 0.3 to 6e-8, times a score of 10
@@ -236,7 +236,7 @@ class TestGaussianNoising:
         assert gaps[0] < 0.05 * cuts[0]
 
     def test_mixture_in_the_plane(self, mixture, given, hermite, exact_density):
-        """By quadrature at D3's points: a hundredth of the cut-off is left under VE at t = 0."""
+        """By quadrature at six points: a hundredth of the cut-off is left under VE at t = 0."""
         model = mixture(VE())
         nodes, weights = hermite(12)
         z = torch.cartesian_prod(nodes, nodes)
@@ -250,7 +250,7 @@ class TestGaussianNoising:
         assert float((model.log_prob(POINTS) - bound).abs().max()) < 0.01 * float(cut.abs().max())
 
     def test_uniform_first(self, given, legendre, hermite, exact_density):
-        """D11 though the points are put in at σ = 0.04; without a decoder 7e-4 bits are missed."""
+        """The same bits as at t = 0, though σ(t) = 0.04; without the decoder 7e-4 are missed."""
         model = GaussianMixture(VP(), [1.0], [[0.1]], [0.25])
         t = float(VP().t_of_lam(math.log(1 / 0.04)))
         edges = torch.linspace(-1, 1, 9, dtype=DOUBLE)

@@ -55,7 +55,7 @@ def normal(*shape):
 
 
 class TestBound:
-    """T6e, D11."""
+    """Against exact probabilities of eight levels."""
 
     @pytest.mark.parametrize(
         ("dequantization", "t_min"),
@@ -155,7 +155,7 @@ class TestBound:
         assert {tuple(y) for y in seen} == {(0, 1, 2), (3, 4, 5), (6, 7)}
 
     def test_samples_on_their_own_do_not_see_their_batch(self):
-        """T7b: with a step size for each sample, chunks agree to rounding."""
+        """With a step size for each sample, batches agree to rounding."""
         k = torch.arange(8)[:, None]
         whole, chunked = (
             discrete(normal(1), k, EIGHT, seed=0, batch=b, per_sample=True, dtype=DOUBLE, **LOOSE)
@@ -215,7 +215,7 @@ class UniformData:
 
 @pytest.mark.parametrize("sde", [VP(), VE()], ids=["VP", "VE"])
 def test_uniform_model_gives_eight_bits(sde):
-    """T6e. Away from the edges, once the prior is what p_1 is: nothing else stands between."""
+    """Far from the edges, and with the prior mismatch added, the bound is exact."""
     data, spec = UniformData(sde), DataSpec((2,), -1.0, 1.0, levels=256)
     # cells of 1/128 each, and σ(t_min) at most 0.01: eight σ of the edges are ten cells
     k = torch.tensor([[128, 40], [15, 200], [77, 240]])
@@ -240,7 +240,7 @@ def density(log_prob):
     [(256, -1.0, 1.0, 7.0), (256, 0.0, 1.0, 8.0), (32, -1.0, 1.0, 4.0)],
 )
 def test_offset_comes_from_levels_and_range(levels, low, high, offset):
-    """T6f. A density uniform over the range gives every level log2(levels) bits."""
+    """A density uniform over the range gives every level log2(levels) bits."""
     spec = DataSpec((3,), low, high, levels=levels)
     assert spec.bits_offset == offset
     log_prob = torch.tensor([-3 * math.log(high - low)], dtype=DOUBLE)
@@ -248,7 +248,7 @@ def test_offset_comes_from_levels_and_range(levels, low, high, offset):
 
 
 def test_normal_at_zero():
-    """T6e: N(0, 1) at 0 counted as 8-bit data on [−1, 1] has 8.325748065 bits."""
+    """N(0, 1) at 0 counted as 8-bit data on [−1, 1] has 8.325748065 bits."""
     log_prob = torch.tensor([-0.5 * math.log(2 * math.pi)], dtype=DOUBLE)
     found = density(log_prob).bits_per_dim(DataSpec((1,), -1.0, 1.0, levels=256))
     assert float(found) == pytest.approx(8.325748065, abs=1e-9)

@@ -1,4 +1,4 @@
-"""T9b, T9c: whatever the way to a likelihood, a network that fails is an error and no number."""
+"""For every function of a likelihood, a network that fails gives an error and not a number."""
 
 import math
 import time
@@ -176,7 +176,7 @@ def test_not_differentiable(route):
 
 @every_route
 def test_global_generators_are_left_alone(route, rng_untouched):
-    """T7c, for every route."""
+    """No function draws from torch's global generators or seeds them."""
     assert run(route) > 0
 
 

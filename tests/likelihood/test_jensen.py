@@ -79,7 +79,7 @@ def centred(sde, spec, weights):
 
 
 class TestToyOfEightLevels:
-    """D11, to all its digits: at t = 1e-14 the density of VP is that of the data."""
+    """To eleven digits: at t = 1e-14 the density of VP is that of the data."""
 
     def test_exact_and_bound(self, expected_bound):
         model, t = normal(VP()), 1e-14
@@ -163,7 +163,7 @@ class TestTruncatedNormal:
 
 
 class TestUniformModel:
-    """T6e: a density uniform on the range gives every level log2(levels) bits."""
+    """A density uniform on the range gives every level log2(levels) bits."""
 
     @pytest.mark.parametrize(("levels", "bits"), [(256, 8.0), (32, 5.0), (17, math.log2(17))])
     @pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (0.0, 1.0), (-3.0, 5.0)])

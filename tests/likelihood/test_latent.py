@@ -70,7 +70,7 @@ class TestDecode:
             assert out.x[:, 0].tolist() == pytest.approx(expected, abs=2e-5)
 
     def test_a_sample_alone_is_the_same(self, mixture):
-        """T7b."""
+        """Each sample has its own steps: its batch mates do not matter."""
         z = normal(6, 2)
         whole = solve(decode, mixture(VP()), z, per_sample=True)
         for i in range(6):
@@ -127,7 +127,7 @@ class TestDecode:
 
 
 class TestRoundTrip:
-    """T6g."""
+    """The error is of the size of the tolerance."""
 
     # measured at most 1e-4, 1e-5 and 2e-7
     @pytest.mark.parametrize(("tolerance", "bound"), [(1e-5, 1e-2), (1e-6, 2e-3), (1e-8, 1e-4)])
@@ -244,7 +244,7 @@ class TestInterpolate:
         for i in range(4):
             apart = [(out.x[i, 0] - a[i]).abs().max(), (out.x[i, -1] - b[i]).abs().max()]
             assert out.error[i].tolist() == [float(value) for value in apart]
-        assert float(out.error.max()) < 2e-3  # T6g
+        assert float(out.error.max()) < 2e-3  # as of a round trip
         codes = encode(model, torch.cat([a, b]), batch=5).latent
         assert torch.equal(out.latent[:, 0], codes[:4])
 

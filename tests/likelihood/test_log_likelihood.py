@@ -83,7 +83,7 @@ def correlated_gaussian(sde, dims):
 
 
 class TestAgainstExactDensities:
-    """T6a, T6b, T6i: the value a perfect solver of the ODE gives, and a density."""
+    """The value that a perfect solver of the ODE gives, which is a density."""
 
     @pytest.mark.parametrize(("kind", "t_min", "expected"), SETTINGS)
     def test_mixture_at_a_tight_tolerance(self, mixture, kind, t_min, expected):
@@ -145,7 +145,7 @@ class TestAgainstExactDensities:
         ],
     )
     def test_density_integrates_to_one(self, mixture, kind, side):
-        """T6i. A sum over a grid is exact to 1e-8 once its step is below every deviation."""
+        """A sum over a grid is exact to 1e-8 once its step is below every deviation."""
         axis = torch.linspace(-6, 6, side, dtype=DOUBLE)
         grid = torch.cartesian_prod(axis, axis)
         out = by_ode(mixture(kind()), grid, batch=20_000, **LOOSE)
@@ -165,7 +165,7 @@ class TestAgainstExactDensities:
         assert out.latent.shape == shape
 
     def test_latent_of_a_gaussian(self, gaussian):
-        """D4: the map is affine, x = 0.799022942714496 where x_T = 1 (VP, 1e-5)."""
+        """The map is affine, x = 0.799022942714496 where x_T = 1 (VP, 1e-5)."""
         x = torch.tensor([[0.799022942714496]], dtype=DOUBLE)
         assert float(by_ode(gaussian(VP()), x, **TIGHT).latent) == pytest.approx(1.0)
 
@@ -181,7 +181,7 @@ def gaussian_eps(sde, mean=0.3):
 
 
 class TestHutchinson:
-    """T6c and D4."""
+    """Mean and spread over probes, in closed form for Gaussians."""
 
     CORRELATED = torch.tensor([[1.0, 0.6], [0.6, 0.5]], dtype=DOUBLE)
 
@@ -233,7 +233,7 @@ class TestHutchinson:
 
 
 class TestRandomnessAndBatches:
-    """T7."""
+    """Seeds fix every bit; batches and labels do not mix."""
 
     def run(self, model, x, **settings):
         return by_ode(model, x, trace=Hutchinson(probes=2), **LOOSE, **settings)
@@ -256,7 +256,7 @@ class TestRandomnessAndBatches:
     def test_chunks_do_not_matter_beyond_the_tolerance(self, mixture, batch):
         whole = self.run(mixture(VP()), POINTS, seed=0)
         chunked = self.run(mixture(VP()), POINTS, seed=0, batch=batch)
-        # T7b: the step size serves the batch
+        # the whole batch has one step size
         bound = 20 * LOOSE["rtol"] * (1 + whole.log_prob.abs())
         assert ((chunked.log_prob - whole.log_prob).abs() < bound).all()
         assert chunked.latent.shape == POINTS.shape
@@ -347,7 +347,7 @@ class TestCountsAndRecord:
         assert not x.requires_grad
 
     def test_float32_agrees_with_float64(self, mixture):
-        """T6d."""
+        """To rounding of the network."""
         single = by_ode(mixture(VP()), POINTS.float())
         double = by_ode(mixture(VP()), POINTS.float().double())
         bits = (single.log_prob - double.log_prob).abs() / (2 * math.log(2))
@@ -357,7 +357,7 @@ class TestCountsAndRecord:
 
 
 class TestEncode:
-    """T6g."""
+    """Codes are decoded by a sampler, and are those of the likelihood."""
 
     @pytest.mark.parametrize(("tolerance", "bound"), [(1e-5, 1e-2), (1e-6, 2e-3), (1e-8, 1e-4)])
     def test_round_trip(self, mixture, tolerance, bound):
@@ -381,7 +381,7 @@ class TestEncode:
 
 
 class TestFailures:
-    """T9b, T9c: an exception that names time and cause, within two seconds."""
+    """An exception that names time and cause, within two seconds."""
 
     @pytest.fixture(autouse=True)
     def soon(self):

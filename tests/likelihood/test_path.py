@@ -404,7 +404,7 @@ def conv_model(sde, dtype=torch.float32):
 
 
 class TestBatches:
-    """T7: a sample is the same alone, in any batch, in any order."""
+    """A sample is the same alone, in any batch, in any order."""
 
     def streams(self, model, x, indices, **settings):
         noise = SampleNoise(3, indices)
@@ -512,7 +512,7 @@ class TestTensors:
 
     @pytest.mark.parametrize("kind", [SubVP, *slow([[VP], [VE]])])
     def test_a_float32_network_agrees_with_float64(self, kind):
-        """T6d: within 5e-4 bits/dim with the same seed."""
+        """Within 5e-4 bits/dim with the same seed."""
         single, double = conv_model(kind()), conv_model(kind(), DOUBLE)
         x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
         settings = some_path(trace=Hutchinson(probes=2))
@@ -574,7 +574,7 @@ class TestTensors:
 
 
 class TestFailures:
-    """T9b: an exception that names time and cause."""
+    """An exception that names time and cause."""
 
     @pytest.mark.parametrize("value", [math.nan, math.inf])
     @pytest.mark.parametrize(

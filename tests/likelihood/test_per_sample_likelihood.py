@@ -55,7 +55,7 @@ settings_of_d3 = pytest.mark.parametrize(
 
 
 class TestAgainstExactDensities:
-    """T6b, D3."""
+    """At two tolerances and for each method."""
 
     @pytest.mark.parametrize("method", ["dop853", slow("dopri5")])
     @settings_of_d3
@@ -85,7 +85,7 @@ RULES = [Hutchinson(probes=2), Hutchinson("orthogonal", 2), Probing(2, 2), Hutch
 
 
 class TestBatches:
-    """T7b."""
+    """A sample is the same alone, in any batch, in any order."""
 
     @pytest.mark.parametrize("method", ["dopri5", slow("dop853"), slow("bosh3")])
     def test_alone_permuted_or_in_chunks(self, sde, mixture, method):
@@ -199,7 +199,7 @@ class TestCounts:
 
 
 class TestFailures:
-    """T9b, T9c."""
+    """Errors name the time and the sample."""
 
     @pytest.mark.parametrize("value", [math.nan, math.inf])
     @pytest.mark.parametrize("after", [0.0, 0.3, 0.99])

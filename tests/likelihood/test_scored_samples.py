@@ -75,7 +75,7 @@ class TestAgainstTheLikelihood:
         model = mixture(kind())
         out = drawn(model, (10, 2), seed=0, per_sample=per_sample, dtype=DOUBLE)
         back = by_ode(model, out.x, per_sample=per_sample)
-        # both to 1e-6 a step; on the way up small errors of x grow, the round trip's 2e-3 (T6g)
+        # both to 1e-6 a step; on the way up small errors of x grow, the round trip's 2e-3
         # at most, and log p with them by the score
         assert float((out.log_prob - back.log_prob).abs().max()) < 2e-3
 
@@ -131,7 +131,7 @@ def generator():
 
 
 class TestRandomnessAndBatches:
-    """T7."""
+    """Seeds fix every bit; a sample alone is the same."""
 
     SETTINGS = {"trace": Hutchinson(probes=2), **LOOSE}
 

@@ -164,7 +164,7 @@ def deviation(matrix, probe="gaussian"):
 
 class TestExact:
     def test_three_ways_agree(self, net_and_x):
-        """T6h: D products = mean over the rows of a Hadamard matrix = trace of the Jacobian."""
+        """D products = mean over the rows of a Hadamard matrix = trace of the Jacobian."""
         net, x = net_and_x
         dims = x[0].numel()
         jac = linearize(net, x)
@@ -294,7 +294,7 @@ class TestEveryRule:
 
 class TestHutchinson:
     def test_rademacher_probes_of_a_correlated_gaussian_take_two_values(self):
-        """D4: tr J ± 2 J_12."""
+        """tr J ± 2 J_12."""
         signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=DOUBLE)] * 2)[:, None]
         forms = Hutchinson(probes=4).estimate(of(J_GAUSS), signs)
         expected = [-0.234954988294, 2.201037527977, 2.201037527977, -0.234954988294]
@@ -313,7 +313,7 @@ class TestHutchinson:
         ("probe", "spread"), [("rademacher", 1.217996258), ("gaussian", 1.645429941)]
     )
     def test_mean_and_spread_of_random_probes(self, probe, spread):
-        """T6c, D4."""
+        """In closed form."""
         n = 4096
         forms = estimate(Hutchinson(probe), J_GAUSS, n)
         assert abs(float(forms.mean()) - 0.983041269841) < 4 * spread / n**0.5
