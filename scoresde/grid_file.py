@@ -1,4 +1,4 @@
-"""A time grid of one's own, from a JSON file.
+"""A time grid from a JSON file.
 
 The file holds one of
 
@@ -33,16 +33,16 @@ __all__ = ["GridFile", "read_grid"]
 KINDS = ("ts", "sigmas", "lams")
 MOST_TIMES = 1_000_001  # what --steps allows
 
-# A λ that was written down may round to this far outside the SDE's range.
+# A λ in a file may be outside the SDE's range by this much, from rounding.
 ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class GridFile:
-    """What a file says of a grid: checked numbers, whose times may depend on the SDE.
+    """The numbers of a grid file, checked. The times may depend on the SDE.
 
     Attributes:
-        path: The file, as it was named.
+        path: The file, as the caller gave it.
         kind: "ts", "sigmas" or "lams".
         values: N + 1 numbers, from noise to data.
     """
@@ -53,14 +53,14 @@ class GridFile:
 
     @property
     def steps(self) -> int:
-        """N, which is the file's own."""
+        """The number of steps N."""
         return len(self.values) - 1
 
     def times(self, sde: SDE) -> Tensor:
         """The grid under an SDE.
 
         Args:
-            sde: The SDE; times given as such do not depend on it.
+            sde: The SDE; times of the kind "ts" do not depend on it.
 
         Returns:
             Decreasing times, shape (N + 1,), float64.
@@ -72,7 +72,7 @@ class GridFile:
         values = float64(self.values)
         ts = values if self.kind == "ts" else self._times_of_levels(sde, values)
         try:
-            # neighbours may be too close for the inverse map, and σ may be 0 at the last time
+            # Two levels may have the same time after rounding, and σ may be 0 at the last time.
             sde.nodes(check_grid(ts))
         except ValueError as error:
             raise ConfigError(f"{self.path}: {error}") from error

@@ -1,4 +1,4 @@
-"""Samplers and grids by name, as the command line and the benchmark say them.
+"""Samplers and grids from text, as the command line and the benchmark give them.
 
 ddim                      a name
 ddim:eta=0.5              with a parameter
@@ -32,7 +32,7 @@ def _predictor_corrector(
         predictor: A one-step sampler by name.
         snr: r of the Langevin steps, above 0.
         steps: Langevin steps at each time, at least 1.
-        norm: "exact" or "batch", the norms that set the size of a step; see `Langevin`.
+        norm: "exact" or "batch", the norms that give the step size; see `Langevin`.
     """
     return samplers.PredictorCorrector(
         parse_sampler(predictor), samplers.Langevin(snr, steps, norm)
@@ -42,14 +42,14 @@ def _predictor_corrector(
 def _restart(
     inner: str = "heun", low: float = 0.06, high: float = 0.3, steps: int = 2, repeats: int = 2
 ) -> samplers.Restart:
-    """An ODE sampler that restarts: noise is added and removed again within an interval.
+    """An ODE sampler with restarts: noise is added and removed again within an interval.
 
     Args:
         inner: A deterministic sampler by name.
         low: Lower end of the interval, in σ/α.
         high: Upper end of the interval, in σ/α.
         steps: Steps within the interval, at least 1.
-        repeats: How many times the interval is gone through, at least 1.
+        repeats: Number of restarts, at least 1.
     """
     return samplers.Restart(
         parse_sampler(inner), (samplers.RestartInterval(low, high, steps, repeats),)
@@ -84,7 +84,7 @@ SAMPLERS: dict[str, Callable[..., samplers.Sampler]] = {
     "dop853": partial(samplers.ProbabilityFlowODE, "dop853", per_sample=True),
     "restart": _restart,
     "sa-solver": samplers.SASolver,
-    # by position, so that `rk4:method=dopri5` is an unknown key
+    # The method is given by position, so that `method` is no key: `rk4:method=dopri5` is refused.
     **{
         name: partial(samplers.RungeKutta, name)
         for name in ("euler", "midpoint", "heun2", "heun3", "rk4")
@@ -124,7 +124,7 @@ def parse_grid(text: str) -> Callable[..., Tensor] | GridFile:
         return GRIDS[name]
     grid = partial(GRIDS[name], **arguments)
     try:
-        grid(VP(), 1)  # a value out of range is found out now, on any SDE
+        grid(VP(), 1)  # raises on a value out of range, which does not depend on the SDE
     except ValueError as error:
         raise ConfigError(f"grid {name}: {error}") from error
     return grid

@@ -230,7 +230,15 @@ def _grids_and_models() -> Iterator[Mutant]:
         "test_evaluation.py",
         "apart",
     )
-    path = "scoresde/exact.py"
+    yield Mutant(
+        "midpoints of a Brownian path with the variance of the whole interval",
+        "scoresde/noise/brownian.py",
+        "(0.5 * 2 ** (-0.5 * level))",
+        "2 ** (-0.5 * level)",
+        "test_noise.py",
+        "brownian or path",
+    )
+    path = "scoresde/exact/gaussian_mixture.py"
     yield Mutant(
         "covariances of a mixture are not scaled by α²",
         path,
@@ -898,30 +906,30 @@ def _commands() -> Iterator[Mutant]:
     )
     yield Mutant(
         "a sweep does not pass its labels on",
-        "scoresde/study/sweep.py",
-        "                y=sweep.y,\n",
-        "",
+        "scoresde/study/draw.py",
+        "y=None if settings.y is None else settings.y[:n],",
+        "y=None,",
         "study/test_sweep.py",
         "labels",
     )
     yield Mutant(
         "the reference solution has no labels",
-        "scoresde/study/reference.py",
-        "y=None if self.y is None else self.y[: shape[0]],",
-        "y=None,",
+        "scoresde/study/draw.py",
+        "y=None if settings.y is None else settings.y[:n],",
+        "y=None if dtype == torch.float64 else settings.y,",
         "study/test_reference.py",
     )
     yield Mutant(
         "the reference's error is measured at its own tolerance",
         "scoresde/study/reference.py",
-        "loose = self._sample(model, few, 10 * self.tolerance)",
-        "loose = self._sample(model, few, self.tolerance)",
+        "loose = self._sample(model, 10 * self.tolerance, few)",
+        "loose = self._sample(model, self.tolerance, few)",
         "study/test_reference.py",
     )
     yield Mutant(
         "the reference solution is not denoised",
-        "scoresde/study/reference.py",
-        "                denoise=True,\n",
+        "scoresde/study/draw.py",
+        "            denoise=True,\n",
         "",
         "study/test_reference.py",
     )
@@ -939,6 +947,22 @@ def _commands() -> Iterator[Mutant]:
         "return statistics.mean(times)",
         "study/test_sweep.py",
         "bare",
+    )
+    yield Mutant(
+        "the report does not escape what it shows",
+        "scoresde/study/report.py",
+        "autoescape=True,",
+        "autoescape=False,",
+        "study/test_report.py",
+        "odd_values",
+    )
+    yield Mutant(
+        "the report shows control characters",
+        "scoresde/study/report.py",
+        "finalize=_printable,",
+        "",
+        "study/test_report.py",
+        "odd_values",
     )
     yield Mutant(
         "the dearest cell is called the cheapest",

@@ -9,8 +9,7 @@ import torch
 from scipy import stats
 from torch.func import jvp
 
-from scoresde import exact as exact_module
-from scoresde.exact import FiniteData, GaussianMixture
+from scoresde.exact import FiniteData, GaussianMixture, finite_data
 from scoresde.noise import SampleNoise
 from scoresde.sde import VE, VP, SubVP
 
@@ -323,7 +322,7 @@ def test_finite_data_against_brute_force(sde, shape, monkeypatch):
         eps = (flat - a * want) / s
         np.testing.assert_allclose(model.eps(x, t).reshape(7, -1), eps, rtol=1e-8, atol=1e-9)
         whole = model.eps(x, t)
-        monkeypatch.setattr(exact_module, "_CHUNK", 50)
+        monkeypatch.setattr(finite_data, "_CHUNK", 50)
         assert torch.equal(model.eps(x, t), whole)
         monkeypatch.undo()
 

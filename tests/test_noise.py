@@ -9,10 +9,9 @@ import torch
 from scipy import stats
 
 from scoresde import grid
-from scoresde import noise as noise_module
 from scoresde._philox import normals, uniforms
 from scoresde.exact import GaussianMixture
-from scoresde.noise import BatchNoise, BrownianNoise, SampleNoise, check_seed
+from scoresde.noise import BatchNoise, BrownianNoise, SampleNoise, brownian, check_seed
 from scoresde.samplers import EulerMaruyama, sample
 from scoresde.sde import VP
 
@@ -301,9 +300,9 @@ def test_a_brownian_path_is_linear_within_its_cells():
 
 def test_a_sweep_draws_only_what_is_new(monkeypatch):
     draws = []
-    original = noise_module._BrownianTree._normals
+    original = brownian._BrownianTree._normals
     monkeypatch.setattr(
-        noise_module._BrownianTree,
+        brownian._BrownianTree,
         "_normals",
         lambda self, a: (draws.extend(a), original(self, a))[1],
     )

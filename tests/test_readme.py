@@ -28,7 +28,7 @@ from scoresde.data import DataSpec
 from scoresde.registry import SAMPLERS
 from scoresde.study import quality, report
 from scoresde.study.figures import new_figure, png_bytes
-from scoresde.tasks import bench, demo, score_method, training
+from scoresde.tasks import bench_request, demo, score_method, training
 
 ROOT = Path(__file__).parent.parent
 README, BENCHMARKS = (
@@ -226,7 +226,9 @@ def folder(tmp_path_factory):
         patch.setattr(training, "load_config", short)
         picture = png_bytes(new_figure())
         patch.setattr(report, "curves", lambda *_: picture)
-        patch.setitem(bench.prepare_bench.__kwdefaults__, "reference_tolerance", 1e-2)
+        patch.setitem(
+            bench_request.BenchRequest.__init__.__kwdefaults__, "reference_tolerance", 1e-2
+        )
         patch.setattr(score_method, "PILOT", SIZES["--n"])
         patch.setattr(quality, "REFERENCE_CAP", 500)
         patch.setattr(demo, "N", SIZES["--n"])

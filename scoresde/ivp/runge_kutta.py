@@ -20,10 +20,10 @@ __all__ = ["PER_SAMPLE_METHODS", "AdaptivePerSample", "Rate"]
 Rate = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 # scipy.integrate publishes the coefficients as attributes of its solvers.
-_TABLEAUS = {"dop853": DOP853, "dopri5": RK45, "bosh3": RK23}
+_EMBEDDED_PAIRS = {"dop853": DOP853, "dopri5": RK45, "bosh3": RK23}
 
 # Evaluations of an attempted step, the one that the next step begins with included.
-PER_SAMPLE_METHODS = {name: table.n_stages for name, table in _TABLEAUS.items()}
+PER_SAMPLE_METHODS = {name: table.n_stages for name, table in _EMBEDDED_PAIRS.items()}
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class AdaptivePerSample:
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        check_choice("method", self.method, _TABLEAUS)
+        check_choice("method", self.method, _EMBEDDED_PAIRS)
         check_number("rtol", self.rtol, above=0, below=1)
         check_number("atol", self.atol, above=0)
         if self.max_evaluations is not None:
@@ -115,7 +115,7 @@ class _Embedded(Stepper):
     first_evaluations = 2  # at t_start, and of the trial that chooses the first step
 
     def __init__(self, solver: AdaptivePerSample, rate: Rate, y: Tensor, dims: int | None) -> None:
-        table = _TABLEAUS[solver.method]
+        table = _EMBEDDED_PAIRS[solver.method]
         self.name, self.rate, self.shape = solver.method, rate, y.shape[1:]
         self.dims = self.shape.numel() if dims is None else dims
         self.rtol, self.atol = solver.rtol, solver.atol

@@ -33,7 +33,8 @@ from ..study.figures import save_grid
 from ..study.files import save_arrays
 from ..study.manifest import Origin, Source
 from ..study.result_folder import SUMMARY, ResultFolder
-from ..study.running import OnProgress, advise_on_memory, check_space
+from ..study.running import OnProgress, advise_on_memory, check_space, silent
+from .class_labels import labels_in_turn
 from .request import Request, StoredModel, versions
 
 __all__ = ["SampleRequest", "draw_samples"]
@@ -75,7 +76,7 @@ def draw_samples(
     request: SampleRequest,
     out: Path,
     overwrite: bool = False,
-    on_progress: OnProgress | None = None,
+    on_progress: OnProgress = silent,
 ) -> dict[str, Any]:
     """Draw samples and write them to a folder; earlier results stay until these are complete.
 
@@ -196,7 +197,7 @@ def _labels(request: SampleRequest, stored: StoredModel) -> Tensor | None:
         return None
     if request.label is not None:
         return torch.full((request.n,), request.label)
-    return torch.arange(request.n) % classes
+    return labels_in_turn(classes, request.n)
 
 
 def _run(
@@ -206,7 +207,7 @@ def _run(
     ts: Tensor,
     shape: tuple[int, ...],
     y: Tensor | None,
-    on_progress: OnProgress | None,
+    on_progress: OnProgress,
 ) -> Samples:
     """Draw all samples, batch by batch."""
     batch = min(request.batch, request.n)
@@ -223,7 +224,7 @@ def _run(
             denoise=request.denoise,
             device=request.device,
             dtype=request.torch_dtype,
-            on_step=None if on_progress is None else _counting(on_progress, total),
+            on_step=_counting(on_progress, total),
         )
 
 

@@ -43,6 +43,7 @@ def score_data(
     out: Path,
     overwrite: bool = False,
     on_progress: OnProgress | None = None,
+    stored: StoredModel | None = None,
 ) -> dict[str, Any]:
     """Score data and write the results to a folder.
 
@@ -53,6 +54,7 @@ def score_data(
         out: The folder; results of the same request in it are not computed again.
         overwrite: Replace results of another request.
         on_progress: Called after every batch.
+        stored: The checkpoint, if it has been read already.
 
     Returns:
         The summary: mean, budget, protocol, counted evaluations, seconds.
@@ -62,7 +64,7 @@ def score_data(
         FileNotFoundError: If the data are not on this machine; says how to get them.
         RuntimeError: If a solve fails or memory runs out.
     """
-    stored = StoredModel.read(request.checkpoint)
+    stored = stored or StoredModel.read(request.checkpoint)
     request = resolved(request, stored)
     check_request(request, stored)
     data = load_held_out(stored, request)

@@ -30,6 +30,7 @@ from ..study.result_folder import ResultFolder
 from ..study.running import Tell
 from ..study.trials import Measurement, Trial, run_trials
 from ..study.verdicts import save_errors_figure, write_csv
+from .class_labels import labels_in_turn
 from .request import StoredModel, versions
 
 __all__ = ["Verification", "prepare_verification", "trials_of"]
@@ -186,7 +187,7 @@ def _network_trials(claims: Sequence[Claim], stored: StoredModel, seed: int) -> 
     if not chosen:
         raise ValueError("--samplers: must name a deterministic one that takes the grid's steps")
     rows = range(NETWORK_SAMPLES)
-    y = None if stored.classes is None else torch.arange(NETWORK_SAMPLES) % stored.classes
+    y = None if stored.classes is None else labels_in_turn(stored.classes, NETWORK_SAMPLES)
     model = stored.build(dtype="float64").given(y)
     start = SampleNoise(seed, rows).prior((len(rows), *stored.spec.shape)).double()
     problem = OdeProblem(

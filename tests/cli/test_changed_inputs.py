@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scoresde.likelihood import likelihood_budget
 from scoresde.score import NetworkScore
 from scoresde.study import quality, report
 from scoresde.tasks import scoring, verification
-from scoresde.tasks.bench import prepare_bench
+from scoresde.tasks.bench_request import BenchRequest
 
 from .conftest import TINY_UNET, write_checkpoint
 
@@ -39,7 +40,7 @@ COMMANDS = {
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """No reference solution, or a coarse one, and no figures: other tests check these."""
-    monkeypatch.setitem(prepare_bench.__kwdefaults__, "reference_tolerance", None)
+    monkeypatch.setitem(BenchRequest.__init__.__kwdefaults__, "reference_tolerance", None)
     monkeypatch.setattr(report, "curves", lambda *arguments: b"")
     monkeypatch.setattr(verification, "NETWORK_TOLERANCE", 1e-2)
     monkeypatch.setattr(verification, "NETWORK_STEPS", (2, 3, 4))
@@ -174,15 +175,15 @@ def test_other_features_are_other_results(scoresde, tiny_checkpoint, tmp_path, m
 def test_a_stopped_likelihood_does_not_mix_two_data_sets(scoresde, world, monkeypatch):
     arguments = ("likelihood", "--checkpoint", "run/checkpoint.safetensors", *SCORED)
     arguments += ("--batch", 2, "--out", "out")
-    real, calls = scoring.Protocol.score, []
+    calls = []
 
-    def stopped(protocol, model, data, y, noise):
+    def stopped(model, data, *method, **others):
         calls.append(len(data))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real(protocol, model, data, y, noise)
+        return likelihood_budget(model, data, *method, **others)
 
-    monkeypatch.setattr(scoring.Protocol, "score", stopped)
+    monkeypatch.setattr(scoring, "likelihood_budget", stopped)
     assert scoresde(*arguments).status == 130
     for what in ("test image", "training image", "checkpoint"):
         change(world, what)

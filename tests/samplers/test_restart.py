@@ -20,20 +20,13 @@ from scoresde.samplers import (
 )
 from scoresde.sde import VE, VP
 
-
-def marginal(sde, t, std=0.5):
-    """Mean and standard deviation of x_t for N(0.3, std²) data."""
-    a, s = float(sde.alpha(t)), float(sde.sigma(t))
-    return 0.3 * a, math.sqrt((std * a) ** 2 + s**2)
-
-
 MULTISTEP = SASolver(2, 0, 0.0, lower_order_final=False)
 
 
 @pytest.mark.parametrize(
     ("inner", "gain", "band"), [(EDM(), 4.0, 0.5), (DDIM(), 2.0, 0.2), (MULTISTEP, None, None)]
 )
-def test_the_output_tends_to_the_marginal(gaussian, moments, sde, inner, gain, band):
+def test_the_output_tends_to_the_marginal(gaussian, moments, sde, inner, gain, band, marginal):
     """The order is that of the inner sampler, where the error keeps its sign."""
     model, errors = gaussian(sde), []
     for k in (2, 4, 8):
@@ -49,7 +42,7 @@ def test_the_output_tends_to_the_marginal(gaussian, moments, sde, inner, gain, b
 
 
 @pytest.mark.parametrize("repeats", [1, 3])
-def test_a_restart_contracts_the_error_of_the_variance(gaussian, moments, sde, repeats):
+def test_a_restart_contracts_the_error_of_the_variance(gaussian, moments, sde, repeats, marginal):
     """By (v + low²)/(v + high²) each time, v = 1/4, from the exact ODE map and fresh noise."""
     low, high = 1.0, 4.0
     ts = torch.tensor([1.0, float(sde.t_of_lam(-math.log(low)))], dtype=torch.float64)
@@ -100,7 +93,7 @@ def test_evaluations_of_restarts(elementwise, inner):
     assert out.nfe == alone.nfe + alone.nfe // 12 * (3 * 2 + 2 * 5)
 
 
-def test_two_intervals_of_one_time_follow_in_their_order(gaussian, moments):
+def test_two_intervals_of_one_time_follow_in_their_order(gaussian, moments, marginal):
     """The later interval decides the error."""
     first, second = RestartInterval(0.5, 1.0, 1, 1), RestartInterval(0.5, 4.0, 40, 1)
     ts = grid.karras(VP(), 20, t_min=float(VP().t_of_lam(-math.log(0.5))))

@@ -69,7 +69,9 @@ def test_a_snapped_network_gets_integers_or_the_sampler_is_refused(any_sampler, 
         return sample(snapped, any_sampler.sampler, ts, (3, 2), seed=0, denoise=True)
 
     if any_sampler.sampler.off_grid:
-        with pytest.raises(ValueError, match="cannot run: it asks the model between the times"):
+        with pytest.raises(
+            ValueError, match="cannot run: it evaluates the model between the times"
+        ):
             run()
         assert snapped.net.seen == []
         return

@@ -12,6 +12,7 @@ from scoresde.registry import SAMPLERS, parse_sampler
 from scoresde.samplers import sample
 from scoresde.sde import VP
 from scoresde.shipped import shipped
+from scoresde.study.draw import DrawSettings
 from scoresde.study.plan import Entry, plan_cells
 from scoresde.study.quality import Quality, on_levels
 from scoresde.study.sweep import Sweep
@@ -54,10 +55,7 @@ def errors(tmp_path_factory):
         checkpoint.sha256,
         checkpoint.data,
         cells,
-        n=16,
-        seed=1,
-        t_min=1e-3,
-        batch=16,
+        DrawSettings(checkpoint.data.shape, n=16, seed=1, t_min=1e-3, batch=16),
     )
     results = sweep.run(folder, lambda *told: None)
     found = {}
