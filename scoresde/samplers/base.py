@@ -142,6 +142,6 @@ def check_rtol(rtol: float, dtype: torch.dtype) -> None:
     """
     if dtype != torch.float64 and rtol < FLOAT32_TOLERANCE:
         raise ValueError(
-            f"rtol must be at least {FLOAT32_TOLERANCE:g} in float32, got {rtol:g}; use float64 for "
-            "more"
+            f"rtol must be at least {FLOAT32_TOLERANCE:g} in float32, got {rtol:g}; use float64 "
+            "for more"
         )
