@@ -6,12 +6,13 @@ for each sample. Both end exactly at the end of the interval, never evaluate the
 and raise `SolverError` if they fail.
 """
 
-from .outcome import Counts, OnStep, Solution, SolverError, Status, error_norm
+from .outcome import FLOAT32_TOLERANCE, Counts, OnStep, Solution, SolverError, Status, error_norm
 from .per_sample import Stepper, march
 from .runge_kutta import PER_SAMPLE_METHODS, AdaptivePerSample
 from .whole_batch import WHOLE_BATCH_METHODS, Adaptive
 
 __all__ = [
+    "FLOAT32_TOLERANCE",
     "PER_SAMPLE_METHODS",
     "WHOLE_BATCH_METHODS",
     "Adaptive",

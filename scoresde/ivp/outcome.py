@@ -9,7 +9,18 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-__all__ = ["Counts", "OnStep", "Solution", "SolverError", "Status", "error_norm"]
+__all__ = [
+    "FLOAT32_TOLERANCE",
+    "Counts",
+    "OnStep",
+    "Solution",
+    "SolverError",
+    "Status",
+    "error_norm",
+]
+
+# The least tolerance in float32, which rounds by 6e-8. A smaller one would measure the rounding.
+FLOAT32_TOLERANCE = 1e-7
 
 # Called after steps with (steps done, time that every sample has reached, state).
 OnStep = Callable[[int, float, Tensor], None]

@@ -11,22 +11,19 @@ from torch import Tensor
 from .._tensor import check_integer, plain_numbers
 from ..batches import Batch
 from ..exact import GaussianMixture
-from ..ivp import Adaptive, AdaptivePerSample
+from ..ivp import FLOAT32_TOLERANCE, Adaptive, AdaptivePerSample
 from ..score import ScoreModel
 from .flow import Flow, FlowEnd, check_points, log_prior
 from .method import KNOWN, Likelihood, LikelihoodMethod
 from .rules import as_trace, trace_rule
 from .trace import ExactTrace, TraceRule
 
-__all__ = ["FLOAT32_TOLERANCE", "ODE_METHODS", "Ode"]
+__all__ = ["ODE_METHODS", "Ode"]
 
 # One step size for the batch: all of torchdiffeq's adaptive methods but fehlberg2, whose estimate
 # of the error is some hundred times too small.
 _WHOLE_BATCH = ("dopri8", "dopri5", "bosh3", "adaptive_heun")
 ODE_METHODS = (*_WHOLE_BATCH, "dop853")
-
-# Below the rounding of a float32 network an error estimate is noise, and a solver spins.
-FLOAT32_TOLERANCE = 1e-7
 
 
 @dataclass(frozen=True)

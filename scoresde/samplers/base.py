@@ -9,15 +9,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..ivp import OnStep, Solution
+from ..ivp import FLOAT32_TOLERANCE, OnStep, Solution
 from ..noise import Noise
 from ..score import ScoreModel
 from ..sde import SDE, Node
 
-__all__ = ["FLOAT32_RTOL", "Corrector", "GridSampler", "OnStep", "Sampler", "State", "check_rtol"]
-
-# A float32 state is rounded by 6e-8 of itself. A smaller tolerance would measure the rounding.
-FLOAT32_RTOL = 1e-7
+__all__ = ["Corrector", "GridSampler", "OnStep", "Sampler", "State", "check_rtol"]
 
 State = Any
 
@@ -143,7 +140,8 @@ def check_rtol(rtol: float, dtype: torch.dtype) -> None:
     Raises:
         ValueError: If rtol is below 1e-7 and the dtype is not float64.
     """
-    if dtype != torch.float64 and rtol < FLOAT32_RTOL:
+    if dtype != torch.float64 and rtol < FLOAT32_TOLERANCE:
         raise ValueError(
-            f"rtol must be at least {FLOAT32_RTOL:g} in float32, got {rtol:g}; use float64 for more"
+            f"rtol must be at least {FLOAT32_TOLERANCE:g} in float32, got {rtol:g}; use float64 "
+            "for more"
         )

@@ -23,7 +23,7 @@ from ..checkpoint import RawCheckpoint, read_checkpoint
 from ..config import Config
 from ..data import Dataset, DataSpec
 from ..fingerprint import fingerprint
-from ..likelihood.ode import FLOAT32_TOLERANCE
+from ..ivp import FLOAT32_TOLERANCE
 from ..loading import build, config_of
 from ..score import NetworkScore
 from ..shipped import locate

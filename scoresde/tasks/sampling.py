@@ -24,9 +24,9 @@ from ..data import DataSpec
 from ..fingerprint import fingerprint
 from ..grid import snapped
 from ..grid_file import GridFile
+from ..ivp import FLOAT32_TOLERANCE, OnStep
 from ..registry import parse_grid, parse_sampler
 from ..samplers import Sampler, Samples, sample
-from ..samplers.base import FLOAT32_RTOL, OnStep
 from ..score import NetworkScore
 from ..steps import largest_steps, on_ladder
 from ..study.figures import save_grid
@@ -145,9 +145,9 @@ def _sampler(request: SampleRequest, stored: StoredModel) -> Sampler:
         name = request.sampler.split(":")[0]
         own = f"is of no use, {name} chooses its own steps; set rtol and atol"
         _refuse(request, ("steps", "nfe"), f" {own}, as in --sampler {name}:rtol=1e-4")
-        if request.dtype != "float64" and sampler.rtol < FLOAT32_RTOL:
+        if request.dtype != "float64" and sampler.rtol < FLOAT32_TOLERANCE:
             raise ValueError(
-                f"--sampler: {request.sampler}, but rtol must be at least {FLOAT32_RTOL:g} in "
+                f"--sampler: {request.sampler}, but rtol must be at least {FLOAT32_TOLERANCE:g} in "
                 f"float32, got {sampler.rtol:g}; use --dtype float64 for more"
             )
     on_gpu = torch.device(request.device).type == "cuda"

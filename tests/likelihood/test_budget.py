@@ -15,6 +15,7 @@ from scoresde.exact import GaussianMixture
 from scoresde.likelihood import (
     Budget,
     Continuous,
+    ContinuousVLB,
     Dequantized,
     ExactTrace,
     GaussianNoising,
@@ -601,6 +602,26 @@ class TestBatches:
             assert getattr(found, name).dtype == DOUBLE, name
             assert getattr(found, name).shape == (2,), name
         assert torch.equal(k, before)
+
+    @pytest.mark.parametrize("method", ["path", "dopri5:rtol=1e-3:atol=1e-3"])
+    def test_points_need_no_protocol(self, mixture, method):
+        """A method of points is the protocol of continuous data, to the last bit."""
+        model = mixture(VP())
+        x = model.sample(3, seed=0)
+        found, wanted = likelihood_budget(model, x, method, seed=0), run(model, x, method)
+        for name in COLUMNS:
+            assert torch.equal(getattr(found, name), getattr(wanted, name)), name
+
+    def test_a_variational_bound_has_no_terms_of_a_flow(self, mixture):
+        model, method = mixture(VP()), ContinuousVLB(strata=8, draws=4)
+        x = model.sample(3, seed=0)
+        found = likelihood_budget(model, x, method, control=model, seed=0)
+        wanted = log_likelihood(model, x, method, seed=0)
+        assert torch.equal(found.log_prob, wanted.log_prob)
+        assert torch.equal(found.half_width(), wanted.half_width())
+        assert torch.equal(found.probe_error, found.std_error)
+        assert (found.draw_error == 0).all()
+        assert (found.definition == 0).all()
 
     def test_labels_and_their_density(self, mixture):
         """It is `log_likelihood`, its terms beside it."""
