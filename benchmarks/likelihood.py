@@ -31,8 +31,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import platform
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -45,8 +43,8 @@ import torch
 from likelihood_methods import Candidate, PathBias, by_path, measure, standards
 from likelihood_problems import Problem, exact_problem, network_problem
 from likelihood_report import ALLOWED, Row, figure, table, verdict, winners
+from script import print_header, write
 
-from scoresde._files import atomic_write
 from scoresde.likelihood import Hutchinson, Probing, TraceSearch, choose_trace
 from scoresde.likelihood import Path as PathMethod
 
@@ -197,9 +195,7 @@ def main(
     progress("truth found")
     methods = grid((steps or axes[0], nodes or axes[1], *axes[2:]))
     rows, remarks = compare(problem, methods, draws, pilot)
-    about = {
-        "command": shlex.join(["python", *sys.argv]),
-        "versions": f"torch {torch.__version__}, Python {platform.python_version()}, CPU, 1 thread",
+    about = print_header(seed=seed) | {
         "model": problem.name,
         "points": len(problem.x),
         "draws": draws,
@@ -210,19 +206,16 @@ def main(
         "remarks": remarks,
         "seconds": time.process_time(),
     }
-    print("command: {command}\n{versions}, {seconds:.0f} s".format(**about))
     print("{model}: {points} points, t_min {t_min:g}, {draws} draws of the probes".format(**about))
     print("truth: {truth}; standard error {truth_error:.1e} bits/dim".format(**about))
-    print("a derivative pass is {pass_cost:.2f} forward passes".format(**about))
+    print("a derivative pass is {pass_cost:.2f} forward passes; {seconds:.0f} s".format(**about))
     print(*remarks, sep="\n")
     print(f"\n{table(rows)}\n\n{verdict(rows)}")
     if picture is not None:
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(picture) as file:
-            file.write(figure(rows, f"{problem.name}, {len(problem.x)} points"))
+        write(picture, figure(rows, f"{problem.name}, {len(problem.x)} points"))
     if out is not None:
-        with atomic_write(out, "w") as file:
-            json.dump(about | {"rows": [asdict(row) for row in rows]}, file, indent=1)
+        found = about | {"rows": [asdict(row) for row in rows]}
+        write(out, json.dumps(found, indent=1).encode())
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 from paired import mixture
+from script import write
 from torch import Tensor
 
 import scoresde
-from scoresde._files import atomic_write
 from scoresde.exact import GaussianMixture
 from scoresde.likelihood import ExactTrace, Ode, Probing, encode, fit_gaussian, log_likelihood
 from scoresde.likelihood.choice import PASS_COST
@@ -188,9 +188,8 @@ def _cached(
         return tuple(torch.tensor(held[k], dtype=torch.float64) for k in ("truth", "error"))
     truth, error = solve()
     if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(file, "w") as out:
-            json.dump({"key": key, "truth": truth.tolist(), "error": error.tolist()}, out)
+        held = {"key": key, "truth": truth.tolist(), "error": error.tolist()}
+        write(file, json.dumps(held).encode())
     return truth, error
 
 

@@ -12,7 +12,6 @@ deviation of log p in bits/dim by one evaluation, and the forward passes that 0.
 from __future__ import annotations
 
 import math
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import click
 import torch
 from likelihood_problems import held_out
 from paired import mixture
+from script import print_header
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -116,10 +116,8 @@ def timing(model: ScoreModel, x: Tensor) -> None:
 @click.option("--timing", "timed", is_flag=True, help="Seconds instead of errors.")
 def main(checkpoint: str | None, n: int, repeats: int, seed: int, timed: bool) -> None:
     """Print the tables."""
-    click.echo(
-        f"torch {torch.__version__}, {platform.processor() or platform.machine()}, "
-        f"{torch.get_num_threads()} threads, {checkpoint or 'mixture'}, n {n}, seed {seed}"
-    )
+    print_header(seed=seed)
+    click.echo(f"{checkpoint or 'mixture'}, n {n}")
     model, x, reference = problem(checkpoint, n, seed)
     if timed:
         timing(model, x)
