@@ -186,6 +186,7 @@ def main(
 ) -> None:
     """Measure, print the table, and write the files that are asked for."""
     torch.set_num_threads(1)
+    header = print_header(seed=seed)
     if checkpoint is None:
         problem = exact_problem(modes, seed, n or 1000, t_min)
         axes, pilot = GRID, pilot or 100
@@ -195,7 +196,7 @@ def main(
     progress("truth found")
     methods = grid((steps or axes[0], nodes or axes[1], *axes[2:]))
     rows, remarks = compare(problem, methods, draws, pilot)
-    about = print_header(seed=seed) | {
+    about = header | {
         "model": problem.name,
         "points": len(problem.x),
         "draws": draws,
@@ -207,15 +208,16 @@ def main(
         "seconds": time.process_time(),
     }
     print("{model}: {points} points, t_min {t_min:g}, {draws} draws of the probes".format(**about))
+    print("{seconds:.0f} s".format(**about))
     print("truth: {truth}; standard error {truth_error:.1e} bits/dim".format(**about))
-    print("a derivative pass is {pass_cost:.2f} forward passes; {seconds:.0f} s".format(**about))
+    print("a derivative pass is {pass_cost:.2f} forward passes".format(**about))
     print(*remarks, sep="\n")
     print(f"\n{table(rows)}\n\n{verdict(rows)}")
     if picture is not None:
         write(picture, figure(rows, f"{problem.name}, {len(problem.x)} points"))
     if out is not None:
-        found = about | {"rows": [asdict(row) for row in rows]}
-        write(out, json.dumps(found, indent=1).encode())
+        report = about | {"rows": [asdict(row) for row in rows]}
+        write(out, json.dumps(report, indent=1).encode())
 
 
 if __name__ == "__main__":

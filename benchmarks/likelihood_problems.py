@@ -188,8 +188,8 @@ def _cached(
         return tuple(torch.tensor(held[k], dtype=torch.float64) for k in ("truth", "error"))
     truth, error = solve()
     if file is not None:
-        held = {"key": key, "truth": truth.tolist(), "error": error.tolist()}
-        write(file, json.dumps(held).encode())
+        values = {"key": key, "truth": truth.tolist(), "error": error.tolist()}
+        write(file, json.dumps(values).encode())
     return truth, error
 
 

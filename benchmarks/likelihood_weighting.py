@@ -16,13 +16,11 @@ times as large.
 from __future__ import annotations
 
 import math
-import platform
-import shlex
-import sys
 from dataclasses import dataclass
 
 import click
 import torch
+from script import print_header
 from torch import Tensor
 
 from scoresde.data import load_dataset
@@ -102,9 +100,9 @@ def gaussian(sde: SDE) -> GaussianMixture:
 def main(names: tuple[str, ...], batch: int, batches: int) -> None:
     """Print the table."""
     n = batch * batches
-    print("$ python benchmarks/likelihood_weighting.py", shlex.join(sys.argv[1:]))
-    print(f"torch {torch.__version__}, Python {platform.python_version()}, CPU, seeds 0 and 1")
-    print(f"{batches} batches of {batch}; last three: ratios of variances, uniform/log_snr\n")
+    print_header()
+    print(f"data of seed 1, {batches} batches of {batch}")
+    print("last three columns: ratios of variances, uniform/log_snr\n")
     print(
         "model         t_min  mean (uniform)    mean (log_snr)    one sample      batch   gradient"
     )

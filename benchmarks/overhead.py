@@ -73,7 +73,7 @@ def overhead(model: NetworkScore, text: str, shape: tuple[int, ...], steps: int)
     """Seconds outside over seconds inside the network, the least of three runs."""
     timed = Timed(model.net)
     wrapped = NetworkScore(timed, model.sde, model.preconditioning)
-    sampler, ratios = parse_sampler(text).sampler, []
+    sampler, ratios = parse_sampler(text), []
     for _ in range(3):
         timed.seconds = 0.0
         began = time.perf_counter()
@@ -113,7 +113,7 @@ def compare(pair: tuple[str, str, dict[str, Any]], shape: tuple[int, ...]) -> st
     text, family, options = pair
     stored = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     model = FunctionScore(VP(), lambda x, t: stored)
-    sampler = parse_sampler(text).sampler
+    sampler = parse_sampler(text)
     runs = [lambda: ours(model, sampler, stored)]
     if importlib.util.find_spec("diffusers"):
         import diffusers

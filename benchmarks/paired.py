@@ -42,8 +42,8 @@ class Setting:
     Attributes:
         library: Where it is from.
         family: The sampler's name there.
-        label: Its parameters, in words.
-        solve: Carries x_T to t = 0 with at most so many calls; None if it has no form with so few.
+        label: Its parameters, as text.
+        solve: Maps (levels, x_T, evaluations) to x_0; None if so few evaluations are impossible.
     """
 
     library: str
@@ -53,7 +53,7 @@ class Setting:
 
 
 class Levels:
-    """A model's noise levels as a discrete table sees them.
+    """A model's noise levels as a discrete table.
 
     Attributes:
         model: The model, under a variance-preserving SDE.
@@ -92,7 +92,7 @@ class PairedProblem:
     Attributes:
         levels: The model, and its noise levels as the peers see them.
         x: States at t = 1, shape (n, *D).
-        exact: The ODE's solution at σ = 0, like x.
+        exact: The solution of the ODE at σ = 0, like x.
         error: Estimate of the error of `exact`, in the same unit as the results.
     """
 
@@ -132,8 +132,8 @@ def _problem(model: ScoreModel, x: Tensor, tolerance: float) -> PairedProblem:
 def solve(levels: Levels, x: Tensor, tolerance: float) -> Tensor:
     """The probability-flow ODE from t = 1 to σ/α = 1e-4, and x0 there; float64.
 
-    By SciPy's DOP853 in u = arsinh(10 σ/α), where d(x/α)/du = ε d(σ/α)/du: it shares neither
-    formulas nor code with the samplers. What is left below σ/α = 1e-4 is of the order of 1e-8.
+    By SciPy's DOP853 in u = arsinh(10 σ/α), where d(x/α)/du = ε d(σ/α)/du. It shares neither
+    formulas nor code with the samplers. The last part, below σ/α = 1e-4, is of the order of 1e-8.
     """
 
     def field(u: float, state: object) -> object:

@@ -1,7 +1,7 @@
 """azula's deterministic samplers, driven on a scoresde model.
 
-They speak of x_t = α x_0 + σ ε with α and σ of a noise schedule, which need not be the model's:
-the model gets x_t rescaled to its own α at the same σ/α. For variance-preserving SDEs.
+Their state is x_t = α x_0 + σ ε with α and σ of a noise schedule, which need not be the model's.
+The model gets x_t rescaled to its own α at the same σ/α. For variance-preserving SDEs.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from scoresde.grid import GRIDS
 
 __all__ = ["azula_settings"]
 
-# A noise schedule of azula's is, on a model of given noise levels, a grid with equal steps in its
-# time. Each is given α(1) such that σ/α begins where the model's does.
+# On a model of given noise levels, a noise schedule of azula is a grid with equal steps in the
+# schedule's time. Its α(1) is chosen so that σ/α begins where the model's does.
 _SCHEDULES = {
     "VE": lambda top, end: ("VESchedule", {"sigma_max": top, "sigma_min": end}),
     "VP": lambda top, end: ("VPSchedule", {"alpha_min": (1 + top**2) ** -0.5, "sigma_min": end}),

@@ -1,8 +1,8 @@
 """The deterministic schedulers of diffusers, driven on a scoresde model.
 
-They speak of a table of β and of an index i, and get the model at exactly the noise level they
-believe to be at: index i is t = (i + 1)/L of a table whose ᾱ are the SDE's, and between indices
-log(σ/α) is linear, as in the schedulers themselves. For variance-preserving SDEs.
+The schedulers use a table of β and an index i. The model is evaluated at exactly the noise level
+that the scheduler assumes: index i is t = (i + 1)/L of a table whose ᾱ are the SDE's, and between
+indices log(σ/α) is linear, as in the schedulers. For variance-preserving SDEs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scoresde.grid import GRIDS
 
 __all__ = ["diffusers_settings"]
 
-# What every scheduler's spacing is called in its constructor.
+# The arguments of a constructor that choose its grid.
 _SPACINGS = {name: {"timestep_spacing": name} for name in ("linspace", "leading", "trailing")}
 _SIGMAS = {name: {f"use_{name}_sigmas": True} for name in ("karras", "exponential", "beta")}
 _GRIDS = _SPACINGS | _SIGMAS
@@ -89,7 +89,7 @@ def _label(grid: str, options: dict[str, Any]) -> str:
 def diffusers_settings() -> list[Setting]:
     """Every deterministic scheduler of diffusers for this kind of model × its grids × options.
 
-    Left out are those for flow matching and for distilled models, and copies of one another.
+    Schedulers for flow matching and for distilled models are left out, and so are copies.
     """
     settings = [
         Setting("diffusers", family, _label(grid, options), _Scheduler(family, spacing | options))
@@ -113,7 +113,7 @@ def diffusers_settings() -> list[Setting]:
 
 @cache
 def _diffusers() -> Any:
-    """The library, which would print a line for every setting it corrects."""
+    """The library, without the line that it prints for every setting that it corrects."""
     import diffusers
 
     diffusers.logging.set_verbosity_error()
@@ -122,7 +122,7 @@ def _diffusers() -> Any:
 
 @dataclass(frozen=True)
 class _Scheduler:
-    """A scheduler that is told β and asks for ε at an index."""
+    """A scheduler that gets β and needs ε at an index."""
 
     family: str
     options: dict[str, Any]
@@ -155,7 +155,7 @@ def _fit(scheduler: Any, nfe: int) -> bool:
 
 @dataclass(frozen=True)
 class _EDMScheduler:
-    """EDM's form of DPM-Solver++, which chooses its own σ/α and asks for a preconditioned F.
+    """EDM's form of DPM-Solver++, which chooses its own σ/α and needs a preconditioned F.
 
     At σ_data = 1 its F is −v, its input x under VP, and its time label log(σ/α)/4.
     """

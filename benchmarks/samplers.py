@@ -3,20 +3,20 @@
     python benchmarks/samplers.py --json mixture.json --figure out/samplers.png
     python benchmarks/samplers.py --checkpoint fashion-mnist-vp
 
-Every sampler carries the same x_T on the same model towards the same point: the probability-flow
-ODE's solution at σ = 0. The error is the root mean square over samples and coordinates of the
-distance to it. Evaluations are counted at the model, for all in the same way; a column holds what
-took at most so many. Each library stands at its best of many settings, chosen column by column by
-that error.
+Every sampler starts from the same x_T on the same model. The exact end point is the solution of the
+probability-flow ODE at σ = 0, and the error is the root mean square of the distance to it over
+samples and coordinates. Evaluations are counted at the model, for all libraries in the same way. A
+column holds the runs with at most so many evaluations. For each column and library the setting with
+the smallest error is shown.
 
 Without `--checkpoint` the model is the exact score of a random mixture of Gaussians in 16
 dimensions under DDPM's linear β: 8 components, weights uniform on [0.5, 1.5] and then normalised,
 means N(0, I), covariances A Aᵀ/64 + 0.01 I with A_ij ~ N(0, 1). `--seed` draws mixture and x_T.
-With it, the model is a trained network, and only what did well for its family in a pilot run on
-two samples is tried on all.
+With it, the model is a trained network. Then a pilot run on two samples chooses the settings that
+are tried on all samples.
 
-diffusers has grids of its own, azula's are its noise schedules; `peers, our grids` is what those
-of their samplers that take any noise levels could do if they had ours.
+diffusers has its own grids, and those of azula are its noise schedules. `peers, our grids` are the
+samplers of both that take any noise levels, on our grids.
 """
 
 from __future__ import annotations
@@ -59,14 +59,13 @@ SAMPLERS = (
     *(f"sa-solver:eta=0:predictor_order={p}:corrector_order={p + 1}" for p in (2, 3)),
     "sa-solver:eta=0:predictor_order=2:corrector_order=3:lower_order_final=false",
 )
-# Where in σ/α steps are fine is set by a scale d of the data, `arctan:data_std=d` or
-# `logit:shift=log d`: about the standard deviation along the leading principal component, 1 for
-# the mixture and 8 for Fashion-MNIST.
+# A scale d of the data sets where in σ/α the steps are fine, as `arctan:data_std=d` or
+# `logit:shift=log d`. It is about the standard deviation along the leading principal component: 1
+# for the mixture and 8 for Fashion-MNIST.
 COMMON = ("uniform", "quadratic", "log_snr", "karras:rho=7")
 GRIDS = (*COMMON, "arctan", "arctan:power=1.2", "arctan:power=1.4", "logit")
 NETWORK_GRIDS = (*COMMON, "arctan:data_std=8:power=2", "logit:shift=2")
-# (t_min, final denoise). At t = 1e-6 σ is 3e-4: a grid that ends there is steps down to the data,
-# where no network was trained.
+# (t_min, final denoise). At t = 1e-6, σ is 3e-4. No network was trained there.
 ENDS = ((1e-6, False), (1e-3, False), (1e-2, False), (1e-2, True), (3e-2, True))
 NETWORK_ENDS = ENDS[1:]
 
@@ -91,7 +90,7 @@ def our_settings(grids: Sequence[str], ends: Sequence[tuple[float, bool]]) -> li
 
 
 def peer_settings() -> list[Setting]:
-    """Those of the peers that are installed."""
+    """The settings of the peers that are installed."""
     settings = []
     if importlib.util.find_spec("diffusers"):
         from peers_diffusers import diffusers_settings
@@ -113,7 +112,7 @@ def _run_ours(
     ts = _grid(grid, levels.model.sde, steps, t_min)
     done = sample(
         levels.model,
-        parse_sampler(text).sampler,
+        parse_sampler(text),
         ts,
         x.shape,
         seed=0,
@@ -132,17 +131,17 @@ def _grid(text: str, sde: SDE, steps: int, t_min: float) -> Tensor:
 @cache
 def _steps(text: str, budget: int) -> int:
     """The most steps that take at most `budget` evaluations before the final denoising."""
-    return largest_steps(VP(), parse_sampler(text).sampler, uniform, budget + 1, 1e-3)
+    return largest_steps(VP(), parse_sampler(text), uniform, budget + 1, 1e-3)
 
 
 @torch.no_grad()
 def run(problem: PairedProblem, setting: Setting, budget: int) -> PairedResult | str | None:
-    """One result; the failure's name if it failed, None if it needs more evaluations."""
+    """One result; the name of the error if it failed; None if it needs more evaluations."""
     try:
         with count_nfe(problem.levels.model) as counted, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             x = setting.solve(problem.levels, problem.x, budget)
-    except Exception as error:  # what a peer raises is a finding about it
+    except Exception as error:  # a peer's error is a result
         return type(error).__name__
     if x is None or counted.forward > budget:
         return None
@@ -156,7 +155,7 @@ def run(problem: PairedProblem, setting: Setting, budget: int) -> PairedResult |
 def compare(
     problem: PairedProblem, settings: Sequence[Setting], budgets: Sequence[int]
 ) -> tuple[list[PairedResult], Counter]:
-    """All results, and how often what failed."""
+    """All results, and the number of failures of each kind."""
     results, failures = [], Counter()
     for budget in budgets:
         began = time.perf_counter()
@@ -171,10 +170,10 @@ def compare(
 
 
 def promising(problem: PairedProblem, settings: Sequence[Setting]) -> list[Setting]:
-    """By the same rule for every library, the settings worth a costly model's time.
+    """The settings to try on a costly model, by the same rule for every library.
 
-    The best two of each family on two samples at few and at more evaluations, if they are within
-    a factor of 2 of the best of their library there.
+    A pilot run on two samples takes the best two of each family at few and at more evaluations, if
+    their error is within a factor of 2 of the best of their library.
     """
     levels, few = problem.levels, slice(PILOT)
     pilot = PairedProblem(levels, problem.x[few], problem.exact[few], problem.error)

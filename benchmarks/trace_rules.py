@@ -59,7 +59,7 @@ def errors(
     found: dict[str, list[float]] = {}
     for t in model.sde.t_of_lam(torch.tensor(LAMBDAS, dtype=torch.float64)).tolist():
         node = model.sde.at(t, x)
-        x_t = node.alpha * x + node.sigma * noise.fresh(x, t)
+        x_t = node.alpha * x + node.sigma * noise.fresh(x)
         plain = linearize(lambda z, at=node: model.eps(z, at), x_t)
         controlled = plain.minus(gaussian_control(reference, node, x_t))
         for rule in rules:

@@ -3,9 +3,9 @@
     python benchmarks/train_features.py --data digits
     python benchmarks/train_features.py --data fashion-mnist
 
-Writes scoresde/assets/features_<data>.safetensors with seed, test accuracy and command inside, and
-prints what the features see: distances of held-out and of corrupted test images to the training
-images. No augmentation; the images are the rounded levels, as samples are when they are compared.
+It writes scoresde/assets/features_<data>.safetensors with seed, test accuracy and command. It
+prints the distances of held-out and of corrupted test images to the training images. The images are
+rounded levels without augmentation, as samples are when they are compared.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def standardized(name: str, net: SmallCNN, x: Tensor, metadata: dict[str, str]) 
 
 
 def corruptions(test: Dataset) -> dict[str, Tensor]:
-    """Test images, and versions a useful feature space must tell from them."""
+    """Test images, and changed versions that a useful feature space must tell from them."""
     x, spec = encoded(test), test.spec
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(x.shape, generator=generator)

@@ -72,21 +72,22 @@ __all__ = ["bench"]
 @data_root_option
 @overwrite_option
 @json_option
-def bench(out: Path, as_json: bool, **options: Any) -> None:
+def bench(out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
     """Compare samplers on a checkpoint: each on each grid within each budget.
 
-    Adaptive ODE methods (dopri5, dopri8, ...) run once per tolerance instead. An interrupted
-    comparison goes on where it stopped; report.html shows the result.
+    Adaptive methods (dopri5, dopri8, ...) run once per tolerance instead. The same command resumes
+    an interrupted comparison. report.html shows the result.
 
     Example: scoresde bench --checkpoint digits-vp --samplers ddim,heun --nfe 5,10 --out out/bench
     """
     from scoresde.study.findings import Findings
     from scoresde.study.summary import text_table
     from scoresde.tasks.bench import prepare_bench
+    from scoresde.tasks.bench_request import BenchRequest
 
     from .progress import follow_stages
 
-    run = prepare_bench(folder=out, budgets=options.pop("nfe"), **options)
+    run = prepare_bench(BenchRequest(**options), out, overwrite=overwrite)
     with follow_stages(resumes=True) as tell:
         report = run.run(tell)
     if as_json:

@@ -17,7 +17,7 @@ __all__ = ["data"]
 @click.command(cls=Command)
 @json_option
 def data(as_json: bool) -> None:
-    """List the data sets: size, where each is, and the line that gets a missing one.
+    """List the data sets: their sizes, where they are, and how to get a missing one.
 
     Example: scoresde data
     """
@@ -35,5 +35,5 @@ def data(as_json: bool) -> None:
         say(line(row.name, shape, counts, row.where or "missing", row.licence))
         if row.where is None:
             say(f"{'':<15}get it: {row.get}")
-    click.echo("A path goes wherever a name goes: of a folder of images, a .npy or a .npz file.")
+    click.echo("A path may stand for a name: of a folder of images, a .npy or a .npz file.")
     click.echo("Files are looked for in --data-root, $SCORESDE_DATA, the usual places and ./data.")

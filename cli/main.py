@@ -13,7 +13,7 @@ from importlib import import_module
 import click
 
 import scoresde
-from scoresde._text import printable
+from scoresde._text import printable, reason_of
 from scoresde.plain import nearest
 
 __all__ = ["cli", "main", "run"]
@@ -131,7 +131,7 @@ def _reason(error: BaseException) -> str:
     """The message; for an error of the operating system the file, then the reason."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
-    return str(error) or type(error).__name__
+    return reason_of(error)
 
 
 def _complain(message: str, status: int) -> int:

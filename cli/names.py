@@ -27,7 +27,7 @@ PROTOCOLS = (
 )
 METHODS = ("auto", "path", "dopri8", "dopri5", "bosh3", "adaptive_heun", "dop853")
 
-# scoresde.tasks.class_labels
+# scoresde.study.checked
 LABELS = ("shares", "uniform")
 
 # scoresde.study.claims.CHECKED_SDES

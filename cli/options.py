@@ -15,19 +15,15 @@ __all__ = [
     "batch_option",
     "checkpoint_option",
     "compile_option",
-    "data_option",
     "data_root_option",
     "device_option",
     "dtype_option",
-    "grid_option",
     "held_out_options",
     "json_option",
     "out_option",
     "overwrite_option",
     "result_options",
-    "sampler_option",
     "seed_option",
-    "steps_option",
     "t_min_option",
     "tolerance_options",
 ]
@@ -54,23 +50,6 @@ checkpoint_option = click.option(
 )
 seed_option = click.option(
     "--seed", type=Integer(0, 2**64 - 1), default=0, help="Every random number comes from it."
-)
-sampler_option = click.option(
-    "--sampler",
-    type=SAMPLER,
-    default="dpmpp-2m",
-    help=f"With parameters ddim:eta=0.5 or dopri5:rtol=1e-4; {', '.join(SAMPLERS)}.",
-)
-grid_option = click.option(
-    "--grid",
-    type=GRID,
-    default="log_snr",
-    help=f"Time grid, with parameters karras:rho=5, or a JSON file of times; {', '.join(GRIDS)}.",
-)
-steps_option = click.option(
-    "--steps",
-    type=Integer(1, 1_000_000, note=": a grid takes about 500 bytes per step"),
-    help="Intervals of the time grid; 20 unless --nfe is given.",
 )
 compile_option = click.option(
     "--compile", "compiled", is_flag=True, help="torch.compile the network."

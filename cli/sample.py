@@ -9,17 +9,17 @@ from typing import Any
 import click
 
 from .command import Command
+from .names import GRIDS, SAMPLERS
 from .options import (
+    GRID,
+    SAMPLER,
     batch_option,
     checkpoint_option,
     compile_option,
     device_option,
     dtype_option,
-    grid_option,
     result_options,
-    sampler_option,
     seed_option,
-    steps_option,
     t_min_option,
 )
 from .output import say
@@ -30,9 +30,23 @@ __all__ = ["sample"]
 
 @click.command(cls=Command)
 @checkpoint_option
-@sampler_option
-@grid_option
-@steps_option
+@click.option(
+    "--sampler",
+    type=SAMPLER,
+    default="dpmpp-2m",
+    help=f"With parameters ddim:eta=0.5 or dopri5:rtol=1e-4; {', '.join(SAMPLERS)}.",
+)
+@click.option(
+    "--grid",
+    type=GRID,
+    default="log_snr",
+    help=f"Time grid, with parameters karras:rho=5, or a JSON file of times; {', '.join(GRIDS)}.",
+)
+@click.option(
+    "--steps",
+    type=Integer(1, 1_000_000, note=": a grid takes about 500 bytes per step"),
+    help="Intervals of the time grid; 20 unless --nfe is given.",
+)
 @click.option(
     "--nfe", type=Integer(1, 100_000), help="As many steps as this many evaluations allow."
 )

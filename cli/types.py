@@ -52,9 +52,11 @@ class OptionType(click.ParamType, ABC):
         """Raise ValueError if the library does not accept the value; may import torch."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """`read`, with its error turned into click's."""
+        """`read`, with its error turned into click's; so is one of the operating system."""
         try:
             return self.read(value)
+        except OSError as error:
+            self.fail(f"{value}: {error.strerror}", param, ctx)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -188,14 +190,10 @@ class Located(OptionType):
         """The text, if there is such a file."""
         from scoresde.shipped import locate
 
-        try:
-            path = locate(self.what, value)
-            exists, is_folder = path.exists(), path.is_dir()
-        except OSError as error:
-            raise ValueError(f"{value}: {error.strerror}") from error
-        if not exists:
+        path = locate(self.what, value)
+        if not path.exists():
             raise ValueError(f"{value}: no such file")
-        if is_folder:
+        if path.is_dir():
             raise ValueError(f"{value}: is a folder, not a file")
         return value
 
@@ -205,11 +203,7 @@ class Data(OptionType):
 
     def read(self, value: str) -> str:
         """The text, if there is such a data set or path."""
-        try:
-            found = value in DATA_SETS or Path(value).exists()
-        except OSError as error:
-            raise ValueError(f"{value}: {error.strerror}") from error
-        if not found:
+        if value not in DATA_SETS and not Path(value).exists():
             what = f"{value!r} is neither a data set nor a path that exists"
             raise ValueError(f"{what}; {nearest(value, DATA_SETS)}")
         return value

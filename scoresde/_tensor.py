@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 __all__ = [
     "NonFiniteError",
     "as_time",
+    "check_choice",
     "check_fits",
     "check_integer",
     "check_number",
@@ -137,19 +138,28 @@ def check_number(
     return value
 
 
-def check_integer(name: str, value: int, *, minimum: int) -> int:
-    """Return `value` as a Python integer, or raise unless it is one of at least `minimum`.
+def check_integer(name: str, value: int, *, minimum: int, maximum: int | None = None) -> int:
+    """Return `value` as a Python integer, or raise unless it is one in [minimum, maximum].
 
     Raises:
         TypeError: If it is not an integer.
-        ValueError: If it is below `minimum`.
+        ValueError: If it is below `minimum` or above `maximum`.
     """
     value = plain_number(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value}")
+    if maximum is not None and value > maximum:
+        raise ValueError(f"{name} must be at most {maximum}, got {value}")
     return value
+
+
+def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
+    """Raise ValueError unless `value` is one of `allowed`."""
+    allowed = tuple(allowed)
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
 def check_shape(shape: Sequence[int]) -> tuple[int, ...]:

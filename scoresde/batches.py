@@ -79,7 +79,9 @@ def batches(
             if batch is given with noise, or on a number or labels out of range.
     """
     if (seed is not None and noise is not None) or (random and seed is None and noise is None):
-        raise ValueError("exactly one of seed and noise must be given")
+        raise ValueError(
+            f"{'exactly' if random else 'at most'} one of seed and noise must be given"
+        )
     if noise is not None and batch is not None:
         raise ValueError("batch needs a seed: a noise source serves the one batch it was made for")
     if seed is not None:

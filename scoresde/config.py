@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from . import nets
-from .data import Dataset, DataSpec, load_dataset
+from .data import DataSource, DataSpec
 from .evaluation import seeded
 from .loss import Objective
 from .plain import ConfigError, check_keys, check_values, construct, split_kind
@@ -26,7 +26,7 @@ from .sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP
 from .shipped import locate
 from .train import TrainSettings
 
-__all__ = ["NETS", "SDES", "Config", "DataConfig", "load_config"]
+__all__ = ["NETS", "SDES", "Config", "load_config"]
 
 SDES: dict[str, type[SDE]] = {
     "vp": VP,
@@ -36,30 +36,6 @@ SDES: dict[str, type[SDE]] = {
     "tabulated": TabulatedVP,
 }
 NETS: dict[str, type[nn.Module]] = {"unet": nets.UNet, "mlp": nets.MLP}
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Which data to train on.
-
-    Args:
-        name: A data set's name or a path; see `scoresde data`.
-        root: Folder to look in first.
-        levels: Number of levels, for data that do not say so themselves.
-        low: Lower end of the model's scale.
-        high: Upper end of the model's scale.
-    """
-
-    name: str
-    root: str | None = None
-    levels: int | None = None
-    low: float | None = None
-    high: float | None = None
-
-    def load(self, split: str = "train", **options: Any) -> Dataset:
-        """The data set; for the other options see `scoresde.data.load_dataset`."""
-        scale = {"levels": self.levels, "low": self.low, "high": self.high}
-        return load_dataset(self.name, split, root=self.root, **scale, **options)
 
 
 @dataclass(frozen=True)
@@ -75,7 +51,7 @@ class Config:
         train: Optimization.
     """
 
-    data: DataConfig
+    data: DataSource
     sde: SDE
     net: dict[str, Any]
     train: TrainSettings
@@ -165,7 +141,7 @@ class Config:
 
 
 _TABLES = {
-    "data": DataConfig,
+    "data": DataSource,
     "train": TrainSettings,
     "preconditioning": Preconditioning,
     "objective": Objective,

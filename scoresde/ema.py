@@ -46,7 +46,10 @@ class EMA:
         """
         self.decay = float(check_number("decay", decay, at_least=0, below=1))
         self.updates = 0
-        self.averages = {name: _average_of(value) for name, value in _state(net).items()}
+        self.averages = {
+            name: value.to(torch.float32 if value.dtype in _HALF else value.dtype, copy=True)
+            for name, value in _state(net).items()
+        }
 
     def next_decay(self) -> float:
         """d_n of the next update: min(decay, (1 + n) / (10 + n)) after n updates."""
@@ -122,10 +125,6 @@ def _state(net: nn.Module) -> dict[str, Tensor]:
     # Not named_parameters: it leaves out the second name of a tied weight, and the averages
     # could then not be loaded into a fresh network.
     return {name: value for name, value in net.state_dict().items() if isinstance(value, Tensor)}
-
-
-def _average_of(value: Tensor) -> Tensor:
-    return value.to(torch.float32 if value.dtype in _HALF else value.dtype, copy=True)
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Time grids: decreasing float64 tensors of shape (N + 1,) from t_max to t_min.
 
-A grid is an argument of its own: any sampler runs on any grid. Each function takes the SDE, the
-number of steps N and the end times, and returns times whose ends are t_max and t_min exactly.
+Any sampler runs on any grid. Each function takes the SDE, the number of steps N and the end times,
+and returns a grid that begins at t_max and ends at t_min exactly. The steps are equal in
 
     uniform      t
     quadratic    √t
@@ -11,8 +11,8 @@ number of steps N and the end times, and returns times whose ends are t_max and 
     arctan       arctan(σ/(α d)), the angle
     logit        u in log(σ/α) = b + a logit(u)
 
-is what takes equal steps. `from_list` takes times one by one, and `snapped` moves a grid to the
-times that a network of discrete labels was trained on.
+`check_grid` makes a grid of times given one by one. `snapped` moves a grid to the times that a
+network with discrete labels was trained on.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ._tensor import check_integer, check_number, equally_spaced, float64, plain_number
 from .sde import SDE
+from .sde.base import SAME_TIME
 
 __all__ = [
     "GRIDS",
@@ -34,7 +35,6 @@ __all__ = [
     "check_grid",
     "check_on_ladder",
     "cosine",
-    "from_list",
     "karras",
     "log_snr",
     "logit",
@@ -43,19 +43,16 @@ __all__ = [
     "uniform",
 ]
 
-# In t: far above the rounding of i/N, far below the spacing of any ladder.
-ON_LADDER = 1e-9
-
 
 class LadderError(ValueError):
-    """More times are asked than a discrete model has."""
+    """A grid needs more times than a discrete model has."""
 
 
 def uniform(sde: SDE, steps: int, t_min: float = 1e-3, t_max: float = 1.0) -> Tensor:
     """Equal steps in t, the grid of the continuous-time samplers of Song et al. 2021.
 
     Args:
-        sde: Not used; grids share one signature.
+        sde: Not used; all grids have the same first arguments.
         steps: N ≥ 1.
         t_min: Last time, in [0, t_max).
         t_max: First time, in (t_min, 1].
@@ -86,7 +83,7 @@ def cosine(sde: SDE, steps: int, t_min: float = 1e-3, t_max: float = 1.0) -> Ten
     Arguments as for `uniform`.
     """
     steps, t_min, t_max = _check(steps, t_min, t_max)
-    # (1 + cos 2x)/2 = cos² x, which does not cancel near t_min
+    # (1 + cos 2x)/2 = cos² x, which loses no digits near t_min
     x = equally_spaced(0, math.pi / 2, steps + 1)
     return _pinned(t_min + (t_max - t_min) * torch.cos(x) ** 2, t_min, t_max)
 
@@ -109,7 +106,7 @@ def karras(
 ) -> Tensor:
     """Equal steps in (σ/α)^{1/ρ}. Karras et al. 2022 (EDM), arXiv:2206.00364, eq. (5).
 
-    EDM's N noise levels and its final 0 are a grid of N − 1 steps here and the final denoise.
+    EDM's N noise levels with its final 0 are a grid of N − 1 steps here, with a final denoising.
     Other arguments as for `uniform`; the SDE needs σ(t_min) > 0.
 
     Args:
@@ -136,14 +133,14 @@ def arctan(
 ) -> Tensor:
     """Equal steps in θ^{1/p} of the angle θ = arctan(σ/(α d)); d is `data_std`, p is `power`.
 
-    For data N(0, d² I) and p = 1 it is the optimum that Sabour et al. 2024 (Align Your Steps),
-    arXiv:2404.14507, derive. With d = 1, α = cos θ and σ = sin θ under VP (the angle of Salimans &
-    Ho 2022, arXiv:2202.00512), so p = 1 is the cosine noise schedule's grid: `uniform` on
-    `CosineVP`.
+    For data N(0, d² I) and p = 1 it is the optimal grid of Sabour et al. 2024 (Align Your Steps),
+    arXiv:2404.14507. Under VP with d = 1, α = cos θ and σ = sin θ (the angle of Salimans & Ho 2022,
+    arXiv:2202.00512). So with p = 1 it is the grid of the cosine noise schedule, which is `uniform`
+    on `CosineVP`.
 
-    Other arguments as for `uniform`; the SDE needs σ(t_min) > 0. Both d > 0 and p > 0: a smaller
-    d or a larger p is finer near the data. For correlated data d is better about the standard
-    deviation along the leading principal component.
+    Other arguments as for `uniform`; the SDE needs σ(t_min) > 0. d > 0 and p > 0; a smaller d or a
+    larger p is finer near the data. For correlated data a good d is the standard deviation along
+    the first principal component.
     """
     steps, t_min, t_max = _check(steps, t_min, t_max)
     data_std = check_number("data_std", data_std, above=0)
@@ -164,9 +161,10 @@ def logit(
 ) -> Tensor:
     """Equal steps in u, where log(σ/α) = b + a logit(u): finest in λ around log(σ/α) = b.
 
-    a > 0 is `scale`, b is `shift`. a = 1, b = 0 is u = σ/(α + σ), the time of rectified flow (Liu
-    et al. 2022, arXiv:2209.03003); a = 1/2 the noise's share of the variance, σ²/(α² + σ²); as
-    a → ∞ it becomes `log_snr`. The form is that of azula's log-logit noise schedule.
+    a > 0 is `scale`, b is `shift`. With a = 1 and b = 0, u = σ/(α + σ), the time of rectified flow
+    (Liu et al. 2022, arXiv:2209.03003). With a = 1/2 and b = 0, u = σ²/(α² + σ²), the noise's share
+    of the variance. As a → ∞ the grid tends to `log_snr`. The form is that of azula's log-logit
+    noise schedule.
 
     Other arguments as for `uniform`; the SDE needs σ(t_min) > 0.
     """
@@ -175,7 +173,7 @@ def logit(
     shift = check_number("shift", shift)
     ends = float64(_lam_ends(sde, t_min, t_max))
     share = (-ends - shift) / scale
-    # u and 1 − u apart: near 1, u alone would have lost its digits
+    # u and 1 − u are computed apart, because near 1 the difference would lose digits.
     w = equally_spaced(0, 1, steps + 1)
     u, rest = (torch.lerp(end[0], end[1], w) for end in (share.sigmoid(), (-share).sigmoid()))
     return _pinned(sde.t_of_lam(-shift - scale * torch.log(u / rest)), t_min, t_max)
@@ -209,15 +207,12 @@ def check_grid(ts: Sequence[float] | Tensor) -> Tensor:
     return ts
 
 
-from_list = check_grid  # its name outside the package
-
-
 def snapped(sde: SDE, ts: Tensor) -> Tensor:
-    """The grid moved to times of a discrete model's ladder, i/L, each used at most once.
+    """The grid moved to times i/L of a discrete model's ladder, each used at most once.
 
-    The ends go to the nearest ladder time. So does every time between them whose nearest is not
-    wanted by a neighbour; crowded times make room for each other, so that the largest move is
-    within half a level of the least possible.
+    The ends move to the nearest ladder time. So does every other time if its nearest ladder time is
+    nearest to no other time of the grid. Where several times have the same nearest ladder time,
+    they are spread, so that the largest move is within half a level of the least possible.
 
     Args:
         sde: An SDE with a ladder of its own (`TabulatedVP`, L = its number of β).
@@ -231,7 +226,7 @@ def snapped(sde: SDE, ts: Tensor) -> Tensor:
         LadderError: If there are fewer than N + 1 levels between the ends.
     """
     ts = check_grid(ts)
-    ladder = _ladder(sde).to(ts.device)
+    ladder = sde.ladder().to(ts.device)
     levels, index = len(ladder), sde.label(ts)
     order = torch.arange(len(ts), dtype=torch.float64, device=ts.device)
     first, last = round(float(index[0])), round(float(index[-1]))
@@ -240,8 +235,8 @@ def snapped(sde: SDE, ts: Tensor) -> Tensor:
             f"{len(ts)} times do not fit between t = {float(ts[0]):g} and {float(ts[-1]):g}, where "
             f"the model has {first - last + 1} of its {levels} discrete times; take fewer steps"
         )
-    # Strictly decreasing indices k are indices k_i + i that never increase. Halfway between the
-    # closest such sequences above and below, the largest move is least.
+    # Indices k_i decrease strictly if k_i + i never increases. The largest move is least halfway
+    # between the nearest such sequence above and the nearest one below.
     goal = index + order
     above, below = goal.flip(0).cummax(0).values.flip(0), goal.cummin(0).values
     k = (0.5 * (above + below)).round().clamp(last + len(ts) - 1, first) - order
@@ -259,9 +254,9 @@ def check_on_ladder(sde: SDE, ts: Tensor) -> None:
     Raises:
         ValueError: Naming the first time that is not.
     """
-    ladder, flat = _ladder(sde), ts.to("cpu", torch.float64).flatten()
+    ladder, flat = sde.ladder(), ts.to("cpu", torch.float64).flatten()
     nearest = ladder[len(ladder) - 1 - sde.label(flat).round().long()]
-    off = torch.nonzero((flat - nearest).abs() > ON_LADDER).flatten().tolist()
+    off = torch.nonzero((flat - nearest).abs() > SAME_TIME).flatten().tolist()
     if off:
         raise ValueError(
             f"t = {float(flat[off[0]])!r} is not one of the {len(ladder)} discrete times i/"
@@ -269,21 +264,8 @@ def check_on_ladder(sde: SDE, ts: Tensor) -> None:
         )
 
 
-def _ladder(sde: SDE) -> Tensor:
-    """The SDE's own ladder of times, decreasing from 1."""
-    if not hasattr(sde, "label"):
-        raise ValueError(f"a ladder of times needs a TabulatedVP, got {type(sde).__name__}")
-    return sde.ladder(round(float(sde.label(1.0))) + 1)
-
-
 GRIDS: dict[str, Callable[..., Tensor]] = {
-    "uniform": uniform,
-    "quadratic": quadratic,
-    "cosine": cosine,
-    "log_snr": log_snr,
-    "karras": karras,
-    "arctan": arctan,
-    "logit": logit,
+    grid.__name__: grid for grid in (uniform, quadratic, cosine, log_snr, karras, arctan, logit)
 }
 
 
@@ -314,6 +296,6 @@ def _lam_ends(sde: SDE, t_min: float, t_max: float) -> tuple[float, float]:
 
 
 def _pinned(ts: Tensor, t_min: float, t_max: float) -> Tensor:
-    """The grid with its ends set exactly, whatever the inverse map rounded them to."""
+    """The grid with its ends set exactly, without the rounding of the inverse map."""
     ts[0], ts[-1] = t_max, t_min
     return check_grid(ts)

@@ -1,4 +1,4 @@
-"""A time grid of one's own, from a JSON file.
+"""A time grid from a JSON file.
 
 The file holds one of
 
@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +25,24 @@ from torch import Tensor
 
 from ._tensor import float64
 from .grid import check_grid
-from .plain import ConfigError, check_keys
+from .plain import ConfigError, nearest
 from .sde import SDE
 
 __all__ = ["GridFile", "read_grid"]
 
 KINDS = ("ts", "sigmas", "lams")
-AT_MOST = 1_000_001  # times: what --steps allows
+MOST_TIMES = 1_000_001  # what --steps allows
 
-# A λ that was written down may round to this far outside the SDE's range.
+# A λ in a file may be outside the SDE's range by this much, from rounding.
 ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class GridFile:
-    """What a file says of a grid: checked numbers, whose times may depend on the SDE.
+    """The numbers of a grid file, checked. The times may depend on the SDE.
 
     Attributes:
-        path: The file, as it was named.
+        path: The file, as the caller gave it.
         kind: "ts", "sigmas" or "lams".
         values: N + 1 numbers, from noise to data.
     """
@@ -51,14 +53,14 @@ class GridFile:
 
     @property
     def steps(self) -> int:
-        """N, which is the file's own."""
+        """The number of steps N."""
         return len(self.values) - 1
 
     def times(self, sde: SDE) -> Tensor:
         """The grid under an SDE.
 
         Args:
-            sde: The SDE; times given as such do not depend on it.
+            sde: The SDE; times of the kind "ts" do not depend on it.
 
         Returns:
             Decreasing times, shape (N + 1,), float64.
@@ -70,7 +72,7 @@ class GridFile:
         values = float64(self.values)
         ts = values if self.kind == "ts" else self._times_of_levels(sde, values)
         try:
-            # neighbours may be too close for the inverse map, and σ may be 0 at the last time
+            # Two levels may have the same time after rounding, and σ may be 0 at the last time.
             sde.nodes(check_grid(ts))
         except ValueError as error:
             raise ConfigError(f"{self.path}: {error}") from error
@@ -98,81 +100,85 @@ def read_grid(path: str) -> GridFile:
     Raises:
         ConfigError: If the file cannot be read or is no grid; names the file and the position.
     """
-    values = _parse(path)
-    if isinstance(values, dict):
-        check_keys(values, KINDS, path)
-        if len(values) != 1:
-            raise ConfigError(f"{path}: must hold one of {', '.join(KINDS)}, got {len(values)}")
-        kind, values = next(iter(values.items()))
-    else:
-        kind = "ts"
-    if not isinstance(values, list):
-        raise ConfigError(f"{path}: {kind} must be an array of numbers, got {_short(values)}")
-    if not 2 <= len(values) <= AT_MOST:
-        raise ConfigError(f"{path}: {kind} must hold 2 to {AT_MOST} numbers, got {len(values)}")
-    numbers = tuple(_number(path, f"{kind}[{i}]", value) for i, value in enumerate(values))
-    _check(path, kind, numbers)
+    try:
+        values = _parse(path)
+        kind, values = _only_entry(values) if isinstance(values, dict) else ("ts", values)
+        if not isinstance(values, list):
+            raise ValueError(f"{kind} must be an array of numbers, got {_short(values)}")
+        if not 2 <= len(values) <= MOST_TIMES:
+            raise ValueError(f"{kind} must hold 2 to {MOST_TIMES} numbers, got {len(values)}")
+        numbers = tuple(_number(f"{kind}[{i}]", value) for i, value in enumerate(values))
+        _check_order(kind, numbers)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
     return GridFile(path, kind, numbers)
 
 
 def _parse(path: str) -> Any:
+    """The JSON value that a file holds."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+        return json.loads(text, object_pairs_hook=_each_key_once, parse_constant=_no_constant)
     except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file") from error
+        raise ValueError("no such file") from error
     except UnicodeDecodeError as error:
-        where = f"{error.reason} at byte {error.start}"
-        raise ConfigError(f"{path}: not UTF-8 text ({where})") from error
+        raise ValueError(f"not UTF-8 text ({error.reason} at byte {error.start})") from error
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ValueError(f"cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # JSONDecodeError gives line and column
-        raise ConfigError(f"{path}: not valid JSON: {error}") from error
+        raise ValueError(f"not valid JSON: {error}") from error
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"key {key!r} is given twice")
-        found[key] = value
-    return found
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"key {twice!r} is given twice")
+    return values
 
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not a number of JSON")
 
 
-def _number(path: str, where: str, value: object) -> float:
+def _only_entry(values: dict[str, Any]) -> tuple[str, Any]:
+    """The key and the value of an object that has one known key."""
+    for key in values:
+        if key not in KINDS:
+            raise ValueError(f"unknown key {key!r}; {nearest(key, KINDS)}")
+    if len(values) != 1:
+        raise ValueError(f"must hold one of {', '.join(KINDS)}, got {len(values)}")
+    return next(iter(values.items()))
+
+
+def _number(where: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigError(f"{path}: {where} must be a number, got {_short(value)}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise ConfigError(f"{path}: {where} must be finite, got {_short(value)}")
-    return number
+        raise ValueError(f"{where} must be a number, got {_short(value)}")
+    if not abs(value) <= sys.float_info.max:
+        raise ValueError(f"{where} must be finite, got {_short(value)}")
+    return float(value)
 
 
-def _check(path: str, kind: str, numbers: tuple[float, ...]) -> None:
+def _check_order(kind: str, numbers: tuple[float, ...]) -> None:
+    """Raise unless all numbers are in their range, and decrease from noise to data in σ/α."""
     for i, number in enumerate(numbers):
         if kind == "ts" and not 0 <= number <= 1:
-            raise ConfigError(f"{path}: ts[{i}] must lie in [0, 1], got {number!r}")
+            raise ValueError(f"ts[{i}] must lie in [0, 1], got {number!r}")
         if kind == "sigmas" and not number > 0:
-            raise ConfigError(
-                f"{path}: sigmas[{i}] must be greater than 0, got {number!r} (leave a final 0 out: "
-                "it is the final denoise)"
+            raise ValueError(
+                f"sigmas[{i}] must be greater than 0, got {number!r} (leave a final 0 out: it is "
+                "the final denoising)"
             )
     sign, word = (1, "increase") if kind == "lams" else (-1, "decrease")
-    for i, (a, b) in enumerate(zip(numbers[:-1], numbers[1:], strict=True)):
+    for i, (a, b) in enumerate(pairwise(numbers)):
         if not sign * a < sign * b:
-            raise ConfigError(
-                f"{path}: {kind} must {word} strictly, got {kind}[{i}] = {a!r} and "
-                f"{kind}[{i + 1}] = {b!r}"
+            raise ValueError(
+                f"{kind} must {word} strictly, got {kind}[{i}] = {a!r} and {kind}[{i + 1}] = {b!r}"
             )
 
 
 def _short(value: object) -> str:
+    """The value as JSON, cut to 40 characters."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 40 else f"{text[:37]}..."

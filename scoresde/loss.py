@@ -1,10 +1,10 @@
-"""Denoising score matching: which error, weighted how, at which times.
+"""Denoising score matching: the error, its weighting and the distribution of the times.
 
     L = E_{t, x_0, ε} [ w(t) |ε̂(x_t, t) − ε|² / D ],   x_t = α(t) x_0 + σ(t) ε
 
-Vincent 2011; Song et al. 2021, arXiv:2011.13456, eq. (7). The error is that of ε whatever the
-network's own target, because |ε̂ − ε|² = σ² |score error|² = |x0 error|² (α/σ)²: the weighting
-alone decides what is asked of the network, the target how easily it learns it.
+Vincent 2011; Song et al. 2021, arXiv:2011.13456, eq. (7). The error is always that of ε, whatever
+the network's own target is, because |ε̂ − ε|² = σ² |score error|² = |x0 error|² (α/σ)². So the
+weighting alone decides what the optimum is; the target decides how easily the network reaches it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ._tensor import check_integer, check_number, float64, plain_numbers
+from ._tensor import check_choice, check_integer, check_number, float64, plain_numbers
 from .score import ScoreModel
 from .sde import SDE, Node
 
@@ -57,20 +57,20 @@ class Objective:
     Times:
 
         uniform     t ~ U(t_min, 1)
-        log_snr     λ uniform, and the loss divided by that density of t: the same objective as
-                    `uniform` by importance sampling. As g²/σ² = −2 dλ/dt, the likelihood
-                    weighting becomes constant, and most of its variance goes.
-        log_normal  log σ̂ ~ N(log_mean, log_std²), truncated to [t_min, 1]; part of the objective
-                    (EDM), not corrected for.
-        ladder      a uniform choice among the `levels` times of the discrete model. Weighted
-                    `simple`, it is DDPM's L_simple on a `TabulatedVP` and, up to a constant,
-                    NCSN's loss on VE.
+        log_snr     λ uniform, and the loss divided by that density of t. By importance sampling
+                    this is the same objective as `uniform`. As g²/σ² = −2 dλ/dt, the likelihood
+                    weighting becomes constant, and most of its variance vanishes.
+        log_normal  log σ̂ ~ N(log_mean, log_std²), truncated to [t_min, 1]. This density is part of
+                    the objective (EDM); the loss is not divided by it.
+        ladder      a uniform choice among the `levels` times of the discrete model. With the
+                    weighting `simple` it is DDPM's L_simple on a `TabulatedVP` and, up to a
+                    constant, NCSN's loss on VE.
 
     Args:
         weighting: One of the above.
         times: One of the above.
-        t_min: Smallest time, in [0, 1); 0 only where σ(0) > 0. Not used by `ladder`. A network
-            with discrete labels is trained from the time of its first label on if that is later.
+        t_min: Smallest time, in [0, 1); 0 only if σ(0) > 0. Not used by `ladder`. For a network
+            with discrete labels the time of the first label, if that is larger.
         sigma_data: d of the EDM weighting.
         gamma: γ of min-SNR.
         log_mean: Mean of log σ̂ for `log_normal`.
@@ -93,18 +93,14 @@ class Objective:
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        for name, value, allowed in (
-            ("weighting", self.weighting, get_args(Weighting)),
-            ("times", self.times, get_args(Times)),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        check_choice("weighting", self.weighting, get_args(Weighting))
+        check_choice("times", self.times, get_args(Times))
         check_number("t_min", self.t_min, at_least=0, below=1)
         for name in ("sigma_data", "gamma", "log_std"):
             check_number(name, getattr(self, name), above=0)
         check_number("log_mean", self.log_mean)
-        check_integer("levels", self.levels, minimum=2)
-        check_number("levels", self.levels, at_most=10**6)  # a ladder is kept in memory
+        # A ladder is held in memory.
+        check_integer("levels", self.levels, minimum=2, maximum=10**6)
 
     def check(self, sde: SDE) -> None:
         """Raise unless every time the objective can draw has a score under this SDE.
@@ -124,8 +120,8 @@ class Objective:
             u: Uniform draws in [0, 1], shape (B,), float64.
 
         Returns:
-            Times (B,) and factors (B,), float64. The factor is 1 over the density of t relative
-            to the uniform one for `log_snr` (mean 1), else 1.
+            Times (B,) and factors (B,), float64. For `log_snr` the factor is 1 over the density of
+            t relative to the uniform one, and its mean is 1; otherwise it is 1.
         """
         if self.times == "uniform":
             return self.t_min + u * (1 - self.t_min), torch.ones_like(u)
@@ -143,7 +139,7 @@ class Objective:
         return t, span / slope / (1 - self.t_min)
 
     def _time(self, sde: SDE, lam: Tensor) -> Tensor:
-        # The inverse map may round to beyond the ends.
+        # The inverse may round to a time beyond the ends.
         return sde.t_of_lam(lam).clamp(self.t_min, 1.0)
 
     def _log_normal(self, u: Tensor, low: float, high: float) -> Tensor:
@@ -151,7 +147,7 @@ class Objective:
         ends = torch.tensor([low, high], dtype=torch.float64, device=u.device)
         first, last = torch.special.ndtr((ends - self.log_mean) / self.log_std)
         mass = float(last - first)
-        if mass < 1e-3:  # also where the quantile could no longer be computed
+        if mass < 1e-3:  # for much less the quantile could not be computed
             raise ValueError(
                 f"log_mean {self.log_mean} and log_std {self.log_std} must put at least 0.001 of "
                 f"the draws in the range of log(σ/α), {low:.3g}..{high:.3g}, got {mass:.1g}"
@@ -181,7 +177,7 @@ class Objective:
         Returns:
             The losses (B,), whose mean is L; the times (B,); the plain errors |ε̂ − ε|²/D (B,).
         """
-        # A network with discrete labels has none for times before its first.
+        # A network with discrete labels has no label for times below the first one.
         objective = replace(self, t_min=max(self.t_min, model.t_least))
         t, factor = objective.draw_times(model.sde, u)
         error = denoising_error(model, x0, t, eps) / math.prod(x0.shape[1:])

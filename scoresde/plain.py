@@ -9,6 +9,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import is_dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 __all__ = [
@@ -190,7 +191,10 @@ def _matches(value: Any, hint: Any) -> bool:
     return isinstance(value, (int, float) if hint is float else hint)
 
 
-_ONE = {int: "an integer", float: "a number", str: "text", bool: "true or false", dict: "a table"}
+_ONE = {
+    **{int: "an integer", float: "a number", str: "text", bool: "true or false"},
+    **{Path: "a path", dict: "a table"},
+}
 _MANY = {int: "integers", float: "numbers", str: "texts", bool: "true or false"}
 
 

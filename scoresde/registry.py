@@ -1,4 +1,4 @@
-"""Samplers and grids by name, as the command line and the benchmark say them.
+"""Samplers and grids from text, as the command line and the benchmark give them.
 
 ddim                      a name
 ddim:eta=0.5              with a parameter
@@ -10,128 +10,99 @@ mine.json, list:mine      a grid from a file; see `grid_file`
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor
 
+from . import samplers
 from .grid import GRIDS
 from .grid_file import GridFile, read_grid
 from .plain import ConfigError, check_values, construct_named, split_name
-from .samplers import (
-    DDIM,
-    EDM,
-    IPNDM,
-    AdaptiveSDE,
-    Ancestral,
-    AngularAdams,
-    AnnealedLangevin,
-    DPMSolverMultistep,
-    DPMSolverSinglestep,
-    EulerMaruyama,
-    ExponentialAB,
-    Langevin,
-    PredictorCorrector,
-    ProbabilityFlowODE,
-    Restart,
-    RestartInterval,
-    ReverseDiffusion,
-    RungeKutta,
-    Sampler,
-    SASolver,
-    UniPC,
-)
 from .sde import VP
 
-__all__ = ["SAMPLERS", "NamedSampler", "parse_grid", "parse_sampler"]
+__all__ = ["SAMPLERS", "parse_grid", "parse_sampler"]
 
 
 def _predictor_corrector(
     predictor: str = "reverse-diffusion", snr: float = 0.16, steps: int = 1, norm: str = "exact"
-) -> PredictorCorrector:
+) -> samplers.PredictorCorrector:
     """Predictor–corrector with Langevin steps.
 
     Args:
         predictor: A one-step sampler by name.
         snr: r of the Langevin steps, above 0.
         steps: Langevin steps at each time, at least 1.
-        norm: "exact" or "batch", the norms that set the size of a step; see `Langevin`.
+        norm: "exact" or "batch", the norms that give the step size; see `Langevin`.
     """
-    return PredictorCorrector(parse_sampler(predictor).sampler, Langevin(snr, steps, norm))
+    return samplers.PredictorCorrector(
+        parse_sampler(predictor), samplers.Langevin(snr, steps, norm)
+    )
 
 
 def _restart(
     inner: str = "heun", low: float = 0.06, high: float = 0.3, steps: int = 2, repeats: int = 2
-) -> Restart:
-    """An ODE sampler that restarts: noise is added and removed again within an interval.
+) -> samplers.Restart:
+    """An ODE sampler with restarts: noise is added and removed again within an interval.
 
     Args:
         inner: A deterministic sampler by name.
         low: Lower end of the interval, in σ/α.
         high: Upper end of the interval, in σ/α.
         steps: Steps within the interval, at least 1.
-        repeats: How many times the interval is gone through, at least 1.
+        repeats: Number of restarts, at least 1.
     """
-    return Restart(parse_sampler(inner).sampler, (RestartInterval(low, high, steps, repeats),))
+    return samplers.Restart(
+        parse_sampler(inner), (samplers.RestartInterval(low, high, steps, repeats),)
+    )
 
 
-SAMPLERS: dict[str, Callable[..., Sampler]] = {
-    "ancestral": Ancestral,
-    "ddim": DDIM,
-    "dpm-2": partial(DPMSolverSinglestep, 2, "eps"),
-    "dpm-3": partial(DPMSolverSinglestep, 3, "eps"),
-    "dpmpp-2s": partial(DPMSolverSinglestep, 2, "x0"),
-    "dpmpp-3s": partial(DPMSolverSinglestep, 3, "x0"),
-    "dpmpp-2m": partial(DPMSolverMultistep, 2),
-    "dpmpp-3m": partial(DPMSolverMultistep, 3),
-    "dpmpp-3m-copied": partial(DPMSolverMultistep, 3, copied=True),
-    "sde-dpmpp-2m": partial(DPMSolverMultistep, 2, eta=1.0),
-    "sde-dpmpp-3m": partial(DPMSolverMultistep, 3, eta=1.0),
-    "unipc": UniPC,
-    "deis": partial(ExponentialAB, prediction="eps", variable="t"),
-    "deis-rho": partial(ExponentialAB, prediction="eps", variable="sigma"),
-    "exp-ab": ExponentialAB,
-    "ipndm": IPNDM,
-    "angular": AngularAdams,
-    "heun": EDM,
-    "edm": partial(EDM, churn=10.0),
-    "euler-maruyama": EulerMaruyama,
-    "reverse-diffusion": ReverseDiffusion,
-    "annealed-langevin": AnnealedLangevin,
+SAMPLERS: dict[str, Callable[..., samplers.Sampler]] = {
+    "ancestral": samplers.Ancestral,
+    "ddim": samplers.DDIM,
+    "dpm-2": partial(samplers.DPMSolverSinglestep, 2, "eps"),
+    "dpm-3": partial(samplers.DPMSolverSinglestep, 3, "eps"),
+    "dpmpp-2s": partial(samplers.DPMSolverSinglestep, 2, "x0"),
+    "dpmpp-3s": partial(samplers.DPMSolverSinglestep, 3, "x0"),
+    "dpmpp-2m": partial(samplers.DPMSolverMultistep, 2),
+    "dpmpp-3m": partial(samplers.DPMSolverMultistep, 3),
+    "dpmpp-3m-copied": partial(samplers.DPMSolverMultistep, 3, copied=True),
+    "sde-dpmpp-2m": partial(samplers.DPMSolverMultistep, 2, eta=1.0),
+    "sde-dpmpp-3m": partial(samplers.DPMSolverMultistep, 3, eta=1.0),
+    "unipc": samplers.UniPC,
+    "deis": partial(samplers.ExponentialAB, prediction="eps", variable="t"),
+    "deis-rho": partial(samplers.ExponentialAB, prediction="eps", variable="sigma"),
+    "exp-ab": samplers.ExponentialAB,
+    "ipndm": samplers.IPNDM,
+    "angular": samplers.AngularAdams,
+    "heun": samplers.EDM,
+    "edm": partial(samplers.EDM, churn=10.0),
+    "euler-maruyama": samplers.EulerMaruyama,
+    "reverse-diffusion": samplers.ReverseDiffusion,
+    "annealed-langevin": samplers.AnnealedLangevin,
     "pc": _predictor_corrector,
-    "gotta-go-fast": AdaptiveSDE,
-    "dop853": partial(ProbabilityFlowODE, "dop853", per_sample=True),
+    "gotta-go-fast": samplers.AdaptiveSDE,
+    "dop853": partial(samplers.ProbabilityFlowODE, "dop853", per_sample=True),
     "restart": _restart,
-    "sa-solver": SASolver,
-    # by position, so that `rk4:method=dopri5` is an unknown key
-    **{name: partial(RungeKutta, name) for name in ("euler", "midpoint", "heun2", "heun3", "rk4")},
+    "sa-solver": samplers.SASolver,
+    # The method is given by position, so that `method` is no key: `rk4:method=dopri5` is refused.
     **{
-        name.replace("_", "-"): partial(ProbabilityFlowODE, name)
+        name: partial(samplers.RungeKutta, name)
+        for name in ("euler", "midpoint", "heun2", "heun3", "rk4")
+    },
+    **{
+        name.replace("_", "-"): partial(samplers.ProbabilityFlowODE, name)
         for name in ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
     },
 }
 
 
-@dataclass(frozen=True)
-class NamedSampler:
-    """A sampler with the text that asked for it, which labels it in tables and figures."""
-
-    text: str
-    sampler: Sampler
-
-    @property
-    def adaptive(self) -> bool:
-        """Whether it chooses its own steps, so that tolerances and not steps set its cost."""
-        return self.sampler.adaptive
-
-
-def parse_sampler(text: str) -> NamedSampler:
+def parse_sampler(text: str) -> samplers.Sampler:
     """A sampler from `name` or `name:key=value:key=value`.
 
     Raises:
         ConfigError: If the name or a key is unknown (with the nearest one), or a value is wrong.
     """
-    return NamedSampler(text.strip(), construct_named("sampler", text, SAMPLERS))
+    return construct_named("sampler", text, SAMPLERS)
 
 
 def parse_grid(text: str) -> Callable[..., Tensor] | GridFile:
@@ -153,7 +124,7 @@ def parse_grid(text: str) -> Callable[..., Tensor] | GridFile:
         return GRIDS[name]
     grid = partial(GRIDS[name], **arguments)
     try:
-        grid(VP(), 1)  # a value out of range is found out now, on any SDE
+        grid(VP(), 1)  # raises on a value out of range, which does not depend on the SDE
     except ValueError as error:
         raise ConfigError(f"grid {name}: {error}") from error
     return grid

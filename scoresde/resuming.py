@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,7 @@ def find_resumable(
     if not checkpoint.exists():
         return None
     raw = read_checkpoint(checkpoint)
-    reason = _refusal(raw, json.loads(json.dumps(metadata)), data)
+    reason = _refusal(raw, metadata, data)
     if reason is not None:
         raise CheckpointError(reason, checkpoint)
     return raw
@@ -135,7 +134,7 @@ def _other_settings(raw: RawCheckpoint, metadata: Mapping[str, Any]) -> str | No
     free = _FREE | _NAMES if "data_fingerprint" in before else _FREE
     # An earlier version recorded less about the data; only what it recorded can be compared.
     known = before.get("data", {}).keys()
-    now = now | {"data": {k: v for k, v in now.get("data", {}).items() if k in known}}
+    now = {**now, "data": {k: v for k, v in now.get("data", {}).items() if k in known}}
     for what in ("config", "data"):
         other = difference(_flat(before.get(what, {})), _flat(now.get(what, {})), free)
         if other is not None:

@@ -63,10 +63,10 @@ class Mutant(NamedTuple):
 
 
 def _sde() -> Iterator[Mutant]:
-    path, test = "scoresde/sde.py", "test_sde.py"
+    folder, test = "scoresde/sde", "test_sde.py"
     yield Mutant(
         "VE.from_data looks at its first 512 rows only",
-        path,
+        f"{folder}/ve.py",
         "for part in rows.split(512)",
         "for part in rows.split(512)[:1]",
         test,
@@ -74,7 +74,7 @@ def _sde() -> Iterator[Mutant]:
     )
     yield Mutant(
         "VE.from_data compares rows of one piece only",
-        path,
+        f"{folder}/ve.py",
         "torch.cdist(part, rows)",
         "torch.cdist(part, part)",
         test,
@@ -82,7 +82,7 @@ def _sde() -> Iterator[Mutant]:
     )
     yield Mutant(
         "log α without the factor of β_min",
-        path,
+        f"{folder}/vp.py",
         "(self.beta_max - self.beta_min) - 0.5 * t * self.beta_min",
         "(self.beta_max - self.beta_min) - t * self.beta_min",
         test,
@@ -90,7 +90,7 @@ def _sde() -> Iterator[Mutant]:
     )
     yield Mutant(
         "g of SubVP as if σ were that of VP",
-        path,
+        f"{folder}/vp.py",
         "-torch.expm1(4 * self.log_alpha(t))",
         "-torch.expm1(2 * self.log_alpha(t))",
         test,
@@ -98,23 +98,15 @@ def _sde() -> Iterator[Mutant]:
     )
     yield Mutant(
         "σ of VP by 1 − α², which cancels",
-        path,
-        '''        """σ(t) = √(1 − α²)."""
-        return torch.sqrt(-torch.expm1(2 * self.log_alpha(t)))
-
-    def g(self, t: Tensor | float) -> Tensor:
-        """g(t) = √β(t)."""''',
-        '''        """σ(t) = √(1 − α²)."""
-        return torch.sqrt(1 - torch.exp(2 * self.log_alpha(t)))
-
-    def g(self, t: Tensor | float) -> Tensor:
-        """g(t) = √β(t)."""''',
+        f"{folder}/base.py",
+        "return torch.sqrt(-torch.expm1(2 * self.log_alpha(t)))",
+        "return torch.sqrt(1 - torch.exp(2 * self.log_alpha(t)))",
         test,
         "cancel",
     )
     yield Mutant(
         "g of VE without the factor 2",
-        path,
+        f"{folder}/ve.py",
         "math.sqrt(2 * self._log_ratio)",
         "math.sqrt(self._log_ratio)",
         test,
@@ -122,7 +114,7 @@ def _sde() -> Iterator[Mutant]:
     )
     yield Mutant(
         "a table's first β is left out",
-        path,
+        f"{folder}/tabulated_vp.py",
         "np.concatenate([[0.0], np.cumsum(np.log1p(-np.array(self.betas)))])",
         "np.concatenate([np.cumsum(np.log1p(-np.array(self.betas))), [-99.0]])",
         test,
@@ -130,15 +122,15 @@ def _sde() -> Iterator[Mutant]:
     )
     yield Mutant(
         "the label of a table is one too high",
-        path,
-        "(as_time(t) * len(self.betas) - 1).clamp(min=0)",
-        "(as_time(t) * len(self.betas)).clamp(min=0)",
+        f"{folder}/base.py",
+        "self._check_levels(None) - 1).clamp(min=0)",
+        "self._check_levels(None)).clamp(min=0)",
         "test_score.py",
         "index or rounded",
     )
     yield Mutant(
         "the cosine schedule is not clipped",
-        path,
+        f"{folder}/tabulated_vp.py",
         ".clamp(max=max_beta)",
         ".clamp(max=1 - 1e-12)",
         test,
@@ -146,7 +138,7 @@ def _sde() -> Iterator[Mutant]:
     )
     yield Mutant(
         "the transition's variance without the square",
-        path,
+        f"{folder}/base.py",
         "math.sqrt(-math.expm1(2 * (t.lam - s.lam)))",
         "math.sqrt(-math.expm1(t.lam - s.lam))",
         test,
@@ -180,12 +172,12 @@ def _grids_and_models() -> Iterator[Mutant]:
         "test_grid.py",
         "bad_lists",
     )
-    path = "scoresde/score.py"
+    path = "scoresde/score/network.py"
     yield Mutant(
         "v with the sign of the other convention",
         path,
-        "return a / total, -s / total, s / total, a / total",
-        "return a / total, s / total, s / total, a / total",
+        '"x0": (a / total, -s / total)',
+        '"x0": (a / total, s / total)',
         "test_score.py",
         "native_target",
     )
@@ -207,7 +199,7 @@ def _grids_and_models() -> Iterator[Mutant]:
     )
     yield Mutant(
         "the reverse SDE with the score once instead of twice",
-        path,
+        "scoresde/score/base.py",
         "weight = 0.5 * (1 + eta**2) * node.g**2 / node.sigma",
         "weight = 0.5 * node.g**2 / node.sigma",
         "test_score.py",
@@ -238,7 +230,15 @@ def _grids_and_models() -> Iterator[Mutant]:
         "test_evaluation.py",
         "apart",
     )
-    path = "scoresde/exact.py"
+    yield Mutant(
+        "midpoints of a Brownian path with the variance of the whole interval",
+        "scoresde/noise/brownian.py",
+        "(0.5 * 2 ** (-0.5 * level))",
+        "2 ** (-0.5 * level)",
+        "test_noise.py",
+        "brownian or path",
+    )
+    path = "scoresde/exact/gaussian_mixture.py"
     yield Mutant(
         "covariances of a mixture are not scaled by α²",
         path,
@@ -318,7 +318,7 @@ def _samplers() -> Iterator[Mutant]:
     )
     yield Mutant(
         "Adams–Bashforth's number of order 4",
-        "scoresde/samplers/adams.py",
+        "scoresde/samplers/exponential_adams.py",
         "4: (55 / 24, -59 / 24, 37 / 24, -9 / 24),",
         "4: (55 / 24, -59 / 24, 35 / 24, -7 / 24),",
         "samplers/test_equivalences.py",
@@ -350,7 +350,7 @@ def _samplers() -> Iterator[Mutant]:
     )
     yield Mutant(
         "angular weights without the norms",
-        "scoresde/samplers/angular.py",
+        "scoresde/samplers/angular_adams.py",
         "ratios = n[1:, None] / past_knots(n, orders, newest)",
         "ratios = 0 * n[1:, None] / past_knots(n, orders, newest) + 1",
         "samplers/test_equivalences.py",
@@ -366,7 +366,7 @@ def _samplers() -> Iterator[Mutant]:
     )
     yield Mutant(
         "DDIM's noise as if it were deterministic",
-        "scoresde/samplers/exponential.py",
+        "scoresde/samplers/ddim.py",
         "k = math.sqrt(1 - u)",
         "k = 1.0",
         "samplers/test_exact_moments.py",
@@ -374,7 +374,7 @@ def _samplers() -> Iterator[Mutant]:
     )
     yield Mutant(
         "Euler–Maruyama's noise by t − s instead of its root",
-        "scoresde/samplers/euler.py",
+        "scoresde/samplers/reverse_sde.py",
         "std = self.eta * t.g * math.sqrt(t.t - s.t)",
         "std = self.eta * t.g * (t.t - s.t)",
         "samplers/test_exact_moments.py",
@@ -382,7 +382,7 @@ def _samplers() -> Iterator[Mutant]:
     )
     yield Mutant(
         "reverse diffusion reads the noise level at the wrong end",
-        "scoresde/samplers/euler.py",
+        "scoresde/samplers/reverse_sde.py",
         "alpha=-(b**2) / t.sigma)",
         "alpha=-(b**2) / s.sigma)",
         "samplers/test_exact_moments.py",
@@ -399,8 +399,8 @@ def _samplers() -> Iterator[Mutant]:
     yield Mutant(
         "churn adds noise without its scale",
         "scoresde/samplers/edm.py",
-        "x = (a * x).add_(noise.fresh(x, raised.t), alpha=self.s_noise * b)",
-        "x = (a * x).add_(noise.fresh(x, raised.t), alpha=b)",
+        "x = (a * x).add_(noise.fresh(x), alpha=self.s_noise * b)",
+        "x = (a * x).add_(noise.fresh(x), alpha=b)",
         "samplers/test_exact_moments.py",
         "edm_moments",
     )
@@ -430,7 +430,7 @@ def _samplers() -> Iterator[Mutant]:
     )
     yield Mutant(
         "the corrector runs at the time before",
-        "scoresde/samplers/pc.py",
+        "scoresde/samplers/predictor_corrector.py",
         "return self.corrector.correct(model, x, t, s, noise), state",
         "return self.corrector.correct(model, x, t, t, noise), state",
         "samplers/test_langevin.py",
@@ -462,20 +462,20 @@ def _samplers() -> Iterator[Mutant]:
     )
     yield Mutant(
         "the last denoising is left out of the count",
-        "scoresde/samplers/base.py",
-        """            x, taken = sampler.run_counted(bound, start, ts, source, on_step)
+        "scoresde/samplers/sampling.py",
+        """            x = end.state
             if denoise:
-                x = bound.x0""",
-        """            x, taken = sampler.run_counted(bound, start, ts, source, on_step)
+                x = part.model.x0""",
+        """            x = end.state
         if denoise:
             with evaluating(model):
-                x = bound.x0""",
+                x = part.model.x0""",
         "samplers/test_sample.py",
         "denoise",
     )
     yield Mutant(
         "each chunk of a batch has the noise of the first",
-        "scoresde/samplers/base.py",
+        "scoresde/batches.py",
         "SampleNoise(seed, range(rows.start, rows.stop))",
         "SampleNoise(seed, range(rows.stop - rows.start))",
         "samplers/test_every_sampler.py",
@@ -483,9 +483,9 @@ def _samplers() -> Iterator[Mutant]:
     )
     yield Mutant(
         "the prior without its scale",
-        "scoresde/samplers/base.py",
-        "return noise.prior(shape) * sde.start_std(t)",
-        "return noise.prior(shape)",
+        "scoresde/samplers/sampling.py",
+        "part.noise.prior((part.n, *shape[1:])) * std",
+        "part.noise.prior((part.n, *shape[1:]))",
         "samplers/test_sample.py",
         "prior",
     )
@@ -601,7 +601,7 @@ def _likelihood() -> Iterator[Mutant]:
     yield Mutant(
         "the prior's deviation is 1 under every SDE",
         "scoresde/likelihood/ode.py",
-        "log_prior(end.x, model.sde.prior_std)",
+        "log_prior(end.x, batch.model.sde.prior_std)",
         "log_prior(end.x, 1.0)",
         "likelihood/test_log_likelihood.py",
         "default_tolerance",
@@ -609,16 +609,16 @@ def _likelihood() -> Iterator[Mutant]:
     yield Mutant(
         "the path's correction is left out",
         "scoresde/likelihood/path.py",
-        "        terms = traces + corrections",
-        "        terms = traces",
+        "        terms = divergences + corrections",
+        "        terms = divergences",
         "likelihood/test_path.py",
         "TestIdentity and VP",
     )
     yield Mutant(
         "one offset of the nodes for all data",
         "scoresde/likelihood/path.py",
-        "offset = self.noise.times(self.x).cpu()[:, None]",
-        "offset = self.noise.times(self.x).cpu()[:, None].mean().expand(len(self.x), 1)",
+        "offset = noise.times(integrand.x).cpu()[:, None]",
+        "offset = noise.times(integrand.x).cpu()[:, None].mean().expand(len(integrand.x), 1)",
         "likelihood/test_path.py",
         "TestBatches",
     )
@@ -655,8 +655,8 @@ def _likelihood() -> Iterator[Mutant]:
     yield Mutant(
         "truncated normals without the mass of their cell",
         "scoresde/likelihood/dequantize.py",
-        "return Dequantized(x, log_q - math.prod(k.shape[1:]) * math.log(_mass(tau)))",
-        "return Dequantized(x, log_q)",
+        "return Points(x, log_q - math.prod(k.shape[1:]) * math.log(_mass(tau)))",
+        "return Points(x, log_q)",
         "likelihood/test_dequantize.py",
     )
     yield Mutant(
@@ -725,9 +725,9 @@ def _likelihood() -> Iterator[Mutant]:
     )
     yield Mutant(
         "half widths of intervals with the normal's quantile",
-        "scoresde/likelihood/path.py",
-        "quantile = stdtrit(self.dof.cpu().numpy(), 0.5 + 0.5 * level)",
-        "quantile = stdtrit(1e9 + 0 * self.dof.cpu().numpy(), 0.5 + 0.5 * level)",
+        "scoresde/likelihood/method.py",
+        "torch.from_numpy(stdtrit(dof.cpu().numpy(), 0.5 + 0.5 * level)).to(dof)",
+        "torch.from_numpy(stdtrit(1e9 + 0 * dof.cpu().numpy(), 0.5 + 0.5 * level)).to(dof)",
         "likelihood/test_path.py",
         "student",
     )
@@ -850,8 +850,8 @@ def _files_and_data() -> Iterator[Mutant]:
     yield Mutant(
         "padding is cropped at one side",
         "scoresde/nets/unet.py",
-        "return x[..., top : top + height, left : left + width]",
-        "return x[..., :height, :width]",
+        "out[..., top : top + height, left : left + width]",
+        "out[..., :height, :width]",
         "nets/test_unet.py",
         "padding",
     )
@@ -906,30 +906,30 @@ def _commands() -> Iterator[Mutant]:
     )
     yield Mutant(
         "a sweep does not pass its labels on",
-        "scoresde/study/sweep.py",
-        "                y=sweep.y,\n",
-        "",
+        "scoresde/study/draw.py",
+        "y=None if settings.y is None else settings.y[:n],",
+        "y=None,",
         "study/test_sweep.py",
         "labels",
     )
     yield Mutant(
         "the reference solution has no labels",
-        "scoresde/study/reference.py",
-        "y=None if self.y is None else self.y[: shape[0]],",
-        "y=None,",
+        "scoresde/study/draw.py",
+        "y=None if settings.y is None else settings.y[:n],",
+        "y=None if dtype == torch.float64 else settings.y,",
         "study/test_reference.py",
     )
     yield Mutant(
         "the reference's error is measured at its own tolerance",
         "scoresde/study/reference.py",
-        "loose = self._sample(model, few, 10 * self.tolerance)",
-        "loose = self._sample(model, few, self.tolerance)",
+        "loose = self._sample(model, 10 * self.tolerance, few)",
+        "loose = self._sample(model, self.tolerance, few)",
         "study/test_reference.py",
     )
     yield Mutant(
         "the reference solution is not denoised",
-        "scoresde/study/reference.py",
-        "                denoise=True,\n",
+        "scoresde/study/draw.py",
+        "            denoise=True,\n",
         "",
         "study/test_reference.py",
     )
@@ -947,6 +947,22 @@ def _commands() -> Iterator[Mutant]:
         "return statistics.mean(times)",
         "study/test_sweep.py",
         "bare",
+    )
+    yield Mutant(
+        "the report does not escape what it shows",
+        "scoresde/study/report.py",
+        "autoescape=True,",
+        "autoescape=False,",
+        "study/test_report.py",
+        "odd_values",
+    )
+    yield Mutant(
+        "the report shows control characters",
+        "scoresde/study/report.py",
+        "finalize=_printable,",
+        "",
+        "study/test_report.py",
+        "odd_values",
     )
     yield Mutant(
         "the dearest cell is called the cheapest",
@@ -974,8 +990,8 @@ def _commands() -> Iterator[Mutant]:
     yield Mutant(
         "dpmpp-2s is made with the prediction of dpm-2",
         "scoresde/registry.py",
-        '"dpmpp-2s": partial(DPMSolverSinglestep, 2, "x0"),',
-        '"dpmpp-2s": partial(DPMSolverSinglestep, 2, "eps"),',
+        '"dpmpp-2s": partial(samplers.DPMSolverSinglestep, 2, "x0"),',
+        '"dpmpp-2s": partial(samplers.DPMSolverSinglestep, 2, "eps"),',
         "test_registry.py",
     )
 

@@ -38,7 +38,7 @@ def test_a_given_source_and_no_source_are_passed_on():
     [
         ({}, "exactly one of seed and noise"),
         ({"seed": 0, "noise": SampleNoise(0, range(4))}, "exactly one of seed and noise"),
-        ({"seed": 0, "noise": SampleNoise(0, range(4)), "random": False}, "exactly one"),
+        ({"seed": 0, "noise": SampleNoise(0, range(4)), "random": False}, "at most one"),
         ({"noise": SampleNoise(0, range(4)), "batch": 2}, "batch needs a seed"),
         ({"seed": -1}, "seed must be at least 0"),
         ({"seed": 0, "batch": 0}, "batch must be at least 1"),

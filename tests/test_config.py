@@ -133,7 +133,7 @@ def test_an_sde_without_a_name_cannot_be_written():
         (changed("train", steps=10.0), "train.steps must be an integer, got 10.0"),
         (changed("train", autocast="float8"), "train: autocast must be bfloat16 or absent"),
         (changed("train", ema_decay=1.0), "train: ema_decay must be less than 1"),
-        (changed("data", name=7), "data.name must be text, got 7"),
+        (changed("data", name=7), "data.name must be text or a path, got 7"),
         (changed("data", low=True), "data.low must be a number, got True"),
         (changed("sde", kind="vpp"), "sde.kind: 'vpp' is unknown; did you mean vp"),
         (changed("sde", kind=["vp"]), r"sde.kind: \['vp'\] is unknown"),
@@ -292,7 +292,7 @@ def test_loading_leaves_the_global_generators_alone(checkpoint, rng_untouched):
         ({"config": {**VALUES, "net": {"kind": "mlp", "dropout": 2.0}}}, "dropout must"),
         ({"data": None}, "its metadata are not understood"),
         ({"data": {"shape": 5, "low": 0, "high": 1}}, "its metadata are not understood"),
-        ({"data": {"shape": [2]}}, "key 'low' is missing"),
+        ({"data": {"shape": [2]}}, "DataSpec: missing low"),
         ({"data": {**SPEC.to_dict(), "mean": 0}}, "unknown key 'mean'"),
     ],
 )

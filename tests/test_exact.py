@@ -9,8 +9,7 @@ import torch
 from scipy import stats
 from torch.func import jvp
 
-from scoresde import exact as exact_module
-from scoresde.exact import FiniteData, GaussianMixture
+from scoresde.exact import FiniteData, GaussianMixture, finite_data
 from scoresde.noise import SampleNoise
 from scoresde.sde import VE, VP, SubVP
 
@@ -289,7 +288,7 @@ def test_sampling_is_reproducible_and_private(mixture, rng_untouched):
     # With one seed for all, data must not be a function of the noise that perturbs them.
     standard = GaussianMixture(VP(), [1.0], torch.zeros(1, 2), [1.0]).sample(50, seed=1)
     noise = SampleNoise(1, range(50))
-    for draws in (noise.prior((50, 2)), noise.fresh(standard, 0.0), noise.probe(standard)):
+    for draws in (noise.prior((50, 2)), noise.fresh(standard), noise.probe(standard)):
         assert not set(standard.flatten().tolist()) & set(draws.flatten().tolist())
 
 
@@ -323,7 +322,7 @@ def test_finite_data_against_brute_force(sde, shape, monkeypatch):
         eps = (flat - a * want) / s
         np.testing.assert_allclose(model.eps(x, t).reshape(7, -1), eps, rtol=1e-8, atol=1e-9)
         whole = model.eps(x, t)
-        monkeypatch.setattr(exact_module, "_CHUNK", 50)
+        monkeypatch.setattr(finite_data, "_CHUNK", 50)
         assert torch.equal(model.eps(x, t), whole)
         monkeypatch.undo()
 

@@ -131,7 +131,7 @@ def test_cosine_is_as_fine_at_one_end_as_at_the_other():
 def test_a_grid_from_a_list():
     ts = [1.0, 0.5, 0.25]
     for given in (ts, tuple(ts), torch.tensor(ts), np.array(ts)):
-        got = grid.from_list(given)
+        got = grid.check_grid(given)
         assert got.dtype == torch.float64
         assert got.tolist() == ts
     assert grid.check_grid(torch.tensor([1, 0])).tolist() == [1.0, 0.0]
@@ -151,7 +151,7 @@ def test_a_grid_from_a_list():
 )
 def test_bad_lists_are_refused(ts, message):
     with pytest.raises(ValueError, match=message):
-        grid.from_list(ts)
+        grid.check_grid(ts)
 
 
 @pytest.mark.parametrize("name", grid.GRIDS)
@@ -266,7 +266,7 @@ def test_more_times_than_levels_are_refused():
 
 
 def test_what_has_no_ladder_cannot_be_snapped():
-    with pytest.raises(ValueError, match="a ladder of times needs a TabulatedVP, got VE"):
+    with pytest.raises(ValueError, match="VE has no discrete times of its own"):
         grid.snapped(VE(), grid.uniform(VE(), 3))
     with pytest.raises(ValueError, match="must decrease strictly"):
         grid.snapped(LADDERS[0], torch.tensor([0.5, 0.5]))

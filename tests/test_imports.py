@@ -204,9 +204,11 @@ def test_every_package_of_the_tree_is_installed(project):
 def test_every_data_file_of_the_tree_is_installed(project):
     patterns = project["tool"]["setuptools"]["package-data"]
     for name, folder in package_folders(project):
-        for path in folder.iterdir():
-            if path.is_file() and path.suffix not in (".py", ".pyc"):
-                matches = [p for p in patterns.get(name, []) if fnmatch.fnmatch(path.name, p)]
+        own = [*folder.iterdir(), *folder.glob("templates/*")]
+        for path in (path for path in own if path.is_file()):
+            if path.suffix not in (".py", ".pyc"):
+                known, relative = patterns.get(name, []), path.relative_to(folder).as_posix()
+                matches = [pattern for pattern in known if fnmatch.fnmatch(relative, pattern)]
                 assert matches, f"{path.relative_to(ROOT)} is in no package-data"
     names = {name for name, _ in package_folders(project)}
     assert set(patterns) <= names

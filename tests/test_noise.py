@@ -9,10 +9,9 @@ import torch
 from scipy import stats
 
 from scoresde import grid
-from scoresde import noise as noise_module
 from scoresde._philox import normals, uniforms
 from scoresde.exact import GaussianMixture
-from scoresde.noise import BatchNoise, BrownianNoise, SampleNoise, check_seed
+from scoresde.noise import BatchNoise, BrownianNoise, SampleNoise, brownian, check_seed
 from scoresde.samplers import EulerMaruyama, sample
 from scoresde.sde import VP
 
@@ -20,7 +19,7 @@ SHAPES = [(6,), (6, 2), (6, 1, 5, 3)]
 DRAWS = {
     "prior": lambda noise, x: noise.prior(x.shape),
     "increment": lambda noise, x: noise.increment(x, 0.5, 0.4),
-    "fresh": lambda noise, x: noise.fresh(x, 0.5),
+    "fresh": lambda noise, x: noise.fresh(x),
     "probe": lambda noise, x: noise.probe(x),
     "uniform": lambda noise, x: noise.uniform(x),
     "times": lambda noise, x: noise.times(x),
@@ -135,8 +134,8 @@ def test_a_draw_does_not_depend_on_the_sizes_of_others():
     )
     for k, size in enumerate(sizes):
         dtype = torch.float32 if k % 3 else torch.float64
-        found = noise.fresh(torch.zeros(2, size, dtype=dtype), 0.5)
-        whole = plain.fresh(torch.zeros(2, 8, dtype=torch.float64), 0.5)
+        found = noise.fresh(torch.zeros(2, size, dtype=dtype))
+        whole = plain.fresh(torch.zeros(2, 8, dtype=torch.float64))
         assert torch.equal(found, whole[:, :size].to(dtype))
 
 
@@ -145,8 +144,8 @@ def test_a_draw_may_be_changed_in_place():
     x = torch.zeros(3, 2, dtype=torch.float64)
     changed, kept = SampleNoise(2, range(3)), SampleNoise(2, range(3))
     for _ in range(10):
-        draw = changed.fresh(x, 0.5)
-        assert torch.equal(draw, kept.fresh(x, 0.5))
+        draw = changed.fresh(x)
+        assert torch.equal(draw, kept.fresh(x))
         draw.zero_()
         assert draw.untyped_storage().nbytes() == 8 * draw.numel()
 
@@ -155,7 +154,7 @@ def test_streams_are_uncorrelated():
     """Between samples, purposes and successive draws: 4 standard errors of n = 20,000."""
     x = torch.zeros(3, 20_000, dtype=torch.float64)
     noise = SampleNoise(2, range(3))
-    streams = torch.cat([DRAWS[p](noise, x) for p in (*NORMAL, "uniform")] + [noise.fresh(x, 0.1)])
+    streams = torch.cat([DRAWS[p](noise, x) for p in (*NORMAL, "uniform")] + [noise.fresh(x)])
     correlation = torch.corrcoef(streams).fill_diagonal_(0)
     assert float(correlation.abs().max()) < 4 / 20_000**0.5
 
@@ -301,9 +300,11 @@ def test_a_brownian_path_is_linear_within_its_cells():
 
 def test_a_sweep_draws_only_what_is_new(monkeypatch):
     draws = []
-    original = noise_module._Path._normals
+    original = brownian._BrownianTree._normals
     monkeypatch.setattr(
-        noise_module._Path, "_normals", lambda self, a: (draws.extend(a), original(self, a))[1]
+        brownian._BrownianTree,
+        "_normals",
+        lambda self, a: (draws.extend(a), original(self, a))[1],
     )
     noise, x = BrownianNoise(0, [0]), torch.zeros(1, 2)
     for t, s in itertools.pairwise(grid.uniform(VP(), 256).tolist()):

@@ -87,6 +87,7 @@ import torch
 
 import scoresde
 from scoresde.checkpoint import CheckpointError, read_checkpoint
+from scoresde.data import load_dataset
 from scoresde.loading import config_of
 from scoresde.run import CHECKPOINT, LOG, Run
 from scoresde.train import Training
@@ -133,7 +134,7 @@ def old_run(folder) -> Run:
     config, spec = config_of(raw)
     metadata = {"config": config.to_dict(), "data": spec.to_dict()}
     model = config.build_model(spec)
-    training = Training(model, config.data.load(), config.objective, config.train)
+    training = Training(model, load_dataset(config.data), config.objective, config.train)
     return Run(folder, training, metadata)
 
 

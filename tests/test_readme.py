@@ -1,8 +1,9 @@
-"""The README says what CI does, and all its commands and Python blocks run as they are printed.
+"""The two READMEs: all their commands and Python blocks run as they are printed.
 
-They run in the order in which they stand, in one folder and one process, where each finds what the
-ones before it have left. They are made short by one rule: the size of the work, such as the number
-of samples, is replaced by a small one. Nothing else is changed.
+They run in the order in which they stand, first those of README.md, then those of
+benchmarks/README.md, in one folder and one process. Each finds what the ones before it have left.
+They are made short by one rule: the size of the work, such as the number of samples, is replaced by
+a small one. Nothing else is changed.
 """
 
 import re
@@ -11,23 +12,29 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import click
 import pytest
+import torch
 from scoresde_cli.main import COMMANDS, cli, run
 
 from scoresde import data as scoresde_data
-from scoresde.config import load_config
+from scoresde.config import Config, load_config
+from scoresde.data import DataSpec
 from scoresde.registry import SAMPLERS
 from scoresde.study import quality, report
 from scoresde.study.figures import new_figure, png_bytes
-from scoresde.tasks import bench, demo, scoring, training
+from scoresde.tasks import bench_request, demo, score_method, training
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README, BENCHMARKS = (
+    (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "benchmarks/README.md")
+)
+TUTORIALS = sorted((ROOT / "benchmarks" / "tutorials").glob("*.py"))
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
 LINES = ("pip install . && scoresde demo", "pip install '.[test]' && pytest")
 FIGURES = ROOT / "benchmarks" / "figures"
@@ -40,7 +47,7 @@ SIZES = {
 }
 # Of an option that is a list of sizes, this many; of one that may be repeated, one.
 LISTED = "3,6"
-# Scripts that try hundreds of settings, and so take minutes at any size. They have own tests.
+# Scripts that try hundreds of settings, so that they take minutes at any size. They have own tests.
 LONG = ("benchmarks/likelihood.py", "benchmarks/samplers.py", "benchmarks/overhead.py")
 FEW = 16  # data of the test split, in Python blocks
 
@@ -69,12 +76,13 @@ def commands(text):
 
 
 def steps():
-    """All that the README tells to run, each command once.
+    """All that the two READMEs tell to run, each command once.
 
     Words in capitals stand for something, and code that begins with an option is no command.
     """
     found = []
-    for match in re.finditer(r"^```(\w*)\n(.*?)^```|(?<!`)`([^`\n]+)`(?!`)", README, re.M | re.S):
+    pattern = r"^```(\w*)\n(.*?)^```|(?<!`)`([^`\n]+)`(?!`)"
+    for match in re.finditer(pattern, README + BENCHMARKS, re.M | re.S):
         language, block, code = match.groups()
         if language == "python":
             found.append(Step("block", block))
@@ -134,11 +142,39 @@ def test_every_sampler_and_command_is_named(name):
     assert f"`{name}`" in README or f"scoresde {name}" in README
 
 
-def test_the_readme_is_read():
-    """So that a change of its form does not leave nothing to run."""
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 300
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.name)
+def test_a_tutorial_is_short_and_named(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 60
+    assert any(step.words[1] == f"benchmarks/tutorials/{path.name}" for step in COMMAND_STEPS)
+
+
+def test_the_config_in_the_readme_makes_a_model():
+    (block,) = re.findall(r"^```toml\n(.*?)^```", README, re.M | re.S)
+    config = Config.from_dict(tomllib.loads(block))
+    shape = (3, 32, 32)
+    model = config.build_model(DataSpec(shape, -1, 1, levels=256))
+    x = torch.zeros(1, *shape)
+    assert model.eps(x, 0.5).shape == x.shape
+
+
+def test_every_file_and_folder_of_the_layout_is_there():
+    rows = README.split("## Reading further")[1].splitlines()
+    paths = [p for row in rows for p in re.findall(r"`([\w/.]+)`", row.split(" | ")[0])]
+    assert len(paths) > 10
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_the_readmes_are_read():
+    """So that a change of their form does not leave nothing to run."""
     assert {step.words[1] for step in COMMAND_STEPS if step.kind == "scoresde"} >= set(COMMANDS)
-    assert len([step for step in STEPS if step.kind == "block"]) == README.count("```python")
-    blocks = re.findall(r"^```sh\n(.*?)^```", README, re.M | re.S)
+    assert len([step for step in STEPS if step.kind == "block"]) == (README + BENCHMARKS).count(
+        "```python"
+    )
+    blocks = re.findall(r"^```sh\n(.*?)^```", README + BENCHMARKS, re.M | re.S)
     assert {text for block in blocks for text in commands(block)} <= {s.text for s in STEPS}
 
 
@@ -190,8 +226,10 @@ def folder(tmp_path_factory):
         patch.setattr(training, "load_config", short)
         picture = png_bytes(new_figure())
         patch.setattr(report, "curves", lambda *_: picture)
-        patch.setitem(bench.prepare_bench.__kwdefaults__, "reference_tolerance", 1e-2)
-        patch.setattr(scoring, "PILOT", SIZES["--n"])
+        patch.setitem(
+            bench_request.BenchRequest.__init__.__kwdefaults__, "reference_tolerance", 1e-2
+        )
+        patch.setattr(score_method, "PILOT", SIZES["--n"])
         patch.setattr(quality, "REFERENCE_CAP", 500)
         patch.setattr(demo, "N", SIZES["--n"])
         patch.setattr(demo, "SAMPLERS", ("dpmpp-2m", "heun"))

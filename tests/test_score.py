@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from scoresde import grid
+from scoresde.evaluation import evaluating
 from scoresde.likelihood import (
     DDPMVLB,
     ContinuousVLB,
@@ -26,7 +27,6 @@ from scoresde.score import (
     NetworkScore,
     Preconditioning,
     count_nfe,
-    evaluating,
     reverse_drift,
 )
 from scoresde.sde import VE, VP, CosineVP, SubVP, TabulatedVP

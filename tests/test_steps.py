@@ -34,7 +34,7 @@ def calls(sde, sampler, ts):
 def test_the_budget_is_kept_and_used_up(name, budget):
     """N steps cost at most the budget, and N + 1 would cost more: counted by the model itself."""
     sde, grid = VP(), GRIDS["log_snr"]
-    sampler = AnnealedLangevin(2) if name == "annealed-langevin" else parse_sampler(name).sampler
+    sampler = AnnealedLangevin(2) if name == "annealed-langevin" else parse_sampler(name)
     steps = largest_steps(sde, sampler, grid, budget, 1e-3)
     assert steps == 0 or calls(sde, sampler, grid(sde, steps, 1e-3)) <= budget
     assert calls(sde, sampler, grid(sde, steps + 1, 1e-3)) > budget
@@ -51,4 +51,4 @@ def test_the_budget_is_kept_and_used_up(name, budget):
     ],
 )
 def test_steps_of_a_budget_of_20_by_hand(name, steps):
-    assert largest_steps(VE(), parse_sampler(name).sampler, GRIDS["uniform"], 20, 1e-3) == steps
+    assert largest_steps(VE(), parse_sampler(name), GRIDS["uniform"], 20, 1e-3) == steps

@@ -1,16 +1,19 @@
 """Data: what they are (`DataSpec`), and where they come from (`load_dataset`)."""
 
-from .catalog import DatasetStatus, dataset_status, has_test_split, load_dataset
+from .catalog import DatasetStatus, DataSource, dataset_status, has_test_split, load_dataset
 from .densities import DENSITIES, Density2D
+from .images import download
 from .spec import Dataset, DataSpec
 
 __all__ = [
     "DENSITIES",
+    "DataSource",
     "DataSpec",
     "Dataset",
     "DatasetStatus",
     "Density2D",
     "dataset_status",
+    "download",
     "has_test_split",
     "load_dataset",
 ]

@@ -124,8 +124,8 @@ def _read(path: Path, labels: bool) -> tuple[np.ndarray, np.ndarray | None, Data
             return _array(path, file, path.stat().st_size), None, None
     except MemoryError:
         raise
-    # Damaged bytes make NumPy, zipfile and zlib raise a dozen types, of which some are no
-    # ValueError and no OSError; whatever it is, the file is not readable.
+    # On damaged bytes NumPy, zipfile and zlib raise a dozen types, of which some are no ValueError
+    # and no OSError.
     except Exception as error:
         raise ValueError(
             f"{path} is not a .npy or .npz file of plain numbers: {reason_of(error)}"

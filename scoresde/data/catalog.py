@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +14,11 @@ from ..plain import nearest
 from .arrays import ArrayFile, is_array_file, load_array
 from .classes import Classes, number_labels
 from .densities import DENSITIES
-from .folder import SPLITS, class_folders, find_split, load_folder, split_folder
+from .folder import SPLITS, class_folders, find_split, load_folder
 from .images import IMAGE_SET_CLASSES, IMAGE_SETS, find_folder, load_digits, load_image_set
 from .spec import Dataset, DataSpec
 
-__all__ = ["DatasetStatus", "dataset_status", "has_test_split", "load_dataset"]
+__all__ = ["DataSource", "DatasetStatus", "dataset_status", "has_test_split", "load_dataset"]
 
 _IMAGE_NAMES = ("digits", *IMAGE_SETS)
 _DENSITY_COUNTS = {"train": 20_000, "test": 5_000}
@@ -48,22 +47,49 @@ class DatasetStatus:
     licence: str
 
 
+@dataclass(frozen=True)
+class DataSource:
+    """Where data come from, and how their numbers are read: the table `[data]` of a config.
+
+    Args:
+        name: Name of a data set (`dataset_status` lists them), or path of a folder of images, of a
+            `.npy` or a `.npz` file. A name wins over a path spelt alike; write ./name for the path.
+        root: Folder searched first for the files of a named image set, and for a relative path,
+            which else starts at the working directory.
+        levels: Number of levels of a file's data; see `load_array`.
+        low: Lower end of the model's scale, default −1 for quantized data. Continuous data must
+            lie in [low, high]; without either, the range is that of the data.
+        high: Upper end of the model's scale, default 1 for quantized data.
+    """
+
+    name: str | Path
+    root: str | Path | None = None
+    levels: int | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def path(self) -> Path:
+        """The path of a file or folder: inside `root` if it is there."""
+        inside = Path(self.root or "") / self.name
+        return inside if inside.exists() else Path(self.name)
+
+    @property
+    def named(self) -> bool:
+        """Whether the name is that of a known data set, and no path."""
+        return isinstance(self.name, str) and self.name in (*DENSITIES, *_IMAGE_NAMES)
+
+
 def load_dataset(
-    name_or_path: str | Path,
+    source: str | Path | DataSource,
     split: str = "train",
     *,
-    root: str | Path | None = None,
-    levels: int | None = None,
-    low: float | None = None,
-    high: float | None = None,
     labels: bool = True,
     classes: Classes | None = None,
     skip_bad: bool = False,
-    download: bool = False,
 ) -> Dataset:
     """Load one split of a named data set, an image folder, or a `.npy` or `.npz` file.
 
-    A name (`dataset_status` lists them) wins over a path spelt alike; write ./name for the path.
     A file or folder is a train split, except that a folder whose subfolders are called "train"
     or "test" has those splits. For what is converted see `load_folder` and `load_array`.
 
@@ -73,80 +99,66 @@ def load_dataset(
     names the first of 0 … K − 1 that has no datum.
 
     Args:
-        name_or_path: Name of a data set, or path of a folder, `.npy` or `.npz` file.
+        source: A name, a path, or a `DataSource` if more must be said.
         split: "train" or "test".
-        root: Folder searched first for the files of a named image set, and for a relative path,
-            which else starts at the working directory.
-        levels: Number of levels of a file's data; see `load_array`.
-        low: Lower end of the scale, default −1 for quantized data. Continuous data must lie in
-            [low, high]; without either, the range is that of the data.
-        high: Upper end of the scale, default 1 for quantized data.
         labels: Whether to load and check the labels, if there are any.
         classes: The classes, where they are known: those that a checkpoint was trained on. Their
             names in the order of their numbers, or their number K if they have no names; then the
             names in the data must be the numbers 0 … K − 1. None takes the classes from the data.
         skip_bad: Leave out images of a folder that cannot be decoded, with a warning.
-        download: Let torchvision download an absent image set to `root` or data/<name>.
 
     Raises:
         FileNotFoundError: If the data are absent; for a named set says how to get them.
         ValueError: If the name or split is unknown, a file is damaged, not the published one or
-            of an unknown kind, the values contradict `levels`, `low` or `high`, a label is of
+            of an unknown kind, the values contradict `levels`, `low` or `high`, or a label is of
             none of the known classes.
-        RuntimeError: If the download fails.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be train or test, got {split!r}")
-    if levels is not None:
-        check_integer("levels", levels, minimum=2)
-    name, by_name = str(name_or_path), isinstance(name_or_path, str)
-    if by_name and name in DENSITIES:
-        if (levels, low, high) != (None, None, None):
-            raise ValueError(f"{name} takes no levels, low or high: it is a density on the plane")
-        return _density(name, split)
-    if by_name and name in _IMAGE_NAMES:
-        folder = None if root is None else Path(root)
-        found = _from_name(name, split, levels, folder, download)
-        own, known = None, IMAGE_SET_CLASSES if classes is None else classes
+    source = source if isinstance(source, DataSource) else DataSource(source)
+    if source.levels is not None:
+        check_integer("levels", source.levels, minimum=2)
+    path = source.path
+    name = source.name if source.named else str(path)
+    if source.named and name in DENSITIES:
+        return _density(source, split)
+    if source.named:
+        found = _image_set(source, split)
     else:
-        path = Path(name_or_path)
-        if root is not None and (Path(root) / path).exists():  # an absolute path stays as it is
-            path = Path(root) / path
-        name = str(path)
-        found = _from_path(path, split, levels, labels, skip_bad)
-        own, known = _classes_of(path, split, found, classes)
+        found = _from_path(path, split, source.levels, labels, skip_bad)
     count, names, y = None, None, None
-    if found.labels is not None and (labels or by_name and name in _IMAGE_NAMES):
-        y, count, names = number_labels(name, found.labels, own, known)
-    low, high = _range_of(name, found, low, high)
-    x = found.x
-    spec = DataSpec(tuple(x.shape[1:]), low, high, found.levels, count, Path(name).name, names)
-    data = Dataset(name, x, y if labels else None, spec, split=split)
-    if known is None and data.empty_class is not None:
-        every = f"0 … {data.spec.classes - 1}"
+    if found.labels is not None:
+        known = _known_classes(source, found) if classes is None else classes
+        y, count, names = number_labels(name, found.labels, known)
+    low, high = _range_of(source, found)
+    spec = DataSpec(tuple(found.x.shape[1:]), low, high, found.levels, count, path.name, names)
+    data = Dataset(name, found.x, y if labels else None, spec, split=split)
+    # Other splits, and classes that are known from elsewhere, need not hold every class.
+    complete = split == "train" and classes is None and found.spec is None and not source.named
+    if complete and data.empty_class is not None:
+        every = f"0 … {spec.classes - 1}"
         warnings.warn(f"{name}: {data.empty_class} of {every} has no datum", stacklevel=2)
     return data
 
 
-def _density(name: str, split: str) -> Dataset:
-    density = DENSITIES[name]
+def _density(source: DataSource, split: str) -> Dataset:
+    name = source.name
+    if source != DataSource(name, source.root):
+        raise ValueError(f"{name} takes no levels, low or high: it is a density on the plane")
     # The second number is the split, so that train and test are independent streams.
-    rng = np.random.default_rng([0, ("train", "test").index(split)])
-    points = density.sample(rng, _DENSITY_COUNTS[split])
+    rng = np.random.default_rng([0, SPLITS.index(split)])
+    points = DENSITIES[name].sample(rng, _DENSITY_COUNTS[split])
     x = torch.from_numpy(points.astype(np.float32))
-    return Dataset(name, x, None, DataSpec((2,), -4, 4, name=name), density.log_prob, split)
+    return Dataset(name, x, None, DataSpec((2,), -4, 4, name=name), DENSITIES[name].log_prob, split)
 
 
-def _from_name(
-    name: str, split: str, levels: int | None, root: Path | None, download: bool
-) -> ArrayFile:
+def _image_set(source: DataSource, split: str) -> ArrayFile:
+    name = source.name
     published = 17 if name == "digits" else 256
-    if levels not in (None, published):
-        raise ValueError(f"levels of {name} must be {published}, got {levels}")
-    if name == "digits":
-        x, y = load_digits(split)
-    else:
-        x, y = load_image_set(name, split, root, download=download)
+    if source.levels not in (None, published):
+        raise ValueError(f"levels of {name} must be {published}, got {source.levels}")
+    root = None if source.root is None else Path(source.root)
+    x, y = load_digits(split) if name == "digits" else load_image_set(name, split, root)
     return ArrayFile(x, y.numpy(), published)
 
 
@@ -158,7 +170,13 @@ def _from_path(
     if path.is_dir():
         if levels not in (None, 256):
             raise ValueError(f"levels of an image folder must be 256, got {levels}")
-        x, names = load_folder(split_folder(path, split), skip_bad=skip_bad)
+        folder = find_split(path, split)
+        if folder is None:
+            whole = "" if split == "train" else "; without one, all of it is the train split"
+            raise ValueError(
+                f"{path} has no {split} split; a subfolder {split}/ would be one{whole}"
+            )
+        x, names = load_folder(folder, skip_bad=skip_bad)
         return ArrayFile(x, names if labels else None, 256)
     if split == "test":
         raise ValueError(f"{path} has no test split; give a file of test data as split 'train'")
@@ -167,58 +185,53 @@ def _from_path(
     return load_array(path, levels, labels=labels)
 
 
-def _classes_of(
-    path: Path, split: str, found: ArrayFile, classes: Classes | None
-) -> tuple[Sequence[str] | None, Classes | None]:
-    """The class names that the folder gives, and the classes that are known from elsewhere.
+def _known_classes(source: DataSource, found: ArrayFile) -> Classes | None:
+    """The classes that are known without a look at the labels.
 
-    For a test split the classes of its train split are known; samples that scoresde drew know
-    those of their checkpoint.
+    A folder has those of its train split, and samples that scoresde drew those of their checkpoint.
     """
-    if path.is_dir() and found.labels is not None:
-        train = find_split(path, "train")
-        own = None if train is None else class_folders(train)
-        if split == "test" and classes is None:
-            return None, own
-        return own, classes
-    if found.spec is None or classes is not None:
-        return None, classes
-    return None, found.spec.class_names or found.spec.classes
+    if source.named:
+        return IMAGE_SET_CLASSES
+    if found.spec is not None:
+        return found.spec.class_names or found.spec.classes
+    path = Path(source.name)
+    train = find_split(path, "train") if path.is_dir() else None
+    return None if train is None else class_folders(train)
 
 
-def has_test_split(name_or_path: str | Path) -> bool:
+def has_test_split(source: str | Path | DataSource) -> bool:
     """Whether `load_dataset` can give a test split: of named sets, and of folders with one.
 
     Args:
-        name_or_path: As in `load_dataset`; a path need not exist.
+        source: As in `load_dataset`; a path need not exist.
 
     Raises:
         ValueError: If it cannot be told whether a subfolder is a split or a class.
     """
-    if isinstance(name_or_path, str) and name_or_path in (*DENSITIES, *_IMAGE_NAMES):
+    source = source if isinstance(source, DataSource) else DataSource(source)
+    if source.named:
         return True
-    path = Path(name_or_path)
-    return path.is_dir() and find_split(path, "test") is not None
+    return source.path.is_dir() and find_split(source.path, "test") is not None
 
 
 def _unknown(path: Path) -> Exception:
     """A missing path if it looks like one, else a misspelt name."""
-    names = [*_IMAGE_NAMES, *DENSITIES]
     if path.suffix or len(path.parts) > 1:
         return FileNotFoundError(f"{path} does not exist")
-    return ValueError(f"unknown data set {str(path)!r}; {nearest(str(path), names)}, or a path")
+    hint = nearest(str(path), [*_IMAGE_NAMES, *DENSITIES])
+    return ValueError(f"unknown data set {str(path)!r}; {hint}, or a path")
 
 
-def _range_of(
-    name: str, data: ArrayFile, low: float | None, high: float | None
-) -> tuple[float, float]:
+def _range_of(source: DataSource, data: ArrayFile) -> tuple[float, float]:
+    """The ends of the model's scale."""
+    name, low, high = source.name, source.low, source.high
     if data.levels is not None:
         ends = (-1.0, 1.0) if data.spec is None else (data.spec.low, data.spec.high)
         return ends[0] if low is None else low, ends[1] if high is None else high
     if (low is None) != (high is None):
         raise ValueError(f"low and high must be given together, got {low}, {high}")
     least, most = float(data.x.min()), float(data.x.max())
-    if low is None or high is None:
+    if low is None:
         if least == most:
             raise ValueError(f"{name}: all values are {least}; give low and high")
         return least, most
@@ -232,13 +245,11 @@ def dataset_status() -> list[DatasetStatus]:
     """Every named data set: its size, where it is found, how to get it, and its licence."""
     licence = "CC BY 4.0 (Alpaydin and Kaynak, UCI)"
     rows = [DatasetStatus("digits", (1, 8, 8), 1500, 297, "shipped", "", licence)]
-    for name, image_set in IMAGE_SETS.items():
+    for name, known in IMAGE_SETS.items():
         folder = find_folder(name)
         where = None if folder is None else str(folder)
         rows.append(
-            DatasetStatus(
-                name, image_set.shape, *image_set.counts, where, image_set.get, image_set.licence
-            )
+            DatasetStatus(name, known.shape, *known.counts, where, known.get, known.licence)
         )
     counts = _DENSITY_COUNTS["train"], _DENSITY_COUNTS["test"]
     rows += [DatasetStatus(name, (2,), *counts, "generated", "", "MIT") for name in DENSITIES]

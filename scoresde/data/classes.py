@@ -37,11 +37,11 @@ def _natural_key(name: str) -> tuple:
 
 
 def number_labels(
-    source: str, labels: np.ndarray, own: Sequence[str] | None, known: Classes | None
+    source: str, labels: np.ndarray, known: Classes | None
 ) -> tuple[Tensor, int, tuple[str, ...] | None]:
     """Class numbers of the labels.
 
-    - Labels that are names get the places of these names in `known`, or in `own`, or in the
+    - Labels that are names get the places of these names in `known`, or, if it is None, in the
       natural order of all names that occur. If `known` is a number K, they must be 0 … K − 1
       written as text.
     - Labels that are integers are class numbers already.
@@ -49,9 +49,7 @@ def number_labels(
     Args:
         source: What messages call the data.
         labels: Names (text) or class numbers (integers), shape (N,), N at least 1.
-        own: All class names that the data themselves give, or None.
-        known: Classes that are given from outside, by a checkpoint or a train split; no label may
-            be of another class.
+        known: All classes, if they are known; no label may be of another class.
 
     Returns:
         Class numbers, int64 (N,); the number K of classes; their names, or None.
@@ -60,32 +58,25 @@ def number_labels(
         ValueError: If a label is negative or of none of the known classes.
     """
     text = labels.dtype.kind == "U"
-    if known is not None:
-        names = known if isinstance(known, Sequence) else None
-    elif own is None and text:
-        names = natural_order(set(labels.tolist()))
-    else:
-        names = own
-    if text:
-        numbers = _numbers_of_names(source, labels.tolist(), names, known)
-    else:
-        numbers = _checked_numbers(source, labels, names, known)
-    if names is not None:
-        return torch.from_numpy(numbers), len(names), tuple(names)
-    return torch.from_numpy(numbers), int(numbers.max()) + 1 if known is None else known, None
+    if known is None and text:
+        known = natural_order(set(labels.tolist()))
+    number = _numbers_of_names if text else _checked_numbers
+    numbers = torch.from_numpy(number(source, labels, known))
+    if isinstance(known, Sequence):
+        return numbers, len(known), tuple(known)
+    return numbers, int(numbers.max()) + 1 if known is None else known, None
 
 
-def _numbers_of_names(
-    source: str, labels: list[str], names: Sequence[str] | None, known: Classes | None
-) -> np.ndarray:
-    if names is None:  # only the number of classes is known
+def _numbers_of_names(source: str, labels: np.ndarray, known: Classes) -> np.ndarray:
+    labels = labels.tolist()
+    if isinstance(known, Sequence):
+        place = {name: number for number, name in enumerate(known)}
+        unknown = set(labels) - set(known)
+        allowed = _listed(known)
+    else:
         place = {name: _numeral(name) for name in set(labels)}
         unknown = [name for name, number in place.items() if number is None or number >= known]
         allowed = f"the numbers 0 … {known - 1}: their names are not known"
-    else:
-        place = {name: number for number, name in enumerate(names)}
-        unknown = [name for name in set(labels) if name not in place]
-        allowed = _listed(names)
     if unknown:
         raise ValueError(
             f"{source}: class {_listed(natural_order(unknown))} is none of the classes; "
@@ -99,13 +90,11 @@ def _numeral(name: str) -> int | None:
     return int(name) if re.fullmatch(r"[0-9]{1,10}", name) else None
 
 
-def _checked_numbers(
-    source: str, labels: np.ndarray, names: Sequence[str] | None, known: Classes | None
-) -> np.ndarray:
+def _checked_numbers(source: str, labels: np.ndarray, known: Classes | None) -> np.ndarray:
     least, most = int(labels.min()), int(labels.max())
     if least < 0:
         raise ValueError(f"{source}: labels must be at least 0, got {least}")
-    count = len(names) if names is not None else known
+    count = len(known) if isinstance(known, Sequence) else known
     if count is not None and most >= count:
         raise ValueError(f"{source}: labels must lie in 0 … {count - 1}, got {most}")
     if isinstance(known, Sequence) and _misleading(known):

@@ -51,8 +51,7 @@ def decode_image(path: Path) -> tuple[np.ndarray, list[str]]:
                 return _to_8_bit(image, head)
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path} must have at most {_MAX_PIXELS} pixels: {error}") from error
-    # Damaged bytes make Pillow's decoders raise a dozen types, IndexError and struct.error among
-    # them; whatever it is, this is no image.
+    # On damaged bytes Pillow's decoders raise many types, such as IndexError, struct.error.
     except Exception as error:
         raise BadImageError(f"{path} cannot be decoded as an image: {reason_of(error)}") from error
 

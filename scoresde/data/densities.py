@@ -31,113 +31,79 @@ class Density2D:
     log_prob: Callable[[Tensor], Tensor] | None = None
 
 
-def _mixture(weights: np.ndarray, means: np.ndarray, covs: np.ndarray) -> Density2D:
+@dataclass(frozen=True)
+class _Mixture:
     """Gaussian mixture: weights (K,), means (K, 2), covariances (K, 2, 2)."""
-    roots = np.linalg.cholesky(covs)
 
-    def sample(rng: np.random.Generator, n: int) -> np.ndarray:
-        k = rng.choice(len(weights), size=n, p=weights)
-        return means[k] + np.einsum("nij,nj->ni", roots[k], rng.standard_normal((n, 2)))
+    weights: np.ndarray
+    means: np.ndarray
+    covs: np.ndarray
 
-    def log_prob(x: Tensor) -> Tensor:
+    def sample(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        k = rng.choice(len(self.weights), size=n, p=self.weights)
+        roots = np.linalg.cholesky(self.covs)
+        return self.means[k] + np.einsum("nij,nj->ni", roots[k], rng.standard_normal((n, 2)))
+
+    def log_prob(self, x: Tensor) -> Tensor:
         _check_points(x)
-        w, m, c = (
-            torch.as_tensor(v, dtype=x.dtype, device=x.device) for v in (weights, means, covs)
+        weights, means, covs = (
+            torch.as_tensor(v, dtype=x.dtype, device=x.device)
+            for v in (self.weights, self.means, self.covs)
         )
-        return MixtureSameFamily(Categorical(w), MultivariateNormal(m, c)).log_prob(x)
-
-    return Density2D(sample, log_prob)
-
-
-def _gaussians8() -> Density2D:
-    """Eight Gaussians of standard deviation 0.2 on a circle of radius 3."""
-    angle = np.arange(8) * math.pi / 4
-    means = 3 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    return _mixture(np.full(8, 1 / 8), means, np.tile(0.04 * np.eye(2), (8, 1, 1)))
+        normals = MultivariateNormal(means, covs)
+        return MixtureSameFamily(Categorical(weights), normals).log_prob(x)
 
 
-def _mixture3() -> Density2D:
-    """Three correlated Gaussians of unequal weight: the mixture the reference values are for."""
-    means = np.array([[-1.0, 0.5], [0.8, -0.6], [0.3, 1.2]])
-    covs = np.array(
-        [[[0.2, 0.05], [0.05, 0.1]], [[0.08, -0.03], [-0.03, 0.15]], [[0.05, 0.0], [0.0, 0.05]]]
-    )
-    return _mixture(np.array([0.5, 0.3, 0.2]), means, covs)
+def _checkerboard(rng: np.random.Generator, n: int) -> np.ndarray:
+    column = rng.integers(4, size=n)
+    row = 2 * rng.integers(2, size=n) + column % 2
+    return 2 * (np.stack([column, row], axis=1) + rng.random((n, 2))) - 4
 
 
-def _checkerboard() -> Density2D:
-    """Uniform on the 8 squares of one colour of a 4×4 board on [−4, 4]²: density 1/32."""
-
-    def sample(rng: np.random.Generator, n: int) -> np.ndarray:
-        column = rng.integers(4, size=n)
-        row = 2 * rng.integers(2, size=n) + column % 2
-        return 2 * (np.stack([column, row], axis=1) + rng.random((n, 2))) - 4
-
-    def log_prob(x: Tensor) -> Tensor:
-        _check_points(x)
-        column, row = torch.floor((x + 4) / 2).unbind(-1)
-        inside = (x >= -4).all(-1) & (x < 4).all(-1)
-        filled = inside & ((column + row) % 2 == 0)
-        return torch.where(filled, -math.log(32), -math.inf).to(x.dtype)
-
-    return Density2D(sample, log_prob)
+def _checkerboard_log_prob(x: Tensor) -> Tensor:
+    _check_points(x)
+    column, row = torch.floor((x + 4) / 2).unbind(-1)
+    inside = (x >= -4).all(-1) & (x < 4).all(-1)
+    filled = inside & ((column + row) % 2 == 0)
+    return torch.where(filled, -math.log(32), -math.inf).to(x.dtype)
 
 
-def _rings() -> Density2D:
-    """Three rings of equal mass: angle uniform, radius r ~ N(R, 0.1²), R = 1, 2, 3.
-
-    p(x) = Σ_R N(r; R, 0.1²)/3 · 1/(2πr); the mass at r < 0 is below 1e-23.
-    """
-    radii = np.array([1.0, 2.0, 3.0])
-
-    def sample(rng: np.random.Generator, n: int) -> np.ndarray:
-        r = rng.choice(radii, size=n) + 0.1 * rng.standard_normal(n)
-        return r[:, None] * _on_circle(2 * math.pi * rng.random(n))
-
-    def log_prob(x: Tensor) -> Tensor:
-        _check_points(x)
-        r = torch.linalg.vector_norm(x, dim=-1)
-        rings = Normal(torch.as_tensor(radii, dtype=x.dtype, device=x.device), 0.1)
-        log_p_r = torch.logsumexp(rings.log_prob(r.unsqueeze(-1)) - math.log(3), dim=-1)
-        return log_p_r - torch.log(2 * math.pi * r)
-
-    return Density2D(sample, log_prob)
+_RADII = (1.0, 2.0, 3.0)
 
 
-def _moons() -> Density2D:
-    """Two interleaved half circles of radius 2 with Gaussian noise of standard deviation 0.15."""
-
-    def sample(rng: np.random.Generator, n: int) -> np.ndarray:
-        upper = rng.integers(2, size=(n, 1)) == 1
-        arc = _on_circle(math.pi * rng.random(n))
-        x = np.where(upper, arc - [0.5, 0.25], [0.5, 0.25] - arc)
-        return 2 * x + 0.15 * rng.standard_normal((n, 2))
-
-    return Density2D(sample)
+def _rings(rng: np.random.Generator, n: int) -> np.ndarray:
+    r = rng.choice(_RADII, size=n) + 0.1 * rng.standard_normal(n)
+    return r[:, None] * _on_circle(2 * math.pi * rng.random(n))
 
 
-def _spirals() -> Density2D:
-    """Two arms of a spiral, radius 3 θ/(3π) for θ up to 3π, with Gaussian noise of 0.1."""
-
-    def sample(rng: np.random.Generator, n: int) -> np.ndarray:
-        # The square root spreads the points evenly along the arm, not along the angle.
-        theta = 3 * math.pi * np.sqrt(rng.random(n))
-        sign = rng.choice([-1.0, 1.0], size=n)
-        x = (sign * theta / math.pi)[:, None] * _on_circle(theta)
-        return x + 0.1 * rng.standard_normal((n, 2))
-
-    return Density2D(sample)
+def _rings_log_prob(x: Tensor) -> Tensor:
+    """p(x) = Σ_R N(r; R, 0.1²)/3 · 1/(2πr); the mass at r < 0 is below 1e-23."""
+    _check_points(x)
+    r = torch.linalg.vector_norm(x, dim=-1)
+    rings = Normal(torch.tensor(_RADII, dtype=x.dtype, device=x.device), 0.1)
+    log_p_r = torch.logsumexp(rings.log_prob(r.unsqueeze(-1)) - math.log(3), dim=-1)
+    return log_p_r - torch.log(2 * math.pi * r)
 
 
-def _swissroll() -> Density2D:
-    """A rolled-up line, radius 3 θ/(4.5π) for θ in 1.5π … 4.5π, with Gaussian noise of 0.1."""
+def _moons(rng: np.random.Generator, n: int) -> np.ndarray:
+    upper = rng.integers(2, size=(n, 1)) == 1
+    arc = _on_circle(math.pi * rng.random(n))
+    x = np.where(upper, arc - [0.5, 0.25], [0.5, 0.25] - arc)
+    return 2 * x + 0.15 * rng.standard_normal((n, 2))
 
-    def sample(rng: np.random.Generator, n: int) -> np.ndarray:
-        theta = 1.5 * math.pi * (1 + 2 * rng.random(n))
-        x = (theta / (1.5 * math.pi))[:, None] * _on_circle(theta)
-        return x + 0.1 * rng.standard_normal((n, 2))
 
-    return Density2D(sample)
+def _spirals(rng: np.random.Generator, n: int) -> np.ndarray:
+    # The square root spreads the points evenly along the arm, not along the angle.
+    theta = 3 * math.pi * np.sqrt(rng.random(n))
+    sign = rng.choice([-1.0, 1.0], size=n)
+    x = (sign * theta / math.pi)[:, None] * _on_circle(theta)
+    return x + 0.1 * rng.standard_normal((n, 2))
+
+
+def _swissroll(rng: np.random.Generator, n: int) -> np.ndarray:
+    theta = 1.5 * math.pi * (1 + 2 * rng.random(n))
+    x = (theta / (1.5 * math.pi))[:, None] * _on_circle(theta)
+    return x + 0.1 * rng.standard_normal((n, 2))
 
 
 def _on_circle(angle: np.ndarray) -> np.ndarray:
@@ -149,12 +115,33 @@ def _check_points(x: Tensor) -> None:
         raise ValueError(f"x must have shape (B, 2), got {tuple(x.shape)}")
 
 
+# Eight Gaussians of standard deviation 0.2 on a circle of radius 3.
+_GAUSSIANS8 = _Mixture(
+    np.full(8, 1 / 8),
+    3 * _on_circle(np.arange(8) * math.pi / 4),
+    np.tile(0.04 * np.eye(2), (8, 1, 1)),
+)
+
+# Three correlated Gaussians of unequal weight. The reference values in the tests are for it.
+_MIXTURE3 = _Mixture(
+    np.array([0.5, 0.3, 0.2]),
+    np.array([[-1.0, 0.5], [0.8, -0.6], [0.3, 1.2]]),
+    np.array(
+        [[[0.2, 0.05], [0.05, 0.1]], [[0.08, -0.03], [-0.03, 0.15]], [[0.05, 0.0], [0.0, 0.05]]]
+    ),
+)
+
 DENSITIES: dict[str, Density2D] = {
-    "gaussians8": _gaussians8(),
-    "mixture3": _mixture3(),
-    "checkerboard": _checkerboard(),
-    "rings": _rings(),
-    "moons": _moons(),
-    "spirals": _spirals(),
-    "swissroll": _swissroll(),
+    "gaussians8": Density2D(_GAUSSIANS8.sample, _GAUSSIANS8.log_prob),
+    "mixture3": Density2D(_MIXTURE3.sample, _MIXTURE3.log_prob),
+    # Uniform on the 8 squares of one colour of a 4×4 board on [−4, 4]²: density 1/32.
+    "checkerboard": Density2D(_checkerboard, _checkerboard_log_prob),
+    # Three rings of equal mass: angle uniform, radius r ~ N(R, 0.1²), R = 1, 2, 3.
+    "rings": Density2D(_rings, _rings_log_prob),
+    # Two interleaved half circles of radius 2 with Gaussian noise of standard deviation 0.15.
+    "moons": Density2D(_moons),
+    # Two arms of a spiral, radius 3 θ/(3π) for θ up to 3π, with Gaussian noise of 0.1.
+    "spirals": Density2D(_spirals),
+    # A rolled-up line, radius 3 θ/(4.5π) for θ in 1.5π … 4.5π, with Gaussian noise of 0.1.
+    "swissroll": Density2D(_swissroll),
 }

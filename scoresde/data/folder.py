@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from .classes import natural_order
 from .decoding import SUFFIXES, BadImageError, decode_image
 from .memory import check_memory
 
-__all__ = ["SPLITS", "class_folders", "find_split", "load_folder", "split_folder"]
+__all__ = ["SPLITS", "class_folders", "find_split", "load_folder"]
 
 SPLITS = ("train", "test")
 _RESERVED = (*SPLITS, "val", "valid", "validation", "training", "testing")
@@ -57,10 +57,10 @@ def load_folder(path: Path, *, skip_bad: bool = False) -> tuple[Tensor, np.ndarr
     - the orientation tag of cameras is applied; of several frames or pages the first is taken;
     - if any image has colour, grey ones are repeated in the three channels.
 
-    One warning counts what was converted, another one what was left out: files that are no images
-    by their suffix, images that lie deeper, links without a target, subfolders without images.
-    Hidden and system entries are ignored without a word: names that begin with ".", folders whose
-    names begin with "__" or "@" (`__MACOSX`, `@eaDir`), and names such as `Thumbs.db`,
+    One warning counts what was converted. Another one counts what was left out: files without the
+    suffix of an image, images that lie deeper, links without a target, subfolders without images.
+    Hidden and system entries are ignored without a warning: names that begin with ".", folders
+    whose names begin with "__" or "@" (`__MACOSX`, `@eaDir`), and names such as `Thumbs.db`,
     `$RECYCLE.BIN` and `lost+found`.
 
     Args:
@@ -76,11 +76,11 @@ def load_folder(path: Path, *, skip_bad: bool = False) -> tuple[Tensor, np.ndarr
             larger than 16 megapixels, the sizes differ, or the images do not fit into memory;
             the file is named.
     """
-    files, classes, left_out = _list_images(path)
+    files, left_out = _list_images(path)
     if left_out:
         warnings.warn(f"left out of {path}: {left_out}", stacklevel=4)
-    images, kept, bad, converted = [], [], [], defaultdict(int)
-    for i, file in enumerate(files):
+    images, names, bad, converted = {}, [], [], Counter()
+    for file, name in files:
         try:
             image, done = decode_image(file)
         except BadImageError as error:
@@ -90,23 +90,22 @@ def load_folder(path: Path, *, skip_bad: bool = False) -> tuple[Tensor, np.ndarr
             continue
         if not images:
             check_memory(path, len(files) * image.nbytes)
-        images.append(image)
-        kept.append(i)
-        for what in done:
-            converted[what] += 1
+        images[file] = image
+        names.append(name)
+        converted.update(done)
     if bad:
         warnings.warn(f"left out {len(bad)} of {len(files)} images; first: {bad[0]}", stacklevel=4)
     if not images:
         raise ValueError(f"{path} holds no readable image")
-    _check_sizes([files[i] for i in kept], images)
-    colour = sum(image.ndim == 3 for image in images)
+    _check_sizes(images)
+    colour = sum(image.ndim == 3 for image in images.values())
     if 0 < colour < len(images):
         converted["in grey (repeated in three channels)"] = len(images) - colour
     if converted:
         counts = ", ".join(f"{count} {what}" for what, count in converted.items())
         warnings.warn(f"converted images of {path} ({len(images)} in all): {counts}", stacklevel=4)
-    labels = None if classes is None else np.array([classes[i] for i in kept], np.str_)
-    return _stack(images), labels
+    labels = None if names[0] is None else np.array(names, np.str_)
+    return _stack(list(images.values())), labels
 
 
 def class_folders(path: Path) -> list[str] | None:
@@ -128,15 +127,6 @@ def find_split(path: Path, split: str) -> Path | None:
     """
     splits = _splits(path)
     return splits.get(split) if splits else path if split == "train" else None
-
-
-def split_folder(path: Path, split: str) -> Path:
-    """As `find_split`, but a missing split is a ValueError, too."""
-    found = find_split(path, split)
-    if found is None:
-        whole = "" if split == "train" else "; without one, all of it is the train split"
-        raise ValueError(f"{path} has no {split} split; a subfolder {split}/ would be one{whole}")
-    return found
 
 
 def _splits(path: Path) -> dict[str, Path]:
@@ -197,8 +187,8 @@ def _is_system(name: str, kind: str) -> bool:
     )
 
 
-def _list_images(path: Path) -> tuple[list[Path], list[str] | None, str]:
-    """Images, the class of each, and what was left out, in words."""
+def _list_images(path: Path) -> tuple[list[tuple[Path, str | None]], str]:
+    """Images, each with the name of its class if there are classes; what is left out, in words."""
     top = _scan(path)
     below = {folder: _scan(folder) for folder in top.folders}
     classes = [folder for folder, listing in below.items() if listing.images]
@@ -217,13 +207,12 @@ def _list_images(path: Path) -> tuple[list[Path], list[str] | None, str]:
         elif not listing.images:
             others["folders without images"].append(folder)
     left_out = _in_words(path, others)
-    if top.images:
-        return top.images, None, left_out
-    if not classes:
+    if not top.images and not classes:
         rest = f"; it holds {left_out}" if left_out else ""
         raise ValueError(f"{path} holds no image ({', '.join(sorted(SUFFIXES))}){rest}")
-    images = [(image, folder.name) for folder in classes for image in below[folder].images]
-    return [image for image, _ in images], [name for _, name in images], left_out
+    images = [(image, None) for image in top.images]
+    images += [(image, folder.name) for folder in classes for image in below[folder].images]
+    return images, left_out
 
 
 def _images_below(folder: Path) -> Iterator[Path]:
@@ -243,14 +232,13 @@ def _in_words(path: Path, others: dict[str, Sequence[Path]]) -> str:
     )
 
 
-def _check_sizes(paths: list[Path], images: list[np.ndarray]) -> None:
-    first = images[0].shape[:2]
-    for path, image in zip(paths, images, strict=True):
-        if image.shape[:2] != first:
-            sizes = [f"{w}×{h}" for h, w in (first, image.shape[:2])]
-            raise ValueError(
-                f"images must have one size, got {sizes[0]} ({paths[0]}) and {sizes[1]} ({path})"
-            )
+def _check_sizes(images: dict[Path, np.ndarray]) -> None:
+    first, *_ = images
+    for path, image in images.items():
+        sizes = [one.shape[:2] for one in (images[first], image)]
+        if sizes[0] != sizes[1]:
+            one, other = (f"{w}×{h}" for h, w in sizes)
+            raise ValueError(f"images must have one size, got {one} ({first}) and {other} ({path})")
 
 
 def _stack(images: list[np.ndarray]) -> Tensor:

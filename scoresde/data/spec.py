@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from .._tensor import check_integer, check_number, plain_numbers
 from .._text import printable
 from ..fingerprint import fingerprint
-from ..plain import nearest
+from ..plain import construct
 
 __all__ = ["DataSpec", "Dataset"]
 
@@ -68,10 +68,10 @@ class DataSpec:
         if not shape:
             raise ValueError("shape must have at least one axis, got ()")
         object.__setattr__(self, "shape", shape)
-        for name, value in (("low", self.low), ("high", self.high)):
+        for name in ("low", "high"):
+            value = getattr(self, name)
             check_number(name, value, at_least=-_MOST_FLOAT, at_most=_MOST_FLOAT)
-        object.__setattr__(self, "low", float(self.low))
-        object.__setattr__(self, "high", float(self.high))
+            object.__setattr__(self, name, float(value))
         if not self.low < self.high:
             raise ValueError(f"low must be below high, got {self.low}, {self.high}")
         if self.levels is not None:
@@ -225,24 +225,12 @@ class DataSpec:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DataSpec:
-        """The inverse of `to_dict`, strict about keys.
+        """The inverse of `to_dict`.
 
         Raises:
-            TypeError: If a value has the wrong type.
-            ValueError: If a key is unknown (the nearest known one is named) or missing, or a value
-                is not allowed.
+            ConfigError: On an unknown, missing or mistyped key, or a value that is not allowed.
         """
-        known = [field.name for field in fields(cls)]
-        for key in values:
-            if key not in known:
-                raise ValueError(f"unknown key {key!r} in a DataSpec; {nearest(str(key), known)}")
-        for key in ("shape", "low", "high"):
-            if key not in values:
-                raise ValueError(f"key {key!r} is missing in a DataSpec")
-        for key in ("shape", "class_names"):
-            if not isinstance(values.get(key, []), list | tuple):
-                raise TypeError(f"{key} must be a list, got {values[key]!r}")
-        return cls(**values)
+        return construct(cls, values, "DataSpec")
 
     def _require_levels(self, what: str) -> int:
         if self.levels is None:

@@ -1,22 +1,23 @@
-"""Initial value problems dy/dt = rate(y, t): adaptive solvers that know nothing of SDEs.
+"""Initial value problems dy/dt = rate(y, t): adaptive solvers that do not depend on SDEs.
 
-Samplers run the probability-flow ODE from noise to data with them, likelihoods from data to
-noise. `Adaptive` gives the whole batch one step size, by torchdiffeq; `AdaptivePerSample` gives
-each sample its own. Either ends exactly at the end, never asks for a rate outside the interval,
-and fails with a `SolverError`, never with a number.
+Samplers solve the probability-flow ODE from noise to data with them, and likelihoods from data to
+noise. `Adaptive` has one step size for the whole batch, by torchdiffeq; `AdaptivePerSample` has one
+for each sample. Both end exactly at the end of the interval, never evaluate the rate outside it,
+and raise `SolverError` if they fail.
 """
 
-from .outcome import Counts, Solution, SolverError, Status, error_norm
+from .outcome import Counts, OnStep, Solution, SolverError, Status, error_norm
 from .per_sample import Stepper, march
 from .runge_kutta import PER_SAMPLE_METHODS, AdaptivePerSample
-from .whole_batch import METHODS, Adaptive
+from .whole_batch import WHOLE_BATCH_METHODS, Adaptive
 
 __all__ = [
-    "METHODS",
     "PER_SAMPLE_METHODS",
+    "WHOLE_BATCH_METHODS",
     "Adaptive",
     "AdaptivePerSample",
     "Counts",
+    "OnStep",
     "Solution",
     "SolverError",
     "Status",

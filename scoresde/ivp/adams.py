@@ -1,4 +1,4 @@
-"""Adams predictor–corrector on a given grid, with its path in between."""
+"""Adams predictor–corrector on a given grid, with a curve through its points."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["HermiteCurve", "adams_path"]
 class HermiteCurve:
     """A curve through N + 1 points with given slopes: on each interval the cubic that fits both.
 
-    The curve goes through its first point exactly and has a continuous slope. Between the points
-    it is off by O(h⁴) (cubic Hermite interpolation), besides what the points are off.
+    The curve has a continuous slope. The error of the interpolation between the points (cubic
+    Hermite) is O(h⁴).
 
     Attributes:
         ts: Increasing times, shape (N + 1,), float64.
@@ -45,7 +45,7 @@ class HermiteCurve:
         u = (t - self.ts[i]).reshape(shape) / h
         first, last = self.points[i, rows], self.points[i + 1, rows]
         begin, end = h * self.slopes[i, rows], h * self.slopes[i + 1, rows]
-        # place = first + u begin + u² (a + b u) with what the far end asks of a and b
+        # place = first + u begin + u² (a + b u); place and slope at the last point give a and b
         gap = last - first
         a, b = 3 * gap - 2 * begin - end, begin + end - 2 * gap
         place = first + u * (begin + u * (a + u * b))
@@ -60,8 +60,8 @@ def adams_path(
     The polynomial through the last `order` slopes predicts the next point; the slope found there
     corrects it, and serves the steps to come (Adams–Bashforth–Moulton in mode PEC; Hairer, Nørsett
     & Wanner, "Solving Ordinary Differential Equations I", section III.1). Early steps are of lower
-    order: the first is the trapezoidal rule's, with Euler's as its predictor. Nothing depends on
-    another sample.
+    order: the first is that of the trapezoidal rule, with Euler's step as its predictor. No sample
+    depends on another.
 
     Args:
         rate: Maps (y, i) to dy/dt at ts[i], like y.
@@ -70,7 +70,7 @@ def adams_path(
         order: Slopes behind the predictor, at least 1.
 
     Returns:
-        The path, with the slopes found.
+        The curve through the points, with the slopes at them.
     """
     points, slopes = [y], [rate(y, 0)]
     for i in range(len(ts) - 1):

@@ -1,4 +1,4 @@
-"""What a solve ends in: a solution with its counts, or an error that holds them."""
+"""The result of a solver: a solution with its counts, or an error with its counts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OnStep = Callable[[int, float, Tensor], None]
 
 
 class Status(IntEnum):
-    """Where a sample stands: at the end, on its way, or why it could not go on."""
+    """The state of one sample: at the end, still running, or why its solver stopped."""
 
     DONE = 0
     RUNNING = 1
@@ -27,12 +27,12 @@ class Status(IntEnum):
 
 @dataclass(frozen=True)
 class Counts:
-    """What each sample took; all of shape (B,), int64, on the CPU.
+    """Status, steps and evaluations of each sample; all of shape (B,), int64, on the CPU.
 
     Attributes:
         status: A `Status`; 0, which is `Status.DONE`, for all samples of a solution.
-        accepted: Steps taken.
-        rejected: Steps tried and not taken.
+        accepted: Accepted steps.
+        rejected: Rejected steps.
         evaluations: Evaluations of the right-hand side.
     """
 
@@ -61,22 +61,22 @@ class Counts:
 
 @dataclass(frozen=True)
 class Solution:
-    """The end of a solve.
+    """The state at the last time, with the counts.
 
     Attributes:
-        state: State at the last time, like the first.
-        counts: What each sample took.
+        state: State at the last time, like the first one.
+        counts: Counts of each sample; None if the steps were given.
     """
 
     state: Tensor
-    counts: Counts
+    counts: Counts | None = None
 
 
 class SolverError(RuntimeError):
-    """A solver gave up; the message says where, why and what to try.
+    """A solver failed; the message says where, why and what to try.
 
     Attributes:
-        counts: What each sample had taken until then, with the status of those that failed.
+        counts: Counts of each sample until then, with the status of those that failed.
     """
 
     def __init__(self, message: str, counts: Counts) -> None:
@@ -87,8 +87,8 @@ class SolverError(RuntimeError):
 def error_norm(error: Tensor, dims: int) -> Tensor:
     """Size of each sample's error: max(RMS of its first `dims` numbers, |each of the others|).
 
-    The first numbers are one point in space, the others are integrals of which each must be
-    right.
+    The first numbers are one point in space. The others are integrals, each of which must be
+    accurate.
 
     Args:
         error: Error over tolerance, shape (B, N).

@@ -1,4 +1,4 @@
-"""The one loop of per-sample adaptive solvers: own time, step and verdict for each sample."""
+"""The loop of per-sample adaptive solvers: each sample has its own time, step size and error."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["Stepper", "march"]
 # Hairer, Nørsett & Wanner, "Solving Ordinary Differential Equations I", section II.4.
 SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
 
-# Steps are rounded down to so many bits, 1 % on the average: else the last bits of an error, which
-# come from the order of sums inside a batch, would change the steps and so the result.
+# Steps are rounded down to this many bits, by 1 % on average. Otherwise the last bits of an error,
+# which depend on the order of sums inside a batch, would change the steps and so the result.
 STEP_BITS = 6
 
-# A step that would leave less than this part of itself to the end goes to the end.
+# A step goes to the end if it would leave less than 0.01 times itself to the end.
 STRETCH = 1.01
 
 WHY = {
@@ -31,43 +31,49 @@ WHY = {
 
 
 class Stepper(ABC):
-    """How a step is tried: for every sample still running at once, each with its own times.
+    """How to attempt a step, for all running samples at once, each with its own times.
 
     Attributes:
         name: The method, for messages.
         evaluations: Evaluations of the right-hand side per attempt.
-        exponent: The next step is the last times 0.9 error^−exponent.
+        first_evaluations: Evaluations of `start`.
+        exponent: The next step size is the last one times 0.9 error^−exponent.
     """
 
     name: str
     evaluations: int
+    first_evaluations: int = 0
     exponent: float
 
+    @abstractmethod
+    def start(self, y: Tensor, t_start: float, t_end: float) -> Tensor | float:
+        """Begin at y, shape (B, N), and return the first step size: a number, or shape (B,)."""
+
     def target(self, t: Tensor, t_new: Tensor) -> Tensor:
-        """Where the step from t may go at most, if not to t_new; shapes (b,)."""
+        """The time that the step from t goes to, t_new or before it; shapes (b,)."""
         return t_new
 
     @abstractmethod
     def attempt(self, y: Tensor, t: Tensor, t_new: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Try a step.
+        """Attempt a step.
 
         Args:
             y: States at t, shape (b, N).
             t: Times, shape (b,), float64.
             t_new: Times to reach, shape (b,), float64.
-            rows: Which samples of the batch these are, shape (b,), int64.
+            rows: Places of these samples in the batch, shape (b,), int64.
 
         Returns:
-            States at t_new, shape (b, N), and their errors, shape (b,); 1 is just good enough.
+            States at t_new, shape (b, N), and their errors, shape (b,). At most 1 is accepted.
         """
 
     @abstractmethod
     def settle(self, accepted: Tensor) -> None:
-        """Told which attempts were accepted, shape (b,); the others are repeated."""
+        """Called after an attempt with which samples were accepted, shape (b,), bool."""
 
     @abstractmethod
     def keep(self, running: Tensor) -> None:
-        """Told which samples go on, shape (b,); the others have arrived."""
+        """Called with which samples go on, shape (b,), bool; the others are at the end."""
 
 
 def march(
@@ -75,102 +81,82 @@ def march(
     y: Tensor,
     t_start: float,
     t_end: float,
-    step: Tensor | float,
     *,
-    evaluations: int = 0,
     max_evaluations: int | None = None,
     on_step: OnStep | None = None,
     names: Sequence[int] | None = None,
 ) -> Solution:
-    """Step every sample from t_start to t_end, forwards or backwards, each at its own pace.
+    """Step every sample from t_start to t_end, forwards or backwards, with its own step sizes.
 
-    An attempt with an error of at most 1 is accepted. The next step is the attempted one times
-    0.9 error^−exponent, within [0.2, 10], and not above 1 right after a rejection (Hairer,
-    Nørsett & Wanner, vol. I, section II.4). An error that is not finite counts as a large one.
-    Samples that have arrived leave the batch, so a sample depends on nobody else, but for
-    rounding inside the right-hand side.
+    An attempt with an error of at most 1 is accepted. The next step size is the attempted one times
+    0.9 error^−exponent, where this factor is limited to [0.2, 10], and to at most 1 right after a
+    rejection (Hairer, Nørsett & Wanner, vol. I, section II.4). An error that is not finite counts
+    as a large one. Samples at the end leave the batch. So a sample depends on no other one, except
+    for rounding inside the right-hand side.
 
     Args:
-        stepper: How to try a step.
-        y: State at t_start, shape (B, N).
+        stepper: How to attempt a step. It receives each sample flattened.
+        y: State at t_start, shape (B, *D).
         t_start: First time.
         t_end: Last time, not equal to t_start; met exactly.
-        step: Size of the first step, a positive number or one per sample.
-        evaluations: How many each sample has used already.
-        max_evaluations: How many a sample may use, those included; None = any number.
-        on_step: Called with (calls so far, time that every sample has reached, state of shape
-            (B, N)) whenever that time has moved; the samples in it are at different times.
-        names: What messages call the samples, shape (B,); None = their places in the batch.
+        max_evaluations: Largest number for each sample, those of `start` included; None = no limit.
+        on_step: Called with (calls so far, time that every sample has reached, state like y)
+            whenever that time has changed. The samples in the state are at different times.
+        names: Numbers of the samples in messages, shape (B,); None = their places in the batch.
 
     Returns:
-        The state at t_end, with the counts.
+        The state at t_end, like y, with the counts.
 
     Raises:
-        SolverError: If a sample needs more than `max_evaluations`, or its step size falls below
-            the rounding of the time.
+        SolverError: If a sample needs more than `max_evaluations`, or its step size becomes less
+            than the rounding of the time.
     """
-    return _March(
-        stepper, y, t_start, t_end, step, evaluations, max_evaluations, on_step, names
-    ).run()
+    flat = y.reshape(len(y), y.shape[1:].numel())
+    state = _March(stepper, flat, t_start, t_end, range(len(y)) if names is None else names)
+    while len(state.rows):
+        state.check_budget(max_evaluations)
+        state.attempt()
+        state.drop_arrived()
+        if on_step is not None and state.has_moved():
+            on_step(state.moves, state.reached, state.at_present().reshape(y.shape))
+    return Solution(state.result.reshape(y.shape), state.counts.to("cpu"))
 
 
 class _March:
-    """The state of one `march`; t, step, y and refused hold the samples still running."""
+    """The state of one `march`. rows, t, step, y and refused are of the running samples only."""
 
     def __init__(
-        self,
-        stepper: Stepper,
-        y: Tensor,
-        t_start: float,
-        t_end: float,
-        step: Tensor | float,
-        evaluations: int,
-        max_evaluations: int | None,
-        on_step: OnStep | None,
-        names: Sequence[int] | None,
+        self, stepper: Stepper, y: Tensor, t_start: float, t_end: float, names: Sequence[int]
     ) -> None:
-        self.stepper, self.on_step = stepper, on_step
-        self.names = range(len(y)) if names is None else names
+        self.stepper, self.names = stepper, names
         self.t_end, self.sign = t_end, math.copysign(1.0, t_end - t_start)
         self.floor = 10 * torch.finfo(torch.float64).eps * max(abs(t_start), abs(t_end))
-        self.limit = max_evaluations
-        self.counts = Counts.fill(len(y), Status.RUNNING, evaluations=evaluations).to(y.device)
+        self.spent = stepper.first_evaluations  # of every running sample: they are tried together
+        self.counts = Counts.fill(len(y), Status.RUNNING, evaluations=self.spent).to(y.device)
         self.result = y.clone()
-        self.reached, self.calls = t_start, 0
+        self.reached, self.moves = t_start, 0
         self.rows = torch.arange(len(y), device=y.device)
         self.y = y
-        self.t, self.step = self._column(t_start), _rounded(self._column(step))
+        self.t = self._column(t_start)
+        self.step = _rounded(self._column(stepper.start(y, t_start, t_end) if len(y) else 0.0))
         self.refused = torch.zeros_like(self.rows, dtype=torch.bool)
-        self.spent = evaluations  # of every running sample: they are tried together
-
-    def run(self) -> Solution:
-        """Until nobody is running."""
-        while len(self.rows):
-            self._check_budget()
-            t_new = self._target()
-            y_new, error = self.stepper.attempt(self.y, self.t, t_new, self.rows)
-            self._advance(t_new, y_new, error)
-            self._drop_arrived()
-            self._report()
-        return Solution(self.result, self.counts.to("cpu"))
 
     def _column(self, value: Tensor | float) -> Tensor:
         """One float64 number per running sample."""
         value = torch.as_tensor(value, dtype=torch.float64, device=self.y.device)
         return value.expand(len(self.rows)).clone()
 
-    def _check_budget(self) -> None:
-        if self.limit is not None and self.spent + self.stepper.evaluations > self.limit:
+    def check_budget(self, limit: int | None) -> None:
+        """Raise if one more attempt would need too many evaluations."""
+        if limit is not None and self.spent + self.stepper.evaluations > limit:
             self._fail(torch.ones_like(self.refused), Status.EVALUATIONS)
 
-    def _target(self) -> Tensor:
-        """Where this round's steps go; no sliver is left before the end."""
+    def attempt(self) -> None:
+        """Attempt a step of every running sample, accept or reject it, choose the next step."""
         arrives = STRETCH * self.step >= self.sign * (self.t_end - self.t)
         t_new = torch.where(arrives, self.t_end, self.t + self.sign * self.step)
-        return self.stepper.target(self.t, t_new)
-
-    def _advance(self, t_new: Tensor, y_new: Tensor, error: Tensor) -> None:
-        """Accept or reject each attempt, count it, and choose the next step."""
+        t_new = self.stepper.target(self.t, t_new)
+        y_new, error = self.stepper.attempt(self.y, self.t, t_new, self.rows)
         finite = torch.isfinite(y_new).all(1)
         error = torch.where(finite, error.to(torch.float64), math.inf)
         accepted = error <= 1  # not if NaN
@@ -190,7 +176,8 @@ class _March:
             self._fail(lost, Status.NOT_FINITE if bool(broken) else Status.UNDERFLOW)
         self.stepper.settle(accepted)
 
-    def _drop_arrived(self) -> None:
+    def drop_arrived(self) -> None:
+        """Store the samples that are at the end, and go on with the others."""
         running = self.t != self.t_end
         if bool(running.all()):
             return
@@ -201,15 +188,17 @@ class _March:
             setattr(self, name, getattr(self, name)[running])
         self.stepper.keep(running)
 
-    def _report(self) -> None:
-        """Tell `on_step` if the last of the samples has moved."""
-        if self.on_step is None:
-            return
+    def has_moved(self) -> bool:
+        """Whether the last of the samples has moved since this was asked."""
         times = self.sign * self.t
         slowest = self.sign * float(times.min()) if len(times) else self.t_end
-        if slowest != self.reached:
-            self.reached, self.calls = slowest, self.calls + 1
-            self.on_step(self.calls, slowest, self.result.index_copy(0, self.rows, self.y))
+        moved = slowest != self.reached
+        self.reached, self.moves = slowest, self.moves + moved
+        return moved
+
+    def at_present(self) -> Tensor:
+        """The states of all samples, shape (B, N), each at its own time."""
+        return self.result.index_copy(0, self.rows, self.y)
 
     def _fail(self, failed: Tensor, status: Status) -> None:
         """Raise for the running samples marked in `failed`."""

@@ -10,22 +10,20 @@ import torch
 from scipy.integrate import DOP853, RK23, RK45
 from torch import Tensor
 
-from .._tensor import check_integer, check_number, plain_numbers
+from .._tensor import check_choice, check_integer, check_number, plain_numbers
 from .outcome import OnStep, Solution, error_norm
 from .per_sample import Stepper, march
 
 __all__ = ["PER_SAMPLE_METHODS", "AdaptivePerSample", "Rate"]
 
-# (y of shape (b, N), t of shape (b,), rows of shape (b,)) to dy/dt like y.
+# (y of shape (b, *D), t of shape (b,), rows of shape (b,)) to dy/dt like y.
 Rate = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 # scipy.integrate publishes the coefficients as attributes of its solvers.
-_TABLEAUS = {"dop853": DOP853, "dopri5": RK45, "bosh3": RK23}
+_EMBEDDED_PAIRS = {"dop853": DOP853, "dopri5": RK45, "bosh3": RK23}
 
 # Evaluations of an attempted step, the one that the next step begins with included.
-PER_SAMPLE_METHODS = {name: table.n_stages for name, table in _TABLEAUS.items()}
-
-FIRST_EVALUATIONS = 2  # at t_start, and of the trial that chooses the first step
+PER_SAMPLE_METHODS = {name: table.n_stages for name, table in _EMBEDDED_PAIRS.items()}
 
 
 @dataclass(frozen=True)
@@ -37,17 +35,16 @@ class AdaptivePerSample:
         dopri5      5   6   Dormand & Prince 1980
         bosh3       3   3   Bogacki & Shampine 1989
 
-    besides 2 at the start. A step is accepted if the sample's error, measured by `error_norm` in
-    units of atol + rtol max(|y|, |y_new|), is at most 1. First step and next steps are chosen
-    as in Hairer, Nørsett & Wanner, "Solving Ordinary Differential Equations I", section II.4.
-    Nothing of this asks for another sample, so a sample's result is the same in any batch, up
-    to the rounding of the right-hand side.
+    There are 2 more evaluations at the start. A step is accepted if the sample's error, measured by
+    `error_norm` in units of atol + rtol max(|y|, |y_new|), is at most 1. First step and next steps
+    are chosen as in Hairer, Nørsett & Wanner, "Solving Ordinary Differential Equations I", section
+    II.4. So a sample's result is the same in any batch, up to the rounding of the right-hand side.
 
     Args:
         method: One of the above.
         rtol: Relative tolerance, in (0, 1).
         atol: Absolute tolerance, greater than 0.
-        max_evaluations: Evaluations after which a sample gives up; None = never.
+        max_evaluations: Largest number of evaluations of a sample; None = no limit.
 
     Raises:
         ValueError: On an argument out of range.
@@ -60,11 +57,7 @@ class AdaptivePerSample:
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        if self.method not in _TABLEAUS:
-            raise ValueError(
-                f"method must be one of {', '.join(_TABLEAUS)} for a step size per sample, "
-                f"got {self.method!r}"
-            )
+        check_choice("method", self.method, _EMBEDDED_PAIRS)
         check_number("rtol", self.rtol, above=0, below=1)
         check_number("atol", self.atol, above=0)
         if self.max_evaluations is not None:
@@ -85,12 +78,13 @@ class AdaptivePerSample:
         """Integrate dy/dt = rate(y, t, rows) from t_start to t_end, forwards or backwards.
 
         Args:
-            rate: Maps y of shape (b, N), times t (b,) in float64 and `rows` (b,), the places of
-                these samples in the batch, to dy/dt like y; never asked outside the interval.
-            y: State at t_start, shape (B, N), float32 or float64; times are float64 in any case.
+            rate: Maps y of shape (b, *D), times t (b,) in float64 and `rows` (b,), the places of
+                these samples in the batch, to dy/dt like y; never called outside the interval.
+            y: State at t_start, shape (B, *D), float32 or float64; times are float64 in any case.
             t_start: First time.
             t_end: Last time, not equal to t_start; met exactly.
-            dims: D ≤ N, how many numbers of a sample are a point in space; None = N.
+            dims: How many numbers of a sample, from the first on, are a point in space; None =
+                all.
             on_step: As in `march`.
             names: As in `march`.
 
@@ -104,15 +98,11 @@ class AdaptivePerSample:
         """
         if t_start == t_end:
             raise ValueError(f"t_end must differ from t_start, got {t_end} for both")
-        stepper = _Embedded(self, rate, y, dims or y.shape[1])
-        step = stepper.start(y, t_start, t_end) if len(y) else 0.0
         return march(
-            stepper,
+            _Embedded(self, rate, y, dims),
             y,
             t_start,
             t_end,
-            step,
-            evaluations=FIRST_EVALUATIONS if len(y) else 0,
             max_evaluations=self.max_evaluations,
             on_step=on_step,
             names=names,
@@ -122,9 +112,12 @@ class AdaptivePerSample:
 class _Embedded(Stepper):
     """One attempt of a tableau whose last slope is the first of the next step."""
 
-    def __init__(self, solver: AdaptivePerSample, rate: Rate, y: Tensor, dims: int) -> None:
-        table = _TABLEAUS[solver.method]
-        self.name, self.rate, self.dims = solver.method, rate, dims
+    first_evaluations = 2  # at t_start, and of the trial that chooses the first step
+
+    def __init__(self, solver: AdaptivePerSample, rate: Rate, y: Tensor, dims: int | None) -> None:
+        table = _EMBEDDED_PAIRS[solver.method]
+        self.name, self.rate, self.shape = solver.method, rate, y.shape[1:]
+        self.dims = self.shape.numel() if dims is None else dims
         self.rtol, self.atol = solver.rtol, solver.atol
         self.evaluations = table.n_stages
         self.exponent = 1 / (table.error_estimator_order + 1)
@@ -133,26 +126,26 @@ class _Embedded(Stepper):
         self.b, self.c = _like(table.B, y), table.C.tolist()
         errors = (table.E5, table.E3) if table is DOP853 else (table.E,)
         self.errors = [_like(row, y) for row in errors]
-        self.slopes = y.new_empty(table.n_stages + 1, *y.shape)
 
     def start(self, y: Tensor, t_start: float, t_end: float) -> Tensor:
         """The first slope, and each sample's first step by Hairer et al., II.4."""
         rows = torch.arange(len(y), device=y.device)
         t = torch.full((len(y),), t_start, dtype=torch.float64, device=y.device)
-        self.slopes[0] = self.rate(y, t, rows)
+        self.slopes = y.new_empty(self.evaluations + 1, *y.shape)
+        self.slopes[0] = self._slope(y, t, rows)
         scale = self.atol + self.rtol * y.abs()
         d0, d1 = self._norm(y / scale), self._norm(self.slopes[0] / scale)
         h = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
-        # NaN, where the first slope is not finite, makes a step of 0, which fails
+        # NaN, where the first slope is not finite, becomes a step of 0, which fails.
         h = h.nan_to_num(nan=0.0).clamp(max=abs(t_end - t_start))
         t_new = torch.lerp(t, torch.full_like(t, t_end), h / abs(t_end - t_start))
-        trial = self.rate(self._moved(y, t_new - t, self.a[0].new_ones(1)), t_new, rows)
+        trial = self._slope(self._moved(y, t_new - t, self.a[0].new_ones(1)), t_new, rows)
         d2 = self._norm((trial - self.slopes[0]) / scale) / h
         steepest = torch.maximum(d1, d2)
         curved = (0.01 / steepest) ** self.exponent
         flat = (1e-3 * h).clamp(min=1e-6)
         guess = torch.where(steepest <= 1e-15, flat, curved)
-        # a rate that is not finite on the trial says only that the step must be small
+        # If the rate is not finite on the trial, the step must be small.
         return torch.minimum(100 * h, guess.nan_to_num(nan=0.0)).clamp(min=1e-6 * h)
 
     def attempt(self, y: Tensor, t: Tensor, t_new: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,21 +154,25 @@ class _Embedded(Stepper):
         for i, row in enumerate(self.a, start=1):
             # lerp, because t + h may round to beyond the end
             stage_time = torch.lerp(t, t_new, self.c[i])
-            self.slopes[i] = self.rate(self._moved(y, h, row), stage_time, rows)
+            self.slopes[i] = self._slope(self._moved(y, h, row), stage_time, rows)
         y_new = self._moved(y, h, self.b)
-        self.slopes[-1] = self.rate(y_new, t_new, rows)
+        self.slopes[-1] = self._slope(y_new, t_new, rows)
         scale = self.atol + self.rtol * torch.maximum(y.abs(), y_new.abs())
         return y_new, self._error(h, scale)
 
     def settle(self, accepted: Tensor) -> None:
-        """Accepted steps begin where the last ended."""
+        """The last slope of an accepted step is the first of the next."""
         self.slopes[0] = torch.where(accepted[:, None], self.slopes[-1], self.slopes[0])
 
     def keep(self, running: Tensor) -> None:
-        """Nothing but the first slope outlives a step."""
+        """Keep the first slopes, which are all that the next step needs."""
         first = self.slopes[0][running]
         self.slopes = first.new_empty(len(self.slopes), *first.shape)
         self.slopes[0] = first
+
+    def _slope(self, y: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+        """The rate, of the shape of the flattened y."""
+        return self.rate(y.reshape(len(y), *self.shape), t, rows).reshape(y.shape)
 
     def _sum(self, weights: Tensor) -> Tensor:
         """Σ_j w_j k_j over the first slopes."""

@@ -1,4 +1,4 @@
-"""torchdiffeq's adaptive solvers, made safe: they end at the end, and fail with an exception."""
+"""torchdiffeq's adaptive solvers, which here end exactly at the end and fail with an exception."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
-from .._tensor import check_integer, check_number, plain_numbers
+from .._tensor import check_choice, check_integer, check_number, plain_numbers
 from .outcome import Counts, OnStep, Solution, SolverError, Status, error_norm
 
-__all__ = ["METHODS", "Adaptive"]
+__all__ = ["WHOLE_BATCH_METHODS", "Adaptive"]
 
-METHODS = ("dopri8", "dopri5", "bosh3", "adaptive_heun", "fehlberg2")
+WHOLE_BATCH_METHODS = ("dopri8", "dopri5", "bosh3", "adaptive_heun", "fehlberg2")
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Adaptive:
 
     Args:
         method: "dopri8", "dopri5", "bosh3", "adaptive_heun" or "fehlberg2", of orders 8, 5, 3, 2
-            and 2. fehlberg2 judges its error as 1/512 of a difference of stages and needs a far
-            smaller tolerance than the others.
+            and 2. fehlberg2 estimates its error as 1/512 of a difference of stages, and needs a
+            far smaller tolerance than the others.
         rtol: Relative tolerance, in (0, 1).
         atol: Absolute tolerance, greater than 0.
-        max_steps: Attempted steps after which to give up; None = any number.
+        max_steps: Largest number of attempted steps; None = no limit.
 
     Raises:
         ValueError: On an argument out of range.
@@ -41,8 +41,7 @@ class Adaptive:
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        if self.method not in METHODS:
-            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
+        check_choice("method", self.method, WHOLE_BATCH_METHODS)
         check_number("rtol", self.rtol, above=0, below=1)
         check_number("atol", self.atol, above=0)
         if self.max_steps is not None:
@@ -60,15 +59,15 @@ class Adaptive:
     ) -> Solution:
         """Integrate dy/dt = rate(y, t) from t_start to t_end, forwards or backwards.
 
-        The samples share one step size. With `dims`, a step is accepted only if it is good
-        enough for each of them, by `error_norm`. Without, torchdiffeq's own norm decides: the
-        root mean square over the whole batch, where many easy samples hide the error of a hard
-        one.
+        The samples share one step size. With `dims`, a step is accepted only if the error of each
+        sample, by `error_norm`, is small enough. Without `dims`, torchdiffeq's own norm decides:
+        the root mean square over the whole batch, in which many easy samples hide the error of a
+        hard one.
 
         Args:
-            rate: Maps (y, t) to dy/dt like y; never asked outside the interval.
-            y: State at t_start, shape (B, *D), B ≥ 1; (B, N) with `dims`. torchdiffeq hands a
-                float32 state's times over in float32.
+            rate: Maps (y, t) to dy/dt like y; never called outside the interval.
+            y: State at t_start, shape (B, *D), B ≥ 1; (B, N) with `dims`. torchdiffeq passes
+                float32 times for a float32 state.
             t_start: First time.
             t_end: Last time, not equal to t_start; met exactly.
             dims: D ≤ N, how many numbers of a sample are a point in space.
@@ -78,11 +77,11 @@ class Adaptive:
             The state at t_end, with the counts, which are the same for every sample.
 
         Raises:
-            SolverError: If the solver gives up, with the time reached.
+            SolverError: If the solver fails, with the time reached.
         """
         problem = _Problem(self, rate, len(y), t_start, t_end, on_step)
         times = torch.tensor([t_start, t_end], dtype=torch.float64, device=y.device)
-        # As a time to step on, the end is met exactly; else the solver would step beyond, where
+        # `step_t` makes the solver step on the end exactly. Otherwise it would step beyond, where
         # no network was trained, and interpolate back at a lower order.
         options: dict[str, Any] = {"step_t": times[1:]}
         if dims is not None:
@@ -104,10 +103,10 @@ class Adaptive:
 
 
 class _Problem:
-    """The right-hand side, with the call-backs by which torchdiffeq tells of its steps.
+    """The right-hand side, with torchdiffeq's call-backs for each step.
 
-    Torchdiffeq checks by `assert`: under `python -O` it would loop for ever, but for the checks
-    made here.
+    torchdiffeq checks its steps by `assert`. Under `python -O` it would loop for ever without the
+    checks made here.
     """
 
     def __init__(
@@ -127,7 +126,7 @@ class _Problem:
         self.accepted = self.rejected = self.evaluations = 0
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
-        # The guess of the first step may look beyond the end, and a float32 time may round to it.
+        # The choice of the first step may go beyond the end, and so may a rounded float32 time.
         self.evaluations += 1
         return self.rate(y, min(max(float(t), self.low), self.high))
 

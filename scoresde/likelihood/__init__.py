@@ -45,7 +45,6 @@ __all__ = [
     "Continuous",
     "ContinuousVLB",
     "CutOff",
-    "DDPMVLB",
     "Dequantization",
     "Dequantized",
     "Encoding",

@@ -4,13 +4,13 @@ With n = √(d² α² + σ²), d a scale of the data, and z = x/n, the ODE of an
 
     dz/dθ = F(z, θ) = (α σ (d − 1/d) z + n v/d)/(α² + σ²),   v = α ε − σ x0
 
-For data N(0, d² I) F is 0: z stays where it is, and only how the data differ from that is left to
-a solver. θ runs from nearly 0 (data) to nearly π/2 (noise), and F is regular at both ends. The
+For data N(0, d² I) F is 0, so that a solver has to follow only the deviation of the data from this
+Gaussian. θ runs from nearly 0 (data) to nearly π/2 (noise), and F is regular at both ends. The
 variables are those of Salimans & Ho 2022, "Progressive distillation", arXiv:2202.00512,
 appendix D, where d = 1.
 
-Exact scores are smooth in θ. What details of images and a network's own errors do at the ends is
-smooth in log(σ/α) instead. In between lies
+Exact scores are smooth functions of θ. Details of images and the errors of a network vary smoothly
+in log(σ/α) instead, near both ends. The variable u is a compromise:
 
     u = I_y(κ, κ),   y = sin² θ = σ²/(d² α² + σ²),   du/dlog(σ/α) ∝ (y (1 − y))^κ
 

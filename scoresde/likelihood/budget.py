@@ -1,11 +1,11 @@
-"""A likelihood with everything that is known of its errors, per sample.
+"""The error budget of likelihoods, for each datum.
 
     random        probes and nodes, dequantization                         → standard errors
     systematic    solver, rounding of the dtype                            → measured differences
-    definition    what t_min cuts off, and the prior in place of p at 1    → signed terms
+    definition    the cut-off at t_min, the prior in place of p at t = 1   → signed terms
 
-The last two are no errors of the number: it is what its protocol says. They are what separates it
-from the density of the data under the score, were that exact.
+The terms of the definition are not errors of the value that the protocol defines. They are the
+difference between this value and the log-density log p_0 of the data, if the score is exact.
 """
 
 from __future__ import annotations
@@ -28,23 +28,24 @@ from .methods import as_method, log_likelihood
 
 __all__ = ["Budget", "bound_of_changes", "likelihood_budget", "prior_mismatch"]
 
-# Largest departure of a score from that of a smooth density (`CutOff`) at which its cut-off is
-# stated: the estimates of order 1 and 2 then differ by at most an eighth of the terms' sizes.
+# The cut-off is reported up to this `CutOff.departure`: the estimates of order 1 and 2 then differ
+# by at most an eighth of the sizes of the terms.
 SMOOTH = 0.25
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Log-likelihoods and what is known of their errors, in nats; all of shape (B,), float64.
+    """Log-likelihoods with their errors, in nats; all of shape (B,), float64.
 
     Attributes:
         log_prob: log p(x), or the bound on log P(k).
-        std_error: Standard error of it from all randomness that it holds; NaN where unknown.
+        std_error: Standard error of `log_prob`; for a single draw without the part of the
+            dequantization, which is not known then. NaN where unknown.
         dof: Degrees of freedom behind `std_error`, for Student's t.
         probe_error: The part of probes and nodes; NaN where unknown.
-        draw_error: The part of the dequantization; NaN where a single draw cannot tell, 0 where
-            nothing is drawn.
-        correction: What the path's correction was, see `Likelihood`; 0 for other methods.
+        draw_error: The part of the dequantization; NaN for a single draw, 0 where the points are
+            not random.
+        correction: The correction of a path, see `Likelihood`; 0 for other methods.
         cut_off: log p_0(x) − log p_{t_min}(x), see `neglected`; NaN where it cannot be estimated
             because the model's score at t_min is not that of a smooth density.
         prior_mismatch: log p_1(x(1)) − log prior(x(1)), see `prior_mismatch`; NaN without a
@@ -74,13 +75,13 @@ class Budget:
 
         Args:
             level: In (0, 1).
-            systematic: A bound on the errors of solver and dtype, in nats.
+            systematic: A bound on the errors of solver and dtype, in nats; see `bound_of_changes`.
         """
         return student_t(self.dof, level) * self.std_error + systematic
 
     @property
     def definition(self) -> Tensor:
-        """cut_off + prior_mismatch: to be added for log p_0 of the data, if the score is exact."""
+        """cut_off + prior_mismatch, log p_0 of the data less `log_prob` if the score is exact."""
         return self.cut_off + self.prior_mismatch
 
 
@@ -95,10 +96,10 @@ def likelihood_budget(
     y: Tensor | None = None,
     batch: int | None = None,
 ) -> Budget:
-    """Log-likelihoods of data by some method, with the parts of their random error.
+    """Log-likelihoods of data by a method, with the parts of their random error.
 
-    How much the solver errs is found by doing it again with `method.refined()` and the same
-    seed: nodes, probes and dequantization are the same. Likewise in float64.
+    The errors of the solver and of the dtype are measured by a second call with the same seed, with
+    `method.refined()` or in float64: nodes, probes and dequantization are the same.
 
     Args:
         model: Score model.
@@ -150,15 +151,15 @@ def likelihood_budget(
 def prior_mismatch(
     model: ScoreModel, latent: Tensor, control: GaussianMixture | None = None
 ) -> Tensor:
-    """log p_1(x) − log prior(x) at latents: what the prior in place of p at t = 1 leaves out.
+    """log p_1(x) − log prior(x) at latents: the difference from using the prior in place of p_1.
 
-    Exact for a `GaussianMixture`. Else p_1 is taken for a Gaussian with mean and covariance of the
-    data: α(1) is so small that noise has made one of it but for terms of the order α(1)³.
+    Exact for a `GaussianMixture`. Otherwise p_1 is approximated by a Gaussian with the mean and
+    covariance of the data. α(1) is small, and the error of the approximation is of order α(1)³.
 
     Args:
         model: Score model.
         latent: x at t = 1, shape (B, *D).
-        control: The Gaussian (`fit_gaussian`); without it NaN is returned.
+        control: The Gaussian (`fit_gaussian`); if it is needed and missing, NaN is returned.
 
     Returns:
         Nats, shape (B,), float64.
@@ -172,7 +173,7 @@ def prior_mismatch(
 
 @dataclass(frozen=True, kw_only=True)
 class _WatchedLikelihood(Likelihood):
-    """A likelihood with what its definition leaves out, as in `Budget`."""
+    """A likelihood with the terms of its definition, as in `Budget`."""
 
     cut_off: Tensor
     prior_mismatch: Tensor
@@ -180,12 +181,12 @@ class _WatchedLikelihood(Likelihood):
 
 @dataclass(frozen=True)
 class _Watched(LikelihoodMethod):
-    """A method whose result tells as well what its definition leaves out.
+    """A method, together with the terms of its definition.
 
     Args:
         method: The method.
         control: A Gaussian near the data, for the prior mismatch.
-        cut: Whether points count as samples of p at t_min, so that something is cut off.
+        cut: Whether the points are data that count as samples of p at t_min.
     """
 
     method: LikelihoodMethod
@@ -205,7 +206,7 @@ class _Watched(LikelihoodMethod):
         """The method's likelihood, with the terms of its definition."""
         found = self.method.estimate(batch, x)
         cut_off = mismatch = torch.zeros_like(found.log_prob)
-        if found.latent is not None:  # a bound of the reverse SDE leaves nothing out
+        if found.latent is not None:  # a bound for the reverse SDE has neither term
             mismatch = prior_mismatch(batch.model, found.latent, self.control)
             if self.cut:
                 left_out = neglected(batch.model, x, found.t_min, order=2, noise=batch.noise)
@@ -219,10 +220,10 @@ def _wider(
 ) -> tuple[Tensor, Tensor]:
     """The larger of two standard errors, with the degrees of freedom of the wider interval.
 
-    The spread of the draws holds all, and alone has the right coverage. What the probes are known
-    to do is only a bound from below, NaN where it is not known: added to the rest of the spread by
-    Satterthwaite's formula, an interval from 2 draws covered in 83 % (a tenth of the variance
-    being the probes'), because that rest is 0 too often.
+    The spread of the draws contains all errors, and its interval has the right coverage. The error
+    of the probes, NaN where it is not known, is used as a lower bound only. The alternative, its
+    sum with the rest of the spread by Satterthwaite's formula, covered only 83 % with 2 draws and a
+    tenth of the variance from probes, because that rest is 0 too often.
     """
     floor = torch.nan_to_num(probes)
     use = student_t(probe_dof, 0.95) * floor > student_t(spread_dof, 0.95) * spread
@@ -230,14 +231,14 @@ def _wider(
 
 
 def bound_of_changes(changes: Tensor) -> float:
-    """What 95 % of the data do not exceed, from the changes of a few of them.
+    """A bound on the systematic error of 95 % of the data, from the changes of a few of them.
 
         2 (1 + 8/m) · root mean square of the m changes
 
-    Solver errors have heavy tails, so that few changes often miss the large ones. With factor 2, on
-    mixtures in 2 and 16 dimensions under VP, sub-VP and VE (dopri5 at tolerance 0.01), the bound
-    held for 87.5, 91.4 and 94.5 % of the data at m = 8, 16 and 64. With factor 2 (1 + 8/m) it held
-    for 95.0, 95.2 and 95.3 %.
+    Solver errors have heavy tails, so that few changes often do not contain the large ones. On
+    mixtures in 2 and 16 dimensions under VP, sub-VP and VE (dopri5 at tolerance 0.01) with m = 8,
+    16 and 64, a factor 2 bounded the error of 87.5, 91.4 and 94.5 % of the data, and the factor
+    2 (1 + 8/m) that of 95.0, 95.2 and 95.3 %.
 
     Args:
         changes: Change of log p of each of m data when the solver or the dtype is refined, in

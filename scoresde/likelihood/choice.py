@@ -1,4 +1,4 @@
-"""Which trace rule is cheapest for a model, found by measuring their variances along its path."""
+"""The trace rule that is cheapest for a model, by measured variances along its path."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from .trace import ExactTrace, Hutchinson, TraceRule
 
 __all__ = ["TraceChoice", "TraceCost", "TraceSearch", "choose_trace", "trace_candidates"]
 
-# Of a vector-Jacobian product in forward passes: measured on small U-Nets whose parameters need
-# no gradient, on a CPU.
+# Cost of a vector-Jacobian product in forward passes, measured on small U-Nets whose parameters
+# need no gradient, on a CPU.
 PASS_COST = 0.97
 
 
@@ -70,13 +70,13 @@ class TraceCost:
 
     Attributes:
         rule: The rule.
-        controlled: Whether with the control variate.
-        variance: Λ ∫ Var(σ tr ∂ε/∂x) dλ over the path's Λ = λ(t_min) − λ(1): N evaluations with
-            fresh probes, one in each of N equal parts, give log p the variance of its N-th part;
-            in nats², the mean over the points.
+        controlled: Whether the rule is used with the control variate.
+        variance: Λ ∫ Var(σ tr ∂ε/∂x) dλ over Λ = λ(t_min) − λ(1), in nats², the mean over the
+            points. With N evaluations and fresh probes, one in each of N equal parts of λ, the
+            variance of log p is the N-th part of it.
         passes: Derivative passes per evaluation.
-        evaluations: Evaluations needed for the error.
-        total: Cost of them in forward passes, derivatives included.
+        evaluations: Evaluations needed for the wanted error.
+        total: Their cost in forward passes, derivatives included.
     """
 
     rule: TraceRule
@@ -103,7 +103,7 @@ class TraceChoice:
 
 
 def trace_candidates(dims: int) -> tuple[TraceRule, ...]:
-    """The rules that are worth a measurement in D = `dims` dimensions."""
+    """The rules that `choose_trace` compares in D = `dims` dimensions if none are given."""
     probing = [Probing(colours) for colours in (2, 4, 8, 16) if colours < dims]
     sketches = [HutchPP(12), XTrace(12)] if dims > 12 else []
     return ExactTrace(), Hutchinson(), *probing, *sketches
@@ -121,13 +121,14 @@ def choose_trace(
 ) -> TraceChoice:
     """The trace rule that reaches a standard error of log p with the least work.
 
-    In half log-SNR λ the divergence enters log p as ∫ σ tr ∂ε/∂x dλ. At the middles of `times`
-    equal parts of it, x is perturbed and each rule is drawn `repeats` times on one evaluation of
-    the network. Rules are compared as if their probes were drawn anew at every evaluation. Kept
-    along the path, the probes of all rules lose alike.
+    In half log-SNR λ the divergence enters log p as ∫ σ tr ∂ε/∂x dλ. The range of λ is divided into
+    `times` equal parts. At the middle of each part x is perturbed, the network is evaluated once,
+    and each rule is drawn `repeats` times. The rules are compared as if their probes were drawn
+    anew at every evaluation. Probes that are kept along the path have a larger variance, by about
+    the same factor for all rules.
 
-    Takes times · repeats · Σ passes derivative passes on the points x; ten data suffice to tell
-    apart rules that differ by a half.
+    Takes times · repeats · Σ passes derivative passes on the points x. Ten data are enough to
+    distinguish rules whose variances differ by a half.
 
     Args:
         model: Score model, labels bound.
@@ -182,7 +183,7 @@ def _variances(
     nodes = model.sde.nodes(model.sde.t_of_lam(torch.lerp(ends[0], ends[1], middles)))
     sums = torch.zeros(len(pairs), dtype=torch.float64, device="cpu")
     for node in nodes:
-        x_t = node.alpha * x + node.sigma * noise.fresh(x, node.t)
+        x_t = node.alpha * x + node.sigma * noise.fresh(x)
         plain = linearize(lambda z, at=node: model.eps(z, at), x_t, model.nfe, node.t)
         known = None if control is None else gaussian_control(control, node, x_t)
         for i, (rule, controlled) in enumerate(pairs):

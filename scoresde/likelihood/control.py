@@ -1,8 +1,8 @@
 """Control variates for the trace: the Jacobian that a Gaussian would have, known exactly.
 
-A network's Jacobian is mostly that of a Gaussian with the data's covariance: at high noise p_t is
-nearly one, and at low noise its covariance tells the directions in which data vary. Only the rest
-is left to random probes.
+A network's Jacobian is close to that of a Gaussian with the mean and covariance of the data. At
+high noise p_t is nearly a Gaussian; at low noise the covariance gives the directions in which data
+vary. Random probes then estimate only the difference.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def fit_gaussian(sde: SDE, x: Tensor) -> GaussianMixture:
 def gaussian_control(reference: GaussianMixture, node: Node, x: Tensor) -> KnownJacobian:
     """∂ε/∂x of a Gaussian N(m, C) at one time: J₀ = σ (α² C + σ² I)⁻¹, the same at every x.
 
-    In the eigenbasis of C, which `reference` holds, so that nothing is inverted; one product
-    costs 2 D² operations per sample, or D if C is diagonal.
+    Computed in the eigenbasis of C, which `reference` holds, so that no matrix is inverted. One
+    product costs 2 D² operations per sample, or D if C is diagonal.
 
     Args:
         reference: A mixture of one component.

@@ -1,7 +1,7 @@
-"""What is left out below t_min: its size (`neglected`), and a last step that puts it back.
+"""The cut-off at t_min: its size (`neglected`), and a dequantization without one.
 
 A likelihood by the probability-flow ODE starts at t_min > 0 and counts the datum as a sample of
-p at t_min, which it is not: log p_{t_min}(x) is reported in place of log p_0(x).
+p at t_min, which it is not: the result is log p_{t_min}(x) in place of log p_0(x).
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class CutOff:
     Attributes:
         value: log p_0(x) − log p_{t_min}(x) in nats, to be added to a log-likelihood that starts
             at t_min; shape (B,), float64.
-        std_error: Its standard error from the probes of the trace: 0 where that is exact, NaN
-            for a single probe. Shape (B,), float64.
+        std_error: Its standard error from the probes of the trace: 0 for an exact trace, NaN for a
+            single probe. Shape (B,), float64.
         exact: Whether both densities are known in closed form, rather than estimated.
         departure: Relative distance of the score from that of a density that is smooth over
-            σ(t_min). It is 0 for a smooth density. It is about 1 if |ε|² does not fall with σ,
-            which is so if ε is mostly an error of the network. NaN for order 1, which does not
-            measure it. Shape (B,), float64.
+            σ(t_min), shape (B,), float64. It is 0 for a smooth density, and about 1 if |ε|² does
+            not fall with σ, because ε is mostly an error of the network. NaN for order 1, which
+            does not measure it.
         nfe: Network evaluations per sample.
         nfe_derivative: Derivative passes per sample.
     """
@@ -73,19 +73,21 @@ def neglected(
 
         ∂ log p̂/∂τ = ½ (∇·ŝ + |ŝ|²),   ŝ = ∇ log p̂ = α s,   log p_t(x) = log p̂_τ(x/α) − D log α
 
-    Integrated over 0 … τ with x̂ moving from x to x/α, and with the rates of t_min all the way,
+    Order 1 takes the right-hand side at t_min for all times. The integral over 0 … τ, with x̂ moving
+    from x to x/α, is then
 
         log p_0(x) − log p_t(x) ≈ D log α + (1 − α)/σ ε·x − ½ (|ε|² − σ ∇·ε)       (order 1)
 
-    and with rates on the line through t_min and the time at which τ has doubled (order 2). The
+    Order 2 takes the line through its values at t_min and at the time where τ has doubled. The
     error is O(t_min²) and O(t_min³) for VP and subVP, O(σ⁴) and O(σ⁶) for VE. p_0 is the density
-    of the data without noise, at σ = 0; VE's own t = 0 has σ_min, and all below it is counted.
-    p must be smooth over distances of σ(t_min). The estimate is the model's own opinion: where its
-    ε is wrong by e, it is wrong by about |e|²/2 − (1 − α)/σ e·x. At the smallest noise the ε of a
-    smooth density is nearly 0. The ε of a network is there mostly its error e, and the estimate
-    then says nothing about the cut-off. Order 2 detects this: |ε|² and σ ∇·ε of a smooth density
-    double when τ doubles, and `departure` is the relative distance from that. A `GaussianMixture`
-    is asked for both densities instead.
+    of the data without noise, at σ = 0; for VE, whose t = 0 has σ_min, the part below σ_min is
+    included. For a `GaussianMixture` both densities are computed in closed form instead.
+
+    p must be smooth over distances of σ(t_min). If the model's ε is wrong by e, the estimate is
+    wrong by about |e|²/2 − (1 − α)/σ e·x. At the smallest noise the ε of a smooth density is nearly
+    0, while the ε of a network is mostly its error e; the estimate is then meaningless. Order 2
+    detects this: |ε|² and σ ∇·ε of a smooth density double when τ doubles, and `departure` is the
+    relative distance from that.
 
     Args:
         model: Score model, its labels those of x.
@@ -131,22 +133,22 @@ def neglected(
 
 @dataclass(frozen=True)
 class GaussianNoising(Dequantization):
-    """x_t = α x_0 + σ z in place of the datum, decoded by one denoising step: no cut-off is left.
+    """x_t = α x_0 + σ z stands for the datum, and a decoder gives log p(x_0 | x_t): no cut-off.
 
         log p(x_0) ≥ E[log p_t(x_t) + log N(x_0; x0(x_t), s² I) − log q(x_t | x_0)]
 
-    The bound on the density of the generator that stops at t and then draws around x0(x_t), the
-    model's denoised mean. For Gaussian data and s² = σ² c/(α² c + σ²), c their variance, it is
-    sharp for every draw; s = σ/α, the default, is that for c ≫ σ², and falls short by O(σ⁴).
+    This bounds the density of the generator that stops at t and then draws around x0(x_t), the
+    model's denoised mean. For Gaussian data of variance c and s² = σ² c/(α² c + σ²) the bound is
+    sharp for every draw. The default s = σ/α is the limit for c ≫ σ²; its bound is loose by O(σ⁴).
 
-    Quantized data either start from the centres of their cells, and the decoder gives the
-    probability of the level (`cell_log_prob`): for models trained on the centres. Or they are
-    dequantized first (`before`), for models trained that way: where p_t fills the cells, points at
-    the centres with noise of σ ≪ span/levels would make q much narrower than p.
+    There are two ways for quantized data. For models trained on the centres of the cells x_0 is the
+    centre, and the decoder gives the probability of the level (`cell_log_prob`). For models trained
+    on dequantized data x_0 is dequantized first (`before`). With the centres, q would be much
+    narrower than p_t for such a model if σ ≪ span/levels.
 
     Args:
         std: Standard deviation s of the decoder at the model's scale; None = σ/α. Estimate it
-            (`decoder_std`) on other data than those that are scored.
+            (`decoder_std`) from other data than those that are scored.
         before: Dequantization before noise is added; None for continuous data or for centres.
 
     Raises:
@@ -165,7 +167,7 @@ class GaussianNoising(Dequantization):
 
     @property
     def name(self) -> str:
-        """With what it starts from: "decoder", "uniform+decoder"."""
+        """Either "decoder", or "uniform+decoder" for data that are dequantized first."""
         return "decoder" if self.before is None else f"{self.before.name}+decoder"
 
     @own_context()
@@ -183,7 +185,7 @@ class GaussianNoising(Dequantization):
         k may also be real data x_0 at the model's scale, of a continuous spec.
         """
         x0, log_q0 = self._start(model, k, spec, noise, t)
-        x = (t.alpha * x0 + t.sigma * noise.fresh(x0, t.t)).to(dtype)
+        x = (t.alpha * x0 + t.sigma * noise.fresh(x0)).to(dtype)
         with evaluating(model):
             eps = model.eps(x, t).to(torch.float64)
         # x0(x_t) − x_0 = (σ/α) (z − ε): from x_t itself it would cancel in float32
@@ -199,7 +201,7 @@ class GaussianNoising(Dequantization):
     def _start(
         self, model: ScoreModel, k: Tensor, spec: DataSpec, noise: Noise, t: Node
     ) -> tuple[Tensor, Tensor | float]:
-        """x_0 in float64 and log q(x_0 | k), 0 where x_0 is no random point."""
+        """x_0 in float64 and log q(x_0 | k), which is 0 if x_0 is not random."""
         if self.before is not None:
             first = self.before.draw(model, k, spec, noise, t, torch.float64)
             return first.x, first.log_q
@@ -232,7 +234,7 @@ def decoder_std(model: ScoreModel, x: Tensor, t_min: float, *, seed: int) -> flo
         raise ValueError("x must hold at least one sample, got none")
     (batch,) = batches(model, len(x), x.device, seed=seed)
     model, node = batch.model, _nodes(model, t_min, 1)[0]
-    z = batch.noise.fresh(x, node.t)
+    z = batch.noise.fresh(x)
     with evaluating(model):
         eps = model.eps(node.alpha * x + node.sigma * z, node)
     return node.sigma / node.alpha * float((z - eps).square().mean(dtype=torch.float64).sqrt())
@@ -248,7 +250,7 @@ def _nodes(model: ScoreModel, t_min: float, n: int) -> list[Node]:
 
 
 class _Rates(NamedTuple):
-    """What the score at a node tells of the density's change, in nats."""
+    """The terms of the density's change at a node, in nats."""
 
     along: Tensor  # ŝ·x, shape (B, 1)
     square: Tensor  # ½ |ε|² = ½ τ |ŝ|², shape (B, 1)
@@ -277,7 +279,7 @@ def _integrated(rates: list[_Rates], nodes: list[Node]) -> Tensor:
 
 
 def _departure(rates: list[_Rates]) -> Tensor:
-    """How far ½ |ε|² and ½ σ ∇·ε are from doubling with τ, relative to their sizes, shape (B,)."""
+    """Distance of ½ |ε|² and ½ σ ∇·ε from doubling with τ, relative to their sizes, shape (B,)."""
     if len(rates) == 1:
         return torch.full_like(rates[0].square[:, 0], math.nan)
     gap = size = torch.zeros_like(rates[0].square[:, 0])

@@ -65,7 +65,7 @@ class Denoising:
 
     def residual(self, node: Node) -> Residual:
         """ε − ε̂(x_t, t) at fresh noise; one evaluation of the model, none for an empty batch."""
-        eps = self.noise.fresh(self.x0, 0.0)
+        eps = self.noise.fresh(self.x0)
         x = (node.alpha * self.x0 + node.sigma * eps).to(self.dtype)
         predicted = self.model.eps(x, node) if len(x) else x
         difference = eps - predicted.to(torch.float64)

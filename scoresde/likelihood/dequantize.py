@@ -1,8 +1,8 @@
-"""From integer levels to points: the distributions q(x | k) that a bound on P(k) is taken over.
+"""From integer levels to points: distributions q(x | k) for bounds on the probability P(k).
 
-Whatever q is, P(k) ≥ exp E_q[log p(x) − log q(x | k)] by Jensen's inequality, P(k) being the
-integral of p over the cell of k (`jensen.py` takes the mean). How close the bound comes depends on
-how much q resembles p within the cell; so each q is a protocol of its own, with a name.
+For every q, P(k) ≥ exp E_q[log p(x) − log q(x | k)] by Jensen's inequality, with P(k) the integral
+of p over the cell of k (`jensen.py` computes the mean). The bound is close if q is similar to p in
+the cell. Numbers of different q are not comparable, so that each q has a name.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Points:
 
     Attributes:
         x: Points at the model's scale, shape (B, *D).
-        log_q: What is subtracted from log p(x) to bound log P(k): log q(x | k) in nats at that
-            scale, and less the log-probability of k given x where a decoder is part of it
-            (`GaussianNoising`). Shape (B,), float64.
+        log_q: What is subtracted from log p(x) for a bound on log P(k): log q(x | k) in nats at
+            that scale; with a decoder (`GaussianNoising`) log q(x | k) − log P(k | x). Shape (B,),
+            float64.
     """
 
     x: Tensor
@@ -46,13 +46,14 @@ class Points:
 
 
 class Dequantization(ABC):
-    """A distribution q(x | k) of the point that is given to the model in place of the datum k.
+    """A distribution q(x | k) of the point x that stands for the datum k.
 
-    Frozen dataclasses; sample i depends on its own stream of `noise` alone.
+    Subclasses are frozen dataclasses. Sample i depends on its own stream of `noise` only.
 
     Attributes:
-        random: Whether anything is drawn.
-        noised: Whether x is a point of p at t, and not a datum that counts as one.
+        random: Whether x is random.
+        noised: Whether x is a sample of the forward process at t. Otherwise x is a datum that only
+            counts as one.
     """
 
     random: ClassVar[bool] = True
@@ -94,7 +95,7 @@ class Dequantization(ABC):
 
 @dataclass(frozen=True)
 class Continuous(Dequantization):
-    """Nothing is drawn: real data are put in as they are, and log p is the density itself."""
+    """x = k for real data: nothing is drawn, and the bound is the log-density itself."""
 
     name = "continuous"
     random = False
@@ -119,8 +120,8 @@ class UniformDequantization(Dequantization):
     """x uniform in the cell of k, log q = −D log(span/levels).
 
     Theis, van den Oord and Bethge 2016, arXiv:1511.01844, section 3.1. P(k) is the integral of
-    p_t over the cell: x counts as a sample of p at t, unscaled by α(t), whatever t is. It suits
-    models that were trained on uniformly dequantized data, as ours are.
+    p_t over the cell: x counts as a sample of p at t and is not scaled by α(t). For models that
+    were trained on uniformly dequantized data, as ours are.
     """
 
     name = "uniform"
@@ -149,11 +150,11 @@ class TruncatedNormalDequantization(Dequantization):
         log q = −D log(σ √(2π) Z) − |z|²/2,   Z = Φ(τ) − Φ(−τ)
 
     Zheng et al. 2023, "Improved Techniques for Maximum Likelihood Estimation for Diffusion ODEs",
-    arXiv:2305.03935. It is the forward process at t started from the centre, cut off at the cell:
-    x lies in the cell scaled by α, and P(k) is the integral of p_t over that. For a model trained
-    on the centres q and p_t agree where τ is large, and the bound is nearly sharp. For one trained
-    on uniformly dequantized data p_t fills the cell, and with large τ the bound is loose by up to
-    log(h √2/(σ √(πe))) nats per dimension. For τ → 0 it is `UniformDequantization` of scaled cells.
+    arXiv:2305.03935. q is the forward process at t from the centre, truncated to the cell scaled by
+    α, and P(k) is the integral of p_t over the scaled cell. If the model was trained on the centres
+    and τ is large, q and p_t agree and the bound is nearly sharp. If it was trained on uniformly
+    dequantized data, p_t fills the cell, and for large τ the bound is loose by up to
+    log(h √2/(σ √(πe))) nats per dimension. For τ → 0 q is `UniformDequantization` of scaled cells.
     """
 
     name = "truncated-normal"
@@ -171,7 +172,7 @@ class TruncatedNormalDequantization(Dequantization):
         """By the inverse of the distribution function; one normal draw per entry."""
         centre = cell_centre(k, spec)
         tau = 0.5 * t.alpha * spec.span / spec.levels / t.sigma
-        z = truncated_normal(noise.fresh(centre, t.t), tau)
+        z = truncated_normal(noise.fresh(centre), tau)
         x = (t.alpha * centre + t.sigma * z).to(dtype)
         log_q = log_normal(x, t.alpha * centre, t.sigma)
         return Points(x, log_q - math.prod(k.shape[1:]) * math.log(_mass(tau)))
@@ -208,8 +209,8 @@ def truncated_normal(z: Tensor, tau: float) -> Tensor:
 
         z ↦ Φ⁻¹(Φ(−τ) + Φ(z) (1 − 2 Φ(−τ)))
 
-    in terms of lower tails, −z for z > 0, so that no probability near 1 is rounded: for large τ it
-    is the identity also beyond the 8σ at which Φ is 1 in float64.
+    computed from lower tails, of −z for z > 0, because a probability near 1 would be rounded. For
+    large τ the map is the identity also beyond 8σ, where Φ is 1 in float64.
 
     Args:
         z: Draws, any shape, float64.

@@ -1,8 +1,8 @@
 """The Jacobian of a vector field at a batch of points, known by its products with vectors.
 
-A field x ↦ like x, in which no sample of the batch depends on another, is evaluated once by
-`linearize`; vectors v are pulled back through that one graph, v ↦ vᵀ J, one derivative pass each.
-Gradients are taken with respect to x alone, so that none are computed for weights.
+`linearize` evaluates a field of x once, in which no sample of the batch may depend on another.
+Every product v ↦ vᵀ J is one derivative pass through the graph of that evaluation. Gradients are
+taken with respect to x only; none are computed for weights.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class KnownJacobian:
 
 @dataclass(frozen=True)
 class Jacobian:
-    """J = ∂field/∂x at a batch of points, less what is known of it: J − J₀.
+    """J = ∂field/∂x at a batch of points, or the difference J − J₀ from a known matrix.
 
-    Made by `linearize`; holds the graph of one evaluation of the field.
+    Made by `linearize`. It holds the graph of one evaluation of the field.
 
     Attributes:
         value: The field, like x, detached.
@@ -59,7 +59,7 @@ class Jacobian:
         return pulled if self.known is None else pulled - self.known.vjp(v)
 
     def minus(self, known: KnownJacobian) -> Jacobian:
-        """J − J₀ with tr J₀ added back by every estimate: a control variate.
+        """J − J₀; every estimate of the trace adds tr J₀. J₀ is a control variate.
 
         The mean of an estimate stays tr J, and its variance is that of J − J₀.
         """

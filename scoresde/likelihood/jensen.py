@@ -1,7 +1,7 @@
-"""log P(k) ≥ E[log p(x) − log q(x | k)]: Jensen's bound, from random points in place of a datum.
+"""`Dequantized`: Jensen's bound log P(k) ≥ E[log p(x) − log q(x | k)] over random points x.
 
-`Dequantized` is a protocol: a dequantization q says which points are drawn, a likelihood method
-how log p is found at them, and the spec what the data are.
+It is a protocol. The dequantization q draws the points, a likelihood method computes log p at
+them, and the spec describes the data.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from .trace import error_of_mean
 
 __all__ = ["Bound", "Dequantized", "draws_dof"]
 
-# Squared skewness of log p over a cell, of which log p > its mean is the short side. Measured on
-# mixtures in 2 to 64 dimensions with 8 and 17 levels: a skewness of −0.2 to −0.5.
+# Squared skewness γ² of log p over a cell. The skewness, measured on mixtures in 2 to 64 dimensions
+# with 8 and 17 levels, is −0.2 to −0.5.
 SKEWNESS2 = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bound(Likelihood):
-    """The likelihood by a `Dequantized` method; log_prob is the mean over draws of log p − log q.
+    """The result of `Dequantized`: log_prob is the mean over n draws of log p − log q.
 
-    The variance of the mean over n draws has two parts: that of the method's own randomness
-    (probes), known from the standard error of each draw, and that of where the points fell. The
-    second is what the first leaves of the spread, so it is noisy, and 0 where nothing is left.
-
-    `std_error` is from the spread of the draws, which holds both parts: NaN for a single draw.
-    Where nothing is drawn it is `probe_error`. The correction is the mean over the draws.
+    The variance of this mean is the sum of two parts. One comes from the random numbers of the
+    method (probes) and is known from the standard error of each draw. The other comes from the
+    places of the points. `std_error` is estimated from the spread of the draws, which contains both
+    parts; it is NaN for a single draw. If the points are not random it is `probe_error`. The
+    correction is the mean over the draws.
 
     Attributes:
-        probe_error: The method's part, √(mean of its squared errors/n); NaN where it is unknown.
-            Shape (B,), as the following.
-        draw_error: The rest, √(std_error² − probe_error²); NaN where one of the two is.
+        probe_error: The part of the method, √(mean of its squared errors/n), shape (B,); NaN where
+            these are unknown.
+        draw_error: The part of the points, √max(0, std_error² − probe_error²), shape (B,). It is a
+            difference of two estimates and therefore noisy. NaN where one of them is.
         log_q: log q(x | k) in nats of each draw, shape (B, n).
         parts: What the method returned for each draw.
     """
@@ -66,19 +66,16 @@ class Bound(Likelihood):
 class Dequantized(LikelihoodMethod):
     """log P(k) ≥ E[log p(x) − log q(x | k)] over x ~ q, as the mean of independent draws.
 
-    P(k) is the integral of p over the cell of k, and the inequality Jensen's. Theis, van den
-    Oord and Bethge 2016, arXiv:1511.01844, section 3.1. Each draw is a point with a likelihood
-    of its own; their mean estimates the bound without bias. The first draws stay the same if more
-    are asked for. `Likelihood.bits_per_dim` gives bits/dim.
-
-    For a continuous spec log P is the log-density of real data.
+    P(k) is the integral of p over the cell of k. Theis, van den Oord and Bethge 2016,
+    arXiv:1511.01844, section 3.1. The mean over draws is an unbiased estimate of the bound. The
+    first draws stay the same if more are asked for. `Likelihood.bits_per_dim` gives bits/dim. For
+    continuous data log P is the log-density.
 
     Args:
         spec: What the data are.
-        method: How log p is found at a point, a method or its text; probes are drawn anew for each
-            point.
-        dequantization: q, and with it the name of the protocol. None: uniform in the cell of each
-            level, and continuous data as they are.
+        method: How log p is computed at a point, a method or its text; probes are drawn anew for
+            each point.
+        dequantization: q. None: uniform in the cell of each level; continuous data as they are.
         draws: Points per datum, at least 1; 2 or more for a standard error.
         dtype: Of the points, float32 or float64.
 
@@ -103,7 +100,7 @@ class Dequantized(LikelihoodMethod):
 
     @property
     def name(self) -> str:
-        """What results name the protocol by; only numbers of one protocol are comparable."""
+        """Name of the protocol in results; only numbers of one protocol are comparable."""
         return f"pf-ode/{self.dequantization.name}"
 
     @property
@@ -143,7 +140,7 @@ class Dequantized(LikelihoodMethod):
         values = torch.stack([part.log_prob for part in parts]) - log_q
         probes = (errors**2).mean(0) / len(errors)
         total, dof = error_of_mean(values, dim=0), draws_dof(self.draws)
-        # a difference of two estimates: negative, now and then, where the probes are nearly all
+        # a difference of two estimates, which may be negative
         rest = (total**2 - probes).clamp(min=0)
         dof = torch.full_like(total, dof)
         if not self.dequantization.random:
@@ -176,7 +173,7 @@ class Dequantized(LikelihoodMethod):
 
 
 class _Draw(NamedTuple):
-    """One draw of one batch, with the evaluations that finding its points took."""
+    """One draw of one batch, with the evaluations for its points."""
 
     log_q: Tensor
     part: Likelihood
@@ -186,18 +183,22 @@ class _Draw(NamedTuple):
 def draws_dof(draws: int) -> float:
     """Degrees of freedom of the mean over random points of a cell, 1/ν = 1/(n − 1) + 0.9 γ²/n.
 
-    Draws of log p are skewed to the left. If the few draws miss the tail, their mean is too high
-    and their spread too small at once, so that Student's t with n − 1 covers too seldom. To first
-    order in 1/n a skewness γ asks for an interval that is wider by the factor
+    Draws of log p are skewed to the left. If few draws miss the tail, their mean is too high and
+    their spread too small at the same time, so that Student's t with n − 1 degrees of freedom
+    covers too seldom. To first order in 1/n a skewness γ requires an interval that is wider by the
+    factor
 
         1 + γ² (z² + 3)(z² − 1)/(18 n)
 
     (the two-sided Edgeworth expansion of t, Hall 1992, The Bootstrap and Edgeworth Expansion,
-    section 2.6), and ν degrees of freedom widen it by 1 + (z² + 1)/(4 ν); both are equal at the
-    95 % level, z = 1.96, for the ν above. The third moment of a datum's own draws cannot be used
-    instead of `SKEWNESS2`: it is small in exactly those cases in which the draws miss the tail.
+    section 2.6), and ν degrees of freedom widen it by 1 + (z² + 1)/(4 ν). Both factors are equal at
+    the 95 % level, z = 1.96, for the ν above. γ² is `SKEWNESS2`. The third moment of the draws of a
+    datum cannot replace it, because it is small in those cases in which the draws miss the tail.
 
     Args:
-        draws: n, at least 1; a single draw has no spread, and ν = 0 stands for it.
+        draws: n, at least 1.
+
+    Returns:
+        ν; 0 for a single draw, which has no spread.
     """
     return 0.0 if draws == 1 else 1 / (1 / (draws - 1) + 0.9 * SKEWNESS2 / draws)

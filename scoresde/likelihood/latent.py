@@ -28,7 +28,7 @@ __all__ = [
     "spherical_interpolation",
 ]
 
-# Below this sine of the angle the great circle between two directions is lost in rounding.
+# With a smaller sine of the angle, the great circle between two directions is not known: rounding.
 LEAST_SINE = 1e-6
 
 
@@ -86,8 +86,8 @@ class Interpolation:
         x: Points of the paths, shape (B, steps, *D).
         latent: Their codes, like x.
         fractions: Place of each point on its path, 0 … 1, shape (steps,), float64.
-        error: max |x − datum| at both ends of each path, shape (B, 2), float64: what the solver
-            lost on the way to the code and back.
+        error: max |x − datum| at both ends of each path, shape (B, 2), float64; the error of the
+            solver from datum to code and back.
         nfe: Network evaluations per sample of both ways, counted.
         t_min: Time at which the data were put in.
         method: Solver and tolerances.
@@ -186,11 +186,11 @@ def round_trip(
     y: Tensor | None = None,
     batch: int | None = None,
 ) -> RoundTrip:
-    """Encode x and decode the code: how far from x the solver has brought it.
+    """Encode x, decode the code, and compare the result with x.
 
-    A check of the solves that needs no exact density. The flow of the ODE is one-to-one, so that
-    the difference is the solver's error, enlarged on the way down by as much as the flow spreads
-    neighbours there.
+    A check of the solver that needs no exact density. The flow of the ODE is one-to-one, so that
+    the difference is the solver's error. The way down enlarges the error of the code as much as the
+    flow separates neighbours there.
 
     Arguments and errors as for `encode`.
     """
@@ -271,14 +271,14 @@ def spherical_interpolation(a: Tensor, b: Tensor, fractions: Tensor) -> Tensor:
 
         z(s) = r(s) [sin((1 − s) θ) a/|a| + sin(s θ) b/|b|]/sin θ,   r(s) = (1 − s) |a| + s |b|
 
-    with θ the angle between a and b. Where all of N(0, I) lies near a sphere, in high dimension,
-    so does z; a straight line would pass inside, where the model has seen no noise. Shoemake 1985,
-    "Animating rotation with quaternion curves"; for latent codes, White 2016, arXiv:1609.04468.
-    Independent of the unit, `prior_std` or 1.
+    with θ the angle between a and b. In high dimension nearly all of N(0, I) lies near a sphere,
+    and so does z. A straight line would pass inside the sphere, where the prior has almost no mass.
+    Shoemake 1985, "Animating rotation with quaternion curves"; for latent codes, White 2016,
+    arXiv:1609.04468. The path does not depend on the unit of a and b.
 
-    Where sin θ < 1e-6 or one of them is 0 the path is straight. For parallel codes that is the
-    limit of the formula; opposite ones have no great circle of their own, and in one dimension
-    there is no other path.
+    If sin θ < 1e-6 or one of a and b is 0, the path is straight. For parallel codes this is the
+    limit of the formula. Opposite codes have no unique great circle, and in one dimension there is
+    no other path.
 
     Args:
         a: Where the paths begin (s = 0), shape (B, *D).
@@ -292,7 +292,7 @@ def spherical_interpolation(a: Tensor, b: Tensor, fractions: Tensor) -> Tensor:
     norm_u, norm_v = (end.norm(dim=2, keepdim=True) for end in (u, v))
     flat = (norm_u == 0) | (norm_v == 0)
     size_u, size_v = (torch.where(flat, 1.0, norm) for norm in (norm_u, norm_v))
-    # accurate for all angles, unlike the arc cosine of a product
+    # accurate for all angles, unlike the arc cosine of the scalar product
     sides = [(u / size_u + sign * v / size_v).norm(dim=2, keepdim=True) for sign in (-1, 1)]
     theta = 2 * torch.atan2(*sides)
     flat |= theta.sin() < LEAST_SINE

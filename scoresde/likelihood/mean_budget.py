@@ -1,4 +1,4 @@
-"""The mean likelihood of a data set with everything that is known of its errors."""
+"""The mean likelihood of a data set with its error budget."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ class MeanBudget:
 
     Attributes:
         value: The mean.
-        std_error: Standard error of the mean over all data like these, from the spread of the
-            values, of which
-        set_error: is the part of the finite test set,
-        probe_error: that of probes and nodes, and
-        draw_error: that of the dequantization.
-        solver: Mean change when the solver is refined, measured on `solver_n` of the data,
-        solver_error: and its standard error.
-        solver_n: See there; 0 if it was not measured.
+        std_error: Standard error of `value` as the mean of the population, from the spread of the
+            values. It has the following three parts.
+        set_error: The part of the finite test set.
+        probe_error: The part of probes and nodes.
+        draw_error: The part of the dequantization.
+        solver: Mean change with the refined solver, measured on `solver_n` of the data.
+        solver_error: Standard error of `solver`.
+        solver_n: Number of data on which `solver` was measured; 0 if it was not.
         rounding: Mean change in float64, measured on `rounding_n` of the data.
-        rounding_n: See there.
-        cut_off: Mean of what t_min cuts off, as a change of the value; None if it could not be
+        rounding_n: Number of data on which `rounding` was measured; 0 if it was not.
+        cut_off: Mean of the cut-off at t_min, as a change of the value; None if it could not be
             estimated for one of the data.
-        prior_mismatch: Mean of the prior's error, likewise.
-        half_width: Half of the 95 % interval: Student's t times std_error, + |solver| + twice its
-            standard error + |rounding|.
+        prior_mismatch: Mean of the prior mismatch, likewise.
+        half_width: Half of the 95 % interval: Student's t times std_error, + |solver| + twice
+            solver_error + |rounding|.
         n: Number of data.
         nfe: Mean number of evaluations.
         nfe_derivative: Mean number of derivative passes.

@@ -39,14 +39,14 @@ class Likelihood:
             (B,): 0 if there is none, NaN if a single number cannot tell.
         dof: Degrees of freedom behind `std_error`, for Student's t, shape (B,); `KNOWN` for a
             standard error that was not estimated from few numbers.
-        correction: What the method has added to `log_prob` for the error of its path, in nats,
-            shape (B,); 0 for a method that makes no such correction.
+        correction: The part of `log_prob` that corrects for the error of a path, in nats, shape
+            (B,); 0 for a method without such a correction.
         latent: x at t = 1, like x; None for a method that has none.
         counts: Status, steps and evaluations of each sample from an adaptive solver; else None.
         nfe: Network evaluations per sample, counted; the largest if batches differ.
         nfe_derivative: Derivative passes per sample, likewise.
         t_min: Time at which x was put in.
-        method: The method with all its settings.
+        method: The method with all its settings; its trace is the rule that was used.
         seed: Seed of everything random; None if none was given.
     """
 
@@ -70,8 +70,8 @@ class Likelihood:
         """Bits per dimension of quantized data, −log2 P(k)/D, shape (B,).
 
         The cell of a level has the volume (span/levels)^D. If `log_prob` is a density of points,
-        P(k) stands for that volume times p(x); its −log2 P(k)/D is an upper bound in the mean over
-        uniform dequantization, by Jensen's inequality.
+        that volume times p(x) is used in place of P(k). By Jensen's inequality, the mean over
+        uniform dequantization is then an upper bound.
 
         Args:
             spec: What the data are.
@@ -87,7 +87,7 @@ Result = TypeVar("Result")
 
 
 def joined(parts: Sequence[Result]) -> Result:
-    """The results of several batches as one: rows are put together, of numbers the largest is kept.
+    """The results of several batches as one: rows are concatenated, and the largest number is kept.
 
     Args:
         parts: Results of one class, a dataclass, at least one.

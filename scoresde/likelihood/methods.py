@@ -72,7 +72,7 @@ def log_likelihood(
         log_likelihood(model, x, "path:steps=64", seed=0)         the same, by text
         log_likelihood(model, k, Dequantized(spec), seed=0)       probability of quantized data
 
-    Sample i depends on (seed, i) alone, as far as the method says: not on its batch mates.
+    Sample i depends on (seed, i) and not on its batch mates, unless the method says otherwise.
 
     Args:
         model: Score model.

@@ -1,4 +1,4 @@
-"""How far a sum over equally spaced random nodes is off, from the terms themselves."""
+"""The standard error of a sum over equally spaced random nodes, estimated from its terms."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ def error_of_sum(
     """Standard error of Σ_j y_j over equally spaced nodes, and its degrees of freedom.
 
     y_j is a smooth function at node j plus noise. Where the noise is known, its variance is
-    V = Σ errors². What the places of the nodes add is judged by the sums over every other node,
-    twice of either being an estimate of its own: with A = Σ (−1)^j y_j, half their difference,
+    V = Σ errors². The error from the places of the nodes is estimated by the sums over the even and
+    over the odd nodes, for twice of either is an estimate of the whole sum. With A = Σ (−1)^j y_j,
+    half the difference of these two estimates,
 
         variance = V + ¼ max(0, A² − V) + (y_M − y_1)²/12
 
-    for A² has mean V plus the square of the error of M/2 nodes, of which that of M nodes is at
-    most half if it falls at least as 1/M. The last term is what a function adds that differs at
-    its ends: an error of (U − ½)(y_M − y_1), to first order in 1/M, for an offset U uniform in
-    [0, 1]. Degrees of freedom: (Σ v)²/Σ v² of Satterthwaite, v_j the means of errors² over three
-    nodes, for single ones are estimates themselves.
+    A² has mean V plus the squared error of M/2 nodes. The error of M nodes is at most half of that
+    error if it falls at least as 1/M. The last term is the variance of (U − ½)(y_M − y_1), which is
+    the error to first order in 1/M of a function that differs at its ends, for an offset U uniform
+    in [0, 1]. The degrees of freedom are Satterthwaite's (Σ v)²/Σ v². The v_j are means of errors²
+    over three nodes, because the single errors² are estimates themselves.
 
-    Where it is not known (errors 0 or NaN), the smaller of two estimates from differences of
-    order 2 and 4 between neighbours, which no slowly changing part of y_j enters, takes the place
-    of V and A; with half the degrees of freedom of second differences, which share terms.
+    Where the noise is not known (errors 0 or NaN), V and A are replaced by the smaller of two
+    estimates, from differences of order 2 and 4 between neighbours. Slowly changing parts of y_j
+    do not enter them. The degrees of freedom are half of those of the second differences, which
+    share terms.
 
-    In a plane a probe of signs has two values, and probes of one node agree half of the time: then
-    no width holds that is made of so little. In few dimensions, therefore, the larger of both
-    ways is taken, with half the degrees of freedom of the poorer.
+    In few dimensions sign probes have few values (two in a plane), and the probes of a node often
+    agree, so that its known error is unreliable. The larger of both variances is taken there, with
+    half the smaller degrees of freedom.
 
     Args:
         terms: y, shape (B, M).

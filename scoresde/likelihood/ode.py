@@ -38,17 +38,17 @@ class Ode(LikelihoodMethod):
 
     Song et al. 2021, arXiv:2011.13456, section 4.3; Chen et al. 2018, arXiv:1806.07366,
     section 4. x and the integral are one state of one solve. Two errors are in the definition
-    and remain with any solver: x counts as a sample of p at t_min (truncation), and p at 1 as
-    the prior (mismatch). On a 2-D mixture they are of the order 1e-3 nats for VP, 1e-2 for VE.
+    and remain with any solver: x counts as a sample of p at t_min (cut-off), and the prior is used
+    in place of p at t = 1 (mismatch). On a 2-D mixture they are of the order 1e-3 nats for VP, 1e-2
+    for VE; see `likelihood_budget`.
 
-    The solver's state is float64, the network keeps its dtype. Probes are drawn once per sample
-    and kept along the path, else the ODE would not be smooth; each column of the rule gives an
-    integral of its own, and the standard error is from their spread: 0 for an exact trace, NaN
+    Probes are drawn once per sample and kept along the path. Each estimate of the trace has its own
+    integral, and the standard error is from the spread of the integrals: 0 for an exact trace, NaN
     for a single probe.
 
-    One step size serves the whole batch (see `Adaptive.solve`), and a sample's value may change
-    with its batch mates by about tolerance · (1 + |log p|). With `per_sample` each has its own
-    steps, and its value is the same alone and in any batch, to rounding.
+    The whole batch has one step size (see `Adaptive.solve`), so that the value of a sample may
+    change with its batch mates by about tolerance · (1 + |log p|). With `per_sample` each sample
+    has its own steps, and its value is the same alone and in any batch, to rounding.
 
     Args:
         method: "dopri8", "dopri5", "bosh3" or "adaptive_heun"; "dop853", "dopri5" or "bosh3" if

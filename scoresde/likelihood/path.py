@@ -1,4 +1,4 @@
-"""`Path`: log p(x) along a cheap path that is probed at random places and corrected for its error.
+"""`Path`: log p(x) by an integral along a cheap path, with a correction for the path's error.
 
 The density along the probability-flow ODE dz/dθ = F (see `angle`) obeys, on *any* smooth path
 z(θ), be it a solution or not,
@@ -9,16 +9,16 @@ by the continuity equation. Integrated from the data z(θ₀) to the noise z(θ�
 
     log p(z(θ₀)) = log p(z(θ₁)) + ∫ [∇·F − s·(z' − F)] dθ                                    (*)
 
-So the path need not be accurate. A few steps give it, without a single derivative. The second term
-corrects for the path's error; its score costs nothing, because F is a combination of it and z. What
-is left of the error is (network's score − gradient of the log-density that its ODE has) · (z' − F),
-0 for an exact model.
+So the path need not be accurate. A few steps without any derivative pass give it. The second term
+corrects for the error of the path. Its score costs no evaluation, because F is a linear combination
+of the score and z. The remaining error is the integral of (the network's score − the gradient of
+the log-density of its ODE) · (z' − F); it is 0 for an exact model.
 
-The integral is a mean over equally spaced nodes with one random offset for all, with fresh probes
-at each node. That is unbiased, and every probe's noise is averaged with the others'. The integrand
-falls to 0 at both ends, so that little error comes from where the nodes are (systematic sampling
-is a trapezoidal rule of a periodic function). To that end ∇·F is split into that of a Gaussian,
-whose integral is known, and the rest:
+The integral is a sum over equally spaced nodes with one random offset for all, with fresh probes
+at each node. The sum is unbiased, and the noise of the probes averages out. If the integrand falls
+to 0 at both ends, the places of the nodes add little error: systematic sampling is then the
+trapezoidal rule of a periodic function. For this reason ∇·F is split into the divergence ∇·F₀ of a
+Gaussian, whose integral is known, and the rest:
 
     ∫ ∇·F dθ + D log n(θ₁)/n(θ₀) = ½ Σ_i log (α² l_i + σ²)|_{t_min}^1 + ∫ (∇·F − ∇·F₀) dθ
 
@@ -52,7 +52,8 @@ from .trace import ExactTrace, Hutchinson, TraceRule
 
 __all__ = ["Path"]
 
-# Dimensions in which an exact trace costs no more than probes, of which signs have few values.
+# Up to so many dimensions an exact trace costs about as much as 2 probes, and sign probes have only
+# few values.
 FEW = 3
 
 
@@ -63,27 +64,26 @@ class Path(LikelihoodMethod):
         log p(x) = log N(x(1); 0, prior_std² I) + ½ Σ_i log (α² l_i + σ²)|_{t_min}^1
                    + ∫ [∇·F − ∇·F₀ − s·(z' − F)] dθ
 
-    The same number as `Ode`'s, up to a random error that is estimated per sample by
-    `error_of_sum`, and an error of the path, most of which is corrected. The latent is as accurate
-    as `steps` make it.
+    The value is that of `Ode` up to two errors: a random one, which `error_of_sum` estimates for
+    each sample, and the error of the path, most of which is corrected. The latent is not corrected;
+    its accuracy depends on `steps`.
 
     Steps and nodes are equally spaced in the variable u of `Angle`. Evaluations: steps + 1 for the
     path, and one with `trace.cost` derivative passes for each node.
 
     Args:
-        steps: Steps of the path, at least 1; its error falls with them.
-        nodes: M ≥ 1 nodes; the standard error falls with them. Intervals can be relied upon from
-            8 nodes with 2 probes each on, or 16 with 1.
-        trace: How ∇·F is estimated at a node, a rule or its text. A rule that knows its own
-            error, such as 2 probes, makes better intervals than one that does not. "auto": 2
-            probes of signs, but the exact trace in 1 to 3 dimensions.
+        steps: Steps of the path, at least 1; more steps make its error smaller.
+        nodes: M ≥ 1 nodes; more nodes make the standard error smaller. Intervals are reliable from
+            8 nodes with 2 probes each, or 16 nodes with 1 probe.
+        trace: How ∇·F is estimated at a node, a rule or its text. A rule that gives its own
+            standard error, such as 2 probes, makes better intervals than one that does not.
+            "auto": 2 sign probes, but the exact trace in 1 to 3 dimensions.
         order: Order of the path's Adams predictor, at least 1.
-        scale: d > 0, the nodes are densest where σ/α is near it: about the geometric mean of the
-            finest scale of the data (√(1/12) of a cell, for quantized data) and their standard
-            deviation. None: that of `control`, or 0.25 without one.
-        spread: κ > 0, the smaller the more steps and nodes at very high and very low noise.
-        control: A Gaussian near the data (`fit_gaussian`), whose divergence leaves less to the
-            nodes.
+        scale: d > 0; steps and nodes are densest where σ/α is near d. A good value is the geometric
+            mean of the finest scale of the data (√(1/12) of a cell, for quantized data) and their
+            standard deviation. None: that of `control`, or 0.25 without one.
+        spread: κ > 0; a smaller κ puts more steps and nodes at very high and very low noise.
+        control: A Gaussian near the data (`fit_gaussian`), whose divergence is ∇·F₀.
         t_min: First time, in [0, 1); 0 only for an SDE with σ(0) > 0. None: 1e-5, but not below
             the first discrete label of a network that has such labels (`ScoreModel.t_least`).
 
@@ -164,7 +164,7 @@ class Path(LikelihoodMethod):
             dims = math.prod(x.shape[1:])
             return scale, x.new_full((dims,), scale**2, dtype=torch.float64)
         variances = self.control.variances[0].to(x.device)
-        # a singular covariance has no finest scale
+        # the finest scale of a singular covariance would be 0
         finest = max(float(variances.min()), 1e-6 * float(variances.max()))
         return self.scale or (finest * float(variances.mean())) ** 0.25, variances
 

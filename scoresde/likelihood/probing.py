@@ -1,4 +1,4 @@
-"""Probing: a trace estimate that no short-range part of the Jacobian disturbs."""
+"""Probing: a trace estimate whose variance has no part of neighbouring coordinates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from .._tensor import check_integer, plain_numbers
 from ..noise import Noise
 from .jacobian import Jacobian, quadratic_forms
-from .trace import TraceRule, error_of_mean, normal_probes
+from .trace import TraceRule, normal_probes
 
 __all__ = ["Probing", "colouring"]
 
@@ -23,11 +23,9 @@ __all__ = ["Probing", "colouring"]
 class Probing(TraceRule):
     """Σ_c v_cᵀ J v_c,  v_c = random signs on the coordinates of colour c, zero elsewhere.
 
-    Signs multiply each other only within a colour, and a colour holds coordinates far apart, so
-    that of Hutchinson's variance only 2 Σ S_ij² over i ≠ j of the same colour is left,
-    S = (J + Jᵀ)/2. For a J without locality that is the C-th part, what C probes of signs cost as
-    well; where near pixels matter most it is far less. C sign patterns orthogonal to each other
-    on each colour class (rows of a Hadamard matrix) are another basis of the same estimate.
+    The variance is 2 Σ S_ij² over i ≠ j of the same colour, with S = (J + Jᵀ)/2. Coordinates of one
+    colour are far apart. If J couples all coordinates alike, this is the C-th part of Hutchinson's
+    variance, at the cost of C probes. If J couples mostly neighbouring pixels, it is far less.
 
     Tang and Saad 2012, "A probing method for computing the diagonal of a matrix inverse"; with
     random signs and lattices, Stathopoulos, Laeuchli and Orginos 2013, arXiv:1302.4018; colours
@@ -67,17 +65,14 @@ class Probing(TraceRule):
         """Colours × blocks."""
         return min(self.colours, dims) * self.blocks
 
-    def std_error(self, estimates: Tensor, dims: int) -> Tensor:
-        """Standard deviation over the blocks / √blocks; NaN for a single one."""
-        return error_of_mean(estimates, dim=1)
-
 
 @lru_cache(maxsize=32)
 def colouring(shape: tuple[int, ...], colours: int) -> Tensor:
     """Colour a lattice so that coordinates of one colour are far apart:  (k · place) mod C.
 
-    Of all multipliers k (1 for the last axis) those are taken for which the nearest two
-    places of one colour are farthest apart, and the fewest of them that near.
+    The vector k of multipliers has 1 for the last axis. All others are tried, and the colouring is
+    taken whose least distance between two places of one colour is largest; among equal ones, that
+    with the fewest such pairs.
 
     Args:
         shape: Of the lattice, (C, H, W) for images; axes count as distances alike.

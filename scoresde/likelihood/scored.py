@@ -54,11 +54,11 @@ def sample_with_log_prob(
         log p(x(t_min)) = log N(x(1); 0, prior_std² I) + ∫ tr ∂h/∂x dt   over [t_min, 1]
 
     Song et al. 2021, arXiv:2011.13456, section 4.3. The sample and the integral are one state of
-    one solve, so that the density costs derivative passes but no evaluations of its own. It is the
-    value that `log_likelihood` gives for x, within the tolerance and the error of the probes.
+    one solve, so that the density costs derivative passes but no further evaluations. The density
+    is that of `log_likelihood` for x, within the tolerance and the error of the probes.
 
-    Sample i depends on (seed, i) alone, within the tolerance unless `per_sample`, and starts from
-    the same x(1) as `scoresde.sample` with that seed.
+    Sample i depends on (seed, i) only; without `per_sample` also on its batch mates, within the
+    tolerance. It starts from the same x(1) as a sample of `scoresde.sample` with that seed.
 
     Args:
         model: Score model.

@@ -1,7 +1,7 @@
 """Trace estimates that first find the large part of the Jacobian: Hutch++ and XTrace.
 
-Both take products v ↦ Jᵀ v alone, so A below is Jᵀ, which has the trace of J. Each sample of a
-batch has its own matrix, of which everything after the products is done in float64.
+Both need products v ↦ Jᵀ v only. A below is therefore Jᵀ, which has the trace of J. Each sample of
+a batch has its own matrix. Everything after the products is computed in float64.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from .._tensor import check_integer, plain_numbers
 from ..noise import Noise
 from .jacobian import Jacobian, flat_rows
-from .trace import TraceRule, as_columns, error_of_mean, normal_probes
+from .trace import TraceRule, as_columns, normal_probes
 
 __all__ = ["HutchPP", "XTrace"]
 
@@ -23,9 +23,9 @@ __all__ = ["HutchPP", "XTrace"]
 class HutchPP(TraceRule):
     """tr(Qᵀ A Q) + gᵀ (I − QQᵀ) A (I − QQᵀ) g,  Q an orthonormal basis of A S.
 
-    The range of A on m/3 random signs S is dealt with exactly, what is left of A by Hutchinson's
-    estimate with m/3 probes g of signs. Unbiased for any square A; exact if its rank is at most
-    m/3. Meyer, Musco, Musco and Woodruff 2021, arXiv:2010.09649, algorithm 1.
+    S holds m/3 random sign vectors. The trace on the range of A S is exact; the trace of the rest
+    of A is Hutchinson's estimate with m/3 sign probes g. Unbiased for any square A; exact if its
+    rank is at most m/3. Meyer, Musco, Musco and Woodruff 2021, arXiv:2010.09649, algorithm 1.
 
     Args:
         probes: m, a multiple of 3; m/3 at most D. The products of one estimate.
@@ -62,10 +62,6 @@ class HutchPP(TraceRule):
         """Products: m."""
         return self.probes
 
-    def std_error(self, estimates: Tensor, dims: int) -> Tensor:
-        """Standard deviation over the g / √(m/3), given S; NaN for a single g."""
-        return error_of_mean(estimates, dim=1)
-
 
 @dataclass(frozen=True)
 class XTrace(TraceRule):
@@ -74,9 +70,10 @@ class XTrace(TraceRule):
         t_i = tr(Q_iᵀ A Q_i) + ω_iᵀ (I − Q_i Q_iᵀ) A (I − Q_i Q_iᵀ) ω_i
         Q_i = an orthonormal basis of A Ω without its i-th column,   Ω = (ω_1 … ω_{m/2})
 
-    The ω are Gaussian, and the projected ones are scaled to their length √(D − m/2 + 1) in the
-    root mean square, which removes the variance of their lengths. Unbiased for any square A; exact
-    if its rank is below m/2. Epperly, Tropp and Webber 2024, arXiv:2301.07825, section 2.
+    The ω are Gaussian. Each projected ω is scaled to the length √(D − m/2 + 1), its root mean
+    square, which removes the variance of the lengths. Unbiased for any square A; exact if its rank
+    is below m/2. The standard error is that of the paper; the t_i share their products and are not
+    quite independent. Epperly, Tropp and Webber 2024, arXiv:2301.07825, section 2.
 
     Args:
         probes: m, even; m/2 at most D. The products of one estimate.
@@ -119,13 +116,6 @@ class XTrace(TraceRule):
     def cost(self, dims: int) -> int:
         """Products: m."""
         return self.probes
-
-    def std_error(self, estimates: Tensor, dims: int) -> Tensor:
-        """Standard deviation over the t_i / √(m/2), as in the paper; NaN for a single one.
-
-        The t_i share their products and are not quite independent.
-        """
-        return error_of_mean(estimates, dim=1)
 
 
 def _product(jacobian: Jacobian, columns: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The trace of a Jacobian: exact, and Hutchinson's unbiased estimate.
 
-A `TraceRule` says which vectors are multiplied with a Jacobian, and what the products tell of its
-trace.
+A `TraceRule` chooses the vectors that are multiplied with a Jacobian, and computes estimates of
+its trace from the products.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ PROBES = ("rademacher", "gaussian", "orthogonal")
 
 
 class TraceRule(ABC):
-    """Which vectors are multiplied with a Jacobian, and how its trace follows.
+    """Estimates of the trace of a Jacobian from its products with some vectors.
 
-    `estimate` gives several numbers per sample, each with mean tr J over the probes, and their
-    mean is the estimate. Along a path they are integrated one by one; by linearity `std_error`
-    holds for the integrals as well if the probes are kept.
+    `estimate` gives several numbers per sample, each with mean tr J over the probes. The estimate
+    of the rule is their mean. If the probes are kept along a path, each number can be integrated
+    by itself, and `std_error` holds for the integrals, because integration is linear.
     """
 
     @property
@@ -73,17 +73,17 @@ class TraceRule(ABC):
     def cost(self, dims: int) -> int:
         """Derivative passes of one estimate in D = `dims` dimensions."""
 
-    @abstractmethod
     def std_error(self, estimates: Tensor, dims: int) -> Tensor:
-        """Standard error of the mean of estimates (B, columns), from their spread.
+        """Standard error of the mean of estimates (B, columns): their deviation/√columns.
 
         Args:
             estimates: From `estimate`, or their integrals with the same probes.
             dims: D.
 
         Returns:
-            Shape (B,); NaN where one number cannot tell.
+            Shape (B,); NaN for a single column, whose spread is not known.
         """
+        return error_of_mean(estimates, dim=1)
 
 
 @dataclass(frozen=True)
@@ -131,12 +131,12 @@ class Hutchinson(TraceRule):
         orthogonal   uniform on the sphere of radius √D,          2D/(D + 2) (Σ_ij S_ij² − tr² S/D)
                      each orthogonal to those before
 
-    and the mean of K probes the K-th part of it. Orthogonal ones have the factor (D − K)/(D − 1)
-    besides, for D of them are a basis and give the trace: they are draws without replacement. An
-    antithetic probe −v is of no use, because it gives the same number as v; the probes that are
-    antithetic in v vᵀ are those orthogonal to each other (and, for signs, those of `Probing`).
+    and the mean of K probes has the K-th part of it. The variance of K orthogonal probes has the
+    further factor (D − K)/(D − 1): they are draws without replacement from a basis, and all D of
+    them give the trace exactly. An antithetic probe −v is useless, because it gives the same number
+    as v.
 
-    The k-th probe of a sample depends neither on how many there are nor on the batch.
+    The k-th probe of a sample depends neither on the number of probes nor on the batch.
 
     Args:
         probe: One of the above.
@@ -173,9 +173,10 @@ class Hutchinson(TraceRule):
         return self.probes
 
     def std_error(self, estimates: Tensor, dims: int) -> Tensor:
-        """Standard deviation over the probes / √K; NaN for K = 1, which cannot tell.
+        """Standard deviation over the probes / √K; NaN for K = 1.
 
-        Times √(1 − K/D) for orthogonal probes: the correction for draws without replacement.
+        Orthogonal probes have the further factor √(1 − K/D), the correction for draws without
+        replacement.
         """
         error = error_of_mean(estimates, dim=1)
         if self.probe != "orthogonal":

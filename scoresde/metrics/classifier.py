@@ -1,4 +1,4 @@
-"""Features of a small image classifier: training-set-standardized, shipped for two data sets."""
+"""Features of a small image classifier, shipped for two data sets."""
 
 from __future__ import annotations
 

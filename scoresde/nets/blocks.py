@@ -1,6 +1,7 @@
-"""Building blocks of the U-Net, and the argument checks that all networks share."""
+"""Building blocks of the networks, and the check of their inputs."""
 
 import math
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -9,33 +10,24 @@ from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .._tensor import plain_number
+__all__ = ["Attention", "ResidualBlock", "check_inputs", "group_norm", "zeroed"]
 
-__all__ = ["Attention", "ResidualBlock", "check_count", "check_dropout", "group_norm", "zeroed"]
-
-HEAD_CHANNELS = 128
+_HEAD_CHANNELS = 128
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
-def check_count(name: str, value: int, minimum: int) -> int:
-    """Return `value`, or raise ValueError unless it is an integer of at least `minimum`."""
-    value = plain_number(value)
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
-    return value
-
-
-def check_dropout(value: float) -> float:
-    """Return `value`, or raise ValueError unless it is a probability in [0, 1)."""
-    value = plain_number(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise ValueError(f"dropout must lie in [0, 1), got {value!r}")
-    return value
+def check_inputs(x: Tensor, label: Tensor, shape: Sequence[int]) -> None:
+    """Raise ValueError unless x has shape (B, *shape) and label has shape (B,)."""
+    if x.shape[1:] != shape or label.shape != x.shape[:1]:
+        raise ValueError(
+            f"x must have shape {('B', *shape)} and label (B,), "
+            f"got {tuple(x.shape)} and {tuple(label.shape)}"
+        )
 
 
 def zeroed(layer: Layer) -> Layer:
-    """The same layer with weight and bias set to zero, so that its branch starts as nothing."""
+    """The same layer with weight and bias set to zero, so that its branch is zero at first."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
@@ -44,8 +36,8 @@ def zeroed(layer: Layer) -> Layer:
 def group_norm(channels: int) -> nn.GroupNorm:
     """GroupNorm with as many groups as divide the channels: at most 32, of 4 channels or more.
 
-    Four, because a group of one or two channels would forget how strong a feature is against
-    the others, which narrow networks (32 channels) need.
+    The norm of a group of one or two channels removes how strong a feature is compared with the
+    others. Narrow networks (32 channels) need that.
     """
     groups = max(g for g in range(1, 33) if channels % g == 0 and (g == 1 or channels // g >= 4))
     return nn.GroupNorm(groups, channels)
@@ -98,9 +90,8 @@ class ResidualBlock(nn.Module):
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    # The fused kernels have no forward-mode derivative, which exact traces of a Jacobian may
-    # use; the plain one has. (It has second derivatives too: callers who need those wrap the
-    # call of the network in the same context.)
+    # Only the plain kernel has a forward-mode derivative, which exact traces of a Jacobian may
+    # use. (Only it has second derivatives, too. Who needs those calls the network in this context.)
     if not torch.compiler.is_compiling() and forward_ad.unpack_dual(q).tangent is not None:
         with sdpa_kernel(SDPBackend.MATH):
             return F.scaled_dot_product_attention(q, k, v)
@@ -120,7 +111,7 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, skip_scale: bool) -> None:
         super().__init__()
-        wanted = max(1, channels // HEAD_CHANNELS)
+        wanted = max(1, channels // _HEAD_CHANNELS)
         self.heads = max(n for n in range(1, wanted + 1) if channels % n == 0)
         self.norm = group_norm(channels)
         self.qkv = nn.Linear(channels, 3 * channels)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .blocks import check_count
+from .._tensor import check_integer, equally_spaced
 
 __all__ = ["FourierEmbedding", "LabelEmbedding", "SinusoidalEmbedding"]
 
@@ -21,8 +21,8 @@ class _Waves(nn.Module):
         self.register_buffer("frequencies", frequencies.to(torch.get_default_device()).float())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-        # net.to(bfloat16) must not round the frequencies: with 8 bits of mantissa the phases of
-        # one network would differ between its float32 and its bfloat16 copy.
+        # net.to(bfloat16) must not round the frequencies: with 8 bits of mantissa the phases of a
+        # network would differ between its float32 and its bfloat16 copy.
         kept = self.frequencies
         super()._apply(fn, recurse)
         if not kept.is_meta:
@@ -44,61 +44,42 @@ class _Waves(nn.Module):
 
 
 class FourierEmbedding(_Waves):
-    """Random Fourier features of the noise label: cos(ω u), sin(ω u) with ω ~ N(0, scale²).
+    """Random Fourier features of the noise label: cos(ω u), sin(ω u) with ω ~ N(0, 1).
 
     Song et al. 2021, arXiv:2011.13456 (their "random Fourier feature embeddings" of log σ);
     Tancik et al. 2020, arXiv:2006.10739. The frequencies come from a generator of their own,
-    seeded by a constant, so they are the same in every network and touch no global state.
+    seeded by a constant, so that they are the same in every network, and no global state changes.
 
     Args:
-        channels: Number of features, even and at least 2.
-        scale: Standard deviation of the angular frequencies, in radians per unit of label.
-
-    Raises:
-        ValueError: If channels is odd or below 2.
+        n: Number of frequencies, at least 1.
     """
 
-    # Two labels u, u' have embeddings with cosine exp(−scale² (u − u')² / 2) in expectation.
-    # Labels log(σ/α) span about [−12, 12] and the noise-to-signal ratio changes e-fold per unit,
-    # so scale 1 resolves about 24 independent levels: 0.05 apart the cosine is 0.9988 (a
-    # solver's small steps see a smooth function), 1 apart it is 0.61, 3 apart 0.01. Larger
-    # scales fit no better here and make the probability-flow ODE stiffer in t.
-    def __init__(self, channels: int, scale: float = 1.0) -> None:
-        _check_even(channels)
+    # The embeddings of two labels u, u' have the cosine exp(−(u − u')² / 2) in expectation: 0.9988
+    # for labels 0.05 apart (the small steps of a solver see a smooth function), 0.61 for labels 1
+    # apart, 0.01 for labels 3 apart. Labels log(σ/α) span about [−12, 12], which makes about 24
+    # independent levels. Larger frequencies fit no better here and make the probability-flow ODE
+    # stiffer in t.
+    def __init__(self, n: int) -> None:
         draw = torch.Generator().manual_seed(0)
-        normal = torch.randn(channels // 2, generator=draw, dtype=torch.float32, device="cpu")
-        super().__init__(scale * normal)
+        super().__init__(torch.randn(n, generator=draw, dtype=torch.float32, device="cpu"))
 
 
 class SinusoidalEmbedding(_Waves):
     """Sinusoids of the noise label at geometric frequencies.
 
     Vaswani et al. 2017, arXiv:1706.03762, section 3.5, as used by DDPM (Ho et al. 2020,
-    arXiv:2006.11239, appendix B), with frequencies between `slowest` and `fastest`.
+    arXiv:2006.11239, appendix B), with angular frequencies from 2 down to 0.001 radians per unit
+    of label.
 
     Args:
-        channels: Number of features, even and at least 2.
-        fastest: Largest angular frequency, in radians per unit of label.
-        slowest: Smallest angular frequency.
-
-    Raises:
-        ValueError: If channels is odd or below 2.
+        n: Number of frequencies, at least 1.
     """
 
-    # DDPM's 1 … 1e-4 was made for integer labels 0 … 999. Labels log(σ/α) are finer but
-    # shorter-ranged: the fastest wave turns by 0.1 rad per 0.05 of label (smooth, distinct), the
-    # slowest by one radian over 1000, so that integer labels of foreign networks work as well.
-    def __init__(self, channels: int, fastest: float = 2.0, slowest: float = 1e-3) -> None:
-        _check_even(channels)
-        ends = math.log(fastest), math.log(slowest)
-        exponents = torch.linspace(*ends, channels // 2, dtype=torch.float64, device="cpu")
-        super().__init__(exponents.exp())
-
-
-def _check_even(channels: int) -> None:
-    check_count("channels", channels, 2)
-    if channels % 2:
-        raise ValueError(f"channels must be even, got {channels}")
+    # DDPM's frequencies, 1 … 1e-4, are made for integer labels 0 … 999. Labels log(σ/α) lie closer
+    # together in a shorter range. The fastest wave turns by 0.1 rad per 0.05 of label: smooth, yet
+    # distinct. The slowest turns by one radian over 1000, so that integer labels work as well.
+    def __init__(self, n: int) -> None:
+        super().__init__(equally_spaced(math.log(2), math.log(1e-3), n).exp())
 
 
 _KINDS = {"fourier": FourierEmbedding, "sinusoidal": SinusoidalEmbedding}
@@ -108,7 +89,7 @@ class LabelEmbedding(nn.Module):
     """The vector that conditions every block: noise label and, if any, class label.
 
     Args:
-        features: Number of waves, rounded up to an even number.
+        features: Number of waves; an odd number is rounded up.
         width: Size of the vector.
         kind: "fourier" or "sinusoidal".
         classes: Number K of classes, at least 1, or None. With K classes the table has K + 1
@@ -122,17 +103,14 @@ class LabelEmbedding(nn.Module):
         super().__init__()
         if kind not in _KINDS:
             raise ValueError(f"embedding must be one of {', '.join(_KINDS)}, got {kind!r}")
-        self.waves = _KINDS[kind](features + features % 2)
-        self.mlp = nn.Sequential(
-            nn.Linear(features + features % 2, width),
-            nn.SiLU(),
-            nn.Linear(width, width),
-        )
+        n = (features + 1) // 2
+        self.waves = _KINDS[kind](n)
+        self.mlp = nn.Sequential(nn.Linear(2 * n, width), nn.SiLU(), nn.Linear(width, width))
         self.classes = classes
         if classes is not None:
-            self.classes = classes = check_count("classes", classes, 1)
+            self.classes = classes = check_integer("classes", classes, minimum=1)
             self.table = nn.Embedding(classes + 1, width)
-            # About the size of the label's vector at initialisation, so neither drowns the other.
+            # About the size of the label's vector at initialisation, so that neither dominates.
             nn.init.normal_(self.table.weight, std=0.3)
 
     def forward(self, label: Tensor, y: Tensor | None = None) -> Tensor:
@@ -147,10 +125,8 @@ class LabelEmbedding(nn.Module):
             Shape (B, width), in the dtype of the weights.
 
         Raises:
-            ValueError: If label or y have the wrong shape, or y is not allowed or out of range.
+            ValueError: If y has the wrong shape, is not allowed or out of range.
         """
-        if label.ndim != 1:
-            raise ValueError(f"label must have shape (B,), got {tuple(label.shape)}")
         vector = self.mlp(self.waves(label).to(self.mlp[0].weight.dtype))
         if self.classes is None:
             if y is not None:
@@ -167,7 +143,7 @@ class LabelEmbedding(nn.Module):
             raise ValueError(
                 f"y must be int64 of shape {tuple(label.shape)}, got {y.dtype} {tuple(y.shape)}"
             )
-        # Reading values would break a compiled graph; there the table's own check must do.
+        # Reading values would break a compiled graph. There the table makes its own check.
         if torch.compiler.is_compiling() or y.numel() == 0:
             return
         low, high = (int(v) for v in torch.aminmax(y))

@@ -6,7 +6,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .blocks import check_count, check_dropout, zeroed
+from .._tensor import check_integer, check_number
+from .blocks import check_inputs, zeroed
 from .embedding import LabelEmbedding
 
 __all__ = ["MLP"]
@@ -43,6 +44,7 @@ class MLP(nn.Module):
         embedding: "fourier" or "sinusoidal" embedding of the noise label.
 
     Raises:
+        TypeError: If an argument is of the wrong type.
         ValueError: If an argument is out of its range.
     """
 
@@ -60,9 +62,10 @@ class MLP(nn.Module):
         super().__init__()
         if len(shape) != 1:
             raise ValueError(f"shape must be (D,), got {tuple(shape)}")
-        self.shape = (check_count("each entry of shape", shape[0], 1),)
-        width, depth = check_count("width", width, 1), check_count("depth", depth, 1)
-        dropout = check_dropout(dropout)
+        self.shape = (check_integer("each entry of shape", shape[0], minimum=1),)
+        width = check_integer("width", width, minimum=1)
+        depth = check_integer("depth", depth, minimum=1)
+        dropout = check_number("dropout", dropout, at_least=0, below=1)
         self.embedding = LabelEmbedding(min(width, 64), width, embedding, classes)
         self.classes = self.embedding.classes
         self.stem = nn.Linear(self.shape[0], width)
@@ -83,11 +86,7 @@ class MLP(nn.Module):
         Raises:
             ValueError: If a shape is wrong, or y is not allowed or out of range.
         """
-        if x.shape[1:] != self.shape or label.shape != x.shape[:1]:
-            raise ValueError(
-                f"x must have shape {('B', *self.shape)} and label (B,), "
-                f"got {tuple(x.shape)} and {tuple(label.shape)}"
-            )
+        check_inputs(x, label, self.shape)
         embedding = F.silu(self.embedding(label, y))
         h = self.stem(x)
         for block in self.blocks:

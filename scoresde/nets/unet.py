@@ -7,21 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .blocks import (
-    Attention,
-    ResidualBlock,
-    check_count,
-    check_dropout,
-    group_norm,
-    zeroed,
-)
+from .._tensor import check_integer, check_number
+from .blocks import Attention, ResidualBlock, check_inputs, group_norm, zeroed
 from .embedding import LabelEmbedding
 
 __all__ = ["UNet"]
 
 
 class _Level(nn.Module):
-    """Residual blocks at one resolution, with attention after the first if wanted."""
+    """Residual blocks at one resolution, with attention after the first if `attend`."""
 
     def __init__(
         self, channels: Sequence[int], width: int, dropout: float, skip_scale: bool, attend: bool
@@ -43,19 +37,19 @@ class _Level(nn.Module):
 class UNet(nn.Module):
     """U-Net F(x, label, y): the shape of x in and out, zero at initialisation.
 
+    Each level has residual blocks at one resolution. On the way down the features are averaged 2×2
+    between levels. On the way up they are repeated 2×2 and joined with the features of the way down
+    at that resolution. The lowest level has one block more and is the middle. Ronneberger et al.
+    2015, arXiv:1505.04597, with the blocks of Ho et al. 2020, arXiv:2006.11239, appendix B. Here
+    features are joined once per level and not once per block, so that most of the weights are at
+    the lowest resolution, where they cost least.
+
+    Sizes that `patch · 2^(levels − 1)` does not divide are padded by repeating the border, half on
+    each side (the odd one at the right and bottom), and the result is cropped.
+
     Attributes:
         classes: As given.
         layer_counts: Names of the arguments that say how many layers there are.
-
-    Levels of residual blocks at resolutions halved by 2×2 means; the way up repeats values 2×2
-    and joins what the way down had at that resolution. The lowest level has one block more and
-    is the middle. Ronneberger et al. 2015, arXiv:1505.04597, with the blocks of Ho et al. 2020,
-    arXiv:2006.11239, appendix B. One join per level rather than one per block: most of the
-    weights then sit at the lowest resolution, where they cost least.
-
-    Sizes that `patch · 2^(levels − 1)` does not divide are padded by repeating the border, half
-    on each side (the odd one at the right and bottom), and the result is cropped; sizes that
-    need no padding never meet that code.
 
     Args:
         shape: Image shape (C, H, W), all at least 1.
@@ -100,13 +94,18 @@ class UNet(nn.Module):
             )
         if len(multipliers) == 0:
             raise ValueError("multipliers must name at least one level, got none")
-        self.shape = tuple(check_count("each entry of shape", size, 1) for size in shape)
-        multipliers = [check_count("each entry of multipliers", m, 1) for m in multipliers]
-        channels, blocks = check_count("channels", channels, 1), check_count("blocks", blocks, 1)
-        self.patch = patch = check_count("patch", patch, 1)
-        dropout = check_dropout(dropout)
-        self.pad = _padding(self.shape, patch * 2 ** (len(multipliers) - 1))
-        attend = _attended(self.shape, self.pad, patch, len(multipliers), attention)
+        self.shape = tuple(check_integer("each entry of shape", n, minimum=1) for n in shape)
+        multipliers = [
+            check_integer("each entry of multipliers", m, minimum=1) for m in multipliers
+        ]
+        channels = check_integer("channels", channels, minimum=1)
+        blocks = check_integer("blocks", blocks, minimum=1)
+        self.patch = patch = check_integer("patch", patch, minimum=1)
+        dropout = check_number("dropout", dropout, at_least=0, below=1)
+        multiple = patch * 2 ** (len(multipliers) - 1)
+        self.pad = _padding(self.shape, multiple)
+        side = max(-(-size // multiple) * multiple for size in self.shape[1:])
+        attend = _attended([side // patch // 2**i for i in range(len(multipliers))], attention)
         widths = [channels * m for m in multipliers]
         above, width = [channels, *widths[:-1]], 2 * channels
         rest = (width, dropout, skip_scale)
@@ -142,15 +141,12 @@ class UNet(nn.Module):
         Raises:
             ValueError: If a shape is wrong, or y is not allowed or out of range.
         """
-        if x.shape[1:] != self.shape or label.shape != x.shape[:1]:
-            raise ValueError(
-                f"x must have shape {('B', *self.shape)} and label (B,), "
-                f"got {tuple(x.shape)} and {tuple(label.shape)}"
-            )
+        check_inputs(x, label, self.shape)
         embedding = F.silu(self.embedding(label, y))
         if x.shape[0] == 0:  # torch's pixel_unshuffle leaves an empty batch as it is
             return x.clone()
-        h = self.stem(F.pixel_unshuffle(self._padded(x), self.patch))
+        padded = F.pad(x, self.pad, mode="replicate") if any(self.pad) else x
+        h = self.stem(F.pixel_unshuffle(padded, self.patch))
         kept = []
         for level in self.down:
             h = level(h, embedding)
@@ -161,17 +157,9 @@ class UNet(nn.Module):
             h = F.interpolate(h, scale_factor=2.0, mode="nearest")
             h = level(torch.cat([h, kept.pop()], dim=1), embedding)
         out = F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.patch)
-        return self._cropped(out).to(x.dtype)
-
-    def _padded(self, x: Tensor) -> Tensor:
-        return F.pad(x, self.pad, mode="replicate") if any(self.pad) else x
-
-    def _cropped(self, x: Tensor) -> Tensor:
-        if not any(self.pad):
-            return x
         left, _, top, _ = self.pad
         _, height, width = self.shape
-        return x[..., top : top + height, left : left + width]
+        return out[..., top : top + height, left : left + width].to(x.dtype)
 
 
 def _padding(shape: tuple[int, ...], multiple: int) -> tuple[int, int, int, int]:
@@ -181,19 +169,10 @@ def _padding(shape: tuple[int, ...], multiple: int) -> tuple[int, int, int, int]
     return wide // 2, wide - wide // 2, tall // 2, tall - tall // 2
 
 
-def _attended(
-    shape: tuple[int, ...],
-    pad: tuple[int, int, int, int],
-    patch: int,
-    levels: int,
-    attention: Sequence[int] | None,
-) -> list[bool]:
-    """Whether each level gets attention."""
-    side = max(shape[1] + pad[2] + pad[3], shape[2] + pad[0] + pad[1]) // patch
-    reached = [side // 2**level for level in range(levels)]
-    if attention is None:
-        attention = reached[-1:]
-    for resolution in attention:
-        if resolution not in reached:
-            raise ValueError(f"attention must name resolutions among {reached}, got {resolution!r}")
-    return [resolution in attention for resolution in reached]
+def _attended(sides: Sequence[int], attention: Sequence[int] | None) -> list[bool]:
+    """Whether each level, of features with this larger side, gets attention."""
+    attention = sides[-1:] if attention is None else attention
+    for side in attention:
+        if side not in sides:
+            raise ValueError(f"attention must name resolutions among {sides}, got {side!r}")
+    return [side in attention for side in sides]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,10 +9,10 @@ import torch
 from torch import Tensor
 
 from .._tensor import check_integer, check_number, plain_numbers
-from ..ivp import Counts, Stepper, error_norm, march
+from ..ivp import OnStep, Solution, Stepper, error_norm, march
 from ..noise import Noise
 from ..score import ScoreModel, reverse_drift
-from .base import OnStep, Sampler, check_rtol
+from .base import Sampler, check_rtol
 
 __all__ = ["AdaptiveSDE"]
 
@@ -30,35 +29,37 @@ class AdaptiveSDE(Sampler):
         k₂ = −h d(x', s) + η g(s) w,           x'' = x + (k₁ + k₂)/2
         E  = RMS of (x'' − x') / max(atol, rtol max(|x'|, |x'_prev|))
 
-    Where E ≤ 1 the sample goes on from x'' (the paper's "extrapolation"), and x'_prev becomes
-    x'. The next step is 0.9 h E^−0.9, the paper's θ = r = 0.9. Samples that have arrived leave
-    the batch; the last step ends on ts[-1] exactly. Of the grid nothing but the ends is used.
+    If E ≤ 1 the step is accepted: the sample continues from x'' (the paper's "extrapolation"),
+    and x'_prev becomes x'. The next step size is 0.9 h E^−0.9, the paper's θ = r = 0.9. Samples
+    that have reached ts[-1] leave the batch; the last step ends there exactly. Only the two ends
+    of the grid are used.
 
-    2 NFE per attempted step; stochastic unless η = 0. The weak error is of the order of the
-    tolerance, not of a power of a step size. Jolicoeur-Martineau et al. 2021, "Gotta go fast when
+    2 NFE per attempted step; stochastic unless η = 0. The weak error is proportional to the
+    tolerance, not to a power of a step size. Jolicoeur-Martineau et al. 2021, "Gotta go fast when
     generating data with score-based models", arXiv:2105.14080.
 
-    Three things differ from the authors' code. First, a rejected step does not throw its noise
-    away, because steps are rejected for their noise, and what is left has another law: on
-    N(0.3, 0.25) in one dimension under VP, drawing anew makes the standard deviation 0.13 too
-    large at tolerance 0.02, and no tolerance repairs it. Here the increment w is kept, and the
-    shorter steps that replace the rejected one divide it as a Brownian bridge, in equal parts so
-    that no sliver is left (0.002, the standard error). Second, a step is neither shrunk below 0.2
-    of the last one nor grown above 10 times, nor grown at all right after a rejection. Third, any
-    η may be chosen.
+    There are three differences from the authors' code. First, the noise of a rejected step is
+    kept. A step is often rejected because of its noise, so that new noise has another law than
+    the noise of accepted steps. For N(0.3, 0.25) in one dimension under VP, new noise makes the
+    standard deviation 0.13 too large at tolerance 0.02, and no tolerance repairs this. Here the
+    increment w is kept, and the shorter steps that replace the rejected one divide it as a
+    Brownian bridge, in equal parts, so that no very short step remains. The standard deviation is
+    then right to 0.002, its standard error. Second, a step is at least 0.2 times and at most 10
+    times the last one, and right after a rejection it does not grow. Third, η may have any value.
 
-    The Brownian path is drawn from `noise.fresh`, one draw per attempt and sample, used or not:
-    a sample does not depend on its batch mates. It is not the path of a `BrownianNoise`.
+    The Brownian path is drawn by `noise.fresh`, one draw per attempt for each sample of the batch,
+    even if the sample does not use it. So a sample does not depend on the others of its batch. The
+    path is not that of a `BrownianNoise`.
 
     Args:
         rtol: Relative tolerance in (0, 1); at least 1e-7 in float32.
         atol: Absolute tolerance, greater than 0.
         eta: Stochasticity η ≥ 0; 1 is the reverse SDE, 0 the probability-flow ODE.
-        max_steps: Attempted steps of one sample after which it gives up.
+        max_steps: Largest number of attempted steps of one sample.
 
     Raises:
         ValueError: On an argument out of range; from `run`, if rtol is too small for float32.
-        SolverError: From `run`, a RuntimeError, if a sample gives up.
+        SolverError: From `run`, a RuntimeError, if a sample does not reach the end.
     """
 
     adaptive: ClassVar[bool] = True
@@ -75,41 +76,23 @@ class AdaptiveSDE(Sampler):
         check_number("eta", self.eta, at_least=0)
         check_integer("max_steps", self.max_steps, minimum=1)
 
-    @property
-    def off_grid(self) -> bool:
-        """It chooses its own times."""
-        return True
-
+    @torch.no_grad()
     def run(
         self, model: ScoreModel, x: Tensor, ts: Tensor, noise: Noise, on_step: OnStep | None = None
-    ) -> Tensor:
-        """The state of `run_counted`."""
-        return self.run_counted(model, x, ts, noise, on_step)[0]
-
-    @torch.no_grad()
-    def run_counted(
-        self, model: ScoreModel, x: Tensor, ts: Tensor, noise: Noise, on_step: OnStep | None = None
-    ) -> tuple[Tensor, Counts]:
+    ) -> Solution:
         """Carry every sample from ts[0] down to ts[-1]; arguments as in `Sampler.run`.
 
         `on_step` is called whenever the time that all samples have reached has moved.
         """
         check_rtol(self.rtol, x.dtype)
-
-        def tell(step: int, t: float, y: Tensor) -> None:
-            on_step(step, t, y.reshape(x.shape))
-
-        flat = x.reshape(len(x), math.prod(x.shape[1:]))
-        solution = march(
-            _ImprovedEuler(self, model, x, float(ts[0]), noise),
-            flat,
+        return march(
+            _ImprovedEuler(self, model, x, noise),
+            x,
             float(ts[0]),
             float(ts[-1]),
-            FIRST_STEP,
             max_evaluations=EVALUATIONS * self.max_steps,
-            on_step=on_step and tell,
+            on_step=on_step,
         )
-        return solution.state.reshape(x.shape), solution.counts
 
 
 class _ImprovedEuler(Stepper):
@@ -119,16 +102,17 @@ class _ImprovedEuler(Stepper):
     evaluations = EVALUATIONS
     exponent = 0.9  # the paper's r
 
-    def __init__(
-        self, sampler: AdaptiveSDE, model: ScoreModel, x: Tensor, t_start: float, noise: Noise
-    ) -> None:
-        self.sampler, self.model, self.noise = sampler, model, noise
-        self.x, self.t_start, self.draws = x, t_start, 0
-        self.previous = self.euler = x.reshape(len(x), -1) if len(x) else x
-        self.path = _Path(self.previous)
+    def __init__(self, sampler: AdaptiveSDE, model: ScoreModel, x: Tensor, noise: Noise) -> None:
+        self.sampler, self.model, self.noise, self.x = sampler, model, noise, x
+
+    def start(self, y: Tensor, t_start: float, t_end: float) -> float:
+        """The paper's first step size; no increment of the Brownian path is known yet."""
+        self.previous = self.euler = y
+        self.path = _Increments(y)
+        return FIRST_STEP
 
     def target(self, t: Tensor, t_new: Tensor) -> Tensor:
-        """Not beyond a rejected step, whose increment is known."""
+        """t_new, but not beyond the end of a rejected step, whose increment is known."""
         return self.path.target(t, t_new)
 
     def attempt(self, y: Tensor, t: Tensor, t_new: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,19 +128,18 @@ class _ImprovedEuler(Stepper):
         return y + 0.5 * (k1 + k2), error
 
     def settle(self, accepted: Tensor) -> None:
-        """The tolerance remembers x' of accepted steps; the path forgets their increments."""
+        """Keep x' of accepted steps as x'_prev, and drop their increments."""
         self.previous = torch.where(accepted[:, None], self.euler, self.previous)
         self.path.forget(accepted)
 
     def keep(self, running: Tensor) -> None:
-        """What is known of the samples that go on."""
+        """Keep the data of the samples that go on."""
         self.previous = self.previous[running]
         self.path.keep(running)
 
     def _draw(self, rows: Tensor) -> Tensor:
-        """N(0, I) of shape (b, N), from draws for the whole batch: streams go in step."""
-        z = self.noise.fresh(self.x, self.t_start, self.draws)
-        self.draws += 1
+        """N(0, I) of shape (b, N); the whole batch draws, so that all draw equally often."""
+        z = self.noise.fresh(self.x)
         return z.reshape(len(z), -1)[rows]
 
     def _slope(
@@ -170,11 +153,11 @@ class _ImprovedEuler(Stepper):
         return k if w is None else k.addcmul_(_column(self.sampler.eta * node.g, y), w)
 
 
-class _Path:
-    """What is known of each sample's Brownian motion ahead of it: a stack of increments.
+class _Increments:
+    """The known increments of each sample's Brownian path from its present time on: a stack.
 
-    The top one begins at the sample's present time, the next where that ends, and so on. A
-    rejected step stays on the stack, and is divided when a shorter one is tried.
+    The top increment begins at the sample's present time, the next one begins where the top one
+    ends, and so on. A rejected step stays on the stack. A shorter step divides its increment.
     """
 
     def __init__(self, y: Tensor) -> None:
@@ -183,19 +166,19 @@ class _Path:
         self.increments = torch.zeros_like(y)[None]
 
     def target(self, t: Tensor, t_new: Tensor) -> Tensor:
-        """t_new, or within a known increment the end of one of its equal parts."""
+        """t_new, or, if an increment is known, the end of the first of its equal parts."""
         end, _ = self._top()
         parts = ((t - end) / (t - t_new)).ceil()
         within = torch.where(parts > 1, t - (t - end) / parts, end)
         return torch.where(self.size > 0, within, t_new)
 
     def increment(self, t: Tensor, t_new: Tensor, z: Tensor) -> Tensor:
-        """W_t − W_{t_new}, shape (b, N), made from z ~ N(0, I); it is on top from now on."""
+        """W_t − W_{t_new}, shape (b, N), made from z ~ N(0, I), and put on top of the stack."""
         known = self.size > 0
         end, total = self._top()
         h = t - t_new
         part = torch.where(known, h / (t - end), 0.0)
-        # within a known increment: the bridge; part = 1 is the increment itself
+        # Within a known increment this is the Brownian bridge; part = 1 gives the increment itself.
         w = _column(part, z) * total + _column((h * (1 - part)).sqrt(), z) * z
         divides = known & (part < 1)
         place = (self.size - 1).clamp(min=0)
@@ -211,7 +194,7 @@ class _Path:
         return w
 
     def forget(self, taken: Tensor) -> None:
-        """Drop the top increment of the samples that have passed it."""
+        """Drop the top increment of the samples whose step was accepted."""
         self.size = self.size - (taken & (self.size > 0)).to(torch.int64)
 
     def keep(self, running: Tensor) -> None:
@@ -223,7 +206,7 @@ class _Path:
         return torch.arange(len(self.size), device=self.size.device)
 
     def _top(self) -> tuple[Tensor, Tensor]:
-        """End and increment on top; of no meaning where the stack is empty."""
+        """The end and the increment on top; meaningless where the stack is empty."""
         place = (self.size - 1).clamp(min=0), self._samples()
         return self.ends[place], self.increments[place]
 

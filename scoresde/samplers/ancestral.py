@@ -1,4 +1,4 @@
-"""Ancestral sampling: the reverse of the forward chain between the grid's own times (DDPM)."""
+"""Ancestral sampling (DDPM): the forward chain between the times of the grid, reversed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from .._tensor import check_choice
 from ..noise import Noise
 from ..score import ScoreModel
 from ..sde import Node
@@ -19,14 +20,15 @@ Variance = Literal["beta", "beta_tilde"]
 
 @dataclass(frozen=True)
 class Ancestral(GridSampler):
-    """DDPM's sampler with the exact transition of any SDE, so that any grid will do.
+    """DDPM's sampler, with the exact transition of the SDE between any two times.
 
         x_s = a (σ_s²/σ_t²) x_t + α_s (b²/σ_t²) x0 + √v z,   a = α_t/α_s,   b = σ_{t|s}
         v = b² ("beta")   or   v = b² σ_s²/σ_t² ("beta_tilde")
 
-    The mean is that of q(x_s | x_t, x_0) at x_0 = x0(x_t, t). "beta" is the right variance for
-    x_0 ~ N(0, I) under VP, "beta_tilde" for x_0 a single point. On the ladder of a `TabulatedVP`
-    b² is DDPM's β and v its β or β̃; under `VE` this is ancestral sampling for NCSN.
+    The mean is that of q(x_s | x_t, x_0) at x_0 = x0(x_t, t). Under VP the variance "beta" is
+    exact for data N(0, I), and "beta_tilde" is exact for data that are one point. On the ladder
+    of a `TabulatedVP`, b² is DDPM's β, and v is its β or β̃. Under `VE` this is ancestral sampling
+    for NCSN.
 
     Weak order 1; 1 NFE per step; stochastic. Ho et al. 2020, arXiv:2006.11239, eq. (7),
     algorithm 2 and section 3.2; Song et al. 2021, arXiv:2011.13456, eq. (4) and (47).
@@ -42,8 +44,7 @@ class Ancestral(GridSampler):
     variance: Variance = "beta"
 
     def __post_init__(self) -> None:
-        if self.variance not in get_args(Variance):
-            raise ValueError(f"variance must be 'beta' or 'beta_tilde', got {self.variance!r}")
+        check_choice("variance", self.variance, get_args(Variance))
 
     def step(
         self, model: ScoreModel, x: Tensor, t: Node, s: Node, state: None, noise: Noise

@@ -16,6 +16,8 @@ from .base import GridSampler
 
 __all__ = ["EDM"]
 
+_Raised = dict[float, Node]
+
 
 @dataclass(frozen=True)
 class EDM(GridSampler):
@@ -27,17 +29,18 @@ class EDM(GridSampler):
         γ  = min(S_churn/N, √2 − 1) if S_min ≤ σ̂_t ≤ S_max, else 0
 
     N is the paper's number of noise levels, one per time of the grid. Its last level, 0, is
-    `sample(denoise=True)`: N − 1 Heun steps and one denoising, 2N − 1 NFE. Two departures: that
-    denoising is never churned, and σ̂' never exceeds σ̂ at t = 1, for which no network is trained.
-    (The churn is the forward SDE from t to t': x' = (α_t'/α_t) x + σ_{t'|t} S_noise z.)
+    `sample(denoise=True)`, so that there are N − 1 Heun steps and one denoising, 2N − 1 NFE. The
+    churn is the forward SDE from t to t': x' = (α_t'/α_t) x + σ_{t'|t} S_noise z. It differs from
+    the paper in two things: there is no churn before the denoising, and σ̂' is at most σ̂ at t = 1,
+    because no network is trained above it.
 
     Order 2 with `churn` = 0; 2 NFE per step; stochastic if `churn` > 0. Karras et al. 2022,
     arXiv:2206.00364, algorithms 1 and 2.
 
     Args:
         churn: S_churn ≥ 0; 0 is deterministic.
-        s_min: Least σ/α that is churned, at least 0.
-        s_max: Largest σ/α that is churned, at least `s_min`, possibly infinite.
+        s_min: Least σ/α at which there is churn, at least 0.
+        s_max: Largest σ/α at which there is churn, at least `s_min`, possibly infinite.
         s_noise: S_noise > 0, the standard deviation of the churn's noise; 1 is exact.
 
     Raises:
@@ -62,8 +65,8 @@ class EDM(GridSampler):
         """Churn raises the time above the grid's."""
         return self.churn > 0
 
-    def start(self, sde: SDE, nodes: list[Node]) -> dict[float, Node]:
-        """The raised node t' of each time that is churned."""
+    def start(self, sde: SDE, nodes: list[Node]) -> _Raised:
+        """The node t' of each time t at which there is churn."""
         if self.churn == 0:
             return {}
         gamma = min(self.churn / len(nodes), math.sqrt(2) - 1)
@@ -79,21 +82,15 @@ class EDM(GridSampler):
         return dict(zip([node.t for node in churned], sde.nodes(raised), strict=True))
 
     def step(
-        self,
-        model: ScoreModel,
-        x: Tensor,
-        t: Node,
-        s: Node,
-        state: dict[float, Node],
-        noise: Noise,
-    ) -> tuple[Tensor, dict[float, Node]]:
+        self, model: ScoreModel, x: Tensor, t: Node, s: Node, state: _Raised, noise: Noise
+    ) -> tuple[Tensor, _Raised]:
         """One step; x of shape (B, *D)."""
         if t.t in state:
             raised = state[t.t]
             a, b = model.sde.transition(raised, t)
-            x = (a * x).add_(noise.fresh(x, raised.t), alpha=self.s_noise * b)
+            x = (a * x).add_(noise.fresh(x), alpha=self.s_noise * b)
             t = raised
-        # α_s (σ̂_s − σ̂'); scaled back by α_s, x̂' is (α_s/α_t') x'
+        # In x rather than x̂: the step is α_s (σ̂_s − σ̂'), and α_s x̂' is (α_s/α_t') x'.
         ratio = s.alpha / t.alpha
         step = s.sigma - ratio * t.sigma
         d = model.eps(x, t)

@@ -1,4 +1,4 @@
-"""Langevin dynamics: a corrector for predictor–corrector sampling, and NCSN's annealed sampler."""
+"""Langevin dynamics: the corrector of predictor–corrector sampling, and NCSN's annealed sampler."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from .._tensor import check_integer, check_number, plain_numbers
+from .._tensor import check_choice, check_integer, check_number, plain_numbers
 from ..noise import Noise
 from ..score import ScoreModel
 from ..sde import Node
@@ -26,9 +26,9 @@ class Langevin(Corrector):
 
         x ← x + ε score(x, s) + √(2ε) z,   ε = 2a (snr · n)²,   a = (α_t/α_s)²
 
-    n is ‖z‖/‖score‖ in the paper. Here, by default, it is σ_s, which that ratio tends to in high
-    dimension: then a sample does not depend on its batch mates, and the corrector is affine for
-    Gaussian data. a is DDPM's α_i = 1 − β_i of the interval, and 1 under VE.
+    In the paper n is ‖z‖/‖score‖. Here it is σ_s by default, to which that ratio tends in high
+    dimension. Then a sample does not depend on the others of its batch, and the corrector is affine
+    for Gaussian data. a is DDPM's α_i = 1 − β_i of the interval, and 1 under VE.
 
     `steps` NFE per correction; stochastic. Song et al. 2021, arXiv:2011.13456, algorithms 4 and
     5, appendix G (where r is our snr).
@@ -36,8 +36,8 @@ class Langevin(Corrector):
     Args:
         snr: Signal-to-noise ratio of the step, greater than 0.
         steps: Langevin steps per correction, at least 1.
-        norm: "exact", n = σ_s; "batch", the paper's practice: the mean of ‖z‖ over the batch
-            divided by the mean of ‖score‖, with which a sample depends on its batch mates.
+        norm: "exact" is n = σ_s. "batch" is the choice of the authors' code: the mean of ‖z‖ over
+            the batch divided by the mean of ‖score‖. A sample then depends on its batch.
 
     Raises:
         ValueError: On an argument out of range.
@@ -51,15 +51,14 @@ class Langevin(Corrector):
         plain_numbers(self)
         check_number("snr", self.snr, above=0)
         check_integer("steps", self.steps, minimum=1)
-        if self.norm not in get_args(Norm):
-            raise ValueError(f"norm must be 'exact' or 'batch', got {self.norm!r}")
+        check_choice("norm", self.norm, get_args(Norm))
 
     def correct(self, model: ScoreModel, x: Tensor, t: Node, s: Node, noise: Noise) -> Tensor:
         """`steps` Langevin steps at s; x of shape (B, *D)."""
         a = (t.alpha / s.alpha) ** 2
-        for k in range(self.steps):
+        for _ in range(self.steps):
             eps = model.eps(x, s)
-            z = noise.fresh(x, s.t, k)
+            z = noise.fresh(x)
             n = s.sigma if self.norm == "exact" else s.sigma * _mean_norm(z) / _mean_norm(eps)
             step = 2 * a * (self.snr * n) ** 2
             # score = −ε/σ
@@ -73,13 +72,13 @@ class AnnealedLangevin(GridSampler):
 
         x ← x + (a_i/2) score(x, t_i) + √a_i z,   a_i = c σ_i²
 
-    and x ← (α_s/α_t) x between two levels (nothing under VE). The paper's a_i = ε σ_i²/σ_L² is
-    c = ε/σ_L²: NCSN's ε = 2e-5 at σ_L = 0.01 is c = 0.2. Said so, c does not depend on where the
-    grid ends, and the chain is stable for every c < 4 on every SDE. It is biased: it ends before
-    it has forgotten the previous level, and its step is finite.
+    and x ← (α_s/α_t) x between two levels, which under VE changes nothing. The paper's
+    a_i = ε σ_i²/σ_L² is c = ε/σ_L²; NCSN's ε = 2e-5 at σ_L = 0.01 is c = 0.2. Unlike ε, c does not
+    depend on the last level of the grid, and the chain is stable for every c < 4 under every SDE.
+    The sampler is biased: the steps are finite, and K of them do not reach equilibrium.
 
     K NFE at each of the N + 1 times; stochastic. Song & Ermon 2019, arXiv:1907.05600, algorithm
-    1; the last denoising of Song & Ermon 2020 (NCSNv2), arXiv:2006.09011, is
+    1. The final denoising of Song & Ermon 2020 (NCSNv2), arXiv:2006.09011, is
     `sample(denoise=True)`.
 
     Args:
@@ -101,19 +100,19 @@ class AnnealedLangevin(GridSampler):
     def step(
         self, model: ScoreModel, x: Tensor, t: Node, s: Node, state: None, noise: Noise
     ) -> tuple[Tensor, None]:
-        """The level t, then the scale of s; x of shape (B, *D)."""
+        """The Langevin steps at t, then x scaled to s; x of shape (B, *D)."""
         return (s.alpha / t.alpha) * self._level(model, x, t, noise), None
 
     def finish(self, model: ScoreModel, x: Tensor, t: Node, noise: Noise) -> Tensor:
-        """The last level."""
+        """The Langevin steps at the last time."""
         return self._level(model, x, t, noise)
 
     def _level(self, model: ScoreModel, x: Tensor, t: Node, noise: Noise) -> Tensor:
         a = self.step_size * t.sigma**2
-        for k in range(self.steps):
+        for _ in range(self.steps):
             # score = −ε/σ
             mean = torch.add(x, model.eps(x, t), alpha=-0.5 * a / t.sigma)
-            x = mean.add_(noise.fresh(x, t.t, k), alpha=math.sqrt(a))
+            x = mean.add_(noise.fresh(x), alpha=math.sqrt(a))
         return x
 
 

@@ -1,4 +1,4 @@
-"""The one step that every linear multistep solver takes; a solver is its table of weights."""
+"""`LinearMultistep`: the step of all linear multistep solvers, which differ in their weights."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ..sde import SDE, Node
 from .base import GridSampler
 from .weights import Prediction, output
 
-__all__ = ["LinearMultistep", "Row"]
+__all__ = ["LinearMultistep", "StepWeights"]
 
 
-class Row(NamedTuple):
-    """One step's numbers: x_s = carry x_t + Σ_j weights[j] m_j + std z, newest output first.
+class StepWeights(NamedTuple):
+    """Coefficients of one step: x_s = carry x_t + Σ_j weights[j] m_j + std z, newest output first.
 
-    With `corrector`, x_s is computed once more when the output m_s at it is known, by the next
-    step: x_s = carry x_t + corrector[0] m_s + Σ_j corrector[j + 1] m_j + std z.
+    With `corrector`, the next step computes x_s once more from the output m_s at the first x_s:
+    x_s = carry x_t + corrector[0] m_s + Σ_j corrector[j + 1] m_j + std z.
     """
 
     carry: float
@@ -31,10 +31,18 @@ class Row(NamedTuple):
     corrector: tuple[float, ...] = ()
 
 
-class _State(NamedTuple):
-    """What a step leaves to the next: the table, the last `depth` outputs, what to correct."""
+class _History(NamedTuple):
+    """The state between two steps.
 
-    rows: list[Row]
+    Attributes:
+        rows: The coefficients of all steps.
+        depth: Number of outputs to keep.
+        i: Number of steps done.
+        outputs: The last outputs, newest first.
+        carried: carry x_t + std z of the last step if it is to be corrected, else None.
+    """
+
+    rows: list[StepWeights]
     depth: int
     i: int = 0
     outputs: tuple[Tensor, ...] = ()
@@ -45,9 +53,10 @@ class _State(NamedTuple):
 class LinearMultistep(GridSampler):
     """x_s = carry x_t + Σ_j w_j m_j + std z over the newest outputs m of the model.
 
-    A solver says which output it works with, `prediction`, and its `rows` for a grid. One
-    evaluation per step, corrected or not: the evaluation that corrects x_t is the one that the
-    step from t needs. x at the last time is not corrected, which would cost one more.
+    A subclass defines the output, `prediction`, and the coefficients for a grid, `rows`. There is
+    one evaluation per step, with corrector or without: the evaluation that corrects x_t is also
+    the one that the step from t needs. x at the last time is not corrected, because this would
+    cost one more evaluation.
     """
 
     multistep: ClassVar[bool] = True
@@ -58,17 +67,17 @@ class LinearMultistep(GridSampler):
         """The output m that the solver works with; a field of most solvers."""
 
     @abstractmethod
-    def rows(self, sde: SDE, nodes: list[Node]) -> list[Row]:
-        """The numbers of each of the N steps between N + 1 nodes."""
+    def rows(self, sde: SDE, nodes: list[Node]) -> list[StepWeights]:
+        """The coefficients of each of the N steps between N + 1 nodes."""
 
-    def start(self, sde: SDE, nodes: list[Node]) -> _State:
-        """The table for this grid, and no history."""
+    def start(self, sde: SDE, nodes: list[Node]) -> _History:
+        """The coefficients for this grid, and no outputs yet."""
         rows = self.rows(sde, nodes)
-        return _State(rows, max(len(w) for row in rows for w in (row.weights, row.corrector)))
+        return _History(rows, max(len(w) for row in rows for w in (row.weights, row.corrector)))
 
     def step(
-        self, model: ScoreModel, x: Tensor, t: Node, s: Node, state: _State, noise: Noise
-    ) -> tuple[Tensor, _State]:
+        self, model: ScoreModel, x: Tensor, t: Node, s: Node, state: _History, noise: Noise
+    ) -> tuple[Tensor, _History]:
         """One step; x of shape (B, *D)."""
         row, previous = state.rows[state.i], state.rows[state.i - 1]
         m = output(model, x, t, self.prediction)
@@ -82,7 +91,7 @@ class LinearMultistep(GridSampler):
             x_s, to_correct = _combined(carried, row.weights, outputs), carried
         else:
             x_s, to_correct = _add(carried, row.weights, outputs), None
-        return x_s, _State(state.rows, state.depth, state.i + 1, outputs, to_correct)
+        return x_s, _History(state.rows, state.depth, state.i + 1, outputs, to_correct)
 
 
 def _combined(carried: Tensor, weights: tuple[float, ...], outputs: tuple[Tensor, ...]) -> Tensor:

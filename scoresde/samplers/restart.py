@@ -1,4 +1,4 @@
-"""Restart sampling: noise a state back by a large step and run the solver down again."""
+"""Restart sampling: add noise to the state in one large step, and run the solver down again."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["Restart", "RestartInterval"]
 
 @dataclass(frozen=True)
 class RestartInterval:
-    """Where and how often to restart, in the noise level σ/α.
+    """An interval of the noise level σ/α in which to restart, and how often.
 
     Args:
-        low: σ/α from which the state is noised back, above 0.
-        high: σ/α to which it is, above `low`.
-        steps: Steps of the inner sampler back from high to low, at least 1; the paper's N_restart
-            counts levels and is one more.
-        repeats: The paper's K, how often this is done, at least 1.
+        low: σ/α at which noise is added, above 0.
+        high: σ/α after it, above `low`.
+        steps: Steps of the inner sampler from high to low, at least 1. The paper's N_restart counts
+            levels and is one more.
+        repeats: The paper's K, the number of restarts, at least 1.
 
     Raises:
         TypeError: If an argument is not a number of its kind.
@@ -50,15 +50,28 @@ class RestartInterval:
 
 
 class _Descent(NamedTuple):
-    """A way back down: its nodes, of which the last is the grid's, and the inner's first state."""
+    """The inner sampler's run after a restart.
+
+    Attributes:
+        nodes: Its times; the last one is a node of the main grid.
+        state: The inner sampler's first state.
+        repeats: How often it is run.
+    """
 
     nodes: list[Node]
     state: State
     repeats: int
 
 
-class _State(NamedTuple):
-    """The main grid, the steps done on it, the inner's state, the descents from each time."""
+class _Progress(NamedTuple):
+    """The state between two steps.
+
+    Attributes:
+        nodes: The main grid.
+        descents: The descents to each time of the main grid.
+        inner: The inner sampler's state.
+        i: Number of steps done.
+    """
 
     nodes: list[Node]
     descents: dict[float, list[_Descent]]
@@ -68,33 +81,33 @@ class _State(NamedTuple):
 
 @dataclass(frozen=True)
 class Restart(GridSampler):
-    """A sampler that, in some intervals of σ/α, goes back up by the forward SDE and down again.
+    """A sampler that goes back by the forward SDE and down again, in some intervals of σ/α.
 
-    When the grid has reached the time s whose σ/α is nearest to `low`, K times
+    At the time s of the grid whose σ/α is nearest to `low`, it computes `repeats` times
 
         x_high = (α_high/α_s) x_s + σ_{high|s} z         the forward SDE, exact
         x_s    = inner sampler from high to s, on the grid of equal steps in (σ/α)^{1/7}
 
-    The noise contracts the errors made so far: for Gaussian data of variance v an error of the
-    variance of x/α by (v + low²)/(v + high²) each time. With an exact solver the law of x stays
-    p_s, so the order is the inner sampler's, if `steps` grows with the grid. The paper's inner
-    sampler is EDM's, deterministic. A multistep one begins afresh after each restart, at order 1,
-    which leaves order 2 at most.
+    The noise reduces earlier errors. For Gaussian data of variance v, each restart multiplies an
+    error of the variance of x/α by (v + low²)/(v + high²). With an exact solver the law of x stays
+    p_s. So the order is that of the inner sampler, if `steps` grows with the grid. The paper's
+    inner sampler is EDM's, deterministic. A multistep inner sampler begins each descent at order 1,
+    so that the order is 2 at most.
 
-    `high` is cut at σ/α at t = 1, for which a network was trained. An interval is left out of a
-    grid that ends above it: whose time nearest to `low`, past the first, is not below `high`.
+    `high` is cut to σ/α at t = 1, because no network is trained above it. An interval is skipped if
+    the grid ends above it, so that the time nearest to `low`, after the first, is not below `high`.
 
-    The inner sampler's NFE per step, and as much for `repeats` × `steps` more steps for each
-    interval; stochastic. Xu et al. 2023, "Restart Sampling for Improving Generative Processes",
-    arXiv:2306.14878, section 3; that the nearest grid time is taken, and ρ = 7, as in the
+    NFE: the inner sampler's per step, also for the `repeats` × `steps` further steps of each
+    interval. Stochastic. Xu et al. 2023, "Restart Sampling for Improving Generative Processes",
+    arXiv:2306.14878, section 3. The nearest time of the grid and the exponent 1/7 are from the
     authors' code. `RestartInterval()` is their shortest setting for CIFAR-10 under VP.
 
     Args:
-        inner: The sampler of the main grid and of the descents.
-        intervals: Restart intervals, at least one; those of one grid time in this order.
+        inner: The sampler for the main grid and for the descents.
+        intervals: Restart intervals, at least one. Those with the same time s run in this order.
 
     Raises:
-        TypeError: If a part is not what its name says.
+        TypeError: If `inner` is no `GridSampler`, or an interval no `RestartInterval`.
         ValueError: If there is no interval.
     """
 
@@ -113,19 +126,15 @@ class Restart(GridSampler):
 
     @property
     def multistep(self) -> bool:
-        """The inner sampler's."""
+        """As the inner sampler."""
         return self.inner.multistep
 
     @property
     def off_grid(self) -> bool:
-        """The descents have times of their own."""
+        """Yes: the times of the descents are not in the grid."""
         return True
 
-    def sde_error(self, sde: SDE) -> str | None:
-        """The inner sampler's."""
-        return self.inner.sde_error(sde)
-
-    def start(self, sde: SDE, nodes: list[Node]) -> _State:
+    def start(self, sde: SDE, nodes: list[Node]) -> _Progress:
         """The descents of this grid, and the inner sampler's first state."""
         descents: dict[float, list[_Descent]] = {}
         for interval in self.intervals:
@@ -137,20 +146,20 @@ class Restart(GridSampler):
                 down[-1] = s
                 state = self.inner.start(sde, down)
                 descents.setdefault(s.t, []).append(_Descent(down, state, interval.repeats))
-        return _State(nodes, descents, self.inner.start(sde, nodes))
+        return _Progress(nodes, descents, self.inner.start(sde, nodes))
 
     def step(
-        self, model: ScoreModel, x: Tensor, t: Node, s: Node, state: _State, noise: Noise
-    ) -> tuple[Tensor, _State]:
+        self, model: ScoreModel, x: Tensor, t: Node, s: Node, state: _Progress, noise: Noise
+    ) -> tuple[Tensor, _Progress]:
         """One step of the inner sampler, and the restarts from s; x of shape (B, *D)."""
         x, inner = self.inner.step(model, x, t, s, state.inner, noise)
         descents = state.descents.get(s.t, [])
         for descent in descents:
-            for k in range(descent.repeats):
-                x = self._restarted(model, x, descent, k, noise)
+            for _ in range(descent.repeats):
+                x = self._restarted(model, x, descent, noise)
         left = state.nodes[state.i + 1 :]
         if descents and self.inner.multistep and len(left) > 1:
-            # its history belongs to a path that the restart has left
+            # The outputs of earlier steps do not belong to the restarted x.
             inner = self.inner.start(model.sde, left)
         return x, state._replace(inner=inner, i=state.i + 1)
 
@@ -158,13 +167,11 @@ class Restart(GridSampler):
         """The inner sampler's."""
         return self.inner.finish(model, x, t, noise)
 
-    def _restarted(
-        self, model: ScoreModel, x: Tensor, descent: _Descent, k: int, noise: Noise
-    ) -> Tensor:
-        """x noised from the end of a descent to its beginning, and carried down again."""
+    def _restarted(self, model: ScoreModel, x: Tensor, descent: _Descent, noise: Noise) -> Tensor:
+        """x after one restart: noise from the end of the descent to its beginning, then steps."""
         high, low = descent.nodes[0], descent.nodes[-1]
         a, b = model.sde.transition(high, low)
-        x = (a * x).add_(noise.fresh(x, high.t, k), alpha=b)
+        x = (a * x).add_(noise.fresh(x), alpha=b)
         state = descent.state
         for t, s in pairwise(descent.nodes):
             x, state = self.inner.step(model, x, t, s, state, noise)

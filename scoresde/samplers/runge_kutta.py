@@ -9,25 +9,26 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from .._tensor import float64
+from .._tensor import check_choice, float64
 from ..noise import Noise
 from ..score import ScoreModel, reverse_drift
 from ..sde import SDE, Node
 from .base import GridSampler
-from .weights import check_choice
 
 __all__ = ["RungeKutta"]
 
+_StageNodes = dict[float, list[Node]]  # of the step from each t
+
 
 class _Tableau(NamedTuple):
-    """Butcher's tableau: stage i is at c[i] and starts from the rates with weights a[i]."""
+    """Butcher's tableau: stage i is at c[i] of the step, at x + h Σ_j a[i][j] rate_j."""
 
     c: tuple[float, ...]
     a: tuple[tuple[float, ...], ...]
     b: tuple[float, ...]
 
 
-TABLEAUS = {
+_TABLEAUS = {
     "euler": _Tableau((0,), ((),), (1,)),
     "midpoint": _Tableau((0, 1 / 2), ((), (1 / 2,)), (0, 1)),
     "heun2": _Tableau((0, 1), ((), (1,)), (1 / 2, 1 / 2)),
@@ -72,17 +73,17 @@ class RungeKutta(GridSampler):
     variable: Literal["t", "lam", "sigma"] = "t"
 
     def __post_init__(self) -> None:
-        check_choice("method", self.method, tuple(TABLEAUS))
+        check_choice("method", self.method, _TABLEAUS)
         check_choice("variable", self.variable, ("t", "lam", "sigma"))
 
     @property
     def off_grid(self) -> bool:
         """Whether a stage lies inside a step."""
-        return any(0 < c < 1 for c in TABLEAUS[self.method].c)
+        return any(0 < c < 1 for c in _TABLEAUS[self.method].c)
 
-    def start(self, sde: SDE, nodes: list[Node]) -> dict[float, list[Node]]:
+    def start(self, sde: SDE, nodes: list[Node]) -> _StageNodes:
         """The nodes of the stages of the step from each t."""
-        c = TABLEAUS[self.method].c
+        c = _TABLEAUS[self.method].c
         inside = [
             self._between(t, s, part) for t, s in pairwise(nodes) for part in c if 0 < part < 1
         ]
@@ -96,7 +97,7 @@ class RungeKutta(GridSampler):
         }
 
     def _between(self, t: Node, s: Node, part: float) -> float:
-        """The time at a part of the step, or its λ if the variable is not t."""
+        """The time at a part of the step; its λ if the variable is not t."""
         begin, end = self._variable(t), self._variable(s)
         u = begin + part * (end - begin)
         return -math.log(u) if self.variable == "sigma" else u
@@ -114,21 +115,15 @@ class RungeKutta(GridSampler):
         return eps if self.variable == "sigma" else eps * -math.exp(-node.lam)
 
     def step(
-        self,
-        model: ScoreModel,
-        x: Tensor,
-        t: Node,
-        s: Node,
-        state: dict[float, list[Node]],
-        noise: Noise,
-    ) -> tuple[Tensor, dict[float, list[Node]]]:
+        self, model: ScoreModel, x: Tensor, t: Node, s: Node, state: _StageNodes, noise: Noise
+    ) -> tuple[Tensor, _StageNodes]:
         """One step; x of shape (B, *D)."""
-        _, a, b = TABLEAUS[self.method]
+        _, a, b = _TABLEAUS[self.method]
         h = self._variable(s) - self._variable(t)
         rates: list[Tensor] = []
 
         def reach(node: Node, weights: tuple[float, ...]) -> Tensor:
-            """x at a node: x, or x/α, moved by h Σ weights rates."""
+            """x at a node: x (or x/α) plus h Σ weights rates."""
             scale = 1.0 if self.variable == "t" else node.alpha
             moved = x * (1.0 if self.variable == "t" else node.alpha / t.alpha)
             for weight, rate in zip(weights, rates, strict=True):

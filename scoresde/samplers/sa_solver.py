@@ -1,4 +1,4 @@
-"""SA-Solver: stochastic Adams predictor and corrector."""
+"""SA-Solver: a stochastic Adams predictor and corrector."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from .._tensor import check_integer, check_number, plain_numbers
 from ..sde import SDE, Node
-from .multistep import LinearMultistep, Row
+from .multistep import LinearMultistep, StepWeights
 from .weights import Prediction, interval, lagrange_weights, past_knots, step_orders
 
 __all__ = ["SASolver"]
@@ -24,35 +24,34 @@ class SASolver(LinearMultistep):
         x_s = (σ_s/σ_t) e^{−η²h} x_t + α_s (1 + η²) ∫ e^{−(1 + η²)(λ_s − λ)} P(λ) dλ
                                      + σ_s √(1 − e^{−2η²h}) z
 
-    h = λ_s − λ_t; the integral from λ_t to λ_s is exact to rounding. The predictor's polynomial P
-    goes through the last `predictor_order` values of x0; the corrector's, of the same step with
-    the same z, through x0 at the predicted x_s and the last `corrector_order` − 1 (PEC: the
-    values stay those of predicted states). x at the last time is not corrected; early steps are
-    of lower order.
+    h = λ_s − λ_t, and the integral from λ_t to λ_s is exact to rounding. The predictor's polynomial
+    P goes through the last `predictor_order` values of x0. The corrector repeats the step with the
+    same z; its P goes through x0 at the predicted x_s and the last `corrector_order` − 1 values.
+    (This is mode PEC: x0 is not evaluated again at the corrected x_s.) x at the last time is not
+    corrected. Early steps are of lower order.
 
-    Strong order 1 for η > 0, and for η = 0 that of the deterministic Adams methods: the paper
-    proves strong convergence with an error of O(η h + h^p) for p values of x0. It proves no weak
-    order. For Gaussian data we measure weak order 2 with a polynomial through two values or more
-    in predictor or corrector, and in general no more with three or four, 1 otherwise: values of
-    x0 are rough, and what their slope repeats of past noise makes up for what it cannot know of
-    the noise to come, to that order. At η = 1 the mean is exact for every N, because x0(x_t, t)
-    is then a martingale.
+    The paper proves strong convergence with an error of O(η h + h^p) for p values of x0. So the
+    strong order is 1 for η > 0; for η = 0 the order is that of the deterministic Adams methods. The
+    paper proves no weak order. For Gaussian data we measure weak order 2 if the polynomial of
+    predictor or corrector goes through two or more values, and weak order 1 otherwise. Three or
+    four values give no higher weak order in general, because x0 along a path is not differentiable
+    in λ. At η = 1 the mean is exact for every N, because x0(x_t, t) is then a martingale.
 
-    1 NFE per step; stochastic unless η = 0. η = 0 without corrector is `ExponentialAB` in x0,
-    order 1 at η = 1 without corrector is `DDIM(eta=1)`. Xue et al. 2023, "SA-Solver",
+    1 NFE per step; stochastic unless η = 0. With η = 0 and no corrector it is `ExponentialAB` in
+    x0. Order 1 with η = 1 and no corrector is `DDIM(eta=1)`. Xue et al. 2023, "SA-Solver",
     arXiv:2309.05019, eq. (15) and (18).
 
     Args:
         predictor_order: 1 to 4.
-        corrector_order: 1 to 4, or 0 for no corrector. The authors advise 3 and 4 without or with
-            little guidance, 2 and 2 with strong guidance; below some 15 steps, where extrapolated
-            noise is amplified, 2 and 2 are better for Gaussian data.
+        corrector_order: 1 to 4, or 0 for no corrector. The authors advise orders 3 and 4 with
+            little or no guidance, and 2 and 2 with strong guidance. Below about 15 steps 2 and 2
+            are better for Gaussian data, because extrapolation amplifies the noise.
         eta: η ≥ 0: 0 is the probability-flow ODE, 1 the reverse SDE.
         s_min: Least σ/α, at the beginning of a step, with noise; at least 0.
-        s_max: Largest σ/α with noise, at least `s_min`, possibly infinite. Steps outside are
-            taken with η = 0, as the paper's piecewise constant τ.
-        lower_order_final: Let both orders fall at the last steps. Needed for few steps that are
-            equal in t, whose last ones are long in λ.
+        s_max: Largest σ/α with noise, at least `s_min`, possibly infinite. Other steps have η = 0,
+            as with the paper's piecewise constant τ.
+        lower_order_final: Lower both orders at the last steps. This is needed for few steps that
+            are equal in t, because the last of them are long in λ.
 
     Raises:
         ValueError: On an argument out of range.
@@ -69,18 +68,14 @@ class SASolver(LinearMultistep):
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        for name, order, lowest in (
-            ("predictor_order", self.predictor_order, 1),
-            ("corrector_order", self.corrector_order, 0),
-        ):
-            check_integer(name, order, minimum=lowest)
-            check_number(name, order, at_most=4)
+        check_integer("predictor_order", self.predictor_order, minimum=1, maximum=4)
+        check_integer("corrector_order", self.corrector_order, minimum=0, maximum=4)
         check_number("eta", self.eta, at_least=0)
         check_number("s_min", self.s_min, at_least=0)
         if self.s_max != math.inf:
             check_number("s_max", self.s_max, at_least=self.s_min)
 
-    def rows(self, sde: SDE, nodes: list[Node]) -> list[Row]:
+    def rows(self, sde: SDE, nodes: list[Node]) -> list[StepWeights]:
         """The weights of each step."""
         lam = np.array([node.lam for node in nodes])
         steps = [
@@ -92,12 +87,12 @@ class SASolver(LinearMultistep):
         predictors = _weights(lam, rates, orders, newest=0)
         corrector_orders = [0] * len(steps)
         if self.corrector_order > 0:
-            # one more value than the predictor has, from x_s itself; none at the last time
+            # The corrector knows one value more, x0 at x_s. The last step is not corrected.
             known = step_orders(len(steps) + 1, self.corrector_order, self.lower_order_final)
             corrector_orders[:-1] = known[1:-1]
         correctors = _weights(lam, rates, corrector_orders, newest=1)
         return [
-            Row(
+            StepWeights(
                 to.carry,
                 tuple((to.gain * predictor).tolist()),
                 to.std,

@@ -1,4 +1,4 @@
-"""UniPC: a predictor and a corrector of any order from one evaluation per step."""
+"""UniPC: a predictor and a corrector with one evaluation per step."""
 
 from __future__ import annotations
 
@@ -7,40 +7,40 @@ from typing import Literal
 
 import numpy as np
 
-from .._tensor import plain_numbers
+from .._tensor import check_choice, check_integer, plain_numbers
 from ..sde import SDE, Node
-from .multistep import LinearMultistep, Row
-from .weights import Prediction, check_choice, check_order, interval, phi, step_orders
+from .multistep import LinearMultistep, StepWeights
+from .weights import Prediction, interval, phi, step_orders
 
 __all__ = ["UniPC"]
 
 
 @dataclass(frozen=True)
 class UniPC(LinearMultistep):
-    """UniPC-p: UniP-p predicts x_s; UniC-p corrects it by the output that the next step needs.
+    """UniPC-p: UniP-p predicts x_s, UniC-p corrects it with the output that the next step needs.
 
-    With `interval`'s carry, gain, z and h, outputs m₀ (at t), m₁, ... (before it), m_s (at the
-    predicted x_s) and r_k = (λ_k − λ_t)/h, so that r_s = 1:
+    carry, gain, z and h are those of `interval`. m₀ is the output at t, m₁, m₂ ... are the ones
+    before it, m_s is the one at the predicted x_s, and r_k = (λ_k − λ_t)/h, so that r_s = 1:
 
         x_s = carry x_t + gain (h φ₁(z) m₀ + B Σ_k a_k (m_k − m₀)/r_k)
         Σ_k a_k r_k^{n−1} = n! φ_{n+1}(z) h/B,     n = 1, ..., number of terms
         B₁ = h,   B₂ = h φ₁(z)
 
-    UniP-p sums over the p − 1 outputs before, UniC-p over those and m_s. A single unknown a_k is
-    set to ½ instead of being solved for, which is where B₁ and B₂ differ: where the system is
-    solved, a_k B does not depend on B.
+    UniP-p sums over the p − 1 outputs before t, UniC-p over those and m_s. If there is one unknown
+    a_k only, it is set to ½. B₁ and B₂ differ in this case alone: otherwise the system is solved,
+    and a_k B does not depend on B.
 
     Order p + 1 with the corrector, p without; 1 NFE per step; deterministic. Without corrector
-    UniPC-1 is DDIM, UniPC-2 with B₂ is 2M, and UniPC-3 is the exponential Adams–Bashforth method.
-    x at the last time is not corrected, and early steps are of lower order. Zhao et al. 2023,
-    "UniPC", arXiv:2302.04867.
+    UniPC-1 is DDIM, UniPC-2 with B₂ is DPM-Solver++ 2M, and UniPC-3 is the exponential
+    Adams–Bashforth method. x at the last time is not corrected, and early steps are of lower order.
+    Zhao et al. 2023, "UniPC", arXiv:2302.04867.
 
     Args:
         order: p = 1, 2 or 3.
         variant: "B1" or "B2".
         corrector: Whether to correct.
         prediction: The output that is interpolated, "x0" or "eps".
-        lower_order_final: Let p fall to 1 at the last steps.
+        lower_order_final: Lower p to 1 at the last steps.
 
     Raises:
         ValueError: On an argument out of range.
@@ -54,11 +54,11 @@ class UniPC(LinearMultistep):
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        check_order(self.order, 3)
+        check_integer("order", self.order, minimum=1, maximum=3)
         check_choice("variant", self.variant, ("B1", "B2"))
         check_choice("prediction", self.prediction, ("x0", "eps"))
 
-    def rows(self, sde: SDE, nodes: list[Node]) -> list[Row]:
+    def rows(self, sde: SDE, nodes: list[Node]) -> list[StepWeights]:
         """The weights of each step."""
         steps = len(nodes) - 1
         orders = step_orders(steps, self.order, self.lower_order_final)
@@ -67,7 +67,7 @@ class UniPC(LinearMultistep):
             for i, order in enumerate(orders)
         ]
 
-    def _row(self, order: int, nodes: list[Node], corrected: bool) -> Row:
+    def _row(self, order: int, nodes: list[Node], corrected: bool) -> StepWeights:
         """The step between the last two nodes."""
         t, s = nodes[-2:]
         to = interval(t, s, self.prediction)
@@ -78,7 +78,7 @@ class UniPC(LinearMultistep):
         if corrected:
             centre, newest, *before = self._weights(to.z, [1.0, *ratios])
             corrector = [newest, centre, *before]
-        return Row(
+        return StepWeights(
             to.carry,
             tuple(scale * w for w in (first, *others)),
             corrector=tuple(scale * w for w in corrector),

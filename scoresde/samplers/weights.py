@@ -1,8 +1,8 @@
-"""Numbers that exponential integrators share: φ functions and weights of polynomials.
+"""What exponential integrators share: the linear part of a step, φ functions, Lagrange weights.
 
-In λ = log(α/σ) the linear part of the probability-flow ODE is solved exactly, whether what is
-left is said through x0 or through ε (Lu et al. 2022, arXiv:2211.01095, proposition 4.1, and
-arXiv:2206.00927, proposition 3.1), and so is that of the SDE with noise η (Xue et al. 2023,
+In λ = log(α/σ) the linear part of the probability-flow ODE can be solved exactly, whether the rest
+is written with x0 or with ε (Lu et al. 2022, arXiv:2211.01095, proposition 4.1, and
+arXiv:2206.00927, proposition 3.1). So can that of the SDE with noise η (Xue et al. 2023,
 "SA-Solver", arXiv:2309.05019):
 
     x_s = (σ_s/σ_t) e^{−η²h} x_t + α_s (1 + η²) ∫ e^{−(1 + η²)(λ_s − λ)} x0 dλ
@@ -13,7 +13,7 @@ with h = λ_s − λ_t > 0 and integrals from λ_t to λ_s. Both are
 
     x_s = carry x_t + gain ∫ e^{−rate (λ_s − λ)} m dλ + std z
 
-and solvers differ in what they put for the model's output m between λ_t and λ_s.
+and solvers differ in how they approximate the model's output m between λ_t and λ_s.
 """
 
 from __future__ import annotations
@@ -25,15 +25,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from .._tensor import check_integer
 from ..score import ScoreModel
 from ..sde import Node
 
 __all__ = [
     "Interval",
     "Prediction",
-    "check_choice",
-    "check_order",
     "interval",
     "lagrange_weights",
     "output",
@@ -70,7 +67,7 @@ class Interval(NamedTuple):
 
 
 def interval(t: Node, s: Node, prediction: Prediction, eta: float = 0.0) -> Interval:
-    """The linear part of the step from t to s, said through "x0" or "eps", with noise η ≥ 0."""
+    """The linear part of the step from t to s in terms of "x0" or "eps", with noise η ≥ 0."""
     h, total = s.lam - t.lam, 1 + eta**2
     if prediction == "x0":
         std = s.sigma * math.sqrt(-math.expm1(-2 * eta**2 * h))
@@ -119,7 +116,7 @@ def lagrange_weights(
         lam_s: λ where it ends, shape (N,).
         rate: The kernel's rate.
         knots: u of the known outputs, shape (N, k); NaN where a step has fewer than k of them.
-        variable: u(λ), the variable in which the outputs are taken to be a polynomial.
+        variable: u(λ), the variable in which the outputs are a polynomial.
 
     Returns:
         Shape (N, k); 0 at knots that are NaN.
@@ -141,7 +138,7 @@ def lagrange_weights(
 def past_knots(u: np.ndarray, orders: Sequence[int], newest: int = 0) -> np.ndarray:
     """Knots of `lagrange_weights`: for step i, u[i + newest] and the orders[i] − 1 before it.
 
-    `newest` is 0 for a predictor, 1 for a corrector, which knows the output at the step's end.
+    `newest` is 0 for a predictor, and 1 for a corrector, which uses the output at the step's end.
     """
     knots = np.full((len(orders), max(1, *orders)), np.nan)
     for i, order in enumerate(orders):
@@ -151,23 +148,10 @@ def past_knots(u: np.ndarray, orders: Sequence[int], newest: int = 0) -> np.ndar
 
 
 def step_orders(steps: int, order: int, lower_order_final: bool) -> list[int]:
-    """The order of each step of a multistep method: 1, 2, ... up to `order`, as history grows.
+    """The order of each step of a multistep method: 1, 2, ... up to `order`, as outputs accrue.
 
-    With `lower_order_final` it falls again to ..., 2, 1 at the end, where extrapolation over long
-    steps towards the data is unstable.
+    With `lower_order_final` it falls again to ..., 2, 1 at the end, because extrapolation over long
+    steps near the data is unstable.
     """
     left = [steps - i if lower_order_final else order for i in range(steps)]
     return [min(order, i + 1, left[i]) for i in range(steps)]
-
-
-def check_order(order: int, highest: int) -> None:
-    """Raise ValueError unless order is in 1..highest."""
-    check_integer("order", order, minimum=1)
-    if order > highest:
-        raise ValueError(f"order must be at most {highest}, got {order}")
-
-
-def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
-    """Raise ValueError unless value is one of `allowed`."""
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")

@@ -1,7 +1,7 @@
-"""Results as they are read back: the files may be damaged, or come from somebody else.
+"""Checks of stored results: their files may be damaged, or come from somebody else.
 
-Every value that the report and the tables use is checked. A wrong one gives an error that names
-its file and key.
+Every value that the report and the tables use is checked. A wrong value is an error that names its
+file and key.
 """
 
 from __future__ import annotations
@@ -9,17 +9,29 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any, get_type_hints
 
 from ..data import DataSpec
 from ..metrics import Estimate
 from ..plain import ConfigError, check_types
+from .quality import TITLES
 
-__all__ = ["check_fields", "check_settings", "check_tables", "read_estimates"]
+__all__ = [
+    "LABELS",
+    "check_fields",
+    "check_settings",
+    "estimates_from_json",
+    "estimates_to_json",
+    "read_tables",
+]
 
 LARGEST = 2**64  # largest whole number that is accepted: seeds are below it
 SHOWN = 60  # characters of a wrong value in an error
+
+# The shares of the classes among the samples of a conditional model, in the words of the report.
+LABELS = {"shares": "its share of the training data", "uniform": "the same share"}
 
 SETTINGS = {
     **dict.fromkeys(("command", "checkpoint", "sha256", "sde", "device"), str),
@@ -48,6 +60,7 @@ LIKELIHOOD = {
     "std_error": float | None,
     "levels": int | None,
 }
+TABLES = {"reference": REFERENCE, "quality": QUALITY, "likelihood": LIKELIHOOD}
 ESTIMATE = {
     "value": float | None,
     "std_error": float | None,
@@ -60,16 +73,19 @@ ESTIMATE = {
 def check_fields(
     values: Any, hints: Mapping[str, Any], where: str, largest: int = LARGEST
 ) -> dict[str, Any]:
-    """The values, if they are a table that has these keys with values of these types.
+    """Check that plain data are a table with these keys, whose values have these types.
 
     Args:
         values: Plain data; more keys are allowed.
         hints: Type by key.
         where: File and key path, for messages.
-        largest: Limit of the size of whole numbers.
+        largest: Whole numbers must not be larger in absolute value.
+
+    Returns:
+        The values, unchanged.
 
     Raises:
-        ValueError: If a key is missing or has another type; names it.
+        ValueError: If a key is missing, or its value has another type; names the key.
     """
     if not isinstance(values, dict):
         raise ValueError(f"{where} must be a table, got {_short(values)}")
@@ -89,18 +105,21 @@ def check_fields(
 
 
 def check_settings(values: Any, where: str) -> dict[str, Any]:
-    """The settings of a comparison, if the report can be made from them.
+    """Check that the report can be made from the settings of a comparison.
 
     Args:
         values: Plain data.
         where: The file, for messages.
 
+    Returns:
+        The values, unchanged.
+
     Raises:
         ValueError: If a setting is missing or has another type.
     """
     settings = check_fields(values, SETTINGS, where)
-    if settings.get("labels") not in (None, "shares", "uniform"):
-        raise ValueError(f"{where}.labels must be shares or uniform")
+    if settings.get("labels") not in (None, *LABELS):
+        raise ValueError(f"{where}.labels must be one of {', '.join(LABELS)}")
     hints = get_type_hints(DataSpec)
     known = {key: hint for key, hint in hints.items() if key in settings["data"]}
     check_fields(settings["data"], known, f"{where}: data", largest=2**31)
@@ -111,34 +130,52 @@ def check_settings(values: Any, where: str) -> dict[str, Any]:
     return settings
 
 
-def check_tables(values: Any, where: str, metrics: Mapping[str, str]) -> dict[str, Any]:
-    """What results.json holds beside the cells, if the report can be made from it.
+def read_tables(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The checked tables of results.json, apart from its cells.
 
     Args:
-        values: Plain data.
+        values: The plain data of the file.
         where: The file, for messages.
-        metrics: Titles by name of all metrics there are.
+
+    Returns:
+        "strips", a list of folders, and "reference", "quality" and "likelihood", each a table or
+        None. The "error" of the reference solution is an `Estimate`, and "floor_values" of the
+        quality metrics are `Estimate`s by name.
 
     Raises:
         ValueError: If a value is missing or has another type.
     """
-    check_fields(values, {"cells": list, "strips": list[str]}, where)
+    check_fields(values, {"strips": list[str]}, where)
     for name in values["strips"]:
-        if not re.fullmatch(r"strips/[A-Za-z0-9_-]+", name):  # only below, or reading has no end
+        if not re.fullmatch(
+            r"strips/[A-Za-z0-9_-]+", name
+        ):  # a folder above this one would be read without end
             raise ValueError(f"{where}: strips must be folders in strips/, got {_short(name)}")
-    known = {"reference": REFERENCE, "quality": QUALITY, "likelihood": LIKELIHOOD}
-    for key, hints in known.items():
-        if values.get(key) is not None:
-            check_fields(values[key], hints, f"{where}: {key}")
-    if values.get("reference") is not None:
-        read_estimates({"error": values["reference"]["error"]}, f"{where}: reference", ["error"])
-    if values.get("quality") is not None:
-        read_estimates(values["quality"]["floor_values"], f"{where}: quality", metrics)
-    return values
+    found = {"strips": values["strips"]}
+    for key, hints in TABLES.items():
+        table = values.get(key)
+        found[key] = None if table is None else check_fields(table, hints, f"{where}: {key}")
+    if reference := found["reference"]:
+        error = {"error": reference["error"]}
+        found["reference"] = reference | estimates_from_json(error, f"{where}: reference", error)
+    if quality := found["quality"]:
+        floor = estimates_from_json(quality["floor_values"], f"{where}: quality")
+        found["quality"] = quality | {"floor_values": floor}
+    return found
 
 
-def read_estimates(values: Any, where: str, known: Any) -> dict[str, Estimate]:
-    """Estimates by name, from plain data in which None is NaN.
+def estimates_to_json(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
+    """Estimates as plain data; NaN becomes None, because JSON has no NaN."""
+    plain = {
+        name: asdict(estimate) | {"n": list(estimate.n)} for name, estimate in estimates.items()
+    }
+    return {name: {k: None if v != v else v for k, v in e.items()} for name, e in plain.items()}
+
+
+def estimates_from_json(
+    values: Any, where: str, known: Iterable[str] = TITLES
+) -> dict[str, Estimate]:
+    """Estimates by name; the inverse of `estimates_to_json`.
 
     Args:
         values: A table of tables.

@@ -1,4 +1,4 @@
-"""Pictures of a comparison: quality and error against evaluations and seconds, scatter plots."""
+"""Pictures of a comparison: metrics against evaluations or seconds, and scatter plots."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from .._text import printable
 from ..data import DataSpec
 from ..metrics import Estimate
 from .figures import COLOURS, line_style, new_figure, png_bytes
-from .findings import TITLES, Findings
+from .findings import Findings
+from .quality import TITLES
 from .records import Result
 
 if TYPE_CHECKING:
@@ -31,17 +32,23 @@ AXES = {
 
 
 def curves(findings: Findings, metric: str, x: str) -> bytes:
-    """A metric with error bars against `x`, "nfe" or "seconds", and its floor; PNG.
+    """A PNG of a metric with error bars against evaluations or seconds, and of its floor.
 
-    The floor is what real data score; of the paired error, the reference's own error.
+    The floor of a quality metric is its value for real data. The floor of the paired error is the
+    error of the reference solution.
+
+    Args:
+        findings: The comparison.
+        metric: Name of the metric.
+        x: "nfe" or "seconds".
     """
-    figure = _figure(findings)
+    rows = math.ceil((len(findings.samplers) + len(findings.settings["grids"])) / 2)
+    figure = new_figure(5.2, 3.5 + 0.17 * rows)  # with room for the legend
     axes = figure.subplots()
     estimates = _draw(axes, findings, metric, x)
-    if metric == "paired_rmse":
-        floor, label = findings.reference_error(), "bound on the reference's own error"
-    else:
-        floor, label = findings.floor(metric), "real data"
+    floor, label = findings.floor.get(metric), "real data"
+    if metric == "paired_rmse" and findings.reference is not None:
+        floor, label = findings.reference["error"], "bound on the reference's own error"
     if floor is not None:
         axes.axhline(floor.value, color="0.6", lw=2, label=label, zorder=0)
         if metric != "paired_rmse":
@@ -53,7 +60,7 @@ def curves(findings: Findings, metric: str, x: str) -> bytes:
 
 
 def scatter(x: Tensor, spec: DataSpec) -> bytes:
-    """Points in the plane, shape (n, 2), over the range of the data; PNG."""
+    """A PNG of points in the plane, shape (n, 2), over the range of the data."""
     figure = new_figure(1.7, 1.7)
     axes = figure.subplots()
     axes.plot(x[:, 0], x[:, 1], ".", color=COLOURS[0], ms=2, alpha=0.5, mew=0)
@@ -62,13 +69,12 @@ def scatter(x: Tensor, spec: DataSpec) -> bytes:
     return png_bytes(figure, dpi=150)
 
 
-def _figure(findings: Findings) -> Figure:
-    rows = math.ceil((len(findings.samplers) + len(findings.settings["grids"])) / 2)
-    return new_figure(5.2, 3.5 + 0.17 * rows)
-
-
 def _draw(axes: Axes, findings: Findings, metric: str, x: str) -> list[Estimate]:
-    """One line per sampler and grid; a legend entry per sampler, and per grid if several."""
+    """Draw one line per sampler and grid, with a legend entry per sampler and per grid.
+
+    Returns:
+        All estimates that were drawn.
+    """
     grids, drawn = findings.settings["grids"], []
     for i, sampler in enumerate(findings.samplers):
         label = _literal(sampler).replace(":", ":\n", 1)
@@ -110,7 +116,7 @@ def _label(findings: Findings, metric: str) -> str:
 
 
 def _literal(text: str) -> str:
-    """Text in which matplotlib finds no formula."""
+    """Text that matplotlib does not read as a formula."""
     return printable(text).replace("$", r"\$")
 
 
@@ -123,12 +129,12 @@ def _span(estimate: Estimate) -> tuple[float, float]:
 
 
 def _scale(axes: Axes, estimates: list[Estimate]) -> None:
-    """Log where all bars are above 0; else linear around 0, because MMD² may be negative."""
+    """Make the y axis logarithmic; near 0 it is linear if a bar reaches 0, as MMD² may."""
     if all(_span(estimate)[0] > 0 for estimate in estimates):
         axes.set_yscale("log")
         return
     width = statistics.median(_bar(estimate) for estimate in estimates) or 1e-3
-    # A power of ten, or the ticks on either side of the border are written over one another.
+    # A power of ten: otherwise the ticks on either side of the border overlap.
     border = 10 ** math.ceil(math.log10(2 * width))
     if max(_span(estimate)[1] for estimate in estimates) > border:
         axes.set_yscale("symlog", linthresh=border)

@@ -1,4 +1,4 @@
-"""A finished comparison as read from its folder."""
+"""A finished comparison, read from its folder, and the answers that its numbers allow."""
 
 from __future__ import annotations
 
@@ -11,21 +11,15 @@ from torch import Tensor
 
 from ..data import DataSpec
 from ..metrics import Estimate
-from .checked import check_fields, check_settings, check_tables
+from .checked import check_fields, check_settings
 from .files import read_json
 from .manifest import MANIFEST, Manifest
-from .records import CELLS, Result, estimate_from_json, load_array, read_results
+from .quality import at_model_scale
+from .records import CELLS, Result, load_array, read_results
 from .reference import REFERENCE
 from .result_folder import check_whole
 
-__all__ = ["TITLES", "Findings", "tied"]
-
-TITLES = {
-    "mmd2": "MMD²",
-    "frechet": "Fréchet distance",
-    "sliced_w2": "sliced W₂",
-    "paired_rmse": "paired RMSE",
-}
+__all__ = ["Findings", "tied"]
 
 
 def tied(a: Estimate, b: Estimate) -> bool:
@@ -35,16 +29,18 @@ def tied(a: Estimate, b: Estimate) -> bool:
 
 @dataclass(frozen=True)
 class Findings:
-    """What the folder of a comparison holds.
+    """The content of a comparison's folder.
 
     Attributes:
         folder: The folder.
-        settings: What defines the results.
-        machine: Where they were made.
-        results: All cells, in the order asked.
-        reference: What is known of the reference solution; None without one.
-        quality: Reference data, features and floor of the quality metrics; None without them.
-        likelihood: Likelihood of test data; None if not measured.
+        settings: The settings that define the results.
+        machine: The machine on which they were made.
+        results: The results of all cells, in the order asked.
+        reference: The reference solution: method, tolerance, evaluations, and its "error", an
+            `Estimate`; None if there is none.
+        quality: Reference data and features of the quality metrics, and in "floor_values" the
+            `Estimate` of each metric for real data; None without quality metrics.
+        likelihood: Likelihood of test data; None if it was not measured.
         strips: Comparisons of a few samples of other checkpoints.
     """
 
@@ -59,7 +55,7 @@ class Findings:
 
     @classmethod
     def read(cls, folder: Path) -> Findings:
-        """Read a folder; nothing is computed.
+        """Read a folder.
 
         Raises:
             FileNotFoundError: If the folder holds no finished comparison.
@@ -67,19 +63,16 @@ class Findings:
         """
         if (folder / MANIFEST).exists():
             check_whole(folder)
-        results = read_results(folder)
-        path = folder / "results.json"
-        tables = check_tables(read_json(path), str(path), TITLES)
-        settings = check_settings(Manifest.read(folder).settings, str(folder / MANIFEST))
-        machine = read_json(folder / "machine.json")
+        results, tables = read_results(folder)
+        machine = folder / "machine.json"
         return cls(
             folder,
-            settings,
-            check_fields(machine, {}, str(folder / "machine.json")),
+            check_settings(Manifest.read(folder).settings, str(folder / MANIFEST)),
+            check_fields(read_json(machine), {}, str(machine)),
             results,
-            tables.get("reference"),
-            tables.get("quality"),
-            tables.get("likelihood"),
+            tables["reference"],
+            tables["quality"],
+            tables["likelihood"],
             [cls.read(folder / name) for name in tables["strips"]],
         )
 
@@ -89,9 +82,24 @@ class Findings:
         return DataSpec.from_dict(self.settings["data"])
 
     @property
+    def several_grids(self) -> bool:
+        """Whether there are several grids, so that the name of a cell needs its grid."""
+        return len(self.settings["grids"]) > 1
+
+    @property
     def done(self) -> list[Result]:
         """Cells that were measured."""
         return [result for result in self.results if result.status == "done"]
+
+    @property
+    def missing(self) -> list[Result]:
+        """Cells without a result."""
+        return [result for result in self.results if result.status != "done"]
+
+    @property
+    def adaptive(self) -> list[Result]:
+        """Measured cells of adaptive methods."""
+        return [result for result in self.done if result.tolerance is not None]
 
     @property
     def samplers(self) -> list[str]:
@@ -103,49 +111,58 @@ class Findings:
         """The budgets, increasing."""
         return sorted(self.settings["nfe"])
 
+    @property
+    def floor(self) -> dict[str, Estimate]:
+        """The value of each quality metric for real data, by name; empty without such metrics."""
+        return {} if self.quality is None else self.quality["floor_values"]
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the metrics that a table of all cells shows."""
+        return [*self.floor, *(["paired_rmse"] if self.reference else [])]
+
+    @property
+    def measured(self) -> list[str]:
+        """Names of those metrics that at least one cell has."""
+        return [name for name in self.columns if any(name in r.metrics for r in self.done)]
+
     def name(self, result: Result) -> str:
-        """Sampler, and grid where there are several."""
-        several = result.grid and len(self.settings["grids"]) > 1
+        """The sampler's label, with the grid if there are several."""
+        several = result.grid and self.several_grids
         return f"{result.sampler} · {result.grid}" if several else result.sampler
 
-    def reference_error(self) -> Estimate | None:
-        """What the reference solution differs by from a less accurate one."""
-        return None if self.reference is None else estimate_from_json(self.reference["error"])
-
-    def floor(self, metric: str) -> Estimate | None:
-        """What real data score."""
-        if self.quality is None or metric not in self.quality["floor_values"]:
-            return None
-        return estimate_from_json(self.quality["floor_values"][metric])
-
-    def metrics(self) -> list[str]:
-        """Quality metrics that were measured."""
-        return [] if self.quality is None else list(self.quality["floor_values"])
+    def within(self, budget: int) -> list[Result]:
+        """Measured cells of one budget, in the order asked."""
+        return [result for result in self.done if result.nfe_asked == budget]
 
     def ranking(self, budget: int, metric: str) -> list[Result]:
-        """Cells of one budget that have the metric, the best first."""
-        cells = [r for r in self.done if r.nfe_asked == budget and metric in r.metrics]
+        """Measured cells of one budget that have the metric, the smallest value first."""
+        cells = [result for result in self.within(budget) if metric in result.metrics]
         return sorted(cells, key=lambda result: result.metrics[metric].value)
 
     def best(self, budget: int, metric: str) -> tuple[Result, list[Result]] | None:
-        """The best cell of a budget, and the others within two standard errors of it."""
+        """The best cell of a budget, and the cells tied with it; None if no cell has the metric."""
         ranking = self.ranking(budget, metric)
         if not ranking:
             return None
         first, others = ranking[0], ranking[1:]
         return first, [r for r in others if tied(r.metrics[metric], first.metrics[metric])]
 
+    def is_best(self, result: Result, metric: str) -> bool:
+        """Whether a cell is the best of its budget, or tied with the best."""
+        if metric not in result.metrics or result.nfe_asked is None:
+            return False
+        first = self.ranking(result.nfe_asked, metric)[0]
+        return tied(result.metrics[metric], first.metrics[metric])
+
     def below_floor(self, result: Result, metric: str) -> bool:
-        """Whether a cell scores better than real data do."""
-        floor = self.floor(metric)
-        return floor is not None and result.metrics[metric].value < floor.value
+        """Whether the value of a cell is smaller than that of real data."""
+        return metric in self.floor and result.metrics[metric].value < self.floor[metric].value
 
     def at_floor(self, metric: str) -> list[Result]:
-        """Cells no worse than real data by more than two standard errors, in the order asked."""
-        floor = self.floor(metric)
-        if floor is None:
-            return []
-        cells = [r for r in self.done if metric in r.metrics]
+        """Cells whose value is below that of real data or tied with it, in the order asked."""
+        floor = self.floor.get(metric)
+        cells = [] if floor is None else [r for r in self.done if metric in r.metrics]
         return [
             r
             for r in cells
@@ -153,21 +170,16 @@ class Findings:
         ]
 
     def samples(self, result: Result) -> Tensor:
-        """The samples that were kept of a cell, at the model's scale."""
-        return self._scaled(self._array(self.folder / CELLS / f"{result.key}.npz"))
+        """The stored samples of a cell, at the model's scale, shape (m, *D)."""
+        return at_model_scale(self._array(self.folder / CELLS / f"{result.key}.npz"), self.spec)
 
     def exact(self) -> Tensor | None:
-        """The reference solution from the same noise; None without one."""
-        if self.reference is None:
-            return None
-        return self._array(self.folder / REFERENCE)
+        """The reference solution from the same noise, shape (n, *D); None if there is none."""
+        return None if self.reference is None else self._array(self.folder / REFERENCE)
 
     def _array(self, path: Path) -> Tensor:
-        """Samples in a file, of the shape of the data."""
+        """The samples in a file, which must have the shape of the data."""
         x = load_array(path, "x")
         if x.shape[1:] != self.spec.shape or len(x) == 0 or x.is_complex():
             raise ValueError(f"{path}: x must hold data of shape {self.spec.shape}, got {x.shape}")
         return x
-
-    def _scaled(self, x: Tensor) -> Tensor:
-        return x if self.spec.levels is None else self.spec.encode(x)

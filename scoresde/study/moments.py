@@ -49,7 +49,7 @@ def output_moments(
     sampler.run(free, torch.zeros(1, 1, dtype=torch.float64), ts, counter)
     x = torch.zeros(counter.draws + 2, 1, dtype=torch.float64)
     x[1] = 1.0
-    x = sampler.run(model, x, ts, _Impulses())
+    x = sampler.run(model, x, ts, _Impulses()).state
     if denoise:
         x = model.x0(x, float(ts[-1]))
     offset, coefficients = x[0, 0], x[1:, 0] - x[0, 0]

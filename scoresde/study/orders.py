@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .._tensor import float64
 from ..exact import GaussianMixture
-from ..grid import from_list
+from ..grid import check_grid
 from ..noise import SampleNoise
 from ..samplers import Sampler
 from ..score import ScoreModel, count_nfe
@@ -71,7 +71,7 @@ def alternating(sde: SDE, steps: int, t_min: float = 1e-3, t_max: float = 1.0) -
     first, last = sde.nodes([t_max, t_min])
     lengths = float64([1.0, 3.0]).repeat((steps + 1) // 2)[:steps]
     inner = first.lam + (last.lam - first.lam) * lengths.cumsum(0)[:-1] / lengths.sum()
-    return from_list([t_max, *sde.t_of_lam(inner).tolist(), t_min])
+    return check_grid([t_max, *sde.t_of_lam(inner).tolist(), t_min])
 
 
 def exact_flow(model: ScoreModel, x: Tensor, t_min: float) -> Tensor:
@@ -157,7 +157,7 @@ def ode_errors(
         with count_nfe(problem.model) as counted:
             # a deterministic sampler draws no noise; one that did would still be repeatable
             noise = SampleNoise(0, range(len(problem.start)))
-            end = sampler.run(problem.model, problem.start, ts, noise)
+            end = sampler.run(problem.model, problem.start, ts, noise).state
         errors.append(rms_distance(end, problem.exact))
         nfe.append(counted.forward)
     return errors, nfe

@@ -18,9 +18,9 @@ from ..samplers import Sampler, sample
 from ..sde import SDE
 from ..steps import Grid, count_evaluations, free_model, largest_steps, on_ladder
 
-__all__ = ["Cell", "Entry", "plan_cells"]
+__all__ = ["Cell", "Entry", "asked", "plan_cells"]
 
-# How far the ends of a grid from a file may be from those of the comparison, in t.
+# Largest difference in t between the ends of a grid from a file and those of the comparison.
 SAME_END = 1e-9
 SLUG_AT_MOST = 60  # characters of a name in a file name: a grid's name may be a long path
 
@@ -30,9 +30,9 @@ class Entry:
     """A sampler to be compared.
 
     Attributes:
-        label: What tables and figures call it.
+        label: Its name in tables and figures.
         sampler: The sampler.
-        tolerances: Of an adaptive ODE method, rtol = atol of one cell each; empty for a sampler
+        tolerances: For an adaptive method, rtol = atol of each of its cells; empty for a sampler
             that takes the steps of a grid.
     """
 
@@ -53,9 +53,9 @@ class Cell:
             adaptive method.
         tolerance: rtol = atol of an adaptive method.
         ts: Time grid, shape (N + 1,); None if the cell cannot run.
-        cost: Evaluations counted on the free model. Those of an adaptive method depend on the
-            model; of all others they are the same on any.
-        deterministic: Whether the end point depends on x_T alone.
+        cost: Evaluations per sample, counted on N(0, 1). Only those of an adaptive method depend
+            on the model.
+        deterministic: Whether the end point depends only on x_T.
         reason: Why it cannot run.
     """
 
@@ -71,29 +71,32 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """What was asked, in words, unique within a plan."""
-        asked = (
-            f"NFE ≤ {self.budget}" if self.tolerance is None else f"tolerance {self.tolerance:g}"
-        )
-        return " ".join(part for part in (self.label, self.grid, asked) if part)
+        """The request of this cell in words, unique within a plan."""
+        parts = (self.label, self.grid, asked(self.budget, self.tolerance))
+        return " ".join(part for part in parts if part)
 
     @property
     def slug(self) -> str:
-        """The readable part of file names; two cells may share it."""
-        asked = f"nfe{self.budget}" if self.tolerance is None else f"tol{self.tolerance:g}"
-        parts = [self.label, *([self.grid] if self.grid else []), asked]
+        """The readable part of the cell's file name; two cells may have the same."""
+        limit = f"nfe{self.budget}" if self.tolerance is None else f"tol{self.tolerance:g}"
+        parts = [self.label, *([self.grid] if self.grid else []), limit]
         texts = [re.sub(r"[^A-Za-z0-9._=-]+", "-", part)[-SLUG_AT_MOST:] for part in parts]
         return "--".join(texts)
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of the sampler and its times, or of why it cannot run; names do not count."""
+        """Fingerprint of the sampler and its times, or of the reason why it cannot run."""
         return fingerprint({"sampler": self.sampler, "ts": self.ts, "reason": self.reason})
 
     @property
     def steps(self) -> int | None:
         """N, the grid's number of steps; None for an adaptive method, or if it cannot run."""
         return None if self.ts is None or self.tolerance is not None else len(self.ts) - 1
+
+
+def asked(budget: int | None, tolerance: float | None) -> str:
+    """The budget of a cell, or the tolerance of an adaptive method, in words."""
+    return f"NFE ≤ {budget}" if tolerance is None else f"tolerance {tolerance:g}"
 
 
 def plan_cells(
@@ -106,7 +109,8 @@ def plan_cells(
 ) -> list[Cell]:
     """All cells: sampler × grid × budget, and sampler × tolerance for adaptive methods.
 
-    A grid from a file has its own number of steps: one cell, at the least budget that allows it.
+    A grid from a file has its own number of steps. It gives one cell, at the least budget that
+    allows it.
 
     Args:
         sde: The SDE of the model.
@@ -114,13 +118,14 @@ def plan_cells(
         grids: Grid functions, or grids from files, by name.
         budgets: Evaluations per sample, the final denoising included; each at least 1.
         t_min: Last time.
-        snap: Whether the model is exact at the discrete times of its ladder only: all grids are
-            moved to them.
+        snap: Whether the model is exact at the discrete times of its ladder only. All grids are
+            then moved to these times.
 
     Returns:
         The cells in the order asked; those that cannot run carry the reason.
 
     Raises:
+        TypeError: If an entry has tolerances and its sampler is not adaptive.
         ValueError: If a sampler, budget or tolerance is given twice, `t_min` is out of range, or
             a file's grid does not run from 1 to `t_min`.
     """
@@ -129,36 +134,53 @@ def plan_cells(
     check_unique("nfe", budgets)
     for budget in budgets:
         check_number("nfe", budget, at_least=1)
-    listed = {
-        name: _listed(sde, name, grid, t_min, snap)
+    fixed = {
+        name: _times_of_file(sde, name, grid, t_min, snap)
         for name, grid in grids.items()
         if isinstance(grid, GridFile)
     }
     cells: list[Cell] = []
     for entry in entries:
-        reason = entry.sampler.refusal(sde, snap)
-        if entry.tolerances:
-            check_unique("tolerance", entry.tolerances)
-            cells += [_adaptive_cell(sde, entry, tol, t_min, reason) for tol in entry.tolerances]
+        wanted = _wanted(entry, grids, budgets)
+        reason = entry.sampler.refusal(snap)
+        if reason is not None:
+            cells += [replace(cell, reason=reason) for cell in wanted]
             continue
-        random = reason is None and _is_random(sde, entry.sampler, t_min)
-        for name, grid in grids.items():
-            cell = Cell(entry.label, entry.sampler, name, deterministic=not random)
-            if name in listed:
-                cells.append(_fixed(sde, cell, listed[name], budgets, reason))
-                continue
-            function = on_ladder(grid) if snap else grid
-            for budget in budgets:
-                asked = replace(cell, budget=budget)
-                if reason is None:
-                    cells.append(_fill(sde, asked, function, t_min))
-                else:
-                    cells.append(replace(asked, reason=reason))
+        deterministic = not _is_random(sde, entry.sampler, t_min)
+        for cell in (replace(cell, deterministic=deterministic) for cell in wanted):
+            if cell.tolerance is not None:
+                ts = uniform(sde, 1, t_min)
+                cells.append(replace(cell, ts=ts, cost=count_evaluations(sde, cell.sampler, ts)))
+            elif cell.grid in fixed:
+                cells.append(_on_fixed_times(sde, cell, fixed[cell.grid], budgets))
+            else:
+                grid = grids[cell.grid]
+                cells.append(_within_budget(sde, cell, on_ladder(grid) if snap else grid, t_min))
     return cells
 
 
-def _fill(sde: SDE, cell: Cell, grid: Grid, t_min: float) -> Cell:
-    """The cell with the grid that its budget allows, or with the reason why there is none."""
+def _wanted(
+    entry: Entry, grids: Mapping[str, Grid | GridFile], budgets: Sequence[int]
+) -> list[Cell]:
+    """The cells of one sampler, without times."""
+    label, sampler = entry.label, entry.sampler
+    if entry.tolerances:
+        if not sampler.adaptive:
+            raise TypeError(f"{label} has no tolerances: it takes the steps of a grid")
+        check_unique("tolerance", entry.tolerances)
+        return [
+            Cell(label, replace(sampler, rtol=tol, atol=tol), tolerance=tol)
+            for tol in entry.tolerances
+        ]
+    return [
+        Cell(label, sampler, name, budget)
+        for name, grid in grids.items()
+        for budget in ([max(budgets)] if isinstance(grid, GridFile) else budgets)
+    ]
+
+
+def _within_budget(sde: SDE, cell: Cell, grid: Grid, t_min: float) -> Cell:
+    """The cell with the most steps that its budget allows, or the reason why there are none."""
     steps = largest_steps(sde, cell.sampler, grid, cell.budget, t_min)
     ts = grid(sde, max(steps, 1), t_min)
     cost = count_evaluations(sde, cell.sampler, ts)
@@ -167,7 +189,17 @@ def _fill(sde: SDE, cell: Cell, grid: Grid, t_min: float) -> Cell:
     return replace(cell, ts=ts, cost=cost)
 
 
-def _listed(sde: SDE, name: str, grid: GridFile, t_min: float, snap: bool) -> Tensor:
+def _on_fixed_times(sde: SDE, cell: Cell, ts: Tensor, budgets: Sequence[int]) -> Cell:
+    """The cell on given times, with the least budget that allows them."""
+    cost = count_evaluations(sde, cell.sampler, ts)
+    enough = [budget for budget in budgets if budget >= cost]
+    if not enough:
+        reason = f"its {len(ts) - 1} steps take {cost} evaluations with the final denoising"
+        return replace(cell, reason=reason)
+    return replace(cell, budget=min(enough), ts=ts, cost=cost)
+
+
+def _times_of_file(sde: SDE, name: str, grid: GridFile, t_min: float, snap: bool) -> Tensor:
     """The times of a file's grid, which must have the ends of all other cells."""
     ts = grid.times(sde)
     if abs(float(ts[0]) - 1) > SAME_END or abs(float(ts[-1]) - t_min) > SAME_END:
@@ -178,36 +210,8 @@ def _listed(sde: SDE, name: str, grid: GridFile, t_min: float, snap: bool) -> Te
     return snapped(sde, ts) if snap else ts
 
 
-def _fixed(sde: SDE, cell: Cell, ts: Tensor, budgets: Sequence[int], reason: str | None) -> Cell:
-    """The cell of a given grid, with the least budget that allows it."""
-    if reason is not None:
-        return replace(cell, budget=max(budgets), reason=reason)
-    cost = count_evaluations(sde, cell.sampler, ts)
-    enough = [budget for budget in budgets if budget >= cost]
-    if not enough:
-        reason = f"its {len(ts) - 1} steps take {cost} evaluations with the final denoising"
-        return replace(cell, budget=max(budgets), reason=reason)
-    return replace(cell, budget=min(enough), ts=ts, cost=cost)
-
-
-def _adaptive_cell(
-    sde: SDE, entry: Entry, tolerance: float, t_min: float, reason: str | None
-) -> Cell:
-    if not entry.sampler.adaptive:
-        raise TypeError(f"{entry.label} has no tolerances: it takes the steps of a grid")
-    sampler = replace(entry.sampler, rtol=tolerance, atol=tolerance)
-    if reason is not None:
-        return Cell(entry.label, sampler, tolerance=tolerance, reason=reason)
-    ts = uniform(sde, 1, t_min)
-    cost = count_evaluations(sde, sampler, ts)
-    random = _is_random(sde, entry.sampler, t_min)
-    return Cell(
-        entry.label, sampler, tolerance=tolerance, ts=ts, cost=cost, deterministic=not random
-    )
-
-
 def _is_random(sde: SDE, sampler: Sampler, t_min: float) -> bool:
-    """Whether two seeds lead from one x_T to two end points, tried on the free model."""
+    """Whether two seeds lead from one x_T to two end points, tried on N(0, 1)."""
     model, ts = free_model(sde), uniform(sde, 3, t_min)
     start = torch.ones(1, 1) * sde.prior_std
     first, second = (sample(model, sampler, ts, (1, 1), seed=s, x_init=start).x for s in (0, 1))

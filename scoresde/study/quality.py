@@ -1,4 +1,4 @@
-"""Quality of samples: distances to real data, beside those of other real data of the same number.
+"""Quality of samples: their distances to real data, and the same distances of held-out real data.
 
 mmd2       unbiased MMD² in a feature space
 frechet    Fréchet distance in the same space
@@ -7,13 +7,14 @@ sliced_w2  sliced Wasserstein-2 distance of the pixels
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..data import Dataset, DataSpec
+from ..fingerprint import fingerprint
 from ..metrics import (
     CubicKernel,
     Estimate,
@@ -27,9 +28,16 @@ from ..metrics import (
     sliced_wasserstein,
 )
 
-__all__ = ["METRICS", "Quality", "on_levels"]
+__all__ = ["TITLES", "Quality", "at_model_scale", "on_levels"]
 
-METRICS = ("mmd2", "frechet", "sliced_w2")
+# Every metric of a comparison, with its title. Only `paired_rmse` is not measured by `Quality`: it
+# needs the reference solution instead of data.
+TITLES = {
+    "paired_rmse": "paired RMSE",
+    "mmd2": "MMD²",
+    "frechet": "Fréchet distance",
+    "sliced_w2": "sliced W₂",
+}
 
 REFERENCE_CAP = 5000  # real data compared with: MMD² costs the square of their number
 PCA_DIRECTIONS = 32
@@ -37,27 +45,31 @@ SHIPPED_FEATURES = {"digits": (1, 8, 8), "fashion-mnist": (1, 28, 28)}
 
 
 def on_levels(x: Tensor, spec: DataSpec) -> Tensor:
-    """Samples rounded and clipped to the levels of the data, at the model's scale.
+    """Samples at the model's scale, rounded and clipped to the levels of the data.
 
-    A picture file holds levels, and real data are compared as levels too. Continuous data come
-    back as they are.
+    A picture file holds levels, and real data are levels. Continuous data are returned unchanged.
     """
     return x if spec.levels is None else spec.encode(spec.to_levels(x))
 
 
+def at_model_scale(rows: Tensor, spec: DataSpec) -> Tensor:
+    """Stored data, which are levels where the data have levels, at the model's scale."""
+    return rows if spec.levels is None else spec.encode(rows)
+
+
 @dataclass(frozen=True)
 class Quality:
-    """A ruler for samples of one size: reference data, features, kernel and the floor.
+    """The metrics that compare samples with real data, made for samples of one number.
 
     Attributes:
         spec: What the data are.
         features: Feature space of MMD² and of the Fréchet distance.
         kernel: Kernel of MMD².
         reference: Real data at the model's scale, shape (m, *D).
-        in_features: The same in feature space, shape (m, d).
+        in_features: The same data in feature space, shape (m, d).
         stats: Mean and covariance of `in_features`.
-        floor: What real data held out from the reference score, by name of metric.
-        about: Plain data that say what all of this is.
+        floor: The value of each metric, by name, for real data held out from the reference.
+        about: Plain data that describe all of this.
     """
 
     spec: DataSpec
@@ -71,11 +83,11 @@ class Quality:
 
     @classmethod
     def build(cls, train: Dataset, test: Dataset | None, n: int) -> Quality:
-        """The ruler for n samples of a model of these data.
+        """The metrics for n samples of a model of these data.
 
-        The reference is the train split, at most 5,000 rows evenly spaced; the floor is measured
+        The reference is the train split, at most 5,000 rows evenly spaced. The floor is measured
         on n rows of the test split, or on all of it if it is smaller. Where there is no test
-        split, rows for the floor are held out from the reference at random.
+        split, random rows of the data are held out from the reference for the floor.
 
         Args:
             train: Training data.
@@ -83,7 +95,7 @@ class Quality:
             n: Number of samples to be measured.
 
         Raises:
-            ValueError: If there are fewer than 8 rows of data.
+            ValueError: If there is no test split and there are fewer than 8 rows of data.
         """
         spec, real, origin = train.spec, train.x, "train split"
         if test is None:
@@ -91,34 +103,53 @@ class Quality:
             origin = "data, without the rows of the floor"
         else:
             held_out = _spaced(test.x, n)
-        chosen = _spaced(real, REFERENCE_CAP)
-        x = _scaled(chosen, spec)
+        x = at_model_scale(_spaced(real, REFERENCE_CAP), spec)
         features = _features(spec, x)
         rows = features(x)
-        shipped = not isinstance(features, PCAFeatures)
-        kernel = CubicKernel() if shipped else GaussianKernel.median(rows)
-        stats = GaussianStats.of(rows, features.label)
-        ruler = cls(spec, features, kernel, x, rows, stats, {}, {})
-        floor = ruler.measure(_scaled(held_out, spec))
+        if isinstance(features, PCAFeatures):
+            kernel = GaussianKernel.median(rows)
+            kernel_name = f"Gaussian kernel of bandwidth {kernel.bandwidth:.4g}"
+        else:
+            kernel, kernel_name = CubicKernel(), "cubic kernel of KID"
         about = {
             "data": train.name,
-            "reference": f"{len(chosen)} of {len(real)} rows of the {origin}",
-            "reference_n": len(chosen),
+            "reference": f"{len(x)} of {len(real)} rows of the {origin}",
+            "reference_n": len(x),
             "floor": f"{len(held_out)} rows of the {'data' if test is None else 'test split'}",
             "floor_n": len(held_out),
             "features": features.label,
             "dimension": rows.shape[1],
-            "kernel": "cubic kernel of KID"
-            if shipped
-            else f"Gaussian kernel of bandwidth {kernel.bandwidth:.4g}",
+            "kernel": kernel_name,
         }
-        return cls(spec, features, kernel, x, rows, stats, floor, about)
+        stats = GaussianStats.of(rows, features.label)
+        made = cls(spec, features, kernel, x, rows, stats, {}, about)
+        return replace(made, floor=made.measure(at_model_scale(held_out, spec)))
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of all that the metrics depend on, apart from the samples.
+
+        The bandwidth of the kernel and the statistics follow from the reference. PCA directions
+        follow from it, too, but their last bits depend on the machine, so that only their name is
+        part of the fingerprint.
+        """
+        features = self.features
+        fitted = isinstance(features, PCAFeatures)
+        return fingerprint(
+            {
+                "features": features.name if fitted else features.fingerprint,
+                "kernel": type(self.kernel).__name__,
+                "reference": self.reference,
+                "levels": self.spec.levels,
+                "range": (self.spec.low, self.spec.high),
+            }
+        )
 
     def measure(self, x: Tensor) -> dict[str, Estimate]:
         """Each metric of samples at the model's scale, shape (n, *D), n ≥ 4.
 
-        The standard errors cover the finite number of samples; that of the reference, the same
-        for all, is covered by those of MMD² and of the sliced distance only.
+        The standard errors cover the finite number of samples. Those of MMD² and of the sliced
+        distance also cover the finite reference, which is the same for all cells.
         """
         x = on_levels(x.cpu(), self.spec)
         rows = self.features(x)
@@ -127,10 +158,6 @@ class Quality:
             "frechet": frechet_distance(rows, self.stats, space=self.features.label),
             "sliced_w2": sliced_wasserstein(x, self.reference),
         }
-
-
-def _scaled(rows: Tensor, spec: DataSpec) -> Tensor:
-    return rows if spec.levels is None else spec.encode(rows)
 
 
 def _spaced(rows: Tensor, n: int) -> Tensor:

@@ -1,23 +1,22 @@
-"""What a sweep leaves in its folder, and how it is read back.
+"""The files of a comparison's folder, and how they are read back.
 
-scoresde.json        what the results were made from, and all settings
-machine.json         where they were made: what only times depend on
-start.npz            the noise x_T that every sampler starts from
-reference.npz        the exact solution from there, and what was found out about it
+scoresde.json        all settings, and fingerprints of what the results were made from
+machine.json         the machine and Python, on which only times depend
+start.npz            the noise x_T from which every sampler starts
+reference.npz        the exact solution of the ODE from the same noise, and its error
 quality.json         reference data, feature space and floor of the quality metrics
-cells/KEY.npz        one measurement each, and the first samples
-likelihood/          bits/dim of test data, as `scoresde likelihood` leaves them
-results.csv, .json   all of it in one table
-parts/               what is finished of a comparison that is not, under the same names
+cells/KEY.npz        the measured values of one cell, and its first samples
+likelihood/          the likelihood of test data, as `scoresde likelihood` writes it
+results.csv, .json   one table of all cells
+parts/               the files above, as far as they are finished, of a comparison that was stopped
 
-The KEY of a cell ends with a fingerprint of all that its numbers depend on. The columns `seconds`
-and `seconds_bare` of results.csv differ from run to run; all others come out the same again.
+The KEY of a cell ends with a fingerprint of all that its numbers depend on. When a comparison is
+repeated, only the columns `seconds` and `seconds_bare` of results.csv change.
 """
 
 from __future__ import annotations
 
 import csv
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -30,17 +29,17 @@ from torch import Tensor
 from .._files import atomic_write
 from .._text import csv_text
 from ..metrics import Estimate
-from .checked import check_fields, read_estimates
+from .checked import check_fields, estimates_from_json, estimates_to_json, read_tables
 from .files import read_arrays, read_json, write_json
 from .parts import load_part, save_part
-from .quality import METRICS
+from .plan import Cell, asked
+from .quality import TITLES
 
 __all__ = [
     "CELLS",
     "COLUMNS",
+    "RESULTS",
     "Result",
-    "estimate_from_json",
-    "estimate_to_json",
     "load_array",
     "load_cell",
     "read_results",
@@ -49,19 +48,19 @@ __all__ = [
 ]
 
 CELLS = "cells"
+RESULTS = "results.json"
 MEASURED = ("nfe", "n", "features", "x_init_sha256", "seconds", "seconds_bare")
 STATUSES = ("done", "skipped", "failed")
-MEASURES = ("paired_rmse", *METRICS)
-COLUMNS = (
+COLUMNS = (  # of results.csv
     *("sampler", "grid", "nfe_asked", "tolerance", "status", "steps", "nfe", "n"),
-    *(name for measure in MEASURES for name in (measure, f"{measure}_se")),
+    *(name for metric in TITLES for name in (metric, f"{metric}_se")),
     *("features", "deterministic", "x_init_sha256", "reason", "seconds", "seconds_bare"),
 )
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured in one cell.
+    """The measured values of one cell.
 
     Attributes:
         key: Name of the cell's file, without its ending; it ends with a fingerprint.
@@ -70,16 +69,16 @@ class Result:
         nfe_asked: The budget; None for an adaptive method.
         tolerance: rtol = atol of an adaptive method.
         status: "done", "skipped" (cannot run) or "failed" (gave up; tried again on resuming).
-        deterministic: Whether the end point depends on x_T alone.
+        deterministic: Whether the end point depends only on x_T.
         reason: Why it was skipped or failed.
         steps: Steps of the grid.
         nfe: Evaluations per sample, counted, the final denoising included.
         n: Number of samples.
-        features: Feature space of the metrics, with its hash; empty if none were measured.
-        x_init_sha256: Digest of the noise they start from.
+        features: Feature space of the metrics, with its hash; empty without quality metrics.
+        x_init_sha256: Digest of x_T.
         seconds: Wall time of all samples.
-        seconds_bare: Time of as many passes of the network alone.
-        metrics: Estimates by name.
+        seconds_bare: Wall time of as many passes of the network alone.
+        metrics: Estimates by the name of the metric.
     """
 
     key: str
@@ -99,61 +98,79 @@ class Result:
     seconds_bare: float | None = None
     metrics: dict[str, Estimate] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, cell: Cell, key: str, status: str, **measured: Any) -> Result:
+        """The result of a planned cell.
+
+        Args:
+            cell: The cell.
+            key: Name of the cell's file.
+            status: "done", "skipped" or "failed".
+            measured: The attributes that follow from running the cell, or its reason.
+        """
+        return cls(
+            key,
+            cell.label,
+            cell.grid,
+            cell.budget,
+            cell.tolerance,
+            status,
+            cell.deterministic,
+            steps=cell.steps,
+            **measured,
+        )
+
     @property
-    def settings(self) -> str:
-        """What was asked, in words."""
-        if self.tolerance is not None:
-            return f"tolerance {self.tolerance:g}"
-        return f"NFE ≤ {self.nfe_asked}"
+    def asked(self) -> str:
+        """Budget or tolerance, in words."""
+        return asked(self.nfe_asked, self.tolerance)
 
     @property
     def overhead(self) -> float | None:
-        """Wall time over that of the network alone."""
+        """Wall time divided by that of the network alone; None if a time is not known."""
         if not self.seconds or not self.seconds_bare:
             return None
         return self.seconds / self.seconds_bare
 
 
 def save_cell(path: Path, made_from: str, result: Result, x: Tensor) -> None:
-    """Write what was measured in a cell, and samples of it.
+    """Write the result of a cell and its first samples.
 
     Args:
         path: The .npz file.
-        made_from: Fingerprint of all that decides the numbers.
+        made_from: Fingerprint of all that the numbers depend on.
         result: A result that is done.
-        x: Samples, of any dtype.
+        x: Samples, shape (m, *D), of any dtype.
     """
     values = {name: getattr(result, name) for name in MEASURED}
-    values["metrics"] = {name: estimate_to_json(e) for name, e in result.metrics.items()}
+    values["metrics"] = estimates_to_json(result.metrics)
     save_part(path, made_from, {"x": x.numpy()}, values)
 
 
 def load_cell(path: Path, made_from: str, planned: Result) -> Result | None:
-    """The planned result with what `save_cell` has written; None if that must be measured.
+    """Read what `save_cell` has written.
 
-    A damaged file gives a warning, as `load_part` does.
+    Args:
+        path: The .npz file.
+        made_from: Fingerprint of all that the numbers depend on.
+        planned: The result of the cell without measured values.
+
+    Returns:
+        The complete result; None if the file does not exist, is damaged, or was made from
+        something else.
+
+    Warns:
+        UserWarning: If the file is damaged.
     """
     part = load_part(path, made_from)
     if part is None:
         return None
-    metrics = {name: estimate_from_json(e) for name, e in part.about["metrics"].items()}
+    metrics = estimates_from_json(part.about["metrics"], str(path))
     return replace(planned, **part.about | {"status": "done", "metrics": metrics})
 
 
-def estimate_to_json(estimate: Estimate) -> dict[str, Any]:
-    """Plain data; NaN becomes None, because JSON has none."""
-    values = asdict(estimate) | {"n": list(estimate.n)}
-    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
-
-
-def estimate_from_json(values: Mapping[str, Any]) -> Estimate:
-    """The inverse of `estimate_to_json`."""
-    plain = {k: math.nan if v is None else v for k, v in values.items()}
-    return Estimate(**plain | {"n": tuple(values["n"])})
-
-
 def load_array(path: Path, name: str) -> Tensor:
-    """One tensor of a file of arrays.
+    """One array of an .npz file, as a tensor.
 
     Raises:
         ValueError: If the file is damaged, or has no such tensor.
@@ -161,29 +178,34 @@ def load_array(path: Path, name: str) -> Tensor:
     content = path.read_bytes()
     try:
         return torch.from_numpy(read_arrays(content)[name])
-    except Exception as error:  # of damaged bytes there are errors of many kinds
+    except Exception as error:  # damaged bytes raise errors of many kinds
         raise ValueError(f"{path} is damaged; the command that made it makes it again") from error
 
 
-def read_results(folder: Path) -> list[Result]:
-    """The results of a finished sweep, in its own order.
+def read_results(folder: Path) -> tuple[list[Result], dict[str, Any]]:
+    """Read results.json of a finished comparison.
+
+    Returns:
+        The results of all cells in the order asked, and the other tables of the file, as
+        `read_tables` returns them.
 
     Raises:
-        FileNotFoundError: If the folder holds none.
-        ValueError: If a file is damaged.
+        FileNotFoundError: If the folder has no such file.
+        ValueError: If the file is damaged.
     """
-    path = folder / "results.json"
+    path = folder / RESULTS
     if not path.is_file():
         raise FileNotFoundError(
             f"{folder} holds no results.json of `scoresde bench`; an interrupted comparison is "
             "finished by the same command"
         )
-    cells = check_fields(read_json(path), {"cells": list}, str(path))["cells"]
-    return [_result(cell, f"{path}: cells[{i}]") for i, cell in enumerate(cells)]
+    values = check_fields(read_json(path), {"cells": list}, str(path))
+    cells = [_read_cell(cell, f"{path}: cells[{i}]") for i, cell in enumerate(values["cells"])]
+    return cells, read_tables(values, str(path))
 
 
-def _result(values: Any, where: str) -> Result:
-    """A result from plain data, checked; those that are done have what is measured."""
+def _read_cell(values: Any, where: str) -> Result:
+    """A checked result from plain data; one that is done must have its measured values."""
     hints = get_type_hints(Result) | {"metrics": dict}
     check_fields(values, hints, where)
     if unknown := values.keys() - hints.keys():
@@ -192,7 +214,7 @@ def _result(values: Any, where: str) -> Result:
         raise ValueError(f"{where}.key must be a name of a file, got {values['key']!r}")
     if values["status"] not in STATUSES:
         raise ValueError(f"{where}.status must be one of {', '.join(STATUSES)}")
-    metrics = read_estimates(values["metrics"], f"{where}.metrics", MEASURES)
+    metrics = estimates_from_json(values["metrics"], f"{where}.metrics")
     result = Result(**values | {"metrics": metrics})
     if result.status == "done" and (result.nfe is None or result.seconds is None):
         raise ValueError(f"{where} is done, but nfe or seconds are missing")
@@ -207,16 +229,13 @@ def write_tables(folder: Path, results: Iterable[Result], about: Mapping[str, An
     """Write results.csv and results.json.
 
     Args:
-        folder: The sweep's folder.
-        results: All cells.
+        folder: The comparison's folder.
+        results: The results of all cells.
         about: Plain data that results.json holds beside the cells.
     """
     results = list(results)
-    cells = []
-    for result in results:
-        metrics = {k: estimate_to_json(v) for k, v in result.metrics.items()}
-        cells.append(asdict(result) | {"metrics": metrics})
-    write_json(folder / "results.json", {**about, "cells": cells})
+    cells = [asdict(r) | {"metrics": estimates_to_json(r.metrics)} for r in results]
+    write_json(folder / RESULTS, {**about, "cells": cells})
     with atomic_write(folder / "results.csv", "w") as file:
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         table.writeheader()
@@ -226,8 +245,6 @@ def write_tables(folder: Path, results: Iterable[Result], about: Mapping[str, An
 def _row(result: Result) -> dict[str, Any]:
     row = {name: getattr(result, name) for name in COLUMNS if hasattr(result, name)}
     row = {k: csv_text(v) if isinstance(v, str) else v for k, v in row.items()}
-    for name in MEASURES:
-        estimate = result.metrics.get(name)
-        row[name] = None if estimate is None else repr(estimate.value)
-        row[f"{name}_se"] = None if estimate is None else repr(estimate.std_error)
+    for name, estimate in result.metrics.items():
+        row |= {name: repr(estimate.value), f"{name}_se": repr(estimate.std_error)}
     return row

@@ -14,11 +14,13 @@ from torch import Tensor
 from ..fingerprint import fingerprint
 from ..grid import uniform
 from ..metrics import paired_rmse
-from ..samplers import ProbabilityFlowODE, Samples, sample
+from ..samplers import ProbabilityFlowODE, Samples
+from ..samplers.base import OnStep
 from ..score import ScoreModel
+from .checked import estimates_to_json
+from .draw import DrawSettings, draw
 from .parts import Part, load_part, save_part
-from .records import estimate_to_json
-from .running import OnProgress, advise_on_memory
+from .running import OnProgress
 
 __all__ = ["REFERENCE", "Reference"]
 
@@ -36,20 +38,12 @@ class Reference:
 
     Attributes:
         tolerance: rtol = atol.
-        seed: Seed of x_T.
-        t_min: Last time.
-        batch: Samples at a time.
-        device: Where the model is.
-        y: Class labels, shape (n,), or None.
+        settings: How the samples are drawn.
         made_from: Fingerprint of the model and of all settings that its samples depend on.
     """
 
     tolerance: float
-    seed: int
-    t_min: float
-    batch: int
-    device: str = "cpu"
-    y: Tensor | None = None
+    settings: DrawSettings
     made_from: str = ""
 
     @property
@@ -57,25 +51,38 @@ class Reference:
         """Fingerprint of all that the solution depends on."""
         return fingerprint([self.made_from, METHOD, self.tolerance, CHECKED])
 
-    def solve(
-        self, model: ScoreModel, shape: tuple[int, ...], folder: Path, on_progress: OnProgress
-    ) -> Part:
-        """The solution as array "x", of shape (n, *D), float32, and what is known of its error.
+    def solve(self, model: ScoreModel, folder: Path, on_progress: OnProgress) -> Part:
+        """Solve the ODE, and write the solution and what is known of its error.
 
-        Its error is bounded by solving the first samples again at ten times the tolerance: the
-        difference is about the error of the looser solution.
+        The first samples are solved again at ten times the tolerance. The difference is about the
+        error of the looser solution, and so bounds the error of the other.
+
+        Args:
+            model: Score model.
+            folder: Where the solution is written.
+            on_progress: Told of every step, in per cent.
+
+        Returns:
+            The solution as array "x", of shape (n, *D), float32, and plain data on its error.
         """
+        chunks, begun = math.ceil(self.settings.n / self.settings.batch), 0
+
+        def on_step(step: int, t: float, x: Tensor) -> None:
+            nonlocal begun
+            begun += step == 1
+            on_progress(int(100 * (begun - t) / chunks), 100, f"t = {t:.3f}")
+
         began = time.perf_counter()
-        exact = self._sample(model, shape, self.tolerance, on_progress)
+        exact = self._sample(model, self.tolerance, on_step=on_step)
         seconds = time.perf_counter() - began
-        few = (min(shape[0], CHECKED), *shape[1:])
-        loose = self._sample(model, few, 10 * self.tolerance)
+        few = min(self.settings.n, CHECKED)
+        loose = self._sample(model, 10 * self.tolerance, few)
         about = {
             "method": METHOD,
             "tolerance": self.tolerance,
             "nfe": exact.nfe,
             "seconds": seconds,
-            "error": estimate_to_json(paired_rmse(loose.x, exact.x[: few[0]])),
+            **estimates_to_json({"error": paired_rmse(loose.x, exact.x[:few])}),
             "error_tolerance": 10 * self.tolerance,
         }
         x = exact.x.float().cpu().numpy()
@@ -89,29 +96,11 @@ class Reference:
     def _sample(
         self,
         model: ScoreModel,
-        shape: tuple[int, ...],
         tolerance: float,
-        on_progress: OnProgress | None = None,
+        n: int | None = None,
+        on_step: OnStep | None = None,
     ) -> Samples:
-        chunks, begun = math.ceil(shape[0] / self.batch), 0
-
-        def on_step(step: int, t: float, x: Tensor) -> None:
-            nonlocal begun
-            begun += step == 1
-            if on_progress is not None:
-                on_progress(int(100 * (begun - t) / chunks), 100, f"t = {t:.3f}")
-
-        with advise_on_memory(min(self.batch, shape[0]), shape[1:], "--batch"):
-            return sample(
-                model,
-                ProbabilityFlowODE(METHOD, tolerance, tolerance),
-                uniform(model.sde, 1, self.t_min),
-                shape,
-                seed=self.seed,
-                y=None if self.y is None else self.y[: shape[0]],
-                batch=self.batch,
-                denoise=True,
-                device=self.device,
-                dtype=torch.float64,
-                on_step=on_step,
-            )
+        """The end points of the first n samples in float64; None = of all."""
+        sampler = ProbabilityFlowODE(METHOD, tolerance, tolerance)
+        ts = uniform(model.sde, 1, self.settings.t_min)
+        return draw(self.settings, model, sampler, ts, n=n, dtype=torch.float64, on_step=on_step)

@@ -1,33 +1,57 @@
-"""report.html: a comparison on one page that needs no other file, no network and no script."""
+"""report.html: a comparison on one page that needs no other file, no network and no script.
+
+The text and the tables stand in templates/, and this module prepares the values that they show.
+The templates escape every value, because names of files, checkpoints and data may be a stranger's.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
-from importlib.resources import files
+import shlex
+from functools import cache
 from pathlib import Path
-from string import Template
+from typing import Any, NamedTuple
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from torch import Tensor
 
 from .._files import atomic_write
-from .cell_table import cell_table
+from .._text import printable
+from ..data import DataSpec
+from .checked import LABELS
 from .curves import curves, scatter
 from .figures import to_grid
-from .findings import TITLES, Findings
-from .html import Html, html, join
-from .notes import definitions, repeat
-from .quality import on_levels
+from .findings import Findings
+from .quality import TITLES, on_levels
 from .records import Result
-from .summary import sentences
-from .tables import best_table, likelihood_table, missing_table
+from .summary import estimate_text, likelihood_text, sentences
 
 __all__ = ["REPORT", "build_report"]
 
 REPORT = "report.html"
-COLUMNS = 16  # images of a strip
+STRIP = 16  # images of a strip
 SHEETS = 3  # budgets whose samples are shown
+
+
+class Figure(NamedTuple):
+    """A picture of the page.
+
+    Attributes:
+        source: The PNG file as a data URL.
+        alt: What it shows, for readers who do not see it.
+        caption: Its title on the page.
+    """
+
+    source: str
+    alt: str
+    caption: str
+
+    @classmethod
+    def of(cls, png: bytes, alt: str, caption: str) -> Figure:
+        """The figure of a PNG file."""
+        return cls("data:image/png;base64," + base64.b64encode(png).decode("ascii"), alt, caption)
 
 
 def build_report(folder: Path) -> Path:
@@ -44,136 +68,145 @@ def build_report(folder: Path) -> Path:
         ValueError: If one of its files is damaged.
     """
     findings = Findings.read(folder)
-    title = f"Samplers compared on {findings.settings['checkpoint']}"
-    sections = (
-        *(_head, _curves, cell_table, missing_table, _samples, _strips),
-        *(likelihood_table, definitions, repeat),
+    ranked = [metric for metric in ("mmd2", "paired_rmse") if metric in findings.measured]
+    page = _environment().get_template("page.html")
+    text = page.render(
+        findings=findings,
+        settings=findings.settings,
+        spec=findings.spec,
+        titles=TITLES,
+        labels=LABELS,
+        summary=sentences(findings),
+        likelihood=likelihood_text(findings),
+        ranked=ranked,
+        best=_best(findings, ranked),
+        groups=_groups(findings),
+        curves=_curves(findings),
+        samples=_samples(findings),
+        strips=[(strip, _strip(strip)) for strip in findings.strips if _can_show(strip.spec)],
+        command=_command(findings),
+        every_setting=_every_setting(findings),
     )
-    body = join((section(findings) for section in sections), "\n")
-    page = Template((files(__package__) / "template.html").read_text(encoding="utf-8"))
     path = folder / REPORT
     with atomic_write(path, "w") as file:
-        file.write(page.substitute(title=html("{}", title), body=body))
+        file.write(text)
     return path
 
 
-def _head(findings: Findings) -> Html:
-    settings, spec = findings.settings, findings.spec
-    title = (
-        f"{len(findings.samplers)} samplers on {spec.name} under {settings['sde'].split('(')[0]}"
+@cache
+def _environment() -> Environment:
+    """The templates, in which every value is made printable and escaped."""
+    environment = Environment(
+        loader=PackageLoader(__package__),
+        autoescape=True,
+        finalize=_printable,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    about = (
-        f"Checkpoint {settings['checkpoint']} (SHA-256 {settings['sha256'][:12]}…) of "
-        f"{spec.name}, {'×'.join(map(str, spec.shape))}, under {settings['sde']}; "
-        f"n = {settings['n']} samples per cell, seed {settings['seed']}, "
-        f"{'grids' if len(settings['grids']) > 1 else 'grid'} {' and '.join(settings['grids'])} "
-        f"from t = 1 to {settings['t_min']:g}."
-    )
-    return html(
-        '<h1>{}</h1>\n<p class="about">{}</p>\n<p class="summary">{}</p>\n{}',
-        title,
-        about,
-        " ".join(sentences(findings)),
-        best_table(findings),
-    )
+    environment.filters |= {"label": _label, "caption": _caption, "number": estimate_text}
+    return environment
 
 
-def _curves(findings: Findings) -> Html:
-    metrics = findings.metrics()
-    if any("paired_rmse" in result.metrics for result in findings.done):
-        metrics = [*metrics, "paired_rmse"]
-    parts = []
-    for x, against in (("nfe", "evaluations"), ("seconds", "seconds")):
-        figures = [_curve(findings, metric, x, against) for metric in metrics]
-        parts.append(html("<h2>Against {}</h2>", against))
-        parts.append(html('<div class="curves">{}</div>', join(figures)))
-    note = html('<p class="note">Bars are one standard error.</p>')
-    return join([*parts, note], "\n") if metrics else html("")
+def _printable(value: object) -> object:
+    return value if isinstance(value, Markup) else printable(str(value))
 
 
-def _curve(findings: Findings, metric: str, x: str, against: str) -> Html:
+def _label(text: str) -> Markup:
+    """A sampler's label, which may break after a colon."""
+    return Markup(":<wbr>").join(map(printable, text.split(":")))
+
+
+def _caption(text: str) -> Markup:
+    """A label whose numbers stay on one line with their units."""
+    space = Markup("&nbsp;")
+    return _label(text).replace(" steps", space + "steps").replace("NFE ", "NFE" + space)
+
+
+def _best(
+    findings: Findings, metrics: list[str]
+) -> dict[int, list[tuple[Result, list[Result]] | None]]:
+    """For each budget the best cell and the cells tied with it, by each metric."""
+    places = {b: [findings.best(b, metric) for metric in metrics] for b in findings.budgets}
+    return {budget: found for budget, found in places.items() if any(found)}
+
+
+def _groups(findings: Findings) -> list[tuple[str, list[Result]]]:
+    """Measured cells by title: of each budget, by the first metric; then of adaptive methods."""
+    order = (*findings.columns, "")[0]
+
+    def rank(cell: Result) -> float:
+        return cell.metrics[order].value if order in cell.metrics else cell.nfe
+
+    groups = [(f"NFE ≤ {b}", sorted(findings.within(b), key=rank)) for b in findings.budgets]
+    groups.append(("Adaptive, one cell per tolerance", findings.adaptive))
+    return [(title, cells) for title, cells in groups if cells]
+
+
+def _curves(findings: Findings) -> list[tuple[str, list[Figure]]]:
+    """A figure of each metric against evaluations, then against seconds; empty without metrics."""
+    return [
+        (against, [_curve(findings, metric, x, against) for metric in findings.measured])
+        for x, against in (("nfe", "evaluations"), ("seconds", "seconds"))
+        if findings.measured
+    ]
+
+
+def _curve(findings: Findings, metric: str, x: str, against: str) -> Figure:
     alt = (
         f"{TITLES[metric]} against {against}, one line per sampler and grid with standard errors; "
         "all values are in the table below."
     )
     words = "of deterministic samplers " if metric == "paired_rmse" else ""
     title = f"{TITLES[metric]} {words}against {against}"
-    return _figure(_png(curves(findings, metric, x)), alt, title[0].upper() + title[1:])
+    return Figure.of(curves(findings, metric, x), alt, title[0].upper() + title[1:])
 
 
-def _samples(findings: Findings) -> Html:
-    show = _shower(findings)
-    if show is None:
-        return html("")
-    same = "Each column starts" if len(findings.spec.shape) == 3 else "All plots start"
-    text = (
-        f"{same} from one noise x_T. Deterministic samplers should agree with the exact solution "
-        "more and more; stochastic ones go their own way."
-    )
-    parts = [html('<h2>Samples from the same noise</h2>\n<p class="note">{}</p>', text)]
-    groups = [
-        (f"Within {budget} evaluations", [r for r in findings.done if r.nfe_asked == budget])
-        for budget in _shown(findings.budgets)
-    ]
-    groups.append(("Adaptive methods", [r for r in findings.done if r.tolerance is not None]))
-    for title, results in groups:
-        if results:
-            parts += [html("<h3>{}</h3>", title), _sheets(findings, show, results)]
-    return join(parts, "\n")
+def _samples(findings: Findings) -> list[tuple[str, list[Figure]]]:
+    """Figures of the samples of some budgets and of adaptive methods, by title."""
+    if not _can_show(findings.spec):
+        return []
+    groups = [(f"Within {b} evaluations", findings.within(b)) for b in _some(findings.budgets)]
+    groups.append(("Adaptive methods", findings.adaptive))
+    return [(title, _sheets(findings, cells)) for title, cells in groups if cells]
 
 
-def _strips(findings: Findings) -> Html:
-    parts = []
-    for strip in findings.strips:
-        show, settings = _shower(strip), strip.settings
-        if show is None:
-            continue
-        parts.append(html("<h2>{}: samples from the same noise</h2>", strip.spec.name))
-        text = (
-            f"{settings['checkpoint']} under {settings['sde']}, {settings['n']} samples within "
-            f"{', '.join(map(str, strip.budgets))} evaluations on grid "
-            f"{', '.join(settings['grids'])}, seed {settings['seed']}."
-        )
-        parts.append(html('<p class="note">{}</p>', text))
-        parts.append(join(show(strip.samples(r), f"{r.sampler} · NFE {r.nfe}") for r in strip.done))
-    return join(parts, "\n")
-
-
-def _sheets(findings: Findings, show: Callable[[Tensor, str], Html], results: list[Result]) -> Html:
-    """The exact solution and the samples of each cell, one below the other."""
-    exact, sheets = findings.exact(), []
+def _sheets(findings: Findings, cells: list[Result]) -> list[Figure]:
+    """The exact solution, if there is one, and the samples of each cell."""
+    spec, exact, sheets = findings.spec, findings.exact(), []
     if exact is not None:
-        sheets.append(show(on_levels(exact, findings.spec), "exact ODE solution"))
-    for result in results:
-        steps = f"tol {result.tolerance:g}" if result.steps is None else f"{result.steps} steps"
-        label = f"{findings.name(result)} · {steps} · NFE {result.nfe}"
-        sheets.append(show(findings.samples(result), label))
-    kind = "sheets" if len(findings.spec.shape) == 3 else "plots"
-    return html('<div class="{}">{}</div>', kind, join(sheets))
+        sheets.append(_picture(spec, on_levels(exact, spec), "exact ODE solution"))
+    for cell in cells:
+        steps = f"tol {cell.tolerance:g}" if cell.steps is None else f"{cell.steps} steps"
+        label = f"{findings.name(cell)} · {steps} · NFE {cell.nfe}"
+        sheets.append(_picture(spec, findings.samples(cell), label))
+    return sheets
 
 
-def _shower(findings: Findings) -> Callable[[Tensor, str], Html] | None:
-    """How samples of these data are shown; None where they cannot be."""
-    spec = findings.spec
-    if len(spec.shape) == 3 and spec.shape[0] in (1, 3):
+def _strip(strip: Findings) -> list[Figure]:
+    """Samples of each cell of a comparison shown beside this one."""
+    return [
+        _picture(strip.spec, strip.samples(cell), f"{cell.sampler} · NFE {cell.nfe}")
+        for cell in strip.done
+    ]
 
-        def strip(x: Tensor, label: str) -> Html:
-            buffer = io.BytesIO()
-            to_grid(x[:COLUMNS], spec, COLUMNS).save(buffer, "PNG", optimize=True)
-            alt = f"First {min(len(x), COLUMNS)} samples: {label}"
-            return _figure(_png(buffer.getvalue()), alt, label, "sheet")
 
-        return strip
+def _can_show(spec: DataSpec) -> bool:
+    """Whether data are images, or points in the plane."""
+    return spec.is_image or spec.shape == (2,)
+
+
+def _picture(spec: DataSpec, x: Tensor, label: str) -> Figure:
+    """Images side by side, or a scatter plot of points in the plane."""
     if spec.shape == (2,):
-
-        def plot(x: Tensor, label: str) -> Html:
-            return _figure(_png(scatter(x, spec)), f"Scatter plot: {label}", label)
-
-        return plot
-    return None
+        return Figure.of(scatter(x, spec), f"Scatter plot: {label}", label)
+    buffer = io.BytesIO()
+    to_grid(x[:STRIP], spec, STRIP).save(buffer, "PNG", optimize=True)
+    return Figure.of(buffer.getvalue(), f"First {min(len(x), STRIP)} samples: {label}", label)
 
 
-def _shown(budgets: list[int]) -> list[int]:
+def _some(budgets: list[int]) -> list[int]:
     """At most `SHEETS` budgets, the smallest and the largest among them."""
     if len(budgets) <= SHEETS:
         return budgets
@@ -181,16 +214,32 @@ def _shown(budgets: list[int]) -> list[int]:
     return [budgets[round(i * last / (SHEETS - 1))] for i in range(SHEETS)]
 
 
-def _png(data: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(data).decode("ascii")
+def _command(findings: Findings) -> str:
+    """The command that makes the results again."""
+    settings, out = findings.settings, findings.folder.absolute().name
+    if settings["command"] == "demo":
+        return f"scoresde demo --out {shlex.quote(out)}"
+    words = ["scoresde", "bench", "--checkpoint", settings["checkpoint"]]
+    for option in ("samplers", "grids", "nfe"):
+        words += [f"--{option}", ",".join(map(str, settings[option]))]
+    for option in ("n", "seed", "t_min", "batch", "device", "likelihood"):
+        words += [f"--{option.replace('_', '-')}", str(settings[option])]
+    if settings.get("labels"):
+        words += ["--labels", settings["labels"]]
+    return shlex.join([*words, "--out", out])
 
 
-def _figure(source: str, alt: str, caption: str, kind: str = "") -> Html:
-    figure = '<figure class="{}"><figcaption>{}</figcaption><img src="{}" alt="{}"></figure>'
-    return html(figure, kind, _caption(caption), source, alt)
+def _every_setting(findings: Findings) -> dict[str, str]:
+    """All settings and the machine by name, as text."""
+    values = {k: v for k, v in findings.settings.items() if k != "data"}
+    values |= {f"data.{k}": v for k, v in findings.settings["data"].items()}
+    values |= {f"machine.{k}": v for k, v in findings.machine.items()}
+    return {name: _plain(value) for name, value in values.items()}
 
 
-def _caption(text: str) -> Html:
-    """Numbers stay with their units, and a sampler's label may break between its parameters."""
-    page = join(text.split(":"), ":<wbr>")
-    return Html(page.replace(" steps", "&nbsp;steps").replace("NFE ", "NFE&nbsp;"))
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {v}" for k, v in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "—" if value is None else str(value)

@@ -12,13 +12,17 @@ import torch
 from .._files import existing_folder
 from ..data.memory import free_bytes
 
-__all__ = ["OnProgress", "Tell", "advise_on_memory", "check_space", "out_of_memory"]
+__all__ = ["OnProgress", "Tell", "advise_on_memory", "check_space", "out_of_memory", "silent"]
 
 # Called with (how many are done, of how many or None if nobody knows, note).
 OnProgress = Callable[[int, int | None, str], None]
 
 # Called with the name of a stage, and what `OnProgress` is called with.
 Tell = Callable[[str, int, int | None, str], None]
+
+
+def silent(done: int, total: int | None, note: str) -> None:
+    """An `OnProgress` that reports nothing."""
 
 
 def check_space(option: str, n: int, numbers: int, folder: Path, arrays: int = 3) -> None:

@@ -1,4 +1,4 @@
-"""What can honestly be said of a comparison, in words."""
+"""The results of a comparison in words: no claim goes beyond the standard errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..metrics import Estimate
 from .findings import Findings, tied
 from .records import Result
 
-__all__ = ["likelihood_text", "sentences", "text_table"]
+__all__ = ["estimate_text", "likelihood_text", "sentences", "text_table"]
 
 SNAPPED = (
     "The network's labels are rounded: grids are moved to its discrete times, and there is no ODE "
@@ -18,40 +18,45 @@ SNAPPED = (
 
 
 def sentences(findings: Findings) -> list[str]:
-    """A summary, with no claim that its standard errors do not allow."""
+    """The summary of a comparison, sentence by sentence."""
     text = [_of_cells(findings)]
     if findings.quality is not None:
         text += [_of_budget(findings, budget) for budget in _ends(findings.budgets)]
         text.append(_of_floor(findings))
     text.append(_of_solvers(findings))
     if findings.likelihood is not None:
-        text.append(
-            f"The negative log-likelihood of {findings.likelihood['n']} held-out data is "
-            f"{likelihood_text(findings)}."
-        )
+        n = findings.likelihood["n"]
+        mean = likelihood_text(findings)
+        text.append(f"The negative log-likelihood of {n} held-out data is {mean}.")
     return [sentence for sentence in text if sentence]
 
 
+def estimate_text(estimate: Estimate | None) -> str:
+    """`value ± error` with a true minus sign; a dash if there is no estimate."""
+    return "—" if estimate is None else str(estimate).replace("-", "−")
+
+
 def likelihood_text(findings: Findings) -> str:
-    """Mean ± standard error with its unit."""
+    """Mean ± standard error with its unit; a dash if it was not measured."""
     found = findings.likelihood
+    if found is None:
+        return estimate_text(None)
     error = math.nan if found["std_error"] is None else found["std_error"]
     value = Estimate(found["mean"], error, (found["n"],), "")
     return f"{value} {found['unit']}"
 
 
 def text_table(findings: Findings) -> str:
-    """All cells as plain text, aligned."""
-    names = [*findings.metrics(), *(["paired_rmse"] if findings.reference else [])]
+    """All cells as a table of plain text."""
+    names = findings.columns
     rows = [["sampler", "grid", "asked", "NFE", *names, "seconds"]]
     for cell in findings.done:
-        asked = f"{cell.tolerance:g}" if cell.nfe_asked is None else str(cell.nfe_asked)
+        limit = f"{cell.tolerance:g}" if cell.nfe_asked is None else str(cell.nfe_asked)
         values = [str(cell.metrics[name]) if name in cell.metrics else "-" for name in names]
-        rows.append([cell.sampler, cell.grid, asked, str(cell.nfe), *values, f"{cell.seconds:.2f}"])
+        rows.append([cell.sampler, cell.grid, limit, str(cell.nfe), *values, f"{cell.seconds:.2f}"])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [_aligned(row, widths) for row in rows]
-    missing = [cell for cell in findings.results if cell.status != "done"]
-    lines += [f"{c.status}: {c.sampler} {c.grid} {c.settings}: {c.reason}" for c in missing]
+    lines += [f"{c.status}: {c.sampler} {c.grid} {c.asked}: {c.reason}" for c in findings.missing]
     if findings.settings.get("snapped"):
         lines.append(SNAPPED)
     return "\n".join(lines)
@@ -65,7 +70,7 @@ def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _of_cells(findings: Findings) -> str:
-    done, rest = len(findings.done), len(findings.results) - len(findings.done)
+    done, rest = len(findings.done), len(findings.missing)
     text = f"{_count(len(findings.samplers), 'sampler')} in {_count(done, 'cell')}, each of "
     text += f"n = {findings.settings['n']} samples from the same noise."
     if findings.settings.get("snapped"):
@@ -79,18 +84,21 @@ def _of_budget(findings: Findings, budget: int) -> str:
         return ""
     first, close = found
     text = f"Within {budget} evaluations {findings.name(first)} has the smallest MMD² "
-    below = ", below what real data score" if findings.below_floor(first, "mmd2") else ""
-    text += f"({_say(first.metrics['mmd2'])}{below})"
+    below = ", below real data" if findings.below_floor(first, "mmd2") else ""
+    text += f"({estimate_text(first.metrics['mmd2'])}{below})"
     if close:
-        return f"{text}, but {_names(findings, close)} cannot be told from it at this n."
+        verb = "is" if len(close) == 1 else "are"
+        return f"{text}, but {_names(findings, close)} {verb} within two standard errors of it."
     if len(findings.ranking(budget, "mmd2")) == 1:
         return f"{text}."
     return f"{text}, ahead of all others by more than two standard errors."
 
 
 def _of_floor(findings: Findings) -> str:
-    floor, reached = findings.floor("mmd2"), findings.at_floor("mmd2")
-    text = f"Real data themselves score {_say(floor)} ({findings.quality['floor']})"
+    floor, reached = findings.floor.get("mmd2"), findings.at_floor("mmd2")
+    if floor is None:
+        return ""
+    text = f"The MMD² of real data is {estimate_text(floor)} ({findings.quality['floor']})"
     if not reached:
         return f"{text}; no cell comes within two standard errors of that."
     cheapest = min(reached, key=lambda cell: cell.nfe)
@@ -113,18 +121,13 @@ def _of_solvers(findings: Findings) -> str:
         found = findings.best(budget, "paired_rmse")
         if found is not None:
             first, close = found
-            tie = f", within error of {_names(findings, close)}" if close else ""
+            tie = f", tied with {_names(findings, close)}" if close else ""
             parts.append(
                 f"{findings.name(first)} within {budget} ({first.metrics['paired_rmse']}{tie})"
             )
     if not parts:
         return ""
     return f"Closest to the exact solution of the ODE from the same noise: {'; '.join(parts)}."
-
-
-def _say(estimate: Estimate) -> str:
-    """With a true minus sign."""
-    return str(estimate).replace("-", "−")
 
 
 def _ends(values: Sequence[int]) -> list[int]:

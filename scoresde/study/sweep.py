@@ -1,14 +1,15 @@
-"""Run every cell of a plan on one model from the same noise, resumably."""
+"""A sweep: every cell of a plan is run on one model from the same noise, and can be resumed."""
 
 from __future__ import annotations
 
 import hashlib
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,104 +18,94 @@ from .. import __version__
 from .._tensor import NonFiniteError
 from ..data import DataSpec
 from ..fingerprint import fingerprint
-from ..metrics import PCAFeatures, paired_rmse
+from ..metrics import paired_rmse
 from ..noise import NOISE_VERSION, SampleNoise
-from ..samplers import Samples, sample
-from ..samplers.base import draw_start
+from ..samplers import Samples
 from ..score import NetworkScore, ScoreModel
+from .checked import estimates_to_json
+from .draw import DrawSettings, draw
 from .files import save_arrays, write_json
 from .plan import Cell
 from .quality import Quality
-from .records import CELLS, Result, estimate_to_json, load_cell, save_cell
+from .records import CELLS, Result, load_cell, save_cell
 from .reference import REFERENCE, Reference
-from .running import Tell, advise_on_memory
+from .running import Tell
 
-__all__ = ["QUALITY", "Sweep"]
+__all__ = ["Sweep"]
 
-KEPT_IMAGES = 64  # samples of each cell that are kept
-KEPT_POINTS = 1024  # the same of vectors, for scatter plots
-KEY_DIGITS = 16  # of a fingerprint, in file names; the file itself holds all 64
+KEPT_IMAGES = 64  # images of each cell that are stored
+KEPT_POINTS = 1024  # vectors of each cell that are stored, for scatter plots
+KEY_DIGITS = 16  # digits of a fingerprint in a file name; the file itself holds all 64
 
 START, QUALITY = "start.npz", "quality.json"
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A model, the cells to measure, and what to measure in them.
+    """A model, the cells to run on it, and what is measured in each cell.
 
     Attributes:
-        model: Score model, on `device`.
+        model: Score model, on the device of the settings.
         model_sha256: Fingerprint of the model, such as the digest of its checkpoint.
         spec: What the data are.
         cells: The plan.
-        n: Samples per cell.
-        seed: Seed of x_T and of all other noise, the same for every cell.
-        t_min: Last time of all grids.
-        batch: Samples at a time.
-        device: Where the model is.
-        quality: Ruler of the samples; None = no quality metrics.
+        settings: How the samples of every cell are drawn.
+        quality: The metrics that compare samples with data; None = no such metrics.
         tolerance: rtol = atol of the reference solution; None = no paired error.
-        y: Class labels, shape (n,), for a conditional model.
     """
 
     model: ScoreModel
     model_sha256: str
     spec: DataSpec
     cells: list[Cell]
-    n: int
-    seed: int
-    t_min: float
-    batch: int
-    device: str = "cpu"
+    settings: DrawSettings
     quality: Quality | None = None
     tolerance: float | None = 1e-6
-    y: Tensor | None = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the samples of a cell, (n, *D)."""
-        return (self.n, *self.spec.shape)
 
     @property
     def kept(self) -> int:
-        """How many samples of each cell are kept."""
-        return min(self.n, KEPT_IMAGES if len(self.spec.shape) == 3 else KEPT_POINTS)
+        """Number of samples of each cell that are stored."""
+        return min(self.settings.n, KEPT_IMAGES if len(self.spec.shape) == 3 else KEPT_POINTS)
 
     @property
     def cost(self) -> int:
-        """Evaluations of all cells, as the plan counted them."""
-        return sum(cell.cost for cell in self.cells if cell.ts is not None)
+        """Evaluations of all cells, as counted by the plan."""
+        return sum(cell.cost for cell in self.cells)
+
+    @property
+    def about_quality(self) -> dict[str, Any]:
+        """Reference data, features and floor of the quality metrics, as plain data."""
+        return self.quality.about | {"floor_values": estimates_to_json(self.quality.floor)}
 
     @cached_property
     def common(self) -> str:
         """Fingerprint of all that the samples of every cell depend on."""
+        settings = self.settings
         return fingerprint(
             {
                 "model": self.model_sha256,
                 "noise": NOISE_VERSION,
                 "scoresde": __version__,
-                "shape": self.shape,
+                "shape": settings.shape,
                 "dtype": torch.float32,
                 "denoise": True,
-                **{k: getattr(self, k) for k in ("seed", "t_min", "batch", "device", "y")},
+                **{k: getattr(settings, k) for k in ("seed", "t_min", "batch", "device", "y")},
             }
         )
 
     @cached_property
     def measures(self) -> str:
-        """Fingerprint of what all samples are measured by."""
-        quality = self.quality
-        known = None if quality is None else _fingerprint_of(quality)
+        """Fingerprint of all that every metric depends on, apart from the samples."""
+        quality = None if self.quality is None else self.quality.fingerprint
         solution = None if self.solver is None else self.solver.fingerprint
-        return fingerprint({"quality": known, "reference": solution, "kept": self.kept})
+        return fingerprint({"quality": quality, "reference": solution, "kept": self.kept})
 
     @cached_property
     def solver(self) -> Reference | None:
-        """What computes the reference solution; None if none is wanted."""
+        """The solver of the reference solution; None if there is no paired error."""
         if self.tolerance is None:
             return None
-        settings = (self.tolerance, self.seed, self.t_min, self.batch, self.device, self.y)
-        return Reference(*settings, made_from=self.common)
+        return Reference(self.tolerance, self.settings, made_from=self.common)
 
     def made_from(self, cell: Cell) -> str:
         """Fingerprint of all that the numbers of a cell depend on."""
@@ -126,7 +117,7 @@ class Sweep:
 
     @property
     def parts(self) -> list[str]:
-        """Paths of what is kept of a sweep that is not finished: the solution, and all cells."""
+        """Paths of the files that a stopped sweep goes on from: the solution, and all cells."""
         reference = [] if self.tolerance is None else [REFERENCE]
         cells = [cell for cell in self.cells if cell.ts is not None]
         return [*reference, *(f"{CELLS}/{self.key(cell)}.npz" for cell in cells)]
@@ -137,18 +128,18 @@ class Sweep:
         return [START, *([] if self.quality is None else [QUALITY]), *self.parts]
 
     def run(self, folder: Path, tell: Tell, known: Sequence[Path] = ()) -> list[Result]:
-        """Measure what neither `folder` nor a known folder holds yet.
+        """Run the cells that neither `folder` nor a known folder holds yet.
 
         Args:
             folder: An existing folder to write to.
             tell: Called with (stage, done, total, note) as the work goes on.
-            known: Folders with results that are used if they were made from the same.
+            known: Folders with earlier results. A result is used if its fingerprint is the same.
 
         Returns:
             One result per cell, in the order of the plan.
 
         Warns:
-            UserWarning: If a file is damaged; what it held is measured again.
+            UserWarning: If a file is damaged; its content is computed again.
 
         Raises:
             RuntimeError: If a sampler did not start from the common noise.
@@ -156,8 +147,7 @@ class Sweep:
         start = self.start()
         save_arrays(folder / START, x_init=start[: self.kept].numpy())
         if self.quality is not None:
-            floor = {name: estimate_to_json(e) for name, e in self.quality.floor.items()}
-            write_json(folder / QUALITY, {**self.quality.about, "floor_values": floor})
+            write_json(folder / QUALITY, self.about_quality)
         places = (folder, *known)
         measure = _Measure(self, folder, self._reference(places, tell), _digest(start))
         results: list[Result] = []
@@ -165,64 +155,69 @@ class Sweep:
         for cell in self.cells:
             tell("sampling", done, self.cost, f"{cell.label} {cell.grid}".strip())
             results.append(self._load(cell, places) or measure(cell))
-            done += cell.cost if cell.ts is not None else 0
+            done += cell.cost
         tell("sampling", done, self.cost, "")
         return results
 
+    def result(self, cell: Cell, status: str, **measured: Any) -> Result:
+        """The result of a cell, with the measured values."""
+        key = cell.slug if cell.ts is None else self.key(cell)
+        return Result.of(cell, key, status, **measured)
+
+    def start(self) -> Tensor:
+        """x_T as `sample` draws it from the seed, shape (n, *D), float32 on the CPU."""
+        noise = SampleNoise(self.settings.seed, range(self.settings.n))
+        return (noise.prior(self.settings.shape) * self.model.sde.prior_std).to(torch.float32)
+
     def _reference(self, places: Sequence[Path], tell: Tell) -> Tensor | None:
-        """The reference solution, from the first place that has it, or solved into the first."""
+        """The reference solution: read from the first folder that has it, or computed."""
         if self.solver is None:
             return None
         on_progress = partial(tell, "reference solution")
-        part = self.solver.find(places)
-        if part is None:
-            part = self.solver.solve(self.model, self.shape, places[0], on_progress)
+        part = self.solver.find(places) or self.solver.solve(self.model, places[0], on_progress)
         on_progress(100, 100, "")
         return torch.from_numpy(part.arrays["x"])
 
-    def _load(self, cell: Cell, places: Iterable[Path]) -> Result | None:
-        """A cell that is measured already."""
+    def _load(self, cell: Cell, places: Sequence[Path]) -> Result | None:
+        """The stored result of a cell; None if it must be measured."""
         if cell.ts is None:
             return None
         name, made_from = f"{CELLS}/{self.key(cell)}.npz", self.made_from(cell)
-        planned = _result(self, cell, "done")
+        planned = self.result(cell, "done")
         found = (load_cell(place / name, made_from, planned) for place in places)
         return next((result for result in found if result is not None), None)
 
-    def start(self) -> Tensor:
-        """x_T of the samples as `sample` draws it from the seed, float32 on the CPU."""
-        noise = SampleNoise(self.seed, range(self.n))
-        return draw_start(self.model.sde, noise, self.shape).to(torch.float32)
-
 
 class _Measure:
-    """One cell after another: sample, time, measure, write."""
+    """Measures a cell: draws its samples, times them, computes the metrics, writes the file."""
 
     def __init__(self, sweep: Sweep, folder: Path, reference: Tensor | None, digest: str) -> None:
         self.sweep, self.folder = sweep, folder
         self.reference, self.digest = reference, digest
-        self._bare: float | None = None
+
+    @cached_property
+    def bare(self) -> float:
+        """Seconds of one pass of the network alone over all samples."""
+        return _bare_seconds(self.sweep)
 
     def __call__(self, cell: Cell) -> Result:
-        sweep = self.sweep
+        sweep, quality = self.sweep, self.sweep.quality
         if cell.ts is None:
-            return _result(sweep, cell, "skipped", reason=cell.reason)
-        if self._bare is None:
-            self._bare = _bare_seconds(self.sweep)
+            return sweep.result(cell, "skipped", reason=cell.reason)
+        bare = self.bare  # before the first cell, whose time must not include warming up
         try:
             out, seconds = self._timed(cell)
         except RuntimeError as error:
             if not (isinstance(error, NonFiniteError) or "gave up" in str(error)):
                 raise
-            return _result(sweep, cell, "failed", reason=str(error))
+            return sweep.result(cell, "failed", reason=str(error))
         if _digest(out.x_init) != self.digest:
             raise RuntimeError(f"{cell.label} did not start from the common noise")
-        x, quality = out.x.cpu(), sweep.quality
+        x = out.x.cpu()
         metrics = {} if quality is None else quality.measure(x)
         if self.reference is not None and cell.deterministic:
             metrics["paired_rmse"] = paired_rmse(x, self.reference)
-        result = _result(
-            sweep,
+        result = sweep.result(
             cell,
             "done",
             nfe=out.nfe,
@@ -230,7 +225,7 @@ class _Measure:
             features="" if quality is None else quality.features.label,
             x_init_sha256=self.digest,
             seconds=seconds,
-            seconds_bare=self._bare * out.nfe,
+            seconds_bare=bare * out.nfe,
             metrics=metrics,
         )
         path = self.folder / CELLS / f"{result.key}.npz"
@@ -238,83 +233,40 @@ class _Measure:
         return result
 
     def _timed(self, cell: Cell) -> tuple[Samples, float]:
-        sweep = self.sweep
-        _synchronize(sweep.device)
+        settings = self.sweep.settings
+        _synchronize(settings.device)
         began = time.perf_counter()
-        with advise_on_memory(min(sweep.batch, sweep.n), sweep.spec.shape, "--batch"):
-            out = sample(
-                sweep.model,
-                cell.sampler,
-                cell.ts,
-                sweep.shape,
-                seed=sweep.seed,
-                y=sweep.y,
-                batch=sweep.batch,
-                denoise=True,
-                device=sweep.device,
-            )
-        _synchronize(sweep.device)
+        out = draw(settings, self.sweep.model, cell.sampler, cell.ts)
+        _synchronize(settings.device)
         return out, time.perf_counter() - began
 
     def _kept(self, x: Tensor) -> Tensor:
-        """The first samples: as levels, which are small, where the data have them."""
+        """The samples to be stored: the first ones, as levels if the data have levels."""
         spec, x = self.sweep.spec, x[: self.sweep.kept]
         return x if spec.levels is None else spec.to_levels(x)
 
 
-def _result(sweep: Sweep, cell: Cell, status: str, **measured: object) -> Result:
-    return Result(
-        key=cell.slug if cell.ts is None else sweep.key(cell),
-        sampler=cell.label,
-        grid=cell.grid,
-        nfe_asked=cell.budget,
-        tolerance=cell.tolerance,
-        status=status,
-        deterministic=cell.deterministic,
-        steps=cell.steps,
-        **measured,
-    )
-
-
-def _fingerprint_of(quality: Quality) -> str:
-    """Fingerprint of all that the metrics depend on beside the samples.
-
-    The bandwidth of the kernel and the statistics follow from the reference. So do PCA directions,
-    whose last bits depend on the machine: of those only the name is part of the fingerprint.
-    """
-    features = quality.features
-    fitted = isinstance(features, PCAFeatures)
-    return fingerprint(
-        {
-            "features": features.name if fitted else features.fingerprint,
-            "kernel": type(quality.kernel).__name__,
-            "reference": quality.reference,
-            "levels": quality.spec.levels,
-            "range": (quality.spec.low, quality.spec.high),
-        }
-    )
-
-
 def _bare_seconds(sweep: Sweep) -> float:
-    """Time of one pass of the network alone over all samples: the median of five.
+    """Seconds of one pass of the network alone over all samples: the median of five passes.
 
-    A first one warms up caches and thread pools, and is not counted.
+    One pass before them warms up caches and thread pools, and is not counted.
     """
-    x, y, times = sweep.start().to(sweep.device), sweep.y, []
+    settings, times = sweep.settings, []
+    x, y = sweep.start().to(settings.device), settings.y
     for _ in range(6):
-        _synchronize(sweep.device)
+        _synchronize(settings.device)
         began = time.perf_counter()
-        for begin in range(0, sweep.n, sweep.batch):
-            rows = slice(begin, begin + sweep.batch)
-            _bare_pass(sweep.model, x[rows], None if y is None else y[rows].to(sweep.device))
-        _synchronize(sweep.device)
+        for begin in range(0, settings.n, settings.batch):
+            rows = slice(begin, begin + settings.batch)
+            _bare_pass(sweep.model, x[rows], None if y is None else y[rows].to(settings.device))
+        _synchronize(settings.device)
         times.append(time.perf_counter() - began)
     return statistics.median(times[1:])
 
 
 @torch.no_grad()
 def _bare_pass(model: ScoreModel, x: Tensor, y: Tensor | None) -> None:
-    """The network without preconditioning, checks and sampler; of another model, its ε."""
+    """Run the network without preconditioning, checks and sampler; of another model, run ε."""
     if isinstance(model, NetworkScore):
         model.net(x, torch.zeros(len(x), device=x.device), y)
     else:

@@ -1,4 +1,8 @@
-"""From a checkpoint's name to a comparison of samplers: what `scoresde bench` calls."""
+"""A comparison of samplers on a checkpoint: what `scoresde bench` calls.
+
+`prepare_bench` reads and checks everything and plans the cells. `Bench.run` then measures what the
+folder does not hold yet, and writes the report.
+"""
 
 from __future__ import annotations
 
@@ -13,66 +17,107 @@ import torch
 from torch import Tensor
 
 from .._tensor import check_number
-from ..data import Dataset, has_test_split
+from ..data import Dataset, has_test_split, load_dataset
 from ..fingerprint import fingerprint
-from ..grid import snapped, uniform
 from ..metrics import PCAFeatures
-from ..noise import check_seed
-from ..plain import ConfigError, check_unique
-from ..registry import parse_grid, parse_sampler
-from ..samplers import AdaptiveSDE
-from ..study.files import read_json, write_json
+from ..study.draw import DrawSettings
+from ..study.files import write_json
 from ..study.manifest import Origin, Source
-from ..study.plan import Entry, plan_cells
+from ..study.plan import Cell
 from ..study.quality import Quality
 from ..study.records import write_tables
 from ..study.report import REPORT, build_report
 from ..study.result_folder import ResultFolder, remove_results
 from ..study.running import Tell, check_space
-from ..study.sweep import QUALITY, Sweep
-from .class_labels import LABELS, labels_like, labels_of
+from ..study.sweep import Sweep
+from .bench_request import BenchRequest
+from .class_labels import labels_in_turn, labels_of
 from .request import StoredModel, data_source, versions
-from .sampling import DEFAULT_T_MIN
 from .score_request import check_request, resolved
 from .scoring import ScoreRequest, score_data
 
-__all__ = ["TOLERANCES", "Bench", "prepare_bench"]
+__all__ = ["STRIPS", "Bench", "prepare_bench"]
 
-TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)  # cells of an adaptive ODE method
-# of the adaptive SDE, whose evaluations grow as tolerance^(−2/3): 1e-5 would take 50,000
-SDE_TOLERANCES = (0.2, 0.1, 0.05, 0.02)
 LIKELIHOOD, STRIPS = "likelihood", "strips"  # subfolders
 LIKELIHOOD_BATCH = 64
+COMMON = ("n", "seed", "t_min", "batch", "device")  # settings of all draws
+MEASURES = ("reference_tolerance", "quality", "likelihood")
 TABLES = ("machine.json", "results.csv", "results.json")
-SHOWN = (  # settings that are not compared: their contents are, or cells may be added
+SHOWN = (  # settings that may differ: their contents are compared instead, or cells may be added
     *("checkpoint", "sha256", "data", "sde"),
     *("samplers", "grids", "nfe", "tolerances", "versions"),
 )
 
 
+def prepare_bench(
+    request: BenchRequest, folder: Path, *, overwrite: bool = False, command: str = "bench"
+) -> Bench:
+    """Read the checkpoint and the data, check everything and plan the cells; write nothing.
+
+    Args:
+        request: What to compare.
+        folder: Folder for the results.
+        overwrite: Replace results of other settings in the folder.
+        command: Name of the user's command, for the report.
+
+    Raises:
+        ConfigError: If a sampler or grid is unknown, or its parameters are wrong.
+        CheckpointError: If the checkpoint cannot be read.
+        FileNotFoundError: If the data are not there; says how to get them.
+        ValueError: If an argument is wrong, no cell can run, or the folder holds results of
+            other settings.
+    """
+    stored = StoredModel.read(request.checkpoint)
+    check_space("--n", request.n, stored.dims, folder)
+    request = request.resolved(stored)
+    cells = request.plan(stored)
+    train, test = _data(request, stored)
+    likelihood = _likelihood(request, stored, test)
+    y = _labels(request, stored, train)
+    quality = Quality.build(train, test, request.n) if request.quality else None
+    settings = _settings(request, stored, cells, y, labelled_by_data=train is not None)
+    sources = _sources(stored, train, test, quality)
+    contents = {cell.name: cell.fingerprint for cell in cells}
+    origin = Origin(command, settings, sources, contents, SHOWN)
+    results = ResultFolder.open(folder, origin, overwrite)
+    common = {name: getattr(request, name) for name in COMMON}
+    sweep = Sweep(
+        stored.build(request.device),
+        stored.source.sha256,
+        stored.spec,
+        cells,
+        DrawSettings(stored.spec.shape, **common, y=y),
+        quality,
+        request.reference_tolerance,
+    )
+    return Bench(results, stored, sweep, likelihood)
+
+
 @dataclass(frozen=True)
 class Bench:
-    """A comparison, checked and ready to run.
+    """A comparison that has been checked and can run.
 
     Attributes:
-        results: Where results go.
+        results: Folder for the results.
+        stored: The checkpoint.
         sweep: The cells to measure.
-        likelihood: Which likelihood to measure beside; None = none.
+        likelihood: The likelihood to measure as well; None = none.
         strips: Comparisons of a few samples of other checkpoints, shown in the same report.
     """
 
     results: ResultFolder
+    stored: StoredModel
     sweep: Sweep
     likelihood: ScoreRequest | None = None
     strips: tuple[Bench, ...] = ()
 
     @property
     def folder(self) -> Path:
-        """Where results go."""
+        """Path of the folder for the results."""
         return self.results.path
 
     def run(self, tell: Tell) -> Path:
-        """Measure what is not there yet and write the report.
+        """Measure what the folder does not hold yet, and write the report.
 
         Args:
             tell: Called with (stage, done, total, note) as the work goes on.
@@ -92,236 +137,145 @@ class Bench:
         return path
 
     def measure(self, tell: Tell) -> None:
-        """Measure what is not there yet; write the tables."""
+        """Measure what the folder does not hold yet, and write the tables."""
         if self.results.finished:
             return
         sweep, folder, overwrite = self.sweep, self.folder, self.results.overwrite
         with self.results.write([*TABLES, REPORT, *sweep.files], sweep.parts) as output:
             work = output.work
-            # Earlier results may hold cells of this comparison, for instance if a sampler is added.
+            # Earlier results may hold cells of this comparison, for example if a sampler is added.
             known = () if overwrite else (folder,)
             results = sweep.run(work, tell, known)
-            write_json(work / "machine.json", _machine(sweep.device))
-            write_tables(work, results, self._about(work, known, tell))
-            output.publish(kept=[] if overwrite else _there(folder, sweep.parts), later=[REPORT])
+            write_json(work / "machine.json", _machine(sweep.settings.device))
+            write_tables(work, results, self._about((work, *known), tell))
+            there = [name for name in sweep.parts if (folder / name).is_file()]
+            output.publish(kept=[] if overwrite else there, later=[REPORT])
             if self.likelihood is None:
                 remove_results(folder / LIKELIHOOD, "likelihood")
             for place in {*folder.glob(f"{STRIPS}/*")} - {strip.folder for strip in self.strips}:
                 remove_results(place, "demo")
 
-    def _about(self, work: Path, known: Sequence[Path], tell: Tell) -> dict[str, Any]:
-        """What results.json holds beside the cells."""
+    def _about(self, places: Sequence[Path], tell: Tell) -> dict[str, Any]:
+        """The tables of results.json, apart from its cells."""
         solver = self.sweep.solver
         about = {
             "settings": self.results.origin.plain,
-            "reference": None if solver is None else solver.find((work, *known)).about,
+            "reference": None if solver is None else solver.find(places).about,
             "strips": [strip.folder.relative_to(self.folder).as_posix() for strip in self.strips],
         }
         if self.sweep.quality is not None:
-            about["quality"] = read_json(work / QUALITY)
+            about["quality"] = self.sweep.about_quality
         if self.likelihood is not None:
             about["likelihood"] = score_data(
                 self.likelihood,
                 self.folder / LIKELIHOOD,
                 self.results.overwrite,
                 partial(tell, "likelihood"),
+                self.stored,
             )
             tell("likelihood", self.likelihood.n, self.likelihood.n, "")
         return about
 
 
-def _there(folder: Path, names: Sequence[str]) -> list[str]:
-    return [name for name in names if (folder / name).is_file()]
-
-
-def prepare_bench(
-    checkpoint: str | Path,
-    samplers: Sequence[str],
-    grids: Sequence[str],
-    budgets: Sequence[int],
-    folder: Path,
-    *,
-    n: int = 256,
-    seed: int = 0,
-    t_min: float | None = None,
-    batch: int = 256,
-    device: str = "cpu",
-    data_root: str | Path | None = None,
-    reference_tolerance: float | None = 1e-6,
-    quality: bool = True,
-    likelihood: int = 0,
-    labels: str = "shares",
-    overwrite: bool = False,
-    command: str = "bench",
-) -> Bench:
-    """Check everything, load checkpoint and data, and plan; nothing is written.
-
-    Args:
-        checkpoint: A shipped checkpoint's name, or a file.
-        samplers: Samplers as `parse_sampler` reads them. An adaptive ODE method runs at each of
-            `TOLERANCES`, the adaptive SDE at each of `SDE_TOLERANCES`, all others at each grid
-            and budget.
-        grids: Grids as `parse_grid` reads them. For a checkpoint with rounded labels they are
-            moved to its discrete times, and there is no reference solution.
-        budgets: Evaluations per sample, the final denoising included.
-        folder: Where results go.
-        n: Samples per cell, at least 4.
-        seed: Seed of all noise.
-        t_min: Last time of the grids; None for 1e-3, or the time of the network's first discrete
-            label if that is later.
-        batch: Samples at a time.
-        device: Where to run.
-        data_root: Folder of the data set.
-        reference_tolerance: rtol = atol of the reference solution; None = no paired error.
-        quality: Measure the distance of the samples to real data.
-        likelihood: Number of test data whose likelihood to measure.
-        labels: Labels of the samples of a conditional model: "shares" gives the classes the shares
-            that they have in the training data, "uniform" gives the same share to every class that
-            has training data. Without quality and likelihood no data are loaded, and every class
-            has the same share.
-        overwrite: Replace results of other settings in the folder.
-        command: The command that was given, for the report.
-
-    Raises:
-        ConfigError: If a sampler or grid is unknown, or its parameters are wrong.
-        CheckpointError: If the checkpoint cannot be read.
-        FileNotFoundError: If the data are not there; says how to get them.
-        ValueError: On a bad argument, if no cell can run, or if the folder holds results of
-            other settings.
-    """
-    for name, value, least in (("n", n, 4), ("batch", batch, 1), ("likelihood", likelihood, 0)):
-        check_number(name, value, at_least=least)
-    check_seed(seed)
-    if labels not in LABELS:
-        raise ValueError(f"labels must be one of {', '.join(LABELS)}, got {labels!r}")
-    entries = [_entry(text) for text in samplers]
-    check_unique("grid", grids)
-    functions = {name: parse_grid(name) for name in grids}
-    stored = StoredModel.read(checkpoint)
-    config, spec = stored.config, stored.spec
-    check_space("--n", n, stored.dims, folder)
-    snap, t_min = stored.snapped, _last_time(stored, t_min)
-    if snap:
-        reference_tolerance = None  # there is no ODE between the ladder's times
-    cells = plan_cells(config.sde, entries, functions, budgets, t_min, snap)
-    if all(cell.ts is None for cell in cells):
-        raise ValueError(f"no cell can run: {cells[0].label}: {cells[0].reason}")
-    train, test = _data(stored, data_root) if quality or likelihood else (None, None)
-    request = None
-    if likelihood:
-        _check_test(likelihood, test)
-        request = ScoreRequest(
-            stored.name,
-            data_root=None if data_root is None else str(data_root),
-            n=likelihood,
-            batch=min(batch, LIKELIHOOD_BATCH),
-            seed=seed,
-            device=device,
-        )
-        check_request(resolved(request, stored), stored)
-    y = _labels(stored, train, n, labels)
-    measures = Quality.build(train, test, n) if quality else None
-    common = {"n": n, "seed": seed, "t_min": t_min, "batch": batch, "device": device}
-    settings = {
-        "checkpoint": stored.name,
-        "sha256": stored.source.sha256,
-        "data": spec.to_dict(),
-        "sde": str(config.sde),
-        "samplers": list(samplers),
-        "grids": list(grids),
-        "nfe": list(budgets),
-        "tolerances": {e.label: list(e.tolerances) for e in entries if e.tolerances},
-        **common,
-        "denoise": True,
-        "reference_tolerance": reference_tolerance,
-        "quality": quality,
-        "likelihood": likelihood,
-        "y": None if y is None else fingerprint(y),
-        "versions": versions(),
-    }
-    if snap:
-        settings["snapped"] = True
-    if y is not None:
-        settings["labels"] = "uniform" if train is None else labels
-    sources = _sources(stored.source, train, test, measures)
-    contents = {cell.name: cell.fingerprint for cell in cells}
-    origin = Origin(command, settings, sources, contents, SHOWN)
-    results = ResultFolder.open(folder, origin, overwrite)
-    model = stored.build(device)
-    asked = {"quality": measures, "tolerance": reference_tolerance, "y": y}
-    sweep = Sweep(model, stored.source.sha256, spec, cells, **common, **asked)
-    return Bench(results, sweep, request)
-
-
-def _last_time(stored: StoredModel, t_min: float | None) -> float:
-    """The time at which all grids end; for rounded labels it is one of the ladder."""
-    t_min, sde = stored.last_time(t_min, DEFAULT_T_MIN), stored.config.sde
-    if stored.snapped:
-        return float(snapped(sde, uniform(sde, 1, t_min))[-1])
-    stored.check_first_time(t_min)
-    return t_min
-
-
-def _sources(
-    checkpoint: Source, train: Dataset | None, test: Dataset | None, measures: Quality | None
-) -> dict[str, Source]:
-    """What the numbers are made from."""
-    sources = {"checkpoint": checkpoint}
-    for what, data in (("training data", train), ("test data", test)):
-        if data is not None:
-            sources[what] = data_source(data)
-    # PCA features follow from the training data.
-    if measures is not None and not isinstance(measures.features, PCAFeatures):
-        sources["features"] = Source(measures.features.name, measures.features.fingerprint)
-    return sources
-
-
-def _entry(text: str) -> Entry:
-    named = parse_sampler(text)
-    if not named.adaptive:
-        return Entry(named.text, named.sampler)
-    tolerances = SDE_TOLERANCES if isinstance(named.sampler, AdaptiveSDE) else TOLERANCES
-    if "tol=" in named.text:
-        raise ConfigError(
-            f"sampler {text!r}: the benchmark runs an adaptive method at rtol = atol = "
-            f"{', '.join(f'{tol:g}' for tol in tolerances)}; leave rtol and atol out"
-        )
-    return Entry(named.text, named.sampler, tolerances)
-
-
-def _data(stored: StoredModel, root: str | Path | None) -> tuple[Dataset, Dataset | None]:
-    """Train and test split of the checkpoint's data; no test split where there is none."""
-    config, spec = stored.config, stored.spec
-    source = replace(config.data, root=config.data.root if root is None else str(root))
-    train = source.load("train", classes=spec.class_names)
+def _data(request: BenchRequest, stored: StoredModel) -> tuple[Dataset | None, Dataset | None]:
+    """Train and test split of the checkpoint's data; None if not needed, or if there is none."""
+    if not (request.quality or request.likelihood):
+        return None, None
+    source, spec = stored.config.data, stored.spec
+    if request.data_root is not None:
+        source = replace(source, root=str(request.data_root))
+    train = load_dataset(source, classes=spec.class_names)
     for name in ("shape", "levels", "low", "high"):
         now, then = getattr(train.spec, name), getattr(spec, name)
         if now != then:
             raise ValueError(f"{train.name} has changed since training: {name} {now}, not {then}")
-    if not has_test_split(source.name):
+    if not has_test_split(source):
         return train, None
-    return train, source.load("test", classes=spec.class_names)
+    return train, load_dataset(source, "test", classes=spec.class_names)
 
 
-def _check_test(likelihood: int, test: Dataset | None) -> None:
+def _likelihood(
+    request: BenchRequest, stored: StoredModel, test: Dataset | None
+) -> ScoreRequest | None:
+    """The request of the likelihood that is measured as well; None if none is asked for."""
+    n = request.likelihood
+    if not n:
+        return None
     if test is None:
-        raise ValueError(f"--likelihood: {likelihood}, but these data have no test split; use 0")
-    check_number("likelihood", likelihood, at_least=2, at_most=len(test))
+        raise ValueError(f"--likelihood: {n}, but these data have no test split; use 0")
+    check_number("likelihood", n, at_least=2, at_most=len(test))
+    asked = ScoreRequest(
+        stored.name,
+        data_root=None if request.data_root is None else str(request.data_root),
+        n=n,
+        batch=min(request.batch, LIKELIHOOD_BATCH),
+        seed=request.seed,
+        device=request.device,
+    )
+    check_request(resolved(asked, stored), stored)
+    return asked
 
 
-def _labels(stored: StoredModel, train: Dataset | None, n: int, how: str) -> Tensor | None:
-    """Labels for a conditional model; without training data all classes count the same."""
+def _labels(request: BenchRequest, stored: StoredModel, train: Dataset | None) -> Tensor | None:
+    """Labels for a conditional model; without training data all classes have the same share."""
     classes = stored.classes
     if classes is None:
         return None
     if train is None:
-        return labels_like(torch.ones(classes), n)
+        return labels_in_turn(classes, request.n)
     if train.labels is None:
         raise ValueError(f"{train.name} has no labels, the checkpoint needs them")
-    return labels_of(train.labels, classes, n, how)
+    return labels_of(train.labels, classes, request.n, request.labels)
+
+
+def _settings(
+    request: BenchRequest,
+    stored: StoredModel,
+    cells: Sequence[Cell],
+    y: Tensor | None,
+    labelled_by_data: bool,
+) -> dict[str, Any]:
+    """The settings that define the results, as the folder's manifest stores them."""
+    tolerances: dict[str, list[float]] = {}
+    for cell in cells:
+        if cell.tolerance is not None:
+            tolerances.setdefault(cell.label, []).append(cell.tolerance)
+    settings = {
+        "checkpoint": stored.name,
+        "sha256": stored.source.sha256,
+        "data": stored.spec.to_dict(),
+        "sde": str(stored.config.sde),
+        **{name: list(getattr(request, name)) for name in ("samplers", "grids", "nfe")},
+        "tolerances": tolerances,
+        **{name: getattr(request, name) for name in COMMON},
+        "denoise": True,
+        **{name: getattr(request, name) for name in MEASURES},
+        "y": None if y is None else fingerprint(y),
+        "versions": versions(),
+    }
+    if stored.snapped:
+        settings["snapped"] = True
+    if y is not None:
+        settings["labels"] = request.labels if labelled_by_data else "uniform"
+    return settings
+
+
+def _sources(
+    stored: StoredModel, train: Dataset | None, test: Dataset | None, quality: Quality | None
+) -> dict[str, Source]:
+    """Name and content of everything that the numbers are computed from."""
+    sources = {"checkpoint": stored.source}
+    for what, data in (("training data", train), ("test data", test)):
+        if data is not None:
+            sources[what] = data_source(data)
+    # PCA features are computed from the training data, and need no source of their own.
+    if quality is not None and not isinstance(quality.features, PCAFeatures):
+        sources["features"] = Source(quality.features.name, quality.features.fingerprint)
+    return sources
 
 
 def _machine(device: str) -> dict[str, Any]:
+    """The machine and Python, on which times depend."""
     on_gpu = torch.device(device).type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
@@ -333,7 +287,5 @@ def _machine(device: str) -> dict[str, Any]:
 
 
 def _renamed(tell: Tell, stage: str) -> Tell:
-    def renamed(_: str, done: int, total: int | None, note: str) -> None:
-        tell(stage, done, total, note)
-
-    return renamed
+    """A `tell` that gives every stage the same name."""
+    return lambda _, *told: tell(stage, *told)

@@ -1,17 +1,20 @@
-"""Which class labels the samples of a conditional model get."""
+"""Class labels for the samples of a conditional model."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-__all__ = ["LABELS", "labels_like", "labels_of"]
+__all__ = ["labels_in_turn", "labels_like", "labels_of"]
 
-LABELS = ("shares", "uniform")
+
+def labels_in_turn(classes: int, n: int) -> Tensor:
+    """All classes in turn, shape (n,), int64: `labels_like` of equal counts."""
+    return torch.arange(n) % classes
 
 
 def labels_of(labels: Tensor, classes: int, n: int, how: str) -> Tensor:
-    """Labels of n samples that are to be compared with training data.
+    """Labels of n samples that are compared with training data.
 
     Args:
         labels: Labels of the training data, shape (m,), integers in [0, classes).
@@ -21,19 +24,18 @@ def labels_of(labels: Tensor, classes: int, n: int, how: str) -> Tensor:
             every class that has training data. A class without training data is never drawn.
 
     Returns:
-        Shape (n,), int64, as `labels_like` orders them.
+        Shape (n,), int64, in the order of `labels_like`.
     """
     counts = torch.bincount(labels.cpu(), minlength=classes)
     return labels_like(counts if how == "shares" else counts.sign(), n)
 
 
 def labels_like(counts: Tensor, n: int) -> Tensor:
-    """n labels with the shares of given counts, rounded by the method of largest remainders.
+    """n labels whose classes have given shares, rounded by the method of largest remainders.
 
-    Class c has n_c labels, n_c within 1 of its exact share of n. They are spread evenly: the j-th
-    of them counts as the place (j + ½)/n_c in [0, 1], and places are sorted, so that the first
-    labels have nearly the same shares as all. Equal counts give all classes in turn where n is a
-    multiple of their number.
+    Class c has n_c labels, and n_c is within 1 of its exact share of n. The labels are ordered by
+    the place (j + ½)/n_c of the j-th label of class c. The first labels then have nearly the same
+    shares as all labels. Equal counts give all classes in turn.
 
     Args:
         counts: Data per class, shape (classes,), not negative, with a positive sum.

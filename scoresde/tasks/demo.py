@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .bench import STRIPS, Bench, prepare_bench
+from .bench_request import BenchRequest
 
 __all__ = ["prepare_demo"]
 
@@ -34,10 +35,12 @@ def prepare_demo(
     fashion: str | Path | None = None,
     overwrite: bool = False,
 ) -> Bench:
-    """Ten samplers on the digits with bits/dim beside, and a strip of Fashion-MNIST.
+    """Plan a comparison of ten samplers on the digits, and a strip of samples of Fashion-MNIST.
+
+    The likelihood of test digits is measured as well.
 
     Args:
-        folder: Where results go.
+        folder: Folder for the results.
         digits: Checkpoint of the digits; None for the shipped one.
         fashion: Checkpoint of Fashion-MNIST, whose data are not needed; None for the shipped one.
         overwrite: Replace results of other settings in the folder.
@@ -46,28 +49,29 @@ def prepare_demo(
         CheckpointError: If a checkpoint cannot be read.
         ValueError: If the folder holds results of other settings.
     """
+    options = {"overwrite": overwrite, "command": "demo"}
     strip = prepare_bench(
-        fashion or FASHION,
-        STRIP_SAMPLERS,
-        ("log_snr",),
-        (20,),
+        BenchRequest(
+            checkpoint=fashion or FASHION,
+            samplers=STRIP_SAMPLERS,
+            nfe=(20,),
+            n=16,
+            reference_tolerance=None,
+            quality=False,
+        ),
         folder / STRIPS / "fashion-mnist",
-        n=16,
-        reference_tolerance=None,
-        quality=False,
-        overwrite=overwrite,
-        command="demo",
+        **options,
     )
     bench = prepare_bench(
-        digits or DIGITS,
-        SAMPLERS,
-        ("log_snr",),
-        BUDGETS,
+        BenchRequest(
+            checkpoint=digits or DIGITS,
+            samplers=SAMPLERS,
+            nfe=BUDGETS,
+            n=N,
+            reference_tolerance=1e-5,
+            likelihood=N,
+        ),
         folder,
-        n=N,
-        reference_tolerance=1e-5,
-        likelihood=N,
-        overwrite=overwrite,
-        command="demo",
+        **options,
     )
     return replace(bench, strips=(strip,))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import Dataset, DataSpec
+from ..data import Dataset, DataSource, DataSpec, load_dataset
 from ..data.arrays import is_array_file
 from ..likelihood import dequantize
 from ..noise import Noise
@@ -35,8 +35,8 @@ def load_held_out(stored: StoredModel, request: HeldOutRequest) -> Dataset:
     """
     source, spec = stored.config.data, stored.spec
     if request.data is not None:
-        source = type(source)(request.data)
-    elif is_array_file(source.name) and request.split is None:
+        source = DataSource(request.data)
+    elif is_array_file(source.path) and request.split is None:
         raise ValueError(
             f"--data: must be given, the checkpoint was trained on all of {source.name}; "
             "name a file of held-out data"
@@ -44,13 +44,13 @@ def load_held_out(stored: StoredModel, request: HeldOutRequest) -> Dataset:
     source = replace(
         source, root=request.data_root or source.root, levels=request.levels or source.levels
     )
-    whole = request.data is not None and is_array_file(source.name)
+    whole = request.data is not None and is_array_file(source.path)
     conditional = stored.classes is not None
     classes = spec.class_names
     if classes is None and request.data is not None:  # a checkpoint's own data know their classes
         classes = spec.classes
     split = request.split or ("train" if whole else "test")
-    data = source.load(split, labels=conditional, classes=classes)
+    data = load_dataset(source, split, labels=conditional, classes=classes)
     data = replace(data, split="all") if whole else data
     _check(spec, data, conditional, request.n)
     return data

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..data import Dataset, DataSpec
@@ -34,7 +33,8 @@ from ..noise import SampleNoise
 from ..study import likelihood_figures as figures
 from ..study.files import save_arrays
 from ..study.result_folder import SUMMARY, ResultFolder
-from ..study.running import OnProgress, advise_on_memory, check_space
+from ..study.running import OnProgress, advise_on_memory, check_space, silent
+from .class_labels import labels_in_turn
 from .held_out import choose_rows, load_held_out, to_points
 from .request import HeldOutRequest, StoredModel, data_source, versions
 
@@ -98,7 +98,7 @@ def explore_latents(
     request: LatentRequest,
     out: Path,
     overwrite: bool = False,
-    on_progress: OnProgress | None = None,
+    on_progress: OnProgress = silent,
 ) -> dict[str, Any]:
     """Encode data and decode them, interpolate between them, draw samples; write all to a folder.
 
@@ -166,14 +166,9 @@ def _compute(
     stored: StoredModel,
     data: Dataset,
     rows: np.ndarray,
-    on_progress: OnProgress | None,
+    on_progress: OnProgress,
 ) -> _Found:
     """Compute round trips, then paths, then samples."""
-
-    def tell(done: int, next_: str) -> None:
-        if on_progress is not None:
-            on_progress(done, 3, next_)
-
     model, spec = stored.build(request.device, request.dtype), stored.spec
     method, batch = request.method(spec.dims), request.batch
     noise = SampleNoise(request.seed, range(len(rows)))
@@ -181,14 +176,14 @@ def _compute(
     y = None if data.labels is None else data.labels[rows].to(request.device)
     firsts = slice(0, len(x) // 2 * 2, 2)  # without the last of an odd number
     with advise_on_memory(batch, spec.shape, "--batch"):
-        tell(0, "round trip")
+        on_progress(0, 3, "round trip")
         there = round_trip(model, x, method, y=y, batch=batch)
-        tell(1, "paths")
+        on_progress(1, 3, "paths")
         ends = x[firsts], x[1::2]
         starts = None if y is None else y[firsts]
         paths = interpolate(model, *ends, request.steps, method, y=starts, batch=batch)
         found = _Found(there, there.latent / model.sde.prior_std, paths)
-        tell(2, "samples")
+        on_progress(2, 3, "samples")
         if request.samples:
             n = request.samples
             samples = sample_with_log_prob(
@@ -196,13 +191,13 @@ def _compute(
                 (n, *spec.shape),
                 method,
                 seed=request.seed,
-                y=None if y is None else torch.arange(n) % spec.classes,  # all classes in turn
+                y=None if y is None else labels_in_turn(spec.classes, n),
                 batch=batch,
                 device=request.device,
                 dtype=request.torch_dtype,
             )
             found = replace(found, samples=samples, values=_values(samples, spec))
-        tell(3, "")
+        on_progress(3, 3, "")
     return found
 
 

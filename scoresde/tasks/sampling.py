@@ -24,8 +24,8 @@ from ..data import DataSpec
 from ..fingerprint import fingerprint
 from ..grid import snapped
 from ..grid_file import GridFile
-from ..registry import NamedSampler, parse_grid, parse_sampler
-from ..samplers import Samples, sample
+from ..registry import parse_grid, parse_sampler
+from ..samplers import Sampler, Samples, sample
 from ..samplers.base import FLOAT32_RTOL, OnStep
 from ..score import NetworkScore
 from ..steps import largest_steps, on_ladder
@@ -33,7 +33,8 @@ from ..study.figures import save_grid
 from ..study.files import save_arrays
 from ..study.manifest import Origin, Source
 from ..study.result_folder import SUMMARY, ResultFolder
-from ..study.running import OnProgress, advise_on_memory, check_space
+from ..study.running import OnProgress, advise_on_memory, check_space, silent
+from .class_labels import labels_in_turn
 from .request import Request, StoredModel, versions
 
 __all__ = ["SampleRequest", "draw_samples"]
@@ -75,7 +76,7 @@ def draw_samples(
     request: SampleRequest,
     out: Path,
     overwrite: bool = False,
-    on_progress: OnProgress | None = None,
+    on_progress: OnProgress = silent,
 ) -> dict[str, Any]:
     """Draw samples and write them to a folder; earlier results stay until these are complete.
 
@@ -93,8 +94,8 @@ def draw_samples(
         RuntimeError: If sampling fails or memory runs out.
     """
     stored = StoredModel.read(request.checkpoint)
-    named = _sampler(request, stored)
-    ts = _times(request, stored, named)
+    sampler = _sampler(request, stored)
+    ts = _times(request, stored, sampler)
     check_space("--n", request.n, stored.dims, out)
     y = _labels(request, stored)
     results = ResultFolder.open(out, _origin(request, stored, ts), overwrite)
@@ -105,13 +106,13 @@ def draw_samples(
         if request.compiled:
             model.net.compile()
         began = time.monotonic()
-        samples = _run(request, model, named, ts, (request.n, *stored.spec.shape), y, on_progress)
+        samples = _run(request, model, sampler, ts, (request.n, *stored.spec.shape), y, on_progress)
         seconds = time.monotonic() - began
         summary = {
             "checkpoint": request.checkpoint,
-            "sampler": named.text,
-            "grid": None if named.adaptive else request.grid,
-            "steps": None if named.adaptive else len(ts) - 1,
+            "sampler": request.sampler,
+            "grid": None if sampler.adaptive else request.grid,
+            "steps": None if sampler.adaptive else len(ts) - 1,
             "snapped": stored.snapped,
             "t_min": float(ts[-1]),
             **{key: getattr(request, key) for key in ("denoise", "n", "seed")},
@@ -134,28 +135,28 @@ def _origin(request: SampleRequest, stored: StoredModel, ts: Tensor) -> Origin:
     return request.origin("sample", sources, shown=("grid",), t_min=t_min)
 
 
-def _sampler(request: SampleRequest, stored: StoredModel) -> NamedSampler:
+def _sampler(request: SampleRequest, stored: StoredModel) -> Sampler:
     """The sampler, or an error if it cannot run on this checkpoint in this dtype."""
-    named = parse_sampler(request.sampler)
-    reason = named.sampler.refusal(stored.config.sde, stored.snapped)
+    sampler = parse_sampler(request.sampler)
+    reason = sampler.refusal(stored.snapped)
     if reason is not None:
-        raise ValueError(f"--sampler: {named.text} cannot run: {reason}")
-    if named.adaptive:
-        name = named.text.split(":")[0]
+        raise ValueError(f"--sampler: {request.sampler} cannot run: {reason}")
+    if sampler.adaptive:
+        name = request.sampler.split(":")[0]
         own = f"is of no use, {name} chooses its own steps; set rtol and atol"
         _refuse(request, ("steps", "nfe"), f" {own}, as in --sampler {name}:rtol=1e-4")
-        if request.dtype != "float64" and named.sampler.rtol < FLOAT32_RTOL:
+        if request.dtype != "float64" and sampler.rtol < FLOAT32_RTOL:
             raise ValueError(
-                f"--sampler: {named.text}, but rtol must be at least {FLOAT32_RTOL:g} in float32, "
-                f"got {named.sampler.rtol:g}; use --dtype float64 for more"
+                f"--sampler: {request.sampler}, but rtol must be at least {FLOAT32_RTOL:g} in "
+                f"float32, got {sampler.rtol:g}; use --dtype float64 for more"
             )
     on_gpu = torch.device(request.device).type == "cuda"
     if request.dtype == "bfloat16" and on_gpu and not torch.cuda.is_bf16_supported():
         raise ValueError(f"--dtype: bfloat16 is not for {request.device}, use float32")
-    return named
+    return sampler
 
 
-def _times(request: SampleRequest, stored: StoredModel, named: NamedSampler) -> Tensor:
+def _times(request: SampleRequest, stored: StoredModel, sampler: Sampler) -> Tensor:
     """The time grid, on the ladder if the checkpoint's labels are rounded."""
     grid, sde, snap = parse_grid(request.grid), stored.config.sde, stored.snapped
     if isinstance(grid, GridFile):
@@ -172,9 +173,9 @@ def _times(request: SampleRequest, stored: StoredModel, named: NamedSampler) -> 
         raise ValueError(f"--nfe: {request.nfe}, and --steps {request.steps}: give one of them")
     # `largest_steps` counts the final denoising, one evaluation, whether it is wanted or not.
     budget = request.nfe + (not request.denoise)
-    steps = largest_steps(sde, named.sampler, grid, budget, t_min)
+    steps = largest_steps(sde, sampler, grid, budget, t_min)
     if steps == 0:
-        raise ValueError(f"--nfe: {request.nfe} is less than one step of {named.text} takes")
+        raise ValueError(f"--nfe: {request.nfe} is less than one step of {request.sampler} takes")
     return grid(sde, steps, t_min)
 
 
@@ -196,25 +197,25 @@ def _labels(request: SampleRequest, stored: StoredModel) -> Tensor | None:
         return None
     if request.label is not None:
         return torch.full((request.n,), request.label)
-    return torch.arange(request.n) % classes
+    return labels_in_turn(classes, request.n)
 
 
 def _run(
     request: SampleRequest,
     model: NetworkScore,
-    named: NamedSampler,
+    sampler: Sampler,
     ts: Tensor,
     shape: tuple[int, ...],
     y: Tensor | None,
-    on_progress: OnProgress | None,
+    on_progress: OnProgress,
 ) -> Samples:
     """Draw all samples, batch by batch."""
     batch = min(request.batch, request.n)
-    total = None if named.adaptive else (len(ts) - 1) * math.ceil(request.n / batch)
+    total = None if sampler.adaptive else (len(ts) - 1) * math.ceil(request.n / batch)
     with advise_on_memory(batch, shape[1:], "--batch"):
         return sample(
             model,
-            named.sampler,
+            sampler,
             ts,
             shape,
             seed=request.seed,
@@ -223,7 +224,7 @@ def _run(
             denoise=request.denoise,
             device=request.device,
             dtype=request.torch_dtype,
-            on_step=None if on_progress is None else _counting(on_progress, total),
+            on_step=_counting(on_progress, total),
         )
 
 

@@ -28,7 +28,6 @@ from ..likelihood.bound import last_time
 from ..likelihood.rules import EXACT_UP_TO
 from ..noise import SampleNoise
 from ..score import ScoreModel
-from ..sde import TabulatedVP
 from .held_out import to_points
 from .score_request import PROTOCOLS, ScoreRequest
 
@@ -83,8 +82,8 @@ def _bound(request: ScoreRequest, spec: DataSpec, model: ScoreModel) -> Likeliho
     }
     if PROTOCOLS[request.protocol] is ContinuousVLB:
         return ContinuousVLB(t_min=request.t_min, **common)
-    if isinstance(model.sde, TabulatedVP):
-        times = len(model.sde.betas)  # the model's own ladder
+    if model.sde.levels is not None:
+        times = model.sde.levels  # the model's own ladder
     else:
         end = last_time(model.sde, spec) if request.t_min is None else request.t_min
         times = grid.log_snr(model.sde, request.steps or STEPS, end)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data import Dataset
+from ..data import Dataset, load_dataset
 from ..exact import GaussianMixture
 from ..fingerprint import fingerprint
 from ..likelihood import Budget, LikelihoodMethod, likelihood_budget
@@ -43,6 +43,7 @@ def score_data(
     out: Path,
     overwrite: bool = False,
     on_progress: OnProgress | None = None,
+    stored: StoredModel | None = None,
 ) -> dict[str, Any]:
     """Score data and write the results to a folder.
 
@@ -53,6 +54,7 @@ def score_data(
         out: The folder; results of the same request in it are not computed again.
         overwrite: Replace results of another request.
         on_progress: Called after every batch.
+        stored: The checkpoint, if it has been read already.
 
     Returns:
         The summary: mean, budget, protocol, counted evaluations, seconds.
@@ -62,7 +64,7 @@ def score_data(
         FileNotFoundError: If the data are not on this machine; says how to get them.
         RuntimeError: If a solve fails or memory runs out.
     """
-    stored = StoredModel.read(request.checkpoint)
+    stored = stored or StoredModel.read(request.checkpoint)
     request = resolved(request, stored)
     check_request(request, stored)
     data = load_held_out(stored, request)
@@ -107,7 +109,7 @@ def _training(request: ScoreRequest, stored: StoredModel, data: Dataset) -> Data
     own = stored.config.data
     source = replace(own, root=request.data_root or own.root)
     # of a conditional network only, as of the data that are scored
-    return source.load("train", labels=data.labels is not None, classes=stored.spec.class_names)
+    return load_dataset(source, labels=data.labels is not None, classes=stored.spec.class_names)
 
 
 def _batches(request: ScoreRequest) -> dict[str, range]:

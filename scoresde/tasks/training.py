@@ -10,6 +10,7 @@ import torch
 
 from .._files import check_writable
 from ..config import Config, load_config
+from ..data import load_dataset
 from ..plain import ConfigError
 from ..resuming import find_resumable
 from ..run import CHECKPOINT, Intervals, Run, check_folder
@@ -60,7 +61,7 @@ def prepare_run(
     if (folder / MANIFEST).exists():
         raise ValueError(f"--out {folder}: holds results of another command; give another folder")
     check_folder(folder)
-    data = settings.data.load(skip_bad=skip_bad)
+    data = load_dataset(settings.data, skip_bad=skip_bad)
     if len(data) < settings.train.batch:
         raise ConfigError(
             f"{config}: train.batch must be at most the {len(data)} data of {data.name}, got "

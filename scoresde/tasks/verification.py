@@ -30,6 +30,7 @@ from ..study.result_folder import ResultFolder
 from ..study.running import Tell
 from ..study.trials import Measurement, Trial, run_trials
 from ..study.verdicts import save_errors_figure, write_csv
+from .class_labels import labels_in_turn
 from .request import StoredModel, versions
 
 __all__ = ["Verification", "prepare_verification", "trials_of"]
@@ -146,7 +147,7 @@ def trials_of(claims: Iterable[Claim], sdes: Sequence[str], quick: bool = False)
     return [
         Trial(
             claim,
-            parse_sampler(claim.sampler).sampler,
+            parse_sampler(claim.sampler),
             sde,
             claim.steps if quick or claim.kind != "ode" else _from_ten(claim.steps),
         )
@@ -186,7 +187,7 @@ def _network_trials(claims: Sequence[Claim], stored: StoredModel, seed: int) -> 
     if not chosen:
         raise ValueError("--samplers: must name a deterministic one that takes the grid's steps")
     rows = range(NETWORK_SAMPLES)
-    y = None if stored.classes is None else torch.arange(NETWORK_SAMPLES) % stored.classes
+    y = None if stored.classes is None else labels_in_turn(stored.classes, NETWORK_SAMPLES)
     model = stored.build(dtype="float64").given(y)
     start = SampleNoise(seed, rows).prior((len(rows), *stored.spec.shape)).double()
     problem = OdeProblem(
@@ -196,7 +197,7 @@ def _network_trials(claims: Sequence[Claim], stored: StoredModel, seed: int) -> 
     return [
         Trial(
             replace(claim, **on_network),
-            parse_sampler(claim.sampler).sampler,
+            parse_sampler(claim.sampler),
             type(model.sde).__name__,
             NETWORK_STEPS,
             problem,
@@ -209,7 +210,7 @@ def _network_trials(claims: Sequence[Claim], stored: StoredModel, seed: int) -> 
 def _network_flow(model: ScoreModel, start: Tensor, t_min: float) -> Tensor:
     """The probability-flow ODE's solution at t_min, by dop853 for each sample."""
     solver = ProbabilityFlowODE("dop853", NETWORK_TOLERANCE, NETWORK_TOLERANCE, per_sample=True)
-    return solver.run(model, start, log_snr(model.sde, 1, t_min), None)
+    return solver.run(model, start, log_snr(model.sde, 1, t_min), None).state
 
 
 def _claims_about(samplers: Sequence[str] | None) -> list[Claim]:

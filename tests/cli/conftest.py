@@ -9,6 +9,7 @@ from PIL import Image
 from scoresde_cli.main import run
 
 from scoresde.config import Config
+from scoresde.data import load_dataset
 from scoresde.run import Run
 from scoresde.sde import cosine_betas
 from scoresde.train import Training
@@ -71,7 +72,7 @@ def write_checkpoint(folder, **tables):
         "train": {"steps": 10, "batch": 8, "warmup": 1},
     } | tables
     config = Config.from_dict(values)
-    data = config.data.load()
+    data = load_dataset(config.data)
     if config.net.get("classes") is None:
         data = replace(data, labels=None)
     model = config.build_model(data.spec)

@@ -15,6 +15,7 @@ from scoresde.metrics import sliced_wasserstein
 from scoresde.study import report as report_module
 from scoresde.study import sweep as sweep_module
 from scoresde.tasks.bench import prepare_bench
+from scoresde.tasks.bench_request import BenchRequest
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -27,7 +28,7 @@ def quick(monkeypatch):
 
     A network of random weights is rough, and takes a thousand evaluations for a fine one.
     """
-    monkeypatch.setitem(prepare_bench.__kwdefaults__, "reference_tolerance", 1e-3)
+    monkeypatch.setitem(BenchRequest.__init__.__kwdefaults__, "reference_tolerance", 1e-3)
     monkeypatch.setitem(sliced_wasserstein.__kwdefaults__, "projections", 16)
     for name in ("save_budget", "extremes"):
         monkeypatch.setattr(f"scoresde.tasks.score_files.{name}", lambda path, *_: None)
@@ -73,7 +74,7 @@ def test_a_comparison_from_start_to_report(bench, scoresde, monkeypatch):
     def run(*arguments, **others):
         raise AssertionError("the network was run")
 
-    monkeypatch.setattr(sweep_module, "sample", run)
+    monkeypatch.setattr(sweep_module, "draw", run)
     before = (out / "results.csv").read_bytes()
     out, again = bench(*SMALL, "--likelihood", 2)
     assert again.status == 0, again.err
@@ -110,9 +111,10 @@ def test_labels_of_a_comparison(labelled_checkpoint, tmp_path):
     """Without data, as for the strips of the demonstration, every class has the same share."""
 
     def prepared(n, **options):
-        arguments = (labelled_checkpoint, ["ddim"], ["log_snr"], [3], tmp_path / "out")
-        found = prepare_bench(*arguments, n=n, quality=False, **options)
-        return found.sweep.y, found.results.origin.settings["labels"]
+        what = {"checkpoint": labelled_checkpoint, "samplers": ["ddim"], "nfe": [3]}
+        request = BenchRequest(**what, n=n, quality=False, **options)
+        found = prepare_bench(request, tmp_path / "out")
+        return found.sweep.settings.y, found.results.origin.settings["labels"]
 
     counts = torch.bincount(load_dataset("digits").labels)
     y, how = prepared(150, likelihood=2)
@@ -179,7 +181,7 @@ def test_rounded_labels_move_the_grids_and_it_says_so(bench, snapped_checkpoint)
         *[("dopri5", "skipped")] * 4,
     ]
     assert table[0]["paired_rmse"] == ""
-    assert "skipped: edm log_snr NFE ≤ 4: it asks the model between the times" in done.out
+    assert "skipped: edm log_snr NFE ≤ 4: it evaluates the model between the times" in done.out
     settings = json.loads((out / "scoresde.json").read_text())["settings"]
     assert (settings["snapped"], settings["t_min"]) == (True, 0.02)
 
@@ -226,7 +228,7 @@ def test_a_report_of_somebody_else_is_not_replaced(bench, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sweep_module, "sample", stopped)
+        patch.setattr(sweep_module, "draw", stopped)
         out, done = bench(*one)
     assert done.status == 130
     (out / "report.html").write_text("mine")
@@ -240,17 +242,17 @@ OTHERS = ("results.json", "results.csv", "reference.npz", "scoresde.json")
 
 
 def test_samplers_and_budgets_are_added_and_not_measured_again(bench, monkeypatch):
-    monkeypatch.setitem(prepare_bench.__kwdefaults__, "reference_tolerance", None)
+    monkeypatch.setitem(BenchRequest.__init__.__kwdefaults__, "reference_tolerance", None)
     out, done = bench("--samplers", "ddim", "--nfe", 3, "--n", 4)
     assert done.status == 0, done.err
     (first,) = rows(out)
-    real, sampled = sweep_module.sample, []
+    real, sampled = sweep_module.draw, []
 
-    def counted(model, sampler, *arguments, **settings):
+    def counted(settings, model, sampler, ts):
         sampled.append(type(sampler).__name__)
-        return real(model, sampler, *arguments, **settings)
+        return real(settings, model, sampler, ts)
 
-    monkeypatch.setattr(sweep_module, "sample", counted)
+    monkeypatch.setattr(sweep_module, "draw", counted)
     out, done = bench("--samplers", "heun,ddim", "--nfe", "3,4", "--n", 4)
     assert done.status == 0, done.err
     assert sorted(sampled) == ["DDIM", "EDM", "EDM"]  # heun is EDM without churn
@@ -269,15 +271,15 @@ def test_a_stopped_overwrite_leaves_the_old_results_and_goes_on(bench, monkeypat
     out, first = bench(*one)
     assert first.status == 0, first.err
     before = {p: p.read_bytes() for p in out.rglob("*") if p.name.endswith((".csv", ".npz"))}
-    real, sampled = sweep_module.sample, []
+    real, sampled = sweep_module.draw, []
 
-    def stopped(*arguments, **settings):
-        sampled.append(settings["seed"])
+    def stopped(settings, *arguments):
+        sampled.append(settings.seed)
         if len(sampled) == 2:
             raise KeyboardInterrupt
-        return real(*arguments, **settings)
+        return real(settings, *arguments)
 
-    monkeypatch.setattr(sweep_module, "sample", stopped)
+    monkeypatch.setattr(sweep_module, "draw", stopped)
     again = (*one, "--seed", 1, "--overwrite")
     assert bench(*again)[1].status == 130
     assert bench(*one)[1].out == first.out

@@ -12,7 +12,7 @@ from scoresde.likelihood import likelihood_budget
 from scoresde.score import NetworkScore
 from scoresde.study import quality, report
 from scoresde.tasks import scoring, verification
-from scoresde.tasks.bench import prepare_bench
+from scoresde.tasks.bench_request import BenchRequest
 
 from .conftest import TINY_UNET, write_checkpoint
 
@@ -40,7 +40,7 @@ COMMANDS = {
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """No reference solution, or a coarse one, and no figures: other tests check these."""
-    monkeypatch.setitem(prepare_bench.__kwdefaults__, "reference_tolerance", None)
+    monkeypatch.setitem(BenchRequest.__init__.__kwdefaults__, "reference_tolerance", None)
     monkeypatch.setattr(report, "curves", lambda *arguments: b"")
     monkeypatch.setattr(verification, "NETWORK_TOLERANCE", 1e-2)
     monkeypatch.setattr(verification, "NETWORK_STEPS", (2, 3, 4))

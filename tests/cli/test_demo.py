@@ -22,9 +22,9 @@ def test_ten_samplers_can_use_every_budget(tiny_checkpoint, tmp_path):
     assert sorted({cell.budget for cell in cells if cell.budget}) == [5, 10, 20, 50]
     # half of a budget at least: no sampler is compared at a fraction of what it may use
     assert all(cell.budget // 2 < cell.cost <= cell.budget for cell in cells if cell.budget)
-    assert (bench.sweep.n, bench.likelihood.n) == (128, 128)
+    assert (bench.sweep.settings.n, bench.likelihood.n) == (128, 128)
     (strip,) = bench.strips
-    assert (strip.sweep.n, len(strip.sweep.cells)) == (16, 3)
+    assert (strip.sweep.settings.n, len(strip.sweep.cells)) == (16, 3)
     assert {cell.budget for cell in strip.sweep.cells} == {20}
     assert not (tmp_path / "demo").exists()
 

@@ -15,8 +15,8 @@ from scoresde_cli.main import COMMANDS
 import scoresde as library
 from scoresde import likelihood, registry
 from scoresde.data import dataset_status
-from scoresde.study import claims
-from scoresde.tasks import class_labels, score_request
+from scoresde.study import checked, claims
+from scoresde.tasks import score_request
 
 START = [sys.executable, "-c", "from scoresde_cli.main import main; main()"]
 WITHOUT_TORCH = """
@@ -85,7 +85,7 @@ def test_help_knows_what_the_library_knows():
         "TRACES": likelihood.TRACES,
         "PROTOCOLS": score_request.PROTOCOLS,
         "METHODS": ["auto", *likelihood.METHODS],
-        "LABELS": class_labels.LABELS,
+        "LABELS": checked.LABELS,
         "SDES": claims.CHECKED_SDES,
         "DATA_SETS": [row.name for row in dataset_status()],
     }

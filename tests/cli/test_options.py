@@ -89,6 +89,7 @@ MISTAKES = [
     ["sample", "--sampler", "ddim:eta=9", "--checkpoint", "none", *OUT],
     ["sample", *DIGITS, "--grid", "logsnr", *OUT],
     ["sample", *DIGITS, "--grid", "none.json", *OUT],
+    ["sample", *DIGITS, "--grid", "x" * 300 + ".json", *OUT],
     ["sample", *DIGITS, "--n", "0", *OUT],
     ["sample", *DIGITS, "--n", "4", "--n", "8", *OUT],
     ["sample", *DIGITS, "--device", "tpu", *OUT],

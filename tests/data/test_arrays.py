@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from scoresde.data import DataSpec, load_dataset
+from scoresde.data import DataSource, DataSpec, load_dataset
 from scoresde.data.arrays import load_array
 
 
@@ -29,7 +29,7 @@ def test_bytes_become_8_bit_images(tmp_path):
     data = load_dataset(save(tmp_path / "a.npy", x=x))
     assert data.spec == DataSpec((1, 3, 4), -1, 1, levels=256, name="a.npy")
     assert np.array_equal(data.x[:, 0].numpy(), x)
-    assert load_dataset(tmp_path / "a.npy", levels=24, low=0, high=2).spec.levels == 24
+    assert load_dataset(DataSource(tmp_path / "a.npy", levels=24, low=0, high=2)).spec.levels == 24
 
 
 def test_floats_are_continuous_and_keep_their_range(tmp_path):
@@ -40,18 +40,18 @@ def test_floats_are_continuous_and_keep_their_range(tmp_path):
     assert data.labels is None
     # 0.1 is a limit that float32 rounds up.
     save(tmp_path / "b.npy", x=np.array([-0.1, 0.0, 0.1]))
-    assert load_dataset(tmp_path / "b.npy", low=-0.1, high=0.1).x.shape == (3, 1)
+    assert load_dataset(DataSource(tmp_path / "b.npy", low=-0.1, high=0.1)).x.shape == (3, 1)
 
 
 def test_labels_and_integer_levels(tmp_path):
     x = np.array([[0, 999], [5, 6]])
     path = save(tmp_path / "a.npz", x=x, y=np.array([1, 0], dtype=np.uint8))
-    data = load_dataset(path, levels=1000)
+    data = load_dataset(DataSource(path, levels=1000))
     assert (data.x.dtype, data.x.tolist()) == (torch.int64, x.tolist())
     assert (data.labels.tolist(), data.spec.classes, data.spec.class_names) == ([1, 0], 2, None)
     bits = load_dataset(save(tmp_path / "b.npy", x=np.array([[True, False]])))
     assert (bits.spec.levels, bits.x.tolist()) == (2, [[1, 0]])
-    whole = load_dataset(save(tmp_path / "c.npy", x=np.array([[0.0, 16.0]])), levels=17)
+    whole = load_dataset(DataSource(save(tmp_path / "c.npy", x=np.array([[0.0, 16.0]])), levels=17))
     assert (whole.x.dtype, whole.x.tolist()) == (torch.uint8, [[0, 16]])
 
 
@@ -84,12 +84,16 @@ def test_labels_and_integer_levels(tmp_path):
         ({"x": np.eye(2), "y": np.zeros(2)}, {}, r"labels must be integers .* got float64"),
         ({"x": np.eye(2), "y": np.array([0, -1])}, {}, r"labels must be at least 0, got -1"),
         ({"x": np.eye(2), "y": np.eye(2, dtype=int)}, {}, r"labels must be .* got int64 \(2, 2\)"),
-        ({"x": np.eye(2)}, {"split": "test"}, "has no test split"),
     ],
 )
 def test_bad_arrays_are_refused(tmp_path, arrays, options, message):
     with pytest.raises(ValueError, match=message):
-        load_dataset(save(tmp_path / "a.npz", **arrays), **options)
+        load_dataset(DataSource(save(tmp_path / "a.npz", **arrays), **options))
+
+
+def test_a_file_has_no_test_split(tmp_path):
+    with pytest.raises(ValueError, match="has no test split"):
+        load_dataset(save(tmp_path / "a.npz", x=np.eye(2)), "test")
 
 
 def test_files_that_are_no_arrays_are_refused(tmp_path):
@@ -149,10 +153,10 @@ def test_channels_come_first_in_whatever_order_they_are_stored(tmp_path, shape):
     first = np.random.default_rng(0).integers(256, size=(2, shape[2], *shape[:2]), dtype=np.uint8)
     last = np.ascontiguousarray(first.transpose(0, 2, 3, 1))
     for dtype, options in ((np.uint8, {}), (np.float32, {}), (np.int16, {"levels": 256})):
-        right = load_dataset(save(tmp_path / "a.npy", x=first.astype(dtype)), **options)
+        right = load_dataset(DataSource(save(tmp_path / "a.npy", x=first.astype(dtype)), **options))
         save(tmp_path / "b.npy", x=last.astype(dtype))
         with pytest.warns(UserWarning, match=rf"taken for \(N, H, W, C\): .* {shape[2]} channels"):
-            turned = load_dataset(tmp_path / "b.npy", **options)
+            turned = load_dataset(DataSource(tmp_path / "b.npy", **options))
         assert turned.x.is_contiguous()
         assert turned.fingerprint == right.fingerprint
 
@@ -183,7 +187,7 @@ def test_axes_in_an_order_that_is_none_of_ours_are_refused(tmp_path, shape, said
 @pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int64, np.float64])
 def test_quantized_images_without_channels_are_grey_in_every_dtype(tmp_path, dtype):
     x = np.eye(5)[None].repeat(2, 0).astype(dtype)
-    data = load_dataset(save(tmp_path / "a.npy", x=x), levels=2)
+    data = load_dataset(DataSource(save(tmp_path / "a.npy", x=x), levels=2))
     assert torch.equal(data.x, torch.from_numpy(x.astype(np.uint8))[:, None])
 
 
@@ -225,7 +229,7 @@ def test_own_samples_are_data(tmp_path):
     assert (data.spec.levels, data.spec.high) == (None, pytest.approx(1.2))
     # Files from before the spec was stored
     old = own_samples(tmp_path / "c.npz", None, x, levels=k, labels=np.array([0, 1]))
-    assert load_dataset(old, levels=17).spec.classes == 2
+    assert load_dataset(DataSource(old, levels=17)).spec.classes == 2
     for dtype in (np.uint8, np.int64):
         save(tmp_path / "d.npz", **dict(np.load(old)) | {"levels": k.astype(dtype)})
         with pytest.raises(ValueError, match="levels must be given"):
@@ -239,7 +243,7 @@ def test_own_samples_that_contradict_themselves_are_refused(tmp_path):
     with pytest.raises(ValueError, match="labels must be at least 0, got -1"):
         load_dataset(path)
     with pytest.raises(ValueError, match="levels of .* must be 17, got 256"):
-        load_dataset(path, levels=256, labels=False)
+        load_dataset(DataSource(path, levels=256), labels=False)
 
 
 def npy(header, data=b""):

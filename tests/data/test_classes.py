@@ -21,14 +21,18 @@ def test_natural_order_is_that_of_the_numbers_and_does_not_depend_on_the_input(n
         assert natural_order(rng.permutation(names).tolist()) == names
 
 
-def numbers(labels, own=None, known=None):
-    found, classes, names = number_labels("d", np.array(labels), own, known)
+def numbers(labels, known=None):
+    found, classes, names = number_labels("d", np.array(labels), known)
     return found.tolist(), classes, names
 
 
 def test_names_get_the_places_of_the_known_ones():
     assert numbers(["fox", "dog"]) == ([1, 0], 2, ("dog", "fox"))
-    assert numbers(["fox", "dog"], own=["cat", "dog", "fox"]) == ([2, 1], 3, ("cat", "dog", "fox"))
+    assert numbers(["fox", "dog"], known=["cat", "dog", "fox"]) == (
+        [2, 1],
+        3,
+        ("cat", "dog", "fox"),
+    )
     assert numbers(["fox", "dog"], known=["fox", "cat", "dog"])[0] == [0, 2]
     assert numbers(["10", "9"]) == ([1, 0], 2, ("9", "10"))
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from scoresde.data import DENSITIES, DataSpec, load_dataset
+from scoresde.data import DENSITIES, DataSource, DataSpec, load_dataset
 
 
 @pytest.mark.parametrize("name", DENSITIES)
@@ -69,4 +69,4 @@ def test_checkerboard_has_no_density_on_the_other_colour_or_outside():
 
 def test_density_takes_no_scale():
     with pytest.raises(ValueError, match="moons takes no levels, low or high"):
-        load_dataset("moons", levels=8)
+        load_dataset(DataSource("moons", levels=8))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scoresde.data import DataSpec, has_test_split, load_dataset
+from scoresde.data import DataSource, DataSpec, has_test_split, load_dataset
 
 
 def grey(value=0, size=(4, 3)):
@@ -304,4 +304,4 @@ def test_folders_without_images_and_float_images_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"a.tiff cannot be decoded.*float images have no levels"):
         load_dataset(tmp_path)
     with pytest.raises(ValueError, match="levels of an image folder must be 256, got 32"):
-        load_dataset(tmp_path, levels=32)
+        load_dataset(DataSource(tmp_path, levels=32))

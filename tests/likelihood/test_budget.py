@@ -1,12 +1,12 @@
 """Error budgets: intervals that cover on exact models, and terms that are what they say."""
 
 import math
-from dataclasses import fields, replace
-from types import SimpleNamespace
+from dataclasses import fields
 
 import numpy as np
 import pytest
 import torch
+from calls import Known, split
 from scipy import stats
 from torch import nn
 
@@ -15,24 +15,24 @@ from scoresde.exact import GaussianMixture
 from scoresde.likelihood import (
     Budget,
     Continuous,
+    Dequantized,
     ExactTrace,
     GaussianNoising,
     Hutchinson,
-    OdeDensity,
-    PathDensity,
-    PathQuadrature,
+    Ode,
+    Path,
     TruncatedNormalDequantization,
     encode,
     fit_gaussian,
-    jensen_bound,
     likelihood_budget,
     log_likelihood,
     mean_budget,
     neglected,
     prior_mismatch,
 )
-from scoresde.likelihood.budget import bound_of_changes, draws_dof
-from scoresde.likelihood.ode import log_prior
+from scoresde.likelihood.budget import bound_of_changes
+from scoresde.likelihood.flow import log_prior
+from scoresde.likelihood.jensen import draws_dof
 from scoresde.noise import SampleNoise
 from scoresde.score import FunctionScore, NetworkScore
 from scoresde.sde import VE, VP, SubVP
@@ -55,18 +55,19 @@ def mixture16(sde, seed=0):
     return GaussianMixture(sde, weights / weights.sum(), draw(8, 16), covs)
 
 
-def run(model, x, density=None, seed=0, **arguments):
+def run(model, x, method=None, seed=0, **arguments):
     """A budget of continuous data in float64 unless told otherwise."""
-    settings = {"dtype": DOUBLE, "seed": seed} | arguments
-    spec = settings.pop("spec", None) or DataSpec(tuple(x.shape[1:]), -6.0, 6.0)
-    return likelihood_budget(model, x, spec, density or PathDensity(), **settings)
+    spec = DataSpec(tuple(x.shape[1:]), -6.0, 6.0)
+    known = {"spec": spec, "dtype": DOUBLE, "seed": seed} | arguments
+    call, settings = split(known, ("seed", "noise", "y", "batch", "control"))
+    protocol = Dequantized(method=method or Path(), **settings)
+    return likelihood_budget(model, x, protocol, **call)
 
 
 def converged(model, x, t_min=1e-5):
     """What a perfect solver returns, from the exact densities at the ends of its path."""
     # a sample at a time: an error of the latent enters by the prior's mismatch alone
-    settings = {"rtol": 1e-7, "atol": 1e-7, "method": "dop853", "per_sample": True}
-    latent = encode(model, x, t_min=t_min, **settings).latent
+    latent = encode(model, x, Ode("dop853", 1e-7, 1e-7, t_min=t_min)).latent
     prior = log_prior(latent, model.sde.prior_std)
     return model.log_prob(x, t_min) + prior - model.log_prob(latent, 1.0)
 
@@ -87,11 +88,9 @@ class TestCoverage:
     @pytest.mark.parametrize(
         ("density", "n"),
         [
-            (PathDensity(), 64),
-            pytest.param(
-                PathDensity(PathQuadrature(trace=ExactTrace())), 64, marks=pytest.mark.slow
-            ),
-            pytest.param(OdeDensity(rtol=1e-2, atol=1e-2), 52, marks=pytest.mark.slow),
+            (Path(), 64),
+            pytest.param(Path(trace="exact"), 64, marks=pytest.mark.slow),
+            pytest.param(Ode(rtol=1e-2, atol=1e-2), 52, marks=pytest.mark.slow),
         ],
         ids=["path", "path-exact", "ode-exact"],
     )
@@ -109,7 +108,7 @@ class TestCoverage:
     @pytest.mark.slow
     def test_intervals_of_a_solve_with_probes(self, probes):
         """Student's t of 1 and of 3; a normal's 1.96 holds in 70 % and 87 %."""
-        density = OdeDensity(rtol=1e-2, atol=1e-2, trace=Hutchinson(probes=probes))
+        density = Ode(rtol=1e-2, atol=1e-2, trace=Hutchinson(probes=probes))
         inside = [covered(mixture16(k(), i), density, 128, i)[0] for i, k in enumerate(KINDS)]
         assert float(torch.cat(inside).double().mean()) >= 0.92
 
@@ -123,7 +122,7 @@ class TestCoverage:
             found = []
             for seed, model in enumerate(models):
                 fitted = fit_gaussian(model.sde, model.sample(2000, seed=99))
-                density = PathDensity(control=fitted if control else None)
+                density = Path(control=fitted if control else None)
                 found.append(covered(model, density, 2000 // len(models), seed)[0])
             shares.append(float(torch.cat(found).double().mean()))
         assert shares[0] >= 0.92
@@ -135,7 +134,7 @@ class TestCoverage:
         x = model.sample(4, seed=0)
         for probes in (2, 5):
             rule = Hutchinson("gaussian", probes)
-            found = run(model, x, OdeDensity(rtol=1e-2, atol=1e-2, trace=rule))
+            found = run(model, x, Ode(rtol=1e-2, atol=1e-2, trace=rule))
             wanted = stats.t.ppf(0.975, probes - 1) * found.std_error
             torch.testing.assert_close(found.half_width(), wanted, rtol=1e-9, atol=0)
 
@@ -174,7 +173,7 @@ class TestDefinition:
     def test_is_the_reference_s(self, mixture):
         points, solved, cut, mismatch, truth = map(list, zip(*REFERENCE, strict=True))
         x = torch.tensor(points, dtype=DOUBLE)
-        density = OdeDensity(rtol=1e-9, atol=1e-9, method="dop853", per_sample=True)
+        density = Ode("dop853", 1e-9, 1e-9)
         found = run(mixture(VP()), x, density)
         close = {"rtol": 0, "atol": 1e-6}
         torch.testing.assert_close(found.log_prob, torch.tensor(solved, dtype=DOUBLE), **close)
@@ -190,10 +189,10 @@ class TestDefinition:
         weights, means, covs = mixture_parameters
         model = GaussianMixture(sde, weights, means.reshape(3, *shape), covs)
         x = model.sample(5, seed=0)
-        density = PathDensity(PathQuadrature(steps=6, nodes=8), t_min=0.01)
+        density = Path(steps=6, nodes=8, t_min=0.01)
         found = run(model, x, density)
         torch.testing.assert_close(found.cut_off, model.log_prob(x) - model.log_prob(x, 0.01))
-        latent = density(model, x, SampleNoise(0, range(5))).latent
+        latent = log_likelihood(model, x, density, seed=0).latent
         wanted = model.log_prob(latent, 1.0) - log_prior(latent, sde.prior_std)
         torch.testing.assert_close(found.prior_mismatch, wanted)
 
@@ -230,7 +229,7 @@ class TestDefinition:
     def test_without_a_gaussian_nobody_knows_the_mismatch(self, mixture):
         model = mixture(VP())
         other, x = FunctionScore(VP(), model.eps), model.sample(3, seed=0)
-        found = run(other, x, OdeDensity(rtol=1e-3, atol=1e-3), spec=PLANE)
+        found = run(other, x, Ode(rtol=1e-3, atol=1e-3), spec=PLANE)
         assert torch.isnan(found.prior_mismatch).all()
         torch.testing.assert_close(found.cut_off, neglected(other, x, 1e-5, order=2).value)
 
@@ -239,7 +238,7 @@ class TestDefinition:
         """The error of its ε, 0.3, would be told as 0.05 nats; the truth is 1e-4."""
         model = mixture(kind())
         wrong = FunctionScore(kind(), lambda x, t: model.eps(x, t) + 0.3 * torch.sin(3 * x + 1))
-        found = run(wrong, model.sample(6, seed=0), PathDensity(PathQuadrature(6, 6)), spec=PLANE)
+        found = run(wrong, model.sample(6, seed=0), Path(6, 6), spec=PLANE)
         assert torch.isnan(found.cut_off).all()
         assert torch.isfinite(found.log_prob).all()
         assert mean_budget(found, 2, bits=False).cut_off is None
@@ -248,7 +247,7 @@ class TestDefinition:
     def test_points_drawn_at_t_min_are_not_cut_off(self, gaussian, q):
         model, spec = gaussian(VP(), 2), DataSpec((2,), -1.0, 1.0, 8)
         k = torch.tensor([[3, 4], [7, 0]])
-        found = run(model, k, PathDensity(t_min=0.01), spec=spec, dequantization=q)
+        found = run(model, k, Path(t_min=0.01), spec=spec, dequantization=q)
         assert (found.cut_off == 0).all()
         assert torch.isfinite(found.definition).all()
 
@@ -258,39 +257,21 @@ def ratio(sde):
     return node.alpha / node.sigma
 
 
-class TwoSources:
+def two_sources(probes, draws, dof):
     """A density whose errors are made: variance of its probes, and of where the points fell."""
+    generator = torch.Generator().manual_seed(0)
 
-    t_min = 1e-5
+    def density(model, x, noise):
+        z = torch.randn(2 + dof, len(x), generator=generator, dtype=DOUBLE)
+        log_prob = math.sqrt(probes) * z[0] + math.sqrt(draws) * z[1]
+        std_error = (probes * z[2:].square().mean(0)).sqrt()
+        return log_prob, std_error, torch.full_like(z[0], dof)
 
-    def __init__(self, probes, draws, dof):
-        self.probes, self.draws, self.dof = probes, draws, dof
-        self.generator = torch.Generator().manual_seed(0)
-
-    def __call__(self, model, x, noise):
-        z = torch.randn(2 + self.dof, len(x), generator=self.generator, dtype=DOUBLE)
-        return SimpleNamespace(
-            log_prob=math.sqrt(self.probes) * z[0] + math.sqrt(self.draws) * z[1],
-            std_error=(self.probes * z[2:].square().mean(0)).sqrt(),
-            dof=torch.full_like(z[0], self.dof),
-            latent=x,
-            nfe=1,
-            nfe_derivative=1,
-            t_min=self.t_min,
-        )
+    return Known(density)
 
 
-class Exact:
-    """The density itself, for errors of the dequantization alone."""
-
-    t_min = 1e-5
-
-    def __call__(self, model, x, noise):
-        value = model.log_prob(x, self.t_min)
-        zeros = torch.zeros_like(value)
-        return SimpleNamespace(
-            log_prob=value, std_error=zeros, latent=x, nfe=0, nfe_derivative=0, t_min=self.t_min
-        )
+# The density itself, for errors of the dequantization alone.
+EXACT = Known(lambda model, x, noise: model.log_prob(x, 1e-5))
 
 
 # dimensions, how far modes are apart in their own deviations, levels
@@ -319,7 +300,7 @@ class TestDraws:
     def test_two_sources_of_error(self, gaussian, n, probes, drawn):
         """A made-up density of known variances: 20,000 data tell a share to 0.15 %."""
         k = torch.zeros(20_000, 1, dtype=torch.int64)
-        density = TwoSources(probes, drawn, dof=12)
+        density = two_sources(probes, drawn, dof=12)
         found = run(gaussian(VP()), k, density, spec=EIGHT, draws=n)
         total, inside = (probes + drawn) / n, (found.log_prob - CELL).abs() <= found.half_width()
         assert float((found.log_prob - CELL).square().mean()) == pytest.approx(total, rel=0.05)
@@ -333,7 +314,7 @@ class TestDraws:
     def test_the_spread_alone_where_the_probes_are_unknown_or_none(self, gaussian):
         k = torch.arange(8).reshape(8, 1)
         for rule in (ExactTrace(), Hutchinson()):
-            density = OdeDensity(rtol=1e-3, atol=1e-3, trace=rule)
+            density = Ode(rtol=1e-3, atol=1e-3, trace=rule)
             found = run(gaussian(VP()), k, density, spec=EIGHT, draws=3)
             # each draw again, by itself
             noise = SampleNoise(0, range(8))
@@ -349,9 +330,10 @@ class TestDraws:
     @pytest.mark.parametrize("n", [2, 4])
     def test_the_wider_of_two_intervals(self, gaussian, n):
         """That of the spread, with the degrees of freedom of the draws, or that of the probes."""
-        k, made = torch.zeros(200, 1, dtype=torch.int64), {"draws": n, "seed": 0, "dtype": DOUBLE}
-        found = run(gaussian(VP()), k, TwoSources(1.0, 0.3, dof=12), spec=EIGHT, draws=n)
-        bound = jensen_bound(gaussian(VP()), k, EIGHT, TwoSources(1.0, 0.3, dof=12), **made)
+        k = torch.zeros(200, 1, dtype=torch.int64)
+        found = run(gaussian(VP()), k, two_sources(1.0, 0.3, dof=12), spec=EIGHT, draws=n)
+        protocol = Dequantized(EIGHT, two_sources(1.0, 0.3, dof=12), draws=n, dtype=DOUBLE)
+        bound = log_likelihood(gaussian(VP()), k, protocol, seed=0)
         spread = stats.t.ppf(0.975, draws_dof(n)) * bound.std_error
         probes = stats.t.ppf(0.975, 12 * n) * bound.probe_error
         width, use = found.half_width(), probes > spread
@@ -381,7 +363,7 @@ class TestDraws:
             # an error of 1,000 points, which widens the differences by 0.8 % at 16 draws
             truth = values.reshape(150, -1).mean(1) + dims * math.log(2 / levels)
             again = k.repeat_interleave(8, 0)
-            found = run(model, again, Exact(), spec=spec, draws=draws)
+            found = run(model, again, EXACT, spec=spec, draws=draws)
             error = found.log_prob - truth.repeat_interleave(8)
             shares.append(float((error.abs() <= found.half_width(level)).double().mean()))
         assert np.mean(shares) == pytest.approx(level, abs=0.015)
@@ -389,7 +371,7 @@ class TestDraws:
 
     def test_one_draw_cannot_tell(self, gaussian):
         k = torch.tensor([[1], [6]])
-        found = run(gaussian(VP()), k, PathDensity(), spec=EIGHT)
+        found = run(gaussian(VP()), k, Path(), spec=EIGHT)
         assert torch.isnan(found.draw_error).all()
         assert torch.equal(found.std_error, found.probe_error)
         assert (found.std_error > 0).all()
@@ -410,7 +392,7 @@ class TestDraws:
     def test_terms_of_the_first_draw(self, gaussian):
         k, density = (
             torch.tensor([[1], [6]]),
-            PathDensity(PathQuadrature(24, 8, Hutchinson(probes=2))),
+            Path(24, 8, Hutchinson(probes=2)),
         )
         one, three = (run(gaussian(VP()), k, density, spec=EIGHT, draws=draws) for draws in (1, 3))
         for name in ("correction", "cut_off", "prior_mismatch"):
@@ -493,7 +475,7 @@ class TestMean:
         """200 data sets of 16 from the model itself, whose mean −log p is its entropy."""
         model = mixture16(VP())
         x, many = model.sample(3200, seed=3), model.sample(200_000, seed=4)
-        density = PathDensity(PathQuadrature(steps=16, nodes=8))
+        density = Path(steps=16, nodes=8)
         found = run(model, x, density)
         entropy = -float(model.log_prob(many).mean())
         inside = 0
@@ -531,7 +513,7 @@ class TestSystematic:
     def test_solver_of_an_ode(self, mixture, kind):
         """A tenth of the tolerance leaves little of the error."""
         for model in (mixture(kind()), mixture16(kind())):
-            x, density = model.sample(16, seed=1), OdeDensity(rtol=1e-3, atol=1e-3)
+            x, density = model.sample(16, seed=1), Ode(rtol=1e-3, atol=1e-3)
             found, finer = run(model, x, density), run(model, x, density.refined())
             measured = (finer.log_prob - found.log_prob).square().mean().sqrt()
             true = (found.log_prob - converged(model, x)).square().mean().sqrt()
@@ -543,7 +525,7 @@ class TestSystematic:
         """Of 8 steps: the same nodes on 16 tell it, and what it would be uncorrected is larger."""
         model = mixture16(kind())
         x = model.sample(16, seed=1)
-        density = PathDensity(PathQuadrature(steps=8, nodes=80, trace=ExactTrace()))
+        density = Path(steps=8, nodes=80, trace=ExactTrace())
         found, finer = run(model, x, density), run(model, x, density.refined())
         error = found.log_prob - converged(model, x)
         measured = (finer.log_prob - found.log_prob).square().mean().sqrt()
@@ -554,14 +536,12 @@ class TestSystematic:
 
     def test_the_finer_path_has_the_same_nodes_and_probes(self):
         model = mixture16(VP())
-        x, density = model.sample(64, seed=1), PathDensity()
+        x, density = model.sample(64, seed=1), Path()
         found, finer = run(model, x, density), run(model, x, density.refined())
         change = (finer.log_prob - found.log_prob).square().mean().sqrt()
         assert float(change) < 0.2 * float(found.std_error.square().mean().sqrt())
 
-    @pytest.mark.parametrize(
-        "density", [PathDensity(), OdeDensity(rtol=1e-5, atol=1e-5, per_sample=True)]
-    )
+    @pytest.mark.parametrize("density", [Path(), Ode(rtol=1e-5, atol=1e-5, per_sample=True)])
     def test_rounding(self, density):
         """The float64 run of 16 data tells how far the float32 run is off; one at a time,
         because a step size for the whole batch is another one in a batch of 16."""
@@ -585,8 +565,8 @@ class TestBatches:
     def test_no_batch_mates_matter(self, mixture):
         model = mixture(VP())
         x = model.sample(5, seed=0)
-        path = PathDensity(PathQuadrature(steps=8, nodes=8))
-        solver = OdeDensity(rtol=1e-3, atol=1e-3, per_sample=True)
+        path = Path(steps=8, nodes=8)
+        solver = Ode(rtol=1e-3, atol=1e-3, per_sample=True)
         for density in (path, solver):
             whole = run(model, x, density)
             chunks = run(model, x, density, batch=2)
@@ -626,11 +606,11 @@ class TestBatches:
         """It is `log_likelihood`, its terms beside it."""
         model = mixture(VE())
         x = model.sample(3, seed=0)
-        density = OdeDensity(rtol=1e-4, atol=1e-4)
+        density = Ode(rtol=1e-4, atol=1e-4)
         found = run(model, x, density)
-        wanted = log_likelihood(model, x, rtol=1e-4, atol=1e-4)
+        wanted = log_likelihood(model, x, density)
         assert torch.equal(found.log_prob, wanted.log_prob)
         assert found.nfe.tolist() == [float(wanted.nfe)] * 3
         assert found.nfe_derivative.tolist() == [float(wanted.nfe_derivative)] * 3
         assert (found.std_error == 0).all()
-        assert replace(density).refined() == replace(density, rtol=1e-5, atol=1e-5)
+        assert density.refined() == Ode(rtol=1e-5, atol=1e-5)

@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from calls import split
 
 from scoresde.exact import GaussianMixture
-from scoresde.likelihood.choice import choose_trace, trace_candidates
+from scoresde.likelihood.choice import TraceSearch, choose_trace, trace_candidates
 from scoresde.likelihood.probing import Probing
 from scoresde.likelihood.sketch import XTrace
 from scoresde.likelihood.trace import ExactTrace, Hutchinson
@@ -37,9 +38,9 @@ def test_variance_of_known_matrices(sde):
     expected = 2 * float((s**2).sum() - (s.diagonal() ** 2).sum())
     width = float(sde.lam(1e-3) - sde.lam(1.0))
     rules = [Hutchinson(), Hutchinson(probes=3)]
-    settings = {"t_min": 1e-3, "candidates": rules, "repeats": 20, "std_error": 1.0}
+    search = TraceSearch(rules, std_error=1.0, repeats=20)
     x = torch.zeros(20, 6, dtype=DOUBLE)
-    chosen = choose_trace(linear(sde, matrix(6)), x, seed=0, **settings)
+    chosen = choose_trace(linear(sde, matrix(6)), x, search, seed=0, t_min=1e-3)
     by_rule = {row.rule: row for row in chosen.table}
     # a variance from 20 · 19 · 6 degrees of freedom of a law with heavy tails: 5 %
     for rule, row in by_rule.items():
@@ -71,7 +72,7 @@ def test_the_control_is_used_where_it_helps():
     dims = 20
     model = GaussianMixture(VP(), [1.0], torch.zeros(1, dims), _covariance(dims)[None])
     x = model.sample(4, seed=0)
-    chosen = choose_trace(model, x, seed=0, control=model, candidates=[Hutchinson()])
+    chosen = choose_trace(model, x, TraceSearch([Hutchinson()]), seed=0, control=model)
     assert chosen.controlled
     assert [row.controlled for row in chosen.table] == [True, False]
     assert chosen.table[0].variance < 1e-18 < 1e-2 < chosen.table[1].variance
@@ -84,8 +85,8 @@ def _covariance(dims):
 
 def test_a_seed_fixes_the_table(mixture, rng_untouched):
     x = torch.zeros(2, 2, dtype=DOUBLE)
-    settings = {"candidates": [Hutchinson(), XTrace(2)]}
-    one, again, other = (choose_trace(mixture(VP()), x, seed=s, **settings) for s in (1, 1, 2))
+    search = TraceSearch([Hutchinson(), XTrace(2)])
+    one, again, other = (choose_trace(mixture(VP()), x, search, seed=s) for s in (1, 1, 2))
     assert one == again != other
 
 
@@ -111,6 +112,7 @@ def test_candidates_fit_the_dimension():
     ],
 )
 def test_bad_arguments(mixture, change, error, message):
-    arguments = {"x": torch.zeros(2, 2), "seed": 0, **change}
+    names = ("x", "seed", "t_min", "control")
+    call, settings = split({"x": torch.zeros(2, 2), "seed": 0, **change}, names)
     with pytest.raises(error, match=message):
-        choose_trace(mixture(VP()), **arguments)
+        choose_trace(mixture(VP()), search=TraceSearch(**settings), **call)

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
+from calls import by_ode
 from torch.autograd.functional import jacobian
 
 from scoresde.exact import GaussianMixture
 from scoresde.likelihood.control import drift_control, fit_gaussian, gaussian_control
-from scoresde.likelihood.ode import log_likelihood
 from scoresde.likelihood.trace import ExactTrace, Hutchinson
 from scoresde.score import reverse_drift
 from scoresde.sde import VP
@@ -98,8 +98,8 @@ class TestLikelihood:
         x = model.sample(3, seed=0)
         settings = {"rtol": 1e-4, "atol": 1e-4, "per_sample": per_sample}
         rule = Hutchinson(probe, 2)
-        out = log_likelihood(model, x, trace=rule, control=model, seed=0, **settings)
-        exact = log_likelihood(model, x, trace=ExactTrace(), **settings)
+        out = by_ode(model, x, trace=rule, control=model, seed=0, **settings)
+        exact = by_ode(model, x, trace=ExactTrace(), **settings)
         assert float(out.std_error.max()) < 1e-9
         torch.testing.assert_close(out.log_prob, exact.log_prob, rtol=0, atol=1e-9)
 
@@ -108,9 +108,9 @@ class TestLikelihood:
         fitted = fit_gaussian(VP(), model.sample(500, seed=1))
         x = torch.tensor([[0.3, 1.2]], dtype=DOUBLE).expand(200, 2)
         settings = {"trace": Hutchinson("gaussian", 2), "seed": 0, "rtol": 1e-5, "atol": 1e-5}
-        plain = log_likelihood(model, x, **settings)
-        controlled = log_likelihood(model, x, control=fitted, **settings)
-        exact = log_likelihood(model, x[:1], rtol=1e-5, atol=1e-5).log_prob
+        plain = by_ode(model, x, **settings)
+        controlled = by_ode(model, x, control=fitted, **settings)
+        exact = by_ode(model, x[:1], rtol=1e-5, atol=1e-5).log_prob
         assert float(controlled.log_prob.std()) < 0.9 * float(plain.log_prob.std())
         error = float(controlled.log_prob.std()) / 200**0.5
         # and the tolerance of the solver, whose steps the probes change
@@ -119,13 +119,13 @@ class TestLikelihood:
     def test_an_exact_trace_needs_no_control(self, mixture):
         model, x = mixture(VP()), torch.zeros(1, 2, dtype=DOUBLE)
         fitted = fit_gaussian(VP(), model.sample(9, seed=1))
-        plain, controlled = (log_likelihood(model, x, control=c) for c in (None, fitted))
+        plain, controlled = (by_ode(model, x, control=c) for c in (None, fitted))
         assert torch.equal(plain.log_prob, controlled.log_prob)
 
     def test_bad_controls(self, mixture, gaussian):
         x, model = torch.zeros(1, 2), mixture(VP())
         with pytest.raises(ValueError, match="control must be one Gaussian, got a mixture of 3"):
-            log_likelihood(model, x, control=model)
+            by_ode(model, x, control=model)
         with pytest.raises(ValueError, match=r"shape of the data \(2,\), got \(3,\)"):
-            log_likelihood(model, x, control=gaussian(VP(), 3))
+            by_ode(model, x, control=gaussian(VP(), 3))
         assert model.nfe.forward == 0

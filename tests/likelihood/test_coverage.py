@@ -1,4 +1,4 @@
-"""Stated intervals of `path_log_likelihood` hold what the ODE gives as often as they say.
+"""Stated intervals of `Path` hold what the ODE gives as often as they say.
 
 On exact models, against the value of a converged ODE. Of 95 % intervals at least 92 % must hold it
 for every model, and 95 ± 3 % of all where probes make most of the width: D ≥ 8 and probes at 12 or
@@ -12,11 +12,17 @@ import pytest
 import torch
 
 from scoresde.exact import GaussianMixture
-from scoresde.likelihood.control import fit_gaussian
-from scoresde.likelihood.ode import encode, log_prior
-from scoresde.likelihood.path import PathQuadrature, path_log_likelihood
-from scoresde.likelihood.probing import Probing
-from scoresde.likelihood.trace import ExactTrace, Hutchinson
+from scoresde.likelihood import (
+    ExactTrace,
+    Hutchinson,
+    Ode,
+    Path,
+    Probing,
+    encode,
+    fit_gaussian,
+    log_likelihood,
+)
+from scoresde.likelihood.flow import log_prior
 from scoresde.sde import VE, VP, SubVP
 
 DOUBLE = torch.float64
@@ -46,7 +52,7 @@ def problem(kind, dims, gap):
 
 def converged(model, x):
     """log p_ε(x) + log prior(x_T) − log p_1(x_T), exact but for the solver's 1e-7 in x_T."""
-    z = encode(model, x, t_min=T_MIN, rtol=1e-7, atol=1e-7, method="dopri8").latent
+    z = encode(model, x, Ode("dopri8", 1e-7, 1e-7, t_min=T_MIN)).latent
     prior = log_prior(z, model.sde.prior_std)
     return model.log_prob(x, T_MIN) + prior - model.log_prob(z, 1.0)
 
@@ -54,14 +60,8 @@ def converged(model, x):
 def held(model, x, expected, seeds, level=0.95, control=None, **settings):
     """Whether each interval holds the value, shape (points · seeds,); a stream for every row."""
     settings = {"steps": 32, "order": 3, "scale": 0.25, "spread": 1 / 6, **settings}
-    out = path_log_likelihood(
-        model,
-        x.repeat_interleave(seeds, 0),
-        quadrature=PathQuadrature(**settings),
-        t_min=T_MIN,
-        control=control,
-        seed=0,
-    )
+    method = Path(**settings, control=control, t_min=T_MIN)
+    out = log_likelihood(model, x.repeat_interleave(seeds, 0), method, seed=0)
     error = out.log_prob - expected.repeat_interleave(seeds)
     return (error.abs() <= out.half_width(level)).to(DOUBLE)
 

@@ -1,9 +1,9 @@
-"""T9b, T9c: whatever the way to a likelihood, a network that fails is an error and no number."""
+"""For every function of a likelihood, a network that fails gives an error and not a number."""
 
 import math
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 
 import pytest
 import torch
@@ -14,62 +14,56 @@ from scoresde.exact import GaussianMixture
 from scoresde.likelihood import (
     DDPMVLB,
     ContinuousVLB,
-    PathQuadrature,
+    Dequantized,
+    Ode,
+    Path,
     choose_trace,
     decode,
     decoder_std,
-    discrete_log_likelihood,
     encode,
     interpolate,
-    jensen_bound,
     log_likelihood,
     neglected,
     optimal_variances,
-    path_log_likelihood,
     round_trip,
     sample_with_log_prob,
 )
-from scoresde.likelihood import log_likelihood as by_method
 from scoresde.nets import MLP
 from scoresde.score import FunctionScore, NetworkScore, Preconditioning
 from scoresde.sde import VP
 
 DOUBLE = torch.float64
-LOOSE = {"rtol": 1e-3, "atol": 1e-3}
+ODE = Ode(rtol=1e-3, atol=1e-3)
 SPEC = DataSpec((2,), -1.0, 1.0, 8)
 LEVELS = torch.tensor([[0, 3], [5, 7]])
 X = torch.tensor([[0.1, -0.4], [0.7, 0.2]], dtype=DOUBLE)
-PATH = PathQuadrature(steps=6, nodes=4)
-
-
-def density(model, x, noise):
-    return path_log_likelihood(model, x, quadrature=PATH, noise=noise)
+PATH = Path(steps=6, nodes=4)
 
 
 ROUTES = {
-    "log_likelihood": lambda m: log_likelihood(m, X, **LOOSE),
-    "per_sample": lambda m: log_likelihood(m, X, per_sample=True, **LOOSE),
-    "path_log_likelihood": lambda m: path_log_likelihood(m, X, quadrature=PATH, seed=0),
-    "discrete_log_likelihood": lambda m: discrete_log_likelihood(m, LEVELS, SPEC, seed=0, **LOOSE),
-    "jensen_bound": lambda m: jensen_bound(m, LEVELS, SPEC, density, seed=0),
-    "ddpm_vlb": lambda m: by_method(m, LEVELS, DDPMVLB(20, SPEC), seed=0),
-    "continuous_vlb": lambda m: by_method(m, LEVELS, ContinuousVLB(SPEC, strata=8), seed=0),
+    "ode": lambda m: log_likelihood(m, X, ODE),
+    "per_sample": lambda m: log_likelihood(m, X, replace(ODE, per_sample=True)),
+    "path": lambda m: log_likelihood(m, X, PATH, seed=0),
+    "dequantized ode": lambda m: log_likelihood(m, LEVELS, Dequantized(SPEC, ODE), seed=0),
+    "dequantized path": lambda m: log_likelihood(m, LEVELS, Dequantized(SPEC, PATH), seed=0),
+    "ddpm_vlb": lambda m: log_likelihood(m, LEVELS, DDPMVLB(20, SPEC), seed=0),
+    "continuous_vlb": lambda m: log_likelihood(m, LEVELS, ContinuousVLB(SPEC, strata=8), seed=0),
     "optimal_variances": lambda m: optimal_variances(m, LEVELS, DDPMVLB(20, SPEC), seed=0),
-    "sample_with_log_prob": lambda m: sample_with_log_prob(m, (2, 2), seed=0, **LOOSE),
-    "encode": lambda m: encode(m, X, **LOOSE),
-    "decode": lambda m: decode(m, X, **LOOSE),
-    "round_trip": lambda m: round_trip(m, X, **LOOSE),
-    "interpolate": lambda m: interpolate(m, X[:1], X[1:], 3, **LOOSE),
+    "sample_with_log_prob": lambda m: sample_with_log_prob(m, (2, 2), ODE, seed=0),
+    "encode": lambda m: encode(m, X, ODE),
+    "decode": lambda m: decode(m, X, ODE),
+    "round_trip": lambda m: round_trip(m, X, ODE),
+    "interpolate": lambda m: interpolate(m, X[:1], X[1:], 3, ODE),
     "choose_trace": lambda m: choose_trace(m, X, seed=0),
     "neglected": lambda m: neglected(m, X, 1e-3, order=2),
     "decoder_std": lambda m: decoder_std(m, X, 1e-3, seed=0),
 }
 WITH_DERIVATIVES = [
-    "log_likelihood",
+    "ode",
     "per_sample",
-    "path_log_likelihood",
-    "discrete_log_likelihood",
-    "jensen_bound",
+    "path",
+    "dequantized ode",
+    "dequantized path",
     "sample_with_log_prob",
     "choose_trace",
     "neglected",
@@ -154,7 +148,7 @@ def test_derivative_not_finite(route):
         return (x - x.detach()).abs().sqrt()
 
     # where the path is followed without derivatives, one that fails there is not asked for
-    k = 1 if route not in ("path_log_likelihood", "jensen_bound") else run(route)
+    k = 1 if route not in ("path", "dequantized path") else run(route)
     with pytest.raises(RuntimeError, match=r"derivative of the network at t=.*non-finite"):
         run(route, k, kinked)
 
@@ -175,14 +169,14 @@ def test_a_network_that_detaches_x_is_refused_though_its_weights_have_gradients(
 
 @pytest.mark.parametrize("route", WITH_DERIVATIVES)
 def test_not_differentiable(route):
-    k = 1 if route not in ("path_log_likelihood", "jensen_bound") else run(route)
+    k = 1 if route not in ("path", "dequantized path") else run(route)
     with pytest.raises(RuntimeError, match="not differentiable"):
         run(route, k, lambda x: x.detach())
 
 
 @every_route
 def test_global_generators_are_left_alone(route, rng_untouched):
-    """T7c, for every route."""
+    """No function draws from torch's global generators or seeds them."""
     assert run(route) > 0
 
 

@@ -1,19 +1,14 @@
 """The bound on discrete toys whose probabilities are known level by level, and its errors."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
+from calls import Known, dequantized
 
 from scoresde.data import DataSpec
 from scoresde.exact import GaussianMixture
-from scoresde.likelihood import (
-    TruncatedNormalDequantization,
-    UniformDequantization,
-    in_bits,
-    jensen_bound,
-)
+from scoresde.likelihood import TruncatedNormalDequantization, UniformDequantization
 from scoresde.noise import SampleNoise
 from scoresde.score import NetworkScore
 from scoresde.sde import VE, VP, SubVP
@@ -21,12 +16,6 @@ from scoresde.sde import VE, VP, SubVP
 DOUBLE = torch.float64
 EIGHT = DataSpec((1,), -1.0, 1.0, levels=8)
 UNIFORM, NORMAL = UniformDequantization(), TruncatedNormalDequantization()
-
-
-def estimate(log_prob, std_error, t_min=1e-5):
-    return SimpleNamespace(
-        log_prob=log_prob, std_error=std_error, nfe=0, nfe_derivative=0, t_min=t_min
-    )
 
 
 def every_level(spec):
@@ -44,17 +33,16 @@ def expected_bound(given, exact_density, legendre):
         nodes, weights = legendre(n)
         u = torch.cartesian_prod(*[nodes] * dims).reshape(-1, dims)
         w = torch.cartesian_prod(*[weights] * dims).reshape(-1, dims).prod(1)
-        out = jensen_bound(
+        out = dequantized(
             model,
             k.repeat_interleave(len(u), 0),
             spec,
             exact_density(t),
             dequantization=dequantization,
-            t_min=t,
             noise=given(torch.special.ndtri(u).repeat(len(k), 1)),
             dtype=DOUBLE,
         )
-        return out.log_bound.reshape(len(k), len(u)) @ w
+        return out.log_prob.reshape(len(k), len(u)) @ w
 
     return expected
 
@@ -91,7 +79,7 @@ def centred(sde, spec, weights):
 
 
 class TestToyOfEightLevels:
-    """D11, to all its digits: at t = 1e-14 the density of VP is that of the data."""
+    """To eleven digits: at t = 1e-14 the density of VP is that of the data."""
 
     def test_exact_and_bound(self, expected_bound):
         model, t = normal(VP()), 1e-14
@@ -175,7 +163,7 @@ class TestTruncatedNormal:
 
 
 class TestUniformModel:
-    """T6e: a density uniform on the range gives every level log2(levels) bits."""
+    """A density uniform on the range gives every level log2(levels) bits."""
 
     @pytest.mark.parametrize(("levels", "bits"), [(256, 8.0), (32, 5.0), (17, math.log2(17))])
     @pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (0.0, 1.0), (-3.0, 5.0)])
@@ -185,12 +173,10 @@ class TestUniformModel:
         def density(model, x, noise):
             assert float(x.min()) >= low
             assert float(x.max()) <= high
-            log_prob = torch.full((len(x),), -3 * math.log(high - low), dtype=DOUBLE)
-            return estimate(log_prob, torch.zeros_like(log_prob))
+            return torch.full((len(x),), -3 * math.log(high - low), dtype=DOUBLE)
 
         k = torch.tensor([[0, 1, levels - 1], [levels // 2, 0, 2]])
-        bound = jensen_bound(normal(VP()), k, spec, density, seed=0)
-        found = in_bits(bound, 3).bits_per_dim
+        found = dequantized(normal(VP()), k, spec, Known(density), seed=0).bits_per_dim(spec)
         torch.testing.assert_close(found, torch.full((2,), bits, dtype=DOUBLE), rtol=1e-14, atol=0)
 
 
@@ -201,13 +187,13 @@ class TestErrors:
         def density(model, x, noise):
             log_prob = (4 * x - torch.floor(4 * x)).sum(1) + std * noise.probe(x)[:, 0]
             error = torch.full_like(log_prob, std if known else math.nan)
-            return estimate(log_prob, error)
+            return log_prob, error, torch.full_like(log_prob, 1e9)
 
-        return density
+        return Known(density)
 
     def bound(self, density, draws, n=3000):
         k = torch.randint(0, 8, (n, 1), generator=torch.Generator().manual_seed(0))
-        return jensen_bound(normal(VP()), k, EIGHT, density, draws=draws, seed=3, dtype=DOUBLE)
+        return dequantized(normal(VP()), k, EIGHT, density, draws=draws, seed=3, dtype=DOUBLE)
 
     def test_parts_are_what_they_are(self):
         """u ~ U(0, 1) has variance 1/12; together they are the variance of the mean."""
@@ -215,7 +201,7 @@ class TestErrors:
         torch.testing.assert_close(out.probe_error, torch.full_like(out.probe_error, 0.1 / 8**0.5))
         # of a variance from 8 draws, averaged over 3,000 samples: within 4 %
         assert float((out.draw_error**2).mean()) == pytest.approx(1 / 12 / 8, rel=0.04)
-        spread = float(out.log_bound.var())
+        spread = float(out.log_prob.var())
         assert spread == pytest.approx(float((out.std_error**2).mean()), rel=0.12)
         sums = torch.maximum(out.std_error**2, out.probe_error**2)
         torch.testing.assert_close(out.probe_error**2 + out.draw_error**2, sums)
@@ -242,11 +228,12 @@ class TestInterface:
 
         def density(model, x, noise):
             seen.append((model.y.tolist(), noise.indices, x.shape))
-            return estimate(torch.zeros(len(x), dtype=DOUBLE), torch.zeros(len(x), dtype=DOUBLE))
+            return torch.zeros(len(x), dtype=DOUBLE)
 
         k = torch.arange(5)[:, None]
         model = NetworkScore(torch.nn.Identity(), VP())  # an exact model takes no labels
-        out = jensen_bound(model, k, EIGHT, density, y=10 + k[:, 0], seed=0, batch=2, draws=2)
+        method = Known(density)
+        out = dequantized(model, k, EIGHT, method, y=10 + k[:, 0], seed=0, batch=2, draws=2)
         assert (
             seen[::2]
             == seen[1::2]
@@ -256,25 +243,21 @@ class TestInterface:
                 ([14], [4], (1, 1)),
             ]
         )
-        assert [len(chunk) for chunk in out.estimates] == [2, 2, 2]
-        assert out.log_prob.shape == out.log_q.shape == (2, 5)
-        assert (out.protocol, out.t_min, out.seed) == ("pf-ode/uniform", 1e-5, 0)
+        assert [part.log_prob.shape for part in out.parts] == [(5,), (5,)]
+        assert out.log_q.shape == (5, 2)
+        assert (out.method.name, out.t_min, out.seed) == ("pf-ode/uniform", 1e-5, 0)
 
     def test_chunks_do_not_matter(self, rng_untouched, exact_density):
         k = torch.arange(8)[:, None]
         for dequantization in (UNIFORM, NORMAL):
             whole, chunked = (
-                jensen_bound(
+                dequantized(
                     normal(VP()), k, EIGHT, exact_density(1e-3), dequantization=dequantization,
-                    t_min=1e-3, seed=1, batch=b, draws=2,
+                    seed=1, batch=b, draws=2,
                 )
                 for b in (None, 3)
             )  # fmt: skip
-            torch.testing.assert_close(whole.log_bound, chunked.log_bound, rtol=1e-12, atol=0)
-
-    def test_another_time_is_refused(self, exact_density):
-        with pytest.raises(ValueError, match="t_min must be the density's, which is 0.001, got"):
-            jensen_bound(normal(VP()), torch.zeros(2, 1).long(), EIGHT, exact_density(1e-3), seed=0)
+            torch.testing.assert_close(whole.log_prob, chunked.log_prob, rtol=1e-12, atol=0)
 
     @pytest.mark.parametrize(
         ("change", "error", "message"),
@@ -290,17 +273,17 @@ class TestInterface:
                 "batch needs a seed",
             ),
             ({"y": torch.zeros(3)}, ValueError, r"y must have shape \(2,\), got \(3,\)"),
-            ({"t_min": 1.0}, ValueError, "t_min must be less than 1"),
-            ({"t_min": 0.0}, ValueError, "t_min must be greater than 0 for VP"),
+            ({"method": Known(len, 1.0)}, ValueError, "t_min must be less than 1"),
+            ({"method": Known(len, 0.0)}, ValueError, "t_min must be greater than 0 for VP"),
+            ({"data": torch.zeros(2, 1)}, TypeError, "k must be an integer tensor"),
+            ({"data": torch.full((2, 1), 8)}, ValueError, r"k must lie in 0\.\.7, got 8\.\.8"),
         ],
     )
     def test_bad_arguments(self, change, error, message, exact_density):
-        arguments = {"seed": 0, **change}
+        known = {"data": torch.zeros(2, 1).long(), "method": exact_density(1e-5), "seed": 0}
         with pytest.raises(error, match=message):
-            jensen_bound(
-                normal(VP()), torch.zeros(2, 1).long(), EIGHT, exact_density(1e-5), **arguments
-            )
+            dequantized(normal(VP()), spec=EIGHT, **{**known, **change})
 
     def test_shapeless_data(self, exact_density):
         with pytest.raises(ValueError, match="data must have shape"):
-            jensen_bound(normal(VP()), torch.tensor(3), EIGHT, exact_density(1e-5), seed=0)
+            dequantized(normal(VP()), torch.tensor(3), EIGHT, exact_density(1e-5), seed=0)

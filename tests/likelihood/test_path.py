@@ -2,18 +2,17 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from calls import by_ode, by_path, solve
 from torch import nn
 
 from scoresde.exact import GaussianMixture
-from scoresde.likelihood.control import fit_gaussian
+from scoresde.likelihood import ExactTrace, Hutchinson, Path, Probing, encode, fit_gaussian
+from scoresde.likelihood.flow import log_prior
 from scoresde.likelihood.node_error import error_of_sum
-from scoresde.likelihood.ode import encode, log_likelihood, log_prior
-from scoresde.likelihood.path import PathQuadrature, path_log_likelihood
-from scoresde.likelihood.probing import Probing
-from scoresde.likelihood.trace import ExactTrace, Hutchinson
 from scoresde.noise import BatchNoise, SampleNoise
 from scoresde.score import FunctionScore, NetworkScore, ScoreModel
 from scoresde.sde import VE, VP, SubVP
@@ -31,10 +30,10 @@ def slow(cases):
     return [pytest.param(*case, marks=pytest.mark.slow) for case in cases]
 
 
-def quadrature(**changes):
+def some_path(**changes):
     """All settings named, so that no default matters here."""
     settings = {"steps": 16, "nodes": 16, "trace": Hutchinson(), "order": 3, "scale": 0.5}
-    return PathQuadrature(**{**settings, "spread": 1 / 6, **changes})
+    return Path(**{**settings, "spread": 1 / 6, **changes})
 
 
 def converged(model, x, t_min=T_MIN):
@@ -43,7 +42,7 @@ def converged(model, x, t_min=T_MIN):
     log p_ε(x) + log prior(x_T) − log p_1(x_T): no trace is taken, no path integrated but x_T's.
     """
     # the thousand joints of TabulatedVP keep a solver of high order busy
-    z = encode(model, x, t_min=t_min, rtol=1e-6, atol=1e-6).latent
+    z = solve(encode, model, x, t_min=t_min, rtol=1e-6, atol=1e-6).latent
     return ends(model, x, z, t_min)
 
 
@@ -69,8 +68,8 @@ class TestIdentity:
     )
     def test_the_correction_pays_for_a_coarse_path(self, sde, mixture, steps, nodes):
         model = mixture(sde)
-        settings = quadrature(steps=steps, nodes=nodes, trace=ExactTrace())
-        out = path_log_likelihood(model, POINTS, quadrature=settings, seed=0)
+        settings = some_path(steps=steps, nodes=nodes, trace=ExactTrace())
+        out = by_path(model, POINTS, path=settings, seed=0)
         at_its_ends = (out.log_prob - ends(model, POINTS, out.latent)).abs().max()
         error = out.log_prob - converged(model, POINTS)
         # joints of the path's cubics under the nodes: measured at most 8e-4
@@ -84,16 +83,16 @@ class TestIdentity:
         model, expected = mixture(VP()), converged(mixture(VP()), POINTS)
         errors = []
         for steps in (4, 16):
-            settings = quadrature(steps=steps, nodes=150, trace=ExactTrace())
-            out = path_log_likelihood(model, POINTS, quadrature=settings, seed=0)
+            settings = some_path(steps=steps, nodes=150, trace=ExactTrace())
+            out = by_path(model, POINTS, path=settings, seed=0)
             errors.append([float(v.abs().max()) for v in (out.log_prob - expected, out.correction)])
         assert errors[1][0] < 0.25 * errors[0][0]
         assert errors[1][1] < 0.1 * errors[0][1]
 
     @pytest.mark.parametrize("order", [1, *slow([[2], [4]])])
     def test_whatever_the_order_of_the_path(self, mixture, order):
-        settings = quadrature(steps=10, nodes=100, order=order, trace=ExactTrace())
-        out = path_log_likelihood(mixture(VP()), POINTS, quadrature=settings, seed=0)
+        settings = some_path(steps=10, nodes=100, order=order, trace=ExactTrace())
+        out = by_path(mixture(VP()), POINTS, path=settings, seed=0)
         expected = ends(mixture(VP()), POINTS, out.latent)
         assert float((out.log_prob - expected).abs().max()) < 1e-3
 
@@ -107,9 +106,9 @@ class TestIdentity:
     )
     def test_whatever_the_coordinates(self, mixture, kind, scale, spread):
         settings = {"steps": 48, "nodes": 150, "trace": ExactTrace()}
-        settings = quadrature(scale=scale, spread=spread, **settings)
+        settings = some_path(scale=scale, spread=spread, **settings)
         model = mixture(kind())
-        out = path_log_likelihood(model, POINTS, quadrature=settings, seed=0)
+        out = by_path(model, POINTS, path=settings, seed=0)
         error = (out.log_prob - ends(model, POINTS, out.latent)).abs().max()
         # where there are few nodes, the integrand's joints count more: measured at most 1.2e-2
         assert float(error) < 2e-2
@@ -119,9 +118,9 @@ class TestIdentity:
         """`log_likelihood` at a tight tolerance, by another integral of the same field."""
         model = mixture(kind())
         tight = {"rtol": 1e-8, "atol": 1e-8, "method": "dopri8", "trace": ExactTrace()}
-        expected = log_likelihood(model, POINTS, **tight)
-        settings = quadrature(steps=48, nodes=100, trace=ExactTrace())
-        out = path_log_likelihood(model, POINTS, quadrature=settings, seed=0)
+        expected = by_ode(model, POINTS, **tight)
+        settings = some_path(steps=48, nodes=100, trace=ExactTrace())
+        out = by_path(model, POINTS, path=settings, seed=0)
         torch.testing.assert_close(out.log_prob, expected.log_prob, rtol=0, atol=5e-4)
         torch.testing.assert_close(out.latent, expected.latent, rtol=2e-3, atol=2e-3)
 
@@ -143,23 +142,19 @@ class TestUnbiased:
         model, n = mixture(VP()), 400
         control = fit_gaussian(VP(), model.sample(500, seed=1)) if controlled else None
         x = torch.tensor([[0.3, 1.2]], dtype=DOUBLE)
-        fine = quadrature(steps=8, nodes=200, trace=ExactTrace())
-        expected = path_log_likelihood(model, x, quadrature=fine, control=control, seed=0)
-        few = quadrature(steps=8, nodes=nodes, trace=trace)
+        fine = some_path(steps=8, nodes=200, trace=ExactTrace())
+        expected = by_path(model, x, path=fine, control=control, seed=0)
+        few = some_path(steps=8, nodes=nodes, trace=trace)
         # one stream per row: n seeds
-        out = path_log_likelihood(
-            model, x.expand(n, 2), quadrature=few, control=control, seed=1, t_min=T_MIN
-        )
+        out = by_path(model, x.expand(n, 2), path=few, control=control, seed=1, t_min=T_MIN)
         error = float(out.log_prob.std()) / math.sqrt(n)
         assert abs(float(out.log_prob.mean() - expected.log_prob)) < 4 * error + 1e-4
 
     def test_the_correction_s_share(self, mixture):
         model, x = mixture(VP()), POINTS[4:5]
-        settings = quadrature(steps=6, nodes=300, trace=ExactTrace())
-        expected = path_log_likelihood(model, x, quadrature=settings, seed=0).correction
-        out = path_log_likelihood(
-            model, x.expand(400, 2), quadrature=quadrature(steps=6, nodes=6), seed=1
-        )
+        settings = some_path(steps=6, nodes=300, trace=ExactTrace())
+        expected = by_path(model, x, path=settings, seed=0).correction
+        out = by_path(model, x.expand(400, 2), path=some_path(steps=6, nodes=6), seed=1)
         error = float(out.correction.std()) / math.sqrt(400)
         assert abs(float(out.correction.mean() - expected)) < 4 * error + 1e-4
 
@@ -176,8 +171,8 @@ class TestKnownPart:
         model = gaussian(sde, *shape)
         centred = GaussianMixture(sde, [1.0], torch.zeros(1, *shape, dtype=DOUBLE), [0.25])
         x = model.sample(4, seed=0)
-        settings = quadrature(steps=2, nodes=4, scale=0.5)
-        out = path_log_likelihood(centred, x, quadrature=settings, seed=0)
+        settings = some_path(steps=2, nodes=4, scale=0.5)
+        out = by_path(centred, x, path=settings, seed=0)
         torch.testing.assert_close(out.log_prob, ends(centred, x, out.latent), rtol=0, atol=1e-9)
         assert float(out.std_error.max()) < 1e-9
         assert float(out.correction.abs().max()) < 1e-9
@@ -187,8 +182,8 @@ class TestKnownPart:
         """Whatever d: the control's variances take its place, and every node gives 0."""
         model = gaussian(sde, 5)
         x = model.sample(3, seed=0)
-        fine = quadrature(steps=64, nodes=6, scale=scale)
-        out = path_log_likelihood(model, x, quadrature=fine, control=model, seed=0)
+        fine = some_path(steps=64, nodes=6, scale=scale)
+        out = by_path(model, x, path=fine, control=model, seed=0)
         rest = out.log_prob - out.correction
         known = log_prior(out.latent, sde.prior_std) + self.known(model)
         torch.testing.assert_close(rest, known, rtol=0, atol=1e-9)
@@ -202,8 +197,8 @@ class TestKnownPart:
         """Of any covariance; the mean does not matter."""
         model = correlated(sde, 4)
         x = model.sample(3, seed=0)
-        fine = quadrature(steps=16, nodes=8, trace=ExactTrace())
-        out = path_log_likelihood(model, x, quadrature=fine, control=model, seed=0)
+        fine = some_path(steps=16, nodes=8, trace=ExactTrace())
+        out = by_path(model, x, path=fine, control=model, seed=0)
         first, last = sde.nodes(torch.tensor([T_MIN, 1.0], dtype=DOUBLE))
         eye = torch.eye(4, dtype=DOUBLE)
         covs = [node.alpha**2 * model.cov() + node.sigma**2 * eye for node in (first, last)]
@@ -214,10 +209,10 @@ class TestKnownPart:
     def test_a_control_changes_the_noise_only(self, mixture):
         """And a Gaussian that has nothing to do with the data does not change the mean."""
         model, x = mixture(VP()), POINTS[:3]
-        settings = quadrature(steps=16, nodes=80, trace=ExactTrace())
-        plain = path_log_likelihood(model, x, quadrature=settings, seed=0)
+        settings = some_path(steps=16, nodes=80, trace=ExactTrace())
+        plain = by_path(model, x, path=settings, seed=0)
         for other in (fit_gaussian(VP(), model.sample(200, seed=1)), correlated(VP(), 2)):
-            out = path_log_likelihood(model, x, quadrature=settings, control=other, seed=0)
+            out = by_path(model, x, path=settings, control=other, seed=0)
             torch.testing.assert_close(out.log_prob, plain.log_prob, rtol=0, atol=5e-4)
 
 
@@ -234,8 +229,8 @@ class TestStandardError:
         """Root mean square over seeds, where probes are most of it: within 15 %."""
         model = correlated(kind(), 16)
         x = model.sample(1, seed=2).expand(800, 16)
-        settings = quadrature(nodes=24, trace=trace)
-        out = path_log_likelihood(model, x, quadrature=settings, seed=0)
+        settings = some_path(nodes=24, trace=trace)
+        out = by_path(model, x, path=settings, seed=0)
         stated = float(out.std_error.square().mean().sqrt())
         # 800 seeds tell the spread to 2.5 %
         assert stated == pytest.approx(float(out.log_prob.std()), rel=0.15)
@@ -245,9 +240,9 @@ class TestStandardError:
     def test_is_no_less_than_the_error_of_the_nodes(self, mixture, kind, nodes):
         """Without probes: from neighbours' differences, or for many nodes from the two ends."""
         x = POINTS.repeat_interleave(30, 0)
-        settings = quadrature(steps=max(32, nodes), nodes=nodes, trace=ExactTrace())
+        settings = some_path(steps=max(32, nodes), nodes=nodes, trace=ExactTrace())
         model = mixture(kind())
-        out = path_log_likelihood(model, x, quadrature=settings, seed=0)
+        out = by_path(model, x, path=settings, seed=0)
         errors = out.log_prob - ends(model, x, out.latent)
         stated = out.std_error.square().mean().sqrt()
         assert float(stated) > float(errors.square().mean().sqrt())
@@ -255,8 +250,8 @@ class TestStandardError:
     @pytest.mark.parametrize("nodes", [1, 2])
     def test_two_nodes_without_known_errors_cannot_tell(self, mixture, nodes):
         for trace in (Hutchinson(), ExactTrace()):
-            settings = quadrature(nodes=nodes, trace=trace)
-            out = path_log_likelihood(mixture(VP()), POINTS, quadrature=settings, seed=0)
+            settings = some_path(nodes=nodes, trace=trace)
+            out = by_path(mixture(VP()), POINTS, path=settings, seed=0)
             assert torch.isnan(out.std_error).all()
             assert torch.isnan(out.half_width()).all()
             assert torch.isfinite(out.log_prob).all()
@@ -266,13 +261,13 @@ class TestStandardError:
         x = model.sample(1, seed=2).expand(300, 16)
         stated = []
         for nodes in (24, 96):
-            settings = quadrature(nodes=nodes, trace=Hutchinson(probes=2))
-            out = path_log_likelihood(model, x, quadrature=settings, seed=0)
+            settings = some_path(nodes=nodes, trace=Hutchinson(probes=2))
+            out = by_path(model, x, path=settings, seed=0)
             stated.append(float(out.std_error.square().mean().sqrt()))
         assert stated[0] / stated[1] == pytest.approx(2, rel=0.1)
 
     def test_half_width_is_student_s(self, mixture):
-        out = path_log_likelihood(mixture(VP()), POINTS, quadrature=quadrature(), seed=0)
+        out = by_path(mixture(VP()), POINTS, path=some_path(), seed=0)
         assert (out.dof >= 1).all()
         for level, tail in ((0.95, 0.05), (0.5, 0.5)):
             t = out.half_width(level) / out.std_error
@@ -350,8 +345,8 @@ class TestCost:
             return 0.1 * x
 
         x = torch.ones(2, 4, dtype=DOUBLE)
-        settings = quadrature(steps=steps, nodes=nodes, trace=trace)
-        out = path_log_likelihood(FunctionScore(VP(), eps), x, quadrature=settings, seed=0)
+        settings = some_path(steps=steps, nodes=nodes, trace=trace)
+        out = by_path(FunctionScore(VP(), eps), x, path=settings, seed=0)
         assert out.nfe == len(calls) == steps + 1 + nodes
         assert out.nfe_derivative == nodes * trace.cost(4)
         assert [t.ndim for t in calls] == [0] * (steps + 1) + [1] * nodes
@@ -360,23 +355,24 @@ class TestCost:
         assert float(times.max()) <= 1
 
     def test_exact_trace(self, mixture):
-        settings = quadrature(steps=3, nodes=4, trace=ExactTrace())
+        settings = some_path(steps=3, nodes=4, trace=ExactTrace())
         model = mixture(VP())
-        out = path_log_likelihood(model, POINTS, quadrature=settings, seed=0)
+        out = by_path(model, POINTS, path=settings, seed=0)
         assert (out.nfe, out.nfe_derivative) == (8, 8)
         assert (model.nfe.forward, model.nfe.derivative) == (8, 8)
 
     def test_chunks_do_not_add_to_a_sample_s_cost(self, mixture):
-        settings = quadrature(steps=3, nodes=4)
-        out = path_log_likelihood(mixture(VP()), POINTS, quadrature=settings, seed=0, batch=2)
+        settings = some_path(steps=3, nodes=4)
+        out = by_path(mixture(VP()), POINTS, path=settings, seed=0, batch=2)
         assert (out.nfe, out.nfe_derivative) == (8, 4)
 
     def test_record(self, mixture):
-        settings = quadrature(steps=3, nodes=4)
-        out = path_log_likelihood(mixture(VP()), POINTS, quadrature=settings, seed=7, t_min=1e-3)
-        assert (out.quadrature, out.seed, out.t_min) == (settings, 7, 1e-3)
+        settings = some_path(steps=3, nodes=4)
+        out = by_path(mixture(VP()), POINTS, path=settings, seed=7, t_min=1e-3)
+        wanted = replace(settings, t_min=1e-3)
+        assert (out.method, out.seed, out.t_min) == (wanted, 7, 1e-3)
         noise = SampleNoise(7, range(6))
-        given = path_log_likelihood(mixture(VP()), POINTS, quadrature=settings, noise=noise)
+        given = by_path(mixture(VP()), POINTS, path=settings, noise=noise)
         assert given.seed is None
 
 
@@ -408,20 +404,20 @@ def conv_model(sde, dtype=torch.float32):
 
 
 class TestBatches:
-    """T7: a sample is the same alone, in any batch, in any order."""
+    """A sample is the same alone, in any batch, in any order."""
 
     def streams(self, model, x, indices, **settings):
         noise = SampleNoise(3, indices)
-        settings = quadrature(steps=8, nodes=6, **settings)
-        return path_log_likelihood(model, x, quadrature=settings, noise=noise)
+        settings = some_path(steps=8, nodes=6, **settings)
+        return by_path(model, x, path=settings, noise=noise)
 
     def test_alone_permuted_or_in_chunks(self, sde, mixture):
         model, rule = mixture(sde), Hutchinson(probes=2)
         whole = self.streams(model, POINTS, range(6), trace=rule)
         order = [4, 0, 5, 2, 1, 3]
         permuted = self.streams(model, POINTS[order], order, trace=rule)
-        settings = quadrature(steps=8, nodes=6, trace=rule)
-        chunked = path_log_likelihood(model, POINTS, quadrature=settings, seed=3, batch=4)
+        settings = some_path(steps=8, nodes=6, trace=rule)
+        chunked = by_path(model, POINTS, path=settings, seed=3, batch=4)
         for name in ("log_prob", "std_error", "dof", "correction", "latent"):
             expected = getattr(whole, name)
             close = {"rtol": 1e-10, "atol": 1e-10}
@@ -441,10 +437,9 @@ class TestBatches:
             assert float(alone.log_prob) == pytest.approx(float(whole.log_prob[i]), rel=1e-5)
 
     def test_a_seed_fixes_every_bit(self, mixture, rng_untouched):
-        settings = quadrature(steps=4, nodes=5, trace=Hutchinson(probes=2))
+        settings = some_path(steps=4, nodes=5, trace=Hutchinson(probes=2))
         first, again, other = (
-            path_log_likelihood(mixture(VP()), POINTS, quadrature=settings, seed=s)
-            for s in (1, 1, 2)
+            by_path(mixture(VP()), POINTS, path=settings, seed=s) for s in (1, 1, 2)
         )
         for name in ("log_prob", "std_error", "correction"):
             assert torch.equal(getattr(first, name), getattr(again, name))
@@ -453,11 +448,11 @@ class TestBatches:
 
     def test_noise_is_keyed_by_seed_and_place(self, mixture):
         x = POINTS[:1].expand(3, 2)
-        model, settings = mixture(VP()), quadrature(steps=4, nodes=5)
-        seeded = path_log_likelihood(model, x, quadrature=settings, seed=3)
+        model, settings = mixture(VP()), some_path(steps=4, nodes=5)
+        seeded = by_path(model, x, path=settings, seed=3)
         source = SampleNoise(3, range(3))
-        given = path_log_likelihood(model, x, quadrature=settings, noise=source)
-        shared = path_log_likelihood(model, x, quadrature=settings, noise=BatchNoise(3))
+        given = by_path(model, x, path=settings, noise=source)
+        shared = by_path(model, x, path=settings, noise=BatchNoise(3))
         assert torch.equal(seeded.log_prob, given.log_prob)
         assert len(set(seeded.log_prob.tolist())) == 3
         assert not torch.equal(seeded.log_prob, shared.log_prob)
@@ -465,16 +460,16 @@ class TestBatches:
     @pytest.mark.parametrize("batch", [None, 4])
     def test_labels_follow_their_samples(self, batch):
         x, y = torch.zeros(5, 1, dtype=DOUBLE), torch.tensor([0, 1, 2, 1, 0])
-        settings = quadrature(steps=24, nodes=30, trace=ExactTrace())
+        settings = some_path(steps=24, nodes=30, trace=ExactTrace())
         expected = []
         for label in y.tolist():
             one = GaussianMixture(VP(), [1.0], [[float(label)]], [0.25])
             expected.append(float(converged(one, x[:1])))
         model = Labelled(VP())
-        bound = {"quadrature": settings, "seed": 0, "batch": batch}
+        bound = {"path": settings, "seed": 0, "batch": batch}
         for out in (
-            path_log_likelihood(model, x, y=y, **bound),
-            path_log_likelihood(model.given(y), x, **bound),
+            by_path(model, x, y=y, **bound),
+            by_path(model.given(y), x, **bound),
         ):
             assert out.log_prob.tolist() == pytest.approx(expected, abs=2e-3)
         assert model.y is None
@@ -484,10 +479,10 @@ class TestBatches:
         model = gaussian(VP(), 3)
         empty = torch.empty(0, 3)
         for batch in (None, 4):
-            out = path_log_likelihood(
+            out = by_path(
                 model,
                 empty,
-                quadrature=quadrature(),
+                path=some_path(),
                 seed=0,
                 batch=batch,
                 control=model if control else None,
@@ -505,8 +500,8 @@ class TestTensors:
         x = model.sample(shape[0], seed=0).float()
         before = x.clone()
         dims = math.prod(shape[1:])
-        settings = quadrature(steps=16, nodes=16, trace=Hutchinson())
-        out = path_log_likelihood(model, x, quadrature=settings, seed=0)
+        settings = some_path(steps=16, nodes=16, trace=Hutchinson())
+        out = by_path(model, x, path=settings, seed=0)
         assert out.latent.shape == shape
         assert out.latent.dtype == torch.float32
         assert out.log_prob.dtype == out.std_error.dtype == DOUBLE
@@ -517,12 +512,12 @@ class TestTensors:
 
     @pytest.mark.parametrize("kind", [SubVP, *slow([[VP], [VE]])])
     def test_a_float32_network_agrees_with_float64(self, kind):
-        """T6d: within 5e-4 bits/dim with the same seed."""
+        """Within 5e-4 bits/dim with the same seed."""
         single, double = conv_model(kind()), conv_model(kind(), DOUBLE)
         x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
-        settings = quadrature(trace=Hutchinson(probes=2))
+        settings = some_path(trace=Hutchinson(probes=2))
         low, high = (
-            path_log_likelihood(m, x.to(t), quadrature=settings, seed=0)
+            by_path(m, x.to(t), path=settings, seed=0)
             for m, t in ((single, torch.float32), (double, DOUBLE))
         )
         bits = (low.log_prob - high.log_prob).abs() / (64 * math.log(2))
@@ -530,20 +525,20 @@ class TestTensors:
 
     @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
     def test_works_in_any_mode(self, mixture, mode):
-        settings = quadrature(steps=4, nodes=4)
+        settings = some_path(steps=4, nodes=4)
         model = mixture(VP())
-        expected = path_log_likelihood(model, POINTS, quadrature=settings, seed=0)
+        expected = by_path(model, POINTS, path=settings, seed=0)
         with mode():
-            out = path_log_likelihood(model, POINTS.clone(), quadrature=settings, seed=0)
+            out = by_path(model, POINTS.clone(), path=settings, seed=0)
         assert torch.equal(out.log_prob, expected.log_prob)
         assert not out.log_prob.requires_grad
 
-    @pytest.mark.parametrize("function", [path_log_likelihood, log_likelihood])
+    @pytest.mark.parametrize("function", [by_path, by_ode])
     def test_a_network_that_multiplies_by_its_time(self, function):
         """Of a tensor made in inference mode autograd would want what it may not have."""
         model = FunctionScore(VP(), lambda x, t: x * t.reshape(-1, 1))
-        settings = {"quadrature": quadrature()} if function is path_log_likelihood else {}
-        settings |= {"per_sample": True} if function is log_likelihood else {}
+        settings = {"path": some_path()} if function is by_path else {}
+        settings |= {"per_sample": True} if function is by_ode else {}
         expected = function(model, POINTS, seed=0, **settings)
         with torch.inference_mode():
             out = function(model, POINTS.clone(), seed=0, **settings)
@@ -555,9 +550,9 @@ class TestTensors:
         model = FunctionScore(VP(), lambda x, t: net(x))
         model.net = net
         x = POINTS.clone().requires_grad_()
-        settings = quadrature(steps=3, nodes=3)
+        settings = some_path(steps=3, nodes=3)
         net[0].train()
-        out = [path_log_likelihood(model, x, quadrature=settings, seed=0) for _ in range(2)]
+        out = [by_path(model, x, path=settings, seed=0) for _ in range(2)]
         assert torch.equal(out[0].log_prob, out[1].log_prob)
         assert [m.training for m in net] == [True, False, True]
         assert x.grad is None
@@ -567,19 +562,19 @@ class TestTensors:
         model = FunctionScore(VP(), lambda x, t: x * math.nan)
         model.train()
         with pytest.raises(RuntimeError):
-            path_log_likelihood(model, POINTS, quadrature=quadrature(), seed=0)
+            by_path(model, POINTS, path=some_path(), seed=0)
         assert model.training
 
     def test_t_min_may_be_zero_where_sigma_is_not(self, mixture):
         model = mixture(VE())
-        settings = quadrature(steps=24, nodes=100, trace=ExactTrace())
-        out = path_log_likelihood(model, POINTS, quadrature=settings, seed=0, t_min=0)
+        settings = some_path(steps=24, nodes=100, trace=ExactTrace())
+        out = by_path(model, POINTS, path=settings, seed=0, t_min=0)
         expected = ends(model, POINTS, out.latent, 0.0)
         torch.testing.assert_close(out.log_prob, expected, rtol=0, atol=1e-3)
 
 
 class TestFailures:
-    """T9b: an exception that names time and cause."""
+    """An exception that names time and cause."""
 
     @pytest.mark.parametrize("value", [math.nan, math.inf])
     @pytest.mark.parametrize(
@@ -597,9 +592,7 @@ class TestFailures:
 
         message = f"network output at {where}4 non-finite values of 4"
         with pytest.raises(RuntimeError, match=message):
-            path_log_likelihood(
-                FunctionScore(VP(), eps), torch.ones(2, 2), quadrature=quadrature(), seed=0
-            )
+            by_path(FunctionScore(VP(), eps), torch.ones(2, 2), path=some_path(), seed=0)
 
     @pytest.mark.parametrize("node", [0, 2, 4])
     def test_network_not_finite_at_a_node(self, node):
@@ -610,17 +603,15 @@ class TestFailures:
             bad = calls.count(1) == node + 1
             return torch.where(torch.arange(2)[:, None] == 1, math.nan, 0.1) * x if bad else 0.1 * x
 
-        settings = quadrature(steps=3, nodes=5)
+        settings = some_path(steps=3, nodes=5)
         with pytest.raises(RuntimeError, match=r"at t=\d.*\.\.\d.*: 2 non-finite values of 4"):
-            path_log_likelihood(
-                FunctionScore(VP(), eps), torch.ones(2, 2), quadrature=settings, seed=0
-            )
+            by_path(FunctionScore(VP(), eps), torch.ones(2, 2), path=settings, seed=0)
         assert calls == [0] * 4 + [1] * (node + 1)
 
     def test_derivative_not_finite(self):
         model = FunctionScore(VP(), lambda x, t: x.abs().sqrt())
         with pytest.raises(RuntimeError, match=r"derivative of the network at t=.*non-finite"):
-            path_log_likelihood(model, torch.zeros(1, 2), quadrature=quadrature(), seed=0)
+            by_path(model, torch.zeros(1, 2), path=some_path(), seed=0)
 
     @pytest.mark.parametrize(
         ("eps", "message"),
@@ -633,9 +624,7 @@ class TestFailures:
     )
     def test_network_of_another_kind(self, eps, message):
         with pytest.raises(RuntimeError, match=message):
-            path_log_likelihood(
-                FunctionScore(VP(), eps), torch.ones(2, 2), quadrature=quadrature(), seed=0
-            )
+            by_path(FunctionScore(VP(), eps), torch.ones(2, 2), path=some_path(), seed=0)
 
     @pytest.mark.parametrize(
         ("change", "error", "message"),
@@ -666,9 +655,9 @@ class TestFailures:
     )
     def test_bad_arguments(self, gaussian, change, error, message):
         model = gaussian(VP(), 2)
-        arguments = {"x": torch.zeros(2, 2), "seed": 0, "quadrature": quadrature(), **change}
+        arguments = {"x": torch.zeros(2, 2), "seed": 0, "path": some_path(), **change}
         with pytest.raises(error, match=message):
-            path_log_likelihood(model, **arguments)
+            by_path(model, **arguments)
         assert model.nfe.forward == 0
 
     def test_a_control_of_another_kind(self, mixture, gaussian):
@@ -678,9 +667,7 @@ class TestFailures:
             (gaussian(VP(), 3), r"shape of the data \(2,\), got \(3,\)"),
         ):
             with pytest.raises(ValueError, match=message):
-                path_log_likelihood(
-                    mixture(VP()), x, quadrature=quadrature(), control=control, seed=0
-                )
+                by_path(mixture(VP()), x, path=some_path(), control=control, seed=0)
 
     def test_rounded_labels_are_refused(self):
         class Rounded(FunctionScore):
@@ -688,7 +675,7 @@ class TestFailures:
 
         model = Rounded(VP(), lambda x, t: x)
         with pytest.raises(ValueError, match="rounded labels"):
-            path_log_likelihood(model, torch.zeros(1, 2), quadrature=quadrature(), seed=0)
+            by_path(model, torch.zeros(1, 2), path=some_path(), seed=0)
 
     @pytest.mark.parametrize(
         ("change", "error", "message"),
@@ -702,6 +689,6 @@ class TestFailures:
             ({"spread": 0}, ValueError, "spread must be greater than 0, got 0"),
         ],
     )
-    def test_bad_quadratures(self, change, error, message):
+    def test_bad_settings(self, change, error, message):
         with pytest.raises(error, match=message):
-            quadrature(**change)
+            some_path(**change)

@@ -4,14 +4,12 @@ import math
 
 import pytest
 import torch
+from calls import by_ode, solve
 from torch import nn
 
 from scoresde.exact import GaussianMixture
 from scoresde.ivp import Adaptive, AdaptivePerSample, SolverError, Status
-from scoresde.likelihood.ode import encode, log_likelihood
-from scoresde.likelihood.probing import Probing
-from scoresde.likelihood.sketch import HutchPP, XTrace
-from scoresde.likelihood.trace import Hutchinson
+from scoresde.likelihood import Hutchinson, HutchPP, Probing, XTrace, encode
 from scoresde.noise import SampleNoise
 from scoresde.score import FunctionScore, NetworkScore, ScoreModel
 from scoresde.sde import VE, VP, SubVP
@@ -57,27 +55,27 @@ settings_of_d3 = pytest.mark.parametrize(
 
 
 class TestAgainstExactDensities:
-    """T6b, D3."""
+    """At two tolerances and for each method."""
 
     @pytest.mark.parametrize("method", ["dop853", slow("dopri5")])
     @settings_of_d3
     def test_mixture_at_a_tight_tolerance(self, mixture, kind, t_min, expected, method):
         tight = {"rtol": 1e-9, "atol": 1e-9, "method": method}
-        out = log_likelihood(mixture(kind()), POINTS, t_min=t_min, **tight, **EACH)
+        out = by_ode(mixture(kind()), POINTS, t_min=t_min, **tight, **EACH)
         assert float((out.log_prob - expected).abs().max()) < 1e-6  # measured below 1e-7
 
     @pytest.mark.parametrize("method", ["dop853", "dopri5"])
     @settings_of_d3
     def test_mixture_at_the_default_tolerance(self, mixture, kind, t_min, expected, method):
-        out = log_likelihood(mixture(kind()), POINTS, t_min=t_min, method=method, **EACH)
+        out = by_ode(mixture(kind()), POINTS, t_min=t_min, method=method, **EACH)
         bits = (out.log_prob - expected).abs() / (2 * math.log(2))
         assert float(bits.max()) < 1e-3  # measured below 4e-5
 
     def test_agrees_with_one_step_size_for_all(self, mixture):
         model = mixture(VP())
-        together, each = (log_likelihood(model, POINTS, per_sample=p) for p in (False, True))
-        assert isinstance(together.solver, Adaptive)
-        assert isinstance(each.solver, AdaptivePerSample)
+        together, each = (by_ode(model, POINTS, per_sample=p) for p in (False, True))
+        assert isinstance(together.method.solver, Adaptive)
+        assert isinstance(each.method.solver, AdaptivePerSample)
         bound = 20e-6 * (1 + together.log_prob.abs())
         assert ((together.log_prob - each.log_prob).abs() < bound).all()
         torch.testing.assert_close(together.latent, each.latent, rtol=2e-5, atol=2e-5)
@@ -87,31 +85,31 @@ RULES = [Hutchinson(probes=2), Hutchinson("orthogonal", 2), Probing(2, 2), Hutch
 
 
 class TestBatches:
-    """T7b."""
+    """A sample is the same alone, in any batch, in any order."""
 
     @pytest.mark.parametrize("method", ["dopri5", slow("dop853"), slow("bosh3")])
     def test_alone_permuted_or_in_chunks(self, sde, mixture, method):
         """The same to rounding, and exactly the same counts, on every SDE."""
         model, settings = mixture(sde), {"method": method, **LOOSE}
-        whole = log_likelihood(model, POINTS, **settings)
+        whole = by_ode(model, POINTS, **settings)
         assert len(set(whole.counts.evaluations.tolist())) > 1  # else nobody would leave early
         order = [5, 2, 0]
-        part = log_likelihood(model, POINTS[order], **settings)
+        part = by_ode(model, POINTS[order], **settings)
         torch.testing.assert_close(part.log_prob, whole.log_prob[order], rtol=1e-10, atol=1e-10)
         torch.testing.assert_close(part.latent, whole.latent[order], rtol=1e-10, atol=1e-10)
         assert torch.equal(part.counts.evaluations, whole.counts.evaluations[order])
-        parts = log_likelihood(model, POINTS, batch=4, **settings)
+        parts = by_ode(model, POINTS, batch=4, **settings)
         torch.testing.assert_close(parts.log_prob, whole.log_prob, rtol=1e-10, atol=1e-10)
         assert torch.equal(parts.counts.rejected, whole.counts.rejected)
 
     @pytest.mark.parametrize("rule", RULES, ids=repr)
     def test_probes_stay_with_their_samples(self, mixture, rule):
         model, settings = mixture(VP()), {"trace": rule, **LOOSE}
-        whole = log_likelihood(model, POINTS, seed=5, **settings)
+        whole = by_ode(model, POINTS, seed=5, **settings)
         order = [5, 2, 0]
-        part = log_likelihood(model, POINTS[order], noise=SampleNoise(5, order), **settings)
+        part = by_ode(model, POINTS[order], noise=SampleNoise(5, order), **settings)
         torch.testing.assert_close(part.log_prob, whole.log_prob[order], rtol=1e-10, atol=1e-10)
-        parts = log_likelihood(model, POINTS, seed=5, batch=4, **settings)
+        parts = by_ode(model, POINTS, seed=5, batch=4, **settings)
         torch.testing.assert_close(parts.log_prob, whole.log_prob, rtol=1e-10, atol=1e-10)
 
     def test_a_float32_network(self):
@@ -119,16 +117,16 @@ class TestBatches:
         model, tolerance = NetworkScore(_Net(), VP()), 1e-4
         x = torch.randn(6, 1, 4, 3, generator=torch.Generator().manual_seed(1))
         settings = {"seed": 0, "trace": Hutchinson(probes=2), **LOOSE}
-        whole = log_likelihood(model, x, **settings)
-        alone = log_likelihood(model, x, batch=1, **settings)
+        whole = by_ode(model, x, **settings)
+        alone = by_ode(model, x, batch=1, **settings)
         bound = 20 * tolerance * (1 + whole.log_prob.abs())
         assert ((whole.log_prob - alone.log_prob).abs() < bound).all()
 
     def test_labels_stay_with_their_samples(self):
         """A label says how wide its density is, and so when its sample arrives."""
         x, y = torch.full((5, 1), 0.4, dtype=DOUBLE), torch.tensor([3, 0, 2, 1, 0])
-        whole = log_likelihood(Widths(VP()), x, y=y, **EACH)
-        bound = log_likelihood(Widths(VP()).given(y), x, batch=2, **EACH)
+        whole = by_ode(Widths(VP()), x, y=y, **EACH)
+        bound = by_ode(Widths(VP()).given(y), x, batch=2, **EACH)
         assert len(set(whole.counts.evaluations.tolist())) > 1
         torch.testing.assert_close(whole.log_prob, bound.log_prob, rtol=1e-10, atol=1e-10)
         for label, value in zip(y.tolist(), whole.log_prob.tolist(), strict=True):
@@ -138,8 +136,8 @@ class TestBatches:
 
     def test_empty_batch(self, gaussian):
         model = gaussian(VP(), 3)
-        out = log_likelihood(model, torch.empty(0, 3), bits_offset=7.0, **EACH)
-        assert out.log_prob.shape == out.counts.status.shape == out.bits_per_dim.shape == (0,)
+        out = by_ode(model, torch.empty(0, 3), **EACH)
+        assert out.log_prob.shape == out.counts.status.shape == out.dof.shape == (0,)
         assert out.nfe == model.nfe.forward == 0
 
 
@@ -182,7 +180,7 @@ class TestCounts:
                 return super().eps(x, t)
 
         exact = mixture(VP())
-        out = log_likelihood(Counted(VP(), lambda x, t: exact.eps(x, t)), POINTS, **LOOSE)
+        out = by_ode(Counted(VP(), lambda x, t: exact.eps(x, t)), POINTS, **LOOSE)
         counts = out.counts
         assert counts.status.tolist() == [Status.DONE] * 6
         assert torch.equal(counts.evaluations, 2 + 6 * (counts.accepted + counts.rejected))
@@ -193,15 +191,15 @@ class TestCounts:
 
     def test_encode(self, mixture):
         model = mixture(VP())
-        code = encode(model, POINTS, batch=4, **EACH)
-        out = log_likelihood(model, POINTS, **EACH)
+        code = solve(encode, model, POINTS, batch=4, **EACH)
+        out = by_ode(model, POINTS, **EACH)
         torch.testing.assert_close(code.latent, out.latent, rtol=2e-5, atol=2e-5)
         assert (code.counts.evaluations <= out.counts.evaluations).all()
-        assert isinstance(code.solver, AdaptivePerSample)
+        assert isinstance(code.method.solver, AdaptivePerSample)
 
 
 class TestFailures:
-    """T9b, T9c."""
+    """Errors name the time and the sample."""
 
     @pytest.mark.parametrize("value", [math.nan, math.inf])
     @pytest.mark.parametrize("after", [0.0, 0.3, 0.99])
@@ -210,23 +208,23 @@ class TestFailures:
             return torch.where(t.reshape(-1, 1) > after, value, 1.0) * x
 
         with pytest.raises(RuntimeError, match=r"network output at t=.*non-finite values of"):
-            log_likelihood(FunctionScore(VP(), eps), torch.ones(2, 2), **LOOSE)
+            by_ode(FunctionScore(VP(), eps), torch.ones(2, 2), **LOOSE)
 
     def test_derivative_not_finite(self):
         model = FunctionScore(VP(), lambda x, t: x.abs().sqrt())
         with pytest.raises(RuntimeError, match="derivative of the network at t=1e-05"):
-            log_likelihood(model, torch.zeros(1, 2), **LOOSE)
+            by_ode(model, torch.zeros(1, 2), **LOOSE)
 
     def test_the_sample_is_named_by_its_place_in_the_data(self, mixture):
         """Not in its chunk. The last of them is the one that needs most."""
-        needs = log_likelihood(mixture(VP()), POINTS, **EACH).counts.evaluations
+        needs = by_ode(mixture(VP()), POINTS, **EACH).counts.evaluations
         order = needs.argsort()
         settings = {"batch": 2, "max_nfe": int(needs[order[-2]]), **EACH}
         with pytest.raises(SolverError, match=r"on 1 of 2 samples, first on sample 5 at t=0\.\d+"):
-            log_likelihood(mixture(VP()), POINTS[order], **settings)
+            by_ode(mixture(VP()), POINTS[order], **settings)
 
     def test_the_sample_is_named_by_its_stream(self, mixture):
         """Where the caller makes the chunks, the noise knows who they are."""
         noise = SampleNoise(0, [17, 31])
         with pytest.raises(SolverError, match="first on sample 17"):
-            log_likelihood(mixture(VP()), POINTS[:2], noise=noise, max_nfe=20, **EACH)
+            by_ode(mixture(VP()), POINTS[:2], noise=noise, max_nfe=20, **EACH)

@@ -8,13 +8,13 @@ from scipy.linalg import hadamard
 from torch import nn
 from torch.autograd.functional import jacobian
 
+from scoresde.evaluation import NFE
 from scoresde.likelihood.jacobian import KnownJacobian, linearize, quadratic_forms
 from scoresde.likelihood.probing import Probing, colouring
 from scoresde.likelihood.sketch import HutchPP, XTrace
 from scoresde.likelihood.trace import ExactTrace, Hutchinson
 from scoresde.nets import UNet
 from scoresde.noise import SampleNoise
-from scoresde.score import NFE
 
 DOUBLE = torch.float64
 # ∫ J dt of the Gaussian with covariance [[1, .6], [.6, .5]] under VP from 1e-5 (matrix logarithm).
@@ -164,7 +164,7 @@ def deviation(matrix, probe="gaussian"):
 
 class TestExact:
     def test_three_ways_agree(self, net_and_x):
-        """T6h: D products = mean over the rows of a Hadamard matrix = trace of the Jacobian."""
+        """D products = mean over the rows of a Hadamard matrix = trace of the Jacobian."""
         net, x = net_and_x
         dims = x[0].numel()
         jac = linearize(net, x)
@@ -294,7 +294,7 @@ class TestEveryRule:
 
 class TestHutchinson:
     def test_rademacher_probes_of_a_correlated_gaussian_take_two_values(self):
-        """D4: tr J ± 2 J_12."""
+        """tr J ± 2 J_12."""
         signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=DOUBLE)] * 2)[:, None]
         forms = Hutchinson(probes=4).estimate(of(J_GAUSS), signs)
         expected = [-0.234954988294, 2.201037527977, 2.201037527977, -0.234954988294]
@@ -313,7 +313,7 @@ class TestHutchinson:
         ("probe", "spread"), [("rademacher", 1.217996258), ("gaussian", 1.645429941)]
     )
     def test_mean_and_spread_of_random_probes(self, probe, spread):
-        """T6c, D4."""
+        """In closed form."""
         n = 4096
         forms = estimate(Hutchinson(probe), J_GAUSS, n)
         assert abs(float(forms.mean()) - 0.983041269841) < 4 * spread / n**0.5
@@ -345,7 +345,7 @@ class TestHutchinson:
     def test_a_probe_is_not_a_function_of_the_dequantization(self):
         """With one stream for both, sign(probe) would be sign(u − ½): a biased trace."""
         x = torch.zeros(500, 1, dtype=DOUBLE)
-        z = SampleNoise(0, range(500)).fresh(x, 0.0)
+        z = SampleNoise(0, range(500)).fresh(x)
         v = Hutchinson("gaussian").draw(SampleNoise(0, range(500)), x)[0]
         correlation = float((z * v).mean())
         assert abs(correlation) < 4 / 500**0.5

@@ -113,12 +113,12 @@ def test_dropout_acts_in_training_only():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"shape": (0,)}, "each entry of shape must be an integer of at least 1, got 0"),
+        ({"shape": (0,)}, "each entry of shape must be at least 1, got 0"),
         ({"shape": (1, 2)}, r"shape must be \(D,\), got \(1, 2\)"),
-        ({"width": 0}, "width must be an integer of at least 1, got 0"),
-        ({"depth": 0}, "depth must be an integer of at least 1, got 0"),
-        ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), got 1.0"),
-        ({"classes": 0}, "classes must be an integer of at least 1, got 0"),
+        ({"width": 0}, "width must be at least 1, got 0"),
+        ({"depth": 0}, "depth must be at least 1, got 0"),
+        ({"dropout": 1.0}, "dropout must be less than 1, got 1.0"),
+        ({"classes": 0}, "classes must be at least 1, got 0"),
         ({"embedding": "wave"}, "embedding must be one of fourier, sinusoidal, got 'wave'"),
     ],
 )

@@ -278,7 +278,7 @@ def test_groups_have_four_channels_or_more(channels, groups):
 
 @pytest.mark.parametrize("kind", [FourierEmbedding, SinusoidalEmbedding])
 def test_embedding_is_smooth_yet_tells_labels_apart(kind):
-    waves = kind(64)
+    waves = kind(32)
     label = torch.arange(-12, 12, 0.05, dtype=torch.float64)
     features = waves(label) / 8  # unit vectors: 64 features of mean square 1
     assert torch.allclose(features.norm(dim=1), torch.ones_like(label))
@@ -301,32 +301,30 @@ def test_embedding_uses_no_global_state(kind):
         assert torch.equal(kind(16).frequencies, first)
     finally:
         torch.set_default_dtype(torch.float32)
-    with pytest.raises(ValueError, match="channels must be even, got 7"):
-        kind(7)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"shape": (1, 0, 8)}, "each entry of shape must be an integer of at least 1, got 0"),
+        ({"shape": (1, 0, 8)}, "each entry of shape must be at least 1, got 0"),
         ({"shape": (1, 8, -8)}, "each entry of shape must be .* got -8"),
         ({"shape": (8, 8)}, r"shape must be \(C, H, W\) for a U-Net, got \(8, 8\)"),
-        ({"channels": 0}, "channels must be an integer of at least 1, got 0"),
-        ({"channels": 8.0}, "channels must be an integer of at least 1, got 8.0"),
+        ({"channels": 0}, "channels must be at least 1, got 0"),
+        ({"channels": 8.0}, "channels must be an integer, got 8.0"),
         ({"multipliers": ()}, "multipliers must name at least one level"),
         ({"multipliers": (1, 0)}, "each entry of multipliers must be .* got 0"),
-        ({"blocks": 0}, "blocks must be an integer of at least 1, got 0"),
+        ({"blocks": 0}, "blocks must be at least 1, got 0"),
         ({"attention": (7,)}, r"attention must name resolutions among \[8, 4\], got 7"),
-        ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), got 1.0"),
-        ({"dropout": -0.1}, r"dropout must lie in \[0, 1\), got -0.1"),
-        ({"dropout": float("nan")}, r"dropout must lie in \[0, 1\), got nan"),
-        ({"classes": 0}, "classes must be an integer of at least 1, got 0"),
-        ({"patch": 0}, "patch must be an integer of at least 1, got 0"),
+        ({"dropout": 1.0}, "dropout must be less than 1, got 1.0"),
+        ({"dropout": -0.1}, "dropout must be at least 0, got -0.1"),
+        ({"dropout": float("nan")}, "dropout must be finite, got nan"),
+        ({"classes": 0}, "classes must be at least 1, got 0"),
+        ({"patch": 0}, "patch must be at least 1, got 0"),
         ({"embedding": "wave"}, "embedding must be one of fourier, sinusoidal, got 'wave'"),
     ],
 )
 def test_bad_arguments(change, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         UNet(**({"shape": (1, 8, 8)} | SMALL | change))
 
 

@@ -1,6 +1,7 @@
 """Every sampler, and the exact mean and standard deviation of what one puts out."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -178,6 +179,17 @@ def elementwise():
 def moments():
     """moments(model, sampler, ts, mean, std): exact mean and std of the output, no Monte Carlo."""
     return output_moments
+
+
+@pytest.fixture(scope="session")
+def marginal():
+    """marginal(sde, t): mean and standard deviation of x_t for N(0.3, 0.5²) data."""
+
+    def of(sde, t):
+        a, s = float(sde.alpha(t)), float(sde.sigma(t))
+        return 0.3 * a, math.hypot(0.5 * a, s)
+
+    return of
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from scoresde import grid
 from scoresde.ivp import SolverError, Status
 from scoresde.noise import BatchNoise, SampleNoise
 from scoresde.samplers import AdaptiveSDE, ProbabilityFlowODE, sample
-from scoresde.samplers.adaptive_sde import _Path
+from scoresde.samplers.adaptive_sde import _Increments
 from scoresde.score import FunctionScore
 from scoresde.sde import VE, VP
 
@@ -138,7 +138,7 @@ def test_the_path_is_brownian_however_it_is_divided():
     generator = torch.Generator().manual_seed(0)
     n, passed = 5000, []
     t = torch.full((n,), 1.0, dtype=DOUBLE)
-    path, total = _Path(torch.zeros(n, 1, dtype=DOUBLE)), torch.zeros(n, dtype=DOUBLE)
+    path, total = _Increments(torch.zeros(n, 1, dtype=DOUBLE)), torch.zeros(n, dtype=DOUBLE)
     wish = torch.full((n,), 0.3, dtype=DOUBLE)
     for _ in range(1000):
         t_new = path.target(t, (t - wish).clamp(min=0.0))

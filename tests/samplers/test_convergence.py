@@ -31,7 +31,7 @@ from scoresde.sde import VE, VP
 
 def _run(model, sampler, x, ts):
     with torch.no_grad():
-        return sampler.run(model, x.double(), ts, None)
+        return sampler.run(model, x.double(), ts, None).state
 
 
 # Sampler, grid, N and the end point for N(0.3, 0.5²) from x_T = 1
@@ -149,8 +149,8 @@ def test_what_is_said_in_sigma_over_alpha_is_the_same_under_every_sde(mixture, s
     flat_ts = flat.t_of_lam(sde.lam(ts))
     start = torch.tensor([[0.7, -1.1], [0.2, 0.4]], dtype=torch.float64)
     with torch.no_grad():
-        x = sampler.run(mixture(sde), start * sde.alpha(ts[0]), ts, SampleNoise(1, [0, 1]))
-        flat_x = sampler.run(mixture(flat), start, flat_ts, SampleNoise(1, [0, 1]))
+        x = sampler.run(mixture(sde), start * sde.alpha(ts[0]), ts, SampleNoise(1, [0, 1])).state
+        flat_x = sampler.run(mixture(flat), start, flat_ts, SampleNoise(1, [0, 1])).state
     # λ goes through its inverse, which is worth some 1e-13 relative in σ; states grow as σ/α
     scale = float(torch.exp(-sde.lam(ts[0])))
     assert torch.allclose(x / sde.alpha(ts[-1]), flat_x, rtol=1e-9, atol=1e-11 * max(1, scale))

@@ -51,7 +51,9 @@ def test_two_names_of_one_solver(mixture, sde, pair):
     x = torch.tensor([[0.7, -1.1], [2.0, 0.1]], dtype=torch.float64) * sde.prior_std
     for ts in (grid.uniform(sde, 9), grid.log_snr(sde, 9), grid.karras(sde, 3)):
         with torch.no_grad():
-            a, b = (sampler.run(mixture(sde), x, ts, SampleNoise(3, [0, 1])) for sampler in pair)
+            a, b = (
+                sampler.run(mixture(sde), x, ts, SampleNoise(3, [0, 1])).state for sampler in pair
+            )
         # rounding of weights of up to α_s/α_t = 150, extrapolated over 9 steps
         assert torch.allclose(a, b, rtol=1e-10, atol=1e-11)
 

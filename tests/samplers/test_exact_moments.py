@@ -19,6 +19,7 @@ from scoresde.samplers import (
     ReverseDiffusion,
     sample,
 )
+from scoresde.score import FunctionScore
 from scoresde.sde import VE, VP, SubVP, TabulatedVP
 
 TABLE = {
@@ -85,18 +86,14 @@ def test_moments_of_the_table(moments, sampler):
     ],
     ids=str,
 )
-def test_moments_tend_to_the_marginal_under_every_sde(gaussian, moments, sde, sampler):
+def test_moments_tend_to_the_marginal_under_every_sde(gaussian, moments, marginal, sde, sampler):
     """The start is p_1 itself, so that the error is the bias of the steps alone."""
     model, t_min = gaussian(sde), 1e-3
 
-    def exact(t):
-        a, s = float(sde.alpha(t)), float(sde.sigma(t))
-        return 0.3 * a, math.sqrt(0.25 * a**2 + s**2)
-
     errors = []
     for steps in (25, 75):
-        mean, std = moments(model, sampler, grid.uniform(sde, steps, t_min), *exact(1.0))
-        target = exact(t_min)
+        mean, std = moments(model, sampler, grid.uniform(sde, steps, t_min), *marginal(sde, 1.0))
+        target = marginal(sde, t_min)
         errors.append(math.hypot(mean - target[0], std - target[1]))
     assert errors[1] < 0.1
     # order 1: three times the steps leave a third of the error (2: not quite there yet at
@@ -109,7 +106,7 @@ def test_ddim_with_eta_one_is_ancestral_sampling(mixture, sde):
         x = torch.tensor([[0.7, -1.1], [2.0, 0.1]], dtype=torch.float64) * sde.prior_std
         with torch.no_grad():
             a, b = (
-                sampler.run(mixture(sde), x, ts, SampleNoise(3, [0, 1]))
+                sampler.run(mixture(sde), x, ts, SampleNoise(3, [0, 1])).state
                 for sampler in (DDIM(eta=1.0), Ancestral("beta_tilde"))
             )
         assert torch.allclose(a, b, rtol=1e-12, atol=1e-12)
@@ -202,21 +199,27 @@ def test_edm_never_churns_beyond_the_first_time(gaussian, sde):
     assert all(-1e-12 <= r <= 0.5 * math.log(2) + 1e-9 for r in raised)
 
 
-def test_churn_only_inside_its_range(gaussian):
-    sde, calls = VE(0.01, 50.0), []
+def test_churn_only_inside_its_range():
+    """The model is asked at (1 + γ) σ, off the grid, and one draw is made for each such time."""
+    sde, draws, asked = VE(0.01, 50.0), [], []
 
     class Counted(SampleNoise):
-        def fresh(self, x, t, k=0):
-            calls.append(float(sde.sigma(t)))
-            return super().fresh(x, t, k)
+        def fresh(self, x):
+            draws.append(x)
+            return super().fresh(x)
+
+    def eps(x, t):
+        asked.append(float(t))
+        return x
 
     ts = grid.uniform(sde, 20, t_min=0.0)
-    with torch.no_grad():
-        x = torch.zeros(1, 1, dtype=torch.float64)
-        EDM(2.0, s_min=0.1, s_max=10.0).run(gaussian(sde), x, ts, Counted(0, [0]))
+    x = torch.zeros(1, 1, dtype=torch.float64)
+    EDM(2.0, s_min=0.1, s_max=10.0).run(FunctionScore(sde, eps), x, ts, Counted(0, [0]))
+    raised = [float(sde.sigma(t)) for t in asked if t not in ts.tolist()]
     gamma = 2.0 / 21
     expected = [(1 + gamma) * float(s) for s in sde.sigma(ts) if 0.1 <= s <= 10.0]
-    assert calls == pytest.approx(expected, rel=1e-9)
+    assert raised == pytest.approx(expected, rel=1e-9)
+    assert len(draws) == len(expected)
 
 
 def test_final_denoise_shrinks_the_noise_as_the_posterior_mean_does(gaussian, sde):

@@ -24,14 +24,14 @@ def test_every_sample_keeps_the_tolerance(mixture, points, exact_ode, method):
     model = mixture(VP())
     exact = exact_ode(model, points, 1e-3)
     for tolerance in (1e-3, 1e-5):
-        out = each(method, tolerance).run(model, points, grid.uniform(VP(), 1), None)
+        out = each(method, tolerance).run(model, points, grid.uniform(VP(), 1), None).state
         # the flow may double an error on the way, and some tens of steps add theirs
         assert float((out - exact).norm(dim=1).max()) <= 50 * tolerance
 
 
 def test_on_every_sde(mixture, points, exact_ode, rms, sde):
     model, start, t_min = mixture(sde), points[::6] * sde.prior_std, 1e-5
-    out = each().run(model, start, grid.uniform(sde, 1, t_min), None)
+    out = each().run(model, start, grid.uniform(sde, 1, t_min), None).state
     assert rms(out, exact_ode(model, start, t_min)) <= 20 * 1e-5
 
 

@@ -20,20 +20,13 @@ from scoresde.samplers import (
 )
 from scoresde.sde import VE, VP
 
-
-def marginal(sde, t, std=0.5):
-    """Mean and standard deviation of x_t for N(0.3, std²) data."""
-    a, s = float(sde.alpha(t)), float(sde.sigma(t))
-    return 0.3 * a, math.sqrt((std * a) ** 2 + s**2)
-
-
 MULTISTEP = SASolver(2, 0, 0.0, lower_order_final=False)
 
 
 @pytest.mark.parametrize(
     ("inner", "gain", "band"), [(EDM(), 4.0, 0.5), (DDIM(), 2.0, 0.2), (MULTISTEP, None, None)]
 )
-def test_the_output_tends_to_the_marginal(gaussian, moments, sde, inner, gain, band):
+def test_the_output_tends_to_the_marginal(gaussian, moments, sde, inner, gain, band, marginal):
     """The order is that of the inner sampler, where the error keeps its sign."""
     model, errors = gaussian(sde), []
     for k in (2, 4, 8):
@@ -49,7 +42,7 @@ def test_the_output_tends_to_the_marginal(gaussian, moments, sde, inner, gain, b
 
 
 @pytest.mark.parametrize("repeats", [1, 3])
-def test_a_restart_contracts_the_error_of_the_variance(gaussian, moments, sde, repeats):
+def test_a_restart_contracts_the_error_of_the_variance(gaussian, moments, sde, repeats, marginal):
     """By (v + low²)/(v + high²) each time, v = 1/4, from the exact ODE map and fresh noise."""
     low, high = 1.0, 4.0
     ts = torch.tensor([1.0, float(sde.t_of_lam(-math.log(low)))], dtype=torch.float64)
@@ -79,15 +72,15 @@ def test_the_parts_of_a_restart(mixture, sde):
     i = int((sigma_hat - 0.5).abs().argmin())
     t_high = float(sde.t_of_lam(-math.log(2.0)))
     with torch.no_grad():
-        got = Restart(inner, [interval]).run(model, x, ts, SampleNoise(3, [0, 1]))
+        got = Restart(inner, [interval]).run(model, x, ts, SampleNoise(3, [0, 1])).state
         noise = SampleNoise(3, [0, 1])
-        x = inner.run(model, x, ts[: i + 1], noise)
+        x = inner.run(model, x, ts[: i + 1], noise).state
         for _ in range(2):
             a = float(sde.alpha(t_high) / sde.alpha(ts[i]))
             b = math.sqrt(float(sde.sigma(t_high)) ** 2 - a**2 * float(sde.sigma(ts[i])) ** 2)
-            x = a * x + b * noise.fresh(x, t_high)
-            x = inner.run(model, x, grid.karras(sde, 3, float(ts[i]), t_high), noise)
-        x = inner.run(model, x, ts[i:], noise)
+            x = a * x + b * noise.fresh(x)
+            x = inner.run(model, x, grid.karras(sde, 3, float(ts[i]), t_high), noise).state
+        x = inner.run(model, x, ts[i:], noise).state
     # rounding through λ and its inverse
     assert torch.allclose(got, x, rtol=1e-9, atol=1e-9)
 
@@ -100,7 +93,7 @@ def test_evaluations_of_restarts(elementwise, inner):
     assert out.nfe == alone.nfe + alone.nfe // 12 * (3 * 2 + 2 * 5)
 
 
-def test_two_intervals_of_one_time_follow_in_their_order(gaussian, moments):
+def test_two_intervals_of_one_time_follow_in_their_order(gaussian, moments, marginal):
     """The later interval decides the error."""
     first, second = RestartInterval(0.5, 1.0, 1, 1), RestartInterval(0.5, 4.0, 40, 1)
     ts = grid.karras(VP(), 20, t_min=float(VP().t_of_lam(-math.log(0.5))))
@@ -133,7 +126,7 @@ def test_a_grid_that_ends_above_an_interval_leaves_it_out(elementwise):
     assert float(torch.exp(-VP().lam(0.1))) > 0.3
     start = torch.ones(1, 1, dtype=torch.float64)
     inner, restarted = (
-        s.run(elementwise(VP()), start, ts, BatchNoise(0)) for s in (EDM(), Restart(EDM()))
+        s.run(elementwise(VP()), start, ts, BatchNoise(0)).state for s in (EDM(), Restart(EDM()))
     )
     assert torch.equal(inner, restarted)
 
@@ -145,9 +138,9 @@ def test_restarts_are_the_same_under_every_sde(mixture, sde):
     sampler = Restart(EDM(), [RestartInterval(0.3, 1.0, 2, 2)])
     start = torch.tensor([[0.7, -1.1], [0.2, 0.4]], dtype=torch.float64)
     with torch.no_grad():
-        x = sampler.run(mixture(sde), start * sde.alpha(ts[0]), ts, SampleNoise(1, [0, 1]))
+        x = sampler.run(mixture(sde), start * sde.alpha(ts[0]), ts, SampleNoise(1, [0, 1])).state
         flat_ts = flat.t_of_lam(sde.lam(ts))
-        flat_x = sampler.run(mixture(flat), start, flat_ts, SampleNoise(1, [0, 1]))
+        flat_x = sampler.run(mixture(flat), start, flat_ts, SampleNoise(1, [0, 1])).state
     # λ goes through its inverse, which is worth some 1e-13 relative in σ; states grow as σ/α
     scale = float(torch.exp(-sde.lam(ts[0])))
     assert torch.allclose(x / sde.alpha(ts[-1]), flat_x, rtol=1e-9, atol=1e-11 * max(1, scale))

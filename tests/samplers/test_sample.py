@@ -1,7 +1,5 @@
 """`sample`: refused arguments, labels, counts and results."""
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -54,16 +52,6 @@ def test_t_zero_is_refused_where_sigma_vanishes_and_allowed_under_ve(elementwise
     with pytest.raises(ValueError, match="t_min must be greater than 0 for SubVP"):
         sample(elementwise(SubVP()), DDIM(), ts, (1, 1), seed=0)
     assert bool(torch.isfinite(sample(elementwise(VE()), DDIM(), ts, (1, 1), seed=0).x).all())
-
-
-def test_an_impossible_pair_is_refused_with_its_reason():
-    @dataclasses.dataclass(frozen=True)
-    class OnlyVE(DDIM):
-        def sde_error(self, sde):
-            return None if isinstance(sde, VE) else "it needs α = 1"
-
-    with pytest.raises(ValueError, match="OnlyVE cannot run: it needs α = 1"):
-        sample(FunctionScore(VP(), _never), OnlyVE(), TS, (2, 2), seed=0)
 
 
 def test_starts_from_the_prior_of_the_sde(elementwise, sde):

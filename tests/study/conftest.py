@@ -1,5 +1,6 @@
 """A sweep of an exact model: cheap, and every end point is known."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -9,6 +10,7 @@ from scoresde.exact import GaussianMixture
 from scoresde.grid import GRIDS
 from scoresde.registry import parse_sampler
 from scoresde.sde import VP
+from scoresde.study.draw import DrawSettings
 from scoresde.study.plan import Entry, plan_cells
 from scoresde.study.quality import Quality
 from scoresde.study.records import write_tables
@@ -31,16 +33,17 @@ def planar_data(model, split, n):
 
 def make_sweep(mixture, model=None, samplers=SAMPLERS, budgets=(4, 8), quality=True, **changes):
     """Samplers on the exact mixture, or on another model of the same SDE."""
-    named = [parse_sampler(text) for text in samplers]
-    entries = [Entry(n.text, n.sampler, (1e-2, 1e-4) if n.adaptive else ()) for n in named]
+    named = {text: parse_sampler(text) for text in samplers}
+    entries = [Entry(n, s, (1e-2, 1e-4) if s.adaptive else ()) for n, s in named.items()]
     cells = plan_cells(VP(), entries, {"log_snr": GRIDS["log_snr"]}, budgets, 1e-3)
     ruler = None
     if quality:
         train, test = planar_data(mixture, "train", 200), planar_data(mixture, "test", 50)
         ruler = Quality.build(train, test, N)
-    settings = {"n": N, "seed": 5, "t_min": 1e-3, "batch": 16, "tolerance": 1e-6}
+    tolerance = changes.pop("tolerance", 1e-6)
+    settings = DrawSettings(SPEC.shape, n=N, seed=5, t_min=1e-3, batch=16)
     model = mixture if model is None else model
-    return Sweep(model, "exact", SPEC, cells, quality=ruler, **settings | changes)
+    return Sweep(model, "exact", SPEC, cells, replace(settings, **changes), ruler, tolerance)
 
 
 @pytest.fixture
@@ -53,7 +56,7 @@ def run_sweep(sweep, folder, tell=silent):
     """Run, and write the tables, as `scoresde bench` does."""
     folder.mkdir(exist_ok=True)
     results = sweep.run(folder, tell)
-    write_tables(folder, results, {})
+    write_tables(folder, results, {"strips": []})
     return results
 
 

@@ -12,6 +12,7 @@ from scoresde.registry import SAMPLERS, parse_sampler
 from scoresde.samplers import sample
 from scoresde.sde import VP
 from scoresde.shipped import shipped
+from scoresde.study.draw import DrawSettings
 from scoresde.study.plan import Entry, plan_cells
 from scoresde.study.quality import Quality, on_levels
 from scoresde.study.sweep import Sweep
@@ -32,11 +33,11 @@ TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)
 def deterministic():
     """Names of all samplers whose end point depends on x_T alone."""
     names = []
-    named = [parse_sampler(name) for name in (*SAMPLERS, "euler-maruyama:eta=0")]
-    for one in named:
-        entry = Entry(one.text, one.sampler, TOLERANCES[:1] if one.adaptive else ())
+    for name in (*SAMPLERS, "euler-maruyama:eta=0"):
+        sampler = parse_sampler(name)
+        entry = Entry(name, sampler, TOLERANCES[:1] if sampler.adaptive else ())
         if plan_cells(VP(), [entry], {"uniform": GRIDS["uniform"]}, (250,), 1e-3)[0].deterministic:
-            names.append(one.text)
+            names.append(name)
     return names
 
 
@@ -44,8 +45,8 @@ def deterministic():
 def errors(tmp_path_factory):
     """Paired error of every cell of every deterministic sampler, by sampler, cheapest first."""
     checkpoint = scoresde.load("digits-vp")
-    named = [parse_sampler(name) for name in deterministic()]
-    entries = [Entry(n.text, n.sampler, TOLERANCES if n.adaptive else ()) for n in named]
+    named = {name: parse_sampler(name) for name in deterministic()}
+    entries = [Entry(n, s, TOLERANCES if s.adaptive else ()) for n, s in named.items()]
     grids = {"log_snr": GRIDS["log_snr"]}
     cells = plan_cells(checkpoint.model.sde, entries, grids, BUDGETS, 1e-3)
     folder = tmp_path_factory.mktemp("digits")
@@ -54,10 +55,7 @@ def errors(tmp_path_factory):
         checkpoint.sha256,
         checkpoint.data,
         cells,
-        n=16,
-        seed=1,
-        t_min=1e-3,
-        batch=16,
+        DrawSettings(checkpoint.data.shape, n=16, seed=1, t_min=1e-3, batch=16),
     )
     results = sweep.run(folder, lambda *told: None)
     found = {}
@@ -87,7 +85,7 @@ def test_samples_of_the_sde_and_of_the_ode_have_one_distribution():
 
     def features(name, steps, seed):
         ts = GRIDS["log_snr"](model.sde, steps)
-        out = sample(model, parse_sampler(name).sampler, ts, shape, seed=seed, denoise=True)
+        out = sample(model, parse_sampler(name), ts, shape, seed=seed, denoise=True)
         return ruler.features(on_levels(out.x, checkpoint.data))
 
     ode, other = features("dpmpp-2m", 40, 0), features("dpmpp-2m", 40, 1)

@@ -42,9 +42,9 @@ def test_adaptive_methods_enter_once_per_tolerance():
     ],
 )
 def test_whether_a_sampler_draws_noise_is_found_out(name, deterministic):
-    named = parse_sampler(name)
+    sampler = parse_sampler(name)
     grids = {"uniform": GRIDS["uniform"]}
-    (cell,) = plan_cells(VP(), [Entry(name, named.sampler)], grids, [9], 1e-3)
+    (cell,) = plan_cells(VP(), [Entry(name, sampler)], grids, [9], 1e-3)
     assert cell.deterministic is deterministic
 
 
@@ -52,7 +52,7 @@ def test_whether_a_sampler_draws_noise_is_found_out(name, deterministic):
     ("name", "deterministic"), [("dopri5", True), ("dop853", True), ("gotta-go-fast", False)]
 )
 def test_so_it_is_of_adaptive_ones(name, deterministic):
-    entry = Entry(name, parse_sampler(name).sampler, (0.1,))
+    entry = Entry(name, parse_sampler(name), (0.1,))
     (cell,) = plan_cells(VP(), [entry], {"uniform": GRIDS["uniform"]}, [9], 1e-3)
     assert cell.deterministic is deterministic
 

@@ -9,6 +9,7 @@ from scoresde.metrics import Estimate
 from scoresde.score import ScoreModel
 from scoresde.sde import VP
 from scoresde.study import reference as reference_module
+from scoresde.study.draw import DrawSettings
 from scoresde.study.reference import Reference
 
 T_MIN, STD = 0.05, 0.5
@@ -28,14 +29,14 @@ class Labelled(ScoreModel):
 def reference():
     """Four samples in two chunks, of the classes 0 and 3 in turn."""
     y = torch.tensor([0, 3, 3, 0])
-    return Reference(tolerance=1e-6, seed=1, t_min=T_MIN, batch=3, y=y)
+    return Reference(1e-6, DrawSettings((1,), n=4, seed=1, t_min=T_MIN, batch=3, y=y))
 
 
 def test_it_is_the_exact_flow_of_each_class_denoised(reference):
     """The flow of a Gaussian is affine, and so is E[x_0 | x_t]."""
-    out = reference._sample(Labelled(VP()), (4, 1), 1e-8)
+    out = reference._sample(Labelled(VP()), 1e-8)
     first, last = VP().nodes(torch.tensor([1.0, T_MIN], dtype=torch.float64))
-    mean = reference.y[:, None].double()
+    mean = reference.settings.y[:, None].double()
     spread, end = (math.hypot(STD * node.alpha, node.sigma) for node in (first, last))
     x = last.alpha * mean + end / spread * (out.x_init - first.alpha * mean)
     clean = mean + last.alpha * STD**2 / end**2 * (x - last.alpha * mean)
@@ -52,7 +53,7 @@ def test_its_error_is_the_difference_to_a_looser_solution(reference, tmp_path, m
         return Estimate(0.5, 0.1, (4,), "paired_rmse")
 
     monkeypatch.setattr(reference_module, "paired_rmse", compare)
-    reference.solve(Labelled(VP()), (4, 1), tmp_path, lambda done, total, note: None)
+    reference.solve(Labelled(VP()), tmp_path, lambda done, total, note: None)
     (gap,) = compared
     # of one tolerance they would be the same to the last bit
     assert 0 < float(gap) < 1e-3

@@ -15,11 +15,12 @@ from PIL import Image
 
 from scoresde.data import DataSpec
 from scoresde.study import report
+from scoresde.study.checked import estimates_to_json
 from scoresde.study.curves import curves
 from scoresde.study.files import write_json
 from scoresde.study.findings import Findings
 from scoresde.study.manifest import Manifest
-from scoresde.study.records import estimate_to_json, write_tables
+from scoresde.study.records import write_tables
 from scoresde.study.report import build_report
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -87,7 +88,7 @@ def folder(finished, tmp_path_factory):
     names = dict.fromkeys(cell.label for cell in swept.cells)
     Manifest(settings(swept.spec, names)).save(target)
     write_json(target / "machine.json", {"device": "cpu", "threads": 2})
-    floor = {name: estimate_to_json(e) for name, e in swept.quality.floor.items()}
+    floor = swept.quality.floor
     likelihood = {
         **{"mean": 1.234, "std_error": 0.056, "n": 100, "of": 200, "unit": "nats/dim"},
         **{"data": "mixture", "split": "test", "levels": None, "draws": 1, "t_min": 1e-5},
@@ -96,14 +97,14 @@ def folder(finished, tmp_path_factory):
     }
     reference = {
         **{"method": "dopri8", "tolerance": 1e-6, "nfe": 300, "error_tolerance": 1e-5},
-        "error": estimate_to_json(next(iter(swept.quality.floor.values()))),
+        **estimates_to_json({"error": floor["sliced_w2"]}),
     }
     write_tables(
         target,
         results,
         {
             "reference": reference,
-            "quality": {**swept.quality.about, "floor_values": floor},
+            "quality": {**swept.quality.about, "floor_values": estimates_to_json(floor)},
             "likelihood": likelihood,
             "strips": [],
         },
@@ -325,7 +326,7 @@ def test_curves_take_labels_for_text(small, monkeypatch):
 def test_vectors_are_not_called_images(page):
     for word in ("pixel", "image", "levels of the data"):
         assert word not in page.text
-    assert ": of the coordinates, along fixed directions" in page.text
+    assert "distance of the coordinates, along fixed directions" in page.text
 
 
 def test_an_overhead_below_one_is_said_to_be_noise(small):

@@ -39,15 +39,15 @@ def cell(sampler, budget, value, error=0.01, rmse=None, **changes):
 @pytest.fixture
 def findings(tmp_path):
     def make(*cells, floor=0.0, likelihood=None):
-        about = {"value": floor, "std_error": 0.01, "n": [100, 1000], "name": "m", "note": ""}
-        quality = {"floor": "100 rows of the test split", "floor_values": {"mmd2": about}}
+        floors = {"mmd2": estimate(floor, 0.01)}
+        quality = {"floor": "100 rows of the test split", "floor_values": floors}
         settings = {
             "samplers": sorted({c.sampler for c in cells}),
             "grids": sorted({c.grid for c in cells}),
             "nfe": sorted({c.nfe_asked for c in cells}),
             "n": 100,
         }
-        error = about | {"value": 1e-5}
+        error = estimate(1e-5, 0.01)
         reference = {"error": error, "method": "dopri8", "tolerance": 1e-6, "nfe": 200}
         return Findings(
             tmp_path, settings, {}, list(cells), reference, quality, likelihood, strips=[]
@@ -72,7 +72,7 @@ def test_a_clear_winner_is_named_and_ties_are_admitted(findings):
     found = findings(cell("ddim", 5, 0.30), cell("heun", 5, 0.10), cell("edm", 5, 0.11))
     text = " ".join(sentences(found))
     assert "Within 5 evaluations heun has the smallest MMD² (0.100 ± 0.010)" in text
-    assert "but edm cannot be told from it at this n" in text
+    assert "but edm is within two standard errors of it." in text
     clear = " ".join(sentences(findings(cell("ddim", 5, 0.30), cell("heun", 5, 0.10))))
     assert "ahead of all others by more than two standard errors" in clear
 
@@ -93,9 +93,9 @@ def test_scores_below_real_data_are_suspicious(findings):
 
 def test_a_winner_below_real_data_is_said_to_be(findings):
     text = " ".join(sentences(findings(cell("ddim", 5, 0.1), cell("heun", 5, 0.4), floor=0.3)))
-    assert "ddim has the smallest MMD² (0.100 ± 0.010, below what real data score)" in text
+    assert "ddim has the smallest MMD² (0.100 ± 0.010, below real data)" in text
     text = " ".join(sentences(findings(cell("ddim", 5, 0.1), floor=0.05)))
-    assert "below what real data score" not in text
+    assert "below real data" not in text
 
 
 def test_the_cheapest_cell_at_the_floor_is_the_one_of_fewest_evaluations(findings):
@@ -114,7 +114,7 @@ def test_the_most_accurate_solver_is_named(findings):
 def test_many_ties_are_counted_rather_than_listed(findings):
     cells = [cell(f"s{i}", 5, 0.1) for i in range(7)]
     text = " ".join(sentences(findings(*cells)))
-    assert "but s1, s2, s3 and 3 others cannot be told from it" in text
+    assert "but s1, s2, s3 and 3 others are within two standard errors of it" in text
 
 
 def test_grids_are_named_where_there_are_several(findings):

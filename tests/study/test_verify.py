@@ -121,11 +121,11 @@ def test_starts_are_quantiles_of_the_prior():
 def test_ode_errors_are_distances_to_the_exact_ends_and_nfe_is_counted():
     problem = OdeProblem(mixture(VP()), starts(VP()), 1e-3)
     grids = [log_snr(VP(), n) for n in (5, 10)]
-    heun = parse_sampler("heun").sampler
+    heun = parse_sampler("heun")
     errors, nfe = ode_errors(problem, [(heun, ts) for ts in grids])
     assert nfe == [10, 20]
     with torch.no_grad():
-        end = heun.run(problem.model, problem.start, grids[1], None)
+        end = heun.run(problem.model, problem.start, grids[1], None).state
     assert errors[1] == rms_distance(end, exact_flow(problem.model, problem.start, 1e-3))
     # this number was computed once by other code and has four digits
     errors, _ = ode_errors(problem, [(DDIM(), grids[1])])
@@ -143,7 +143,7 @@ def test_weak_errors_are_those_of_the_exact_moments():
     sde, ts = VP(), log_snr(VP(), 20)
     with torch.no_grad():
         two = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
-        low, high = DDIM().run(gaussian(sde), two, ts, None).flatten().tolist()
+        low, high = DDIM().run(gaussian(sde), two, ts, None).state.flatten().tolist()
     first, last = ((float(sde.alpha(t)), float(sde.sigma(t))) for t in (1.0, 1e-3))
     mean = low + (high - low) * 0.3 * first[0]
     std = (high - low) * math.hypot(0.5 * first[0], first[1])

@@ -6,27 +6,21 @@ import pytest
 import torch
 
 from scoresde.exact import GaussianMixture
-from scoresde.study import reference as reference_module
+from scoresde.study import draw as draw_module
 from scoresde.study import sweep as sweep_module
 
 
 @pytest.fixture
 def calls(monkeypatch):
-    """(sampler, labels, samples) of every call of `sample` by a sweep and by a reference."""
+    """Labels of every call of `sample` by a sweep, and by a reference, which is in float64."""
     found = {"sweep": [], "reference": []}
+    real = draw_module.sample
 
-    def watch(module, name):
-        real = module.sample
+    def watched(*arguments, **options):
+        found["reference" if options["dtype"] is torch.float64 else "sweep"].append(options["y"])
+        return real(*arguments, **options)
 
-        def watched(model, sampler, *arguments, **options):
-            out = real(model, sampler, *arguments, **options)
-            found[name].append((sampler, options["y"], out.x))
-            return out
-
-        monkeypatch.setattr(module, "sample", watched)
-
-    watch(sweep_module, "sweep")
-    watch(reference_module, "reference")
+    monkeypatch.setattr(draw_module, "sample", watched)
     return found
 
 
@@ -35,8 +29,8 @@ def test_labels_reach_every_sample(sweep, run, calls, monkeypatch, tmp_path):
     monkeypatch.setattr(GaussianMixture, "takes_labels", True)
     y = torch.arange(24) % 3
     run(sweep(samplers=("ddim",), budgets=(4,), tolerance=1e-3, quality=False, y=y), tmp_path)
-    assert [labels.tolist() for _, labels, _ in calls["sweep"]] == [y.tolist()]
-    assert [labels.tolist() for _, labels, _ in calls["reference"]] == [y.tolist(), y[:16].tolist()]
+    assert [labels.tolist() for labels in calls["sweep"]] == [y.tolist()]
+    assert [labels.tolist() for labels in calls["reference"]] == [y.tolist(), y[:16].tolist()]
 
 
 def test_the_first_pass_of_the_network_is_not_timed(sweep, monkeypatch):

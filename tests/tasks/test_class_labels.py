@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from scoresde.tasks.class_labels import labels_like, labels_of
+from scoresde.tasks.class_labels import labels_in_turn, labels_like, labels_of
 
 COUNTS = [[1, 1], [137, 15], [5, 0, 3], [0, 0, 7], [1000, 10, 1], [3] * 10, list(range(1, 21))]
 
@@ -37,9 +37,12 @@ def test_the_first_labels_have_the_shares_of_all(counts):
         assert float((each - k * share).abs().max()) <= 1 + 0.5 * len(counts) * float(share.max())
 
 
-def test_equal_classes_come_in_turn():
-    assert labels_like(torch.ones(3), 6).tolist() == [0, 1, 2, 0, 1, 2]
-    assert labels_like(torch.tensor([1, 1]), 1).tolist() == [0]
+@pytest.mark.parametrize("classes", [1, 2, 3, 10])
+def test_equal_classes_come_in_turn(classes):
+    """At any number of samples, whether it is a multiple of the number of classes or not."""
+    assert labels_in_turn(3, 7).tolist() == [0, 1, 2, 0, 1, 2, 0]
+    for n in range(1, 25):
+        assert torch.equal(labels_like(torch.ones(classes), n), labels_in_turn(classes, n))
 
 
 def test_uniform_leaves_out_classes_without_data():

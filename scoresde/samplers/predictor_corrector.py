@@ -18,17 +18,17 @@ __all__ = ["PredictorCorrector"]
 class PredictorCorrector(GridSampler):
     """Predict x from t to s, then correct it at s.
 
-    The NFE per step are those of both parts; the order is the predictor's. Song et al. 2021,
-    arXiv:2011.13456, algorithm 1. (The authors' code corrects before it predicts.)
+    The NFE per step are the sum of those of both parts; the order is the predictor's. Song et al.
+    2021, arXiv:2011.13456, algorithm 1. (The authors' code corrects before it predicts.)
 
     Args:
-        predictor: Any sampler whose step needs nothing but x.
+        predictor: Any sampler whose step uses no earlier step.
         corrector: Any corrector.
 
     Raises:
-        TypeError: If a part is not what its name says.
-        ValueError: If the predictor is a multistep method: its history would belong to a path
-            that the corrector has left.
+        TypeError: If the predictor is no `GridSampler` or the corrector no `Corrector`.
+        ValueError: If the predictor is a multistep method: the corrector changes x, so that the
+            outputs of earlier steps would no longer belong to it.
     """
 
     predictor: GridSampler
@@ -45,13 +45,9 @@ class PredictorCorrector(GridSampler):
                 f"got {type(self.predictor).__name__}"
             )
 
-    def sde_error(self, sde: SDE) -> str | None:
-        """The predictor's; a corrector serves any SDE."""
-        return self.predictor.sde_error(sde)
-
     @property
     def off_grid(self) -> bool:
-        """The predictor's; a corrector stays at the time it is called at."""
+        """As the predictor; a corrector evaluates the model at the grid's times only."""
         return self.predictor.off_grid
 
     def start(self, sde: SDE, nodes: list[Node]) -> State:

@@ -1,7 +1,7 @@
-"""DDIM with its noise η: the exponential integrator of first order.
+"""DDIM with the noise η: the exponential integrator of first order.
 
-The step is said through x0, whose weights are sums of positive terms; the same step said through
-ε subtracts numbers of size 1/α and loses their digits where α is small.
+The step is written with x0, where all terms are positive. Written with ε it would subtract numbers
+of size 1/α, and lose digits where α is small.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["DDIM"]
 
 @dataclass(frozen=True)
 class DDIM(GridSampler):
-    """DDIM on any SDE; η = 0 is deterministic and is DPM-Solver-1, η = 1 is ancestral sampling.
+    """DDIM on any SDE; η = 0 is the deterministic DPM-Solver-1, η = 1 is ancestral sampling.
 
         x_s = α_s x0 + √(σ_s² − c²) ε + c z,   c² = η² (σ_s²/σ_t²) σ²_{t|s}
 

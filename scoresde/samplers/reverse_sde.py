@@ -19,12 +19,12 @@ __all__ = ["EulerMaruyama", "ReverseDiffusion"]
 
 @dataclass(frozen=True)
 class EulerMaruyama(GridSampler):
-    """Euler–Maruyama on the reverse SDE, with the amount of noise η.
+    """Euler–Maruyama on the reverse SDE with the noise η.
 
         x_s = x_t − (t − s) (f x_t − (1 + η²)/2 g² score) + η g √(t − s) z
 
-    η = 1 is the reverse-time SDE, η = 0 Euler's method on the probability-flow ODE; any η ≥ 0
-    has the same marginals as the step goes to 0.
+    η = 1 is the reverse-time SDE, η = 0 is Euler's method on the probability-flow ODE. As the steps
+    tend to 0, the marginals are the same for every η ≥ 0.
 
     Weak order 1; 1 NFE per step; stochastic unless η = 0. Song et al. 2021, arXiv:2011.13456,
     eq. (6) and section 4.1.
@@ -55,12 +55,13 @@ class EulerMaruyama(GridSampler):
 
 @dataclass(frozen=True)
 class ReverseDiffusion(GridSampler):
-    """The forward chain's own discretization, run backwards.
+    """The discretization of the forward chain, used for the reverse SDE.
 
         x_s = (2 − a) x_t + b² score(x_t, t) + b z,   a = α_t/α_s,   b = σ_{t|s}
 
-    The paper writes it for VP with a = √(1 − β_i), b² = β_i = β(t)/N, which is NaN for N below
-    β_max; with the exact transition it is finite for every grid and SDE, and the same as N grows.
+    The paper has a = √(1 − β_i) and b² = β_i = β(t)/N for VP, which is NaN for N below β_max. Here
+    a and b are those of the exact transition, which are finite for every grid and SDE. The two
+    agree as N grows.
 
     Weak order 1; 1 NFE per step; stochastic. Song et al. 2021, arXiv:2011.13456, eq. (46) and
     appendix E.

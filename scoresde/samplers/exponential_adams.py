@@ -9,13 +9,11 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 
-from .._tensor import plain_numbers
+from .._tensor import check_choice, check_integer, plain_numbers
 from ..sde import SDE, Node
-from .multistep import LinearMultistep, Row
+from .multistep import LinearMultistep, StepWeights
 from .weights import (
     Prediction,
-    check_choice,
-    check_order,
     interval,
     lagrange_weights,
     past_knots,
@@ -28,13 +26,13 @@ __all__ = ["IPNDM", "ExponentialAB"]
 
 @dataclass(frozen=True)
 class ExponentialAB(LinearMultistep):
-    """Exponential Adams–Bashforth: the output is the polynomial through its last values.
+    """Exponential Adams–Bashforth: the polynomial through the last outputs is integrated.
 
         x_s = carry x_t + gain Σ_j m_j ∫_{λ_t}^{λ_s} e^{−rate (λ_s − λ)} ℓ_j(u(λ)) dλ
 
-    with `interval`'s carry, gain and rate, the last `order` outputs m_j, and ℓ_j the polynomial
-    of degree order − 1 in the variable u that is 1 where m_j was computed and 0 at the others.
-    The integrals are exact to rounding on any grid. In the field's names:
+    carry, gain and rate are those of `interval`. The m_j are the last `order` outputs, and ℓ_j is
+    the polynomial of degree order − 1 in the variable u that is 1 where m_j was computed and 0
+    where the others were. The integrals are exact to rounding on any grid. Its special cases are
 
         prediction  variable
         "eps"       "t"        DEIS tAB (Zhang & Chen 2022)
@@ -49,7 +47,7 @@ class ExponentialAB(LinearMultistep):
         order: 1 to 4.
         prediction: The output, "eps" or "x0".
         variable: u: "lam" (λ), "t" or "sigma" (σ/α).
-        lower_order_final: Let the order fall to 1 at the last steps.
+        lower_order_final: Lower the order to 1 at the last steps.
 
     Raises:
         ValueError: On an argument out of range.
@@ -62,11 +60,11 @@ class ExponentialAB(LinearMultistep):
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        check_order(self.order, 4)
+        check_integer("order", self.order, minimum=1, maximum=4)
         check_choice("prediction", self.prediction, ("eps", "x0"))
         check_choice("variable", self.variable, ("lam", "t", "sigma"))
 
-    def rows(self, sde: SDE, nodes: list[Node]) -> list[Row]:
+    def rows(self, sde: SDE, nodes: list[Node]) -> list[StepWeights]:
         """The weights of each step."""
         steps = [interval(t, s, self.prediction) for t, s in pairwise(nodes)]
         orders = step_orders(len(steps), self.order, self.lower_order_final)
@@ -76,7 +74,7 @@ class ExponentialAB(LinearMultistep):
             lam[:-1], lam[1:], steps[0].rate, knots, lambda lam: self._variable(sde, lam)
         )
         return [
-            Row(to.carry, tuple((to.gain * w[:order]).tolist()))
+            StepWeights(to.carry, tuple((to.gain * w[:order]).tolist()))
             for to, order, w in zip(steps, orders, weights, strict=True)
         ]
 
@@ -88,14 +86,15 @@ class ExponentialAB(LinearMultistep):
 
 @dataclass(frozen=True)
 class IPNDM(LinearMultistep):
-    """iPNDM: DDIM's step with ε extrapolated by the Adams–Bashforth numbers of equal steps.
+    """iPNDM: DDIM's step with ε extrapolated by Adams–Bashforth coefficients of equal steps.
 
         x_s = (α_s/α_t) x_t − σ_s (e^h − 1) Σ_j c_j ε_j
         c = (1), (3, −1)/2, (23, −16, 5)/12, (55, −59, 37, −9)/24    for order 1, 2, 3, 4
 
-    The numbers are those of equal steps. From `order` 2 on the method is of order 2 on a grid
-    whose steps change smoothly, and of order 1 where they jump. `ExponentialAB(prediction="eps",
-    variable="sigma")` has the numbers of any grid. 1 NFE per step; deterministic.
+    The coefficients are those of equal steps on every grid. So from `order` 2 on the method is of
+    order 2 on a grid whose steps change smoothly, and of order 1 where they jump.
+    `ExponentialAB(prediction="eps", variable="sigma")` has the coefficients of the grid. 1 NFE per
+    step; deterministic.
 
     Zhang & Chen 2022, arXiv:2204.13902, after Liu et al. 2022, "Pseudo numerical methods for
     diffusion models on manifolds", arXiv:2202.09778.
@@ -113,16 +112,16 @@ class IPNDM(LinearMultistep):
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        check_order(self.order, 4)
+        check_integer("order", self.order, minimum=1, maximum=4)
 
-    def rows(self, sde: SDE, nodes: list[Node]) -> list[Row]:
+    def rows(self, sde: SDE, nodes: list[Node]) -> list[StepWeights]:
         """The weights of each step."""
         rows = []
         orders = step_orders(len(nodes) - 1, self.order, lower_order_final=False)
         for order, (t, s) in zip(orders, pairwise(nodes), strict=True):
             to = interval(t, s, self.prediction)
             scale = to.gain * to.h * phi(1, to.z)
-            rows.append(Row(to.carry, tuple(scale * c for c in _EQUAL_STEPS[order])))
+            rows.append(StepWeights(to.carry, tuple(scale * c for c in _EQUAL_STEPS[order])))
         return rows
 
 

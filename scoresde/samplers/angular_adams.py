@@ -1,4 +1,4 @@
-"""Adams predictor–corrector methods in the angle: the ODE said through v, where it is mildest."""
+"""Adams predictor–corrector methods in the angle θ = arctan(σ/α), on the output v."""
 
 from __future__ import annotations
 
@@ -8,39 +8,42 @@ from typing import ClassVar
 
 import numpy as np
 
-from .._tensor import plain_numbers
+from .._tensor import check_integer, plain_numbers
 from ..sde import SDE, Node
-from .multistep import LinearMultistep, Row
-from .weights import Prediction, check_order, lagrange_weights, past_knots, step_orders
+from .multistep import LinearMultistep, StepWeights
+from .weights import Prediction, lagrange_weights, past_knots, step_orders
 
 __all__ = ["AngularAdams"]
 
 
 @dataclass(frozen=True)
 class AngularAdams(LinearMultistep):
-    """Adams–Bashforth–Moulton in θ on v, the evaluation of the next step correcting this one.
+    """Adams–Bashforth–Moulton in θ on v. The evaluation of the next step corrects this step.
 
     With n = √(α² + σ²) and θ = arctan(σ/α) the probability-flow ODE of any SDE is
 
         d(x/n)/dθ = v/n,   v = α ε − σ x0
 
-    For data N(0, I) v is 0, where ε and x0 both move: what is extrapolated is only how the data
-    differ from that. So
+    and a step is
 
         x_s = (n_s/n_t) x_t + n_s Σ_j (v_j/n_j) ∫_{θ_t}^{θ_s} ℓ_j(θ) dθ
 
-    with ℓ_j the Lagrange polynomials through the last `order` outputs for the predictor, and
-    through those and the output at the predicted x_s for the corrector.
+    The ℓ_j are the Lagrange polynomials through the last `order` outputs for the predictor, and
+    through those and the output at the predicted x_s for the corrector. For data N(0, I), v is 0
+    at all times, while ε and x0 change. So only the difference of the data from N(0, I) is
+    extrapolated.
 
-    The first step is Euler's, whose error is seen here, unlike that of solvers in λ: the order is
-    min(order, 2), with the corrector min(order + 1, 3). Errors at few steps still fall with
-    `order`. 1 NFE per step; deterministic; x at the last time is not corrected. θ and v are
-    regular down to σ = 0, so the last step may go nearly all the way, t_min = 1e-6, and needs no
-    final denoising; the grid `arctan` takes equal steps in θ. The variables are those of Salimans
-    & Ho 2022, "Progressive distillation", arXiv:2202.00512, appendix D; the solver is ours.
+    The order is min(order, 2), with the corrector min(order + 1, 3), because the first step is
+    Euler's. (In λ the error of that step is negligible, in θ it is not.) Errors at few steps still
+    fall with `order`. 1 NFE per step; deterministic. x at the last time is not corrected.
+
+    θ and v are smooth down to σ = 0, so that t_min may be as small as 1e-6, and no final denoising
+    is needed. The grid `arctan` takes equal steps in θ. The variables are those of Salimans & Ho
+    2022, "Progressive distillation", arXiv:2202.00512, appendix D; the solver is ours.
 
     Args:
-        order: Outputs behind the predictor, 1 to 4; 2 for few steps, 3 from about 15, 4 from 20.
+        order: Number of outputs in the predictor, 1 to 4. We advise 2 for few steps, 3 from about
+            15 steps and 4 from about 20.
         corrector: Whether to correct.
 
     Raises:
@@ -54,9 +57,9 @@ class AngularAdams(LinearMultistep):
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        check_order(self.order, 4)
+        check_integer("order", self.order, minimum=1, maximum=4)
 
-    def rows(self, sde: SDE, nodes: list[Node]) -> list[Row]:
+    def rows(self, sde: SDE, nodes: list[Node]) -> list[StepWeights]:
         """The weights of each step."""
         steps = len(nodes) - 1
         n = np.array([math.hypot(node.alpha, node.sigma) for node in nodes])
@@ -66,7 +69,7 @@ class AngularAdams(LinearMultistep):
         corrected = [order + 1 if self.corrector else 0 for order in orders[:-1]] + [0]
         correctors = _weights(n, theta, corrected, newest=1)
         return [
-            Row(float(n[i + 1] / n[i]), predictors[i], corrector=correctors[i])
+            StepWeights(float(n[i + 1] / n[i]), predictors[i], corrector=correctors[i])
             for i in range(steps)
         ]
 

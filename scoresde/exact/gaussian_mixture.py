@@ -1,89 +1,33 @@
-"""Exact score models: data whose p_t is known in closed form under any SDE.
-
-A Gaussian mixture stays one, component by component, under x_t = α x_0 + σ ε:
-
-    p_t(x) = Σ_k w_k N(x; α m_k, α² Σ_k + σ² I)
-
-and a finite data set is a mixture of points. Both are oracles: samplers, likelihoods and
-networks are judged against them, so they compute in float64 whatever the dtype of x.
-"""
+"""GaussianMixture: the exact score, density and samples of a Gaussian mixture."""
 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ._tensor import check_integer
-from .noise import SampleNoise
-from .score import ScoreModel, Time
-from .sde import SDE, Node
+from .._tensor import check_integer
+from ..noise import SampleNoise
+from ..score import Time
+from ..sde import SDE
+from .base import ExactScore, Factor, as_row, finite_tensor
 
-__all__ = ["FiniteData", "GaussianMixture"]
+__all__ = ["GaussianMixture"]
 
-# What holds for one row of a batch of flattened points: a number, or numbers of shape (B, 1).
-Row = float | Tensor
-
-# Far outside any batch, so that data drawn with a seed are independent of the noise of a
-# sampler or a training run that was given the same seed.
+# An index far outside any batch. So data drawn with a seed are independent of the noise of a
+# sampler or a training run with the same seed.
 _DATA_STREAM = 2**64 - 1
 
-# Elements of the largest temporary of `FiniteData`: 2^23 float64 numbers are 64 MiB.
-_CHUNK = 2**23
 
-
-class _ExactScore(ScoreModel):
-    """Every quantity as E[p x_0 + q ε | x_t = x], so that none is computed through another."""
-
-    takes_labels = False
-
-    def __init__(self, sde: SDE, shape: Sequence[int]) -> None:
-        super().__init__(sde)
-        self.shape = tuple(shape)
-        self.dim = math.prod(self.shape)
-
-    def eps(self, x: Tensor, t: Time) -> Tensor:
-        """E[ε | x_t = x], exact; one forward evaluation is counted."""
-        return self._mean(x, self.sde.at(t, x), 0.0, 1.0)
-
-    def x0(self, x: Tensor, t: Time) -> Tensor:
-        """E[x_0 | x_t = x], exact also where α is small; one forward evaluation is counted."""
-        return self._mean(x, self.sde.at(t, x), 1.0, 0.0)
-
-    def v(self, x: Tensor, t: Time) -> Tensor:
-        """E[α ε − σ x_0 | x_t = x], exact; one forward evaluation is counted."""
-        node = self.sde.at(t, x)
-        return self._mean(x, node, -node.sigma, node.alpha)
-
-    def _mean(self, x: Tensor, node: Node, p: Row, q: Row) -> Tensor:
-        """E[p x_0 + q ε | x_t = x] like x, counted."""
-        rows = self._rows(x)
-        self.nfe.add_forward(node.t)
-        alpha, sigma, p, q = (_row(value) for value in (node.alpha, node.sigma, p, q))
-        return self._expectation(rows, alpha, sigma, p, q).reshape(x.shape).to(x.dtype)
-
-    @abstractmethod
-    def _expectation(self, x: Tensor, alpha: Row, sigma: Row, p: Row, q: Row) -> Tensor:
-        """E[p x_0 + q ε | x_t = x] for float64 x of shape (B, D), like x."""
-
-    def _rows(self, x: Tensor) -> Tensor:
-        """The points x as float64 of shape (B, D), or raise."""
-        if x.ndim == 0 or tuple(x.shape[1:]) != self.shape:
-            wanted = ", ".join(["B", *map(str, self.shape)])
-            raise ValueError(f"x must have shape ({wanted}), got {tuple(x.shape)}")
-        return x.reshape(x.shape[0], self.dim).to(torch.float64)
-
-
-class GaussianMixture(_ExactScore):
+class GaussianMixture(ExactScore):
     """The exact score, density and samples of Σ_k w_k N(m_k, Σ_k) under any SDE.
 
         ∇ log p_t(x) = −Σ_k r_k(x) (α² Σ_k + σ² I)⁻¹ (x − α m_k),   r_k = softmax_k log(w_k N_k)
 
-    Each Σ_k = U diag(l) Uᵀ is diagonalised once; then α² Σ_k + σ² I = U diag(α² l + σ²) Uᵀ for
-    every t, with neither inverses nor cancellation as σ → 0. A Gaussian is a mixture of one.
+    Each Σ_k = U diag(l) Uᵀ is diagonalised once. Then α² Σ_k + σ² I = U diag(α² l + σ²) Uᵀ for
+    every t, which needs no inverse and loses no digits as σ → 0. A Gaussian is a mixture of one.
 
     Attributes:
         weights: w_k, shape (K,), float64.
@@ -92,7 +36,7 @@ class GaussianMixture(_ExactScore):
         axes: Eigenvectors U of Σ_k in columns, shape (K, D, D); None if all Σ_k are diagonal.
     """
 
-    @torch.inference_mode(False)  # its tensors could not be differentiated through
+    @torch.inference_mode(False)  # no derivative could pass through tensors made in that mode
     def __init__(
         self,
         sde: SDE,
@@ -106,23 +50,23 @@ class GaussianMixture(_ExactScore):
             sde: The forward process.
             weights: Positive, summing to 1 within 1e-6 (then normalised), shape (K,).
             means: Shape (K, *D); *D is the shape of a sample, D its number of elements.
-            covs: Σ_k of the flattened samples: full (K, D, D), diagonal (K, D) or isotropic (K,)
-                variances. Positive semi-definite, symmetric within 1e-6 of the largest entry
-                (then symmetrised; eigenvalues negative by no more than that become 0). A singular
-                Σ_k is allowed because p_t has a density wherever σ > 0; only `log_prob` of the
-                data itself refuses it.
+            covs: Σ_k of the flattened samples: matrices (K, D, D), diagonals (K, D) or isotropic
+                variances (K,). Positive semi-definite, and symmetric within 1e-6 of the largest
+                entry. They are then made symmetric, and negative eigenvalues down to −1e-6
+                times the largest become 0. A singular Σ_k is allowed, because p_t has a density
+                wherever σ > 0; only `log_prob` of the data themselves refuses it.
 
         Raises:
             ValueError: On a wrong shape, a value that is not finite, weights that are not
                 positive or do not sum to 1, or a Σ_k that is not a covariance.
         """
-        means = _finite("means", means)
+        means = finite_tensor("means", means)
         if means.ndim == 0 or means.numel() == 0:
             raise ValueError(f"means must have shape (K, *D), K ≥ 1, got {tuple(means.shape)}")
         super().__init__(sde, means.shape[1:])
         n = means.shape[0]
-        variances, axes = _diagonalise(_finite("covs", covs), n, self.dim)
-        self.register_buffer("weights", _checked_weights(_finite("weights", weights), n))
+        variances, axes = _diagonalise(finite_tensor("covs", covs), n, self.dim)
+        self.register_buffer("weights", _checked_weights(finite_tensor("weights", weights), n))
         self.register_buffer("means", means.reshape(n, self.dim))
         self.register_buffer("variances", variances)
         self.register_buffer("axes", axes)
@@ -150,12 +94,12 @@ class GaussianMixture(_ExactScore):
             Shape (B,), in the dtype of x.
 
         Raises:
-            ValueError: If t is None and a component is singular: the data have no density.
+            ValueError: If t is None and a Σ_k is singular, so that the data have no density.
         """
         if t is None and bool((self.variances <= 0).any()):
             raise ValueError("the data have no density, a covariance is singular: give a time t")
         node = None if t is None else self.sde.at(t, x)
-        alpha, sigma = (1.0, 0.0) if node is None else map(_row, (node.alpha, node.sigma))
+        alpha, sigma = (1.0, 0.0) if node is None else map(as_row, (node.alpha, node.sigma))
         log_terms, _, _ = self._components(self._rows(x), alpha, sigma)
         return torch.logsumexp(log_terms, dim=0).to(x.dtype)
 
@@ -164,7 +108,8 @@ class GaussianMixture(_ExactScore):
 
             Σ_k r_k |s_k − s|² − Σ_k r_k tr(α² Σ_k + σ² I)⁻¹
 
-        with s_k the score of component k and s that of the mixture.
+        where s_k is the score of component k and s that of the mixture. It is the exact value that
+        the trace rules of `scoresde.likelihood` estimate.
 
         Args:
             x: Points, shape (B, *D).
@@ -175,7 +120,7 @@ class GaussianMixture(_ExactScore):
         """
         node = self.sde.at(t, x)
         log_terms, gaps, variances = self._components(
-            self._rows(x), _row(node.alpha), _row(node.sigma)
+            self._rows(x), as_row(node.alpha), as_row(node.sigma)
         )
         r = torch.softmax(log_terms, dim=0)
         scores = -self._unrotated(gaps / variances)
@@ -199,7 +144,7 @@ class GaussianMixture(_ExactScore):
         """
         check_integer("n", n, minimum=0)
         noise = SampleNoise(seed, [_DATA_STREAM])
-        edges = torch.cumsum(self.weights, 0)[:-1]  # the last component takes the rest
+        edges = torch.cumsum(self.weights, 0)[:-1]  # the last component has all above
         k = torch.searchsorted(edges, noise.uniform(edges.new_empty(1, n))[0], right=True)
         z = noise.prior((1, n, self.dim))[0].to(self.means.device)
         node = None if t is None else self.sde.at(t, z)
@@ -210,14 +155,14 @@ class GaussianMixture(_ExactScore):
                 x[k == j] = x[k == j] @ self.axes[j].T
         return (x + alpha * self.means[k]).reshape(n, *self.shape)
 
-    def _expectation(self, x: Tensor, alpha: Row, sigma: Row, p: Row, q: Row) -> Tensor:
-        """Σ_k r_k (p m_k + (p α Σ_k + q σ) (α² Σ_k + σ² I)⁻¹ (x − α m_k))."""
+    def _expectation(self, x: Tensor, alpha: Factor, sigma: Factor, a: Factor, b: Factor) -> Tensor:
+        """Σ_k r_k (a m_k + (a α Σ_k + b σ) (α² Σ_k + σ² I)⁻¹ (x − α m_k))."""
         log_terms, gaps, variances = self._components(x, alpha, sigma)
         r = torch.softmax(log_terms, dim=0)[..., None]
-        gain = (p * alpha * self.variances[:, None] + q * sigma) / variances
-        return (r * (p * self.means[:, None] + self._unrotated(gain * gaps))).sum(0)
+        gain = (a * alpha * self.variances[:, None] + b * sigma) / variances
+        return (r * (a * self.means[:, None] + self._unrotated(gain * gaps))).sum(0)
 
-    def _components(self, x: Tensor, alpha: Row, sigma: Row) -> tuple[Tensor, Tensor, Tensor]:
+    def _components(self, x: Tensor, alpha: Factor, sigma: Factor) -> tuple[Tensor, Tensor, Tensor]:
         """log(w_k N_k(x)) of shape (K, B), Uᵀ(x − α m_k) of (K, B, D), and α² l + σ²."""
         variances = alpha**2 * self.variances[:, None] + sigma**2
         gaps = x - alpha * self.means[:, None]
@@ -234,68 +179,6 @@ class GaussianMixture(_ExactScore):
 
     def _axes(self) -> Tensor:
         return torch.eye(self.dim).to(self.means)[None] if self.axes is None else self.axes
-
-
-class FiniteData(_ExactScore):
-    """The exact score of the empirical distribution of a data set: the ideal denoiser.
-
-        E[x_0 | x_t = x] = Σ_i x_i softmax_i(−|x − α x_i|²/(2σ²))
-
-    It is what a network of unlimited capacity learns from the data set by denoising score
-    matching (Karras et al. 2022, arXiv:2206.00364, section 2); its samples are the data.
-    Costs O(B n D) per evaluation, with temporaries of at most 64 MiB beside one of shape (B, n).
-
-    Attributes:
-        data: The data set flattened, shape (n, D), float64.
-    """
-
-    @torch.inference_mode(False)  # its tensor could not be differentiated through
-    def __init__(self, sde: SDE, x: Tensor) -> None:
-        """Keep the data.
-
-        Args:
-            sde: The forward process.
-            x: Data, shape (n, *D), n ≥ 1.
-
-        Raises:
-            ValueError: If the data are empty or not finite.
-        """
-        data = _finite("x", x)
-        if data.ndim == 0 or data.numel() == 0:
-            raise ValueError(f"x must have shape (n, *D), n ≥ 1, got {tuple(data.shape)}")
-        super().__init__(sde, data.shape[1:])
-        self.register_buffer("data", data.reshape(data.shape[0], self.dim))
-
-    def _expectation(self, x: Tensor, alpha: Row, sigma: Row, p: Row, q: Row) -> Tensor:
-        """Mean p x̂ + q (x − α x̂)/σ with x̂ = E[x_0 | x_t = x]."""
-        distances = self._squared_distances(x / alpha)
-        ratio = alpha / sigma
-        r = torch.softmax(-0.5 * ratio**2 * distances, dim=1)
-        x0 = r @ self.data
-        return p * x0 + q * (x - alpha * x0) / sigma
-
-    def _squared_distances(self, x: Tensor) -> Tensor:
-        """|x − x_i|² for x of shape (B, D), shape (B, n).
-
-        From differences: |x|² − 2 x·x_i + |x_i|² would cancel where σ is small.
-        """
-        size = max(1, _CHUNK // max(1, x.numel()))
-        parts = [((x[:, None] - part) ** 2).sum(-1) for part in self.data.split(size)]
-        return torch.cat(parts, dim=1)
-
-
-def _row(value: Row) -> Row:
-    """A node's entry for x of shape (B, D): numbers as they are, (B, 1, ..., 1) as (B, 1)."""
-    return value.reshape(-1, 1) if isinstance(value, Tensor) else value
-
-
-def _finite(name: str, value: Tensor | Sequence) -> Tensor:
-    """A float64 copy of an argument, or raise ValueError."""
-    # the dtype is named here because numbers would become float32 on the way
-    out = torch.as_tensor(value, dtype=torch.float64).detach().clone()
-    if not bool(torch.isfinite(out).all()):
-        raise ValueError(f"{name} must be finite")
-    return out
 
 
 def _checked_weights(weights: Tensor, n: int) -> Tensor:

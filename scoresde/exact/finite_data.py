@@ -1,0 +1,63 @@
+"""FiniteData: the exact score of a finite data set."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..sde import SDE
+from .base import ExactScore, Factor, finite_tensor
+
+__all__ = ["FiniteData"]
+
+# Elements of the largest temporary of `FiniteData`: 2^23 float64 numbers are 64 MiB.
+_CHUNK = 2**23
+
+
+class FiniteData(ExactScore):
+    """The exact score of the empirical distribution of a data set: the ideal denoiser.
+
+        E[x_0 | x_t = x] = Σ_i x_i softmax_i(−|x − α x_i|²/(2σ²))
+
+    It is what a network of unlimited capacity learns from the data set by denoising score
+    matching (Karras et al. 2022, arXiv:2206.00364, section 2); its samples are the data.
+    An evaluation costs O(B n D), with temporaries of at most 64 MiB and one of shape (B, n).
+
+    Attributes:
+        data: The data set flattened, shape (n, D), float64.
+    """
+
+    @torch.inference_mode(False)  # no derivative could pass through tensors made in that mode
+    def __init__(self, sde: SDE, x: Tensor) -> None:
+        """Keep the data.
+
+        Args:
+            sde: The forward process.
+            x: Data, shape (n, *D), n ≥ 1.
+
+        Raises:
+            ValueError: If the data are empty or not finite.
+        """
+        data = finite_tensor("x", x)
+        if data.ndim == 0 or data.numel() == 0:
+            raise ValueError(f"x must have shape (n, *D), n ≥ 1, got {tuple(data.shape)}")
+        super().__init__(sde, data.shape[1:])
+        self.register_buffer("data", data.reshape(data.shape[0], self.dim))
+
+    def _expectation(self, x: Tensor, alpha: Factor, sigma: Factor, a: Factor, b: Factor) -> Tensor:
+        """a x̂ + b (x − α x̂)/σ with x̂ = E[x_0 | x_t = x]."""
+        distances = self._squared_distances(x / alpha)
+        ratio = alpha / sigma
+        r = torch.softmax(-0.5 * ratio**2 * distances, dim=1)
+        x0 = r @ self.data
+        return a * x0 + b * (x - alpha * x0) / sigma
+
+    def _squared_distances(self, x: Tensor) -> Tensor:
+        """|x − x_i|² for x of shape (B, D), shape (B, n).
+
+        They are computed from differences, because |x|² − 2 x·x_i + |x_i|² loses digits where σ is
+        small.
+        """
+        size = max(1, _CHUNK // max(1, x.numel()))
+        parts = [((x[:, None] - part) ** 2).sum(-1) for part in self.data.split(size)]
+        return torch.cat(parts, dim=1)

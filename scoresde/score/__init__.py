@@ -1,0 +1,28 @@
+"""Score models: one network gives four quantities.
+
+For x_t = α x_0 + σ ε a model of the noise ε(x_t, t) = E[ε | x_t] also gives
+
+    score  = ∇ log p_t(x_t)  = −ε/σ
+    x0     = E[x_0 | x_t]    = (x_t − σ ε)/α
+    v      = α ε − σ x0                           (Salimans & Ho 2022, arXiv:2202.00512)
+
+`eps` is the basic one, because it is O(1) for all t.
+"""
+
+from ..evaluation import count_nfe
+from .base import FIRST_TIME, ScoreModel, Time, reverse_drift
+from .function import FunctionScore
+from .network import Label, NetworkScore, Preconditioning, Target
+
+__all__ = [
+    "FIRST_TIME",
+    "FunctionScore",
+    "Label",
+    "NetworkScore",
+    "Preconditioning",
+    "ScoreModel",
+    "Target",
+    "Time",
+    "count_nfe",
+    "reverse_drift",
+]

@@ -1,0 +1,228 @@
+"""The base class of score models, `ScoreModel`, and the drift of the reverse process."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
+
+from .._tensor import check_number, finite_or_raise
+from ..evaluation import NFE, name_time
+from ..sde import SDE, Node
+from ..sde.base import SAME_TIME
+
+__all__ = ["FIRST_TIME", "ScoreModel", "Time", "cast", "combine", "reverse_drift"]
+
+Time = Tensor | float | Node
+
+# The time at which a path starts from data, if neither the model nor the caller gives another one.
+FIRST_TIME = 1e-5
+
+
+class ScoreModel(nn.Module, ABC):
+    """An SDE and one abstract method, `eps`; `score`, `x0` and `v` follow from it.
+
+    Every method takes x of shape (B, *D) and a time: a number, a tensor of shape () or (B,), or
+    a `Node`. It returns a tensor like x, in memory of its own. `nfe` counts the evaluations.
+
+    Attributes:
+        classes: K if class labels are 0 … K − 1; None if the number of classes is unknown.
+        takes_labels: Whether the model accepts class labels.
+        needs_labels: Whether it cannot be evaluated without class labels.
+    """
+
+    classes: int | None = None
+    takes_labels: bool = True
+    needs_labels: bool = False
+
+    def __init__(self, sde: SDE) -> None:
+        super().__init__()
+        self.sde = sde
+        self.nfe = NFE()
+        self.y: Tensor | None = None
+
+    @property
+    def snapped(self) -> bool:
+        """Whether the model is exact only at the discrete times of its SDE's ladder."""
+        return False
+
+    @property
+    def t_least(self) -> float:
+        """Least time at which the model may be evaluated, as far as the network is concerned."""
+        return 0.0
+
+    @abstractmethod
+    def eps(self, x: Tensor, t: Time) -> Tensor:
+        """ε(x, t) = E[ε | x_t = x]."""
+
+    def score(self, x: Tensor, t: Time) -> Tensor:
+        """∇ log p_t(x) = −ε/σ."""
+        node = self.sde.at(t, x)
+        return self.eps(x, node) * cast(-1 / node.sigma, x)
+
+    def x0(self, x: Tensor, t: Time) -> Tensor:
+        """E[x_0 | x_t = x] = (x − σ ε)/α."""
+        node = self.sde.at(t, x)
+        return combine(1 / node.alpha, x, -node.sigma / node.alpha, self.eps(x, node))
+
+    def v(self, x: Tensor, t: Time) -> Tensor:
+        """α ε − σ x0 = (ε (α² + σ²) − σ x)/α."""
+        node = self.sde.at(t, x)
+        scale = (node.alpha**2 + node.sigma**2) / node.alpha
+        return combine(-node.sigma / node.alpha, x, scale, self.eps(x, node))
+
+    def given(self, y: Tensor | None) -> ScoreModel:
+        """This model with class labels bound, one per sample of a batch.
+
+        Args:
+            y: Integer labels, shape (B,), or None for no label.
+        """
+        bound = copy.copy(self)
+        bound.y = y
+        return bound
+
+    def labelled(
+        self, y: Tensor | Sequence[int] | None, n: int, device: torch.device | str
+    ) -> ScoreModel:
+        """This model with the class labels of n samples bound, after they have been checked.
+
+        Args:
+            y: Integer labels, shape (n,); None keeps those that are bound already.
+            n: Number of samples.
+            device: Where the samples are.
+
+        Raises:
+            TypeError: If the labels are not integers.
+            ValueError: If labels are missing, not wanted, too few or many, or no class.
+        """
+        y = self.y if y is None else y
+        if y is None:
+            self._check_label()
+            return self
+        y = torch.as_tensor(y)
+        if y.shape != (n,):
+            raise ValueError(f"y must have shape ({n},), got {tuple(y.shape)}")
+        if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+            raise TypeError(f"y must hold integer class labels, got {y.dtype}")
+        if not self.takes_labels:
+            raise ValueError(f"y must be None: {type(self).__name__} has no classes")
+        y = y.to(device, torch.int64)
+        if self.classes is not None and n > 0:
+            low, high = (int(v) for v in torch.aminmax(y))
+            if low < 0 or high >= self.classes:
+                wrong = low if low < 0 else high
+                raise ValueError(f"y must hold classes 0 to {self.classes - 1}, got {wrong}")
+        return self.given(y)
+
+    def _check_label(self) -> None:
+        """Raise ValueError if labels are needed and none are bound."""
+        if self.needs_labels and self.y is None:
+            raise ValueError(
+                f"y must be given: the network has {self.classes} classes and was not trained "
+                "without class labels"
+            )
+
+    def first_time(self, t_min: float | None) -> float:
+        """The time at which a path starts from data: t_min, checked.
+
+        Args:
+            t_min: A time in [0, 1); None = the larger of 1e-5 and `t_least`.
+
+        Raises:
+            TypeError: If t_min is not a number.
+            ValueError: If t_min is outside [0, 1), σ(t_min) = 0, or t_min is below `t_least`.
+        """
+        if t_min is None:
+            return max(FIRST_TIME, self.t_least)
+        t_min = check_number("t_min", t_min, at_least=0, below=1)
+        self.check_last(t_min)
+        self.sde.nodes([t_min])
+        return t_min
+
+    def check_last(self, t: float) -> None:
+        """Raise unless the model may be evaluated at t, the least time of a grid or path.
+
+        Raises:
+            ValueError: If t is below `t_least`.
+        """
+        if t < self.t_least - SAME_TIME:
+            raise ValueError(
+                f"t_min must be at least {self.t_least:g} for this model, got {t:g}: its first "
+                f"discrete label belongs to t = {self.t_least:g}, the least noise it was trained on"
+            )
+
+    def take(self, rows: slice | Tensor) -> ScoreModel:
+        """This model for some rows of its batch: bound labels follow their samples."""
+        return self if self.y is None else self.given(self.y[rows])
+
+    def _evaluated(self, out: Tensor, x: Tensor, node: Node) -> Tensor:
+        """Check one evaluation's result and return it in the dtype of x."""
+        if not isinstance(out, Tensor) or out.shape != x.shape:
+            got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise RuntimeError(f"network returned {got} for x of shape {tuple(x.shape)}")
+        if not out.is_floating_point():
+            raise RuntimeError(f"network returned {out.dtype}, a floating dtype is needed")
+        if torch.is_grad_enabled() and x.requires_grad and not _depends_on(out, x):
+            # Otherwise its divergence would count as 0 without a warning.
+            raise RuntimeError(
+                f"network output at {name_time(node.t)} is not differentiable in x (computed under "
+                "torch.no_grad, detached or in numpy?)"
+            )
+        out = finite_or_raise(out, lambda: f"network output at {name_time(node.t)}")
+        return out if out.dtype == x.dtype else out.to(x.dtype)
+
+
+def reverse_drift(model: ScoreModel, x: Tensor, t: Time, eta: float = 1.0) -> Tensor:
+    """Drift of the reverse process: f x − (1 + η²)/2 g² score(x, t).
+
+    η = 1 is the reverse SDE, η = 0 the probability-flow ODE (Song et al. 2021,
+    arXiv:2011.13456, eq. (6) and (13)); the noise of the process is η g dw̄.
+
+    Args:
+        model: The score model.
+        x: State, shape (B, *D).
+        t: Time.
+        eta: Stochasticity, at least 0.
+
+    Returns:
+        The drift dx/dt, like x (sampling integrates it with dt < 0).
+    """
+    node = model.sde.at(t, x)
+    # −g² score = (g²/σ) ε
+    weight = 0.5 * (1 + eta**2) * node.g**2 / node.sigma
+    return combine(node.f, x, weight, model.eps(x, node))
+
+
+def _depends_on(out: Tensor, x: Tensor) -> bool:
+    """Whether x is in the graph of `out`; trained weights alone make `out` require gradients."""
+    if not out.requires_grad:
+        return False
+    goal, waiting, seen = get_gradient_edge(x).node, [get_gradient_edge(out).node], set()
+    while waiting:
+        node = waiting.pop()
+        if node is goal:
+            return True
+        if node not in seen:
+            seen.add(node)
+            waiting += [parent for parent, _ in node.next_functions if parent is not None]
+    return False
+
+
+def cast(value: float | Tensor, x: Tensor) -> float | Tensor:
+    """A node's entry in the dtype and on the device of x if it is a tensor; a number as it is."""
+    return value.to(x) if isinstance(value, Tensor) else value
+
+
+def combine(a: float | Tensor, x: Tensor, b: float | Tensor, y: Tensor) -> Tensor:
+    """a x + b y in new memory, leaving out terms whose factor is the number 0 or 1."""
+    ours = not (isinstance(b, float) and b == 1.0)
+    second = cast(b, x) * y if ours else y
+    if isinstance(a, float) and a == 0.0:
+        return second if ours else y.clone()
+    if not isinstance(a, float):
+        return cast(a, x) * x + second
+    return second.add_(x, alpha=a) if ours else torch.add(second, x, alpha=a)

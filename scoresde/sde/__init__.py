@@ -1,0 +1,9 @@
+"""Forward SDEs: dx = f(t) x dt + g(t) dw with the kernel x_t = α(t) x_0 + σ(t) ε."""
+
+from .base import SDE, Node
+from .cosine_vp import CosineVP
+from .tabulated_vp import TabulatedVP, cosine_betas
+from .ve import VE
+from .vp import VP, SubVP
+
+__all__ = ["SDE", "VE", "VP", "CosineVP", "Node", "SubVP", "TabulatedVP", "cosine_betas"]

@@ -1,0 +1,247 @@
+"""The base class of forward SDEs, `SDE`, and `Node`, an SDE at one time.
+
+Everything is written with five functions of time t in [0, 1] (0 = data, 1 = noise):
+
+    x_t = α(t) x_0 + σ(t) ε            perturbation kernel, ε ~ N(0, I)
+    dx  = f(t) x dt + g(t) dw          the SDE whose kernel that is
+    λ(t) = log(α(t)/σ(t))              half log signal-to-noise ratio, decreasing in t
+
+They satisfy f = d log α/dt and g² = dσ²/dt − 2 f σ² (Kingma et al. 2021, "Variational
+Diffusion Models", appendix). VP, SubVP and VE are in Song et al. 2021, "Score-Based Generative
+Modeling through SDEs", arXiv:2011.13456, sections 3.4 and appendices B and C.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._tensor import as_time, check_integer, expand, float64
+
+__all__ = ["SAME_TIME", "SDE", "Node", "VariancePreserving"]
+
+# Times nearer than this are the same: it is far above the rounding of i/L, and far below the
+# spacing of any ladder.
+SAME_TIME = 1e-9
+
+# Largest α/σ at which sampling starts from a normal distribution instead of from x_init.
+_START_RATIO = 0.1
+
+
+class Node(NamedTuple):
+    """An SDE at one time: float64 numbers, or tensors of shape (B, 1, ..., 1) if times differ.
+
+    They are numbers because arithmetic on 0-d tensors costs more per step than a small network.
+    """
+
+    t: float | Tensor
+    alpha: float | Tensor
+    sigma: float | Tensor
+    lam: float | Tensor
+    f: float | Tensor
+    g: float | Tensor
+
+
+@dataclass(frozen=True)
+class SDE(ABC):
+    """dx = f(t) x dt + g(t) dw with kernel x_t = α(t) x_0 + σ(t) ε.
+
+    The methods take a number or a tensor of times of any shape and return a tensor of that shape
+    (float64 for numbers).
+    """
+
+    @abstractmethod
+    def log_alpha(self, t: Tensor | float) -> Tensor:
+        """log α(t)."""
+
+    @abstractmethod
+    def sigma(self, t: Tensor | float) -> Tensor:
+        """σ(t), the standard deviation of x_t given x_0."""
+
+    @abstractmethod
+    def f(self, t: Tensor | float) -> Tensor:
+        """f(t), the drift coefficient in f(t) x."""
+
+    @abstractmethod
+    def g(self, t: Tensor | float) -> Tensor:
+        """g(t), the diffusion coefficient."""
+
+    @abstractmethod
+    def t_of_lam(self, lam: Tensor | float) -> Tensor:
+        """The time at which λ(t) = `lam`; the inverse of `lam`."""
+
+    @property
+    def prior_std(self) -> float:
+        """Standard deviation of the prior that sampling starts from: 1."""
+        return 1.0
+
+    def start_std(self, t: float) -> float:
+        """Standard deviation s of N(0, s² I), from which sampling may start at time t.
+
+            s² = α(t)² v + σ(t)²,   v = max(0, (prior_std² − σ(1)²)/α(1)²)
+
+        v is the variance of data for which the prior is the marginal at t = 1. So s is `prior_std`
+        at t = 1, and at all times it is 1 for VP and σ(t) for VE. The true mean and variance of x_t
+        depend on the data. They are near 0 and s² where α/σ is small: for data of variance 1 the
+        relative error of the variance is at most about (α/σ)², which is 1 % at the limit.
+
+        Args:
+            t: First time of a grid, in (0, 1].
+
+        Raises:
+            ValueError: If t < 1 and α(t)/σ(t) is above 0.1.
+        """
+        if t == 1:
+            return self.prior_std
+        start, end = self.nodes([t, 1.0])
+        ratio = start.alpha / start.sigma
+        if ratio > _START_RATIO:
+            raise ValueError(
+                f"x_init must be given for a grid that starts at t = {t:g}: α/σ is {ratio:.2g} "
+                f"there, above {_START_RATIO}, so that x depends on the data and cannot be drawn "
+                "from a normal distribution; or start at t = 1"
+            )
+        variance = max(0.0, (self.prior_std**2 - end.sigma**2) / end.alpha**2)
+        return math.sqrt(start.alpha**2 * variance + start.sigma**2)
+
+    def alpha(self, t: Tensor | float) -> Tensor:
+        """α(t), the scale of x_0 in x_t."""
+        return torch.exp(self.log_alpha(t))
+
+    def lam(self, t: Tensor | float) -> Tensor:
+        """λ(t) = log(α(t)/σ(t)), half the log signal-to-noise ratio."""
+        return self.log_alpha(t) - torch.log(self.sigma(t))
+
+    def perturb(self, x0: Tensor, t: Tensor | float, eps: Tensor) -> Tensor:
+        """x_t = α(t) x_0 + σ(t) ε.
+
+        Args:
+            x0: Data, shape (B, *D).
+            t: Times, shape () or (B,).
+            eps: Noise like `x0`.
+
+        Returns:
+            x_t in the dtype of `x0`.
+        """
+        t = as_time(t)
+        alpha, sigma = (expand(v, x0).to(x0) for v in (self.alpha(t), self.sigma(t)))
+        return alpha * x0 + sigma * eps
+
+    def drift(self, x: Tensor, t: Tensor | float) -> Tensor:
+        """f(t) x, the forward drift; x of shape (B, *D), t of shape () or (B,)."""
+        return expand(self.f(as_time(t)), x).to(x) * x
+
+    def transition(self, t: Node, s: Node) -> tuple[float, float]:
+        """Mean factor and standard deviation of x_t given x_s, for s ≤ t.
+
+            α_t/α_s  and  σ_{t|s},  σ²_{t|s} = σ_t² − (α_t/α_s)² σ_s² = σ_t² (1 − e^{2(λ_t − λ_s)})
+
+        The last form does not lose digits if t and s are close. On DDPM's ladder σ²_{t|s} is its β.
+        """
+        return t.alpha / s.alpha, t.sigma * math.sqrt(-math.expm1(2 * (t.lam - s.lam)))
+
+    @property
+    def levels(self) -> int | None:
+        """Number L of times of the discrete model that the SDE was made from; None if of none."""
+        return None
+
+    def label(self, t: Tensor | float) -> Tensor:
+        """The index L t − 1 of the discrete model's time label, clipped at 0; continuous in t.
+
+        Raises:
+            ValueError: If `levels` is None.
+        """
+        return (as_time(t) * self._check_levels(None) - 1).clamp(min=0)
+
+    def ladder(self, levels: int | None = None) -> Tensor:
+        """The decreasing times of a discrete model with L levels: 1, (L − 1)/L, ..., 1/L.
+
+        Args:
+            levels: L ≥ 2; None = `self.levels`.
+
+        Returns:
+            Shape (L,), float64.
+
+        Raises:
+            ValueError: If both are None, or if they differ and neither is None.
+        """
+        levels = self._check_levels(levels)
+        return torch.arange(levels, 0, -1, dtype=torch.float64, device="cpu") / levels
+
+    def _check_levels(self, levels: int | None) -> int:
+        """The number of levels of a ladder, checked."""
+        own = self.levels
+        if levels is None and own is None:
+            raise ValueError(f"{type(self).__name__} has no discrete times of its own")
+        if levels is not None and own is not None and levels != own:
+            raise ValueError(f"levels must be the table's {own}, got {levels}")
+        return check_integer("levels", own if levels is None else levels, minimum=2)
+
+    def nodes(self, ts: Tensor | Sequence[float]) -> list[Node]:
+        """The SDE at each time of a grid, as numbers, computed in one vectorised call.
+
+        Args:
+            ts: Times in [0, 1], N of them.
+
+        Raises:
+            ValueError: If a time is outside [0, 1], NaN, or one at which σ = 0.
+        """
+        ts = ts.to(torch.float64) if isinstance(ts, Tensor) else float64(ts)
+        columns = self._columns(ts)
+        return [Node(*row) for row in torch.stack(columns, dim=1).tolist()]
+
+    def at(self, t: Tensor | float | Node, x: Tensor) -> Node:
+        """The SDE at time t for a state x: `t` itself if it is a `Node` already.
+
+        Args:
+            t: A node, a number, or a tensor of shape () or (B,).
+            x: State, shape (B, *D).
+
+        Returns:
+            A node of numbers for one common time, of (B, 1, ..., 1) tensors for times per sample.
+
+        Raises:
+            ValueError: If a time is outside [0, 1], NaN, or one at which σ = 0, or if `t` is
+                neither one time nor one per sample.
+        """
+        if isinstance(t, Node):
+            return t
+        t = as_time(t).to(torch.float64)
+        if t.ndim == 0:
+            return self.nodes(t.reshape(1))[0]
+        return Node(*(expand(c, x) for c in self._columns(t.to(x.device))))
+
+    def _columns(self, ts: Tensor) -> tuple[Tensor, ...]:
+        """A node's entries at checked float64 times, each like `ts`."""
+        if not bool(((ts >= 0) & (ts <= 1)).all()):
+            raise ValueError(f"times must lie in [0, 1], got {ts.tolist()}")
+        sigma = self.sigma(ts)
+        if bool((sigma <= 0).any()):
+            raise ValueError(
+                f"t_min must be greater than 0 for {type(self).__name__}: σ(0) = 0, where the "
+                "score 1/σ is infinite; 1e-3 or 1e-5 are usual"
+            )
+        return ts, self.alpha(ts), sigma, self.lam(ts), self.f(ts), self.g(ts)
+
+
+class VariancePreserving(SDE):
+    """An SDE with α² + σ² = 1, so that g² = −2 f: σ and g follow from log α and f."""
+
+    def sigma(self, t: Tensor | float) -> Tensor:
+        """σ(t) = √(1 − α²)."""
+        return torch.sqrt(-torch.expm1(2 * self.log_alpha(t)))
+
+    def g(self, t: Tensor | float) -> Tensor:
+        """g(t) = √(−2 f(t))."""
+        return torch.sqrt(-2 * self.f(t))
+
+    def _log_alpha_of(self, lam: Tensor) -> Tensor:
+        """log α at λ: −log(1 + e^{−2λ})/2, without overflow."""
+        # torch's own softplus is linear above 20, off by 2e-9
+        return -0.5 * torch.logaddexp(torch.zeros_like(lam), -2 * lam)
