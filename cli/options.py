@@ -63,7 +63,7 @@ levels_option = click.option("--levels", type=Integer(2), help="Number of levels
 data_root_option = click.option(
     "--data-root",
     type=click.Path(exists=True, file_okay=False),
-    help="Folder to look for the data set in first.",
+    help="Folder to look in first for the data set or a relative path.",
 )
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace results of other settings in the folder."

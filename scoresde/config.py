@@ -43,12 +43,12 @@ class Config:
     """Everything that defines a trained model.
 
     Attributes:
-        data: Which data.
+        data: The training data.
         sde: The forward process.
         net: Keyword arguments of the network and its "kind", without its shape.
         preconditioning: Input scale, time label and target.
         objective: The loss.
-        train: Optimization.
+        train: Settings of the training loop.
     """
 
     data: DataSource

@@ -68,7 +68,7 @@ def prepare_bench(
             other settings.
     """
     stored = StoredModel.read(request.checkpoint)
-    check_space("--n", request.n, stored.dims, folder)
+    check_space("--n", request.n, stored.spec.dims, folder)
     request = request.resolved(stored)
     cells = request.plan(stored)
     train, test = _data(request, stored)

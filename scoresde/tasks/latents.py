@@ -134,7 +134,7 @@ def explore_latents(
             "data": data.name,
             "split": data.split,
             "of": len(data),
-            "dims": stored.dims,
+            "dims": stored.spec.dims,
             "span": stored.spec.span,
             "unit": stored.spec.unit,
             **{name: getattr(request, name) for name in ("n", "rtol", "atol", "seed")},
@@ -149,7 +149,7 @@ def explore_latents(
 
 def _checked_data(request: LatentRequest, stored: StoredModel, out: Path) -> Dataset:
     """The held-out data, after all that can be refused without a network."""
-    dims = stored.dims
+    dims = stored.spec.dims
     stored.check_first_time(request.t_min)
     stored.check_flow(request.rtol, request.atol, request.dtype)
     check_space("--samples", request.samples, dims, out)

@@ -132,11 +132,6 @@ class StoredModel:
         return Source(self.name, self.raw.sha256)
 
     @property
-    def dims(self) -> int:
-        """Dimension D of one datum."""
-        return self.spec.dims
-
-    @property
     def classes(self) -> int | None:
         """Number of classes of a conditional network, else None."""
         return self.config.net.get("classes")

@@ -96,7 +96,7 @@ def draw_samples(
     stored = StoredModel.read(request.checkpoint)
     sampler = _sampler(request, stored)
     ts = _times(request, stored, sampler)
-    check_space("--n", request.n, stored.dims, out)
+    check_space("--n", request.n, stored.spec.dims, out)
     y = _labels(request, stored)
     results = ResultFolder.open(out, _origin(request, stored, ts), overwrite)
     if results.finished:

@@ -99,7 +99,7 @@ class ScoreRequest(HeldOutRequest):
 
 def resolved(request: ScoreRequest, stored: StoredModel) -> ScoreRequest:
     """The request with protocol, method and time filled in for the checkpoint."""
-    small = stored.dims <= EXACT_UP_TO
+    small = stored.spec.dims <= EXACT_UP_TO
     default = "pf-ode/continuous" if stored.spec.levels is None else "pf-ode/uniform"
     method = request.method if request.method != "auto" else "dopri5" if small else "path"
     request = replace(request, protocol=request.protocol or default, method=method)

@@ -24,9 +24,9 @@ SMALL = ("--samplers", "ddim,heun,ancestral", "--nfe", "3,6", "--n", 8)
 
 @pytest.fixture
 def quick(monkeypatch):
-    """No figures, which are tested elsewhere, a coarse reference solution and few projections.
+    """No figures, a coarse reference solution and few projections.
 
-    A network of random weights is rough, and takes a thousand evaluations for a fine one.
+    An accurate solution would take a thousand evaluations of a network of random weights.
     """
     monkeypatch.setitem(BenchRequest.__init__.__kwdefaults__, "reference_tolerance", 1e-3)
     monkeypatch.setitem(sliced_wasserstein.__kwdefaults__, "projections", 16)
@@ -39,7 +39,7 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def bench(scoresde, latest, tiny_checkpoint, tmp_path):
-    """bench("--n", 4): compare into a new folder; its path and what was printed."""
+    """bench("--n", 4): run the command with a new folder; returns its path and the output."""
 
     def call(*options, checkpoint=tiny_checkpoint, out=tmp_path / "out"):
         return out, scoresde(*latest("bench", "--checkpoint", checkpoint, "--out", out, *options))
@@ -221,7 +221,7 @@ def test_results_below_that_nobody_asks_for_go_with_the_others(bench):
 
 @pytest.mark.slow
 def test_a_report_of_somebody_else_is_not_replaced(bench, monkeypatch):
-    """It was put there while the comparison was stopped."""
+    """The file appears while the comparison is stopped."""
     one = ("--samplers", "ddim", "--nfe", "3,4", "--n", 4)
 
     def stopped(*_, **__):
@@ -405,7 +405,7 @@ def test_report_of_something_else(scoresde, tmp_path):
 def test_data_of_another_kind_than_in_training_are_refused(
     bench, write_checkpoint, tmp_path_factory, before, after, name
 ):
-    """A metric against them would say nothing about the model."""
+    """Metrics against such data would not measure the model."""
     folder = tmp_path_factory.mktemp("changed")
     np.save(folder / "data.npy", before)
     config = {

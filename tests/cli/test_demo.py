@@ -1,4 +1,4 @@
-"""`scoresde demo`: what it plans; slow: that it does so in time on the shipped checkpoints."""
+"""`scoresde demo`: its plan and its output; a slow test measures its time."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ def test_ten_samplers_can_use_every_budget(tiny_checkpoint, tmp_path):
 def test_it_says_what_it_does_and_where_the_page_is(
     scoresde, tiny_checkpoint, tmp_path, monkeypatch
 ):
-    """With two samplers and few samples, then again from what is there."""
+    """The command runs with two samplers and few samples, and then again from its results."""
     monkeypatch.setattr("scoresde.study.report.curves", lambda *arguments: b"")  # tested elsewhere
     monkeypatch.setattr(demo, "SAMPLERS", ("ddim", "ancestral"))
     monkeypatch.setattr(demo, "BUDGETS", (3,))
@@ -59,7 +59,7 @@ def test_it_says_what_it_does_and_where_the_page_is(
     reason="the shipped checkpoints are not there; train them as the README says",
 )
 def test_it_takes_three_minutes_at_most(tmp_path):
-    """Of processor time, which is more than the wall time of an idle machine with two cores."""
+    """The smaller of wall time and processor time counts, because the machine may be busy."""
     command = [sys.executable, "-c", "from scoresde_cli.main import main; main()", "demo"]
     before, began = os.times(), time.monotonic()
     subprocess.run([*command, "--out", str(tmp_path / "demo")], check=True, capture_output=True)

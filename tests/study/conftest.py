@@ -1,4 +1,4 @@
-"""A sweep of an exact model: cheap, and every end point is known."""
+"""A sweep of an exact model, which is cheap and whose end points are known."""
 
 from dataclasses import replace
 from functools import partial
@@ -22,7 +22,7 @@ N = 24
 
 
 def silent(stage, done, total, note):
-    """Progress that nobody hears of."""
+    """A `tell` that ignores what it is told."""
 
 
 def planar_data(model, split, n):
@@ -36,14 +36,14 @@ def make_sweep(mixture, model=None, samplers=SAMPLERS, budgets=(4, 8), quality=T
     named = {text: parse_sampler(text) for text in samplers}
     entries = [Entry(n, s, (1e-2, 1e-4) if s.adaptive else ()) for n, s in named.items()]
     cells = plan_cells(VP(), entries, {"log_snr": GRIDS["log_snr"]}, budgets, 1e-3)
-    ruler = None
+    measures = None
     if quality:
         train, test = planar_data(mixture, "train", 200), planar_data(mixture, "test", 50)
-        ruler = Quality.build(train, test, N)
+        measures = Quality.build(train, test, N)
     tolerance = changes.pop("tolerance", 1e-6)
     settings = DrawSettings(SPEC.shape, n=N, seed=5, t_min=1e-3, batch=16)
     model = mixture if model is None else model
-    return Sweep(model, "exact", SPEC, cells, replace(settings, **changes), ruler, tolerance)
+    return Sweep(model, "exact", SPEC, cells, replace(settings, **changes), measures, tolerance)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def sweep(mixture):
 
 
 def run_sweep(sweep, folder, tell=silent):
-    """Run, and write the tables, as `scoresde bench` does."""
+    """Run a sweep and write its tables, as `scoresde bench` does."""
     folder.mkdir(exist_ok=True)
     results = sweep.run(folder, tell)
     write_tables(folder, results, {"strips": []})
@@ -62,7 +62,7 @@ def run_sweep(sweep, folder, tell=silent):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """(sweep, folder, results) of a sweep that was never interrupted; not to be changed."""
+    """(sweep, folder, results) of a sweep that was not interrupted; tests must not change them."""
     weights, means = [0.5, 0.3, 0.2], [[-1.0, 0.5], [0.8, -0.6], [0.3, 1.2]]
     covs = [[[0.2, 0.05], [0.05, 0.1]], [[0.08, -0.03], [-0.03, 0.15]], [[0.05, 0], [0, 0.05]]]
     sweep = make_sweep(GaussianMixture(VP(), weights, means, covs))

@@ -31,7 +31,7 @@ TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)
 
 @cache
 def deterministic():
-    """Names of all samplers whose end point depends on x_T alone."""
+    """Names of all samplers whose end point depends only on x_T."""
     names = []
     for name in (*SAMPLERS, "euler-maruyama:eta=0"):
         sampler = parse_sampler(name)
@@ -81,18 +81,18 @@ def test_samples_of_the_sde_and_of_the_ode_have_one_distribution():
     """Independent noise; 200 steps leave a bias of O(1/N) below the error of 192 samples."""
     checkpoint = scoresde.load("digits-vp")
     model, shape = checkpoint.model, (192, 1, 8, 8)
-    ruler = Quality.build(load_dataset("digits"), load_dataset("digits", "test"), 192)
+    quality = Quality.build(load_dataset("digits"), load_dataset("digits", "test"), 192)
 
     def features(name, steps, seed):
         ts = GRIDS["log_snr"](model.sde, steps)
         out = sample(model, parse_sampler(name), ts, shape, seed=seed, denoise=True)
-        return ruler.features(on_levels(out.x, checkpoint.data))
+        return quality.features(on_levels(out.x, checkpoint.data))
 
     ode, other = features("dpmpp-2m", 40, 0), features("dpmpp-2m", 40, 1)
     floor = frechet_distance(ode, other)
     for name in ("ancestral", "euler-maruyama"):
         sde = features(name, 200, 2)
-        found = mmd2(sde, ode, ruler.kernel)
+        found = mmd2(sde, ode, quality.kernel)
         assert abs(found.value) < 4 * found.std_error, (name, str(found))
         distance = frechet_distance(sde, ode)
         slack = 4 * (distance.std_error**2 + floor.std_error**2) ** 0.5

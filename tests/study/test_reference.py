@@ -1,4 +1,4 @@
-"""The solution that samplers are compared with: denoised, of the right class, with its error."""
+"""The reference solution is denoised, has the right classes, and knows its own error."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""report.html: complete, self-contained, sound HTML, and made from the stored files alone."""
+"""report.html is complete and valid, needs no other file, and is made from the stored files."""
 
 import base64
 import io
@@ -27,7 +27,7 @@ VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
 class Page(HTMLParser):
-    """A page as a parser sees it; unbalanced tags are an error."""
+    """The tags and the text of a page; unbalanced tags are an error."""
 
     def __init__(self, text):
         super().__init__()
@@ -81,7 +81,7 @@ def settings(spec, samplers, budgets=(4, 8)):
 
 @pytest.fixture(scope="module")
 def folder(finished, tmp_path_factory):
-    """A finished sweep with everything that `scoresde bench` stores."""
+    """A folder with a finished sweep and all files that `scoresde bench` writes."""
     swept, source, results = finished
     target = tmp_path_factory.mktemp("report") / "bench"
     shutil.copytree(source, target)
@@ -185,7 +185,7 @@ def test_it_is_the_same_again(folder, page):
 
 
 def test_images_are_shown_in_strips_beside_the_exact_solution(folder, tmp_path):
-    """The same results, said to be of digits."""
+    """The folder with its data replaced by images of digits."""
     target = tmp_path / "bench"
     shutil.copytree(folder, target)
     spec = DataSpec((1, 8, 8), -1, 1, 17, name="digits")
@@ -204,7 +204,7 @@ def test_images_are_shown_in_strips_beside_the_exact_solution(folder, tmp_path):
 
 @pytest.fixture
 def small(folder, tmp_path, monkeypatch):
-    """A folder that may be changed, without the curves, which take most of the time."""
+    """A folder that a test may change; no curves are drawn, which take most of the time."""
     target = tmp_path / "bench"
     shutil.copytree(folder, target)
     (target / "report.html").unlink(missing_ok=True)
@@ -214,7 +214,7 @@ def small(folder, tmp_path, monkeypatch):
 
 
 def leaves(values, path=()):
-    """Paths to all values of nested plain data, the tables and lists themselves among them."""
+    """Paths to all values of nested plain data, tables and lists included."""
     if path:
         yield path
     if isinstance(values, (dict, list)):
@@ -238,9 +238,10 @@ FILES = ("results.json", "settings", "machine.json")
 
 
 def stored(folder, name, monkeypatch):
-    """The values of a file, of few cells, and a function that writes others in their place.
+    """The values of a file, with few cells, and a function that replaces them.
 
-    The settings are in the manifest, which is not written: its own checks are tested elsewhere.
+    The settings are in the manifest. It is replaced in memory, because a changed file would be
+    refused by the manifest's own checks.
     """
     if name != "settings":
         path = folder / name
@@ -254,7 +255,7 @@ def stored(folder, name, monkeypatch):
 
 
 def page_or_refusal(folder):
-    """The page, or None if the folder is refused, by an error that names it."""
+    """The page; None if the folder is refused by an error that names it."""
     try:
         text = build_report(folder).read_text(encoding="utf-8")
     except ValueError as error:
@@ -263,7 +264,7 @@ def page_or_refusal(folder):
 
 
 def few_cells(values):
-    """One cell that is done and one that is not, where there are cells."""
+    """The values with one cell that is done and one that is not."""
     if "cells" not in values:
         return values
     cells = values["cells"]
@@ -275,7 +276,7 @@ def few_cells(values):
 )
 @pytest.mark.parametrize("name", FILES)
 def test_odd_values_are_refused_by_name_or_shown_as_text(small, monkeypatch, name, odd):
-    """Each value of a file in turn: no tag of a stranger, and no error but that one."""
+    """Each value of a file is replaced in turn: no foreign tag appears, and no other error."""
     values, write = stored(small, name, monkeypatch)
     pages = []
     for path in leaves(values):
@@ -306,7 +307,7 @@ def test_missing_keys_are_refused_by_name(small, monkeypatch, name):
 
 @pytest.mark.parametrize("names", [5, None, [5], ["."], ["strips/.."], ["../bench"], ["/tmp"]])
 def test_strips_are_folders_below(small, monkeypatch, names):
-    """Reading `.` would have no end, and a folder elsewhere is somebody else's."""
+    """Reading `.` would never end, and a folder elsewhere is not part of these results."""
     values, write = stored(small, "results.json", monkeypatch)
     write(values | {"strips": names})
     with pytest.raises(ValueError, match=r"results\.json.*strips"):
@@ -314,7 +315,7 @@ def test_strips_are_folders_below(small, monkeypatch, names):
 
 
 def test_curves_take_labels_for_text(small, monkeypatch):
-    """A dollar sign begins a formula for matplotlib, and this one is none."""
+    """matplotlib reads text between dollar signs as a formula, and this text is not valid."""
     for name in ("results.json", "settings"):
         values, write = stored(small, name, monkeypatch)
         write(json.loads(json.dumps(values).replace('"ancestral"', r'"$\\frac$"')))
@@ -335,7 +336,7 @@ def test_an_overhead_below_one_is_said_to_be_noise(small):
 
 
 def cell_page(folder, seconds):
-    """The page's text if every cell takes so long, and the network alone one second."""
+    """The text of the page if every cell takes this time, and the network alone one second."""
     values = json.loads((folder / "results.json").read_text())
     for cell in values["cells"]:
         if cell["status"] == "done":
@@ -352,7 +353,7 @@ def test_a_folder_without_results_is_refused(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [1200, 420])
 def test_a_browser_shows_it(folder, page, tmp_path, width):
-    """The page is painted from top to bottom, and is no wider than the window."""
+    """The page is drawn from top to bottom, and is no wider than the window."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
         pytest.skip("no browser; apt-get install chromium")

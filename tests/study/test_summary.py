@@ -1,4 +1,4 @@
-"""The summary claims what the standard errors allow, and no more."""
+"""The summary makes no claim that the standard errors do not support."""
 
 import math
 
@@ -99,7 +99,7 @@ def test_a_winner_below_real_data_is_said_to_be(findings):
 
 
 def test_the_cheapest_cell_at_the_floor_is_the_one_of_fewest_evaluations(findings):
-    """Whatever the order of the cells is."""
+    """The order of the cells does not matter."""
     cells = [cell("ddim", budget, 0.0) for budget in (9, 5, 7)]
     for some in (cells, cells[::-1]):
         assert "the cheapest ddim with 5 evaluations" in " ".join(sentences(findings(*some)))

@@ -1,4 +1,4 @@
-"""Sweeps: counted, from common noise, and resumable without a trace."""
+"""A sweep counts evaluations, starts from common noise, and gives the same when resumed."""
 
 import csv
 import re
@@ -26,11 +26,11 @@ TIMES = ("seconds", "seconds_bare")
 
 
 class Stop(Exception):
-    """Stands for Ctrl-C, or a kill, in the middle of a sweep."""
+    """Stops a sweep in the middle, as Ctrl-C does."""
 
 
 class Untouchable(GaussianMixture):
-    """A model that must not be asked."""
+    """A model whose evaluation is an error."""
 
     def _expectation(self, *arguments):
         raise AssertionError("the network was run")
@@ -142,7 +142,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(finished, sweep, run, tmp
 
 
 def test_a_cell_that_leaves_the_numbers_is_reported_and_tried_again(sweep, run, tmp_path):
-    """NaN below t = 0.1; a sampler that steps over that is not disturbed."""
+    """The model is NaN below t = 0.1. A sampler that takes no step there is not affected."""
     exact = GaussianMixture(VP(), [1.0], [[0.0, 0.0]], [1.0])
 
     def eps(x, t):
@@ -163,7 +163,7 @@ QUICK = {"samplers": ("ddim",), "budgets": (4,), "quality": False, "tolerance": 
 
 @pytest.mark.parametrize("what", ["cells/*", REFERENCE])
 def test_what_is_damaged_is_measured_again(sweep, run, tmp_path, what):
-    """A cell, and the solution that the others are compared with."""
+    """Both a cell and the reference solution."""
     run(sweep(**QUICK), tmp_path)
     (path,), whole = tmp_path.glob(what), without_times(tmp_path)
     content = path.read_bytes()
@@ -177,7 +177,7 @@ def test_what_is_damaged_is_measured_again(sweep, run, tmp_path, what):
 
 
 def test_measured_cells_are_used_by_a_larger_sweep(finished, sweep, run, untouchable, tmp_path):
-    """Those of another folder as well, whatever else it holds."""
+    """Cells of another folder are used as well, whatever else it holds."""
     some = sweep(samplers=("ddim", "ancestral"), budgets=(8,))
     (tmp_path / "some").mkdir()
     results = some.run(tmp_path / "some", silent, [finished[1]])
@@ -189,7 +189,7 @@ def test_measured_cells_are_used_by_a_larger_sweep(finished, sweep, run, untouch
 
 
 def test_no_two_different_cells_share_a_key(sweep, mixture_parameters):
-    """Whatever its numbers depend on is part of a cell's key; names are for the eye."""
+    """Everything that a cell's numbers depend on enters its key; its names do not."""
     one = {"samplers": ("ddim",), "budgets": (4,)}
     base = sweep(**one)
     others = [
@@ -219,7 +219,7 @@ def test_no_two_different_cells_share_a_key(sweep, mixture_parameters):
 
 
 def test_names_that_are_written_alike_are_two_cells(sweep, run, tmp_path):
-    """`g/1.json` and `g-1.json`: each row has its own grid's numbers and name."""
+    """`g/1.json` and `g-1.json` give equal file names, and each row has its own numbers."""
     base = sweep(**QUICK)
     (cell,) = base.cells
     cells = [replace(cell, grid="g/1.json"), replace(cell, grid="g-1.json", ts=cell.ts**2)]
@@ -289,7 +289,7 @@ def test_every_cell_and_the_reference_get_the_labels(sweep, run, tmp_path, monke
 
 
 def test_the_first_bare_pass_does_not_count(sweep, monkeypatch):
-    """It allocates, and is several times as long."""
+    """The first pass allocates memory and takes several times as long."""
     clock, passes = [0.0], []
 
     def bare(*arguments):

@@ -1,4 +1,4 @@
-"""What a sweep hands to `sample`, and what it counts as the network's time."""
+"""A sweep passes its labels to `sample`, and does not time the first pass of the network."""
 
 import statistics
 
@@ -25,7 +25,7 @@ def calls(monkeypatch):
 
 
 def test_labels_reach_every_sample(sweep, run, calls, monkeypatch, tmp_path):
-    """Of the cells, of the reference, and of its first samples that are solved again."""
+    """Samples of cells and of the reference, whose first samples are solved twice."""
     monkeypatch.setattr(GaussianMixture, "takes_labels", True)
     y = torch.arange(24) % 3
     run(sweep(samplers=("ddim",), budgets=(4,), tolerance=1e-3, quality=False, y=y), tmp_path)
@@ -34,7 +34,7 @@ def test_labels_reach_every_sample(sweep, run, calls, monkeypatch, tmp_path):
 
 
 def test_the_first_pass_of_the_network_is_not_timed(sweep, monkeypatch):
-    """It warms up: with it the median of these times would be 3.5."""
+    """If it were timed, the median of these times would be 3.5."""
     durations = [100.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     ticks = iter(sum(([0.0, duration] for duration in durations), []))
     monkeypatch.setattr(sweep_module.time, "perf_counter", lambda: next(ticks))

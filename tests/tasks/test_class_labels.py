@@ -1,4 +1,4 @@
-"""Labels of samples that are compared with data: the data's shares, at any number of samples."""
+"""The labels of samples have the shares of the data, at any number of samples."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def test_every_class_has_its_share(counts, n):
 
 @pytest.mark.parametrize("counts", COUNTS)
 def test_the_first_labels_have_the_shares_of_all(counts):
-    """Within one of each class's share, and half a one per other class that is rounded."""
+    """Each count differs from its share by at most 1, plus rounding of the other classes."""
     counts, n = torch.tensor(counts), 500
     found = labels_like(counts, n)
     share = torch.bincount(found, minlength=len(counts)) / n
