@@ -18,7 +18,10 @@ from scoresde.score import FunctionScore
 from scoresde.sde import VP
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-NAMES = ("likelihood", "likelihood_methods", "likelihood_problems", "likelihood_report", "paired")
+NAMES = (
+    *("likelihood", "likelihood_methods", "likelihood_problems", "likelihood_report"),
+    *("paired", "script"),
+)
 
 
 @pytest.fixture(scope="module")
