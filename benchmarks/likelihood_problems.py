@@ -19,9 +19,9 @@ from torch import Tensor
 import scoresde
 from scoresde.exact import GaussianMixture
 from scoresde.likelihood import ExactTrace, Ode, Probing, encode, fit_gaussian, log_likelihood
-from scoresde.likelihood.choice import PASS_COST
 from scoresde.likelihood.flow import log_prior
-from scoresde.likelihood.jacobian import linearize
+from scoresde.likelihood.trace.choice import PASS_COST
+from scoresde.likelihood.trace.jacobian import linearize
 from scoresde.noise import SampleNoise
 from scoresde.score import ScoreModel
 from scoresde.sde import VP

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.ticker import LogLocator
 
-from scoresde.study.figures import COLOURS, MARKERS, new_figure, png_bytes
+from scoresde.output.figures import COLOURS, MARKERS, new_figure, png_bytes
 
 __all__ = [
     "ALLOWED",

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from scoresde.data import load_dataset
 from scoresde.exact import GaussianMixture
-from scoresde.loading import load
 from scoresde.loss import Objective
+from scoresde.names.loading import load
 from scoresde.score import ScoreModel
 from scoresde.sde import SDE, VE, VP, SubVP
 

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 import scoresde
 from scoresde.grid import log_snr
+from scoresde.names.samplers import parse_sampler
 from scoresde.noise import SampleNoise
-from scoresde.registry import parse_sampler
 from scoresde.samplers import Sampler, sample
 from scoresde.score import FunctionScore, NetworkScore, ScoreModel, count_nfe
 from scoresde.sde import VP

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import click
 from script import write
 
+from scoresde.comparison.records import load_array
 from scoresde.data import DataSpec
-from scoresde.study.figures import line_style, new_figure, png_bytes, to_grid
-from scoresde.study.files import read_json
-from scoresde.study.manifest import Manifest
-from scoresde.study.records import load_array
+from scoresde.output.figures import line_style, new_figure, png_bytes, to_grid
+from scoresde.output.files import read_json
+from scoresde.output.manifest import Manifest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ from typing import Any
 
 from paired import BORROWED, OURS
 
-from scoresde.study.figures import line_style, new_figure, png_bytes
+from scoresde.output.figures import line_style, new_figure, png_bytes
 
 __all__ = ["LIBRARIES", "PairedResult", "figure", "leaders", "table"]
 

@@ -41,7 +41,8 @@ from script import print_header, write
 from torch import Tensor
 
 from scoresde.grid import uniform
-from scoresde.registry import parse_grid, parse_sampler
+from scoresde.names.grids import parse_grid
+from scoresde.names.samplers import parse_sampler
 from scoresde.samplers import sample
 from scoresde.score import count_nfe
 from scoresde.sde import SDE, VP

@@ -25,10 +25,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from scoresde.exact import GaussianMixture
-from scoresde.likelihood.choice import TraceSearch, choose_trace, trace_candidates
-from scoresde.likelihood.control import fit_gaussian, gaussian_control
-from scoresde.likelihood.jacobian import linearize
-from scoresde.likelihood.trace import ExactTrace, Hutchinson
+from scoresde.likelihood.trace.choice import TraceSearch, choose_trace, trace_candidates
+from scoresde.likelihood.trace.control import fit_gaussian, gaussian_control
+from scoresde.likelihood.trace.jacobian import linearize
+from scoresde.likelihood.trace.rules import ExactTrace, Hutchinson
 from scoresde.noise import SampleNoise
 from scoresde.score import ScoreModel
 

@@ -20,13 +20,7 @@ from script import print_header
 from torch import Tensor, nn
 
 from scoresde.data import Dataset, load_dataset
-from scoresde.metrics import (
-    CNNFeatures,
-    GaussianStats,
-    SmallCNN,
-    frechet_distance,
-    mmd2,
-)
+from scoresde.metrics import CNNFeatures, GaussianStats, SmallCNN, frechet_distance, mmd2
 
 EPOCHS = {"digits": 20, "fashion-mnist": 8}
 BATCH = 64

@@ -80,10 +80,10 @@ def bench(out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
 
     Example: scoresde bench --checkpoint digits-vp --samplers ddim,heun --nfe 5,10 --out out/bench
     """
-    from scoresde.study.findings import Findings
-    from scoresde.study.summary import text_table
-    from scoresde.tasks.bench import prepare_bench
-    from scoresde.tasks.bench_request import BenchRequest
+    from scoresde.comparison.bench import prepare_bench
+    from scoresde.comparison.findings import Findings
+    from scoresde.comparison.request import BenchRequest
+    from scoresde.comparison.summary import text_table
 
     from .progress import follow_stages
 

@@ -29,7 +29,7 @@ def demo(out: Path, overwrite: bool) -> None:
 
     Example: scoresde demo --out demo
     """
-    from scoresde.tasks.demo import prepare_demo
+    from scoresde.comparison.demo import prepare_demo
 
     from .progress import follow_stages
 

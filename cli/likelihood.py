@@ -64,7 +64,7 @@ class _Likelihood(Command):
 @click.option("--per-sample", is_flag=True, help="ODE methods: a step size for each datum.")
 @click.option(
     "--trace",
-    type=Named("trace", ("auto", *TRACES), "likelihood.rules.as_trace"),
+    type=Named("trace", ("auto", *TRACES), "likelihood.trace.names.as_trace"),
     default="auto",
     help="exact, hutchinson:probes=2, probing:colours=8:blocks=2, xtrace, hutch++. auto: for path "
     "it measures which is the cheapest; else it is exact up to 16 dimensions, one probe above.",
@@ -121,7 +121,7 @@ def likelihood(out: Path, overwrite: bool, as_json: bool, budget: bool, **option
 
     Example: scoresde likelihood --checkpoint digits-vp --n 128 --budget --out out/bits
     """
-    from scoresde.tasks.scoring import ScoreRequest, score_data
+    from scoresde.tasks.likelihood.scoring import ScoreRequest, score_data
 
     from .progress import follow
 

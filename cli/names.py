@@ -8,7 +8,7 @@ from __future__ import annotations
 
 __all__ = ["DATA_SETS", "GRIDS", "LABELS", "METHODS", "PROTOCOLS", "SAMPLERS", "SDES", "TRACES"]
 
-# scoresde.registry
+# scoresde.names.samplers
 SAMPLERS = (
     *("ddim", "dpm-2", "dpm-3", "dpmpp-2s", "dpmpp-3s", "dpmpp-2m", "dpmpp-3m", "dpmpp-3m-copied"),
     *("unipc", "deis", "deis-rho", "exp-ab", "ipndm", "angular"),
@@ -20,17 +20,17 @@ SAMPLERS = (
 GRIDS = ("uniform", "quadratic", "cosine", "log_snr", "karras", "arctan", "logit")
 TRACES = ("exact", "hutchinson", "probing", "hutch++", "xtrace")
 
-# scoresde.tasks.score_request and scoresde.likelihood, and "auto"
+# scoresde.tasks.likelihood.request and scoresde.likelihood, and "auto"
 PROTOCOLS = (
     *("pf-ode/continuous", "pf-ode/uniform", "pf-ode/truncated-normal"),
     *("pf-ode/decoder", "pf-ode/uniform+decoder", "vlb-continuous", "vlb-ddpm"),
 )
 METHODS = ("auto", "path", "dopri8", "dopri5", "bosh3", "adaptive_heun", "dop853")
 
-# scoresde.study.checked
+# scoresde.comparison.checked
 LABELS = ("shares", "uniform")
 
-# scoresde.study.claims.CHECKED_SDES
+# scoresde.verification.claims.CHECKED_SDES
 SDES = ("vp", "subvp", "ve", "cosine", "tabulated")
 
 # scoresde.data

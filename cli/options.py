@@ -28,8 +28,8 @@ __all__ = [
     "tolerance_options",
 ]
 
-SAMPLER = Named("sampler", SAMPLERS, "registry.parse_sampler")
-GRID = GridName("grid", GRIDS, "registry.parse_grid")
+SAMPLER = Named("sampler", SAMPLERS, "names.samplers.parse_sampler")
+GRID = GridName("grid", GRIDS, "names.grids.parse_grid")
 OPEN_UNIT = Real(0, 1, min_open=True, max_open=True)
 
 

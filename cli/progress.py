@@ -23,7 +23,7 @@ from scoresde._text import printable
 from .output import say
 
 if TYPE_CHECKING:
-    from scoresde.run import Run
+    from scoresde.tasks.train.run import Run
 
 __all__ = ["follow", "follow_stages", "follow_training", "progress_bar"]
 
@@ -97,7 +97,7 @@ def _hint_when_stopped(resumes: bool) -> Iterator[None]:
 def follow_training(run: Run) -> None:
     """Train to the end and show loss and images/s; a signal to stop saves first."""
     from scoresde.data import has_test_split
-    from scoresde.run import SAVE_MINUTES
+    from scoresde.tasks.train.run import SAVE_MINUTES
 
     total = run.settings.steps
     if run.done == total:

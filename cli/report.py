@@ -24,6 +24,6 @@ def report(run: Path) -> None:
 
     Example: scoresde report --run bench
     """
-    from scoresde.study.report import build_report
+    from scoresde.comparison.report import build_report
 
     say(build_report(run))

@@ -72,8 +72,8 @@ def train(
     from scoresde._lock import lock_folder
 
     with lock_folder(out):  # before the imports, so that a second run is refused at once
-        from scoresde.run import Intervals
-        from scoresde.tasks.training import prepare_run
+        from scoresde.tasks.train.prepare import prepare_run
+        from scoresde.tasks.train.run import Intervals
 
         from .progress import follow_training
 

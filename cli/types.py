@@ -141,7 +141,7 @@ class Named(OptionType):
     Args:
         noun: The kind of thing that has the name, for messages.
         names: The known names.
-        parse: Function of `scoresde` that checks the parameters, such as "registry.parse_grid";
+        parse: Function of `scoresde` that checks the parameters, such as "names.grids.parse_grid";
             "" for names without parameters.
     """
 

@@ -52,8 +52,8 @@ def verify(as_json: bool, **options: Any) -> None:
 
     Example: scoresde verify --quick --samplers ddim,dpmpp-3m
     """
-    from scoresde.study.verdicts import missed_text, text_table
-    from scoresde.tasks.verification import prepare_verification
+    from scoresde.verification.verdicts import missed_text, text_table
+    from scoresde.verification.verify import prepare_verification
 
     from .progress import follow_stages
 

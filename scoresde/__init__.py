@@ -22,10 +22,7 @@ __version__ = "0.2.0"
 __all__: list[str]  # made by `__getattr__`, as all names are
 
 # In the order of their imports: a name of the first rooms imports none of the later ones.
-_ROOMS = (
-    *("sde", "score", "noise", "exact", "loss", "samplers", "data", "likelihood"),
-    *("config", "loading"),
-)
+_ROOMS = ("sde", "score", "noise", "exact", "loss", "samplers", "data", "likelihood", "names")
 
 
 def __getattr__(name: str) -> Any:

@@ -281,7 +281,7 @@ def _samplers() -> Iterator[Mutant]:
         "scoresde/samplers/dpm_solver.py",
         "(1 if self.copied else 2) * phi(3, to.z)",
         "1 * phi(3, to.z)",
-        "study/test_verify.py",
+        "verification/test_verify.py",
         f"{short} and dpmpp",
     )
     yield Mutant(
@@ -289,7 +289,7 @@ def _samplers() -> Iterator[Mutant]:
         "scoresde/samplers/dpm_solver.py",
         "half = 0.5 * scale * phi_1 / r_1",
         "half = 0.5 * scale * phi_1",
-        "study/test_verify.py",
+        "verification/test_verify.py",
         f"{short} and dpmpp",
     )
     yield Mutant(
@@ -297,7 +297,7 @@ def _samplers() -> Iterator[Mutant]:
         "scoresde/samplers/dpm_solver.py",
         "slope = k / (k - 1) * phi(2, to.z)",
         "slope = phi(2, to.z)",
-        "study/test_verify.py",
+        "verification/test_verify.py",
         f"{short} and dpm",
     )
     yield Mutant(
@@ -329,7 +329,7 @@ def _samplers() -> Iterator[Mutant]:
         "scoresde/samplers/weights.py",
         "u[last - order : last][::-1]",
         "u[last - order : last]",
-        "study/test_verify.py",
+        "verification/test_verify.py",
         f"{short} and (deis or exp)",
     )
     yield Mutant(
@@ -457,7 +457,7 @@ def _samplers() -> Iterator[Mutant]:
         "scoresde/samplers/runge_kutta.py",
         "(1 / 4, 0, 3 / 4)),",
         "(1 / 3, 0, 2 / 3)),",
-        "study/test_verify.py",
+        "verification/test_verify.py",
         f"{short} and heun3",
     )
     yield Mutant(
@@ -549,26 +549,26 @@ def _training() -> Iterator[Mutant]:
     )
     yield Mutant(
         "a resumed run has a fresh optimizer",
-        "scoresde/resuming.py",
+        "scoresde/tasks/train/resuming.py",
         '    _load_optimizer(optimizer, net, _without_prefix(raw, "train.adam."))\n',
         "",
-        "test_run.py",
+        "tasks/test_run.py",
         "unbroken",
     )
     yield Mutant(
         "a resumed run has averages in the network",
-        "scoresde/resuming.py",
+        "scoresde/tasks/train/resuming.py",
         'load_into(net, raw, "train.net.")',
         'load_into(net, raw, "model.")',
-        "test_run.py",
+        "tasks/test_run.py",
         "unbroken",
     )
     yield Mutant(
         "the average of the log counts skipped steps",
-        "scoresde/history.py",
+        "scoresde/tasks/train/history.py",
         "            self.skipped += 1\n            return",
         "            self.skipped += 1\n            self.count += 1\n            return",
-        "test_run.py",
+        "tasks/test_run.py",
         "skipped",
     )
 
@@ -576,7 +576,7 @@ def _training() -> Iterator[Mutant]:
 def _likelihood() -> Iterator[Mutant]:
     yield Mutant(
         "a single probe claims to be exact",
-        "scoresde/likelihood/trace.py",
+        "scoresde/likelihood/trace/rules.py",
         "return torch.full_like(mean, math.nan).squeeze(dim)",
         "return torch.zeros_like(mean).squeeze(dim)",
         "likelihood/test_log_likelihood.py",
@@ -584,10 +584,10 @@ def _likelihood() -> Iterator[Mutant]:
     )
     yield Mutant(
         "the error of a mean with n instead of n − 1",
-        "scoresde/likelihood/trace.py",
+        "scoresde/likelihood/trace/rules.py",
         "(estimates - mean).square().sum(dim) / (n - 1) / n",
         "(estimates - mean).square().sum(dim) / n / n",
-        "likelihood/test_trace.py",
+        "likelihood/trace/test_trace.py",
         "standard_error or unbiased",
     )
     yield Mutant(
@@ -608,26 +608,26 @@ def _likelihood() -> Iterator[Mutant]:
     )
     yield Mutant(
         "the path's correction is left out",
-        "scoresde/likelihood/path.py",
+        "scoresde/likelihood/path/path.py",
         "        terms = divergences + corrections",
         "        terms = divergences",
-        "likelihood/test_path.py",
+        "likelihood/path/test_path.py",
         "TestIdentity and VP",
     )
     yield Mutant(
         "one offset of the nodes for all data",
-        "scoresde/likelihood/path.py",
+        "scoresde/likelihood/path/path.py",
         "offset = noise.times(integrand.x).cpu()[:, None]",
         "offset = noise.times(integrand.x).cpu()[:, None].mean().expand(len(integrand.x), 1)",
-        "likelihood/test_path.py",
+        "likelihood/path/test_path.py",
         "TestBatches",
     )
     yield Mutant(
         "a control is subtracted and not added back",
-        "scoresde/likelihood/jacobian.py",
+        "scoresde/likelihood/trace/jacobian.py",
         "return 0.0 if self.known is None else self.known.trace[:, None]",
         "return 0.0",
-        "likelihood/test_trace.py",
+        "likelihood/trace/test_trace.py",
         "known_part",
     )
     yield Mutant(
@@ -661,50 +661,50 @@ def _likelihood() -> Iterator[Mutant]:
     )
     yield Mutant(
         "the outer cells of the decoder are bounded",
-        "scoresde/likelihood/decoder.py",
+        "scoresde/likelihood/vlb/decoder.py",
         "first, last = k == 0, k == spec.levels - 1",
         "first, last = k < 0, k < 0",
-        "likelihood/test_decoder.py",
+        "likelihood/vlb/test_decoder.py",
         "sum_to_one or integral",
     )
     yield Mutant(
         "the VLB's control variate changes its mean",
-        "scoresde/likelihood/denoising.py",
+        "scoresde/likelihood/vlb/denoising.py",
         "squared_norm(eps) - self.dims)",
         "squared_norm(eps))",
-        "likelihood/test_bound.py",
+        "likelihood/vlb/test_bound.py",
         "TestGaussianInClosedForm or drawn_steps",
     )
     yield Mutant(
         "the terms of a VLB lose their weights",
-        "scoresde/likelihood/denoising.py",
+        "scoresde/likelihood/vlb/denoising.py",
         "return mean_and_variance(values)",
         "return mean_and_variance(squares)",
-        "likelihood/test_bound.py",
+        "likelihood/vlb/test_bound.py",
         "TestGaussianInClosedForm",
     )
     yield Mutant(
         "β̃ of the reverse chain is β",
-        "scoresde/likelihood/chain.py",
+        "scoresde/likelihood/vlb/chain.py",
         "posterior.append((b * s.sigma / t.sigma) ** 2)",
         "posterior.append(b**2)",
-        "likelihood/test_bound.py",
+        "likelihood/vlb/test_bound.py",
         "table or term_by_term",
     )
     yield Mutant(
         "strata of drawn steps are not weighted",
-        "scoresde/likelihood/chain.py",
+        "scoresde/likelihood/vlb/chain.py",
         "weights[i] / share[i])",
         "weights[i] * len(share) / self.strata)",
-        "likelihood/test_bound.py",
+        "likelihood/vlb/test_bound.py",
         "drawn_steps",
     )
     yield Mutant(
         "draws of a bound are not averaged in its error",
-        "scoresde/likelihood/jensen.py",
+        "scoresde/likelihood/dequantized.py",
         "(errors**2).mean(0) / len(errors)",
         "(errors**2).mean(0)",
-        "likelihood/test_jensen.py",
+        "likelihood/test_dequantized.py",
         "parts",
     )
     yield Mutant(
@@ -728,7 +728,7 @@ def _likelihood() -> Iterator[Mutant]:
         "scoresde/likelihood/method.py",
         "torch.from_numpy(stdtrit(dof.cpu().numpy(), 0.5 + 0.5 * level)).to(dof)",
         "torch.from_numpy(stdtrit(1e9 + 0 * dof.cpu().numpy(), 0.5 + 0.5 * level)).to(dof)",
-        "likelihood/test_path.py",
+        "likelihood/path/test_path.py",
         "student",
     )
     yield Mutant(
@@ -876,14 +876,14 @@ def _files_and_data() -> Iterator[Mutant]:
 def _commands() -> Iterator[Mutant]:
     yield Mutant(
         "degrees of freedom of a VLB's draws",
-        "scoresde/likelihood/bound.py",
+        "scoresde/likelihood/vlb/bound.py",
         "dof=torch.full_like(bound, max(self.draws - 1, 1)),",
         "dof=torch.full_like(bound, 1e9),",
-        "tasks/test_score_method.py",
+        "tasks/test_likelihood_method.py",
     )
     yield Mutant(
         "the float64 pass scores float32 points",
-        "scoresde/tasks/scoring.py",
+        "scoresde/tasks/likelihood/scoring.py",
         "replace(method, dtype=torch.float64)",
         "method",
         "cli/test_likelihood_command.py",
@@ -898,7 +898,7 @@ def _commands() -> Iterator[Mutant]:
     )
     yield Mutant(
         "bench accepts data of changed levels or scale",
-        "scoresde/tasks/bench.py",
+        "scoresde/comparison/bench.py",
         'for name in ("shape", "levels", "low", "high"):',
         'for name in ("shape",):',
         "cli/test_bench.py",
@@ -906,70 +906,70 @@ def _commands() -> Iterator[Mutant]:
     )
     yield Mutant(
         "a sweep does not pass its labels on",
-        "scoresde/study/draw.py",
+        "scoresde/comparison/draw.py",
         "y=None if settings.y is None else settings.y[:n],",
         "y=None,",
-        "study/test_sweep.py",
+        "comparison/test_sweep.py",
         "labels",
     )
     yield Mutant(
         "the reference solution has no labels",
-        "scoresde/study/draw.py",
+        "scoresde/comparison/draw.py",
         "y=None if settings.y is None else settings.y[:n],",
         "y=None if dtype == torch.float64 else settings.y,",
-        "study/test_reference.py",
+        "comparison/test_reference.py",
     )
     yield Mutant(
         "the reference's error is measured at its own tolerance",
-        "scoresde/study/reference.py",
+        "scoresde/comparison/reference.py",
         "loose = self._sample(model, 10 * self.tolerance, few)",
         "loose = self._sample(model, self.tolerance, few)",
-        "study/test_reference.py",
+        "comparison/test_reference.py",
     )
     yield Mutant(
         "the reference solution is not denoised",
-        "scoresde/study/draw.py",
+        "scoresde/comparison/draw.py",
         "            denoise=True,\n",
         "",
-        "study/test_reference.py",
+        "comparison/test_reference.py",
     )
     yield Mutant(
         "systematic errors of a datum enter its interval once instead of twice",
         "scoresde/likelihood/budget.py",
         "return 2 * (1 + 8 / len(changes)) * ",
         "return 1 * (1 + 8 / len(changes)) * ",
-        "tasks/test_score_files.py",
+        "tasks/test_likelihood_files.py",
     )
     yield Mutant(
         "the warm-up counts in the time of a bare pass",
-        "scoresde/study/sweep.py",
+        "scoresde/comparison/sweep.py",
         "return statistics.median(times[1:])",
         "return statistics.mean(times)",
-        "study/test_sweep.py",
+        "comparison/test_sweep.py",
         "bare",
     )
     yield Mutant(
         "the report does not escape what it shows",
-        "scoresde/study/report.py",
+        "scoresde/comparison/report.py",
         "autoescape=True,",
         "autoescape=False,",
-        "study/test_report.py",
+        "comparison/test_report.py",
         "odd_values",
     )
     yield Mutant(
         "the report shows control characters",
-        "scoresde/study/report.py",
+        "scoresde/comparison/report.py",
         "finalize=_printable,",
         "",
-        "study/test_report.py",
+        "comparison/test_report.py",
         "odd_values",
     )
     yield Mutant(
         "the dearest cell is called the cheapest",
-        "scoresde/study/summary.py",
+        "scoresde/comparison/summary.py",
         "cheapest = min(reached, key=lambda cell: cell.nfe)",
         "cheapest = max(reached, key=lambda cell: cell.nfe)",
-        "study/test_summary.py",
+        "comparison/test_summary.py",
     )
     yield Mutant(
         "a cell may take one evaluation more than its budget",
@@ -989,10 +989,10 @@ def _commands() -> Iterator[Mutant]:
     )
     yield Mutant(
         "dpmpp-2s is made with the prediction of dpm-2",
-        "scoresde/registry.py",
+        "scoresde/names/samplers.py",
         '"dpmpp-2s": partial(samplers.DPMSolverSinglestep, 2, "x0"),',
         '"dpmpp-2s": partial(samplers.DPMSolverSinglestep, 2, "eps"),',
-        "test_registry.py",
+        "names/test_named_samplers.py",
     )
 
 

@@ -9,8 +9,8 @@ commit:
 
     import numpy as np
     import torch
-    from scoresde.config import Config, load
-    from scoresde.run import Run, export
+    from scoresde.names.config import Config, load
+    from scoresde.tasks.train.run import Run, export
 
     MLP = {"kind": "mlp", "width": 4, "depth": 1}
     UNET = {"kind": "unet", "channels": 2, "multipliers": [1, 2], "blocks": 1, "attention": []}
@@ -88,8 +88,8 @@ import torch
 import scoresde
 from scoresde.checkpoint import CheckpointError, read_checkpoint
 from scoresde.data import load_dataset
-from scoresde.loading import config_of
-from scoresde.run import CHECKPOINT, LOG, Run
+from scoresde.names.loading import config_of
+from scoresde.tasks.train.run import CHECKPOINT, LOG, Run
 from scoresde.train import Training
 
 FOLDER = Path(__file__).parent / "fixtures" / "f5c71d0"

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 import scoresde
-from scoresde.config import SDES
 from scoresde.likelihood.method import LikelihoodMethod
-from scoresde.likelihood.trace import TraceRule
+from scoresde.likelihood.trace.rules import TraceRule
+from scoresde.names.config import SDES
+from scoresde.names.samplers import SAMPLERS, parse_sampler
 from scoresde.noise import Noise
-from scoresde.registry import SAMPLERS, parse_sampler
 from scoresde.samplers import Corrector, Sampler
 from scoresde.score import ScoreModel
 from scoresde.sde import SDE
@@ -49,12 +49,12 @@ def test_every_class_is_exported_by_its_room_and_by_the_package(kind):
 def test_every_sampler_has_a_name_that_makes_it():
     made = {type(parse_sampler(name)) for name in SAMPLERS}
     missing = [cls.__name__ for cls in concrete(Sampler) if cls not in made]
-    assert not missing, f"registry.SAMPLERS has no name for {missing}"
+    assert not missing, f"names.samplers.SAMPLERS has no name for {missing}"
 
 
 def test_every_sde_has_a_name_in_configs():
     missing = [cls.__name__ for cls in concrete(SDE) if cls not in SDES.values()]
-    assert not missing, f"config.SDES has no name for {missing}"
+    assert not missing, f"names.config.SDES has no name for {missing}"
 
 
 def test_the_readme_lists_every_sampler():

@@ -23,12 +23,14 @@ import torch
 from scoresde_cli.main import COMMANDS, cli, run
 
 from scoresde import data as scoresde_data
-from scoresde.config import Config, load_config
+from scoresde.comparison import demo, quality, report
+from scoresde.comparison import request as bench_request
 from scoresde.data import DataSpec
-from scoresde.registry import SAMPLERS
-from scoresde.study import quality, report
-from scoresde.study.figures import new_figure, png_bytes
-from scoresde.tasks import bench_request, demo, score_method, training
+from scoresde.names.config import Config, load_config
+from scoresde.names.samplers import SAMPLERS
+from scoresde.output.figures import new_figure, png_bytes
+from scoresde.tasks.likelihood import method as score_method
+from scoresde.tasks.train import prepare as training
 
 ROOT = Path(__file__).parent.parent
 README, BENCHMARKS = (

@@ -11,7 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from scoresde.registry import parse_sampler
+from scoresde.names.samplers import parse_sampler
 from scoresde.score import FunctionScore
 from scoresde.sde import VP
 

@@ -22,13 +22,7 @@ from scoresde.likelihood import (
     neglected,
 )
 from scoresde.samplers import DDIM, sample
-from scoresde.score import (
-    FunctionScore,
-    NetworkScore,
-    Preconditioning,
-    count_nfe,
-    reverse_drift,
-)
+from scoresde.score import FunctionScore, NetworkScore, Preconditioning, count_nfe, reverse_drift
 from scoresde.sde import VE, VP, CosineVP, SubVP, TabulatedVP
 
 TARGETS = ["eps", "x0", "v", "score", "edm"]

@@ -4,7 +4,7 @@ import pytest
 
 from scoresde.exact import GaussianMixture
 from scoresde.grid import GRIDS
-from scoresde.registry import SAMPLERS, parse_sampler
+from scoresde.names.samplers import SAMPLERS, parse_sampler
 from scoresde.samplers import AnnealedLangevin, sample
 from scoresde.sde import VE, VP
 from scoresde.steps import largest_steps

@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision.utils import save_image
 
 import scoresde
-from scoresde.tasks.training import prepare_run
+from scoresde.tasks.train.prepare import prepare_run
 
 CONFIG = """
 data = {{ name = "{images}" }}

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 import scoresde
-from scoresde.config import Config
 from scoresde.ema import EMA
+from scoresde.names.config import Config
 from scoresde.train import Training, make_optimizer
 
 parser = argparse.ArgumentParser(description=__doc__)

@@ -1,10 +1,6 @@
 """Log-likelihood of continuous and quantized data, in nats and bits/dim."""
 
-from .bound import ContinuousVLB, VariationalBound
 from .budget import Budget, likelihood_budget, prior_mismatch
-from .chain import DDPMVLB, optimal_variances
-from .choice import TraceChoice, TraceCost, TraceSearch, choose_trace
-from .control import fit_gaussian, gaussian_control
 from .cutoff import CutOff, GaussianNoising, decoder_std, neglected
 from .dequantize import (
     Continuous,
@@ -13,8 +9,7 @@ from .dequantize import (
     UniformDequantization,
     dequantize,
 )
-from .jacobian import Jacobian, KnownJacobian, linearize
-from .jensen import Bound, Dequantized
+from .dequantized import Bound, Dequantized
 from .latent import (
     Encoding,
     Interpolation,
@@ -29,12 +24,17 @@ from .mean_budget import MeanBudget, mean_budget
 from .method import Likelihood, LikelihoodMethod
 from .methods import METHODS, log_likelihood, parse_method
 from .ode import Ode
-from .path import Path
-from .probing import Probing
-from .rules import TRACES, parse_trace
+from .path.path import Path
 from .scored import ScoredSamples, sample_with_log_prob
-from .sketch import HutchPP, XTrace
-from .trace import ExactTrace, Hutchinson, TraceRule
+from .trace.choice import TraceChoice, TraceCost, TraceSearch, choose_trace
+from .trace.control import fit_gaussian, gaussian_control
+from .trace.jacobian import Jacobian, KnownJacobian, linearize
+from .trace.names import TRACES, parse_trace
+from .trace.probing import Probing
+from .trace.rules import ExactTrace, Hutchinson, TraceRule
+from .trace.sketch import HutchPP, XTrace
+from .vlb.bound import ContinuousVLB, VariationalBound
+from .vlb.chain import DDPMVLB, optimal_variances
 
 __all__ = [
     "DDPMVLB",

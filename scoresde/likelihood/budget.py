@@ -21,8 +21,8 @@ from ..exact import GaussianMixture
 from ..noise import Noise
 from ..score import ScoreModel
 from .cutoff import neglected
+from .dequantized import Bound, Dequantized
 from .flow import log_prior
-from .jensen import Bound, Dequantized
 from .method import Likelihood, LikelihoodMethod, student_t
 from .methods import as_method, log_likelihood
 

@@ -21,11 +21,11 @@ from ..exact import GaussianMixture
 from ..noise import Noise
 from ..score import ScoreModel
 from ..sde import Node
-from .decoder import cell_log_prob
 from .dequantize import Dequantization, Points, UniformDequantization, cell_centre, log_normal
-from .jacobian import linearize
-from .rules import trace_rule
-from .trace import TraceRule
+from .trace.jacobian import linearize
+from .trace.names import trace_rule
+from .trace.rules import TraceRule
+from .vlb.decoder import cell_log_prob
 
 __all__ = ["CutOff", "GaussianNoising", "decoder_std", "neglected"]
 

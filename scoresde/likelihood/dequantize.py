@@ -1,7 +1,7 @@
 """From integer levels to points: distributions q(x | k) for bounds on the probability P(k).
 
 For every q, P(k) ≥ exp E_q[log p(x) − log q(x | k)] by Jensen's inequality, with P(k) the integral
-of p over the cell of k (`jensen.py` computes the mean). The bound is close if q is similar to p in
+of p over the cell of k (`dequantized.py` computes the mean). The bound is close if q is like p in
 the cell. Numbers of different q are not comparable, so that each q has a name.
 """
 

@@ -13,9 +13,9 @@ from ..evaluation import NFE, count_nfe, evaluating
 from ..exact import GaussianMixture
 from ..ivp import Adaptive, AdaptivePerSample, Counts, Solution, Status
 from ..score import ScoreModel, reverse_drift
-from .control import check_control, drift_control
-from .jacobian import flat_rows, linearize
-from .trace import ExactTrace, TraceRule
+from .trace.control import check_control, drift_control
+from .trace.jacobian import flat_rows, linearize
+from .trace.rules import ExactTrace, TraceRule
 
 __all__ = ["Flow", "FlowEnd", "check_points", "log_prior"]
 

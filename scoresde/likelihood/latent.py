@@ -12,10 +12,10 @@ from ..batches import batches
 from ..evaluation import own_context
 from ..ivp import Counts
 from ..score import ScoreModel
-from .jacobian import flat_rows
 from .method import joined
 from .methods import as_method
 from .ode import Ode
+from .trace.jacobian import flat_rows
 
 __all__ = [
     "Encoding",

@@ -16,7 +16,7 @@ from ..plain import construct_named
 from ..score import ScoreModel
 from .method import Likelihood, LikelihoodMethod, joined
 from .ode import ODE_METHODS, Ode
-from .path import Path
+from .path.path import Path
 
 __all__ = ["METHODS", "as_method", "log_likelihood", "parse_method"]
 

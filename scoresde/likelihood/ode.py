@@ -15,8 +15,8 @@ from ..ivp import FLOAT32_TOLERANCE, Adaptive, AdaptivePerSample
 from ..score import ScoreModel
 from .flow import Flow, FlowEnd, check_points, log_prior
 from .method import KNOWN, Likelihood, LikelihoodMethod
-from .rules import as_trace, trace_rule
-from .trace import ExactTrace, TraceRule
+from .trace.names import as_trace, trace_rule
+from .trace.rules import ExactTrace, TraceRule
 
 __all__ = ["ODE_METHODS", "Ode"]
 

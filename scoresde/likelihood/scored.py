@@ -17,7 +17,7 @@ from .flow import log_prior
 from .method import Likelihood, joined
 from .methods import as_method
 from .ode import Ode
-from .rules import trace_rule
+from .trace.names import trace_rule
 
 __all__ = ["ScoredSamples", "sample_with_log_prob"]
 

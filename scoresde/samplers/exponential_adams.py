@@ -12,14 +12,7 @@ import torch
 from .._tensor import check_choice, check_integer, plain_numbers
 from ..sde import SDE, Node
 from .multistep import LinearMultistep, StepWeights
-from .weights import (
-    Prediction,
-    interval,
-    lagrange_weights,
-    past_knots,
-    phi,
-    step_orders,
-)
+from .weights import Prediction, interval, lagrange_weights, past_knots, phi, step_orders
 
 __all__ = ["IPNDM", "ExponentialAB"]
 

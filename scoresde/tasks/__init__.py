@@ -1,3 +1,1 @@
 """What the commands call: from names and paths to results in a folder."""
-
-__all__: list[str] = []

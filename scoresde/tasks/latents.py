@@ -28,12 +28,12 @@ from ..likelihood import (
     round_trip,
     sample_with_log_prob,
 )
-from ..likelihood.rules import EXACT_UP_TO
+from ..likelihood.trace.names import EXACT_UP_TO
 from ..noise import SampleNoise
-from ..study import likelihood_figures as figures
-from ..study.files import save_arrays
-from ..study.result_folder import SUMMARY, ResultFolder
-from ..study.running import OnProgress, advise_on_memory, check_space, silent
+from ..output import pictures as figures
+from ..output.files import save_arrays
+from ..output.progress import OnProgress, advise_on_memory, check_space, silent
+from ..output.result_folder import SUMMARY, ResultFolder
 from .class_labels import labels_in_turn
 from .held_out import choose_rows, load_held_out, to_points
 from .request import HeldOutRequest, StoredModel, data_source, versions

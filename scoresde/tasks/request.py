@@ -20,14 +20,14 @@ import torch
 
 from .. import __version__
 from ..checkpoint import RawCheckpoint, read_checkpoint
-from ..config import Config
 from ..data import Dataset, DataSpec
 from ..fingerprint import fingerprint
 from ..ivp import FLOAT32_TOLERANCE
-from ..loading import build, config_of
+from ..names.config import Config
+from ..names.loading import build, config_of
+from ..output.manifest import Origin, Source
 from ..score import NetworkScore
 from ..shipped import locate
-from ..study.manifest import Origin, Source
 
 __all__ = ["HeldOutRequest", "Request", "StoredModel", "data_source", "versions"]
 

@@ -7,8 +7,8 @@ import re
 from functools import partial
 from typing import Any
 
+from ..names.samplers import SAMPLERS
 from ..plain import ConfigError, nearest
-from ..registry import SAMPLERS
 
 __all__ = ["list_samplers"]
 

@@ -23,17 +23,17 @@ from torch import Tensor
 from ..data import DataSpec
 from ..fingerprint import fingerprint
 from ..grid import snapped
-from ..grid_file import GridFile
 from ..ivp import FLOAT32_TOLERANCE, OnStep
-from ..registry import parse_grid, parse_sampler
+from ..names.grids import GridFile, parse_grid
+from ..names.samplers import parse_sampler
+from ..output.figures import save_grid
+from ..output.files import save_arrays
+from ..output.manifest import Origin, Source
+from ..output.progress import OnProgress, advise_on_memory, check_space, silent
+from ..output.result_folder import SUMMARY, ResultFolder
 from ..samplers import Sampler, Samples, sample
 from ..score import NetworkScore
 from ..steps import largest_steps, on_ladder
-from ..study.figures import save_grid
-from ..study.files import save_arrays
-from ..study.manifest import Origin, Source
-from ..study.result_folder import SUMMARY, ResultFolder
-from ..study.running import OnProgress, advise_on_memory, check_space, silent
 from .class_labels import labels_in_turn
 from .request import Request, StoredModel, versions
 
@@ -50,8 +50,8 @@ class SampleRequest(Request):
     """What to draw and how.
 
     Args:
-        sampler: As `registry.parse_sampler` reads it.
-        grid: As `registry.parse_grid` reads it. A grid from a file has its own number of steps.
+        sampler: As `parse_sampler` reads it.
+        grid: As `parse_grid` reads it. A grid from a file has its own number of steps.
         steps: Intervals of the grid; None for 20, or for as many as `nfe` allows.
         nfe: Take as many steps as this many evaluations allow, the final denoising included.
         t_min: Last time; None for that of a grid from a file, else for 1e-3 (or the time of the

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from scoresde_cli.main import run
 
-from scoresde.config import Config
 from scoresde.data import load_dataset
-from scoresde.run import Run
+from scoresde.names.config import Config
 from scoresde.sde import cosine_betas
+from scoresde.tasks.train.run import Run
 from scoresde.train import Training
 
 TINY_UNET = {"kind": "unet", "channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": []}

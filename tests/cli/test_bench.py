@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+from scoresde.comparison import report as report_module
+from scoresde.comparison import sweep as sweep_module
+from scoresde.comparison.bench import prepare_bench
+from scoresde.comparison.request import BenchRequest
 from scoresde.data import load_dataset
 from scoresde.metrics import sliced_wasserstein
-from scoresde.study import report as report_module
-from scoresde.study import sweep as sweep_module
-from scoresde.tasks.bench import prepare_bench
-from scoresde.tasks.bench_request import BenchRequest
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -31,7 +31,7 @@ def quick(monkeypatch):
     monkeypatch.setitem(BenchRequest.__init__.__kwdefaults__, "reference_tolerance", 1e-3)
     monkeypatch.setitem(sliced_wasserstein.__kwdefaults__, "projections", 16)
     for name in ("save_budget", "extremes"):
-        monkeypatch.setattr(f"scoresde.tasks.score_files.{name}", lambda path, *_: None)
+        monkeypatch.setattr(f"scoresde.tasks.likelihood.files.{name}", lambda path, *_: None)
     picture = io.BytesIO()
     Image.new("L", (1, 1)).save(picture, "PNG")
     monkeypatch.setattr(report_module, "curves", lambda *arguments: picture.getvalue())

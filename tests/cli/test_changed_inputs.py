@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scoresde.comparison import quality, report
+from scoresde.comparison.request import BenchRequest
 from scoresde.likelihood import likelihood_budget
 from scoresde.score import NetworkScore
-from scoresde.study import quality, report
-from scoresde.tasks import scoring, verification
-from scoresde.tasks.bench_request import BenchRequest
+from scoresde.tasks.likelihood import scoring
+from scoresde.verification import verify as verification
 
 from .conftest import TINY_UNET, write_checkpoint
 
@@ -45,9 +46,9 @@ def quick(monkeypatch):
     monkeypatch.setattr(verification, "NETWORK_TOLERANCE", 1e-2)
     monkeypatch.setattr(verification, "NETWORK_STEPS", (2, 3, 4))
     for name in ("save_budget", "extremes"):
-        monkeypatch.setattr(f"scoresde.tasks.score_files.{name}", lambda path, *_: None)
+        monkeypatch.setattr(f"scoresde.tasks.likelihood.files.{name}", lambda path, *_: None)
     for name in ("round_trip", "interpolation"):
-        monkeypatch.setattr(f"scoresde.study.likelihood_figures.{name}", lambda path, *_: None)
+        monkeypatch.setattr(f"scoresde.output.pictures.{name}", lambda path, *_: None)
     monkeypatch.setattr(verification, "save_errors_figure", lambda path, *_: None)
 
 

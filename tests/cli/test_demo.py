@@ -7,8 +7,8 @@ import time
 
 import pytest
 
+from scoresde.comparison import demo
 from scoresde.shipped import shipped
-from scoresde.tasks import demo
 
 CHECKPOINTS = ("digits-vp", "fashion-mnist-vp")
 BAR = 180  # seconds on two cores
@@ -33,7 +33,9 @@ def test_it_says_what_it_does_and_where_the_page_is(
     scoresde, tiny_checkpoint, tmp_path, monkeypatch
 ):
     """The command runs with two samplers and few samples, and then again from its results."""
-    monkeypatch.setattr("scoresde.study.report.curves", lambda *arguments: b"")  # tested elsewhere
+    monkeypatch.setattr(
+        "scoresde.comparison.report.curves", lambda *arguments: b""
+    )  # tested elsewhere
     monkeypatch.setattr(demo, "SAMPLERS", ("ddim", "ancestral"))
     monkeypatch.setattr(demo, "BUDGETS", (3,))
     monkeypatch.setattr(demo, "N", 8)

@@ -6,7 +6,7 @@ import tomllib
 import pytest
 
 import scoresde as library
-from scoresde.config import Config
+from scoresde.names.config import Config
 from scoresde.tasks.inspection import to_toml
 
 

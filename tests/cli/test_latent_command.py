@@ -197,7 +197,7 @@ def test_bad_inputs(refused, tiny_checkpoint, options, parts):
 @pytest.mark.usefixtures("no_network")
 def test_paths_need_memory(refused, tiny_checkpoint, monkeypatch):
     """Of 200 data there are 100 paths, each of 1000 data of 64 numbers, in three arrays."""
-    monkeypatch.setattr("scoresde.study.running.free_bytes", lambda: 10**7)
+    monkeypatch.setattr("scoresde.output.progress.free_bytes", lambda: 10**7)
     few = ("--samples", 0, "--n", 200)
     many = ["latent", "--checkpoint", tiny_checkpoint, *few, "--steps", 1000]
     refused(many, "--n: 200 of 32000 numbers each need 0.0768 GB")

@@ -22,9 +22,9 @@ from scoresde.likelihood import (
     log_likelihood,
 )
 from scoresde.noise import SampleNoise
-from scoresde.tasks import scoring
-from scoresde.tasks.score_request import PROTOCOLS
-from scoresde.tasks.scoring import ScoreRequest, score_data
+from scoresde.tasks.likelihood import scoring
+from scoresde.tasks.likelihood.request import PROTOCOLS
+from scoresde.tasks.likelihood.scoring import ScoreRequest, score_data
 
 # A late first time and coarse settings take some twenty evaluations.
 T_MIN = ("--t-min", 0.5)
@@ -59,10 +59,10 @@ def pictures():
 @pytest.fixture(autouse=True)
 def quick(request, monkeypatch):
     """Fit the Gaussian to 100 data, and draw no pictures unless a test asks for `pictures`."""
-    monkeypatch.setattr("scoresde.tasks.score_method.FITTED", 100)
+    monkeypatch.setattr("scoresde.tasks.likelihood.method.FITTED", 100)
     if "pictures" not in request.fixturenames:
         for name in ("save_budget", "extremes"):
-            monkeypatch.setattr(f"scoresde.tasks.score_files.{name}", lambda path, *_: None)
+            monkeypatch.setattr(f"scoresde.tasks.likelihood.files.{name}", lambda path, *_: None)
 
 
 @pytest.fixture

@@ -13,10 +13,12 @@ from scoresde_cli import names
 from scoresde_cli.main import COMMANDS
 
 import scoresde as library
-from scoresde import likelihood, registry
+from scoresde import likelihood
+from scoresde.comparison import checked
 from scoresde.data import dataset_status
-from scoresde.study import checked, claims
-from scoresde.tasks import score_request
+from scoresde.names import samplers as registry
+from scoresde.tasks.likelihood import request as score_request
+from scoresde.verification import claims
 
 START = [sys.executable, "-c", "from scoresde_cli.main import main; main()"]
 WITHOUT_TORCH = """

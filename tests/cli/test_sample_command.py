@@ -167,9 +167,9 @@ def test_complete_results_are_found_in_a_folder_that_cannot_be_written(draw, mon
     _, first = draw("--steps", 2, "--n", 2)
     # root may write anywhere
     monkeypatch.setattr(
-        "scoresde.study.result_folder.os.access", lambda path, mode: not mode & os.W_OK
+        "scoresde.output.result_folder.os.access", lambda path, mode: not mode & os.W_OK
     )
-    monkeypatch.setattr("scoresde.study.result_folder.lock_folder", None)
+    monkeypatch.setattr("scoresde.output.result_folder.lock_folder", None)
     _, second = draw("--steps", 2, "--n", 2)
     assert (second.status, second.out) == (0, first.out)
 

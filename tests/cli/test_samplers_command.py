@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from scoresde.registry import SAMPLERS, parse_sampler
+from scoresde.names.samplers import SAMPLERS, parse_sampler
 from scoresde.tasks.sampler_list import list_samplers
 
 

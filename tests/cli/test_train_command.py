@@ -12,12 +12,12 @@ import scoresde_cli.main
 from PIL import Image
 
 import scoresde as library
-import scoresde.pictures
+import scoresde.tasks.train.previews
 from scoresde._lock import LOCK, lock_folder
 from scoresde.checkpoint import read_checkpoint
 from scoresde.nets import UNet
-from scoresde.run import CHECKPOINT, SAVE_MINUTES, Intervals, Run
 from scoresde.shipped import TEMPLATES, config_template
+from scoresde.tasks.train.run import CHECKPOINT, SAVE_MINUTES, Intervals, Run
 
 CONFIG = """
 [data]
@@ -55,7 +55,9 @@ def start(scoresde, tmp_path):
 @pytest.fixture(autouse=True)
 def _no_figures(monkeypatch):
     """Half a second each."""
-    monkeypatch.setattr(scoresde.pictures, "save_training_figure", lambda path, rows: None)
+    monkeypatch.setattr(
+        scoresde.tasks.train.previews, "save_training_figure", lambda path, rows: None
+    )
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from scoresde.samplers import DPMSolverMultistep
 
 @pytest.mark.slow
 def test_every_kind_of_claim_is_measured(scoresde):
-    """Whether all claims hold is tested in `tests/study/test_verify.py`."""
+    """Whether all claims hold is tested in `tests/verification/test_verify.py`."""
     samplers = "dpmpp-3m-copied,ancestral,euler-maruyama,dopri5,gotta-go-fast"
     done = scoresde("verify", "--quick", "--sdes", "vp", "--samplers", samplers)
     assert done.status == 0, done.err

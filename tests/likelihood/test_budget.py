@@ -32,8 +32,8 @@ from scoresde.likelihood import (
     prior_mismatch,
 )
 from scoresde.likelihood.budget import bound_of_changes
+from scoresde.likelihood.dequantized import draws_dof
 from scoresde.likelihood.flow import log_prior
-from scoresde.likelihood.jensen import draws_dof
 from scoresde.noise import SampleNoise
 from scoresde.score import FunctionScore, NetworkScore
 from scoresde.sde import VE, VP, SubVP

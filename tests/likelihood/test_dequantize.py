@@ -8,11 +8,7 @@ from scipy.stats import truncnorm
 
 from scoresde.data import DataSpec
 from scoresde.exact import GaussianMixture
-from scoresde.likelihood import (
-    TruncatedNormalDequantization,
-    UniformDequantization,
-    dequantize,
-)
+from scoresde.likelihood import TruncatedNormalDequantization, UniformDequantization, dequantize
 from scoresde.likelihood.dequantize import log_normal, truncated_normal
 from scoresde.noise import BatchNoise, SampleNoise
 from scoresde.sde import VE, VP

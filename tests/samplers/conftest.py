@@ -34,8 +34,8 @@ from scoresde.samplers import (
 )
 from scoresde.score import FunctionScore
 from scoresde.sde import VP
-from scoresde.study.moments import output_moments
-from scoresde.study.orders import exact_flow, rms_distance, starts
+from scoresde.verification.moments import output_moments
+from scoresde.verification.orders import exact_flow, rms_distance, starts
 
 
 class Case(NamedTuple):

@@ -1,6 +1,6 @@
 """Deterministic samplers: known end points, and results that do not depend on the SDE.
 
-Orders are measured by the claims of `scoresde verify`, in `tests/study/test_verify.py`.
+Orders are measured by the claims of `scoresde verify`, in `tests/verification/test_verify.py`.
 """
 
 import itertools

@@ -1,6 +1,6 @@
 """The probability-flow ODE by adaptive methods: accuracy, its own steps, and its failures.
 
-The claims of `scoresde verify` about tolerances are measured in `tests/study/test_verify.py`.
+The claims of `scoresde verify` about tolerances are tested in `tests/verification/`.
 """
 
 import subprocess

@@ -1,6 +1,6 @@
 """Strong convergence: on one Brownian path a sampler's end tends to the exact solution's.
 
-The orders that are claimed are measured in `tests/study/test_verify.py`.
+The orders that are claimed are measured in `tests/verification/test_verify.py`.
 """
 
 import functools
@@ -22,8 +22,8 @@ from scoresde.samplers import (
     sample,
 )
 from scoresde.sde import VP
-from scoresde.study.orders import rms_distance, slope
-from scoresde.study.strong import strong_errors
+from scoresde.verification.orders import rms_distance, slope
+from scoresde.verification.strong import strong_errors
 
 STEPS, PATHS = [32, 64, 128], 400
 

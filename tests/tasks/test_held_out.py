@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from scoresde.config import Config
 from scoresde.data import Dataset, DataSpec
+from scoresde.names.config import Config
 from scoresde.tasks.held_out import choose_rows, load_held_out
 from scoresde.tasks.request import HeldOutRequest, StoredModel
 

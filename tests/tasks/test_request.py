@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import scoresde
-from scoresde.study.manifest import Source
+from scoresde.output.manifest import Source
 from scoresde.tasks.request import HeldOutRequest, Request, StoredModel
 
 

@@ -1,0 +1,1 @@
+"""`scoresde bench`: every sampler on every grid and budget, measured, and the report."""

@@ -1,0 +1,84 @@
+"""Drawing the samples of a comparison: all cells and the reference start from the same noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..output.progress import advise_on_memory
+from ..samplers import Sampler, Samples, sample
+from ..samplers.base import OnStep
+from ..score import ScoreModel
+
+__all__ = ["DrawSettings", "draw"]
+
+
+@dataclass(frozen=True)
+class DrawSettings:
+    """The settings that all draws of a comparison share.
+
+    Attributes:
+        data_shape: Shape of one sample.
+        n: Number of samples.
+        seed: Seed of x_T and of all other noise.
+        t_min: Last time of all grids.
+        batch: Samples at a time.
+        device: Where the model is.
+        y: Class labels, shape (n,), for a conditional model.
+    """
+
+    data_shape: tuple[int, ...]
+    n: int
+    seed: int
+    t_min: float
+    batch: int
+    device: str = "cpu"
+    y: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of all samples, (n, *D)."""
+        return (self.n, *self.data_shape)
+
+
+def draw(
+    settings: DrawSettings,
+    model: ScoreModel,
+    sampler: Sampler,
+    ts: Tensor,
+    *,
+    n: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    on_step: OnStep | None = None,
+) -> Samples:
+    """Draw samples and denoise them at the end.
+
+    Args:
+        settings: The settings that all draws share.
+        model: Score model, on the device of the settings.
+        sampler: The sampler.
+        ts: Time grid, shape (N + 1,).
+        n: Draw only the first n samples; None for all.
+        dtype: Of the state.
+        on_step: Called after every step, as by `sample`.
+
+    Raises:
+        RuntimeError: If memory runs out, with a batch size to try; or as `sample` does.
+    """
+    n = settings.n if n is None else n
+    with advise_on_memory(min(settings.batch, n), settings.data_shape, "--batch"):
+        return sample(
+            model,
+            sampler,
+            ts,
+            (n, *settings.data_shape),
+            seed=settings.seed,
+            y=None if settings.y is None else settings.y[:n],
+            batch=settings.batch,
+            denoise=True,
+            device=settings.device,
+            dtype=dtype,
+            on_step=on_step,
+        )

@@ -1,0 +1,185 @@
+"""A finished comparison, read from its folder, and the answers that its numbers allow."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..data import DataSpec
+from ..metrics import Estimate
+from ..output.files import read_json
+from ..output.manifest import MANIFEST, Manifest
+from ..output.result_folder import check_whole
+from .checked import check_fields, check_settings
+from .quality import at_model_scale
+from .records import CELLS, Result, load_array, read_results
+from .reference import REFERENCE
+
+__all__ = ["Findings", "tied"]
+
+
+def tied(a: Estimate, b: Estimate) -> bool:
+    """Whether two estimates differ by less than two standard errors of their difference."""
+    return abs(a.value - b.value) <= 2 * math.hypot(a.std_error, b.std_error)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The content of a comparison's folder.
+
+    Attributes:
+        folder: The folder.
+        settings: The settings that define the results.
+        machine: The machine on which they were made.
+        results: The results of all cells, in the order asked.
+        reference: The reference solution: method, tolerance, evaluations, and its "error", an
+            `Estimate`; None if there is none.
+        quality: Reference data and features of the quality metrics, and in "floor_values" the
+            `Estimate` of each metric for real data; None without quality metrics.
+        likelihood: Likelihood of test data; None if it was not measured.
+        strips: Comparisons of a few samples of other checkpoints.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    machine: dict[str, Any]
+    results: list[Result]
+    reference: dict[str, Any] | None
+    quality: dict[str, Any] | None
+    likelihood: dict[str, Any] | None
+    strips: list[Findings]
+
+    @classmethod
+    def read(cls, folder: Path) -> Findings:
+        """Read a folder.
+
+        Raises:
+            FileNotFoundError: If the folder holds no finished comparison.
+            ValueError: If a file is damaged.
+        """
+        if (folder / MANIFEST).exists():
+            check_whole(folder)
+        results, tables = read_results(folder)
+        machine = folder / "machine.json"
+        return cls(
+            folder,
+            check_settings(Manifest.read(folder).settings, str(folder / MANIFEST)),
+            check_fields(read_json(machine), {}, str(machine)),
+            results,
+            tables["reference"],
+            tables["quality"],
+            tables["likelihood"],
+            [cls.read(folder / name) for name in tables["strips"]],
+        )
+
+    @property
+    def spec(self) -> DataSpec:
+        """What the data are."""
+        return DataSpec.from_dict(self.settings["data"])
+
+    @property
+    def several_grids(self) -> bool:
+        """Whether there are several grids, so that the name of a cell needs its grid."""
+        return len(self.settings["grids"]) > 1
+
+    @property
+    def done(self) -> list[Result]:
+        """Cells that were measured."""
+        return [result for result in self.results if result.status == "done"]
+
+    @property
+    def missing(self) -> list[Result]:
+        """Cells without a result."""
+        return [result for result in self.results if result.status != "done"]
+
+    @property
+    def adaptive(self) -> list[Result]:
+        """Measured cells of adaptive methods."""
+        return [result for result in self.done if result.tolerance is not None]
+
+    @property
+    def samplers(self) -> list[str]:
+        """Labels of the samplers, in the order asked."""
+        return list(self.settings["samplers"])
+
+    @property
+    def budgets(self) -> list[int]:
+        """The budgets, increasing."""
+        return sorted(self.settings["nfe"])
+
+    @property
+    def floor(self) -> dict[str, Estimate]:
+        """The value of each quality metric for real data, by name; empty without such metrics."""
+        return {} if self.quality is None else self.quality["floor_values"]
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the metrics that a table of all cells shows."""
+        return [*self.floor, *(["paired_rmse"] if self.reference else [])]
+
+    @property
+    def measured(self) -> list[str]:
+        """Names of those metrics that at least one cell has."""
+        return [name for name in self.columns if any(name in r.metrics for r in self.done)]
+
+    def name(self, result: Result) -> str:
+        """The sampler's label, with the grid if there are several."""
+        several = result.grid and self.several_grids
+        return f"{result.sampler} · {result.grid}" if several else result.sampler
+
+    def within(self, budget: int) -> list[Result]:
+        """Measured cells of one budget, in the order asked."""
+        return [result for result in self.done if result.nfe_asked == budget]
+
+    def ranking(self, budget: int, metric: str) -> list[Result]:
+        """Measured cells of one budget that have the metric, the smallest value first."""
+        cells = [result for result in self.within(budget) if metric in result.metrics]
+        return sorted(cells, key=lambda result: result.metrics[metric].value)
+
+    def best(self, budget: int, metric: str) -> tuple[Result, list[Result]] | None:
+        """The best cell of a budget, and the cells tied with it; None if no cell has the metric."""
+        ranking = self.ranking(budget, metric)
+        if not ranking:
+            return None
+        first, others = ranking[0], ranking[1:]
+        return first, [r for r in others if tied(r.metrics[metric], first.metrics[metric])]
+
+    def is_best(self, result: Result, metric: str) -> bool:
+        """Whether a cell is the best of its budget, or tied with the best."""
+        if metric not in result.metrics or result.nfe_asked is None:
+            return False
+        first = self.ranking(result.nfe_asked, metric)[0]
+        return tied(result.metrics[metric], first.metrics[metric])
+
+    def below_floor(self, result: Result, metric: str) -> bool:
+        """Whether the value of a cell is smaller than that of real data."""
+        return metric in self.floor and result.metrics[metric].value < self.floor[metric].value
+
+    def at_floor(self, metric: str) -> list[Result]:
+        """Cells whose value is below that of real data or tied with it, in the order asked."""
+        floor = self.floor.get(metric)
+        cells = [] if floor is None else [r for r in self.done if metric in r.metrics]
+        return [
+            r
+            for r in cells
+            if r.metrics[metric].value <= floor.value or tied(r.metrics[metric], floor)
+        ]
+
+    def samples(self, result: Result) -> Tensor:
+        """The stored samples of a cell, at the model's scale, shape (m, *D)."""
+        return at_model_scale(self._array(self.folder / CELLS / f"{result.key}.npz"), self.spec)
+
+    def exact(self) -> Tensor | None:
+        """The reference solution from the same noise, shape (n, *D); None if there is none."""
+        return None if self.reference is None else self._array(self.folder / REFERENCE)
+
+    def _array(self, path: Path) -> Tensor:
+        """The samples in a file, which must have the shape of the data."""
+        x = load_array(path, "x")
+        if x.shape[1:] != self.spec.shape or len(x) == 0 or x.is_complex():
+            raise ValueError(f"{path}: x must hold data of shape {self.spec.shape}, got {x.shape}")
+        return x

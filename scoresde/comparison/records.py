@@ -1,0 +1,250 @@
+"""The files of a comparison's folder, and how they are read back.
+
+scoresde.json        all settings, and fingerprints of what the results were made from
+machine.json         the machine and Python, on which only times depend
+start.npz            the noise x_T from which every sampler starts
+reference.npz        the exact solution of the ODE from the same noise, and its error
+quality.json         reference data, feature space and floor of the quality metrics
+cells/KEY.npz        the measured values of one cell, and its first samples
+likelihood/          the likelihood of test data, as `scoresde likelihood` writes it
+results.csv, .json   one table of all cells
+parts/               the files above, as far as they are finished, of a comparison that was stopped
+
+The KEY of a cell ends with a fingerprint of all that its numbers depend on. When a comparison is
+repeated, only the columns `seconds` and `seconds_bare` of results.csv change.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import torch
+from torch import Tensor
+
+from .._files import atomic_write
+from .._text import csv_text
+from ..metrics import Estimate
+from ..output.files import read_arrays, read_json, write_json
+from ..output.parts import load_part, save_part
+from .checked import check_fields, estimates_from_json, estimates_to_json, read_tables
+from .plan import Cell, asked
+from .quality import TITLES
+
+__all__ = [
+    "CELLS",
+    "COLUMNS",
+    "RESULTS",
+    "Result",
+    "load_array",
+    "load_cell",
+    "read_results",
+    "save_cell",
+    "write_tables",
+]
+
+CELLS = "cells"
+RESULTS = "results.json"
+MEASURED = ("nfe", "n", "features", "x_init_sha256", "seconds", "seconds_bare")
+STATUSES = ("done", "skipped", "failed")
+COLUMNS = (  # of results.csv
+    *("sampler", "grid", "nfe_asked", "tolerance", "status", "steps", "nfe", "n"),
+    *(name for metric in TITLES for name in (metric, f"{metric}_se")),
+    *("features", "deterministic", "x_init_sha256", "reason", "seconds", "seconds_bare"),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The measured values of one cell.
+
+    Attributes:
+        key: Name of the cell's file, without its ending; it ends with a fingerprint.
+        sampler: Label of the sampler.
+        grid: Name of the grid; empty for an adaptive method.
+        nfe_asked: The budget; None for an adaptive method.
+        tolerance: rtol = atol of an adaptive method.
+        status: "done", "skipped" (cannot run) or "failed" (gave up; tried again on resuming).
+        deterministic: Whether the end point depends only on x_T.
+        reason: Why it was skipped or failed.
+        steps: Steps of the grid.
+        nfe: Evaluations per sample, counted, the final denoising included.
+        n: Number of samples.
+        features: Feature space of the metrics, with its hash; empty without quality metrics.
+        x_init_sha256: Digest of x_T.
+        seconds: Wall time of all samples.
+        seconds_bare: Wall time of as many passes of the network alone.
+        metrics: Estimates by the name of the metric.
+    """
+
+    key: str
+    sampler: str
+    grid: str
+    nfe_asked: int | None
+    tolerance: float | None
+    status: str
+    deterministic: bool
+    reason: str = ""
+    steps: int | None = None
+    nfe: int | None = None
+    n: int = 0
+    features: str = ""
+    x_init_sha256: str = ""
+    seconds: float | None = None
+    seconds_bare: float | None = None
+    metrics: dict[str, Estimate] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, cell: Cell, key: str, status: str, **measured: Any) -> Result:
+        """The result of a planned cell.
+
+        Args:
+            cell: The cell.
+            key: Name of the cell's file.
+            status: "done", "skipped" or "failed".
+            measured: The attributes that follow from running the cell, or its reason.
+        """
+        return cls(
+            key,
+            cell.label,
+            cell.grid,
+            cell.budget,
+            cell.tolerance,
+            status,
+            cell.deterministic,
+            steps=cell.steps,
+            **measured,
+        )
+
+    @property
+    def asked(self) -> str:
+        """Budget or tolerance, in words."""
+        return asked(self.nfe_asked, self.tolerance)
+
+    @property
+    def overhead(self) -> float | None:
+        """Wall time divided by that of the network alone; None if a time is not known."""
+        if not self.seconds or not self.seconds_bare:
+            return None
+        return self.seconds / self.seconds_bare
+
+
+def save_cell(path: Path, made_from: str, result: Result, x: Tensor) -> None:
+    """Write the result of a cell and its first samples.
+
+    Args:
+        path: The .npz file.
+        made_from: Fingerprint of all that the numbers depend on.
+        result: A result that is done.
+        x: Samples, shape (m, *D), of any dtype.
+    """
+    values = {name: getattr(result, name) for name in MEASURED}
+    values["metrics"] = estimates_to_json(result.metrics)
+    save_part(path, made_from, {"x": x.numpy()}, values)
+
+
+def load_cell(path: Path, made_from: str, planned: Result) -> Result | None:
+    """Read what `save_cell` has written.
+
+    Args:
+        path: The .npz file.
+        made_from: Fingerprint of all that the numbers depend on.
+        planned: The result of the cell without measured values.
+
+    Returns:
+        The complete result; None if the file does not exist, is damaged, or was made from
+        something else.
+
+    Warns:
+        UserWarning: If the file is damaged.
+    """
+    part = load_part(path, made_from)
+    if part is None:
+        return None
+    metrics = estimates_from_json(part.about["metrics"], str(path))
+    return replace(planned, **part.about | {"status": "done", "metrics": metrics})
+
+
+def load_array(path: Path, name: str) -> Tensor:
+    """One array of an .npz file, as a tensor.
+
+    Raises:
+        ValueError: If the file is damaged, or has no such tensor.
+    """
+    content = path.read_bytes()
+    try:
+        return torch.from_numpy(read_arrays(content)[name])
+    except Exception as error:  # damaged bytes raise errors of many kinds
+        raise ValueError(f"{path} is damaged; the command that made it makes it again") from error
+
+
+def read_results(folder: Path) -> tuple[list[Result], dict[str, Any]]:
+    """Read results.json of a finished comparison.
+
+    Returns:
+        The results of all cells in the order asked, and the other tables of the file, as
+        `read_tables` returns them.
+
+    Raises:
+        FileNotFoundError: If the folder has no such file.
+        ValueError: If the file is damaged.
+    """
+    path = folder / RESULTS
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no results.json of `scoresde bench`; an interrupted comparison is "
+            "finished by the same command"
+        )
+    values = check_fields(read_json(path), {"cells": list}, str(path))
+    cells = [_read_cell(cell, f"{path}: cells[{i}]") for i, cell in enumerate(values["cells"])]
+    return cells, read_tables(values, str(path))
+
+
+def _read_cell(values: Any, where: str) -> Result:
+    """A checked result from plain data; one that is done must have its measured values."""
+    hints = get_type_hints(Result) | {"metrics": dict}
+    check_fields(values, hints, where)
+    if unknown := values.keys() - hints.keys():
+        raise ValueError(f"{where}: {', '.join(sorted(unknown))} is not known")
+    if not re.fullmatch(r"[A-Za-z0-9._=-]+", values["key"]):
+        raise ValueError(f"{where}.key must be a name of a file, got {values['key']!r}")
+    if values["status"] not in STATUSES:
+        raise ValueError(f"{where}.status must be one of {', '.join(STATUSES)}")
+    metrics = estimates_from_json(values["metrics"], f"{where}.metrics")
+    result = Result(**values | {"metrics": metrics})
+    if result.status == "done" and (result.nfe is None or result.seconds is None):
+        raise ValueError(f"{where} is done, but nfe or seconds are missing")
+    if (result.nfe_asked is None) == (result.tolerance is None):
+        raise ValueError(f"{where} must have one of nfe_asked and tolerance")
+    if result.status == "done" and result.tolerance is None and result.steps is None:
+        raise ValueError(f"{where} is done, but steps are missing")
+    return result
+
+
+def write_tables(folder: Path, results: Iterable[Result], about: Mapping[str, Any]) -> None:
+    """Write results.csv and results.json.
+
+    Args:
+        folder: The comparison's folder.
+        results: The results of all cells.
+        about: Plain data that results.json holds beside the cells.
+    """
+    results = list(results)
+    cells = [asdict(r) | {"metrics": estimates_to_json(r.metrics)} for r in results]
+    write_json(folder / RESULTS, {**about, "cells": cells})
+    with atomic_write(folder / "results.csv", "w") as file:
+        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows(_row(result) for result in results)
+
+
+def _row(result: Result) -> dict[str, Any]:
+    row = {name: getattr(result, name) for name in COLUMNS if hasattr(result, name)}
+    row = {k: csv_text(v) if isinstance(v, str) else v for k, v in row.items()}
+    for name, estimate in result.metrics.items():
+        row |= {name: repr(estimate.value), f"{name}_se": repr(estimate.std_error)}
+    return row

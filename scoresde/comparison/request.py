@@ -1,0 +1,124 @@
+"""The options of `scoresde bench`, and the checks that need no data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .._tensor import check_number
+from ..grid import snapped, uniform
+from ..names.grids import parse_grid
+from ..names.samplers import parse_sampler
+from ..noise import check_seed
+from ..plain import ConfigError, check_unique
+from ..samplers import AdaptiveSDE
+from ..tasks.request import StoredModel
+from ..tasks.sampling import DEFAULT_T_MIN
+from .checked import LABELS
+from .plan import Cell, Entry, plan_cells
+
+__all__ = ["SDE_TOLERANCES", "TOLERANCES", "BenchRequest"]
+
+# Cells of an adaptive ODE method.
+TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)
+# Cells of the adaptive SDE, whose evaluations grow as tolerance^(−2/3): 1e-5 would take 50,000.
+SDE_TOLERANCES = (0.2, 0.1, 0.05, 0.02)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchRequest:
+    """What to compare, and how.
+
+    Args:
+        checkpoint: A shipped checkpoint's name, or a file.
+        samplers: Samplers as `parse_sampler` reads them. An adaptive ODE method runs at each of
+            `TOLERANCES`, the adaptive SDE at each of `SDE_TOLERANCES`, and every other sampler on
+            each grid within each budget.
+        grids: Grids as `parse_grid` reads them. For a checkpoint with rounded labels they are
+            moved to its discrete times, and there is no reference solution.
+        nfe: The budgets, in evaluations per sample, the final denoising included.
+        n: Samples per cell, at least 4.
+        seed: Seed of all noise.
+        t_min: Last time of the grids; None for 1e-3, or the time of the network's first discrete
+            label if that is later.
+        batch: Samples at a time.
+        device: Device of the network.
+        data_root: Folder of the data set; None for the folder that the checkpoint names.
+        reference_tolerance: rtol = atol of the reference solution; None = no paired error.
+        quality: Measure the distance of the samples to real data.
+        likelihood: Number of test data whose likelihood to measure.
+        labels: Labels of the samples of a conditional model: "shares" gives each class its share
+            of the training data, "uniform" gives the same share to every class that has training
+            data. Without quality and likelihood no data are loaded, and every class has the same
+            share.
+
+    Raises:
+        ValueError: On a number out of range, unknown labels, or a grid that is given twice.
+    """
+
+    checkpoint: str | Path
+    samplers: Sequence[str]
+    grids: Sequence[str] = ("log_snr",)
+    nfe: Sequence[int]
+    n: int = 256
+    seed: int = 0
+    t_min: float | None = None
+    batch: int = 256
+    device: str = "cpu"
+    data_root: str | Path | None = None
+    reference_tolerance: float | None = 1e-6
+    quality: bool = True
+    likelihood: int = 0
+    labels: str = "shares"
+
+    def __post_init__(self) -> None:
+        for name, least in (("n", 4), ("batch", 1), ("likelihood", 0)):
+            check_number(name, getattr(self, name), at_least=least)
+        check_seed(self.seed)
+        check_unique("grid", self.grids)
+        if self.labels not in LABELS:
+            raise ValueError(f"labels must be one of {', '.join(LABELS)}, got {self.labels!r}")
+
+    def resolved(self, stored: StoredModel) -> BenchRequest:
+        """The request with the last time and the reference solution that fit the checkpoint.
+
+        Raises:
+            ValueError: If the network knows no time as small as `t_min`.
+        """
+        t_min, sde = stored.last_time(self.t_min, DEFAULT_T_MIN), stored.config.sde
+        if stored.snapped:  # the model has no ODE, because it is wrong between its discrete times
+            t_min = float(snapped(sde, uniform(sde, 1, t_min))[-1])
+            return replace(self, t_min=t_min, reference_tolerance=None)
+        stored.check_first_time(t_min)
+        return replace(self, t_min=t_min)
+
+    def plan(self, stored: StoredModel) -> list[Cell]:
+        """The cells of a resolved request.
+
+        Raises:
+            ConfigError: If a sampler or grid is unknown, or its parameters are wrong.
+            ValueError: If a sampler or budget is given twice, or no cell can run.
+        """
+        entries = [_entry(text) for text in self.samplers]
+        grids = {name: parse_grid(name) for name in self.grids}
+        cells = plan_cells(
+            stored.config.sde, entries, grids, self.nfe, self.t_min, snap=stored.snapped
+        )
+        if all(cell.ts is None for cell in cells):
+            raise ValueError(f"no cell can run: {cells[0].label}: {cells[0].reason}")
+        return cells
+
+
+def _entry(text: str) -> Entry:
+    """The sampler with its tolerances if it is an adaptive method."""
+    sampler, text = parse_sampler(text), text.strip()
+    if not sampler.adaptive:
+        return Entry(text, sampler)
+    tolerances = SDE_TOLERANCES if isinstance(sampler, AdaptiveSDE) else TOLERANCES
+    if "tol=" in text:
+        raise ConfigError(
+            f"sampler {text!r}: the benchmark runs an adaptive method at rtol = atol = "
+            f"{', '.join(f'{tol:g}' for tol in tolerances)}; leave rtol and atol out"
+        )
+    return Entry(text, sampler, tolerances)

@@ -1,0 +1,282 @@
+"""A sweep: every cell of a plan is run on one model from the same noise, and can be resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import __version__
+from .._tensor import NonFiniteError
+from ..data import DataSpec
+from ..fingerprint import fingerprint
+from ..metrics import paired_rmse
+from ..noise import NOISE_VERSION, SampleNoise
+from ..output.files import save_arrays, write_json
+from ..output.progress import Tell
+from ..samplers import Samples
+from ..score import NetworkScore, ScoreModel
+from .checked import estimates_to_json
+from .draw import DrawSettings, draw
+from .plan import Cell
+from .quality import Quality
+from .records import CELLS, Result, load_cell, save_cell
+from .reference import REFERENCE, Reference
+
+__all__ = ["Sweep"]
+
+KEPT_IMAGES = 64  # images of each cell that are stored
+KEPT_POINTS = 1024  # vectors of each cell that are stored, for scatter plots
+KEY_DIGITS = 16  # digits of a fingerprint in a file name; the file itself holds all 64
+
+START, QUALITY = "start.npz", "quality.json"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A model, the cells to run on it, and what is measured in each cell.
+
+    Attributes:
+        model: Score model, on the device of the settings.
+        model_sha256: Fingerprint of the model, such as the digest of its checkpoint.
+        spec: What the data are.
+        cells: The plan.
+        settings: How the samples of every cell are drawn.
+        quality: The metrics that compare samples with data; None = no such metrics.
+        tolerance: rtol = atol of the reference solution; None = no paired error.
+    """
+
+    model: ScoreModel
+    model_sha256: str
+    spec: DataSpec
+    cells: list[Cell]
+    settings: DrawSettings
+    quality: Quality | None = None
+    tolerance: float | None = 1e-6
+
+    @property
+    def kept(self) -> int:
+        """Number of samples of each cell that are stored."""
+        return min(self.settings.n, KEPT_IMAGES if len(self.spec.shape) == 3 else KEPT_POINTS)
+
+    @property
+    def cost(self) -> int:
+        """Evaluations of all cells, as counted by the plan."""
+        return sum(cell.cost for cell in self.cells)
+
+    @property
+    def about_quality(self) -> dict[str, Any]:
+        """Reference data, features and floor of the quality metrics, as plain data."""
+        return self.quality.about | {"floor_values": estimates_to_json(self.quality.floor)}
+
+    @cached_property
+    def common(self) -> str:
+        """Fingerprint of all that the samples of every cell depend on."""
+        settings = self.settings
+        return fingerprint(
+            {
+                "model": self.model_sha256,
+                "noise": NOISE_VERSION,
+                "scoresde": __version__,
+                "shape": settings.shape,
+                "dtype": torch.float32,
+                "denoise": True,
+                **{k: getattr(settings, k) for k in ("seed", "t_min", "batch", "device", "y")},
+            }
+        )
+
+    @cached_property
+    def measures(self) -> str:
+        """Fingerprint of all that every metric depends on, apart from the samples."""
+        quality = None if self.quality is None else self.quality.fingerprint
+        solution = None if self.solver is None else self.solver.fingerprint
+        return fingerprint({"quality": quality, "reference": solution, "kept": self.kept})
+
+    @cached_property
+    def solver(self) -> Reference | None:
+        """The solver of the reference solution; None if there is no paired error."""
+        if self.tolerance is None:
+            return None
+        return Reference(self.tolerance, self.settings, made_from=self.common)
+
+    def made_from(self, cell: Cell) -> str:
+        """Fingerprint of all that the numbers of a cell depend on."""
+        return fingerprint([self.common, self.measures, cell.fingerprint])
+
+    def key(self, cell: Cell) -> str:
+        """Name of the cell's file, without its ending."""
+        return f"{cell.slug}--{self.made_from(cell)[:KEY_DIGITS]}"
+
+    @property
+    def parts(self) -> list[str]:
+        """Paths of the files that a stopped sweep goes on from: the solution, and all cells."""
+        reference = [] if self.tolerance is None else [REFERENCE]
+        cells = [cell for cell in self.cells if cell.ts is not None]
+        return [*reference, *(f"{CELLS}/{self.key(cell)}.npz" for cell in cells)]
+
+    @property
+    def files(self) -> list[str]:
+        """Paths of everything that `run` may write."""
+        return [START, *([] if self.quality is None else [QUALITY]), *self.parts]
+
+    def run(self, folder: Path, tell: Tell, known: Sequence[Path] = ()) -> list[Result]:
+        """Run the cells that neither `folder` nor a known folder holds yet.
+
+        Args:
+            folder: An existing folder to write to.
+            tell: Called with (stage, done, total, note) as the work goes on.
+            known: Folders with earlier results. A result is used if its fingerprint is the same.
+
+        Returns:
+            One result per cell, in the order of the plan.
+
+        Warns:
+            UserWarning: If a file is damaged; its content is computed again.
+
+        Raises:
+            RuntimeError: If a sampler did not start from the common noise.
+        """
+        start = self.start()
+        save_arrays(folder / START, x_init=start[: self.kept].numpy())
+        if self.quality is not None:
+            write_json(folder / QUALITY, self.about_quality)
+        places = (folder, *known)
+        measure = _Measure(self, folder, self._reference(places, tell), _digest(start))
+        results: list[Result] = []
+        done = 0
+        for cell in self.cells:
+            tell("sampling", done, self.cost, f"{cell.label} {cell.grid}".strip())
+            results.append(self._load(cell, places) or measure(cell))
+            done += cell.cost
+        tell("sampling", done, self.cost, "")
+        return results
+
+    def result(self, cell: Cell, status: str, **measured: Any) -> Result:
+        """The result of a cell, with the measured values."""
+        key = cell.slug if cell.ts is None else self.key(cell)
+        return Result.of(cell, key, status, **measured)
+
+    def start(self) -> Tensor:
+        """x_T as `sample` draws it from the seed, shape (n, *D), float32 on the CPU."""
+        noise = SampleNoise(self.settings.seed, range(self.settings.n))
+        return (noise.prior(self.settings.shape) * self.model.sde.prior_std).to(torch.float32)
+
+    def _reference(self, places: Sequence[Path], tell: Tell) -> Tensor | None:
+        """The reference solution: read from the first folder that has it, or computed."""
+        if self.solver is None:
+            return None
+        on_progress = partial(tell, "reference solution")
+        part = self.solver.find(places) or self.solver.solve(self.model, places[0], on_progress)
+        on_progress(100, 100, "")
+        return torch.from_numpy(part.arrays["x"])
+
+    def _load(self, cell: Cell, places: Sequence[Path]) -> Result | None:
+        """The stored result of a cell; None if it must be measured."""
+        if cell.ts is None:
+            return None
+        name, made_from = f"{CELLS}/{self.key(cell)}.npz", self.made_from(cell)
+        planned = self.result(cell, "done")
+        found = (load_cell(place / name, made_from, planned) for place in places)
+        return next((result for result in found if result is not None), None)
+
+
+class _Measure:
+    """Measures a cell: draws its samples, times them, computes the metrics, writes the file."""
+
+    def __init__(self, sweep: Sweep, folder: Path, reference: Tensor | None, digest: str) -> None:
+        self.sweep, self.folder = sweep, folder
+        self.reference, self.digest = reference, digest
+
+    @cached_property
+    def bare(self) -> float:
+        """Seconds of one pass of the network alone over all samples."""
+        return _bare_seconds(self.sweep)
+
+    def __call__(self, cell: Cell) -> Result:
+        sweep, quality = self.sweep, self.sweep.quality
+        if cell.ts is None:
+            return sweep.result(cell, "skipped", reason=cell.reason)
+        bare = self.bare  # before the first cell, whose time must not include warming up
+        try:
+            out, seconds = self._timed(cell)
+        except RuntimeError as error:
+            if not (isinstance(error, NonFiniteError) or "gave up" in str(error)):
+                raise
+            return sweep.result(cell, "failed", reason=str(error))
+        if _digest(out.x_init) != self.digest:
+            raise RuntimeError(f"{cell.label} did not start from the common noise")
+        x = out.x.cpu()
+        metrics = {} if quality is None else quality.measure(x)
+        if self.reference is not None and cell.deterministic:
+            metrics["paired_rmse"] = paired_rmse(x, self.reference)
+        result = sweep.result(
+            cell,
+            "done",
+            nfe=out.nfe,
+            n=len(x),
+            features="" if quality is None else quality.features.label,
+            x_init_sha256=self.digest,
+            seconds=seconds,
+            seconds_bare=bare * out.nfe,
+            metrics=metrics,
+        )
+        path = self.folder / CELLS / f"{result.key}.npz"
+        save_cell(path, sweep.made_from(cell), result, self._kept(x))
+        return result
+
+    def _timed(self, cell: Cell) -> tuple[Samples, float]:
+        settings = self.sweep.settings
+        _synchronize(settings.device)
+        began = time.perf_counter()
+        out = draw(settings, self.sweep.model, cell.sampler, cell.ts)
+        _synchronize(settings.device)
+        return out, time.perf_counter() - began
+
+    def _kept(self, x: Tensor) -> Tensor:
+        """The samples to be stored: the first ones, as levels if the data have levels."""
+        spec, x = self.sweep.spec, x[: self.sweep.kept]
+        return x if spec.levels is None else spec.to_levels(x)
+
+
+def _bare_seconds(sweep: Sweep) -> float:
+    """Seconds of one pass of the network alone over all samples: the median of five passes.
+
+    One pass before them warms up caches and thread pools, and is not counted.
+    """
+    settings, times = sweep.settings, []
+    x, y = sweep.start().to(settings.device), settings.y
+    for _ in range(6):
+        _synchronize(settings.device)
+        began = time.perf_counter()
+        for begin in range(0, settings.n, settings.batch):
+            rows = slice(begin, begin + settings.batch)
+            _bare_pass(sweep.model, x[rows], None if y is None else y[rows].to(settings.device))
+        _synchronize(settings.device)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[1:])
+
+
+@torch.no_grad()
+def _bare_pass(model: ScoreModel, x: Tensor, y: Tensor | None) -> None:
+    """Run the network without preconditioning, checks and sampler; of another model, run ε."""
+    if isinstance(model, NetworkScore):
+        model.net(x, torch.zeros(len(x), device=x.device), y)
+    else:
+        model.given(y).eps(x, 1.0)
+
+
+def _digest(x: Tensor) -> str:
+    return hashlib.sha256(x.cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+def _synchronize(device: str) -> None:
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,1 @@
+"""The trace of a Jacobian: exact, estimated with random probes, with a control variate."""

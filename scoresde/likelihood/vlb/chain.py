@@ -1,0 +1,259 @@
+"""DDPM's variational bound: the discrete reverse chain on any grid of any SDE."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ..._tensor import check_integer, expand, float64
+from ...batches import batches
+from ...data.spec import DataSpec
+from ...evaluation import evaluating, own_context
+from ...grid import check_grid, check_on_ladder
+from ...noise import Noise
+from ...score import ScoreModel
+from ...sde import Node
+from .bound import VLB, check_data
+from .denoising import WeightedNode
+
+__all__ = ["DDPMVLB", "ReverseChain", "Variance", "optimal_variances"]
+
+Variance = Literal["beta", "beta_tilde"]
+
+
+@dataclass(frozen=True)
+class DDPMVLB(VLB):
+    """DDPM's bound L_T + Σ L_{t−1} + L_0 of the reverse chain on a ladder of times.
+
+        L_T     = KL(q(x_T | x_0) ‖ N(0, prior_std² I))
+        L_{t−1} = E KL(q(x_s | x_t, x_0) ‖ N(μ(x_t), v_t I))      for each step from t to s
+        L_0     = E[−log p(x_0 | x_1)]
+
+    Ho et al. 2020, arXiv:2006.11239, eq. (5), for the chain with the exact transitions of any SDE
+    (see `Ancestral`). μ is the mean of q(x_s | x_t, x̂_0), where x̂_0 is the model's and is not
+    clipped to the range of the data. p(x_0 | x_1) is N(x̂_0, v_1 I), for quantized data integrated
+    over the cell of each level, eq. (13), as in `VLB`.
+
+    The full sum takes (number of times) · draws evaluations. With `strata` each sample draws only
+    so many of the steps, stratified over λ, with probability proportional to the step's length in
+    λ. That estimate is unbiased and takes (strata + 1) · draws evaluations.
+
+    Args:
+        times: A decreasing grid of N ≥ 2 times, or N for `sde.ladder(N)`. A model of rounded
+            labels needs times of its own ladder.
+        spec: What the data are; None for continuous data of any shape. Data with levels are given
+            as integers, others as float32 or float64.
+        variance: v of each step: "beta" (σ²_{t|s}) or "beta_tilde" (that of q(x_s | x_t, x_0)),
+            or N numbers of your own, the last one the decoder's; see `optimal_variances`.
+        decoder: v_1, for which β̃ is 0 and of no use: "beta" (the default) for β_1, or
+            "beta_tilde" for β̃_2 of the step before. The code of Ho et al. takes β̃_2 with either
+            variance, because it gives quantized data a better L_0. Only with a named `variance`.
+        strata: Steps drawn per sample, at least 1; None = all of them.
+        draws: Independent draws of each term, at least 1; 2 or more for a standard error.
+        dtype: In which the model sees quantized data, float32 or float64; others keep theirs.
+
+    Raises:
+        TypeError: If a setting is of another type.
+        ValueError: If a setting is out of range, or `times` is not a grid.
+    """
+
+    times: Sequence[float] | Tensor | int
+    spec: DataSpec | None = None
+    variance: Variance | Sequence[float] | Tensor = "beta"
+    decoder: Variance | None = None
+    strata: int | None = None
+    draws: int = 2
+    dtype: torch.dtype = torch.float32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.times, int):
+            object.__setattr__(self, "times", tuple(check_grid(self.times).tolist()))
+        if self.strata is not None:
+            check_integer("strata", self.strata, minimum=1)
+        if not isinstance(self.variance, str):
+            if self.decoder is not None:
+                raise ValueError("decoder must be None, because variance holds the decoder's")
+            object.__setattr__(self, "variance", _positive(self.variance))
+        named = {"variance": self.variance, "decoder": self.decoder or "beta"}
+        for name, value in named.items():
+            if isinstance(value, str) and value not in get_args(Variance):
+                raise ValueError(f"{name} must be 'beta' or 'beta_tilde', got {value!r}")
+
+    def diffusion(self, model: ScoreModel) -> ReverseChain:
+        """The chain on the times, or on the ladder of the model."""
+        return ReverseChain.build(model, self)
+
+
+@dataclass(frozen=True)
+class ReverseChain:
+    """p(x_s | x_t) = N(μ, v I) for each step of a grid, and the decoder N(x̂_0, v_1 I) at its end.
+
+    Against q(x_s | x_t, x_0) = N(μ̃, β̃ I) a step costs
+
+        KL = (κ²/2v) |ε − ε̂|² + D/2 (β̃/v − 1 − log(β̃/v)),   κ = β/(a σ_t),   a = α_t/α_s
+
+    because μ̃ − μ = κ (ε̂ − ε); β = σ²_{t|s}, β̃ = β σ_s²/σ_t². Ho et al. 2020, arXiv:2006.11239,
+    eq. (7) and section 3.2.
+
+    Attributes:
+        nodes: The SDE at the N times, decreasing.
+        betas: β of the N − 1 steps, then σ²(t_min) for the decoder.
+        posterior: β̃ of the N − 1 steps.
+        gains: κ of the N − 1 steps, then σ/α at t_min, with x̂_0 − x_0 = (σ/α)(ε − ε̂).
+        variances: v of the N − 1 steps and of the decoder.
+        strata: How many steps each sample draws; None for all steps.
+    """
+
+    nodes: list[Node]
+    betas: list[float]
+    posterior: list[float]
+    gains: list[float]
+    variances: list[float]
+    strata: int | None = None
+
+    @classmethod
+    def build(cls, model: ScoreModel, bound: DDPMVLB) -> ReverseChain:
+        """The chain of a bound for a model.
+
+        Raises:
+            ValueError: If σ = 0 at a time, the model's labels are rounded and a time is not on its
+                ladder, or the variances are not one per time.
+        """
+        sde, times, variance = model.sde, bound.times, bound.variance
+        ts = check_grid(sde.ladder(times) if isinstance(times, int) else times)
+        if model.snapped:
+            check_on_ladder(sde, ts)
+        model.check_last(float(ts[-1]))
+        nodes = sde.nodes(ts)
+        betas, posterior, gains = [], [], []
+        for t, s in zip(nodes, nodes[1:], strict=False):
+            a, b = sde.transition(t, s)
+            betas.append(b**2)
+            posterior.append((b * s.sigma / t.sigma) ** 2)
+            gains.append(b**2 / (a * t.sigma))
+        betas.append(nodes[-1].sigma ** 2)
+        gains.append(nodes[-1].sigma / nodes[-1].alpha)
+        if isinstance(variance, str):
+            steps = betas[:-1] if variance == "beta" else posterior
+            variance = (*steps, posterior[-1] if bound.decoder == "beta_tilde" else betas[-1])
+        if len(variance) != len(nodes):
+            raise ValueError(f"variance must have shape ({len(nodes)},), got ({len(variance)},)")
+        return cls(nodes, betas, posterior, gains, list(variance), bound.strata)
+
+    @property
+    def ends(self) -> tuple[Node, Node]:
+        """The SDE at the first time and at t_min."""
+        return self.nodes[0], self.nodes[-1]
+
+    @property
+    def decoder_variance(self) -> float:
+        """v_1."""
+        return self.variances[-1]
+
+    @property
+    def constant(self) -> float:
+        """The part of all steps that the model does not change: Σ ½ (r − 1 − log r), r = β̃/v."""
+        log_r = [math.log(p / v) for p, v in zip(self.posterior, self.variances, strict=False)]
+        return 0.5 * math.fsum(math.expm1(r) - r for r in log_r)
+
+    def optimum(self, errors: Tensor) -> Tensor:
+        """v of least KL from E|ε − ε̂|²/D at each time: β̃ + κ² E|ε − ε̂|²/D; shape (N,)."""
+        return float64([*self.posterior, 0.0]) + float64(self.gains) ** 2 * errors
+
+    def terms(self, x0: Tensor, noise: Noise, draws: int) -> Iterator[list[WeightedNode]]:
+        """The weights κ²/2v of |ε − ε̂|², from noise to data, with independent draws of each.
+
+        Without strata every step comes once. With strata the steps are drawn per sample, with
+        probability P ∝ h = λ_s − λ_t and the factor 1/(strata · P). For a good model no step costs
+        more than about D h (that of the continuous-time bound), so that the weighted terms stay of
+        one size on any grid. Each stratum is an interval of the distribution function. The sum of
+        their terms is an unbiased estimate of the sum over all steps.
+        """
+        weights = [0.5 * k**2 / v for k, v in zip(self.gains[:-1], self.variances, strict=False)]
+        if self.strata is None:
+            for node, weight in zip(self.nodes, weights, strict=False):
+                yield [WeightedNode(node, weight)] * draws
+            return
+        weights = torch.tensor(weights, dtype=torch.float64, device=x0.device)
+        columns = torch.tensor(self.nodes, dtype=torch.float64, device=x0.device).T
+        steps = columns[Node._fields.index("lam")].diff()
+        edges = torch.cumsum(steps, 0) / steps.sum()
+        share = self.strata * steps / steps.sum()
+        for m in range(self.strata):
+            u = [(m + noise.times(x0)) / self.strata for _ in range(draws)]
+            chosen = [torch.searchsorted(edges, v, right=True).clamp(max=len(steps) - 1) for v in u]
+            yield [
+                WeightedNode(Node(*(expand(c[i], x0) for c in columns)), weights[i] / share[i])
+                for i in chosen
+            ]
+
+
+@own_context()
+def optimal_variances(
+    model: ScoreModel,
+    x: Tensor,
+    method: DDPMVLB,
+    *,
+    seed: int | None = None,
+    noise: Noise | None = None,
+    y: Tensor | None = None,
+    batch: int | None = None,
+) -> Tensor:
+    """The reverse variances that make `DDPMVLB` of continuous data least, estimated from data.
+
+        v = β̃ + (∂μ/∂x̂_0)² E|x_0 − x̂_0|²/D   for each step, and E|x_0 − x̂_0|²/D for the decoder
+
+    These are optimal among variances with one number per step. For an exact model they are those
+    of Bao et al. 2022, "Analytic-DPM", arXiv:2201.06503. Estimate them on other data than those to
+    be scored: variances that are fitted to the test set do not give a bound. For quantized data the
+    decoder's variance is optimal for the density at the centres, not for the integral over cells.
+
+    Args:
+        model: Score model.
+        x: Data to average over, shape (n, *D), n ≥ 1.
+        method: Gives times, spec, dtype, and draws of the noise per sample and time. Its variances
+            are not used.
+        seed: This and what follows are as for `log_likelihood`.
+        noise: See there.
+        y: See there.
+        batch: See there.
+
+    Returns:
+        v of every step of the grid and of the decoder, shape (N,), float64, to be given to
+        `DDPMVLB` as `variance`.
+
+    Raises:
+        TypeError: As for `log_likelihood`.
+        ValueError: As for `log_likelihood`, or if there are no data.
+        RuntimeError: If the network is not finite.
+    """
+    check_data(x, method.spec)
+    if len(x) == 0:
+        raise ValueError("x must hold at least one datum, got none")
+    chain = method.diffusion(model)
+    sums = torch.zeros(len(chain.nodes), dtype=torch.float64, device="cpu")
+    parts = batches(model, len(x), x.device, seed=seed, noise=noise, y=y, batch=batch)
+    with evaluating(model):
+        for part in parts:
+            denoising = method.denoising(part, x[part.rows])
+            for i, node in enumerate(chain.nodes):
+                squares = [denoising.residual(node).square for _ in range(method.draws)]
+                sums[i] += torch.stack(squares).mean(0).sum().cpu()
+    return chain.optimum(sums / x.numel())
+
+
+def _positive(variance: Sequence[float] | Tensor) -> tuple[float, ...]:
+    """Variances as numbers, checked."""
+    values = torch.as_tensor(variance, dtype=torch.float64)
+    if values.ndim != 1:
+        raise ValueError(f"variance must have shape (N,), got {tuple(values.shape)}")
+    bad = next((v for v in values.tolist() if not (math.isfinite(v) and v > 0)), None)
+    if bad is not None:
+        raise ValueError(f"variance must be finite and greater than 0, got {bad}")
+    return tuple(values.tolist())

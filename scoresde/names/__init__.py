@@ -1,0 +1,16 @@
+"""Text to objects: configs, checkpoints, samplers and time grids by name."""
+
+from .config import Config, load_config
+from .grids import parse_grid
+from .loading import Checkpoint, load
+from .samplers import SAMPLERS, parse_sampler
+
+__all__ = [
+    "SAMPLERS",
+    "Checkpoint",
+    "Config",
+    "load",
+    "load_config",
+    "parse_grid",
+    "parse_sampler",
+]

@@ -1,0 +1,1 @@
+"""Result folders, progress, and pictures: what every command that writes results shares."""

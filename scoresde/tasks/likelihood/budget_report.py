@@ -1,0 +1,150 @@
+"""The error budget of a mean likelihood, as a table of plain text and as a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..._text import printable
+from ...likelihood.mean_budget import MeanBudget
+from ...output.figures import new_figure, save_figure
+
+__all__ = ["budget_table", "save_budget"]
+
+
+def budget_table(found: Mapping[str, Any]) -> str:
+    """The mean with all known errors, then the data and the method.
+
+    Args:
+        found: A summary of `scoresde likelihood`.
+
+    Returns:
+        Lines that end in a newline.
+    """
+    budget = MeanBudget(**found["budget"])
+    sign = " of negative log-likelihood" if found["levels"] is None else ""
+    lines = [
+        f"{budget.value:.4f} ± {_size(budget.std_error)} {found['unit']}{sign}   "
+        f"{found['protocol']}",
+        "",
+        *_random(budget, found),
+        *_systematic(budget),
+        _interval(budget, found["unit"]),
+        "",
+        *_definition(budget, found),
+        "",
+        *_about(budget, found),
+    ]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def save_budget(path: Path, found: Mapping[str, Any], typical: float) -> None:
+    """Draw the sizes of all errors of the mean, and of a typical single datum, as bars.
+
+    Args:
+        path: PNG file to write.
+        found: A summary of `scoresde likelihood`.
+        typical: Root mean square of the standard errors of single data; NaN if unknown.
+    """
+    budget, unit = MeanBudget(**found["budget"]), found["unit"]
+    bars = [
+        ("one datum, random", typical, "C7"),
+        ("mean: finite test set", budget.set_error, "C0"),
+        ("mean: probes and nodes", budget.probe_error, "C0"),
+        ("mean: dequantization", budget.draw_error, "C0"),
+        ("mean: solver", budget.solver, "C1"),
+        ("mean: float32", budget.rounding, "C1"),
+        ("definition: cut-off at t_min", budget.cut_off, "C2"),
+        ("definition: prior for p at t = 1", budget.prior_mismatch, "C2"),
+    ]
+    known = [(name, abs(v), colour) for name, v, colour in bars if v is not None and v == v and v]
+    figure = new_figure(7.0, 0.36 * len(known) + 1.1)
+    axes = figure.subplots()
+    axes.barh(
+        [name for name, _, _ in known], [v for _, v, _ in known], color=[c for *_, c in known]
+    )
+    for i, (_, value, _) in enumerate(known):
+        axes.text(value, i, f" {value:.1g}", va="center", fontsize=8)
+    axes.set_xscale("log")
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.set_xlabel(f"size, {unit}")
+    axes.set_title(f"{budget.value:.4f} ± {_size(budget.std_error)} {unit}, n = {budget.n}")
+    save_figure(path, figure)
+
+
+def _random(budget: MeanBudget, found: Mapping[str, Any]) -> list[str]:
+    draws = "unknown from one draw" if found["draws"] == 1 and found["levels"] else ""
+    return [
+        _row("standard error of the mean", _size(budget.std_error), "all that is random"),
+        _row("  finite test set", _size(budget.set_error), f"n = {budget.n}"),
+        _row("  probes and nodes", _size(budget.probe_error), ""),
+        _row("  dequantization", _size(budget.draw_error), draws and f"{draws}; in the first line"),
+    ]
+
+
+def _systematic(budget: MeanBudget) -> list[str]:
+    solver = _signed(budget.solver)
+    if budget.solver_error is not None:
+        solver += f" ± {_size(budget.solver_error)}"
+    measured = f"change when refined, on {budget.solver_n} data" if budget.solver_n else ""
+    float64 = f"change in float64, on {budget.rounding_n} data" if budget.rounding_n else ""
+    return [_row("solver", solver, measured), _row("rounding", _signed(budget.rounding), float64)]
+
+
+def _interval(budget: MeanBudget, unit: str) -> str:
+    if budget.half_width is None:
+        return _row("95 % interval", "unknown", "one datum")
+    low, high = budget.value - budget.half_width, budget.value + budget.half_width
+    return _row("95 % interval", f"{low:.4f} … {high:.4f}", f"{unit}, all of the above")
+
+
+def _definition(budget: MeanBudget, found: Mapping[str, Any]) -> list[str]:
+    """The terms that separate the number from the log-density of the data."""
+    if not found["protocol"].startswith("pf-ode"):
+        return ["A bound of the reverse SDE's model: no cut-off, and the prior's part is exact."]
+    size, note = _signed(budget.cut_off), f"t_min = {found['t_min']:g}"
+    if budget.cut_off is None:
+        size, note = "not known", f"{note}; the score there is not that of a smooth density"
+    return [
+        "Not errors of this number but what it leaves out, were the score exact:",
+        _row("  cut-off below t_min", size, note),
+        _row("  prior in place of p at t = 1", _signed(budget.prior_mismatch), ""),
+    ]
+
+
+def _about(budget: MeanBudget, found: Mapping[str, Any]) -> list[str]:
+    levels = "continuous" if found["levels"] is None else f"{found['levels']} levels"
+    rows = [
+        ("checkpoint", found["checkpoint"]),
+        (
+            "data",
+            f"{found['n']} of {found['of']} in {found['data']} ({found['split']}), "
+            f"{found['dims']} dimensions, {levels}, draws per datum: {found['draws']}",
+        ),
+        ("method", found["method"]),
+        ("trace", found["trace"]),
+        (
+            "cost per datum",
+            f"{budget.nfe:.0f} evaluations and {budget.nfe_derivative:.0f} derivative passes",
+        ),
+        ("seed", str(found["seed"])),
+    ]
+    if found["true_density"] is not None:
+        text = f"{found['true_density']:.4f} {found['unit']}, the exact density's mean"
+        rows.insert(2, ("truth", text))
+    return [f"{key:<16}{printable(text)}" for key, text in rows]
+
+
+def _row(name: str, value: str, note: str) -> str:
+    return f"{name:<32}{value:<22}{note}"
+
+
+def _size(value: float | None) -> str:
+    """A standard error: two significant digits."""
+    return "unknown" if value is None or value != value else "0" if value == 0 else f"{value:.2g}"
+
+
+def _signed(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:+.2g}"

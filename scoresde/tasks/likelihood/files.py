@@ -1,0 +1,143 @@
+"""The results of `scoresde likelihood`: summary, rows, table and figures."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..._files import atomic_write
+from ...data import Dataset, DataSpec
+from ...likelihood import Budget, LikelihoodMethod, mean_budget
+from ...likelihood.budget import bound_of_changes
+from ...output.files import save_arrays
+from ...output.pictures import can_show, extremes
+from ...output.result_folder import SUMMARY
+from .budget_report import budget_table, save_budget
+from .method import described
+from .request import ScoreRequest
+
+__all__ = ["FILES", "Budgets", "Scores"]
+
+FILES = (
+    *("per_image.csv", "per_image.npz", "budget.txt", "budget.png", "extremes.png"),
+    SUMMARY,
+)
+
+COARSE = 0.1  # correction per dimension above which a path is called coarse
+
+
+class Budgets(NamedTuple):
+    """The budget of all data, and of the first few again with a finer solver and in float64.
+
+    The last two are None where they were not computed.
+    """
+
+    every: Budget
+    refined: Budget | None = None
+    precise: Budget | None = None
+
+    @property
+    def systematic(self) -> float:
+        """A bound on the error of a single datum from solver and dtype, in nats."""
+        log_prob = self.every.log_prob
+        others = (other.log_prob for other in self[1:] if other is not None)
+        return sum(bound_of_changes(other - log_prob[: len(other)]) for other in others)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scored data, the method, and the budgets that came of them.
+
+    Attributes:
+        request: What was asked.
+        spec: What the data are.
+        data: The data set.
+        rows: The places in the data set of the data that were scored, shape (n,).
+        method: The likelihood method.
+        budgets: The likelihoods with their errors.
+    """
+
+    request: ScoreRequest
+    spec: DataSpec
+    data: Dataset
+    rows: np.ndarray
+    method: LikelihoodMethod
+    budgets: Budgets
+
+    def summary(self) -> dict[str, Any]:
+        """Request, method, mean and errors as plain data."""
+        every, refined, precise = self.budgets
+        bits, dims = self.spec.levels is not None, self.spec.dims
+        mean = mean_budget(every, dims, bits=bits, refined=refined, precise=precise)
+        density = None
+        if self.data.log_prob is not None:
+            points = self.data.x[self.rows].double()
+            density = -float(self.data.log_prob(points).mean()) / dims
+        return {
+            "checkpoint": self.request.checkpoint,
+            "data": self.data.name,
+            "split": self.data.split,
+            "n": len(self.rows),
+            "of": len(self.data),
+            "dims": dims,
+            "levels": self.spec.levels,
+            "unit": self.spec.unit,
+            "protocol": self.request.protocol,
+            **described(self.method),
+            "mean": mean.value,
+            "std_error": mean.std_error,
+            "budget": asdict(mean),
+            "true_density": density,
+            "nfe": mean.nfe,
+            "nfe_derivative": mean.nfe_derivative,
+            "draws": self.method.draws,
+            "t_min": self.request.t_min,
+            "seed": self.request.seed,
+        }
+
+    def write(self, out: Path, summary: dict[str, Any]) -> None:
+        """Write tables and figures."""
+        budget, nats = self.budgets.every, self.spec.nats_per_unit
+        self._write_rows(out)
+        with atomic_write(out / "budget.txt", "w") as file:
+            file.write(budget_table(summary))
+        typical = float(budget.std_error.square().mean().sqrt()) / nats
+        save_budget(out / "budget.png", summary, typical)
+        if can_show(self.spec):
+            x = self.data.x[self.rows]
+            x = x.double() if self.spec.levels is None else self.spec.encode(x)
+            extremes(out / "extremes.png", x, -budget.log_prob / nats, self.spec)
+
+    def _write_rows(self, out: Path) -> None:
+        """Write one row per datum, as CSV and as arrays; all but log_prob is per dimension."""
+        budget, nats = self.budgets.every, self.spec.nats_per_unit
+        columns = {"row": self.rows}
+        if self.data.labels is not None:
+            columns["label"] = self.data.labels[self.rows].numpy()
+        scaled = {
+            self.spec.unit.replace("/", "_per_"): -budget.log_prob,
+            "std_error": budget.std_error,
+            "half_width": budget.half_width(systematic=self.budgets.systematic),
+            "probe_error": budget.probe_error,
+            "draw_error": budget.draw_error,
+            "correction": -budget.correction,
+            "cut_off": -budget.cut_off,
+            "prior_mismatch": -budget.prior_mismatch,
+        }
+        columns |= {name: (value / nats).numpy() for name, value in scaled.items()}
+        coarse = budget.correction.abs() / nats > COARSE
+        columns |= {
+            "log_prob": budget.log_prob.numpy(),
+            "nfe": budget.nfe.long().numpy(),
+            "nfe_derivative": budget.nfe_derivative.long().numpy(),
+            "status": np.where(coarse.numpy(), "coarse", "ok"),
+        }
+        save_arrays(out / "per_image.npz", **columns)
+        with atomic_write(out / "per_image.csv", "w") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))

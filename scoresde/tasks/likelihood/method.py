@@ -1,0 +1,158 @@
+"""The likelihood method that a request of `scoresde likelihood` asks for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ... import grid
+from ...data import Dataset, DataSpec
+from ...exact import GaussianMixture
+from ...likelihood import (
+    DDPMVLB,
+    ContinuousVLB,
+    Dequantized,
+    ExactTrace,
+    Hutchinson,
+    LikelihoodMethod,
+    Ode,
+    Path,
+    Probing,
+    TraceRule,
+    TraceSearch,
+    choose_trace,
+    fit_gaussian,
+    parse_trace,
+)
+from ...likelihood.trace.names import EXACT_UP_TO
+from ...likelihood.vlb.bound import last_time
+from ...noise import SampleNoise
+from ...score import ScoreModel
+from ..held_out import to_points
+from .request import PROTOCOLS, ScoreRequest
+
+__all__ = ["choose_quadrature", "described", "make_method"]
+
+STRATA = 64  # of a variational bound
+STEPS = 1000  # of the chain of a variational bound
+LEAST_DRAWS = 4  # of a variational bound: fewer give a standard error of few degrees of freedom
+PILOT = 8  # training data on which trace rules are compared
+FITTED = 10_000  # training data that the Gaussian is fitted to, at most
+# Limits of the number of nodes that is chosen: with fewer, the integral of the trace is wrong.
+FEWEST_NODES, MOST_NODES = 12, 256
+
+
+def make_method(
+    request: ScoreRequest, spec: DataSpec, model: ScoreModel, training: Dataset | None
+) -> tuple[LikelihoodMethod, GaussianMixture | None]:
+    """The method that a request asks for, and a Gaussian near the data.
+
+    Args:
+        request: The request, resolved and checked.
+        spec: What the data are.
+        model: The checkpoint's model.
+        training: The data that the Gaussian is fitted to; None for a variational bound.
+
+    Returns:
+        The method, and the Gaussian; None for a variational bound, which has no use for it.
+    """
+    if training is None:
+        return _bound(request, spec, model), None
+    points = _points(training.x[:FITTED], request, spec)
+    control = fit_gaussian(model.sde, points).to(request.device)
+    if request.of_path:
+        pilot = points[:PILOT].to(request.torch_dtype)
+        if training.labels is not None:  # the network needs them
+            model = model.given(training.labels[: len(pilot)].to(request.device))
+        solver = _path(request, spec, model, pilot, control)
+    else:
+        names = ("method", "rtol", "atol", "per_sample", "trace", "t_min", "force")
+        solver = Ode(**{name: getattr(request, name) for name in names})
+    q = PROTOCOLS[request.protocol]
+    return Dequantized(spec, solver, q, request.draws, request.torch_dtype), control
+
+
+def _bound(request: ScoreRequest, spec: DataSpec, model: ScoreModel) -> LikelihoodMethod:
+    """The variational bound that a request asks for."""
+    common = {
+        "spec": spec,
+        "strata": request.nodes or STRATA,
+        "draws": max(request.draws, LEAST_DRAWS),
+        "dtype": request.torch_dtype,
+    }
+    if PROTOCOLS[request.protocol] is ContinuousVLB:
+        return ContinuousVLB(t_min=request.t_min, **common)
+    if model.sde.levels is not None:
+        times = model.sde.levels  # the model's own ladder
+    else:
+        end = last_time(model.sde, spec) if request.t_min is None else request.t_min
+        times = grid.log_snr(model.sde, request.steps or STEPS, end)
+    return DDPMVLB(times, variance=request.variance, **common)
+
+
+def _path(
+    request: ScoreRequest,
+    spec: DataSpec,
+    model: ScoreModel,
+    pilot: Tensor,
+    control: GaussianMixture,
+) -> Path:
+    """The path method; trace and number of nodes are measured on the pilot data if not given."""
+    given = {"steps": request.steps, "nodes": request.nodes}
+    if request.trace != "auto":
+        rule = parse_trace(request.trace)
+    else:
+        error = request.image_error * spec.nats_per_unit
+        rule, wanted = choose_quadrature(model, pilot, request.t_min, error, request.seed)
+        given["nodes"] = request.nodes or wanted
+    given = {name: value for name, value in given.items() if value is not None}
+    return Path(trace=rule, control=control, t_min=request.t_min, **given)
+
+
+def _points(x: Tensor, request: ScoreRequest, spec: DataSpec) -> Tensor:
+    """Training data at the model's scale, dequantized, float64."""
+    # a stream of its own, far from those of the data that are scored
+    noise = SampleNoise(request.seed, range(2**63, 2**63 + len(x)))
+    return to_points(x.to(request.device), spec, noise, torch.float64)
+
+
+def choose_quadrature(
+    model: ScoreModel, x: Tensor, t_min: float, error: float, seed: int
+) -> tuple[TraceRule, int]:
+    """The trace rule and the number of nodes that reach an error per datum with the least work.
+
+    The rules are measured on a few data. Only rules that can estimate their own error are tried.
+
+    Args:
+        model: Score model, labels bound.
+        x: Some data at the model's scale.
+        t_min: First time.
+        error: Standard error of log p that is wanted for each datum, in nats.
+        seed: Seed of the measurement.
+    """
+    dims = x[0].numel()
+    exact = [ExactTrace()] if dims <= EXACT_UP_TO else []
+    probing = [Probing(colours, 2) for colours in (2, 4, 8) if colours < dims]
+    rules = [*exact, Hutchinson(probes=2), *probing]
+    search = TraceSearch(rules, std_error=error, evaluations=FEWEST_NODES)
+    best = choose_trace(model, x, search, seed=seed, t_min=t_min).table[0]
+    return best.rule, min(max(best.evaluations, FEWEST_NODES), MOST_NODES)
+
+
+def described(method: LikelihoodMethod) -> dict[str, str]:
+    """The method and its trace rule in words, for the results: the protocol's name has neither."""
+    match method:
+        case DDPMVLB():
+            steps = method.times if isinstance(method.times, int) else len(method.times) - 1
+            chain = f"chain of {steps} steps, variance {method.variance}"
+            return {"method": f"{method.strata} strata, {chain}", "trace": "none"}
+        case ContinuousVLB():
+            return {"method": f"{method.strata} strata", "trace": "none"}
+        case Dequantized(method=Path() as path):
+            text = f"path of {path.steps} steps, corrected; divergence at {path.nodes} nodes"
+            return {"method": text, "trace": str(path.trace)}
+        case Dequantized(method=Ode() as ode):
+            steps = "a step size per sample" if ode.per_sample else "one step size per batch"
+            text = f"{ode.method}, rtol {ode.rtol:g}, atol {ode.atol:g}, {steps}"
+            return {"method": text, "trace": str(ode.trace)}
+    raise TypeError(f"no words for the method {method!r}")

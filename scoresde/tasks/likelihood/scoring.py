@@ -1,0 +1,191 @@
+"""`scoresde likelihood`: likelihoods of data under a checkpoint, in a folder.
+
+- per_image.csv and per_image.npz: one row per datum
+- budget.txt and budget.png: the mean with all known errors
+- extremes.png: the most and the least likely data, for images and points in the plane
+- summary.json: request, mean and errors as plain data
+- parts/: the finished batches, from which the same command goes on
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...data import Dataset, load_dataset
+from ...exact import GaussianMixture
+from ...fingerprint import fingerprint
+from ...likelihood import Budget, LikelihoodMethod, likelihood_budget
+from ...noise import SampleNoise
+from ...output.parts import load_part, save_part
+from ...output.progress import OnProgress, advise_on_memory, check_space
+from ...output.result_folder import ResultFolder
+from ...score import ScoreModel
+from ..held_out import choose_rows, load_held_out
+from ..request import StoredModel, data_source, versions
+from .files import FILES, Budgets, Scores
+from .method import make_method
+from .request import ScoreRequest, check_request, resolved
+
+__all__ = ["ScoreRequest", "score_data"]
+
+# Files that keep the budgets of the first few data.
+REFINED, FLOAT64 = "refined.npz", "float64.npz"
+
+
+def score_data(
+    request: ScoreRequest,
+    out: Path,
+    overwrite: bool = False,
+    on_progress: OnProgress | None = None,
+    stored: StoredModel | None = None,
+) -> dict[str, Any]:
+    """Score data and write the results to a folder.
+
+    A request that was stopped goes on where it was when it is given again.
+
+    Args:
+        request: What to score.
+        out: The folder; results of the same request in it are not computed again.
+        overwrite: Replace results of another request.
+        on_progress: Called after every batch.
+        stored: The checkpoint, if it has been read already.
+
+    Returns:
+        The summary: mean, budget, protocol, counted evaluations, seconds.
+
+    Raises:
+        ValueError: If the request is refused (`check_request`), before a network is built.
+        FileNotFoundError: If the data are not on this machine; says how to get them.
+        RuntimeError: If a solve fails or memory runs out.
+    """
+    stored = stored or StoredModel.read(request.checkpoint)
+    request = resolved(request, stored)
+    check_request(request, stored)
+    data = load_held_out(stored, request)
+    # Each draw of a batch keeps its terms: about 8 float64 numbers, as large as 16 of 4 bytes.
+    terms = 16 * request.draws
+    check_space("--draws", min(request.batch, request.n), terms, out, arrays=1)
+    training = _training(request, stored, data)
+    sources = {"checkpoint": stored.source, "data": data_source(data)}
+    if training is not None:
+        sources["training data"] = data_source(training)
+    # `force` permits a computation and does not change its result.
+    origin = request.origin("likelihood", sources, shown=("force",))
+    results = ResultFolder.open(out, origin, overwrite)
+    if results.finished:
+        return results.read()
+    with results.write(FILES, [*_batches(request), REFINED, FLOAT64]) as output:
+        began = time.monotonic()
+        model = stored.build(request.device, request.dtype)
+        method, control = make_method(request, stored.spec, model, training)
+        rows = choose_rows(data, request.n, request.seed)
+        run = _Run(request, stored, data, rows, control, output.work, origin.fingerprint)
+        budgets = run.budgets(model, method, on_progress)
+        scores = Scores(request, stored.spec, data, rows, method, budgets)
+        summary = scores.summary() | {
+            "seconds": round(time.monotonic() - began, 3),
+            "versions": versions(),
+        }
+        scores.write(output.work, summary)
+        output.finish(summary)
+    return summary
+
+
+def _training(request: ScoreRequest, stored: StoredModel, data: Dataset) -> Dataset | None:
+    """The data that the Gaussian is fitted to; None for a variational bound, which needs none.
+
+    They are the training split of the checkpoint's data, or the scored data if --data is given.
+    """
+    if not request.of_flow:
+        return None
+    if request.data is not None:
+        return data
+    own = stored.config.data
+    source = replace(own, root=request.data_root or own.root)
+    # of a conditional network only, as of the data that are scored
+    return load_dataset(source, labels=data.labels is not None, classes=stored.spec.class_names)
+
+
+def _batches(request: ScoreRequest) -> dict[str, range]:
+    """The places of each batch among the chosen rows, by the name of the file that keeps it."""
+    n, size = request.n, request.batch
+    return {f"{begin:08d}.npz": range(begin, min(begin + size, n)) for begin in range(0, n, size)}
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One request while it is computed, batch by batch.
+
+    Attributes:
+        request: What was asked.
+        stored: The checkpoint.
+        data: The data set.
+        rows: The places in it of the data to be scored, shape (n,).
+        control: A Gaussian near the data; None for a variational bound.
+        folder: Where the budgets of finished batches are kept.
+        made_from: Fingerprint of all that decides the results.
+    """
+
+    request: ScoreRequest
+    stored: StoredModel
+    data: Dataset
+    rows: np.ndarray
+    control: GaussianMixture | None
+    folder: Path
+    made_from: str
+
+    def budgets(
+        self, model: ScoreModel, method: LikelihoodMethod, on_progress: OnProgress | None
+    ) -> Budgets:
+        """All data, then the first few again with a finer solver and in float64."""
+        request, spec = self.request, self.stored.spec
+        few = range(min(request.measured, request.n))
+        refined = method.refined() if few else None
+        single = bool(few) and request.dtype == "float32"
+        total = request.n + len(few) * ((refined is not None) + single)
+
+        def tell(done: int, note: str = "") -> None:
+            if on_progress is not None:
+                on_progress(done, total, note)
+
+        tell(0)
+        parts = []
+        for name, places in _batches(request).items():
+            parts.append(self._budget(name, model, method, places))
+            mean = -float(torch.cat([part.log_prob for part in parts]).mean())
+            tell(places.stop, f"{mean / spec.nats_per_unit:.3f} {spec.unit}")
+        finer = precise = None
+        if refined is not None:
+            finer = self._budget(REFINED, model, refined, few)
+            tell(total - single * len(few), "a finer solver")
+        if single:
+            model = self.stored.build(request.device, "float64")
+            precise = self._budget(FLOAT64, model, replace(method, dtype=torch.float64), few)
+            tell(total, "float64")
+        return Budgets(Budget.cat(parts), finer, precise)
+
+    def _budget(
+        self, name: str, model: ScoreModel, method: LikelihoodMethod, places: range
+    ) -> Budget:
+        """The budget of some of the rows; from its file if there is one."""
+        path, made_from = self.folder / name, fingerprint([self.made_from, name])
+        part = load_part(path, made_from)
+        if part is not None:
+            return Budget(*(torch.from_numpy(part.arrays[f.name]) for f in fields(Budget)))
+        rows, device = self.rows[places.start : places.stop], self.request.device
+        x, labels = self.data.x[rows].to(device), self.data.labels
+        if self.stored.spec.levels is None:
+            x = x.to(method.dtype)
+        y = None if labels is None else labels[rows].to(device)
+        noise = SampleNoise(self.request.seed, places)
+        with advise_on_memory(len(rows), self.stored.spec.shape, "--batch"):
+            found = likelihood_budget(model, x, method, control=self.control, noise=noise, y=y)
+        found = Budget(*(getattr(found, f.name).cpu() for f in fields(Budget)))
+        save_part(path, made_from, {f.name: getattr(found, f.name).numpy() for f in fields(Budget)})
+        return found

@@ -1,0 +1,103 @@
+"""From a config to a training run: what `scoresde train` calls."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ..._files import check_writable
+from ...data import load_dataset
+from ...names.config import Config, load_config
+from ...output.manifest import MANIFEST
+from ...plain import ConfigError
+from ...score import NetworkScore
+from ...train import Training
+from ..request import versions
+from .resuming import find_resumable
+from .run import CHECKPOINT, Intervals, Run, check_folder
+
+__all__ = ["prepare_run"]
+
+
+def prepare_run(
+    config: str | Path,
+    folder: Path,
+    device: str = "cpu",
+    data_root: str | Path | None = None,
+    overwrite: bool = False,
+    compiled: bool = False,
+    skip_bad: bool = False,
+    intervals: Intervals | None = None,
+) -> Run:
+    """Load the config and its data, build the model, and resume if the folder holds such a run.
+
+    Args:
+        config: A TOML file or a shipped config's name.
+        folder: The run's folder.
+        device: Where to train.
+        data_root: Folder of the data set, instead of the config's.
+        overwrite: Start afresh; the first step removes what an earlier run left in the folder.
+        compiled: Compile the network with `torch.compile`.
+        skip_bad: Leave out images of a folder that cannot be decoded.
+        intervals: How often to write the log, checkpoints and sample grids.
+
+    Raises:
+        ConfigError: If the config is not sound, asks for a larger batch than there are data, or the
+            device cannot compute in its `autocast`.
+        ValueError: If a file is where the folder should be, or the folder holds files of other
+            programs or commands that a run would replace.
+        FileNotFoundError: If the data are not there; says how to get them.
+        PermissionError: If the folder cannot be written.
+        CheckpointError: If the folder holds a run of another config or of other data.
+    """
+    settings = load_config(config)
+    if data_root is not None:
+        settings = replace(settings, data=replace(settings.data, root=str(data_root)))
+    _check_autocast(settings, torch.device(device))
+    check_writable(folder)
+    if (folder / MANIFEST).exists():
+        raise ValueError(f"--out {folder}: holds results of another command; give another folder")
+    check_folder(folder)
+    data = load_dataset(settings.data, skip_bad=skip_bad)
+    if len(data) < settings.train.batch:
+        raise ConfigError(
+            f"{config}: train.batch must be at most the {len(data)} data of {data.name}, got "
+            f"{settings.train.batch}"
+        )
+    if settings.net.get("classes") is None:
+        data = replace(data, labels=None)
+    provenance = {
+        **versions(),
+        "python": platform.python_version(),
+        "device": device,
+        "command": f"scoresde train --config {config} --out {folder.name}",
+    }
+    metadata = {
+        "config": settings.to_dict(),
+        "data": data.spec.to_dict(),
+        "provenance": provenance,
+    }
+    if not overwrite:  # refuse before the network is built, which takes time
+        find_resumable(folder / CHECKPOINT, metadata, data)
+    model = _on_device(settings.build_model(data.spec), torch.device(device))
+    if compiled:
+        model.net.compile()
+    training = Training(model, data, settings.objective, settings.train)
+    run = Run(folder, training, metadata, intervals)
+    if not overwrite:
+        run.resume()
+    return run
+
+
+def _check_autocast(settings: Config, device: torch.device) -> None:
+    if settings.train.autocast and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ConfigError(f"train.autocast must be absent: {device} cannot compute in bfloat16")
+
+
+def _on_device(model: NetworkScore, device: torch.device) -> NetworkScore:
+    model = model.to(device)
+    # Convolutions on tensor cores want the channels last; parameters of other ranks stay.
+    return model.to(memory_format=torch.channels_last) if device.type == "cuda" else model

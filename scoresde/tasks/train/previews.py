@@ -1,0 +1,95 @@
+"""The pictures of a training run. A failure to draw one is a warning, and training goes on."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ... import grid
+from ..._text import reason_of
+from ...data import Dataset
+from ...ema import EMA
+from ...output.figures import save_grid, save_training_figure
+from ...output.progress import out_of_memory
+from ...samplers import DPMSolverMultistep, sample
+from ...score import NetworkScore
+
+__all__ = ["draw_losses", "draw_samples"]
+
+_SAMPLES = 64
+_STEPS = 20
+
+
+def draw_losses(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draw loss against step and error against time.
+
+    Args:
+        path: PNG file to write.
+        rows: The lines of the log.
+    """
+    with _failure_as_warning(path):
+        save_training_figure(path, rows)
+
+
+def draw_samples(
+    path: Path,
+    model: NetworkScore,
+    ema: EMA,
+    data: Dataset,
+    batch: int,
+    arrived: Sequence[int],
+) -> None:
+    """Draw a grid of samples, always from the same noise and of all classes in turn.
+
+    Args:
+        path: PNG file to write.
+        model: The model.
+        ema: The averaged weights, which the samples are drawn with.
+        data: The training data.
+        batch: Samples computed at a time.
+        arrived: The signals that have arrived, from `signals_held`. As soon as there is one, the
+            picture is given up.
+    """
+
+    def give_up(*_: object) -> None:
+        if arrived:
+            raise _GivenUp
+
+    with _failure_as_warning(path):
+        give_up()
+        ts = grid.log_snr(model.sde, _STEPS)
+        with ema.applied(model.net) as net:
+            out = sample(
+                model,
+                DPMSolverMultistep(),
+                grid.snapped(model.sde, ts) if model.snapped else ts,
+                (_SAMPLES, *data.spec.shape),
+                seed=0,
+                y=None if data.labels is None else torch.arange(_SAMPLES) % data.spec.classes,
+                batch=min(_SAMPLES, batch),
+                denoise=True,
+                device=next(net.parameters()).device,
+                on_step=give_up,
+            )
+        save_grid(path, out.x, data.spec)
+
+
+class _GivenUp(Exception):
+    """A picture is not finished because a signal has arrived."""
+
+
+@contextmanager
+def _failure_as_warning(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _GivenUp:
+        pass
+    except Exception as error:
+        said = f"{type(error).__name__}: {reason_of(error)}"
+        reason = "out of memory" if out_of_memory(error) else said
+        warnings.warn(f"{path} was not drawn ({reason}); training goes on", stacklevel=4)

@@ -1,0 +1,181 @@
+"""What the checkpoint of a run holds, and which runs may continue from it.
+
+- model.*: the averaged weights, which `scoresde.load` reads
+- train.net.*: the weights that are trained
+- train.adam.*: the state of the optimizer
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...checkpoint import (
+    CheckpointError,
+    RawCheckpoint,
+    load_into,
+    read_checkpoint,
+    save_checkpoint,
+)
+from ...data import Dataset
+from ...ema import EMA
+from ...fingerprint import difference
+from ...noise import NOISE_VERSION
+
+__all__ = ["doubts", "export", "find_resumable", "restore", "training_tensors"]
+
+# Settings that a resumed run may change: it may train longer, or find the same data elsewhere. If
+# the checkpoint records the content of the data, their name may change as well.
+_FREE = {"train.steps", "train.cooldown", "data.root"}
+_NAMES = {"data.name", "name"}
+
+
+def find_resumable(
+    checkpoint: Path, metadata: Mapping[str, Any], data: Dataset
+) -> RawCheckpoint | None:
+    """The checkpoint from which a run can continue; None if there is no checkpoint.
+
+    It builds no network.
+
+    Args:
+        checkpoint: The file; need not exist.
+        metadata: "config" and "data" of the run that is to continue.
+        data: Its training data.
+
+    Raises:
+        CheckpointError: If the file cannot be read, holds no training state, or was made with
+            another config or from other data.
+    """
+    if not checkpoint.exists():
+        return None
+    raw = read_checkpoint(checkpoint)
+    reason = _refusal(raw, metadata, data)
+    if reason is not None:
+        raise CheckpointError(reason, checkpoint)
+    return raw
+
+
+def _refusal(raw: RawCheckpoint, metadata: Mapping[str, Any], data: Dataset) -> str | None:
+    """Why a run with these metadata and data cannot continue; None if it can."""
+    other = _other_settings(raw, metadata)
+    if other is not None:
+        return f"was made with {other}; use another folder, or --overwrite"
+    if not any(name.startswith("train.") for name in raw.tensors):
+        return "holds no training state, as after `export`: cannot be resumed"
+    count = raw.metadata.get("images", len(data))
+    if count != len(data):
+        return f"was trained on {count} data points, there are {len(data)} now"
+    if raw.metadata.get("data_fingerprint", data.fingerprint) != data.fingerprint:
+        what = "images" if len(data.spec.shape) == 3 else "data points"
+        labelled = " or their labels" if data.labels is not None else ""
+        return (
+            f"the {len(data)} {what}{labelled} are not those the run was trained on, or are in "
+            "another order; put those back, use another folder, or --overwrite"
+        )
+    return None
+
+
+def doubts(raw: RawCheckpoint, data: Dataset) -> Iterator[str]:
+    """Reasons why the resumed run may differ from a run without a break."""
+    if "data_fingerprint" not in raw.metadata:
+        yield (
+            "an earlier version wrote it and did not record the content of the data; make sure "
+            f"that the {len(data)} data points are still the same"
+        )
+    if raw.metadata.get("noise_version", 1) != NOISE_VERSION:
+        yield (
+            "the run was begun with another definition of the noise, so its next steps are not "
+            "those of an unbroken run"
+        )
+
+
+def training_tensors(
+    net: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
+    """The tensors of a run's checkpoint, by name."""
+    tensors = {f"model.{name}": value for name, value in ema.averages.items()}
+    tensors |= {f"train.net.{name}": value for name, value in net.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"train.adam.{index}.{name}": value for name, value in state.items()}
+    return tensors
+
+
+def restore(raw: RawCheckpoint, net: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer) -> None:
+    """Put the tensors of a run's checkpoint back where `training_tensors` found them.
+
+    Raises:
+        CheckpointError: If the weights do not fit the network.
+        LookupError: If something is missing.
+        TypeError: If the number of updates of the average is no integer.
+        ValueError: If averages or optimizer do not fit the network.
+    """
+    load_into(net, raw, "train.net.")
+    ema.restore(raw.metadata["ema_updates"], _without_prefix(raw, "model."))
+    _load_optimizer(optimizer, net, _without_prefix(raw, "train.adam."))
+
+
+def export(source: Path, target: Path) -> None:
+    """Write a checkpoint without the tensors that only resuming needs: a quarter of the size.
+
+    Args:
+        source: A checkpoint of a run.
+        target: The file to write.
+
+    Raises:
+        CheckpointError: If the source cannot be read.
+    """
+    raw = read_checkpoint(source)
+    tensors = {name: value for name, value in raw.tensors.items() if name.startswith("model.")}
+    metadata = {key: value for key, value in raw.metadata.items() if key != "pending"}
+    save_checkpoint(target, tensors, metadata)
+
+
+def _other_settings(raw: RawCheckpoint, metadata: Mapping[str, Any]) -> str | None:
+    """The first setting that differs, as `config net.width = 8, not 16`; None if none does."""
+    before, now = raw.metadata, metadata
+    free = _FREE | _NAMES if "data_fingerprint" in before else _FREE
+    # An earlier version recorded less about the data; only what it recorded can be compared.
+    known = before.get("data", {}).keys()
+    now = {**now, "data": {k: v for k, v in now.get("data", {}).items() if k in known}}
+    for what in ("config", "data"):
+        other = difference(_flat(before.get(what, {})), _flat(now.get(what, {})), free)
+        if other is not None:
+            return f"{what} {other}"
+    return None
+
+
+def _flat(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """One level of tables as `table.key`."""
+    flat: dict[str, Any] = {}
+    for name, value in tables.items():
+        nested = isinstance(value, Mapping)
+        flat |= {f"{name}.{key}": v for key, v in value.items()} if nested else {name: value}
+    return flat
+
+
+def _without_prefix(raw: RawCheckpoint, prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in raw.tensors.items() if k.startswith(prefix)}
+
+
+def _load_optimizer(
+    optimizer: torch.optim.Optimizer, net: nn.Module, tensors: Mapping[str, Tensor]
+) -> None:
+    parameters = list(net.parameters())
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, key = name.split(".")
+        if key != "step":
+            parameter = parameters[int(index)]
+            if value.shape != parameter.shape:
+                shapes = f"{tuple(value.shape)}, not {tuple(parameter.shape)}"
+                raise ValueError(f"train.adam.{name} has shape {shapes}")
+            # Fused Adam wants the memory format of the parameter, and a file has none.
+            value = torch.empty_like(parameter, requires_grad=False).copy_(value)
+        state.setdefault(int(index), {})[key] = value
+    if any(entry.keys() != {"step", "exp_avg", "exp_avg_sq"} for entry in state.values()):
+        raise ValueError("a parameter lacks one of Adam's step, exp_avg and exp_avg_sq")
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

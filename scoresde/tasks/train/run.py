@@ -1,0 +1,293 @@
+"""A training run in a folder: log, checkpoints and pictures around the loop of `Training`.
+
+- checkpoint.safetensors: averaged weights, and all that resuming needs; replaced atomically
+- log.jsonl: one line per `log_every` steps
+- samples-*.png: a grid of samples now and then
+- loss.png: loss against step, and error against time
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..._files import clean_folder
+from ..._tensor import check_integer, check_number, plain_numbers
+from ...checkpoint import CheckpointError, RawCheckpoint, read_checkpoint, save_checkpoint
+from ...ema import EMA
+from ...noise import NOISE_VERSION
+from ...output.progress import advise_on_memory
+from ...train import Training, TrainStep, make_optimizer
+from .history import Log, Means, is_log
+from .previews import draw_losses, draw_samples
+from .resuming import doubts, find_resumable, restore, training_tensors
+from .signals import signals_held
+
+__all__ = [
+    "CHECKPOINT",
+    "FIGURE",
+    "LOG",
+    "SAVE_MINUTES",
+    "Intervals",
+    "Progress",
+    "Run",
+    "check_folder",
+]
+
+CHECKPOINT = "checkpoint.safetensors"
+LOG = "log.jsonl"
+FIGURE = "loss.png"
+
+SAVE_MINUTES = 5  # age at which a checkpoint is replaced: a killed process loses no more
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """How often a run writes. This never changes the weights: a resumed run may write more often.
+
+    Args:
+        log_every: Steps between log lines.
+        save_every: Steps between checkpoints; a checkpoint is also saved when the latest one is
+            `SAVE_MINUTES` old.
+        sample_every: Steps between sample grids (grey and RGB images only).
+
+    Raises:
+        TypeError: If an argument is not an integer.
+        ValueError: If it is less than 1.
+    """
+
+    log_every: int = 100
+    save_every: int = 1000
+    sample_every: int = 5000
+
+    def __post_init__(self) -> None:
+        plain_numbers(self)
+        for name, value in vars(self).items():
+            check_integer(name, value, minimum=1)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A training step, with the mean loss and the images per second that `Log.shown` gives."""
+
+    step: TrainStep
+    loss: float
+    images_per_second: float
+
+
+class Run:
+    """A training run whose log, checkpoint and pictures are in one folder, and that can resume.
+
+    Stopping at any step and resuming gives the same weights, averages and log as not stopping.
+    Two processes must not write one folder at the same time; `scoresde train` holds a lock on it.
+
+    Attributes:
+        model: The model, which is trained in place.
+        data: The training data.
+        settings: The settings of the loop.
+        done: Steps done.
+        seconds: Time they took, over all processes.
+        ema: The averaged weights.
+        optimizer: Adam.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        training: Training,
+        metadata: Mapping[str, Any],
+        intervals: Intervals | None = None,
+    ) -> None:
+        """Prepare a run; nothing is written before `steps`.
+
+        Args:
+            folder: Where; made if need be.
+            training: The model, on its device, with data, loss and settings.
+            metadata: Plain data for the checkpoint: "config" and "data" as `scoresde.load` reads
+                them, "provenance".
+            intervals: How often to write; `Intervals()` by default.
+        """
+        self.folder, self.training, self.metadata = folder, training, metadata
+        self.model, self.data, self.settings = training.model, training.data, training.settings
+        self.intervals = intervals or Intervals()
+        self.optimizer = make_optimizer(self.model.net)
+        self.ema = EMA(self.model.net, self.settings.ema_decay)
+        self.done = 0
+        self.seconds = 0.0
+        self._means = Means()
+        self._saved = 0, 0.0  # steps and seconds of the latest checkpoint
+        self._noise_version = NOISE_VERSION
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint's path."""
+        return self.folder / CHECKPOINT
+
+    def resume(self) -> int:
+        """Continue from the folder's checkpoint if there is one; the number of steps done.
+
+        It warns if an earlier version of scoresde wrote the checkpoint and did not record the
+        content of the data, or if the run was begun with another definition of the noise.
+
+        Raises:
+            CheckpointError: If it was made with another config (`steps` and `cooldown` may
+                differ, to train longer) or from other data, has done more than `steps` already,
+                holds no training state, or cannot be read.
+        """
+        raw = find_resumable(self.checkpoint, self.metadata, self.data)
+        if raw is None:
+            return 0
+        try:
+            self._restore(raw)
+        except CheckpointError:
+            raise
+        except (LookupError, TypeError, ValueError) as error:
+            raise CheckpointError(f"damaged: {error!r}", self.checkpoint) from error
+        if found := list(doubts(raw, self.data)):
+            warnings.warn(f"{raw.path}: {'; '.join(found)}", stacklevel=2)
+        return self.done
+
+    def _restore(self, raw: RawCheckpoint) -> None:
+        done = check_integer("steps_done", raw.metadata["steps_done"], minimum=0)
+        if done > self.settings.steps:
+            raise CheckpointError(
+                f"has done {done} steps, more than the train.steps = {self.settings.steps} asked "
+                "for; use another folder, or --overwrite",
+                raw.path,
+            )
+        restore(raw, self.model.net, self.ema, self.optimizer)
+        self.seconds = check_number("seconds", raw.metadata["seconds"], at_least=0)
+        self._means = Means(raw.metadata.get("pending"))
+        self._noise_version = raw.metadata.get("noise_version", 1)
+        self.done = done
+
+    def steps(self) -> Iterator[Progress]:
+        """Train to the end, yielding after each step.
+
+        SIGINT, SIGTERM and SIGHUP take effect when a step is complete; a picture that is being
+        drawn is given up. If a signal ends the loop (KeyboardInterrupt, SystemExit), or the caller
+        leaves it, the checkpoint is saved first. A run that begins at step 0 removes the files of
+        an earlier run after its first step has succeeded.
+
+        Raises:
+            RuntimeError: If training diverges or the memory does not suffice; the last checkpoint
+                stays.
+            OSError: If the log or the checkpoint cannot be written; the last checkpoint stays.
+        """
+        steps = self.training.steps(self.optimizer, self.done)
+        # A run with another batch size could not resume from the checkpoint that is there.
+        begun = self.checkpoint.exists()
+        advice = "another folder and train.batch =" if begun else "train.batch ="
+        log, start = Log(self.folder / LOG, self.done, self.settings.batch), self.done
+        began = time.monotonic() - self.seconds
+        self._saved = self.done, self.seconds
+        try:
+            while self.done < self.settings.steps:
+                with signals_held() as arrived:
+                    with advise_on_memory(self.settings.batch, self.data.spec.shape, advice):
+                        step = next(steps)
+                    self.seconds = time.monotonic() - began
+                    if self.done == start:
+                        self._open_folder(log)
+                    self._after(step, log)
+                    self._draw(log, arrived)
+                yield Progress(step, *log.shown(self.done, self._means))
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            with signals_held():
+                self.save()
+            raise
+        except RuntimeError:
+            if self.done > start and self._means.count:  # the last losses show what happened
+                log.write(self.done, self.seconds, self._means)
+            raise
+
+    def _open_folder(self, log: Log) -> None:
+        """Prepare the folder, once the first step has succeeded and results will be written."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.done == 0:
+            for path in _files_of_a_run(self.folder):
+                path.unlink()
+        clean_folder(self.folder)
+        log.begin()
+
+    def _after(self, step: TrainStep, log: Log) -> None:
+        """Averages, log and checkpoint after a step."""
+        if not step.skipped:
+            self.ema.update(self.model.net)
+        self.done = step.step
+        self._means.add(step)
+        if self._due(self.intervals.log_every):
+            log.write(self.done, self.seconds, self._means)
+            self._means = Means()
+        stale = self.seconds - self._saved[1] >= 60 * SAVE_MINUTES
+        if stale or self._due(self.intervals.save_every):
+            self.save()
+
+    def _draw(self, log: Log, arrived: list[int]) -> None:
+        """The pictures of this step; given up as soon as a signal has arrived."""
+        if self._saved[0] == self.done and not arrived:
+            draw_losses(self.folder / FIGURE, log.rows)
+        if self._due(self.intervals.sample_every) and self.data.spec.is_image:
+            path = self.folder / f"samples-{self.done:07d}.png"
+            # Training has shown that its batch fits into memory.
+            draw_samples(path, self.model, self.ema, self.data, self.settings.batch, arrived)
+
+    def _due(self, every: int) -> bool:
+        return self.done % every == 0 or self.done == self.settings.steps
+
+    def save(self) -> None:
+        """Write the checkpoint: averaged weights, training weights, optimizer, counts.
+
+        Raises:
+            ValueError: If a weight is not finite.
+            OSError: If the file cannot be written; the old one is then intact.
+        """
+        progress = {
+            "steps_done": self.done,
+            "seconds": self.seconds,
+            "ema_updates": self.ema.updates,
+            "images": len(self.data),
+            "data_fingerprint": self.data.fingerprint,
+            "noise_version": self._noise_version,
+            "pending": self._means.to_dict(),
+        }
+        tensors = training_tensors(self.model.net, self.ema, self.optimizer)
+        save_checkpoint(self.checkpoint, tensors, {**self.metadata, **progress})
+        self._saved = self.done, self.seconds
+
+
+def check_folder(folder: Path) -> None:
+    """Raise if a run would replace files in the folder that are not files of a run.
+
+    Args:
+        folder: The run's folder; need not exist.
+
+    Raises:
+        CheckpointError: If the checkpoint is not one of ours, or damaged, and there is no log.
+        ValueError: If other files have names that a run gives, and there is no log.
+    """
+    found = _files_of_a_run(folder)
+    log = folder / LOG
+    # A run that is killed early leaves an empty log. It does not show that other files are ours.
+    if not found or (is_log(log) and (found == [log] or log.stat().st_size)):
+        return
+    if folder / CHECKPOINT in found:
+        read_checkpoint(folder / CHECKPOINT)
+    else:
+        raise ValueError(
+            f"--out {folder}: holds {found[-1].name}, which scoresde train did not write; give "
+            "another folder"
+        )
+
+
+def _files_of_a_run(folder: Path) -> list[Path]:
+    """The files in a folder whose names are those of a run's files."""
+    pictures = (p for p in folder.glob("samples-*.png") if re.fullmatch(r"samples-\d{7,}", p.stem))
+    return [
+        p for p in (folder / CHECKPOINT, folder / LOG, folder / FIGURE) if p.is_file()
+    ] + sorted(pictures)

@@ -1,0 +1,1 @@
+"""`scoresde verify`: whether samplers converge as they promise."""

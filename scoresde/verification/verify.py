@@ -1,0 +1,239 @@
+"""Do samplers converge as they promise? What `scoresde verify` calls.
+
+The folder of results, if there is one, gets
+
+- results.csv and results.json: one row per claim and SDE, with all errors
+- errors.png: error against evaluations
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..grid import log_snr
+from ..names.samplers import parse_sampler
+from ..noise import SampleNoise, check_seed
+from ..output.files import write_json
+from ..output.manifest import Origin
+from ..output.progress import Tell
+from ..output.result_folder import ResultFolder
+from ..plain import ConfigError, check_unique, nearest
+from ..samplers import ProbabilityFlowODE
+from ..score import ScoreModel
+from ..tasks.class_labels import labels_in_turn
+from ..tasks.request import StoredModel, versions
+from .claims import CHECKED_GRIDS, CHECKED_SDES, CLAIMS, Claim
+from .orders import OdeProblem
+from .trials import Measurement, Trial, run_trials
+from .verdicts import save_errors_figure, write_csv
+
+__all__ = ["Verification", "prepare_verification", "trials_of"]
+
+# On a network. The range in which a smooth score shows the orders begins at more steps than
+# anybody samples with.
+NETWORK_STEPS = (10, 20, 40, 80, 160)
+NETWORK_SAMPLES = 8
+NETWORK_TOLERANCE = 1e-8
+FILES = ("results.csv", "results.json", "errors.png")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What to measure, checked and ready to run.
+
+    Attributes:
+        origin: What the results are made from.
+        trials: The claims, each in one setting.
+        results: Where results go; None = nowhere.
+    """
+
+    origin: Origin
+    trials: list[Trial]
+    results: ResultFolder | None = None
+
+    def run(self, tell: Tell) -> list[Measurement]:
+        """Measure, and write the results, unless the folder holds them already.
+
+        Args:
+            tell: Called with (stage, done, total, note) as the work goes on.
+
+        Raises:
+            RuntimeError: If a reference solution fails.
+        """
+        if self.results is None:
+            return run_trials(self.trials, tell)
+        if self.results.finished:
+            return [Measurement(**row) for row in self.results.read("results.json")["rows"]]
+        with self.results.write(FILES) as output:
+            rows = run_trials(self.trials, tell)
+            write_json(output.work / "results.json", self.report(rows))
+            write_csv(output.work / "results.csv", rows)
+            save_errors_figure(output.work / "errors.png", rows)
+            output.publish()
+        return rows
+
+    def report(self, rows: Sequence[Measurement]) -> dict[str, Any]:
+        """Settings and rows as plain data."""
+        missed = sum(row.missed for row in rows)
+        return {"settings": self.origin.plain, "missed": missed, "rows": [asdict(r) for r in rows]}
+
+
+def prepare_verification(
+    samplers: Sequence[str] | None = None,
+    sdes: Sequence[str] | None = None,
+    *,
+    quick: bool = False,
+    checkpoint: str | Path | None = None,
+    seed: int = 0,
+    folder: Path | None = None,
+    overwrite: bool = False,
+) -> Verification:
+    """Check everything and choose what to measure; nothing is written.
+
+    Args:
+        samplers: Names, for all claims about them, or texts of single claims; None = all.
+        sdes: Names in `CHECKED_SDES`; None = all, or VP if `quick`.
+        quick: The short form.
+        checkpoint: Measure on this network instead of exact models: a shipped checkpoint's name,
+            or a file. Without `samplers` all that are named without parameters.
+        seed: Seed of x_T for a network.
+        folder: Where results go; None = nowhere.
+        overwrite: Replace results of other settings in the folder.
+
+    Raises:
+        ConfigError: If a sampler is unknown.
+        CheckpointError: If the checkpoint cannot be read.
+        ValueError: If an SDE is unknown, nothing is claimed, `sdes` or `quick` are given with a
+            checkpoint, its labels are rounded, or the folder holds results of other settings.
+    """
+    check_seed(seed)
+    claims = _claims_about(samplers)
+    settings = {"samplers": None if samplers is None else list(samplers), "versions": versions()}
+    if checkpoint is None:
+        names = list(sdes or (("vp",) if quick else CHECKED_SDES))
+        _check_sdes(names)
+        trials = trials_of(claims, names, quick)
+        if not trials:
+            raise ValueError(f"--samplers: no claim of {', '.join(samplers or ())} in this form")
+        origin = Origin("verify", settings | {"sdes": names, "quick": quick}, shown=("versions",))
+    else:
+        if sdes is not None or quick:
+            raise ValueError("--checkpoint: it has an SDE and steps of its own; no --sdes, --quick")
+        if samplers is None:
+            claims = [claim for claim in claims if ":" not in claim.sampler]
+        stored = StoredModel.read(checkpoint)
+        trials = _network_trials(claims, stored, seed)
+        settings |= {"checkpoint": stored.name, "sha256": stored.source.sha256, "seed": seed}
+        source, shown = {"checkpoint": stored.source}, ("checkpoint", "sha256", "versions")
+        origin = Origin("verify", settings, source, shown=shown)
+    results = None if folder is None else ResultFolder.open(folder, origin, overwrite)
+    return Verification(origin, trials, results)
+
+
+def trials_of(claims: Iterable[Claim], sdes: Sequence[str], quick: bool = False) -> list[Trial]:
+    """The settings in which to measure some claims on exact models.
+
+    Args:
+        claims: The claims.
+        sdes: Names in `CHECKED_SDES`; a claim is measured under those that it names, too.
+        quick: Measure claims marked so alone, without the steps that only the figure shows.
+    """
+    return [
+        Trial(
+            claim,
+            parse_sampler(claim.sampler),
+            sde,
+            claim.steps if quick or claim.kind != "ode" else _from_ten(claim.steps),
+        )
+        for claim in claims
+        if claim.quick or not quick
+        for sde in sdes
+        if sde in claim.sdes
+    ]
+
+
+def _from_ten(steps: tuple[float, ...]) -> tuple[float, ...]:
+    """The steps, after halves of the first of them down to ten or so, for the figure."""
+    before = []
+    n = steps[0] // 2
+    while n >= 10:
+        before.append(n)
+        n //= 2
+    return (*reversed(before), *steps)
+
+
+def _network_trials(claims: Sequence[Claim], stored: StoredModel, seed: int) -> list[Trial]:
+    """One trial of each deterministic sampler, on equal steps in λ from the same x_T, in float64.
+
+    Errors are distances to dop853's solution with an error control per sample at 1e-8. A network
+    is only as smooth as its activations and attention, so that no verdict is given.
+    """
+    if stored.snapped:
+        raise ValueError(
+            "--checkpoint: its labels are rounded, so that there is no ODE between its times; take "
+            "one with continuous labels"
+        )
+    # the first claim about a sampler says which order is expected
+    chosen: dict[str, Claim] = {}
+    for claim in claims:
+        if claim.kind == "ode":
+            chosen.setdefault(claim.sampler, claim)
+    if not chosen:
+        raise ValueError("--samplers: must name a deterministic one that takes the grid's steps")
+    rows = range(NETWORK_SAMPLES)
+    y = None if stored.classes is None else labels_in_turn(stored.classes, NETWORK_SAMPLES)
+    model = stored.build(dtype="float64").given(y)
+    start = SampleNoise(seed, rows).prior((len(rows), *stored.spec.shape)).double()
+    problem = OdeProblem(
+        model, start * model.sde.prior_std, CHECKED_GRIDS["log_snr"].t_min, _network_flow
+    )
+    on_network = {"grid": "log_snr", "steps": NETWORK_STEPS[-3:], "note": "on a network"}
+    return [
+        Trial(
+            replace(claim, **on_network),
+            parse_sampler(claim.sampler),
+            type(model.sde).__name__,
+            NETWORK_STEPS,
+            problem,
+        )
+        for claim in chosen.values()
+    ]
+
+
+@torch.no_grad()
+def _network_flow(model: ScoreModel, start: Tensor, t_min: float) -> Tensor:
+    """The probability-flow ODE's solution at t_min, by dop853 for each sample."""
+    solver = ProbabilityFlowODE("dop853", NETWORK_TOLERANCE, NETWORK_TOLERANCE, per_sample=True)
+    return solver.run(model, start, log_snr(model.sde, 1, t_min), None).state
+
+
+def _claims_about(samplers: Sequence[str] | None) -> list[Claim]:
+    """The claims about some samplers, or all."""
+    if samplers is None:
+        return list(CLAIMS)
+    check_unique("--samplers:", samplers)
+    out: list[Claim] = []
+    for text in samplers:
+        try:
+            parse_sampler(text)
+        except ConfigError as error:
+            raise ConfigError(f"--samplers: {error}") from error
+        found = [c for c in CLAIMS if text in (c.sampler, c.sampler.partition(":")[0])]
+        if not found:
+            known = dict.fromkeys(claim.sampler for claim in CLAIMS)
+            raise ValueError(f"--samplers: nothing is claimed of {text!r}; {nearest(text, known)}")
+        out += [claim for claim in found if claim not in out]
+    return out
+
+
+def _check_sdes(names: Sequence[str]) -> None:
+    check_unique("--sdes:", names)
+    for name in names:
+        if name not in CHECKED_SDES:
+            raise ValueError(f"--sdes: {name!r} is unknown; {nearest(name, CHECKED_SDES)}")

@@ -1,0 +1,76 @@
+"""A sweep of an exact model, which is cheap and whose end points are known."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from scoresde.comparison.draw import DrawSettings
+from scoresde.comparison.plan import Entry, plan_cells
+from scoresde.comparison.quality import Quality
+from scoresde.comparison.records import write_tables
+from scoresde.comparison.sweep import Sweep
+from scoresde.data import Dataset, DataSpec
+from scoresde.exact import GaussianMixture
+from scoresde.grid import GRIDS
+from scoresde.names.samplers import parse_sampler
+from scoresde.sde import VP
+
+SPEC = DataSpec((2,), -4.0, 4.0, name="mixture")
+SAMPLERS = ("ddim", "dpmpp-2m", "ancestral", "annealed-langevin", "dopri5")
+N = 24
+
+
+def silent(stage, done, total, note):
+    """A `tell` that ignores what it is told."""
+
+
+def planar_data(model, split, n):
+    """Points of the mixture as a data set."""
+    x = model.sample(n, seed=len(split)).float()
+    return Dataset("mixture", x, None, SPEC, split=split)
+
+
+def make_sweep(mixture, model=None, samplers=SAMPLERS, budgets=(4, 8), quality=True, **changes):
+    """Samplers on the exact mixture, or on another model of the same SDE."""
+    named = {text: parse_sampler(text) for text in samplers}
+    entries = [Entry(n, s, (1e-2, 1e-4) if s.adaptive else ()) for n, s in named.items()]
+    cells = plan_cells(VP(), entries, {"log_snr": GRIDS["log_snr"]}, budgets, 1e-3)
+    measures = None
+    if quality:
+        train, test = planar_data(mixture, "train", 200), planar_data(mixture, "test", 50)
+        measures = Quality.build(train, test, N)
+    tolerance = changes.pop("tolerance", 1e-6)
+    settings = DrawSettings(SPEC.shape, n=N, seed=5, t_min=1e-3, batch=16)
+    model = mixture if model is None else model
+    return Sweep(model, "exact", SPEC, cells, replace(settings, **changes), measures, tolerance)
+
+
+@pytest.fixture
+def sweep(mixture):
+    """sweep(model=…, …): see `make_sweep`."""
+    return partial(make_sweep, mixture(VP()))
+
+
+def run_sweep(sweep, folder, tell=silent):
+    """Run a sweep and write its tables, as `scoresde bench` does."""
+    folder.mkdir(exist_ok=True)
+    results = sweep.run(folder, tell)
+    write_tables(folder, results, {"strips": []})
+    return results
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """(sweep, folder, results) of a sweep that was not interrupted; tests must not change them."""
+    weights, means = [0.5, 0.3, 0.2], [[-1.0, 0.5], [0.8, -0.6], [0.3, 1.2]]
+    covs = [[[0.2, 0.05], [0.05, 0.1]], [[0.08, -0.03], [-0.03, 0.15]], [[0.05, 0], [0, 0.05]]]
+    sweep = make_sweep(GaussianMixture(VP(), weights, means, covs))
+    folder = tmp_path_factory.mktemp("finished")
+    return sweep, folder, run_sweep(sweep, folder)
+
+
+@pytest.fixture
+def run():
+    """run(sweep, folder, tell): see `run_sweep`."""
+    return run_sweep

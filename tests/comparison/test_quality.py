@@ -1,0 +1,96 @@
+"""Quality metrics: held-out real data reach the floor, and other data are worse."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from scoresde.comparison.quality import TITLES, Quality, on_levels
+from scoresde.data import Dataset, DataSpec, load_dataset
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_dataset("digits"), load_dataset("digits", "test")
+
+
+@pytest.fixture(scope="module")
+def quality(digits):
+    return Quality.build(*digits, n=100)
+
+
+def test_the_floor_is_what_held_out_digits_score(quality, digits):
+    train, test = digits
+    assert {*quality.floor, "paired_rmse"} == TITLES.keys()
+    # MMD² is unbiased: equal distributions score 0 within its error
+    assert abs(quality.floor["mmd2"].value) < 4 * quality.floor["mmd2"].std_error
+    other = quality.measure(train.spec.encode(test.x[1::3]))
+    for name in quality.floor:
+        gap = abs(other[name].value - quality.floor[name].value)
+        assert gap < 4 * (other[name].std_error + quality.floor[name].std_error), name
+
+
+def test_noise_and_a_single_digit_are_told_from_digits(quality, digits):
+    noise = torch.rand(100, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    one = digits[0].spec.encode(digits[1].x[:1]).expand(100, -1, -1, -1)
+    for x in (noise, one):
+        for name, found in quality.measure(x).items():
+            floor = quality.floor[name]
+            assert found.value > floor.value + 4 * (found.std_error + floor.std_error), name
+
+
+def test_samples_are_rounded_and_clipped_as_their_pictures_are(quality, digits):
+    spec = digits[0].spec
+    x = torch.randn(40, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    rounded = on_levels(x, spec)
+    assert torch.equal(spec.to_levels(rounded), spec.to_levels(x))
+    assert quality.measure(x) == quality.measure(rounded)
+    assert float(rounded.abs().max()) < 1
+
+
+def test_the_shipped_classifier_serves_its_own_data_only(quality, digits):
+    assert quality.about["features"].startswith("digits_cnn@")
+    assert quality.about["kernel"] == "cubic kernel of KID"
+    renamed = [
+        dataclasses.replace(d, spec=dataclasses.replace(d.spec, name="mine")) for d in digits
+    ]
+    other = Quality.build(*renamed, n=100)
+    assert other.about["features"].startswith("pca32@")
+    assert other.about["kernel"].startswith("Gaussian kernel of bandwidth ")
+
+
+def test_it_says_what_was_compared(quality):
+    assert quality.about["reference"] == "1500 of 1500 rows of the train split"
+    assert quality.about["floor"] == "100 rows of the test split"
+    assert (quality.about["reference_n"], quality.about["floor_n"]) == (1500, 100)
+
+
+def test_a_test_split_smaller_than_n_is_used_whole_and_said(digits):
+    assert Quality.build(*digits, n=1000).about["floor"] == "297 rows of the test split"
+
+
+def planar(n):
+    spec = DataSpec((2,), -4.0, 4.0, name="plane")
+    x = torch.randn(n, 2, generator=torch.Generator().manual_seed(2))
+    return Dataset("plane", x, None, spec)
+
+
+def test_without_a_test_split_rows_are_held_out():
+    quality = Quality.build(planar(60), None, n=20)
+    assert (quality.about["reference_n"], quality.about["floor_n"]) == (40, 20)
+    held = {tuple(row) for row in planar(60).x.tolist()}
+    held -= {tuple(row) for row in quality.reference.tolist()}
+    assert len(held) == 20
+    assert "without the rows of the floor" in quality.about["reference"]
+
+
+def test_too_few_rows_are_refused():
+    with pytest.raises(ValueError, match="at least 8 rows to measure quality, got 7"):
+        Quality.build(planar(7), None, n=20)
+
+
+def test_a_large_reference_is_thinned_evenly():
+    train = planar(12_000)
+    quality = Quality.build(train, planar(50), n=20)
+    assert quality.about["reference"] == "5000 of 12000 rows of the train split"
+    assert torch.equal(quality.reference[[0, -1]], train.x[[0, -1]])

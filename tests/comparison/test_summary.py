@@ -1,0 +1,145 @@
+"""The summary makes no claim that the standard errors do not support."""
+
+import math
+
+import pytest
+
+from scoresde.comparison.findings import Findings, tied
+from scoresde.comparison.records import Result
+from scoresde.comparison.summary import sentences, text_table
+from scoresde.metrics import Estimate
+
+
+def estimate(value, error):
+    return Estimate(value, error, (100, 1000), "mmd2")
+
+
+def cell(sampler, budget, value, error=0.01, rmse=None, **changes):
+    metrics = {"mmd2": estimate(value, error)}
+    if rmse is not None:
+        metrics["paired_rmse"] = estimate(rmse, 0.001)
+    values = {
+        "key": f"{sampler}--log_snr--nfe{budget}",
+        "sampler": sampler,
+        "grid": "log_snr",
+        "nfe_asked": budget,
+        "tolerance": None,
+        "status": "done",
+        "deterministic": rmse is not None,
+        "steps": budget - 1,
+        "nfe": budget,
+        "n": 100,
+        "seconds": 1.5,
+        "seconds_bare": 1.0,
+        "metrics": metrics,
+    }
+    return Result(**values | changes)
+
+
+@pytest.fixture
+def findings(tmp_path):
+    def make(*cells, floor=0.0, likelihood=None):
+        floors = {"mmd2": estimate(floor, 0.01)}
+        quality = {"floor": "100 rows of the test split", "floor_values": floors}
+        settings = {
+            "samplers": sorted({c.sampler for c in cells}),
+            "grids": sorted({c.grid for c in cells}),
+            "nfe": sorted({c.nfe_asked for c in cells}),
+            "n": 100,
+        }
+        error = estimate(1e-5, 0.01)
+        reference = {"error": error, "method": "dopri8", "tolerance": 1e-6, "nfe": 200}
+        return Findings(
+            tmp_path, settings, {}, list(cells), reference, quality, likelihood, strips=[]
+        )
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        (estimate(0.0, 3.0), estimate(9.9, 4.0), True),  # 2 √(9 + 16) = 10
+        (estimate(0.0, 3.0), estimate(10.1, 4.0), False),
+        (estimate(0.0, math.nan), estimate(0.0, 1.0), False),  # an unknown error claims nothing
+    ],
+)
+def test_two_standard_errors_of_the_difference(a, b, expected):
+    assert tied(a, b) is expected
+
+
+def test_a_clear_winner_is_named_and_ties_are_admitted(findings):
+    found = findings(cell("ddim", 5, 0.30), cell("heun", 5, 0.10), cell("edm", 5, 0.11))
+    text = " ".join(sentences(found))
+    assert "Within 5 evaluations heun has the smallest MMD² (0.100 ± 0.010)" in text
+    assert "but edm is within two standard errors of it." in text
+    clear = " ".join(sentences(findings(cell("ddim", 5, 0.30), cell("heun", 5, 0.10))))
+    assert "ahead of all others by more than two standard errors" in clear
+
+
+def test_the_floor_is_reached_or_not(findings):
+    far = " ".join(sentences(findings(cell("ddim", 5, 0.3), cell("ddim", 9, 0.2))))
+    assert "no cell comes within two standard errors of that" in far
+    near = " ".join(sentences(findings(cell("ddim", 5, 0.3), cell("ddim", 9, 0.02))))
+    assert "1 of 2 cells is within two standard errors of that or below it" in near
+    assert "the cheapest ddim with 9 evaluations" in near
+
+
+def test_scores_below_real_data_are_suspicious(findings):
+    text = " ".join(sentences(findings(cell("ddim", 5, 0.1), floor=0.3)))
+    assert "1 cell below it by more than two standard errors" in text
+    assert "a sign of copying" in text
+
+
+def test_a_winner_below_real_data_is_said_to_be(findings):
+    text = " ".join(sentences(findings(cell("ddim", 5, 0.1), cell("heun", 5, 0.4), floor=0.3)))
+    assert "ddim has the smallest MMD² (0.100 ± 0.010, below real data)" in text
+    text = " ".join(sentences(findings(cell("ddim", 5, 0.1), floor=0.05)))
+    assert "below real data" not in text
+
+
+def test_the_cheapest_cell_at_the_floor_is_the_one_of_fewest_evaluations(findings):
+    """The order of the cells does not matter."""
+    cells = [cell("ddim", budget, 0.0) for budget in (9, 5, 7)]
+    for some in (cells, cells[::-1]):
+        assert "the cheapest ddim with 5 evaluations" in " ".join(sentences(findings(*some)))
+
+
+def test_the_most_accurate_solver_is_named(findings):
+    found = findings(cell("ddim", 5, 0.3, rmse=0.2), cell("heun", 5, 0.3, rmse=0.1))
+    text = " ".join(sentences(found))
+    assert "Closest to the exact solution of the ODE from the same noise: heun within 5" in text
+
+
+def test_many_ties_are_counted_rather_than_listed(findings):
+    cells = [cell(f"s{i}", 5, 0.1) for i in range(7)]
+    text = " ".join(sentences(findings(*cells)))
+    assert "but s1, s2, s3 and 3 others are within two standard errors of it" in text
+
+
+def test_grids_are_named_where_there_are_several(findings):
+    one, other = cell("ddim", 5, 0.1), cell("ddim", 5, 0.3, grid="uniform", key="b")
+    text = " ".join(sentences(findings(one, other)))
+    assert "ddim · log_snr has the smallest MMD²" in text
+
+
+def test_missing_cells_are_counted(findings):
+    gone = cell("pc", 5, 0.1, status="skipped", metrics={}, reason="too short")
+    found = findings(cell("ddim", 5, 0.1), gone)
+    assert "1 more cell could not run" in sentences(found)[0]
+    assert text_table(found).splitlines()[-1] == "skipped: pc log_snr NFE ≤ 5: too short"
+
+
+def test_likelihood_carries_its_error(findings):
+    likelihood = {"mean": 2.03456, "std_error": 0.0123, "n": 128, "unit": "bits/dim"}
+    text = sentences(findings(cell("ddim", 5, 0.1), likelihood=likelihood))[-1]
+    assert text == "The negative log-likelihood of 128 held-out data is 2.035 ± 0.012 bits/dim."
+
+
+def test_text_table_is_aligned(findings):
+    found = findings(cell("ddim", 5, 0.1, rmse=0.2), cell("euler-maruyama", 50, 0.1))
+    lines = text_table(found).splitlines()
+    assert lines[0].split() == [
+        *("sampler", "grid", "asked", "NFE", "mmd2", "paired_rmse", "seconds")
+    ]
+    assert len({len(line) for line in lines}) == 1
