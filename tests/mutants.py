@@ -996,6 +996,24 @@ def _commands() -> Iterator[Mutant]:
     )
 
 
+def _results() -> Iterator[Mutant]:
+    yield Mutant(
+        "results are compared by the names of their sources",
+        "scoresde/output/manifest.py",
+        "if old.sha256 != new.sha256:",
+        "if old.name != new.name:",
+        "output/test_result_folder.py",
+    )
+    yield Mutant(
+        "a broken promise is no miss",
+        "scoresde/verification/trials.py",
+        "return self.verdict == VERDICTS[False]",
+        "return self.verdict == VERDICTS[None]",
+        "verification/test_verify.py",
+        "missed or promise or order",
+    )
+
+
 MUTANTS: tuple[Mutant, ...] = (
     *_sde(),
     *_grids_and_models(),
@@ -1005,6 +1023,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *_metrics(),
     *_files_and_data(),
     *_commands(),
+    *_results(),
 )
 
 

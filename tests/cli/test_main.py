@@ -16,7 +16,7 @@ import scoresde as library
 from scoresde import likelihood
 from scoresde.comparison import checked
 from scoresde.data import dataset_status
-from scoresde.names import samplers as registry
+from scoresde.names import grids, samplers
 from scoresde.tasks.likelihood import request as score_request
 from scoresde.verification import claims
 
@@ -82,8 +82,8 @@ def test_an_option_means_the_same_everywhere():
 
 def test_help_knows_what_the_library_knows():
     known = {
-        "SAMPLERS": registry.SAMPLERS,
-        "GRIDS": registry.GRIDS,
+        "SAMPLERS": samplers.SAMPLERS,
+        "GRIDS": grids.GRIDS,
         "TRACES": likelihood.TRACES,
         "PROTOCOLS": score_request.PROTOCOLS,
         "METHODS": ["auto", *likelihood.METHODS],
