@@ -123,5 +123,5 @@ def test_edm():
 
 
 def test_variational_bounds():
-    for (variance, decoder), parts in load("likelihood/test_bound").TABLE.items():
+    for (variance, decoder), parts in load("likelihood/vlb/test_bound").TABLE.items():
         assert reference.vlb_terms(variance, decoder) == pytest.approx(parts, abs=1e-10)

@@ -85,8 +85,8 @@ class Cell:
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of the sampler and its times, or of the reason why it cannot run."""
-        return fingerprint({"sampler": self.sampler, "ts": self.ts, "reason": self.reason})
+        """Fingerprint of the sampler and its times; a cell that cannot run has none."""
+        return fingerprint({"sampler": self.sampler, "ts": self.ts})
 
     @property
     def steps(self) -> int | None:
