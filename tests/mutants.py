@@ -1193,7 +1193,9 @@ def _run(task: _Task) -> int:
     if not Path(scoresde.__file__).is_relative_to(task.tree):
         return 3
     command = ["-x", "-q", "-p", "no:cacheprovider", "--rootdir", str(task.tree)]
-    command += ["--basetemp", str(task.tree / "tmp"), "-c", str(task.tree / "pyproject.toml")]
+    # Outside the tree, which other processes run or copy: tests leave named pipes and broken links.
+    temporary = task.tree.with_name(f"tmp{os.getpid()}")
+    command += ["--basetemp", str(temporary), "-c", str(task.tree / "pyproject.toml")]
     return int(pytest.main([*command, "-k", task.select, str(task.tree / "tests" / task.test)]))
 
 
