@@ -35,10 +35,7 @@ class Command(click.Command):
         for param in self.params:
             value = ctx.params.get(param.name)
             if isinstance(param.type, OptionType) and value is not None:
-                try:
-                    param.type.verify(value)
-                except ValueError as error:
-                    param.type.fail(str(error), param, ctx)
+                param.type.checked(param.type.verify, value, param, ctx)
         return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

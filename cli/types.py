@@ -2,7 +2,7 @@
 
 A value is checked in two steps. `read` comes first and checks names and files. It imports no torch,
 which takes seconds. `verify` comes after all options of the command have been read, and checks
-what only the library knows, such as the parameters of a sampler.
+what only the library knows, such as the parameters of a sampler, or what depends on another option.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -52,9 +52,19 @@ class OptionType(click.ParamType, ABC):
         """Raise ValueError if the library does not accept the value; may import torch."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """`read`, with its error turned into click's; so is one of the operating system."""
+        """`read`, with its errors turned into click's."""
+        return self.checked(self.read, value, param, ctx)
+
+    def checked(
+        self,
+        check: Callable[[Any], Any],
+        value: Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """`check(value)`; a ValueError, or an error of the operating system, becomes click's."""
         try:
-            return self.read(value)
+            return check(value)
         except OSError as error:
             self.fail(f"{value}: {error.strerror}", param, ctx)
         except ValueError as error:
@@ -199,14 +209,18 @@ class Located(OptionType):
 
 
 class Data(OptionType):
-    """A data set by name, or the path of a file or folder."""
+    """A data set by name, or the path of a file or folder, relative to --data-root or to here."""
 
     def read(self, value: str) -> str:
-        """The text, if there is such a data set or path."""
-        if value not in DATA_SETS and not Path(value).exists():
+        """The text."""
+        return value
+
+    def verify(self, value: str) -> None:
+        """Refuse what is neither a data set nor a path that exists; imports no torch."""
+        root = click.get_current_context().params["data_root"] or ""
+        if value not in DATA_SETS and not (Path(root, value).exists() or Path(value).exists()):
             what = f"{value!r} is neither a data set nor a path that exists"
             raise ValueError(f"{what}; {nearest(value, DATA_SETS)}")
-        return value
 
 
 class Device(OptionType):

@@ -194,7 +194,7 @@ def _known_classes(source: DataSource, found: ArrayFile) -> Classes | None:
         return IMAGE_SET_CLASSES
     if found.spec is not None:
         return found.spec.class_names or found.spec.classes
-    path = Path(source.name)
+    path = source.path
     train = find_split(path, "train") if path.is_dir() else None
     return None if train is None else class_folders(train)
 

@@ -85,7 +85,7 @@ class HeldOutRequest(Request):
     Args:
         data: Name of a data set or a path; None for the test split of the training data.
         split: "train" or "test"; None for "test", and for all of a file given by `data`.
-        data_root: Folder to look for a named data set in first.
+        data_root: Folder to look in first for a named data set or a relative path.
         levels: Number of levels of a file's data.
     """
 

@@ -385,7 +385,7 @@ class TestContinuous:
     @pytest.mark.usefixtures("pictures")
     def test_vectors_without_a_picture(self, score, wide_checkpoint, tmp_path):
         np.save(tmp_path / "more.npy", np.random.default_rng(1).random((3, 5000)))
-        options = ("--data", tmp_path / "more.npy", "--n", 3, *UNMEASURED)
+        options = ("--data-root", tmp_path, "--data", "more.npy", "--n", 3, *UNMEASURED)
         out, done = score(PATH, *options, checkpoint=wide_checkpoint)
         assert done.status == 0, done.err
         assert (out / "budget.png").exists()

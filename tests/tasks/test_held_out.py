@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scoresde.data import Dataset, DataSpec
+from scoresde.data import Dataset, DataSource, DataSpec, load_dataset
 from scoresde.names.config import Config
 from scoresde.tasks.held_out import choose_rows, load_held_out
 from scoresde.tasks.request import HeldOutRequest, StoredModel
@@ -43,6 +43,17 @@ def test_own_test_split_has_the_numbers_of_the_checkpoint(folder):
     assert held_out(folder, names=("fox", "dog", "cat")) == {1: 1, 2: 0}
     # A checkpoint from before names were stored: the train split tells.
     assert held_out(folder, names=None) == {1: 1, 2: 2}
+
+
+def test_a_relative_folder_has_the_classes_of_its_train_split(folder):
+    """It is looked for in the root first; its test split alone lacks the first class."""
+    (folder / "test" / "cat" / "0.png").unlink()
+    (folder / "test" / "cat").rmdir()
+    place = {"data": folder.name, "data_root": str(folder.parent)}
+    assert held_out(folder, **place) == {1: 1, 2: 2}
+    found = load_dataset(DataSource(folder.name, folder.parent), "test")
+    assert found.spec.class_names == NAMES
+    assert found.labels.tolist() == [1, 2]
 
 
 def test_a_class_that_was_added_after_training_changes_no_number(folder):
