@@ -79,7 +79,7 @@ class _Likelihood(Command):
 @click.option(
     "--steps",
     type=Integer(1, 100_000),
-    help="Steps of the path (default 32) or of vlb-ddpm's chain (default 1000).",
+    help="Steps of the path (default 32) or of vlb-ddpm's chain (default 1000, or the model's own).",
 )
 @click.option(
     "--nodes",

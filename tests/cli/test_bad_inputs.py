@@ -230,6 +230,13 @@ def test_likelihood_of_continuous_data(refused, points_checkpoint, tmp_path):
 
 
 @pytest.mark.usefixtures("no_network")
+def test_a_model_with_a_ladder_has_its_own_chain(refused, snapped_checkpoint):
+    options = ["--protocol", "vlb-ddpm", "--steps", 20]
+    parts = "--steps: 20", "the model's own chain of 50 steps; leave it out"
+    refused(["likelihood", "--checkpoint", snapped_checkpoint, *options], *parts)
+
+
+@pytest.mark.usefixtures("no_network")
 def test_an_exact_trace_that_takes_hours(refused, wide_checkpoint):
     options = ["--trace", "exact", "--n", 1, "--data", "digits"]
     refused(

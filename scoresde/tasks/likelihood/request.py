@@ -57,8 +57,8 @@ class ScoreRequest(HeldOutRequest):
             cheapest for "path"; for ODE methods it is the exact trace up to 16 dimensions, and
             one probe above.
         image_error: Standard error of each datum that "auto" aims at, in `DataSpec.unit`.
-        steps: Steps of a path (None: 32) or of the chain of "vlb-ddpm" (None: 1000, but always
-            the ladder of a model that has one).
+        steps: Steps of a path (None: 32) or of the chain of "vlb-ddpm" (None: 1000). A model that
+            has a ladder of its own has its chain, and takes None alone.
         nodes: Nodes of a path (None: measured or 12) or strata of a variational bound (None: 64).
         variance: Reverse variance of "vlb-ddpm", "beta" or "beta_tilde".
         draws: Dequantizations of each datum; of a variational bound at least 4 draws are made.
@@ -129,8 +129,14 @@ def check_request(request: ScoreRequest, stored: StoredModel) -> None:
         _check_flow_options(request, stored.spec)
     if request.per_sample and request.method not in ("dopri5", "bosh3", "dop853"):
         raise ValueError(f"--per-sample: not with {request.method}; dopri5, bosh3 or dop853")
-    if request.steps is not None and not request.of_path and request.protocol != "vlb-ddpm":
-        raise ValueError(f"--steps: {request.steps}, but only a path and vlb-ddpm have steps")
+    if request.steps is not None and not request.of_path:
+        if request.protocol != "vlb-ddpm":
+            raise ValueError(f"--steps: {request.steps}, but only a path and vlb-ddpm have steps")
+        if (levels := stored.config.sde.levels) is not None:
+            raise ValueError(
+                f"--steps: {request.steps}, but vlb-ddpm takes the model's own chain of {levels} "
+                "steps; leave it out"
+            )
 
 
 def _check_flow_options(request: ScoreRequest, spec: DataSpec) -> None:
