@@ -7,20 +7,9 @@ from typing import Any
 
 import click
 
+from . import options
 from .command import Command
 from .names import LABELS
-from .options import (
-    GRID,
-    SAMPLER,
-    checkpoint_option,
-    data_root_option,
-    device_option,
-    json_option,
-    out_option,
-    overwrite_option,
-    seed_option,
-    t_min_option,
-)
 from .output import say
 from .types import Commas, Integer
 
@@ -28,16 +17,16 @@ __all__ = ["bench"]
 
 
 @click.command(cls=Command)
-@checkpoint_option
+@options.checkpoint
 @click.option(
     "--samplers",
-    type=Commas(SAMPLER),
+    type=Commas(options.SAMPLER),
     default="ddim,dpmpp-2m,heun,ancestral,euler-maruyama,dopri5",
     help="Names, each with parameters if need be, such as edm:churn=20.",
 )
 @click.option(
     "--grids",
-    type=Commas(GRID),
+    type=Commas(options.GRID),
     default="log_snr",
     help="Time grids, each with parameters if need be, such as karras:rho=5, or JSON files.",
 )
@@ -48,11 +37,11 @@ __all__ = ["bench"]
     help="Network evaluations per sample, the final denoising included.",
 )
 @click.option("--n", type=Integer(4, 1_000_000), default=256, help="Samples per cell.")
-@out_option("Folder of the results; those of the same settings in it are completed.")
-@seed_option
-@device_option
-@click.option("--batch", type=Integer(1), default=256, help="At a time.")
-@t_min_option(
+@options.out("Folder of the results; those of the same settings in it are completed.")
+@options.seed
+@options.device
+@options.batch(256, "Samples")
+@options.t_min(
     "Time to stop at; 0 is data, 1 is noise. 1e-3 if not given, or the time of the network's "
     "first discrete label if that is later."
 )
@@ -69,10 +58,10 @@ __all__ = ["bench"]
     help="Shares of the classes among samples of a conditional model: as in its training data, "
     "or equal.",
 )
-@data_root_option
-@overwrite_option
-@json_option
-def bench(out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
+@options.data_root
+@options.overwrite
+@options.as_json
+def bench(out: Path, overwrite: bool, as_json: bool, **settings: Any) -> None:
     """Compare samplers on a checkpoint: each on each grid within each budget.
 
     Adaptive methods (dopri5, dopri8, ...) run once per tolerance instead. The same command resumes
@@ -87,7 +76,7 @@ def bench(out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
 
     from .progress import follow_stages
 
-    run = prepare_bench(BenchRequest(**options), out, overwrite=overwrite)
+    run = prepare_bench(BenchRequest(**settings), out, overwrite=overwrite)
     with follow_stages(resumes=True) as tell:
         report = run.run(tell)
     if as_json:

@@ -7,15 +7,15 @@ from dataclasses import asdict
 
 import click
 
+from . import options
 from .command import Command
-from .options import json_option
 from .output import say
 
 __all__ = ["data"]
 
 
 @click.command(cls=Command)
-@json_option
+@options.as_json
 def data(as_json: bool) -> None:
     """List the data sets: their sizes, where they are, and how to get a missing one.
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from . import options
 from .command import Command
-from .options import overwrite_option
 from .output import say
 from .types import OutFolder
 
@@ -21,7 +21,7 @@ __all__ = ["demo"]
     default="demo",
     help="Folder of the results; an interrupted demonstration in it is completed.",
 )
-@overwrite_option
+@options.overwrite
 def demo(out: Path, overwrite: bool) -> None:
     """Ten samplers on shipped checkpoints of real images, in about three minutes on a CPU.
 

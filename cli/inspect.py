@@ -9,8 +9,8 @@ import click
 
 from scoresde._text import printable
 
+from . import options
 from .command import Command
-from .options import json_option
 from .output import say
 from .types import Located
 
@@ -24,7 +24,7 @@ __all__ = ["inspect"]
     help="A checkpoint file, or a shipped one by name.",
 )
 @click.option("--list", "listing", is_flag=True, help="List the shipped checkpoints.")
-@json_option
+@options.as_json
 def inspect(checkpoint: str | None, listing: bool, as_json: bool) -> None:
     """Describe a checkpoint; its config is printed as TOML.
 

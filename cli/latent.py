@@ -8,18 +8,8 @@ from typing import Any
 
 import click
 
+from . import options
 from .command import Command
-from .options import (
-    batch_option,
-    checkpoint_option,
-    device_option,
-    dtype_option,
-    held_out_options,
-    result_options,
-    seed_option,
-    t_min_option,
-    tolerance_options,
-)
 from .output import say
 from .types import Integer
 
@@ -27,8 +17,8 @@ __all__ = ["latent"]
 
 
 @click.command(cls=Command)
-@checkpoint_option
-@held_out_options
+@options.checkpoint
+@options.held_out
 @click.option("--n", type=Integer(2), default=8, help="How many data.")
 @click.option(
     "--steps",
@@ -45,14 +35,14 @@ __all__ = ["latent"]
     default=2,
     help="Probes of Hutchinson's trace, per sample; not needed up to 16 dimensions.",
 )
-@tolerance_options(1e-4)
-@t_min_option("Time the data are put in at. Default: 1e-5, or that of the first discrete label.")
-@batch_option(64, "Data")
-@seed_option
-@dtype_option("Of data and network; the solver's state is float64 in any case.")
-@device_option
-@result_options("Folder for latents.npz, the pictures and summary.json.")
-def latent(out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
+@options.tolerances(1e-4)
+@options.t_min("Time the data are put in at. Default: 1e-5, or that of the first discrete label.")
+@options.batch(64, "Data")
+@options.seed
+@options.dtype("Of data and network; the solver's state is float64 in any case.")
+@options.device
+@options.results("Folder for latents.npz, the pictures and summary.json.")
+def latent(out: Path, overwrite: bool, as_json: bool, **settings: Any) -> None:
     """Latent codes of held-out data: round trips, paths between data, samples with log p.
 
     Example: scoresde latent --checkpoint digits-vp --n 8 --out out/latent
@@ -62,7 +52,7 @@ def latent(out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
     from .progress import follow
 
     with follow("latent") as on_progress:
-        summary = explore_latents(LatentRequest(**options), out, overwrite, on_progress)
+        summary = explore_latents(LatentRequest(**settings), out, overwrite, on_progress)
     say(json.dumps(summary) if as_json else _in_words(summary, out))
 
 

@@ -8,19 +8,9 @@ from typing import Any
 
 import click
 
+from . import options
 from .command import Command
 from .names import METHODS, PROTOCOLS, TRACES
-from .options import (
-    batch_option,
-    checkpoint_option,
-    device_option,
-    dtype_option,
-    held_out_options,
-    result_options,
-    seed_option,
-    t_min_option,
-    tolerance_options,
-)
 from .output import say
 from .types import Integer, Named, Real
 
@@ -43,8 +33,8 @@ class _Likelihood(Command):
 
 
 @click.command(cls=_Likelihood)
-@checkpoint_option
-@held_out_options
+@options.checkpoint
+@options.held_out
 @click.option("--n", type=Integer(1), default=128, help="How many data, chosen by the seed.")
 @click.option(
     "--protocol",
@@ -79,7 +69,8 @@ class _Likelihood(Command):
 @click.option(
     "--steps",
     type=Integer(1, 100_000),
-    help="Steps of the path (default 32) or of vlb-ddpm's chain (default 1000, or the model's own).",
+    help="Steps of the path (default 32) or of vlb-ddpm's chain (default 1000; a model with a "
+    "chain of its own takes that).",
 )
 @click.option(
     "--nodes",
@@ -93,8 +84,8 @@ class _Likelihood(Command):
     help="Variance of vlb-ddpm's reverse steps.",
 )
 @click.option("--draws", type=Integer(1), default=1, help="Dequantizations per datum.")
-@tolerance_options(1e-6, ", ODE")
-@t_min_option(
+@options.tolerances(1e-6, ", ODE")
+@options.t_min(
     "Time at which the data are put in. Default: 1e-5, or the time of the first discrete label; "
     "for a VLB where σ/α is half a cell."
 )
@@ -105,15 +96,15 @@ class _Likelihood(Command):
     help="How many data are scored again with a finer solver and in float64, to measure the "
     "errors of both.",
 )
-@batch_option(64, "Data")
-@seed_option
-@dtype_option("Of data and network; the solver's state is float64 in any case.")
-@device_option
+@options.batch(64, "Data")
+@options.seed
+@options.dtype("Of data and network; the solver's state is float64 in any case.")
+@options.device
 @click.option(
     "--budget", is_flag=True, help="Print the whole error budget, not only its first line."
 )
-@result_options("Folder for the results, one row per datum in per_image.csv.")
-def likelihood(out: Path, overwrite: bool, as_json: bool, budget: bool, **options: Any) -> None:
+@options.results("Folder for the results, one row per datum in per_image.csv.")
+def likelihood(out: Path, overwrite: bool, as_json: bool, budget: bool, **settings: Any) -> None:
     """Negative log-likelihood of held-out data per dimension, with an error budget.
 
     The unit is bits/dim, or nats/dim for continuous data. A run that was stopped goes on where it
@@ -126,7 +117,7 @@ def likelihood(out: Path, overwrite: bool, as_json: bool, budget: bool, **option
     from .progress import follow
 
     with follow("likelihood", resumes=True) as on_progress:
-        summary = score_data(ScoreRequest(**options), out, overwrite, on_progress)
+        summary = score_data(ScoreRequest(**settings), out, overwrite, on_progress)
     if as_json:
         click.echo(json.dumps(summary))
         return

@@ -12,20 +12,20 @@ from .types import Data, Device, GridName, Integer, Located, Named, OutFolder, R
 __all__ = [
     "GRID",
     "SAMPLER",
-    "batch_option",
-    "checkpoint_option",
-    "compile_option",
-    "data_root_option",
-    "device_option",
-    "dtype_option",
-    "held_out_options",
-    "json_option",
-    "out_option",
-    "overwrite_option",
-    "result_options",
-    "seed_option",
-    "t_min_option",
-    "tolerance_options",
+    "as_json",
+    "batch",
+    "checkpoint",
+    "compiled",
+    "data_root",
+    "device",
+    "dtype",
+    "held_out",
+    "out",
+    "overwrite",
+    "results",
+    "seed",
+    "t_min",
+    "tolerances",
 ]
 
 SAMPLER = Named("sampler", SAMPLERS, "names.samplers.parse_sampler")
@@ -33,42 +33,40 @@ GRID = GridName("grid", GRIDS, "names.grids.parse_grid")
 OPEN_UNIT = Real(0, 1, min_open=True, max_open=True)
 
 
-def out_option(text: str, required: bool = True) -> Callable:
+def out(text: str, required: bool = True) -> Callable:
     """`--out`, a folder."""
     return click.option("--out", required=required, type=OutFolder(), help=text)
 
 
-device_option = click.option("--device", type=Device(), default="cpu", help="cpu, cuda or cuda:N.")
-data_option = click.option(
+device = click.option("--device", type=Device(), default="cpu", help="cpu, cuda or cuda:N.")
+data = click.option(
     "--data", type=Data(), help="Data set or path; the data it was trained on if not given."
 )
-checkpoint_option = click.option(
+checkpoint = click.option(
     "--checkpoint",
     required=True,
     type=Located("checkpoints"),
     help="A checkpoint file, or a shipped one by name.",
 )
-seed_option = click.option(
+seed = click.option(
     "--seed", type=Integer(0, 2**64 - 1), default=0, help="Every random number comes from it."
 )
-compile_option = click.option(
-    "--compile", "compiled", is_flag=True, help="torch.compile the network."
-)
-split_option = click.option(
+compiled = click.option("--compile", "compiled", is_flag=True, help="torch.compile the network.")
+split = click.option(
     "--split",
     type=click.Choice(["train", "test"]),
     help="test if not given; all of a file given by --data.",
 )
-levels_option = click.option("--levels", type=Integer(2), help="Number of levels of a file's data.")
-data_root_option = click.option(
+levels = click.option("--levels", type=Integer(2), help="Number of levels of a file's data.")
+data_root = click.option(
     "--data-root",
     type=click.Path(exists=True, file_okay=False),
     help="Folder to look in first for the data set or a relative path.",
 )
-overwrite_option = click.option(
+overwrite = click.option(
     "--overwrite", is_flag=True, help="Replace results of other settings in the folder."
 )
-json_option = click.option(
+as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print the results as JSON, for machines."
 )
 
@@ -84,33 +82,33 @@ def _together(*options: Callable) -> Callable:
     return decorate
 
 
-held_out_options = _together(data_option, split_option, data_root_option, levels_option)
+held_out = _together(data, split, data_root, levels)
 
 
-def result_options(text: str) -> Callable:
+def results(text: str) -> Callable:
     """`--out`, `--overwrite` and `--json`."""
-    return _together(out_option(text), overwrite_option, json_option)
+    return _together(out(text), overwrite, as_json)
 
 
-def batch_option(default: int, what: str) -> Callable:
+def batch(default: int, what: str) -> Callable:
     """`--batch`: how many samples or data are computed at a time."""
     text = f"{what} at a time."
     return click.option("--batch", type=Integer(1), default=default, help=text)
 
 
-def dtype_option(text: str, *names: str) -> Callable:
+def dtype(text: str, *names: str) -> Callable:
     """`--dtype`: float32, float64 and further names."""
     return click.option(
         "--dtype", type=click.Choice(["float32", "float64", *names]), default="float32", help=text
     )
 
 
-def t_min_option(text: str) -> Callable:
+def t_min(text: str) -> Callable:
     """`--t-min`, a time between data and noise."""
     return click.option("--t-min", type=OPEN_UNIT, help=text)
 
 
-def tolerance_options(default: float, of: str = "") -> Callable:
+def tolerances(default: float, of: str = "") -> Callable:
     """`--rtol` and `--atol`."""
     common = {"type": OPEN_UNIT, "default": default}
     return _together(

@@ -8,20 +8,9 @@ from typing import Any
 
 import click
 
+from . import options
 from .command import Command
 from .names import GRIDS, SAMPLERS
-from .options import (
-    GRID,
-    SAMPLER,
-    batch_option,
-    checkpoint_option,
-    compile_option,
-    device_option,
-    dtype_option,
-    result_options,
-    seed_option,
-    t_min_option,
-)
 from .output import say
 from .types import Integer
 
@@ -29,16 +18,16 @@ __all__ = ["sample"]
 
 
 @click.command(cls=Command)
-@checkpoint_option
+@options.checkpoint
 @click.option(
     "--sampler",
-    type=SAMPLER,
+    type=options.SAMPLER,
     default="dpmpp-2m",
     help=f"With parameters ddim:eta=0.5 or dopri5:rtol=1e-4; {', '.join(SAMPLERS)}.",
 )
 @click.option(
     "--grid",
-    type=GRID,
+    type=options.GRID,
     default="log_snr",
     help=f"Time grid, with parameters karras:rho=5, or a JSON file of times; {', '.join(GRIDS)}.",
 )
@@ -51,18 +40,18 @@ __all__ = ["sample"]
     "--nfe", type=Integer(1, 100_000), help="As many steps as this many evaluations allow."
 )
 @click.option("--n", type=Integer(1), default=64, help="Number of samples.")
-@batch_option(256, "Samples")
-@seed_option
-@t_min_option("Time to stop at; 0 is data, 1 is noise. 1e-3, or that of a grid from a file.")
+@options.batch(256, "Samples")
+@options.seed
+@options.t_min("Time to stop at; 0 is data, 1 is noise. 1e-3, or that of a grid from a file.")
 @click.option(
     "--denoise/--no-denoise", default=True, help="Finish with E[x0 | x], one evaluation more."
 )
 @click.option("--label", type=Integer(0), help="Class, of a conditional model; else all in turn.")
-@dtype_option("bfloat16 is for the network alone.", "bfloat16")
-@device_option
-@compile_option
-@result_options("Folder for samples.npz, grid.png and summary.json.")
-def sample(out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
+@options.dtype("bfloat16 is for the network alone.", "bfloat16")
+@options.device
+@options.compiled
+@options.results("Folder for samples.npz, grid.png and summary.json.")
+def sample(out: Path, overwrite: bool, as_json: bool, **settings: Any) -> None:
     """Draw samples from a checkpoint.
 
     Example: scoresde sample --checkpoint digits-vp --sampler ddim --nfe 20 --out out/ddim
@@ -72,7 +61,7 @@ def sample(out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
     from .progress import follow
 
     with follow("sample") as on_progress:
-        summary = draw_samples(SampleRequest(**options), out, overwrite, on_progress)
+        summary = draw_samples(SampleRequest(**settings), out, overwrite, on_progress)
     say(json.dumps(summary) if as_json else _in_words(summary, out))
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
+from . import options
 from .command import Command
 from .names import SAMPLERS
-from .options import json_option
 from .output import say
 from .types import Named
 
@@ -21,7 +21,7 @@ __all__ = ["samplers"]
 @click.option(
     "--sampler", type=Named("sampler", SAMPLERS), help="Say what the parameters of this one mean."
 )
-@json_option
+@options.as_json
 def samplers(sampler: str | None, as_json: bool) -> None:
     """List the samplers, each with its parameters and their defaults.
 

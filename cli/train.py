@@ -9,14 +9,8 @@ import click
 
 from scoresde.shipped import TEMPLATES, config_template
 
+from . import options
 from .command import Command
-from .options import (
-    compile_option,
-    data_root_option,
-    device_option,
-    out_option,
-    overwrite_option,
-)
 from .output import say
 from .types import Integer, Located
 
@@ -31,17 +25,17 @@ def _every(name: str, steps: int, what: str) -> Callable:
 
 @click.command(cls=Command)
 @click.option("--config", type=Located("configs"), help="A TOML file, or a shipped config by name.")
-@out_option("The run's folder; a run of the same config in it is resumed.", required=False)
+@options.out("The run's folder; a run of the same config in it is resumed.", required=False)
 @click.option(
     "--new-config",
     type=click.Choice(TEMPLATES),
     help="Write a commented config to fill in, to stdout or to the file --out; nothing is trained.",
 )
-@device_option
-@data_root_option
+@options.device
+@options.data_root
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be decoded.")
-@overwrite_option
-@compile_option
+@options.overwrite
+@options.compiled
 @_every("--save-every", 1000, "checkpoints; one is also saved when the latest is 5 minutes old.")
 @_every("--log-every", 100, "log lines.")
 @_every("--sample-every", 5000, "grids of samples, for grey and RGB images.")

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from . import options
 from .command import Command
 from .names import SDES
-from .options import SAMPLER, json_option, overwrite_option, seed_option
 from .output import say
 from .types import Commas, Located, Named, OutFolder
 
@@ -19,7 +19,7 @@ __all__ = ["verify"]
 @click.command(cls=Command)
 @click.option(
     "--samplers",
-    type=Commas(SAMPLER),
+    type=Commas(options.SAMPLER),
     help="Samplers to check, by name or with parameters; all if not given.",
 )
 @click.option(
@@ -39,10 +39,10 @@ __all__ = ["verify"]
     type=OutFolder(),
     help="Folder for results.csv, results.json and errors.png.",
 )
-@seed_option
-@overwrite_option
-@json_option
-def verify(as_json: bool, **options: Any) -> None:
+@options.seed
+@options.overwrite
+@options.as_json
+def verify(as_json: bool, **settings: Any) -> None:
     """Measure whether the samplers converge as their papers say; exit 1 if one does not.
 
     Orders are measured on data whose exact solutions are known. ODE solvers are compared by their
@@ -57,7 +57,7 @@ def verify(as_json: bool, **options: Any) -> None:
 
     from .progress import follow_stages
 
-    run = prepare_verification(**options)
+    run = prepare_verification(**settings)
     with follow_stages() as tell:
         rows = run.run(tell)
     say(json.dumps(run.report(rows)) if as_json else text_table(rows))
