@@ -17,7 +17,7 @@ __all__ = ["bench"]
 
 
 @click.command(cls=Command)
-@options.checkpoint
+@options.checkpoint()
 @click.option(
     "--samplers",
     type=Commas(options.SAMPLER),

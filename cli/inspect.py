@@ -12,17 +12,12 @@ from scoresde._text import printable
 from . import options
 from .command import Command
 from .output import say
-from .types import Located
 
 __all__ = ["inspect"]
 
 
 @click.command(cls=Command)
-@click.option(
-    "--checkpoint",
-    type=Located("checkpoints"),
-    help="A checkpoint file, or a shipped one by name.",
-)
+@options.checkpoint(required=False)
 @click.option("--list", "listing", is_flag=True, help="List the shipped checkpoints.")
 @options.as_json
 def inspect(checkpoint: str | None, listing: bool, as_json: bool) -> None:

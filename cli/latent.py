@@ -17,7 +17,7 @@ __all__ = ["latent"]
 
 
 @click.command(cls=Command)
-@options.checkpoint
+@options.checkpoint()
 @options.held_out
 @click.option("--n", type=Integer(2), default=8, help="How many data.")
 @click.option(

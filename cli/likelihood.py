@@ -19,9 +19,7 @@ __all__ = ["likelihood"]
 
 class _Likelihood(Command):
     groups = {
-        "What is scored": (
-            *("--checkpoint", "--data", "--split", "--data-root", "--levels", "--n"),
-        ),
+        "What is scored": ("--checkpoint", "--data", "--split", "--data-root", "--levels", "--n"),
         "What the number is": ("--protocol", "--t-min", "--draws", "--variance"),
         "How it is computed": (
             *("--method", "--steps", "--nodes", "--rtol", "--atol", "--per-sample"),
@@ -33,7 +31,7 @@ class _Likelihood(Command):
 
 
 @click.command(cls=_Likelihood)
-@options.checkpoint
+@options.checkpoint()
 @options.held_out
 @click.option("--n", type=Integer(1), default=128, help="How many data, chosen by the seed.")
 @click.option(

@@ -38,15 +38,15 @@ def out(text: str, required: bool = True) -> Callable:
     return click.option("--out", required=required, type=OutFolder(), help=text)
 
 
+def checkpoint(required: bool = True, use: str = "") -> Callable:
+    """`--checkpoint`; `use` says in the help what an optional one is for."""
+    text = f"{use}A checkpoint file, or a shipped one by name."
+    return click.option("--checkpoint", required=required, type=Located("checkpoints"), help=text)
+
+
 device = click.option("--device", type=Device(), default="cpu", help="cpu, cuda or cuda:N.")
 data = click.option(
     "--data", type=Data(), help="Data set or path; the data it was trained on if not given."
-)
-checkpoint = click.option(
-    "--checkpoint",
-    required=True,
-    type=Located("checkpoints"),
-    help="A checkpoint file, or a shipped one by name.",
 )
 seed = click.option(
     "--seed", type=Integer(0, 2**64 - 1), default=0, help="Every random number comes from it."

@@ -18,7 +18,7 @@ __all__ = ["sample"]
 
 
 @click.command(cls=Command)
-@options.checkpoint
+@options.checkpoint()
 @click.option(
     "--sampler",
     type=options.SAMPLER,

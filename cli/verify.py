@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,7 +12,7 @@ from . import options
 from .command import Command
 from .names import SDES
 from .output import say
-from .types import Commas, Located, Named, OutFolder
+from .types import Commas, Named
 
 __all__ = ["verify"]
 
@@ -28,21 +29,12 @@ __all__ = ["verify"]
     help="Of vp, subvp, ve, cosine, tabulated; else all, or vp if --quick.",
 )
 @click.option("--quick", is_flag=True, help="Measure a selection, in half a minute.")
-@click.option(
-    "--checkpoint",
-    type=Located("checkpoints"),
-    help="Measure on this network instead: a file, or a shipped one by name.",
-)
-@click.option(
-    "--out",
-    "folder",
-    type=OutFolder(),
-    help="Folder for results.csv, results.json and errors.png.",
-)
+@options.checkpoint(required=False, use="Measure on this network instead. ")
+@options.out("Folder for results.csv, results.json and errors.png.", required=False)
 @options.seed
 @options.overwrite
 @options.as_json
-def verify(as_json: bool, **settings: Any) -> None:
+def verify(out: Path | None, as_json: bool, **settings: Any) -> None:
     """Measure whether the samplers converge as their papers say; exit 1 if one does not.
 
     Orders are measured on data whose exact solutions are known. ODE solvers are compared by their
@@ -57,7 +49,7 @@ def verify(as_json: bool, **settings: Any) -> None:
 
     from .progress import follow_stages
 
-    run = prepare_verification(**settings)
+    run = prepare_verification(folder=out, **settings)
     with follow_stages() as tell:
         rows = run.run(tell)
     say(json.dumps(run.report(rows)) if as_json else text_table(rows))

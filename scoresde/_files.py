@@ -58,12 +58,15 @@ def atomic_write(path: str | Path, mode: Literal["wb", "w"] = "wb") -> Iterator[
     """
     # realpath, not Path.resolve: the latter raises RuntimeError on a loop of links.
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(_temporary_name(target.name))
+    unique = f"{os.getpid()}.{secrets.token_hex(4)}"
+    temporary = target.with_name(f"{_prefix(target.name)}{unique}.tmp")
+    text = {"encoding": "utf-8", "newline": ""} if mode == "w" else {}
     _being_written.add(temporary.name)
     try:
         with _naming(path, target, temporary):
             permissions = _replaceable(target)
-            with _create(temporary, mode) as file:
+            # "x": never open a file that is there. `tempfile` would give 0o600 whatever the umask.
+            with open(temporary, mode.replace("w", "x"), **text) as file:
                 if permissions is not None:
                     os.chmod(temporary, permissions)
                 yield file
@@ -116,10 +119,6 @@ def _prefix(name: str) -> str:
     return f".{name[:_KEPT_CHARACTERS]}."
 
 
-def _temporary_name(name: str) -> str:
-    return f"{_prefix(name)}{os.getpid()}.{secrets.token_hex(4)}.tmp"
-
-
 def _is_stale(name: str, pid: int) -> bool:
     if pid == os.getpid():
         return name not in _being_written
@@ -148,12 +147,6 @@ def _replaceable(target: Path) -> int | None:
     if not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, "Permission denied")
     return stat.S_IMODE(found.st_mode)
-
-
-def _create(path: Path, mode: Literal["wb", "w"]) -> IO:
-    # "x": never open a file that is there. `tempfile` would give 0o600 whatever the umask.
-    encoding, newline = ("utf-8", "") if mode == "w" else (None, None)
-    return open(path, mode.replace("w", "x"), encoding=encoding, newline=newline)
 
 
 @contextlib.contextmanager

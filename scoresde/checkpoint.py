@@ -74,6 +74,10 @@ class RawCheckpoint:
     metadata: dict[str, Any]
     sha256: str
 
+    def below(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names start with a prefix, by their names without it."""
+        return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
+
 
 def save_checkpoint(
     path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
@@ -149,7 +153,7 @@ def load_into(module: nn.Module, raw: RawCheckpoint, prefix: str = "") -> None:
         CheckpointError: If a name is missing or unexpected, or a shape or a dtype does not fit;
             lists the first five.
     """
-    given = {k.removeprefix(prefix): v for k, v in raw.tensors.items() if k.startswith(prefix)}
+    given = raw.below(prefix)
     expected = module.state_dict()
     try:
         check_fits(given, expected, type(module).__name__)
@@ -217,8 +221,6 @@ def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
 
 
 def _read(path: Path) -> RawCheckpoint:
-    if "\0" in str(path):
-        raise ValueError("a path cannot hold a null character")
     mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
         raise ValueError("is a folder, not a checkpoint file")

@@ -81,20 +81,14 @@ class NFE:
 _BLOCKS: ContextVar[tuple[tuple[NFE, NFE], ...]] = ContextVar("blocks", default=())
 
 
-class _Counted(nn.Module):
-    """What `count_nfe` needs of a model."""
-
-    nfe: NFE
-
-
 @contextmanager
-def count_nfe(model: _Counted, limit: int | None = None) -> Iterator[NFE]:
+def count_nfe(model: nn.Module, limit: int | None = None) -> Iterator[NFE]:
     """Count a model's evaluations inside the block.
 
     Only calls of this thread (or asynchronous task) are counted, and bounded by the limit.
 
     Args:
-        model: The model; models bound with `given` share its counter.
+        model: A score model, whose `nfe` is its counter; models bound with `given` share it.
         limit: Raise RuntimeError when more forward passes are asked. The limit of a block around
             this one holds as well.
 

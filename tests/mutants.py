@@ -550,7 +550,7 @@ def _training() -> Iterator[Mutant]:
     yield Mutant(
         "a resumed run has a fresh optimizer",
         "scoresde/tasks/train/resuming.py",
-        '    _load_optimizer(optimizer, net, _without_prefix(raw, "train.adam."))\n',
+        '    _load_optimizer(optimizer, net, raw.below("train.adam."))\n',
         "",
         "tasks/test_run.py",
         "unbroken",

@@ -125,16 +125,10 @@ def find_split(path: Path, split: str) -> Path | None:
         ValueError: If other subfolders with images, or images, lie beside a subfolder with the
             name of a split: it could be a class.
     """
-    splits = _splits(path)
-    return splits.get(split) if splits else path if split == "train" else None
-
-
-def _splits(path: Path) -> dict[str, Path]:
-    """Subfolders by the name of the split that they are."""
     listing = _scan(path)
     found = {d.name.lower(): d for d in listing.folders if d.name.lower() in _RESERVED}
     if not found:
-        return {}
+        return path if split == "train" else None
     beside = [d for d in listing.folders if d not in found.values() and any(_images_below(d))]
     beside += listing.images[:1]
     if beside:
@@ -143,7 +137,7 @@ def _splits(path: Path) -> dict[str, Path]:
             f"{path}: {name}/ has the name of a split, but {beside[0].name} lies beside it; rename "
             f"{name}/ if it is a class, else move {beside[0].name} away"
         )
-    return found
+    return found.get(split)
 
 
 def _scan(folder: Path) -> _Listing:

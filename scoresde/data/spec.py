@@ -74,16 +74,13 @@ class DataSpec:
             object.__setattr__(self, name, float(value))
         if not self.low < self.high:
             raise ValueError(f"low must be below high, got {self.low}, {self.high}")
-        if self.levels is not None:
-            check_integer("levels", self.levels, minimum=2)
-        if self.classes is not None:
-            check_integer("classes", self.classes, minimum=1)
-        for name, value in (
-            ("the product of shape", math.prod(shape)),
-            ("levels", self.levels or 0),
-            ("classes", self.classes or 0),
-        ):
-            if value > _MOST_INTEGER:
+        counts = {
+            "the product of shape": (math.prod(shape), 1),
+            "levels": (self.levels, 2),
+            "classes": (self.classes, 1),
+        }
+        for name, (value, least) in counts.items():
+            if value is not None and check_integer(name, value, minimum=least) > _MOST_INTEGER:
                 raise ValueError(f"{name} must be at most 2^40, got a larger number")
         if not isinstance(self.name, str):
             raise TypeError(f"name must be text, got {self.name!r}")

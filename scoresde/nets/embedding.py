@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .._tensor import check_integer, equally_spaced
+from .._tensor import check_choice, check_integer, equally_spaced
 
 __all__ = ["FourierEmbedding", "LabelEmbedding", "SinusoidalEmbedding"]
 
@@ -101,8 +101,7 @@ class LabelEmbedding(nn.Module):
 
     def __init__(self, features: int, width: int, kind: str, classes: int | None) -> None:
         super().__init__()
-        if kind not in _KINDS:
-            raise ValueError(f"embedding must be one of {', '.join(_KINDS)}, got {kind!r}")
+        check_choice("embedding", kind, _KINDS)
         n = (features + 1) // 2
         self.waves = _KINDS[kind](n)
         self.mlp = nn.Sequential(nn.Linear(2 * n, width), nn.SiLU(), nn.Linear(width, width))

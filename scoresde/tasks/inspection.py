@@ -28,16 +28,15 @@ def describe_checkpoint(name_or_path: str | Path) -> dict[str, Any]:
     """
     stored = StoredModel.read(name_or_path)
     raw, spec = stored.raw, stored.spec
-    weights = [tensor for name, tensor in raw.tensors.items() if name.startswith("model.")]
     known = ("config", "data", "provenance", "steps_done", "seconds")
     return {
         "path": str(raw.path),
         "bytes": raw.path.stat().st_size,
         "sha256": raw.sha256,
-        "weights": sum(tensor.numel() for tensor in weights),
+        "weights": sum(tensor.numel() for tensor in raw.below("model.").values()),
         "steps_done": raw.metadata.get("steps_done"),
         "seconds": raw.metadata.get("seconds"),
-        "resumable": any(name.startswith("train.") for name in raw.tensors),
+        "resumable": bool(raw.below("train.")),
         "data": spec.to_dict(),
         "class_map": spec.class_map,
         "provenance": raw.metadata.get("provenance", {}),

@@ -23,7 +23,7 @@ from torch import Tensor
 from ..data import DataSpec
 from ..fingerprint import fingerprint
 from ..grid import snapped
-from ..ivp import FLOAT32_TOLERANCE, OnStep
+from ..ivp import FLOAT32_TOLERANCE
 from ..names.grids import GridFile, parse_grid
 from ..names.samplers import parse_sampler
 from ..output.figures import save_grid
@@ -211,6 +211,7 @@ def _run(
 ) -> Samples:
     """Draw all samples, batch by batch."""
     batch = min(request.batch, request.n)
+    done = itertools.count(1)  # steps, of all batches
     total = None if sampler.adaptive else (len(ts) - 1) * math.ceil(request.n / batch)
     with advise_on_memory(batch, shape[1:], "--batch"):
         return sample(
@@ -224,14 +225,8 @@ def _run(
             denoise=request.denoise,
             device=request.device,
             dtype=request.torch_dtype,
-            on_step=_counting(on_progress, total),
+            on_step=lambda step, t, x: on_progress(next(done), total, f"t = {t:.3g}"),
         )
-
-
-def _counting(on_progress: OnProgress, total: int | None) -> OnStep:
-    """An `on_step` that counts the steps of all batches."""
-    done = itertools.count(1)
-    return lambda step, t, x: on_progress(next(done), total, f"t = {t:.3g}")
 
 
 def _spread(result: Samples) -> list[int] | None:

@@ -116,25 +116,21 @@ def _definition(budget: MeanBudget, found: Mapping[str, Any]) -> list[str]:
 
 def _about(budget: MeanBudget, found: Mapping[str, Any]) -> list[str]:
     levels = "continuous" if found["levels"] is None else f"{found['levels']} levels"
-    rows = [
-        ("checkpoint", found["checkpoint"]),
-        (
-            "data",
-            f"{found['n']} of {found['of']} in {found['data']} ({found['split']}), "
-            f"{found['dims']} dimensions, {levels}, draws per datum: {found['draws']}",
-        ),
-        ("method", found["method"]),
-        ("trace", found["trace"]),
-        (
-            "cost per datum",
-            f"{budget.nfe:.0f} evaluations and {budget.nfe_derivative:.0f} derivative passes",
-        ),
-        ("seed", str(found["seed"])),
-    ]
+    truth = {}
     if found["true_density"] is not None:
-        text = f"{found['true_density']:.4f} {found['unit']}, the exact density's mean"
-        rows.insert(2, ("truth", text))
-    return [f"{key:<16}{printable(text)}" for key, text in rows]
+        truth["truth"] = f"{found['true_density']:.4f} {found['unit']}, the exact density's mean"
+    rows = {
+        "checkpoint": found["checkpoint"],
+        "data": f"{found['n']} of {found['of']} in {found['data']} ({found['split']}), "
+        f"{found['dims']} dimensions, {levels}, draws per datum: {found['draws']}",
+        **truth,
+        "method": found["method"],
+        "trace": found["trace"],
+        "cost per datum": f"{budget.nfe:.0f} evaluations and {budget.nfe_derivative:.0f} "
+        "derivative passes",
+        "seed": str(found["seed"]),
+    }
+    return [f"{key:<16}{printable(text)}" for key, text in rows.items()]
 
 
 def _row(name: str, value: str, note: str) -> str:

@@ -22,10 +22,7 @@ from .request import ScoreRequest
 
 __all__ = ["FILES", "Budgets", "Scores"]
 
-FILES = (
-    *("per_image.csv", "per_image.npz", "budget.txt", "budget.png", "extremes.png"),
-    SUMMARY,
-)
+FILES = ("per_image.csv", "per_image.npz", "budget.txt", "budget.png", "extremes.png", SUMMARY)
 
 COARSE = 0.1  # correction per dimension above which a path is called coarse
 

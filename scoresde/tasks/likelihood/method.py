@@ -98,14 +98,13 @@ def _path(
     control: GaussianMixture,
 ) -> Path:
     """The path method; trace and number of nodes are measured on the pilot data if not given."""
-    given = {"steps": request.steps, "nodes": request.nodes}
     if request.trace != "auto":
-        rule = parse_trace(request.trace)
+        rule, nodes = parse_trace(request.trace), None
     else:
         error = request.image_error * spec.nats_per_unit
-        rule, wanted = choose_quadrature(model, pilot, request.t_min, error, request.seed)
-        given["nodes"] = request.nodes or wanted
-    given = {name: value for name, value in given.items() if value is not None}
+        rule, nodes = choose_quadrature(model, pilot, request.t_min, error, request.seed)
+    asked = {"steps": request.steps, "nodes": request.nodes or nodes}
+    given = {name: value for name, value in asked.items() if value is not None}
     return Path(trace=rule, control=control, t_min=request.t_min, **given)
 
 

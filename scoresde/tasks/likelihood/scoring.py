@@ -23,7 +23,7 @@ from ...fingerprint import fingerprint
 from ...likelihood import Budget, LikelihoodMethod, likelihood_budget
 from ...noise import SampleNoise
 from ...output.parts import load_part, save_part
-from ...output.progress import OnProgress, advise_on_memory, check_space
+from ...output.progress import OnProgress, advise_on_memory, check_space, silent
 from ...output.result_folder import ResultFolder
 from ...score import ScoreModel
 from ..held_out import choose_rows, load_held_out
@@ -42,7 +42,7 @@ def score_data(
     request: ScoreRequest,
     out: Path,
     overwrite: bool = False,
-    on_progress: OnProgress | None = None,
+    on_progress: OnProgress = silent,
     stored: StoredModel | None = None,
 ) -> dict[str, Any]:
     """Score data and write the results to a folder.
@@ -141,7 +141,7 @@ class _Run:
     made_from: str
 
     def budgets(
-        self, model: ScoreModel, method: LikelihoodMethod, on_progress: OnProgress | None
+        self, model: ScoreModel, method: LikelihoodMethod, on_progress: OnProgress
     ) -> Budgets:
         """All data, then the first few again with a finer solver and in float64."""
         request, spec = self.request, self.stored.spec
@@ -149,25 +149,20 @@ class _Run:
         refined = method.refined() if few else None
         single = bool(few) and request.dtype == "float32"
         total = request.n + len(few) * ((refined is not None) + single)
-
-        def tell(done: int, note: str = "") -> None:
-            if on_progress is not None:
-                on_progress(done, total, note)
-
-        tell(0)
+        on_progress(0, total, "")
         parts = []
         for name, places in _batches(request).items():
             parts.append(self._budget(name, model, method, places))
             mean = -float(torch.cat([part.log_prob for part in parts]).mean())
-            tell(places.stop, f"{mean / spec.nats_per_unit:.3f} {spec.unit}")
+            on_progress(places.stop, total, f"{mean / spec.nats_per_unit:.3f} {spec.unit}")
         finer = precise = None
         if refined is not None:
             finer = self._budget(REFINED, model, refined, few)
-            tell(total - single * len(few), "a finer solver")
+            on_progress(total - single * len(few), total, "a finer solver")
         if single:
             model = self.stored.build(request.device, "float64")
             precise = self._budget(FLOAT64, model, replace(method, dtype=torch.float64), few)
-            tell(total, "float64")
+            on_progress(total, total, "float64")
         return Budgets(Budget.cat(parts), finer, precise)
 
     def _budget(

@@ -16,8 +16,7 @@ from ...plain import ConfigError
 from ...score import NetworkScore
 from ...train import Training
 from ..request import versions
-from .resuming import find_resumable
-from .run import CHECKPOINT, Intervals, Run, check_folder
+from .run import Intervals, Run, check_folder
 
 __all__ = ["prepare_run"]
 
@@ -69,19 +68,16 @@ def prepare_run(
         )
     if settings.net.get("classes") is None:
         data = replace(data, labels=None)
-    provenance = {
-        **versions(),
-        "python": platform.python_version(),
-        "device": device,
-        "command": f"scoresde train --config {config} --out {folder.name}",
-    }
     metadata = {
         "config": settings.to_dict(),
         "data": data.spec.to_dict(),
-        "provenance": provenance,
+        "provenance": {
+            **versions(),
+            "python": platform.python_version(),
+            "device": device,
+            "command": f"scoresde train --config {config} --out {folder.name}",
+        },
     }
-    if not overwrite:  # refuse before the network is built, which takes time
-        find_resumable(folder / CHECKPOINT, metadata, data)
     model = _on_device(settings.build_model(data.spec), torch.device(device))
     if compiled:
         model.net.compile()

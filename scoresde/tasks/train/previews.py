@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ... import grid
 from ..._text import reason_of
 from ...data import Dataset
@@ -18,6 +16,7 @@ from ...output.figures import save_grid, save_training_figure
 from ...output.progress import out_of_memory
 from ...samplers import DPMSolverMultistep, sample
 from ...score import NetworkScore
+from ..class_labels import labels_in_turn
 
 __all__ = ["draw_losses", "draw_samples"]
 
@@ -70,7 +69,7 @@ def draw_samples(
                 grid.snapped(model.sde, ts) if model.snapped else ts,
                 (_SAMPLES, *data.spec.shape),
                 seed=0,
-                y=None if data.labels is None else torch.arange(_SAMPLES) % data.spec.classes,
+                y=None if data.labels is None else labels_in_turn(data.spec.classes, _SAMPLES),
                 batch=min(_SAMPLES, batch),
                 denoise=True,
                 device=next(net.parameters()).device,

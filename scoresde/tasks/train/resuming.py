@@ -64,7 +64,7 @@ def _refusal(raw: RawCheckpoint, metadata: Mapping[str, Any], data: Dataset) -> 
     other = _other_settings(raw, metadata)
     if other is not None:
         return f"was made with {other}; use another folder, or --overwrite"
-    if not any(name.startswith("train.") for name in raw.tensors):
+    if not raw.below("train."):
         return "holds no training state, as after `export`: cannot be resumed"
     count = raw.metadata.get("images", len(data))
     if count != len(data):
@@ -114,8 +114,8 @@ def restore(raw: RawCheckpoint, net: nn.Module, ema: EMA, optimizer: torch.optim
         ValueError: If averages or optimizer do not fit the network.
     """
     load_into(net, raw, "train.net.")
-    ema.restore(raw.metadata["ema_updates"], _without_prefix(raw, "model."))
-    _load_optimizer(optimizer, net, _without_prefix(raw, "train.adam."))
+    ema.restore(raw.metadata["ema_updates"], raw.below("model."))
+    _load_optimizer(optimizer, net, raw.below("train.adam."))
 
 
 def export(source: Path, target: Path) -> None:
@@ -155,10 +155,6 @@ def _flat(tables: Mapping[str, Any]) -> dict[str, Any]:
         nested = isinstance(value, Mapping)
         flat |= {f"{name}.{key}": v for key, v in value.items()} if nested else {name: value}
     return flat
-
-
-def _without_prefix(raw: RawCheckpoint, prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in raw.tensors.items() if k.startswith(prefix)}
 
 
 def _load_optimizer(
