@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -181,9 +181,7 @@ def _data(request: BenchRequest, stored: StoredModel) -> tuple[Dataset | None, D
     """Train and test split of the checkpoint's data; None if not needed, or if there is none."""
     if not (request.quality or request.likelihood):
         return None, None
-    source, spec = stored.config.data, stored.spec
-    if request.data_root is not None:
-        source = replace(source, root=str(request.data_root))
+    source, spec = stored.config.data.below(request.data_root), stored.spec
     train = load_dataset(source, classes=spec.class_names)
     for name in ("shape", "levels", "low", "high"):
         now, then = getattr(train.spec, name), getattr(spec, name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +67,10 @@ class DataSource:
     levels: int | None = None
     low: float | None = None
     high: float | None = None
+
+    def below(self, root: str | Path | None) -> DataSource:
+        """The same source with another root, if one is given."""
+        return self if root is None else replace(self, root=str(root))
 
     @property
     def path(self) -> Path:

@@ -41,9 +41,7 @@ def load_held_out(stored: StoredModel, request: HeldOutRequest) -> Dataset:
             f"--data: must be given, the checkpoint was trained on all of {source.name}; "
             "name a file of held-out data"
         )
-    source = replace(
-        source, root=request.data_root or source.root, levels=request.levels or source.levels
-    )
+    source = replace(source.below(request.data_root), levels=request.levels or source.levels)
     whole = request.data is not None and is_array_file(source.path)
     conditional = stored.classes is not None
     classes = spec.class_names

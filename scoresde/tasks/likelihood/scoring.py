@@ -106,8 +106,7 @@ def _training(request: ScoreRequest, stored: StoredModel, data: Dataset) -> Data
         return None
     if request.data is not None:
         return data
-    own = stored.config.data
-    source = replace(own, root=request.data_root or own.root)
+    source = stored.config.data.below(request.data_root)
     # of a conditional network only, as of the data that are scored
     return load_dataset(source, labels=data.labels is not None, classes=stored.spec.class_names)
 

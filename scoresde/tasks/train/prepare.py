@@ -53,8 +53,7 @@ def prepare_run(
         CheckpointError: If the folder holds a run of another config or of other data.
     """
     settings = load_config(config)
-    if data_root is not None:
-        settings = replace(settings, data=replace(settings.data, root=str(data_root)))
+    settings = replace(settings, data=settings.data.below(data_root))
     _check_autocast(settings, torch.device(device))
     check_writable(folder)
     if (folder / MANIFEST).exists():
