@@ -7,6 +7,9 @@ A command has five steps:
 3. `Request.origin` says what the results are made from.
 4. `ResultFolder.open` looks whether the folder holds these results already.
 5. If not, they are computed and written inside `ResultFolder.write`.
+
+`bench` and `verify` have options of their own, and take the same steps from the second. `train` has
+no checkpoint to begin with: see `train.prepare`.
 """
 
 from __future__ import annotations
