@@ -56,25 +56,25 @@ def latent(out: Path, overwrite: bool, as_json: bool, **settings: Any) -> None:
     say(json.dumps(summary) if as_json else _in_words(summary, out))
 
 
-def _in_words(found: dict[str, Any], out: Path) -> str:
+def _in_words(summary: dict[str, Any], out: Path) -> str:
     """Errors, settings and costs, one per line, and the files."""
-    there, drawn = found["round_trip"], found["samples"]
+    trip, drawn = summary["round_trip"], summary["samples"]
     rows = {
-        "data": f"{found['n']} of {found['of']} in {found['data']} ({found['split']}), "
-        f"{found['dims']} dimensions, range {found['span']:g}",
-        "protocol": f"probability-flow ODE from t = {found['t_min']:g} to 1 and back, dopri5, "
-        f"rtol {found['rtol']:g}, atol {found['atol']:g}",
-        "latents": f"root mean square {there['latent_rms']:.3f} of the prior's deviation",
-        "paths": f"{found['paths']['n']} of {found['paths']['steps']}; "
-        f"largest error at an end {found['paths']['error']:.2g}",
-        "cost": f"{there['nfe']} NFE counted per datum, there and back; {found['seconds']:.1f} s",
+        "data": f"{summary['n']} of {summary['of']} in {summary['data']} ({summary['split']}), "
+        f"{summary['dims']} dimensions, range {summary['span']:g}",
+        "protocol": f"probability-flow ODE from t = {summary['t_min']:g} to 1 and back, dopri5, "
+        f"rtol {summary['rtol']:g}, atol {summary['atol']:g}",
+        "latents": f"root mean square {trip['latent_rms']:.3f} of the prior's deviation",
+        "paths": f"{summary['paths']['n']} of {summary['paths']['steps']}; "
+        f"largest error at an end {summary['paths']['error']:.2g}",
+        "cost": f"{trip['nfe']} NFE counted per datum, there and back; {summary['seconds']:.1f} s",
     }
     if drawn is not None:
         error = "" if drawn["std_error"] is None else f" ± {drawn['std_error']:.4f}"
         rows["samples"] = (
-            f"{drawn['n']} with log p, mean {drawn['mean']:.4f}{error} {found['unit']} at "
+            f"{drawn['n']} with log p, mean {drawn['mean']:.4f}{error} {summary['unit']} at "
             f"{drawn['nfe']} NFE and {drawn['nfe_derivative']} derivative passes"
         )
-    first = f"round trip: max error {there['error']:.2g}, root mean square {there['rms']:.2g}"
+    first = f"round trip: max error {trip['error']:.2g}, root mean square {trip['rms']:.2g}"
     lines = [f"  {key:<10}{text}" for key, text in rows.items()]
-    return "\n".join([first, *lines, *(str(out / name) for name in found["files"])])
+    return "\n".join([first, *lines, *(str(out / name) for name in summary["files"])])

@@ -76,18 +76,18 @@ class LatentRequest(HeldOutRequest):
 
 
 @dataclass(frozen=True)
-class _Found:
-    """All that was computed.
+class _Explored:
+    """Round trips, paths and samples of one request.
 
     Attributes:
-        there: Data, codes and decoded data.
+        trip: Data, codes and decoded data.
         codes: The codes in units of the prior's standard deviation.
         paths: Paths between data.
         samples: Samples with their log-density; None if none were asked for.
         values: −log p of the samples per dimension in `DataSpec.unit`, shape (n,), or None.
     """
 
-    there: RoundTrip
+    trip: RoundTrip
     codes: Tensor
     paths: Interpolation
     samples: ScoredSamples | None = None
@@ -128,7 +128,7 @@ def explore_latents(
     with results.write((LATENTS_FILE, *PICTURES, SUMMARY)) as output:
         began = time.monotonic()
         rows = choose_rows(data, request.n, request.seed)
-        found = _compute(request, stored, data, rows, on_progress)
+        explored = _compute(request, stored, data, rows, on_progress)
         summary = {
             "checkpoint": request.checkpoint,
             "data": data.name,
@@ -138,10 +138,10 @@ def explore_latents(
             "span": stored.spec.span,
             "unit": stored.spec.unit,
             **{name: getattr(request, name) for name in ("n", "rtol", "atol", "seed")},
-            **_results(found),
+            **_results(explored),
             "seconds": round(time.monotonic() - began, 3),
             "versions": versions(),
-            "files": _write(output.work, stored.spec, data, rows, found),
+            "files": _write(output.work, stored.spec, data, rows, explored),
         }
         output.finish(summary)
     return summary
@@ -167,7 +167,7 @@ def _compute(
     data: Dataset,
     rows: np.ndarray,
     on_progress: OnProgress,
-) -> _Found:
+) -> _Explored:
     """Compute round trips, then paths, then samples."""
     model, spec = stored.build(request.device, request.dtype), stored.spec
     method, batch = request.method(spec.dims), request.batch
@@ -177,12 +177,12 @@ def _compute(
     firsts = slice(0, len(x) // 2 * 2, 2)  # without the last of an odd number
     with advise_on_memory(batch, spec.shape, "--batch"):
         on_progress(0, 3, "round trip")
-        there = round_trip(model, x, method, y=y, batch=batch)
+        trip = round_trip(model, x, method, y=y, batch=batch)
         on_progress(1, 3, "paths")
         ends = x[firsts], x[1::2]
         starts = None if y is None else y[firsts]
         paths = interpolate(model, *ends, request.steps, method, y=starts, batch=batch)
-        found = _Found(there, there.latent / model.sde.prior_std, paths)
+        explored = _Explored(trip, trip.latent / model.sde.prior_std, paths)
         on_progress(2, 3, "samples")
         if request.samples:
             n = request.samples
@@ -196,9 +196,9 @@ def _compute(
                 device=request.device,
                 dtype=request.torch_dtype,
             )
-            found = replace(found, samples=samples, values=_values(samples, spec))
+            explored = replace(explored, samples=samples, values=_values(samples, spec))
         on_progress(3, 3, "")
-    return found
+    return explored
 
 
 def _values(samples: ScoredSamples, spec: DataSpec) -> Tensor:
@@ -208,16 +208,16 @@ def _values(samples: ScoredSamples, spec: DataSpec) -> Tensor:
     return samples.bits_per_dim(spec).cpu()
 
 
-def _results(found: _Found) -> dict[str, Any]:
+def _results(explored: _Explored) -> dict[str, Any]:
     """Errors, sizes and costs."""
-    there, paths, samples, values = found.there, found.paths, found.samples, found.values
+    trip, paths, samples, values = explored.trip, explored.paths, explored.samples, explored.values
     results: dict[str, Any] = {
-        "t_min": there.t_min,
+        "t_min": trip.t_min,
         "round_trip": {
-            "error": float(there.error.max()),
-            "rms": float(there.rms.square().mean().sqrt()),
-            "latent_rms": float(found.codes.square().mean().sqrt()),
-            "nfe": there.nfe,
+            "error": float(trip.error.max()),
+            "rms": float(trip.rms.square().mean().sqrt()),
+            "latent_rms": float(explored.codes.square().mean().sqrt()),
+            "nfe": trip.nfe,
         },
         "paths": {
             "n": len(paths.x),
@@ -239,14 +239,16 @@ def _results(found: _Found) -> dict[str, Any]:
     return results
 
 
-def _write(out: Path, spec: DataSpec, data: Dataset, rows: np.ndarray, found: _Found) -> list[str]:
+def _write(
+    out: Path, spec: DataSpec, data: Dataset, rows: np.ndarray, explored: _Explored
+) -> list[str]:
     """Write the arrays, and pictures of data that have one.
 
     Returns:
         The names of the files.
     """
-    there, paths, samples = found.there, found.paths, found.samples
-    tensors = {name: getattr(there, name) for name in ("x", "latent", "decoded", "error")}
+    trip, paths, samples = explored.trip, explored.paths, explored.samples
+    tensors = {name: getattr(trip, name) for name in ("x", "latent", "decoded", "error")}
     tensors |= {f"path_{name}": getattr(paths, name) for name in ("x", "latent", "error")}
     if data.labels is not None:
         tensors["labels"] = data.labels[rows]
@@ -262,11 +264,11 @@ def _write(out: Path, spec: DataSpec, data: Dataset, rows: np.ndarray, found: _F
     if not figures.can_show(spec):
         return [LATENTS_FILE]
     pictures = [out / name for name in PICTURES]
-    figures.round_trip(pictures[0], there.x, found.codes, there.decoded, spec)
+    figures.round_trip(pictures[0], trip.x, explored.codes, trip.decoded, spec)
     figures.interpolation(pictures[1], paths.x, spec)
     if samples is None:
         return [LATENTS_FILE, *PICTURES[:-1]]
     figures.sorted_by_value(
-        pictures[2], samples.x[:SAMPLES_SHOWN].cpu(), found.values[:SAMPLES_SHOWN], spec
+        pictures[2], samples.x[:SAMPLES_SHOWN].cpu(), explored.values[:SAMPLES_SHOWN], spec
     )
     return [LATENTS_FILE, *PICTURES]

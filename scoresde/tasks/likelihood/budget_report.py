@@ -13,41 +13,41 @@ from ...output.figures import new_figure, save_figure
 __all__ = ["budget_table", "save_budget"]
 
 
-def budget_table(found: Mapping[str, Any]) -> str:
+def budget_table(summary: Mapping[str, Any]) -> str:
     """The mean with all known errors, then the data and the method.
 
     Args:
-        found: A summary of `scoresde likelihood`.
+        summary: A summary of `scoresde likelihood`.
 
     Returns:
         Lines that end in a newline.
     """
-    budget = MeanBudget(**found["budget"])
-    sign = " of negative log-likelihood" if found["levels"] is None else ""
+    budget = MeanBudget(**summary["budget"])
+    sign = " of negative log-likelihood" if summary["levels"] is None else ""
     lines = [
-        f"{budget.value:.4f} ± {_size(budget.std_error)} {found['unit']}{sign}   "
-        f"{found['protocol']}",
+        f"{budget.value:.4f} ± {_size(budget.std_error)} {summary['unit']}{sign}   "
+        f"{summary['protocol']}",
         "",
-        *_random(budget, found),
+        *_random(budget, summary),
         *_systematic(budget),
-        _interval(budget, found["unit"]),
+        _interval(budget, summary["unit"]),
         "",
-        *_definition(budget, found),
+        *_definition(budget, summary),
         "",
-        *_about(budget, found),
+        *_about(budget, summary),
     ]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def save_budget(path: Path, found: Mapping[str, Any], typical: float) -> None:
+def save_budget(path: Path, summary: Mapping[str, Any], typical: float) -> None:
     """Draw the sizes of all errors of the mean, and of a typical single datum, as bars.
 
     Args:
         path: PNG file to write.
-        found: A summary of `scoresde likelihood`.
+        summary: A summary of `scoresde likelihood`.
         typical: Root mean square of the standard errors of single data; NaN if unknown.
     """
-    budget, unit = MeanBudget(**found["budget"]), found["unit"]
+    budget, unit = MeanBudget(**summary["budget"]), summary["unit"]
     bars = [
         ("one datum, random", typical, "C7"),
         ("mean: finite test set", budget.set_error, "C0"),
@@ -74,8 +74,8 @@ def save_budget(path: Path, found: Mapping[str, Any], typical: float) -> None:
     save_figure(path, figure)
 
 
-def _random(budget: MeanBudget, found: Mapping[str, Any]) -> list[str]:
-    draws = "unknown from one draw" if found["draws"] == 1 and found["levels"] else ""
+def _random(budget: MeanBudget, summary: Mapping[str, Any]) -> list[str]:
+    draws = "unknown from one draw" if summary["draws"] == 1 and summary["levels"] else ""
     return [
         _row("standard error of the mean", _size(budget.std_error), "all that is random"),
         _row("  finite test set", _size(budget.set_error), f"n = {budget.n}"),
@@ -100,11 +100,11 @@ def _interval(budget: MeanBudget, unit: str) -> str:
     return _row("95 % interval", f"{low:.4f} … {high:.4f}", f"{unit}, all of the above")
 
 
-def _definition(budget: MeanBudget, found: Mapping[str, Any]) -> list[str]:
+def _definition(budget: MeanBudget, summary: Mapping[str, Any]) -> list[str]:
     """The terms that separate the number from the log-density of the data."""
-    if not found["protocol"].startswith("pf-ode"):
+    if not summary["protocol"].startswith("pf-ode"):
         return ["A bound of the reverse SDE's model: no cut-off, and the prior's part is exact."]
-    size, note = _signed(budget.cut_off), f"t_min = {found['t_min']:g}"
+    size, note = _signed(budget.cut_off), f"t_min = {summary['t_min']:g}"
     if budget.cut_off is None:
         size, note = "not known", f"{note}; the score there is not that of a smooth density"
     return [
@@ -114,21 +114,21 @@ def _definition(budget: MeanBudget, found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _about(budget: MeanBudget, found: Mapping[str, Any]) -> list[str]:
-    levels = "continuous" if found["levels"] is None else f"{found['levels']} levels"
-    truth = {}
-    if found["true_density"] is not None:
-        truth["truth"] = f"{found['true_density']:.4f} {found['unit']}, the exact density's mean"
+def _about(budget: MeanBudget, summary: Mapping[str, Any]) -> list[str]:
+    levels = "continuous" if summary["levels"] is None else f"{summary['levels']} levels"
+    density, truth = summary["true_density"], {}
+    if density is not None:
+        truth = {"truth": f"{density:.4f} {summary['unit']}, the exact density's mean"}
     rows = {
-        "checkpoint": found["checkpoint"],
-        "data": f"{found['n']} of {found['of']} in {found['data']} ({found['split']}), "
-        f"{found['dims']} dimensions, {levels}, draws per datum: {found['draws']}",
+        "checkpoint": summary["checkpoint"],
+        "data": f"{summary['n']} of {summary['of']} in {summary['data']} ({summary['split']}), "
+        f"{summary['dims']} dimensions, {levels}, draws per datum: {summary['draws']}",
         **truth,
-        "method": found["method"],
-        "trace": found["trace"],
+        "method": summary["method"],
+        "trace": summary["trace"],
         "cost per datum": f"{budget.nfe:.0f} evaluations and {budget.nfe_derivative:.0f} "
         "derivative passes",
-        "seed": str(found["seed"]),
+        "seed": str(summary["seed"]),
     }
     return [f"{key:<16}{printable(text)}" for key, text in rows.items()]
 
