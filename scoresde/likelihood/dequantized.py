@@ -166,9 +166,7 @@ class Dequantized(LikelihoodMethod):
     def _draw(self, batch: Batch, x: Tensor, node: Node) -> _Draw:
         """One point per datum, and its likelihood."""
         with count_nfe(batch.model) as counted:
-            points = self.dequantization.draw(
-                batch.model, x, self.spec, batch.noise, node, self.dtype
-            )
+            points = self.dequantization.draw(batch, x, self.spec, node, self.dtype)
         return _Draw(points.log_q, self.method.estimate(batch, points.x), counted.forward)
 
 
