@@ -65,11 +65,6 @@ class Budget:
     nfe: Tensor
     nfe_derivative: Tensor
 
-    @classmethod
-    def cat(cls, parts: list[Budget]) -> Budget:
-        """The budgets of several batches as one."""
-        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
-
     def half_width(self, level: float = 0.95, systematic: float = 0.0) -> Tensor:
         """Half of the confidence interval, t · std_error + systematic, in nats, shape (B,).
 

@@ -22,6 +22,7 @@ from ..noise import Noise
 from ..score import ScoreModel
 from ..sde import Node
 from .dequantize import Dequantization, Points, UniformDequantization, cell_centre, log_normal
+from .method import check_data, check_exact
 from .trace.jacobian import linearize
 from .trace.names import trace_rule
 from .trace.rules import TraceRule
@@ -103,17 +104,15 @@ def neglected(
         The difference with its uncertainty and cost.
 
     Raises:
-        TypeError: If x is not floating.
+        TypeError: If x is not float32 or float64.
         ValueError: On a bad argument, an estimated trace without randomness, a model with rounded
             labels, or a mixture whose data have no density.
         RuntimeError: If the network or its derivative is not finite.
     """
     if order not in (1, 2):
         raise ValueError(f"order must be 1 or 2, got {order!r}")
-    if model.snapped:
-        raise ValueError("model must be exact at every time, got one with rounded labels")
-    if not x.is_floating_point():
-        raise TypeError(f"x must be floating (levels: dequantize), got {x.dtype}")
+    check_exact(model)
+    check_data(x)
     (batch,) = batches(model, len(x), x.device, seed=seed, noise=noise, random=False)
     model, nodes = batch.model, _nodes(model, t_min, order)
     if isinstance(model, GaussianMixture):

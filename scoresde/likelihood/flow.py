@@ -13,6 +13,7 @@ from ..evaluation import NFE, count_nfe, evaluating
 from ..exact import GaussianMixture
 from ..ivp import Adaptive, AdaptivePerSample, Counts, Solution, Status
 from ..score import ScoreModel, reverse_drift
+from .method import check_data, check_exact
 from .trace.control import check_control, drift_control
 from .trace.jacobian import flat_rows, linearize
 from .trace.rules import ExactTrace, TraceRule
@@ -140,20 +141,8 @@ def check_points(model: ScoreModel, x: Tensor, control: GaussianMixture | None =
         ValueError: If x is of a wrong shape or not finite, the model's labels are rounded, or the
             control is no Gaussian of this shape.
     """
-    if model.snapped:
-        raise ValueError(
-            "model must be exact at every time, got one with rounded labels, which are wrong "
-            "between its discrete times; use the label 'index'"
-        )
-    if not isinstance(x, Tensor):
-        raise TypeError(f"x must be a tensor, got {type(x).__name__}")
-    if x.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"x must be float32 or float64 (levels: see Dequantized), got {x.dtype}")
-    if x.ndim == 0 or math.prod(x.shape[1:]) < 1:
-        raise ValueError(f"x must have shape (B, *D) with every D ≥ 1, got {tuple(x.shape)}")
-    bad = int((~torch.isfinite(x)).sum())
-    if bad:
-        raise ValueError(f"x must be finite, got {bad} non-finite values of {x.numel()}")
+    check_exact(model)
+    check_data(x)
     if control is not None:
         check_control(control, x)
 

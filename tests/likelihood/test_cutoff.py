@@ -149,7 +149,7 @@ class TestNeglected:
             neglected(hidden(gaussian(VP())), torch.zeros(1, 1), **arguments)
 
     def test_levels_are_refused(self, gaussian):
-        with pytest.raises(TypeError, match="x must be floating"):
+        with pytest.raises(TypeError, match="x must be float32 or float64"):
             neglected(hidden(gaussian(VP())), torch.zeros(1, 1).long(), 1e-4)
 
     def test_models_without_a_density_are_refused(self):

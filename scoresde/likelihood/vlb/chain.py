@@ -18,7 +18,8 @@ from ...grid import check_grid, check_on_ladder
 from ...noise import Noise
 from ...score import ScoreModel
 from ...sde import Node
-from .bound import VLB, check_data
+from ..method import check_data
+from .bound import VLB
 from .denoising import WeightedNode
 
 __all__ = ["DDPMVLB", "ReverseChain", "Variance", "optimal_variances"]
