@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..batches import Batch
-from ..evaluation import NFE, count_nfe, evaluating
+from ..evaluation import count_nfe, evaluating
 from ..exact import GaussianMixture
 from ..ivp import Adaptive, AdaptivePerSample, Counts, Solution, Status
 from ..score import ScoreModel, reverse_drift
@@ -91,14 +91,20 @@ class Flow:
         columns = self.rule.columns if self.rule else 0
         integrals = self.x.new_zeros((len(self.x), columns), dtype=torch.float64)
         state = torch.cat([flat_rows(self.x).to(torch.float64), integrals], dim=1)
-        if len(state) == 0:
-            return self._end(Solution(state, Counts.fill(0, Status.DONE)), NFE())
+        solution = Solution(state, Counts.fill(0, Status.DONE))  # of no samples
         settings = {"dims": self.dims}
         if isinstance(solver, AdaptivePerSample):
             settings["names"] = self.names
         with evaluating(self.model), count_nfe(self.model, max_nfe) as counted:
-            solution = solver.solve(self._rate, state, t_start, t_end, **settings)
-        return self._end(solution, counted)
+            if len(state) > 0:
+                solution = solver.solve(self._rate, state, t_start, t_end, **settings)
+        return FlowEnd(
+            solution.state[:, : self.dims].reshape(self.x.shape),
+            solution.state[:, self.dims :],
+            solution.counts,
+            counted.forward,
+            counted.derivative,
+        )
 
     def _rate(self, state: Tensor, t: Tensor | float, rows: Tensor | None = None) -> Tensor:
         """(h, estimates of tr ∂h/∂x) for some rows of the batch, or all."""
@@ -117,15 +123,6 @@ class Flow:
         probes = self.probes if rows is None else self.probes[:, rows]
         traces = self.rule.estimate(jacobian, probes)
         return torch.cat([flat_rows(jacobian.value).to(state.dtype), traces], dim=1)
-
-    def _end(self, solution: Solution, counted: NFE) -> FlowEnd:
-        return FlowEnd(
-            solution.state[:, : self.dims].reshape(self.x.shape),
-            solution.state[:, self.dims :],
-            solution.counts,
-            counted.forward,
-            counted.derivative,
-        )
 
 
 def check_points(model: ScoreModel, x: Tensor, control: GaussianMixture | None = None) -> None:

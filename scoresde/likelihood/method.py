@@ -91,10 +91,10 @@ class Likelihood:
         return -self.log_prob / (math.prod(spec.shape) * math.log(2)) + offset
 
 
-Result = TypeVar("Result")
+Part = TypeVar("Part")
 
 
-def joined(parts: Sequence[Result]) -> Result:
+def joined(parts: Sequence[Part]) -> Part:
     """The results of several batches as one: rows are concatenated, and the largest number is kept.
 
     Args:

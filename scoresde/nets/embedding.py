@@ -82,7 +82,7 @@ class SinusoidalEmbedding(_Waves):
         super().__init__(equally_spaced(math.log(2), math.log(1e-3), n).exp())
 
 
-_KINDS = {"fourier": FourierEmbedding, "sinusoidal": SinusoidalEmbedding}
+_EMBEDDINGS = {"fourier": FourierEmbedding, "sinusoidal": SinusoidalEmbedding}
 
 
 class LabelEmbedding(nn.Module):
@@ -101,10 +101,10 @@ class LabelEmbedding(nn.Module):
 
     def __init__(self, features: int, width: int, kind: str, classes: int | None) -> None:
         super().__init__()
-        if kind not in _KINDS:
-            raise ValueError(f"embedding must be one of {', '.join(_KINDS)}, got {kind!r}")
+        if kind not in _EMBEDDINGS:
+            raise ValueError(f"embedding must be one of {', '.join(_EMBEDDINGS)}, got {kind!r}")
         n = (features + 1) // 2
-        self.waves = _KINDS[kind](n)
+        self.waves = _EMBEDDINGS[kind](n)
         self.mlp = nn.Sequential(nn.Linear(2 * n, width), nn.SiLU(), nn.Linear(width, width))
         self.classes = classes
         if classes is not None:
