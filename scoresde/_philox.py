@@ -53,15 +53,15 @@ Words = int | Sequence[int] | np.ndarray
 """Integers in [0, 2^64), one or an array of them."""
 
 _LOW = np.uint64(2**32 - 1)
-_HALF = np.uint64(32)
+_HALF_WORD = np.uint64(32)
 _MULTIPLIERS = np.array([[[0xD2E7470EE14C6C93]], [[0xCA5A826395121157]]], dtype=np.uint64)
-_MULTIPLIERS_LOW, _MULTIPLIERS_HIGH = _MULTIPLIERS & _LOW, _MULTIPLIERS >> _HALF
+_MULTIPLIERS_LOW, _MULTIPLIERS_HIGH = _MULTIPLIERS & _LOW, _MULTIPLIERS >> _HALF_WORD
 _KEY_STEPS = np.array([[[0x9E3779B97F4A7C15]], [[0xBB67AE8584CAA73B]]], dtype=np.uint64)
 _ROUNDS = 10
 
 # Blocks that `_all_at_once` works on at a time, and values that `_box_muller` does: arrays of this
 # size stay in the cache.
-_BLOCKS = 16384
+_BLOCKS_AT_ONCE = 16384
 _VALUES = 32768
 
 
@@ -164,7 +164,7 @@ def _all_at_once(seed: int, names: np.ndarray, purpose: int, n: int) -> np.ndarr
     """The same integers from array arithmetic over all rows: faster for many short rows."""
     blocks = -(-n // 4)
     out = np.empty((names.shape[1], blocks, 4), dtype=np.uint64)
-    step = max(1, _BLOCKS // max(1, blocks))
+    step = max(1, _BLOCKS_AT_ONCE // max(1, blocks))
     for first in range(0, len(out), step):
         part = out[first : first + step]
         index, draw, address = names[:, first : first + step]
@@ -193,15 +193,15 @@ def _philox(even: np.ndarray, odd: np.ndarray, key: np.ndarray) -> tuple[np.ndar
 
 def _high_word(x: np.ndarray) -> np.ndarray:
     """⌊multiplier · x / 2^64⌋ from the products of 32-bit halves, none of which overflows."""
-    low, high = x & _LOW, x >> _HALF
+    low, high = x & _LOW, x >> _HALF_WORD
     carry = _MULTIPLIERS_LOW * low
-    carry >>= _HALF
+    carry >>= _HALF_WORD
     middle = _MULTIPLIERS_HIGH * low
     middle += carry
     np.multiply(_MULTIPLIERS_LOW, high, out=carry)
     carry += np.bitwise_and(middle, _LOW, out=low)
-    carry >>= _HALF
-    middle >>= _HALF
+    carry >>= _HALF_WORD
+    middle >>= _HALF_WORD
     high *= _MULTIPLIERS_HIGH
     high += middle
     high += carry

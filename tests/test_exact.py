@@ -322,7 +322,7 @@ def test_finite_data_against_brute_force(sde, shape, monkeypatch):
         eps = (flat - a * want) / s
         np.testing.assert_allclose(model.eps(x, t).reshape(7, -1), eps, rtol=1e-8, atol=1e-9)
         whole = model.eps(x, t)
-        monkeypatch.setattr(finite_data, "_CHUNK", 50)
+        monkeypatch.setattr(finite_data, "_LARGEST_TEMPORARY", 50)
         assert torch.equal(model.eps(x, t), whole)
         monkeypatch.undo()
 

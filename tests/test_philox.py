@@ -67,7 +67,7 @@ class TestIntegers:
     @pytest.mark.parametrize("form", FORMS)
     @pytest.mark.parametrize("n", [0, 1, 2, 3, 4, 5, 63, 64, 130])
     def test_both_forms_give_those_of_numpy(self, form, n, monkeypatch):
-        monkeypatch.setattr(_philox, "_BLOCKS", 8)  # several pieces
+        monkeypatch.setattr(_philox, "_BLOCKS_AT_ONCE", 8)  # several pieces
         rows = [(i, draw, a) for i in (0, 1, LAST) for draw in (0, LAST) for a in (0, 2**52, LAST)]
         for seed in (0, 2**32, LAST):
             found = form(seed, names(rows), PURPOSES["path"], n).reshape(len(rows), n)

@@ -11,7 +11,7 @@ from .base import ExactScore, Factor, finite_tensor
 __all__ = ["FiniteData"]
 
 # Elements of the largest temporary of `FiniteData`: 2^23 float64 numbers are 64 MiB.
-_CHUNK = 2**23
+_LARGEST_TEMPORARY = 2**23
 
 
 class FiniteData(ExactScore):
@@ -58,6 +58,6 @@ class FiniteData(ExactScore):
         They are computed from differences, because |x|² − 2 x·x_i + |x_i|² loses digits where σ is
         small.
         """
-        size = max(1, _CHUNK // max(1, x.numel()))
+        size = max(1, _LARGEST_TEMPORARY // max(1, x.numel()))
         parts = [((x[:, None] - part) ** 2).sum(-1) for part in self.data.split(size)]
         return torch.cat(parts, dim=1)

@@ -30,7 +30,7 @@ __all__ = ["Budget", "bound_of_changes", "likelihood_budget", "prior_mismatch"]
 
 # The cut-off is reported up to this `CutOff.departure`: the estimates of order 1 and 2 then differ
 # by at most an eighth of the sizes of the terms.
-SMOOTH = 0.25
+MOST_DEPARTURE = 0.25
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,6 @@ class Budget:
     prior_mismatch: Tensor
     nfe: Tensor
     nfe_derivative: Tensor
-
-    @classmethod
-    def cat(cls, parts: list[Budget]) -> Budget:
-        """The budgets of several batches as one."""
-        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
     def half_width(self, level: float = 0.95, systematic: float = 0.0) -> Tensor:
         """Half of the confidence interval, t · std_error + systematic, in nats, shape (B,).
@@ -210,7 +205,9 @@ class _Watched(LikelihoodMethod):
             mismatch = prior_mismatch(batch.model, found.latent, self.control)
             if self.cut:
                 left_out = neglected(batch.model, x, found.t_min, order=2, noise=batch.noise)
-                cut_off = torch.where(left_out.departure <= SMOOTH, left_out.value, math.nan)
+                cut_off = torch.where(
+                    left_out.departure <= MOST_DEPARTURE, left_out.value, math.nan
+                )
         common = {field.name: getattr(found, field.name) for field in fields(Likelihood)}
         return _WatchedLikelihood(**common, cut_off=cut_off, prior_mismatch=mismatch)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .._tensor import check_number, float64, plain_numbers
-from ..batches import batches
+from ..batches import Batch, batches
 from ..data.spec import DataSpec
 from ..evaluation import count_nfe, evaluating, own_context
 from ..exact import GaussianMixture
@@ -22,6 +22,7 @@ from ..noise import Noise
 from ..score import ScoreModel
 from ..sde import Node
 from .dequantize import Dequantization, Points, UniformDequantization, cell_centre, log_normal
+from .method import check_data, check_exact
 from .trace.jacobian import linearize
 from .trace.names import trace_rule
 from .trace.rules import TraceRule
@@ -103,17 +104,15 @@ def neglected(
         The difference with its uncertainty and cost.
 
     Raises:
-        TypeError: If x is not floating.
+        TypeError: If x is not float32 or float64.
         ValueError: On a bad argument, an estimated trace without randomness, a model with rounded
             labels, or a mixture whose data have no density.
         RuntimeError: If the network or its derivative is not finite.
     """
     if order not in (1, 2):
         raise ValueError(f"order must be 1 or 2, got {order!r}")
-    if model.snapped:
-        raise ValueError("model must be exact at every time, got one with rounded labels")
-    if not x.is_floating_point():
-        raise TypeError(f"x must be floating (levels: dequantize), got {x.dtype}")
+    check_exact(model)
+    check_data(x)
     (batch,) = batches(model, len(x), x.device, seed=seed, noise=noise, random=False)
     model, nodes = batch.model, _nodes(model, t_min, order)
     if isinstance(model, GaussianMixture):
@@ -171,23 +170,15 @@ class GaussianNoising(Dequantization):
         return "decoder" if self.before is None else f"{self.before.name}+decoder"
 
     @own_context()
-    def draw(
-        self,
-        model: ScoreModel,
-        k: Tensor,
-        spec: DataSpec,
-        noise: Noise,
-        t: Node,
-        dtype: torch.dtype = torch.float32,
-    ) -> Points:
+    def draw(self, batch: Batch, k: Tensor, spec: DataSpec, t: Node, dtype: torch.dtype) -> Points:
         """x_t with log q(x_t | x_0) − log of the decoder, and + log q(x_0 | k); 1 evaluation.
 
         k may also be real data x_0 at the model's scale, of a continuous spec.
         """
-        x0, log_q0 = self._start(model, k, spec, noise, t)
-        x = (t.alpha * x0 + t.sigma * noise.fresh(x0)).to(dtype)
-        with evaluating(model):
-            eps = model.eps(x, t).to(torch.float64)
+        x0, log_q0 = self._start(batch, k, spec, t)
+        x = (t.alpha * x0 + t.sigma * batch.noise.fresh(x0)).to(dtype)
+        with evaluating(batch.model):
+            eps = batch.model.eps(x, t).to(torch.float64)
         # x0(x_t) − x_0 = (σ/α) (z − ε): from x_t itself it would cancel in float32
         z = (x.to(torch.float64) - t.alpha * x0) / t.sigma
         mean = x0 + t.sigma / t.alpha * (z - eps)
@@ -199,11 +190,11 @@ class GaussianNoising(Dequantization):
         return Points(x, log_normal(x, t.alpha * x0, t.sigma) + log_q0 - decoded)
 
     def _start(
-        self, model: ScoreModel, k: Tensor, spec: DataSpec, noise: Noise, t: Node
+        self, batch: Batch, k: Tensor, spec: DataSpec, t: Node
     ) -> tuple[Tensor, Tensor | float]:
         """x_0 in float64 and log q(x_0 | k), which is 0 if x_0 is not random."""
         if self.before is not None:
-            first = self.before.draw(model, k, spec, noise, t, torch.float64)
+            first = self.before.draw(batch, k, spec, t, torch.float64)
             return first.x, first.log_q
         if spec.levels is not None:
             return cell_centre(k, spec), 0.0

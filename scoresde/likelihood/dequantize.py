@@ -15,9 +15,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..batches import Batch
 from ..data.spec import DataSpec
 from ..noise import Noise
-from ..score import ScoreModel
 from ..sde import Node
 
 __all__ = [
@@ -65,22 +65,13 @@ class Dequantization(ABC):
         """What results name it by."""
 
     @abstractmethod
-    def draw(
-        self,
-        model: ScoreModel,
-        k: Tensor,
-        spec: DataSpec,
-        noise: Noise,
-        t: Node,
-        dtype: torch.dtype = torch.float32,
-    ) -> Points:
+    def draw(self, batch: Batch, k: Tensor, spec: DataSpec, t: Node, dtype: torch.dtype) -> Points:
         """Draw x ~ q(x | k), one point per sample.
 
         Args:
-            model: Model of the density of x at time t, rows and labels those of k.
-            k: Integer levels, shape (B, *D).
+            batch: The model of the density of x at time t, and the source of the draw.
+            k: Integer levels of this batch, shape (B, *D).
             spec: Range and number of levels.
-            noise: Source of the draw.
             t: The time at which x is to be put in.
             dtype: Dtype of x.
 
@@ -100,15 +91,7 @@ class Continuous(Dequantization):
     name = "continuous"
     random = False
 
-    def draw(
-        self,
-        model: ScoreModel,
-        k: Tensor,
-        spec: DataSpec,
-        noise: Noise,
-        t: Node,
-        dtype: torch.dtype = torch.float32,
-    ) -> Points:
+    def draw(self, batch: Batch, k: Tensor, spec: DataSpec, t: Node, dtype: torch.dtype) -> Points:
         """x = k, real data at the model's scale, and log q = 0."""
         if spec.levels is not None:
             raise ValueError(f"spec must be of continuous data, got {spec.levels} levels")
@@ -126,17 +109,9 @@ class UniformDequantization(Dequantization):
 
     name = "uniform"
 
-    def draw(
-        self,
-        model: ScoreModel,
-        k: Tensor,
-        spec: DataSpec,
-        noise: Noise,
-        t: Node,
-        dtype: torch.dtype = torch.float32,
-    ) -> Points:
-        """`dequantize`; model and t do not matter."""
-        x = dequantize(k, spec, noise, dtype)
+    def draw(self, batch: Batch, k: Tensor, spec: DataSpec, t: Node, dtype: torch.dtype) -> Points:
+        """`dequantize`; neither the model nor t matters."""
+        x = dequantize(k, spec, batch.noise, dtype)
         log_volume = math.prod(k.shape[1:]) * math.log(spec.span / spec.levels)
         log_q = torch.full(k.shape[:1], -log_volume, dtype=torch.float64, device=k.device)
         return Points(x, log_q)
@@ -160,22 +135,15 @@ class TruncatedNormalDequantization(Dequantization):
     name = "truncated-normal"
     noised = True
 
-    def draw(
-        self,
-        model: ScoreModel,
-        k: Tensor,
-        spec: DataSpec,
-        noise: Noise,
-        t: Node,
-        dtype: torch.dtype = torch.float32,
-    ) -> Points:
+    def draw(self, batch: Batch, k: Tensor, spec: DataSpec, t: Node, dtype: torch.dtype) -> Points:
         """By the inverse of the distribution function; one normal draw per entry."""
         centre = cell_centre(k, spec)
         tau = 0.5 * t.alpha * spec.span / spec.levels / t.sigma
-        z = truncated_normal(noise.fresh(centre), tau)
+        z = truncated_normal(batch.noise.fresh(centre), tau)
         x = (t.alpha * centre + t.sigma * z).to(dtype)
+        mass = math.erf(tau / math.sqrt(2))  # Z
         log_q = log_normal(x, t.alpha * centre, t.sigma)
-        return Points(x, log_q - math.prod(k.shape[1:]) * math.log(_mass(tau)))
+        return Points(x, log_q - math.prod(k.shape[1:]) * math.log(mass))
 
 
 def dequantize(
@@ -235,8 +203,3 @@ def log_normal(x: Tensor, mean: Tensor, std: float) -> Tensor:
     dims = math.prod(x.shape[1:])
     z = (x.to(torch.float64) - mean).reshape(x.shape[0], dims) / std
     return -0.5 * (z**2).sum(1) - dims * math.log(std * math.sqrt(2 * math.pi))
-
-
-def _mass(tau: float) -> float:
-    """Z = Φ(τ) − Φ(−τ) = erf(τ/√2)."""
-    return math.erf(tau / math.sqrt(2))

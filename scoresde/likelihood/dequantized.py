@@ -6,7 +6,6 @@ them, and the spec describes the data.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -20,7 +19,7 @@ from ..evaluation import count_nfe
 from ..score import ScoreModel
 from ..sde import Node
 from .dequantize import Continuous, Dequantization, UniformDequantization
-from .method import Likelihood, LikelihoodMethod
+from .method import Likelihood, LikelihoodMethod, check_data
 from .methods import as_method
 from .path.path import Path
 from .trace.rules import error_of_mean
@@ -115,10 +114,7 @@ class Dequantized(LikelihoodMethod):
 
     def check(self, model: ScoreModel, x: Tensor) -> None:
         """Refuse data that do not fit spec and method."""
-        if x.ndim == 0 or math.prod(x.shape[1:]) < 1:
-            raise ValueError(f"data must have shape (B, *D), every D ≥ 1, got {tuple(x.shape)}")
-        if self.spec.levels is not None:
-            self.spec.encode(x)  # refuses what is no level
+        check_data(x, self.spec)
         self.method.check(model, x.to(self.dtype))
 
     def needs_noise(self, x: Tensor) -> bool:
@@ -166,9 +162,7 @@ class Dequantized(LikelihoodMethod):
     def _draw(self, batch: Batch, x: Tensor, node: Node) -> _Draw:
         """One point per datum, and its likelihood."""
         with count_nfe(batch.model) as counted:
-            points = self.dequantization.draw(
-                batch.model, x, self.spec, batch.noise, node, self.dtype
-            )
+            points = self.dequantization.draw(batch, x, self.spec, node, self.dtype)
         return _Draw(points.log_q, self.method.estimate(batch, points.x), counted.forward)
 
 

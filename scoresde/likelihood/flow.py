@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from ..batches import Batch
-from ..evaluation import NFE, count_nfe, evaluating
+from ..evaluation import count_nfe, evaluating
 from ..exact import GaussianMixture
 from ..ivp import Adaptive, AdaptivePerSample, Counts, Solution, Status
 from ..score import ScoreModel, reverse_drift
+from .method import check_data, check_exact
 from .trace.control import check_control, drift_control
 from .trace.jacobian import flat_rows, linearize
 from .trace.rules import ExactTrace, TraceRule
@@ -90,14 +91,20 @@ class Flow:
         columns = self.rule.columns if self.rule else 0
         integrals = self.x.new_zeros((len(self.x), columns), dtype=torch.float64)
         state = torch.cat([flat_rows(self.x).to(torch.float64), integrals], dim=1)
-        if len(state) == 0:
-            return self._end(Solution(state, Counts.fill(0, Status.DONE)), NFE())
+        solution = Solution(state, Counts.fill(0, Status.DONE))  # of no samples
         settings = {"dims": self.dims}
         if isinstance(solver, AdaptivePerSample):
             settings["names"] = self.names
         with evaluating(self.model), count_nfe(self.model, max_nfe) as counted:
-            solution = solver.solve(self._rate, state, t_start, t_end, **settings)
-        return self._end(solution, counted)
+            if len(state) > 0:
+                solution = solver.solve(self._rate, state, t_start, t_end, **settings)
+        return FlowEnd(
+            solution.state[:, : self.dims].reshape(self.x.shape),
+            solution.state[:, self.dims :],
+            solution.counts,
+            counted.forward,
+            counted.derivative,
+        )
 
     def _rate(self, state: Tensor, t: Tensor | float, rows: Tensor | None = None) -> Tensor:
         """(h, estimates of tr ∂h/∂x) for some rows of the batch, or all."""
@@ -117,15 +124,6 @@ class Flow:
         traces = self.rule.estimate(jacobian, probes)
         return torch.cat([flat_rows(jacobian.value).to(state.dtype), traces], dim=1)
 
-    def _end(self, solution: Solution, counted: NFE) -> FlowEnd:
-        return FlowEnd(
-            solution.state[:, : self.dims].reshape(self.x.shape),
-            solution.state[:, self.dims :],
-            solution.counts,
-            counted.forward,
-            counted.derivative,
-        )
-
 
 def check_points(model: ScoreModel, x: Tensor, control: GaussianMixture | None = None) -> None:
     """Raise unless x are points that have a likelihood under the model.
@@ -140,20 +138,8 @@ def check_points(model: ScoreModel, x: Tensor, control: GaussianMixture | None =
         ValueError: If x is of a wrong shape or not finite, the model's labels are rounded, or the
             control is no Gaussian of this shape.
     """
-    if model.snapped:
-        raise ValueError(
-            "model must be exact at every time, got one with rounded labels, which are wrong "
-            "between its discrete times; use the label 'index'"
-        )
-    if not isinstance(x, Tensor):
-        raise TypeError(f"x must be a tensor, got {type(x).__name__}")
-    if x.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"x must be float32 or float64 (levels: see Dequantized), got {x.dtype}")
-    if x.ndim == 0 or math.prod(x.shape[1:]) < 1:
-        raise ValueError(f"x must have shape (B, *D) with every D ≥ 1, got {tuple(x.shape)}")
-    bad = int((~torch.isfinite(x)).sum())
-    if bad:
-        raise ValueError(f"x must be finite, got {bad} non-finite values of {x.numel()}")
+    check_exact(model)
+    check_data(x)
     if control is not None:
         check_control(control, x)
 

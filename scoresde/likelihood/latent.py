@@ -28,78 +28,63 @@ __all__ = [
     "spherical_interpolation",
 ]
 
-# With a smaller sine of the angle, the great circle between two directions is not known: rounding.
-LEAST_SINE = 1e-6
-
 
 @dataclass(frozen=True)
-class Encoding:
-    """Data and their latent codes, what `encode` and `decode` return.
+class _Coded:
+    """Data with latent codes, and what both cost.
 
     Attributes:
         x: Data at t_min, shape (B, *D).
         latent: Their codes, x at t = 1, likewise.
-        counts: Status, steps and evaluations of each sample.
-        nfe: Network evaluations per sample, counted; the largest if batches differ.
+        nfe: Network evaluations per sample of all solves, counted; the largest if batches differ.
         t_min: Time of the data.
         method: Solver and tolerances.
     """
 
     x: Tensor
     latent: Tensor
-    counts: Counts
     nfe: int
     t_min: float
     method: Ode
 
 
 @dataclass(frozen=True)
-class RoundTrip:
-    """What `round_trip` returns.
+class Encoding(_Coded):
+    """Data and their latent codes, what `encode` and `decode` return.
 
     Attributes:
-        x: The data, shape (B, *D).
-        latent: Their codes, like x.
+        counts: Status, steps and evaluations of each sample.
+    """
+
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class RoundTrip(_Coded):
+    """Data, their codes and the decoded codes, what `round_trip` returns.
+
+    Attributes:
         decoded: The decoded codes, like x; x itself if both solves were exact.
         error: max |x − decoded| of each datum, shape (B,), float64.
         rms: √mean (x − decoded)² of each datum, shape (B,), float64.
-        nfe: Network evaluations per sample of both ways, counted.
-        t_min: Time at which the data were put in.
-        method: Solver and tolerances.
     """
 
-    x: Tensor
-    latent: Tensor
     decoded: Tensor
     error: Tensor
     rms: Tensor
-    nfe: int
-    t_min: float
-    method: Ode
 
 
 @dataclass(frozen=True)
-class Interpolation:
-    """What `interpolate` returns.
+class Interpolation(_Coded):
+    """Paths of shape (B, steps, *D) and their codes, what `interpolate` returns.
 
     Attributes:
-        x: Points of the paths, shape (B, steps, *D).
-        latent: Their codes, like x.
         fractions: Place of each point on its path, 0 … 1, shape (steps,), float64.
-        error: max |x − datum| at both ends of each path, shape (B, 2), float64; the error of the
-            solver from datum to code and back.
-        nfe: Network evaluations per sample of both ways, counted.
-        t_min: Time at which the data were put in.
-        method: Solver and tolerances.
+        error: max |x − datum| at both ends of each path (the solver's error), (B, 2), float64.
     """
 
-    x: Tensor
-    latent: Tensor
     fractions: Tensor
     error: Tensor
-    nfe: int
-    t_min: float
-    method: Ode
 
 
 def encode(
@@ -174,7 +159,7 @@ def _carried(
         end = method.solve(part, first, down=down)
         last = end.x.to(start.dtype)
         x, latent = (last, first) if down else (first, last)
-        parts.append(Encoding(x, latent, end.counts, end.nfe, t_min, method))
+        parts.append(Encoding(x, latent, end.nfe, t_min, method, end.counts))
     return joined(parts)
 
 
@@ -295,7 +280,7 @@ def spherical_interpolation(a: Tensor, b: Tensor, fractions: Tensor) -> Tensor:
     # accurate for all angles, unlike the arc cosine of the scalar product
     sides = [(u / size_u + sign * v / size_v).norm(dim=2, keepdim=True) for sign in (-1, 1)]
     theta = 2 * torch.atan2(*sides)
-    flat |= theta.sin() < LEAST_SINE
+    flat |= theta.sin() < 1e-6  # rounding: the great circle is not known
     s = fractions.to(u)[:, None]
     sine = torch.where(flat, 1.0, theta.sin())
     norm = (1 - s) * norm_u + s * norm_v

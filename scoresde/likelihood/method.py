@@ -23,7 +23,15 @@ from ..data.spec import DataSpec
 from ..ivp import Counts
 from ..score import ScoreModel
 
-__all__ = ["KNOWN", "Likelihood", "LikelihoodMethod", "joined", "student_t"]
+__all__ = [
+    "KNOWN",
+    "Likelihood",
+    "LikelihoodMethod",
+    "check_data",
+    "check_exact",
+    "joined",
+    "student_t",
+]
 
 # Degrees of freedom of a standard error that is known rather than estimated from a few numbers.
 KNOWN = 1e9
@@ -83,10 +91,10 @@ class Likelihood:
         return -self.log_prob / (math.prod(spec.shape) * math.log(2)) + offset
 
 
-Result = TypeVar("Result")
+Part = TypeVar("Part")
 
 
-def joined(parts: Sequence[Result]) -> Result:
+def joined(parts: Sequence[Part]) -> Part:
     """The results of several batches as one: rows are concatenated, and the largest number is kept.
 
     Args:
@@ -112,6 +120,45 @@ def student_t(dof: Tensor, level: float) -> Tensor:
     """Student's two-sided quantile at `level` in (0, 1) for degrees of freedom, like `dof`."""
     level = check_number("level", level, above=0, below=1)
     return torch.from_numpy(stdtrit(dof.cpu().numpy(), 0.5 + 0.5 * level)).to(dof)
+
+
+def check_data(x: Tensor, spec: DataSpec | None = None) -> None:
+    """Raise unless x has the spec's shape, and holds its levels or finite floats.
+
+    Args:
+        x: The data.
+        spec: What they are; None for real data of any shape.
+
+    Raises:
+        TypeError: If x is not a tensor of float32 or float64, or not of integers if it has levels.
+        ValueError: If x is of a wrong shape or not finite, or a level is out of range.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a tensor, got {type(x).__name__}")
+    if x.ndim == 0 or math.prod(x.shape[1:]) < 1:
+        raise ValueError(f"x must have shape (B, *D) with every D ≥ 1, got {tuple(x.shape)}")
+    if spec is not None and tuple(x.shape[1:]) != spec.shape:
+        wanted = ", ".join(["B", *map(str, spec.shape)])
+        raise ValueError(f"x must have shape ({wanted}), got {tuple(x.shape)}")
+    if spec is not None and spec.levels is not None:
+        spec.encode(x)  # refuses what is no level
+        return
+    if x.dtype not in (torch.float32, torch.float64):
+        raise TypeError(
+            f"x must be float32 or float64 (levels need their spec, see Dequantized), got {x.dtype}"
+        )
+    bad = int((~torch.isfinite(x)).sum())
+    if bad:
+        raise ValueError(f"x must be finite, got {bad} non-finite values of {x.numel()}")
+
+
+def check_exact(model: ScoreModel) -> None:
+    """Raise ValueError if the model is exact at the discrete times of its ladder only."""
+    if model.snapped:
+        raise ValueError(
+            "model must be exact at every time, got one with rounded labels, which are wrong "
+            "between its discrete times; use the label 'index', or DDPMVLB on its ladder"
+        )
 
 
 class LikelihoodMethod(ABC):

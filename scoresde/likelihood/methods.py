@@ -26,7 +26,7 @@ METHODS: dict[str, Callable[..., LikelihoodMethod]] = {
     **{name: partial(Ode, name) for name in ODE_METHODS},
 }
 
-Kind = TypeVar("Kind", bound=LikelihoodMethod)
+Method = TypeVar("Kind", bound=LikelihoodMethod)
 
 
 def parse_method(text: str) -> LikelihoodMethod:
@@ -38,7 +38,7 @@ def parse_method(text: str) -> LikelihoodMethod:
     return construct_named("method", text, METHODS)
 
 
-def as_method(method: LikelihoodMethod | str, kind: type[Kind] = LikelihoodMethod) -> Kind:
+def as_method(method: LikelihoodMethod | str, kind: type[Method] = LikelihoodMethod) -> Method:
     """A method itself, or the method that a text names.
 
     Args:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .._tensor import check_integer, plain_numbers
+from .._tensor import check_choice, check_integer, plain_numbers
 from ..batches import Batch
 from ..exact import GaussianMixture
 from ..ivp import FLOAT32_TOLERANCE, Adaptive, AdaptivePerSample
@@ -85,9 +85,8 @@ class Ode(LikelihoodMethod):
             object.__setattr__(self, "per_sample", True)
         if self.max_nfe is not None:
             check_integer("max_nfe", self.max_nfe, minimum=1)
-        if not self.per_sample and self.method not in _WHOLE_BATCH:
-            allowed = ", ".join(ODE_METHODS)
-            raise ValueError(f"method must be one of {allowed}, got {self.method!r}")
+        if not self.per_sample:
+            check_choice("method", self.method, ODE_METHODS)
         _ = self.solver  # refuses tolerances out of range
 
     @property

@@ -24,7 +24,7 @@ from .estimate import Estimate, as_rows, rows_around_mean, variance_of_square
 
 __all__ = ["CubicKernel", "GaussianKernel", "Kernel", "mmd2"]
 
-_CHUNK_ELEMENTS = 2**22  # 32 MiB of float64 kernel values at a time
+_KERNEL_VALUES = 2**22  # 32 MiB of float64 kernel values at a time
 _MATMUL_RANGE = 1e4  # squared norm over squared bandwidth up to which k is right to 1e-12
 _MEDIAN_ROWS = 1000  # half a million distances: their median is sharp to a fraction of a percent
 
@@ -198,7 +198,7 @@ def mmd2(x: Tensor, reference: Tensor, kernel: Kernel | None = None) -> Estimate
 def _sums(kernel: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor | None = None) -> _Sums:
     """Sums of the kernel matrix of rows (n, d) and (m, d); without y, of x and its other rows."""
     right = x if y is None else y
-    size = max(1, _CHUNK_ELEMENTS // len(right))
+    size = max(1, _KERNEL_VALUES // len(right))
     rows, columns, squares = [], torch.zeros_like(right[:, 0]), 0.0
     for start in range(0, len(x), size):
         block = kernel(x[start : start + size], right)

@@ -21,7 +21,9 @@ from .estimate import Estimate, rows_around_mean, variance_of_square
 __all__ = ["directions", "sliced_wasserstein"]
 
 _HALVED = 500  # rows at most for `_null_scale`: it is only a correction, and need not be precise
-_CHUNK_ELEMENTS = 2**21  # 16 MiB of float64 projections at a time; a handful of copies live at once
+_PROJECTIONS_AT_ONCE = (
+    2**21
+)  # 16 MiB of float64 projections at a time; a handful of copies live at once
 
 
 def directions(d: int, projections: int, seed: int = 0) -> Tensor:
@@ -116,7 +118,7 @@ def _null_scale(x: Tensor, theta: Tensor) -> float:
 
 def _transport(x: Tensor, y: Tensor, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Squared W₂ along each direction (L,), and mean dual potentials at x (n,) and y (m,)."""
-    size = max(1, _CHUNK_ELEMENTS // (len(x) + len(y)))
+    size = max(1, _PROJECTIONS_AT_ONCE // (len(x) + len(y)))
     plan = _Plan.between(len(x), len(y), x.device)
     squared, potential_x, potential_y = [], torch.zeros_like(x[:, 0]), torch.zeros_like(y[:, 0])
     for chunk in theta.split(size):

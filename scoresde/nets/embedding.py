@@ -82,7 +82,7 @@ class SinusoidalEmbedding(_Waves):
         super().__init__(equally_spaced(math.log(2), math.log(1e-3), n).exp())
 
 
-_KINDS = {"fourier": FourierEmbedding, "sinusoidal": SinusoidalEmbedding}
+_EMBEDDINGS = {"fourier": FourierEmbedding, "sinusoidal": SinusoidalEmbedding}
 
 
 class LabelEmbedding(nn.Module):
@@ -101,9 +101,9 @@ class LabelEmbedding(nn.Module):
 
     def __init__(self, features: int, width: int, kind: str, classes: int | None) -> None:
         super().__init__()
-        check_choice("embedding", kind, _KINDS)
+        check_choice("embedding", kind, _EMBEDDINGS)
         n = (features + 1) // 2
-        self.waves = _KINDS[kind](n)
+        self.waves = _EMBEDDINGS[kind](n)
         self.mlp = nn.Sequential(nn.Linear(2 * n, width), nn.SiLU(), nn.Linear(width, width))
         self.classes = classes
         if classes is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from torch import Tensor
 
@@ -11,11 +11,10 @@ from .._tensor import check_choice
 from ..noise import Noise
 from ..score import ScoreModel
 from ..sde import Node
+from ..sde.base import ReverseVariance
 from .base import GridSampler
 
 __all__ = ["Ancestral"]
-
-Variance = Literal["beta", "beta_tilde"]
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,10 @@ class Ancestral(GridSampler):
         ValueError: If `variance` is neither.
     """
 
-    variance: Variance = "beta"
+    variance: ReverseVariance = "beta"
 
     def __post_init__(self) -> None:
-        check_choice("variance", self.variance, get_args(Variance))
+        check_choice("variance", self.variance, get_args(ReverseVariance))
 
     def step(
         self, model: ScoreModel, x: Tensor, t: Node, s: Node, state: None, noise: Noise

@@ -79,7 +79,5 @@ def _weights(
 ) -> list[tuple[float, ...]]:
     """n_s/n_j ∫ ℓ_j dθ of each step, for its `past_knots`."""
     ratios = n[1:, None] / past_knots(n, orders, newest)
-    weights = ratios * lagrange_weights(
-        theta[:-1], theta[1:], 0.0, past_knots(theta, orders, newest)
-    )
-    return [tuple(w[:order].tolist()) for w, order in zip(weights, orders, strict=True)]
+    weights = lagrange_weights(theta, 0.0, orders, newest)
+    return [tuple((r[: len(w)] * w).tolist()) for r, w in zip(ratios, weights, strict=True)]

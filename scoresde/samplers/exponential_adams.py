@@ -12,7 +12,7 @@ import torch
 from .._tensor import check_choice, check_integer, plain_numbers
 from ..sde import SDE, Node
 from .multistep import LinearMultistep, StepWeights
-from .weights import Prediction, interval, lagrange_weights, past_knots, phi, step_orders
+from .weights import Prediction, interval, lagrange_weights, phi, step_orders
 
 __all__ = ["IPNDM", "ExponentialAB"]
 
@@ -62,13 +62,12 @@ class ExponentialAB(LinearMultistep):
         steps = [interval(t, s, self.prediction) for t, s in pairwise(nodes)]
         orders = step_orders(len(steps), self.order, self.lower_order_final)
         lam = np.array([node.lam for node in nodes])
-        knots = past_knots(self._variable(sde, lam), orders)
         weights = lagrange_weights(
-            lam[:-1], lam[1:], steps[0].rate, knots, lambda lam: self._variable(sde, lam)
+            lam, steps[0].rate, orders, variable=lambda lam: self._variable(sde, lam)
         )
         return [
-            StepWeights(to.carry, tuple((to.gain * w[:order]).tolist()))
-            for to, order, w in zip(steps, orders, weights, strict=True)
+            StepWeights(to.carry, tuple((to.gain * w).tolist()))
+            for to, w in zip(steps, weights, strict=True)
         ]
 
     def _variable(self, sde: SDE, lam: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from .._tensor import check_integer, check_number, plain_numbers
 from ..sde import SDE, Node
 from .multistep import LinearMultistep, StepWeights
-from .weights import Prediction, interval, lagrange_weights, past_knots, step_orders
+from .weights import Prediction, interval, lagrange_weights, step_orders
 
 __all__ = ["SASolver"]
 
@@ -84,13 +84,13 @@ class SASolver(LinearMultistep):
         ]
         rates = np.array([to.rate for to in steps])
         orders = step_orders(len(steps), self.predictor_order, self.lower_order_final)
-        predictors = _weights(lam, rates, orders, newest=0)
+        predictors = lagrange_weights(lam, rates, orders)
         corrector_orders = [0] * len(steps)
         if self.corrector_order > 0:
             # The corrector knows one value more, x0 at x_s. The last step is not corrected.
             known = step_orders(len(steps) + 1, self.corrector_order, self.lower_order_final)
             corrector_orders[:-1] = known[1:-1]
-        correctors = _weights(lam, rates, corrector_orders, newest=1)
+        correctors = lagrange_weights(lam, rates, corrector_orders, newest=1)
         return [
             StepWeights(
                 to.carry,
@@ -103,15 +103,3 @@ class SASolver(LinearMultistep):
 
     def _is_noisy(self, t: Node) -> bool:
         return self.s_min <= math.exp(-t.lam) <= self.s_max
-
-
-def _weights(
-    lam: np.ndarray, rates: np.ndarray, orders: list[int], newest: int
-) -> list[np.ndarray]:
-    """For each step i the weights of the values at λ_{i + newest} and orders[i] − 1 before it."""
-    knots = past_knots(lam, orders, newest)
-    out = np.empty_like(knots)
-    for rate in set(rates.tolist()):
-        of = rates == rate
-        out[of] = lagrange_weights(lam[:-1][of], lam[1:][of], rate, knots[of])
-    return [w[:order] for w, order in zip(out, orders, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,7 +73,6 @@ class UniPC(LinearMultistep):
         t, s = nodes[-2:]
         to = interval(t, s, self.prediction)
         ratios = [(node.lam - t.lam) / to.h for node in nodes[-3 : -2 - order : -1]]
-        first, *others = self._weights(to.z, ratios)
         scale = to.gain * to.h
         corrector: list[float] = []
         if corrected:
@@ -80,7 +80,7 @@ class UniPC(LinearMultistep):
             corrector = [newest, centre, *before]
         return StepWeights(
             to.carry,
-            tuple(scale * w for w in (first, *others)),
+            tuple(scale * w for w in self._weights(to.z, ratios)),
             corrector=tuple(scale * w for w in corrector),
         )
 
@@ -91,12 +91,7 @@ class UniPC(LinearMultistep):
             a = np.array([0.5])
         else:
             n = np.arange(len(ratios))
-            right = [_factorial_phi(k + 1, z) / b for k in n]
+            right = [math.factorial(k) * phi(k + 1, z) / b for k in n + 1]
             a = np.linalg.solve(np.array(ratios) ** n[:, None], right)
         weights = (b * a / ratios).tolist() if ratios else []
         return [phi(1, z) - sum(weights), *weights]
-
-
-def _factorial_phi(n: int, z: float) -> float:
-    """n! φ_{n+1}(z), which is 1/(n + 1) at z = 0."""
-    return float(np.prod(np.arange(1, n + 1))) * phi(n + 1, z)

@@ -100,30 +100,31 @@ def phi(k: int, z: float) -> float:
 
 
 def lagrange_weights(
-    lam_t: np.ndarray,
-    lam_s: np.ndarray,
-    rate: float,
-    knots: np.ndarray,
+    lam: np.ndarray,
+    rates: np.ndarray | float,
+    orders: Sequence[int],
+    newest: int = 0,
     variable: Callable[[np.ndarray], np.ndarray] = lambda lam: lam,
-) -> np.ndarray:
-    """w_ij = ∫_{λ_t}^{λ_s} e^{−rate (λ_s − λ)} ℓ_ij(u(λ)) dλ, for all steps i at once.
+) -> list[np.ndarray]:
+    """w_ij = ∫_{λ_t}^{λ_s} e^{−rate (λ_s − λ)} ℓ_ij(u(λ)) dλ, for the steps i of a grid.
 
     ℓ_ij is the Lagrange polynomial of degree k − 1 in u that is 1 at knot j and 0 at the others.
     By Gauss–Legendre quadrature in λ, exact to rounding.
 
     Args:
-        lam_t: λ where each step begins, shape (N,).
-        lam_s: λ where it ends, shape (N,).
-        rate: The kernel's rate.
-        knots: u of the known outputs, shape (N, k); NaN where a step has fewer than k of them.
+        lam: λ of the grid, shape (N + 1,).
+        rates: The kernel's rate, one number or one per step, shape (N,).
+        orders: Number of outputs behind each step, k_i ≥ 0.
+        newest: As for `past_knots`.
         variable: u(λ), the variable in which the outputs are a polynomial.
 
     Returns:
-        Shape (N, k); 0 at knots that are NaN.
+        The weights of each step, shape (k_i,), newest output first.
     """
-    h = (lam_s - lam_t)[:, None]
-    u = variable(lam_t[:, None] + h * _THETA)  # (N, Q)
-    kernel = h * np.exp(rate * h * (_THETA - 1)) * _QUADRATURE
+    knots = past_knots(variable(lam), orders, newest)
+    h, rates = lam[1:, None] - lam[:-1, None], np.reshape(rates, (-1, 1))
+    u = variable(lam[:-1, None] + h * _THETA)  # (N, Q)
+    kernel = h * np.exp(rates * h * (_THETA - 1)) * _QUADRATURE
     present = ~np.isnan(knots)
     product = present[:, :, None] * kernel[:, None]  # (N, k, Q)
     for m in range(knots.shape[1]):
@@ -132,13 +133,14 @@ def lagrange_weights(
         with np.errstate(invalid="ignore"):
             factor = (u - knots[:, m : m + 1])[:, None] / gap[:, :, None]
         product *= np.where(np.isnan(factor), 1.0, factor)
-    return product.sum(-1)
+    return [w[:order] for w, order in zip(product.sum(-1), orders, strict=True)]
 
 
-def past_knots(u: np.ndarray, orders: Sequence[int], newest: int = 0) -> np.ndarray:
+def past_knots(u: np.ndarray, orders: Sequence[int], newest: int) -> np.ndarray:
     """Knots of `lagrange_weights`: for step i, u[i + newest] and the orders[i] − 1 before it.
 
-    `newest` is 0 for a predictor, and 1 for a corrector, which uses the output at the step's end.
+    The other knots of a shorter step are NaN. `newest` is 0 for a predictor, and 1 for a
+    corrector, which uses the output at the step's end.
     """
     knots = np.full((len(orders), max(1, *orders)), np.nan)
     for i, order in enumerate(orders):

@@ -17,18 +17,21 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .._tensor import as_time, check_integer, expand, float64
 
-__all__ = ["SAME_TIME", "SDE", "Node", "VariancePreserving"]
+__all__ = ["SAME_TIME", "SDE", "Node", "ReverseVariance", "VariancePreserving"]
 
 # Times nearer than this are the same: it is far above the rounding of i/L, and far below the
 # spacing of any ladder.
 SAME_TIME = 1e-9
+
+# Variance of a reverse step from t to s, in DDPM's names: β = σ²_{t|s}, or β̃ = β σ_s²/σ_t².
+ReverseVariance = Literal["beta", "beta_tilde"]
 
 # Largest α/σ at which sampling starts from a normal distribution instead of from x_init.
 _START_RATIO = 0.1

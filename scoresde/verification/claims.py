@@ -18,9 +18,9 @@ from ..sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP
 from ..steps import Grid
 from .orders import alternating
 
-__all__ = ["CHECKED_GRIDS", "CHECKED_SDES", "CLAIMS", "CheckedGrid", "Claim", "Kind"]
+__all__ = ["CHECKED_GRIDS", "CHECKED_SDES", "CLAIMS", "CheckedGrid", "Claim", "ClaimKind"]
 
-Kind = Literal["ode", "weak", "strong", "tolerance", "none"]
+ClaimKind = Literal["ode", "weak", "strong", "tolerance", "none"]
 
 CHECKED_SDES: Mapping[str, SDE] = {
     "vp": VP(),
@@ -71,7 +71,7 @@ class Claim:
     """
 
     sampler: str
-    kind: Kind
+    kind: ClaimKind
     order: float | None
     paper: str
     grid: str = "log_snr"
@@ -91,17 +91,16 @@ class Claim:
 
 
 # The largest |observed − claimed| order. A band holds what higher terms of the error leave at
-# `STEPS`, as measured on these data; a neighbouring order is 1 away. Methods of order 4 start with
-# steps of orders 1 to 3, whose share of the error falls slowly.
+# `EVEN_STEPS`, as measured on these data; a neighbouring order is 1 away. Methods of order 4 start
+# with steps of orders 1 to 3, whose share of the error falls slowly.
 BANDS = {1: 0.05, 2: 0.1, 3: 0.2, 4: 0.35}
 FEW, MANY, MOST = (80, 160, 320), (160, 320, 640), (320, 640, 1280)
-STEPS = {1: MANY, 2: MANY, 3: MANY, 4: MOST}
+EVEN_STEPS = {1: MANY, 2: MANY, 3: MANY, 4: MOST}
 UNEVEN_STEPS = {1: FEW, 2: FEW, 3: MANY, 4: MANY}  # the range of "alternating" is shorter
 WEAK_STEPS = (100, 200, 400)
-TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
+SOLVER_TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
 
-EVERY = tuple(CHECKED_SDES)
-SMOOTH, TABLE = EVERY[:-1], EVERY[-1:]  # f and g of a table have kinks
+SMOOTH_SDES, TABLE_SDES = ("vp", "subvp", "ve", "cosine"), ("tabulated",)  # a table has kinks
 VP_ONLY = ("vp",)
 UNEVEN = "alternating"
 BOTH = ("log_snr", UNEVEN)
@@ -123,7 +122,7 @@ def _ode(
     for grid in grids:
         usual = {
             "band": BANDS[order],
-            "steps": (UNEVEN_STEPS if grid == UNEVEN else STEPS)[order],
+            "steps": (UNEVEN_STEPS if grid == UNEVEN else EVEN_STEPS)[order],
             "quick": quick and (grid == UNEVEN or UNEVEN not in grids),
         }
         out += [Claim(text, "ode", order, paper, grid, **usual | changes) for text in samplers]
@@ -149,7 +148,7 @@ def _runge_kutta(
     """A Runge–Kutta method in t, in λ and in σ/α. In t a table is left out: it has kinks."""
     quick = order == 4
     return [
-        *_ode(order, HAIRER, name, steps=steps, sdes=SMOOTH, grids=("uniform", UNEVEN)),
+        *_ode(order, HAIRER, name, steps=steps, sdes=SMOOTH_SDES, grids=("uniform", UNEVEN)),
         *_ode(order, HAIRER, f"{name}:variable=lam", steps=lam_steps, quick=quick),
         *_ode(order, HAIRER, f"{name}:variable=sigma", steps=steps, quick=quick),
     ]
@@ -181,14 +180,14 @@ def _tolerance(name: str, tolerances: tuple[float, ...], quick: bool = False) ->
     The solver holds the error of one step to the tolerance. The errors of all steps add up.
     """
     return [
-        Claim(name, "tolerance", 20.0, HAIRER, steps=tolerances, sdes=SMOOTH, quick=quick),
-        _observed(name, "f and g of a table have kinks", TABLE),
+        Claim(name, "tolerance", 20.0, HAIRER, steps=tolerances, sdes=SMOOTH_SDES, quick=quick),
+        _observed(name, "f and g of a table have kinks", TABLE_SDES),
     ]
 
 
 def _observed(name: str, note: str = "", sdes: tuple[str, ...] = VP_ONLY) -> Claim:
     """An adaptive solver of which error/tolerance is observed, and nothing is claimed."""
-    settings = {"steps": TOLERANCES[:4], "sdes": sdes, "quick": False, "note": note}
+    settings = {"steps": SOLVER_TOLERANCES[:4], "sdes": sdes, "quick": False, "note": note}
     return Claim(name, "tolerance", None, HAIRER, **settings)
 
 
@@ -197,46 +196,47 @@ def _unproven(name: str, paper: str, note: str) -> Claim:
     return Claim(name, "weak", None, paper, steps=WEAK_STEPS, sdes=VP_ONLY, note=note)
 
 
-DDIM, SONG, DDPM = "Song et al. 2020 (DDIM)", "Song et al. 2021", "Ho et al. 2020 (DDPM)"
-DPM, DPM_PP = "Lu et al. 2022 (DPM-Solver)", "Lu et al. 2022 (DPM-Solver++)"
-UNIPC, DEIS = "Zhao et al. 2023 (UniPC)", "Zhang & Chen 2022 (DEIS)"
-EDM, SA, HAIRER = "Karras et al. 2022 (EDM)", "Xue et al. 2023 (SA-Solver)", "Hairer et al. 1993"
+SONG_DDIM, SONG = "Song et al. 2020 (DDIM)", "Song et al. 2021"
+HO, KARRAS = "Ho et al. 2020 (DDPM)", "Karras et al. 2022 (EDM)"
+LU, LU_PP = "Lu et al. 2022 (DPM-Solver)", "Lu et al. 2022 (DPM-Solver++)"
+ZHAO, ZHANG = "Zhao et al. 2023 (UniPC)", "Zhang & Chen 2022 (DEIS)"
+XUE, HAIRER = "Xue et al. 2023 (SA-Solver)", "Hairer et al. 1993"
 OURS = "ours"
 
 PREDICTOR = "unipc:order={}:corrector=false"
 FORMS = (":prediction=eps", ":variant=B1", ":variant=B1:prediction=eps")
 SA_ODE = "sa-solver:eta=0:predictor_order={}:corrector_order={}:lower_order_final=false"
 SA_NOISY = "sa-solver:eta=0.5:predictor_order=3:corrector_order=0"
-IPNDM = tuple(f"ipndm:order={order}" for order in (2, 3, 4))
+IPNDM_ORDERS = tuple(f"ipndm:order={order}" for order in (2, 3, 4))
 EQUAL = "numbers of equal steps in σ/α"
 ARCTAN = ("arctan",)
 
 CLAIMS: tuple[Claim, ...] = (
-    *_ode(1, DDIM, "ddim"),
-    *_ode(2, DPM, "dpm-2"),
-    *_ode(3, DPM, "dpm-3", steps=FEW),
-    *_ode(2, DPM_PP, "dpmpp-2s", "dpmpp-2m", "dpmpp-2m:prediction=eps"),
-    *_ode(3, DPM_PP, "dpmpp-3s", steps=FEW),
-    *_ode(3, DPM_PP, "dpmpp-3m", "dpmpp-3m:prediction=eps"),
-    *_ode(2, DPM_PP, "dpmpp-3m-copied", note="copied form; its copies claim 3"),
+    *_ode(1, SONG_DDIM, "ddim"),
+    *_ode(2, LU, "dpm-2"),
+    *_ode(3, LU, "dpm-3", steps=FEW),
+    *_ode(2, LU_PP, "dpmpp-2s", "dpmpp-2m", "dpmpp-2m:prediction=eps"),
+    *_ode(3, LU_PP, "dpmpp-3s", steps=FEW),
+    *_ode(3, LU_PP, "dpmpp-3m", "dpmpp-3m:prediction=eps"),
+    *_ode(2, LU_PP, "dpmpp-3m-copied", note="copied form; its copies claim 3"),
     # the corrector adds 1 to the order
-    *_ode(1, UNIPC, PREDICTOR.format(1)),
-    *_ode(2, UNIPC, PREDICTOR.format(2)),
-    *_ode(3, UNIPC, PREDICTOR.format(3)),
-    *_ode(2, UNIPC, "unipc:order=1"),
-    *_ode(2, UNIPC, *(f"unipc:order=1{form}" for form in FORMS), quick=False),
-    *_ode(3, UNIPC, "unipc:order=2"),
-    *_ode(3, UNIPC, *(f"unipc:order=2{form}" for form in FORMS), quick=False),
-    *_order_4(UNIPC, "unipc", "unipc:prediction=eps"),
-    *_ode(1, DEIS, "exp-ab:order=1", "deis:order=1", quick=False),
-    *_ode(2, DEIS, "deis:order=2", "deis-rho:order=2"),
-    *_ode(2, DEIS, "exp-ab:order=2", "exp-ab:order=2:prediction=x0"),
-    *_ode(3, DEIS, "deis:order=3", "deis-rho:order=3"),
-    *_ode(3, DEIS, "exp-ab:order=3", "exp-ab:order=3:prediction=x0"),
-    *_order_4(DEIS, "deis", "deis-rho", "exp-ab:prediction=x0"),
-    *_order_4(DEIS, "exp-ab", steps=MANY),  # its error is smallest, so its start shows first
-    *_ode(1, DEIS, *IPNDM, grids=(UNEVEN,), note=EQUAL),
-    *_ode(2, DEIS, *IPNDM, grids=("log_snr",), quick=False, note=EQUAL),
+    *_ode(1, ZHAO, PREDICTOR.format(1)),
+    *_ode(2, ZHAO, PREDICTOR.format(2)),
+    *_ode(3, ZHAO, PREDICTOR.format(3)),
+    *_ode(2, ZHAO, "unipc:order=1"),
+    *_ode(2, ZHAO, *(f"unipc:order=1{form}" for form in FORMS), quick=False),
+    *_ode(3, ZHAO, "unipc:order=2"),
+    *_ode(3, ZHAO, *(f"unipc:order=2{form}" for form in FORMS), quick=False),
+    *_order_4(ZHAO, "unipc", "unipc:prediction=eps"),
+    *_ode(1, ZHANG, "exp-ab:order=1", "deis:order=1", quick=False),
+    *_ode(2, ZHANG, "deis:order=2", "deis-rho:order=2"),
+    *_ode(2, ZHANG, "exp-ab:order=2", "exp-ab:order=2:prediction=x0"),
+    *_ode(3, ZHANG, "deis:order=3", "deis-rho:order=3"),
+    *_ode(3, ZHANG, "exp-ab:order=3", "exp-ab:order=3:prediction=x0"),
+    *_order_4(ZHANG, "deis", "deis-rho", "exp-ab:prediction=x0"),
+    *_order_4(ZHANG, "exp-ab", steps=MANY),  # its error is smallest, so its start shows first
+    *_ode(1, ZHANG, *IPNDM_ORDERS, grids=(UNEVEN,), note=EQUAL),
+    *_ode(2, ZHANG, *IPNDM_ORDERS, grids=("log_snr",), quick=False, note=EQUAL),
     # Euler's first step, or its trapezoidal correction, bounds the order
     *_ode(1, OURS, "angular:order=1:corrector=false", grids=ARCTAN),
     *_ode(2, OURS, "angular:order=1", grids=ARCTAN),
@@ -245,45 +245,45 @@ CLAIMS: tuple[Claim, ...] = (
     *_ode(3, OURS, "angular:order=4", grids=ARCTAN, sdes=VP_ONLY, steps=MOST, quick=False),
     # where order 3 begins to be less than the 4 of the other steps is beyond any N that is run
     Claim("angular", "ode", None, OURS, "arctan", steps=MANY),
-    *_ode(2, EDM, "heun"),
+    *_ode(2, KARRAS, "heun"),
     # in λ, where the ODE is stiff at first, Euler's method needs the most steps
     *_runge_kutta(1, "euler", steps=MANY, lam_steps=MOST),
     *_runge_kutta(2, "midpoint"),
     *_runge_kutta(2, "heun2"),
     *_runge_kutta(3, "heun3"),
     *_runge_kutta(4, "rk4"),
-    *_ode(2, SA, "sa-solver:eta=0", band=0.2, steps=MOST, quick=False),
-    *_ode(1, SA, SA_ODE.format(1, 0), quick=False),
-    *_ode(2, SA, SA_ODE.format(2, 0), SA_ODE.format(1, 2), quick=False),
-    *_ode(3, SA, SA_ODE.format(3, 0), quick=False),
-    *_ode(3, SA, SA_ODE.format(2, 3)),
-    *_order_4(SA, SA_ODE.format(4, 0), SA_ODE.format(3, 4)),
-    *_ode(1, SONG, "euler-maruyama:eta=0", sdes=SMOOTH, grids=("uniform",)),
+    *_ode(2, XUE, "sa-solver:eta=0", band=0.2, steps=MOST, quick=False),
+    *_ode(1, XUE, SA_ODE.format(1, 0), quick=False),
+    *_ode(2, XUE, SA_ODE.format(2, 0), SA_ODE.format(1, 2), quick=False),
+    *_ode(3, XUE, SA_ODE.format(3, 0), quick=False),
+    *_ode(3, XUE, SA_ODE.format(2, 3)),
+    *_order_4(XUE, SA_ODE.format(4, 0), SA_ODE.format(3, 4)),
+    *_ode(1, SONG, "euler-maruyama:eta=0", sdes=SMOOTH_SDES, grids=("uniform",)),
     # under VE, where f is 0, the leading term of Euler–Maruyama vanishes for Gaussian data; the
     # large β of CosineVP at t = 1 needs more steps
     *_weak(1, SONG, "euler-maruyama", "euler-maruyama:eta=0.5", sdes=("vp", "subvp", "tabulated")),
     *_weak(1, SONG, "reverse-diffusion"),
-    *_weak(1, DDPM, "ancestral", "ancestral:variance=beta_tilde"),
-    *_weak(1, DDIM, "ddim:eta=0.5", "ddim:eta=1"),
-    *_weak(None, SA, "sa-solver", SA_NOISY),
-    *_weak(None, DPM_PP, "sde-dpmpp-2m", "sde-dpmpp-3m", note="no order is proven"),
-    _unproven("edm", EDM, "churn"),
+    *_weak(1, HO, "ancestral", "ancestral:variance=beta_tilde"),
+    *_weak(1, SONG_DDIM, "ddim:eta=0.5", "ddim:eta=1"),
+    *_weak(None, XUE, "sa-solver", SA_NOISY),
+    *_weak(None, LU_PP, "sde-dpmpp-2m", "sde-dpmpp-3m", note="no order is proven"),
+    _unproven("edm", KARRAS, "churn"),
     _unproven("pc", SONG, "fixed snr"),
     _unproven("restart", "Xu et al. 2023", "fixed inner steps"),
     *_strong(1, SONG, "euler-maruyama", quick=True),
     *_strong(1, SONG, "euler-maruyama:eta=0.5", "reverse-diffusion"),
-    *_strong(1, DDPM, "ancestral", "ancestral:variance=beta_tilde"),
-    *_strong(1, DDIM, "ddim:eta=0.5", "ddim:eta=1"),
-    *_strong(1, SA, "sa-solver", SA_NOISY),
-    *_strong(None, DPM_PP, "sde-dpmpp-2m", "sde-dpmpp-3m", note="no order is proven"),
+    *_strong(1, HO, "ancestral", "ancestral:variance=beta_tilde"),
+    *_strong(1, SONG_DDIM, "ddim:eta=0.5", "ddim:eta=1"),
+    *_strong(1, XUE, "sa-solver", SA_NOISY),
+    *_strong(None, LU_PP, "sde-dpmpp-2m", "sde-dpmpp-3m", note="no order is proven"),
     Claim("annealed-langevin", "none", None, "Song & Ermon 2019", sdes=VP_ONLY, note="biased"),
     Claim("gotta-go-fast", "none", None, "Jolicoeur-Martineau et al. 2021", sdes=VP_ONLY),
-    *_tolerance("dopri5", TOLERANCES, quick=True),
-    *_tolerance("dopri8", TOLERANCES),
+    *_tolerance("dopri5", SOLVER_TOLERANCES, quick=True),
+    *_tolerance("dopri8", SOLVER_TOLERANCES),
     # its steps at 1e-3 are so long that its estimate of their error is still a guess
-    *_tolerance("dop853", TOLERANCES[1:]),
+    *_tolerance("dop853", SOLVER_TOLERANCES[1:]),
     # methods of orders 3 and 2 would take minutes to 1e-9
-    *_tolerance("bosh3", TOLERANCES[:4]),
+    *_tolerance("bosh3", SOLVER_TOLERANCES[:4]),
     _observed("adaptive-heun"),
     _observed("fehlberg2", note="its estimate is 1/512 of a gap"),
 )

@@ -40,7 +40,7 @@ __all__ = ["Verification", "prepare_verification", "trials_of"]
 NETWORK_STEPS = (10, 20, 40, 80, 160)
 NETWORK_SAMPLES = 8
 NETWORK_TOLERANCE = 1e-8
-FILES = ("results.csv", "results.json", "errors.png")
+VERIFY_FILES = ("results.csv", "results.json", "errors.png")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Verification:
             return run_trials(self.trials, tell)
         if self.results.finished:
             return [Measurement(**row) for row in self.results.read("results.json")["rows"]]
-        with self.results.write(FILES) as output:
+        with self.results.write(VERIFY_FILES) as output:
             rows = run_trials(self.trials, tell)
             write_json(output.work / "results.json", self.report(rows))
             write_csv(output.work / "results.csv", rows)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from scoresde.batches import Batch
 from scoresde.likelihood import Dequantized, LikelihoodMethod, Ode, Path, log_likelihood
 from scoresde.likelihood.method import KNOWN, Likelihood
 
@@ -41,6 +42,11 @@ def dequantized(model, data, spec, method, **arguments):
     """`log_likelihood` by a `Dequantized`."""
     call, settings = split(arguments, _CALL[:4])
     return log_likelihood(model, data, Dequantized(spec, method, **settings), **call)
+
+
+def points_of(dequantization, model, k, spec, noise, t, dtype=torch.float32):
+    """The points of a whole call in one batch."""
+    return dequantization.draw(Batch(slice(0, len(k)), model, noise), k, spec, t, dtype)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from scoresde.likelihood import (
 from scoresde.likelihood.budget import bound_of_changes
 from scoresde.likelihood.dequantized import draws_dof
 from scoresde.likelihood.flow import log_prior
+from scoresde.likelihood.method import joined
 from scoresde.noise import SampleNoise
 from scoresde.score import FunctionScore, NetworkScore
 from scoresde.sde import VE, VP, SubVP
@@ -588,10 +589,10 @@ class TestBatches:
             run(model, x[rows], seed=None, noise=SampleNoise(0, [0, 1, 2, 3, 4][rows]))
             for rows in (slice(0, 2), slice(2, 5))
         ]
-        whole, joined = run(model, x), Budget.cat(parts)
+        whole, together = run(model, x), joined(parts)
         for name in COLUMNS:
             torch.testing.assert_close(
-                getattr(joined, name), getattr(whole, name), rtol=1e-9, atol=1e-9
+                getattr(together, name), getattr(whole, name), rtol=1e-9, atol=1e-9
             )
 
     def test_float64_whatever_comes_in(self, gaussian, rng_untouched):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from calls import dequantized
+from calls import dequantized, points_of
 
 from scoresde.data import DataSpec
 from scoresde.exact import GaussianMixture
@@ -149,7 +149,7 @@ class TestNeglected:
             neglected(hidden(gaussian(VP())), torch.zeros(1, 1), **arguments)
 
     def test_levels_are_refused(self, gaussian):
-        with pytest.raises(TypeError, match="x must be floating"):
+        with pytest.raises(TypeError, match="x must be float32 or float64"):
             neglected(hidden(gaussian(VP())), torch.zeros(1, 1).long(), 1e-4)
 
     def test_models_without_a_density_are_refused(self):
@@ -303,7 +303,9 @@ class TestGaussianNoising:
         model, node = gaussian(VP(), 4), node_at(VP(), 1e-5)
         x, spec = model.sample(100, seed=0), DataSpec((4,), -4.0, 4.0)
         single, double = (
-            GaussianNoising().draw(model, x, spec, SampleNoise(0, range(100)), node, dtype).log_q
+            points_of(
+                GaussianNoising(), model, x, spec, SampleNoise(0, range(100)), node, dtype
+            ).log_q
             for dtype in (torch.float32, DOUBLE)
         )
         # log q − log decoder = |ε|²/2 − z·ε + ...: z is known to 6e-8/σ
@@ -334,8 +336,13 @@ class TestGaussianNoising:
             GaussianNoising(0.0)
         node, noise = node_at(VP(), 0.01), SampleNoise(0, [0])
         with pytest.raises(TypeError, match="continuous data must be floating"):
-            GaussianNoising().draw(
-                gaussian(VP()), torch.zeros(1, 1).long(), DataSpec((1,), 0, 1), noise, node
+            points_of(
+                GaussianNoising(),
+                gaussian(VP()),
+                torch.zeros(1, 1).long(),
+                DataSpec((1,), 0, 1),
+                noise,
+                node,
             )
 
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from calls import points_of
 from scipy.stats import truncnorm
 
 from scoresde.data import DataSpec
@@ -49,7 +50,7 @@ class TestAnyDequantization:
         k = torch.randint(0, 8, (5, 3, 2), generator=torch.Generator().manual_seed(0))
         model, node = normal(VP(), 3, 2), node_at(VP(), 1e-3)
         whole, again, alone = (
-            dequantization.draw(model, part, EIGHT, noise, node)
+            points_of(dequantization, model, part, EIGHT, noise, node)
             for part, noise in (
                 (k, SampleNoise(4, range(5))),
                 (k, SampleNoise(4, range(5))),
@@ -64,15 +65,15 @@ class TestAnyDequantization:
 
     def test_empty(self, dequantization, node_at):
         k = torch.zeros(0, 3, dtype=torch.long)
-        out = dequantization.draw(
-            normal(VP(), 3), k, EIGHT, SampleNoise(0, []), node_at(VP(), 1e-3)
+        out = points_of(
+            dequantization, normal(VP(), 3), k, EIGHT, SampleNoise(0, []), node_at(VP(), 1e-3)
         )
         assert out.x.shape == (0, 3)
         assert out.log_q.shape == (0,)
 
     def test_bad_levels(self, dequantization, node_at):
         def draw(k, spec=EIGHT):
-            dequantization.draw(normal(VP(), 1), k, spec, BatchNoise(0), node_at(VP(), 1e-3))
+            points_of(dequantization, normal(VP(), 1), k, spec, BatchNoise(0), node_at(VP(), 1e-3))
 
         with pytest.raises(TypeError, match="k must be an integer tensor"):
             draw(torch.zeros(2, 1))
@@ -89,8 +90,13 @@ def test_uniform_density_is_that_of_a_cell(levels, low, high, node_at):
     """And its points are those of `dequantize`, at any t."""
     spec = DataSpec((3,), low, high, levels=levels)
     k = torch.tensor([[0, 1, levels - 1], [levels - 1, 0, 1]])
-    out = UniformDequantization().draw(
-        normal(VP(), 3), k, spec, SampleNoise(2, range(2)), node_at(VP(), 0.5)
+    out = points_of(
+        UniformDequantization(),
+        normal(VP(), 3),
+        k,
+        spec,
+        SampleNoise(2, range(2)),
+        node_at(VP(), 0.5),
     )
     assert torch.equal(out.x, dequantize(k, spec, SampleNoise(2, range(2))))
     cell = (high - low) / levels
@@ -106,8 +112,14 @@ class TestTruncatedNormal:
         spec, node = DataSpec((1,), -1.0, 1.0, levels=levels), node_at(sde, t)
         u = torch.linspace(0.001, 0.999, 401, dtype=DOUBLE)
         k = torch.full((401, 1), 2)
-        out = TruncatedNormalDequantization().draw(
-            normal(sde, 1), k, spec, given(torch.special.ndtri(u)), node, DOUBLE
+        out = points_of(
+            TruncatedNormalDequantization(),
+            normal(sde, 1),
+            k,
+            spec,
+            given(torch.special.ndtri(u)),
+            node,
+            DOUBLE,
         )
         tau = node.alpha / levels / node.sigma
         centre = node.alpha * (-1 + 2 * 2.5 / levels)
@@ -123,16 +135,23 @@ class TestTruncatedNormal:
         spec = DataSpec((levels,), 0.0, 1.0, levels=levels)
         node = node_at(VP(), 0.3)
         k = torch.arange(levels).expand(50, levels)
-        out = TruncatedNormalDequantization().draw(
-            normal(VP(), levels), k, spec, SampleNoise(0, range(50)), node, DOUBLE
+        out = points_of(
+            TruncatedNormalDequantization(),
+            normal(VP(), levels),
+            k,
+            spec,
+            SampleNoise(0, range(50)),
+            node,
+            DOUBLE,
         )
         assert torch.equal(spec.to_levels(out.x / node.alpha).long(), k)
 
     def test_mean_of_log_q_in_closed_form(self, node_at, given, legendre):
         """E log q = −½ (1 + log 2πσ²) − log Z + τ φ(τ)/Z of each dimension, by quadrature."""
         node, nodes, weights = node_at(VP(), 2e-3), *legendre(400)
-        out = TruncatedNormalDequantization().draw(
-            normal(VP(), 1), torch.full((400, 1), 3), DataSpec((1,), -1.0, 1.0, levels=32),
+        out = points_of(
+            TruncatedNormalDequantization(), normal(VP(), 1), torch.full((400, 1), 3),
+            DataSpec((1,), -1.0, 1.0, levels=32),
             given(torch.special.ndtri(nodes)), node, DOUBLE,
         )  # fmt: skip
         tau = node.alpha / 32 / node.sigma
@@ -155,8 +174,13 @@ class TestTruncatedNormal:
     def test_log_q_is_that_of_the_rounded_point(self, node_at):
         """In float32 p and q are asked at the same x, so that rounding cancels between them."""
         node, k = node_at(VP(), 1e-5), torch.full((200, 4), 5)
-        out = TruncatedNormalDequantization().draw(
-            normal(VP(), 4), k, EIGHT, SampleNoise(1, range(200)), node
+        out = points_of(
+            TruncatedNormalDequantization(),
+            normal(VP(), 4),
+            k,
+            EIGHT,
+            SampleNoise(1, range(200)),
+            node,
         )
         centre = torch.full((4,), node.alpha * (-1 + 2 * 5.5 / 8), dtype=DOUBLE)
         # Z = 1: τ = 118

@@ -285,5 +285,5 @@ class TestInterface:
             dequantized(normal(VP()), spec=EIGHT, **{**known, **change})
 
     def test_shapeless_data(self, exact_density):
-        with pytest.raises(ValueError, match="data must have shape"):
+        with pytest.raises(ValueError, match="x must have shape"):
             dequantized(normal(VP()), torch.tensor(3), EIGHT, exact_density(1e-5), seed=0)

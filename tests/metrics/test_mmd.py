@@ -189,7 +189,7 @@ def test_chunks_do_not_change_the_result(monkeypatch):
     normal = sampler()
     x, y = normal(23, 3), normal(17, 3) + 1
     whole = mmd2(x, y)
-    monkeypatch.setattr(mmd, "_CHUNK_ELEMENTS", 40)
+    monkeypatch.setattr(mmd, "_KERNEL_VALUES", 40)
     chunked = mmd2(x, y)
     assert chunked.value == pytest.approx(whole.value, rel=1e-12)
     assert chunked.std_error == pytest.approx(whole.std_error, rel=1e-10)

@@ -166,11 +166,9 @@ def test_weights_are_exact_for_long_and_short_steps():
     """∫ e^{−rate (λ_s − λ)} dλ and its first moment, in closed form."""
     for h in (1e-6, 0.1, 1.0, 5.0, 10.0):
         for rate in (-1.0, 1.0, 2.0):
-            begin, end = np.array([0.3]), np.array([0.3 + h])
-            one = lagrange_weights(begin, end, rate, np.array([[0.3]]))
-            assert float(one[0, 0]) == pytest.approx(h * phi(1, -rate * h), rel=1e-13)
-            two = lagrange_weights(begin, end, rate, np.array([[0.3, 0.3 - h]]))
-            assert float(-two[0, 1] * h) == pytest.approx(h**2 * phi(2, -rate * h), rel=1e-12)
+            one, two = lagrange_weights(np.array([0.3 - h, 0.3, 0.3 + h]), rate, [1, 2])
+            assert one == pytest.approx([h * phi(1, -rate * h)], rel=1e-13)
+            assert float(-two[1] * h) == pytest.approx(h**2 * phi(2, -rate * h), rel=1e-12)
 
 
 @pytest.mark.parametrize(

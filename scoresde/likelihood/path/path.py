@@ -54,7 +54,7 @@ __all__ = ["Path"]
 
 # Up to so many dimensions an exact trace costs about as much as 2 probes, and sign probes have only
 # few values.
-FEW = 3
+FEW_DIMENSIONS = 3
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Path(LikelihoodMethod):
 
     def estimate(self, batch: Batch, x: Tensor) -> Likelihood:
         """log p of one batch: the path first, then its nodes."""
-        model, few = batch.model, math.prod(x.shape[1:]) <= FEW
+        model, few = batch.model, math.prod(x.shape[1:]) <= FEW_DIMENSIONS
         rule, t_min = self._rule(few), model.first_time(self.t_min)
         scale, variances = self._gaussian(x)
         angle = Angle(model.sde, scale, self.spread, t_min)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...exact import GaussianMixture
+from ...exact.base import as_row
 from ...sde import SDE, Node
 from .jacobian import KnownJacobian, flat_rows
 
@@ -104,7 +105,7 @@ def _spectral(
 ) -> KnownJacobian:
     """A I + b σ (α² C + σ² I)⁻¹ by its eigenvalues, shape (D,) or (B, D)."""
     check_control(reference, x)
-    a, b, alpha, sigma = (_row(v) for v in (a, b, node.alpha, node.sigma))
+    a, b, alpha, sigma = map(as_row, (a, b, node.alpha, node.sigma))
     values = a + b * sigma / (alpha**2 * reference.variances[0] + sigma**2)
     axes = None if reference.axes is None else reference.axes[0]
 
@@ -116,8 +117,3 @@ def _spectral(
         return (((rows @ basis) * values.to(v)) @ basis.mT).reshape(v.shape)
 
     return KnownJacobian(vjp, values.sum(-1).expand(len(x)))
-
-
-def _row(value: float | Tensor) -> float | Tensor:
-    """A node's entry for rows of shape (B, D)."""
-    return value.reshape(-1, 1) if isinstance(value, Tensor) else value

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..._tensor import check_integer, plain_numbers
+from ..._tensor import check_choice, check_integer, plain_numbers
 from ...noise import Noise
 from .jacobian import Jacobian, flat_rows, quadratic_forms
 
@@ -148,8 +148,7 @@ class Hutchinson(TraceRule):
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        if self.probe not in PROBES:
-            raise ValueError(f"probe must be one of {', '.join(PROBES)}, got {self.probe!r}")
+        check_choice("probe", self.probe, PROBES)
         check_integer("probes", self.probes, minimum=1)
 
     @property

@@ -7,6 +7,7 @@ a batch has its own matrix. Everything after the products is computed in float64
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,7 +21,32 @@ __all__ = ["HutchPP", "XTrace"]
 
 
 @dataclass(frozen=True)
-class HutchPP(TraceRule):
+class _Sketch(TraceRule):
+    """A rule of m = `probes` products that gives m/`share` numbers."""
+
+    share: ClassVar[int]
+
+    probes: int = 6
+
+    def __post_init__(self) -> None:
+        plain_numbers(self)
+        check_integer("probes", self.probes, minimum=self.share)
+        if self.probes % self.share:
+            name, wanted = type(self).__name__, f"a multiple of {self.share}"
+            raise ValueError(f"probes must be {wanted} for {name}, got {self.probes}")
+
+    @property
+    def columns(self) -> int:
+        """Numbers per sample: m/`share`."""
+        return self.probes // self.share
+
+    def cost(self, dims: int) -> int:
+        """Products: m."""
+        return self.probes
+
+
+@dataclass(frozen=True)
+class HutchPP(_Sketch):
     """tr(Qᵀ A Q) + gᵀ (I − QQᵀ) A (I − QQᵀ) g,  Q an orthonormal basis of A S.
 
     S holds m/3 random sign vectors. The trace on the range of A S is exact; the trace of the rest
@@ -31,18 +57,7 @@ class HutchPP(TraceRule):
         probes: m, a multiple of 3; m/3 at most D. The products of one estimate.
     """
 
-    probes: int = 6
-
-    def __post_init__(self) -> None:
-        plain_numbers(self)
-        check_integer("probes", self.probes, minimum=3)
-        if self.probes % 3:
-            raise ValueError(f"probes must be a multiple of 3 for Hutch++, got {self.probes}")
-
-    @property
-    def columns(self) -> int:
-        """One number per probe g: m/3."""
-        return self.probes // 3
+    share: ClassVar[int] = 3
 
     def draw(self, noise: Noise | None, x: Tensor) -> Tensor:
         """S and then g, shape (2m/3, *x.shape)."""
@@ -58,13 +73,9 @@ class HutchPP(TraceRule):
         rest = g - q @ (q.mT @ g)
         return inside[:, None] + (rest * _product(jacobian, rest)).sum(1) + jacobian.offset
 
-    def cost(self, dims: int) -> int:
-        """Products: m."""
-        return self.probes
-
 
 @dataclass(frozen=True)
-class XTrace(TraceRule):
+class XTrace(_Sketch):
     """Hutch++ with every product used twice: each probe is tested on the range of the others.
 
         t_i = tr(Q_iᵀ A Q_i) + ω_iᵀ (I − Q_i Q_iᵀ) A (I − Q_i Q_iᵀ) ω_i
@@ -79,18 +90,7 @@ class XTrace(TraceRule):
         probes: m, even; m/2 at most D. The products of one estimate.
     """
 
-    probes: int = 6
-
-    def __post_init__(self) -> None:
-        plain_numbers(self)
-        check_integer("probes", self.probes, minimum=2)
-        if self.probes % 2:
-            raise ValueError(f"probes must be even for XTrace, got {self.probes}")
-
-    @property
-    def columns(self) -> int:
-        """One number per ω: m/2."""
-        return self.probes // 2
+    share: ClassVar[int] = 2
 
     def draw(self, noise: Noise | None, x: Tensor) -> Tensor:
         """The ω, shape (m/2, *x.shape)."""
@@ -112,10 +112,6 @@ class XTrace(TraceRule):
         rest, image = omega - q @ w, y - z @ w
         outside = (dims - k + 1) * (rest * image).sum(1) / rest.square().sum(1)
         return inside + outside + jacobian.offset
-
-    def cost(self, dims: int) -> int:
-        """Products: m."""
-        return self.probes
 
 
 def _product(jacobian: Jacobian, columns: Tensor) -> Tensor:

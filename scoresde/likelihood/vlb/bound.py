@@ -34,11 +34,11 @@ from ...noise import Noise
 from ...score import FIRST_TIME, ScoreModel
 from ...sde import SDE, Node
 from ..dequantize import cell_centre
-from ..method import Likelihood, LikelihoodMethod
+from ..method import Likelihood, LikelihoodMethod, check_data, check_exact
 from .decoder import cell_log_prob
 from .denoising import Denoising, WeightedNode, mean_and_variance, squared_norm
 
-__all__ = ["VLB", "ContinuousVLB", "Diffusion", "VariationalBound", "check_data", "last_time"]
+__all__ = ["VLB", "ContinuousVLB", "Diffusion", "VariationalBound", "last_time"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ class VLB(LikelihoodMethod):
     @property
     def of_levels(self) -> bool:
         """Whether the data have levels."""
-        return _quantized(self.spec) is not None
+        return self.spec is not None and self.spec.levels is not None
 
     @abstractmethod
     def diffusion(self, model: ScoreModel) -> Diffusion:
@@ -205,11 +205,7 @@ class ContinuousVLB(VLB):
 
     def diffusion(self, model: ScoreModel) -> Diffusion:
         """The integral over λ, in equal strata."""
-        if model.snapped:
-            raise ValueError(
-                "model must be exact at every time, got one with rounded labels, which are wrong "
-                "between its discrete times; use the label 'index', or DDPMVLB on its ladder"
-            )
+        check_exact(model)
         least = max(last_time(model.sde, self.spec), model.t_least)
         t_min = model.first_time(least if self.t_min is None else self.t_min)
         first, last = model.sde.nodes([1.0, t_min])
@@ -248,32 +244,11 @@ def last_time(sde: SDE, spec: DataSpec | None) -> float:
         sde: The SDE.
         spec: What the data are; None or without levels for continuous data, whose time is 1e-5.
     """
-    if _quantized(spec) is None:
+    if spec is None or spec.levels is None:
         return FIRST_TIME
     half = 0.5 * spec.span / spec.levels
     t = sde.t_of_lam(float64(-math.log(half)))
     return max(float(t), FIRST_TIME)
-
-
-def _quantized(spec: DataSpec | None) -> DataSpec | None:
-    """The spec of quantized data, None for continuous ones."""
-    return None if spec is None or spec.levels is None else spec
-
-
-def check_data(x: Tensor, spec: DataSpec | None) -> None:
-    """Raise unless x has the spec's shape, and holds its levels or finite floats."""
-    if x.ndim == 0 or math.prod(x.shape[1:]) < 1:
-        raise ValueError(f"x must have shape (B, *D) with every D ≥ 1, got {tuple(x.shape)}")
-    if spec is not None and tuple(x.shape[1:]) != spec.shape:
-        wanted = ", ".join(["B", *map(str, spec.shape)])
-        raise ValueError(f"x must have shape ({wanted}), got {tuple(x.shape)}")
-    if _quantized(spec) is not None:
-        spec.encode(x)  # refuses what is no level
-        return
-    if x.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"x must be float32 or float64 (levels need their spec), got {x.dtype}")
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError(f"x must be finite, got {int((~torch.isfinite(x)).sum())} values not")
 
 
 def _prior(x0: Tensor, node: Node, std: float) -> Tensor:

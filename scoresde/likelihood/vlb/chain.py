@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-from ..._tensor import check_integer, expand, float64
+from ..._tensor import check_choice, check_integer, expand, float64
 from ...batches import batches
 from ...data.spec import DataSpec
 from ...evaluation import evaluating, own_context
@@ -18,12 +18,12 @@ from ...grid import check_grid, check_on_ladder
 from ...noise import Noise
 from ...score import ScoreModel
 from ...sde import Node
-from .bound import VLB, check_data
+from ...sde.base import ReverseVariance
+from ..method import check_data
+from .bound import VLB
 from .denoising import WeightedNode
 
-__all__ = ["DDPMVLB", "ReverseChain", "Variance", "optimal_variances"]
-
-Variance = Literal["beta", "beta_tilde"]
+__all__ = ["DDPMVLB", "ReverseChain", "optimal_variances"]
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class DDPMVLB(VLB):
 
     times: Sequence[float] | Tensor | int
     spec: DataSpec | None = None
-    variance: Variance | Sequence[float] | Tensor = "beta"
-    decoder: Variance | None = None
+    variance: ReverseVariance | Sequence[float] | Tensor = "beta"
+    decoder: ReverseVariance | None = None
     strata: int | None = None
     draws: int = 2
     dtype: torch.dtype = torch.float32
@@ -76,14 +76,14 @@ class DDPMVLB(VLB):
             object.__setattr__(self, "times", tuple(check_grid(self.times).tolist()))
         if self.strata is not None:
             check_integer("strata", self.strata, minimum=1)
-        if not isinstance(self.variance, str):
-            if self.decoder is not None:
-                raise ValueError("decoder must be None, because variance holds the decoder's")
+        if self.decoder is not None:
+            check_choice("decoder", self.decoder, get_args(ReverseVariance))
+        if isinstance(self.variance, str):
+            check_choice("variance", self.variance, get_args(ReverseVariance))
+        elif self.decoder is not None:
+            raise ValueError("decoder must be None, because variance holds the decoder's")
+        else:
             object.__setattr__(self, "variance", _positive(self.variance))
-        named = {"variance": self.variance, "decoder": self.decoder or "beta"}
-        for name, value in named.items():
-            if isinstance(value, str) and value not in get_args(Variance):
-                raise ValueError(f"{name} must be 'beta' or 'beta_tilde', got {value!r}")
 
     def diffusion(self, model: ScoreModel) -> ReverseChain:
         """The chain on the times, or on the ladder of the model."""

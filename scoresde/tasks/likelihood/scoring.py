@@ -21,6 +21,7 @@ from ...data import Dataset, load_dataset
 from ...exact import GaussianMixture
 from ...fingerprint import fingerprint
 from ...likelihood import Budget, LikelihoodMethod, likelihood_budget
+from ...likelihood.method import joined
 from ...noise import SampleNoise
 from ...output.parts import load_part, save_part
 from ...output.progress import OnProgress, advise_on_memory, check_space, silent
@@ -162,7 +163,7 @@ class _Run:
             model = self.stored.build(request.device, "float64")
             precise = self._budget(FLOAT64, model, replace(method, dtype=torch.float64), few)
             on_progress(total, total, "float64")
-        return Budgets(Budget.cat(parts), finer, precise)
+        return Budgets(joined(parts), finer, precise)
 
     def _budget(
         self, name: str, model: ScoreModel, method: LikelihoodMethod, places: range

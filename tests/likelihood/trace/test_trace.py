@@ -278,8 +278,8 @@ class TestEveryRule:
             (lambda: Hutchinson(probes=1.5), TypeError, "probes must be an integer"),
             (lambda: Probing(0), ValueError, "colours must be at least 1, got 0"),
             (lambda: Probing(2, 0), ValueError, "blocks must be at least 1, got 0"),
-            (lambda: HutchPP(4), ValueError, "probes must be a multiple of 3 for Hutch.., got 4"),
-            (lambda: XTrace(3), ValueError, "probes must be even for XTrace, got 3"),
+            (lambda: HutchPP(4), ValueError, "probes must be a multiple of 3 for HutchPP, got 4"),
+            (lambda: XTrace(3), ValueError, "probes must be a multiple of 2 for XTrace, got 3"),
         ],
     )
     def test_bad_arguments(self, make, error, message):

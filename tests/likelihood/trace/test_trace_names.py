@@ -75,7 +75,7 @@ def test_texts_and_their_trace_rules(text, rule):
         ("hutchinson:probe=sign", "trace hutchinson: probe must be one of rademacher"),
         ("hutchinson:probes=1:probes=2", "probes is given twice"),
         ("hutch++:probes=7", r"trace hutch\+\+: probes must be a multiple of 3"),
-        ("xtrace:probes=7", "trace xtrace: probes must be even"),
+        ("xtrace:probes=7", "trace xtrace: probes must be a multiple of 2"),
     ],
 )
 def test_wrong_trace_rules_are_refused(text, match):
