@@ -28,7 +28,7 @@ from .checked import estimates_to_json
 from .draw import DrawSettings, draw
 from .plan import Cell
 from .quality import Quality
-from .records import CELLS, Result, load_cell, save_cell
+from .records import CELLS, CellResult, load_cell, save_cell
 from .reference import REFERENCE, Reference
 
 __all__ = ["Sweep"]
@@ -127,7 +127,7 @@ class Sweep:
         """Paths of everything that `run` may write."""
         return [START, *([] if self.quality is None else [QUALITY]), *self.parts]
 
-    def run(self, folder: Path, tell: Tell, known: Sequence[Path] = ()) -> list[Result]:
+    def run(self, folder: Path, tell: Tell, known: Sequence[Path] = ()) -> list[CellResult]:
         """Run the cells that neither `folder` nor a known folder holds yet.
 
         Args:
@@ -150,7 +150,7 @@ class Sweep:
             write_json(folder / QUALITY, self.about_quality)
         places = (folder, *known)
         measure = _Measure(self, folder, self._reference(places, tell), _digest(start))
-        results: list[Result] = []
+        results: list[CellResult] = []
         done = 0
         for cell in self.cells:
             tell("sampling", done, self.cost, f"{cell.label} {cell.grid}".strip())
@@ -159,10 +159,19 @@ class Sweep:
         tell("sampling", done, self.cost, "")
         return results
 
-    def result(self, cell: Cell, status: str, **measured: Any) -> Result:
+    def result(self, cell: Cell, status: str, **measured: Any) -> CellResult:
         """The result of a cell, with the measured values."""
-        key = cell.slug if cell.ts is None else self.key(cell)
-        return Result.of(cell, key, status, **measured)
+        return CellResult(
+            cell.slug if cell.ts is None else self.key(cell),
+            cell.label,
+            cell.grid,
+            cell.budget,
+            cell.tolerance,
+            status,
+            cell.deterministic,
+            steps=cell.steps,
+            **measured,
+        )
 
     def start(self) -> Tensor:
         """x_T as `sample` draws it from the seed, shape (n, *D), float32 on the CPU."""
@@ -178,7 +187,7 @@ class Sweep:
         on_progress(100, 100, "")
         return torch.from_numpy(part.arrays["x"])
 
-    def _load(self, cell: Cell, places: Sequence[Path]) -> Result | None:
+    def _load(self, cell: Cell, places: Sequence[Path]) -> CellResult | None:
         """The stored result of a cell; None if it must be measured."""
         if cell.ts is None:
             return None
@@ -200,7 +209,7 @@ class _Measure:
         """Seconds of one pass of the network alone over all samples."""
         return _bare_seconds(self.sweep)
 
-    def __call__(self, cell: Cell) -> Result:
+    def __call__(self, cell: Cell) -> CellResult:
         sweep, quality = self.sweep, self.sweep.quality
         if cell.ts is None:
             return sweep.result(cell, "skipped", reason=cell.reason)
