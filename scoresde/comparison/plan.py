@@ -63,13 +63,12 @@ class Cell:
     def slug(self) -> str:
         """The readable part of the cell's file name; two cells may have the same."""
         limit = f"nfe{self.budget}" if self.tolerance is None else f"tol{self.tolerance:g}"
-        parts = [self.label, *([self.grid] if self.grid else []), limit]
-        texts = [re.sub(r"[^A-Za-z0-9._=-]+", "-", part)[-SLUG_AT_MOST:] for part in parts]
-        return "--".join(texts)
+        parts = [part for part in (self.label, self.grid, limit) if part]
+        return "--".join(re.sub(r"[^A-Za-z0-9._=-]+", "-", p)[-SLUG_AT_MOST:] for p in parts)
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of the sampler and its times; a cell that cannot run has none."""
+        """Fingerprint of the sampler and its times; a cell that cannot run has no times."""
         return fingerprint({"sampler": self.sampler, "ts": self.ts})
 
     @property
