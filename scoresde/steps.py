@@ -1,8 +1,7 @@
-"""How many steps of a sampler a number of network evaluations allows.
+"""How many evaluations a sampler takes, how many steps a budget allows, and who draws noise.
 
-Evaluations are counted on a model that costs nothing, the exact score of N(0, 1). They are never
-computed from a formula: formulas go wrong for correctors, last steps and solvers with several
-stages.
+The sampler runs on a model that costs nothing, the exact score of N(0, 1). Nothing is computed from
+a formula: formulas go wrong for correctors, last steps and solvers with several stages.
 """
 
 from __future__ import annotations
@@ -10,20 +9,21 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from .exact import GaussianMixture
-from .grid import LadderError, snapped
+from .grid import LadderError, snapped, uniform
 from .samplers import Sampler, sample
 from .score import ScoreModel
 from .sde import SDE
 
-__all__ = ["Grid", "count_evaluations", "free_model", "largest_steps", "on_ladder"]
+__all__ = ["Grid", "count_evaluations", "draws_noise", "largest_steps", "on_ladder"]
 
 Grid = Callable[..., Tensor]  # called with (sde, steps, t_min), as the functions of `grid`
 
 
-def free_model(sde: SDE) -> ScoreModel:
+def _free_model(sde: SDE) -> ScoreModel:
     """The exact score model of N(0, 1), which costs nothing."""
     return GaussianMixture(sde, [1.0], [[0.0]], [1.0])
 
@@ -46,13 +46,21 @@ def count_evaluations(sde: SDE, sampler: Sampler, ts: Tensor, limit: int | None 
         ts: Time grid, shape (N + 1,).
         limit: Stop counting here; the result is then `limit` + 1.
     """
-    model = free_model(sde)
+    model = _free_model(sde)
     try:
         return sample(model, sampler, ts, (1, 1), seed=0, denoise=True, max_nfe=limit).nfe
     except RuntimeError:
         if limit is None or model.nfe.forward < limit:
             raise
         return limit + 1
+
+
+def draws_noise(sde: SDE, sampler: Sampler, t_min: float) -> bool:
+    """Whether two seeds lead from one x_T to two end points."""
+    model, ts = _free_model(sde), uniform(sde, 3, t_min)
+    start = torch.ones(1, 1) * sde.prior_std
+    first, second = (sample(model, sampler, ts, (1, 1), seed=s, x_init=start).x for s in (0, 1))
+    return not torch.equal(first, second)
 
 
 def largest_steps(sde: SDE, sampler: Sampler, grid: Grid, budget: int, t_min: float) -> int:

@@ -898,7 +898,7 @@ def _commands() -> Iterator[Mutant]:
     )
     yield Mutant(
         "bench accepts data of changed levels or scale",
-        "scoresde/comparison/bench.py",
+        "scoresde/comparison/data.py",
         'for name in ("shape", "levels", "low", "high"):',
         'for name in ("shape",):',
         "cli/test_bench.py",

@@ -14,23 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from .._tensor import check_number
-from ..data import Dataset, has_test_split, load_dataset
 from ..fingerprint import fingerprint
-from ..metrics import PCAFeatures
 from ..output.files import write_json
-from ..output.manifest import Origin, Source
+from ..output.manifest import Origin
 from ..output.progress import Tell, check_space
 from ..output.result_folder import ResultFolder, remove_results
-from ..tasks.class_labels import labels_in_turn, labels_of
-from ..tasks.likelihood.request import check_request, resolved
 from ..tasks.likelihood.scoring import ScoreRequest, score_data
-from ..tasks.request import StoredModel, data_source, versions
+from ..tasks.request import StoredModel, versions
+from .data import BenchData
 from .draw import DrawSettings
 from .plan import Cell
-from .quality import Quality
 from .records import write_tables
 from .report import REPORT, build_report
 from .request import BenchRequest
@@ -39,11 +33,10 @@ from .sweep import Sweep
 __all__ = ["STRIPS", "Bench", "prepare_bench"]
 
 LIKELIHOOD, STRIPS = "likelihood", "strips"  # subfolders
-LIKELIHOOD_BATCH = 64
 COMMON = ("n", "seed", "t_min", "batch", "device")  # settings of all draws
 MEASURES = ("reference_tolerance", "quality", "likelihood")
 TABLES = ("machine.json", "results.csv", "results.json")
-SHOWN = (  # settings that may differ: their contents are compared instead, or cells may be added
+SHOWN_SETTINGS = (  # they may differ: contents are compared instead, or cells are added
     *("checkpoint", "sha256", "data", "sde"),
     *("samplers", "grids", "nfe", "tolerances", "versions"),
 )
@@ -70,15 +63,10 @@ def prepare_bench(
     stored = StoredModel.read(request.checkpoint)
     check_space("--n", request.n, stored.spec.dims, folder)
     request = request.resolved(stored)
+    likelihood = request.scoring(stored)
     cells = request.plan(stored)
-    train, test = _data(request, stored)
-    likelihood = _likelihood(request, stored, test)
-    y = _labels(request, stored, train)
-    quality = Quality.build(train, test, request.n) if request.quality else None
-    settings = _settings(request, stored, cells, y, labelled_by_data=train is not None)
-    sources = _sources(stored, train, test, quality)
-    contents = {cell.name: cell.fingerprint for cell in cells}
-    origin = Origin(command, settings, sources, contents, SHOWN)
+    data = BenchData.load(request, stored)
+    origin = _origin(request, stored, cells, data, command)
     results = ResultFolder.open(folder, origin, overwrite)
     common = {name: getattr(request, name) for name in COMMON}
     sweep = Sweep(
@@ -86,8 +74,8 @@ def prepare_bench(
         stored.source.sha256,
         stored.spec,
         cells,
-        DrawSettings(stored.spec.shape, **common, y=y),
-        quality,
+        DrawSettings(stored.spec.shape, **common, y=data.y),
+        data.quality,
         request.reference_tolerance,
     )
     return Bench(results, stored, sweep, likelihood)
@@ -177,63 +165,14 @@ class Bench:
         return about
 
 
-def _data(request: BenchRequest, stored: StoredModel) -> tuple[Dataset | None, Dataset | None]:
-    """Train and test split of the checkpoint's data; None if not needed, or if there is none."""
-    if not (request.quality or request.likelihood):
-        return None, None
-    source, spec = stored.config.data.below(request.data_root), stored.spec
-    train = load_dataset(source, classes=spec.class_names)
-    for name in ("shape", "levels", "low", "high"):
-        now, then = getattr(train.spec, name), getattr(spec, name)
-        if now != then:
-            raise ValueError(f"{train.name} has changed since training: {name} {now}, not {then}")
-    if not has_test_split(source):
-        return train, None
-    return train, load_dataset(source, "test", classes=spec.class_names)
-
-
-def _likelihood(
-    request: BenchRequest, stored: StoredModel, test: Dataset | None
-) -> ScoreRequest | None:
-    """The request of the likelihood that is measured as well; None if none is asked for."""
-    n = request.likelihood
-    if not n:
-        return None
-    if test is None:
-        raise ValueError(f"--likelihood: {n}, but these data have no test split; use 0")
-    check_number("likelihood", n, at_least=2, at_most=len(test))
-    asked = ScoreRequest(
-        stored.name,
-        data_root=None if request.data_root is None else str(request.data_root),
-        n=n,
-        batch=min(request.batch, LIKELIHOOD_BATCH),
-        seed=request.seed,
-        device=request.device,
-    )
-    check_request(resolved(asked, stored), stored)
-    return asked
-
-
-def _labels(request: BenchRequest, stored: StoredModel, train: Dataset | None) -> Tensor | None:
-    """Labels for a conditional model; without training data all classes have the same share."""
-    classes = stored.classes
-    if classes is None:
-        return None
-    if train is None:
-        return labels_in_turn(classes, request.n)
-    if train.labels is None:
-        raise ValueError(f"{train.name} has no labels, the checkpoint needs them")
-    return labels_of(train.labels, classes, request.n, request.labels)
-
-
-def _settings(
+def _origin(
     request: BenchRequest,
     stored: StoredModel,
     cells: Sequence[Cell],
-    y: Tensor | None,
-    labelled_by_data: bool,
-) -> dict[str, Any]:
-    """The settings that define the results, as the folder's manifest stores them."""
+    data: BenchData,
+    command: str,
+) -> Origin:
+    """What the results are made from: settings, contents of all files, and the cells."""
     tolerances: dict[str, list[float]] = {}
     for cell in cells:
         if cell.tolerance is not None:
@@ -248,28 +187,16 @@ def _settings(
         **{name: getattr(request, name) for name in COMMON},
         "denoise": True,
         **{name: getattr(request, name) for name in MEASURES},
-        "y": None if y is None else fingerprint(y),
+        "y": None if data.y is None else fingerprint(data.y),
         "versions": versions(),
     }
     if stored.snapped:
         settings["snapped"] = True
-    if y is not None:
-        settings["labels"] = request.labels if labelled_by_data else "uniform"
-    return settings
-
-
-def _sources(
-    stored: StoredModel, train: Dataset | None, test: Dataset | None, quality: Quality | None
-) -> dict[str, Source]:
-    """Name and content of everything that the numbers are computed from."""
-    sources = {"checkpoint": stored.source}
-    for what, data in (("training data", train), ("test data", test)):
-        if data is not None:
-            sources[what] = data_source(data)
-    # PCA features are computed from the training data, and need no source of their own.
-    if quality is not None and not isinstance(quality.features, PCAFeatures):
-        sources["features"] = Source(quality.features.name, quality.features.fingerprint)
-    return sources
+    if data.y is not None:
+        settings["labels"] = "uniform" if data.train is None else request.labels
+    sources = {"checkpoint": stored.source, **data.sources}
+    contents = {cell.name: cell.fingerprint for cell in cells}
+    return Origin(command, settings, sources, contents, SHOWN_SETTINGS)
 
 
 def _machine(device: str) -> dict[str, Any]:

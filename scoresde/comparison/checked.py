@@ -28,12 +28,12 @@ __all__ = [
 ]
 
 LARGEST = 2**64  # largest whole number that is accepted: seeds are below it
-SHOWN = 60  # characters of a wrong value in an error
+SHOWN_CHARACTERS = 60  # characters of a wrong value in an error
 
 # The shares of the classes among the samples of a conditional model, in the words of the report.
 LABELS = {"shares": "its share of the training data", "uniform": "the same share"}
 
-SETTINGS = {
+SETTING_TYPES = {
     **dict.fromkeys(("command", "checkpoint", "sha256", "sde", "device"), str),
     **dict.fromkeys(("n", "seed", "batch", "likelihood"), int),
     **dict.fromkeys(("samplers", "grids"), list[str]),
@@ -41,27 +41,31 @@ SETTINGS = {
     "nfe": list[int],
     "t_min": float,
 }
-REFERENCE = {
+REFERENCE_TYPES = {
     "method": str,
     "tolerance": float,
     "nfe": int,
     "error_tolerance": float,
     "error": dict,
 }
-QUALITY = {
+QUALITY_TYPES = {
     **dict.fromkeys(("data", "reference", "floor", "features", "kernel"), str),
     "dimension": int,
     "floor_values": dict,
 }
-LIKELIHOOD = {
+LIKELIHOOD_TYPES = {
     **dict.fromkeys(("unit", "data", "split", "protocol", "method", "trace"), str),
     **dict.fromkeys(("n", "of", "draws", "seed"), int),
     **dict.fromkeys(("mean", "t_min", "nfe", "nfe_derivative", "seconds"), float),
     "std_error": float | None,
     "levels": int | None,
 }
-TABLES = {"reference": REFERENCE, "quality": QUALITY, "likelihood": LIKELIHOOD}
-ESTIMATE = {
+TABLE_TYPES = {
+    "reference": REFERENCE_TYPES,
+    "quality": QUALITY_TYPES,
+    "likelihood": LIKELIHOOD_TYPES,
+}
+ESTIMATE_TYPES = {
     "value": float | None,
     "std_error": float | None,
     "n": list[int],
@@ -117,7 +121,7 @@ def check_settings(values: Any, where: str) -> dict[str, Any]:
     Raises:
         ValueError: If a setting is missing or has another type.
     """
-    settings = check_fields(values, SETTINGS, where)
+    settings = check_fields(values, SETTING_TYPES, where)
     if settings.get("labels") not in (None, *LABELS):
         raise ValueError(f"{where}.labels must be one of {', '.join(LABELS)}")
     hints = get_type_hints(DataSpec)
@@ -147,12 +151,11 @@ def read_tables(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """
     check_fields(values, {"strips": list[str]}, where)
     for name in values["strips"]:
-        if not re.fullmatch(
-            r"strips/[A-Za-z0-9_-]+", name
-        ):  # a folder above this one would be read without end
+        # A folder above this one would be read without end.
+        if not re.fullmatch(r"strips/[A-Za-z0-9_-]+", name):
             raise ValueError(f"{where}: strips must be folders in strips/, got {_short(name)}")
     found = {"strips": values["strips"]}
-    for key, hints in TABLES.items():
+    for key, hints in TABLE_TYPES.items():
         table = values.get(key)
         found[key] = None if table is None else check_fields(table, hints, f"{where}: {key}")
     if reference := found["reference"]:
@@ -189,8 +192,8 @@ def estimates_from_json(
     for name, about in check_fields(values, {}, where).items():
         if name not in known:
             raise ValueError(f"{where}: {_short(name)} is not one of {', '.join(known)}")
-        fields = check_fields(about, ESTIMATE, f"{where}.{name}")
-        plain = {key: math.nan if fields[key] is None else fields[key] for key in ESTIMATE}
+        fields = check_fields(about, ESTIMATE_TYPES, f"{where}.{name}")
+        plain = {key: math.nan if fields[key] is None else fields[key] for key in ESTIMATE_TYPES}
         if plain["std_error"] < 0:
             raise ValueError(f"{where}.{name}.std_error must be at least 0")
         found[name] = Estimate(**plain | {"n": tuple(fields["n"])})
@@ -202,4 +205,4 @@ def _short(value: object) -> str:
         text = json.dumps(value, default=repr)
     except ValueError:  # a number of thousands of digits
         return "a very long number"
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"

@@ -14,7 +14,7 @@ from ..metrics import Estimate
 from ..output.figures import COLOURS, line_style, new_figure, png_bytes
 from .findings import Findings
 from .quality import TITLES
-from .records import Result
+from .records import CellResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,7 +100,7 @@ def _draw(axes: Axes, findings: Findings, metric: str, x: str) -> list[Estimate]
     return drawn
 
 
-def _series(findings: Findings, sampler: str, grid: str, metric: str, x: str) -> list[Result]:
+def _series(findings: Findings, sampler: str, grid: str, metric: str, x: str) -> list[CellResult]:
     cells = [
         cell
         for cell in findings.done

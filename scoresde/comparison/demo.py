@@ -10,39 +10,34 @@ from .request import BenchRequest
 
 __all__ = ["prepare_demo"]
 
-SAMPLERS = (
-    "ddim",
-    "dpmpp-2m",
-    "heun",
-    "edm",
-    "ancestral",
-    "euler-maruyama",
-    "reverse-diffusion",
-    "pc",
-    "annealed-langevin:steps=1:step_size=1.5",
-    "dopri5",
+DIGITS = BenchRequest(
+    checkpoint="digits-vp",
+    samplers=(
+        *("ddim", "dpmpp-2m", "heun", "edm", "ancestral", "euler-maruyama", "reverse-diffusion"),
+        *("pc", "annealed-langevin:steps=1:step_size=1.5", "dopri5"),
+    ),
+    nfe=(5, 10, 20, 50),
+    n=128,
+    reference_tolerance=1e-5,
+    likelihood=128,
 )
-BUDGETS = (5, 10, 20, 50)
-N = 128  # samples per cell, and test digits whose likelihood is measured
-DIGITS = "digits-vp"
-FASHION = "fashion-mnist-vp"
-STRIP_SAMPLERS = ("ddim", "dpmpp-2m", "ancestral")
+FASHION = BenchRequest(  # its data are not needed
+    checkpoint="fashion-mnist-vp",
+    samplers=("ddim", "dpmpp-2m", "ancestral"),
+    nfe=(20,),
+    n=16,
+    reference_tolerance=None,
+    quality=False,
+)
 
 
-def prepare_demo(
-    folder: Path,
-    digits: str | Path | None = None,
-    fashion: str | Path | None = None,
-    overwrite: bool = False,
-) -> Bench:
+def prepare_demo(folder: Path, overwrite: bool = False) -> Bench:
     """Plan a comparison of ten samplers on the digits, and a strip of samples of Fashion-MNIST.
 
     The likelihood of test digits is measured as well.
 
     Args:
         folder: Folder for the results.
-        digits: Checkpoint of the digits; None for the shipped one.
-        fashion: Checkpoint of Fashion-MNIST, whose data are not needed; None for the shipped one.
         overwrite: Replace results of other settings in the folder.
 
     Raises:
@@ -50,28 +45,5 @@ def prepare_demo(
         ValueError: If the folder holds results of other settings.
     """
     options = {"overwrite": overwrite, "command": "demo"}
-    strip = prepare_bench(
-        BenchRequest(
-            checkpoint=fashion or FASHION,
-            samplers=STRIP_SAMPLERS,
-            nfe=(20,),
-            n=16,
-            reference_tolerance=None,
-            quality=False,
-        ),
-        folder / STRIPS / "fashion-mnist",
-        **options,
-    )
-    bench = prepare_bench(
-        BenchRequest(
-            checkpoint=digits or DIGITS,
-            samplers=SAMPLERS,
-            nfe=BUDGETS,
-            n=N,
-            reference_tolerance=1e-5,
-            likelihood=N,
-        ),
-        folder,
-        **options,
-    )
-    return replace(bench, strips=(strip,))
+    strip = prepare_bench(FASHION, folder / STRIPS / "fashion-mnist", **options)
+    return replace(prepare_bench(DIGITS, folder, **options), strips=(strip,))

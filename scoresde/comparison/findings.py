@@ -16,7 +16,7 @@ from ..output.manifest import MANIFEST, Manifest
 from ..output.result_folder import check_whole
 from .checked import check_fields, check_settings
 from .quality import at_model_scale
-from .records import CELLS, Result, load_array, read_results
+from .records import CELLS, CellResult, load_array, read_results
 from .reference import REFERENCE
 
 __all__ = ["Findings", "tied"]
@@ -47,7 +47,7 @@ class Findings:
     folder: Path
     settings: dict[str, Any]
     machine: dict[str, Any]
-    results: list[Result]
+    results: list[CellResult]
     reference: dict[str, Any] | None
     quality: dict[str, Any] | None
     likelihood: dict[str, Any] | None
@@ -87,17 +87,17 @@ class Findings:
         return len(self.settings["grids"]) > 1
 
     @property
-    def done(self) -> list[Result]:
+    def done(self) -> list[CellResult]:
         """Cells that were measured."""
         return [result for result in self.results if result.status == "done"]
 
     @property
-    def missing(self) -> list[Result]:
+    def missing(self) -> list[CellResult]:
         """Cells without a result."""
         return [result for result in self.results if result.status != "done"]
 
     @property
-    def adaptive(self) -> list[Result]:
+    def adaptive(self) -> list[CellResult]:
         """Measured cells of adaptive methods."""
         return [result for result in self.done if result.tolerance is not None]
 
@@ -126,21 +126,21 @@ class Findings:
         """Names of those metrics that at least one cell has."""
         return [name for name in self.columns if any(name in r.metrics for r in self.done)]
 
-    def name(self, result: Result) -> str:
+    def name(self, result: CellResult) -> str:
         """The sampler's label, with the grid if there are several."""
         several = result.grid and self.several_grids
         return f"{result.sampler} · {result.grid}" if several else result.sampler
 
-    def within(self, budget: int) -> list[Result]:
+    def within(self, budget: int) -> list[CellResult]:
         """Measured cells of one budget, in the order asked."""
         return [result for result in self.done if result.nfe_asked == budget]
 
-    def ranking(self, budget: int, metric: str) -> list[Result]:
+    def ranking(self, budget: int, metric: str) -> list[CellResult]:
         """Measured cells of one budget that have the metric, the smallest value first."""
         cells = [result for result in self.within(budget) if metric in result.metrics]
         return sorted(cells, key=lambda result: result.metrics[metric].value)
 
-    def best(self, budget: int, metric: str) -> tuple[Result, list[Result]] | None:
+    def best(self, budget: int, metric: str) -> tuple[CellResult, list[CellResult]] | None:
         """The best cell of a budget, and the cells tied with it; None if no cell has the metric."""
         ranking = self.ranking(budget, metric)
         if not ranking:
@@ -148,18 +148,18 @@ class Findings:
         first, others = ranking[0], ranking[1:]
         return first, [r for r in others if tied(r.metrics[metric], first.metrics[metric])]
 
-    def is_best(self, result: Result, metric: str) -> bool:
+    def is_best(self, result: CellResult, metric: str) -> bool:
         """Whether a cell is the best of its budget, or tied with the best."""
         if metric not in result.metrics or result.nfe_asked is None:
             return False
         first = self.ranking(result.nfe_asked, metric)[0]
         return tied(result.metrics[metric], first.metrics[metric])
 
-    def below_floor(self, result: Result, metric: str) -> bool:
+    def below_floor(self, result: CellResult, metric: str) -> bool:
         """Whether the value of a cell is smaller than that of real data."""
         return metric in self.floor and result.metrics[metric].value < self.floor[metric].value
 
-    def at_floor(self, metric: str) -> list[Result]:
+    def at_floor(self, metric: str) -> list[CellResult]:
         """Cells whose value is below that of real data or tied with it, in the order asked."""
         floor = self.floor.get(metric)
         cells = [] if floor is None else [r for r in self.done if metric in r.metrics]
@@ -169,7 +169,7 @@ class Findings:
             if r.metrics[metric].value <= floor.value or tied(r.metrics[metric], floor)
         ]
 
-    def samples(self, result: Result) -> Tensor:
+    def samples(self, result: CellResult) -> Tensor:
         """The stored samples of a cell, at the model's scale, shape (m, *D)."""
         return at_model_scale(self._array(self.folder / CELLS / f"{result.key}.npz"), self.spec)
 

@@ -3,42 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
-from .._tensor import check_number
 from ..fingerprint import fingerprint
 from ..grid import snapped, uniform
 from ..names.grids import GridFile
-from ..plain import check_unique
-from ..samplers import Sampler, sample
+from ..samplers import Sampler
 from ..sde import SDE
-from ..steps import Grid, count_evaluations, free_model, largest_steps, on_ladder
+from ..steps import Grid, count_evaluations, draws_noise, largest_steps, on_ladder
 
-__all__ = ["Cell", "Entry", "asked", "plan_cells"]
+__all__ = ["Cell", "asked", "plan_cells"]
 
 # Largest difference in t between the ends of a grid from a file and those of the comparison.
 SAME_END = 1e-9
 SLUG_AT_MOST = 60  # characters of a name in a file name: a grid's name may be a long path
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A sampler to be compared.
-
-    Attributes:
-        label: Its name in tables and figures.
-        sampler: The sampler.
-        tolerances: For an adaptive method, rtol = atol of each of its cells; empty for a sampler
-            that takes the steps of a grid.
-    """
-
-    label: str
-    sampler: Sampler
-    tolerances: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,7 +32,6 @@ class Cell:
         grid: Name of the grid; empty for an adaptive method.
         budget: Evaluations allowed per sample, the final denoising included; None for an
             adaptive method.
-        tolerance: rtol = atol of an adaptive method.
         ts: Time grid, shape (N + 1,); None if the cell cannot run.
         cost: Evaluations per sample, counted on N(0, 1). Only those of an adaptive method depend
             on the model.
@@ -63,11 +43,15 @@ class Cell:
     sampler: Sampler
     grid: str = ""
     budget: int | None = None
-    tolerance: float | None = None
     ts: Tensor | None = None
     cost: int = 0
     deterministic: bool = True
     reason: str = ""
+
+    @property
+    def tolerance(self) -> float | None:
+        """rtol = atol of an adaptive method; None for a sampler that takes the steps of a grid."""
+        return self.sampler.rtol if self.sampler.adaptive else None
 
     @property
     def name(self) -> str:
@@ -79,13 +63,12 @@ class Cell:
     def slug(self) -> str:
         """The readable part of the cell's file name; two cells may have the same."""
         limit = f"nfe{self.budget}" if self.tolerance is None else f"tol{self.tolerance:g}"
-        parts = [self.label, *([self.grid] if self.grid else []), limit]
-        texts = [re.sub(r"[^A-Za-z0-9._=-]+", "-", part)[-SLUG_AT_MOST:] for part in parts]
-        return "--".join(texts)
+        parts = [part for part in (self.label, self.grid, limit) if part]
+        return "--".join(re.sub(r"[^A-Za-z0-9._=-]+", "-", p)[-SLUG_AT_MOST:] for p in parts)
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of the sampler and its times; a cell that cannot run has none."""
+        """Fingerprint of the sampler and its times; a cell that cannot run has no times."""
         return fingerprint({"sampler": self.sampler, "ts": self.ts})
 
     @property
@@ -101,22 +84,22 @@ def asked(budget: int | None, tolerance: float | None) -> str:
 
 def plan_cells(
     sde: SDE,
-    entries: Sequence[Entry],
+    samplers: Iterable[tuple[str, Sampler]],
     grids: Mapping[str, Grid | GridFile],
     budgets: Sequence[int],
     t_min: float,
     snap: bool = False,
 ) -> list[Cell]:
-    """All cells: sampler × grid × budget, and sampler × tolerance for adaptive methods.
+    """All cells: sampler × grid × budget, and one for each adaptive method.
 
     A grid from a file has its own number of steps. It gives one cell, at the least budget that
     allows it.
 
     Args:
         sde: The SDE of the model.
-        entries: Samplers, each once.
+        samplers: Label and sampler; an adaptive method once with each of its tolerances.
         grids: Grid functions, or grids from files, by name.
-        budgets: Evaluations per sample, the final denoising included; each at least 1.
+        budgets: Evaluations per sample, the final denoising included; different, each at least 1.
         t_min: Last time.
         snap: Whether the model is exact at the discrete times of its ladder only. All grids are
             then moved to these times.
@@ -125,78 +108,53 @@ def plan_cells(
         The cells in the order asked; those that cannot run carry the reason.
 
     Raises:
-        TypeError: If an entry has tolerances and its sampler is not adaptive.
-        ValueError: If a sampler, budget or tolerance is given twice, `t_min` is out of range, or
-            a file's grid does not run from 1 to `t_min`.
+        ValueError: If a file's grid does not run from 1 to `t_min`.
     """
-    check_number("t_min", t_min, above=0, below=1)
-    check_unique("sampler", [entry.label for entry in entries])
-    check_unique("nfe", budgets)
-    for budget in budgets:
-        check_number("nfe", budget, at_least=1)
-    fixed = {
-        name: _times_of_file(sde, name, grid, t_min, snap)
-        for name, grid in grids.items()
-        if isinstance(grid, GridFile)
-    }
+    known: dict[str, Grid | Tensor] = {}
+    for name, grid in grids.items():
+        if isinstance(grid, GridFile):
+            known[name] = _times_of_file(sde, name, grid, t_min, snap)
+        else:
+            known[name] = on_ladder(grid) if snap else grid
     cells: list[Cell] = []
-    for entry in entries:
-        wanted = _wanted(entry, grids, budgets)
-        reason = entry.sampler.refusal(snap)
-        if reason is not None:
-            cells += [replace(cell, reason=reason) for cell in wanted]
-            continue
-        deterministic = not _is_random(sde, entry.sampler, t_min)
-        for cell in (replace(cell, deterministic=deterministic) for cell in wanted):
-            if cell.tolerance is not None:
-                ts = uniform(sde, 1, t_min)
-                cells.append(replace(cell, ts=ts, cost=count_evaluations(sde, cell.sampler, ts)))
-            elif cell.grid in fixed:
-                cells.append(_on_fixed_times(sde, cell, fixed[cell.grid], budgets))
-            else:
-                grid = grids[cell.grid]
-                cells.append(_within_budget(sde, cell, on_ladder(grid) if snap else grid, t_min))
+    for label, sampler in samplers:
+        reason = sampler.refusal(snap) or ""
+        deterministic = bool(reason) or not draws_noise(sde, sampler, t_min)
+        cell = Cell(label, sampler, deterministic=deterministic, reason=reason)
+        if sampler.adaptive:
+            wanted = [(cell, uniform(sde, 1, t_min))]
+        else:
+            wanted = [
+                (replace(cell, grid=name, budget=budget), grid)
+                for name, grid in known.items()
+                for budget in (sorted(budgets)[-1:] if isinstance(grid, Tensor) else budgets)
+            ]
+        cells += [c if reason else _with_times(sde, c, grid, budgets, t_min) for c, grid in wanted]
     return cells
 
 
-def _wanted(
-    entry: Entry, grids: Mapping[str, Grid | GridFile], budgets: Sequence[int]
-) -> list[Cell]:
-    """The cells of one sampler, without times."""
-    label, sampler = entry.label, entry.sampler
-    if entry.tolerances:
-        if not sampler.adaptive:
-            raise TypeError(f"{label} has no tolerances: it takes the steps of a grid")
-        check_unique("tolerance", entry.tolerances)
-        return [
-            Cell(label, replace(sampler, rtol=tol, atol=tol), tolerance=tol)
-            for tol in entry.tolerances
-        ]
-    return [
-        Cell(label, sampler, name, budget)
-        for name, grid in grids.items()
-        for budget in ([max(budgets)] if isinstance(grid, GridFile) else budgets)
-    ]
+def _with_times(
+    sde: SDE, cell: Cell, grid: Grid | Tensor, budgets: Sequence[int], t_min: float
+) -> Cell:
+    """The cell with its times and its evaluations, counted, or the reason why it cannot run.
 
-
-def _within_budget(sde: SDE, cell: Cell, grid: Grid, t_min: float) -> Cell:
-    """The cell with the most steps that its budget allows, or the reason why there are none."""
-    steps = largest_steps(sde, cell.sampler, grid, cell.budget, t_min)
-    ts = grid(sde, max(steps, 1), t_min)
-    cost = count_evaluations(sde, cell.sampler, ts)
-    if steps == 0:
-        return replace(cell, reason=f"one step takes {cost} evaluations with the final denoising")
+    A grid function gives the most steps that the cell's budget allows. Given times take the least
+    budget that allows them.
+    """
+    if isinstance(grid, Tensor):
+        ts = grid
+    else:
+        steps = largest_steps(sde, cell.sampler, grid, cell.budget, t_min)
+        ts = grid(sde, max(steps, 1), t_min)
+    cost, steps = count_evaluations(sde, cell.sampler, ts), len(ts) - 1
+    if cell.budget is None:
+        return replace(cell, ts=ts, cost=cost)
+    if cost > cell.budget:
+        words = "one step takes" if steps == 1 else f"its {steps} steps take"
+        return replace(cell, reason=f"{words} {cost} evaluations with the final denoising")
+    if isinstance(grid, Tensor):
+        cell = replace(cell, budget=min(budget for budget in budgets if budget >= cost))
     return replace(cell, ts=ts, cost=cost)
-
-
-def _on_fixed_times(sde: SDE, cell: Cell, ts: Tensor, budgets: Sequence[int]) -> Cell:
-    """The cell on given times, with the least budget that allows them."""
-    cost = count_evaluations(sde, cell.sampler, ts)
-    enough = [budget for budget in budgets if budget >= cost]
-    if not enough:
-        reason = f"its {len(ts) - 1} steps take {cost} evaluations with the final denoising"
-        return replace(cell, reason=reason)
-    return replace(cell, budget=min(enough), ts=ts, cost=cost)
 
 
 def _times_of_file(sde: SDE, name: str, grid: GridFile, t_min: float, snap: bool) -> Tensor:
@@ -208,11 +166,3 @@ def _times_of_file(sde: SDE, name: str, grid: GridFile, t_min: float, snap: bool
             f"from 1 to t_min = {t_min:g}"
         )
     return snapped(sde, ts) if snap else ts
-
-
-def _is_random(sde: SDE, sampler: Sampler, t_min: float) -> bool:
-    """Whether two seeds lead from one x_T to two end points, tried on N(0, 1)."""
-    model, ts = free_model(sde), uniform(sde, 3, t_min)
-    start = torch.ones(1, 1) * sde.prior_std
-    first, second = (sample(model, sampler, ts, (1, 1), seed=s, x_init=start).x for s in (0, 1))
-    return not torch.equal(first, second)

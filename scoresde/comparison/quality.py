@@ -126,6 +126,11 @@ class Quality:
         return replace(made, floor=made.measure(at_model_scale(held_out, spec)))
 
     @property
+    def fitted(self) -> bool:
+        """Whether the features are computed from the reference, and need no file of their own."""
+        return isinstance(self.features, PCAFeatures)
+
+    @property
     def fingerprint(self) -> str:
         """Fingerprint of all that the metrics depend on, apart from the samples.
 
@@ -134,10 +139,9 @@ class Quality:
         part of the fingerprint.
         """
         features = self.features
-        fitted = isinstance(features, PCAFeatures)
         return fingerprint(
             {
-                "features": features.name if fitted else features.fingerprint,
+                "features": features.name if self.fitted else features.fingerprint,
                 "kernel": type(self.kernel).__name__,
                 "reference": self.reference,
                 "levels": self.spec.levels,

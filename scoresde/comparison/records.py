@@ -32,14 +32,14 @@ from ..metrics import Estimate
 from ..output.files import read_arrays, read_json, write_json
 from ..output.parts import load_part, save_part
 from .checked import check_fields, estimates_from_json, estimates_to_json, read_tables
-from .plan import Cell, asked
+from .plan import asked
 from .quality import TITLES
 
 __all__ = [
     "CELLS",
     "COLUMNS",
     "RESULTS",
-    "Result",
+    "CellResult",
     "load_array",
     "load_cell",
     "read_results",
@@ -59,7 +59,7 @@ COLUMNS = (  # of results.csv
 
 
 @dataclass(frozen=True)
-class Result:
+class CellResult:
     """The measured values of one cell.
 
     Attributes:
@@ -98,28 +98,6 @@ class Result:
     seconds_bare: float | None = None
     metrics: dict[str, Estimate] = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, cell: Cell, key: str, status: str, **measured: Any) -> Result:
-        """The result of a planned cell.
-
-        Args:
-            cell: The cell.
-            key: Name of the cell's file.
-            status: "done", "skipped" or "failed".
-            measured: The attributes that follow from running the cell, or its reason.
-        """
-        return cls(
-            key,
-            cell.label,
-            cell.grid,
-            cell.budget,
-            cell.tolerance,
-            status,
-            cell.deterministic,
-            steps=cell.steps,
-            **measured,
-        )
-
     @property
     def asked(self) -> str:
         """Budget or tolerance, in words."""
@@ -133,7 +111,7 @@ class Result:
         return self.seconds / self.seconds_bare
 
 
-def save_cell(path: Path, made_from: str, result: Result, x: Tensor) -> None:
+def save_cell(path: Path, made_from: str, result: CellResult, x: Tensor) -> None:
     """Write the result of a cell and its first samples.
 
     Args:
@@ -147,7 +125,7 @@ def save_cell(path: Path, made_from: str, result: Result, x: Tensor) -> None:
     save_part(path, made_from, {"x": x.numpy()}, values)
 
 
-def load_cell(path: Path, made_from: str, planned: Result) -> Result | None:
+def load_cell(path: Path, made_from: str, planned: CellResult) -> CellResult | None:
     """Read what `save_cell` has written.
 
     Args:
@@ -182,7 +160,7 @@ def load_array(path: Path, name: str) -> Tensor:
         raise ValueError(f"{path} is damaged; the command that made it makes it again") from error
 
 
-def read_results(folder: Path) -> tuple[list[Result], dict[str, Any]]:
+def read_results(folder: Path) -> tuple[list[CellResult], dict[str, Any]]:
     """Read results.json of a finished comparison.
 
     Returns:
@@ -204,9 +182,9 @@ def read_results(folder: Path) -> tuple[list[Result], dict[str, Any]]:
     return cells, read_tables(values, str(path))
 
 
-def _read_cell(values: Any, where: str) -> Result:
+def _read_cell(values: Any, where: str) -> CellResult:
     """A checked result from plain data; one that is done must have its measured values."""
-    hints = get_type_hints(Result) | {"metrics": dict}
+    hints = get_type_hints(CellResult) | {"metrics": dict}
     check_fields(values, hints, where)
     if unknown := values.keys() - hints.keys():
         raise ValueError(f"{where}: {', '.join(sorted(unknown))} is not known")
@@ -215,7 +193,7 @@ def _read_cell(values: Any, where: str) -> Result:
     if values["status"] not in STATUSES:
         raise ValueError(f"{where}.status must be one of {', '.join(STATUSES)}")
     metrics = estimates_from_json(values["metrics"], f"{where}.metrics")
-    result = Result(**values | {"metrics": metrics})
+    result = CellResult(**values | {"metrics": metrics})
     if result.status == "done" and (result.nfe is None or result.seconds is None):
         raise ValueError(f"{where} is done, but nfe or seconds are missing")
     if (result.nfe_asked is None) == (result.tolerance is None):
@@ -225,7 +203,7 @@ def _read_cell(values: Any, where: str) -> Result:
     return result
 
 
-def write_tables(folder: Path, results: Iterable[Result], about: Mapping[str, Any]) -> None:
+def write_tables(folder: Path, results: Iterable[CellResult], about: Mapping[str, Any]) -> None:
     """Write results.csv and results.json.
 
     Args:
@@ -242,7 +220,7 @@ def write_tables(folder: Path, results: Iterable[Result], about: Mapping[str, An
         table.writerows(_row(result) for result in results)
 
 
-def _row(result: Result) -> dict[str, Any]:
+def _row(result: CellResult) -> dict[str, Any]:
     row = {name: getattr(result, name) for name in COLUMNS if hasattr(result, name)}
     row = {k: csv_text(v) if isinstance(v, str) else v for k, v in row.items()}
     for name, estimate in result.metrics.items():

@@ -21,11 +21,12 @@ from .._files import atomic_write
 from .._text import printable
 from ..data import DataSpec
 from ..output.figures import to_grid
+from ..output.pictures import can_show
 from .checked import LABELS
 from .curves import curves, scatter
 from .findings import Findings
 from .quality import TITLES, on_levels
-from .records import Result
+from .records import CellResult
 from .summary import estimate_text, likelihood_text, sentences
 
 __all__ = ["REPORT", "build_report"]
@@ -35,8 +36,8 @@ STRIP = 16  # images of a strip
 SHEETS = 3  # budgets whose samples are shown
 
 
-class Figure(NamedTuple):
-    """A picture of the page.
+class Picture(NamedTuple):
+    """An image of the page.
 
     Attributes:
         source: The PNG file as a data URL.
@@ -49,7 +50,7 @@ class Figure(NamedTuple):
     caption: str
 
     @classmethod
-    def of(cls, png: bytes, alt: str, caption: str) -> Figure:
+    def of(cls, png: bytes, alt: str, caption: str) -> Picture:
         """The figure of a PNG file."""
         return cls("data:image/png;base64," + base64.b64encode(png).decode("ascii"), alt, caption)
 
@@ -83,7 +84,7 @@ def build_report(folder: Path) -> Path:
         groups=_groups(findings),
         curves=_curves(findings),
         samples=_samples(findings),
-        strips=[(strip, _strip(strip)) for strip in findings.strips if _can_show(strip.spec)],
+        strips=[(strip, _strip(strip)) for strip in findings.strips if can_show(strip.spec)],
         command=_command(findings),
         every_setting=_every_setting(findings),
     )
@@ -126,17 +127,17 @@ def _caption(text: str) -> Markup:
 
 def _best(
     findings: Findings, metrics: list[str]
-) -> dict[int, list[tuple[Result, list[Result]] | None]]:
+) -> dict[int, list[tuple[CellResult, list[CellResult]] | None]]:
     """For each budget the best cell and the cells tied with it, by each metric."""
     places = {b: [findings.best(b, metric) for metric in metrics] for b in findings.budgets}
     return {budget: found for budget, found in places.items() if any(found)}
 
 
-def _groups(findings: Findings) -> list[tuple[str, list[Result]]]:
+def _groups(findings: Findings) -> list[tuple[str, list[CellResult]]]:
     """Measured cells by title: of each budget, by the first metric; then of adaptive methods."""
     order = (*findings.columns, "")[0]
 
-    def rank(cell: Result) -> float:
+    def rank(cell: CellResult) -> float:
         return cell.metrics[order].value if order in cell.metrics else cell.nfe
 
     groups = [(f"NFE ≤ {b}", sorted(findings.within(b), key=rank)) for b in findings.budgets]
@@ -144,7 +145,7 @@ def _groups(findings: Findings) -> list[tuple[str, list[Result]]]:
     return [(title, cells) for title, cells in groups if cells]
 
 
-def _curves(findings: Findings) -> list[tuple[str, list[Figure]]]:
+def _curves(findings: Findings) -> list[tuple[str, list[Picture]]]:
     """A figure of each metric against evaluations, then against seconds; empty without metrics."""
     return [
         (against, [_curve(findings, metric, x, against) for metric in findings.measured])
@@ -153,26 +154,26 @@ def _curves(findings: Findings) -> list[tuple[str, list[Figure]]]:
     ]
 
 
-def _curve(findings: Findings, metric: str, x: str, against: str) -> Figure:
+def _curve(findings: Findings, metric: str, x: str, against: str) -> Picture:
     alt = (
         f"{TITLES[metric]} against {against}, one line per sampler and grid with standard errors; "
         "all values are in the table below."
     )
     words = "of deterministic samplers " if metric == "paired_rmse" else ""
     title = f"{TITLES[metric]} {words}against {against}"
-    return Figure.of(curves(findings, metric, x), alt, title[0].upper() + title[1:])
+    return Picture.of(curves(findings, metric, x), alt, title[0].upper() + title[1:])
 
 
-def _samples(findings: Findings) -> list[tuple[str, list[Figure]]]:
+def _samples(findings: Findings) -> list[tuple[str, list[Picture]]]:
     """Figures of the samples of some budgets and of adaptive methods, by title."""
-    if not _can_show(findings.spec):
+    if not can_show(findings.spec):
         return []
     groups = [(f"Within {b} evaluations", findings.within(b)) for b in _some(findings.budgets)]
     groups.append(("Adaptive methods", findings.adaptive))
     return [(title, _sheets(findings, cells)) for title, cells in groups if cells]
 
 
-def _sheets(findings: Findings, cells: list[Result]) -> list[Figure]:
+def _sheets(findings: Findings, cells: list[CellResult]) -> list[Picture]:
     """The exact solution, if there is one, and the samples of each cell."""
     spec, exact, sheets = findings.spec, findings.exact(), []
     if exact is not None:
@@ -184,7 +185,7 @@ def _sheets(findings: Findings, cells: list[Result]) -> list[Figure]:
     return sheets
 
 
-def _strip(strip: Findings) -> list[Figure]:
+def _strip(strip: Findings) -> list[Picture]:
     """Samples of each cell of a comparison shown beside this one."""
     return [
         _picture(strip.spec, strip.samples(cell), f"{cell.sampler} · NFE {cell.nfe}")
@@ -192,18 +193,13 @@ def _strip(strip: Findings) -> list[Figure]:
     ]
 
 
-def _can_show(spec: DataSpec) -> bool:
-    """Whether data are images, or points in the plane."""
-    return spec.is_image or spec.shape == (2,)
-
-
-def _picture(spec: DataSpec, x: Tensor, label: str) -> Figure:
+def _picture(spec: DataSpec, x: Tensor, label: str) -> Picture:
     """Images side by side, or a scatter plot of points in the plane."""
     if spec.shape == (2,):
-        return Figure.of(scatter(x, spec), f"Scatter plot: {label}", label)
+        return Picture.of(scatter(x, spec), f"Scatter plot: {label}", label)
     buffer = io.BytesIO()
     to_grid(x[:STRIP], spec, STRIP).save(buffer, "PNG", optimize=True)
-    return Figure.of(buffer.getvalue(), f"First {min(len(x), STRIP)} samples: {label}", label)
+    return Picture.of(buffer.getvalue(), f"First {min(len(x), STRIP)} samples: {label}", label)
 
 
 def _some(budgets: list[int]) -> list[int]:

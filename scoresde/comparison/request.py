@@ -12,18 +12,20 @@ from ..names.grids import parse_grid
 from ..names.samplers import parse_sampler
 from ..noise import check_seed
 from ..plain import ConfigError, check_unique
-from ..samplers import AdaptiveSDE
+from ..samplers import AdaptiveSDE, Sampler
+from ..tasks.likelihood.request import ScoreRequest, check_request, resolved
 from ..tasks.request import StoredModel
 from ..tasks.sampling import DEFAULT_T_MIN
 from .checked import LABELS
-from .plan import Cell, Entry, plan_cells
+from .plan import Cell, plan_cells
 
-__all__ = ["SDE_TOLERANCES", "TOLERANCES", "BenchRequest"]
+__all__ = ["ODE_TOLERANCES", "SDE_TOLERANCES", "BenchRequest"]
 
 # Cells of an adaptive ODE method.
-TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)
+ODE_TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)
 # Cells of the adaptive SDE, whose evaluations grow as tolerance^(−2/3): 1e-5 would take 50,000.
 SDE_TOLERANCES = (0.2, 0.1, 0.05, 0.02)
+LIKELIHOOD_BATCH = 64  # data at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +35,8 @@ class BenchRequest:
     Args:
         checkpoint: A shipped checkpoint's name, or a file.
         samplers: Samplers as `parse_sampler` reads them. An adaptive ODE method runs at each of
-            `TOLERANCES`, the adaptive SDE at each of `SDE_TOLERANCES`, and every other sampler on
-            each grid within each budget.
+            `ODE_TOLERANCES`, the adaptive SDE at each of `SDE_TOLERANCES`, and every other sampler
+            on each grid within each budget.
         grids: Grids as `parse_grid` reads them. For a checkpoint with rounded labels they are
             moved to its discrete times, and there is no reference solution.
         nfe: The budgets, in evaluations per sample, the final denoising included.
@@ -54,7 +56,8 @@ class BenchRequest:
             share.
 
     Raises:
-        ValueError: On a number out of range, unknown labels, or a grid that is given twice.
+        ValueError: On a number out of range, unknown labels, or a sampler, a grid or a budget that
+            is given twice.
     """
 
     checkpoint: str | Path
@@ -75,8 +78,14 @@ class BenchRequest:
     def __post_init__(self) -> None:
         for name, least in (("n", 4), ("batch", 1), ("likelihood", 0)):
             check_number(name, getattr(self, name), at_least=least)
+        for budget in self.nfe:
+            check_number("nfe", budget, at_least=1)
+        if self.t_min is not None:
+            check_number("t_min", self.t_min, above=0, below=1)
         check_seed(self.seed)
+        check_unique("sampler", [text.strip() for text in self.samplers])
         check_unique("grid", self.grids)
+        check_unique("nfe", self.nfe)
         if self.labels not in LABELS:
             raise ValueError(f"labels must be one of {', '.join(LABELS)}, got {self.labels!r}")
 
@@ -93,32 +102,56 @@ class BenchRequest:
         stored.check_first_time(t_min)
         return replace(self, t_min=t_min)
 
+    @property
+    def needs_data(self) -> bool:
+        """Whether real data are compared with, or their likelihood is measured."""
+        return self.quality or self.likelihood > 0
+
+    def scoring(self, stored: StoredModel) -> ScoreRequest | None:
+        """The request of the likelihood that is measured as well; None if none is asked for.
+
+        Raises:
+            ValueError: If the likelihood of this checkpoint cannot be computed.
+        """
+        if not self.likelihood:
+            return None
+        asked = ScoreRequest(
+            stored.name,
+            data_root=None if self.data_root is None else str(self.data_root),
+            n=self.likelihood,
+            batch=min(self.batch, LIKELIHOOD_BATCH),
+            seed=self.seed,
+            device=self.device,
+        )
+        check_request(resolved(asked, stored), stored)
+        return asked
+
     def plan(self, stored: StoredModel) -> list[Cell]:
         """The cells of a resolved request.
 
         Raises:
             ConfigError: If a sampler or grid is unknown, or its parameters are wrong.
-            ValueError: If a sampler or budget is given twice, or no cell can run.
+            ValueError: If a grid from a file has other ends, or no cell can run.
         """
-        entries = [_entry(text) for text in self.samplers]
+        samplers = [(text.strip(), one) for text in self.samplers for one in _at_tolerances(text)]
         grids = {name: parse_grid(name) for name in self.grids}
-        cells = plan_cells(
-            stored.config.sde, entries, grids, self.nfe, self.t_min, snap=stored.snapped
-        )
+        sde, snap = stored.config.sde, stored.snapped
+        cells = plan_cells(sde, samplers, grids, self.nfe, self.t_min, snap)
         if all(cell.ts is None for cell in cells):
-            raise ValueError(f"no cell can run: {cells[0].label}: {cells[0].reason}")
+            reasons = (f"{cell.label}: {cell.reason}" for cell in cells)
+            raise ValueError(f"no cell can run: {next(reasons, 'no sampler, grid or budget')}")
         return cells
 
 
-def _entry(text: str) -> Entry:
-    """The sampler with its tolerances if it is an adaptive method."""
-    sampler, text = parse_sampler(text), text.strip()
+def _at_tolerances(text: str) -> list[Sampler]:
+    """The sampler of a text; an adaptive method once with each tolerance."""
+    sampler = parse_sampler(text)
     if not sampler.adaptive:
-        return Entry(text, sampler)
-    tolerances = SDE_TOLERANCES if isinstance(sampler, AdaptiveSDE) else TOLERANCES
+        return [sampler]
+    tolerances = SDE_TOLERANCES if isinstance(sampler, AdaptiveSDE) else ODE_TOLERANCES
     if "tol=" in text:
         raise ConfigError(
-            f"sampler {text!r}: the benchmark runs an adaptive method at rtol = atol = "
+            f"sampler {text.strip()!r}: the benchmark runs an adaptive method at rtol = atol = "
             f"{', '.join(f'{tol:g}' for tol in tolerances)}; leave rtol and atol out"
         )
-    return Entry(text, sampler, tolerances)
+    return [replace(sampler, rtol=tolerance, atol=tolerance) for tolerance in tolerances]

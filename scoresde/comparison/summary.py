@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ..metrics import Estimate
 from .findings import Findings, tied
-from .records import Result
+from .records import CellResult
 
 __all__ = ["estimate_text", "likelihood_text", "sentences", "text_table"]
 
@@ -134,7 +134,7 @@ def _ends(values: Sequence[int]) -> list[int]:
     return sorted({values[0], values[-1]}) if values else []
 
 
-def _names(findings: Findings, cells: Sequence[Result], most: int = 3) -> str:
+def _names(findings: Findings, cells: Sequence[CellResult], most: int = 3) -> str:
     names = [findings.name(cell) for cell in cells]
     if len(names) > most + 1:
         names = [*names[:most], f"{len(names) - most} others"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,13 +22,12 @@ from ..metrics import paired_rmse
 from ..noise import NOISE_VERSION, SampleNoise
 from ..output.files import save_arrays, write_json
 from ..output.progress import Tell
-from ..samplers import Samples
 from ..score import NetworkScore, ScoreModel
 from .checked import estimates_to_json
 from .draw import DrawSettings, draw
 from .plan import Cell
 from .quality import Quality
-from .records import CELLS, Result, load_cell, save_cell
+from .records import CELLS, CellResult, load_cell, save_cell
 from .reference import REFERENCE, Reference
 
 __all__ = ["Sweep"]
@@ -127,7 +126,7 @@ class Sweep:
         """Paths of everything that `run` may write."""
         return [START, *([] if self.quality is None else [QUALITY]), *self.parts]
 
-    def run(self, folder: Path, tell: Tell, known: Sequence[Path] = ()) -> list[Result]:
+    def run(self, folder: Path, tell: Tell, known: Sequence[Path] = ()) -> list[CellResult]:
         """Run the cells that neither `folder` nor a known folder holds yet.
 
         Args:
@@ -144,30 +143,62 @@ class Sweep:
         Raises:
             RuntimeError: If a sampler did not start from the common noise.
         """
-        start = self.start()
-        save_arrays(folder / START, x_init=start[: self.kept].numpy())
+        save_arrays(folder / START, x_init=self.start[: self.kept].numpy())
         if self.quality is not None:
             write_json(folder / QUALITY, self.about_quality)
         places = (folder, *known)
-        measure = _Measure(self, folder, self._reference(places, tell), _digest(start))
-        results: list[Result] = []
+        reference = self._reference(places, tell)
+        results: list[CellResult] = []
         done = 0
         for cell in self.cells:
             tell("sampling", done, self.cost, f"{cell.label} {cell.grid}".strip())
-            results.append(self._load(cell, places) or measure(cell))
+            if cell.ts is None:
+                result = self.result(cell, "skipped", reason=cell.reason)
+            else:
+                result = self._load(cell, places) or self._measure(cell, folder, reference)
+            results.append(result)
             done += cell.cost
         tell("sampling", done, self.cost, "")
         return results
 
-    def result(self, cell: Cell, status: str, **measured: Any) -> Result:
+    def result(self, cell: Cell, status: str, **measured: Any) -> CellResult:
         """The result of a cell, with the measured values."""
-        key = cell.slug if cell.ts is None else self.key(cell)
-        return Result.of(cell, key, status, **measured)
+        return CellResult(
+            cell.slug if cell.ts is None else self.key(cell),
+            cell.label,
+            cell.grid,
+            cell.budget,
+            cell.tolerance,
+            status,
+            cell.deterministic,
+            steps=cell.steps,
+            **measured,
+        )
 
+    @cached_property
     def start(self) -> Tensor:
         """x_T as `sample` draws it from the seed, shape (n, *D), float32 on the CPU."""
         noise = SampleNoise(self.settings.seed, range(self.settings.n))
         return (noise.prior(self.settings.shape) * self.model.sde.prior_std).to(torch.float32)
+
+    @cached_property
+    def bare_seconds(self) -> float:
+        """Seconds of one pass of the network alone over all samples: the median of five passes.
+
+        One pass before them warms up caches and thread pools, and is not counted.
+        """
+        settings = self.settings
+        batches = self.start.to(settings.device).split(settings.batch)
+        labels = [None] * len(batches)
+        if settings.y is not None:
+            labels = settings.y.to(settings.device).split(settings.batch)
+
+        def one_pass() -> None:
+            for x, y in zip(batches, labels, strict=True):
+                _bare_pass(self.model, x, y)
+
+        times = [_timed(settings.device, one_pass)[1] for _ in range(6)]
+        return statistics.median(times[1:])
 
     def _reference(self, places: Sequence[Path], tell: Tell) -> Tensor | None:
         """The reference solution: read from the first folder that has it, or computed."""
@@ -178,90 +209,44 @@ class Sweep:
         on_progress(100, 100, "")
         return torch.from_numpy(part.arrays["x"])
 
-    def _load(self, cell: Cell, places: Sequence[Path]) -> Result | None:
+    def _load(self, cell: Cell, places: Sequence[Path]) -> CellResult | None:
         """The stored result of a cell; None if it must be measured."""
-        if cell.ts is None:
-            return None
         name, made_from = f"{CELLS}/{self.key(cell)}.npz", self.made_from(cell)
         planned = self.result(cell, "done")
         found = (load_cell(place / name, made_from, planned) for place in places)
         return next((result for result in found if result is not None), None)
 
-
-class _Measure:
-    """Measures a cell: draws its samples, times them, computes the metrics, writes the file."""
-
-    def __init__(self, sweep: Sweep, folder: Path, reference: Tensor | None, digest: str) -> None:
-        self.sweep, self.folder = sweep, folder
-        self.reference, self.digest = reference, digest
-
-    @cached_property
-    def bare(self) -> float:
-        """Seconds of one pass of the network alone over all samples."""
-        return _bare_seconds(self.sweep)
-
-    def __call__(self, cell: Cell) -> Result:
-        sweep, quality = self.sweep, self.sweep.quality
-        if cell.ts is None:
-            return sweep.result(cell, "skipped", reason=cell.reason)
-        bare = self.bare  # before the first cell, whose time must not include warming up
+    def _measure(self, cell: Cell, folder: Path, reference: Tensor | None) -> CellResult:
+        """Draw the samples of a cell, time them, compute the metrics, and write the file."""
+        bare = self.bare_seconds  # before the first cell, whose time must not include warming up
         try:
-            out, seconds = self._timed(cell)
+            run = partial(draw, self.settings, self.model, cell.sampler, cell.ts)
+            out, seconds = _timed(self.settings.device, run)
         except RuntimeError as error:
             if not (isinstance(error, NonFiniteError) or "gave up" in str(error)):
                 raise
-            return sweep.result(cell, "failed", reason=str(error))
-        if _digest(out.x_init) != self.digest:
+            return self.result(cell, "failed", reason=str(error))
+        digest = _digest(out.x_init)
+        if digest != _digest(self.start):
             raise RuntimeError(f"{cell.label} did not start from the common noise")
         x = out.x.cpu()
-        metrics = {} if quality is None else quality.measure(x)
-        if self.reference is not None and cell.deterministic:
-            metrics["paired_rmse"] = paired_rmse(x, self.reference)
-        result = sweep.result(
+        metrics = {} if self.quality is None else self.quality.measure(x)
+        if reference is not None and cell.deterministic:
+            metrics["paired_rmse"] = paired_rmse(x, reference)
+        result = self.result(
             cell,
             "done",
             nfe=out.nfe,
             n=len(x),
-            features="" if quality is None else quality.features.label,
-            x_init_sha256=self.digest,
+            features="" if self.quality is None else self.quality.features.label,
+            x_init_sha256=digest,
             seconds=seconds,
             seconds_bare=bare * out.nfe,
             metrics=metrics,
         )
-        path = self.folder / CELLS / f"{result.key}.npz"
-        save_cell(path, sweep.made_from(cell), result, self._kept(x))
+        few = x[: self.kept] if self.spec.levels is None else self.spec.to_levels(x[: self.kept])
+        save_cell(folder / CELLS / f"{result.key}.npz", self.made_from(cell), result, few)
         return result
-
-    def _timed(self, cell: Cell) -> tuple[Samples, float]:
-        settings = self.sweep.settings
-        _synchronize(settings.device)
-        began = time.perf_counter()
-        out = draw(settings, self.sweep.model, cell.sampler, cell.ts)
-        _synchronize(settings.device)
-        return out, time.perf_counter() - began
-
-    def _kept(self, x: Tensor) -> Tensor:
-        """The samples to be stored: the first ones, as levels if the data have levels."""
-        spec, x = self.sweep.spec, x[: self.sweep.kept]
-        return x if spec.levels is None else spec.to_levels(x)
-
-
-def _bare_seconds(sweep: Sweep) -> float:
-    """Seconds of one pass of the network alone over all samples: the median of five passes.
-
-    One pass before them warms up caches and thread pools, and is not counted.
-    """
-    settings, times = sweep.settings, []
-    x, y = sweep.start().to(settings.device), settings.y
-    for _ in range(6):
-        _synchronize(settings.device)
-        began = time.perf_counter()
-        for begin in range(0, settings.n, settings.batch):
-            rows = slice(begin, begin + settings.batch)
-            _bare_pass(sweep.model, x[rows], None if y is None else y[rows].to(settings.device))
-        _synchronize(settings.device)
-        times.append(time.perf_counter() - began)
-    return statistics.median(times[1:])
 
 
 @torch.no_grad()
@@ -271,6 +256,15 @@ def _bare_pass(model: ScoreModel, x: Tensor, y: Tensor | None) -> None:
         model.net(x, torch.zeros(len(x), device=x.device), y)
     else:
         model.given(y).eps(x, 1.0)
+
+
+def _timed(device: str, work: Callable[[], Any]) -> tuple[Any, float]:
+    """What the work returns, and its seconds, those of the GPU included."""
+    _synchronize(device)
+    began = time.perf_counter()
+    out = work()
+    _synchronize(device)
+    return out, time.perf_counter() - began
 
 
 def _digest(x: Tensor) -> str:

@@ -1,4 +1,7 @@
-"""Pictures of likelihoods and latent codes: extremes, round trips and paths between data."""
+"""Pictures of likelihoods and latent codes: extremes, round trips and paths between data.
+
+A caller asks `can_show` first whether its data have a picture.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,9 @@ from .figures import new_figure, save_figure, to_unit
 __all__ = ["can_show", "extremes", "interpolation", "round_trip", "sorted_by_value"]
 
 TILE = 0.95  # inches
-MOST_IMAGES = 12  # images side by side
+MOST_IMAGES = 12  # images side by side, or paths
+MOST_EXTREMES = 10  # images at either end of the order
+IMAGES_IN_A_ROW = 8  # images in a row of all
 
 
 def can_show(spec: DataSpec) -> bool:
@@ -23,8 +28,8 @@ def can_show(spec: DataSpec) -> bool:
     return spec.is_image or spec.shape == (2,)
 
 
-def extremes(path: Path, x: Tensor, values: Tensor, spec: DataSpec, k: int = 10) -> None:
-    """Draw the most and the least likely of some data: two rows of images, each with its value.
+def extremes(path: Path, x: Tensor, values: Tensor, spec: DataSpec) -> None:
+    """Draw the ten most and least likely of some data: two rows of images, each with its value.
 
     Points in the plane are all drawn, coloured by their value.
 
@@ -33,21 +38,15 @@ def extremes(path: Path, x: Tensor, values: Tensor, spec: DataSpec, k: int = 10)
         x: Data at the model's scale, shape (n, *spec.shape), n ≥ 1.
         values: −log p per dimension in `spec.unit`, shape (n,).
         spec: What the data are.
-        k: How many of each, at least 1; n/2 if there are fewer than 2k.
-
-    Raises:
-        ValueError: If values and data differ in number, there are none, or they have no picture.
     """
-    order = _order(x, values, spec)
-    k = max(1, min(k, len(order) // 2))
+    order = _ascending(values)
+    k = max(1, min(MOST_EXTREMES, len(order) // 2))
     rows = [order[:k], order[-k:].flip(0)]
     title = f"{spec.unit} of {len(order)} images"
     _save_valued(path, x, values, spec, rows, ["most likely", "least likely"], title)
 
 
-def sorted_by_value(
-    path: Path, x: Tensor, values: Tensor, spec: DataSpec, columns: int = 8
-) -> None:
+def sorted_by_value(path: Path, x: Tensor, values: Tensor, spec: DataSpec) -> None:
     """Draw all of some data in the order of their values, the most likely first.
 
     Args:
@@ -55,12 +54,8 @@ def sorted_by_value(
         x: Data at the model's scale, shape (n, *spec.shape), n ≥ 1.
         values: −log p per dimension in `spec.unit`, shape (n,).
         spec: What the data are.
-        columns: Images in a row.
-
-    Raises:
-        ValueError: As `extremes`.
     """
-    rows = _order(x, values, spec).split(columns)
+    rows = _ascending(values).split(IMAGES_IN_A_ROW)
     title = f"{spec.unit}, the most likely first"
     _save_valued(path, x, values, spec, rows, [""] * len(rows), title)
 
@@ -76,11 +71,7 @@ def round_trip(path: Path, x: Tensor, latent: Tensor, decoded: Tensor, spec: Dat
         latent: Their latent codes in units of the prior's standard deviation, likewise.
         decoded: Decoded codes, likewise.
         spec: What the data are.
-
-    Raises:
-        ValueError: If such data have no picture.
     """
-    _check_shown(spec)
     if not spec.is_image:
         _save_points(path, x, latent, decoded)
         return
@@ -106,11 +97,7 @@ def interpolation(path: Path, x: Tensor, spec: DataSpec) -> None:
         x: Points of each path at the model's scale, shape (P, steps, *spec.shape); the first 12
             paths are shown.
         spec: What the data are.
-
-    Raises:
-        ValueError: If such data have no picture.
     """
-    _check_shown(spec)
     x = x[:MOST_IMAGES].detach().cpu()
     if spec.is_image:
         rows = [to_unit(row, spec) for row in x]
@@ -131,22 +118,8 @@ def _round_number(limit: float) -> float:
     return max(m * power for m in (1, 2, 5) if m == 1 or m * power <= limit)
 
 
-def _check_shown(spec: DataSpec) -> None:
-    if not can_show(spec):
-        raise ValueError(
-            f"spec must be of images (C, H, W) with C = 1 or 3 or of points (2,) to be shown, "
-            f"got shape {spec.shape}"
-        )
-
-
-def _order(x: Tensor, values: Tensor, spec: DataSpec) -> Tensor:
-    """Places by ascending value, after a check of the arguments."""
-    _check_shown(spec)
-    if len(x) == 0 or values.shape != x.shape[:1]:
-        raise ValueError(
-            f"values must hold one number for each of at least one datum, got shape "
-            f"{tuple(values.shape)} for {len(x)}"
-        )
+def _ascending(values: Tensor) -> Tensor:
+    """Places by ascending value."""
     return values.detach().cpu().argsort(stable=True)
 
 

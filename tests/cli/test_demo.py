@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -14,8 +15,17 @@ CHECKPOINTS = ("digits-vp", "fashion-mnist-vp")
 BAR = 180  # seconds on two cores
 
 
-def test_ten_samplers_can_use_every_budget(tiny_checkpoint, tmp_path):
-    bench = demo.prepare_demo(tmp_path / "demo", tiny_checkpoint, tiny_checkpoint)
+@pytest.fixture
+def tiny(tiny_checkpoint, monkeypatch):
+    """Networks that take no time."""
+    for name in ("DIGITS", "FASHION"):
+        request = replace(getattr(demo, name), checkpoint=tiny_checkpoint)
+        monkeypatch.setattr(demo, name, request)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_ten_samplers_can_use_every_budget(tmp_path):
+    bench = demo.prepare_demo(tmp_path / "demo")
     cells = bench.sweep.cells
     assert len({cell.label for cell in cells}) == 10
     assert all(cell.ts is not None for cell in cells)
@@ -29,18 +39,13 @@ def test_ten_samplers_can_use_every_budget(tiny_checkpoint, tmp_path):
     assert not (tmp_path / "demo").exists()
 
 
-def test_it_says_what_it_does_and_where_the_page_is(
-    scoresde, tiny_checkpoint, tmp_path, monkeypatch
-):
+@pytest.mark.usefixtures("tiny")
+def test_it_says_what_it_does_and_where_the_page_is(scoresde, tmp_path, monkeypatch):
     """The command runs with two samplers and few samples, and then again from its results."""
-    monkeypatch.setattr(
-        "scoresde.comparison.report.curves", lambda *arguments: b""
-    )  # tested elsewhere
-    monkeypatch.setattr(demo, "SAMPLERS", ("ddim", "ancestral"))
-    monkeypatch.setattr(demo, "BUDGETS", (3,))
-    monkeypatch.setattr(demo, "N", 8)
-    monkeypatch.setattr(demo, "DIGITS", str(tiny_checkpoint))
-    monkeypatch.setattr(demo, "FASHION", str(tiny_checkpoint))
+    # tested elsewhere
+    monkeypatch.setattr("scoresde.comparison.report.curves", lambda *arguments: b"")
+    few = {"samplers": ("ddim", "ancestral"), "nfe": (3,), "n": 8, "likelihood": 8}
+    monkeypatch.setattr(demo, "DIGITS", replace(demo.DIGITS, **few))
     first = scoresde("demo", "--out", tmp_path / "demo")
     assert first.status == 0, first.err
     page = tmp_path / "demo" / "report.html"

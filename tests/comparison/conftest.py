@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from scoresde.comparison.draw import DrawSettings
-from scoresde.comparison.plan import Entry, plan_cells
+from scoresde.comparison.plan import plan_cells
 from scoresde.comparison.quality import Quality
 from scoresde.comparison.records import write_tables
 from scoresde.comparison.sweep import Sweep
@@ -31,11 +31,20 @@ def planar_data(model, split, n):
     return Dataset("mixture", x, None, SPEC, split=split)
 
 
+def at_tolerances(texts, *tolerances):
+    """Label and sampler of each text; an adaptive method once with each tolerance."""
+    samplers = [(text, parse_sampler(text)) for text in texts]
+    return [
+        (text, replace(sampler, rtol=tol, atol=tol) if sampler.adaptive else sampler)
+        for text, sampler in samplers
+        for tol in (tolerances if sampler.adaptive else [None])
+    ]
+
+
 def make_sweep(mixture, model=None, samplers=SAMPLERS, budgets=(4, 8), quality=True, **changes):
     """Samplers on the exact mixture, or on another model of the same SDE."""
-    named = {text: parse_sampler(text) for text in samplers}
-    entries = [Entry(n, s, (1e-2, 1e-4) if s.adaptive else ()) for n, s in named.items()]
-    cells = plan_cells(VP(), entries, {"log_snr": GRIDS["log_snr"]}, budgets, 1e-3)
+    named = at_tolerances(samplers, 1e-2, 1e-4)
+    cells = plan_cells(VP(), named, {"log_snr": GRIDS["log_snr"]}, budgets, 1e-3)
     measures = None
     if quality:
         train, test = planar_data(mixture, "train", 200), planar_data(mixture, "test", 50)

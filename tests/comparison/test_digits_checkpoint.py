@@ -6,8 +6,9 @@ import pytest
 
 import scoresde
 from scoresde.comparison.draw import DrawSettings
-from scoresde.comparison.plan import Entry, plan_cells
+from scoresde.comparison.plan import plan_cells
 from scoresde.comparison.quality import Quality, on_levels
+from scoresde.comparison.request import ODE_TOLERANCES
 from scoresde.comparison.sweep import Sweep
 from scoresde.data import load_dataset
 from scoresde.grid import GRIDS
@@ -16,6 +17,9 @@ from scoresde.names.samplers import SAMPLERS, parse_sampler
 from scoresde.samplers import sample
 from scoresde.sde import VP
 from scoresde.shipped import shipped
+from scoresde.steps import draws_noise
+
+from .conftest import at_tolerances
 
 pytestmark = [
     pytest.mark.slow,
@@ -26,29 +30,22 @@ pytestmark = [
 ]
 
 BUDGETS = (5, 10, 20, 50)
-TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)
 
 
 @cache
 def deterministic():
     """Names of all samplers whose end point depends only on x_T."""
-    names = []
-    for name in (*SAMPLERS, "euler-maruyama:eta=0"):
-        sampler = parse_sampler(name)
-        entry = Entry(name, sampler, TOLERANCES[:1] if sampler.adaptive else ())
-        if plan_cells(VP(), [entry], {"uniform": GRIDS["uniform"]}, (250,), 1e-3)[0].deterministic:
-            names.append(name)
-    return names
+    names = (*SAMPLERS, "euler-maruyama:eta=0")
+    return [name for name in names if not draws_noise(VP(), parse_sampler(name), 1e-3)]
 
 
 @pytest.fixture(scope="module")
 def errors(tmp_path_factory):
     """Paired error of every cell of every deterministic sampler, by sampler, cheapest first."""
     checkpoint = scoresde.load("digits-vp")
-    named = {name: parse_sampler(name) for name in deterministic()}
-    entries = [Entry(n, s, TOLERANCES if s.adaptive else ()) for n, s in named.items()]
+    named = at_tolerances(deterministic(), *ODE_TOLERANCES)
     grids = {"log_snr": GRIDS["log_snr"]}
-    cells = plan_cells(checkpoint.model.sde, entries, grids, BUDGETS, 1e-3)
+    cells = plan_cells(checkpoint.model.sde, named, grids, BUDGETS, 1e-3)
     folder = tmp_path_factory.mktemp("digits")
     sweep = Sweep(
         checkpoint.model,

@@ -5,25 +5,29 @@ import json
 import pytest
 import torch
 
-from scoresde.comparison.plan import Entry, plan_cells
+from scoresde.comparison.plan import plan_cells
+from scoresde.comparison.request import BenchRequest
 from scoresde.grid import GRIDS, check_on_ladder
 from scoresde.names.grids import read_grid
 from scoresde.names.samplers import parse_sampler
-from scoresde.samplers import DDIM, EDM, AnnealedLangevin, ProbabilityFlowODE
+from scoresde.samplers import DDIM, EDM, AnnealedLangevin
 from scoresde.sde import VP, TabulatedVP, cosine_betas
+from scoresde.tasks.request import StoredModel
+
+from .conftest import at_tolerances
 
 
 def test_a_cell_that_cannot_run_says_why():
-    entries = [Entry("annealed-langevin", AnnealedLangevin())]
-    (cell,) = plan_cells(VP(), entries, {"uniform": GRIDS["uniform"]}, [50], 1e-3)
+    samplers = [("annealed-langevin", AnnealedLangevin())]
+    (cell,) = plan_cells(VP(), samplers, {"uniform": GRIDS["uniform"]}, [50], 1e-3)
     assert cell.ts is None
     assert cell.reason == "one step takes 201 evaluations with the final denoising"
 
 
 def test_adaptive_methods_enter_once_per_tolerance():
-    entries = [Entry("dopri5", ProbabilityFlowODE(), (1e-2, 1e-4)), Entry("ddim", DDIM())]
+    samplers = at_tolerances(["dopri5", "ddim"], 1e-2, 1e-4)
     grids = {name: GRIDS[name] for name in ("uniform", "log_snr")}
-    cells = plan_cells(VP(), entries, grids, [5, 9], 1e-3)
+    cells = plan_cells(VP(), samplers, grids, [5, 9], 1e-3)
     assert [c.tolerance for c in cells] == [1e-2, 1e-4, None, None, None, None]
     assert [(c.grid, c.budget) for c in cells[2:]] == [
         *(("uniform", 5), ("uniform", 9)),
@@ -44,7 +48,7 @@ def test_adaptive_methods_enter_once_per_tolerance():
 def test_whether_a_sampler_draws_noise_is_found_out(name, deterministic):
     sampler = parse_sampler(name)
     grids = {"uniform": GRIDS["uniform"]}
-    (cell,) = plan_cells(VP(), [Entry(name, sampler)], grids, [9], 1e-3)
+    (cell,) = plan_cells(VP(), [(name, sampler)], grids, [9], 1e-3)
     assert cell.deterministic is deterministic
 
 
@@ -52,8 +56,7 @@ def test_whether_a_sampler_draws_noise_is_found_out(name, deterministic):
     ("name", "deterministic"), [("dopri5", True), ("dop853", True), ("gotta-go-fast", False)]
 )
 def test_so_it_is_of_adaptive_ones(name, deterministic):
-    entry = Entry(name, parse_sampler(name), (0.1,))
-    (cell,) = plan_cells(VP(), [entry], {"uniform": GRIDS["uniform"]}, [9], 1e-3)
+    (cell,) = plan_cells(VP(), at_tolerances([name], 0.1), {"uniform": GRIDS["uniform"]}, [9], 1e-3)
     assert cell.deterministic is deterministic
 
 
@@ -70,9 +73,9 @@ def listed(tmp_path):
 
 
 def test_a_grid_from_a_file_is_one_cell_at_the_least_budget_that_allows_it(listed):
-    entries = [Entry("ddim", DDIM()), Entry("heun", EDM())]
+    samplers = [("ddim", DDIM()), ("heun", EDM())]
     grids = {"mine.json": listed([1, 0.6, 0.2, 1e-3]), "uniform": GRIDS["uniform"]}
-    cells = plan_cells(VP(), entries, grids, [9, 3, 5], 1e-3)
+    cells = plan_cells(VP(), samplers, grids, [9, 3, 5], 1e-3)
     mine = [cell for cell in cells if cell.grid == "mine.json"]
     # 3 + 1 evaluations, and 6 + 1
     assert [(cell.label, cell.budget, cell.cost) for cell in mine] == [
@@ -81,7 +84,7 @@ def test_a_grid_from_a_file_is_one_cell_at_the_least_budget_that_allows_it(liste
     ]
     assert all(cell.ts.tolist() == [1, 0.6, 0.2, 1e-3] for cell in mine)
     assert [cell.budget for cell in cells if cell.grid == "uniform"] == [9, 3, 5] * 2
-    (cell,) = plan_cells(VP(), entries[1:], {"mine.json": grids["mine.json"]}, [5], 1e-3)
+    (cell,) = plan_cells(VP(), samplers[1:], {"mine.json": grids["mine.json"]}, [5], 1e-3)
     assert cell.ts is None
     assert cell.reason == "its 3 steps take 7 evaluations with the final denoising"
 
@@ -90,18 +93,14 @@ def test_a_grid_from_a_file_is_one_cell_at_the_least_budget_that_allows_it(liste
 def test_a_grid_from_a_file_must_have_the_ends_of_the_others(listed, values):
     message = r"grid mine runs from t = .* and a comparison from 1 to t_min = 0.001"
     with pytest.raises(ValueError, match=message):
-        plan_cells(VP(), [Entry("ddim", DDIM())], {"mine": listed(values)}, [9], 1e-3)
+        plan_cells(VP(), [("ddim", DDIM())], {"mine": listed(values)}, [9], 1e-3)
 
 
 def test_for_rounded_labels_all_grids_are_on_the_ladder(listed):
     sde = TabulatedVP(cosine_betas(20))
-    entries = [
-        Entry("ddim", DDIM()),
-        Entry("edm", EDM(churn=5.0)),
-        Entry("dopri5", ProbabilityFlowODE(), (1e-2,)),
-    ]
+    samplers = at_tolerances(["ddim", "edm:churn=5", "dopri5"], 1e-2)
     grids = {"log_snr": GRIDS["log_snr"], "mine": listed([1, 0.52, 0.05])}
-    cells = plan_cells(sde, entries, grids, [6, 100], 0.05, snap=True)
+    cells = plan_cells(sde, samplers, grids, [6, 100], 0.05, snap=True)
     run = [cell for cell in cells if cell.ts is not None]
     assert {cell.label for cell in run} == {"ddim"}
     # 20 levels are 19 steps, whatever the budget
@@ -119,7 +118,7 @@ def test_for_rounded_labels_all_grids_are_on_the_ladder(listed):
 
 
 def test_grids_end_where_they_should():
-    (cell,) = plan_cells(VP(), [Entry("ddim", DDIM())], {"karras": GRIDS["karras"]}, [7], 1e-2)
+    (cell,) = plan_cells(VP(), [("ddim", DDIM())], {"karras": GRIDS["karras"]}, [7], 1e-2)
     assert cell.ts[0] == 1
     assert cell.ts[-1] == 1e-2
     assert cell.steps == 6
@@ -129,14 +128,28 @@ def test_grids_end_where_they_should():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"entries": [Entry("ddim", DDIM())] * 2}, "sampler ddim is given twice"),
-        ({"budgets": [5, 5]}, "nfe 5 is given twice"),
-        ({"budgets": [0]}, "nfe must be at least 1, got 0"),
+        ({"samplers": ["ddim", " ddim"]}, "sampler ddim is given twice"),
+        ({"grids": ["karras", "karras"]}, "grid karras is given twice"),
+        ({"nfe": [5, 5]}, "nfe 5 is given twice"),
+        ({"nfe": [0]}, "nfe must be at least 1, got 0"),
         ({"t_min": 0.0}, "t_min must be greater than 0"),
         ({"t_min": float("nan")}, "t_min must be finite"),
     ],
 )
-def test_bad_plans_are_refused(change, message):
-    plan = {"entries": [Entry("ddim", DDIM())], "budgets": [5], "t_min": 1e-3} | change
+def test_bad_requests_are_refused_at_once(change, message):
     with pytest.raises(ValueError, match=message):
-        plan_cells(VP(), grids={"uniform": GRIDS["uniform"]}, **plan)
+        BenchRequest(**{"checkpoint": "digits-vp", "samplers": ["ddim"], "nfe": [5]} | change)
+
+
+@pytest.mark.parametrize("missing", ["samplers", "grids", "nfe"])
+def test_a_request_of_no_cell_is_refused(missing):
+    stored = StoredModel.read("digits-vp")
+    asked = {"checkpoint": "digits-vp", "samplers": ["ddim"], "nfe": [5], missing: []}
+    with pytest.raises(ValueError, match="no cell can run: no sampler, grid or budget"):
+        BenchRequest(**asked).resolved(stored).plan(stored)
+
+
+def test_methods_without_budgets_need_none():
+    stored = StoredModel.read("digits-vp")
+    request = BenchRequest(checkpoint="digits-vp", samplers=["dopri5"], nfe=[]).resolved(stored)
+    assert [cell.tolerance for cell in request.plan(stored)] == [1e-2, 1e-3, 1e-4, 1e-5]

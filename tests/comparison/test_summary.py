@@ -5,7 +5,7 @@ import math
 import pytest
 
 from scoresde.comparison.findings import Findings, tied
-from scoresde.comparison.records import Result
+from scoresde.comparison.records import CellResult
 from scoresde.comparison.summary import sentences, text_table
 from scoresde.metrics import Estimate
 
@@ -33,7 +33,7 @@ def cell(sampler, budget, value, error=0.01, rmse=None, **changes):
         "seconds_bare": 1.0,
         "metrics": metrics,
     }
-    return Result(**values | changes)
+    return CellResult(**values | changes)
 
 
 @pytest.fixture

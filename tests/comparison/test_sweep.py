@@ -298,4 +298,4 @@ def test_the_first_bare_pass_does_not_count(sweep, monkeypatch):
 
     monkeypatch.setattr(sweep_module, "_bare_pass", bare)
     monkeypatch.setattr(sweep_module.time, "perf_counter", lambda: clock[0])
-    assert sweep_module._bare_seconds(sweep(samplers=("ddim",), quality=False, batch=24)) == 2.0
+    assert sweep(samplers=("ddim",), quality=False, batch=24).bare_seconds == 2.0

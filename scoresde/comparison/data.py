@@ -1,0 +1,87 @@
+"""What a comparison takes from real data: the metrics of quality, and the labels of samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .._tensor import check_number
+from ..data import Dataset, has_test_split, load_dataset
+from ..output.manifest import Source
+from ..tasks.class_labels import labels_in_turn, labels_of
+from ..tasks.request import StoredModel, data_source
+from .quality import Quality
+from .request import BenchRequest
+
+__all__ = ["BenchData"]
+
+
+@dataclass(frozen=True)
+class BenchData:
+    """The data of a comparison, and what is made of them before the first sample is drawn.
+
+    Attributes:
+        train: Training data; None if no data are needed.
+        test: Test data; None if no data are needed, or if there is no test split.
+        quality: The metrics that compare samples with data; None without such metrics.
+        y: Class labels of the samples, shape (n,); None unless the model is conditional.
+    """
+
+    train: Dataset | None
+    test: Dataset | None
+    quality: Quality | None
+    y: Tensor | None
+
+    @classmethod
+    def load(cls, request: BenchRequest, stored: StoredModel) -> BenchData:
+        """Load the data that the request needs.
+
+        Raises:
+            FileNotFoundError: If the data are not there; says how to get them.
+            ValueError: If they are not of the kind that the model was trained on, have no labels
+                for a conditional model, or are too few.
+        """
+        train, test = _splits(request, stored) if request.needs_data else (None, None)
+        if request.likelihood:
+            if test is None:
+                raise ValueError(
+                    f"--likelihood: {request.likelihood}, but these data have no test split; use 0"
+                )
+            check_number("likelihood", request.likelihood, at_least=2, at_most=len(test))
+        quality = Quality.build(train, test, request.n) if request.quality else None
+        return cls(train, test, quality, _labels(request, stored, train))
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """Name and content of all data and features that the numbers are computed from."""
+        splits = {"training data": self.train, "test data": self.test}
+        found = {what: data_source(data) for what, data in splits.items() if data is not None}
+        if self.quality is not None and not self.quality.fitted:
+            features = self.quality.features
+            found["features"] = Source(features.name, features.fingerprint)
+        return found
+
+
+def _splits(request: BenchRequest, stored: StoredModel) -> tuple[Dataset, Dataset | None]:
+    """Train and test split of the data that the checkpoint was trained on."""
+    source, spec = stored.config.data.below(request.data_root), stored.spec
+    train = load_dataset(source, classes=spec.class_names)
+    for name in ("shape", "levels", "low", "high"):
+        now, then = getattr(train.spec, name), getattr(spec, name)
+        if now != then:
+            raise ValueError(f"{train.name} has changed since training: {name} {now}, not {then}")
+    if not has_test_split(source):
+        return train, None
+    return train, load_dataset(source, "test", classes=spec.class_names)
+
+
+def _labels(request: BenchRequest, stored: StoredModel, train: Dataset | None) -> Tensor | None:
+    """Labels for a conditional model; without training data all classes have the same share."""
+    if stored.classes is None:
+        return None
+    if train is None:
+        return labels_in_turn(stored.classes, request.n)
+    if train.labels is None:
+        raise ValueError(f"{train.name} has no labels, the checkpoint needs them")
+    return labels_of(train.labels, stored.classes, request.n, request.labels)
