@@ -201,5 +201,5 @@ def existing_folder(folder: Path) -> Path:
     """
     parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if not parent.is_dir():
-        raise ValueError(f"--out {folder}: {parent} is a file, not a folder")
+        raise ValueError(f"--out {folder}: {parent} is there already, and is a file")
     return parent

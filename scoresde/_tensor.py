@@ -19,6 +19,7 @@ __all__ = [
     "check_integer",
     "check_number",
     "check_shape",
+    "check_type",
     "equally_spaced",
     "expand",
     "finite_or_raise",
@@ -162,12 +163,22 @@ def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
+def check_type(name: str, value: object, kind: type) -> None:
+    """Raise TypeError unless `value` is an object of `kind`."""
+    if not isinstance(value, kind):
+        given = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+        raise TypeError(f"{name} must be of type {kind.__name__}, got {given}")
+
+
 def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """Return the shape of a batch, (n, *D), as Python integers, or raise.
 
     Raises:
+        TypeError: If `shape` is no sequence.
         ValueError: Unless n ≥ 0 and every D ≥ 1, all of them integers.
     """
+    if not isinstance(shape, Iterable):
+        raise TypeError(f"shape must be (n, *D), got {shape!r}")
     shape = tuple(plain_number(n) for n in shape)
     sizes = all(isinstance(n, int) and n >= 0 for n in shape)
     if not shape or not sizes or math.prod(shape[1:]) < 1:

@@ -639,6 +639,13 @@ def test_a_network_with_classes_is_not_asked_without_labels():
     assert bound.eps(X, 0.5)[:, 0].tolist() == [0, 1, 2, 2]
 
 
+def test_a_model_needs_an_sde():
+    with pytest.raises(TypeError, match="sde must be of type SDE, got function"):
+        FunctionScore(lambda x, t: x, VP())
+    with pytest.raises(TypeError, match="sde must be of type SDE, got str"):
+        NetworkScore(_Constant(), "vp")
+
+
 def test_models_without_classes_refuse_labels(gaussian):
     for model in (conditional(None), gaussian(VP(), 2), FunctionScore(VP(), lambda x, t: x)):
         with pytest.raises(ValueError, match="y must be None: .* has no classes"):

@@ -25,7 +25,7 @@ class Network(nn.Module):
         self.layers = MLP(dims + 1, [128, 128, dims], activation_layer=nn.SiLU)
 
     def forward(self, x: Tensor, label: Tensor, y: Tensor | None = None) -> Tensor:
-        """V from x_t and the label log(σ/α)."""
+        """The predicted v of x_t, from x_t and the label log(σ/α)."""
         return self.layers(torch.cat([x, label[:, None] / 4], dim=1))
 
 

@@ -69,7 +69,8 @@ class Cell:
     @property
     def fingerprint(self) -> str:
         """Fingerprint of the sampler and its times; a cell that cannot run has no times."""
-        return fingerprint({"sampler": self.sampler, "ts": self.ts})
+        # Stored comparisons have an empty reason in it.
+        return fingerprint({"sampler": self.sampler, "ts": self.ts, "reason": ""})
 
     @property
     def steps(self) -> int | None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensor import check_integer, plain_numbers
+from .._tensor import check_integer, check_type, plain_numbers
 from ..batches import Batch
 from ..data.spec import DataSpec
 from ..evaluation import count_nfe
@@ -80,7 +80,7 @@ class Dequantized(LikelihoodMethod):
 
     Raises:
         TypeError: If an argument is of another type.
-        ValueError: If draws is below 1, or a text names no method.
+        ValueError: If draws is below 1, a text names no method, or the method takes levels itself.
     """
 
     spec: DataSpec
@@ -91,11 +91,18 @@ class Dequantized(LikelihoodMethod):
 
     def __post_init__(self) -> None:
         plain_numbers(self)
+        check_type("spec", self.spec, DataSpec)
         check_integer("draws", self.draws, minimum=1)
+        if self.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"dtype must be float32 or float64, got {self.dtype}")
         object.__setattr__(self, "method", as_method(self.method))
+        if self.method.of_levels:
+            name = type(self.method).__name__
+            raise ValueError(f"method must give the density of points, {name} is of levels itself")
         if self.dequantization is None:
             own = Continuous() if self.spec.levels is None else UniformDequantization()
             object.__setattr__(self, "dequantization", own)
+        check_type("dequantization", self.dequantization, Dequantization)
 
     @property
     def name(self) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._tensor import check_integer
+from .._tensor import check_integer, check_type
 from ..batches import batches
 from ..evaluation import own_context
 from ..ivp import Counts
@@ -151,6 +151,7 @@ def _carried(
     down: bool,
 ) -> Encoding:
     """`encode`, or `decode` if `down`."""
+    check_type("model", model, ScoreModel)
     method = as_method(method, Ode)
     method.check_solve(model, start)
     t_min, parts = model.first_time(method.t_min), []

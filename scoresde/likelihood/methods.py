@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from .._tensor import check_type
 from ..batches import batches
 from ..evaluation import own_context
 from ..noise import Noise
@@ -51,7 +52,7 @@ def as_method(method: LikelihoodMethod | str, kind: type[Method] = LikelihoodMet
     """
     found = parse_method(method) if isinstance(method, str) else method
     if not isinstance(found, kind):
-        raise TypeError(f"method must be of {kind.__name__} or its text, got {method!r}")
+        raise TypeError(f"method must be of type {kind.__name__} or its text, got {method!r}")
     return found
 
 
@@ -93,6 +94,7 @@ def log_likelihood(
         RuntimeError: If the network or its derivative is not finite, or a solver gives up; the
             time is named.
     """
+    check_type("model", model, ScoreModel)
     method = as_method(method)
     method.check(model, x)
     given = {"seed": seed, "noise": noise, "y": y, "batch": batch}

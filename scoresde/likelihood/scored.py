@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .._tensor import check_shape
+from .._tensor import check_shape, check_type
 from ..batches import batches
 from ..evaluation import own_context
 from ..noise import Noise
@@ -80,6 +80,7 @@ def sample_with_log_prob(
         ValueError: On a bad argument, or as for `log_likelihood`.
         RuntimeError: As for `log_likelihood`.
     """
+    check_type("model", model, ScoreModel)
     shape, method = check_shape(shape), as_method(method, Ode)
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype must be torch.float32 or torch.float64, got {dtype}")

@@ -20,8 +20,9 @@ Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 def check_inputs(x: Tensor, label: Tensor, shape: Sequence[int]) -> None:
     """Raise ValueError unless x has shape (B, *shape) and label has shape (B,)."""
     if x.shape[1:] != shape or label.shape != x.shape[:1]:
+        wanted = ", ".join(["B", *map(str, shape)])
         raise ValueError(
-            f"x must have shape {('B', *shape)} and label (B,), "
+            f"x must have shape ({wanted}) and label (B,), "
             f"got {tuple(x.shape)} and {tuple(label.shape)}"
         )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._tensor import check_integer, check_shape, finite_or_raise
+from .._tensor import check_integer, check_shape, check_type, finite_or_raise
 from ..batches import batches
 from ..evaluation import count_nfe, evaluating, own_context
 from ..grid import check_grid, check_on_ladder
@@ -96,6 +96,8 @@ def sample(
         RuntimeError: If the network's output does not have the shape of x, if it or a sample is not
             finite, or if `max_nfe` is exceeded.
     """
+    check_type("model", model, ScoreModel)
+    check_type("sampler", sampler, Sampler)
     ts, shape = check_grid(ts), check_shape(shape)
     _check_state(x_init, shape, dtype)
     _check_times(model, sampler, ts)
@@ -129,6 +131,7 @@ def sample(
 
 def _check_state(x_init: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     """Raise unless the state has a dtype to sample in, and `x_init` is None or of the shape."""
+    check_type("dtype", dtype, torch.dtype)
     if not dtype.is_floating_point or dtype.itemsize < 4:
         raise ValueError(f"dtype must be float32 or float64 (autocast the network), got {dtype}")
     if x_init is not None and not isinstance(x_init, Tensor):

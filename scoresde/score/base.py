@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
-from .._tensor import check_number, finite_or_raise
+from .._tensor import check_number, check_type, finite_or_raise
 from ..evaluation import NFE, name_time
 from ..sde import SDE, Node
 from ..sde.base import SAME_TIME
@@ -41,6 +41,7 @@ class ScoreModel(nn.Module, ABC):
 
     def __init__(self, sde: SDE) -> None:
         super().__init__()
+        check_type("sde", sde, SDE)
         self.sde = sde
         self.nfe = NFE()
         self.y: Tensor | None = None

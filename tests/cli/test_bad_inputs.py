@@ -305,7 +305,7 @@ def test_a_folder_of_something_else(scoresde, tiny_checkpoint, tmp_path, command
         command, "--checkpoint", tiny_checkpoint, "--out", tmp_path / "notes.txt" / "out"
     )
     assert done.status == 2
-    assert "is a file, not a folder" in done.err
+    assert "is there already, and is a file" in done.err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt", "settings.json"]
 
 

@@ -375,7 +375,7 @@ def test_a_file_in_the_way_is_named(bench, tmp_path):
     (tmp_path / "file").write_text("mine")
     _, done = bench("--samplers", "ddim", out=tmp_path / "file" / "out")
     assert done.status == 2
-    assert "is a file, not a folder" in done.err
+    assert "is there already, and is a file" in done.err
 
 
 def test_data_without_a_test_split_have_no_likelihood(bench, wide_checkpoint):

@@ -235,7 +235,9 @@ def test_new_config_writes_a_template_and_trains_nothing(scoresde, tmp_path, wha
     assert (done.status, done.out) == (0, f"{path}\n")
     assert path.read_text(encoding="utf-8") == config_template(what)
     path.write_text("mine")
-    assert scoresde("train", "--new-config", what, "--out", path).status == 2
+    done = scoresde("train", "--new-config", what, "--out", path)
+    assert done.status == 2
+    assert "mine.toml is there already, and is a file" in done.err
     assert path.read_text() == "mine"
     done = scoresde("train", "--config", path, "--out", tmp_path / "run", "--new-config", what)
     assert done.status == 2

@@ -1,11 +1,12 @@
 """The plan of a comparison: which cells there are, and why some cannot run."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
-from scoresde.comparison.plan import plan_cells
+from scoresde.comparison.plan import Cell, plan_cells
 from scoresde.comparison.request import BenchRequest
 from scoresde.grid import GRIDS, check_on_ladder
 from scoresde.names.grids import read_grid
@@ -22,6 +23,14 @@ def test_a_cell_that_cannot_run_says_why():
     (cell,) = plan_cells(VP(), samplers, {"uniform": GRIDS["uniform"]}, [50], 1e-3)
     assert cell.ts is None
     assert cell.reason == "one step takes 201 evaluations with the final denoising"
+
+
+def test_the_fingerprint_is_that_of_comparisons_stored_before():
+    """If it must change, stored comparisons are refused as if their grid were another one."""
+    ts = torch.tensor([1.0, 0.5, 1e-3], dtype=torch.float64)
+    cell = Cell("ddim", DDIM(), "log_snr", 2, ts=ts, cost=3)
+    assert cell.fingerprint.startswith("63b47906c392da9ce7bef13ba6f4eb2f")
+    assert replace(cell, reason="other words").fingerprint == cell.fingerprint
 
 
 def test_adaptive_methods_enter_once_per_tolerance():

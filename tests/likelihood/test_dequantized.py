@@ -8,7 +8,12 @@ from calls import Known, dequantized
 
 from scoresde.data import DataSpec
 from scoresde.exact import GaussianMixture
-from scoresde.likelihood import TruncatedNormalDequantization, UniformDequantization
+from scoresde.likelihood import (
+    ContinuousVLB,
+    Dequantized,
+    TruncatedNormalDequantization,
+    UniformDequantization,
+)
 from scoresde.noise import SampleNoise
 from scoresde.score import NetworkScore
 from scoresde.sde import VE, VP, SubVP
@@ -283,6 +288,21 @@ class TestInterface:
         known = {"data": torch.zeros(2, 1).long(), "method": exact_density(1e-5), "seed": 0}
         with pytest.raises(error, match=message):
             dequantized(normal(VP()), spec=EIGHT, **{**known, **change})
+
+    @pytest.mark.parametrize(
+        ("settings", "error", "message"),
+        [
+            ({"spec": "digits"}, TypeError, "spec must be of type DataSpec, got str"),
+            ({"dequantization": "uniform"}, TypeError, "must be of type Dequantization, got str"),
+            ({"dtype": torch.float16}, TypeError, "dtype must be float32 or float64"),
+            ({"method": ContinuousVLB(EIGHT)}, ValueError, "ContinuousVLB is of levels itself"),
+        ],
+    )
+    def test_bad_settings(self, settings, error, message):
+        with pytest.raises(error, match=message):
+            Dequantized(**{"spec": EIGHT, **settings})
+        with pytest.raises(TypeError, match="spec must be of type DataSpec, got str"):
+            ContinuousVLB("digits")
 
     def test_shapeless_data(self, exact_density):
         with pytest.raises(ValueError, match="x must have shape"):

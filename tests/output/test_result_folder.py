@@ -210,7 +210,7 @@ class TestWhatIsNotOurs:
     def test_a_file_in_the_way_is_refused(self, tmp_path):
         (tmp_path / "file").write_text("")
         for path in (tmp_path / "file", tmp_path / "file" / "below"):
-            with pytest.raises(ValueError, match="file is a file, not a folder"):
+            with pytest.raises(ValueError, match="file is there already, and is a file"):
                 finished(path, ORIGIN)
 
 

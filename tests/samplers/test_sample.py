@@ -47,6 +47,22 @@ def test_bad_arguments_are_refused_before_the_network_is_called(changes, message
         sample(FunctionScore(VP(), _never), DDIM(), **arguments)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "digits-vp"}, "model must be of type ScoreModel, got str"),
+        ({"sampler": "ddim"}, "sampler must be of type Sampler, got str"),
+        ({"sampler": DDIM}, "sampler must be of type Sampler, got the class DDIM"),
+        ({"shape": 4}, r"shape must be \(n, \*D\), got 4"),
+        ({"dtype": "float32"}, "dtype must be of type dtype, got str"),
+    ],
+)
+def test_arguments_of_another_type(changes, message):
+    arguments = {"model": FunctionScore(VP(), _never), "sampler": DDIM(), "ts": TS, "shape": (2, 2)}
+    with pytest.raises(TypeError, match=message):
+        sample(**{**arguments, **changes}, seed=0)
+
+
 def test_t_zero_is_refused_where_sigma_vanishes_and_allowed_under_ve(elementwise):
     ts = torch.tensor([1.0, 0.5, 0.0])
     with pytest.raises(ValueError, match="t_min must be greater than 0 for SubVP"):

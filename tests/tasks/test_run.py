@@ -871,7 +871,7 @@ def test_bad_preparations_leave_everything_as_it_is(tmp_path):
         prepare_run(path, folder, overwrite=True)
     with pytest.raises(CheckpointError, match=r"train\.seed = 0, not 1"):
         prepare_run(toml(tmp_path, train="seed = 1"), folder)
-    with pytest.raises(ValueError, match="is a file, not a folder"):
+    with pytest.raises(ValueError, match="is there already, and is a file"):
         prepare_run(toml(tmp_path), tmp_path / "small.toml")
     assert prepare_run(toml(tmp_path), folder).done == 2
 

@@ -26,7 +26,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from ..._tensor import check_integer, float64, plain_numbers
+from ..._tensor import check_integer, check_type, float64, plain_numbers
 from ...batches import Batch
 from ...data.spec import DataSpec
 from ...evaluation import count_nfe, evaluating
@@ -94,6 +94,8 @@ class VLB(LikelihoodMethod):
     def __post_init__(self) -> None:
         plain_numbers(self)
         check_integer("draws", self.draws, minimum=1)
+        if self.spec is not None:
+            check_type("spec", self.spec, DataSpec)
         if self.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"dtype must be float32 or float64, got {self.dtype}")
 

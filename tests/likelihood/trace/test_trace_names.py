@@ -15,6 +15,7 @@ from scoresde.likelihood import (
     Path,
     Probing,
     XTrace,
+    decode,
     encode,
     linearize,
     log_likelihood,
@@ -149,12 +150,20 @@ def test_a_text_is_the_object_in_a_call(mixture):
 
 def test_codes_need_an_ode(mixture):
     for call in (encode, lambda model, x, method: sample_with_log_prob(model, (2, 2), method)):
-        with pytest.raises(TypeError, match="method must be of Ode or its text, got 'path'"):
+        with pytest.raises(TypeError, match="method must be of type Ode or its text, got 'path'"):
             call(mixture(VP()), POINTS, "path")
 
 
 def test_what_is_no_method_or_rule():
-    with pytest.raises(TypeError, match="method must be of LikelihoodMethod or its text, got 3"):
+    with pytest.raises(TypeError, match="must be of type LikelihoodMethod or its text, got 3"):
         Dequantized(DataSpec((2,), -1.0, 1.0, 8), 3)
     with pytest.raises(TypeError, match="trace must be a TraceRule or its text, got 3"):
         Ode(trace=3)
+
+
+@pytest.mark.parametrize("function", [log_likelihood, encode, decode])
+def test_what_is_no_model(function):
+    with pytest.raises(TypeError, match="model must be of type ScoreModel, got str"):
+        function("digits-vp", POINTS)
+    with pytest.raises(TypeError, match="model must be of type ScoreModel, got str"):
+        sample_with_log_prob("digits-vp", (2, 2), seed=0)
