@@ -841,6 +841,14 @@ def _files_and_data() -> Iterator[Mutant]:
         "refused",
     )
     yield Mutant(
+        "the classes of a folder below the root are looked for in the working directory",
+        "scoresde/data/catalog.py",
+        "path = source.path\n    train = find_split",
+        "path = Path(source.name)\n    train = find_split",
+        "tasks/test_held_out.py",
+        "relative",
+    )
+    yield Mutant(
         "floats that are no whole levels are rounded",
         "scoresde/data/arrays.py",
         'if x.dtype.kind == "f" and not np.array_equal(x, np.rint(x)):',
