@@ -178,7 +178,7 @@ class TestBound:
             ({"seed": -1}, ValueError, "seed must be at least 0"),
             ({"draws": 0}, ValueError, "draws must be at least 1"),
             ({"batch": 0}, ValueError, "batch must be at least 1"),
-            ({"dtype": torch.float16}, TypeError, "x must be float32 or float64"),
+            ({"dtype": torch.float16}, TypeError, "dtype must be float32 or float64"),
             ({"dequantization": Continuous()}, ValueError, "must be of continuous data, got 8 lev"),
         ],
     )
