@@ -91,8 +91,7 @@ def cosine(sde: SDE, steps: int, t_min: float = 1e-3, t_max: float = 1.0) -> Ten
 def log_snr(sde: SDE, steps: int, t_min: float = 1e-3, t_max: float = 1.0) -> Tensor:
     """Equal steps in λ = log(α/σ). Lu et al. 2022 (DPM-Solver), arXiv:2206.00927, section 3.
 
-    These are equal steps in log σ for VE, and in the logit of the noise's share of the variance
-    for any SDE: logit(σ²/(α² + σ²)) = −2λ.
+    The steps are equal in log σ for VE, and in logit(σ²/(α² + σ²)) = −2λ for any SDE.
 
     Arguments as for `uniform`; the SDE needs σ(t_min) > 0.
     """
@@ -256,10 +255,10 @@ def check_on_ladder(sde: SDE, ts: Tensor) -> None:
     """
     ladder, flat = sde.ladder(), ts.to("cpu", torch.float64).flatten()
     nearest = ladder[len(ladder) - 1 - sde.label(flat).round().long()]
-    off = torch.nonzero((flat - nearest).abs() > SAME_TIME).flatten().tolist()
+    off = flat[(flat - nearest).abs() > SAME_TIME].tolist()
     if off:
         raise ValueError(
-            f"t = {float(flat[off[0]])!r} is not one of the {len(ladder)} discrete times i/"
+            f"t = {off[0]!r} is not one of the {len(ladder)} discrete times i/"
             f"{len(ladder)} of the model, whose labels are rounded; use grid.snapped(sde, ts)"
         )
 

@@ -41,7 +41,7 @@ def scale_warning(sde: SDE, data: Dataset) -> str | None:
     Returns:
         One line that says what is wrong, in numbers, and how to scale the data.
     """
-    mean, std = _moments(data)
+    (mean, std), spec = _moments(data), data.spec
     last, first = sde.nodes([1.0, _T_MIN])
     shift = last.alpha * mean / sde.prior_std
     ratio = ((last.alpha * std) ** 2 + last.sigma**2) / sde.prior_std**2
@@ -54,7 +54,7 @@ def scale_warning(sde: SDE, data: Dataset) -> str | None:
             f"square) beside noise of σ = {last.sigma:.3g}, but sampling starts from N(0, s²) with "
             f"s = {sde.prior_std:g}"
         )
-    elif 0 < (size := _extent(data, std)) < first.sigma:
+    elif 0 < (size := float(std.max()) if spec.levels is None else spec.span) < first.sigma:
         worst = int(std.argmax())
         problem = (
             f"too small for the SDE: they extend over {size:.2g}, but sampling ends at noise of "
@@ -76,11 +76,6 @@ def _moments(data: Dataset) -> tuple[Tensor, Tensor]:
     cell = spec.span / spec.levels
     # Uniform noise in a cell has variance cell²/12.
     return spec.low + cell * (mean + 0.5), cell * (std**2 + 1 / 12).sqrt()
-
-
-def _extent(data: Dataset, std: Tensor) -> float:
-    """The largest standard deviation; of quantized data, which may be constant, their scale."""
-    return float(std.max()) if data.spec.levels is None else data.spec.span
 
 
 def _remedy(data: Dataset, mean: float, std: float) -> str:

@@ -79,7 +79,8 @@ class GaussianMixture(ExactScore):
         """Covariance of the flattened data, shape (D, D), float64."""
         gaps = self.means - self.weights @ self.means
         scaled = torch.sqrt(self.weights[:, None] * self.variances)
-        root = scaled[:, None, :] * self._axes()
+        axes = torch.eye(self.dim).to(self.means) if self.axes is None else self.axes
+        root = scaled[:, None, :] * axes
         within = torch.einsum("kdi,kei->de", root, root)
         return within + torch.einsum("k,kd,ke->de", self.weights, gaps, gaps)
 
@@ -176,9 +177,6 @@ class GaussianMixture(ExactScore):
     def _unrotated(self, coordinates: Tensor) -> Tensor:
         """U c for coordinates c of shape (K, B, D)."""
         return coordinates if self.axes is None else coordinates @ self.axes.mT
-
-    def _axes(self) -> Tensor:
-        return torch.eye(self.dim).to(self.means)[None] if self.axes is None else self.axes
 
 
 def _checked_weights(weights: Tensor, n: int) -> Tensor:

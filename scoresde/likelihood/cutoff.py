@@ -198,8 +198,6 @@ class GaussianNoising(Dequantization):
             return first.x, first.log_q
         if spec.levels is not None:
             return cell_centre(k, spec), 0.0
-        if not k.is_floating_point():
-            raise TypeError(f"continuous data must be floating, got {k.dtype}")
         return k.to(torch.float64), 0.0
 
 

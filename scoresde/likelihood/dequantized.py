@@ -154,8 +154,6 @@ class Dequantized(LikelihoodMethod):
             std_error=total,
             dof=dof,
             correction=torch.stack([part.correction for part in parts]).mean(0),
-            latent=None,
-            counts=None,
             nfe=sum(draw.nfe + draw.part.nfe for draw in draws),
             nfe_derivative=sum(part.nfe_derivative for part in parts),
             t_min=node.t,

@@ -50,11 +50,7 @@ class _Coded:
 
 @dataclass(frozen=True)
 class Encoding(_Coded):
-    """Data and their latent codes, what `encode` and `decode` return.
-
-    Attributes:
-        counts: Status, steps and evaluations of each sample.
-    """
+    """Data, codes and the `counts` of each sample's solve, what `encode` and `decode` return."""
 
     counts: Counts
 

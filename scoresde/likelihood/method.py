@@ -49,12 +49,12 @@ class Likelihood:
             standard error that was not estimated from few numbers.
         correction: The part of `log_prob` that corrects for the error of a path, in nats, shape
             (B,); 0 for a method without such a correction.
-        latent: x at t = 1, like x; None for a method that has none.
-        counts: Status, steps and evaluations of each sample from an adaptive solver; else None.
         nfe: Network evaluations per sample, counted; the largest if batches differ.
         nfe_derivative: Derivative passes per sample, likewise.
         t_min: Time at which x was put in.
         method: The method with all its settings; its trace is the rule that was used.
+        latent: x at t = 1, like x; None for a method that has none.
+        counts: Status, steps and evaluations of each sample from an adaptive solver; else None.
         seed: Seed of everything random; None if none was given.
     """
 
@@ -62,12 +62,12 @@ class Likelihood:
     std_error: Tensor
     dof: Tensor
     correction: Tensor
-    latent: Tensor | None
-    counts: Counts | None
     nfe: int
     nfe_derivative: int
     t_min: float
     method: LikelihoodMethod
+    latent: Tensor | None = None
+    counts: Counts | None = None
     seed: int | None = None
 
     def half_width(self, level: float = 0.95) -> Tensor:
@@ -91,10 +91,10 @@ class Likelihood:
         return -self.log_prob / (math.prod(spec.shape) * math.log(2)) + offset
 
 
-Part = TypeVar("Part")
+Joined = TypeVar("Joined")
 
 
-def joined(parts: Sequence[Part]) -> Part:
+def joined(parts: Sequence[Joined]) -> Joined:
     """The results of several batches as one: rows are concatenated, and the largest number is kept.
 
     Args:

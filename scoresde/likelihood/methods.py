@@ -99,4 +99,5 @@ def log_likelihood(
     method.check(model, x)
     given = {"seed": seed, "noise": noise, "y": y, "batch": batch}
     parts = batches(model, len(x), x.device, random=method.needs_noise(x), **given)
-    return replace(joined([method.estimate(part, x[part.rows]) for part in parts]), seed=seed)
+    found = joined([method.estimate(part, x[part.rows]) for part in parts])
+    return replace(found, seed=None if seed is None else int(seed))

@@ -96,4 +96,4 @@ def sample_with_log_prob(
         log_probs = log_prior(start, model.sde.prior_std)[:, None] - end.integrals
         likelihood = method.likelihood(model, log_probs, rule, end, start)
         parts.append(ScoredSamples(x=end.x.to(dtype), **vars(likelihood)))
-    return replace(joined(parts), seed=seed)
+    return replace(joined(parts), seed=None if seed is None else int(seed))

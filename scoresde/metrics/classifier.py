@@ -119,12 +119,10 @@ class CNNFeatures(FeatureSpace):
 
     def _checked(self, x: Tensor) -> Tensor:
         rows = as_rows(x, minimum=1)
-        shape = (1, self.net.size, self.net.size)
-        if x.shape[1:] != shape:
-            raise ValueError(
-                f"x must have shape (n, {shape[0]}, {shape[1]}, {shape[2]}) for "
-                f"{self.name}, got {tuple(x.shape)}"
-            )
+        size = self.net.size
+        if x.shape[1:] != (1, size, size):
+            wanted = f"(n, 1, {size}, {size}) for {self.name}"
+            raise ValueError(f"x must have shape {wanted}, got {tuple(x.shape)}")
         low, high = float(rows.min()), float(rows.max())
         if low < -1.001 or high > 1.001:  # room for the rounding of half precision
             raise ValueError(

@@ -78,9 +78,10 @@ class SASolver(LinearMultistep):
     def rows(self, sde: SDE, nodes: list[Node]) -> list[StepWeights]:
         """The weights of each step."""
         lam = np.array([node.lam for node in nodes])
+        noisy = [self.s_min <= math.exp(-node.lam) <= self.s_max for node in nodes]
         steps = [
-            interval(t, s, self.prediction, self.eta if self._is_noisy(t) else 0.0)
-            for t, s in pairwise(nodes)
+            interval(t, s, self.prediction, self.eta if noisy[i] else 0.0)
+            for i, (t, s) in enumerate(pairwise(nodes))
         ]
         rates = np.array([to.rate for to in steps])
         orders = step_orders(len(steps), self.predictor_order, self.lower_order_final)
@@ -100,6 +101,3 @@ class SASolver(LinearMultistep):
             )
             for to, predictor, corrector in zip(steps, predictors, correctors, strict=True)
         ]
-
-    def _is_noisy(self, t: Node) -> bool:
-        return self.s_min <= math.exp(-t.lam) <= self.s_max

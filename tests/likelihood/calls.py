@@ -70,4 +70,4 @@ class Known(LikelihoodMethod):
         log_prob, *rest = found if isinstance(found, tuple) else (found,)
         zeros = torch.zeros_like(log_prob)
         std_error, dof = rest or (zeros, zeros + KNOWN)
-        return Likelihood(log_prob, std_error, dof, zeros, x, None, 0, 0, self.t_min, self)
+        return Likelihood(log_prob, std_error, dof, zeros, 0, 0, self.t_min, self, latent=x)

@@ -331,19 +331,15 @@ class TestGaussianNoising:
             )  # fmt: skip
             assert out.log_prob.shape == (0,)
 
-    def test_bad_arguments(self, gaussian, node_at):
+    def test_bad_arguments(self, gaussian, exact_density):
         with pytest.raises(ValueError, match="std must be greater than 0, got 0"):
             GaussianNoising(0.0)
-        node, noise = node_at(VP(), 0.01), SampleNoise(0, [0])
-        with pytest.raises(TypeError, match="continuous data must be floating"):
-            points_of(
-                GaussianNoising(),
-                gaussian(VP()),
-                torch.zeros(1, 1).long(),
-                DataSpec((1,), 0, 1),
-                noise,
-                node,
-            )
+        levels, spec = torch.zeros(1, 1).long(), DataSpec((1,), 0, 1)
+        with pytest.raises(TypeError, match="x must be float32 or float64"):
+            dequantized(
+                gaussian(VP()), levels, spec, exact_density(0.01), seed=0,
+                dequantization=GaussianNoising(),
+            )  # fmt: skip
 
 
 def test_best_decoder_std_of_a_gaussian(gaussian, node_at):

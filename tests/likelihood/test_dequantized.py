@@ -304,6 +304,12 @@ class TestInterface:
         with pytest.raises(TypeError, match="spec must be of type DataSpec, got str"):
             ContinuousVLB("digits")
 
+    def test_data_of_another_shape(self, exact_density):
+        """Their bits/dim would be over the dimensions of the spec."""
+        model, k = normal(VP()), torch.zeros(2, 3).long()
+        with pytest.raises(ValueError, match=r"x must have shape \(B, 1\), got \(2, 3\)"):
+            dequantized(model, k, EIGHT, exact_density(1e-5), seed=0)
+
     def test_shapeless_data(self, exact_density):
         with pytest.raises(ValueError, match="x must have shape"):
             dequantized(normal(VP()), torch.tensor(3), EIGHT, exact_density(1e-5), seed=0)

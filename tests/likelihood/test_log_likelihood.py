@@ -3,13 +3,14 @@
 import math
 import time
 
+import numpy as np
 import pytest
 import torch
 from calls import by_ode, solve
 
 from scoresde.data import DataSpec
 from scoresde.exact import GaussianMixture
-from scoresde.likelihood import ExactTrace, Hutchinson, Path, encode
+from scoresde.likelihood import ExactTrace, Hutchinson, Path, encode, log_likelihood
 from scoresde.likelihood.method import Likelihood
 from scoresde.noise import BatchNoise, SampleNoise
 from scoresde.samplers import ProbabilityFlowODE
@@ -478,12 +479,18 @@ class TestFailures:
             by_ode(model, torch.zeros(1, 2, dtype=DOUBLE), rtol=1e-9)
 
 
+def test_a_seed_of_numpy_is_kept_as_a_number(mixture):
+    model = mixture(VP())
+    found = log_likelihood(model, model.sample(1, seed=0), Path(steps=2, nodes=2), seed=np.int64(3))
+    assert (found.seed, type(found.seed)) == (3, int)
+
+
 def test_bits_per_dim_of_known_densities():
     """The uniform density on [−1, 1] is worth exactly 8 bits, N(0, 1) at 0 8.325748065."""
 
     def bits(log_prob, dims):
         zeros = torch.zeros_like(log_prob)
-        found = Likelihood(log_prob, zeros, zeros, zeros, None, None, 0, 0, 1e-5, Path())
+        found = Likelihood(log_prob, zeros, zeros, zeros, 0, 0, 1e-5, Path())
         return float(found.bits_per_dim(DataSpec((dims,), -1.0, 1.0, levels=256)))
 
     assert bits(torch.full((1,), 12 * -math.log(2), dtype=DOUBLE), 12) == 8.0

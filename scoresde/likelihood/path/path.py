@@ -127,9 +127,8 @@ class Path(LikelihoodMethod):
         angle = Angle(model.sde, scale, self.spread, t_min)
         if len(x) == 0:
             none = x.new_empty(0, dtype=torch.float64)
-            return Likelihood(
-                none, none, none, none, x, None, 0, 0, t_min, replace(self, trace=rule)
-            )
+            used = replace(self, trace=rule)
+            return Likelihood(none, none, none, none, 0, 0, t_min, used, latent=x)
         with evaluating(model), count_nfe(model) as counted:
             curve = self._curve(model, x, angle)
             integrand = _Integrand(model, x, angle, curve, variances, rule)
@@ -145,7 +144,6 @@ class Path(LikelihoodMethod):
             dof=dof,
             correction=corrections.sum(1),
             latent=latent.to(x.dtype),
-            counts=None,
             nfe=counted.forward,
             nfe_derivative=counted.derivative,
             t_min=t_min,

@@ -131,8 +131,6 @@ class VLB(LikelihoodMethod):
             std_error=(variances + variance).sqrt(),
             dof=torch.full_like(bound, max(self.draws - 1, 1)),
             correction=torch.zeros_like(bound),
-            latent=None,
-            counts=None,
             nfe=counted.forward,
             nfe_derivative=0,
             t_min=last.t,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import get_args
 
 import torch
@@ -86,8 +87,32 @@ class DDPMVLB(VLB):
             object.__setattr__(self, "variance", _positive(self.variance))
 
     def diffusion(self, model: ScoreModel) -> ReverseChain:
-        """The chain on the times, or on the ladder of the model."""
-        return ReverseChain.build(model, self)
+        """The chain on the times, or on the ladder of the model.
+
+        Raises:
+            ValueError: If σ = 0 at a time, the model's labels are rounded and a time is not on its
+                ladder, or the variances are not one per time.
+        """
+        sde, times, variances = model.sde, self.times, self.variance
+        ts = check_grid(sde.ladder(times) if isinstance(times, int) else times)
+        if model.snapped:
+            check_on_ladder(sde, ts)
+        model.check_last(float(ts[-1]))
+        nodes = sde.nodes(ts)
+        betas, posterior, gains = [], [], []
+        for t, s in pairwise(nodes):
+            a, b = sde.transition(t, s)
+            betas.append(b**2)
+            posterior.append((b * s.sigma / t.sigma) ** 2)
+            gains.append(b**2 / (a * t.sigma))
+        gains.append(nodes[-1].sigma / nodes[-1].alpha)
+        if isinstance(variances, str):
+            steps = betas if variances == "beta" else posterior
+            last = posterior[-1] if self.decoder == "beta_tilde" else nodes[-1].sigma ** 2
+            variances = (*steps, last)
+        if len(variances) != len(nodes):
+            raise ValueError(f"variance must have shape ({len(nodes)},), got ({len(variances)},)")
+        return ReverseChain(nodes, posterior, gains, list(variances), self.strata)
 
 
 @dataclass(frozen=True)
@@ -103,7 +128,6 @@ class ReverseChain:
 
     Attributes:
         nodes: The SDE at the N times, decreasing.
-        betas: β of the N − 1 steps, then σ²(t_min) for the decoder.
         posterior: β̃ of the N − 1 steps.
         gains: κ of the N − 1 steps, then σ/α at t_min, with x̂_0 − x_0 = (σ/α)(ε − ε̂).
         variances: v of the N − 1 steps and of the decoder.
@@ -111,40 +135,10 @@ class ReverseChain:
     """
 
     nodes: list[Node]
-    betas: list[float]
     posterior: list[float]
     gains: list[float]
     variances: list[float]
-    strata: int | None = None
-
-    @classmethod
-    def build(cls, model: ScoreModel, bound: DDPMVLB) -> ReverseChain:
-        """The chain of a bound for a model.
-
-        Raises:
-            ValueError: If σ = 0 at a time, the model's labels are rounded and a time is not on its
-                ladder, or the variances are not one per time.
-        """
-        sde, times, variance = model.sde, bound.times, bound.variance
-        ts = check_grid(sde.ladder(times) if isinstance(times, int) else times)
-        if model.snapped:
-            check_on_ladder(sde, ts)
-        model.check_last(float(ts[-1]))
-        nodes = sde.nodes(ts)
-        betas, posterior, gains = [], [], []
-        for t, s in zip(nodes, nodes[1:], strict=False):
-            a, b = sde.transition(t, s)
-            betas.append(b**2)
-            posterior.append((b * s.sigma / t.sigma) ** 2)
-            gains.append(b**2 / (a * t.sigma))
-        betas.append(nodes[-1].sigma ** 2)
-        gains.append(nodes[-1].sigma / nodes[-1].alpha)
-        if isinstance(variance, str):
-            steps = betas[:-1] if variance == "beta" else posterior
-            variance = (*steps, posterior[-1] if bound.decoder == "beta_tilde" else betas[-1])
-        if len(variance) != len(nodes):
-            raise ValueError(f"variance must have shape ({len(nodes)},), got ({len(variance)},)")
-        return cls(nodes, betas, posterior, gains, list(variance), bound.strata)
+    strata: int | None
 
     @property
     def ends(self) -> tuple[Node, Node]:
