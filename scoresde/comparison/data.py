@@ -42,13 +42,15 @@ class BenchData:
             ValueError: If they are not of the kind that the model was trained on, have no labels
                 for a conditional model, or are too few.
         """
-        train, test = _splits(request, stored) if request.needs_data else (None, None)
+        train = test = None
+        if request.quality or request.likelihood:
+            train, test = _splits(request, stored)
         if request.likelihood:
             if test is None:
                 raise ValueError(
                     f"--likelihood: {request.likelihood}, but these data have no test split; use 0"
                 )
-            check_number("likelihood", request.likelihood, at_least=2, at_most=len(test))
+            check_number("likelihood", request.likelihood, at_most=len(test))
         quality = Quality.build(train, test, request.n) if request.quality else None
         return cls(train, test, quality, _labels(request, stored, train))
 

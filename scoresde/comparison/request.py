@@ -49,7 +49,7 @@ class BenchRequest:
         data_root: Folder of the data set; None for the folder that the checkpoint names.
         reference_tolerance: rtol = atol of the reference solution; None = no paired error.
         quality: Measure the distance of the samples to real data.
-        likelihood: Number of test data whose likelihood to measure.
+        likelihood: Number of test data whose likelihood to measure: 0, or at least 2.
         labels: Labels of the samples of a conditional model: "shares" gives each class its share
             of the training data, "uniform" gives the same share to every class that has training
             data. Without quality and likelihood no data are loaded, and every class has the same
@@ -76,8 +76,10 @@ class BenchRequest:
     labels: str = "shares"
 
     def __post_init__(self) -> None:
-        for name, least in (("n", 4), ("batch", 1), ("likelihood", 0)):
-            check_number(name, getattr(self, name), at_least=least)
+        check_number("n", self.n, at_least=4)
+        check_number("batch", self.batch, at_least=1)
+        if self.likelihood:
+            check_number("likelihood", self.likelihood, at_least=2)
         for budget in self.nfe:
             check_number("nfe", budget, at_least=1)
         if self.t_min is not None:
@@ -101,11 +103,6 @@ class BenchRequest:
             return replace(self, t_min=t_min, reference_tolerance=None)
         stored.check_first_time(t_min)
         return replace(self, t_min=t_min)
-
-    @property
-    def needs_data(self) -> bool:
-        """Whether real data are compared with, or their likelihood is measured."""
-        return self.quality or self.likelihood > 0
 
     def scoring(self, stored: StoredModel) -> ScoreRequest | None:
         """The request of the likelihood that is measured as well; None if none is asked for.

@@ -187,17 +187,15 @@ class Sweep:
 
         One pass before them warms up caches and thread pools, and is not counted.
         """
-        settings = self.settings
-        batches = self.start.to(settings.device).split(settings.batch)
-        labels = [None] * len(batches)
-        if settings.y is not None:
-            labels = settings.y.to(settings.device).split(settings.batch)
+        device, batch, y = self.settings.device, self.settings.batch, self.settings.y
+        batches = self.start.to(device).split(batch)
+        labels = [None] * len(batches) if y is None else y.to(device).split(batch)
 
         def one_pass() -> None:
             for x, y in zip(batches, labels, strict=True):
                 _bare_pass(self.model, x, y)
 
-        times = [_timed(settings.device, one_pass)[1] for _ in range(6)]
+        times = [_timed(device, one_pass)[1] for _ in range(6)]
         return statistics.median(times[1:])
 
     def _reference(self, places: Sequence[Path], tell: Tell) -> Tensor | None:
