@@ -223,6 +223,7 @@ def interpolate(
         ValueError: As for `encode`, if x_a and x_b differ in shape or dtype, or steps < 2.
         RuntimeError: As for `encode`.
     """
+    check_type("model", model, ScoreModel)
     steps = check_integer("steps", steps, minimum=2)
     if x_a.shape != x_b.shape or x_a.dtype != x_b.dtype:
         raise ValueError(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..._tensor import check_integer, check_number, float64, plain_numbers
+from ..._tensor import check_integer, check_number, check_type, float64, plain_numbers
 from ...batches import Batch, batches
 from ...evaluation import evaluating, own_context
 from ...exact import GaussianMixture
@@ -146,6 +146,7 @@ def choose_trace(
         ValueError: If t_min is out of range, or there are no data.
         RuntimeError: If the network or a derivative is not finite.
     """
+    check_type("model", model, ScoreModel)
     t_min = check_number("t_min", model.first_time(t_min), above=0)
     if x.ndim == 0 or x.numel() == 0:
         raise ValueError(f"x must have shape (B, *D) with B ≥ 1, got {tuple(x.shape)}")

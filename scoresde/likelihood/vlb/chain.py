@@ -73,7 +73,9 @@ class DDPMVLB(VLB):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.times, int):
+        if isinstance(self.times, int):
+            check_integer("times", self.times, minimum=2)
+        else:
             object.__setattr__(self, "times", tuple(check_grid(self.times).tolist()))
         if self.strata is not None:
             check_integer("strata", self.strata, minimum=1)

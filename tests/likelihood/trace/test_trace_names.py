@@ -15,8 +15,10 @@ from scoresde.likelihood import (
     Path,
     Probing,
     XTrace,
+    choose_trace,
     decode,
     encode,
+    interpolate,
     linearize,
     log_likelihood,
     neglected,
@@ -165,5 +167,9 @@ def test_what_is_no_method_or_rule():
 def test_what_is_no_model(function):
     with pytest.raises(TypeError, match="model must be of type ScoreModel, got str"):
         function("digits-vp", POINTS)
+    with pytest.raises(TypeError, match="model must be of type ScoreModel, got str"):
+        interpolate("digits-vp", POINTS, POINTS)
+    with pytest.raises(TypeError, match="model must be of type ScoreModel, got str"):
+        choose_trace("digits-vp", POINTS, seed=0)
     with pytest.raises(TypeError, match="model must be of type ScoreModel, got str"):
         sample_with_log_prob("digits-vp", (2, 2), seed=0)

@@ -506,7 +506,7 @@ def test_bad_arguments_of_all(gaussian, function, fixed, changed, error, message
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"times": 1}, "levels must be at least 2, got 1"),
+        ({"times": 1}, "times must be at least 2, got 1"),
         ({"times": torch.tensor([0.1, 0.5])}, "must decrease strictly"),
         ({"times": torch.tensor([1.0, 0.0])}, "t_min must be greater than 0"),
         ({"times": torch.tensor([1.5, 0.5])}, r"must lie in \[0, 1\]"),
