@@ -63,13 +63,13 @@ def sorted_by_value(path: Path, x: Tensor, values: Tensor, spec: DataSpec) -> No
 def round_trip(path: Path, x: Tensor, latent: Tensor, decoded: Tensor, spec: DataSpec) -> None:
     """Draw data, their latent codes, the decoded codes, and the difference, enlarged.
 
-    For points in the plane: data with the decoded ones, and the latent codes.
+    For points in the plane: data with decoded data, and the latent codes.
 
     Args:
         path: PNG file to write.
         x: Data at the model's scale, shape (n, *spec.shape); the first 12 are shown.
-        latent: Their latent codes in units of the prior's standard deviation, likewise.
-        decoded: Decoded codes, likewise.
+        latent: Their latent codes in units of the prior's standard deviation, like x.
+        decoded: Decoded codes, like x.
         spec: What the data are.
     """
     if not spec.is_image:
@@ -90,7 +90,7 @@ def round_trip(path: Path, x: Tensor, latent: Tensor, decoded: Tensor, spec: Dat
 
 
 def interpolation(path: Path, x: Tensor, spec: DataSpec) -> None:
-    """Draw each path between two data in a row; of points in the plane, the curves.
+    """Draw each path between two data as a row of images; for points in the plane, as a curve.
 
     Args:
         path: PNG file to write.
@@ -132,7 +132,7 @@ def _save_valued(
     names: Sequence[str],
     title: str,
 ) -> None:
-    """Rows of images, each with its value; points in the plane are all drawn, coloured by it."""
+    """Rows of images, each with its value; or all points in the plane, coloured by value."""
     if not spec.is_image:
         _save_scatter(path, x, values, spec.unit)
         return
@@ -149,14 +149,14 @@ def _save_rows(
 ) -> None:
     """Rows of images with values in [0, 1], each (n, C, H, W), names left, captions below."""
     columns = max(map(len, rows))
-    height = 1.04 if captions is None else 1.2  # of a row, in tiles
+    height = 1.04 if captions is None else 1.2  # height of a row, in tiles
     figure = new_figure(TILE * columns + 0.9 * any(names), height * TILE * len(rows) + 0.3)
     for axis in (axes := figure.subplots(len(rows), columns, squeeze=False)).flat:
         axis.set(xticks=[], yticks=[], frame_on=False)
     beside = {"rotation": 0, "horizontalalignment": "right", "verticalalignment": "center"}
     for i, row in enumerate(rows):
         for j, image in enumerate(row.permute(0, 2, 3, 1).numpy()):
-            # matplotlib uses the colour map for one channel and ignores it for three
+            # matplotlib uses the colour map for one channel, and ignores it for three channels
             axes[i, j].imshow(image, interpolation="nearest", cmap="gray", vmin=0, vmax=1)
             if captions is not None:
                 axes[i, j].set_xlabel(captions[i][j], fontsize=8, labelpad=2)
