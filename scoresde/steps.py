@@ -20,7 +20,7 @@ from .sde import SDE
 
 __all__ = ["Grid", "count_evaluations", "draws_noise", "largest_steps", "on_ladder"]
 
-Grid = Callable[..., Tensor]  # called with (sde, steps, t_min), as the functions of `grid`
+Grid = Callable[..., Tensor]  # called with (sde, steps, t_min), like the functions of `grid`
 
 
 def _free_model(sde: SDE) -> ScoreModel:
@@ -29,7 +29,7 @@ def _free_model(sde: SDE) -> ScoreModel:
 
 
 def on_ladder(grid: Grid) -> Grid:
-    """The grid function whose times are moved to the ladder of a discrete model."""
+    """The given grid function, with its times moved to the ladder of a discrete model."""
 
     def snapping(sde: SDE, steps: int, t_min: float) -> Tensor:
         return snapped(sde, grid(sde, steps, t_min))
