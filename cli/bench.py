@@ -22,13 +22,13 @@ __all__ = ["bench"]
     "--samplers",
     type=Commas(options.SAMPLER),
     default="ddim,dpmpp-2m,heun,ancestral,euler-maruyama,dopri5",
-    help="Names, each with parameters if need be, such as edm:churn=20.",
+    help="Names of samplers, with or without parameters, such as edm:churn=20.",
 )
 @click.option(
     "--grids",
     type=Commas(options.GRID),
     default="log_snr",
-    help="Time grids, each with parameters if need be, such as karras:rho=5, or JSON files.",
+    help="Time grids, with or without parameters, such as karras:rho=5, or JSON files.",
 )
 @click.option(
     "--nfe",

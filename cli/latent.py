@@ -27,7 +27,7 @@ __all__ = ["latent"]
     help="Points of a path from one datum to another, both included.",
 )
 @click.option(
-    "--samples", type=Integer(0), default=16, help="Draw so many, each with its log-density."
+    "--samples", type=Integer(0), default=16, help="Number of samples drawn with log-density."
 )
 @click.option(
     "--probes",

@@ -55,13 +55,13 @@ compiled = click.option("--compile", "compiled", is_flag=True, help="torch.compi
 split = click.option(
     "--split",
     type=click.Choice(["train", "test"]),
-    help="test if not given; all of a file given by --data.",
+    help="test if not given, or all of a file given by --data.",
 )
 levels = click.option("--levels", type=Integer(2), help="Number of levels of a file's data.")
 data_root = click.option(
     "--data-root",
     type=click.Path(exists=True, file_okay=False),
-    help="Folder to look in first for the data set or a relative path.",
+    help="Folder that is searched first for the data set or a relative path.",
 )
 overwrite = click.option(
     "--overwrite", is_flag=True, help="Replace results of other settings in the folder."
