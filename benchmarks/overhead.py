@@ -103,7 +103,7 @@ def theirs(scheduler: Any, stored: Tensor) -> int:
 
 
 def microseconds(runs: Sequence[Callable[[], int]], repeats: int) -> list[float]:
-    """Microseconds per evaluation of each run, the least of some repeats; runs return evaluations."""
+    """Microseconds per evaluation of each run, the least of some repeats."""
     calls = [run() for run in runs]
     return [1e6 * s / n for s, n in zip(least_seconds(runs, repeats), calls, strict=True)]
 

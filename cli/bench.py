@@ -42,8 +42,8 @@ __all__ = ["bench"]
 @options.device
 @options.batch(256, "Samples")
 @options.t_min(
-    "Time to stop at; 0 is data, 1 is noise. 1e-3 if not given, or the time of the network's "
-    "first discrete label if that is later."
+    "Last time; 0 is data, 1 is noise. 1e-3 if not given, or the time of the network's first "
+    "discrete label if that is later."
 )
 @click.option(
     "--likelihood",

@@ -19,7 +19,7 @@ __all__ = ["latent"]
 @click.command(cls=Command)
 @options.checkpoint()
 @options.held_out
-@click.option("--n", type=Integer(2), default=8, help="How many data.")
+@click.option("--n", type=Integer(2), default=8, help="Number of data.")
 @click.option(
     "--steps",
     type=Integer(2, 1000, note=": each is a datum"),

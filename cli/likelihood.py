@@ -19,9 +19,9 @@ __all__ = ["likelihood"]
 
 class _Likelihood(Command):
     groups = {
-        "What is scored": ("--checkpoint", "--data", "--split", "--data-root", "--levels", "--n"),
-        "What the number is": ("--protocol", "--t-min", "--draws", "--variance"),
-        "How it is computed": (
+        "Data": ("--checkpoint", "--data", "--split", "--data-root", "--levels", "--n"),
+        "Definition": ("--protocol", "--t-min", "--draws", "--variance"),
+        "Computation": (
             *("--method", "--steps", "--nodes", "--rtol", "--atol", "--per-sample"),
             *("--trace", "--force", "--image-error", "--dtype", "--batch", "--seed", "--device"),
         ),
@@ -33,7 +33,7 @@ class _Likelihood(Command):
 @click.command(cls=_Likelihood)
 @options.checkpoint()
 @options.held_out
-@click.option("--n", type=Integer(1), default=128, help="How many data, chosen by the seed.")
+@click.option("--n", type=Integer(1), default=128, help="Number of data, chosen by the seed.")
 @click.option(
     "--protocol",
     type=click.Choice(PROTOCOLS),
@@ -84,8 +84,8 @@ class _Likelihood(Command):
 @click.option("--draws", type=Integer(1), default=1, help="Dequantizations per datum.")
 @options.tolerances(1e-6, ", ODE")
 @options.t_min(
-    "Time at which the data are put in. Default: 1e-5, or the time of the first discrete label; "
-    "for a VLB where σ/α is half a cell."
+    "Start time of the data. Default: 1e-5, or the time of the first discrete label; for a VLB "
+    "the time at which σ/α is half a cell."
 )
 @click.option(
     "--measured",

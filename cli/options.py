@@ -49,7 +49,7 @@ data = click.option(
     "--data", type=Data(), help="Data set or path; the data it was trained on if not given."
 )
 seed = click.option(
-    "--seed", type=Integer(0, 2**64 - 1), default=0, help="Every random number comes from it."
+    "--seed", type=Integer(0, 2**64 - 1), default=0, help="Seed of all random numbers."
 )
 compiled = click.option("--compile", "compiled", is_flag=True, help="torch.compile the network.")
 split = click.option(
@@ -91,7 +91,7 @@ def results(text: str) -> Callable:
 
 
 def batch(default: int, what: str) -> Callable:
-    """`--batch`: how many samples or data are computed at a time."""
+    """`--batch`: number of samples or data computed at a time."""
     text = f"{what} at a time."
     return click.option("--batch", type=Integer(1), default=default, help=text)
 

@@ -65,7 +65,7 @@ def atomic_write(path: str | Path, mode: Literal["wb", "w"] = "wb") -> Iterator[
     try:
         with _naming(path, target, temporary):
             permissions = _replaceable(target)
-            # "x": never open a file that is there. `tempfile` would give 0o600 whatever the umask.
+            # "x": never open an existing file. `tempfile` would give mode 0o600 for every umask.
             with open(temporary, mode.replace("w", "x"), **text) as file:
                 if permissions is not None:
                     os.chmod(temporary, permissions)

@@ -59,8 +59,8 @@ _MULTIPLIERS_LOW, _MULTIPLIERS_HIGH = _MULTIPLIERS & _LOW, _MULTIPLIERS >> _HALF
 _KEY_STEPS = np.array([[[0x9E3779B97F4A7C15]], [[0xBB67AE8584CAA73B]]], dtype=np.uint64)
 _ROUNDS = 10
 
-# Blocks that `_all_at_once` works on at a time, and values that `_box_muller` does: arrays of this
-# size stay in the cache.
+# Blocks that `_all_at_once` computes at a time, and values that `_box_muller` computes at a time:
+# arrays of this size stay in the cache.
 _BLOCKS_AT_ONCE = 16384
 _VALUES = 32768
 

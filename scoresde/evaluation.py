@@ -89,8 +89,7 @@ def count_nfe(model: nn.Module, limit: int | None = None) -> Iterator[NFE]:
 
     Args:
         model: A score model, whose `nfe` is its counter; models bound with `given` share it.
-        limit: Raise RuntimeError when more forward passes are asked. The limit of a block around
-            this one holds as well.
+        limit: Raise RuntimeError at one more forward pass. The limits of outer blocks hold as well.
 
     Yields:
         The counts of this block.

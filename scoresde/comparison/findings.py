@@ -132,7 +132,7 @@ class Findings:
         return f"{result.sampler} · {result.grid}" if several else result.sampler
 
     def within(self, budget: int) -> list[CellResult]:
-        """Measured cells of one budget, in the order asked."""
+        """Measured cells of one budget, in the requested order."""
         return [result for result in self.done if result.nfe_asked == budget]
 
     def ranking(self, budget: int, metric: str) -> list[CellResult]:
@@ -160,7 +160,7 @@ class Findings:
         return metric in self.floor and result.metrics[metric].value < self.floor[metric].value
 
     def at_floor(self, metric: str) -> list[CellResult]:
-        """Cells whose value is below that of real data or tied with it, in the order asked."""
+        """Cells whose value is below that of real data or tied with it, in the requested order."""
         floor = self.floor.get(metric)
         cells = [] if floor is None else [r for r in self.done if metric in r.metrics]
         return [

@@ -126,7 +126,7 @@ def save_cell(path: Path, made_from: str, result: CellResult, x: Tensor) -> None
 
 
 def load_cell(path: Path, made_from: str, planned: CellResult) -> CellResult | None:
-    """Read what `save_cell` has written.
+    """Read a file of `save_cell`.
 
     Args:
         path: The .npz file.
@@ -183,7 +183,7 @@ def read_results(folder: Path) -> tuple[list[CellResult], dict[str, Any]]:
 
 
 def _read_cell(values: Any, where: str) -> CellResult:
-    """A checked result from plain data; one that is done must have its measured values."""
+    """A checked result from plain data; with status "done" it must have its measured values."""
     hints = get_type_hints(CellResult) | {"metrics": dict}
     check_fields(values, hints, where)
     if unknown := values.keys() - hints.keys():

@@ -128,13 +128,13 @@ def _caption(text: str) -> Markup:
 def _best(
     findings: Findings, metrics: list[str]
 ) -> dict[int, list[tuple[CellResult, list[CellResult]] | None]]:
-    """For each budget the best cell and the cells tied with it, by each metric."""
+    """For each budget and each metric, the best cell and the cells tied with it."""
     places = {b: [findings.best(b, metric) for metric in metrics] for b in findings.budgets}
     return {budget: found for budget, found in places.items() if any(found)}
 
 
 def _groups(findings: Findings) -> list[tuple[str, list[CellResult]]]:
-    """Measured cells by title: of each budget, by the first metric; then of adaptive methods."""
+    """Measured cells by title: for each budget, sorted by the first metric; then adaptive ones."""
     order = (*findings.columns, "")[0]
 
     def rank(cell: CellResult) -> float:
@@ -146,7 +146,7 @@ def _groups(findings: Findings) -> list[tuple[str, list[CellResult]]]:
 
 
 def _curves(findings: Findings) -> list[tuple[str, list[Picture]]]:
-    """A figure of each metric against evaluations, then against seconds; empty without metrics."""
+    """Figures of each metric against evaluations, then against seconds; empty without metrics."""
     return [
         (against, [_curve(findings, metric, x, against) for metric in findings.measured])
         for x, against in (("nfe", "evaluations"), ("seconds", "seconds"))

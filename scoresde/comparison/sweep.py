@@ -185,7 +185,7 @@ class Sweep:
     def bare_seconds(self) -> float:
         """Seconds of one pass of the network alone over all samples: the median of five passes.
 
-        One pass before them warms up caches and thread pools, and is not counted.
+        An uncounted pass before them warms up caches and thread pools.
         """
         settings = self.settings
         batches = self.start.to(settings.device).split(settings.batch)

@@ -28,8 +28,8 @@ from .methods import as_method, log_likelihood
 
 __all__ = ["Budget", "bound_of_changes", "likelihood_budget", "prior_mismatch"]
 
-# The cut-off is reported up to this `CutOff.departure`: the estimates of order 1 and 2 then differ
-# by at most an eighth of the sizes of the terms.
+# The cut-off is reported only if `CutOff.departure` is at most this. The estimates of order 1 and 2
+# then differ by at most an eighth of the size of their terms.
 MOST_DEPARTURE = 0.25
 
 

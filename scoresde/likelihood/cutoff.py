@@ -180,7 +180,7 @@ class GaussianNoising(Dequantization):
         x = (t.alpha * x0 + t.sigma * batch.noise.fresh(x0)).to(dtype)
         with evaluating(batch.model):
             eps = batch.model.eps(x, t).to(torch.float64)
-        # x0(x_t) − x_0 = (σ/α) (z − ε): from x_t itself it would cancel in float32
+        # x0(x_t) − x_0 = (σ/α) (z − ε); the difference of the two would cancel in float32
         z = (x.to(torch.float64) - t.alpha * x0) / t.sigma
         mean = x0 + t.sigma / t.alpha * (z - eps)
         std = self.std or t.sigma / t.alpha

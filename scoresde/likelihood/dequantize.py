@@ -72,7 +72,7 @@ class Dequantization(ABC):
             batch: The model of the density of x at time t, and the source of the draw.
             k: Integer levels of this batch, shape (B, *D).
             spec: Range and number of levels.
-            t: The time at which x is to be put in.
+            t: Start time of x.
             dtype: Dtype of x.
 
         Returns:
@@ -136,7 +136,7 @@ class TruncatedNormalDequantization(Dequantization):
     noised = True
 
     def draw(self, batch: Batch, k: Tensor, spec: DataSpec, t: Node, dtype: torch.dtype) -> Points:
-        """By the inverse of the distribution function; one normal draw per entry."""
+        """x from the inverse distribution function; one normal draw per entry."""
         centre = cell_centre(k, spec)
         tau = 0.5 * t.alpha * spec.span / spec.levels / t.sigma
         z = truncated_normal(batch.noise.fresh(centre), tau)

@@ -96,7 +96,7 @@ Part = TypeVar("Part")
 
 
 def joined(parts: Sequence[Part]) -> Part:
-    """The results of several batches as one: rows are concatenated, and the largest number is kept.
+    """The results of several batches as one: tensors are concatenated; of integers the largest.
 
     Args:
         parts: Results of one class, a dataclass, at least one.

@@ -25,8 +25,8 @@ from .estimate import Estimate, as_rows, rows_around_mean, variance_of_square
 __all__ = ["CubicKernel", "GaussianKernel", "Kernel", "mmd2"]
 
 _KERNEL_VALUES = 2**22  # 32 MiB of float64 kernel values at a time
-_MATMUL_RANGE = 1e4  # squared norm over squared bandwidth up to which k is right to 1e-12
-_MEDIAN_ROWS = 1000  # half a million distances: their median is sharp to a fraction of a percent
+_MATMUL_RANGE = 1e4  # largest (norm/bandwidth)² for which k is accurate to 1e-12
+_MEDIAN_ROWS = 1000  # half a million distances: their median is accurate to less than a percent
 
 
 class Kernel(ABC):

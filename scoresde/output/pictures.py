@@ -17,7 +17,7 @@ from .figures import new_figure, save_figure, to_unit
 
 __all__ = ["can_show", "extremes", "interpolation", "round_trip", "sorted_by_value"]
 
-TILE = 0.95  # inches
+TILE = 0.95  # side of an image, in inches
 MOST_IMAGES = 12  # images side by side, or paths
 MOST_EXTREMES = 10  # images at either end of the order
 IMAGES_IN_A_ROW = 8  # images in a row of all
@@ -47,7 +47,7 @@ def extremes(path: Path, x: Tensor, values: Tensor, spec: DataSpec) -> None:
 
 
 def sorted_by_value(path: Path, x: Tensor, values: Tensor, spec: DataSpec) -> None:
-    """Draw all of some data in the order of their values, the most likely first.
+    """Draw all data in the order of their values, the most likely first.
 
     Args:
         path: PNG file to write.

@@ -130,7 +130,7 @@ def sample(
 
 
 def _check_state(x_init: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    """Raise unless the state has a dtype to sample in, and `x_init` is None or of the shape."""
+    """Raise unless `dtype` is allowed for the state and `x_init` is None or has the shape."""
     check_type("dtype", dtype, torch.dtype)
     if not dtype.is_floating_point or dtype.itemsize < 4:
         raise ValueError(f"dtype must be float32 or float64 (autocast the network), got {dtype}")

@@ -137,7 +137,7 @@ def lagrange_weights(
 
 
 def past_knots(u: np.ndarray, orders: Sequence[int], newest: int) -> np.ndarray:
-    """Knots of `lagrange_weights`: for step i, u[i + newest] and the orders[i] − 1 before it.
+    """Knots of `lagrange_weights`: for step i, u[i + newest] and the orders[i] − 1 values before.
 
     The other knots of a shorter step are NaN. `newest` is 0 for a predictor, and 1 for a
     corrector, which uses the output at the step's end.

@@ -33,7 +33,7 @@ SAME_TIME = 1e-9
 # Variance of a reverse step from t to s, in DDPM's names: β = σ²_{t|s}, or β̃ = β σ_s²/σ_t².
 ReverseVariance = Literal["beta", "beta_tilde"]
 
-# Largest α/σ at which sampling starts from a normal distribution instead of from x_init.
+# Largest α/σ at which sampling may start from a normal distribution; above, x_init is needed.
 _START_RATIO = 0.1
 
 

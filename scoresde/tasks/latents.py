@@ -242,7 +242,7 @@ def _results(explored: _Explored) -> dict[str, Any]:
 def _write(
     out: Path, spec: DataSpec, data: Dataset, rows: np.ndarray, explored: _Explored
 ) -> list[str]:
-    """Write the arrays, and pictures of data that have one.
+    """Write the arrays, and pictures if the data can be drawn.
 
     Returns:
         The names of the files.

@@ -185,7 +185,7 @@ def _tolerance(name: str, tolerances: tuple[float, ...], quick: bool = False) ->
 
 
 def _observed(name: str, note: str = "", sdes: tuple[str, ...] = VP_ONLY) -> Claim:
-    """An adaptive solver of which error/tolerance is observed, and nothing is claimed."""
+    """An adaptive solver whose error/tolerance is observed without a claim."""
     settings = {"steps": SOLVER_TOLERANCES[:4], "sdes": sdes, "quick": False, "note": note}
     return Claim(name, "tolerance", None, HAIRER, **settings)
 
@@ -279,7 +279,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("gotta-go-fast", "none", None, "Jolicoeur-Martineau et al. 2021", sdes=VP_ONLY),
     *_tolerance("dopri5", SOLVER_TOLERANCES, quick=True),
     *_tolerance("dopri8", SOLVER_TOLERANCES),
-    # its steps at 1e-3 are so long that its estimate of their error is still a guess
+    # at 1e-3 the steps are so long that their error estimates are unreliable
     *_tolerance("dop853", SOLVER_TOLERANCES[1:]),
     # methods of orders 3 and 2 would take minutes to 1e-9
     *_tolerance("bosh3", SOLVER_TOLERANCES[:4]),

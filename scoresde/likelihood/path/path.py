@@ -52,8 +52,8 @@ from .node_error import error_of_sum
 
 __all__ = ["Path"]
 
-# Up to so many dimensions an exact trace costs about as much as 2 probes, and sign probes have only
-# few values.
+# Up to this many dimensions an exact trace costs about as much as 2 probes, and sign probes take
+# only a few values.
 FEW_DIMENSIONS = 3
 
 

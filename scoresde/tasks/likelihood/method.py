@@ -98,7 +98,7 @@ def _path(
     pilot: Tensor,
     control: GaussianMixture,
 ) -> Path:
-    """The path method; trace and number of nodes are measured on the pilot data if not given."""
+    """The path method; if not given, trace and number of nodes are measured on the pilot data."""
     if request.trace != "auto":
         rule, nodes = parse_trace(request.trace), None
     else:

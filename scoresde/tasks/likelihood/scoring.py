@@ -108,7 +108,7 @@ def _training(request: ScoreRequest, stored: StoredModel, data: Dataset) -> Data
     if request.data is not None:
         return data
     source = stored.config.data.below(request.data_root)
-    # of a conditional network only, as of the data that are scored
+    # labels only for a conditional network, as for the scored data
     return load_dataset(source, labels=data.labels is not None, classes=stored.spec.class_names)
 
 
