@@ -37,7 +37,7 @@ __all__ = ["bench"]
     help="Network evaluations per sample, the final denoising included.",
 )
 @click.option("--n", type=Integer(4, 1_000_000), default=256, help="Samples per cell.")
-@options.out("Folder of the results; those of the same settings in it are completed.")
+@options.out("Folder of the results; existing results of the same settings are completed.")
 @options.seed
 @options.device
 @options.batch(256, "Samples")

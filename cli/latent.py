@@ -36,10 +36,10 @@ __all__ = ["latent"]
     help="Probes of Hutchinson's trace, per sample; not needed up to 16 dimensions.",
 )
 @options.tolerances(1e-4)
-@options.t_min("Time the data are put in at. Default: 1e-5, or that of the first discrete label.")
+@options.t_min("Start time of the data. Default: 1e-5, or that of the first discrete label.")
 @options.batch(64, "Data")
 @options.seed
-@options.dtype("Of data and network; the solver's state is float64 in any case.")
+@options.dtype("Of data and network; the solver's state is always float64.")
 @options.device
 @options.results("Folder for latents.npz, the pictures and summary.json.")
 def latent(out: Path, overwrite: bool, as_json: bool, **settings: Any) -> None:

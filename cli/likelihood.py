@@ -67,8 +67,8 @@ class _Likelihood(Command):
 @click.option(
     "--steps",
     type=Integer(1, 100_000),
-    help="Steps of the path (default 32) or of vlb-ddpm's chain (default 1000; a model with a "
-    "chain of its own takes that).",
+    help="Steps of the path (default 32) or of vlb-ddpm's chain (default 1000; a model with its "
+    "own chain uses it).",
 )
 @click.option(
     "--nodes",
@@ -96,7 +96,7 @@ class _Likelihood(Command):
 )
 @options.batch(64, "Data")
 @options.seed
-@options.dtype("Of data and network; the solver's state is float64 in any case.")
+@options.dtype("Of data and network; the solver's state is always float64.")
 @options.device
 @click.option(
     "--budget", is_flag=True, help="Print the whole error budget, not only its first line."

@@ -39,7 +39,7 @@ def out(text: str, required: bool = True) -> Callable:
 
 
 def checkpoint(required: bool = True, use: str = "") -> Callable:
-    """`--checkpoint`; `use` says in the help what an optional one is for."""
+    """`--checkpoint`; `use` is a help text on the purpose of an optional checkpoint."""
     text = f"{use}A checkpoint file, or a shipped one by name."
     return click.option("--checkpoint", required=required, type=Located("checkpoints"), help=text)
 

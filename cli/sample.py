@@ -42,7 +42,7 @@ __all__ = ["sample"]
 @click.option("--n", type=Integer(1), default=64, help="Number of samples.")
 @options.batch(256, "Samples")
 @options.seed
-@options.t_min("Time to stop at; 0 is data, 1 is noise. 1e-3, or that of a grid from a file.")
+@options.t_min("Last time; 0 is data, 1 is noise. 1e-3, or that of a grid from a file.")
 @click.option(
     "--denoise/--no-denoise", default=True, help="Finish with E[x0 | x], one more evaluation."
 )

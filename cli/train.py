@@ -25,7 +25,7 @@ def _every(name: str, steps: int, what: str) -> Callable:
 
 @click.command(cls=Command)
 @click.option("--config", type=Located("configs"), help="A TOML file, or a shipped config by name.")
-@options.out("The run's folder; a run of the same config in it is resumed.", required=False)
+@options.out("The run's folder; an earlier run of this config is resumed.", required=False)
 @click.option(
     "--new-config",
     type=click.Choice(TEMPLATES),

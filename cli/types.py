@@ -216,7 +216,7 @@ class Data(OptionType):
         return value
 
     def verify(self, value: str) -> None:
-        """Refuse what is neither a data set nor a path that exists; imports no torch."""
+        """Refuse a value that is neither a data set nor an existing path; imports no torch."""
         root = click.get_current_context().params["data_root"] or ""
         if value not in DATA_SETS and not (Path(root, value).exists() or Path(value).exists()):
             what = f"{value!r} is neither a data set nor a path that exists"

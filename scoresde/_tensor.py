@@ -175,7 +175,7 @@ def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """Return the shape of a batch, (n, *D), as Python integers, or raise.
 
     Raises:
-        TypeError: If `shape` is no sequence.
+        TypeError: If `shape` is not a sequence.
         ValueError: Unless n ≥ 0 and every D ≥ 1, all of them integers.
     """
     if not isinstance(shape, Iterable):

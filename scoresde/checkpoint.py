@@ -75,7 +75,7 @@ class RawCheckpoint:
     sha256: str
 
     def below(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors whose names start with a prefix, by their names without it."""
+        """The tensors whose names start with the prefix, by their names without the prefix."""
         return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
 
 

@@ -88,7 +88,7 @@ def count_nfe(model: nn.Module, limit: int | None = None) -> Iterator[NFE]:
     Only calls of this thread (or asynchronous task) are counted, and bounded by the limit.
 
     Args:
-        model: A score model, whose `nfe` is its counter; models bound with `given` share it.
+        model: A score model. Its counter is `nfe`, shared by models bound with `given`.
         limit: Raise RuntimeError at one more forward pass. The limits of outer blocks hold as well.
 
     Yields:

@@ -36,7 +36,7 @@ LIKELIHOOD, STRIPS = "likelihood", "strips"  # subfolders
 COMMON = ("n", "seed", "t_min", "batch", "device")  # settings of all draws
 MEASURES = ("reference_tolerance", "quality", "likelihood")
 TABLES = ("machine.json", "results.csv", "results.json")
-SHOWN_SETTINGS = (  # they may differ: contents are compared instead, or cells are added
+SHOWN_SETTINGS = (  # settings that may differ: contents are compared instead, or cells are added
     *("checkpoint", "sha256", "data", "sde"),
     *("samplers", "grids", "nfe", "tolerances", "versions"),
 )
@@ -172,7 +172,7 @@ def _origin(
     data: BenchData,
     command: str,
 ) -> Origin:
-    """What the results are made from: settings, contents of all files, and the cells."""
+    """Everything that determines the results: settings, contents of all files, and the cells."""
     tolerances: dict[str, list[float]] = {}
     for cell in cells:
         if cell.tolerance is not None:

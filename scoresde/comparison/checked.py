@@ -151,7 +151,7 @@ def read_tables(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """
     check_fields(values, {"strips": list[str]}, where)
     for name in values["strips"]:
-        # A folder above this one would be read without end.
+        # A parent folder would be read without end.
         if not re.fullmatch(r"strips/[A-Za-z0-9_-]+", name):
             raise ValueError(f"{where}: strips must be folders in strips/, got {_short(name)}")
     found = {"strips": values["strips"]}

@@ -50,7 +50,7 @@ class Cell:
 
     @property
     def tolerance(self) -> float | None:
-        """rtol = atol of an adaptive method; None for a sampler that takes the steps of a grid."""
+        """rtol = atol of an adaptive method; None for a sampler on a grid."""
         return self.sampler.rtol if self.sampler.adaptive else None
 
     @property
@@ -69,7 +69,7 @@ class Cell:
     @property
     def fingerprint(self) -> str:
         """Fingerprint of the sampler and its times; a cell that cannot run has no times."""
-        # Stored comparisons have an empty reason in it.
+        # Stored comparisons contain an empty reason in this fingerprint.
         return fingerprint({"sampler": self.sampler, "ts": self.ts, "reason": ""})
 
     @property
@@ -98,9 +98,9 @@ def plan_cells(
 
     Args:
         sde: The SDE of the model.
-        samplers: Label and sampler; an adaptive method once with each of its tolerances.
+        samplers: Label and sampler; an adaptive method appears once per tolerance.
         grids: Grid functions, or grids from files, by name.
-        budgets: Evaluations per sample, the final denoising included; different, each at least 1.
+        budgets: Evaluations per sample, the final denoising included; all different, at least 1.
         t_min: Last time.
         snap: Whether the model is exact only at the discrete times of its ladder. All grids are
             then moved to these times.
@@ -137,9 +137,9 @@ def plan_cells(
 def _with_times(
     sde: SDE, cell: Cell, grid: Grid | Tensor, budgets: Sequence[int], t_min: float
 ) -> Cell:
-    """The cell with its times and its evaluations, counted, or the reason why it cannot run.
+    """The cell with its times and counted evaluations, or with the reason why it cannot run.
 
-    A grid function gives the most steps that the cell's budget allows. Given times take the least
+    A grid function gives the most steps that the cell's budget allows. Given times get the least
     budget that allows them.
     """
     if isinstance(grid, Tensor):

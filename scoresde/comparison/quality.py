@@ -127,7 +127,7 @@ class Quality:
 
     @property
     def fitted(self) -> bool:
-        """Whether the features are computed from the reference, and need no file of their own."""
+        """Whether the features are computed from the reference, without a file."""
         return isinstance(self.features, PCAFeatures)
 
     @property

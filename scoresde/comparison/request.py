@@ -104,11 +104,11 @@ class BenchRequest:
 
     @property
     def needs_data(self) -> bool:
-        """Whether real data are compared with, or their likelihood is measured."""
+        """Whether samples are compared with real data, or the likelihood of data is measured."""
         return self.quality or self.likelihood > 0
 
     def scoring(self, stored: StoredModel) -> ScoreRequest | None:
-        """The request of the likelihood that is measured as well; None if none is asked for.
+        """The request for the likelihood of test data; None if it is not requested.
 
         Raises:
             ValueError: If the likelihood of this checkpoint cannot be computed.
@@ -144,7 +144,7 @@ class BenchRequest:
 
 
 def _at_tolerances(text: str) -> list[Sampler]:
-    """The sampler of a text; an adaptive method once with each tolerance."""
+    """The sampler named by a text; an adaptive method once per tolerance."""
     sampler = parse_sampler(text)
     if not sampler.adaptive:
         return [sampler]

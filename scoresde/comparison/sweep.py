@@ -259,7 +259,7 @@ def _bare_pass(model: ScoreModel, x: Tensor, y: Tensor | None) -> None:
 
 
 def _timed(device: str, work: Callable[[], Any]) -> tuple[Any, float]:
-    """What the work returns, and its seconds, those of the GPU included."""
+    """The result of `work`, and its seconds, including those of the GPU."""
     _synchronize(device)
     began = time.perf_counter()
     out = work()

@@ -69,7 +69,7 @@ class DataSource:
     high: float | None = None
 
     def below(self, root: str | Path | None) -> DataSource:
-        """The same source with another root, if one is given."""
+        """This source with another root, if one is given."""
         return self if root is None else replace(self, root=str(root))
 
     @property

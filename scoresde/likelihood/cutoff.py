@@ -33,7 +33,7 @@ __all__ = ["CutOff", "GaussianNoising", "decoder_std", "neglected"]
 
 @dataclass(frozen=True)
 class CutOff:
-    """What `neglected` returns.
+    """Result of `neglected`.
 
     Attributes:
         value: log p_0(x) − log p_{t_min}(x) in nats, to be added to a log-likelihood that starts
@@ -172,7 +172,7 @@ class GaussianNoising(Dequantization):
 
     @own_context()
     def draw(self, batch: Batch, k: Tensor, spec: DataSpec, t: Node, dtype: torch.dtype) -> Points:
-        """x_t with log q(x_t | x_0) − log of the decoder, and + log q(x_0 | k); 1 evaluation.
+        """x_t, with log q = log q(x_t | x_0) + log q(x_0 | k) − log decoder; 1 evaluation.
 
         With a continuous spec, k holds real data x_0 at the model's scale.
         """

@@ -110,7 +110,7 @@ class UniformDequantization(Dequantization):
     name = "uniform"
 
     def draw(self, batch: Batch, k: Tensor, spec: DataSpec, t: Node, dtype: torch.dtype) -> Points:
-        """`dequantize`; neither the model nor t matters."""
+        """`dequantize`; the model and t are not used."""
         x = dequantize(k, spec, batch.noise, dtype)
         log_volume = math.prod(k.shape[1:]) * math.log(spec.span / spec.levels)
         log_q = torch.full(k.shape[:1], -log_volume, dtype=torch.float64, device=k.device)

@@ -67,7 +67,7 @@ class Dequantized(LikelihoodMethod):
 
     P(k) is the integral of p over the cell of k. Theis, van den Oord and Bethge 2016,
     arXiv:1511.01844, section 3.1. The mean over draws is an unbiased estimate of the bound. The
-    first draws stay the same if more are asked for. `Likelihood.bits_per_dim` gives bits/dim. For
+    first draws stay the same if `draws` is larger. `Likelihood.bits_per_dim` gives bits/dim. For
     continuous data log P is the log-density.
 
     Args:

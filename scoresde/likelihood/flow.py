@@ -91,7 +91,7 @@ class Flow:
         columns = self.rule.columns if self.rule else 0
         integrals = self.x.new_zeros((len(self.x), columns), dtype=torch.float64)
         state = torch.cat([flat_rows(self.x).to(torch.float64), integrals], dim=1)
-        solution = Solution(state, Counts.fill(0, Status.DONE))  # of no samples
+        solution = Solution(state, Counts.fill(0, Status.DONE))  # an empty batch
         settings = {"dims": self.dims}
         if isinstance(solver, AdaptivePerSample):
             settings["names"] = self.names

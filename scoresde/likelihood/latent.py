@@ -31,12 +31,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class _Coded:
-    """Data with latent codes, and what both cost.
+    """Data with latent codes, and their cost.
 
     Attributes:
         x: Data at t_min, shape (B, *D).
         latent: Their codes, x at t = 1, likewise.
-        nfe: Network evaluations per sample of all solves, counted; the largest if batches differ.
+        nfe: Network evaluations per sample in all solves, counted; the largest if batches differ.
         t_min: Time of the data.
         method: Solver and tolerances.
     """
@@ -61,7 +61,7 @@ class Encoding(_Coded):
 
 @dataclass(frozen=True)
 class RoundTrip(_Coded):
-    """Data, their codes and the decoded codes, what `round_trip` returns.
+    """Data, their codes and the decoded codes, the result of `round_trip`.
 
     Attributes:
         decoded: The decoded codes, like x; x itself if both solves were exact.
@@ -76,7 +76,7 @@ class RoundTrip(_Coded):
 
 @dataclass(frozen=True)
 class Interpolation(_Coded):
-    """Paths of shape (B, steps, *D) and their codes, what `interpolate` returns.
+    """Paths of shape (B, steps, *D) and their codes, the result of `interpolate`.
 
     Attributes:
         fractions: Place of each point on its path, 0 … 1, shape (steps,), float64.
@@ -290,7 +290,7 @@ def spherical_interpolation(a: Tensor, b: Tensor, fractions: Tensor) -> Tensor:
     # accurate for all angles, unlike the arc cosine of the scalar product
     sides = [(u / size_u + sign * v / size_v).norm(dim=2, keepdim=True) for sign in (-1, 1)]
     theta = 2 * torch.atan2(*sides)
-    flat |= theta.sin() < 1e-6  # rounding: the great circle is not known
+    flat |= theta.sin() < 1e-6  # below this, rounding hides the great circle
     s = fractions.to(u)[:, None]
     sine = torch.where(flat, 1.0, theta.sin())
     norm = (1 - s) * norm_u + s * norm_v

@@ -1,4 +1,4 @@
-"""What a likelihood method is, and what it returns.
+"""The base class of likelihood methods, `LikelihoodMethod`, and their result, `Likelihood`.
 
 A method is a frozen object that holds settings only: no model, no data, no state. `Path` and `Ode`
 follow the probability-flow ODE. `Dequantized` turns quantized data into points for one of these
@@ -128,11 +128,11 @@ def check_data(x: Tensor, spec: DataSpec | None = None) -> None:
 
     Args:
         x: The data.
-        spec: What they are; None for real data of any shape.
+        spec: Description of the data; None for real data of any shape.
 
     Raises:
-        TypeError: If x is not a tensor of float32 or float64, or not of integers if it has levels.
-        ValueError: If x is of a wrong shape or not finite, or a level is out of range.
+        TypeError: If x is not a tensor of float32 or float64, or, for quantized data, of integers.
+        ValueError: If x has a wrong shape or is not finite, or a level is out of range.
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"x must be a tensor, got {type(x).__name__}")
@@ -142,7 +142,7 @@ def check_data(x: Tensor, spec: DataSpec | None = None) -> None:
         wanted = ", ".join(["B", *map(str, spec.shape)])
         raise ValueError(f"x must have shape ({wanted}), got {tuple(x.shape)}")
     if spec is not None and spec.levels is not None:
-        spec.encode(x)  # refuses what is no level
+        spec.encode(x)  # refuses values that are not levels
         return
     if x.dtype not in (torch.float32, torch.float64):
         raise TypeError(
@@ -154,7 +154,7 @@ def check_data(x: Tensor, spec: DataSpec | None = None) -> None:
 
 
 def check_exact(model: ScoreModel) -> None:
-    """Raise ValueError if the model is exact at the discrete times of its ladder only."""
+    """Raise ValueError if the model is exact only at the discrete times of its ladder."""
     if model.snapped:
         raise ValueError(
             "model must be exact at every time, got one with rounded labels, which are wrong "

@@ -21,9 +21,7 @@ from .estimate import Estimate, rows_around_mean, variance_of_square
 __all__ = ["directions", "sliced_wasserstein"]
 
 _HALVED = 500  # rows at most for `_null_scale`: it is only a correction, and need not be precise
-_PROJECTIONS_AT_ONCE = (
-    2**21
-)  # 16 MiB of float64 projections at a time; a handful of copies live at once
+_PROJECTIONS_AT_ONCE = 2**21  # 16 MiB of float64 projections at a time; a few copies exist at once
 
 
 def directions(d: int, projections: int, seed: int = 0) -> Tensor:

@@ -1,6 +1,6 @@
 """Pictures of likelihoods and latent codes: extremes, round trips and paths between data.
 
-A caller asks `can_show` first whether its data have a picture.
+Before drawing, a caller checks with `can_show` that the data can be drawn.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from .figures import new_figure, save_figure, to_unit
 __all__ = ["can_show", "extremes", "interpolation", "round_trip", "sorted_by_value"]
 
 TILE = 0.95  # side of an image, in inches
-MOST_IMAGES = 12  # images side by side, or paths
-MOST_EXTREMES = 10  # images at either end of the order
-IMAGES_IN_A_ROW = 8  # images in a row of all
+MOST_IMAGES = 12  # largest number of images side by side, or of paths
+MOST_EXTREMES = 10  # images at each end of the order
+IMAGES_IN_A_ROW = 8  # images per row in the picture of all data
 
 
 def can_show(spec: DataSpec) -> bool:
@@ -29,7 +29,7 @@ def can_show(spec: DataSpec) -> bool:
 
 
 def extremes(path: Path, x: Tensor, values: Tensor, spec: DataSpec) -> None:
-    """Draw the ten most and least likely of some data: two rows of images, each with its value.
+    """Draw the ten most and the ten least likely data: two rows of images, each with its value.
 
     Points in the plane are all drawn, coloured by their value.
 
@@ -119,7 +119,7 @@ def _round_number(limit: float) -> float:
 
 
 def _ascending(values: Tensor) -> Tensor:
-    """Places by ascending value."""
+    """Row numbers by ascending value."""
     return values.detach().cpu().argsort(stable=True)
 
 

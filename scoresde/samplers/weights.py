@@ -114,7 +114,7 @@ def lagrange_weights(
     Args:
         lam: λ of the grid, shape (N + 1,).
         rates: The kernel's rate, one number or one per step, shape (N,).
-        orders: Number of outputs behind each step, k_i ≥ 0.
+        orders: Number of outputs used by each step, k_i ≥ 0.
         newest: As for `past_knots`.
         variable: u(λ), the variable in which the outputs are a polynomial.
 

@@ -8,8 +8,8 @@ A command has five steps:
 4. `ResultFolder.open` checks whether the folder already holds these results.
 5. If not, they are computed and written inside `ResultFolder.write`.
 
-`bench` and `verify` have options of their own, and take the same steps from the second. `train` has
-no checkpoint to begin with: see `train.prepare`.
+`bench` and `verify` have other options, and follow these steps from the second one. `train` has no
+checkpoint at first: see `train.prepare`.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class HeldOutRequest(Request):
     Args:
         data: Name of a data set or a path; None for the test split of the training data.
         split: "train" or "test"; None for "test", and for all of a file given by `data`.
-        data_root: Folder to look in first for a named data set or a relative path.
+        data_root: Folder that is searched first for a named data set or a relative path.
         levels: Number of levels of a file's data.
     """
 

@@ -19,8 +19,8 @@ def list_samplers(name: str | None = None) -> list[dict[str, Any]]:
         name: One of the names in `SAMPLERS`; None for all.
 
     Returns:
-        One dict per sampler: its name, what it is, and its parameters. A parameter is a dict of
-        name, default, and meaning with the allowed range.
+        One dict per sampler: name, description and parameters. A parameter is a dict of name,
+        default, and meaning with the allowed range.
     """
     return [_described(one) for one in (SAMPLERS if name is None else [name])]
 

@@ -211,7 +211,7 @@ def _run(
 ) -> Samples:
     """Draw all samples, batch by batch."""
     batch = min(request.batch, request.n)
-    done = itertools.count(1)  # steps, of all batches
+    done = itertools.count(1)  # number of steps, over all batches
     total = None if sampler.adaptive else (len(ts) - 1) * math.ceil(request.n / batch)
     with advise_on_memory(batch, shape[1:], "--batch"):
         return sample(

@@ -91,7 +91,7 @@ class Claim:
 
 
 # The largest |observed − claimed| order. A band holds what higher terms of the error leave at
-# `EVEN_STEPS`, as measured on these data; a neighbouring order is 1 away. Methods of order 4 start
+# `EVEN_STEPS`, measured on these data; the next order differs by 1. Methods of order 4 start
 # with steps of orders 1 to 3, whose share of the error falls slowly.
 BANDS = {1: 0.05, 2: 0.1, 3: 0.2, 4: 0.35}
 FEW, MANY, MOST = (80, 160, 320), (160, 320, 640), (320, 640, 1280)

@@ -142,7 +142,7 @@ def choose_trace(
         The rule, and the table it was chosen from.
 
     Raises:
-        TypeError: If an argument is of another type, or `control` is not a mixture.
+        TypeError: If an argument has a wrong type, or `control` is not a mixture.
         ValueError: If t_min is out of range, or there are no data.
         RuntimeError: If the network or a derivative is not finite.
     """

@@ -22,7 +22,7 @@ __all__ = ["HutchPP", "XTrace"]
 
 @dataclass(frozen=True)
 class _Sketch(TraceRule):
-    """A rule of m = `probes` products that gives m/`share` numbers."""
+    """A rule with m = `probes` products that gives m/`share` numbers per sample."""
 
     share: ClassVar[int]
 

@@ -58,8 +58,8 @@ class ScoreRequest(HeldOutRequest):
             rule is the cheapest; for ODE methods it is the exact trace up to 16 dimensions, and
             one probe above.
         image_error: Standard error of each datum that "auto" aims at, in `DataSpec.unit`.
-        steps: Steps of a path (None: 32) or of the chain of "vlb-ddpm" (None: 1000). A model that
-            has a ladder of its own has its chain, and takes None alone.
+        steps: Steps of a path (None: 32) or of the chain of "vlb-ddpm" (None: 1000). A model with
+            its own ladder uses it as the chain, and allows only None.
         nodes: Nodes of a path (None: measured or 12) or strata of a variational bound (None: 64).
         variance: Reverse variance of "vlb-ddpm", "beta" or "beta_tilde".
         draws: Dequantizations of each datum; a variational bound makes at least 4 draws.
