@@ -1,4 +1,4 @@
-"""Count the lines of code: lines with at least one token that is no comment and no docstring.
+"""Count the lines of code: lines with a token that is neither a comment nor a docstring.
 
     python benchmarks/code_lines.py             # scoresde and cli, by room
     python benchmarks/code_lines.py --functions # and the longest functions and parameter lists

@@ -1,4 +1,4 @@
-"""Log-likelihoods at equal total error: the cost of `Path` beside that of today's standard.
+"""Log-likelihoods at equal total error: the cost of `Path` and of the standard method.
 
     python benchmarks/likelihood.py                            # a random mixture, D = 16
     python benchmarks/likelihood.py --modes                    # four modes far apart, D = 32
@@ -6,24 +6,24 @@
     python benchmarks/likelihood.py --checkpoint fashion-mnist-vp --truth fashion.json
 
 The standard is dopri5 on [t, x, log p] at 1e-5 with one fixed Rademacher probe and one
-vector–Jacobian product at every evaluation. Everything else is measured beside it in the same
-run, on the same points:
+vector–Jacobian product at every evaluation. All other methods are measured in the same run on the
+same points:
 
     units      forward passes + c · derivative passes per sample, both counted at the model; c is
-               timed on the network at hand (0.97 for a mixture, whose score is no network)
-    RMS        of one sample's error against the truth, bits/dim, over points and seeds; the
-               truth's own standard error, where it has one, subtracted
+               timed on the given network (0.97 for a mixture, whose score is not a network)
+    RMS        root mean square error of one sample, bits/dim, over points and seeds, after
+               subtracting the standard error of the truth if it has one
     bias       mean error over points and seeds, with its standard error
-    path bias  the part of it that the path's steps leave, from differences to a path of 96 steps
-               with the same nodes and probes
-    stated     root mean square of the standard error that the method states
+    path bias  the part of the bias from the path's steps, measured as the difference to a path of
+               96 steps with the same nodes and probes
+    stated     root mean square of the standard errors stated by the method
     cover      share of the stated 95 % intervals that hold the truth
 
-A grid of paths is tried. Those with a path bias of at most 1e-3 bits/dim are run on some of the
-points (pilot). The paths on the front there, and the cheapest with about the standard's error, are
-measured with other seeds on all points. The winners are measured again with eight times as many
-new seeds, because the best of many may be best by luck. If others win then, they are measured again
-too. The verdict is about rows that were measured again.
+A grid of paths is tried. Paths with a path bias of at most 1e-3 bits/dim are run on some of the
+points (pilot). The paths on the Pareto front of this pilot run, and the cheapest paths with about
+the standard's error, are measured with other seeds on all points. The winners are measured again
+with eight times as many new seeds, because the best of many may be best by luck. If other paths win
+then, they are measured again, too. The verdict uses only rows that were measured again.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ NETWORK_GRID = (*GRID[:3], (1 / 6,))
 DEAREST = 1 / 3
 
 PILOT_SEEDS = range(10**6, 10**6 + 2)
-AGAIN = 8  # times as many draws for the rows of the verdict
-KEPT = 10  # so many of the cheapest paths with the standard's error
+AGAIN = 8  # factor of the number of draws for the rows of the verdict
+KEPT = 10  # number of cheapest paths with the standard's error that are kept
 
 
 def promising(problem: Problem, methods: Sequence[Candidate], rms: float) -> list[Candidate]:
@@ -73,13 +73,13 @@ def promising(problem: Problem, methods: Sequence[Candidate], rms: float) -> lis
         if rows[i].rms < best:
             best = rows[i].rms
             kept.add(i)
-    # an RMS over a few points is a rough one
+    # an RMS over a few points is inaccurate
     near = [i for i in order if rows[i].rms < 1.15 * rms]
     return [methods[i] for i in sorted(kept | set(near[:KEPT]), key=order.index)]
 
 
 def chosen(problem: Problem, rms: float) -> tuple[Candidate, str]:
-    """A path with the trace that `choose_trace` picks for an error, and a remark on its cost."""
+    """A path with the trace that `choose_trace` selects for an error, and a remark on its cost."""
     x = problem.x[:10]
     search = TraceSearch(std_error=rms / problem.bits, evaluations=8, pass_cost=problem.pass_cost)
     known = {"t_min": problem.t_min, "control": problem.control}
@@ -102,9 +102,9 @@ def grid(axes: Sequence[Sequence[Any]]) -> list[Candidate]:
 def compare(
     problem: Problem, methods: Sequence[Candidate], draws: int, pilot: int
 ) -> tuple[list[Row], list[str]]:
-    """Measure all; returns the rows, the standard's first, and remarks."""
+    """Measure all; return the rows, the standard's first, and remarks."""
     seeds = range(1, draws + 1)
-    # the errors of the others vary no more than the standard's, so that two draws suffice
+    # other errors vary at most as much as the standard's, so that two draws are enough
     solves = standards(problem)
     rows = [measure(problem, m, seeds[: None if m is solves[0] else 2]) for m in solves]
     progress(f"{len(rows)} by the ODE")
@@ -130,7 +130,7 @@ def compare(
 
 
 def confirm(problem: Problem, rows: list[Row], methods: dict[str, Candidate], draws: int) -> None:
-    """Measure the winners again with more and new seeds, until all winners are such rows."""
+    """Measure the winners again with more and new seeds, until all winners were measured so."""
     more = range(draws + 1, draws + 1 + AGAIN * draws)
     while True:
         new = [row for row in winners(rows).values() if row.draws < len(more)]
@@ -156,17 +156,17 @@ def progress(text: str) -> None:
 
 
 @click.command(help=__doc__.partition("\n")[0])
-@click.option("--checkpoint", help="A shipped name or a file; else a mixture.")
+@click.option("--checkpoint", help="A shipped name or a file; a mixture if not given.")
 @click.option("--modes", is_flag=True, help="The mixture of four modes far apart.")
-@click.option("--seed", default=0, show_default=True, help="Of the mixture and the data.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the mixture and the data.")
 @click.option("--n", type=click.IntRange(1), help="Points  [default: 1000, network: 32]")
 @click.option("--draws", type=click.IntRange(2), default=8, show_default=True, help="Seeds.")
 @click.option("--pilot", type=click.IntRange(1), help="Points  [default: 100, network: 4]")
 @click.option("--t-min", default=1e-5, show_default=True)
-@click.option("--steps", type=click.IntRange(1), multiple=True, help="Of the grid.")
-@click.option("--nodes", type=click.IntRange(3), multiple=True, help="Of the grid.")
+@click.option("--steps", type=click.IntRange(1), multiple=True, help="Steps in the grid of paths.")
+@click.option("--nodes", type=click.IntRange(3), multiple=True, help="Nodes in the grid of paths.")
 @click.option("--tolerance", default=1e-6, show_default=True, help="Of a network's truth.")
-@click.option("--truth", type=click.Path(path_type=Path), help="File that keeps it.")
+@click.option("--truth", type=click.Path(path_type=Path), help="File that keeps the truth.")
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Write all rows here.")
 @click.option("--figure", "picture", type=click.Path(path_type=Path), help="Draw them here.")
 def main(
@@ -184,7 +184,7 @@ def main(
     out: Path | None,
     picture: Path | None,
 ) -> None:
-    """Measure, print the table, and write the files that are asked for."""
+    """Measure, print the table, and write the requested files."""
     torch.set_num_threads(1)
     header = print_header(seed=seed)
     if checkpoint is None:

@@ -1,4 +1,4 @@
-"""The methods that are compared, their cost, and their errors against the truth of a problem."""
+"""The compared methods, their cost, and their errors against the truth of a problem."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from scoresde.likelihood import (
 
 __all__ = ["Candidate", "PathBias", "by_ode", "by_path", "measure", "standards"]
 
-FINE = 96  # steps of a path whose error no longer matters
+FINE = 96  # steps of a path with negligible error
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Candidate:
     """A likelihood method of the comparison.
 
     Attributes:
-        label: What the table calls it.
-        kind: Its group in the picture; `CONTROLLED` for a method that takes the problem's control.
-        method: Its settings; time and control are the problem's.
+        label: Name of the method in the table.
+        kind: Group in the picture; `CONTROLLED` for a method that uses the problem's control.
+        method: Settings of the method; time and control come from the problem.
     """
 
     label: str
@@ -49,7 +49,7 @@ class Candidate:
 
 
 def by_ode(tolerance: float, rule: TraceRule, solver: str = "dopri5") -> Candidate:
-    """A solve to a tolerance, whose probes are fixed."""
+    """A solve to a tolerance with fixed probes."""
     ode = Ode(solver, tolerance, tolerance, trace=rule)
     each = " per sample" * ode.per_sample
     return Candidate(f"{solver}{each} {tolerance:g}, {said(rule)}", ODE, ode)
@@ -91,7 +91,7 @@ def measure(problem: Problem, candidate: Candidate, seeds: Sequence[int]) -> Row
     last = runs[-1]
     nfe, passes = float(last.nfe), float(last.nfe_derivative)
     if last.counts is not None:
-        # `nfe` is what the slowest sample took
+        # `nfe` is that of the slowest sample
         mean = float(last.counts.evaluations.double().mean())
         nfe, passes = mean, mean * passes / nfe
     row = Row(
@@ -114,7 +114,7 @@ def measure(problem: Problem, candidate: Candidate, seeds: Sequence[int]) -> Row
 
 
 def accuracy(problem: Problem, errors: Tensor, exact: bool = False) -> dict[str, float]:
-    """RMS, bias and its standard error for errors of shape (seeds, n); the truth's is taken off."""
+    """RMS, bias and its standard error, from errors (seeds, n); the truth's error is subtracted."""
     seeds, n = errors.shape
     noise = float((problem.truth_error * problem.bits).square().mean())
     # the spread between seeds, because the points are fixed
@@ -127,7 +127,7 @@ def accuracy(problem: Problem, errors: Tensor, exact: bool = False) -> dict[str,
 
 
 class PathBias:
-    """The mean error from the steps of a path, which nodes and trace do not change."""
+    """The mean error from the steps of a path; nodes and trace do not change it."""
 
     def __init__(self, problem: Problem, seeds: Sequence[int]) -> None:
         self.problem, self.seeds = problem, seeds
@@ -136,7 +136,7 @@ class PathBias:
 
     def of(self, candidate: Candidate) -> tuple[float, float]:
         """The mean in bits/dim, and its standard error."""
-        # nodes and trace do not move the mean
+        # nodes and trace do not change the mean
         path = replace(candidate.method, nodes=16, trace=Probing(4))
         key = path, candidate.kind == CONTROLLED
         if key not in self.found:

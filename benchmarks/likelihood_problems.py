@@ -29,7 +29,7 @@ from scoresde.sde import VP
 __all__ = ["Problem", "exact_problem", "held_out", "network_problem", "pass_cost"]
 
 EXACT_TRUTH_UP_TO = 64  # dimensions; above, the truth has random probes
-TRUTH_SEED = 2**40  # not among those of the draws
+TRUTH_SEED = 2**40  # differs from the seeds of the draws
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ class Problem:
     """A model, points, and their true log-likelihoods.
 
     Attributes:
-        name: In words.
+        name: Name of the problem, for the table.
         model: The score model, its weights frozen.
         x: Points, shape (n, *D).
         control: The Gaussian of other data.
-        t_min: Time at which x are put in.
+        t_min: Start time of x.
         truth: log p(x) in nats by the ODE, shape (n,), float64.
         truth_error: Standard error of `truth`, in nats, shape (n,).
         about: How the truth was computed, in words.
-        pass_cost: Of a derivative pass, in forward passes.
+        pass_cost: Cost of a derivative pass, in forward passes.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Problem:
         return 1 / (self.dims * math.log(2))
 
     def first(self, n: int) -> Problem:
-        """The same for the first n points."""
+        """The problem with its first n points only."""
         truth, error = self.truth[:n], self.truth_error[:n]
         return replace(self, x=self.x[:n], truth=truth, truth_error=error)
 
@@ -77,12 +77,12 @@ class Problem:
 def exact_problem(modes: bool, seed: int, n: int, t_min: float, tolerance: float = 1e-9) -> Problem:
     """n data of a mixture whose densities are known.
 
-    The ODE carries densities of p_t along if it starts from them, so that
+    The exact ODE maps the density p_{t_min} to p_1, so that
 
         log p(x) = log p_{t_min}(x) − log p_1(x(1)) + log prior(x(1))
 
-    needs only x(1) from it. `log_likelihood` of eight points by exact traces and the same solver
-    must be the same; `about` states the difference.
+    needs only x(1) from a solve. `log_likelihood` of eight points with exact traces and the same
+    solver must agree; `about` states the difference.
     """
     model = _modes(seed) if modes else _mixture(seed)
     x = model.sample(n, seed=seed)
@@ -103,7 +103,7 @@ def exact_problem(modes: bool, seed: int, n: int, t_min: float, tolerance: float
         truth=truth,
         truth_error=torch.zeros_like(truth),
         about=f"{about}; with exact traces of 8 points within {difference:.0e} nats of that",
-        pass_cost=PASS_COST,  # an exact score is no network, and its own ratio says nothing
+        pass_cost=PASS_COST,  # the ratio of an exact score says nothing about networks
     )
 
 
@@ -150,7 +150,7 @@ def network_problem(
 ) -> Problem:
     """n dequantized test data of a checkpoint; their truth is read from `file`, or written there.
 
-    The truth is dopri5's at `tolerance`, with exact traces up to D = 64, and else with so many
+    The truth is computed by dopri5 at `tolerance`, with exact traces up to D = 64, and above with
     blocks of Probing(8) and the control variate.
     """
     model, x, control = held_out(checkpoint, seed, n)
@@ -180,7 +180,7 @@ def network_problem(
 def _cached(
     file: Path | None, key: list[object], solve: Callable[[], tuple[Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor]:
-    """Two vectors from a JSON file that holds them for this key; else computed and kept."""
+    """Two vectors, read from a JSON file with this key, or computed and written to it."""
     if file is not None and file.exists():
         held = json.loads(file.read_text(encoding="utf-8"))
         if held["key"] != key:
@@ -195,7 +195,7 @@ def _cached(
 
 @torch.no_grad()
 def pass_cost(model: ScoreModel, x: Tensor, repeats: int = 25) -> float:
-    """Seconds of a vector–Jacobian product in forward passes, the median of pairs of runs."""
+    """Time of a vector–Jacobian product in forward passes, the median over pairs of runs."""
     node, v = model.sde.at(0.3, x), torch.ones_like(x)
 
     def field(z: Tensor) -> Tensor:
@@ -204,7 +204,7 @@ def pass_cost(model: ScoreModel, x: Tensor, repeats: int = 25) -> float:
     runs = (lambda: field(x), lambda: linearize(field, x).vjp(v))
     ratios = []
     for _ in range(repeats + 1):
-        # one right after the other, so that other work of the machine slows both
+        # one directly after the other, so that other work of the machine slows both
         forward, both = (_seconds(run) for run in runs)
         ratios.append(both / forward)
     return statistics.median(ratios[1:]) - 1  # the first warms up

@@ -33,24 +33,24 @@ ALLOWED = 1e-3  # bias of a mean, bits/dim
 
 @dataclass(frozen=True)
 class Row:
-    """The cost of a method per sample, and its errors in bits/dim; NaN for what it does not have.
+    """The cost of a method per sample, and its errors in bits/dim; NaN if not applicable.
 
     Attributes:
         label: The method.
         kind: Its group.
         nfe: Forward passes.
         passes: Derivative passes.
-        units: Both, in forward passes.
-        draws: Seeds it was measured with.
+        units: Forward and derivative passes together, in forward passes.
+        draws: Number of seeds.
         rms: Root mean square error of one sample.
         bias: Mean error.
-        bias_error: Standard error of it.
+        bias_error: Standard error of `bias`.
         stated: Root mean square of the stated standard errors.
         cover: Share of the stated 95 % intervals that hold the truth.
         bare_rms: `rms` without the path's correction.
-        bare_bias: `bias` without it.
-        path_bias: Mean error that the path's steps leave.
-        path_bias_error: Standard error of it.
+        bare_bias: `bias` without the path's correction.
+        path_bias: Mean error from the path's steps.
+        path_bias_error: Standard error of `path_bias`.
     """
 
     label: str
@@ -82,7 +82,7 @@ HEADINGS = (
 
 
 def table(rows: Sequence[Row]) -> str:
-    """All rows, in the order given; the last two columns are without the path's correction."""
+    """All rows, in the given order; the last two columns are without the path's correction."""
     width = max(len(row.label) for row in rows)
     head = "".join(f"{name:>{w}}" for name, w in HEADINGS)
     lines = [f"{'':{width}}{head}  (not corrected)"]
@@ -129,7 +129,7 @@ def winners(rows: Sequence[Row]) -> dict[str, Row]:
 
 
 def verdict(rows: Sequence[Row]) -> str:
-    """The cheapest path that is as good as the standard, and the best at parts of its cost."""
+    """The cheapest path as good as the standard, and the best ones at fractions of its cost."""
     standard, found = rows[0], winners(rows)
     asked = f"RMS ≤ {standard.rms:.4f} (the standard's) and |bias| ≤ {ALLOWED:g} bits/dim"
     lines = [f"verdict: {asked}"]
@@ -147,7 +147,7 @@ def _said(standard: Row, row: Row) -> str:
 
 
 def figure(rows: Sequence[Row], title: str) -> bytes:
-    """RMS error against cost, both logarithmic; small and hollow without the correction; PNG."""
+    """RMS error against cost, both logarithmic, as PNG; small hollow marks: no correction."""
     canvas, standard = new_figure(7.5, 5), rows[0]
     axes = canvas.subplots()
     for i, kind in enumerate(KINDS):
@@ -173,7 +173,7 @@ def figure(rows: Sequence[Row], title: str) -> bytes:
 
 
 def _guides(axes: Any, standard: Row) -> None:
-    """The standard's error, and parts of its cost."""
+    """Lines at the standard's error and at fractions of its cost."""
     axes.axhline(standard.rms, color="grey", lw=0.8, ls="--")
     for part in (1, 5, 10):
         units = standard.units / part

@@ -1,16 +1,16 @@
-"""How much variance importance-sampled times take from the likelihood weighting.
+"""The reduction of variance by importance-sampled times for the likelihood weighting.
 
     python benchmarks/likelihood_weighting.py
     python benchmarks/likelihood_weighting.py --checkpoint digits-vp --checkpoint digits-subvp
 
 g²/σ² weights small times heavily under VP and sub-VP; with λ uniform it becomes a constant (Song
-et al. 2021, arXiv:2101.09258, on importance weighting). The table compares both estimators of the
-same objective: for the exact score of a Gaussian with mean and covariance of the digits, on
-draws from it, and for trained networks, on the dequantized digits. The means of the loss must
-agree. The ratios are of variances, uniform over log_snr: of the loss of a single sample, of the
-mean loss of a batch with stratified times, as in training, and of its gradient (the trace of its
-covariance over all weights; networks only). A ratio of r means that uniform times need batches r
-times as large.
+et al. 2021, arXiv:2101.09258, on importance weighting). The table compares two estimators of one
+objective. The models are the exact score of a Gaussian with mean and covariance of the digits, on
+draws from this Gaussian, and trained networks, on the dequantized digits. The means of the loss
+must agree. The table shows ratios of variances, uniform/log_snr, for the loss of a single sample,
+for the mean loss of a batch with stratified times (as in training), and for its gradient (the trace
+of its covariance over all weights; networks only). A ratio of r means that uniform times need
+batches r times as large.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SDES: list[SDE] = [VP(), SubVP(), VE(0.01, 10.0)]
 
 @dataclass(frozen=True)
 class Spread:
-    """What one estimator gave: mean and standard error of the loss, and three variances."""
+    """Results of one estimator: mean and standard error of the loss, and three variances."""
 
     mean: float
     std_error: float

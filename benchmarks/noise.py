@@ -1,12 +1,12 @@
-"""The time that noise takes on the CPU.
+"""The time to draw noise on the CPU.
 
     python benchmarks/noise.py
 
-It prints two tables. Each entry is the least of some runs in this process, on one thread:
+It prints two tables. Each entry is the least time of several runs in this process, on one thread:
 
 1. Microseconds per draw of N(0, I): `SampleNoise`, and NumPy's generator of the same integers with
-   ziggurat normals. There is one such generator per sample, made before the clock starts. A draw
-   is the mean over a sampling run of 64 draws that begins with a new source.
+   ziggurat normals. Each sample has such a generator, made before the clock starts. The time is
+   the mean over a sampling run of 64 draws that begins with a new source.
 2. Milliseconds per increment on a uniform grid of 100 steps: `SampleNoise` and `BrownianNoise`.
 """
 
@@ -32,7 +32,7 @@ STEPS = 100
 
 
 def ours(shape: tuple[int, ...]) -> Callable[[], object]:
-    """A sampling run's draws."""
+    """The draws of a sampling run."""
 
     def run() -> None:
         noise = SampleNoise(0, range(shape[0]))

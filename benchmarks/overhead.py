@@ -1,15 +1,15 @@
-"""The time that a sampler takes beside the network.
+"""The time of a sampler outside the network.
 
     python benchmarks/overhead.py
     python benchmarks/overhead.py --checkpoint digits-vp --n 16
 
-It prints two tables. Each entry is the least of some runs in this process, on one thread:
+It prints two tables. Each entry is the least time of several runs in this process, on one thread:
 
 1. Overhead on a trained network: (seconds of `sample` − seconds inside the network's forward)
    over seconds inside it. Preconditioning, checks, nodes and the draw of x_T count as overhead.
-2. Microseconds per evaluation of a network that returns a stored tensor: the sampler's loop of 50
-   steps with its set-up, and that of diffusers' scheduler for the same method, if it is
-   installed. Ours check every output for NaN and count it, diffusers' do not.
+2. Microseconds per evaluation of a network that returns a stored tensor: for the sampler's loop of
+   50 steps with its set-up, and for the loop of diffusers' scheduler for the same method, if it is
+   installed. Our loop checks every output for NaN and counts it; diffusers' loop does not.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def overhead(model: NetworkScore, text: str, shape: tuple[int, ...], steps: int)
 
 @torch.no_grad()
 def ours(model: ScoreModel, sampler: Sampler, stored: Tensor) -> int:
-    """Run the loop of one of ours on a new grid; returns its evaluations."""
+    """Run the loop of one of our samplers on a new grid; return its evaluations."""
     ts = log_snr(model.sde, LOOP)
     with count_nfe(model) as counted:
         sampler.run(model, stored, ts, SampleNoise(0, range(len(stored))))
@@ -93,7 +93,7 @@ def ours(model: ScoreModel, sampler: Sampler, stored: Tensor) -> int:
 
 @torch.no_grad()
 def theirs(scheduler: Any, stored: Tensor) -> int:
-    """Run one of diffusers' on the stored output; returns its evaluations."""
+    """Run a scheduler of diffusers on the stored output; return its evaluations."""
     scheduler.set_timesteps(LOOP)
     x = stored
     for t in scheduler.timesteps:
@@ -103,7 +103,7 @@ def theirs(scheduler: Any, stored: Tensor) -> int:
 
 
 def microseconds(runs: Sequence[Callable[[], int]], repeats: int) -> list[float]:
-    """Per evaluation, the number of which each run returns: the least of some repeats."""
+    """Microseconds per evaluation of each run, the least of some repeats."""
     calls = [run() for run in runs]
     return [1e6 * s / n for s, n in zip(least_seconds(runs, repeats), calls, strict=True)]
 

@@ -1,4 +1,4 @@
-"""The problem on which samplers are compared: a model, x_T, and the ODE's solution from there."""
+"""The problem on which samplers are compared: a model, x_T, and the ODE's solution from x_T."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
 LEVELS = 1000
 
 OURS = "scoresde"
-# The library of settings that only our grids make possible.
+# Library name for settings that combine a peer's sampler with our grids.
 BORROWED = "peers, our grids"
 
 
@@ -40,9 +40,9 @@ class Setting:
     """One sampler with its parameters.
 
     Attributes:
-        library: Where it is from.
-        family: The sampler's name there.
-        label: Its parameters, as text.
+        library: Library of the sampler.
+        family: Name of the sampler in the library.
+        label: Parameters as text.
         solve: Maps (levels, x_T, evaluations) to x_0; None if so few evaluations are impossible.
     """
 
@@ -57,7 +57,7 @@ class Levels:
 
     Attributes:
         model: The model, under a variance-preserving SDE.
-        dtype: What it computes in.
+        dtype: Dtype of the model.
         betas: β_1..β_L whose ᾱ_i are the SDE's α² at t = i/L.
     """
 
@@ -87,10 +87,10 @@ class Levels:
 
 @dataclass(frozen=True)
 class PairedProblem:
-    """A model, starting points and where the exact solution carries them.
+    """A model, starting points, and the exact solution from these points.
 
     Attributes:
-        levels: The model, and its noise levels as the peers see them.
+        levels: The model, and its noise levels in the form that the peers use.
         x: States at t = 1, shape (n, *D).
         exact: The solution of the ODE at σ = 0, like x.
         error: Estimate of the error of `exact`, in the same unit as the results.
@@ -132,8 +132,9 @@ def _problem(model: ScoreModel, x: Tensor, tolerance: float) -> PairedProblem:
 def solve(levels: Levels, x: Tensor, tolerance: float) -> Tensor:
     """The probability-flow ODE from t = 1 to σ/α = 1e-4, and x0 there; float64.
 
-    By SciPy's DOP853 in u = arsinh(10 σ/α), where d(x/α)/du = ε d(σ/α)/du. It shares neither
-    formulas nor code with the samplers. The last part, below σ/α = 1e-4, is of the order of 1e-8.
+    Solved by SciPy's DOP853 in u = arsinh(10 σ/α), where d(x/α)/du = ε d(σ/α)/du. The solver shares
+    neither formulas nor code with the samplers. The last part, below σ/α = 1e-4, is of the order of
+    1e-8.
     """
 
     def field(u: float, state: object) -> object:

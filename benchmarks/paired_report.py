@@ -17,7 +17,7 @@ LIBRARIES = (OURS, "diffusers", "azula", BORROWED)
 
 @dataclass(frozen=True)
 class PairedResult:
-    """One run: its library and family, its setting, the evaluations counted, its error."""
+    """One run: library, family, setting, counted evaluations and error."""
 
     library: str
     family: str
@@ -30,7 +30,7 @@ class PairedResult:
 def leaders(
     results: Sequence[PairedResult], key: Callable[[PairedResult], Any], n: int = 1
 ) -> list[PairedResult]:
-    """The best n of each group of results with the same key, best last."""
+    """The best n results of each group with the same key, the best one last."""
     groups: dict[Any, list[PairedResult]] = {}
     for result in sorted(results, key=lambda r: r.rmse):
         groups.setdefault(key(result), []).append(result)
@@ -38,7 +38,7 @@ def leaders(
 
 
 def table(results: Sequence[PairedResult], budgets: Sequence[int]) -> str:
-    """Rows of libraries, columns of evaluations, ratios to ours, and the settings."""
+    """A row per library, a column per number of evaluations, ratios to ours, and the settings."""
     best = {(r.library, r.budget): r for r in leaders(results, lambda r: (r.library, r.budget))}
     libraries = [name for name in LIBRARIES if any(key[0] == name for key in best)]
     lines = [f"{'NFE':18s}" + "".join(f"{budget:>9d}" for budget in budgets)]
@@ -67,7 +67,7 @@ def table(results: Sequence[PairedResult], budgets: Sequence[int]) -> str:
 
 
 def figure(results: Sequence[PairedResult], title: str) -> bytes:
-    """Error against evaluations: the best of each family thin, of each library thick; PNG."""
+    """Error against evaluations as PNG: thin lines for families, thick lines for libraries."""
     canvas = new_figure(7.5, 5)
     axes = canvas.subplots()
     for i, library in enumerate(LIBRARIES):

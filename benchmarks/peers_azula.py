@@ -1,4 +1,4 @@
-"""azula's deterministic samplers, driven on a scoresde model.
+"""azula's deterministic samplers on a scoresde model.
 
 Their state is x_t = α x_0 + σ ε with α and σ of a noise schedule, which need not be the model's.
 The model gets x_t rescaled to its own α at the same σ/α. For variance-preserving SDEs.
@@ -19,8 +19,8 @@ from scoresde.grid import GRIDS
 
 __all__ = ["azula_settings"]
 
-# On a model of given noise levels, a noise schedule of azula is a grid with equal steps in the
-# schedule's time. Its α(1) is chosen so that σ/α begins where the model's does.
+# For a model with given noise levels, a noise schedule of azula acts as a grid with equal steps in
+# the schedule's time. Its α(1) is chosen so that its first σ/α is that of the model.
 _SCHEDULES = {
     "VE": lambda top, end: ("VESchedule", {"sigma_max": top, "sigma_min": end}),
     "VP": lambda top, end: ("VPSchedule", {"alpha_min": (1 + top**2) ** -0.5, "sigma_min": end}),
@@ -38,7 +38,7 @@ _AZULA = (
 
 
 def azula_settings() -> list[Setting]:
-    """azula's deterministic samplers × its noise schedules, and × grids of ours."""
+    """azula's deterministic samplers × its noise schedules, and × our grids."""
     own = [
         (f"{name} sigma_min={end:g}", _Schedule(name, end))
         for name in _SCHEDULES
@@ -80,7 +80,7 @@ class _Schedule:
 
 @dataclass(frozen=True)
 class _Borrowed:
-    """α and σ of the model at the times of a grid of ours."""
+    """α and σ of the model at the times of one of our grids."""
 
     name: str
     t_min: float
@@ -93,7 +93,7 @@ class _Borrowed:
 
 @dataclass(frozen=True)
 class _Azula:
-    """One of azula's samplers with its schedule's values, and the final denoising or not."""
+    """One of azula's samplers with the values of a schedule, with or without final denoising."""
 
     family: str
     options: dict[str, Any]

@@ -1,7 +1,7 @@
-"""The deterministic schedulers of diffusers, driven on a scoresde model.
+"""The deterministic schedulers of diffusers on a scoresde model.
 
 The schedulers use a table of β and an index i. The model is evaluated at exactly the noise level
-that the scheduler assumes: index i is t = (i + 1)/L of a table whose ᾱ are the SDE's, and between
+that the scheduler assumes: index i is t = (i + 1)/L of a table with the ᾱ of the SDE, and between
 indices log(σ/α) is linear, as in the schedulers. For variance-preserving SDEs.
 """
 
@@ -38,7 +38,7 @@ _SCALED = {"HeunDiscrete", "KDPM2Discrete", "LMSDiscrete", "EulerDiscrete"}
 
 
 def _schedulers() -> Iterator[tuple[str, dict[str, dict], dict[str, Any]]]:
-    """Each family of diffusers with the grids it knows and combinations of its options."""
+    """Each family of diffusers with its grids and combinations of its options."""
     for options in _product(
         algorithm_type=("dpmsolver++", "dpmsolver"),
         solver_order=(2, 3),
@@ -47,7 +47,7 @@ def _schedulers() -> Iterator[tuple[str, dict[str, dict], dict[str, Any]]]:
         final_sigmas_type=("zero", "sigma_min"),
     ):
         if options["algorithm_type"] == "dpmsolver" and options["final_sigmas_type"] == "zero":
-            continue  # it refuses them
+            continue  # the scheduler refuses this combination
         yield "DPMSolverSinglestep", {"linspace": {}} | _SIGMAS, options
         for last in ({}, {"euler_at_final": True}) if options["lower_order_final"] else ({},):
             yield "DPMSolverMultistep", _GRIDS | {"lu": {"use_lu_lambdas": True}}, options | last
@@ -89,7 +89,7 @@ def _label(grid: str, options: dict[str, Any]) -> str:
 def diffusers_settings() -> list[Setting]:
     """Every deterministic scheduler of diffusers for this kind of model × its grids × options.
 
-    Schedulers for flow matching and for distilled models are left out, and so are copies.
+    Schedulers for flow matching, schedulers for distilled models, and copies are left out.
     """
     settings = [
         Setting("diffusers", family, _label(grid, options), _Scheduler(family, spacing | options))
@@ -113,7 +113,7 @@ def diffusers_settings() -> list[Setting]:
 
 @cache
 def _diffusers() -> Any:
-    """The library, without the line that it prints for every setting that it corrects."""
+    """The library, with its message for every corrected setting switched off."""
     import diffusers
 
     diffusers.logging.set_verbosity_error()
@@ -142,7 +142,7 @@ class _Scheduler:
 
 
 def _fit(scheduler: Any, nfe: int) -> bool:
-    """Set the most steps that take at most `nfe` evaluations, one for each of `timesteps`."""
+    """Set the most steps within `nfe` evaluations, one evaluation for each of `timesteps`."""
     for steps in range(nfe, 0, -1):
         try:
             scheduler.set_timesteps(steps)
@@ -157,7 +157,7 @@ def _fit(scheduler: Any, nfe: int) -> bool:
 class _EDMScheduler:
     """EDM's form of DPM-Solver++, which chooses its own σ/α and needs a preconditioned F.
 
-    At σ_data = 1 its F is −v, its input x under VP, and its time label log(σ/α)/4.
+    At σ_data = 1 its F is −v, its input under VP is x, and its time label is log(σ/α)/4.
     """
 
     options: dict[str, Any]
@@ -178,9 +178,9 @@ class _EDMScheduler:
 
 @dataclass(frozen=True)
 class _IPNDM:
-    """iPNDM takes a table of σ for its β, and v for the network's output; its time is 2θ/π.
+    """iPNDM uses a table of σ as its β, and v as the network's output; its time is 2θ/π.
 
-    Its own table has equal steps in θ from σ = 1, where α = 0; `arctan` begins at the model's.
+    Its own table has equal steps in θ from σ = 1, where α = 0; `arctan` begins at the model's σ.
     """
 
     grid: str

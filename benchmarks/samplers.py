@@ -1,22 +1,22 @@
-"""Our deterministic samplers beside those of diffusers and azula, at equal evaluations.
+"""Our deterministic samplers and those of diffusers and azula, at equal evaluations.
 
     python benchmarks/samplers.py --json mixture.json --figure out/samplers.png
     python benchmarks/samplers.py --checkpoint fashion-mnist-vp
 
 Every sampler starts from the same x_T on the same model. The exact end point is the solution of the
-probability-flow ODE at σ = 0, and the error is the root mean square of the distance to it over
+probability-flow ODE at σ = 0. The error is the root mean square distance to this end point, over
 samples and coordinates. Evaluations are counted at the model, for all libraries in the same way. A
-column holds the runs with at most so many evaluations. For each column and library the setting with
+column holds the runs within a number of evaluations. For each column and library the setting with
 the smallest error is shown.
 
 Without `--checkpoint` the model is the exact score of a random mixture of Gaussians in 16
 dimensions under DDPM's linear β: 8 components, weights uniform on [0.5, 1.5] and then normalised,
 means N(0, I), covariances A Aᵀ/64 + 0.01 I with A_ij ~ N(0, 1). `--seed` draws mixture and x_T.
-With it, the model is a trained network. Then a pilot run on two samples chooses the settings that
-are tried on all samples.
+With `--checkpoint` the model is a trained network. Then a pilot run on two samples chooses the
+settings that are tried on all samples.
 
-diffusers has its own grids, and those of azula are its noise schedules. `peers, our grids` are the
-samplers of both that take any noise levels, on our grids.
+diffusers has its own grids; azula's noise schedules are its grids. `peers, our grids` are the
+samplers of both libraries that accept any noise levels, on our grids.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ SAMPLERS = (
     *(f"sa-solver:eta=0:predictor_order={p}:corrector_order={p + 1}" for p in (2, 3)),
     "sa-solver:eta=0:predictor_order=2:corrector_order=3:lower_order_final=false",
 )
-# A scale d of the data sets where in σ/α the steps are fine, as `arctan:data_std=d` or
-# `logit:shift=log d`. It is about the standard deviation along the leading principal component: 1
+# The steps in σ/α are finest near a scale d of the data: `arctan:data_std=d` or
+# `logit:shift=log d`. d is about the standard deviation along the leading principal component: 1
 # for the mixture and 8 for Fashion-MNIST.
 COMMON = ("uniform", "quadratic", "log_snr", "karras:rho=7")
 GRIDS = (*COMMON, "arctan", "arctan:power=1.2", "arctan:power=1.4", "logit")
@@ -131,7 +131,7 @@ def _grid(text: str, sde: SDE, steps: int, t_min: float) -> Tensor:
 
 @cache
 def _steps(text: str, budget: int) -> int:
-    """The most steps that take at most `budget` evaluations before the final denoising."""
+    """The most steps within `budget` evaluations, without the final denoising."""
     return largest_steps(VP(), parse_sampler(text), uniform, budget + 1, 1e-3)
 
 
@@ -173,8 +173,8 @@ def compare(
 def promising(problem: PairedProblem, settings: Sequence[Setting]) -> list[Setting]:
     """The settings to try on a costly model, by the same rule for every library.
 
-    A pilot run on two samples takes the best two of each family at few and at more evaluations, if
-    their error is within a factor of 2 of the best of their library.
+    A pilot run on two samples selects the best two of each family at few and at more evaluations,
+    if their error is within a factor of 2 of the best of their library.
     """
     levels, few = problem.levels, slice(PILOT)
     pilot = PairedProblem(levels, problem.x[few], problem.exact[few], problem.error)
@@ -203,7 +203,7 @@ def main(
     out: Path | None,
     picture: Path | None,
 ) -> None:
-    """Run, print the table, and write what is asked."""
+    """Run, print the table, and write the requested files."""
     torch.set_num_threads(1)
     if checkpoint is None:
         problem, name = mixture(seed, n or 256), f"mixture of seed {seed}"

@@ -1,4 +1,4 @@
-"""What the scripts of this folder share: the lines above a table, timing, and output files."""
+"""Common parts of the scripts in this folder: header of a table, timing, and output files."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["least_seconds", "print_header", "write"]
 
 
 def print_header(*packages: str, seed: int = 0) -> dict[str, Any]:
-    """Print the command, versions, device, number of threads and seed; returns them.
+    """Print the command, versions, device, number of threads and seed; return them.
 
     Args:
-        *packages: Packages beside scoresde and torch whose versions matter.
+        *packages: Further packages, beside scoresde and torch, whose versions matter.
         seed: The seed.
     """
     installed = {"scoresde": scoresde.__version__}
@@ -45,7 +45,7 @@ def print_header(*packages: str, seed: int = 0) -> dict[str, Any]:
 
 
 def least_seconds(runs: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """The least time of each run over some repeats, in which the runs take turns."""
+    """The least time of each run over some repeats; the runs alternate."""
     least = [math.inf] * len(runs)
     for _ in range(repeats):
         for i, run in enumerate(runs):

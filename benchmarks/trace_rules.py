@@ -4,9 +4,10 @@
     python benchmarks/trace_rules.py --checkpoint digits-vp         # a shipped network
     python benchmarks/trace_rules.py --checkpoint digits-vp --timing
 
-Errors: per rule and half log-SNR λ, √(variance · passes) of σ tr ∂ε/∂x in nats; `*` marks the
-Gaussian control variate, fitted to the training data. The last columns are `choose_trace`'s: the
-deviation of log p in bits/dim by one evaluation, and the forward passes that 0.01 bits/dim take.
+Errors: for each rule and half log-SNR λ, √(variance · passes) of σ tr ∂ε/∂x in nats; `*` marks the
+Gaussian control variate, fitted to the training data. The last columns are from `choose_trace`: the
+standard deviation of log p in bits/dim for one evaluation, and the forward passes needed for
+0.01 bits/dim.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Trains the classifier whose penultimate layer is the feature space of a data set.
+"""Train the classifier whose penultimate layer is the feature space of a data set.
 
     python benchmarks/train_features.py --data digits
     python benchmarks/train_features.py --data fashion-mnist
@@ -67,7 +67,7 @@ def standardized(name: str, net: SmallCNN, x: Tensor, metadata: dict[str, str]) 
 
 
 def corruptions(test: Dataset) -> dict[str, Tensor]:
-    """Test images, and changed versions that a useful feature space must tell from them."""
+    """Test images, and changed versions that a useful feature space must distinguish from them."""
     x, spec = encoded(test), test.spec
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(x.shape, generator=generator)

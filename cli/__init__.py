@@ -1,16 +1,16 @@
 """The command line, one file per command.
 
-A command reads its options, calls one function of the library, and says what came of it:
+A command reads its options, calls one function of the library, and prints the result:
 
 - sample, latent, likelihood: `draw_samples`, `explore_latents`, `score_data` in `scoresde.tasks`
 - train: `prepare_run` in `scoresde.tasks.train.prepare`, then the steps of the run
 - bench and demo: `prepare_bench` in `scoresde.comparison.bench`, then `Bench.run`
 - verify: `prepare_verification` in `scoresde.verification.verify`, then `Verification.run`
 
-What they do first is in `scoresde/tasks/request.py`, how they open a folder of results in
-`scoresde/output/result_folder.py`, and where samplers get their names in
-`scoresde/names/samplers.py`. `options.py` has the options that several commands share, `types.py`
-the values that options take, and `names.py` the names for help and early errors.
+The first steps of these functions are in `scoresde/tasks/request.py`, folders of results are opened
+in `scoresde/output/result_folder.py`, and samplers are named in `scoresde/names/samplers.py`.
+`options.py` has the options that several commands share, `types.py` the values that options take,
+and `names.py` the names for help and early errors.
 """
 
 __all__: list[str] = []

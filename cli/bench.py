@@ -22,13 +22,13 @@ __all__ = ["bench"]
     "--samplers",
     type=Commas(options.SAMPLER),
     default="ddim,dpmpp-2m,heun,ancestral,euler-maruyama,dopri5",
-    help="Names, each with parameters if need be, such as edm:churn=20.",
+    help="Names of samplers, with or without parameters, such as edm:churn=20.",
 )
 @click.option(
     "--grids",
     type=Commas(options.GRID),
     default="log_snr",
-    help="Time grids, each with parameters if need be, such as karras:rho=5, or JSON files.",
+    help="Time grids, with or without parameters, such as karras:rho=5, or JSON files.",
 )
 @click.option(
     "--nfe",
@@ -37,13 +37,13 @@ __all__ = ["bench"]
     help="Network evaluations per sample, the final denoising included.",
 )
 @click.option("--n", type=Integer(4, 1_000_000), default=256, help="Samples per cell.")
-@options.out("Folder of the results; those of the same settings in it are completed.")
+@options.out("Folder of the results; existing results of the same settings are completed.")
 @options.seed
 @options.device
 @options.batch(256, "Samples")
 @options.t_min(
-    "Time to stop at; 0 is data, 1 is noise. 1e-3 if not given, or the time of the network's "
-    "first discrete label if that is later."
+    "Last time; 0 is data, 1 is noise. 1e-3 if not given, or the time of the network's first "
+    "discrete label if that is later."
 )
 @click.option(
     "--likelihood",

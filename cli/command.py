@@ -1,4 +1,4 @@
-"""The class of all commands: how they read their options and show their help."""
+"""The class of all commands: reading of options, and layout of the help."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from .types import Commas, OptionType
 
 __all__ = ["Command"]
 
-HELP_COLUMN = 30  # where help texts begin, at most; click's own limit
+HELP_COLUMN = 30  # largest column at which help texts begin; click's own limit
 
 
 class Command(click.Command):
     """A command that takes each option once, and runs the quick checks before the slow ones.
 
     Attributes:
-        groups: Heading in the help -> names of the options below it. Options of no group come
+        groups: Heading in the help -> names of the options below it. Options without a group come
             last.
     """
 
     groups: ClassVar[Mapping[str, Sequence[str]]] = {}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the options; one that is given twice is refused (click would take the last)."""
+        """Read the options; a repeated option is refused (click would take the last value)."""
         if not ctx.resilient_parsing:
             _refuse_repeated(self.make_parser(ctx).parse_args(args=list(args))[2])
         return super().parse_args(ctx, args)
@@ -54,7 +54,7 @@ class Command(click.Command):
 def _refuse_repeated(order: Sequence[click.Parameter]) -> None:
     """Raise for an option that occurs more than once and takes one value."""
     options = [p for p in order if isinstance(p, click.Option) and not p.multiple]
-    if any(option.is_eager for option in options):  # --help, whatever else there is
+    if any(option.is_eager for option in options):  # --help wins over all other options
         return
     for option in options:
         if (times := options.count(option)) > 1:

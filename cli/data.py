@@ -17,7 +17,7 @@ __all__ = ["data"]
 @click.command(cls=Command)
 @options.as_json
 def data(as_json: bool) -> None:
-    """List the data sets: their sizes, where they are, and how to get a missing one.
+    """List the data sets: their sizes, their places, and how to get a missing one.
 
     Example: scoresde data
     """

@@ -19,7 +19,7 @@ __all__ = ["latent"]
 @click.command(cls=Command)
 @options.checkpoint()
 @options.held_out
-@click.option("--n", type=Integer(2), default=8, help="How many data.")
+@click.option("--n", type=Integer(2), default=8, help="Number of data.")
 @click.option(
     "--steps",
     type=Integer(2, 1000, note=": each is a datum"),
@@ -27,7 +27,7 @@ __all__ = ["latent"]
     help="Points of a path from one datum to another, both included.",
 )
 @click.option(
-    "--samples", type=Integer(0), default=16, help="Draw so many, each with its log-density."
+    "--samples", type=Integer(0), default=16, help="Number of samples drawn with log-density."
 )
 @click.option(
     "--probes",
@@ -36,10 +36,10 @@ __all__ = ["latent"]
     help="Probes of Hutchinson's trace, per sample; not needed up to 16 dimensions.",
 )
 @options.tolerances(1e-4)
-@options.t_min("Time the data are put in at. Default: 1e-5, or that of the first discrete label.")
+@options.t_min("Start time of the data. Default: 1e-5, or that of the first discrete label.")
 @options.batch(64, "Data")
 @options.seed
-@options.dtype("Of data and network; the solver's state is float64 in any case.")
+@options.dtype("Of data and network; the solver's state is always float64.")
 @options.device
 @options.results("Folder for latents.npz, the pictures and summary.json.")
 def latent(out: Path, overwrite: bool, as_json: bool, **settings: Any) -> None:

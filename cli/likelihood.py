@@ -19,21 +19,21 @@ __all__ = ["likelihood"]
 
 class _Likelihood(Command):
     groups = {
-        "What is scored": ("--checkpoint", "--data", "--split", "--data-root", "--levels", "--n"),
-        "What the number is": ("--protocol", "--t-min", "--draws", "--variance"),
-        "How it is computed": (
+        "Data": ("--checkpoint", "--data", "--split", "--data-root", "--levels", "--n"),
+        "Definition": ("--protocol", "--t-min", "--draws", "--variance"),
+        "Computation": (
             *("--method", "--steps", "--nodes", "--rtol", "--atol", "--per-sample"),
             *("--trace", "--force", "--image-error", "--dtype", "--batch", "--seed", "--device"),
         ),
-        "How far it is trusted": ("--measured", "--budget"),
-        "Where it goes": ("--out", "--overwrite", "--json"),
+        "Errors": ("--measured", "--budget"),
+        "Output": ("--out", "--overwrite", "--json"),
     }
 
 
 @click.command(cls=_Likelihood)
 @options.checkpoint()
 @options.held_out
-@click.option("--n", type=Integer(1), default=128, help="How many data, chosen by the seed.")
+@click.option("--n", type=Integer(1), default=128, help="Number of data, chosen by the seed.")
 @click.option(
     "--protocol",
     type=click.Choice(PROTOCOLS),
@@ -46,7 +46,7 @@ class _Likelihood(Command):
     type=click.Choice(METHODS),
     metavar="NAME",
     default="auto",
-    help=f"{', '.join(METHODS)}. path takes few evaluations, and its error is corrected; the "
+    help=f"{', '.join(METHODS)}. path needs few evaluations, and its error is corrected; the "
     "others solve the ODE to a tolerance. auto is path above 16 dimensions, else dopri5.",
 )
 @click.option("--per-sample", is_flag=True, help="ODE methods: a step size for each datum.")
@@ -54,21 +54,21 @@ class _Likelihood(Command):
     "--trace",
     type=Named("trace", ("auto", *TRACES), "likelihood.trace.names.as_trace"),
     default="auto",
-    help="exact, hutchinson:probes=2, probing:colours=8:blocks=2, xtrace, hutch++. auto: for path "
-    "it measures which is the cheapest; else it is exact up to 16 dimensions, one probe above.",
+    help="exact, hutchinson:probes=2, probing:colours=8:blocks=2, xtrace, hutch++. auto: for path, "
+    "the rule measured to be cheapest; else exact up to 16 dimensions, one probe above.",
 )
 @click.option("--force", is_flag=True, help="Allow an exact trace above 4096 dimensions.")
 @click.option(
     "--image-error",
     type=Real(0, min_open=True),
     default=0.05,
-    help="Standard error of each datum that --trace auto aims at, in the result's unit.",
+    help="Standard error per datum at which --trace auto aims, in the result's unit.",
 )
 @click.option(
     "--steps",
     type=Integer(1, 100_000),
-    help="Steps of the path (default 32) or of vlb-ddpm's chain (default 1000; a model with a "
-    "chain of its own takes that).",
+    help="Steps of the path (default 32) or of vlb-ddpm's chain (default 1000; a model with its "
+    "own chain uses it).",
 )
 @click.option(
     "--nodes",
@@ -84,19 +84,19 @@ class _Likelihood(Command):
 @click.option("--draws", type=Integer(1), default=1, help="Dequantizations per datum.")
 @options.tolerances(1e-6, ", ODE")
 @options.t_min(
-    "Time at which the data are put in. Default: 1e-5, or the time of the first discrete label; "
-    "for a VLB where σ/α is half a cell."
+    "Start time of the data. Default: 1e-5, or the time of the first discrete label; for a VLB "
+    "the time at which σ/α is half a cell."
 )
 @click.option(
     "--measured",
     type=Integer(0),
     default=8,
-    help="How many data are scored again with a finer solver and in float64, to measure the "
-    "errors of both.",
+    help="Number of data that are scored again with a finer solver and in float64, to measure "
+    "the errors of solver and dtype.",
 )
 @options.batch(64, "Data")
 @options.seed
-@options.dtype("Of data and network; the solver's state is float64 in any case.")
+@options.dtype("Of data and network; the solver's state is always float64.")
 @options.device
 @click.option(
     "--budget", is_flag=True, help="Print the whole error budget, not only its first line."
@@ -105,8 +105,8 @@ class _Likelihood(Command):
 def likelihood(out: Path, overwrite: bool, as_json: bool, budget: bool, **settings: Any) -> None:
     """Negative log-likelihood of held-out data per dimension, with an error budget.
 
-    The unit is bits/dim, or nats/dim for continuous data. A run that was stopped goes on where it
-    was when the same command is given again.
+    The unit is bits/dim, or nats/dim for continuous data. The same command continues a run that was
+    stopped.
 
     Example: scoresde likelihood --checkpoint digits-vp --n 128 --budget --out out/bits
     """

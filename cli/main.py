@@ -1,4 +1,4 @@
-"""The `scoresde` command: the group of all commands, and how it reports errors."""
+"""The `scoresde` command: the group of all commands, and its report of errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMMANDS = (
     *("bench", "report", "inspect", "samplers", "verify"),
 )
 
-# Mistakes of the user, and failures. Every other exception is a bug and keeps its traceback.
+# Mistakes of the user, and failures. All other exceptions are bugs and keep their traceback.
 MISTAKES = (
     ValueError,
     TypeError,
@@ -73,7 +73,7 @@ def cli(ctx: click.Context) -> None:
 
 def main() -> None:
     """Run the command line: one line per error, exit 2 for usage and 1 for failure."""
-    # Idle OpenMP threads that wait in a loop slow a busy machine down several times.
+    # Idle OpenMP threads that wait in a loop make a busy machine several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # A terminal that cannot show σ or ± gets a question mark, not a crash.
     for stream in (sys.stdout, sys.stderr):
@@ -89,22 +89,22 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command; its errors become one line on stderr.
 
     Args:
-        arguments: What follows `scoresde` on the command line.
+        arguments: The words after `scoresde` on the command line.
 
     Returns:
         The exit status: 0 for success, 2 for a mistake of the user, 1 for a failure, 130 after
-        Ctrl-C. If the reader of stdout has gone, it is 1 without a message.
+        Ctrl-C. If the reader of stdout has closed it, the status is 1 without a message.
     """
     try:
         status = cli.main(list(arguments), prog_name="scoresde", standalone_mode=False)
         if sys.stdout is not None:
-            sys.stdout.flush()  # here, where a BrokenPipeError is caught
+            sys.stdout.flush()  # inside the block that catches a BrokenPipeError
     except (click.exceptions.Abort, KeyboardInterrupt):
         return 130
     except click.ClickException as error:
         return _complain(_usage(error), error.exit_code)
     except BrokenPipeError:
-        # The interpreter flushes stdout at its end and would report the error again.
+        # At its end the interpreter flushes stdout, and would report the error again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except MISTAKES as error:
@@ -115,7 +115,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _usage(error: click.ClickException) -> str:
-    """Option, value and what is allowed: `--steps: 0 is not an integer at least 1`."""
+    """Option, value and allowed values: `--steps: 0 is not an integer at least 1`."""
     if isinstance(error, click.NoSuchOption):
         near = f"; did you mean {error.possibilities[0]}?" if error.possibilities else ""
         return f"{error.option_name}: no such option{near}"
@@ -128,7 +128,7 @@ def _usage(error: click.ClickException) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """The message; for an error of the operating system the file, then the reason."""
+    """The message; for an error of the operating system, the file and the reason."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return reason_of(error)

@@ -1,7 +1,7 @@
-"""The names that the library knows, for help and early errors.
+"""The names known to the library, for help and early errors.
 
 They are copied here because importing the library takes seconds. A test compares each table with
-the library's own, which the comment above it names.
+the library's table, which is named in the comment above.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def out(text: str, required: bool = True) -> Callable:
 
 
 def checkpoint(required: bool = True, use: str = "") -> Callable:
-    """`--checkpoint`; `use` says in the help what an optional one is for."""
+    """`--checkpoint`; `use` is a help text on the purpose of an optional checkpoint."""
     text = f"{use}A checkpoint file, or a shipped one by name."
     return click.option("--checkpoint", required=required, type=Located("checkpoints"), help=text)
 
@@ -49,19 +49,19 @@ data = click.option(
     "--data", type=Data(), help="Data set or path; the data it was trained on if not given."
 )
 seed = click.option(
-    "--seed", type=Integer(0, 2**64 - 1), default=0, help="Every random number comes from it."
+    "--seed", type=Integer(0, 2**64 - 1), default=0, help="Seed of all random numbers."
 )
 compiled = click.option("--compile", "compiled", is_flag=True, help="torch.compile the network.")
 split = click.option(
     "--split",
     type=click.Choice(["train", "test"]),
-    help="test if not given; all of a file given by --data.",
+    help="test if not given, or all of a file given by --data.",
 )
 levels = click.option("--levels", type=Integer(2), help="Number of levels of a file's data.")
 data_root = click.option(
     "--data-root",
     type=click.Path(exists=True, file_okay=False),
-    help="Folder to look in first for the data set or a relative path.",
+    help="Folder that is searched first for the data set or a relative path.",
 )
 overwrite = click.option(
     "--overwrite", is_flag=True, help="Replace results of other settings in the folder."
@@ -91,7 +91,7 @@ def results(text: str) -> Callable:
 
 
 def batch(default: int, what: str) -> Callable:
-    """`--batch`: how many samples or data are computed at a time."""
+    """`--batch`: number of samples or data computed at a time."""
     text = f"{what} at a time."
     return click.option("--batch", type=Integer(1), default=default, help=text)
 

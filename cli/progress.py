@@ -90,12 +90,12 @@ def _hint_when_stopped(resumes: bool) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, SystemExit):
         if resumes:
-            say("stopped; the same command goes on with what is left", err=True)
+            say("stopped; the same command continues with the rest", err=True)
         raise
 
 
 def follow_training(run: Run) -> None:
-    """Train to the end and show loss and images/s; a signal to stop saves first."""
+    """Train to the end and show loss and images/s; a stop signal saves first."""
     from scoresde.data import has_test_split
     from scoresde.tasks.train.run import SAVE_MINUTES
 

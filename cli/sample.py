@@ -23,7 +23,7 @@ __all__ = ["sample"]
     "--sampler",
     type=options.SAMPLER,
     default="dpmpp-2m",
-    help=f"With parameters ddim:eta=0.5 or dopri5:rtol=1e-4; {', '.join(SAMPLERS)}.",
+    help=f"Name, or with parameters ddim:eta=0.5 or dopri5:rtol=1e-4; {', '.join(SAMPLERS)}.",
 )
 @click.option(
     "--grid",
@@ -42,9 +42,9 @@ __all__ = ["sample"]
 @click.option("--n", type=Integer(1), default=64, help="Number of samples.")
 @options.batch(256, "Samples")
 @options.seed
-@options.t_min("Time to stop at; 0 is data, 1 is noise. 1e-3, or that of a grid from a file.")
+@options.t_min("Last time; 0 is data, 1 is noise. 1e-3, or that of a grid from a file.")
 @click.option(
-    "--denoise/--no-denoise", default=True, help="Finish with E[x0 | x], one evaluation more."
+    "--denoise/--no-denoise", default=True, help="Finish with E[x0 | x], one more evaluation."
 )
 @click.option("--label", type=Integer(0), help="Class, of a conditional model; else all in turn.")
 @options.dtype("bfloat16 is for the network alone.", "bfloat16")

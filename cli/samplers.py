@@ -19,7 +19,7 @@ __all__ = ["samplers"]
 
 @click.command(cls=Command)
 @click.option(
-    "--sampler", type=Named("sampler", SAMPLERS), help="Say what the parameters of this one mean."
+    "--sampler", type=Named("sampler", SAMPLERS), help="Explain the parameters of this sampler."
 )
 @options.as_json
 def samplers(sampler: str | None, as_json: bool) -> None:
@@ -45,7 +45,7 @@ def _settings(row: Mapping[str, Any]) -> list[str]:
 
 
 def _value(default: object) -> str:
-    """The value as the command line takes it."""
+    """The value in the form of the command line."""
     return str(default).lower() if isinstance(default, bool) else f"{default}"
 
 

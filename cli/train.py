@@ -25,11 +25,11 @@ def _every(name: str, steps: int, what: str) -> Callable:
 
 @click.command(cls=Command)
 @click.option("--config", type=Located("configs"), help="A TOML file, or a shipped config by name.")
-@options.out("The run's folder; a run of the same config in it is resumed.", required=False)
+@options.out("The run's folder; an earlier run of this config is resumed.", required=False)
 @click.option(
     "--new-config",
     type=click.Choice(TEMPLATES),
-    help="Write a commented config to fill in, to stdout or to the file --out; nothing is trained.",
+    help="Write a commented config template to stdout or to the file --out; nothing is trained.",
 )
 @options.device
 @options.data_root
@@ -65,7 +65,7 @@ def train(
         raise click.UsageError("--config and --out must be given, or --new-config")
     from scoresde._lock import lock_folder
 
-    with lock_folder(out):  # before the imports, so that a second run is refused at once
+    with lock_folder(out):  # before the slow imports, so that a second run is refused at once
         from scoresde.tasks.train.prepare import prepare_run
         from scoresde.tasks.train.run import Intervals
 
@@ -78,7 +78,7 @@ def train(
 
 
 def _write_config(what: str, config: str | None, out: Path | None) -> None:
-    """Write the template of a config, and never over a file that is there."""
+    """Write the template of a config; never replace an existing file."""
     if config is not None:
         raise click.UsageError("--new-config: cannot be given with --config")
     text = config_template(what)

@@ -1,4 +1,4 @@
-"""Types of options: the values that an option takes, and errors that say what is allowed.
+"""Types of options: the values that an option takes, and errors that name the allowed values.
 
 A value is checked in two steps. `read` comes first and checks names and files. It imports no torch,
 which takes seconds. `verify` comes after all options of the command have been read, and checks
@@ -45,7 +45,7 @@ class OptionType(click.ParamType, ABC):
         """The value of the option from its text, or from its default; imports no torch.
 
         Raises:
-            ValueError: If it is not allowed; says what is allowed.
+            ValueError: If the value is not allowed; the message names the allowed values.
         """
 
     def verify(self, value: Any) -> None:
@@ -77,7 +77,7 @@ class Integer(OptionType, click.IntRange):
     Args:
         min: Least value.
         max: Largest value.
-        note: The reason for the largest value, which the error gives.
+        note: The reason for the largest value, for the error message.
     """
 
     name = click.IntRange.name
@@ -100,7 +100,7 @@ class Integer(OptionType, click.IntRange):
 
 
 class Real(OptionType, click.FloatRange):
-    """A finite number in a range; unlike click's, it refuses NaN and infinity."""
+    """A finite number in a range; unlike click's type, it refuses NaN and infinity."""
 
     name = click.FloatRange.name
 
@@ -149,7 +149,7 @@ class Named(OptionType):
     """A name with parameters, `name:key=value`: the name is looked up at once.
 
     Args:
-        noun: The kind of thing that has the name, for messages.
+        noun: The kind of the named object, for messages.
         names: The known names.
         parse: Function of `scoresde` that checks the parameters, such as "names.grids.parse_grid";
             "" for names without parameters.
@@ -166,7 +166,7 @@ class Named(OptionType):
         return value
 
     def verify(self, value: str) -> None:
-        """Refuse parameters that the parser refuses."""
+        """Raise if the parser refuses the parameters."""
         if self.parse:
             module, _, function = self.parse.rpartition(".")
             getattr(import_module(f"scoresde.{module}"), function)(value)
@@ -187,7 +187,7 @@ class GridName(Named):
 
 
 class Located(OptionType):
-    """A file, given by its path or by the name of one that comes with the package.
+    """A file, given by its path or by the name of a shipped file.
 
     Args:
         what: "checkpoints" or "configs".
@@ -216,7 +216,7 @@ class Data(OptionType):
         return value
 
     def verify(self, value: str) -> None:
-        """Refuse what is neither a data set nor a path that exists; imports no torch."""
+        """Refuse a value that is neither a data set nor an existing path; imports no torch."""
         root = click.get_current_context().params["data_root"] or ""
         if value not in DATA_SETS and not (Path(root, value).exists() or Path(value).exists()):
             what = f"{value!r} is neither a data set nor a path that exists"
@@ -227,7 +227,7 @@ class Device(OptionType):
     """cpu, cuda or cuda:N."""
 
     def read(self, value: str) -> str:
-        """The text, if it has one of these forms."""
+        """The text, if it is cpu, cuda or cuda:N."""
         if not re.fullmatch(r"cpu|cuda(:\d{1,4})?", value):
             raise ValueError(f"{value!r} is not a device; cpu, cuda or cuda:N")
         return value
@@ -251,12 +251,12 @@ class OutFolder(click.ParamType):
     def convert(
         self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None
     ) -> Path:
-        """The path; errors of `check_writable` name the option themselves and pass."""
+        """The path; errors of `check_writable` already name the option and are not changed."""
         from scoresde._files import check_writable
 
         path = Path(value)
         try:
-            if not path.is_dir():  # one that exists may hold the results already
+            if not path.is_dir():  # an existing folder may already hold the results
                 check_writable(path)
         except PermissionError:
             raise

@@ -26,7 +26,7 @@ __all__ = ["verify"]
 @click.option(
     "--sdes",
     type=Commas(Named("SDE", SDES)),
-    help="Of vp, subvp, ve, cosine, tabulated; else all, or vp if --quick.",
+    help="Some of vp, subvp, ve, cosine, tabulated; all if not given, or vp with --quick.",
 )
 @click.option("--quick", is_flag=True, help="Measure a selection, in half a minute.")
 @options.checkpoint(required=False, use="Measure on this network instead. ")
@@ -39,8 +39,8 @@ def verify(out: Path | None, as_json: bool, **settings: Any) -> None:
 
     Orders are measured on data whose exact solutions are known. ODE solvers are compared by their
     end points, stochastic samplers by the moments of their output (weak order) and along Brownian
-    paths (strong order). Where no order is proven, and on a network, whose score may not be
-    smooth enough, the measured order is only reported and nothing can fail.
+    paths (strong order). If no order is proven, the measured order is only reported and nothing can
+    fail. The same holds on a network, whose score may not be smooth enough.
 
     Example: scoresde verify --quick --samplers ddim,dpmpp-3m
     """

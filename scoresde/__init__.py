@@ -5,8 +5,8 @@
     ts = scoresde.grid.log_snr(checkpoint.model.sde, 20)
     out = scoresde.sample(checkpoint.model, scoresde.DDIM(), ts, (16, 1, 8, 8), seed=0)
 
-`scoresde.X` is a module of this package, or whatever one of `_ROOMS` exports as X. It is imported
-when it is first used, so that `import scoresde` alone is instant.
+`scoresde.X` is a module of this package, or the object that a package in `_ROOMS` exports as X. It
+is imported when it is first used, so that `import scoresde` alone is instant.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any
 
 __version__ = "0.2.0"
 
-__all__: list[str]  # made by `__getattr__`, as all names are
+__all__: list[str]  # made by `__getattr__`, like all names
 
-# In the order of their imports: a name of the first rooms imports none of the later ones.
+# In the order of their imports: a name of an early package imports no later package.
 _ROOMS = ("sde", "score", "noise", "exact", "loss", "samplers", "data", "likelihood", "names")
 
 

@@ -1,4 +1,4 @@
-"""The header of a checkpoint file: the metadata with their checksum, or what else the file is."""
+"""The header of a checkpoint file: reads the metadata and their checksum, and names other files."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ._text import reason_of
 __all__ = ["FORMAT_VERSION", "KEY", "canonical", "read_envelope"]
 
 FORMAT_VERSION = 1
-KEY = "scoresde"  # of our entry among safetensors' metadata
+KEY = "scoresde"  # name of our entry in the safetensors metadata
 
-_LENGTH_BYTES = 8  # the header's length, little-endian, opens the file
+_LENGTH_BYTES = 8  # the file begins with the header's length, little-endian
 
 
 def canonical(value: Any) -> str:
@@ -29,7 +29,8 @@ def read_envelope(file: BinaryIO) -> dict[str, Any]:
         file: A file at its beginning.
 
     Raises:
-        ValueError: If it is no file of ours, damaged, or of another version; says which.
+        ValueError: If it is not a file of ours, damaged, or of another version; the message says
+            which.
     """
     header = _header(file)
     entries = header.get("__metadata__") if isinstance(header, dict) else None
@@ -38,7 +39,7 @@ def read_envelope(file: BinaryIO) -> dict[str, Any]:
         raise ValueError("not a scoresde checkpoint: safetensors without scoresde metadata")
     try:
         envelope = json.loads(text)
-        # Two spellings of one value would let a flipped bit pass (an escape in capitals).
+        # If one value had two spellings (an escape in capitals), a flipped bit could pass.
         sound = canonical(envelope) == text and isinstance(envelope["metadata"], dict)
         version, _ = envelope["format"], envelope["sha256"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -64,7 +65,7 @@ def _header(file: BinaryIO) -> Any:
     if start[_LENGTH_BYTES : _LENGTH_BYTES + 1] != b"{":
         raise ValueError(f"not a scoresde checkpoint: {_looks_like(start)}")
     length = int.from_bytes(start[:_LENGTH_BYTES], "little")
-    if length > size - _LENGTH_BYTES:  # before a flipped bit asks for exabytes
+    if length > size - _LENGTH_BYTES:  # a flipped bit could ask for exabytes
         raise ValueError(f"damaged or truncated: {size} bytes, header of {length} bytes")
     file.seek(_LENGTH_BYTES)
     try:
@@ -76,7 +77,7 @@ def _header(file: BinaryIO) -> Any:
 def _looks_like(start: bytes) -> str:
     if re.match(rb"PK\x03\x04.{26}[^/]*?\.npy", start, re.DOTALL):
         return "looks like a .npz file of arrays"
-    # torch.save writes a zip, too; \x80 and a protocol number open an older or a bare pickle.
+    # torch.save writes a zip, too; an older or bare pickle begins with \x80 and a protocol number.
     if re.match(rb"PK\x03\x04|\x80[\x01-\x05]", start):
         return "looks like a PyTorch pickle, which can run code; it was not opened"
     if len(start) <= _LENGTH_BYTES:

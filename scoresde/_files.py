@@ -1,4 +1,4 @@
-"""Writing files so that a crash at any instant leaves the old file or the new one, never a half.
+"""Writing files: a crash at any time leaves the old file or the new one, never half a file.
 
 The bytes go to a temporary file in the target's own folder, are flushed to the disk, and only
 then take the target's name with one atomic `rename`; the folder is flushed last, so that the
@@ -25,14 +25,14 @@ __all__ = [
     "is_temporary",
 ]
 
-# Enough to recognise the file by; short enough that the temporary name stays below the usual
-# limit of 255 bytes even at 4 bytes per character.
+# Characters of a file's name kept in the temporary name: enough to recognise the file, and below
+# the usual limit of 255 bytes even at 4 bytes per character.
 _KEPT_CHARACTERS = 40
 
 _TEMPORARY = re.compile(r"(\..{1,40}\.)(\d{1,9})\.[0-9a-f]{8}\.tmp", re.DOTALL)
 
-# A restarted container often gets its old pid back: a file under our own pid is stale unless it
-# is one of these.
+# A restarted container often gets its old process id back: a file with our own process id is stale
+# unless it is one of these.
 _being_written: set[str] = set()
 
 
@@ -65,7 +65,7 @@ def atomic_write(path: str | Path, mode: Literal["wb", "w"] = "wb") -> Iterator[
     try:
         with _naming(path, target, temporary):
             permissions = _replaceable(target)
-            # "x": never open a file that is there. `tempfile` would give 0o600 whatever the umask.
+            # "x": never open an existing file. `tempfile` would give mode 0o600 for every umask.
             with open(temporary, mode.replace("w", "x"), **text) as file:
                 if permissions is not None:
                     os.chmod(temporary, permissions)
@@ -74,7 +74,7 @@ def atomic_write(path: str | Path, mode: Literal["wb", "w"] = "wb") -> Iterator[
                 os.fsync(file.fileno())
             os.replace(temporary, target)
     except BaseException:
-        with contextlib.suppress(OSError):  # not there yet, or its folder is no folder
+        with contextlib.suppress(OSError):  # the file or its folder does not exist
             temporary.unlink()
         raise
     finally:
@@ -86,8 +86,8 @@ def clean_folder(folder: str | Path, name: str | None = None) -> list[Path]:
     """Remove the temporary files that killed processes left behind in a folder.
 
     A file is stale if the process whose id is in its name is not alive. Files of other users, in
-    folders that we may not change, and in folders below are left alone. Process ids mean nothing
-    on another machine: two machines must not write the same path of a shared disk at once.
+    folders that we may not change, and in subfolders are left alone. Process ids mean nothing on
+    another machine: two machines must not write the same path of a shared disk at once.
 
     Args:
         folder: The folder; need not exist.
@@ -97,7 +97,7 @@ def clean_folder(folder: str | Path, name: str | None = None) -> list[Path]:
         The files removed.
     """
     removed = []
-    # A folder that is missing or read-only is no error here: whoever writes to it will report it.
+    # A missing or read-only folder is not an error here: the later write will report it.
     with contextlib.suppress(OSError):
         for found in os.listdir(folder):
             match = _TEMPORARY.fullmatch(found)
@@ -111,7 +111,7 @@ def clean_folder(folder: str | Path, name: str | None = None) -> list[Path]:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file of this name is one that `atomic_write` writes to before it renames it."""
+    """Whether the name is that of a temporary file of `atomic_write`."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
@@ -128,7 +128,7 @@ def _is_stale(name: str, pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    except PermissionError:  # alive, and another user's
+    except PermissionError:  # alive, but of another user
         return False
     return False
 
@@ -151,7 +151,7 @@ def _replaceable(target: Path) -> int | None:
 
 @contextlib.contextmanager
 def _naming(path: str | Path, target: Path, temporary: Path) -> Iterator[None]:
-    """Name `path` in an OSError that names no file (write, fsync) or the temporary file."""
+    """Let an OSError name `path` if it names no file (write, fsync) or the temporary file."""
     try:
         yield
     except OSError as error:
@@ -167,12 +167,12 @@ def _sync_folder(folder: Path) -> None:
         return
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # a folder one may write in but not list
+    except PermissionError:  # a folder with permission to write but not to list
         return
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # the file system has no such sync
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # the file system cannot sync folders
             raise OSError(error.errno, error.strerror, str(folder)) from error
     finally:
         os.close(descriptor)
@@ -185,7 +185,7 @@ def check_writable(folder: Path) -> None:
         folder: The folder, which need not exist.
 
     Raises:
-        ValueError: If a file is in the way.
+        ValueError: If the path or a part of it is a file.
         PermissionError: If it cannot be written.
     """
     parent = existing_folder(folder)
@@ -194,10 +194,10 @@ def check_writable(folder: Path) -> None:
 
 
 def existing_folder(folder: Path) -> Path:
-    """The folder itself if it exists, else the nearest folder above it that exists.
+    """The folder itself if it exists, otherwise the nearest existing folder above it.
 
     Raises:
-        ValueError: If a file is in the way.
+        ValueError: If the path or a part of it is a file.
     """
     parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if not parent.is_dir():

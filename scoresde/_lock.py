@@ -10,14 +10,14 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows has no such lock: folders are not locked there
+except ImportError:  # Windows has no such lock, so folders are not locked there
     fcntl = None
 
 __all__ = ["LOCK", "lock_folder"]
 
 LOCK = ".scoresde.lock"
 
-# What a file system says that has no locks: nothing is locked there either.
+# Errors of a file system without locks: nothing is locked there either.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
@@ -26,8 +26,8 @@ def lock_folder(folder: str | Path) -> Iterator[None]:
     """Keep all other processes from writing the folder until the block ends.
 
     The folder is made if it does not exist. The kernel releases the lock when the process ends,
-    however it ends: a killed process locks nobody out. When the block ends the lock file is
-    removed, and folders that were made here are removed if they are empty.
+    even if it is killed. When the block ends, the lock file is removed, and folders that were made
+    here are removed if they are empty.
 
     Args:
         folder: The folder; missing parents are made as well.
@@ -42,12 +42,12 @@ def lock_folder(folder: str | Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # The file is removed while the lock is held: later, another process could already have
-        # locked it, and would hold the lock of a file without a name.
+        # The file is removed while the lock is held. Later another process could have locked it
+        # already, and would then hold the lock of a file without a name.
         with contextlib.suppress(OSError):
             (folder / LOCK).unlink()
         os.close(descriptor)
-        with contextlib.suppress(OSError):  # it stops at the first folder that is not empty
+        with contextlib.suppress(OSError):  # stops at the first folder that is not empty
             for path in made:
                 path.rmdir()
 
@@ -58,7 +58,7 @@ def _acquire(folder: Path) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        except FileNotFoundError:  # whoever made the folder has just removed it
+        except FileNotFoundError:  # another process has just removed the folder
             continue
         try:
             _lock(descriptor, folder)
@@ -82,8 +82,8 @@ def _lock(descriptor: int, folder: Path) -> None:
         pid = os.read(descriptor, 20).decode(errors="replace")
         who = f" (pid {pid})" if pid.isdecimal() else ""
         raise RuntimeError(
-            f"--out {folder}: another scoresde process{who} is writing here; wait for its end, or "
-            "give another folder"
+            f"--out {folder}: another scoresde process{who} is writing here; wait until it ends, "
+            "or give another folder"
         ) from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:

@@ -1,25 +1,25 @@
 """Random numbers with an address: the integers of Philox4x64-10, uniforms and normals.
 
 A draw is named by (seed, index, purpose, draw, address) and has as many values as are wanted.
-Value j of a draw is a function of that name and of j alone. It does not depend on what was drawn
-before, and a longer draw begins with the shorter one. A name is put into the generator as
+Value j of a draw is a function of that name and of j alone. It does not depend on earlier draws,
+and a longer draw begins with the shorter one. A name sets the generator by
 
     key = (seed, index),   counter = (b + 1, draw, address, purpose)
 
 and block b = 0, 1, ... gives the 64-bit integers r_{4b}, ..., r_{4b+3}. Salmon et al. 2011,
 "Parallel random numbers: as easy as 1, 2, 3". These are the integers of NumPy's generator
 `Philox(key, counter).random_raw` with the first counter word 0: NumPy adds 1 to the counter before
-each block, hence b + 1. The numbers made of them, in float64, are
+each block, hence b + 1. From these integers come, in float64,
 
     uniforms   u_j = ⌊r_j / 2^11⌋ 2^−53 in [0, 1)
     normals    z_{2i} = ρ cos φ,  z_{2i+1} = ρ sin φ   (Box and Muller 1958),
                ρ = √(−2 log((⌊r_{2i} / 2^11⌋ + 1) 2^−53)),   φ = 2π ⌊r_{2i+1} / 2^11⌋ 2^−53
 
 and |z| is at most 8.6. Integers and uniforms are equal on all machines and devices, to the bit.
-Normals are equal up to the rounding of log, cos and sin, some 1e-15.
+Normals are equal up to the rounding of log, cos and sin, about 1e-15.
 
 Keys have 128 bits because 64 or 32 are too few: torch's CPU generator keeps 32 bits of a seed, so
-that among 50,000 samples seeded one by one two are equal with probability 0.25.
+that among 50,000 samples seeded one by one, two are equal with probability 0.25.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from torch import Tensor
 
 __all__ = ["PURPOSES", "generator", "integers", "normals", "uniforms"]
 
-# What a draw is for. Draws of different purposes share no block of integers.
+# Purposes of draws. Draws of different purposes share no block of integers.
 PURPOSES = {
     "prior": 0,
     "increment": 1,
@@ -59,8 +59,8 @@ _MULTIPLIERS_LOW, _MULTIPLIERS_HIGH = _MULTIPLIERS & _LOW, _MULTIPLIERS >> _HALF
 _KEY_STEPS = np.array([[[0x9E3779B97F4A7C15]], [[0xBB67AE8584CAA73B]]], dtype=np.uint64)
 _ROUNDS = 10
 
-# Blocks that `_all_at_once` works on at a time, and values that `_box_muller` does: arrays of this
-# size stay in the cache.
+# Blocks that `_all_at_once` computes at a time, and values that `_box_muller` computes at a time:
+# arrays of this size stay in the cache.
 _BLOCKS_AT_ONCE = 16384
 _VALUES = 32768
 
@@ -89,7 +89,7 @@ def normals(
         device: Device of the result.
 
     Returns:
-        Shape (*S, n), where S is the shape that `index`, `draw` and `address` broadcast to.
+        Shape (*S, n), where S is the common broadcast shape of `index`, `draw` and `address`.
     """
     pairs = integers(seed, index, purpose, n + n % 2, draw=draw, address=address)
     values = pairs.view(np.float64)
@@ -108,7 +108,7 @@ def uniforms(
     draw: Words = 0,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """U[0, 1) numbers, float64: rounded to float32 some would be 1.
+    """U[0, 1) numbers, float64, because in float32 some would round to 1.
 
     Args and shape as for `normals`.
     """
@@ -142,15 +142,15 @@ def generator(seed: int, index: int, purpose: str) -> np.random.Generator:
 
 
 def _pays_at_once(rows: int, blocks: int) -> bool:
-    """Whether `_all_at_once` is the faster one; the times are measured ones in µs."""
+    """Whether `_all_at_once` is faster than `_row_by_row`; the times are measured, in µs."""
     return 150 + 0.08 * rows * blocks < rows * (1.25 + 0.015 * blocks)
 
 
 def _row_by_row(seed: int, names: np.ndarray, purpose: int, n: int) -> np.ndarray:
     """The integers of rows named by (index, draw, address), shape (3, rows), by NumPy's Philox."""
     bits = np.random.Philox(key=0)
-    # Setting the state is ten times as fast as a new generator; of Python's integers it is twice
-    # as fast as of an array.
+    # Setting the state is ten times as fast as a new generator, and twice as fast from Python
+    # integers as from an array.
     counter, key = [0, 0, 0, purpose], [seed, 0]
     state = {**bits.state, "state": {"counter": counter, "key": key}, "buffer": [0] * 4}
     rows = [np.empty(0, dtype=np.uint64)]
@@ -161,7 +161,7 @@ def _row_by_row(seed: int, names: np.ndarray, purpose: int, n: int) -> np.ndarra
 
 
 def _all_at_once(seed: int, names: np.ndarray, purpose: int, n: int) -> np.ndarray:
-    """The same integers from array arithmetic over all rows: faster for many short rows."""
+    """The integers of `_row_by_row` by array arithmetic over all rows; faster for short rows."""
     blocks = -(-n // 4)
     out = np.empty((names.shape[1], blocks, 4), dtype=np.uint64)
     step = max(1, _BLOCKS_AT_ONCE // max(1, blocks))
@@ -215,8 +215,8 @@ def _box_muller(pairs: np.ndarray, out: np.ndarray) -> None:
     angle = torch.from_numpy(pairs[1::2] * (2 * math.pi * 2.0**-53))
     radius += 1.0
     radius *= 2.0**-53
-    # torch's log, cos and sin are vectorised on more processors than NumPy's; of a value they are
-    # the same wherever it stands in the array.
+    # torch's log, cos and sin are vectorised on more processors than NumPy's, and their result for
+    # a value does not depend on its position in the array.
     torch.from_numpy(radius).log_()
     radius *= -2.0
     np.sqrt(radius, out=radius)

@@ -14,7 +14,7 @@ from torch import nn
 
 __all__ = ["reachable_modules"]
 
-# Code of these packages holds no network of the user's, and searching it would take long.
+# Code of these packages holds no network of the user, and searching it would take long.
 _SILENT = {"torch", "torchvision", "numpy", "scipy", *sys.stdlib_module_names}
 _SEARCHED = 10_000  # objects after which the search ends
 _BASE = frozenset(vars(nn.Module()))
@@ -23,15 +23,15 @@ _BASE = frozenset(vars(nn.Module()))
 def reachable_modules(model: nn.Module) -> list[nn.Module]:
     """Every module that a call of `model` may run.
 
-    PyTorch knows a module's registered submodules only. A network that a function uses through a
-    closure, a default argument, a global name, a method's owner or a `partial`, or that an object
-    keeps in an attribute or a list, is found by following these references.
+    PyTorch knows only the registered submodules of a module. Other networks are found by following
+    references: a function may use a network through a closure, a default argument, a global name,
+    a method's owner or a `partial`, and an object may keep one in an attribute or a list.
 
     Args:
         model: Any module.
 
     Returns:
-        The module itself and the others, each once.
+        The module itself and all other modules found, each once.
     """
     found: list[nn.Module] = []
     seen: set[int] = set()
@@ -74,7 +74,7 @@ def _references(value: Any) -> Iterator[Any]:
 
 
 def _of_function(function: FunctionType) -> Iterator[Any]:
-    """Closure, defaults, what it wraps, and the globals that its code names."""
+    """A function's closure, defaults, wrapped function, and the globals that its code names."""
     for cell in function.__closure__ or ():
         try:
             yield cell.cell_contents

@@ -85,7 +85,7 @@ def expand(t: Tensor, x: Tensor) -> Tensor:
 
 
 def plain_number(value: Any) -> Any:
-    """A NumPy scalar or an array or tensor of no axis as a Python number, all else as it is."""
+    """A NumPy scalar, or a 0-d array or tensor, as a Python number; other values unchanged."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, (np.ndarray, Tensor)) and value.ndim == 0:
@@ -96,8 +96,8 @@ def plain_number(value: Any) -> Any:
 def plain_numbers(settings: Any) -> None:
     """Apply `plain_number` to every field of a dataclass, frozen or not.
 
-    It is called first in `__post_init__`, so that settings hold Python numbers, which are exact,
-    comparable and ready for JSON.
+    Call it first in `__post_init__`: settings then hold Python numbers, which are exact, comparable
+    and ready for JSON.
     """
     for field in fields(settings):
         value = getattr(settings, field.name)
@@ -119,7 +119,8 @@ def check_number(
 
     Raises:
         TypeError: If `value` is not a number.
-        ValueError: If it is not finite or outside the bounds; names argument, bound and value.
+        ValueError: If it is not finite or outside the bounds; the message names argument, bound and
+            value.
     """
     value = plain_number(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -140,7 +141,7 @@ def check_number(
 
 
 def check_integer(name: str, value: int, *, minimum: int, maximum: int | None = None) -> int:
-    """Return `value` as a Python integer, or raise unless it is one in [minimum, maximum].
+    """Return `value` as a Python integer, or raise unless it is an integer in [minimum, maximum].
 
     Raises:
         TypeError: If it is not an integer.
@@ -174,7 +175,7 @@ def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """Return the shape of a batch, (n, *D), as Python integers, or raise.
 
     Raises:
-        TypeError: If `shape` is no sequence.
+        TypeError: If `shape` is not a sequence.
         ValueError: Unless n ≥ 0 and every D ≥ 1, all of them integers.
     """
     if not isinstance(shape, Iterable):
@@ -187,10 +188,10 @@ def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def check_fits(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str) -> None:
-    """Raise unless tensors have the names and shapes of a network's, and dtypes that can be cast.
+    """Raise unless tensors have the expected names and shapes, and dtypes that can be cast.
 
     Raises:
-        ValueError: Listing the first five differences.
+        ValueError: If they differ; the message lists the first five differences.
     """
     found = []
     for name in [name for name in expected if name in given]:
@@ -215,9 +216,9 @@ def finite_or_raise(x: Tensor, what: str | Callable[[], str]) -> Tensor:
             that returns them and is called only if there is an error.
 
     Raises:
-        NonFiniteError: Naming how many values are not finite, and where.
+        NonFiniteError: The message says how many values are not finite, and where.
     """
-    # A sum is one pass without a temporary; it may overflow where all values are finite.
+    # A sum is one pass without a temporary, but may overflow although all values are finite.
     if not math.isfinite(x.sum().item()):
         bad = int((~torch.isfinite(x)).sum())
         if bad:

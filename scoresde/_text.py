@@ -1,14 +1,14 @@
-"""Text from outside, such as names of files and what a checkpoint says, made safe to show."""
+"""Text from outside, such as file names and metadata of checkpoints, made safe to show."""
 
 from __future__ import annotations
 
 __all__ = ["csv_text", "printable", "reason_of"]
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet computes a cell that begins with one
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of a spreadsheet formula
 
 
 def printable(text: str) -> str:
-    r"""The text with every character that does not print written as an escape, such as `\x1b`.
+    r"""The text with escapes, such as `\x1b`, in place of all characters that do not print.
 
     A terminal obeys control characters: they move the cursor, change colours and hide text. Line
     breaks are control characters, too.
@@ -19,9 +19,9 @@ def printable(text: str) -> str:
 
 
 def csv_text(text: str) -> str:
-    """A text for a cell of a CSV file: printable, after an apostrophe if it would be a formula.
+    """A text for a cell of a CSV file: printable, with an apostrophe before it if it is a formula.
 
-    Numbers must not be passed through it: the sign of a negative one would be taken for a formula.
+    Do not pass numbers through this function: a minus sign would be taken for a formula.
     """
     return f"'{printable(text)}" if text.startswith(_FORMULA) else printable(text)
 

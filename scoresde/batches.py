@@ -1,7 +1,7 @@
 """How a call over n samples is split into batches: the one place that checks seed, labels, batch.
 
-Everything that takes samples one batch at a time (`sample`, `log_likelihood`, `encode` ...) begins
-here, so that labels, random streams and errors are the same everywhere.
+Every function that runs samples one batch at a time (`sample`, `log_likelihood`, `encode` ...)
+begins here, so that labels, random streams and errors are the same everywhere.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Batch(NamedTuple):
     """One batch of a call.
 
     Attributes:
-        rows: Which samples of the call it holds.
+        rows: Which samples of the call the batch holds.
         model: The model with the labels of these samples bound.
-        noise: Their source of randomness; None if neither seed nor noise was given.
+        noise: The source of randomness of these samples; None if neither seed nor noise was given.
     """
 
     rows: slice
@@ -34,12 +34,12 @@ class Batch(NamedTuple):
 
     @property
     def n(self) -> int:
-        """How many samples it holds."""
+        """Number of samples in the batch."""
         return self.rows.stop - self.rows.start
 
     @property
     def names(self) -> Sequence[int]:
-        """The numbers by which messages name its samples: their indices, or their rows."""
+        """The numbers that messages use for the samples: their indices, or their rows."""
         if isinstance(self.noise, SampleNoise):
             return self.noise.indices
         return range(self.rows.start, self.rows.stop)
@@ -56,9 +56,9 @@ def batches(
     batch: int | None = None,
     random: bool = True,
 ) -> list[Batch]:
-    """Check what a call over n samples was given, and split it.
+    """Check the arguments of a call over n samples, and split it into batches.
 
-    Sample i of the call has the stream (seed, i), whatever the size of the batches is.
+    Sample i of the call has the stream (seed, i), for every size of the batches.
 
     Args:
         model: Score model.
@@ -83,7 +83,7 @@ def batches(
             f"{'exactly' if random else 'at most'} one of seed and noise must be given"
         )
     if noise is not None and batch is not None:
-        raise ValueError("batch needs a seed: a noise source serves the one batch it was made for")
+        raise ValueError("batch needs a seed: a noise source serves only the batch it was made for")
     if seed is not None:
         seed = check_seed(seed)
     size = max(n, 1) if batch is None else check_integer("batch", batch, minimum=1)

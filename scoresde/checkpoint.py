@@ -4,10 +4,10 @@ The safetensors header carries one metadata entry, `scoresde`, holding canonical
 
     {"format": 1, "metadata": {...}, "sha256": "..."}
 
-`metadata` is whatever plain data the caller gives (config, data specification, provenance).
-`sha256` covers it and the name, dtype, shape and bytes of every tensor, so a flipped bit anywhere
-is an error and not a slightly different network. It guards against damage, not against forgery.
-Nothing in the file is ever executed: weights are data, not code.
+`metadata` is the plain data that the caller gives (config, data specification, provenance).
+`sha256` covers the metadata and the name, dtype, shape and bytes of every tensor, so that a flipped
+bit anywhere gives an error and not a slightly different network. It guards against damage, not
+against forgery. Nothing in the file is ever executed: weights are data, not code.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _DTYPES = _FLOATS | {torch.int64, torch.int32, torch.int16, torch.int8, torch.ui
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used: one line with the path (where there is one) and why."""
+    """A checkpoint that cannot be used: one line with the path (if known) and the reason."""
 
     def __init__(self, reason: str, path: str | Path | None = None) -> None:
         super().__init__(reason, path)  # both, so that the exception can be pickled
@@ -59,10 +59,10 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class RawCheckpoint:
-    """What a checkpoint file holds, as plain data.
+    """The content of a checkpoint file, as plain data.
 
     Attributes:
-        path: The file it was read from.
+        path: The file that was read.
         tensors: Tensors by name, on the CPU.
         metadata: Plain JSON data (dict, list, str, int, float, bool, None).
         sha256: Digest of tensors and metadata, 64 hexadecimal digits. It depends on nothing else:
@@ -75,7 +75,7 @@ class RawCheckpoint:
     sha256: str
 
     def below(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors whose names start with a prefix, by their names without it."""
+        """The tensors whose names start with the prefix, by their names without the prefix."""
         return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
 
 
@@ -84,10 +84,10 @@ def save_checkpoint(
 ) -> None:
     """Write tensors and metadata to one file, atomically: a crash leaves the old file or the new.
 
-    Equal content gives equal bytes. Temporary files left by killed processes are removed.
+    Equal content gives equal bytes. Temporary files of killed processes are removed.
 
     Args:
-        path: File to write, `.safetensors` by custom; its folder must exist.
+        path: File to write, usually with the suffix `.safetensors`; its folder must exist.
         tensors: Tensors by name, on any device, any shape and stride; stored as CPU copies.
         metadata: Plain JSON data with string keys; tuples become lists.
 
@@ -97,7 +97,7 @@ def save_checkpoint(
             not finite.
         TypeError: If a value is not a dense tensor of a storable dtype, or the metadata are not
             plain data.
-        OSError: If the file cannot be written; the old file is then intact.
+        OSError: If the file cannot be written; the old file is then unchanged.
     """
     stored = {name: _storable(name, tensor) for name, tensor in tensors.items()}
     content = _plain(metadata, "metadata")
@@ -105,14 +105,14 @@ def save_checkpoint(
         raise TypeError(f"metadata must be a dict, got {type(metadata).__name__}")
     sha256 = _digest(stored, content)
     envelope = {"format": FORMAT_VERSION, "metadata": content, "sha256": sha256}
-    # A single entry, because safetensors writes several in random order.
+    # A single entry, because safetensors writes several entries in random order.
     blob = safetensors.torch.save(stored, metadata={KEY: canonical(envelope)})
-    clean_folder(*os.path.split(os.path.realpath(path)))  # first: it may be what fills the disk
+    clean_folder(*os.path.split(os.path.realpath(path)))  # first: stale files may fill the disk
     with atomic_write(path) as file:
         file.write(blob)
 
 
-@torch.inference_mode(False)  # its tensors could not become parameters
+@torch.inference_mode(False)  # inference tensors could not become parameters
 def read_checkpoint(path: str | Path) -> RawCheckpoint:
     """Read a checkpoint and verify every byte of it; nothing in the file is executed.
 
@@ -120,7 +120,7 @@ def read_checkpoint(path: str | Path) -> RawCheckpoint:
         path: File written by `save_checkpoint`.
 
     Returns:
-        Its tensors (on the CPU), metadata and digest.
+        The tensors (on the CPU), metadata and digest of the file.
 
     Raises:
         CheckpointError: If the file is missing, not a regular file, empty, truncated, damaged, of
@@ -142,16 +142,17 @@ def load_into(module: nn.Module, raw: RawCheckpoint, prefix: str = "") -> None:
     """Copy tensors of a checkpoint into a module; all must match, or nothing changes.
 
     Values are cast to the module's dtypes and moved to its devices. A module on the "meta" device
-    has shapes but no memory: it takes over the tensors themselves, on the device they are on.
+    has shapes but no memory: it takes over the tensors themselves, on their present device.
 
     Args:
         module: Receives the tensors, in place.
         raw: From `read_checkpoint`.
-        prefix: Only names that start with it are used, without it ("net." finds "net.0.weight").
+        prefix: Only names that start with the prefix are used, and the prefix is removed from them
+            ("net." turns "net.0.weight" into "0.weight").
 
     Raises:
-        CheckpointError: If a name is missing or unexpected, or a shape or a dtype does not fit;
-            lists the first five.
+        CheckpointError: If a name is missing or unexpected, or a shape or a dtype does not fit; the
+            message lists the first five differences.
     """
     given = raw.below(prefix)
     expected = module.state_dict()
@@ -207,7 +208,7 @@ def _plain(value: Any, where: str) -> Any:
 def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
     """SHA-256 of the content: canonical JSON of everything but the bytes, then the bytes.
 
-    The first line fixes every length that follows, so no two contents share an input.
+    The first line fixes every length that follows, so that two contents never give one input.
     """
     names = sorted(tensors)
     kinds = [

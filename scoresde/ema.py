@@ -1,4 +1,4 @@
-"""Exponential moving average of a network's weights, the ones samples are drawn with."""
+"""Exponential moving average of a network's weights; samples are drawn with the averages."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class EMA:
 
         w̄ ← d_n w̄ + (1 − d_n) w,   d_n = min(decay, (1 + n) / (10 + n)),   n = 0, 1, 2, ...
 
-    with n the number of updates made before this one and w̄ = w at the start. The warm-up, which
-    is that of TensorFlow's `tf.train.ExponentialMovingAverage(decay, num_updates)`, lets the share
-    of the random initial weights vanish sooner: after n updates it is ∏ d_i.
+    with n the number of earlier updates and w̄ = w at the start. The warm-up lets the share of the
+    random initial weights vanish sooner: after n updates this share is ∏ d_i. It is the warm-up of
+    TensorFlow's `tf.train.ExponentialMovingAverage(decay, num_updates)`.
 
     Buffers of other dtypes (counters, masks) are copied. Averages of half-precision weights are
     kept in float32, where an update by 1e-4 of the difference is not lost to rounding. Buffers that
@@ -80,14 +80,14 @@ class EMA:
     def applied(self, net: nn.Module) -> Iterator[nn.Module]:
         """Context in which the network holds the averaged weights.
 
-        On leaving, by exception too, the weights of before come back bit for bit; changes made to
-        them inside are lost.
+        At the end, also after an exception, the earlier weights are restored bit for bit; changes
+        made to the weights inside the block are lost.
 
         Args:
             net: The network given at construction, or one with the same names and shapes.
 
         Yields:
-            The same network.
+            The given network.
 
         Raises:
             ValueError: If names or shapes differ; nothing is swapped then.
@@ -99,7 +99,7 @@ class EMA:
             _copy(self.averages, state)
             yield net
         finally:
-            # The present tensors: code inside may have moved the network or assigned its data.
+            # The state is read anew: code in the block may have moved the network or its data.
             _copy(saved, _state(net))
 
     def restore(self, updates: int, averages: Mapping[str, Tensor]) -> None:
@@ -110,9 +110,9 @@ class EMA:
             averages: The averaged tensors by name; they are copied.
 
         Raises:
-            TypeError: If `updates` is no integer.
-            ValueError: If it is negative, or names or shapes differ from the network's; nothing is
-                changed then.
+            TypeError: If `updates` is not an integer.
+            ValueError: If `updates` is negative, or names or shapes differ from the network's;
+                nothing is changed then.
         """
         updates = check_integer("updates", updates, minimum=0)
         check_fits(averages, self.averages, "the averaged network")
@@ -122,8 +122,8 @@ class EMA:
 
 def _state(net: nn.Module) -> dict[str, Tensor]:
     """Parameters and persistent buffers by name, sharing the network's memory."""
-    # Not named_parameters: it leaves out the second name of a tied weight, and the averages
-    # could then not be loaded into a fresh network.
+    # Not named_parameters, which leaves out the second name of a tied weight: the averages could
+    # then not be loaded into a fresh network.
     return {name: value for name, value in net.state_dict().items() if isinstance(value, Tensor)}
 
 

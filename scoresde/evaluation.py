@@ -1,7 +1,7 @@
 """Evaluating a model: counted calls, evaluation mode, independence of the caller's context.
 
 Several threads may evaluate one model at the same time. Counts and limits belong to the block that
-asks for them, and a module leaves evaluation mode when the last block that holds it has ended.
+asked for them. A module leaves evaluation mode when the last block that uses it has ended.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ __all__ = [
     "training",
 ]
 
-_LOCK = threading.Lock()  # of the counts, of `_HELD` and of `_TRAINED`
-_GLOBAL = threading.RLock()  # of torch's global generators
+_LOCK = threading.Lock()  # protects the counts, `_HELD` and `_TRAINED`
+_GLOBAL = threading.RLock()  # protects torch's global generators
 
 
 @dataclass
 class NFE:
     """Evaluations of a model so far: forward passes, and derivative passes (JVP or VJP).
 
-    A call with a batch counts once: it is the number of evaluations per sample. A model's own
-    `nfe` is the total of all threads; `count_nfe` counts one block of one thread.
+    A call with a batch counts once, so that the count is per sample. A model's own `nfe` is the
+    total of all threads; `count_nfe` counts one block of one thread.
 
     Attributes:
         forward: Forward passes.
@@ -77,7 +77,7 @@ class NFE:
         return [self, *(block for total, block in _BLOCKS.get() if total is self)]
 
 
-# The blocks of `count_nfe` around the present call, each with the total that it belongs to.
+# The `count_nfe` blocks around the present call, each with the model's total count.
 _BLOCKS: ContextVar[tuple[tuple[NFE, NFE], ...]] = ContextVar("blocks", default=())
 
 
@@ -88,9 +88,8 @@ def count_nfe(model: nn.Module, limit: int | None = None) -> Iterator[NFE]:
     Only calls of this thread (or asynchronous task) are counted, and bounded by the limit.
 
     Args:
-        model: A score model, whose `nfe` is its counter; models bound with `given` share it.
-        limit: Raise RuntimeError when more forward passes are asked. The limit of a block around
-            this one holds as well.
+        model: A score model. Its counter is `nfe`, shared by models bound with `given`.
+        limit: Raise RuntimeError at one more forward pass. The limits of outer blocks hold as well.
 
     Yields:
         The counts of this block.
@@ -105,7 +104,7 @@ def count_nfe(model: nn.Module, limit: int | None = None) -> Iterator[NFE]:
 
 @dataclass
 class _Held:
-    """A module that blocks of `evaluating` hold in evaluation mode, and its mode before them."""
+    """A module that `evaluating` blocks keep in evaluation mode, and its earlier mode."""
 
     module: nn.Module
     training: bool
@@ -113,23 +112,23 @@ class _Held:
 
 
 _HELD: dict[int, _Held] = {}
-# Modules by id that blocks of `training` hold, and by how many.
+# Number of `training` blocks that use each module, by the module's id.
 _TRAINED: Counter[int] = Counter()
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block (no dropout), every module's own mode after it.
+    """Evaluation mode inside the block (no dropout), and every module's earlier mode after it.
 
     Networks that a function of the model uses are switched as well, see `reachable_modules`. If
-    blocks of several threads hold a module, the last one to end restores its mode.
+    blocks of several threads use a module, the last block to end restores its mode.
 
     Args:
         model: Any module.
 
     Raises:
-        RuntimeError: If a training step with a module is going on, which would lose its dropout;
-            at the end, if somebody has put a module in training mode meanwhile.
+        RuntimeError: If a training step with a module is running, which would lose its dropout; at
+            the end, if a module was put in training mode meanwhile.
     """
     modules = reachable_modules(model)
     with _LOCK:
@@ -179,10 +178,10 @@ def training(net: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int, devices: Sequence[torch.device] = ()) -> Iterator[None]:
-    """Seed torch's global generators inside the block; they get their own states back after it.
+    """Seed torch's global generators inside the block, and restore their states after it.
 
-    This is for networks that draw from them: initial weights, dropout. Blocks of several threads
-    wait for each other.
+    Networks draw initial weights and dropout from these generators. Blocks of several threads wait
+    for each other.
 
     Args:
         seed: Integer in [0, 2^64).
@@ -199,11 +198,11 @@ def seeded(seed: int, devices: Sequence[torch.device] = ()) -> Iterator[None]:
 
 @contextmanager
 def own_context() -> Iterator[None]:
-    """A context in which results do not depend on the caller's context; also a decorator.
+    """A context that shields results from the caller's context; also a decorator.
 
-    Gradients are off, and `torch.autocast` and `torch.inference_mode` regions around the block do
-    not reach into it. In an autocast region backward passes would run in half precision, and
-    tensors made in inference mode cannot be differentiated through.
+    Gradients are off, and `torch.autocast` and `torch.inference_mode` regions around the block have
+    no effect inside. In an autocast region backward passes would run in half precision, and tensors
+    made in inference mode cannot be differentiated through.
     """
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))

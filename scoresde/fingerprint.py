@@ -1,7 +1,7 @@
-"""A name for content: the SHA-256 of plain data, arrays and settings.
+"""Fingerprints of content: the SHA-256 of plain data, arrays and settings.
 
-A result stores the fingerprints of what it was made from. It is used again only if the
-fingerprints of today's data, checkpoint and settings are the same.
+A result stores the fingerprints of its data, checkpoint and settings. It is used again only if
+these still have the same fingerprints.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ __all__ = ["difference", "file_fingerprint", "fingerprint"]
 def fingerprint(value: Any) -> str:
     """64 hexadecimal digits that are equal for equal content and differ for different content.
 
-    Part of the content are the type and value of every number and text, the order of sequences,
-    the dtype, shape and elements of arrays, and the class and fields of dataclasses. Not part of
-    it are the order of a mapping's keys, whether a sequence is a list or a tuple, whether an array
-    is NumPy's or torch's, its device, and its memory layout.
+    Content includes the type and value of every number and text, the order of sequences, the dtype,
+    shape and elements of arrays, and the class and fields of dataclasses. It does not include the
+    order of a mapping's keys, whether a sequence is a list or a tuple, whether an array is NumPy's
+    or torch's, its device, or its memory layout.
 
     Args:
         value: None, bool, int, float, str, bytes, a NumPy scalar, array or tensor, a torch dtype
             or device, a dataclass instance, or a mapping with text keys or a sequence of these.
 
     Raises:
-        TypeError: If the value holds anything else, or a mapping has a key that is no text.
+        TypeError: If the value holds anything else, or a mapping has a key that is not text.
     """
     digest = hashlib.sha256()
     _add(digest, value)
@@ -53,15 +53,15 @@ def file_fingerprint(path: str | Path) -> str:
 def difference(
     before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = ()
 ) -> str | None:
-    """The first setting, in the order of the names, that has changed, as `seed = 0, not 1`.
+    """The first changed setting, in the order of the names, as text: `seed = 0, not 1`.
 
     Args:
-        before: Settings of a result that is there, as JSON gives them back.
-        now: Settings that are asked for; an absent one counts as None.
-        free: Names of those that may differ.
+        before: Settings of an existing result, as read from JSON.
+        now: Settings of the new request; an absent setting counts as None.
+        free: Names of settings that may differ.
 
     Returns:
-        None if all others are equal.
+        The change, or None if all other settings are equal.
     """
     for key in sorted((before.keys() | now.keys()) - set(free)):
         if before.get(key) != now.get(key):
@@ -70,7 +70,7 @@ def difference(
 
 
 def _add(digest: Any, value: Any) -> None:
-    """Feed a value to the digest. A tag and a length before each piece keep pieces apart."""
+    """Add a value to the digest. A tag and a length before each piece keep pieces apart."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool):

@@ -1,7 +1,7 @@
 """Time grids: decreasing float64 tensors of shape (N + 1,) from t_max to t_min.
 
-Any sampler runs on any grid. Each function returns a grid of N steps from t_max to t_min, which are
-its ends exactly. The steps are equal in
+Any sampler runs on any grid. Each function returns a grid of N steps, exactly from t_max to t_min.
+The steps are equal in
 
     uniform      t
     quadratic    √t
@@ -105,7 +105,7 @@ def karras(
 ) -> Tensor:
     """Equal steps in (σ/α)^{1/ρ}. Karras et al. 2022 (EDM), arXiv:2206.00364, eq. (5).
 
-    EDM's N noise levels with its final 0 are a grid of N − 1 steps here, with a final denoising.
+    EDM's N noise levels and final 0 correspond to a grid of N − 1 steps and a final denoising.
     Other arguments as for `uniform`; the SDE needs σ(t_min) > 0.
 
     Args:
@@ -132,14 +132,14 @@ def arctan(
 ) -> Tensor:
     """Equal steps in θ^{1/p} of the angle θ = arctan(σ/(α d)); d is `data_std`, p is `power`.
 
-    For data N(0, d² I) and p = 1 it is the optimal grid of Sabour et al. 2024 (Align Your Steps),
+    For data N(0, d² I) and p = 1 this is the optimal grid of Sabour et al. 2024 (Align Your Steps),
     arXiv:2404.14507. Under VP with d = 1, α = cos θ and σ = sin θ (the angle of Salimans & Ho 2022,
-    arXiv:2202.00512). So with p = 1 it is the grid of the cosine noise schedule, which is `uniform`
+    arXiv:2202.00512). So with p = 1 it is the grid of the cosine noise schedule, equal to `uniform`
     on `CosineVP`.
 
     Other arguments as for `uniform`; the SDE needs σ(t_min) > 0. d > 0 and p > 0; a smaller d or a
-    larger p is finer near the data. For correlated data a good d is the standard deviation along
-    the first principal component.
+    larger p makes the grid finer near the data. For correlated data a good d is the standard
+    deviation along the first principal component.
     """
     steps, t_min, t_max = _check(steps, t_min, t_max)
     data_std = check_number("data_std", data_std, above=0)
@@ -172,7 +172,7 @@ def logit(
     shift = check_number("shift", shift)
     ends = float64(_lam_ends(sde, t_min, t_max))
     share = (-ends - shift) / scale
-    # u and 1 − u are computed apart, because near 1 the difference would lose digits.
+    # u and 1 − u are computed separately, because near 1 the difference would lose digits.
     w = equally_spaced(0, 1, steps + 1)
     u, rest = (torch.lerp(end[0], end[1], w) for end in (share.sigmoid(), (-share).sigmoid()))
     return _pinned(sde.t_of_lam(-shift - scale * torch.log(u / rest)), t_min, t_max)
@@ -209,9 +209,9 @@ def check_grid(ts: Sequence[float] | Tensor) -> Tensor:
 def snapped(sde: SDE, ts: Tensor) -> Tensor:
     """The grid moved to times i/L of a discrete model's ladder, each used at most once.
 
-    The ends move to the nearest ladder time. So does every other time if its nearest ladder time is
-    nearest to no other time of the grid. Where several times have the same nearest ladder time,
-    they are spread, so that the largest move is within half a level of the least possible.
+    The ends move to the nearest ladder time. Every other time also moves to its nearest ladder
+    time, unless several times share it. Such times are spread over neighbouring ladder times, so
+    that the largest move is within half a level of the least possible.
 
     Args:
         sde: An SDE whose `levels` is L, such as a `TabulatedVP`.
@@ -221,7 +221,7 @@ def snapped(sde: SDE, ts: Tensor) -> Tensor:
         Strictly decreasing times of `sde.ladder`, shape (N + 1,).
 
     Raises:
-        ValueError: If the SDE has no ladder, or `ts` is no grid.
+        ValueError: If the SDE has no ladder, or `ts` is not a grid.
         LadderError: If there are fewer than N + 1 levels between the ends.
     """
     ts = check_grid(ts)
@@ -234,8 +234,8 @@ def snapped(sde: SDE, ts: Tensor) -> Tensor:
             f"{len(ts)} times do not fit between t = {float(ts[0]):g} and {float(ts[-1]):g}, where "
             f"the model has {first - last + 1} of its {levels} discrete times; take fewer steps"
         )
-    # Indices k_i decrease strictly if k_i + i never increases. The largest move is least halfway
-    # between the nearest such sequence above and the nearest one below.
+    # Indices k_i decrease strictly if k_i + i never increases. The sequence halfway between the
+    # nearest such sequence above and the nearest one below has the least largest move.
     goal = index + order
     above, below = goal.flip(0).cummax(0).values.flip(0), goal.cummin(0).values
     k = (0.5 * (above + below)).round().clamp(last + len(ts) - 1, first) - order
@@ -244,14 +244,14 @@ def snapped(sde: SDE, ts: Tensor) -> Tensor:
 
 
 def check_on_ladder(sde: SDE, ts: Tensor) -> None:
-    """Raise unless every time is one of the discrete model's, i/L, to 1e-9.
+    """Raise unless every time is a time i/L of the discrete model, within 1e-9.
 
     Args:
         sde: An SDE whose `levels` is not None.
         ts: Times, any shape.
 
     Raises:
-        ValueError: Naming the first time that is not.
+        ValueError: If a time is not; the message names the first one.
     """
     ladder, flat = sde.ladder(), ts.to("cpu", torch.float64).flatten()
     nearest = ladder[len(ladder) - 1 - sde.label(flat).round().long()]

@@ -2,9 +2,10 @@
 
     L = E_{t, x_0, ε} [ w(t) |ε̂(x_t, t) − ε|² / D ],   x_t = α(t) x_0 + σ(t) ε
 
-Vincent 2011; Song et al. 2021, arXiv:2011.13456, eq. (7). The error is always that of ε, whatever
-the network's own target is, because |ε̂ − ε|² = σ² |score error|² = |x0 error|² (α/σ)². So the
-weighting alone decides what the optimum is; the target decides how easily the network reaches it.
+Vincent 2011; Song et al. 2021, arXiv:2011.13456, eq. (7). The error is always measured in ε,
+whatever the network's own target is, because |ε̂ − ε|² = σ² |score error|² = |x0 error|² (α/σ)².
+So the weighting alone decides where the optimum is; the target decides how easily the network
+reaches it.
 """
 
 from __future__ import annotations
@@ -57,9 +58,9 @@ class Objective:
     Times:
 
         uniform     t ~ U(t_min, 1)
-        log_snr     λ uniform, and the loss divided by that density of t. By importance sampling
-                    this is the same objective as `uniform`. As g²/σ² = −2 dλ/dt, the likelihood
-                    weighting becomes constant, and most of its variance vanishes.
+        log_snr     λ uniform, and the loss divided by the resulting density of t. By importance
+                    sampling this is the same objective as `uniform`. As g²/σ² = −2 dλ/dt, the
+                    likelihood weighting becomes constant, and most of its variance vanishes.
         log_normal  log σ̂ ~ N(log_mean, log_std²), truncated to [t_min, 1]. This density is part of
                     the objective (EDM); the loss is not divided by it.
         ladder      a uniform choice among the `levels` times of the discrete model. With the
@@ -69,8 +70,8 @@ class Objective:
     Args:
         weighting: One of the above.
         times: One of the above.
-        t_min: Smallest time, in [0, 1); 0 only if σ(0) > 0. Not used by `ladder`. For a network
-            with discrete labels the time of the first label, if that is larger.
+        t_min: Smallest time, in [0, 1); 0 only if σ(0) > 0. Not used by `ladder`. A network with
+            discrete labels uses the time of its first label if that is larger.
         sigma_data: d of the EDM weighting.
         gamma: γ of min-SNR.
         log_mean: Mean of log σ̂ for `log_normal`.
@@ -106,22 +107,22 @@ class Objective:
         """Raise unless every time the objective can draw has a score under this SDE.
 
         Raises:
-            ValueError: If σ(t_min) = 0, if a table of β has other than `levels` steps, or if the
-                noise levels of `log_normal` hardly meet those of the SDE.
+            ValueError: If σ(t_min) = 0, if a table of β does not have `levels` steps, or if the
+                noise levels of `log_normal` hardly overlap with those of the SDE.
         """
         t, _ = self.draw_times(sde, float64([0.0, 1.0]))
         sde.nodes(t)
 
     def draw_times(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Times from uniform draws, and the factor that corrects for how they were chosen.
+        """Times from uniform draws, and the factor that corrects for their distribution.
 
         Args:
             sde: The forward process.
             u: Uniform draws in [0, 1], shape (B,), float64.
 
         Returns:
-            Times (B,) and factors (B,), float64. For `log_snr` the factor is 1 over the density of
-            t relative to the uniform one, and its mean is 1; otherwise it is 1.
+            Times (B,) and factors (B,), float64. For `log_snr` the factor is (uniform density)/
+            (density of t), whose mean is 1; otherwise it is 1.
         """
         if self.times == "uniform":
             return self.t_min + u * (1 - self.t_min), torch.ones_like(u)
@@ -139,7 +140,7 @@ class Objective:
         return t, span / slope / (1 - self.t_min)
 
     def _time(self, sde: SDE, lam: Tensor) -> Tensor:
-        # The inverse may round to a time beyond the ends.
+        # The rounded inverse may lie outside the interval.
         return sde.t_of_lam(lam).clamp(self.t_min, 1.0)
 
     def _log_normal(self, u: Tensor, low: float, high: float) -> Tensor:
@@ -147,7 +148,7 @@ class Objective:
         ends = torch.tensor([low, high], dtype=torch.float64, device=u.device)
         first, last = torch.special.ndtr((ends - self.log_mean) / self.log_std)
         mass = float(last - first)
-        if mass < 1e-3:  # for much less the quantile could not be computed
+        if mass < 1e-3:  # for a much smaller mass the quantile could not be computed
             raise ValueError(
                 f"log_mean {self.log_mean} and log_std {self.log_std} must put at least 0.001 of "
                 f"the draws in the range of log(σ/α), {low:.3g}..{high:.3g}, got {mass:.1g}"
@@ -156,7 +157,7 @@ class Objective:
         return (self.log_mean + self.log_std * z).clamp(low, high)
 
     def weight(self, node: Node) -> Tensor:
-        """w(t), the factor of |ε̂ − ε|²; like the node's entries."""
+        """w(t), the factor of |ε̂ − ε|², shaped like the node's entries."""
         if self.weighting == "likelihood":
             return (node.g / node.sigma) ** 2
         if self.weighting == "edm":
@@ -175,7 +176,7 @@ class Objective:
             eps: Standard normal noise like x0.
 
         Returns:
-            The losses (B,), whose mean is L; the times (B,); the plain errors |ε̂ − ε|²/D (B,).
+            Losses (B,), whose mean is L; times (B,); unweighted errors |ε̂ − ε|²/D (B,).
         """
         # A network with discrete labels has no label for times below the first one.
         objective = replace(self, t_min=max(self.t_min, model.t_least))

@@ -1,4 +1,4 @@
-"""Plain data to objects. Keys and types are checked against the constructor's signature."""
+"""From plain data to objects. Keys and types are checked against the constructor's signature."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ConfigError(ValueError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The known names as text for an error message, and before them the nearest one, if any is."""
+    """Text for an error message: the nearest known name, if one is near, and all known names."""
     known = list(known)
     close = difflib.get_close_matches(name[:100], known, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
@@ -41,7 +41,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def split_kind(
     kinds: Mapping[str, type], values: Mapping[str, Any], where: str
 ) -> tuple[type, dict[str, Any]]:
-    """The class that `values["kind"]` names, and the other values.
+    """The class named by `values["kind"]`, and the other values.
 
     Raises:
         ConfigError: If the kind is missing or unknown (with the nearest one).
@@ -79,9 +79,9 @@ def construct_named(noun: str, text: str, known: Mapping[str, Callable[..., Any]
     """The object that `name` or `name:key=value:key=value` describes.
 
     Args:
-        noun: What is named, for messages: "sampler", "trace".
+        noun: The kind of object, for messages: "sampler", "trace".
         text: The name, with the parameters that differ from their defaults.
-        known: What makes the object, by name.
+        known: The class or function that makes the object, by name.
 
     Raises:
         ConfigError: If the name or a key is unknown (with the nearest one), or a value is wrong.
@@ -119,7 +119,7 @@ def check_values(
         make: A class, a function, or a partial of one.
         values: Plain data.
         where: Source and key path, for messages.
-        skip: Arguments that plain data must not give.
+        skip: Arguments that may not come from plain data.
 
     Raises:
         ConfigError: On an unknown, missing or mistyped key.
@@ -140,7 +140,7 @@ def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], where: str)
 def check_keys(
     values: Mapping[str, Any], known: Iterable[str], where: str, required: Iterable[str] = ()
 ) -> None:
-    """Raise ConfigError if `values` is no table, has an unknown key or lacks a required one."""
+    """Raise ConfigError if `values` is not a table, has an unknown key or lacks a required one."""
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where} must be a table, got {values!r}")
     for key in values:
@@ -151,7 +151,7 @@ def check_keys(
 
 
 def check_unique(name: str, values: Iterable[object]) -> None:
-    """Raise ValueError if a value comes twice; `name` says of what."""
+    """Raise ValueError if a value comes twice; `name` is the noun for the message."""
     seen: set[object] = set()
     for value in values:
         if value in seen:

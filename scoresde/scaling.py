@@ -1,4 +1,4 @@
-"""A warning where the scale of the data does not suit the SDE."""
+"""A warning if the scale of the data does not suit the SDE."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from .sde import SDE
 
 __all__ = ["scale_warning"]
 
-# Bound on KL(p_1 ‖ prior) of one dimension, in nats. At the bound the mean of Gaussian data is
-# sampled √(2 · 0.01) = 0.14 of its standard deviation off.
+# Bound on KL(p_1 ‖ prior) of one dimension, in nats. At the bound the sampled mean of Gaussian data
+# is wrong by √(2 · 0.01) = 0.14 standard deviations.
 _MOST_KL = 0.01
 
-# Where sampling usually ends: finer structure than σ of this time is not sampled.
+# Usual last time of sampling: structure finer than σ at this time is not sampled.
 _T_MIN = 1e-3
 
-_MOST_VALUES = 1 << 24  # values that are looked at, of evenly spaced rows
+_MOST_VALUES = 1 << 24  # values that are inspected, from evenly spaced rows
 
 
 def scale_warning(sde: SDE, data: Dataset) -> str | None:
-    """Why samples of a model trained on these data will be wrong; None if the scale suits.
+    """The reason why samples of a model trained on these data will be wrong; None if there is none.
 
     Samplers start from the prior N(0, s²), s = `sde.prior_std`, in place of p_1, the distribution
-    of the noised data. With the mean m and the variance v of the data in one dimension, p_1 has
-    mean α m and variance r s² = α² v + σ² (α, σ at t = 1), and as a Gaussian it is
+    of the noised data. Let m and v be the mean and variance of the data in one dimension. Then p_1
+    has mean α m and variance r s² = α² v + σ² (α, σ at t = 1). For Gaussian p_1
 
         KL(p_1 ‖ prior) = ½ (r − 1 − log r + (α m/s)²)
 
-    nats from the prior. The data are too large if this is above 0.01 in some dimension.
+    in nats. The data are too large if this is above 0.01 in some dimension.
     Continuous data are too small if their standard deviation is below σ(10⁻³) in every dimension;
     constant data are allowed. Quantized data are too small if high − low is below σ(10⁻³).
 
@@ -39,7 +39,7 @@ def scale_warning(sde: SDE, data: Dataset) -> str | None:
         data: Training data; quantized data on the scale of their `DataSpec`.
 
     Returns:
-        One line that says what is wrong, in numbers, and how to scale the data.
+        One line that says in numbers what is wrong, and how to scale the data; None if all is well.
     """
     (mean, std), spec = _moments(data), data.spec
     last, first = sde.nodes([1.0, _T_MIN])

@@ -11,7 +11,7 @@ __all__ = ["TEMPLATES", "config_template", "locate", "shipped"]
 
 TEMPLATES = ("images", "vectors")
 
-_NO_NAMES = ("features_", "template_")  # files that begin so are not found by name
+_NO_NAMES = ("features_", "template_")  # files with these prefixes are not found by name
 
 # For each kind: the package that holds the files, their suffix, and a noun for messages.
 _KINDS = {
@@ -33,7 +33,7 @@ def shipped(what: str) -> list[str]:
 
 
 def config_template(what: str) -> str:
-    """A commented TOML config that names every key, with its default where it has one.
+    """A commented TOML config that lists every key, with its default if it has one.
 
     Args:
         what: One of `TEMPLATES`: the kind of data.
@@ -43,7 +43,7 @@ def config_template(what: str) -> str:
 
 
 def locate(what: str, name_or_path: str | Path) -> Path:
-    """The file of a checkpoint or a config, given by its path or by the name of a shipped one.
+    """The file of a checkpoint or a config, from its path or the name of a shipped file.
 
     Args:
         what: "checkpoints" or "configs".
@@ -54,7 +54,7 @@ def locate(what: str, name_or_path: str | Path) -> Path:
         The path; whether it exists is not checked if it has a suffix or a folder.
 
     Raises:
-        ValueError: If it looks like a name and is none; the nearest one is named.
+        ValueError: If it looks like a name but is unknown; the message gives the nearest name.
     """
     path, name = Path(name_or_path), str(name_or_path)
     package, suffix, noun = _KINDS[what]

@@ -1,4 +1,4 @@
-"""How many evaluations a sampler takes, how many steps a budget allows, and who draws noise.
+"""Evaluations of a sampler, the steps that a budget allows, and whether a sampler draws noise.
 
 The sampler runs on a model that costs nothing, the exact score of N(0, 1). Nothing is computed from
 a formula: formulas go wrong for correctors, last steps and solvers with several stages.
@@ -20,7 +20,7 @@ from .sde import SDE
 
 __all__ = ["Grid", "count_evaluations", "draws_noise", "largest_steps", "on_ladder"]
 
-Grid = Callable[..., Tensor]  # called with (sde, steps, t_min), as the functions of `grid`
+Grid = Callable[..., Tensor]  # called with (sde, steps, t_min), like the functions of `grid`
 
 
 def _free_model(sde: SDE) -> ScoreModel:
@@ -29,7 +29,7 @@ def _free_model(sde: SDE) -> ScoreModel:
 
 
 def on_ladder(grid: Grid) -> Grid:
-    """The grid function whose times are moved to the ladder of a discrete model."""
+    """The given grid function, with its times moved to the ladder of a discrete model."""
 
     def snapping(sde: SDE, steps: int, t_min: float) -> Tensor:
         return snapped(sde, grid(sde, steps, t_min))
@@ -56,7 +56,7 @@ def count_evaluations(sde: SDE, sampler: Sampler, ts: Tensor, limit: int | None 
 
 
 def draws_noise(sde: SDE, sampler: Sampler, t_min: float) -> bool:
-    """Whether two seeds lead from one x_T to two end points."""
+    """Whether two seeds give two end points from one x_T."""
     model, ts = _free_model(sde), uniform(sde, 3, t_min)
     start = torch.ones(1, 1) * sde.prior_std
     first, second = (sample(model, sampler, ts, (1, 1), seed=s, x_init=start).x for s in (0, 1))

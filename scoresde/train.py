@@ -3,12 +3,12 @@
 Row r of step n is example number n · batch + r of the training. Its dequantization, time and noise
 are functions of (seed, number of the example). The order of the data in an epoch is a function of
 (seed, epoch), and the dropout of step n is a function of (seed, n). Resuming at step n therefore
-needs neither a saved generator nor a position in the data: N steps are the same as k steps, a new
-process and N − k steps. Several processes can make rows of one batch independently.
+needs neither a saved generator nor a position in the data: N steps give the same result as k steps,
+a new process and N − k steps. Several processes can make rows of one batch independently.
 
-A network's own random numbers are keyed by (seed, n) if they come from torch's global generators.
-Those that it draws from NumPy, from Python's `random` or from a generator of its own are not
-seeded here, and they may differ after a resume.
+Random numbers that a network draws from torch's global generators are keyed by (seed, n). Random
+numbers from NumPy, from Python's `random` or from the network's own generator are not seeded here,
+and may differ after a resume.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class TrainSettings:
     Args:
         steps: Optimizer steps in all.
         batch: Images per step.
-        learning_rate: Adam's, after warm-up.
+        learning_rate: Learning rate of Adam, after warm-up.
         warmup: Steps over which the learning rate rises linearly from 0.
-        cooldown: Last steps over which it falls linearly to 0.
-        clip: Largest gradient norm; larger gradients are scaled down to it.
+        cooldown: Last steps, over which the learning rate falls linearly to 0.
+        clip: Largest gradient norm; larger gradients are scaled down to this norm.
         ema_decay: Decay of the averaged weights, in [0, 1).
         autocast: None or "bfloat16": compute the network in this dtype; weights, loss and
             optimizer stay in float32.
@@ -129,14 +129,14 @@ class Training:
     """A training: the model, its data, the loss, and the settings of the loop.
 
     Args:
-        model: The model; its network is trained in place, on the device it is on.
+        model: The model; its network is trained in place, on its present device.
         data: Training data; integer levels are dequantized uniformly, anew at every step.
         objective: The loss.
         settings: Steps, batch, learning rate and so on.
 
     Raises:
-        ValueError: If the data hold fewer images than a batch, the class labels are not those of
-            the network, a class has no datum, or the objective does not suit the SDE.
+        ValueError: If there are fewer data than a batch needs, the class labels do not fit the
+            network, a class has no datum, or the objective does not suit the SDE.
     """
 
     model: NetworkScore
@@ -148,7 +148,7 @@ class Training:
         model, data, batch = self.model, self.data, self.settings.batch
         if len(data) < batch:
             raise ValueError(f"batch must be at most the {len(data)} images, got {batch}")
-        model.labelled(data.labels, len(data), "cpu")  # refuses labels that are not the network's
+        model.labelled(data.labels, len(data), "cpu")  # refuses labels that do not fit the network
         self.objective.check(model.sde)
         if data.empty_class is not None:
             raise ValueError(
@@ -159,16 +159,17 @@ class Training:
         """Train, yielding a record after each step, from `start` + 1 to `settings.steps`.
 
         It warns if the scale of the data does not suit the SDE, and if warm-up and cool-down leave
-        no step at the full learning rate. The caller's global random generators are as they were
-        after each step.
+        no step at the full learning rate. After each step the caller's global random generators
+        have their earlier states.
 
         Args:
             optimizer: From `make_optimizer(model.net)`.
             start: Steps already done, when resuming.
 
         Raises:
-            RuntimeError: If loss or gradient are not finite more often than `max_skipped`; weights
-                and buffers are then those before the bad step, as after every skipped step.
+            RuntimeError: If loss or gradient are not finite more often than `max_skipped`. Weights
+                and buffers then keep their values from before the bad step, as after every skipped
+                step.
         """
         for text in self._doubts():
             warnings.warn(text, stacklevel=2)
@@ -234,7 +235,7 @@ class Training:
         if data.spec.levels is not None:
             u = uniforms(seed, examples, "training uniform", size)
             x = data.spec.dequantize(x, u.reshape(x.shape))
-        # Stratified over the batch: one draw in each of its B equal intervals.
+        # Stratified over the batch: one draw in each of B equal intervals.
         u = (torch.arange(len(x)) + uniforms(seed, examples, "training times", 1)[:, 0]) / len(x)
         eps = normals(seed, examples, "training noise", size, dtype=torch.float32).reshape(x.shape)
         labels = None if data.labels is None else data.labels[rows]

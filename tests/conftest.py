@@ -1,4 +1,4 @@
-"""What many tests share: the SDEs every law must hold for, and data with known densities."""
+"""Fixtures of many tests: the SDEs for which every law must hold, and data of known density."""
 
 import os
 

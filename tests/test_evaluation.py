@@ -1,4 +1,4 @@
-"""Laws of evaluation: counts, limits and modes belong to a call, whoever else uses the model."""
+"""Laws of evaluation: counts, limits and modes belong to a call, also if others use the model."""
 
 import copy
 import functools

@@ -1,4 +1,4 @@
-"""Laws of the time grids: exact ends, strict order, and what each one spaces equally."""
+"""Laws of the time grids: exact ends, strict order, and the variable with equal steps."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""A class that somebody adds is found by its name, or a test says where the name is missing."""
+"""A new class can be found by its name, or a test reports where the name is missing."""
 
 import inspect
 import pkgutil
@@ -64,7 +64,7 @@ def test_the_readme_lists_every_sampler():
 
 
 def test_a_name_has_one_home():
-    """No two rooms export one name, and none is the name of a module, which it would hide."""
+    """No two packages export one name, and no exported name hides a module."""
     names = [name for name in scoresde.__all__ if name != "__version__"]
     twice = sorted({name for name in names if names.count(name) > 1})
     assert not twice, f"{twice} are exported twice, or are modules as well"

@@ -78,9 +78,9 @@ def commands(text):
 
 
 def steps():
-    """All that the two READMEs tell to run, each command once.
+    """All commands and blocks of the two READMEs, each command once.
 
-    Words in capitals stand for something, and code that begins with an option is no command.
+    Words in capitals are placeholders, and code that begins with an option is not a command.
     """
     found = []
     pattern = r"^```(\w*)\n(.*?)^```|(?<!`)`([^`\n]+)`(?!`)"
@@ -245,7 +245,7 @@ def namespace():
 
 
 def skip_unless_possible(step):
-    """Where data or peers are not on this machine."""
+    """Skip a step if its data or peers are not on this machine."""
     scored = any(word in step.text for word in ("likelihood", "bench ", "trace_rules"))
     if "fashion-mnist-vp" in step.text and scored:
         where = {row.name: row.where for row in scoresde_data.dataset_status()}

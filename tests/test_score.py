@@ -1,4 +1,4 @@
-"""Laws of score models: conversions, preconditioning, labels, counting, and what is refused."""
+"""Laws of score models: conversions, preconditioning, labels, counting, and refusals."""
 
 import math
 from functools import partial

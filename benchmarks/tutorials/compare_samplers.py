@@ -27,7 +27,7 @@ SAMPLERS = {  # each with its evaluations per step
     "angular Adams": (scoresde.AngularAdams(), 1),
 }
 
-# Sample i begins at the same x_T under every sampler: it depends on the seed and i alone.
+# Sample i begins at the same x_T for every sampler, because x_T depends only on the seed and i.
 exact = scoresde.ProbabilityFlowODE("dopri5", rtol=1e-5, atol=1e-5)
 truth = scoresde.sample(model, exact, [1.0, 1e-3], shape, seed=0, denoise=True).x
 
@@ -42,7 +42,7 @@ for name, (sampler, cost) in SAMPLERS.items():
         errors.append(float((out.x - truth).square().mean().sqrt()))
     print(f"{name:<24}" + "".join(f"{error:>14.4f}" for error in errors))
 
-noise = scoresde.BrownianNoise(seed=0, indices=range(args.n))  # one path W, whatever the grid
+noise = scoresde.BrownianNoise(seed=0, indices=range(args.n))  # one path W for all grids
 grids = [scoresde.grid.uniform(model.sde, steps) for steps in (100, 50)]
 fine, coarse = (
     scoresde.sample(model, scoresde.EulerMaruyama(), ts, shape, noise=noise).x for ts in grids

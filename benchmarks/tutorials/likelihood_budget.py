@@ -1,4 +1,4 @@
-"""Compute the likelihood of images, with the errors of the number.
+"""Compute the likelihood of images with its errors.
 
     python benchmarks/tutorials/likelihood_budget.py
 

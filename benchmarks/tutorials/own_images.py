@@ -2,8 +2,8 @@
 
     python benchmarks/tutorials/own_images.py --out out/own-images --images pictures
 
-The folder has one subfolder of images per class; all images have one size. Without `--images` the
-script writes the shipped digits as PNG files and takes those.
+The folder has one subfolder of images per class; all images have the same size. Without `--images`
+the script writes the shipped digits as PNG files and uses them.
 """
 
 import argparse

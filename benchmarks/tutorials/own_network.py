@@ -2,8 +2,8 @@
 
     python benchmarks/tutorials/own_network.py
 
-`NetworkScore` takes a network with a usual target. A `ScoreModel` takes any formula. Here both hold
-the same network, and their samples are the same.
+`NetworkScore` wraps a network with a usual target. A `ScoreModel` allows any formula. Here both use
+the same network, and their samples are equal.
 """
 
 import argparse

@@ -3,7 +3,7 @@
     python benchmarks/tutorials/own_vectors.py --out out/own-vectors --data points.npy
 
 The file holds an array of floats, shape (N, D). Its last rows are held out. Without `--data` the
-script takes points of a mixture of Gaussians in the plane, whose exact log-density is known.
+script uses points of a mixture of Gaussians in the plane, whose exact log-density is known.
 """
 
 import argparse

@@ -1,1 +1,1 @@
-"""`scoresde bench`: every sampler on every grid and budget, measured, and the report."""
+"""`scoresde bench`: measures every sampler on every grid and budget, and writes the report."""

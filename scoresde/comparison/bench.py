@@ -1,7 +1,7 @@
-"""A comparison of samplers on a checkpoint: what `scoresde bench` calls.
+"""A comparison of samplers on a checkpoint, for `scoresde bench`.
 
-`prepare_bench` reads and checks everything and plans the cells. `Bench.run` then measures what the
-folder does not hold yet, and writes the report.
+`prepare_bench` reads and checks everything and plans the cells. `Bench.run` then measures the cells
+that the folder does not hold yet, and writes the report.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LIKELIHOOD, STRIPS = "likelihood", "strips"  # subfolders
 COMMON = ("n", "seed", "t_min", "batch", "device")  # settings of all draws
 MEASURES = ("reference_tolerance", "quality", "likelihood")
 TABLES = ("machine.json", "results.csv", "results.json")
-SHOWN_SETTINGS = (  # they may differ: contents are compared instead, or cells are added
+SHOWN_SETTINGS = (  # settings that may differ: contents are compared instead, or cells are added
     *("checkpoint", "sha256", "data", "sde"),
     *("samplers", "grids", "nfe", "tolerances", "versions"),
 )
@@ -48,7 +48,7 @@ def prepare_bench(
     """Read the checkpoint and the data, check everything and plan the cells; write nothing.
 
     Args:
-        request: What to compare.
+        request: The request.
         folder: Folder for the results.
         overwrite: Replace results of other settings in the folder.
         command: Name of the user's command, for the report.
@@ -56,7 +56,7 @@ def prepare_bench(
     Raises:
         ConfigError: If a sampler or grid is unknown, or its parameters are wrong.
         CheckpointError: If the checkpoint cannot be read.
-        FileNotFoundError: If the data are not there; says how to get them.
+        FileNotFoundError: If the data are absent; the message says how to get them.
         ValueError: If an argument is wrong, no cell can run, or the folder holds results of
             other settings.
     """
@@ -83,7 +83,7 @@ def prepare_bench(
 
 @dataclass(frozen=True)
 class Bench:
-    """A comparison that has been checked and can run.
+    """A checked comparison, ready to run.
 
     Attributes:
         results: Folder for the results.
@@ -105,10 +105,10 @@ class Bench:
         return self.results.path
 
     def run(self, tell: Tell) -> Path:
-        """Measure what the folder does not hold yet, and write the report.
+        """Measure the cells that the folder does not hold yet, and write the report.
 
         Args:
-            tell: Called with (stage, done, total, note) as the work goes on.
+            tell: Called with (stage, done, total, note) during the work.
 
         Returns:
             The path of report.html.
@@ -125,7 +125,7 @@ class Bench:
         return path
 
     def measure(self, tell: Tell) -> None:
-        """Measure what the folder does not hold yet, and write the tables."""
+        """Measure the cells that the folder does not hold yet, and write the tables."""
         if self.results.finished:
             return
         sweep, folder, overwrite = self.sweep, self.folder, self.results.overwrite
@@ -172,7 +172,7 @@ def _origin(
     data: BenchData,
     command: str,
 ) -> Origin:
-    """What the results are made from: settings, contents of all files, and the cells."""
+    """Everything that determines the results: settings, contents of all files, and the cells."""
     tolerances: dict[str, list[float]] = {}
     for cell in cells:
         if cell.tolerance is not None:

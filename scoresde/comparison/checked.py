@@ -1,4 +1,4 @@
-"""Checks of stored results: their files may be damaged, or come from somebody else.
+"""Checks of stored results: their files may be damaged, or come from another person.
 
 Every value that the report and the tables use is checked. A wrong value is an error that names its
 file and key.
@@ -30,7 +30,7 @@ __all__ = [
 LARGEST = 2**64  # largest whole number that is accepted: seeds are below it
 SHOWN_CHARACTERS = 60  # characters of a wrong value in an error
 
-# The shares of the classes among the samples of a conditional model, in the words of the report.
+# The shares of the classes among the samples of a conditional model, as text for the report.
 LABELS = {"shares": "its share of the training data", "uniform": "the same share"}
 
 SETTING_TYPES = {
@@ -89,7 +89,7 @@ def check_fields(
         The values, unchanged.
 
     Raises:
-        ValueError: If a key is missing, or its value has another type; names the key.
+        ValueError: If a key is missing, or its value has another type; the message names the key.
     """
     if not isinstance(values, dict):
         raise ValueError(f"{where} must be a table, got {_short(values)}")
@@ -151,7 +151,7 @@ def read_tables(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """
     check_fields(values, {"strips": list[str]}, where)
     for name in values["strips"]:
-        # A folder above this one would be read without end.
+        # A parent folder would be read without end.
         if not re.fullmatch(r"strips/[A-Za-z0-9_-]+", name):
             raise ValueError(f"{where}: strips must be folders in strips/, got {_short(name)}")
     found = {"strips": values["strips"]}
@@ -203,6 +203,6 @@ def estimates_from_json(
 def _short(value: object) -> str:
     try:
         text = json.dumps(value, default=repr)
-    except ValueError:  # a number of thousands of digits
+    except ValueError:  # a number with thousands of digits
         return "a very long number"
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"

@@ -32,7 +32,7 @@ AXES = {
 
 
 def curves(findings: Findings, metric: str, x: str) -> bytes:
-    """A PNG of a metric with error bars against evaluations or seconds, and of its floor.
+    """A PNG of a metric with error bars and its floor, against evaluations or seconds.
 
     The floor of a quality metric is its value for real data. The floor of the paired error is the
     error of the reference solution.
@@ -73,7 +73,7 @@ def _draw(axes: Axes, findings: Findings, metric: str, x: str) -> list[Estimate]
     """Draw one line per sampler and grid, with a legend entry per sampler and per grid.
 
     Returns:
-        All estimates that were drawn.
+        All drawn estimates.
     """
     grids, drawn = findings.settings["grids"], []
     for i, sampler in enumerate(findings.samplers):
@@ -129,7 +129,7 @@ def _span(estimate: Estimate) -> tuple[float, float]:
 
 
 def _scale(axes: Axes, estimates: list[Estimate]) -> None:
-    """Make the y axis logarithmic; near 0 it is linear if a bar reaches 0, as MMD² may."""
+    """Make the y axis logarithmic; linear near 0 if an error bar reaches 0, as for MMD²."""
     if all(_span(estimate)[0] > 0 for estimate in estimates):
         axes.set_yscale("log")
         return

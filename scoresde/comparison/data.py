@@ -1,4 +1,4 @@
-"""What a comparison takes from real data: the metrics of quality, and the labels of samples."""
+"""The use of real data in a comparison: metrics of quality, and labels of the samples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["BenchData"]
 
 @dataclass(frozen=True)
 class BenchData:
-    """The data of a comparison, and what is made of them before the first sample is drawn.
+    """The data of a comparison, and the metrics and labels made from them before sampling.
 
     Attributes:
         train: Training data; None if no data are needed.
@@ -39,8 +39,8 @@ class BenchData:
 
         Raises:
             FileNotFoundError: If the data are not there; says how to get them.
-            ValueError: If they are not of the kind that the model was trained on, have no labels
-                for a conditional model, or are too few.
+            ValueError: If the data are not of the kind of the training data, have no labels for a
+                conditional model, or are too few.
         """
         train = test = None
         if request.quality or request.likelihood:
@@ -56,7 +56,7 @@ class BenchData:
 
     @property
     def sources(self) -> dict[str, Source]:
-        """Name and content of all data and features that the numbers are computed from."""
+        """Name and content of all data and features from which the numbers are computed."""
         splits = {"training data": self.train, "test data": self.test}
         found = {what: data_source(data) for what, data in splits.items() if data is not None}
         if self.quality is not None and not self.quality.fitted:
@@ -66,7 +66,7 @@ class BenchData:
 
 
 def _splits(request: BenchRequest, stored: StoredModel) -> tuple[Dataset, Dataset | None]:
-    """Train and test split of the data that the checkpoint was trained on."""
+    """Train and test split of the checkpoint's training data."""
     source, spec = stored.config.data.below(request.data_root), stored.spec
     train = load_dataset(source, classes=spec.class_names)
     for name in ("shape", "levels", "low", "high"):

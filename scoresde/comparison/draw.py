@@ -25,7 +25,7 @@ class DrawSettings:
         seed: Seed of x_T and of all other noise.
         t_min: Last time of all grids.
         batch: Samples at a time.
-        device: Where the model is.
+        device: Device of the model.
         y: Class labels, shape (n,), for a conditional model.
     """
 
@@ -56,16 +56,16 @@ def draw(
     """Draw samples and denoise them at the end.
 
     Args:
-        settings: The settings that all draws share.
+        settings: The settings shared by all draws.
         model: Score model, on the device of the settings.
         sampler: The sampler.
         ts: Time grid, shape (N + 1,).
         n: Draw only the first n samples; None for all.
-        dtype: Of the state.
+        dtype: Dtype of the state.
         on_step: Called after every step, as by `sample`.
 
     Raises:
-        RuntimeError: If memory runs out, with a batch size to try; or as `sample` does.
+        RuntimeError: If memory runs out (the message names a smaller batch), or as for `sample`.
     """
     n = settings.n if n is None else n
     with advise_on_memory(min(settings.batch, n), settings.data_shape, "--batch"):

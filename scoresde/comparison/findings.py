@@ -1,4 +1,4 @@
-"""A finished comparison, read from its folder, and the answers that its numbers allow."""
+"""A finished comparison, read from its folder, with rankings that respect standard errors."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Findings:
     Attributes:
         folder: The folder.
         settings: The settings that define the results.
-        machine: The machine on which they were made.
-        results: The results of all cells, in the order asked.
-        reference: The reference solution: method, tolerance, evaluations, and its "error", an
-            `Estimate`; None if there is none.
+        machine: The machine on which the results were made.
+        results: The results of all cells, in the requested order.
+        reference: The reference solution: method, tolerance, evaluations, and "error", an
+            `Estimate`; None without a reference.
         quality: Reference data and features of the quality metrics, and in "floor_values" the
             `Estimate` of each metric for real data; None without quality metrics.
         likelihood: Likelihood of test data; None if it was not measured.
@@ -78,7 +78,7 @@ class Findings:
 
     @property
     def spec(self) -> DataSpec:
-        """What the data are."""
+        """Description of the data."""
         return DataSpec.from_dict(self.settings["data"])
 
     @property
@@ -103,12 +103,12 @@ class Findings:
 
     @property
     def samplers(self) -> list[str]:
-        """Labels of the samplers, in the order asked."""
+        """Labels of the samplers, in the requested order."""
         return list(self.settings["samplers"])
 
     @property
     def budgets(self) -> list[int]:
-        """The budgets, increasing."""
+        """The budgets in increasing order."""
         return sorted(self.settings["nfe"])
 
     @property
@@ -123,7 +123,7 @@ class Findings:
 
     @property
     def measured(self) -> list[str]:
-        """Names of those metrics that at least one cell has."""
+        """Names of the metrics that at least one cell has."""
         return [name for name in self.columns if any(name in r.metrics for r in self.done)]
 
     def name(self, result: CellResult) -> str:
@@ -132,7 +132,7 @@ class Findings:
         return f"{result.sampler} · {result.grid}" if several else result.sampler
 
     def within(self, budget: int) -> list[CellResult]:
-        """Measured cells of one budget, in the order asked."""
+        """Measured cells of one budget, in the requested order."""
         return [result for result in self.done if result.nfe_asked == budget]
 
     def ranking(self, budget: int, metric: str) -> list[CellResult]:
@@ -160,7 +160,7 @@ class Findings:
         return metric in self.floor and result.metrics[metric].value < self.floor[metric].value
 
     def at_floor(self, metric: str) -> list[CellResult]:
-        """Cells whose value is below that of real data or tied with it, in the order asked."""
+        """Cells whose value is below that of real data or tied with it, in the requested order."""
         floor = self.floor.get(metric)
         cells = [] if floor is None else [r for r in self.done if metric in r.metrics]
         return [

@@ -1,4 +1,4 @@
-"""The cells of a comparison: sampler × grid × budget, each with the most steps it allows."""
+"""The cells of a comparison: sampler × grid × budget, each with the most steps in its budget."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..steps import Grid, count_evaluations, draws_noise, largest_steps, on_ladd
 
 __all__ = ["Cell", "asked", "plan_cells"]
 
-# Largest difference in t between the ends of a grid from a file and those of the comparison.
+# Largest difference in t between the ends of a file's grid and the ends of the comparison.
 SAME_END = 1e-9
 SLUG_AT_MOST = 60  # characters of a name in a file name: a grid's name may be a long path
 
@@ -33,10 +33,10 @@ class Cell:
         budget: Evaluations allowed per sample, the final denoising included; None for an
             adaptive method.
         ts: Time grid, shape (N + 1,); None if the cell cannot run.
-        cost: Evaluations per sample, counted on N(0, 1). Only those of an adaptive method depend
+        cost: Evaluations per sample, counted on N(0, 1). Only for an adaptive method do they depend
             on the model.
         deterministic: Whether the end point depends only on x_T.
-        reason: Why it cannot run.
+        reason: The reason why the cell cannot run.
     """
 
     label: str
@@ -50,7 +50,7 @@ class Cell:
 
     @property
     def tolerance(self) -> float | None:
-        """rtol = atol of an adaptive method; None for a sampler that takes the steps of a grid."""
+        """rtol = atol of an adaptive method; None for a sampler on a grid."""
         return self.sampler.rtol if self.sampler.adaptive else None
 
     @property
@@ -61,7 +61,7 @@ class Cell:
 
     @property
     def slug(self) -> str:
-        """The readable part of the cell's file name; two cells may have the same."""
+        """The readable part of the cell's file name; two cells may share it."""
         limit = f"nfe{self.budget}" if self.tolerance is None else f"tol{self.tolerance:g}"
         parts = [part for part in (self.label, self.grid, limit) if part]
         return "--".join(re.sub(r"[^A-Za-z0-9._=-]+", "-", p)[-SLUG_AT_MOST:] for p in parts)
@@ -69,7 +69,7 @@ class Cell:
     @property
     def fingerprint(self) -> str:
         """Fingerprint of the sampler and its times; a cell that cannot run has no times."""
-        # Stored comparisons have an empty reason in it.
+        # Stored comparisons contain an empty reason in this fingerprint.
         return fingerprint({"sampler": self.sampler, "ts": self.ts, "reason": ""})
 
     @property
@@ -93,20 +93,20 @@ def plan_cells(
 ) -> list[Cell]:
     """All cells: sampler × grid × budget, and one for each adaptive method.
 
-    A grid from a file has its own number of steps. It gives one cell, at the least budget that
-    allows it.
+    A grid from a file has a fixed number of steps. It gives one cell, at the least budget that
+    allows these steps.
 
     Args:
         sde: The SDE of the model.
-        samplers: Label and sampler; an adaptive method once with each of its tolerances.
+        samplers: Label and sampler; an adaptive method appears once per tolerance.
         grids: Grid functions, or grids from files, by name.
-        budgets: Evaluations per sample, the final denoising included; different, each at least 1.
+        budgets: Evaluations per sample, the final denoising included; all different, at least 1.
         t_min: Last time.
-        snap: Whether the model is exact at the discrete times of its ladder only. All grids are
+        snap: Whether the model is exact only at the discrete times of its ladder. All grids are
             then moved to these times.
 
     Returns:
-        The cells in the order asked; those that cannot run carry the reason.
+        The cells in the requested order; cells that cannot run hold the reason.
 
     Raises:
         ValueError: If a file's grid does not run from 1 to `t_min`.
@@ -137,9 +137,9 @@ def plan_cells(
 def _with_times(
     sde: SDE, cell: Cell, grid: Grid | Tensor, budgets: Sequence[int], t_min: float
 ) -> Cell:
-    """The cell with its times and its evaluations, counted, or the reason why it cannot run.
+    """The cell with its times and counted evaluations, or with the reason why it cannot run.
 
-    A grid function gives the most steps that the cell's budget allows. Given times take the least
+    A grid function gives the most steps that the cell's budget allows. Given times get the least
     budget that allows them.
     """
     if isinstance(grid, Tensor):
@@ -159,7 +159,7 @@ def _with_times(
 
 
 def _times_of_file(sde: SDE, name: str, grid: GridFile, t_min: float, snap: bool) -> Tensor:
-    """The times of a file's grid, which must have the ends of all other cells."""
+    """The times of a file's grid; it must have the same ends as all other cells."""
     ts = grid.times(sde)
     if abs(float(ts[0]) - 1) > SAME_END or abs(float(ts[-1]) - t_min) > SAME_END:
         raise ValueError(

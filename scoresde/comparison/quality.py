@@ -30,7 +30,7 @@ from ..metrics import (
 
 __all__ = ["TITLES", "Quality", "at_model_scale", "on_levels"]
 
-# Every metric of a comparison, with its title. Only `paired_rmse` is not measured by `Quality`: it
+# Every metric of a comparison, with its title. `Quality` measures all but `paired_rmse`, which
 # needs the reference solution instead of data.
 TITLES = {
     "paired_rmse": "paired RMSE",
@@ -39,7 +39,7 @@ TITLES = {
     "sliced_w2": "sliced W₂",
 }
 
-REFERENCE_CAP = 5000  # real data compared with: MMD² costs the square of their number
+REFERENCE_CAP = 5000  # most real data in the reference: the cost of MMD² grows with the square
 PCA_DIRECTIONS = 32
 SHIPPED_FEATURES = {"digits": (1, 8, 8), "fashion-mnist": (1, 28, 28)}
 
@@ -47,19 +47,19 @@ SHIPPED_FEATURES = {"digits": (1, 8, 8), "fashion-mnist": (1, 28, 28)}
 def on_levels(x: Tensor, spec: DataSpec) -> Tensor:
     """Samples at the model's scale, rounded and clipped to the levels of the data.
 
-    A picture file holds levels, and real data are levels. Continuous data are returned unchanged.
+    Picture files and real data hold levels. Continuous data are returned unchanged.
     """
     return x if spec.levels is None else spec.encode(spec.to_levels(x))
 
 
 def at_model_scale(rows: Tensor, spec: DataSpec) -> Tensor:
-    """Stored data, which are levels where the data have levels, at the model's scale."""
+    """Stored data at the model's scale; quantized data are stored as levels."""
     return rows if spec.levels is None else spec.encode(rows)
 
 
 @dataclass(frozen=True)
 class Quality:
-    """The metrics that compare samples with real data, made for samples of one number.
+    """The metrics that compare samples with real data, for a fixed number of samples.
 
     Attributes:
         spec: What the data are.
@@ -69,7 +69,7 @@ class Quality:
         in_features: The same data in feature space, shape (m, d).
         stats: Mean and covariance of `in_features`.
         floor: The value of each metric, by name, for real data held out from the reference.
-        about: Plain data that describe all of this.
+        about: Plain data that describe reference, features, kernel and floor.
     """
 
     spec: DataSpec
@@ -86,8 +86,8 @@ class Quality:
         """The metrics for n samples of a model of these data.
 
         The reference is the train split, at most 5,000 rows evenly spaced. The floor is measured
-        on n rows of the test split, or on all of it if it is smaller. Where there is no test
-        split, random rows of the data are held out from the reference for the floor.
+        on n rows of the test split, or on all rows if there are fewer. Without a test split, random
+        rows of the data are held out from the reference for the floor.
 
         Args:
             train: Training data.
@@ -127,16 +127,16 @@ class Quality:
 
     @property
     def fitted(self) -> bool:
-        """Whether the features are computed from the reference, and need no file of their own."""
+        """Whether the features are computed from the reference, without a file."""
         return isinstance(self.features, PCAFeatures)
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of all that the metrics depend on, apart from the samples.
+        """Fingerprint of everything that determines the metrics, apart from the samples.
 
         The bandwidth of the kernel and the statistics follow from the reference. PCA directions
-        follow from it, too, but their last bits depend on the machine, so that only their name is
-        part of the fingerprint.
+        follow from the reference, too, but their last bits depend on the machine, so that only
+        their name is part of the fingerprint.
         """
         features = self.features
         return fingerprint(
@@ -152,8 +152,8 @@ class Quality:
     def measure(self, x: Tensor) -> dict[str, Estimate]:
         """Each metric of samples at the model's scale, shape (n, *D), n ≥ 4.
 
-        The standard errors cover the finite number of samples. Those of MMD² and of the sliced
-        distance also cover the finite reference, which is the same for all cells.
+        The standard errors cover the finite number of samples. For MMD² and the sliced distance
+        they also cover the finite reference, which is the same for all cells.
         """
         x = on_levels(x.cpu(), self.spec)
         rows = self.features(x)
@@ -165,12 +165,12 @@ class Quality:
 
 
 def _spaced(rows: Tensor, n: int) -> Tensor:
-    """n evenly spaced rows, or all if there are no more."""
+    """n evenly spaced rows, or all rows if there are no more."""
     return rows[torch.linspace(0, len(rows) - 1, min(n, len(rows))).round().long()]
 
 
 def _halves(rows: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Rows in two parts at random, the second of n rows or at most half."""
+    """Rows split at random into two parts; the second has n rows, but at most half of all."""
     if len(rows) < 8:
         raise ValueError(f"data must hold at least 8 rows to measure quality, got {len(rows)}")
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
@@ -179,7 +179,7 @@ def _halves(rows: Tensor, n: int) -> tuple[Tensor, Tensor]:
 
 
 def _features(spec: DataSpec, x: Tensor) -> FeatureSpace:
-    """The classifier shipped for these data, else the principal directions of the reference."""
+    """The classifier shipped for these data, or the principal directions of the reference."""
     if SHIPPED_FEATURES.get(spec.name) == spec.shape and (spec.low, spec.high) == (-1.0, 1.0):
         return load_features(spec.name)
     return PCAFeatures.fit(x, min(PCA_DIRECTIONS, x[0].numel(), len(x) - 1))

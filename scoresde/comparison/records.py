@@ -1,17 +1,17 @@
-"""The files of a comparison's folder, and how they are read back.
+"""The files of a comparison's folder, and functions that read and write them.
 
-scoresde.json        all settings, and fingerprints of what the results were made from
+scoresde.json        all settings, and fingerprints of everything that determines the results
 machine.json         the machine and Python, on which only times depend
 start.npz            the noise x_T from which every sampler starts
 reference.npz        the exact solution of the ODE from the same noise, and its error
 quality.json         reference data, feature space and floor of the quality metrics
 cells/KEY.npz        the measured values of one cell, and its first samples
-likelihood/          the likelihood of test data, as `scoresde likelihood` writes it
+likelihood/          the likelihood of test data, in the form of `scoresde likelihood`
 results.csv, .json   one table of all cells
-parts/               the files above, as far as they are finished, of a comparison that was stopped
+parts/               finished files of a comparison that was stopped
 
-The KEY of a cell ends with a fingerprint of all that its numbers depend on. When a comparison is
-repeated, only the columns `seconds` and `seconds_bare` of results.csv change.
+The KEY of a cell ends with a fingerprint of everything that determines its numbers. When a
+comparison is repeated, only the columns `seconds` and `seconds_bare` of results.csv change.
 """
 
 from __future__ import annotations
@@ -68,16 +68,16 @@ class CellResult:
         grid: Name of the grid; empty for an adaptive method.
         nfe_asked: The budget; None for an adaptive method.
         tolerance: rtol = atol of an adaptive method.
-        status: "done", "skipped" (cannot run) or "failed" (gave up; tried again on resuming).
+        status: "done", "skipped" (cannot run) or "failed" (gave up; runs again when resumed).
         deterministic: Whether the end point depends only on x_T.
-        reason: Why it was skipped or failed.
+        reason: The reason why the cell was skipped or failed.
         steps: Steps of the grid.
         nfe: Evaluations per sample, counted, the final denoising included.
         n: Number of samples.
         features: Feature space of the metrics, with its hash; empty without quality metrics.
         x_init_sha256: Digest of x_T.
         seconds: Wall time of all samples.
-        seconds_bare: Wall time of as many passes of the network alone.
+        seconds_bare: Wall time of the same number of passes of the network alone.
         metrics: Estimates by the name of the metric.
     """
 
@@ -105,7 +105,7 @@ class CellResult:
 
     @property
     def overhead(self) -> float | None:
-        """Wall time divided by that of the network alone; None if a time is not known."""
+        """Wall time divided by the wall time of the network alone; None if a time is unknown."""
         if not self.seconds or not self.seconds_bare:
             return None
         return self.seconds / self.seconds_bare
@@ -116,8 +116,8 @@ def save_cell(path: Path, made_from: str, result: CellResult, x: Tensor) -> None
 
     Args:
         path: The .npz file.
-        made_from: Fingerprint of all that the numbers depend on.
-        result: A result that is done.
+        made_from: Fingerprint of everything that determines the numbers.
+        result: A result with the status "done".
         x: Samples, shape (m, *D), of any dtype.
     """
     values = {name: getattr(result, name) for name in MEASURED}
@@ -126,16 +126,16 @@ def save_cell(path: Path, made_from: str, result: CellResult, x: Tensor) -> None
 
 
 def load_cell(path: Path, made_from: str, planned: CellResult) -> CellResult | None:
-    """Read what `save_cell` has written.
+    """Read a file of `save_cell`.
 
     Args:
         path: The .npz file.
-        made_from: Fingerprint of all that the numbers depend on.
+        made_from: Fingerprint of everything that determines the numbers.
         planned: The result of the cell without measured values.
 
     Returns:
-        The complete result; None if the file does not exist, is damaged, or was made from
-        something else.
+        The complete result; None if the file does not exist, is damaged, or has another
+        fingerprint.
 
     Warns:
         UserWarning: If the file is damaged.
@@ -164,8 +164,8 @@ def read_results(folder: Path) -> tuple[list[CellResult], dict[str, Any]]:
     """Read results.json of a finished comparison.
 
     Returns:
-        The results of all cells in the order asked, and the other tables of the file, as
-        `read_tables` returns them.
+        The results of all cells in the requested order, and the other tables of the file in the
+        form of `read_tables`.
 
     Raises:
         FileNotFoundError: If the folder has no such file.
@@ -183,7 +183,7 @@ def read_results(folder: Path) -> tuple[list[CellResult], dict[str, Any]]:
 
 
 def _read_cell(values: Any, where: str) -> CellResult:
-    """A checked result from plain data; one that is done must have its measured values."""
+    """A checked result from plain data; with status "done" it must have its measured values."""
     hints = get_type_hints(CellResult) | {"metrics": dict}
     check_fields(values, hints, where)
     if unknown := values.keys() - hints.keys():
@@ -209,7 +209,7 @@ def write_tables(folder: Path, results: Iterable[CellResult], about: Mapping[str
     Args:
         folder: The comparison's folder.
         results: The results of all cells.
-        about: Plain data that results.json holds beside the cells.
+        about: Further plain data for results.json.
     """
     results = list(results)
     cells = [asdict(r) | {"metrics": estimates_to_json(r.metrics)} for r in results]

@@ -1,4 +1,4 @@
-"""The solution that samplers are measured against: an accurate probability-flow ODE from x_T."""
+"""The reference solution for samplers: the probability-flow ODE from x_T, solved accurately."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ CHECKED = 16  # samples on which the reference's own error is measured
 class Reference:
     """dopri8 at rtol = atol = `tolerance` with a float64 state, then the final denoising.
 
-    The network keeps its dtype: with the digits' float32 network at 1e-6 the end points agree
-    with those of the network in float64 to 2e-7.
+    The network keeps its dtype: for the digits at 1e-6, the end points of the float32 network and
+    of the float64 network agree to 2e-7.
 
     Attributes:
         tolerance: rtol = atol.
-        settings: How the samples are drawn.
-        made_from: Fingerprint of the model and of all settings that its samples depend on.
+        settings: The settings shared by all draws.
+        made_from: Fingerprint of the model and of all settings that determine its samples.
     """
 
     tolerance: float
@@ -48,19 +48,19 @@ class Reference:
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of all that the solution depends on."""
+        """Fingerprint of everything that determines the solution."""
         return fingerprint([self.made_from, METHOD, self.tolerance, CHECKED])
 
     def solve(self, model: ScoreModel, folder: Path, on_progress: OnProgress) -> Part:
-        """Solve the ODE, and write the solution and what is known of its error.
+        """Solve the ODE, and write the solution with an estimate of its error.
 
         The first samples are solved again at ten times the tolerance. The difference is about the
-        error of the looser solution, and so bounds the error of the other.
+        error of the looser solution, and so bounds the error of the tighter one.
 
         Args:
             model: Score model.
-            folder: Where the solution is written.
-            on_progress: Told of every step, in per cent.
+            folder: Folder for the solution.
+            on_progress: Called after every step, with a percentage.
 
         Returns:
             The solution as array "x", of shape (n, *D), float32, and plain data on its error.
@@ -89,7 +89,7 @@ class Reference:
         return save_part(folder / REFERENCE, self.fingerprint, {"x": x}, about)
 
     def find(self, folders: Iterable[Path]) -> Part | None:
-        """The solution from the first folder that has it; None if it must be solved."""
+        """The solution from the first folder that has it; None if it must be computed."""
         found = (load_part(folder / REFERENCE, self.fingerprint) for folder in folders)
         return next((part for part in found if part is not None), None)
 
@@ -100,7 +100,7 @@ class Reference:
         n: int | None = None,
         on_step: OnStep | None = None,
     ) -> Samples:
-        """The end points of the first n samples in float64; None = of all."""
+        """The end points of the first n samples, or of all for n = None, in float64."""
         sampler = ProbabilityFlowODE(METHOD, tolerance, tolerance)
         ts = uniform(model.sde, 1, self.settings.t_min)
         return draw(self.settings, model, sampler, ts, n=n, dtype=torch.float64, on_step=on_step)

@@ -1,7 +1,7 @@
 """report.html: a comparison on one page that needs no other file, no network and no script.
 
-The text and the tables stand in templates/, and this module prepares the values that they show.
-The templates escape every value, because names of files, checkpoints and data may be a stranger's.
+templates/ holds the text and the tables; this module prepares their values. The templates escape
+every value, because names of files, checkpoints and data may come from an unknown source.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Picture(NamedTuple):
 
     Attributes:
         source: The PNG file as a data URL.
-        alt: What it shows, for readers who do not see it.
-        caption: Its title on the page.
+        alt: Description of the picture for readers who cannot see it.
+        caption: Title of the picture on the page.
     """
 
     source: str
@@ -96,7 +96,7 @@ def build_report(folder: Path) -> Path:
 
 @cache
 def _environment() -> Environment:
-    """The templates, in which every value is made printable and escaped."""
+    """The templates; every value in them is made printable and escaped."""
     environment = Environment(
         loader=PackageLoader(__package__),
         autoescape=True,
@@ -128,13 +128,13 @@ def _caption(text: str) -> Markup:
 def _best(
     findings: Findings, metrics: list[str]
 ) -> dict[int, list[tuple[CellResult, list[CellResult]] | None]]:
-    """For each budget the best cell and the cells tied with it, by each metric."""
+    """For each budget and each metric, the best cell and the cells tied with it."""
     places = {b: [findings.best(b, metric) for metric in metrics] for b in findings.budgets}
     return {budget: found for budget, found in places.items() if any(found)}
 
 
 def _groups(findings: Findings) -> list[tuple[str, list[CellResult]]]:
-    """Measured cells by title: of each budget, by the first metric; then of adaptive methods."""
+    """Measured cells by title: for each budget, sorted by the first metric; then adaptive ones."""
     order = (*findings.columns, "")[0]
 
     def rank(cell: CellResult) -> float:
@@ -146,7 +146,7 @@ def _groups(findings: Findings) -> list[tuple[str, list[CellResult]]]:
 
 
 def _curves(findings: Findings) -> list[tuple[str, list[Picture]]]:
-    """A figure of each metric against evaluations, then against seconds; empty without metrics."""
+    """Figures of each metric against evaluations, then against seconds; empty without metrics."""
     return [
         (against, [_curve(findings, metric, x, against) for metric in findings.measured])
         for x, against in (("nfe", "evaluations"), ("seconds", "seconds"))
@@ -203,7 +203,7 @@ def _picture(spec: DataSpec, x: Tensor, label: str) -> Picture:
 
 
 def _some(budgets: list[int]) -> list[int]:
-    """At most `SHEETS` budgets, the smallest and the largest among them."""
+    """At most `SHEETS` budgets, including the smallest and the largest."""
     if len(budgets) <= SHEETS:
         return budgets
     last = len(budgets) - 1
@@ -211,7 +211,7 @@ def _some(budgets: list[int]) -> list[int]:
 
 
 def _command(findings: Findings) -> str:
-    """The command that makes the results again."""
+    """The command that repeats the comparison."""
     settings, out = findings.settings, findings.folder.absolute().name
     if settings["command"] == "demo":
         return f"scoresde demo --out {shlex.quote(out)}"

@@ -30,7 +30,7 @@ LIKELIHOOD_BATCH = 64  # data at a time
 
 @dataclass(frozen=True, kw_only=True)
 class BenchRequest:
-    """What to compare, and how.
+    """The samplers, grids and budgets to compare, and the settings of all cells.
 
     Args:
         checkpoint: A shipped checkpoint's name, or a file.
@@ -41,12 +41,12 @@ class BenchRequest:
             moved to its discrete times, and there is no reference solution.
         nfe: The budgets, in evaluations per sample, the final denoising included.
         n: Samples per cell, at least 4.
-        seed: Seed of all noise.
+        seed: Seed for all noise.
         t_min: Last time of the grids; None for 1e-3, or the time of the network's first discrete
             label if that is later.
         batch: Samples at a time.
         device: Device of the network.
-        data_root: Folder of the data set; None for the folder that the checkpoint names.
+        data_root: Folder of the data set; None for the folder named in the checkpoint.
         reference_tolerance: rtol = atol of the reference solution; None = no paired error.
         quality: Measure the distance of the samples to real data.
         likelihood: Number of test data whose likelihood to measure: 0, or at least 2.
@@ -95,7 +95,7 @@ class BenchRequest:
         """The request with the last time and the reference solution that fit the checkpoint.
 
         Raises:
-            ValueError: If the network knows no time as small as `t_min`.
+            ValueError: If the network was not trained at times as small as `t_min`.
         """
         t_min, sde = stored.last_time(self.t_min, DEFAULT_T_MIN), stored.config.sde
         if stored.snapped:  # the model has no ODE, because it is wrong between its discrete times
@@ -105,7 +105,7 @@ class BenchRequest:
         return replace(self, t_min=t_min)
 
     def scoring(self, stored: StoredModel) -> ScoreRequest | None:
-        """The request of the likelihood that is measured as well; None if none is asked for.
+        """The request for the likelihood of test data; None if it is not requested.
 
         Raises:
             ValueError: If the likelihood of this checkpoint cannot be computed.
@@ -141,7 +141,7 @@ class BenchRequest:
 
 
 def _at_tolerances(text: str) -> list[Sampler]:
-    """The sampler of a text; an adaptive method once with each tolerance."""
+    """The sampler named by a text; an adaptive method once per tolerance."""
     sampler = parse_sampler(text)
     if not sampler.adaptive:
         return [sampler]

@@ -1,4 +1,4 @@
-"""The results of a comparison in words: no claim goes beyond the standard errors."""
+"""The results of a comparison in words; every statement respects the standard errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def estimate_text(estimate: Estimate | None) -> str:
 
 
 def likelihood_text(findings: Findings) -> str:
-    """Mean ± standard error with its unit; a dash if it was not measured."""
+    """Mean ± standard error with its unit; a dash without a measurement."""
     found = findings.likelihood
     if found is None:
         return estimate_text(None)
@@ -63,7 +63,7 @@ def text_table(findings: Findings) -> str:
 
 
 def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    """Names to the left, numbers to the right."""
+    """One row of the table: names aligned left, numbers aligned right."""
     cells = zip(row, widths, strict=True)
     texts = [text.ljust(w) if i < 2 else text.rjust(w) for i, (text, w) in enumerate(cells)]
     return "  ".join(texts).rstrip()

@@ -41,14 +41,14 @@ START, QUALITY = "start.npz", "quality.json"
 
 @dataclass(frozen=True)
 class Sweep:
-    """A model, the cells to run on it, and what is measured in each cell.
+    """A model, the cells to run on it, and the metrics of each cell.
 
     Attributes:
         model: Score model, on the device of the settings.
         model_sha256: Fingerprint of the model, such as the digest of its checkpoint.
-        spec: What the data are.
+        spec: Description of the data.
         cells: The plan.
-        settings: How the samples of every cell are drawn.
+        settings: The settings shared by all draws.
         quality: The metrics that compare samples with data; None = no such metrics.
         tolerance: rtol = atol of the reference solution; None = no paired error.
     """
@@ -68,7 +68,7 @@ class Sweep:
 
     @property
     def cost(self) -> int:
-        """Evaluations of all cells, as counted by the plan."""
+        """Evaluations of all cells, from the plan."""
         return sum(cell.cost for cell in self.cells)
 
     @property
@@ -78,7 +78,7 @@ class Sweep:
 
     @cached_property
     def common(self) -> str:
-        """Fingerprint of all that the samples of every cell depend on."""
+        """Fingerprint of everything that determines the samples of all cells."""
         settings = self.settings
         return fingerprint(
             {
@@ -94,7 +94,7 @@ class Sweep:
 
     @cached_property
     def measures(self) -> str:
-        """Fingerprint of all that every metric depends on, apart from the samples."""
+        """Fingerprint of everything that determines the metrics, apart from the samples."""
         quality = None if self.quality is None else self.quality.fingerprint
         solution = None if self.solver is None else self.solver.fingerprint
         return fingerprint({"quality": quality, "reference": solution, "kept": self.kept})
@@ -107,7 +107,7 @@ class Sweep:
         return Reference(self.tolerance, self.settings, made_from=self.common)
 
     def made_from(self, cell: Cell) -> str:
-        """Fingerprint of all that the numbers of a cell depend on."""
+        """Fingerprint of everything that determines the numbers of a cell."""
         return fingerprint([self.common, self.measures, cell.fingerprint])
 
     def key(self, cell: Cell) -> str:
@@ -116,7 +116,7 @@ class Sweep:
 
     @property
     def parts(self) -> list[str]:
-        """Paths of the files that a stopped sweep goes on from: the solution, and all cells."""
+        """Paths of the files from which a stopped sweep continues: the solution, and all cells."""
         reference = [] if self.tolerance is None else [REFERENCE]
         cells = [cell for cell in self.cells if cell.ts is not None]
         return [*reference, *(f"{CELLS}/{self.key(cell)}.npz" for cell in cells)]
@@ -131,7 +131,7 @@ class Sweep:
 
         Args:
             folder: An existing folder to write to.
-            tell: Called with (stage, done, total, note) as the work goes on.
+            tell: Called with (stage, done, total, note) during the work.
             known: Folders with earlier results. A result is used if its fingerprint is the same.
 
         Returns:
@@ -177,7 +177,7 @@ class Sweep:
 
     @cached_property
     def start(self) -> Tensor:
-        """x_T as `sample` draws it from the seed, shape (n, *D), float32 on the CPU."""
+        """x_T, as drawn by `sample` from the seed, shape (n, *D), float32 on the CPU."""
         noise = SampleNoise(self.settings.seed, range(self.settings.n))
         return (noise.prior(self.settings.shape) * self.model.sde.prior_std).to(torch.float32)
 
@@ -185,7 +185,7 @@ class Sweep:
     def bare_seconds(self) -> float:
         """Seconds of one pass of the network alone over all samples: the median of five passes.
 
-        One pass before them warms up caches and thread pools, and is not counted.
+        An uncounted pass before them warms up caches and thread pools.
         """
         device, batch, y = self.settings.device, self.settings.batch, self.settings.y
         batches = self.start.to(device).split(batch)
@@ -249,7 +249,7 @@ class Sweep:
 
 @torch.no_grad()
 def _bare_pass(model: ScoreModel, x: Tensor, y: Tensor | None) -> None:
-    """Run the network without preconditioning, checks and sampler; of another model, run ε."""
+    """Run the network without preconditioning, checks and sampler; for other models, run ε."""
     if isinstance(model, NetworkScore):
         model.net(x, torch.zeros(len(x), device=x.device), y)
     else:
@@ -257,7 +257,7 @@ def _bare_pass(model: ScoreModel, x: Tensor, y: Tensor | None) -> None:
 
 
 def _timed(device: str, work: Callable[[], Any]) -> tuple[Any, float]:
-    """What the work returns, and its seconds, those of the GPU included."""
+    """The result of `work`, and its seconds, including those of the GPU."""
     _synchronize(device)
     began = time.perf_counter()
     out = work()

@@ -1,4 +1,4 @@
-"""Data: what they are (`DataSpec`), and where they come from (`load_dataset`)."""
+"""Data: their description (`DataSpec`), and loading them (`load_dataset`)."""
 
 from .catalog import DatasetStatus, DataSource, dataset_status, has_test_split, load_dataset
 from .densities import DENSITIES, Density2D

@@ -25,15 +25,15 @@ _DEFAULT_LEVELS = {np.dtype(np.uint8): 256, np.dtype(np.bool_): 2}
 
 _CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 
-# Names of the data and the labels in a .npz file: ours, and those that `np.savez(file, x, y)`
-# gives, as in the sample files of guided-diffusion (ADM).
+# Names of the data and the labels in a .npz file: ours, and the names given by
+# `np.savez(file, x, y)`, as in the sample files of guided-diffusion (ADM).
 _PAIRS = (("x", "y"), ("arr_0", "arr_1"))
 
-# What `scoresde sample` always writes besides the samples.
+# Names that `scoresde sample` always writes besides the samples.
 _SAMPLES = {"x", "ts", "nfe", "seed"}
 
-# A compressed member that is larger than this and expands more than so many fold is refused:
-# deflate reaches 1,030 fold on zeros, data that are worth a model stay far below 100.
+# A compressed member that is larger than this and expands by more than this factor is refused:
+# deflate reaches a factor of 1,030 on zeros, useful data stay far below 100.
 _BOMB_BYTES = 1 << 26
 _BOMB_RATIO = 100
 
@@ -47,13 +47,13 @@ _HEADERS: dict[tuple[int, int], Callable] = {
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """What a file of arrays holds.
+    """The content of a file of arrays.
 
     Args:
-        x: Data, shape (N, *D): quantized uint8 or int64, else float32.
+        x: Data, shape (N, *D): uint8 or int64 if quantized, otherwise float32.
         labels: Class numbers (integers) or class names (text), shape (N,); None without labels.
         levels: Number of levels; None for continuous data.
-        spec: What the data are, if the file itself says so: samples that scoresde drew.
+        spec: Description of the data if the file holds one, as samples of scoresde do.
     """
 
     x: Tensor
@@ -75,11 +75,11 @@ def load_array(path: Path, levels: int | None = None, *, labels: bool = True) ->
 
     - one array of any name, or
     - "x" and "y", or "arr_0" and "arr_1": data and labels, or
-    - what `scoresde sample` writes: the data are "levels" if it is there, else "x".
+    - the arrays of `scoresde sample`: the data are "levels" if it exists, otherwise "x".
 
     Labels have shape (N,) and are integers (class numbers) or text (class names). Pickled objects
-    are never opened. What a file claims to hold is compared with its size and with the free
-    memory before memory is taken.
+    are never opened. The sizes in the file's header are compared with its real size and with the
+    free memory before memory is taken.
 
     - uint8: quantized, 256 levels unless `levels` says otherwise.
     - other integers and bool: quantized; `levels` must be given (bool: 2).
@@ -98,7 +98,7 @@ def load_array(path: Path, levels: int | None = None, *, labels: bool = True) ->
     Raises:
         ValueError: If the file is damaged or not such a file, does not fit into memory, is empty,
             holds values that are not finite, levels outside 0 … levels − 1, or images whose axes
-            are in another order; if samples that scoresde drew have another number of levels.
+            are in another order; if samples of scoresde have another number of levels.
     """
     try:
         x, y, spec = _read(path, labels)
@@ -124,8 +124,8 @@ def _read(path: Path, labels: bool) -> tuple[np.ndarray, np.ndarray | None, Data
             return _array(path, file, path.stat().st_size), None, None
     except MemoryError:
         raise
-    # On damaged bytes NumPy, zipfile and zlib raise a dozen types, of which some are no ValueError
-    # and no OSError.
+    # On damaged bytes NumPy, zipfile and zlib raise a dozen types, some of which are neither
+    # ValueError nor OSError.
     except Exception as error:
         raise ValueError(
             f"{path} is not a .npy or .npz file of plain numbers: {reason_of(error)}"
@@ -148,12 +148,12 @@ def _read_archive(
             spec = None if text is None else DataSpec.from_dict(json.loads(str(text)))
             y = member("labels") if labels else None
             if y is not None and spec is not None and spec.class_names is not None:
-                if y.min() < 0:  # would count from the last name
+                if y.min() < 0:  # a negative index would count from the last name
                     raise ValueError(f"its labels must be at least 0, got {y.min()}")
                 y = np.array(spec.class_names)[y]
             x = member("levels" if "levels" in members else "x")
             if spec is None and "levels" in members:
-                x = x.astype(np.int64)  # an earlier version kept them as uint8: they are not 256
+                x = x.astype(np.int64)  # uint8, as in an earlier version, would mean 256 levels
             return x, y, spec
         for x, y in _PAIRS:
             if x in members and set(members) <= {x, y}:
@@ -178,7 +178,7 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.n
 def _array(source: str | Path, file: IO[bytes], size: int) -> np.ndarray:
     """One array in NumPy's format from `file`, which holds `size` bytes.
 
-    `np.load` takes the memory that the header claims before it looks whether the data are there.
+    `np.load` takes the memory that the header claims before it checks that the data exist.
     """
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:
@@ -201,7 +201,7 @@ def _array(source: str | Path, file: IO[bytes], size: int) -> np.ndarray:
         left = left[read:]
     file.read(1)  # a member's checksum is compared at its end
     if dtype.kind == "U":
-        flat.tolist()  # raises where the bytes are no characters
+        flat.tolist()  # raises if the bytes are not characters
     return flat.reshape(shape[::-1]).transpose() if fortran else flat.reshape(shape)
 
 
@@ -252,7 +252,7 @@ def _check_axes(path: Path, x: np.ndarray) -> None:
 
 
 def _continuous(path: Path, x: np.ndarray) -> Tensor:
-    with np.errstate(over="ignore"):  # what float32 cannot hold is counted below
+    with np.errstate(over="ignore"):  # values that float32 cannot hold are counted below
         data = np.ascontiguousarray(x, np.float32)
     bad = int(x.size - np.isfinite(data).sum())
     if bad:

@@ -1,4 +1,4 @@
-"""`load_dataset`, from a name or a path to tensors and their `DataSpec`; what is present."""
+"""`load_dataset`, from a name or a path to tensors and their `DataSpec`; the list of data sets."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class DatasetStatus:
     """One line of `scoresde data`.
 
     Args:
-        name: What `load_dataset` calls it.
+        name: Name for `load_dataset`.
         shape: Shape of one datum.
         train: Size of the train split.
         test: Size of the test split.
-        where: Where it is ("shipped", "generated" or a folder); None if it is not present.
-        get: The one line that gets it; empty if it needs no getting.
-        licence: Its licence.
+        where: Place of the data ("shipped", "generated" or a folder); None if not present.
+        get: The command that gets the data; empty if none is needed.
+        licence: Licence of the data.
     """
 
     name: str
@@ -49,16 +49,16 @@ class DatasetStatus:
 
 @dataclass(frozen=True)
 class DataSource:
-    """Where data come from, and how their numbers are read: the table `[data]` of a config.
+    """The source of data, and the reading of their numbers: the table `[data]` of a config.
 
     Args:
         name: Name of a data set (`dataset_status` lists them), or path of a folder of images, of a
-            `.npy` or a `.npz` file. A name wins over a path spelt alike; write ./name for the path.
-        root: Folder searched first for the files of a named image set, and for a relative path,
-            which else starts at the working directory.
+            `.npy` or a `.npz` file. A name wins over an equal path; write ./name for the path.
+        root: Folder searched first for the files of a named image set, and for a relative path.
+            Without it, relative paths start at the working directory.
         levels: Number of levels of a file's data; see `load_array`.
         low: Lower end of the model's scale, default −1 for quantized data. Continuous data must
-            lie in [low, high]; without either, the range is that of the data.
+            lie in [low, high]; if both are missing, their range is taken from the data.
         high: Upper end of the model's scale, default 1 for quantized data.
     """
 
@@ -69,18 +69,18 @@ class DataSource:
     high: float | None = None
 
     def below(self, root: str | Path | None) -> DataSource:
-        """The same source with another root, if one is given."""
+        """This source with another root, if one is given."""
         return self if root is None else replace(self, root=str(root))
 
     @property
     def path(self) -> Path:
-        """The path of a file or folder: inside `root` if it is there."""
+        """The path of a file or folder: inside `root` if it exists there."""
         inside = Path(self.root or "") / self.name
         return inside if inside.exists() else Path(self.name)
 
     @property
     def named(self) -> bool:
-        """Whether the name is that of a known data set, and no path."""
+        """Whether the name is that of a known data set, not a path."""
         return isinstance(self.name, str) and self.name in (*DENSITIES, *_IMAGE_NAMES)
 
 
@@ -94,8 +94,8 @@ def load_dataset(
 ) -> Dataset:
     """Load one split of a named data set, an image folder, or a `.npy` or `.npz` file.
 
-    A file or folder is a train split, except that a folder whose subfolders are called "train"
-    or "test" has those splits. For what is converted see `load_folder` and `load_array`.
+    A file or folder is a train split, but a folder with subfolders called "train" or "test" has
+    these splits. `load_folder` and `load_array` say which values are converted.
 
     Classes of a folder or of text labels are numbered in the natural order of their names ("2"
     before "10"), and the names are kept in the `DataSpec`. A test split has the class numbers of
@@ -103,19 +103,19 @@ def load_dataset(
     names the first of 0 … K − 1 that has no datum.
 
     Args:
-        source: A name, a path, or a `DataSource` if more must be said.
+        source: A name, a path, or a `DataSource` for further settings.
         split: "train" or "test".
         labels: Whether to load and check the labels, if there are any.
-        classes: The classes, where they are known: those that a checkpoint was trained on. Their
-            names in the order of their numbers, or their number K if they have no names; then the
-            names in the data must be the numbers 0 … K − 1. None takes the classes from the data.
+        classes: The classes if they are known, for instance from a checkpoint: their names in the
+            order of their numbers, or their number K if they have no names. For K, names in the
+            data must be the numbers 0 … K − 1. None takes the classes from the data.
         skip_bad: Leave out images of a folder that cannot be decoded, with a warning.
 
     Raises:
-        FileNotFoundError: If the data are absent; for a named set says how to get them.
+        FileNotFoundError: If the data are absent; for a named set the message says how to get them.
         ValueError: If the name or split is unknown, a file is damaged, not the published one or
-            of an unknown kind, the values contradict `levels`, `low` or `high`, or a label is of
-            none of the known classes.
+            of an unknown kind, the values contradict `levels`, `low` or `high`, or a label belongs
+            to none of the known classes.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be train or test, got {split!r}")
@@ -137,7 +137,7 @@ def load_dataset(
     low, high = _range_of(source, found)
     spec = DataSpec(tuple(found.x.shape[1:]), low, high, found.levels, count, path.name, names)
     data = Dataset(name, found.x, y if labels else None, spec, split=split)
-    # Other splits, and classes that are known from elsewhere, need not hold every class.
+    # A test split, or data with classes known from elsewhere, need not hold every class.
     complete = split == "train" and classes is None and found.spec is None and not source.named
     if complete and data.empty_class is not None:
         every = f"0 … {spec.classes - 1}"
@@ -190,9 +190,9 @@ def _from_path(
 
 
 def _known_classes(source: DataSource, found: ArrayFile) -> Classes | None:
-    """The classes that are known without a look at the labels.
+    """The classes that are known without reading the labels.
 
-    A folder has those of its train split, and samples that scoresde drew those of their checkpoint.
+    A folder has the classes of its train split; samples of scoresde have those of their checkpoint.
     """
     if source.named:
         return IMAGE_SET_CLASSES
@@ -204,13 +204,13 @@ def _known_classes(source: DataSource, found: ArrayFile) -> Classes | None:
 
 
 def has_test_split(source: str | Path | DataSource) -> bool:
-    """Whether `load_dataset` can give a test split: of named sets, and of folders with one.
+    """Whether `load_dataset` can give a test split: for named sets, and for folders with one.
 
     Args:
         source: As in `load_dataset`; a path need not exist.
 
     Raises:
-        ValueError: If it cannot be told whether a subfolder is a split or a class.
+        ValueError: If it is not clear whether a subfolder is a split or a class.
     """
     source = source if isinstance(source, DataSource) else DataSource(source)
     if source.named:
@@ -219,7 +219,7 @@ def has_test_split(source: str | Path | DataSource) -> bool:
 
 
 def _unknown(path: Path) -> Exception:
-    """A missing path if it looks like one, else a misspelt name."""
+    """The error for a missing path, or for a misspelt name if it does not look like a path."""
     if path.suffix or len(path.parts) > 1:
         return FileNotFoundError(f"{path} does not exist")
     hint = nearest(str(path), [*_IMAGE_NAMES, *DENSITIES])
@@ -239,14 +239,14 @@ def _range_of(source: DataSource, data: ArrayFile) -> tuple[float, float]:
         if least == most:
             raise ValueError(f"{name}: all values are {least}; give low and high")
         return least, most
-    # The limits rounded as the data were: float32(0.1) exceeds 0.1.
+    # The limits are rounded as the data were: float32(0.1) exceeds 0.1.
     if least < np.float32(low) or most > np.float32(high):
         raise ValueError(f"{name}: data must lie in [{low}, {high}], got {least}..{most}")
     return low, high
 
 
 def dataset_status() -> list[DatasetStatus]:
-    """Every named data set: its size, where it is found, how to get it, and its licence."""
+    """Every named data set: its size, its place, how to get it, and its licence."""
     licence = "CC BY 4.0 (Alpaydin and Kaynak, UCI)"
     rows = [DatasetStatus("digits", (1, 8, 8), 1500, 297, "shipped", "", licence)]
     for name, known in IMAGE_SETS.items():

@@ -11,11 +11,11 @@ from torch import Tensor
 
 __all__ = ["Classes", "natural_order", "number_labels"]
 
-# What a checkpoint knows of its classes: their names in the order of their numbers, or how many.
+# The classes that a checkpoint stores: names in the order of their numbers, or only their number.
 Classes = Sequence[str] | int
 
 _LISTED = 10  # class names in one message
-_MOST_CLASSES = 1 << 31  # a larger label is no class number
+_MOST_CLASSES = 1 << 31  # a larger label is not a class number
 
 
 def natural_order(names: Iterable[str]) -> list[str]:
@@ -27,8 +27,8 @@ def natural_order(names: Iterable[str]) -> list[str]:
 
 
 def _natural_key(name: str) -> tuple:
-    # Text and digits alternate, text first. The length of a number without leading zeros decides
-    # before its digits do, which is numeric order for numbers of any length.
+    # Text and digits alternate, text first. Numbers compare by their length without leading zeros,
+    # then by their digits, which is numeric order for numbers of any length.
     pieces = re.split(r"([0-9]+)", name)
     for i in range(1, len(pieces), 2):
         digits = pieces[i].lstrip("0")
@@ -41,13 +41,13 @@ def number_labels(
 ) -> tuple[Tensor, int, tuple[str, ...] | None]:
     """Class numbers of the labels.
 
-    - Labels that are names get the places of these names in `known`, or, if it is None, in the
-      natural order of all names that occur. If `known` is a number K, they must be 0 … K − 1
+    - Names are numbered by their position in `known`. If `known` is None, they are numbered in the
+      natural order of all names that occur. If `known` is a number K, the names must be 0 … K − 1
       written as text.
-    - Labels that are integers are class numbers already.
+    - Integers are class numbers already.
 
     Args:
-        source: What messages call the data.
+        source: Name of the data in messages.
         labels: Names (text) or class numbers (integers), shape (N,), N at least 1.
         known: All classes, if they are known; no label may be of another class.
 
@@ -55,7 +55,7 @@ def number_labels(
         Class numbers, int64 (N,); the number K of classes; their names, or None.
 
     Raises:
-        ValueError: If a label is negative or of none of the known classes.
+        ValueError: If a label is negative or belongs to none of the known classes.
     """
     text = labels.dtype.kind == "U"
     if known is None and text:
@@ -108,7 +108,7 @@ def _checked_numbers(source: str, labels: np.ndarray, known: Classes | None) -> 
 
 
 def _misleading(names: Sequence[str]) -> bool:
-    """Whether a name is a number, but another one than that of its class."""
+    """Whether a name is a number that differs from the number of its class."""
     return any(_numeral(name) not in (None, number) for number, name in enumerate(names))
 
 

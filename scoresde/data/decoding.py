@@ -1,4 +1,4 @@
-"""One image file to 8-bit grey or RGB."""
+"""Decoding one image file to 8-bit grey or RGB."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ SUFFIXES = frozenset(
     + (".tif", ".tiff", ".webp")
 )
 
-# Named, so that no other decoder (EPS runs an external program) ever sees the file.
+# An explicit list, so that no other decoder (EPS runs an external program) ever reads the file.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
-_MAX_PIXELS = 1 << 24  # 4096 × 4096; more is a decompression bomb for our purpose
+_MAX_PIXELS = 1 << 24  # 4096 × 4096; larger images count as decompression bombs
 
 _PNG_HEADER = 26  # bytes up to the bit depth and the colour type
 
 
 class BadImageError(ValueError):
-    """An image that cannot be decoded, or whose values have no place on an 8-bit scale."""
+    """An image that cannot be decoded, or whose values do not fit an 8-bit scale."""
 
 
 def decode_image(path: Path) -> tuple[np.ndarray, list[str]]:
@@ -41,7 +41,7 @@ def decode_image(path: Path) -> tuple[np.ndarray, list[str]]:
     """
     try:
         with warnings.catch_warnings(), path.open("rb") as file:
-            # Pillow warns of bombs, whose size is checked below, and of damaged metadata.
+            # Pillow warns of bombs (their size is checked below) and of damaged metadata.
             warnings.simplefilter("ignore")
             head = file.read(_PNG_HEADER)
             file.seek(0)
@@ -70,7 +70,7 @@ def _to_8_bit(image: Image.Image, head: bytes) -> tuple[np.ndarray, list[str]]:
         # Pillow scales 16-bit values of other formats to 65535, but not those of TIFF.
         bits = tags.get(258, (16,))[0]
         level = _rounded(np.asarray(upright), white=2**bits - 1)
-        if tags.get(262) == 0:  # white is zero; Pillow inverts up to 8 bits only
+        if tags.get(262) == 0:  # white is zero; Pillow inverts only up to 8 bits
             level = 255 - level
     elif image.mode in ("1", "L", "LA") or png_colour == 4:
         level = _on_white(upright, "L") if png_colour != 0 else np.array(upright.convert("L"))
@@ -93,7 +93,7 @@ def _check_samples(image: Image.Image, tags: dict[int, tuple[int, ...]]) -> None
     """Refuse samples that do not run from 0 to a known white."""
     if image.mode == "F":
         raise ValueError("float images have no levels; save them as .npy")
-    if not set(tags.get(339, ())) <= {1, 4}:  # unsigned, or not said
+    if not set(tags.get(339, ())) <= {1, 4}:  # unsigned, or unspecified
         raise ValueError("signed samples have no levels; save them as .npy")
     if tags and image.mode == "I":
         raise ValueError("32-bit integers have no levels; save them as .npy")
@@ -110,7 +110,7 @@ def _ppm_white(image: Image.Image) -> int:
 
 
 def _rounded(values: np.ndarray, white: int) -> np.ndarray:
-    """Levels 0 … `white` as the nearest of 0 … 255."""
+    """Levels 0 … `white` scaled to 0 … 255 and rounded."""
     values = values.astype(np.int64)
     if values.min() < 0 or values.max() > white:
         raise ValueError(f"grey values {values.min()}..{values.max()} exceed white, {white}")
@@ -125,7 +125,7 @@ def _on_white(image: Image.Image, mode: str) -> np.ndarray:
 
 
 def _is_transparent(image: Image.Image, depth: int) -> np.ndarray:
-    """Where a grey PNG has its transparent level; Pillow gives it unscaled, the pixels scaled."""
+    """Where a grey PNG has its transparent level; Pillow scales the pixels, but not this level."""
     transparent = image.info["transparency"]
     if depth in (2, 4):
         transparent = (transparent & (2**depth - 1)) * 255 // (2**depth - 1)

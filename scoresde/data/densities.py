@@ -1,4 +1,4 @@
-"""Synthetic densities in the plane, all but surely inside [−4, 4]².
+"""Synthetic densities in the plane; nearly all points lie inside [−4, 4]².
 
 Samples come from a numpy `Generator`, so that a seed means the same points on every machine.
 """
@@ -24,7 +24,7 @@ class Density2D:
     Args:
         sample: (generator, n) → n independent points, float64 (n, 2).
         log_prob: Points (B, 2) → exact log-density in nats (B,), in the dtype of the points;
-            −inf off the support. None where the density has no closed form.
+            −inf outside the support. None if the density has no closed form.
     """
 
     sample: Callable[[np.random.Generator, int], np.ndarray]

@@ -1,4 +1,4 @@
-"""Images from a folder: which files are images, classes and splits, and the pixels."""
+"""Images from a folder: choice of the files, classes and splits, and reading of the pixels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["SPLITS", "class_folders", "find_split", "load_folder"]
 SPLITS = ("train", "test")
 _RESERVED = (*SPLITS, "val", "valid", "validation", "training", "testing")
 
-# What operating systems, file servers and notebooks leave in folders; compared in small letters.
+# Names of files that operating systems, file servers and notebooks leave in folders; in lower case.
 _SYSTEM_NAMES = frozenset(
     ("thumbs.db", "ehthumbs.db", "desktop.ini", "lost+found", "$recycle.bin", "recycler")
     + ("system volume information", "#recycle", "#snapshot", "network trash folder")
@@ -32,12 +32,12 @@ _SYSTEM_NAMES = frozenset(
 
 @dataclass
 class _Listing:
-    """What lies directly in a folder, without hidden and system entries.
+    """The direct entries of a folder, without hidden and system entries.
 
     Attributes:
         images: Files with the suffix of an image, in the order of their names.
         folders: Subfolders, in natural order.
-        others: Paths of all other entries, by what they are.
+        others: Paths of all other entries, by their kind.
     """
 
     images: list[Path] = field(default_factory=list)
@@ -55,10 +55,11 @@ def load_folder(path: Path, *, skip_bad: bool = False) -> tuple[Tensor, np.ndarr
       16 bits keeps its high bytes;
     - transparency is composited on white; palettes and other colour spaces become RGB;
     - the orientation tag of cameras is applied; of several frames or pages the first is taken;
-    - if any image has colour, grey ones are repeated in the three channels.
+    - if any image has colour, grey images are repeated in the three channels.
 
-    One warning counts what was converted. Another one counts what was left out: files without the
-    suffix of an image, images that lie deeper, links without a target, subfolders without images.
+    One warning counts conversions. Another warning counts entries that were left out: files without
+    the suffix of an image, images in deeper folders, links without a target, subfolders without
+    images.
     Hidden and system entries are ignored without a warning: names that begin with ".", folders
     whose names begin with "__" or "@" (`__MACOSX`, `@eaDir`), and names such as `Thumbs.db`,
     `$RECYCLE.BIN` and `lost+found`.
@@ -68,13 +69,13 @@ def load_folder(path: Path, *, skip_bad: bool = False) -> tuple[Tensor, np.ndarr
         skip_bad: Leave out images that cannot be decoded, with one warning that counts them.
 
     Returns:
-        Images, uint8 (N, C, H, W) with C = 1 or 3; the name of each one's class, text (N,), or
+        Images, uint8 (N, C, H, W) with C = 1 or 3; the class name of each image, text (N,), or
         None without subfolders.
 
     Raises:
-        ValueError: If there is no image, an image cannot be decoded (without `skip_bad`), is
-            larger than 16 megapixels, the sizes differ, or the images do not fit into memory;
-            the file is named.
+        ValueError: If there is no image, an image cannot be decoded (without `skip_bad`), an image
+            is larger than 16 megapixels, the sizes differ, or the images do not fit into memory;
+            the message names the file.
     """
     files, left_out = _list_images(path)
     if left_out:
@@ -117,13 +118,13 @@ def class_folders(path: Path) -> list[str] | None:
 def find_split(path: Path, split: str) -> Path | None:
     """The folder of the split "train" or "test"; None if there is none.
 
-    The subfolders are splits if they are called train or test, perhaps beside val, valid,
-    validation, training or testing, which are not used; capital letters do not matter. Without
-    such subfolders the folder is a train split.
+    Subfolders called train or test are the splits, in upper or lower case. Subfolders called val,
+    valid, validation, training or testing may lie beside them and are not used. Without a train or
+    test subfolder the folder itself is a train split.
 
     Raises:
-        ValueError: If other subfolders with images, or images, lie beside a subfolder with the
-            name of a split: it could be a class.
+        ValueError: If images, or other subfolders with images, lie beside a subfolder with the name
+            of a split: this subfolder could be a class.
     """
     listing = _scan(path)
     found = {d.name.lower(): d for d in listing.folders if d.name.lower() in _RESERVED}
@@ -159,7 +160,7 @@ def _scan(folder: Path) -> _Listing:
 
 
 def _kind(entry: os.DirEntry) -> str:
-    """Either "folder", "image", or what else it is, in words."""
+    """Kind of an entry: "folder", "image", or another kind in words."""
     try:
         if entry.is_dir():
             return "folder"
@@ -182,7 +183,7 @@ def _is_system(name: str, kind: str) -> bool:
 
 
 def _list_images(path: Path) -> tuple[list[tuple[Path, str | None]], str]:
-    """Images, each with the name of its class if there are classes; what is left out, in words."""
+    """Images, each with its class name if there are classes; text on the entries left out."""
     top = _scan(path)
     below = {folder: _scan(folder) for folder in top.folders}
     classes = [folder for folder, listing in below.items() if listing.images]

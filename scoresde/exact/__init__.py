@@ -5,7 +5,7 @@ A Gaussian mixture remains a Gaussian mixture under x_t = α x_0 + σ ε,
     p_t(x) = Σ_k w_k N(x; α m_k, α² Σ_k + σ² I)
 
 and a finite data set is a mixture of points. Samplers, likelihoods and networks are compared with
-these models. So they compute in float64, whatever the dtype of x is.
+these models. For this reason they compute in float64, whatever the dtype of x is.
 """
 
 from .finite_data import FiniteData

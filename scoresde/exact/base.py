@@ -1,4 +1,4 @@
-"""What exact score models share."""
+"""The base class of exact score models."""
 
 from __future__ import annotations
 

@@ -19,15 +19,15 @@ class FiniteData(ExactScore):
 
         E[x_0 | x_t = x] = Σ_i x_i softmax_i(−|x − α x_i|²/(2σ²))
 
-    It is what a network of unlimited capacity learns from the data set by denoising score
-    matching (Karras et al. 2022, arXiv:2206.00364, section 2); its samples are the data.
+    A network of unlimited capacity learns this score from the data set by denoising score matching
+    (Karras et al. 2022, arXiv:2206.00364, section 2). Its samples are the data themselves.
     An evaluation costs O(B n D), with temporaries of at most 64 MiB and one of shape (B, n).
 
     Attributes:
         data: The data set flattened, shape (n, D), float64.
     """
 
-    @torch.inference_mode(False)  # no derivative could pass through tensors made in that mode
+    @torch.inference_mode(False)  # inference tensors could not be differentiated through
     def __init__(self, sde: SDE, x: Tensor) -> None:
         """Keep the data.
 
@@ -55,8 +55,8 @@ class FiniteData(ExactScore):
     def _squared_distances(self, x: Tensor) -> Tensor:
         """|x − x_i|² for x of shape (B, D), shape (B, n).
 
-        They are computed from differences, because |x|² − 2 x·x_i + |x_i|² loses digits where σ is
-        small.
+        The distances are computed from differences, because |x|² − 2 x·x_i + |x_i|² loses digits
+        where σ is small.
         """
         size = max(1, _LARGEST_TEMPORARY // max(1, x.numel()))
         parts = [((x[:, None] - part) ** 2).sum(-1) for part in self.data.split(size)]

@@ -16,7 +16,7 @@ from .base import ExactScore, Factor, as_row, finite_tensor
 
 __all__ = ["GaussianMixture"]
 
-# An index far outside any batch. So data drawn with a seed are independent of the noise of a
+# An index far outside any batch, so that data drawn with a seed are independent of the noise of a
 # sampler or a training run with the same seed.
 _DATA_STREAM = 2**64 - 1
 
@@ -36,7 +36,7 @@ class GaussianMixture(ExactScore):
         axes: Eigenvectors U of Σ_k in columns, shape (K, D, D); None if all Σ_k are diagonal.
     """
 
-    @torch.inference_mode(False)  # no derivative could pass through tensors made in that mode
+    @torch.inference_mode(False)  # inference tensors could not be differentiated through
     def __init__(
         self,
         sde: SDE,
@@ -52,9 +52,9 @@ class GaussianMixture(ExactScore):
             means: Shape (K, *D); *D is the shape of a sample, D its number of elements.
             covs: Σ_k of the flattened samples: matrices (K, D, D), diagonals (K, D) or isotropic
                 variances (K,). Positive semi-definite, and symmetric within 1e-6 of the largest
-                entry. They are then made symmetric, and negative eigenvalues down to −1e-6
-                times the largest become 0. A singular Σ_k is allowed, because p_t has a density
-                wherever σ > 0; only `log_prob` of the data themselves refuses it.
+                entry. They are then made symmetric, and negative eigenvalues down to −1e-6 times
+                the largest become 0. A singular Σ_k is allowed, because p_t has a density wherever
+                σ > 0; only `log_prob` with t = None refuses it.
 
         Raises:
             ValueError: On a wrong shape, a value that is not finite, weights that are not
@@ -109,8 +109,8 @@ class GaussianMixture(ExactScore):
 
             Σ_k r_k |s_k − s|² − Σ_k r_k tr(α² Σ_k + σ² I)⁻¹
 
-        where s_k is the score of component k and s that of the mixture. It is the exact value that
-        the trace rules of `scoresde.likelihood` estimate.
+        where s_k is the score of component k and s the score of the mixture. The trace rules of
+        `scoresde.likelihood` estimate this value.
 
         Args:
             x: Points, shape (B, *D).
@@ -145,7 +145,7 @@ class GaussianMixture(ExactScore):
         """
         check_integer("n", n, minimum=0)
         noise = SampleNoise(seed, [_DATA_STREAM])
-        edges = torch.cumsum(self.weights, 0)[:-1]  # the last component has all above
+        edges = torch.cumsum(self.weights, 0)[:-1]  # above the last edge: the last component
         k = torch.searchsorted(edges, noise.uniform(edges.new_empty(1, n))[0], right=True)
         z = noise.prior((1, n, self.dim))[0].to(self.means.device)
         node = None if t is None else self.sde.at(t, z)

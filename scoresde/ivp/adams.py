@@ -14,7 +14,7 @@ __all__ = ["HermiteCurve", "adams_path"]
 
 @dataclass(frozen=True)
 class HermiteCurve:
-    """A curve through N + 1 points with given slopes: on each interval the cubic that fits both.
+    """A curve through N + 1 points with given slopes: on each interval the cubic that fits them.
 
     The curve has a continuous slope. The error of the interpolation between the points (cubic
     Hermite) is O(h⁴).
@@ -30,13 +30,13 @@ class HermiteCurve:
     slopes: Tensor
 
     def at(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Place and slope of each sample at a time of its own.
+        """Position and slope of each sample at its own time.
 
         Args:
             t: Times in [ts[0], ts[-1]], shape (B,).
 
         Returns:
-            Both of shape (B, *D).
+            Position and slope, shape (B, *D) each.
         """
         i = (torch.searchsorted(self.ts, t.contiguous(), right=True) - 1).clamp(0, len(self.ts) - 2)
         rows = torch.arange(len(t), device=t.device)
@@ -45,7 +45,7 @@ class HermiteCurve:
         u = (t - self.ts[i]).reshape(shape) / h
         first, last = self.points[i, rows], self.points[i + 1, rows]
         begin, end = h * self.slopes[i, rows], h * self.slopes[i + 1, rows]
-        # place = first + u begin + u² (a + b u); place and slope at the last point give a and b
+        # position = first + u begin + u² (a + b u); the values at the last point give a and b
         gap = last - first
         a, b = 3 * gap - 2 * begin - end, begin + end - 2 * gap
         place = first + u * (begin + u * (a + u * b))
@@ -57,17 +57,17 @@ def adams_path(
 ) -> HermiteCurve:
     """Integrate dy/dt = rate along a grid, one evaluation per point.
 
-    The polynomial through the last `order` slopes predicts the next point; the slope found there
-    corrects it, and serves the steps to come (Adams–Bashforth–Moulton in mode PEC; Hairer, Nørsett
+    The polynomial through the last `order` slopes predicts the next point. The slope at this point
+    corrects it and is used in later steps (Adams–Bashforth–Moulton in mode PEC; Hairer, Nørsett
     & Wanner, "Solving Ordinary Differential Equations I", section III.1). Early steps are of lower
-    order: the first is that of the trapezoidal rule, with Euler's step as its predictor. No sample
-    depends on another.
+    order: the first is the trapezoidal rule, with Euler's step as its predictor. No sample depends
+    on another.
 
     Args:
         rate: Maps (y, i) to dy/dt at ts[i], like y.
         y: State at ts[0], shape (B, *D).
         ts: N + 1 ≥ 2 increasing times.
-        order: Slopes behind the predictor, at least 1.
+        order: Number of slopes in the predictor, at least 1.
 
     Returns:
         The curve through the points, with the slopes at them.

@@ -19,7 +19,7 @@ __all__ = [
     "error_norm",
 ]
 
-# The least tolerance in float32, which rounds by 6e-8. A smaller one would measure the rounding.
+# The least tolerance in float32, which rounds by 6e-8. A smaller tolerance would measure rounding.
 FLOAT32_TOLERANCE = 1e-7
 
 # Called after steps with (steps done, time that every sample has reached, state).
@@ -27,7 +27,7 @@ OnStep = Callable[[int, float, Tensor], None]
 
 
 class Status(IntEnum):
-    """The state of one sample: at the end, still running, or why its solver stopped."""
+    """The state of one sample: done, still running, or the reason why its solver stopped."""
 
     DONE = 0
     RUNNING = 1
@@ -41,7 +41,7 @@ class Counts:
     """Status, steps and evaluations of each sample; all of shape (B,), int64, on the CPU.
 
     Attributes:
-        status: A `Status`; 0, which is `Status.DONE`, for all samples of a solution.
+        status: A `Status`; in a solution all samples have 0, `Status.DONE`.
         accepted: Accepted steps.
         rejected: Rejected steps.
         evaluations: Evaluations of the right-hand side.
@@ -62,7 +62,7 @@ class Counts:
 
     @classmethod
     def cat(cls, parts: Sequence[Counts]) -> Counts:
-        """The counts of several batches as those of one."""
+        """The counts of several batches as one."""
         return cls(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
     def to(self, device: torch.device | str) -> Counts:
@@ -76,7 +76,7 @@ class Solution:
 
     Attributes:
         state: State at the last time, like the first one.
-        counts: Counts of each sample; None if the steps were given.
+        counts: Counts of each sample; None if the steps were given in advance.
     """
 
     state: Tensor

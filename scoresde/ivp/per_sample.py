@@ -20,7 +20,7 @@ SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
 # which depend on the order of sums inside a batch, would change the steps and so the result.
 STEP_BITS = 6
 
-# A step goes to the end if it would leave less than 0.01 times itself to the end.
+# A step is extended to the end if less than 0.01 times the step would remain.
 STRETCH = 1.01
 
 WHY = {
@@ -31,7 +31,7 @@ WHY = {
 
 
 class Stepper(ABC):
-    """How to attempt a step, for all running samples at once, each with its own times.
+    """Attempts a step for all running samples at once, each with its own times.
 
     Attributes:
         name: The method, for messages.
@@ -50,7 +50,7 @@ class Stepper(ABC):
         """Begin at y, shape (B, N), and return the first step size: a number, or shape (B,)."""
 
     def target(self, t: Tensor, t_new: Tensor) -> Tensor:
-        """The time that the step from t goes to, t_new or before it; shapes (b,)."""
+        """The time to which the step from t goes, t_new or earlier; shapes (b,)."""
         return t_new
 
     @abstractmethod
@@ -61,19 +61,20 @@ class Stepper(ABC):
             y: States at t, shape (b, N).
             t: Times, shape (b,), float64.
             t_new: Times to reach, shape (b,), float64.
-            rows: Places of these samples in the batch, shape (b,), int64.
+            rows: Positions of these samples in the batch, shape (b,), int64.
 
         Returns:
-            States at t_new, shape (b, N), and their errors, shape (b,). At most 1 is accepted.
+            States at t_new, shape (b, N), and their errors, shape (b,). An error of at most 1 is
+            accepted.
         """
 
     @abstractmethod
     def settle(self, accepted: Tensor) -> None:
-        """Called after an attempt with which samples were accepted, shape (b,), bool."""
+        """Called after an attempt; `accepted` marks the accepted samples, shape (b,), bool."""
 
     @abstractmethod
     def keep(self, running: Tensor) -> None:
-        """Called with which samples go on, shape (b,), bool; the others are at the end."""
+        """Called when samples finish; `running` marks those that go on, shape (b,), bool."""
 
 
 def march(
@@ -95,14 +96,14 @@ def march(
     for rounding inside the right-hand side.
 
     Args:
-        stepper: How to attempt a step. It receives each sample flattened.
+        stepper: Attempts the steps. It receives each sample flattened.
         y: State at t_start, shape (B, *D).
         t_start: First time.
         t_end: Last time, not equal to t_start; met exactly.
-        max_evaluations: Largest number for each sample, those of `start` included; None = no limit.
+        max_evaluations: Largest number per sample, including those of `start`; None = no limit.
         on_step: Called with (calls so far, time that every sample has reached, state like y)
             whenever that time has changed. The samples in the state are at different times.
-        names: Numbers of the samples in messages, shape (B,); None = their places in the batch.
+        names: Numbers of the samples in messages, shape (B,); None = positions in the batch.
 
     Returns:
         The state at t_end, like y, with the counts.
@@ -123,7 +124,7 @@ def march(
 
 
 class _March:
-    """The state of one `march`. rows, t, step, y and refused are of the running samples only."""
+    """The state of one `march`. rows, t, step, y and refused hold the running samples only."""
 
     def __init__(
         self, stepper: Stepper, y: Tensor, t_start: float, t_end: float, names: Sequence[int]
@@ -131,7 +132,7 @@ class _March:
         self.stepper, self.names = stepper, names
         self.t_end, self.sign = t_end, math.copysign(1.0, t_end - t_start)
         self.floor = 10 * torch.finfo(torch.float64).eps * max(abs(t_start), abs(t_end))
-        self.spent = stepper.first_evaluations  # of every running sample: they are tried together
+        self.spent = stepper.first_evaluations  # per running sample; all are attempted together
         self.counts = Counts.fill(len(y), Status.RUNNING, evaluations=self.spent).to(y.device)
         self.result = y.clone()
         self.reached, self.moves = t_start, 0
@@ -177,7 +178,7 @@ class _March:
         self.stepper.settle(accepted)
 
     def drop_arrived(self) -> None:
-        """Store the samples that are at the end, and go on with the others."""
+        """Store the samples that have finished, and go on with the others."""
         running = self.t != self.t_end
         if bool(running.all()):
             return
@@ -189,7 +190,7 @@ class _March:
         self.stepper.keep(running)
 
     def has_moved(self) -> bool:
-        """Whether the last of the samples has moved since this was asked."""
+        """Whether the time that every sample has reached has changed since the last call."""
         times = self.sign * self.t
         slowest = self.sign * float(times.min()) if len(times) else self.t_end
         moved = slowest != self.reached

@@ -22,23 +22,24 @@ Rate = Callable[[Tensor, Tensor, Tensor], Tensor]
 # scipy.integrate publishes the coefficients as attributes of its solvers.
 _EMBEDDED_PAIRS = {"dop853": DOP853, "dopri5": RK45, "bosh3": RK23}
 
-# Evaluations of an attempted step, the one that the next step begins with included.
+# Evaluations of an attempted step, including the evaluation with which the next step begins.
 PER_SAMPLE_METHODS = {name: table.n_stages for name, table in _EMBEDDED_PAIRS.items()}
 
 
 @dataclass(frozen=True)
 class AdaptivePerSample:
-    """An embedded Runge–Kutta method with own step size, error and verdict for each sample.
+    """An embedded Runge–Kutta method: each sample has its own step size, error and acceptance.
 
         method  order  evaluations per attempted step
         dop853      8  12   Hairer, Nørsett & Wanner, vol. I, section II.10
         dopri5      5   6   Dormand & Prince 1980
         bosh3       3   3   Bogacki & Shampine 1989
 
-    There are 2 more evaluations at the start. A step is accepted if the sample's error, measured by
-    `error_norm` in units of atol + rtol max(|y|, |y_new|), is at most 1. First step and next steps
-    are chosen as in Hairer, Nørsett & Wanner, "Solving Ordinary Differential Equations I", section
-    II.4. So a sample's result is the same in any batch, up to the rounding of the right-hand side.
+    The start costs 2 more evaluations. A step is accepted if the sample's error, measured by
+    `error_norm` in units of atol + rtol max(|y|, |y_new|), is at most 1. The first and all later
+    steps are chosen as in Hairer, Nørsett & Wanner, "Solving Ordinary Differential Equations I",
+    section II.4. A sample's result is the same in any batch, up to the rounding of the right-hand
+    side.
 
     Args:
         method: One of the above.
@@ -78,13 +79,12 @@ class AdaptivePerSample:
         """Integrate dy/dt = rate(y, t, rows) from t_start to t_end, forwards or backwards.
 
         Args:
-            rate: Maps y of shape (b, *D), times t (b,) in float64 and `rows` (b,), the places of
+            rate: Maps y of shape (b, *D), times t (b,) in float64 and `rows` (b,), the positions of
                 these samples in the batch, to dy/dt like y; never called outside the interval.
             y: State at t_start, shape (B, *D), float32 or float64; times are float64 in any case.
             t_start: First time.
             t_end: Last time, not equal to t_start; met exactly.
-            dims: How many numbers of a sample, from the first on, are a point in space; None =
-                all.
+            dims: The first `dims` numbers of a sample are a point in space; None = all.
             on_step: As in `march`.
             names: As in `march`.
 
@@ -112,7 +112,7 @@ class AdaptivePerSample:
 class _Embedded(Stepper):
     """One attempt of a tableau whose last slope is the first of the next step."""
 
-    first_evaluations = 2  # at t_start, and of the trial that chooses the first step
+    first_evaluations = 2  # at t_start, and in the trial that chooses the first step
 
     def __init__(self, solver: AdaptivePerSample, rate: Rate, y: Tensor, dims: int | None) -> None:
         table = _EMBEDDED_PAIRS[solver.method]

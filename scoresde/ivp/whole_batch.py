@@ -1,4 +1,4 @@
-"""torchdiffeq's adaptive solvers, which here end exactly at the end and fail with an exception."""
+"""torchdiffeq's adaptive solvers; here they end exactly at t_end, and raise if they fail."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Adaptive:
     Args:
         method: "dopri8", "dopri5", "bosh3", "adaptive_heun" or "fehlberg2", of orders 8, 5, 3, 2
             and 2. fehlberg2 estimates its error as 1/512 of a difference of stages, and needs a
-            far smaller tolerance than the others.
+            far smaller tolerance than the other methods.
         rtol: Relative tolerance, in (0, 1).
         atol: Absolute tolerance, greater than 0.
         max_steps: Largest number of attempted steps; None = no limit.
@@ -70,7 +70,7 @@ class Adaptive:
                 float32 times for a float32 state.
             t_start: First time.
             t_end: Last time, not equal to t_start; met exactly.
-            dims: D ≤ N, how many numbers of a sample are a point in space.
+            dims: The first `dims` ≤ N numbers of a sample are a point in space.
             on_step: Called after each accepted step with (steps done, time, state).
 
         Returns:
@@ -81,8 +81,8 @@ class Adaptive:
         """
         problem = _Problem(self, rate, len(y), t_start, t_end, on_step)
         times = torch.tensor([t_start, t_end], dtype=torch.float64, device=y.device)
-        # `step_t` makes the solver step on the end exactly. Otherwise it would step beyond, where
-        # no network was trained, and interpolate back at a lower order.
+        # With `step_t` the solver steps exactly to the end. Otherwise it would step beyond it,
+        # where no network was trained, and interpolate back with a lower order.
         options: dict[str, Any] = {"step_t": times[1:]}
         if dims is not None:
             options["norm"] = lambda error: error_norm(error, dims).max()
@@ -96,7 +96,7 @@ class Adaptive:
                 method=self.method,
                 options=options,
             )
-        except AssertionError as error:  # how torchdiffeq says that it failed
+        except AssertionError as error:  # torchdiffeq fails with an assertion
             raise problem.failure(str(error), Status.UNDERFLOW) from error
         problem.report(t_end, path[-1])
         return Solution(path[-1], problem.counts(Status.DONE))

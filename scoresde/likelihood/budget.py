@@ -4,8 +4,8 @@
     systematic    solver, rounding of the dtype                            → measured differences
     definition    the cut-off at t_min, the prior in place of p at t = 1   → signed terms
 
-The terms of the definition are not errors of the value that the protocol defines. They are the
-difference between this value and the log-density log p_0 of the data, if the score is exact.
+The terms of the definition are not errors of the value that the protocol defines. If the score is
+exact, they are the difference between this value and the log-density log p_0 of the data.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from .methods import as_method, log_likelihood
 
 __all__ = ["Budget", "bound_of_changes", "likelihood_budget", "prior_mismatch"]
 
-# The cut-off is reported up to this `CutOff.departure`: the estimates of order 1 and 2 then differ
-# by at most an eighth of the sizes of the terms.
+# The cut-off is reported only if `CutOff.departure` is at most this. The estimates of order 1 and 2
+# then differ by at most an eighth of the size of their terms.
 MOST_DEPARTURE = 0.25
 
 
@@ -39,11 +39,11 @@ class Budget:
 
     Attributes:
         log_prob: log p(x), or the bound on log P(k).
-        std_error: Standard error of `log_prob`; for a single draw without the part of the
-            dequantization, which is not known then. NaN where unknown.
-        dof: Degrees of freedom behind `std_error`, for Student's t.
-        probe_error: The part of probes and nodes; NaN where unknown.
-        draw_error: The part of the dequantization; NaN for a single draw, 0 where the points are
+        std_error: Standard error of `log_prob`, NaN where unknown. For a single draw it lacks the
+            part of the dequantization, which is then unknown.
+        dof: Degrees of freedom of `std_error`, for Student's t.
+        probe_error: The part from probes and nodes; NaN where unknown.
+        draw_error: The part from the dequantization; NaN for a single draw, 0 where the points are
             not random.
         correction: The correction of a path, see `Likelihood`; 0 for other methods.
         cut_off: log p_0(x) − log p_{t_min}(x), see `neglected`; NaN where it cannot be estimated
@@ -51,7 +51,7 @@ class Budget:
         prior_mismatch: log p_1(x(1)) − log prior(x(1)), see `prior_mismatch`; NaN without a
             Gaussian near the data.
         nfe: Network evaluations, without those of `cut_off`.
-        nfe_derivative: Derivative passes, likewise.
+        nfe_derivative: Derivative passes, without those of `cut_off`.
     """
 
     log_prob: Tensor
@@ -70,13 +70,13 @@ class Budget:
 
         Args:
             level: In (0, 1).
-            systematic: A bound on the errors of solver and dtype, in nats; see `bound_of_changes`.
+            systematic: Bound on the error from solver and dtype, in nats; see `bound_of_changes`.
         """
         return student_t(self.dof, level) * self.std_error + systematic
 
     @property
     def definition(self) -> Tensor:
-        """cut_off + prior_mismatch, log p_0 of the data less `log_prob` if the score is exact."""
+        """cut_off + prior_mismatch; with an exact score, log p_0 of the data minus `log_prob`."""
         return self.cut_off + self.prior_mismatch
 
 
@@ -93,30 +93,30 @@ def likelihood_budget(
 ) -> Budget:
     """Log-likelihoods of data by a method, with the parts of their random error.
 
-    The errors of the solver and of the dtype are measured by a second call with the same seed, with
-    `method.refined()` or in float64: nodes, probes and dequantization are the same.
+    To measure the error of the solver or of the dtype, call again with the same seed and
+    `method.refined()`, or in float64. Nodes, probes and dequantized points then stay the same.
 
     Args:
         model: Score model.
-        data: Levels or real data, as the method wants them, shape (B, *D).
+        data: Levels or real data, whichever the method needs, shape (B, *D).
         method: A protocol (`Dequantized`), another likelihood method or its text.
         control: A Gaussian near the data, for the prior mismatch.
-        seed: Integer in [0, 2^64) of all randomness; one stream per sample.
+        seed: Integer in [0, 2^64) for all randomness; one stream per sample.
         noise: A source of your own instead of `seed`; then `batch` must be None.
         y: Class labels, shape (B,), or None.
-        batch: Take so many data at a time; None = all at once.
+        batch: Data at a time; None = all at once.
 
     Returns:
         The budget, with `correction`, `cut_off` and `prior_mismatch` of the first draw.
 
     Raises:
-        TypeError: If data are of a wrong type.
+        TypeError: If data have a wrong type.
         ValueError: On a bad argument.
         RuntimeError: If the network is not finite or a solver gives up.
     """
     method = as_method(method)
     if isinstance(method, Dequantized):
-        cut = not method.dequantization.noised  # else the points are of p at t_min
+        cut = not method.dequantization.noised  # noised points are samples of p at t_min
         watched = replace(method, method=_Watched(method.method, control, cut))
     else:
         watched = _Watched(method, control)
@@ -146,7 +146,7 @@ def likelihood_budget(
 def prior_mismatch(
     model: ScoreModel, latent: Tensor, control: GaussianMixture | None = None
 ) -> Tensor:
-    """log p_1(x) − log prior(x) at latents: the difference from using the prior in place of p_1.
+    """log p_1(x) − log prior(x) at latents: the error of using the prior in place of p_1.
 
     Exact for a `GaussianMixture`. Otherwise p_1 is approximated by a Gaussian with the mean and
     covariance of the data. α(1) is small, and the error of the approximation is of order α(1)³.
@@ -181,7 +181,7 @@ class _Watched(LikelihoodMethod):
     Args:
         method: The method.
         control: A Gaussian near the data, for the prior mismatch.
-        cut: Whether the points are data that count as samples of p at t_min.
+        cut: Whether the data are used as samples of p at t_min, so that there is a cut-off.
     """
 
     method: LikelihoodMethod
@@ -218,9 +218,9 @@ def _wider(
     """The larger of two standard errors, with the degrees of freedom of the wider interval.
 
     The spread of the draws contains all errors, and its interval has the right coverage. The error
-    of the probes, NaN where it is not known, is used as a lower bound only. The alternative, its
-    sum with the rest of the spread by Satterthwaite's formula, covered only 83 % with 2 draws and a
-    tenth of the variance from probes, because that rest is 0 too often.
+    of the probes (NaN if unknown) serves only as a lower bound. The alternative is to add it to the
+    rest of the spread by Satterthwaite's formula. With 2 draws and a tenth of the variance from
+    probes, that interval covered only 83 %, because the rest is 0 too often.
     """
     floor = torch.nan_to_num(probes)
     use = student_t(probe_dof, 0.95) * floor > student_t(spread_dof, 0.95) * spread
@@ -228,18 +228,18 @@ def _wider(
 
 
 def bound_of_changes(changes: Tensor) -> float:
-    """A bound on the systematic error of 95 % of the data, from the changes of a few of them.
+    """A bound on the systematic error of 95 % of the data, from the changes of m of them.
 
         2 (1 + 8/m) · root mean square of the m changes
 
-    Solver errors have heavy tails, so that few changes often do not contain the large ones. On
-    mixtures in 2 and 16 dimensions under VP, sub-VP and VE (dopri5 at tolerance 0.01) with m = 8,
-    16 and 64, a factor 2 bounded the error of 87.5, 91.4 and 94.5 % of the data, and the factor
-    2 (1 + 8/m) that of 95.0, 95.2 and 95.3 %.
+    Solver errors have heavy tails: a few changes often miss the large ones. Measured on mixtures
+    in 2 and 16 dimensions under VP, sub-VP and VE (dopri5 at tolerance 0.01) with m = 8, 16 and 64,
+    a factor 2 bounded the error of 87.5, 91.4 and 94.5 % of the data, and the factor 2 (1 + 8/m)
+    bounded the error of 95.0, 95.2 and 95.3 %.
 
     Args:
-        changes: Change of log p of each of m data when the solver or the dtype is refined, in
-            nats, shape (m,), m at least 1.
+        changes: Changes of log p of m data when the solver or the dtype is refined, in nats, shape
+            (m,), m at least 1.
 
     Returns:
         The bound in nats.

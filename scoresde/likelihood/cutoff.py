@@ -1,7 +1,7 @@
-"""The cut-off at t_min: its size (`neglected`), and a dequantization without one.
+"""The cut-off at t_min: its size (`neglected`), and a dequantization without a cut-off.
 
-A likelihood by the probability-flow ODE starts at t_min > 0 and counts the datum as a sample of
-p at t_min, which it is not: the result is log p_{t_min}(x) in place of log p_0(x).
+A likelihood by the probability-flow ODE starts at t_min > 0 and treats the datum as a sample of p
+at t_min. It is a sample of p_0, so that the result is log p_{t_min}(x) in place of log p_0(x).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["CutOff", "GaussianNoising", "decoder_std", "neglected"]
 
 @dataclass(frozen=True)
 class CutOff:
-    """What `neglected` returns.
+    """Result of `neglected`.
 
     Attributes:
         value: log p_0(x) − log p_{t_min}(x) in nats, to be added to a log-likelihood that starts
@@ -41,10 +41,10 @@ class CutOff:
         std_error: Its standard error from the probes of the trace: 0 for an exact trace, NaN for a
             single probe. Shape (B,), float64.
         exact: Whether both densities are known in closed form, rather than estimated.
-        departure: Relative distance of the score from that of a density that is smooth over
-            σ(t_min), shape (B,), float64. It is 0 for a smooth density, and about 1 if |ε|² does
-            not fall with σ, because ε is mostly an error of the network. NaN for order 1, which
-            does not measure it.
+        departure: Relative distance between the score and the score of a density that is smooth
+            over distances of σ(t_min), shape (B,), float64. It is 0 for a smooth density. It is
+            about 1 if |ε|² does not fall with σ, because ε is then mostly an error of the network.
+            NaN for order 1, which does not measure it.
         nfe: Network evaluations per sample.
         nfe_derivative: Derivative passes per sample.
     """
@@ -74,29 +74,30 @@ def neglected(
 
         ∂ log p̂/∂τ = ½ (∇·ŝ + |ŝ|²),   ŝ = ∇ log p̂ = α s,   log p_t(x) = log p̂_τ(x/α) − D log α
 
-    Order 1 takes the right-hand side at t_min for all times. The integral over 0 … τ, with x̂ moving
+    Order 1 uses the right-hand side at t_min for all times. The integral over 0 … τ, while x̂ moves
     from x to x/α, is then
 
         log p_0(x) − log p_t(x) ≈ D log α + (1 − α)/σ ε·x − ½ (|ε|² − σ ∇·ε)       (order 1)
 
-    Order 2 takes the line through its values at t_min and at the time where τ has doubled. The
-    error is O(t_min²) and O(t_min³) for VP and subVP, O(σ⁴) and O(σ⁶) for VE. p_0 is the density
-    of the data without noise, at σ = 0; for VE, whose t = 0 has σ_min, the part below σ_min is
-    included. For a `GaussianMixture` both densities are computed in closed form instead.
+    Order 2 uses the straight line through its values at t_min and at the time where τ has doubled.
+    The errors of orders 1 and 2 are O(t_min²) and O(t_min³) for VP and subVP, O(σ⁴) and O(σ⁶) for
+    VE. p_0 is the density of the data without noise, σ = 0. VE has σ_min at t = 0; its cut-off
+    includes the part below σ_min. For a `GaussianMixture` both densities are computed in closed
+    form instead.
 
     p must be smooth over distances of σ(t_min). If the model's ε is wrong by e, the estimate is
     wrong by about |e|²/2 − (1 − α)/σ e·x. At the smallest noise the ε of a smooth density is nearly
     0, while the ε of a network is mostly its error e; the estimate is then meaningless. Order 2
     detects this: |ε|² and σ ∇·ε of a smooth density double when τ doubles, and `departure` is the
-    relative distance from that.
+    relative distance from doubling.
 
     Args:
-        model: Score model, its labels those of x.
+        model: Score model with the labels of x bound.
         x: Points at the model's scale, shape (B, *D).
-        t_min: Time in [0, 1) at which x is put in; 0 only for an SDE with σ(0) > 0.
+        t_min: Start time of x in [0, 1); 0 only for an SDE with σ(0) > 0.
         trace: How ∇·ε is estimated, a rule or its text; "auto" is exact up to D = 16, else one
             Rademacher probe.
-        order: 1 or 2, which is the number of evaluations.
+        order: 1 or 2; also the number of evaluations.
         seed: Integer in [0, 2^64) for the probes; one stream per sample.
         noise: A source of your own instead of `seed`.
 
@@ -132,22 +133,22 @@ def neglected(
 
 @dataclass(frozen=True)
 class GaussianNoising(Dequantization):
-    """x_t = α x_0 + σ z stands for the datum, and a decoder gives log p(x_0 | x_t): no cut-off.
+    """x_t = α x_0 + σ z replaces the datum, and a decoder gives log p(x_0 | x_t): no cut-off.
 
         log p(x_0) ≥ E[log p_t(x_t) + log N(x_0; x0(x_t), s² I) − log q(x_t | x_0)]
 
-    This bounds the density of the generator that stops at t and then draws around x0(x_t), the
+    This bounds the density of a generator that stops at t and then draws around x0(x_t), the
     model's denoised mean. For Gaussian data of variance c and s² = σ² c/(α² c + σ²) the bound is
     sharp for every draw. The default s = σ/α is the limit for c ≫ σ²; its bound is loose by O(σ⁴).
 
-    There are two ways for quantized data. For models trained on the centres of the cells x_0 is the
-    centre, and the decoder gives the probability of the level (`cell_log_prob`). For models trained
-    on dequantized data x_0 is dequantized first (`before`). With the centres, q would be much
-    narrower than p_t for such a model if σ ≪ span/levels.
+    Quantized data are treated in one of two variants. For a model trained on the centres of the
+    cells, x_0 is the centre, and the decoder gives the probability of the level (`cell_log_prob`).
+    For a model trained on dequantized data, x_0 is dequantized first (`before`). With the centre
+    instead, q would be much narrower than p_t of such a model if σ ≪ span/levels.
 
     Args:
         std: Standard deviation s of the decoder at the model's scale; None = σ/α. Estimate it
-            (`decoder_std`) from other data than those that are scored.
+            (`decoder_std`) from data that are not scored.
         before: Dequantization before noise is added; None for continuous data or for centres.
 
     Raises:
@@ -171,15 +172,15 @@ class GaussianNoising(Dequantization):
 
     @own_context()
     def draw(self, batch: Batch, k: Tensor, spec: DataSpec, t: Node, dtype: torch.dtype) -> Points:
-        """x_t with log q(x_t | x_0) − log of the decoder, and + log q(x_0 | k); 1 evaluation.
+        """x_t, with log q = log q(x_t | x_0) + log q(x_0 | k) − log decoder; 1 evaluation.
 
-        k may also be real data x_0 at the model's scale, of a continuous spec.
+        With a continuous spec, k holds real data x_0 at the model's scale.
         """
         x0, log_q0 = self._start(batch, k, spec, t)
         x = (t.alpha * x0 + t.sigma * batch.noise.fresh(x0)).to(dtype)
         with evaluating(batch.model):
             eps = batch.model.eps(x, t).to(torch.float64)
-        # x0(x_t) − x_0 = (σ/α) (z − ε): from x_t itself it would cancel in float32
+        # x0(x_t) − x_0 = (σ/α) (z − ε); the difference of the two would cancel in float32
         z = (x.to(torch.float64) - t.alpha * x0) / t.sigma
         mean = x0 + t.sigma / t.alpha * (z - eps)
         std = self.std or t.sigma / t.alpha
@@ -205,11 +206,11 @@ class GaussianNoising(Dequantization):
 def decoder_std(model: ScoreModel, x: Tensor, t_min: float, *, seed: int) -> float:
     """The best s for `GaussianNoising`:  s² = E|x_0 − x0(α x_0 + σ z, t_min)|²/D over data.
 
-    It maximizes the mean of log N(x_0; x0(x_t), s² I).
+    This s maximizes the mean of log N(x_0; x0(x_t), s² I).
 
     Args:
-        model: Score model, its labels those of x.
-        x: Data other than those to be scored, shape (B, *D), B ≥ 1.
+        model: Score model with the labels of x bound.
+        x: Data that will not be scored, shape (B, *D), B ≥ 1.
         t_min: Time in (0, 1).
         seed: Integer in [0, 2^64), one stream per sample.
 
@@ -239,7 +240,7 @@ def _nodes(model: ScoreModel, t_min: float, n: int) -> list[Node]:
 
 
 class _Rates(NamedTuple):
-    """The terms of the density's change at a node, in nats."""
+    """The terms of the rate of change of the density at a node, in nats."""
 
     along: Tensor  # ŝ·x, shape (B, 1)
     square: Tensor  # ½ |ε|² = ½ τ |ŝ|², shape (B, 1)
@@ -263,12 +264,12 @@ def _integrated(rates: list[_Rates], nodes: list[Node]) -> Tensor:
     gap = deltas[1] - deltas[0]
     if gap > 0:  # else α does not change, and deltas[0] = 0
         along = along - 0.5 * deltas[0] / gap * (rates[1].along - along)
-    # the mean of a line over 0 … τ from its values at τ and 2 τ, each times its own ½ τ
+    # mean over 0 … τ of a line through its values at τ and 2 τ; each spread holds the factor ½ τ
     return -deltas[0] * along - (1.5 * spreads[0] - 0.25 * spreads[1])
 
 
 def _departure(rates: list[_Rates]) -> Tensor:
-    """Distance of ½ |ε|² and ½ σ ∇·ε from doubling with τ, relative to their sizes, shape (B,)."""
+    """How far ½ |ε|² and ½ σ ∇·ε are from doubling with τ, relative to their size, shape (B,)."""
     if len(rates) == 1:
         return torch.full_like(rates[0].square[:, 0], math.nan)
     gap = size = torch.zeros_like(rates[0].square[:, 0])

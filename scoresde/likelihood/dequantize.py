@@ -1,8 +1,8 @@
 """From integer levels to points: distributions q(x | k) for bounds on the probability P(k).
 
-For every q, P(k) ≥ exp E_q[log p(x) − log q(x | k)] by Jensen's inequality, with P(k) the integral
-of p over the cell of k (`dequantized.py` computes the mean). The bound is close if q is like p in
-the cell. Numbers of different q are not comparable, so that each q has a name.
+P(k) is the integral of p over the cell of k. For every q, Jensen's inequality gives
+P(k) ≥ exp E_q[log p(x) − log q(x | k)]; `dequantized.py` computes the mean. The bound is close if q
+is close to p in the cell. Results of different q are not comparable, so each q has a name.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Points:
 
     Attributes:
         x: Points at the model's scale, shape (B, *D).
-        log_q: What is subtracted from log p(x) for a bound on log P(k): log q(x | k) in nats at
-            that scale; with a decoder (`GaussianNoising`) log q(x | k) − log P(k | x). Shape (B,),
-            float64.
+        log_q: The number subtracted from log p(x) for a bound on log P(k), in nats at the model's
+            scale: log q(x | k), or log q(x | k) − log P(k | x) with a decoder (`GaussianNoising`).
+            Shape (B,), float64.
     """
 
     x: Tensor
@@ -46,14 +46,14 @@ class Points:
 
 
 class Dequantization(ABC):
-    """A distribution q(x | k) of the point x that stands for the datum k.
+    """A distribution q(x | k) of the point x that replaces the datum k.
 
     Subclasses are frozen dataclasses. Sample i depends on its own stream of `noise` only.
 
     Attributes:
         random: Whether x is random.
-        noised: Whether x is a sample of the forward process at t. Otherwise x is a datum that only
-            counts as one.
+        noised: Whether x is a sample of the forward process at t. Otherwise x is a datum without
+            noise that is treated as such a sample.
     """
 
     random: ClassVar[bool] = True
@@ -62,7 +62,7 @@ class Dequantization(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What results name it by."""
+        """Name of the dequantization in results."""
 
     @abstractmethod
     def draw(self, batch: Batch, k: Tensor, spec: DataSpec, t: Node, dtype: torch.dtype) -> Points:
@@ -72,7 +72,7 @@ class Dequantization(ABC):
             batch: The model of the density of x at time t, and the source of the draw.
             k: Integer levels of this batch, shape (B, *D).
             spec: Range and number of levels.
-            t: The time at which x is to be put in.
+            t: Start time of x.
             dtype: Dtype of x.
 
         Returns:
@@ -103,14 +103,14 @@ class UniformDequantization(Dequantization):
     """x uniform in the cell of k, log q = −D log(span/levels).
 
     Theis, van den Oord and Bethge 2016, arXiv:1511.01844, section 3.1. P(k) is the integral of
-    p_t over the cell: x counts as a sample of p at t and is not scaled by α(t). For models that
-    were trained on uniformly dequantized data, as ours are.
+    p_t over the cell: x is treated as a sample of p at t and is not scaled by α(t). It suits models
+    that were trained on uniformly dequantized data, as ours are.
     """
 
     name = "uniform"
 
     def draw(self, batch: Batch, k: Tensor, spec: DataSpec, t: Node, dtype: torch.dtype) -> Points:
-        """`dequantize`; neither the model nor t matters."""
+        """`dequantize`; the model and t are not used."""
         x = dequantize(k, spec, batch.noise, dtype)
         log_volume = math.prod(k.shape[1:]) * math.log(spec.span / spec.levels)
         log_q = torch.full(k.shape[:1], -log_volume, dtype=torch.float64, device=k.device)
@@ -136,7 +136,7 @@ class TruncatedNormalDequantization(Dequantization):
     noised = True
 
     def draw(self, batch: Batch, k: Tensor, spec: DataSpec, t: Node, dtype: torch.dtype) -> Points:
-        """By the inverse of the distribution function; one normal draw per entry."""
+        """x from the inverse distribution function; one normal draw per entry."""
         centre = cell_centre(k, spec)
         tau = 0.5 * t.alpha * spec.span / spec.levels / t.sigma
         z = truncated_normal(batch.noise.fresh(centre), tau)
@@ -177,8 +177,8 @@ def truncated_normal(z: Tensor, tau: float) -> Tensor:
 
         z ↦ Φ⁻¹(Φ(−τ) + Φ(z) (1 − 2 Φ(−τ)))
 
-    computed from lower tails, of −z for z > 0, because a probability near 1 would be rounded. For
-    large τ the map is the identity also beyond 8σ, where Φ is 1 in float64.
+    Only lower tails are computed (that of −z for z > 0), because a probability near 1 would be
+    rounded. For large τ the map is the identity, even beyond 8σ, where Φ is 1 in float64.
 
     Args:
         z: Draws, any shape, float64.

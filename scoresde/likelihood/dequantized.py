@@ -1,7 +1,7 @@
 """`Dequantized`: Jensen's bound log P(k) ≥ E[log p(x) − log q(x | k)] over random points x.
 
-It is a protocol. The dequantization q draws the points, a likelihood method computes log p at
-them, and the spec describes the data.
+A `Dequantized` is a protocol: the dequantization q draws the points, a likelihood method computes
+log p at these points, and the spec describes the data.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class Bound(Likelihood):
     correction is the mean over the draws.
 
     Attributes:
-        probe_error: The part of the method, √(mean of its squared errors/n), shape (B,); NaN where
-            these are unknown.
-        draw_error: The part of the points, √max(0, std_error² − probe_error²), shape (B,). It is a
-            difference of two estimates and therefore noisy. NaN where one of them is.
+        probe_error: The part from the method, √(mean of its squared errors/n), shape (B,); NaN
+            where these errors are unknown.
+        draw_error: The part from the points, √max(0, std_error² − probe_error²), shape (B,). It is
+            a difference of two estimates and therefore noisy. NaN where one of the two is NaN.
         log_q: log q(x | k) in nats of each draw, shape (B, n).
-        parts: What the method returned for each draw.
+        parts: The method's result for each draw.
     """
 
     probe_error: Tensor
@@ -57,7 +57,7 @@ class Bound(Likelihood):
 
     @property
     def probe_dof(self) -> Tensor:
-        """Degrees of freedom behind `probe_error`, shape (B,)."""
+        """Degrees of freedom of `probe_error`, shape (B,)."""
         return torch.stack([part.dof for part in self.parts]).sum(0)
 
 
@@ -67,16 +67,16 @@ class Dequantized(LikelihoodMethod):
 
     P(k) is the integral of p over the cell of k. Theis, van den Oord and Bethge 2016,
     arXiv:1511.01844, section 3.1. The mean over draws is an unbiased estimate of the bound. The
-    first draws stay the same if more are asked for. `Likelihood.bits_per_dim` gives bits/dim. For
+    first draws stay the same if `draws` is larger. `Likelihood.bits_per_dim` gives bits/dim. For
     continuous data log P is the log-density.
 
     Args:
         spec: What the data are.
-        method: How log p is computed at a point, a method or its text; probes are drawn anew for
+        method: The method that computes log p at a point, or its text; probes are drawn anew for
             each point.
-        dequantization: q. None: uniform in the cell of each level; continuous data as they are.
+        dequantization: q. None: uniform in the cell of each level; continuous data unchanged.
         draws: Points per datum, at least 1; 2 or more for a standard error.
-        dtype: Of the points, float32 or float64.
+        dtype: Dtype of the points, float32 or float64.
 
     Raises:
         TypeError: If an argument is of another type.
@@ -125,7 +125,7 @@ class Dequantized(LikelihoodMethod):
         self.method.check(model, x.to(self.dtype))
 
     def needs_noise(self, x: Tensor) -> bool:
-        """Whether points are drawn, or the method is random."""
+        """Whether the points or the method are random."""
         return self.dequantization.random or self.method.needs_noise(x)
 
     def refined(self) -> Dequantized | None:
@@ -143,7 +143,7 @@ class Dequantized(LikelihoodMethod):
         values = torch.stack([part.log_prob for part in parts]) - log_q
         probes = (errors**2).mean(0) / len(errors)
         total, dof = error_of_mean(values, dim=0), draws_dof(self.draws)
-        # a difference of two estimates, which may be negative
+        # this difference of two estimates may be negative
         rest = (total**2 - probes).clamp(min=0)
         dof = torch.full_like(total, dof)
         if not self.dequantization.random:
@@ -182,8 +182,8 @@ class _Draw(NamedTuple):
 def draws_dof(draws: int) -> float:
     """Degrees of freedom of the mean over random points of a cell, 1/ν = 1/(n − 1) + 0.9 γ²/n.
 
-    Draws of log p are skewed to the left. If few draws miss the tail, their mean is too high and
-    their spread too small at the same time, so that Student's t with n − 1 degrees of freedom
+    Draws of log p are skewed to the left. If the n draws miss the tail, their mean is too high and
+    at the same time their spread too small, so that Student's t with n − 1 degrees of freedom
     covers too seldom. To first order in 1/n a skewness γ requires an interval that is wider by the
     factor
 
@@ -192,7 +192,7 @@ def draws_dof(draws: int) -> float:
     (the two-sided Edgeworth expansion of t, Hall 1992, The Bootstrap and Edgeworth Expansion,
     section 2.6), and ν degrees of freedom widen it by 1 + (z² + 1)/(4 ν). Both factors are equal at
     the 95 % level, z = 1.96, for the ν above. γ² is `SKEWNESS2`. The third moment of the draws of a
-    datum cannot replace it, because it is small in those cases in which the draws miss the tail.
+    datum cannot replace `SKEWNESS2`, because it is small exactly when the draws miss the tail.
 
     Args:
         draws: n, at least 1.

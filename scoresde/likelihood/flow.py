@@ -1,4 +1,4 @@
-"""The probability-flow ODE of one batch, with the integral of its divergence if wanted."""
+"""The probability-flow ODE of one batch, optionally with the integral of its divergence."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Flow", "FlowEnd", "check_points", "log_prior"]
 
 @dataclass(frozen=True)
 class FlowEnd:
-    """Where the solutions of a batch end, and what they cost.
+    """The final states of a batch of solutions, and their cost.
 
     Attributes:
         x: State at the last time, shape (B, *D), float64.
@@ -42,16 +42,16 @@ class FlowEnd:
 
 
 class Flow:
-    """dx/dt = h(x, t) = f x − ½ g² score(x, t), with ∫ tr ∂h/∂x dt as further numbers of the state.
+    """dx/dt = h(x, t) = f x − ½ g² score(x, t), with ∫ tr ∂h/∂x dt as part of the state.
 
-    Song et al. 2021, arXiv:2011.13456, eq. (13). The solver's state is float64, the network sees
-    x in its own dtype. Probes are drawn once and kept: with new probes at each time the ODE would
-    not be smooth.
+    Song et al. 2021, arXiv:2011.13456, eq. (13). The solver's state is float64, but the network
+    sees x in its own dtype. Probes are drawn once and kept: with new probes at each time the ODE
+    would not be smooth.
 
     Args:
-        batch: Model, source of the probes and numbers of the samples.
+        batch: Model, source of the probes and indices of the samples.
         x: First state, shape (B, *D).
-        rule: How the trace is estimated; None = not at all.
+        rule: The trace rule; None = no trace is computed.
         control: A Gaussian whose Jacobian is subtracted before and added after each estimate.
     """
 
@@ -65,7 +65,7 @@ class Flow:
         self.model, self.names, self.x, self.rule = batch.model, batch.names, x, rule
         self.dims = math.prod(x.shape[1:])
         self.probes = None if rule is None else rule.draw(batch.noise, x)
-        # an exact trace has no variance to be reduced
+        # an exact trace has no variance that a control could reduce
         self.control = None if isinstance(rule, ExactTrace) else control
 
     def solve(
@@ -85,13 +85,13 @@ class Flow:
 
         Raises:
             RuntimeError: If the network or its derivative is not finite, the solver gives up or
-                `max_nfe` is exceeded; the time reached is named, and the sample where each has
-                its own steps.
+                `max_nfe` is exceeded. The message names the time reached, and the sample if
+                each sample has its own steps.
         """
         columns = self.rule.columns if self.rule else 0
         integrals = self.x.new_zeros((len(self.x), columns), dtype=torch.float64)
         state = torch.cat([flat_rows(self.x).to(torch.float64), integrals], dim=1)
-        solution = Solution(state, Counts.fill(0, Status.DONE))  # of no samples
+        solution = Solution(state, Counts.fill(0, Status.DONE))  # an empty batch
         settings = {"dims": self.dims}
         if isinstance(solver, AdaptivePerSample):
             settings["names"] = self.names
@@ -126,7 +126,7 @@ class Flow:
 
 
 def check_points(model: ScoreModel, x: Tensor, control: GaussianMixture | None = None) -> None:
-    """Raise unless x are points that have a likelihood under the model.
+    """Raise unless the model can give a likelihood of the points x.
 
     Args:
         model: Score model.
@@ -134,9 +134,9 @@ def check_points(model: ScoreModel, x: Tensor, control: GaussianMixture | None =
         control: A Gaussian for such points, or None.
 
     Raises:
-        TypeError: If x is not a tensor of float32 or float64, or the control is no mixture.
-        ValueError: If x is of a wrong shape or not finite, the model's labels are rounded, or the
-            control is no Gaussian of this shape.
+        TypeError: If x is not a tensor of float32 or float64, or the control is not a mixture.
+        ValueError: If x has a wrong shape or is not finite, the model's labels are rounded, or the
+            control is not a Gaussian of this shape.
     """
     check_exact(model)
     check_data(x)

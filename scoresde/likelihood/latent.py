@@ -1,4 +1,4 @@
-"""Latent codes by the probability-flow ODE: there, back, both ways, and paths between data."""
+"""Latent codes by the probability-flow ODE: encode, decode, round trips, and interpolation."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class _Coded:
-    """Data with latent codes, and what both cost.
+    """Data with latent codes, and their cost.
 
     Attributes:
         x: Data at t_min, shape (B, *D).
         latent: Their codes, x at t = 1, likewise.
-        nfe: Network evaluations per sample of all solves, counted; the largest if batches differ.
+        nfe: Network evaluations per sample in all solves, counted; the largest if batches differ.
         t_min: Time of the data.
         method: Solver and tolerances.
     """
@@ -57,7 +57,7 @@ class Encoding(_Coded):
 
 @dataclass(frozen=True)
 class RoundTrip(_Coded):
-    """Data, their codes and the decoded codes, what `round_trip` returns.
+    """Data, their codes and the decoded codes, the result of `round_trip`.
 
     Attributes:
         decoded: The decoded codes, like x; x itself if both solves were exact.
@@ -72,7 +72,7 @@ class RoundTrip(_Coded):
 
 @dataclass(frozen=True)
 class Interpolation(_Coded):
-    """Paths of shape (B, steps, *D) and their codes, what `interpolate` returns.
+    """Paths of shape (B, steps, *D) and their codes, the result of `interpolate`.
 
     Attributes:
         fractions: Place of each point on its path, 0 … 1, shape (steps,), float64.
@@ -108,7 +108,7 @@ def encode(
         Data and codes with the cost; empty for B = 0.
 
     Raises:
-        TypeError: If x is not float32 or float64, or the method is not an `Ode`.
+        TypeError: If x is neither float32 nor float64, or the method is not an `Ode`.
         ValueError: On a bad argument, or a tolerance below 1e-7 in float32.
         RuntimeError: If the network is not finite, the solver gives up or `max_nfe` is exceeded.
     """
@@ -129,10 +129,18 @@ def decode(
 
     Args:
         model: Score model.
-        z: Latent codes, of deviation `model.sde.prior_std`, shape (B, *D).
-        method: This and all else as for `encode`.
-        y: See there.
-        batch: See there.
+        z: Latent codes with standard deviation `model.sde.prior_std`, shape (B, *D).
+        method: As for `encode`.
+        y: As for `encode`.
+        batch: As for `encode`.
+
+    Returns:
+        As for `encode`.
+
+    Raises:
+        TypeError: As for `encode`.
+        ValueError: As for `encode`.
+        RuntimeError: As for `encode`.
     """
     return _carried(model, z, method, y, batch, down=True)
 
@@ -170,11 +178,11 @@ def round_trip(
 ) -> RoundTrip:
     """Encode x, decode the code, and compare the result with x.
 
-    A check of the solver that needs no exact density. The flow of the ODE is one-to-one, so that
-    the difference is the solver's error. The way down enlarges the error of the code as much as the
-    flow separates neighbours there.
+    This checks the solver without an exact density. The flow of the ODE is one-to-one, so that the
+    difference is the solver's error. Decoding enlarges the error of the code where the flow moves
+    neighbouring points apart.
 
-    Arguments and errors as for `encode`.
+    Arguments and errors are those of `encode`.
     """
     there = encode(model, x, method, y=y, batch=batch)
     back = decode(model, there.latent, method, y=y, batch=batch)
@@ -208,11 +216,11 @@ def interpolate(
 
     Args:
         model: Score model.
-        x_a: Where the paths begin, shape (B, *D).
-        x_b: Where they end, likewise.
+        x_a: First points of the paths, shape (B, *D).
+        x_b: Last points of the paths, shape (B, *D).
         steps: Points of a path, both ends included, at least 2.
-        method: As for `encode`; max_nfe is the limit of one way.
-        y: Class labels, shape (B,), one for all of a path: another class has another flow.
+        method: As for `encode`; max_nfe limits encoding and decoding separately.
+        y: Class labels, shape (B,), one per path, because each class has its own flow.
         batch: As for `encode`.
 
     Returns:
@@ -250,22 +258,23 @@ def interpolate(
 
 
 def spherical_interpolation(a: Tensor, b: Tensor, fractions: Tensor) -> Tensor:
-    """Paths from a to b whose direction turns, and whose norm changes, at a constant rate.
+    """Paths from a to b: the direction turns and the norm changes, both at a constant rate.
 
         z(s) = r(s) [sin((1 − s) θ) a/|a| + sin(s θ) b/|b|]/sin θ,   r(s) = (1 − s) |a| + s |b|
 
-    with θ the angle between a and b. In high dimension nearly all of N(0, I) lies near a sphere,
-    and so does z. A straight line would pass inside the sphere, where the prior has almost no mass.
+    with θ the angle between a and b. In high dimension nearly all mass of N(0, I) lies near a
+    sphere, and so does z. A straight line would pass inside the sphere, where the prior has almost
+    no mass.
     Shoemake 1985, "Animating rotation with quaternion curves"; for latent codes, White 2016,
     arXiv:1609.04468. The path does not depend on the unit of a and b.
 
-    If sin θ < 1e-6 or one of a and b is 0, the path is straight. For parallel codes this is the
-    limit of the formula. Opposite codes have no unique great circle, and in one dimension there is
-    no other path.
+    If sin θ < 1e-6, a = 0 or b = 0, the path is straight. For parallel codes this is the limit of
+    the formula. Opposite codes have no unique great circle, and in one dimension there is no other
+    path.
 
     Args:
-        a: Where the paths begin (s = 0), shape (B, *D).
-        b: Where they end (s = 1), likewise.
+        a: First points of the paths (s = 0), shape (B, *D).
+        b: Last points of the paths (s = 1), shape (B, *D).
         fractions: s, shape (S,), float64.
 
     Returns:
@@ -278,7 +287,7 @@ def spherical_interpolation(a: Tensor, b: Tensor, fractions: Tensor) -> Tensor:
     # accurate for all angles, unlike the arc cosine of the scalar product
     sides = [(u / size_u + sign * v / size_v).norm(dim=2, keepdim=True) for sign in (-1, 1)]
     theta = 2 * torch.atan2(*sides)
-    flat |= theta.sin() < 1e-6  # rounding: the great circle is not known
+    flat |= theta.sin() < 1e-6  # below this, rounding hides the great circle
     s = fractions.to(u)[:, None]
     sine = torch.where(flat, 1.0, theta.sin())
     norm = (1 - s) * norm_u + s * norm_v

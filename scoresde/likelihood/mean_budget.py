@@ -18,25 +18,25 @@ __all__ = ["MeanBudget", "mean_budget"]
 class MeanBudget:
     """The mean of −log p per dimension over a data set with its errors; plain numbers.
 
-    In nats/dim or bits/dim, as asked of `mean_budget`. None where unknown.
+    The unit is nats/dim or bits/dim, chosen in `mean_budget`. None stands for an unknown number.
 
     Attributes:
         value: The mean.
         std_error: Standard error of `value` as the mean of the population, from the spread of the
-            values. It has the following three parts.
-        set_error: The part of the finite test set.
-        probe_error: The part of probes and nodes.
-        draw_error: The part of the dequantization.
+            values. Its three parts follow.
+        set_error: The part from the finite test set.
+        probe_error: The part from probes and nodes.
+        draw_error: The part from the dequantization.
         solver: Mean change with the refined solver, measured on `solver_n` of the data.
         solver_error: Standard error of `solver`.
         solver_n: Number of data on which `solver` was measured; 0 if it was not.
         rounding: Mean change in float64, measured on `rounding_n` of the data.
         rounding_n: Number of data on which `rounding` was measured; 0 if it was not.
         cut_off: Mean of the cut-off at t_min, as a change of the value; None if it could not be
-            estimated for one of the data.
-        prior_mismatch: Mean of the prior mismatch, likewise.
-        half_width: Half of the 95 % interval: Student's t times std_error, + |solver| + twice
-            solver_error + |rounding|.
+            estimated for every datum.
+        prior_mismatch: Mean of the prior mismatch, as a change of the value; None likewise.
+        half_width: Half of the 95 % interval: Student's t · std_error + |solver|
+            + 2 · solver_error + |rounding|.
         n: Number of data.
         nfe: Mean number of evaluations.
         nfe_derivative: Mean number of derivative passes.
@@ -71,14 +71,14 @@ def mean_budget(
     """The mean over a data set, per dimension, with its errors.
 
     Args:
-        budget: Of n data.
-        dims: D.
+        budget: Budget of n data.
+        dims: Dimension D of a datum.
         bits: Bits/dim instead of nats/dim.
-        refined: Of the first few of the data, with the solver refined; None if not measured.
-        precise: Likewise in float64.
+        refined: Budget of the first few data with the refined solver; None if not measured.
+        precise: Budget of the first few data in float64; None if not measured.
 
     Returns:
-        Value and errors.
+        The mean with its errors.
     """
     unit = dims * (math.log(2) if bits else 1)
     n = len(budget.log_prob)
@@ -125,7 +125,7 @@ def mean_budget(
 
 
 def _change(budget: Budget, other: Budget | None) -> float | None:
-    """Mean of `other` less the same data here."""
+    """Mean change of log p from `budget` to `other`, which holds its first data."""
     if other is None:
         return None
     return float((other.log_prob - budget.log_prob[: len(other.log_prob)]).mean())

@@ -1,8 +1,8 @@
-"""What a likelihood method is, and what it returns.
+"""The base class of likelihood methods, `LikelihoodMethod`, and their result, `Likelihood`.
 
 A method is a frozen object that holds settings only: no model, no data, no state. `Path` and `Ode`
-follow the probability-flow ODE; `Dequantized` adds to one of them how quantized data become points;
-the variational bounds are methods as well. `log_likelihood` runs any of them.
+follow the probability-flow ODE. `Dequantized` turns quantized data into points for one of these
+two. The variational bounds are methods as well. `log_likelihood` runs any of them.
 """
 
 from __future__ import annotations
@@ -39,23 +39,24 @@ KNOWN = 1e9
 
 @dataclass(frozen=True)
 class Likelihood:
-    """log p(x) of each datum with its uncertainty and cost, and what is needed to repeat it.
+    """log p(x) of each datum with its uncertainty and cost, and the settings that repeat it.
 
     Attributes:
         log_prob: log p(x) in nats at the scale of x, or a lower bound on it; shape (B,), float64.
         std_error: Standard error of `log_prob` from all randomness of the method, in nats, shape
-            (B,): 0 if there is none, NaN if a single number cannot tell.
-        dof: Degrees of freedom behind `std_error`, for Student's t, shape (B,); `KNOWN` for a
-            standard error that was not estimated from few numbers.
+            (B,): 0 if nothing is random, NaN if it cannot be estimated from a single value.
+        dof: Degrees of freedom of `std_error`, for Student's t, shape (B,); `KNOWN` for a
+            standard error that was not estimated from a few values.
         correction: The part of `log_prob` that corrects for the error of a path, in nats, shape
             (B,); 0 for a method without such a correction.
         nfe: Network evaluations per sample, counted; the largest if batches differ.
-        nfe_derivative: Derivative passes per sample, likewise.
-        t_min: Time at which x was put in.
+        nfe_derivative: Derivative passes per sample, counted; the largest if batches differ.
+        t_min: Start time of the data.
         method: The method with all its settings; its trace is the rule that was used.
-        latent: x at t = 1, like x; None for a method that has none.
-        counts: Status, steps and evaluations of each sample from an adaptive solver; else None.
-        seed: Seed of everything random; None if none was given.
+        latent: x at t = 1, shape and dtype of x; None for a method that computes no latent.
+        counts: Status, steps and evaluations of each sample, from an adaptive solver; otherwise
+            None.
+        seed: Seed of all randomness; None if none was given.
     """
 
     log_prob: Tensor
@@ -95,7 +96,7 @@ Joined = TypeVar("Joined")
 
 
 def joined(parts: Sequence[Joined]) -> Joined:
-    """The results of several batches as one: rows are concatenated, and the largest number is kept.
+    """The results of several batches as one: tensors are concatenated; of integers the largest.
 
     Args:
         parts: Results of one class, a dataclass, at least one.
@@ -117,7 +118,7 @@ def _joined(values: list[Any]) -> Any:
 
 
 def student_t(dof: Tensor, level: float) -> Tensor:
-    """Student's two-sided quantile at `level` in (0, 1) for degrees of freedom, like `dof`."""
+    """Two-sided quantile of Student's t at `level` in (0, 1), with the shape of `dof`."""
     level = check_number("level", level, above=0, below=1)
     return torch.from_numpy(stdtrit(dof.cpu().numpy(), 0.5 + 0.5 * level)).to(dof)
 
@@ -127,11 +128,11 @@ def check_data(x: Tensor, spec: DataSpec | None = None) -> None:
 
     Args:
         x: The data.
-        spec: What they are; None for real data of any shape.
+        spec: Description of the data; None for real data of any shape.
 
     Raises:
-        TypeError: If x is not a tensor of float32 or float64, or not of integers if it has levels.
-        ValueError: If x is of a wrong shape or not finite, or a level is out of range.
+        TypeError: If x is not a tensor of float32 or float64, or, for quantized data, of integers.
+        ValueError: If x has a wrong shape or is not finite, or a level is out of range.
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"x must be a tensor, got {type(x).__name__}")
@@ -141,7 +142,7 @@ def check_data(x: Tensor, spec: DataSpec | None = None) -> None:
         wanted = ", ".join(["B", *map(str, spec.shape)])
         raise ValueError(f"x must have shape ({wanted}), got {tuple(x.shape)}")
     if spec is not None and spec.levels is not None:
-        spec.encode(x)  # refuses what is no level
+        spec.encode(x)  # refuses values that are not levels
         return
     if x.dtype not in (torch.float32, torch.float64):
         raise TypeError(
@@ -153,7 +154,7 @@ def check_data(x: Tensor, spec: DataSpec | None = None) -> None:
 
 
 def check_exact(model: ScoreModel) -> None:
-    """Raise ValueError if the model is exact at the discrete times of its ladder only."""
+    """Raise ValueError if the model is exact only at the discrete times of its ladder."""
     if model.snapped:
         raise ValueError(
             "model must be exact at every time, got one with rounded labels, which are wrong "
@@ -162,17 +163,17 @@ def check_exact(model: ScoreModel) -> None:
 
 
 class LikelihoodMethod(ABC):
-    """How log p(x) is computed.
+    """A method that computes log p(x).
 
     Attributes:
-        t_min: Time at which data are put in; None for the model's own, `ScoreModel.first_time`.
+        t_min: Start time of the data; None for the model's own time, `ScoreModel.first_time`.
     """
 
     t_min: float | None = None
 
     @property
     def of_levels(self) -> bool:
-        """Whether `log_prob` is of the levels of quantized data and not a density of points."""
+        """Whether `log_prob` is a probability of quantized levels, not a density of points."""
         return False
 
     @abstractmethod
@@ -180,7 +181,7 @@ class LikelihoodMethod(ABC):
         """Refuse what cannot be computed, before the first evaluation of the network.
 
         Raises:
-            TypeError: If x is of a wrong type.
+            TypeError: If x has a wrong type.
             ValueError: If model, data and settings do not fit together.
         """
 
@@ -190,12 +191,12 @@ class LikelihoodMethod(ABC):
 
         Args:
             batch: The model with labels bound, the source of randomness of these samples (None
-                only if the method needs none) and their numbers.
-            x: Data of the batch that `check` has accepted, shape (B, *D); B may be 0.
+                only if the method needs none) and the index of each sample.
+            x: The batch's data, already accepted by `check`, shape (B, *D); B may be 0.
         """
 
     def needs_noise(self, x: Tensor) -> bool:
-        """Whether the result is random, so that a seed must be given."""
+        """Whether the result is random, so that the caller must give a seed."""
         return True
 
     def refined(self) -> LikelihoodMethod | None:

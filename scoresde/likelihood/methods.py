@@ -44,10 +44,10 @@ def as_method(method: LikelihoodMethod | str, kind: type[Method] = LikelihoodMet
 
     Args:
         method: Method or text.
-        kind: What it must be.
+        kind: The class that the method must have.
 
     Raises:
-        TypeError: If it is not of that kind.
+        TypeError: If the method is not of that class.
         ConfigError: As for `parse_method`.
     """
     found = parse_method(method) if isinstance(method, str) else method
@@ -67,18 +67,18 @@ def log_likelihood(
     y: Tensor | None = None,
     batch: int | None = None,
 ) -> Likelihood:
-    """log p(x) of each datum by a method.
+    """log p(x) of each datum, computed by a method.
 
         log_likelihood(model, x, Ode(rtol=1e-4), seed=0)          density of points
-        log_likelihood(model, x, "path:steps=64", seed=0)         the same, by text
+        log_likelihood(model, x, "path:steps=64", seed=0)         density, the method as text
         log_likelihood(model, k, Dequantized(spec), seed=0)       probability of quantized data
 
     Sample i depends on (seed, i) and not on its batch mates, unless the method says otherwise.
 
     Args:
         model: Score model.
-        x: Data, shape (B, *D), as the method wants them: points at the model's scale, float32 or
-            float64, or integer levels.
+        x: Data, shape (B, *D). The method says which kind it needs: points at the model's scale
+            (float32 or float64), or integer levels.
         method: The method, or its text.
         seed: Integer in [0, 2^64) for all randomness of the method; one stream per sample.
         noise: A source of your own instead of `seed`; then `batch` must be None.
@@ -89,10 +89,10 @@ def log_likelihood(
         The log-likelihoods with their uncertainty and cost; empty for B = 0.
 
     Raises:
-        TypeError: If an argument is of another type.
+        TypeError: If an argument has a wrong type.
         ValueError: On a bad argument, or if model, data and method do not fit together.
         RuntimeError: If the network or its derivative is not finite, or a solver gives up; the
-            time is named.
+            message names the time.
     """
     check_type("model", model, ScoreModel)
     method = as_method(method)

@@ -20,8 +20,8 @@ from .trace.rules import ExactTrace, TraceRule
 
 __all__ = ["ODE_METHODS", "Ode"]
 
-# One step size for the batch: all of torchdiffeq's adaptive methods but fehlberg2, whose estimate
-# of the error is some hundred times too small.
+# One step size for the batch: all adaptive methods of torchdiffeq except fehlberg2, whose error
+# estimate is about a hundred times too small.
 _WHOLE_BATCH = ("dopri8", "dopri5", "bosh3", "adaptive_heun")
 ODE_METHODS = (*_WHOLE_BATCH, "dop853")
 
@@ -34,37 +34,38 @@ class Ode(LikelihoodMethod):
         log p(x) = log N(x(1); 0, prior_std² I) + ∫ tr ∂h/∂x dt   over [t_min, 1]
 
     Song et al. 2021, arXiv:2011.13456, section 4.3; Chen et al. 2018, arXiv:1806.07366,
-    section 4. x and the integral are one state of one solve. Two errors are in the definition
+    section 4. One solve computes x and the integral together. Two errors belong to the definition
     and remain with any solver: x counts as a sample of p at t_min (cut-off), and the prior is used
     in place of p at t = 1 (mismatch). On a 2-D mixture they are of the order 1e-3 nats for VP, 1e-2
     for VE; see `likelihood_budget`.
 
     Probes are drawn once per sample and kept along the path. Each estimate of the trace has its own
-    integral, and the standard error is from the spread of the integrals: 0 for an exact trace, NaN
+    integral. The standard error comes from the spread of these integrals: 0 for an exact trace, NaN
     for a single probe.
 
     The whole batch has one step size (see `Adaptive.solve`), so that the value of a sample may
     change with its batch mates by about tolerance · (1 + |log p|). With `per_sample` each sample
-    has its own steps, and its value is the same alone and in any batch, to rounding.
+    has its own steps, and its value depends on the batch only through rounding.
 
     Args:
         method: "dopri8", "dopri5", "bosh3" or "adaptive_heun"; "dop853", "dopri5" or "bosh3" if
             `per_sample`, which "dop853" always is.
         rtol: Relative tolerance, in (0, 1); at least 1e-7 for float32.
         atol: Absolute tolerance, greater than 0; at least 1e-7 for float32.
-        per_sample: A step size for each sample, which leaves the batch when it arrives.
+        per_sample: Each sample has its own step size, and leaves the batch when it is finished.
         trace: A rule or its text, such as "hutchinson:probes=4"; "auto" is `ExactTrace` (D
             derivative passes per evaluation) up to D = 16, `Hutchinson` with one probe above.
-            `choose_trace` measures which is best.
-        control: A Gaussian like the data (`fit_gaussian`), whose Jacobian is subtracted before
-            and added after each estimate: less variance, the same mean. Unused by `ExactTrace`.
+            `choose_trace` measures which rule is best.
+        control: A Gaussian near the data (`fit_gaussian`). Its Jacobian is subtracted before each
+            estimate, and its trace added after: less variance, the same mean. `ExactTrace` does
+            not use it.
         t_min: First time, in [0, 1); 0 only for an SDE with σ(0) > 0. None: 1e-5, but not below
             the first discrete label of a network that has such labels (`ScoreModel.t_least`).
         max_nfe: Give up with RuntimeError after so many evaluations per sample; None = never.
         force: Allow an exact trace above D = 4096.
 
     Raises:
-        TypeError: If an argument is of another type.
+        TypeError: If an argument has a wrong type.
         ValueError: If one is out of range, or a text names no trace rule.
     """
 
@@ -130,7 +131,7 @@ class Ode(LikelihoodMethod):
     def solve(
         self, batch: Batch, x: Tensor, rule: TraceRule | None = None, down: bool = False
     ) -> FlowEnd:
-        """Carry x from t_min to 1, or down from 1 to t_min; without a rule no trace is taken."""
+        """Carry x from t_min to 1, or down from 1 to t_min; without a rule no trace is computed."""
         t_min = batch.model.first_time(self.t_min)
         times = (1.0, t_min) if down else (t_min, 1.0)
         return Flow(batch, x, rule, self.control).solve(self.solver, *times, self.max_nfe)
@@ -144,7 +145,7 @@ class Ode(LikelihoodMethod):
             model: Score model.
             log_probs: log p from each estimate of the trace, shape (B, columns).
             rule: The rule of the trace.
-            end: Of the solve.
+            end: End of the solve.
             latent: x at t = 1, shape (B, *D).
         """
         log_prob = log_probs.mean(1)

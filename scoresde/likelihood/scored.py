@@ -24,7 +24,7 @@ __all__ = ["ScoredSamples", "sample_with_log_prob"]
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredSamples(Likelihood):
-    """Samples with their likelihood, what `sample_with_log_prob` returns.
+    """Samples with their likelihood, the result of `sample_with_log_prob`.
 
     `latent` holds the states at t = 1 from which the samples started.
 
@@ -48,29 +48,29 @@ def sample_with_log_prob(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> ScoredSamples:
-    """Draw samples by the probability-flow ODE, each with the model's log-density there.
+    """Draw samples by the probability-flow ODE, each with the model's log-density at the sample.
 
         x(1) ~ N(0, prior_std² I),   dx/dt = h(x, t) = f x − ½ g² score(x, t)   down to t_min
         log p(x(t_min)) = log N(x(1); 0, prior_std² I) + ∫ tr ∂h/∂x dt   over [t_min, 1]
 
-    Song et al. 2021, arXiv:2011.13456, section 4.3. The sample and the integral are one state of
-    one solve, so that the density costs derivative passes but no further evaluations. The density
-    is that of `log_likelihood` for x, within the tolerance and the error of the probes.
+    Song et al. 2021, arXiv:2011.13456, section 4.3. One solve computes the sample and the integral
+    together, so that the density costs derivative passes but no further evaluations. It equals
+    `log_likelihood` of x, within the tolerance and the error of the probes.
 
     Sample i depends on (seed, i) only; without `per_sample` also on its batch mates, within the
-    tolerance. It starts from the same x(1) as a sample of `scoresde.sample` with that seed.
+    tolerance. It starts from the same x(1) as sample i of `scoresde.sample` with that seed.
 
     Args:
         model: Score model.
         shape: Shape of the result, (n, *D).
-        method: Solver, trace and t_min, or its text. The samples carry noise of standard
-            deviation σ(t_min), without which there is no density.
+        method: Solver, trace and t_min, or its text. The samples contain noise of standard
+            deviation σ(t_min); without noise there would be no density.
         seed: Integer in [0, 2^64) for x(1) and the probes; one stream per sample.
         noise: A source of your own instead of `seed`; then `batch` must be None.
-        y: Class labels, shape (n,), for a conditional model; log p is of x given y.
+        y: Class labels, shape (n,), for a conditional model; log p is then log p(x | y).
         batch: Samples at a time; None = all at once.
         device: Where to run.
-        dtype: Of the samples, float32 or float64.
+        dtype: Dtype of the samples, float32 or float64.
 
     Returns:
         The samples with their log-density, its uncertainty and cost; empty for n = 0.

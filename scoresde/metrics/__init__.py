@@ -1,4 +1,4 @@
-"""Metrics: tensors in, an `Estimate` with its uncertainty out."""
+"""Metrics: functions from tensors to an `Estimate` with its uncertainty."""
 
 from .classifier import CNNFeatures, SmallCNN, load_features
 from .estimate import Estimate

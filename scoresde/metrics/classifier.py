@@ -70,7 +70,7 @@ class CNNFeatures(FeatureSpace):
         name: Name of the space.
         net: Trained network.
         mean: Mean of each feature over the training images, shape (d,).
-        std: Standard deviation of each, shape (d,), positive.
+        std: Standard deviation of each feature over the training images, shape (d,), positive.
         metadata: Provenance: seed, test accuracy, command.
 
     Raises:
@@ -105,12 +105,12 @@ class CNNFeatures(FeatureSpace):
         """Features of images, shape (n, d), float64, on the device of `x`.
 
         Args:
-            x: Images on the model's scale [−1, 1], shape (n, 1, size, size). Samples come rounded
-                and clipped to the levels of the data, as the training images were.
+            x: Images on the model's scale [−1, 1], shape (n, 1, size, size). Samples must be
+                rounded and clipped to the levels of the data, as the training images were.
 
         Raises:
             TypeError: If `x` is not a tensor.
-            ValueError: If the shape is another, values are not finite or not in [−1, 1].
+            ValueError: If the shape is wrong, or values are not finite or not in [−1, 1].
         """
         weight = self.net.head.weight
         images = self._checked(x).to(weight)
@@ -147,7 +147,7 @@ class CNNFeatures(FeatureSpace):
         """Read a file written by `save` and verify its hash.
 
         Raises:
-            ValueError: If the file is no such file, or its content does not match its hash.
+            ValueError: If the file was not written by `save`, or does not match its hash.
         """
         try:
             with safe_open(str(path), "pt") as file:
@@ -172,7 +172,7 @@ def load_features(name: str) -> CNNFeatures:
         name: Data set, `digits` (8×8) or `fashion-mnist` (28×28).
 
     Raises:
-        ValueError: If no features are shipped for it.
+        ValueError: If no features are shipped for this data set.
     """
     folder = files("scoresde") / "assets"
     shipped = {

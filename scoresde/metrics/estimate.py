@@ -1,4 +1,4 @@
-"""What metrics share: the `Estimate` that they return, and the rows of features that they take."""
+"""Common parts of metrics: the returned `Estimate`, and the checked rows of features."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Estimate:
 
     Args:
         value: The estimate.
-        std_error: Its standard error, in the unit of `value`; NaN, never 0, where the samples do
-            not allow one. Each metric says what its standard error covers.
-        n: Sizes of the samples it was computed from, one per sample.
-        name: Metric and, where there is one, feature space.
+        std_error: Standard error of `value`, in the same unit; NaN, never 0, if it cannot be
+            computed from the samples. Each metric says what its standard error covers.
+        n: Sizes of the samples, one number per sample.
+        name: Metric and, if there is one, feature space.
         note: A warning to show beside the number, empty if there is none.
     """
 
@@ -40,7 +40,7 @@ class Estimate:
     def __str__(self) -> str:
         if not (math.isfinite(self.std_error) and self.std_error > 0):
             return f"{self.value:.4g} ± {self.std_error:g}"
-        # Two digits of the error where the first is 1 or 2, else one: within a quarter of itself.
+        # Two digits of the error if the first is 1 or 2, otherwise one: at most 25 % rounding.
         exponent = math.floor(math.log10(self.std_error))
         decimals = max(-exponent + (self.std_error < 3 * 10.0**exponent), 0)
         if decimals > 6:
@@ -104,10 +104,10 @@ def rows_of_pair(x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rows_around_mean(x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Both samples as rows less the mean of the reference, and this mean, shape (d,).
+    """Both samples as rows minus the mean of the reference, and this mean, shape (d,).
 
-    A common shift changes no distance, but large values leave fewer digits for it. Arguments and
-    errors as for `rows_of_pair`.
+    A common shift changes no distance, but large values leave fewer digits for the distance.
+    Arguments and errors are those of `rows_of_pair`.
     """
     rows, other = rows_of_pair(x, reference)
     origin = row_mean(other)
@@ -127,9 +127,9 @@ def variance_of_square(plain: float, excess: float) -> float:
         excess: Estimate of 2 tr Σ².
 
     Returns:
-        plain − excess, but at least half of `plain` and half of `excess`. V is at least half of the
-        mean of `plain`, and at least the mean of `excess`. Without the second bound an estimate far
-        below 0, whose gradient is small by chance, would get a far too small error.
+        plain − excess, but at least plain/2 and at least excess/2. V is at least half the mean of
+        `plain`, and at least the mean of `excess`. Without the second bound an estimate far below
+        0, whose gradient is small by chance, would get a far too small error.
     """
     return max(plain - excess, plain / 2, excess / 2)
 
@@ -138,7 +138,8 @@ def row_mean(rows: Tensor) -> Tensor:
     """Mean of the rows, shape (d,), for rows (n, d) that may lie far from 0.
 
     The second pass corrects the rounding of the first. A sum of n values near c has a rounding
-    error of the order of c·1e-16·log n. A sum of their differences from c has a much smaller one.
+    error of the order of c·1e-16·log n. The sum of their differences from c has a much smaller
+    rounding error.
     """
     mean = rows.mean(0)
     return mean + (rows - mean).mean(0)

@@ -31,7 +31,7 @@ class FeatureSpace(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """Hash of everything the map depends on, hexadecimal."""
+        """Hexadecimal hash of everything on which the map depends."""
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
@@ -67,15 +67,15 @@ class PCAFeatures(FeatureSpace):
     def fit(cls, reference: Tensor, d: int) -> PCAFeatures:
         """The d directions of largest variance in the reference, each with a fixed sign.
 
-        The sign makes the entry of largest magnitude positive, so that a fit is repeatable.
+        With this sign the entry of largest magnitude is positive, so that a fit is repeatable.
 
         Args:
             reference: Shape (n, *D), n > d.
             d: Number of directions, at most the dimension of the data.
 
         Raises:
-            TypeError: If `reference` is not a tensor or d not an integer.
-            ValueError: If d < 1, d exceeds the dimension or the n − 1 directions the sample has.
+            TypeError: If `reference` is not a tensor, or d is not an integer.
+            ValueError: If d < 1, or d exceeds the dimension or the n − 1 directions of the sample.
         """
         d = check_integer("d", d, minimum=1)
         rows = as_rows(reference, "reference")

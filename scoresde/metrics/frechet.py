@@ -3,8 +3,8 @@
     FD = |μ₁ − μ₂|² + tr(S₁ + S₂ − 2 (S₁^½ S₂ S₁^½)^½)
 
 Dowson and Landau 1982, The Fréchet distance between multivariate normal distributions. The
-published "FID" is this number in the features of one Inception network. In any other space it is
-another number, so that it is called `fd_<space>` here.
+published "FID" is this number in the features of one Inception network. In any other feature space
+the number differs, so it is called `fd_<space>` here.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _SINGLE, _DOUBLE = torch.finfo(torch.float32).eps, torch.finfo(torch.float64).ep
 
 @dataclass(frozen=True)
 class GaussianStats:
-    """Mean and covariance of a sample of features, and which features they are.
+    """Mean and covariance of a sample of features, with the label of the feature space.
 
     Args:
         mean: Tensor or array of shape (d,); kept as a float64 tensor.
-        cov: Unbiased covariance (divisor n − 1), shape (d, d), zeros if n = 1; kept likewise.
+        cov: Unbiased covariance (divisor n − 1), shape (d, d), zeros if n = 1; kept as float64.
             A covariance that was computed in float32 is accepted: it may be unsymmetric, and its
             smallest eigenvalues may be negative, by d·1.2e-7 (at least 1e-5) of the largest.
         n: Number of samples, at least 1.
@@ -69,7 +69,7 @@ class GaussianStats:
         """Statistics of features, given at once or in batches of any sizes.
 
         Args:
-            features: Shape (n, *D), or an iterable of such batches (a last batch of one counts).
+            features: Shape (n, *D), or an iterable of such batches; a batch of one is allowed.
             space: Label of the feature space.
 
         Raises:
@@ -115,23 +115,24 @@ def frechet_distance(
         φ(x) = |u|² − uᵀ T u + 2 (μ₁ − μ₂)·u,   u = x − μ₁,
         T = S₁^-½ (S₁^½ S₂ S₁^½)^½ S₁^-½,   the optimal map between the two Gaussians,
 
-    so that Var φ/n is the variance that this sample causes (delta method); likewise for the second.
-    Near equal distributions φ is itself noise and Var φ/n is twice the variance, which
-    `variance_of_square` corrects. The standard error covers the finite size of every sample given
-    as features. Statistics are taken as exact, and with two of them it is NaN. It does not cover
-    the bias, which is larger near equal distributions: two samples of one Gaussian give
-    `frechet_bias` on average, d(d+1)/(2n) + 2d/n for n = m and covariance I. Of intervals of ±1.96
-    standard errors around the mean estimate 92 to 99 % hold it, measured for n ≥ 256 in 8 and 64
-    dimensions; with n ≤ d the standard error is up to a tenth too small.
+    so that Var φ/n is the variance caused by this sample (delta method); the second sample is
+    treated in the same way. Near equal distributions φ is itself noise and Var φ/n is twice the
+    variance, which `variance_of_square` corrects. The standard error covers the finite size of
+    every sample given as features. Given statistics count as exact; if both samples are statistics,
+    the standard error is NaN. It does not cover the bias, which is larger near equal distributions:
+    two samples of one Gaussian give `frechet_bias` on average, d(d+1)/(2n) + 2d/n for n = m and
+    covariance I. Intervals of ±1.96 standard errors hold the mean estimate in 92 to 99 % of cases,
+    measured for n ≥ 256 in 8 and 64 dimensions; with n ≤ d the standard error is up to a tenth too
+    small.
 
     Args:
         x: Features, shape (n, *D), or their statistics; n ≥ 2.
-        reference: The same of the reference, m ≥ 2.
-        space: Label of the feature space that the tensors live in (`FeatureSpace.label`).
+        reference: Features of the reference, shape (m, *D), or their statistics; m ≥ 2.
+        space: Label of the feature space of the tensors (`FeatureSpace.label`).
 
     Returns:
-        Estimate in squared units of the features; its note says if n ≤ d, where the covariance
-        is singular (the distance is real and finite, but mostly bias).
+        Estimate in squared units of the features. Its note says if n ≤ d: then the covariance is
+        singular, and the distance is real and finite, but mostly bias.
 
     Raises:
         TypeError: If a sample is neither a tensor nor statistics.
@@ -170,13 +171,13 @@ def frechet_bias(cov: Tensor, n: float, m: float) -> float:
 
     The first term comes from the means. The second comes from the Wishart scatter of the
     covariances in the second-order expansion of the distance. For S = I the sum is
-    (1/n + 1/m) (d + d(d+1)/4). Features are not Gaussian, so that it is only a guide for them:
+    (1/n + 1/m) (d + d(d+1)/4). Features are not Gaussian, so this number is only a guide for them:
     print the distance between two samples of real data instead.
 
     Args:
         cov: S, shape (d, d).
-        n: Size of one sample; of a known distribution `math.inf`.
-        m: Size of the other.
+        n: Size of one sample; `math.inf` for a known distribution.
+        m: Size of the other sample; `math.inf` for a known distribution.
 
     Raises:
         ValueError: If a size is below 2 or `cov` is not positive semi-definite.
@@ -202,7 +203,7 @@ def _real(name: str, values: Tensor | np.ndarray) -> Tensor:
 
 
 def _stats(x: Tensor | GaussianStats, name: str, space: str) -> GaussianStats:
-    """Statistics of features, or given ones, checked."""
+    """Statistics of features, or the given statistics, checked."""
     if not isinstance(x, GaussianStats):
         return GaussianStats._of_rows(as_rows(x, name), space)
     if x.n < 2:
@@ -231,8 +232,8 @@ class _Root(NamedTuple):
     @classmethod
     def of(cls, cov: Tensor) -> _Root:
         lam, basis = torch.linalg.eigh(cov)
-        # Where the smallest eigenvalue is below 0, all eigenvalues of its size are rounding. Their
-        # roots would add √1e-7 each to the cross term of a singular covariance in float32.
+        # If the smallest eigenvalue is below 0, all eigenvalues of its size are rounding errors.
+        # For a singular covariance in float32 the root of each would add √1e-7 to the cross term.
         keep = lam > torch.maximum(-lam[0], _DOUBLE * len(lam) * lam[-1])
         scales = torch.where(keep, lam, 0.0).sqrt()
         inverses = torch.where(keep, 1 / scales, 0.0)
@@ -250,7 +251,7 @@ def _null_variance(noise: Tensor) -> float:
     2 m².
 
     Args:
-        noise: S₁/n + S₂/m, shape (d, d), without the term of a distribution that is known.
+        noise: S₁/n + S₂/m, shape (d, d), without the term of a known distribution.
     """
     lam = torch.linalg.eigvalsh(noise).clamp(min=0)
     pairs, squares = _harmonic(lam).square(), lam.square().sum()
@@ -275,5 +276,5 @@ def _spectrum(cov: Tensor) -> Tensor:
 
 
 def _rounding(d: int) -> float:
-    """Relative error of a (d, d) covariance that somebody computed and kept in float32."""
+    """Relative error of a (d, d) covariance that was computed and kept in float32."""
     return max(d * _SINGLE, 1e-5)

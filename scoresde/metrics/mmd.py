@@ -2,7 +2,7 @@
 
     MMD² = E k(x, x') + E k(y, y') − 2 E k(x, y)
 
-It is estimated by U-statistics, which leave the diagonals of the kernel matrices out. The mean
+MMD² is estimated by U-statistics, which leave out the diagonals of the kernel matrices. The mean
 over repetitions is exactly MMD², and 0 for equal distributions; single values may be negative.
 Gretton et al. 2012, A Kernel Two-Sample Test, Lemma 6.
 """
@@ -25,8 +25,8 @@ from .estimate import Estimate, as_rows, rows_around_mean, variance_of_square
 __all__ = ["CubicKernel", "GaussianKernel", "Kernel", "mmd2"]
 
 _KERNEL_VALUES = 2**22  # 32 MiB of float64 kernel values at a time
-_MATMUL_RANGE = 1e4  # squared norm over squared bandwidth up to which k is right to 1e-12
-_MEDIAN_ROWS = 1000  # half a million distances: their median is sharp to a fraction of a percent
+_MATMUL_RANGE = 1e4  # largest (norm/bandwidth)² for which k is accurate to 1e-12
+_MEDIAN_ROWS = 1000  # half a million distances: their median is accurate to less than a percent
 
 
 class Kernel(ABC):
@@ -44,14 +44,14 @@ class Kernel(ABC):
 
     @abstractmethod
     def around(self, origin: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """Matrix of a kernel with the same MMD, that keeps the digits of rows far from 0.
+        """Matrix of a kernel with the same MMD that loses no digits for rows far from 0.
 
-        It may differ from k by functions of one point, f(x) + g(y), which cancel in MMD².
+        This kernel may differ from k by functions of one point, f(x) + g(y), which cancel in MMD².
 
         Args:
             origin: c, shape (d,).
-            x: Rows less the origin, shape (n, d).
-            y: Rows less the origin, shape (m, d).
+            x: Rows minus the origin, shape (n, d).
+            y: Rows minus the origin, shape (m, d).
 
         Returns:
             Shape (n, m).
@@ -62,8 +62,8 @@ class Kernel(ABC):
 class CubicKernel(Kernel):
     """k(x, y) = (x·y/d + 1)³, the kernel of KID (Bińkowski et al. 2018, arXiv:1801.01401).
 
-    It compares the first three moments. In Inception features MMD² with it is KID. In other spaces
-    it is not comparable with published KIDs, so name the space beside the number.
+    It compares the first three moments. In Inception features MMD² with this kernel is KID. In
+    other spaces MMD² is not comparable with published KIDs, so name the space beside the number.
     """
 
     name: ClassVar[str] = "cubic"
@@ -148,7 +148,7 @@ class GaussianKernel(Kernel):
 
 
 class _Sums(NamedTuple):
-    """Sums of a kernel matrix, all that the estimate and its variance need."""
+    """The sums of a kernel matrix that the estimate and its variance need."""
 
     rows: Tensor  # Σ_j K_ij, shape (n,)
     columns: Tensor  # Σ_i K_ij, shape (m,)
@@ -163,13 +163,13 @@ def mmd2(x: Tensor, reference: Tensor, kernel: Kernel | None = None) -> Estimate
         4 ζ_x/n + 4 ζ_y/m + 2 τ_xx/(n(n−1)) + 2 τ_yy/(m(m−1)) + 4 τ_xy/(nm),
 
     where ζ_x is the variance of E k(x, x') − E k(x, y) over x, and τ is the variance of the kernel
-    less its two marginal means. All five are estimated without bias from row sums and sums of
+    minus its two marginal means. All five are estimated without bias from row sums and sums of
     squares, without resampling, in O((n + m)² d) time and bounded memory (Sutherland and Deka
-    2019, arXiv:1906.02104). The standard error covers the finite size of both samples. It is right
-    also at equal distributions, where ζ = 0, the asymptotic normal variance fails, and the
-    jackknife is √2 too large. Of intervals of ±1.96 standard errors 91 to 97 % hold the true
-    value, measured for n = 64 and 256 in 8 and 64 dimensions. MMD² is skewed: where the estimate
-    is too low, its standard error is too small as well.
+    2019, arXiv:1906.02104). The standard error covers the finite size of both samples. It is also
+    correct for equal distributions: there ζ = 0, the asymptotic normal variance fails, and the
+    jackknife is √2 too large. Intervals of ±1.96 standard errors hold the true value in 91 to 97 %
+    of cases, measured for n = 64 and 256 in 8 and 64 dimensions. MMD² is skewed: if the estimate is
+    too low, its standard error is too small as well.
 
     Args:
         x: Samples or features, shape (n, *D), n ≥ 2.
@@ -196,7 +196,7 @@ def mmd2(x: Tensor, reference: Tensor, kernel: Kernel | None = None) -> Estimate
 
 
 def _sums(kernel: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor | None = None) -> _Sums:
-    """Sums of the kernel matrix of rows (n, d) and (m, d); without y, of x and its other rows."""
+    """Sums of the kernel matrix of rows (n, d) and (m, d); without y, of x with x, i ≠ j."""
     right = x if y is None else y
     size = max(1, _KERNEL_VALUES // len(right))
     rows, columns, squares = [], torch.zeros_like(right[:, 0]), 0.0
@@ -217,7 +217,7 @@ def _pair_mean(sums: _Sums) -> float:
 
 
 def _variance(xx: _Sums, yy: _Sums, xy: _Sums) -> tuple[float, float]:
-    """First-order variance of the U-statistic, and by how much it is too large on average.
+    """First-order variance of the U-statistic, and its mean excess over the true variance.
 
     The mean of `_projection` is ζ_x + τ_xx/(n − 2) + τ_xy/m instead of ζ_x. The difference of the
     two numbers is an unbiased estimate of the variance.

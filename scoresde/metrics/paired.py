@@ -1,4 +1,4 @@
-"""Paired error: the distance of a sampler's end points to the exact ones of the same x_T."""
+"""Paired error: the distance between a sampler's end points and exact end points, for equal x_T."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["paired_rmse"]
 def paired_rmse(x: Tensor, reference: Tensor) -> Estimate:
     """Mean over samples of the RMSE over dimensions:  1/n Σ_i √(1/d Σ_k (x_ik − r_ik)²).
 
-    Where `reference` is an accurate solution of the probability-flow ODE from the same x_T, this
+    If `reference` is an accurate solution of the probability-flow ODE from the same x_T, this
     measures the solver alone, because the error of the score model cancels. The standard error is
-    that of the mean over samples, s/√n. It covers the choice of the n starting points.
+    s/√n, that of the mean over samples. It covers the choice of the n starting points.
 
     Args:
         x: End points, shape (n, *D), n ≥ 2.

@@ -3,7 +3,7 @@
     SW₂² = E_θ W₂²(θ·x, θ·y),   θ uniform on the unit sphere
 
 Bonneel, Rabin, Peyré and Pfister 2015, Sliced and Radon Wasserstein Barycenters of Measures. On a
-line the optimal plan joins equal quantiles, so each W₂ is computed exactly by sorting.
+line the optimal plan joins equal quantiles, so that each W₂ is computed exactly by sorting.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ from .estimate import Estimate, rows_around_mean, variance_of_square
 __all__ = ["directions", "sliced_wasserstein"]
 
 _HALVED = 500  # rows at most for `_null_scale`: it is only a correction, and need not be precise
-_PROJECTIONS_AT_ONCE = (
-    2**21
-)  # 16 MiB of float64 projections at a time; a handful of copies live at once
+_PROJECTIONS_AT_ONCE = 2**21  # 16 MiB of float64 projections at a time; a few copies exist at once
 
 
 def directions(d: int, projections: int, seed: int = 0) -> Tensor:
@@ -35,8 +33,8 @@ def directions(d: int, projections: int, seed: int = 0) -> Tensor:
 
     Args:
         d: Dimension, at least 1.
-        projections: Number of directions at most, at least 2; rounded down to whole groups.
-        seed: Seed of a generator of its own; the global one is left alone.
+        projections: Largest number of directions, at least 2; rounded down to whole groups.
+        seed: Seed of a separate generator; the global generator is not used.
 
     Returns:
         Shape (groups, size, d) with size ≤ d, float64.
@@ -59,21 +57,21 @@ def directions(d: int, projections: int, seed: int = 0) -> Tensor:
 def sliced_wasserstein(
     x: Tensor, reference: Tensor, *, projections: int = 512, seed: int = 0
 ) -> Estimate:
-    """Sliced W₂ between two samples, sizes free, over fixed seeded directions.
+    """Sliced W₂ between two samples of any sizes, over fixed seeded directions.
 
     The standard error covers the finite size of both samples (the variance of the dual potential
     averaged over directions, which is the influence function of SW₂²; Rodríguez-Vítores, del Barrio
     and Loubes 2025, arXiv:2503.18831) and the finite number of directions (scatter between groups).
     Near equal distributions the potential is itself noise, and its variance is twice that of SW₂².
     The excess is estimated from two halves of each sample (`_null_scale`) and subtracted, but never
-    more than half. The bias is not covered: between samples of equal distributions SW₂ is positive,
-    of order √(1/n + 1/m). Print the value of two samples of real data of the same sizes beside it.
+    more than half. The bias is not covered: for samples of equal distributions SW₂ is positive, of
+    order √(1/n + 1/m). Print the value for two samples of real data of the same sizes beside it.
 
     Args:
         x: Samples or features, shape (n, *D), n ≥ 2.
         reference: Shape (m, *D), m ≥ 2.
         projections: Number of directions, see `directions`.
-        seed: Seed of the directions; samples to be compared with each other share it.
+        seed: Seed of the directions; use one seed for samples that are compared with each other.
 
     Returns:
         Estimate in the unit of `x`.
@@ -94,18 +92,18 @@ def sliced_wasserstein(
     excess = (_null_scale(rows, lines) / n + _null_scale(other, lines) / m) ** 2 / 2
     variance = variance_of_square(plain, excess) + float(between)
     value = math.sqrt(float(squared.mean()))
-    # Var √s = Var s/(4 s); where all points coincide s = 0 and nothing varies.
+    # Var √s = Var s/(4 s); if all points coincide, s = 0 and nothing varies.
     std_error = math.sqrt(variance) / (2 * value) if value > 0 else 0.0
     return Estimate(value, std_error, (n, m), "sliced_w2")
 
 
 def _null_scale(x: Tensor, theta: Tensor) -> float:
-    """√2 n times the standard deviation of SW₂² between n rows of the law of x and the law itself.
+    """√2 n times the standard deviation of SW₂² between n rows and their own distribution.
 
     It is estimated from two random halves of x, which have the same distribution. SW₂² between
-    them is a sum of squares of variables of mean zero, so the variance of the potentials is twice
-    that of SW₂². Both variances fall as the square of 1/n + 1/m. With fewer than 4 rows the result
-    is 0, and nothing is corrected.
+    the halves is a sum of squares of variables of mean zero, so that the variance of the potentials
+    is twice the variance of SW₂². Both variances fall as the square of 1/n + 1/m. With fewer than 4
+    rows the result is 0, and nothing is corrected.
     """
     if len(x) < 4:
         return 0.0
@@ -149,8 +147,9 @@ class _Plan(NamedTuple):
 def _potential(own: Tensor, other: Tensor, order: Tensor) -> Tensor:
     """Sum over directions of the dual potential f of each point, in the points' own order.
 
-    Along the optimal plan f_{i+1} − f_i = (x_{i+1} − y)² − (x_i − y)², y the partner at the level
-    (i + 1)/n where x_i ends and x_{i+1} begins; where y changes at that very level, the mean.
+    Along the optimal plan f_{i+1} − f_i = (x_{i+1} − y)² − (x_i − y)², where y is the partner at
+    the level (i + 1)/n, where x_i ends and x_{i+1} begins. If y changes at exactly this level, the
+    mean of both partners is used.
 
     Args:
         own: Sorted projections, shape (L, n).

@@ -1,4 +1,4 @@
-"""Text to objects: configs, checkpoints, samplers and time grids by name."""
+"""From text to objects: configs, checkpoints, samplers and time grids by name."""
 
 from .config import Config, load_config
 from .grids import parse_grid

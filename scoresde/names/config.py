@@ -1,4 +1,4 @@
-"""Configs: plain data to frozen dataclasses, and from these to a network.
+"""Configs: from plain data to frozen dataclasses, and from these to a network.
 
 A config is plain data (TOML, or the JSON inside a checkpoint) with one table per part. Each part
 becomes a frozen dataclass; unknown, missing and mistyped keys are errors with their key path.
@@ -60,7 +60,7 @@ class Config:
 
     @property
     def t_least(self) -> float:
-        """Smallest time for the network: that of its first discrete label, else 0."""
+        """Smallest time for the network: the time of its first discrete label, or 0."""
         return self.preconditioning.t_least(self.sde)
 
     @classmethod
@@ -69,10 +69,10 @@ class Config:
 
         Args:
             values: Nested dict as read from TOML or JSON.
-            source: What the error messages call it.
+            source: Name of the config in error messages.
 
         Raises:
-            ConfigError: Naming source, key path and reason.
+            ConfigError: If the config is not valid; the message gives source, key path and reason.
         """
         where = {key: f"{source}: {key}" for key in cls.__dataclass_fields__}
         check_keys(values, where, source, required=("data", "sde", "net", "train"))
@@ -101,10 +101,10 @@ class Config:
         return config
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data from which `from_dict` builds an equal config; absent values left out.
+        """Plain data from which `from_dict` builds an equal config; absent values are left out.
 
         Raises:
-            ConfigError: If the SDE is of a class that has no name in configs.
+            ConfigError: If the class of the SDE has no name in configs.
         """
         kind = next((name for name, cls in SDES.items() if type(self.sde) is cls), None)
         if kind is None:
@@ -126,10 +126,10 @@ class Config:
         """A network with fresh weights, drawn from the training seed, as a score model.
 
         Args:
-            spec: What the data are; gives the network its shape.
+            spec: Description of the data; gives the network its shape.
 
         Raises:
-            ConfigError: If the network refuses its arguments, or its classes are not the data's.
+            ConfigError: If the network refuses its arguments, or its classes do not fit the data.
         """
         cls, arguments = split_kind(NETS, self.net, "net")
         classes = arguments.get("classes")
@@ -152,8 +152,9 @@ def load_config(name_or_path: str | Path) -> Config:
     """Read a TOML config: a shipped one by name, such as "digits_vp", or a file.
 
     Raises:
-        ValueError: If it looks like a name and is none; the nearest one is named.
-        ConfigError: With file, position or key path, and reason, in one line.
+        ValueError: If it looks like a name but is unknown; the message gives the nearest name.
+        ConfigError: If the config is not valid; one line with file, position or key path, and
+            reason.
     """
     path = locate("configs", name_or_path)
     try:
@@ -172,7 +173,7 @@ def load_config(name_or_path: str | Path) -> Config:
 
 @contextmanager
 def _float32_by_default() -> Iterator[None]:
-    """PyTorch's default dtype is float32 inside the block: new layers take it from there."""
+    """Set PyTorch's default dtype to float32 inside the block, for new layers."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:

@@ -7,7 +7,7 @@ mine.json, list:mine      a file
 A file holds one of
 
 [1.0, 0.5, 0.1, 0.001]                    times t, decreasing in [0, 1]
-{"ts": [1.0, 0.5, 0.1, 0.001]}            the same
+{"ts": [1.0, 0.5, 0.1, 0.001]}            times t, as above
 {"sigmas": [80.0, 5.3, 0.4, 0.002]}       σ/α, decreasing and above 0
 {"lams": [-4.4, -1.7, 0.9, 6.2]}          λ = log(α/σ), increasing
 
@@ -73,7 +73,7 @@ class GridFile:
 
         Raises:
             ConfigError: If a noise level is outside the SDE's range, or there is no score at the
-                last time; names file and position.
+                last time; the message gives file and position.
         """
         values = float64(self.values)
         ts = values if self.kind == "ts" else self._times_of_levels(sde, values)
@@ -104,7 +104,8 @@ def read_grid(path: str) -> GridFile:
         path: A JSON file: an array of times, or an object with one of "ts", "sigmas", "lams".
 
     Raises:
-        ConfigError: If the file cannot be read or is no grid; names the file and the position.
+        ConfigError: If the file cannot be read or is not a grid; the message gives file and
+            position.
     """
     try:
         values = _parse(path)
@@ -149,7 +150,7 @@ def _no_constant(name: str) -> None:
 
 
 def _only_entry(values: dict[str, Any]) -> tuple[str, Any]:
-    """The key and the value of an object that has one known key."""
+    """The key and the value of an object with exactly one known key."""
     for key in values:
         if key not in KINDS:
             raise ValueError(f"unknown key {key!r}; {nearest(key, KINDS)}")
@@ -198,7 +199,7 @@ def parse_grid(text: str) -> Callable[..., Tensor] | GridFile:
 
     Raises:
         ConfigError: If the name or a key is unknown (with the nearest one), a value is wrong, or
-            the file is no grid.
+            the file is not a grid.
     """
     text = text.strip()
     if text.startswith("list:") or text.endswith(".json"):
@@ -209,7 +210,7 @@ def parse_grid(text: str) -> Callable[..., Tensor] | GridFile:
         return GRIDS[name]
     grid = partial(GRIDS[name], **arguments)
     try:
-        grid(VP(), 1)  # raises on a value out of range, which does not depend on the SDE
+        grid(VP(), 1)  # raises on a value out of range; the range is the same for every SDE
     except ValueError as error:
         raise ConfigError(f"grid {name}: {error}") from error
     return grid

@@ -19,20 +19,19 @@ from .config import NETS, Config
 
 __all__ = ["Checkpoint", "build", "config_of", "load"]
 
-# Types of further entries of the metadata, which need not be there.
+# Types of optional entries of the metadata.
 _ABOUT = {"steps_done": int | None, "seconds": float | None, "provenance": dict}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained model with what it was trained on.
+    """A trained model with the description of its data and training.
 
     Attributes:
-        model: The score model with averaged weights: frozen, in evaluation mode, in float32
-            whatever it was trained in.
-        data: What the data are.
-        config: How it was trained.
-        metadata: Everything the file says, steps and provenance included.
+        model: The score model with averaged weights: frozen, in evaluation mode, always in float32.
+        data: Description of the data.
+        config: Configuration of the training.
+        metadata: All metadata of the file, steps and provenance included.
         sha256: Digest of the file's content.
         path: The file.
     """
@@ -52,32 +51,32 @@ def load(name_or_path: str | Path, device: torch.device | str = "cpu") -> Checkp
 
     Args:
         name_or_path: A name of `shipped("checkpoints")` or the path of a file.
-        device: Where to put the model.
+        device: Device of the model.
 
     Returns:
         The model in float32, ready for `sample` and `log_likelihood`.
 
     Raises:
-        ValueError: If it looks like a name and is none; the nearest one is named.
+        ValueError: If it looks like a name but is unknown; the message gives the nearest name.
         CheckpointError: If the file is missing, damaged or not a checkpoint of scoresde, or its
             tensors do not fit its config.
     """
     return build(read_checkpoint(locate("checkpoints", name_or_path)), device)
 
 
-@torch.inference_mode(False)  # its tensors could not be differentiated through
+@torch.inference_mode(False)  # inference tensors could not be differentiated through
 def build(raw: RawCheckpoint, device: torch.device | str = "cpu") -> Checkpoint:
     """The second half of `load`: the model of a checkpoint that has been read.
 
-    The network is first made without memory, on PyTorch's "meta" device. A network that does not
-    fit the tensors is thus refused at once, however large its config says it is.
+    The network is first made without memory, on PyTorch's "meta" device. So a network that does not
+    fit the tensors is refused at once, even if its config describes a very large network.
 
     Args:
         raw: From `read_checkpoint`.
-        device: Where to put the model.
+        device: Device of the model.
 
     Raises:
-        CheckpointError: If what the file holds does not fit together.
+        CheckpointError: If config and tensors of the file do not fit together.
     """
     config, spec = config_of(raw)
     with _understood(raw):
@@ -93,7 +92,7 @@ def config_of(raw: RawCheckpoint) -> tuple[Config, DataSpec]:
     """The config and data specification inside a checkpoint.
 
     Raises:
-        CheckpointError: If they are missing or not understood.
+        CheckpointError: If they are missing or cannot be read.
     """
     with _understood(raw):
         values = {key: raw.metadata[key] for key in ("config", "data")}
@@ -108,7 +107,7 @@ def config_of(raw: RawCheckpoint) -> tuple[Config, DataSpec]:
 
 @contextmanager
 def _understood(raw: RawCheckpoint) -> Iterator[None]:
-    """Turn every error that wrong metadata cause inside the block into a `CheckpointError`."""
+    """Turn every error caused by wrong metadata inside the block into a `CheckpointError`."""
     try:
         yield
     except CheckpointError:

@@ -1,8 +1,8 @@
-"""Samplers from text, as the command line and the benchmark give them.
+"""Samplers from text, for the command line and the benchmarks.
 
 ddim                      a name
 ddim:eta=0.5              with a parameter
-edm:churn=20:s_noise=1    with two
+edm:churn=20:s_noise=1    with two parameters
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _predictor_corrector(
         predictor: A one-step sampler by name.
         snr: r of the Langevin steps, above 0.
         steps: Langevin steps at each time, at least 1.
-        norm: "exact" or "batch", the norms that give the step size; see `Langevin`.
+        norm: "exact" or "batch", the norm for the step size; see `Langevin`.
     """
     corrector = samplers.Langevin(snr, steps, norm)
     return samplers.PredictorCorrector(parse_sampler(predictor), corrector)
@@ -75,7 +75,7 @@ SAMPLERS: dict[str, Callable[..., samplers.Sampler]] = {
     "dop853": partial(samplers.ProbabilityFlowODE, "dop853", per_sample=True),
     "restart": _restart,
     "sa-solver": samplers.SASolver,
-    # The method is given by position, so that `method` is no key: `rk4:method=dopri5` is refused.
+    # The method is given by position, so that `method` is not a key (`rk4:method=dopri5` fails).
     **{
         name: partial(samplers.RungeKutta, name)
         for name in ("euler", "midpoint", "heun2", "heun3", "rk4")

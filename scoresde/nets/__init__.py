@@ -1,7 +1,7 @@
 """Noise-conditional networks: a U-Net for images and an MLP for vectors.
 
-They map `(x, label, y)` to a tensor shaped like `x` and know no SDE. The score model that wraps a
-network says what the label and the output mean.
+They map `(x, label, y)` to a tensor shaped like `x` and do not depend on an SDE. The score model
+that wraps a network defines the meaning of the label and of the output.
 """
 
 from .mlp import MLP

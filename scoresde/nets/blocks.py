@@ -28,17 +28,17 @@ def check_inputs(x: Tensor, label: Tensor, shape: Sequence[int]) -> None:
 
 
 def zeroed(layer: Layer) -> Layer:
-    """The same layer with weight and bias set to zero, so that its branch is zero at first."""
+    """The given layer with weight and bias set to zero, so that its branch is zero at first."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with as many groups as divide the channels: at most 32, of 4 channels or more.
+    """GroupNorm with the most groups that divide the channels: at most 32, of 4 channels or more.
 
-    The norm of a group of one or two channels removes how strong a feature is compared with the
-    others. Narrow networks (32 channels) need that.
+    Normalizing a group of only one or two channels removes the relative strength of features, which
+    narrow networks (32 channels) need.
     """
     groups = max(g for g in range(1, 33) if channels % g == 0 and (g == 1 or channels // g >= 4))
     return nn.GroupNorm(groups, channels)
@@ -91,8 +91,8 @@ class ResidualBlock(nn.Module):
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    # Only the plain kernel has a forward-mode derivative, which exact traces of a Jacobian may
-    # use. (Only it has second derivatives, too. Who needs those calls the network in this context.)
+    # Only the plain kernel has a forward-mode derivative, which exact traces of a Jacobian may use.
+    # (It is also the only kernel with second derivatives, for callers that set this context.)
     if not torch.compiler.is_compiling() and forward_ad.unpack_dual(q).tangent is not None:
         with sdpa_kernel(SDPBackend.MATH):
             return F.scaled_dot_product_attention(q, k, v)

@@ -21,8 +21,8 @@ class _Waves(nn.Module):
         self.register_buffer("frequencies", frequencies.to(torch.get_default_device()).float())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-        # net.to(bfloat16) must not round the frequencies: with 8 bits of mantissa the phases of a
-        # network would differ between its float32 and its bfloat16 copy.
+        # net.to(bfloat16) must not round the frequencies: with an 8-bit mantissa the phases of a
+        # float32 and a bfloat16 copy of a network would differ.
         kept = self.frequencies
         super()._apply(fn, recurse)
         if not kept.is_meta:
@@ -30,7 +30,7 @@ class _Waves(nn.Module):
         return self
 
     def forward(self, label: Tensor) -> Tensor:
-        """Waves of the label, unit root mean square.
+        """Waves of the label, with root mean square 1.
 
         Args:
             label: Noise label, shape (B,), any real dtype.
@@ -47,8 +47,8 @@ class FourierEmbedding(_Waves):
     """Random Fourier features of the noise label: cos(ω u), sin(ω u) with ω ~ N(0, 1).
 
     Song et al. 2021, arXiv:2011.13456 (their "random Fourier feature embeddings" of log σ);
-    Tancik et al. 2020, arXiv:2006.10739. The frequencies come from a generator of their own,
-    seeded by a constant, so that they are the same in every network, and no global state changes.
+    Tancik et al. 2020, arXiv:2006.10739. The frequencies come from a separate generator with a
+    constant seed, so that they are the same in every network, and no global state changes.
 
     Args:
         n: Number of frequencies, at least 1.
@@ -57,7 +57,7 @@ class FourierEmbedding(_Waves):
     # The embeddings of two labels u, u' have the cosine exp(−(u − u')² / 2) in expectation: 0.9988
     # for labels 0.05 apart (the small steps of a solver see a smooth function), 0.61 for labels 1
     # apart, 0.01 for labels 3 apart. Labels log(σ/α) span about [−12, 12], which makes about 24
-    # independent levels. Larger frequencies fit no better here and make the probability-flow ODE
+    # independent levels. Larger frequencies do not fit better and make the probability-flow ODE
     # stiffer in t.
     def __init__(self, n: int) -> None:
         draw = torch.Generator().manual_seed(0)
@@ -86,7 +86,7 @@ _EMBEDDINGS = {"fourier": FourierEmbedding, "sinusoidal": SinusoidalEmbedding}
 
 
 class LabelEmbedding(nn.Module):
-    """The vector that conditions every block: noise label and, if any, class label.
+    """The vector that conditions every block, from the noise label and, if any, the class label.
 
     Args:
         features: Number of waves; an odd number is rounded up.
@@ -109,7 +109,7 @@ class LabelEmbedding(nn.Module):
         if classes is not None:
             self.classes = classes = check_integer("classes", classes, minimum=1)
             self.table = nn.Embedding(classes + 1, width)
-            # About the size of the label's vector at initialisation, so that neither dominates.
+            # About the size of the noise label's vector at first, so that neither dominates.
             nn.init.normal_(self.table.weight, std=0.3)
 
     def forward(self, label: Tensor, y: Tensor | None = None) -> Tensor:

@@ -29,11 +29,11 @@ class _Block(nn.Module):
 
 
 class MLP(nn.Module):
-    """Residual MLP F(x, label, y): the shape of x in and out, zero at initialisation.
+    """Residual MLP F(x, label, y): the output has the shape of x and is zero at initialisation.
 
     Attributes:
-        classes: As given.
-        layer_counts: Names of the arguments that say how many layers there are.
+        classes: Number of classes, or None.
+        layer_counts: Names of the arguments that give numbers of layers.
 
     Args:
         shape: Data shape (D,), D at least 1.

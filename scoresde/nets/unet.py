@@ -35,34 +35,34 @@ class _Level(nn.Module):
 
 
 class UNet(nn.Module):
-    """U-Net F(x, label, y): the shape of x in and out, zero at initialisation.
+    """U-Net F(x, label, y): the output has the shape of x and is zero at initialisation.
 
-    Each level has residual blocks at one resolution. On the way down the features are averaged 2×2
-    between levels. On the way up they are repeated 2×2 and joined with the features of the way down
-    at that resolution. The lowest level has one block more and is the middle. Ronneberger et al.
-    2015, arXiv:1505.04597, with the blocks of Ho et al. 2020, arXiv:2006.11239, appendix B. Here
-    features are joined once per level and not once per block, so that most of the weights are at
-    the lowest resolution, where they cost least.
+    Each level has residual blocks at one resolution. In the downward half the features are averaged
+    2×2 between levels. In the upward half they are repeated 2×2 and joined with the downward
+    features of the same resolution. The lowest level has one more block and is the middle.
+    Ronneberger et al. 2015, arXiv:1505.04597, with the blocks of Ho et al. 2020, arXiv:2006.11239,
+    appendix B. Here features are joined once per level and not once per block, so that most of the
+    weights are at the lowest resolution, where they cost least.
 
     Sizes that `patch · 2^(levels − 1)` does not divide are padded by repeating the border, half on
     each side (the odd one at the right and bottom), and the result is cropped.
 
     Attributes:
-        classes: As given.
-        layer_counts: Names of the arguments that say how many layers there are.
+        classes: Number of classes, or None.
+        layer_counts: Names of the arguments that give numbers of layers.
 
     Args:
         shape: Image shape (C, H, W), all at least 1.
         channels: Channels of the first level.
         multipliers: Channels of each level in units of `channels`; its length is the number of
             levels.
-        blocks: Residual blocks per level, way down and way up.
+        blocks: Residual blocks per level, in the downward and in the upward half.
         attention: Resolutions (larger side of the feature map, after padding and the stem) that
             get attention, after the first block of each level; None for the lowest resolution.
         dropout: Dropout probability in every block, in [0, 1).
         classes: Number of classes, or None. See `LabelEmbedding`.
         patch: Side of the pixel patches that the stem folds into channels (pixel unshuffle);
-            2 costs about a quarter of 1.
+            side 2 costs about a quarter of side 1.
         embedding: "fourier" or "sinusoidal" embedding of the noise label.
         skip_scale: Multiply every residual sum by √½.
 

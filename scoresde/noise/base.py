@@ -24,24 +24,25 @@ __all__ = [
 ]
 
 NOISE_VERSION = 2
-"""Number of the definition of all draws, of sampling and of training.
+"""Version of the definition of all random draws, in sampling and in training.
 
 1: ziggurat normals of one stream per sample, uniforms made of normals.
-2: every draw has an address, Box–Muller normals, uniforms of their own (`_philox`).
+2: every draw has an address, Box–Muller normals, separate uniforms (`_philox`).
 """
 
 _UNIFORM = ("uniform", "times")
 _CPU = torch.device("cpu")
 
-# Most blocks of four numbers that a source computes ahead of time.
+# Largest number of blocks (of four numbers) that a source computes ahead of time.
 _AHEAD = 16384
 
 
 class Noise(ABC):
     """A source of random draws for one batch of samples.
 
-    Draws are made in float64 and then cast. So a float32 run on any device has the rounded noise of
-    the float64 run. Every call gives new numbers; to repeat them, make a new source from the seed.
+    Draws are made in float64 and then cast. So a float32 run on any device has the noise of the
+    float64 run, rounded. Every call gives new numbers; to repeat them, make a new source from the
+    seed.
     """
 
     @abstractmethod
@@ -53,13 +54,12 @@ class Noise(ABC):
         Args:
             shape: (B, *D).
             purpose: One of `prior`, `increment`, `fresh`, `probe`, `uniform`, `times`.
-            dtype: Wanted dtype, float64 for uniform draws. Normal draws are cast to it if they
-                have another.
+            dtype: Wanted dtype, float64 for uniform draws. Normal draws are cast to it.
             device: Wanted device.
         """
 
     def prior(self, shape: Sequence[int]) -> Tensor:
-        """N(0, I) of `shape` (B, *D), float64 on the CPU, from which x_T is scaled."""
+        """N(0, I) of `shape` (B, *D), float64 on the CPU; scaled by the caller it is x_T."""
         return self._draw(shape, "prior", torch.float64, _CPU)
 
     def increment(self, x: Tensor, t: float, s: float) -> Tensor:
@@ -67,13 +67,13 @@ class Noise(ABC):
         return self._draw(x.shape, "increment", x.dtype, x.device).to(x)
 
     def fresh(self, x: Tensor) -> Tensor:
-        """N(0, I) like `x` that is no Brownian increment."""
+        """N(0, I) like `x` for draws that are not Brownian increments."""
         return self._draw(x.shape, "fresh", x.dtype, x.device).to(x)
 
     def probe(self, x: Tensor) -> Tensor:
         """N(0, I) like `x` for a trace estimator, independent of the dequantization of x.
 
-        If both had one purpose, then with one seed a probe would be a function of the point x, and
+        If both shared a purpose, a probe would be a function of the point x for the same seed, and
         the mean of the estimate would not be the trace.
         """
         return self._draw(x.shape, "probe", x.dtype, x.device).to(x)
@@ -85,8 +85,8 @@ class Noise(ABC):
     def times(self, x: Tensor) -> Tensor:
         """U[0, 1) for each sample of `x`, shape (B,), on its device, float64.
 
-        An estimator makes its random times from it. It is independent of all other purposes, and so
-        of the dequantization of x.
+        Estimators make random times from these numbers. They are independent of all other purposes,
+        in particular of the dequantization of x.
         """
         return self._draw(x.shape[:1], "times", torch.float64, x.device)
 
@@ -122,7 +122,7 @@ class SampleNoise(Noise):
         kind = purpose, n, dtype, device
         draw = self._ahead.get(kind, {}).pop(k, None)
         if draw is None:
-            # As many as were drawn before, so that at most half of them are never used.
+            # As many as were drawn so far, so that at most half of all are never used.
             blocks = max(1, len(self.indices)) * max(1, -(-n // 4))
             numbers = np.arange(k, k + max(1, min(k, _AHEAD // blocks)), dtype=np.uint64)
             draw, *others = self._make(numbers, *kind)
@@ -145,8 +145,8 @@ class SampleNoise(Noise):
 class BatchNoise(Noise):
     """The draws of one sample split over a batch: faster for samples of a few numbers.
 
-    For 1,000 samples of one number a draw takes about a tenth of the time of `SampleNoise`. A
-    sample's draws depend on its place in the batch and on the size of the batch.
+    For 1,000 samples of one number a draw takes about a tenth of the time of `SampleNoise`. The
+    draws of a sample depend on its position in the batch and on the size of the batch.
 
     Args:
         seed: Integer in [0, 2^64).
@@ -193,7 +193,7 @@ def _check_word(name: str, value: int) -> int:
 
 
 def check_indices(indices: Sequence[int]) -> list[int]:
-    """Return sample indices as Python integers, or raise unless each is one in [0, 2^64)."""
+    """Return sample indices as Python integers, or raise unless each is in [0, 2^64)."""
     return [_check_word("each of indices", index) for index in indices]
 
 

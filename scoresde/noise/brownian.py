@@ -31,14 +31,14 @@ class BrownianNoise(Noise):
     exact except for the variance, which is between t − s − 2^−depth/2 and t − s. At depth 40 the
     relative error of the variance of a step of 1e-6 is 5e-7.
 
-    A call draws the normals of at most `depth` nodes, without those of the call before: about
-    depth − log₂ N in each of N steps. On a grid of 100 steps an increment takes about 40 times as
-    long as with `SampleNoise`, for 64 samples of 2 numbers and of 784 (`benchmarks/noise.py`). The
-    source keeps `depth` states in memory, and twice as many during a call.
+    A call draws the normals of at most `depth` nodes and reuses those of the call before; for N
+    steps it draws about depth − log₂ N per step. On a grid of 100 steps an increment takes about 40
+    times as long as with `SampleNoise`, for 64 samples of 2 numbers and of 784
+    (`benchmarks/noise.py`). The source keeps `depth` states in memory, twice as many during a call.
 
     Args:
         seed: Integer in [0, 2^64).
-        indices: Index of each sample of the batch, shape (B,), which with the seed gives the path.
+        indices: Index of each sample of the batch, shape (B,). Seed and index determine the path.
             None: the path of one sample is split over the batch as in `BatchNoise`. This is faster
             for many small samples, but a sample's path depends on the batch size.
         depth: Levels of the tree, 1 to 52. Paths of two depths agree at the ends of the
@@ -52,7 +52,7 @@ class BrownianNoise(Noise):
 
     def __init__(self, seed: int, indices: Sequence[int] | None = None, depth: int = 40) -> None:
         self.seed = check_seed(seed)
-        # In a deeper tree the ends of the cells would be no float64 numbers.
+        # In a deeper tree the ends of the cells would not be float64 numbers.
         self.depth = check_integer("depth", depth, minimum=1, maximum=52)
         self.indices = None if indices is None else check_indices(indices)
         self._others = BatchNoise(seed) if indices is None else SampleNoise(seed, self.indices)
@@ -99,7 +99,7 @@ class _BrownianTree:
         self._index = np.array(indices, dtype=np.uint64)
         (self._end,) = self._normals([0])
         self._start = torch.zeros_like(self._end)
-        # For each level the node visited last, and W in its middle. A run down a grid visits the
+        # For each level, the node visited last, and W in its middle. A run along a grid visits the
         # same nodes of the upper levels many times.
         self._visited: list[tuple[int, Tensor]] = [(0, self._end)] * depth
 

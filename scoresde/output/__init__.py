@@ -1,1 +1,1 @@
-"""Result folders, progress, and pictures: what every command that writes results shares."""
+"""Result folders, progress and pictures, for all commands that write results."""

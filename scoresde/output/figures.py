@@ -32,15 +32,15 @@ __all__ = [
     "to_unit",
 ]
 
-# Paul Tol's "muted" scheme, whose colours stay apart under the common colour blindnesses, with
-# black for its palest.
+# Paul Tol's "muted" scheme, whose colours remain distinct for colour-blind readers, with black
+# instead of its palest colour.
 COLOURS = (
     *("#332288", "#CC6677", "#117733", "#88CCEE", "#AA4499"),
     *("#999933", "#000000", "#44AA99", "#882255", "#DDCC77"),
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 
-LEAST_SIDE = 28  # pixels, of a sample in a grid
+LEAST_SIDE = 28  # least side of a sample in a grid, in pixels
 
 
 def line_style(i: int) -> dict[str, str]:
@@ -70,7 +70,7 @@ def to_grid(x: Tensor, spec: DataSpec, columns: int | None = None) -> Image.Imag
     Args:
         x: Samples on the model's scale, shape (n, C, H, W) with C = 1 or 3.
         spec: What the data are; values are rounded to its levels.
-        columns: Images per row; None for about as many as rows.
+        columns: Images per row; None for about as many columns as rows.
 
     Returns:
         An 8-bit RGB image; small samples are enlarged by a whole factor to about 28 pixels.
@@ -109,11 +109,11 @@ def save_figure(path: Path, figure: Figure, dpi: int = 110) -> None:
 
 
 def save_training_figure(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Draw loss against step, and the unweighted error of ε against time of the last log lines.
+    """Draw loss against step, and, from the last log lines, the unweighted error of ε against time.
 
     Args:
         path: PNG file to write.
-        rows: Log lines, as `log.jsonl` holds them.
+        rows: Lines of `log.jsonl`.
     """
     rows = [row for row in rows if row["loss"] is not None]
     if not rows:

@@ -29,7 +29,7 @@ def read_json(path: Path) -> Any:
     """Plain data from a JSON file.
 
     Raises:
-        ValueError: If it is not JSON; names the file.
+        ValueError: If the file is not JSON; the message names the file.
     """
     try:
         return json.loads(path.read_bytes())

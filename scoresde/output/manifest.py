@@ -22,7 +22,7 @@ __all__ = ["MANIFEST", "DamagedManifestError", "Manifest", "Origin", "Source"]
 
 MANIFEST = "scoresde.json"
 FORMAT = "scoresde results"
-VERSION = 1  # of the format of results
+VERSION = 1  # version of the format of results
 
 
 class DamagedManifestError(ValueError):
@@ -30,7 +30,7 @@ class DamagedManifestError(ValueError):
 
 
 class Source(NamedTuple):
-    """One thing that results are made from: its name for messages, and its content."""
+    """One input of results: its name for messages, and its content."""
 
     name: str
     sha256: str
@@ -38,10 +38,10 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Origin:
-    """What results are made from. Results are used again only for an equal origin.
+    """Everything that determines results. Results are used again only for an equal origin.
 
     Contents are compared; names and paths are only shown. The same data under another path have
-    the same origin, and other data under the same path have another one. The versions of this
+    the same origin, and other data under the same path have another origin. The versions of this
     package and of its noise are part of every origin, because a new version may correct a number.
     The version of torch is not part of it, because it changes only the last bits.
 
@@ -49,8 +49,8 @@ class Origin:
         command: The command that makes the results.
         settings: Plain data.
         sources: Kind of each source ("data", "checkpoint") -> its name and content.
-        cells: Name of each cell of a comparison -> fingerprint of what this cell alone depends
-            on. Cells may be added to a comparison.
+        cells: Name of each cell of a comparison -> fingerprint of the settings of this cell alone.
+            Cells may be added to a comparison.
         shown: Names of the settings that are only shown.
     """
 
@@ -62,14 +62,14 @@ class Origin:
 
     @cached_property
     def plain(self) -> dict[str, Any]:
-        """All settings as JSON gives them back: tuples as lists."""
+        """All settings in the form read from JSON: tuples become lists."""
         versions = {"scoresde": __version__, "noise": NOISE_VERSION}
         values = {"command": self.command, **versions, **self.settings}
         return json.loads(json.dumps(values, allow_nan=False))
 
     @cached_property
     def fingerprint(self) -> str:
-        """64 hexadecimal digits for sources and compared settings; cells do not count."""
+        """64 hexadecimal digits for sources and compared settings, without the cells."""
         compared = {key: value for key, value in self.plain.items() if key not in self.shown}
         contents = {what: source.sha256 for what, source in self.sources.items()}
         return fingerprint({"settings": compared, "sources": contents})
@@ -98,7 +98,7 @@ class Manifest:
 
     @classmethod
     def of(cls, origin: Origin) -> Manifest:
-        """The manifest of results that have not been made yet."""
+        """The manifest of results that do not exist yet."""
         return cls(origin.plain, dict(origin.sources), dict(origin.cells))
 
     @property
@@ -107,14 +107,14 @@ class Manifest:
         return {*self.files, *self.parts}
 
     def has_all_of(self, origin: Origin) -> bool:
-        """Whether the cells are those of the origin, in the same order, and no others."""
+        """Whether the cells are exactly those of the origin, in the same order."""
         return list(self.cells.items()) == list(origin.cells.items())
 
     def difference(self, origin: Origin) -> str | None:
         """The first difference between these results and those of an origin, in words.
 
         Returns:
-            None if there is no difference, or if the origin only asks for more cells.
+            The difference; None if there is none, or if the origin only has more cells.
         """
         return next(self._differences(origin), None)
 
@@ -153,9 +153,9 @@ class Manifest:
         """Read the file.
 
         Raises:
-            FileNotFoundError: If the folder has none.
-            DamagedManifestError: If it is damaged.
-            ValueError: If it is of another version of the format, or of something else.
+            FileNotFoundError: If the folder has no manifest.
+            DamagedManifestError: If the manifest is damaged.
+            ValueError: If the file has another version of the format, or is not a manifest.
         """
         path = folder / MANIFEST
         if not path.is_file():
@@ -173,7 +173,7 @@ class Manifest:
             values["sources"] = {k: Source(**v) for k, v in values["sources"].items()}
             found = cls(**values | {"parts": tuple(values["parts"])})
             whole = whole and form == FORMAT and all(map(_stays_inside, found.names))
-        except Exception:  # damaged bytes may look like anything
+        except Exception:  # damaged bytes may raise any error
             whole = False
         if not whole:
             raise DamagedManifestError(f"{path} is damaged")
@@ -186,6 +186,6 @@ class Manifest:
 
 
 def _stays_inside(name: str) -> bool:
-    """Whether a path leads to a file below the folder; a manifest may come from a stranger."""
+    """Whether a path stays below the folder; a manifest may come from an unknown source."""
     path = PurePosixPath(name)
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts

@@ -1,7 +1,7 @@
 """Finished parts of a computation, in files.
 
-A part holds arrays, plain data, the fingerprint of what it was made from, and a digest of all
-this. It is used again only for the same fingerprint, and a damaged part is made again.
+A part holds arrays, plain data, the fingerprint of everything that determines them, and a digest
+of the content. It is used again only for the same fingerprint, and a damaged part is made again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def save_part(
 
     Args:
         path: The .npz file; its folder is made if it does not exist.
-        made_from: Fingerprint of all that decides the content.
+        made_from: Fingerprint of everything that determines the content.
         arrays: Arrays by name.
         about: Plain data, without NaN and infinities.
 
@@ -54,7 +54,7 @@ def load_part(path: Path, made_from: str) -> Part | None:
     """Read a part; None if there is no part of this fingerprint, or if it is damaged.
 
     Warns:
-        UserWarning: If it is damaged.
+        UserWarning: If the part is damaged.
 
     Raises:
         OSError: If the file cannot be read.
@@ -63,7 +63,7 @@ def load_part(path: Path, made_from: str) -> Part | None:
         content = path.read_bytes()
     except FileNotFoundError:
         return None
-    # For damaged bytes zipfile, zlib, NumPy and json raise errors of many kinds.
+    # On damaged bytes zipfile, zlib, NumPy and json raise errors of many kinds.
     try:
         arrays = read_arrays(content)
         found, text, digest = (str(arrays.pop(name)) for name in (MADE_FROM, ABOUT, DIGEST))

@@ -1,6 +1,6 @@
 """Pictures of likelihoods and latent codes: extremes, round trips and paths between data.
 
-A caller asks `can_show` first whether its data have a picture.
+Before drawing, a caller checks with `can_show` that the data can be drawn.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from .figures import new_figure, save_figure, to_unit
 
 __all__ = ["can_show", "extremes", "interpolation", "round_trip", "sorted_by_value"]
 
-TILE = 0.95  # inches
-MOST_IMAGES = 12  # images side by side, or paths
-MOST_EXTREMES = 10  # images at either end of the order
-IMAGES_IN_A_ROW = 8  # images in a row of all
+TILE = 0.95  # side of an image, in inches
+MOST_IMAGES = 12  # largest number of images side by side, or of paths
+MOST_EXTREMES = 10  # images at each end of the order
+IMAGES_IN_A_ROW = 8  # images per row in the picture of all data
 
 
 def can_show(spec: DataSpec) -> bool:
@@ -29,7 +29,7 @@ def can_show(spec: DataSpec) -> bool:
 
 
 def extremes(path: Path, x: Tensor, values: Tensor, spec: DataSpec) -> None:
-    """Draw the ten most and least likely of some data: two rows of images, each with its value.
+    """Draw the ten most and the ten least likely data: two rows of images, each with its value.
 
     Points in the plane are all drawn, coloured by their value.
 
@@ -47,7 +47,7 @@ def extremes(path: Path, x: Tensor, values: Tensor, spec: DataSpec) -> None:
 
 
 def sorted_by_value(path: Path, x: Tensor, values: Tensor, spec: DataSpec) -> None:
-    """Draw all of some data in the order of their values, the most likely first.
+    """Draw all data in the order of their values, the most likely first.
 
     Args:
         path: PNG file to write.
@@ -63,13 +63,13 @@ def sorted_by_value(path: Path, x: Tensor, values: Tensor, spec: DataSpec) -> No
 def round_trip(path: Path, x: Tensor, latent: Tensor, decoded: Tensor, spec: DataSpec) -> None:
     """Draw data, their latent codes, the decoded codes, and the difference, enlarged.
 
-    For points in the plane: data with the decoded ones, and the latent codes.
+    For points in the plane: data with decoded data, and the latent codes.
 
     Args:
         path: PNG file to write.
         x: Data at the model's scale, shape (n, *spec.shape); the first 12 are shown.
-        latent: Their latent codes in units of the prior's standard deviation, likewise.
-        decoded: Decoded codes, likewise.
+        latent: Their latent codes in units of the prior's standard deviation, like x.
+        decoded: Decoded codes, like x.
         spec: What the data are.
     """
     if not spec.is_image:
@@ -90,7 +90,7 @@ def round_trip(path: Path, x: Tensor, latent: Tensor, decoded: Tensor, spec: Dat
 
 
 def interpolation(path: Path, x: Tensor, spec: DataSpec) -> None:
-    """Draw each path between two data in a row; of points in the plane, the curves.
+    """Draw each path between two data as a row of images; for points in the plane, as a curve.
 
     Args:
         path: PNG file to write.
@@ -119,7 +119,7 @@ def _round_number(limit: float) -> float:
 
 
 def _ascending(values: Tensor) -> Tensor:
-    """Places by ascending value."""
+    """Row numbers by ascending value."""
     return values.detach().cpu().argsort(stable=True)
 
 
@@ -132,7 +132,7 @@ def _save_valued(
     names: Sequence[str],
     title: str,
 ) -> None:
-    """Rows of images, each with its value; points in the plane are all drawn, coloured by it."""
+    """Rows of images, each with its value; or all points in the plane, coloured by value."""
     if not spec.is_image:
         _save_scatter(path, x, values, spec.unit)
         return
@@ -149,14 +149,14 @@ def _save_rows(
 ) -> None:
     """Rows of images with values in [0, 1], each (n, C, H, W), names left, captions below."""
     columns = max(map(len, rows))
-    height = 1.04 if captions is None else 1.2  # of a row, in tiles
+    height = 1.04 if captions is None else 1.2  # height of a row, in tiles
     figure = new_figure(TILE * columns + 0.9 * any(names), height * TILE * len(rows) + 0.3)
     for axis in (axes := figure.subplots(len(rows), columns, squeeze=False)).flat:
         axis.set(xticks=[], yticks=[], frame_on=False)
     beside = {"rotation": 0, "horizontalalignment": "right", "verticalalignment": "center"}
     for i, row in enumerate(rows):
         for j, image in enumerate(row.permute(0, 2, 3, 1).numpy()):
-            # matplotlib uses the colour map for one channel and ignores it for three
+            # matplotlib uses the colour map for one channel, and ignores it for three channels
             axes[i, j].imshow(image, interpolation="nearest", cmap="gray", vmin=0, vmax=1)
             if captions is not None:
                 axes[i, j].set_xlabel(captions[i][j], fontsize=8, labelpad=2)

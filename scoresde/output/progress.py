@@ -1,4 +1,4 @@
-"""Long computations: how progress is reported, and how lack of memory is reported."""
+"""Long computations: reports of progress and of missing memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..data.memory import free_bytes
 
 __all__ = ["OnProgress", "Tell", "advise_on_memory", "check_space", "out_of_memory", "silent"]
 
-# Called with (how many are done, of how many or None if nobody knows, note).
+# Called with (number done, total number or None if unknown, note).
 OnProgress = Callable[[int, int | None, str], None]
 
 # Called with the name of a stage, and what `OnProgress` is called with.
@@ -29,15 +29,15 @@ def check_space(option: str, n: int, numbers: int, folder: Path, arrays: int = 3
     """Refuse work whose results do not fit into the free memory or on the disk.
 
     Args:
-        option: The option that sets their number, for the message.
-        n: How many data.
-        numbers: Numbers of one datum, each of 4 bytes.
-        folder: Where one array of them is written; need not exist.
-        arrays: Least number of arrays of all data that are in memory at the same time.
+        option: The option that sets the number of data, for the message.
+        n: Number of data.
+        numbers: Numbers per datum, of 4 bytes each.
+        folder: Folder for one array of all data; need not exist.
+        arrays: Least number of such arrays in memory at the same time.
 
     Raises:
-        ValueError: If memory or disk is too small; says what is needed and what is free. Also if
-            there is a file at the path of the folder.
+        ValueError: If memory or disk is too small; the message says how much is needed and free.
+            Also if there is a file at the path of the folder.
     """
     disk = 4 * n * numbers
     memory = arrays * disk
@@ -52,7 +52,7 @@ def check_space(option: str, n: int, numbers: int, folder: Path, arrays: int = 3
 
 @contextmanager
 def advise_on_memory(batch: int, shape: Sequence[int], advice: str) -> Iterator[None]:
-    """Replace an error of lack of memory, of the CPU or a GPU, by one that says what to try.
+    """Replace an out-of-memory error, of CPU or GPU, by an error with advice.
 
     Args:
         batch: Samples computed at a time.
@@ -74,7 +74,7 @@ def advise_on_memory(batch: int, shape: Sequence[int], advice: str) -> Iterator[
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the memory of the CPU or a GPU is exhausted."""
-    # The CPU's allocator has no exception of its own; this is its text on Linux and Windows.
+    # The CPU's allocator has no special exception; this is its text on Linux and Windows.
     texts = ("can't allocate memory", "not enough memory")
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
         text in str(error) for text in texts

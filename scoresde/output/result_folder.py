@@ -32,7 +32,7 @@ __all__ = ["PARTS", "SUMMARY", "Output", "ResultFolder", "check_whole", "remove_
 
 SUMMARY = "summary.json"
 PARTS = "parts"
-EARLIER = "settings.json"  # marked a folder of results before there were manifests
+EARLIER = "settings.json"  # marked a folder of results before manifests existed
 EARLIER_COMMANDS = ("sample", "likelihood", "latent", "bench", "demo", "verify")
 
 
@@ -42,9 +42,9 @@ class ResultFolder:
 
     Attributes:
         path: The folder.
-        origin: What the results are made from.
-        overwrite: Whether results may be replaced, those of the same origin included.
-        finished: Whether the folder holds complete results of this origin already.
+        origin: Everything that determines the results.
+        overwrite: Whether results may be replaced, including results of the same origin.
+        finished: Whether the folder already holds complete results of this origin.
     """
 
     path: Path
@@ -54,10 +54,10 @@ class ResultFolder:
 
     @classmethod
     def open(cls, path: Path, origin: Origin, overwrite: bool = False) -> ResultFolder:
-        """Look into a folder without changing it.
+        """Check a folder without changing it.
 
         Warns:
-            UserWarning: If the results were complete, but a file is now missing or damaged.
+            UserWarning: If a file of complete results is missing or damaged.
 
         Raises:
             ValueError: If the folder holds other results and `overwrite` is not set, or if it
@@ -82,17 +82,17 @@ class ResultFolder:
 
     @contextlib.contextmanager
     def write(self, files: Sequence[str], parts: Sequence[str] = ()) -> Iterator[Output]:
-        """Lock the folder while results are made; `Output` says how they are written.
+        """Lock the folder while results are made, and yield the `Output` that writes them.
 
-        If the block ends with an exception, the finished parts stay and everything else is as it
-        was before. The same command then continues from these parts.
+        If the block ends with an exception, the finished parts stay and everything else is
+        unchanged. The same command then continues from these parts.
 
         Args:
             files: Paths in the folder of all results that may be written.
             parts: Paths in `parts/` of finished parts; a part may also be a result.
 
         Raises:
-            ValueError, PermissionError: As `open`.
+            ValueError, PermissionError: As for `open`.
             RuntimeError: If another process writes in the folder.
         """
         folder = self.path
@@ -121,9 +121,9 @@ class Output:
 
     Attributes:
         folder: The folder.
-        origin: What the results are made from.
+        origin: Everything that determines the results.
         files: Paths in the folder of all results that may be written.
-        before: The manifest until the results are published.
+        before: The manifest before the results are published.
     """
 
     folder: Path
@@ -133,7 +133,7 @@ class Output:
 
     @property
     def work(self) -> Path:
-        """The subfolder that all files are written to first."""
+        """The subfolder to which all files are written first."""
         path = self.folder / PARTS
         path.mkdir(exist_ok=True)
         return path
@@ -147,7 +147,7 @@ class Output:
         """Replace all earlier results by the files in `work`, and remove the parts.
 
         Args:
-            kept: Earlier results that remain results, unless `work` holds newer ones.
+            kept: Earlier results that stay, unless `work` holds newer ones.
             later: Files that may be written later; their content is not checked.
         """
         written = [name for name in self.files if (self.work / name).exists()]
@@ -170,7 +170,7 @@ def remove_results(folder: Path, command: str) -> None:
 
     Args:
         folder: The folder; it is left alone if it holds no results of this command.
-        command: The command that made them.
+        command: The command that made the results.
 
     Raises:
         RuntimeError: If another process writes in the folder.
@@ -184,16 +184,16 @@ def remove_results(folder: Path, command: str) -> None:
     with lock_folder(folder):
         _remove(folder, manifest.names)
         (folder / MANIFEST).unlink()
-    with contextlib.suppress(OSError):  # it holds other files
+    with contextlib.suppress(OSError):  # the folder holds other files
         folder.rmdir()
 
 
 def check_whole(folder: Path) -> None:
-    """Raise unless all results that the manifest lists exist with the bytes that were written.
+    """Raise unless all results in the manifest exist with unchanged bytes.
 
     Raises:
         FileNotFoundError: If the folder has no manifest.
-        ValueError: If a file is missing or damaged; names it.
+        ValueError: If a file is missing or damaged; the message names it.
     """
     name = _damaged(folder, Manifest.read(folder))
     if name is not None:
@@ -205,7 +205,8 @@ def check_whole(folder: Path) -> None:
 def _manifest(folder: Path, origin: Origin, overwrite: bool) -> Manifest | None:
     """The manifest of results that may be continued or replaced; None if the folder has none.
 
-    For a damaged manifest that may be replaced an empty one is returned: its files are not known.
+    For a damaged manifest that may be replaced, the result is an empty manifest, because its files
+    are not known.
     """
     existing_folder(folder)
     names = _foreign(folder)
@@ -223,7 +224,7 @@ def _manifest(folder: Path, origin: Origin, overwrite: bool) -> Manifest | None:
             "folder, or --overwrite to replace them"
         ) from error
     different = None if overwrite else found.difference(origin)
-    # After a kill there may be no file yet that could be lost.
+    # After a kill there may be no file that could be lost.
     if different is not None and any((folder / name).exists() for name in found.names):
         raise ValueError(
             f"--out {folder}: holds {different}; give another folder, or --overwrite to replace "
@@ -233,7 +234,7 @@ def _manifest(folder: Path, origin: Origin, overwrite: bool) -> Manifest | None:
 
 
 def _started(before: Manifest | None, origin: Origin, claimed: Iterable[str]) -> Manifest:
-    """The manifest while results are made: that of complete earlier results, if there are any."""
+    """The manifest while results are made: that of complete earlier results if they exist."""
     before = before or Manifest({})
     kept = before if before.finished else replace(Manifest.of(origin), files=before.files)
     return replace(kept, parts=tuple(sorted({*before.parts, *claimed})))
@@ -248,7 +249,7 @@ def _foreign(folder: Path) -> list[str]:
 
 
 def _what_is_there(folder: Path) -> str:
-    """Whether a folder without a manifest holds results of an earlier version, in words."""
+    """Text on the content of a folder without a manifest: earlier results, or other files."""
     with contextlib.suppress(OSError, ValueError, RecursionError, LookupError, TypeError):
         if json.loads((folder / EARLIER).read_bytes())["command"] in EARLIER_COMMANDS:
             return (
@@ -260,7 +261,7 @@ def _what_is_there(folder: Path) -> str:
 
 def _check_free(folder: Path, before: Manifest | None, names: Iterable[str]) -> None:
     """Refuse to replace a file that scoresde did not write."""
-    if before is not None and not before.settings:  # damaged: its files are not known
+    if before is not None and not before.settings:  # damaged manifest: its files are not known
         return
     ours = set() if before is None else before.names
     for name in names:
@@ -282,9 +283,9 @@ def _damaged(folder: Path, manifest: Manifest) -> str | None:
 
 
 def _remove(folder: Path, names: Iterable[str]) -> None:
-    """Remove files, and then the folders below this one that are empty."""
+    """Remove files, and then all empty subfolders."""
     for name in names:
-        if (folder / name).parent.resolve().is_relative_to(folder.resolve()):  # through no link
+        if (folder / name).parent.resolve().is_relative_to(folder.resolve()):  # never by a link
             with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 (folder / name).unlink()
     _remove_empty(folder, names)

@@ -1,7 +1,7 @@
 """Samplers: methods that carry noise to data with a score model.
 
 A sampler holds its settings only. `sample` runs any of them on any score model and any time grid.
-Each family has a file of its own, and `base` says what a sampler is.
+Each family has its own file, and `base` defines what a sampler is.
 """
 
 from .adaptive_sde import AdaptiveSDE

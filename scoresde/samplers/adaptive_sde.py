@@ -39,17 +39,17 @@ class AdaptiveSDE(Sampler):
     generating data with score-based models", arXiv:2105.14080.
 
     There are three differences from the authors' code. First, the noise of a rejected step is
-    kept. A step is often rejected because of its noise, so that new noise has another law than
-    the noise of accepted steps. For N(0.3, 0.25) in one dimension under VP, new noise makes the
-    standard deviation 0.13 too large at tolerance 0.02, and no tolerance repairs this. Here the
+    kept. A step is often rejected because of its noise, so that drawing new noise after a rejection
+    biases the noise of accepted steps. For N(0.3, 0.25) in one dimension under VP, new noise makes
+    the standard deviation 0.13 too large at tolerance 0.02, and no tolerance repairs this. Here the
     increment w is kept, and the shorter steps that replace the rejected one divide it as a
     Brownian bridge, in equal parts, so that no very short step remains. The standard deviation is
     then right to 0.002, its standard error. Second, a step is at least 0.2 times and at most 10
-    times the last one, and right after a rejection it does not grow. Third, η may have any value.
+    times the last step, and right after a rejection it does not grow. Third, η may have any value.
 
     The Brownian path is drawn by `noise.fresh`, one draw per attempt for each sample of the batch,
-    even if the sample does not use it. So a sample does not depend on the others of its batch. The
-    path is not that of a `BrownianNoise`.
+    even if the sample does not use it. So a sample does not depend on its batch mates. The path
+    differs from the path of a `BrownianNoise`.
 
     Args:
         rtol: Relative tolerance in (0, 1); at least 1e-7 in float32.
@@ -112,7 +112,7 @@ class _ImprovedEuler(Stepper):
         return FIRST_STEP
 
     def target(self, t: Tensor, t_new: Tensor) -> Tensor:
-        """t_new, but not beyond the end of a rejected step, whose increment is known."""
+        """t_new, or the end of a rejected step, whose increment is known, if that comes first."""
         return self.path.target(t, t_new)
 
     def attempt(self, y: Tensor, t: Tensor, t_new: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,12 +133,12 @@ class _ImprovedEuler(Stepper):
         self.path.forget(accepted)
 
     def keep(self, running: Tensor) -> None:
-        """Keep the data of the samples that go on."""
+        """Keep the data of the samples that are still running."""
         self.previous = self.previous[running]
         self.path.keep(running)
 
     def _draw(self, rows: Tensor) -> Tensor:
-        """N(0, I) of shape (b, N); the whole batch draws, so that all draw equally often."""
+        """N(0, I) of shape (b, N); drawn for the whole batch, so that all draw equally often."""
         z = self.noise.fresh(self.x)
         return z.reshape(len(z), -1)[rows]
 
@@ -154,7 +154,7 @@ class _ImprovedEuler(Stepper):
 
 
 class _Increments:
-    """The known increments of each sample's Brownian path from its present time on: a stack.
+    """A stack of the known increments of each sample's Brownian path from its present time on.
 
     The top increment begins at the sample's present time, the next one begins where the top one
     ends, and so on. A rejected step stays on the stack. A shorter step divides its increment.
@@ -198,7 +198,7 @@ class _Increments:
         self.size = self.size - (taken & (self.size > 0)).to(torch.int64)
 
     def keep(self, running: Tensor) -> None:
-        """Drop the samples that have arrived."""
+        """Drop the samples that have finished."""
         self.size = self.size[running]
         self.ends, self.increments = self.ends[:, running], self.increments[:, running]
 

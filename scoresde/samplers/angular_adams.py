@@ -28,14 +28,14 @@ class AngularAdams(LinearMultistep):
 
         x_s = (n_s/n_t) x_t + n_s Σ_j (v_j/n_j) ∫_{θ_t}^{θ_s} ℓ_j(θ) dθ
 
-    The ℓ_j are the Lagrange polynomials through the last `order` outputs for the predictor, and
-    through those and the output at the predicted x_s for the corrector. For data N(0, I), v is 0
-    at all times, while ε and x0 change. So only the difference of the data from N(0, I) is
-    extrapolated.
+    The ℓ_j are Lagrange polynomials. The predictor's use the last `order` outputs; the corrector's
+    use these and the output at the predicted x_s. For data N(0, I), v is 0 at all times, while ε
+    and x0 change. So only the difference of the data from N(0, I) is extrapolated.
 
-    The order is min(order, 2), with the corrector min(order + 1, 3), because the first step is
-    Euler's. (In λ the error of that step is negligible, in θ it is not.) Errors at few steps still
-    fall with `order`. 1 NFE per step; deterministic. x at the last time is not corrected.
+    The order of convergence is min(order, 2) without and min(order + 1, 3) with the corrector,
+    because the first step is Euler's. (In λ the error of that step is negligible, in θ it is not.)
+    With few steps, errors still fall with `order`. 1 NFE per step; deterministic. x at the last
+    time is not corrected.
 
     θ and v are smooth down to σ = 0, so that t_min may be as small as 1e-6, and no final denoising
     is needed. The grid `arctan` takes equal steps in θ. The variables are those of Salimans & Ho

@@ -24,8 +24,8 @@ class Sampler(ABC):
     """A sampler: its settings only, without model, grid or state.
 
     Attributes:
-        adaptive: True if it chooses its steps by the tolerances `rtol` and `atol`. It then uses
-            only the two ends of the grid.
+        adaptive: Whether the sampler chooses its steps by the tolerances `rtol` and `atol`. It then
+            uses only the two ends of the grid.
     """
 
     adaptive: ClassVar[bool] = False
@@ -57,7 +57,7 @@ class Sampler(ABC):
         """The reason why this sampler cannot run, or None; `sample` asks before any evaluation.
 
         Args:
-            snapped: Whether the model is exact at the discrete times of its ladder only.
+            snapped: Whether the model is exact only at the discrete times of its ladder.
         """
         if snapped and self.off_grid:
             return (
@@ -105,7 +105,7 @@ class GridSampler(Sampler):
             x: State at t.
             t: The present time.
             s: The next time.
-            state: The result of `start` at the first step, then that of the previous step.
+            state: From `start` at the first step, from the previous step afterwards.
             noise: Source of the draws.
 
         Returns:
@@ -113,13 +113,13 @@ class GridSampler(Sampler):
         """
 
     def finish(self, model: ScoreModel, x: Tensor, t: Node, noise: Noise) -> Tensor:
-        """Whatever follows the last step, at the last time t; by default nothing."""
+        """What follows the last step, at the last time t; x unchanged by default."""
         return x
 
 
 @dataclass(frozen=True)
 class Corrector(ABC):
-    """Brings the law of x nearer to p_t at a fixed time."""
+    """Moves the distribution of x closer to p_t at a fixed time."""
 
     @abstractmethod
     def correct(self, model: ScoreModel, x: Tensor, t: Node, s: Node, noise: Noise) -> Tensor:

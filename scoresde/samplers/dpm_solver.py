@@ -21,7 +21,7 @@ __all__ = ["DPMSolverMultistep", "DPMSolverSinglestep"]
 
 
 class _Stage(NamedTuple):
-    """x_end = carry x_t + weight m_t + slope (m_previous − m_t), m_previous of the last stage."""
+    """x_end = carry x_t + weight m_t + slope (m_previous − m_t); m_previous: the last stage's m."""
 
     end: Node
     carry: float
@@ -87,7 +87,7 @@ class DPMSolverSinglestep(GridSampler):
         }
 
     def _stage(self, k: int, t: Node, end: Node) -> _Stage:
-        """The k-th stage, which ends k/order of the way from t to s."""
+        """The k-th stage, which ends at k/order of the step from t to s."""
         to = interval(t, end, self.prediction)
         if k == 1:
             slope = 0.0
@@ -124,11 +124,11 @@ class DPMSolverMultistep(LinearMultistep):
         order 3   x_s = carry x_t + gain h (φ₁ m₀ + φ₂ D′ + 2 φ₃ D″) + std z
                   D″ = (D − (m₁ − m₂)/r₂)/(r₁ + r₂),   D′ = D + r₁ D″
 
-    D″ is half of h² d²m/dλ². The authors' code has φ₃ D″ instead of 2 φ₃ D″, and so have its
-    copies; this is of order 2. `copied` computes that form, to reproduce their results.
+    D″ is half of h² d²m/dλ². The authors' code and its copies have φ₃ D″ instead of 2 φ₃ D″, which
+    is of order 2 only. `copied` computes that form, to reproduce their results.
 
     With order 3 the first two steps are of order 1 and 2. If the grid starts in pure noise, m
-    changes so little there that the observed order is 3 all the same.
+    changes so little there that the observed order is still 3.
 
     Order 1, 2 or 3 (η = 0); 1 NFE per step; stochastic if η > 0. For η > 0 no weak order is
     proved. For Gaussian data we measure 1 for order 1, and 2 for orders 2 and 3. Order 1 with
@@ -138,7 +138,7 @@ class DPMSolverMultistep(LinearMultistep):
     Args:
         order: 1, 2 or 3.
         prediction: The output that is extrapolated, "x0" or "eps".
-        eta: η ≥ 0: 0 is the ODE, 1 the reverse SDE, more is more noise.
+        eta: η ≥ 0: 0 is the ODE, 1 the reverse SDE; a larger η means more noise.
         copied: Compute order 3 as the authors' code does.
         lower_order_final: Lower the order to 1 at the last steps. With few steps (N below about
             15) extrapolation is unstable near the data.
@@ -167,7 +167,7 @@ class DPMSolverMultistep(LinearMultistep):
         return [self._row(order, nodes[: i + 2]) for i, order in enumerate(orders)]
 
     def _row(self, order: int, nodes: list[Node]) -> StepWeights:
-        """The step between the last two nodes; h₁ and h₂ follow from those before."""
+        """The step between the last two nodes; the earlier nodes give h₁ and h₂."""
         t, s = nodes[-2:]
         to = interval(t, s, self.prediction, self.eta)
         scale, phi_1 = to.gain * to.h, phi(1, to.z)

@@ -28,10 +28,10 @@ class EDM(GridSampler):
         d̃  = ε(α_s x̃, s),    x̂_s = x̂' + (σ̂_s − σ̂') (d + d̃)/2             trapezoid
         γ  = min(S_churn/N, √2 − 1) if S_min ≤ σ̂_t ≤ S_max, else 0
 
-    N is the paper's number of noise levels, one per time of the grid. Its last level, 0, is
+    N is the paper's number of noise levels, one per time of the grid. The paper's last level, 0, is
     `sample(denoise=True)`, so that there are N − 1 Heun steps and one denoising, 2N − 1 NFE. The
-    churn is the forward SDE from t to t': x' = (α_t'/α_t) x + σ_{t'|t} S_noise z. It differs from
-    the paper in two things: there is no churn before the denoising, and σ̂' is at most σ̂ at t = 1,
+    churn is the forward SDE from t to t': x' = (α_t'/α_t) x + σ_{t'|t} S_noise z. We differ from
+    the paper in two points: there is no churn before the denoising, and σ̂' is at most σ̂ at t = 1,
     because no network is trained above it.
 
     Order 2 with `churn` = 0; 2 NFE per step; stochastic if `churn` > 0. Karras et al. 2022,
@@ -62,7 +62,7 @@ class EDM(GridSampler):
 
     @property
     def off_grid(self) -> bool:
-        """Churn raises the time above the grid's."""
+        """True with churn, which moves the time above the grid's."""
         return self.churn > 0
 
     def start(self, sde: SDE, nodes: list[Node]) -> _Raised:
@@ -77,7 +77,7 @@ class EDM(GridSampler):
             if self.s_min <= math.exp(-node.lam) <= self.s_max and -node.lam < highest
         ]
         log_sigma_hat = [min(math.log1p(gamma) - node.lam, highest) for node in churned]
-        # the inverse may round a time at the end to above 1
+        # rounding in the inverse may give a time above 1
         raised = sde.t_of_lam(-float64(log_sigma_hat)).clamp(max=1)
         return dict(zip([node.t for node in churned], sde.nodes(raised), strict=True))
 

@@ -25,20 +25,20 @@ class ExponentialAB(LinearMultistep):
 
     carry, gain and rate are those of `interval`. The m_j are the last `order` outputs, and ℓ_j is
     the polynomial of degree order − 1 in the variable u that is 1 where m_j was computed and 0
-    where the others were. The integrals are exact to rounding on any grid. Its special cases are
+    where the other outputs were. The integrals are exact to rounding on any grid. Special cases are
 
         prediction  variable
         "eps"       "t"        DEIS tAB (Zhang & Chen 2022)
         "eps"       "sigma"    DEIS ρAB, iPNDM with variable steps: Adams–Bashforth in σ/α
         "eps"       "lam"      exponential Adams–Bashforth in ε
-        "x0"        "lam"      that in x0: DPM-Solver++ 3M (order 3), SA-Solver at η = 0
+        "x0"        "lam"      the same in x0: DPM-Solver++ 3M (order 3), SA-Solver at η = 0
 
     Order 1 to 4; 1 NFE per step; deterministic. Early steps are of lower order. Zhang & Chen
     2022, "Fast sampling of diffusion models with exponential integrator", arXiv:2204.13902.
 
     Args:
         order: 1 to 4.
-        prediction: The output, "eps" or "x0".
+        prediction: The output that is extrapolated, "eps" or "x0".
         variable: u: "lam" (λ), "t" or "sigma" (σ/α).
         lower_order_final: Lower the order to 1 at the last steps.
 
@@ -83,10 +83,10 @@ class IPNDM(LinearMultistep):
         x_s = (α_s/α_t) x_t − σ_s (e^h − 1) Σ_j c_j ε_j
         c = (1), (3, −1)/2, (23, −16, 5)/12, (55, −59, 37, −9)/24    for order 1, 2, 3, 4
 
-    The coefficients are those of equal steps on every grid. So from `order` 2 on the method is of
-    order 2 on a grid whose steps change smoothly, and of order 1 where they jump.
-    `ExponentialAB(prediction="eps", variable="sigma")` has the coefficients of the grid. 1 NFE per
-    step; deterministic.
+    The coefficients are those of equal steps, whatever the grid is. So from `order` 2 on, the order
+    of convergence is 2 on a grid whose steps change smoothly, and 1 where they jump.
+    `ExponentialAB(prediction="eps", variable="sigma")` uses the coefficients of the actual grid.
+    1 NFE per step; deterministic.
 
     Zhang & Chen 2022, arXiv:2204.13902, after Liu et al. 2022, "Pseudo numerical methods for
     diffusion models on manifolds", arXiv:2202.09778.

@@ -26,9 +26,9 @@ class Langevin(Corrector):
 
         x ← x + ε score(x, s) + √(2ε) z,   ε = 2a (snr · n)²,   a = (α_t/α_s)²
 
-    In the paper n is ‖z‖/‖score‖. Here it is σ_s by default, to which that ratio tends in high
-    dimension. Then a sample does not depend on the others of its batch, and the corrector is affine
-    for Gaussian data. a is DDPM's α_i = 1 − β_i of the interval, and 1 under VE.
+    In the paper n is ‖z‖/‖score‖. Here n is σ_s by default, the limit of that ratio in high
+    dimension. Then a sample does not depend on its batch mates, and the corrector is affine for
+    Gaussian data. a is DDPM's α_i = 1 − β_i of the interval, and 1 under VE.
 
     `steps` NFE per correction; stochastic. Song et al. 2021, arXiv:2011.13456, algorithms 4 and
     5, appendix G (where r is our snr).
@@ -72,9 +72,9 @@ class AnnealedLangevin(GridSampler):
 
         x ← x + (a_i/2) score(x, t_i) + √a_i z,   a_i = c σ_i²
 
-    and x ← (α_s/α_t) x between two levels, which under VE changes nothing. The paper's
-    a_i = ε σ_i²/σ_L² is c = ε/σ_L²; NCSN's ε = 2e-5 at σ_L = 0.01 is c = 0.2. Unlike ε, c does not
-    depend on the last level of the grid, and the chain is stable for every c < 4 under every SDE.
+    and x ← (α_s/α_t) x between two levels (no change under VE). The paper's a_i = ε σ_i²/σ_L²
+    corresponds to c = ε/σ_L²; NCSN's ε = 2e-5 at σ_L = 0.01 is c = 0.2. Unlike ε, c does not depend
+    on the last level of the grid, and the chain is stable for every c < 4 under every SDE.
     The sampler is biased: the steps are finite, and K of them do not reach equilibrium.
 
     K NFE at each of the N + 1 times; stochastic. Song & Ermon 2019, arXiv:1907.05600, algorithm

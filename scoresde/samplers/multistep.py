@@ -1,4 +1,4 @@
-"""`LinearMultistep`: the step of all linear multistep solvers, which differ in their weights."""
+"""`LinearMultistep`: the common step of all linear multistep solvers; they differ in weights."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _History(NamedTuple):
         depth: Number of outputs to keep.
         i: Number of steps done.
         outputs: The last outputs, newest first.
-        carried: carry x_t + std z of the last step if it is to be corrected, else None.
+        carried: carry x_t + std z of the last step if that step is still to be corrected, or None.
     """
 
     rows: list[StepWeights]
@@ -54,9 +54,9 @@ class LinearMultistep(GridSampler):
     """x_s = carry x_t + Σ_j w_j m_j + std z over the newest outputs m of the model.
 
     A subclass defines the output, `prediction`, and the coefficients for a grid, `rows`. There is
-    one evaluation per step, with corrector or without: the evaluation that corrects x_t is also
-    the one that the step from t needs. x at the last time is not corrected, because this would
-    cost one more evaluation.
+    one evaluation per step, with or without corrector: the evaluation that corrects x_t also serves
+    the step from t. x at the last time is not corrected, because this would cost one more
+    evaluation.
     """
 
     multistep: ClassVar[bool] = True
@@ -64,7 +64,7 @@ class LinearMultistep(GridSampler):
     @property
     @abstractmethod
     def prediction(self) -> Prediction:
-        """The output m that the solver works with; a field of most solvers."""
+        """The output m that the solver uses; most solvers define it as a field."""
 
     @abstractmethod
     def rows(self, sde: SDE, nodes: list[Node]) -> list[StepWeights]:
@@ -100,7 +100,7 @@ def _combined(carried: Tensor, weights: tuple[float, ...], outputs: tuple[Tensor
 
 
 def _add(out: Tensor, weights: tuple[float, ...], outputs: tuple[Tensor, ...]) -> Tensor:
-    """The same in place, into `out`."""
+    """Add Σ_j weights[j] outputs[j] to `out`, in place."""
     for weight, m in zip(weights, outputs, strict=False):
         out.add_(m, alpha=weight)
     return out

@@ -26,9 +26,9 @@ class PredictorCorrector(GridSampler):
         corrector: Any corrector.
 
     Raises:
-        TypeError: If the predictor is no `GridSampler` or the corrector no `Corrector`.
+        TypeError: If the predictor is not a `GridSampler`, or the corrector is not a `Corrector`.
         ValueError: If the predictor is a multistep method: the corrector changes x, so that the
-            outputs of earlier steps would no longer belong to it.
+            outputs of earlier steps would no longer belong to x.
     """
 
     predictor: GridSampler
@@ -47,7 +47,7 @@ class PredictorCorrector(GridSampler):
 
     @property
     def off_grid(self) -> bool:
-        """As the predictor; a corrector evaluates the model at the grid's times only."""
+        """True if the predictor is; a corrector evaluates the model only at the grid's times."""
         return self.predictor.off_grid
 
     def start(self, sde: SDE, nodes: list[Node]) -> State:

@@ -31,10 +31,10 @@ class ProbabilityFlowODE(Sampler):
     step size control:
 
     - Whole batch, by torchdiffeq: there is one step size, and the root mean square over the whole
-      batch of error/(atol + rtol |x|) is kept below 1. A sample depends on the others within the
-      tolerance, and a hard sample among easy ones may be less accurate.
-    - Per sample: each sample has its own times, step size and error, and leaves the batch at the
-      end. Its result is the same alone and in any batch. This is not differentiable.
+      batch of error/(atol + rtol |x|) is kept below 1. A sample depends on its batch mates within
+      the tolerance, and a hard sample among easy ones may be less accurate.
+    - Per sample: each sample has its own times, step size and error, and leaves the batch when it
+      is finished. Its result is the same alone and in any batch. This is not differentiable.
 
         method          order  NFE per attempted step      control
         dopri8              8  13                          whole batch
@@ -44,8 +44,8 @@ class ProbabilityFlowODE(Sampler):
         fehlberg2           2  2                           whole batch
         adaptive_heun       2  1                           whole batch
 
-    There are 2 more evaluations at the start. (fehlberg2 estimates its error as 1/512 of a
-    difference of stages, and needs a far smaller tolerance than the others.)
+    The start costs 2 more evaluations. (fehlberg2 estimates its error as 1/512 of a difference of
+    stages, and needs a far smaller tolerance than the other methods.)
 
     Deterministic. Times are float64, but torchdiffeq passes float32 times for a float32 state.
     Song et al. 2021, arXiv:2011.13456, eq. (13).
@@ -54,8 +54,8 @@ class ProbabilityFlowODE(Sampler):
         method: One of the above.
         rtol: Relative tolerance in (0, 1); at least 1e-7 in float32.
         atol: Absolute tolerance, greater than 0.
-        max_steps: Largest number of attempted steps, of each sample if `per_sample`.
-        per_sample: Whether each sample has its own step size, rather than the batch.
+        max_steps: Largest number of attempted steps; with `per_sample`, of each sample.
+        per_sample: Whether each sample has its own step size, instead of one for the batch.
 
     Raises:
         ValueError: On an argument out of range, or a method without this kind of control; from
@@ -83,8 +83,8 @@ class ProbabilityFlowODE(Sampler):
     ) -> Solution:
         """Solve; `on_step` is called after each accepted step.
 
-        If `per_sample`, it is called whenever the time that all samples have reached has moved.
-        Arguments as in `Sampler.run`.
+        With `per_sample`, `on_step` is called whenever the time that all samples have reached has
+        moved. Arguments are those of `Sampler.run`.
         """
         check_rtol(self.rtol, x.dtype)
 
@@ -96,6 +96,6 @@ class ProbabilityFlowODE(Sampler):
     def _solver(self) -> Adaptive | AdaptivePerSample:
         if not self.per_sample:
             return Adaptive(self.method, self.rtol, self.atol, self.max_steps)
-        # The evaluations of one more step allow for the 2 at the start.
+        # The 2 evaluations at the start are covered by those of one more step.
         limit = (self.max_steps + 1) * PER_SAMPLE_METHODS[self.method]
         return AdaptivePerSample(self.method, self.rtol, self.atol, limit)

@@ -25,14 +25,14 @@ class RestartInterval:
     """An interval of the noise level σ/α in which to restart, and how often.
 
     Args:
-        low: σ/α at which noise is added, above 0.
-        high: σ/α after it, above `low`.
+        low: σ/α before noise is added, above 0.
+        high: σ/α after noise is added, above `low`.
         steps: Steps of the inner sampler from high to low, at least 1. The paper's N_restart counts
-            levels and is one more.
+            levels and is one larger.
         repeats: The paper's K, the number of restarts, at least 1.
 
     Raises:
-        TypeError: If an argument is not a number of its kind.
+        TypeError: If an argument has a wrong type.
         ValueError: If one is out of range.
     """
 
@@ -53,9 +53,9 @@ class _Descent(NamedTuple):
     """The inner sampler's run after a restart.
 
     Attributes:
-        nodes: Its times; the last one is a node of the main grid.
+        nodes: The times of the run; the last one is a node of the main grid.
         state: The inner sampler's first state.
-        repeats: How often it is run.
+        repeats: Number of runs.
     """
 
     nodes: list[Node]
@@ -81,7 +81,7 @@ class _Progress(NamedTuple):
 
 @dataclass(frozen=True)
 class Restart(GridSampler):
-    """A sampler that goes back by the forward SDE and down again, in some intervals of σ/α.
+    """A sampler that repeats some intervals of σ/α: up by the forward SDE, and down again.
 
     At the time s of the grid whose σ/α is nearest to `low`, it computes `repeats` times
 
@@ -95,19 +95,22 @@ class Restart(GridSampler):
     so that the order is 2 at most.
 
     `high` is cut to σ/α at t = 1, because no network is trained above it. An interval is skipped if
-    the grid ends above it, so that the time nearest to `low`, after the first, is not below `high`.
+    the grid ends above it: then the grid's time nearest to `low` (the first time excluded) is not
+    below `high`.
 
-    NFE: the inner sampler's per step, also for the `repeats` × `steps` further steps of each
-    interval. Stochastic. Xu et al. 2023, "Restart Sampling for Improving Generative Processes",
-    arXiv:2306.14878, section 3. The nearest time of the grid and the exponent 1/7 are from the
-    authors' code. `RestartInterval()` is their shortest setting for CIFAR-10 under VP.
+    NFE: those of the inner sampler, for the steps of the grid and for `repeats` × `steps` more in
+    each interval. Stochastic.
+
+    Xu et al. 2023, "Restart Sampling for Improving Generative Processes", arXiv:2306.14878,
+    section 3. The nearest time of the grid and the exponent 1/7 are from the authors' code.
+    `RestartInterval()` is their shortest setting for CIFAR-10 under VP.
 
     Args:
         inner: The sampler for the main grid and for the descents.
         intervals: Restart intervals, at least one. Those with the same time s run in this order.
 
     Raises:
-        TypeError: If `inner` is no `GridSampler`, or an interval no `RestartInterval`.
+        TypeError: If `inner` is not a `GridSampler`, or an interval is not a `RestartInterval`.
         ValueError: If there is no interval.
     """
 
@@ -126,7 +129,7 @@ class Restart(GridSampler):
 
     @property
     def multistep(self) -> bool:
-        """As the inner sampler."""
+        """Whether the inner sampler is a multistep method."""
         return self.inner.multistep
 
     @property
@@ -139,7 +142,7 @@ class Restart(GridSampler):
         descents: dict[float, list[_Descent]] = {}
         for interval in self.intervals:
             s = min(nodes[1:], key=lambda node: abs(math.exp(-node.lam) - interval.low))
-            # the inverse may round the time of σ/α at the end to above 1
+            # rounding in the inverse may give a time above 1
             t_high = min(float(sde.t_of_lam(-math.log(interval.high))), 1.0)
             if t_high > s.t:
                 down = sde.nodes(karras(sde, interval.steps, s.t, t_high))
@@ -159,16 +162,16 @@ class Restart(GridSampler):
                 x = self._restarted(model, x, descent, noise)
         left = state.nodes[state.i + 1 :]
         if descents and self.inner.multistep and len(left) > 1:
-            # The outputs of earlier steps do not belong to the restarted x.
+            # Outputs of earlier steps do not belong to the restarted x.
             inner = self.inner.start(model.sde, left)
         return x, state._replace(inner=inner, i=state.i + 1)
 
     def finish(self, model: ScoreModel, x: Tensor, t: Node, noise: Noise) -> Tensor:
-        """The inner sampler's."""
+        """`finish` of the inner sampler."""
         return self.inner.finish(model, x, t, noise)
 
     def _restarted(self, model: ScoreModel, x: Tensor, descent: _Descent, noise: Noise) -> Tensor:
-        """x after one restart: noise from the end of the descent to its beginning, then steps."""
+        """x after one restart: noise up to the beginning of the descent, then its steps down."""
         high, low = descent.nodes[0], descent.nodes[-1]
         a, b = model.sde.transition(high, low)
         x = (a * x).add_(noise.fresh(x), alpha=b)

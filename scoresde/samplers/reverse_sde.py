@@ -59,8 +59,8 @@ class ReverseDiffusion(GridSampler):
 
         x_s = (2 − a) x_t + b² score(x_t, t) + b z,   a = α_t/α_s,   b = σ_{t|s}
 
-    The paper has a = √(1 − β_i) and b² = β_i = β(t)/N for VP, which is NaN for N below β_max. Here
-    a and b are those of the exact transition, which are finite for every grid and SDE. The two
+    The paper has a = √(1 − β_i) and b² = β_i = β(t)/N for VP, and a is NaN if N < β_max. Here a and
+    b are those of the exact transition, which are finite for every grid and SDE. The two versions
     agree as N grows.
 
     Weak order 1; 1 NFE per step; stochastic. Song et al. 2021, arXiv:2011.13456, eq. (46) and

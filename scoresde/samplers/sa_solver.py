@@ -47,9 +47,9 @@ class SASolver(LinearMultistep):
             little or no guidance, and 2 and 2 with strong guidance. Below about 15 steps 2 and 2
             are better for Gaussian data, because extrapolation amplifies the noise.
         eta: η ≥ 0: 0 is the probability-flow ODE, 1 the reverse SDE.
-        s_min: Least σ/α, at the beginning of a step, with noise; at least 0.
-        s_max: Largest σ/α with noise, at least `s_min`, possibly infinite. Other steps have η = 0,
-            as with the paper's piecewise constant τ.
+        s_min: Least σ/α, at the beginning of a step, at which the step has noise; at least 0.
+        s_max: Largest such σ/α, at least `s_min`, possibly infinite. Other steps have η = 0, as
+            with the paper's piecewise constant τ.
         lower_order_final: Lower both orders at the last steps. This is needed for few steps that
             are equal in t, because the last of them are long in λ.
 
@@ -88,7 +88,7 @@ class SASolver(LinearMultistep):
         predictors = lagrange_weights(lam, rates, orders)
         corrector_orders = [0] * len(steps)
         if self.corrector_order > 0:
-            # The corrector knows one value more, x0 at x_s. The last step is not corrected.
+            # The corrector uses one more value, x0 at x_s. The last step is not corrected.
             known = step_orders(len(steps) + 1, self.corrector_order, self.lower_order_final)
             corrector_orders[:-1] = known[1:-1]
         correctors = lagrange_weights(lam, rates, corrector_orders, newest=1)

@@ -22,16 +22,16 @@ __all__ = ["Samples", "sample"]
 
 @dataclass(frozen=True)
 class Samples:
-    """What `sample` returns.
+    """Result of `sample`.
 
     Attributes:
         x: Samples, shape (n, *D).
-        x_init: The states they started from, shape (n, *D).
+        x_init: The states from which the samples started, shape (n, *D).
         nfe: Network evaluations per sample, counted; the largest if batches differ.
         ts: The time grid, shape (N + 1,).
-        seed: The seed, or None where noise was given.
-        counts: Status, accepted and rejected steps and evaluations of each sample (without the
-            final denoise), each of shape (n,), from an adaptive sampler; else None.
+        seed: The seed; None if noise was given.
+        counts: Status, accepted and rejected steps, and evaluations (without the final denoising)
+            of each sample, shape (n,) each, from an adaptive sampler; otherwise None.
     """
 
     x: Tensor
@@ -60,7 +60,7 @@ def sample(
     dtype: torch.dtype = torch.float32,
     on_step: OnStep | None = None,
 ) -> Samples:
-    """Draw samples: from the prior (or `x_init`) at ts[0] down to ts[-1].
+    """Draw samples: start from the prior (or `x_init`) at ts[0] and go down to ts[-1].
 
     Sample i depends on (seed, i) alone. It does not depend on the other samples, the batch size,
     `shape[0]`, or contexts around the call such as `torch.autocast`. Several threads may sample
@@ -79,7 +79,7 @@ def sample(
         batch: Number of samples to run at a time; None = all at once.
         denoise: Finish with E[x_0 | x] at ts[-1], which is one more evaluation. It removes the
             noise of standard deviation σ(ts[-1]) that samples of p_t at t = ts[-1] contain.
-        max_nfe: Largest number of evaluations per sample; one more is a RuntimeError.
+        max_nfe: Largest number of evaluations per sample; one more raises RuntimeError.
         device: Where to run.
         dtype: Floating dtype of the state.
         on_step: Called after each step with (steps done, time reached, state of the batch).
@@ -88,13 +88,13 @@ def sample(
         The samples with their counted NFE.
 
     Raises:
-        TypeError: If an argument is of another type.
+        TypeError: If an argument has a wrong type.
         ValueError: On an argument out of range; if `x_init` is None and the grid starts where x
             depends on the data; for a model with discrete labels, if the grid ends below the time
-            of the first label; for rounded labels, if the sampler leaves the grid or the grid
-            leaves the ladder.
-        RuntimeError: If the network's output does not have the shape of x, if it or a sample is not
-            finite, or if `max_nfe` is exceeded.
+            of the first label; for rounded labels, if the sampler uses times outside the grid or
+            the grid has times outside the ladder.
+        RuntimeError: If the network's output does not have the shape of x, if this output or a
+            sample is not finite, or if `max_nfe` is exceeded.
     """
     check_type("model", model, ScoreModel)
     check_type("sampler", sampler, Sampler)
@@ -130,7 +130,7 @@ def sample(
 
 
 def _check_state(x_init: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    """Raise unless the state has a dtype to sample in, and `x_init` is None or of the shape."""
+    """Raise unless `dtype` is allowed for the state and `x_init` is None or has the shape."""
     check_type("dtype", dtype, torch.dtype)
     if not dtype.is_floating_point or dtype.itemsize < 4:
         raise ValueError(f"dtype must be float32 or float64 (autocast the network), got {dtype}")

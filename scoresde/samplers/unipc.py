@@ -20,15 +20,15 @@ __all__ = ["UniPC"]
 class UniPC(LinearMultistep):
     """UniPC-p: UniP-p predicts x_s, UniC-p corrects it with the output that the next step needs.
 
-    carry, gain, z and h are those of `interval`. m₀ is the output at t, m₁, m₂ ... are the ones
-    before it, m_s is the one at the predicted x_s, and r_k = (λ_k − λ_t)/h, so that r_s = 1:
+    carry, gain, z and h are those of `interval`. m₀ is the output at t, m₁, m₂ ... are the earlier
+    outputs, m_s is the output at the predicted x_s, and r_k = (λ_k − λ_t)/h, so that r_s = 1:
 
         x_s = carry x_t + gain (h φ₁(z) m₀ + B Σ_k a_k (m_k − m₀)/r_k)
         Σ_k a_k r_k^{n−1} = n! φ_{n+1}(z) h/B,     n = 1, ..., number of terms
         B₁ = h,   B₂ = h φ₁(z)
 
-    UniP-p sums over the p − 1 outputs before t, UniC-p over those and m_s. If there is one unknown
-    a_k only, it is set to ½. B₁ and B₂ differ in this case alone: otherwise the system is solved,
+    UniP-p sums over the p − 1 outputs before t, UniC-p over these and m_s. If there is only one
+    unknown a_k, it is set to ½. B₁ and B₂ differ only in this case: otherwise the system is solved,
     and a_k B does not depend on B.
 
     Order p + 1 with the corrector, p without; 1 NFE per step; deterministic. Without corrector

@@ -1,15 +1,15 @@
-"""What exponential integrators share: the linear part of a step, φ functions, Lagrange weights.
+"""Common parts of exponential integrators: linear part of a step, φ functions, Lagrange weights.
 
 In λ = log(α/σ) the linear part of the probability-flow ODE can be solved exactly, whether the rest
 is written with x0 or with ε (Lu et al. 2022, arXiv:2211.01095, proposition 4.1, and
-arXiv:2206.00927, proposition 3.1). So can that of the SDE with noise η (Xue et al. 2023,
-"SA-Solver", arXiv:2309.05019):
+arXiv:2206.00927, proposition 3.1). The linear part of the SDE with noise η can be solved exactly
+too (Xue et al. 2023, "SA-Solver", arXiv:2309.05019):
 
     x_s = (σ_s/σ_t) e^{−η²h} x_t + α_s (1 + η²) ∫ e^{−(1 + η²)(λ_s − λ)} x0 dλ
                                  + σ_s √(1 − e^{−2η²h}) z
     x_s = (α_s/α_t) x_t          − σ_s (1 + η²) ∫ e^{λ_s − λ} ε dλ  + σ_s η √(e^{2h} − 1) z
 
-with h = λ_s − λ_t > 0 and integrals from λ_t to λ_s. Both are
+with h = λ_s − λ_t > 0 and integrals from λ_t to λ_s. Both have the form
 
     x_s = carry x_t + gain ∫ e^{−rate (λ_s − λ)} m dλ + std z
 
@@ -109,12 +109,12 @@ def lagrange_weights(
     """w_ij = ∫_{λ_t}^{λ_s} e^{−rate (λ_s − λ)} ℓ_ij(u(λ)) dλ, for the steps i of a grid.
 
     ℓ_ij is the Lagrange polynomial of degree k − 1 in u that is 1 at knot j and 0 at the others.
-    By Gauss–Legendre quadrature in λ, exact to rounding.
+    The integral is computed by Gauss–Legendre quadrature in λ, exact to rounding.
 
     Args:
         lam: λ of the grid, shape (N + 1,).
         rates: The kernel's rate, one number or one per step, shape (N,).
-        orders: Number of outputs behind each step, k_i ≥ 0.
+        orders: Number of outputs used by each step, k_i ≥ 0.
         newest: As for `past_knots`.
         variable: u(λ), the variable in which the outputs are a polynomial.
 
@@ -129,7 +129,7 @@ def lagrange_weights(
     product = present[:, :, None] * kernel[:, None]  # (N, k, Q)
     for m in range(knots.shape[1]):
         gap = knots - knots[:, m : m + 1]
-        gap[:, m] = np.nan  # ℓ_j has no factor for its own knot, nor for one that is absent
+        gap[:, m] = np.nan  # ℓ_j has no factor for its own knot or for an absent knot
         with np.errstate(invalid="ignore"):
             factor = (u - knots[:, m : m + 1])[:, None] / gap[:, :, None]
         product *= np.where(np.isnan(factor), 1.0, factor)
@@ -137,7 +137,7 @@ def lagrange_weights(
 
 
 def past_knots(u: np.ndarray, orders: Sequence[int], newest: int) -> np.ndarray:
-    """Knots of `lagrange_weights`: for step i, u[i + newest] and the orders[i] − 1 before it.
+    """Knots of `lagrange_weights`: for step i, u[i + newest] and the orders[i] − 1 values before.
 
     The other knots of a shorter step are NaN. `newest` is 0 for a predictor, and 1 for a
     corrector, which uses the output at the step's end.
@@ -150,10 +150,10 @@ def past_knots(u: np.ndarray, orders: Sequence[int], newest: int) -> np.ndarray:
 
 
 def step_orders(steps: int, order: int, lower_order_final: bool) -> list[int]:
-    """The order of each step of a multistep method: 1, 2, ... up to `order`, as outputs accrue.
+    """The order of each step of a multistep method: 1, 2, ... up to `order`, as history grows.
 
-    With `lower_order_final` it falls again to ..., 2, 1 at the end, because extrapolation over long
-    steps near the data is unstable.
+    With `lower_order_final` the order falls again to ..., 2, 1 at the end, because extrapolation
+    over long steps near the data is unstable.
     """
     left = [steps - i if lower_order_final else order for i in range(steps)]
     return [min(order, i + 1, left[i]) for i in range(steps)]

@@ -19,7 +19,7 @@ __all__ = ["FIRST_TIME", "ScoreModel", "Time", "cast", "combine", "reverse_drift
 
 Time = Tensor | float | Node
 
-# The time at which a path starts from data, if neither the model nor the caller gives another one.
+# Default time at which a path starts from data.
 FIRST_TIME = 1e-5
 
 
@@ -32,7 +32,7 @@ class ScoreModel(nn.Module, ABC):
     Attributes:
         classes: K if class labels are 0 … K − 1; None if the number of classes is unknown.
         takes_labels: Whether the model accepts class labels.
-        needs_labels: Whether it cannot be evaluated without class labels.
+        needs_labels: Whether the model cannot be evaluated without class labels.
     """
 
     classes: int | None = None
@@ -53,7 +53,7 @@ class ScoreModel(nn.Module, ABC):
 
     @property
     def t_least(self) -> float:
-        """Least time at which the model may be evaluated, as far as the network is concerned."""
+        """Least time at which the network may be evaluated."""
         return 0.0
 
     @abstractmethod
@@ -92,13 +92,13 @@ class ScoreModel(nn.Module, ABC):
         """This model with the class labels of n samples bound, after they have been checked.
 
         Args:
-            y: Integer labels, shape (n,); None keeps those that are bound already.
+            y: Integer labels, shape (n,); None keeps the labels that are already bound.
             n: Number of samples.
             device: Where the samples are.
 
         Raises:
             TypeError: If the labels are not integers.
-            ValueError: If labels are missing, not wanted, too few or many, or no class.
+            ValueError: If labels are missing, not accepted, of a wrong number, or not a class.
         """
         y = self.y if y is None else y
         if y is None:
@@ -168,7 +168,7 @@ class ScoreModel(nn.Module, ABC):
         if not out.is_floating_point():
             raise RuntimeError(f"network returned {out.dtype}, a floating dtype is needed")
         if torch.is_grad_enabled() and x.requires_grad and not _depends_on(out, x):
-            # Otherwise its divergence would count as 0 without a warning.
+            # Otherwise the divergence would silently be 0.
             raise RuntimeError(
                 f"network output at {name_time(node.t)} is not differentiable in x (computed under "
                 "torch.no_grad, detached or in numpy?)"

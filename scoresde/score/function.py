@@ -17,8 +17,8 @@ class FunctionScore(ScoreModel):
     """A callable ε(x, t) as a score model, for example a network of your own.
 
     The callable receives copies, and its result is copied. So it may change its arguments in place
-    and return the same buffer each time. `evaluating` finds the networks that the callable uses,
-    see `reachable_modules`. It takes no class labels.
+    and return the same buffer each time. `evaluating` finds the networks that the callable uses
+    (see `reachable_modules`). The callable receives no class labels.
 
     Args:
         sde: The forward process the callable belongs to.
@@ -32,7 +32,7 @@ class FunctionScore(ScoreModel):
 
     @property
     def takes_labels(self) -> bool:
-        """No; but a subclass with an `eps` of its own may use `y`."""
+        """False, unless a subclass has its own `eps`, which may use `y`."""
         return type(self).eps is not FunctionScore.eps
 
     def eps(self, x: Tensor, t: Time) -> Tensor:

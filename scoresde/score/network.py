@@ -30,12 +30,12 @@ class Preconditioning:
             x0 = c_skip x/α + c_out F (Karras et al. 2022, arXiv:2206.00364, table 1).
         label: The time label c_noise: "log_sigma" is log(σ/α) (ours), "edm" is log(σ/α)/4, "time"
             is t, "index" is N t − 1, the discrete index of a `TabulatedVP`, and "rounded_index" is
-            the nearest integer to it. With "index" the network is evaluated at any time, between
-            the labels that it was trained on. With "rounded_index" it is evaluated at these labels
-            only, and is exact at the ladder's times i/N only; `sample` then needs a grid of these
-            times (`grid.snapped`) and a sampler that stays on it. On the ladder the two agree.
+            N t − 1 rounded to an integer. With "index" the network is evaluated at any time, also
+            between the labels that it was trained on. With "rounded_index" it is evaluated at these
+            labels only, and is exact only at the ladder's times i/N; `sample` then needs a grid of
+            these times (`grid.snapped`) and a sampler that stays on it. On the ladder both agree.
         scale_input: Whether c_in is 1/√(α² + σ²) ("edm": 1/√(α² σ_data² + σ²)) instead of 1.
-        sigma_data: Standard deviation of the data, used by "edm" only.
+        sigma_data: Standard deviation of the data, used only by "edm".
     """
 
     target: Target = "eps"
@@ -62,7 +62,7 @@ class Preconditioning:
         return 1 / sde.levels if self.label in INDEX_LABELS else 0.0
 
     def c_in(self, node: Node) -> float | Tensor:
-        """Factor of the input, which has variance 1 if the data have variance 1 (σ_data²)."""
+        """Factor of the input: c_in x has variance 1 for data of variance 1 ("edm": σ_data²)."""
         if not self.scale_input:
             return 1.0
         data_std = self.sigma_data if self.target == "edm" else 1.0
@@ -80,8 +80,8 @@ class Preconditioning:
     def skip_and_out(self, quantity: Quantity, node: Node) -> tuple[float | Tensor, ...]:
         """(c_skip, c_out) of quantity = c_skip x + c_out F, where F is the network's output.
 
-        Each quantity is computed from F directly. Through another one it would cancel at one end
-        of [0, 1].
+        Each quantity is computed from F directly. Computed from another quantity, it would lose
+        digits at one end of [0, 1].
 
         Args:
             quantity: "eps", "x0" or "v".
@@ -114,7 +114,7 @@ class Preconditioning:
 class NetworkScore(ScoreModel):
     """A network with its preconditioning, as a score model.
 
-    A network with the attribute `classes`, its number of classes, as ours have it, needs class
+    A network with the attribute `classes` (its number of classes, as in our networks) needs class
     labels unless `unconditional` is set.
 
     Args:
@@ -123,7 +123,7 @@ class NetworkScore(ScoreModel):
         sde: The forward process it was trained for.
         preconditioning: Input scale, time label and target.
         autocast: Compute the network under `torch.autocast` in this dtype; the state, the times
-            and every formula around it keep theirs.
+            and all other formulas keep their dtypes.
 
     Attributes:
         unconditional: Whether the network was also trained without class labels (label dropout),
@@ -145,7 +145,7 @@ class NetworkScore(ScoreModel):
         self.preconditioning = preconditioning or Preconditioning()
         self.autocast = autocast
         self.unconditional = False
-        classes = getattr(_unwrapped(net), "classes", False)  # other networks may not say
+        classes = getattr(_unwrapped(net), "classes", False)  # other networks may not have it
         self.takes_labels = classes is not None
         self.classes = classes if type(classes) is int else None
         label = self.preconditioning.label
@@ -188,8 +188,8 @@ class NetworkScore(ScoreModel):
     def _native(self, x: Tensor, node: Node) -> Tensor:
         """F(c_in x, c_noise, y), counted and checked, in the dtype of x.
 
-        The result may be memory of the network. Its arguments are new for each call, so that it may
-        change them in place.
+        The result may be memory of the network. The network's arguments are new for each call, so
+        that it may change them in place.
         """
         self._check_label()
         self.nfe.add_forward(node.t)

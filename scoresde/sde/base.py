@@ -3,7 +3,7 @@
 Everything is written with five functions of time t in [0, 1] (0 = data, 1 = noise):
 
     x_t = α(t) x_0 + σ(t) ε            perturbation kernel, ε ~ N(0, I)
-    dx  = f(t) x dt + g(t) dw          the SDE whose kernel that is
+    dx  = f(t) x dt + g(t) dw          the SDE with this kernel
     λ(t) = log(α(t)/σ(t))              half log signal-to-noise ratio, decreasing in t
 
 They satisfy f = d log α/dt and g² = dσ²/dt − 2 f σ² (Kingma et al. 2021, "Variational
@@ -26,21 +26,21 @@ from .._tensor import as_time, check_integer, expand, float64
 
 __all__ = ["SAME_TIME", "SDE", "Node", "ReverseVariance", "VariancePreserving"]
 
-# Times nearer than this are the same: it is far above the rounding of i/L, and far below the
+# Times closer than this count as equal. It is far above the rounding of i/L, and far below the
 # spacing of any ladder.
 SAME_TIME = 1e-9
 
 # Variance of a reverse step from t to s, in DDPM's names: β = σ²_{t|s}, or β̃ = β σ_s²/σ_t².
 ReverseVariance = Literal["beta", "beta_tilde"]
 
-# Largest α/σ at which sampling starts from a normal distribution instead of from x_init.
+# Largest α/σ at which sampling may start from a normal distribution; above, x_init is needed.
 _START_RATIO = 0.1
 
 
 class Node(NamedTuple):
     """An SDE at one time: float64 numbers, or tensors of shape (B, 1, ..., 1) if times differ.
 
-    They are numbers because arithmetic on 0-d tensors costs more per step than a small network.
+    Numbers are used because arithmetic on 0-d tensors costs more per step than a small network.
     """
 
     t: float | Tensor
@@ -151,7 +151,7 @@ class SDE(ABC):
 
     @property
     def levels(self) -> int | None:
-        """Number L of times of the discrete model that the SDE was made from; None if of none."""
+        """Number L of times of the discrete model behind the SDE; None if there is none."""
         return None
 
     def label(self, t: Tensor | float) -> Tensor:

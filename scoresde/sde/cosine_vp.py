@@ -20,8 +20,8 @@ class CosineVP(VariancePreserving):
 
         θ = θ_0 + t (θ_1 − θ_0),   λ = log cot θ,   f = −θ' tan θ,   g² = 2 θ' tan θ
 
-    λ goes from lam_max (t = 0) to lam_min (t = 1), both finite, because g is infinite at θ = π/2,
-    where the original form ends. The schedule is the continuous form of Nichol & Dhariwal 2021,
+    λ goes from lam_max (t = 0) to lam_min (t = 1). Both are finite: the original form ends at
+    θ = π/2, where g is infinite. The schedule is the continuous form of Nichol & Dhariwal 2021,
     arXiv:2102.09672; the truncated form is in Hoogeboom et al. 2023, "Simple diffusion",
     arXiv:2301.11093.
 

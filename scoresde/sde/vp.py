@@ -15,7 +15,7 @@ __all__ = ["VP", "SubVP"]
 
 @dataclass(frozen=True)
 class _LinearBeta(SDE):
-    """What VP and SubVP share: β(t) = β_min + t (β_max − β_min), α and f."""
+    """The common part of VP and SubVP: β(t) = β_min + t (β_max − β_min), α and f."""
 
     beta_min: float = 0.1
     beta_max: float = 20.0
@@ -43,7 +43,7 @@ class _LinearBeta(SDE):
         return -0.5 * self.beta(t)
 
     def _t_of_log_alpha(self, log_alpha: Tensor) -> Tensor:
-        """The root t of the quadratic `log_alpha`, in the form that loses no digits."""
+        """The root t of the quadratic `log_alpha`, by the formula that loses no digits."""
         b = -2 * log_alpha
         slope = self.beta_max - self.beta_min
         return 2 * b / (torch.sqrt(self.beta_min**2 + 2 * slope * b) + self.beta_min)
@@ -74,7 +74,7 @@ class VP(_LinearBeta, VariancePreserving):
         `TabulatedVP(betas)`, which keeps this ladder, or `VP(N β_1, N β_N)`, its N → ∞ limit.
 
         Args:
-            steps: N, at least 2 and so large that every β_i < 1 (β_max < N).
+            steps: N, at least 2 and above β_max, so that every β_i < 1.
 
         Returns:
             Shape (N,), float64.

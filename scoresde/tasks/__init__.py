@@ -1,1 +1,1 @@
-"""What the commands call: from names and paths to results in a folder."""
+"""The functions behind the commands: from names and paths to results in a folder."""

@@ -9,7 +9,7 @@ __all__ = ["labels_in_turn", "labels_like", "labels_of"]
 
 
 def labels_in_turn(classes: int, n: int) -> Tensor:
-    """All classes in turn, shape (n,), int64: `labels_like` of equal counts."""
+    """All classes in turn, shape (n,), int64: `labels_like` for equal counts."""
     return torch.arange(n) % classes
 
 
@@ -20,8 +20,8 @@ def labels_of(labels: Tensor, classes: int, n: int, how: str) -> Tensor:
         labels: Labels of the training data, shape (m,), integers in [0, classes).
         classes: Number of classes of the model.
         n: Number of samples.
-        how: "shares" gives every class its share of the training data, "uniform" the same share to
-            every class that has training data. A class without training data is never drawn.
+        how: "shares" gives every class its share of the training data; "uniform" gives equal shares
+            to all classes that have training data. A class without training data is never drawn.
 
     Returns:
         Shape (n,), int64, in the order of `labels_like`.
@@ -33,9 +33,9 @@ def labels_of(labels: Tensor, classes: int, n: int, how: str) -> Tensor:
 def labels_like(counts: Tensor, n: int) -> Tensor:
     """n labels whose classes have given shares, rounded by the method of largest remainders.
 
-    Class c has n_c labels, and n_c is within 1 of its exact share of n. The labels are ordered by
-    the place (j + ½)/n_c of the j-th label of class c. The first labels then have nearly the same
-    shares as all labels. Equal counts give all classes in turn.
+    Class c has n_c labels, and n_c differs from its exact share of n by less than 1. The labels are
+    ordered by the position (j + ½)/n_c of the j-th label of class c. The first labels then have
+    nearly the same shares as all labels. Equal counts give all classes in turn.
 
     Args:
         counts: Data per class, shape (classes,), not negative, with a positive sum.
@@ -46,7 +46,7 @@ def labels_like(counts: Tensor, n: int) -> Tensor:
     """
     exact = n * counts.to(torch.float64) / int(counts.sum())
     each = exact.floor().long()
-    # stable: of equal remainders the lower class has its label first
+    # stable: for equal remainders the lower class comes first
     left = (exact - each).argsort(descending=True, stable=True)[: n - int(each.sum())]
     each[left] += 1
     classes = torch.arange(len(counts)).repeat_interleave(each)

@@ -25,13 +25,13 @@ def load_held_out(stored: StoredModel, request: HeldOutRequest) -> Dataset:
         request: Which data, and how many are needed at least.
 
     Returns:
-        The data, with labels only if the network needs them. A class has the number that the
-        checkpoint gave to its name.
+        The data, with labels only if the network needs them. Classes are numbered as in the
+        checkpoint.
 
     Raises:
-        ValueError: If shape, levels or classes are not those of the checkpoint, or the data are
-            too few; names the option.
-        FileNotFoundError: If they are not on this machine; says how to get them.
+        ValueError: If shape, levels or classes are not those of the checkpoint, or there are too
+            few data; the message names the option.
+        FileNotFoundError: If the data are not on this machine; the message says how to get them.
     """
     source, spec = stored.config.data, stored.spec
     if request.data is not None:
@@ -45,7 +45,7 @@ def load_held_out(stored: StoredModel, request: HeldOutRequest) -> Dataset:
     whole = request.data is not None and is_array_file(source.path)
     conditional = stored.classes is not None
     classes = spec.class_names
-    if classes is None and request.data is not None:  # a checkpoint's own data know their classes
+    if classes is None and request.data is not None:  # a checkpoint's own data have their classes
         classes = spec.classes
     split = request.split or ("train" if whole else "test")
     data = load_dataset(source, split, labels=conditional, classes=classes)
@@ -63,7 +63,7 @@ def choose_rows(data: Dataset, n: int, seed: int) -> np.ndarray:
         seed: Integer in [0, 2^64).
 
     Returns:
-        Their places in the data, shape (n,), int64, all different.
+        Their row numbers in the data, shape (n,), int64, all different.
     """
     return np.random.default_rng(seed).permutation(len(data))[:n]
 
@@ -75,7 +75,7 @@ def to_points(x: Tensor, spec: DataSpec, noise: Noise, dtype: torch.dtype) -> Te
         x: Levels, or continuous data, shape (n, *D).
         spec: What the data are.
         noise: Randomness of the uniform dequantization of levels; continuous data need none.
-        dtype: Of the points, float32 or float64.
+        dtype: Dtype of the points, float32 or float64.
 
     Returns:
         Shape (n, *D).

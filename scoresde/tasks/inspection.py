@@ -1,4 +1,4 @@
-"""Describe a checkpoint without building its network: what `scoresde inspect` calls."""
+"""Describe a checkpoint without building its network, for `scoresde inspect`."""
 
 from __future__ import annotations
 
@@ -65,5 +65,5 @@ def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _value(value: Any) -> str:
-    # JSON's text, numbers and lists are TOML's; only DEL must be escaped and is not.
+    # Text, numbers and lists have the same form in JSON and TOML, except that TOML escapes DEL.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

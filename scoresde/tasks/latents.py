@@ -1,8 +1,8 @@
-"""Explore a checkpoint's latent codes, into a folder: what `scoresde latent` calls.
+"""Explore a checkpoint's latent codes and write the results to a folder, for `scoresde latent`.
 
 - latents.npz: data, codes, decoded data, paths, samples with their log-density
 - round_trip.png, interpolation.png and samples.png, for images and points in the plane
-- summary.json: what was asked, and its result
+- summary.json: the request and its result
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from .request import HeldOutRequest, StoredModel, data_source, versions
 
 __all__ = ["LatentRequest", "explore_latents"]
 
-SAMPLES_SHOWN = 64  # samples in the picture; the arrays hold all
+SAMPLES_SHOWN = 64  # samples in the picture; the arrays hold all samples
 LATENTS_FILE = "latents.npz"
 PICTURES = ("round_trip.png", "interpolation.png", "samples.png")
 
@@ -58,7 +58,7 @@ class LatentRequest(HeldOutRequest):
         probes: Probes of Hutchinson's trace for the samples above 16 dimensions.
         rtol: Relative tolerance.
         atol: Absolute tolerance.
-        t_min: Time at which the data are put in; None as in `encode`.
+        t_min: Start time of the data; None as in `encode`.
     """
 
     n: int = 8
@@ -83,7 +83,7 @@ class _Explored:
         trip: Data, codes and decoded data.
         codes: The codes in units of the prior's standard deviation.
         paths: Paths between data.
-        samples: Samples with their log-density; None if none were asked for.
+        samples: Samples with their log-density; None if no samples were requested.
         values: −log p of the samples per dimension in `DataSpec.unit`, shape (n,), or None.
     """
 
@@ -100,14 +100,14 @@ def explore_latents(
     overwrite: bool = False,
     on_progress: OnProgress = silent,
 ) -> dict[str, Any]:
-    """Encode data and decode them, interpolate between them, draw samples; write all to a folder.
+    """Encode and decode data, interpolate between them, draw samples; write all to a folder.
 
-    Earlier results stay until these are complete. Quantized data are dequantized uniformly, as in
-    training: the centres of the cells have codes that the prior hardly ever draws.
+    Earlier results stay until the new results are complete. Quantized data are dequantized
+    uniformly, as in training: the centres of the cells have codes that the prior hardly ever draws.
 
     Args:
-        request: What to do.
-        out: The folder; results of the same request in it are not computed again.
+        request: The request.
+        out: The folder; existing results of the same request are not computed again.
         overwrite: Replace results of another request.
         on_progress: Called before every part and at the end.
 
@@ -116,7 +116,7 @@ def explore_latents(
 
     Raises:
         ValueError: If the request makes no sense, before any network is built.
-        FileNotFoundError: If the data are not on this machine; says how to get them.
+        FileNotFoundError: If the data are not on this machine; the message says how to get them.
         RuntimeError: If a solve fails or memory runs out.
     """
     stored = StoredModel.read(request.checkpoint)
@@ -148,7 +148,7 @@ def explore_latents(
 
 
 def _checked_data(request: LatentRequest, stored: StoredModel, out: Path) -> Dataset:
-    """The held-out data, after all that can be refused without a network."""
+    """The held-out data, after all checks that need no network."""
     dims = stored.spec.dims
     stored.check_first_time(request.t_min)
     stored.check_flow(request.rtol, request.atol, request.dtype)
@@ -174,7 +174,7 @@ def _compute(
     noise = SampleNoise(request.seed, range(len(rows)))
     x = to_points(data.x[rows].to(request.device), spec, noise, request.torch_dtype)
     y = None if data.labels is None else data.labels[rows].to(request.device)
-    firsts = slice(0, len(x) // 2 * 2, 2)  # without the last of an odd number
+    firsts = slice(0, len(x) // 2 * 2, 2)  # without the last datum if their number is odd
     with advise_on_memory(batch, spec.shape, "--batch"):
         on_progress(0, 3, "round trip")
         trip = round_trip(model, x, method, y=y, batch=batch)
@@ -242,7 +242,7 @@ def _results(explored: _Explored) -> dict[str, Any]:
 def _write(
     out: Path, spec: DataSpec, data: Dataset, rows: np.ndarray, explored: _Explored
 ) -> list[str]:
-    """Write the arrays, and pictures of data that have one.
+    """Write the arrays, and pictures if the data can be drawn.
 
     Returns:
         The names of the files.

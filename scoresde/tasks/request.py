@@ -1,15 +1,15 @@
-"""The beginning of every command on a checkpoint: common options, and the checkpoint, read once.
+"""The first steps of every command on a checkpoint: common options, and reading the checkpoint.
 
 A command has five steps:
 
 1. Its options become a `Request`.
 2. `StoredModel.read` reads and checks the checkpoint; the network is not built yet.
-3. `Request.origin` says what the results are made from.
-4. `ResultFolder.open` looks whether the folder holds these results already.
+3. `Request.origin` records everything that determines the results.
+4. `ResultFolder.open` checks whether the folder already holds these results.
 5. If not, they are computed and written inside `ResultFolder.write`.
 
-`bench` and `verify` have options of their own, and take the same steps from the second. `train` has
-no checkpoint to begin with: see `train.prepare`.
+`bench` and `verify` have other options, and follow these steps from the second one. `train` has no
+checkpoint at first: see `train.prepare`.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class Request:
     Args:
         checkpoint: File, or name of a shipped checkpoint.
         n: Number of samples, or of data.
-        seed: Integer in [0, 2^64); everything random comes from it.
+        seed: Integer in [0, 2^64) for all randomness.
         batch: Samples or data computed at a time.
         device: Where to run.
-        dtype: "float32" or "float64", of data and network; "bfloat16" is for the network alone.
+        dtype: "float32" or "float64" for data and network; "bfloat16" for the network alone.
     """
 
     checkpoint: str
@@ -55,7 +55,7 @@ class Request:
     device: str = "cpu"
     dtype: str = "float32"
 
-    # Options that say where something is. Its content is compared instead of them.
+    # Options that give a place. The content at the place is compared instead of the option.
     places: ClassVar[tuple[str, ...]] = ("checkpoint",)
 
     @property
@@ -74,7 +74,7 @@ class Request:
 
         Args:
             command: Name of the command.
-            sources: Content of checkpoint and data, as `Origin` takes it.
+            sources: Content of checkpoint and data, as `Origin` needs it.
             shown: Further options that do not change the results.
             changed: Values of options that depend on the checkpoint, instead of the request's.
         """
@@ -88,7 +88,7 @@ class HeldOutRequest(Request):
     Args:
         data: Name of a data set or a path; None for the test split of the training data.
         split: "train" or "test"; None for "test", and for all of a file given by `data`.
-        data_root: Folder to look in first for a named data set or a relative path.
+        data_root: Folder that is searched first for a named data set or a relative path.
         levels: Number of levels of a file's data.
     """
 
@@ -105,10 +105,10 @@ class StoredModel:
     """A checkpoint that has been read and checked; its network is not built yet.
 
     Attributes:
-        name: The user's name or path of it, for messages.
+        name: The name or path that the user gave, for messages.
         raw: The content of the file.
-        config: How the model was trained.
-        spec: What its data are.
+        config: The configuration of the training.
+        spec: Description of the training data.
     """
 
     name: str
@@ -136,21 +136,21 @@ class StoredModel:
 
     @property
     def classes(self) -> int | None:
-        """Number of classes of a conditional network, else None."""
+        """Number of classes of a conditional network, otherwise None."""
         return self.config.net.get("classes")
 
     @property
     def snapped(self) -> bool:
-        """Whether the network is right only at the discrete times of its SDE."""
+        """Whether the network is exact only at the discrete times of its SDE."""
         return self.config.preconditioning.snapped
 
     def last_time(self, asked: float | None, default: float) -> float:
-        """The time nearest to the data: where grids end, and where data are put in.
+        """The time nearest to the data: last time of grids, and start time of data.
 
         Args:
-            asked: The time that the user asked for, or None.
-            default: The time without a wish of the user. The time of the network's first discrete
-                label replaces it if that is later.
+            asked: The time that the user gave, or None.
+            default: The time if the user gave none. The time of the network's first discrete label
+                replaces it if that is later.
         """
         return max(default, self.config.t_least) if asked is None else asked
 
@@ -161,7 +161,7 @@ class StoredModel:
             t_min: The least time at which the network will be evaluated; None if it was not given.
 
         Raises:
-            ValueError: If it is below the time of the network's first discrete label.
+            ValueError: If t_min is below the time of the network's first discrete label.
         """
         if t_min is not None and t_min < self.config.t_least:
             raise ValueError(
@@ -175,11 +175,11 @@ class StoredModel:
         Args:
             rtol: Relative tolerance.
             atol: Absolute tolerance.
-            dtype: "float32" or "float64", of data and network.
+            dtype: "float32" or "float64" for data and network.
 
         Raises:
             ValueError: If the network's labels are rounded, or a tolerance is below the rounding
-                of float32; names the option.
+                of float32; the message names the option.
         """
         if self.snapped:
             raise ValueError(
@@ -197,7 +197,7 @@ class StoredModel:
         """The score model with averaged weights, frozen and in evaluation mode.
 
         Args:
-            device: Where to put it.
+            device: Device of the network.
             dtype: "float32", "float64", or "bfloat16" for autocast of the network.
 
         Raises:
@@ -218,5 +218,5 @@ def data_source(data: Dataset) -> Source:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that numbers depend on."""
+    """Versions of the packages on which numbers depend."""
     return {"scoresde": __version__, "torch": torch.__version__}

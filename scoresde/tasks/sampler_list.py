@@ -1,4 +1,4 @@
-"""List samplers and their parameters, from their docstrings: what `scoresde samplers` calls."""
+"""List samplers and their parameters from their docstrings, for `scoresde samplers`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["list_samplers"]
 
 
 def list_samplers(name: str | None = None) -> list[dict[str, Any]]:
-    """List the samplers, and what the parameters of each mean.
+    """List the samplers, with the meaning of their parameters.
 
     Args:
         name: One of the names in `SAMPLERS`; None for all.
 
     Returns:
-        One dict per sampler: its name, what it is, and its parameters. A parameter is a dict of
-        name, default, and meaning with the allowed range.
+        One dict per sampler: name, description and parameters. A parameter is a dict of name,
+        default, and meaning with the allowed range.
     """
     return [_described(one) for one in (SAMPLERS if name is None else [name])]
 
@@ -43,7 +43,7 @@ def _first_line(text: str) -> str:
 
 
 def _arguments(text: str) -> dict[str, str]:
-    """The texts of a docstring's "Args:" by name, each on one line."""
+    """The texts in the "Args:" section of a docstring, by argument name, each on one line."""
     section = re.search(r"^Args:\n((?: {4}.*\n?)+)", text, re.MULTILINE)
     entries = re.split(r"^ {4}(?=\w+: )", section[1] if section else "", flags=re.MULTILINE)
     pairs = (" ".join(entry.split()).partition(": ") for entry in entries if entry.strip())

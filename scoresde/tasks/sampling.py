@@ -1,9 +1,9 @@
-"""Draw samples from a checkpoint into a folder: what `scoresde sample` calls.
+"""Draw samples from a checkpoint and write them to a folder, for `scoresde sample`.
 
-- samples.npz: x, levels where the data have them, labels where there are classes, ts, nfe, seed,
-  spec (the checkpoint's `DataSpec` as JSON); `load_dataset` reads it as data
+- samples.npz: x, levels of quantized data, labels of conditional models, ts, nfe, seed, spec (the
+  checkpoint's `DataSpec` as JSON); `load_dataset` reads this file as data
 - grid.png, for images
-- summary.json: what was run, and its result
+- summary.json: the request and its result
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ __all__ = ["SampleRequest", "draw_samples"]
 DEFAULT_STEPS = 20
 DEFAULT_T_MIN = 1e-3
 SAMPLES_FILE, GRID_FILE = "samples.npz", "grid.png"
-GRID_AT_MOST = 256  # images in the picture; the arrays hold all
+GRID_AT_MOST = 256  # images in the picture; the arrays hold all samples
 
 
 @dataclass(frozen=True)
 class SampleRequest(Request):
-    """What to draw and how.
+    """The number of samples, the sampler and the grid.
 
     Args:
         sampler: As `parse_sampler` reads it.
         grid: As `parse_grid` reads it. A grid from a file has its own number of steps.
         steps: Intervals of the grid; None for 20, or for as many as `nfe` allows.
-        nfe: Take as many steps as this many evaluations allow, the final denoising included.
-        t_min: Last time; None for that of a grid from a file, else for 1e-3 (or the time of the
-            first discrete label, if later).
+        nfe: Number of evaluations that decides the steps, the final denoising included.
+        t_min: Last time. None: that of a grid from a file, otherwise 1e-3 (or the time of the first
+            discrete label, if later).
         denoise: Finish with E[x_0 | x].
         label: Class of all samples; None for all classes in turn. Only for conditional models.
         compiled: Compile the network.
@@ -78,16 +78,16 @@ def draw_samples(
     overwrite: bool = False,
     on_progress: OnProgress = silent,
 ) -> dict[str, Any]:
-    """Draw samples and write them to a folder; earlier results stay until these are complete.
+    """Draw samples and write them to a folder; earlier results stay until the new are complete.
 
     Args:
-        request: What to draw.
-        out: The folder; results of the same request in it are not computed again.
+        request: The request.
+        out: The folder; existing results of the same request are not computed again.
         overwrite: Replace results of another request.
         on_progress: Called after every step.
 
     Returns:
-        The summary: counted NFE, seconds, files and what was run.
+        The summary: counted NFE, seconds, files and the request.
 
     Raises:
         ValueError: If the request makes no sense, before any network is built.
@@ -127,7 +127,7 @@ def draw_samples(
 
 
 def _origin(request: SampleRequest, stored: StoredModel, ts: Tensor) -> Origin:
-    """What the samples are made from; of a grid from a file the times, whatever its name."""
+    """Everything that determines the samples; for a grid file its times count, not its name."""
     sources, t_min = {"checkpoint": stored.source}, float(ts[-1])
     if not isinstance(parse_grid(request.grid), GridFile):
         return request.origin("sample", sources, t_min=t_min)
@@ -171,7 +171,7 @@ def _times(request: SampleRequest, stored: StoredModel, sampler: Sampler) -> Ten
         return grid(sde, request.steps or DEFAULT_STEPS, t_min)
     if request.steps is not None:
         raise ValueError(f"--nfe: {request.nfe}, and --steps {request.steps}: give one of them")
-    # `largest_steps` counts the final denoising, one evaluation, whether it is wanted or not.
+    # `largest_steps` always counts one evaluation for the final denoising, even without it.
     budget = request.nfe + (not request.denoise)
     steps = largest_steps(sde, sampler, grid, budget, t_min)
     if steps == 0:
@@ -211,7 +211,7 @@ def _run(
 ) -> Samples:
     """Draw all samples, batch by batch."""
     batch = min(request.batch, request.n)
-    done = itertools.count(1)  # steps, of all batches
+    done = itertools.count(1)  # number of steps, over all batches
     total = None if sampler.adaptive else (len(ts) - 1) * math.ceil(request.n / batch)
     with advise_on_memory(batch, shape[1:], "--batch"):
         return sample(
@@ -230,7 +230,7 @@ def _run(
 
 
 def _spread(result: Samples) -> list[int] | None:
-    """Least and largest NFE of a sample if samples differ in it, else None."""
+    """Least and largest NFE per sample if they differ, otherwise None."""
     if result.counts is None or len(result.counts.evaluations) == 0:
         return None
     least, most = map(int, result.counts.evaluations.aminmax())

@@ -1,1 +1,1 @@
-"""`scoresde verify`: whether samplers converge as they promise."""
+"""`scoresde verify`: whether samplers converge with the orders claimed for them."""

@@ -1,8 +1,8 @@
-"""The orders that samplers promise: the table that `scoresde verify` measures.
+"""The claimed orders of samplers: the table that `scoresde verify` measures.
 
-A claim names a sampler, the order of its error, and the settings in which it is measured. What a
-paper proves, and what the code of this package is documented to do, is a claim with an order. What
-nobody has proven is a claim without one: it is measured and reported, and cannot fail.
+A claim names a sampler, the order of its error, and the settings of the measurement. An order that
+a paper proves, or that this package documents, is a claim with an order. Without a proof the claim
+has no order: the error is measured and reported, and the claim cannot fail.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class CheckedGrid(NamedTuple):
         return self.make(sde, steps, self.t_min)
 
 
-# Near the data λ ~ −½ log t. A grid of equal steps in t, or of steps h and 3h in λ, has long steps
-# in λ there until N is in the thousands, so these two grids end at 0.05.
+# Near the data λ ~ −½ log t. There a grid of equal steps in t, or of steps h and 3h in λ, has long
+# steps in λ unless N is in the thousands, so these two grids end at 0.05.
 CHECKED_GRIDS: Mapping[str, CheckedGrid] = {
     "log_snr": CheckedGrid(log_snr, 1e-3),
     "alternating": CheckedGrid(alternating, 0.05),
@@ -54,17 +54,17 @@ CHECKED_GRIDS: Mapping[str, CheckedGrid] = {
 
 @dataclass(frozen=True)
 class Claim:
-    """One promise.
+    """One claim about a sampler.
 
     Attributes:
-        sampler: Its text, as `scoresde.names.samplers.parse_sampler` reads it.
-        kind: The error that is measured, see `orders`; of kind "none" nothing is.
-        order: The slope of log error against −log N; None if nobody has proven one. Of kind
-            "tolerance" the factor that error/tolerance must not exceed.
-        paper: Who claims it.
+        sampler: Text of the sampler for `scoresde.names.samplers.parse_sampler`.
+        kind: The measured error, see `orders`; "none" if nothing is measured.
+        order: The slope of log error against −log N; None if no order is proven. For kind
+            "tolerance" the largest allowed error/tolerance.
+        paper: Source of the claim.
         grid: Name in `CHECKED_GRIDS`.
         band: The largest allowed |observed order − order|.
-        steps: Numbers of steps at which it is observed; tolerances of kind "tolerance".
+        steps: Numbers of steps at which the error is measured; tolerances for kind "tolerance".
         sdes: Names in `CHECKED_SDES`.
         quick: Whether the short form of `scoresde verify` measures it.
         note: A remark for the table.
@@ -82,7 +82,7 @@ class Claim:
     note: str = ""
 
     def holds(self, observed: float) -> bool | None:
-        """Whether an observation keeps the promise; None if nothing is promised."""
+        """Whether an observation agrees with the claim; None if there is no claimed order."""
         if self.order is None:
             return None
         if self.kind == "tolerance":
@@ -91,7 +91,7 @@ class Claim:
 
 
 # The largest |observed − claimed| order. A band holds what higher terms of the error leave at
-# `EVEN_STEPS`, as measured on these data; a neighbouring order is 1 away. Methods of order 4 start
+# `EVEN_STEPS`, measured on these data; the next order differs by 1. Methods of order 4 start
 # with steps of orders 1 to 3, whose share of the error falls slowly.
 BANDS = {1: 0.05, 2: 0.1, 3: 0.2, 4: 0.35}
 FEW, MANY, MOST = (80, 160, 320), (160, 320, 640), (320, 640, 1280)
@@ -109,14 +109,14 @@ BOTH = ("log_snr", UNEVEN)
 def _ode(
     order: int, paper: str, *samplers: str, grids: tuple[str, ...] = BOTH, **changes: Any
 ) -> list[Claim]:
-    """The order of some deterministic samplers. Of two grids the short form takes the uneven one.
+    """The order of some deterministic samplers. The short form uses only the uneven grid.
 
     Args:
         order: The order.
-        paper: Who claims it.
+        paper: Source of the claim.
         *samplers: Texts of samplers.
         grids: Names in `CHECKED_GRIDS`.
-        **changes: Fields of `Claim` with other values than the usual ones.
+        **changes: Fields of `Claim` that differ from the usual values.
     """
     quick, out = changes.pop("quick", True), []
     for grid in grids:
@@ -130,10 +130,10 @@ def _ode(
 
 
 def _order_4(paper: str, *samplers: str, steps: tuple[int, ...] = MOST) -> list[Claim]:
-    """Order 4 of multistep methods, where the lower order of their first steps cannot be seen.
+    """Order 4 of multistep methods, in settings that hide the lower order of their first steps.
 
-    Under VE the prior is so much wider than the data that the first steps can be seen from N = 600
-    on. On uneven steps the leading term of the error may change its sign under other SDEs than VP.
+    Under VE the prior is so much wider than the data that the first steps dominate from N = 600 on.
+    On uneven steps, under SDEs other than VP, the leading term of the error may change its sign.
     """
     even = {"sdes": ("vp", "subvp", "cosine"), "grids": ("log_snr",), "quick": False}
     return [
@@ -145,7 +145,7 @@ def _order_4(paper: str, *samplers: str, steps: tuple[int, ...] = MOST) -> list[
 def _runge_kutta(
     order: int, name: str, steps: tuple[int, ...] = FEW, lam_steps: tuple[int, ...] = FEW
 ) -> list[Claim]:
-    """A Runge–Kutta method in t, in λ and in σ/α. In t a table is left out: it has kinks."""
+    """A Runge–Kutta method in t, in λ and in σ/α. In t there is no table, because it has kinks."""
     quick = order == 4
     return [
         *_ode(order, HAIRER, name, steps=steps, sdes=SMOOTH_SDES, grids=("uniform", UNEVEN)),
@@ -155,7 +155,7 @@ def _runge_kutta(
 
 
 def _weak(order: int | None, paper: str, *samplers: str, **changes: Any) -> list[Claim]:
-    """The weak order of some samplers on two grids. The short form takes "uniform"."""
+    """The weak order of some samplers on two grids. The short form uses only "uniform"."""
     usual = {"band": 0.1, "steps": WEAK_STEPS} | changes
     return [
         Claim(text, "weak", order, paper, grid, quick=grid == "uniform", **usual)
@@ -167,8 +167,7 @@ def _weak(order: int | None, paper: str, *samplers: str, **changes: Any) -> list
 def _strong(order: int | None, paper: str, *samplers: str, **changes: Any) -> list[Claim]:
     """The strong order of some samplers.
 
-    The band: 1,000 paths leave 0.03, the reference leaves 0.08, and the rest is what N = 32 has of
-    higher terms.
+    The band covers 0.03 from the 1,000 paths, 0.08 from the reference, and higher terms at N = 32.
     """
     usual = {"band": 0.2, "steps": (32, 64, 128), "sdes": ("vp", "ve"), "quick": False}
     return [Claim(text, "strong", order, paper, **usual | changes) for text in samplers]
@@ -177,7 +176,7 @@ def _strong(order: int | None, paper: str, *samplers: str, **changes: Any) -> li
 def _tolerance(name: str, tolerances: tuple[float, ...], quick: bool = False) -> list[Claim]:
     """An adaptive solver whose error is at most 20 tolerances; under a table it is only observed.
 
-    The solver holds the error of one step to the tolerance. The errors of all steps add up.
+    The solver keeps the error of one step below the tolerance. The errors of all steps add up.
     """
     return [
         Claim(name, "tolerance", 20.0, HAIRER, steps=tolerances, sdes=SMOOTH_SDES, quick=quick),
@@ -186,13 +185,13 @@ def _tolerance(name: str, tolerances: tuple[float, ...], quick: bool = False) ->
 
 
 def _observed(name: str, note: str = "", sdes: tuple[str, ...] = VP_ONLY) -> Claim:
-    """An adaptive solver of which error/tolerance is observed, and nothing is claimed."""
+    """An adaptive solver whose error/tolerance is observed without a claim."""
     settings = {"steps": SOLVER_TOLERANCES[:4], "sdes": sdes, "quick": False, "note": note}
     return Claim(name, "tolerance", None, HAIRER, **settings)
 
 
 def _unproven(name: str, paper: str, note: str) -> Claim:
-    """A stochastic sampler whose weak error is observed, and for which no order is known."""
+    """A stochastic sampler without a known order, whose weak error is observed."""
     return Claim(name, "weak", None, paper, steps=WEAK_STEPS, sdes=VP_ONLY, note=note)
 
 
@@ -243,7 +242,7 @@ CLAIMS: tuple[Claim, ...] = (
     *_ode(2, OURS, *(f"angular:order={k}:corrector=false" for k in (2, 3, 4)), grids=ARCTAN),
     *_ode(3, OURS, "angular:order=2", grids=ARCTAN),
     *_ode(3, OURS, "angular:order=4", grids=ARCTAN, sdes=VP_ONLY, steps=MOST, quick=False),
-    # where order 3 begins to be less than the 4 of the other steps is beyond any N that is run
+    # the first steps' order 3 would lower the observed order 4 only beyond every N that is run
     Claim("angular", "ode", None, OURS, "arctan", steps=MANY),
     *_ode(2, KARRAS, "heun"),
     # in λ, where the ODE is stiff at first, Euler's method needs the most steps
@@ -280,7 +279,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("gotta-go-fast", "none", None, "Jolicoeur-Martineau et al. 2021", sdes=VP_ONLY),
     *_tolerance("dopri5", SOLVER_TOLERANCES, quick=True),
     *_tolerance("dopri8", SOLVER_TOLERANCES),
-    # its steps at 1e-3 are so long that its estimate of their error is still a guess
+    # at 1e-3 the steps are so long that their error estimates are unreliable
     *_tolerance("dop853", SOLVER_TOLERANCES[1:]),
     # methods of orders 3 and 2 would take minutes to 1e-9
     *_tolerance("bosh3", SOLVER_TOLERANCES[:4]),

@@ -1,4 +1,4 @@
-"""Exact moments of what a sampler puts out for Gaussian data: weak orders without Monte Carlo."""
+"""Exact moments of a sampler's output for Gaussian data: weak orders without Monte Carlo."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def output_moments(
 
         x = c + a x_T + Σ_k b_k z_k,     mean = c + a E[x_T],     variance = a² Var[x_T] + Σ_k b_k²
 
-    so a batch of unit impulses (nothing, the start, then one row per draw) gives c, a and all b_k
-    in one run of as many samples as there are draws.
+    A batch of unit impulses (first all 0, then x_T = 1, then one row per draw) gives c, a and all
+    b_k in one run with about as many samples as there are draws.
 
     Args:
         model: Score model of Gaussian data of shape (1,), such as a `GaussianMixture` of one.
-        sampler: A sampler whose steps do not depend on x: on a grid, and for predictor–corrector
-            with a step size that does not look at the batch.
+        sampler: A sampler on a grid whose steps do not depend on x; a predictor–corrector needs a
+            step size that does not depend on the batch.
         ts: Time grid, shape (N + 1,).
         mean: Mean of x at ts[0].
         std: Standard deviation of x at ts[0], at least 0.
@@ -59,7 +59,7 @@ def output_moments(
 
 
 class _Impulses(Noise):
-    """Row k + 2 gets a unit at the k-th draw, everything else 0."""
+    """The k-th draw is 1 in row k + 2 and 0 in all other rows."""
 
     def __init__(self) -> None:
         self.draws = 0

@@ -1,9 +1,9 @@
-"""The error of a sampler on data whose solutions are known, and the order at which it falls.
+"""The error of a sampler on data with known solutions, and its order of convergence.
 
-- "ode": root mean square distance to the probability-flow ODE's solution, from 49 fixed starts
-- "weak": distance between two Gaussians, the law of the output and p_{t_min}, without Monte Carlo
+- "ode": root mean square distance to the solution of the probability-flow ODE, from 49 fixed starts
+- "weak": distance of the output's distribution to p_{t_min}, both Gaussian, without Monte Carlo
 - "strong": distance along Brownian paths, see `strong`
-- "tolerance": the error of "ode", of solvers that choose their own steps
+- "tolerance": the "ode" error of solvers that choose their own steps
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = [
     "weak_errors",
 ]
 
-MEAN, STD = 0.3, 0.5  # of the Gaussian data
+MEAN, STD = 0.3, 0.5  # mean and standard deviation of the Gaussian data
 REFERENCE_TOLERANCE = 1e-12
 
 
@@ -63,10 +63,10 @@ def starts(sde: SDE) -> Tensor:
 
 
 def alternating(sde: SDE, steps: int, t_min: float = 1e-3, t_max: float = 1.0) -> Tensor:
-    """A grid whose steps in λ are h, 3h, h, 3h, ...: it shows a wrong ratio of two steps.
+    """A grid with steps h, 3h, h, 3h, ... in λ: it reveals a wrong treatment of step ratios.
 
-    On smooth grids the ratio of neighbouring steps tends to 1 as N grows, so that a method which
-    takes every ratio for 1 keeps its order there. Arguments as for `scoresde.grid.uniform`.
+    On smooth grids the ratio of neighbouring steps tends to 1 as N grows, so that a method that
+    assumes the ratio 1 keeps its order there. Arguments as for `scoresde.grid.uniform`.
     """
     first, last = sde.nodes([t_max, t_min])
     lengths = float64([1.0, 3.0]).repeat((steps + 1) // 2)[:steps]
@@ -77,7 +77,7 @@ def alternating(sde: SDE, steps: int, t_min: float = 1e-3, t_max: float = 1.0) -
 def exact_flow(model: ScoreModel, x: Tensor, t_min: float) -> Tensor:
     """The probability-flow ODE's solution at t_min from x at t = 1, by SciPy's DOP853 at 1e-12.
 
-    It is solved in λ, where d(x/α)/dλ = −(σ/α) ε, which uses neither f and g nor any sampler.
+    It is solved in λ, where d(x/α)/dλ = −(σ/α) ε. This form uses neither f and g nor a sampler.
 
     Args:
         model: An exact model.
@@ -128,7 +128,7 @@ class OdeProblem:
         model: Score model.
         start: States at t = 1, shape (B, *D), float64.
         t_min: Last time.
-        solve: The reference solver, which takes model, start and t_min.
+        solve: The reference solver, called with (model, start, t_min).
     """
 
     model: ScoreModel
@@ -138,7 +138,7 @@ class OdeProblem:
 
     @cached_property
     def exact(self) -> Tensor:
-        """The solution at t_min, like `start`. It is expensive, so it is computed once."""
+        """The solution at t_min, like `start`. It is expensive, so it is computed only once."""
         return self.solve(self.model, self.start, self.t_min)
 
 
@@ -146,16 +146,16 @@ class OdeProblem:
 def ode_errors(
     problem: OdeProblem, runs: Iterable[tuple[Sampler, Tensor]]
 ) -> tuple[list[float], list[int]]:
-    """Distance of the end points to the exact ones, and NFE, of deterministic samplers.
+    """Distance to the exact end points, and NFE, of deterministic samplers.
 
     Args:
         problem: The ODE.
-        runs: Samplers, each with the time grid that it runs on, from 1 to the problem's t_min.
+        runs: Samplers, each with its time grid from 1 to the problem's t_min.
     """
     errors, nfe = [], []
     for sampler, ts in runs:
         with count_nfe(problem.model) as counted:
-            # a deterministic sampler draws no noise; one that did would still be repeatable
+            # a deterministic sampler draws no noise; the seed would make any draw repeatable
             noise = SampleNoise(0, range(len(problem.start)))
             end = sampler.run(problem.model, problem.start, ts, noise).state
         errors.append(rms_distance(end, problem.exact))
@@ -168,11 +168,11 @@ def weak_errors(sde: SDE, sampler: Sampler, grids: Sequence[Tensor]) -> list[flo
 
         √((m − m')² + (s − s')²),   m and s the mean and standard deviation
 
-    The sampler starts from p_1 itself, so that the distance is the bias of its steps alone.
+    The sampler starts from p_1, so that the distance is the bias of its steps alone.
 
     Args:
         sde: The SDE.
-        sampler: A sampler that `output_moments` can serve.
+        sampler: A sampler that `output_moments` accepts.
         grids: Time grids.
     """
     errors = []

@@ -28,11 +28,11 @@ def strong_errors(
 ) -> list[float]:
     """√E|x_N − x_ref|² at t_min on each grid, all from one x_T and along one Brownian path W.
 
-    A sampler of additive noise that sees W at its grid times reaches strong order 1 and no more.
-    In a step of length h a drift with the coefficient A needs A ∫ (W_u − W_t) du. Where only the
-    increment is known, this integral has variance A² h³/12. The errors of N steps are independent,
-    so that together they are of order h. The reference has an error of this order too: with k
-    times the steps it changes the result by its k-th part at most.
+    For additive noise, a sampler that uses W only at its grid times has at most strong order 1.
+    A step of length h with the drift coefficient A needs A ∫ (W_u − W_t) du. Given only the
+    increment of W, this integral has variance A² h³/12. The errors of N steps are independent, so
+    that their sum is of order h. The reference has an error of this order too: with k times as many
+    steps, its error changes the result by at most 1/k of the result.
 
     Args:
         model: Score model.
@@ -40,21 +40,21 @@ def strong_errors(
         grids: Time grids of one range.
         finest: Time grid of the reference, over the same range.
         shape: (paths, *D).
-        reference: The sampler that gives x_ref, with the noise η of `sampler`; None = `sampler`.
+        reference: The sampler for x_ref, with the same noise η as `sampler`; None = `sampler`.
         seed: Integer in [0, 2^64).
 
     Returns:
         One error per grid, root mean square over the paths of the Euclidean distance.
 
     Raises:
-        ValueError: If a grid has as many steps as the finest.
+        ValueError: If a grid does not have fewer steps than the finest.
     """
     most = max(map(len, grids)) - 1
     if len(finest) - 1 <= most:
         raise ValueError(
             f"finest must have more than the {most} steps of `grids`, got {len(finest) - 1}"
         )
-    # cells of at most 1/1024 of the shortest step: deeper ones would only cost time
+    # cells of at most 1/1024 of the shortest step; a deeper tree would only cost time
     depth = min(52, math.ceil(10 - math.log2(float(-finest.diff().max()))))
 
     def end(solver: Sampler, ts: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Measure whether samplers keep their promises: trials in, measurements with verdicts out."""
+"""Measure whether claims about samplers hold: from trials to measurements with verdicts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STAGES = {
     "tolerance": "tolerances",
     "none": "no order",
 }
-PATHS, REFERENCE_STEPS = 1000, 1024  # of strong errors
+PATHS, REFERENCE_STEPS = 1000, 1024  # for strong errors
 VERDICTS = {True: "ok", False: "MISSED", None: "no claim"}
 
 
@@ -33,11 +33,11 @@ class Trial:
 
     Attributes:
         claim: The claim.
-        sampler: The sampler that its text names.
+        sampler: The sampler of the claim.
         sde: Name in `CHECKED_SDES`, or of the network's SDE.
-        steps: Numbers of steps, or tolerances. The last of them, as many as the claim has, are
-            the claim's; those before are only drawn.
-        network: The ODE of a network to measure on; None for the exact model of the SDE.
+        steps: Numbers of steps, or tolerances. The last ones are those of the claim; earlier ones
+            are only drawn in the figure.
+        network: The ODE of a network; None for the exact model of the SDE.
     """
 
     claim: Claim
@@ -49,24 +49,25 @@ class Trial:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured in a trial: a row of the results.
+    """The measurement of a trial: a row of the results.
 
     Attributes:
-        sampler: Its text.
+        sampler: Text of the sampler.
         kind: The kind of claim.
         sde: Name of the SDE.
         grid: Name of the grid.
-        expected: The order claimed, or None; of kind "tolerance" the largest error/tolerance.
+        expected: The claimed order, or None; for kind "tolerance" the largest allowed
+            error/tolerance.
         band: The largest allowed |observed − expected|.
-        observed: Least-squares slope over the claim's steps; of kind "tolerance" the largest
+        observed: Least-squares slope over the claim's steps; for kind "tolerance" the largest
             error/tolerance; None if nothing was measured.
         last: The slope between the last two steps.
         verdict: "ok", "MISSED" or "no claim".
         steps: Numbers of steps, or tolerances.
-        nfe: Evaluations at each; empty where they are not counted.
-        errors: Errors at each.
+        nfe: Evaluations for each of `steps`; empty if they are not counted.
+        errors: Error for each of `steps`.
         seconds: Time of the measurement.
-        paper: Who claims it.
+        paper: Source of the claim.
         note: A remark.
     """
 
@@ -88,16 +89,16 @@ class Measurement:
 
     @property
     def missed(self) -> bool:
-        """Whether a promise was broken."""
+        """Whether the claim was missed."""
         return self.verdict == VERDICTS[False]
 
 
 def run_trials(trials: Sequence[Trial], tell: Tell) -> list[Measurement]:
-    """Measure all, kind after kind.
+    """Measure all trials, kind after kind.
 
     Args:
-        trials: What to measure.
-        tell: Called with (stage, done, total, note) as the work goes on.
+        trials: The trials.
+        tell: Called with (stage, done, total, note) during the work.
 
     Raises:
         RuntimeError: If a reference solution fails.
@@ -145,7 +146,7 @@ def _measured(trial: Trial) -> Measurement:
 
 
 def _errors(trial: Trial) -> tuple[list[float], list[int]]:
-    """The error at each of the trial's steps; of ODE solvers also the evaluations."""
+    """The error for each of the trial's steps; for ODE solvers also the evaluations."""
     kind, sampler, grid = trial.claim.kind, trial.sampler, CHECKED_GRIDS[trial.claim.grid]
     if kind == "none":
         return [], []
@@ -166,7 +167,7 @@ def _errors(trial: Trial) -> tuple[list[float], list[int]]:
 
 @cache
 def _exact_problem(sde: str, t_min: float) -> OdeProblem:
-    """The ODE of the mixture, whose solution all samplers share."""
+    """The ODE of the mixture; all samplers share its solution."""
     model = mixture(CHECKED_SDES[sde])
     return OdeProblem(model, starts(model.sde), t_min)
 

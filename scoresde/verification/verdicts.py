@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["missed_text", "save_errors_figure", "text_table", "write_csv"]
 
 SAMPLER_WIDTH = 22
-NAMED = 8  # rows that the error names at most
+NAMED = 8  # largest number of rows in the error message
 
 
 def text_table(rows: Sequence[Measurement]) -> str:
-    """One row per claim, with the range of what was observed over its settings.
+    """One row per claim, with the range of the observations over its settings.
 
-    It is at most 100 characters wide: long names of samplers take several lines, and notes stand
-    below the table.
+    The table is at most 100 characters wide: long names of samplers take several lines, and notes
+    follow below the table.
 
     Args:
         rows: Measured rows.
@@ -54,7 +54,7 @@ def text_table(rows: Sequence[Measurement]) -> str:
 
 
 def _folded(sampler: str) -> list[str]:
-    """A sampler's text in parts of at most `SAMPLER_WIDTH` characters, each a whole parameter."""
+    """A sampler's text in parts of at most `SAMPLER_WIDTH` characters, split between parameters."""
     name, *parameters = sampler.split(":")
     parts = [name]
     for parameter in parameters:
@@ -66,7 +66,7 @@ def _folded(sampler: str) -> list[str]:
 
 
 def missed_text(rows: Iterable[Measurement]) -> str:
-    """The rows that broke a promise, in one line; empty if none did."""
+    """The rows that missed their claim, in one line; empty if there are none."""
     bad = [row for row in rows if row.missed]
     texts = [
         f"{row.sampler} ({row.kind}, {row.sde}/{row.grid}) observed {_number(row.observed)}, "
@@ -78,7 +78,7 @@ def missed_text(rows: Iterable[Measurement]) -> str:
 
 
 def write_csv(path: Path, rows: Iterable[Measurement]) -> None:
-    """All rows; lists within a cell are separated by spaces."""
+    """Write all rows as CSV; entries of a list within a cell are separated by spaces."""
     columns = [field.name for field in fields(Measurement)]
     with atomic_write(path, "w") as file:
         table = csv.DictWriter(file, columns, lineterminator="\n")
@@ -93,10 +93,10 @@ def write_csv(path: Path, rows: Iterable[Measurement]) -> None:
 def save_errors_figure(path: Path, rows: Sequence[Measurement]) -> None:
     """Error against evaluations, a panel per expected order, a line per sampler, as PNG.
 
-    Of each sampler the first row of kind "ode" is drawn. A dashed line has the expected slope.
+    For each sampler the first row of kind "ode" is drawn. A dashed line has the expected slope.
 
     Args:
-        path: File to write; none is written where there is nothing to draw.
+        path: File to write; not written if there is nothing to draw.
         rows: Measured rows.
     """
     drawn: dict[str, Measurement] = {}

@@ -1,4 +1,4 @@
-"""Do samplers converge as they promise? What `scoresde verify` calls.
+"""Measure whether samplers converge as claimed, for `scoresde verify`.
 
 The folder of results, if there is one, gets
 
@@ -35,8 +35,7 @@ from .verdicts import save_errors_figure, write_csv
 
 __all__ = ["Verification", "prepare_verification", "trials_of"]
 
-# On a network. The range in which a smooth score shows the orders begins at more steps than
-# anybody samples with.
+# Steps on a network. A smooth score shows the orders only at more steps than are usual in sampling.
 NETWORK_STEPS = (10, 20, 40, 80, 160)
 NETWORK_SAMPLES = 8
 NETWORK_TOLERANCE = 1e-8
@@ -45,12 +44,12 @@ VERIFY_FILES = ("results.csv", "results.json", "errors.png")
 
 @dataclass(frozen=True)
 class Verification:
-    """What to measure, checked and ready to run.
+    """A checked verification, ready to run.
 
     Attributes:
-        origin: What the results are made from.
+        origin: Everything that determines the results.
         trials: The claims, each in one setting.
-        results: Where results go; None = nowhere.
+        results: Folder for the results; None = they are not written.
     """
 
     origin: Origin
@@ -61,7 +60,7 @@ class Verification:
         """Measure, and write the results, unless the folder holds them already.
 
         Args:
-            tell: Called with (stage, done, total, note) as the work goes on.
+            tell: Called with (stage, done, total, note) during the work.
 
         Raises:
             RuntimeError: If a reference solution fails.
@@ -97,20 +96,21 @@ def prepare_verification(
     """Check everything and choose what to measure; nothing is written.
 
     Args:
-        samplers: Names, for all claims about them, or texts of single claims; None = all.
+        samplers: Names of samplers (all claims about them) or texts of single claims; None = all.
         sdes: Names in `CHECKED_SDES`; None = all, or VP if `quick`.
         quick: The short form.
         checkpoint: Measure on this network instead of exact models: a shipped checkpoint's name,
-            or a file. Without `samplers` all that are named without parameters.
+            or a file. Without `samplers`, all samplers that are named without parameters.
         seed: Seed of x_T for a network.
-        folder: Where results go; None = nowhere.
+        folder: Folder for the results; None = they are not written.
         overwrite: Replace results of other settings in the folder.
 
     Raises:
         ConfigError: If a sampler is unknown.
         CheckpointError: If the checkpoint cannot be read.
         ValueError: If an SDE is unknown, nothing is claimed, `sdes` or `quick` are given with a
-            checkpoint, its labels are rounded, or the folder holds results of other settings.
+            checkpoint, the checkpoint's labels are rounded, or the folder holds results of other
+            settings.
     """
     check_seed(seed)
     claims = _claims_about(samplers)
@@ -124,7 +124,7 @@ def prepare_verification(
         origin = Origin("verify", settings | {"sdes": names, "quick": quick}, shown=("versions",))
     else:
         if sdes is not None or quick:
-            raise ValueError("--checkpoint: it has an SDE and steps of its own; no --sdes, --quick")
+            raise ValueError("--checkpoint: sets SDE and steps itself; leave out --sdes, --quick")
         if samplers is None:
             claims = [claim for claim in claims if ":" not in claim.sampler]
         stored = StoredModel.read(checkpoint)
@@ -141,8 +141,8 @@ def trials_of(claims: Iterable[Claim], sdes: Sequence[str], quick: bool = False)
 
     Args:
         claims: The claims.
-        sdes: Names in `CHECKED_SDES`; a claim is measured under those that it names, too.
-        quick: Measure claims marked so alone, without the steps that only the figure shows.
+        sdes: Names in `CHECKED_SDES`; a claim is measured under those of them that it names.
+        quick: Measure only claims marked `quick`, without the steps that only the figure shows.
     """
     return [
         Trial(
@@ -159,7 +159,7 @@ def trials_of(claims: Iterable[Claim], sdes: Sequence[str], quick: bool = False)
 
 
 def _from_ten(steps: tuple[float, ...]) -> tuple[float, ...]:
-    """The steps, after halves of the first of them down to ten or so, for the figure."""
+    """The steps, preceded by halves of the first one down to about ten, for the figure."""
     before = []
     n = steps[0] // 2
     while n >= 10:
@@ -169,17 +169,17 @@ def _from_ten(steps: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _network_trials(claims: Sequence[Claim], stored: StoredModel, seed: int) -> list[Trial]:
-    """One trial of each deterministic sampler, on equal steps in λ from the same x_T, in float64.
+    """One trial of each deterministic sampler, on equal steps in λ from one x_T, in float64.
 
-    Errors are distances to dop853's solution with an error control per sample at 1e-8. A network
-    is only as smooth as its activations and attention, so that no verdict is given.
+    Errors are distances to the solution of dop853 at tolerance 1e-8 per sample. A network is only
+    as smooth as its activations and attention, so that there is no verdict.
     """
     if stored.snapped:
         raise ValueError(
             "--checkpoint: its labels are rounded, so that there is no ODE between its times; take "
             "one with continuous labels"
         )
-    # the first claim about a sampler says which order is expected
+    # the first claim about a sampler gives the expected order
     chosen: dict[str, Claim] = {}
     for claim in claims:
         if claim.kind == "ode":

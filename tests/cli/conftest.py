@@ -1,4 +1,4 @@
-"""What the command-line tests share: running a command in this process, and small checkpoints."""
+"""Fixtures of the command-line tests: running a command in this process, and small checkpoints."""
 
 from dataclasses import dataclass, replace
 
@@ -19,7 +19,7 @@ TINY_UNET = {"kind": "unet", "channels": 8, "multipliers": [1, 2], "blocks": 1, 
 
 @dataclass
 class Result:
-    """What a command left behind."""
+    """The result of a command."""
 
     status: int
     out: str
@@ -28,7 +28,7 @@ class Result:
 
 @pytest.fixture
 def scoresde(capsys):
-    """scoresde("sample", "--n", 4): run a command and catch what it prints."""
+    """scoresde("sample", "--n", 4): run a command and capture its output."""
 
     def call(*arguments):
         capsys.readouterr()
@@ -39,7 +39,7 @@ def scoresde(capsys):
 
 
 def latest(*arguments):
-    """The arguments, where an option that comes again replaces the earlier one.
+    """The arguments; a repeated option replaces the earlier one.
 
     The command refuses an option that is given twice, and a test adds options to common ones.
     """
@@ -62,7 +62,7 @@ def write_checkpoint(folder, **tables):
     """A checkpoint of an untrained network with random weights in every layer, as a run saves it.
 
     Args:
-        folder: Where.
+        folder: Folder of the checkpoint.
         tables: Tables of the config, instead of a tiny U-Net on the digits under VP.
     """
     values = {
@@ -89,7 +89,7 @@ def write_checkpoint(folder, **tables):
 
 @pytest.fixture(name="write_checkpoint")
 def write_checkpoint_fixture():
-    """write_checkpoint(folder, data={…}): see above."""
+    """write_checkpoint(folder, data={…}): see the function above."""
     return write_checkpoint
 
 

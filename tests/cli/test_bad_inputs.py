@@ -1,7 +1,7 @@
-"""Bad inputs: status 2, one line that names the option, its value and what is allowed.
+"""Bad inputs: status 2, one line that names the option, its value and the allowed values.
 
-No traceback, nothing written, and no network built: it is found out before that. Those of
-configs and training data are in test_bad_configs.py.
+There is no traceback, nothing is written, and no network is built. Bad configs and training data
+are in test_bad_configs.py.
 """
 
 import numpy as np

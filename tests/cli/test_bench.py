@@ -39,7 +39,7 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def bench(scoresde, latest, tiny_checkpoint, tmp_path):
-    """bench("--n", 4): run the command with a new folder; returns its path and the output."""
+    """bench("--n", 4): run the command with a new folder; return its path and the output."""
 
     def call(*options, checkpoint=tiny_checkpoint, out=tmp_path / "out"):
         return out, scoresde(*latest("bench", "--checkpoint", checkpoint, "--out", out, *options))

@@ -17,7 +17,7 @@ BAR = 180  # seconds on two cores
 
 @pytest.fixture
 def tiny(tiny_checkpoint, monkeypatch):
-    """Networks that take no time."""
+    """Networks with negligible run time."""
     for name in ("DIGITS", "FASHION"):
         request = replace(getattr(demo, name), checkpoint=tiny_checkpoint)
         monkeypatch.setattr(demo, name, request)

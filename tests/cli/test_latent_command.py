@@ -26,7 +26,7 @@ PICTURES = ["round_trip.png", "interpolation.png", "samples.png"]
 
 @pytest.fixture
 def explore(scoresde, latest, tiny_checkpoint, tmp_path):
-    """explore("--n", 4): run the command into a new folder; its path and what was printed."""
+    """explore("--n", 4): run the command with a new folder; return its path and the output."""
 
     def call(*options, checkpoint=tiny_checkpoint, out=tmp_path / "out"):
         few = ("--n", 3, "--steps", 3, "--samples", 2)

@@ -212,7 +212,7 @@ class TestBudget:
 
     @pytest.mark.slow
     def test_solver_and_rounding_are_measured(self, score, tmp_path):
-        """They are the changes of the command's values with finer tolerances and with float64."""
+        """The summary states the change of the values with finer tolerances and with float64."""
         alone = ("--method", "dopri5", "--per-sample", "--trace", "hutchinson:probes=2", "--n", 4)
         coarse = ("--rtol", 0.05, "--atol", 0.05, *UNMEASURED)
         fine = ("--rtol", 0.005, "--atol", 0.005, *UNMEASURED)
@@ -438,7 +438,7 @@ class TestResuming:
 
     @pytest.fixture
     def calls(self, monkeypatch):
-        """Number of data of each batch that is computed; `stop_at` ends the process there."""
+        """Number of data of each computed batch; `stop_at` ends the process at that batch."""
 
         class Calls(list):
             stop_at = None

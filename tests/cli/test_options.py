@@ -1,4 +1,4 @@
-"""Options: each is given once, stands in a group, and is checked before torch is imported."""
+"""Options: each is given once, belongs to a group, and is checked before torch is imported."""
 
 import re
 import subprocess

@@ -22,7 +22,7 @@ def arrays(folder):
 
 @pytest.fixture
 def draw(scoresde, tiny_checkpoint, tmp_path):
-    """draw("--steps", 2): sample into a new folder; its path and what was printed."""
+    """draw("--steps", 2): sample into a new folder; return its path and the output."""
 
     def call(*options, checkpoint=tiny_checkpoint, out=tmp_path / "out"):
         return out, scoresde("sample", "--checkpoint", checkpoint, "--out", out, *options)

@@ -40,7 +40,7 @@ warmup = 1
 
 @pytest.fixture
 def start(scoresde, tmp_path):
-    """start(steps=3): train so long in one folder; the folder and what was printed."""
+    """start(steps=3): train this number of steps in one folder; the folder and the output."""
 
     def call(*options, steps=3, name="digits", net=""):
         config = tmp_path / "config.toml"
@@ -133,7 +133,7 @@ def test_names_of_data_do_not_command_the_terminal(start, tmp_path):
 
 
 def test_an_empty_log_is_no_mark_of_a_run(start, tmp_path):
-    """A killed run leaves one, and so may anybody else."""
+    """A killed run leaves an empty log, but other programs may write one as well."""
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "log.jsonl").touch()

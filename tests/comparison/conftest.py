@@ -22,7 +22,7 @@ N = 24
 
 
 def silent(stage, done, total, note):
-    """A `tell` that ignores what it is told."""
+    """A `tell` that ignores its arguments."""
 
 
 def planar_data(model, split, n):

@@ -255,7 +255,7 @@ def stored(folder, name, monkeypatch):
 
 
 def page_or_refusal(folder):
-    """The page; None if the folder is refused by an error that names it."""
+    """The page; None if an error refuses the folder and names it."""
     try:
         text = build_report(folder).read_text(encoding="utf-8")
     except ValueError as error:

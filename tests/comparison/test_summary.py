@@ -1,4 +1,4 @@
-"""The summary makes no claim that the standard errors do not support."""
+"""Every statement of the summary is supported by the standard errors."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""One law: black becomes 0, white 255 and grey what lies between, in whatever form it is stored."""
+"""One law for all formats: black becomes 0, white 255, and grey the value in between."""
 
 import io
 import struct
@@ -48,7 +48,7 @@ def png(depth, colour, width, rows, transparent=None):
 
 
 def packed(values, bits):
-    """Integers of so many bits each, the first in the highest bits."""
+    """Integers packed with `bits` bits each, the first in the highest bits."""
     places = np.array(values)[:, None] >> np.arange(bits - 1, -1, -1) & 1
     return np.packbits(places.astype(np.uint8).ravel()).tobytes()
 

@@ -24,7 +24,7 @@ class Problem(NamedTuple):
 
 @pytest.fixture
 def rotation():
-    """A circle and an integral: dims=2 and one number more."""
+    """A circle and an integral: dims=2 and one more number."""
     return Problem(
         torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64),
         torch.tensor([[math.cos(10), math.sin(10), 1.0]], dtype=torch.float64),

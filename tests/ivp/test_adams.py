@@ -72,10 +72,10 @@ class TestExactness:
 
 
 class TestConvergence:
-    """Order k + 1 at the points, as of the corrector, where the first steps are shorter.
+    """Order k + 1 at the points, the corrector's order, if the first steps are shorter.
 
-    The first step is a trapezoid with Euler's prediction, of local error O(h³): order 3 at most
-    on a uniform grid, and no limit where steps grow from the start.
+    The first step is a trapezoid with Euler's prediction and local error O(h³). So the order is at
+    most 3 on a uniform grid, and not limited if steps grow from the start.
     """
 
     def end(self, steps, order, grading=1.0):
@@ -115,7 +115,7 @@ class TestPath:
         assert torch.equal(path.at(path.ts[:1].expand(5))[0], points[0])  # the data, to the bit
 
     def test_is_smooth_at_its_points(self):
-        """Place and slope are continuous where two cubics meet."""
+        """Position and slope are continuous where two cubics meet."""
         path = sine_path(4)
         for t in path.ts[1:-1]:
             below, above = (path.at(t.reshape(1) + gap) for gap in (-1e-9, 1e-9))
@@ -133,7 +133,7 @@ class TestPath:
             torch.testing.assert_close(derivative, slope.detach().flatten())
 
     def test_order_in_between(self):
-        """O(h⁴) for places, O(h³) for slopes."""
+        """O(h⁴) for positions, O(h³) for slopes."""
         t = torch.linspace(0.003, 1.997, 401, dtype=DOUBLE)
         exact = torch.sin(3 * t), 3 * torch.cos(3 * t)
         errors = []

@@ -1,6 +1,6 @@
-"""Calls of a likelihood in which settings of the method and arguments of the call are mixed.
+"""Calls of a likelihood that mix settings of the method with arguments of the call.
 
-Tables of cases name a setting, wherever it belongs.
+A table of cases can then name either kind.
 """
 
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ _CALL = ("seed", "noise", "y", "batch", "device", "dtype")
 
 
 def split(arguments, names=_CALL):
-    """Those of the call, and those of the method."""
+    """The arguments of the call, and the settings of the method."""
     call = {name: value for name, value in arguments.items() if name in names}
     return call, {name: value for name, value in arguments.items() if name not in names}
 

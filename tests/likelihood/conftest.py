@@ -1,4 +1,4 @@
-"""What the tests of bounds share: draws given beforehand, exact densities, quadrature rules."""
+"""Fixtures of the tests of bounds: given draws, exact densities, quadrature rules."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ class Given(Noise):
 
 @pytest.fixture
 def given():
-    """given(z, ...): a source of noise whose draws are those."""
+    """given(z, ...): a source of noise with these draws."""
     return Given
 
 

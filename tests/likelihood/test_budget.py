@@ -1,4 +1,4 @@
-"""Error budgets: intervals that cover on exact models, and terms that are what they say."""
+"""Error budgets: coverage of the intervals on exact models, and values of the terms."""
 
 import math
 from dataclasses import fields
@@ -67,7 +67,7 @@ def run(model, x, method=None, seed=0, **arguments):
 
 
 def converged(model, x, t_min=1e-5):
-    """What a perfect solver returns, from the exact densities at the ends of its path."""
+    """The value of a perfect solver, from the exact densities at the ends of its path."""
     # a sample at a time: an error of the latent enters by the prior's mismatch alone
     latent = encode(model, x, Ode("dop853", 1e-7, 1e-7, t_min=t_min)).latent
     prior = log_prior(latent, model.sde.prior_std)
@@ -75,7 +75,7 @@ def converged(model, x, t_min=1e-5):
 
 
 def covered(model, density, n, seed):
-    """Of n points, each with its own stream: is the converged value covered, and log p_0?"""
+    """For n points with their own streams: whether the converged value and log p_0 are covered."""
     x = model.sample(n, seed=seed + 10)
     found = run(model, x, density, seed)
     finer = run(model, x[:16], density.refined(), seed)
@@ -170,7 +170,7 @@ REFERENCE = [
 
 
 class TestDefinition:
-    """What separates the number from log p_0 of the data."""
+    """The difference between the value and log p_0 of the data."""
 
     def test_is_the_reference_s(self, mixture):
         points, solved, cut, mismatch, truth = map(list, zip(*REFERENCE, strict=True))
@@ -215,7 +215,7 @@ class TestDefinition:
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_a_fitted_gaussian(self, mixture, kind):
-        """Within what n data tell of mean and covariance, r δm z + ½ r² δC z² per direction."""
+        """Up to the error of mean and covariance from n data, r δm z + ½ r² δC z² per direction."""
         model, n = mixture(kind()), 10_000
         x = model.sample(200, t=1.0, seed=0)
         control = fit_gaussian(model.sde, model.sample(n, seed=1))
@@ -237,7 +237,7 @@ class TestDefinition:
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_a_score_that_is_wrong_at_t_min_does_not_know_its_cut_off(self, kind, mixture):
-        """The error of its ε, 0.3, would be told as 0.05 nats; the truth is 1e-4."""
+        """The error 0.3 of its ε would give a cut-off of 0.05 nats; the true cut-off is 1e-4."""
         model = mixture(kind())
         wrong = FunctionScore(kind(), lambda x, t: model.eps(x, t) + 0.3 * torch.sin(3 * x + 1))
         found = run(wrong, model.sample(6, seed=0), Path(6, 6), spec=PLANE)
@@ -260,7 +260,7 @@ def ratio(sde):
 
 
 def two_sources(probes, draws, dof):
-    """A density whose errors are made: variance of its probes, and of where the points fell."""
+    """A density with constructed errors: given variances from probes and from the points."""
     generator = torch.Generator().manual_seed(0)
 
     def density(model, x, noise):
@@ -331,7 +331,7 @@ class TestDraws:
 
     @pytest.mark.parametrize("n", [2, 4])
     def test_the_wider_of_two_intervals(self, gaussian, n):
-        """That of the spread, with the degrees of freedom of the draws, or that of the probes."""
+        """The interval of the spread, with the draws' degrees of freedom, or that of the probes."""
         k = torch.zeros(200, 1, dtype=torch.int64)
         found = run(gaussian(VP()), k, two_sources(1.0, 0.3, dof=12), spec=EIGHT, draws=n)
         protocol = Dequantized(EIGHT, two_sources(1.0, 0.3, dof=12), draws=n, dtype=DOUBLE)
@@ -404,7 +404,7 @@ class TestDraws:
 
 
 def made(log_prob, **columns):
-    """A budget of given numbers; zeros but for what is named."""
+    """A budget of given numbers; all others are zero."""
     n = len(log_prob)
     values = {name: [0.0] * n for name in COLUMNS} | {"log_prob": log_prob, "dof": [1e9] * n}
     return Budget(**{k: torch.tensor(v, dtype=DOUBLE) for k, v in (values | columns).items()})
@@ -508,7 +508,7 @@ def network(dtype=torch.float32):
 
 
 class TestSystematic:
-    """Errors of solver and dtype are found by doing it again."""
+    """Errors of solver and dtype are measured by a second call."""
 
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.slow
@@ -625,7 +625,7 @@ class TestBatches:
         assert (found.definition == 0).all()
 
     def test_labels_and_their_density(self, mixture):
-        """It is `log_likelihood`, its terms beside it."""
+        """The budget has the values of `log_likelihood`, and its terms in addition."""
         model = mixture(VE())
         x = model.sample(3, seed=0)
         density = Ode(rtol=1e-4, atol=1e-4)

@@ -1,9 +1,10 @@
-"""Stated intervals of `Path` hold what the ODE gives as often as they say.
+"""Stated intervals of `Path` hold the ODE's value with the stated probability.
 
-On exact models, against the value of a converged ODE. Of 95 % intervals at least 92 % must hold it
-for every model, and 95 ± 3 % of all where probes make most of the width: D ≥ 8 and probes at 12 or
-more nodes. In the plane signs have two values only, and intervals are wide on purpose; an exact
-trace costs no more than two of them, is the default there, and must hold all but always.
+On exact models, against the value of a converged ODE. At least 92 % of the 95 % intervals must hold
+it for every model. If probes make most of the width (D ≥ 8 and probes at 12 or more nodes),
+95 ± 3 % of all intervals must hold it. In the plane signs have only two values, and intervals are
+wide on purpose. There an exact trace costs no more than two probes, is the default, and its
+intervals must hold the value nearly always.
 """
 
 from functools import cache

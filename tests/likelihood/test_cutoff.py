@@ -1,4 +1,4 @@
-"""What is left out below t_min against exact densities, and the step that puts it back."""
+"""The cut-off below t_min against exact densities, and the dequantization without a cut-off."""
 
 import math
 
@@ -29,7 +29,7 @@ EIGHT = DataSpec((1,), -1.0, 1.0, levels=8)
 
 
 def hidden(model):
-    """The same scores as a model that does not tell its density."""
+    """A model with the same scores that hides its density."""
     return FunctionScore(model.sde, lambda x, t: model.eps(x, float(t)))
 
 
@@ -74,7 +74,7 @@ class TestNeglected:
 
     @pytest.mark.parametrize(("order", "wanted"), [(1, 4.0), (2, 6.0)])
     def test_order_in_the_lowest_noise_of_ve(self, mixture, order, wanted):
-        """There t_min can be 0, and σ_min is what is neglected."""
+        """There t_min can be 0, and the part below σ_min is neglected."""
         sigmas, errors = [0.02, 0.01, 0.005], []
         for sigma in sigmas:
             model = mixture(VE(sigma_min=sigma))

@@ -24,7 +24,7 @@ UNIFORM, NORMAL = UniformDequantization(), TruncatedNormalDequantization()
 
 
 def every_level(spec):
-    """All data there are, shape (levels^D, D)."""
+    """All possible data, shape (levels^D, D)."""
     axes = [torch.arange(spec.levels)] * spec.shape[0]
     return torch.cartesian_prod(*axes).reshape(-1, spec.shape[0])
 
@@ -71,7 +71,7 @@ def normal(sde):
 
 
 def planar(sde):
-    """Two axis-parallel Gaussians well within [−1, 1]² but for 1e-3 of their mass."""
+    """Two axis-parallel Gaussians inside [−1, 1]² except for 1e-3 of their mass."""
     return GaussianMixture(
         sde, [0.6, 0.4], [[-0.3, 0.2], [0.4, -0.1]], [[0.03, 0.05], [0.02, 0.04]]
     )
@@ -187,7 +187,7 @@ class TestUniformModel:
 
 class TestErrors:
     def noisy(self, std, known=True):
-        """A density that varies by 1 over the cell and has noise of its own."""
+        """A density that varies by 1 over the cell and has additional noise."""
 
         def density(model, x, noise):
             log_prob = (4 * x - torch.floor(4 * x)).sum(1) + std * noise.probe(x)[:, 0]

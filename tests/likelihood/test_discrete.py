@@ -111,7 +111,7 @@ class TestBound:
         torch.testing.assert_close(out.draw_error, out.std_error)
 
     def test_errors_of_the_probes(self):
-        """Their part is what the method says of each draw."""
+        """Their part comes from the method's standard errors of each draw."""
         spec, k = DataSpec((3,), -1.0, 1.0, levels=8), torch.tensor([[0, 4, 7], [1, 1, 2]])
         model = GaussianMixture(VP(), [1.0], torch.zeros(1, 3), torch.eye(3)[None] * 0.1 + 0.2)
         out = discrete(

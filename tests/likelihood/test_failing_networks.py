@@ -86,7 +86,7 @@ class Failing:
 
 
 def run(route, k=None, bad=None):
-    """How often a route asks a network that fails at the k-th time; k None: never."""
+    """Number of calls of a network that fails at the k-th call; k = None: never."""
     network = Failing(VP(), k, bad)
     ROUTES[route](FunctionScore(network.sde, network))
     return network.calls
@@ -94,7 +94,7 @@ def run(route, k=None, bad=None):
 
 @pytest.fixture(autouse=True)
 def soon():
-    """Of the processor's time, which other tests on the machine do not change."""
+    """Limits processor time, which does not depend on other work of the machine."""
     start = time.process_time()
     yield
     assert time.process_time() - start < 2
@@ -114,7 +114,7 @@ def test_not_finite_at_first_in_the_middle_and_at_last(route, value):
 
 @every_route
 def test_one_value_of_one_sample(route):
-    """Not only where all of them fail."""
+    """An error is raised even if only one value of one sample fails."""
 
     def spoil(x):
         return torch.where(torch.arange(x.numel()).reshape(x.shape) == 1, math.nan, x)
@@ -249,7 +249,7 @@ def in_surroundings(route, names, model):
 
 @every_route
 def test_surroundings_do_not_matter(route):
-    """Bit for bit: what is on around a call, all at once."""
+    """All contexts around a call together change no bit."""
     in_surroundings(route, TOGETHER, wild_network())
 
 

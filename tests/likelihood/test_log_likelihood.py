@@ -84,7 +84,7 @@ def correlated_gaussian(sde, dims):
 
 
 class TestAgainstExactDensities:
-    """The value that a perfect solver of the ODE gives, which is a density."""
+    """The value is that of a perfect solver of the ODE, and is a density."""
 
     @pytest.mark.parametrize(("kind", "t_min", "expected"), SETTINGS)
     def test_mixture_at_a_tight_tolerance(self, mixture, kind, t_min, expected):

@@ -1,4 +1,4 @@
-"""Likelihoods with a step size per sample: exact densities, and nobody depends on batch mates."""
+"""Likelihoods with a step size per sample: exact densities, and independence of batch mates."""
 
 import math
 
@@ -113,7 +113,7 @@ class TestBatches:
         torch.testing.assert_close(parts.log_prob, whole.log_prob, rtol=1e-10, atol=1e-10)
 
     def test_a_float32_network(self):
-        """Rounding may flip a verdict, and then steps differ by what the tolerance allows."""
+        """Rounding may change whether a step is accepted; steps then differ within tolerance."""
         model, tolerance = NetworkScore(_Net(), VP()), 1e-4
         x = torch.randn(6, 1, 4, 3, generator=torch.Generator().manual_seed(1))
         settings = {"seed": 0, "trace": Hutchinson(probes=2), **LOOSE}
@@ -123,7 +123,7 @@ class TestBatches:
         assert ((whole.log_prob - alone.log_prob).abs() < bound).all()
 
     def test_labels_stay_with_their_samples(self):
-        """A label says how wide its density is, and so when its sample arrives."""
+        """A label sets the width of its density, and so the number of steps of its sample."""
         x, y = torch.full((5, 1), 0.4, dtype=DOUBLE), torch.tensor([3, 0, 2, 1, 0])
         whole = by_ode(Widths(VP()), x, y=y, **EACH)
         bound = by_ode(Widths(VP()).given(y), x, batch=2, **EACH)
@@ -224,7 +224,7 @@ class TestFailures:
             by_ode(mixture(VP()), POINTS[order], **settings)
 
     def test_the_sample_is_named_by_its_stream(self, mixture):
-        """Where the caller makes the chunks, the noise knows who they are."""
+        """If the caller makes the chunks, the noise holds the indices of the samples."""
         noise = SampleNoise(0, [17, 31])
         with pytest.raises(SolverError, match="first on sample 17"):
             by_ode(mixture(VP()), POINTS[:2], noise=noise, max_nfe=20, **EACH)

@@ -55,7 +55,7 @@ class TestAgainstClosedForms:
 
     @KINDS
     def test_is_nearly_the_density_of_the_data(self, mixture, kind):
-        """Up to what Song et al. neglect: the cut-off at t_min and the prior for p_1."""
+        """Up to the terms neglected by Song et al.: the cut-off at t_min, and the prior for p_1."""
         model = mixture(kind())
         out = drawn(model, (50, 2), seed=0, dtype=DOUBLE)
         apart = (out.log_prob - model.log_prob(out.x, 1e-5)).abs()

@@ -1,4 +1,4 @@
-"""The templates of `scoresde train --new-config` name what the code takes."""
+"""The templates of `scoresde train --new-config` list the keys that the code accepts."""
 
 import inspect
 import re
@@ -43,7 +43,7 @@ def defaults(cls):
 
 
 def parts(what):
-    """{table: {key: default}} of all that a config can have, as the code says."""
+    """{table: {key: default}} of every key of a config, from the code."""
     made = load_text(what)
     own = {f.name: type(getattr(made, f.name)) for f in fields(Config) if f.name != "net"}
     found = {name: defaults(cls) for name, cls in own.items()}

@@ -1,4 +1,4 @@
-"""Grids from JSON files: what they mean, and every mistake in them in one line."""
+"""Grids from JSON files: their meaning, and one line of error for every mistake."""
 
 import json
 import math

@@ -14,7 +14,7 @@ SHAPES = [(1, 28, 28), (3, 32, 32), (4, 16, 16), (3, 28, 20), (1, 33, 17)]
 
 
 def awake(net, seed=0):
-    """The net with its zero layers moved off zero, so that its output says something."""
+    """The net with random values in its zero layers, so that its output is not zero."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in net.parameters():

@@ -1,4 +1,4 @@
-"""Every sampler, and the exact mean and standard deviation of what one puts out."""
+"""Every sampler, and the exact mean and standard deviation of a sampler's output."""
 
 import functools
 import math

@@ -1,4 +1,4 @@
-"""The beginning of every command: one request, one checkpoint that is read before it is built."""
+"""The first steps of every command: a request, and a checkpoint read before it is built."""
 
 from dataclasses import replace
 

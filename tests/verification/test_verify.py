@@ -1,4 +1,4 @@
-"""What samplers promise holds, and a method of another order is found to break its promise."""
+"""The claims about samplers hold, and a method of another order misses its claim."""
 
 import csv
 import json
@@ -32,7 +32,7 @@ from scoresde.verification.verify import prepare_verification, trials_of
 
 
 def silent(stage, done, total, note):
-    """Progress that nobody hears of."""
+    """Ignores progress."""
 
 
 def claim(sampler, order, **changes):
@@ -163,14 +163,14 @@ def test_a_claim_that_holds_and_one_that_does_not():
 
 
 def test_the_copied_third_order_is_found_out():
-    """Half of the second difference: order 2, as of the form that everybody copies."""
+    """Half of the second difference, as in the copied form, has order 2."""
     third = next(c for c in CLAIMS if c.sampler == "dpmpp-3m" and c.grid == "alternating")
     assert [row.verdict for row in measure(third)] == ["ok"]
     assert measure(third, sampler=DPMSolverMultistep(3, copied=True))[0].missed
 
 
 def test_a_wrong_ratio_of_steps_is_found_out(monkeypatch):
-    """Steps taken for equal: order 2 survives on smooth grids, and not where they alternate."""
+    """A method that assumes equal steps keeps order 2 on smooth grids, not on alternating ones."""
     monkeypatch.setattr(DPMSolverMultistep, "_row", equal_steps(DPMSolverMultistep._row))
     smooth, uneven = (claim("dpmpp-2m", 2, grid=grid) for grid in ("log_snr", "alternating"))
     assert [row.missed for row in measure(smooth, uneven)] == [False, True]
@@ -279,7 +279,7 @@ def test_bad_arguments(arguments, message):
 
 
 def _missed(claims, sde, quick):
-    """What a run of these claims under one SDE says of those that fail."""
+    """The error text of a run of these claims under one SDE, for the claims that fail."""
     rows = run_trials(trials_of(claims, (sde,), quick), silent)
     assert len(rows) == sum(sde in claim.sdes for claim in claims)
     return missed_text(rows)
@@ -291,9 +291,9 @@ def _claims_of(name):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_claims_of_the_short_form_hold(name):
-    """And those on uneven steps, which show a wrong ratio of two steps.
+    """Claims on uneven steps, which reveal a wrong ratio of two steps, are measured as well.
 
-    ODE solvers take their first two numbers of steps here, all others take all.
+    ODE solvers use their first two numbers of steps here, all other samplers use all of them.
     """
     short = [
         replace(claim, quick=True, steps=claim.steps[: 2 if claim.kind == "ode" else None])

@@ -1,6 +1,6 @@
-"""The probability-flow ODE in the angle θ = arctan(σ/(α d)), and times spread along it.
+"""The probability-flow ODE in the angle θ = arctan(σ/(α d)), and a choice of times along it.
 
-With n = √(d² α² + σ²), d a scale of the data, and z = x/n, the ODE of any SDE is
+Let d be a scale of the data, n = √(d² α² + σ²) and z = x/n. The ODE of any SDE is then
 
     dz/dθ = F(z, θ) = (α σ (d − 1/d) z + n v/d)/(α² + σ²),   v = α ε − σ x0
 
@@ -9,13 +9,13 @@ Gaussian. θ runs from nearly 0 (data) to nearly π/2 (noise), and F is regular 
 variables are those of Salimans & Ho 2022, "Progressive distillation", arXiv:2202.00512,
 appendix D, where d = 1.
 
-Exact scores are smooth functions of θ. Details of images and the errors of a network vary smoothly
-in log(σ/α) instead, near both ends. The variable u is a compromise:
+Exact scores are smooth functions of θ. Details of images and the errors of a network are, near
+both ends, smooth functions of log(σ/α) instead. The variable u is a compromise:
 
     u = I_y(κ, κ),   y = sin² θ = σ²/(d² α² + σ²),   du/dlog(σ/α) ∝ (y (1 − y))^κ
 
-with I the distribution function of the beta distribution: κ = ½ is equal spacing in θ, κ → 0 in
-log(σ/α).
+with I the distribution function of the beta distribution. Equal spacing in u is equal spacing in θ
+for κ = ½, and in log(σ/α) for κ → 0.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ class Angle:
         return self.u(first), self.u(last)
 
     def u(self, node: Node) -> float:
-        """u at a node of numbers."""
+        """u at a node whose entries are numbers."""
         return float(betainc(self.spread, self.spread, (node.sigma / self.scale(node)) ** 2))
 
     def times(self, u: Tensor) -> Tensor:
-        """Times t at u, float64, of any shape; rounding does not lead out of [t_min, 1]."""
+        """Times t at u, float64, of any shape, kept in [t_min, 1] despite rounding."""
         y = self._share(u)
         lam = -0.5 * torch.log(y / (1 - y)) - math.log(self.data_scale)
         return self.sde.t_of_lam(lam).clamp(self.t_min, 1.0)

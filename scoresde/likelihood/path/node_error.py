@@ -16,26 +16,26 @@ def error_of_sum(
     """Standard error of Σ_j y_j over equally spaced nodes, and its degrees of freedom.
 
     y_j is a smooth function at node j plus noise. Where the noise is known, its variance is
-    V = Σ errors². The error from the places of the nodes is estimated by the sums over the even and
-    over the odd nodes, for twice of either is an estimate of the whole sum. With A = Σ (−1)^j y_j,
-    half the difference of these two estimates,
+    V = Σ errors². The error from the positions of the nodes is estimated from two sums, over the
+    even and over the odd nodes: twice either sum is an estimate of the whole sum. Half the
+    difference of these two estimates is A = Σ (−1)^j y_j, and
 
         variance = V + ¼ max(0, A² − V) + (y_M − y_1)²/12
 
-    A² has mean V plus the squared error of M/2 nodes. The error of M nodes is at most half of that
-    error if it falls at least as 1/M. The last term is the variance of (U − ½)(y_M − y_1), which is
-    the error to first order in 1/M of a function that differs at its ends, for an offset U uniform
-    in [0, 1]. The degrees of freedom are Satterthwaite's (Σ v)²/Σ v². The v_j are means of errors²
-    over three nodes, because the single errors² are estimates themselves.
+    A² has mean V plus the squared error of M/2 nodes. If the error falls at least as fast as 1/M,
+    the error of M nodes is at most half the error of M/2 nodes. The last term is the variance of
+    (U − ½)(y_M − y_1) for an offset U uniform in [0, 1]. That is the error, to first order in 1/M,
+    of a function that differs at its ends. The degrees of freedom are Satterthwaite's (Σ v)²/Σ v².
+    The v_j are means of errors² over three nodes, because single errors² are estimates themselves.
 
     Where the noise is not known (errors 0 or NaN), V and A are replaced by the smaller of two
-    estimates, from differences of order 2 and 4 between neighbours. Slowly changing parts of y_j
-    do not enter them. The degrees of freedom are half of those of the second differences, which
-    share terms.
+    estimates, from differences of order 2 and 4 between neighbours. These differences remove slowly
+    changing parts of y_j. The degrees of freedom are half those of the second differences, because
+    neighbouring differences share terms.
 
     In few dimensions sign probes have few values (two in a plane), and the probes of a node often
-    agree, so that its known error is unreliable. The larger of both variances is taken there, with
-    half the smaller degrees of freedom.
+    agree, so that its known error is unreliable. The larger of the two variances is used there,
+    with half the smaller degrees of freedom.
 
     Args:
         terms: y, shape (B, M).
@@ -43,7 +43,8 @@ def error_of_sum(
         few_dimensions: Whether D < 4.
 
     Returns:
-        Both of shape (B,); NaN where fewer than 3 nodes and no errors are known.
+        Standard error and degrees of freedom, shape (B,) each; NaN where no errors are known and
+        there are fewer than 3 nodes.
     """
     known = errors.square().sum(1)
     signs = terms.new_ones(terms.shape[1])
@@ -60,7 +61,7 @@ def error_of_sum(
 
 
 def _from_differences(terms: Tensor) -> tuple[Tensor, Tensor]:
-    """Variance of the sum by differences between neighbours, and its degrees of freedom."""
+    """Variance of the sum from differences between neighbours, and its degrees of freedom."""
     m = terms.shape[1]
     if m < 3:
         nan = torch.full_like(terms[:, 0], math.nan)

@@ -1,29 +1,29 @@
 """`Path`: log p(x) by an integral along a cheap path, with a correction for the path's error.
 
-The density along the probability-flow ODE dz/dθ = F (see `angle`) obeys, on *any* smooth path
-z(θ), be it a solution or not,
+Let dz/dθ = F be the probability-flow ODE (see `angle`). By the continuity equation its density
+obeys, on *any* smooth path z(θ), even one that does not solve the ODE,
 
     d log p_θ(z(θ))/dθ = −∇·F + s·(z' − F),   s = ∇_z log p_θ
 
-by the continuity equation. Integrated from the data z(θ₀) to the noise z(θ₁),
+The integral from the data z(θ₀) to the noise z(θ₁) is
 
     log p(z(θ₀)) = log p(z(θ₁)) + ∫ [∇·F − s·(z' − F)] dθ                                    (*)
 
-So the path need not be accurate. A few steps without any derivative pass give it. The second term
-corrects for the error of the path. Its score costs no evaluation, because F is a linear combination
-of the score and z. The remaining error is the integral of (the network's score − the gradient of
-the log-density of its ODE) · (z' − F); it is 0 for an exact model.
+So the path need not be accurate: a few steps without any derivative pass are enough. The second
+term corrects for the error of the path. Its score costs no evaluation, because F is a linear
+combination of the score and z. The remaining error is the integral of (the network's score − the
+gradient of the log-density of its ODE) · (z' − F); it is 0 for an exact model.
 
-The integral is a sum over equally spaced nodes with one random offset for all, with fresh probes
-at each node. The sum is unbiased, and the noise of the probes averages out. If the integrand falls
-to 0 at both ends, the places of the nodes add little error: systematic sampling is then the
-trapezoidal rule of a periodic function. For this reason ∇·F is split into the divergence ∇·F₀ of a
-Gaussian, whose integral is known, and the rest:
+The integral is computed as a sum over equally spaced nodes. All nodes share one random offset, and
+each node has fresh probes. The sum is unbiased, and the noise of the probes averages out. If the
+integrand falls to 0 at both ends, the positions of the nodes add little error: systematic sampling
+is then the trapezoidal rule for a periodic function. For this reason ∇·F is split into the
+divergence ∇·F₀ of a Gaussian, whose integral is known, and the rest:
 
     ∫ ∇·F dθ + D log n(θ₁)/n(θ₀) = ½ Σ_i log (α² l_i + σ²)|_{t_min}^1 + ∫ (∇·F − ∇·F₀) dθ
 
-with l_i the variances of `control`, or d² for all (d is the scale in `angle`). Rounding apart, no
-sample depends on another.
+with l_i the variances of `control`, or l_i = d² without one (d is the scale in `angle`). Samples
+depend on one another only through rounding.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ from .node_error import error_of_sum
 
 __all__ = ["Path"]
 
-# Up to so many dimensions an exact trace costs about as much as 2 probes, and sign probes have only
-# few values.
+# Up to this many dimensions an exact trace costs about as much as 2 probes, and sign probes take
+# only a few values.
 FEW_DIMENSIONS = 3
 
 
@@ -64,9 +64,9 @@ class Path(LikelihoodMethod):
         log p(x) = log N(x(1); 0, prior_std² I) + ½ Σ_i log (α² l_i + σ²)|_{t_min}^1
                    + ∫ [∇·F − ∇·F₀ − s·(z' − F)] dθ
 
-    The value is that of `Ode` up to two errors: a random one, which `error_of_sum` estimates for
-    each sample, and the error of the path, most of which is corrected. The latent is not corrected;
-    its accuracy depends on `steps`.
+    The value equals that of `Ode` up to two errors: a random error, which `error_of_sum` estimates
+    for each sample, and the error of the path, most of which is corrected. The latent is not
+    corrected; its accuracy depends on `steps`.
 
     Steps and nodes are equally spaced in the variable u of `Angle`. Evaluations: steps + 1 for the
     path, and one with `trace.cost` derivative passes for each node.
@@ -76,19 +76,19 @@ class Path(LikelihoodMethod):
         nodes: M ≥ 1 nodes; more nodes make the standard error smaller. Intervals are reliable from
             8 nodes with 2 probes each, or 16 nodes with 1 probe.
         trace: How ∇·F is estimated at a node, a rule or its text. A rule that gives its own
-            standard error, such as 2 probes, makes better intervals than one that does not.
+            standard error, such as 2 probes, makes better intervals than a rule without one.
             "auto": 2 sign probes, but the exact trace in 1 to 3 dimensions.
         order: Order of the path's Adams predictor, at least 1.
         scale: d > 0; steps and nodes are densest where σ/α is near d. A good value is the geometric
             mean of the finest scale of the data (√(1/12) of a cell, for quantized data) and their
-            standard deviation. None: that of `control`, or 0.25 without one.
+            standard deviation. None: this mean for `control`, or 0.25 without a control.
         spread: κ > 0; a smaller κ puts more steps and nodes at very high and very low noise.
         control: A Gaussian near the data (`fit_gaussian`), whose divergence is ∇·F₀.
         t_min: First time, in [0, 1); 0 only for an SDE with σ(0) > 0. None: 1e-5, but not below
             the first discrete label of a network that has such labels (`ScoreModel.t_least`).
 
     Raises:
-        TypeError: If an argument is of another type.
+        TypeError: If an argument has a wrong type.
         ValueError: If one is out of range, or a text names no trace rule.
     """
 
@@ -181,7 +181,7 @@ class Path(LikelihoodMethod):
         return adams_path(rate, z, u.tolist(), self.order)
 
     def _terms(self, integrand: _Integrand, noise: Noise) -> tuple[Tensor, ...]:
-        """Each node's share of the integral: `_Integrand.at` times du; three of (B, nodes)."""
+        """The three terms of `_Integrand.at`, times du, at each node; each (B, nodes)."""
         begin, end = integrand.angle.interval()
         offset = noise.times(integrand.x).cpu()[:, None]
         width = (end - begin) / self.nodes
@@ -206,7 +206,7 @@ class _Integrand:
         """An estimate of ∇·F − ∇·F₀, its standard error, and −s·(z' − F), per u; each (B,).
 
         Args:
-            u: A place for each sample, shape (B,).
+            u: u of each sample, shape (B,).
             noise: Source of the probes.
         """
         z, slope = self.curve.at(u.to(self.x.device))

@@ -1,4 +1,4 @@
-"""The trace rule that is cheapest for a model, by measured variances along its path."""
+"""The cheapest trace rule for a model, chosen by measured variances along its path."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class TraceSearch:
 
     Args:
         candidates: Rules; None = `trace_candidates`.
-        std_error: Wanted for each log p, in nats; None = 0.01 bits/dim.
-        evaluations: How many the integral needs even without noise, at least 1.
+        std_error: Standard error wanted for each log p, in nats; None = 0.01 bits/dim.
+        evaluations: Evaluations that the integral needs even without noise, at least 1.
         times: Times to measure at, at least 1.
-        repeats: Draws of each rule at each of them, at least 2.
+        repeats: Draws of each rule at each of these times, at least 2.
         pass_cost: Cost of a derivative pass in forward passes, at least 0.
 
     Raises:
-        TypeError: If an argument is of another type.
+        TypeError: If an argument has a wrong type.
         ValueError: If a number is out of range, or there are no candidates.
     """
 
@@ -66,17 +66,17 @@ class TraceSearch:
 
 @dataclass(frozen=True)
 class TraceCost:
-    """What a rule costs at a wanted error.
+    """The cost of a rule for a wanted error.
 
     Attributes:
         rule: The rule.
         controlled: Whether the rule is used with the control variate.
         variance: Λ ∫ Var(σ tr ∂ε/∂x) dλ over Λ = λ(t_min) − λ(1), in nats², the mean over the
             points. With N evaluations and fresh probes, one in each of N equal parts of λ, the
-            variance of log p is the N-th part of it.
+            variance of log p is `variance`/N.
         passes: Derivative passes per evaluation.
         evaluations: Evaluations needed for the wanted error.
-        total: Their cost in forward passes, derivatives included.
+        total: Cost of these evaluations in forward passes, derivative passes included.
     """
 
     rule: TraceRule
@@ -89,11 +89,11 @@ class TraceCost:
 
 @dataclass(frozen=True)
 class TraceChoice:
-    """What `choose_trace` returns.
+    """Result of `choose_trace`.
 
     Attributes:
         rule: The cheapest rule.
-        controlled: Whether it is cheapest with the control variate.
+        controlled: Whether this rule is cheapest with the control variate.
         table: Every candidate, cheapest first.
     """
 
@@ -127,7 +127,7 @@ def choose_trace(
     anew at every evaluation. Probes that are kept along the path have a larger variance, by about
     the same factor for all rules.
 
-    Takes times · repeats · Σ passes derivative passes on the points x. Ten data are enough to
+    The cost is times · repeats · Σ passes derivative passes on the points x. Ten data are enough to
     distinguish rules whose variances differ by a half.
 
     Args:
@@ -136,13 +136,13 @@ def choose_trace(
         search: Which rules are compared, and how.
         seed: Integer in [0, 2^64), for the noise and the probes.
         t_min: First time of the path, in (0, 1).
-        control: Measure each rule with this Gaussian's control variate as well.
+        control: Gaussian whose control variate is measured with each rule as well.
 
     Returns:
         The rule, and the table it was chosen from.
 
     Raises:
-        TypeError: If an argument is of another type, or `control` no mixture.
+        TypeError: If an argument has a wrong type, or `control` is not a mixture.
         ValueError: If t_min is out of range, or there are no data.
         RuntimeError: If the network or a derivative is not finite.
     """

@@ -28,8 +28,8 @@ FULL_UP_TO = 4096  # dimensions of a covariance of 128 MiB
 def fit_gaussian(sde: SDE, x: Tensor) -> GaussianMixture:
     """The Gaussian with mean and covariance of data, as a model of one component.
 
-    The covariance is full for n ≥ 2 data of 2 to 4096 dimensions (then singular if n ≤ D, which
-    is allowed), and diagonal else.
+    The covariance is full for n ≥ 2 data of 2 to 4096 dimensions, and diagonal otherwise. A full
+    covariance is singular if n ≤ D, which is allowed.
 
     Args:
         sde: The forward process.
@@ -66,7 +66,7 @@ def gaussian_control(reference: GaussianMixture, node: Node, x: Tensor) -> Known
         x: The points, shape (B, *D), of which only shape, dtype and device matter.
 
     Returns:
-        v ↦ vᵀ J₀ in the dtype of v, and tr J₀, shape (B,).
+        The product v ↦ vᵀ J₀ in the dtype of v, and the trace tr J₀, shape (B,).
 
     Raises:
         ValueError: If `reference` has more components or another shape.
@@ -77,7 +77,7 @@ def gaussian_control(reference: GaussianMixture, node: Node, x: Tensor) -> Known
 def drift_control(reference: GaussianMixture, node: Node, x: Tensor) -> KnownJacobian:
     """∂h/∂x of the probability-flow drift h = f x + g²/(2σ) ε of a Gaussian.
 
-    J₀ = f I + g²/(2σ) σ (α² C + σ² I)⁻¹; arguments and errors as in `gaussian_control`.
+    J₀ = f I + g²/(2σ) σ (α² C + σ² I)⁻¹. Arguments and errors are those of `gaussian_control`.
     """
     return _spectral(reference, x, node, node.f, 0.5 * node.g**2 / node.sigma)
 
@@ -86,8 +86,8 @@ def check_control(reference: GaussianMixture, x: Tensor) -> None:
     """Raise unless the reference is a Gaussian for points like x.
 
     Raises:
-        TypeError: If it is no `GaussianMixture`.
-        ValueError: If it has several components or another shape.
+        TypeError: If the reference is not a `GaussianMixture`.
+        ValueError: If the reference has several components or another shape.
     """
     if not isinstance(reference, GaussianMixture):
         raise TypeError(f"control must be a GaussianMixture, got {type(reference).__name__}")

@@ -1,8 +1,8 @@
 """The Jacobian of a vector field at a batch of points, known by its products with vectors.
 
-`linearize` evaluates a field of x once, in which no sample of the batch may depend on another.
+`linearize` evaluates a field of x once. In this field no sample of the batch may depend on another.
 Every product v ↦ vᵀ J is one derivative pass through the graph of that evaluation. Gradients are
-taken with respect to x only; none are computed for weights.
+computed with respect to x only, not for weights.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Jacobian:
         """vᵀ (J − J₀) for v of shape (B, *D), like v; one derivative pass.
 
         Raises:
-            RuntimeError: If it is not finite.
+            RuntimeError: If the product is not finite.
         """
         pulled = self.pull(v)
         return pulled if self.known is None else pulled - self.known.vjp(v)
@@ -82,7 +82,7 @@ def linearize(
     Args:
         field: Maps x to a vector field like x, differentiably.
         x: Points, shape (B, *D).
-        count: Where derivative passes are counted.
+        count: Counter of derivative passes.
         t: Time of the field, for messages.
 
     Returns:
@@ -114,7 +114,7 @@ def linearize(
 
 
 def quadratic_forms(jacobian: Jacobian, vectors: Tensor) -> Tensor:
-    """vᵀ (J − J₀) v of each sample and vector, by one derivative pass per vector.
+    """vᵀ (J − J₀) v of each sample and vector; one derivative pass per vector.
 
     Args:
         jacobian: From `linearize`.

@@ -14,9 +14,10 @@ from .sketch import HutchPP, XTrace
 
 __all__ = ["EXACT_LIMIT", "EXACT_UP_TO", "TRACES", "as_trace", "parse_trace", "trace_rule"]
 
-# Up to so many dimensions D derivative passes cost about as much as a few probes.
+# Up to this many dimensions D, an exact trace (D derivative passes) costs about as much as a few
+# probes.
 EXACT_UP_TO = 16
-# Beyond so many dimensions an exact trace takes hours for a few images.
+# Above this many dimensions an exact trace takes hours for a few images.
 EXACT_LIMIT = 4096
 
 TRACES: dict[str, Callable[..., TraceRule]] = {
@@ -38,7 +39,7 @@ def parse_trace(text: str) -> TraceRule:
 
 
 def as_trace(trace: TraceRule | str) -> TraceRule | str:
-    """A rule itself, the rule that a text names, or the text "auto".
+    """The given rule, the rule that the given text names, or the text "auto".
 
     Raises:
         TypeError: If `trace` is neither a rule nor text.
@@ -61,8 +62,8 @@ def trace_rule(trace: TraceRule | str, x: Tensor, force: bool = False) -> TraceR
 
     Raises:
         TypeError: As for `as_trace`.
-        ValueError: If the text names no rule, or the trace is exact, D > 4096 and `force` not
-            given.
+        ValueError: If the text names no rule, or if an exact trace is wanted for D > 4096 without
+            `force`.
     """
     dims, rule = math.prod(x.shape[1:]), as_trace(trace)
     if rule == "auto":

@@ -1,4 +1,4 @@
-"""Probing: a trace estimate whose variance has no part of neighbouring coordinates."""
+"""Probing: a trace estimate whose variance has no part from neighbouring coordinates."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Probing(TraceRule):
     """Σ_c v_cᵀ J v_c,  v_c = random signs on the coordinates of colour c, zero elsewhere.
 
     The variance is 2 Σ S_ij² over i ≠ j of the same colour, with S = (J + Jᵀ)/2. Coordinates of one
-    colour are far apart. If J couples all coordinates alike, this is the C-th part of Hutchinson's
-    variance, at the cost of C probes. If J couples mostly neighbouring pixels, it is far less.
+    colour are far apart. The cost is C probes. If J couples all coordinates equally, the variance
+    is 1/C of Hutchinson's for one probe. If J couples mostly neighbouring pixels, it is far less.
 
     Tang and Saad 2012, "A probing method for computing the diagonal of a matrix inverse"; with
     random signs and lattices, Stathopoulos, Laeuchli and Orginos 2013, arXiv:1302.4018; colours
@@ -57,7 +57,7 @@ class Probing(TraceRule):
     def estimate(self, jacobian: Jacobian, probes: Tensor) -> Tensor:
         """The sum over colours of each block, shape (B, blocks)."""
         colours = colouring(tuple(probes.shape[2:]), self.colours).to(probes.device)
-        present = range(int(colours.max()) + 1)  # fewer than asked if D is small
+        present = range(int(colours.max()) + 1)  # fewer than `self.colours` if D is small
         total = sum(quadratic_forms(jacobian, probes * (colours == c)) for c in present)
         return total + jacobian.offset
 
@@ -70,20 +70,20 @@ class Probing(TraceRule):
 def colouring(shape: tuple[int, ...], colours: int) -> Tensor:
     """Colour a lattice so that coordinates of one colour are far apart:  (k · place) mod C.
 
-    The vector k of multipliers has 1 for the last axis. All others are tried, and the colouring is
-    taken whose least distance between two places of one colour is largest; among equal ones, that
-    with the fewest such pairs.
+    k is a vector of multipliers whose last entry is 1; all choices of the others are tried. The
+    best colouring has the largest least distance between two places of one colour. Among equally
+    good ones, the colouring with the fewest pairs at this distance is chosen.
 
     Args:
-        shape: Of the lattice, (C, H, W) for images; axes count as distances alike.
-        colours: C ≥ 1; the size of the lattice at most is used.
+        shape: Shape of the lattice, (C, H, W) for images; distances on all axes have equal weight.
+        colours: C ≥ 1; at most the size of the lattice is used.
 
     Returns:
         Colours 0 … C − 1, shape `shape`, int64.
     """
     colours = min(colours, math.prod(shape))
     places = torch.stack(torch.meshgrid(*map(torch.arange, shape), indexing="ij"), dim=-1)
-    # No colouring by C colours of a plane or space keeps a distance beyond this.
+    # No colouring of a plane or space with C colours has a least distance beyond this.
     reach = [min(size - 1, math.ceil(2 * colours ** (1 / _axes(shape)))) for size in shape]
     offsets = torch.cartesian_prod(*[torch.arange(-r, r + 1) for r in reach])
     offsets = offsets.reshape(-1, len(shape))[offsets.reshape(-1, len(shape)).any(1)]
@@ -104,7 +104,7 @@ def _axes(shape: Sequence[int]) -> int:
 def _spacing(
     offsets: Tensor, squares: Tensor, multipliers: tuple[int, ...], colours: int
 ) -> tuple[float, int]:
-    """Least squared distance of two places of one colour, and minus the number of such pairs."""
+    """Least squared distance of two places of one colour, and minus the number of nearest pairs."""
     same = (offsets * torch.tensor(multipliers)).sum(1) % colours == 0
     if not bool(same.any()):
         return math.inf, 0

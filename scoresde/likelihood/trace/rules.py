@@ -1,7 +1,7 @@
 """The trace of a Jacobian: exact, and Hutchinson's unbiased estimate.
 
-A `TraceRule` chooses the vectors that are multiplied with a Jacobian, and computes estimates of
-its trace from the products.
+A `TraceRule` chooses vectors, multiplies a Jacobian with them, and computes estimates of the trace
+from the products.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ PROBES = ("rademacher", "gaussian", "orthogonal")
 class TraceRule(ABC):
     """Estimates of the trace of a Jacobian from its products with some vectors.
 
-    `estimate` gives several numbers per sample, each with mean tr J over the probes. The estimate
-    of the rule is their mean. If the probes are kept along a path, each number can be integrated
-    by itself, and `std_error` holds for the integrals, because integration is linear.
+    `estimate` gives several numbers per sample, each with mean tr J over the probes. The rule's
+    estimate is the mean of these numbers. If the probes are kept along a path, each number can be
+    integrated separately, and `std_error` holds for the integrals, because integration is linear.
     """
 
     @property
@@ -51,7 +51,7 @@ class TraceRule(ABC):
             x: The points, of which only shape, dtype and device matter.
 
         Returns:
-            Shape (m, B, *D), like x; those of a sample depend on its stream alone.
+            Shape (m, B, *D), dtype of x; the probes of a sample depend on its stream alone.
 
         Raises:
             ValueError: If there is no noise, or more probes than D allows.
@@ -88,7 +88,7 @@ class TraceRule(ABC):
 
 @dataclass(frozen=True)
 class ExactTrace(TraceRule):
-    """tr J = Σ_i e_iᵀ J e_i by D products; no randomness."""
+    """tr J = Σ_i e_iᵀ J e_i from D products; no randomness."""
 
     @property
     def columns(self) -> int:
@@ -103,7 +103,7 @@ class ExactTrace(TraceRule):
         """The trace, shape (B, 1)."""
         value = jacobian.value
         total = torch.zeros(len(value), dtype=torch.float64, device=value.device)
-        # one at a time: all unit vectors at once would take D times x
+        # one at a time: all unit vectors at once would take D times the memory of x
         for i in range(math.prod(value.shape[1:])):
             e = torch.zeros_like(flat_rows(value))
             e[:, i] = 1
@@ -129,12 +129,12 @@ class Hutchinson(TraceRule):
         rademacher   entries ±1                                   2 Σ_{i≠j} S_ij²
         gaussian     entries N(0, 1)                              2 Σ_ij S_ij²
         orthogonal   uniform on the sphere of radius √D,          2D/(D + 2) (Σ_ij S_ij² − tr² S/D)
-                     each orthogonal to those before
+                     each orthogonal to the earlier probes
 
-    and the mean of K probes has the K-th part of it. The variance of K orthogonal probes has the
-    further factor (D − K)/(D − 1): they are draws without replacement from a basis, and all D of
-    them give the trace exactly. An antithetic probe −v is useless, because it gives the same number
-    as v.
+    The mean of K probes has 1/K of this variance. For K orthogonal probes there is the further
+    factor (D − K)/(D − 1), because they are draws without replacement from a basis; K = D probes
+    give the trace exactly. An antithetic probe −v is useless, because it gives the same number as
+    v.
 
     The k-th probe of a sample depends neither on the number of probes nor on the batch.
 
@@ -190,7 +190,7 @@ def as_columns(probes: Tensor) -> Tensor:
 
 
 def normal_probes(n: int, noise: Noise | None, x: Tensor) -> Tensor:
-    """N(0, I) probes, shape (n, *x.shape), from the stream of each sample.
+    """Probes from N(0, I), shape (n, *x.shape), drawn from the stream of each sample.
 
     Raises:
         ValueError: If there is no noise.
@@ -217,7 +217,7 @@ def error_of_mean(estimates: Tensor, dim: int) -> Tensor:
 
 
 def _orthogonal(z: Tensor) -> Tensor:
-    """Of each sample orthogonal vectors of length √D from Gaussian ones, (K, B, *D)."""
+    """For each sample, orthogonal vectors of length √D made from Gaussian ones, (K, B, *D)."""
     columns = as_columns(z)
     dims, k = columns.shape[1:]
     if k > dims:

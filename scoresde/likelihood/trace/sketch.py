@@ -1,7 +1,7 @@
 """Trace estimates that first find the large part of the Jacobian: Hutch++ and XTrace.
 
-Both need products v ↦ Jᵀ v only. A below is therefore Jᵀ, which has the trace of J. Each sample of
-a batch has its own matrix. Everything after the products is computed in float64.
+Both use only products v ↦ Jᵀ v. A below therefore stands for Jᵀ, which has the trace of J. Each
+sample of a batch has its own matrix. Everything after the products is computed in float64.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["HutchPP", "XTrace"]
 
 @dataclass(frozen=True)
 class _Sketch(TraceRule):
-    """A rule of m = `probes` products that gives m/`share` numbers."""
+    """A rule with m = `probes` products that gives m/`share` numbers per sample."""
 
     share: ClassVar[int]
 
@@ -54,7 +54,7 @@ class HutchPP(_Sketch):
     rank is at most m/3. Meyer, Musco, Musco and Woodruff 2021, arXiv:2010.09649, algorithm 1.
 
     Args:
-        probes: m, a multiple of 3; m/3 at most D. The products of one estimate.
+        probes: m, the number of products of one estimate, a multiple of 3; m/3 is at most D.
     """
 
     share: ClassVar[int] = 3
@@ -66,7 +66,7 @@ class HutchPP(_Sketch):
         return torch.ones_like(z).copysign(z)
 
     def estimate(self, jacobian: Jacobian, probes: Tensor) -> Tensor:
-        """The exact part plus the form of each g, shape (B, m/3)."""
+        """The exact part plus the quadratic form of each g, shape (B, m/3)."""
         sketch, g = as_columns(probes).split(self.columns, dim=2)
         q = torch.linalg.qr(_product(jacobian, sketch)).Q
         inside = (q * _product(jacobian, q)).sum((1, 2))
@@ -83,11 +83,11 @@ class XTrace(_Sketch):
 
     The ω are Gaussian. Each projected ω is scaled to the length √(D − m/2 + 1), its root mean
     square, which removes the variance of the lengths. Unbiased for any square A; exact if its rank
-    is below m/2. The standard error is that of the paper; the t_i share their products and are not
-    quite independent. Epperly, Tropp and Webber 2024, arXiv:2301.07825, section 2.
+    is below m/2. The standard error is the paper's, though the t_i share their products and are
+    not quite independent. Epperly, Tropp and Webber 2024, arXiv:2301.07825, section 2.
 
     Args:
-        probes: m, even; m/2 at most D. The products of one estimate.
+        probes: m, the number of products of one estimate, even; m/2 is at most D.
     """
 
     share: ClassVar[int] = 2
@@ -123,9 +123,9 @@ def _product(jacobian: Jacobian, columns: Tensor) -> Tensor:
 
 
 def _left_out(r: Tensor) -> Tensor:
-    """Unit vectors s_i orthogonal to all columns but the i-th of triangular R, as columns."""
+    """Unit vectors s_i as columns, each orthogonal to all columns of triangular R but the i-th."""
     diagonal = r.diagonal(dim1=1, dim2=2)
-    # Where A has a lower rank, R is singular but for rounding; any size of the pivot will do.
+    # If A has a lower rank, R is singular up to rounding, and any small pivot may replace 0.
     floor = torch.finfo(r.dtype).eps * diagonal.abs().amax(1, keepdim=True)
     floor = floor.clamp(min=torch.finfo(r.dtype).tiny ** 0.5)
     pivots = torch.where(diagonal.abs() < floor, floor, diagonal)

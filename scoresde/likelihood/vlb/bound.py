@@ -1,18 +1,18 @@
-"""Variational bounds on the log-likelihood: what they have in common, and that in continuous time.
+"""Variational bounds on the log-likelihood: their common part, and the bound in continuous time.
 
     −log p(x) ≤ prior + diffusion + reconstruction
               = KL(q(x_1 | x) ‖ N(0, prior_std² I)) + Σ KL or ∫ + E[−log p(x | x_{t_min})]
 
-They bound the likelihood of the *reverse SDE*. That is another generative model than the
-probability-flow ODE of `Path` and `Ode`; which of them gives the larger value is only settled for
-an exact score.
+They bound the likelihood of the *reverse SDE*. The reverse SDE is a different generative model from
+the probability-flow ODE of `Path` and `Ode`. Only for an exact score is it known which of the two
+gives the larger value.
 
 For quantized data x is the centre of its cell, and t_min matters. A network that was trained on
-dequantized data does not know the centres. Where σ/α is below the width w of a cell, it pays
-log(w α/σ) nats per dimension for a precision that the levels do not have. On the digits (17 levels)
-`ContinuousVLB` gives 6.5 bits/dim at t_min = 1e-5, 3.1 at 1e-3, and 1.89 at 0.014, where
-σ/α = w/2. The digits dequantized and given as continuous data have 1.90 at 1e-3, with `bits_offset`
-added.
+dequantized data does not know the centres. Where σ/α is below the width w of a cell, the bound
+loses log(w α/σ) nats per dimension, because it locates x more finely than the levels do. On the
+digits (17 levels) `ContinuousVLB` gives 6.5 bits/dim at t_min = 1e-5, 3.1 at 1e-3, and 1.89 at
+0.014, where σ/α = w/2. For comparison, the digits dequantized and given as continuous data have
+1.90 at 1e-3, with `bits_offset` added.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class VariationalBound(Likelihood):
     """A variational bound and its three parts, log_prob = −(prior + diffusion + reconstruction).
 
     `log_prob` is an unbiased estimate of a lower bound on the log-probability of quantized data, or
-    on the log-density of continuous data. It has draws − 1 degrees of freedom, those of the
-    reconstruction, which has most of the random error.
+    on the log-density of continuous data. It has draws − 1 degrees of freedom. These are the
+    reconstruction's, which has most of the random error.
 
     Attributes:
         prior: KL(q(x_T | x) ‖ N(0, prior_std² I)) (L_T of DDPM), exact, nats, shape (B,).
@@ -82,9 +82,9 @@ class VLB(LikelihoodMethod):
 
         −log p(x) ≤ KL(q(x_1 | x) ‖ N(0, prior_std² I)) + diffusion + E[−log p(x | x_{t_min})]
 
-    The decoder p(x | x_{t_min}) is N(x̂_0, v I), x̂_0 the model's and not clipped to the range of
-    the data: its density for continuous data, its integral over the cell of each level for
-    quantized data, whose x_0 is the centre of the cell.
+    The decoder p(x | x_{t_min}) is N(x̂_0, v I). x̂_0 is the model's prediction, not clipped to the
+    range of the data. For continuous data the decoder's density is used. For quantized data x_0 is
+    the centre of the cell, and the decoder is integrated over the cell of each level.
     """
 
     spec: DataSpec | None
@@ -109,7 +109,7 @@ class VLB(LikelihoodMethod):
         """The diffusion part, checked for this model."""
 
     def check(self, model: ScoreModel, x: Tensor) -> None:
-        """Refuse data that are not of the spec, and times at which the model is not exact."""
+        """Refuse data that do not fit the spec, and times at which the model is not exact."""
         check_data(x, self.spec)
         self.diffusion(model)
 
@@ -141,7 +141,7 @@ class VLB(LikelihoodMethod):
         )
 
     def denoising(self, batch: Batch, x: Tensor) -> Denoising:
-        """The denoising errors of one batch; quantized data are at the centres of their cells."""
+        """The denoising errors of one batch; quantized data are the centres of their cells."""
         if self.of_levels:
             return Denoising(batch.model, cell_centre(x, self.spec), batch.noise, self.dtype)
         return Denoising(batch.model, x.to(torch.float64), batch.noise, x.dtype)
@@ -164,7 +164,7 @@ class VLB(LikelihoodMethod):
 
 @dataclass(frozen=True)
 class ContinuousVLB(VLB):
-    """The bound of the reverse SDE in continuous time, the limit of `DDPMVLB` for ever more steps.
+    """The bound of the reverse SDE in continuous time, the limit of `DDPMVLB` for N → ∞ steps.
 
         diffusion = ∫ E|ε − ε̂(x_t, t)|² dλ   over λ(1) ≤ λ ≤ λ(t_min)
 
@@ -173,9 +173,9 @@ class ContinuousVLB(VLB):
     sample, uniform in each of `strata` intervals of equal length. The paper spreads the times over
     the batch instead, so that its value depends on batch mates.
 
-    The reconstruction is not the paper's, which decodes each level from x_{t_min} without the
-    network. The decoder is that of `DDPMVLB`, N(x̂_0, σ²(t_min) I), so that both bounds are of one
-    kind.
+    The reconstruction differs from the paper, which decodes each level from x_{t_min} without the
+    network. We use the decoder of `DDPMVLB`, N(x̂_0, σ²(t_min) I), so that both bounds are
+    comparable.
 
     The model must be exact at all times: rounded labels are refused.
 
@@ -189,8 +189,8 @@ class ContinuousVLB(VLB):
         dtype: See `DDPMVLB`.
 
     Raises:
-        TypeError: If a setting is of another type.
-        ValueError: On a setting out of range.
+        TypeError: If a setting has a wrong type.
+        ValueError: If a setting is out of range.
     """
 
     spec: DataSpec | None = None
@@ -232,13 +232,13 @@ class _Integral:
         width = (last.lam - first.lam) / self.strata
         for m in range(self.strata):
             lams = [first.lam + width * (m + noise.times(x0)) for _ in range(draws)]
-            # rounding in t_of_lam may leave the interval
+            # the rounded result of t_of_lam may lie outside the interval
             times = [self.sde.t_of_lam(lam).clamp(last.t, first.t) for lam in lams]
             yield [WeightedNode(self.sde.at(t, x0), width) for t in times]
 
 
 def last_time(sde: SDE, spec: DataSpec | None) -> float:
-    """The last time of a bound: where σ/α is half the width of a cell, and at least 1e-5.
+    """The last time of a bound: σ/α is half the width of a cell there; at least 1e-5.
 
     Args:
         sde: The SDE.

@@ -36,30 +36,31 @@ class DDPMVLB(VLB):
         L_0     = E[−log p(x_0 | x_1)]
 
     Ho et al. 2020, arXiv:2006.11239, eq. (5), for the chain with the exact transitions of any SDE
-    (see `Ancestral`). μ is the mean of q(x_s | x_t, x̂_0), where x̂_0 is the model's and is not
+    (see `Ancestral`). μ is the mean of q(x_s | x_t, x̂_0). x̂_0 is the model's prediction, not
     clipped to the range of the data. p(x_0 | x_1) is N(x̂_0, v_1 I), for quantized data integrated
     over the cell of each level, eq. (13), as in `VLB`.
 
     The full sum takes (number of times) · draws evaluations. With `strata` each sample draws only
-    so many of the steps, stratified over λ, with probability proportional to the step's length in
-    λ. That estimate is unbiased and takes (strata + 1) · draws evaluations.
+    this number of steps, stratified over λ. The probability of a step is proportional to its length
+    in λ. The estimate is unbiased and takes (strata + 1) · draws evaluations.
 
     Args:
-        times: A decreasing grid of N ≥ 2 times, or N for `sde.ladder(N)`. A model of rounded
+        times: A decreasing grid of N ≥ 2 times, or N for `sde.ladder(N)`. A model with rounded
             labels needs times of its own ladder.
         spec: What the data are; None for continuous data of any shape. Data with levels are given
             as integers, others as float32 or float64.
         variance: v of each step: "beta" (σ²_{t|s}) or "beta_tilde" (that of q(x_s | x_t, x_0)),
-            or N numbers of your own, the last one the decoder's; see `optimal_variances`.
-        decoder: v_1, for which β̃ is 0 and of no use: "beta" (the default) for β_1, or
-            "beta_tilde" for β̃_2 of the step before. The code of Ho et al. takes β̃_2 with either
+            or N numbers of your own, the last one for the decoder; see `optimal_variances`.
+        decoder: v_1, where β̃ is 0 and cannot be used: "beta" (the default) for β_1, or
+            "beta_tilde" for β̃_2 of the step before. The code of Ho et al. uses β̃_2 with either
             variance, because it gives quantized data a better L_0. Only with a named `variance`.
         strata: Steps drawn per sample, at least 1; None = all of them.
         draws: Independent draws of each term, at least 1; 2 or more for a standard error.
-        dtype: In which the model sees quantized data, float32 or float64; others keep theirs.
+        dtype: Dtype in which the model sees quantized data, float32 or float64; continuous data
+            keep their dtype.
 
     Raises:
-        TypeError: If a setting is of another type.
+        TypeError: If a setting has a wrong type.
         ValueError: If a setting is out of range, or `times` is not a grid.
     """
 
@@ -121,7 +122,7 @@ class DDPMVLB(VLB):
 class ReverseChain:
     """p(x_s | x_t) = N(μ, v I) for each step of a grid, and the decoder N(x̂_0, v_1 I) at its end.
 
-    Against q(x_s | x_t, x_0) = N(μ̃, β̃ I) a step costs
+    The term of a step is KL(q(x_s | x_t, x_0) ‖ p(x_s | x_t)) with q = N(μ̃, β̃ I):
 
         KL = (κ²/2v) |ε − ε̂|² + D/2 (β̃/v − 1 − log(β̃/v)),   κ = β/(a σ_t),   a = α_t/α_s
 
@@ -154,22 +155,22 @@ class ReverseChain:
 
     @property
     def constant(self) -> float:
-        """The part of all steps that the model does not change: Σ ½ (r − 1 − log r), r = β̃/v."""
+        """The part that does not depend on the model: Σ ½ (r − 1 − log r), r = β̃/v."""
         log_r = [math.log(p / v) for p, v in zip(self.posterior, self.variances, strict=False)]
         return 0.5 * math.fsum(math.expm1(r) - r for r in log_r)
 
     def optimum(self, errors: Tensor) -> Tensor:
-        """v of least KL from E|ε − ε̂|²/D at each time: β̃ + κ² E|ε − ε̂|²/D; shape (N,)."""
+        """v of least KL, given E|ε − ε̂|²/D at each time: β̃ + κ² E|ε − ε̂|²/D; shape (N,)."""
         return float64([*self.posterior, 0.0]) + float64(self.gains) ** 2 * errors
 
     def terms(self, x0: Tensor, noise: Noise, draws: int) -> Iterator[list[WeightedNode]]:
         """The weights κ²/2v of |ε − ε̂|², from noise to data, with independent draws of each.
 
         Without strata every step comes once. With strata the steps are drawn per sample, with
-        probability P ∝ h = λ_s − λ_t and the factor 1/(strata · P). For a good model no step costs
-        more than about D h (that of the continuous-time bound), so that the weighted terms stay of
-        one size on any grid. Each stratum is an interval of the distribution function. The sum of
-        their terms is an unbiased estimate of the sum over all steps.
+        probability P ∝ h = λ_s − λ_t and the factor 1/(strata · P). For a good model the term of a
+        step is at most about D h, as in the continuous-time bound, so that the weighted terms have
+        similar sizes on any grid. Each stratum is an interval of the distribution function. The sum
+        of their terms is an unbiased estimate of the sum over all steps.
         """
         weights = [0.5 * k**2 / v for k, v in zip(self.gains[:-1], self.variances, strict=False)]
         if self.strata is None:
@@ -201,28 +202,28 @@ def optimal_variances(
     y: Tensor | None = None,
     batch: int | None = None,
 ) -> Tensor:
-    """The reverse variances that make `DDPMVLB` of continuous data least, estimated from data.
+    """The reverse variances that minimize `DDPMVLB` of continuous data, estimated from data.
 
         v = β̃ + (∂μ/∂x̂_0)² E|x_0 − x̂_0|²/D   for each step, and E|x_0 − x̂_0|²/D for the decoder
 
     These are optimal among variances with one number per step. For an exact model they are those
-    of Bao et al. 2022, "Analytic-DPM", arXiv:2201.06503. Estimate them on other data than those to
-    be scored: variances that are fitted to the test set do not give a bound. For quantized data the
-    decoder's variance is optimal for the density at the centres, not for the integral over cells.
+    of Bao et al. 2022, "Analytic-DPM", arXiv:2201.06503. Estimate them on data that will not be
+    scored: variances fitted to the test set do not give a bound. For quantized data the decoder's
+    variance is optimal for the density at the centres, not for the integral over cells.
 
     Args:
         model: Score model.
         x: Data to average over, shape (n, *D), n ≥ 1.
         method: Gives times, spec, dtype, and draws of the noise per sample and time. Its variances
             are not used.
-        seed: This and what follows are as for `log_likelihood`.
-        noise: See there.
-        y: See there.
-        batch: See there.
+        seed: As for `log_likelihood`.
+        noise: As for `log_likelihood`.
+        y: As for `log_likelihood`.
+        batch: As for `log_likelihood`.
 
     Returns:
-        v of every step of the grid and of the decoder, shape (N,), float64, to be given to
-        `DDPMVLB` as `variance`.
+        v of every step of the grid and of the decoder, shape (N,), float64: the argument `variance`
+        of `DDPMVLB`.
 
     Raises:
         TypeError: As for `log_likelihood`.

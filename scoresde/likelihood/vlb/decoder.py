@@ -24,7 +24,7 @@ def cell_log_prob(k: Tensor, mean: Tensor, std: float, spec: DataSpec) -> Tensor
 
     Args:
         k: Integer levels in 0 … levels − 1, shape (B, *D).
-        mean: Means at the model's scale, like k, floating.
+        mean: Means at the model's scale, shape of k, floating point.
         std: Standard deviation at the model's scale, greater than 0.
         spec: Range and number of levels.
 

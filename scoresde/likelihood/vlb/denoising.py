@@ -22,7 +22,7 @@ NEWEST = 0.5
 
 
 class WeightedNode(NamedTuple):
-    """Where and with which weight |ε − ε̂(x_t, t)|² is taken.
+    """The time at which |ε − ε̂(x_t, t)|² is evaluated, and its weight.
 
     For one time per sample `node` holds (B, 1, ..., 1) tensors and `weight` is a (B,) tensor.
     """
@@ -40,7 +40,7 @@ class Residual(NamedTuple):
 
 
 class Denoising:
-    """Estimates E[weight · |ε − ε̂(x_t, t)|²] of the data x_0 of one batch, term after term.
+    """Estimates E[weight · |ε − ε̂(x_t, t)|²] for the data x_0 of one batch, term by term.
 
     A term is the mean of independent draws of (t, ε). Its squared error is estimated from their
     spread. Errors of different terms are uncorrelated, so their squares add up.

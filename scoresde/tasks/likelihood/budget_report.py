@@ -1,4 +1,4 @@
-"""The error budget of a mean likelihood, as a table of plain text and as a figure."""
+"""The error budget of a mean likelihood, as a plain-text table and as a figure."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _definition(budget: MeanBudget, summary: Mapping[str, Any]) -> list[str]:
     if budget.cut_off is None:
         size, note = "not known", f"{note}; the score there is not that of a smooth density"
     return [
-        "Not errors of this number but what it leaves out, were the score exact:",
+        "Not errors, but the difference from the data's density if the score is exact:",
         _row("  cut-off below t_min", size, note),
         _row("  prior in place of p at t = 1", _signed(budget.prior_mismatch), ""),
     ]
@@ -138,7 +138,7 @@ def _row(name: str, value: str, note: str) -> str:
 
 
 def _size(value: float | None) -> str:
-    """A standard error: two significant digits."""
+    """A standard error with two significant digits."""
     return "unknown" if value is None or value != value else "0" if value == 0 else f"{value:.2g}"
 
 

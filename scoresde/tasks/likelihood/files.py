@@ -24,13 +24,13 @@ __all__ = ["FILES", "Budgets", "Scores"]
 
 FILES = ("per_image.csv", "per_image.npz", "budget.txt", "budget.png", "extremes.png", SUMMARY)
 
-COARSE = 0.1  # correction per dimension above which a path is called coarse
+COARSE = 0.1  # above this correction per dimension a path is called coarse
 
 
 class Budgets(NamedTuple):
-    """The budget of all data, and of the first few again with a finer solver and in float64.
+    """The budget of all data, and of the first few data with a finer solver and in float64.
 
-    The last two are None where they were not computed.
+    The last two are None if they were not computed.
     """
 
     every: Budget
@@ -47,13 +47,13 @@ class Budgets(NamedTuple):
 
 @dataclass(frozen=True)
 class Scores:
-    """The scored data, the method, and the budgets that came of them.
+    """The scored data, the method, and the resulting budgets.
 
     Attributes:
-        request: What was asked.
+        request: The request.
         spec: What the data are.
         data: The data set.
-        rows: The places in the data set of the data that were scored, shape (n,).
+        rows: Row numbers of the scored data in the data set, shape (n,).
         method: The likelihood method.
         budgets: The likelihoods with their errors.
     """
@@ -110,7 +110,7 @@ class Scores:
             extremes(out / "extremes.png", x, -budget.log_prob / nats, self.spec)
 
     def _write_rows(self, out: Path) -> None:
-        """Write one row per datum, as CSV and as arrays; all but log_prob is per dimension."""
+        """Write one row per datum, as CSV and as arrays; all values but log_prob per dimension."""
         budget, nats = self.budgets.every, self.spec.nats_per_unit
         columns = {"row": self.rows}
         if self.data.labels is not None:

@@ -1,4 +1,4 @@
-"""The likelihood method that a request of `scoresde likelihood` asks for."""
+"""The likelihood method for a request of `scoresde likelihood`."""
 
 from __future__ import annotations
 
@@ -33,28 +33,29 @@ from .request import PROTOCOLS, ScoreRequest
 
 __all__ = ["choose_quadrature", "described", "make_method"]
 
-STRATA = 64  # of a variational bound
-STEPS = 1000  # of the chain of a variational bound
-LEAST_DRAWS = 4  # of a variational bound: fewer give a standard error of few degrees of freedom
+STRATA = 64  # strata of a variational bound
+STEPS = 1000  # steps of the chain of a variational bound
+LEAST_DRAWS = 4  # draws of a bound: fewer give a standard error of too few degrees of freedom
 PILOT = 8  # training data on which trace rules are compared
-FITTED = 10_000  # training data that the Gaussian is fitted to, at most
-# Limits of the number of nodes that is chosen: with fewer, the integral of the trace is wrong.
+FITTED = 10_000  # largest number of training data to which the Gaussian is fitted
+# Limits of the number of nodes: with fewer nodes, the integral of the trace is wrong.
 FEWEST_NODES, MOST_NODES = 12, 256
 
 
 def make_method(
     request: ScoreRequest, spec: DataSpec, model: ScoreModel, training: Dataset | None
 ) -> tuple[LikelihoodMethod, GaussianMixture | None]:
-    """The method that a request asks for, and a Gaussian near the data.
+    """The requested method, and a Gaussian near the data.
 
     Args:
         request: The request, resolved and checked.
         spec: What the data are.
         model: The checkpoint's model.
-        training: The data that the Gaussian is fitted to; None for a variational bound.
+        training: Data to which the Gaussian is fitted; None for a variational bound.
 
     Returns:
-        The method, and the Gaussian; None for a variational bound, which has no use for it.
+        The method and the Gaussian. The Gaussian is None for a variational bound, which does not
+        use it.
     """
     if training is None:
         return _bound(request, spec, model), None
@@ -73,7 +74,7 @@ def make_method(
 
 
 def _bound(request: ScoreRequest, spec: DataSpec, model: ScoreModel) -> LikelihoodMethod:
-    """The variational bound that a request asks for."""
+    """The requested variational bound."""
     common = {
         "spec": spec,
         "strata": request.nodes or STRATA,
@@ -97,7 +98,7 @@ def _path(
     pilot: Tensor,
     control: GaussianMixture,
 ) -> Path:
-    """The path method; trace and number of nodes are measured on the pilot data if not given."""
+    """The path method; if not given, trace and number of nodes are measured on the pilot data."""
     if request.trace != "auto":
         rule, nodes = parse_trace(request.trace), None
     else:
@@ -110,7 +111,7 @@ def _path(
 
 def _points(x: Tensor, request: ScoreRequest, spec: DataSpec) -> Tensor:
     """Training data at the model's scale, dequantized, float64."""
-    # a stream of its own, far from those of the data that are scored
+    # a separate stream, far from the streams of the scored data
     noise = SampleNoise(request.seed, range(2**63, 2**63 + len(x)))
     return to_points(x.to(request.device), spec, noise, torch.float64)
 
@@ -118,7 +119,7 @@ def _points(x: Tensor, request: ScoreRequest, spec: DataSpec) -> Tensor:
 def choose_quadrature(
     model: ScoreModel, x: Tensor, t_min: float, error: float, seed: int
 ) -> tuple[TraceRule, int]:
-    """The trace rule and the number of nodes that reach an error per datum with the least work.
+    """The trace rule and the number of nodes that reach the wanted error with the least work.
 
     The rules are measured on a few data. Only rules that can estimate their own error are tried.
 
@@ -126,7 +127,7 @@ def choose_quadrature(
         model: Score model, labels bound.
         x: Some data at the model's scale.
         t_min: First time.
-        error: Standard error of log p that is wanted for each datum, in nats.
+        error: Wanted standard error of log p of each datum, in nats.
         seed: Seed of the measurement.
     """
     dims = x[0].numel()
@@ -139,7 +140,7 @@ def choose_quadrature(
 
 
 def described(method: LikelihoodMethod) -> dict[str, str]:
-    """The method and its trace rule in words, for the results: the protocol's name has neither."""
+    """The method and its trace rule in words, for the results; the protocol's name has neither."""
     match method:
         case DDPMVLB():
             steps = method.times if isinstance(method.times, int) else len(method.times) - 1

@@ -29,8 +29,9 @@ from ..request import HeldOutRequest, StoredModel
 
 __all__ = ["PROTOCOLS", "ScoreRequest", "check_request", "resolved"]
 
-# Only numbers of one protocol are comparable. A dequantization stands for the density of the
-# probability-flow ODE at the points that it draws; the others are bounds of the reverse SDE.
+# Only results of one protocol are comparable. The protocols with a dequantization use the density
+# of the probability-flow ODE at the drawn points; the other protocols are bounds of the reverse
+# SDE.
 PROTOCOLS: dict[str, Dequantization | type[LikelihoodMethod]] = {
     "pf-ode/continuous": Continuous(),
     "pf-ode/uniform": UniformDequantization(),
@@ -44,7 +45,7 @@ PROTOCOLS: dict[str, Dequantization | type[LikelihoodMethod]] = {
 
 @dataclass(frozen=True)
 class ScoreRequest(HeldOutRequest):
-    """Which data to score, and how; the seed chooses the data at random.
+    """The data to score, and the method; the seed chooses the data at random.
 
     "ODE methods" are the methods other than "path".
 
@@ -53,19 +54,19 @@ class ScoreRequest(HeldOutRequest):
             continuous data.
         method: One of `METHODS`, or "auto": "path" above 16 dimensions, else "dopri5".
         per_sample: Whether an ODE method has a step size for each datum, not one for the batch.
-        trace: A trace rule as `parse_trace` reads it, or "auto". "auto" measures which rule is the
-            cheapest for "path"; for ODE methods it is the exact trace up to 16 dimensions, and
+        trace: A trace rule as `parse_trace` reads it, or "auto". For "path", "auto" measures which
+            rule is the cheapest; for ODE methods it is the exact trace up to 16 dimensions, and
             one probe above.
         image_error: Standard error of each datum that "auto" aims at, in `DataSpec.unit`.
-        steps: Steps of a path (None: 32) or of the chain of "vlb-ddpm" (None: 1000). A model that
-            has a ladder of its own has its chain, and takes None alone.
+        steps: Steps of a path (None: 32) or of the chain of "vlb-ddpm" (None: 1000). A model with
+            its own ladder uses it as the chain, and allows only None.
         nodes: Nodes of a path (None: measured or 12) or strata of a variational bound (None: 64).
         variance: Reverse variance of "vlb-ddpm", "beta" or "beta_tilde".
-        draws: Dequantizations of each datum; of a variational bound at least 4 draws are made.
+        draws: Dequantizations of each datum; a variational bound makes at least 4 draws.
         rtol: Relative tolerance of ODE methods.
         atol: Absolute tolerance of ODE methods.
-        t_min: Time at which the data are put in. None: 1e-5, or the time of the first discrete
-            label if that is later; for variational bounds see `ContinuousVLB`.
+        t_min: Start time of the data. None: 1e-5, or the time of the first discrete label if that
+            is later; for variational bounds see `ContinuousVLB`.
         measured: Number of data on which the errors of solver and dtype are measured.
         force: Allow an exact trace above 4096 dimensions.
     """
@@ -88,12 +89,12 @@ class ScoreRequest(HeldOutRequest):
 
     @property
     def of_flow(self) -> bool:
-        """Whether the protocol asks for the density of the probability-flow ODE."""
+        """Whether the protocol uses the density of the probability-flow ODE."""
         return isinstance(PROTOCOLS.get(self.protocol), Dequantization)
 
     @property
     def of_path(self) -> bool:
-        """Whether that density is found by `Path`."""
+        """Whether this density is computed by `Path`."""
         return self.of_flow and self.method == "path"
 
 
@@ -116,7 +117,7 @@ def check_request(request: ScoreRequest, stored: StoredModel) -> None:
         stored: The checkpoint.
 
     Raises:
-        ValueError: Names the option.
+        ValueError: If the request is refused; the message names the option.
     """
     for name, allowed in (("protocol", PROTOCOLS), ("method", METHODS)):
         value = getattr(request, name)
@@ -140,7 +141,7 @@ def check_request(request: ScoreRequest, stored: StoredModel) -> None:
 
 
 def _check_flow_options(request: ScoreRequest, spec: DataSpec) -> None:
-    """Refuse a dequantization for other data, and options that the method does not have."""
+    """Refuse a dequantization that does not fit the data, and options the method does not have."""
     flow = [name for name, q in PROTOCOLS.items() if isinstance(q, Dequantization)]
     fits = ["pf-ode/continuous", "pf-ode/decoder"] if spec.levels is None else flow[1:]
     if request.protocol not in fits:

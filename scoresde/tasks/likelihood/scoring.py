@@ -4,7 +4,7 @@
 - budget.txt and budget.png: the mean with all known errors
 - extremes.png: the most and the least likely data, for images and points in the plane
 - summary.json: request, mean and errors as plain data
-- parts/: the finished batches, from which the same command goes on
+- parts/: the finished batches, from which the same command continues
 """
 
 from __future__ import annotations
@@ -48,28 +48,28 @@ def score_data(
 ) -> dict[str, Any]:
     """Score data and write the results to a folder.
 
-    A request that was stopped goes on where it was when it is given again.
+    A stopped request continues where it was if it is given again.
 
     Args:
-        request: What to score.
-        out: The folder; results of the same request in it are not computed again.
+        request: The request.
+        out: The folder; existing results of the same request are not computed again.
         overwrite: Replace results of another request.
         on_progress: Called after every batch.
-        stored: The checkpoint, if it has been read already.
+        stored: The checkpoint, if it was read before.
 
     Returns:
         The summary: mean, budget, protocol, counted evaluations, seconds.
 
     Raises:
         ValueError: If the request is refused (`check_request`), before a network is built.
-        FileNotFoundError: If the data are not on this machine; says how to get them.
+        FileNotFoundError: If the data are not on this machine; the message says how to get them.
         RuntimeError: If a solve fails or memory runs out.
     """
     stored = stored or StoredModel.read(request.checkpoint)
     request = resolved(request, stored)
     check_request(request, stored)
     data = load_held_out(stored, request)
-    # Each draw of a batch keeps its terms: about 8 float64 numbers, as large as 16 of 4 bytes.
+    # Each draw of a batch keeps its terms: about 8 float64 numbers, as large as 16 float32 numbers.
     terms = 16 * request.draws
     check_space("--draws", min(request.batch, request.n), terms, out, arrays=1)
     training = _training(request, stored, data)
@@ -99,37 +99,37 @@ def score_data(
 
 
 def _training(request: ScoreRequest, stored: StoredModel, data: Dataset) -> Dataset | None:
-    """The data that the Gaussian is fitted to; None for a variational bound, which needs none.
+    """The data to which the Gaussian is fitted; None for a variational bound, which needs none.
 
-    They are the training split of the checkpoint's data, or the scored data if --data is given.
+    This is the training split of the checkpoint's data, or the scored data if --data is given.
     """
     if not request.of_flow:
         return None
     if request.data is not None:
         return data
     source = stored.config.data.below(request.data_root)
-    # of a conditional network only, as of the data that are scored
+    # labels only for a conditional network, as for the scored data
     return load_dataset(source, labels=data.labels is not None, classes=stored.spec.class_names)
 
 
 def _batches(request: ScoreRequest) -> dict[str, range]:
-    """The places of each batch among the chosen rows, by the name of the file that keeps it."""
+    """The positions of each batch among the chosen rows, by the name of the batch's file."""
     n, size = request.n, request.batch
     return {f"{begin:08d}.npz": range(begin, min(begin + size, n)) for begin in range(0, n, size)}
 
 
 @dataclass(frozen=True)
 class _Run:
-    """One request while it is computed, batch by batch.
+    """The computation of one request, batch by batch.
 
     Attributes:
-        request: What was asked.
+        request: The request.
         stored: The checkpoint.
         data: The data set.
-        rows: The places in it of the data to be scored, shape (n,).
+        rows: Row numbers of the data to be scored, shape (n,).
         control: A Gaussian near the data; None for a variational bound.
-        folder: Where the budgets of finished batches are kept.
-        made_from: Fingerprint of all that decides the results.
+        folder: Folder for the budgets of finished batches.
+        made_from: Fingerprint of everything that determines the results.
     """
 
     request: ScoreRequest
@@ -143,7 +143,7 @@ class _Run:
     def budgets(
         self, model: ScoreModel, method: LikelihoodMethod, on_progress: OnProgress
     ) -> Budgets:
-        """All data, then the first few again with a finer solver and in float64."""
+        """Budgets of all data, then of the first few with a finer solver and in float64."""
         request, spec = self.request, self.stored.spec
         few = range(min(request.measured, request.n))
         refined = method.refined() if few else None
@@ -168,7 +168,7 @@ class _Run:
     def _budget(
         self, name: str, model: ScoreModel, method: LikelihoodMethod, places: range
     ) -> Budget:
-        """The budget of some of the rows; from its file if there is one."""
+        """The budget of some of the rows, read from its file if there is one."""
         path, made_from = self.folder / name, fingerprint([self.made_from, name])
         part = load_part(path, made_from)
         if part is not None:

@@ -1,4 +1,4 @@
-"""The log of a training run: running means, and a file of JSON lines that survives a crash."""
+"""The log of a training run: running means, and a file of JSON lines that survives crashes."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Means:
     """Running means of the steps since the last log line; kept in the checkpoint.
 
     Args:
-        state: What `to_dict` gave, to continue; None to begin.
+        state: A result of `to_dict`, to continue; None to begin.
 
     Raises:
-        TypeError: If a value is no number.
-        ValueError: If a value is not allowed, or the bins are not `LEVELS` many.
+        TypeError: If a value is not a number.
+        ValueError: If a value is not allowed, or the number of bins is not `LEVELS`.
     """
 
     def __init__(self, state: Mapping[str, Any] | None = None) -> None:
@@ -64,11 +64,11 @@ class Means:
 
     @property
     def mean_loss(self) -> float:
-        """The mean loss, NaN where nothing was counted."""
+        """The mean loss; NaN if no step was counted."""
         return self.loss / self.count if self.count else math.nan
 
     def row(self) -> dict[str, Any]:
-        """The means, None where nothing was counted."""
+        """The means; None where no step was counted."""
         loss, *errors = (
             None if math.isnan(value) else value
             for value in (self.mean_loss, *(self.errors / self.counts).tolist())
@@ -86,7 +86,7 @@ class Log:
     """The log file: the lines up to the checkpoint from which a run resumes, then new lines.
 
     Args:
-        path: The file. Only its lines are read here; `begin` and `write` change it.
+        path: The file. It is only read here; `begin` and `write` change it.
         done: Steps done.
         batch: Images per step.
 
@@ -96,18 +96,18 @@ class Log:
 
     def __init__(self, path: Path, done: int, batch: int) -> None:
         self.path, self.batch = path, batch
-        # Lines of steps that are not done will be written again.
+        # Lines of steps after the checkpoint will be written again.
         self.rows = list(takewhile(lambda row: row["step"] <= done, _rows(path)))
         self._mark = done, time.monotonic()
         self._latest: tuple[float, float] | None = None
 
     def begin(self) -> None:
-        """Remove the lines of steps that are not done, which will be written again."""
+        """Remove the lines of steps after the checkpoint, which will be written again."""
         with atomic_write(self.path, "w") as file:
             file.writelines(json.dumps(row) + "\n" for row in self.rows)
 
     def write(self, step: int, seconds: float, means: Means) -> None:
-        """Append a line, and begin the means of the next one."""
+        """Append a line, and begin the means of the next line."""
         rate = self._rate(step)
         row = {"step": step, **means.row()}
         row |= {"images_per_second": round(rate, 1), "seconds": round(seconds, 1)}
@@ -120,7 +120,7 @@ class Log:
     def shown(self, step: int, means: Means) -> tuple[float, float]:
         """Mean loss and images per second, for a progress bar.
 
-        They are those of the latest line. Before this process has written one, they are the means
+        Both come from the latest line. Before this process has written a line, they are the means
         of the steps so far. The loss is NaN if all these steps were skipped.
         """
         return self._latest or (means.mean_loss, self._rate(step))
@@ -128,19 +128,19 @@ class Log:
     def _rate(self, step: int) -> float:
         """Images per second since the latest line, or since the start."""
         before, then = self._mark
-        # A coarse clock may not have moved since.
+        # A coarse clock may still show the same time.
         return (step - before) * self.batch / max(time.monotonic() - then, 1e-3)
 
 
 def is_log(path: Path) -> bool:
-    """Whether a file is the log of a run: empty, or with a first line as `Log.write` writes it."""
+    """Whether a file is the log of a run: empty, or its first line has the form of `Log.write`."""
     if not path.is_file():
         return False
     return not path.stat().st_size or "error_by_t" in next(_rows(path), ())
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a log, up to the first that is damaged or was cut short by a crash."""
+    """The lines of a log, up to the first line that is damaged or was cut short by a crash."""
     if not path.exists():
         return
     with open(path, encoding="utf-8", errors="replace") as file:

@@ -1,4 +1,4 @@
-"""From a config to a training run: what `scoresde train` calls."""
+"""From a config to a training run, for `scoresde train`."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ def prepare_run(
     skip_bad: bool = False,
     intervals: Intervals | None = None,
 ) -> Run:
-    """Load the config and its data, build the model, and resume if the folder holds such a run.
+    """Load the config and its data, build the model, and resume if the folder holds this run.
 
     Args:
         config: A TOML file or a shipped config's name.
         folder: The run's folder.
         device: Where to train.
-        data_root: Folder of the data set, instead of the config's.
-        overwrite: Start afresh; the first step removes what an earlier run left in the folder.
+        data_root: Folder of the data set, instead of the folder in the config.
+        overwrite: Start again; the first step removes the files of an earlier run in the folder.
         compiled: Compile the network with `torch.compile`.
         skip_bad: Leave out images of a folder that cannot be decoded.
         intervals: How often to write the log, checkpoints and sample grids.
 
     Raises:
-        ConfigError: If the config is not sound, asks for a larger batch than there are data, or the
+        ConfigError: If the config is not valid, its batch is larger than the data set, or the
             device cannot compute in its `autocast`.
-        ValueError: If a file is where the folder should be, or the folder holds files of other
-            programs or commands that a run would replace.
-        FileNotFoundError: If the data are not there; says how to get them.
+        ValueError: If the folder's path is a file, or the folder holds files of other programs or
+            commands that a run would replace.
+        FileNotFoundError: If the data are absent; the message says how to get them.
         PermissionError: If the folder cannot be written.
         CheckpointError: If the folder holds a run of another config or of other data.
     """
@@ -94,5 +94,5 @@ def _check_autocast(settings: Config, device: torch.device) -> None:
 
 def _on_device(model: NetworkScore, device: torch.device) -> NetworkScore:
     model = model.to(device)
-    # Convolutions on tensor cores want the channels last; parameters of other ranks stay.
+    # Convolutions on tensor cores need the channels last; parameters of other ranks stay.
     return model.to(memory_format=torch.channels_last) if device.type == "cuda" else model

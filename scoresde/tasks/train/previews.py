@@ -1,4 +1,4 @@
-"""The pictures of a training run. A failure to draw one is a warning, and training goes on."""
+"""The pictures of a training run. If one cannot be drawn, a warning says so; training goes on."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def draw_samples(
     Args:
         path: PNG file to write.
         model: The model.
-        ema: The averaged weights, which the samples are drawn with.
+        ema: The averaged weights, with which the samples are drawn.
         data: The training data.
         batch: Samples computed at a time.
-        arrived: The signals that have arrived, from `signals_held`. As soon as there is one, the
-            picture is given up.
+        arrived: The signals that have arrived, from `signals_held`. At the first signal the picture
+            is abandoned.
     """
 
     def give_up(*_: object) -> None:
@@ -79,7 +79,7 @@ def draw_samples(
 
 
 class _GivenUp(Exception):
-    """A picture is not finished because a signal has arrived."""
+    """A picture is abandoned because a signal has arrived."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What the checkpoint of a run holds, and which runs may continue from it.
+"""The content of a run's checkpoint, and the check that a run may continue from it.
 
 - model.*: the averaged weights, which `scoresde.load` reads
 - train.net.*: the weights that are trained
@@ -28,8 +28,8 @@ from ...noise import NOISE_VERSION
 
 __all__ = ["doubts", "export", "find_resumable", "restore", "training_tensors"]
 
-# Settings that a resumed run may change: it may train longer, or find the same data elsewhere. If
-# the checkpoint records the content of the data, their name may change as well.
+# Settings that a resumed run may change: it may train longer, or use the same data in another
+# place. If the checkpoint records the content of the data, their name may change as well.
 _FREE = {"train.steps", "train.cooldown", "data.root"}
 _NAMES = {"data.name", "name"}
 
@@ -44,7 +44,7 @@ def find_resumable(
     Args:
         checkpoint: The file; need not exist.
         metadata: "config" and "data" of the run that is to continue.
-        data: Its training data.
+        data: Training data of this run.
 
     Raises:
         CheckpointError: If the file cannot be read, holds no training state, or was made with
@@ -60,7 +60,7 @@ def find_resumable(
 
 
 def _refusal(raw: RawCheckpoint, metadata: Mapping[str, Any], data: Dataset) -> str | None:
-    """Why a run with these metadata and data cannot continue; None if it can."""
+    """The reason why a run with these metadata and data cannot continue; None if it can."""
     other = _other_settings(raw, metadata)
     if other is not None:
         return f"was made with {other}; use another folder, or --overwrite"
@@ -105,12 +105,12 @@ def training_tensors(
 
 
 def restore(raw: RawCheckpoint, net: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer) -> None:
-    """Put the tensors of a run's checkpoint back where `training_tensors` found them.
+    """Restore network, averages and optimizer from the tensors of `training_tensors`.
 
     Raises:
         CheckpointError: If the weights do not fit the network.
-        LookupError: If something is missing.
-        TypeError: If the number of updates of the average is no integer.
+        LookupError: If a tensor or number is missing.
+        TypeError: If the number of updates of the average is not an integer.
         ValueError: If averages or optimizer do not fit the network.
     """
     load_into(net, raw, "train.net.")
@@ -135,10 +135,10 @@ def export(source: Path, target: Path) -> None:
 
 
 def _other_settings(raw: RawCheckpoint, metadata: Mapping[str, Any]) -> str | None:
-    """The first setting that differs, as `config net.width = 8, not 16`; None if none does."""
+    """The first setting that differs, as `config net.width = 8, not 16`; None if all are equal."""
     before, now = raw.metadata, metadata
     free = _FREE | _NAMES if "data_fingerprint" in before else _FREE
-    # An earlier version recorded less about the data; only what it recorded can be compared.
+    # An earlier version recorded less about the data; only recorded settings can be compared.
     known = before.get("data", {}).keys()
     now = {**now, "data": {k: v for k, v in now.get("data", {}).items() if k in known}}
     for what in ("config", "data"):

@@ -1,8 +1,8 @@
 """A training run in a folder: log, checkpoints and pictures around the loop of `Training`.
 
-- checkpoint.safetensors: averaged weights, and all that resuming needs; replaced atomically
+- checkpoint.safetensors: averaged weights, and the state for resuming; replaced atomically
 - log.jsonl: one line per `log_every` steps
-- samples-*.png: a grid of samples now and then
+- samples-*.png: a grid of samples every `sample_every` steps
 - loss.png: loss against step, and error against time
 """
 
@@ -43,12 +43,12 @@ CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
 FIGURE = "loss.png"
 
-SAVE_MINUTES = 5  # age at which a checkpoint is replaced: a killed process loses no more
+SAVE_MINUTES = 5  # age at which a checkpoint is replaced: the most that a killed process loses
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """How often a run writes. This never changes the weights: a resumed run may write more often.
+    """How often a run writes. This never changes the weights, so a resumed run may change it.
 
     Args:
         log_every: Steps between log lines.
@@ -58,7 +58,7 @@ class Intervals:
 
     Raises:
         TypeError: If an argument is not an integer.
-        ValueError: If it is less than 1.
+        ValueError: If an argument is less than 1.
     """
 
     log_every: int = 100
@@ -73,7 +73,7 @@ class Intervals:
 
 @dataclass(frozen=True)
 class Progress:
-    """A training step, with the mean loss and the images per second that `Log.shown` gives."""
+    """A training step, with mean loss and images per second from `Log.shown`."""
 
     step: TrainStep
     loss: float
@@ -81,9 +81,9 @@ class Progress:
 
 
 class Run:
-    """A training run whose log, checkpoint and pictures are in one folder, and that can resume.
+    """A training run with log, checkpoint and pictures in one folder; it can be resumed.
 
-    Stopping at any step and resuming gives the same weights, averages and log as not stopping.
+    Stopping at any step and resuming gives the same weights, averages and log as no stop.
     Two processes must not write one folder at the same time; `scoresde train` holds a lock on it.
 
     Attributes:
@@ -91,7 +91,7 @@ class Run:
         data: The training data.
         settings: The settings of the loop.
         done: Steps done.
-        seconds: Time they took, over all processes.
+        seconds: Time of these steps, summed over all processes.
         ema: The averaged weights.
         optimizer: Adam.
     """
@@ -106,7 +106,7 @@ class Run:
         """Prepare a run; nothing is written before `steps`.
 
         Args:
-            folder: Where; made if need be.
+            folder: The run's folder; made if it does not exist.
             training: The model, on its device, with data, loss and settings.
             metadata: Plain data for the checkpoint: "config" and "data" as `scoresde.load` reads
                 them, "provenance".
@@ -129,15 +129,15 @@ class Run:
         return self.folder / CHECKPOINT
 
     def resume(self) -> int:
-        """Continue from the folder's checkpoint if there is one; the number of steps done.
+        """Continue from the folder's checkpoint if there is one; return the number of steps done.
 
         It warns if an earlier version of scoresde wrote the checkpoint and did not record the
         content of the data, or if the run was begun with another definition of the noise.
 
         Raises:
-            CheckpointError: If it was made with another config (`steps` and `cooldown` may
-                differ, to train longer) or from other data, has done more than `steps` already,
-                holds no training state, or cannot be read.
+            CheckpointError: If the checkpoint was made with another config (`steps` and `cooldown`
+                may differ, to train longer) or from other data, has more than `steps` steps, holds
+                no training state, or cannot be read.
         """
         raw = find_resumable(self.checkpoint, self.metadata, self.data)
         if raw is None:
@@ -169,18 +169,17 @@ class Run:
     def steps(self) -> Iterator[Progress]:
         """Train to the end, yielding after each step.
 
-        SIGINT, SIGTERM and SIGHUP take effect when a step is complete; a picture that is being
-        drawn is given up. If a signal ends the loop (KeyboardInterrupt, SystemExit), or the caller
-        leaves it, the checkpoint is saved first. A run that begins at step 0 removes the files of
-        an earlier run after its first step has succeeded.
+        SIGINT, SIGTERM and SIGHUP take effect when a step is complete; an unfinished picture is
+        abandoned. If a signal ends the loop (KeyboardInterrupt, SystemExit), or the caller leaves
+        it, the checkpoint is saved first. A run that begins at step 0 removes the files of an
+        earlier run after its first step has succeeded.
 
         Raises:
-            RuntimeError: If training diverges or the memory does not suffice; the last checkpoint
-                stays.
+            RuntimeError: If training diverges or memory is too small; the last checkpoint stays.
             OSError: If the log or the checkpoint cannot be written; the last checkpoint stays.
         """
         steps = self.training.steps(self.optimizer, self.done)
-        # A run with another batch size could not resume from the checkpoint that is there.
+        # A run with another batch size could not resume from the existing checkpoint.
         begun = self.checkpoint.exists()
         advice = "another folder and train.batch =" if begun else "train.batch ="
         log, start = Log(self.folder / LOG, self.done, self.settings.batch), self.done
@@ -229,7 +228,7 @@ class Run:
             self.save()
 
     def _draw(self, log: Log, arrived: list[int]) -> None:
-        """The pictures of this step; given up as soon as a signal has arrived."""
+        """The pictures of this step; abandoned as soon as a signal has arrived."""
         if self._saved[0] == self.done and not arrived:
             draw_losses(self.folder / FIGURE, log.rows)
         if self._due(self.intervals.sample_every) and self.data.spec.is_image:
@@ -245,7 +244,7 @@ class Run:
 
         Raises:
             ValueError: If a weight is not finite.
-            OSError: If the file cannot be written; the old one is then intact.
+            OSError: If the file cannot be written; the old file is then unchanged.
         """
         progress = {
             "steps_done": self.done,
@@ -262,18 +261,18 @@ class Run:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise if a run would replace files in the folder that are not files of a run.
+    """Raise if a run would replace files in the folder that do not belong to a run.
 
     Args:
         folder: The run's folder; need not exist.
 
     Raises:
-        CheckpointError: If the checkpoint is not one of ours, or damaged, and there is no log.
-        ValueError: If other files have names that a run gives, and there is no log.
+        CheckpointError: If the checkpoint is not ours, or is damaged, and there is no log.
+        ValueError: If other files have the names of a run's files, and there is no log.
     """
     found = _files_of_a_run(folder)
     log = folder / LOG
-    # A run that is killed early leaves an empty log. It does not show that other files are ours.
+    # A run that is killed early leaves an empty log, which does not show that other files are ours.
     if not found or (is_log(log) and (found == [log] or log.stat().st_size)):
         return
     if folder / CHECKPOINT in found:
@@ -286,7 +285,7 @@ def check_folder(folder: Path) -> None:
 
 
 def _files_of_a_run(folder: Path) -> list[Path]:
-    """The files in a folder whose names are those of a run's files."""
+    """The files in a folder that have the names of a run's files."""
     pictures = (p for p in folder.glob("samples-*.png") if re.fullmatch(r"samples-\d{7,}", p.stem))
     return [
         p for p in (folder / CHECKPOINT, folder / LOG, folder / FIGURE) if p.is_file()

@@ -78,7 +78,7 @@ class TestRate:
 
     @pytest.mark.parametrize("kind", [VP, SubVP, VE])
     def test_is_regular_at_both_ends(self, kind, mixture):
-        """As long as neither σ nor α enters alone, in F or in its factors."""
+        """F and its factors are finite there, because neither σ nor α enters alone."""
         sde, x = kind(), torch.tensor([[0.3, -0.8]], dtype=DOUBLE)
         for t in (1e-9 if kind is not VE else 0.0, 1.0):
             angle, node = make(sde), sde.at(t, x)

@@ -1,4 +1,4 @@
-"""Log-likelihood along a corrected path: the identity it rests on, its noise, and its contract."""
+"""Log-likelihood along a corrected path: its identity, its noise, and its contract."""
 
 import itertools
 import math
@@ -37,9 +37,9 @@ def some_path(**changes):
 
 
 def converged(model, x, t_min=T_MIN):
-    """What a perfect solver of the ODE returns, from the exact densities at its two ends.
+    """The value of a perfect solver of the ODE, from the exact densities at its two ends.
 
-    log p_ε(x) + log prior(x_T) − log p_1(x_T): no trace is taken, no path integrated but x_T's.
+    log p_ε(x) + log prior(x_T) − log p_1(x_T): no trace is computed, and only x_T is integrated.
     """
     # the thousand joints of TabulatedVP keep a solver of high order busy
     z = solve(encode, model, x, t_min=t_min, rtol=1e-6, atol=1e-6).latent
@@ -47,7 +47,7 @@ def converged(model, x, t_min=T_MIN):
 
 
 def ends(model, x, z, t_min=T_MIN):
-    """log p_ε(x) + log prior(z) − log p_1(z), z where any path ends."""
+    """log p_ε(x) + log prior(z) − log p_1(z), where z is the end of any path."""
     prior = log_prior(z, model.sde.prior_std)
     return model.log_prob(x, t_min) + prior - model.log_prob(z, 1.0)
 
@@ -60,7 +60,7 @@ def correlated(sde, dims, shape=None):
 
 
 class TestIdentity:
-    """(*): exact on any path, so that a coarse one gives the density of its own two ends."""
+    """(*) is exact on any path, so that a coarse path gives the density of its own two ends."""
 
     # nodes so many that what they add is far below the correction of the path
     @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ class TestIdentity:
 
 
 class TestUnbiased:
-    """Few nodes and any rule: the mean over seeds is what many nodes give."""
+    """Few nodes and any rule: the mean over seeds is the value with many nodes."""
 
     @pytest.mark.parametrize(
         ("nodes", "controlled", "trace"),
@@ -194,7 +194,7 @@ class TestKnownPart:
         return 0.5 * torch.log(variances[1] / variances[0]).sum()
 
     def test_a_correlated_gaussian_by_an_exact_trace(self, sde):
-        """Of any covariance; the mean does not matter."""
+        """For any covariance; the mean does not matter."""
         model = correlated(sde, 4)
         x = model.sample(3, seed=0)
         fine = some_path(steps=16, nodes=8, trace=ExactTrace())
@@ -207,7 +207,7 @@ class TestKnownPart:
         torch.testing.assert_close(out.log_prob - out.correction, known, rtol=0, atol=1e-9)
 
     def test_a_control_changes_the_noise_only(self, mixture):
-        """And a Gaussian that has nothing to do with the data does not change the mean."""
+        """Even a Gaussian unrelated to the data does not change the mean."""
         model, x = mixture(VP()), POINTS[:3]
         settings = some_path(steps=16, nodes=80, trace=ExactTrace())
         plain = by_path(model, x, path=settings, seed=0)
@@ -289,7 +289,7 @@ def student_tail(t, nu):
 
 
 class TestErrorOfSum:
-    """On made-up terms, of which everything is known."""
+    """On constructed terms with known mean and variance."""
 
     def noise(self, m, n=20_000, seed=0):
         return torch.randn(n, m, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
@@ -428,7 +428,7 @@ class TestBatches:
             assert float(alone.log_prob) == pytest.approx(float(whole.log_prob[i]), rel=1e-10)
 
     def test_a_float32_network(self):
-        """Of which a forward pass depends on the batch by rounding, 1e-7."""
+        """Its forward pass depends on the batch by rounding, 1e-7."""
         model = conv_model(VP())
         x = torch.randn(5, 1, 6, 6, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
         whole = self.streams(model, x, range(5))
@@ -535,7 +535,7 @@ class TestTensors:
 
     @pytest.mark.parametrize("function", [by_path, by_ode])
     def test_a_network_that_multiplies_by_its_time(self, function):
-        """Of a tensor made in inference mode autograd would want what it may not have."""
+        """Autograd would need to save a tensor made in inference mode, which is not allowed."""
         model = FunctionScore(VP(), lambda x, t: x * t.reshape(-1, 1))
         settings = {"path": some_path()} if function is by_path else {}
         settings |= {"per_sample": True} if function is by_ode else {}

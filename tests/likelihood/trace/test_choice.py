@@ -1,4 +1,4 @@
-"""choose_trace: its variances against closed forms, and what it picks where that is known."""
+"""choose_trace: its variances against closed forms, and its choice in known cases."""
 
 import math
 

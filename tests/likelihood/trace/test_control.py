@@ -1,4 +1,4 @@
-"""The Gaussian control variate: its Jacobian, what it takes away, and that it adds no bias."""
+"""The Gaussian control variate: its Jacobian, its reduction of variance, and absence of bias."""
 
 import math
 

@@ -131,7 +131,7 @@ class TestLinearize:
         assert count.forward == 0  # the model counts those
 
     def test_a_known_part_is_subtracted_and_added_back(self):
-        """The mean stays, and what is known has no variance."""
+        """The mean does not change, and the known part has no variance."""
         matrix = random_matrix(6)
         known = matrix + 0.01 * random_matrix(6, seed=1)
         jac = of(matrix, 500)
@@ -152,7 +152,7 @@ class TestLinearize:
 
 
 def deviation(matrix, probe="gaussian"):
-    """Of one probe, by the formulas of the docstring."""
+    """Standard deviation of one probe, by the formulas of the docstring."""
     s, dims = (matrix + matrix.T) / 2, len(matrix)
     squares = float((s**2).sum())
     if probe == "rademacher":
@@ -235,7 +235,7 @@ class TestEveryRule:
 
     @by_rule(RULES)
     def test_zero_is_zero(self, rule):
-        """Where a control variate leaves nothing, neither does the rule."""
+        """If the control variate is exact, the rule's estimate of the rest is 0."""
         assert float(estimate(rule, torch.zeros(6, 6, dtype=DOUBLE), 3).abs().max()) < 1e-12
 
     @by_rule(RULES)
