@@ -35,7 +35,7 @@ class _Coded:
 
     Attributes:
         x: Data at t_min, shape (B, *D).
-        latent: Their codes, x at t = 1, likewise.
+        latent: Their codes, x at t = 1, like x.
         nfe: Network evaluations per sample in all solves, counted; the largest if batches differ.
         t_min: Time of the data.
         method: Solver and tolerances.
@@ -75,7 +75,7 @@ class Interpolation(_Coded):
     """Paths of shape (B, steps, *D) and their codes, the result of `interpolate`.
 
     Attributes:
-        fractions: Place of each point on its path, 0 … 1, shape (steps,), float64.
+        fractions: Position of each point on its path, 0 … 1, shape (steps,), float64.
         error: max |x − datum| at both ends of each path (the solver's error), (B, 2), float64.
     """
 

@@ -268,7 +268,7 @@ def test_results_in_a_folder(tmp_path):
         ({"samplers": ["ddim:eta=0.3"]}, "nothing is claimed of 'ddim:eta=0.3'"),
         ({"sdes": ["cosin"]}, "--sdes: 'cosin' is unknown; did you mean cosine"),
         ({"samplers": ["bosh3"], "quick": True}, "--samplers: no claim of bosh3 in this form"),
-        ({"checkpoint": "digits-vp", "quick": True}, "no --sdes, --quick"),
+        ({"checkpoint": "digits-vp", "quick": True}, "leave out --sdes, --quick"),
         ({"checkpoint": "digits-vp", "samplers": ["dopri5"]}, "a deterministic one"),
         ({"seed": -1}, "seed must"),
     ],
