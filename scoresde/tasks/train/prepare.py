@@ -16,7 +16,8 @@ from ...plain import ConfigError
 from ...score import NetworkScore
 from ...train import Training
 from ..request import versions
-from .run import Intervals, Run, check_folder
+from .resuming import find_resumable
+from .run import CHECKPOINT, Intervals, Run, check_folder
 
 __all__ = ["prepare_run"]
 
@@ -77,6 +78,8 @@ def prepare_run(
             "command": f"scoresde train --config {config} --out {folder.name}",
         },
     }
+    if not overwrite:  # refuse before the network is built, which takes time
+        find_resumable(folder / CHECKPOINT, metadata, data)
     model = _on_device(settings.build_model(data.spec), torch.device(device))
     if compiled:
         model.net.compile()
