@@ -233,8 +233,8 @@ def folder(tmp_path_factory):
         )
         patch.setattr(score_method, "PILOT", SIZES["--n"])
         patch.setattr(quality, "REFERENCE_CAP", 500)
-        patch.setattr(demo, "N", SIZES["--n"])
-        patch.setattr(demo, "SAMPLERS", ("dpmpp-2m", "heun"))
+        few_cells = {"samplers": ("dpmpp-2m", "heun"), "n": SIZES["--n"]}
+        patch.setattr(demo, "DIGITS", replace(demo.DIGITS, likelihood=SIZES["--n"], **few_cells))
         yield place
 
 
