@@ -15,6 +15,7 @@ from ...evaluation import evaluating, own_context
 from ...exact import GaussianMixture
 from ...noise import Noise
 from ...score import ScoreModel
+from ..method import check_exact
 from .control import check_control, gaussian_control
 from .jacobian import Jacobian, linearize
 from .probing import Probing
@@ -143,10 +144,11 @@ def choose_trace(
 
     Raises:
         TypeError: If an argument has a wrong type, or `control` is not a mixture.
-        ValueError: If t_min is out of range, or there are no data.
+        ValueError: If t_min is out of range, there are no data, or the labels are rounded.
         RuntimeError: If the network or a derivative is not finite.
     """
     check_type("model", model, ScoreModel)
+    check_exact(model)
     t_min = check_number("t_min", model.first_time(t_min), above=0)
     if x.ndim == 0 or x.numel() == 0:
         raise ValueError(f"x must have shape (B, *D) with B ≥ 1, got {tuple(x.shape)}")

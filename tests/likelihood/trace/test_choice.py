@@ -11,8 +11,8 @@ from scoresde.likelihood.trace.choice import TraceSearch, choose_trace, trace_ca
 from scoresde.likelihood.trace.probing import Probing
 from scoresde.likelihood.trace.rules import ExactTrace, Hutchinson
 from scoresde.likelihood.trace.sketch import XTrace
-from scoresde.score import FunctionScore
-from scoresde.sde import VE, VP
+from scoresde.score import FunctionScore, NetworkScore, Preconditioning
+from scoresde.sde import VE, VP, TabulatedVP
 
 DOUBLE = torch.float64
 
@@ -116,3 +116,10 @@ def test_bad_arguments(mixture, change, error, message):
     call, settings = split({"x": torch.zeros(2, 2), "seed": 0, **change}, names)
     with pytest.raises(error, match=message):
         choose_trace(mixture(VP()), search=TraceSearch(**settings), **call)
+
+
+def test_rounded_labels_are_refused():
+    sde = TabulatedVP(VP().ddpm_betas(10))
+    rounded = NetworkScore(torch.nn.Identity(), sde, Preconditioning("eps", "rounded_index"))
+    with pytest.raises(ValueError, match="rounded labels"):
+        choose_trace(rounded, torch.zeros(2, 3), seed=0)
