@@ -52,7 +52,7 @@ def errors(tmp_path_factory):
         checkpoint.sha256,
         checkpoint.data,
         cells,
-        DrawSettings(checkpoint.data.shape, n=16, seed=1, t_min=1e-3, batch=16),
+        DrawSettings(checkpoint.data.shape, n=6, seed=1, t_min=1e-3, batch=6),
     )
     results = sweep.run(folder, lambda *told: None)
     found = {}
