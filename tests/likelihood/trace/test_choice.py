@@ -119,7 +119,7 @@ def test_bad_arguments(mixture, change, error, message):
 
 
 def test_rounded_labels_are_refused():
-    sde = TabulatedVP(VP().ddpm_betas(10))
+    sde = TabulatedVP(VP().ddpm_betas(100))
     rounded = NetworkScore(torch.nn.Identity(), sde, Preconditioning("eps", "rounded_index"))
     with pytest.raises(ValueError, match="rounded labels"):
         choose_trace(rounded, torch.zeros(2, 3), seed=0)
