@@ -172,7 +172,7 @@ def _grids_and_models() -> Iterator[Mutant]:
         "test_grid.py",
         "bad_lists",
     )
-    path = "scoresde/score/network.py"
+    path = "scoresde/score/preconditioning.py"
     yield Mutant(
         "v with the sign of the other convention",
         path,

@@ -126,7 +126,10 @@ class LabelEmbedding(nn.Module):
         Raises:
             ValueError: If y has the wrong shape, is not allowed or out of range.
         """
-        vector = self.mlp(self.waves(label).to(self.mlp[0].weight.dtype))
+        dtype = self.mlp[0].weight.dtype
+        if not label.is_floating_point():
+            label = label.to(torch.promote_types(dtype, torch.float32))
+        vector = self.mlp(self.waves(label).to(dtype))
         if self.classes is None:
             if y is not None:
                 raise ValueError("y must be None for a network without classes")

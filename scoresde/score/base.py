@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +34,10 @@ class ScoreModel(nn.Module, ABC):
         classes: K if class labels are 0 … K − 1; None if the number of classes is unknown.
         takes_labels: Whether the model accepts class labels.
         needs_labels: Whether the model cannot be evaluated without class labels.
+        data: The `DataSpec` of the data that the model was trained on; None if it is unknown.
     """
 
+    data: Any = None
     classes: int | None = None
     takes_labels: bool = True
     needs_labels: bool = False
@@ -75,6 +78,32 @@ class ScoreModel(nn.Module, ABC):
         node = self.sde.at(t, x)
         scale = (node.alpha**2 + node.sigma**2) / node.alpha
         return combine(-node.sigma / node.alpha, x, scale, self.eps(x, node))
+
+    def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """D(x; σ) = E[x_0 | x], where x = x_0 + σ ε: the denoiser at a noise level.
+
+        Args:
+            x: Data with noise of standard deviation σ, shape (B, *D), not scaled by α.
+            sigma: Noise level, a number or a tensor of shape () or (B,).
+
+        Raises:
+            ValueError: If a noise level is outside the range of the SDE; see `SDE.t_of_sigma`.
+        """
+        node = self.sde.at(self.sde.t_of_sigma(sigma), x)
+        return self.x0(cast(node.alpha, x) * x, node)
+
+    def score_at(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """∇ log p(x; σ) = (D(x; σ) − x)/σ² = −ε/σ, the score of x = x_0 + σ ε at a noise level.
+
+        Args:
+            x: Data with noise of standard deviation σ, shape (B, *D), not scaled by α.
+            sigma: Noise level, a number or a tensor of shape () or (B,).
+
+        Raises:
+            ValueError: If a noise level is outside the range of the SDE; see `SDE.t_of_sigma`.
+        """
+        node = self.sde.at(self.sde.t_of_sigma(sigma), x)
+        return self.eps(cast(node.alpha, x) * x, node) * cast(-node.alpha / node.sigma, x)
 
     def given(self, y: Tensor | None) -> ScoreModel:
         """This model with class labels bound, one per sample of a batch.
@@ -161,10 +190,7 @@ class ScoreModel(nn.Module, ABC):
         return self if self.y is None else self.given(self.y[rows])
 
     def _evaluated(self, out: Tensor, x: Tensor, node: Node) -> Tensor:
-        """Check one evaluation's result and return it in the dtype of x."""
-        if not isinstance(out, Tensor) or out.shape != x.shape:
-            got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-            raise RuntimeError(f"network returned {got} for x of shape {tuple(x.shape)}")
+        """Check one evaluation's result, like x, and return it in the dtype of x."""
         if not out.is_floating_point():
             raise RuntimeError(f"network returned {out.dtype}, a floating dtype is needed")
         if torch.is_grad_enabled() and x.requires_grad and not _depends_on(out, x):
