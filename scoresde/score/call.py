@@ -88,7 +88,7 @@ class Call:
             )
         first = () if free[:2] == positional[:2] else tuple(p.name for p in free[:2])
         third, required = self._third(free, variable)
-        covered = {p.name for p in free[:2]} | taken | set(third)
+        covered = {p.name for p in free[: 3 if third else 2]} | taken
         missing = [p.name for p in parameters.values() if _is_required(p) and p.name not in covered]
         if missing:
             name = missing[0]
@@ -261,5 +261,7 @@ def _is_required(parameter: Parameter) -> bool:
 
 def _name(network: object) -> str:
     if isinstance(network, nn.Module):
-        return f"{type(network).__name__}.forward"
+        if "forward" not in vars(network):
+            return f"{type(network).__name__}.forward"
+        network = network.forward
     return getattr(network, "__name__", type(network).__name__)

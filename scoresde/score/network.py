@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .._condition import map_condition
+from .._condition import Condition, leaves, map_condition
 from .._tensor import check_type
 from ..sde import SDE, Node
 from .base import ScoreModel, Time, cast, combine
@@ -110,7 +110,11 @@ class NetworkScore(ScoreModel):
         label = self._label(node, x, dtype)
         y = None if self.y is None else map_condition(lambda leaf: _own(leaf, dtype), self.y)
         with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
-            out = self._caller(self.net, scaled, label, y)
+            try:
+                out = self._caller(self.net, scaled, label, y)
+            except Exception as error:
+                error.add_note(self._described(scaled, label, y))
+                raise
         return self._evaluated(prediction(out, x), x, node)
 
     def _label(self, node: Node, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -122,6 +126,14 @@ class NetworkScore(ScoreModel):
             # In bfloat16 only 507 of 1000 time labels differ.
             kind = torch.promote_types(dtype, torch.float32)
         return torch.as_tensor(value, dtype=kind, device=x.device).flatten().expand(len(x)).clone()
+
+    def _described(self, x: Tensor, label: Tensor, y: Condition) -> str:
+        """The network's call, for errors that are raised inside it."""
+        given = (
+            {"x": x, "label": label} if y is None else {"x": x, "label": label} | dict(leaves(y))
+        )
+        tensors = ", ".join(f"{name} {tuple(t.shape)} {t.dtype}" for name, t in given.items())
+        return f"scoresde called {type(self.net).__name__} with {tensors}"
 
 
 def _own(leaf: Tensor, dtype: torch.dtype) -> Tensor:

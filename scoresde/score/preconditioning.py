@@ -27,12 +27,13 @@ class Preconditioning:
         target: What F approximates: "eps", "x0", "v", "score", or "edm", EDM's skip form
             x0 = c_skip x/α + c_out F (Karras et al. 2022, arXiv:2206.00364, table 1), or
             "denoiser", x0 = F(x/α), where x/α = x_0 + (σ/α) ε.
-        label: The time label c_noise: "log_sigma" is log(σ/α) (ours), "edm" is log(σ/α)/4, "time"
-            is t, "sigma" is σ/α, "index" is N t − 1, the discrete index of a `TabulatedVP`, and "rounded_index" is
-            N t − 1 rounded to an integer. With "index" the network is evaluated at any time, also
-            between the labels that it was trained on. With "rounded_index" it is evaluated at these
-            labels only, and is exact only at the ladder's times i/N; `sample` then needs a grid of
-            these times (`grid.snapped`) and a sampler that stays on it. On the ladder both agree.
+        label: The time label c_noise: "log_sigma" is log(σ/α) (ours), "edm" is log(σ/α)/4, "sigma"
+            is σ/α, "time" is t, "index" is N t − 1, the discrete index of a `TabulatedVP`, and
+            "rounded_index" is N t − 1 rounded to an integer. With "index" the network is evaluated
+            at any time, also between the labels that it was trained on. With "rounded_index" it is
+            evaluated at these labels only, and is exact only at the ladder's times i/N; `sample`
+            then needs a grid of these times (`grid.snapped`) and a sampler that stays on it. On
+            the ladder both agree.
         scale_input: Whether c_in is 1/√(α² + σ²) ("edm": 1/√(α² σ_data² + σ²)) instead of 1. For
             "denoiser" c_in is always 1/α.
         sigma_data: Standard deviation of the data, used only by "edm".

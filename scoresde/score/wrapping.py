@@ -38,8 +38,8 @@ def wrap(
         wrap(net, TabulatedVP(betas), "eps", label="index")             DDPM: labels 0 … N − 1
         wrap(net, VP(), "v", label="time", label_scale=1000)            labels 1000 t
 
-    The network receives x_t = α x_0 + σ ε itself (a denoiser x_t/α), and not a scaled x_t. It may
-    return the prediction alone, first in a tuple, as `.sample`, or as the first half of 2C channels.
+    The network receives x_t = α x_0 + σ ε as it is; a denoiser receives x_t/α. It may return the
+    prediction alone, first in a tuple, as `.sample`, or as the first half of 2C channels.
 
     Args:
         net: A module or a function, called as `net(x, label)` or `net(x, label, y)` by its
