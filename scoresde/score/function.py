@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .._condition import ConditionSpec
 from ..sde import SDE
 from .base import ScoreModel, Time
 
@@ -18,7 +19,7 @@ class FunctionScore(ScoreModel):
 
     The callable receives copies, and its result is copied. So it may change its arguments in place
     and return the same buffer each time. `evaluating` finds the networks that the callable uses
-    (see `reachable_modules`). The callable receives no class labels.
+    (see `reachable_modules`). The callable receives no condition.
 
     Args:
         sde: The forward process the callable belongs to.
@@ -31,9 +32,9 @@ class FunctionScore(ScoreModel):
         self.function = eps
 
     @property
-    def takes_labels(self) -> bool:
-        """False, unless a subclass has its own `eps`, which may use `y`."""
-        return type(self).eps is not FunctionScore.eps
+    def condition(self) -> ConditionSpec | None:
+        """None is accepted, unless a subclass has its own `eps`, which may use `y`."""
+        return ConditionSpec() if type(self).eps is FunctionScore.eps else None
 
     def eps(self, x: Tensor, t: Time) -> Tensor:
         """The callable's value, checked and counted."""

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from .._condition import ConditionSpec
 from .._tensor import check_choice, check_number, plain_numbers
 from ..sde import SDE, Node
 from .base import ScoreModel, Time, cast, combine
@@ -114,20 +115,20 @@ class Preconditioning:
 class NetworkScore(ScoreModel):
     """A network with its preconditioning, as a score model.
 
-    A network with the attribute `classes` (its number of classes, as in our networks) needs class
-    labels unless `unconditional` is set.
+    A network with the attribute `condition` (a `ConditionSpec`, as in our networks), or `classes`
+    (its number of classes), needs a condition unless `unconditional` is set.
 
     Args:
         net: Called as net(x, label, y), x of shape (B, *D) in the network's dtype, label of
-            shape (B,) in float32 or wider, y labels or None; returns a tensor like x.
+            shape (B,) in float32 or wider, y a condition or None; returns a tensor like x.
         sde: The forward process it was trained for.
         preconditioning: Input scale, time label and target.
         autocast: Compute the network under `torch.autocast` in this dtype; the state, the times
             and all other formulas keep their dtypes.
 
     Attributes:
-        unconditional: Whether the network was also trained without class labels (label dropout),
-            so that it may be evaluated without them.
+        unconditional: Whether the network was also trained without a condition (label dropout),
+            so that it may be evaluated without one.
 
     Raises:
         ValueError: If the label is an index and the SDE has no discrete ladder.
@@ -145,9 +146,7 @@ class NetworkScore(ScoreModel):
         self.preconditioning = preconditioning or Preconditioning()
         self.autocast = autocast
         self.unconditional = False
-        classes = getattr(_unwrapped(net), "classes", False)  # other networks may not have it
-        self.takes_labels = classes is not None
-        self.classes = classes if type(classes) is int else None
+        self.condition = _condition_of(net)
         label = self.preconditioning.label
         if label in INDEX_LABELS and sde.levels is None:
             raise ValueError(f"label {label!r} needs a TabulatedVP, got {type(sde).__name__}")
@@ -159,8 +158,8 @@ class NetworkScore(ScoreModel):
 
     @property
     def needs_labels(self) -> bool:
-        """Whether the network has classes and was not trained without labels."""
-        return self.classes is not None and not self.unconditional
+        """Whether the network takes a condition and was not trained without one."""
+        return bool(self.condition) and not self.unconditional
 
     @property
     def t_least(self) -> float:
@@ -191,9 +190,9 @@ class NetworkScore(ScoreModel):
         The result may be memory of the network. The network's arguments are new for each call, so
         that it may change them in place.
         """
-        self._check_label()
-        self.nfe.add_forward(node.t)
         parameter = next(self.net.parameters(), x)
+        y = self._condition_for(x, parameter.dtype)
+        self.nfe.add_forward(node.t)
         label = torch.as_tensor(
             self.preconditioning.c_noise(self.sde, node),
             # In bfloat16 only 507 of 1000 time labels differ.
@@ -202,14 +201,22 @@ class NetworkScore(ScoreModel):
         )
         label = label.flatten().expand(x.shape[0]).clone()
         scaled = (cast(self.preconditioning.c_in(node), x) * x).to(parameter.dtype)
-        y = None if self.y is None else self.y.clone()
         with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
             out = self.net(scaled, label, y)
         return self._evaluated(out, x, node)
 
 
-def _unwrapped(net: nn.Module) -> nn.Module:
-    """The network inside PyTorch's wrappers, such as DataParallel and AveragedModel."""
-    while not hasattr(net, "classes") and isinstance(getattr(net, "module", None), nn.Module):
-        net = net.module
-    return net
+def _condition_of(net: nn.Module) -> ConditionSpec | None:
+    """The conditions that a network says it takes; None if it does not say.
+
+    The network may be inside PyTorch's wrappers, such as DataParallel and AveragedModel.
+    """
+    while True:
+        if isinstance(condition := getattr(net, "condition", None), ConditionSpec):
+            return condition
+        if hasattr(net, "classes"):
+            known = net.classes is None or (type(net.classes) is int and net.classes > 0)
+            return ConditionSpec(net.classes) if known else None
+        if not isinstance(inner := getattr(net, "module", None), nn.Module):
+            return None
+        net = inner
