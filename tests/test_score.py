@@ -605,12 +605,15 @@ X = torch.zeros(4, 2)
 @pytest.mark.parametrize(
     ("y", "error", "message"),
     [
-        (None, ValueError, "y must be given: the network has 3 classes and was not trained with"),
+        (None, ValueError, "y must be given: the network takes 3 classes and was not trained wi"),
         ([0, 1, 2, 3], ValueError, "y must hold classes 0 to 2, got 3"),
         (torch.tensor([0, -1, 2, 0]), ValueError, "y must hold classes 0 to 2, got -1"),
-        ([0, 1, 2], ValueError, r"y must have shape \(4,\), got \(3,\)"),
-        (0, ValueError, r"y must have shape \(4,\), got \(\)"),
-        ([0.0, 1.0, 2.0, 0.0], TypeError, "y must hold integer class labels, got torch.float32"),
+        ([0, 1, 2], ValueError, r"y must have leading dimension 4, or 1 .* got shape \(3,\)"),
+        (3, ValueError, "y must hold classes 0 to 2, got 3"),
+        (torch.zeros(4, 1).long(), ValueError, r"y must have shape \(4,\), .*, got \(4, 1\)"),
+        ({"class": [0, 1, 2, 0]}, ValueError, "y must be one tensor for 3 classes, got a dict"),
+        ([0.0, 1.0, 2.0, 0.0], TypeError, "y must hold integer class labels, got torch.float64"),
+        ("dog", TypeError, "y must be a tensor of numbers, got str"),
         ([True] * 4, TypeError, "y must hold integer class labels, got torch.bool"),
     ],
 )
@@ -628,6 +631,9 @@ def test_class_labels_are_checked_before_the_network(y, error, message):
 def test_class_labels_are_taken_from_any_container():
     model = conditional()
     want = sample(model, DDIM(), [1.0, 0.1], (4, 2), seed=0, y=torch.tensor([0, 1, 2, 0])).x
+    same = sample(model, DDIM(), [1.0, 0.1], (4, 2), seed=0, y=torch.tensor([1] * 4)).x
+    for y in (1, [1], np.int32(1), torch.tensor(1)):  # one condition for all samples
+        assert torch.equal(sample(model, DDIM(), [1.0, 0.1], (4, 2), seed=0, y=y).x, same)
     for y in ([0, 1, 2, 0], np.array([0, 1, 2, 0], np.uint8), torch.tensor([0, 1, 2, 0]).int()):
         assert torch.equal(sample(model, DDIM(), [1.0, 0.1], (4, 2), seed=0, y=y).x, want)
 
@@ -636,14 +642,14 @@ def test_class_labels_are_taken_from_any_container():
 def test_a_wrapper_does_not_hide_the_classes(wrapper):
     model = NetworkScore(wrapper(conditional().net), VP())
     assert model.classes == 3
-    with pytest.raises(ValueError, match="y must be given: the network has 3 classes"):
+    with pytest.raises(ValueError, match="y must be given: the network takes 3 classes"):
         model.eps(X, 0.5)
 
 
 def test_a_network_with_classes_is_not_asked_without_labels():
     model = conditional()
     for quantity in quantities(model):
-        with pytest.raises(ValueError, match="y must be given: the network has 3 classes"):
+        with pytest.raises(ValueError, match="y must be given: the network takes 3 classes"):
             quantity(X, 0.5)
     model.unconditional = True  # as label dropout would have made it
     for quantity in quantities(model):
@@ -661,7 +667,7 @@ def test_a_model_needs_an_sde():
 
 def test_models_without_classes_refuse_labels(gaussian):
     for model in (conditional(None), gaussian(VP(), 2), FunctionScore(VP(), lambda x, t: x)):
-        with pytest.raises(ValueError, match="y must be None: .* has no classes"):
+        with pytest.raises(ValueError, match="y must be None: .* takes no condition"):
             model.labelled([0, 1, 2, 0], 4, "cpu")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._condition import map_condition
+from .._condition import ConditionSpec
 from ..sde import SDE
 from .base import ScoreModel, Time
 from .call import Call, prediction
@@ -39,18 +39,19 @@ class FunctionScore(ScoreModel):
         self.function = eps
 
     @property
-    def takes_labels(self) -> bool:
-        """Whether the callable takes a condition, or a subclass has its own `eps`."""
-        return self._caller.takes_condition or type(self).eps is not FunctionScore.eps
+    def condition(self) -> ConditionSpec | None:
+        """No condition is accepted, unless the callable or a subclass's own `eps` may use `y`."""
+        uses = self._caller.takes_condition or type(self).eps is not FunctionScore.eps
+        return None if uses else ConditionSpec()
 
     def eps(self, x: Tensor, t: Time) -> Tensor:
         """The callable's value, checked and counted."""
         node = self.sde.at(t, x)
+        y = self._condition_for(x, x.dtype)
         self.nfe.add_forward(node.t)
         if isinstance(node.t, Tensor):
             time = node.t.to(x.device, torch.float64).flatten().clone()
         else:
             time = torch.full((), node.t, dtype=torch.float64, device=x.device)
-        y = None if self.y is None else map_condition(torch.clone, self.y)
         out = self._caller(self.function, x.clone(), time, y)
         return self._evaluated(prediction(out, x), x, node).clone()

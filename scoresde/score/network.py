@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .._condition import Condition, leaves, map_condition
+from .._condition import Condition, ConditionSpec, leaves
 from .._tensor import check_type
 from ..sde import SDE, Node
 from .base import ScoreModel, Time, cast, combine
@@ -18,8 +18,8 @@ __all__ = ["NetworkScore"]
 class NetworkScore(ScoreModel):
     """A network with its preconditioning, as a score model.
 
-    A network with the attribute `classes` (its number of classes, as in our networks) needs class
-    labels unless `unconditional` is set.
+    A network with the attribute `condition` (a `ConditionSpec`, as in our networks), or `classes`
+    (its number of classes), needs a condition unless `unconditional` is set.
 
     Args:
         net: Called as net(x, label) or net(x, label, y) by its signature, or as `call` says. x has
@@ -33,8 +33,8 @@ class NetworkScore(ScoreModel):
         call: How the network is called.
 
     Attributes:
-        unconditional: Whether the network was also trained without class labels (label dropout),
-            so that it may be evaluated without them.
+        unconditional: Whether the network was also trained without a condition (label dropout),
+            so that it may be evaluated without one.
 
     Raises:
         TypeError: If the network cannot be called as `call` says.
@@ -57,9 +57,7 @@ class NetworkScore(ScoreModel):
         self.preconditioning = preconditioning or Preconditioning()
         self.autocast = autocast
         self.unconditional = False
-        classes = getattr(innermost(net, "classes"), "classes", False)  # others may not have it
-        self.takes_labels = classes is not None and self._caller.takes_condition
-        self.classes = classes if type(classes) is int else None
+        self.condition = _condition_of(net) if self._caller.takes_condition else ConditionSpec()
         label = self.preconditioning.label
         if label in INDEX_LABELS and sde.levels is None:
             raise ValueError(f"label {label!r} needs a TabulatedVP, got {type(sde).__name__}")
@@ -71,8 +69,8 @@ class NetworkScore(ScoreModel):
 
     @property
     def needs_labels(self) -> bool:
-        """Whether the network has classes and was not trained without labels."""
-        return self.classes is not None and not self.unconditional
+        """Whether the network takes a condition and was not trained without one."""
+        return bool(self.condition) and not self.unconditional
 
     @property
     def t_least(self) -> float:
@@ -103,12 +101,11 @@ class NetworkScore(ScoreModel):
         The result may be memory of the network. The network's arguments are new for each call, so
         that it may change them in place.
         """
-        self._check_label()
-        self.nfe.add_forward(node.t)
         dtype = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), x.dtype)
+        y = self._condition_for(x, dtype)
+        self.nfe.add_forward(node.t)
         scaled = (cast(self.preconditioning.c_in(node), x) * x).to(dtype)
         label = self._label(node, x, dtype)
-        y = None if self.y is None else map_condition(lambda leaf: _own(leaf, dtype), self.y)
         with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
             try:
                 out = self._caller(self.net, scaled, label, y)
@@ -136,6 +133,12 @@ class NetworkScore(ScoreModel):
         return f"scoresde called {type(self.net).__name__} with {tensors}"
 
 
-def _own(leaf: Tensor, dtype: torch.dtype) -> Tensor:
-    """A copy of a tensor of a condition, in the network's dtype if it is floating."""
-    return leaf.to(dtype, copy=True) if leaf.is_floating_point() else leaf.clone()
+def _condition_of(net: nn.Module) -> ConditionSpec | None:
+    """The conditions that a network says it takes; None if it does not say."""
+    known = getattr(innermost(net, "condition"), "condition", None)
+    if isinstance(known, ConditionSpec):
+        return known
+    classes = getattr(innermost(net, "classes"), "classes", False)  # others may not have it
+    if classes is None or (type(classes) is int and classes > 0):
+        return ConditionSpec(classes)
+    return None

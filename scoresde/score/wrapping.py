@@ -7,7 +7,8 @@ from typing import Any, get_args
 
 from torch import nn
 
-from .._tensor import check_choice, check_integer
+from .._condition import ConditionSpec
+from .._tensor import check_choice
 from ..sde import SDE
 from .call import Call
 from .network import NetworkScore
@@ -80,11 +81,11 @@ def wrap(
     call = Call(condition, arguments or {}, label_ndim)
     model = NetworkScore(network, sde, preconditioning, call=call)
     if classes is not None:
-        model.classes = check_integer("classes", classes, minimum=1)
-        if not model.takes_labels:
+        if not model._caller.takes_condition:
             raise ValueError(
                 f"classes must be None for a network without a condition, got {classes}"
             )
+        model.condition = ConditionSpec(classes)
     model.data = data
     return model
 
