@@ -1,9 +1,8 @@
-"""Bring a network that was trained elsewhere: ε(x, i) on 1,000 β.
+"""Bring a network of your own: ε(x, i) on 1,000 β, trained by DDPM's loop in plain PyTorch.
 
     python benchmarks/tutorials/own_network.py --out out/own-network
 
-The first part is DDPM's training loop in plain PyTorch, as you may have it. Then one line makes a
-score model of the network. Samples, log p in nats and a comparison of samplers follow.
+One line makes a score model of it. Samples, log p and a comparison of samplers follow.
 """
 
 import argparse
@@ -16,24 +15,22 @@ import scoresde
 
 
 class Network(nn.Module):
-    """Predicts ε from x_t of shape (B, 2) and the index i in 0 … 999 of its noise level."""
+    """Predicts ε from x_t, shape (B, 2), and the index i in 0 … 999 of its noise level, (B,)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("frequencies", 2.0 ** torch.arange(6) / 1000)
         self.layers = nn.Sequential(
-            *(nn.Linear(2 + 12, 128), nn.SiLU(), nn.Linear(128, 128), nn.SiLU()),
-            *(nn.Linear(128, 128), nn.SiLU(), nn.Linear(128, 2)),
+            *(nn.Linear(14, 128), nn.SiLU(), nn.Linear(128, 128), nn.SiLU(), nn.Linear(128, 2))
         )
 
     def forward(self, x: Tensor, i: Tensor) -> Tensor:
-        """ε(x, i)."""
         angle = i[:, None] * self.frequencies
         return self.layers(torch.cat([x, angle.sin(), angle.cos()], dim=1))
 
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and the report")
+parser.add_argument("--out", type=Path, required=True, help="folder for the results")
 parser.add_argument("--steps", type=int, default=2000, help="training steps")
 parser.add_argument("--n", type=int, default=500, help="samples and test points")
 args = parser.parse_args()
@@ -47,22 +44,18 @@ optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
 for _ in range(args.steps):
     x0, i = data.x[torch.randint(len(data.x), (256,))], torch.randint(1000, (256,))
     eps, level = torch.randn_like(x0), alpha_bar[i, None]
-    loss = (net(level.sqrt() * x0 + (1 - level).sqrt() * eps, i) - eps).square().mean()
     optimizer.zero_grad()
-    loss.backward()
+    (net(level.sqrt() * x0 + (1 - level).sqrt() * eps, i) - eps).square().mean().backward()
     optimizer.step()
 
 # What you write.
-sde = scoresde.TabulatedVP.from_betas(betas)
-model = scoresde.wrap(net, sde, "eps", label="index", data=data.spec)
+model = scoresde.wrap(net, scoresde.TabulatedVP(betas), "eps", label="index", data=data.spec)
 x = scoresde.sample(model, n=args.n).x
 print("samples: mean", x.mean(0).tolist(), "std", x.std(0).tolist())
 test = scoresde.load_dataset("mixture3", split="test").x[: args.n]
 print(f"mean log p: {scoresde.log_likelihood(model, test, seed=0).log_prob.mean():.3f} nats")
 print(f"of the data's density: {data.log_prob(test).mean():.3f} nats")
-args.out.mkdir(parents=True, exist_ok=True)
-scoresde.save(args.out / "model.safetensors", model, data=data.spec)
-again = scoresde.load(args.out / "model.safetensors", net=Network())  # weights are data, not code
 samplers = ["ddim", scoresde.DPMSolverMultistep(), "unipc"]
-found = scoresde.bench(again.model, samplers, [5, 10], data="mixture3", n=args.n, out=args.out / "bench")
-print(found.report)
+place = args.out / "bench"
+print(scoresde.bench(model, samplers, [5, 10], data="mixture3", n=args.n, out=place).report)
+scoresde.save(args.out / "model.safetensors", model)  # scoresde.load(path, net=Network())
