@@ -2,8 +2,8 @@
 
     python benchmarks/tutorials/own_condition.py --out out/own-condition --data pairs.npz
 
-The file holds floats `x`, shape (N, D), and `y`, shape (N, V). Without `--data` the script uses
-points x near a position y on a circle, whose exact log p(x | y) is known.
+The file holds floats `x`, shape (N, D), and `y`, shape (N, V). Without `--data`, x is near y and y
+on a circle, and the exact log p(x | y) is known.
 """
 
 import argparse
@@ -27,7 +27,7 @@ WIDTH = 0.2  # standard deviation of x given y
 def write_circle(path: Path) -> Path:
     """Write pairs of a position y on the unit circle and a point x = y + WIDTH · normal noise."""
     random = np.random.default_rng(0)
-    angle = random.uniform(0, 2 * np.pi, 20_000)
+    angle = 2 * np.pi * random.random(20_000)
     y = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     np.savez(path, x=y + WIDTH * random.standard_normal(y.shape), y=y)
     return path
@@ -39,18 +39,14 @@ parser.add_argument("--data", type=Path, help="a .npz file with x and y")
 parser.add_argument("--steps", type=int, default=2000, help="training steps")
 parser.add_argument("--n", type=int, default=200, help="samples")
 args = parser.parse_args()
-
 args.out.mkdir(parents=True, exist_ok=True)
-data = args.data or write_circle(args.out / "pairs.npz")
+config, data = args.out / "config.toml", args.data or write_circle(args.out / "pairs.npz")
 y = torch.as_tensor(np.load(data)["y"], dtype=torch.float32)
-config = args.out / "config.toml"
 config.write_text(CONFIG.format(data=data, length=y.shape[1], steps=args.steps))
-
 run = prepare_run(config, args.out / "run")  # continues where an earlier run was stopped
 for progress in run.steps():
     if progress.step.step % 500 == 0:
         print(f"step {progress.step.step}: loss {progress.loss:.3f}")
-
 model = scoresde.load(run.checkpoint).model
 x = scoresde.sample(model, n=args.n, y=y[:1]).x  # one condition is repeated for all samples
 print("y =", y[0].tolist(), "samples: mean", x.mean(0).tolist(), "std", x.std(0).tolist())

@@ -2,8 +2,8 @@
 
     python benchmarks/tutorials/own_denoiser.py
 
-A denoiser takes x = x0 + σ ε and returns the mean of x0 given x, as the networks of EDM do. This one
-is a formula: Gaussians around given points, a kernel density estimate, whose log p is known.
+A denoiser takes x = x0 + σ ε and returns the mean of x0 given x, as EDM's networks do. This one is
+a formula: Gaussians around given points, a kernel density estimate, whose log p is known.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
     python benchmarks/tutorials/own_images.py --out out/own-images --images pictures
 
-The folder has one subfolder of images per class; all images have the same size. Without `--images`
-the script writes the shipped digits as PNG files and uses them.
+The folder has one subfolder of images, all of one size, per class. Without `--images` the script
+uses the shipped digits as PNG files.
 """
 
 import argparse
@@ -45,10 +45,8 @@ images = args.images or write_digits(args.out / "images")
 classes = scoresde.load_dataset(images).spec.classes
 if classes is None:
     parser.error(f"--images: {images} has no subfolders, one for each class")
-config = args.out / "config.toml"
-rest = {"steps": args.steps, "warmup": args.steps // 10}
-config.write_text(CONFIG.format(images=images, classes=classes, **rest))
-
+config, steps = args.out / "config.toml", {"steps": args.steps, "warmup": args.steps // 10}
+config.write_text(CONFIG.format(images=images, classes=classes, **steps))
 run = prepare_run(config, args.out / "run")  # continues where an earlier run was stopped
 for progress in run.steps():
     if progress.step.step % 100 == 0:
@@ -56,7 +54,7 @@ for progress in run.steps():
 
 model = scoresde.load(run.checkpoint).model
 y = torch.arange(classes).repeat_interleave(8)
-out = scoresde.sample(model, n=len(y), y=y)  # 20 evaluations, with the settings best for them
-save_image(out.x, args.out / "samples.png", nrow=8, normalize=True, value_range=(-1, 1))
+x = scoresde.sample(model, n=len(y), y=y).x  # with 20 evaluations and the best settings for them
+save_image(x, args.out / "samples.png", nrow=8, normalize=True, value_range=(-1, 1))
 samplers, place = ["dpmpp-2m", "unipc", "heun"], args.out / "bench"
 print(scoresde.bench(model, samplers, [6, 12], data=images, n=args.n, out=place).report)

@@ -15,7 +15,7 @@ import scoresde
 
 
 class Network(nn.Module):
-    """Predicts ε from x_t, shape (B, 2), and the index i in 0 … 999 of its noise level, (B,)."""
+    """Predicts ε of points in the plane."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,6 +25,7 @@ class Network(nn.Module):
         )
 
     def forward(self, x: Tensor, i: Tensor) -> Tensor:
+        """ε from x_t, shape (B, 2), and the indices 0 … 999 of the noise levels, shape (B,)."""
         angle = i[:, None] * self.frequencies
         return self.layers(torch.cat([x, angle.sin(), angle.cos()], dim=1))
 
@@ -34,7 +35,6 @@ parser.add_argument("--out", type=Path, required=True, help="folder for the resu
 parser.add_argument("--steps", type=int, default=2000, help="training steps")
 parser.add_argument("--n", type=int, default=500, help="samples and test points")
 args = parser.parse_args()
-
 # What you have: a network and the 1,000 β that it was trained with.
 torch.manual_seed(0)
 net, data = Network(), scoresde.load_dataset("mixture3")
@@ -53,9 +53,8 @@ model = scoresde.wrap(net, scoresde.TabulatedVP(betas), "eps", label="index", da
 x = scoresde.sample(model, n=args.n).x
 print("samples: mean", x.mean(0).tolist(), "std", x.std(0).tolist())
 test = scoresde.load_dataset("mixture3", split="test").x[: args.n]
-print(f"mean log p: {scoresde.log_likelihood(model, test, seed=0).log_prob.mean():.3f} nats")
-print(f"of the data's density: {data.log_prob(test).mean():.3f} nats")
-samplers = ["ddim", scoresde.DPMSolverMultistep(), "unipc"]
-place = args.out / "bench"
+found = scoresde.log_likelihood(model, test, seed=0).log_prob.mean()
+print(f"log p: {found:.3f} nats, by the density of the data {data.log_prob(test).mean():.3f}")
+samplers, place = ["ddim", scoresde.DPMSolverMultistep(), "unipc"], args.out / "bench"
 print(scoresde.bench(model, samplers, [5, 10], data="mixture3", n=args.n, out=place).report)
 scoresde.save(args.out / "model.safetensors", model)  # scoresde.load(path, net=Network())
