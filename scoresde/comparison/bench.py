@@ -20,6 +20,7 @@ from ..output.files import write_json
 from ..output.manifest import Origin
 from ..output.progress import Tell, check_space
 from ..output.result_folder import ResultFolder, remove_results
+from ..tasks.given import GivenModel
 from ..tasks.likelihood.scoring import ScoreRequest, score_data
 from ..tasks.request import StoredModel, versions
 from .data import BenchData
@@ -60,25 +61,25 @@ def prepare_bench(
         ValueError: If an argument is wrong, no cell can run, or the folder holds results of
             other settings.
     """
-    stored = StoredModel.read(request.checkpoint)
-    check_space("--n", request.n, stored.spec.dims, folder)
-    request = request.resolved(stored)
-    likelihood = request.scoring(stored)
-    cells = request.plan(stored)
-    data = BenchData.load(request, stored)
-    origin = _origin(request, stored, cells, data, command)
+    given = StoredModel.read(request.checkpoint)
+    check_space("--n", request.n, given.spec.dims, folder)
+    request = request.resolved(given)
+    likelihood = request.scoring(given)
+    cells = request.plan(given)
+    data = BenchData.load(request, given)
+    origin = _origin(request, given, cells, data, command)
     results = ResultFolder.open(folder, origin, overwrite)
     common = {name: getattr(request, name) for name in COMMON}
     sweep = Sweep(
-        stored.build(request.device),
-        stored.source.sha256,
-        stored.spec,
+        given.build(request.device),
+        given.source.sha256,
+        given.spec,
         cells,
-        DrawSettings(stored.spec.shape, **common, y=data.y),
+        DrawSettings(given.spec.shape, **common, y=data.y),
         data.quality,
         request.reference_tolerance,
     )
-    return Bench(results, stored, sweep, likelihood)
+    return Bench(results, given, sweep, likelihood)
 
 
 @dataclass(frozen=True)
@@ -87,14 +88,14 @@ class Bench:
 
     Attributes:
         results: Folder for the results.
-        stored: The checkpoint.
+        given: The checkpoint.
         sweep: The cells to measure.
         likelihood: The likelihood to measure as well; None = none.
         strips: Comparisons of a few samples of other checkpoints, shown in the same report.
     """
 
     results: ResultFolder
-    stored: StoredModel
+    given: GivenModel
     sweep: Sweep
     likelihood: ScoreRequest | None = None
     strips: tuple[Bench, ...] = ()
@@ -159,7 +160,7 @@ class Bench:
                 self.folder / LIKELIHOOD,
                 self.results.overwrite,
                 partial(tell, "likelihood"),
-                self.stored,
+                self.given,
             )
             tell("likelihood", self.likelihood.n, self.likelihood.n, "")
         return about
@@ -167,7 +168,7 @@ class Bench:
 
 def _origin(
     request: BenchRequest,
-    stored: StoredModel,
+    given: GivenModel,
     cells: Sequence[Cell],
     data: BenchData,
     command: str,
@@ -178,10 +179,10 @@ def _origin(
         if cell.tolerance is not None:
             tolerances.setdefault(cell.label, []).append(cell.tolerance)
     settings = {
-        "checkpoint": stored.name,
-        "sha256": stored.source.sha256,
-        "data": stored.spec.to_dict(),
-        "sde": str(stored.config.sde),
+        "checkpoint": given.name,
+        "sha256": given.source.sha256,
+        "data": given.spec.to_dict(),
+        "sde": str(given.sde),
         **{name: list(getattr(request, name)) for name in ("samplers", "grids", "nfe")},
         "tolerances": tolerances,
         **{name: getattr(request, name) for name in COMMON},
@@ -190,11 +191,11 @@ def _origin(
         "y": None if data.y is None else fingerprint(data.y),
         "versions": versions(),
     }
-    if stored.snapped:
+    if given.snapped:
         settings["snapped"] = True
     if data.y is not None:
         settings["labels"] = "uniform" if data.train is None else request.labels
-    sources = {"checkpoint": stored.source, **data.sources}
+    sources = {"checkpoint": given.source, **data.sources}
     contents = {cell.name: cell.fingerprint for cell in cells}
     return Origin(command, settings, sources, contents, SHOWN_SETTINGS)
 

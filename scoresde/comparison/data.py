@@ -10,7 +10,8 @@ from .._tensor import check_number
 from ..data import Dataset, has_test_split, load_dataset
 from ..output.manifest import Source
 from ..tasks.class_labels import labels_in_turn, labels_of
-from ..tasks.request import StoredModel, data_source
+from ..tasks.given import GivenModel
+from ..tasks.request import data_source
 from .quality import Quality
 from .request import BenchRequest
 
@@ -34,7 +35,7 @@ class BenchData:
     y: Tensor | None
 
     @classmethod
-    def load(cls, request: BenchRequest, stored: StoredModel) -> BenchData:
+    def load(cls, request: BenchRequest, given: GivenModel) -> BenchData:
         """Load the data that the request needs.
 
         Raises:
@@ -44,7 +45,7 @@ class BenchData:
         """
         train = test = None
         if request.quality or request.likelihood:
-            train, test = _splits(request, stored)
+            train, test = _splits(request, given)
         if request.likelihood:
             if test is None:
                 raise ValueError(
@@ -52,7 +53,7 @@ class BenchData:
                 )
             check_number("likelihood", request.likelihood, at_most=len(test))
         quality = Quality.build(train, test, request.n) if request.quality else None
-        return cls(train, test, quality, _labels(request, stored, train))
+        return cls(train, test, quality, _labels(request, given, train))
 
     @property
     def sources(self) -> dict[str, Source]:
@@ -65,9 +66,9 @@ class BenchData:
         return found
 
 
-def _splits(request: BenchRequest, stored: StoredModel) -> tuple[Dataset, Dataset | None]:
+def _splits(request: BenchRequest, given: GivenModel) -> tuple[Dataset, Dataset | None]:
     """Train and test split of the checkpoint's training data."""
-    source, spec = stored.config.data.below(request.data_root), stored.spec
+    source, spec = given.data_source.below(request.data_root), given.spec
     train = load_dataset(source, classes=spec.class_names)
     for name in ("shape", "levels", "low", "high"):
         now, then = getattr(train.spec, name), getattr(spec, name)
@@ -78,12 +79,12 @@ def _splits(request: BenchRequest, stored: StoredModel) -> tuple[Dataset, Datase
     return train, load_dataset(source, "test", classes=spec.class_names)
 
 
-def _labels(request: BenchRequest, stored: StoredModel, train: Dataset | None) -> Tensor | None:
+def _labels(request: BenchRequest, given: GivenModel, train: Dataset | None) -> Tensor | None:
     """Labels for a conditional model; without training data all classes have the same share."""
-    if stored.classes is None:
+    if given.classes is None:
         return None
     if train is None:
-        return labels_in_turn(stored.classes, request.n)
+        return labels_in_turn(given.classes, request.n)
     if train.labels is None:
         raise ValueError(f"{train.name} has no labels, the checkpoint needs them")
-    return labels_of(train.labels, stored.classes, request.n, request.labels)
+    return labels_of(train.labels, given.classes, request.n, request.labels)

@@ -13,8 +13,8 @@ from ..names.samplers import parse_sampler
 from ..noise import check_seed
 from ..plain import ConfigError, check_unique
 from ..samplers import AdaptiveSDE, Sampler
+from ..tasks.given import GivenModel
 from ..tasks.likelihood.request import ScoreRequest, check_request, resolved
-from ..tasks.request import StoredModel
 from ..tasks.sampling import DEFAULT_T_MIN
 from .checked import LABELS
 from .plan import Cell, plan_cells
@@ -91,20 +91,20 @@ class BenchRequest:
         if self.labels not in LABELS:
             raise ValueError(f"labels must be one of {', '.join(LABELS)}, got {self.labels!r}")
 
-    def resolved(self, stored: StoredModel) -> BenchRequest:
+    def resolved(self, given: GivenModel) -> BenchRequest:
         """The request with the last time and the reference solution that fit the checkpoint.
 
         Raises:
             ValueError: If the network was not trained at times as small as `t_min`.
         """
-        t_min, sde = stored.last_time(self.t_min, DEFAULT_T_MIN), stored.config.sde
-        if stored.snapped:  # the model has no ODE, because it is wrong between its discrete times
+        t_min, sde = given.last_time(self.t_min, DEFAULT_T_MIN), given.sde
+        if given.snapped:  # the model has no ODE, because it is wrong between its discrete times
             t_min = float(snapped(sde, uniform(sde, 1, t_min))[-1])
             return replace(self, t_min=t_min, reference_tolerance=None)
-        stored.check_first_time(t_min)
+        given.check_first_time(t_min)
         return replace(self, t_min=t_min)
 
-    def scoring(self, stored: StoredModel) -> ScoreRequest | None:
+    def scoring(self, given: GivenModel) -> ScoreRequest | None:
         """The request for the likelihood of test data; None if it is not requested.
 
         Raises:
@@ -113,17 +113,17 @@ class BenchRequest:
         if not self.likelihood:
             return None
         asked = ScoreRequest(
-            stored.name,
+            given.name,
             data_root=None if self.data_root is None else str(self.data_root),
             n=self.likelihood,
             batch=min(self.batch, LIKELIHOOD_BATCH),
             seed=self.seed,
             device=self.device,
         )
-        check_request(resolved(asked, stored), stored)
+        check_request(resolved(asked, given), given)
         return asked
 
-    def plan(self, stored: StoredModel) -> list[Cell]:
+    def plan(self, given: GivenModel) -> list[Cell]:
         """The cells of a resolved request.
 
         Raises:
@@ -132,7 +132,7 @@ class BenchRequest:
         """
         samplers = [(text.strip(), one) for text in self.samplers for one in _at_tolerances(text)]
         grids = {name: parse_grid(name) for name in self.grids}
-        sde, snap = stored.config.sde, stored.snapped
+        sde, snap = given.sde, given.snapped
         cells = plan_cells(sde, samplers, grids, self.nfe, self.t_min, snap)
         if all(cell.ts is None for cell in cells):
             reasons = (f"{cell.label}: {cell.reason}" for cell in cells)

@@ -34,10 +34,10 @@ class ScoreModel(nn.Module, ABC):
     conditions, whose tensors have one leading entry per sample. `given` binds one to a model.
 
     Attributes:
+        data: The `DataSpec` of the data that the model was trained on; None if it is unknown.
         condition: The conditions that the model accepts; without kinds if it accepts none. None if
             this is unknown: then any condition is passed to the network.
         needs_labels: Whether the model cannot be evaluated without a condition.
-        data: The `DataSpec` of the data that the model was trained on; None if it is unknown.
     """
 
     data: Any = None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .._condition import Condition
 from .._tensor import check_integer, check_type
 
-__all__ = ["Call", "Caller", "prediction", "unwrapped"]
+__all__ = ["Call", "Caller", "innermost", "prediction"]
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def _signature(network: Callable[..., Any]) -> inspect.Signature | None:
         if not isinstance(network, nn.Module):
             return inspect.signature(network)
         found = inspect.signature(network.forward)
-        inner = unwrapped(network)
+        inner = _inside(network)
         # A wrapper takes anything and hands it on.
         if inner is not None and all(p.kind in _VARIABLE for p in found.parameters.values()):
             return _signature(inner)
@@ -239,8 +239,15 @@ def _signature(network: Callable[..., Any]) -> inspect.Signature | None:
     return found
 
 
-def unwrapped(net: nn.Module) -> nn.Module | None:
-    """The module inside DataParallel, AveragedModel or a compiled module; None for others."""
+def innermost(net: nn.Module, attribute: str) -> nn.Module:
+    """The first module with an attribute: the network itself, or one inside PyTorch's wrappers."""
+    while not hasattr(net, attribute) and (inner := _inside(net)) is not None:
+        net = inner
+    return net
+
+
+def _inside(net: nn.Module) -> nn.Module | None:
+    """The module inside a wrapper such as DataParallel, AveragedModel, or a compiled module."""
     for name in ("_orig_mod", "module"):
         inner = getattr(net, name, None)
         if isinstance(inner, nn.Module):

@@ -40,9 +40,9 @@ class FunctionScore(ScoreModel):
 
     @property
     def condition(self) -> ConditionSpec | None:
-        """Any condition if the callable takes one, or if a subclass has its own `eps`."""
-        takes = self._caller.takes_condition or type(self).eps is not FunctionScore.eps
-        return None if takes else ConditionSpec()
+        """No condition is accepted, unless the callable or a subclass's own `eps` may use `y`."""
+        uses = self._caller.takes_condition or type(self).eps is not FunctionScore.eps
+        return None if uses else ConditionSpec()
 
     def eps(self, x: Tensor, t: Time) -> Tensor:
         """The callable's value, checked and counted."""

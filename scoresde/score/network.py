@@ -9,7 +9,7 @@ from .._condition import Condition, ConditionSpec, leaves
 from .._tensor import check_type
 from ..sde import SDE, Node
 from .base import ScoreModel, Time, cast, combine
-from .call import Call, prediction, unwrapped
+from .call import Call, innermost, prediction
 from .preconditioning import INDEX_LABELS, Preconditioning, Quantity
 
 __all__ = ["NetworkScore"]
@@ -126,21 +126,19 @@ class NetworkScore(ScoreModel):
 
     def _described(self, x: Tensor, label: Tensor, y: Condition) -> str:
         """The network's call, for errors that are raised inside it."""
-        given = {"x": x, "label": label} | ({} if y is None else dict(leaves(y)))
+        given = (
+            {"x": x, "label": label} if y is None else {"x": x, "label": label} | dict(leaves(y))
+        )
         tensors = ", ".join(f"{name} {tuple(t.shape)} {t.dtype}" for name, t in given.items())
         return f"scoresde called {type(self.net).__name__} with {tensors}"
 
 
 def _condition_of(net: nn.Module) -> ConditionSpec | None:
-    """The conditions that a network says it takes; None if it does not say.
-
-    The network may be inside PyTorch's wrappers, such as DataParallel and AveragedModel.
-    """
-    while net is not None:
-        if isinstance(condition := getattr(net, "condition", None), ConditionSpec):
-            return condition
-        if hasattr(net, "classes"):
-            known = net.classes is None or (type(net.classes) is int and net.classes > 0)
-            return ConditionSpec(net.classes) if known else None
-        net = unwrapped(net)
+    """The conditions that a network says it takes; None if it does not say."""
+    known = getattr(innermost(net, "condition"), "condition", None)
+    if isinstance(known, ConditionSpec):
+        return known
+    classes = getattr(innermost(net, "classes"), "classes", False)  # others may not have it
+    if classes is None or (type(classes) is int and classes > 0):
+        return ConditionSpec(classes)
     return None

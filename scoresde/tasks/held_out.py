@@ -12,16 +12,17 @@ from ..data import Dataset, DataSource, DataSpec, load_dataset
 from ..data.arrays import is_array_file
 from ..likelihood import dequantize
 from ..noise import Noise
-from .request import HeldOutRequest, StoredModel
+from .given import GivenModel
+from .request import HeldOutRequest
 
 __all__ = ["choose_rows", "load_held_out", "to_points"]
 
 
-def load_held_out(stored: StoredModel, request: HeldOutRequest) -> Dataset:
+def load_held_out(given: GivenModel, request: HeldOutRequest) -> Dataset:
     """Load data that a checkpoint was not trained on and that its network accepts.
 
     Args:
-        stored: The checkpoint.
+        given: The checkpoint.
         request: Which data, and how many are needed at least.
 
     Returns:
@@ -33,7 +34,7 @@ def load_held_out(stored: StoredModel, request: HeldOutRequest) -> Dataset:
             few data; the message names the option.
         FileNotFoundError: If the data are not on this machine; the message says how to get them.
     """
-    source, spec = stored.config.data, stored.spec
+    source, spec = given.data_source, given.spec
     if request.data is not None:
         source = DataSource(request.data)
     elif is_array_file(source.path) and request.split is None:
@@ -43,7 +44,7 @@ def load_held_out(stored: StoredModel, request: HeldOutRequest) -> Dataset:
         )
     source = replace(source.below(request.data_root), levels=request.levels or source.levels)
     whole = request.data is not None and is_array_file(source.path)
-    conditional = stored.classes is not None
+    conditional = given.classes is not None
     classes = spec.class_names
     if classes is None and request.data is not None:  # a checkpoint's own data have their classes
         classes = spec.classes

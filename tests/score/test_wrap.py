@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from scoresde._condition import ConditionSpec
 from scoresde.likelihood import Ode, Path, log_likelihood
 from scoresde.samplers import DDIM, sample
 from scoresde.score import Call, FunctionScore, NetworkScore, Preconditioning, wrap
@@ -175,20 +176,15 @@ def test_where_conditions_go():
         model = wrap(net, VP(), "eps", label="time", **{"label_ndim": 4} | options)
         assert model.given(condition).eps(x, t).unique().item() == want
     for net in (lambda x, t: x, lambda x, t, return_dict=True: x, keyword_only):
-        with pytest.raises(ValueError, match="y must be None: NetworkScore takes no condition"):
-            wrap(net, VP(), "eps", label="time").labelled(y, 3, "cpu")
+        assert wrap(net, VP(), "eps", label="time").condition == ConditionSpec()
 
 
 def test_functions_of_a_condition():
     model = FunctionScore(VP(), lambda x, t, y: x + y[:, None])
     y = torch.tensor([0, 1, 2])
+    assert model.condition is None  # any condition is passed on
     assert model.given(y).eps(torch.zeros(3, 2), 0.5)[:, 0].tolist() == [0, 1, 2]
-    assert model.labelled(y, 3, "cpu").eps(torch.zeros(3, 2), 0.5)[:, 1].tolist() == [0, 1, 2]
-    with pytest.raises(ValueError, match="y must be None: FunctionScore takes no condition"):
-        FunctionScore(VP(), lambda x, t: x).labelled(y, 3, "cpu")
-    classes = wrap(lambda x, t, y: x, VP(), "denoiser", classes=2)
-    with pytest.raises(ValueError, match="y must hold classes 0 to 1, got 2"):
-        classes.labelled(y, 3, "cpu")
+    assert FunctionScore(VP(), lambda x, t: x).condition == ConditionSpec()
 
 
 def test_integer_labels_reach_an_embedding_and_a_column_a_linear_layer():

@@ -27,6 +27,7 @@ from ...output.parts import load_part, save_part
 from ...output.progress import OnProgress, advise_on_memory, check_space, silent
 from ...output.result_folder import ResultFolder
 from ...score import ScoreModel
+from ..given import GivenModel
 from ..held_out import choose_rows, load_held_out
 from ..request import StoredModel, data_source, versions
 from .files import FILES, Budgets, Scores
@@ -44,7 +45,7 @@ def score_data(
     out: Path,
     overwrite: bool = False,
     on_progress: OnProgress = silent,
-    stored: StoredModel | None = None,
+    given: GivenModel | None = None,
 ) -> dict[str, Any]:
     """Score data and write the results to a folder.
 
@@ -55,7 +56,7 @@ def score_data(
         out: The folder; existing results of the same request are not computed again.
         overwrite: Replace results of another request.
         on_progress: Called after every batch.
-        stored: The checkpoint, if it was read before.
+        given: The checkpoint, if it was read before.
 
     Returns:
         The summary: mean, budget, protocol, counted evaluations, seconds.
@@ -65,15 +66,15 @@ def score_data(
         FileNotFoundError: If the data are not on this machine; the message says how to get them.
         RuntimeError: If a solve fails or memory runs out.
     """
-    stored = stored or StoredModel.read(request.checkpoint)
-    request = resolved(request, stored)
-    check_request(request, stored)
-    data = load_held_out(stored, request)
+    given = given or StoredModel.read(request.checkpoint)
+    request = resolved(request, given)
+    check_request(request, given)
+    data = load_held_out(given, request)
     # Each draw of a batch keeps its terms: about 8 float64 numbers, as large as 16 float32 numbers.
     terms = 16 * request.draws
     check_space("--draws", min(request.batch, request.n), terms, out, arrays=1)
-    training = _training(request, stored, data)
-    sources = {"checkpoint": stored.source, "data": data_source(data)}
+    training = _training(request, given, data)
+    sources = {"checkpoint": given.source, "data": data_source(data)}
     if training is not None:
         sources["training data"] = data_source(training)
     # `force` permits a computation and does not change its result.
@@ -83,12 +84,12 @@ def score_data(
         return results.read()
     with results.write(FILES, [*_batches(request), REFINED, FLOAT64]) as output:
         began = time.monotonic()
-        model = stored.build(request.device, request.dtype)
-        method, control = make_method(request, stored.spec, model, training)
+        model = given.build(request.device, request.dtype)
+        method, control = make_method(request, given.spec, model, training)
         rows = choose_rows(data, request.n, request.seed)
-        run = _Run(request, stored, data, rows, control, output.work, origin.fingerprint)
+        run = _Run(request, given, data, rows, control, output.work, origin.fingerprint)
         budgets = run.budgets(model, method, on_progress)
-        scores = Scores(request, stored.spec, data, rows, method, budgets)
+        scores = Scores(request, given.spec, data, rows, method, budgets)
         summary = scores.summary() | {
             "seconds": round(time.monotonic() - began, 3),
             "versions": versions(),
@@ -98,7 +99,7 @@ def score_data(
     return summary
 
 
-def _training(request: ScoreRequest, stored: StoredModel, data: Dataset) -> Dataset | None:
+def _training(request: ScoreRequest, given: GivenModel, data: Dataset) -> Dataset | None:
     """The data to which the Gaussian is fitted; None for a variational bound, which needs none.
 
     This is the training split of the checkpoint's data, or the scored data if --data is given.
@@ -107,9 +108,9 @@ def _training(request: ScoreRequest, stored: StoredModel, data: Dataset) -> Data
         return None
     if request.data is not None:
         return data
-    source = stored.config.data.below(request.data_root)
+    source = given.data_source.below(request.data_root)
     # labels only for a conditional network, as for the scored data
-    return load_dataset(source, labels=data.labels is not None, classes=stored.spec.class_names)
+    return load_dataset(source, labels=data.labels is not None, classes=given.spec.class_names)
 
 
 def _batches(request: ScoreRequest) -> dict[str, range]:
@@ -124,7 +125,7 @@ class _Run:
 
     Attributes:
         request: The request.
-        stored: The checkpoint.
+        given: The model.
         data: The data set.
         rows: Row numbers of the data to be scored, shape (n,).
         control: A Gaussian near the data; None for a variational bound.
@@ -133,7 +134,7 @@ class _Run:
     """
 
     request: ScoreRequest
-    stored: StoredModel
+    given: GivenModel
     data: Dataset
     rows: np.ndarray
     control: GaussianMixture | None
@@ -144,7 +145,7 @@ class _Run:
         self, model: ScoreModel, method: LikelihoodMethod, on_progress: OnProgress
     ) -> Budgets:
         """Budgets of all data, then of the first few with a finer solver and in float64."""
-        request, spec = self.request, self.stored.spec
+        request, spec = self.request, self.given.spec
         few = range(min(request.measured, request.n))
         refined = method.refined() if few else None
         single = bool(few) and request.dtype == "float32"
@@ -160,7 +161,7 @@ class _Run:
             finer = self._budget(REFINED, model, refined, few)
             on_progress(total - single * len(few), total, "a finer solver")
         if single:
-            model = self.stored.build(request.device, "float64")
+            model = self.given.build(request.device, "float64")
             precise = self._budget(FLOAT64, model, replace(method, dtype=torch.float64), few)
             on_progress(total, total, "float64")
         return Budgets(joined(parts), finer, precise)
@@ -175,11 +176,11 @@ class _Run:
             return Budget(*(torch.from_numpy(part.arrays[f.name]) for f in fields(Budget)))
         rows, device = self.rows[places.start : places.stop], self.request.device
         x, labels = self.data.x[rows].to(device), self.data.labels
-        if self.stored.spec.levels is None:
+        if self.given.spec.levels is None:
             x = x.to(method.dtype)
         y = None if labels is None else labels[rows].to(device)
         noise = SampleNoise(self.request.seed, places)
-        with advise_on_memory(len(rows), self.stored.spec.shape, "--batch"):
+        with advise_on_memory(len(rows), self.given.spec.shape, "--batch"):
             found = likelihood_budget(model, x, method, control=self.control, noise=noise, y=y)
         found = Budget(*(getattr(found, f.name).cpu() for f in fields(Budget)))
         save_part(path, made_from, {f.name: getattr(found, f.name).numpy() for f in fields(Budget)})
