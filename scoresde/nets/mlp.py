@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .._tensor import check_integer, check_number
-from .blocks import check_inputs, zeroed
+from .blocks import arguments_of, check_inputs, zeroed
 from .embedding import LabelEmbedding
 
 __all__ = ["MLP"]
@@ -33,6 +33,7 @@ class MLP(nn.Module):
 
     Attributes:
         classes: Number of classes, or None.
+        arguments: The arguments as plain data.
         layer_counts: Names of the arguments that give numbers of layers.
 
     Args:
@@ -59,7 +60,9 @@ class MLP(nn.Module):
         classes: int | None = None,
         embedding: str = "fourier",
     ) -> None:
+        arguments = arguments_of(locals())
         super().__init__()
+        self.arguments = arguments
         if len(shape) != 1:
             raise ValueError(f"shape must be (D,), got {tuple(shape)}")
         self.shape = (check_integer("each entry of shape", shape[0], minimum=1),)

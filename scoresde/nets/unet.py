@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .._tensor import check_integer, check_number
-from .blocks import Attention, ResidualBlock, check_inputs, group_norm, zeroed
+from .blocks import Attention, ResidualBlock, arguments_of, check_inputs, group_norm, zeroed
 from .embedding import LabelEmbedding
 
 __all__ = ["UNet"]
@@ -49,6 +49,7 @@ class UNet(nn.Module):
 
     Attributes:
         classes: Number of classes, or None.
+        arguments: The arguments as plain data.
         layer_counts: Names of the arguments that give numbers of layers.
 
     Args:
@@ -86,7 +87,9 @@ class UNet(nn.Module):
         embedding: str = "fourier",
         skip_scale: bool = True,
     ) -> None:
+        arguments = arguments_of(locals())
         super().__init__()
+        self.arguments = arguments
         if len(shape) != 3:
             raise ValueError(
                 f"shape must be (C, H, W) for a U-Net, got {tuple(shape)}; vectors take an MLP "
