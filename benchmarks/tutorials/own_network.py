@@ -55,6 +55,6 @@ settings = TrainSettings(args.steps, batch=256, learning_rate=1e-3, warmup=args.
 print("loss", last.loss)
 ts = scoresde.grid.log_snr(sde, steps=20)
 for made in (model, OwnModel(sde, model.net)):
-    x = scoresde.sample(made, scoresde.DPMSolverMultistep(), ts, (1000, 2), seed=0).x
+    x = scoresde.sample(made, scoresde.DPMSolverMultistep(), ts, (1000, 2), seed=0, denoise=False).x
     print(type(made).__name__, "mean", x.mean(0).tolist(), "std", x.std(0).tolist())
 print("data", "mean", data.x.mean(0).tolist(), "std", data.x.std(0).tolist())
