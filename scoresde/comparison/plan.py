@@ -12,8 +12,8 @@ from ..fingerprint import fingerprint
 from ..grid import snapped, uniform
 from ..names.grids import GridFile
 from ..samplers import Sampler
+from ..samplers.steps import Grid, count_evaluations, draws_noise, largest_steps, on_ladder
 from ..sde import SDE
-from ..steps import Grid, count_evaluations, draws_noise, largest_steps, on_ladder
 
 __all__ = ["Cell", "asked", "plan_cells"]
 

@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor
 
 from ..grid import arctan, log_snr, uniform
+from ..samplers.steps import Grid
 from ..sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP
-from ..steps import Grid
 from .orders import alternating
 
 __all__ = ["CHECKED_GRIDS", "CHECKED_SDES", "CLAIMS", "CheckedGrid", "Claim", "ClaimKind"]
