@@ -12,7 +12,7 @@ from PIL import Image
 
 from scoresde.comparison import report as report_module
 from scoresde.comparison import sweep as sweep_module
-from scoresde.comparison.bench import prepare_bench
+from scoresde.comparison.prepare import prepare_bench
 from scoresde.comparison.request import BenchRequest
 from scoresde.data import load_dataset
 from scoresde.metrics import sliced_wasserstein
