@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from ...evaluation import evaluating
-from ...grid import log_snr
+from ...grid import log_snr, snapped
 from ...samplers import DPMSolverMultistep, sample
-from ...steps import on_ladder
 from ..findings import Finding, failed, info, judged, passed, warned
 from ..probe import MIDDLE, Probe, distance
 
@@ -153,8 +152,8 @@ def _samples(probe: Probe) -> Tensor:
     """Some samples of the model, denoised."""
     n = max(8, math.ceil(NUMBERS / math.prod(probe.shape)))
     model, sde = probe.model, probe.model.sde
-    grid = on_ladder(log_snr) if model.snapped else log_snr
-    ts = grid(sde, STEPS, max(0.01, model.t_least))
+    ts = log_snr(sde, STEPS, max(0.01, model.t_least))
+    ts = snapped(sde, ts) if model.snapped else ts
     y = probe.condition(range(n))
     options = {"batch": probe.batch(n), "device": probe.device, "dtype": probe.dtype}
     options |= {"seed": probe.seed, "y": y, "denoise": True}
