@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import torch
 
-from .._condition import Condition, leaves, map_condition
+from .._condition import Condition, ConditionSpec, leaves, map_condition
 from .._tensor import check_shape, check_type
 from .._text import reason_of
 from ..evaluation import own_context
-from ..noise import check_seed
+from ..noise import SampleNoise, check_seed
 from ..output.progress import OnProgress, silent
 from ..score import ScoreModel
 from .findings import CheckReport, Finding, failed, info
@@ -34,6 +34,7 @@ LAWS: Mapping[str, Law] = {
     **PRACTICE_LAWS,
 }
 
+CONDITIONS = 8  # number of invented conditions
 # All other laws compare evaluations, so that they would fail as well.
 DECISIVE = ("output", "same answer twice")
 
@@ -61,7 +62,8 @@ def check(
         model: Score model.
         shape: Shape of one sample, (*D). If it is not given, it is that of the model's data.
         y: Conditions for a conditional model, any number of rows; several that differ show whether
-            they have an effect. If it is not given, a model with classes gets all of them in turn.
+            they have an effect. If they are not given and the model says what it takes, it gets all
+            classes in turn, and random numbers for a vector or an array.
         seed: Seed of the points, integer in [0, 2^64).
         device: Where to run; that of the model's weights if not given.
         on_progress: Called with (laws done, number of laws, name of the law).
@@ -99,7 +101,7 @@ def _probe(
     if device is None:
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
     device = torch.device(device)
-    y = _condition(model, y)
+    y = _condition(model, y, seed)
     return Probe(model, shape, device, seed, y)
 
 
@@ -111,17 +113,30 @@ def _known_shape(model: ScoreModel) -> tuple[int, ...]:
     raise ValueError("shape must be given, such as (3, 32, 32): the model does not know its data")
 
 
-def _condition(model: ScoreModel, y: Condition) -> Condition:
-    """The given condition as tensors, or all classes in turn, or None."""
+def _condition(model: ScoreModel, y: Condition, seed: int) -> Condition:
+    """The given condition as tensors with rows; without one, a condition as the model takes it."""
     y = model.y if y is None else y
     if y is None:
-        return None if model.classes is None else torch.arange(model.classes)
+        return _invented(model.condition, seed) if model.condition else None
     y = map_condition(torch.as_tensor, y)
     y = map_condition(lambda leaf: leaf[None] if leaf.ndim == 0 else leaf, y)
-    empty = [name for name, leaf in leaves(y) if len(leaf) == 0]
-    if empty:
-        raise ValueError(f"{empty[0]} must have at least one row, got none")
+    for name, leaf in leaves(y):
+        if len(leaf) == 0:
+            raise ValueError(f"{name} must have at least one row, got none")
     return y
+
+
+def _invented(spec: ConditionSpec, seed: int) -> Condition:
+    """All classes in turn, and standard normal numbers for a vector or an array."""
+    source = SampleNoise(seed, range(CONDITIONS))
+    parts = {
+        kind: source.fresh(torch.empty(CONDITIONS, *shape))
+        for kind, shape in spec.kinds.items()
+        if kind != "class"
+    }
+    if spec.classes is not None:
+        parts["class"] = torch.arange(spec.classes)
+    return parts if len(parts) > 1 else next(iter(parts.values()))
 
 
 def _tested(name: str, law: Law, probe: Probe) -> list[Finding]:

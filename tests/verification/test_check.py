@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from scoresde.exact import GaussianMixture
 from scoresde.names import load
+from scoresde.nets import MLP, ConditionSpec, UNet
 from scoresde.score import FunctionScore, NetworkScore, Preconditioning, ScoreModel
 from scoresde.sde import VE, VP, TabulatedVP
 from scoresde.verification import contract
@@ -23,6 +24,7 @@ from scoresde.verification.probe import Probe
 
 SDE, CPU = VP(), torch.device("cpu")
 LADDER = TabulatedVP(SDE.ddpm_betas(1000))
+NOT_ALL = {"noise at t = 1", "noise of own samples"}  # of a network without training
 CONDITIONAL = {"condition has an effect", "conditions follow samples"}
 NETWORKS = {"bfloat16 autocast", "wrapper"}
 
@@ -43,7 +45,7 @@ def exact_eps(x, t, sde=SDE, std=0.5):
 class Own(ScoreModel):
     """A model of one's own that is right; the broken ones below change one method each."""
 
-    takes_labels = False
+    condition = ConditionSpec()
 
     def __init__(self, sde=SDE):
         super().__init__(sde)
@@ -59,7 +61,7 @@ class Own(ScoreModel):
 class Labelled(Own):
     """Data N(0, s_y²) with s_y = 0.3, 0.6, 0.9 for the classes 0, 1, 2."""
 
-    takes_labels, needs_labels, classes = True, True, 3
+    condition, needs_labels = ConditionSpec(3), True
 
     def formula(self, x, t):
         node, std = self.sde.at(t, x), 0.3 * (self.y.to(torch.float64) + 1)
@@ -384,6 +386,25 @@ def test_every_law_is_caught_if_it_is_broken(name):
 def test_every_law_has_a_model_that_breaks_it():
     costs = {"cost of an evaluation", "wrapper", "memory"}
     assert {law for _, law, *_ in BROKEN.values()} == set(LAWS) - costs
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_conditions_are_invented_for_networks_that_say_what_they_take(several):
+    """A vector alone, or classes, a vector and an array."""
+    torch.manual_seed(0)
+    if several:
+        options = {"classes": 3, "vector": 2, "array": 1}
+        net = UNet((1, 8, 8), channels=8, multipliers=[1], blocks=1, attention=[], **options)
+    else:
+        net = MLP((3,), width=8, depth=1, vector=2)
+    for weight in net.parameters():
+        nn.init.normal_(weight, std=0.1)
+    report = check(NetworkScore(net, SDE), (1, 8, 8) if several else (3,))
+    assert broken(report.verdicts).keys() <= NOT_ALL, str(report)
+    tested = report["wrong conditions refused"].measured
+    assert all(word in tested for word in ("no condition", "a longer vector", "vector with NaN"))
+    assert ("class 3" in tested) is several
+    assert report["condition has an effect"].value > 0
 
 
 def test_dropout_that_stays_on_is_found():

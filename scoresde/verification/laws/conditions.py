@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
-from ..._condition import leaves, map_condition
+from ..._condition import Condition, bound_rows, leaves, map_condition
 from ...evaluation import evaluating
 from ..findings import Finding, failed, info, judged, passed, warned
 from ..probe import MIDDLE, Probe, distance
@@ -16,39 +17,47 @@ __all__ = ["CONDITION_LAWS"]
 N = 4
 
 
-def refused(probe: Probe) -> Finding | None:
-    """Class numbers outside the range, and another number of conditions, are refused."""
+def refused(probe: Probe) -> Finding:
+    """Conditions that the model was not built for are refused before any evaluation."""
     model = probe.model
-    if probe.y is None:
-        return _refused_at_all(probe)
-    y = probe.condition(range(N))
-    wrong = {f"{N} conditions for {N + 1} samples": (y, N + 1)}
-    if model.classes is not None and isinstance(y, torch.Tensor):
-        wrong[f"class {model.classes}"] = (torch.full_like(y, model.classes), N)
-        wrong["class -1"] = (torch.full_like(y, -1), N)
-    taken = [name for name, (y, n) in wrong.items() if _accepts(probe, y, n)]
+    if model.condition is None and probe.y is None:
+        return info("not tested: the model may take a condition; give y")
+    taken, tried = [], []
+    for name, y, n in _wrong_conditions(probe):
+        tried.append(name)
+        try:
+            model.given(None).labelled(y, n, probe.device)
+        except (ValueError, TypeError):
+            continue
+        taken.append(name)
     if taken:
         advice = "the model's labelled() must refuse it: the network would use a wrong condition"
         return failed(f"{', '.join(taken)} accepted", advice)
-    return passed(", ".join(wrong))
+    return passed(", ".join(tried))
 
 
-def _refused_at_all(probe: Probe) -> Finding | None:
-    """A model without conditions refuses them."""
-    if probe.model.takes_labels:
-        return info("not tested: the model may take one; give y")
-    if _accepts(probe, torch.zeros(N, dtype=torch.int64), N):
-        advice = "the model has takes_labels = False, so labelled() must refuse a condition"
-        return failed("a condition was accepted", advice)
-    return passed("every condition: the model takes none")
-
-
-def _accepts(probe: Probe, y: object, n: int) -> bool:
-    try:
-        probe.model.labelled(y, n, probe.device)
-    except (ValueError, TypeError):
-        return False
-    return True
+def _wrong_conditions(probe: Probe) -> Iterator[tuple[str, Condition, int]]:
+    """Name, condition and number of samples of conditions that must be refused."""
+    spec = probe.model.condition
+    if spec is not None and not spec:
+        yield "any condition", torch.zeros(N, dtype=torch.int64), N
+        return
+    y = probe.condition(range(N))
+    yield f"{N} conditions of {N + 1} samples", y, N + 1
+    if probe.model.needs_labels:
+        yield "no condition", None, N
+    if spec is None:
+        return
+    parts = spec.parts(bound_rows(y, N, "cpu"), N)
+    for kind, part in parts.items():
+        if kind == "class":
+            wrong = {"class -1": -torch.ones_like(part)}
+            wrong[f"class {spec.classes}"] = torch.full_like(part, spec.classes)
+        else:
+            wrong = {f"a longer {kind}": torch.cat([part, part[:, :1]], 1)}
+            wrong[f"{kind} with NaN"] = part.clone().index_fill_(0, torch.tensor([1]), math.nan)
+        for name, value in wrong.items():
+            yield name, parts | {kind: value} if len(parts) > 1 else value, N
 
 
 def effect(probe: Probe) -> Finding | None:
