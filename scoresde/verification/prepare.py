@@ -27,8 +27,8 @@ from ..output.progress import Tell
 from ..output.result_folder import ResultFolder
 from ..plain import ConfigError, check_unique, nearest
 from ..samplers import ProbabilityFlowODE, Sampler
+from ..samplers.steps import draws_noise
 from ..score import ScoreModel
-from ..steps import draws_noise
 from ..tasks.class_labels import labels_in_turn
 from ..tasks.given import GivenModel
 from ..tasks.request import versions
