@@ -13,7 +13,9 @@ import functools
 import logging
 import sys
 import sysconfig
+import uuid
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import PurePath
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -25,13 +27,14 @@ from torch import Tensor, nn
 from .evaluation import NFE
 from .fingerprint import fingerprint
 
-__all__ = ["UnknownIdentityError", "identity"]
+__all__ = ["UnknownIdentityError", "foreign_identity", "identity"]
 
 PLAIN = (bool, int, float, str, bytes, np.generic, np.ndarray, Tensor, torch.dtype, torch.device)
 # Attributes of a module that are not settings; the last two are marks of torch.compile.
 BASE = frozenset(vars(nn.Module())) | {"_compiled_call_impl", "_is_torch_compile"}
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 INSTALLED = tuple({sysconfig.get_path(kind) for kind in ("purelib", "platlib", "stdlib")})
+_PROCESS = uuid.uuid4().hex
 # Classes and functions of these packages are known by name; results store scoresde's own version.
 NAMED = {"scoresde", "torch", "numpy", *sys.stdlib_module_names}
 
@@ -51,6 +54,30 @@ def identity(value: Any) -> str:
             an open file; the message says where.
     """
     return fingerprint(_Walk().of(value, type(value).__name__))
+
+
+def foreign_identity(value: Any) -> str | None:
+    """The identity of an object if the user's own code is a part of it; otherwise None.
+
+    Of an object whose content is not known the result differs in every process.
+
+    Args:
+        value: An instance of a dataclass, such as a sampler.
+    """
+    if not _is_foreign(value):
+        return None
+    try:
+        return identity(value)
+    except UnknownIdentityError:
+        return f"{_PROCESS}-{id(value)}"
+
+
+def _is_foreign(value: Any) -> bool:
+    """Whether the class of an object, or of one of its fields, is not of this package."""
+    if not is_dataclass(value):
+        return False
+    own = _package(type(value).__module__) == "scoresde"
+    return not own or any(_is_foreign(getattr(value, f.name)) for f in fields(value))
 
 
 class _Walk:

@@ -1,31 +1,20 @@
 """A model as the user gave it: what commands and functions need to know before they build it.
 
-`StoredModel` in `request` is a checkpoint on disk, and `LiveModel` here is an object in memory.
+`StoredModel` in `request` is a checkpoint on disk. `LiveModel` in `live` is an object in memory.
 All code after the first lines of a command knows only `GivenModel`.
 """
 
 from __future__ import annotations
 
-import copy
-import uuid
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
 
-import torch
-from torch import Tensor
-
-from .._identity import UnknownIdentityError, identity
-from .._reachable import reachable_modules
 from ..data import DataSource, DataSpec
 from ..ivp import FLOAT32_TOLERANCE
 from ..output.manifest import Source
-from ..score import NetworkScore, ScoreModel
+from ..score import ScoreModel
 from ..sde import SDE
 
-__all__ = ["GivenModel", "LiveModel"]
+__all__ = ["GivenModel"]
 
 
 class GivenModel(ABC):
@@ -60,6 +49,11 @@ class GivenModel(ABC):
     @abstractmethod
     def classes(self) -> int | None:
         """Number of classes of a model that needs class labels, otherwise None."""
+
+    @property
+    @abstractmethod
+    def takes_condition(self) -> bool:
+        """Whether the model can be given a condition, such as class labels."""
 
     @property
     @abstractmethod
@@ -134,99 +128,3 @@ class GivenModel(ABC):
                     f"--{name}: {value:g} is too small for float32, which needs at least "
                     f"{FLOAT32_TOLERANCE:g}; use --dtype float64"
                 )
-
-
-@dataclass(frozen=True)
-class LiveModel(GivenModel):
-    """A score model in memory. It is never changed: other devices and dtypes get a copy.
-
-    Attributes:
-        name: Name for messages and reports.
-        model: The score model.
-        spec: Description of the data.
-        data: The training data; None if they are not known.
-    """
-
-    name: str
-    model: ScoreModel
-    spec: DataSpec
-    data: DataSource | None = None
-
-    @property
-    def sde(self) -> SDE:
-        """The forward process."""
-        return self.model.sde
-
-    @property
-    def snapped(self) -> bool:
-        """Whether the model is exact only at the discrete times of its SDE."""
-        return self.model.snapped
-
-    @property
-    def t_least(self) -> float:
-        """Least time at which the model may be evaluated."""
-        return self.model.t_least
-
-    @property
-    def classes(self) -> int | None:
-        """Number of classes; None if the model does not need labels, or has them bound already."""
-        needed = self.model.needs_labels and self.model.y is None
-        return self.model.classes if needed else None
-
-    @property
-    def data_source(self) -> DataSource | None:
-        """The training data; None if they are not known."""
-        return self.data
-
-    @cached_property
-    def source(self) -> Source:
-        """Name and content: tensors, settings, SDE, and the code of the user's own classes.
-
-        Warns:
-            UserWarning: If the content cannot be determined. The source then differs in every
-                call, so that stored results are never used again.
-        """
-        try:
-            return Source(self.name, identity(self.model))
-        except UnknownIdentityError as error:
-            warnings.warn(
-                f"model {self.name}: {error}; so it is not known whether stored results are "
-                "those of this model, and none are used again",
-                stacklevel=2,
-            )
-            return Source(self.name, uuid.uuid4().hex * 2)
-
-    @property
-    def doubles(self) -> bool:
-        """Whether all its floating tensors belong to its registered modules."""
-        own = {id(module) for module in self.model.modules()}
-        hidden = (m for m in reachable_modules(self.model) if id(m) not in own)
-        return not any(t.is_floating_point() for module in hidden for t in _tensors(module))
-
-    def build(self, device: str = "cpu", dtype: str = "float32") -> ScoreModel:
-        """The model itself, or a copy on another device or in another dtype.
-
-        Raises:
-            ValueError: If it cannot be evaluated in the dtype.
-        """
-        model, wanted = self.model, torch.device(device)
-        if any(tensor.device != wanted for tensor in _tensors(model)):
-            model = copy.deepcopy(model).to(wanted)
-        if dtype == "float64":
-            if not self.doubles:
-                raise ValueError(
-                    f"--dtype: {self.name} uses a network that is not a submodule of the model, "
-                    "so that it cannot be converted to float64; wrap it with scoresde.wrap"
-                )
-            return copy.deepcopy(model).double()
-        if dtype == "bfloat16":
-            if not isinstance(model, NetworkScore):
-                raise ValueError(f"--dtype: bfloat16 needs a NetworkScore, {self.name} is none")
-            model = copy.copy(model)
-            model.autocast = torch.bfloat16
-        return model
-
-
-def _tensors(module: torch.nn.Module) -> Iterator[Tensor]:
-    yield from module.parameters()
-    yield from module.buffers()

@@ -149,6 +149,11 @@ class StoredModel(GivenModel):
         return self.config.net.get("classes")
 
     @property
+    def takes_condition(self) -> bool:
+        """Whether the network takes a condition."""
+        return any(self.config.net.get(kind) for kind in ("classes", "vector", "array"))
+
+    @property
     def snapped(self) -> bool:
         """Whether the network is exact only at the discrete times of its SDE."""
         return self.config.preconditioning.snapped

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..._condition import map_condition
 from ...data import Dataset, load_dataset
 from ...exact import GaussianMixture
 from ...fingerprint import fingerprint
@@ -28,7 +29,7 @@ from ...output.progress import OnProgress, advise_on_memory, check_space, silent
 from ...output.result_folder import ResultFolder
 from ...score import ScoreModel
 from ..given import GivenModel
-from ..held_out import choose_rows, load_held_out
+from ..held_out import check_held_out, choose_rows, load_held_out
 from ..request import StoredModel, data_source, versions
 from .files import FILES, Budgets, Scores
 from .method import make_method
@@ -46,6 +47,7 @@ def score_data(
     overwrite: bool = False,
     on_progress: OnProgress = silent,
     given: GivenModel | None = None,
+    in_memory: tuple[Dataset, Dataset] | None = None,
 ) -> dict[str, Any]:
     """Score data and write the results to a folder.
 
@@ -56,7 +58,9 @@ def score_data(
         out: The folder; existing results of the same request are not computed again.
         overwrite: Replace results of another request.
         on_progress: Called after every batch.
-        given: The checkpoint, if it was read before.
+        given: The model; None for the checkpoint that the request names.
+        in_memory: The data, and data like them to which a Gaussian is fitted; None for the data
+            that the request names.
 
     Returns:
         The summary: mean, budget, protocol, counted evaluations, seconds.
@@ -69,12 +73,16 @@ def score_data(
     given = given or StoredModel.read(request.checkpoint)
     request = resolved(request, given)
     check_request(request, given)
-    data = load_held_out(given, request)
+    if in_memory is None:
+        data = load_held_out(given, request)
+        training = _training(request, given, data)
+    else:
+        data, training = in_memory[0], in_memory[1] if request.of_flow else None
+        check_held_out(given, data, request.n)
     # Each draw of a batch keeps its terms: about 8 float64 numbers, as large as 16 float32 numbers.
     terms = 16 * request.draws
     check_space("--draws", min(request.batch, request.n), terms, out, arrays=1)
-    training = _training(request, given, data)
-    sources = {"checkpoint": given.source, "data": data_source(data)}
+    sources = {given.kind: given.source, "data": data_source(data)}
     if training is not None:
         sources["training data"] = data_source(training)
     # `force` permits a computation and does not change its result.
@@ -148,7 +156,7 @@ class _Run:
         request, spec = self.request, self.given.spec
         few = range(min(request.measured, request.n))
         refined = method.refined() if few else None
-        single = bool(few) and request.dtype == "float32"
+        single = bool(few) and request.dtype == "float32" and self.given.doubles
         total = request.n + len(few) * ((refined is not None) + single)
         on_progress(0, total, "")
         parts = []
@@ -175,10 +183,11 @@ class _Run:
         if part is not None:
             return Budget(*(torch.from_numpy(part.arrays[f.name]) for f in fields(Budget)))
         rows, device = self.rows[places.start : places.stop], self.request.device
-        x, labels = self.data.x[rows].to(device), self.data.labels
+        x, y = self.data.x[rows].to(device), self.data.labels
         if self.given.spec.levels is None:
             x = x.to(method.dtype)
-        y = None if labels is None else labels[rows].to(device)
+        if y is not None:
+            y = map_condition(lambda leaf: leaf[rows].to(device), y)
         noise = SampleNoise(self.request.seed, places)
         with advise_on_memory(len(rows), self.given.spec.shape, "--batch"):
             found = likelihood_budget(model, x, method, control=self.control, noise=noise, y=y)
