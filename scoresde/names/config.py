@@ -26,12 +26,12 @@ from ..data import DataSource, DataSpec
 from ..evaluation import seeded
 from ..fingerprint import parameters
 from ..loss import Objective
-from ..plain import ConfigError, check_keys, check_values, construct, split_kind
+from ..plain import ConfigError, check_keys, check_values, construct, is_class_path, split_kind
 from ..score import Call, NetworkScore, Preconditioning
 from ..sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP
 from ..shipped import locate
 from ..train import TrainSettings
-from .importing import checked_kind, class_path, import_object, is_class_path
+from .importing import checked_kind, class_path, import_object
 
 __all__ = ["NETS", "SDES", "Config", "load_config", "sde_table"]
 

@@ -14,8 +14,8 @@ from functools import partial
 from typing import Any
 
 from .. import samplers
-from ..plain import ConfigError, construct_named
-from .importing import construct_imported, is_class_path
+from ..plain import ConfigError, construct_named, is_class_path
+from .importing import construct_imported
 
 __all__ = ["SAMPLERS", "parse_sampler", "sampler_label"]
 

@@ -93,7 +93,7 @@ def draw_samples(
         ValueError: If the request makes no sense, before any network is built.
         RuntimeError: If sampling fails or memory runs out.
     """
-    stored = StoredModel.read(request.checkpoint)
+    stored = StoredModel.read(request.checkpoint, request.net, request.sde)
     sampler = _sampler(request, stored)
     ts = _times(request, stored, sampler)
     check_space("--n", request.n, stored.spec.dims, out)
