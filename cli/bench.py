@@ -24,8 +24,9 @@ __all__ = ["bench"]
         Named("sampler", (*SAMPLERS, "recommended"), "comparison.labels.named_samplers", own=True)
     ),
     default="ddim,dpmpp-2m,heun,ancestral,euler-maruyama,dopri5",
-    help="Names of samplers, with or without parameters, such as edm:churn=20, or package.module:Name. The recommended "
-    "settings for each number of evaluations are always compared, too.",
+    help="Names of samplers, with or without parameters, such as edm:churn=20, or your own class, "
+    "package.module:Name, whose code is run. The recommended settings for each number of "
+    "evaluations are always compared, too.",
 )
 @click.option(
     "--grids",

@@ -26,7 +26,7 @@ from ..data import DataSource, DataSpec
 from ..evaluation import seeded
 from ..fingerprint import parameters
 from ..loss import Objective
-from ..plain import ConfigError, check_keys, check_values, construct, is_class_path, split_kind
+from ..plain import ConfigError, check_keys, check_values, construct, split_kind
 from ..score import Call, NetworkScore, Preconditioning
 from ..sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP
 from ..shipped import locate
@@ -224,7 +224,7 @@ def _checked_net(
 ) -> Callable[..., Any] | None:
     """What makes a network of the user's own, after its arguments have been checked."""
     kind = values.get("kind")
-    if not (isinstance(kind, str) and is_class_path(kind)):
+    if not (isinstance(kind, str) and ":" in kind):
         net, arguments = split_kind(NETS, values, where)
         check_values(net, arguments, where, skip=("shape",) if shaped else ())
         return None
@@ -238,7 +238,7 @@ def _checked_net(
 
 def _sde_of(values: Mapping[str, Any], where: str, own: bool) -> SDE:
     kind = values.get("kind")
-    if isinstance(kind, str) and is_class_path(kind):
+    if isinstance(kind, str) and ":" in kind:
         if not own:
             name = kind.rpartition(":")[2]
             raise ConfigError(

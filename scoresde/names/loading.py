@@ -119,16 +119,16 @@ def build(
 
     Raises:
         CheckpointError: If config and tensors of the file do not fit together, or as for `load`.
+        ConfigError: If `net` cannot be called as the file says.
     """
     check_foreign(raw, net is not None, sde is not None)
     config, spec = config_of(raw, sde)
+    model = None if net is None else config.model_of(net)
     with _understood(raw):
-        if net is None:
+        if model is None:
             _check_layer_count(config, raw)
             with torch.device("meta"):
                 model = config.build_model(spec)
-        else:
-            model = config.model_of(net)
         load_into(model.net, raw, "model.")
         model.unconditional = raw.metadata.get("unconditional", model.unconditional)
         if condition := raw.metadata.get("condition"):
@@ -236,7 +236,7 @@ def _own_kind(raw: RawCheckpoint, table: str) -> str | None:
     config = raw.metadata.get("config")
     values = config.get(table) if isinstance(config, dict) else None
     kind = values.get("kind") if isinstance(values, dict) else None
-    return kind if isinstance(kind, str) and is_class_path(kind) else None
+    return kind if isinstance(kind, str) and ":" in kind else None
 
 
 _NOUNS = {"net": "a network", "sde": "an SDE"}

@@ -19,7 +19,7 @@ from torch import Tensor
 from .._identity import foreign_identity
 from .._tensor import check_type
 from ..grid import log_snr
-from ..names.samplers import parse_sampler, sampler_label
+from ..names.samplers import is_own, parse_sampler, sampler_label
 from ..noise import SampleNoise, check_seed
 from ..output.files import write_json
 from ..output.manifest import Origin, Source
@@ -118,6 +118,8 @@ def prepare_verification(
             model, the model's labels are rounded, or the folder holds results of other settings.
     """
     check_seed(seed)
+    if samplers is not None:
+        samplers = [parse_sampler(s) if isinstance(s, str) and is_own(s) else s for s in samplers]
     known, own = _claims_about(samplers), _own(samplers)
     if order is not None and not own:
         raise ValueError(f"--order: {order}, but the orders of samplers in the table are known")
