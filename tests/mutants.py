@@ -172,6 +172,47 @@ def _grids_and_models() -> Iterator[Mutant]:
         "test_grid.py",
         "bad_lists",
     )
+    path = "scoresde/names/loading.py"
+    yield Mutant(
+        "an SDE of the user with other formulas is taken for the stored one",
+        path,
+        "if not math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9):",
+        "if False:",
+        "names/test_own_code.py",
+        "other_formulas",
+    )
+    yield Mutant(
+        "a fingerprint leaves out attributes that are no fields",
+        "scoresde/fingerprint.py",
+        "return found | {k: own[k] for k in own.keys() - set(cached)}",
+        "return found",
+        "names/test_own_code.py",
+        "fingerprints",
+    )
+    yield Mutant(
+        "a denoiser receives x_t instead of x_t/α",
+        "scoresde/score/preconditioning.py",
+        "return 1 / node.alpha",
+        "return 1.0",
+        "score/test_wrap.py",
+        "denoiser_of_x",
+    )
+    yield Mutant(
+        "of 2C channels the variance is taken for the prediction",
+        "scoresde/score/call.py",
+        "return value[:, : x.shape[1]]",
+        "return value[:, x.shape[1] :]",
+        "score/test_wrap.py",
+        "what_a_network_returns",
+    )
+    yield Mutant(
+        "the score at a noise level without the factor α",
+        "scoresde/score/base.py",
+        "cast(-node.alpha / node.sigma, x)",
+        "cast(-1 / node.sigma, x)",
+        "score/test_wrap.py",
+        "denoiser_of_x",
+    )
     path = "scoresde/score/preconditioning.py"
     yield Mutant(
         "v with the sign of the other convention",

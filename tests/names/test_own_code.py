@@ -97,7 +97,10 @@ def test_a_network_and_an_sde_of_the_user(tmp_path, own):
         ({"net": own.Net((2,)), "sde": own.Plain(8.0)}, "its SDE has _beta = 9.0, got 8.0"),
         ({"net": own.Net((2,)), "sde": VP()}, "its SDE is own_code:Plain, got sde = vp"),
         ({"net": own.Net((3,)), "sde": own.Plain(9.0)}, "linear.weight has shape .8, 3., not"),
-        ({"net": nn.Bilinear(2, 2, 2), "sde": own.Plain(9.0)}, "missing linear.weight"),
+        (
+            {"net": nn.Bilinear(2, 2, 2), "sde": own.Plain(9.0)},
+            "do not fit Bilinear: missing weight",
+        ),
     ):
         with pytest.raises(CheckpointError, match=message):
             load(path, **given)
