@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -206,17 +207,28 @@ class NetworkScore(ScoreModel):
         return self._evaluated(out, x, node)
 
 
-def _condition_of(net: nn.Module) -> ConditionSpec | None:
-    """The conditions that a network says it takes; None if it does not say.
+def stated_condition(net: nn.Module) -> ConditionSpec | None:
+    """The attribute `condition` of a network if it is a `ConditionSpec`; None otherwise.
 
     The network may be inside PyTorch's wrappers, such as DataParallel and AveragedModel.
     """
-    while True:
-        if isinstance(condition := getattr(net, "condition", None), ConditionSpec):
-            return condition
-        if hasattr(net, "classes"):
-            known = net.classes is None or (type(net.classes) is int and net.classes > 0)
-            return ConditionSpec(net.classes) if known else None
-        if not isinstance(inner := getattr(net, "module", None), nn.Module):
+    stated = _stated(net, lambda net: isinstance(getattr(net, "condition", None), ConditionSpec))
+    return None if stated is None else stated.condition
+
+
+def _condition_of(net: nn.Module) -> ConditionSpec | None:
+    """The conditions that a network says it takes, also by `classes`; None if it does not say."""
+    stated = stated_condition(net)
+    other = _stated(net, lambda net: hasattr(net, "classes"))
+    if stated is not None or other is None:
+        return stated
+    known = other.classes is None or (type(other.classes) is int and other.classes > 0)
+    return ConditionSpec(other.classes) if known else None
+
+
+def _stated(net: nn.Module, says: Callable[[nn.Module], bool]) -> nn.Module | None:
+    """The network itself, or the one inside a wrapper, that fulfils `says`."""
+    while not says(net):
+        if not isinstance(net := getattr(net, "module", None), nn.Module):
             return None
-        net = inner
+    return net
