@@ -44,9 +44,9 @@ from scoresde.grid import uniform
 from scoresde.names.grids import parse_grid
 from scoresde.names.samplers import parse_sampler
 from scoresde.samplers import sample
+from scoresde.samplers.steps import largest_steps
 from scoresde.score import count_nfe
 from scoresde.sde import SDE, VP
-from scoresde.steps import largest_steps
 
 BUDGETS = (5, 6, 8, 10, 15, 20, 30)
 

@@ -172,7 +172,7 @@ def _grids_and_models() -> Iterator[Mutant]:
         "test_grid.py",
         "bad_lists",
     )
-    path = "scoresde/score/network.py"
+    path = "scoresde/score/preconditioning.py"
     yield Mutant(
         "v with the sign of the other convention",
         path,
@@ -981,10 +981,10 @@ def _commands() -> Iterator[Mutant]:
     )
     yield Mutant(
         "a cell may take one evaluation more than its budget",
-        "scoresde/steps.py",
+        "scoresde/samplers/steps.py",
         "return bisect_right(range(1, budget + 1), budget, key=cost)",
         "return bisect_right(range(1, budget + 2), budget + 1, key=cost)",
-        "test_steps.py",
+        "samplers/test_steps.py",
         "budget",
     )
     yield Mutant(

@@ -60,7 +60,7 @@ class Dropping(nn.Module):
 
 
 def draw(model, n=3, **options):
-    return sample(model, DDIM(), TS, (n, 2), seed=0, **options)
+    return sample(model, DDIM(), TS, (n, 2), seed=0, denoise=False, **options)
 
 
 class TestThreads:

@@ -51,7 +51,6 @@ def test_the_reference_does_not_depend_on_how_it_is_solved(benchmark, problem):
         problem.x.shape,
         seed=0,
         x_init=problem.x,
-        denoise=True,
         dtype=torch.float64,
     )
     # dopri5 ends within 20 tolerances of the solution, DOP853 at 1e-5 likewise

@@ -68,7 +68,7 @@ class ExactNet(nn.Module):
         if self.label == "time":
             return label
         if self.label == "index":
-            return (label + 1) / len(sde.betas)
+            return (label.double() + 1) / len(sde.betas)
         return sde.t_of_lam(-label if self.label == "log_sigma" else -4 * label)
 
 
@@ -396,7 +396,9 @@ def _broken(kind):
             "batch": x[:1],
             "integer": x.long(),
             "bool": x > 0,
-            "tuple": (x, x),
+            "tuple": (x[:, :1], x),
+            "empty": (),
+            "mapping": {"eps": x},
             "none": None,
         }[kind]
 
@@ -412,7 +414,12 @@ def _broken(kind):
         ("batch", r"network returned \(1, 2\) for x of shape \(4, 2\)"),
         ("integer", r"network returned torch.int64, a floating dtype is needed"),
         ("bool", r"network returned torch.bool, a floating dtype is needed"),
-        ("tuple", r"network returned tuple for x of shape \(4, 2\)"),
+        ("tuple", r"returned a tuple whose first entry has shape \(4, 1\) for x of shape \(4, 2\)"),
+        (
+            "empty",
+            r"network returned a tuple whose first entry is NoneType for x of shape \(4, 2\)",
+        ),
+        ("mapping", r"network returned a dict whose entry 'sample' is NoneType for x of shape"),
         ("none", r"network returned NoneType for x of shape \(4, 2\)"),
     ],
 )
@@ -520,8 +527,14 @@ def test_arguments_are_not_changed(sde, gaussian):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"target": "noise"}, ValueError, "target must be one of eps, x0, v, score, edm, got 'noi"),
-        ({"label": "sigma"}, ValueError, "label must be one of log_sigma, edm, time, index, "),
+        (
+            {"target": "noise"},
+            ValueError,
+            "target must be one of eps, x0, v, score, edm, denoiser, got",
+        ),
+        ({"label": "noise"}, ValueError, "label must be one of log_sigma, edm, time, index, "),
+        ({"label_scale": 0}, ValueError, "label_scale must not be 0"),
+        ({"label_scale": math.inf}, ValueError, "label_scale must be finite, got inf"),
         ({"sigma_data": 0}, ValueError, "sigma_data must be greater than 0, got 0"),
         ({"sigma_data": math.nan}, ValueError, "sigma_data must be finite, got nan"),
         ({"sigma_data": "1"}, TypeError, "sigma_data must be a number, got '1'"),

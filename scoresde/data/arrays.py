@@ -20,7 +20,7 @@ from .conditions import Conditions, check_conditions, float_tensor
 from .memory import check_memory, megabytes
 from .spec import DataSpec
 
-__all__ = ["ArrayFile", "is_array_file", "load_array"]
+__all__ = ["ArrayFile", "checked_data", "is_array_file", "load_array"]
 
 _DEFAULT_LEVELS = {np.dtype(np.uint8): 256, np.dtype(np.bool_): 2}
 
@@ -114,7 +114,7 @@ def load_array(path: Path, levels: int | None = None, *, labels: bool = True) ->
             levels = spec.levels
         elif spec is not None and levels != spec.levels:
             raise ValueError(f"levels of {path} must be {spec.levels}, got {levels}")
-        data, levels = _checked_data(path, x, levels)
+        data, levels = checked_data(path, x, levels)
         conditions = check_conditions(path, found, data)
     except MemoryError as error:
         raise ValueError(f"{path} does not fit into memory") from error
@@ -230,7 +230,17 @@ def _array(source: str | Path, file: IO[bytes], size: int) -> np.ndarray:
     return flat.reshape(shape[::-1]).transpose() if fortran else flat.reshape(shape)
 
 
-def _checked_data(path: Path, x: np.ndarray, levels: int | None) -> tuple[Tensor, int | None]:
+def checked_data(path: str | Path, x: np.ndarray, levels: int | None) -> tuple[Tensor, int | None]:
+    """Data of an array and their number of levels, checked and converted as by `load_array`.
+
+    Args:
+        path: Name of the array in messages.
+        x: Real numbers, shape (N, *D).
+        levels: Number of levels; None for continuous data, and for 256 levels of uint8.
+
+    Raises:
+        ValueError: As for `load_array`.
+    """
     if x.ndim == 0 or x.size == 0:
         raise ValueError(f"{path}: data must have shape (N, *D) with N at least 1, got {x.shape}")
     if x.ndim == 1:

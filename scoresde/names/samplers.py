@@ -8,12 +8,14 @@ edm:churn=20:s_noise=1    with two parameters
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
+from typing import Any
 
 from .. import samplers
-from ..plain import construct_named
+from ..plain import ConfigError, construct_named
 
-__all__ = ["SAMPLERS", "parse_sampler"]
+__all__ = ["SAMPLERS", "parse_sampler", "sampler_label"]
 
 
 def _predictor_corrector(
@@ -94,3 +96,35 @@ def parse_sampler(text: str) -> samplers.Sampler:
         ConfigError: If the name or a key is unknown (with the nearest one), or a value is wrong.
     """
     return construct_named("sampler", text, SAMPLERS)
+
+
+def sampler_label(sampler: samplers.Sampler) -> str:
+    """The shortest text from which `parse_sampler` makes an equal sampler, otherwise a description.
+
+    Example: `ddim:eta=0.5` for DDIM(0.5), and `Mine(order=2)` for a sampler of the user.
+    """
+    texts = []
+    for name in SAMPLERS:
+        usual = parse_sampler(name)
+        if type(usual) is not type(sampler):
+            continue
+        changed = [f"{k}={_plain(v)}" for k, v in _changes(sampler, usual).items()]
+        text = ":".join([name, *changed])
+        try:
+            if parse_sampler(text) == sampler:
+                texts.append(text)
+        except ConfigError:  # a field that the name does not allow to change
+            continue
+    if texts:
+        return min(texts, key=len)
+    values = [f"{f.name}={getattr(sampler, f.name)}" for f in fields(sampler) if f.init]
+    return f"{type(sampler).__name__}({', '.join(values)})" if values else type(sampler).__name__
+
+
+def _changes(sampler: samplers.Sampler, usual: samplers.Sampler) -> dict[str, Any]:
+    pairs = {f.name: (getattr(sampler, f.name), getattr(usual, f.name)) for f in fields(sampler)}
+    return {name: new for name, (new, old) in pairs.items() if new != old}
+
+
+def _plain(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

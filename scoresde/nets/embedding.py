@@ -134,7 +134,10 @@ class LabelEmbedding(nn.Module):
         Raises:
             ValueError: If a class is out of range.
         """
-        vector = self.mlp(self.waves(label).to(self.mlp[0].weight.dtype))
+        dtype = self.mlp[0].weight.dtype
+        if not label.is_floating_point():
+            label = label.to(torch.promote_types(dtype, torch.float32))
+        vector = self.mlp(self.waves(label).to(dtype))
         if self.condition.classes is not None:
             vector = vector + self._of_class(label, parts)
         if self.condition.vector is not None:

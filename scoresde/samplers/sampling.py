@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .._condition import Condition, leaves
+from .._reachable import reachable_modules
 from .._tensor import check_integer, check_shape, check_type, finite_or_raise
 from ..batches import batches
 from ..evaluation import count_nfe, evaluating, own_context
+from ..exact.base import ExactScore
 from ..grid import check_grid, check_on_ladder
 from ..ivp import Counts
 from ..noise import Noise
 from ..score import ScoreModel
 from .base import OnStep, Sampler
+from .choice import choose
 
 __all__ = ["Samples", "sample"]
+
+DEFAULT_N = 16
+DEFAULT_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,10 @@ class Samples:
         nfe: Network evaluations per sample, counted; the largest if batches differ.
         ts: The time grid, shape (N + 1,).
         seed: The seed; None if noise was given.
+        sampler: The sampler.
+        grid: Name of the recommended grid with its parameters; None if `ts` was given, and for a
+            sampler that chooses its own steps.
+        denoise: Whether the last evaluation was E[x_0 | x] at ts[-1].
         counts: Status, accepted and rejected steps, and evaluations (without the final denoising)
             of each sample, shape (n,) each, from an adaptive sampler; otherwise None.
     """
@@ -39,49 +50,65 @@ class Samples:
     nfe: int
     ts: Tensor
     seed: int | None
+    sampler: Sampler
+    grid: str | None
+    denoise: bool
     counts: Counts | None = None
 
 
 @own_context()
 def sample(
     model: ScoreModel,
-    sampler: Sampler,
-    ts: Tensor | Sequence[float],
-    shape: Sequence[int],
+    sampler: Sampler | None = None,
+    ts: Tensor | Sequence[float] | None = None,
+    shape: Sequence[int] | None = None,
     *,
+    n: int | None = None,
+    nfe: int | None = None,
     seed: int | None = None,
     noise: Noise | None = None,
-    y: Tensor | None = None,
+    y: Condition = None,
     x_init: Tensor | None = None,
     batch: int | None = None,
-    denoise: bool = False,
+    denoise: bool = True,
     max_nfe: int | None = None,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
     on_step: OnStep | None = None,
 ) -> Samples:
     """Draw samples: start from the prior (or `x_init`) at ts[0] and go down to ts[-1].
 
+    `sample(model)` draws 16 samples with 20 evaluations each, in the way that is recommended for
+    this number of evaluations. The result says which sampler and times were used.
+
     Sample i depends on (seed, i) alone. It does not depend on the other samples, the batch size,
-    `shape[0]`, or contexts around the call such as `torch.autocast`. Several threads may sample
-    from one model.
+    `n`, or contexts around the call such as `torch.autocast`. Several threads may sample from one
+    model.
 
     Args:
         model: Score model.
-        sampler: The sampler.
-        ts: Time grid, N + 1 decreasing times in a tensor, array or list; see `scoresde.grid`.
-        shape: Shape of the result, (n, *D).
-        seed: Integer in [0, 2^64); one stream per sample is made from it.
+        sampler: The sampler; None for the recommended one.
+        ts: Time grid, N + 1 decreasing times in a tensor, array or list; see `scoresde.grid`. None
+            for the recommended one with as many steps as `nfe` allows.
+        shape: Shape of the result, (n, *D); None if `x_init` or the model tells it.
+        n: Number of samples; None for that of `shape`, of `x_init`, of `y`, or 16.
+        nfe: Evaluations per sample that decide the number of steps, the final denoising included;
+            None for 20. Not together with `ts`, or for a sampler that chooses its own steps.
+        seed: Integer in [0, 2^64); one stream per sample is made from it. None for 0.
         noise: A source of randomness instead of `seed`; then `batch` must be None.
-        y: Integer class labels, shape (n,), which a conditional model needs.
+        y: The condition, which a conditional model needs: class labels or other tensors with one
+            entry per sample, or one entry for all.
         x_init: States at ts[0], shape (n, *D), instead of draws from N(0, s² I), where s is
-            `sde.start_std(ts[0])`: the prior's standard deviation at t = 1.
+            `sde.start_std(ts[0])`: the prior's standard deviation at t = 1. The recommended times
+            begin at 1.
         batch: Number of samples to run at a time; None = all at once.
         denoise: Finish with E[x_0 | x] at ts[-1], which is one more evaluation. It removes the
             noise of standard deviation σ(ts[-1]) that samples of p_t at t = ts[-1] contain.
         max_nfe: Largest number of evaluations per sample; one more raises RuntimeError.
-        device: Where to run.
-        dtype: Floating dtype of the state.
+        device: Where to run; None for the device of the model's tensors, or the CPU. Another device
+            than the model's is refused.
+        dtype: Dtype of the state, float32 or float64; None for float64 if the parameters of the
+            model are float64, or if it has none and `x_init` is float64, and float32 otherwise.
         on_step: Called after each step with (steps done, time reached, state of the batch).
 
     Returns:
@@ -89,18 +116,26 @@ def sample(
 
     Raises:
         TypeError: If an argument has a wrong type.
-        ValueError: On an argument out of range; if `x_init` is None and the grid starts where x
-            depends on the data; for a model with discrete labels, if the grid ends below the time
-            of the first label; for rounded labels, if the sampler uses times outside the grid or
-            the grid has times outside the ladder.
+        ValueError: On an argument out of range, or arguments that contradict one another; if the
+            shape is not known; if `x_init` is None and the grid starts where x depends on the data;
+            for a model with discrete labels, if the grid ends below the time of the first label;
+            for rounded labels, if the sampler uses times outside the grid or the grid has times
+            outside the ladder.
         RuntimeError: If the network's output does not have the shape of x, if this output or a
             sample is not finite, or if `max_nfe` is exceeded.
     """
     check_type("model", model, ScoreModel)
-    check_type("sampler", sampler, Sampler)
-    ts, shape = check_grid(ts), check_shape(shape)
-    _check_state(x_init, shape, dtype)
-    _check_times(model, sampler, ts)
+    if sampler is not None:
+        check_type("sampler", sampler, Sampler)
+        _check_allowed(model, sampler)
+    _check_start(x_init)
+    shape = _shape(model, shape, n, x_init, y)
+    device, dtype = _place(model, x_init, device, dtype)
+    chosen = choose(model, sampler, None if ts is None else check_grid(ts), nfe, denoise)
+    sampler, ts, denoise = chosen.sampler, chosen.ts, chosen.denoise
+    _check_times(model, ts)
+    if seed is None and noise is None:
+        seed = DEFAULT_SEED
     max_nfe = None if max_nfe is None else check_integer("max_nfe", max_nfe, minimum=0)
     std = model.sde.start_std(float(ts[0])) if x_init is None else None
     parts = batches(model, shape[0], device, seed=seed, noise=noise, y=y, batch=batch)
@@ -125,26 +160,109 @@ def sample(
         nfe=nfe,
         ts=ts,
         seed=None if seed is None else int(seed),
+        sampler=sampler,
+        grid=chosen.grid,
+        denoise=denoise,
         counts=Counts.cat(counts) if counts else None,
     )
 
 
-def _check_state(x_init: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    """Raise unless `dtype` is allowed for the state and `x_init` is None or has the shape."""
+def _check_start(x_init: Tensor | None) -> None:
+    """Raise unless `x_init` is None or a tensor of finite floating numbers."""
+    if x_init is None:
+        return
+    if not isinstance(x_init, Tensor):
+        raise TypeError(f"x_init must be a tensor, got {type(x_init).__name__}")
+    if not x_init.is_floating_point():
+        raise TypeError(f"x_init must hold floating numbers, got {x_init.dtype}")
+    if not bool(torch.isfinite(x_init).all()):
+        raise ValueError("x_init must be finite, got NaN or infinity")
+
+
+def _shape(
+    model: ScoreModel,
+    shape: Sequence[int] | None,
+    n: int | None,
+    x_init: Tensor | None,
+    y: Condition,
+) -> tuple[int, ...]:
+    """The shape (n, *D) of the result, or raise if nothing tells it or two arguments disagree."""
+    n = None if n is None else check_integer("n", n, minimum=0)
+    known = _data_shape(model)
+    if shape is not None:
+        name, shape = "shape", check_shape(shape)
+        if x_init is not None and x_init.shape != shape:
+            raise ValueError(f"x_init must have shape {shape}, got {tuple(x_init.shape)}")
+    elif x_init is not None:
+        name, shape = "the shape of x_init", check_shape(x_init.shape)
+    elif known is None:
+        raise ValueError("shape must be given as (n, *D): the model does not know that of its data")
+    else:
+        rows = _rows(model.y if y is None else y) if n is None else n
+        return (DEFAULT_N if rows is None else rows, *known)
+    if known is not None and shape[1:] != known:
+        expected = ", ".join(map(str, ("n", *known)))
+        raise ValueError(f"{name} must be ({expected}) for the model's data, got {shape}")
+    if n is not None and n != shape[0]:
+        raise ValueError(f"n must be the first entry of {name}, {shape}, got {n}")
+    return shape
+
+
+def _data_shape(model: ScoreModel) -> tuple[int, ...] | None:
+    """The shape *D of one sample, if the model knows it."""
+    if isinstance(model, ExactScore):
+        return model.shape
+    data = getattr(model, "data", None)
+    return None if data is None else tuple(data.shape)
+
+
+def _rows(y: Condition) -> int | None:
+    """The leading dimension of a condition; None if it is one condition for all samples."""
+    sized = (leaf for _, leaf in leaves(y) if isinstance(leaf, Sized) and getattr(leaf, "ndim", 1))
+    return max((len(leaf) for leaf in sized if len(leaf) != 1), default=None)
+
+
+def _place(
+    model: ScoreModel,
+    x_init: Tensor | None,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+) -> tuple[torch.device, torch.dtype]:
+    """Device and dtype of the state: those that are given, otherwise those of the model."""
+    own = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), None)
+    parameter = next(_parameters(model), None)
+    if device is None:
+        tensor = x_init if parameter is None else parameter
+        device = own or (torch.device("cpu") if tensor is None else tensor.device)
+    device = torch.device(device)
+    same = own is None or (device.type == own.type and device.index in (None, own.index))
+    if not same:
+        raise ValueError(f"device must be {own}, where the model is, got {device}")
+    if dtype is None:
+        given = x_init if parameter is None else parameter
+        double = given is not None and given.dtype == torch.float64
+        dtype = torch.float64 if double else torch.float32
     check_type("dtype", dtype, torch.dtype)
     if not dtype.is_floating_point or dtype.itemsize < 4:
         raise ValueError(f"dtype must be float32 or float64 (autocast the network), got {dtype}")
-    if x_init is not None and not isinstance(x_init, Tensor):
-        raise TypeError(f"x_init must be a tensor, got {type(x_init).__name__}")
-    if x_init is not None and x_init.shape != shape:
-        raise ValueError(f"x_init must have shape {shape}, got {tuple(x_init.shape)}")
+    return own or device, dtype
 
 
-def _check_times(model: ScoreModel, sampler: Sampler, ts: Tensor) -> None:
-    """Raise unless the model is defined at every time at which the sampler evaluates it."""
+def _parameters(model: ScoreModel) -> Iterator[Tensor]:
+    """The floating parameters of a model, also of networks that its functions use."""
+    for module in reachable_modules(model):
+        yield from (p for p in module.parameters(recurse=False) if p.is_floating_point())
+
+
+def _check_allowed(model: ScoreModel, sampler: Sampler) -> None:
+    """Raise if the sampler evaluates the model where it is not defined."""
     reason = sampler.refusal(model.snapped)
     if reason is not None:
         raise ValueError(f"{type(sampler).__name__} cannot run: {reason}")
+
+
+def _check_times(model: ScoreModel, ts: Tensor) -> None:
+    """Raise unless the model is defined at every time of the grid."""
     model.sde.nodes(ts)  # refuses a time at which σ = 0
     if model.snapped:
         check_on_ladder(model.sde, ts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,11 +34,13 @@ class ScoreModel(nn.Module, ABC):
     conditions, whose tensors have one leading entry per sample. `given` binds one to a model.
 
     Attributes:
+        data: The `DataSpec` of the data that the model was trained on; None if it is unknown.
         condition: The conditions that the model accepts; without kinds if it accepts none. None if
             this is unknown: then any condition is passed to the network.
         needs_labels: Whether the model cannot be evaluated without a condition.
     """
 
+    data: Any = None
     condition: ConditionSpec | None = None
     needs_labels: bool = False
 
@@ -82,6 +85,32 @@ class ScoreModel(nn.Module, ABC):
         node = self.sde.at(t, x)
         scale = (node.alpha**2 + node.sigma**2) / node.alpha
         return combine(-node.sigma / node.alpha, x, scale, self.eps(x, node))
+
+    def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """D(x; σ) = E[x_0 | x], where x = x_0 + σ ε: the denoiser at a noise level.
+
+        Args:
+            x: Data with noise of standard deviation σ, shape (B, *D), not scaled by α.
+            sigma: Noise level, a number or a tensor of shape () or (B,).
+
+        Raises:
+            ValueError: If a noise level is outside the range of the SDE; see `SDE.t_of_sigma`.
+        """
+        node = self.sde.at(self.sde.t_of_sigma(sigma), x)
+        return self.x0(cast(node.alpha, x) * x, node)
+
+    def score_at(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """∇ log p(x; σ) = (D(x; σ) − x)/σ² = −ε/σ, the score of x = x_0 + σ ε at a noise level.
+
+        Args:
+            x: Data with noise of standard deviation σ, shape (B, *D), not scaled by α.
+            sigma: Noise level, a number or a tensor of shape () or (B,).
+
+        Raises:
+            ValueError: If a noise level is outside the range of the SDE; see `SDE.t_of_sigma`.
+        """
+        node = self.sde.at(self.sde.t_of_sigma(sigma), x)
+        return self.eps(cast(node.alpha, x) * x, node) * cast(-node.alpha / node.sigma, x)
 
     def given(self, y: Condition | None) -> ScoreModel:
         """This model with a condition bound, one entry per sample of a batch.
@@ -173,10 +202,7 @@ class ScoreModel(nn.Module, ABC):
         return self if self.y is None else self.given(take_rows(self.y, rows))
 
     def _evaluated(self, out: Tensor, x: Tensor, node: Node) -> Tensor:
-        """Check one evaluation's result and return it in the dtype of x."""
-        if not isinstance(out, Tensor) or out.shape != x.shape:
-            got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-            raise RuntimeError(f"network returned {got} for x of shape {tuple(x.shape)}")
+        """Check one evaluation's result, like x, and return it in the dtype of x."""
         if not out.is_floating_point():
             raise RuntimeError(f"network returned {out.dtype}, a floating dtype is needed")
         if torch.is_grad_enabled() and x.requires_grad and not _depends_on(out, x):

@@ -32,8 +32,8 @@ from ..output.manifest import Origin, Source
 from ..output.progress import OnProgress, advise_on_memory, check_space, silent
 from ..output.result_folder import SUMMARY, ResultFolder
 from ..samplers import Sampler, Samples, sample
+from ..samplers.steps import largest_steps, on_ladder
 from ..score import NetworkScore
-from ..steps import largest_steps, on_ladder
 from .class_labels import labels_in_turn
 from .request import Request, StoredModel, versions
 

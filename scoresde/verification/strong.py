@@ -59,7 +59,7 @@ def strong_errors(
 
     def end(solver: Sampler, ts: Tensor) -> Tensor:
         noise = BrownianNoise(seed, depth=depth)
-        return sample(model, solver, ts, shape, noise=noise, dtype=torch.float64).x
+        return sample(model, solver, ts, shape, noise=noise, dtype=torch.float64, denoise=False).x
 
     exact = end(reference or sampler, finest)
     return [rms_distance(end(sampler, ts), exact) for ts in grids]

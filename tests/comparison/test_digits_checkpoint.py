@@ -15,9 +15,9 @@ from scoresde.grid import GRIDS
 from scoresde.metrics import frechet_distance, mmd2
 from scoresde.names.samplers import SAMPLERS, parse_sampler
 from scoresde.samplers import sample
+from scoresde.samplers.steps import draws_noise
 from scoresde.sde import VP
 from scoresde.shipped import shipped
-from scoresde.steps import draws_noise
 
 from .conftest import at_tolerances
 
@@ -82,7 +82,7 @@ def test_samples_of_the_sde_and_of_the_ode_have_one_distribution():
 
     def features(name, steps, seed):
         ts = GRIDS["log_snr"](model.sde, steps)
-        out = sample(model, parse_sampler(name), ts, shape, seed=seed, denoise=True)
+        out = sample(model, parse_sampler(name), ts, shape, seed=seed)
         return quality.features(on_levels(out.x, checkpoint.data))
 
     ode, other = features("dpmpp-2m", 40, 0), features("dpmpp-2m", 40, 1)

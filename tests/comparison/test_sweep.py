@@ -88,7 +88,7 @@ def test_cells_are_what_sample_gives_from_the_same_noise(finished):
     assert len({r.x_init_sha256 for r in results if r.status == "done"}) == 1
     start = load_array(folder / "start.npz", "x_init")
     for cell in swept.cells[:3]:
-        out = sample(swept.model, cell.sampler, cell.ts, (24, 2), seed=5, batch=16, denoise=True)
+        out = sample(swept.model, cell.sampler, cell.ts, (24, 2), seed=5, batch=16)
         assert torch.equal(out.x_init, start)
         assert torch.equal(out.x, load_array(folder / "cells" / f"{swept.key(cell)}.npz", "x"))
 

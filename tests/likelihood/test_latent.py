@@ -58,6 +58,7 @@ class TestDecode:
             x_init=z,
             seed=0,
             dtype=DOUBLE,
+            denoise=False,
         )
         out = solve(decode, model, z, t_min=1e-3, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(out.x, drawn.x, rtol=0, atol=1e-6)

@@ -57,7 +57,12 @@ batch = 4
 
 
 # Shapes of the data that shipped configs are for.
-SHAPES = {"fashion_mnist_vp": (1, 28, 28), "moons_vp": (2,), "image_folder_vp": (3, 20, 24)}
+SHAPES = {
+    "cifar10_vp": (3, 32, 32),
+    "fashion_mnist_vp": (1, 28, 28),
+    "moons_vp": (2,),
+    "image_folder_vp": (3, 20, 24),
+}
 
 
 def test_every_shipped_config_builds():
@@ -329,6 +334,10 @@ def test_every_shipped_checkpoint_loads():
         loaded = load(name)
         x = torch.zeros(1, *loaded.data.shape)
         assert bool(torch.isfinite(loaded.model.eps(x, 0.5)).all())
+
+
+def test_the_config_of_the_cifar10_network_is_the_one_that_ships():
+    assert load("cifar10-vp").config == load_config("cifar10_vp")
 
 
 def test_construct_takes_classes_functions_and_partials():

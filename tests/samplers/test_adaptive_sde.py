@@ -21,7 +21,9 @@ T_MIN = 1e-3
 def run(model, sampler, n, seed=0, **options):
     ts = grid.uniform(model.sde, 1, T_MIN)
     shape = (n, *model.shape)
-    return sample(model, sampler, ts, shape, noise=BatchNoise(seed), dtype=DOUBLE, **options)
+    return sample(
+        model, sampler, ts, shape, noise=BatchNoise(seed), dtype=DOUBLE, denoise=False, **options
+    )
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,9 @@ def test_it_ends_on_the_last_time_exactly(elementwise):
     inner = model.function
     model.function = lambda x, t: times.extend(t.tolist()) or inner(x, t)
     ts = grid.uniform(VE(), 3, 1e-5, 0.9)
-    sample(model, AdaptiveSDE(), ts, (4, 2), seed=0, on_step=lambda i, t, x: reached.append(t))
+    sample(
+        model, AdaptiveSDE(), ts, (4, 2), denoise=False, on_step=lambda i, t, x: reached.append(t)
+    )
     assert (min(times), max(times)) == (1e-5, 0.9)
     assert reached[-1] == 1e-5
     assert reached == sorted(reached, reverse=True)

@@ -114,7 +114,6 @@ def test_edm_on_its_own_grid(gaussian):
             (1, 1),
             seed=0,
             x_init=torch.full((1, 1), 80.0),
-            denoise=True,
             dtype=torch.float64,
         )
         assert out.nfe == 2 * levels - 1

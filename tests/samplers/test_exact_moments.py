@@ -247,7 +247,7 @@ def test_samples_of_the_mixture(mixture, mixture_parameters, sde, sampler):
     model, n = mixture(sde), 50_000
     ts = grid.log_snr(sde, 250) if isinstance(sde, VE) else grid.uniform(sde, 250)
     noise = BatchNoise(0)
-    x = sample(model, sampler, ts, (n, 2), noise=noise, dtype=torch.float64, denoise=True).x
+    x = sample(model, sampler, ts, (n, 2), noise=noise, dtype=torch.float64).x
     y = model.sample(n, seed=1)
     angles = torch.arange(16).double() * math.pi / 16
     axes = torch.stack([angles.cos(), angles.sin()])

@@ -84,7 +84,7 @@ def test_a_sample_of_a_float32_network_is_the_same_within_the_tolerance():
 
 def test_counts_and_nfe(mixture):
     model, ts = mixture(VP()), grid.uniform(VP(), 1)
-    out = sample(model, each(), ts, (9, 2), seed=0, batch=4, dtype=DOUBLE, denoise=True)
+    out = sample(model, each(), ts, (9, 2), seed=0, batch=4, dtype=DOUBLE)
     counts = out.counts
     assert counts.status.tolist() == [Status.DONE] * 9
     attempts = counts.accepted + counts.rejected
@@ -97,10 +97,10 @@ def test_counts_and_nfe(mixture):
 
 def test_the_whole_batch_shares_its_counts_and_a_grid_sampler_has_none(mixture):
     model, ts = mixture(VP()), grid.uniform(VP(), 5)
-    together = sample(model, ProbabilityFlowODE(), ts, (3, 2), seed=0)
+    together = sample(model, ProbabilityFlowODE(), ts, (3, 2), seed=0, denoise=False)
     assert together.counts.evaluations.tolist() == [together.nfe] * 3
     assert int(together.counts.accepted[0]) > 0
-    assert sample(model, DDIM(), ts, (3, 2), seed=0).counts is None
+    assert sample(model, DDIM(), ts, (3, 2), seed=0, denoise=False).counts is None
 
 
 def test_labels_stay_with_their_samples():
@@ -117,7 +117,15 @@ def test_labels_stay_with_their_samples():
     start = torch.tensor([[1.0, -1.0], [1.0, 1.0], [1.0, -1.0], [1.0, 1.0]], dtype=DOUBLE)
     y = torch.tensor([6, 1, 0, 3])
     sample(
-        model, each(), grid.uniform(VP(), 1, 0.5), (4, 2), seed=0, x_init=start, y=y, dtype=DOUBLE
+        model,
+        each(),
+        grid.uniform(VP(), 1, 0.5),
+        (4, 2),
+        seed=0,
+        x_init=start,
+        y=y,
+        dtype=DOUBLE,
+        denoise=False,
     )
     assert batches[0] == [6, 1, 0, 3]
     assert 0 < len(batches[-1]) < 4
@@ -132,6 +140,7 @@ def test_progress_is_that_of_the_slowest(elementwise):
         (3, 2, 2),
         seed=0,
         on_step=lambda i, t, x: seen.append((i, t, x)),
+        denoise=False,
     )
     assert [i for i, _, _ in seen] == list(range(1, len(seen) + 1))
     times = [t for _, t, _ in seen]

@@ -55,6 +55,7 @@ def test_prior_to_data_map(mixture):
             seed=0,
             x_init=z * sde.prior_std,
             dtype=torch.float64,
+            denoise=False,
         )
         expected = torch.tensor([expected], dtype=torch.float64)
         assert torch.allclose(out.x, expected, rtol=0, atol=1e-8)  # 20 times the tolerance
@@ -116,6 +117,7 @@ def test_adaptive_progress_ends_at_the_end_of_the_grid(elementwise):
         (2, 1),
         seed=0,
         on_step=lambda i, t, x: seen.append((i, t, x)),
+        denoise=False,
     )
     assert [i for i, _, _ in seen] == list(range(1, len(seen) + 1))
     times = [t for _, t, _ in seen]

@@ -66,7 +66,7 @@ def test_a_snapped_network_gets_integers_or_the_sampler_is_refused(any_sampler, 
     ts = grid.snapped(SDE, grid.log_snr(SDE, 6))
 
     def run():
-        return sample(snapped, any_sampler.sampler, ts, (3, 2), seed=0, denoise=True)
+        return sample(snapped, any_sampler.sampler, ts, (3, 2), seed=0)
 
     if any_sampler.sampler.off_grid:
         with pytest.raises(
@@ -126,7 +126,7 @@ def _alpha_bars():
 def test_ddim_on_the_snapped_ladder_is_ddpm_s_discrete_one(snapped, steps, eta):
     """Song et al. 2020 (DDIM), eq. (12), on indices alone, ᾱ from the table; the last to ᾱ = 1."""
     ts = grid.snapped(SDE, grid.uniform(SDE, steps))
-    out = sample(snapped, DDIM(eta), ts, (5, 3), seed=1, denoise=True, dtype=torch.float64)
+    out = sample(snapped, DDIM(eta), ts, (5, 3), seed=1, dtype=torch.float64)
     bars, indices = _alpha_bars(), [round(N * t - 1) for t in ts.tolist()]
     assert (indices[0], indices[-1], len(indices)) == (N - 1, 0, steps + 1)
     source = SampleNoise(1, range(5))
@@ -149,7 +149,5 @@ def test_interpolated_and_rounded_labels_give_the_same_samples_on_the_ladder(sna
     free = NetworkScore(snapped.net, SDE, Preconditioning("eps", "index", scale_input=False))
     ts = grid.snapped(SDE, grid.karras(SDE, 12))
     for sampler in (DDIM(), Ancestral(), EDM()):
-        one, other = (
-            sample(m, sampler, ts, (4, 2), seed=3, denoise=True).x for m in (snapped, free)
-        )
+        one, other = (sample(m, sampler, ts, (4, 2), seed=3).x for m in (snapped, free))
         assert torch.equal(one, other)

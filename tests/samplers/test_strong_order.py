@@ -83,7 +83,9 @@ def test_the_limit_is_the_exact_solution_on_the_path(gaussian, sampler, eta):
     for n in STEPS:
         ts, shape = grid.log_snr(sde, n), (PATHS, 1)
         noise = brownian_path()
-        out = sample(gaussian(sde), sampler, ts, shape, noise=noise, dtype=torch.float64)
+        out = sample(
+            gaussian(sde), sampler, ts, shape, noise=noise, dtype=torch.float64, denoise=False
+        )
         errors.append(rms_distance(out.x, exact_ends(eta)))
     # order 1 with the statistical error of 400 paths; the data's own spread is 0.5
     for coarse, fine in itertools.pairwise(errors):
@@ -104,7 +106,9 @@ def test_a_reference_may_be_another_sampler(gaussian):
 def test_another_path_leads_elsewhere(gaussian):
     ts = grid.log_snr(VP(), 64)
     ends = [
-        sample(gaussian(VP()), EulerMaruyama(), ts, (100, 1), noise=BrownianNoise(seed)).x
+        sample(
+            gaussian(VP()), EulerMaruyama(), ts, (100, 1), noise=BrownianNoise(seed), denoise=False
+        ).x
         for seed in (0, 1)
     ]
     assert float((ends[0] - ends[1]).square().mean().sqrt()) > 0.5

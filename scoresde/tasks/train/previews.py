@@ -71,7 +71,6 @@ def draw_samples(
                 seed=0,
                 y=None if data.labels is None else labels_in_turn(data.spec.classes, _SAMPLES),
                 batch=min(_SAMPLES, batch),
-                denoise=True,
                 device=next(net.parameters()).device,
                 on_step=give_up,
             )

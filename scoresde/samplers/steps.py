@@ -12,11 +12,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .exact import GaussianMixture
-from .grid import LadderError, snapped, uniform
-from .samplers import Sampler, sample
-from .score import ScoreModel
-from .sde import SDE
+from ..evaluation import count_nfe, own_context
+from ..exact import GaussianMixture
+from ..grid import LadderError, snapped, uniform
+from ..noise import SampleNoise
+from ..score import ScoreModel
+from ..sde import SDE
+from .base import Sampler
 
 __all__ = ["Grid", "count_evaluations", "draws_noise", "largest_steps", "on_ladder"]
 
@@ -47,20 +49,27 @@ def count_evaluations(sde: SDE, sampler: Sampler, ts: Tensor, limit: int | None 
         limit: Stop counting here; the result is then `limit` + 1.
     """
     model = _free_model(sde)
-    try:
-        return sample(model, sampler, ts, (1, 1), seed=0, denoise=True, max_nfe=limit).nfe
-    except RuntimeError:
-        if limit is None or model.nfe.forward < limit:
-            raise
-        return limit + 1
+    with count_nfe(model, limit) as counted:
+        try:
+            model.x0(_end(model, sampler, ts, seed=0), float(ts[-1]))
+        except RuntimeError:
+            if limit is None or counted.forward < limit:
+                raise
+            return limit + 1
+    return counted.forward
 
 
 def draws_noise(sde: SDE, sampler: Sampler, t_min: float) -> bool:
     """Whether two seeds give two end points from one x_T."""
     model, ts = _free_model(sde), uniform(sde, 3, t_min)
-    start = torch.ones(1, 1) * sde.prior_std
-    first, second = (sample(model, sampler, ts, (1, 1), seed=s, x_init=start).x for s in (0, 1))
-    return not torch.equal(first, second)
+    return not torch.equal(*(_end(model, sampler, ts, seed) for seed in (0, 1)))
+
+
+@own_context()
+def _end(model: ScoreModel, sampler: Sampler, ts: Tensor, seed: int) -> Tensor:
+    """Where the sampler ends if it starts from one standard deviation of the prior."""
+    start = torch.full((1, 1), model.sde.prior_std, dtype=torch.float32, device="cpu")
+    return sampler.run(model, start, ts, SampleNoise(seed, range(1))).state
 
 
 def largest_steps(sde: SDE, sampler: Sampler, grid: Grid, budget: int, t_min: float) -> int:

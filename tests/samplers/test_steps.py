@@ -6,8 +6,8 @@ from scoresde.exact import GaussianMixture
 from scoresde.grid import GRIDS
 from scoresde.names.samplers import SAMPLERS, parse_sampler
 from scoresde.samplers import AnnealedLangevin, sample
+from scoresde.samplers.steps import largest_steps
 from scoresde.sde import VE, VP
-from scoresde.steps import largest_steps
 
 GRID_SAMPLERS = [name for name in SAMPLERS if not parse_sampler(name).adaptive]
 
@@ -25,7 +25,7 @@ class Counting(GaussianMixture):
 def calls(sde, sampler, ts):
     Counting.calls = 0
     model = Counting(sde, [1.0], [[0.0]], [1.0])
-    sample(model, sampler, ts, (2, 1), seed=3, denoise=True)
+    sample(model, sampler, ts, (2, 1), seed=3)
     return Counting.calls
 
 

@@ -1,0 +1,127 @@
+"""Which sampler and which times `sample` uses, if the caller leaves one of them open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .._tensor import check_integer
+from ..grid import uniform
+from ..score import ScoreModel
+from ..sde import SDE
+from .base import Sampler
+from .recommended import recommended
+from .steps import Grid, count_evaluations, largest_steps
+
+__all__ = ["DEFAULT_NFE", "DEFAULT_T_MIN", "Choice", "choose", "most_steps", "recommended_grid"]
+
+DEFAULT_NFE = 20
+DEFAULT_T_MIN = 1e-3  # of a sampler that chooses its own steps
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A sampler and its times.
+
+    Attributes:
+        sampler: The sampler.
+        ts: The time grid, shape (N + 1,).
+        denoise: Whether to finish with E[x_0 | x] at ts[-1].
+        grid: Name of the grid with its parameters, such as "uniform:t_min=0.05"; None for given
+            times, and for a sampler that chooses its own steps.
+    """
+
+    sampler: Sampler
+    ts: Tensor
+    denoise: bool
+    grid: str | None
+
+
+def choose(
+    model: ScoreModel,
+    sampler: Sampler | None = None,
+    ts: Tensor | None = None,
+    nfe: int | None = None,
+    denoise: bool = True,
+) -> Choice:
+    """Complete a sampler, times or neither by what `recommended` says.
+
+    Without times, the number of steps is the largest that costs at most `nfe` evaluations, and the
+    grid is the one that is recommended for this number of steps.
+
+    Args:
+        model: The score model, or any object that says the same about itself; it is not evaluated.
+        sampler: The sampler; None for the recommended one.
+        ts: The time grid, shape (N + 1,); None for the recommended one.
+        nfe: Evaluations per sample, the final denoising included; None for 20.
+        denoise: Whether to finish with E[x_0 | x].
+
+    Raises:
+        TypeError: If `nfe` is not an integer.
+        ValueError: If `nfe` is given with `ts` or for a sampler that chooses its own steps, or is
+            too small for the sampler; the message names the least that is possible.
+    """
+    if ts is not None:
+        if nfe is not None:
+            raise ValueError(f"nfe must be None if ts is given, which has its own steps, got {nfe}")
+        return Choice(sampler or recommended(model, len(ts)).sampler, ts, denoise, None)
+    if sampler is not None and sampler.adaptive:
+        if nfe is not None:
+            raise ValueError(
+                f"nfe must be None for {type(sampler).__name__}, which chooses its own steps by "
+                f"rtol and atol, got {nfe}"
+            )
+        t_min = max(DEFAULT_T_MIN, model.t_least)
+        return Choice(sampler, uniform(model.sde, 1, t_min), denoise, None)
+    nfe = DEFAULT_NFE if nfe is None else check_integer("nfe", nfe, minimum=1)
+    if sampler is None:
+        # `recommended` counts the final denoising, so that one more step is free without it
+        found = recommended(model, nfe + (not denoise))
+        return Choice(found.sampler, found.ts, denoise and found.denoise, found.grid)
+    grid = recommended_grid(model)
+    steps = most_steps(model.sde, sampler, grid, nfe, denoise)
+    return Choice(sampler, grid(model.sde, steps), denoise, recommended(model, steps + 1).grid)
+
+
+def recommended_grid(model: ScoreModel) -> Grid:
+    """The grid that is recommended for each number of steps, as a function of (sde, steps)."""
+
+    def times(sde: SDE, steps: int, t_min: float | None = None) -> Tensor:
+        return recommended(model, steps + 1).ts
+
+    return times
+
+
+def most_steps(
+    sde: SDE,
+    sampler: Sampler,
+    grid: Callable[..., Tensor],
+    nfe: int,
+    denoise: bool,
+    t_min: float | None = None,
+) -> int:
+    """The largest number of steps that cost at most `nfe` evaluations.
+
+    Args:
+        sde: The SDE.
+        sampler: A sampler that takes the steps of a grid.
+        grid: Called with (sde, steps, t_min).
+        nfe: Evaluations per sample, those of `denoise` included.
+        denoise: Whether a final denoising is one of them.
+        t_min: Last time; None for that of the grid.
+
+    Raises:
+        ValueError: If one step costs more.
+    """
+    unused = not denoise  # `largest_steps` counts the final denoising always
+    steps = largest_steps(sde, sampler, grid, nfe + unused, t_min)
+    if steps == 0:
+        least = count_evaluations(sde, sampler, grid(sde, 1, t_min)) - unused
+        last = " and the final denoising" if denoise else ""
+        raise ValueError(
+            f"nfe must be at least {least} for {type(sampler).__name__}, for one step{last}, "
+            f"got {nfe}"
+        )
+    return steps
