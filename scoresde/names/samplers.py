@@ -3,6 +3,7 @@
 ddim                      a name
 ddim:eta=0.5              with a parameter
 edm:churn=20:s_noise=1    with two parameters
+package.module:Name       a class of your own, perhaps with parameters; its module is imported
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from .. import samplers
 from ..plain import ConfigError, construct_named
+from .importing import construct_imported, is_class_path
 
 __all__ = ["SAMPLERS", "parse_sampler", "sampler_label"]
 
@@ -90,11 +92,14 @@ SAMPLERS: dict[str, Callable[..., samplers.Sampler]] = {
 
 
 def parse_sampler(text: str) -> samplers.Sampler:
-    """A sampler from `name` or `name:key=value:key=value`.
+    """A sampler from `name` or `name:key=value:key=value`, or from the place of a class.
 
     Raises:
-        ConfigError: If the name or a key is unknown (with the nearest one), or a value is wrong.
+        ConfigError: If the name or a key is unknown (with the nearest one), a value is wrong, or
+            the class cannot be imported.
     """
+    if text.strip().partition(":")[0] not in SAMPLERS and is_class_path(text):
+        return construct_imported("sampler", text, samplers.Sampler)
     return construct_named("sampler", text, SAMPLERS)
 
 
