@@ -18,7 +18,7 @@ from .findings import CheckReport, Finding, failed, info
 from .laws.calls import CALL_LAWS, FIRST_LAWS
 from .laws.conditions import CONDITION_LAWS
 from .laws.derivatives import DERIVATIVE_LAWS
-from .laws.practice import PRACTICE_LAWS
+from .laws.practice import COST_LAWS, PRACTICE_LAWS
 from .laws.times import TIME_LAWS
 from .probe import Probe
 
@@ -32,6 +32,7 @@ LAWS: Mapping[str, Law] = {
     **DERIVATIVE_LAWS,
     **CONDITION_LAWS,
     **PRACTICE_LAWS,
+    **COST_LAWS,
 }
 
 CONDITIONS = 8  # number of invented conditions
@@ -144,7 +145,9 @@ def _tested(name: str, law: Law, probe: Probe) -> list[Finding]:
     try:
         found = law(probe)
     except Exception as error:  # code of the user may raise anything
-        found = failed(reason_of(error), f"the test stopped with a {type(error).__name__}")
+        told = [f"it raised {type(error).__name__}", *getattr(error, "__notes__", ())]
+        cost = name in COST_LAWS
+        found = info("not measured") if cost else failed(reason_of(error), "; ".join(told))
     return [] if found is None else [replace(found, law=name)]
 
 
