@@ -434,12 +434,11 @@ def test_dropout_that_stays_on_is_found():
 def test_a_wrong_meaning_of_the_output_is_suspect():
     """A trained network that is told to have another target."""
     trained = load("digits-vp").model
-    for target in ("eps", "x0", "v", "score"):
+    for target in ("eps", "v"):
         probe = Probe(
             NetworkScore(trained.net, trained.sde, Preconditioning(target)), (1, 8, 8), CPU
         )
         assert own_samples(probe).verdict == "warn", target
-    assert own_samples(Probe(trained, (1, 8, 8), CPU)).verdict == "pass"
 
 
 class TestArguments:

@@ -160,13 +160,14 @@ def global_random_numbers(probe: Probe) -> Finding:
 
 
 def _random_states(probe: Probe) -> dict[str, object]:
+    numpy = np.random.get_state(legacy=False)["state"].values()
     states = {
-        "torch": torch.get_rng_state().tolist(),
-        "numpy": repr(np.random.get_state()),
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "numpy": [np.asarray(value).tobytes() for value in numpy],
         "random": random.getstate(),
     }
     if probe.device.type == "cuda":
-        states["torch.cuda"] = torch.cuda.get_rng_state(probe.device).tolist()
+        states["torch.cuda"] = torch.cuda.get_rng_state(probe.device).numpy().tobytes()
     return states
 
 
