@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import math
 import random
 import threading
 
@@ -18,6 +19,7 @@ from scoresde.score import FunctionScore, NetworkScore, Preconditioning, ScoreMo
 from scoresde.sde import VE, VP, TabulatedVP
 from scoresde.verification import contract
 from scoresde.verification.contract import LAWS, check
+from scoresde.verification.findings import judged
 from scoresde.verification.laws import practice
 from scoresde.verification.laws.practice import COST_LAWS
 from scoresde.verification.laws.times import own_samples
@@ -191,6 +193,14 @@ class Mates(Own):
         return out + 1e-4 * out.mean(0)
 
 
+class ByValue(Own):
+    """Depends on the largest state, as dynamic thresholding over a batch does."""
+
+    def formula(self, x, t):
+        out = super().formula(x, t)
+        return out + 1e-3 * (x.abs().amax() > 3)
+
+
 class BySize(Own):
     def formula(self, x, t):
         return super().formula(x, t) * (1.001 if len(x) == 1 else 1.0)
@@ -355,6 +365,7 @@ BROKEN = {
     "global random numbers": (GlobalRandom, "global random numbers", "fail", ()),
     "batch mean": (Mates, "no batch mates", "fail", ("times per sample",)),
     "no batch of one": (NotAlone, "no batch mates", "fail", ("times per sample",)),
+    "largest of a batch": (ByValue, "no batch mates", "fail", ()),
     "batch of one": (BySize, "no batch mates", "fail", ("times per sample",)),
     "own train": (function(OwnTrain()), "train and eval mode", "fail", ()),
     "one time for all": (FirstTime, "times per sample", "fail", ()),
@@ -477,6 +488,11 @@ def test_numbers_are_measured_and_not_constants():
     assert check(WrongX0(), (3,))["eps, x0, v and score"].value == pytest.approx(0.01, rel=1)
     shares = check(ScaledAtNoise(), (3,))["noise at t = 1"].value
     assert shares == pytest.approx(0.5, rel=0.3)
+
+
+def test_nan_is_no_small_difference():
+    assert judged("difference", math.nan, 1.0, "look").verdict == "fail"
+    assert judged("difference", 1.0, 1.0, "look").verdict == "pass"
 
 
 def test_the_report_is_text_and_data(monkeypatch):
