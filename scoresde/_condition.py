@@ -246,9 +246,9 @@ class ConditionSpec:
         """
         if not self:
             return None
-        for kind, wanted in {k: getattr(self, f) for k, f in _FIELDS.items()}.items():
-            found = getattr(have, _FIELDS[kind])
-            if wanted is not None and (y is None or found != wanted):
+        have = ConditionSpec() if y is None else have
+        for name in ("classes", "vector", "array"):
+            if getattr(self, name) not in (None, getattr(have, name)):
                 raise ValueError(f"the network takes {self}, the data have {have}")
         parts = have._by_kind(y)
         return self._joined({kind: parts[kind] for kind in self.kinds})
@@ -268,6 +268,3 @@ class ConditionSpec:
 
     def _name(self, kind: str) -> str:
         return f"y[{kind!r}]" if len(self.kinds) > 1 else "y"
-
-
-_FIELDS = {"class": "classes", "vector": "vector", "array": "array"}
