@@ -834,9 +834,9 @@ def _files_and_data() -> Iterator[Mutant]:
     )
     yield Mutant(
         "labels of an array file may be of another number",
-        "scoresde/data/arrays.py",
-        "or y.shape != (n,):",
-        "or y.ndim != 1:",
+        "scoresde/data/conditions.py",
+        "if value.ndim == 0 or len(value) != len(x):",
+        "if value.ndim == 0:",
         "data/test_arrays.py",
         "refused",
     )

@@ -23,12 +23,14 @@ from typing import Any, ClassVar
 import torch
 
 from .. import __version__
+from .._condition import ConditionSpec
 from ..checkpoint import RawCheckpoint, read_checkpoint
 from ..data import Dataset, DataSource, DataSpec
 from ..fingerprint import fingerprint
 from ..names.config import Config
 from ..names.loading import build, config_of
 from ..output.manifest import Origin, Source
+from ..plain import construct
 from ..score import NetworkScore
 from ..sde import SDE
 from ..shipped import locate
@@ -144,14 +146,24 @@ class StoredModel(GivenModel):
         return self.config.sde
 
     @property
-    def classes(self) -> int | None:
-        """Number of classes of a conditional network, otherwise None."""
-        return self.config.net.get("classes")
+    def condition(self) -> ConditionSpec:
+        """The conditions that the network takes."""
+        stored = self.raw.metadata.get("condition")
+        if stored is not None:
+            return construct(ConditionSpec, stored, "metadata.condition")
+        return ConditionSpec() if self.config.foreign else self.config.condition_among(self.spec)
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether the network was trained with label dropout."""
+        train = self.config.train
+        trained = train is not None and train.label_dropout > 0
+        return self.raw.metadata.get("unconditional", trained)
 
     @property
     def takes_condition(self) -> bool:
         """Whether the network takes a condition."""
-        return any(self.config.net.get(kind) for kind in ("classes", "vector", "array"))
+        return bool(self.condition)
 
     @property
     def snapped(self) -> bool:
