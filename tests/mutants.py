@@ -915,7 +915,7 @@ def _commands() -> Iterator[Mutant]:
     yield Mutant(
         "a sweep does not pass its labels on",
         "scoresde/comparison/draw.py",
-        "y=None if settings.y is None else settings.y[:n],",
+        "y=None if settings.y is None else take_rows(settings.y, slice(n)),",
         "y=None,",
         "comparison/test_sweep.py",
         "labels",
@@ -923,7 +923,7 @@ def _commands() -> Iterator[Mutant]:
     yield Mutant(
         "the reference solution has no labels",
         "scoresde/comparison/draw.py",
-        "y=None if settings.y is None else settings.y[:n],",
+        "y=None if settings.y is None else take_rows(settings.y, slice(n)),",
         "y=None if dtype == torch.float64 else settings.y,",
         "comparison/test_reference.py",
     )

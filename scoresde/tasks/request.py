@@ -148,10 +148,9 @@ class StoredModel(GivenModel):
     @property
     def condition(self) -> ConditionSpec:
         """The conditions that the network takes."""
-        stored = self.raw.metadata.get("condition")
-        if stored is not None:
-            return construct(ConditionSpec, stored, "metadata.condition")
-        return ConditionSpec() if self.config.foreign else self.config.condition_among(self.spec)
+        if not self.config.foreign and self.spec is not None:
+            return self.config.condition_among(self.spec)
+        return construct(ConditionSpec, self.raw.metadata.get("condition", {}), "condition")
 
     @property
     def unconditional(self) -> bool:
