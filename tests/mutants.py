@@ -875,9 +875,9 @@ def _files_and_data() -> Iterator[Mutant]:
     )
     yield Mutant(
         "labels of an array file may be of another number",
-        "scoresde/data/arrays.py",
-        "or y.shape != (n,):",
-        "or y.ndim != 1:",
+        "scoresde/data/conditions.py",
+        "if value.ndim == 0 or len(value) != len(x):",
+        "if value.ndim == 0:",
         "data/test_arrays.py",
         "refused",
     )
@@ -956,7 +956,7 @@ def _commands() -> Iterator[Mutant]:
     yield Mutant(
         "a sweep does not pass its labels on",
         "scoresde/comparison/draw.py",
-        "y=None if settings.y is None else settings.y[:n],",
+        "y=None if settings.y is None else take_rows(settings.y, slice(n)),",
         "y=None,",
         "comparison/test_sweep.py",
         "labels",
@@ -964,7 +964,7 @@ def _commands() -> Iterator[Mutant]:
     yield Mutant(
         "the reference solution has no labels",
         "scoresde/comparison/draw.py",
-        "y=None if settings.y is None else settings.y[:n],",
+        "y=None if settings.y is None else take_rows(settings.y, slice(n)),",
         "y=None if dtype == torch.float64 else settings.y,",
         "comparison/test_reference.py",
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from .._condition import ConditionSpec
 from ..data import DataSource, DataSpec
 from ..ivp import FLOAT32_TOLERANCE
 from ..output.manifest import Source
@@ -47,8 +48,18 @@ class GivenModel(ABC):
 
     @property
     @abstractmethod
+    def condition(self) -> ConditionSpec:
+        """The conditions that the data give to the model; without kinds if there are none."""
+
+    @property
+    @abstractmethod
+    def unconditional(self) -> bool:
+        """Whether the model can also be evaluated without a condition."""
+
+    @property
     def classes(self) -> int | None:
-        """Number of classes of a model that needs class labels, otherwise None."""
+        """Number of classes of a model that takes class labels from the data, otherwise None."""
+        return self.condition.classes
 
     @property
     @abstractmethod

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._condition import ConditionSpec
 from .._identity import UnknownIdentityError, identity
 from .._reachable import reachable_modules
 from ..data import DataSource, DataSpec
@@ -60,15 +61,20 @@ class LiveModel(GivenModel):
         return self.model.t_least
 
     @property
-    def classes(self) -> int | None:
-        """Number of classes; None if the model does not need labels, or has them bound already."""
-        needed = self.model.needs_labels and self.model.y is None
-        return self.model.classes if needed else None
+    def condition(self) -> ConditionSpec:
+        """The conditions that the model takes; none if they are unknown, or bound already."""
+        known = self.model.y is None and self.model.condition is not None
+        return self.model.condition if known else ConditionSpec()
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether the model can also be evaluated without a condition."""
+        return not self.model.needs_labels
 
     @property
     def takes_condition(self) -> bool:
         """Whether the model can be given a condition."""
-        return self.model.takes_labels
+        return self.model.condition is None or bool(self.model.condition)
 
     @property
     def data_source(self) -> DataSource | None:

@@ -23,12 +23,14 @@ from typing import Any, ClassVar
 import torch
 
 from .. import __version__
+from .._condition import ConditionSpec
 from ..checkpoint import CheckpointError, RawCheckpoint, read_checkpoint
 from ..data import Dataset, DataSource, DataSpec
 from ..fingerprint import fingerprint
 from ..names.config import Config
 from ..names.loading import build, check_foreign, config_of, net_from_text, sde_from_text
 from ..output.manifest import Origin, Source
+from ..plain import construct
 from ..score import NetworkScore
 from ..sde import SDE
 from ..shipped import locate
@@ -167,19 +169,23 @@ class StoredModel(GivenModel):
         return self.config.sde
 
     @property
-    def classes(self) -> int | None:
-        """Number of classes of a conditional network, otherwise None."""
-        return self._condition.get("classes")
+    def condition(self) -> ConditionSpec:
+        """The conditions that the network takes."""
+        if not self.config.foreign and self.spec is not None:
+            return self.config.condition_among(self.spec)
+        return construct(ConditionSpec, self.raw.metadata.get("condition", {}), "condition")
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether the network was trained with label dropout."""
+        train = self.config.train
+        trained = train is not None and train.label_dropout > 0
+        return self.raw.metadata.get("unconditional", trained)
 
     @property
     def takes_condition(self) -> bool:
         """Whether the network takes a condition."""
-        return any(self._condition.get(kind) for kind in ("classes", "vector", "array"))
-
-    @property
-    def _condition(self) -> Mapping[str, Any]:
-        """The fields of the network's `ConditionSpec`, or arguments with these names."""
-        return self.raw.metadata.get("condition") or self.config.net
+        return bool(self.condition)
 
     @property
     def snapped(self) -> bool:
