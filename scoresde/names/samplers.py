@@ -7,13 +7,14 @@ edm:churn=20:s_noise=1    with two parameters
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 
 from .. import samplers
-from ..plain import construct_named
+from ..plain import ConfigError, construct_named
 
-__all__ = ["SAMPLERS", "parse_sampler"]
+__all__ = ["SAMPLERS", "parse_sampler", "sampler_text"]
 
 
 def _predictor_corrector(
@@ -94,3 +95,31 @@ def parse_sampler(text: str) -> samplers.Sampler:
         ConfigError: If the name or a key is unknown (with the nearest one), or a value is wrong.
     """
     return construct_named("sampler", text, SAMPLERS)
+
+
+def sampler_text(sampler: samplers.Sampler) -> str:
+    """The shortest text from which `parse_sampler` makes this sampler; its repr if there is none.
+
+    Args:
+        sampler: Any sampler.
+    """
+    texts = [_text(name, make, sampler) for name, make in SAMPLERS.items()]
+    return min((text for text in texts if text is not None), key=len, default=repr(sampler))
+
+
+def _text(
+    name: str, make: Callable[..., samplers.Sampler], sampler: samplers.Sampler
+) -> str | None:
+    """The text of a sampler under one name; None if this name does not make it."""
+    usual = make()
+    if type(usual) is not type(sampler):
+        return None
+    keys = [key for key in inspect.signature(make).parameters if hasattr(sampler, key)]
+    values = {key: getattr(sampler, key) for key in keys}
+    changed = {key: value for key, value in values.items() if value != getattr(usual, key)}
+    words = {k: str(v).lower() if isinstance(v, bool) else f"{v}" for k, v in changed.items()}
+    text = ":".join([name, *(f"{key}={word}" for key, word in words.items())])
+    try:
+        return text if parse_sampler(text) == sampler else None
+    except ConfigError:
+        return None

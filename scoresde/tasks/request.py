@@ -30,6 +30,7 @@ from ..names.config import Config
 from ..names.loading import build, config_of
 from ..output.manifest import Origin, Source
 from ..score import NetworkScore
+from ..sde import SDE
 from ..shipped import locate
 
 __all__ = ["HeldOutRequest", "Request", "StoredModel", "data_source", "versions"]
@@ -140,9 +141,24 @@ class StoredModel:
         return self.config.net.get("classes")
 
     @property
+    def sde(self) -> SDE:
+        """The forward process."""
+        return self.config.sde
+
+    @property
+    def data(self) -> DataSpec:
+        """Description of the training data, under the name that score models use."""
+        return self.spec
+
+    @property
     def snapped(self) -> bool:
         """Whether the network is exact only at the discrete times of its SDE."""
         return self.config.preconditioning.snapped
+
+    @property
+    def t_least(self) -> float:
+        """Least time at which the network may be evaluated."""
+        return self.config.t_least
 
     def last_time(self, asked: float | None, default: float) -> float:
         """The time nearest to the data: last time of grids, and start time of data.
@@ -154,18 +170,19 @@ class StoredModel:
         """
         return max(default, self.config.t_least) if asked is None else asked
 
-    def check_first_time(self, t_min: float | None) -> None:
-        """Raise if the network was not trained at times as small as --t-min.
+    def check_first_time(self, t_min: float | None, option: str = "--t-min") -> None:
+        """Raise if the network was not trained at times as small as t_min.
 
         Args:
             t_min: The least time at which the network will be evaluated; None if it was not given.
+            option: The option that gave it.
 
         Raises:
             ValueError: If t_min is below the time of the network's first discrete label.
         """
         if t_min is not None and t_min < self.config.t_least:
             raise ValueError(
-                f"--t-min: {t_min:g} is below {self.config.t_least:g}, the time of the first "
+                f"{option}: {t_min:g} is below {self.config.t_least:g}, the time of the first "
                 "discrete label that the checkpoint's network was trained on"
             )
 
