@@ -1030,11 +1030,11 @@ def _commands() -> Iterator[Mutant]:
     )
     yield Mutant(
         "sampling within a budget forgets the last denoising",
-        "scoresde/tasks/sampling.py",
-        "budget = request.nfe + (not request.denoise)",
-        "budget = request.nfe + request.denoise",
-        "cli/test_sample_command.py",
-        "budget",
+        "scoresde/samplers/choice.py",
+        "steps = largest_steps(sde, sampler, grid, nfe + unused, t_min)",
+        "steps = largest_steps(sde, sampler, grid, nfe + denoise, t_min)",
+        "samplers/test_sample.py",
+        "most_steps or one_step_less",
     )
     yield Mutant(
         "dpmpp-2s is made with the prediction of dpm-2",
