@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .._condition import Condition, bound_rows
+import torch
+
+from .._condition import Condition, bound_rows, take_rows
 from .._tensor import check_number
 from ..data import Dataset, has_test_split, load_dataset
 from ..output.manifest import Source
@@ -107,7 +109,10 @@ class BenchData:
 
 def _splits(request: BenchRequest, given: GivenModel) -> tuple[Dataset, Dataset | None]:
     """Train and test split of the model's training data."""
-    source, spec = given.data_source.below(request.data_root), given.spec
+    source, spec = given.data_source, given.spec
+    if source is None:
+        raise ValueError("data must be given for the likelihood or the quality of samples")
+    source = source.below(request.data_root)
     train = load_dataset(source, classes=spec.class_names)
     if not has_test_split(source):
         return train, None
@@ -128,9 +133,18 @@ def _check_spec(given: GivenModel, train: Dataset, in_memory: bool) -> None:
 
 
 def _labels(request: BenchRequest, given: GivenModel, train: Dataset | None) -> Condition | None:
-    """Labels for a conditional model; without training data all classes have the same share."""
-    if given.classes is None:
+    """Conditions for a conditional model, from the training data.
+
+    Without data all classes have the same share. Conditions other than class labels are those of
+    evenly spaced data.
+    """
+    if not given.condition:
         return None
+    if given.classes is None:
+        if train is None or train.labels is None:
+            return None  # `labelled` says that y must be given
+        rows = torch.arange(request.n) * len(train) // request.n
+        return take_rows(train.labels, rows)
     if train is None:
         return labels_in_turn(given.classes, request.n)
     if train.labels is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from .._condition import ConditionSpec
 from ..data import DataSource, DataSpec
 from ..ivp import FLOAT32_TOLERANCE
 from ..output.manifest import Source
@@ -47,13 +48,14 @@ class GivenModel(ABC):
 
     @property
     @abstractmethod
-    def classes(self) -> int | None:
-        """Number of classes of a model that needs class labels, otherwise None."""
+    def condition(self) -> ConditionSpec | None:
+        """The conditions that the model accepts; None if this is unknown."""
 
     @property
-    @abstractmethod
-    def takes_condition(self) -> bool:
-        """Whether the model can be given a condition, such as class labels."""
+    def classes(self) -> int | None:
+        """Number of classes of a model whose condition is a class label alone, otherwise None."""
+        one_kind = self.condition is not None and list(self.condition.kinds) == ["class"]
+        return self.condition.classes if one_kind else None
 
     @property
     @abstractmethod

@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 import torch
 
 from .. import __version__
+from .._condition import ConditionSpec
 from ..checkpoint import RawCheckpoint, read_checkpoint
 from ..data import Dataset, DataSource, DataSpec
 from ..fingerprint import fingerprint
@@ -144,14 +145,11 @@ class StoredModel(GivenModel):
         return self.config.sde
 
     @property
-    def classes(self) -> int | None:
-        """Number of classes of a conditional network, otherwise None."""
-        return self.config.net.get("classes")
-
-    @property
-    def takes_condition(self) -> bool:
-        """Whether the network takes a condition."""
-        return any(self.config.net.get(kind) for kind in ("classes", "vector", "array"))
+    def condition(self) -> ConditionSpec:
+        """The conditions that the network was built for."""
+        classes, vector, channels = map(self.config.net.get, ("classes", "vector", "array"))
+        array = None if channels is None else (channels, *self.spec.shape[1:])
+        return ConditionSpec(classes, vector, array)
 
     @property
     def snapped(self) -> bool:

@@ -118,4 +118,5 @@ def _with_condition(data: Dataset, given: GivenModel, y: Condition | None) -> Da
     """The data with their conditions; labels of a data set stay if the model takes them."""
     if y is not None:
         return replace(data, labels=bound_rows(y, len(data), "cpu"))
-    return data if given.takes_condition else replace(data, labels=None)
+    takes = given.condition is None or bool(given.condition)
+    return data if takes else replace(data, labels=None)
