@@ -12,7 +12,7 @@ from . import options
 from .command import Command
 from .names import SDES
 from .output import say
-from .types import Commas, Named
+from .types import Commas, Integer, Named
 
 __all__ = ["verify"]
 
@@ -27,6 +27,9 @@ __all__ = ["verify"]
     "--sdes",
     type=Commas(Named("SDE", SDES)),
     help="Some of vp, subvp, ve, cosine, tabulated; all if not given, or vp with --quick.",
+)
+@click.option(
+    "--order", type=Integer(1, 20), help="Claimed order of samplers that are classes of your own."
 )
 @click.option("--quick", is_flag=True, help="Measure a selection, in half a minute.")
 @options.checkpoint(required=False, use="Measure on this network instead. ")
