@@ -68,7 +68,7 @@ class LiveModel(GivenModel):
     @property
     def takes_condition(self) -> bool:
         """Whether the model can be given a condition."""
-        return self.model.takes_labels
+        return self.model.condition is None or bool(self.model.condition)
 
     @property
     def data_source(self) -> DataSource | None:
