@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..checkpoint import read_checkpoint
-from ..names.importing import construct_imported, import_object, is_class_path
+from ..names.importing import construct_imported, import_object
 from ..names.loading import build, config_of, net_from_text, sde_from_text
+from ..plain import is_class_path
 from ..score import ScoreModel
 from ..shipped import locate
 
