@@ -115,7 +115,10 @@ class BenchData:
 
 def _splits(request: BenchRequest, given: GivenModel) -> tuple[Dataset, Dataset | None]:
     """Train and test split of the model's training data."""
-    source, spec = given.data_source.below(request.data_root), given.spec
+    source, spec = given.data_source, given.spec
+    if source is None:
+        raise ValueError("data must be given for the likelihood or the quality of samples")
+    source = source.below(request.data_root)
     train = load_dataset(source, classes=spec.class_names)
     if not has_test_split(source):
         return train, None

@@ -32,7 +32,7 @@ from ..score import Call, NetworkScore, Preconditioning
 from ..sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP
 from ..shipped import locate
 from ..train import TrainSettings
-from .importing import checked_kind, class_path, import_object, is_class_path
+from .importing import checked_kind, class_path, import_object
 
 __all__ = ["NETS", "SDES", "Config", "load_config", "sde_table"]
 
@@ -246,7 +246,7 @@ def _checked_net(
 ) -> Callable[..., Any] | None:
     """What makes a network of the user's own, after its arguments have been checked."""
     kind = values.get("kind")
-    if not (isinstance(kind, str) and is_class_path(kind)):
+    if not (isinstance(kind, str) and ":" in kind):
         net, arguments = split_kind(NETS, values, where)
         check_values(net, arguments, where, skip=("shape",) if shaped else ())
         return None
@@ -260,7 +260,7 @@ def _checked_net(
 
 def _sde_of(values: Mapping[str, Any], where: str, own: bool) -> SDE:
     kind = values.get("kind")
-    if isinstance(kind, str) and is_class_path(kind):
+    if isinstance(kind, str) and ":" in kind:
         if not own:
             name = kind.rpartition(":")[2]
             raise ConfigError(

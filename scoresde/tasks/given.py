@@ -37,6 +37,11 @@ class GivenModel(ABC):
         """The forward process."""
 
     @property
+    def data(self) -> DataSpec:
+        """Description of the data, under the name that score models use."""
+        return self.spec
+
+    @property
     @abstractmethod
     def snapped(self) -> bool:
         """Whether the network is exact only at the discrete times of its SDE."""
@@ -101,18 +106,19 @@ class GivenModel(ABC):
         """
         return max(default, self.t_least) if asked is None else asked
 
-    def check_first_time(self, t_min: float | None) -> None:
-        """Raise if the network was not trained at times as small as --t-min.
+    def check_first_time(self, t_min: float | None, option: str = "--t-min") -> None:
+        """Raise if the network was not trained at times as small as t_min.
 
         Args:
             t_min: The least time at which the network will be evaluated; None if it was not given.
+            option: The option that gave it.
 
         Raises:
             ValueError: If t_min is below the time of the network's first discrete label.
         """
         if t_min is not None and t_min < self.t_least:
             raise ValueError(
-                f"--t-min: {t_min:g} is below {self.t_least:g}, the time of the first "
+                f"{option}: {t_min:g} is below {self.t_least:g}, the time of the first "
                 "discrete label that the checkpoint's network was trained on"
             )
 

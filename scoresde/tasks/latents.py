@@ -121,7 +121,7 @@ def explore_latents(
         FileNotFoundError: If the data are not on this machine; the message says how to get them.
         RuntimeError: If a solve fails or memory runs out.
     """
-    stored = StoredModel.read(request.checkpoint)
+    stored = StoredModel.read(request.checkpoint, request.net, request.sde)
     data = _checked_data(request, stored, out)
     origin = request.origin("latent", {"checkpoint": stored.source, "data": data_source(data)})
     results = ResultFolder.open(out, origin, overwrite)

@@ -70,7 +70,7 @@ def score_data(
         FileNotFoundError: If the data are not on this machine; the message says how to get them.
         RuntimeError: If a solve fails or memory runs out.
     """
-    given = given or StoredModel.read(request.checkpoint)
+    given = given or StoredModel.read(request.checkpoint, request.net, request.sde)
     request = resolved(request, given)
     check_request(request, given)
     if in_memory is None:
