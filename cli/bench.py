@@ -9,9 +9,9 @@ import click
 
 from . import options
 from .command import Command
-from .names import LABELS
+from .names import LABELS, SAMPLERS
 from .output import say
-from .types import Commas, Integer
+from .types import Commas, Integer, Named
 
 __all__ = ["bench"]
 
@@ -20,9 +20,10 @@ __all__ = ["bench"]
 @options.checkpoint()
 @click.option(
     "--samplers",
-    type=Commas(options.SAMPLER),
+    type=Commas(Named("sampler", (*SAMPLERS, "recommended"), "comparison.labels.named_samplers")),
     default="ddim,dpmpp-2m,heun,ancestral,euler-maruyama,dopri5",
-    help="Names of samplers, with or without parameters, such as edm:churn=20.",
+    help="Names of samplers, with or without parameters, such as edm:churn=20. The recommended "
+    "settings for each number of evaluations are always compared, too.",
 )
 @click.option(
     "--grids",
@@ -69,8 +70,8 @@ def bench(out: Path, overwrite: bool, as_json: bool, **settings: Any) -> None:
 
     Example: scoresde bench --checkpoint digits-vp --samplers ddim,heun --nfe 5,10 --out out/bench
     """
-    from scoresde.comparison.bench import prepare_bench
     from scoresde.comparison.findings import Findings
+    from scoresde.comparison.prepare import prepare_bench
     from scoresde.comparison.request import BenchRequest
     from scoresde.comparison.summary import text_table
 

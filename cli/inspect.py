@@ -48,6 +48,7 @@ def _in_words(found: dict[str, Any]) -> str:
     levels = "continuous" if data["levels"] is None else f"{data['levels']} levels"
     shape = "×".join(str(size) for size in data["shape"])
     hours = (found["seconds"] or 0) / 3600
+    licence = found["data_licence"]
     resumable = "can be resumed" if found["resumable"] else "weights only, cannot be resumed"
     rows = {
         "file": f"{found['path']} ({found['bytes'] / 1e6:.2f} MB)",
@@ -55,6 +56,7 @@ def _in_words(found: dict[str, Any]) -> str:
         "network": f"{found['weights']:,} weights (averaged over training)",
         "data": f"{data['name']}, {shape}, {levels}, scale {data['low']:g} to {data['high']:g}",
         **({"classes": found["class_map"]} if found["class_map"] else {}),
+        **({"licence": f"of the data: {licence}"} if licence else {}),
         "training": f"{found['steps_done']} steps, {hours:.2f} h, {resumable}",
         **{key: str(value) for key, value in found["provenance"].items()},
     }

@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-
-from scoresde._text import printable
+from scoresde.output.bars import progress_bar, stage_bars, update
 
 from .output import say
 
 if TYPE_CHECKING:
     from scoresde.tasks.train.run import Run
 
-__all__ = ["follow", "follow_stages", "follow_training", "progress_bar"]
-
-
-def progress_bar() -> Progress:
-    """A bar with count, remaining time and a note, on stderr; not shown without a terminal."""
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-        console=Console(file=sys.stderr),
-        disable=sys.stderr is None or not sys.stderr.isatty(),
-    )
+__all__ = ["follow", "follow_stages", "follow_training"]
 
 
 @contextmanager
@@ -51,7 +27,7 @@ def follow(what: str, resumes: bool = False) -> Iterator[Callable[[int, int | No
     """
     with _hint_when_stopped(resumes), progress_bar() as bar:
         task = bar.add_task(what, total=None, note="")
-        yield partial(_update, bar, task)
+        yield partial(update, bar, task)
 
 
 @contextmanager
@@ -65,22 +41,9 @@ def follow_stages(
     Args:
         resumes: Whether the same command continues where it was stopped.
     """
-    tasks: dict[str, TaskID] = {}
-    with _hint_when_stopped(resumes), progress_bar() as bar:
-
-        def tell(stage: str, done: int, total: int | None, note: str) -> None:
-            if stage not in tasks:
-                name = printable(stage)
-                tasks[stage] = bar.add_task(name, total=total, note="")
-                if bar.disable:
-                    say(name, err=True)
-            _update(bar, tasks[stage], done, total, note)
-
+    announce = partial(say, err=True)
+    with _hint_when_stopped(resumes), stage_bars(announce) as tell:
         yield tell
-
-
-def _update(bar: Progress, task: TaskID, done: int, total: int | None, note: str) -> None:
-    bar.update(task, completed=done, total=total, note=printable(note))
 
 
 @contextmanager

@@ -28,6 +28,7 @@ __all__ = [
     "GridName",
     "Integer",
     "Located",
+    "ModelName",
     "Named",
     "OptionType",
     "OutFolder",
@@ -206,6 +207,17 @@ class Located(OptionType):
         if path.is_dir():
             raise ValueError(f"{value}: is a folder, not a file")
         return value
+
+
+class ModelName(Located):
+    """A checkpoint, or the place `package.module:Name` of a model of the user's own."""
+
+    def __init__(self) -> None:
+        super().__init__("checkpoints")
+
+    def read(self, value: str) -> str:
+        """The text; a checkpoint must exist. Places are looked up by the library."""
+        return value if ":" in value and not Path(value).exists() else super().read(value)
 
 
 class Data(OptionType):

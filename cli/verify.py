@@ -34,7 +34,7 @@ __all__ = ["verify"]
 @options.seed
 @options.overwrite
 @options.as_json
-def verify(out: Path | None, as_json: bool, **settings: Any) -> None:
+def verify(out: Path | None, as_json: bool, checkpoint: str | None, **settings: Any) -> None:
     """Measure whether the samplers converge as their papers say; exit 1 if one does not.
 
     Orders are measured on data whose exact solutions are known. ODE solvers are compared by their
@@ -44,12 +44,14 @@ def verify(out: Path | None, as_json: bool, **settings: Any) -> None:
 
     Example: scoresde verify --quick --samplers ddim,dpmpp-3m
     """
+    from scoresde.tasks.request import StoredModel
+    from scoresde.verification.prepare import prepare_verification
     from scoresde.verification.verdicts import missed_text, text_table
-    from scoresde.verification.verify import prepare_verification
 
     from .progress import follow_stages
 
-    run = prepare_verification(folder=out, **settings)
+    given = None if checkpoint is None else StoredModel.read(checkpoint)
+    run = prepare_verification(given=given, folder=out, **settings)
     with follow_stages() as tell:
         rows = run.run(tell)
     say(json.dumps(run.report(rows)) if as_json else text_table(rows))

@@ -22,7 +22,10 @@ __version__ = "0.2.0"
 __all__: list[str]  # made by `__getattr__`, like all names
 
 # In the order of their imports: a name of an early package imports no later package.
-_ROOMS = ("sde", "score", "noise", "exact", "loss", "samplers", "data", "likelihood", "names")
+_ROOMS = (
+    *("sde", "score", "noise", "exact", "loss", "samplers", "data", "likelihood", "names"),
+    *("tasks", "comparison", "verification"),
+)
 
 
 def __getattr__(name: str) -> Any:

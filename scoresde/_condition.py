@@ -1,19 +1,23 @@
 """Conditions: what a conditional model is conditioned on, one entry for each sample.
 
-A condition is a tensor, integer or floating, or a dict or tuple of conditions. Every tensor in it
-has one leading entry per sample. A leading dimension of 1, or a single number, is one condition for
-all samples.
+A condition is a tensor, or a dict or tuple of conditions. Every tensor in it has one leading entry
+per sample. A leading dimension of 1, or a single number, is one condition for all samples.
+A `ConditionSpec` describes the conditions of our networks and of data sets.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Condition", "bound_rows", "leaves", "map_condition", "take_rows"]
+from ._tensor import check_integer, plain_numbers
+
+__all__ = ["Condition", "ConditionSpec", "bound_rows", "leaves", "map_condition", "take_rows"]
 
 Condition = Any  # Tensor | dict[str, Condition] | tuple[Condition, ...]
 
@@ -47,13 +51,15 @@ def take_rows(y: Condition, rows: slice | Tensor) -> Condition:
 def bound_rows(y: Condition, n: int, device: torch.device | str) -> Condition:
     """A condition for n samples, checked: tensors on the device with leading dimension n.
 
+    Integers become int64, floating Python numbers float64; other dtypes stay.
+
     Args:
         y: A condition; its entries may also be numbers, lists or arrays. A list is one tensor.
         n: Number of samples.
         device: Device of the result.
 
     Raises:
-        TypeError: If an entry is not a tensor of integers or floating numbers.
+        TypeError: If an entry is not a tensor of real numbers.
         ValueError: If the leading dimension of an entry is neither n nor 1; the message names it.
     """
     return _bound("y", y, n, device)
@@ -68,14 +74,197 @@ def _bound(name: str, y: Condition, n: int, device: torch.device | str) -> Condi
         return tuple(_bound(f"{name}[{i}]", value, n, device) for i, value in enumerate(y))
     try:
         leaf = torch.as_tensor(y)
+        if leaf.is_floating_point() and not hasattr(y, "dtype"):
+            leaf = torch.as_tensor(y, dtype=torch.float64)  # Python numbers keep their digits
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{name} must be a tensor, got {type(y).__name__}") from error
-    if leaf.is_complex() or leaf.dtype == torch.bool:
-        raise TypeError(f"{name} must hold integers or floating numbers, got {leaf.dtype}")
+        raise TypeError(f"{name} must be a tensor of numbers, got {type(y).__name__}") from error
+    if leaf.is_complex():
+        raise TypeError(f"{name} must hold real numbers, got {leaf.dtype}")
     if leaf.ndim == 0:
         leaf = leaf[None]
     if leaf.shape[0] not in (1, n):
-        raise ValueError(f"{name} must have leading dimension {n} or 1, got {leaf.shape[0]}")
-    integer = not leaf.is_floating_point()
+        raise ValueError(
+            f"{name} must have leading dimension {n}, or 1 for one condition of all samples, got "
+            f"shape {tuple(leaf.shape)}"
+        )
+    integer = not leaf.is_floating_point() and leaf.dtype != torch.bool
     leaf = leaf.to(device, torch.int64) if integer else leaf.to(device)
     return leaf.expand(n, *leaf.shape[1:])
+
+
+@dataclass(frozen=True)
+class ConditionSpec:
+    """The kinds of condition that a network was built for, or that a data set has.
+
+    One kind alone is a tensor. Several kinds are a dict with the keys "class", "vector", "array".
+
+        class     integers 0 … K − 1, shape (n,); K stands for "no class"
+        vector    floating numbers, shape (n, V), or (n,) for V = 1
+        array     floating numbers, shape (n, C, H, W)
+
+    A network with the attribute `condition`, such as `UNet` and `MLP`, says by it which conditions
+    it accepts, and promises to accept "no condition" for single samples: the class K, and entries
+    of NaN in place of a vector or an array. `TrainSettings.label_dropout` trains these.
+
+    Args:
+        classes: Number K of classes, at least 1; None without classes.
+        vector: Length V of the vector, at least 1; None without a vector.
+        array: Shape (C, H, W) of the array; None without an array.
+
+    Raises:
+        TypeError: If an argument does not hold integers.
+        ValueError: If a number is less than 1, or the array's shape is not (C, H, W).
+    """
+
+    classes: int | None = None
+    vector: int | None = None
+    array: tuple[int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        plain_numbers(self)
+        for name in ("classes", "vector"):
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name), minimum=1)
+        if self.array is not None:
+            shape = tuple(check_integer("array", size, minimum=1) for size in self.array)
+            if len(shape) != 3:
+                raise ValueError(f"array must have shape (C, H, W), got {shape}")
+            object.__setattr__(self, "array", shape)
+
+    @property
+    def kinds(self) -> dict[str, tuple[int, ...]]:
+        """The shape of one sample's entry of each kind; empty for an unconditional network."""
+        shapes = {
+            "class": None if self.classes is None else (),
+            "vector": None if self.vector is None else (self.vector,),
+            "array": self.array,
+        }
+        return {kind: shape for kind, shape in shapes.items() if shape is not None}
+
+    def __bool__(self) -> bool:
+        return bool(self.kinds)
+
+    def __str__(self) -> str:
+        texts = {
+            "class": f"{self.classes} classes",
+            "vector": f"a vector of {self.vector}",
+            "array": f"an array of shape {self.array}",
+        }
+        return " and ".join(texts[kind] for kind in self.kinds) or "no condition"
+
+    def parts(self, y: Condition, n: int) -> dict[str, Tensor]:
+        """The entries of a condition by kind, with their shapes and dtypes checked.
+
+        The numbers are not read, so that a compiled graph may call it.
+
+        Args:
+            y: A condition whose tensors have leading dimension n.
+            n: Number of samples.
+
+        Returns:
+            "class" of shape (n,), "vector" of shape (n, V), "array" of shape (n, C, H, W), those
+            that the network has.
+
+        Raises:
+            TypeError: If classes are not int64, or a vector or an array is not floating.
+            ValueError: If the kinds or shapes are others; the message says which are wanted.
+        """
+        if not self.kinds:
+            raise ValueError("y must be None: the network takes no condition")
+        parts = self._by_kind(y)
+        for kind, shape in self.kinds.items():
+            name, part = self._name(kind), parts[kind]
+            if kind == "vector" and shape == (1,) and part.shape == (n,):
+                part = parts[kind] = part[:, None]
+            floating = kind != "class"
+            if part.is_floating_point() != floating or (not floating and part.dtype == torch.bool):
+                wanted = "floating numbers" if floating else "integer class labels"
+                raise TypeError(f"{name} must hold {wanted}, got {part.dtype}")
+            if part.shape != (n, *shape):
+                raise ValueError(
+                    f"{name} must have shape {(n, *shape)}, as the network takes {self}, got "
+                    f"{tuple(part.shape)}"
+                )
+        return parts
+
+    def checked(self, y: Condition, n: int) -> Condition:
+        """A condition that a caller gave, with its shapes, dtypes and values checked.
+
+        Args:
+            y: From `bound_rows` for n samples.
+            n: Number of samples.
+
+        Returns:
+            The condition; a vector of shape (n,) has become (n, 1).
+
+        Raises:
+            TypeError: As for `parts`.
+            ValueError: As for `parts`, if a class is not 0 … K − 1, or if a number is not finite.
+        """
+        parts = self.parts(y, n)
+        for kind, part in parts.items():
+            if kind == "class":
+                self.check_classes(part, self.classes - 1)
+            elif not math.isfinite(part.sum().item()) and not bool(part.isfinite().all()):
+                bad = int((~part.isfinite()).sum())
+                raise ValueError(
+                    f"{self._name(kind)} must be finite, got {bad} values that are not"
+                )
+        return self._joined(parts)
+
+    def check_classes(self, y: Tensor, last: int) -> None:
+        """Raise ValueError unless every class number is in 0 … last."""
+        if y.numel() == 0:
+            return
+        low, high = (int(v) for v in torch.aminmax(y))
+        if low < 0 or high > last:
+            wrong = low if low < 0 else high
+            raise ValueError(f"{self._name('class')} must hold classes 0 to {last}, got {wrong}")
+
+    def without(self, y: Condition, rows: Tensor) -> Condition:
+        """The condition with "no condition" in some rows: class K, and NaN for numbers.
+
+        Args:
+            y: A condition of n samples.
+            rows: Which samples, bool, shape (n,).
+        """
+        parts = {}
+        for kind, part in self.parts(y, len(rows)).items():
+            none = self.classes if kind == "class" else math.nan
+            parts[kind] = part.masked_fill(rows.reshape(-1, *[1] * (part.ndim - 1)), none)
+        return self._joined(parts)
+
+    def selected(self, y: Condition, have: ConditionSpec) -> Condition:
+        """Those kinds of a data set's condition that this spec has.
+
+        Args:
+            y: A condition as `have` describes it, or None.
+            have: The kinds of y.
+
+        Raises:
+            ValueError: If a kind is missing, or differs in size.
+        """
+        if not self:
+            return None
+        have = ConditionSpec() if y is None else have
+        for name in ("classes", "vector", "array"):
+            if getattr(self, name) not in (None, getattr(have, name)):
+                raise ValueError(f"the network takes {self}, the data have {have}")
+        parts = have._by_kind(y)
+        return self._joined({kind: parts[kind] for kind in self.kinds})
+
+    def _by_kind(self, y: Condition) -> dict[str, Tensor]:
+        if len(self.kinds) > 1:
+            if not isinstance(y, Mapping) or set(y) != set(self.kinds):
+                got = f"the keys {', '.join(y)}" if isinstance(y, Mapping) else type(y).__name__
+                raise ValueError(f"y must be a dict with keys {', '.join(self.kinds)}, got {got}")
+            return {kind: y[kind] for kind in self.kinds}
+        if not isinstance(y, Tensor):
+            raise ValueError(f"y must be one tensor for {self}, got a {type(y).__name__}")
+        return {kind: y for kind in self.kinds}
+
+    def _joined(self, parts: dict[str, Tensor]) -> Condition:
+        return parts if len(parts) > 1 else next(iter(parts.values()))
+
+    def _name(self, kind: str) -> str:
+        return f"y[{kind!r}]" if len(self.kinds) > 1 else "y"

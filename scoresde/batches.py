@@ -1,7 +1,7 @@
-"""How a call over n samples is split into batches: the one place that checks seed, labels, batch.
+"""How a call over n samples is split into batches: the checks of seed, condition, batch.
 
 Every function that runs samples one batch at a time (`sample`, `log_likelihood`, `encode` ...)
-begins here, so that labels, random streams and errors are the same everywhere.
+begins here, so that conditions, random streams and errors are the same everywhere.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
+from ._condition import Condition
 from ._tensor import check_integer
 from .noise import Noise, SampleNoise, check_seed
 from .score import ScoreModel
@@ -24,7 +24,7 @@ class Batch(NamedTuple):
 
     Attributes:
         rows: Which samples of the call the batch holds.
-        model: The model with the labels of these samples bound.
+        model: The model with the condition of these samples bound.
         noise: The source of randomness of these samples; None if neither seed nor noise was given.
     """
 
@@ -52,7 +52,7 @@ def batches(
     *,
     seed: int | None = None,
     noise: Noise | None = None,
-    y: Tensor | None = None,
+    y: Condition | None = None,
     batch: int | None = None,
     random: bool = True,
 ) -> list[Batch]:
@@ -66,7 +66,8 @@ def batches(
         device: Where the samples are.
         seed: Integer in [0, 2^64).
         noise: A source of randomness instead of `seed`; then `batch` must be None.
-        y: Integer class labels, shape (n,), which a conditional model needs.
+        y: Condition of the samples, as `ScoreModel.labelled` takes it; a conditional model needs
+            one.
         batch: Samples at a time, at least 1; None = all at once.
         random: Whether randomness is needed, so that one of `seed` and `noise` must be given.
 
@@ -74,9 +75,10 @@ def batches(
         The batches in order. There is at least one; for n = 0 it is empty.
 
     Raises:
-        TypeError: If seed, batch or labels are not integers.
+        TypeError: If seed or batch are not integers, or the condition has a wrong dtype.
         ValueError: If not exactly one of seed and noise is given (at most one, unless `random`),
-            if batch is given with noise, or on a number or labels out of range.
+            if batch is given with noise, on a number out of range, or if the condition does not
+            suit the model.
     """
     if (seed is not None and noise is not None) or (random and seed is None and noise is None):
         raise ValueError(

@@ -172,7 +172,7 @@ def _grids_and_models() -> Iterator[Mutant]:
         "test_grid.py",
         "bad_lists",
     )
-    path = "scoresde/score/network.py"
+    path = "scoresde/score/preconditioning.py"
     yield Mutant(
         "v with the sign of the other convention",
         path,
@@ -1022,6 +1022,42 @@ def _results() -> Iterator[Mutant]:
     )
 
 
+def _laws() -> Iterator[Mutant]:
+    folder, test = "scoresde/verification/laws", "verification/test_check.py"
+    yield Mutant(
+        "check compares a batch with itself instead of with other mates",
+        f"{folder}/calls.py",
+        "others = torch.cat([x[:1], 3 * x[1:]])",
+        "others = torch.cat([x[:1], x[1:]])",
+        test,
+        "caught",
+    )
+    yield Mutant(
+        "check takes a NaN for a small difference",
+        "scoresde/verification/findings.py",
+        "keeps = value <= limit",
+        "keeps = not value > limit",
+        test,
+        "nan",
+    )
+    yield Mutant(
+        "check sees no jump in time",
+        f"{folder}/times.py",
+        "worst = max(worst, float(steps.max()) / max(middle, 1e-30))",
+        "worst = max(worst, middle / max(middle, 1e-30))",
+        test,
+        "caught",
+    )
+    yield Mutant(
+        "check differentiates the finite difference's vector twice",
+        f"{folder}/derivatives.py",
+        "gap = abs(float((product * v).sum() - (difference * w).sum()))",
+        "gap = abs(float((product * v).sum() - (product * v).sum()))",
+        test,
+        "caught",
+    )
+
+
 MUTANTS: tuple[Mutant, ...] = (
     *_sde(),
     *_grids_and_models(),
@@ -1032,6 +1068,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *_files_and_data(),
     *_commands(),
     *_results(),
+    *_laws(),
 )
 
 

@@ -68,7 +68,7 @@ class ExactNet(nn.Module):
         if self.label == "time":
             return label
         if self.label == "index":
-            return (label + 1) / len(sde.betas)
+            return (label.double() + 1) / len(sde.betas)
         return sde.t_of_lam(-label if self.label == "log_sigma" else -4 * label)
 
 
@@ -396,7 +396,9 @@ def _broken(kind):
             "batch": x[:1],
             "integer": x.long(),
             "bool": x > 0,
-            "tuple": (x, x),
+            "tuple": (x[:, :1], x),
+            "empty": (),
+            "mapping": {"eps": x},
             "none": None,
         }[kind]
 
@@ -412,7 +414,12 @@ def _broken(kind):
         ("batch", r"network returned \(1, 2\) for x of shape \(4, 2\)"),
         ("integer", r"network returned torch.int64, a floating dtype is needed"),
         ("bool", r"network returned torch.bool, a floating dtype is needed"),
-        ("tuple", r"network returned tuple for x of shape \(4, 2\)"),
+        ("tuple", r"returned a tuple whose first entry has shape \(4, 1\) for x of shape \(4, 2\)"),
+        (
+            "empty",
+            r"network returned a tuple whose first entry is NoneType for x of shape \(4, 2\)",
+        ),
+        ("mapping", r"network returned a dict whose entry 'sample' is NoneType for x of shape"),
         ("none", r"network returned NoneType for x of shape \(4, 2\)"),
     ],
 )
@@ -520,8 +527,14 @@ def test_arguments_are_not_changed(sde, gaussian):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"target": "noise"}, ValueError, "target must be one of eps, x0, v, score, edm, got 'noi"),
-        ({"label": "sigma"}, ValueError, "label must be one of log_sigma, edm, time, index, "),
+        (
+            {"target": "noise"},
+            ValueError,
+            "target must be one of eps, x0, v, score, edm, denoiser, got",
+        ),
+        ({"label": "noise"}, ValueError, "label must be one of log_sigma, edm, time, index, "),
+        ({"label_scale": 0}, ValueError, "label_scale must not be 0"),
+        ({"label_scale": math.inf}, ValueError, "label_scale must be finite, got inf"),
         ({"sigma_data": 0}, ValueError, "sigma_data must be greater than 0, got 0"),
         ({"sigma_data": math.nan}, ValueError, "sigma_data must be finite, got nan"),
         ({"sigma_data": "1"}, TypeError, "sigma_data must be a number, got '1'"),
@@ -592,12 +605,15 @@ X = torch.zeros(4, 2)
 @pytest.mark.parametrize(
     ("y", "error", "message"),
     [
-        (None, ValueError, "y must be given: the network has 3 classes and was not trained with"),
+        (None, ValueError, "y must be given: the network takes 3 classes and was not trained wi"),
         ([0, 1, 2, 3], ValueError, "y must hold classes 0 to 2, got 3"),
         (torch.tensor([0, -1, 2, 0]), ValueError, "y must hold classes 0 to 2, got -1"),
-        ([0, 1, 2], ValueError, r"y must have shape \(4,\), got \(3,\)"),
-        (0, ValueError, r"y must have shape \(4,\), got \(\)"),
-        ([0.0, 1.0, 2.0, 0.0], TypeError, "y must hold integer class labels, got torch.float32"),
+        ([0, 1, 2], ValueError, r"y must have leading dimension 4, or 1 .* got shape \(3,\)"),
+        (3, ValueError, "y must hold classes 0 to 2, got 3"),
+        (torch.zeros(4, 1).long(), ValueError, r"y must have shape \(4,\), .*, got \(4, 1\)"),
+        ({"class": [0, 1, 2, 0]}, ValueError, "y must be one tensor for 3 classes, got a dict"),
+        ([0.0, 1.0, 2.0, 0.0], TypeError, "y must hold integer class labels, got torch.float64"),
+        ("dog", TypeError, "y must be a tensor of numbers, got str"),
         ([True] * 4, TypeError, "y must hold integer class labels, got torch.bool"),
     ],
 )
@@ -615,6 +631,9 @@ def test_class_labels_are_checked_before_the_network(y, error, message):
 def test_class_labels_are_taken_from_any_container():
     model = conditional()
     want = sample(model, DDIM(), [1.0, 0.1], (4, 2), seed=0, y=torch.tensor([0, 1, 2, 0])).x
+    same = sample(model, DDIM(), [1.0, 0.1], (4, 2), seed=0, y=torch.tensor([1] * 4)).x
+    for y in (1, [1], np.int32(1), torch.tensor(1)):  # one condition for all samples
+        assert torch.equal(sample(model, DDIM(), [1.0, 0.1], (4, 2), seed=0, y=y).x, same)
     for y in ([0, 1, 2, 0], np.array([0, 1, 2, 0], np.uint8), torch.tensor([0, 1, 2, 0]).int()):
         assert torch.equal(sample(model, DDIM(), [1.0, 0.1], (4, 2), seed=0, y=y).x, want)
 
@@ -623,14 +642,14 @@ def test_class_labels_are_taken_from_any_container():
 def test_a_wrapper_does_not_hide_the_classes(wrapper):
     model = NetworkScore(wrapper(conditional().net), VP())
     assert model.classes == 3
-    with pytest.raises(ValueError, match="y must be given: the network has 3 classes"):
+    with pytest.raises(ValueError, match="y must be given: the network takes 3 classes"):
         model.eps(X, 0.5)
 
 
 def test_a_network_with_classes_is_not_asked_without_labels():
     model = conditional()
     for quantity in quantities(model):
-        with pytest.raises(ValueError, match="y must be given: the network has 3 classes"):
+        with pytest.raises(ValueError, match="y must be given: the network takes 3 classes"):
             quantity(X, 0.5)
     model.unconditional = True  # as label dropout would have made it
     for quantity in quantities(model):
@@ -648,7 +667,7 @@ def test_a_model_needs_an_sde():
 
 def test_models_without_classes_refuse_labels(gaussian):
     for model in (conditional(None), gaussian(VP(), 2), FunctionScore(VP(), lambda x, t: x)):
-        with pytest.raises(ValueError, match="y must be None: .* has no classes"):
+        with pytest.raises(ValueError, match="y must be None: .* takes no condition"):
             model.labelled([0, 1, 2, 0], 4, "cpu")
 
 

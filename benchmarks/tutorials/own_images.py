@@ -1,9 +1,9 @@
-"""Train on a folder of images and draw samples of each class.
+"""Train on a folder of images, draw samples of each class, and compare samplers.
 
     python benchmarks/tutorials/own_images.py --out out/own-images --images pictures
 
-The folder has one subfolder of images per class; all images have the same size. Without `--images`
-the script writes the shipped digits as PNG files and uses them.
+The folder has one subfolder of images, all of one size, per class. Without `--images` the script
+uses the shipped digits as PNG files.
 """
 
 import argparse
@@ -38,23 +38,23 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--out", type=Path, required=True, help="folder for everything")
 parser.add_argument("--images", type=Path, help="folder of images")
 parser.add_argument("--steps", type=int, default=1000, help="training steps")
+parser.add_argument("--n", type=int, default=200, help="samples in the comparison")
 args = parser.parse_args()
-args.out.mkdir(parents=True, exist_ok=True)
 
 images = args.images or write_digits(args.out / "images")
-classes = sum(path.is_dir() for path in images.iterdir())
-config = args.out / "config.toml"
-steps = {"steps": args.steps, "warmup": args.steps // 10}
+classes = scoresde.load_dataset(images).spec.classes
+if classes is None:
+    parser.error(f"--images: {images} has no subfolders, one for each class")
+config, steps = args.out / "config.toml", {"steps": args.steps, "warmup": args.steps // 10}
 config.write_text(CONFIG.format(images=images, classes=classes, **steps))
-
 run = prepare_run(config, args.out / "run")  # continues where an earlier run was stopped
 for progress in run.steps():
     if progress.step.step % 100 == 0:
         print(f"step {progress.step.step}: loss {progress.loss:.3f}")
-checkpoint = scoresde.load(run.checkpoint)
+
+model = scoresde.load(run.checkpoint).model
 y = torch.arange(classes).repeat_interleave(8)
-ts = scoresde.grid.log_snr(checkpoint.model.sde, steps=19)
-shape, sampler = (len(y), *checkpoint.data.shape), scoresde.DPMSolverMultistep()
-out = scoresde.sample(checkpoint.model, sampler, ts, shape, seed=0, y=y)
-save_image(out.x, args.out / "samples.png", nrow=8, normalize=True, value_range=(-1, 1))
-print(args.out / "samples.png")
+x = scoresde.sample(model, n=len(y), y=y).x  # with 20 evaluations and the best settings for them
+save_image(x, args.out / "samples.png", nrow=8, normalize=True, value_range=(-1, 1))
+samplers, place = ["dpmpp-2m", "unipc", "heun"], args.out / "bench"
+print(scoresde.bench(model, samplers, [6, 12], data=images, n=args.n, out=place).report)

@@ -13,12 +13,17 @@ import numpy as np
 import torch
 
 import scoresde
-from scoresde.ema import EMA
-from scoresde.names.config import Config
-from scoresde.train import Training, make_optimizer
+from scoresde.tasks.train.prepare import prepare_run
+
+CONFIG = """
+data = {{ name = "{data}" }}
+sde = {{ kind = "vp" }}
+net = {{ kind = "mlp", width = 128 }}
+train = {{ steps = {steps}, batch = 256, learning_rate = 1e-3, warmup = {warmup} }}
+"""
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--out", type=Path, required=True, help="folder for the training data")
+parser.add_argument("--out", type=Path, required=True, help="folder for everything")
 parser.add_argument("--data", type=Path, help="a .npy file, shape (N, D)")
 parser.add_argument("--steps", type=int, default=1500, help="training steps")
 parser.add_argument("--n", type=int, default=100, help="held-out vectors")
@@ -26,34 +31,21 @@ args = parser.parse_args()
 
 mixture = scoresde.load_dataset("mixture3")
 points = np.load(args.data) if args.data else mixture.x.numpy()
+if points.ndim != 2 or len(points) <= args.n:
+    parser.error(f"--data: shape {points.shape}, but (N, D) with N above --n {args.n} is needed")
 args.out.mkdir(parents=True, exist_ok=True)
-np.save(args.out / "train.npy", points[: -args.n])
+data, config = args.out / "train.npy", args.out / "config.toml"
+np.save(data, points[: -args.n])
+config.write_text(CONFIG.format(data=data, steps=args.steps, warmup=args.steps // 10))
 
-config = Config.from_dict(
-    {
-        "data": {"name": str(args.out / "train.npy")},
-        "sde": {"kind": "vp"},
-        "net": {"kind": "mlp", "width": 128},
-        "train": {
-            "steps": args.steps,
-            "batch": 256,
-            "learning_rate": 1e-3,
-            "warmup": args.steps // 10,
-        },
-    }
-)
-data = scoresde.load_dataset(config.data)
-model = config.build_model(data.spec)
-average = EMA(model.net)
-training = Training(model, data, config.objective, config.train)
-for step in training.steps(make_optimizer(model.net)):
-    average.update(model.net)
-    if step.step % 500 == 0:
-        print(f"step {step.step}: loss {step.loss:.3f}")
+run = prepare_run(config, args.out / "run")  # continues where an earlier run was stopped
+for progress in run.steps():
+    if progress.step.step % 500 == 0:
+        print(f"step {progress.step.step}: loss {progress.loss:.3f}")
 
+model = scoresde.load(run.checkpoint).model
 held_out = torch.as_tensor(points[-args.n :], dtype=torch.float32)
-with average.applied(model.net):
-    found = scoresde.log_likelihood(model, held_out, seed=0)
+found = scoresde.log_likelihood(model, held_out, seed=0)
 print(f"mean log p of {args.n} held-out vectors: {found.log_prob.mean():.3f} nats")
 if not args.data:
     print(f"exact: {mixture.log_prob(held_out).mean():.3f} nats")

@@ -1,1 +1,5 @@
-"""`scoresde bench`: measures every sampler on every grid and budget, and writes the report."""
+"""The comparison of samplers: `bench`, its cells and its report."""
+
+from .call import Comparison, bench
+
+__all__ = ["Comparison", "bench"]

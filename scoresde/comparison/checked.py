@@ -122,6 +122,8 @@ def check_settings(values: Any, where: str) -> dict[str, Any]:
         ValueError: If a setting is missing or has another type.
     """
     settings = check_fields(values, SETTING_TYPES, where)
+    if "reference_t" in settings:
+        check_fields(settings, {"reference_t": float}, where)
     if settings.get("labels") not in (None, *LABELS):
         raise ValueError(f"{where}.labels must be one of {', '.join(LABELS)}")
     hints = get_type_hints(DataSpec)

@@ -13,6 +13,7 @@ from ..data import DataSpec
 from ..metrics import Estimate
 from ..output.figures import COLOURS, line_style, new_figure, png_bytes
 from .findings import Findings
+from .labels import RECOMMENDED
 from .quality import TITLES
 from .records import CellResult
 
@@ -78,7 +79,7 @@ def _draw(axes: Axes, findings: Findings, metric: str, x: str) -> list[Estimate]
     grids, drawn = findings.settings["grids"], []
     for i, sampler in enumerate(findings.samplers):
         label = _literal(sampler).replace(":", ":\n", 1)
-        for grid in ("", *grids):
+        for grid in ("",) if sampler == RECOMMENDED else ("", *grids):
             cells = _series(findings, sampler, grid, metric, x)
             if not cells:
                 continue
@@ -104,7 +105,9 @@ def _series(findings: Findings, sampler: str, grid: str, metric: str, x: str) ->
     cells = [
         cell
         for cell in findings.done
-        if (cell.sampler, cell.grid) == (sampler, grid) and metric in cell.metrics
+        if metric in cell.metrics
+        and cell.sampler == sampler
+        and (cell.grid == grid or sampler == RECOMMENDED)  # whose grid depends on the budget
     ]
     return sorted(cells, key=lambda cell: getattr(cell, x))
 

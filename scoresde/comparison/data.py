@@ -4,17 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
+from .._condition import Condition, bound_rows
 from .._tensor import check_number
 from ..data import Dataset, has_test_split, load_dataset
 from ..output.manifest import Source
 from ..tasks.class_labels import labels_in_turn, labels_of
-from ..tasks.request import StoredModel, data_source
+from ..tasks.given import GivenModel
+from ..tasks.request import data_source
 from .quality import Quality
 from .request import BenchRequest
 
-__all__ = ["BenchData"]
+__all__ = ["BenchData", "OwnData"]
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """Data and conditions that a comparison in Python was given, in place of the training data.
+
+    Attributes:
+        train: Data with which samples are compared; None = the training data of the model.
+        test: Data for the floor and the likelihood; None = the test split, or without one some of
+            `train` for the floor and all of it for the likelihood.
+        y: The condition of each sample, n rows or one; None = as `BenchRequest.labels` says.
+    """
+
+    train: Dataset | None = None
+    test: Dataset | None = None
+    y: Condition | None = None
 
 
 @dataclass(frozen=True)
@@ -25,34 +41,58 @@ class BenchData:
         train: Training data; None if no data are needed.
         test: Test data; None if no data are needed, or if there is no test split.
         quality: The metrics that compare samples with data; None without such metrics.
-        y: Class labels of the samples, shape (n,); None unless the model is conditional.
+        y: Condition of the samples, n rows; None unless the model is conditional.
+        how: The shares of the classes, "shares" or "uniform"; None without class labels.
+        in_memory: Whether the data were given in Python.
     """
 
     train: Dataset | None
     test: Dataset | None
     quality: Quality | None
-    y: Tensor | None
+    y: Condition | None
+    how: str | None = None
+    in_memory: bool = False
 
     @classmethod
-    def load(cls, request: BenchRequest, stored: StoredModel) -> BenchData:
+    def load(
+        cls, request: BenchRequest, given: GivenModel, own: OwnData | None = None
+    ) -> BenchData:
         """Load the data that the request needs.
+
+        Args:
+            request: The request.
+            given: The model.
+            own: Data and conditions that replace those of the model.
 
         Raises:
             FileNotFoundError: If the data are not there; says how to get them.
             ValueError: If the data are not of the kind of the training data, have no labels for a
                 conditional model, or are too few.
         """
-        train = test = None
+        own, train, test = own or OwnData(), None, None
+        in_memory = own.train is not None
         if request.quality or request.likelihood:
-            train, test = _splits(request, stored)
+            train, test = (own.train, own.test) if in_memory else _splits(request, given)
+            _check_spec(given, train, in_memory)
         if request.likelihood:
-            if test is None:
+            scored = own.train if test is None else test
+            if scored is None:
                 raise ValueError(
                     f"--likelihood: {request.likelihood}, but these data have no test split; use 0"
                 )
-            check_number("likelihood", request.likelihood, at_most=len(test))
+            check_number("likelihood", request.likelihood, at_most=len(scored))
         quality = Quality.build(train, test, request.n) if request.quality else None
-        return cls(train, test, quality, _labels(request, stored, train))
+        if own.y is not None:
+            y, how = bound_rows(own.y, request.n, "cpu"), None
+        else:
+            y = _labels(request, given, train)
+            how = None if y is None else "uniform" if train is None else request.labels
+        return cls(train, test, quality, y, how, in_memory)
+
+    @property
+    def scored(self) -> tuple[Dataset, Dataset] | None:
+        """Data in memory for the likelihood, and data like them; None if they must be loaded."""
+        return (self.test or self.train, self.train) if self.in_memory else None
 
     @property
     def sources(self) -> dict[str, Source]:
@@ -65,25 +105,34 @@ class BenchData:
         return found
 
 
-def _splits(request: BenchRequest, stored: StoredModel) -> tuple[Dataset, Dataset | None]:
-    """Train and test split of the checkpoint's training data."""
-    source, spec = stored.config.data.below(request.data_root), stored.spec
+def _splits(request: BenchRequest, given: GivenModel) -> tuple[Dataset, Dataset | None]:
+    """Train and test split of the model's training data."""
+    source, spec = given.data_source.below(request.data_root), given.spec
     train = load_dataset(source, classes=spec.class_names)
-    for name in ("shape", "levels", "low", "high"):
-        now, then = getattr(train.spec, name), getattr(spec, name)
-        if now != then:
-            raise ValueError(f"{train.name} has changed since training: {name} {now}, not {then}")
     if not has_test_split(source):
         return train, None
     return train, load_dataset(source, "test", classes=spec.class_names)
 
 
-def _labels(request: BenchRequest, stored: StoredModel, train: Dataset | None) -> Tensor | None:
+def _check_spec(given: GivenModel, train: Dataset, in_memory: bool) -> None:
+    """Raise unless the data are of the kind that the model was trained on."""
+    what = (
+        f"data: {train.name} does not fit the model"
+        if in_memory
+        else (f"{train.name} has changed since training")
+    )
+    for name in ("shape", "levels", "low", "high"):
+        now, then = getattr(train.spec, name), getattr(given.spec, name)
+        if now != then:
+            raise ValueError(f"{what}: {name} {now}, not {then}")
+
+
+def _labels(request: BenchRequest, given: GivenModel, train: Dataset | None) -> Condition | None:
     """Labels for a conditional model; without training data all classes have the same share."""
-    if stored.classes is None:
+    if given.classes is None:
         return None
     if train is None:
-        return labels_in_turn(stored.classes, request.n)
+        return labels_in_turn(given.classes, request.n)
     if train.labels is None:
-        raise ValueError(f"{train.name} has no labels, the checkpoint needs them")
-    return labels_of(train.labels, stored.classes, request.n, request.labels)
+        raise ValueError(f"{train.name} has no labels, the {given.kind} needs them")
+    return labels_of(train.labels, given.classes, request.n, request.labels)

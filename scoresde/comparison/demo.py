@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from .bench import STRIPS, Bench, prepare_bench
+from .prepare import STRIPS, Bench, prepare_bench
 from .request import BenchRequest
 
 __all__ = ["prepare_demo"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .._condition import Condition, take_rows
 from ..output.progress import advise_on_memory
 from ..samplers import Sampler, Samples, sample
 from ..samplers.base import OnStep
@@ -23,10 +24,10 @@ class DrawSettings:
         data_shape: Shape of one sample.
         n: Number of samples.
         seed: Seed of x_T and of all other noise.
-        t_min: Last time of all grids.
+        t_min: Last time of the grids that have none of their own.
         batch: Samples at a time.
         device: Device of the model.
-        y: Class labels, shape (n,), for a conditional model.
+        y: Condition of each sample, n rows, for a conditional model.
     """
 
     data_shape: tuple[int, ...]
@@ -35,7 +36,7 @@ class DrawSettings:
     t_min: float
     batch: int
     device: str = "cpu"
-    y: Tensor | None = None
+    y: Condition | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -50,10 +51,11 @@ def draw(
     ts: Tensor,
     *,
     n: int | None = None,
+    denoise: bool = True,
     dtype: torch.dtype = torch.float32,
     on_step: OnStep | None = None,
 ) -> Samples:
-    """Draw samples and denoise them at the end.
+    """Draw samples.
 
     Args:
         settings: The settings shared by all draws.
@@ -61,6 +63,7 @@ def draw(
         sampler: The sampler.
         ts: Time grid, shape (N + 1,).
         n: Draw only the first n samples; None for all.
+        denoise: Finish with E[x_0 | x] at ts[-1].
         dtype: Dtype of the state.
         on_step: Called after every step, as by `sample`.
 
@@ -75,9 +78,9 @@ def draw(
             ts,
             (n, *settings.data_shape),
             seed=settings.seed,
-            y=None if settings.y is None else settings.y[:n],
+            y=None if settings.y is None else take_rows(settings.y, slice(n)),
             batch=settings.batch,
-            denoise=True,
+            denoise=denoise,
             device=settings.device,
             dtype=dtype,
             on_step=on_step,

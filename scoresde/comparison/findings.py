@@ -15,6 +15,7 @@ from ..output.files import read_json
 from ..output.manifest import MANIFEST, Manifest
 from ..output.result_folder import check_whole
 from .checked import check_fields, check_settings
+from .labels import RECOMMENDED
 from .quality import at_model_scale
 from .records import CELLS, CellResult, load_array, read_results
 from .reference import REFERENCE
@@ -84,7 +85,8 @@ class Findings:
     @property
     def several_grids(self) -> bool:
         """Whether there are several grids, so that the name of a cell needs its grid."""
-        return len(self.settings["grids"]) > 1
+        grids = {cell.grid for cell in self.results if cell.grid}
+        return len(grids | set(self.settings["grids"])) > 1
 
     @property
     def done(self) -> list[CellResult]:
@@ -126,10 +128,33 @@ class Findings:
         """Names of the metrics that at least one cell has."""
         return [name for name in self.columns if any(name in r.metrics for r in self.done)]
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether the model was given as an object in Python."""
+        return self.settings.get("in_memory") is True
+
+    def sampler(self, result: CellResult) -> str:
+        """The sampler's label; for "recommended" with the sampler that was chosen."""
+        return f"{result.sampler}: {result.setting}" if result.setting else result.sampler
+
     def name(self, result: CellResult) -> str:
-        """The sampler's label, with the grid if there are several."""
+        """The sampler's label, with the grid if there are several; all of a recommended setting."""
+        if result.setting:
+            return f"{result.sampler} ({result.setting}, {result.grid})"
         several = result.grid and self.several_grids
         return f"{result.sampler} · {result.grid}" if several else result.sampler
+
+    def recommended(self, budget: int) -> CellResult | None:
+        """The measured cell of the recommended settings within a budget; None without one."""
+        return next((r for r in self.within(budget) if r.sampler == RECOMMENDED), None)
+
+    def ahead(self, result: CellResult, metric: str) -> list[CellResult]:
+        """Cells of the same budget whose metric is smaller by more than its error, best first."""
+        if metric not in result.metrics:
+            return []
+        own, others = result.metrics[metric], self.ranking(result.nfe_asked, metric)
+        smaller = [r for r in others if r.metrics[metric].value < own.value]
+        return [r for r in smaller if not tied(r.metrics[metric], own)]
 
     def within(self, budget: int) -> list[CellResult]:
         """Measured cells of one budget, in the requested order."""

@@ -8,17 +8,21 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from .._identity import foreign_identity
 from ..fingerprint import fingerprint
 from ..grid import snapped, uniform
 from ..names.grids import GridFile
-from ..samplers import Sampler
+from ..names.samplers import sampler_label
+from ..samplers import DDIM, Sampler
+from ..samplers.recommended import recommended
 from ..samplers.steps import Grid, count_evaluations, draws_noise, largest_steps, on_ladder
+from ..score import ScoreModel
 from ..sde import SDE
+from .labels import RECOMMENDED
 
-__all__ = ["Cell", "asked", "plan_cells"]
+__all__ = ["Cell", "asked", "plan_cells", "recommended_cells"]
 
-# Largest difference in t between the ends of a file's grid and the ends of the comparison.
-SAME_END = 1e-9
+SAME_START = 1e-9  # largest difference between t = 1 and the first time of a grid from a file
 SLUG_AT_MOST = 60  # characters of a name in a file name: a grid's name may be a long path
 
 
@@ -29,13 +33,16 @@ class Cell:
     Attributes:
         label: The sampler's label.
         sampler: The sampler.
-        grid: Name of the grid; empty for an adaptive method.
+        grid: Name of the grid; empty for an adaptive method. A grid may have a last time of its
+            own.
         budget: Evaluations allowed per sample, the final denoising included; None for an
             adaptive method.
         ts: Time grid, shape (N + 1,); None if the cell cannot run.
         cost: Evaluations per sample, counted on N(0, 1). Only for an adaptive method do they depend
             on the model.
         deterministic: Whether the end point depends only on x_T.
+        denoise: Whether to finish with E[x_0 | x] at the last time.
+        setting: The sampler that was chosen, as text, for "recommended"; otherwise empty.
         reason: The reason why the cell cannot run.
     """
 
@@ -46,6 +53,8 @@ class Cell:
     ts: Tensor | None = None
     cost: int = 0
     deterministic: bool = True
+    denoise: bool = True
+    setting: str = ""
     reason: str = ""
 
     @property
@@ -68,9 +77,15 @@ class Cell:
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of the sampler and its times; a cell that cannot run has no times."""
+        """Fingerprint of the sampler and its times; a cell that cannot run has no times.
+
+        For a sampler of the user its code is a part of it.
+        """
         # Stored comparisons contain an empty reason in this fingerprint.
-        return fingerprint({"sampler": self.sampler, "ts": self.ts, "reason": ""})
+        content = {"sampler": self.sampler, "ts": self.ts, "reason": ""}
+        if (code := foreign_identity(self.sampler)) is not None:
+            content["sampler"] = code
+        return fingerprint(content if self.denoise else content | {"denoise": False})
 
     @property
     def steps(self) -> int | None:
@@ -101,7 +116,7 @@ def plan_cells(
         samplers: Label and sampler; an adaptive method appears once per tolerance.
         grids: Grid functions, or grids from files, by name.
         budgets: Evaluations per sample, the final denoising included; all different, at least 1.
-        t_min: Last time.
+        t_min: Last time of the grids that have none of their own.
         snap: Whether the model is exact only at the discrete times of its ladder. All grids are
             then moved to these times.
 
@@ -109,12 +124,12 @@ def plan_cells(
         The cells in the requested order; cells that cannot run hold the reason.
 
     Raises:
-        ValueError: If a file's grid does not run from 1 to `t_min`.
+        ValueError: If a file's grid does not begin at t = 1.
     """
     known: dict[str, Grid | Tensor] = {}
     for name, grid in grids.items():
         if isinstance(grid, GridFile):
-            known[name] = _times_of_file(sde, name, grid, t_min, snap)
+            known[name] = _times_of_file(sde, name, grid, snap)
         else:
             known[name] = on_ladder(grid) if snap else grid
     cells: list[Cell] = []
@@ -158,12 +173,42 @@ def _with_times(
     return replace(cell, ts=ts, cost=cost)
 
 
-def _times_of_file(sde: SDE, name: str, grid: GridFile, t_min: float, snap: bool) -> Tensor:
-    """The times of a file's grid; it must have the same ends as all other cells."""
+def _times_of_file(sde: SDE, name: str, grid: GridFile, snap: bool) -> Tensor:
+    """The times of a file's grid, which must begin at t = 1, where all cells have one x_T."""
     ts = grid.times(sde)
-    if abs(float(ts[0]) - 1) > SAME_END or abs(float(ts[-1]) - t_min) > SAME_END:
+    if abs(float(ts[0]) - 1) > SAME_START:
         raise ValueError(
-            f"grid {name} runs from t = {float(ts[0]):g} to {float(ts[-1]):g}, and a comparison "
-            f"from 1 to t_min = {t_min:g}"
+            f"grid {name} begins at t = {float(ts[0]):g}, and all samples of a comparison at t = 1"
         )
     return snapped(sde, ts) if snap else ts
+
+
+def recommended_cells(model: ScoreModel, budgets: Sequence[int]) -> list[Cell]:
+    """One cell for each budget with the settings that `recommended` chooses for it.
+
+    Args:
+        model: The score model; it is not evaluated.
+        budgets: Evaluations per sample, the final denoising included.
+    """
+    cells = []
+    for budget in budgets:
+        try:
+            chosen = recommended(model, budget)
+        except ValueError as error:
+            cells.append(Cell(RECOMMENDED, DDIM(), budget=budget, reason=str(error)))
+            continue
+        sampler, ts = chosen.sampler, chosen.ts
+        cost = count_evaluations(model.sde, sampler, ts) - (not chosen.denoise)
+        cell = Cell(
+            RECOMMENDED,
+            sampler,
+            chosen.grid,
+            budget,
+            ts,
+            cost,
+            deterministic=not draws_noise(model.sde, sampler, float(ts[-1])),
+            denoise=chosen.denoise,
+            setting=sampler_label(sampler),
+        )
+        cells.append(cell)
+    return cells

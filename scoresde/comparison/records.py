@@ -44,6 +44,7 @@ __all__ = [
     "load_cell",
     "read_results",
     "save_cell",
+    "table_row",
     "write_tables",
 ]
 
@@ -52,7 +53,7 @@ RESULTS = "results.json"
 MEASURED = ("nfe", "n", "features", "x_init_sha256", "seconds", "seconds_bare")
 STATUSES = ("done", "skipped", "failed")
 COLUMNS = (  # of results.csv
-    *("sampler", "grid", "nfe_asked", "tolerance", "status", "steps", "nfe", "n"),
+    *("sampler", "setting", "grid", "nfe_asked", "tolerance", "status", "steps", "nfe", "n"),
     *(name for metric in TITLES for name in (metric, f"{metric}_se")),
     *("features", "deterministic", "x_init_sha256", "reason", "seconds", "seconds_bare"),
 )
@@ -66,6 +67,7 @@ class CellResult:
         key: Name of the cell's file, without its ending; it ends with a fingerprint.
         sampler: Label of the sampler.
         grid: Name of the grid; empty for an adaptive method.
+        setting: The sampler that was chosen for "recommended"; otherwise empty.
         nfe_asked: The budget; None for an adaptive method.
         tolerance: rtol = atol of an adaptive method.
         status: "done", "skipped" (cannot run) or "failed" (gave up; runs again when resumed).
@@ -77,7 +79,7 @@ class CellResult:
         features: Feature space of the metrics, with its hash; empty without quality metrics.
         x_init_sha256: Digest of x_T.
         seconds: Wall time of all samples.
-        seconds_bare: Wall time of the same number of passes of the network alone.
+        seconds_bare: Wall time of the same number of evaluations of the model alone.
         metrics: Estimates by the name of the metric.
     """
 
@@ -88,6 +90,7 @@ class CellResult:
     tolerance: float | None
     status: str
     deterministic: bool
+    setting: str = ""
     reason: str = ""
     steps: int | None = None
     nfe: int | None = None
@@ -105,7 +108,7 @@ class CellResult:
 
     @property
     def overhead(self) -> float | None:
-        """Wall time divided by the wall time of the network alone; None if a time is unknown."""
+        """Wall time divided by that of the model alone; None if a time is unknown."""
         if not self.seconds or not self.seconds_bare:
             return None
         return self.seconds / self.seconds_bare
@@ -185,6 +188,8 @@ def read_results(folder: Path) -> tuple[list[CellResult], dict[str, Any]]:
 def _read_cell(values: Any, where: str) -> CellResult:
     """A checked result from plain data; with status "done" it must have its measured values."""
     hints = get_type_hints(CellResult) | {"metrics": dict}
+    if isinstance(values, dict):
+        values = {"setting": ""} | values  # comparisons before version 0.3 have none
     check_fields(values, hints, where)
     if unknown := values.keys() - hints.keys():
         raise ValueError(f"{where}: {', '.join(sorted(unknown))} is not known")
@@ -220,9 +225,15 @@ def write_tables(folder: Path, results: Iterable[CellResult], about: Mapping[str
         table.writerows(_row(result) for result in results)
 
 
-def _row(result: CellResult) -> dict[str, Any]:
-    row = {name: getattr(result, name) for name in COLUMNS if hasattr(result, name)}
-    row = {k: csv_text(v) if isinstance(v, str) else v for k, v in row.items()}
+def table_row(result: CellResult) -> dict[str, Any]:
+    """One cell as a row of results.csv, with numbers as numbers; what it lacks is None."""
+    row = {name: getattr(result, name, None) for name in COLUMNS}
     for name, estimate in result.metrics.items():
-        row |= {name: repr(estimate.value), f"{name}_se": repr(estimate.std_error)}
+        row |= {name: estimate.value, f"{name}_se": estimate.std_error}
     return row
+
+
+def _row(result: CellResult) -> dict[str, Any]:
+    row = {k: csv_text(v) if isinstance(v, str) else v for k, v in table_row(result).items()}
+    numbers = {key for name in result.metrics for key in (name, f"{name}_se")}
+    return row | {key: repr(row[key]) for key in numbers}

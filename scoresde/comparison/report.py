@@ -29,7 +29,7 @@ from .quality import TITLES, on_levels
 from .records import CellResult
 from .summary import estimate_text, likelihood_text, sentences
 
-__all__ = ["REPORT", "build_report"]
+__all__ = ["REPORT", "build_report", "render"]
 
 REPORT = "report.html"
 STRIP = 16  # images of a strip
@@ -70,8 +70,8 @@ def build_report(folder: Path) -> Path:
     """
     findings = Findings.read(folder)
     ranked = [metric for metric in ("mmd2", "paired_rmse") if metric in findings.measured]
-    page = _environment().get_template("page.html")
-    text = page.render(
+    text = render(
+        "page.html",
         findings=findings,
         settings=findings.settings,
         spec=findings.spec,
@@ -92,6 +92,11 @@ def build_report(folder: Path) -> Path:
     with atomic_write(path, "w") as file:
         file.write(text)
     return path
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from a file in templates/; every value is made printable and escaped."""
+    return _environment().get_template(template).render(**values)
 
 
 @cache
@@ -215,6 +220,10 @@ def _command(findings: Findings) -> str:
     settings, out = findings.settings, findings.folder.absolute().name
     if settings["command"] == "demo":
         return f"scoresde demo --out {shlex.quote(out)}"
+    if findings.in_memory:
+        names = ("nfe", "n", "seed", "t_min", "batch", "likelihood")
+        values = [f"{name}={settings[name]!r}" for name in names]
+        return f"scoresde.bench(model, …, {', '.join(values)}, out={out!r})"
     words = ["scoresde", "bench", "--checkpoint", settings["checkpoint"]]
     for option in ("samplers", "grids", "nfe"):
         words += [f"--{option}", ",".join(map(str, settings[option]))]

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from .._tensor import check_number
 from ..grid import snapped, uniform
 from ..names.grids import parse_grid
-from ..names.samplers import parse_sampler
 from ..noise import check_seed
 from ..plain import ConfigError, check_unique
 from ..samplers import AdaptiveSDE, Sampler
+from ..score import ScoreModel
+from ..tasks.given import GivenModel
 from ..tasks.likelihood.request import ScoreRequest, check_request, resolved
-from ..tasks.request import StoredModel
 from ..tasks.sampling import DEFAULT_T_MIN
 from .checked import LABELS
-from .plan import Cell, plan_cells
+from .labels import RECOMMENDED, named_grids, named_samplers
+from .plan import Cell, plan_cells, recommended_cells
 
 __all__ = ["ODE_TOLERANCES", "SDE_TOLERANCES", "BenchRequest"]
 
@@ -33,17 +35,17 @@ class BenchRequest:
     """The samplers, grids and budgets to compare, and the settings of all cells.
 
     Args:
-        checkpoint: A shipped checkpoint's name, or a file.
-        samplers: Samplers as `parse_sampler` reads them. An adaptive ODE method runs at each of
+        checkpoint: A shipped checkpoint's name, or a file; for a model in memory its name.
+        samplers: Samplers as `named_samplers` reads them. An adaptive ODE method runs at each of
             `ODE_TOLERANCES`, the adaptive SDE at each of `SDE_TOLERANCES`, and every other sampler
-            on each grid within each budget.
-        grids: Grids as `parse_grid` reads them. For a checkpoint with rounded labels they are
+            on each grid within each budget. "recommended" is added if it is not among them.
+        grids: Grids as `named_grids` reads them. For a checkpoint with rounded labels they are
             moved to its discrete times, and there is no reference solution.
         nfe: The budgets, in evaluations per sample, the final denoising included.
         n: Samples per cell, at least 4.
         seed: Seed for all noise.
-        t_min: Last time of the grids; None for 1e-3, or the time of the network's first discrete
-            label if that is later.
+        t_min: Last time of the grids that have none of their own; None for 1e-3, or the time of
+            the network's first discrete label if that is later.
         batch: Samples at a time.
         device: Device of the network.
         data_root: Folder of the data set; None for the folder named in the checkpoint.
@@ -56,13 +58,15 @@ class BenchRequest:
             share.
 
     Raises:
+        ConfigError: If a sampler is unknown, or its parameters are wrong.
+        TypeError: If a sampler or grid is of another kind.
         ValueError: On a number out of range, unknown labels, or a sampler, a grid or a budget that
             is given twice.
     """
 
     checkpoint: str | Path
-    samplers: Sequence[str]
-    grids: Sequence[str] = ("log_snr",)
+    samplers: Sequence[Any] | Mapping[str, Any]
+    grids: Sequence[Any] | Mapping[str, Any] = ("log_snr",)
     nfe: Sequence[int]
     n: int = 256
     seed: int = 0
@@ -85,26 +89,29 @@ class BenchRequest:
         if self.t_min is not None:
             check_number("t_min", self.t_min, above=0, below=1)
         check_seed(self.seed)
-        check_unique("sampler", [text.strip() for text in self.samplers])
-        check_unique("grid", self.grids)
+        samplers = named_samplers(self.samplers)
+        if samplers and self.nfe:
+            samplers |= {RECOMMENDED: None} if RECOMMENDED not in samplers else {}
+        object.__setattr__(self, "samplers", samplers)
+        object.__setattr__(self, "grids", named_grids(self.grids))
         check_unique("nfe", self.nfe)
         if self.labels not in LABELS:
             raise ValueError(f"labels must be one of {', '.join(LABELS)}, got {self.labels!r}")
 
-    def resolved(self, stored: StoredModel) -> BenchRequest:
+    def resolved(self, given: GivenModel) -> BenchRequest:
         """The request with the last time and the reference solution that fit the checkpoint.
 
         Raises:
             ValueError: If the network was not trained at times as small as `t_min`.
         """
-        t_min, sde = stored.last_time(self.t_min, DEFAULT_T_MIN), stored.config.sde
-        if stored.snapped:  # the model has no ODE, because it is wrong between its discrete times
+        t_min, sde = given.last_time(self.t_min, DEFAULT_T_MIN), given.sde
+        if given.snapped:  # the model has no ODE, because it is wrong between its discrete times
             t_min = float(snapped(sde, uniform(sde, 1, t_min))[-1])
             return replace(self, t_min=t_min, reference_tolerance=None)
-        stored.check_first_time(t_min)
+        given.check_first_time(t_min)
         return replace(self, t_min=t_min)
 
-    def scoring(self, stored: StoredModel) -> ScoreRequest | None:
+    def scoring(self, given: GivenModel) -> ScoreRequest | None:
         """The request for the likelihood of test data; None if it is not requested.
 
         Raises:
@@ -113,42 +120,54 @@ class BenchRequest:
         if not self.likelihood:
             return None
         asked = ScoreRequest(
-            stored.name,
+            given.name,
             data_root=None if self.data_root is None else str(self.data_root),
             n=self.likelihood,
             batch=min(self.batch, LIKELIHOOD_BATCH),
             seed=self.seed,
             device=self.device,
         )
-        check_request(resolved(asked, stored), stored)
+        check_request(resolved(asked, given), given)
         return asked
 
-    def plan(self, stored: StoredModel) -> list[Cell]:
+    def plan(self, given: GivenModel, model: ScoreModel) -> list[Cell]:
         """The cells of a resolved request.
 
+        Args:
+            given: The model as it was given.
+            model: The same model, ready to evaluate.
+
         Raises:
-            ConfigError: If a sampler or grid is unknown, or its parameters are wrong.
-            ValueError: If a grid from a file has other ends, or no cell can run.
+            ConfigError: If a grid is unknown, or its parameters are wrong.
+            ValueError: If a grid from a file does not begin at t = 1, a grid ends below the least
+                time of the network, or no cell can run.
         """
-        samplers = [(text.strip(), one) for text in self.samplers for one in _at_tolerances(text)]
-        grids = {name: parse_grid(name) for name in self.grids}
-        sde, snap = stored.config.sde, stored.snapped
-        cells = plan_cells(sde, samplers, grids, self.nfe, self.t_min, snap)
-        if all(cell.ts is None for cell in cells):
+        grids = {n: parse_grid(g) if isinstance(g, str) else g for n, g in self.grids.items()}
+        cells: list[Cell] = []
+        for name, sampler in self.samplers.items():
+            if sampler is None:
+                cells += recommended_cells(model, self.nfe)
+                continue
+            some = [(name, one) for one in _at_tolerances(name, sampler)]
+            cells += plan_cells(given.sde, some, grids, self.nfe, self.t_min, given.snapped)
+        named = [cell for cell in cells if cell.label != RECOMMENDED]
+        if named and all(cell.ts is None for cell in named) or not cells:
             reasons = (f"{cell.label}: {cell.reason}" for cell in cells)
             raise ValueError(f"no cell can run: {next(reasons, 'no sampler, grid or budget')}")
+        for cell in cells:
+            if cell.ts is not None:
+                model.check_last(float(cell.ts[-1]))
         return cells
 
 
-def _at_tolerances(text: str) -> list[Sampler]:
-    """The sampler named by a text; an adaptive method once per tolerance."""
-    sampler = parse_sampler(text)
+def _at_tolerances(name: str, sampler: Sampler) -> list[Sampler]:
+    """The sampler; an adaptive method once per tolerance."""
     if not sampler.adaptive:
         return [sampler]
     tolerances = SDE_TOLERANCES if isinstance(sampler, AdaptiveSDE) else ODE_TOLERANCES
-    if "tol=" in text:
+    if "tol=" in name:
         raise ConfigError(
-            f"sampler {text.strip()!r}: the benchmark runs an adaptive method at rtol = atol = "
+            f"sampler {name!r}: the benchmark runs an adaptive method at rtol = atol = "
             f"{', '.join(f'{tol:g}' for tol in tolerances)}; leave rtol and atol out"
         )
     return [replace(sampler, rtol=tolerance, atol=tolerance) for tolerance in tolerances]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ..metrics import Estimate
 from .findings import Findings, tied
+from .quality import TITLES
 from .records import CellResult
 
 __all__ = ["estimate_text", "likelihood_text", "sentences", "text_table"]
@@ -24,10 +25,11 @@ def sentences(findings: Findings) -> list[str]:
         text += [_of_budget(findings, budget) for budget in _ends(findings.budgets)]
         text.append(_of_floor(findings))
     text.append(_of_solvers(findings))
+    text.append(_of_recommended(findings))
     if findings.likelihood is not None:
-        n = findings.likelihood["n"]
-        mean = likelihood_text(findings)
-        text.append(f"The negative log-likelihood of {n} held-out data is {mean}.")
+        n, split = findings.likelihood["n"], findings.likelihood["split"]
+        which = "data" if split == "all" else "held-out data"
+        text.append(f"The negative log-likelihood of {n} {which} is {likelihood_text(findings)}.")
     return [sentence for sentence in text if sentence]
 
 
@@ -53,7 +55,8 @@ def text_table(findings: Findings) -> str:
     for cell in findings.done:
         limit = f"{cell.tolerance:g}" if cell.nfe_asked is None else str(cell.nfe_asked)
         values = [str(cell.metrics[name]) if name in cell.metrics else "-" for name in names]
-        rows.append([cell.sampler, cell.grid, limit, str(cell.nfe), *values, f"{cell.seconds:.2f}"])
+        name = findings.sampler(cell)
+        rows.append([name, cell.grid, limit, str(cell.nfe), *values, f"{cell.seconds:.2f}"])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [_aligned(row, widths) for row in rows]
     lines += [f"{c.status}: {c.sampler} {c.grid} {c.asked}: {c.reason}" for c in findings.missing]
@@ -128,6 +131,27 @@ def _of_solvers(findings: Findings) -> str:
     if not parts:
         return ""
     return f"Closest to the exact solution of the ODE from the same noise: {'; '.join(parts)}."
+
+
+def _of_recommended(findings: Findings) -> str:
+    """The recommended settings of the smallest and largest budget, and what beat them."""
+    parts = []
+    for budget in _ends(findings.budgets):
+        cell = findings.recommended(budget)
+        if cell is None:
+            continue
+        beaten = [
+            f"{findings.name(first)} in {TITLES[metric]} ({estimate_text(first.metrics[metric])} "
+            f"against {estimate_text(cell.metrics[metric])})"
+            for metric in findings.measured
+            if metric in ("mmd2", "paired_rmse")
+            for first in findings.ahead(cell, metric)[:1]
+        ]
+        by = f"beaten by {' and by '.join(beaten)}" if beaten else "not beaten"
+        parts.append(f"within {budget} evaluations {cell.setting} on {cell.grid}, {by}")
+    if not parts:
+        return ""
+    return f"Recommended settings: {'; '.join(parts)}."
 
 
 def _ends(values: Sequence[int]) -> list[int]:

@@ -6,7 +6,7 @@ import hashlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,16 @@ import torch
 from torch import Tensor
 
 from .. import __version__
+from .._condition import map_condition, take_rows
 from .._tensor import NonFiniteError
 from ..data import DataSpec
+from ..evaluation import evaluating
 from ..fingerprint import fingerprint
 from ..metrics import paired_rmse
 from ..noise import NOISE_VERSION, SampleNoise
 from ..output.files import save_arrays, write_json
 from ..output.progress import Tell
-from ..score import NetworkScore, ScoreModel
+from ..score import ScoreModel
 from .checked import estimates_to_json
 from .draw import DrawSettings, draw
 from .plan import Cell
@@ -99,12 +101,29 @@ class Sweep:
         solution = None if self.solver is None else self.solver.fingerprint
         return fingerprint({"quality": quality, "reference": solution, "kept": self.kept})
 
+    @property
+    def end(self) -> float:
+        """Time at which the reference solution ends: the least last time of all grids.
+
+        All cells approximate one point, the solution of the ODE at t = 0. The reference comes
+        closest to it. A cell whose grid ends earlier has the error of its larger last step, which
+        is the denoising.
+        """
+        ends = [float(cell.ts[-1]) for cell in self.cells if cell.ts is not None]
+        return min([self.settings.t_min, *ends])
+
     @cached_property
     def solver(self) -> Reference | None:
         """The solver of the reference solution; None if there is no paired error."""
         if self.tolerance is None:
             return None
-        return Reference(self.tolerance, self.settings, made_from=self.common)
+        made_from, settings = self.common, self.settings
+        if self.end < settings.t_min:  # stored comparisons have no end of their own
+            made_from, settings = (
+                fingerprint([made_from, self.end]),
+                replace(settings, t_min=self.end),
+            )
+        return Reference(self.tolerance, settings, made_from)
 
     def made_from(self, cell: Cell) -> str:
         """Fingerprint of everything that determines the numbers of a cell."""
@@ -171,6 +190,7 @@ class Sweep:
             cell.tolerance,
             status,
             cell.deterministic,
+            cell.setting,
             steps=cell.steps,
             **measured,
         )
@@ -183,19 +203,24 @@ class Sweep:
 
     @cached_property
     def bare_seconds(self) -> float:
-        """Seconds of one pass of the network alone over all samples: the median of five passes.
+        """Seconds of one evaluation of the model for all samples: the median of five.
 
-        An uncounted pass before them warms up caches and thread pools.
+        An evaluation before them warms up caches and thread pools.
         """
         device, batch, y = self.settings.device, self.settings.batch, self.settings.y
         batches = self.start.to(device).split(batch)
-        labels = [None] * len(batches) if y is None else y.to(device).split(batch)
+        models = [self.model] * len(batches)
+        if y is not None:
+            y = map_condition(lambda leaf: leaf.to(device), y)
+            starts = range(0, len(self.start), batch)
+            models = [self.model.given(take_rows(y, slice(i, i + batch))) for i in starts]
 
         def one_pass() -> None:
-            for x, y in zip(batches, labels, strict=True):
-                _bare_pass(self.model, x, y)
+            for x, model in zip(batches, models, strict=True):
+                _bare_pass(model, x)
 
-        times = [_timed(device, one_pass)[1] for _ in range(6)]
+        with evaluating(self.model):
+            times = [_timed(device, one_pass)[1] for _ in range(6)]
         return statistics.median(times[1:])
 
     def _reference(self, places: Sequence[Path], tell: Tell) -> Tensor | None:
@@ -219,7 +244,7 @@ class Sweep:
         bare = self.bare_seconds  # before the first cell, whose time must not include warming up
         try:
             run = partial(draw, self.settings, self.model, cell.sampler, cell.ts)
-            out, seconds = _timed(self.settings.device, run)
+            out, seconds = _timed(self.settings.device, partial(run, denoise=cell.denoise))
         except RuntimeError as error:
             if not (isinstance(error, NonFiniteError) or "gave up" in str(error)):
                 raise
@@ -248,12 +273,9 @@ class Sweep:
 
 
 @torch.no_grad()
-def _bare_pass(model: ScoreModel, x: Tensor, y: Tensor | None) -> None:
-    """Run the network without preconditioning, checks and sampler; for other models, run ε."""
-    if isinstance(model, NetworkScore):
-        model.net(x, torch.zeros(len(x), device=x.device), y)
-    else:
-        model.given(y).eps(x, 1.0)
+def _bare_pass(model: ScoreModel, x: Tensor) -> None:
+    """One evaluation of the model, without a sampler."""
+    model.eps(x, 1.0)
 
 
 def _timed(device: str, work: Callable[[], Any]) -> tuple[Any, float]:

@@ -6,7 +6,7 @@ import json
 import math
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -16,18 +16,24 @@ import torch
 from torch import Tensor
 
 from .._text import reason_of
+from .conditions import Conditions, check_conditions, float_tensor
 from .memory import check_memory, megabytes
 from .spec import DataSpec
 
-__all__ = ["ArrayFile", "is_array_file", "load_array"]
+__all__ = ["ArrayFile", "checked_data", "is_array_file", "load_array"]
 
 _DEFAULT_LEVELS = {np.dtype(np.uint8): 256, np.dtype(np.bool_): 2}
 
 _CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 
-# Names of the data and the labels in a .npz file: ours, and the names given by
+# Names of the data and their conditions in a .npz file: ours, and the names given by
 # `np.savez(file, x, y)`, as in the sample files of guided-diffusion (ADM).
-_PAIRS = (("x", "y"), ("arr_0", "arr_1"))
+_CONTENTS = (
+    {"x": "x", "y": "y"},
+    {"x": "x", "y_class": "class", "y_vector": "vector", "y_array": "array"},
+    {"arr_0": "x", "arr_1": "y"},
+)
+_OF_SAMPLES = {"labels": "class", "y_vector": "vector", "y_array": "array"}
 
 # Names that `scoresde sample` always writes besides the samples.
 _SAMPLES = {"x", "ts", "nfe", "seed"}
@@ -51,13 +57,13 @@ class ArrayFile:
 
     Args:
         x: Data, shape (N, *D): uint8 or int64 if quantized, otherwise float32.
-        labels: Class numbers (integers) or class names (text), shape (N,); None without labels.
+        conditions: Labels, vector and array of the data.
         levels: Number of levels; None for continuous data.
         spec: Description of the data if the file holds one, as samples of scoresde do.
     """
 
     x: Tensor
-    labels: np.ndarray | None
+    conditions: Conditions
     levels: int | None
     spec: DataSpec | None = None
 
@@ -69,17 +75,19 @@ def is_array_file(path: str | Path) -> bool:
 
 
 def load_array(path: Path, levels: int | None = None, *, labels: bool = True) -> ArrayFile:
-    """Data of a `.npy` or `.npz` file, with labels if it has any.
+    """Data of a `.npy` or `.npz` file, with their conditions if it has any.
 
     A `.npy` file holds the data, shape (N, *D). A `.npz` file holds
 
     - one array of any name, or
-    - "x" and "y", or "arr_0" and "arr_1": data and labels, or
+    - "x" and "y", or "arr_0" and "arr_1": data and a condition, or
+    - "x" and some of "y_class", "y_vector", "y_array": data and several conditions, or
     - the arrays of `scoresde sample`: the data are "levels" if it exists, otherwise "x".
 
-    Labels have shape (N,) and are integers (class numbers) or text (class names). Pickled objects
-    are never opened. The sizes in the file's header are compared with its real size and with the
-    free memory before memory is taken.
+    A condition "y" is a label (integers, the class numbers, or text, the class names, shape (N,)),
+    a vector (floats, shape (N,) or (N, V)) or an array of the size of the images (numbers, shape
+    (N, C, H, W)). Pickled objects are never opened. The sizes in the file's header are compared
+    with its real size and with the free memory before memory is taken.
 
     - uint8: quantized, 256 levels unless `levels` says otherwise.
     - other integers and bool: quantized; `levels` must be given (bool: 2).
@@ -93,7 +101,7 @@ def load_array(path: Path, levels: int | None = None, *, labels: bool = True) ->
     Args:
         path: The file.
         levels: Number of levels of the data.
-        labels: Whether to read the labels.
+        labels: Whether to read the conditions.
 
     Raises:
         ValueError: If the file is damaged or not such a file, does not fit into memory, is empty,
@@ -101,18 +109,19 @@ def load_array(path: Path, levels: int | None = None, *, labels: bool = True) ->
             are in another order; if samples of scoresde have another number of levels.
     """
     try:
-        x, y, spec = _read(path, labels)
+        x, found, spec = _read(path, labels)
         if levels is None and spec is not None:
             levels = spec.levels
         elif spec is not None and levels != spec.levels:
             raise ValueError(f"levels of {path} must be {spec.levels}, got {levels}")
-        data, levels = _checked_data(path, x, levels)
+        data, levels = checked_data(path, x, levels)
+        conditions = check_conditions(path, found, data)
     except MemoryError as error:
         raise ValueError(f"{path} does not fit into memory") from error
-    return ArrayFile(data, None if y is None else _checked_labels(path, y, len(x)), levels, spec)
+    return ArrayFile(data, conditions, levels, spec)
 
 
-def _read(path: Path, labels: bool) -> tuple[np.ndarray, np.ndarray | None, DataSpec | None]:
+def _read(path: Path, labels: bool) -> tuple[np.ndarray, dict[str, np.ndarray], DataSpec | None]:
     try:
         with path.open("rb") as file:
             magic = file.read(6)
@@ -121,7 +130,7 @@ def _read(path: Path, labels: bool) -> tuple[np.ndarray, np.ndarray | None, Data
                 return _read_archive(path, file, labels)
             if magic != np.lib.format.MAGIC_PREFIX:
                 raise ValueError("it does not begin as one")
-            return _array(path, file, path.stat().st_size), None, None
+            return _array(path, file, path.stat().st_size), {}, None
     except MemoryError:
         raise
     # On damaged bytes NumPy, zipfile and zlib raise a dozen types, some of which are neither
@@ -134,34 +143,50 @@ def _read(path: Path, labels: bool) -> tuple[np.ndarray, np.ndarray | None, Data
 
 def _read_archive(
     path: Path, file: IO[bytes], labels: bool
-) -> tuple[np.ndarray, np.ndarray | None, DataSpec | None]:
+) -> tuple[np.ndarray, dict[str, np.ndarray], DataSpec | None]:
     with zipfile.ZipFile(file) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         if len(members) < len(archive.infolist()):
             raise ValueError("it holds two arrays of one name")
 
-        def member(name: str) -> np.ndarray | None:
-            return _member(path, archive, members[name]) if name in members else None
+        def read(names: Mapping[str, str]) -> dict[str, np.ndarray]:
+            """The arrays that exist among these names, by what they are."""
+            return {
+                what: _member(path, archive, members[name])
+                for name, what in names.items()
+                if name in members and (labels or what in ("x", "spec"))
+            }
 
         if set(members) >= _SAMPLES:
-            text = member("spec")
-            spec = None if text is None else DataSpec.from_dict(json.loads(str(text)))
-            y = member("labels") if labels else None
-            if y is not None and spec is not None and spec.class_names is not None:
-                if y.min() < 0:  # a negative index would count from the last name
-                    raise ValueError(f"its labels must be at least 0, got {y.min()}")
-                y = np.array(spec.class_names)[y]
-            x = member("levels" if "levels" in members else "x")
-            if spec is None and "levels" in members:
-                x = x.astype(np.int64)  # uint8, as in an earlier version, would mean 256 levels
-            return x, y, spec
-        for x, y in _PAIRS:
-            if x in members and set(members) <= {x, y}:
-                return member(x), member(y) if labels else None, None
+            x = "levels" if "levels" in members else "x"
+            return _of_samples(read({x: "x", "spec": "spec", **_OF_SAMPLES}), x == "levels")
+        for names in _CONTENTS:
+            if next(iter(names)) in members and set(members) <= set(names):
+                found = read(names)
+                return found.pop("x"), found, None
         if len(members) == 1:
-            return member(*members), None, None
+            return _member(path, archive, *members.values()), {}, None
     names = ", ".join(members) or "none"
-    raise ValueError(f"it must hold one array, or x and y, or arr_0 and arr_1, got {names}")
+    raise ValueError(
+        "it must hold one array, or x and y, or arr_0 and arr_1, or x and some of y_class, "
+        f"y_vector, y_array, got {names}"
+    )
+
+
+def _of_samples(
+    found: dict[str, np.ndarray], quantized: bool
+) -> tuple[np.ndarray, dict[str, np.ndarray], DataSpec | None]:
+    """Samples of scoresde, with the names of their classes."""
+    x, text = found.pop("x"), found.pop("spec", None)
+    spec = None if text is None else DataSpec.from_dict(json.loads(str(text)))
+    y = found.get("class")
+    if y is not None and spec is not None and spec.class_names is not None:
+        if y.min() < 0:  # a negative index would count from the last name
+            raise ValueError(f"its labels must be at least 0, got {y.min()}")
+        found["class"] = np.array(spec.class_names)[y]
+    if spec is None and quantized:
+        x = x.astype(np.int64)  # uint8, as in an earlier version, would mean 256 levels
+    return x, found, spec
 
 
 def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
@@ -205,7 +230,17 @@ def _array(source: str | Path, file: IO[bytes], size: int) -> np.ndarray:
     return flat.reshape(shape[::-1]).transpose() if fortran else flat.reshape(shape)
 
 
-def _checked_data(path: Path, x: np.ndarray, levels: int | None) -> tuple[Tensor, int | None]:
+def checked_data(path: str | Path, x: np.ndarray, levels: int | None) -> tuple[Tensor, int | None]:
+    """Data of an array and their number of levels, checked and converted as by `load_array`.
+
+    Args:
+        path: Name of the array in messages.
+        x: Real numbers, shape (N, *D).
+        levels: Number of levels; None for continuous data, and for 256 levels of uint8.
+
+    Raises:
+        ValueError: As for `load_array`.
+    """
     if x.ndim == 0 or x.size == 0:
         raise ValueError(f"{path}: data must have shape (N, *D) with N at least 1, got {x.shape}")
     if x.ndim == 1:
@@ -221,7 +256,7 @@ def _checked_data(path: Path, x: np.ndarray, levels: int | None) -> tuple[Tensor
         )
         x = x.transpose(0, 3, 1, 2)
     if x.dtype.kind == "f" and levels is None:
-        return _continuous(path, x), None
+        return float_tensor(path, "data", x), None
     if levels is None:
         levels = _DEFAULT_LEVELS.get(x.dtype)
     return _quantized(path, x, levels), levels
@@ -251,15 +286,6 @@ def _check_axes(path: Path, x: np.ndarray) -> None:
         )
 
 
-def _continuous(path: Path, x: np.ndarray) -> Tensor:
-    with np.errstate(over="ignore"):  # values that float32 cannot hold are counted below
-        data = np.ascontiguousarray(x, np.float32)
-    bad = int(x.size - np.isfinite(data).sum())
-    if bad:
-        raise ValueError(f"{path}: data must be finite in float32, got {bad} values that are not")
-    return torch.from_numpy(data)
-
-
 def _quantized(path: Path, x: np.ndarray, levels: int | None) -> Tensor:
     if levels is None:
         raise ValueError(f"{path}: levels must be given for integer data of dtype {x.dtype}")
@@ -270,11 +296,3 @@ def _quantized(path: Path, x: np.ndarray, levels: int | None) -> Tensor:
     if x.ndim == 3:
         x = x[:, None]
     return torch.from_numpy(np.ascontiguousarray(x, np.uint8 if levels <= 256 else np.int64))
-
-
-def _checked_labels(path: Path, y: np.ndarray, n: int) -> np.ndarray:
-    if y.dtype.kind not in "uiU" or y.shape != (n,):
-        raise ValueError(
-            f"{path}: labels must be integers or text of shape ({n},), got {y.dtype} {y.shape}"
-        )
-    return y

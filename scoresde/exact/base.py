@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .._condition import ConditionSpec
 from ..score import ScoreModel, Time
 from ..sde import SDE, Node
 
@@ -21,7 +22,7 @@ Factor = float | Tensor
 class ExactScore(ScoreModel):
     """Every quantity as E[a x_0 + b ε | x_t = x], so that none is computed from another."""
 
-    takes_labels = False
+    condition = ConditionSpec()
 
     def __init__(self, sde: SDE, shape: Sequence[int]) -> None:
         super().__init__(sde)

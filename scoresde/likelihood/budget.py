@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from .._condition import Condition
 from ..batches import Batch
 from ..exact import GaussianMixture
 from ..noise import Noise
@@ -88,7 +89,7 @@ def likelihood_budget(
     control: GaussianMixture | None = None,
     seed: int | None = None,
     noise: Noise | None = None,
-    y: Tensor | None = None,
+    y: Condition | None = None,
     batch: int | None = None,
 ) -> Budget:
     """Log-likelihoods of data by a method, with the parts of their random error.
@@ -103,7 +104,7 @@ def likelihood_budget(
         control: A Gaussian near the data, for the prior mismatch.
         seed: Integer in [0, 2^64) for all randomness; one stream per sample.
         noise: A source of your own instead of `seed`; then `batch` must be None.
-        y: Class labels, shape (B,), or None.
+        y: Condition of the data, or None.
         batch: Data at a time; None = all at once.
 
     Returns:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .._condition import Condition, take_rows
 from .._tensor import check_integer, check_type
 from ..batches import batches
 from ..evaluation import own_context
@@ -88,7 +89,7 @@ def encode(
     x: Tensor,
     method: Ode | str = Ode(),
     *,
-    y: Tensor | None = None,
+    y: Condition | None = None,
     batch: int | None = None,
 ) -> Encoding:
     """The latent code x(1) of data x, without a likelihood: no derivative passes.
@@ -101,7 +102,7 @@ def encode(
         model: Score model.
         x: Data at the model's scale, shape (B, *D), float32 or float64.
         method: Solver, tolerances and t_min, or its text; trace and control are not used.
-        y: Integer class labels, shape (B,), which a conditional model needs.
+        y: Condition of the data, which a conditional model needs; see `ScoreModel.labelled`.
         batch: Samples at a time; None = all at once.
 
     Returns:
@@ -120,7 +121,7 @@ def decode(
     z: Tensor,
     method: Ode | str = Ode(),
     *,
-    y: Tensor | None = None,
+    y: Condition | None = None,
     batch: int | None = None,
 ) -> Encoding:
     """The data x(t_min) whose latent code is z: the inverse of `encode`.
@@ -150,7 +151,7 @@ def _carried(
     model: ScoreModel,
     start: Tensor,
     method: Ode | str,
-    y: Tensor | None,
+    y: Condition | None,
     batch: int | None,
     down: bool,
 ) -> Encoding:
@@ -173,7 +174,7 @@ def round_trip(
     x: Tensor,
     method: Ode | str = Ode(),
     *,
-    y: Tensor | None = None,
+    y: Condition | None = None,
     batch: int | None = None,
 ) -> RoundTrip:
     """Encode x, decode the code, and compare the result with x.
@@ -207,7 +208,7 @@ def interpolate(
     steps: int = 8,
     method: Ode | str = Ode(),
     *,
-    y: Tensor | None = None,
+    y: Condition | None = None,
     batch: int | None = None,
 ) -> Interpolation:
     """Paths between data: `spherical_interpolation` of their latent codes, decoded.
@@ -220,7 +221,7 @@ def interpolate(
         x_b: Last points of the paths, shape (B, *D).
         steps: Points of a path, both ends included, at least 2.
         method: As for `encode`; max_nfe limits encoding and decoding separately.
-        y: Class labels, shape (B,), one per path, because each class has its own flow.
+        y: Condition, one per path, because each condition has its own flow.
         batch: As for `encode`.
 
     Returns:
@@ -239,11 +240,12 @@ def interpolate(
             f"{tuple(x_a.shape)} {x_a.dtype}"
         )
     y = model.labelled(y, len(x_a), x_a.device).y
-    of_ends = None if y is None else y.repeat(2)
+    rows = torch.arange(len(x_a), device=x_a.device)
+    of_ends = None if y is None else take_rows(y, rows.repeat(2))
     there = encode(model, torch.cat([x_a, x_b]), method, y=of_ends, batch=batch)
     fractions = torch.linspace(0, 1, steps, dtype=torch.float64, device=x_a.device)
     latent = spherical_interpolation(*there.latent.chunk(2), fractions)
-    of_points = None if y is None else y.repeat_interleave(steps)
+    of_points = None if y is None else take_rows(y, rows.repeat_interleave(steps))
     back = decode(model, latent.flatten(0, 1), method, y=of_points, batch=batch)
     x = back.x.reshape(latent.shape)
     return Interpolation(

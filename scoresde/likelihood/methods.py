@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from .._condition import Condition
 from .._tensor import check_type
 from ..batches import batches
 from ..evaluation import own_context
@@ -64,7 +65,7 @@ def log_likelihood(
     *,
     seed: int | None = None,
     noise: Noise | None = None,
-    y: Tensor | None = None,
+    y: Condition | None = None,
     batch: int | None = None,
 ) -> Likelihood:
     """log p(x) of each datum, computed by a method.
@@ -82,7 +83,8 @@ def log_likelihood(
         method: The method, or its text.
         seed: Integer in [0, 2^64) for all randomness of the method; one stream per sample.
         noise: A source of your own instead of `seed`; then `batch` must be None.
-        y: Integer class labels, shape (B,), which a conditional model needs.
+        y: Condition of the data, which a conditional model needs; see `ScoreModel.labelled`. log p
+            is then log p(x | y).
         batch: Samples at a time; None = all at once.
 
     Returns:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from .._condition import Condition
 from .._tensor import check_shape, check_type
 from ..batches import batches
 from ..evaluation import own_context
@@ -43,7 +44,7 @@ def sample_with_log_prob(
     *,
     seed: int | None = None,
     noise: Noise | None = None,
-    y: Tensor | None = None,
+    y: Condition | None = None,
     batch: int | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -67,7 +68,7 @@ def sample_with_log_prob(
             deviation σ(t_min); without noise there would be no density.
         seed: Integer in [0, 2^64) for x(1) and the probes; one stream per sample.
         noise: A source of your own instead of `seed`; then `batch` must be None.
-        y: Class labels, shape (n,), for a conditional model; log p is then log p(x | y).
+        y: Condition of the samples, which a conditional model needs; log p is then log p(x | y).
         batch: Samples at a time; None = all at once.
         device: Where to run.
         dtype: Dtype of the samples, float32 or float64.

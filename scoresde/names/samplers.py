@@ -3,18 +3,21 @@
 ddim                      a name
 ddim:eta=0.5              with a parameter
 edm:churn=20:s_noise=1    with two parameters
+package.module:Name       a class of your own, perhaps with parameters; its module is imported
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
+from typing import Any
 
 from .. import samplers
 from ..plain import ConfigError, construct_named
+from .importing import construct_imported, is_class_path
 
-__all__ = ["SAMPLERS", "parse_sampler", "sampler_text"]
+__all__ = ["SAMPLERS", "parse_sampler", "sampler_label"]
 
 
 def _predictor_corrector(
@@ -89,37 +92,44 @@ SAMPLERS: dict[str, Callable[..., samplers.Sampler]] = {
 
 
 def parse_sampler(text: str) -> samplers.Sampler:
-    """A sampler from `name` or `name:key=value:key=value`.
+    """A sampler from `name` or `name:key=value:key=value`, or from the place of a class.
 
     Raises:
-        ConfigError: If the name or a key is unknown (with the nearest one), or a value is wrong.
+        ConfigError: If the name or a key is unknown (with the nearest one), a value is wrong, or
+            the class cannot be imported.
     """
+    if text.strip().partition(":")[0] not in SAMPLERS and is_class_path(text):
+        return construct_imported("sampler", text, samplers.Sampler)
     return construct_named("sampler", text, SAMPLERS)
 
 
-def sampler_text(sampler: samplers.Sampler) -> str:
-    """The shortest text from which `parse_sampler` makes this sampler; its repr if there is none.
+def sampler_label(sampler: samplers.Sampler) -> str:
+    """The shortest text from which `parse_sampler` makes an equal sampler, otherwise a description.
 
-    Args:
-        sampler: Any sampler.
+    Example: `ddim:eta=0.5` for DDIM(0.5), and `Mine(order=2)` for a sampler of the user.
     """
-    texts = [_text(name, make, sampler) for name, make in SAMPLERS.items()]
-    return min((text for text in texts if text is not None), key=len, default=repr(sampler))
+    texts = []
+    for name in SAMPLERS:
+        usual = parse_sampler(name)
+        if type(usual) is not type(sampler):
+            continue
+        changed = [f"{k}={_plain(v)}" for k, v in _changes(sampler, usual).items()]
+        text = ":".join([name, *changed])
+        try:
+            if parse_sampler(text) == sampler:
+                texts.append(text)
+        except ConfigError:  # a field that the name does not allow to change
+            continue
+    if texts:
+        return min(texts, key=len)
+    values = [f"{f.name}={getattr(sampler, f.name)}" for f in fields(sampler) if f.init]
+    return f"{type(sampler).__name__}({', '.join(values)})" if values else type(sampler).__name__
 
 
-def _text(
-    name: str, make: Callable[..., samplers.Sampler], sampler: samplers.Sampler
-) -> str | None:
-    """The text of a sampler under one name; None if this name does not make it."""
-    usual = make()
-    if type(usual) is not type(sampler):
-        return None
-    keys = [key for key in inspect.signature(make).parameters if hasattr(sampler, key)]
-    values = {key: getattr(sampler, key) for key in keys}
-    changed = {key: value for key, value in values.items() if value != getattr(usual, key)}
-    words = {k: str(v).lower() if isinstance(v, bool) else f"{v}" for k, v in changed.items()}
-    text = ":".join([name, *(f"{key}={word}" for key, word in words.items())])
-    try:
-        return text if parse_sampler(text) == sampler else None
-    except ConfigError:
-        return None
+def _changes(sampler: samplers.Sampler, usual: samplers.Sampler) -> dict[str, Any]:
+    pairs = {f.name: (getattr(sampler, f.name), getattr(usual, f.name)) for f in fields(sampler)}
+    return {name: new for name, (new, old) in pairs.items() if new != old}
+
+
+def _plain(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

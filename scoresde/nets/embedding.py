@@ -1,12 +1,13 @@
-"""Embeddings of the noise label (and of a class label) as vectors."""
+"""Embeddings of the noise label, a class label and a vector of numbers as one vector."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from .._tensor import check_choice, check_integer, equally_spaced
+from .._condition import ConditionSpec
+from .._tensor import check_choice, equally_spaced
 
 __all__ = ["FourierEmbedding", "LabelEmbedding", "SinusoidalEmbedding"]
 
@@ -86,66 +87,76 @@ _EMBEDDINGS = {"fourier": FourierEmbedding, "sinusoidal": SinusoidalEmbedding}
 
 
 class LabelEmbedding(nn.Module):
-    """The vector that conditions every block, from the noise label and, if any, the class label.
+    """The vector that conditions every block: the sum of the embeddings of noise label, class, v.
+
+    Each kind of condition has a trained embedding of its own for "no condition": row K of the table
+    of classes, and `no_vector`.
 
     Args:
         features: Number of waves; an odd number is rounded up.
         width: Size of the vector.
         kind: "fourier" or "sinusoidal".
-        classes: Number K of classes, at least 1, or None. With K classes the table has K + 1
-            rows; row K stands for "no class", as classifier-free guidance needs.
+        condition: Classes and length of v, if any; an array is not embedded here.
 
     Raises:
-        ValueError: For an unknown kind or fewer than one class.
+        ValueError: For an unknown kind.
     """
 
-    def __init__(self, features: int, width: int, kind: str, classes: int | None) -> None:
+    def __init__(self, features: int, width: int, kind: str, condition: ConditionSpec) -> None:
         super().__init__()
         check_choice("embedding", kind, _EMBEDDINGS)
         n = (features + 1) // 2
         self.waves = _EMBEDDINGS[kind](n)
         self.mlp = nn.Sequential(nn.Linear(2 * n, width), nn.SiLU(), nn.Linear(width, width))
-        self.classes = classes
-        if classes is not None:
-            self.classes = classes = check_integer("classes", classes, minimum=1)
-            self.table = nn.Embedding(classes + 1, width)
-            # About the size of the noise label's vector at first, so that neither dominates.
+        self.condition = condition
+        # Conditions have about the size of the noise label's vector at first: neither dominates.
+        if condition.classes is not None:
+            self.table = nn.Embedding(condition.classes + 1, width)
             nn.init.normal_(self.table.weight, std=0.3)
+        if condition.vector is not None:
+            self.vector = nn.Sequential(
+                nn.Linear(condition.vector, width), nn.SiLU(), nn.Linear(width, width)
+            )
+            self.no_vector = nn.Parameter(torch.empty(width).normal_(std=0.3))
 
-    def forward(self, label: Tensor, y: Tensor | None = None) -> Tensor:
+    def forward(self, label: Tensor, parts: Mapping[str, Tensor] | None) -> Tensor:
         """Embed labels.
 
         Args:
             label: Noise label, shape (B,).
-            y: Class labels in 0 … K, shape (B,), int64 (K means "no class"), or None for
-                K everywhere. Must be None for a network without classes.
+            parts: "class" (int64, shape (B,), 0 … K, where K means "no class") and "vector" (shape
+                (B, V), where NaN means "no vector"), those of the condition; None for "no
+                condition" everywhere.
 
         Returns:
             Shape (B, width), in the dtype of the weights.
 
         Raises:
-            ValueError: If y has the wrong shape, is not allowed or out of range.
+            ValueError: If a class is out of range.
         """
-        vector = self.mlp(self.waves(label).to(self.mlp[0].weight.dtype))
-        if self.classes is None:
-            if y is not None:
-                raise ValueError("y must be None for a network without classes")
-            return vector
-        if y is None:
-            y = torch.full(label.shape, self.classes, dtype=torch.int64, device=label.device)
-        else:
-            self._check_classes(y, label)
-        return vector + self.table(y)
+        dtype = self.mlp[0].weight.dtype
+        if not label.is_floating_point():
+            label = label.to(torch.promote_types(dtype, torch.float32))
+        vector = self.mlp(self.waves(label).to(dtype))
+        if self.condition.classes is not None:
+            vector = vector + self._of_class(label, parts)
+        if self.condition.vector is not None:
+            vector = vector + self._of_vector(parts)
+        return vector
 
-    def _check_classes(self, y: Tensor, label: Tensor) -> None:
-        if y.shape != label.shape or y.dtype != torch.int64:
-            raise ValueError(
-                f"y must be int64 of shape {tuple(label.shape)}, got {y.dtype} {tuple(y.shape)}"
-            )
+    def _of_class(self, label: Tensor, parts: Mapping[str, Tensor] | None) -> Tensor:
+        classes = self.condition.classes
+        if parts is None:
+            return self.table(torch.full_like(label, classes, dtype=torch.int64))
         # Reading values would break a compiled graph. There the table makes its own check.
-        if torch.compiler.is_compiling() or y.numel() == 0:
-            return
-        low, high = (int(v) for v in torch.aminmax(y))
-        if low < 0 or high > self.classes:
-            wrong = low if low < 0 else high
-            raise ValueError(f"y must lie in 0 … {self.classes}, got {wrong}")
+        if not torch.compiler.is_compiling():
+            self.condition.check_classes(parts["class"], classes)
+        return self.table(parts["class"])
+
+    def _of_vector(self, parts: Mapping[str, Tensor] | None) -> Tensor:
+        if parts is None:
+            return self.no_vector
+        v = parts["vector"].to(self.no_vector.dtype)
+        absent = v.isnan().any(1, keepdim=True)
+        # NaN is replaced before the layers: its gradient would be NaN although it is not used.
+        return torch.where(absent, self.no_vector, self.vector(v.masked_fill(absent, 0)))

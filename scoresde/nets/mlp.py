@@ -6,8 +6,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .._condition import Condition, ConditionSpec
 from .._tensor import check_integer, check_number
-from .blocks import check_inputs, zeroed
+from .blocks import arguments_of, check_inputs, zeroed
 from .embedding import LabelEmbedding
 
 __all__ = ["MLP"]
@@ -32,7 +33,8 @@ class MLP(nn.Module):
     """Residual MLP F(x, label, y): the output has the shape of x and is zero at initialisation.
 
     Attributes:
-        classes: Number of classes, or None.
+        condition: The conditions that it takes.
+        arguments: The arguments as plain data.
         layer_counts: Names of the arguments that give numbers of layers.
 
     Args:
@@ -40,8 +42,9 @@ class MLP(nn.Module):
         width: Size of the hidden layers and of the conditioning vector.
         depth: Number of residual blocks of two linear layers each.
         dropout: Dropout probability in every block, in [0, 1).
-        classes: Number of classes, or None. See `LabelEmbedding`.
+        classes: Number of classes, or None. See `ConditionSpec`.
         embedding: "fourier" or "sinusoidal" embedding of the noise label.
+        vector: Length of a vector of numbers as condition, or None.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -58,27 +61,31 @@ class MLP(nn.Module):
         dropout: float = 0.0,
         classes: int | None = None,
         embedding: str = "fourier",
+        vector: int | None = None,
     ) -> None:
+        arguments = arguments_of(locals())
         super().__init__()
+        self.arguments = arguments
         if len(shape) != 1:
             raise ValueError(f"shape must be (D,), got {tuple(shape)}")
         self.shape = (check_integer("each entry of shape", shape[0], minimum=1),)
         width = check_integer("width", width, minimum=1)
         depth = check_integer("depth", depth, minimum=1)
         dropout = check_number("dropout", dropout, at_least=0, below=1)
-        self.embedding = LabelEmbedding(min(width, 64), width, embedding, classes)
-        self.classes = self.embedding.classes
+        self.condition = ConditionSpec(classes, vector)
+        self.embedding = LabelEmbedding(min(width, 64), width, embedding, self.condition)
         self.stem = nn.Linear(self.shape[0], width)
         self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(depth))
         self.head = zeroed(nn.Linear(width, self.shape[0]))
 
-    def forward(self, x: Tensor, label: Tensor, y: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, label: Tensor, y: Condition | None = None) -> Tensor:
         """Evaluate the network.
 
         Args:
             x: Scaled noisy vectors, shape (B, D), in the dtype of the weights.
             label: Noise label, shape (B,), e.g. log(σ/α); embedded in float32 or better.
-            y: Class labels in 0 … K, shape (B,), int64 (K means "no class"), or None.
+            y: Condition, as `ConditionSpec` says, with "no condition" allowed in single entries;
+                None for no condition at all.
 
         Returns:
             Shape (B, D), in the dtype of x.
@@ -87,7 +94,8 @@ class MLP(nn.Module):
             ValueError: If a shape is wrong, or y is not allowed or out of range.
         """
         check_inputs(x, label, self.shape)
-        embedding = F.silu(self.embedding(label, y))
+        parts = None if y is None else self.condition.parts(y, x.shape[0])
+        embedding = F.silu(self.embedding(label, parts))
         h = self.stem(x)
         for block in self.blocks:
             h = block(h, embedding)

@@ -1,14 +1,15 @@
 """A noise-conditional U-Net for images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .._condition import Condition, ConditionSpec
 from .._tensor import check_integer, check_number
-from .blocks import Attention, ResidualBlock, check_inputs, group_norm, zeroed
+from .blocks import Attention, ResidualBlock, arguments_of, check_inputs, group_norm, zeroed
 from .embedding import LabelEmbedding
 
 __all__ = ["UNet"]
@@ -48,7 +49,8 @@ class UNet(nn.Module):
     each side (the odd one at the right and bottom), and the result is cropped.
 
     Attributes:
-        classes: Number of classes, or None.
+        condition: The conditions that it takes.
+        arguments: The arguments as plain data.
         layer_counts: Names of the arguments that give numbers of layers.
 
     Args:
@@ -60,11 +62,14 @@ class UNet(nn.Module):
         attention: Resolutions (larger side of the feature map, after padding and the stem) that
             get attention, after the first block of each level; None for the lowest resolution.
         dropout: Dropout probability in every block, in [0, 1).
-        classes: Number of classes, or None. See `LabelEmbedding`.
+        classes: Number of classes, or None. See `ConditionSpec`.
         patch: Side of the pixel patches that the stem folds into channels (pixel unshuffle);
             side 2 costs about a quarter of side 1.
         embedding: "fourier" or "sinusoidal" embedding of the noise label.
         skip_scale: Multiply every residual sum by √½.
+        vector: Length of a vector of numbers as condition, or None.
+        array: Channels of an array of the image's size as condition, or None. They are joined with
+            the channels of the image.
 
     Raises:
         ValueError: If an argument is out of its range, or a resolution of `attention` is never
@@ -85,8 +90,12 @@ class UNet(nn.Module):
         patch: int = 1,
         embedding: str = "fourier",
         skip_scale: bool = True,
+        vector: int | None = None,
+        array: int | None = None,
     ) -> None:
+        arguments = arguments_of(locals())
         super().__init__()
+        self.arguments = arguments
         if len(shape) != 3:
             raise ValueError(
                 f"shape must be (C, H, W) for a U-Net, got {tuple(shape)}; vectors take an MLP "
@@ -110,9 +119,13 @@ class UNet(nn.Module):
         above, width = [channels, *widths[:-1]], 2 * channels
         rest = (width, dropout, skip_scale)
 
-        self.embedding = LabelEmbedding(channels, width, embedding, classes)
-        self.classes = self.embedding.classes
-        self.stem = nn.Conv2d(self.shape[0] * patch**2, channels, 3, padding=1)
+        around = None if array is None else (array, *self.shape[1:])
+        self.condition = ConditionSpec(classes, vector, around)
+        self.embedding = LabelEmbedding(channels, width, embedding, self.condition)
+        if around is not None:
+            self.no_array = nn.Parameter(torch.empty(around).normal_())
+        inputs = self.shape[0] + (array or 0)
+        self.stem = nn.Conv2d(inputs * patch**2, channels, 3, padding=1)
         levels = [
             _Level([a] + [c] * blocks, *rest, at)
             for a, c, at in zip(above[:-1], widths[:-1], attend[:-1], strict=True)
@@ -127,13 +140,14 @@ class UNet(nn.Module):
         self.norm = group_norm(widths[0])
         self.head = zeroed(nn.Conv2d(widths[0], self.shape[0] * patch**2, 3, padding=1))
 
-    def forward(self, x: Tensor, label: Tensor, y: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, label: Tensor, y: Condition | None = None) -> Tensor:
         """Evaluate the network.
 
         Args:
             x: Scaled noisy images, shape (B, C, H, W), in the dtype of the weights.
             label: Noise label, shape (B,), e.g. log(σ/α); embedded in float32 or better.
-            y: Class labels in 0 … K, shape (B,), int64 (K means "no class"), or None.
+            y: Condition, as `ConditionSpec` says, with "no condition" allowed in single entries;
+                None for no condition at all.
 
         Returns:
             Shape (B, C, H, W), in the dtype of x.
@@ -142,10 +156,12 @@ class UNet(nn.Module):
             ValueError: If a shape is wrong, or y is not allowed or out of range.
         """
         check_inputs(x, label, self.shape)
-        embedding = F.silu(self.embedding(label, y))
+        parts = None if y is None else self.condition.parts(y, x.shape[0])
+        embedding = F.silu(self.embedding(label, parts))
         if x.shape[0] == 0:  # torch's pixel_unshuffle leaves an empty batch as it is
             return x.clone()
-        padded = F.pad(x, self.pad, mode="replicate") if any(self.pad) else x
+        h = x if self.condition.array is None else torch.cat([x, self._array(x, parts)], dim=1)
+        padded = F.pad(h, self.pad, mode="replicate") if any(self.pad) else h
         h = self.stem(F.pixel_unshuffle(padded, self.patch))
         kept = []
         for level in self.down:
@@ -160,6 +176,14 @@ class UNet(nn.Module):
         left, _, top, _ = self.pad
         _, height, width = self.shape
         return out[..., top : top + height, left : left + width].to(x.dtype)
+
+    def _array(self, x: Tensor, parts: Mapping[str, Tensor] | None) -> Tensor:
+        """The array of the condition like x; where it is NaN or missing, the trained `no_array`."""
+        if parts is None:
+            return self.no_array.expand(x.shape[0], *self.no_array.shape).to(x.dtype)
+        array = parts["array"].to(x.dtype)
+        absent = array.isnan().flatten(1).any(1).reshape(-1, 1, 1, 1)
+        return torch.where(absent, self.no_array.to(x.dtype), array)
 
 
 def _padding(shape: tuple[int, ...], multiple: int) -> tuple[int, int, int, int]:

@@ -11,11 +11,15 @@ For x_t = α x_0 + σ ε a model of the noise ε(x_t, t) = E[ε | x_t] also give
 
 from ..evaluation import count_nfe
 from .base import FIRST_TIME, ScoreModel, Time, reverse_drift
+from .call import Call
 from .function import FunctionScore
-from .network import Label, NetworkScore, Preconditioning, Target
+from .network import NetworkScore
+from .preconditioning import Label, Preconditioning, Target
+from .wrapping import wrap
 
 __all__ = [
     "FIRST_TIME",
+    "Call",
     "FunctionScore",
     "Label",
     "NetworkScore",
@@ -25,4 +29,5 @@ __all__ = [
     "Time",
     "count_nfe",
     "reverse_drift",
+    "wrap",
 ]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
+from .._condition import Condition, ConditionSpec, bound_rows, map_condition, take_rows
 from .._tensor import check_number, check_type, finite_or_raise
 from ..evaluation import NFE, name_time
 from ..sde import SDE, Node
@@ -29,14 +30,18 @@ class ScoreModel(nn.Module, ABC):
     Every method takes x of shape (B, *D) and a time: a number, a tensor of shape () or (B,), or
     a `Node`. It returns a tensor like x, in memory of its own. `nfe` counts the evaluations.
 
+    A conditional model is evaluated under a *condition* y: a tensor, or a dict or tuple of
+    conditions, whose tensors have one leading entry per sample. `given` binds one to a model.
+
     Attributes:
-        classes: K if class labels are 0 … K − 1; None if the number of classes is unknown.
-        takes_labels: Whether the model accepts class labels.
-        needs_labels: Whether the model cannot be evaluated without class labels.
+        data: The `DataSpec` of the data that the model was trained on; None if it is unknown.
+        condition: The conditions that the model accepts; without kinds if it accepts none. None if
+            this is unknown: then any condition is passed to the network.
+        needs_labels: Whether the model cannot be evaluated without a condition.
     """
 
-    classes: int | None = None
-    takes_labels: bool = True
+    data: Any = None
+    condition: ConditionSpec | None = None
     needs_labels: bool = False
 
     def __init__(self, sde: SDE) -> None:
@@ -44,7 +49,12 @@ class ScoreModel(nn.Module, ABC):
         check_type("sde", sde, SDE)
         self.sde = sde
         self.nfe = NFE()
-        self.y: Tensor | None = None
+        self.y: Condition | None = None
+
+    @property
+    def classes(self) -> int | None:
+        """K if there are class labels 0 … K − 1; None without classes, or if this is unknown."""
+        return None if self.condition is None else self.condition.classes
 
     @property
     def snapped(self) -> bool:
@@ -76,56 +86,87 @@ class ScoreModel(nn.Module, ABC):
         scale = (node.alpha**2 + node.sigma**2) / node.alpha
         return combine(-node.sigma / node.alpha, x, scale, self.eps(x, node))
 
-    def given(self, y: Tensor | None) -> ScoreModel:
-        """This model with class labels bound, one per sample of a batch.
+    def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """D(x; σ) = E[x_0 | x], where x = x_0 + σ ε: the denoiser at a noise level.
 
         Args:
-            y: Integer labels, shape (B,), or None for no label.
+            x: Data with noise of standard deviation σ, shape (B, *D), not scaled by α.
+            sigma: Noise level, a number or a tensor of shape () or (B,).
+
+        Raises:
+            ValueError: If a noise level is outside the range of the SDE; see `SDE.t_of_sigma`.
+        """
+        node = self.sde.at(self.sde.t_of_sigma(sigma), x)
+        return self.x0(cast(node.alpha, x) * x, node)
+
+    def score_at(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """∇ log p(x; σ) = (D(x; σ) − x)/σ² = −ε/σ, the score of x = x_0 + σ ε at a noise level.
+
+        Args:
+            x: Data with noise of standard deviation σ, shape (B, *D), not scaled by α.
+            sigma: Noise level, a number or a tensor of shape () or (B,).
+
+        Raises:
+            ValueError: If a noise level is outside the range of the SDE; see `SDE.t_of_sigma`.
+        """
+        node = self.sde.at(self.sde.t_of_sigma(sigma), x)
+        return self.eps(cast(node.alpha, x) * x, node) * cast(-node.alpha / node.sigma, x)
+
+    def given(self, y: Condition | None) -> ScoreModel:
+        """This model with a condition bound, one entry per sample of a batch.
+
+        Args:
+            y: A condition whose tensors have leading dimension B, or 1 for one condition of all
+                samples; None for no condition. It is not checked here.
         """
         bound = copy.copy(self)
         bound.y = y
         return bound
 
-    def labelled(
-        self, y: Tensor | Sequence[int] | None, n: int, device: torch.device | str
-    ) -> ScoreModel:
-        """This model with the class labels of n samples bound, after they have been checked.
+    def labelled(self, y: Condition | None, n: int, device: torch.device | str) -> ScoreModel:
+        """This model with the condition of n samples bound, after it has been checked.
 
         Args:
-            y: Integer labels, shape (n,); None keeps the labels that are already bound.
+            y: A condition; every tensor, array or list in it has leading dimension n, or 1 for one
+                condition of all samples. None keeps the condition that is already bound.
             n: Number of samples.
             device: Where the samples are.
 
         Raises:
-            TypeError: If the labels are not integers.
-            ValueError: If labels are missing, not accepted, of a wrong number, or not a class.
+            TypeError: If a dtype is not the one that the model takes.
+            ValueError: If the condition is missing, not accepted, of another kind or shape than
+                the model takes, not finite, or not a class.
         """
         y = self.y if y is None else y
         if y is None:
             self._check_label()
             return self
-        y = torch.as_tensor(y)
-        if y.shape != (n,):
-            raise ValueError(f"y must have shape ({n},), got {tuple(y.shape)}")
-        if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-            raise TypeError(f"y must hold integer class labels, got {y.dtype}")
-        if not self.takes_labels:
-            raise ValueError(f"y must be None: {type(self).__name__} has no classes")
-        y = y.to(device, torch.int64)
-        if self.classes is not None and n > 0:
-            low, high = (int(v) for v in torch.aminmax(y))
-            if low < 0 or high >= self.classes:
-                wrong = low if low < 0 else high
-                raise ValueError(f"y must hold classes 0 to {self.classes - 1}, got {wrong}")
-        return self.given(y)
+        if self.condition is not None and not self.condition:
+            raise ValueError(f"y must be None: {type(self).__name__} takes no condition")
+        y = bound_rows(y, n, device)
+        return self.given(y if self.condition is None else self.condition.checked(y, n))
 
     def _check_label(self) -> None:
-        """Raise ValueError if labels are needed and none are bound."""
+        """Raise ValueError if a condition is needed and none is bound."""
         if self.needs_labels and self.y is None:
             raise ValueError(
-                f"y must be given: the network has {self.classes} classes and was not trained "
-                "without class labels"
+                f"y must be given: the network takes {self.condition} and was not trained without "
+                "a condition"
             )
+
+    def _condition_for(self, x: Tensor, dtype: torch.dtype) -> Condition | None:
+        """The bound condition for the samples x, floating numbers in `dtype`.
+
+        Its tensors are new, so that a network may change them in place.
+        """
+        self._check_label()
+        if self.y is None:
+            return None
+
+        def copied(leaf: Tensor) -> Tensor:
+            return leaf.to(dtype if leaf.is_floating_point() else leaf.dtype, copy=True)
+
+        return map_condition(copied, bound_rows(self.y, x.shape[0], x.device))
 
     def first_time(self, t_min: float | None) -> float:
         """The time at which a path starts from data: t_min, checked.
@@ -157,14 +198,11 @@ class ScoreModel(nn.Module, ABC):
             )
 
     def take(self, rows: slice | Tensor) -> ScoreModel:
-        """This model for some rows of its batch: bound labels follow their samples."""
-        return self if self.y is None else self.given(self.y[rows])
+        """This model for some rows of its batch: a bound condition follows its samples."""
+        return self if self.y is None else self.given(take_rows(self.y, rows))
 
     def _evaluated(self, out: Tensor, x: Tensor, node: Node) -> Tensor:
-        """Check one evaluation's result and return it in the dtype of x."""
-        if not isinstance(out, Tensor) or out.shape != x.shape:
-            got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-            raise RuntimeError(f"network returned {got} for x of shape {tuple(x.shape)}")
+        """Check one evaluation's result, like x, and return it in the dtype of x."""
         if not out.is_floating_point():
             raise RuntimeError(f"network returned {out.dtype}, a floating dtype is needed")
         if torch.is_grad_enabled() and x.requires_grad and not _depends_on(out, x):

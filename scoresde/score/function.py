@@ -3,44 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .._condition import ConditionSpec
 from ..sde import SDE
 from .base import ScoreModel, Time
+from .call import Call, prediction
 
 __all__ = ["FunctionScore"]
 
 
 class FunctionScore(ScoreModel):
-    """A callable ε(x, t) as a score model, for example a network of your own.
+    """A callable ε(x, t) or ε(x, t, y) as a score model, for example a network of your own.
 
     The callable receives copies, and its result is copied. So it may change its arguments in place
     and return the same buffer each time. `evaluating` finds the networks that the callable uses
-    (see `reachable_modules`). The callable receives no class labels.
+    (see `reachable_modules`).
 
     Args:
         sde: The forward process the callable belongs to.
         eps: Maps x of shape (B, *D) and t, a float64 tensor of shape () or (B,), to the noise
-            like x.
+            like x, or to what `prediction` takes. It receives the condition as third argument if
+            its signature has one that is required or None by default.
+
+    Raises:
+        TypeError: If the signature does not allow such a call.
     """
 
-    def __init__(self, sde: SDE, eps: Callable[[Tensor, Tensor], Tensor]) -> None:
+    def __init__(self, sde: SDE, eps: Callable[..., Any]) -> None:
         super().__init__(sde)
+        self._caller = Call().fitted(eps)
         self.function = eps
 
     @property
-    def takes_labels(self) -> bool:
-        """False, unless a subclass has its own `eps`, which may use `y`."""
-        return type(self).eps is not FunctionScore.eps
+    def condition(self) -> ConditionSpec | None:
+        """No condition is accepted, unless the callable or a subclass's own `eps` may use `y`."""
+        uses = self._caller.takes_condition or type(self).eps is not FunctionScore.eps
+        return None if uses else ConditionSpec()
 
     def eps(self, x: Tensor, t: Time) -> Tensor:
         """The callable's value, checked and counted."""
         node = self.sde.at(t, x)
+        y = self._condition_for(x, x.dtype)
         self.nfe.add_forward(node.t)
         if isinstance(node.t, Tensor):
             time = node.t.to(x.device, torch.float64).flatten().clone()
         else:
             time = torch.full((), node.t, dtype=torch.float64, device=x.device)
-        return self._evaluated(self.function(x.clone(), time), x, node).clone()
+        out = self._caller(self.function, x.clone(), time, y)
+        return self._evaluated(prediction(out, x), x, node).clone()

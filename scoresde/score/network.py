@@ -2,134 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor, nn
 
-from .._tensor import check_choice, check_number, plain_numbers
+from .._condition import Condition, ConditionSpec, leaves
+from .._tensor import check_type
 from ..sde import SDE, Node
 from .base import ScoreModel, Time, cast, combine
+from .call import Call, innermost, prediction
+from .preconditioning import INDEX_LABELS, Preconditioning, Quantity
 
-__all__ = ["Label", "NetworkScore", "Preconditioning", "Target"]
-
-Target = Literal["eps", "x0", "v", "score", "edm"]
-Label = Literal["log_sigma", "edm", "time", "index", "rounded_index"]
-Quantity = Literal["eps", "x0", "v"]
-
-INDEX_LABELS = ("index", "rounded_index")
-
-
-@dataclass(frozen=True)
-class Preconditioning:
-    """The input of a network F and the meaning of its output F(c_in x, c_noise).
-
-    Args:
-        target: What F approximates: "eps", "x0", "v", "score", or "edm", EDM's skip form
-            x0 = c_skip x/α + c_out F (Karras et al. 2022, arXiv:2206.00364, table 1).
-        label: The time label c_noise: "log_sigma" is log(σ/α) (ours), "edm" is log(σ/α)/4, "time"
-            is t, "index" is N t − 1, the discrete index of a `TabulatedVP`, and "rounded_index" is
-            N t − 1 rounded to an integer. With "index" the network is evaluated at any time, also
-            between the labels that it was trained on. With "rounded_index" it is evaluated at these
-            labels only, and is exact only at the ladder's times i/N; `sample` then needs a grid of
-            these times (`grid.snapped`) and a sampler that stays on it. On the ladder both agree.
-        scale_input: Whether c_in is 1/√(α² + σ²) ("edm": 1/√(α² σ_data² + σ²)) instead of 1.
-        sigma_data: Standard deviation of the data, used only by "edm".
-    """
-
-    target: Target = "eps"
-    label: Label = "log_sigma"
-    scale_input: bool = True
-    sigma_data: float = 0.5
-
-    def __post_init__(self) -> None:
-        plain_numbers(self)
-        check_choice("target", self.target, get_args(Target))
-        check_choice("label", self.label, get_args(Label))
-        check_number("sigma_data", self.sigma_data, above=0)
-
-    @property
-    def snapped(self) -> bool:
-        """Whether the labels are rounded to those the network was trained on."""
-        return self.label == "rounded_index"
-
-    def t_least(self, sde: SDE) -> float:
-        """Least time whose label the network was trained on: 1/N for an index label, else 0.
-
-        Below it an index label stays 0, while σ decreases further.
-        """
-        return 1 / sde.levels if self.label in INDEX_LABELS else 0.0
-
-    def c_in(self, node: Node) -> float | Tensor:
-        """Factor of the input: c_in x has variance 1 for data of variance 1 ("edm": σ_data²)."""
-        if not self.scale_input:
-            return 1.0
-        data_std = self.sigma_data if self.target == "edm" else 1.0
-        return (node.alpha**2 * data_std**2 + node.sigma**2) ** -0.5
-
-    def c_noise(self, sde: SDE, node: Node) -> float | Tensor:
-        """The time label, like `node.t`."""
-        if self.label == "time":
-            return node.t
-        if self.label in INDEX_LABELS:
-            label = sde.label(node.t).round() if self.snapped else sde.label(node.t)
-            return label if isinstance(node.t, Tensor) else float(label)
-        return -node.lam if self.label == "log_sigma" else -0.25 * node.lam
-
-    def skip_and_out(self, quantity: Quantity, node: Node) -> tuple[float | Tensor, ...]:
-        """(c_skip, c_out) of quantity = c_skip x + c_out F, where F is the network's output.
-
-        Each quantity is computed from F directly. Computed from another quantity, it would lose
-        digits at one end of [0, 1].
-
-        Args:
-            quantity: "eps", "x0" or "v".
-            node: The time.
-        """
-        a, s = node.alpha, node.sigma
-        if self.target == "eps":
-            known = {"x0": (1 / a, -s / a), "eps": (0.0, 1.0)}
-        elif self.target == "x0":
-            known = {"x0": (0.0, 1.0), "eps": (1 / s, -a / s)}
-        elif self.target == "v":
-            total = a**2 + s**2
-            known = {"x0": (a / total, -s / total), "eps": (s / total, a / total), "v": (0.0, 1.0)}
-        elif self.target == "score":
-            known = {"x0": (1 / a, s**2 / a), "eps": (0.0, -s)}
-        else:
-            # EDM in x/α and σ/α: c_skip = d²/(ŝ² + d²), c_out = ŝ d/√(ŝ² + d²)
-            s_hat, d = s / a, self.sigma_data
-            total = s_hat**2 + d**2
-            known = {
-                "x0": (d**2 / total / a, s_hat * d / total**0.5),
-                "eps": (s_hat / total / a, -d / total**0.5),
-            }
-        if quantity in known:
-            return known[quantity]
-        (x0_skip, x0_out), (eps_skip, eps_out) = known["x0"], known["eps"]
-        return a * eps_skip - s * x0_skip, a * eps_out - s * x0_out
+__all__ = ["NetworkScore"]
 
 
 class NetworkScore(ScoreModel):
     """A network with its preconditioning, as a score model.
 
-    A network with the attribute `classes` (its number of classes, as in our networks) needs class
-    labels unless `unconditional` is set.
+    A network with the attribute `condition` (a `ConditionSpec`, as in our networks), or `classes`
+    (its number of classes), needs a condition unless `unconditional` is set.
 
     Args:
-        net: Called as net(x, label, y), x of shape (B, *D) in the network's dtype, label of
-            shape (B,) in float32 or wider, y labels or None; returns a tensor like x.
+        net: Called as net(x, label) or net(x, label, y) by its signature, or as `call` says. x has
+            shape (B, *D) and the network's dtype; the label has shape (B,) and is float32 or wider,
+            int64 for the label "rounded_index"; y is the condition, its floating tensors in the
+            network's dtype. It returns a tensor like x; see `prediction` for other forms.
         sde: The forward process it was trained for.
         preconditioning: Input scale, time label and target.
         autocast: Compute the network under `torch.autocast` in this dtype; the state, the times
             and all other formulas keep their dtypes.
+        call: How the network is called.
 
     Attributes:
-        unconditional: Whether the network was also trained without class labels (label dropout),
-            so that it may be evaluated without them.
+        unconditional: Whether the network was also trained without a condition (label dropout),
+            so that it may be evaluated without one.
 
     Raises:
+        TypeError: If the network cannot be called as `call` says.
         ValueError: If the label is an index and the SDE has no discrete ladder.
     """
 
@@ -139,15 +47,17 @@ class NetworkScore(ScoreModel):
         sde: SDE,
         preconditioning: Preconditioning | None = None,
         autocast: torch.dtype | None = None,
+        call: Call | None = None,
     ) -> None:
         super().__init__(sde)
+        check_type("net", net, nn.Module)
+        self.call = call or Call()
+        self._caller = self.call.fitted(net)
         self.net = net
         self.preconditioning = preconditioning or Preconditioning()
         self.autocast = autocast
         self.unconditional = False
-        classes = getattr(_unwrapped(net), "classes", False)  # other networks may not have it
-        self.takes_labels = classes is not None
-        self.classes = classes if type(classes) is int else None
+        self.condition = _condition_of(net) if self._caller.takes_condition else ConditionSpec()
         label = self.preconditioning.label
         if label in INDEX_LABELS and sde.levels is None:
             raise ValueError(f"label {label!r} needs a TabulatedVP, got {type(sde).__name__}")
@@ -159,8 +69,8 @@ class NetworkScore(ScoreModel):
 
     @property
     def needs_labels(self) -> bool:
-        """Whether the network has classes and was not trained without labels."""
-        return self.classes is not None and not self.unconditional
+        """Whether the network takes a condition and was not trained without one."""
+        return bool(self.condition) and not self.unconditional
 
     @property
     def t_least(self) -> float:
@@ -191,25 +101,50 @@ class NetworkScore(ScoreModel):
         The result may be memory of the network. The network's arguments are new for each call, so
         that it may change them in place.
         """
-        self._check_label()
+        dtype = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), x.dtype)
+        y = self._condition_for(x, dtype)
         self.nfe.add_forward(node.t)
-        parameter = next(self.net.parameters(), x)
-        label = torch.as_tensor(
-            self.preconditioning.c_noise(self.sde, node),
-            # In bfloat16 only 507 of 1000 time labels differ.
-            dtype=torch.promote_types(parameter.dtype, torch.float32),
-            device=x.device,
-        )
-        label = label.flatten().expand(x.shape[0]).clone()
-        scaled = (cast(self.preconditioning.c_in(node), x) * x).to(parameter.dtype)
-        y = None if self.y is None else self.y.clone()
+        scaled = (cast(self.preconditioning.c_in(node), x) * x).to(dtype)
+        label = self._label(node, x, dtype)
         with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
-            out = self.net(scaled, label, y)
-        return self._evaluated(out, x, node)
+            try:
+                out = self._caller(self.net, scaled, label, y)
+            except Exception as error:
+                error.add_note(self._described(scaled, label, y))
+                raise
+        return self._evaluated(prediction(out, x), x, node)
+
+    def _label(self, node: Node, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """The network's label, shape (B,): int64 if it is a rounded index, else floating."""
+        value = self.preconditioning.c_noise(self.sde, node)
+        if self.preconditioning.snapped and self.preconditioning.label_scale == 1:
+            kind = torch.int64
+        else:
+            # In bfloat16 only 507 of 1000 time labels differ.
+            kind = torch.promote_types(dtype, torch.float32)
+        return torch.as_tensor(value, dtype=kind, device=x.device).flatten().expand(len(x)).clone()
+
+    def _described(self, x: Tensor, label: Tensor, y: Condition) -> str:
+        """The network's call, for errors that are raised inside it."""
+        given = (
+            {"x": x, "label": label} if y is None else {"x": x, "label": label} | dict(leaves(y))
+        )
+        tensors = ", ".join(f"{name} {tuple(t.shape)} {t.dtype}" for name, t in given.items())
+        return f"scoresde called {type(self.net).__name__} with {tensors}"
 
 
-def _unwrapped(net: nn.Module) -> nn.Module:
-    """The network inside PyTorch's wrappers, such as DataParallel and AveragedModel."""
-    while not hasattr(net, "classes") and isinstance(getattr(net, "module", None), nn.Module):
-        net = net.module
-    return net
+def stated_condition(net: nn.Module) -> ConditionSpec | None:
+    """The attribute `condition` of a network if it is a `ConditionSpec`, otherwise None."""
+    stated = getattr(innermost(net, "condition"), "condition", None)
+    return stated if isinstance(stated, ConditionSpec) else None
+
+
+def _condition_of(net: nn.Module) -> ConditionSpec | None:
+    """The conditions that a network says it takes, also by `classes`; None if it does not say."""
+    stated = stated_condition(net)
+    if stated is not None:
+        return stated
+    classes = getattr(innermost(net, "classes"), "classes", False)  # others may not have it
+    if classes is None or (type(classes) is int and classes > 0):
+        return ConditionSpec(classes)
+    return None

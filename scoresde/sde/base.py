@@ -33,6 +33,9 @@ SAME_TIME = 1e-9
 # Variance of a reverse step from t to s, in DDPM's names: β = σ²_{t|s}, or β̃ = β σ_s²/σ_t².
 ReverseVariance = Literal["beta", "beta_tilde"]
 
+# Relative distance by which a noise level may lie outside an SDE's range.
+_ROUNDING = 1e-9
+
 # Largest α/σ at which sampling may start from a normal distribution; above, x_init is needed.
 _START_RATIO = 0.1
 
@@ -120,6 +123,28 @@ class SDE(ABC):
     def lam(self, t: Tensor | float) -> Tensor:
         """λ(t) = log(α(t)/σ(t)), half the log signal-to-noise ratio."""
         return self.log_alpha(t) - torch.log(self.sigma(t))
+
+    def t_of_sigma(self, sigma: Tensor | float) -> Tensor:
+        """The time at which σ(t)/α(t) = `sigma`, the noise level of x_t/α = x_0 + (σ/α) ε.
+
+        Args:
+            sigma: Noise levels, of any shape.
+
+        Returns:
+            Times in [0, 1], like `sigma`.
+
+        Raises:
+            ValueError: If a noise level is not in the range of the SDE, σ(0)/α(0) to σ(1)/α(1).
+        """
+        sigma = as_time(sigma)
+        least, largest = torch.exp(-self.lam(float64([0.0, 1.0]))).tolist()
+        bad = ~((sigma >= least * (1 - _ROUNDING)) & (sigma <= largest * (1 + _ROUNDING)))
+        if bool(bad.any()):
+            raise ValueError(
+                f"sigma must lie in {least:.6g} to {largest:.6g} for {type(self).__name__}, got "
+                f"{float(sigma[bad][0]):.6g}"
+            )
+        return self.t_of_lam(-torch.log(sigma)).clamp(0, 1)
 
     def perturb(self, x0: Tensor, t: Tensor | float, eps: Tensor) -> Tensor:
         """x_t = α(t) x_0 + σ(t) ε.

@@ -1,1 +1,5 @@
-"""The functions behind the commands: from names and paths to results in a folder."""
+"""What commands do after they have read their options; `likelihood_report` does it in Python."""
+
+from .likelihood.call import likelihood_report
+
+__all__ = ["likelihood_report"]

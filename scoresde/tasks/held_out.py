@@ -12,16 +12,17 @@ from ..data import Dataset, DataSource, DataSpec, load_dataset
 from ..data.arrays import is_array_file
 from ..likelihood import dequantize
 from ..noise import Noise
-from .request import HeldOutRequest, StoredModel
+from .given import GivenModel
+from .request import HeldOutRequest
 
-__all__ = ["choose_rows", "load_held_out", "to_points"]
+__all__ = ["check_held_out", "choose_rows", "load_held_out", "to_points"]
 
 
-def load_held_out(stored: StoredModel, request: HeldOutRequest) -> Dataset:
+def load_held_out(given: GivenModel, request: HeldOutRequest) -> Dataset:
     """Load data that a checkpoint was not trained on and that its network accepts.
 
     Args:
-        stored: The checkpoint.
+        given: The checkpoint.
         request: Which data, and how many are needed at least.
 
     Returns:
@@ -33,9 +34,11 @@ def load_held_out(stored: StoredModel, request: HeldOutRequest) -> Dataset:
             few data; the message names the option.
         FileNotFoundError: If the data are not on this machine; the message says how to get them.
     """
-    source, spec = stored.config.data, stored.spec
+    source, spec = given.data_source, given.spec
     if request.data is not None:
         source = DataSource(request.data)
+    elif source is None:
+        raise ValueError(f"--data: must be given, the training data of {given.name} are not known")
     elif is_array_file(source.path) and request.split is None:
         raise ValueError(
             f"--data: must be given, the checkpoint was trained on all of {source.name}; "
@@ -43,14 +46,14 @@ def load_held_out(stored: StoredModel, request: HeldOutRequest) -> Dataset:
         )
     source = replace(source.below(request.data_root), levels=request.levels or source.levels)
     whole = request.data is not None and is_array_file(source.path)
-    conditional = stored.classes is not None
+    conditional = given.classes is not None
     classes = spec.class_names
     if classes is None and request.data is not None:  # a checkpoint's own data have their classes
         classes = spec.classes
     split = request.split or ("train" if whole else "test")
     data = load_dataset(source, split, labels=conditional, classes=classes)
     data = replace(data, split="all") if whole else data
-    _check(spec, data, conditional, request.n)
+    check_held_out(given, data, request.n)
     return data
 
 
@@ -83,26 +86,37 @@ def to_points(x: Tensor, spec: DataSpec, noise: Noise, dtype: torch.dtype) -> Te
     return x.to(dtype) if spec.levels is None else dequantize(x, spec, noise, dtype)
 
 
-def _check(spec: DataSpec, data: Dataset, conditional: bool, n: int) -> None:
+def check_held_out(given: GivenModel, data: Dataset, n: int) -> None:
+    """Raise unless a model can be evaluated on data, and there are enough of them.
+
+    Args:
+        given: The model.
+        data: The data.
+        n: Number of data that are needed.
+
+    Raises:
+        ValueError: If shape, levels or classes are not those of the model, or there are too few.
+    """
+    spec, conditional = given.spec, given.classes is not None
     if data.spec.shape != spec.shape:
         raise ValueError(
-            f"--data: {data.name} has shape {data.spec.shape}, the checkpoint is for {spec.shape}"
+            f"--data: {data.name} has shape {data.spec.shape}, the model is for {spec.shape}"
         )
     if spec.levels is not None and data.spec.levels is None:
         raise ValueError(
             f"--levels: must be given for {data.name}, which holds floats: bits/dim are of "
-            f"quantized data; the checkpoint is for {spec.levels} levels"
+            f"quantized data; the model is for {spec.levels} levels"
         )
     if data.spec.levels != spec.levels:
         trained = "continuous data" if spec.levels is None else f"{spec.levels} levels"
         raise ValueError(
-            f"--levels: {data.spec.levels} of {data.name}, but the checkpoint is for {trained}"
+            f"--levels: {data.spec.levels} of {data.name}, but the model is for {trained}"
         )
     if conditional and data.labels is None:
-        raise ValueError(f"--data: {data.name} has no labels, the checkpoint needs them")
+        raise ValueError(f"--data: {data.name} has no labels, the model needs them")
     if conditional and data.spec.classes != spec.classes:
         raise ValueError(
-            f"--data: {data.name} has {data.spec.classes} classes, the checkpoint {spec.classes}"
+            f"--data: {data.name} has {data.spec.classes} classes, the model {spec.classes}"
         )
     if n > len(data):
         raise ValueError(f"--n: {n} is more than the {len(data)} of {data.name} ({data.split})")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..data import DataSource, dataset_status
 from ..shipped import locate, shipped
 from .request import StoredModel
 
@@ -39,6 +40,7 @@ def describe_checkpoint(name_or_path: str | Path) -> dict[str, Any]:
         "resumable": bool(raw.below("train.")),
         "data": spec.to_dict(),
         "class_map": spec.class_map,
+        "data_licence": _licence(stored.config.data),
         "provenance": raw.metadata.get("provenance", {}),
         "config": stored.config.to_dict(),
         "other": {k: v for k, v in raw.metadata.items() if k not in known},
@@ -49,6 +51,11 @@ def list_shipped() -> list[dict[str, Any]]:
     """Name and size in bytes of each checkpoint that comes with the package."""
     names = shipped("checkpoints")
     return [{"name": name, "bytes": locate("checkpoints", name).stat().st_size} for name in names]
+
+
+def _licence(source: DataSource) -> str | None:
+    """The licence of a data set that is known by its name."""
+    return {row.name: row.licence for row in dataset_status() if source.named}.get(source.name)
 
 
 def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""The first steps of every command on a checkpoint: common options, and reading the checkpoint.
+"""The first steps of every command on a model: common options, and reading a checkpoint.
 
 A command has five steps:
 
@@ -8,7 +8,8 @@ A command has five steps:
 4. `ResultFolder.open` checks whether the folder already holds these results.
 5. If not, they are computed and written inside `ResultFolder.write`.
 
-`bench` and `verify` have other options, and follow these steps from the second one. `train` has no
+`bench` and `verify` have other options, and follow these steps from the second one. A Python
+function that is given a model as an object has a `LiveModel` instead of step 2. `train` has no
 checkpoint at first: see `train.prepare`.
 """
 
@@ -23,15 +24,15 @@ import torch
 
 from .. import __version__
 from ..checkpoint import RawCheckpoint, read_checkpoint
-from ..data import Dataset, DataSpec
+from ..data import Dataset, DataSource, DataSpec
 from ..fingerprint import fingerprint
-from ..ivp import FLOAT32_TOLERANCE
 from ..names.config import Config
 from ..names.loading import build, config_of
 from ..output.manifest import Origin, Source
 from ..score import NetworkScore
 from ..sde import SDE
 from ..shipped import locate
+from .given import GivenModel
 
 __all__ = ["HeldOutRequest", "Request", "StoredModel", "data_source", "versions"]
 
@@ -102,7 +103,7 @@ class HeldOutRequest(Request):
 
 
 @dataclass(frozen=True)
-class StoredModel:
+class StoredModel(GivenModel):
     """A checkpoint that has been read and checked; its network is not built yet.
 
     Attributes:
@@ -116,6 +117,8 @@ class StoredModel:
     raw: RawCheckpoint
     config: Config
     spec: DataSpec
+
+    kind: ClassVar[str] = "checkpoint"
 
     @classmethod
     def read(cls, name_or_path: str | Path) -> StoredModel:
@@ -136,19 +139,19 @@ class StoredModel:
         return Source(self.name, self.raw.sha256)
 
     @property
-    def classes(self) -> int | None:
-        """Number of classes of a conditional network, otherwise None."""
-        return self.config.net.get("classes")
-
-    @property
     def sde(self) -> SDE:
         """The forward process."""
         return self.config.sde
 
     @property
-    def data(self) -> DataSpec:
-        """Description of the training data, under the name that score models use."""
-        return self.spec
+    def classes(self) -> int | None:
+        """Number of classes of a conditional network, otherwise None."""
+        return self.config.net.get("classes")
+
+    @property
+    def takes_condition(self) -> bool:
+        """Whether the network takes a condition."""
+        return any(self.config.net.get(kind) for kind in ("classes", "vector", "array"))
 
     @property
     def snapped(self) -> bool:
@@ -157,58 +160,13 @@ class StoredModel:
 
     @property
     def t_least(self) -> float:
-        """Least time at which the network may be evaluated."""
+        """The time of the network's first discrete label, or 0."""
         return self.config.t_least
 
-    def last_time(self, asked: float | None, default: float) -> float:
-        """The time nearest to the data: last time of grids, and start time of data.
-
-        Args:
-            asked: The time that the user gave, or None.
-            default: The time if the user gave none. The time of the network's first discrete label
-                replaces it if that is later.
-        """
-        return max(default, self.config.t_least) if asked is None else asked
-
-    def check_first_time(self, t_min: float | None, option: str = "--t-min") -> None:
-        """Raise if the network was not trained at times as small as t_min.
-
-        Args:
-            t_min: The least time at which the network will be evaluated; None if it was not given.
-            option: The option that gave it.
-
-        Raises:
-            ValueError: If t_min is below the time of the network's first discrete label.
-        """
-        if t_min is not None and t_min < self.config.t_least:
-            raise ValueError(
-                f"{option}: {t_min:g} is below {self.config.t_least:g}, the time of the first "
-                "discrete label that the checkpoint's network was trained on"
-            )
-
-    def check_flow(self, rtol: float, atol: float, dtype: str) -> None:
-        """Raise unless the probability-flow ODE can be solved with these tolerances.
-
-        Args:
-            rtol: Relative tolerance.
-            atol: Absolute tolerance.
-            dtype: "float32" or "float64" for data and network.
-
-        Raises:
-            ValueError: If the network's labels are rounded, or a tolerance is below the rounding
-                of float32; the message names the option.
-        """
-        if self.snapped:
-            raise ValueError(
-                f"--checkpoint: {self.name} has rounded labels, which are wrong between its "
-                "discrete times; the probability-flow ODE asks at all times, with label = 'index'"
-            )
-        for name, value in (("rtol", rtol), ("atol", atol)):
-            if dtype != "float64" and value < FLOAT32_TOLERANCE:
-                raise ValueError(
-                    f"--{name}: {value:g} is too small for float32, which needs at least "
-                    f"{FLOAT32_TOLERANCE:g}; use --dtype float64"
-                )
+    @property
+    def data_source(self) -> DataSource | None:
+        """The training data."""
+        return self.config.data
 
     def build(self, device: str = "cpu", dtype: str = "float32") -> NetworkScore:
         """The score model with averaged weights, frozen and in evaluation mode.

@@ -25,7 +25,7 @@ from ..fingerprint import fingerprint
 from ..grid import snapped, uniform
 from ..ivp import FLOAT32_TOLERANCE
 from ..names.grids import GridFile, NamedGrid, parse_grid
-from ..names.samplers import parse_sampler, sampler_text
+from ..names.samplers import parse_sampler, sampler_label
 from ..output.figures import save_grid
 from ..output.files import save_arrays
 from ..output.manifest import Origin, Source
@@ -145,7 +145,7 @@ def _named(request: SampleRequest, chosen: Choice) -> dict[str, Any]:
     adaptive = chosen.sampler.adaptive
     fixed = adaptive or request.steps is not None or _from_file(request)
     return {
-        "sampler": request.sampler or sampler_text(chosen.sampler),
+        "sampler": request.sampler or sampler_label(chosen.sampler),
         "grid": None if adaptive else request.grid or chosen.grid,
         "nfe": DEFAULT_NFE if request.nfe is None and not fixed else request.nfe,
     }

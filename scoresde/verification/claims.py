@@ -18,7 +18,15 @@ from ..samplers.steps import Grid
 from ..sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP
 from .orders import alternating
 
-__all__ = ["CHECKED_GRIDS", "CHECKED_SDES", "CLAIMS", "CheckedGrid", "Claim", "ClaimKind"]
+__all__ = [
+    "CHECKED_GRIDS",
+    "CHECKED_SDES",
+    "CLAIMS",
+    "CheckedGrid",
+    "Claim",
+    "ClaimKind",
+    "claims_about_own",
+]
 
 ClaimKind = Literal["ode", "weak", "strong", "tolerance", "none"]
 
@@ -200,7 +208,7 @@ HO, KARRAS = "Ho et al. 2020 (DDPM)", "Karras et al. 2022 (EDM)"
 LU, LU_PP = "Lu et al. 2022 (DPM-Solver)", "Lu et al. 2022 (DPM-Solver++)"
 ZHAO, ZHANG = "Zhao et al. 2023 (UniPC)", "Zhang & Chen 2022 (DEIS)"
 XUE, HAIRER = "Xue et al. 2023 (SA-Solver)", "Hairer et al. 1993"
-OURS = "ours"
+OURS, OWN = "ours", "your own"
 
 PREDICTOR = "unipc:order={}:corrector=false"
 FORMS = (":prediction=eps", ":variant=B1", ":variant=B1:prediction=eps")
@@ -286,3 +294,27 @@ CLAIMS: tuple[Claim, ...] = (
     _observed("adaptive-heun"),
     _observed("fehlberg2", note="its estimate is 1/512 of a gap"),
 )
+
+
+def claims_about_own(
+    label: str, kind: ClaimKind, order: int | None, sdes: tuple[str, ...]
+) -> list[Claim]:
+    """The claims that are measured for a sampler which is not in the table.
+
+    Args:
+        label: Name of the sampler for the results.
+        kind: "ode" for a deterministic sampler on a grid, "weak" for one that draws noise, or
+            "tolerance" for an adaptive one.
+        order: The order that the user claims; None to measure it without a verdict.
+        sdes: Names in `CHECKED_SDES`.
+    """
+    usual = {"paper": OWN, "sdes": sdes}
+    if kind == "tolerance":
+        return [Claim(label, kind, None, steps=SOLVER_TOLERANCES[:4], **usual)]
+    if kind == "weak":
+        usual |= {"band": 0.1, "steps": WEAK_STEPS}
+        return [Claim(label, kind, order, grid=grid, **usual) for grid in ("log_snr", "uniform")]
+    known = 2 if order is None else min(order, 4)
+    steps = {"log_snr": EVEN_STEPS[known], UNEVEN: UNEVEN_STEPS[known]}
+    usual["band"] = 0.0 if order is None else BANDS[known]
+    return [Claim(label, kind, order, grid=grid, steps=n, **usual) for grid, n in steps.items()]

@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from scoresde.comparison import quality
 from scoresde.comparison import report as report_module
 from scoresde.comparison import sweep as sweep_module
-from scoresde.comparison.bench import prepare_bench
+from scoresde.comparison.prepare import prepare_bench
 from scoresde.comparison.request import BenchRequest
 from scoresde.data import load_dataset
 from scoresde.metrics import sliced_wasserstein
@@ -24,12 +25,13 @@ SMALL = ("--samplers", "ddim,heun,ancestral", "--nfe", "3,6", "--n", 8)
 
 @pytest.fixture
 def quick(monkeypatch):
-    """No figures, a coarse reference solution and few projections.
+    """No figures, a coarse reference solution, few projections and few real data.
 
     An accurate solution would take a thousand evaluations of a network of random weights.
     """
     monkeypatch.setitem(BenchRequest.__init__.__kwdefaults__, "reference_tolerance", 1e-3)
     monkeypatch.setitem(sliced_wasserstein.__kwdefaults__, "projections", 16)
+    monkeypatch.setattr(quality, "REFERENCE_CAP", 200)
     for name in ("save_budget", "extremes"):
         monkeypatch.setattr(f"scoresde.tasks.likelihood.files.{name}", lambda path, *_: None)
     picture = io.BytesIO()

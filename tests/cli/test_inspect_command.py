@@ -25,6 +25,18 @@ def test_the_config_is_toml_that_trains_the_same(scoresde, tiny_checkpoint):
     assert Config.from_dict(tomllib.loads(text)) == library.load(tiny_checkpoint).config
 
 
+def test_it_tells_licence_and_origin_of_what_the_cifar10_network_learned_from(scoresde):
+    done = scoresde("inspect", "--checkpoint", "cifar10-vp")
+    assert "licence   of the data: none stated (research use, cite Krizhevsky 2009)" in done.out
+    assert "first 48,000 of the 50,000 training images" in done.out
+
+
+def test_the_licence_of_own_data_is_not_known(scoresde, named_checkpoint):
+    found = json.loads(scoresde("inspect", "--checkpoint", named_checkpoint, "--json").out)
+    assert found["data_licence"] is None
+    assert "licence " not in scoresde("inspect", "--checkpoint", named_checkpoint).out
+
+
 def test_it_says_how_discrete_labels_are_handled(scoresde, snapped_checkpoint):
     done = scoresde("inspect", "--checkpoint", snapped_checkpoint)
     assert 'label = "rounded_index"' in done.out

@@ -62,8 +62,12 @@ def _no_figures(monkeypatch):
 
 @pytest.fixture
 def handlers():
-    """Puts the handlers of signals back after the test."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    """The default handlers of signals, also for child processes, and the earlier ones afterwards.
+
+    Under `nohup` pytest itself ignores SIGHUP.
+    """
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -311,7 +315,7 @@ def test_nohup_keeps_a_run_alive(handlers):
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
-def test_a_process_that_is_told_to_stop(tmp_path, number, status):
+def test_a_process_that_is_told_to_stop(handlers, tmp_path, number, status):
     config = tmp_path / "config.toml"
     config.write_text(CONFIG.format(steps=100_000, name="digits", net=""))
     code = "from scoresde_cli.main import main; main()"

@@ -26,7 +26,7 @@ def calls(monkeypatch):
 
 def test_labels_reach_every_sample(sweep, run, calls, monkeypatch, tmp_path):
     """Samples of cells and of the reference, whose first samples are solved twice."""
-    monkeypatch.setattr(GaussianMixture, "takes_labels", True)
+    monkeypatch.setattr(GaussianMixture, "condition", None)
     y = torch.arange(24) % 3
     run(sweep(samplers=("ddim",), budgets=(4,), tolerance=1e-3, quality=False, y=y), tmp_path)
     assert [labels.tolist() for labels in calls["sweep"]] == [y.tolist()]

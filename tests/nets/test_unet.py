@@ -319,6 +319,8 @@ def test_embedding_uses_no_global_state(kind):
         ({"dropout": -0.1}, "dropout must be at least 0, got -0.1"),
         ({"dropout": float("nan")}, "dropout must be finite, got nan"),
         ({"classes": 0}, "classes must be at least 1, got 0"),
+        ({"vector": 0}, "vector must be at least 1, got 0"),
+        ({"array": 1.5}, "array must be an integer, got 1.5"),
         ({"patch": 0}, "patch must be at least 1, got 0"),
         ({"embedding": "wave"}, "embedding must be one of fourier, sinusoidal, got 'wave'"),
     ],
@@ -337,12 +339,12 @@ def test_bad_inputs():
         net(x, label[0])
     with pytest.raises(ValueError, match="y must be None"):
         net(x, label, torch.zeros(3, dtype=torch.int64))
-    with pytest.raises(ValueError, match="y must be int64"):
+    with pytest.raises(ValueError, match=r"y must have shape \(3,\), .* got \(2,\)"):
         labelled(x, label, torch.zeros(2, dtype=torch.int64))
-    with pytest.raises(ValueError, match="y must be int64"):
+    with pytest.raises(TypeError, match="y must hold integer class labels, got torch.float32"):
         labelled(x, label, torch.zeros(3))
     for wrong in (-1, 3):
-        with pytest.raises(ValueError, match=f"y must lie in 0 … 2, got {wrong}"):
+        with pytest.raises(ValueError, match=f"y must hold classes 0 to 2, got {wrong}"):
             labelled(x, label, torch.tensor([0, wrong, 1]))
 
 
@@ -358,20 +360,24 @@ def test_bad_inputs():
     ],
 )
 def test_export_leaves_the_batch_size_free(kind, strict):
-    classes = 3 if kind == "conditional unet" else None
+    conditional = kind == "conditional unet"
     if kind == "mlp":
         net, shape = MLP((2,), width=8, depth=1), (2,)
     else:
-        net = UNet((1, 8, 8), **SMALL | {"attention": (4,)}, classes=classes)
+        kinds = {"classes": 3, "vector": 2, "array": 1} if conditional else {}
+        net = UNet((1, 8, 8), **SMALL | {"attention": (4,)}, **kinds)
         shape = (1, 8, 8)
     net = awake(net).eval()
 
     def arguments(batch):
         x, label = inputs(shape, batch, torch.float32)
-        return (x, label) if classes is None else (x, label, torch.arange(batch) % classes)
+        if not conditional:
+            return x, label
+        return x, label, {"class": torch.arange(batch) % 3, "vector": x[:, 0, 0, :2], "array": x}
 
     batch = torch.export.Dim("batch", min=2, max=64)
-    free = tuple({0: batch} for _ in arguments(3))
+    free = ({0: batch}, {0: batch}, {kind: {0: batch} for kind in ("class", "vector", "array")})
+    free = free if conditional else free[:2]
     exported = torch.export.export(net, arguments(3), dynamic_shapes=free, strict=strict).module()
     for n in (2, 5, 64):
         # the same kernels, perhaps in another order of sums

@@ -26,9 +26,9 @@ from scoresde.verification.orders import (
     starts,
     weak_errors,
 )
+from scoresde.verification.prepare import prepare_verification, trials_of
 from scoresde.verification.trials import Measurement, run_trials
 from scoresde.verification.verdicts import missed_text, save_errors_figure, text_table, write_csv
-from scoresde.verification.verify import prepare_verification, trials_of
 
 
 def silent(stage, done, total, note):

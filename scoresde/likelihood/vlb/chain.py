@@ -11,6 +11,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from ..._condition import Condition
 from ..._tensor import check_choice, check_integer, expand, float64
 from ...batches import batches
 from ...data.spec import DataSpec
@@ -199,7 +200,7 @@ def optimal_variances(
     *,
     seed: int | None = None,
     noise: Noise | None = None,
-    y: Tensor | None = None,
+    y: Condition | None = None,
     batch: int | None = None,
 ) -> Tensor:
     """The reverse variances that minimize `DDPMVLB` of continuous data, estimated from data.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from ..._files import atomic_write
 from ...data import Dataset, DataSpec
@@ -113,7 +114,7 @@ class Scores:
         """Write one row per datum, as CSV and as arrays; all values but log_prob per dimension."""
         budget, nats = self.budgets.every, self.spec.nats_per_unit
         columns = {"row": self.rows}
-        if self.data.labels is not None:
+        if isinstance(self.data.labels, Tensor) and self.data.labels.ndim == 1:
             columns["label"] = self.data.labels[self.rows].numpy()
         scaled = {
             self.spec.unit.replace("/", "_per_"): -budget.log_prob,

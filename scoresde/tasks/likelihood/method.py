@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ... import grid
+from ..._condition import map_condition, take_rows
 from ...data import Dataset, DataSpec
 from ...exact import GaussianMixture
 from ...likelihood import (
@@ -64,7 +65,8 @@ def make_method(
     if request.of_path:
         pilot = points[:PILOT].to(request.torch_dtype)
         if training.labels is not None:  # the network needs them
-            model = model.given(training.labels[: len(pilot)].to(request.device))
+            labels = take_rows(training.labels, slice(len(pilot)))
+            model = model.given(map_condition(lambda leaf: leaf.to(request.device), labels))
         solver = _path(request, spec, model, pilot, control)
     else:
         names = ("method", "rtol", "atol", "per_sample", "trace", "t_min", "force")

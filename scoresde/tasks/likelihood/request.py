@@ -25,7 +25,8 @@ from ...likelihood.trace.names import EXACT_LIMIT, EXACT_UP_TO
 from ...noise import SampleNoise
 from ...output.progress import check_space
 from ...score import FIRST_TIME
-from ..request import HeldOutRequest, StoredModel
+from ..given import GivenModel
+from ..request import HeldOutRequest
 
 __all__ = ["PROTOCOLS", "ScoreRequest", "check_request", "resolved"]
 
@@ -98,23 +99,23 @@ class ScoreRequest(HeldOutRequest):
         return self.of_flow and self.method == "path"
 
 
-def resolved(request: ScoreRequest, stored: StoredModel) -> ScoreRequest:
+def resolved(request: ScoreRequest, given: GivenModel) -> ScoreRequest:
     """The request with protocol, method and time filled in for the checkpoint."""
-    small = stored.spec.dims <= EXACT_UP_TO
-    default = "pf-ode/continuous" if stored.spec.levels is None else "pf-ode/uniform"
+    small = given.spec.dims <= EXACT_UP_TO
+    default = "pf-ode/continuous" if given.spec.levels is None else "pf-ode/uniform"
     method = request.method if request.method != "auto" else "dopri5" if small else "path"
     request = replace(request, protocol=request.protocol or default, method=method)
     if request.of_flow:
-        request = replace(request, t_min=stored.last_time(request.t_min, FIRST_TIME))
+        request = replace(request, t_min=given.last_time(request.t_min, FIRST_TIME))
     return request
 
 
-def check_request(request: ScoreRequest, stored: StoredModel) -> None:
+def check_request(request: ScoreRequest, given: GivenModel) -> None:
     """Refuse a request that cannot be computed, has options without effect, or would take days.
 
     Args:
         request: The request, resolved.
-        stored: The checkpoint.
+        given: The model.
 
     Raises:
         ValueError: If the request is refused; the message names the option.
@@ -123,17 +124,17 @@ def check_request(request: ScoreRequest, stored: StoredModel) -> None:
         value = getattr(request, name)
         if value not in allowed:
             raise ValueError(f"--{name}: {value!r} is unknown; one of {', '.join(allowed)}")
-    stored.check_first_time(request.t_min)
-    if request.of_flow or stored.snapped and request.protocol != "vlb-ddpm":
-        stored.check_flow(request.rtol, request.atol, request.dtype)
+    given.check_first_time(request.t_min)
+    if request.of_flow or given.snapped and request.protocol != "vlb-ddpm":
+        given.check_flow(request.rtol, request.atol, request.dtype)
     if request.of_flow:
-        _check_flow_options(request, stored.spec)
+        _check_flow_options(request, given.spec)
     if request.per_sample and request.method not in ("dopri5", "bosh3", "dop853"):
         raise ValueError(f"--per-sample: not with {request.method}; dopri5, bosh3 or dop853")
     if request.steps is not None and not request.of_path:
         if request.protocol != "vlb-ddpm":
             raise ValueError(f"--steps: {request.steps}, but only a path and vlb-ddpm have steps")
-        if (levels := stored.config.sde.levels) is not None:
+        if (levels := given.sde.levels) is not None:
             raise ValueError(
                 f"--steps: {request.steps}, but vlb-ddpm takes the model's own chain of {levels} "
                 "steps; leave it out"

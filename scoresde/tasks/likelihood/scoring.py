@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..._condition import map_condition
 from ...data import Dataset, load_dataset
 from ...exact import GaussianMixture
 from ...fingerprint import fingerprint
@@ -27,7 +28,8 @@ from ...output.parts import load_part, save_part
 from ...output.progress import OnProgress, advise_on_memory, check_space, silent
 from ...output.result_folder import ResultFolder
 from ...score import ScoreModel
-from ..held_out import choose_rows, load_held_out
+from ..given import GivenModel
+from ..held_out import check_held_out, choose_rows, load_held_out
 from ..request import StoredModel, data_source, versions
 from .files import FILES, Budgets, Scores
 from .method import make_method
@@ -44,7 +46,8 @@ def score_data(
     out: Path,
     overwrite: bool = False,
     on_progress: OnProgress = silent,
-    stored: StoredModel | None = None,
+    given: GivenModel | None = None,
+    in_memory: tuple[Dataset, Dataset] | None = None,
 ) -> dict[str, Any]:
     """Score data and write the results to a folder.
 
@@ -55,7 +58,9 @@ def score_data(
         out: The folder; existing results of the same request are not computed again.
         overwrite: Replace results of another request.
         on_progress: Called after every batch.
-        stored: The checkpoint, if it was read before.
+        given: The model; None for the checkpoint that the request names.
+        in_memory: The data, and data like them to which a Gaussian is fitted; None for the data
+            that the request names.
 
     Returns:
         The summary: mean, budget, protocol, counted evaluations, seconds.
@@ -65,15 +70,19 @@ def score_data(
         FileNotFoundError: If the data are not on this machine; the message says how to get them.
         RuntimeError: If a solve fails or memory runs out.
     """
-    stored = stored or StoredModel.read(request.checkpoint)
-    request = resolved(request, stored)
-    check_request(request, stored)
-    data = load_held_out(stored, request)
+    given = given or StoredModel.read(request.checkpoint)
+    request = resolved(request, given)
+    check_request(request, given)
+    if in_memory is None:
+        data = load_held_out(given, request)
+        training = _training(request, given, data)
+    else:
+        data, training = in_memory[0], in_memory[1] if request.of_flow else None
+        check_held_out(given, data, request.n)
     # Each draw of a batch keeps its terms: about 8 float64 numbers, as large as 16 float32 numbers.
     terms = 16 * request.draws
     check_space("--draws", min(request.batch, request.n), terms, out, arrays=1)
-    training = _training(request, stored, data)
-    sources = {"checkpoint": stored.source, "data": data_source(data)}
+    sources = {given.kind: given.source, "data": data_source(data)}
     if training is not None:
         sources["training data"] = data_source(training)
     # `force` permits a computation and does not change its result.
@@ -83,12 +92,12 @@ def score_data(
         return results.read()
     with results.write(FILES, [*_batches(request), REFINED, FLOAT64]) as output:
         began = time.monotonic()
-        model = stored.build(request.device, request.dtype)
-        method, control = make_method(request, stored.spec, model, training)
+        model = given.build(request.device, request.dtype)
+        method, control = make_method(request, given.spec, model, training)
         rows = choose_rows(data, request.n, request.seed)
-        run = _Run(request, stored, data, rows, control, output.work, origin.fingerprint)
+        run = _Run(request, given, data, rows, control, output.work, origin.fingerprint)
         budgets = run.budgets(model, method, on_progress)
-        scores = Scores(request, stored.spec, data, rows, method, budgets)
+        scores = Scores(request, given.spec, data, rows, method, budgets)
         summary = scores.summary() | {
             "seconds": round(time.monotonic() - began, 3),
             "versions": versions(),
@@ -98,7 +107,7 @@ def score_data(
     return summary
 
 
-def _training(request: ScoreRequest, stored: StoredModel, data: Dataset) -> Dataset | None:
+def _training(request: ScoreRequest, given: GivenModel, data: Dataset) -> Dataset | None:
     """The data to which the Gaussian is fitted; None for a variational bound, which needs none.
 
     This is the training split of the checkpoint's data, or the scored data if --data is given.
@@ -107,9 +116,9 @@ def _training(request: ScoreRequest, stored: StoredModel, data: Dataset) -> Data
         return None
     if request.data is not None:
         return data
-    source = stored.config.data.below(request.data_root)
+    source = given.data_source.below(request.data_root)
     # labels only for a conditional network, as for the scored data
-    return load_dataset(source, labels=data.labels is not None, classes=stored.spec.class_names)
+    return load_dataset(source, labels=data.labels is not None, classes=given.spec.class_names)
 
 
 def _batches(request: ScoreRequest) -> dict[str, range]:
@@ -124,7 +133,7 @@ class _Run:
 
     Attributes:
         request: The request.
-        stored: The checkpoint.
+        given: The model.
         data: The data set.
         rows: Row numbers of the data to be scored, shape (n,).
         control: A Gaussian near the data; None for a variational bound.
@@ -133,7 +142,7 @@ class _Run:
     """
 
     request: ScoreRequest
-    stored: StoredModel
+    given: GivenModel
     data: Dataset
     rows: np.ndarray
     control: GaussianMixture | None
@@ -144,10 +153,10 @@ class _Run:
         self, model: ScoreModel, method: LikelihoodMethod, on_progress: OnProgress
     ) -> Budgets:
         """Budgets of all data, then of the first few with a finer solver and in float64."""
-        request, spec = self.request, self.stored.spec
+        request, spec = self.request, self.given.spec
         few = range(min(request.measured, request.n))
         refined = method.refined() if few else None
-        single = bool(few) and request.dtype == "float32"
+        single = bool(few) and request.dtype == "float32" and self.given.doubles
         total = request.n + len(few) * ((refined is not None) + single)
         on_progress(0, total, "")
         parts = []
@@ -160,7 +169,7 @@ class _Run:
             finer = self._budget(REFINED, model, refined, few)
             on_progress(total - single * len(few), total, "a finer solver")
         if single:
-            model = self.stored.build(request.device, "float64")
+            model = self.given.build(request.device, "float64")
             precise = self._budget(FLOAT64, model, replace(method, dtype=torch.float64), few)
             on_progress(total, total, "float64")
         return Budgets(joined(parts), finer, precise)
@@ -174,12 +183,13 @@ class _Run:
         if part is not None:
             return Budget(*(torch.from_numpy(part.arrays[f.name]) for f in fields(Budget)))
         rows, device = self.rows[places.start : places.stop], self.request.device
-        x, labels = self.data.x[rows].to(device), self.data.labels
-        if self.stored.spec.levels is None:
+        x, y = self.data.x[rows].to(device), self.data.labels
+        if self.given.spec.levels is None:
             x = x.to(method.dtype)
-        y = None if labels is None else labels[rows].to(device)
+        if y is not None:
+            y = map_condition(lambda leaf: leaf[rows].to(device), y)
         noise = SampleNoise(self.request.seed, places)
-        with advise_on_memory(len(rows), self.stored.spec.shape, "--batch"):
+        with advise_on_memory(len(rows), self.given.spec.shape, "--batch"):
             found = likelihood_budget(model, x, method, control=self.control, noise=noise, y=y)
         found = Budget(*(getattr(found, f.name).cpu() for f in fields(Budget)))
         save_part(path, made_from, {f.name: getattr(found, f.name).numpy() for f in fields(Budget)})

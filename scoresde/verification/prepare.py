@@ -8,7 +8,7 @@ The folder of results, if there is one, gets
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._identity import foreign_identity
+from .._tensor import check_type
 from ..grid import log_snr
-from ..names.samplers import parse_sampler
+from ..names.samplers import parse_sampler, sampler_label
 from ..noise import SampleNoise, check_seed
 from ..output.files import write_json
-from ..output.manifest import Origin
+from ..output.manifest import Origin, Source
 from ..output.progress import Tell
 from ..output.result_folder import ResultFolder
 from ..plain import ConfigError, check_unique, nearest
-from ..samplers import ProbabilityFlowODE
+from ..samplers import ProbabilityFlowODE, Sampler
+from ..samplers.steps import draws_noise
 from ..score import ScoreModel
 from ..tasks.class_labels import labels_in_turn
-from ..tasks.request import StoredModel, versions
-from .claims import CHECKED_GRIDS, CHECKED_SDES, CLAIMS, Claim
+from ..tasks.given import GivenModel
+from ..tasks.request import versions
+from .claims import CHECKED_GRIDS, CHECKED_SDES, CLAIMS, Claim, claims_about_own
 from .orders import OdeProblem
 from .trials import Measurement, Trial, run_trials
 from .verdicts import save_errors_figure, write_csv
@@ -84,11 +88,12 @@ class Verification:
 
 
 def prepare_verification(
-    samplers: Sequence[str] | None = None,
+    samplers: Sequence[str | Sampler] | None = None,
     sdes: Sequence[str] | None = None,
     *,
+    order: int | None = None,
     quick: bool = False,
-    checkpoint: str | Path | None = None,
+    given: GivenModel | None = None,
     seed: int = 0,
     folder: Path | None = None,
     overwrite: bool = False,
@@ -96,44 +101,75 @@ def prepare_verification(
     """Check everything and choose what to measure; nothing is written.
 
     Args:
-        samplers: Names of samplers (all claims about them) or texts of single claims; None = all.
-        sdes: Names in `CHECKED_SDES`; None = all, or VP if `quick`.
+        samplers: Sampler objects, names of samplers (all claims about them), or texts of single
+            claims; None = all claims.
+        sdes: Names in `CHECKED_SDES`; None = all, or VP if `quick`, or VP and VE for objects.
+        order: The order claimed for samplers that are not in the table of claims.
         quick: The short form.
-        checkpoint: Measure on this network instead of exact models: a shipped checkpoint's name,
-            or a file. Without `samplers`, all samplers that are named without parameters.
+        given: Measure on this model instead of exact ones. Without `samplers`, all samplers that
+            are named without parameters.
         seed: Seed of x_T for a network.
         folder: Folder for the results; None = they are not written.
         overwrite: Replace results of other settings in the folder.
 
     Raises:
         ConfigError: If a sampler is unknown.
-        CheckpointError: If the checkpoint cannot be read.
         ValueError: If an SDE is unknown, nothing is claimed, `sdes` or `quick` are given with a
-            checkpoint, the checkpoint's labels are rounded, or the folder holds results of other
-            settings.
+            model, the model's labels are rounded, or the folder holds results of other settings.
     """
     check_seed(seed)
-    claims = _claims_about(samplers)
-    settings = {"samplers": None if samplers is None else list(samplers), "versions": versions()}
-    if checkpoint is None:
-        names = list(sdes or (("vp",) if quick else CHECKED_SDES))
-        _check_sdes(names)
-        trials = trials_of(claims, names, quick)
+    known, own = _claims_about(samplers), _own(samplers)
+    if order is not None and not own:
+        raise ValueError(f"--order: {order}, but the orders of samplers in the table are known")
+    names = None if samplers is None else [*(s for s in samplers if isinstance(s, str)), *own]
+    settings = {"samplers": names, "versions": versions()} | ({"order": order} if own else {})
+    source, shown = _sources(own), ["versions"]
+    if given is None:
+        sdes = list(sdes or (("vp",) if quick else CHECKED_SDES if known else ("vp", "ve")))
+        _check_sdes(sdes)
+        trials = trials_of(known, sdes, quick) + _own_trials(own, order, sdes)
         if not trials:
-            raise ValueError(f"--samplers: no claim of {', '.join(samplers or ())} in this form")
-        origin = Origin("verify", settings | {"sdes": names, "quick": quick}, shown=("versions",))
+            raise ValueError(f"--samplers: no claim of {', '.join(names or ())} in this form")
+        settings |= {"sdes": sdes, "quick": quick}
     else:
         if sdes is not None or quick:
             raise ValueError("--checkpoint: sets SDE and steps itself; leave out --sdes, --quick")
         if samplers is None:
-            claims = [claim for claim in claims if ":" not in claim.sampler]
-        stored = StoredModel.read(checkpoint)
-        trials = _network_trials(claims, stored, seed)
-        settings |= {"checkpoint": stored.name, "sha256": stored.source.sha256, "seed": seed}
-        source, shown = {"checkpoint": stored.source}, ("checkpoint", "sha256", "versions")
-        origin = Origin("verify", settings, source, shown=shown)
+            known = [claim for claim in known if ":" not in claim.sampler]
+        trials = _network_trials(known, given, seed, _own_trials(own, order, ["vp"]))
+        settings |= {"checkpoint": given.name, "sha256": given.source.sha256, "seed": seed}
+        source[given.kind] = given.source
+        shown += ["checkpoint", "sha256"]
+    origin = Origin("verify", settings, source, shown=tuple(shown))
     results = None if folder is None else ResultFolder.open(folder, origin, overwrite)
     return Verification(origin, trials, results)
+
+
+def _own(samplers: Sequence[str | Sampler] | None) -> dict[str, Sampler]:
+    """Sampler objects by their label."""
+    objects = [s for s in samplers or () if not isinstance(s, str)]
+    for sampler in objects:
+        check_type("sampler", sampler, Sampler)
+    labels = [sampler_label(sampler) for sampler in objects]
+    check_unique("sampler", labels)
+    return dict(zip(labels, objects, strict=True))
+
+
+def _sources(own: Mapping[str, Sampler]) -> dict[str, Source]:
+    """The code of the user's own samplers."""
+    codes = {label: foreign_identity(sampler) for label, sampler in own.items()}
+    return {f"sampler {label}": Source(label, c) for label, c in codes.items() if c is not None}
+
+
+def _own_trials(own: Mapping[str, Sampler], order: int | None, sdes: Sequence[str]) -> list[Trial]:
+    """The trials of sampler objects on exact models."""
+    trials = []
+    for label, sampler in own.items():
+        noisy = not sampler.adaptive and draws_noise(CHECKED_SDES[sdes[0]], sampler, 1e-3)
+        kind = "tolerance" if sampler.adaptive else "weak" if noisy else "ode"
+        claims = claims_about_own(label, kind, order, tuple(sdes))
+        trials += [Trial(claim, sampler, sde, claim.steps) for claim in claims for sde in sdes]
+    return trials
 
 
 def trials_of(claims: Iterable[Claim], sdes: Sequence[str], quick: bool = False) -> list[Trial]:
@@ -168,41 +204,41 @@ def _from_ten(steps: tuple[float, ...]) -> tuple[float, ...]:
     return (*reversed(before), *steps)
 
 
-def _network_trials(claims: Sequence[Claim], stored: StoredModel, seed: int) -> list[Trial]:
+def _network_trials(
+    claims: Sequence[Claim], given: GivenModel, seed: int, own: Sequence[Trial]
+) -> list[Trial]:
     """One trial of each deterministic sampler, on equal steps in λ from one x_T, in float64.
 
     Errors are distances to the solution of dop853 at tolerance 1e-8 per sample. A network is only
     as smooth as its activations and attention, so that there is no verdict.
     """
-    if stored.snapped:
+    if given.snapped:
         raise ValueError(
             "--checkpoint: its labels are rounded, so that there is no ODE between its times; take "
             "one with continuous labels"
         )
     # the first claim about a sampler gives the expected order
-    chosen: dict[str, Claim] = {}
+    chosen: dict[str, tuple[Claim, Sampler]] = {}
     for claim in claims:
         if claim.kind == "ode":
-            chosen.setdefault(claim.sampler, claim)
+            chosen.setdefault(claim.sampler, (claim, parse_sampler(claim.sampler)))
+    for trial in own:
+        if trial.claim.kind == "ode":
+            chosen.setdefault(trial.claim.sampler, (trial.claim, trial.sampler))
     if not chosen:
         raise ValueError("--samplers: must name a deterministic one that takes the grid's steps")
     rows = range(NETWORK_SAMPLES)
-    y = None if stored.classes is None else labels_in_turn(stored.classes, NETWORK_SAMPLES)
-    model = stored.build(dtype="float64").given(y)
-    start = SampleNoise(seed, rows).prior((len(rows), *stored.spec.shape)).double()
+    y = None if given.classes is None else labels_in_turn(given.classes, NETWORK_SAMPLES)
+    model = given.build(dtype="float64").given(y)
+    start = SampleNoise(seed, rows).prior((len(rows), *given.spec.shape)).double()
     problem = OdeProblem(
         model, start * model.sde.prior_std, CHECKED_GRIDS["log_snr"].t_min, _network_flow
     )
     on_network = {"grid": "log_snr", "steps": NETWORK_STEPS[-3:], "note": "on a network"}
+    sde = type(model.sde).__name__
     return [
-        Trial(
-            replace(claim, **on_network),
-            parse_sampler(claim.sampler),
-            type(model.sde).__name__,
-            NETWORK_STEPS,
-            problem,
-        )
-        for claim in chosen.values()
+        Trial(replace(claim, **on_network), sampler, sde, NETWORK_STEPS, problem)
+        for claim, sampler in chosen.values()
     ]
 
 
@@ -213,13 +249,14 @@ def _network_flow(model: ScoreModel, start: Tensor, t_min: float) -> Tensor:
     return solver.run(model, start, log_snr(model.sde, 1, t_min), None).state
 
 
-def _claims_about(samplers: Sequence[str] | None) -> list[Claim]:
+def _claims_about(samplers: Sequence[str | Sampler] | None) -> list[Claim]:
     """The claims about some samplers, or all."""
     if samplers is None:
         return list(CLAIMS)
-    check_unique("--samplers:", samplers)
+    texts = [text for text in samplers if isinstance(text, str)]
+    check_unique("--samplers:", texts)
     out: list[Claim] = []
-    for text in samplers:
+    for text in texts:
         try:
             parse_sampler(text)
         except ConfigError as error:

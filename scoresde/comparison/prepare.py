@@ -1,4 +1,4 @@
-"""A comparison of samplers on a checkpoint, for `scoresde bench`.
+"""A comparison of samplers on a model, for `scoresde bench`.
 
 `prepare_bench` reads and checks everything and plans the cells. `Bench.run` then measures the cells
 that the folder does not hold yet, and writes the report.
@@ -20,11 +20,11 @@ from ..output.files import write_json
 from ..output.manifest import Origin
 from ..output.progress import Tell, check_space
 from ..output.result_folder import ResultFolder, remove_results
+from ..tasks.given import GivenModel
 from ..tasks.likelihood.scoring import ScoreRequest, score_data
 from ..tasks.request import StoredModel, versions
-from .data import BenchData
+from .data import BenchData, OwnData
 from .draw import DrawSettings
-from .plan import Cell
 from .records import write_tables
 from .report import REPORT, build_report
 from .request import BenchRequest
@@ -43,13 +43,21 @@ SHOWN_SETTINGS = (  # settings that may differ: contents are compared instead, o
 
 
 def prepare_bench(
-    request: BenchRequest, folder: Path, *, overwrite: bool = False, command: str = "bench"
+    request: BenchRequest,
+    folder: Path,
+    given: GivenModel | None = None,
+    own: OwnData | None = None,
+    *,
+    overwrite: bool = False,
+    command: str = "bench",
 ) -> Bench:
     """Read the checkpoint and the data, check everything and plan the cells; write nothing.
 
     Args:
         request: The request.
         folder: Folder for the results.
+        given: The model; None for the checkpoint that the request names.
+        own: Data and conditions that replace those of the model.
         overwrite: Replace results of other settings in the folder.
         command: Name of the user's command, for the report.
 
@@ -60,25 +68,26 @@ def prepare_bench(
         ValueError: If an argument is wrong, no cell can run, or the folder holds results of
             other settings.
     """
-    stored = StoredModel.read(request.checkpoint)
-    check_space("--n", request.n, stored.spec.dims, folder)
-    request = request.resolved(stored)
-    likelihood = request.scoring(stored)
-    cells = request.plan(stored)
-    data = BenchData.load(request, stored)
-    origin = _origin(request, stored, cells, data, command)
-    results = ResultFolder.open(folder, origin, overwrite)
+    given = given or StoredModel.read(request.checkpoint)
+    check_space("--n", request.n, given.spec.dims, folder)
+    request = request.resolved(given)
+    likelihood = request.scoring(given)
+    model = given.build(request.device)
+    cells = request.plan(given, model)
+    data = BenchData.load(request, given, own)
+    model.labelled(data.y, request.n, request.device)  # refuses a condition that does not fit
     common = {name: getattr(request, name) for name in COMMON}
     sweep = Sweep(
-        stored.build(request.device),
-        stored.source.sha256,
-        stored.spec,
+        model,
+        given.source.sha256,
+        given.spec,
         cells,
-        DrawSettings(stored.spec.shape, **common, y=data.y),
+        DrawSettings(given.spec.shape, **common, y=data.y),
         data.quality,
         request.reference_tolerance,
     )
-    return Bench(results, stored, sweep, likelihood)
+    origin = _origin(request, given, sweep, data, command)
+    return Bench(ResultFolder.open(folder, origin, overwrite), given, sweep, data, likelihood)
 
 
 @dataclass(frozen=True)
@@ -87,15 +96,17 @@ class Bench:
 
     Attributes:
         results: Folder for the results.
-        stored: The checkpoint.
+        given: The model.
         sweep: The cells to measure.
+        data: The data of the comparison.
         likelihood: The likelihood to measure as well; None = none.
         strips: Comparisons of a few samples of other checkpoints, shown in the same report.
     """
 
     results: ResultFolder
-    stored: StoredModel
+    given: GivenModel
     sweep: Sweep
+    data: BenchData
     likelihood: ScoreRequest | None = None
     strips: tuple[Bench, ...] = ()
 
@@ -159,29 +170,26 @@ class Bench:
                 self.folder / LIKELIHOOD,
                 self.results.overwrite,
                 partial(tell, "likelihood"),
-                self.stored,
+                self.given,
+                self.data.scored,
             )
             tell("likelihood", self.likelihood.n, self.likelihood.n, "")
         return about
 
 
 def _origin(
-    request: BenchRequest,
-    stored: StoredModel,
-    cells: Sequence[Cell],
-    data: BenchData,
-    command: str,
+    request: BenchRequest, given: GivenModel, sweep: Sweep, data: BenchData, command: str
 ) -> Origin:
     """Everything that determines the results: settings, contents of all files, and the cells."""
     tolerances: dict[str, list[float]] = {}
-    for cell in cells:
+    for cell in sweep.cells:
         if cell.tolerance is not None:
             tolerances.setdefault(cell.label, []).append(cell.tolerance)
     settings = {
-        "checkpoint": stored.name,
-        "sha256": stored.source.sha256,
-        "data": stored.spec.to_dict(),
-        "sde": str(stored.config.sde),
+        "checkpoint": given.name,
+        "sha256": given.source.sha256,
+        "data": given.spec.to_dict(),
+        "sde": str(given.sde),
         **{name: list(getattr(request, name)) for name in ("samplers", "grids", "nfe")},
         "tolerances": tolerances,
         **{name: getattr(request, name) for name in COMMON},
@@ -190,12 +198,15 @@ def _origin(
         "y": None if data.y is None else fingerprint(data.y),
         "versions": versions(),
     }
-    if stored.snapped:
-        settings["snapped"] = True
-    if data.y is not None:
-        settings["labels"] = "uniform" if data.train is None else request.labels
-    sources = {"checkpoint": stored.source, **data.sources}
-    contents = {cell.name: cell.fingerprint for cell in cells}
+    optional = {
+        "snapped": given.snapped or None,
+        "labels": data.how,
+        "reference_t": sweep.end if sweep.end < request.t_min else None,
+        "in_memory": given.kind == "model" or None,
+    }
+    settings |= {name: value for name, value in optional.items() if value is not None}
+    sources = {given.kind: given.source, **data.sources}
+    contents = {cell.name: cell.fingerprint for cell in sweep.cells}
     return Origin(command, settings, sources, contents, SHOWN_SETTINGS)
 
 

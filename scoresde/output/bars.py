@@ -1,0 +1,61 @@
+"""Progress bars, on stderr; without a terminal none are drawn."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from .._text import printable
+from .progress import Tell
+
+__all__ = ["progress_bar", "stage_bars", "update"]
+
+
+def progress_bar() -> Progress:
+    """A bar with count, remaining time and a note, on stderr; not shown without a terminal."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        console=Console(file=sys.stderr),
+        disable=sys.stderr is None or not sys.stderr.isatty(),
+    )
+
+
+@contextmanager
+def stage_bars(announce: Callable[[str], None] | None = None) -> Iterator[Tell]:
+    """Show a bar for each stage; the function it yields takes (stage, number done, total, note).
+
+    Args:
+        announce: Called once with the name of each stage if there is no terminal.
+    """
+    tasks: dict[str, TaskID] = {}
+    with progress_bar() as bar:
+
+        def tell(stage: str, done: int, total: int | None, note: str) -> None:
+            if stage not in tasks:
+                name = printable(stage)
+                tasks[stage] = bar.add_task(name, total=total, note="")
+                if bar.disable and announce is not None:
+                    announce(name)
+            update(bar, tasks[stage], done, total, note)
+
+        yield tell
+
+
+def update(bar: Progress, task: TaskID, done: int, total: int | None, note: str) -> None:
+    """Set the counts and the note of one bar."""
+    bar.update(task, completed=done, total=total, note=printable(note))

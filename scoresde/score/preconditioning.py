@@ -1,0 +1,124 @@
+"""Preconditioning: what a network's input, label and output mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from .._tensor import check_choice, check_number, plain_numbers
+from ..sde import SDE, Node
+
+__all__ = ["INDEX_LABELS", "Label", "Preconditioning", "Quantity", "Target"]
+
+Target = Literal["eps", "x0", "v", "score", "edm", "denoiser"]
+Label = Literal["log_sigma", "edm", "time", "index", "rounded_index", "sigma"]
+Quantity = Literal["eps", "x0", "v"]
+
+INDEX_LABELS = ("index", "rounded_index")
+
+
+@dataclass(frozen=True)
+class Preconditioning:
+    """The input of a network F and the meaning of its output F(c_in x, c_noise).
+
+    Args:
+        target: What F approximates: "eps", "x0", "v", "score", or "edm", EDM's skip form
+            x0 = c_skip x/α + c_out F (Karras et al. 2022, arXiv:2206.00364, table 1), or
+            "denoiser", x0 = F(x/α), where x/α = x_0 + (σ/α) ε.
+        label: The time label c_noise: "log_sigma" is log(σ/α) (ours), "edm" is log(σ/α)/4, "sigma"
+            is σ/α, "time" is t, "index" is N t − 1, the discrete index of a `TabulatedVP`, and
+            "rounded_index" is N t − 1 rounded to an integer. With "index" the network is evaluated
+            at any time, also between the labels that it was trained on. With "rounded_index" it is
+            evaluated at these labels only, and is exact only at the ladder's times i/N; `sample`
+            then needs a grid of these times (`grid.snapped`) and a sampler that stays on it. On
+            the ladder both agree.
+        scale_input: Whether c_in is 1/√(α² + σ²) ("edm": 1/√(α² σ_data² + σ²)) instead of 1. For
+            "denoiser" c_in is always 1/α.
+        sigma_data: Standard deviation of the data, used only by "edm".
+        label_scale: A factor of the label, such as 1000 for networks of 1000 t.
+    """
+
+    target: Target = "eps"
+    label: Label = "log_sigma"
+    scale_input: bool = True
+    sigma_data: float = 0.5
+    label_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        plain_numbers(self)
+        check_choice("target", self.target, get_args(Target))
+        check_choice("label", self.label, get_args(Label))
+        check_number("sigma_data", self.sigma_data, above=0)
+        if check_number("label_scale", self.label_scale) == 0:
+            raise ValueError("label_scale must not be 0")
+
+    @property
+    def snapped(self) -> bool:
+        """Whether the labels are rounded to those the network was trained on."""
+        return self.label == "rounded_index"
+
+    def t_least(self, sde: SDE) -> float:
+        """Least time whose label the network was trained on: 1/N for an index label, else 0.
+
+        Below it an index label stays 0, while σ decreases further.
+        """
+        return 1 / sde.levels if self.label in INDEX_LABELS else 0.0
+
+    def c_in(self, node: Node) -> float | Tensor:
+        """Factor of the input: c_in x has variance 1 for data of variance 1 ("edm": σ_data²)."""
+        if self.target == "denoiser":
+            return 1 / node.alpha
+        if not self.scale_input:
+            return 1.0
+        data_std = self.sigma_data if self.target == "edm" else 1.0
+        return (node.alpha**2 * data_std**2 + node.sigma**2) ** -0.5
+
+    def c_noise(self, sde: SDE, node: Node) -> float | Tensor:
+        """The time label times its factor, like `node.t`."""
+        label = self._label(sde, node)
+        return label if self.label_scale == 1 else self.label_scale * label
+
+    def _label(self, sde: SDE, node: Node) -> float | Tensor:
+        if self.label == "time":
+            return node.t
+        if self.label == "sigma":
+            return node.sigma / node.alpha
+        if self.label in INDEX_LABELS:
+            label = sde.label(node.t).round() if self.snapped else sde.label(node.t)
+            return label if isinstance(node.t, Tensor) else float(label)
+        return -node.lam if self.label == "log_sigma" else -0.25 * node.lam
+
+    def skip_and_out(self, quantity: Quantity, node: Node) -> tuple[float | Tensor, ...]:
+        """(c_skip, c_out) of quantity = c_skip x + c_out F, where F is the network's output.
+
+        Each quantity is computed from F directly. Computed from another quantity, it would lose
+        digits at one end of [0, 1].
+
+        Args:
+            quantity: "eps", "x0" or "v".
+            node: The time.
+        """
+        a, s = node.alpha, node.sigma
+        if self.target == "eps":
+            known = {"x0": (1 / a, -s / a), "eps": (0.0, 1.0)}
+        elif self.target in ("x0", "denoiser"):
+            known = {"x0": (0.0, 1.0), "eps": (1 / s, -a / s)}
+        elif self.target == "v":
+            total = a**2 + s**2
+            known = {"x0": (a / total, -s / total), "eps": (s / total, a / total), "v": (0.0, 1.0)}
+        elif self.target == "score":
+            known = {"x0": (1 / a, s**2 / a), "eps": (0.0, -s)}
+        else:
+            # EDM in x/α and σ/α: c_skip = d²/(ŝ² + d²), c_out = ŝ d/√(ŝ² + d²)
+            s_hat, d = s / a, self.sigma_data
+            total = s_hat**2 + d**2
+            known = {
+                "x0": (d**2 / total / a, s_hat * d / total**0.5),
+                "eps": (s_hat / total / a, -d / total**0.5),
+            }
+        if quantity in known:
+            return known[quantity]
+        (x0_skip, x0_out), (eps_skip, eps_out) = known["x0"], known["eps"]
+        return a * eps_skip - s * x0_skip, a * eps_out - s * x0_out

@@ -1,0 +1,136 @@
+"""A model as the user gave it: what commands and functions need to know before they build it.
+
+`StoredModel` in `request` is a checkpoint on disk. `LiveModel` in `live` is an object in memory.
+All code after the first lines of a command knows only `GivenModel`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from ..data import DataSource, DataSpec
+from ..ivp import FLOAT32_TOLERANCE
+from ..output.manifest import Source
+from ..score import ScoreModel
+from ..sde import SDE
+
+__all__ = ["GivenModel"]
+
+
+class GivenModel(ABC):
+    """A model that was given by name, by path or as an object.
+
+    Attributes:
+        name: Name for messages and reports.
+        spec: Description of the data.
+        kind: Kind of the source of the results, "checkpoint" or "model".
+    """
+
+    name: str
+    spec: DataSpec
+    kind: str = "model"
+
+    @property
+    @abstractmethod
+    def sde(self) -> SDE:
+        """The forward process."""
+
+    @property
+    @abstractmethod
+    def snapped(self) -> bool:
+        """Whether the network is exact only at the discrete times of its SDE."""
+
+    @property
+    @abstractmethod
+    def t_least(self) -> float:
+        """Least time at which the network may be evaluated."""
+
+    @property
+    @abstractmethod
+    def classes(self) -> int | None:
+        """Number of classes of a model that needs class labels, otherwise None."""
+
+    @property
+    @abstractmethod
+    def takes_condition(self) -> bool:
+        """Whether the model can be given a condition, such as class labels."""
+
+    @property
+    @abstractmethod
+    def data_source(self) -> DataSource | None:
+        """The training data; None if they are not known."""
+
+    @property
+    @abstractmethod
+    def source(self) -> Source:
+        """Name and content, for the origin of results."""
+
+    @abstractmethod
+    def build(self, device: str = "cpu", dtype: str = "float32") -> ScoreModel:
+        """The score model on a device, ready to evaluate.
+
+        Args:
+            device: Device of the network.
+            dtype: "float32" leaves the network as it is, "float64" converts it, and "bfloat16"
+                evaluates it under autocast.
+        """
+
+    @property
+    def data(self) -> DataSpec:
+        """`spec`, under the name that score models use."""
+        return self.spec
+
+    @property
+    def doubles(self) -> bool:
+        """Whether the model can be built in float64."""
+        return True
+
+    def last_time(self, asked: float | None, default: float) -> float:
+        """The time nearest to the data: last time of grids, and start time of data.
+
+        Args:
+            asked: The time that the user gave, or None.
+            default: The time if the user gave none. The time of the network's first discrete label
+                replaces it if that is later.
+        """
+        return max(default, self.t_least) if asked is None else asked
+
+    def check_first_time(self, t_min: float | None, option: str = "--t-min") -> None:
+        """Raise if the network was not trained at times as small as t_min.
+
+        Args:
+            t_min: The least time at which the network will be evaluated; None if it was not given.
+            option: The option that gave it.
+
+        Raises:
+            ValueError: If t_min is below the time of the network's first discrete label.
+        """
+        if t_min is not None and t_min < self.t_least:
+            raise ValueError(
+                f"{option}: {t_min:g} is below {self.t_least:g}, the time of the first "
+                "discrete label that the checkpoint's network was trained on"
+            )
+
+    def check_flow(self, rtol: float, atol: float, dtype: str) -> None:
+        """Raise unless the probability-flow ODE can be solved with these tolerances.
+
+        Args:
+            rtol: Relative tolerance.
+            atol: Absolute tolerance.
+            dtype: "float32" or "float64" for data and network.
+
+        Raises:
+            ValueError: If the network's labels are rounded, or a tolerance is below the rounding
+                of float32; the message names the option.
+        """
+        if self.snapped:
+            raise ValueError(
+                f"--checkpoint: {self.name} has rounded labels, which are wrong between its "
+                "discrete times; the probability-flow ODE asks at all times, with label = 'index'"
+            )
+        for name, value in (("rtol", rtol), ("atol", atol)):
+            if dtype != "float64" and value < FLOAT32_TOLERANCE:
+                raise ValueError(
+                    f"--{name}: {value:g} is too small for float32, which needs at least "
+                    f"{FLOAT32_TOLERANCE:g}; use --dtype float64"
+                )
