@@ -12,7 +12,7 @@ from . import options
 from .command import Command
 from .names import SDES
 from .output import say
-from .types import Commas, Named
+from .types import Commas, Integer, Named
 
 __all__ = ["verify"]
 
@@ -28,13 +28,23 @@ __all__ = ["verify"]
     type=Commas(Named("SDE", SDES)),
     help="Some of vp, subvp, ve, cosine, tabulated; all if not given, or vp with --quick.",
 )
+@click.option(
+    "--order", type=Integer(1, 20), help="Claimed order of samplers that are classes of your own."
+)
 @click.option("--quick", is_flag=True, help="Measure a selection, in half a minute.")
 @options.checkpoint(required=False, use="Measure on this network instead. ")
 @options.out("Folder for results.csv, results.json and errors.png.", required=False)
 @options.seed
 @options.overwrite
 @options.as_json
-def verify(out: Path | None, as_json: bool, checkpoint: str | None, **settings: Any) -> None:
+def verify(
+    out: Path | None,
+    as_json: bool,
+    checkpoint: str | None,
+    net: str | None,
+    sde: str | None,
+    **settings: Any,
+) -> None:
     """Measure whether the samplers converge as their papers say; exit 1 if one does not.
 
     Orders are measured on data whose exact solutions are known. ODE solvers are compared by their
@@ -50,7 +60,7 @@ def verify(out: Path | None, as_json: bool, checkpoint: str | None, **settings: 
 
     from .progress import follow_stages
 
-    given = None if checkpoint is None else StoredModel.read(checkpoint)
+    given = None if checkpoint is None else StoredModel.read(checkpoint, net, sde)
     run = prepare_verification(given=given, folder=out, **settings)
     with follow_stages() as tell:
         rows = run.run(tell)

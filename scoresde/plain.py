@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 import types
 import typing
 from collections import abc
@@ -21,6 +22,7 @@ __all__ = [
     "check_values",
     "construct",
     "construct_named",
+    "is_class_path",
     "nearest",
     "split_kind",
     "split_name",
@@ -29,6 +31,11 @@ __all__ = [
 
 class ConfigError(ValueError):
     """A config that cannot be used: file, key path and reason in one line."""
+
+
+def is_class_path(text: str) -> bool:
+    """Whether a text begins with `package.module:Name`; `name:key=value` does not."""
+    return _CLASS_PATH.fullmatch(text.strip()) is not None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -162,6 +169,8 @@ def check_unique(name: str, values: Iterable[object]) -> None:
         seen.add(value)
 
 
+_DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
+_CLASS_PATH = re.compile(rf"{_DOTTED}:{_DOTTED}(:.*)?", re.DOTALL)
 _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 

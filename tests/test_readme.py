@@ -247,10 +247,9 @@ def namespace():
 def skip_unless_possible(step):
     """Skip a step if its data or peers are not on this machine."""
     scored = any(word in step.text for word in ("likelihood", "bench ", "trace_rules"))
-    if "fashion-mnist-vp" in step.text and scored:
-        where = {row.name: row.where for row in scoresde_data.dataset_status()}
-        if where["fashion-mnist"] is None:
-            pytest.skip("Fashion-MNIST is not on this machine")
+    for row in scoresde_data.dataset_status() if scored else []:
+        if f"{row.name}-vp" in step.text and row.where is None:
+            pytest.skip(f"{row.name} is not on this machine")
     if any(script in step.text for script in LONG):
         pytest.skip("takes minutes at any size; its options are checked, and it has own tests")
 

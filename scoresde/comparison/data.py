@@ -8,7 +8,8 @@ from .._condition import Condition, bound_rows
 from .._tensor import check_number
 from ..data import Dataset, has_test_split, load_dataset
 from ..output.manifest import Source
-from ..tasks.class_labels import labels_in_turn, labels_of
+from ..tasks.class_labels import labels_in_turn
+from ..tasks.conditions import conditions_like
 from ..tasks.given import GivenModel
 from ..tasks.request import data_source
 from .quality import Quality
@@ -71,7 +72,14 @@ class BenchData:
         """
         own, train, test = own or OwnData(), None, None
         in_memory = own.train is not None
-        if request.quality or request.likelihood:
+        # A vector or an array cannot be invented: samples have the conditions of the data.
+        numbers = own.y is None and bool(set(given.condition.kinds) - {"class"})
+        if numbers and not in_memory and given.data_source is None:
+            raise ValueError(
+                f"data must be given: {given.name} takes {given.condition}, and its training data "
+                "are not known"
+            )
+        if request.quality or request.likelihood or numbers:
             train, test = (own.train, own.test) if in_memory else _splits(request, given)
             _check_spec(given, train, in_memory)
         if request.likelihood:
@@ -107,7 +115,10 @@ class BenchData:
 
 def _splits(request: BenchRequest, given: GivenModel) -> tuple[Dataset, Dataset | None]:
     """Train and test split of the model's training data."""
-    source, spec = given.data_source.below(request.data_root), given.spec
+    source, spec = given.data_source, given.spec
+    if source is None:
+        raise ValueError("data must be given for the likelihood or the quality of samples")
+    source = source.below(request.data_root)
     train = load_dataset(source, classes=spec.class_names)
     if not has_test_split(source):
         return train, None
@@ -128,11 +139,14 @@ def _check_spec(given: GivenModel, train: Dataset, in_memory: bool) -> None:
 
 
 def _labels(request: BenchRequest, given: GivenModel, train: Dataset | None) -> Condition | None:
-    """Labels for a conditional model; without training data all classes have the same share."""
-    if given.classes is None:
+    """Conditions for a conditional model; without training data all classes have the same share."""
+    condition = given.condition
+    if not condition:
         return None
     if train is None:
-        return labels_in_turn(given.classes, request.n)
-    if train.labels is None:
-        raise ValueError(f"{train.name} has no labels, the {given.kind} needs them")
-    return labels_of(train.labels, given.classes, request.n, request.labels)
+        return labels_in_turn(condition.classes, request.n)
+    try:
+        train = train.given_for(condition)
+    except ValueError as error:
+        raise ValueError(f"{train.name} does not suit the {given.kind}: {error}") from error
+    return conditions_like(train.labels, train.spec, request.n, request.labels)

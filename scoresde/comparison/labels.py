@@ -33,11 +33,9 @@ def named_samplers(samplers: Any) -> dict[str, Sampler | None]:
         ValueError: If two have the same name.
     """
     found: dict[str, Sampler | None] = {}
-    for name, sampler in _entries("sampler", samplers, sampler_label):
+    for name, sampler in _entries("sampler", samplers, _sampler_label):
         if isinstance(sampler, str):
             sampler = None if sampler.strip() == RECOMMENDED else parse_sampler(sampler)
-        elif sampler is not None:
-            check_type(f"sampler {name}", sampler, Sampler)
         found[name] = sampler
     return found
 
@@ -67,9 +65,17 @@ def named_grids(grids: Any) -> dict[str, Any]:
     return found
 
 
+def _sampler_label(sampler: Any) -> str:
+    check_type("sampler", sampler, Sampler)
+    return sampler_label(sampler)
+
+
 def _entries(noun: str, given: Any, label: Any) -> list[tuple[str, Any]]:
     """Names and values of what was given."""
     if isinstance(given, Mapping):
+        for value in given.values():
+            if value is not None and not isinstance(value, str):
+                label(value)  # refuses an object of another kind
         return [(str(name).strip(), value) for name, value in given.items()]
     values = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
     named = [(v.strip() if isinstance(v, str) else label(v), v) for v in values]

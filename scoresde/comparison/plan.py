@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._identity import foreign_identity
 from ..fingerprint import fingerprint
-from ..grid import snapped, uniform
+from ..grid import check_on_ladder, snapped, uniform
 from ..names.grids import GridFile
 from ..names.samplers import sampler_label
 from ..samplers import DDIM, Sampler
@@ -194,6 +194,8 @@ def recommended_cells(model: ScoreModel, budgets: Sequence[int]) -> list[Cell]:
     for budget in budgets:
         try:
             chosen = recommended(model, budget)
+            if model.snapped:
+                check_on_ladder(model.sde, chosen.ts)
         except ValueError as error:
             cells.append(Cell(RECOMMENDED, DDIM(), budget=budget, reason=str(error)))
             continue

@@ -151,8 +151,9 @@ class BenchRequest:
             some = [(name, one) for one in _at_tolerances(name, sampler)]
             cells += plan_cells(given.sde, some, grids, self.nfe, self.t_min, given.snapped)
         named = [cell for cell in cells if cell.label != RECOMMENDED]
-        if named and all(cell.ts is None for cell in named) or not cells:
-            reasons = (f"{cell.label}: {cell.reason}" for cell in cells)
+        asked = named if any(self.samplers.values()) else cells
+        if all(cell.ts is None for cell in asked):
+            reasons = (f"{cell.label}: {cell.reason}" for cell in asked)
             raise ValueError(f"no cell can run: {next(reasons, 'no sampler, grid or budget')}")
         for cell in cells:
             if cell.ts is not None:

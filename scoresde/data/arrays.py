@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -15,9 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._text import reason_of
 from .conditions import Conditions, check_conditions, float_tensor
-from .memory import check_memory, megabytes
+from .npy import is_archive, members_of, opened, read_array, read_member
 from .spec import DataSpec
 
 __all__ = ["ArrayFile", "checked_data", "is_array_file", "load_array"]
@@ -37,18 +35,6 @@ _OF_SAMPLES = {"labels": "class", "y_vector": "vector", "y_array": "array"}
 
 # Names that `scoresde sample` always writes besides the samples.
 _SAMPLES = {"x", "ts", "nfe", "seed"}
-
-# A compressed member that is larger than this and expands by more than this factor is refused:
-# deflate reaches a factor of 1,030 on zeros, useful data stay far below 100.
-_BOMB_BYTES = 1 << 26
-_BOMB_RATIO = 100
-
-_CHUNK = 1 << 20
-
-_HEADERS: dict[tuple[int, int], Callable] = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
 
 
 @dataclass(frozen=True)
@@ -122,37 +108,24 @@ def load_array(path: Path, levels: int | None = None, *, labels: bool = True) ->
 
 
 def _read(path: Path, labels: bool) -> tuple[np.ndarray, dict[str, np.ndarray], DataSpec | None]:
-    try:
-        with path.open("rb") as file:
-            magic = file.read(6)
-            file.seek(0)
-            if magic.startswith(b"PK"):
-                return _read_archive(path, file, labels)
-            if magic != np.lib.format.MAGIC_PREFIX:
-                raise ValueError("it does not begin as one")
-            return _array(path, file, path.stat().st_size), {}, None
-    except MemoryError:
-        raise
-    # On damaged bytes NumPy, zipfile and zlib raise a dozen types, some of which are neither
-    # ValueError nor OSError.
-    except Exception as error:
-        raise ValueError(
-            f"{path} is not a .npy or .npz file of plain numbers: {reason_of(error)}"
-        ) from error
+    def content(file: IO[bytes]) -> tuple[np.ndarray, dict[str, np.ndarray], DataSpec | None]:
+        if is_archive(file):
+            return _read_archive(path, file, labels)
+        return read_array(path, file, path.stat().st_size), {}, None
+
+    return opened(path, content)
 
 
 def _read_archive(
     path: Path, file: IO[bytes], labels: bool
 ) -> tuple[np.ndarray, dict[str, np.ndarray], DataSpec | None]:
     with zipfile.ZipFile(file) as archive:
-        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        if len(members) < len(archive.infolist()):
-            raise ValueError("it holds two arrays of one name")
+        members = members_of(archive)
 
         def read(names: Mapping[str, str]) -> dict[str, np.ndarray]:
             """The arrays that exist among these names, by what they are."""
             return {
-                what: _member(path, archive, members[name])
+                what: read_member(path, archive, members[name])
                 for name, what in names.items()
                 if name in members and (labels or what in ("x", "spec"))
             }
@@ -165,7 +138,7 @@ def _read_archive(
                 found = read(names)
                 return found.pop("x"), found, None
         if len(members) == 1:
-            return _member(path, archive, *members.values()), {}, None
+            return read_member(path, archive, *members.values()), {}, None
     names = ", ".join(members) or "none"
     raise ValueError(
         "it must hold one array, or x and y, or arr_0 and arr_1, or x and some of y_class, "
@@ -187,47 +160,6 @@ def _of_samples(
     if spec is None and quantized:
         x = x.astype(np.int64)  # uint8, as in an earlier version, would mean 256 levels
     return x, found, spec
-
-
-def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    packed = min(info.compress_size, path.stat().st_size)
-    if info.file_size > max(_BOMB_BYTES, _BOMB_RATIO * packed):
-        raise ValueError(
-            f"{info.filename} expands from {megabytes(packed)} to {megabytes(info.file_size)}, "
-            f"more than {_BOMB_RATIO} fold; if it is sound, save it with np.savez"
-        )
-    with archive.open(info) as file:
-        return _array(f"{path} ({info.filename})", file, info.file_size)
-
-
-def _array(source: str | Path, file: IO[bytes], size: int) -> np.ndarray:
-    """One array in NumPy's format from `file`, which holds `size` bytes.
-
-    `np.load` takes the memory that the header claims before it checks that the data exist.
-    """
-    version = np.lib.format.read_magic(file)
-    if version not in _HEADERS:
-        raise ValueError(f"it has version {version} of the .npy format, not 1.0 or 2.0")
-    shape, fortran, dtype = _HEADERS[version](file)
-    if dtype.kind not in "buifcU":
-        raise ValueError(f"it holds {'objects' if dtype.hasobject else dtype}, not numbers")
-    if any(length < 0 for length in shape):
-        raise ValueError(f"its shape is {shape}")
-    claimed, there = math.prod(shape) * dtype.itemsize, size - file.tell()
-    if claimed != there:
-        raise ValueError(f"its header claims {claimed} bytes, but {there} bytes follow")
-    check_memory(source, claimed)
-    flat = np.empty(math.prod(shape), dtype)
-    left = memoryview(flat.view(np.uint8))
-    while len(left):
-        read = file.readinto(left[:_CHUNK])
-        if not read:
-            raise ValueError(f"{len(left)} bytes are missing at its end")
-        left = left[read:]
-    file.read(1)  # a member's checksum is compared at its end
-    if dtype.kind == "U":
-        flat.tolist()  # raises if the bytes are not characters
-    return flat.reshape(shape[::-1]).transpose() if fortran else flat.reshape(shape)
 
 
 def checked_data(path: str | Path, x: np.ndarray, levels: int | None) -> tuple[Tensor, int | None]:

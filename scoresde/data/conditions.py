@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Conditions", "check_conditions", "float_tensor"]
+from .classes import number_labels
+from .npy import read_arrays
+
+__all__ = ["Conditions", "check_conditions", "float_tensor", "load_condition"]
 
 
 @dataclass(frozen=True)
@@ -123,3 +126,44 @@ def float_tensor(path: Path, what: str, x: np.ndarray) -> Tensor:
     if bad:
         raise ValueError(f"{path}: {what} must be finite in float32, got {bad} values that are not")
     return torch.from_numpy(data)
+
+
+def load_condition(
+    path: Path, kinds: Mapping[str, tuple[int, ...]], class_names: Sequence[str] | None
+) -> dict[str, Tensor]:
+    """Conditions for samples, from a `.npy` or `.npz` file.
+
+    A file with one array of any name holds the only wanted kind; several kinds have the names of
+    their kinds, or "y_class", "y_vector" and "y_array". One entry alone needs no axis of samples.
+
+    Args:
+        path: The file.
+        kinds: Shape of one sample's entry of each wanted kind.
+        class_names: Names of the classes, if they have names.
+
+    Returns:
+        The tensors by kind: classes as int64, all else as float32.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file cannot be read, the kinds are others, or a number is not finite.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
+    found = {name.removeprefix("y_"): y for name, y in read_arrays(path).items()}
+    if len(found) == len(kinds) == 1:
+        found = dict(zip(kinds, found.values(), strict=True))
+    if set(found) != set(kinds):
+        raise ValueError(
+            f"{path} must hold one array for each of {', '.join(kinds)}, got "
+            f"{', '.join(found) or 'none'}"
+        )
+    made = {}
+    for kind, shape in kinds.items():
+        y = found[kind]
+        y = y[None] if y.shape == shape else y
+        if kind == "class":
+            made[kind] = number_labels(str(path), _checked_labels(path, y), class_names)[0]
+        else:
+            made[kind] = float_tensor(path, f"the {kind}", y)
+    return made

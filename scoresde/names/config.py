@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import nets
+from .._condition import ConditionSpec
 from ..data import DataSource, DataSpec
 from ..evaluation import seeded
 from ..fingerprint import parameters
@@ -31,7 +32,7 @@ from ..score import Call, NetworkScore, Preconditioning
 from ..sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP
 from ..shipped import locate
 from ..train import TrainSettings
-from .importing import checked_kind, class_path, import_object, is_class_path
+from .importing import checked_kind, class_path, import_object
 
 __all__ = ["NETS", "SDES", "Config", "load_config", "sde_table"]
 
@@ -166,12 +167,12 @@ class Config:
                 arguments hold its shape.
 
         Raises:
-            ConfigError: If the network refuses its arguments, or its classes do not fit the data.
+            ConfigError: If the network refuses its arguments, or its conditions are not those of
+                the data.
         """
         arguments = {key: value for key, value in self.net.items() if key != "kind"}
-        classes = arguments.get("classes")
-        if spec is not None and classes is not None and classes != spec.classes:
-            raise ConfigError(f"net.classes must be the data's {spec.classes}, got {classes}")
+        if spec is not None and not self.foreign:
+            self.condition_among(spec)
         make = NETS.get(self.net["kind"], self.net_class)
         if make is None:
             raise ConfigError(f"net: {self.net['kind']} is not imported from a checkpoint")
@@ -181,6 +182,25 @@ class Config:
             net = checked_kind(construct(make, arguments, "net"), nn.Module, "net")
         return self.model_of(net)
 
+    def condition_among(self, spec: DataSpec) -> ConditionSpec:
+        """The conditions that a network of ours takes.
+
+        Args:
+            spec: Description of the data, which must have all of these conditions.
+
+        Raises:
+            ConfigError: If the data do not have one of them, or have it in another size.
+        """
+        for name in ("classes", "vector", "array"):
+            taken, there = self.net.get(name), getattr(spec, name)
+            if taken is not None and taken != there:
+                raise ConfigError(
+                    f"net.{name} must be the data's {there}, got {taken}; the data have "
+                    f"{spec.condition}"
+                )
+        array = None if self.net.get("array") is None else spec.condition.array
+        return ConditionSpec(self.net.get("classes"), self.net.get("vector"), array)
+
     def model_of(self, net: nn.Module) -> NetworkScore:
         """The score model of a network.
 
@@ -188,9 +208,11 @@ class Config:
             ConfigError: If the network cannot be called as `call` says.
         """
         try:
-            return NetworkScore(net, self.sde, self.preconditioning, call=self.call)
+            model = NetworkScore(net, self.sde, self.preconditioning, call=self.call)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"net: {error}") from error
+        model.unconditional = self.train is not None and self.train.label_dropout > 0
+        return model
 
 
 _TABLES: dict[str, Callable[..., Any] | None] = {
@@ -224,7 +246,7 @@ def _checked_net(
 ) -> Callable[..., Any] | None:
     """What makes a network of the user's own, after its arguments have been checked."""
     kind = values.get("kind")
-    if not (isinstance(kind, str) and is_class_path(kind)):
+    if not (isinstance(kind, str) and ":" in kind):
         net, arguments = split_kind(NETS, values, where)
         check_values(net, arguments, where, skip=("shape",) if shaped else ())
         return None
@@ -238,7 +260,7 @@ def _checked_net(
 
 def _sde_of(values: Mapping[str, Any], where: str, own: bool) -> SDE:
     kind = values.get("kind")
-    if isinstance(kind, str) and is_class_path(kind):
+    if isinstance(kind, str) and ":" in kind:
         if not own:
             name = kind.rpartition(":")[2]
             raise ConfigError(

@@ -9,23 +9,15 @@ from __future__ import annotations
 import difflib
 import inspect
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 from .._text import reason_of
-from ..plain import ConfigError, construct, split_name
+from ..plain import ConfigError, construct, is_class_path, split_name
 
-__all__ = ["checked_kind", "class_path", "construct_imported", "import_object", "is_class_path"]
-
-_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
-
-
-def is_class_path(text: str) -> bool:
-    """Whether a text begins with `package.module:Name`; `name:key=value` does not."""
-    return re.fullmatch(rf"{_PATH.pattern}(:.*)?", text.strip(), re.DOTALL) is not None
+__all__ = ["checked_kind", "class_path", "construct_imported", "import_object"]
 
 
 def class_path(cls: type) -> str:
@@ -45,7 +37,7 @@ def import_object(path: str, noun: str) -> Callable[..., Any]:
     Raises:
         ConfigError: If the module cannot be imported, or has no such class or function.
     """
-    if not _PATH.fullmatch(path):
+    if not is_class_path(path) or path.count(":") != 1:
         raise ConfigError(f"{noun} {path!r}: write the place of a class as package.module:Name")
     module, _, names = path.partition(":")
     found = _imported(module, f"{noun} {path!r}")

@@ -16,21 +16,23 @@ from .._condition import ConditionSpec
 from .._tensor import check_type
 from ..checkpoint import CheckpointError, RawCheckpoint, load_into, read_checkpoint
 from ..data import DataSpec
-from ..plain import ConfigError, check_types, construct, construct_named
+from ..plain import ConfigError, check_types, construct, construct_named, is_class_path
 from ..score import NetworkScore
-from ..sde import SDE
+from ..sde import SDE, VP
 from ..shipped import locate
 from .config import NETS, SDES, Config, sde_table
-from .importing import construct_imported, is_class_path
+from .importing import construct_imported
 
 __all__ = [
     "Checkpoint",
     "build",
+    "check_foreign",
     "config_of",
     "load",
     "net_from_text",
     "sde_from_text",
     "sde_values",
+    "tables_of",
 ]
 
 # Types of optional entries of the metadata.
@@ -117,16 +119,16 @@ def build(
 
     Raises:
         CheckpointError: If config and tensors of the file do not fit together, or as for `load`.
+        ConfigError: If `net` cannot be called as the file says.
     """
+    check_foreign(raw, net is not None, sde is not None)
     config, spec = config_of(raw, sde)
-    _check_foreign(raw, config, net is not None)
+    model = None if net is None else config.model_of(net)
     with _understood(raw):
-        if net is None:
+        if model is None:
             _check_layer_count(config, raw)
             with torch.device("meta"):
                 model = config.build_model(spec)
-        else:
-            model = config.model_of(net)
         load_into(model.net, raw, "model.")
         model.unconditional = raw.metadata.get("unconditional", model.unconditional)
         if condition := raw.metadata.get("condition"):
@@ -146,6 +148,26 @@ def config_of(raw: RawCheckpoint, sde: SDE | None = None) -> tuple[Config, DataS
     Raises:
         CheckpointError: If they are missing or cannot be read, or if the SDE is not this one.
     """
+    config, spec = _read_metadata(raw, sde)
+    if sde is not None:
+        with _understood(raw):
+            _check_sde(sde, raw)
+    return config, spec
+
+
+def tables_of(raw: RawCheckpoint) -> tuple[dict[str, Any], DataSpec | None]:
+    """The config as plain data, and the data specification; no code of the user is needed.
+
+    Raises:
+        CheckpointError: If they are missing or cannot be read.
+    """
+    own_sde = _own_kind(raw, "sde") is not None
+    config, spec = _read_metadata(raw, VP() if own_sde else None)
+    tables = config.to_dict()
+    return (tables | {"sde": dict(raw.metadata["config"]["sde"])} if own_sde else tables), spec
+
+
+def _read_metadata(raw: RawCheckpoint, sde: SDE | None) -> tuple[Config, DataSpec | None]:
     with _understood(raw):
         values, data = raw.metadata["config"], raw.metadata.get("data")
         _check_sizes(raw.metadata)
@@ -154,15 +176,11 @@ def config_of(raw: RawCheckpoint, sde: SDE | None = None) -> tuple[Config, DataS
         trained = raw.metadata.get("trained", True)
         required = ("data", "sde", "net", "train") if trained else ("sde", "net")
         config = Config.from_dict(values, sde=sde, required=required)
-        if sde is not None:
-            _check_sde(sde, values["sde"], raw.metadata.get("sde_values"))
-        if data is None:
-            if trained:
-                raise KeyError("data")
-            return config, None
-        if not isinstance(data, dict):
+        if data is None and trained:
+            raise KeyError("data")
+        if not isinstance(data, dict | None):
             raise ConfigError(f"data: must be a table, got {data!r}")
-        return config, DataSpec.from_dict(data)
+        return config, None if data is None else DataSpec.from_dict(data)
 
 
 @contextmanager
@@ -188,34 +206,58 @@ def _check_sizes(value: Any) -> None:
         raise ConfigError("an integer is 2^64 or larger")
 
 
-def _check_foreign(raw: RawCheckpoint, config: Config, given: bool) -> None:
-    """Raise CheckpointError if a network of the user's own is needed and not given, or reversed."""
-    kind = config.net["kind"]
-    if config.foreign and not given:
-        name = kind.rpartition(":")[2]
+def check_foreign(raw: RawCheckpoint, net: bool, sde: bool) -> None:
+    """Raise unless what is of the user's own code is given, and only that.
+
+    Args:
+        raw: From `read_checkpoint`.
+        net: Whether the network is given.
+        sde: Whether the SDE is given.
+
+    Raises:
+        CheckpointError: The message names the classes of the network and the SDE.
+    """
+    kinds, given = {name: _own_kind(raw, name) for name in _NOUNS}, {"net": net, "sde": sde}
+    missing = [name for name, kind in kinds.items() if kind is not None and not given[name]]
+    if missing:
+        calls = ", ".join(f"{n}={kinds[n].rpartition(':')[2]}(…)" for n in missing)
+        options = " ".join(f"--{n} {kinds[n]}" for n in missing)
         raise CheckpointError(
-            f"its network {kind} is of the user's own code, which is not imported from a "
-            f"checkpoint; give net={name}(…) (--net {kind})",
+            f"was made with {' and '.join(_NOUNS[n] for n in missing)} of your own, and holds no "
+            f"code; give {calls} ({options})",
             raw.path,
         )
-    if given and not config.foreign:
-        raise CheckpointError(f"its network is our {kind!r}; leave out net (--net)", raw.path)
+    if net and kinds["net"] is None:
+        raise CheckpointError("its network is one of scoresde's; leave out net", raw.path)
 
 
-def _check_sde(sde: SDE, stored: Any, values: Any) -> None:
-    """Raise ConfigError if an SDE is not the stored one: another parameter, or another function."""
-    own = sde_table(sde)
-    ours = stored.get("kind") in SDES
-    if ours and own["kind"] != stored["kind"]:
-        raise ConfigError(f"sde (--sde) must be {stored['kind']}, got {own['kind']}")
+def _own_kind(raw: RawCheckpoint, table: str) -> str | None:
+    """The place of the user's class of which a checkpoint's network or SDE is; None if ours."""
+    config = raw.metadata.get("config")
+    values = config.get(table) if isinstance(config, dict) else None
+    kind = values.get("kind") if isinstance(values, dict) else None
+    return kind if isinstance(kind, str) and ":" in kind else None
+
+
+_NOUNS = {"net": "a network", "sde": "an SDE"}
+
+
+def _check_sde(sde: SDE, raw: RawCheckpoint) -> None:
+    """Raise CheckpointError if an SDE is not the stored one: in a parameter, or as a function."""
+    own, stored = sde_table(sde), raw.metadata["config"]["sde"]
+    if own["kind"] != stored["kind"] and {own["kind"], stored["kind"]} & SDES.keys():
+        raise CheckpointError(f"its SDE is {stored['kind']}, got sde = {own['kind']}", raw.path)
     for name in [key for key in {**stored, **own} if key != "kind"]:
         if own.get(name) != stored.get(name):
-            raise ConfigError(f"sde (--sde): {name} = {own.get(name)!r}, not {stored.get(name)!r}")
-    for t, log_alpha, sigma in values or ():
-        now = float(sde.log_alpha(t)), float(sde.sigma(t))
-        for what, a, b in zip(("log α", "σ"), now, (log_alpha, sigma), strict=True):
+            there, here = stored.get(name), own.get(name)
+            raise CheckpointError(f"its SDE has {name} = {there!r}, got {here!r}", raw.path)
+    for t, *there in raw.metadata.get("sde_values", ()):
+        here = float(sde.log_alpha(t)), float(sde.sigma(t))
+        for what, a, b in zip(("log α", "σ"), there, here, strict=True):
             if not math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9):
-                raise ConfigError(f"sde (--sde): {what}({t:g}) = {a:.6g}, not {b:.6g}")
+                raise CheckpointError(
+                    f"its SDE has {what}({t:g}) = {a:.6g}, got {b:.6g}: another function", raw.path
+                )
 
 
 def sde_values(sde: SDE) -> dict[str, Any]:

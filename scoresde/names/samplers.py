@@ -14,10 +14,10 @@ from functools import partial
 from typing import Any
 
 from .. import samplers
-from ..plain import ConfigError, construct_named
-from .importing import construct_imported, is_class_path
+from ..plain import ConfigError, construct_named, is_class_path
+from .importing import construct_imported
 
-__all__ = ["SAMPLERS", "parse_sampler", "sampler_label"]
+__all__ = ["SAMPLERS", "is_own", "parse_sampler", "sampler_label"]
 
 
 def _predictor_corrector(
@@ -91,6 +91,11 @@ SAMPLERS: dict[str, Callable[..., samplers.Sampler]] = {
 }
 
 
+def is_own(text: str) -> bool:
+    """Whether a text is the place of a class of the user, and not one of our names."""
+    return text.strip().partition(":")[0] not in SAMPLERS and is_class_path(text)
+
+
 def parse_sampler(text: str) -> samplers.Sampler:
     """A sampler from `name` or `name:key=value:key=value`, or from the place of a class.
 
@@ -98,7 +103,7 @@ def parse_sampler(text: str) -> samplers.Sampler:
         ConfigError: If the name or a key is unknown (with the nearest one), a value is wrong, or
             the class cannot be imported.
     """
-    if text.strip().partition(":")[0] not in SAMPLERS and is_class_path(text):
+    if is_own(text):
         return construct_imported("sampler", text, samplers.Sampler)
     return construct_named("sampler", text, SAMPLERS)
 

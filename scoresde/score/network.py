@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -76,6 +78,10 @@ class NetworkScore(ScoreModel):
     def t_least(self) -> float:
         """The time of the first discrete label, 0 for labels that are not discrete."""
         return self.preconditioning.t_least(self.sde)
+
+    def compile(self, *arguments: Any, **options: Any) -> None:
+        """Compile the network in place; the arguments are those of `torch.compile`."""
+        self.net.compile(*arguments, **options)
 
     def eps(self, x: Tensor, t: Time) -> Tensor:
         """E[ε | x_t] from the network's native target."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from .._condition import ConditionSpec
 from ..data import DataSource, DataSpec
 from ..ivp import FLOAT32_TOLERANCE
 from ..output.manifest import Source
@@ -36,6 +37,11 @@ class GivenModel(ABC):
         """The forward process."""
 
     @property
+    def data(self) -> DataSpec:
+        """Description of the data, under the name that score models use."""
+        return self.spec
+
+    @property
     @abstractmethod
     def snapped(self) -> bool:
         """Whether the network is exact only at the discrete times of its SDE."""
@@ -47,8 +53,18 @@ class GivenModel(ABC):
 
     @property
     @abstractmethod
+    def condition(self) -> ConditionSpec:
+        """The conditions that the data give to the model; without kinds if there are none."""
+
+    @property
+    @abstractmethod
+    def unconditional(self) -> bool:
+        """Whether the model can also be evaluated without a condition."""
+
+    @property
     def classes(self) -> int | None:
-        """Number of classes of a model that needs class labels, otherwise None."""
+        """Number of classes of a model that takes class labels from the data, otherwise None."""
+        return self.condition.classes
 
     @property
     @abstractmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._condition import ConditionSpec
 from .._identity import UnknownIdentityError, identity
 from .._reachable import reachable_modules
 from ..data import DataSource, DataSpec
@@ -60,15 +61,20 @@ class LiveModel(GivenModel):
         return self.model.t_least
 
     @property
-    def classes(self) -> int | None:
-        """Number of classes; None if the model does not need labels, or has them bound already."""
-        needed = self.model.needs_labels and self.model.y is None
-        return self.model.classes if needed else None
+    def condition(self) -> ConditionSpec:
+        """The conditions that the model takes; none if they are unknown, or bound already."""
+        known = self.model.y is None and self.model.condition is not None
+        return self.model.condition if known else ConditionSpec()
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether the model can also be evaluated without a condition."""
+        return not self.model.needs_labels
 
     @property
     def takes_condition(self) -> bool:
         """Whether the model can be given a condition."""
-        return self.model.takes_labels
+        return self.model.condition is None or bool(self.model.condition)
 
     @property
     def data_source(self) -> DataSource | None:
@@ -93,15 +99,24 @@ class LiveModel(GivenModel):
             )
             return Source(self.name, uuid.uuid4().hex * 2)
 
+    @cached_property
+    def hidden_dtype(self) -> torch.dtype | None:
+        """Dtype of a network that a function of the model uses; None without such a network."""
+        own = {id(module) for module in self.model.modules()}
+        hidden = (m for m in reachable_modules(self.model) if id(m) not in own)
+        found = (t.dtype for module in hidden for t in _tensors(module) if t.is_floating_point())
+        return next(found, None)
+
     @property
     def doubles(self) -> bool:
         """Whether all its floating tensors belong to its registered modules."""
-        own = {id(module) for module in self.model.modules()}
-        hidden = (m for m in reachable_modules(self.model) if id(m) not in own)
-        return not any(t.is_floating_point() for module in hidden for t in _tensors(module))
+        return self.hidden_dtype in (None, torch.float64)
 
     def build(self, device: str = "cpu", dtype: str = "float32") -> ScoreModel:
         """The model itself, or a copy on another device or in another dtype.
+
+        A function that uses a network receives x in the dtype of this network, as the network of a
+        `NetworkScore` does.
 
         Raises:
             ValueError: If it cannot be evaluated in the dtype.
@@ -116,12 +131,26 @@ class LiveModel(GivenModel):
                     "so that it cannot be converted to float64; wrap it with scoresde.wrap"
                 )
             return copy.deepcopy(model).double()
+        if isinstance(model, FunctionScore) and not self.doubles:
+            model = copy.copy(model)
+            model.function = _InDtype(model.function, self.hidden_dtype)
         if dtype == "bfloat16":
             if not isinstance(model, NetworkScore):
                 raise ValueError(f"--dtype: bfloat16 needs a NetworkScore, {self.name} is none")
             model = copy.copy(model)
             model.autocast = torch.bfloat16
         return model
+
+
+@dataclass(frozen=True)
+class _InDtype:
+    """A function whose first argument is converted to a dtype."""
+
+    function: Callable[..., Any]
+    dtype: torch.dtype
+
+    def __call__(self, x: Tensor, *others: Any, **named: Any) -> Any:
+        return self.function(x.to(self.dtype), *others, **named)
 
 
 def given_model(

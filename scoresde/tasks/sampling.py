@@ -104,7 +104,7 @@ def draw_samples(
         ValueError: If the request makes no sense, before any network is built.
         RuntimeError: If sampling fails or memory runs out.
     """
-    stored = StoredModel.read(request.checkpoint)
+    stored = StoredModel.read(request.checkpoint, request.net, request.sde)
     chosen = _chosen(request, stored)
     sampler, ts = chosen.sampler, chosen.ts
     named = _named(request, chosen)

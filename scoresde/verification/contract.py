@@ -22,7 +22,7 @@ from .laws.practice import COST_LAWS, PRACTICE_LAWS
 from .laws.times import TIME_LAWS
 from .probe import Probe
 
-__all__ = ["check"]
+__all__ = ["check", "invented"]
 
 Law = Callable[[Probe], Finding | None]
 LAWS: Mapping[str, Law] = {
@@ -122,7 +122,7 @@ def _condition(model: ScoreModel, y: Condition, seed: int) -> Condition:
     """The given condition as tensors with rows; without one, a condition as the model takes it."""
     y = model.y if y is None else y
     if y is None:
-        return _invented(model.condition, seed) if model.condition else None
+        return invented(model.condition, seed) if model.condition else None
     y = map_condition(torch.as_tensor, y)
     y = map_condition(lambda leaf: leaf[None] if leaf.ndim == 0 else leaf, y)
     for name, leaf in leaves(y):
@@ -131,7 +131,7 @@ def _condition(model: ScoreModel, y: Condition, seed: int) -> Condition:
     return y
 
 
-def _invented(spec: ConditionSpec, seed: int) -> Condition:
+def invented(spec: ConditionSpec, seed: int) -> Condition:
     """All classes in turn, and standard normal numbers for a vector or an array."""
     source = SampleNoise(seed, range(CONDITIONS))
     parts = {

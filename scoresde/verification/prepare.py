@@ -118,10 +118,14 @@ def prepare_verification(
             model, the model's labels are rounded, or the folder holds results of other settings.
     """
     check_seed(seed)
-    known, own = _claims_about(samplers), _own(samplers)
+    own = _own(samplers)
+    texts = None
+    if samplers is not None:
+        texts = [s for s in samplers if isinstance(s, str) and s not in own]
+    known = _claims_about(texts)
     if order is not None and not own:
         raise ValueError(f"--order: {order}, but the orders of samplers in the table are known")
-    names = None if samplers is None else [*(s for s in samplers if isinstance(s, str)), *own]
+    names = None if texts is None else [*texts, *own]
     settings = {"samplers": names, "versions": versions()} | ({"order": order} if own else {})
     source, shown = _sources(own), ["versions"]
     if given is None:
@@ -146,13 +150,26 @@ def prepare_verification(
 
 
 def _own(samplers: Sequence[str | Sampler] | None) -> dict[str, Sampler]:
-    """Sampler objects by their label."""
-    objects = [s for s in samplers or () if not isinstance(s, str)]
-    for sampler in objects:
+    """Sampler objects by their label, and samplers of the user's own classes by their text."""
+    found: dict[str, Sampler] = {}
+    for given in samplers or ():
+        text = isinstance(given, str)
+        sampler = _parsed(given) if text else given
         check_type("sampler", sampler, Sampler)
-    labels = [sampler_label(sampler) for sampler in objects]
-    check_unique("sampler", labels)
-    return dict(zip(labels, objects, strict=True))
+        if text and foreign_identity(sampler) is None:
+            continue
+        label = given if text else sampler_label(sampler)
+        if label in found:
+            raise ValueError(f"--samplers: {label} is given twice")
+        found[label] = sampler
+    return found
+
+
+def _parsed(text: str) -> Sampler:
+    try:
+        return parse_sampler(text)
+    except ConfigError as error:
+        raise ConfigError(f"--samplers: {error}") from error
 
 
 def _sources(own: Mapping[str, Sampler]) -> dict[str, Source]:
@@ -249,18 +266,13 @@ def _network_flow(model: ScoreModel, start: Tensor, t_min: float) -> Tensor:
     return solver.run(model, start, log_snr(model.sde, 1, t_min), None).state
 
 
-def _claims_about(samplers: Sequence[str | Sampler] | None) -> list[Claim]:
+def _claims_about(samplers: Sequence[str] | None) -> list[Claim]:
     """The claims about some samplers, or all."""
     if samplers is None:
         return list(CLAIMS)
-    texts = [text for text in samplers if isinstance(text, str)]
-    check_unique("--samplers:", texts)
+    check_unique("--samplers:", samplers)
     out: list[Claim] = []
-    for text in texts:
-        try:
-            parse_sampler(text)
-        except ConfigError as error:
-            raise ConfigError(f"--samplers: {error}") from error
+    for text in samplers:
         found = [c for c in CLAIMS if text in (c.sampler, c.sampler.partition(":")[0])]
         if not found:
             known = dict.fromkeys(claim.sampler for claim in CLAIMS)

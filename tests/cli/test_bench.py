@@ -17,6 +17,7 @@ from scoresde.comparison.prepare import prepare_bench
 from scoresde.comparison.request import BenchRequest
 from scoresde.data import load_dataset
 from scoresde.metrics import sliced_wasserstein
+from scoresde.names.samplers import parse_sampler
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -64,10 +65,13 @@ def test_a_comparison_from_start_to_report(bench, scoresde, monkeypatch):
         *(("ddim", "3", "3"), ("ddim", "6", "6")),
         *(("heun", "3", "3"), ("heun", "6", "5")),
         *(("ancestral", "3", "3"), ("ancestral", "6", "6")),
+        *(("recommended", "3", "3"), ("recommended", "6", "6")),
     ]
+    assert all(bool(r["setting"]) is (r["sampler"] == "recommended") for r in table)
+    assert "Recommended settings: within 3 evaluations" in (out / "report.html").read_text("utf-8")
     assert len({r["x_init_sha256"] for r in table}) == 1
     assert all(r["features"].startswith("digits_cnn@") for r in table)
-    assert [bool(r["paired_rmse"]) for r in table] == [True] * 4 + [False] * 2
+    assert [bool(r["paired_rmse"]) for r in table] == [True] * 4 + [False] * 2 + [True] * 2
     found = json.loads((out / "results.json").read_text())
     assert found["likelihood"]["unit"] == "bits/dim"
     assert found["likelihood"]["std_error"] > 0
@@ -93,7 +97,7 @@ def test_json_is_for_machines(bench):
     assert done.status == 0, done.err
     printed = json.loads(done.out)
     assert printed == json.loads((out / "results.json").read_text())
-    assert [cell["nfe"] for cell in printed["cells"]] == [3]
+    assert [cell["nfe"] for cell in printed["cells"]] == [3, 3]
 
 
 def test_conditional_models_draw_the_classes_of_the_training_data(bench, labelled_checkpoint):
@@ -149,7 +153,7 @@ def test_a_skipped_cell_is_listed_with_its_reason(bench):
     assert done.status == 0, done.err
     reason = "one step takes 201 evaluations with the final denoising"
     assert done.out.splitlines()[-2].endswith(f"annealed-langevin log_snr NFE ≤ 3: {reason}")
-    assert [r["status"] for r in rows(out)] == ["done", "skipped"]
+    assert [r["status"] for r in rows(out)] == ["done", "skipped", "done"]
 
 
 def test_grids_with_parameters_and_from_files(bench, tmp_path):
@@ -158,7 +162,8 @@ def test_grids_with_parameters_and_from_files(bench, tmp_path):
     options = ("--samplers", "ddim", "--grids", f"karras:rho=3,{path}", "--nfe", "3,6", "--n", 4)
     out, done = bench(*options)
     assert done.status == 0, done.err
-    assert [(r["grid"], r["nfe_asked"], r["nfe"]) for r in rows(out)] == [
+    named = [r for r in rows(out) if r["sampler"] == "ddim"]
+    assert [(r["grid"], r["nfe_asked"], r["nfe"]) for r in named] == [
         *(("karras:rho=3", "3", "3"), ("karras:rho=3", "6", "6")),
         (str(path), "3", "3"),
     ]
@@ -177,7 +182,7 @@ def test_rounded_labels_move_the_grids_and_it_says_so(bench, snapped_checkpoint)
     assert "grids are moved to its discrete times" in done.out
     assert "grids are moved to its discrete times" in (out / "report.html").read_text("utf-8")
     table = rows(out)
-    assert [(r["sampler"], r["status"]) for r in table] == [
+    assert [(r["sampler"], r["status"]) for r in table if r["sampler"] != "recommended"] == [
         ("ddim", "done"),
         ("edm", "skipped"),
         *[("dopri5", "skipped")] * 4,
@@ -247,21 +252,24 @@ def test_samplers_and_budgets_are_added_and_not_measured_again(bench, monkeypatc
     monkeypatch.setitem(BenchRequest.__init__.__kwdefaults__, "reference_tolerance", None)
     out, done = bench("--samplers", "ddim", "--nfe", 3, "--n", 4)
     assert done.status == 0, done.err
-    (first,) = rows(out)
+    first, chosen = rows(out)
     real, sampled = sweep_module.draw, []
 
-    def counted(settings, model, sampler, ts):
+    def counted(settings, model, sampler, ts, **options):
         sampled.append(type(sampler).__name__)
-        return real(settings, model, sampler, ts)
+        return real(settings, model, sampler, ts, **options)
 
     monkeypatch.setattr(sweep_module, "draw", counted)
     out, done = bench("--samplers", "heun,ddim", "--nfe", "3,4", "--n", 4)
     assert done.status == 0, done.err
-    assert sorted(sampled) == ["DDIM", "EDM", "EDM"]  # heun is EDM without churn
+    recommended = type(parse_sampler(rows(out)[-1]["setting"])).__name__
+    # heun is EDM without churn
+    assert sorted(sampled) == sorted(["DDIM", "EDM", "EDM", recommended])
     assert [(r["sampler"], r["nfe_asked"]) for r in rows(out)] == [
         *(("heun", "3"), ("heun", "4"), ("ddim", "3"), ("ddim", "4")),
+        *(("recommended", "3"), ("recommended", "4")),
     ]
-    assert rows(out)[2] == first
+    assert (rows(out)[2], rows(out)[4]) == (first, chosen)
     _, refused = bench("--samplers", "heun", "--nfe", "3,4", "--n", 4)
     assert refused.status == 2
     assert "holds results of ddim log_snr NFE ≤ 3, which is not asked for now" in refused.err
@@ -275,11 +283,11 @@ def test_a_stopped_overwrite_leaves_the_old_results_and_goes_on(bench, monkeypat
     before = {p: p.read_bytes() for p in out.rglob("*") if p.name.endswith((".csv", ".npz"))}
     real, sampled = sweep_module.draw, []
 
-    def stopped(settings, *arguments):
+    def stopped(settings, *arguments, **options):
         sampled.append(settings.seed)
         if len(sampled) == 2:
             raise KeyboardInterrupt
-        return real(settings, *arguments)
+        return real(settings, *arguments, **options)
 
     monkeypatch.setattr(sweep_module, "draw", stopped)
     again = (*one, "--seed", 1, "--overwrite")
@@ -288,8 +296,8 @@ def test_a_stopped_overwrite_leaves_the_old_results_and_goes_on(bench, monkeypat
     assert {path: path.read_bytes() for path in before} == before
     out, done = bench(*again)
     assert done.status == 0, done.err
-    assert sampled == [1, 1, 1]
-    assert len(list((out / "cells").iterdir())) == 2
+    assert sampled == [1] * 5
+    assert len(list((out / "cells").iterdir())) == 4
     assert not (out / "parts").exists()
 
 
@@ -299,7 +307,7 @@ def test_a_stopped_overwrite_leaves_the_old_results_and_goes_on(bench, monkeypat
 def test_damaged_results_are_made_again(bench, scoresde, damaged):
     one = ("--samplers", "ddim", "--nfe", 3, "--n", 4)
     out, first = bench(*one)
-    (path,) = out.glob(damaged)
+    path = min(out.glob(damaged))
     path.write_bytes(path.read_bytes()[:-50])
     if damaged == "scoresde.json":
         _, refused = bench(*one)
@@ -313,7 +321,8 @@ def test_damaged_results_are_made_again(bench, scoresde, damaged):
         with pytest.warns(UserWarning, match="damaged"):
             _, again = bench(*one)
     assert again.status == 0, again.err
-    assert again.out.split()[:-3] == first.out.split()[:-3]  # all but seconds and the path
+    table = [re.sub(r" +[\d.]+\n", "\n", done.out) for done in (first, again)]
+    assert table[0] == table[1]  # all but the seconds, which are the last column
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from scoresde.comparison.plan import Cell, plan_cells
 from scoresde.comparison.request import BenchRequest
 from scoresde.grid import GRIDS, check_on_ladder
 from scoresde.names.grids import read_grid
-from scoresde.names.samplers import parse_sampler
+from scoresde.names.samplers import SAMPLERS, parse_sampler, sampler_label
 from scoresde.samplers import DDIM, EDM, AnnealedLangevin
+from scoresde.samplers.recommended import recommended
 from scoresde.sde import VP, TabulatedVP, cosine_betas
 from scoresde.tasks.request import StoredModel
 
@@ -98,11 +99,11 @@ def test_a_grid_from_a_file_is_one_cell_at_the_least_budget_that_allows_it(liste
     assert cell.reason == "its 3 steps take 7 evaluations with the final denoising"
 
 
-@pytest.mark.parametrize("values", [[1, 0.5, 0.01], [0.9, 0.5, 1e-3]])
-def test_a_grid_from_a_file_must_have_the_ends_of_the_others(listed, values):
-    message = r"grid mine runs from t = .* and a comparison from 1 to t_min = 0.001"
-    with pytest.raises(ValueError, match=message):
-        plan_cells(VP(), [("ddim", DDIM())], {"mine": listed(values)}, [9], 1e-3)
+def test_a_grid_from_a_file_must_begin_as_the_others_and_may_end_elsewhere(listed):
+    with pytest.raises(ValueError, match=r"grid mine begins at t = 0.9, and all samples .* t = 1"):
+        plan_cells(VP(), [("ddim", DDIM())], {"mine": listed([0.9, 0.5, 1e-3])}, [9], 1e-3)
+    (cell,) = plan_cells(VP(), [("ddim", DDIM())], {"mine": listed([1, 0.5, 0.01])}, [9], 1e-3)
+    assert cell.ts[-1] == 0.01
 
 
 def test_for_rounded_labels_all_grids_are_on_the_ladder(listed):
@@ -155,10 +156,42 @@ def test_a_request_of_no_cell_is_refused(missing):
     stored = StoredModel.read("digits-vp")
     asked = {"checkpoint": "digits-vp", "samplers": ["ddim"], "nfe": [5], missing: []}
     with pytest.raises(ValueError, match="no cell can run: no sampler, grid or budget"):
-        BenchRequest(**asked).resolved(stored).plan(stored)
+        BenchRequest(**asked).resolved(stored).plan(stored, stored.build())
 
 
 def test_methods_without_budgets_need_none():
     stored = StoredModel.read("digits-vp")
     request = BenchRequest(checkpoint="digits-vp", samplers=["dopri5"], nfe=[]).resolved(stored)
-    assert [cell.tolerance for cell in request.plan(stored)] == [1e-2, 1e-3, 1e-4, 1e-5]
+    cells = request.plan(stored, stored.build())
+    assert [cell.tolerance for cell in cells] == [1e-2, 1e-3, 1e-4, 1e-5]
+
+
+def test_the_recommended_settings_are_always_planned_once():
+    """One cell for each budget, whatever place their name has among the samplers."""
+    stored = StoredModel.read("digits-vp")
+    model = stored.build()
+    for samplers in (["ddim"], ["recommended", "ddim"], {"mine": DDIM(), "recommended": None}):
+        request = BenchRequest(checkpoint="digits-vp", samplers=samplers, nfe=[5, 9])
+        cells = request.resolved(stored).plan(stored, model)
+        chosen = [cell for cell in cells if cell.label == "recommended"]
+        assert [cell.budget for cell in chosen] == [5, 9]
+        for cell in chosen:
+            wanted = recommended(model, cell.budget)
+            assert torch.equal(cell.ts, wanted.ts)
+            assert (cell.sampler, cell.grid) == (wanted.sampler, wanted.grid)
+            assert cell.cost <= cell.budget
+
+
+def test_objects_and_texts_of_one_sampler_have_one_name():
+    given = [DDIM(), EDM(churn=20.0), "dpmpp-2m"]
+    request = BenchRequest(checkpoint="any", samplers=given, nfe=[5])
+    assert list(request.samplers) == ["ddim", "edm:churn=20.0", "dpmpp-2m", "recommended"]
+    with pytest.raises(ValueError, match="sampler ddim is given twice"):
+        BenchRequest(checkpoint="any", samplers=[DDIM(), "ddim"], nfe=[5])
+    with pytest.raises(TypeError, match="sampler must be of type Sampler, got int"):
+        BenchRequest(checkpoint="any", samplers={"mine": 3}, nfe=[5])
+
+
+@pytest.mark.parametrize("text", SAMPLERS)
+def test_the_label_of_a_sampler_makes_an_equal_one(text):
+    assert parse_sampler(sampler_label(parse_sampler(text))) == parse_sampler(text)

@@ -23,7 +23,7 @@ from scoresde.data import DataSpec
 from scoresde.output.files import write_json
 from scoresde.output.manifest import Manifest
 
-VOID = {"meta", "img", "br", "hr", "link", "input"}
+VOID = {"meta", "img", "br", "hr", "link", "input", "wbr"}
 
 
 class Page(HTMLParser):

@@ -132,6 +132,7 @@ def test_missing_cells_are_counted(findings):
 
 def test_likelihood_carries_its_error(findings):
     likelihood = {"mean": 2.03456, "std_error": 0.0123, "n": 128, "unit": "bits/dim"}
+    likelihood["split"] = "test"
     text = sentences(findings(cell("ddim", 5, 0.1), likelihood=likelihood))[-1]
     assert text == "The negative log-likelihood of 128 held-out data is 2.035 ± 0.012 bits/dim."
 

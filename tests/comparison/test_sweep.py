@@ -14,7 +14,7 @@ from scoresde.comparison.records import COLUMNS, load_array, read_results
 from scoresde.comparison.reference import REFERENCE
 from scoresde.exact import GaussianMixture
 from scoresde.fingerprint import fingerprint
-from scoresde.metrics import PCAFeatures
+from scoresde.metrics import PCAFeatures, paired_rmse
 from scoresde.names.samplers import SAMPLERS, parse_sampler
 from scoresde.samplers import sample
 from scoresde.score import FunctionScore
@@ -218,11 +218,33 @@ def test_no_two_different_cells_share_a_key(sweep, mixture_parameters):
     assert base.made_from(renamed) == base.made_from(base.cells[0])
 
 
+def test_all_cells_are_compared_with_the_solution_at_the_least_last_time(sweep, run, tmp_path):
+    """An early last time is only larger in error; a later one of another cell changes nothing."""
+    base = sweep(**QUICK | {"tolerance": 1e-6})
+    (cell,) = base.cells
+    early = replace(cell, grid="early", ts=cell.ts.clamp(min=0.2).unique().flip(0))
+    late = replace(cell, grid="late", ts=torch.cat([cell.ts, torch.tensor([1e-4]).double()]))
+    same = replace(base, cells=[cell, early])
+    assert same.end == 1e-3
+    assert same.made_from(cell) == base.made_from(cell)
+    both = replace(base, cells=[cell, late])
+    assert both.end == pytest.approx(1e-4)
+    assert both.made_from(cell) != base.made_from(cell)
+    whole = run(both, tmp_path)[1].metrics["paired_rmse"].value
+    exact = torch.from_numpy(both.solver.find([tmp_path]).arrays["x"])
+    out = sample(both.model, late.sampler, late.ts, (24, 2), seed=5)
+    assert whole == pytest.approx(float(paired_rmse(out.x, exact).value))
+    # the solution at 1e-4 and at t = 0 differ by the error of denoising, which is of order σ²
+    there = sample(base.model, parse_sampler("dopri8"), [1.0, 1e-5], (24, 2), seed=5)
+    assert float((there.x - exact).abs().max()) < 1e-3
+
+
 def test_names_that_are_written_alike_are_two_cells(sweep, run, tmp_path):
     """`g/1.json` and `g-1.json` give equal file names, and each row has its own numbers."""
     base = sweep(**QUICK)
     (cell,) = base.cells
-    cells = [replace(cell, grid="g/1.json"), replace(cell, grid="g-1.json", ts=cell.ts**2)]
+    other = torch.linspace(1, float(cell.ts[-1]), len(cell.ts), dtype=torch.float64)
+    cells = [replace(cell, grid="g/1.json"), replace(cell, grid="g-1.json", ts=other)]
     cells.append(replace(cell, grid="g 1.json"))  # of the same times as the first
     together = run(replace(base, cells=cells), tmp_path / "together")
     alone = [run(replace(base, cells=[cell]), tmp_path / str(i))[0] for i, cell in enumerate(cells)]

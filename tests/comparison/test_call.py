@@ -1,0 +1,240 @@
+"""`scoresde.bench`: any score model, any form of data, several models, and what is refused."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import scoresde
+from scoresde.comparison import report as report_module
+from scoresde.comparison import sweep as sweep_module
+from scoresde.data import Dataset, DataSpec
+from scoresde.exact import GaussianMixture
+from scoresde.metrics import paired_rmse, sliced_wasserstein
+from scoresde.output.result_folder import check_whole
+from scoresde.samplers import DDIM, GridSampler
+from scoresde.sde import VP
+from scoresde.tasks.live import LiveModel
+from scoresde.tasks.own_data import both_splits
+
+PARAMETERS = ([0.5, 0.5], [[1.0, 0.0], [-1.0, 0.5]], [0.1, 0.2])
+QUICK = {"samplers": [DDIM()], "nfe": [4], "n": 8, "reference_tolerance": 1e-4, "progress": False}
+
+
+class Own(GridSampler):
+    """DDIM, written again."""
+
+    def step(self, model, x, t, s, state, noise):
+        return s.alpha * model.x0(x, t) + s.sigma * model.eps(x, t), None
+
+
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch):
+    """Figures take most of the time, and other tests look at them."""
+    picture = io.BytesIO()
+    Image.new("L", (1, 1)).save(picture, "PNG")
+    for name in ("curves", "scatter"):
+        monkeypatch.setattr(report_module, name, lambda *_: picture.getvalue())
+    for name in ("save_budget", "extremes"):
+        monkeypatch.setattr(f"scoresde.tasks.likelihood.files.{name}", lambda path, *_: None)
+    monkeypatch.setitem(sliced_wasserstein.__kwdefaults__, "projections", 16)
+
+
+@pytest.fixture
+def model():
+    return GaussianMixture(VP(), *PARAMETERS)
+
+
+@pytest.fixture
+def never_drawn(monkeypatch):
+    """From here on, drawing samples is an error."""
+
+    def forbid():
+        def drawn(*_, **__):
+            raise AssertionError("samples were drawn")
+
+        monkeypatch.setattr(sweep_module, "draw", drawn)
+
+    return forbid
+
+
+def test_objects_give_the_numbers_of_sample_and_an_own_sampler_is_a_row(model, tmp_path):
+    ts = torch.tensor([1.0, 0.6, 0.3, 0.05], dtype=torch.float64)
+    given = {"samplers": [DDIM(), Own()], "nfe": 4, "grids": {"mine": ts}, "shape": (2,)}
+    out = scoresde.bench(model, **QUICK | given, out=tmp_path / "out")
+    assert out.report == tmp_path / "out" / "report.html"
+    assert "Own" in str(out)
+    ddim, own, _ = out.rows
+    assert (ddim["sampler"], own["sampler"]) == ("ddim", "Own")
+    assert ddim["grid"] == "mine"
+    assert ddim["mmd2"] is None  # no data
+    exact = scoresde.ProbabilityFlowODE("dopri8", 1e-10, 1e-10)
+    start = {"shape": (8, 2), "seed": 0, "dtype": torch.float64}
+    end = scoresde.sample(model, exact, [1.0, 1e-3], **start).x
+    error = paired_rmse(scoresde.sample(model, DDIM(), ts, **start).x, end).value
+    assert ddim["paired_rmse"] == pytest.approx(error, abs=1e-4)  # the reference's tolerance
+    assert own["paired_rmse"] == pytest.approx(error, abs=1e-4)
+
+
+def test_the_same_call_runs_nothing_and_a_change_of_the_model_is_refused(
+    model, tmp_path, never_drawn
+):
+    first = scoresde.bench(model, **QUICK, shape=(2,), out=tmp_path / "out")
+    never_drawn()
+    again = scoresde.bench(
+        GaussianMixture(VP(), *PARAMETERS), **QUICK, out=first.folder, shape=(2,)
+    )
+    assert again == first
+    other = GaussianMixture(VP(), PARAMETERS[0], PARAMETERS[1], [0.1, 0.21])
+    with pytest.raises(ValueError, match="results made from another model"):
+        scoresde.bench(other, **QUICK, shape=(2,), out=first.folder)
+
+
+def test_results_of_a_model_of_unknown_content_are_not_used_again(model, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    noisy = scoresde.FunctionScore(
+        VP(), lambda x, t: model.eps(x, t) + 0 * torch.rand(1, generator=generator).to(x)
+    )
+    with pytest.warns(UserWarning, match="a Generator, is not known; .* none are used again"):
+        scoresde.bench(noisy, **QUICK, shape=(2,), out=tmp_path / "out")
+    with (
+        pytest.warns(UserWarning, match="none are used again"),
+        pytest.raises(ValueError, match="results made from another model"),
+    ):
+        scoresde.bench(noisy, **QUICK, shape=(2,), out=tmp_path / "out")
+
+
+def test_every_form_of_data_is_the_same_data(model, tmp_path):
+    x = model.sample(60, seed=3).float()
+    np.save(tmp_path / "x.npy", x.numpy())
+    spec = DataSpec((2,), float(x.min()), float(x.max()))
+    forms = [x, x.numpy(), x.double(), tmp_path / "x.npy", Dataset("x", x, None, spec)]
+    found = [both_splits(data, None, None) for data in forms]
+    assert len({train.fingerprint for train, _ in found}) == 1
+    assert {test for _, test in found} == {None}
+    train, test = both_splits("digits", None, None)
+    assert (train.split, test.split) == ("train", "test")
+
+
+def test_test_data_give_the_floor_and_the_likelihood(model, tmp_path):
+    x = model.sample(60, seed=3)
+    found = scoresde.bench(
+        model, **QUICK, data=x[:40], test=x[40:], likelihood=4, out=tmp_path / "test"
+    )
+    assert "20 rows of the test split" in found.summary or "8 rows of the test" in found.summary
+    about = json.loads((found.folder / "likelihood" / "summary.json").read_text())
+    rows = np.load(found.folder / "likelihood" / "per_image.npz")
+    wanted = model.log_prob(x[40:][rows["row"]].double(), 0.0)
+    assert np.allclose(rows["log_prob"], wanted, atol=1e-4)
+    assert about["of"] == 20
+
+
+def test_levels_are_those_of_the_model(tmp_path):
+    """A model that knows its data takes levels, and refuses numbers at its own scale."""
+    spec = DataSpec((2,), -1.0, 1.0, levels=4)
+    given = GaussianMixture(VP(), [1.0], [[0.0, 0.0]], [0.1])
+    given.data = spec
+    levels = torch.randint(0, 4, (30, 2), generator=torch.Generator().manual_seed(0))
+    found = scoresde.bench(given, **QUICK, data=levels, likelihood=2, out=tmp_path / "out")
+    assert "bits/dim" in found.summary
+    with pytest.raises(ValueError, match=r"data must hold the integer levels 0 … 3"):
+        scoresde.bench(given, **QUICK, data=spec.encode(levels), out=tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+
+
+def test_several_models_have_a_folder_each_and_a_common_table(model, tmp_path, never_drawn):
+    out = tmp_path / "out"
+    models = {"exact": model, "wide": GaussianMixture(VP(), [1.0], [[0.0, 0.0]], [4.0])}
+    found = scoresde.bench(models, **QUICK, shape=(2,), out=out)
+    assert list(found.models) == ["exact", "wide"]
+    assert [row["model"] for row in found.rows] == ["exact"] * 2 + ["wide"] * 2
+    page = (out / "index.html").read_text(encoding="utf-8")
+    for name in models:
+        assert f'href="{name}/report.html"' in page
+        assert (out / name / "report.html").is_file()
+    check_whole(out)
+    with open(out / "results.csv", newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert [float(row["paired_rmse"]) for row in table] == [r["paired_rmse"] for r in found.rows]
+    never_drawn()
+    assert scoresde.bench(models, **QUICK, shape=(2,), out=out) == found
+    with pytest.raises(ValueError, match="holds results of wide, which is not asked for now"):
+        scoresde.bench({"exact": model}, **QUICK, shape=(2,), out=out)
+
+
+class Conditional(nn.Module):
+    """Predicts ε of N(y, I) in closed form: x_t ~ N(α y, I) under VP, so that ε = σ (x − α y)."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x, t, y):
+        sde = VP()
+        alpha, sigma = (f(t.double()).to(x)[:, None] for f in (sde.alpha, sde.sigma))
+        return self.scale * sigma * (x - alpha * y)
+
+
+def test_a_condition_reaches_the_samples(tmp_path):
+    """The ODE of N(y, I) carries x_T to y + x_T; the last denoising then gives y + α x_T."""
+    wrapped = scoresde.wrap(Conditional(), VP(), "eps", label="time")
+    y = torch.tensor([[3.0, -2.0]])
+    found = scoresde.bench(wrapped, **QUICK, shape=(2,), y=y, out=tmp_path / "out")
+    key = next((tmp_path / "out" / "cells").glob("ddim*.npz"))
+    x = torch.from_numpy(np.load(key)["x"])
+    start = torch.from_numpy(np.load(found.folder / "start.npz")["x_init"])
+    assert float((x - y - start).abs().mean()) < 0.7  # 3 steps; |y| is 3
+    with pytest.raises(ValueError, match="y must have leading dimension 8"):
+        scoresde.bench(wrapped, **QUICK, shape=(2,), y=torch.ones(3, 2), out=tmp_path / "no")
+
+
+def test_a_function_of_a_float32_network_needs_no_float64(tmp_path):
+    net = nn.Linear(2, 2)
+    function = scoresde.FunctionScore(VP(), lambda x, t: net(x))
+    found = scoresde.bench(function, **QUICK, shape=(2,), out=tmp_path / "out")
+    assert found.rows[0]["paired_rmse"] > 0
+    assert not LiveModel("f", function, DataSpec((2,), -1, 1)).doubles
+    x = torch.randn(12, 2, generator=torch.Generator().manual_seed(0))
+    assert scoresde.likelihood_report(function, x, out=tmp_path / "bits", n=4)["mean"] is not None
+
+
+def test_a_model_in_memory_is_never_changed(model):
+    network = scoresde.wrap(Conditional().half(), VP(), "eps", label="time")
+    live = LiveModel("n", network, DataSpec((2,), -1, 1))
+    assert next(live.build(dtype="float64").parameters()).dtype == torch.float64
+    assert next(network.parameters()).dtype == torch.float16
+    assert live.build() is network
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({}, ValueError, "shape must be given"),
+        ({"shape": (2,), "samplers": [3]}, TypeError, "sampler must be of type Sampler, got int"),
+        ({"shape": (2,), "samplers": "ddmi"}, ValueError, r"'ddmi' is unknown; did you mean ddim"),
+        ({"shape": (2,), "grids": [print, 3]}, TypeError, "grid .* must be a text, a function or"),
+        ({"shape": (2,), "nfe": 0}, ValueError, "nfe must be at least 1, got 0"),
+        ({"shape": (2,), "test": torch.ones(9, 2)}, ValueError, "test needs data"),
+        ({"shape": (2,), "likelihood": 3}, ValueError, "data must be given"),
+        ({"data": torch.rand(30, 3), "shape": (2,)}, ValueError, r"shape must be \(3,\)"),
+        (
+            {"data": torch.rand(30, 2), "likelihood": 31},
+            ValueError,
+            "likelihood must be at most 30",
+        ),
+        ({"data": "no-such"}, ValueError, "unknown data set 'no-such'"),
+        ({"model": nn.Linear(2, 2)}, TypeError, "wrap a network with scoresde.wrap"),
+        ({"model": []}, ValueError, "model must be at least one model"),
+        ({"model": {"a/b": 1}}, ValueError, "names become folders"),
+    ],
+)
+def test_mistakes_are_named_and_leave_nothing(model, tmp_path, changes, error, message):
+    given = {"model": model, **QUICK, "out": tmp_path / "out"} | changes
+    with pytest.raises(error, match=message):
+        scoresde.bench(given.pop("model"), **given)
+    assert list(tmp_path.iterdir()) == []
