@@ -92,6 +92,11 @@ class GivenModel(ABC):
         """
 
     @property
+    def data(self) -> DataSpec:
+        """`spec`, under the name that score models use."""
+        return self.spec
+
+    @property
     def doubles(self) -> bool:
         """Whether the model can be built in float64."""
         return True
