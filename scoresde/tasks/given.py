@@ -37,11 +37,6 @@ class GivenModel(ABC):
         """The forward process."""
 
     @property
-    def data(self) -> DataSpec:
-        """Description of the data, under the name that score models use."""
-        return self.spec
-
-    @property
     @abstractmethod
     def snapped(self) -> bool:
         """Whether the network is exact only at the discrete times of its SDE."""
