@@ -1067,6 +1067,30 @@ def _commands() -> Iterator[Mutant]:
         "budget",
     )
     yield Mutant(
+        "a sampler without a grid gets the grid of one step less",
+        "scoresde/samplers/choice.py",
+        "        return _best(model, steps + 1).ts",
+        "        return _best(model, steps).ts",
+        "samplers/test_sample.py",
+        "TestWhatIsLeftOpen and most_steps",
+    )
+    yield Mutant(
+        "the state has the dtype of x_init instead of the network's",
+        "scoresde/samplers/sampling.py",
+        "given = x_init if parameter is None else parameter",
+        "given = parameter if x_init is None else x_init",
+        "samplers/test_sample.py",
+        "TestWhatIsLeftOpen and dtype",
+    )
+    yield Mutant(
+        "a grid's own last time gives way to the caller's",
+        "scoresde/names/grids.py",
+        "last = t_min if self.t_min is None else self.t_min",
+        "last = self.t_min if t_min is None else t_min",
+        "names/test_named_samplers.py",
+        "own_last_time",
+    )
+    yield Mutant(
         "sampling within a budget forgets the last denoising",
         "scoresde/samplers/choice.py",
         "steps = largest_steps(sde, sampler, grid, nfe + unused, t_min)",

@@ -18,6 +18,7 @@ from .steps import Grid, count_evaluations, largest_steps
 __all__ = ["DEFAULT_NFE", "DEFAULT_T_MIN", "Choice", "choose", "most_steps", "recommended_grid"]
 
 DEFAULT_NFE = 20
+MOST_NFE = 100_000  # as on the command line: a grid takes about 500 bytes per step
 DEFAULT_T_MIN = 1e-3  # of a sampler that chooses its own steps
 
 
@@ -55,7 +56,7 @@ def choose(
         model: The score model, or any object that says the same about itself; it is not evaluated.
         sampler: The sampler; None for the recommended one.
         ts: The time grid, shape (N + 1,); None for the recommended one.
-        nfe: Evaluations per sample, the final denoising included; None for 20.
+        nfe: Evaluations per sample, at most 100,000, the final denoising included; None for 20.
         denoise: Whether to finish with E[x_0 | x].
 
     Raises:
@@ -75,7 +76,7 @@ def choose(
             )
         t_min = max(DEFAULT_T_MIN, model.t_least)
         return Choice(sampler, uniform(model.sde, 1, t_min), denoise, None)
-    nfe = DEFAULT_NFE if nfe is None else check_integer("nfe", nfe, minimum=1)
+    nfe = DEFAULT_NFE if nfe is None else check_integer("nfe", nfe, minimum=1, maximum=MOST_NFE)
     if sampler is None:
         # `recommended` counts the final denoising, so that one more step is free without it
         found = _best(model, nfe + (not denoise))

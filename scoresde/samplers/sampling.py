@@ -212,8 +212,7 @@ def _data_shape(model: ScoreModel) -> tuple[int, ...] | None:
     """The shape *D of one sample, if the model knows it."""
     if isinstance(model, ExactScore):
         return model.shape
-    data = getattr(model, "data", None)
-    return None if data is None else tuple(data.shape)
+    return None if model.data is None else tuple(model.data.shape)
 
 
 def _rows(y: Condition) -> int | None:
@@ -234,7 +233,7 @@ def _place(
     if device is None:
         tensor = x_init if parameter is None else parameter
         device = own or (torch.device("cpu") if tensor is None else tensor.device)
-    device = torch.device(device)
+    device = _device(device)
     same = own is None or (device.type == own.type and device.index in (None, own.index))
     if not same:
         raise ValueError(f"device must be {own}, where the model is, got {device}")
@@ -246,6 +245,14 @@ def _place(
     if not dtype.is_floating_point or dtype.itemsize < 4:
         raise ValueError(f"dtype must be float32 or float64 (autocast the network), got {dtype}")
     return own or device, dtype
+
+
+def _device(device: torch.device | str) -> torch.device:
+    """The device, or raise ValueError if there is no such device."""
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device must be cpu, cuda or cuda:N, got {device!r}") from error
 
 
 def _parameters(model: ScoreModel) -> Iterator[Tensor]:

@@ -43,6 +43,8 @@ def _never(x, t):
         ({"shape": None}, r"shape must be given as \(n, \*D\)"),
         ({"nfe": 5}, "nfe must be None if ts is given"),
         ({"ts": None, "nfe": 0}, "nfe must be at least 1, got 0"),
+        ({"ts": None, "nfe": 10**7}, "nfe must be at most 100000"),
+        ({"device": "gpu"}, "device must be cpu, cuda or cuda:N, got 'gpu'"),
         ({"ts": None, "nfe": 1}, "nfe must be at least 2, for one step and the final"),
         ({"ts": torch.tensor([0.0, 1.0])}, "must decrease strictly"),
         ({"ts": torch.tensor([1.0, 0.5, 0.5])}, "must decrease strictly"),

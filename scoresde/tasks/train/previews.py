@@ -8,20 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ... import grid
 from ..._text import reason_of
 from ...data import Dataset
 from ...ema import EMA
 from ...output.figures import save_grid, save_training_figure
 from ...output.progress import out_of_memory
-from ...samplers import DPMSolverMultistep, sample
+from ...samplers import sample
 from ...score import NetworkScore
 from ..conditions import conditions_like
 
 __all__ = ["draw_losses", "draw_samples"]
 
 _SAMPLES = 64
-_STEPS = 20
 
 
 def draw_losses(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -63,21 +61,12 @@ def draw_samples(
 
     with _failure_as_warning(path):
         give_up()
-        ts = grid.log_snr(model.sde, _STEPS)
-        with ema.applied(model.net) as net:
-            out = sample(
-                model,
-                DPMSolverMultistep(),
-                grid.snapped(model.sde, ts) if model.snapped else ts,
-                (_SAMPLES, *data.spec.shape),
-                seed=0,
-                y=None
-                if data.labels is None
-                else conditions_like(data.labels, data.spec, _SAMPLES),
-                batch=min(_SAMPLES, batch),
-                device=next(net.parameters()).device,
-                on_step=give_up,
-            )
+        y = None
+        if data.labels is not None:
+            y = conditions_like(data.labels, data.spec, _SAMPLES)
+        with ema.applied(model.net):
+            shape, batch = (_SAMPLES, *data.spec.shape), min(_SAMPLES, batch)
+            out = sample(model, shape=shape, y=y, batch=batch, on_step=give_up)
         save_grid(path, out.x, data.spec)
 
 
