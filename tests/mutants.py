@@ -978,9 +978,47 @@ def _commands() -> Iterator[Mutant]:
     yield Mutant(
         "the reference solution is not denoised",
         "scoresde/comparison/draw.py",
-        "            denoise=True,\n",
-        "",
+        "denoise=denoise,",
+        "denoise=denoise and dtype == torch.float32,",
         "comparison/test_reference.py",
+    )
+    yield Mutant(
+        "the reference solution ends where the grids of the comparison end",
+        "scoresde/comparison/sweep.py",
+        "return min([self.settings.t_min, *ends])",
+        "return self.settings.t_min",
+        "comparison/test_sweep.py",
+        "least_last_time",
+    )
+    yield Mutant(
+        "the identity of a model does not know its tensors",
+        "scoresde/_identity.py",
+        "state |= module._parameters | module._buffers | module._modules",
+        "state |= module._modules",
+        "test_identity.py",
+    )
+    yield Mutant(
+        "a closure is not part of a function's identity",
+        "scoresde/_identity.py",
+        "            [self._of_cell(cell, where) for cell in function.__closure__ or ()],\n",
+        "",
+        "test_identity.py",
+    )
+    yield Mutant(
+        "the code of an own sampler is not part of its cells",
+        "scoresde/_identity.py",
+        'own = _package(type(value).__module__) == "scoresde"',
+        "own = True",
+        "comparison/test_call.py",
+        "own_sampler_that_changed",
+    )
+    yield Mutant(
+        "own samplers that draw noise are measured as solvers of the ODE",
+        "scoresde/verification/prepare.py",
+        'kind = "tolerance" if sampler.adaptive else "weak" if noisy else "ode"',
+        'kind = "tolerance" if sampler.adaptive else "ode"',
+        "verification/test_verify.py",
+        "draws_noise",
     )
     yield Mutant(
         "systematic errors of a datum enter its interval once instead of twice",

@@ -110,7 +110,11 @@ def escaped(text):
     [
         ({"nfe": 0}, ValueError, "nfe must be at least 1, got 0"),
         ({"nfe": 2.5}, TypeError, "nfe must be an integer, got 2.5"),
-        ({"nfe": 2, "sampler": parse_sampler("heun")}, ValueError, "nfe must be at least 3 for"),
+        (
+            {"nfe": 2, "sampler": parse_sampler("heun")},
+            ValueError,
+            "nfe must be at least 3, for one step",
+        ),
         ({"nfe": 5, "ts": TS}, ValueError, "nfe must be None if ts is given"),
         ({"nfe": 5, "sampler": parse_sampler("dopri5")}, ValueError, "nfe"),
         ({"sampler": "ddim"}, TypeError, "sampler must be of type Sampler, got str"),

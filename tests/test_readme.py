@@ -300,3 +300,12 @@ def test_the_first_example_runs():
     done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "bits/dim" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_likelihood_of_the_denoiser_is_the_exact_one(capsys, monkeypatch):
+    script = ROOT / "benchmarks" / "tutorials" / "own_denoiser.py"
+    monkeypatch.setattr(sys, "argv", [str(script), "--n", "4"])
+    runpy.run_path(str(script), run_name="__main__")
+    (error,) = re.findall(r"largest error: (\S+) nats", capsys.readouterr().out)
+    assert 0 < float(error) < 5e-3  # of the prior at σ = 80: 2.5e-3 for 8 points

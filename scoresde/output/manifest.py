@@ -139,7 +139,7 @@ class Manifest:
             if name not in origin.cells:
                 yield f"results of {name}, which is not asked for now"
             elif origin.cells[name] != content:
-                yield f"results of {name} on another grid"
+                yield f"results of {name} on another grid or of another sampler"
 
     def save(self, folder: Path) -> None:
         """Write the file atomically."""

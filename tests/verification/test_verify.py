@@ -3,16 +3,19 @@
 import csv
 import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from PIL import Image
 
+import scoresde
+from scoresde.data import DataSpec
 from scoresde.grid import log_snr
 from scoresde.names.samplers import SAMPLERS, parse_sampler
-from scoresde.samplers import DDIM, DPMSolverMultistep
+from scoresde.samplers import DDIM, DPMSolverMultistep, GridSampler
 from scoresde.sde import VE, VP
+from scoresde.tasks.request import StoredModel
 from scoresde.verification.claims import CHECKED_GRIDS, CHECKED_SDES, CLAIMS, Claim
 from scoresde.verification.orders import (
     OdeProblem,
@@ -268,12 +271,14 @@ def test_results_in_a_folder(tmp_path):
         ({"samplers": ["ddim:eta=0.3"]}, "nothing is claimed of 'ddim:eta=0.3'"),
         ({"sdes": ["cosin"]}, "--sdes: 'cosin' is unknown; did you mean cosine"),
         ({"samplers": ["bosh3"], "quick": True}, "--samplers: no claim of bosh3 in this form"),
-        ({"checkpoint": "digits-vp", "quick": True}, "leave out --sdes, --quick"),
-        ({"checkpoint": "digits-vp", "samplers": ["dopri5"]}, "a deterministic one"),
+        ({"given": "digits-vp", "quick": True}, "leave out --sdes, --quick"),
+        ({"given": "digits-vp", "samplers": ["dopri5"]}, "a deterministic one"),
         ({"seed": -1}, "seed must"),
     ],
 )
 def test_bad_arguments(arguments, message):
+    if "given" in arguments:
+        arguments = arguments | {"given": StoredModel.read(arguments["given"])}
     with pytest.raises(ValueError, match=message):
         prepare_verification(**arguments)
 
@@ -309,3 +314,65 @@ def test_the_claims_of_the_short_form_hold(name):
 def test_every_claim_holds(name, sde):
     """On all grids; where nothing is claimed under an SDE there is nothing to measure."""
     assert _missed(_claims_of(name), sde, quick=False) == ""
+
+
+@dataclass(frozen=True)
+class Own(GridSampler):
+    """DDIM(η), written as a sampler of the user."""
+
+    eta: float = 0.0
+
+    def step(self, model, x, t, s, state, noise):
+        return DDIM(self.eta).step(model, x, t, s, state, noise)
+
+
+def test_a_sampler_object_is_measured_without_a_verdict_or_with_a_claimed_order(capsys):
+    found = scoresde.verify(Own(), sdes=["vp"])
+    assert {(row.sampler, row.kind, row.verdict) for row in found} == {
+        ("Own(eta=0.0)", "ode", "no claim")
+    }
+    assert all(row.observed == pytest.approx(1, abs=0.05) for row in found)
+    assert {row.grid for row in found} == {"log_snr", "alternating"}
+    assert {row.verdict for row in scoresde.verify(Own(), order=1, sdes=["vp"])} == {"ok"}
+    assert {row.verdict for row in scoresde.verify(Own(), order=2, sdes=["vp"])} == {"MISSED"}
+    assert "".join(capsys.readouterr()) == ""
+
+
+def test_whether_a_sampler_object_draws_noise_is_found_out():
+    found = scoresde.verify([Own(eta=1.0), DDIM(0.5)], order=1, sdes=["vp"])
+    assert {(row.kind, row.verdict) for row in found} == {("weak", "ok")}
+    assert {row.sampler for row in found} == {"Own(eta=1.0)", "ddim:eta=0.5"}
+
+
+def test_python_and_the_command_measure_the_same():
+    python = scoresde.verify("ddim:eta=1", quick=True)
+    command = prepare_verification(["ddim:eta=1"], quick=True).run(silent)
+    assert [row.errors for row in python] == [row.errors for row in command]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "options", "error", "message"),
+    [
+        (3, {}, TypeError, "sampler must be of type Sampler, got int"),
+        ("ddmi", {}, ValueError, r"'ddmi' is unknown; did you mean ddim"),
+        ("ddim", {"order": 1}, ValueError, "--order: 1, but the orders of samplers in the table"),
+        ([Own(), Own()], {}, ValueError, r"Own\(eta=0.0\) is given twice"),
+        (Own(), {"sdes": ["vq"]}, ValueError, "--sdes: 'vq' is unknown"),
+        (Own(), {"model": 3}, TypeError, "model must be a ScoreModel"),
+    ],
+)
+def test_what_verify_refuses(sampler, options, error, message):
+    with pytest.raises(error, match=message):
+        scoresde.verify(sampler, **options)
+
+
+def test_a_sampler_object_on_a_network_and_its_code_in_the_results(tmp_path):
+    model = gaussian(VP())
+    model.data = DataSpec((1,), -2.0, 2.0)
+    found = scoresde.verify(Own(), model=model, out=tmp_path / "out")
+    assert [(row.note, row.verdict) for row in found] == [("on a network", "no claim")]
+    assert found[0].observed == pytest.approx(1, abs=0.1)
+    sources = json.loads((tmp_path / "out" / "scoresde.json").read_text())["sources"]
+    assert set(sources) == {"model", "sampler Own(eta=0.0)"}
+    with pytest.raises(ValueError, match=r"holds results with order|holds results with samplers"):
+        scoresde.verify("ddim", model=model, out=tmp_path / "out")
