@@ -119,6 +119,7 @@ def draw_samples(
         RuntimeError: If sampling fails or memory runs out.
     """
     stored = StoredModel.read(request.checkpoint, request.net, request.sde)
+    _check_dtype(request)
     chosen = _chosen(request, stored)
     sampler, ts = chosen.sampler, chosen.ts
     named = _named(request, chosen)
@@ -201,10 +202,14 @@ def _sampler(request: SampleRequest, stored: StoredModel) -> Sampler:
                 f"--sampler: {request.sampler}, but rtol must be at least {FLOAT32_TOLERANCE:g} in "
                 f"float32, got {sampler.rtol:g}; use --dtype float64 for more"
             )
+    return sampler
+
+
+def _check_dtype(request: SampleRequest) -> None:
+    """Raise if the GPU cannot compute in the dtype of the request."""
     on_gpu = torch.device(request.device).type == "cuda"
     if request.dtype == "bfloat16" and on_gpu and not torch.cuda.is_bf16_supported():
         raise ValueError(f"--dtype: bfloat16 is not for {request.device}, use float32")
-    return sampler
 
 
 def _chosen(request: SampleRequest, stored: StoredModel) -> Choice:
@@ -227,7 +232,8 @@ def _chosen(request: SampleRequest, stored: StoredModel) -> Choice:
     except ValueError as error:
         if not str(error).startswith("nfe "):
             raise
-        raise ValueError(f"--nfe: {str(error).removeprefix('nfe ')}") from error
+        reason = str(error).removeprefix("nfe ").rpartition(", got ")[0]
+        raise ValueError(f"--nfe: {request.nfe or DEFAULT_NFE}, but it {reason}") from error
 
 
 def _completed(
