@@ -5,6 +5,7 @@ A command reads its options, calls one function of the library, and prints the r
 - sample, latent, likelihood: `draw_samples`, `explore_latents`, `score_data` in `scoresde.tasks`
 - train: `prepare_run` in `scoresde.tasks.train.prepare`, then the steps of the run
 - bench and demo: `prepare_bench` in `scoresde.comparison.prepare`, then `Bench.run`
+- check: `check` in `scoresde.verification.contract`
 - verify: `prepare_verification` in `scoresde.verification.prepare`, then `Verification.run`
 
 The first steps of these functions are in `scoresde/tasks/request.py`, folders of results are opened

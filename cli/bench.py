@@ -20,10 +20,13 @@ __all__ = ["bench"]
 @options.checkpoint()
 @click.option(
     "--samplers",
-    type=Commas(Named("sampler", (*SAMPLERS, "recommended"), "comparison.labels.named_samplers")),
+    type=Commas(
+        Named("sampler", (*SAMPLERS, "recommended"), "comparison.labels.named_samplers", own=True)
+    ),
     default="ddim,dpmpp-2m,heun,ancestral,euler-maruyama,dopri5",
-    help="Names of samplers, with or without parameters, such as edm:churn=20. The recommended "
-    "settings for each number of evaluations are always compared, too.",
+    help="Names of samplers, with or without parameters, such as edm:churn=20, or your own class, "
+    "package.module:Name, whose code is run. The recommended settings for each number of "
+    "evaluations are always compared, too.",
 )
 @click.option(
     "--grids",
@@ -62,7 +65,9 @@ __all__ = ["bench"]
 @options.data_root
 @options.overwrite
 @options.as_json
-def bench(out: Path, overwrite: bool, as_json: bool, **settings: Any) -> None:
+def bench(
+    out: Path, overwrite: bool, as_json: bool, net: str | None, sde: str | None, **settings: Any
+) -> None:
     """Compare samplers on a checkpoint: each on each grid within each budget.
 
     Adaptive methods (dopri5, dopri8, ...) run once per tolerance instead. The same command resumes
@@ -74,10 +79,13 @@ def bench(out: Path, overwrite: bool, as_json: bool, **settings: Any) -> None:
     from scoresde.comparison.prepare import prepare_bench
     from scoresde.comparison.request import BenchRequest
     from scoresde.comparison.summary import text_table
+    from scoresde.tasks.request import StoredModel
 
     from .progress import follow_stages
 
-    run = prepare_bench(BenchRequest(**settings), out, overwrite=overwrite)
+    request = BenchRequest(**settings)
+    given = StoredModel.read(request.checkpoint, net, sde)
+    run = prepare_bench(request, out, given, overwrite=overwrite)
     with follow_stages(resumes=True) as tell:
         report = run.run(tell)
     if as_json:

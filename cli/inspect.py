@@ -20,10 +20,13 @@ __all__ = ["inspect"]
 @options.checkpoint(required=False)
 @click.option("--list", "listing", is_flag=True, help="List the shipped checkpoints.")
 @options.as_json
-def inspect(checkpoint: str | None, listing: bool, as_json: bool) -> None:
+def inspect(
+    checkpoint: str | None, net: str | None, sde: str | None, listing: bool, as_json: bool
+) -> None:
     """Describe a checkpoint; its config is printed as TOML.
 
-    No code in the file is run: a checkpoint is data.
+    No code in the file is run: a checkpoint is data. With --net or --sde it is checked that the
+    checkpoint fits these classes.
 
     Example: scoresde inspect --checkpoint digits-vp
     """
@@ -31,7 +34,7 @@ def inspect(checkpoint: str | None, listing: bool, as_json: bool) -> None:
         raise click.UsageError("give --checkpoint, or --list alone")
     from scoresde.tasks.inspection import describe_checkpoint, list_shipped
 
-    found = list_shipped() if listing else describe_checkpoint(checkpoint)
+    found = list_shipped() if listing else describe_checkpoint(checkpoint, net, sde)
     if as_json:
         click.echo(json.dumps(found))
     elif listing:
@@ -44,9 +47,6 @@ def inspect(checkpoint: str | None, listing: bool, as_json: bool) -> None:
 def _in_words(found: dict[str, Any]) -> str:
     from scoresde.tasks.inspection import to_toml
 
-    data = found["data"]
-    levels = "continuous" if data["levels"] is None else f"{data['levels']} levels"
-    shape = "×".join(str(size) for size in data["shape"])
     hours = (found["seconds"] or 0) / 3600
     licence = found["data_licence"]
     resumable = "can be resumed" if found["resumable"] else "weights only, cannot be resumed"
@@ -54,11 +54,22 @@ def _in_words(found: dict[str, Any]) -> str:
         "file": f"{found['path']} ({found['bytes'] / 1e6:.2f} MB)",
         "sha256": found["sha256"],
         "network": f"{found['weights']:,} weights (averaged over training)",
-        "data": f"{data['name']}, {shape}, {levels}, scale {data['low']:g} to {data['high']:g}",
+        "data": _data_in_words(found["data"]),
         **({"classes": found["class_map"]} if found["class_map"] else {}),
         **({"licence": f"of the data: {licence}"} if licence else {}),
-        "training": f"{found['steps_done']} steps, {hours:.2f} h, {resumable}",
+        "training": "unknown, saved by scoresde.save"
+        if found["steps_done"] is None
+        else f"{found['steps_done']} steps, {hours:.2f} h, {resumable}",
         **{key: str(value) for key, value in found["provenance"].items()},
     }
     lines = [f"{printable(key):<10}{printable(value)}" for key, value in rows.items()]
     return "\n".join([*lines, "", to_toml(found["config"])])
+
+
+def _data_in_words(data: dict[str, Any] | None) -> str:
+    """Name, shape, levels and scale."""
+    if data is None:
+        return "not described; the commands need a model saved with data=DataSpec(…)"
+    levels = "continuous" if data["levels"] is None else f"{data['levels']} levels"
+    shape = "×".join(str(size) for size in data["shape"])
+    return f"{data['name']}, {shape}, {levels}, scale {data['low']:g} to {data['high']:g}"

@@ -19,7 +19,16 @@ __all__ = ["likelihood"]
 
 class _Likelihood(Command):
     groups = {
-        "Data": ("--checkpoint", "--data", "--split", "--data-root", "--levels", "--n"),
+        "Data": (
+            "--checkpoint",
+            "--net",
+            "--sde",
+            "--data",
+            "--split",
+            "--data-root",
+            "--levels",
+            "--n",
+        ),
         "Definition": ("--protocol", "--t-min", "--draws", "--variance"),
         "Computation": (
             *("--method", "--steps", "--nodes", "--rtol", "--atol", "--per-sample"),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import click
 
 from .names import GRIDS, SAMPLERS
-from .types import Data, Device, GridName, Integer, Located, Named, OutFolder, Real
+from .types import ClassPlace, Data, Device, GridName, Integer, Located, Named, OutFolder, Real
 
 __all__ = [
     "GRID",
@@ -28,7 +28,7 @@ __all__ = [
     "tolerances",
 ]
 
-SAMPLER = Named("sampler", SAMPLERS, "names.samplers.parse_sampler")
+SAMPLER = Named("sampler", SAMPLERS, "names.samplers.parse_sampler", own=True)
 GRID = GridName("grid", GRIDS, "names.grids.parse_grid")
 OPEN_UNIT = Real(0, 1, min_open=True, max_open=True)
 
@@ -39,9 +39,21 @@ def out(text: str, required: bool = True) -> Callable:
 
 
 def checkpoint(required: bool = True, use: str = "") -> Callable:
-    """`--checkpoint`; `use` is a help text on the purpose of an optional checkpoint."""
+    """`--checkpoint`, `--net` and `--sde`; `use` says what an optional checkpoint is for."""
     text = f"{use}A checkpoint file, or a shipped one by name."
-    return click.option("--checkpoint", required=required, type=Located("checkpoints"), help=text)
+    kind = Located("checkpoints")
+    return _together(
+        click.option("--checkpoint", required=required, type=kind, help=text),
+        click.option(
+            "--net",
+            type=ClassPlace("network"),
+            help="Class of the checkpoint's network if it is your own, package.module:Name, with "
+            "parameters package.module:Name:key=value. This runs the code of that module.",
+        ),
+        click.option(
+            "--sde", type=ClassPlace("SDE"), help="Class of its SDE if it is your own; as --net."
+        ),
+    )
 
 
 device = click.option("--device", type=Device(), default="cpu", help="cpu, cuda or cuda:N.")

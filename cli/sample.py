@@ -22,27 +22,32 @@ __all__ = ["sample"]
 @click.option(
     "--sampler",
     type=options.SAMPLER,
-    default="dpmpp-2m",
-    help=f"Name, or with parameters ddim:eta=0.5 or dopri5:rtol=1e-4; {', '.join(SAMPLERS)}.",
+    help="The recommended one for --nfe, if not given. Name, or with parameters ddim:eta=0.5 or "
+    f"dopri5:rtol=1e-4; {', '.join(SAMPLERS)}.",
 )
 @click.option(
     "--grid",
     type=options.GRID,
-    default="log_snr",
-    help=f"Time grid, with parameters karras:rho=5, or a JSON file of times; {', '.join(GRIDS)}.",
+    help="Time grid; the recommended one, if not given. Name, or with parameters karras:rho=5 and "
+    f"last time uniform:t_min=0.05, or a JSON file of times; {', '.join(GRIDS)}.",
 )
 @click.option(
     "--steps",
     type=Integer(1, 1_000_000, note=": a grid takes about 500 bytes per step"),
-    help="Intervals of the time grid; 20 unless --nfe is given.",
+    help="Intervals of the time grid, instead of --nfe.",
 )
 @click.option(
-    "--nfe", type=Integer(1, 100_000), help="As many steps as this many evaluations allow."
+    "--nfe",
+    type=Integer(1, 100_000),
+    help="As many steps as this many evaluations allow; 20 if not given.",
 )
 @click.option("--n", type=Integer(1), default=64, help="Number of samples.")
 @options.batch(256, "Samples")
 @options.seed
-@options.t_min("Last time; 0 is data, 1 is noise. 1e-3, or that of a grid from a file.")
+@options.t_min(
+    "Last time; 0 is data, 1 is noise. If not given: that of the recommended grid, or "
+    "1e-3 for a named grid without its own."
+)
 @click.option(
     "--denoise/--no-denoise", default=True, help="Finish with E[x0 | x], one more evaluation."
 )
@@ -54,7 +59,9 @@ __all__ = ["sample"]
 def sample(out: Path, overwrite: bool, as_json: bool, **settings: Any) -> None:
     """Draw samples from a checkpoint.
 
-    Example: scoresde sample --checkpoint digits-vp --sampler ddim --nfe 20 --out out/ddim
+    The number of evaluations is enough: sampler, grid and last time are then the recommended ones.
+
+    Example: scoresde sample --checkpoint digits-vp --nfe 20 --out out/digits
     """
     from scoresde.tasks.sampling import SampleRequest, draw_samples
 
@@ -67,13 +74,18 @@ def sample(out: Path, overwrite: bool, as_json: bool, **settings: Any) -> None:
 
 def _in_words(summary: dict[str, Any], out: Path) -> str:
     """Number of samples, sampler and cost, and the files."""
-    steps = "its own steps" if summary["steps"] is None else f"{summary['steps']} steps"
+    steps = f"{summary['steps']} steps of {summary['grid']}"
+    if summary["steps"] is None:
+        steps = "its own steps"
     if summary["snapped"]:
         steps += " on the network's discrete times"
     lines = [
         f"{summary['n']} samples by {summary['sampler']} in {steps}: "
         f"{summary['nfe']} NFE counted, {summary['seconds']:.1f} s"
     ]
+    if summary["recommended"]:
+        chosen = " and ".join(summary["recommended"])
+        lines.append(f"recommended {chosen}; --sampler, --grid and --nfe give others")
     if summary["nfe_per_sample"]:
         least, most = summary["nfe_per_sample"]
         lines.append(f"{least} to {most} NFE per sample (sample_evaluations in samples.npz)")

@@ -17,17 +17,19 @@ from typing import Any
 
 import click
 
-from scoresde.plain import nearest
+from scoresde.plain import is_class_path, nearest
 
 from .names import DATA_SETS
 
 __all__ = [
+    "ClassPlace",
     "Commas",
     "Data",
     "Device",
     "GridName",
     "Integer",
     "Located",
+    "ModelName",
     "Named",
     "OptionType",
     "OutFolder",
@@ -153,15 +155,16 @@ class Named(OptionType):
         names: The known names.
         parse: Function of `scoresde` that checks the parameters, such as "names.grids.parse_grid";
             "" for names without parameters.
+        own: Whether `package.module:Name`, a class of the user, is allowed too; it is imported.
     """
 
-    def __init__(self, noun: str, names: Iterable[str], parse: str = "") -> None:
-        self.noun, self.names, self.parse = noun, tuple(names), parse
+    def __init__(self, noun: str, names: Iterable[str], parse: str = "", own: bool = False) -> None:
+        self.noun, self.names, self.parse, self.own = noun, tuple(names), parse, own
 
     def read(self, value: str) -> str:
-        """The text, if its name is known."""
+        """The text, if its name is known, or if it is the place of a class."""
         name = value.strip().partition(":")[0] if self.parse else value
-        if name not in self.names:
+        if name not in self.names and not (self.own and is_class_path(value)):
             raise ValueError(f"{self.noun} {name!r} is unknown; {nearest(name, self.names)}")
         return value
 
@@ -170,6 +173,31 @@ class Named(OptionType):
         if self.parse:
             module, _, function = self.parse.rpartition(".")
             getattr(import_module(f"scoresde.{module}"), function)(value)
+
+
+class ClassPlace(OptionType):
+    """The place of a class of the user, `package.module:Name`, perhaps with `:key=value`.
+
+    Its module is imported by `verify`, which runs its code.
+
+    Args:
+        noun: The kind of the class, for messages.
+    """
+
+    def __init__(self, noun: str) -> None:
+        self.noun = noun
+
+    def read(self, value: str) -> str:
+        """The text, if it has this form."""
+        if not is_class_path(value):
+            raise ValueError(f"{value!r} is not of the form package.module:Name or …:key=value")
+        return value
+
+    def verify(self, value: str) -> None:
+        """Raise if there is no such class."""
+        from scoresde.names.importing import import_object
+
+        import_object(":".join(value.strip().split(":")[:2]), self.noun)
 
 
 class GridName(Named):
@@ -206,6 +234,17 @@ class Located(OptionType):
         if path.is_dir():
             raise ValueError(f"{value}: is a folder, not a file")
         return value
+
+
+class ModelName(Located):
+    """A checkpoint, or the place `package.module:Name` of a model of the user's own."""
+
+    def __init__(self) -> None:
+        super().__init__("checkpoints")
+
+    def read(self, value: str) -> str:
+        """The text; a checkpoint must exist. Places are looked up by the library."""
+        return value if ":" in value and not Path(value).exists() else super().read(value)
 
 
 class Data(OptionType):

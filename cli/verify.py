@@ -37,7 +37,14 @@ __all__ = ["verify"]
 @options.seed
 @options.overwrite
 @options.as_json
-def verify(out: Path | None, as_json: bool, checkpoint: str | None, **settings: Any) -> None:
+def verify(
+    out: Path | None,
+    as_json: bool,
+    checkpoint: str | None,
+    net: str | None,
+    sde: str | None,
+    **settings: Any,
+) -> None:
     """Measure whether the samplers converge as their papers say; exit 1 if one does not.
 
     Orders are measured on data whose exact solutions are known. ODE solvers are compared by their
@@ -53,7 +60,7 @@ def verify(out: Path | None, as_json: bool, checkpoint: str | None, **settings: 
 
     from .progress import follow_stages
 
-    given = None if checkpoint is None else StoredModel.read(checkpoint)
+    given = None if checkpoint is None else StoredModel.read(checkpoint, net, sde)
     run = prepare_verification(given=given, folder=out, **settings)
     with follow_stages() as tell:
         rows = run.run(tell)

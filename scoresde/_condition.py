@@ -238,20 +238,23 @@ class ConditionSpec:
         """Those kinds of a data set's condition that this spec has.
 
         Args:
-            y: A condition as `have` describes it, or None.
-            have: The kinds of y.
+            y: A condition of the data, or None.
+            have: The conditions of the data; without kinds if they are not described.
 
         Raises:
-            ValueError: If a kind is missing, or differs in size.
+            ValueError: If there is no condition, a kind is missing, or differs in size.
         """
         if not self:
             return None
-        for kind, wanted in {k: getattr(self, f) for k, f in _FIELDS.items()}.items():
-            found = getattr(have, _FIELDS[kind])
-            if wanted is not None and (y is None or found != wanted):
+        if y is None:
+            raise ValueError(f"the network takes {self}, the data have no condition")
+        for name in ("classes", "vector", "array"):
+            own, there = getattr(self, name), getattr(have, name)
+            if have and own is not None and own != there:
                 raise ValueError(f"the network takes {self}, the data have {have}")
-        parts = have._by_kind(y)
-        return self._joined({kind: parts[kind] for kind in self.kinds})
+        if isinstance(y, Mapping) and set(self.kinds) <= set(y):
+            return self._joined({kind: y[kind] for kind in self.kinds})
+        return y
 
     def _by_kind(self, y: Condition) -> dict[str, Tensor]:
         if len(self.kinds) > 1:
@@ -268,6 +271,3 @@ class ConditionSpec:
 
     def _name(self, kind: str) -> str:
         return f"y[{kind!r}]" if len(self.kinds) > 1 else "y"
-
-
-_FIELDS = {"class": "classes", "vector": "vector", "array": "array"}

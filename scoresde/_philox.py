@@ -47,6 +47,7 @@ PURPOSES = {
     "training times": 9,
     "shuffle": 10,
     "dropout": 11,
+    "label dropout": 12,
 }
 
 Words = int | Sequence[int] | np.ndarray

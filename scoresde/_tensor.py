@@ -168,7 +168,10 @@ def check_type(name: str, value: object, kind: type) -> None:
     """Raise TypeError unless `value` is an object of `kind`."""
     if not isinstance(value, kind):
         given = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
-        raise TypeError(f"{name} must be of type {kind.__name__}, got {given}")
+        # torch.compile puts a module into another one.
+        compiled = isinstance(getattr(value, "_orig_mod", None), kind)
+        hint = f"; call {name}.compile() instead of torch.compile({name})" if compiled else ""
+        raise TypeError(f"{name} must be of type {kind.__name__}, got {given}{hint}")
 
 
 def check_shape(shape: Sequence[int]) -> tuple[int, ...]:

@@ -27,5 +27,6 @@ def csv_text(text: str) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """The message of an error on one line; the name of its class if it has no message."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """The message of an error and its notes on one line; its class if it has no message."""
+    message = " ".join(str(error).split()) or type(error).__name__
+    return "; ".join([message, *getattr(error, "__notes__", ())])

@@ -10,6 +10,7 @@ import hashlib
 import struct
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["difference", "file_fingerprint", "fingerprint"]
+__all__ = ["difference", "file_fingerprint", "fingerprint", "parameters"]
 
 
 def fingerprint(value: Any) -> str:
     """64 hexadecimal digits that are equal for equal content and differ for different content.
 
     Content includes the type and value of every number and text, the order of sequences, the dtype,
-    shape and elements of arrays, and the class and fields of dataclasses. It does not include the
+    shape and elements of arrays, and the class, fields and other
+    attributes of dataclasses. It does not include the
     order of a mapping's keys, whether a sequence is a list or a tuple, whether an array is NumPy's
     or torch's, its device, or its memory layout.
 
@@ -69,6 +71,19 @@ def difference(
     return None
 
 
+def parameters(settings: Any) -> dict[str, Any]:
+    """What an instance of a dataclass was made with: its fields and its other attributes by name.
+
+    A subclass that is no dataclass itself keeps its parameters as attributes. Cached properties,
+    which follow from the parameters, are left out.
+    """
+    found = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    kind = type(settings)
+    own = {k: v for k, v in getattr(settings, "__dict__", {}).items() if k not in found}
+    cached = (k for k in own if isinstance(getattr(kind, k, None), cached_property))
+    return found | {k: own[k] for k in own.keys() - set(cached)}
+
+
 def _add(digest: Any, value: Any) -> None:
     """Add a value to the digest. A tag and a length before each piece keep pieces apart."""
     if isinstance(value, np.generic):
@@ -89,7 +104,7 @@ def _add(digest: Any, value: Any) -> None:
         _add_array(digest, value)
     elif is_dataclass(value) and not isinstance(value, type):
         _piece(digest, "class", type(value).__qualname__.encode())
-        _add(digest, {field.name: getattr(value, field.name) for field in fields(value)})
+        _add(digest, parameters(value))
     elif isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
             raise TypeError(f"a fingerprint needs keys that are text, got {list(value)!r}")

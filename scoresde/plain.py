@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 import types
 import typing
+from collections import abc
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import is_dataclass
 from functools import partial
@@ -20,6 +22,7 @@ __all__ = [
     "check_values",
     "construct",
     "construct_named",
+    "is_class_path",
     "nearest",
     "split_kind",
     "split_name",
@@ -28,6 +31,11 @@ __all__ = [
 
 class ConfigError(ValueError):
     """A config that cannot be used: file, key path and reason in one line."""
+
+
+def is_class_path(text: str) -> bool:
+    """Whether a text begins with `package.module:Name`; `name:key=value` does not."""
+    return _CLASS_PATH.fullmatch(text.strip()) is not None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -125,15 +133,17 @@ def check_values(
         ConfigError: On an unknown, missing or mistyped key.
     """
     parameters = {k: p for k, p in inspect.signature(make).parameters.items() if k not in skip}
-    required = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty]
-    check_keys(values, parameters, where, required)
+    named = {k: p for k, p in parameters.items() if p.kind not in _VARIABLE}
+    required = [n for n, p in named.items() if p.default is inspect.Parameter.empty]
+    anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    check_keys(values, [*named, *values] if anything else named, where, required)
     check_types(values, _hints(make.func if isinstance(make, partial) else make), where)
 
 
 def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], where: str) -> None:
-    """Raise ConfigError on a value that does not fit the type hint of its key."""
+    """Raise ConfigError on a value that does not fit the type hint of its key, if it has one."""
     for key, value in values.items():
-        if not _matches(value, hints[key]):
+        if key in hints and not _matches(value, hints[key]):
             raise ConfigError(f"{where}.{key} must be {_say(hints[key])}, got {value!r}")
 
 
@@ -159,6 +169,11 @@ def check_unique(name: str, values: Iterable[object]) -> None:
         seen.add(value)
 
 
+_DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
+_CLASS_PATH = re.compile(rf"{_DOTTED}:{_DOTTED}(:.*)?", re.DOTALL)
+_VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
 def _value(text: str) -> int | float | bool | str:
     if text in ("true", "false"):
         return text == "true"
@@ -171,21 +186,32 @@ def _value(text: str) -> int | float | bool | str:
 
 
 def _hints(make: Callable[..., Any]) -> dict[str, Any]:
-    """Type hints of a function's arguments, or of a class's constructor."""
-    if isinstance(make, type) and not is_dataclass(make):
-        return typing.get_type_hints(make.__init__)
-    return typing.get_type_hints(make)
+    """Type hints of a function's arguments, or of a class's constructor; none if unreadable."""
+    # A dataclass, or a class that takes over a dataclass's constructor, has its hints itself.
+    own = isinstance(make, type) and "__init__" in vars(make)
+    fields = is_dataclass(make) and ("__dataclass_fields__" in vars(make) or not own)
+    try:
+        return typing.get_type_hints(
+            make.__init__ if isinstance(make, type) and not fields else make
+        )
+    except (NameError, TypeError, AttributeError):  # names that only a type checker knows
+        return {}
 
 
 def _matches(value: Any, hint: Any) -> bool:
     """Whether plain data fit a type hint. An integer fits float, a bool does not fit int."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (dict, abc.Mapping):
+        return isinstance(value, Mapping)
     if origin in (typing.Union, types.UnionType):
         return any(_matches(value, a) for a in arguments)
     if origin is typing.Literal:
-        return isinstance(value, str)  # the constructor names the allowed ones
-    if origin is not None:
+        # The constructor names the allowed ones.
+        return any(type(value) is type(argument) for argument in arguments)
+    if isinstance(origin, type) and issubclass(origin, abc.Sequence) | issubclass(list, origin):
         return isinstance(value, (list, tuple)) and all(_matches(v, arguments[0]) for v in value)
+    if not isinstance(hint, type) or hint is object:  # Any, or a type variable
+        return True
     if isinstance(value, bool):
         return hint is bool
     return isinstance(value, (int, float) if hint is float else hint)

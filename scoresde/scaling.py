@@ -1,15 +1,17 @@
-"""A warning if the scale of the data does not suit the SDE."""
+"""Warnings if the scale of the data does not suit the SDE, or that of conditions the network."""
 
 from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
+from ._condition import leaves
 from .data import Dataset
 from .sde import SDE
 
-__all__ = ["scale_warning"]
+__all__ = ["condition_warning", "scale_warning"]
 
 # Bound on KL(p_1 ‖ prior) of one dimension, in nats. At the bound the sampled mean of Gaussian data
 # is wrong by √(2 · 0.01) = 0.14 standard deviations.
@@ -17,6 +19,10 @@ _MOST_KL = 0.01
 
 # Usual last time of sampling: structure finer than σ at this time is not sampled.
 _T_MIN = 1e-3
+
+# Root mean square of a condition's entry above which, and standard deviation below which, a network
+# hardly learns its meaning: the initial weights are made for numbers of size 1.
+_LARGEST_CONDITION, _SMALLEST_CONDITION = 10, 0.01
 
 _MOST_VALUES = 1 << 24  # values that are inspected, from evenly spaced rows
 
@@ -64,6 +70,42 @@ def scale_warning(sde: SDE, data: Dataset) -> str | None:
         return None
     remedy = _remedy(data, float(mean[worst]), float(std[worst]))
     return f"the data of {data.name} are {problem}; samples will be wrong, {remedy}"
+
+
+def condition_warning(data: Dataset) -> str | None:
+    """The reason why a network will hardly learn the conditions of the data; None if there is none.
+
+    An entry of a vector, or a channel of an array, is too large if its root mean square is above
+    10, and too small if its standard deviation is below 0.01; constant entries are allowed.
+
+    Args:
+        data: Training data; conditions of integers are class labels, which have no scale.
+
+    Returns:
+        One line that names the condition, its scale and a remedy.
+    """
+    for name, leaf in () if data.labels is None else leaves(data.labels):
+        if not leaf.is_floating_point():
+            continue
+        mean, std = _moments_of_entries(leaf)
+        large = torch.hypot(mean, std) > _LARGEST_CONDITION
+        small = (std > 0) & (std < _SMALLEST_CONDITION)
+        if bool((wrong := large | small).any()):
+            i = int(wrong.double().argmax())  # the first one
+            return (
+                f"the condition {name} of {data.name} is too {'large' if large[i] else 'small'}: "
+                f"its entry {i} has mean {mean[i]:.4g} and standard deviation {std[i]:.4g}, but a "
+                "network is made for numbers of size 1; scale each entry to mean 0 and standard "
+                "deviation 1, for training and for every use of the model"
+            )
+    return None
+
+
+def _moments_of_entries(y: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each entry of a vector, or of each channel of an array."""
+    y = y[:: math.ceil(y.numel() / _MOST_VALUES)].double()
+    y = y.movedim(1, -1).reshape(-1, y.shape[1]) if y.ndim > 1 else y[:, None]
+    return y.mean(0), y.std(0, correction=0)
 
 
 def _moments(data: Dataset) -> tuple[Tensor, Tensor]:

@@ -1,10 +1,11 @@
 """The training loop: a generator of `TrainStep` records.
 
-Row r of step n is example number n · batch + r of the training. Its dequantization, time and noise
-are functions of (seed, number of the example). The order of the data in an epoch is a function of
-(seed, epoch), and the dropout of step n is a function of (seed, n). Resuming at step n therefore
-needs neither a saved generator nor a position in the data: N steps give the same result as k steps,
-a new process and N − k steps. Several processes can make rows of one batch independently.
+Row r of step n is example number n · batch + r of the training. Its dequantization, time, noise and
+label dropout are functions of (seed, number of the example). The order of the data in an epoch is a
+function of (seed, epoch), and the dropout of step n is a function of (seed, n). Resuming at step n
+therefore needs neither a saved generator nor a position in the data: N steps give the same result
+as k steps, a new process and N − k steps. Several processes can make rows of one batch
+independently.
 
 Random numbers that a network draws from torch's global generators are keyed by (seed, n). Random
 numbers from NumPy, from Python's `random` or from the network's own generator are not seeded here,
@@ -24,14 +25,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ._condition import Condition, bound_rows, map_condition, take_rows
 from ._philox import generator, normals, uniforms
 from ._tensor import NonFiniteError, check_integer, check_number, plain_numbers
 from .data import Dataset
 from .evaluation import seeded, training
 from .loss import Objective
 from .noise import check_seed
-from .scaling import scale_warning
+from .scaling import condition_warning, scale_warning
 from .score import NetworkScore
+from .score.network import stated_condition
 
 __all__ = [
     "TrainSettings",
@@ -56,6 +59,8 @@ class TrainSettings:
         ema_decay: Decay of the averaged weights, in [0, 1).
         autocast: None or "bfloat16": compute the network in this dtype; weights, loss and
             optimizer stay in float32.
+        label_dropout: Probability, in [0, 1), that an example is trained without its condition.
+            Above 0 the model can also be evaluated without a condition.
         max_skipped: How many steps with a non-finite loss or gradient may be skipped, each
             counted and logged, before training stops; counted anew after a resume.
         seed: Integer in [0, 2^64).
@@ -73,6 +78,7 @@ class TrainSettings:
     clip: float = 1.0
     ema_decay: float = 0.999
     autocast: str | None = None
+    label_dropout: float = 0.0
     max_skipped: int = 0
     seed: int = 0
 
@@ -84,6 +90,7 @@ class TrainSettings:
         check_number("learning_rate", self.learning_rate, above=0)
         check_number("clip", self.clip, above=0)
         check_number("ema_decay", self.ema_decay, at_least=0, below=1)
+        check_number("label_dropout", self.label_dropout, at_least=0, below=1)
         check_seed(self.seed)
         if self.autocast not in (None, "bfloat16"):
             raise ValueError(f"autocast must be bfloat16 or absent, got {self.autocast!r}")
@@ -129,14 +136,17 @@ class Training:
     """A training: the model, its data, the loss, and the settings of the loop.
 
     Args:
-        model: The model; its network is trained in place, on its present device.
+        model: The model; its network is trained in place, on its present device. With
+            `label_dropout` it becomes `unconditional`.
         data: Training data; integer levels are dequantized uniformly, anew at every step.
         objective: The loss.
         settings: Steps, batch, learning rate and so on.
 
     Raises:
-        ValueError: If there are fewer data than a batch needs, the class labels do not fit the
-            network, a class has no datum, or the objective does not suit the SDE.
+        TypeError: If the conditions of the data have another dtype than the network takes.
+        ValueError: If there are fewer data than a batch needs, the conditions of the data do not
+            fit the network, a class has no datum, the objective does not suit the SDE, or the
+            network has no "no condition" that `label_dropout` could train.
     """
 
     model: NetworkScore
@@ -148,11 +158,26 @@ class Training:
         model, data, batch = self.model, self.data, self.settings.batch
         if len(data) < batch:
             raise ValueError(f"batch must be at most the {len(data)} images, got {batch}")
-        model.labelled(data.labels, len(data), "cpu")  # refuses labels that do not fit the network
+        model.labelled(data.labels, len(data), "cpu")  # refuses conditions that do not fit
+        if self.settings.label_dropout:
+            self._check_label_dropout()
+            model.unconditional = True
         self.objective.check(model.sde)
         if data.empty_class is not None:
             raise ValueError(
                 f"every class must have data, but {data.empty_class} of {data.name} has none"
+            )
+
+    def _check_label_dropout(self) -> None:
+        """Raise ValueError unless examples can be trained without their conditions."""
+        stated, p = stated_condition(self.model.net), self.settings.label_dropout
+        if self.data.labels is None:
+            raise ValueError(f"label_dropout must be 0 for data without conditions, got {p}")
+        if not stated:
+            raise ValueError(
+                f"label_dropout must be 0 for {type(self.model.net).__name__}, got {p}: it has no "
+                "attribute condition, a ConditionSpec, by which it would promise to accept class K "
+                "and entries of NaN as no condition"
             )
 
     def steps(self, optimizer: torch.optim.Optimizer, start: int = 0) -> Iterator[TrainStep]:
@@ -197,6 +222,9 @@ class Training:
         problem = scale_warning(self.model.sde, self.data)
         if problem is not None:
             yield problem
+        problem = condition_warning(self.data)
+        if problem is not None:
+            yield problem
         if max(settings.warmup, 1) + max(settings.cooldown, 1) > settings.steps + 1:
             yield (
                 f"with {settings.warmup} steps of warm-up and {settings.cooldown} of cool-down in "
@@ -222,12 +250,12 @@ class Training:
         model = copy.copy(self.model)  # shares the network; the caller's model stays as it is
         if self.settings.autocast is not None:
             model.autocast = getattr(torch, self.settings.autocast)
-        bound = model if y is None else model.given(y.to(device))
+        bound = model if y is None else model.given(map_condition(lambda v: v.to(device), y))
         losses, t, errors = self.objective(bound, x0.to(device), u.to(device), eps.to(device))
         return losses.mean(), t.detach(), errors
 
-    def _batch(self, n: int) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-        """Data (float32, model's scale), labels, uniforms for the times, and noise of step n."""
+    def _batch(self, n: int) -> tuple[Tensor, Condition | None, Tensor, Tensor]:
+        """Data (float32, model's scale), conditions, uniforms for times, and noise of step n."""
         data, seed, batch = self.data, self.settings.seed, self.settings.batch
         examples = np.arange(n * batch, (n + 1) * batch)
         rows = self._rows(n)
@@ -238,8 +266,18 @@ class Training:
         # Stratified over the batch: one draw in each of B equal intervals.
         u = (torch.arange(len(x)) + uniforms(seed, examples, "training times", 1)[:, 0]) / len(x)
         eps = normals(seed, examples, "training noise", size, dtype=torch.float32).reshape(x.shape)
-        labels = None if data.labels is None else data.labels[rows]
-        return x.float(), labels, u, eps
+        return x.float(), self._conditions(rows, examples), u, eps
+
+    def _conditions(self, rows: Tensor, examples: np.ndarray) -> Condition | None:
+        """The conditions of some rows of the data, left out with probability `label_dropout`."""
+        if self.data.labels is None:
+            return None
+        y = take_rows(self.data.labels, rows)
+        if not self.settings.label_dropout:
+            return y
+        u = uniforms(self.settings.seed, examples, "label dropout", 1)[:, 0]
+        y = bound_rows(y, len(rows), "cpu")
+        return self.model.condition.without(y, u < self.settings.label_dropout)
 
     def _rows(self, n: int) -> Tensor:
         """Rows of step n: the data are shuffled anew each epoch, and batches run across epochs."""

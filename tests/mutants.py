@@ -172,6 +172,47 @@ def _grids_and_models() -> Iterator[Mutant]:
         "test_grid.py",
         "bad_lists",
     )
+    path = "scoresde/names/loading.py"
+    yield Mutant(
+        "an SDE of the user with other formulas is taken for the stored one",
+        path,
+        "if not math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9):",
+        "if False:",
+        "names/test_own_code.py",
+        "other_formulas",
+    )
+    yield Mutant(
+        "a fingerprint leaves out attributes that are no fields",
+        "scoresde/fingerprint.py",
+        "return found | {k: own[k] for k in own.keys() - set(cached)}",
+        "return found",
+        "names/test_own_code.py",
+        "fingerprints",
+    )
+    yield Mutant(
+        "a denoiser receives x_t instead of x_t/α",
+        "scoresde/score/preconditioning.py",
+        "return 1 / node.alpha",
+        "return 1.0",
+        "score/test_wrap.py",
+        "denoiser_of_x",
+    )
+    yield Mutant(
+        "of 2C channels the variance is taken for the prediction",
+        "scoresde/score/call.py",
+        "return value[:, : x.shape[1]]",
+        "return value[:, x.shape[1] :]",
+        "score/test_wrap.py",
+        "what_a_network_returns",
+    )
+    yield Mutant(
+        "the score at a noise level without the factor α",
+        "scoresde/score/base.py",
+        "cast(-node.alpha / node.sigma, x)",
+        "cast(-1 / node.sigma, x)",
+        "score/test_wrap.py",
+        "denoiser_of_x",
+    )
     path = "scoresde/score/preconditioning.py"
     yield Mutant(
         "v with the sign of the other convention",
@@ -834,9 +875,9 @@ def _files_and_data() -> Iterator[Mutant]:
     )
     yield Mutant(
         "labels of an array file may be of another number",
-        "scoresde/data/arrays.py",
-        "or y.shape != (n,):",
-        "or y.ndim != 1:",
+        "scoresde/data/conditions.py",
+        "if value.ndim == 0 or len(value) != len(x):",
+        "if value.ndim == 0:",
         "data/test_arrays.py",
         "refused",
     )
@@ -1027,11 +1068,11 @@ def _commands() -> Iterator[Mutant]:
     )
     yield Mutant(
         "sampling within a budget forgets the last denoising",
-        "scoresde/tasks/sampling.py",
-        "budget = request.nfe + (not request.denoise)",
-        "budget = request.nfe + request.denoise",
-        "cli/test_sample_command.py",
-        "budget",
+        "scoresde/samplers/choice.py",
+        "steps = largest_steps(sde, sampler, grid, nfe + unused, t_min)",
+        "steps = largest_steps(sde, sampler, grid, nfe + denoise, t_min)",
+        "samplers/test_sample.py",
+        "most_steps or one_step_less",
     )
     yield Mutant(
         "dpmpp-2s is made with the prediction of dpm-2",
@@ -1060,6 +1101,42 @@ def _results() -> Iterator[Mutant]:
     )
 
 
+def _laws() -> Iterator[Mutant]:
+    folder, test = "scoresde/verification/laws", "verification/test_check.py"
+    yield Mutant(
+        "check compares a batch with itself instead of with other mates",
+        f"{folder}/calls.py",
+        "others = torch.cat([x[:1], 3 * x[1:]])",
+        "others = torch.cat([x[:1], x[1:]])",
+        test,
+        "caught",
+    )
+    yield Mutant(
+        "check takes a NaN for a small difference",
+        "scoresde/verification/findings.py",
+        "keeps = value <= limit",
+        "keeps = not value > limit",
+        test,
+        "nan",
+    )
+    yield Mutant(
+        "check sees no jump in time",
+        f"{folder}/times.py",
+        "worst = max(worst, float(steps.max()) / max(middle, 1e-30))",
+        "worst = max(worst, middle / max(middle, 1e-30))",
+        test,
+        "caught",
+    )
+    yield Mutant(
+        "check differentiates the finite difference's vector twice",
+        f"{folder}/derivatives.py",
+        "gap = abs(float((product * v).sum() - (difference * w).sum()))",
+        "gap = abs(float((product * v).sum() - (product * v).sum()))",
+        test,
+        "caught",
+    )
+
+
 MUTANTS: tuple[Mutant, ...] = (
     *_sde(),
     *_grids_and_models(),
@@ -1070,6 +1147,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *_files_and_data(),
     *_commands(),
     *_results(),
+    *_laws(),
 )
 
 

@@ -55,6 +55,6 @@ print("log p, nats:", found.log_prob.tolist())
 print("exact:      ", exact.tolist())
 print(f"largest error: {(found.log_prob - exact).abs().max():.1e} nats")
 
-x = scoresde.sample(model, shape=(2,), n=1000).x
+x = scoresde.sample(model, shape=(1000, 2)).x
 print("samples: mean", x.mean(0).tolist(), "std", x.std(0).tolist())
 print("points:  mean", points.mean(0).tolist(), "std", points.std(0).tolist())

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import torch
-
-from .._condition import Condition, bound_rows, take_rows
+from .._condition import Condition, bound_rows
 from .._tensor import check_number
 from ..data import Dataset, has_test_split, load_dataset
 from ..output.manifest import Source
-from ..tasks.class_labels import labels_in_turn, labels_of
+from ..tasks.class_labels import labels_in_turn
+from ..tasks.conditions import conditions_like
 from ..tasks.given import GivenModel
 from ..tasks.request import data_source
 from .quality import Quality
@@ -73,8 +72,17 @@ class BenchData:
         """
         own, train, test = own or OwnData(), None, None
         in_memory = own.train is not None
-        if request.quality or request.likelihood:
+        # A vector or an array cannot be invented: samples have the conditions of the data.
+        numbers = own.y is None and bool(set(given.condition.kinds) - {"class"})
+        if numbers and not in_memory and given.data_source is None:
+            raise ValueError(
+                f"data must be given: {given.name} takes {given.condition}, and its training data "
+                "are not known"
+            )
+        if request.quality or request.likelihood or numbers:
             train, test = (own.train, own.test) if in_memory else _splits(request, given)
+            if not given.condition:  # labels that the model is not known to take
+                train, test = (_unlabelled(data) for data in (train, test))
             _check_spec(given, train, in_memory)
         if request.likelihood:
             scored = own.train if test is None else test
@@ -119,6 +127,10 @@ def _splits(request: BenchRequest, given: GivenModel) -> tuple[Dataset, Dataset 
     return train, load_dataset(source, "test", classes=spec.class_names)
 
 
+def _unlabelled(data: Dataset | None) -> Dataset | None:
+    return None if data is None else replace(data, labels=None)
+
+
 def _check_spec(given: GivenModel, train: Dataset, in_memory: bool) -> None:
     """Raise unless the data are of the kind that the model was trained on."""
     what = (
@@ -133,20 +145,14 @@ def _check_spec(given: GivenModel, train: Dataset, in_memory: bool) -> None:
 
 
 def _labels(request: BenchRequest, given: GivenModel, train: Dataset | None) -> Condition | None:
-    """Conditions for a conditional model, from the training data.
-
-    Without data all classes have the same share. Conditions other than class labels are those of
-    evenly spaced data.
-    """
-    if not given.condition:
+    """Conditions for a conditional model; without training data all classes have the same share."""
+    condition = given.condition
+    if not condition:
         return None
-    if given.classes is None:
-        if train is None or train.labels is None:
-            return None  # `labelled` says that y must be given
-        rows = torch.arange(request.n) * len(train) // request.n
-        return take_rows(train.labels, rows)
     if train is None:
-        return labels_in_turn(given.classes, request.n)
-    if train.labels is None:
-        raise ValueError(f"{train.name} has no labels, the {given.kind} needs them")
-    return labels_of(train.labels, given.classes, request.n, request.labels)
+        return labels_in_turn(condition.classes, request.n)
+    try:
+        train = train.given_for(condition)
+    except ValueError as error:
+        raise ValueError(f"{train.name} does not suit the {given.kind}: {error}") from error
+    return conditions_like(train.labels, train.spec, request.n, request.labels)

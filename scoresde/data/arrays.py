@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -15,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._text import reason_of
-from .memory import check_memory, megabytes
+from .conditions import Conditions, check_conditions, float_tensor
+from .npy import is_archive, members_of, opened, read_array, read_member
 from .spec import DataSpec
 
 __all__ = ["ArrayFile", "checked_data", "is_array_file", "load_array"]
@@ -25,24 +24,17 @@ _DEFAULT_LEVELS = {np.dtype(np.uint8): 256, np.dtype(np.bool_): 2}
 
 _CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 
-# Names of the data and the labels in a .npz file: ours, and the names given by
+# Names of the data and their conditions in a .npz file: ours, and the names given by
 # `np.savez(file, x, y)`, as in the sample files of guided-diffusion (ADM).
-_PAIRS = (("x", "y"), ("arr_0", "arr_1"))
+_CONTENTS = (
+    {"x": "x", "y": "y"},
+    {"x": "x", "y_class": "class", "y_vector": "vector", "y_array": "array"},
+    {"arr_0": "x", "arr_1": "y"},
+)
+_OF_SAMPLES = {"labels": "class", "y_vector": "vector", "y_array": "array"}
 
 # Names that `scoresde sample` always writes besides the samples.
 _SAMPLES = {"x", "ts", "nfe", "seed"}
-
-# A compressed member that is larger than this and expands by more than this factor is refused:
-# deflate reaches a factor of 1,030 on zeros, useful data stay far below 100.
-_BOMB_BYTES = 1 << 26
-_BOMB_RATIO = 100
-
-_CHUNK = 1 << 20
-
-_HEADERS: dict[tuple[int, int], Callable] = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
 
 
 @dataclass(frozen=True)
@@ -51,13 +43,13 @@ class ArrayFile:
 
     Args:
         x: Data, shape (N, *D): uint8 or int64 if quantized, otherwise float32.
-        labels: Class numbers (integers) or class names (text), shape (N,); None without labels.
+        conditions: Labels, vector and array of the data.
         levels: Number of levels; None for continuous data.
         spec: Description of the data if the file holds one, as samples of scoresde do.
     """
 
     x: Tensor
-    labels: np.ndarray | None
+    conditions: Conditions
     levels: int | None
     spec: DataSpec | None = None
 
@@ -69,17 +61,19 @@ def is_array_file(path: str | Path) -> bool:
 
 
 def load_array(path: Path, levels: int | None = None, *, labels: bool = True) -> ArrayFile:
-    """Data of a `.npy` or `.npz` file, with labels if it has any.
+    """Data of a `.npy` or `.npz` file, with their conditions if it has any.
 
     A `.npy` file holds the data, shape (N, *D). A `.npz` file holds
 
     - one array of any name, or
-    - "x" and "y", or "arr_0" and "arr_1": data and labels, or
+    - "x" and "y", or "arr_0" and "arr_1": data and a condition, or
+    - "x" and some of "y_class", "y_vector", "y_array": data and several conditions, or
     - the arrays of `scoresde sample`: the data are "levels" if it exists, otherwise "x".
 
-    Labels have shape (N,) and are integers (class numbers) or text (class names). Pickled objects
-    are never opened. The sizes in the file's header are compared with its real size and with the
-    free memory before memory is taken.
+    A condition "y" is a label (integers, the class numbers, or text, the class names, shape (N,)),
+    a vector (floats, shape (N,) or (N, V)) or an array of the size of the images (numbers, shape
+    (N, C, H, W)). Pickled objects are never opened. The sizes in the file's header are compared
+    with its real size and with the free memory before memory is taken.
 
     - uint8: quantized, 256 levels unless `levels` says otherwise.
     - other integers and bool: quantized; `levels` must be given (bool: 2).
@@ -93,7 +87,7 @@ def load_array(path: Path, levels: int | None = None, *, labels: bool = True) ->
     Args:
         path: The file.
         levels: Number of levels of the data.
-        labels: Whether to read the labels.
+        labels: Whether to read the conditions.
 
     Raises:
         ValueError: If the file is damaged or not such a file, does not fit into memory, is empty,
@@ -101,108 +95,71 @@ def load_array(path: Path, levels: int | None = None, *, labels: bool = True) ->
             are in another order; if samples of scoresde have another number of levels.
     """
     try:
-        x, y, spec = _read(path, labels)
+        x, found, spec = _read(path, labels)
         if levels is None and spec is not None:
             levels = spec.levels
         elif spec is not None and levels != spec.levels:
             raise ValueError(f"levels of {path} must be {spec.levels}, got {levels}")
         data, levels = checked_data(path, x, levels)
+        conditions = check_conditions(path, found, data)
     except MemoryError as error:
         raise ValueError(f"{path} does not fit into memory") from error
-    return ArrayFile(data, None if y is None else _checked_labels(path, y, len(x)), levels, spec)
+    return ArrayFile(data, conditions, levels, spec)
 
 
-def _read(path: Path, labels: bool) -> tuple[np.ndarray, np.ndarray | None, DataSpec | None]:
-    try:
-        with path.open("rb") as file:
-            magic = file.read(6)
-            file.seek(0)
-            if magic.startswith(b"PK"):
-                return _read_archive(path, file, labels)
-            if magic != np.lib.format.MAGIC_PREFIX:
-                raise ValueError("it does not begin as one")
-            return _array(path, file, path.stat().st_size), None, None
-    except MemoryError:
-        raise
-    # On damaged bytes NumPy, zipfile and zlib raise a dozen types, some of which are neither
-    # ValueError nor OSError.
-    except Exception as error:
-        raise ValueError(
-            f"{path} is not a .npy or .npz file of plain numbers: {reason_of(error)}"
-        ) from error
+def _read(path: Path, labels: bool) -> tuple[np.ndarray, dict[str, np.ndarray], DataSpec | None]:
+    def content(file: IO[bytes]) -> tuple[np.ndarray, dict[str, np.ndarray], DataSpec | None]:
+        if is_archive(file):
+            return _read_archive(path, file, labels)
+        return read_array(path, file, path.stat().st_size), {}, None
+
+    return opened(path, content)
 
 
 def _read_archive(
     path: Path, file: IO[bytes], labels: bool
-) -> tuple[np.ndarray, np.ndarray | None, DataSpec | None]:
+) -> tuple[np.ndarray, dict[str, np.ndarray], DataSpec | None]:
     with zipfile.ZipFile(file) as archive:
-        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        if len(members) < len(archive.infolist()):
-            raise ValueError("it holds two arrays of one name")
+        members = members_of(archive)
 
-        def member(name: str) -> np.ndarray | None:
-            return _member(path, archive, members[name]) if name in members else None
+        def read(names: Mapping[str, str]) -> dict[str, np.ndarray]:
+            """The arrays that exist among these names, by what they are."""
+            return {
+                what: read_member(path, archive, members[name])
+                for name, what in names.items()
+                if name in members and (labels or what in ("x", "spec"))
+            }
 
         if set(members) >= _SAMPLES:
-            text = member("spec")
-            spec = None if text is None else DataSpec.from_dict(json.loads(str(text)))
-            y = member("labels") if labels else None
-            if y is not None and spec is not None and spec.class_names is not None:
-                if y.min() < 0:  # a negative index would count from the last name
-                    raise ValueError(f"its labels must be at least 0, got {y.min()}")
-                y = np.array(spec.class_names)[y]
-            x = member("levels" if "levels" in members else "x")
-            if spec is None and "levels" in members:
-                x = x.astype(np.int64)  # uint8, as in an earlier version, would mean 256 levels
-            return x, y, spec
-        for x, y in _PAIRS:
-            if x in members and set(members) <= {x, y}:
-                return member(x), member(y) if labels else None, None
+            x = "levels" if "levels" in members else "x"
+            return _of_samples(read({x: "x", "spec": "spec", **_OF_SAMPLES}), x == "levels")
+        for names in _CONTENTS:
+            if next(iter(names)) in members and set(members) <= set(names):
+                found = read(names)
+                return found.pop("x"), found, None
         if len(members) == 1:
-            return member(*members), None, None
+            return read_member(path, archive, *members.values()), {}, None
     names = ", ".join(members) or "none"
-    raise ValueError(f"it must hold one array, or x and y, or arr_0 and arr_1, got {names}")
+    raise ValueError(
+        "it must hold one array, or x and y, or arr_0 and arr_1, or x and some of y_class, "
+        f"y_vector, y_array, got {names}"
+    )
 
 
-def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    packed = min(info.compress_size, path.stat().st_size)
-    if info.file_size > max(_BOMB_BYTES, _BOMB_RATIO * packed):
-        raise ValueError(
-            f"{info.filename} expands from {megabytes(packed)} to {megabytes(info.file_size)}, "
-            f"more than {_BOMB_RATIO} fold; if it is sound, save it with np.savez"
-        )
-    with archive.open(info) as file:
-        return _array(f"{path} ({info.filename})", file, info.file_size)
-
-
-def _array(source: str | Path, file: IO[bytes], size: int) -> np.ndarray:
-    """One array in NumPy's format from `file`, which holds `size` bytes.
-
-    `np.load` takes the memory that the header claims before it checks that the data exist.
-    """
-    version = np.lib.format.read_magic(file)
-    if version not in _HEADERS:
-        raise ValueError(f"it has version {version} of the .npy format, not 1.0 or 2.0")
-    shape, fortran, dtype = _HEADERS[version](file)
-    if dtype.kind not in "buifcU":
-        raise ValueError(f"it holds {'objects' if dtype.hasobject else dtype}, not numbers")
-    if any(length < 0 for length in shape):
-        raise ValueError(f"its shape is {shape}")
-    claimed, there = math.prod(shape) * dtype.itemsize, size - file.tell()
-    if claimed != there:
-        raise ValueError(f"its header claims {claimed} bytes, but {there} bytes follow")
-    check_memory(source, claimed)
-    flat = np.empty(math.prod(shape), dtype)
-    left = memoryview(flat.view(np.uint8))
-    while len(left):
-        read = file.readinto(left[:_CHUNK])
-        if not read:
-            raise ValueError(f"{len(left)} bytes are missing at its end")
-        left = left[read:]
-    file.read(1)  # a member's checksum is compared at its end
-    if dtype.kind == "U":
-        flat.tolist()  # raises if the bytes are not characters
-    return flat.reshape(shape[::-1]).transpose() if fortran else flat.reshape(shape)
+def _of_samples(
+    found: dict[str, np.ndarray], quantized: bool
+) -> tuple[np.ndarray, dict[str, np.ndarray], DataSpec | None]:
+    """Samples of scoresde, with the names of their classes."""
+    x, text = found.pop("x"), found.pop("spec", None)
+    spec = None if text is None else DataSpec.from_dict(json.loads(str(text)))
+    y = found.get("class")
+    if y is not None and spec is not None and spec.class_names is not None:
+        if y.min() < 0:  # a negative index would count from the last name
+            raise ValueError(f"its labels must be at least 0, got {y.min()}")
+        found["class"] = np.array(spec.class_names)[y]
+    if spec is None and quantized:
+        x = x.astype(np.int64)  # uint8, as in an earlier version, would mean 256 levels
+    return x, found, spec
 
 
 def checked_data(path: str | Path, x: np.ndarray, levels: int | None) -> tuple[Tensor, int | None]:
@@ -231,7 +188,7 @@ def checked_data(path: str | Path, x: np.ndarray, levels: int | None) -> tuple[T
         )
         x = x.transpose(0, 3, 1, 2)
     if x.dtype.kind == "f" and levels is None:
-        return _continuous(path, x), None
+        return float_tensor(path, "data", x), None
     if levels is None:
         levels = _DEFAULT_LEVELS.get(x.dtype)
     return _quantized(path, x, levels), levels
@@ -261,15 +218,6 @@ def _check_axes(path: Path, x: np.ndarray) -> None:
         )
 
 
-def _continuous(path: Path, x: np.ndarray) -> Tensor:
-    with np.errstate(over="ignore"):  # values that float32 cannot hold are counted below
-        data = np.ascontiguousarray(x, np.float32)
-    bad = int(x.size - np.isfinite(data).sum())
-    if bad:
-        raise ValueError(f"{path}: data must be finite in float32, got {bad} values that are not")
-    return torch.from_numpy(data)
-
-
 def _quantized(path: Path, x: np.ndarray, levels: int | None) -> Tensor:
     if levels is None:
         raise ValueError(f"{path}: levels must be given for integer data of dtype {x.dtype}")
@@ -280,11 +228,3 @@ def _quantized(path: Path, x: np.ndarray, levels: int | None) -> Tensor:
     if x.ndim == 3:
         x = x[:, None]
     return torch.from_numpy(np.ascontiguousarray(x, np.uint8 if levels <= 256 else np.int64))
-
-
-def _checked_labels(path: Path, y: np.ndarray, n: int) -> np.ndarray:
-    if y.dtype.kind not in "uiU" or y.shape != (n,):
-        raise ValueError(
-            f"{path}: labels must be integers or text of shape ({n},), got {y.dtype} {y.shape}"
-        )
-    return y

@@ -5,18 +5,23 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from .._condition import Condition
 from .._tensor import check_integer
 from ..plain import nearest
 from .arrays import ArrayFile, is_array_file, load_array
 from .classes import Classes, number_labels
+from .conditions import Conditions
+from .dataset import Dataset
 from .densities import DENSITIES
 from .folder import SPLITS, class_folders, find_split, load_folder
 from .images import IMAGE_SET_CLASSES, IMAGE_SETS, find_folder, load_digits, load_image_set
-from .spec import Dataset, DataSpec
+from .spec import DataSpec
 
 __all__ = ["DataSource", "DatasetStatus", "dataset_status", "has_test_split", "load_dataset"]
 
@@ -105,7 +110,7 @@ def load_dataset(
     Args:
         source: A name, a path, or a `DataSource` for further settings.
         split: "train" or "test".
-        labels: Whether to load and check the labels, if there are any.
+        labels: Whether to load and check the conditions (labels, a vector, an array), if any.
         classes: The classes if they are known, for instance from a checkpoint: their names in the
             order of their numbers, or their number K if they have no names. For K, names in the
             data must be the numbers 0 … K − 1. None takes the classes from the data.
@@ -130,12 +135,13 @@ def load_dataset(
         found = _image_set(source, split)
     else:
         found = _from_path(path, split, source.levels, labels, skip_bad)
-    count, names, y = None, None, None
-    if found.labels is not None:
-        known = _known_classes(source, found) if classes is None else classes
-        y, count, names = number_labels(name, found.labels, known)
+    known = classes
+    if known is None and found.conditions.labels is not None:
+        known = _known_classes(source, found)
+    y, kinds = _numbered(name, found.conditions, known)
     low, high = _range_of(source, found)
-    spec = DataSpec(tuple(found.x.shape[1:]), low, high, found.levels, count, path.name, names)
+    shape = tuple(found.x.shape[1:])
+    spec = DataSpec(shape, low, high, found.levels, name=path.name, **kinds)
     data = Dataset(name, found.x, y if labels else None, spec, split=split)
     # A test split, or data with classes known from elsewhere, need not hold every class.
     complete = split == "train" and classes is None and found.spec is None and not source.named
@@ -143,6 +149,23 @@ def load_dataset(
         every = f"0 … {spec.classes - 1}"
         warnings.warn(f"{name}: {data.empty_class} of {every} has no datum", stacklevel=2)
     return data
+
+
+def _numbered(
+    name: str, conditions: Conditions, known: Classes | None
+) -> tuple[Condition | None, dict[str, Any]]:
+    """The conditions with classes as numbers, and their description as arguments of `DataSpec`."""
+    parts: dict[str, Tensor] = {}
+    kinds: dict[str, Any] = {}
+    if conditions.labels is not None:
+        parts["class"], kinds["classes"], kinds["class_names"] = number_labels(
+            name, conditions.labels, known
+        )
+    for kind in ("vector", "array"):
+        value = getattr(conditions, kind)
+        if value is not None:
+            parts[kind], kinds[kind] = value, value.shape[1]
+    return parts if len(parts) > 1 else next(iter(parts.values()), None), kinds
 
 
 def _density(source: DataSource, split: str) -> Dataset:
@@ -163,7 +186,7 @@ def _image_set(source: DataSource, split: str) -> ArrayFile:
         raise ValueError(f"levels of {name} must be {published}, got {source.levels}")
     root = None if source.root is None else Path(source.root)
     x, y = load_digits(split) if name == "digits" else load_image_set(name, split, root)
-    return ArrayFile(x, y.numpy(), published)
+    return ArrayFile(x, Conditions(y.numpy()), published)
 
 
 def _from_path(
@@ -181,7 +204,7 @@ def _from_path(
                 f"{path} has no {split} split; a subfolder {split}/ would be one{whole}"
             )
         x, names = load_folder(folder, skip_bad=skip_bad)
-        return ArrayFile(x, names if labels else None, 256)
+        return ArrayFile(x, Conditions(names if labels else None), 256)
     if split == "test":
         raise ValueError(f"{path} has no test split; give a file of test data as split 'train'")
     if not is_array_file(path):

@@ -1,22 +1,20 @@
-"""Description of a data set: its scale and levels (`DataSpec`) and its tensors (`Dataset`)."""
+"""`DataSpec`, the description of a data set: its shape, scale, levels and conditions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .._condition import ConditionSpec
 from .._tensor import check_integer, check_number, plain_numbers
 from .._text import printable
-from ..fingerprint import fingerprint
 from ..plain import construct
 
-__all__ = ["DataSpec", "Dataset"]
+__all__ = ["DataSpec"]
 
 _MOST_FLOAT = 3.4e38  # about the largest float32: data are kept in float32
 _MOST_INTEGER = 1 << 40  # more than any memory holds; only a forged checkpoint claims more
@@ -46,12 +44,17 @@ class DataSpec:
         classes: Number of classes of the labels; None without labels.
         name: Name of the data set, for reports.
         class_names: Names of the classes in the order of their numbers; None if they have none.
+        vector: Length of the vector of numbers that belongs to each datum as a condition; None
+            without one.
+        array: Channels of the array of the image's size that belongs to each datum as a condition;
+            None without one.
 
     Raises:
-        TypeError: If `shape`, `levels` or `classes` do not hold integers, `low` or `high` is not a
-            number, or a name is not text.
+        TypeError: If `shape`, `levels`, `classes`, `vector` or `array` do not hold integers, `low`
+            or `high` is not a number, or a name is not text.
         ValueError: If a size, the number of levels or of classes is too small or too large, the
-            range is empty, or the class names are not `classes` different names.
+            range is empty, the class names are not `classes` different names, or there is an array
+            for data that are not of shape (C, H, W).
     """
 
     shape: tuple[int, ...]
@@ -61,6 +64,8 @@ class DataSpec:
     classes: int | None = None
     name: str = ""
     class_names: tuple[str, ...] | None = None
+    vector: int | None = None
+    array: int | None = None
 
     def __post_init__(self) -> None:
         plain_numbers(self)
@@ -78,6 +83,8 @@ class DataSpec:
             "the product of shape": (math.prod(shape), 1),
             "levels": (self.levels, 2),
             "classes": (self.classes, 1),
+            "vector": (self.vector, 1),
+            "array": (self.array, 1),
         }
         for name, (value, least) in counts.items():
             if value is not None and check_integer(name, value, minimum=least) > _MOST_INTEGER:
@@ -86,6 +93,8 @@ class DataSpec:
             raise TypeError(f"name must be text, got {self.name!r}")
         if self.class_names is not None:
             self._check_class_names()
+        if self.array is not None and len(shape) != 3:
+            raise ValueError(f"array must be None for data of shape {shape}, got {self.array}")
 
     def _check_class_names(self) -> None:
         names = tuple(self.class_names)
@@ -109,6 +118,12 @@ class DataSpec:
             return None
         items = [f"{number} {printable(name)}" for number, name in enumerate(self.class_names)]
         return ", ".join(items if len(items) <= 12 else [*items[:10], "…", items[-1]])
+
+    @property
+    def condition(self) -> ConditionSpec:
+        """The conditions of the data: classes, a vector, an array."""
+        array = None if self.array is None else (self.array, *self.shape[1:])
+        return ConditionSpec(self.classes, self.vector, array)
 
     @property
     def span(self) -> float:
@@ -214,11 +229,13 @@ class DataSpec:
     def to_dict(self) -> dict[str, Any]:
         """Plain data (numbers, strings, lists, None), ready for JSON.
 
-        Without class names the key is left out, as in old checkpoints.
+        Without class names, a vector or an array their keys are left out, as in old checkpoints.
         """
         values = asdict(self) | {"shape": list(self.shape)}
-        names = values.pop("class_names")
-        return values if names is None else values | {"class_names": list(names)}
+        later = {key: values.pop(key) for key in ("class_names", "vector", "array")}
+        if self.class_names is not None:
+            later["class_names"] = list(self.class_names)
+        return values | {key: value for key, value in later.items() if value is not None}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DataSpec:
@@ -233,56 +250,3 @@ class DataSpec:
         if self.levels is None:
             raise ValueError(f"{what} needs quantized data, got levels = None (continuous data)")
         return self.levels
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A data set in memory.
-
-    Args:
-        name: Name or path from which the data were loaded.
-        x: Data, shape (N, *spec.shape): integer levels for quantized data, otherwise float32.
-        labels: Classes, int64, shape (N,); None without labels.
-        spec: Shape, range and quantization.
-        log_prob: Exact log-density in nats, (B, D) → (B,) in the dtype of its argument; None if
-            no closed form exists.
-        split: "train", "test" or "all".
-    """
-
-    name: str
-    x: Tensor
-    labels: Tensor | None
-    spec: DataSpec
-    log_prob: Callable[[Tensor], Tensor] | None = None
-    split: str = "train"
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    @property
-    def empty_class(self) -> str | None:
-        """The first class without a datum, as `class 3` or `class 3 (fox)`; None if there is none.
-
-        A network that is trained on these data never sees this class.
-        """
-        if self.labels is None or self.spec.classes is None:
-            return None
-        present = torch.unique(self.labels)
-        if len(present) == self.spec.classes:
-            return None
-        # The first class is missing where the sorted numbers stop being 0, 1, 2, …
-        differ = torch.nonzero(present != torch.arange(len(present)))
-        number = int(differ[0]) if len(differ) else len(present)
-        names = self.spec.class_names
-        return f"class {number}" + (f" ({names[number]})" if names is not None else "")
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """64 hexadecimal digits for data, labels and spec; the name does not matter.
-
-        The same images under another path have the same fingerprint. Other images under the same
-        path have another fingerprint.
-        """
-        spec = self.spec.to_dict()
-        del spec["name"]
-        return fingerprint({"x": self.x, "labels": self.labels, "spec": spec})

@@ -101,7 +101,7 @@ class GaussianMixture(ExactScore):
             raise ValueError("the data have no density, a covariance is singular: give a time t")
         node = None if t is None else self.sde.at(t, x)
         alpha, sigma = (1.0, 0.0) if node is None else map(as_row, (node.alpha, node.sigma))
-        log_terms, _, _ = self._components(self._rows(x), alpha, sigma)
+        log_terms, *_ = self._components(self._rows(x), alpha, sigma)
         return torch.logsumexp(log_terms, dim=0).to(x.dtype)
 
     def score_trace(self, x: Tensor, t: Time) -> Tensor:
@@ -120,7 +120,7 @@ class GaussianMixture(ExactScore):
             Shape (B,), in the dtype of x.
         """
         node = self.sde.at(t, x)
-        log_terms, gaps, variances = self._components(
+        log_terms, gaps, variances, _ = self._components(
             self._rows(x), as_row(node.alpha), as_row(node.sigma)
         )
         r = torch.softmax(log_terms, dim=0)
@@ -145,8 +145,9 @@ class GaussianMixture(ExactScore):
         """
         check_integer("n", n, minimum=0)
         noise = SampleNoise(seed, [_DATA_STREAM])
-        edges = torch.cumsum(self.weights, 0)[:-1]  # above the last edge: the last component
-        k = torch.searchsorted(edges, noise.uniform(edges.new_empty(1, n))[0], right=True)
+        log_weights, means = self._terms(n)
+        edges = torch.cumsum(log_weights.exp(), 0)[:-1]  # above the last edge: the last component
+        k = (noise.uniform(edges.new_empty(1, n))[0] >= edges).sum(0)
         z = noise.prior((1, n, self.dim))[0].to(self.means.device)
         node = None if t is None else self.sde.at(t, z)
         alpha, sigma = (1.0, 0.0) if node is None else (node.alpha, node.sigma)
@@ -154,25 +155,29 @@ class GaussianMixture(ExactScore):
         if self.axes is not None:
             for j in range(len(self.weights)):  # axes[k] would be n matrices
                 x[k == j] = x[k == j] @ self.axes[j].T
-        return (x + alpha * self.means[k]).reshape(n, *self.shape)
+        chosen = means.expand(-1, n, -1)[k, torch.arange(n, device=k.device)]
+        return (x + alpha * chosen).reshape(n, *self.shape)
 
     def _expectation(self, x: Tensor, alpha: Factor, sigma: Factor, a: Factor, b: Factor) -> Tensor:
         """Σ_k r_k (a m_k + (a α Σ_k + b σ) (α² Σ_k + σ² I)⁻¹ (x − α m_k))."""
-        log_terms, gaps, variances = self._components(x, alpha, sigma)
+        log_terms, gaps, variances, means = self._components(x, alpha, sigma)
         r = torch.softmax(log_terms, dim=0)[..., None]
         gain = (a * alpha * self.variances[:, None] + b * sigma) / variances
-        return (r * (a * self.means[:, None] + self._unrotated(gain * gaps))).sum(0)
+        return (r * (a * means + self._unrotated(gain * gaps))).sum(0)
 
-    def _components(self, x: Tensor, alpha: Factor, sigma: Factor) -> tuple[Tensor, Tensor, Tensor]:
-        """log(w_k N_k(x)) of shape (K, B), Uᵀ(x − α m_k) of (K, B, D), and α² l + σ²."""
+    def _terms(self, n: int) -> tuple[Tensor, Tensor]:
+        """log w_k of shape (K, 1), or (K, n) if it differs between n points; m_k of (K, ·, D)."""
+        return torch.log(self.weights)[:, None], self.means[:, None]
+
+    def _components(self, x: Tensor, alpha: Factor, sigma: Factor) -> tuple[Tensor, ...]:
+        """log(w_k N_k(x)) of shape (K, B), Uᵀ(x − α m_k) of (K, B, D), α² l + σ², and m_k."""
         variances = alpha**2 * self.variances[:, None] + sigma**2
-        gaps = x - alpha * self.means[:, None]
+        log_weights, means = self._terms(len(x))
+        gaps = x - alpha * means
         if self.axes is not None:
             gaps = gaps @ self.axes
-        log_scales = torch.log(self.weights)[:, None] - 0.5 * torch.log(
-            2 * math.pi * variances
-        ).sum(-1)
-        return log_scales - 0.5 * (gaps**2 / variances).sum(-1), gaps, variances
+        log_scales = log_weights - 0.5 * torch.log(2 * math.pi * variances).sum(-1)
+        return log_scales - 0.5 * (gaps**2 / variances).sum(-1), gaps, variances, means
 
     def _unrotated(self, coordinates: Tensor) -> Tensor:
         """U c for coordinates c of shape (K, B, D)."""

@@ -4,6 +4,7 @@ from .config import Config, load_config
 from .grids import parse_grid
 from .loading import Checkpoint, load
 from .samplers import SAMPLERS, parse_sampler
+from .saving import save
 
 __all__ = [
     "SAMPLERS",
@@ -13,4 +14,5 @@ __all__ = [
     "load_config",
     "parse_grid",
     "parse_sampler",
+    "save",
 ]

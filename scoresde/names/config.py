@@ -2,31 +2,39 @@
 
 A config is plain data (TOML, or the JSON inside a checkpoint) with one table per part. Each part
 becomes a frozen dataclass; unknown, missing and mistyped keys are errors with their key path.
+
+The kind of a network or an SDE is one of our names, or the place of a class, `package.module:Name`.
+The class is imported only for a config that the user wrote, and never for one in a checkpoint.
 """
 
 from __future__ import annotations
 
+import inspect
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .. import nets
+from .._condition import ConditionSpec
 from ..data import DataSource, DataSpec
 from ..evaluation import seeded
+from ..fingerprint import parameters
 from ..loss import Objective
 from ..plain import ConfigError, check_keys, check_values, construct, split_kind
-from ..score import NetworkScore, Preconditioning
+from ..score import Call, NetworkScore, Preconditioning
 from ..sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP
 from ..shipped import locate
 from ..train import TrainSettings
+from .importing import checked_kind, class_path, import_object
 
-__all__ = ["NETS", "SDES", "Config", "load_config"]
+__all__ = ["NETS", "SDES", "Config", "load_config", "sde_table"]
 
 SDES: dict[str, type[SDE]] = {
     "vp": VP,
@@ -38,25 +46,38 @@ SDES: dict[str, type[SDE]] = {
 NETS: dict[str, type[nn.Module]] = {"unet": nets.UNet, "mlp": nets.MLP}
 
 
+_TRAINED = ("data", "sde", "net", "train")  # tables of a config from which a model is trained
+
+
 @dataclass(frozen=True)
 class Config:
     """Everything that defines a trained model.
 
     Attributes:
-        data: The training data.
+        data: The training data; None for a model that was saved and not trained here.
         sde: The forward process.
-        net: Keyword arguments of the network and its "kind", without its shape.
+        net: Keyword arguments of the network and its "kind". Its shape is among them only for a
+            model that was saved.
+        train: Settings of the training loop; None for a model that was saved.
         preconditioning: Input scale, time label and target.
         objective: The loss.
-        train: Settings of the training loop.
+        call: How the network is called.
+        net_class: What makes a network of the user's own; None if it is one of ours, or unknown.
     """
 
-    data: DataSource
+    data: DataSource | None
     sde: SDE
     net: dict[str, Any]
-    train: TrainSettings
+    train: TrainSettings | None
     preconditioning: Preconditioning = field(default_factory=Preconditioning)
     objective: Objective = field(default_factory=Objective)
+    call: Call = field(default_factory=Call)
+    net_class: Callable[..., Any] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the network is of the user's own code."""
+        return self.net["kind"] not in NETS
 
     @property
     def t_least(self) -> float:
@@ -64,88 +85,193 @@ class Config:
         return self.preconditioning.t_least(self.sde)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], source: str = "config") -> Config:
+    def from_dict(
+        cls,
+        values: Mapping[str, Any],
+        source: str = "config",
+        *,
+        own: bool = False,
+        sde: SDE | None = None,
+        required: Sequence[str] = _TRAINED,
+    ) -> Config:
         """Build from plain data.
 
         Args:
             values: Nested dict as read from TOML or JSON.
             source: Name of the config in error messages.
+            own: Whether the user wrote the config, so that the classes that it names may be
+                imported, which runs their code.
+            sde: The SDE, if it is of the user's own code and may not be imported.
+            required: Tables that must be there.
 
         Raises:
             ConfigError: If the config is not valid; the message gives source, key path and reason.
         """
-        where = {key: f"{source}: {key}" for key in cls.__dataclass_fields__}
-        check_keys(values, where, source, required=("data", "sde", "net", "train"))
+        where = {key: f"{source}: {key}" for key in _TABLES}
+        check_keys(values, where, source, required)
         for key, value in values.items():
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{where[key]} must be a table, got {value!r}")
-        net, arguments = split_kind(NETS, values["net"], where["net"])
-        check_values(net, arguments, where["net"], skip=("shape",))
-        sde, arguments = split_kind(SDES, values["sde"], where["sde"])
-        sde = construct(sde, arguments, where["sde"])
+        net = _checked_net(values["net"], where["net"], own, shaped="data" in values)
+        sde = _sde_of(values["sde"], where["sde"], own) if sde is None else sde
         made = {
-            key: construct(_TABLES[key], value, where[key])
-            for key, value in values.items()
-            if key in _TABLES
+            key: construct(make, values[key], where[key]) if key in values else make()
+            for key, make in _TABLES.items()
+            if make is not None and (key in values or key not in _TRAINED)
         }
-        config = cls(sde=sde, net=dict(values["net"]), **made)
-        try:
-            config.objective.check(sde)
-        except ValueError as error:
-            raise ConfigError(f"{source}: objective: {error}") from error
-        if config.preconditioning.snapped and config.objective.times != "ladder":
-            raise ConfigError(
-                f"{source}: objective.times must be 'ladder' for rounded labels, which are wrong "
-                f"elsewhere, got {config.objective.times!r}"
-            )
+        for key in ("data", "train"):
+            made.setdefault(key, None)
+        config = cls(sde=sde, net=dict(values["net"]), net_class=net, **made)
+        config._check(source)
         return config
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data from which `from_dict` builds an equal config; absent values are left out.
+    def _check(self, source: str) -> None:
+        """Raise ConfigError if two tables do not go together."""
+        if self.train is None:
+            return
+        try:
+            self.objective.check(self.sde)
+        except ValueError as error:
+            raise ConfigError(f"{source}: objective: {error}") from error
+        if self.preconditioning.snapped and self.objective.times != "ladder":
+            raise ConfigError(
+                f"{source}: objective.times must be 'ladder' for rounded labels, which are wrong "
+                f"elsewhere, got {self.objective.times!r}"
+            )
 
-        Raises:
-            ConfigError: If the class of the SDE has no name in configs.
-        """
-        kind = next((name for name, cls in SDES.items() if type(self.sde) is cls), None)
-        if kind is None:
-            raise ConfigError(f"sde: {type(self.sde).__name__} has no name in configs")
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data from which `from_dict` builds an equal config; absent values are left out."""
         tables = {
-            "data": asdict(self.data),
-            "sde": {"kind": kind, **asdict(self.sde)},
+            "data": None if self.data is None else asdict(self.data),
+            "sde": sde_table(self.sde),
             "net": self.net,
             "preconditioning": asdict(self.preconditioning),
-            "objective": asdict(self.objective),
-            "train": asdict(self.train),
+            "objective": None if self.train is None else asdict(self.objective),
+            "train": None if self.train is None else asdict(self.train),
+            "call": None if self.call == Call() else vars(self.call),
         }
         return {
             name: {k: _plain(v) for k, v in table.items() if v is not None}
             for name, table in tables.items()
+            if table is not None
         }
 
-    def build_model(self, spec: DataSpec) -> NetworkScore:
+    def build_model(self, spec: DataSpec | None) -> NetworkScore:
         """A network with fresh weights, drawn from the training seed, as a score model.
 
+        A network of the user's own code receives the shape of the data if it has a parameter
+        `shape`.
+
         Args:
-            spec: Description of the data; gives the network its shape.
+            spec: Description of the data; gives the network its shape. None only if the network's
+                arguments hold its shape.
 
         Raises:
-            ConfigError: If the network refuses its arguments, or its classes do not fit the data.
+            ConfigError: If the network refuses its arguments, or its conditions are not those of
+                the data.
         """
-        cls, arguments = split_kind(NETS, self.net, "net")
-        classes = arguments.get("classes")
-        if classes is not None and classes != spec.classes:
-            raise ConfigError(f"net.classes must be the data's {spec.classes}, got {classes}")
-        with seeded(self.train.seed), _float32_by_default():
-            net = construct(cls, {"shape": list(spec.shape), **arguments}, "net")
-        return NetworkScore(net, self.sde, self.preconditioning)
+        arguments = {key: value for key, value in self.net.items() if key != "kind"}
+        if spec is not None and not self.foreign:
+            self.condition_among(spec)
+        make = NETS.get(self.net["kind"], self.net_class)
+        if make is None:
+            raise ConfigError(f"net: {self.net['kind']} is not imported from a checkpoint")
+        if spec is not None and takes_shape(make):
+            arguments = {"shape": list(spec.shape), **arguments}
+        with seeded(0 if self.train is None else self.train.seed), _float32_by_default():
+            net = checked_kind(construct(make, arguments, "net"), nn.Module, "net")
+        return self.model_of(net)
+
+    def condition_among(self, spec: DataSpec) -> ConditionSpec:
+        """The conditions that a network of ours takes.
+
+        Args:
+            spec: Description of the data, which must have all of these conditions.
+
+        Raises:
+            ConfigError: If the data do not have one of them, or have it in another size.
+        """
+        for name in ("classes", "vector", "array"):
+            taken, there = self.net.get(name), getattr(spec, name)
+            if taken is not None and taken != there:
+                raise ConfigError(
+                    f"net.{name} must be the data's {there}, got {taken}; the data have "
+                    f"{spec.condition}"
+                )
+        array = None if self.net.get("array") is None else spec.condition.array
+        return ConditionSpec(self.net.get("classes"), self.net.get("vector"), array)
+
+    def model_of(self, net: nn.Module) -> NetworkScore:
+        """The score model of a network.
+
+        Raises:
+            ConfigError: If the network cannot be called as `call` says.
+        """
+        try:
+            model = NetworkScore(net, self.sde, self.preconditioning, call=self.call)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"net: {error}") from error
+        model.unconditional = self.train is not None and self.train.label_dropout > 0
+        return model
 
 
-_TABLES = {
+_TABLES: dict[str, Callable[..., Any] | None] = {
     "data": DataSource,
+    "sde": None,
+    "net": None,
     "train": TrainSettings,
     "preconditioning": Preconditioning,
     "objective": Objective,
+    "call": Call,
 }
+
+
+def sde_table(sde: SDE) -> dict[str, Any]:
+    """Kind and parameters of an SDE as plain data; parameters of other types are left out.
+
+    The kind is one of our names, or the place of the class.
+    """
+    kind = next((name for name, cls in SDES.items() if type(sde) is cls), class_path(type(sde)))
+    plain = {name: _plain(value) for name, value in parameters(sde).items()}
+    return {"kind": kind} | {k: v for k, v in plain.items() if isinstance(v, _PLAIN)}
+
+
+def takes_shape(make: Callable[..., Any]) -> bool:
+    """Whether a network's class or function has a parameter `shape`."""
+    return "shape" in inspect.signature(make).parameters
+
+
+def _checked_net(
+    values: Mapping[str, Any], where: str, own: bool, shaped: bool
+) -> Callable[..., Any] | None:
+    """What makes a network of the user's own, after its arguments have been checked."""
+    kind = values.get("kind")
+    if not (isinstance(kind, str) and ":" in kind):
+        net, arguments = split_kind(NETS, values, where)
+        check_values(net, arguments, where, skip=("shape",) if shaped else ())
+        return None
+    if not own:
+        return None
+    net = import_object(kind, "network")
+    arguments = {key: value for key, value in values.items() if key != "kind"}
+    check_values(net, arguments, where, skip=("shape",))
+    return net
+
+
+def _sde_of(values: Mapping[str, Any], where: str, own: bool) -> SDE:
+    kind = values.get("kind")
+    if isinstance(kind, str) and ":" in kind:
+        if not own:
+            name = kind.rpartition(":")[2]
+            raise ConfigError(
+                f"{where}: {kind} is of the user's own code, which is not imported from a "
+                f"checkpoint; give sde={name}(…) (--sde {kind})"
+            )
+        arguments = {key: value for key, value in values.items() if key != "kind"}
+        made = construct(import_object(kind, "SDE"), arguments, where)
+        return checked_kind(made, SDE, where)
+    sde, arguments = split_kind(SDES, values, where)
+    return construct(sde, arguments, where)
 
 
 def load_config(name_or_path: str | Path) -> Config:
@@ -168,7 +294,7 @@ def load_config(name_or_path: str | Path) -> Config:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     if not values:
         raise ConfigError(f"{path}: empty; a config needs data, sde, net and train")
-    return Config.from_dict(values, str(path))
+    return Config.from_dict(values, str(path), own=True)
 
 
 @contextmanager
@@ -182,5 +308,10 @@ def _float32_by_default() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+_PLAIN = (bool, int, float, str, list, dict)
+
+
 def _plain(value: Any) -> Any:
+    if isinstance(value, (np.generic, np.ndarray, Tensor)):
+        return value.tolist()
     return list(value) if isinstance(value, tuple) else value

@@ -2,6 +2,7 @@
 
 uniform                   a name
 karras:rho=5              with a parameter
+uniform:t_min=0.05        with its own last time
 mine.json, list:mine      a file
 
 A file holds one of
@@ -19,9 +20,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,18 +28,54 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensor import float64
+from .._tensor import check_number, float64
 from ..grid import GRIDS, check_grid
 from ..plain import ConfigError, check_values, nearest, split_name
 from ..sde import SDE, VP
 
-__all__ = ["GridFile", "parse_grid", "read_grid"]
+__all__ = ["GridFile", "NamedGrid", "parse_grid", "read_grid"]
 
 KINDS = ("ts", "sigmas", "lams")
 MOST_TIMES = 1_000_001  # what --steps allows
 
 # A λ in a file may be outside the SDE's range by this much, from rounding.
 ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class NamedGrid:
+    """A grid function of `scoresde.grid` with its parameters.
+
+    Attributes:
+        name: Name of the function.
+        parameters: Names and values of its parameters other than the ends.
+        t_min: Its own last time, in (0, 1); None if the caller decides.
+    """
+
+    name: str
+    parameters: tuple[tuple[str, float], ...] = ()
+    t_min: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.t_min is not None:
+            check_number("t_min", self.t_min, above=0, below=1)
+
+    def __str__(self) -> str:
+        """The text from which `parse_grid` makes this grid."""
+        last = () if self.t_min is None else (("t_min", self.t_min),)
+        return ":".join([self.name, *(f"{k}={v!r}" for k, v in (*self.parameters, *last))])
+
+    def __call__(self, sde: SDE, steps: int, t_min: float | None = None) -> Tensor:
+        """The times under an SDE, shape (steps + 1,).
+
+        Args:
+            sde: The SDE.
+            steps: N ≥ 1.
+            t_min: Last time of a grid without its own; None for 1e-3.
+        """
+        last = t_min if self.t_min is None else self.t_min
+        ends = {} if last is None else {"t_min": last}
+        return GRIDS[self.name](sde, steps, **ends, **dict(self.parameters))
 
 
 @dataclass(frozen=True)
@@ -191,11 +226,12 @@ def _short(value: object) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def parse_grid(text: str) -> Callable[..., Tensor] | GridFile:
-    """A grid function of `scoresde.grid`, or the times of a file.
+def parse_grid(text: str) -> NamedGrid | GridFile:
+    """A grid by name, or the times of a file.
 
     Args:
-        text: `name` or `name:key=value`; a path that ends in `.json`, or `list:path`.
+        text: `name` or `name:key=value`, of which one key may be t_min, the last time; a path that
+            ends in `.json`, or `list:path`.
 
     Raises:
         ConfigError: If the name or a key is unknown (with the nearest one), a value is wrong, or
@@ -205,11 +241,10 @@ def parse_grid(text: str) -> Callable[..., Tensor] | GridFile:
     if text.startswith("list:") or text.endswith(".json"):
         return read_grid(text.removeprefix("list:"))
     name, arguments = split_name("grid", text, GRIDS)
-    check_values(GRIDS[name], arguments, f"grid {name}", ("sde", "steps", "t_min", "t_max"))
-    if not arguments:
-        return GRIDS[name]
-    grid = partial(GRIDS[name], **arguments)
+    check_values(GRIDS[name], arguments, f"grid {name}", ("sde", "steps", "t_max"))
     try:
+        t_min = arguments.pop("t_min", None)
+        grid = NamedGrid(name, tuple(arguments.items()), t_min)
         grid(VP(), 1)  # raises on a value out of range; the range is the same for every SDE
     except ValueError as error:
         raise ConfigError(f"grid {name}: {error}") from error

@@ -3,6 +3,7 @@
 ddim                      a name
 ddim:eta=0.5              with a parameter
 edm:churn=20:s_noise=1    with two parameters
+package.module:Name       a class of your own, perhaps with parameters; its module is imported
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from functools import partial
 from typing import Any
 
 from .. import samplers
-from ..plain import ConfigError, construct_named
+from ..plain import ConfigError, construct_named, is_class_path
+from .importing import construct_imported
 
-__all__ = ["SAMPLERS", "parse_sampler", "sampler_label"]
+__all__ = ["SAMPLERS", "is_own", "parse_sampler", "sampler_label"]
 
 
 def _predictor_corrector(
@@ -89,12 +91,20 @@ SAMPLERS: dict[str, Callable[..., samplers.Sampler]] = {
 }
 
 
+def is_own(text: str) -> bool:
+    """Whether a text is the place of a class of the user, and not one of our names."""
+    return text.strip().partition(":")[0] not in SAMPLERS and is_class_path(text)
+
+
 def parse_sampler(text: str) -> samplers.Sampler:
-    """A sampler from `name` or `name:key=value:key=value`.
+    """A sampler from `name` or `name:key=value:key=value`, or from the place of a class.
 
     Raises:
-        ConfigError: If the name or a key is unknown (with the nearest one), or a value is wrong.
+        ConfigError: If the name or a key is unknown (with the nearest one), a value is wrong, or
+            the class cannot be imported.
     """
+    if is_own(text):
+        return construct_imported("sampler", text, samplers.Sampler)
     return construct_named("sampler", text, SAMPLERS)
 
 

@@ -1,8 +1,8 @@
 """Building blocks of the networks, and the check of their inputs."""
 
 import math
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +10,28 @@ from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-__all__ = ["Attention", "ResidualBlock", "check_inputs", "group_norm", "zeroed"]
+from .._tensor import plain_number
+
+__all__ = ["Attention", "ResidualBlock", "arguments_of", "check_inputs", "group_norm", "zeroed"]
 
 _HEAD_CHANNELS = 128
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
+
+
+def arguments_of(scope: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a constructor as plain data, from its `locals()` in the first line.
+
+    A saved model holds them, so that the network can be made again. Those that are None are left
+    out.
+    """
+    given = {k: v for k, v in scope.items() if k not in ("self", "__class__") and v is not None}
+    many = {k: [plain_number(n) for n in v] for k, v in given.items() if _is_many(v)}
+    return {key: many.get(key, plain_number(value)) for key, value in given.items()}
+
+
+def _is_many(value: object) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, str)
 
 
 def check_inputs(x: Tensor, label: Tensor, shape: Sequence[int]) -> None:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from .._condition import Condition, ConditionSpec
 from .._tensor import check_integer, check_number
-from .blocks import check_inputs, zeroed
+from .blocks import arguments_of, check_inputs, zeroed
 from .embedding import LabelEmbedding
 
 __all__ = ["MLP"]
@@ -34,6 +34,7 @@ class MLP(nn.Module):
 
     Attributes:
         condition: The conditions that it takes.
+        arguments: The arguments as plain data.
         layer_counts: Names of the arguments that give numbers of layers.
 
     Args:
@@ -62,7 +63,9 @@ class MLP(nn.Module):
         embedding: str = "fourier",
         vector: int | None = None,
     ) -> None:
+        arguments = arguments_of(locals())
         super().__init__()
+        self.arguments = arguments
         if len(shape) != 1:
             raise ValueError(f"shape must be (D,), got {tuple(shape)}")
         self.shape = (check_integer("each entry of shape", shape[0], minimum=1),)

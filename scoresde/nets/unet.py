@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from .._condition import Condition, ConditionSpec
 from .._tensor import check_integer, check_number
-from .blocks import Attention, ResidualBlock, check_inputs, group_norm, zeroed
+from .blocks import Attention, ResidualBlock, arguments_of, check_inputs, group_norm, zeroed
 from .embedding import LabelEmbedding
 
 __all__ = ["UNet"]
@@ -50,6 +50,7 @@ class UNet(nn.Module):
 
     Attributes:
         condition: The conditions that it takes.
+        arguments: The arguments as plain data.
         layer_counts: Names of the arguments that give numbers of layers.
 
     Args:
@@ -92,7 +93,9 @@ class UNet(nn.Module):
         vector: int | None = None,
         array: int | None = None,
     ) -> None:
+        arguments = arguments_of(locals())
         super().__init__()
+        self.arguments = arguments
         if len(shape) != 3:
             raise ValueError(
                 f"shape must be (C, H, W) for a U-Net, got {tuple(shape)}; vectors take an MLP "

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from .._tensor import check_integer
-from ..grid import uniform
+from ..grid import snapped, uniform
 from ..score import ScoreModel
 from ..sde import SDE
 from .base import Sampler
-from .recommended import recommended
+from .recommended import Recommendation, recommended
 from .steps import Grid, count_evaluations, largest_steps
 
 __all__ = ["DEFAULT_NFE", "DEFAULT_T_MIN", "Choice", "choose", "most_steps", "recommended_grid"]
@@ -66,7 +66,7 @@ def choose(
     if ts is not None:
         if nfe is not None:
             raise ValueError(f"nfe must be None if ts is given, which has its own steps, got {nfe}")
-        return Choice(sampler or recommended(model, len(ts)).sampler, ts, denoise, None)
+        return Choice(sampler or _best(model, len(ts)).sampler, ts, denoise, None)
     if sampler is not None and sampler.adaptive:
         if nfe is not None:
             raise ValueError(
@@ -78,18 +78,24 @@ def choose(
     nfe = DEFAULT_NFE if nfe is None else check_integer("nfe", nfe, minimum=1)
     if sampler is None:
         # `recommended` counts the final denoising, so that one more step is free without it
-        found = recommended(model, nfe + (not denoise))
+        found = _best(model, nfe + (not denoise))
         return Choice(found.sampler, found.ts, denoise and found.denoise, found.grid)
     grid = recommended_grid(model)
     steps = most_steps(model.sde, sampler, grid, nfe, denoise)
-    return Choice(sampler, grid(model.sde, steps), denoise, recommended(model, steps + 1).grid)
+    return Choice(sampler, grid(model.sde, steps), denoise, _best(model, steps + 1).grid)
+
+
+def _best(model: ScoreModel, nfe: int) -> Recommendation:
+    """What is recommended, on the model's ladder if its labels are rounded."""
+    found = recommended(model, nfe)
+    return replace(found, ts=snapped(model.sde, found.ts)) if model.snapped else found
 
 
 def recommended_grid(model: ScoreModel) -> Grid:
     """The grid that is recommended for each number of steps, as a function of (sde, steps)."""
 
     def times(sde: SDE, steps: int, t_min: float | None = None) -> Tensor:
-        return recommended(model, steps + 1).ts
+        return _best(model, steps + 1).ts
 
     return times
 
@@ -119,9 +125,6 @@ def most_steps(
     steps = largest_steps(sde, sampler, grid, nfe + unused, t_min)
     if steps == 0:
         least = count_evaluations(sde, sampler, grid(sde, 1, t_min)) - unused
-        last = " and the final denoising" if denoise else ""
-        raise ValueError(
-            f"nfe must be at least {least} for {type(sampler).__name__}, for one step{last}, "
-            f"got {nfe}"
-        )
+        what = "one step and the final denoising" if denoise else "one step"
+        raise ValueError(f"nfe must be at least {least}, for {what} of this sampler, got {nfe}")
     return steps

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -77,6 +79,10 @@ class NetworkScore(ScoreModel):
         """The time of the first discrete label, 0 for labels that are not discrete."""
         return self.preconditioning.t_least(self.sde)
 
+    def compile(self, *arguments: Any, **options: Any) -> None:
+        """Compile the network in place; the arguments are those of `torch.compile`."""
+        self.net.compile(*arguments, **options)
+
     def eps(self, x: Tensor, t: Time) -> Tensor:
         """E[ε | x_t] from the network's native target."""
         return self._quantity("eps", x, t)
@@ -133,11 +139,17 @@ class NetworkScore(ScoreModel):
         return f"scoresde called {type(self.net).__name__} with {tensors}"
 
 
+def stated_condition(net: nn.Module) -> ConditionSpec | None:
+    """The attribute `condition` of a network if it is a `ConditionSpec`, otherwise None."""
+    stated = getattr(innermost(net, "condition"), "condition", None)
+    return stated if isinstance(stated, ConditionSpec) else None
+
+
 def _condition_of(net: nn.Module) -> ConditionSpec | None:
-    """The conditions that a network says it takes; None if it does not say."""
-    known = getattr(innermost(net, "condition"), "condition", None)
-    if isinstance(known, ConditionSpec):
-        return known
+    """The conditions that a network says it takes, also by `classes`; None if it does not say."""
+    stated = stated_condition(net)
+    if stated is not None:
+        return stated
     classes = getattr(innermost(net, "classes"), "classes", False)  # others may not have it
     if classes is None or (type(classes) is int and classes > 0):
         return ConditionSpec(classes)

@@ -37,6 +37,11 @@ class GivenModel(ABC):
         """The forward process."""
 
     @property
+    def data(self) -> DataSpec:
+        """Description of the data, under the name that score models use."""
+        return self.spec
+
+    @property
     @abstractmethod
     def snapped(self) -> bool:
         """Whether the network is exact only at the discrete times of its SDE."""
@@ -48,14 +53,18 @@ class GivenModel(ABC):
 
     @property
     @abstractmethod
-    def condition(self) -> ConditionSpec | None:
-        """The conditions that the model accepts; None if this is unknown."""
+    def condition(self) -> ConditionSpec:
+        """The conditions that the data give to the model; without kinds if there are none."""
+
+    @property
+    @abstractmethod
+    def unconditional(self) -> bool:
+        """Whether the model can also be evaluated without a condition."""
 
     @property
     def classes(self) -> int | None:
-        """Number of classes of a model whose condition is a class label alone, otherwise None."""
-        one_kind = self.condition is not None and list(self.condition.kinds) == ["class"]
-        return self.condition.classes if one_kind else None
+        """Number of classes of a model that takes class labels from the data, otherwise None."""
+        return self.condition.classes
 
     @property
     @abstractmethod
@@ -92,18 +101,19 @@ class GivenModel(ABC):
         """
         return max(default, self.t_least) if asked is None else asked
 
-    def check_first_time(self, t_min: float | None) -> None:
-        """Raise if the network was not trained at times as small as --t-min.
+    def check_first_time(self, t_min: float | None, option: str = "--t-min") -> None:
+        """Raise if the network was not trained at times as small as t_min.
 
         Args:
             t_min: The least time at which the network will be evaluated; None if it was not given.
+            option: The option that gave it.
 
         Raises:
             ValueError: If t_min is below the time of the network's first discrete label.
         """
         if t_min is not None and t_min < self.t_least:
             raise ValueError(
-                f"--t-min: {t_min:g} is below {self.t_least:g}, the time of the first "
+                f"{option}: {t_min:g} is below {self.t_least:g}, the time of the first "
                 "discrete label that the checkpoint's network was trained on"
             )
 

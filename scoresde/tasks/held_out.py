@@ -26,11 +26,11 @@ def load_held_out(given: GivenModel, request: HeldOutRequest) -> Dataset:
         request: Which data, and how many are needed at least.
 
     Returns:
-        The data, with labels only if the network needs them. Classes are numbered as in the
+        The data, with those conditions that the network takes. Classes are numbered as in the
         checkpoint.
 
     Raises:
-        ValueError: If shape, levels or classes are not those of the checkpoint, or there are too
+        ValueError: If shape, levels or conditions are not those of the checkpoint, or there are too
             few data; the message names the option.
         FileNotFoundError: If the data are not on this machine; the message says how to get them.
     """
@@ -46,15 +46,13 @@ def load_held_out(given: GivenModel, request: HeldOutRequest) -> Dataset:
         )
     source = replace(source.below(request.data_root), levels=request.levels or source.levels)
     whole = request.data is not None and is_array_file(source.path)
-    conditional = given.classes is not None
     classes = spec.class_names
     if classes is None and request.data is not None:  # a checkpoint's own data have their classes
         classes = spec.classes
     split = request.split or ("train" if whole else "test")
-    data = load_dataset(source, split, labels=conditional, classes=classes)
+    data = load_dataset(source, split, labels=bool(given.condition), classes=classes)
     data = replace(data, split="all") if whole else data
-    check_held_out(given, data, request.n)
-    return data
+    return check_held_out(given, data, request.n)
 
 
 def choose_rows(data: Dataset, n: int, seed: int) -> np.ndarray:
@@ -86,8 +84,8 @@ def to_points(x: Tensor, spec: DataSpec, noise: Noise, dtype: torch.dtype) -> Te
     return x.to(dtype) if spec.levels is None else dequantize(x, spec, noise, dtype)
 
 
-def check_held_out(given: GivenModel, data: Dataset, n: int) -> None:
-    """Raise unless a model can be evaluated on data, and there are enough of them.
+def check_held_out(given: GivenModel, data: Dataset, n: int) -> Dataset:
+    """The data with the conditions that a model takes from them, after a check.
 
     Args:
         given: The model.
@@ -95,9 +93,9 @@ def check_held_out(given: GivenModel, data: Dataset, n: int) -> None:
         n: Number of data that are needed.
 
     Raises:
-        ValueError: If shape, levels or classes are not those of the model, or there are too few.
+        ValueError: If shape, levels or conditions are not those of the model, or there are too few.
     """
-    spec, conditional = given.spec, given.classes is not None
+    spec = given.spec
     if data.spec.shape != spec.shape:
         raise ValueError(
             f"--data: {data.name} has shape {data.spec.shape}, the model is for {spec.shape}"
@@ -112,11 +110,11 @@ def check_held_out(given: GivenModel, data: Dataset, n: int) -> None:
         raise ValueError(
             f"--levels: {data.spec.levels} of {data.name}, but the model is for {trained}"
         )
-    if conditional and data.labels is None:
-        raise ValueError(f"--data: {data.name} has no labels, the model needs them")
-    if conditional and data.spec.classes != spec.classes:
-        raise ValueError(
-            f"--data: {data.name} has {data.spec.classes} classes, the model {spec.classes}"
-        )
     if n > len(data):
         raise ValueError(f"--n: {n} is more than the {len(data)} of {data.name} ({data.split})")
+    if not given.condition:
+        return data
+    try:
+        return data.given_for(given.condition)
+    except ValueError as error:
+        raise ValueError(f"--data: {data.name} does not suit the model: {error}") from error

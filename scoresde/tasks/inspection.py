@@ -7,28 +7,49 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint import read_checkpoint
 from ..data import DataSource, dataset_status
+from ..names.loading import (
+    build,
+    check_foreign,
+    config_of,
+    net_from_text,
+    sde_from_text,
+    tables_of,
+)
+from ..plain import construct
 from ..shipped import locate, shipped
-from .request import StoredModel
 
 __all__ = ["describe_checkpoint", "list_shipped", "to_toml"]
 
 
-def describe_checkpoint(name_or_path: str | Path) -> dict[str, Any]:
+def describe_checkpoint(
+    name_or_path: str | Path, net: str | None = None, sde: str | None = None
+) -> dict[str, Any]:
     """The content of a checkpoint other than its tensors, as plain data.
 
     Args:
         name_or_path: File, or name of a shipped checkpoint.
+        net: A network of the user's own, as `net_from_text` reads it.
+        sde: An SDE of the user's own. With `net` or `sde` the network is built, and it is checked
+            that the checkpoint fits both.
 
     Returns:
         Path, size, digest, number of network weights, steps and seconds of training, whether it
         can be resumed, data, provenance and config.
 
     Raises:
-        CheckpointError: If the file is missing, damaged or not a checkpoint of scoresde.
+        CheckpointError: If the file is missing, damaged or not a checkpoint of scoresde, or does
+            not fit the network or the SDE that is given.
+        ConfigError: If these cannot be imported or made.
     """
-    stored = StoredModel.read(name_or_path)
-    raw, spec = stored.raw, stored.spec
+    raw = read_checkpoint(locate("checkpoints", name_or_path))
+    if net is not None or sde is not None:
+        check_foreign(raw, net is not None, sde is not None)
+        own = None if sde is None else sde_from_text(sde, raw)
+        _, spec = config_of(raw, own)
+        build(raw, net=None if net is None else net_from_text(net, raw, spec), sde=own)
+    config, spec = tables_of(raw)
     known = ("config", "data", "provenance", "steps_done", "seconds")
     return {
         "path": str(raw.path),
@@ -38,11 +59,11 @@ def describe_checkpoint(name_or_path: str | Path) -> dict[str, Any]:
         "steps_done": raw.metadata.get("steps_done"),
         "seconds": raw.metadata.get("seconds"),
         "resumable": bool(raw.below("train.")),
-        "data": spec.to_dict(),
-        "class_map": spec.class_map,
-        "data_licence": _licence(stored.config.data),
+        "data": None if spec is None else spec.to_dict(),
+        "class_map": None if spec is None else spec.class_map,
+        "data_licence": _licence(config),
         "provenance": raw.metadata.get("provenance", {}),
-        "config": stored.config.to_dict(),
+        "config": config,
         "other": {k: v for k, v in raw.metadata.items() if k not in known},
     }
 
@@ -53,9 +74,12 @@ def list_shipped() -> list[dict[str, Any]]:
     return [{"name": name, "bytes": locate("checkpoints", name).stat().st_size} for name in names]
 
 
-def _licence(source: DataSource) -> str | None:
+def _licence(config: Mapping[str, Any]) -> str | None:
     """The licence of a data set that is known by its name."""
-    return {row.name: row.licence for row in dataset_status() if source.named}.get(source.name)
+    source = construct(DataSource, config["data"], "data") if "data" in config else None
+    if source is None or not source.named:
+        return None
+    return {row.name: row.licence for row in dataset_status()}.get(source.name)
 
 
 def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
@@ -72,5 +96,7 @@ def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{json.dumps(k)} = {_value(v)}' for k, v in value.items())}}}"
     # Text, numbers and lists have the same form in JSON and TOML, except that TOML escapes DEL.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from .._condition import map_condition, take_rows
 from ..data import Dataset, DataSpec
 from ..likelihood import (
     ExactTrace,
@@ -34,7 +36,7 @@ from ..output import pictures as figures
 from ..output.files import save_arrays
 from ..output.progress import OnProgress, advise_on_memory, check_space, silent
 from ..output.result_folder import SUMMARY, ResultFolder
-from .class_labels import labels_in_turn
+from .conditions import condition_arrays, conditions_like
 from .held_out import choose_rows, load_held_out, to_points
 from .request import HeldOutRequest, StoredModel, data_source, versions
 
@@ -119,7 +121,7 @@ def explore_latents(
         FileNotFoundError: If the data are not on this machine; the message says how to get them.
         RuntimeError: If a solve fails or memory runs out.
     """
-    stored = StoredModel.read(request.checkpoint)
+    stored = StoredModel.read(request.checkpoint, request.net, request.sde)
     data = _checked_data(request, stored, out)
     origin = request.origin("latent", {"checkpoint": stored.source, "data": data_source(data)})
     results = ResultFolder.open(out, origin, overwrite)
@@ -173,14 +175,17 @@ def _compute(
     method, batch = request.method(spec.dims), request.batch
     noise = SampleNoise(request.seed, range(len(rows)))
     x = to_points(data.x[rows].to(request.device), spec, noise, request.torch_dtype)
-    y = None if data.labels is None else data.labels[rows].to(request.device)
+    y = None
+    if data.labels is not None:
+        y = take_rows(data.labels, torch.from_numpy(rows))
+        y = map_condition(lambda leaf: leaf.to(request.device), y)
     firsts = slice(0, len(x) // 2 * 2, 2)  # without the last datum if their number is odd
     with advise_on_memory(batch, spec.shape, "--batch"):
         on_progress(0, 3, "round trip")
         trip = round_trip(model, x, method, y=y, batch=batch)
         on_progress(1, 3, "paths")
         ends = x[firsts], x[1::2]
-        starts = None if y is None else y[firsts]
+        starts = None if y is None else take_rows(y, firsts)
         paths = interpolate(model, *ends, request.steps, method, y=starts, batch=batch)
         explored = _Explored(trip, trip.latent / model.sde.prior_std, paths)
         on_progress(2, 3, "samples")
@@ -191,7 +196,7 @@ def _compute(
                 (n, *spec.shape),
                 method,
                 seed=request.seed,
-                y=None if y is None else labels_in_turn(spec.classes, n),
+                y=None if y is None else conditions_like(data.labels, data.spec, n),
                 batch=batch,
                 device=request.device,
                 dtype=request.torch_dtype,
@@ -250,8 +255,6 @@ def _write(
     trip, paths, samples = explored.trip, explored.paths, explored.samples
     tensors = {name: getattr(trip, name) for name in ("x", "latent", "decoded", "error")}
     tensors |= {f"path_{name}": getattr(paths, name) for name in ("x", "latent", "error")}
-    if data.labels is not None:
-        tensors["labels"] = data.labels[rows]
     if samples is not None:
         tensors |= {
             "sample_x": samples.x,
@@ -260,6 +263,9 @@ def _write(
             "sample_std_error": samples.std_error,
         }
     arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+    if data.labels is not None:
+        y = take_rows(data.labels, torch.from_numpy(rows))
+        arrays |= condition_arrays(y)
     save_arrays(out / LATENTS_FILE, rows=rows, **arrays)
     if not figures.can_show(spec):
         return [LATENTS_FILE]

@@ -61,9 +61,15 @@ class LiveModel(GivenModel):
         return self.model.t_least
 
     @property
-    def condition(self) -> ConditionSpec | None:
-        """The conditions that the model accepts: none if one is bound to it already."""
-        return self.model.condition if self.model.y is None else ConditionSpec()
+    def condition(self) -> ConditionSpec:
+        """The conditions that the model takes; none if they are unknown, or bound already."""
+        known = self.model.y is None and self.model.condition is not None
+        return self.model.condition if known else ConditionSpec()
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether the model can also be evaluated without a condition."""
+        return not self.model.needs_labels
 
     @property
     def data_source(self) -> DataSource | None:

@@ -24,12 +24,13 @@ import torch
 
 from .. import __version__
 from .._condition import ConditionSpec
-from ..checkpoint import RawCheckpoint, read_checkpoint
+from ..checkpoint import CheckpointError, RawCheckpoint, read_checkpoint
 from ..data import Dataset, DataSource, DataSpec
 from ..fingerprint import fingerprint
 from ..names.config import Config
-from ..names.loading import build, config_of
+from ..names.loading import build, check_foreign, config_of, net_from_text, sde_from_text
 from ..output.manifest import Origin, Source
+from ..plain import construct
 from ..score import NetworkScore
 from ..sde import SDE
 from ..shipped import locate
@@ -49,6 +50,8 @@ class Request:
         batch: Samples or data computed at a time.
         device: Where to run.
         dtype: "float32" or "float64" for data and network; "bfloat16" for the network alone.
+        net: A network of the user's own, as `net_from_text` reads it.
+        sde: An SDE of the user's own, as `sde_from_text` reads it.
     """
 
     checkpoint: str
@@ -57,9 +60,11 @@ class Request:
     batch: int = 64
     device: str = "cpu"
     dtype: str = "float32"
+    net: str | None = None
+    sde: str | None = None
 
     # Options that give a place. The content at the place is compared instead of the option.
-    places: ClassVar[tuple[str, ...]] = ("checkpoint",)
+    places: ClassVar[tuple[str, ...]] = ("checkpoint", "net", "sde")
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -100,7 +105,7 @@ class HeldOutRequest(Request):
     data_root: str | None = None
     levels: int | None = None
 
-    places: ClassVar[tuple[str, ...]] = ("checkpoint", "data", "split", "data_root", "levels")
+    places: ClassVar[tuple[str, ...]] = (*Request.places, "data", "split", "data_root", "levels")
 
 
 @dataclass(frozen=True)
@@ -112,32 +117,51 @@ class StoredModel(GivenModel):
         raw: The content of the file.
         config: The configuration of the training.
         spec: Description of the training data.
+        net: The text of a network of the user's own, or None.
+        sde_text: The text of an SDE of the user's own, or None.
     """
 
     name: str
     raw: RawCheckpoint
     config: Config
     spec: DataSpec
+    net: str | None = None
+    sde_text: str | None = None
 
     kind: ClassVar[str] = "checkpoint"
 
     @classmethod
-    def read(cls, name_or_path: str | Path) -> StoredModel:
+    def read(
+        cls, name_or_path: str | Path, net: str | None = None, sde: str | None = None
+    ) -> StoredModel:
         """Read a checkpoint.
 
         Args:
             name_or_path: File, or name of a shipped checkpoint.
+            net: A network of the user's own, as `net_from_text` reads it.
+            sde: An SDE of the user's own, as `sde_from_text` reads it.
 
         Raises:
-            CheckpointError: If the file is missing, damaged or not a checkpoint of scoresde.
+            CheckpointError: If the file is missing, damaged or not a checkpoint of scoresde, does
+                not say what its data are, or needs `net` or `sde`.
+            ConfigError: If the SDE cannot be imported or made.
         """
         raw = read_checkpoint(locate("checkpoints", name_or_path))
-        return cls(str(name_or_path), raw, *config_of(raw))
+        check_foreign(raw, net is not None, sde is not None)
+        own = None if sde is None else sde_from_text(sde, raw)
+        config, spec = config_of(raw, own)
+        if spec is None:
+            raise CheckpointError(
+                "does not say what its data are; save the model with data=DataSpec(…)", raw.path
+            )
+        return cls(str(name_or_path), raw, config, spec, net, sde)
 
     @property
     def source(self) -> Source:
         """Name and content, for the origin of results."""
-        return Source(self.name, self.raw.sha256)
+        if self.net is None and self.sde_text is None:
+            return Source(self.name, self.raw.sha256)
+        return Source(self.name, fingerprint([self.raw.sha256, self.net, self.sde_text]))
 
     @property
     def sde(self) -> SDE:
@@ -146,10 +170,17 @@ class StoredModel(GivenModel):
 
     @property
     def condition(self) -> ConditionSpec:
-        """The conditions that the network was built for."""
-        classes, vector, channels = map(self.config.net.get, ("classes", "vector", "array"))
-        array = None if channels is None else (channels, *self.spec.shape[1:])
-        return ConditionSpec(classes, vector, array)
+        """The conditions that the network takes."""
+        if not self.config.foreign and self.spec is not None:
+            return self.config.condition_among(self.spec)
+        return construct(ConditionSpec, self.raw.metadata.get("condition", {}), "condition")
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether the network was trained with label dropout."""
+        train = self.config.train
+        trained = train is not None and train.label_dropout > 0
+        return self.raw.metadata.get("unconditional", trained)
 
     @property
     def snapped(self) -> bool:
@@ -174,9 +205,12 @@ class StoredModel(GivenModel):
             dtype: "float32", "float64", or "bfloat16" for autocast of the network.
 
         Raises:
-            CheckpointError: If the tensors do not fit the config.
+            CheckpointError: If the tensors do not fit the network.
+            ConfigError: If a network of the user's own cannot be imported or made.
         """
-        model = build(self.raw, device).model
+        net = None if self.net is None else net_from_text(self.net, self.raw, self.spec)
+        sde = None if self.sde_text is None else self.sde
+        model = build(self.raw, device, net, sde).model
         if dtype == "float64":
             return model.double()
         model.autocast = torch.bfloat16 if dtype == "bfloat16" else None

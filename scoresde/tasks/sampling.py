@@ -12,7 +12,7 @@ import itertools
 import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +22,32 @@ from torch import Tensor
 
 from ..data import DataSpec
 from ..fingerprint import fingerprint
-from ..grid import snapped
+from ..grid import snapped, uniform
 from ..ivp import FLOAT32_TOLERANCE
-from ..names.grids import GridFile, parse_grid
-from ..names.samplers import parse_sampler
+from ..names.grids import GridFile, NamedGrid, parse_grid
+from ..names.samplers import parse_sampler, sampler_label
 from ..output.figures import save_grid
 from ..output.files import save_arrays
 from ..output.manifest import Origin, Source
 from ..output.progress import OnProgress, advise_on_memory, check_space, silent
 from ..output.result_folder import SUMMARY, ResultFolder
 from ..samplers import Sampler, Samples, sample
-from ..samplers.steps import largest_steps, on_ladder
+from ..samplers.choice import (
+    DEFAULT_NFE,
+    DEFAULT_T_MIN,
+    Choice,
+    choose,
+    most_steps,
+    recommended_grid,
+)
+from ..samplers.recommended import recommended
+from ..samplers.steps import Grid, on_ladder
 from ..score import NetworkScore
 from .class_labels import labels_in_turn
 from .request import Request, StoredModel, versions
 
 __all__ = ["SampleRequest", "draw_samples"]
 
-DEFAULT_STEPS = 20
-DEFAULT_T_MIN = 1e-3
 SAMPLES_FILE, GRID_FILE = "samples.npz", "grid.png"
 GRID_AT_MOST = 256  # images in the picture; the arrays hold all samples
 
@@ -49,21 +56,25 @@ GRID_AT_MOST = 256  # images in the picture; the arrays hold all samples
 class SampleRequest(Request):
     """The number of samples, the sampler and the grid.
 
+    Without sampler, grid, steps and t_min, the samples are those of `sample` in Python.
+
     Args:
-        sampler: As `parse_sampler` reads it.
-        grid: As `parse_grid` reads it. A grid from a file has its own number of steps.
-        steps: Intervals of the grid; None for 20, or for as many as `nfe` allows.
-        nfe: Number of evaluations that decides the steps, the final denoising included.
-        t_min: Last time. None: that of a grid from a file, otherwise 1e-3 (or the time of the first
-            discrete label, if later).
+        sampler: As `parse_sampler` reads it; None for the recommended one.
+        grid: As `parse_grid` reads it; None for the recommended one. A grid from a file has its own
+            number of steps.
+        steps: Intervals of the grid; None for as many as `nfe` allows.
+        nfe: Number of evaluations that decides the steps, the final denoising included; None for
+            20.
+        t_min: Last time. None: that of the grid, or 1e-3 for a grid without one (or the time of the
+            first discrete label, if later).
         denoise: Finish with E[x_0 | x].
         label: Class of all samples; None for all classes in turn. Only for conditional models.
         compiled: Compile the network.
     """
 
     batch: int = 256
-    sampler: str = "dpmpp-2m"
-    grid: str = "log_snr"
+    sampler: str | None = None
+    grid: str | None = None
     steps: int | None = None
     nfe: int | None = None
     t_min: float | None = None
@@ -93,12 +104,13 @@ def draw_samples(
         ValueError: If the request makes no sense, before any network is built.
         RuntimeError: If sampling fails or memory runs out.
     """
-    stored = StoredModel.read(request.checkpoint)
-    sampler = _sampler(request, stored)
-    ts = _times(request, stored, sampler)
+    stored = StoredModel.read(request.checkpoint, request.net, request.sde)
+    chosen = _chosen(request, stored)
+    sampler, ts = chosen.sampler, chosen.ts
+    named = _named(request, chosen)
     check_space("--n", request.n, stored.spec.dims, out)
     y = _labels(request, stored)
-    results = ResultFolder.open(out, _origin(request, stored, ts), overwrite)
+    results = ResultFolder.open(out, _origin(request, stored, ts, named), overwrite)
     if results.finished:
         return results.read()
     with results.write((SAMPLES_FILE, GRID_FILE, SUMMARY)) as output:
@@ -106,16 +118,18 @@ def draw_samples(
         if request.compiled:
             model.net.compile()
         began = time.monotonic()
-        samples = _run(request, model, sampler, ts, (request.n, *stored.spec.shape), y, on_progress)
+        samples = _run(request, model, chosen, (request.n, *stored.spec.shape), y, on_progress)
         seconds = time.monotonic() - began
         summary = {
             "checkpoint": request.checkpoint,
-            "sampler": request.sampler,
-            "grid": None if sampler.adaptive else request.grid,
+            "sampler": named["sampler"],
+            "grid": named["grid"],
+            "recommended": [] if sampler.adaptive else _left_open(request),
             "steps": None if sampler.adaptive else len(ts) - 1,
             "snapped": stored.snapped,
             "t_min": float(ts[-1]),
-            **{key: getattr(request, key) for key in ("denoise", "n", "seed")},
+            "denoise": chosen.denoise,
+            **{key: getattr(request, key) for key in ("n", "seed")},
             "nfe": samples.nfe,
             "nfe_per_sample": _spread(samples),
             "seconds": round(seconds, 3),
@@ -126,13 +140,36 @@ def draw_samples(
     return summary
 
 
-def _origin(request: SampleRequest, stored: StoredModel, ts: Tensor) -> Origin:
+def _named(request: SampleRequest, chosen: Choice) -> dict[str, Any]:
+    """Sampler, grid and budget in words, as the request gives them or as they were chosen."""
+    adaptive = chosen.sampler.adaptive
+    fixed = adaptive or request.steps is not None or _from_file(request)
+    return {
+        "sampler": request.sampler or sampler_label(chosen.sampler),
+        "grid": None if adaptive else request.grid or chosen.grid,
+        "nfe": DEFAULT_NFE if request.nfe is None and not fixed else request.nfe,
+    }
+
+
+def _left_open(request: SampleRequest) -> list[str]:
+    """Which of sampler and grid the request leaves to the recommendation."""
+    return [key for key in ("sampler", "grid") if getattr(request, key) is None]
+
+
+def _from_file(request: SampleRequest) -> bool:
+    """Whether the grid is a file."""
+    return request.grid is not None and isinstance(parse_grid(request.grid), GridFile)
+
+
+def _origin(
+    request: SampleRequest, stored: StoredModel, ts: Tensor, named: dict[str, Any]
+) -> Origin:
     """Everything that determines the samples; for a grid file its times count, not its name."""
-    sources, t_min = {"checkpoint": stored.source}, float(ts[-1])
-    if not isinstance(parse_grid(request.grid), GridFile):
-        return request.origin("sample", sources, t_min=t_min)
+    sources, settings = {"checkpoint": stored.source}, named | {"t_min": float(ts[-1])}
+    if not _from_file(request):
+        return request.origin("sample", sources, **settings)
     sources["grid"] = Source(request.grid, fingerprint(ts))
-    return request.origin("sample", sources, shown=("grid",), t_min=t_min)
+    return request.origin("sample", sources, shown=("grid",), **settings)
 
 
 def _sampler(request: SampleRequest, stored: StoredModel) -> Sampler:
@@ -156,27 +193,69 @@ def _sampler(request: SampleRequest, stored: StoredModel) -> Sampler:
     return sampler
 
 
-def _times(request: SampleRequest, stored: StoredModel, sampler: Sampler) -> Tensor:
-    """The time grid, on the ladder if the checkpoint's labels are rounded."""
-    grid, sde, snap = parse_grid(request.grid), stored.config.sde, stored.snapped
+def _chosen(request: SampleRequest, stored: StoredModel) -> Choice:
+    """Sampler and times: what the request says, and what is recommended where it says nothing."""
+    sampler = None if request.sampler is None else _sampler(request, stored)
+    grid = None if request.grid is None else parse_grid(request.grid)
     if isinstance(grid, GridFile):
-        ts = grid.times(sde)
-        own = f", but {grid.path} has its own"
-        _refuse(request, ("steps", "nfe"), f"{own} {grid.steps} steps; leave it out")
-        _refuse(request, ("t_min",), f"{own} end t = {float(ts[-1]):g}; leave it out")
-        return snapped(sde, ts) if snap else ts
-    grid = on_ladder(grid) if snap else grid
-    t_min = stored.last_time(request.t_min, DEFAULT_T_MIN)
-    if request.nfe is None:
-        return grid(sde, request.steps or DEFAULT_STEPS, t_min)
-    if request.steps is not None:
+        ts = _times_of_file(request, stored, grid)
+        return replace(choose(stored, sampler, ts, None, request.denoise), grid=request.grid)
+    if request.nfe is not None and request.steps is not None:
         raise ValueError(f"--nfe: {request.nfe}, and --steps {request.steps}: give one of them")
-    # `largest_steps` always counts one evaluation for the final denoising, even without it.
-    budget = request.nfe + (not request.denoise)
-    steps = largest_steps(sde, sampler, grid, budget, t_min)
-    if steps == 0:
-        raise ValueError(f"--nfe: {request.nfe} is less than one step of {request.sampler} takes")
-    return grid(sde, steps, t_min)
+    t_min = _last_time(request, stored, grid)
+    if sampler is not None and sampler.adaptive:
+        t_min = stored.last_time(t_min, DEFAULT_T_MIN)
+        return Choice(sampler, uniform(stored.sde, 1, t_min), request.denoise, None)
+    try:
+        if grid is None and t_min is None and request.steps is None:
+            return choose(stored, sampler, None, request.nfe, request.denoise)
+        return _completed(request, stored, sampler, grid, t_min)
+    except ValueError as error:
+        if not str(error).startswith("nfe "):
+            raise
+        raise ValueError(f"--nfe: {str(error).removeprefix('nfe ')}") from error
+
+
+def _completed(
+    request: SampleRequest,
+    stored: StoredModel,
+    sampler: Sampler | None,
+    grid: NamedGrid | None,
+    t_min: float | None,
+) -> Choice:
+    """The recommendation, with the grid, steps or last time that the request gives."""
+    nfe = request.nfe or DEFAULT_NFE
+    budget = request.steps + 1 if request.steps else nfe + (not request.denoise)
+    best = recommended(stored, budget)
+    sampler = sampler or best.sampler
+    times: Grid = recommended_grid(stored)
+    if grid is not None or t_min is not None:
+        grid = replace(grid or parse_grid(best.grid), t_min=t_min)
+        times = on_ladder(grid) if stored.snapped else grid
+    steps = request.steps or most_steps(stored.sde, sampler, times, nfe, request.denoise, t_min)
+    name = recommended(stored, steps + 1).grid if grid is None else str(grid)
+    return Choice(sampler, times(stored.sde, steps, t_min), request.denoise, name)
+
+
+def _last_time(request: SampleRequest, stored: StoredModel, grid: NamedGrid | None) -> float | None:
+    """The last time that the request gives; None if it leaves the choice to the recommendation."""
+    own = None if grid is None else grid.t_min
+    if own is not None and request.t_min not in (None, own):
+        raise ValueError(
+            f"--t-min: {request.t_min:g}, but --grid {request.grid} has its own; leave one out"
+        )
+    asked = request.t_min if own is None else own
+    stored.check_first_time(asked, "--t-min" if own is None else "--grid")
+    return asked if grid is None else stored.last_time(asked, DEFAULT_T_MIN)
+
+
+def _times_of_file(request: SampleRequest, stored: StoredModel, grid: GridFile) -> Tensor:
+    """The times of a grid file, on the ladder if the checkpoint's labels are rounded."""
+    ts = grid.times(stored.sde)
+    own = f", but {grid.path} has its own"
+    _refuse(request, ("steps", "nfe"), f"{own} {grid.steps} steps; leave it out")
+    _refuse(request, ("t_min",), f"{own} end t = {float(ts[-1]):g}; leave it out")
+    return snapped(stored.sde, ts) if stored.snapped else ts
 
 
 def _refuse(request: SampleRequest, names: tuple[str, ...], reason: str) -> None:
@@ -203,8 +282,7 @@ def _labels(request: SampleRequest, stored: StoredModel) -> Tensor | None:
 def _run(
     request: SampleRequest,
     model: NetworkScore,
-    sampler: Sampler,
-    ts: Tensor,
+    chosen: Choice,
     shape: tuple[int, ...],
     y: Tensor | None,
     on_progress: OnProgress,
@@ -212,17 +290,17 @@ def _run(
     """Draw all samples, batch by batch."""
     batch = min(request.batch, request.n)
     done = itertools.count(1)  # number of steps, over all batches
-    total = None if sampler.adaptive else (len(ts) - 1) * math.ceil(request.n / batch)
+    total = None if chosen.sampler.adaptive else (len(chosen.ts) - 1) * math.ceil(request.n / batch)
     with advise_on_memory(batch, shape[1:], "--batch"):
         return sample(
             model,
-            sampler,
-            ts,
+            chosen.sampler,
+            chosen.ts,
             shape,
             seed=request.seed,
             y=y,
             batch=batch,
-            denoise=request.denoise,
+            denoise=chosen.denoise,
             device=request.device,
             dtype=request.torch_dtype,
             on_step=lambda step, t, x: on_progress(next(done), total, f"t = {t:.3g}"),

@@ -18,11 +18,11 @@ from .findings import CheckReport, Finding, failed, info
 from .laws.calls import CALL_LAWS, FIRST_LAWS
 from .laws.conditions import CONDITION_LAWS
 from .laws.derivatives import DERIVATIVE_LAWS
-from .laws.practice import PRACTICE_LAWS
+from .laws.practice import COST_LAWS, PRACTICE_LAWS
 from .laws.times import TIME_LAWS
 from .probe import Probe
 
-__all__ = ["check"]
+__all__ = ["check", "invented"]
 
 Law = Callable[[Probe], Finding | None]
 LAWS: Mapping[str, Law] = {
@@ -32,6 +32,7 @@ LAWS: Mapping[str, Law] = {
     **DERIVATIVE_LAWS,
     **CONDITION_LAWS,
     **PRACTICE_LAWS,
+    **COST_LAWS,
 }
 
 CONDITIONS = 8  # number of invented conditions
@@ -95,9 +96,7 @@ def _probe(
     device: torch.device | str | None,
 ) -> Probe:
     """The arguments of `check`, checked and completed."""
-    if shape is None:
-        shape = _known_shape(model)
-    shape = check_shape((1, *shape))[1:]
+    shape = _shape(model, shape)
     if device is None:
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
     device = torch.device(device)
@@ -105,19 +104,25 @@ def _probe(
     return Probe(model, shape, device, seed, y)
 
 
-def _known_shape(model: ScoreModel) -> tuple[int, ...]:
-    """The shape of the model's data, or of an exact model."""
-    for owner in (getattr(model, "data", None), model):
-        if isinstance(shape := getattr(owner, "shape", None), tuple):
-            return shape
-    raise ValueError("shape must be given, such as (3, 32, 32): the model does not know its data")
+def _shape(model: ScoreModel, shape: Sequence[int] | None) -> tuple[int, ...]:
+    """The shape of one sample: the given one, or that of the model's data or exact density."""
+    shapes = (getattr(owner, "shape", None) for owner in (getattr(model, "data", None), model))
+    known = next((tuple(found) for found in shapes if isinstance(found, tuple)), None)
+    if shape is None and known is None:
+        raise ValueError("shape must be given, as (3, 32, 32): the model does not know its data")
+    if shape is None:
+        return known
+    shape = check_shape((1, *shape))[1:]
+    if known is not None and shape != known:
+        raise ValueError(f"shape must be {known}, that of the model's data, got {shape}")
+    return shape
 
 
 def _condition(model: ScoreModel, y: Condition, seed: int) -> Condition:
     """The given condition as tensors with rows; without one, a condition as the model takes it."""
     y = model.y if y is None else y
     if y is None:
-        return _invented(model.condition, seed) if model.condition else None
+        return invented(model.condition, seed) if model.condition else None
     y = map_condition(torch.as_tensor, y)
     y = map_condition(lambda leaf: leaf[None] if leaf.ndim == 0 else leaf, y)
     for name, leaf in leaves(y):
@@ -126,7 +131,7 @@ def _condition(model: ScoreModel, y: Condition, seed: int) -> Condition:
     return y
 
 
-def _invented(spec: ConditionSpec, seed: int) -> Condition:
+def invented(spec: ConditionSpec, seed: int) -> Condition:
     """All classes in turn, and standard normal numbers for a vector or an array."""
     source = SampleNoise(seed, range(CONDITIONS))
     parts = {
@@ -144,7 +149,9 @@ def _tested(name: str, law: Law, probe: Probe) -> list[Finding]:
     try:
         found = law(probe)
     except Exception as error:  # code of the user may raise anything
-        found = failed(reason_of(error), f"the test stopped with a {type(error).__name__}")
+        advice = f"the evaluation raised {type(error).__name__}"
+        cost = name in COST_LAWS
+        found = info("not measured") if cost else failed(reason_of(error), advice)
     return [] if found is None else [replace(found, law=name)]
 
 

@@ -197,7 +197,8 @@ class NetworkCall:
 
 def bare_network(model: ScoreModel) -> Callable | None:
     """The network or function that a model wraps; None for a model of another kind."""
-    return getattr(model, "net", None) or getattr(model, "function", None)
+    net = getattr(model, "net", None)
+    return getattr(model, "function", None) if net is None else net
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import scoresde as library
+from scoresde.names import parse_sampler
 from scoresde.nets import UNet
 from scoresde.samplers import DDIM
 from scoresde.score import NetworkScore
@@ -39,7 +40,8 @@ def test_it_is_the_library(draw, tiny_checkpoint):
     assert done.status == 0, done.err
     checkpoint = library.load(tiny_checkpoint)
     ts = library.grid.uniform(checkpoint.model.sde, 3, 0.01)
-    wanted = library.sample(checkpoint.model, DDIM(0.5), ts, (5, 1, 8, 8), seed=7, batch=2)
+    settings = {"seed": 7, "batch": 2, "denoise": False}
+    wanted = library.sample(checkpoint.model, DDIM(0.5), ts, (5, 1, 8, 8), **settings)
     got = arrays(out)
     assert np.array_equal(got["x"], wanted.x)
     assert got["x"].dtype == np.float32
@@ -50,8 +52,9 @@ def test_it_is_the_library(draw, tiny_checkpoint):
 
 
 def test_it_says_what_it_did(draw):
-    out, done = draw("--steps", 3, "--n", 4)
-    assert "4 samples by dpmpp-2m in 3 steps: 4 NFE counted" in done.out
+    out, done = draw("--sampler", "ddim", "--grid", "uniform", "--steps", 3, "--n", 4)
+    assert "4 samples by ddim in 3 steps of uniform: 4 NFE counted" in done.out
+    assert "recommended" not in done.out
     assert str(out / "samples.npz") in done.out
     assert json.loads((out / "scoresde.json").read_text())["settings"]["seed"] == 0
     with Image.open(out / "grid.png") as picture:
@@ -123,7 +126,7 @@ def test_a_grid_with_parameters(draw, tiny_checkpoint):
 def test_rounded_labels_move_the_grid_and_it_says_so(draw, snapped_checkpoint):
     out, done = draw("--steps", 6, "--n", 2, checkpoint=snapped_checkpoint)
     assert done.status == 0, done.err
-    assert "in 6 steps on the network's discrete times" in done.out
+    assert "on the network's discrete times: 7 NFE counted" in done.out
     ts = 50 * arrays(out)["ts"]
     assert np.allclose(ts, np.round(ts), atol=1e-12)
     summary = json.loads((out / "summary.json").read_text())
@@ -271,4 +274,41 @@ def test_a_failure_leaves_nothing(draw, monkeypatch):
     out, done = draw("--steps", 2)
     assert done.status == 1
     assert "non-finite" in done.err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(("nfe", "denoise"), [(None, True), (5, True), (6, False)])
+def test_the_recommended_settings_are_those_of_the_library(draw, tiny_checkpoint, nfe, denoise):
+    options = () if nfe is None else ("--nfe", nfe)
+    options += () if denoise else ("--no-denoise",)
+    out, done = draw(*options, "--n", 2)
+    assert done.status == 0, done.err
+    model = library.load(tiny_checkpoint).model
+    wanted = library.sample(model, shape=(2, 1, 8, 8), nfe=nfe, denoise=denoise)
+    assert np.array_equal(arrays(out)["x"], wanted.x)
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["grid"], summary["nfe"]) == (wanted.grid, nfe or 20)
+    assert parse_sampler(summary["sampler"]) == wanted.sampler
+    assert summary["recommended"] == ["sampler", "grid"]
+    assert f"{summary['sampler']} in {summary['steps']} steps of {wanted.grid}" in done.out
+
+
+def test_a_grid_with_its_own_last_time(draw, tiny_checkpoint, tmp_path):
+    out, done = draw("--grid", "uniform:t_min=0.05", "--steps", 3, "--n", 1)
+    assert done.status == 0, done.err
+    assert arrays(out)["ts"][-1] == 0.05
+    again = draw("--grid", "uniform:t_min=0.05", "--t-min", 0.05, "--steps", 3, "--n", 1)[1]
+    assert again.status == 0
+    refused = draw("--grid", "uniform:t_min=0.05", "--t-min", 0.1, out=tmp_path / "new")[1]
+    assert refused.status == 2
+    assert "--t-min: 0.1, but --grid uniform:t_min=0.05 has its own; leave one out" in refused.err
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("nfe", [1, 2])
+def test_too_few_evaluations(draw, nfe):
+    out, done = draw("--sampler", "heun", "--nfe", nfe)
+    assert done.status == 2
+    assert "--nfe: must be at least 3, for one step and the final denoising" in done.err
+    assert f"got {nfe}" in done.err
     assert not out.exists()

@@ -79,11 +79,15 @@ def test_labels_and_integer_levels(tmp_path):
         (
             {"x": np.eye(2), "y": np.zeros(3, int)},
             {},
-            r"labels must be integers or text of shape \(2,\)",
+            r"labels must have one entry for each of the 2 data, got shape \(3,\)",
         ),
-        ({"x": np.eye(2), "y": np.zeros(2)}, {}, r"labels must be integers .* got float64"),
+        ({"x": np.eye(2), "y_class": np.zeros(2)}, {}, r"labels must be integers .* got float64"),
         ({"x": np.eye(2), "y": np.array([0, -1])}, {}, r"labels must be at least 0, got -1"),
-        ({"x": np.eye(2), "y": np.eye(2, dtype=int)}, {}, r"labels must be .* got int64 \(2, 2\)"),
+        (
+            {"x": np.eye(2), "y": np.eye(2, dtype=int)},
+            {},
+            r"y must hold labels .* got int64 \(2, 2\)",
+        ),
     ],
 )
 def test_bad_arrays_are_refused(tmp_path, arrays, options, message):
@@ -362,7 +366,7 @@ def test_what_does_not_fit_into_memory_is_refused_before_it_is_read(tmp_path, mo
     def full(*_):
         raise MemoryError
 
-    monkeypatch.setattr("scoresde.data.arrays._continuous", full)
+    monkeypatch.setattr("scoresde.data.arrays.float_tensor", full)
     with pytest.raises(ValueError, match=r"b.npy does not fit into memory"):
         load_dataset(small)
 

@@ -110,16 +110,6 @@ def test_how_discrete_labels_are_handled_is_stored(label):
     assert config.build_model(SPEC).snapped is (label == "rounded_index")
 
 
-def test_an_sde_without_a_name_cannot_be_written():
-    class Mine(VP):
-        pass
-
-    config = Config.from_dict(VALUES)
-    object.__setattr__(config, "sde", Mine())
-    with pytest.raises(ConfigError, match="Mine has no name in configs"):
-        config.to_dict()
-
-
 @pytest.mark.parametrize(
     ("values", "match"),
     [

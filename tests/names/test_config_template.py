@@ -12,6 +12,7 @@ from PIL import Image
 from scoresde.data import DataSpec
 from scoresde.names.config import NETS, SDES, Config, load_config
 from scoresde.plain import ConfigError
+from scoresde.score import Call
 from scoresde.shipped import TEMPLATES, config_template
 from scoresde.tasks.train.prepare import prepare_run
 
@@ -45,8 +46,9 @@ def defaults(cls):
 def parts(what):
     """{table: {key: default}} of every key of a config, from the code."""
     made = load_text(what)
-    own = {f.name: type(getattr(made, f.name)) for f in fields(Config) if f.name != "net"}
+    own = {f.name: type(getattr(made, f.name)) for f in fields(Config) if f.name[:3] != "net"}
     found = {name: defaults(cls) for name, cls in own.items()}
+    found["call"] = vars(Call())
     found["net"] = {"kind": MISSING, **defaults(NETS[NET[what]])}
     del found["net"]["shape"]
     found["sde"]["kind"] = MISSING

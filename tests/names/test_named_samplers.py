@@ -4,7 +4,7 @@ import torch
 from scoresde import samplers
 from scoresde.grid import GRIDS
 from scoresde.names.grids import parse_grid
-from scoresde.names.samplers import SAMPLERS, parse_sampler
+from scoresde.names.samplers import SAMPLERS, parse_sampler, sampler_label
 from scoresde.plain import ConfigError
 from scoresde.samplers import (
     DDIM,
@@ -114,7 +114,7 @@ def test_adaptive_samplers():
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_a_name_is_the_grid_itself(name):
-    assert parse_grid(name) is GRIDS[name]
+    assert torch.equal(parse_grid(name)(VP(), 5, 0.01), GRIDS[name](VP(), 5, 0.01))
 
 
 @pytest.mark.parametrize(
@@ -131,6 +131,24 @@ def test_grids_with_parameters(text, name, arguments):
     assert not torch.equal(GRIDS[name](VP(), 7, 1e-4), wanted)
 
 
+@pytest.mark.parametrize("text", ["uniform:t_min=0.05", "karras:rho=5:t_min=0.01"])
+def test_a_grid_with_its_own_last_time(text):
+    grid = parse_grid(text)
+    own = GRIDS[grid.name](VP(), 7, grid.t_min, **dict(grid.parameters))
+    assert torch.equal(grid(VP(), 7), own)
+    assert torch.equal(grid(VP(), 7, 0.3), own)  # 0.3 is for grids without their own
+    assert str(grid) == text
+
+
+@pytest.mark.parametrize(
+    "text", [*SAMPLERS, "ddim:eta=0.5", "unipc:order=2:corrector=false", "restart:steps=3"]
+)
+def test_the_text_of_a_sampler(text):
+    made = parse_sampler(text)
+    found = sampler_label(made)
+    assert found == text or (text.startswith("restart:") and found == repr(made))
+
+
 @pytest.mark.parametrize(
     ("text", "match"),
     [
@@ -142,9 +160,12 @@ def test_grids_with_parameters(text, name, arguments):
         ("karras:rho=0", "grid karras: rho must be greater than 0, got 0"),
         ("karras:rho=nan", "grid karras: rho must be finite"),
         ("karras:rho=1:rho=2", "rho is given twice"),
-        ("karras:steps=5", "grid karras: unknown key 'steps'; .*allowed: rho"),
-        ("karras:t_min=0.1", "grid karras: unknown key 't_min'; .*allowed: rho"),
-        ("uniform:rho=5", "grid uniform: unknown key 'rho'; allowed: none"),
+        ("karras:steps=5", "grid karras: unknown key 'steps'; .*allowed: t_min, rho"),
+        ("karras:t_max=0.1", "grid karras: unknown key 't_max'; .*allowed: t_min, rho"),
+        ("uniform:rho=5", "grid uniform: unknown key 'rho'; allowed: t_min"),
+        ("uniform:t_min=0", "grid uniform: t_min must be greater than 0, got 0"),
+        ("uniform:t_min=1", "grid uniform: t_min must be less than 1, got 1"),
+        ("uniform:t_min=x", "grid uniform.t_min must be a number, got 'x'"),
         ("logit:scale=-1", "grid logit: scale must be greater than 0, got -1"),
         ("nowhere/grid.json", "nowhere/grid.json: no such file"),
         ("list:nowhere", "nowhere: no such file"),

@@ -60,7 +60,7 @@ def test_a_class_that_was_added_after_training_changes_no_number(folder):
     (folder / "train" / "ant").mkdir()
     Image.new("L", (8, 8), 9).save(folder / "train" / "ant" / "0.png")
     assert held_out(folder) == {0: 0, 1: 1, 2: 2}
-    with pytest.raises(ValueError, match="--data: .* has 4 classes, the model 3"):
+    with pytest.raises(ValueError, match="--data: .* the network takes 3 classes, the data have 4"):
         held_out(folder, names=None)
 
 

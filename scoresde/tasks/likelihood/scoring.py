@@ -70,7 +70,7 @@ def score_data(
         FileNotFoundError: If the data are not on this machine; the message says how to get them.
         RuntimeError: If a solve fails or memory runs out.
     """
-    given = given or StoredModel.read(request.checkpoint)
+    given = given or StoredModel.read(request.checkpoint, request.net, request.sde)
     request = resolved(request, given)
     check_request(request, given)
     if in_memory is None:
@@ -78,7 +78,7 @@ def score_data(
         training = _training(request, given, data)
     else:
         data, training = in_memory[0], in_memory[1] if request.of_flow else None
-        check_held_out(given, data, request.n)
+        data = check_held_out(given, data, request.n)
     # Each draw of a batch keeps its terms: about 8 float64 numbers, as large as 16 float32 numbers.
     terms = 16 * request.draws
     check_space("--draws", min(request.batch, request.n), terms, out, arrays=1)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
 from ..._files import check_writable
-from ...data import load_dataset
+from ...data import Dataset, load_dataset
 from ...names.config import Config, load_config
 from ...output.manifest import MANIFEST
 from ...plain import ConfigError
@@ -66,8 +66,9 @@ def prepare_run(
             f"{config}: train.batch must be at most the {len(data)} data of {data.name}, got "
             f"{settings.train.batch}"
         )
-    if settings.net.get("classes") is None:
-        data = replace(data, labels=None)
+    # Only a network of the user's own must be built to know its conditions.
+    model = settings.build_model(data.spec) if settings.foreign else None
+    data = _for_network(settings, data, model)
     metadata = {
         "config": settings.to_dict(),
         "data": data.spec.to_dict(),
@@ -78,9 +79,11 @@ def prepare_run(
             "command": f"scoresde train --config {config} --out {folder.name}",
         },
     }
+    if model is not None and model.condition:
+        metadata["condition"] = asdict(model.condition)
     if not overwrite:  # refuse before the network is built, which takes time
         find_resumable(folder / CHECKPOINT, metadata, data)
-    model = _on_device(settings.build_model(data.spec), torch.device(device))
+    model = _on_device(model or settings.build_model(data.spec), torch.device(device))
     if compiled:
         model.net.compile()
     training = Training(model, data, settings.objective, settings.train)
@@ -88,6 +91,17 @@ def prepare_run(
     if not overwrite:
         run.resume()
     return run
+
+
+def _for_network(settings: Config, data: Dataset, model: NetworkScore | None) -> Dataset:
+    """The data with the conditions that the network takes; all of them if it does not say."""
+    condition = settings.condition_among(data.spec) if model is None else model.condition
+    if condition is None:
+        return data
+    try:
+        return data.given_for(condition)
+    except ValueError as error:
+        raise ConfigError(f"net: {data.name} does not suit it: {error}") from error
 
 
 def _check_autocast(settings: Config, device: torch.device) -> None:

@@ -16,7 +16,7 @@ from ...output.figures import save_grid, save_training_figure
 from ...output.progress import out_of_memory
 from ...samplers import DPMSolverMultistep, sample
 from ...score import NetworkScore
-from ..class_labels import labels_in_turn
+from ..conditions import conditions_like
 
 __all__ = ["draw_losses", "draw_samples"]
 
@@ -43,7 +43,9 @@ def draw_samples(
     batch: int,
     arrived: Sequence[int],
 ) -> None:
-    """Draw a grid of samples, always from the same noise and of all classes in turn.
+    """Draw a grid of samples, always from the same noise and under the same conditions.
+
+    These are all classes in turn, or conditions of the data.
 
     Args:
         path: PNG file to write.
@@ -69,7 +71,9 @@ def draw_samples(
                 grid.snapped(model.sde, ts) if model.snapped else ts,
                 (_SAMPLES, *data.spec.shape),
                 seed=0,
-                y=None if data.labels is None else labels_in_turn(data.spec.classes, _SAMPLES),
+                y=None
+                if data.labels is None
+                else conditions_like(data.labels, data.spec, _SAMPLES),
                 batch=min(_SAMPLES, batch),
                 device=next(net.parameters()).device,
                 on_step=give_up,

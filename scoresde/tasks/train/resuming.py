@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ from ...checkpoint import (
 from ...data import Dataset
 from ...ema import EMA
 from ...fingerprint import difference
+from ...loss import Objective
 from ...noise import NOISE_VERSION
+from ...score import Preconditioning
+from ...train import TrainSettings
 
 __all__ = ["doubts", "export", "find_resumable", "restore", "training_tensors"]
 
@@ -32,6 +36,7 @@ __all__ = ["doubts", "export", "find_resumable", "restore", "training_tensors"]
 # place. If the checkpoint records the content of the data, their name may change as well.
 _FREE = {"train.steps", "train.cooldown", "data.root"}
 _NAMES = {"data.name", "name"}
+_SETTINGS = {"preconditioning": Preconditioning, "objective": Objective, "train": TrainSettings}
 
 
 def find_resumable(
@@ -139,6 +144,7 @@ def _other_settings(raw: RawCheckpoint, metadata: Mapping[str, Any]) -> str | No
     before, now = raw.metadata, metadata
     free = _FREE | _NAMES if "data_fingerprint" in before else _FREE
     # An earlier version recorded less about the data; only recorded settings can be compared.
+    before = {**before, "config": _with_defaults(before.get("config", {}))}
     known = before.get("data", {}).keys()
     now = {**now, "data": {k: v for k, v in now.get("data", {}).items() if k in known}}
     for what in ("config", "data"):
@@ -146,6 +152,15 @@ def _other_settings(raw: RawCheckpoint, metadata: Mapping[str, Any]) -> str | No
         if other is not None:
             return f"{what} {other}"
     return None
+
+
+def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the defaults of the settings that did not exist when it was written."""
+    filled = dict(config)
+    for table, cls in _SETTINGS.items():
+        defaults = {f.name: f.default for f in fields(cls) if f.default not in (MISSING, None)}
+        filled[table] = defaults | dict(config.get(table, {}))
+    return filled
 
 
 def _flat(tables: Mapping[str, Any]) -> dict[str, Any]:

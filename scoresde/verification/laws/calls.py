@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..._condition import leaves
 from ..._reachable import reachable_modules
+from ..._text import reason_of
 from ...evaluation import count_nfe, evaluating
 from ..findings import Finding, failed, judged, passed, warned
 from ..probe import MIDDLE, Probe, distance, watched
@@ -18,6 +19,10 @@ from ..probe import MIDDLE, Probe, distance, watched
 __all__ = ["CALL_LAWS", "FIRST_LAWS"]
 
 N = 4  # samples of a batch
+MIXES = (
+    "a layer mixes the samples of a batch (batch norm with batch statistics, attention over the "
+    "batch axis); samples and likelihoods would depend on the batch size"
+)
 
 
 def output(probe: Probe) -> Finding:
@@ -107,16 +112,16 @@ def batch_mates(probe: Probe) -> Finding:
     want = probe.eps(x, model=model)
     others = torch.cat([x[:1], 3 * x[1:]])
     back = list(reversed(range(N)))
+    try:
+        alone = probe.eps(x[1:2], rows=[1], model=model)
+    except Exception as error:  # code of the user
+        return failed(f"a single sample: {reason_of(error)}", MIXES)
     gap = max(
-        distance(probe.eps(x[1:2], rows=[1], model=model), want[1:2]),
+        distance(alone, want[1:2]),
         distance(probe.eps(x[back], rows=back, model=model), want[back]),
         distance(probe.eps(others, model=model)[:1], want[:1]),
     )
-    advice = (
-        "a layer mixes the samples of a batch (batch norm with batch statistics, attention over "
-        "the batch axis); samples and likelihoods would depend on the batch size"
-    )
-    return judged("other mates: relative difference", gap, probe.sharp_tolerance, advice)
+    return judged("other mates: relative difference", gap, probe.sharp_tolerance, MIXES)
 
 
 def modes(probe: Probe) -> Finding:
@@ -155,13 +160,14 @@ def global_random_numbers(probe: Probe) -> Finding:
 
 
 def _random_states(probe: Probe) -> dict[str, object]:
+    numpy = np.random.get_state(legacy=False)["state"].values()
     states = {
-        "torch": torch.get_rng_state().tolist(),
-        "numpy": repr(np.random.get_state()),
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "numpy": [np.asarray(value).tobytes() for value in numpy],
         "random": random.getstate(),
     }
     if probe.device.type == "cuda":
-        states["torch.cuda"] = torch.cuda.get_rng_state(probe.device).tolist()
+        states["torch.cuda"] = torch.cuda.get_rng_state(probe.device).numpy().tobytes()
     return states
 
 

@@ -18,7 +18,7 @@ from ...score import NetworkScore, ScoreModel
 from ..findings import Finding, failed, info, passed, warned
 from ..probe import MIDDLE, Probe, bare_network, distance, watched
 
-__all__ = ["PRACTICE_LAWS"]
+__all__ = ["COST_LAWS", "PRACTICE_LAWS"]
 
 N = 4
 BATCHES = (1, 64)
@@ -117,7 +117,8 @@ def overhead(probe: Probe) -> Finding | None:
             probe, lambda: network(*call.args, **call.kwargs), lambda: bound.eps(x, MIDDLE)
         )
     extra = max(0.0, whole - alone)
-    return info(f"adds {1e6 * extra:.0f} µs to {1e3 * alone:.3g} ms", extra)
+    share = extra / max(whole, 1e-9)
+    return info(f"adds {1e6 * extra:.0f} µs, {share:.0%} of an evaluation of one sample", extra)
 
 
 def _seconds(probe: Probe, *calls: Callable[[], object]) -> list[float]:
@@ -176,6 +177,8 @@ PRACTICE_LAWS: Mapping[str, Callable[[Probe], Finding | None]] = {
     "bfloat16 autocast": half_precision,
     "copies": copies,
     "pickles": pickles,
+}
+COST_LAWS: Mapping[str, Callable[[Probe], Finding | None]] = {
     "cost of an evaluation": cost,
     "wrapper": overhead,
     "memory": memory,

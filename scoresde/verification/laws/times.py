@@ -53,9 +53,11 @@ def agreement(probe: Probe) -> Finding:
     with evaluating(model):
         eps, x0, v = (method(x, MIDDLE) for method in (model.eps, model.x0, model.v))
         score = model.score(x, MIDDLE)
+    # relative to the terms, not to v, which may be 0
+    size = float((node.alpha * eps).norm() + (node.sigma * x0).norm())
     gap = max(
         distance(node.alpha * x0 + node.sigma * eps, x),
-        distance(node.alpha * eps - node.sigma * x0, v),
+        float((node.alpha * eps - node.sigma * x0 - v).norm()) / max(size, 1e-30),
         distance(-node.sigma * score, eps),
     )
     advice = "the model's own x0, v or score does not belong to its eps"

@@ -1,0 +1,169 @@
+"""Conditions of data from arrays: which kind an array is, and its check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .classes import number_labels
+from .npy import read_arrays
+
+__all__ = ["Conditions", "check_conditions", "float_tensor", "load_condition"]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The conditions of the data of a file.
+
+    Args:
+        labels: Class numbers (integers) or class names (text), shape (N,); None without labels.
+        vector: Float32, shape (N, V); None without a vector.
+        array: Float32, shape (N, C, H, W), of the size of the images; None without an array.
+    """
+
+    labels: np.ndarray | None = None
+    vector: Tensor | None = None
+    array: Tensor | None = None
+
+
+def check_conditions(path: Path, found: Mapping[str, np.ndarray], x: Tensor) -> Conditions:
+    """The conditions of data x in a file, each of the kind that its name or its content says.
+
+    Args:
+        path: The file, for messages.
+        found: The arrays by kind: "class", "vector", "array"; or "y" for a kind that follows from
+            the content: integers or text of shape (N,) are classes, floats of shape (N,) or (N, V)
+            a vector, numbers of shape (N, H, W) or (N, C, H, W) an array.
+        x: The data, shape (N, *D), images as (N, C, H, W).
+
+    Raises:
+        ValueError: If dtype or shape are of no kind, the lengths differ, numbers are not finite in
+            float32, or an array does not have the size of the images.
+    """
+    by_kind = {kind: value for kind, value in found.items() if kind != "y"}
+    if "y" in found:
+        by_kind[_kind_of(path, found["y"])] = found["y"]
+    for kind, value in by_kind.items():
+        if value.ndim == 0 or len(value) != len(x):
+            raise ValueError(
+                f"{path}: {_NAMES[kind]} must have one entry for each of the {len(x)} data, got "
+                f"shape {value.shape}"
+            )
+    labels, vector, array = (by_kind.get(kind) for kind in _NAMES)
+    return Conditions(
+        None if labels is None else _checked_labels(path, labels),
+        None if vector is None else _checked_vector(path, vector),
+        None if array is None else _checked_array(path, array, x),
+    )
+
+
+_NAMES = {"class": "labels", "vector": "the vector", "array": "the array"}
+
+
+def _kind_of(path: Path, y: np.ndarray) -> str:
+    if y.dtype.kind in "uiU" and y.ndim == 1:
+        return "class"
+    if y.dtype.kind == "f" and y.ndim in (1, 2):
+        return "vector"
+    if y.dtype.kind in "buif" and y.ndim in (3, 4):
+        return "array"
+    n = y.shape[0] if y.ndim else "N"
+    raise ValueError(
+        f"{path}: y must hold labels (integers or text of shape ({n},)), a vector (floats of shape "
+        f"({n},) or ({n}, V)) or an array (numbers of shape ({n}, C, H, W)), got {y.dtype} "
+        f"{y.shape}"
+    )
+
+
+def _checked_labels(path: Path, y: np.ndarray) -> np.ndarray:
+    if y.dtype.kind not in "uiU" or y.ndim != 1:
+        raise ValueError(
+            f"{path}: labels must be integers or text of shape ({len(y)},), got {y.dtype} {y.shape}"
+        )
+    return y
+
+
+def _checked_vector(path: Path, y: np.ndarray) -> Tensor:
+    y = y[:, None] if y.ndim == 1 else y
+    if y.dtype.kind not in "buif" or y.ndim != 2 or y.shape[1] == 0:
+        raise ValueError(
+            f"{path}: the vector must hold numbers of shape ({len(y)}, V), got {y.dtype} {y.shape}"
+        )
+    return float_tensor(path, "the vector", y)
+
+
+def _checked_array(path: Path, y: np.ndarray, x: Tensor) -> Tensor:
+    if x.ndim != 4:
+        raise ValueError(
+            f"{path}: an array as condition needs images (N, C, H, W), got {tuple(x.shape)}"
+        )
+    y, size = y[:, None] if y.ndim == 3 else y, tuple(x.shape[2:])
+    if y.ndim == 4 and y.shape[2:] != size and y.shape[1:3] == size:
+        y = y.transpose(0, 3, 1, 2)  # channels last, as the images may be
+    if y.dtype.kind not in "buif" or y.ndim != 4 or y.shape[2:] != size:
+        wanted = f"({len(x)}, C, {size[0]}, {size[1]})"
+        raise ValueError(
+            f"{path}: the array must hold numbers of shape {wanted}, the size of the images, got "
+            f"{y.dtype} {y.shape}"
+        )
+    return float_tensor(path, "the array", y)
+
+
+def float_tensor(path: Path, what: str, x: np.ndarray) -> Tensor:
+    """Numbers as a float32 tensor.
+
+    Raises:
+        ValueError: If one of them is not finite in float32.
+    """
+    with np.errstate(over="ignore"):  # values that float32 cannot hold are counted below
+        data = np.ascontiguousarray(x, np.float32)
+    bad = int(x.size - np.isfinite(data).sum())
+    if bad:
+        raise ValueError(f"{path}: {what} must be finite in float32, got {bad} values that are not")
+    return torch.from_numpy(data)
+
+
+def load_condition(
+    path: Path, kinds: Mapping[str, tuple[int, ...]], class_names: Sequence[str] | None
+) -> dict[str, Tensor]:
+    """Conditions for samples, from a `.npy` or `.npz` file.
+
+    A file with one array of any name holds the only wanted kind; several kinds have the names of
+    their kinds, or "y_class", "y_vector" and "y_array". One entry alone needs no axis of samples.
+
+    Args:
+        path: The file.
+        kinds: Shape of one sample's entry of each wanted kind.
+        class_names: Names of the classes, if they have names.
+
+    Returns:
+        The tensors by kind: classes as int64, all else as float32.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file cannot be read, the kinds are others, or a number is not finite.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
+    found = {name.removeprefix("y_"): y for name, y in read_arrays(path).items()}
+    if len(found) == len(kinds) == 1:
+        found = dict(zip(kinds, found.values(), strict=True))
+    if set(found) != set(kinds):
+        raise ValueError(
+            f"{path} must hold one array for each of {', '.join(kinds)}, got "
+            f"{', '.join(found) or 'none'}"
+        )
+    made = {}
+    for kind, shape in kinds.items():
+        y = found[kind]
+        y = y[None] if y.shape == shape else y
+        if kind == "class":
+            made[kind] = number_labels(str(path), _checked_labels(path, y), class_names)[0]
+        else:
+            made[kind] = float_tensor(path, f"the {kind}", y)
+    return made

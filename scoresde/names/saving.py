@@ -1,0 +1,80 @@
+"""From a model to the file of a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from .. import __version__
+from .._tensor import check_type
+from ..checkpoint import save_checkpoint
+from ..data import DataSpec
+from ..score import NetworkScore
+from .config import NETS, Config
+from .importing import class_path
+from .loading import sde_values
+
+__all__ = ["save"]
+
+
+def save(path: str | Path, model: NetworkScore, data: DataSpec | None = None) -> None:
+    """Save a model as a checkpoint for `load` and for the commands.
+
+    The file holds the network's tensors, the SDE with its parameters, the meaning of the network's
+    label and output, and how it is called. A network of ours is recorded with its arguments. Of a
+    network or an SDE of the user's own only the class is named: `load` needs `net=` or `sde=` then.
+
+    Args:
+        path: The file, usually with the suffix `.safetensors`; its folder must exist.
+        model: The model, on any device. It must have no condition bound.
+        data: Description of the data, which the commands need; None takes `model.data`.
+
+    Raises:
+        TypeError: If the model is not a `NetworkScore` of a module, or an argument of `model.call`
+            is not plain data.
+        ValueError: If a condition is bound, or a weight is not finite.
+        OSError: If the file cannot be written; an older file is then unchanged.
+    """
+    check_type("model", model, NetworkScore)
+    data = model.data if data is None else data
+    if data is not None:
+        check_type("data", data, DataSpec)
+    if model.y is not None:
+        raise ValueError("model has a condition bound, which is not saved; save model.given(None)")
+    net = _bare(model.net)
+    tensors = {f"model.{name}": value for name, value in net.state_dict().items()}
+    if not tensors:
+        raise TypeError("model.net has no tensors to save: a function must be put into a Module")
+    config = Config(None, model.sde, _net_table(net), None, model.preconditioning, call=model.call)
+    condition = None if model.condition is None else asdict(model.condition)
+    about = {
+        "trained": False,
+        "config": config.to_dict(),
+        "data": None if data is None else data.to_dict(),
+        "unconditional": model.unconditional,
+        "condition": condition,
+        "provenance": {"scoresde": __version__, "torch": torch.__version__},
+        **sde_values(model.sde),
+    }
+    save_checkpoint(path, tensors, {k: v for k, v in about.items() if v is not None})
+
+
+def _bare(net: nn.Module) -> nn.Module:
+    """The network inside the wrappers of parallel and compiled networks."""
+    while isinstance(net, (OptimizedModule, DataParallel, DistributedDataParallel)):
+        net = net._orig_mod if isinstance(net, OptimizedModule) else net.module
+    return net
+
+
+def _net_table(net: nn.Module) -> dict[str, Any]:
+    """Kind and arguments of a network of ours; the place of the class of another one."""
+    for kind, cls in NETS.items():
+        if type(net) is cls:
+            return {"kind": kind, **net.arguments}
+    return {"kind": class_path(type(net))}
