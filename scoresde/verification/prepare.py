@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._condition import map_condition
 from .._identity import foreign_identity
 from .._tensor import check_type
 from ..grid import log_snr
-from ..names.samplers import parse_sampler, sampler_label
+from ..names.samplers import is_own, parse_sampler, sampler_label
 from ..noise import SampleNoise, check_seed
 from ..output.files import write_json
 from ..output.manifest import Origin, Source
@@ -29,10 +30,10 @@ from ..plain import ConfigError, check_unique, nearest
 from ..samplers import ProbabilityFlowODE, Sampler
 from ..samplers.steps import draws_noise
 from ..score import ScoreModel
-from ..tasks.class_labels import labels_in_turn
 from ..tasks.given import GivenModel
 from ..tasks.request import versions
 from .claims import CHECKED_GRIDS, CHECKED_SDES, CLAIMS, Claim, claims_about_own
+from .contract import invented
 from .orders import OdeProblem
 from .trials import Measurement, Trial, run_trials
 from .verdicts import save_errors_figure, write_csv
@@ -232,7 +233,10 @@ def _network_trials(
     if not chosen:
         raise ValueError("--samplers: must name a deterministic one that takes the grid's steps")
     rows = range(NETWORK_SAMPLES)
-    y = None if given.classes is None else labels_in_turn(given.classes, NETWORK_SAMPLES)
+    y = None
+    if given.condition:
+        drawn = invented(given.condition, seed)
+        y = map_condition(lambda leaf: leaf[torch.arange(NETWORK_SAMPLES) % len(leaf)], drawn)
     model = given.build(dtype="float64").given(y)
     start = SampleNoise(seed, rows).prior((len(rows), *given.spec.shape)).double()
     problem = OdeProblem(
