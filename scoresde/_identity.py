@@ -16,6 +16,7 @@ import sysconfig
 import uuid
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from inspect import Signature
 from pathlib import PurePath
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -35,6 +36,7 @@ BASE = frozenset(vars(nn.Module())) | {"_compiled_call_impl", "_is_torch_compile
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 INSTALLED = tuple({sysconfig.get_path(kind) for kind in ("purelib", "platlib", "stdlib")})
 _PROCESS = uuid.uuid4().hex
+PACKAGES = {"site-packages", "dist-packages"}  # folders of installed packages, of any environment
 # Classes and functions of these packages are known by name; results store scoresde's own version.
 NAMED = {"scoresde", "torch", "numpy", *sys.stdlib_module_names}
 
@@ -131,7 +133,7 @@ class _Walk:
 
     def _of_object(self, value: Any, where: str) -> Any:
         """The content of an instance: its class and its attributes."""
-        if isinstance(value, (enum.Enum, PurePath, torch.layout, torch.memory_format)):
+        if isinstance(value, (enum.Enum, PurePath, torch.layout, torch.memory_format, Signature)):
             return [type(value).__name__, str(value)]
         if isinstance(value, (NFE, logging.Logger)):  # counts and messages change no number
             return [type(value).__name__]
@@ -241,7 +243,9 @@ def _is_named(module: str) -> bool:
     if _package(module) in NAMED:
         return True
     file = getattr(sys.modules.get(_package(module)), "__file__", None)
-    return file is not None and file.startswith(INSTALLED)
+    if file is None:
+        return False
+    return file.startswith(INSTALLED) or not PACKAGES.isdisjoint(PurePath(file).parts)
 
 
 def _version(module: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .._condition import Condition, bound_rows
 from .._tensor import check_number
@@ -81,6 +81,8 @@ class BenchData:
             )
         if request.quality or request.likelihood or numbers:
             train, test = (own.train, own.test) if in_memory else _splits(request, given)
+            if not given.condition:  # labels that the model is not known to take
+                train, test = (_unlabelled(data) for data in (train, test))
             _check_spec(given, train, in_memory)
         if request.likelihood:
             scored = own.train if test is None else test
@@ -123,6 +125,10 @@ def _splits(request: BenchRequest, given: GivenModel) -> tuple[Dataset, Dataset 
     if not has_test_split(source):
         return train, None
     return train, load_dataset(source, "test", classes=spec.class_names)
+
+
+def _unlabelled(data: Dataset | None) -> Dataset | None:
+    return None if data is None else replace(data, labels=None)
 
 
 def _check_spec(given: GivenModel, train: Dataset, in_memory: bool) -> None:

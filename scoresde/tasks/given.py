@@ -63,11 +63,6 @@ class GivenModel(ABC):
 
     @property
     @abstractmethod
-    def takes_condition(self) -> bool:
-        """Whether the model can be given a condition, such as class labels."""
-
-    @property
-    @abstractmethod
     def data_source(self) -> DataSource | None:
         """The training data; None if they are not known."""
 

@@ -72,11 +72,6 @@ class LiveModel(GivenModel):
         return not self.model.needs_labels
 
     @property
-    def takes_condition(self) -> bool:
-        """Whether the model can be given a condition."""
-        return self.model.condition is None or bool(self.model.condition)
-
-    @property
     def data_source(self) -> DataSource | None:
         """The training data; None if they are not known."""
         return self.data

@@ -183,11 +183,6 @@ class StoredModel(GivenModel):
         return self.raw.metadata.get("unconditional", trained)
 
     @property
-    def takes_condition(self) -> bool:
-        """Whether the network takes a condition."""
-        return bool(self.condition)
-
-    @property
     def snapped(self) -> bool:
         """Whether the network is exact only at the discrete times of its SDE."""
         return self.config.preconditioning.snapped

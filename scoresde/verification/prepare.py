@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._condition import map_condition
 from .._identity import foreign_identity
 from .._tensor import check_type
 from ..grid import log_snr
-from ..names.samplers import parse_sampler, sampler_label
+from ..names.samplers import is_own, parse_sampler, sampler_label
 from ..noise import SampleNoise, check_seed
 from ..output.files import write_json
 from ..output.manifest import Origin, Source
@@ -29,10 +30,10 @@ from ..plain import ConfigError, check_unique, nearest
 from ..samplers import ProbabilityFlowODE, Sampler
 from ..samplers.steps import draws_noise
 from ..score import ScoreModel
-from ..tasks.class_labels import labels_in_turn
 from ..tasks.given import GivenModel
 from ..tasks.request import versions
 from .claims import CHECKED_GRIDS, CHECKED_SDES, CLAIMS, Claim, claims_about_own
+from .contract import invented
 from .orders import OdeProblem
 from .trials import Measurement, Trial, run_trials
 from .verdicts import save_errors_figure, write_csv
@@ -118,10 +119,10 @@ def prepare_verification(
             model, the model's labels are rounded, or the folder holds results of other settings.
     """
     check_seed(seed)
-    own = _own(samplers)
-    texts = None
     if samplers is not None:
-        texts = [s for s in samplers if isinstance(s, str) and s not in own]
+        samplers = [parse_sampler(s) if isinstance(s, str) and is_own(s) else s for s in samplers]
+    own = _own(samplers)
+    texts = None if samplers is None else [s for s in samplers if isinstance(s, str)]
     known = _claims_about(texts)
     if order is not None and not own:
         raise ValueError(f"--order: {order}, but the orders of samplers in the table are known")
@@ -150,26 +151,13 @@ def prepare_verification(
 
 
 def _own(samplers: Sequence[str | Sampler] | None) -> dict[str, Sampler]:
-    """Sampler objects by their label, and samplers of the user's own classes by their text."""
-    found: dict[str, Sampler] = {}
-    for given in samplers or ():
-        text = isinstance(given, str)
-        sampler = _parsed(given) if text else given
+    """Sampler objects by their label."""
+    objects = [s for s in samplers or () if not isinstance(s, str)]
+    for sampler in objects:
         check_type("sampler", sampler, Sampler)
-        if text and foreign_identity(sampler) is None:
-            continue
-        label = given if text else sampler_label(sampler)
-        if label in found:
-            raise ValueError(f"--samplers: {label} is given twice")
-        found[label] = sampler
-    return found
-
-
-def _parsed(text: str) -> Sampler:
-    try:
-        return parse_sampler(text)
-    except ConfigError as error:
-        raise ConfigError(f"--samplers: {error}") from error
+    labels = [sampler_label(sampler) for sampler in objects]
+    check_unique("--samplers:", labels)
+    return dict(zip(labels, objects, strict=True))
 
 
 def _sources(own: Mapping[str, Sampler]) -> dict[str, Source]:
@@ -245,7 +233,10 @@ def _network_trials(
     if not chosen:
         raise ValueError("--samplers: must name a deterministic one that takes the grid's steps")
     rows = range(NETWORK_SAMPLES)
-    y = None if given.classes is None else labels_in_turn(given.classes, NETWORK_SAMPLES)
+    y = None
+    if given.condition:
+        drawn = invented(given.condition, seed)
+        y = map_condition(lambda leaf: leaf[torch.arange(NETWORK_SAMPLES) % len(leaf)], drawn)
     model = given.build(dtype="float64").given(y)
     start = SampleNoise(seed, rows).prior((len(rows), *given.spec.shape)).double()
     problem = OdeProblem(
@@ -273,6 +264,10 @@ def _claims_about(samplers: Sequence[str] | None) -> list[Claim]:
     check_unique("--samplers:", samplers)
     out: list[Claim] = []
     for text in samplers:
+        try:
+            parse_sampler(text)
+        except ConfigError as error:
+            raise ConfigError(f"--samplers: {error}") from error
         found = [c for c in CLAIMS if text in (c.sampler, c.sampler.partition(":")[0])]
         if not found:
             known = dict.fromkeys(claim.sampler for claim in CLAIMS)

@@ -115,7 +115,10 @@ def likelihood_report(
 
 
 def _with_condition(data: Dataset, given: GivenModel, y: Condition | None) -> Dataset:
-    """The data with their conditions; labels of a data set stay if the model takes them."""
+    """The data with their conditions; labels of a data set stay if the model is known to take them.
+
+    A network whose third argument may be None is not known to take class labels.
+    """
     if y is not None:
         return replace(data, labels=bound_rows(y, len(data), "cpu"))
-    return data if given.takes_condition else replace(data, labels=None)
+    return data if given.condition else replace(data, labels=None)
