@@ -35,7 +35,10 @@ def _never(x, t):
         ({"batch": 0}, "batch must be at least 1, got 0"),
         ({"dtype": torch.float16}, "dtype must be float32 or float64"),
         ({"dtype": torch.int64}, "dtype must be float32 or float64"),
-        ({"y": torch.zeros(3, dtype=torch.long)}, r"y must have shape \(2,\)"),
+        (
+            {"y": torch.zeros(3, dtype=torch.long)},
+            "y must be None: FunctionScore takes no condition",
+        ),
         ({"x_init": torch.zeros(3, 2)}, r"x_init must have shape \(2, 2\)"),
         ({"x_init": torch.full((2, 2), torch.nan)}, "x_init must be finite"),
         ({"n": 3}, r"n must be the first entry of shape, \(2, 2\), got 3"),

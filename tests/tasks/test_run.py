@@ -620,8 +620,8 @@ def test_conditional_image_run_draws_its_samples_from_the_averages(tmp_path, cha
     assert pictures == ["samples-0000001.png", "samples-0000002.png"]
     with Image.open(tmp_path / pictures[0]) as picture:
         assert picture.size == (8 * (6 * 5 + 2) + 2, 8 * (4 * 5 + 2) + 2)
-    # Each step in training mode; for its picture 4 batches of 16, with 21 evaluations each.
-    assert modes == ([True] + [False] * 84) * 2
+    # Each step in training mode; for its picture 4 batches of 16, with 20 evaluations each.
+    assert modes == ([True] + [False] * 80) * 2
     assert sizes == {16}
 
 
