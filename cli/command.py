@@ -36,6 +36,7 @@ class Command(click.Command):
             value = ctx.params.get(param.name)
             if isinstance(param.type, OptionType) and value is not None:
                 param.type.checked(param.type.verify, value, param, ctx)
+                ctx.params[param.name] = param.type.replaced(value)
         return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "device",
     "dtype",
     "held_out",
+    "late_device",
     "out",
     "overwrite",
     "results",
@@ -56,7 +57,14 @@ def checkpoint(required: bool = True, use: str = "") -> Callable:
     )
 
 
-device = click.option("--device", type=Device(), default="cpu", help="cpu, cuda or cuda:N.")
+def _device(kind: Device) -> Callable:
+    """`--device`."""
+    text = "cpu, cuda or cuda:N. auto is cuda if this machine has it, else cpu."
+    return click.option("--device", type=kind, default="auto", help=text)
+
+
+device = _device(Device())
+late_device = _device(Device(at_once=False))
 data = click.option(
     "--data", type=Data(), help="Data set or path; the data it was trained on if not given."
 )

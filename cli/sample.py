@@ -51,7 +51,12 @@ __all__ = ["sample"]
 @click.option(
     "--denoise/--no-denoise", default=True, help="Finish with E[x0 | x], one more evaluation."
 )
-@click.option("--label", type=Integer(0), help="Class, of a conditional model; else all in turn.")
+@click.option("--label", help="Class of all samples, its name or number; else all in turn.")
+@click.option(
+    "--condition",
+    metavar="FILE",
+    help="Condition of the samples, a .npy or .npz file of one row for all or of n rows.",
+)
 @options.dtype("bfloat16 is for the network alone.", "bfloat16")
 @options.device
 @options.compiled

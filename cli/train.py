@@ -12,7 +12,7 @@ from scoresde.shipped import TEMPLATES, config_template
 from . import options
 from .command import Command
 from .output import say
-from .types import Integer, Located
+from .types import Device, Integer, Located
 
 __all__ = ["train"]
 
@@ -31,7 +31,7 @@ def _every(name: str, steps: int, what: str) -> Callable:
     type=click.Choice(TEMPLATES),
     help="Write a commented config template to stdout or to the file --out; nothing is trained.",
 )
-@options.device
+@options.late_device
 @options.data_root
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be decoded.")
 @options.overwrite
@@ -71,7 +71,7 @@ def train(
 
         from .progress import follow_training
 
-        every = Intervals(**intervals)
+        device, every = Device.resolve(device), Intervals(**intervals)
         run = prepare_run(config, out, device, data_root, overwrite, compiled, skip_bad, every)
         follow_training(run)
     say(run.checkpoint)

@@ -53,6 +53,10 @@ class OptionType(click.ParamType, ABC):
     def verify(self, value: Any) -> None:
         """Raise ValueError if the library does not accept the value; may import torch."""
 
+    def replaced(self, value: Any) -> Any:
+        """What the command gets for a verified value; may import torch."""
+        return value
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """`read`, with its errors turned into click's."""
         return self.checked(self.read, value, param, ctx)
@@ -263,23 +267,47 @@ class Data(OptionType):
 
 
 class Device(OptionType):
-    """cpu, cuda or cuda:N."""
+    """auto, cpu, cuda or cuda:N.
+
+    Args:
+        at_once: Whether `auto` is replaced before the command begins. Otherwise the command calls
+            `resolve` itself, after what must come before torch is imported.
+    """
+
+    def __init__(self, at_once: bool = True) -> None:
+        self.at_once = at_once
 
     def read(self, value: str) -> str:
-        """The text, if it is cpu, cuda or cuda:N."""
-        if not re.fullmatch(r"cpu|cuda(:\d{1,4})?", value):
-            raise ValueError(f"{value!r} is not a device; cpu, cuda or cuda:N")
+        """The text, if it is auto, cpu, cuda or cuda:N."""
+        allowed = "auto, cpu, cuda or cuda:N"
+        if re.fullmatch(r"mps(:\d+)?", value):
+            raise ValueError(f"{value!r} has no float64, which times and noise need; {allowed}")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", value):
+            raise ValueError(f"{value!r} is not a device; {allowed}")
         return value
 
     def verify(self, value: str) -> None:
         """Refuse a GPU that this machine does not have."""
-        if value == "cpu":
+        if value in ("auto", "cpu"):
             return
         import torch
 
         count = torch.cuda.device_count()
         if int(value.partition(":")[2] or 0) >= count:
             raise ValueError(f"{value!r} is not here: {count} CUDA devices; use cpu")
+
+    def replaced(self, value: str) -> str:
+        """The device that `auto` stands for."""
+        return self.resolve(value) if self.at_once else value
+
+    @staticmethod
+    def resolve(value: str) -> str:
+        """`cuda` or `cpu` for `auto`, whichever this machine has; other devices as they are."""
+        if value != "auto":
+            return value
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class OutFolder(click.ParamType):

@@ -2,8 +2,7 @@
 
     import scoresde
     checkpoint = scoresde.load("digits-vp")
-    ts = scoresde.grid.log_snr(checkpoint.model.sde, 20)
-    out = scoresde.sample(checkpoint.model, scoresde.DDIM(), ts, (16, 1, 8, 8), seed=0)
+    out = scoresde.sample(checkpoint.model)
 
 `scoresde.X` is a module of this package, or the object that a package in `_ROOMS` exports as X. It
 is imported when it is first used, so that `import scoresde` alone is instant.

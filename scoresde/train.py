@@ -158,9 +158,10 @@ class Training:
         model, data, batch = self.model, self.data, self.settings.batch
         if len(data) < batch:
             raise ValueError(f"batch must be at most the {len(data)} images, got {batch}")
-        model.labelled(data.labels, len(data), "cpu")  # refuses conditions that do not fit
         if self.settings.label_dropout:
             self._check_label_dropout()
+        model.labelled(data.labels, len(data), "cpu")  # refuses conditions that do not fit
+        if self.settings.label_dropout:
             model.unconditional = True
         self.objective.check(model.sde)
         if data.empty_class is not None:

@@ -86,8 +86,8 @@ def test_values_that_an_sde_computes_at_first_use_are_not_part_of_it():
 SHIFT = 1.0
 
 
-def shifted(x, t):
-    return x + SHIFT
+def shifted(x, t, times=1):
+    return x + times * SHIFT
 
 
 def test_functions_are_known_by_code_closure_defaults_and_globals(monkeypatch):
@@ -97,7 +97,7 @@ def test_functions_are_known_by_code_closure_defaults_and_globals(monkeypatch):
     functions = [
         *(closed(1.0), closed(2.0), closed(np.ones(2)), closed(torch.ones(2)), closed(Net(1.0))),
         *(lambda x, t: x, lambda x, t: x + 1, lambda x, t, a=1: x + a, lambda x, t, a=2: x + a),
-        *(functools.partial(shifted), shifted, torch.sin, wrapped().eps),
+        *(functools.partial(shifted, times=2), shifted, torch.sin, wrapped().eps),
     ]
     prints = [identity(FunctionScore(VP(), f)) for f in functions]
     assert len(set(prints)) == len(prints)

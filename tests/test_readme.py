@@ -247,10 +247,9 @@ def namespace():
 def skip_unless_possible(step):
     """Skip a step if its data or peers are not on this machine."""
     scored = any(word in step.text for word in ("likelihood", "bench ", "trace_rules"))
-    if "fashion-mnist-vp" in step.text and scored:
-        where = {row.name: row.where for row in scoresde_data.dataset_status()}
-        if where["fashion-mnist"] is None:
-            pytest.skip("Fashion-MNIST is not on this machine")
+    for row in scoresde_data.dataset_status() if scored else []:
+        if f"{row.name}-vp" in step.text and row.where is None:
+            pytest.skip(f"{row.name} is not on this machine")
     if any(script in step.text for script in LONG):
         pytest.skip("takes minutes at any size; its options are checked, and it has own tests")
 
@@ -301,3 +300,12 @@ def test_the_first_example_runs():
     done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "bits/dim" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_likelihood_of_the_denoiser_is_the_exact_one(capsys, monkeypatch):
+    script = ROOT / "benchmarks" / "tutorials" / "own_denoiser.py"
+    monkeypatch.setattr(sys, "argv", [str(script), "--n", "4"])
+    runpy.run_path(str(script), run_name="__main__")
+    (error,) = re.findall(r"largest error: (\S+) nats", capsys.readouterr().out)
+    assert 0 < float(error) < 5e-3  # of the prior at σ = 80: 2.5e-3 for 8 points

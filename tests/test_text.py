@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from scoresde._text import csv_text, printable
+from scoresde._text import csv_text, printable, reason_of
 
 CONTROLS = [chr(i) for i in range(0x110000) if unicodedata.category(chr(i)) in ("Cc", "Cf", "Cs")]
 
@@ -18,6 +18,14 @@ def test_no_control_character_remains():
 
 def test_what_prints_is_left_alone():
     assert printable("8×8 digits ± σ, 数字 🙂") == "8×8 digits ± σ, 数字 🙂"
+
+
+def test_the_reason_of_an_error_is_one_line_with_its_notes():
+    error = ValueError("no\n such  weight")
+    assert reason_of(error) == "no such weight"
+    error.add_note("called with x (2, 3)")
+    assert reason_of(error) == "no such weight; called with x (2, 3)"
+    assert reason_of(KeyboardInterrupt()) == "KeyboardInterrupt"
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])

@@ -7,10 +7,13 @@ from torch import nn
 
 from scoresde._philox import normals, uniforms
 from scoresde.data import Dataset, DataSpec
-from scoresde.exact import GaussianMixture
+from scoresde.exact import ConditionalMixture, GaussianMixture
+from scoresde.grid import log_snr
 from scoresde.loss import Objective, denoising_error
 from scoresde.nets import MLP, UNet
 from scoresde.noise import BatchNoise
+from scoresde.samplers import DDIM, sample
+from scoresde.scaling import condition_warning
 from scoresde.score import NetworkScore
 from scoresde.sde import VP
 from scoresde.train import Training, TrainSettings, learning_rate_at, make_optimizer
@@ -183,6 +186,71 @@ def test_labels_follow_their_points():
     for x0, _, _, y in recorder.batches:
         rows = (x0[:, :1] == data.x[:, 0]).float().argmax(1)
         assert torch.equal(y, data.labels[rows])
+
+
+def whole(n: int = 12) -> Dataset:
+    """Points with a class and a vector, which both name their row."""
+    y = {"class": torch.arange(n), "vector": torch.arange(1.0, n + 1)[:, None] / n}
+    return replace(points(n), labels=y, spec=DataSpec((2,), -1, 1, classes=n, vector=1))
+
+
+def test_conditions_of_every_kind_follow_their_points_and_are_dropped_together():
+    """The dropped examples are a function of (seed, example), also in another batch."""
+    seen = {}
+    for batch in (4, 6):
+        net, objective = MLP((2,), 8, 1, classes=12, vector=1), Recorder(t_min=1e-3)
+        run(net, whole(), objective, batch=batch, steps=24 // batch, label_dropout=0.4)
+        x, y = (torch.cat([b[0] for b in objective.batches]), [b[3] for b in objective.batches])
+        classes = torch.cat([part["class"] for part in y])
+        vector = torch.cat([part["vector"] for part in y])[:, 0]
+        dropped = classes == 12
+        assert torch.equal(dropped, vector.isnan())
+        rows = ((x[:, 0] + 1) * 6).round().long()
+        assert torch.equal(classes[~dropped], rows[~dropped])
+        assert torch.equal(vector[~dropped], (rows[~dropped] + 1) / 12)
+        seen[batch] = dropped
+    u = uniforms(0, range(24), "label dropout", 1)[:, 0]
+    assert torch.equal(seen[4], u < 0.4)
+    assert torch.equal(seen[6], seen[4])
+    assert 0 < int(seen[4].sum()) < 24
+
+
+def test_label_dropout_makes_a_model_unconditional_and_no_dropout_does_not():
+    model = NetworkScore(MLP((2,), 8, 1, classes=3), VP())
+    with pytest.raises(ValueError, match="y must be given"):
+        model.labelled(None, 2, "cpu")
+    Training(model, points(labels=True), Objective(), settings(label_dropout=0.1))
+    assert model.labelled(None, 2, "cpu") is model
+    kept = NetworkScore(MLP((2,), 8, 1, classes=3), VP())
+    Training(kept, points(labels=True), Objective(), settings())
+    assert not kept.unconditional
+
+
+def test_label_dropout_needs_conditions_and_a_network_that_takes_none_as_well():
+    class Foreign(Faulty):
+        classes = 3
+
+    for net, data, message in [
+        (Foreign(), points(labels=True), "label_dropout must be 0 for Foreign, got 0.1: it has no"),
+        (MLP((2,), 8, 1, classes=3), points(), "label_dropout must be 0 for data without condit"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            Training(NetworkScore(net, VP()), data, Objective(), settings(label_dropout=0.1))
+
+
+@pytest.mark.parametrize(
+    ("y", "said"),
+    [
+        ([[0.0, 300.0], [1.0, 301.0]], "too large: its entry 1 has mean 300.5 and standard devia"),
+        ([[0.0, 1e-3], [1.0, 2e-3]], "too small: its entry 1 has mean 0.0015 and standard devi"),
+        ([[0.0, 5.0], [1.0, 5.0]], None),
+    ],
+)
+def test_conditions_of_another_scale_than_one_get_a_warning(y, said):
+    data = replace(points(12), labels=torch.tensor(y * 6), spec=DataSpec((2,), -1, 1, vector=2))
+    found = condition_warning(data)
+    assert found is None if said is None else said in found
+    assert condition_warning(points(labels=True)) is None
 
 
 def test_levels_are_dequantized_anew_at_every_visit():
@@ -451,3 +519,29 @@ def test_a_network_learns_the_score_of_a_gaussian():
             # Nothing beats the exact score (else the test data leaked).
             gap = denoising_error(model, x0, times, eps) - denoising_error(exact, x0, times, eps)
             assert float(gap.mean()) > -4 * float(gap.std()) / math.sqrt(n)
+
+
+@pytest.mark.slow
+def test_a_network_learns_conditional_and_unconditional_moments():
+    """A small MLP on pairs of a known mixture, against the exact moments given y and given none."""
+    means = [[-0.8, 0.5, -0.7], [0.6, -0.4, 0.8]]
+    covs = [[[0.2, 0.0, 0.15], [0.0, 0.1, 0.0], [0.15, 0.0, 0.3]]] * 2
+    exact = ConditionalMixture(VP(), [0.6, 0.4], means, covs, vector=1)
+    x, y = exact.sample_joint(20_000, seed=0)
+    spec = DataSpec((2,), -4, 4, vector=1)
+    data = Dataset("pairs", x.float(), y.float(), spec)
+    model = NetworkScore(seeded(lambda: MLP((2,), 64, 2, vector=1)), VP())
+    made = settings(steps=1000, batch=256, learning_rate=3e-3, cooldown=500, label_dropout=0.3)
+    training = Training(model, data, Objective(t_min=1e-3), made)
+    for _ in training.steps(make_optimizer(model.net)):
+        pass
+    for value in (-1.0, 0.2, 1.0, None):
+        drawn = sample(model, DDIM(), log_snr(VP(), 30), (4000, 2), seed=1, y=value).x.double()
+        given = exact.marginal if value is None else exact.given(torch.tensor([[value]]).double())
+        mean, cov = (
+            (given.mean(), given.cov()) if value is None else (given.mean()[0], given.cov()[0])
+        )
+        # 4,000 draws err by 0.015; the rest is for the short training. The variance of x[0] is
+        # 0.13 to 0.23 given y and 0.67 without.
+        assert (drawn.mean(0) - mean).abs().max() < 0.1
+        assert (torch.cov(drawn.T) - cov).abs().max() < 0.15

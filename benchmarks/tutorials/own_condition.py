@@ -2,8 +2,7 @@
 
     python benchmarks/tutorials/own_condition.py --out out/own-condition --data pairs.npz
 
-The file holds floats `x`, shape (N, D), and `y`, shape (N, V). Without `--data`, x is near y and y
-on a circle, and the exact log p(x | y) is known.
+The file holds floats x, shape (N, D), and y, shape (N, V). Without it, x is near y on a circle.
 """
 
 import argparse
@@ -25,10 +24,10 @@ WIDTH = 0.2  # standard deviation of x given y
 
 
 def write_circle(path: Path) -> Path:
-    """Write pairs of a position y on the unit circle and a point x = y + WIDTH · normal noise."""
+    """Write pairs of y on the unit circle and x = y + WIDTH · normal noise."""
     random = np.random.default_rng(0)
-    angle = 2 * np.pi * random.random(20_000)
-    y = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    y = random.standard_normal((20_000, 2))
+    y /= np.linalg.norm(y, axis=1, keepdims=True)
     np.savez(path, x=y + WIDTH * random.standard_normal(y.shape), y=y)
     return path
 
@@ -39,6 +38,8 @@ parser.add_argument("--data", type=Path, help="a .npz file with x and y")
 parser.add_argument("--steps", type=int, default=2000, help="training steps")
 parser.add_argument("--n", type=int, default=200, help="samples")
 args = parser.parse_args()
+if args.data and not args.data.is_file():
+    parser.error(f"--data {args.data}: no such file")
 args.out.mkdir(parents=True, exist_ok=True)
 config, data = args.out / "config.toml", args.data or write_circle(args.out / "pairs.npz")
 y = torch.as_tensor(np.load(data)["y"], dtype=torch.float32)
@@ -50,9 +51,8 @@ for progress in run.steps():
 model = scoresde.load(run.checkpoint).model
 x = scoresde.sample(model, n=args.n, y=y[:1]).x  # one condition is repeated for all samples
 print("y =", y[0].tolist(), "samples: mean", x.mean(0).tolist(), "std", x.std(0).tolist())
-print(
-    f"log p(x | y): {scoresde.log_likelihood(model, x, y=y[:1], seed=0).log_prob.mean():.3f} nats"
-)
+found = scoresde.log_likelihood(model, x, y=y[:1], seed=0).log_prob
+print(f"log p(x | y): {found.mean():.3f} nats")
 if not args.data:
     exact = -(x - y[0]).square().sum(1) / (2 * WIDTH**2) - np.log(2 * np.pi * WIDTH**2)
     print(f"exact, at the same x: {exact.mean():.3f} nats")

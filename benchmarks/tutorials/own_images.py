@@ -42,9 +42,9 @@ parser.add_argument("--n", type=int, default=200, help="samples in the compariso
 args = parser.parse_args()
 
 images = args.images or write_digits(args.out / "images")
-classes = scoresde.load_dataset(images).spec.classes
+classes = scoresde.load_dataset(images).spec.classes if images.is_dir() else None
 if classes is None:
-    parser.error(f"--images: {images} has no subfolders, one for each class")
+    parser.error(f"--images {images}: not a folder with a subfolder of images for each class")
 config, steps = args.out / "config.toml", {"steps": args.steps, "warmup": args.steps // 10}
 config.write_text(CONFIG.format(images=images, classes=classes, **steps))
 run = prepare_run(config, args.out / "run")  # continues where an earlier run was stopped

@@ -29,6 +29,8 @@ parser.add_argument("--steps", type=int, default=1500, help="training steps")
 parser.add_argument("--n", type=int, default=100, help="held-out vectors")
 args = parser.parse_args()
 
+if args.data and not args.data.is_file():
+    parser.error(f"--data {args.data}: no such file")
 mixture = scoresde.load_dataset("mixture3")
 points = np.load(args.data) if args.data else mixture.x.numpy()
 if points.ndim != 2 or len(points) <= args.n:

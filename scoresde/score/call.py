@@ -72,6 +72,10 @@ class Call:
         Raises:
             TypeError: If the network cannot be called in this way; the message names the parameter.
         """
+        called = network.forward if isinstance(network, nn.Module) else network
+        if isinstance(called, type):
+            name = called.__name__
+            raise TypeError(f"the network must be an object, not the class {name}: write {name}(…)")
         signature = _signature(network)
         if signature is None:
             return Caller(self, (), self.names)

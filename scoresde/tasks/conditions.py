@@ -19,7 +19,7 @@ __all__ = ["condition_arrays", "conditions_like", "requested_condition"]
 
 
 def requested_condition(
-    given: GivenModel, n: int, label: str | None = None, file: str | Path | None = None
+    given: GivenModel, n: int, label: str | int | None = None, file: str | Path | None = None
 ) -> Condition | None:
     """The condition of n samples, for `scoresde sample`.
 
@@ -39,7 +39,7 @@ def requested_condition(
     """
     wanted, parts = given.condition, {}
     if label is not None:
-        parts["class"] = torch.full((n,), _class_number(label, given))
+        parts["class"] = torch.full((n,), _class_number(str(label), given))
     if file is not None:
         parts |= _from_file(file, given, "class" in parts)
     if not parts and given.unconditional and wanted.classes is None:

@@ -37,11 +37,6 @@ class GivenModel(ABC):
         """The forward process."""
 
     @property
-    def data(self) -> DataSpec:
-        """Description of the data, under the name that score models use."""
-        return self.spec
-
-    @property
     @abstractmethod
     def snapped(self) -> bool:
         """Whether the network is exact only at the discrete times of its SDE."""
@@ -85,6 +80,11 @@ class GivenModel(ABC):
             dtype: "float32" leaves the network as it is, "float64" converts it, and "bfloat16"
                 evaluates it under autocast.
         """
+
+    @property
+    def data(self) -> DataSpec:
+        """`spec`, under the name that score models use."""
+        return self.spec
 
     @property
     def doubles(self) -> bool:

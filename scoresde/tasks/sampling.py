@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._condition import Condition
 from ..data import DataSpec
-from ..fingerprint import fingerprint
+from ..fingerprint import file_fingerprint, fingerprint
 from ..grid import snapped, uniform
 from ..ivp import FLOAT32_TOLERANCE
 from ..names.grids import GridFile, NamedGrid, parse_grid
@@ -43,7 +45,7 @@ from ..samplers.choice import (
 from ..samplers.recommended import recommended
 from ..samplers.steps import Grid, on_ladder
 from ..score import NetworkScore
-from .class_labels import labels_in_turn
+from .conditions import condition_arrays, requested_condition
 from .request import Request, StoredModel, versions
 
 __all__ = ["SampleRequest", "draw_samples"]
@@ -68,7 +70,9 @@ class SampleRequest(Request):
         t_min: Last time. None: that of the grid, or 1e-3 for a grid without one (or the time of the
             first discrete label, if later).
         denoise: Finish with E[x_0 | x].
-        label: Class of all samples; None for all classes in turn. Only for conditional models.
+        label: Name or number of the class of all samples; None for all classes in turn.
+        condition: A file with the vector or array of the samples, one row or n rows, or with
+            all kinds of condition; see `requested_condition`.
         compiled: Compile the network.
     """
 
@@ -79,8 +83,18 @@ class SampleRequest(Request):
     nfe: int | None = None
     t_min: float | None = None
     denoise: bool = True
-    label: int | None = None
+    label: str | int | None = None
+    condition: str | None = None
     compiled: bool = False
+
+    def origin(
+        self, command: str, sources: Mapping[str, Source], shown: Sequence[str] = (), **changed: Any
+    ) -> Origin:
+        """The origin of the samples; of the file of conditions the content counts."""
+        if self.condition is not None:
+            file = Source(self.condition, file_fingerprint(self.condition))
+            sources, shown = {**sources, "condition": file}, (*shown, "condition")
+        return super().origin(command, sources, shown, **changed)
 
 
 def draw_samples(
@@ -105,6 +119,7 @@ def draw_samples(
         RuntimeError: If sampling fails or memory runs out.
     """
     stored = StoredModel.read(request.checkpoint, request.net, request.sde)
+    _check_dtype(request)
     chosen = _chosen(request, stored)
     sampler, ts = chosen.sampler, chosen.ts
     named = _named(request, chosen)
@@ -187,10 +202,14 @@ def _sampler(request: SampleRequest, stored: StoredModel) -> Sampler:
                 f"--sampler: {request.sampler}, but rtol must be at least {FLOAT32_TOLERANCE:g} in "
                 f"float32, got {sampler.rtol:g}; use --dtype float64 for more"
             )
+    return sampler
+
+
+def _check_dtype(request: SampleRequest) -> None:
+    """Raise if the GPU cannot compute in the dtype of the request."""
     on_gpu = torch.device(request.device).type == "cuda"
     if request.dtype == "bfloat16" and on_gpu and not torch.cuda.is_bf16_supported():
         raise ValueError(f"--dtype: bfloat16 is not for {request.device}, use float32")
-    return sampler
 
 
 def _chosen(request: SampleRequest, stored: StoredModel) -> Choice:
@@ -213,7 +232,8 @@ def _chosen(request: SampleRequest, stored: StoredModel) -> Choice:
     except ValueError as error:
         if not str(error).startswith("nfe "):
             raise
-        raise ValueError(f"--nfe: {str(error).removeprefix('nfe ')}") from error
+        reason = str(error).removeprefix("nfe ").rpartition(", got ")[0]
+        raise ValueError(f"--nfe: {request.nfe or DEFAULT_NFE}, but it {reason}") from error
 
 
 def _completed(
@@ -266,17 +286,9 @@ def _refuse(request: SampleRequest, names: tuple[str, ...], reason: str) -> None
             raise ValueError(f"--{name.replace('_', '-')}: {value}{reason}")
 
 
-def _labels(request: SampleRequest, stored: StoredModel) -> Tensor | None:
-    """The label of each sample; None for an unconditional model."""
-    classes = stored.classes
-    if request.label is not None and (classes is None or request.label >= classes):
-        allowed = "it has no classes" if classes is None else f"0 to {classes - 1}"
-        raise ValueError(f"--label: {request.label} is no class of this checkpoint: {allowed}")
-    if classes is None:
-        return None
-    if request.label is not None:
-        return torch.full((request.n,), request.label)
-    return labels_in_turn(classes, request.n)
+def _labels(request: SampleRequest, stored: StoredModel) -> Condition | None:
+    """The condition of each sample; None for an unconditional model."""
+    return requested_condition(stored, request.n, request.label, request.condition)
 
 
 def _run(
@@ -284,7 +296,7 @@ def _run(
     model: NetworkScore,
     chosen: Choice,
     shape: tuple[int, ...],
-    y: Tensor | None,
+    y: Condition | None,
     on_progress: OnProgress,
 ) -> Samples:
     """Draw all samples, batch by batch."""
@@ -315,7 +327,7 @@ def _spread(result: Samples) -> list[int] | None:
     return None if least == most else [least, most]
 
 
-def _write(out: Path, result: Samples, spec: DataSpec, y: Tensor | None) -> list[str]:
+def _write(out: Path, result: Samples, spec: DataSpec, y: Condition | None) -> list[str]:
     """Write the arrays, and a picture of images.
 
     Returns:
@@ -331,8 +343,7 @@ def _write(out: Path, result: Samples, spec: DataSpec, y: Tensor | None) -> list
     }
     if spec.levels is not None:
         arrays["levels"] = spec.to_levels(x).numpy()
-    if y is not None:
-        arrays["labels"] = y.numpy()
+    arrays |= condition_arrays(y)
     if result.counts is not None:
         arrays |= {f"sample_{key}": v.numpy() for key, v in vars(result.counts).items()}
     save_arrays(out / SAMPLES_FILE, **arrays)

@@ -116,6 +116,7 @@ def judged(what: str, value: float, limit: float, advice: str) -> Finding:
         limit: The largest allowed number.
         advice: What to do if the law is broken.
     """
-    measured = f"{what} {value:.1e}, at most {limit:.0e}"
+    shown = (f"{value:.1e}" if value else "0", f"{limit:.0e}" if limit else "0")
+    measured = f"{what} {shown[0]}, at most {shown[1]}"
     keeps = value <= limit
     return passed(measured, value) if keeps else failed(measured, advice, value)

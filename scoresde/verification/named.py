@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from ..checkpoint import read_checkpoint
-from ..names.importing import construct_imported, import_object, is_class_path
-from ..names.loading import build, config_of, net_from_text, sde_from_text
+from ..names.importing import construct_imported, import_object
+from ..plain import is_class_path
 from ..score import ScoreModel
-from ..shipped import locate
+from ..tasks.request import StoredModel
 
 __all__ = ["named_model"]
 
@@ -30,7 +29,7 @@ def named_model(
         ValueError: If net or sde are given without a checkpoint, or the name is unknown.
     """
     if not is_class_path(name):
-        return _of_checkpoint(name, device, net, sde)
+        return StoredModel.read(name, net, sde).build(device)
     for option, value in (("--net", net), ("--sde", sde)):
         if value is not None:
             raise ValueError(f"{option}: {value} is for a checkpoint, and {name} is a model itself")
@@ -39,11 +38,3 @@ def named_model(
     if not isinstance(found, ScoreModel):
         found = construct_imported("model", name, ScoreModel)
     return found.to(device)
-
-
-def _of_checkpoint(name: str, device: str, net: str | None, sde: str | None) -> ScoreModel:
-    raw = read_checkpoint(locate("checkpoints", name))
-    own_sde = None if sde is None else sde_from_text(sde, raw)
-    spec = config_of(raw, own_sde)[1]
-    own_net = None if net is None else net_from_text(net, raw, spec)
-    return build(raw, device, own_net, own_sde).model

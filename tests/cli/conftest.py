@@ -27,8 +27,12 @@ class Result:
 
 
 @pytest.fixture
-def scoresde(capsys):
-    """scoresde("sample", "--n", 4): run a command and capture its output."""
+def scoresde(capsys, monkeypatch):
+    """scoresde("sample", "--n", 4): run a command and capture its output.
+
+    `--device auto` is the CPU, also on a machine with a GPU: the tests compare bits.
+    """
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
     def call(*arguments):
         capsys.readouterr()

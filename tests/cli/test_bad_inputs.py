@@ -17,7 +17,7 @@ SAMPLE = [
     (["--steps", "1000000000"], ["--steps: 1000000000", "at most 1000000", "500 bytes per step"]),
     (["--steps", "5", "--nfe", "5"], ["--nfe: 5", "--steps 5", "give one of them"]),
     (["--nfe", "0"], ["--nfe: 0", "at least 1"]),
-    (["--nfe", "2", "--sampler", "heun"], ["--nfe: 2", "less than one step of heun"]),
+    (["--nfe", "2", "--sampler", "heun"], ["--nfe: 2", "at least 3, for one step"]),
     (["--batch", "0"], ["--batch: 0", "at least 1"]),
     (["--batch", "-1"], ["--batch: -1", "at least 1"]),
     (["--n", "0"], ["--n: 0", "at least 1"]),
@@ -53,7 +53,8 @@ SAMPLE = [
     (["--label", "3"], ["--label: 3", "no classes"]),
     (["--dtype", "float8"], ["--dtype: 'float8'", "float32", "bfloat16"]),
     (["--device", "cuda:7"], ["--device: 'cuda:7'", "CUDA devices; use cpu"]),
-    (["--device", "tpu"], ["--device: 'tpu'", "cpu, cuda or cuda:N"]),
+    (["--device", "tpu"], ["--device: 'tpu'", "auto, cpu, cuda or cuda:N"]),
+    (["--device", "mps"], ["--device: 'mps' has no float64", "auto, cpu, cuda or cuda:N"]),
     (["--checkpoint", "none"], ["none", "neither a file nor a shipped checkpoint"]),
 ]
 

@@ -90,7 +90,7 @@ BAD = [
     (["own_models:good"], ["shape must be given"]),
     (["own_models:good", "--net", "a:B"], ["--net: a:B is for a checkpoint"]),
     (["broken_models:x"], ["importing broken_models raised ZeroDivisionError: division by zero"]),
-    (["digits-vp", "--net", "own_models:Scaled"], ["its network is our 'unet'; leave out net"]),
+    (["digits-vp", "--net", "own_models:Scaled"], ["leave out net"]),
     (
         ["digits-vp", "--shape", "1,8,9"],
         ["shape must be (1, 8, 8), that of the model's data, got (1, 8, 9)"],

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scoresde_cli.types import Device
 
 import scoresde as library
 from scoresde.names import parse_sampler
@@ -309,6 +310,22 @@ def test_a_grid_with_its_own_last_time(draw, tiny_checkpoint, tmp_path):
 def test_too_few_evaluations(draw, nfe):
     out, done = draw("--sampler", "heun", "--nfe", nfe)
     assert done.status == 2
-    assert "--nfe: must be at least 3, for one step and the final denoising" in done.err
-    assert f"got {nfe}" in done.err
+    what = "it must be at least 3, for one step and the final denoising of this sampler"
+    assert done.err == f"error: --nfe: {nfe}, but {what}\n"
     assert not out.exists()
+
+
+def test_the_device_that_auto_stands_for_is_recorded(draw):
+    out, done = draw("--nfe", 2, "--n", 1)
+    assert done.status == 0, done.err
+    assert json.loads((out / "scoresde.json").read_text())["settings"]["device"] == "cpu"
+    again = draw("--nfe", 2, "--n", 1, "--device", "cpu")[1]
+    assert again.status == 0, again.err
+
+
+@pytest.mark.parametrize(("there", "device"), [(True, "cuda"), (False, "cpu")])
+def test_auto_is_cuda_where_it_is(monkeypatch, there, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert Device().replaced("auto") == device
+    assert Device(at_once=False).replaced("auto") == "auto"
+    assert Device().replaced("cuda:1") == "cuda:1"

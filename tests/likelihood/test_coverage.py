@@ -75,25 +75,12 @@ RULES = [
     (16, Probing(4)),
     (12, Probing(2, 2)),
 ]
-ALWAYS = (12, Hutchinson(probes=2))
-
-
-@pytest.mark.slow
-def test_nineteen_of_twenty_hold_the_value():
-    """1,176 cases: pooled 92 to 98 %, of which the count's own deviation is 0.6 %."""
-    nodes, trace = ALWAYS
-    cases = [
-        held(*problem(kind, *model), seeds=7, nodes=nodes, trace=trace)
-        for kind in SDES
-        for model in MODELS
-    ]
-    assert 0.92 <= float(torch.cat(cases).mean()) <= 0.98
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("nodes", "trace", "controlled"),
-    [(*rule, False) for rule in RULES] + [(*rule, True) for rule in (ALWAYS, RULES[4])],
+    [(*rule, False) for rule in RULES] + [(*rule, True) for rule in (RULES[1], RULES[4])],
     ids=repr,
 )
 def test_no_model_is_left_out(nodes, trace, controlled):

@@ -256,6 +256,12 @@ def four(x, t, a, b):
         (four, {}, TypeError, "four needs 'b': give arguments={'b': …}, or condition='b'"),
         (lambda x: x, {}, TypeError, "must take x and a noise label, but takes x by position"),
         (nn.Identity(), {}, TypeError, "Identity.forward must take x and a noise label, but takes"),
+        (
+            nn.Bilinear,
+            {},
+            TypeError,
+            r"must be an object, not the class Bilinear: write Bilinear\(",
+        ),
         (3, {}, TypeError, "net must be a module or a function, got int"),
     ],
 )

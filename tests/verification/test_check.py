@@ -22,7 +22,7 @@ from scoresde.verification.contract import LAWS, check
 from scoresde.verification.findings import judged
 from scoresde.verification.laws import practice
 from scoresde.verification.laws.practice import COST_LAWS
-from scoresde.verification.laws.times import own_samples
+from scoresde.verification.laws.times import own_samples, smooth
 from scoresde.verification.probe import Probe
 
 SDE, CPU = VP(), torch.device("cpu")
@@ -424,6 +424,27 @@ def test_conditions_are_invented_for_networks_that_say_what_they_take(several):
     assert all(word in tested for word in ("no condition", "a longer vector", "vector with NaN"))
     assert ("class 3" in tested) is several
     assert report["condition has an effect"].value > 0
+
+
+@pytest.mark.parametrize(
+    ("levels", "double"), [(50, True), (50_000, True), (50, False), (1000, False)]
+)
+def test_rounded_labels_are_told_from_labels_that_change_fast(levels, double):
+    """In float64, and in float32 for a network that cannot be copied."""
+
+    def probe(label):
+        own = FunctionScore(SDE, lambda x, t: exact_eps(x, t) + torch.sin(label(t)).to(x))
+        found = Probe(own, (3,), CPU)
+        if not double:
+            found.__dict__["double"] = "no copy"
+        return smooth(found).verdict
+
+    def column(t):
+        return t[:, None] if t.ndim else t
+
+    assert probe(lambda t: (levels * column(t)).floor() / levels) == "warn"
+    assert probe(lambda t: column(t)) == "pass"
+    assert probe(lambda t: 300 * column(t)) == "pass"
 
 
 def test_an_error_inside_the_network_is_told_with_its_call():

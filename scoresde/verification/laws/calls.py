@@ -40,7 +40,8 @@ def output(probe: Probe) -> Finding:
     ]
     if wrong:
         return failed("; ".join(wrong), "eps must return a tensor like x")
-    return passed(f"shape {given[0]}, {given[1]}, on {given[2]}, as x")
+    dtype = str(given[1]).removeprefix("torch.")
+    return passed(f"shape {given[0]}, {dtype}, on {given[2]}, as x")
 
 
 def counted(probe: Probe) -> Finding:

@@ -122,16 +122,15 @@ def overhead(probe: Probe) -> Finding | None:
 
 
 def _seconds(probe: Probe, *calls: Callable[[], object]) -> list[float]:
-    """The least time of each function, called in turn; the first calls are not counted.
+    """The least time of each function, called in turn, at most 20 times.
 
-    They are called until `SECONDS` have passed, at least 2 and at most 20 times.
+    Nothing is repeated after `SECONDS` have passed.
     """
     began, least = time.perf_counter(), [math.inf] * len(calls)
-    for turn in range(21):
+    for _ in range(20):
         for i, call in enumerate(calls):
-            seconds = _once(probe, call)
-            least[i] = min(least[i], seconds) if turn else math.inf
-        if turn >= 2 and time.perf_counter() - began > SECONDS:
+            least[i] = min(least[i], _once(probe, call))
+        if time.perf_counter() - began > SECONDS:
             break
     return least
 
