@@ -32,9 +32,9 @@ FASHION = BenchRequest(  # its data are not needed
 
 
 def prepare_demo(folder: Path, overwrite: bool = False) -> Bench:
-    """Plan a comparison of ten samplers on the digits, and a strip of samples of Fashion-MNIST.
+    """Plan a comparison of ten samplers on the digits, and samples of Fashion-MNIST.
 
-    The likelihood of test digits is measured as well.
+    The recommended settings are compared as well, and the likelihood of test digits is measured.
 
     Args:
         folder: Folder for the results.

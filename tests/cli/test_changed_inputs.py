@@ -13,7 +13,7 @@ from scoresde.comparison.request import BenchRequest
 from scoresde.likelihood import likelihood_budget
 from scoresde.score import NetworkScore
 from scoresde.tasks.likelihood import scoring
-from scoresde.verification import verify as verification
+from scoresde.verification import prepare as verification
 
 from .conftest import TINY_UNET, write_checkpoint
 

@@ -27,14 +27,14 @@ def tiny(tiny_checkpoint, monkeypatch):
 def test_ten_samplers_can_use_every_budget(tmp_path):
     bench = demo.prepare_demo(tmp_path / "demo")
     cells = bench.sweep.cells
-    assert len({cell.label for cell in cells}) == 10
+    assert len({cell.label for cell in cells}) == 11  # the recommended settings among them
     assert all(cell.ts is not None for cell in cells)
     assert sorted({cell.budget for cell in cells if cell.budget}) == [5, 10, 20, 50]
     # half of a budget at least: no sampler is compared at a fraction of what it may use
     assert all(cell.budget // 2 < cell.cost <= cell.budget for cell in cells if cell.budget)
     assert (bench.sweep.settings.n, bench.likelihood.n) == (128, 128)
     (strip,) = bench.strips
-    assert (strip.sweep.settings.n, len(strip.sweep.cells)) == (16, 3)
+    assert (strip.sweep.settings.n, len(strip.sweep.cells)) == (16, 4)
     assert {cell.budget for cell in strip.sweep.cells} == {20}
     assert not (tmp_path / "demo").exists()
 
