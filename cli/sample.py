@@ -68,7 +68,8 @@ def sample(out: Path, overwrite: bool, as_json: bool, **settings: Any) -> None:
 
     Example: scoresde sample --checkpoint digits-vp --nfe 20 --out out/digits
     """
-    from scoresde.tasks.sampling import SampleRequest, draw_samples
+    from scoresde.tasks.sample_request import SampleRequest
+    from scoresde.tasks.sampling import draw_samples
 
     from .progress import follow
 

@@ -13,10 +13,10 @@ from ..names.grids import parse_grid
 from ..noise import check_seed
 from ..plain import ConfigError, check_unique
 from ..samplers import AdaptiveSDE, Sampler
+from ..samplers.choice import DEFAULT_T_MIN
 from ..score import ScoreModel
 from ..tasks.given import GivenModel
 from ..tasks.likelihood.request import ScoreRequest, check_request, resolved
-from ..tasks.sampling import DEFAULT_T_MIN
 from .checked import LABELS
 from .labels import RECOMMENDED, named_grids, named_samplers
 from .plan import Cell, plan_cells, recommended_cells
