@@ -13,13 +13,15 @@ from torch import Tensor
 
 import scoresde
 from scoresde.exact import GaussianMixture
-from scoresde.score import ScoreModel
-from scoresde.sde import VP, Node, TabulatedVP
+from scoresde.score import ScoreModel, Time
+from scoresde.sde import VE, VP, Node, TabulatedVP
 
 __all__ = [
     "BORROWED",
     "LEVELS",
     "Levels",
+    "OURS",
+    "RECOMMENDED",
     "PairedProblem",
     "Setting",
     "mixture",
@@ -31,6 +33,8 @@ __all__ = [
 LEVELS = 1000
 
 OURS = "scoresde"
+# Library name of `scoresde.sample` without any setting but the number of evaluations.
+RECOMMENDED = "recommended"
 # Library name for settings that combine a peer's sampler with our grids.
 BORROWED = "peers, our grids"
 
@@ -94,39 +98,65 @@ class PairedProblem:
         x: States at t = 1, shape (n, *D).
         exact: The solution of the ODE at σ = 0, like x.
         error: Estimate of the error of `exact`, in the same unit as the results.
+        model: The model as its owner has it, under any SDE. It has the probability-flow ODE of
+            `levels.model` in x/√(α² + σ²).
     """
 
     levels: Levels
     x: Tensor
     exact: Tensor
     error: float
+    model: ScoreModel
 
 
-def mixture(seed: int, n: int, tolerance: float = 1e-10) -> PairedProblem:
+def mixture(
+    seed: int, n: int, dim: int = 16, std: float = 1.0, ve: bool = False, tolerance: float = 1e-10
+) -> PairedProblem:
     """The random mixture that `samplers.py` describes, with n starting points."""
     draw = partial(torch.randn, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    k, d = 8, 16
+    k = 8
     weights = 0.5 + torch.special.ndtr(draw(k))
-    a = draw(k, d, d)
-    covs = a @ a.mT / 64 + 0.01 * torch.eye(d, dtype=torch.float64)
-    sde = TabulatedVP(tuple(VP().ddpm_betas(LEVELS).tolist()))
-    model = GaussianMixture(sde, weights / weights.sum(), draw(k, d), covs)
-    return _problem(model, draw(n, d), tolerance)
+    a = draw(k, dim, dim)
+    covs = a @ a.mT / (4 * dim) + 0.01 * torch.eye(dim, dtype=torch.float64)
+    means = draw(k, dim)
+    sde = VE(0.01, 50.0) if ve else TabulatedVP(tuple(VP().ddpm_betas(LEVELS).tolist()))
+    model = GaussianMixture(sde, weights / weights.sum(), std * means, std**2 * covs)
+    return _problem(model, draw(n, dim), tolerance)
 
 
 def network(name: str, seed: int, n: int, tolerance: float = 1e-6) -> PairedProblem:
-    """A checkpoint under a variance-preserving SDE, with n starting points."""
+    """A checkpoint, with n starting points."""
     checkpoint = scoresde.load(name)
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, *checkpoint.data.shape, generator=generator)
     return _problem(checkpoint.model.eval(), x, tolerance)
 
 
+class _AsVP(ScoreModel):
+    """A model of any SDE under the linear VP whose largest σ/α is the same."""
+
+    def __init__(self, model: ScoreModel) -> None:
+        top = model.sde.nodes([1.0])[0]
+        # ∫β dt = log(1 + (σ/α)²) at t = 1, and ∫β dt = (beta_min + beta_max)/2
+        super().__init__(VP(0.1, 2 * math.log1p((top.sigma / top.alpha) ** 2) - 0.1))
+        self.model = model
+
+    def eps(self, x: Tensor, t: Time) -> Tensor:
+        """The model's ε at equal σ/α."""
+        node, sde = self.sde.at(t, x), self.model.sde
+        self.nfe.add_forward(node.t)
+        lam = torch.tensor([node.lam], dtype=torch.float64)
+        own = sde.nodes(sde.t_of_lam(lam).clamp(0, 1))[0]
+        return self.model.eps(x * (own.alpha / node.alpha), own)
+
+
 @torch.no_grad()
 def _problem(model: ScoreModel, x: Tensor, tolerance: float) -> PairedProblem:
-    levels = Levels(model, x.dtype)
+    preserving = isinstance(model.sde, (VP, TabulatedVP))
+    levels = Levels(model if preserving else _AsVP(model), x.dtype)
     exact = solve(levels, x, tolerance)
-    return PairedProblem(levels, x, exact, rmse(solve(levels, x, 10 * tolerance), exact))
+    error = rmse(solve(levels, x, 10 * tolerance), exact)
+    return PairedProblem(levels, x, exact, error, model)
 
 
 def solve(levels: Levels, x: Tensor, tolerance: float) -> Tensor:

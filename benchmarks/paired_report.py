@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import geometric_mean
 from typing import Any
 
-from paired import BORROWED, OURS
+from paired import BORROWED, OURS, RECOMMENDED
 
 from scoresde.output.figures import line_style, new_figure, png_bytes
 
 __all__ = ["LIBRARIES", "PairedResult", "figure", "leaders", "table"]
 
-LIBRARIES = (OURS, "diffusers", "azula", BORROWED)
+LIBRARIES = (OURS, RECOMMENDED, "diffusers", "azula", BORROWED)
+PEERS = ("diffusers", "azula")
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,11 @@ def table(results: Sequence[PairedResult], budgets: Sequence[int]) -> str:
     """A row per library, a column per number of evaluations, ratios to ours, and the settings."""
     best = {(r.library, r.budget): r for r in leaders(results, lambda r: (r.library, r.budget))}
     libraries = [name for name in LIBRARIES if any(key[0] == name for key in best)]
-    lines = [f"{'NFE':18s}" + "".join(f"{budget:>9d}" for budget in budgets)]
+    lines = [f"{'NFE':22s}" + "".join(f"{budget:>9d}" for budget in budgets)]
 
     def row(name: str, cells: Sequence[float | None], form: str) -> None:
         said = ("-" if cell is None else f"{cell:{form}}" for cell in cells)
-        lines.append(f"{name:18s}" + "".join(f"{cell:>9s}" for cell in said))
+        lines.append(f"{name:22s}" + "".join(f"{cell:>9s}" for cell in said))
 
     cells = {
         name: [best[name, b].rmse if (name, b) in best else None for b in budgets]
@@ -54,9 +56,18 @@ def table(results: Sequence[PairedResult], budgets: Sequence[int]) -> str:
     for name in libraries:
         row(name, cells[name], ".3g")
     for name in libraries:
-        if name != OURS and OURS in cells:
+        if name not in (OURS, RECOMMENDED) and OURS in cells:
             pairs = zip(cells[OURS], cells[name], strict=True)
             row(f"ours/{name}", [a / b if a and b else None for a, b in pairs], ".2f")
+    for name in PEERS:
+        ratios = [
+            best[RECOMMENDED, b].rmse / best[name, b].rmse
+            for b in budgets
+            if (RECOMMENDED, b) in best and (name, b) in best
+        ]
+        if ratios:
+            row(f"{RECOMMENDED}/{name}", ratios, ".2f")
+            lines.append(f"  worst {max(ratios):.2f}, geometric mean {geometric_mean(ratios):.2f}")
     for budget in budgets:
         lines.append(f"\nbest with at most {budget} evaluations")
         for name in libraries:

@@ -9,9 +9,15 @@ samples and coordinates. Evaluations are counted at the model, for all libraries
 column holds the runs within a number of evaluations. For each column and library the setting with
 the smallest error is shown.
 
+`recommended` is `scoresde.sample` with the number of evaluations as its only setting. Below the
+errors stand its ratios to the best setting of each peer, for each number of evaluations.
+
 Without `--checkpoint` the model is the exact score of a random mixture of Gaussians in 16
 dimensions under DDPM's linear β: 8 components, weights uniform on [0.5, 1.5] and then normalised,
-means N(0, I), covariances A Aᵀ/64 + 0.01 I with A_ij ~ N(0, 1). `--seed` draws mixture and x_T.
+means N(0, I), covariances A Aᵀ/64 + 0.01 I with A_ij ~ N(0, 1). `--seed` draws mixture and x_T,
+`--dim` and `--std` give other dimensions, with A Aᵀ/(4 dim), and scales; `--ve` puts the mixture
+under VE(0.01, 50). A model that is not under VP is given to the peers, and to our settings, as a
+VP of equal σ/α.
 With `--checkpoint` the model is a trained network. Then a pilot run on two samples chooses the
 settings that are tried on all samples.
 
@@ -29,20 +35,20 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
 
 import click
 import torch
-from paired import OURS, Levels, PairedProblem, Setting, mixture, network, rmse
+from paired import OURS, RECOMMENDED, Levels, PairedProblem, Setting, mixture, network, rmse
 from paired_report import PairedResult, figure, leaders, table
 from script import print_header, write
 from torch import Tensor
 
 from scoresde.grid import uniform
 from scoresde.names.grids import parse_grid
-from scoresde.names.samplers import parse_sampler
+from scoresde.names.samplers import parse_sampler, sampler_label
 from scoresde.samplers import sample
 from scoresde.samplers.steps import largest_steps
 from scoresde.score import count_nfe
@@ -135,6 +141,16 @@ def _steps(text: str, budget: int) -> int:
     return largest_steps(VP(), parse_sampler(text), uniform, budget + 1, 1e-3)
 
 
+def recommended_samples(problem: PairedProblem, nfe: int) -> PairedResult:
+    """`sample` with the number of evaluations as its only setting, from the same x_T."""
+    model, top = problem.model, problem.levels.top
+    scale = model.sde.nodes([1.0])[0].alpha / top.alpha
+    done = sample(model, nfe=nfe, x_init=problem.x * scale, dtype=problem.x.dtype)
+    setting = f"{sampler_label(done.sampler)} {done.grid}"
+    error = rmse(done.x, problem.exact)
+    return PairedResult(RECOMMENDED, RECOMMENDED, setting, nfe, done.nfe, error)
+
+
 @torch.no_grad()
 def run(problem: PairedProblem, setting: Setting, budget: int) -> PairedResult | str | None:
     """One result; the name of the error if it failed; None if it needs more evaluations."""
@@ -160,6 +176,7 @@ def compare(
     results, failures = [], Counter()
     for budget in budgets:
         began = time.perf_counter()
+        results.append(recommended_samples(problem, budget))
         for setting in settings:
             result = run(problem, setting, budget)
             if isinstance(result, PairedResult):
@@ -176,8 +193,8 @@ def promising(problem: PairedProblem, settings: Sequence[Setting]) -> list[Setti
     A pilot run on two samples selects the best two of each family at few and at more evaluations,
     if their error is within a factor of 2 of the best of their library.
     """
-    levels, few = problem.levels, slice(PILOT)
-    pilot = PairedProblem(levels, problem.x[few], problem.exact[few], problem.error)
+    few = slice(PILOT)
+    pilot = replace(problem, x=problem.x[few], exact=problem.exact[few])
     results, _ = compare(pilot, settings, PILOT_BUDGETS)
     best = {(r.library, r.budget): r for r in leaders(results, lambda r: (r.library, r.budget))}
     kept = {
@@ -193,6 +210,9 @@ def promising(problem: PairedProblem, settings: Sequence[Setting]) -> list[Setti
 @click.option("--seed", default=0, show_default=True, help="Draws the mixture and x_T.")
 @click.option("--n", type=click.IntRange(2), help="Starting points; 256, or 16 for a network.")
 @click.option("--nfe", multiple=True, type=click.IntRange(1), default=BUDGETS, show_default=True)
+@click.option("--dim", default=16, show_default=True, help="Dimensions of the mixture.")
+@click.option("--std", default=1.0, show_default=True, help="Scale of the mixture.")
+@click.option("--ve", is_flag=True, help="The mixture under VE(0.01, 50) instead of VP.")
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Write the leaders here.")
 @click.option("--figure", "picture", type=click.Path(path_type=Path), help="Draw them, PNG.")
 def main(
@@ -200,13 +220,17 @@ def main(
     seed: int,
     n: int | None,
     nfe: tuple[int, ...],
+    dim: int,
+    std: float,
+    ve: bool,
     out: Path | None,
     picture: Path | None,
 ) -> None:
     """Run, print the table, and write the requested files."""
     torch.set_num_threads(1)
     if checkpoint is None:
-        problem, name = mixture(seed, n or 256), f"mixture of seed {seed}"
+        problem = mixture(seed, n or 256, dim, std, ve)
+        name = f"mixture of seed {seed}, {dim} dimensions, scale {std:g}, {'VE' if ve else 'VP'}"
         ours = our_settings(GRIDS, ENDS)
     else:
         problem, name = network(checkpoint, seed, n or 16), f"{checkpoint}, x_T of seed {seed}"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._identity import foreign_identity
 from ..fingerprint import fingerprint
-from ..grid import check_on_ladder, snapped, uniform
+from ..grid import snapped, uniform
 from ..names.grids import GridFile
 from ..names.samplers import sampler_label
 from ..samplers import DDIM, Sampler
@@ -183,19 +183,20 @@ def _times_of_file(sde: SDE, name: str, grid: GridFile, snap: bool) -> Tensor:
     return snapped(sde, ts) if snap else ts
 
 
-def recommended_cells(model: ScoreModel, budgets: Sequence[int]) -> list[Cell]:
+def recommended_cells(
+    model: ScoreModel, budgets: Sequence[int], shape: Sequence[int]
+) -> list[Cell]:
     """One cell for each budget with the settings that `recommended` chooses for it.
 
     Args:
         model: The score model; it is not evaluated.
         budgets: Evaluations per sample, the final denoising included.
+        shape: Shape of one sample without its batch axis.
     """
     cells = []
     for budget in budgets:
         try:
-            chosen = recommended(model, budget)
-            if model.snapped:
-                check_on_ladder(model.sde, chosen.ts)
+            chosen = recommended(model, budget, shape)
         except ValueError as error:
             cells.append(Cell(RECOMMENDED, DDIM(), budget=budget, reason=str(error)))
             continue

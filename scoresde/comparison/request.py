@@ -146,7 +146,7 @@ class BenchRequest:
         cells: list[Cell] = []
         for name, sampler in self.samplers.items():
             if sampler is None:
-                cells += recommended_cells(model, self.nfe)
+                cells += recommended_cells(model, self.nfe, given.spec.shape)
                 continue
             some = [(name, one) for one in _at_tolerances(name, sampler)]
             cells += plan_cells(given.sde, some, grids, self.nfe, self.t_min, given.snapped)

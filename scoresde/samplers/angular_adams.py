@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from torch import Tensor
 
 from .._tensor import check_integer, plain_numbers
 from ..sde import SDE, Node
@@ -41,10 +42,15 @@ class AngularAdams(LinearMultistep):
     is needed. The grid `arctan` takes equal steps in θ. The variables are those of Salimans & Ho
     2022, "Progressive distillation", arXiv:2202.00512, appendix D; the solver is ours.
 
+    With `to_data` one more step of order 1 leads from the last time to σ = 0. It takes the place of
+    the final denoising, at the same cost. Its evaluation also corrects the step before it, which
+    the evaluation of a denoising does not.
+
     Args:
         order: Number of outputs in the predictor, 1 to 4. We advise 2 for few steps, 3 from about
             15 steps and 4 from about 20.
         corrector: Whether to correct.
+        to_data: Whether to take one more step, down to σ = 0.
 
     Raises:
         ValueError: If the order is out of range.
@@ -54,10 +60,21 @@ class AngularAdams(LinearMultistep):
 
     order: int = 3
     corrector: bool = True
+    to_data: bool = False
 
     def __post_init__(self) -> None:
         plain_numbers(self)
         check_integer("order", self.order, minimum=1, maximum=4)
+
+    @property
+    def reaches_data(self) -> bool:
+        """Whether the last step ends at σ = 0."""
+        return self.to_data
+
+    def nodes(self, sde: SDE, ts: Tensor) -> list[Node]:
+        """The nodes of the grid, and with `to_data` one at σ = 0, where nothing is evaluated."""
+        at_data = Node(t=0.0, alpha=1.0, sigma=0.0, lam=math.inf, f=0.0, g=0.0)
+        return [*sde.nodes(ts), *([at_data] if self.to_data else [])]
 
     def rows(self, sde: SDE, nodes: list[Node]) -> list[StepWeights]:
         """The weights of each step."""
@@ -65,6 +82,8 @@ class AngularAdams(LinearMultistep):
         n = np.array([math.hypot(node.alpha, node.sigma) for node in nodes])
         theta = np.array([math.atan2(node.sigma, node.alpha) for node in nodes])
         orders = step_orders(steps, self.order, lower_order_final=False)
+        if self.to_data:
+            orders[-1] = 1
         predictors = _weights(n, theta, orders, newest=0)
         corrected = [order + 1 if self.corrector else 0 for order in orders[:-1]] + [0]
         correctors = _weights(n, theta, corrected, newest=1)

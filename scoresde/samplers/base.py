@@ -49,6 +49,11 @@ class Sampler(ABC):
         """
 
     @property
+    def reaches_data(self) -> bool:
+        """Whether the sampler ends at σ = 0, so that no final denoising follows."""
+        return False
+
+    @property
     def off_grid(self) -> bool:
         """Whether the sampler evaluates the model at times that are not in the grid."""
         return self.adaptive
@@ -82,13 +87,17 @@ class GridSampler(Sampler):
         self, model: ScoreModel, x: Tensor, ts: Tensor, noise: Noise, on_step: OnStep | None = None
     ) -> Solution:
         """Step through the grid, then `finish`."""
-        nodes = model.sde.nodes(ts)
+        nodes = self.nodes(model.sde, ts)
         state = self.start(model.sde, nodes)
         for i, (t, s) in enumerate(zip(nodes[:-1], nodes[1:], strict=True)):
             x, state = self.step(model, x, t, s, state, noise)
             if on_step is not None:
                 on_step(i + 1, s.t, x)
         return Solution(self.finish(model, x, nodes[-1], noise))
+
+    def nodes(self, sde: SDE, ts: Tensor) -> list[Node]:
+        """The nodes of a run: those of the grid, by default."""
+        return sde.nodes(ts)
 
     def start(self, sde: SDE, nodes: list[Node]) -> State:
         """The state for the first step, computed from the whole grid; None by default."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from .._tensor import check_integer
-from ..grid import snapped, uniform
+from ..grid import uniform
 from ..score import ScoreModel
 from ..sde import SDE
 from .base import Sampler
-from .recommended import Recommendation, recommended
+from .recommended import recommended
 from .steps import Grid, count_evaluations, largest_steps
 
 __all__ = ["DEFAULT_NFE", "DEFAULT_T_MIN", "Choice", "choose", "most_steps", "recommended_grid"]
@@ -46,6 +46,7 @@ def choose(
     ts: Tensor | None = None,
     nfe: int | None = None,
     denoise: bool = True,
+    shape: Sequence[int] | None = None,
 ) -> Choice:
     """Complete a sampler, times or neither by what `recommended` says.
 
@@ -58,6 +59,7 @@ def choose(
         ts: The time grid, shape (N + 1,); None for the recommended one.
         nfe: Evaluations per sample, at most 100,000, the final denoising included; None for 20.
         denoise: Whether to finish with E[x_0 | x].
+        shape: Shape of one sample without its batch axis; None for that of the model's data.
 
     Raises:
         TypeError: If `nfe` is not an integer.
@@ -67,7 +69,8 @@ def choose(
     if ts is not None:
         if nfe is not None:
             raise ValueError(f"nfe must be None if ts is given, which has its own steps, got {nfe}")
-        return Choice(sampler or _best(model, len(ts)).sampler, ts, denoise, None)
+        found = recommended(model, len(ts), shape).sampler
+        return Choice(sampler or replace(found, to_data=denoise), ts, denoise, None)
     if sampler is not None and sampler.adaptive:
         if nfe is not None:
             raise ValueError(
@@ -79,24 +82,20 @@ def choose(
     nfe = DEFAULT_NFE if nfe is None else check_integer("nfe", nfe, minimum=1, maximum=MOST_NFE)
     if sampler is None:
         # `recommended` counts the final denoising, so that one more step is free without it
-        found = _best(model, nfe + (not denoise))
-        return Choice(found.sampler, found.ts, denoise and found.denoise, found.grid)
-    grid = recommended_grid(model)
+        found = recommended(model, nfe + (not denoise), shape)
+        sampler = found.sampler if denoise else replace(found.sampler, to_data=False)
+        return Choice(sampler, found.ts, denoise and found.denoise, found.grid)
+    grid = recommended_grid(model, shape)
     steps = most_steps(model.sde, sampler, grid, nfe, denoise)
-    return Choice(sampler, grid(model.sde, steps), denoise, _best(model, steps + 1).grid)
+    found = recommended(model, steps + 1, shape)
+    return Choice(sampler, found.ts, denoise, found.grid)
 
 
-def _best(model: ScoreModel, nfe: int) -> Recommendation:
-    """What is recommended, on the model's ladder if its labels are rounded."""
-    found = recommended(model, nfe)
-    return replace(found, ts=snapped(model.sde, found.ts)) if model.snapped else found
-
-
-def recommended_grid(model: ScoreModel) -> Grid:
+def recommended_grid(model: ScoreModel, shape: Sequence[int] | None = None) -> Grid:
     """The grid that is recommended for each number of steps, as a function of (sde, steps)."""
 
     def times(sde: SDE, steps: int, t_min: float | None = None) -> Tensor:
-        return _best(model, steps + 1).ts
+        return recommended(model, steps + 1, shape).ts
 
     return times
 

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from .. import grid as grids
+from .._tensor import check_integer
 from ..score import ScoreModel
-from .base import Sampler
-from .unipc import UniPC
+from .angular_adams import AngularAdams
 
 __all__ = ["Recommendation", "recommended"]
+
+# The last evaluation is made LAST of the other steps away from σ = 0, in θ^{1/power}.
+LAST = 2.0
+# Scale d and power of the grid, and the least evaluations for order 4, which extrapolates further
+# than order 2 and needs small steps. The numbers of an image are correlated, so that its first
+# principal component is larger than that of a vector.
+VECTORS, IMAGES = (2.8, 2.5, 12), (5.5, 3.0, 15)
+# With many evaluations the error of images is made near the data, where a larger d makes the steps
+# more equal in (σ/α)^{1/power}.
+STD_PER_EVALUATION = 0.55
+LEAST_TIME = 1e-4  # networks are seldom trained nearer to the data
 
 
 @dataclass(frozen=True)
@@ -21,23 +34,63 @@ class Recommendation:
     Attributes:
         sampler: The sampler.
         ts: The time grid, shape (N + 1,).
-        denoise: Whether to finish with E[x_0 | x] at ts[-1].
+        denoise: Whether the samples are without noise: the sampler ends at σ = 0.
         grid: Name of the grid with its parameters, such as "uniform:t_min=0.05".
     """
 
-    sampler: Sampler
+    sampler: AngularAdams
     ts: Tensor
     denoise: bool
     grid: str
 
 
-def recommended(model: ScoreModel, nfe: int) -> Recommendation:
+def recommended(model: ScoreModel, nfe: int, shape: Sequence[int] | None = None) -> Recommendation:
     """The sampler, grid and last time that are recommended for `nfe` evaluations per sample.
+
+    The sampler is `AngularAdams`, of order 2, and 4 from 12 evaluations (15 for images). The grid is
+    `arctan`. With few evaluations it ends early, at a σ that falls with `nfe`. One more step leads
+    from there to σ = 0 and takes the place of the final denoising, so that the last evaluation is
+    not spent at a σ where the samples hardly change. One evaluation is one step without this end.
+
+    The constants have the smallest errors, compared with the best of 771 settings of diffusers, on
+    22 problems: mixtures, images with power-law spectra and trained networks, under VP, sub-VP and
+    VE. `benchmarks/samplers.py` repeats this comparison on any model.
 
     Args:
         model: The score model; only what it says about itself is used, it is not evaluated.
         nfe: Evaluations per sample, at least 1, the final denoising included.
+        shape: Shape of one sample without its batch axis; None for that of the model's data, or of
+            a vector if this is unknown.
+
+    Returns:
+        The settings; the times are on the ladder if the labels of the model are rounded.
+
+    Raises:
+        TypeError: If `nfe` is not an integer.
+        ValueError: If `nfe` is less than 1.
     """
-    t_min = max(1e-3, model.t_least)
-    ts = grids.log_snr(model.sde, max(nfe - 1, 1), t_min)
-    return Recommendation(UniPC(), ts, True, f"log_snr:t_min={t_min:g}")
+    nfe = check_integer("nfe", nfe, minimum=1)
+    if shape is None and model.data is not None:
+        shape = model.data.shape
+    image = shape is not None and len(shape) > 1
+    std, power, high = IMAGES if image else VECTORS
+    if image:
+        std = max(std, round(STD_PER_EVALUATION * nfe, 2))
+    t_min = _last_time(model, nfe, std, power)
+    ts = grids.arctan(model.sde, max(nfe - 1, 1), t_min, data_std=std, power=power)
+    if model.snapped:
+        ts = grids.snapped(model.sde, ts)
+    sampler = AngularAdams(4 if nfe >= high else 2, to_data=nfe > 1)
+    name = f"arctan:data_std={std:g}:power={power:g}:t_min={t_min:g}"
+    return Recommendation(sampler, ts, nfe > 1, name)
+
+
+def _last_time(model: ScoreModel, nfe: int, std: float, power: float) -> float:
+    """The time of the last evaluation, rounded to 4 digits so that its name can be typed."""
+    sde, least = model.sde, max(LEAST_TIME, model.t_least)
+    if nfe == 1:
+        return least
+    largest, smallest = (math.exp(-node.lam) for node in sde.nodes([1.0, least]))
+    top = math.atan(largest / std) ** (1 / power)
+    sigma = std * math.tan((top * LAST / (nfe - 1 + LAST)) ** power)
+    return float(f"{float(sde.t_of_sigma(sigma)):.4g}") if sigma > smallest else least

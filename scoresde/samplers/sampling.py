@@ -131,7 +131,7 @@ def sample(
     _check_start(x_init)
     shape = _shape(model, shape, n, x_init, y)
     device, dtype = _place(model, x_init, device, dtype)
-    chosen = choose(model, sampler, None if ts is None else check_grid(ts), nfe, denoise)
+    chosen = choose(model, sampler, None if ts is None else check_grid(ts), nfe, denoise, shape[1:])
     sampler, ts, denoise = chosen.sampler, chosen.ts, chosen.denoise
     _check_times(model, ts)
     if seed is None and noise is None:
@@ -149,7 +149,7 @@ def sample(
         with evaluating(part.model), count_nfe(part.model, limit=max_nfe) as counted:
             end = sampler.run(part.model, starts[part.rows], ts, part.noise, on_step)
             x = end.state
-            if denoise:
+            if denoise and not sampler.reaches_data:
                 x = part.model.x0(x, model.sde.nodes(ts[-1:])[0])
         ends[part.rows] = finite_or_raise(x, f"samples at t={float(ts[-1]):.6g}")
         counts += [] if end.counts is None else [end.counts]

@@ -51,7 +51,9 @@ def count_evaluations(sde: SDE, sampler: Sampler, ts: Tensor, limit: int | None 
     model = _free_model(sde)
     with count_nfe(model, limit) as counted:
         try:
-            model.x0(_end(model, sampler, ts, seed=0), float(ts[-1]))
+            x = _end(model, sampler, ts, seed=0)
+            if not sampler.reaches_data:
+                model.x0(x, float(ts[-1]))
         except RuntimeError:
             if limit is None or counted.forward < limit:
                 raise
