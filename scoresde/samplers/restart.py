@@ -111,7 +111,7 @@ class Restart(GridSampler):
 
     Raises:
         TypeError: If `inner` is not a `GridSampler`, or an interval is not a `RestartInterval`.
-        ValueError: If there is no interval.
+        ValueError: If there is no interval, or `inner` goes on to σ = 0.
     """
 
     inner: GridSampler
@@ -120,6 +120,8 @@ class Restart(GridSampler):
     def __post_init__(self) -> None:
         if not isinstance(self.inner, GridSampler):
             raise TypeError(f"inner must be a GridSampler, got {self.inner!r}")
+        if self.inner.reaches_data:
+            raise ValueError(f"inner must end at the grid's last time, got {self.inner!r}")
         object.__setattr__(self, "intervals", tuple(self.intervals))
         if not self.intervals:
             raise ValueError("intervals must hold at least 1 interval, got none")

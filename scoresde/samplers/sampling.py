@@ -40,7 +40,7 @@ class Samples:
         sampler: The sampler.
         grid: Name of the recommended grid with its parameters; None if `ts` was given, and for a
             sampler that chooses its own steps.
-        denoise: Whether the last evaluation was E[x_0 | x] at ts[-1].
+        denoise: Whether the samples were brought to σ = 0.
         counts: Status, accepted and rejected steps, and evaluations (without the final denoising)
             of each sample, shape (n,) each, from an adaptive sampler; otherwise None.
     """
@@ -102,8 +102,9 @@ def sample(
             `sde.start_std(ts[0])`: the prior's standard deviation at t = 1. The recommended times
             begin at 1.
         batch: Number of samples to run at a time; None = all at once.
-        denoise: Finish with E[x_0 | x] at ts[-1], which is one more evaluation. It removes the
-            noise of standard deviation σ(ts[-1]) that samples of p_t at t = ts[-1] contain.
+        denoise: Finish at σ = 0 by E[x_0 | x] at ts[-1], which is one more evaluation, or by the
+            sampler's own last step (`AngularAdams` with `to_data`). It removes the noise of
+            standard deviation σ(ts[-1]) that samples of p_t at t = ts[-1] contain.
         max_nfe: Largest number of evaluations per sample; one more raises RuntimeError.
         device: Where to run; None for the device of the model's tensors, or the CPU. Another device
             than the model's is refused.
@@ -127,6 +128,8 @@ def sample(
     check_type("model", model, ScoreModel)
     if sampler is not None:
         check_type("sampler", sampler, Sampler)
+        if sampler.reaches_data and not denoise:
+            raise ValueError(f"denoise must be True for a sampler that ends at σ = 0, {sampler!r}")
         _check_allowed(model, sampler)
     _check_start(x_init)
     shape = _shape(model, shape, n, x_init, y)
