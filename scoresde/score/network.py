@@ -29,7 +29,9 @@ class NetworkScore(ScoreModel):
             int64 for the label "rounded_index"; y is the condition, its floating tensors in the
             network's dtype. It returns a tensor like x; see `prediction` for other forms.
         sde: The forward process it was trained for.
-        preconditioning: Input scale, time label and target.
+        preconditioning: Input scale, time label and target. It must be given unless the network
+            has the attribute `condition`, as our networks have, for which `Preconditioning()` is
+            the default. For a network that was trained elsewhere, use `wrap`.
         autocast: Compute the network under `torch.autocast` in this dtype; the state, the times
             and all other formulas keep their dtypes.
         call: How the network is called.
@@ -40,7 +42,8 @@ class NetworkScore(ScoreModel):
 
     Raises:
         TypeError: If the network cannot be called as `call` says.
-        ValueError: If the label is an index and the SDE has no discrete ladder.
+        ValueError: If the preconditioning is missing, or its label is an index and the SDE has no
+            discrete ladder.
     """
 
     def __init__(
@@ -55,6 +58,12 @@ class NetworkScore(ScoreModel):
         check_type("net", net, nn.Module)
         self.call = call or Call()
         self._caller = self.call.fitted(net)
+        if preconditioning is None and stated_condition(net) is None:
+            raise ValueError(
+                f"preconditioning must say what {type(net).__name__} takes and returns, got none; "
+                "write scoresde.wrap(net, sde, target, label=…), or give Preconditioning() for a "
+                "network of x/√(α² + σ²) and log(σ/α) that predicts ε"
+            )
         self.net = net
         self.preconditioning = preconditioning or Preconditioning()
         self.autocast = autocast

@@ -15,7 +15,7 @@ from scoresde.likelihood import (
     UniformDequantization,
 )
 from scoresde.noise import SampleNoise
-from scoresde.score import NetworkScore
+from scoresde.score import NetworkScore, Preconditioning
 from scoresde.sde import VE, VP, SubVP
 
 DOUBLE = torch.float64
@@ -236,7 +236,8 @@ class TestInterface:
             return torch.zeros(len(x), dtype=DOUBLE)
 
         k = torch.arange(5)[:, None]
-        model = NetworkScore(torch.nn.Identity(), VP())  # an exact model takes no labels
+        # an exact model takes no labels
+        model = NetworkScore(torch.nn.Identity(), VP(), Preconditioning())
         method = Known(density)
         out = dequantized(model, k, EIGHT, method, y=10 + k[:, 0], seed=0, batch=2, draws=2)
         assert (

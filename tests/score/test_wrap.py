@@ -9,6 +9,7 @@ from torch import nn
 
 from scoresde._condition import ConditionSpec
 from scoresde.likelihood import Ode, Path, log_likelihood
+from scoresde.nets import MLP
 from scoresde.samplers import DDIM, sample
 from scoresde.score import Call, FunctionScore, NetworkScore, Preconditioning, wrap
 from scoresde.sde import VE, VP, CosineVP, TabulatedVP
@@ -303,6 +304,18 @@ def test_the_path_method_takes_a_wrapped_network_with_a_condition():
     got = log_likelihood(wrap(net, EDM, "denoiser"), x, Path(), seed=0)
     want = -x.square().sum(1) / 2 - math.log(2 * math.pi)
     assert bool(((got.log_prob - want).abs() < 6 * got.std_error + 1e-3).all())
+
+
+def test_a_network_that_does_not_follow_our_convention_is_not_guessed():
+    """Otherwise a DDPM network would get log σ for its index, without a word."""
+    for net in (Net(two), nn.DataParallel(Net(two)), torch.compile(Net(two), backend="eager")):
+        with pytest.raises(
+            ValueError, match=r"got none; write scoresde.wrap\(net, sde, target, la"
+        ):
+            NetworkScore(net, VP())
+    ours = MLP((2,), 4, 1)
+    for net in (ours, nn.DataParallel(ours)):
+        assert NetworkScore(net, VP()).preconditioning == Preconditioning()
 
 
 def test_a_preconditioning_with_a_call():

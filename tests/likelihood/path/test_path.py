@@ -14,7 +14,7 @@ from scoresde.likelihood import ExactTrace, Hutchinson, Path, Probing, encode, f
 from scoresde.likelihood.flow import log_prior
 from scoresde.likelihood.path.node_error import error_of_sum
 from scoresde.noise import BatchNoise, SampleNoise
-from scoresde.score import FunctionScore, NetworkScore, ScoreModel
+from scoresde.score import FunctionScore, NetworkScore, Preconditioning, ScoreModel
 from scoresde.sde import VE, VP, SubVP
 
 DOUBLE = torch.float64
@@ -400,7 +400,7 @@ class ConvNet(nn.Module):
 def conv_model(sde, dtype=torch.float32):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return NetworkScore(ConvNet().to(dtype), sde)
+        return NetworkScore(ConvNet().to(dtype), sde, Preconditioning())
 
 
 class TestBatches:

@@ -429,7 +429,7 @@ class TestContract:
             def forward(self, x, label, y):
                 return self.scale * x * (math.nan if self.training else 1.0)
 
-        model = NetworkScore(Dropping(), VP())
+        model = NetworkScore(Dropping(), VP(), Preconditioning())
         assert bool(torch.isfinite(ddpm_vlb(model, torch.zeros(1, 2), 25, seed=0).diffusion).all())
         assert model.training
         model.net.scale.data.fill_(math.nan)
