@@ -305,7 +305,9 @@ def test_class_labels_are_asked_for_before_the_first_evaluation(route):
     model = NetworkScore(Uncalled(2), VP(), Preconditioning())
     with pytest.raises(ValueError, match="y must be given: the network takes 2 classes"):
         ROUTES[route](model)
-    with pytest.raises(ValueError, match="y must hold classes 0 to 1, got 2|y must have shape"):
+    with pytest.raises(
+        ValueError, match="y must hold classes 0 to 1, got 2|y must have leading dim"
+    ):
         ROUTES[route](model.given(torch.tensor([0, 2])))
 
 
