@@ -469,7 +469,7 @@ def test_bad_input_is_refused_before_the_first_step():
         (3, None, "y must be given: the network takes 3 classes"),
         (2, [0, 1, 2] * 4, "y must hold classes 0 to 1, got 2"),
         (2, [0, 1, -1] * 4, "y must hold classes 0 to 1, got -1"),
-        (None, [0, 1, 2] * 4, "y must be None: NetworkScore takes no condition"),
+        (None, [0, 1, 2] * 4, "y must be None: MLP takes no condition"),
     ],
 )
 def test_class_labels_must_be_those_of_the_network(classes, labels, message):

@@ -104,6 +104,13 @@ class NetworkScore(ScoreModel):
         """E[α ε − σ x_0 | x_t] from the network's native target."""
         return self._quantity("v", x, t)
 
+    def _refusal_of_conditions(self) -> str:
+        """Why no condition is accepted, for messages."""
+        reason = f"{type(self.net).__name__} takes no condition"
+        if self._caller.takes_condition:
+            return reason
+        return f"{reason} that scoresde could tell; wrap(…, condition=…) names the parameter"
+
     def _quantity(self, quantity: Quantity, x: Tensor, t: Time) -> Tensor:
         """c_skip x + c_out F(x, t)."""
         node = self.sde.at(t, x)
@@ -141,11 +148,10 @@ class NetworkScore(ScoreModel):
 
     def _described(self, x: Tensor, label: Tensor, y: Condition) -> str:
         """The network's call, for errors that are raised inside it."""
-        given = (
-            {"x": x, "label": label} if y is None else {"x": x, "label": label} | dict(leaves(y))
-        )
+        given = {"x": x, "label": label} | ({} if y is None else dict(leaves(y)))
         tensors = ", ".join(f"{name} {tuple(t.shape)} {t.dtype}" for name, t in given.items())
-        return f"scoresde called {type(self.net).__name__} with {tensors}"
+        without = ", without y" if y is None and self._caller.takes_condition else ""
+        return f"scoresde called {type(self.net).__name__} with {tensors}{without}"
 
 
 def stated_condition(net: nn.Module) -> ConditionSpec | None:

@@ -163,7 +163,7 @@ def test_where_conditions_go():
         (lambda x, t, y=None: x + y, {}, y, 2.0),
         (lambda x, t, y, /: x + y, {}, y, 2.0),
         (lambda x, t, y: x if y is None else x + 1, {}, None, 0.0),
-        (lambda x, t, *rest: x + sum(rest), {}, y, 2.0),
+        (lambda x, *rest: x + sum(rest[1:]), {}, y, 2.0),
         (lambda x, t, **rest: x + rest["c"], {"condition": "c"}, y, 2.0),
         (
             torch.compile(Fused(), backend="eager"),
@@ -176,8 +176,36 @@ def test_where_conditions_go():
     for net, options, condition, want in cases:
         model = wrap(net, VP(), "eps", label="time", **{"label_ndim": 4} | options)
         assert model.given(condition).eps(x, t).unique().item() == want
-    for net in (lambda x, t: x, lambda x, t, return_dict=True: x, keyword_only):
-        assert wrap(net, VP(), "eps", label="time").condition == ConditionSpec()
+    for net in (
+        lambda x, t: x,
+        lambda x, t, return_dict=True: x,
+        lambda x, t, x_self_cond=None, mask=None: x,  # no condition, and it might be ignored
+        lambda x, t, *args, **more: x,
+        keyword_only,
+    ):
+        model = wrap(net, VP(), "eps", label="time")
+        assert model.condition == ConditionSpec()
+        with pytest.raises(
+            ValueError, match=r"no condition that scoresde could tell; wrap\(…, cond"
+        ):
+            model.labelled(y, 3, "cpu")
+
+
+def test_an_exported_network_takes_a_condition_by_position():
+    class Table(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(3, 2)
+
+        def forward(self, x, t, labels):
+            return x + self.table(labels)
+
+    arguments = torch.ones(3, 2), torch.ones(3), torch.tensor([2, 0, 1])
+    net = Table()
+    exported = torch.export.export(net, arguments).module()
+    for same in (net, exported):
+        model = wrap(same, VP(), "eps", label="time", classes=3).given(arguments[2])
+        assert torch.equal(model.eps(torch.ones(3, 2), 0.5), 1 + net.table.weight[arguments[2]])
 
 
 def test_functions_of_a_condition():
@@ -254,6 +282,12 @@ def four(x, t, a, b):
         (two, {"arguments": {"z": 1}}, TypeError, "two has no parameter 'z'; it has x, t"),
         (two, {"arguments": {"z": torch.ones(1)}}, TypeError, "arguments must hold no tensor, got"),
         (two, {"classes": 3}, ValueError, "classes must be None for a network without a condition"),
+        (
+            lambda x, image, sigma: x,
+            {},
+            TypeError,
+            r"third parameter of <lambda> is 'sigma', .* give condition='image', or arguments=",
+        ),
         (four, {}, TypeError, "four needs 'b': give arguments={'b': …}, or condition='b'"),
         (lambda x: x, {}, TypeError, "must take x and a noise label, but takes x by position"),
         (nn.Identity(), {}, TypeError, "Identity.forward must take x and a noise label, but takes"),
