@@ -11,7 +11,7 @@ from scoresde.likelihood import Path, log_likelihood
 from scoresde.names.samplers import parse_sampler
 from scoresde.nets import ConditionSpec
 from scoresde.samplers import DDIM, sample
-from scoresde.score import FunctionScore, NetworkScore, wrap
+from scoresde.score import FunctionScore, NetworkScore, Preconditioning, wrap
 from scoresde.sde import VP
 
 SPEC = DataSpec((3,), -1.0, 1.0)
@@ -91,7 +91,7 @@ CONDITIONS = {
 @pytest.mark.parametrize("kind", CONDITIONS)
 def test_conditions_that_the_network_was_not_built_for(kind):
     y, message = CONDITIONS[kind]
-    model, x = NetworkScore(Uncalled(), VP()), torch.zeros(4, 1, 4, 4)
+    model, x = NetworkScore(Uncalled(), VP(), Preconditioning()), torch.zeros(4, 1, 4, 4)
     pattern = ".*".join(map(escaped, message.split(" .* ")))
     with pytest.raises((TypeError, ValueError), match=pattern):
         sample(model, DDIM(), TS, x.shape, y=y)

@@ -9,7 +9,7 @@ from torch import nn
 
 from scoresde._condition import ConditionSpec, bound_rows, leaves
 from scoresde.batches import batches
-from scoresde.score import FunctionScore, NetworkScore
+from scoresde.score import FunctionScore, NetworkScore, Preconditioning
 from scoresde.sde import VP
 
 ALL = ConditionSpec(classes=3, vector=2, array=(1, 4, 4))
@@ -42,7 +42,7 @@ class Silent(nn.Module):
 
 
 def test_a_tree_is_cut_into_batches_leaf_by_leaf():
-    model = NetworkScore(Silent(), VP())
+    model = NetworkScore(Silent(), VP(), Preconditioning())
     for size, cuts in [(3, [[0, 1, 2], [3]]), (1, [[0], [1], [2], [3]]), (None, [[0, 1, 2, 3]])]:
         parts = batches(model, 4, "cpu", seed=0, y=tree(), batch=size)
         for part, rows in zip(parts, cuts, strict=True):
@@ -57,7 +57,7 @@ def test_a_tree_is_cut_into_batches_leaf_by_leaf():
 
 def test_a_network_gets_its_own_copy_in_its_own_dtype():
     y = tree()
-    model = NetworkScore(Silent(), VP()).given(y)
+    model = NetworkScore(Silent(), VP(), Preconditioning()).given(y)
     model.eps(torch.zeros(4, 2, dtype=torch.float64), 0.5)
     assert [leaf.dtype for leaf in model.net.seen] == [
         torch.int64,
@@ -70,7 +70,7 @@ def test_a_network_gets_its_own_copy_in_its_own_dtype():
 
 @pytest.mark.parametrize("y", [2.5, [2.5], np.float32([2.5]), torch.tensor(2.5)])
 def test_one_condition_is_repeated_for_all_samples(y):
-    model = NetworkScore(Silent(), VP())
+    model = NetworkScore(Silent(), VP(), Preconditioning())
     for bound in (model.labelled(y, 3, "cpu"), model.given(torch.as_tensor(y))):
         bound.eps(torch.zeros(3, 2), 0.5)
         assert model.net.seen[0].tolist() == [2.5] * 3
@@ -169,7 +169,7 @@ def test_what_is_no_spec(arguments, error, message):
 def test_the_classes_that_a_foreign_network_says(said, classes):
     net = Silent()
     net.classes = said
-    model = NetworkScore(net, VP())
+    model = NetworkScore(net, VP(), Preconditioning())
     assert model.classes == classes
     assert model.needs_labels == (said == 3)
     assert (model.condition is None) == (said in (["a", "b"], 0))

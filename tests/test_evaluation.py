@@ -16,7 +16,7 @@ from scoresde.evaluation import count_nfe, evaluating, own_context, seeded, trai
 from scoresde.likelihood import Ode, log_likelihood
 from scoresde.nets import MLP
 from scoresde.samplers import DDIM, sample
-from scoresde.score import FunctionScore, NetworkScore
+from scoresde.score import FunctionScore, NetworkScore, Preconditioning
 from scoresde.sde import VP
 
 TS = grid.log_snr(VP(), 6)
@@ -66,7 +66,7 @@ def draw(model, n=3, **options):
 class TestThreads:
     def test_counts_and_limits_are_those_of_the_call(self):
         meet = threading.Barrier(3)
-        model = NetworkScore(Dropping(lambda: meet.wait(timeout=30)), VP())
+        model = NetworkScore(Dropping(lambda: meet.wait(timeout=30)), VP(), Preconditioning())
         # all threads are inside each of their evaluations at the same time
         runs = in_threads([functools.partial(draw, model, max_nfe=k) for k in (None, 6, 6)])
         assert [run.nfe for run in runs] == [6, 6, 6]
@@ -74,7 +74,7 @@ class TestThreads:
         assert model.nfe.limit is None
 
     def test_a_limit_stops_its_own_call_alone(self):
-        model = NetworkScore(Dropping(), VP())
+        model = NetworkScore(Dropping(), VP(), Preconditioning())
 
         def limited():
             with pytest.raises(RuntimeError, match="the limit of 4 network evaluations was reac"):
@@ -86,7 +86,7 @@ class TestThreads:
         assert draw(model).nfe == 6
 
     def test_likelihoods_count_their_own_derivative_passes(self):
-        model = NetworkScore(Dropping(), VP())
+        model = NetworkScore(Dropping(), VP(), Preconditioning())
         x = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
         want = log_likelihood(model, x, Ode(rtol=1e-3, atol=1e-3))
         work = functools.partial(log_likelihood, model, x, Ode(rtol=1e-3, atol=1e-3))
@@ -96,7 +96,7 @@ class TestThreads:
 
     def test_a_call_that_ends_does_not_switch_dropout_on_for_another(self):
         """Of two calls on a network in training mode, the shorter ends while the longer runs."""
-        model = NetworkScore(Dropping(), VP()).train()
+        model = NetworkScore(Dropping(), VP(), Preconditioning()).train()
         want = draw(copy.deepcopy(model).eval())
         ended, inside = threading.Event(), threading.Event()
 
@@ -114,13 +114,13 @@ class TestThreads:
         assert all(module.training for module in model.modules())
 
     def test_training_mode_from_outside_is_an_error_and_no_number(self):
-        model = NetworkScore(Dropping(), VP())
+        model = NetworkScore(Dropping(), VP(), Preconditioning())
         with pytest.raises(RuntimeError, match="was put in training mode while it was being eval"):
             draw(model, on_step=lambda step, t, x: model.train())
 
     def test_a_training_step_keeps_its_dropout(self):
         """Sampling from a network is refused while a step of its training is going on."""
-        model = NetworkScore(Dropping(), VP()).eval()
+        model = NetworkScore(Dropping(), VP(), Preconditioning()).eval()
         with training(model.net):
             with pytest.raises(RuntimeError, match="Dropping is being trained"):
                 in_threads([functools.partial(draw, model)])
@@ -143,7 +143,7 @@ class TestThreads:
         assert torch.equal(torch.get_rng_state(), before)
 
     def test_the_first_error_wins(self):
-        model = NetworkScore(Dropping(), VP())
+        model = NetworkScore(Dropping(), VP(), Preconditioning())
 
         def on_step(step, t, x):
             model.train()

@@ -305,7 +305,7 @@ def test_the_reverse_process_has_the_marginals_of_the_forward_one(sde, gaussian,
 
 def test_labels_follow_their_samples():
     net = _Constant()
-    model = NetworkScore(net, VP())
+    model = NetworkScore(net, VP(), Preconditioning())
     y = torch.tensor([3, 1, 4, 1])
     bound = model.given(y)
     x = torch.zeros(4, 2)
@@ -324,7 +324,11 @@ def test_labels_follow_their_samples():
 
 def test_each_quantity_is_one_evaluation(sde, gaussian):
     exact = gaussian(sde, 2)
-    models = [exact, FunctionScore(sde, lambda x, t: x), NetworkScore(_Constant(), sde)]
+    models = [
+        exact,
+        FunctionScore(sde, lambda x, t: x),
+        NetworkScore(_Constant(), sde, Preconditioning()),
+    ]
     x = torch.zeros(5, 2)
     for model in models:
         for n, call in enumerate(quantities(model)):
@@ -460,7 +464,7 @@ def test_a_wider_or_narrower_result_is_cast_to_the_state():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_a_network_computes_in_its_own_dtype(dtype):
     net = _Constant(dtype=dtype)
-    model = NetworkScore(net, VP())
+    model = NetworkScore(net, VP(), Preconditioning())
     for state in (torch.float32, torch.float64):
         assert model.eps(torch.zeros(2, 2, dtype=state), 0.5).dtype == state
         x, label, _ = net.calls[-1]
@@ -569,7 +573,7 @@ def test_dropout_is_off_while_sampling_and_back_after():
         def forward(self, x, label, y=None):
             return self.dropout(self.linear(x))
 
-    model = NetworkScore(Dropping(), VP())
+    model = NetworkScore(Dropping(), VP(), Preconditioning())
     model.net.linear.eval()
     with evaluating(model):
         assert not any(module.training for module in model.modules())
@@ -596,7 +600,7 @@ def conditional(classes=3, **options):
         def forward(self, x, label, y=None):
             return 0 * x if y is None else 0 * x + y[:, None]
 
-    return NetworkScore(Net(), VP(), **options)
+    return NetworkScore(Net(), VP(), Preconditioning(), **options)
 
 
 X = torch.zeros(4, 2)
@@ -640,7 +644,7 @@ def test_class_labels_are_taken_from_any_container():
 
 @pytest.mark.parametrize("wrapper", [nn.DataParallel, AveragedModel])
 def test_a_wrapper_does_not_hide_the_classes(wrapper):
-    model = NetworkScore(wrapper(conditional().net), VP())
+    model = NetworkScore(wrapper(conditional().net), VP(), Preconditioning())
     assert model.classes == 3
     with pytest.raises(ValueError, match="y must be given: the network takes 3 classes"):
         model.eps(X, 0.5)
@@ -662,7 +666,7 @@ def test_a_model_needs_an_sde():
     with pytest.raises(TypeError, match="sde must be of type SDE, got function"):
         FunctionScore(lambda x, t: x, VP())
     with pytest.raises(TypeError, match="sde must be of type SDE, got str"):
-        NetworkScore(_Constant(), "vp")
+        NetworkScore(_Constant(), "vp", Preconditioning())
 
 
 def test_models_without_classes_refuse_labels(gaussian):
@@ -672,7 +676,7 @@ def test_models_without_classes_refuse_labels(gaussian):
 
 
 def test_labels_of_a_foreign_network_may_be_any_integers():
-    model = NetworkScore(_Constant(), VP())
+    model = NetworkScore(_Constant(), VP(), Preconditioning())
     assert model.labelled([5, -1], 2, "cpu").y.tolist() == [5, -1]
 
 
@@ -702,4 +706,4 @@ def test_no_model_of_discrete_labels_is_asked_below_the_first():
         with pytest.raises(ValueError, match="t_min must be at least 0.01"):
             refused()
     assert model.nfe.forward == before
-    assert NetworkScore(_Constant(), sde).first_time(None) == 1e-5
+    assert NetworkScore(_Constant(), sde, Preconditioning()).first_time(None) == 1e-5

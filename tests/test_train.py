@@ -14,7 +14,7 @@ from scoresde.nets import MLP, UNet
 from scoresde.noise import BatchNoise
 from scoresde.samplers import DDIM, sample
 from scoresde.scaling import condition_warning
-from scoresde.score import NetworkScore
+from scoresde.score import NetworkScore, Preconditioning
 from scoresde.sde import VP
 from scoresde.train import Training, TrainSettings, learning_rate_at, make_optimizer
 
@@ -59,7 +59,9 @@ def settings(**changes) -> TrainSettings:
 
 def run(net, data=None, objective=None, **changes):
     objective = objective or Objective(t_min=1e-3)
-    training = Training(NetworkScore(net, VP()), data or points(), objective, settings(**changes))
+    training = Training(
+        NetworkScore(net, VP(), Preconditioning()), data or points(), objective, settings(**changes)
+    )
     return list(training.steps(make_optimizer(net)))
 
 
@@ -88,7 +90,7 @@ def test_later_steps_do_not_depend_on_where_training_began():
     whole, tail = Recorder(), Recorder()
     run(seeded(lambda: MLP((2,), 8, 1)), objective=whole)
     net = seeded(lambda: MLP((2,), 8, 1))
-    model = NetworkScore(net, VP())
+    model = NetworkScore(net, VP(), Preconditioning())
     list(Training(model, points(), tail, settings()).steps(make_optimizer(net), start=4))
     for ours, theirs in zip(tail.batches, whole.batches[4:], strict=True):
         assert all(torch.equal(a, b) for a, b in zip(ours[:3], theirs[:3], strict=True))
@@ -123,7 +125,7 @@ class Random(nn.Module):
 def test_own_randomness_of_a_network_is_keyed_by_the_step(draw, rng_untouched):
     def draws(start: int) -> list:
         net = seeded(lambda: Random(draw))
-        model, made = NetworkScore(net, VP()), settings()
+        model, made = NetworkScore(net, VP(), Preconditioning()), settings()
         list(Training(model, points(), Objective(), made).steps(make_optimizer(net), start))
         return net.seen
 
@@ -235,7 +237,12 @@ def test_label_dropout_needs_conditions_and_a_network_that_takes_none_as_well():
         (MLP((2,), 8, 1, classes=3), points(), "label_dropout must be 0 for data without condit"),
     ]:
         with pytest.raises(ValueError, match=message):
-            Training(NetworkScore(net, VP()), data, Objective(), settings(label_dropout=0.1))
+            Training(
+                NetworkScore(net, VP(), Preconditioning()),
+                data,
+                Objective(),
+                settings(label_dropout=0.1),
+            )
 
 
 @pytest.mark.parametrize(
@@ -272,7 +279,9 @@ def test_learning_rate_schedule():
     assert rates == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 0.8, 0.6, 0.4, 0.2])
     net = seeded(lambda: MLP((2,), 8, 1))
     optimizer = make_optimizer(net)
-    steps = Training(NetworkScore(net, VP()), points(), Objective(), made).steps(optimizer)
+    steps = Training(NetworkScore(net, VP(), Preconditioning()), points(), Objective(), made).steps(
+        optimizer
+    )
     for rate, step in zip(rates, steps, strict=True):
         assert step.learning_rate == rate
         assert optimizer.param_groups[0]["lr"] == rate
@@ -304,7 +313,7 @@ def test_data_whose_scale_does_not_suit_the_sde_get_a_warning():
 
 def test_gradients_are_clipped_to_the_norm():
     net = seeded(lambda: MLP((2,), 8, 1))
-    model, norms = NetworkScore(net, VP()), []
+    model, norms = NetworkScore(net, VP(), Preconditioning()), []
     training = Training(model, points(), Objective(), settings(clip=1e-3))
     for step in training.steps(make_optimizer(net)):
         norms.append(step.grad_norm)
@@ -315,7 +324,7 @@ def test_gradients_are_clipped_to_the_norm():
 
 def test_divergence_stops_with_step_and_norms_before_the_weights_change():
     net = seeded(lambda: Faulty(3))
-    model, records = NetworkScore(net, VP()), []
+    model, records = NetworkScore(net, VP(), Preconditioning()), []
     steps = Training(model, points(), Objective(), settings()).steps(make_optimizer(net))
     records += [next(steps), next(steps)]
     before = [p.detach().clone() for p in net.parameters()]
@@ -337,7 +346,7 @@ def test_skipped_steps_are_counted_against_their_limit():
 
 def test_a_skipped_step_leaves_weights_and_optimizer_alone():
     net = seeded(lambda: Faulty(2))
-    model, optimizer = NetworkScore(net, VP()), make_optimizer(net)
+    model, optimizer = NetworkScore(net, VP(), Preconditioning()), make_optimizer(net)
     steps = Training(model, points(), Objective(), settings(max_skipped=1)).steps(optimizer)
 
     def state():
@@ -372,7 +381,7 @@ class Buffered(nn.Module):
 
 def test_a_skipped_step_leaves_buffers_alone():
     net = seeded(lambda: Buffered(bad=3))
-    model, made = NetworkScore(net, VP()), settings(max_skipped=1)
+    model, made = NetworkScore(net, VP(), Preconditioning()), settings(max_skipped=1)
     before = None
     for step in Training(model, points(), Objective(), made).steps(make_optimizer(net)):
         now = {name: buffer.clone() for name, buffer in net.named_buffers()}
@@ -387,7 +396,7 @@ def test_a_skipped_step_leaves_buffers_alone():
 
 def test_a_buffer_that_a_skipped_step_makes_is_none_again():
     net = seeded(lambda: Buffered(bad=1))
-    model, made = NetworkScore(net, VP()), settings(max_skipped=9)
+    model, made = NetworkScore(net, VP(), Preconditioning()), settings(max_skipped=9)
     steps = Training(model, points(), Objective(), made).steps(make_optimizer(net))
     assert next(steps).skipped
     assert net.first is None
@@ -418,7 +427,7 @@ def test_autocast_concerns_training_only():
     seen = []
     net = seeded(lambda: MLP((2,), 8, 1))
     net.stem.register_forward_hook(lambda module, args, out: seen.append(out.dtype))
-    model = NetworkScore(net, VP())
+    model = NetworkScore(net, VP(), Preconditioning())
     optimizer = make_optimizer(net)
     made = settings(autocast="bfloat16")
     steps = list(Training(model, points(), Objective(), made).steps(optimizer))
@@ -446,7 +455,7 @@ def test_other_errors_pass_through():
 
 def test_bad_input_is_refused_before_the_first_step():
     net = Faulty()
-    model = NetworkScore(net, VP())
+    model = NetworkScore(net, VP(), Preconditioning())
     with pytest.raises(ValueError, match="batch must be at most the 12 images, got 13"):
         Training(model, points(), Objective(), settings(batch=13))
     with pytest.raises(ValueError, match="t_min must be greater than 0 for VP"):
@@ -460,14 +469,14 @@ def test_bad_input_is_refused_before_the_first_step():
         (3, None, "y must be given: the network takes 3 classes"),
         (2, [0, 1, 2] * 4, "y must hold classes 0 to 1, got 2"),
         (2, [0, 1, -1] * 4, "y must hold classes 0 to 1, got -1"),
-        (None, [0, 1, 2] * 4, "y must be None: NetworkScore takes no condition"),
+        (None, [0, 1, 2] * 4, "y must be None: MLP takes no condition"),
     ],
 )
 def test_class_labels_must_be_those_of_the_network(classes, labels, message):
     net = MLP((2,), width=8, depth=1, classes=classes)
     data = replace(points(), labels=None if labels is None else torch.tensor(labels))
     with pytest.raises(ValueError, match=message):
-        Training(NetworkScore(net, VP()), data, Objective(), settings())
+        Training(NetworkScore(net, VP(), Preconditioning()), data, Objective(), settings())
 
 
 @pytest.mark.parametrize(
@@ -506,7 +515,7 @@ def test_a_network_learns_the_score_of_a_gaussian():
     data = Dataset("gaussian", exact.sample(10_000, seed=0).float(), None, DataSpec((2,), -4, 4))
     net = seeded(lambda: MLP((2,), 64, 2))
     run(net, data, Objective(t_min=1e-3), steps=1000, batch=128, learning_rate=5e-3, cooldown=800)
-    model = NetworkScore(net.eval(), VP())
+    model = NetworkScore(net.eval(), VP(), Preconditioning())
     n = 10_000
     x0, eps = exact.sample(n, seed=1), BatchNoise(7).prior((n, 2))
     with torch.no_grad():

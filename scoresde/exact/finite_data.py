@@ -24,7 +24,7 @@ class FiniteData(ExactScore):
     An evaluation costs O(B n D), with temporaries of at most 64 MiB and one of shape (B, n).
 
     Attributes:
-        data: The data set flattened, shape (n, D), float64.
+        points: The data set flattened, shape (n, D), float64.
     """
 
     @torch.inference_mode(False)  # inference tensors could not be differentiated through
@@ -42,14 +42,14 @@ class FiniteData(ExactScore):
         if data.ndim == 0 or data.numel() == 0:
             raise ValueError(f"x must have shape (n, *D), n ≥ 1, got {tuple(data.shape)}")
         super().__init__(sde, data.shape[1:])
-        self.register_buffer("data", data.reshape(data.shape[0], self.dim))
+        self.register_buffer("points", data.reshape(data.shape[0], self.dim))
 
     def _expectation(self, x: Tensor, alpha: Factor, sigma: Factor, a: Factor, b: Factor) -> Tensor:
         """a x̂ + b (x − α x̂)/σ with x̂ = E[x_0 | x_t = x]."""
         distances = self._squared_distances(x / alpha)
         ratio = alpha / sigma
         r = torch.softmax(-0.5 * ratio**2 * distances, dim=1)
-        x0 = r @ self.data
+        x0 = r @ self.points
         return a * x0 + b * (x - alpha * x0) / sigma
 
     def _squared_distances(self, x: Tensor) -> Tensor:
@@ -59,5 +59,5 @@ class FiniteData(ExactScore):
         where σ is small.
         """
         size = max(1, _LARGEST_TEMPORARY // max(1, x.numel()))
-        parts = [((x[:, None] - part) ** 2).sum(-1) for part in self.data.split(size)]
+        parts = [((x[:, None] - part) ** 2).sum(-1) for part in self.points.split(size)]
         return torch.cat(parts, dim=1)

@@ -142,9 +142,13 @@ class ScoreModel(nn.Module, ABC):
             self._check_label()
             return self
         if self.condition is not None and not self.condition:
-            raise ValueError(f"y must be None: {type(self).__name__} takes no condition")
+            raise ValueError(f"y must be None: {self._refusal_of_conditions()}")
         y = bound_rows(y, n, device)
         return self.given(y if self.condition is None else self.condition.checked(y, n))
+
+    def _refusal_of_conditions(self) -> str:
+        """Why no condition is accepted, for messages."""
+        return f"{type(self).__name__} takes no condition"
 
     def _check_label(self) -> None:
         """Raise ValueError if a condition is needed and none is bound."""

@@ -21,8 +21,11 @@ class Call:
     """How a network of the noisy x, a noise label and perhaps a condition y is called.
 
     By default it is called as `net(x, label)` or `net(x, label, y)`, as its signature says: x, the
-    label and the condition are its first three positional parameters, and the third one counts as a
-    condition if it is required or None by default. So `Call()` fits most networks.
+    label and the condition are its first three positional parameters. The third one counts as a
+    condition if it is required, or if it is None by default and has one of the usual names: y, c,
+    cond, condition, label, labels, class_label, class_labels, classes, context,
+    encoder_hidden_states. Any other parameter must be named. Of `forward(*args, **kwargs)` nothing
+    is known, and a condition is passed as third argument.
 
     Args:
         condition: Name of the parameter that receives the condition, if it is not the third one.
@@ -91,7 +94,9 @@ class Call:
                 f"{', '.join(p.name for p in free) or 'nothing'} by position"
             )
         first = () if free[:2] == positional[:2] else tuple(p.name for p in free[:2])
-        third, required = self._third(free, variable)
+        third, required = self._third(free, positional, network)
+        if variable and len(free) < 2 and self.condition is None:
+            third = ("",)  # a wrapper, which hands on what it is given
         covered = {p.name for p in free[: 3 if third else 2]} | taken
         missing = [p.name for p in parameters.values() if _is_required(p) and p.name not in covered]
         if missing:
@@ -114,16 +119,24 @@ class Call:
                     f"{_name(network)} has no parameter {name!r}; it has {', '.join(parameters)}"
                 )
 
-    def _third(self, free: list[Parameter], variable: bool) -> tuple[tuple[str, ...], bool]:
+    def _third(
+        self, free: list[Parameter], positional: list[Parameter], network: object
+    ) -> tuple[tuple[str, ...], bool]:
         """Name of the third positional parameter if it is a condition, and if it is required."""
-        if self.condition is not None:
+        if self.condition is not None or len(free) < 3:
             return (), False
-        if len(free) < 3:
-            return (("",), False) if variable else ((), False)
-        third = free[2]
-        if not (_is_required(third) or third.default is None):
+        third, required = free[2], _is_required(free[2])
+        if required and third.name in _LABEL_NAMES:
+            second = free[1].name
+            raise TypeError(
+                f"the third parameter of {_name(network)} is {third.name!r}, but the second one "
+                f"({second!r}) would receive the noise label: give condition={second!r}, or "
+                f"arguments={{{second!r}: …}}"
+            )
+        if not (required or (third.default is None and third.name in _CONDITION_NAMES)):
             return (), False
-        return ("" if third.kind is Parameter.POSITIONAL_ONLY else third.name,), _is_required(third)
+        # By position, where it can be: exported networks take no names.
+        return ("" if free[:3] == positional[:3] else third.name,), required
 
 
 @dataclass(frozen=True)
@@ -224,6 +237,14 @@ def prediction(out: Any, x: Tensor) -> Tensor:
     )
 
 
+_CONDITION_NAMES = {
+    *("y", "c", "cond", "condition", "label", "labels", "class_label", "class_labels", "classes"),
+    *("context", "encoder_hidden_states"),
+}
+_LABEL_NAMES = {
+    *("t", "time", "times", "timestep", "timesteps", "sigma", "sigmas", "noise_level"),
+    *("noise_label", "noise_labels"),
+}
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 _VARIABLE = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 

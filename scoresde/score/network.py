@@ -29,7 +29,9 @@ class NetworkScore(ScoreModel):
             int64 for the label "rounded_index"; y is the condition, its floating tensors in the
             network's dtype. It returns a tensor like x; see `prediction` for other forms.
         sde: The forward process it was trained for.
-        preconditioning: Input scale, time label and target.
+        preconditioning: Input scale, time label and target. It must be given unless the network
+            has the attribute `condition`, as our networks have, for which `Preconditioning()` is
+            the default. For a network that was trained elsewhere, use `wrap`.
         autocast: Compute the network under `torch.autocast` in this dtype; the state, the times
             and all other formulas keep their dtypes.
         call: How the network is called.
@@ -40,7 +42,8 @@ class NetworkScore(ScoreModel):
 
     Raises:
         TypeError: If the network cannot be called as `call` says.
-        ValueError: If the label is an index and the SDE has no discrete ladder.
+        ValueError: If the preconditioning is missing, or its label is an index and the SDE has no
+            discrete ladder.
     """
 
     def __init__(
@@ -55,6 +58,12 @@ class NetworkScore(ScoreModel):
         check_type("net", net, nn.Module)
         self.call = call or Call()
         self._caller = self.call.fitted(net)
+        if preconditioning is None and stated_condition(net) is None:
+            raise ValueError(
+                f"preconditioning must say what {type(net).__name__} takes and returns, got none; "
+                "write scoresde.wrap(net, sde, target, label=…), or give Preconditioning() for a "
+                "network of x/√(α² + σ²) and log(σ/α) that predicts ε"
+            )
         self.net = net
         self.preconditioning = preconditioning or Preconditioning()
         self.autocast = autocast
@@ -95,6 +104,13 @@ class NetworkScore(ScoreModel):
         """E[α ε − σ x_0 | x_t] from the network's native target."""
         return self._quantity("v", x, t)
 
+    def _refusal_of_conditions(self) -> str:
+        """Why no condition is accepted, for messages."""
+        reason = f"{type(self.net).__name__} takes no condition"
+        if self._caller.takes_condition:
+            return reason
+        return f"{reason} that scoresde could tell; wrap(…, condition=…) names the parameter"
+
     def _quantity(self, quantity: Quantity, x: Tensor, t: Time) -> Tensor:
         """c_skip x + c_out F(x, t)."""
         node = self.sde.at(t, x)
@@ -132,11 +148,10 @@ class NetworkScore(ScoreModel):
 
     def _described(self, x: Tensor, label: Tensor, y: Condition) -> str:
         """The network's call, for errors that are raised inside it."""
-        given = (
-            {"x": x, "label": label} if y is None else {"x": x, "label": label} | dict(leaves(y))
-        )
+        given = {"x": x, "label": label} | ({} if y is None else dict(leaves(y)))
         tensors = ", ".join(f"{name} {tuple(t.shape)} {t.dtype}" for name, t in given.items())
-        return f"scoresde called {type(self.net).__name__} with {tensors}"
+        without = ", without y" if y is None and self._caller.takes_condition else ""
+        return f"scoresde called {type(self.net).__name__} with {tensors}{without}"
 
 
 def stated_condition(net: nn.Module) -> ConditionSpec | None:

@@ -54,8 +54,8 @@ def wrap(
             log(σ/α)/4. It must be given unless the target is "denoiser".
         label_scale: A factor of the label.
         label_ndim: Number of dimensions of the label: 2 for shape (B, 1), 4 for (B, 1, 1, 1).
-        condition: Name of the parameter that receives the condition y, if it is not the third one;
-            several names for a dict. See `Call`.
+        condition: Name of the parameter that receives the condition y, if it is not the third one
+            or has an unusual name; several names for a dict. See `Call`.
         arguments: Further keyword arguments of each call.
         classes: Number K of classes, if the condition is a class label in 0 … K − 1.
         data: The `DataSpec` of the data that the network was trained on, from which `sample` takes

@@ -36,7 +36,7 @@ from scoresde.likelihood.dequantized import draws_dof
 from scoresde.likelihood.flow import log_prior
 from scoresde.likelihood.method import joined
 from scoresde.noise import SampleNoise
-from scoresde.score import FunctionScore, NetworkScore
+from scoresde.score import FunctionScore, NetworkScore, Preconditioning
 from scoresde.sde import VE, VP, SubVP
 
 DOUBLE = torch.float64
@@ -504,7 +504,7 @@ def network(dtype=torch.float32):
             label = label.to(x).reshape(-1, 1).expand(len(x), 1)
             return self.net(torch.cat([x, label], dim=1))
 
-    return NetworkScore(Net().to(dtype), VP())
+    return NetworkScore(Net().to(dtype), VP(), Preconditioning())
 
 
 class TestSystematic:

@@ -17,7 +17,7 @@ from scoresde.likelihood import (
     neglected,
 )
 from scoresde.noise import SampleNoise
-from scoresde.score import FunctionScore, NetworkScore, Preconditioning
+from scoresde.score import FunctionScore, wrap
 from scoresde.sde import VE, VP, SubVP, TabulatedVP
 
 DOUBLE = torch.float64
@@ -157,7 +157,7 @@ class TestNeglected:
         with pytest.raises(ValueError, match="the data have no density"):
             neglected(points, torch.zeros(1, 1), 1e-4)
         sde = TabulatedVP(VP().ddpm_betas(100))
-        rounded = NetworkScore(torch.nn.Identity(), sde, Preconditioning("eps", "rounded_index"))
+        rounded = wrap(lambda x, t: x, sde, "eps", label="rounded_index")
         with pytest.raises(ValueError, match="rounded labels"):
             neglected(rounded, torch.zeros(1, 1), 0.01)
 

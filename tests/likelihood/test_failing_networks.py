@@ -164,7 +164,7 @@ def test_a_network_that_detaches_x_is_refused_though_its_weights_have_gradients(
             return self.weight * x.detach()
 
     with pytest.raises(RuntimeError, match="not differentiable"):
-        ROUTES[route](NetworkScore(Detached().to(DOUBLE), VP()))
+        ROUTES[route](NetworkScore(Detached().to(DOUBLE), VP(), Preconditioning()))
 
 
 @pytest.mark.parametrize("route", WITH_DERIVATIVES)
@@ -302,10 +302,12 @@ def test_networks_that_reuse_memory(route, habit):
 
 @every_route
 def test_class_labels_are_asked_for_before_the_first_evaluation(route):
-    model = NetworkScore(Uncalled(2), VP())
-    with pytest.raises(ValueError, match="y must be given: the network has 2 classes"):
+    model = NetworkScore(Uncalled(2), VP(), Preconditioning())
+    with pytest.raises(ValueError, match="y must be given: the network takes 2 classes"):
         ROUTES[route](model)
-    with pytest.raises(ValueError, match="y must hold classes 0 to 1, got 2|y must have shape"):
+    with pytest.raises(
+        ValueError, match="y must hold classes 0 to 1, got 2|y must have leading dim"
+    ):
         ROUTES[route](model.given(torch.tensor([0, 2])))
 
 

@@ -11,7 +11,7 @@ from scoresde.exact import GaussianMixture
 from scoresde.ivp import Adaptive, AdaptivePerSample, SolverError, Status
 from scoresde.likelihood import Hutchinson, HutchPP, Probing, XTrace, encode
 from scoresde.noise import SampleNoise
-from scoresde.score import FunctionScore, NetworkScore, ScoreModel
+from scoresde.score import FunctionScore, NetworkScore, Preconditioning, ScoreModel
 from scoresde.sde import VE, VP, SubVP
 
 DOUBLE = torch.float64
@@ -114,7 +114,7 @@ class TestBatches:
 
     def test_a_float32_network(self):
         """Rounding may change whether a step is accepted; steps then differ within tolerance."""
-        model, tolerance = NetworkScore(_Net(), VP()), 1e-4
+        model, tolerance = NetworkScore(_Net(), VP(), Preconditioning()), 1e-4
         x = torch.randn(6, 1, 4, 3, generator=torch.Generator().manual_seed(1))
         settings = {"seed": 0, "trace": Hutchinson(probes=2), **LOOSE}
         whole = by_ode(model, x, **settings)

@@ -103,7 +103,7 @@ class _Net(nn.Module):
 
 @pytest.mark.parametrize("sampler", [DDIM(), DPMSolverMultistep(), Ancestral(), EDM(5.0)], ids=str)
 def test_a_sample_of_a_network_is_the_same_in_any_batch(sampler):
-    model, ts = NetworkScore(_Net(), VP()), grid.log_snr(VP(), 8)
+    model, ts = NetworkScore(_Net(), VP(), Preconditioning()), grid.log_snr(VP(), 8)
     whole = sample(model, sampler, ts, (6, 1, 7, 5), seed=7)
     parts = sample(model, sampler, ts, (6, 1, 7, 5), seed=7, batch=4)
     assert torch.allclose(parts.x, whole.x, rtol=1e-5, atol=1e-5)
@@ -291,7 +291,7 @@ def test_networks_that_reuse_memory(deterministic_case, target):
 @pytest.mark.slow
 def test_surroundings_do_not_matter(any_sampler):
     """Autocast, inference mode, default dtype and default device around a call change no bit."""
-    model = NetworkScore(_OneBuffer(False), VP())
+    model = NetworkScore(_OneBuffer(False), VP(), Preconditioning())
     ts = grid.log_snr(VP(), 5)
     want = sample(model, any_sampler.sampler, ts, (3, 2), seed=0)
     torch.set_default_dtype(torch.float64)

@@ -8,7 +8,7 @@ from scoresde import grid
 from scoresde.ivp import PER_SAMPLE_METHODS, SolverError, Status
 from scoresde.noise import SampleNoise
 from scoresde.samplers import DDIM, ProbabilityFlowODE, sample
-from scoresde.score import FunctionScore, NetworkScore
+from scoresde.score import FunctionScore, NetworkScore, Preconditioning
 from scoresde.sde import VP
 
 DOUBLE = torch.float64
@@ -75,7 +75,11 @@ class _Net(nn.Module):
 
 def test_a_sample_of_a_float32_network_is_the_same_within_the_tolerance():
     """Rounding may change whether a step is accepted, which moves x within the tolerance."""
-    model, ts, tolerance = NetworkScore(_Net(), VP()), grid.uniform(VP(), 1), 1e-4
+    model, ts, tolerance = (
+        NetworkScore(_Net(), VP(), Preconditioning()),
+        grid.uniform(VP(), 1),
+        1e-4,
+    )
     whole = sample(model, each("dopri5", tolerance), ts, (6, 1, 7, 5), seed=7)
     alone = sample(model, each("dopri5", tolerance), ts, (6, 1, 7, 5), seed=7, batch=1)
     gap = (whole.x - alone.x).abs() / (1 + whole.x.abs())

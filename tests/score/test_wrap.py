@@ -9,6 +9,7 @@ from torch import nn
 
 from scoresde._condition import ConditionSpec
 from scoresde.likelihood import Ode, Path, log_likelihood
+from scoresde.nets import MLP
 from scoresde.samplers import DDIM, sample
 from scoresde.score import Call, FunctionScore, NetworkScore, Preconditioning, wrap
 from scoresde.sde import VE, VP, CosineVP, TabulatedVP
@@ -162,7 +163,7 @@ def test_where_conditions_go():
         (lambda x, t, y=None: x + y, {}, y, 2.0),
         (lambda x, t, y, /: x + y, {}, y, 2.0),
         (lambda x, t, y: x if y is None else x + 1, {}, None, 0.0),
-        (lambda x, t, *rest: x + sum(rest), {}, y, 2.0),
+        (lambda x, *rest: x + sum(rest[1:]), {}, y, 2.0),
         (lambda x, t, **rest: x + rest["c"], {"condition": "c"}, y, 2.0),
         (
             torch.compile(Fused(), backend="eager"),
@@ -175,8 +176,36 @@ def test_where_conditions_go():
     for net, options, condition, want in cases:
         model = wrap(net, VP(), "eps", label="time", **{"label_ndim": 4} | options)
         assert model.given(condition).eps(x, t).unique().item() == want
-    for net in (lambda x, t: x, lambda x, t, return_dict=True: x, keyword_only):
-        assert wrap(net, VP(), "eps", label="time").condition == ConditionSpec()
+    for net in (
+        lambda x, t: x,
+        lambda x, t, return_dict=True: x,
+        lambda x, t, x_self_cond=None, mask=None: x,  # no condition, and it might be ignored
+        lambda x, t, *args, **more: x,
+        keyword_only,
+    ):
+        model = wrap(net, VP(), "eps", label="time")
+        assert model.condition == ConditionSpec()
+        with pytest.raises(
+            ValueError, match=r"no condition that scoresde could tell; wrap\(…, cond"
+        ):
+            model.labelled(y, 3, "cpu")
+
+
+def test_an_exported_network_takes_a_condition_by_position():
+    class Table(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(3, 2)
+
+        def forward(self, x, t, labels):
+            return x + self.table(labels)
+
+    arguments = torch.ones(3, 2), torch.ones(3), torch.tensor([2, 0, 1])
+    net = Table()
+    exported = torch.export.export(net, arguments).module()
+    for same in (net, exported):
+        model = wrap(same, VP(), "eps", label="time", classes=3).given(arguments[2])
+        assert torch.equal(model.eps(torch.ones(3, 2), 0.5), 1 + net.table.weight[arguments[2]])
 
 
 def test_functions_of_a_condition():
@@ -253,6 +282,12 @@ def four(x, t, a, b):
         (two, {"arguments": {"z": 1}}, TypeError, "two has no parameter 'z'; it has x, t"),
         (two, {"arguments": {"z": torch.ones(1)}}, TypeError, "arguments must hold no tensor, got"),
         (two, {"classes": 3}, ValueError, "classes must be None for a network without a condition"),
+        (
+            lambda x, image, sigma: x,
+            {},
+            TypeError,
+            r"third parameter of <lambda> is 'sigma', .* give condition='image', or arguments=",
+        ),
         (four, {}, TypeError, "four needs 'b': give arguments={'b': …}, or condition='b'"),
         (lambda x: x, {}, TypeError, "must take x and a noise label, but takes x by position"),
         (nn.Identity(), {}, TypeError, "Identity.forward must take x and a noise label, but takes"),
@@ -303,6 +338,18 @@ def test_the_path_method_takes_a_wrapped_network_with_a_condition():
     got = log_likelihood(wrap(net, EDM, "denoiser"), x, Path(), seed=0)
     want = -x.square().sum(1) / 2 - math.log(2 * math.pi)
     assert bool(((got.log_prob - want).abs() < 6 * got.std_error + 1e-3).all())
+
+
+def test_a_network_that_does_not_follow_our_convention_is_not_guessed():
+    """Otherwise a DDPM network would get log σ for its index, without a word."""
+    for net in (Net(two), nn.DataParallel(Net(two)), torch.compile(Net(two), backend="eager")):
+        with pytest.raises(
+            ValueError, match=r"got none; write scoresde.wrap\(net, sde, target, la"
+        ):
+            NetworkScore(net, VP())
+    ours = MLP((2,), 4, 1)
+    for net in (ours, nn.DataParallel(ours)):
+        assert NetworkScore(net, VP()).preconditioning == Preconditioning()
 
 
 def test_a_preconditioning_with_a_call():

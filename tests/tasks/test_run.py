@@ -20,7 +20,7 @@ from scoresde.data import Dataset, DataSpec
 from scoresde.names.config import Config
 from scoresde.names.loading import load
 from scoresde.plain import ConfigError
-from scoresde.score import NetworkScore
+from scoresde.score import NetworkScore, Preconditioning
 from scoresde.tasks.train.prepare import prepare_run
 from scoresde.tasks.train.resuming import export
 from scoresde.tasks.train.run import SAVE_MINUTES, Intervals, Run
@@ -294,7 +294,7 @@ def normed(folder, **train) -> Run:
     made, data = config(**train), rings()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = NetworkScore(Normed(), made.sde)
+        model = NetworkScore(Normed(), made.sde, Preconditioning())
     metadata = {"config": made.to_dict(), "data": data.spec.to_dict()}
     training = Training(model, data, made.objective, made.train)
     return Run(folder, training, metadata, Intervals(log_every=5))

@@ -11,7 +11,7 @@ from scoresde.likelihood.trace.choice import TraceSearch, choose_trace, trace_ca
 from scoresde.likelihood.trace.probing import Probing
 from scoresde.likelihood.trace.rules import ExactTrace, Hutchinson
 from scoresde.likelihood.trace.sketch import XTrace
-from scoresde.score import FunctionScore, NetworkScore, Preconditioning
+from scoresde.score import FunctionScore, wrap
 from scoresde.sde import VE, VP, TabulatedVP
 
 DOUBLE = torch.float64
@@ -120,6 +120,6 @@ def test_bad_arguments(mixture, change, error, message):
 
 def test_rounded_labels_are_refused():
     sde = TabulatedVP(VP().ddpm_betas(100))
-    rounded = NetworkScore(torch.nn.Identity(), sde, Preconditioning("eps", "rounded_index"))
+    rounded = wrap(lambda x, t: x, sde, "eps", label="rounded_index")
     with pytest.raises(ValueError, match="rounded labels"):
         choose_trace(rounded, torch.zeros(2, 3), seed=0)
