@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["reachable_modules"]
+__all__ = ["float_parameters", "reachable_modules"]
 
 # Code of these packages holds no network of the user, and searching it would take long.
 _SILENT = {"torch", "torchvision", "numpy", "scipy", *sys.stdlib_module_names}
@@ -45,6 +45,12 @@ def reachable_modules(model: nn.Module) -> list[nn.Module]:
             found.append(value)
         waiting.extend(_references(value))
     return found
+
+
+def float_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
+    """The floating parameters of a model, also of networks that its functions use."""
+    for module in reachable_modules(model):
+        yield from (p for p in module.parameters(recurse=False) if p.is_floating_point())
 
 
 def _references(value: Any) -> Iterator[Any]:

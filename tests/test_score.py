@@ -1,5 +1,6 @@
 """Laws of score models: conversions, preconditioning, labels, counting, and refusals."""
 
+import itertools
 import math
 from functools import partial
 
@@ -22,7 +23,15 @@ from scoresde.likelihood import (
     neglected,
 )
 from scoresde.samplers import DDIM, sample
-from scoresde.score import FunctionScore, NetworkScore, Preconditioning, count_nfe, reverse_drift
+from scoresde.score import (
+    FunctionScore,
+    NetworkScore,
+    Preconditioning,
+    ScoreModel,
+    count_nfe,
+    reverse_drift,
+    wrap,
+)
 from scoresde.sde import VE, VP, CosineVP, SubVP, TabulatedVP
 
 TARGETS = ["eps", "x0", "v", "score", "edm"]
@@ -355,6 +364,26 @@ def test_counting_inside_a_block():
     assert (model.nfe.forward, model.nfe.derivative) == (4, 2)
 
 
+class Uncounted(ScoreModel):
+    """A model of the user, who wrote `eps` alone."""
+
+    def eps(self, x, t):
+        return x * self.sde.at(t, x).sigma
+
+
+def test_a_call_of_eps_that_counts_nothing_is_one_evaluation():
+    class Twice(Uncounted):
+        def eps(self, x, t):
+            return super().eps(x, t) + super().eps(x, t)
+
+    for model, calls in ((Uncounted(VP()), 1), (Twice(VP()), 2)):
+        with count_nfe(model) as count:
+            model.score(torch.ones(2, 3), 0.5)
+        assert count.forward == model.nfe.forward == calls
+        with pytest.raises(RuntimeError, match="limit of 0"), count_nfe(model, limit=0):
+            model.eps(torch.ones(2, 3), 0.5)
+
+
 def test_the_limit_stops_a_runaway():
     model = FunctionScore(VP(), lambda x, t: x)
     x = torch.zeros(1, 1)
@@ -471,6 +500,20 @@ def test_a_network_computes_in_its_own_dtype(dtype):
         assert x.dtype == dtype
         # bf16 would tell only 507 of 1000 time labels apart
         assert label.dtype == torch.promote_types(dtype, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_network_that_a_function_uses_computes_in_its_own_dtype(dtype):
+    net = nn.Linear(3, 3).to(dtype)
+
+    def function(x, t):
+        return net(x)
+
+    models = (FunctionScore(VP(), function), wrap(function, VP(), "eps", label="time"))
+    for model, state in itertools.product(models, (torch.float32, torch.float64)):
+        x = torch.ones(2, 3, dtype=state)
+        assert model.eps(x, 0.5).dtype == state
+        assert torch.equal(model.eps(x, 0.5), net(x.to(dtype)).to(state))
 
 
 def test_autocast_is_for_the_network_alone():

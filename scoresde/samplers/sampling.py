@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .._condition import Condition, leaves
-from .._reachable import reachable_modules
+from .._reachable import float_parameters
 from .._tensor import check_integer, check_shape, check_type, finite_or_raise
 from ..batches import batches
 from ..evaluation import count_nfe, evaluating, own_context
@@ -232,7 +232,7 @@ def _place(
 ) -> tuple[torch.device, torch.dtype]:
     """Device and dtype of the state: those that are given, otherwise those of the model."""
     own = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), None)
-    parameter = next(_parameters(model), None)
+    parameter = next(float_parameters(model), None)
     if device is None:
         tensor = x_init if parameter is None else parameter
         device = own or (torch.device("cpu") if tensor is None else tensor.device)
@@ -256,12 +256,6 @@ def _device(device: torch.device | str) -> torch.device:
         return torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device must be cpu, cuda or cuda:N, got {device!r}") from error
-
-
-def _parameters(model: ScoreModel) -> Iterator[Tensor]:
-    """The floating parameters of a model, also of networks that its functions use."""
-    for module in reachable_modules(model):
-        yield from (p for p in module.parameters(recurse=False) if p.is_floating_point())
 
 
 def _check_allowed(model: ScoreModel, sampler: Sampler) -> None:

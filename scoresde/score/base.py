@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from .._condition import Condition, ConditionSpec, bound_rows, map_condition, take_rows
 from .._tensor import check_number, check_type, finite_or_raise
-from ..evaluation import NFE, name_time
+from ..evaluation import NFE, count_nfe, name_time
 from ..sde import SDE, Node
 from ..sde.base import SAME_TIME
 
@@ -28,7 +30,8 @@ class ScoreModel(nn.Module, ABC):
     """An SDE and one abstract method, `eps`; `score`, `x0` and `v` follow from it.
 
     Every method takes x of shape (B, *D) and a time: a number, a tensor of shape () or (B,), or
-    a `Node`. It returns a tensor like x, in memory of its own. `nfe` counts the evaluations.
+    a `Node`. It returns a tensor like x, in memory of its own. `nfe` counts the evaluations. A call
+    of `eps` counts as one, unless the subclass counts its evaluations by `nfe.add_forward(t)`.
 
     A conditional model is evaluated under a *condition* y: a tensor, or a dict or tuple of
     conditions, whose tensors have one leading entry per sample. `given` binds one to a model.
@@ -43,6 +46,11 @@ class ScoreModel(nn.Module, ABC):
     data: Any = None
     condition: ConditionSpec | None = None
     needs_labels: bool = False
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        if "eps" in vars(cls):
+            cls.eps = _counted(cls.eps)
 
     def __init__(self, sde: SDE) -> None:
         super().__init__()
@@ -217,6 +225,20 @@ class ScoreModel(nn.Module, ABC):
             )
         out = finite_or_raise(out, lambda: f"network output at {name_time(node.t)}")
         return out if out.dtype == x.dtype else out.to(x.dtype)
+
+
+def _counted(eps: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The method `eps`; one evaluation is counted if it counts none itself."""
+
+    @functools.wraps(eps)
+    def counted(self: ScoreModel, x: Tensor, t: Time) -> Tensor:
+        with count_nfe(self) as block:
+            out = eps(self, x, t)
+        if block.forward == 0:
+            self.nfe.add_forward(t.t if isinstance(t, Node) else t)
+        return out
+
+    return counted
 
 
 def reverse_drift(model: ScoreModel, x: Tensor, t: Time, eta: float = 1.0) -> Tensor:

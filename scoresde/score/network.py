@@ -123,7 +123,8 @@ class NetworkScore(ScoreModel):
         The result may be memory of the network. The network's arguments are new for each call, so
         that it may change them in place.
         """
-        dtype = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), x.dtype)
+        of_network = (*self.net.parameters(), *getattr(self.net, "of_network", ()))
+        dtype = next((p.dtype for p in of_network if p.is_floating_point()), x.dtype)
         y = self._condition_for(x, dtype)
         self.nfe.add_forward(node.t)
         scaled = (cast(self.preconditioning.c_in(node), x) * x).to(dtype)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any, get_args
 
 from torch import nn
 
 from .._condition import ConditionSpec
+from .._reachable import float_parameters
 from .._tensor import check_choice
 from ..sde import SDE
 from .call import Call
@@ -91,10 +93,15 @@ def wrap(
 
 
 class _Function(nn.Module):
-    """A function as a module without parameters."""
+    """A function as a module without parameters of its own.
+
+    Attributes:
+        of_network: A parameter of a network that the function uses, for its dtype; or nothing.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__()
         if not callable(function):
             raise TypeError(f"net must be a module or a function, got {type(function).__name__}")
         self.forward = function
+        self.of_network = tuple(islice(float_parameters(self), 1))

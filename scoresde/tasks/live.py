@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -110,9 +110,6 @@ class LiveModel(GivenModel):
     def build(self, device: str = "cpu", dtype: str = "float32") -> ScoreModel:
         """The model itself, or a copy on another device or in another dtype.
 
-        A function that uses a network receives x in the dtype of this network, as the network of a
-        `NetworkScore` does.
-
         Raises:
             ValueError: If it cannot be evaluated in the dtype.
         """
@@ -126,26 +123,12 @@ class LiveModel(GivenModel):
                     "so that it cannot be converted to float64; wrap it with scoresde.wrap"
                 )
             return copy.deepcopy(model).double()
-        if isinstance(model, FunctionScore) and not self.doubles:
-            model = copy.copy(model)
-            model.function = _InDtype(model.function, self.hidden_dtype)
         if dtype == "bfloat16":
             if not isinstance(model, NetworkScore):
                 raise ValueError(f"--dtype: bfloat16 needs a NetworkScore, {self.name} is none")
             model = copy.copy(model)
             model.autocast = torch.bfloat16
         return model
-
-
-@dataclass(frozen=True)
-class _InDtype:
-    """A function whose first argument is converted to a dtype."""
-
-    function: Callable[..., Any]
-    dtype: torch.dtype
-
-    def __call__(self, x: Tensor, *others: Any, **named: Any) -> Any:
-        return self.function(x.to(self.dtype), *others, **named)
 
 
 def given_model(
@@ -205,10 +188,11 @@ def name_of(model: Any) -> str:
     if isinstance(model, Checkpoint):
         return model.path.stem
     if isinstance(model, NetworkScore):
-        return type(model.net).__name__
-    if isinstance(model, FunctionScore):
-        return getattr(model.function, "__name__", type(model).__name__).strip("<>")
-    return type(model).__name__
+        # `wrap` makes a function the `forward` of a module.
+        model = vars(model.net).get("forward", model.net)
+    elif isinstance(model, FunctionScore):
+        model = model.function
+    return getattr(model, "__name__", type(model).__name__).strip("<>")
 
 
 def device_of(model: Any) -> str:

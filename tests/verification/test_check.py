@@ -144,8 +144,9 @@ class WrongShape(Own):
 
 
 class NotCounted(Own):
-    def eps(self, x, t):
-        return self.formula(x, t)
+    def x0(self, x, t):
+        node = self.sde.at(t, x)
+        return (x - node.sigma * self.formula(x, t)) / node.alpha
 
 
 class ChangesX(Own):
@@ -323,13 +324,11 @@ class Locked(Own):
         self.lock = threading.Lock()
 
 
-LINEAR = nn.Linear(3, 3, bias=False)
-nn.init.eye_(LINEAR.weight)
-LINEAR.requires_grad_(False)
+UNIT = torch.eye(3)
 
 
 def float32_only(x, t):
-    return exact_eps(LINEAR(x), t)
+    return exact_eps(x @ UNIT, t)
 
 
 def changes_its_input(x, t):
