@@ -14,6 +14,7 @@ from torch import Tensor
 __all__ = [
     "NonFiniteError",
     "as_time",
+    "available_device",
     "check_choice",
     "check_fits",
     "check_integer",
@@ -172,6 +173,34 @@ def check_type(name: str, value: object, kind: type) -> None:
         compiled = isinstance(getattr(value, "_orig_mod", None), kind)
         hint = f"; call {name}.compile() instead of torch.compile({name})" if compiled else ""
         raise TypeError(f"{name} must be of type {kind.__name__}, got {given}{hint}")
+
+
+def available_device(device: torch.device | str) -> torch.device:
+    """The device, or raise unless this machine has it.
+
+    Args:
+        device: cpu, cuda or cuda:N, or "auto": cuda if this machine has it, else cpu.
+
+    Raises:
+        ValueError: If it is no such device, or is not here; mps has no float64, which times and
+            noise need.
+    """
+    count = torch.cuda.device_count()
+    if device == "auto":
+        return torch.device("cuda" if count else "cpu")
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}") from error
+    if found.type not in ("cpu", "cuda"):
+        reason = " (mps has no float64)" if found.type == "mps" else ""
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N{reason}, got {str(found)!r}")
+    if found.type == "cuda" and (found.index or 0) >= count:
+        raise ValueError(
+            f"device must be one of this machine, which has {count} CUDA devices, got "
+            f"{str(found)!r}"
+        )
+    return found
 
 
 def check_shape(shape: Sequence[int]) -> tuple[int, ...]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from .._condition import Condition
+from .._tensor import available_device, plain_number
 from ..output.bars import stage_bars
 from ..output.progress import Tell
+from ..scaling import scale_warning
 from ..tasks.given import GivenModel
 from ..tasks.live import device_of, given_model, known_spec, name_of
 from ..tasks.own_data import both_splits
@@ -104,7 +107,7 @@ def bench(
         t_min: Last time of the grids that have none of their own; None for 1e-3, or the time of
             the network's first discrete label.
         batch: Samples at a time.
-        device: Where to run; None for the device of the model.
+        device: Where to run: cpu, cuda, cuda:N or auto; None for the device of the model.
         quality: Measure the distance of the samples to the data.
         likelihood: Number of test data whose likelihood to measure: 0, or at least 2.
         labels: "shares" draws class labels as in the data, "uniform" in equal shares.
@@ -121,10 +124,11 @@ def bench(
 
     Warns:
         UserWarning: If the content of a model cannot be determined, so that stored results are not
-            used again.
+            used again, or if the scale of the given data does not suit the SDE.
     """
+    budgets = nfe if isinstance(nfe, Iterable) and not isinstance(nfe, str) else (nfe,)
     settings = {
-        **{"samplers": samplers, "nfe": (nfe,) if isinstance(nfe, int) else tuple(nfe)},
+        **{"samplers": samplers, "nfe": tuple(map(plain_number, budgets))},
         **{"grids": grids, "n": n, "seed": seed, "t_min": t_min, "batch": batch},
         **{"likelihood": likelihood, "labels": labels},
         "reference_tolerance": reference_tolerance,
@@ -134,10 +138,12 @@ def bench(
     for name, one in models.items():
         given, own = _with_data(one, name, data, test, shape)
         known = own.train is not None or given.data_source is not None
-        device = device or device_of(one)
+        place = device_of(one) if device is None else str(available_device(device))
         request = BenchRequest(
-            checkpoint=given.name, device=device, quality=quality and known, **settings
+            checkpoint=given.name, device=place, quality=quality and known, **settings
         )
+        if own.train is not None and (warning := scale_warning(given.sde, own.train)):
+            warnings.warn(warning, stacklevel=2)
         folder, own = out / name if name else out, replace(own, y=y)
         benches[name] = prepare_bench(request, folder, given, own, overwrite=overwrite)
     with stage_bars() if progress else nullcontext(_silent) as tell:

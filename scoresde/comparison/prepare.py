@@ -76,6 +76,7 @@ def prepare_bench(
     cells = request.plan(given, model)
     data = BenchData.load(request, given, own)
     model.labelled(data.y, request.n, request.device)  # refuses a condition that does not fit
+    given.check_evaluates(model, data.y, request.device)
     common = {name: getattr(request, name) for name in COMMON}
     sweep = Sweep(
         model,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .._tensor import check_number
+from .._tensor import check_integer, check_number, plain_numbers
 from ..grid import snapped, uniform
 from ..names.grids import parse_grid
 from ..noise import check_seed
@@ -80,12 +80,13 @@ class BenchRequest:
     labels: str = "shares"
 
     def __post_init__(self) -> None:
-        check_number("n", self.n, at_least=4)
-        check_number("batch", self.batch, at_least=1)
+        plain_numbers(self)
+        check_integer("n", self.n, minimum=4)
+        check_integer("batch", self.batch, minimum=1)
         if self.likelihood:
-            check_number("likelihood", self.likelihood, at_least=2)
+            check_integer("likelihood", self.likelihood, minimum=2)
         for budget in self.nfe:
-            check_number("nfe", budget, at_least=1)
+            check_integer("nfe", budget, minimum=1)
         if self.t_min is not None:
             check_number("t_min", self.t_min, above=0, below=1)
         check_seed(self.seed)

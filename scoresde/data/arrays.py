@@ -181,9 +181,10 @@ def checked_data(path: str | Path, x: np.ndarray, levels: int | None) -> tuple[T
         raise ValueError(f"{path}: data must be real numbers, got dtype {x.dtype}")
     _check_axes(path, x)
     if _channels_last(x.shape):
+        noun = "channel" if x.shape[3] == 1 else "channels"
         warnings.warn(
             f"{path}: the shape {x.shape} was taken for (N, H, W, C): the data are images of "
-            f"{x.shape[3]} channels and {x.shape[1]}×{x.shape[2]} pixels",
+            f"{x.shape[3]} {noun} and {x.shape[1]}×{x.shape[2]} pixels",
             stacklevel=4,
         )
         x = x.transpose(0, 3, 1, 2)

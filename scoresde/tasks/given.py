@@ -8,8 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from .._condition import ConditionSpec
+import torch
+
+from .._condition import Condition, ConditionSpec, take_rows
+from .._tensor import NonFiniteError
+from .._text import reason_of
 from ..data import DataSource, DataSpec
+from ..evaluation import count_nfe, evaluating, own_context
 from ..ivp import FLOAT32_TOLERANCE
 from ..output.manifest import Source
 from ..score import ScoreModel
@@ -80,6 +85,32 @@ class GivenModel(ABC):
             dtype: "float32" leaves the network as it is, "float64" converts it, and "bfloat16"
                 evaluates it under autocast.
         """
+
+    def check_evaluates(self, model: ScoreModel, y: Condition | None, device: str) -> None:
+        """Raise unless the built model can be evaluated on data of its shape: two samples at t = 1.
+
+        Args:
+            model: The model as `build` made it.
+            y: The condition of all samples, or None.
+            device: Device of the model.
+
+        Raises:
+            RuntimeError: If it cannot; the message says what the network was given, and its error.
+        """
+        x = torch.zeros(2, *self.spec.shape, device=device)
+        y = None if y is None else take_rows(y, slice(2))
+        try:
+            with own_context(), evaluating(model), count_nfe(model):
+                model.labelled(y, 2, device).eps(x, 1.0)
+        except NonFiniteError:
+            return  # a network may dislike x = 0; samples are checked
+        except Exception as error:
+            takes = model.condition is None or bool(model.condition)
+            without = " without a condition" if takes and model.y is None and y is None else ""
+            raise RuntimeError(
+                f"{self.kind} {self.name} cannot be evaluated on x of shape {tuple(x.shape)}"
+                f"{without}: {reason_of(error)}"
+            ) from error
 
     @property
     def data(self) -> DataSpec:

@@ -24,6 +24,7 @@ import torch
 
 from .. import __version__
 from .._condition import ConditionSpec
+from .._tensor import check_choice, check_integer, plain_numbers
 from ..checkpoint import CheckpointError, RawCheckpoint, read_checkpoint
 from ..data import Dataset, DataSource, DataSpec
 from ..fingerprint import fingerprint
@@ -37,6 +38,9 @@ from ..shipped import locate
 from .given import GivenModel
 
 __all__ = ["HeldOutRequest", "Request", "StoredModel", "data_source", "versions"]
+
+
+DTYPES = ("float32", "float64", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,12 @@ class Request:
     dtype: str = "float32"
     net: str | None = None
     sde: str | None = None
+
+    def __post_init__(self) -> None:
+        plain_numbers(self)
+        for name in ("n", "batch"):
+            check_integer(f"--{name}:", getattr(self, name), minimum=1)
+        check_choice("--dtype:", self.dtype, DTYPES)
 
     # Options that give a place. The content at the place is compared instead of the option.
     places: ClassVar[tuple[str, ...]] = ("checkpoint", "net", "sde")

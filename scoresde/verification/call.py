@@ -19,7 +19,7 @@ def verify(
     sampler: Any = None,
     *,
     order: int | None = None,
-    sdes: Sequence[str] | None = None,
+    sdes: str | Sequence[str] | None = None,
     quick: bool = False,
     model: Any = None,
     seed: int = 0,

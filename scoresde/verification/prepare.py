@@ -130,6 +130,7 @@ def prepare_verification(
     settings = {"samplers": names, "versions": versions()} | ({"order": order} if own else {})
     source, shown = _sources(own), ["versions"]
     if given is None:
+        sdes = [sdes] if isinstance(sdes, str) else sdes
         sdes = list(sdes or (("vp",) if quick else CHECKED_SDES if known else ("vp", "ve")))
         _check_sdes(sdes)
         trials = trials_of(known, sdes, quick) + _own_trials(own, order, sdes)
@@ -277,6 +278,8 @@ def _claims_about(samplers: Sequence[str] | None) -> list[Claim]:
 
 
 def _check_sdes(names: Sequence[str]) -> None:
+    for name in names:
+        check_type("sdes", name, str)
     check_unique("--sdes:", names)
     for name in names:
         if name not in CHECKED_SDES:

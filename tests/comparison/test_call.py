@@ -34,6 +34,10 @@ class Own(GridSampler):
         return s.alpha * x0 + s.sigma / t.sigma * (x - t.alpha * x0), None
 
 
+def needs_y(x, t, y):
+    return x * y[:, None]
+
+
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
     """Figures take most of the time, and other tests look at them."""
@@ -207,6 +211,7 @@ def test_a_function_of_a_float32_network_needs_no_float64(tmp_path):
     function = scoresde.FunctionScore(VP(), lambda x, t: net(x))
     found = scoresde.bench(function, **QUICK, shape=(2,), out=tmp_path / "out")
     assert found.rows[0]["paired_rmse"] > 0
+    assert found.rows[0]["nfe"] == 4
     assert not LiveModel("f", function, DataSpec((2,), -1, 1)).doubles
     x = torch.randn(12, 2, generator=torch.Generator().manual_seed(0))
     assert scoresde.likelihood_report(function, x, out=tmp_path / "bits", n=4)["mean"] is not None
@@ -220,6 +225,14 @@ def test_a_model_in_memory_is_never_changed(model):
     assert live.build() is network
 
 
+def test_numbers_of_numpy_are_numbers_and_the_scale_of_data_is_checked(model, tmp_path):
+    numbers = {"nfe": np.arange(4, 5), "n": np.int64(8), "device": torch.device("cpu")}
+    x = 200 + 50 * model.sample(20, seed=0)
+    with pytest.warns(UserWarning, match="the data of data are too large for the SDE"):
+        found = scoresde.bench(model, **QUICK | numbers, data=x, out=tmp_path / "out")
+    assert found.rows[0]["nfe"] == 4
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
@@ -228,6 +241,15 @@ def test_a_model_in_memory_is_never_changed(model):
         ({"shape": (2,), "samplers": "ddmi"}, ValueError, r"'ddmi' is unknown; did you mean ddim"),
         ({"shape": (2,), "grids": [print, 3]}, TypeError, "grid .* must be a text, a function or"),
         ({"shape": (2,), "nfe": 0}, ValueError, "nfe must be at least 1, got 0"),
+        ({"shape": (2,), "nfe": "5,10"}, TypeError, "nfe must be an integer, got '5,10'"),
+        ({"shape": (2,), "nfe": [5.0]}, TypeError, "nfe must be an integer, got 5.0"),
+        ({"shape": (2,), "device": "mps"}, ValueError, r"cuda:N \(mps has no float64\), got 'mps'"),
+        ({"shape": (2,), "device": "cuda:99"}, ValueError, "CUDA devices, got 'cuda:99'"),
+        (
+            {"model": scoresde.FunctionScore(VP(), needs_y), "shape": (2,)},
+            RuntimeError,
+            r"model needs_y cannot be evaluated on x of shape \(2, 2\) without a condition",
+        ),
         ({"shape": (2,), "test": torch.ones(9, 2)}, ValueError, "test needs data"),
         ({"shape": (2,), "likelihood": 3}, ValueError, "data must be given"),
         ({"data": torch.rand(30, 3), "shape": (2,)}, ValueError, r"shape must be \(3,\)"),

@@ -76,7 +76,7 @@ def test_every_number_is_told():
     assert row(rest, "95 % interval") == "2.3207 … 2.3707 bits/dim, all of the above"
     assert row(rest, "cut-off below t_min") == "+0.05 t_min = 1e-05"
     assert row(rest, "prior in place of p at t = 1") == "-0.00012"
-    assert row(rest, "checkpoint") == "mine.safetensors"
+    assert row(rest, "model") == "mine.safetensors"
     assert row(rest, "data") == (
         "128 of 297 in digits (test), 64 dimensions, 17 levels, draws per datum: 2"
     )

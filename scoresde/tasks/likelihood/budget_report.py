@@ -120,7 +120,7 @@ def _about(budget: MeanBudget, summary: Mapping[str, Any]) -> list[str]:
     if density is not None:
         truth = {"truth": f"{density:.4f} {summary['unit']}, the exact density's mean"}
     rows = {
-        "checkpoint": summary["checkpoint"],
+        "model": summary["checkpoint"],
         "data": f"{summary['n']} of {summary['of']} in {summary['data']} ({summary['split']}), "
         f"{summary['dims']} dimensions, {levels}, draws per datum: {summary['draws']}",
         **truth,

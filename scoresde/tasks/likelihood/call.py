@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..._condition import Condition, bound_rows
+from ..._tensor import available_device
 from ...data import Dataset
 from ...output.bars import stage_bars
 from ...output.progress import silent
@@ -75,7 +76,7 @@ def likelihood_report(
         measured: Number of data that are computed again with a finer solver and in float64.
         seed: Integer in [0, 2^64).
         batch: Data at a time.
-        device: Where to run; None for the device of the model.
+        device: Where to run: cpu, cuda, cuda:N or auto; None for the device of the model.
         dtype: "float32" or "float64" for data and network; "bfloat16" for the network alone.
         overwrite: Replace other results in the folder.
         progress: Show a bar, if stderr is a terminal.
@@ -90,10 +91,11 @@ def likelihood_report(
             other results.
         RuntimeError: If a solve fails or memory runs out.
     """
+    place = device_of(model) if device is None else str(available_device(device))
     asked = {
         **{"protocol": protocol, "method": method, "trace": trace, "steps": steps, "nodes": nodes},
         **{"draws": draws, "rtol": rtol, "atol": atol, "t_min": t_min, "measured": measured},
-        **{"seed": seed, "batch": batch, "dtype": dtype, "device": device or device_of(model)},
+        **{"seed": seed, "batch": batch, "dtype": dtype, "device": place},
     }
     if isinstance(model, (str, Path)):
         model = given_model(model)

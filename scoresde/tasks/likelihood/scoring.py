@@ -90,9 +90,10 @@ def score_data(
     results = ResultFolder.open(out, origin, overwrite)
     if results.finished:
         return results.read()
+    model = given.build(request.device, request.dtype)
+    given.check_evaluates(model, data.labels, request.device)
     with results.write(FILES, [*_batches(request), REFINED, FLOAT64]) as output:
         began = time.monotonic()
-        model = given.build(request.device, request.dtype)
         method, control = make_method(request, given.spec, model, training)
         rows = choose_rows(data, request.n, request.seed)
         run = _Run(request, given, data, rows, control, output.work, origin.fingerprint)
