@@ -109,7 +109,7 @@ def exact_problem(modes: bool, seed: int, n: int, t_min: float, tolerance: float
 
 def _mixture(seed: int) -> GaussianMixture:
     """The mixture of `paired` under VP, because a table of noise levels is not smooth to 1e-9."""
-    known = mixture(seed, 1, 1e-3).levels.model
+    known = mixture(seed, 1, tolerance=1e-3).levels.model
     covs = known.axes @ torch.diag_embed(known.variances) @ known.axes.mT
     return GaussianMixture(VP(), known.weights, known.means, covs)
 

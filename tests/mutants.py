@@ -505,10 +505,10 @@ def _samplers() -> Iterator[Mutant]:
         "the last denoising is left out of the count",
         "scoresde/samplers/sampling.py",
         """            x = end.state
-            if denoise:
+            if denoise and not sampler.reaches_data:
                 x = part.model.x0""",
         """            x = end.state
-        if denoise:
+        if denoise and not sampler.reaches_data:
             with evaluating(model):
                 x = part.model.x0""",
         "samplers/test_sample.py",
@@ -1069,8 +1069,8 @@ def _commands() -> Iterator[Mutant]:
     yield Mutant(
         "without the last denoising one evaluation is left over",
         "scoresde/samplers/choice.py",
-        "found = _best(model, nfe + (not denoise))",
-        "found = _best(model, nfe)",
+        "found = recommended(model, nfe + (not denoise), shape)",
+        "found = recommended(model, nfe, shape)",
         "samplers/test_sample.py",
         "TestWhatIsLeftOpen and includes_the_denoising",
     )

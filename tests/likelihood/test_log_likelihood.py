@@ -474,7 +474,7 @@ class TestFailures:
 
     def test_float32_network_under_float64_data(self):
         net = torch.nn.Linear(2, 2)
-        model = FunctionScore(VP(), net)
+        model = FunctionScore(VP(), lambda x, t: net(x))
         with pytest.raises(ValueError, match="in float32"):
             by_ode(model, torch.zeros(1, 2, dtype=DOUBLE), rtol=1e-9)
 
