@@ -206,6 +206,30 @@ def _grids_and_models() -> Iterator[Mutant]:
         "what_a_network_returns",
     )
     yield Mutant(
+        "any optional third parameter receives the condition",
+        "scoresde/score/call.py",
+        "third.default is None and third.name in _CONDITION_NAMES",
+        "third.default is None",
+        "score/test_wrap.py",
+        "where_conditions_go",
+    )
+    yield Mutant(
+        "a network of unknown convention is given log σ",
+        "scoresde/score/network.py",
+        "if preconditioning is None and stated_condition(net) is None:",
+        "if preconditioning is None and net is None:",
+        "score/test_wrap.py",
+        "not_guessed",
+    )
+    yield Mutant(
+        "the growth of the variance is not part of g",
+        "scoresde/verification/laws/process.py",
+        "growth - 2 * f * sigma.square()",
+        "-2 * f * sigma.square()",
+        "verification/test_check.py",
+        "belong_together",
+    )
+    yield Mutant(
         "the score at a noise level without the factor α",
         "scoresde/score/base.py",
         "cast(-node.alpha / node.sigma, x)",

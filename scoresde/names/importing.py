@@ -11,7 +11,9 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from .._text import reason_of
@@ -21,8 +23,14 @@ __all__ = ["checked_kind", "class_path", "construct_imported", "import_object"]
 
 
 def class_path(cls: type) -> str:
-    """The place of a class as text, `package.module:Name`."""
-    return f"{cls.__module__}:{cls.__qualname__}"
+    """The place of a class as text, `package.module:Name`.
+
+    A class of the script that Python runs has the name of the script's file as its module.
+    """
+    module = cls.__module__
+    if module == "__main__" and (file := getattr(sys.modules["__main__"], "__file__", None)):
+        module = Path(file).stem
+    return f"{module}:{cls.__qualname__}"
 
 
 def import_object(path: str, noun: str) -> Callable[..., Any]:
@@ -84,7 +92,8 @@ def construct_imported(
         arguments = {key: value for key, value in (stored or {}).items() if key in known}
     if shape is not None and "shape" in known:
         arguments = {"shape": list(shape), **arguments}
-    made = construct(make, arguments, f"{noun} {path}")
+    with redirect_stdout(sys.stderr):
+        made = construct(make, arguments, f"{noun} {path}")
     return checked_kind(made, kind, f"{noun} {path}")
 
 
@@ -99,11 +108,15 @@ def checked_kind(made: object, kind: type, where: str) -> Any:
 
 
 def _imported(module: str, where: str) -> Any:
-    """The module, looked for in the present folder first, as by `python -m`."""
+    """The module, looked for in the present folder first, as by `python -m`.
+
+    What it prints goes to stderr: stdout is for the command's results.
+    """
     folder = os.getcwd()
     sys.path.insert(0, folder)
     try:
-        return import_module(module)
+        with redirect_stdout(sys.stderr):
+            return import_module(module)
     except KeyboardInterrupt:
         raise
     except ModuleNotFoundError as error:

@@ -14,6 +14,7 @@ from torch import nn
 
 from .._condition import ConditionSpec
 from .._tensor import check_type
+from .._text import reason_of
 from ..checkpoint import CheckpointError, RawCheckpoint, load_into, read_checkpoint
 from ..data import DataSpec
 from ..plain import ConfigError, check_types, construct, construct_named, is_class_path
@@ -148,11 +149,10 @@ def config_of(raw: RawCheckpoint, sde: SDE | None = None) -> tuple[Config, DataS
     Raises:
         CheckpointError: If they are missing or cannot be read, or if the SDE is not this one.
     """
-    config, spec = _read_metadata(raw, sde)
     if sde is not None:
         with _understood(raw):
             _check_sde(sde, raw)
-    return config, spec
+    return _read_metadata(raw, sde)
 
 
 def tables_of(raw: RawCheckpoint) -> tuple[dict[str, Any], DataSpec | None]:
@@ -252,7 +252,13 @@ def _check_sde(sde: SDE, raw: RawCheckpoint) -> None:
             there, here = stored.get(name), own.get(name)
             raise CheckpointError(f"its SDE has {name} = {there!r}, got {here!r}", raw.path)
     for t, *there in raw.metadata.get("sde_values", ()):
-        here = float(sde.log_alpha(t)), float(sde.sigma(t))
+        try:
+            here = float(sde.log_alpha(t)), float(sde.sigma(t))
+        except Exception as error:
+            reason = f"{type(error).__name__}: {reason_of(error)}"
+            raise CheckpointError(
+                f"the SDE {own['kind']} raised {reason}, at t = {t:g}", raw.path
+            ) from error
         for what, a, b in zip(("log α", "σ"), there, here, strict=True):
             if not math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9):
                 raise CheckpointError(

@@ -19,6 +19,7 @@ from .laws.calls import CALL_LAWS, FIRST_LAWS
 from .laws.conditions import CONDITION_LAWS
 from .laws.derivatives import DERIVATIVE_LAWS
 from .laws.practice import COST_LAWS, PRACTICE_LAWS
+from .laws.process import PROCESS_LAWS
 from .laws.times import TIME_LAWS
 from .probe import Probe
 
@@ -28,6 +29,7 @@ Law = Callable[[Probe], Finding | None]
 LAWS: Mapping[str, Law] = {
     **FIRST_LAWS,
     **CALL_LAWS,
+    **PROCESS_LAWS,
     **TIME_LAWS,
     **DERIVATIVE_LAWS,
     **CONDITION_LAWS,

@@ -15,7 +15,7 @@ from scoresde.data import DataSpec
 from scoresde.fingerprint import fingerprint
 from scoresde.likelihood import Ode, log_likelihood
 from scoresde.names import load, parse_sampler, save
-from scoresde.names.importing import import_object
+from scoresde.names.importing import class_path, import_object
 from scoresde.nets import MLP, UNet
 from scoresde.plain import ConfigError, is_class_path
 from scoresde.samplers import DDIM, sample
@@ -123,6 +123,18 @@ def test_an_sde_with_the_same_parameters_and_other_formulas_is_found(tmp_path, o
         CheckpointError, match=r"its SDE has σ\(0.05\) = 0.509.*, got 0.514.*: another function"
     ):
         load(tmp_path / "m", sde=Plain())
+    Plain.sigma = lambda self, t: self.absent
+    with pytest.raises(
+        CheckpointError, match=r"the SDE .*Plain raised Attr.*'absent', at t = 0.05"
+    ):
+        load(tmp_path / "m", sde=Plain())
+
+
+def test_classes_of_the_script_that_runs_have_its_name(monkeypatch, own):
+    """`__main__:Net` could not be imported later."""
+    monkeypatch.setattr(own.Net, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "/some/where/draw.py", raising=False)
+    assert class_path(own.Net) == "draw:Net"
 
 
 def test_what_a_network_is_conditioned_on_is_saved(tmp_path):
@@ -217,7 +229,7 @@ def test_an_sde_of_the_user_is_one_like_ours(own):
 @pytest.fixture
 def modules(tmp_path, monkeypatch):
     """A present folder with modules of the user."""
-    (tmp_path / "mine.py").write_text(SOURCE.read_text())
+    (tmp_path / "mine.py").write_text("print('loaded')\n" + SOURCE.read_text())
     (tmp_path / "broken.py").write_text("raise ValueError('no GPU\\nhere')\n")
     (tmp_path / "leaves.py").write_text("import sys; sys.exit(3)\n")
     (tmp_path / "needs.py").write_text("import absent_thing\n")
@@ -250,8 +262,9 @@ def test_places_that_cannot_be_imported(modules, path, message):
     assert "\n" not in str(raised.value)
 
 
-def test_samplers_by_their_place(modules):
+def test_samplers_by_their_place(modules, capsys):
     assert parse_sampler("mine:Mine:eta=0.5").eta == 0.5
+    assert capsys.readouterr() == ("", "loaded\n")  # stdout is for the results of a command
     for text, message in (
         ("mine:Mine:etaa=1", "sampler mine:Mine: unknown key 'etaa'; did you mean eta?"),
         ("mine:Mine:eta=high", "sampler mine:Mine.eta must be a number, got 'high'"),

@@ -16,12 +16,13 @@ from scoresde.exact import GaussianMixture
 from scoresde.names import load
 from scoresde.nets import MLP, ConditionSpec, UNet
 from scoresde.score import FunctionScore, NetworkScore, Preconditioning, ScoreModel, wrap
-from scoresde.sde import VE, VP, TabulatedVP
+from scoresde.sde import VE, VP, CosineVP, SubVP, TabulatedVP
 from scoresde.verification import contract
 from scoresde.verification.contract import LAWS, check
 from scoresde.verification.findings import judged
 from scoresde.verification.laws import practice
 from scoresde.verification.laws.practice import COST_LAWS
+from scoresde.verification.laws.process import process
 from scoresde.verification.laws.times import own_samples, smooth
 from scoresde.verification.probe import Probe
 
@@ -346,7 +347,16 @@ def function(f):
 
 
 # model, the law, its verdict, and laws that no such model can keep
+class Changed(VP):
+    """VP with one of its functions replaced."""
+
+    def __init__(self, name, change):
+        super().__init__()
+        object.__setattr__(self, name, lambda t: change(getattr(VP, name)(self, t)))
+
+
 BROKEN = {
+    "another g": (lambda: Own(Changed("g", lambda g: 1.01 * g)), "forward process", "fail", ()),
     "wrong shape": (WrongShape, "output", "fail", ()),
     "no batch axis": (function(lambda x, t: x[0]), "output", "fail", ()),
     "not counted": (NotCounted, "evaluations counted", "fail", ()),
@@ -400,6 +410,21 @@ def test_every_law_is_caught_if_it_is_broken(name):
     assert found.keys() - {"pickles"} <= set(others) - {law}, str(report)
     assert report[law].advice
     assert report.passed is (verdict == "warn" and "fail" not in found.values())
+
+
+@pytest.mark.parametrize("name", ["log_alpha", "sigma", "f", "g", "t_of_lam"])
+def test_every_function_of_an_sde_is_compared_with_the_others(name):
+    for change in (lambda value: 1.003 * value, lambda value: math.nan * value):
+        assert process(Probe(Own(Changed(name, change)), (3,), CPU)).verdict == "fail"
+
+
+@pytest.mark.parametrize(
+    "sde",
+    [VE(), VE(1e-3, 1e4), SubVP(), CosineVP(), LADDER, TabulatedVP(VP().ddpm_betas(30))],
+    ids=repr,
+)
+def test_the_functions_of_our_sdes_belong_together(sde):
+    assert process(Probe(Own(sde), (3,), CPU)).verdict == "pass"
 
 
 def test_every_law_has_a_model_that_breaks_it():
