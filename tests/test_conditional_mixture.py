@@ -120,17 +120,19 @@ def test_every_sampler_carries_the_condition_along(name):
     tolerance = 1e-9
     if isinstance(sampler, ProbabilityFlowODE):
         # Steps of a solver that advances the whole batch depend on the mates of a sample.
-        sampler, tolerance = replace(sampler, rtol=1e-4, atol=1e-4), 0.02
+        sampler, tolerance = replace(sampler, rtol=1e-3, atol=1e-3), 0.05
     elif sampler.adaptive:
         sampler, tolerance = replace(sampler, rtol=0.3, atol=0.3), 1e-6
-    ts = grid.log_snr(sde, 4)
-    options = {"dtype": torch.float64, "seed": 3, "denoise": False}
-    cut = sample(model, sampler, ts, (5, 2), y=Y["both"], batch=2, **options).x
-    for i in (1, 4):
+    ts = grid.log_snr(sde, 3)
+    options = {"dtype": torch.float64, "denoise": False}
+    # 3 samples in batches of 2: the third one has a batch with rows of its own
+    y = rows("both", slice(0, 3))
+    cut = sample(model, sampler, ts, (3, 2), y=y, batch=2, seed=3, **options).x
+    for i in (1, 2):
         alone = model.given(rows("both", slice(i, i + 1)))
         log_weights, means = alone._terms(1)
         plain = GaussianMixture(sde, log_weights[:, 0].exp(), means[:, 0], _covs(alone))
-        want = sample(plain, sampler, ts, (i + 1, 2), **options).x[i]
+        want = sample(plain, sampler, ts, (1, 2), noise=SampleNoise(3, [i]), **options).x[0]
         torch.testing.assert_close(cut[i], want, rtol=tolerance, atol=tolerance)
 
 
@@ -138,28 +140,28 @@ def _covs(model):
     return model.axes @ (model.variances[..., None] * model.axes.mT)
 
 
-@pytest.mark.parametrize("kind", ["vector", "both"])
-def test_likelihoods_are_exact_to_a_millionth_of_a_nat(kind):
-    """Also per sample, and with the density of samples that the solver makes itself."""
+def test_likelihoods_are_exact_to_a_millionth_of_a_nat():
+    """With steps of each sample, and, for samples that the solver makes itself, of the batch."""
     sde = VP()
-    model, *_ = joint(sde, kind)
-    bound = model.given(Y[kind])
-    x = bound.sample(5, 1e-3, seed=2)
-    each = {"per_sample": kind == "vector"}
-    method = Ode(rtol=1e-8, atol=1e-8, t_min=1e-3, trace=ExactTrace(), **each)
-    found = log_likelihood(model, x, method, seed=0, y=Y[kind], batch=2)
-    drawn = sample_with_log_prob(
-        model, (5, 2), method, seed=0, y=Y[kind], batch=3, dtype=torch.float64
+    model, *_ = joint(sde, "both")
+    y = rows("both", slice(0, 3))
+    bound = model.given(y)
+    x = bound.sample(3, 0.01, seed=2)
+    each, whole = (
+        Ode(name, rtol=1e-8, atol=1e-8, t_min=0.01, trace=ExactTrace())
+        for name in ("dop853", "dopri8")
     )
+    found = log_likelihood(model, x, each, seed=0, y=y, batch=2)
+    drawn = sample_with_log_prob(model, (3, 2), whole, seed=0, y=y, batch=2, dtype=torch.float64)
     for points, got in ((x, found), (drawn.x, drawn)):
         # The method takes the prior in place of p_1: a known difference, which is removed here.
         prior = stats.norm(scale=sde.prior_std).logpdf(got.latent.numpy()).sum(1)
         value = got.log_prob - torch.from_numpy(prior) + bound.log_prob(got.latent, 1.0)
-        torch.testing.assert_close(value, bound.log_prob(points, 1e-3), rtol=0, atol=1e-6)
+        torch.testing.assert_close(value, bound.log_prob(points, 0.01), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    "method", [Path(steps=12), ContinuousVLB(draws=1), DDPMVLB(12, draws=1)], ids=lambda m: type(m)
+    "method", [Path(steps=6), ContinuousVLB(draws=1), DDPMVLB(12, draws=1)], ids=lambda m: type(m)
 )
 def test_every_method_carries_the_condition_along(method):
     """The same bits for each datum in any batch, and other values under another condition."""
@@ -177,7 +179,7 @@ def test_dequantization_repeats_the_data_and_keeps_their_conditions():
     model, *_ = joint(VP(), "both")
     spec = DataSpec((2,), -3, 3, levels=8)
     k = torch.tensor([[1, 4], [5, 3], [2, 2], [6, 6], [4, 4]])
-    method = Dequantized(spec, Path(steps=8), draws=3, dtype=torch.float64)
+    method = Dequantized(spec, Path(steps=4), draws=2, dtype=torch.float64)
     whole = log_likelihood(model, k, method, seed=0, y=Y["both"], batch=2)
     for i in (1, 4):
         alone = log_likelihood(
@@ -190,7 +192,7 @@ def test_codes_and_paths_keep_their_conditions():
     model, *_ = joint(VP(), "both")
     y = rows("both", slice(0, 4))
     x = model.given(y).sample(4, 1e-3, seed=5)
-    method = Ode(rtol=1e-7, atol=1e-7)
+    method = Ode(rtol=1e-6, atol=1e-6)
     back = decode(model, encode(model, x, method, y=y, batch=3).latent, method, y=y, batch=2)
     assert (back.x - x).abs().max() < 1e-4
     halves = rows("both", slice(0, 2))

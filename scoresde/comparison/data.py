@@ -43,7 +43,8 @@ class BenchData:
         test: Test data; None if no data are needed, or if there is no test split.
         quality: The metrics that compare samples with data; None without such metrics.
         y: Condition of the samples, n rows; None unless the model is conditional.
-        how: The shares of the classes, "shares" or "uniform"; None without class labels.
+        how: The shares of the classes, "shares" or "uniform"; None unless the condition is made
+            here and is class labels alone.
         in_memory: Whether the data were given in Python.
     """
 
@@ -96,7 +97,8 @@ class BenchData:
             y, how = bound_rows(own.y, request.n, "cpu"), None
         else:
             y = _labels(request, given, train)
-            how = None if y is None else "uniform" if train is None else request.labels
+            how = "uniform" if train is None else request.labels
+            how = how if set(given.condition.kinds) == {"class"} else None
         return cls(train, test, quality, y, how, in_memory)
 
     @property
@@ -147,6 +149,11 @@ def _check_spec(given: GivenModel, train: Dataset, in_memory: bool) -> None:
 def _labels(request: BenchRequest, given: GivenModel, train: Dataset | None) -> Condition | None:
     """Conditions for a conditional model; without training data all classes have the same share."""
     condition = given.condition
+    if request.labels == "uniform" and set(condition.kinds) - {"class"}:
+        raise ValueError(
+            f"labels must be shares, got uniform: {given.name} takes {condition}, and samples have "
+            "the conditions of the data"
+        )
     if not condition:
         return None
     if train is None:

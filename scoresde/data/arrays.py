@@ -70,10 +70,10 @@ def load_array(path: Path, levels: int | None = None, *, labels: bool = True) ->
     - "x" and some of "y_class", "y_vector", "y_array": data and several conditions, or
     - the arrays of `scoresde sample`: the data are "levels" if it exists, otherwise "x".
 
-    A condition "y" is a label (integers, the class numbers, or text, the class names, shape (N,)),
-    a vector (floats, shape (N,) or (N, V)) or an array of the size of the images (numbers, shape
-    (N, C, H, W)). Pickled objects are never opened. The sizes in the file's header are compared
-    with its real size and with the free memory before memory is taken.
+    A condition "y" is a label (integers or bool, the class numbers, or text, the class names, shape
+    (N,) or (N, 1)), a vector (floats, shape (N,), or numbers, shape (N, V)) or an array of the size
+    of the images (numbers, shape (N, C, H, W)). Pickled objects are never opened. The sizes in the
+    file's header are compared with its real size and with the free memory before memory is taken.
 
     - uint8: quantized, 256 levels unless `levels` says otherwise.
     - other integers and bool: quantized; `levels` must be given (bool: 2).

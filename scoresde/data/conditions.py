@@ -37,8 +37,9 @@ def check_conditions(path: Path, found: Mapping[str, np.ndarray], x: Tensor) -> 
     Args:
         path: The file, for messages.
         found: The arrays by kind: "class", "vector", "array"; or "y" for a kind that follows from
-            the content: integers or text of shape (N,) are classes, floats of shape (N,) or (N, V)
-            a vector, numbers of shape (N, H, W) or (N, C, H, W) an array.
+            the content: integers, bool or text of shape (N,) or (N, 1) are classes, floats of shape
+            (N,) and other numbers of shape (N, V) a vector, numbers of shape (N, H, W) or
+            (N, C, H, W) an array.
         x: The data, shape (N, *D), images as (N, C, H, W).
 
     Raises:
@@ -66,26 +67,28 @@ _NAMES = {"class": "labels", "vector": "the vector", "array": "the array"}
 
 
 def _kind_of(path: Path, y: np.ndarray) -> str:
-    if y.dtype.kind in "uiU" and y.ndim == 1:
+    if y.dtype.kind in "buiU" and (y.ndim == 1 or y.shape[1:] == (1,)):
         return "class"
-    if y.dtype.kind == "f" and y.ndim in (1, 2):
+    if y.dtype.kind in "buif" and y.ndim in (1, 2):
         return "vector"
     if y.dtype.kind in "buif" and y.ndim in (3, 4):
         return "array"
     n = y.shape[0] if y.ndim else "N"
     raise ValueError(
-        f"{path}: y must hold labels (integers or text of shape ({n},)), a vector (floats of shape "
-        f"({n},) or ({n}, V)) or an array (numbers of shape ({n}, C, H, W)), got {y.dtype} "
+        f"{path}: y must hold labels (integers, bool or text of shape ({n},)), a vector (numbers "
+        f"of shape ({n}, V)) or an array (numbers of shape ({n}, C, H, W)), got {y.dtype} "
         f"{y.shape}"
     )
 
 
 def _checked_labels(path: Path, y: np.ndarray) -> np.ndarray:
-    if y.dtype.kind not in "uiU" or y.ndim != 1:
+    if y.dtype.kind not in "buiU" or not (y.ndim == 1 or y.shape[1:] == (1,)):
         raise ValueError(
-            f"{path}: labels must be integers or text of shape ({len(y)},), got {y.dtype} {y.shape}"
+            f"{path}: labels must be integers, bool or text of shape ({len(y)},), got "
+            f"{y.dtype} {y.shape}"
         )
-    return y
+    y = y.reshape(-1)
+    return y.astype(np.int64) if y.dtype.kind == "b" else y
 
 
 def _checked_vector(path: Path, y: np.ndarray) -> Tensor:
@@ -115,11 +118,13 @@ def _checked_array(path: Path, y: np.ndarray, x: Tensor) -> Tensor:
 
 
 def float_tensor(path: Path, what: str, x: np.ndarray) -> Tensor:
-    """Numbers as a float32 tensor.
+    """Real numbers as a float32 tensor.
 
     Raises:
-        ValueError: If one of them is not finite in float32.
+        ValueError: If they are text or complex, or one of them is not finite in float32.
     """
+    if x.dtype.kind not in "buif":
+        raise ValueError(f"{path}: {what} must hold real numbers, got dtype {x.dtype}")
     with np.errstate(over="ignore"):  # values that float32 cannot hold are counted below
         data = np.ascontiguousarray(x, np.float32)
     bad = int(x.size - np.isfinite(data).sum())
@@ -134,7 +139,8 @@ def load_condition(
     """Conditions for samples, from a `.npy` or `.npz` file.
 
     A file with one array of any name holds the only wanted kind; several kinds have the names of
-    their kinds, or "y_class", "y_vector" and "y_array". One entry alone needs no axis of samples.
+    their kinds, or "y_class", "y_vector" and "y_array". Classes may be left out if there are other
+    kinds. One entry alone needs no axis of samples.
 
     Args:
         path: The file.
@@ -151,16 +157,17 @@ def load_condition(
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     found = {name.removeprefix("y_"): y for name, y in read_arrays(path).items()}
-    if len(found) == len(kinds) == 1:
-        found = dict(zip(kinds, found.values(), strict=True))
-    if set(found) != set(kinds):
+    wanted = [kind for kind in kinds if kind != "class"] or ["class"]
+    if len(found) == len(wanted) == 1 and not set(found) & set(kinds):
+        found = dict(zip(wanted, found.values(), strict=True))
+    if set(found) not in (set(kinds), set(wanted)):
         raise ValueError(
             f"{path} must hold one array for each of {', '.join(kinds)}, got "
             f"{', '.join(found) or 'none'}"
         )
     made = {}
-    for kind, shape in kinds.items():
-        y = found[kind]
+    for kind, y in found.items():
+        shape = kinds[kind]
         y = y[None] if y.shape == shape else y
         if kind == "class":
             made[kind] = number_labels(str(path), _checked_labels(path, y), class_names)[0]

@@ -29,6 +29,7 @@ def requested_condition(
         label: Name or number of the class of all samples; None for all classes in turn. A name wins
             over an equal number.
         file: A `.npy` or `.npz` file with the other conditions, or with all; one row is repeated.
+            Without `label`, and without classes in the file, all classes come in turn.
 
     Returns:
         The condition with n rows; None for no condition.
@@ -96,7 +97,7 @@ def conditions_like(labels: Condition, spec: DataSpec, n: int, how: str | None =
         n: Number of samples.
         how: For class labels alone: "shares" or "uniform" as in `labels_of`, or None for all
             classes in turn. Other conditions are those of n data at equal distances, so that they
-            have the data's distribution.
+            have the data's distribution; for these `how` is not used.
 
     Returns:
         A condition with n rows.

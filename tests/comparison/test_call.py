@@ -16,8 +16,10 @@ from scoresde.comparison import sweep as sweep_module
 from scoresde.data import Dataset, DataSpec
 from scoresde.exact import GaussianMixture
 from scoresde.metrics import paired_rmse, sliced_wasserstein
+from scoresde.nets import MLP
 from scoresde.output.result_folder import check_whole
 from scoresde.samplers import DDIM, GridSampler
+from scoresde.score import NetworkScore
 from scoresde.sde import VP
 from scoresde.tasks.live import LiveModel
 from scoresde.tasks.own_data import both_splits
@@ -204,6 +206,19 @@ def test_a_condition_reaches_the_samples(tmp_path):
     assert float((x - y - start).abs().mean()) < 0.7  # 3 steps; |y| is 3
     with pytest.raises(ValueError, match="y must have leading dimension 8"):
         scoresde.bench(wrapped, **QUICK, shape=(2,), y=torch.ones(3, 2), out=tmp_path / "no")
+
+
+def test_samples_have_the_conditions_of_the_data_whose_shares_cannot_be_chosen(tmp_path):
+    model = NetworkScore(MLP((2,), width=8, vector=2), VP())
+    x = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+    data = Dataset("pairs", x, x + 1, DataSpec((2,), -4, 4, vector=2))
+    what = dict(QUICK, data=data)
+    with pytest.raises(ValueError, match="labels must be shares, got uniform: MLP takes a vector"):
+        scoresde.bench(model, **what, labels="uniform", out=tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+    scoresde.bench(model, **what, out=tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "every class has" not in page
 
 
 def test_a_function_of_a_float32_network_needs_no_float64(tmp_path):

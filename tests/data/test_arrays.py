@@ -81,13 +81,8 @@ def test_labels_and_integer_levels(tmp_path):
             {},
             r"labels must have one entry for each of the 2 data, got shape \(3,\)",
         ),
-        ({"x": np.eye(2), "y_class": np.zeros(2)}, {}, r"labels must be integers .* got float64"),
+        ({"x": np.eye(2), "y_class": np.zeros(2)}, {}, r"labels must be integers, .* got float64"),
         ({"x": np.eye(2), "y": np.array([0, -1])}, {}, r"labels must be at least 0, got -1"),
-        (
-            {"x": np.eye(2), "y": np.eye(2, dtype=int)},
-            {},
-            r"y must hold labels .* got int64 \(2, 2\)",
-        ),
     ],
 )
 def test_bad_arrays_are_refused(tmp_path, arrays, options, message):

@@ -30,6 +30,25 @@ def test_floats_are_a_vector(tmp_path, dtype):
     assert data.class_labels is None
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint64, ">i4", np.bool_, np.str_])
+def test_whole_numbers_and_text_are_classes_and_their_matrices_a_vector(tmp_path, dtype):
+    """Class numbers (N,) or (N, 1), as other libraries save them; one-hot rows are a vector."""
+    y = np.array([0, 1, 1, 0, 1]).astype(dtype)
+    for given in (y, y[:, None]):
+        data = load(tmp_path, x=POINTS, y=given)
+        assert data.labels.tolist() == [0, 1, 1, 0, 1]
+        assert data.labels.dtype == torch.int64
+        assert data.spec.condition == ConditionSpec(2)
+    two = np.stack([y, y], 1)
+    if two.dtype.kind == "U":
+        with pytest.raises(ValueError, match=r"y must hold labels .*, got <U\d+ \(5, 2\)"):
+            load(tmp_path, x=POINTS, y=two)
+    else:
+        data = load(tmp_path, x=POINTS, y=two)
+        assert torch.equal(data.labels, torch.from_numpy(two.astype(np.float32)))
+        assert data.spec.condition == ConditionSpec(vector=2)
+
+
 @pytest.mark.parametrize(
     "y", [IMAGES[:, :1], IMAGES[:, 0], IMAGES[:, :1].transpose(0, 2, 3, 1), IMAGES[:, :1] > 0]
 )
@@ -71,7 +90,7 @@ def test_several_conditions_are_a_dict(tmp_path):
         ({"y": np.zeros((5, 0))}, r"the vector must hold numbers of shape \(5, V\), got .* \(5, 0"),
         ({"y": IMAGES}, r"an array as condition needs images \(N, C, H, W\), got \(5, 2\)"),
         ({"y": V * 1j}, r"y must hold labels .*, got complex128 \(5, 3\)"),
-        ({"y_class": V}, r"labels must be integers or text of shape \(5,\), got float64 \(5, 3\)"),
+        ({"y_class": V}, r"labels must be integers, bool or text of shape \(5,\), got float64"),
         ({"y": V, "y_class": np.zeros(5, int)}, "it must hold one array, or x and y, or arr_0 and"),
         ({"y": np.array([{}] * 5)}, "it holds objects, not numbers"),
     ],

@@ -65,6 +65,9 @@ def test_several_kinds_come_from_one_file_or_from_a_label_and_a_file(tmp_path):
     for kind in ("class", "vector", "array"):
         assert torch.equal(one[kind], two[kind])
     assert one["class"].tolist() == [1] * 4
+    turns = requested_condition(model, 4, None, tmp_path / "two.npz")  # no class is named
+    assert turns["class"].tolist() == [0, 1, 2, 0]
+    assert torch.equal(turns["array"], one["array"])
     with pytest.raises(
         ValueError, match="all.npz must hold one array for each of vector, array, go"
     ):
@@ -77,6 +80,8 @@ def test_several_kinds_come_from_one_file_or_from_a_label_and_a_file(tmp_path):
         (lambda path: path.write_bytes(b"text"), "y.npy is not a .npy or .npz file of plain num"),
         (lambda path: None, "y.npy does not exist"),
         (lambda path: np.save(path, np.full((2, 2), np.nan)), "the vector must be finite in floa"),
+        (lambda path: np.save(path, np.ones(2) * 1j), "y.npy: the vector must hold real numbers, "),
+        (lambda path: np.save(path, ["a", "b"]), "y.npy: the vector must hold real numbers, got "),
         (lambda path: np.save(path, np.ones((2, 3))), r"must have shape \(2, 2\), .* got \(2, 3\)"),
     ],
 )

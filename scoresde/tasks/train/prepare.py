@@ -69,6 +69,8 @@ def prepare_run(
     # Only a network of the user's own must be built to know its conditions.
     model = settings.build_model(data.spec) if settings.foreign else None
     data = _for_network(settings, data, model)
+    if model is not None and model.condition is None:
+        model.condition = data.spec.condition  # which it does not state, but is trained on
     metadata = {
         "config": settings.to_dict(),
         "data": data.spec.to_dict(),
