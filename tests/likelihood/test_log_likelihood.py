@@ -473,8 +473,11 @@ class TestFailures:
         assert torch.isfinite(out.log_prob).all()
 
     def test_float32_network_under_float64_data(self):
-        net = torch.nn.Linear(2, 2)
-        model = FunctionScore(VP(), lambda x, t: net(x))
+        class Net(torch.nn.Linear):
+            def forward(self, x, t):
+                return super().forward(x)
+
+        model = FunctionScore(VP(), Net(2, 2))
         with pytest.raises(ValueError, match="in float32"):
             by_ode(model, torch.zeros(1, 2, dtype=DOUBLE), rtol=1e-9)
 
