@@ -101,7 +101,10 @@ class TestOneOrigin:
                 r"made without test data \(t\)",
             ),
             (changed(cells={}), "of ddim NFE ≤ 5, which is not asked for now"),
-            (changed(cells={"ddim NFE ≤ 5": "3"}), "of ddim NFE ≤ 5 on another grid or of another sampler"),
+            (
+                changed(cells={"ddim NFE ≤ 5": "3"}),
+                "of ddim NFE ≤ 5 on another grid or of another sampler",
+            ),
         ],
     )
     def test_every_difference_is_named(self, tmp_path, origin, message):
