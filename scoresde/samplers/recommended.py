@@ -17,13 +17,15 @@ __all__ = ["Recommendation", "recommended"]
 
 # The last evaluation is made LAST of the other steps away from σ = 0, in θ^{1/power}.
 LAST = 2.0
-# Scale d and power of the grid, and the least evaluations for order 4, which extrapolates further
-# than order 2 and needs small steps. The numbers of an image are correlated, so that its first
-# principal component is larger than that of a vector.
-VECTORS, IMAGES = (2.8, 2.5, 12), (5.5, 3.0, 15)
+# The scale d of the data in the grid: of vectors, and per pixel of the longer side of an image, whose
+# neighbouring pixels are alike, so that its first principal component grows with its side.
+STD, STD_PER_SIDE = 2.8, 0.2
 # With many evaluations the error of images is made near the data, where a larger d makes the steps
 # more equal in (σ/α)^{1/power}.
 STD_PER_EVALUATION = 0.55
+# Power of the grid, and the least evaluations for order 4, which extrapolates further than order 2
+# and needs small steps.
+VECTORS, IMAGES = (2.5, 12), (3.0, 15)
 LEAST_TIME = 1e-4  # networks are seldom trained nearer to the data
 
 
@@ -74,9 +76,10 @@ def recommended(model: ScoreModel, nfe: int, shape: Sequence[int] | None = None)
     if shape is None and model.data is not None:
         shape = model.data.shape
     image = shape is not None and len(shape) > 1
-    std, power, high = IMAGES if image else VECTORS
+    power, high = IMAGES if image else VECTORS
+    std = STD
     if image:
-        std = max(std, round(STD_PER_EVALUATION * nfe, 2))
+        std = round(max(STD, STD_PER_SIDE * max(shape[-2:]), STD_PER_EVALUATION * nfe), 2)
     t_min = _last_time(model, nfe, std, power)
     ts = grids.arctan(model.sde, max(nfe - 1, 1), t_min, data_std=std, power=power)
     if model.snapped:
