@@ -88,5 +88,6 @@ def test_import_alone_is_instant():
         assert "scoresde.samplers" not in sys.modules
         from scoresde import *
         assert {"DDIM", "AdaptiveSDE", "grid", "load"} <= set(globals()) & set(dir(scoresde))
+        assert "torch._dynamo" not in sys.modules  # it takes a second more
     """
     subprocess.run([sys.executable, "-c", inspect.cleandoc(program)], check=True, timeout=120)

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from .. import __version__
@@ -67,8 +66,9 @@ def save(path: str | Path, model: NetworkScore, data: DataSpec | None = None) ->
 
 def _bare(net: nn.Module) -> nn.Module:
     """The network inside the wrappers of parallel and compiled networks."""
-    while isinstance(net, (OptimizedModule, DataParallel, DistributedDataParallel)):
-        net = net._orig_mod if isinstance(net, OptimizedModule) else net.module
+    # The class of compiled networks is not imported: that takes a second, at each command.
+    while isinstance(net, (DataParallel, DistributedDataParallel)) or hasattr(net, "_orig_mod"):
+        net = net._orig_mod if hasattr(net, "_orig_mod") else net.module
     return net
 
 
