@@ -151,8 +151,8 @@ def test_likelihoods_are_exact_to_a_millionth_of_a_nat():
         Ode(name, rtol=1e-8, atol=1e-8, t_min=0.01, trace=ExactTrace())
         for name in ("dop853", "dopri8")
     )
-    found = log_likelihood(model, x, each, seed=0, y=y, batch=2)
-    drawn = sample_with_log_prob(model, (3, 2), whole, seed=0, y=y, batch=2, dtype=torch.float64)
+    found = log_likelihood(model, x, each, seed=0, y=y)
+    drawn = sample_with_log_prob(model, (3, 2), whole, seed=0, y=y, dtype=torch.float64)
     for points, got in ((x, found), (drawn.x, drawn)):
         # The method takes the prior in place of p_1: a known difference, which is removed here.
         prior = stats.norm(scale=sde.prior_std).logpdf(got.latent.numpy()).sum(1)

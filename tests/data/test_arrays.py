@@ -154,7 +154,7 @@ def test_channels_come_first_in_whatever_order_they_are_stored(tmp_path, shape):
     for dtype, options in ((np.uint8, {}), (np.float32, {}), (np.int16, {"levels": 256})):
         right = load_dataset(DataSource(save(tmp_path / "a.npy", x=first.astype(dtype)), **options))
         save(tmp_path / "b.npy", x=last.astype(dtype))
-        with pytest.warns(UserWarning, match=rf"taken for \(N, H, W, C\): .* {shape[2]} channels"):
+        with pytest.warns(UserWarning, match=rf"taken for \(N, H, W, C\): .* {shape[2]} channel"):
             turned = load_dataset(DataSource(tmp_path / "b.npy", **options))
         assert turned.x.is_contiguous()
         assert turned.fingerprint == right.fingerprint
