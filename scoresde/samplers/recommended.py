@@ -17,8 +17,8 @@ __all__ = ["Recommendation", "recommended"]
 
 # The last evaluation is made LAST of the other steps away from σ = 0, in θ^{1/power}.
 LAST = 2.0
-# The scale d of the data in the grid: of vectors, and per pixel of the longer side of an image, whose
-# neighbouring pixels are alike, so that its first principal component grows with its side.
+# The scale d of the data in the grid: of vectors, and per pixel of an image's longer side. The
+# neighbouring pixels are alike, so that the first principal component grows with the side.
 STD, STD_PER_SIDE = 2.8, 0.2
 # With many evaluations the error of images is made near the data, where a larger d makes the steps
 # more equal in (σ/α)^{1/power}.
