@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from .._files import atomic_write
 from ..data import DataSpec
@@ -78,6 +77,9 @@ def to_grid(x: Tensor, spec: DataSpec, columns: int | None = None) -> Image.Imag
     columns = columns or math.ceil(math.sqrt(len(x)))
     factor = max(1, round(LEAST_SIDE / max(x.shape[2:])))
     tiles = to_unit(x, spec).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    # Imported here, because it imports torch's compiler, which takes a second.
+    from torchvision.utils import make_grid
+
     picture = make_grid(tiles, nrow=columns, padding=2, pad_value=0.5)
     return Image.fromarray((picture * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
 
