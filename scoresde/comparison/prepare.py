@@ -76,7 +76,6 @@ def prepare_bench(
     cells = request.plan(given, model)
     data = BenchData.load(request, given, own)
     model.labelled(data.y, request.n, request.device)  # refuses a condition that does not fit
-    given.check_evaluates(model, data.y, request.device)
     common = {name: getattr(request, name) for name in COMMON}
     sweep = Sweep(
         model,
@@ -88,7 +87,10 @@ def prepare_bench(
         request.reference_tolerance,
     )
     origin = _origin(request, given, sweep, data, command)
-    return Bench(ResultFolder.open(folder, origin, overwrite), given, sweep, data, likelihood)
+    results = ResultFolder.open(folder, origin, overwrite)
+    if not results.finished:
+        given.check_evaluates(model, data.y, request.device)
+    return Bench(results, given, sweep, data, likelihood)
 
 
 @dataclass(frozen=True)

@@ -95,13 +95,16 @@ class GivenModel(ABC):
             device: Device of the model.
 
         Raises:
+            TypeError: If the condition has a wrong dtype.
+            ValueError: If the condition is not one that the model takes.
             RuntimeError: If it cannot; the message says what the network was given, and its error.
         """
         x = torch.zeros(2, *self.spec.shape, device=device)
         y = None if y is None else take_rows(y, slice(2))
+        bound = model.labelled(y, 2, device)
         try:
-            with own_context(), evaluating(model), count_nfe(model):
-                model.labelled(y, 2, device).eps(x, 1.0)
+            with own_context(), evaluating(bound), count_nfe(bound):
+                bound.eps(x, 1.0)
         except NonFiniteError:
             return  # a network may dislike x = 0; samples are checked
         except Exception as error:
