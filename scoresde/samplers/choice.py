@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -12,32 +12,14 @@ from ..grid import uniform
 from ..score import ScoreModel
 from ..sde import SDE
 from .base import Sampler
-from .recommended import recommended
+from .recommended import Choice, recommended
 from .steps import Grid, count_evaluations, largest_steps
 
-__all__ = ["DEFAULT_NFE", "DEFAULT_T_MIN", "Choice", "choose", "most_steps", "recommended_grid"]
+__all__ = ["DEFAULT_NFE", "DEFAULT_T_MIN", "choose", "most_steps", "recommended_grid"]
 
 DEFAULT_NFE = 20
 MOST_NFE = 100_000  # as on the command line: a grid takes about 500 bytes per step
 DEFAULT_T_MIN = 1e-3  # of a sampler that chooses its own steps
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A sampler and its times.
-
-    Attributes:
-        sampler: The sampler.
-        ts: The time grid, shape (N + 1,).
-        denoise: Whether to finish with E[x_0 | x] at ts[-1].
-        grid: Name of the grid with its parameters, such as "uniform:t_min=0.05"; None for given
-            times, and for a sampler that chooses its own steps.
-    """
-
-    sampler: Sampler
-    ts: Tensor
-    denoise: bool
-    grid: str | None
 
 
 def choose(

@@ -12,8 +12,9 @@ from .. import grid as grids
 from .._tensor import check_integer
 from ..score import ScoreModel
 from .angular_adams import AngularAdams
+from .base import Sampler
 
-__all__ = ["Recommendation", "recommended"]
+__all__ = ["Choice", "recommended"]
 
 # The last evaluation is made LAST of the other steps away from σ = 0, in θ^{1/power}.
 LAST = 2.0
@@ -30,23 +31,24 @@ LEAST_TIME = 1e-4  # networks are seldom trained nearer to the data
 
 
 @dataclass(frozen=True)
-class Recommendation:
-    """What `recommended` chose.
+class Choice:
+    """A sampler and its times.
 
     Attributes:
         sampler: The sampler.
         ts: The time grid, shape (N + 1,).
-        denoise: Whether the samples are without noise: the sampler ends at σ = 0.
-        grid: Name of the grid with its parameters, such as "uniform:t_min=0.05".
+        denoise: Whether the samples are brought to σ = 0 at the end.
+        grid: Name of the grid with its parameters, such as "uniform:t_min=0.05"; None for given
+            times, and for a sampler that chooses its own steps.
     """
 
-    sampler: AngularAdams
+    sampler: Sampler
     ts: Tensor
     denoise: bool
-    grid: str
+    grid: str | None
 
 
-def recommended(model: ScoreModel, nfe: int, shape: Sequence[int] | None = None) -> Recommendation:
+def recommended(model: ScoreModel, nfe: int, shape: Sequence[int] | None = None) -> Choice:
     """The sampler, grid and last time that are recommended for `nfe` evaluations per sample.
 
     The sampler is `AngularAdams`, of order 2, and of order 4 from 12 evaluations (15 for images).
@@ -55,9 +57,9 @@ def recommended(model: ScoreModel, nfe: int, shape: Sequence[int] | None = None)
     evaluation is not spent at a σ where the samples hardly change. One evaluation is one step
     without this end.
 
-    The constants have the smallest errors, compared with the best of 771 settings of diffusers, on
-    22 problems: mixtures, images with power-law spectra and trained networks, under VP, sub-VP and
-    VE. `benchmarks/samplers.py` repeats this comparison on any model.
+    The constants were chosen for small errors, compared with the best of 771 settings of diffusers,
+    on mixtures, images with power-law spectra and trained networks, under VP, sub-VP and VE. They
+    are not the best for every model: `benchmarks/samplers.py` makes this comparison on any model.
 
     Args:
         model: The score model; only what it says about itself is used, it is not evaluated.
@@ -86,7 +88,7 @@ def recommended(model: ScoreModel, nfe: int, shape: Sequence[int] | None = None)
         ts = grids.snapped(model.sde, ts)
     sampler = AngularAdams(4 if nfe >= high else 2, to_data=nfe > 1)
     name = f"arctan:data_std={std:g}:power={power:g}:t_min={t_min:g}"
-    return Recommendation(sampler, ts, nfe > 1, name)
+    return Choice(sampler, ts, nfe > 1, name)
 
 
 def _last_time(model: ScoreModel, nfe: int, std: float, power: float) -> float:

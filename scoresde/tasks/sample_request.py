@@ -19,12 +19,11 @@ from ..samplers import Sampler
 from ..samplers.choice import (
     DEFAULT_NFE,
     DEFAULT_T_MIN,
-    Choice,
     choose,
     most_steps,
     recommended_grid,
 )
-from ..samplers.recommended import recommended
+from ..samplers.recommended import Choice, recommended
 from ..samplers.steps import Grid, on_ladder
 from .request import Request, StoredModel
 

@@ -28,7 +28,8 @@ from ..output.manifest import Origin, Source
 from ..output.progress import OnProgress, advise_on_memory, check_space, silent
 from ..output.result_folder import SUMMARY, ResultFolder
 from ..samplers import Samples, sample
-from ..samplers.choice import DEFAULT_NFE, Choice
+from ..samplers.choice import DEFAULT_NFE
+from ..samplers.recommended import Choice
 from ..score import NetworkScore
 from .conditions import condition_arrays, requested_condition
 from .request import StoredModel, versions
