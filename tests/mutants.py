@@ -414,6 +414,22 @@ def _samplers() -> Iterator[Mutant]:
         "phi",
     )
     yield Mutant(
+        "v of x/d without the part of x",
+        "scoresde/samplers/angular_adams.py",
+        "of_x = t.alpha * t.sigma * (d - 1 / d) / total",
+        "of_x = 0.0 * t.alpha * t.sigma * (d - 1 / d) / total",
+        "samplers/test_equivalences.py",
+        "unit_of_length",
+    )
+    yield Mutant(
+        "the unit of the data in the grid but not in the sampler",
+        "scoresde/samplers/recommended.py",
+        "own = _rounded(unit * rule.data_std)",
+        "own = _rounded(rule.data_std)",
+        "samplers/test_recommended.py",
+        "half_the_range",
+    )
+    yield Mutant(
         "angular weights without the norms",
         "scoresde/samplers/angular_adams.py",
         "ratios = n[1:, None] / past_knots(n, orders, newest)",

@@ -1,4 +1,4 @@
-"""Adams predictor–corrector methods in the angle θ = arctan(σ/α), on the output v."""
+"""Adams predictor–corrector methods in the angle θ = arctan(σ/(α d)), on the output v."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
-from .._tensor import check_integer, plain_numbers
+from .._tensor import check_integer, check_number, plain_numbers
+from ..score import ScoreModel
+from ..score.base import combine
 from ..sde import SDE, Node
 from .multistep import LinearMultistep, StepWeights
 from .weights import Prediction, lagrange_weights, past_knots, step_orders
@@ -21,17 +23,18 @@ __all__ = ["AngularAdams"]
 class AngularAdams(LinearMultistep):
     """Adams–Bashforth–Moulton in θ on v. The evaluation of the next step corrects this step.
 
-    With n = √(α² + σ²) and θ = arctan(σ/α) the probability-flow ODE of any SDE is
+    d is `data_std`. With n = √(d²α² + σ²) and θ = arctan(σ/(α d)) the probability-flow ODE of any
+    SDE is
 
-        d(x/n)/dθ = v/n,   v = α ε − σ x0
+        d(x/n)/dθ = v/n,   v = d α ε − (σ/d) x0
 
     and a step is
 
         x_s = (n_s/n_t) x_t + n_s Σ_j (v_j/n_j) ∫_{θ_t}^{θ_s} ℓ_j(θ) dθ
 
     The ℓ_j are Lagrange polynomials. The predictor's use the last `order` outputs; the corrector's
-    use these and the output at the predicted x_s. For data N(0, I), v is 0 at all times, while ε
-    and x0 change. So only the difference of the data from N(0, I) is extrapolated.
+    use these and the output at the predicted x_s. For data N(0, d² I), v is 0 at all times, while
+    ε and x0 change. So only the difference of the data from N(0, d² I) is extrapolated.
 
     The order of convergence is min(order, 2) without and min(order + 1, 3) with the corrector,
     because the first step is Euler's. (In λ the error of that step is negligible, in θ it is not.)
@@ -40,7 +43,8 @@ class AngularAdams(LinearMultistep):
 
     θ and v are smooth down to σ = 0, so that t_min may be as small as 1e-6, and no final denoising
     is needed. The grid `arctan` takes equal steps in θ. The variables are those of Salimans & Ho
-    2022, "Progressive distillation", arXiv:2202.00512, appendix D; the solver is ours.
+    2022, "Progressive distillation", arXiv:2202.00512, appendix D, for x/d in place of x; the
+    solver is ours.
 
     With `to_data` one more step of order 1 leads from the last time to σ = 0. It takes the place of
     the final denoising, at the same cost. Its evaluation also corrects the step before it, which
@@ -51,9 +55,10 @@ class AngularAdams(LinearMultistep):
             15 steps and 4 from about 20.
         corrector: Whether to correct.
         to_data: Whether to take one more step, down to σ = 0.
+        data_std: d > 0.
 
     Raises:
-        ValueError: If the order is out of range.
+        ValueError: If the order or d is out of range.
     """
 
     prediction: ClassVar[Prediction] = "v"
@@ -61,15 +66,25 @@ class AngularAdams(LinearMultistep):
     order: int = 3
     corrector: bool = True
     to_data: bool = False
+    data_std: float = 1.0
 
     def __post_init__(self) -> None:
         plain_numbers(self)
         check_integer("order", self.order, minimum=1, maximum=4)
+        check_number("data_std", self.data_std, above=0)
 
     @property
     def reaches_data(self) -> bool:
         """Whether the last step ends at σ = 0."""
         return self.to_data
+
+    def output(self, model: ScoreModel, x: Tensor, t: Node) -> Tensor:
+        """v = (α σ (d − 1/d) x + (d α² + σ²/d) v₁)/(α² + σ²); v₁ = α ε − σ x0 is the model's."""
+        d, total = self.data_std, t.alpha**2 + t.sigma**2
+        if d == 1:
+            return model.v(x, t)
+        of_x = t.alpha * t.sigma * (d - 1 / d) / total
+        return combine(of_x, x, (d * t.alpha**2 + t.sigma**2 / d) / total, model.v(x, t))
 
     def nodes(self, sde: SDE, ts: Tensor) -> list[Node]:
         """The nodes of the grid, and with `to_data` one at σ = 0, where nothing is evaluated."""
@@ -79,8 +94,9 @@ class AngularAdams(LinearMultistep):
     def rows(self, sde: SDE, nodes: list[Node]) -> list[StepWeights]:
         """The weights of each step."""
         steps = len(nodes) - 1
-        n = np.array([math.hypot(node.alpha, node.sigma) for node in nodes])
-        theta = np.array([math.atan2(node.sigma, node.alpha) for node in nodes])
+        d = self.data_std
+        n = np.array([math.hypot(d * node.alpha, node.sigma) for node in nodes])
+        theta = np.array([math.atan2(node.sigma, d * node.alpha) for node in nodes])
         orders = step_orders(steps, self.order, lower_order_final=False)
         if self.to_data:
             orders[-1] = 1

@@ -70,6 +70,10 @@ class LinearMultistep(GridSampler):
     def rows(self, sde: SDE, nodes: list[Node]) -> list[StepWeights]:
         """The coefficients of each of the N steps between N + 1 nodes."""
 
+    def output(self, model: ScoreModel, x: Tensor, t: Node) -> Tensor:
+        """The output m at x, one evaluation: the model's `prediction`, by default."""
+        return output(model, x, t, self.prediction)
+
     def start(self, sde: SDE, nodes: list[Node]) -> _History:
         """The coefficients for this grid, and no outputs yet."""
         rows = self.rows(sde, nodes)
@@ -80,7 +84,7 @@ class LinearMultistep(GridSampler):
     ) -> tuple[Tensor, _History]:
         """One step; x of shape (B, *D)."""
         row, previous = state.rows[state.i], state.rows[state.i - 1]
-        m = output(model, x, t, self.prediction)
+        m = self.output(model, x, t)
         outputs = (m, *state.outputs[: state.depth - 1])
         if state.carried is not None:
             x = _combined(state.carried, previous.corrector, outputs)

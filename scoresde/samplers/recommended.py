@@ -10,24 +10,58 @@ from torch import Tensor
 
 from .. import grid as grids
 from .._tensor import check_integer
+from ..exact.base import ExactScore
 from ..score import ScoreModel
 from .angular_adams import AngularAdams
 from .base import Sampler
 
-__all__ = ["Choice", "recommended"]
+__all__ = ["Choice", "data_shape", "recommended"]
 
-# The last evaluation is made LAST of the other steps away from σ = 0, in θ^{1/power}.
-LAST = 2.0
-# The scale d of the data in the grid: of vectors, and per pixel of an image's longer side. The
-# neighbouring pixels are alike, so that the first principal component grows with the side.
-STD, STD_PER_SIDE = 2.8, 0.2
-# With many evaluations the error of images is made near the data, where a larger d makes the steps
-# more equal in (σ/α)^{1/power}.
-STD_PER_EVALUATION = 0.55
-# Power of the grid, and the least evaluations for order 4, which extrapolates further than order 2
-# and needs small steps.
-VECTORS, IMAGES = (2.5, 12), (3.0, 15)
+USUAL_NUMBERS = 64  # in a sample of unknown shape
 LEAST_TIME = 1e-4  # networks are seldom trained nearer to the data
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """The choices for one kind of data and one number of evaluations, for data of about unit scale.
+
+    Attributes:
+        order: Order of the sampler. A high order extrapolates further and needs small steps.
+        data_std: d of the sampler.
+        grid_std: d of the grid.
+        power: p of the grid.
+        last: The last evaluation is made this many of the other steps away from σ = 0, in θ^{1/p}.
+        corrector: Whether the sampler corrects.
+    """
+
+    order: int
+    data_std: float
+    grid_std: float
+    power: float
+    last: float
+    corrector: bool = True
+
+
+def _for_vectors(nfe: int, numbers: int) -> _Rule:
+    """The scales follow D^{1/3}, D the count of numbers in a sample.
+
+    It stands for the standard deviation along the first principal component, which is between 1
+    for independent numbers and √D for equal ones. More evaluations leave room for larger σ, and 2
+    or 3 of them are too few to correct with.
+    """
+    scale = numbers ** (1 / 3)
+    grid_std = scale * (min(max(nfe, 10), 30) / 10) ** (1 / 3)
+    order = 2 if nfe < 9 else 3 if nfe < 12 else 4
+    return _Rule(order, scale / 2 if nfe > 1 else 1.0, grid_std, 2.4, 1.5, nfe > 3)
+
+
+def _for_images(nfe: int, side: int) -> _Rule:
+    """The scale of the grid grows with the longer side: neighbouring pixels are alike.
+
+    With many evaluations the error is made near the data, where a larger d makes the steps more
+    equal in (σ/α)^{1/p}.
+    """
+    return _Rule(4 if nfe >= 15 else 2, 1.0, max(2.8, 0.2 * side, 0.55 * nfe), 3.0, 2.0)
 
 
 @dataclass(frozen=True)
@@ -51,21 +85,24 @@ class Choice:
 def recommended(model: ScoreModel, nfe: int, shape: Sequence[int] | None = None) -> Choice:
     """The sampler, grid and last time that are recommended for `nfe` evaluations per sample.
 
-    The sampler is `AngularAdams`, of order 2, and of order 4 from 12 evaluations (15 for images).
-    The grid is `arctan`. With few evaluations it ends early, at a σ that falls with `nfe`. One more
-    step leads from there to σ = 0 and takes the place of the final denoising, so that the last
-    evaluation is not spent at a σ where the samples hardly change. One evaluation is one step
-    without this end.
+    The sampler is `AngularAdams`. Its order is 2, and with more evaluations 3 (from 9, not for
+    images) and 4 (from 12, or 15 for images). The grid is `arctan`. For vectors the scales of both
+    grow with the count of numbers. If the data are quantized, half their range is the unit of both.
+
+    With few evaluations the grid ends early, at a σ that falls with `nfe`. One more step leads from
+    there to σ = 0 and takes the place of the final denoising, so that the last evaluation is not
+    spent at a σ where the samples hardly change. One evaluation is one step without this end.
 
     The constants were chosen for small errors, compared with the best of 771 settings of diffusers,
-    on mixtures, images with power-law spectra and trained networks, under VP, sub-VP and VE. They
-    are not the best for every model: `benchmarks/samplers.py` makes this comparison on any model.
+    on about 20 problems: mixtures of 2 to 128 dimensions, images with power-law spectra, and
+    trained networks, under VP, sub-VP and VE. They are not the best for every model:
+    `benchmarks/samplers.py` makes this comparison on any model.
 
     Args:
         model: The score model; only what it says about itself is used, it is not evaluated.
         nfe: Evaluations per sample, at least 1, the final denoising included.
         shape: Shape of one sample without its batch axis; None for that of the model's data, or of
-            a vector if this is unknown.
+            a vector of 64 numbers if this is unknown.
 
     Returns:
         The settings; the times are on the ladder if the labels of the model are rounded.
@@ -75,28 +112,48 @@ def recommended(model: ScoreModel, nfe: int, shape: Sequence[int] | None = None)
         ValueError: If `nfe` is less than 1.
     """
     nfe = check_integer("nfe", nfe, minimum=1)
-    if shape is None and model.data is not None:
-        shape = model.data.shape
+    shape = data_shape(model) if shape is None else shape
     image = shape is not None and len(shape) > 1
-    power, high = IMAGES if image else VECTORS
-    std = STD
     if image:
-        std = round(max(STD, STD_PER_SIDE * max(shape[-2:]), STD_PER_EVALUATION * nfe), 2)
-    t_min = _last_time(model, nfe, std, power)
-    ts = grids.arctan(model.sde, max(nfe - 1, 1), t_min, data_std=std, power=power)
+        rule = _for_images(nfe, max(shape[-2:]))
+    else:
+        rule = _for_vectors(nfe, USUAL_NUMBERS if shape is None else max(1, math.prod(shape)))
+    unit, sde = _unit(model), model.sde
+    std, power = _rounded(unit * rule.grid_std), rule.power
+    t_min = _last_time(model, nfe, std, rule)
+    ts = grids.arctan(sde, max(nfe - 1, 1), t_min, data_std=std, power=power)
     if model.snapped:
-        ts = grids.snapped(model.sde, ts)
-    sampler = AngularAdams(4 if nfe >= high else 2, to_data=nfe > 1)
+        ts = grids.snapped(sde, ts)
+    own = _rounded(unit * rule.data_std)
+    sampler = AngularAdams(rule.order, rule.corrector, to_data=nfe > 1, data_std=own)
     name = f"arctan:data_std={std:g}:power={power:g}:t_min={t_min:g}"
     return Choice(sampler, ts, nfe > 1, name)
 
 
-def _last_time(model: ScoreModel, nfe: int, std: float, power: float) -> float:
+def data_shape(model: ScoreModel) -> tuple[int, ...] | None:
+    """The shape *D of one sample, if the model knows it."""
+    if isinstance(model, ExactScore):
+        return model.shape
+    return None if model.data is None else tuple(model.data.shape)
+
+
+def _unit(model: ScoreModel) -> float:
+    """Half the range of quantized data; 1 for others, whose range may be that of rare values."""
+    spec = model.data
+    return 1.0 if spec is None or spec.levels is None else (spec.high - spec.low) / 2
+
+
+def _last_time(model: ScoreModel, nfe: int, std: float, rule: _Rule) -> float:
     """The time of the last evaluation, rounded to 4 digits so that its name can be typed."""
     sde, least = model.sde, max(LEAST_TIME, model.t_least)
     if nfe == 1:
         return least
     largest, smallest = (math.exp(-node.lam) for node in sde.nodes([1.0, least]))
-    top = math.atan(largest / std) ** (1 / power)
-    sigma = std * math.tan((top * LAST / (nfe - 1 + LAST)) ** power)
+    share = rule.last / (nfe - 1 + rule.last)
+    sigma = std * math.tan(math.atan(largest / std) * share**rule.power)
     return float(f"{float(sde.t_of_sigma(sigma)):.4g}") if sigma > smallest else least
+
+
+def _rounded(value: float) -> float:
+    """Three digits, so that names of samplers and grids are short and can be typed."""
+    return float(f"{value:.3g}")

@@ -13,13 +13,13 @@ from .._reachable import float_parameters
 from .._tensor import check_integer, check_shape, check_type, finite_or_raise
 from ..batches import batches
 from ..evaluation import count_nfe, evaluating, own_context
-from ..exact.base import ExactScore
 from ..grid import check_grid, check_on_ladder
 from ..ivp import Counts
 from ..noise import Noise
 from ..score import ScoreModel
 from .base import OnStep, Sampler
 from .choice import choose
+from .recommended import data_shape
 
 __all__ = ["Samples", "sample"]
 
@@ -191,7 +191,7 @@ def _shape(
 ) -> tuple[int, ...]:
     """The shape (n, *D) of the result, or raise if nothing tells it or two arguments disagree."""
     n = None if n is None else check_integer("n", n, minimum=0)
-    known = _data_shape(model)
+    known = data_shape(model)
     if shape is not None:
         name, shape = "shape", check_shape(shape)
         if x_init is not None and x_init.shape != shape:
@@ -209,13 +209,6 @@ def _shape(
     if n is not None and n != shape[0]:
         raise ValueError(f"n must be the first entry of {name}, {shape}, got {n}")
     return shape
-
-
-def _data_shape(model: ScoreModel) -> tuple[int, ...] | None:
-    """The shape *D of one sample, if the model knows it."""
-    if isinstance(model, ExactScore):
-        return model.shape
-    return None if model.data is None else tuple(model.data.shape)
 
 
 def _rows(y: Condition) -> int | None:

@@ -378,7 +378,9 @@ def test_mistakes_are_one_line_and_leave_nothing(bench, options, message):
 def test_an_adaptive_method_alone(bench, sampler, tolerances):
     out, done = bench("--samplers", sampler, "--n", 4)
     assert done.status == 0, done.err
-    own, recommended = ([r for r in rows(out) if r["sampler"] == s] for s in (sampler, "recommended"))
+    own, recommended = (
+        [r for r in rows(out) if r["sampler"] == s] for s in (sampler, "recommended")
+    )
     assert [r["tolerance"] for r in own] == tolerances
     assert [r["nfe_asked"] for r in own] == [""] * 4
     assert [r["tolerance"] for r in recommended] == [""] * 4

@@ -8,6 +8,7 @@ import torch
 from scipy.integrate import quad, simpson
 
 from scoresde import grid
+from scoresde.exact import GaussianMixture
 from scoresde.noise import SampleNoise
 from scoresde.samplers import (
     DDIM,
@@ -21,9 +22,10 @@ from scoresde.samplers import (
     RungeKutta,
     SASolver,
     UniPC,
+    sample,
 )
 from scoresde.samplers.weights import interval, lagrange_weights, phi
-from scoresde.sde import VP
+from scoresde.sde import VE, VP
 
 PAIRS = {
     "DPM-Solver-1 is DDIM": (DPMSolverSinglestep(1, "eps"), DDIM()),
@@ -131,11 +133,12 @@ def _joints(sde, variable):
     return variable == "t" and hasattr(sde, "betas")
 
 
-def test_angular_weights_integrate_polynomials_in_the_angle(sde):
+@pytest.mark.parametrize("d", [1.0, 3.0])
+def test_angular_weights_integrate_polynomials_in_the_angle(sde, d):
     nodes = sde.nodes(torch.tensor([0.9, 0.7, 0.6, 0.35, 0.3, 0.1], dtype=torch.float64))
-    size = [math.hypot(node.alpha, node.sigma) for node in nodes]
-    theta = [math.atan2(node.sigma, node.alpha) for node in nodes]
-    rows = AngularAdams(4).rows(sde, nodes)
+    size = [math.hypot(d * node.alpha, node.sigma) for node in nodes]
+    theta = [math.atan2(node.sigma, d * node.alpha) for node in nodes]
+    rows = AngularAdams(4, data_std=d).rows(sde, nodes)
     for weights, newest in ((rows[-1].weights, 4), (rows[-2].corrector, 4)):
         begin, end = (4, 5) if weights is rows[-1].weights else (3, 4)
         for power in range(len(weights)):
@@ -144,6 +147,45 @@ def test_angular_weights_integrate_polynomials_in_the_angle(sde):
             got = sum(w * size[j] * theta[j] ** power for w, j in zip(weights, used, strict=True))
             exact = (theta[end] ** (power + 1) - theta[begin] ** (power + 1)) / (power + 1)
             assert got == pytest.approx(size[end] * exact, rel=1e-10)
+
+
+def test_an_angular_step_is_exact_for_a_gaussian_of_the_standard_deviation_it_assumes(sde):
+    """v is 0 for N(0, d² I), so that x/n is constant down to σ = 0."""
+    d = 2.5
+    model = GaussianMixture(sde, [1.0], torch.zeros(1, 3), [d**2])
+    x = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    out = sample(model, AngularAdams(data_std=d, to_data=True), [1.0, 0.4], x_init=x, seed=0)
+    first = sde.nodes([1.0])[0]
+    torch.testing.assert_close(out.x, d * x / math.hypot(d * first.alpha, first.sigma))
+
+
+def test_an_assumed_standard_deviation_is_a_unit_of_length():
+    """Data d y under VE(d a, d b) give d times the samples of y under VE(a, b)."""
+    d, ts = 4.0, [1.0, 0.8, 0.5, 0.3, 0.1]
+    x = torch.randn(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    ends = []
+    for unit in (1.0, d):
+        means = unit * torch.tensor([[1.0, 0.0], [-1.0, 2.0]])
+        model = GaussianMixture(VE(unit * 0.1, unit * 5), [0.4, 0.6], means, [0.1 * unit**2] * 2)
+        sampler = AngularAdams(2, data_std=unit)
+        ends.append(sample(model, sampler, ts, (6, 2), x_init=5 * unit * x, seed=0).x / unit)
+    torch.testing.assert_close(*ends)
+
+
+def test_the_step_to_the_data_corrects_the_state_before_it(sde):
+    """A further step of no length shows the corrected state; Euler's step in θ follows."""
+    model = GaussianMixture(sde, [0.3, 0.7], [[1.0, -1.0], [0.0, 2.0]], [0.1, 0.3])
+    x = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    ts, last = [1.0, 0.7, 0.4, 0.2], sde.nodes([0.2])[0]
+    plain = {"sampler": AngularAdams(2), "x_init": x, "seed": 0, "denoise": False}
+    predicted = sample(model, ts=ts, **plain).x
+    corrected = sample(model, ts=[*ts, 0.2 - 1e-12], **plain).x
+    assert float((predicted - corrected).abs().max()) > 1e-3
+    theta = math.atan2(last.sigma, last.alpha)
+    wanted = (corrected - theta * model.v(predicted, last)) / math.hypot(last.alpha, last.sigma)
+    out = sample(model, AngularAdams(2, to_data=True), ts, x_init=x, seed=0)
+    torch.testing.assert_close(out.x, wanted, rtol=1e-9, atol=1e-9)
+    assert out.nfe == 4
 
 
 @pytest.mark.parametrize("k", [0, 1, 2, 3, 4])
@@ -185,6 +227,7 @@ def test_weights_are_exact_for_long_and_short_steps():
         (lambda: ExponentialAB(2, "eps", "rho"), "variable must be one of lam, t, sigma"),
         (lambda: IPNDM(5), "order must be at most 4"),
         (lambda: AngularAdams(0), "order must be at least 1"),
+        (lambda: AngularAdams(data_std=0), "data_std must be greater than 0"),
         (lambda: RungeKutta("rk5"), "method must be one of euler, .*rk4, got 'rk5'"),
         (lambda: RungeKutta("rk4", "rho"), "variable must be one of t, lam, sigma"),
     ],

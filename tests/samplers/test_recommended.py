@@ -4,7 +4,10 @@ import pytest
 import torch
 
 import scoresde
+from scoresde.data import DataSpec
 from scoresde.exact import GaussianMixture
+from scoresde.grid import LadderError
+from scoresde.nets import MLP
 from scoresde.samplers import AngularAdams, Restart
 from scoresde.samplers.recommended import recommended
 
@@ -15,8 +18,12 @@ def normal(sde, std=1.0):
     return GaussianMixture(sde, [1.0], [[0.0, 0.0]], [std**2])
 
 
+def zero(sde):
+    return scoresde.FunctionScore(sde, lambda x, t: 0 * x)
+
+
 def test_every_number_of_evaluations_is_used_wholly(sde):
-    model = scoresde.FunctionScore(sde, lambda x, t: 0 * x)
+    model = zero(sde)
     for shape in ((3,), IMAGE):
         before = 1.0
         for nfe in (*range(1, 26), 50, 200):
@@ -30,13 +37,14 @@ def test_every_number_of_evaluations_is_used_wholly(sde):
                 before = float(out.ts[-1])
 
 
-def test_data_of_variance_1_are_exact(sde):
-    """For N(0, I) the ODE keeps x/√(α² + σ²), and v = 0."""
-    model, (top,) = normal(sde), sde.nodes([1.0])
+def test_data_of_the_assumed_standard_deviation_are_exact(sde):
+    """For N(0, d² I) the ODE keeps x/√(d²α² + σ²), and v = 0."""
+    (d,) = {recommended(normal(sde), nfe).sampler.data_std for nfe in (2, 5, 15)}
+    model, (top,) = normal(sde, d), sde.nodes([1.0])
     x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for nfe in (2, 5, 15):
         out = scoresde.sample(model, nfe=nfe, x_init=x, dtype=torch.float64)
-        exact = x / (top.alpha**2 + top.sigma**2) ** 0.5
+        exact = d * x / ((d * top.alpha) ** 2 + top.sigma**2) ** 0.5
         torch.testing.assert_close(out.x, exact, rtol=1e-9, atol=1e-9)  # rounding
 
 
@@ -89,8 +97,55 @@ def test_the_last_step_is_asked_for_by_denoise():
     noisy = scoresde.sample(model, nfe=5, n=4, denoise=False)
     assert not noisy.denoise
     assert noisy.nfe == 5
-    assert noisy.sampler == AngularAdams(2)
+    assert noisy.sampler == AngularAdams(2, data_std=0.63)
     with pytest.raises(ValueError, match="denoise must be True for a sampler that ends at σ = 0"):
         scoresde.sample(model, AngularAdams(to_data=True), n=4, denoise=False)
     with pytest.raises(ValueError, match="inner must end at the grid's last time"):
         Restart(AngularAdams(to_data=True))
+
+
+def test_the_last_evaluation_stands_before_a_step_to_the_data():
+    """In θ^{1/p}, tan θ = σ/(α d), it is 1.5 steps away, and 2 for images; by plain arithmetic."""
+    sde = scoresde.VE(0.001, 50.0)
+    settings = {(64,): (4 * 1.5 ** (1 / 3), 2.4, 1.5, 2.0), (1, 8, 64): (12.8, 3.0, 2.0, 1.0)}
+    for shape, (d, power, last, own) in settings.items():
+        best = recommended(zero(sde), 15, shape)
+        angles = torch.atan(sde.sigma(best.ts) / d) ** (1 / power)
+        assert (-angles.diff()).tolist() == pytest.approx(
+            [float(angles[0]) / (14 + last)] * 14, 0.01
+        )
+        assert float(angles[-1]) == pytest.approx(last * float(angles[0]) / (14 + last), 0.01)
+        assert best.sampler == AngularAdams(4, to_data=True, data_std=own)
+
+
+def test_half_the_range_of_quantized_data_is_their_unit():
+    """Data d x under VE(d a, d b) get the same levels in units of d."""
+    best = {}
+    for unit in (1, 5):
+        model = zero(scoresde.VE(0.01 * unit, 20.0 * unit))
+        model.data = DataSpec((8,), low=0, high=2 * unit, levels=256)
+        best[unit] = recommended(model, 9)
+    torch.testing.assert_close(best[5].ts, best[1].ts, rtol=0.01, atol=0)
+    assert best[5].sampler.data_std == 5 * best[1].sampler.data_std == 5.0
+    model.data = DataSpec((8,), low=0, high=2 * unit, levels=None)
+    assert recommended(model, 9).sampler.data_std == 1.0
+
+
+def test_a_shape_that_nobody_says_is_that_of_64_numbers():
+    assert recommended(zero(scoresde.VP()), 7).sampler.data_std == 2.0
+    assert recommended(zero(scoresde.VP()), 7, (27,)).sampler.data_std == 1.5
+    assert scoresde.sample(zero(scoresde.VP()), shape=(2, 27), nfe=7).sampler.data_std == 1.5
+
+
+@pytest.mark.parametrize("levels", [50, 300])
+def test_rounded_labels_get_times_of_the_ladder(levels):
+    sde = scoresde.TabulatedVP([1e-4 + 20 / levels * i / levels for i in range(levels)])
+    model = scoresde.wrap(MLP((2,)), sde, "eps", label="rounded_index")
+    for nfe in (1, 2, 5, 12, 50):
+        best = recommended(model, nfe, (2,))
+        index = best.ts * levels
+        torch.testing.assert_close(index, index.round(), rtol=0, atol=1e-9)
+        assert scoresde.sample(model, nfe=nfe, shape=(2, 2)).nfe == nfe
+    if levels == 50:
+        with pytest.raises(LadderError, match="51 times do not fit"):
+            recommended(model, 51, (2,))
