@@ -76,13 +76,18 @@ class TabulatedVP(VariancePreserving):
 
     def t_of_lam(self, lam: Tensor | float) -> Tensor:
         """t at λ, by bisection on the piece of log ᾱ = −log(1 + e^{−2λ}) that holds it."""
-        target = self._log_alpha_of(as_time(lam).double())
-        low, high = torch.zeros_like(target), torch.ones_like(target)
-        for _ in range(60):  # halves the bracket to below float64's spacing at t = 1e-5
-            middle = 0.5 * (low + high)
-            below = self.log_alpha(middle) > target
-            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-        return 0.5 * (low + high)
+        target = 2 * self._log_alpha_of(as_time(lam).double())
+        n, cubics = len(self.betas), torch.from_numpy(self._cubics).to(target.device)
+        # log ᾱ decreases, and its value at the start of a piece is the cubic's last coefficient
+        i = (torch.searchsorted(-cubics[3], -target) - 1).clamp(0, n - 1)
+        a, b, c, d = cubics[:, i]
+        rest, u, step = d - target, torch.zeros_like(target), 1 / n
+        while step > 2.0**-60:  # below float64's spacing at t = 1e-5
+            step /= 2
+            middle = u + step
+            value = ((a * middle + b) * middle + c) * middle + rest
+            u = torch.where(value > 0, middle, u)
+        return i.double() / n + (u + step / 2)
 
 
 def cosine_betas(steps: int, s: float = 0.008, max_beta: float = 0.999) -> Tensor:
