@@ -69,7 +69,7 @@ def run(model, x, method=None, seed=0, **arguments):
 def converged(model, x, t_min=1e-5):
     """The value of a perfect solver, from the exact densities at the ends of its path."""
     # a sample at a time: an error of the latent enters by the prior's mismatch alone
-    latent = encode(model, x, Ode("dop853", 1e-7, 1e-7, t_min=t_min)).latent
+    latent = encode(model, x, Ode("dop853", 1e-5, 1e-5, t_min=t_min)).latent
     prior = log_prior(latent, model.sde.prior_std)
     return model.log_prob(x, t_min) + prior - model.log_prob(latent, 1.0)
 
@@ -90,7 +90,7 @@ class TestCoverage:
     @pytest.mark.parametrize(
         ("density", "n"),
         [
-            (Path(), 64),
+            (Path(), 52),
             pytest.param(Path(trace="exact"), 64, marks=pytest.mark.slow),
             pytest.param(Ode(rtol=1e-2, atol=1e-2), 52, marks=pytest.mark.slow),
         ],
@@ -175,7 +175,7 @@ class TestDefinition:
     def test_is_the_reference_s(self, mixture):
         points, solved, cut, mismatch, truth = map(list, zip(*REFERENCE, strict=True))
         x = torch.tensor(points, dtype=DOUBLE)
-        density = Ode("dop853", 1e-9, 1e-9)
+        density = Ode("dop853", 1e-8, 1e-8)
         found = run(mixture(VP()), x, density)
         close = {"rtol": 0, "atol": 1e-6}
         torch.testing.assert_close(found.log_prob, torch.tensor(solved, dtype=DOUBLE), **close)
@@ -185,9 +185,9 @@ class TestDefinition:
         known = torch.tensor(truth, dtype=DOUBLE)
         torch.testing.assert_close(found.log_prob + found.definition, known, **close)
 
-    @pytest.mark.parametrize("shape", [(2,), (1, 1, 2)])
-    def test_of_a_mixture_it_is_exact(self, sde, mixture_parameters, shape):
-        """On a path of any accuracy, and at any t_min."""
+    def test_of_a_mixture_it_is_exact(self, sde, mixture_parameters):
+        """On a path of any accuracy, at any t_min, and at shapes other than that of a vector."""
+        shape = (2,) if isinstance(sde, VE) else (1, 1, 2)
         weights, means, covs = mixture_parameters
         model = GaussianMixture(sde, weights, means.reshape(3, *shape), covs)
         x = model.sample(5, seed=0)
@@ -316,7 +316,7 @@ class TestDraws:
     def test_the_spread_alone_where_the_probes_are_unknown_or_none(self, gaussian):
         k = torch.arange(8).reshape(8, 1)
         for rule in (ExactTrace(), Hutchinson()):
-            density = Ode(rtol=1e-3, atol=1e-3, trace=rule)
+            density = Ode(rtol=1e-2, atol=1e-2, trace=rule)
             found = run(gaussian(VP()), k, density, spec=EIGHT, draws=3)
             # each draw again, by itself
             noise = SampleNoise(0, range(8))
@@ -476,7 +476,7 @@ class TestMean:
     def test_the_mean_s_interval_covers(self):
         """200 data sets of 16 from the model itself, whose mean −log p is its entropy."""
         model = mixture16(VP())
-        x, many = model.sample(3200, seed=3), model.sample(200_000, seed=4)
+        x, many = model.sample(3200, seed=3), model.sample(20_000, seed=4)
         density = Path(steps=16, nodes=8)
         found = run(model, x, density)
         entropy = -float(model.log_prob(many).mean())
@@ -543,12 +543,12 @@ class TestSystematic:
         change = (finer.log_prob - found.log_prob).square().mean().sqrt()
         assert float(change) < 0.2 * float(found.std_error.square().mean().sqrt())
 
-    @pytest.mark.parametrize("density", [Path(), Ode(rtol=1e-5, atol=1e-5, per_sample=True)])
+    @pytest.mark.parametrize("density", [Path(), Ode(rtol=1e-3, atol=1e-3, per_sample=True)])
     def test_rounding(self, density):
         """The float64 run of 16 data tells how far the float32 run is off; one at a time,
         because a step size for the whole batch is another one in a batch of 16."""
         generator = torch.Generator().manual_seed(0)
-        x = torch.randn(128, 6, generator=generator, dtype=DOUBLE)
+        x = torch.randn(64, 6, generator=generator, dtype=DOUBLE)
         spec = DataSpec((6,), -6.0, 6.0)
         found = run(network(), x, density, spec=spec, dtype=torch.float32)
         exact = run(network(DOUBLE), x, density, spec=spec)
@@ -557,7 +557,7 @@ class TestSystematic:
         errors = (found.log_prob - exact.log_prob) / 6
         assert measured.rounding_n == 16
         assert measured.rounding == pytest.approx(float(errors[:16].mean()), rel=1e-3)
-        # a mean of 16 for that of 128
+        # a mean of 16 for that of 64
         size = float(errors.square().mean().sqrt())
         assert 1e-9 < size < 1e-4
         assert abs(measured.rounding - float(errors.mean())) < 4 * size / math.sqrt(16)

@@ -11,10 +11,10 @@ from scipy.spatial.transform import Rotation
 from scoresde.likelihood import decode, encode, interpolate, round_trip, spherical_interpolation
 from scoresde.samplers import ProbabilityFlowODE, sample
 from scoresde.score import FunctionScore, ScoreModel, count_nfe
-from scoresde.sde import VE, VP, SubVP
+from scoresde.sde import VE, VP, SubVP, TabulatedVP
 
 DOUBLE = torch.float64
-LOOSE = {"rtol": 1e-4, "atol": 1e-4}
+LOOSE = {"rtol": 1e-3, "atol": 1e-3}
 
 
 def normal(*shape, seed=0):
@@ -42,8 +42,11 @@ class TestDecode:
     @pytest.mark.parametrize("per_sample", [False, True])
     def test_flow_of_a_gaussian(self, sde, gaussian, per_sample):
         z = sde.prior_std * normal(5, 2, 3)
-        out = solve(decode, gaussian(sde, 2, 3), z, rtol=1e-7, atol=1e-7, per_sample=per_sample)
-        # each of some 50 steps fulfils 1e-7
+        # the joints of TabulatedVP's cubics need smaller steps
+        tolerance = 1e-7 if isinstance(sde, TabulatedVP) else 1e-6
+        settings = {"rtol": tolerance, "atol": tolerance, "per_sample": per_sample}
+        out = solve(decode, gaussian(sde, 2, 3), z, **settings)
+        # each of some 50 steps fulfils the tolerance
         torch.testing.assert_close(out.x, gaussian_decoding(sde, z), rtol=0, atol=1e-5)
 
     def test_is_the_samplers_ode(self, mixture):
@@ -73,9 +76,9 @@ class TestDecode:
     def test_a_sample_alone_is_the_same(self, mixture):
         """Each sample has its own steps: its batch mates do not matter."""
         z = normal(6, 2)
-        whole = solve(decode, mixture(VP()), z, per_sample=True)
+        whole = solve(decode, mixture(VP()), z, per_sample=True, **LOOSE)
         for i in range(6):
-            alone = solve(decode, mixture(VP()), z[i : i + 1], per_sample=True)
+            alone = solve(decode, mixture(VP()), z[i : i + 1], per_sample=True, **LOOSE)
             torch.testing.assert_close(alone.x[0], whole.x[i], rtol=1e-10, atol=1e-10)
             assert int(alone.counts.evaluations[0]) == int(whole.counts.evaluations[i])
 
@@ -135,8 +138,19 @@ class TestRoundTrip:
     """The error is of the size of the tolerance."""
 
     # measured at most 1e-4, 1e-5 and 2e-7
-    @pytest.mark.parametrize(("tolerance", "bound"), [(1e-5, 1e-2), (1e-6, 2e-3), (1e-8, 1e-4)])
-    @pytest.mark.parametrize("kind", [VP, SubVP, VE])
+    @pytest.mark.parametrize(
+        ("kind", "tolerance", "bound"),
+        [
+            (VP, 1e-5, 1e-2),
+            (VP, 1e-8, 1e-4),
+            *((kind, 1e-6, 2e-3) for kind in (VP, SubVP, VE)),
+            *(
+                pytest.param(kind, *case, marks=pytest.mark.slow)
+                for kind in (SubVP, VE)
+                for case in ((1e-5, 1e-2), (1e-8, 1e-4))
+            ),
+        ],
+    )
     def test_error(self, mixture, kind, tolerance, bound):
         model = mixture(kind())
         x = model.sample(64, seed=0)

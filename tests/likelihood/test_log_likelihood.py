@@ -19,7 +19,7 @@ from scoresde.sde import VE, VP, SubVP
 
 DOUBLE = torch.float64
 TIGHT = {"rtol": 1e-9, "atol": 1e-9, "method": "dopri8"}
-LOOSE = {"rtol": 1e-4, "atol": 1e-4}
+LOOSE = {"rtol": 1e-3, "atol": 1e-3}
 
 POINTS = torch.tensor(
     [[0, 0], [-1, 0.5], [0.8, -0.6], [0.3, 1.2], [2, -1.5], [-3, 2]], dtype=DOUBLE
@@ -37,16 +37,20 @@ REFERENCE = {
     (VE, 1e-5): [-4.822262154959, -0.511721552780, -0.785276182781, -0.450253826109,
                  -10.486528322848, -33.398599714753],
 }  # fmt: skip
-SETTINGS = [
-    pytest.param(
-        kind,
-        t_min,
-        values,
-        id=f"{kind.__name__}-{t_min:g}",
-        marks=[] if t_min == 1e-5 else pytest.mark.slow,
-    )
-    for (kind, t_min), values in REFERENCE.items()
-]
+
+
+def references(*fast):
+    """(SDE, t_min, values) of each reference; only those of the SDEs `fast` from 1e-5 are fast."""
+    return [
+        pytest.param(
+            kind,
+            t_min,
+            torch.tensor(values, dtype=DOUBLE),
+            id=f"{kind.__name__}-{t_min:g}",
+            marks=[] if t_min == 1e-5 and kind in fast else pytest.mark.slow,
+        )
+        for (kind, t_min), values in REFERENCE.items()
+    ]
 
 
 def normal_log_prob(x, mean, variance):
@@ -86,32 +90,34 @@ def correlated_gaussian(sde, dims):
 class TestAgainstExactDensities:
     """The value is that of a perfect solver of the ODE, and is a density."""
 
-    @pytest.mark.parametrize(("kind", "t_min", "expected"), SETTINGS)
+    @pytest.mark.parametrize(("kind", "t_min", "expected"), references(VP))
     def test_mixture_at_a_tight_tolerance(self, mixture, kind, t_min, expected):
         out = by_ode(mixture(kind()), POINTS, t_min=t_min, **TIGHT)
-        error = (out.log_prob - torch.tensor(expected, dtype=DOUBLE)).abs().max()
+        error = (out.log_prob - expected).abs().max()
         assert float(error) < 1e-6  # measured below 1e-8
 
-    @pytest.mark.parametrize(("kind", "t_min", "expected"), SETTINGS)
+    @pytest.mark.parametrize(("kind", "t_min", "expected"), references(VP, SubVP, VE))
     def test_mixture_at_the_default_tolerance(self, mixture, kind, t_min, expected):
         out = by_ode(mixture(kind()), POINTS, t_min=t_min)
-        error = (out.log_prob - torch.tensor(expected, dtype=DOUBLE)).abs().max()
+        error = (out.log_prob - expected).abs().max()
         assert float(error) / (2 * math.log(2)) < 1e-3  # bits/dim; measured below 1e-4
         assert out.nfe < 250
 
     @pytest.mark.parametrize(
         ("kind", "dims"),
         [
-            (VP, 16),
+            (VP, 4),
             (SubVP, 1),
             (VE, 2),
-            *[pytest.param(k, d, marks=pytest.mark.slow) for k in (SubVP, VE) for d in (2, 16)],
+            pytest.param(VP, 16, marks=pytest.mark.slow),
+            pytest.param(VE, 16, marks=pytest.mark.slow),
+            *[pytest.param(SubVP, d, marks=pytest.mark.slow) for d in (2, 16)],
         ],
     )
     def test_gaussian_of_any_covariance(self, kind, dims):
         model = correlated_gaussian(kind(), dims)
         x = model.sample(3, seed=1)
-        out = by_ode(model, x, rtol=1e-8, atol=1e-8, method="dopri8")
+        out = by_ode(model, x, rtol=1e-7, atol=1e-7, method="dopri8")
         bits = (out.log_prob - perfect_likelihood(model, x, 1e-5)).abs() / dims / math.log(2)
         assert float(bits.max()) < 1e-6
 
@@ -139,28 +145,31 @@ class TestAgainstExactDensities:
     @pytest.mark.parametrize(
         ("kind", "side"),
         [
-            (VP, 49),
-            pytest.param(VP, 241, marks=pytest.mark.slow),
-            pytest.param(SubVP, 61, marks=pytest.mark.slow),
-            pytest.param(VE, 61, marks=pytest.mark.slow),
+            (VP, 33),
+            pytest.param(VP, 161, marks=pytest.mark.slow),
+            pytest.param(SubVP, 41, marks=pytest.mark.slow),
+            pytest.param(VE, 41, marks=pytest.mark.slow),
         ],
     )
     def test_density_integrates_to_one(self, mixture, kind, side):
-        """A sum over a grid is exact to 1e-8 once its step is below every deviation."""
-        axis = torch.linspace(-6, 6, side, dtype=DOUBLE)
+        """A sum over a grid is exact to 1e-6 once its step is near the smallest deviation, 0.22.
+
+        The grid holds all but 1e-9 of the mass.
+        """
+        axis = torch.linspace(-4, 4, side, dtype=DOUBLE)
         grid = torch.cartesian_prod(axis, axis)
-        out = by_ode(mixture(kind()), grid, batch=20_000, **LOOSE)
-        total = float(out.log_prob.exp().sum()) * (12 / (side - 1)) ** 2
+        out = by_ode(mixture(kind()), grid, batch=20_000, rtol=1e-4, atol=1e-4)
+        total = float(out.log_prob.exp().sum()) * (8 / (side - 1)) ** 2
         assert abs(total - 1) < 1e-3
 
-    @pytest.mark.parametrize("shape", [(2,), (2, 1), (1, 2), (2, 1, 4, 3), (1, 3, 1, 2)])
+    @pytest.mark.parametrize("shape", [(2,), (2, 1), (1, 2), (2, 1, 3, 2), (1, 3, 1, 2)])
     def test_any_shape(self, gaussian, shape):
         """The likelihood of independent entries is the sum of theirs."""
         x = torch.linspace(-1, 1, math.prod(shape), dtype=DOUBLE).reshape(shape)
         whole = FunctionScore(VP(), gaussian_eps(VP()))
         out = by_ode(whole, x, trace=ExactTrace())
-        single = by_ode(gaussian(VP()), x.reshape(-1, 1))
-        expected = single.log_prob.reshape(shape[0], -1).sum(1)
+        single = perfect_likelihood(gaussian(VP()), x.reshape(-1, 1), 1e-5)
+        expected = single.reshape(shape[0], -1).sum(1)
         dims = math.prod(shape[1:])
         torch.testing.assert_close(out.log_prob, expected, rtol=0, atol=2e-5 * dims)
         assert out.latent.shape == shape
@@ -211,13 +220,16 @@ class TestHutchinson:
         ("probe", "spread"), [("rademacher", 1.217996258), ("gaussian", 1.645429941)]
     )
     def test_mean_and_reported_error(self, probe, spread):
-        samples = probes = 64
+        samples, probes = 512, 8
         x = torch.full((samples, 2), 0.5, dtype=DOUBLE)
         out = by_ode(self.model(), x, trace=Hutchinson(probe, probes), seed=0, **LOOSE)
         exact = by_ode(self.model(), x[:1], trace=ExactTrace(), **LOOSE)
         assert abs(float(out.log_prob.mean() - exact.log_prob)) < 4 * spread / 64 + 1e-3
-        # the mean of 64 estimated errors, each from 64 probes
-        assert float(out.std_error.mean()) == pytest.approx(spread / 8, rel=0.1)
+        # Variances are estimated without bias. 4096 integrals tell the deviation of the Gaussian
+        # ones, whose fourth moment is 15 times the squared variance, to 3 %. With n instead of
+        # n − 1 it would be 6 % too low.
+        stated = float(out.std_error.square().mean().sqrt())
+        assert stated == pytest.approx(spread / math.sqrt(probes), rel=0.05)
 
     def test_standard_error_is_never_a_guess(self, gaussian):
         x = torch.zeros(2, 3, dtype=DOUBLE)
@@ -227,8 +239,9 @@ class TestHutchinson:
         assert exact.std_error.tolist() == [0.0, 0.0]
 
     def test_auto_is_exact_in_low_dimension_only(self, gaussian):
-        low = by_ode(gaussian(VP(), 16), torch.zeros(1, 16), **LOOSE)
-        high = by_ode(gaussian(VP(), 17), torch.zeros(1, 17), seed=0, **LOOSE)
+        loose = {"rtol": 0.1, "atol": 0.1, "method": "bosh3"}  # the value does not matter here
+        low = by_ode(gaussian(VP(), 16), torch.zeros(1, 16), **loose)
+        high = by_ode(gaussian(VP(), 17), torch.zeros(1, 17), seed=0, **loose)
         assert low.method.trace == ExactTrace()
         assert high.method.trace == Hutchinson("rademacher", 1)
 
@@ -253,16 +266,17 @@ class TestRandomnessAndBatches:
         assert torch.equal(seeded.log_prob, given.log_prob)
         assert not torch.equal(seeded.log_prob, shared.log_prob)
 
-    @pytest.mark.parametrize("batch", [1, 4])
-    def test_chunks_do_not_matter_beyond_the_tolerance(self, mixture, batch):
-        whole = self.run(mixture(VP()), POINTS, seed=0)
-        chunked = self.run(mixture(VP()), POINTS, seed=0, batch=batch)
+    @pytest.mark.parametrize(("samples", "batch"), [(3, 1), (6, 4)])
+    def test_chunks_do_not_matter_beyond_the_tolerance(self, mixture, samples, batch):
+        x = POINTS[:samples]
+        whole = self.run(mixture(VP()), x, seed=0)
+        chunked = self.run(mixture(VP()), x, seed=0, batch=batch)
         # the whole batch has one step size
         bound = 20 * LOOSE["rtol"] * (1 + whole.log_prob.abs())
         assert ((chunked.log_prob - whole.log_prob).abs() < bound).all()
-        assert chunked.latent.shape == POINTS.shape
+        assert chunked.latent.shape == x.shape
 
-    @pytest.mark.parametrize("tolerance", [1e-3, 1e-5, 1e-7])
+    @pytest.mark.parametrize("tolerance", [1e-3, 1e-5, pytest.param(1e-7, marks=pytest.mark.slow)])
     def test_easy_batch_mates_do_not_spoil_a_hard_sample(self, mixture, tolerance):
         easy = 0.3 * torch.randn(63, 2, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
         settings = {"rtol": tolerance, "atol": tolerance}
@@ -272,15 +286,13 @@ class TestRandomnessAndBatches:
 
     def test_labels_follow_the_chunks(self):
         x, y = torch.zeros(5, 1, dtype=DOUBLE), torch.tensor([0, 1, 2, 1, 0])
-        expected = [
-            float(by_ode(FunctionScore(VP(), gaussian_eps(VP(), float(c))), x[:1]).log_prob)
-            for c in y
-        ]
-        for batch in (None, 2):
-            given = by_ode(Labelled(VP()), x, y=y, batch=batch).log_prob
-            bound = by_ode(Labelled(VP()).given(y), x, batch=batch).log_prob
-            assert given.tolist() == pytest.approx(expected, abs=2e-5)
-            assert bound.tolist() == pytest.approx(expected, abs=2e-5)
+        models = [GaussianMixture(VP(), [1.0], [[float(c)]], [0.25]) for c in y]
+        expected = [float(perfect_likelihood(m, x[:1], 1e-5)) for m in models]
+        whole = by_ode(Labelled(VP()), x, y=y)
+        given = by_ode(Labelled(VP()), x, y=y, batch=2)
+        bound = by_ode(Labelled(VP()).given(y), x, batch=2)
+        for out in (whole, given, bound):
+            assert out.log_prob.tolist() == pytest.approx(expected, abs=2e-5)
 
     def test_empty_batch(self, gaussian):
         model = gaussian(VP(), 3)
@@ -360,9 +372,9 @@ class TestCountsAndRecord:
 class TestEncode:
     """Codes are decoded by a sampler, and are those of the likelihood."""
 
-    @pytest.mark.parametrize(("tolerance", "bound"), [(1e-5, 1e-2), (1e-6, 2e-3), (1e-8, 1e-4)])
-    def test_round_trip(self, mixture, tolerance, bound):
-        model = mixture(VP())
+    def test_a_sampler_decodes_it(self, mixture):
+        """Like `round_trip`, which is tested at other tolerances and under other SDEs."""
+        model, tolerance, bound = mixture(VP()), 1e-6, 2e-3
         x = 0.3 * torch.randn(64, 2, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
         code = solve(encode, model, x, rtol=tolerance, atol=tolerance)
         ts = torch.tensor([1.0, 1e-5], dtype=DOUBLE)
@@ -422,7 +434,7 @@ class TestFailures:
 
     def test_budget_counts_each_chunk(self, mixture):
         need = by_ode(mixture(VP()), POINTS[:1], **LOOSE).nfe
-        out = by_ode(mixture(VP()), POINTS[:1].expand(3, 2), batch=1, max_nfe=need, **LOOSE)
+        out = by_ode(mixture(VP()), POINTS[:1].expand(2, 2), batch=1, max_nfe=need, **LOOSE)
         assert out.nfe == need
 
     @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from scoresde.sde import VE, VP, SubVP
 
 DOUBLE = torch.float64
 EACH = {"per_sample": True}
-LOOSE = {"per_sample": True, "rtol": 1e-4, "atol": 1e-4}
+LOOSE = {"per_sample": True, "rtol": 1e-2, "atol": 1e-2}
 
 
 def slow(value):
@@ -39,34 +39,37 @@ REFERENCE = {
     (VE, 1e-5): [-4.822262154959, -0.511721552780, -0.785276182781, -0.450253826109,
                  -10.486528322848, -33.398599714753],
 }  # fmt: skip
-settings_of_d3 = pytest.mark.parametrize(
-    ("kind", "t_min", "expected"),
-    [
+
+
+def references(**fast):
+    """(method, SDE, t_min, values) for both methods; only the SDEs `fast` from 1e-5 are fast."""
+    return [
         pytest.param(
+            method,
             kind,
             t_min,
             torch.tensor(values, dtype=DOUBLE),
-            id=f"{kind.__name__}-{t_min}",
-            marks=[] if t_min == 1e-5 else pytest.mark.slow,
+            id=f"{method}-{kind.__name__}-{t_min:g}",
+            marks=[] if t_min == 1e-5 and kind in fast.get(method, ()) else pytest.mark.slow,
         )
         for (kind, t_min), values in REFERENCE.items()
-    ],
-)
+        for method in ("dop853", "dopri5")
+    ]
 
 
 class TestAgainstExactDensities:
     """At two tolerances and for each method."""
 
-    @pytest.mark.parametrize("method", ["dop853", slow("dopri5")])
-    @settings_of_d3
-    def test_mixture_at_a_tight_tolerance(self, mixture, kind, t_min, expected, method):
+    @pytest.mark.parametrize(("method", "kind", "t_min", "expected"), references(dop853=[VE]))
+    def test_mixture_at_a_tight_tolerance(self, mixture, method, kind, t_min, expected):
         tight = {"rtol": 1e-9, "atol": 1e-9, "method": method}
         out = by_ode(mixture(kind()), POINTS, t_min=t_min, **tight, **EACH)
         assert float((out.log_prob - expected).abs().max()) < 1e-6  # measured below 1e-7
 
-    @pytest.mark.parametrize("method", ["dop853", "dopri5"])
-    @settings_of_d3
-    def test_mixture_at_the_default_tolerance(self, mixture, kind, t_min, expected, method):
+    @pytest.mark.parametrize(
+        ("method", "kind", "t_min", "expected"), references(dop853=[SubVP, VE], dopri5=[VP])
+    )
+    def test_mixture_at_the_default_tolerance(self, mixture, method, kind, t_min, expected):
         out = by_ode(mixture(kind()), POINTS, t_min=t_min, method=method, **EACH)
         bits = (out.log_prob - expected).abs() / (2 * math.log(2))
         assert float(bits.max()) < 1e-3  # measured below 4e-5
@@ -115,8 +118,9 @@ class TestBatches:
     def test_a_float32_network(self):
         """Rounding may change whether a step is accepted; steps then differ within tolerance."""
         model, tolerance = NetworkScore(_Net(), VP(), Preconditioning()), 1e-4
-        x = torch.randn(6, 1, 4, 3, generator=torch.Generator().manual_seed(1))
-        settings = {"seed": 0, "trace": Hutchinson(probes=2), **LOOSE}
+        x = torch.randn(3, 1, 4, 3, generator=torch.Generator().manual_seed(1))
+        settings = {"seed": 0, "trace": Hutchinson(probes=2), **EACH}
+        settings |= {"rtol": tolerance, "atol": tolerance}
         whole = by_ode(model, x, **settings)
         alone = by_ode(model, x, batch=1, **settings)
         bound = 20 * tolerance * (1 + whole.log_prob.abs())
@@ -217,9 +221,9 @@ class TestFailures:
 
     def test_the_sample_is_named_by_its_place_in_the_data(self, mixture):
         """Not in its chunk. The last of them is the one that needs most."""
-        needs = by_ode(mixture(VP()), POINTS, **EACH).counts.evaluations
+        needs = by_ode(mixture(VP()), POINTS, **LOOSE).counts.evaluations
         order = needs.argsort()
-        settings = {"batch": 2, "max_nfe": int(needs[order[-2]]), **EACH}
+        settings = {"batch": 2, "max_nfe": int(needs[order[-2]]), **LOOSE}
         with pytest.raises(SolverError, match=r"on 1 of 2 samples, first on sample 5 at t=0\.\d+"):
             by_ode(mixture(VP()), POINTS[order], **settings)
 

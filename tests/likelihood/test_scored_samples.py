@@ -10,11 +10,11 @@ from scoresde.likelihood import ExactTrace, Hutchinson, fit_gaussian, sample_wit
 from scoresde.noise import BatchNoise, SampleNoise
 from scoresde.samplers import DDIM, sample
 from scoresde.score import count_nfe
-from scoresde.sde import VE, VP, SubVP
+from scoresde.sde import VE, VP, SubVP, TabulatedVP
 
 DOUBLE = torch.float64
 TIGHT = {"rtol": 1e-8, "atol": 1e-8, "method": "dopri8", "dtype": DOUBLE}
-LOOSE = {"rtol": 1e-4, "atol": 1e-4, "dtype": DOUBLE}
+LOOSE = {"rtol": 1e-3, "atol": 1e-3, "dtype": DOUBLE}
 KINDS = pytest.mark.parametrize("kind", [VP, SubVP, VE])
 
 
@@ -32,18 +32,22 @@ class TestAgainstClosedForms:
     @pytest.mark.parametrize("per_sample", [False, pytest.param(True, marks=pytest.mark.slow)])
     def test_gaussian(self, sde, gaussian, per_sample):
         """The flow is affine, so that the prior comes out as a Gaussian that is known."""
-        settings = {"rtol": 1e-7, "atol": 1e-7, "dtype": DOUBLE, "per_sample": per_sample}
+        # the joints of TabulatedVP's cubics need smaller steps
+        tolerance = 1e-7 if isinstance(sde, TabulatedVP) else 1e-6
+        settings = {"rtol": tolerance, "atol": tolerance, "dtype": DOUBLE, "per_sample": per_sample}
         out = drawn(gaussian(sde, 3), (4, 3), seed=1, **settings)
         low, high = sde.nodes(torch.tensor([1e-5, 1.0], dtype=DOUBLE))
         spreads = [math.sqrt(0.25 * node.alpha**2 + node.sigma**2) for node in (low, high)]
         factor = spreads[0] / spreads[1]
         mean = 0.3 * (low.alpha - factor * high.alpha)
         expected = normal_log_prob(out.x, mean, factor * sde.prior_std)
-        # the tolerance over some 50 steps, and the cubics' joints of TabulatedVP
+        # the tolerance over some 50 steps
         torch.testing.assert_close(out.log_prob, expected, rtol=0, atol=2e-5)
         assert out.std_error.tolist() == [0.0] * 4
 
-    @KINDS
+    @pytest.mark.parametrize(
+        "kind", [VP, *(pytest.param(kind, marks=pytest.mark.slow) for kind in (SubVP, VE))]
+    )
     def test_identity_of_the_continuity_equation(self, mixture, kind):
         """log p(x) = log p_ε(x) + [log prior − log p_1](x_T); no ODE on the right."""
         model = mixture(kind())
@@ -57,7 +61,7 @@ class TestAgainstClosedForms:
     def test_is_nearly_the_density_of_the_data(self, mixture, kind):
         """Up to the terms neglected by Song et al.: the cut-off at t_min, and the prior for p_1."""
         model = mixture(kind())
-        out = drawn(model, (50, 2), seed=0, dtype=DOUBLE)
+        out = drawn(model, (50, 2), seed=0, rtol=1e-5, atol=1e-5, dtype=DOUBLE)
         apart = (out.log_prob - model.log_prob(out.x, 1e-5)).abs()
         # the prior is off by 7e-2 nats at most for VE, by 1e-2 for the others
         assert float(apart.max()) < (0.1 if kind is VE else 0.02)
@@ -70,7 +74,10 @@ class TestAgainstClosedForms:
 
 
 class TestAgainstTheLikelihood:
-    @pytest.mark.parametrize(("kind", "per_sample"), [(VP, False), (SubVP, True), (VE, True)])
+    @pytest.mark.parametrize(
+        ("kind", "per_sample"),
+        [(VP, False), (VE, True), pytest.param(SubVP, True, marks=pytest.mark.slow)],
+    )
     def test_is_the_log_likelihood_of_the_sample(self, mixture, kind, per_sample):
         model = mixture(kind())
         out = drawn(model, (10, 2), seed=0, per_sample=per_sample, dtype=DOUBLE)

@@ -1,5 +1,6 @@
 """The ODE in the angle against the ODE in time, and the coordinate in which steps are equal."""
 
+import itertools
 import math
 
 import pytest
@@ -12,6 +13,7 @@ from scoresde.sde import VE, VP, SubVP
 
 DOUBLE = torch.float64
 STDS = [0.3, 1.0, 2.5]
+SPREADS = [0.05, 1 / 6, 0.5, 2.0]
 TIMES = [1e-4, 0.01, 0.2, 0.55, 0.9, 1.0]
 T_MIN = 1e-5
 
@@ -35,24 +37,25 @@ class TestRate:
     """dz/dθ = F = a z + b v is the probability-flow ODE."""
 
     @pytest.mark.parametrize("std", STDS)
-    @pytest.mark.parametrize("t", TIMES)
-    def test_is_the_ode_by_the_chain_rule(self, sde, mixture, std, t):
+    def test_is_the_ode_by_the_chain_rule(self, sde, mixture, std):
         model, x = mixture(sde), torch.tensor([[0.3, -0.8], [2.0, 1.0]], dtype=DOUBLE)
+        angle = make(sde, std)
 
         def log_scale(time):
             return 0.5 * torch.log((sde.alpha(time) * std) ** 2 + sde.sigma(time) ** 2)
 
-        scale = math.exp(float(log_scale(torch.tensor(t, dtype=DOUBLE))))
-        # z = x/n, so that dz/dt = h/n − z d log n/dt
-        along_t = reverse_drift(model, x, t, eta=0.0) / scale - x / scale * derivative(log_scale, t)
-        expected = along_t / derivative(lambda time: theta_of(sde, std, time), t)
-        node = sde.at(t, x)
-        angle = make(sde, std)
-        a, b = angle.factors(node)
-        assert angle.scale(node) == pytest.approx(scale, rel=1e-12)
-        # h and z d log n/dt cancel: relative to them, the rounding is 1e-16 over that share
-        found = a * x / scale + b * model.v(x, node)
-        torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-7)
+        for t in TIMES:
+            scale = math.exp(float(log_scale(torch.tensor(t, dtype=DOUBLE))))
+            # z = x/n, so that dz/dt = h/n − z d log n/dt
+            h = reverse_drift(model, x, t, eta=0.0)
+            along_t = h / scale - x / scale * derivative(log_scale, t)
+            expected = along_t / derivative(lambda time: theta_of(sde, std, time), t)
+            node = sde.at(t, x)
+            a, b = angle.factors(node)
+            assert angle.scale(node) == pytest.approx(scale, rel=1e-12), t
+            # h and z d log n/dt cancel: relative to them, the rounding is 1e-16 over that share
+            found = a * x / scale + b * model.v(x, node)
+            assert torch.allclose(found, expected, rtol=1e-7, atol=1e-7), t
 
     @pytest.mark.parametrize("std", STDS)
     def test_vanishes_for_a_gaussian_of_that_deviation(self, sde, std):
@@ -90,18 +93,18 @@ class TestRate:
 class TestCoordinate:
     """u of equal steps and nodes."""
 
-    @pytest.mark.parametrize("std", STDS)
-    @pytest.mark.parametrize("spread", [0.05, 1 / 6, 0.5, 2.0])
-    def test_times_are_the_inverse(self, sde, std, spread):
-        angle = make(sde, std, spread)
+    def test_times_are_the_inverse(self, sde):
         ts = torch.tensor([1e-5, 1e-3, 0.1, 0.4, 0.8, 1.0], dtype=DOUBLE)
-        us = torch.tensor([angle.u(node) for node in sde.nodes(ts)], dtype=DOUBLE)
-        assert (us.diff() > 0).all()
-        assert (0 <= us).all()
-        assert (us <= 1).all()
-        # near 1 the last bit of u is worth much of t: 1 − y is a power 1/κ of 1 − u
-        tolerance = 1e-9 if spread < 1 else 1e-6
-        torch.testing.assert_close(angle.times(us), ts, rtol=tolerance, atol=1e-9)
+        for case in itertools.product(STDS, SPREADS):
+            std, spread = case
+            angle = make(sde, std, spread)
+            us = torch.tensor([angle.u(node) for node in sde.nodes(ts)], dtype=DOUBLE)
+            assert (us.diff() > 0).all(), case
+            assert (0 <= us).all(), case
+            assert (us <= 1).all(), case
+            # near 1 the last bit of u is worth much of t: 1 − y is a power 1/κ of 1 − u
+            tolerance = 1e-9 if spread < 1 else 1e-6
+            assert torch.allclose(angle.times(us), ts, rtol=tolerance, atol=1e-9), case
 
     @pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
     def test_any_shape(self, shape):
@@ -117,17 +120,17 @@ class TestCoordinate:
         assert float(angle.times(beyond)[0]) >= 1e-3
         assert float(angle.times(beyond)[1]) <= 1
 
-    @pytest.mark.parametrize("spread", [0.05, 1 / 6, 0.5, 2.0])
-    @pytest.mark.parametrize("std", STDS)
-    def test_slope_is_that_of_theta(self, sde, spread, std):
+    def test_slope_is_that_of_theta(self, sde):
         """By differences, of θ at the times of u."""
-        angle = make(sde, std, spread)
-        low, high = (angle.u(node) for node in angle.ends())
-        u = torch.linspace(low, high, 9, dtype=DOUBLE)[1:-1]
-        gap = 1e-5
-        above, below = (theta_of(sde, std, angle.times(u + side * gap)) for side in (1, -1))
-        # θ''' gap²/6 and 1e-16/gap
-        torch.testing.assert_close(angle.slope(u), (above - below) / (2 * gap), rtol=1e-5, atol=0)
+        for case in itertools.product(STDS, SPREADS):
+            angle = make(sde, *case)
+            low, high = (angle.u(node) for node in angle.ends())
+            u = torch.linspace(low, high, 9, dtype=DOUBLE)[1:-1]
+            gap = 1e-5
+            above, below = (theta_of(sde, case[0], angle.times(u + d * gap)) for d in (1, -1))
+            # θ''' gap²/6 and 1e-16/gap
+            slope = (above - below) / (2 * gap)
+            assert torch.allclose(angle.slope(u), slope, rtol=1e-5, atol=0), case
 
     def test_one_half_is_equal_spacing_in_theta(self):
         angle = make(VP(), spread=0.5)

@@ -41,8 +41,8 @@ def converged(model, x, t_min=T_MIN):
 
     log p_ε(x) + log prior(x_T) − log p_1(x_T): no trace is computed, and only x_T is integrated.
     """
-    # the thousand joints of TabulatedVP keep a solver of high order busy
-    z = solve(encode, model, x, t_min=t_min, rtol=1e-6, atol=1e-6).latent
+    # An error of x_T enters by the gradient of the prior's mismatch alone, which is small.
+    z = solve(encode, model, x, t_min=t_min, rtol=1e-5, atol=1e-5).latent
     return ends(model, x, z, t_min)
 
 
@@ -72,7 +72,7 @@ class TestIdentity:
         out = by_path(model, POINTS, path=settings, seed=0)
         at_its_ends = (out.log_prob - ends(model, POINTS, out.latent)).abs().max()
         error = out.log_prob - converged(model, POINTS)
-        # joints of the path's cubics under the nodes: measured at most 8e-4
+        # joints of the path's cubics under the nodes: measured at most 1.2e-3
         assert float(at_its_ends) < 2e-3
         # that x_T is off only the prior's mismatch sees: measured at most 1.3e-3
         assert float(error.abs().max()) < 2e-3
@@ -83,7 +83,7 @@ class TestIdentity:
         model, expected = mixture(VP()), converged(mixture(VP()), POINTS)
         errors = []
         for steps in (4, 16):
-            settings = some_path(steps=steps, nodes=150, trace=ExactTrace())
+            settings = some_path(steps=steps, nodes=80, trace=ExactTrace())
             out = by_path(model, POINTS, path=settings, seed=0)
             errors.append([float(v.abs().max()) for v in (out.log_prob - expected, out.correction)])
         assert errors[1][0] < 0.25 * errors[0][0]
@@ -115,10 +115,9 @@ class TestIdentity:
 
     @pytest.mark.parametrize("kind", [VP, *slow([[SubVP], [VE]])])
     def test_is_the_ode_s_value(self, mixture, kind):
-        """`log_likelihood` at a tight tolerance, by another integral of the same field."""
+        """At the default tolerance, 1e-6, by another integral of the same field."""
         model = mixture(kind())
-        tight = {"rtol": 1e-8, "atol": 1e-8, "method": "dopri8", "trace": ExactTrace()}
-        expected = by_ode(model, POINTS, **tight)
+        expected = by_ode(model, POINTS, trace=ExactTrace())
         settings = some_path(steps=48, nodes=100, trace=ExactTrace())
         out = by_path(model, POINTS, path=settings, seed=0)
         torch.testing.assert_close(out.log_prob, expected.log_prob, rtol=0, atol=5e-4)
@@ -142,7 +141,7 @@ class TestUnbiased:
         model, n = mixture(VP()), 400
         control = fit_gaussian(VP(), model.sample(500, seed=1)) if controlled else None
         x = torch.tensor([[0.3, 1.2]], dtype=DOUBLE)
-        fine = some_path(steps=8, nodes=200, trace=ExactTrace())
+        fine = some_path(steps=8, nodes=60, trace=ExactTrace())
         expected = by_path(model, x, path=fine, control=control, seed=0)
         few = some_path(steps=8, nodes=nodes, trace=trace)
         # one stream per row: n seeds
@@ -152,7 +151,7 @@ class TestUnbiased:
 
     def test_the_correction_s_share(self, mixture):
         model, x = mixture(VP()), POINTS[4:5]
-        settings = some_path(steps=6, nodes=300, trace=ExactTrace())
+        settings = some_path(steps=6, nodes=150, trace=ExactTrace())
         expected = by_path(model, x, path=settings, seed=0).correction
         out = by_path(model, x.expand(400, 2), path=some_path(steps=6, nodes=6), seed=1)
         error = float(out.correction.std()) / math.sqrt(400)
@@ -457,20 +456,21 @@ class TestBatches:
         assert len(set(seeded.log_prob.tolist())) == 3
         assert not torch.equal(seeded.log_prob, shared.log_prob)
 
-    @pytest.mark.parametrize("batch", [None, 4])
-    def test_labels_follow_their_samples(self, batch):
+    def test_labels_follow_their_samples(self):
         x, y = torch.zeros(5, 1, dtype=DOUBLE), torch.tensor([0, 1, 2, 1, 0])
         settings = some_path(steps=24, nodes=30, trace=ExactTrace())
-        expected = []
-        for label in y.tolist():
-            one = GaussianMixture(VP(), [1.0], [[float(label)]], [0.25])
-            expected.append(float(converged(one, x[:1])))
         model = Labelled(VP())
-        bound = {"path": settings, "seed": 0, "batch": batch}
+        gaussians = [GaussianMixture(VP(), [1.0], [[float(label)]], [0.25]) for label in y]
+        arguments = {"path": settings, "seed": 0}
         for out in (
-            by_path(model, x, y=y, **bound),
-            by_path(model.given(y), x, **bound),
+            by_path(model, x, y=y, **arguments),
+            by_path(model, x, y=y, batch=4, **arguments),
+            by_path(model.given(y), x, batch=4, **arguments),
         ):
+            expected = [
+                float(ends(one, x[:1], z[None]))
+                for one, z in zip(gaussians, out.latent, strict=True)
+            ]
             assert out.log_prob.tolist() == pytest.approx(expected, abs=2e-3)
         assert model.y is None
 
@@ -538,7 +538,7 @@ class TestTensors:
         """Autograd would need to save a tensor made in inference mode, which is not allowed."""
         model = FunctionScore(VP(), lambda x, t: x * t.reshape(-1, 1))
         settings = {"path": some_path()} if function is by_path else {}
-        settings |= {"per_sample": True} if function is by_ode else {}
+        settings |= {"per_sample": True, "rtol": 1e-3, "atol": 1e-3} if function is by_ode else {}
         expected = function(model, POINTS, seed=0, **settings)
         with torch.inference_mode():
             out = function(model, POINTS.clone(), seed=0, **settings)

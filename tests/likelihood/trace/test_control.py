@@ -91,12 +91,18 @@ class TestFit:
 
 
 class TestLikelihood:
-    @pytest.mark.parametrize(("probe", "per_sample"), [("rademacher", True), ("gaussian", False)])
-    def test_no_variance_for_gaussian_data(self, sde, probe, per_sample):
+    def test_no_variance_for_gaussian_data(self, sde):
         """The control is the whole Jacobian, and every probe gives the exact trace."""
+        self.check_no_variance(sde, "rademacher", per_sample=True)
+
+    def test_no_variance_with_other_probes_and_one_step_size(self):
+        self.check_no_variance(VP(), "gaussian", per_sample=False)
+
+    def check_no_variance(self, sde, probe, per_sample):
         model = correlated(sde, 4)
         x = model.sample(3, seed=0)
-        settings = {"rtol": 1e-4, "atol": 1e-4, "per_sample": per_sample}
+        # the same steps of both solves, whatever their error
+        settings = {"rtol": 1e-2, "atol": 1e-2, "per_sample": per_sample}
         rule = Hutchinson(probe, 2)
         out = by_ode(model, x, trace=rule, control=model, seed=0, **settings)
         exact = by_ode(model, x, trace=ExactTrace(), **settings)
@@ -119,7 +125,7 @@ class TestLikelihood:
     def test_an_exact_trace_needs_no_control(self, mixture):
         model, x = mixture(VP()), torch.zeros(1, 2, dtype=DOUBLE)
         fitted = fit_gaussian(VP(), model.sample(9, seed=1))
-        plain, controlled = (by_ode(model, x, control=c) for c in (None, fitted))
+        plain, controlled = (by_ode(model, x, rtol=1e-3, control=c) for c in (None, fitted))
         assert torch.equal(plain.log_prob, controlled.log_prob)
 
     def test_bad_controls(self, mixture, gaussian):

@@ -79,7 +79,14 @@ def exact_mean(function, model, *args, **kwargs):
 
 
 class TestGaussianInClosedForm:
-    @pytest.mark.parametrize(("variance", "decoder"), TABLE)
+    @pytest.mark.parametrize(
+        ("variance", "decoder"),
+        [
+            ("beta", "beta"),
+            ("beta_tilde", "beta_tilde"),
+            pytest.param("beta_tilde", "beta", marks=pytest.mark.slow),
+        ],
+    )
     def test_ddpm_table(self, gaussian, variance, decoder):
         prior, diffusion, reconstruction, bound = exact_mean(
             ddpm_vlb, gaussian(DDPM), 1000, variance=variance, decoder=decoder
@@ -107,7 +114,7 @@ class TestGaussianInClosedForm:
     def test_beta_converges_as_one_over_n(self, gaussian):
         model = gaussian(VP())
         gaps = []
-        for n in (200, 400, 800):
+        for n in (100, 200, 400):
             # the same ends: only the steps get finer
             ts = grid.uniform(VP(), n, 1e-3)
             gaps.append(exact_mean(ddpm_vlb, model, ts)[-1] - ENTROPY)
@@ -119,8 +126,8 @@ class TestGaussianInClosedForm:
     def test_continuous_diffusion_loss(self, gaussian, t_min, loss):
         """It is ½ log((1 + s² SNR(t_min))/(1 + s² SNR(1))); each stratum has λ at two places."""
         model = gaussian(VP())
-        prior, diffusion, _, bound = exact_mean(continuous_vlb, model, t_min=t_min, strata=500)
-        # the two-point rule is exact for cubics: off by width⁴ = 1e-7 times less than 1e-3
+        prior, diffusion, _, bound = exact_mean(continuous_vlb, model, t_min=t_min, strata=200)
+        # the two-point rule is exact for cubics: measured 5e-12
         assert diffusion == pytest.approx(loss, abs=1e-10)
         # beside the prior's there is the decoder's σ² for σ² s²/(α² s² + σ²): the square of σ²/s²
         assert 0 < bound - ENTROPY < prior + 1e-6
@@ -558,7 +565,7 @@ def test_shipped_digits():
     import scoresde
 
     checkpoint, data = scoresde.load("digits-vp"), load_dataset("digits", "test")
-    x = data.x[:24]
+    x = data.x[:16]
     found = continuous_vlb(checkpoint.model, x, spec=checkpoint.data, strata=12, seed=0)
     ts = grid.log_snr(checkpoint.model.sde, 80, found.t_min)
     chain = ddpm_vlb(
@@ -568,5 +575,5 @@ def test_shipped_digits():
     for bits in (found, chain):
         assert 1.6 < float(bits.mean()) < 2.2  # 1.88 on 128 images, 0.2 from image to image
     gap = chain - found
-    # measured 0.06 on 128 images, where 160 and 320 steps have none; and the noise of 24
+    # measured 0.06 on 128 images, where 160 and 320 steps have none; and the noise of 16
     assert abs(float(gap.mean()) - 0.06) < 4 * float(gap.std()) / math.sqrt(len(x))
