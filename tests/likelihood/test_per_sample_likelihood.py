@@ -117,7 +117,7 @@ class TestBatches:
 
     def test_a_float32_network(self):
         """Rounding may change whether a step is accepted; steps then differ within tolerance."""
-        model, tolerance = NetworkScore(_Net(), VP(), Preconditioning()), 1e-4
+        model, tolerance = NetworkScore(_Net(), VP(), Preconditioning()), 1e-3
         x = torch.randn(3, 1, 4, 3, generator=torch.Generator().manual_seed(1))
         settings = {"seed": 0, "trace": Hutchinson(probes=2), **EACH}
         settings |= {"rtol": tolerance, "atol": tolerance}
