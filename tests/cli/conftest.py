@@ -14,7 +14,7 @@ from scoresde.sde import cosine_betas
 from scoresde.tasks.train.run import Run
 from scoresde.train import Training
 
-TINY_UNET = {"kind": "unet", "channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": []}
+TINY_UNET = {"kind": "unet", "channels": 8, "multipliers": [1], "blocks": 1, "attention": []}
 
 
 @dataclass
