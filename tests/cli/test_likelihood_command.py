@@ -375,7 +375,8 @@ class TestContinuous:
     def test_the_path_asked_for(self, score, points_checkpoint, tmp_path):
         """It agrees with the solver within the intervals that it states."""
         exact, _ = score((), "--n", 8, checkpoint=points_checkpoint, out=tmp_path / "exact")
-        path, done = score(PATH, "--n", 8, "--steps", 4, "--nodes", 40, checkpoint=points_checkpoint)
+        finer = ("--steps", 4, "--nodes", 40)
+        path, done = score(PATH, "--n", 8, *finer, checkpoint=points_checkpoint)
         assert done.status == 0, done.err
         gaps = arrays(path)["nats_per_dim"] - arrays(exact)["nats_per_dim"]
         # 95 % each: seven of eight at least, but for 6 %
