@@ -60,7 +60,7 @@ def test_a_network_is_measured_and_fails_nothing(scoresde, points_checkpoint):
 
 
 def test_labels_are_bound(scoresde, labelled_checkpoint, monkeypatch):
-    """Whether the labels arrive does not depend on the number of steps, which are few here."""
+    """A call of this network without labels is an error, so that a few coarse steps suffice."""
     monkeypatch.setattr(prepare, "NETWORK_TOLERANCE", 1e-2)
     monkeypatch.setattr(prepare, "NETWORK_STEPS", (2, 3, 4))
     done = scoresde("verify", "--checkpoint", labelled_checkpoint, "--samplers", "unknown")
