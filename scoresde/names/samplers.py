@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from .. import samplers
@@ -114,8 +114,7 @@ def sampler_label(sampler: samplers.Sampler) -> str:
     Example: `ddim:eta=0.5` for DDIM(0.5), and `Mine(order=2)` for a sampler of the user.
     """
     texts = []
-    for name in SAMPLERS:
-        usual = parse_sampler(name)
+    for name, usual in _usual_samplers().items():
         if type(usual) is not type(sampler):
             continue
         changed = [f"{k}={_plain(v)}" for k, v in _changes(sampler, usual).items()]
@@ -129,6 +128,12 @@ def sampler_label(sampler: samplers.Sampler) -> str:
         return min(texts, key=len)
     values = [f"{f.name}={getattr(sampler, f.name)}" for f in fields(sampler) if f.init]
     return f"{type(sampler).__name__}({', '.join(values)})" if values else type(sampler).__name__
+
+
+@cache
+def _usual_samplers() -> dict[str, samplers.Sampler]:
+    """The sampler of each name without parameters; samplers are immutable."""
+    return {name: parse_sampler(name) for name in SAMPLERS}
 
 
 def _changes(sampler: samplers.Sampler, usual: samplers.Sampler) -> dict[str, Any]:

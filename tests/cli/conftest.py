@@ -1,6 +1,7 @@
 """Fixtures of the command-line tests: running a command in this process, and small checkpoints."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from scoresde_cli.main import run
 from scoresde.data import load_dataset
 from scoresde.names.config import Config
 from scoresde.sde import cosine_betas
+from scoresde.tasks.likelihood.request import ScoreRequest
 from scoresde.tasks.train.run import Run
 from scoresde.train import Training
 
-TINY_UNET = {"kind": "unet", "channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": []}
+TINY_UNET = {"kind": "unet", "channels": 8, "multipliers": [1], "blocks": 1, "attention": []}
 
 
 @dataclass
@@ -175,6 +177,18 @@ def refused(scoresde, tmp_path):
         assert sorted(tmp_path.rglob("*")) == before
 
     return check
+
+
+@pytest.fixture
+def coarse_likelihood(monkeypatch):
+    """A comparison's likelihood of images is that of a coarse path, without measured errors.
+
+    The likelihood and its settings are tested with `scoresde likelihood`.
+    """
+    coarse = {"steps": 4, "nodes": 8, "trace": "hutchinson:probes=2", "measured": 0}
+    coarse_request = partial(ScoreRequest, **coarse, t_min=0.5)
+    monkeypatch.setattr("scoresde.comparison.request.ScoreRequest", coarse_request)
+    monkeypatch.setattr("scoresde.tasks.likelihood.method.FITTED", 100)
 
 
 @pytest.fixture

@@ -162,6 +162,14 @@ def test_training_folder(train_on, tmp_path, fill):
     train_on(FOLDERS[fill], data=f'name = "{folder}"')
 
 
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """A run draws no samples and no loss: other tests check these."""
+    for name in ("draw_losses", "draw_samples"):
+        monkeypatch.setattr(f"scoresde.tasks.train.run.{name}", lambda *_: None)
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_skip_bad_leaves_corrupt_images_out(scoresde, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
@@ -190,23 +198,24 @@ def test_fewer_images_than_a_batch(train_on):
     train_on(["batch must be at most", "1500", "1501"], train="steps = 2\nbatch = 1501")
 
 
-@pytest.mark.parametrize(
-    ("part", "line", "words"),
-    [
-        ("sde", 'kind = "subvp"', ["sde.kind", "'vp'", "'subvp'"]),
-        ("net", CONFIG["net"].replace("channels = 8", "channels = 16"), ["net.channels", "16"]),
-        ("train", CONFIG["train"] + "\nlearning_rate = 0.1", ["train.learning_rate", "0.1"]),
-    ],
-)
-def test_resuming_with_another_config(scoresde, request, tmp_path, part, line, words):
+OTHER_CONFIGS = [
+    ("sde", 'kind = "subvp"', ["sde.kind", "'vp'", "'subvp'"]),
+    ("net", CONFIG["net"].replace("channels = 8", "channels = 16"), ["net.channels", "16"]),
+    ("train", CONFIG["train"] + "\nlearning_rate = 0.1", ["train.learning_rate", "0.1"]),
+]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_resuming_with_another_config(scoresde, request, tmp_path):
     path, out = tmp_path / "config.toml", tmp_path / "out"
     path.write_text("\n".join(f"[{k}]\n{v}" for k, v in CONFIG.items()))
     assert scoresde("train", "--config", path, "--out", out).status == 0
     request.getfixturevalue("no_network")
     before = {p: p.read_bytes() for p in out.iterdir()}
-    path.write_text("\n".join(f"[{k}]\n{v}" for k, v in (CONFIG | {part: line}).items()))
-    done = scoresde("train", "--config", path, "--out", out)
-    assert done.status == 2
-    assert done.err.count("\n") == 1
-    assert all(word in done.err for word in [*words, "--overwrite"])
-    assert {p: p.read_bytes() for p in out.iterdir()} == before
+    for part, line, words in OTHER_CONFIGS:
+        path.write_text("\n".join(f"[{k}]\n{v}" for k, v in (CONFIG | {part: line}).items()))
+        done = scoresde("train", "--config", path, "--out", out)
+        assert done.status == 2, part
+        assert done.err.count("\n") == 1, part
+        assert all(word in done.err for word in [*words, "--overwrite"]), part
+        assert {p: p.read_bytes() for p in out.iterdir()} == before, part

@@ -26,11 +26,8 @@ SMALL = ("--samplers", "ddim,heun,ancestral", "--nfe", "3,6", "--n", 8)
 
 @pytest.fixture
 def quick(monkeypatch):
-    """No figures, a coarse reference solution, few projections and few real data.
-
-    An accurate solution would take a thousand evaluations of a network of random weights.
-    """
-    monkeypatch.setitem(BenchRequest.__init__.__kwdefaults__, "reference_tolerance", 1e-3)
+    """No figures, no reference solution, few projections and few real data."""
+    monkeypatch.setitem(BenchRequest.__init__.__kwdefaults__, "reference_tolerance", None)
     monkeypatch.setitem(sliced_wasserstein.__kwdefaults__, "projections", 16)
     monkeypatch.setattr(quality, "REFERENCE_CAP", 200)
     for name in ("save_budget", "extremes"):
@@ -38,6 +35,12 @@ def quick(monkeypatch):
     picture = io.BytesIO()
     Image.new("L", (1, 1)).save(picture, "PNG")
     monkeypatch.setattr(report_module, "curves", lambda *arguments: picture.getvalue())
+
+
+@pytest.fixture
+def reference(quick, monkeypatch):
+    """A coarse reference solution: an accurate one would take a thousand evaluations."""
+    monkeypatch.setitem(BenchRequest.__init__.__kwdefaults__, "reference_tolerance", 1e-2)
 
 
 @pytest.fixture
@@ -55,6 +58,7 @@ def rows(folder):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.usefixtures("reference", "coarse_likelihood")
 def test_a_comparison_from_start_to_report(bench, scoresde, monkeypatch):
     out, done = bench(*SMALL, "--likelihood", 2)
     assert done.status == 0, done.err
@@ -174,6 +178,7 @@ def test_grids_with_parameters_and_from_files(bench, tmp_path):
     assert f"holds results of ddim {path} NFE ≤ 3 on another grid" in changed.err
 
 
+@pytest.mark.usefixtures("reference")
 def test_rounded_labels_move_the_grids_and_it_says_so(bench, snapped_checkpoint):
     out, done = bench(
         *("--samplers", "ddim,edm,dopri5", "--nfe", 4, "--n", 4), checkpoint=snapped_checkpoint
@@ -217,6 +222,7 @@ def test_a_likelihood_that_cannot_be_is_refused_at_once(bench, snapped_checkpoin
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("coarse_likelihood")
 def test_results_below_that_nobody_asks_for_go_with_the_others(bench):
     one = ("--samplers", "ddim", "--nfe", 3, "--n", 4)
     out, done = bench(*one, "--likelihood", 2)
@@ -249,7 +255,6 @@ OTHERS = ("results.json", "results.csv", "reference.npz", "scoresde.json")
 
 
 def test_samplers_and_budgets_are_added_and_not_measured_again(bench, monkeypatch):
-    monkeypatch.setitem(BenchRequest.__init__.__kwdefaults__, "reference_tolerance", None)
     out, done = bench("--samplers", "ddim", "--nfe", 3, "--n", 4)
     assert done.status == 0, done.err
     first, chosen = rows(out)
@@ -301,6 +306,7 @@ def test_a_stopped_overwrite_leaves_the_old_results_and_goes_on(bench, monkeypat
     assert not (out / "parts").exists()
 
 
+@pytest.mark.usefixtures("reference")
 @pytest.mark.parametrize(
     "damaged", ["cells/*", *(pytest.param(n, marks=pytest.mark.slow) for n in OTHERS)]
 )

@@ -39,11 +39,13 @@ def test_ten_samplers_can_use_every_budget(tmp_path):
     assert not (tmp_path / "demo").exists()
 
 
-@pytest.mark.usefixtures("tiny")
+@pytest.mark.usefixtures("tiny", "coarse_likelihood")
 def test_it_says_what_it_does_and_where_the_page_is(scoresde, tmp_path, monkeypatch):
     """The command runs with two samplers and few samples, and then again from its results."""
     # tested elsewhere
     monkeypatch.setattr("scoresde.comparison.report.curves", lambda *arguments: b"")
+    for name in ("save_budget", "extremes"):
+        monkeypatch.setattr(f"scoresde.tasks.likelihood.files.{name}", lambda path, *_: None)
     monkeypatch.setattr(quality, "REFERENCE_CAP", 200)
     few = {"samplers": ("ddim", "ancestral"), "nfe": (3,), "n": 8, "likelihood": 4}
     few["reference_tolerance"] = 1e-2

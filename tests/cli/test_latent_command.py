@@ -25,6 +25,19 @@ PICTURES = ["round_trip.png", "interpolation.png", "samples.png"]
 
 
 @pytest.fixture
+def pictures():
+    """Asks for the pictures to be drawn."""
+
+
+@pytest.fixture(autouse=True)
+def _few_pictures(request, monkeypatch):
+    """Draw no pictures unless a test asks for `pictures`: three take a second."""
+    if "pictures" not in request.fixturenames:
+        for name in ("round_trip", "interpolation", "sorted_by_value"):
+            monkeypatch.setattr(f"scoresde.output.pictures.{name}", lambda path, *_: None)
+
+
+@pytest.fixture
 def explore(scoresde, latest, tiny_checkpoint, tmp_path):
     """explore("--n", 4): run the command with a new folder; return its path and the output."""
 
@@ -77,6 +90,7 @@ def test_samples_have_their_log_density(explore, tiny_checkpoint):
     assert f"mean {float(bits.mean()):.4f} ± " in done.out
 
 
+@pytest.mark.usefixtures("pictures")
 def test_pictures_and_words(explore):
     out, done = explore()
     names = ["latents.npz", *PICTURES]

@@ -53,8 +53,9 @@ def start(scoresde, tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def _no_figures(monkeypatch):
-    """Half a second each."""
+def _few_pictures(monkeypatch):
+    """No figures of the loss, half a second each, and grids of one batch instead of 64 samples."""
+    monkeypatch.setattr(scoresde.tasks.train.previews, "_SAMPLES", 8)
     monkeypatch.setattr(
         scoresde.tasks.train.previews, "save_training_figure", lambda path, rows: None
     )

@@ -163,8 +163,11 @@ def test_what_is_unknown_or_zero_has_no_bar(drawn):
     assert len(drawn[0].axes[0].patches) == 5
 
 
-@pytest.mark.parametrize("budget", [FULL, UNKNOWN, replace(UNKNOWN, cut_off=0.1)])
-@pytest.mark.parametrize("typical", [0.03, math.nan])
+@pytest.mark.parametrize(
+    ("budget", "typical"),
+    [(FULL, 0.03), (UNKNOWN, math.nan), (replace(UNKNOWN, cut_off=0.1), math.nan)],
+    ids=["eight bars", "no bar", "one bar"],
+)
 def test_files_are_pictures(tmp_path, budget, typical):
     import matplotlib.pyplot as plt
 

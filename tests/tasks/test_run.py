@@ -634,7 +634,9 @@ def drawing(folder, **arguments) -> Run:
 def drawn(tmp_path_factory):
     """Folder of such a run without a break."""
     folder = tmp_path_factory.mktemp("drawn")
-    finish(drawing(folder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoresde.tasks.train.previews, "_SAMPLES", 8)
+        finish(drawing(folder))
     return folder
 
 
