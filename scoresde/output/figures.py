@@ -40,6 +40,7 @@ COLOURS = (
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 
 LEAST_SIDE = 28  # least side of a sample in a grid, in pixels
+GAP = 2  # grey pixels around each of several samples in a grid
 
 
 def line_style(i: int) -> dict[str, str]:
@@ -74,13 +75,16 @@ def to_grid(x: Tensor, spec: DataSpec, columns: int | None = None) -> Image.Imag
     Returns:
         An 8-bit RGB image; small samples are enlarged by a whole factor to about 28 pixels.
     """
-    columns = columns or math.ceil(math.sqrt(len(x)))
+    columns = min(columns or math.ceil(math.sqrt(len(x))), len(x))
     factor = max(1, round(LEAST_SIDE / max(x.shape[2:])))
     tiles = to_unit(x, spec).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-    # Imported here, because it imports torch's compiler, which takes a second.
-    from torchvision.utils import make_grid
-
-    picture = make_grid(tiles, nrow=columns, padding=2, pad_value=0.5)
+    n, _, height, width = tiles.shape
+    gap = GAP if n > 1 else 0
+    down, across = height + gap, width + gap
+    picture = torch.full((3, math.ceil(n / columns) * down + gap, columns * across + gap), 0.5)
+    for i, tile in enumerate(tiles):
+        top, left = gap + i // columns * down, gap + i % columns * across
+        picture[:, top : top + height, left : left + width] = tile
     return Image.fromarray((picture * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
 
 
