@@ -8,6 +8,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import gc  # noqa: E402
 import random  # noqa: E402
 import signal  # noqa: E402
 
@@ -40,6 +41,21 @@ def pytest_cmdline_main(config):
         option.numprocesses = min(MOST_WORKERS, len(os.sched_getaffinity(0)))
         if option.dist == "no":
             option.dist = "loadfile"
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection():
+    """Collect without the garbage collector, and never let it look at what was collected again.
+
+    Modules and tests live as long as the process. Walking through all of them again and again
+    takes a third of the time of a collection.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 ALL_SDES = [VP(), SubVP(), VE(), CosineVP(), TabulatedVP(VP().ddpm_betas(1000))]

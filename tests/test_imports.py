@@ -2,6 +2,7 @@
 
 import ast
 import fnmatch
+import functools
 import re
 import tomllib
 from pathlib import Path
@@ -37,8 +38,20 @@ LAYERS = [
 LEAF_USERS = {"likelihood"}.union(*LAYERS[4:])
 
 
+@functools.cache
 def sources(folder):
     return sorted(path for path in folder.rglob("*.py") if "__pycache__" not in path.parts)
+
+
+@functools.cache
+def text_of(path):
+    return path.read_text(encoding="utf-8")
+
+
+@functools.cache
+def nodes(path):
+    """All nodes of a file's syntax tree, the module itself first; each file is parsed once."""
+    return tuple(ast.walk(ast.parse(text_of(path))))
 
 
 def module_of(path):
@@ -49,26 +62,26 @@ def module_of(path):
 KNOWN = {"assets"}.union(TOOLS, LEAVES, *LAYERS)
 MODULES = {module_of(path) for path in sources(PACKAGE)} - {"__init__"}
 FILES = [*sources(PACKAGE), *sources(COMMANDS)]
-every_file = pytest.mark.parametrize(
-    "path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES]
-)
 
 
+@functools.cache
 def imports(path):
     """Dotted names a file imports, those of this project as `scoresde.x.y`.
 
     Imports inside functions and under TYPE_CHECKING count too.
     """
     package = ["scoresde", *path.relative_to(PACKAGE).parts[:-1]] if PACKAGE in path.parents else []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    names = []
+    for node in nodes(path):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             if node.level and not package:
                 continue  # within cli/
             base = ".".join([*base, *([node.module] if node.module else [])])
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            names += [f"{base}.{alias.name}" for alias in node.names]
+    return names
 
 
 def imported_modules(path):
@@ -136,7 +149,7 @@ def test_no_sampler_imports_another():
 
 def test_the_package_imports_itself_relatively_and_never_its_command_line():
     for path in sources(PACKAGE):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and not node.level:
                 names = [node.module]
@@ -144,27 +157,28 @@ def test_the_package_imports_itself_relatively_and_never_its_command_line():
             assert not own, f"{path.relative_to(ROOT)} imports {own}"
 
 
-@every_file
-def test_every_module_says_what_it_exports(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    if not tree.body:
-        return  # an empty __init__
-    assert ast.get_docstring(tree), "no module docstring"
-    names = []
-    for node in tree.body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        names += [target.id for target in targets if isinstance(target, ast.Name)]
-    only_docstring = len(tree.body) == 1
-    assert "__all__" in names or only_docstring, "no __all__"
+def test_every_module_says_what_it_exports():
+    for path in FILES:
+        tree = nodes(path)[0]
+        if not tree.body:
+            continue  # an empty __init__
+        assert ast.get_docstring(tree), f"{path} has no module docstring"
+        names = []
+        for node in tree.body:
+            assigned = isinstance(node, ast.Assign)
+            targets = node.targets if assigned else [getattr(node, "target", None)]
+            names += [target.id for target in targets if isinstance(target, ast.Name)]
+        only_docstring = len(tree.body) == 1
+        assert "__all__" in names or only_docstring, f"{path} has no __all__"
 
 
-@every_file
-def test_no_assert_guards_an_input(path):
+def test_no_assert_guards_an_input():
     """An assert vanishes under `python -O`. No exception handler is bare either."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        assert not isinstance(node, ast.Assert), f"assert in line {node.lineno}"
-        bare = isinstance(node, ast.ExceptHandler) and node.type is None
-        assert not bare, f"bare except in line {node.lineno}"
+    for path in FILES:
+        for node in nodes(path):
+            assert not isinstance(node, ast.Assert), f"assert in {path}:{node.lineno}"
+            bare = isinstance(node, ast.ExceptHandler) and node.type is None
+            assert not bare, f"bare except in {path}:{node.lineno}"
 
 
 # Each runs code, or a shell, from what should be data.
@@ -187,10 +201,8 @@ UNSAFE = [
 def test_nothing_runs_code_from_data(pattern):
     folders = (PACKAGE, COMMANDS, ROOT / "benchmarks", ROOT / "configs")
     for path in (file for folder in folders for file in sources(folder)):
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            assert not re.search(pattern, line), (
-                f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
-            )
+        found = re.search(pattern, text_of(path))
+        assert not found, f"{path.relative_to(ROOT)}: {found and found[0]}"
 
 
 @pytest.fixture(scope="module")

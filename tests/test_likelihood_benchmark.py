@@ -37,7 +37,7 @@ def benchmark():
 @pytest.fixture(scope="module")
 def problem(benchmark):
     """24 points of the mixture in 16 dimensions."""
-    return benchmark("likelihood_problems").exact_problem(False, 0, 24, 1e-5, tolerance=1e-6)
+    return benchmark("likelihood_problems").exact_problem(False, 0, 24, 1e-5, tolerance=1e-5)
 
 
 def row(report, label, units, rms, bias=0.0, **others):
@@ -50,7 +50,7 @@ def test_the_truth_is_what_another_route_gives(problem):
     some = problem.first(6)
     method = Ode(rtol=1e-6, atol=1e-6, trace="exact", t_min=some.t_min)
     done = log_likelihood(some.model, some.x, method)
-    # both at 1e-6: some 10 tolerances in nats
+    # 8e-6 for dopri5 at 1e-6 and dop853 at 1e-5; a wrong term would be of the order of 1 nat
     torch.testing.assert_close(some.truth, done.log_prob, rtol=0, atol=5e-5)
     assert problem.bits == pytest.approx(1 / (16 * math.log(2)))
 

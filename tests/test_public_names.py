@@ -78,16 +78,27 @@ def test_unknown_names_are_attribute_errors():
         scoresde.Nothing  # noqa: B018
 
 
+def run_alone(program):
+    subprocess.run([sys.executable, "-c", inspect.cleandoc(program)], check=True, timeout=120)
+
+
 def test_import_alone_is_instant():
-    """It imports no torch and no module of its own; `dir` and * know every name."""
-    program = """
+    """It imports no torch and no module of its own."""
+    run_alone("""
         import sys, scoresde
         assert not {"torch", "numpy"} & set(sys.modules)
         assert not [name for name in sys.modules if name.startswith("scoresde.")]
+    """)
+
+
+@pytest.mark.slow  # it imports torch once more
+def test_a_name_imports_what_it_needs():
+    """`dir` and * know every name."""
+    run_alone("""
+        import sys, scoresde
         scoresde.VP
         assert "scoresde.samplers" not in sys.modules
         from scoresde import *
         assert {"DDIM", "AdaptiveSDE", "grid", "load"} <= set(globals()) & set(dir(scoresde))
         assert "torch._dynamo" not in sys.modules  # it takes a second more
-    """
-    subprocess.run([sys.executable, "-c", inspect.cleandoc(program)], check=True, timeout=120)
+    """)

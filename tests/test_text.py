@@ -6,11 +6,10 @@ import pytest
 
 from scoresde._text import csv_text, printable, reason_of
 
-CONTROLS = [chr(i) for i in range(0x110000) if unicodedata.category(chr(i)) in ("Cc", "Cf", "Cs")]
-
 
 def test_no_control_character_remains():
-    text = printable("".join(CONTROLS))
+    every = map(chr, range(0x110000))
+    text = printable("".join(c for c in every if unicodedata.category(c) in ("Cc", "Cf", "Cs")))
     assert text.isascii()
     assert text.isprintable()
     assert text.startswith(r"\x00\x01")

@@ -40,7 +40,7 @@ COLOURS = (
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 
 LEAST_SIDE = 28  # least side of a sample in a grid, in pixels
-GAP = 2  # grey pixels around each of several samples
+GAP = 2  # grey pixels around each of several samples in a grid
 
 
 def line_style(i: int) -> dict[str, str]:
@@ -78,13 +78,13 @@ def to_grid(x: Tensor, spec: DataSpec, columns: int | None = None) -> Image.Imag
     columns = min(columns or math.ceil(math.sqrt(len(x))), len(x))
     factor = max(1, round(LEAST_SIDE / max(x.shape[2:])))
     tiles = to_unit(x, spec).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-    gap = GAP if len(x) > 1 else 0
-    height, width = (side + gap for side in tiles.shape[2:])
-    rows = math.ceil(len(x) / columns)
-    picture = tiles.new_full((3, rows * height + gap, columns * width + gap), 0.5)
+    n, _, height, width = tiles.shape
+    gap = GAP if n > 1 else 0
+    down, across = height + gap, width + gap
+    picture = torch.full((3, math.ceil(n / columns) * down + gap, columns * across + gap), 0.5)
     for i, tile in enumerate(tiles):
-        top, left = i // columns * height + gap, i % columns * width + gap
-        picture[:, top : top + height - gap, left : left + width - gap] = tile
+        top, left = gap + i // columns * down, gap + i % columns * across
+        picture[:, top : top + height, left : left + width] = tile
     return Image.fromarray((picture * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
 
 

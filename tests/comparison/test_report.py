@@ -15,7 +15,7 @@ from PIL import Image
 
 from scoresde.comparison import report
 from scoresde.comparison.checked import estimates_to_json
-from scoresde.comparison.curves import curves
+from scoresde.comparison.curves import curves, scatter
 from scoresde.comparison.findings import Findings
 from scoresde.comparison.records import write_tables
 from scoresde.comparison.report import build_report
@@ -179,29 +179,6 @@ def test_likelihood_has_error_and_protocol(page):
         assert words in page.text
 
 
-def test_it_is_the_same_again(folder, page):
-    before = (folder / "report.html").read_bytes()
-    assert build_report(folder).read_bytes() == before
-
-
-def test_images_are_shown_in_strips_beside_the_exact_solution(folder, tmp_path):
-    """The folder with its data replaced by images of digits."""
-    target = tmp_path / "bench"
-    shutil.copytree(folder, target)
-    spec = DataSpec((1, 8, 8), -1, 1, 17, name="digits")
-    names = ("ddim", "dpmpp-2m", "ancestral", "annealed-langevin", "dopri5")
-    Manifest(settings(spec, names)).save(target)
-    levels = np.random.default_rng(0).integers(0, 17, (24, 1, 8, 8), dtype=np.uint8)
-    for path in (target / "cells").glob("*.npz"):
-        np.savez(path, x=levels)
-    np.savez(target / "reference.npz", x=np.zeros((24, 1, 8, 8), np.float32))
-    page = Page(build_report(target).read_text(encoding="utf-8"))
-    strips = [a["alt"] for a in page.all("img") if a["alt"].startswith("First 16 samples: ")]
-    assert strips[0] == "First 16 samples: exact ODE solution"
-    # the exact one thrice, two budgets of three samplers, two tolerances
-    assert len(strips) == 3 + 6 + 2
-
-
 @pytest.fixture
 def small(folder, tmp_path, monkeypatch):
     """A folder that a test may change; no curves are drawn, which take most of the time."""
@@ -211,6 +188,32 @@ def small(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "curves", lambda *_: b"")
     monkeypatch.setattr(report, "scatter", lambda *_: b"")
     return target
+
+
+def test_it_is_the_same_again(small, page):
+    """The page around the pictures, and one picture of each kind, as they stand in the page."""
+    assert build_report(small).read_bytes() == build_report(small).read_bytes()
+    found = Findings.read(small)
+    cell = found.within(4)[0]
+    drawn = [curves(found, "mmd2", "nfe"), scatter(found.samples(cell), found.spec)]
+    pictures = [urlparse(picture["src"]).path.split(",")[1] for picture in page.all("img")]
+    assert {base64.b64encode(png).decode("ascii") for png in drawn} <= set(pictures)
+
+
+def test_images_are_shown_in_strips_beside_the_exact_solution(small):
+    """The folder with its data replaced by images of digits."""
+    spec = DataSpec((1, 8, 8), -1, 1, 17, name="digits")
+    names = ("ddim", "dpmpp-2m", "ancestral", "annealed-langevin", "dopri5")
+    Manifest(settings(spec, names)).save(small)
+    levels = np.random.default_rng(0).integers(0, 17, (24, 1, 8, 8), dtype=np.uint8)
+    for path in (small / "cells").glob("*.npz"):
+        np.savez(path, x=levels)
+    np.savez(small / "reference.npz", x=np.zeros((24, 1, 8, 8), np.float32))
+    page = Page(build_report(small).read_text(encoding="utf-8"))
+    strips = [a["alt"] for a in page.all("img") if a["alt"].startswith("First 16 samples: ")]
+    assert strips[0] == "First 16 samples: exact ODE solution"
+    # the exact one thrice, two budgets of three samplers, two tolerances
+    assert len(strips) == 3 + 6 + 2
 
 
 def leaves(values, path=()):
