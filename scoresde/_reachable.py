@@ -14,13 +14,15 @@ from torch import nn
 
 __all__ = ["float_parameters", "reachable_modules"]
 
-# Code of these packages holds no network of the user, and searching it would take long.
-_SILENT = {"torch", "torchvision", "numpy", "scipy", *sys.stdlib_module_names}
+# Code of these packages holds no network of the user, and searching it would take long. Attributes
+# of our own objects are searched, because they may hold a network or a function of the user.
+_SILENT = frozenset({"torch", "torchvision", "numpy", "scipy", *sys.stdlib_module_names})
+_OWN = __name__.partition(".")[0]  # whose functions refer to no network by a global name
 _SEARCHED = 10_000  # objects after which the search ends
 _BASE = frozenset(vars(nn.Module()))
 
 
-def reachable_modules(model: nn.Module) -> list[nn.Module]:
+def reachable_modules(model: nn.Module) -> Iterator[nn.Module]:
     """Every module that a call of `model` may run.
 
     PyTorch knows only the registered submodules of a module. Other networks are found by following
@@ -30,10 +32,9 @@ def reachable_modules(model: nn.Module) -> list[nn.Module]:
     Args:
         model: Any module.
 
-    Returns:
+    Yields:
         The module itself and all other modules found, each once.
     """
-    found: list[nn.Module] = []
     seen: set[int] = set()
     waiting: deque[Any] = deque([model])
     while waiting and len(seen) < _SEARCHED:
@@ -42,9 +43,8 @@ def reachable_modules(model: nn.Module) -> list[nn.Module]:
             continue
         seen.add(id(value))
         if isinstance(value, nn.Module):
-            found.append(value)
+            yield value
         waiting.extend(_references(value))
-    return found
 
 
 def float_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
@@ -89,7 +89,8 @@ def _of_function(function: FunctionType) -> Iterator[Any]:
     yield from function.__defaults__ or ()
     yield from (function.__kwdefaults__ or {}).values()
     yield getattr(function, "__wrapped__", None)
-    if _is_silent(function.__globals__.get("__name__")):
+    module = function.__globals__.get("__name__")
+    if _is_silent(module) or _package(module) == _OWN:
         return
     names = _names(function.__code__)
     for name in names:
@@ -107,4 +108,9 @@ def _names(code: CodeType) -> set[str]:
 
 
 def _is_silent(module: str | None) -> bool:
-    return module is not None and module.split(".")[0] in _SILENT
+    return _package(module) in _SILENT
+
+
+def _package(module: str | None) -> str | None:
+    """The first part of a module's name."""
+    return None if module is None else module.partition(".")[0]

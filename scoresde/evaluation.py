@@ -130,7 +130,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         RuntimeError: If a training step with a module is running, which would lose its dropout; at
             the end, if a module was put in training mode meanwhile.
     """
-    modules = reachable_modules(model)
+    modules = list(reachable_modules(model))
     with _LOCK:
         for module in modules:
             if _TRAINED[id(module)]:

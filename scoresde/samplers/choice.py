@@ -51,8 +51,9 @@ def choose(
     if ts is not None:
         if nfe is not None:
             raise ValueError(f"nfe must be None if ts is given, which has its own steps, got {nfe}")
-        found = recommended(model, len(ts), shape).sampler
-        return Choice(sampler or replace(found, to_data=denoise), ts, denoise, None)
+        if sampler is None:
+            sampler = replace(recommended(model, len(ts), shape).sampler, to_data=denoise)
+        return Choice(sampler, ts, denoise, None)
     if sampler is not None and sampler.adaptive:
         if nfe is not None:
             raise ValueError(
