@@ -1,5 +1,6 @@
 """Adams paths: exactness for polynomials, order, and interpolation between the points."""
 
+import functools
 import math
 
 import pytest
@@ -78,7 +79,9 @@ class TestConvergence:
     most 3 on a uniform grid, and not limited if steps grow from the start.
     """
 
-    def end(self, steps, order, grading=1.0):
+    @staticmethod
+    @functools.cache
+    def end(steps, order, grading=1.0):
         ts = (torch.linspace(0, 1, steps + 1, dtype=DOUBLE) ** grading * 2).tolist()
         start = torch.tensor([[1.0, 0.5]], dtype=DOUBLE)
 
