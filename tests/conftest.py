@@ -68,6 +68,12 @@ def sde(request):
 
 
 @pytest.fixture
+def all_sdes():
+    """`ALL_SDES`, for a test that goes through them itself."""
+    return ALL_SDES
+
+
+@pytest.fixture
 def mixture_parameters():
     """(weights, means, covs) of a mixture of three correlated Gaussians in the plane."""
     return (

@@ -9,7 +9,7 @@ from scoresde.ivp import PER_SAMPLE_METHODS, SolverError, Status
 from scoresde.noise import SampleNoise
 from scoresde.samplers import DDIM, ProbabilityFlowODE, sample
 from scoresde.score import FunctionScore, NetworkScore, Preconditioning
-from scoresde.sde import VP
+from scoresde.sde import VE, VP, TabulatedVP
 
 DOUBLE = torch.float64
 
@@ -35,7 +35,12 @@ def test_on_every_sde(mixture, points, exact_ode, rms, sde):
     assert rms(out, exact_ode(model, start, t_min)) <= 20 * 1e-5
 
 
-@pytest.mark.parametrize("method", PER_SAMPLE_METHODS)
+TABLE = TabulatedVP(VP().ddpm_betas(1000))
+
+
+@pytest.mark.parametrize(
+    ("sde", "method"), [(VE(), "dopri5"), *((TABLE, method) for method in PER_SAMPLE_METHODS)]
+)
 def test_a_sample_does_not_depend_on_its_batch(mixture, sde, method):
     """Alone, permuted or in chunks it gives the same result to rounding and the same counts.
 
