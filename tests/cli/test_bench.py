@@ -233,8 +233,9 @@ def test_results_below_that_nobody_asks_for_go_with_the_others(bench):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("reference")
 def test_a_report_of_somebody_else_is_not_replaced(bench, monkeypatch):
-    """The file appears while the comparison is stopped."""
+    """The file appears while the comparison is stopped, after its reference was written."""
     one = ("--samplers", "ddim", "--nfe", "3,4", "--n", 4)
 
     def stopped(*_, **__):
