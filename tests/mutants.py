@@ -960,6 +960,21 @@ def _files_and_data() -> Iterator[Mutant]:
         "nets/test_unet.py",
         "attention",
     )
+    yield Mutant(
+        "the way up of a dense network forgets the way down",
+        "scoresde/nets/dense_unet.py",
+        "h = layer(h) + kept.pop()",
+        "h = layer(h)",
+        "nets/test_laws.py",
+        "adds_the_way_down",
+    )
+    yield Mutant(
+        "images are made smaller without smoothing",
+        "scoresde/data/resizing.py",
+        "antialias=True",
+        "antialias=False",
+        "data/test_resizing.py",
+    )
 
 
 def _commands() -> Iterator[Mutant]:

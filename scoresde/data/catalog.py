@@ -21,6 +21,7 @@ from .dataset import Dataset
 from .densities import DENSITIES
 from .folder import SPLITS, class_folders, find_split, load_folder
 from .images import IMAGE_SET_CLASSES, IMAGE_SETS, find_folder, load_digits, load_image_set
+from .resizing import resized
 from .spec import DataSpec
 
 __all__ = ["DataSource", "DatasetStatus", "dataset_status", "has_test_split", "load_dataset"]
@@ -65,6 +66,8 @@ class DataSource:
         low: Lower end of the model's scale, default −1 for quantized data. Continuous data must
             lie in [low, high]; if both are missing, their range is taken from the data.
         high: Upper end of the model's scale, default 1 for quantized data.
+        size: Side in pixels to which square images are resized, by bilinear interpolation with
+            antialiasing; integer levels stay integers. None keeps the images as they are.
     """
 
     name: str | Path
@@ -72,6 +75,7 @@ class DataSource:
     levels: int | None = None
     low: float | None = None
     high: float | None = None
+    size: int | None = None
 
     def below(self, root: str | Path | None) -> DataSource:
         """This source with another root, if one is given."""
@@ -135,6 +139,8 @@ def load_dataset(
         found = _image_set(source, split)
     else:
         found = _from_path(path, split, source.levels, labels, skip_bad)
+    if source.size is not None:
+        found = _in_size(name, found, source.size)
     known = classes
     if known is None and found.conditions.labels is not None:
         known = _known_classes(source, found)
@@ -171,7 +177,7 @@ def _numbered(
 def _density(source: DataSource, split: str) -> Dataset:
     name = source.name
     if source != DataSource(name, source.root):
-        raise ValueError(f"{name} takes no levels, low or high: it is a density on the plane")
+        raise ValueError(f"{name} takes no levels, low, high or size: it is a density on the plane")
     # The second number is the split, so that train and test are independent streams.
     rng = np.random.default_rng([0, SPLITS.index(split)])
     points = DENSITIES[name].sample(rng, _DENSITY_COUNTS[split])
@@ -210,6 +216,15 @@ def _from_path(
     if not is_array_file(path):
         raise ValueError(f"{path} must be a folder of images, a .npy or a .npz file")
     return load_array(path, levels, labels=labels)
+
+
+def _in_size(name: str, found: ArrayFile, size: int) -> ArrayFile:
+    """The images in another size."""
+    if found.conditions.array is not None:
+        raise ValueError(
+            f"{name}: size must be absent for images with an array as condition, got {size}"
+        )
+    return replace(found, x=resized(name, found.x, size))
 
 
 def _known_classes(source: DataSource, found: ArrayFile) -> Classes | None:

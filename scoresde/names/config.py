@@ -51,7 +51,12 @@ SDES: dict[str, type[SDE]] = {
     "tabulated": TabulatedVP,
 }
 BETAS = {"linear": linear_betas, "cosine": cosine_betas}  # tables of β that have a name
-NETS: dict[str, type[nn.Module]] = {"unet": nets.UNet, "mlp": nets.MLP}
+NETS: dict[str, type[nn.Module]] = {
+    "unet": nets.UNet,
+    "minimal_unet": nets.MinimalUNet,
+    "dense_unet": nets.DenseUNet,
+    "mlp": nets.MLP,
+}
 
 
 _TRAINED = ("data", "sde", "net", "train")  # tables of a config from which a model is trained

@@ -1,4 +1,4 @@
-"""Noise-conditional networks: a U-Net for images and an MLP for vectors.
+"""Noise-conditional networks: U-Nets for images, and fully connected networks for vectors.
 
 They map `(x, label, y)` to a tensor shaped like `x` and do not depend on an SDE. The score model
 that wraps a network defines the meaning of the label and of the output. A network's `condition`
@@ -6,7 +6,9 @@ says which conditions y it takes.
 """
 
 from .._condition import ConditionSpec
+from .dense_unet import DenseUNet
+from .minimal_unet import MinimalUNet
 from .mlp import MLP
 from .unet import UNet
 
-__all__ = ["MLP", "ConditionSpec", "UNet"]
+__all__ = ["MLP", "ConditionSpec", "DenseUNet", "MinimalUNet", "UNet"]

@@ -36,7 +36,7 @@ def load_held_out(given: GivenModel, request: HeldOutRequest) -> Dataset:
     """
     source, spec = given.data_source, given.spec
     if request.data is not None:
-        source = DataSource(request.data)
+        source = DataSource(request.data, size=None if source is None else source.size)
     elif source is None:
         raise ValueError(f"--data: must be given, the training data of {given.name} are not known")
     elif is_array_file(source.path) and request.split is None:

@@ -68,5 +68,5 @@ def test_checkerboard_has_no_density_on_the_other_colour_or_outside():
 
 
 def test_density_takes_no_scale():
-    with pytest.raises(ValueError, match="moons takes no levels, low or high"):
+    with pytest.raises(ValueError, match="moons takes no levels, low, high or size"):
         load_dataset(DataSource("moons", levels=8))

@@ -23,12 +23,12 @@ def folder(tmp_path):
     return tmp_path / "d"
 
 
-def held_out(folder, names=NAMES, classes=3, **options):
+def held_out(folder, names=NAMES, classes=3, size=8, **options):
     """Held-out data of a checkpoint of these classes, trained on this folder: grey -> label."""
     net = {"kind": "unet"} | ({} if classes is None else {"classes": classes})
     tables = {"sde": {"kind": "vp"}, "net": net, "train": {"steps": 1, "batch": 1}}
-    config = Config.from_dict({"data": {"name": str(folder)}, **tables})
-    spec = DataSpec((1, 8, 8), -1, 1, 256, classes, class_names=names)
+    config = Config.from_dict({"data": {"name": str(folder), "size": size}, **tables})
+    spec = DataSpec((1, size, size), -1, 1, 256, classes, class_names=names)
     stored = StoredModel("mine", None, config, spec)
     data = load_held_out(stored, HeldOutRequest("mine", n=1, **options))
     if data.labels is None:
@@ -43,6 +43,11 @@ def test_own_test_split_has_the_numbers_of_the_checkpoint(folder):
     assert held_out(folder, names=("fox", "dog", "cat")) == {1: 1, 2: 0}
     # A checkpoint from before names were stored: the train split tells.
     assert held_out(folder, names=None) == {1: 1, 2: 2}
+
+
+def test_all_images_are_resized_as_those_of_the_training(folder):
+    assert held_out(folder, size=16) == held_out(folder, size=16, data=str(folder))
+    assert held_out(folder, size=16) == {0: 0, 1: 1, 2: 2}
 
 
 def test_a_relative_folder_has_the_classes_of_its_train_split(folder):
