@@ -2,8 +2,8 @@
 
     python benchmarks/tutorials/time_input.py --data mnist --out out/time-input
 
-One network is trained three times: on pixels in [-1, 1], on pixels in [0, 1], and without t. For
-each the script prints the error of ε at some noise levels and the MMD² of samples, and draws them.
+It is trained on pixels in [-1, 1], on pixels in [0, 1], and without t. The script prints the error
+of ε at some noise levels and the MMD² of samples, and draws the samples.
 """
 
 import argparse
@@ -44,19 +44,17 @@ sizes = {"steps": args.steps, "warmup": args.steps // 4, "cooldown": 5 * args.st
 print("network  | error of ε at t =", *(f"{t:.2f}" for t in TIMES), "| MMD² of the samples")
 for name, (low, time) in VARIANTS.items():
     path = args.out / f"{name}.toml"
-    about = {"data": args.data, "low": low, "time": time}
-    path.write_text(CONFIG.format(**about, **sizes), encoding="utf-8")
+    path.write_text(CONFIG.format(data=args.data, low=low, time=time, **sizes))
     run = prepare_run(path, args.out / name)  # continues where an earlier run was stopped
     list(run.steps())
     made = scoresde.load(run.checkpoint)
-    model, spec, data = made.model, made.data, scoresde.load_dataset(made.config.data, "test")
-    test = spec.encode(data.x[: args.n])
+    model, spec = made.model, made.data
+    test = spec.encode(scoresde.load_dataset(made.config.data, "test").x[: args.n])
     eps = torch.randn(test.shape, generator=torch.Generator().manual_seed(0))
-    noisy, noise = test.repeat(len(TIMES), 1, 1, 1), eps.repeat(len(TIMES), 1, 1, 1)
-    errors = scoresde.denoising_error(model, noisy, TIMES.repeat_interleave(len(test)), noise)
+    x0, noise = (v.repeat(len(TIMES), 1, 1, 1) for v in (test, eps))
+    errors = scoresde.denoising_error(model, x0, TIMES.repeat_interleave(len(test)), noise)
     x = scoresde.sample(model, scoresde.Ancestral(), n=args.n, nfe=100, seed=0).x
     far = mmd2(x, test, GaussianKernel.median(test))
-    print(
-        f"{name:8s} |", *(f"{e:.4f}" for e in errors.reshape(5, -1).mean(1) / spec.dims), f"| {far}"
-    )
+    shown = [f"{e:.4f}" for e in errors.reshape(5, -1).mean(1) / spec.dims]
+    print(f"{name:8s} |", *shown, f"| {far}")
     save_grid(args.out / f"{name}.png", x[:64], spec)
