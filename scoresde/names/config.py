@@ -43,7 +43,11 @@ SDES: dict[str, type[SDE]] = {
     "cosine": CosineVP,
     "tabulated": TabulatedVP,
 }
-NETS: dict[str, type[nn.Module]] = {"unet": nets.UNet, "mlp": nets.MLP}
+NETS: dict[str, type[nn.Module]] = {
+    "unet": nets.UNet,
+    "ddpm_unet": nets.DDPMUNet,
+    "mlp": nets.MLP,
+}
 
 
 _TRAINED = ("data", "sde", "net", "train")  # tables of a config from which a model is trained

@@ -6,7 +6,8 @@ says which conditions y it takes.
 """
 
 from .._condition import ConditionSpec
+from .ddpm import DDPMUNet
 from .mlp import MLP
 from .unet import UNet
 
-__all__ = ["MLP", "ConditionSpec", "UNet"]
+__all__ = ["MLP", "ConditionSpec", "DDPMUNet", "UNet"]
