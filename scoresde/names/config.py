@@ -27,9 +27,16 @@ from ..data import DataSource, DataSpec
 from ..evaluation import seeded
 from ..fingerprint import parameters
 from ..loss import Objective
-from ..plain import ConfigError, check_keys, check_values, construct, split_kind
+from ..plain import (
+    ConfigError,
+    check_keys,
+    check_values,
+    construct,
+    construct_named,
+    split_kind,
+)
 from ..score import Call, NetworkScore, Preconditioning
-from ..sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP
+from ..sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP, cosine_betas, linear_betas
 from ..shipped import locate
 from ..train import TrainSettings
 from .importing import checked_kind, class_path, import_object
@@ -43,6 +50,7 @@ SDES: dict[str, type[SDE]] = {
     "cosine": CosineVP,
     "tabulated": TabulatedVP,
 }
+BETAS = {"linear": linear_betas, "cosine": cosine_betas}  # tables of β that have a name
 NETS: dict[str, type[nn.Module]] = {
     "unet": nets.UNet,
     "ddpm_unet": nets.DDPMUNet,
@@ -275,6 +283,8 @@ def _sde_of(values: Mapping[str, Any], where: str, own: bool) -> SDE:
         made = construct(import_object(kind, "SDE"), arguments, where)
         return checked_kind(made, SDE, where)
     sde, arguments = split_kind(SDES, values, where)
+    if sde is TabulatedVP and isinstance(betas := arguments.get("betas"), str):
+        arguments["betas"] = construct_named(f"{where}.betas:", betas, BETAS).tolist()
     return construct(sde, arguments, where)
 
 

@@ -2,8 +2,18 @@
 
 from .base import SDE, Node
 from .cosine_vp import CosineVP
-from .tabulated_vp import TabulatedVP, cosine_betas
+from .tabulated_vp import TabulatedVP, cosine_betas, linear_betas
 from .ve import VE
 from .vp import VP, SubVP
 
-__all__ = ["SDE", "VE", "VP", "CosineVP", "Node", "SubVP", "TabulatedVP", "cosine_betas"]
+__all__ = [
+    "SDE",
+    "VE",
+    "VP",
+    "CosineVP",
+    "Node",
+    "SubVP",
+    "TabulatedVP",
+    "cosine_betas",
+    "linear_betas",
+]

@@ -11,10 +11,10 @@ import torch
 from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
-from .._tensor import as_time, check_integer, check_number
+from .._tensor import as_time, check_integer, check_number, equally_spaced
 from .base import VariancePreserving
 
-__all__ = ["TabulatedVP", "cosine_betas"]
+__all__ = ["TabulatedVP", "cosine_betas", "linear_betas"]
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,25 @@ class TabulatedVP(VariancePreserving):
             value = ((a * middle + b) * middle + c) * middle + rest
             u = torch.where(value > 0, middle, u)
         return i.double() / n + (u + step / 2)
+
+
+def linear_betas(steps: int, first: float = 1e-4, last: float = 0.02) -> Tensor:
+    """DDPM betas that grow linearly: β_i = first + (i − 1)/(N − 1) (last − first), i = 1 … N.
+
+    Ho et al. 2020, arXiv:2006.11239, section 4, with N = 1000.
+
+    Args:
+        steps: N ≥ 2.
+        first: β_1, in (0, 1).
+        last: β_N, in (0, 1).
+
+    Returns:
+        Shape (N,), float64.
+    """
+    steps = check_integer("steps", steps, minimum=2)
+    first = check_number("first", first, above=0, below=1)
+    last = check_number("last", last, above=0, below=1)
+    return equally_spaced(first, last, steps)
 
 
 def cosine_betas(steps: int, s: float = 0.008, max_beta: float = 0.999) -> Tensor:

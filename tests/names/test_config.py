@@ -13,7 +13,7 @@ from scoresde.data import DataSpec
 from scoresde.names.config import Config, load_config
 from scoresde.names.loading import build, load
 from scoresde.plain import ConfigError, construct, nearest
-from scoresde.sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP
+from scoresde.sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP, cosine_betas
 from scoresde.shipped import shipped
 
 SPEC = DataSpec((2,), -1, 1, name="rings")
@@ -110,6 +110,14 @@ def test_how_discrete_labels_are_handled_is_stored(label):
     assert config.build_model(SPEC).snapped is (label == "rounded_index")
 
 
+def test_a_table_of_betas_may_have_a_name():
+    values = changed("sde", kind="tabulated", betas="linear:steps=1000")
+    betas = Config.from_dict(values).sde.betas
+    assert betas == pytest.approx(VP().ddpm_betas(1000).tolist(), rel=1e-12)
+    values["sde"]["betas"] = "cosine:steps=20"
+    assert Config.from_dict(values).sde == TabulatedVP(cosine_betas(20))
+
+
 @pytest.mark.parametrize(
     ("values", "match"),
     [
@@ -140,6 +148,14 @@ def test_how_discrete_labels_are_handled_is_stored(label):
         (changed("sde", kind="tabulated", betas=[0.1, "x"]), "sde.betas must be a list of numbers"),
         (changed("sde", kind="tabulated", betas=0.1), "sde.betas must be a list of numbers"),
         (changed("sde", kind="tabulated"), "sde: missing betas"),
+        (
+            changed("sde", kind="tabulated", betas="linea:steps=9"),
+            "sde.betas: 'linea' is unknown; did you mean linear",
+        ),
+        (
+            changed("sde", kind="tabulated", betas="linear:steps=9:last=2"),
+            "sde.betas: linear: last must be less than 1, got 2",
+        ),
         (changed("net", widht=8), "net: unknown key 'widht'; did you mean width"),
         (changed("net", shape=[3]), "net: unknown key 'shape'"),
         (changed("net", kind="unet", multipliers=[[1]]), "multipliers must be a list of integers"),
