@@ -4,8 +4,8 @@
         --figure out/ddpm-mnist.png
 
 Algorithm 2 of Ho et al. 2020, arXiv:2006.11239: ancestral sampling through all indices of the table
-of β, from the last one down to 0. The first row of the figure holds samples x_0. Below it each
-column is one of these samples on its way from x_T to x_0.
+of β, from the last one down to 0. Each column of the figure is one sample on its way from x_T, in
+the first row, to x_0, in the last one.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from script import print_header, write
 import scoresde
 from scoresde.output.figures import new_figure, png_bytes, to_unit
 
-SHOWN = (1000, 800, 600, 400, 200, 100, 50)  # T − k for the states x_k of the chain, if T = 1000
+SHOWN = (800, 600, 400, 200, 100, 50)  # k of the states x_k between x_T and x_0, if T = 1000
 
 
 def main() -> None:
@@ -62,8 +62,7 @@ def _figure(chain: dict[int, torch.Tensor], spec: scoresde.DataSpec) -> bytes:
         for ax, picture in zip(row, pixels, strict=True):
             ax.imshow(picture.squeeze(-1) if picture.shape[-1] == 1 else picture, cmap="gray")
             ax.set_axis_off()
-        row[0].set_title(f"$x_{{{k}}}$", fontsize=8, x=-0.45, y=0.3)
-    figure.subplots_adjust(0.09, 0.01, 0.99, 0.99, 0.05, 0.05)
+        row[0].set_title(f"$x_{{{k}}}$", fontsize=8, x=-0.6, y=0.3)
     return png_bytes(figure)
 
 
