@@ -18,7 +18,7 @@ from script import print_header, write
 import scoresde
 from scoresde.output.figures import new_figure, png_bytes, to_unit
 
-SHOWN = (800, 600, 400, 200, 100, 50)  # k of the states x_k between x_T and x_0, if T = 1000
+SHOWN = (600, 400, 200, 100)  # k of the states x_k between x_T and x_0, if T = 1000
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", required=True, help="a model with a table of β")
     parser.add_argument("--variance", choices=("beta", "beta_tilde"), default="beta_tilde")
-    parser.add_argument("--n", type=int, default=16, help="number of samples")
+    parser.add_argument("--n", type=int, default=12, help="number of samples")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--figure", type=Path, required=True, help="PNG file to write")
     args = parser.parse_args()
@@ -54,16 +54,17 @@ def main() -> None:
 
 def _figure(chain: dict[int, torch.Tensor], spec: scoresde.DataSpec) -> bytes:
     """One row for each state of the chain, one column for each sample."""
-    columns = min(16, len(chain[0]))
-    figure = new_figure(0.55 * columns + 0.8, 0.55 * len(chain))
+    columns = min(12, len(chain[0]))
+    figure = new_figure(0.5 * columns + 0.6, 0.5 * len(chain))
     axes = figure.subplots(len(chain), columns, squeeze=False)
     for row, (k, x) in zip(axes, sorted(chain.items(), reverse=True), strict=True):
         pixels = to_unit(x[:columns], spec).permute(0, 2, 3, 1).numpy()
         for ax, picture in zip(row, pixels, strict=True):
             ax.imshow(picture.squeeze(-1) if picture.shape[-1] == 1 else picture, cmap="gray")
             ax.set_axis_off()
-        row[0].set_title(f"$x_{{{k}}}$", fontsize=8, x=-0.6, y=0.3)
-    return png_bytes(figure)
+        label = {"ha": "right", "va": "center", "transform": row[0].transAxes}
+        row[0].text(-0.1, 0.5, f"$x_{{{k}}}$", **label)
+    return png_bytes(figure, dpi=80)
 
 
 if __name__ == "__main__":
