@@ -4,10 +4,10 @@
     python benchmarks/resize_images.py --lsun lsun --side 64 --out data/church64
     python benchmarks/resize_images.py --photos --side 64 --out data/church64
 
-`--images` reads all images of a folder and of its subfolders. `--lsun` reads torchvision's LSUN (its
-reader needs the package lmdb; the folder holds church_outdoor_train_lmdb). `--photos` needs no data:
-it takes random squares of the photographs in the package scikit-image. Of each image the square of
-`--crop` pixels in the middle, or the largest one, is resized with Lanczos' filter.
+`--images` reads all images of a folder and of its subfolders. `--lsun` reads torchvision's LSUN:
+its reader needs the package lmdb, and the folder holds church_outdoor_train_lmdb. `--photos` needs
+no data: it takes random squares of photographs in the package scikit-image. Of each image the
+square of `--crop` pixels in the middle, or the largest one, is resized with Lanczos' filter.
 """
 
 import argparse

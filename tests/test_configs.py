@@ -9,7 +9,7 @@ import torch
 
 from scoresde.data import DataSpec
 from scoresde.data.images import IMAGE_SETS
-from scoresde.names.config import load_config
+from scoresde.names.config import Config, load_config
 from scoresde.shipped import locate, shipped
 from scoresde.tasks.train import run as run_module
 from scoresde.tasks.train.prepare import prepare_run
@@ -41,10 +41,11 @@ def values_of(name):
 
 @every_config
 def test_it_builds_at_full_width(name):
-    """Without memory for the weights."""
-    spec = DataSpec(shape_of(values_of(name)["data"]), -1, 1)
+    """Without memory for the weights; a checkpoint's copy of it is equal."""
+    config = load_config(name)
+    assert Config.from_dict(config.to_dict()) == config
     with torch.device("meta"):
-        model = load_config(name).build_model(spec)
+        model = config.build_model(DataSpec(shape_of(values_of(name)["data"]), -1, 1))
     assert all(parameter.is_meta for parameter in model.parameters())
 
 

@@ -90,13 +90,12 @@ def test_both_families(resampling, joining):
 
 def test_levels_are_joined_as_said():
     """The last level sees the features of the first one beside its own, or added to them."""
+    seen = []
     for resampling, joining in FORMS:
-        form = {"resampling": resampling, "joining": joining}
-        net = awake(DDPMUNet((1, 8, 8), **SMALL, **form))
-        seen = []
+        net = DDPMUNet((1, 8, 8), **SMALL, resampling=resampling, joining=joining)
         net.up[-1].steps[0].register_forward_hook(lambda _, given, out: seen.append(given[0]))
         net(torch.randn(1, 1, 8, 8), torch.zeros(1))
-        assert seen[0].shape[1] == {"concatenate": 16 + 8, "add": 8}[joining]
+    assert [x.shape[1] for x in seen] == [16 + 8, 8, 16 + 8, 8]
 
 
 def test_linear_attention_is_the_sum_over_all_positions():
