@@ -938,9 +938,9 @@ def _files_and_data() -> Iterator[Mutant]:
     )
     yield Mutant(
         "padding is cropped at one side",
-        "scoresde/nets/unet.py",
-        "out[..., top : top + height, left : left + width]",
-        "out[..., :height, :width]",
+        "scoresde/nets/blocks.py",
+        "x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]",
+        "x[..., : x.shape[-2] - top - bottom, : x.shape[-1] - left - right]",
         "nets/test_unet.py",
         "padding",
     )
@@ -974,6 +974,22 @@ def _files_and_data() -> Iterator[Mutant]:
         "antialias=True",
         "antialias=False",
         "data/test_resizing.py",
+    )
+    yield Mutant(
+        "linear attention normalizes k over the channels, as it does q",
+        "scoresde/nets/blocks.py",
+        "k.softmax(dim=-2)",
+        "k.softmax(dim=-1)",
+        "nets/test_ddpm.py",
+        "linear_attention",
+    )
+    yield Mutant(
+        "the middle of DDPM's U-Net without attention",
+        "scoresde/nets/ddpm.py",
+        'for kind in ("full", None)',
+        "for kind in (None, None)",
+        "nets/test_ddpm.py",
+        "published",
     )
 
 

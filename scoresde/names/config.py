@@ -55,6 +55,7 @@ NETS: dict[str, type[nn.Module]] = {
     "unet": nets.UNet,
     "minimal_unet": nets.MinimalUNet,
     "dense_unet": nets.DenseUNet,
+    "ddpm_unet": nets.DDPMUNet,
     "mlp": nets.MLP,
 }
 

@@ -6,9 +6,10 @@ says which conditions y it takes.
 """
 
 from .._condition import ConditionSpec
+from .ddpm import DDPMUNet
 from .dense_unet import DenseUNet
 from .minimal_unet import MinimalUNet
 from .mlp import MLP
 from .unet import UNet
 
-__all__ = ["MLP", "ConditionSpec", "DenseUNet", "MinimalUNet", "UNet"]
+__all__ = ["MLP", "ConditionSpec", "DDPMUNet", "DenseUNet", "MinimalUNet", "UNet"]

@@ -10,11 +10,15 @@ from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .._tensor import plain_number
+from .._tensor import check_integer, plain_number
 
-__all__ = ["Attention", "ResidualBlock", "arguments_of", "check_inputs", "group_norm", "zeroed"]
+__all__ = [
+    *("Attention", "LinearAttention", "ResidualBlock", "arguments_of", "attended"),
+    *("check_inputs", "cropped", "group_norm", "image_shape", "padding", "zeroed"),
+]
 
 _HEAD_CHANNELS = 128
+_LINEAR_HEAD_CHANNELS = 32
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
@@ -42,6 +46,42 @@ def check_inputs(x: Tensor, label: Tensor, shape: Sequence[int]) -> None:
             f"x must have shape ({wanted}) and label (B,), "
             f"got {tuple(x.shape)} and {tuple(label.shape)}"
         )
+
+
+def image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    """The shape of images, checked to be three integers of at least 1."""
+    if len(shape) != 3:
+        raise ValueError(
+            f"shape must be (C, H, W) for a U-Net, got {tuple(shape)}; vectors take an MLP "
+            '(net.kind = "mlp")'
+        )
+    channels, height, width = (check_integer("each entry of shape", n, minimum=1) for n in shape)
+    return channels, height, width
+
+
+def padding(shape: Sequence[int], multiple: int) -> tuple[int, int, int, int]:
+    """(left, right, top, bottom) that bring height and width to multiples of `multiple`."""
+    _, height, width = shape
+    tall, wide = -height % multiple, -width % multiple
+    return wide // 2, wide - wide // 2, tall // 2, tall - tall // 2
+
+
+def cropped(x: Tensor, pad: Sequence[int]) -> Tensor:
+    """x without the border that was added by `padding`."""
+    left, right, top, bottom = pad
+    return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
+
+
+def attended(name: str, sides: Sequence[int], chosen: Sequence[int]) -> list[bool]:
+    """Whether each level, of features with this larger side, is among the chosen sides.
+
+    Raises:
+        ValueError: If no level has a chosen side; `name` is the argument for the message.
+    """
+    for side in chosen:
+        if side not in sides:
+            raise ValueError(f"{name} must name resolutions among {list(sides)}, got {side!r}")
+    return [side in chosen for side in sides]
 
 
 def zeroed(layer: Layer) -> Layer:
@@ -116,21 +156,25 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v)
 
 
-class Attention(nn.Module):
-    """x ↦ s (x + proj(attention(norm(x)))) over all positions, in heads of about 128 channels.
+def _heads(channels: int, size: int) -> int:
+    """The number of heads of about `size` channels that divides the channels."""
+    return max(n for n in range(1, max(1, channels // size) + 1) if channels % n == 0)
 
-    Vaswani et al. 2017, arXiv:1706.03762, section 3.2, through
-    `torch.nn.functional.scaled_dot_product_attention`. The projection starts at zero.
+
+class _SelfAttention(nn.Module):
+    """x ↦ s (x + proj(mix(q, k, v))), (q, k, v) = W norm(x), over all positions of an image.
+
+    A subclass says by `mix` how the values are combined. The projection starts at zero.
 
     Args:
         channels: Channels of input and output.
         skip_scale: Multiply the sum by √½.
+        heads: Number of heads, which divides the channels.
     """
 
-    def __init__(self, channels: int, skip_scale: bool) -> None:
+    def __init__(self, channels: int, skip_scale: bool, heads: int) -> None:
         super().__init__()
-        wanted = max(1, channels // _HEAD_CHANNELS)
-        self.heads = max(n for n in range(1, wanted + 1) if channels % n == 0)
+        self.heads = heads
         self.norm = group_norm(channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.proj = zeroed(nn.Linear(channels, channels))
@@ -140,6 +184,54 @@ class Attention(nn.Module):
         """Apply attention to features of shape (B, channels, H, W); same shape out."""
         tokens = self.norm(x).flatten(2).transpose(1, 2)  # (B, H·W, channels)
         q, k, v = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = _attend(q, k, v)  # (B, heads, H·W, channels / heads)
+        mixed = self.mix(q, k, v)
         out = self.proj(mixed.transpose(1, 2).flatten(2))
         return (x + out.transpose(1, 2).reshape(x.shape)) * self.scale
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The mixed values; all of shape (B, heads, H·W, channels / heads)."""
+        raise NotImplementedError
+
+
+class Attention(_SelfAttention):
+    """Self-attention: each position takes softmax(q kᵀ/√d) v, d the channels of a head.
+
+    Vaswani et al. 2017, arXiv:1706.03762, section 3.2, through
+    `torch.nn.functional.scaled_dot_product_attention`. The cost grows with the square of the
+    number of positions.
+
+    Args:
+        channels: Channels of input and output.
+        skip_scale: Multiply the sum by √½.
+        heads: Number of heads, which divides the channels; None for heads of about 128 channels.
+    """
+
+    def __init__(self, channels: int, skip_scale: bool, heads: int | None = None) -> None:
+        super().__init__(channels, skip_scale, heads or _heads(channels, _HEAD_CHANNELS))
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """softmax over the positions of q kᵀ/√d, times v."""
+        return _attend(q, k, v)
+
+
+class LinearAttention(_SelfAttention):
+    """Linear attention: softmax_d(q) (softmax_n(k)ᵀ v), in heads of about 32 channels.
+
+    The softmax of q runs over the d channels of a head, and that of k over the n positions. So the
+    (d, d) matrix in brackets is the same for all positions, and the cost grows linearly with their
+    number. The weights that a position gives to all others are at least 0 and sum to 1, as those of
+    full attention do. Shen et al. 2018, arXiv:1812.01243, "efficient attention" with softmax
+    normalization, here in several heads.
+
+    Args:
+        channels: Channels of input and output.
+        skip_scale: Multiply the sum by √½.
+    """
+
+    def __init__(self, channels: int, skip_scale: bool) -> None:
+        super().__init__(channels, skip_scale, _heads(channels, _LINEAR_HEAD_CHANNELS))
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The values, averaged with the softmax of k, and mixed by the softmax of q."""
+        context = k.softmax(dim=-2).transpose(-1, -2) @ v
+        return q.softmax(dim=-1) @ context

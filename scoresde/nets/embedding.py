@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -69,21 +70,27 @@ class SinusoidalEmbedding(_Waves):
     """Sinusoids of the noise label at geometric frequencies.
 
     Vaswani et al. 2017, arXiv:1706.03762, section 3.5, as used by DDPM (Ho et al. 2020,
-    arXiv:2006.11239, appendix B), with angular frequencies from 2 down to 0.001 radians per unit
-    of label.
+    arXiv:2006.11239, appendix B).
 
     Args:
         n: Number of frequencies, at least 1.
+        fastest: The largest angular frequency, in radians per unit of label.
+        slowest: The smallest.
     """
 
     # DDPM's frequencies, 1 … 1e-4, are made for integer labels 0 … 999. Labels log(σ/α) lie closer
     # together in a shorter range. The fastest wave turns by 0.1 rad per 0.05 of label: smooth, yet
     # distinct. The slowest turns by one radian over 1000, so that integer labels work as well.
-    def __init__(self, n: int) -> None:
-        super().__init__(equally_spaced(math.log(2), math.log(1e-3), n).exp())
+    def __init__(self, n: int, fastest: float = 2.0, slowest: float = 1e-3) -> None:
+        super().__init__(equally_spaced(math.log(fastest), math.log(slowest), n).exp())
 
 
-_EMBEDDINGS = {"fourier": FourierEmbedding, "sinusoidal": SinusoidalEmbedding}
+_EMBEDDINGS = {
+    "fourier": FourierEmbedding,
+    "sinusoidal": SinusoidalEmbedding,
+    "ddpm": partial(SinusoidalEmbedding, fastest=1.0, slowest=1e-4),
+}
+_ACTIVATIONS = {"silu": nn.SiLU, "gelu": nn.GELU}
 
 
 class LabelEmbedding(nn.Module):
@@ -95,19 +102,31 @@ class LabelEmbedding(nn.Module):
     Args:
         features: Number of waves; an odd number is rounded up.
         width: Size of the vector.
-        kind: "fourier" or "sinusoidal".
+        kind: "fourier", "sinusoidal", or "ddpm": sinusoids with DDPM's frequencies, which are
+            made for labels 0 … 999.
         condition: Classes and length of v, if any; an array is not embedded here.
+        activation: "silu" or "gelu", between the two layers that follow the waves.
 
     Raises:
-        ValueError: For an unknown kind.
+        ValueError: For an unknown kind or activation.
     """
 
-    def __init__(self, features: int, width: int, kind: str, condition: ConditionSpec) -> None:
+    def __init__(
+        self,
+        features: int,
+        width: int,
+        kind: str,
+        condition: ConditionSpec,
+        activation: str = "silu",
+    ) -> None:
         super().__init__()
         check_choice("embedding", kind, _EMBEDDINGS)
+        check_choice("activation", activation, _ACTIVATIONS)
         n = (features + 1) // 2
         self.waves = _EMBEDDINGS[kind](n)
-        self.mlp = nn.Sequential(nn.Linear(2 * n, width), nn.SiLU(), nn.Linear(width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(2 * n, width), _ACTIVATIONS[activation](), nn.Linear(width, width)
+        )
         self.condition = condition
         # Conditions have about the size of the noise label's vector at first: neither dominates.
         if condition.classes is not None:

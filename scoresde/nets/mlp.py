@@ -43,7 +43,8 @@ class MLP(nn.Module):
         depth: Number of residual blocks of two linear layers each.
         dropout: Dropout probability in every block, in [0, 1).
         classes: Number of classes, or None. See `ConditionSpec`.
-        embedding: "fourier" or "sinusoidal" embedding of the noise label.
+        embedding: "fourier", "sinusoidal" or "ddpm" embedding of the noise label; see
+            `LabelEmbedding`.
         vector: Length of a vector of numbers as condition, or None.
 
     Raises:

@@ -9,7 +9,18 @@ from torch.nn import functional as F
 
 from .._condition import Condition, ConditionSpec
 from .._tensor import check_integer, check_number
-from .blocks import Attention, ResidualBlock, arguments_of, check_inputs, group_norm, zeroed
+from .blocks import (
+    Attention,
+    ResidualBlock,
+    arguments_of,
+    attended,
+    check_inputs,
+    cropped,
+    group_norm,
+    image_shape,
+    padding,
+    zeroed,
+)
 from .embedding import LabelEmbedding
 
 __all__ = ["UNet"]
@@ -65,7 +76,8 @@ class UNet(nn.Module):
         classes: Number of classes, or None. See `ConditionSpec`.
         patch: Side of the pixel patches that the stem folds into channels (pixel unshuffle);
             side 2 costs about a quarter of side 1.
-        embedding: "fourier" or "sinusoidal" embedding of the noise label.
+        embedding: "fourier", "sinusoidal" or "ddpm" embedding of the noise label; see
+            `LabelEmbedding`.
         skip_scale: Multiply every residual sum by √½.
         vector: Length of a vector of numbers as condition, or None.
         array: Channels of an array of the image's size as condition, or None. They are joined with
@@ -96,14 +108,9 @@ class UNet(nn.Module):
         arguments = arguments_of(locals())
         super().__init__()
         self.arguments = arguments
-        if len(shape) != 3:
-            raise ValueError(
-                f"shape must be (C, H, W) for a U-Net, got {tuple(shape)}; vectors take an MLP "
-                '(net.kind = "mlp")'
-            )
+        self.shape = image_shape(shape)
         if len(multipliers) == 0:
             raise ValueError("multipliers must name at least one level, got none")
-        self.shape = tuple(check_integer("each entry of shape", n, minimum=1) for n in shape)
         multipliers = [
             check_integer("each entry of multipliers", m, minimum=1) for m in multipliers
         ]
@@ -112,9 +119,10 @@ class UNet(nn.Module):
         self.patch = patch = check_integer("patch", patch, minimum=1)
         dropout = check_number("dropout", dropout, at_least=0, below=1)
         multiple = patch * 2 ** (len(multipliers) - 1)
-        self.pad = _padding(self.shape, multiple)
+        self.pad = padding(self.shape, multiple)
         side = max(-(-size // multiple) * multiple for size in self.shape[1:])
-        attend = _attended([side // patch // 2**i for i in range(len(multipliers))], attention)
+        sides = [side // patch // 2**i for i in range(len(multipliers))]
+        attend = attended("attention", sides, sides[-1:] if attention is None else attention)
         widths = [channels * m for m in multipliers]
         above, width = [channels, *widths[:-1]], 2 * channels
         rest = (width, dropout, skip_scale)
@@ -173,9 +181,7 @@ class UNet(nn.Module):
             h = F.interpolate(h, scale_factor=2.0, mode="nearest")
             h = level(torch.cat([h, kept.pop()], dim=1), embedding)
         out = F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.patch)
-        left, _, top, _ = self.pad
-        _, height, width = self.shape
-        return out[..., top : top + height, left : left + width].to(x.dtype)
+        return cropped(out, self.pad).to(x.dtype)
 
     def _array(self, x: Tensor, parts: Mapping[str, Tensor] | None) -> Tensor:
         """The array of the condition like x; where it is NaN or missing, the trained `no_array`."""
@@ -184,19 +190,3 @@ class UNet(nn.Module):
         array = parts["array"].to(x.dtype)
         absent = array.isnan().flatten(1).any(1).reshape(-1, 1, 1, 1)
         return torch.where(absent, self.no_array.to(x.dtype), array)
-
-
-def _padding(shape: tuple[int, ...], multiple: int) -> tuple[int, int, int, int]:
-    """(left, right, top, bottom) that bring height and width to multiples of `multiple`."""
-    _, height, width = shape
-    tall, wide = -height % multiple, -width % multiple
-    return wide // 2, wide - wide // 2, tall // 2, tall - tall // 2
-
-
-def _attended(sides: Sequence[int], attention: Sequence[int] | None) -> list[bool]:
-    """Whether each level, of features with this larger side, gets attention."""
-    attention = sides[-1:] if attention is None else attention
-    for side in attention:
-        if side not in sides:
-            raise ValueError(f"attention must name resolutions among {sides}, got {side!r}")
-    return [side in attention for side in sides]

@@ -119,7 +119,7 @@ def test_dropout_acts_in_training_only():
         ({"depth": 0}, "depth must be at least 1, got 0"),
         ({"dropout": 1.0}, "dropout must be less than 1, got 1.0"),
         ({"classes": 0}, "classes must be at least 1, got 0"),
-        ({"embedding": "wave"}, "embedding must be one of fourier, sinusoidal, got 'wave'"),
+        ({"embedding": "wave"}, "embedding must be one of fourier, sinusoidal, ddpm, got 'wave'"),
     ],
 )
 def test_bad_arguments(change, message):

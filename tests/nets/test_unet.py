@@ -322,7 +322,7 @@ def test_embedding_uses_no_global_state(kind):
         ({"vector": 0}, "vector must be at least 1, got 0"),
         ({"array": 1.5}, "array must be an integer, got 1.5"),
         ({"patch": 0}, "patch must be at least 1, got 0"),
-        ({"embedding": "wave"}, "embedding must be one of fourier, sinusoidal, got 'wave'"),
+        ({"embedding": "wave"}, "embedding must be one of fourier, sinusoidal, ddpm, got 'wave'"),
     ],
 )
 def test_bad_arguments(change, message):

@@ -19,7 +19,7 @@ from scoresde.samplers import (
     ProbabilityFlowODE,
     sample,
 )
-from scoresde.score import FunctionScore, NetworkScore, Preconditioning
+from scoresde.score import FunctionScore, NetworkScore, Preconditioning, wrap
 from scoresde.sde import TabulatedVP, cosine_betas
 
 N = 40
@@ -143,6 +143,36 @@ def test_ddim_on_the_snapped_ladder_is_ddpm_s_discrete_one(snapped, steps, eta):
             x = x + math.sqrt(variance) * source.increment(x, (i + 1) / N, (j + 1) / N)
     # a few hundred roundings
     torch.testing.assert_close(out.x, x, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(("variance", "n"), [("beta_tilde", 1000), ("beta", 100)])
+def test_the_chain_of_ancestral_is_algorithm_2(variance, n):
+    """Ho et al. 2020, algorithm 2, on β and ᾱ alone: indices n − 1 … 0, no noise in the last."""
+    betas = [1e-4 + i / (n - 1) * (0.02 - 1e-4) for i in range(n)]
+    sde, seen = TabulatedVP(betas), []
+
+    def net(x, label, y):
+        seen.append(float(label[0]))
+        return torch.sin(x + 0.01 * label[:, None])
+
+    model = wrap(net, sde, "eps", label="index")
+    ladder = sde.ladder()
+    out = sample(model, Ancestral(variance), ladder, (2, 3), seed=1, dtype=torch.float64)
+    assert out.nfe == n
+    assert seen == pytest.approx(range(n - 1, -1, -1), abs=1e-9)
+    source, bars = SampleNoise(1, range(2)), [1.0]
+    for beta in betas:
+        bars.append(bars[-1] * (1 - beta))
+    x = source.prior((2, 3)).double()
+    for i in range(n - 1, -1, -1):
+        beta, bar, before = betas[i], bars[i + 1], bars[i]
+        eps = torch.sin(x + 0.01 * i)
+        x = (x - beta / math.sqrt(1 - bar) * eps) / math.sqrt(1 - beta)
+        if i > 0:
+            scale = beta if variance == "beta" else (1 - before) / (1 - bar) * beta
+            x = x + math.sqrt(scale) * source.increment(x, (i + 1) / n, i / n)
+    # a thousand steps of rounding
+    torch.testing.assert_close(out.x, x, rtol=1e-9, atol=1e-9)
 
 
 def test_interpolated_and_rounded_labels_give_the_same_samples_on_the_ladder(snapped):

@@ -1,0 +1,79 @@
+"""Every shipped config: it parses, it builds at full width, and it trains at reduced width."""
+
+import json
+import tomllib
+
+import numpy as np
+import pytest
+import torch
+
+from scoresde.data import DataSpec
+from scoresde.data.images import IMAGE_SETS
+from scoresde.names.config import Config, load_config
+from scoresde.shipped import locate, shipped
+from scoresde.tasks.train import run as run_module
+from scoresde.tasks.train.prepare import prepare_run
+
+# Shapes of data that are not there: those of the folders and files that the configs name.
+SHAPES = {
+    **{name: known.shape for name, known in IMAGE_SETS.items()},
+    **{"celeba64": (3, 64, 64), "church64": (3, 64, 64), "images": (3, 32, 32), "x.npy": (6,)},
+    **{"digits": (1, 8, 8), "moons": (2,)},
+}
+# For each kind of network, what makes it small.
+NARROW = {
+    "unet": {"channels": 8},
+    "ddpm_unet": {"channels": 4},
+    "minimal_unet": {"channels": 8},
+    "dense_unet": {"widths": [16, 8]},
+    "mlp": {"width": 8},
+}
+every_config = pytest.mark.parametrize("name", shipped("configs"))
+
+
+def shape_of(data):
+    """The shape of one datum of a table [data]."""
+    shape = SHAPES[data["name"]]
+    return (shape[0], data["size"], data["size"]) if "size" in data else shape
+
+
+def values_of(name):
+    return tomllib.loads(locate("configs", name).read_text(encoding="utf-8"))
+
+
+@every_config
+def test_it_builds_at_full_width(name):
+    """Without memory for the weights; a checkpoint's copy of it is equal."""
+    config = load_config(name)
+    assert Config.from_dict(config.to_dict()) == config
+    with torch.device("meta"):
+        model = config.build_model(DataSpec(shape_of(values_of(name)["data"]), -1, 1))
+    assert all(parameter.is_meta for parameter in model.parameters())
+
+
+def toml(values):
+    """Tables of plain values as TOML."""
+    return "".join(
+        f"[{table}]\n" + "".join(f"{key} = {json.dumps(v)}\n" for key, v in keys.items())
+        for table, keys in values.items()
+    )
+
+
+@pytest.mark.slow
+@every_config
+def test_it_trains_at_reduced_width(name, tmp_path, monkeypatch):
+    """Two steps on random data of the right shape, with every key of the config but the sizes."""
+    for draw in ("draw_samples", "draw_losses"):  # they cost more than the steps
+        monkeypatch.setattr(run_module, draw, lambda *_: None)
+    values = values_of(name)
+    shape = shape_of(values["data"])
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(8, *shape)) if len(shape) == 1 else draw.integers(0, 256, (8, *shape))
+    np.save(tmp_path / "x.npy", x if len(shape) == 1 else x.astype(np.uint8))
+    values["data"] |= {"name": str(tmp_path / "x.npy")}
+    values["net"] |= NARROW[values["net"]["kind"]]
+    values["train"] |= {"steps": 2, "batch": 2, "warmup": 1, "cooldown": 1}
+    (tmp_path / "config.toml").write_text(toml(values), encoding="utf-8")
+    run = prepare_run(tmp_path / "config.toml", tmp_path / "run")
+    assert [progress.step.step for progress in run.steps()] == [1, 2]
+    assert run.checkpoint.exists()
