@@ -9,7 +9,7 @@ import torch
 
 import scoresde
 from scoresde.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
-from scoresde.data import DataSpec
+from scoresde.data import Dataset, DataSpec
 from scoresde.names.config import Config, load_config
 from scoresde.names.loading import build, load
 from scoresde.plain import ConfigError, construct, nearest
@@ -56,6 +56,9 @@ batch = 4
 """
 
 
+# Two data at a distance of 5, in levels 0 … 9 of width 1: the model's scale begins at 2.
+PAIR = Dataset("pair", torch.tensor([[0, 0], [3, 4]]), None, DataSpec((2,), 2, 12, levels=10))
+
 # Shapes of the data that shipped configs are for.
 SHAPES = {
     "cifar10_vp": (3, 32, 32),
@@ -69,7 +72,7 @@ def test_every_shipped_config_builds():
     names = shipped("configs")
     assert {"digits_vp", "digits_subvp", "digits_ve", *SHAPES} <= set(names)
     for name in names:
-        config = load_config(name)
+        config = load_config(name).of_data(PAIR)
         shape = SHAPES.get(name, (1, 8, 8))
         model = config.build_model(DataSpec(shape, -1, 1, 256, classes=10))
         x = torch.zeros(2, *shape)
@@ -86,6 +89,32 @@ def test_config_survives_a_round_trip(kind, tmp_path):
     assert Config.from_dict(config.to_dict()) == config
     save_checkpoint(tmp_path / "c", {}, {"config": config.to_dict()})  # plain JSON data
     assert all(not isinstance(v, tuple) for t in config.to_dict().values() for v in t.values())
+
+
+def pairwise(sigma_max="pairwise", **more) -> Config:
+    table = {"kind": "ve", "sigma_max": sigma_max, **more}
+    return Config.from_dict({**VALUES, "sde": table}, own=True)
+
+
+def test_a_pairwise_sigma_max_is_the_largest_distance_on_the_models_scale():
+    config = pairwise(sigma_min=0.1).of_data(PAIR)
+    assert config.sde == VE(0.1, 5.0)
+    assert Config.from_dict(config.to_dict()) == config  # as a checkpoint holds it
+    continuous = replace(PAIR, x=torch.tensor([[0.0, 0.0], [0.3, 0.4]]), spec=SPEC)
+    assert pairwise().of_data(continuous).sde == VE(0.01, 0.5)
+    assert Config.from_dict(VALUES).of_data(PAIR) == Config.from_dict(VALUES)
+
+
+def test_a_pairwise_sigma_max_is_refused_without_its_data():
+    with pytest.raises(ConfigError, match="pairwise.* needs the training data: call of_data"):
+        pairwise().build_model(SPEC)
+    with pytest.raises(ConfigError, match='sigma_max must be a number or "pairwise", got .pairs'):
+        pairwise("pairs")
+    with pytest.raises(ConfigError, match="sigma_max must be a number, got 'pairwise'"):
+        Config.from_dict(changed("sde", kind="ve", sigma_max="pairwise"))  # in a checkpoint
+    equal = replace(PAIR, x=torch.zeros(3, 2).long())
+    with pytest.raises(ConfigError, match="c.toml: sde: of the data pair, sigma_max must be great"):
+        pairwise().of_data(equal, "c.toml")
 
 
 def test_defaults_are_filled_in_and_absent_values_left_out():
