@@ -510,6 +510,30 @@ def _samplers() -> Iterator[Mutant]:
         "annealed",
     )
     yield Mutant(
+        "NCSNv2's step size is not doubled",
+        "scoresde/samplers/langevin.py",
+        "return cls(steps, low + high)",
+        "return cls(steps, (low + high) / 2)",
+        "samplers/test_langevin.py",
+        "published",
+    )
+    yield Mutant(
+        "the overlap of noise levels in the wrong direction",
+        "scoresde/sde/ve.py",
+        "a = math.sqrt(2 * dims) * (gamma - 1)",
+        "a = math.sqrt(2 * dims) * (1 - 1 / gamma)",
+        "test_sde.py",
+        "overlap",
+    )
+    yield Mutant(
+        "sigma_max = pairwise measures levels, not the model's scale",
+        "scoresde/names/pairwise.py",
+        "x = data.x if data.spec.levels is None else data.spec.encode(data.x)",
+        "x = data.x.float()",
+        "names/test_config.py",
+        "pairwise",
+    )
+    yield Mutant(
         "the corrector runs at the time before",
         "scoresde/samplers/predictor_corrector.py",
         "return self.corrector.correct(model, x, t, s, noise), state",

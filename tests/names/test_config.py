@@ -56,8 +56,8 @@ batch = 4
 """
 
 
-# Two data at a distance of 5, in levels 0 … 9 of width 1: the model's scale begins at 2.
-PAIR = Dataset("pair", torch.tensor([[0, 0], [3, 4]]), None, DataSpec((2,), 2, 12, levels=10))
+# Two data at a distance of 10: five levels, which have width 2 on the model's scale.
+PAIR = Dataset("pair", torch.tensor([[0, 0], [3, 4]]), None, DataSpec((2,), 2, 22, levels=10))
 
 # Shapes of the data that shipped configs are for.
 SHAPES = {
@@ -98,7 +98,7 @@ def pairwise(sigma_max="pairwise", **more) -> Config:
 
 def test_a_pairwise_sigma_max_is_the_largest_distance_on_the_models_scale():
     config = pairwise(sigma_min=0.1).of_data(PAIR)
-    assert config.sde == VE(0.1, 5.0)
+    assert config.sde == VE(0.1, 10.0)
     assert Config.from_dict(config.to_dict()) == config  # as a checkpoint holds it
     continuous = replace(PAIR, x=torch.tensor([[0.0, 0.0], [0.3, 0.4]]), spec=SPEC)
     assert pairwise().of_data(continuous).sde == VE(0.01, 0.5)
