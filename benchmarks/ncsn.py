@@ -105,7 +105,7 @@ def draw_overlap(axes: Axes, model: Checkpoint) -> None:
 
 @click.command(help=__doc__.partition("\n")[0])
 @click.option("--run", type=click.Path(path_type=Path), default="runs/ncsn-digits")
-@click.option("--n", type=click.IntRange(min=16), default=297, show_default=True)
+@click.option("--n", type=click.IntRange(min=4), default=297, show_default=True)
 @click.option("--steps", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--figure", type=click.Path(path_type=Path), default="out/ncsn.png")

@@ -1,10 +1,18 @@
 """A run with `sigma_max = "pairwise"`, and what is said of its ladder."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
+import torch
 from scoresde_cli.main import run
 
+from scoresde.data import Dataset, DataSpec
+from scoresde.names.config import load_config
+from scoresde.sde import VE
 from scoresde.tasks.inspection import describe_checkpoint
 from scoresde.tasks.noise_levels import ladder_in_words
+from scoresde.train import Training, make_optimizer
 
 CONFIG = """
 [data]
@@ -47,3 +55,18 @@ def test_the_distance_is_stored_and_the_run_resumes(tmp_path, monkeypatch, capsy
     assert train(tmp_path, 30, steps=2)["steps_done"] == 2
     few = ladder_in_words({**found["config"], "objective": {"times": "ladder", "levels": 3}}, 16)
     assert "overlap by 0, less than 0.5; objective.levels = " in few
+
+
+@pytest.mark.slow
+def test_ncsn_learns_one_image():
+    """With one image the noise is known exactly: the least loss is 0. It begins near 1."""
+    config = load_config("ncsn_digits")
+    net = {**config.net, "channels": 8, "dropout": 0.0}
+    settings = replace(config.train, steps=200, batch=8, warmup=10, cooldown=100)
+    config = replace(config, net=net, train=settings, sde=VE(0.01, 9.0))
+    image = torch.linspace(-3, 3, 64).sin().reshape(1, 1, 8, 8)
+    data = Dataset("one", image.expand(8, 1, 8, 8), None, DataSpec((1, 8, 8), -1, 1))
+    training = Training(config.build_model(data.spec), data, config.objective, settings)
+    optimizer = make_optimizer(training.model.net)
+    losses = [step.loss for step in training.steps(optimizer)]
+    assert sum(losses[-20:]) / 20 < 0.2 < 0.7 < losses[0]
