@@ -57,6 +57,7 @@ def _in_words(found: dict[str, Any]) -> str:
         "data": _data_in_words(found["data"]),
         **({"classes": found["class_map"]} if found["class_map"] else {}),
         **({"licence": f"of the data: {licence}"} if licence else {}),
+        **({"levels": found["noise_levels"]} if found["noise_levels"] else {}),
         "training": "unknown, saved by scoresde.save"
         if found["steps_done"] is None
         else f"{found['steps_done']} steps, {hours:.2f} h, {resumable}",

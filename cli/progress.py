@@ -60,6 +60,7 @@ def _hint_when_stopped(resumes: bool) -> Iterator[None]:
 def follow_training(run: Run) -> None:
     """Train to the end and show loss and images/s; a stop signal saves first."""
     from scoresde.data import has_test_split
+    from scoresde.tasks.noise_levels import ladder_in_words
     from scoresde.tasks.train.run import SAVE_MINUTES
 
     total = run.settings.steps
@@ -70,6 +71,9 @@ def follow_training(run: Run) -> None:
         say(f"resuming after step {run.done} of {total}", err=True)
     if run.data.labels is not None and run.data.spec.class_map is not None:
         say(f"classes: {run.data.spec.class_map}", err=True)
+    levels = ladder_in_words(run.metadata["config"], run.data.spec.dims)
+    if levels is not None:
+        say(levels, err=True)
     if not has_test_split(run.data.name):
         note = "has no test split; `scoresde likelihood` will need --data"
         say(f"{run.data.name} {note}", err=True)

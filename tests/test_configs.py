@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from scoresde.data import DataSpec
+from scoresde.data import Dataset, DataSpec
 from scoresde.data.images import IMAGE_SETS
 from scoresde.names.config import Config, load_config
 from scoresde.shipped import locate, shipped
 from scoresde.tasks.train import run as run_module
 from scoresde.tasks.train.prepare import prepare_run
 
+# Data for what a config measures on them, such as sigma_max = "pairwise".
+PAIR = Dataset("pair", torch.tensor([[0, 0], [3, 4]]), None, DataSpec((2,), 2, 22, levels=10))
 # Shapes of data that are not there: those of the folders and files that the configs name.
 SHAPES = {
     **{name: known.shape for name, known in IMAGE_SETS.items()},
@@ -44,7 +46,7 @@ def values_of(name):
 @every_config
 def test_it_builds_at_full_width(name):
     """Without memory for the weights; a checkpoint's copy of it is equal."""
-    config = load_config(name)
+    config = load_config(name).of_data(PAIR)
     assert Config.from_dict(config.to_dict()) == config
     with torch.device("meta"):
         model = config.build_model(DataSpec(shape_of(values_of(name)["data"]), -1, 1))

@@ -341,6 +341,43 @@ def test_ve_spans_the_data_of_more_rows_than_a_piece(i, j):
     assert VE.from_data(x).sigma_max == 5.0
 
 
+def test_of_many_data_the_outer_ones_bound_the_largest_distance(monkeypatch):
+    """The number is between the largest distance and what the left out points could still give."""
+    x = torch.randn(400, 3, generator=torch.Generator().manual_seed(0))
+    true = VE.from_data(x).sigma_max
+    monkeypatch.setattr("scoresde.sde.ve._MOST", 20)
+    found = VE.from_data(x).sigma_max
+    radii = (x - x.mean(0)).norm(dim=1).sort(descending=True).values
+    assert 0.9 * true < found <= true <= max(found, float(radii[0] + radii[20]))
+    x[:2] = torch.tensor([[9.0, 0.0, 0.0], [-9.0, 0.0, 0.0]])
+    assert VE.from_data(x).sigma_max == 18.0  # more than any other pair can have
+    with pytest.raises(ValueError, match="at least 2 data points, got 1"):
+        VE.from_data(x[:1])
+
+
+def test_overlap_is_that_of_the_lengths_of_noise():
+    """For D = 3072 the normal law of the length is that of χ to 0.5 %."""
+    sde, dims = VE(0.01, 50.0), 3072
+    for levels in (100, 232, 400):
+        gamma = 5000 ** (1 / (levels - 1))
+        ends = gamma * (dims**0.5 + torch.tensor([-3.0, 3.0]).double() / 2**0.5)
+        half = torch.tensor(dims / 2).double()
+        below = torch.special.gammainc(half, ends.square() / 2)  # P(χ < end)
+        assert sde.overlap(levels, dims) == pytest.approx(float(below[1] - below[0]), abs=5e-3)
+    assert sde.overlap(10**6, 1) == pytest.approx(0.9973, abs=1e-4)  # three standard deviations
+
+
+def test_levels_for_an_overlap_are_the_fewest():
+    sde = VE(0.01, 9.0)
+    levels = sde.levels_for(64)
+    assert sde.overlap(levels - 1, 64) < 0.5 <= sde.overlap(levels, 64)
+    assert sde.levels_for(2) == 2  # three standard deviations reach from one end to the other
+    with pytest.raises(
+        ValueError, match="overlap must be one that 1000000 levels reach, got 0.999"
+    ):
+        sde.levels_for(64, 0.999)
+
+
 def test_tables_compare_by_value_and_print_short():
     assert TabulatedVP([0.1, 0.2]) == TabulatedVP(torch.tensor([0.1, 0.2], dtype=torch.float64))
     assert hash(TabulatedVP([0.1, 0.2])) == hash(TabulatedVP((0.1, 0.2)))

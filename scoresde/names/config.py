@@ -13,7 +13,7 @@ import inspect
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from .. import nets
 from .._condition import ConditionSpec
-from ..data import DataSource, DataSpec
+from ..data import Dataset, DataSource, DataSpec
 from ..evaluation import seeded
 from ..fingerprint import parameters
 from ..loss import Objective
@@ -40,6 +40,7 @@ from ..sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP, cosine_betas, linea
 from ..shipped import locate
 from ..train import TrainSettings
 from .importing import checked_kind, class_path, import_object
+from .pairwise import PairwiseVE, is_pairwise
 
 __all__ = ["NETS", "SDES", "Config", "load_config", "sde_table"]
 
@@ -69,7 +70,7 @@ class Config:
 
     Attributes:
         data: The training data; None for a model that was saved and not trained here.
-        sde: The forward process.
+        sde: The forward process; a `PairwiseVE` until `of_data` has measured its σ_max.
         net: Keyword arguments of the network and its "kind". Its shape is among them only for a
             model that was saved.
         train: Settings of the training loop; None for a model that was saved.
@@ -80,7 +81,7 @@ class Config:
     """
 
     data: DataSource | None
-    sde: SDE
+    sde: SDE | PairwiseVE
     net: dict[str, Any]
     train: TrainSettings | None
     preconditioning: Preconditioning = field(default_factory=Preconditioning)
@@ -96,7 +97,33 @@ class Config:
     @property
     def t_least(self) -> float:
         """Smallest time for the network: the time of its first discrete label, or 0."""
-        return self.preconditioning.t_least(self.sde)
+        return self.preconditioning.t_least(self._sde)
+
+    @property
+    def _sde(self) -> SDE:
+        """The forward process, which must be known."""
+        if isinstance(self.sde, PairwiseVE):
+            raise ConfigError('sde.sigma_max = "pairwise" needs the training data: call of_data')
+        return self.sde
+
+    def of_data(self, data: Dataset, source: str = "config") -> Config:
+        """This config for its training data, with the number that `sigma_max = "pairwise"` means.
+
+        Args:
+            data: The training data.
+            source: Name of the config in error messages.
+
+        Raises:
+            ConfigError: If the data do not give a σ_max above σ_min.
+        """
+        if not isinstance(self.sde, PairwiseVE):
+            return self
+        try:
+            config = replace(self, sde=self.sde.of(data))
+        except ValueError as error:
+            raise ConfigError(f"{source}: sde: of the data {data.name}, {error}") from error
+        config._check(source)
+        return config
 
     @classmethod
     def from_dict(
@@ -144,7 +171,8 @@ class Config:
         if self.train is None:
             return
         try:
-            self.objective.check(self.sde)
+            if not isinstance(self.sde, PairwiseVE):
+                self.objective.check(self.sde)
         except ValueError as error:
             raise ConfigError(f"{source}: objective: {error}") from error
         if self.preconditioning.snapped and self.objective.times != "ladder":
@@ -157,7 +185,7 @@ class Config:
         """Plain data from which `from_dict` builds an equal config; absent values are left out."""
         tables = {
             "data": None if self.data is None else asdict(self.data),
-            "sde": sde_table(self.sde),
+            "sde": sde_table(self._sde),
             "net": self.net,
             "preconditioning": asdict(self.preconditioning),
             "objective": None if self.train is None else asdict(self.objective),
@@ -222,7 +250,7 @@ class Config:
             ConfigError: If the network cannot be called as `call` says.
         """
         try:
-            model = NetworkScore(net, self.sde, self.preconditioning, call=self.call)
+            model = NetworkScore(net, self._sde, self.preconditioning, call=self.call)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"net: {error}") from error
         model.unconditional = self.train is not None and self.train.label_dropout > 0
@@ -272,8 +300,11 @@ def _checked_net(
     return net
 
 
-def _sde_of(values: Mapping[str, Any], where: str, own: bool) -> SDE:
+def _sde_of(values: Mapping[str, Any], where: str, own: bool) -> SDE | PairwiseVE:
     kind = values.get("kind")
+    if own and is_pairwise(values, where):
+        rest = {k: v for k, v in values.items() if k not in ("kind", "sigma_max")}
+        return construct(PairwiseVE, rest, where)
     if isinstance(kind, str) and ":" in kind:
         if not own:
             name = kind.rpartition(":")[2]

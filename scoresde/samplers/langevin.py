@@ -97,6 +97,35 @@ class AnnealedLangevin(GridSampler):
         check_integer("steps", self.steps, minimum=1)
         check_number("step_size", self.step_size, above=0, below=4)
 
+    @classmethod
+    def for_ratio(cls, ratio: float, steps: int = 5) -> AnnealedLangevin:
+        """The step size of NCSNv2 for a geometric ladder of noise levels.
+
+        If the data are one point, x ~ N(0, σ_{i−1}² I) becomes in K steps at σ_i a Gaussian of the
+        variance s² with
+
+            s²/σ_i² = (1 − η)^{2K} (γ² − v) + v,   v = 2/(2 − η),   η = c/2,   γ = σ_{i−1}/σ_i
+
+        which is above 1 for every η in (0, 1). This is the c at which it is least. Song & Ermon
+        2020, arXiv:2006.09011, technique 4 and eq. (4), where η is ε/σ_L².
+
+        Args:
+            ratio: γ > 1, for VE `sde.ratio(levels)`.
+            steps: K, at least 1.
+        """
+        check_number("ratio", ratio, above=1)
+        check_integer("steps", steps, minimum=1)
+
+        def variance(eta: float) -> float:
+            v = 2 / (2 - eta)
+            return (1 - eta) ** (2 * steps) * (ratio**2 - v) + v
+
+        low, high = 0.0, 1.0
+        for _ in range(100):  # the ends enclose the only minimum, and move together by a third
+            left, right = low + (high - low) / 3, high - (high - low) / 3
+            low, high = (low, right) if variance(left) < variance(right) else (left, high)
+        return cls(steps, low + high)
+
     def step(
         self, model: ScoreModel, x: Tensor, t: Node, s: Node, state: None, noise: Noise
     ) -> tuple[Tensor, None]:

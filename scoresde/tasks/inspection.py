@@ -19,6 +19,7 @@ from ..names.loading import (
 )
 from ..plain import construct
 from ..shipped import locate, shipped
+from .noise_levels import ladder_in_words
 
 __all__ = ["describe_checkpoint", "list_shipped", "to_toml"]
 
@@ -36,7 +37,7 @@ def describe_checkpoint(
 
     Returns:
         Path, size, digest, number of network weights, steps and seconds of training, whether it
-        can be resumed, data, provenance and config.
+        can be resumed, data, noise levels of a ladder, provenance and config.
 
     Raises:
         CheckpointError: If the file is missing, damaged or not a checkpoint of scoresde, or does
@@ -62,6 +63,7 @@ def describe_checkpoint(
         "data": None if spec is None else spec.to_dict(),
         "class_map": None if spec is None else spec.class_map,
         "data_licence": _licence(config),
+        "noise_levels": None if spec is None else ladder_in_words(config, spec.dims),
         "provenance": raw.metadata.get("provenance", {}),
         "config": config,
         "other": {k: v for k, v in raw.metadata.items() if k not in known},

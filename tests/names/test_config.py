@@ -9,7 +9,7 @@ import torch
 
 import scoresde
 from scoresde.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
-from scoresde.data import DataSpec
+from scoresde.data import Dataset, DataSpec
 from scoresde.names.config import Config, load_config
 from scoresde.names.loading import build, load
 from scoresde.plain import ConfigError, construct, nearest
@@ -56,6 +56,10 @@ batch = 4
 """
 
 
+# Two data at a distance of 10: five levels, which have width 2 on the model's scale.
+PAIR = Dataset("pair", torch.tensor([[0, 0], [3, 4]]), None, DataSpec((2,), 2, 22, levels=10))
+
+
 @pytest.mark.parametrize("kind", list(SDES))
 def test_config_survives_a_round_trip(kind, tmp_path):
     sde = SDES[kind]
@@ -65,6 +69,32 @@ def test_config_survives_a_round_trip(kind, tmp_path):
     assert Config.from_dict(config.to_dict()) == config
     save_checkpoint(tmp_path / "c", {}, {"config": config.to_dict()})  # plain JSON data
     assert all(not isinstance(v, tuple) for t in config.to_dict().values() for v in t.values())
+
+
+def pairwise(sigma_max="pairwise", **more) -> Config:
+    table = {"kind": "ve", "sigma_max": sigma_max, **more}
+    return Config.from_dict({**VALUES, "sde": table}, own=True)
+
+
+def test_a_pairwise_sigma_max_is_the_largest_distance_on_the_models_scale():
+    config = pairwise(sigma_min=0.1).of_data(PAIR)
+    assert config.sde == VE(0.1, 10.0)
+    assert Config.from_dict(config.to_dict()) == config  # as a checkpoint holds it
+    continuous = replace(PAIR, x=torch.tensor([[0.0, 0.0], [0.3, 0.4]]), spec=SPEC)
+    assert pairwise().of_data(continuous).sde == VE(0.01, 0.5)
+    assert Config.from_dict(VALUES).of_data(PAIR) == Config.from_dict(VALUES)
+
+
+def test_a_pairwise_sigma_max_is_refused_without_its_data():
+    with pytest.raises(ConfigError, match="pairwise.* needs the training data: call of_data"):
+        pairwise().build_model(SPEC)
+    with pytest.raises(ConfigError, match='sigma_max must be a number or "pairwise", got .pairs'):
+        pairwise("pairs")
+    with pytest.raises(ConfigError, match="sigma_max must be a number, got 'pairwise'"):
+        Config.from_dict(changed("sde", kind="ve", sigma_max="pairwise"))  # in a checkpoint
+    equal = replace(PAIR, x=torch.zeros(3, 2).long())
+    with pytest.raises(ConfigError, match="c.toml: sde: of the data pair, sigma_max must be great"):
+        pairwise().of_data(equal, "c.toml")
 
 
 def test_defaults_are_filled_in_and_absent_values_left_out():

@@ -130,6 +130,48 @@ def test_annealed_langevin_runs_the_last_level_and_rescales(gaussian):
     assert float(out) == pytest.approx(float(sde.alpha(ts[-1]) / sde.alpha(ts[0])), rel=1e-12)
 
 
+# σ_1, levels L, Langevin steps T and ε of the published NCSNv2 models; σ_L = 0.01.
+NCSNV2 = {
+    "CIFAR-10": (50, 232, 3 * 32**2, 5, 6.2e-6),
+    "CelebA": (90, 500, 3 * 64**2, 5, 3.3e-6),
+    "LSUN 128": (190, 1086, 3 * 128**2, 3, 1.8e-6),
+    "FFHQ": (348, 2311, 3 * 256**2, 3, 0.9e-6),
+}
+
+
+@pytest.mark.parametrize("name", NCSNV2)
+def test_ladder_and_step_are_those_of_the_published_models(name):
+    sigma_max, levels, dims, steps, eps = NCSNV2[name]
+    sde = VE(0.01, sigma_max)
+    assert sde.overlap(levels, dims) == pytest.approx(0.567, abs=1e-3)  # the same for all
+    sampler = AnnealedLangevin.for_ratio(sde.ratio(levels), steps)
+    assert sampler.steps == steps
+    assert sampler.step_size == pytest.approx(2 * eps / 0.01**2, rel=0.02)  # two digits
+
+
+def test_the_step_of_a_ratio_leaves_the_least_variance():
+    """By a run on data at one point: x ~ N(0, γ² σ²) becomes N(0, s²) at σ, with s least."""
+    sde = VE(0.5, 2.0)
+    model = FunctionScore(sde, lambda x, t: x / sde.sigma(t).to(x))
+    one = AnnealedLangevin.for_ratio(sde.ratio(2), steps=3)
+
+    def variance(step_size):
+        moved, kicked = 2.0, 0.0  # of the part from the start, and of the part from the steps
+        sampler = AnnealedLangevin(1, step_size)
+        at, zero = sde.nodes([0.0])[0], torch.zeros(1, 1, dtype=torch.float64)
+        for _ in range(3):
+            moved = float(sampler.finish(model, zero + moved, at, _Given([zero])))
+            shrink = float(sampler.finish(model, zero + 1, at, _Given([zero])))
+            kick = float(sampler.finish(model, zero, at, _Given([zero + 1])))
+            kicked = shrink**2 * kicked + kick**2
+        return moved**2 + kicked
+
+    best = variance(one.step_size)
+    assert best > 0.25  # σ²
+    assert best < min(variance(c) for c in (0.5 * one.step_size, 0.95 * one.step_size))
+    assert best < min(variance(c) for c in (1.05 * one.step_size, 1.9))
+
+
 def test_a_predictor_s_last_level_is_done(elementwise):
     sampler = PredictorCorrector(AnnealedLangevin(steps=3), Langevin())
     model = elementwise(VP())
@@ -163,6 +205,7 @@ def test_parts_of_the_wrong_kind_are_refused():
         (lambda: Langevin(norm="mean"), ValueError, "norm must be one of exact, batch"),
         (lambda: AnnealedLangevin(steps=0), ValueError, "steps must be at least 1"),
         (lambda: AnnealedLangevin(step_size=4.0), ValueError, "step_size must be less than 4"),
+        (lambda: AnnealedLangevin.for_ratio(1.0), ValueError, "ratio must be greater than 1"),
         (lambda: AnnealedLangevin(step_size=0.0), ValueError, "step_size must be greater than 0"),
     ],
 )

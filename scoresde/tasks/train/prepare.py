@@ -66,6 +66,7 @@ def prepare_run(
             f"{config}: train.batch must be at most the {len(data)} data of {data.name}, got "
             f"{settings.train.batch}"
         )
+    settings = settings.of_data(data, str(config))
     # Only a network of the user's own must be built to know its conditions.
     model = settings.build_model(data.spec) if settings.foreign else None
     data = _for_network(settings, data, model)
