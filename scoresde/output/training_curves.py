@@ -15,7 +15,8 @@ from .figures import COLOURS, new_figure, save_figure
 
 __all__ = ["LeastLoss", "save_curves"]
 
-STAGES = 3  # parts of the training of which the error by noise level is drawn
+# One colour for each part of the training of which the error by noise level is drawn.
+STAGES = (COLOURS[3], COLOURS[7], COLOURS[0])
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,12 @@ def _by_time(axis: Any, rows: Sequence, checked: Sequence, least: LeastLoss | No
     """The errors in the bins of t: means over the first, middle and last lines of the log."""
     errors = torch.tensor([[_number(e) for e in row["error_by_t"]] for row in rows])
     middles = (torch.arange(errors.shape[1]) + 0.5) / errors.shape[1]
-    parts = torch.arange(len(rows)).tensor_split(min(STAGES, len(rows)))
-    for i, part in enumerate(parts):
+    count = min(len(STAGES), len(rows))
+    parts = torch.arange(len(rows)).tensor_split(count)
+    for part, colour in zip(parts, STAGES[-count:], strict=True):
         first, last = rows[part[0] - 1]["step"] if part[0] else 0, rows[part[-1]]["step"]
-        shade = COLOURS[0] if i == len(parts) - 1 else COLOURS[3]
         label = f"training, steps {first + 1}–{last}"
-        alpha = 0.4 + 0.6 * (i + 1) / len(parts)
-        axis.plot(middles, errors[part].nanmean(0), ".-", color=shade, alpha=alpha, label=label)
+        axis.plot(middles, errors[part].nanmean(0), ".-", color=colour, label=label)
     if checked:
         held = [_number(e) for e in checked[-1]["validation"]["error_by_t"]]
         axis.plot(middles, held, "s", ms=4, color=COLOURS[1], label="held-out data, last")
