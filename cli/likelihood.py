@@ -35,7 +35,7 @@ class _Likelihood(Command):
             *("--trace", "--force", "--image-error", "--dtype", "--batch", "--seed", "--device"),
         ),
         "Errors": ("--measured", "--budget"),
-        "Output": ("--out", "--overwrite", "--json"),
+        "Output": ("--plot", "--out", "--overwrite", "--json"),
     }
 
 
@@ -110,6 +110,11 @@ class _Likelihood(Command):
 @click.option(
     "--budget", is_flag=True, help="Print the whole error budget, not only its first line."
 )
+@click.option(
+    "--plot",
+    is_flag=True,
+    help="vlb-ddpm: draw L_T, the L_{t-1} and L_0 over t, and their running sum (terms.png).",
+)
 @options.results("Folder for the results, one row per datum in per_image.csv.")
 def likelihood(out: Path, overwrite: bool, as_json: bool, budget: bool, **settings: Any) -> None:
     """Negative log-likelihood of held-out data per dimension, with an error budget.
@@ -130,4 +135,5 @@ def likelihood(out: Path, overwrite: bool, as_json: bool, budget: bool, **settin
         return
     table = (out / "budget.txt").read_text(encoding="utf-8")
     say(table if budget else table.partition("\n")[0])
-    say(f"{out / 'per_image.csv'}, budget.txt, budget.png; {summary['seconds']:.1f} s")
+    files = "budget.txt, budget.png" + (", terms.csv, terms.png" if settings["plot"] else "")
+    say(f"{out / 'per_image.csv'}, {files}; {summary['seconds']:.1f} s")

@@ -20,7 +20,7 @@ __all__ = ["cli", "main", "run"]
 
 COMMANDS = (
     *("demo", "data", "train", "sample", "likelihood", "latent"),
-    *("bench", "report", "inspect", "samplers", "verify", "check"),
+    *("plot", "bench", "report", "inspect", "samplers", "verify", "check"),
 )
 
 # Mistakes of the user, and failures. All other exceptions are bugs and keep their traceback.

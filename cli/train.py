@@ -25,6 +25,13 @@ def _every(name: str, steps: int, what: str) -> Callable:
 
 @click.command(cls=Command)
 @click.option("--config", type=Located("configs"), help="A TOML file, or a shipped config by name.")
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="TABLE.KEY=VALUE",
+    help="Change a key of the config, as train.batch=64 or net.multipliers=[1,2]; repeatable.",
+)
 @options.out("The run's folder; an earlier run of this config is resumed.", required=False)
 @click.option(
     "--new-config",
@@ -41,6 +48,7 @@ def _every(name: str, steps: int, what: str) -> Callable:
 @_every("--sample-every", 5000, "grids of samples, for grey and RGB images.")
 def train(
     config: str | None,
+    changes: tuple[str, ...],
     out: Path | None,
     new_config: str | None,
     device: str,
@@ -54,33 +62,38 @@ def train(
 
     The folder gets checkpoint.safetensors, log.jsonl, loss.png and grids of samples. Ctrl-C,
     SIGTERM and a closed terminal save; the same command resumes. To train longer, raise
-    train.steps in the config.
+    train.steps in the config, or give --set train.steps=20000.
 
     Example: scoresde train --config digits_vp --out runs/digits-vp
     """
     if new_config is not None:
-        _write_config(new_config, config, out)
+        _write_config(new_config, config, out, changes)
         return
     if config is None or out is None:
         raise click.UsageError("--config and --out must be given, or --new-config")
     from scoresde._lock import lock_folder
 
     with lock_folder(out):  # before the slow imports, so that a second run is refused at once
+        from scoresde.names.config_source import ConfigSource
         from scoresde.tasks.train.prepare import prepare_run
         from scoresde.tasks.train.run import Intervals
 
         from .progress import follow_training
 
         device, every = Device.resolve(device), Intervals(**intervals)
-        run = prepare_run(config, out, device, data_root, overwrite, compiled, skip_bad, every)
+        source = ConfigSource(config, changes)
+        run = prepare_run(source, out, device, data_root, overwrite, compiled, skip_bad, every)
         follow_training(run)
     say(run.checkpoint)
 
 
-def _write_config(what: str, config: str | None, out: Path | None) -> None:
+def _write_config(
+    what: str, config: str | None, out: Path | None, changes: tuple[str, ...]
+) -> None:
     """Write the template of a config; never replace an existing file."""
-    if config is not None:
-        raise click.UsageError("--new-config: cannot be given with --config")
+    for option, value in (("--config", config), ("--set", changes)):
+        if value:
+            raise click.UsageError(f"--new-config: cannot be given with {option}")
     text = config_template(what)
     if out is None:
         click.echo(text, nl=False)

@@ -805,6 +805,30 @@ def _likelihood() -> Iterator[Mutant]:
         "drawn_steps",
     )
     yield Mutant(
+        "L_0 is missing among the terms of a bound",
+        "scoresde/likelihood/vlb/bound.py",
+        "torch.cat([self.prior[:, None], self.steps, self.reconstruction[:, None]], 1)",
+        "torch.cat([self.prior[:, None], self.steps], 1)",
+        "likelihood/vlb/test_bound.py",
+        "term_by_term",
+    )
+    yield Mutant(
+        "strata lie at equal distances in t, not in log-SNR",
+        "scoresde/likelihood/vlb/chain.py",
+        "lams = [node.lam for node in self.nodes]",
+        "lams = [-node.t for node in self.nodes]",
+        "likelihood/vlb/test_bound.py",
+        "each_stratum",
+    )
+    yield Mutant(
+        "the irreducible error of finite data lacks its factor SNR",
+        "scoresde/exact/finite_data.py",
+        "((flat(node.alpha) / flat(node.sigma)) ** 2 * variance)",
+        "(flat(node.alpha) ** 2 * variance)",
+        "test_exact.py",
+        "least_error",
+    )
+    yield Mutant(
         "draws of a bound are not averaged in its error",
         "scoresde/likelihood/dequantized.py",
         "(errors**2).mean(0) / len(errors)",

@@ -446,3 +446,19 @@ def test_only_evaluations_of_the_model_are_counted():
     assert model.nfe.forward == 0
     model.v(x, torch.full((4,), 0.5))
     assert model.nfe.forward == 1
+
+
+@pytest.mark.parametrize("sde", [VP(), VE()])
+@pytest.mark.parametrize("kind", ["mixture", "points"])
+def test_least_error_is_what_the_derivative_of_eps_says(sde, kind):
+    """tr Cov(ε | x_t) = D − σ ∇ · ε̂(x_t), by Tweedie's formula; times differ between samples."""
+    means = torch.tensor([[0.3, -0.4], [1.0, 0.2], [-0.6, 0.9]], dtype=torch.float64)
+    model = FiniteData(sde, means)
+    if kind == "mixture":
+        model = GaussianMixture(sde, [0.2, 0.3, 0.5], means, torch.tensor([0.01, 0.2, 0.05]))
+    x, t = POINTS[:3], torch.tensor([0.1, 0.4, 1.0], dtype=torch.float64)
+    axes = torch.eye(2, dtype=torch.float64)
+    slopes = [jvp(lambda x: model.eps(x, t), (x,), (a.expand(3, 2),))[1] @ a for a in axes]
+    expected = 2 - sde.sigma(t) * sum(slopes)
+    assert torch.allclose(model.least_error(x, t), expected, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(model.least_error(x[:1], 0.1), expected[:1], rtol=1e-9, atol=1e-12)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
 
-__all__ = ["DENSITIES", "Density2D"]
+__all__ = ["DENSITIES", "Density2D", "Mixture2D"]
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,16 @@ class Density2D:
         sample: (generator, n) → n independent points, float64 (n, 2).
         log_prob: Points (B, 2) → exact log-density in nats (B,), in the dtype of the points;
             −inf outside the support. None if the density has no closed form.
+        mixture: The Gaussian mixture that the density is; None if it is none.
     """
 
     sample: Callable[[np.random.Generator, int], np.ndarray]
     log_prob: Callable[[Tensor], Tensor] | None = None
+    mixture: Mixture2D | None = None
 
 
 @dataclass(frozen=True)
-class _Mixture:
+class Mixture2D:
     """Gaussian mixture: weights (K,), means (K, 2), covariances (K, 2, 2)."""
 
     weights: np.ndarray
@@ -40,11 +42,13 @@ class _Mixture:
     covs: np.ndarray
 
     def sample(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        """Draw n points, shape (n, 2)."""
         k = rng.choice(len(self.weights), size=n, p=self.weights)
         roots = np.linalg.cholesky(self.covs)
         return self.means[k] + np.einsum("nij,nj->ni", roots[k], rng.standard_normal((n, 2)))
 
     def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density in nats of points (B, 2), shape (B,)."""
         _check_points(x)
         weights, means, covs = (
             torch.as_tensor(v, dtype=x.dtype, device=x.device)
@@ -116,14 +120,14 @@ def _check_points(x: Tensor) -> None:
 
 
 # Eight Gaussians of standard deviation 0.2 on a circle of radius 3.
-_GAUSSIANS8 = _Mixture(
+_GAUSSIANS8 = Mixture2D(
     np.full(8, 1 / 8),
     3 * _on_circle(np.arange(8) * math.pi / 4),
     np.tile(0.04 * np.eye(2), (8, 1, 1)),
 )
 
 # Three correlated Gaussians of unequal weight. The reference values in the tests are for it.
-_MIXTURE3 = _Mixture(
+_MIXTURE3 = Mixture2D(
     np.array([0.5, 0.3, 0.2]),
     np.array([[-1.0, 0.5], [0.8, -0.6], [0.3, 1.2]]),
     np.array(
@@ -132,8 +136,8 @@ _MIXTURE3 = _Mixture(
 )
 
 DENSITIES: dict[str, Density2D] = {
-    "gaussians8": Density2D(_GAUSSIANS8.sample, _GAUSSIANS8.log_prob),
-    "mixture3": Density2D(_MIXTURE3.sample, _MIXTURE3.log_prob),
+    "gaussians8": Density2D(_GAUSSIANS8.sample, _GAUSSIANS8.log_prob, _GAUSSIANS8),
+    "mixture3": Density2D(_MIXTURE3.sample, _MIXTURE3.log_prob, _MIXTURE3),
     # Uniform on the 8 squares of one colour of a 4×4 board on [−4, 4]²: density 1/32.
     "checkerboard": Density2D(_checkerboard, _checkerboard_log_prob),
     # Three rings of equal mass: angle uniform, radius r ~ N(R, 0.1²), R = 1, 2, 3.

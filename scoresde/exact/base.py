@@ -13,7 +13,7 @@ from .._condition import ConditionSpec
 from ..score import ScoreModel, Time
 from ..sde import SDE, Node
 
-__all__ = ["ExactScore", "Factor", "as_row", "finite_tensor"]
+__all__ = ["ExactScore", "Factor", "as_row", "finite_tensor", "flat"]
 
 # A factor for flattened points of shape (B, D): a number, or numbers of shape (B, 1).
 Factor = float | Tensor
@@ -42,6 +42,20 @@ class ExactScore(ScoreModel):
         node = self.sde.at(t, x)
         return self._mean(x, node, -node.sigma, node.alpha)
 
+    @abstractmethod
+    def least_error(self, x: Tensor, t: Time) -> Tensor:
+        """E[|ε − ε̂|² | x_t = x] = tr Cov(ε | x_t = x) of the exact ε̂; not counted as NFE.
+
+        Its mean over x_t is the irreducible error of denoising, D − σ² E|∇ log p_t(x_t)|².
+
+        Args:
+            x: Points, shape (B, *D).
+            t: A number, a tensor of shape () or (B,), or a node.
+
+        Returns:
+            Shape (B,), in the dtype of x.
+        """
+
     def _mean(self, x: Tensor, node: Node, a: Factor, b: Factor) -> Tensor:
         """E[a x_0 + b ε | x_t = x] like x, counted."""
         rows = self._rows(x)
@@ -64,6 +78,11 @@ class ExactScore(ScoreModel):
 def as_row(value: Factor) -> Factor:
     """A node's entry for x of shape (B, D): numbers as they are, (B, 1, ..., 1) as (B, 1)."""
     return value.reshape(-1, 1) if isinstance(value, Tensor) else value
+
+
+def flat(value: Factor) -> Factor:
+    """A node's entry for numbers of shape (B,): numbers as they are, (B, 1, ..., 1) as (B,)."""
+    return value.reshape(-1) if isinstance(value, Tensor) else value
 
 
 def finite_tensor(name: str, value: Tensor | Sequence) -> Tensor:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..score import Time
 from ..sde import SDE
-from .base import ExactScore, Factor, finite_tensor
+from .base import ExactScore, Factor, as_row, finite_tensor, flat
 
 __all__ = ["FiniteData"]
 
@@ -44,13 +45,24 @@ class FiniteData(ExactScore):
         super().__init__(sde, data.shape[1:])
         self.register_buffer("points", data.reshape(data.shape[0], self.dim))
 
+    def least_error(self, x: Tensor, t: Time) -> Tensor:
+        """(α/σ)² tr Cov(x_0 | x_t = x), see `ExactScore.least_error`."""
+        node = self.sde.at(t, x)
+        alpha, sigma = as_row(node.alpha), as_row(node.sigma)
+        r = self._shares(self._rows(x), alpha, sigma)
+        mean = r @ self.points
+        variance = r @ self.points.square().sum(1) - mean.square().sum(1)
+        return ((flat(node.alpha) / flat(node.sigma)) ** 2 * variance).clamp(min=0).to(x.dtype)
+
     def _expectation(self, x: Tensor, alpha: Factor, sigma: Factor, a: Factor, b: Factor) -> Tensor:
         """a x̂ + b (x − α x̂)/σ with x̂ = E[x_0 | x_t = x]."""
-        distances = self._squared_distances(x / alpha)
-        ratio = alpha / sigma
-        r = torch.softmax(-0.5 * ratio**2 * distances, dim=1)
-        x0 = r @ self.points
+        x0 = self._shares(x, alpha, sigma) @ self.points
         return a * x0 + b * (x - alpha * x0) / sigma
+
+    def _shares(self, x: Tensor, alpha: Factor, sigma: Factor) -> Tensor:
+        """P(x_0 = x_i | x_t = x), shape (B, n)."""
+        distances = self._squared_distances(x / alpha)
+        return torch.softmax(-0.5 * (alpha / sigma) ** 2 * distances, dim=1)
 
     def _squared_distances(self, x: Tensor) -> Tensor:
         """|x − x_i|² for x of shape (B, D), shape (B, n).

@@ -12,7 +12,7 @@ from .._tensor import check_integer
 from ..noise import SampleNoise
 from ..score import Time
 from ..sde import SDE
-from .base import ExactScore, Factor, as_row, finite_tensor
+from .base import ExactScore, Factor, as_row, finite_tensor, flat
 
 __all__ = ["GaussianMixture"]
 
@@ -128,6 +128,12 @@ class GaussianMixture(ExactScore):
         mean = (r[..., None] * scores).sum(0)
         spread = ((scores - mean) ** 2).sum(-1)
         return (r * (spread - (1 / variances).sum(-1))).sum(0).to(x.dtype)
+
+    def least_error(self, x: Tensor, t: Time) -> Tensor:
+        """D + σ² ∇ · ∇ log p_t(x), see `ExactScore.least_error`."""
+        node = self.sde.at(t, x)
+        trace = self.score_trace(x.double(), node)
+        return (self.dim + flat(node.sigma) ** 2 * trace).to(x.dtype)
 
     def sample(self, n: int, t: float | None = None, *, seed: int) -> Tensor:
         """Draw from p_t, or from the data if t is None.

@@ -26,6 +26,7 @@ from .dequantized import Bound, Dequantized
 from .flow import log_prior
 from .method import Likelihood, LikelihoodMethod, student_t
 from .methods import as_method, log_likelihood
+from .vlb.bound import VariationalBound
 
 __all__ = ["Budget", "bound_of_changes", "likelihood_budget", "prior_mismatch"]
 
@@ -36,7 +37,7 @@ MOST_DEPARTURE = 0.25
 
 @dataclass(frozen=True)
 class Budget:
-    """Log-likelihoods with their errors, in nats; all of shape (B,), float64.
+    """Log-likelihoods with their errors, in nats; all but `terms` of shape (B,), float64.
 
     Attributes:
         log_prob: log p(x), or the bound on log P(k).
@@ -53,6 +54,8 @@ class Budget:
             Gaussian near the data.
         nfe: Network evaluations, without those of `cut_off`.
         nfe_derivative: Derivative passes, without those of `cut_off`.
+        terms: The terms of a variational bound, whose sum is −log_prob, shape (B, M + 2); see
+            `VariationalBound.terms`. Shape (B, 0) for other methods.
     """
 
     log_prob: Tensor
@@ -65,6 +68,7 @@ class Budget:
     prior_mismatch: Tensor
     nfe: Tensor
     nfe_derivative: Tensor
+    terms: Tensor
 
     def half_width(self, level: float = 0.95, systematic: float = 0.0) -> Tensor:
         """Half of the confidence interval, t · std_error + systematic, in nats, shape (B,).
@@ -141,6 +145,7 @@ def likelihood_budget(
         prior_mismatch=first.prior_mismatch,
         nfe=torch.full_like(found.log_prob, found.nfe),
         nfe_derivative=torch.full_like(found.log_prob, found.nfe_derivative),
+        terms=first.terms,
     )
 
 
@@ -169,10 +174,11 @@ def prior_mismatch(
 
 @dataclass(frozen=True, kw_only=True)
 class _WatchedLikelihood(Likelihood):
-    """A likelihood with the terms of its definition, as in `Budget`."""
+    """A likelihood with the terms of its definition and of a variational bound, as in `Budget`."""
 
     cut_off: Tensor
     prior_mismatch: Tensor
+    terms: Tensor
 
 
 @dataclass(frozen=True)
@@ -209,8 +215,10 @@ class _Watched(LikelihoodMethod):
                 cut_off = torch.where(
                     left_out.departure <= MOST_DEPARTURE, left_out.value, math.nan
                 )
+        bound = isinstance(found, VariationalBound)
+        terms = found.terms if bound else found.log_prob.new_empty(len(found.log_prob), 0)
         common = {field.name: getattr(found, field.name) for field in fields(Likelihood)}
-        return _WatchedLikelihood(**common, cut_off=cut_off, prior_mismatch=mismatch)
+        return _WatchedLikelihood(**common, cut_off=cut_off, prior_mismatch=mismatch, terms=terms)
 
 
 def _wider(

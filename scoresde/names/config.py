@@ -10,7 +10,6 @@ The class is imported only for a config that the user wrote, and never for one i
 from __future__ import annotations
 
 import inspect
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -39,6 +38,7 @@ from ..score import Call, NetworkScore, Preconditioning
 from ..sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP, cosine_betas, linear_betas
 from ..shipped import locate
 from ..train import TrainSettings
+from .config_source import ConfigSource
 from .importing import checked_kind, class_path, import_object
 from .pairwise import PairwiseVE, is_pairwise
 
@@ -321,27 +321,21 @@ def _sde_of(values: Mapping[str, Any], where: str, own: bool) -> SDE | PairwiseV
     return construct(sde, arguments, where)
 
 
-def load_config(name_or_path: str | Path) -> Config:
+def load_config(source: str | Path | ConfigSource) -> Config:
     """Read a TOML config: a shipped one by name, such as "digits_vp", or a file.
+
+    Args:
+        source: The name or the path, or a `ConfigSource` with changes of single keys.
 
     Raises:
         ValueError: If it looks like a name but is unknown; the message gives the nearest name.
         ConfigError: If the config is not valid; one line with file, position or key path, and
             reason.
     """
-    path = locate("configs", name_or_path)
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as error:
-        where = f"{error.reason} at byte {error.start}"
-        raise ConfigError(f"{path}: not UTF-8 text ({where})") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    if not values:
-        raise ConfigError(f"{path}: empty; a config needs data, sde, net and train")
-    return Config.from_dict(values, str(path), own=True)
+    source = source if isinstance(source, ConfigSource) else ConfigSource(source)
+    values = source.read()
+    said = replace(source, place=locate("configs", source.place))
+    return Config.from_dict(values, str(said), own=True)
 
 
 @contextmanager

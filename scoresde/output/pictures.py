@@ -1,4 +1,4 @@
-"""Pictures of likelihoods and latent codes: extremes, round trips and paths between data.
+"""Pictures of likelihoods, latent codes and denoising: extremes, round trips, paths between data.
 
 Before drawing, a caller checks with `can_show` that the data can be drawn.
 """
@@ -10,12 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..data import DataSpec
 from .figures import new_figure, save_figure, to_unit
 
-__all__ = ["can_show", "extremes", "interpolation", "round_trip", "sorted_by_value"]
+__all__ = [
+    *("can_show", "denoising_strip", "extremes", "interpolation", "round_trip", "side_by_side"),
+    "sorted_by_value",
+]
 
 TILE = 0.95  # side of an image, in inches
 MOST_IMAGES = 12  # largest number of images side by side, or of paths
@@ -109,6 +113,54 @@ def interpolation(path: Path, x: Tensor, spec: DataSpec) -> None:
         axis.plot(curve[:, 0], curve[:, 1], ".-", lw=1)
         axis.plot(curve[[0, -1], 0], curve[[0, -1], 1], "ko", ms=4)
     axis.set(aspect="equal", title="paths between data (black)")
+    save_figure(path, figure)
+
+
+def denoising_strip(
+    path: Path,
+    x0: Tensor,
+    noisy: Tensor,
+    predicted: Tensor,
+    levels: Sequence[float],
+    spec: DataSpec,
+) -> None:
+    """Draw each image, then the noisy image at each noise level above the predicted image.
+
+    The predicted images have their root mean square error as a caption.
+
+    Args:
+        path: PNG file to write.
+        x0: Images at the model's scale, shape (n, *spec.shape).
+        noisy: x_t/√(α² + σ²) at L levels, shape (L, n, *spec.shape).
+        predicted: The predicted x_0, like `noisy`.
+        levels: σ/α of each level.
+        spec: What the data are.
+    """
+    rows, names, captions = [], [], []
+    errors = (predicted - x0).flatten(2).square().mean(2).sqrt()
+    for i, image in enumerate(x0):
+        for name, images in (("$x_t$", noisy), ("predicted $x_0$", predicted)):
+            rows.append(to_unit(torch.cat([image[None], images[:, i]]), spec))
+            names.append(name)
+        captions.append(["$x_0$", *(f"σ/α = {level:.2g}" for level in levels)])
+        captions.append(["", *(f"rms {float(error):.3f}" for error in errors[:, i])])
+    _save_rows(path, rows, names, "denoising by one evaluation of the network", captions)
+
+
+def side_by_side(path: Path, pictures: Sequence[tuple[str, Path]]) -> None:
+    """Draw picture files in one row, each below its title.
+
+    Args:
+        path: PNG file to write.
+        pictures: Title and file of each picture, at least one.
+    """
+    figure = new_figure(2.6 * len(pictures), 2.9)
+    axes = figure.subplots(1, len(pictures), squeeze=False).flat
+    for axis, (title, place) in zip(axes, pictures, strict=True):
+        with Image.open(place) as picture:
+            axis.imshow(picture.convert("RGB"), interpolation="antialiased")
+        axis.set(xticks=[], yticks=[], frame_on=False)
+        axis.set_title(title, fontsize=9)
     save_figure(path, figure)
 
 

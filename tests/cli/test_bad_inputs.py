@@ -157,6 +157,7 @@ LIKELIHOOD = [
         ["--trace: hutchinson", "at most D = 64"],
     ),
     (["--trace", "xtrace:probes=130"], ["--trace: xtrace", "too many for D = 64"]),
+    (["--plot"], ["--plot: draws the terms of vlb-ddpm, and pf-ode/uniform has none"]),
     (["--protocol", "pf-ode"], ["--protocol: 'pf-ode'", "pf-ode/uniform", "vlb-ddpm"]),
     (["--protocol", "pf-ode/continuous"], ["--protocol: pf-ode/continuous", "17 levels"]),
     (["--method", "rk45"], ["--method: 'rk45'", "dopri5", "dop853"]),

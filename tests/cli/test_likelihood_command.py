@@ -331,6 +331,23 @@ class TestEveryProtocol:
             assert f"chain of {7 if '--steps' in more else 5} steps" in summary(out)["method"]
         assert len(values) == 3
 
+    def test_the_terms_of_a_chain_sum_to_its_bound(self, score):
+        options = ("--protocol", "vlb-ddpm", "--nodes", 4, "--n", 3, "--steps", 5, "--plot")
+        out, done = score(options, *UNMEASURED, "--batch", 2, "--variance", "beta")
+        assert done.status == 0, done.err
+        assert "terms.csv, terms.png" in done.out
+        with (out / "terms.csv").open(newline="") as file:
+            first, *strata, last = csv.DictReader(file)
+        assert [row["term"] for row in (first, *strata, last)] == ["L_T", *["L_{t-1}"] * 4, "L_0"]
+        total = sum(float(row["value"]) for row in (first, *strata, last))
+        found = summary(out)
+        assert total == pytest.approx(found["mean"])
+        assert float(last["cumulative"]) == pytest.approx(found["mean"])
+        assert float(last["cumulative_error"]) == pytest.approx(found["std_error"])
+        assert sum(float(row["steps"]) for row in strata) == pytest.approx(5)
+        with Image.open(out / "terms.png") as picture:
+            assert picture.size == (1210, 462)
+
     def test_rounded_labels_have_a_chain(self, score, snapped_checkpoint):
         options = ("--protocol", "vlb-ddpm", "--nodes", 4, "--n", 2)
         out, done = score(options, checkpoint=snapped_checkpoint)

@@ -103,6 +103,15 @@ def test_it_leaves_a_checkpoint_that_loads(start):
     assert json.loads((folder / "log.jsonl").read_text().splitlines()[-1])["step"] == 3
 
 
+def test_a_wrong_change_is_refused_before_anything_is_written(start, scoresde):
+    folder, done = start("--set", "train.steps=2", "--set", "train.batch=x")
+    assert (done.status, folder.exists()) == (2, False)
+    assert "--set train.steps=2, --set train.batch=x: train.batch must be an integer" in done.err
+    done = scoresde("train", "--new-config", "images", "--set", "train.batch=4")
+    assert done.status == 2
+    assert "--new-config: cannot be given with --set" in done.err
+
+
 def test_it_says_how_often_it_saves(start):
     folder, done = start("--save-every", 2)
     where = (

@@ -18,6 +18,7 @@ from scoresde import _files
 from scoresde.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
 from scoresde.data import Dataset, DataSpec
 from scoresde.names.config import Config
+from scoresde.names.config_source import ConfigSource
 from scoresde.names.loading import load
 from scoresde.plain import ConfigError
 from scoresde.score import NetworkScore, Preconditioning
@@ -802,6 +803,12 @@ def test_prepared_run_trains_resumes_and_starts_afresh(tmp_path):
     provenance = read_checkpoint(run.checkpoint).metadata["provenance"]
     assert provenance["command"] == f"scoresde train --config {path} --out out"
     assert prepare_run(path, folder).done == 2
+    with pytest.raises(CheckpointError, match="config train.batch = 8, not 4"):
+        prepare_run(ConfigSource(path, ("train.batch=4",)), folder)
+    longer = prepare_run(ConfigSource(path, ("train.steps=3",)), folder)
+    assert (longer.done, longer.metadata["config"]["train"]["steps"]) == (2, 3)
+    said = f"scoresde train --config {path} --set train.steps=3 --out out"
+    assert longer.metadata["provenance"]["command"] == said
     (folder / "samples-0000002.png").touch()
     (folder / "samples-best.png").touch()
     (folder / "notes.txt").write_text("mine")

@@ -21,7 +21,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -51,26 +51,37 @@ class VariationalBound(Likelihood):
 
     Attributes:
         prior: KL(q(x_T | x) ‖ N(0, prior_std² I)) (L_T of DDPM), exact, nats, shape (B,).
-        diffusion: The part between the first and the last time (Σ L_{t−1}), nats, shape (B,).
+        steps: The terms of the part between the first and the last time, from noise to data, nats,
+            shape (B, M): L_{t−1} of each step of a chain, or the sum over each stratum.
         reconstruction: −log p(x | x_{t_min}) (L_0), nats, shape (B,).
     """
 
     prior: Tensor
-    diffusion: Tensor
+    steps: Tensor
     reconstruction: Tensor
+
+    @property
+    def diffusion(self) -> Tensor:
+        """The part between the first and the last time (Σ L_{t−1}), nats, shape (B,)."""
+        return self.steps.sum(1)
+
+    @property
+    def terms(self) -> Tensor:
+        """All terms in the order of the chain, whose sum is −log_prob: (B, M + 2)."""
+        return torch.cat([self.prior[:, None], self.steps, self.reconstruction[:, None]], 1)
 
 
 class Diffusion(Protocol):
-    """The diffusion part of a bound,  Σ_m E[w_m |ε − ε̂(x_t, t)|²] + D · constant,  and its decoder.
+    """The diffusion part of a bound,  Σ_m (E[w_m |ε − ε̂(x_t, t)|²] + D c_m),  and its decoder.
 
     Attributes:
         ends: The SDE at t = 1 (or the first time of a ladder) and at t_min.
-        constant: Nats per dimension that do not depend on the model.
+        constants: c_m, nats per dimension that do not depend on the model, one for each term.
         decoder_variance: v of the decoder p(x | x_{t_min}) = N(x̂_0, v I).
     """
 
     ends: tuple[Node, Node]
-    constant: float
+    constants: list[float]
     decoder_variance: float
 
     def terms(self, x0: Tensor, noise: Noise, draws: int) -> Iterator[list[WeightedNode]]:
@@ -114,7 +125,7 @@ class VLB(LikelihoodMethod):
         self.diffusion(model)
 
     def estimate(self, batch: Batch, x: Tensor) -> VariationalBound:
-        """−log p(x) ≤ prior + Σ_m E[w_m |ε − ε̂(x_t, t)|²] + constant + E[−log p(x | x_{t_min})]."""
+        """−log p(x) ≤ prior + Σ_m (E[w_m |ε − ε̂(x_t, t)|²] + D c_m) + E[−log p(x | x_{t_min})]."""
         model, noise = batch.model, batch.noise
         part, denoising = self.diffusion(model), self.denoising(batch, x)
         first, last = part.ends
@@ -122,13 +133,13 @@ class VLB(LikelihoodMethod):
             prior = _prior(denoising.x0, first, model.sde.prior_std)
             draws = part.terms(denoising.x0, noise, self.draws)
             terms = [denoising.term(of_term) for of_term in draws]
-            sums, variances = (torch.stack(column).sum(0) for column in zip(*terms, strict=True))
-            diffusion = sums + denoising.dims * part.constant
+            values, variances = (torch.stack(column, 1) for column in zip(*terms, strict=True))
+            steps = values + denoising.dims * values.new_tensor(part.constants)
             reconstruction, variance = self._decode(denoising, x, last, part.decoder_variance)
-        bound = -(prior + diffusion + reconstruction)
+        bound = -(prior + steps.sum(1) + reconstruction)
         return VariationalBound(
             log_prob=bound,
-            std_error=(variances + variance).sqrt(),
+            std_error=(variances.sum(1) + variance).sqrt(),
             dof=torch.full_like(bound, max(self.draws - 1, 1)),
             correction=torch.zeros_like(bound),
             nfe=counted.forward,
@@ -136,7 +147,7 @@ class VLB(LikelihoodMethod):
             t_min=last.t,
             method=self,
             prior=prior,
-            diffusion=diffusion,
+            steps=steps,
             reconstruction=reconstruction,
         )
 
@@ -219,7 +230,11 @@ class _Integral:
     sde: SDE
     ends: tuple[Node, Node]
     strata: int
-    constant: ClassVar[float] = 0.0
+
+    @property
+    def constants(self) -> list[float]:
+        """All 0."""
+        return [0.0] * self.strata
 
     @property
     def decoder_variance(self) -> float:

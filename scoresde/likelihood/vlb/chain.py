@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -155,10 +156,28 @@ class ReverseChain:
         return self.variances[-1]
 
     @property
-    def constant(self) -> float:
-        """The part that does not depend on the model: Σ ½ (r − 1 − log r), r = β̃/v."""
+    def constants(self) -> list[float]:
+        """The part of each term that does not depend on the model: ½ (r − 1 − log r), r = β̃/v."""
         log_r = [math.log(p / v) for p, v in zip(self.posterior, self.variances, strict=False)]
-        return 0.5 * math.fsum(math.expm1(r) - r for r in log_r)
+        return np.diff(self._at_edges([0.5 * (math.expm1(r) - r) for r in log_r])).tolist()
+
+    @property
+    def places(self) -> tuple[Tensor, Tensor]:
+        """Where the M terms lie: the M + 1 times between them, and the number of steps of each."""
+        times = [t.t - s.t for t, s in pairwise(self.nodes)]
+        edges = self.nodes[0].t - self._at_edges(times)
+        return float64(edges), float64(np.diff(self._at_edges([1.0] * len(times))))
+
+    def _at_edges(self, values: Sequence[float]) -> np.ndarray:
+        """Running sums of values of the steps, at the first time and after each term, (M + 1,).
+
+        An edge of a stratum divides a step in proportion to its probability.
+        """
+        sums = np.concatenate([[0.0], np.cumsum(values)])
+        if self.strata is None:
+            return sums
+        lams = [node.lam for node in self.nodes]
+        return np.interp(np.linspace(lams[0], lams[-1], self.strata + 1), lams, sums)
 
     def optimum(self, errors: Tensor) -> Tensor:
         """v of least KL, given E|ε − ε̂|²/D at each time: β̃ + κ² E|ε − ε̂|²/D; shape (N,)."""

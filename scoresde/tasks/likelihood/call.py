@@ -40,6 +40,7 @@ def likelihood_report(
     atol: float = 1e-6,
     t_min: float | None = None,
     measured: int = 8,
+    plot: bool = False,
     seed: int = 0,
     batch: int = 64,
     device: str | None = None,
@@ -74,6 +75,7 @@ def likelihood_report(
         atol: Absolute tolerance of ODE methods.
         t_min: Start time of the data; None for 1e-5, or the time of the first discrete label.
         measured: Number of data that are computed again with a finer solver and in float64.
+        plot: Draw the terms of the bound "vlb-ddpm".
         seed: Integer in [0, 2^64).
         batch: Data at a time.
         device: Where to run: cpu, cuda, cuda:N or auto; None for the device of the model.
@@ -95,6 +97,7 @@ def likelihood_report(
     asked = {
         **{"protocol": protocol, "method": method, "trace": trace, "steps": steps, "nodes": nodes},
         **{"draws": draws, "rtol": rtol, "atol": atol, "t_min": t_min, "measured": measured},
+        "plot": plot,
         **{"seed": seed, "batch": batch, "dtype": dtype, "device": place},
     }
     if isinstance(model, (str, Path)):

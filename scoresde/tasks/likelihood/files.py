@@ -14,16 +14,21 @@ from ..._files import atomic_write
 from ...data import Dataset, DataSpec
 from ...likelihood import Budget, LikelihoodMethod, mean_budget
 from ...likelihood.budget import bound_of_changes
+from ...likelihood.vlb.chain import ReverseChain
 from ...output.files import save_arrays
 from ...output.pictures import can_show, extremes
 from ...output.result_folder import SUMMARY
+from .bound_terms import BoundTerms
 from .budget_report import budget_table, save_budget
 from .method import described
 from .request import ScoreRequest
 
 __all__ = ["FILES", "Budgets", "Scores"]
 
-FILES = ("per_image.csv", "per_image.npz", "budget.txt", "budget.png", "extremes.png", SUMMARY)
+FILES = (
+    *("per_image.csv", "per_image.npz", "budget.txt", "budget.png", "extremes.png"),
+    *("terms.csv", "terms.png", SUMMARY),
+)
 
 COARSE = 0.1  # above this correction per dimension a path is called coarse
 
@@ -109,6 +114,13 @@ class Scores:
             x = self.data.x[self.rows]
             x = x.double() if self.spec.levels is None else self.spec.encode(x)
             extremes(out / "extremes.png", x, -budget.log_prob / nats, self.spec)
+
+    def write_terms(self, out: Path, chain: ReverseChain) -> None:
+        """Write table and figure of the terms of a chain's bound."""
+        terms = self.budgets.every.terms
+        found = BoundTerms.of(terms, chain, self.spec.nats_per_unit, self.spec.unit)
+        found.write(out / "terms.csv")
+        found.draw(out / "terms.png")
 
     def _write_rows(self, out: Path) -> None:
         """Write one row per datum, as CSV and as arrays; all values but log_prob per dimension."""

@@ -70,6 +70,7 @@ class ScoreRequest(HeldOutRequest):
             is later; for variational bounds see `ContinuousVLB`.
         measured: Number of data on which the errors of solver and dtype are measured.
         force: Allow an exact trace above 4096 dimensions.
+        plot: Draw the terms of the bound "vlb-ddpm".
     """
 
     n: int = 128
@@ -87,6 +88,7 @@ class ScoreRequest(HeldOutRequest):
     t_min: float | None = None
     measured: int = 8
     force: bool = False
+    plot: bool = False
 
     @property
     def of_flow(self) -> bool:
@@ -124,6 +126,8 @@ def check_request(request: ScoreRequest, given: GivenModel) -> None:
         value = getattr(request, name)
         if value not in allowed:
             raise ValueError(f"--{name}: {value!r} is unknown; one of {', '.join(allowed)}")
+    if request.plot and request.protocol != "vlb-ddpm":
+        raise ValueError(f"--plot: draws the terms of vlb-ddpm, and {request.protocol} has none")
     given.check_first_time(request.t_min)
     if request.of_flow or given.snapped and request.protocol != "vlb-ddpm":
         given.check_flow(request.rtol, request.atol, request.dtype)

@@ -2,6 +2,7 @@
 
 - per_image.csv and per_image.npz: one row per datum
 - budget.txt and budget.png: the mean with all known errors
+- terms.csv and terms.png: the terms of the bound vlb-ddpm, if they are asked for
 - extremes.png: the most and the least likely data, for images and points in the plane
 - summary.json: request, mean and errors as plain data
 - parts/: the finished batches, from which the same command continues
@@ -85,8 +86,9 @@ def score_data(
     sources = {given.kind: given.source, "data": data_source(data)}
     if training is not None:
         sources["training data"] = data_source(training)
-    # `force` permits a computation and does not change its result.
-    origin = request.origin("likelihood", sources, shown=("force",))
+    # `force` permits a computation and does not change its result. Results without a plot were
+    # made before there was this option, too.
+    origin = request.origin("likelihood", sources, shown=("force",), plot=request.plot or None)
     results = ResultFolder.open(out, origin, overwrite)
     if results.finished:
         return results.read()
@@ -104,6 +106,8 @@ def score_data(
             "versions": versions(),
         }
         scores.write(output.work, summary)
+        if request.plot:
+            scores.write_terms(output.work, method.diffusion(model))
         output.finish(summary)
     return summary
 

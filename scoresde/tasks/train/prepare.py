@@ -11,6 +11,7 @@ import torch
 from ..._files import check_writable
 from ...data import Dataset, load_dataset
 from ...names.config import Config, load_config
+from ...names.config_source import ConfigSource
 from ...output.manifest import MANIFEST
 from ...plain import ConfigError
 from ...score import NetworkScore
@@ -23,7 +24,7 @@ __all__ = ["prepare_run"]
 
 
 def prepare_run(
-    config: str | Path,
+    config: str | Path | ConfigSource,
     folder: Path,
     device: str = "cpu",
     data_root: str | Path | None = None,
@@ -35,7 +36,7 @@ def prepare_run(
     """Load the config and its data, build the model, and resume if the folder holds this run.
 
     Args:
-        config: A TOML file or a shipped config's name.
+        config: A TOML file or a shipped config's name; a `ConfigSource` to change single keys.
         folder: The run's folder.
         device: Where to train.
         data_root: Folder of the data set, instead of the folder in the config.
@@ -53,6 +54,7 @@ def prepare_run(
         PermissionError: If the folder cannot be written.
         CheckpointError: If the folder holds a run of another config or of other data.
     """
+    config = config if isinstance(config, ConfigSource) else ConfigSource(config)
     settings = load_config(config)
     settings = replace(settings, data=settings.data.below(data_root))
     _check_autocast(settings, torch.device(device))
@@ -79,7 +81,7 @@ def prepare_run(
             **versions(),
             "python": platform.python_version(),
             "device": device,
-            "command": f"scoresde train --config {config} --out {folder.name}",
+            "command": f"scoresde train {config.options} --out {folder.name}",
         },
     }
     if model is not None and model.condition:

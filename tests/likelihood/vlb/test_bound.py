@@ -147,23 +147,45 @@ def test_a_chain_of_any_sde_term_by_term(sde, variance):
     model = FunctionScore(sde, lambda x, t: torch.tanh(x) * (0.3 + t))
     x0, z = torch.tensor([[0.7], [-0.4]], dtype=DOUBLE), torch.tensor([[1.0], [-1.0]], dtype=DOUBLE)
     found = ddpm_vlb(model, x0, ts, variance=variance, noise=Signs([1.0, -1.0]), draws=1)
-    nodes, diffusion = sde.nodes(ts), 0
+    nodes, steps = sde.nodes(ts), []
     for t, s in zip(nodes, nodes[1:], strict=False):
         x_t = t.alpha * x0 + t.sigma * z
         q = posterior(sde, t, s, x_t, x0)
         p = posterior(sde, t, s, x_t, model.x0(x_t, t))
         std = sde.transition(t, s)[1] if variance == "beta" else q.scale
-        diffusion = diffusion + kl_divergence(q, Normal(p.loc, torch.as_tensor(std, dtype=DOUBLE)))
+        steps.append(kl_divergence(q, Normal(p.loc, torch.as_tensor(std, dtype=DOUBLE))))
     first, last = nodes[0], nodes[-1]
     x_1 = last.alpha * x0 + last.sigma * z
     decoded = -Normal(model.x0(x_1, last), last.sigma).log_prob(x0)
     mean, std = first.alpha * x0, torch.tensor(first.sigma, dtype=DOUBLE)
     prior = kl_divergence(Normal(mean, std), Normal(0 * mean, sde.prior_std))
-    for got, want in [
-        (found.prior, prior), (found.diffusion, diffusion), (found.reconstruction, decoded)
-    ]:  # fmt: skip
-        assert torch.allclose(got[:, None], want, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(
+        found.terms, torch.cat([prior, *steps, decoded], 1), rtol=1e-9, atol=1e-12
+    )
     assert torch.equal(found.log_prob, -(found.prior + found.diffusion + found.reconstruction))
+
+
+def test_of_steps_of_equal_log_snr_each_stratum_is_one_step():
+    ts = grid.log_snr(VP(), 12, 1e-3)
+    model, x0 = FunctionScore(VP(), lambda x, t: 0.5 * x), torch.ones(3, 2, dtype=DOUBLE)
+    every, drawn = (ddpm_vlb(model, x0, ts, strata=strata, seed=0) for strata in (None, 12))
+    assert torch.allclose(drawn.steps, every.steps)
+    edges, steps = drawn.method.diffusion(model).places
+    assert torch.allclose(edges, ts)
+    assert torch.allclose(steps, torch.ones(12, dtype=DOUBLE))
+
+
+def test_strata_share_steps_that_are_longer_than_they_are():
+    sde = VP()
+    every, drawn = (
+        DDPMVLB(grid.uniform(sde, 12, 1e-3), strata=strata).diffusion(FunctionScore(sde, None))
+        for strata in (None, 10)
+    )
+    assert sum(drawn.constants) == pytest.approx(sum(every.constants))
+    edges, steps = drawn.places
+    assert float(steps.sum()) == pytest.approx(12)
+    assert float(steps.min()) < 1 < float(steps.max())
+    assert [float(edges[0]), float(edges[-1])] == pytest.approx([1, 1e-3])
 
 
 # Four codes of probability 1/2, 1/4, 1/8, 1/8 among the 16 of two dimensions and four levels.
