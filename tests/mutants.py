@@ -575,7 +575,7 @@ def _samplers() -> Iterator[Mutant]:
 def _training() -> Iterator[Mutant]:
     yield Mutant(
         "EMA's warm-up begins one update late",
-        "scoresde/ema.py",
+        "scoresde/ema/average.py",
         "(1 + self.updates) / (10 + self.updates)",
         "self.updates / (10 + self.updates)",
         "test_ema.py",
@@ -583,7 +583,7 @@ def _training() -> Iterator[Mutant]:
     )
     yield Mutant(
         "after a swap the averages stay in the network",
-        "scoresde/ema.py",
+        "scoresde/ema/average.py",
         "            _copy(saved, _state(net))",
         "            pass",
         "test_ema.py",
@@ -591,7 +591,7 @@ def _training() -> Iterator[Mutant]:
     )
     yield Mutant(
         "EMA updates are not counted",
-        "scoresde/ema.py",
+        "scoresde/ema/average.py",
         "        self.updates += 1",
         "        pass",
         "test_ema.py",
