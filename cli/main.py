@@ -19,7 +19,7 @@ from scoresde.plain import nearest
 __all__ = ["cli", "main", "run"]
 
 COMMANDS = (
-    *("demo", "data", "train", "sample", "likelihood", "latent"),
+    *("demo", "data", "train", "ema", "sample", "likelihood", "latent"),
     *("bench", "report", "inspect", "samplers", "verify", "check"),
 )
 

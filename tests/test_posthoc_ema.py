@@ -70,7 +70,9 @@ def test_inner_products_equal_quadrature():
             end = min(a.updates, b.updates)  # both are smooth up to here, one is 0 beyond
             tau = (nodes + 1) * end / 2
             expected[i, j] = (weights * profile(tau, *a) * profile(tau, *b)).sum() * end / 2
-    np.testing.assert_allclose(inner_products(profiles, profiles), expected, rtol=1e-8)  # τ^γ is not smooth at 0
+    np.testing.assert_allclose(
+        inner_products(profiles, profiles), expected, rtol=1e-8
+    )  # τ^γ is not smooth at 0
 
 
 def stored(*updates):

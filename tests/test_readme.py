@@ -219,7 +219,9 @@ def folder(tmp_path_factory):
 
     def short(name):
         config = load_config(name)
-        return replace(config, train=replace(config.train, steps=2, batch=8, warmup=1))
+        return replace(
+            config, train=replace(config.train, steps=2, batch=8, warmup=1, ema_snapshot_every=1)
+        )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
