@@ -121,7 +121,7 @@ def test_a_resumed_run_has_the_snapshots_of_an_unbroken_one(tmp_path, whole, k):
     assert snapshots(tmp_path) == snapshots(whole)
     assert len(snapshots(whole)) == 8
     ours, theirs = (read_checkpoint(f / "checkpoint.safetensors") for f in (tmp_path, whole))
-    assert ours.tensors.keys() == theirs.tensors.keys() > {"train.ema.1.out.weight"}
+    assert ours.tensors.keys() == theirs.tensors.keys() > {"train.ema.1.head.weight"}
     assert all(torch.equal(v, theirs.tensors[name]) for name, v in ours.tensors.items())
 
 
@@ -166,14 +166,14 @@ def test_a_step_without_snapshot_and_a_foreign_file_are_refused(tmp_path, whole)
 def test_values_beyond_float16_keep_their_dtype(tmp_path):
     run = make(tmp_path, steps=5)
     for average in run.power_emas:
-        average.averages["out.bias"].fill_(1e6)
+        average.averages["head.bias"].fill_(1e6)
     for average in run.power_emas:
         average.updates = 10**9  # so that the five updates hardly change it
     finish(run)
     raw = read_checkpoint(tmp_path / "ema-0000005.safetensors")
-    assert raw.tensors["0.out.bias"].dtype == torch.float32
-    assert raw.tensors["0.out.bias"].max() > 9e5
-    assert raw.tensors["0.out.weight"].dtype == torch.float16
+    assert raw.tensors["0.head.bias"].dtype == torch.float32
+    assert raw.tensors["0.head.bias"].max() > 9e5
+    assert raw.tensors["0.head.weight"].dtype == torch.float16
 
 
 @pytest.mark.parametrize(
