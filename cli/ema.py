@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from . import options
 from .command import Command
@@ -71,8 +72,7 @@ def ema(
 
     averages = RunAverages.read(run, *(settings[key] for key in ("step", "net", "sde")))
     if save is not None:
-        if settings["sigma_rel"] is not None:
-            raise click.UsageError("--save: cannot be given with --sigma-rel")
+        _refuse_with_save()
         fit = save_average(averages, save, out, overwrite)
         found = {
             "out": str(out),
@@ -91,3 +91,11 @@ def ema(
         return
     say((out / "table.txt").read_text(encoding="utf-8").rstrip())
     say(f"{out / 'sweep.png'}, summary.json")
+
+
+def _refuse_with_save() -> None:
+    """Refuse an option of the sweep beside --save, which would have no effect."""
+    context = click.get_current_context()
+    for name in ("sigma_rel", "by", "data", "split", "data_root", "levels", "n", "draws"):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--save: cannot be given with --{name.replace('_', '-')}")

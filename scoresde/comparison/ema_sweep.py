@@ -325,6 +325,6 @@ def _errorbars(axis: Any, rows: Sequence[dict[str, Any]], value: str, error: str
     bars = [row[error] or 0.0 for row in rows]
     axis.errorbar(x, y, bars, fmt="o-", color="#332288", capsize=3)
     axis.set(xlabel="relative width σ_rel of the average", xscale="log")
-    axis.set_xticks(x, [f"{width:g}" for width in x])
+    axis.set_xticks(x, [f"{width:g}" for width in x], rotation=45)
     axis.minorticks_off()
     axis.grid(alpha=0.3)

@@ -46,15 +46,18 @@ def held_out_losses(
     parts = []
     with own_context(), evaluating(model):
         for part in batches(model, len(data), device, y=data.labels, batch=batch, random=False):
-            losses = [_losses(part, data, objective, seed, k, draws) for k in range(draws)]
+            losses = [
+                _losses(part, data, objective, seed, (k, draws), device) for k in range(draws)
+            ]
             parts.append(torch.stack(losses).mean(0))
     return torch.cat(parts)
 
 
 def _losses(
-    part: Batch, data: Dataset, objective: Objective, seed: int, k: int, draws: int
+    part: Batch, data: Dataset, objective: Objective, seed: int, draw: tuple[int, int], device: str
 ) -> Tensor:
-    """The losses of one batch at draw k, shape (B,), float64 on the CPU."""
+    """The losses of one batch at draw k of `draws`, shape (B,), float64 on the CPU."""
+    k, draws = draw
     x = data.x[part.rows]
     names, size = range(part.rows.start, part.rows.stop), x[0].numel()
     # Training uses draw 0 of these purposes.
@@ -63,6 +66,5 @@ def _losses(
         x = data.spec.dequantize(x, u.reshape(x.shape))
     shift = uniforms(seed, names, "training times", 1, draw=1)[:, 0]
     eps = normals(seed, names, "training noise", size, draw=1 + k, dtype=torch.float32)
-    device = next(part.model.parameters()).device
     x0, u, eps = (v.to(device) for v in (x.float(), (k + shift) / draws, eps.reshape(x.shape)))
     return objective(part.model, x0, u, eps)[0].double().cpu()
