@@ -45,14 +45,7 @@ _WIDTH = Real(0, 12**-0.5, min_open=True)
 @options.batch(64, "Data")
 @options.seed
 @options.device
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder for the results; with --save, the file of the checkpoint.",
-)
-@options.overwrite
-@options.as_json
+@options.results("Folder for the results; with --save, the file of the checkpoint.")
 def ema(
     run: Path, save: float | None, out: Path, overwrite: bool, as_json: bool, **settings: Any
 ) -> None:
@@ -73,7 +66,7 @@ def ema(
     averages = RunAverages.read(run, *(settings[key] for key in ("step", "net", "sde")))
     if save is not None:
         _refuse_with_save()
-        fit = save_average(averages, save, out, overwrite)
+        fit = save_average(averages, save, out)
         found = {
             "out": str(out),
             "sigma_rel": save,
@@ -96,6 +89,16 @@ def ema(
 def _refuse_with_save() -> None:
     """Refuse an option of the sweep beside --save, which would have no effect."""
     context = click.get_current_context()
-    for name in ("sigma_rel", "by", "data", "split", "data_root", "levels", "n", "draws"):
+    for name in (
+        "sigma_rel",
+        "by",
+        "data",
+        "split",
+        "data_root",
+        "levels",
+        "n",
+        "draws",
+        "overwrite",
+    ):
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise click.UsageError(f"--save: cannot be given with --{name.replace('_', '-')}")

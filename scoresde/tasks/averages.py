@@ -147,16 +147,13 @@ class RunAverages:
         return replace(self.stored, raw=self.checkpoint(sigma_rel))
 
 
-def save_average(
-    averages: RunAverages, sigma_rel: float, out: Path, overwrite: bool = False
-) -> Reconstruction:
+def save_average(averages: RunAverages, sigma_rel: float, out: Path) -> Reconstruction:
     """Write a checkpoint with the average of a relative width, for `scoresde.load`.
 
     Args:
         averages: The run.
         sigma_rel: The relative width.
-        out: The file.
-        overwrite: Replace an existing file.
+        out: The file, which must not exist.
 
     Returns:
         The fit, with its residual.
@@ -165,8 +162,8 @@ def save_average(
         CheckpointError: If a file of the run is damaged.
         ValueError: If the file exists, or the average cannot be made.
     """
-    if out.exists() and not overwrite:
-        raise ValueError(f"--out {out}: is there already; give another name, or --overwrite")
+    if out.exists():
+        raise ValueError(f"--out {out}: is there already; give another name")
     if not out.absolute().parent.is_dir():
         raise ValueError(f"--out {out}: there is no folder {out.absolute().parent}")
     made = averages.checkpoint(sigma_rel)

@@ -106,7 +106,7 @@ def test_a_reconstructed_average_is_the_tracked_one_up_to_the_residual(tmp_path,
             assert (error <= fit.residual * norm * spread + rounding).all(), name
 
 
-@pytest.mark.parametrize("k", [4, 5, 12, 39])
+@pytest.mark.parametrize("k", [4, 5, 39])
 def test_a_resumed_run_has_the_snapshots_of_an_unbroken_one(tmp_path, whole, k):
     finish(make(tmp_path), until=k)
     later = tmp_path / "ema-0000040.safetensors"
@@ -147,10 +147,10 @@ def test_a_saved_average_loads_and_is_of_its_step(tmp_path, whole):
         torch.testing.assert_close(value, stored[name].float(), rtol=1e-6, atol=1e-7)
     assert made.metadata["steps_done"] == 20
     assert made.metadata["ema"] == {"sigma_rel": 0.1, "residual": fit.residual}
-    with pytest.raises(ValueError, match="is there already; give another name, or --overwrite"):
+    with pytest.raises(ValueError, match="is there already; give another name"):
         save_average(RunAverages.read(whole), 0.1, out)
     with pytest.warns(UserWarning, match=r"σ_rel 0\.02 .* residual of 0\.\d\d"):
-        save_average(RunAverages.read(whole), 0.02, out, overwrite=True)
+        save_average(RunAverages.read(whole), 0.02, tmp_path / "short.safetensors")
 
 
 def test_a_step_without_snapshot_and_a_foreign_file_are_refused(tmp_path, whole):
