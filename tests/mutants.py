@@ -597,6 +597,30 @@ def _training() -> Iterator[Mutant]:
         "test_ema.py",
     )
     yield Mutant(
+        "a power-function average counts its updates from 0",
+        "scoresde/ema/power.py",
+        "(1 - 1 / (self.updates + 1))",
+        "(1 - 1 / (self.updates + 2))",
+        "test_posthoc_ema.py",
+        "piecewise",
+    )
+    yield Mutant(
+        "profiles of different times overlap as if both had the earlier exponent",
+        "scoresde/ema/posthoc.py",
+        "torch.where(t <= s, h, g)",
+        "torch.where(t <= s, g, h)",
+        "test_posthoc_ema.py",
+        "quadrature",
+    )
+    yield Mutant(
+        "snapshots of steps after the checkpoint stay when a run resumes",
+        "scoresde/tasks/train/run.py",
+        "if step > self.done:  # it will be written again",
+        "if False:",
+        "tasks/test_run_averages.py",
+        "resumed",
+    )
+    yield Mutant(
         "one offset for all strata of t",
         "scoresde/train.py",
         '"training times", 1)[:, 0]) / len(x)',
