@@ -37,10 +37,12 @@ def make(folder, data="mixture3", net=MLP, **train):
     return Run(folder, training, metadata, Intervals(log_every=1000, save_every=1000))
 
 
-@pytest.fixture(autouse=True)
-def _no_figures(monkeypatch):
-    for name in ("draw_losses", "draw_samples"):
-        monkeypatch.setattr(f"scoresde.tasks.train.run.{name}", lambda *_: None)
+@pytest.fixture(autouse=True, scope="module")
+def _no_figures():
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("draw_losses", "draw_samples"):
+            patch.setattr(f"scoresde.tasks.train.run.{name}", lambda *_: None)
+        yield
 
 
 def states(run, until=None):
