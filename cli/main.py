@@ -19,8 +19,8 @@ from scoresde.plain import nearest
 __all__ = ["cli", "main", "run"]
 
 COMMANDS = (
-    *("demo", "data", "train", "sample", "likelihood", "latent"),
-    *("plot", "bench", "report", "inspect", "samplers", "verify", "check"),
+    *("demo", "data", "train", "plot", "ema", "sample", "likelihood", "latent"),
+    *("bench", "report", "inspect", "samplers", "verify", "check"),
 )
 
 # Mistakes of the user, and failures. All other exceptions are bugs and keep their traceback.

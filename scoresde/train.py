@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 
@@ -29,6 +29,7 @@ from ._condition import Condition, bound_rows, map_condition, take_rows
 from ._philox import generator, normals, uniforms
 from ._tensor import NonFiniteError, check_integer, check_number, plain_numbers
 from .data import Dataset
+from .ema import LARGEST_SIGMA_REL
 from .evaluation import seeded, training
 from .loss import Objective
 from .noise import check_seed
@@ -57,6 +58,9 @@ class TrainSettings:
         cooldown: Last steps, over which the learning rate falls linearly to 0.
         clip: Largest gradient norm; larger gradients are scaled down to this norm.
         ema_decay: Decay of the averaged weights, in [0, 1).
+        ema_snapshot_every: Steps between snapshots of power-function averages, from which
+            `scoresde ema` makes averages of other lengths; 0 stores none.
+        ema_sigma_rel: Relative widths of these averages, see `scoresde.ema.power_exponent`.
         autocast: None or "bfloat16": compute the network in this dtype; weights, loss and
             optimizer stay in float32.
         label_dropout: Probability, in [0, 1), that an example is trained without its condition.
@@ -77,6 +81,8 @@ class TrainSettings:
     cooldown: int = 0
     clip: float = 1.0
     ema_decay: float = 0.999
+    ema_snapshot_every: int = 0
+    ema_sigma_rel: Sequence[float] = (0.05, 0.1)
     autocast: str | None = None
     label_dropout: float = 0.0
     max_skipped: int = 0
@@ -87,6 +93,8 @@ class TrainSettings:
         for name, minimum in (("steps", 1), ("batch", 1), ("warmup", 0), ("cooldown", 0)):
             check_integer(name, getattr(self, name), minimum=minimum)
         check_integer("max_skipped", self.max_skipped, minimum=0)
+        check_integer("ema_snapshot_every", self.ema_snapshot_every, minimum=0)
+        self._check_widths()
         check_number("learning_rate", self.learning_rate, above=0)
         check_number("clip", self.clip, above=0)
         check_number("ema_decay", self.ema_decay, at_least=0, below=1)
@@ -94,6 +102,15 @@ class TrainSettings:
         check_seed(self.seed)
         if self.autocast not in (None, "bfloat16"):
             raise ValueError(f"autocast must be bfloat16 or absent, got {self.autocast!r}")
+
+    def _check_widths(self) -> None:
+        bounds = {"above": 0, "at_most": LARGEST_SIGMA_REL}
+        widths = tuple(
+            float(check_number("ema_sigma_rel", width, **bounds)) for width in self.ema_sigma_rel
+        )
+        object.__setattr__(self, "ema_sigma_rel", widths)
+        if not widths or len(set(widths)) < len(widths):
+            raise ValueError(f"ema_sigma_rel must be different widths, at least 1, got {widths}")
 
 
 @dataclass(frozen=True)

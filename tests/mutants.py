@@ -599,7 +599,7 @@ def _samplers() -> Iterator[Mutant]:
 def _training() -> Iterator[Mutant]:
     yield Mutant(
         "EMA's warm-up begins one update late",
-        "scoresde/ema.py",
+        "scoresde/ema/average.py",
         "(1 + self.updates) / (10 + self.updates)",
         "self.updates / (10 + self.updates)",
         "test_ema.py",
@@ -607,7 +607,7 @@ def _training() -> Iterator[Mutant]:
     )
     yield Mutant(
         "after a swap the averages stay in the network",
-        "scoresde/ema.py",
+        "scoresde/ema/average.py",
         "            _copy(saved, _state(net))",
         "            pass",
         "test_ema.py",
@@ -615,10 +615,34 @@ def _training() -> Iterator[Mutant]:
     )
     yield Mutant(
         "EMA updates are not counted",
-        "scoresde/ema.py",
+        "scoresde/ema/average.py",
         "        self.updates += 1",
         "        pass",
         "test_ema.py",
+    )
+    yield Mutant(
+        "a power-function average counts its updates from 0",
+        "scoresde/ema/power.py",
+        "(1 - 1 / (self.updates + 1))",
+        "(1 - 1 / (self.updates + 2))",
+        "test_posthoc_ema.py",
+        "piecewise",
+    )
+    yield Mutant(
+        "profiles of different times overlap as if both had the earlier exponent",
+        "scoresde/ema/posthoc.py",
+        "torch.where(t <= s, h, g)",
+        "torch.where(t <= s, g, h)",
+        "test_posthoc_ema.py",
+        "quadrature",
+    )
+    yield Mutant(
+        "snapshots of steps after the checkpoint stay when a run resumes",
+        "scoresde/tasks/train/run.py",
+        "if step > self.done:  # it will be written again",
+        "if False:",
+        "tasks/test_run_averages.py",
+        "resumed",
     )
     yield Mutant(
         "one offset for all strata of t",

@@ -2,12 +2,13 @@
 
 - model.*: the averaged weights, which `scoresde.load` reads
 - train.net.*: the weights that are trained
+- train.ema.0.*, train.ema.1.*, ...: the power-function averages, if the run stores snapshots
 - train.adam.*: the state of the optimizer
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from ...checkpoint import (
     save_checkpoint,
 )
 from ...data import Dataset
-from ...ema import EMA
+from ...ema import EMA, PowerEMA
 from ...fingerprint import difference
 from ...loss import Objective
 from ...noise import NOISE_VERSION
@@ -99,17 +100,25 @@ def doubts(raw: RawCheckpoint, data: Dataset) -> Iterator[str]:
 
 
 def training_tensors(
-    net: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer
+    net: nn.Module, ema: EMA, power_emas: Sequence[PowerEMA], optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
     """The tensors of a run's checkpoint, by name."""
     tensors = {f"model.{name}": value for name, value in ema.averages.items()}
     tensors |= {f"train.net.{name}": value for name, value in net.state_dict().items()}
+    for i, average in enumerate(power_emas):
+        tensors |= {f"train.ema.{i}.{name}": value for name, value in average.averages.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"train.adam.{index}.{name}": value for name, value in state.items()}
     return tensors
 
 
-def restore(raw: RawCheckpoint, net: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer) -> None:
+def restore(
+    raw: RawCheckpoint,
+    net: nn.Module,
+    ema: EMA,
+    power_emas: Sequence[PowerEMA],
+    optimizer: torch.optim.Optimizer,
+) -> None:
     """Restore network, averages and optimizer from the tensors of `training_tensors`.
 
     Raises:
@@ -120,6 +129,8 @@ def restore(raw: RawCheckpoint, net: nn.Module, ema: EMA, optimizer: torch.optim
     """
     load_into(net, raw, "train.net.")
     ema.restore(raw.metadata["ema_updates"], raw.below("model."))
+    for i, average in enumerate(power_emas):
+        average.restore(raw.metadata["ema_updates"], raw.below(f"train.ema.{i}."))
     _load_optimizer(optimizer, net, raw.below("train.adam."))
 
 
@@ -159,6 +170,8 @@ def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     filled = dict(config)
     for table, cls in _SETTINGS.items():
         defaults = {f.name: f.default for f in fields(cls) if f.default not in (MISSING, None)}
+        # As JSON has them.
+        defaults = {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}
         filled[table] = defaults | dict(config.get(table, {}))
     return filled
 

@@ -1,6 +1,7 @@
 """A training run in a folder: log, checkpoints and pictures around the loop of `Training`.
 
 - checkpoint.safetensors: averaged weights, and the state for resuming; replaced atomically
+- ema-*.safetensors: snapshots of power-function averages, if train.ema_snapshot_every is set
 - log.jsonl: one line per `log_every` steps
 - samples-*.png: a grid of samples every `sample_every` steps
 - loss.png: loss against step, and error against time
@@ -19,7 +20,7 @@ from typing import Any
 from ..._files import clean_folder
 from ..._tensor import check_integer, check_number, plain_numbers
 from ...checkpoint import CheckpointError, RawCheckpoint, read_checkpoint, save_checkpoint
-from ...ema import EMA
+from ...ema import EMA, PowerEMA
 from ...noise import NOISE_VERSION
 from ...output.progress import advise_on_memory
 from ...train import Training, TrainStep, make_optimizer
@@ -27,6 +28,7 @@ from .history import Log, Means, is_log
 from .previews import draw_losses, draw_samples
 from .resuming import doubts, find_resumable, restore, training_tensors
 from .signals import signals_held
+from .snapshots import save_snapshot, snapshot_files
 
 __all__ = [
     "CHECKPOINT",
@@ -93,6 +95,7 @@ class Run:
         done: Steps done.
         seconds: Time of these steps, summed over all processes.
         ema: The averaged weights.
+        power_emas: The power-function averages, of which snapshots are stored; none by default.
         optimizer: Adam.
     """
 
@@ -117,6 +120,8 @@ class Run:
         self.intervals = intervals or Intervals()
         self.optimizer = make_optimizer(self.model.net)
         self.ema = EMA(self.model.net, self.settings.ema_decay)
+        widths = self.settings.ema_sigma_rel if self.settings.ema_snapshot_every else ()
+        self.power_emas = [PowerEMA(self.model.net, width) for width in widths]
         self.done = 0
         self.seconds = 0.0
         self._means = Means()
@@ -160,7 +165,7 @@ class Run:
                 "for; use another folder, or --overwrite",
                 raw.path,
             )
-        restore(raw, self.model.net, self.ema, self.optimizer)
+        restore(raw, self.model.net, self.ema, self.power_emas, self.optimizer)
         self.seconds = check_number("seconds", raw.metadata["seconds"], at_least=0)
         self._means = Means(raw.metadata.get("pending"))
         self._noise_version = raw.metadata.get("noise_version", 1)
@@ -211,14 +216,20 @@ class Run:
         if self.done == 0:
             for path in _files_of_a_run(self.folder):
                 path.unlink()
+        for step, path in snapshot_files(self.folder).items():
+            if step > self.done:  # it will be written again
+                path.unlink()
         clean_folder(self.folder)
         log.begin()
 
     def _after(self, step: TrainStep, log: Log) -> None:
         """Averages, log and checkpoint after a step."""
         if not step.skipped:
-            self.ema.update(self.model.net)
+            for average in (self.ema, *self.power_emas):
+                average.update(self.model.net)
         self.done = step.step
+        if self.power_emas and self._due(self.settings.ema_snapshot_every):
+            save_snapshot(self.folder, self.done, self.power_emas)
         self._means.add(step)
         if self._due(self.intervals.log_every):
             log.write(self.done, self.seconds, self._means)
@@ -255,7 +266,7 @@ class Run:
             "noise_version": self._noise_version,
             "pending": self._means.to_dict(),
         }
-        tensors = training_tensors(self.model.net, self.ema, self.optimizer)
+        tensors = training_tensors(self.model.net, self.ema, self.power_emas, self.optimizer)
         save_checkpoint(self.checkpoint, tensors, {**self.metadata, **progress})
         self._saved = self.done, self.seconds
 
@@ -287,6 +298,7 @@ def check_folder(folder: Path) -> None:
 def _files_of_a_run(folder: Path) -> list[Path]:
     """The files in a folder that have the names of a run's files."""
     pictures = (p for p in folder.glob("samples-*.png") if re.fullmatch(r"samples-\d{7,}", p.stem))
-    return [
-        p for p in (folder / CHECKPOINT, folder / LOG, folder / FIGURE) if p.is_file()
-    ] + sorted(pictures)
+    single = (folder / CHECKPOINT, folder / LOG, folder / FIGURE)
+    return (
+        [p for p in single if p.is_file()] + sorted(pictures) + [*snapshot_files(folder).values()]
+    )

@@ -1,59 +1,52 @@
-"""Exponential moving average of a network's weights; samples are drawn with the averages."""
+"""Running averages of a network's weights; samples are drawn with the averages."""
 
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from ._tensor import check_fits, check_integer, check_number
+from .._tensor import check_fits, check_integer, check_number
 
-__all__ = ["EMA"]
+__all__ = ["EMA", "WeightAverage"]
 
 _HALF = (torch.float16, torch.bfloat16)
 
 
-class EMA:
-    """Exponential moving average w̄ of a network's parameters and floating-point buffers.
+class WeightAverage(ABC):
+    """A running average w̄ of a network's parameters and floating-point buffers.
 
-        w̄ ← d_n w̄ + (1 − d_n) w,   d_n = min(decay, (1 + n) / (10 + n)),   n = 0, 1, 2, ...
+        w̄ ← d_n w̄ + (1 − d_n) w,   n = 0, 1, 2, ...
 
-    with n the number of earlier updates and w̄ = w at the start. The warm-up lets the share of the
-    random initial weights vanish sooner: after n updates this share is ∏ d_i. It is the warm-up of
-    TensorFlow's `tf.train.ExponentialMovingAverage(decay, num_updates)`.
+    with n the number of earlier updates and w̄ = w at the start. A subclass defines the decay d_n.
 
     Buffers of other dtypes (counters, masks) are copied. Averages of half-precision weights are
     kept in float32, where an update by 1e-4 of the difference is not lost to rounding. Buffers that
     are not in the network's `state_dict` are constants of the architecture and are left alone.
 
     Attributes:
-        decay: Upper limit of d_n, in [0, 1).
         updates: Number of updates made so far.
         averages: The averaged tensors by name; the names are those of `net.state_dict()`.
     """
 
-    def __init__(self, net: nn.Module, decay: float = 0.999) -> None:
+    def __init__(self, net: nn.Module) -> None:
         """Start the average at the network's present weights.
 
         Args:
             net: The bare network, not a DistributedDataParallel wrapper.
-            decay: Upper limit of d_n, in [0, 1).
-
-        Raises:
-            ValueError: If `decay` is outside [0, 1).
         """
-        self.decay = float(check_number("decay", decay, at_least=0, below=1))
         self.updates = 0
         self.averages = {
             name: value.to(torch.float32 if value.dtype in _HALF else value.dtype, copy=True)
             for name, value in _state(net).items()
         }
 
+    @abstractmethod
     def next_decay(self) -> float:
-        """d_n of the next update: min(decay, (1 + n) / (10 + n)) after n updates."""
-        return min(self.decay, (1 + self.updates) / (10 + self.updates))
+        """d_n of the next update, in [0, 1)."""
 
     @torch.no_grad()
     def update(self, net: nn.Module) -> None:
@@ -118,6 +111,37 @@ class EMA:
         check_fits(averages, self.averages, "the averaged network")
         _copy(averages, self.averages)
         self.updates = updates
+
+
+class EMA(WeightAverage):
+    """Exponential moving average of a network's weights, whose length grows in a warm-up.
+
+        w̄ ← d_n w̄ + (1 − d_n) w,   d_n = min(decay, (1 + n) / (10 + n)),   n = 0, 1, 2, ...
+
+    The warm-up lets the share of the random initial weights vanish sooner: after n updates this
+    share is ∏ d_i. It is the warm-up of TensorFlow's
+    `tf.train.ExponentialMovingAverage(decay, num_updates)`.
+
+    Attributes:
+        decay: Upper limit of d_n, in [0, 1).
+    """
+
+    def __init__(self, net: nn.Module, decay: float = 0.999) -> None:
+        """Start the average at the network's present weights.
+
+        Args:
+            net: The bare network, not a DistributedDataParallel wrapper.
+            decay: Upper limit of d_n, in [0, 1).
+
+        Raises:
+            ValueError: If `decay` is outside [0, 1).
+        """
+        self.decay = float(check_number("decay", decay, at_least=0, below=1))
+        super().__init__(net)
+
+    def next_decay(self) -> float:
+        """d_n of the next update: min(decay, (1 + n) / (10 + n)) after n updates."""
+        return min(self.decay, (1 + self.updates) / (10 + self.updates))
 
 
 def _state(net: nn.Module) -> dict[str, Tensor]:
