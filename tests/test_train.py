@@ -456,7 +456,7 @@ def test_other_errors_pass_through():
 def test_bad_input_is_refused_before_the_first_step():
     net = Faulty()
     model = NetworkScore(net, VP(), Preconditioning())
-    with pytest.raises(ValueError, match="batch must be at most the 12 images, got 13"):
+    with pytest.raises(ValueError, match="batch must be at most the 12 data, got 13"):
         Training(model, points(), Objective(), settings(batch=13))
     with pytest.raises(ValueError, match="t_min must be greater than 0 for VP"):
         Training(model, points(), Objective(t_min=0.0), settings())

@@ -730,7 +730,7 @@ def test_images_that_are_no_pictures_are_not_drawn(tmp_path):
 
 
 def test_nothing_is_written_before_the_first_step(tmp_path):
-    with pytest.raises(ValueError, match="batch must be at most the 8 images, got 16"):
+    with pytest.raises(ValueError, match="batch must be at most the 8 data, got 16"):
         make(tmp_path / "new", data=rings(8))
     with pytest.raises(ValueError, match="log_every must be at least 1, got 0"):
         make(tmp_path / "new", log_every=0)
