@@ -12,7 +12,7 @@ from scoresde.output.bars import progress_bar, stage_bars, update
 from .output import say
 
 if TYPE_CHECKING:
-    from scoresde.tasks.train.run import Run
+    from scoresde.tasks.train.run import Progress, Run
 
 __all__ = ["follow", "follow_stages", "follow_training"]
 
@@ -58,36 +58,62 @@ def _hint_when_stopped(resumes: bool) -> Iterator[None]:
 
 
 def follow_training(run: Run) -> None:
-    """Train to the end and show loss and images/s; a stop signal saves first."""
-    from scoresde.data import has_test_split
-    from scoresde.tasks.noise_levels import ladder_in_words
-    from scoresde.tasks.train.run import SAVE_MINUTES
-
+    """Train to the end and show losses and images/s; a stop signal saves first."""
     total = run.settings.steps
     if run.done == total:
         say(f"all {total} steps are done; to train longer, raise train.steps", err=True)
         return
-    if run.done:
-        say(f"resuming after step {run.done} of {total}", err=True)
-    if run.data.labels is not None and run.data.spec.class_map is not None:
-        say(f"classes: {run.data.spec.class_map}", err=True)
-    levels = ladder_in_words(run.metadata["config"], run.data.spec.dims)
-    if levels is not None:
-        say(levels, err=True)
-    if not has_test_split(run.data.name):
-        note = "has no test split; `scoresde likelihood` will need --data"
-        say(f"{run.data.name} {note}", err=True)
-    say(
-        f"{run.checkpoint} is saved every {run.intervals.save_every} steps, and when it is "
-        f"{SAVE_MINUTES} minutes old",
-        err=True,
-    )
+    for line in _intentions(run):
+        say(line, err=True)
+    first = run.done + 1
     try:
         with progress_bar() as bar, closing(run.steps()) as steps:
             task = bar.add_task("train", total=total, completed=run.done, note="")
             for state in steps:
-                note = f"loss {state.loss:.4f}, {state.images_per_second:.0f} images/s"
+                note = f"{_losses(state)}, {state.images_per_second:.0f} images/s"
                 bar.update(task, completed=state.step.step, note=note)
+                if bar.disable and (state.validated or state.step.step == first):
+                    say(f"step {state.step.step}: {note}", err=True)
     except (KeyboardInterrupt, SystemExit):
         say(f"stopped after step {run.done}, saved; the same command resumes", err=True)
         raise
+
+
+def _intentions(run: Run) -> Iterator[str]:
+    """Lines that say what will be done: data, and how often the run saves, validates and draws."""
+    from scoresde.data import has_test_split
+    from scoresde.tasks.noise_levels import ladder_in_words
+    from scoresde.tasks.train.run import BEST, SAVE_MINUTES
+
+    every = run.intervals
+    if run.done:
+        yield f"resuming after step {run.done} of {run.settings.steps}"
+    if run.data.labels is not None and run.data.spec.class_map is not None:
+        yield f"classes: {run.data.spec.class_map}"
+    levels = ladder_in_words(run.metadata["config"], run.data.spec.dims)
+    if levels is not None:
+        yield levels
+    if not has_test_split(run.data.name):
+        yield f"{run.data.name} has no test split; `scoresde likelihood` will need --data"
+    yield (
+        f"{run.checkpoint} is saved every {every.save_every} steps, and when it is "
+        f"{SAVE_MINUTES} minutes old"
+    )
+    if run.validates:
+        yield (
+            f"validation on {len(run.training.held_out)} held-out data every "
+            f"{every.validate_every} steps; {BEST} keeps the best weights"
+        )
+    if run.data.spec.is_image:
+        yield f"samples are drawn every {every.sample_every} steps"
+
+
+def _losses(state: Progress) -> str:
+    """The training loss and the latest validation, for the note of the bar."""
+    text = f"loss {state.loss:.4f}"
+    found = state.validation
+    if found is not None and found["loss"] is not None:
+        text += f", held out {found['loss']:.4f} ± {found['std_error']:.4f}"
+    if found is not None and found.get("nll") is not None:
+        text += f", {found['nll']:.3f} ± {found['nll_std_error']:.3f} {found['unit']}"
+    return text

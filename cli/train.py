@@ -46,6 +46,13 @@ def _every(name: str, steps: int, what: str) -> Callable:
 @_every("--save-every", 1000, "checkpoints; one is also saved when the latest is 5 minutes old.")
 @_every("--log-every", 100, "log lines.")
 @_every("--sample-every", 5000, "grids of samples, for grey and RGB images.")
+@_every("--validate-every", 1000, "validations, if the config has train.validation.")
+@click.option(
+    "--validate-bits",
+    type=Integer(0),
+    default=0,
+    help="Held-out data whose bits/dim each validation measures, at least 2; 0 for none.",
+)
 def train(
     config: str | None,
     changes: tuple[str, ...],
@@ -60,9 +67,10 @@ def train(
 ) -> None:
     """Train a score model by denoising score matching.
 
-    The folder gets checkpoint.safetensors, log.jsonl, loss.png and grids of samples. Ctrl-C,
-    SIGTERM and a closed terminal save; the same command resumes. To train longer, raise
-    train.steps in the config, or give --set train.steps=20000.
+    The folder gets checkpoint.safetensors, log.jsonl, loss.png and grids of samples. With
+    train.validation in the config, best.safetensors keeps the averaged weights of the smallest
+    loss on held-out data. Ctrl-C, SIGTERM and a closed terminal save; the same command resumes. To
+    train longer, raise train.steps in the config, or give --set train.steps=20000.
 
     Example: scoresde train --config digits_vp --out runs/digits-vp
     """

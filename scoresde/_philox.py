@@ -48,6 +48,9 @@ PURPOSES = {
     "shuffle": 10,
     "dropout": 11,
     "label dropout": 12,
+    "held out": 13,
+    "validation": 14,
+    "flip": 15,
 }
 
 Words = int | Sequence[int] | np.ndarray

@@ -677,6 +677,30 @@ def _training() -> Iterator[Mutant]:
         "skipped or infinite or divergence",
     )
     yield Mutant(
+        "held-out data are trained on",
+        "scoresde/train.py",
+        "return self._split[0].sort().values",
+        "return torch.arange(len(self.data))",
+        "test_validation.py",
+        "never_trained",
+    )
+    yield Mutant(
+        "micro-batches count alike whatever their size",
+        "scoresde/train.py",
+        "losses.mean() * (len(part) / len(x0))",
+        "losses.mean() / self.settings.accumulate",
+        "test_train.py",
+        "micro",
+    )
+    yield Mutant(
+        "a resumed run forgets its best loss",
+        "scoresde/tasks/train/run.py",
+        'self._best = Best.resumed(raw.metadata.get("best"), self.folder / BEST)',
+        "self._best = None",
+        "tasks/test_run.py",
+        "all_options",
+    )
+    yield Mutant(
         "a resumed run has a fresh optimizer",
         "scoresde/tasks/train/resuming.py",
         '    _load_optimizer(optimizer, net, raw.below("train.adam."))\n',

@@ -29,6 +29,7 @@ LAYERS = [
     {"exact", "loss", "grid", "batches"},
     {"samplers", "likelihood", "scaling"},
     {"train"},
+    {"validation"},
     {"names"},  # text to objects
     {"output"},  # result folders, progress, pictures
     {"tasks"},  # what commands call

@@ -182,6 +182,40 @@ def test_offsets_in_the_strata_of_time_are_independent():
     assert float(between.abs().max()) < 4 / 8
 
 
+def test_micro_batches_make_the_step_of_the_whole_batch():
+    """Parts of 4, 4 and 3 examples: their mean losses count by their sizes."""
+    made = {}
+    for accumulate in (1, 3):
+        net = seeded(lambda: MLP((2,), 8, 1, classes=3).double())
+        data = points(labels=True)
+        steps = run(net, data, batch=11, accumulate=accumulate, steps=3)
+        made[accumulate] = steps, torch.cat([p.detach().flatten() for p in net.parameters()])
+    (whole, weights), (parts, others) = made[1], made[3]
+    # The losses are float32.
+    torch.testing.assert_close(others, weights, rtol=1e-6, atol=1e-8)
+    for a, b in zip(whole, parts, strict=True):
+        assert b.loss == pytest.approx(a.loss, rel=1e-6)
+        assert torch.equal(a.t, b.t)
+        assert a.errors.shape == b.errors.shape
+
+
+def test_mirrored_examples_are_a_function_of_seed_and_example_with_their_arrays():
+    x = torch.arange(48.0).reshape(4, 1, 3, 4) / 24 - 1
+    spec = DataSpec((1, 3, 4), -1, 1, array=1)
+    data, seen = Dataset("pictures", x, x + 5, spec), {}
+    for batch in (4, 2):
+        recorder = Recorder(t_min=1e-3)
+        net = seeded(lambda: UNet((1, 3, 4), 4, (1,), 1, (), array=1))
+        run(net, data, recorder, batch=batch, steps=40 // batch, flip=True)
+        x0 = torch.cat([x0 for x0, *_ in recorder.batches])
+        assert torch.equal(torch.cat([y for *_, y in recorder.batches]), x0 + 5)
+        seen[batch] = x0[:, 0, 0, 0] > x0[:, 0, 0, 1]
+        plain = torch.where(seen[batch][:, None, None, None], x0.flip(-1), x0)
+        assert all(any(torch.equal(image, other) for other in x) for image in plain)
+    assert torch.equal(seen[4], uniforms(0, range(40), "flip", 1)[:, 0] < 0.5)
+    assert torch.equal(seen[2], seen[4])
+
+
 def test_labels_follow_their_points():
     recorder, data = Recorder(), points(12, labels=True)
     run(seeded(lambda: MLP((2,), 8, 1, classes=3)), data=data, objective=recorder)
@@ -456,7 +490,7 @@ def test_other_errors_pass_through():
 def test_bad_input_is_refused_before_the_first_step():
     net = Faulty()
     model = NetworkScore(net, VP(), Preconditioning())
-    with pytest.raises(ValueError, match="batch must be at most the 12 images, got 13"):
+    with pytest.raises(ValueError, match="batch must be at most the 12 data, got 13"):
         Training(model, points(), Objective(), settings(batch=13))
     with pytest.raises(ValueError, match="t_min must be greater than 0 for VP"):
         Training(model, points(), Objective(t_min=0.0), settings())
@@ -495,6 +529,15 @@ def test_class_labels_must_be_those_of_the_network(classes, labels, message):
         ({"seed": -1}, "seed must be at least 0"),
         ({"seed": 2**64}, r"less than 2\*\*64"),
         ({"autocast": "float16"}, "autocast must be bfloat16 or absent"),
+        ({"accumulate": 0}, "accumulate must be at least 1"),
+        ({"accumulate": 5}, "accumulate must be at most the batch of 4, got 5"),
+        *(
+            (
+                {"validation": value},
+                "validation must be 'test' or a share of the data in .0, 1., got",
+            )
+            for value in (1.5, 1.0, -0.1, math.nan, True, "tset")
+        ),
     ],
 )
 def test_settings_out_of_range_are_refused(changes, match):

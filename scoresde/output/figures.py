@@ -16,6 +16,7 @@ from .._files import atomic_write
 from ..data import DataSpec
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = [
@@ -117,6 +118,9 @@ def save_figure(path: Path, figure: Figure, dpi: int = 110) -> None:
 def save_training_figure(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Draw loss against step, and, from the last log lines, the unweighted error of ε against time.
 
+    The losses of validations are drawn as well: on held-out data, with a band of one standard
+    error, and on training data.
+
     Args:
         path: PNG file to write.
         rows: Lines of `log.jsonl`.
@@ -126,7 +130,9 @@ def save_training_figure(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         return
     figure = new_figure(10, 4)
     left, right = figure.subplots(1, 2)
-    left.plot([row["step"] for row in rows], [row["loss"] for row in rows], lw=1)
+    steps, losses = zip(*((row["step"], row["loss"]) for row in rows), strict=True)
+    left.plot(steps, losses, lw=1, color="0.6", label="training steps")
+    _draw_validations(left, rows)
     left.set(xlabel="step", ylabel="weighted loss per dimension", yscale="log")
     latest = torch.tensor(
         [[math.nan if e is None else e for e in row["error_by_t"]] for row in rows[-20:]]
@@ -136,4 +142,19 @@ def save_training_figure(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     right.set(xlabel="time t", ylabel="error |ε̂ − ε|²/D", yscale="log")
     for axis in (left, right):
         axis.grid(alpha=0.3)
+    left.legend()
     save_figure(path, figure)
+
+
+def _draw_validations(axis: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    """The losses of the validations among the lines of a log, if there are any."""
+    found = [(row["step"], row["validation"]) for row in rows if "validation" in row]
+    found = [(step, v) for step, v in found if v["loss"] is not None]
+    if not found:
+        return
+    steps = [step for step, _ in found]
+    loss, error = (torch.tensor([v[key] for _, v in found]) for key in ("loss", "std_error"))
+    axis.fill_between(steps, loss - error, loss + error, color=COLOURS[1], alpha=0.25, lw=0)
+    axis.plot(steps, loss, color=COLOURS[1], label="averaged weights, held-out data")
+    training = [math.nan if v["training_loss"] is None else v["training_loss"] for _, v in found]
+    axis.plot(steps, training, color=COLOURS[0], label="averaged weights, training data")

@@ -62,6 +62,25 @@ CONFIGS = {
     "image size in the net": ({"net": 'kind = "unet"\nshape = [1, 0, 8]'}, ["net", "shape"]),
     "unknown data": ({"data": 'name = "digitz"'}, ["'digitz'", "did you mean digits?"]),
     "missing data": ({"data": 'name = "missing/images"'}, ["missing/images", "does not exist"]),
+    **{
+        f"validation of {value}": (
+            {"train": f"steps = 2\nbatch = 4\nvalidation = {value}"},
+            ["train", "validation must", said],
+        )
+        for value, said in (
+            ("1.5", "in [0, 1), got 1.5"),
+            ('"tset"', "in [0, 1), got 'tset'"),
+            ("1e-4", "hold out at least 2 of the 1500 data, got 0.0001, which is 0"),
+        )
+    },
+    "flip of vectors": (
+        {
+            "data": 'name = "moons"',
+            "net": 'kind = "mlp"',
+            "train": "steps = 2\nbatch = 4\nflip = true",
+        },
+        ["train.flip must be false for moons, whose data are no images"],
+    ),
     "wrong levels": ({"data": 'name = "digits"\nlevels = 256'}, ["levels", "17", "256"]),
 }
 

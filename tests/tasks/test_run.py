@@ -1,5 +1,6 @@
 import errno
 import json
+import math
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ from PIL import Image
 
 import scoresde.tasks.train.previews
 import scoresde.tasks.train.resuming
+import scoresde.tasks.train.run
 from scoresde import _files
 from scoresde.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
 from scoresde.data import Dataset, DataSpec
@@ -22,10 +24,12 @@ from scoresde.names.config_source import ConfigSource
 from scoresde.names.loading import load
 from scoresde.plain import ConfigError
 from scoresde.score import NetworkScore, Preconditioning
+from scoresde.tasks.train.history import validation_row
 from scoresde.tasks.train.prepare import prepare_run
 from scoresde.tasks.train.resuming import export
-from scoresde.tasks.train.run import SAVE_MINUTES, Intervals, Run
+from scoresde.tasks.train.run import BEST, SAVE_MINUTES, Intervals, Run, check_folder
 from scoresde.train import Training
+from scoresde.validation import validate
 
 TIMING = ("seconds", "images_per_second")
 
@@ -81,6 +85,7 @@ def assert_same_run(a, b) -> None:
         assert torch.equal(value, second.tensors[name]), name
     counts = ("steps_done", "ema_updates", "pending", "config", "data")
     assert all(first.metadata[k] == second.metadata[k] for k in counts)
+    assert first.metadata.get("best") == second.metadata.get("best")
     assert log(a) == log(b)
 
 
@@ -528,6 +533,88 @@ def test_the_running_loss_and_speed_are_shown_from_the_first_step(tmp_path, monk
     ]
 
 
+def with_all_options(folder, **arguments) -> Run:
+    """A run of 6 steps on images with every option of training, validated every 3 steps."""
+    made, data = images(1)
+    values = made.to_dict()
+    values["net"] |= {"dropout": 0.3}
+    values["train"] |= {"steps": 6, "accumulate": 3, "flip": True, "validation": 0.2}
+    values["train"] |= {"label_dropout": 0.3, "autocast": "bfloat16", "max_skipped": 1}
+    every = {"validate_every": 3, "validate_bits": 2, **arguments}
+    return make(folder, Config.from_dict(values), data, **every)
+
+
+def test_validation_and_all_options_resume_bit_for_bit(tmp_path):
+    finish(with_all_options(tmp_path / "whole"))
+    for k in (2, 3, 5, 6):
+        run = with_all_options(tmp_path / "parts")
+        run.resume()
+        stop_after(run, k)
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+    first, second = (read_checkpoint(tmp_path / f / BEST) for f in ("parts", "whole"))
+    assert all(torch.equal(value, second.tensors[name]) for name, value in first.tensors.items())
+    assert first.metadata["best"] == second.metadata["best"]
+
+    # The log has the validations, and the file the weights of the smallest loss.
+    rows = [row for row in log(tmp_path / "whole") if "validation" in row]
+    assert [row["step"] for row in rows] == [3, 6]
+    least = min(rows, key=lambda row: row["validation"]["loss"])
+    best = load(tmp_path / "whole" / BEST)
+    assert best.metadata["best"]["step"] == best.metadata["steps_done"] == least["step"]
+    assert best.metadata["best"]["loss"] == least["validation"]["loss"]
+    run = with_all_options(tmp_path / "new")
+    run.model.net.load_state_dict(best.model.net.state_dict())
+    again = validation_row(validate(run.training, 2))
+    assert again == least["validation"]
+    assert len(again["error_by_t"]) == len(again["training_error_by_t"]) == 20
+    assert again["unit"] == "bits/dim"
+
+
+def test_only_a_smaller_validation_loss_is_kept(tmp_path, monkeypatch):
+    losses = iter([3.0, math.nan, 2.0, 2.5, 2.0, 4.0])
+    measured = scoresde.tasks.train.run.validate
+
+    def validated(training, bits):
+        return replace(measured(training, bits), loss=next(losses))
+
+    monkeypatch.setattr(scoresde.tasks.train.run, "validate", validated)
+    run = with_all_options(tmp_path, validate_every=1, validate_bits=0)
+    steps = [read_checkpoint(tmp_path / BEST).metadata["best"]["step"] for _ in run.steps()]
+    assert steps == [1, 1, 3, 3, 3, 3]
+    assert log(tmp_path)[1]["validation"]["loss"] is None
+    assert read_checkpoint(run.checkpoint).metadata["best"]["loss"] == 2.0
+
+
+def test_the_best_checkpoint_is_one_of_the_files_of_a_run(tmp_path):
+    finish(with_all_options(tmp_path, validate_every=6, validate_bits=0))
+    assert (tmp_path / BEST).exists()
+    stop_after(make(tmp_path), 1)  # from the start, as with --overwrite
+    assert not (tmp_path / BEST).exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / BEST).write_text("mine")
+    with pytest.raises(ValueError, match=f"holds {BEST}, which scoresde train did not write"):
+        check_folder(tmp_path / "other")
+
+
+def test_a_run_with_another_test_split_is_refused(tmp_path):
+    made = config(validation="test")
+
+    def run(test) -> Run:
+        metadata = {"config": made.to_dict(), "data": rings().spec.to_dict()}
+        model = made.build_model(test.spec)
+        return Run(tmp_path, Training(model, rings(), made.objective, made.train, test), metadata)
+
+    stop_after(run(rings(20)), 1)
+    assert run(rings(20)).resume() == 1
+    with pytest.raises(CheckpointError, match="its validation losses are of another test split"):
+        run(changed_value(rings(20))).resume()
+
+
+def test_bits_without_held_out_data_are_refused_by_the_option(tmp_path):
+    with pytest.raises(ValueError, match="--validate-bits: must be between 2 and the 0 held-out"):
+        make(tmp_path, validate_bits=4)
+
+
 def test_tabulated_sde_resumes(tmp_path):
     values = config().to_dict() | {"sde": {"kind": "tabulated", "betas": [0.3] * 20}}
     stop_after(make(tmp_path, Config.from_dict(values)), 2)
@@ -731,7 +818,7 @@ def test_images_that_are_no_pictures_are_not_drawn(tmp_path):
 
 
 def test_nothing_is_written_before_the_first_step(tmp_path):
-    with pytest.raises(ValueError, match="batch must be at most the 8 images, got 16"):
+    with pytest.raises(ValueError, match="batch must be at most the 8 data, got 16"):
         make(tmp_path / "new", data=rings(8))
     with pytest.raises(ValueError, match="log_every must be at least 1, got 0"):
         make(tmp_path / "new", log_every=0)

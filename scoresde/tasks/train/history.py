@@ -16,8 +16,9 @@ from torch import Tensor
 from ..._files import atomic_write
 from ..._tensor import check_integer, check_number, float64
 from ...train import TrainStep
+from ...validation import Validation
 
-__all__ = ["LEVELS", "Log", "Means", "is_log"]
+__all__ = ["LEVELS", "Log", "Means", "is_log", "validation_row"]
 
 LEVELS = 20  # bins of t in the plot of error against time
 
@@ -58,9 +59,9 @@ class Means:
         self.loss += step.loss
         self.count += 1
         self.grad_norm = step.grad_norm
-        bins = (step.t * LEVELS).long().clamp(0, LEVELS - 1).cpu()
-        self.errors += torch.bincount(bins, step.errors.cpu().double(), LEVELS)
-        self.counts += torch.bincount(bins, minlength=LEVELS)
+        sums, counts = _by_time(step.t, step.errors)
+        self.errors += sums
+        self.counts += counts
 
     @property
     def mean_loss(self) -> float:
@@ -69,17 +70,47 @@ class Means:
 
     def row(self) -> dict[str, Any]:
         """The means; None where no step was counted."""
-        loss, *errors = (
-            None if math.isnan(value) else value
-            for value in (self.mean_loss, *(self.errors / self.counts).tolist())
-        )
+        errors = [_json(value) for value in (self.errors / self.counts).tolist()]
         return {
-            "loss": loss,
+            "loss": _json(self.mean_loss),
             "grad_norm": self.grad_norm,
             "learning_rate": self.learning_rate,
             "skipped": self.skipped,
             "error_by_t": errors,
         }
+
+
+def _by_time(t: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums and numbers of the errors in each of `LEVELS` bins of t, float64 and int64."""
+    bins = (t * LEVELS).long().clamp(0, LEVELS - 1).cpu()
+    return torch.bincount(bins, errors.cpu().double(), LEVELS), torch.bincount(bins, None, LEVELS)
+
+
+def _json(value: float | None) -> float | None:
+    """A number for JSON, which has no NaN and no infinity."""
+    return None if value is None or not math.isfinite(value) else value
+
+
+def validation_row(found: Validation) -> dict[str, Any]:
+    """A validation as plain data: the entry `validation` of a log line.
+
+    Errors are means over the bins of time of `error_by_t`, None where a bin is empty. A number that
+    is not finite is None. `nll`, its standard error and its unit are there if they were measured.
+    """
+    row: dict[str, Any] = {
+        "loss": _json(found.loss),
+        "std_error": _json(found.std_error),
+        "training_loss": _json(found.training_loss),
+        "n": len(found.errors),
+    }
+    for name, errors in (("", found.errors), ("training_", found.training_errors)):
+        there = errors.isfinite()
+        sums, counts = _by_time(found.t[there], errors[there])
+        row[f"{name}error_by_t"] = [_json(mean) for mean in (sums / counts).tolist()]
+    if found.nll is not None:
+        row |= {"nll": _json(found.nll), "nll_std_error": _json(found.nll_std_error)}
+        row["unit"] = found.unit
+    return row
 
 
 class Log:
@@ -106,11 +137,22 @@ class Log:
         with atomic_write(self.path, "w") as file:
             file.writelines(json.dumps(row) + "\n" for row in self.rows)
 
-    def write(self, step: int, seconds: float, means: Means) -> None:
-        """Append a line, and begin the means of the next line."""
+    def write(
+        self, step: int, seconds: float, means: Means, validation: Validation | None = None
+    ) -> None:
+        """Append a line, and begin the means of the next line.
+
+        Args:
+            step: Steps done.
+            seconds: Time of these steps.
+            means: Means of the steps since the latest line.
+            validation: The validation of this step, if there was one.
+        """
         rate = self._rate(step)
         row = {"step": step, **means.row()}
         row |= {"images_per_second": round(rate, 1), "seconds": round(seconds, 1)}
+        if validation is not None:
+            row["validation"] = validation_row(validation)
         self.rows.append(row)
         self._mark = step, time.monotonic()
         self._latest = means.mean_loss, rate
@@ -124,6 +166,11 @@ class Log:
         of the steps so far. The loss is NaN if all these steps were skipped.
         """
         return self._latest or (means.mean_loss, self._rate(step))
+
+    @property
+    def validation(self) -> dict[str, Any] | None:
+        """The latest validation, as `validation_row` gives it; None if there was none."""
+        return next((r["validation"] for r in reversed(self.rows) if "validation" in r), None)
 
     def _rate(self, step: int) -> float:
         """Images per second since the latest line, or since the start."""

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 
 from ..._files import check_writable
-from ...data import Dataset, load_dataset
+from ...data import Dataset, has_test_split, load_dataset
 from ...names.config import Config, load_config
 from ...names.config_source import ConfigSource
 from ...output.manifest import MANIFEST
 from ...plain import ConfigError
 from ...score import NetworkScore
-from ...train import Training
+from ...train import Training, check_data
 from ..request import versions
 from .resuming import find_resumable
 from .run import CHECKPOINT, Intervals, Run, check_folder
@@ -46,8 +46,8 @@ def prepare_run(
         intervals: How often to write the log, checkpoints and sample grids.
 
     Raises:
-        ConfigError: If the config is not valid, its batch is larger than the data set, or the
-            device cannot compute in its `autocast`.
+        ConfigError: If the config is not valid, its data are too few for `train.batch` and
+            `train.validation`, or the device cannot compute in its `autocast`.
         ValueError: If the folder's path is a file, or the folder holds files of other programs or
             commands that a run would replace.
         FileNotFoundError: If the data are absent; the message says how to get them.
@@ -62,16 +62,22 @@ def prepare_run(
     if (folder / MANIFEST).exists():
         raise ValueError(f"--out {folder}: holds results of another command; give another folder")
     check_folder(folder)
-    data = load_dataset(settings.data, skip_bad=skip_bad)
-    if len(data) < settings.train.batch:
+    if settings.train.validation == "test" and not has_test_split(settings.data):
         raise ConfigError(
-            f"{config}: train.batch must be at most the {len(data)} data of {data.name}, got "
-            f"{settings.train.batch}"
+            f"{config}: train.validation must be a share of the data, got 'test': "
+            f"{settings.data.name} has no test split"
         )
+    data = load_dataset(settings.data, skip_bad=skip_bad)
+    test = _test_split(settings, data)
+    try:
+        check_data(data, test, settings.train)
+    except ValueError as error:
+        raise ConfigError(f"{config}: train.{error}") from error
     settings = settings.of_data(data, str(config))
     # Only a network of the user's own must be built to know its conditions.
     model = settings.build_model(data.spec) if settings.foreign else None
     data = _for_network(settings, data, model)
+    test = None if test is None else _for_network(settings, test, model)
     if model is not None and model.condition is None:
         model.condition = data.spec.condition  # which it does not state, but is trained on
     metadata = {
@@ -87,15 +93,23 @@ def prepare_run(
     if model is not None and model.condition:
         metadata["condition"] = asdict(model.condition)
     if not overwrite:  # refuse before the network is built, which takes time
-        find_resumable(folder / CHECKPOINT, metadata, data)
+        find_resumable(folder / CHECKPOINT, metadata, data, test)
     model = _on_device(model or settings.build_model(data.spec), torch.device(device))
     if compiled:
         model.net.compile()
-    training = Training(model, data, settings.objective, settings.train)
+    training = Training(model, data, settings.objective, settings.train, test)
     run = Run(folder, training, metadata, intervals)
     if not overwrite:
         run.resume()
     return run
+
+
+def _test_split(settings: Config, data: Dataset) -> Dataset | None:
+    """The test split, with the classes of the training data; None if it is not needed."""
+    if settings.train.validation != "test":
+        return None
+    classes = data.spec.class_names or data.spec.classes
+    return load_dataset(settings.data, "test", labels=data.labels is not None, classes=classes)
 
 
 def _for_network(settings: Config, data: Dataset, model: NetworkScore | None) -> Dataset:

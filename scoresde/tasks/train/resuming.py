@@ -1,21 +1,25 @@
-"""The content of a run's checkpoint, and the check that a run may continue from it.
+"""The content of a run's checkpoints, and the check that a run may continue from one.
 
-- model.*: the averaged weights, which `scoresde.load` reads
+- model.*: the averaged weights, which `scoresde.load` reads; the only ones in best.safetensors
 - train.net.*: the weights that are trained
 - train.ema.0.*, train.ema.1.*, ...: the power-function averages, if the run stores snapshots
 - train.adam.*: the state of the optimizer
+
+The config in the metadata says which data were held out: `split_rows` chooses them by train.seed
+and train.validation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..._tensor import check_integer, check_number
 from ...checkpoint import (
     CheckpointError,
     RawCheckpoint,
@@ -31,7 +35,15 @@ from ...noise import NOISE_VERSION
 from ...score import Preconditioning
 from ...train import TrainSettings
 
-__all__ = ["doubts", "export", "find_resumable", "restore", "training_tensors"]
+__all__ = [
+    "Best",
+    "averaged_tensors",
+    "doubts",
+    "export",
+    "find_resumable",
+    "restore",
+    "training_tensors",
+]
 
 # Settings that a resumed run may change: it may train longer, or use the same data in another
 # place. If the checkpoint records the content of the data, their name may change as well.
@@ -40,8 +52,47 @@ _NAMES = {"data.name", "name"}
 _SETTINGS = {"preconditioning": Preconditioning, "objective": Objective, "train": TrainSettings}
 
 
+@dataclass(frozen=True)
+class Best:
+    """The smallest validation loss of a run.
+
+    Attributes:
+        step: Steps done.
+        loss: Loss on held-out data.
+        std_error: Its standard error.
+    """
+
+    step: int
+    loss: float
+    std_error: float
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """The entry of this loss in the metadata of both checkpoints."""
+        return {"best": asdict(self)}
+
+    @classmethod
+    def resumed(cls, entry: Mapping[str, Any] | None, file: Path) -> Best | None:
+        """The best loss so far of a run that continues.
+
+        Args:
+            entry: The metadata entry `best` of its checkpoint; None if there is none.
+            file: The file with the best weights. If it is gone, the best of the validations to
+                come will be kept.
+
+        Raises:
+            LookupError: If a value is missing.
+            TypeError: If a value is not a number.
+            ValueError: If a number is out of range.
+        """
+        if entry is None or not file.exists():
+            return None
+        numbers = {name: check_number(name, entry[name]) for name in ("loss", "std_error")}
+        return cls(check_integer("step", entry["step"], minimum=1), **numbers)
+
+
 def find_resumable(
-    checkpoint: Path, metadata: Mapping[str, Any], data: Dataset
+    checkpoint: Path, metadata: Mapping[str, Any], data: Dataset, test: Dataset | None = None
 ) -> RawCheckpoint | None:
     """The checkpoint from which a run can continue; None if there is no checkpoint.
 
@@ -51,6 +102,7 @@ def find_resumable(
         checkpoint: The file; need not exist.
         metadata: "config" and "data" of the run that is to continue.
         data: Training data of this run.
+        test: The test split on which this run is validated, if it is.
 
     Raises:
         CheckpointError: If the file cannot be read, holds no training state, or was made with
@@ -59,13 +111,15 @@ def find_resumable(
     if not checkpoint.exists():
         return None
     raw = read_checkpoint(checkpoint)
-    reason = _refusal(raw, metadata, data)
+    reason = _refusal(raw, metadata, data, test)
     if reason is not None:
         raise CheckpointError(reason, checkpoint)
     return raw
 
 
-def _refusal(raw: RawCheckpoint, metadata: Mapping[str, Any], data: Dataset) -> str | None:
+def _refusal(
+    raw: RawCheckpoint, metadata: Mapping[str, Any], data: Dataset, test: Dataset | None
+) -> str | None:
     """The reason why a run with these metadata and data cannot continue; None if it can."""
     other = _other_settings(raw, metadata)
     if other is not None:
@@ -81,6 +135,11 @@ def _refusal(raw: RawCheckpoint, metadata: Mapping[str, Any], data: Dataset) -> 
         return (
             f"the {len(data)} {what}{labelled} are not those the run was trained on, or are in "
             "another order; put those back, use another folder, or --overwrite"
+        )
+    if test is not None and raw.metadata.get("test_fingerprint") != test.fingerprint:
+        return (
+            "its validation losses are of another test split; put that back, use another folder, "
+            "or --overwrite"
         )
     return None
 
@@ -99,11 +158,16 @@ def doubts(raw: RawCheckpoint, data: Dataset) -> Iterator[str]:
         )
 
 
+def averaged_tensors(ema: EMA) -> dict[str, Tensor]:
+    """The averaged weights, by the names that `scoresde.load` reads."""
+    return {f"model.{name}": value for name, value in ema.averages.items()}
+
+
 def training_tensors(
     net: nn.Module, ema: EMA, power_emas: Sequence[PowerEMA], optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
     """The tensors of a run's checkpoint, by name."""
-    tensors = {f"model.{name}": value for name, value in ema.averages.items()}
+    tensors = averaged_tensors(ema)
     tensors |= {f"train.net.{name}": value for name, value in net.state_dict().items()}
     for i, average in enumerate(power_emas):
         tensors |= {f"train.ema.{i}.{name}": value for name, value in average.averages.items()}

@@ -1,14 +1,16 @@
 """A training run in a folder: log, checkpoints and pictures around the loop of `Training`.
 
 - checkpoint.safetensors: averaged weights, and the state for resuming; replaced atomically
+- best.safetensors: the averaged weights of the smallest validation loss, if there is a validation
 - ema-*.safetensors: snapshots of power-function averages, if train.ema_snapshot_every is set
-- log.jsonl: one line per `log_every` steps
+- log.jsonl: one line per `log_every` steps, and one per validation
 - samples-*.png: a grid of samples every `sample_every` steps
 - loss.png: loss against step, and error against time
 """
 
 from __future__ import annotations
 
+import math
 import re
 import time
 import warnings
@@ -24,13 +26,22 @@ from ...ema import EMA, PowerEMA
 from ...noise import NOISE_VERSION
 from ...output.progress import advise_on_memory
 from ...train import Training, TrainStep, make_optimizer
+from ...validation import Validation, check_bits, validate
 from .history import Log, Means, is_log
 from .previews import draw_losses, draw_samples
-from .resuming import doubts, find_resumable, restore, training_tensors
+from .resuming import (
+    Best,
+    averaged_tensors,
+    doubts,
+    find_resumable,
+    restore,
+    training_tensors,
+)
 from .signals import signals_held
 from .snapshots import save_snapshot, snapshot_files
 
 __all__ = [
+    "BEST",
     "CHECKPOINT",
     "FIGURE",
     "LOG",
@@ -42,6 +53,7 @@ __all__ = [
 ]
 
 CHECKPOINT = "checkpoint.safetensors"
+BEST = "best.safetensors"
 LOG = "log.jsonl"
 FIGURE = "loss.png"
 
@@ -57,29 +69,40 @@ class Intervals:
         save_every: Steps between checkpoints; a checkpoint is also saved when the latest one is
             `SAVE_MINUTES` old.
         sample_every: Steps between sample grids (grey and RGB images only).
+        validate_every: Steps between validations, if the training has held-out data.
+        validate_bits: Number of held-out data whose bits/dim are measured at each validation, at
+            least 2; 0 for none.
 
     Raises:
         TypeError: If an argument is not an integer.
-        ValueError: If an argument is less than 1.
+        ValueError: If an argument is out of range.
     """
 
     log_every: int = 100
     save_every: int = 1000
     sample_every: int = 5000
+    validate_every: int = 1000
+    validate_bits: int = 0
 
     def __post_init__(self) -> None:
         plain_numbers(self)
         for name, value in vars(self).items():
-            check_integer(name, value, minimum=1)
+            check_integer(name, value, minimum=0 if name == "validate_bits" else 1)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A training step, with mean loss and images per second from `Log.shown`."""
+    """A training step, with mean loss and images per second from `Log.shown`.
+
+    `validation` is the latest validation, as `validation_row` gives it; None if there was none.
+    `validated` says whether it belongs to this step.
+    """
 
     step: TrainStep
     loss: float
     images_per_second: float
+    validation: Mapping[str, Any] | None
+    validated: bool
 
 
 class Run:
@@ -114,6 +137,9 @@ class Run:
             metadata: Plain data for the checkpoint: "config" and "data" as `scoresde.load` reads
                 them, "provenance".
             intervals: How often to write; `Intervals()` by default.
+
+        Raises:
+            ValueError: If the intervals ask for bits/dim that cannot be measured.
         """
         self.folder, self.training, self.metadata = folder, training, metadata
         self.model, self.data, self.settings = training.model, training.data, training.settings
@@ -125,8 +151,19 @@ class Run:
         self.done = 0
         self.seconds = 0.0
         self._means = Means()
+        self._best: Best | None = None
         self._saved = 0, 0.0  # steps and seconds of the latest checkpoint
         self._noise_version = NOISE_VERSION
+        if self.intervals.validate_bits:
+            try:
+                check_bits(training, self.intervals.validate_bits)
+            except ValueError as error:
+                raise ValueError(f"--validate-bits: {error}") from error
+
+    @property
+    def validates(self) -> bool:
+        """Whether the loss is measured on held-out data."""
+        return self.training.held_out is not None
 
     @property
     def checkpoint(self) -> Path:
@@ -144,7 +181,7 @@ class Run:
                 may differ, to train longer) or from other data, has more than `steps` steps, holds
                 no training state, or cannot be read.
         """
-        raw = find_resumable(self.checkpoint, self.metadata, self.data)
+        raw = find_resumable(self.checkpoint, self.metadata, self.data, self.training.test)
         if raw is None:
             return 0
         try:
@@ -168,16 +205,17 @@ class Run:
         restore(raw, self.model.net, self.ema, self.power_emas, self.optimizer)
         self.seconds = check_number("seconds", raw.metadata["seconds"], at_least=0)
         self._means = Means(raw.metadata.get("pending"))
+        self._best = Best.resumed(raw.metadata.get("best"), self.folder / BEST)
         self._noise_version = raw.metadata.get("noise_version", 1)
         self.done = done
 
     def steps(self) -> Iterator[Progress]:
         """Train to the end, yielding after each step.
 
-        SIGINT, SIGTERM and SIGHUP take effect when a step is complete; an unfinished picture is
-        abandoned. If a signal ends the loop (KeyboardInterrupt, SystemExit), or the caller leaves
-        it, the checkpoint is saved first. A run that begins at step 0 removes the files of an
-        earlier run after its first step has succeeded.
+        SIGINT, SIGTERM and SIGHUP take effect when a step and its validation are complete; an
+        unfinished picture is abandoned. If a signal ends the loop (KeyboardInterrupt, SystemExit),
+        or the caller leaves it, the checkpoint is saved first. A run that begins at step 0 removes
+        the files of an earlier run after its first step has succeeded.
 
         Raises:
             RuntimeError: If training diverges or memory is too small; the last checkpoint stays.
@@ -200,7 +238,8 @@ class Run:
                         self._open_folder(log)
                     self._after(step, log)
                     self._draw(log, arrived)
-                yield Progress(step, *log.shown(self.done, self._means))
+                shown = log.shown(self.done, self._means)
+                yield Progress(step, *shown, log.validation, self._validates_now)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             with signals_held():
                 self.save()
@@ -223,7 +262,7 @@ class Run:
         log.begin()
 
     def _after(self, step: TrainStep, log: Log) -> None:
-        """Averages, log and checkpoint after a step."""
+        """Averages, validation, log and checkpoint after a step."""
         if not step.skipped:
             for average in (self.ema, *self.power_emas):
                 average.update(self.model.net)
@@ -231,12 +270,27 @@ class Run:
         if self.power_emas and self._due(self.settings.ema_snapshot_every):
             save_snapshot(self.folder, self.done, self.power_emas)
         self._means.add(step)
-        if self._due(self.intervals.log_every):
-            log.write(self.done, self.seconds, self._means)
+        validation = self._validate() if self._validates_now else None
+        if validation is not None or self._due(self.intervals.log_every):
+            log.write(self.done, self.seconds, self._means, validation)
             self._means = Means()
         stale = self.seconds - self._saved[1] >= 60 * SAVE_MINUTES
         if stale or self._due(self.intervals.save_every):
             self.save()
+
+    @property
+    def _validates_now(self) -> bool:
+        return self.validates and self._due(self.intervals.validate_every)
+
+    def _validate(self) -> Validation:
+        """Validate the averaged weights; save them if they are the best so far."""
+        with self.ema.applied(self.model.net):
+            found = validate(self.training, self.intervals.validate_bits)
+        if found.loss < (math.inf if self._best is None else self._best.loss):  # false for NaN
+            self._best = Best(self.done, found.loss, found.std_error)
+            tensors = averaged_tensors(self.ema)
+            save_checkpoint(self.folder / BEST, tensors, {**self._described(), **self._best.entry})
+        return found
 
     def _draw(self, log: Log, arrived: list[int]) -> None:
         """The pictures of this step; abandoned as soon as a signal has arrived."""
@@ -257,18 +311,25 @@ class Run:
             ValueError: If a weight is not finite.
             OSError: If the file cannot be written; the old file is then unchanged.
         """
-        progress = {
+        state = {"ema_updates": self.ema.updates, "pending": self._means.to_dict()}
+        best = {} if self._best is None else self._best.entry
+        tensors = training_tensors(self.model.net, self.ema, self.power_emas, self.optimizer)
+        save_checkpoint(self.checkpoint, tensors, {**self._described(), **state, **best})
+        self._saved = self.done, self.seconds
+
+    def _described(self) -> dict[str, Any]:
+        """Metadata of both checkpoints."""
+        about = {
+            **self.metadata,
             "steps_done": self.done,
             "seconds": self.seconds,
-            "ema_updates": self.ema.updates,
             "images": len(self.data),
             "data_fingerprint": self.data.fingerprint,
             "noise_version": self._noise_version,
-            "pending": self._means.to_dict(),
         }
-        tensors = training_tensors(self.model.net, self.ema, self.power_emas, self.optimizer)
-        save_checkpoint(self.checkpoint, tensors, {**self.metadata, **progress})
-        self._saved = self.done, self.seconds
+        if self.training.test is not None:
+            about["test_fingerprint"] = self.training.test.fingerprint
+        return about
 
 
 def check_folder(folder: Path) -> None:
@@ -298,7 +359,5 @@ def check_folder(folder: Path) -> None:
 def _files_of_a_run(folder: Path) -> list[Path]:
     """The files in a folder that have the names of a run's files."""
     pictures = (p for p in folder.glob("samples-*.png") if re.fullmatch(r"samples-\d{7,}", p.stem))
-    single = (folder / CHECKPOINT, folder / LOG, folder / FIGURE)
-    return (
-        [p for p in single if p.is_file()] + sorted(pictures) + [*snapshot_files(folder).values()]
-    )
+    single = [p for name in (CHECKPOINT, LOG, FIGURE, BEST) if (p := folder / name).is_file()]
+    return single + sorted(pictures) + [*snapshot_files(folder).values()]
