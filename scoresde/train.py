@@ -19,7 +19,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from ._condition import Condition, bound_rows, map_condition, take_rows
 from ._philox import generator, normals, uniforms
 from ._tensor import NonFiniteError, check_integer, check_number, plain_numbers
 from .data import Dataset
+from .error_history import ErrorHistory
 from .evaluation import seeded, training
 from .loss import Objective
 from .noise import check_seed
@@ -142,6 +143,9 @@ class Training:
         objective: The loss.
         settings: Steps, batch, learning rate and so on.
 
+    Attributes:
+        history: The errors of the steps so far, if the objective learns its times from them.
+
     Raises:
         TypeError: If the conditions of the data have another dtype than the network takes.
         ValueError: If there are fewer data than a batch needs, the conditions of the data do not
@@ -153,6 +157,7 @@ class Training:
     data: Dataset
     objective: Objective
     settings: TrainSettings
+    history: ErrorHistory | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         model, data, batch = self.model, self.data, self.settings.batch
@@ -164,6 +169,7 @@ class Training:
         if self.settings.label_dropout:
             model.unconditional = True
         self.objective.check(model.sde)
+        object.__setattr__(self, "history", self.objective.new_history(model))
         if data.empty_class is not None:
             raise ValueError(
                 f"every class must have data, but {data.empty_class} of {data.name} has none"
@@ -212,6 +218,8 @@ class Training:
                 buffers.restore()
             else:
                 optimizer.step()
+            if self.history is not None and not step.skipped:
+                self.history.add(step.t, step.errors)
             skipped += step.skipped
             if skipped > settings.max_skipped:
                 raise RuntimeError(_diverged(net, step))
@@ -252,7 +260,8 @@ class Training:
         if self.settings.autocast is not None:
             model.autocast = getattr(torch, self.settings.autocast)
         bound = model if y is None else model.given(map_condition(lambda v: v.to(device), y))
-        losses, t, errors = self.objective(bound, x0.to(device), u.to(device), eps.to(device))
+        batch = (v.to(device) for v in (x0, u, eps))
+        losses, t, errors = self.objective(bound, *batch, self.history)
         return losses.mean(), t.detach(), errors
 
     def _batch(self, n: int) -> tuple[Tensor, Condition | None, Tensor, Tensor]:

@@ -3,6 +3,7 @@
 - model.*: the averaged weights, which `scoresde.load` reads
 - train.net.*: the weights that are trained
 - train.adam.*: the state of the optimizer
+- train.history.*: the errors by noise level, if the objective learns its times from them
 """
 
 from __future__ import annotations

@@ -161,6 +161,8 @@ class Run:
                 raw.path,
             )
         restore(raw, self.model.net, self.ema, self.optimizer)
+        if self.training.history is not None:
+            self.training.history.restore(raw.below("train.history."))
         self.seconds = check_number("seconds", raw.metadata["seconds"], at_least=0)
         self._means = Means(raw.metadata.get("pending"))
         self._noise_version = raw.metadata.get("noise_version", 1)
@@ -256,6 +258,9 @@ class Run:
             "pending": self._means.to_dict(),
         }
         tensors = training_tensors(self.model.net, self.ema, self.optimizer)
+        if self.training.history is not None:
+            state = self.training.history.tensors()
+            tensors |= {f"train.history.{name}": value for name, value in state.items()}
         save_checkpoint(self.checkpoint, tensors, {**self.metadata, **progress})
         self._saved = self.done, self.seconds
 
