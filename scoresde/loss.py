@@ -53,7 +53,9 @@ class Objective:
         simple      1                      λ = σ² on the score: NCSN, DDPM's L_simple
         likelihood  g²/σ²                  g² on the score: the bound on the log-likelihood
                                            (Song et al. 2021, arXiv:2101.09258)
-        edm         (σ̂² + d²)/d²           Karras et al. 2022, arXiv:2206.00364, table 1
+        edm         (σ̂² + d²)/d²           Karras et al. 2022, arXiv:2206.00364, table 1; d = 1 is
+                                           SNR + 1 on the x0 error, the error of v on VP
+                                           (Salimans and Ho 2022, arXiv:2202.00512)
         min_snr     min(SNR, γ)/SNR        Hang et al. 2023, arXiv:2303.09556, section 3.4
 
     Times:

@@ -155,6 +155,15 @@ def test_weightings_are_the_papers_in_their_own_terms(sde, shape):
         torch.testing.assert_close(errors, oracles["simple"], rtol=1e-8, atol=1e-12)
 
 
+def test_edm_weight_of_unit_data_is_the_error_of_v():
+    sde, x0, eps, u = VP(), normal(50, 2), normal(50, 2, seed=1), midpoints(50)
+    model = FunctionScore(sde, lambda x, t: torch.tanh(x) + 0.3)
+    losses, t, _ = Objective("edm", sigma_data=1.0, t_min=0.01)(model, x0, u, eps)
+    v = sde.alpha(t)[:, None] * eps - sde.sigma(t)[:, None] * x0
+    oracle = (model.v(sde.perturb(x0, t, eps), t) - v).square().mean(1)
+    torch.testing.assert_close(losses, oracle, rtol=1e-8, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("sde", "values"), [(VP(), MIXTURE_VP), (VE(), MIXTURE_VE)], ids=["VP", "VE"]
 )
