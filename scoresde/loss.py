@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 from ._tensor import check_choice, check_integer, check_number, float64, plain_numbers
+from .error_history import ErrorHistory
 from .score import ScoreModel
 from .sde import SDE, Node
 
 __all__ = ["Objective", "denoising_error"]
 
 Weighting = Literal["simple", "likelihood", "edm", "min_snr"]
-Times = Literal["uniform", "log_snr", "log_normal", "ladder"]
+Times = Literal["uniform", "log_snr", "log_normal", "ladder", "second_moment"]
 
 
 def denoising_error(model: ScoreModel, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
@@ -52,7 +53,9 @@ class Objective:
         simple      1                      λ = σ² on the score: NCSN, DDPM's L_simple
         likelihood  g²/σ²                  g² on the score: the bound on the log-likelihood
                                            (Song et al. 2021, arXiv:2101.09258)
-        edm         (σ̂² + d²)/d²           Karras et al. 2022, arXiv:2206.00364, table 1
+        edm         (σ̂² + d²)/d²           Karras et al. 2022, arXiv:2206.00364, table 1; d = 1 is
+                                           SNR + 1 on the x0 error, the error of v on VP
+                                           (Salimans and Ho 2022, arXiv:2202.00512)
         min_snr     min(SNR, γ)/SNR        Hang et al. 2023, arXiv:2303.09556, section 3.4
 
     Times:
@@ -63,6 +66,10 @@ class Objective:
                     likelihood weighting becomes constant, and most of its variance vanishes.
         log_normal  log σ̂ ~ N(log_mean, log_std²), truncated to [t_min, 1]. This density is part of
                     the objective (EDM); the loss is not divided by it.
+        second_moment  λ with a density proportional to √E[L²], L the loss per unit of λ, measured
+                    during the training, and the loss divided by the density of t. This is the same
+                    objective as `uniform`; among such densities it gives the loss of one sample the
+                    smallest variance (Nichol and Dhariwal 2021, arXiv:2102.09672, section 3.3).
         ladder      a uniform choice among the `levels` times of the discrete model. With the
                     weighting `simple` it is DDPM's L_simple on a `TabulatedVP` and, up to a
                     constant, NCSN's loss on VE.
@@ -113,16 +120,26 @@ class Objective:
         t, _ = self.draw_times(sde, float64([0.0, 1.0]))
         sde.nodes(t)
 
-    def draw_times(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
+    def new_history(self, model: ScoreModel) -> ErrorHistory | None:
+        """An empty history of errors if the distribution of t is learned, otherwise None."""
+        if self.times != "second_moment":
+            return None
+        return ErrorHistory(model.sde, self._for(model).t_min)
+
+    def draw_times(
+        self, sde: SDE, u: Tensor, history: ErrorHistory | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Times from uniform draws, and the factor that corrects for their distribution.
 
         Args:
             sde: The forward process.
             u: Uniform draws in [0, 1], shape (B,), float64.
+            history: The errors so far, for `second_moment`. Without them, and until every noise
+                level has some, λ is uniform.
 
         Returns:
-            Times (B,) and factors (B,), float64. For `log_snr` the factor is (uniform density)/
-            (density of t), whose mean is 1; otherwise it is 1.
+            Times (B,) and factors (B,), float64. For `log_snr` and `second_moment` the factor is
+            (uniform density)/(density of t), whose mean is 1; otherwise it is 1.
         """
         if self.times == "uniform":
             return self.t_min + u * (1 - self.t_min), torch.ones_like(u)
@@ -134,10 +151,21 @@ class Objective:
         if self.times == "log_normal":
             lam = -self._log_normal(u, -last.lam, -first.lam)
             return self._time(sde, lam), torch.ones_like(u)
+        place, density = u, 1.0
+        if history is not None:
+            place, density = history.draw(u, self._loss_per_lam(sde, history.centres))
         span = last.lam - first.lam
-        t = self._time(sde, first.lam + u * span)
-        slope = 0.5 * (sde.g(t) / sde.sigma(t)).square()  # −dλ/dt
-        return t, span / slope / (1 - self.t_min)
+        t = self._time(sde, first.lam + place * span)
+        return t, span / _slope(sde, t) / (1 - self.t_min) / density
+
+    def _loss_per_lam(self, sde: SDE, lam: Tensor) -> Tensor:
+        """w(t) |dt/dλ|, the loss per unit of λ and of |ε̂ − ε|²."""
+        t = self._time(sde, lam)
+        return self.weight(sde.at(t, t)) / _slope(sde, t)
+
+    def _for(self, model: ScoreModel) -> Objective:
+        """The objective at times for which the network has labels."""
+        return replace(self, t_min=max(self.t_min, model.t_least))
 
     def _time(self, sde: SDE, lam: Tensor) -> Tensor:
         # The rounded inverse may lie outside the interval.
@@ -166,7 +194,14 @@ class Objective:
             return (self.gamma * (node.sigma / node.alpha) ** 2).clamp(max=1.0)
         return torch.ones_like(node.sigma)
 
-    def __call__(self, model: ScoreModel, x0: Tensor, u: Tensor, eps: Tensor) -> tuple[Tensor, ...]:
+    def __call__(
+        self,
+        model: ScoreModel,
+        x0: Tensor,
+        u: Tensor,
+        eps: Tensor,
+        history: ErrorHistory | None = None,
+    ) -> tuple[Tensor, ...]:
         """Weighted error of each sample, per dimension.
 
         Args:
@@ -174,13 +209,18 @@ class Objective:
             x0: Data, shape (B, *D).
             u: Uniform draws in [0, 1] that choose the times, shape (B,), float64.
             eps: Standard normal noise like x0.
+            history: As in `draw_times`; it is only read.
 
         Returns:
             Losses (B,), whose mean is L; times (B,); unweighted errors |ε̂ − ε|²/D (B,).
         """
         # A network with discrete labels has no label for times below the first one.
-        objective = replace(self, t_min=max(self.t_min, model.t_least))
-        t, factor = objective.draw_times(model.sde, u)
+        t, factor = self._for(model).draw_times(model.sde, u, history)
         error = denoising_error(model, x0, t, eps) / math.prod(x0.shape[1:])
         weight = self.weight(model.sde.at(t, t)) * factor
         return weight.to(error) * error, t, error.detach()
+
+
+def _slope(sde: SDE, t: Tensor) -> Tensor:
+    """−dλ/dt = g²/(2σ²)."""
+    return 0.5 * (sde.g(t) / sde.sigma(t)).square()

@@ -21,7 +21,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -33,6 +33,7 @@ from ._philox import generator, normals, uniforms
 from ._tensor import NonFiniteError, check_integer, check_number, check_type, plain_numbers
 from .data import Dataset
 from .ema import LARGEST_SIGMA_REL
+from .error_history import ErrorHistory
 from .evaluation import seeded, training
 from .loss import Objective
 from .noise import check_seed
@@ -222,6 +223,9 @@ class Training:
         settings: Steps, batch, learning rate and so on.
         test: The test split, for `validation = "test"`; otherwise None.
 
+    Attributes:
+        history: The errors of the steps so far, if the objective learns its times from them.
+
     Raises:
         TypeError: If the conditions of the data have another dtype than the network takes.
         ValueError: If there are fewer data than a batch needs, `validation` holds out fewer than 2
@@ -236,6 +240,7 @@ class Training:
     objective: Objective
     settings: TrainSettings
     test: Dataset | None = None
+    history: ErrorHistory | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         model, data = self.model, self.data
@@ -246,6 +251,7 @@ class Training:
         if self.settings.label_dropout:
             model.unconditional = True
         self.objective.check(model.sde)
+        object.__setattr__(self, "history", self.objective.new_history(model))
         empty = _taken(data, self.rows, labels_only=True).empty_class
         if empty is not None:
             left = " outside the held-out data" if self.settings.share else ""
@@ -324,6 +330,8 @@ class Training:
                 buffers.restore()
             else:
                 optimizer.step()
+            if self.history is not None and not step.skipped:
+                self.history.add(step.t, step.errors)
             skipped += step.skipped
             if skipped > settings.max_skipped:
                 raise RuntimeError(_diverged(net, step))
@@ -365,7 +373,7 @@ class Training:
         for part in torch.arange(len(x0)).tensor_split(self.settings.accumulate):
             rows = slice(int(part[0]), int(part[-1]) + 1)
             labels = None if y is None else take_rows(y, rows)
-            losses, t, error = self.losses(x0[rows], labels, u[rows], eps[rows])
+            losses, t, error = self.losses(x0[rows], labels, u[rows], eps[rows], self.history)
             share = losses.mean() * (len(part) / len(x0))
             share.backward()
             loss += float(share.detach())
@@ -374,18 +382,25 @@ class Training:
         return loss, torch.cat(times), torch.cat(errors)
 
     def losses(
-        self, x0: Tensor, y: Condition | None, u: Tensor, eps: Tensor
+        self,
+        x0: Tensor,
+        y: Condition | None,
+        u: Tensor,
+        eps: Tensor,
+        history: ErrorHistory | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The objective of some data with their conditions, in the autocast of the settings.
 
-        Arguments and result as for `Objective`; tensors may be on any device.
+        Arguments and result as for `Objective`; tensors may be on any device. Without a history,
+        as in a validation, the times are the same at every step.
         """
         device = device_of(self.model.net)
         model = copy.copy(self.model)  # shares the network; the caller's model stays as it is
         if self.settings.autocast is not None:
             model.autocast = getattr(torch, self.settings.autocast)
         bound = model if y is None else model.given(map_condition(lambda v: v.to(device), y))
-        return self.objective(bound, x0.to(device), u.to(device), eps.to(device))
+        batch = (v.to(device) for v in (x0, u, eps))
+        return self.objective(bound, *batch, history)
 
     def _batch(self, n: int) -> tuple[Tensor, Condition | None, Tensor, Tensor]:
         """Data (float32, model's scale), conditions, uniforms for times, and noise of step n."""

@@ -316,10 +316,26 @@ def _grids_and_models() -> Iterator[Mutant]:
     yield Mutant(
         "importance sampling without its correction",
         path,
-        "return t, span / slope / (1 - self.t_min)",
-        "return t, torch.ones_like(t)",
+        "return t, span / _slope(sde, t) / (1 - self.t_min) / density",
+        "return t, density * torch.ones_like(t)",
         "test_loss.py",
         "log_snr",
+    )
+    yield Mutant(
+        "learned times without the correction for their density",
+        path,
+        "return t, span / _slope(sde, t) / (1 - self.t_min) / density",
+        "return t, span / _slope(sde, t) / (1 - self.t_min)",
+        "test_loss.py",
+        "learned",
+    )
+    yield Mutant(
+        "learned times follow the error instead of the loss",
+        "scoresde/error_history.py",
+        "size = scale * self.squares.sqrt()",
+        "size = self.squares.sqrt()",
+        "test_loss.py",
+        "learned",
     )
     yield Mutant(
         "the likelihood weighting is g²/σ instead of g²/σ²",

@@ -25,7 +25,7 @@ LEAVES = {"nets", "metrics", "data", "ema", "checkpoint"}
 LAYERS = [
     {"noise", "ivp"},
     {"sde"},
-    {"score"},
+    {"score", "error_history"},
     {"exact", "loss", "grid", "batches"},
     {"samplers", "likelihood", "scaling"},
     {"train"},

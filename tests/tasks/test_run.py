@@ -315,6 +315,21 @@ def test_running_statistics_and_own_randomness_resume_bit_for_bit(tmp_path):
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
 
+def test_times_that_are_learned_resume_bit_for_bit(tmp_path):
+    values = config(steps=8, batch=128).to_dict()
+    values["objective"] |= {"times": "second_moment"}
+    made, data = Config.from_dict(values), rings(128)
+    finish(make(tmp_path / "whole", made, data))
+    stop_after(make(tmp_path / "parts", made, data), 6)
+    run = make(tmp_path / "parts", made, data)
+    assert run.resume() == 6
+    assert run.training.history.full
+    finish(run)
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+    tensors = read_checkpoint(run.checkpoint).tensors
+    assert float(tensors["train.history.counts"].sum()) == 8 * 128
+
+
 def test_a_skipped_step_leaves_running_statistics_finite_and_their_averages_too(tmp_path):
     run = normed(tmp_path, max_skipped=1)
     calls = []

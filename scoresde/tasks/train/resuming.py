@@ -4,6 +4,7 @@
 - train.net.*: the weights that are trained
 - train.ema.0.*, train.ema.1.*, ...: the power-function averages, if the run stores snapshots
 - train.adam.*: the state of the optimizer
+- train.history.*: the errors by noise level, if the objective learns its times from them
 
 The config in the metadata says which data were held out: `split_rows` chooses them by train.seed
 and train.validation.

@@ -203,6 +203,8 @@ class Run:
                 raw.path,
             )
         restore(raw, self.model.net, self.ema, self.power_emas, self.optimizer)
+        if self.training.history is not None:
+            self.training.history.restore(raw.below("train.history."))
         self.seconds = check_number("seconds", raw.metadata["seconds"], at_least=0)
         self._means = Means(raw.metadata.get("pending"))
         self._best = Best.resumed(raw.metadata.get("best"), self.folder / BEST)
@@ -314,6 +316,9 @@ class Run:
         state = {"ema_updates": self.ema.updates, "pending": self._means.to_dict()}
         best = {} if self._best is None else self._best.entry
         tensors = training_tensors(self.model.net, self.ema, self.power_emas, self.optimizer)
+        if self.training.history is not None:
+            learned = self.training.history.tensors()
+            tensors |= {f"train.history.{name}": value for name, value in learned.items()}
         save_checkpoint(self.checkpoint, tensors, {**self._described(), **state, **best})
         self._saved = self.done, self.seconds
 
