@@ -20,7 +20,7 @@ _WIDTH = Real(0, 12**-0.5, min_open=True)
 
 
 @click.command(cls=Command)
-@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("run", metavar="RUN", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
     "--sigma-rel",
     type=Commas(_WIDTH),
