@@ -101,7 +101,7 @@ def _intentions(run: Run) -> Iterator[str]:
     )
     if run.validates:
         yield (
-            f"validation on {len(run.training.held_out)} held-out data every "
+            f"validation on {len(run.training.examples.held_out)} held-out data every "
             f"{every.validate_every} steps; {BEST} keeps the best weights"
         )
     if run.data.spec.is_image:

@@ -163,7 +163,7 @@ class Run:
     @property
     def validates(self) -> bool:
         """Whether the loss is measured on held-out data."""
-        return self.training.held_out is not None
+        return self.training.examples.held_out is not None
 
     @property
     def checkpoint(self) -> Path:
