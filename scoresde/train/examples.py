@@ -67,8 +67,9 @@ class Examples:
 
     def __post_init__(self) -> None:
         check_data(self.data, self.test, self.settings)
-        empty = _taken(self.data, self.rows, labels_only=True).empty_class
-        if empty is not None:
+        y = self.data.labels
+        trained = self.data if y is None else replace(self.data, labels=take_rows(y, self.rows))
+        if (empty := trained.empty_class) is not None:
             left = " outside the held-out data" if self.settings.share else ""
             raise ValueError(
                 f"every class must have data, but {empty} of {self.data.name} has none{left}"
@@ -88,8 +89,8 @@ class Examples:
         """The data of the validation, at most `VALIDATED`, in random order; None without one."""
         if self.settings.validation == "test":
             order = generator(self.settings.seed, 0, "held out").permutation(len(self.test))
-            return _taken(self.test, torch.from_numpy(order[:VALIDATED]))
-        return _taken(self.data, self._split[1][:VALIDATED]) if self.settings.share else None
+            return self.test.taken(torch.from_numpy(order[:VALIDATED]))
+        return self.data.taken(self._split[1][:VALIDATED]) if self.settings.share else None
 
     @cached_property
     def compared(self) -> Dataset | None:
@@ -100,7 +101,7 @@ class Examples:
         if self.held_out is None:
             return None
         kept = self._split[0]
-        return _taken(self.data, kept[torch.arange(len(self.held_out)) % len(kept)])
+        return self.data.taken(kept[torch.arange(len(self.held_out)) % len(kept)])
 
     def batch(
         self, n: int, condition: ConditionSpec | None
@@ -179,12 +180,6 @@ def check_data(data: Dataset, test: Dataset | None, settings: TrainSettings) -> 
             f"validation must be a share of the data, got 'test': the test split of {data.name} "
             f"has shape {test.spec.shape}, the training data {data.spec.shape}"
         )
-
-
-def _taken(data: Dataset, rows: Tensor, labels_only: bool = False) -> Dataset:
-    """Some rows of the data."""
-    y = None if data.labels is None else take_rows(data.labels, rows)
-    return replace(data, labels=y) if labels_only else replace(data, x=data.x[rows], labels=y)
 
 
 def _mirrored(x: Tensor, which: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from scoresde._lock import LOCK, lock_folder
 from scoresde.checkpoint import read_checkpoint
 from scoresde.nets import UNet
 from scoresde.shipped import TEMPLATES, config_template
-from scoresde.tasks.train.run import CHECKPOINT, SAVE_MINUTES, Intervals, Run
+from scoresde.tasks.train.files import CHECKPOINT, SAVE_MINUTES, Intervals
+from scoresde.tasks.train.run import Run
 
 CONFIG = """
 [data]

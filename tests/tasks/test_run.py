@@ -24,10 +24,11 @@ from scoresde.names.config_source import ConfigSource
 from scoresde.names.loading import load
 from scoresde.plain import ConfigError
 from scoresde.score import NetworkScore, Preconditioning
+from scoresde.tasks.train.files import BEST, SAVE_MINUTES, Intervals, check_folder
 from scoresde.tasks.train.history import validation_row
 from scoresde.tasks.train.prepare import prepare_run
 from scoresde.tasks.train.resuming import export
-from scoresde.tasks.train.run import BEST, SAVE_MINUTES, Intervals, Run, check_folder
+from scoresde.tasks.train.run import Run
 from scoresde.train import Training
 from scoresde.validation import validate
 
