@@ -48,10 +48,11 @@ def load_held_out(given: GivenModel, request: HeldOutRequest) -> Dataset:
     if classes is None and request.data is not None:  # a checkpoint's own data have their classes
         classes = spec.classes
     split = "train" if whole or held else request.split or "test"
-    data = load_dataset(source, split, labels=bool(given.condition), classes=classes)
+    labels = held or bool(given.condition)  # as in the training, whose data they must be
+    data = load_dataset(source, split, labels=labels, classes=classes)
     data = replace(data, split="all") if whole else data
     if held:
-        data = check_held_out(given, data, 1)
+        data = check_held_out(given, data, 1).given_for(given.condition)
         data = replace(data.taken(given.held_out_rows(data)), split="held-out")
     return check_held_out(given, data, request.n)
 
