@@ -701,6 +701,22 @@ def _training() -> Iterator[Mutant]:
         "never_trained",
     )
     yield Mutant(
+        "the likelihood of held-out data is of those that were trained on",
+        "scoresde/tasks/request.py",
+        "split_rows(len(data), self.config.train)[1]",
+        "split_rows(len(data), self.config.train)[0]",
+        "tasks/test_held_out.py",
+        "held_out_are",
+    )
+    yield Mutant(
+        "samples of few rounded labels take more times than there are",
+        "scoresde/samplers/choice.py",
+        "for fewer in range(nfe, 1, -1):",
+        "for fewer in (nfe,):",
+        "tasks/test_run.py",
+        "rounded_labels",
+    )
+    yield Mutant(
         "micro-batches count alike whatever their size",
         "scoresde/train/loop.py",
         "losses.mean() * (len(part) / len(x0))",

@@ -108,7 +108,7 @@ class HeldOutRequest(Request):
     Args:
         data: Name of a data set or a path; None for the test split of the training data.
         split: "train", "test" or "held-out", the training data that the checkpoint was not trained
-            on; None for "test", and for all of a file given by `data`.
+            on, in their order; None for "test", and for all of a file given by `data`.
         data_root: Folder that is searched first for a named data set or a relative path.
         levels: Number of levels of a file's data.
     """
