@@ -1268,8 +1268,8 @@ def _commands() -> Iterator[Mutant]:
     yield Mutant(
         "without the last denoising one evaluation is left over",
         "scoresde/samplers/choice.py",
-        "found = recommended(model, nfe + (not denoise), shape)",
-        "found = recommended(model, nfe, shape)",
+        "found = _fitting(model, nfe, not denoise, shape)",
+        "found = _fitting(model, nfe, False, shape)",
         "samplers/test_sample.py",
         "TestWhatIsLeftOpen and includes_the_denoising",
     )
