@@ -14,6 +14,7 @@ from scoresde.names.config_source import ConfigSource
 from scoresde.tasks.held_out import choose_rows, load_held_out
 from scoresde.tasks.request import HeldOutRequest, StoredModel
 from scoresde.tasks.train.prepare import prepare_run
+from scoresde.tasks.train.run import Run
 
 NAMES = ("cat", "dog", "fox")
 
@@ -122,8 +123,8 @@ def test_rows_are_of_the_whole_file(n):
     assert np.std(means) == pytest.approx(288.5 / n**0.5, rel=0.3)
 
 
-def trained(tmp_path, data, classes=None) -> StoredModel:
-    """The checkpoint of a run that holds out a quarter of some 8×8 images."""
+def trained(tmp_path, data, classes=None) -> Run:
+    """A run at its beginning, with its checkpoint, that holds out a quarter of some 8×8 images."""
     net = {"kind": "unet", "channels": 4, "multipliers": [1], "blocks": 1, "attention": []}
     net |= {} if classes is None else {"classes": classes}
     train = {"steps": 9, "batch": 2, "warmup": 1, "validation": 0.25, "seed": 3}
@@ -134,9 +135,9 @@ def trained(tmp_path, data, classes=None) -> StoredModel:
     )
     (tmp_path / "config.toml").write_text(config)
     run = prepare_run(ConfigSource(str(tmp_path / "config.toml")), tmp_path / "run")
-    next(run.steps())
+    run.folder.mkdir()
     run.save()
-    return StoredModel.read(run.checkpoint)
+    return run
 
 
 @pytest.mark.parametrize("classes", [None, 3])
@@ -145,9 +146,9 @@ def test_the_rows_that_were_held_out_are_those_of_the_training(tmp_path, classes
     images = x[:, None, None] * np.ones((1, 8, 8), np.uint8)
     labels = np.array(["cat", "dog", "fox"])[x % 3]
     np.savez(path, x=images, y=labels)
-    stored = trained(tmp_path, path, classes)
-    seen = prepare_run(ConfigSource(str(tmp_path / "config.toml")), tmp_path / "run")
-    wanted = set(seen.training.examples.held_out.x[:, 0, 0, 0].tolist())
+    run = trained(tmp_path, path, classes)
+    stored = StoredModel.read(run.checkpoint)
+    wanted = set(run.training.examples.held_out.x[:, 0, 0, 0].tolist())
     request = HeldOutRequest("mine", n=10, split="held-out")
     found = load_held_out(stored, request)
     grey = found.x[:, 0, 0, 0].tolist()
