@@ -74,8 +74,9 @@ seed = click.option(
 compiled = click.option("--compile", "compiled", is_flag=True, help="torch.compile the network.")
 split = click.option(
     "--split",
-    type=click.Choice(["train", "test"]),
-    help="test if not given, or all of a file given by --data.",
+    type=click.Choice(["train", "test", "held-out"]),
+    help="held-out: the training data left out by train.validation. Default: test, or all of a "
+    "file given by --data.",
 )
 levels = click.option("--levels", type=Integer(2), help="Number of levels of a file's data.")
 data_root = click.option(

@@ -83,7 +83,7 @@ def _intentions(run: Run) -> Iterator[str]:
     """Lines that say what will be done: data, and how often the run saves, validates and draws."""
     from scoresde.data import has_test_split
     from scoresde.tasks.noise_levels import ladder_in_words
-    from scoresde.tasks.train.run import BEST, SAVE_MINUTES
+    from scoresde.tasks.train.files import BEST, SAVE_MINUTES
 
     every = run.intervals
     if run.done:
@@ -94,14 +94,15 @@ def _intentions(run: Run) -> Iterator[str]:
     if levels is not None:
         yield levels
     if not has_test_split(run.data.name):
-        yield f"{run.data.name} has no test split; `scoresde likelihood` will need --data"
+        needed = "--split held-out or --data" if run.settings.share else "--data"
+        yield f"{run.data.name} has no test split; `scoresde likelihood` will need {needed}"
     yield (
         f"{run.checkpoint} is saved every {every.save_every} steps, and when it is "
         f"{SAVE_MINUTES} minutes old"
     )
     if run.validates:
         yield (
-            f"validation on {len(run.training.held_out)} held-out data every "
+            f"validation on {len(run.training.examples.held_out)} held-out data every "
             f"{every.validate_every} steps; {BEST} keeps the best weights"
         )
     if run.data.spec.is_image:

@@ -83,8 +83,8 @@ def train(
 
     with lock_folder(out):  # before the slow imports, so that a second run is refused at once
         from scoresde.names.config_source import ConfigSource
+        from scoresde.tasks.train.files import Intervals
         from scoresde.tasks.train.prepare import prepare_run
-        from scoresde.tasks.train.run import Intervals
 
         from .progress import follow_training
 

@@ -75,8 +75,8 @@ def validate(training: Training, bits: int = 0) -> Validation:
         Losses, errors by time and, on request, the likelihood.
     """
     with _fixed(training):
-        losses, t, errors = _losses(training, training.held_out)
-        seen, _, training_errors = _losses(training, training.compared)
+        losses, t, errors = _losses(training, training.examples.held_out)
+        seen, _, training_errors = _losses(training, training.examples.compared)
     found = Validation(
         loss=float(losses.mean()),
         std_error=float(losses.std()) / math.sqrt(len(losses)),
@@ -104,7 +104,7 @@ def check_bits(training: Training, n: int) -> None:
         ValueError: If n is 1 or less, there are fewer held-out data, or the network has rounded
             labels.
     """
-    held = training.held_out
+    held = training.examples.held_out
     most = 0 if held is None else len(held)
     if not 2 <= n <= most:
         raise ValueError(f"must be between 2 and the {most} held-out data, got {n}")
@@ -124,7 +124,7 @@ def measure_bits(training: Training, n: int) -> tuple[float, float]:
     Raises:
         RuntimeError: If the network or its derivative is not finite, or memory runs out.
     """
-    held, settings = training.held_out, training.settings
+    held, settings = training.examples.held_out, training.settings
     x, y = held.x[:n], None if held.labels is None else take_rows(held.labels, slice(n))
     method, size = Dequantized(held.spec), max(1, settings.batch // settings.accumulate)
     device = device_of(training.model.net)

@@ -662,7 +662,7 @@ def _training() -> Iterator[Mutant]:
     )
     yield Mutant(
         "one offset for all strata of t",
-        "scoresde/train.py",
+        "scoresde/train/examples.py",
         '"training times", 1)[:, 0]) / len(x)',
         '"training times", 1)[:1, 0]) / len(x)',
         "test_train.py",
@@ -670,7 +670,7 @@ def _training() -> Iterator[Mutant]:
     )
     yield Mutant(
         "an epoch begins at its first row again after a resume",
-        "scoresde/train.py",
+        "scoresde/train/examples.py",
         "begin, end = max(first - epoch * size, 0), min(last - epoch * size, size)",
         "begin, end = 0, min(last - epoch * size, size, batch)",
         "test_train.py",
@@ -678,7 +678,7 @@ def _training() -> Iterator[Mutant]:
     )
     yield Mutant(
         "the learning rate's warm-up begins at 0",
-        "scoresde/train.py",
+        "scoresde/train/settings.py",
         "rise = (step + 1) / settings.warmup",
         "rise = step / settings.warmup",
         "test_train.py",
@@ -686,7 +686,7 @@ def _training() -> Iterator[Mutant]:
     )
     yield Mutant(
         "a step that is not finite is applied",
-        "scoresde/train.py",
+        "scoresde/train/loop.py",
         "            else:\n                optimizer.step()",
         "            optimizer.step()",
         "test_train.py",
@@ -694,15 +694,31 @@ def _training() -> Iterator[Mutant]:
     )
     yield Mutant(
         "held-out data are trained on",
-        "scoresde/train.py",
+        "scoresde/train/examples.py",
         "return self._split[0].sort().values",
         "return torch.arange(len(self.data))",
         "test_validation.py",
         "never_trained",
     )
     yield Mutant(
+        "the likelihood of held-out data is of those that were trained on",
+        "scoresde/tasks/request.py",
+        "split_rows(len(data), self.config.train)[1]",
+        "split_rows(len(data), self.config.train)[0]",
+        "tasks/test_held_out.py",
+        "held_out_are",
+    )
+    yield Mutant(
+        "samples of few rounded labels take more times than there are",
+        "scoresde/samplers/choice.py",
+        "for fewer in range(nfe, 1, -1):",
+        "for fewer in (nfe,):",
+        "tasks/test_run.py",
+        "rounded_labels",
+    )
+    yield Mutant(
         "micro-batches count alike whatever their size",
-        "scoresde/train.py",
+        "scoresde/train/loop.py",
         "losses.mean() * (len(part) / len(x0))",
         "losses.mean() / self.settings.accumulate",
         "test_train.py",
@@ -1252,8 +1268,8 @@ def _commands() -> Iterator[Mutant]:
     yield Mutant(
         "without the last denoising one evaluation is left over",
         "scoresde/samplers/choice.py",
-        "found = recommended(model, nfe + (not denoise), shape)",
-        "found = recommended(model, nfe, shape)",
+        "found = _fitting(model, nfe, not denoise, shape)",
+        "found = _fitting(model, nfe, False, shape)",
         "samplers/test_sample.py",
         "TestWhatIsLeftOpen and includes_the_denoising",
     )

@@ -89,7 +89,8 @@ import scoresde
 from scoresde.checkpoint import CheckpointError, read_checkpoint
 from scoresde.data import load_dataset
 from scoresde.names.loading import config_of
-from scoresde.tasks.train.run import CHECKPOINT, LOG, Run
+from scoresde.tasks.train.files import CHECKPOINT, LOG
+from scoresde.tasks.train.run import Run
 from scoresde.train import Training
 
 FOLDER = Path(__file__).parent / "fixtures" / "f5c71d0"

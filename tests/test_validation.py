@@ -43,11 +43,11 @@ def test_held_out_data_are_never_trained_on_and_all_others_are():
     made = finish(training(objective=objective, steps=9, batch=3))  # 3 epochs of 9 data
     visited = torch.cat([x0 for x0, *_ in objective.batches])[:, 0]
     for epoch in visited.split(9):
-        assert torch.equal(epoch.sort().values, points().x[made.rows, 0])
-    held = set(made.held_out.x[:, 0].tolist())
+        assert torch.equal(epoch.sort().values, points().x[made.examples.rows, 0])
+    held = set(made.examples.held_out.x[:, 0].tolist())
     assert len(held) == 3
     assert held.isdisjoint(visited.tolist())
-    assert set(made.compared.x[:, 0].tolist()) <= set(visited.tolist())
+    assert set(made.examples.compared.x[:, 0].tolist()) <= set(visited.tolist())
 
 
 def test_validation_on_a_test_split_changes_no_weight():
@@ -87,8 +87,8 @@ def test_dropout_is_off_and_every_condition_is_given():
 
 def test_few_training_data_are_compared_more_than_once():
     made = training(test=points(50), validation="test")
-    assert len(made.compared) == len(made.held_out) == 50
-    assert torch.equal(made.compared.x[:12], made.compared.x[12:24])
+    assert len(made.examples.compared) == len(made.examples.held_out) == 50
+    assert torch.equal(made.examples.compared.x[:12], made.examples.compared.x[12:24])
 
 
 def test_a_loss_that_is_not_finite_is_nan_and_training_may_go_on():
@@ -101,7 +101,7 @@ def test_bits_are_those_of_log_likelihood():
     made = training(data)
     found = validate(made, bits=3)
     made.model.net.eval()
-    bits = log_likelihood(made.model, made.held_out.x[:3], Dequantized(spec), seed=0)
+    bits = log_likelihood(made.model, made.examples.held_out.x[:3], Dequantized(spec), seed=0)
     bits = bits.bits_per_dim(spec)
     assert found.nll == pytest.approx(float(bits.mean()), rel=1e-6)
     assert found.nll_std_error == pytest.approx(float(bits.std()) / math.sqrt(3), rel=1e-5)

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .._condition import Condition, ConditionSpec
+from .._condition import Condition, ConditionSpec, take_rows
 from ..fingerprint import fingerprint
 from .spec import DataSpec
 
@@ -28,7 +28,7 @@ class Dataset:
         spec: Shape, range and quantization.
         log_prob: Exact log-density in nats, (B, D) → (B,) in the dtype of its argument; None if
             no closed form exists.
-        split: "train", "test" or "all".
+        split: "train", "test", "held-out" or "all".
     """
 
     name: str
@@ -59,6 +59,15 @@ class Dataset:
             ValueError: If the data lack a kind of condition, or have it in another size.
         """
         return replace(self, labels=condition.selected(self.labels, self.spec.condition))
+
+    def taken(self, rows: Tensor) -> Dataset:
+        """Some of these data.
+
+        Args:
+            rows: Their row numbers, int64, shape (n,).
+        """
+        labels = None if self.labels is None else take_rows(self.labels, rows)
+        return replace(self, x=self.x[rows], labels=labels)
 
     @property
     def empty_class(self) -> str | None:

@@ -81,6 +81,7 @@ def _loss(axis: Any, rows: Sequence, checked: Sequence, least: LeastLoss | None)
         _validation(axis, at, found, "loss", "std_error", "held-out data")
         training = [_number(v.get("training_loss")) for v in found]
         axis.plot(at, training, "x--", color=COLOURS[2], label="training data, the same weights")
+        _best(axis, at, found)
     if least is not None:
         text = f"irreducible, {least.of}: {least.loss:.4g} ± {least.std_error:.1g}"
         axis.axhline(least.loss, color="k", ls="--", lw=0.9, label=text)
@@ -88,6 +89,15 @@ def _loss(axis: Any, rows: Sequence, checked: Sequence, least: LeastLoss | None)
     scale = "log" if high > 5 * low > 0 else "linear"
     axis.set(xlabel="step", ylabel="weighted loss per dimension", yscale=scale)
     axis.legend(fontsize=8)
+
+
+def _best(axis: Any, at: Sequence[int], found: Sequence[Mapping[str, Any]]) -> None:
+    """Mark the step of the smallest loss on held-out data, whose weights the run keeps."""
+    losses = [(v["loss"], step) for v, step in zip(found, at, strict=True) if v["loss"] is not None]
+    if losses:
+        step = min(losses)[1]
+        text = f"smallest loss on held-out data, step {step}"
+        axis.axvline(step, color=COLOURS[1], ls=":", lw=1.2, label=text)
 
 
 def _by_time(axis: Any, rows: Sequence, checked: Sequence, least: LeastLoss | None) -> None:

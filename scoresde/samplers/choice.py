@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from torch import Tensor
 
 from .._tensor import check_integer
-from ..grid import uniform
+from ..grid import LadderError, uniform
 from ..score import ScoreModel
 from ..sde import SDE
 from .base import Sampler
@@ -33,7 +34,8 @@ def choose(
     """Complete a sampler, times or neither by what `recommended` says.
 
     Without times, the number of steps is the largest that costs at most `nfe` evaluations, and the
-    grid is the one that is recommended for this number of steps.
+    grid is the one that is recommended for this number of steps. If the labels of the model are
+    rounded, its discrete times may allow fewer steps.
 
     Args:
         model: The score model, or any object that says the same about itself; it is not evaluated.
@@ -65,13 +67,28 @@ def choose(
     nfe = DEFAULT_NFE if nfe is None else check_integer("nfe", nfe, minimum=1, maximum=MOST_NFE)
     if sampler is None:
         # `recommended` counts the final denoising, so that one more step is free without it
-        found = recommended(model, nfe + (not denoise), shape)
+        found = _fitting(model, nfe, not denoise, shape)
         sampler = found.sampler if denoise else replace(found.sampler, to_data=False)
         return Choice(sampler, found.ts, denoise and found.denoise, found.grid)
     grid = recommended_grid(model, shape)
     steps = most_steps(model.sde, sampler, grid, nfe, denoise)
     found = recommended(model, steps + 1, shape)
     return Choice(sampler, found.ts, denoise, found.grid)
+
+
+def _fitting(model: ScoreModel, nfe: int, free: bool, shape: Sequence[int] | None) -> Choice:
+    """The recommendation for at most `nfe` evaluations, as many as the ladder of the model allows.
+
+    Args:
+        model: The score model.
+        nfe: Largest number of evaluations per sample.
+        free: Whether one more step is possible.
+        shape: Shape of one sample, or None.
+    """
+    for fewer in range(nfe, 1, -1):
+        with suppress(LadderError):
+            return recommended(model, fewer + free, shape)
+    return recommended(model, 1 + free, shape)
 
 
 def recommended_grid(model: ScoreModel, shape: Sequence[int] | None = None) -> Grid:

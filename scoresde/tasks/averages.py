@@ -17,7 +17,7 @@ from ..ema.posthoc import DOUBTFUL
 from ..fingerprint import fingerprint
 from ..output.manifest import Source
 from .request import StoredModel
-from .train.run import CHECKPOINT
+from .train.files import CHECKPOINT
 from .train.snapshots import Snapshot, list_snapshots
 
 __all__ = ["RunAverages", "save_average"]

@@ -9,11 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import torch
+from torch import Tensor
 
 from .._condition import Condition, ConditionSpec, take_rows
 from .._tensor import NonFiniteError
 from .._text import reason_of
-from ..data import DataSource, DataSpec
+from ..data import Dataset, DataSource, DataSpec
 from ..evaluation import count_nfe, evaluating, own_context
 from ..ivp import FLOAT32_TOLERANCE
 from ..output.manifest import Source
@@ -70,6 +71,22 @@ class GivenModel(ABC):
     @abstractmethod
     def data_source(self) -> DataSource | None:
         """The training data; None if they are not known."""
+
+    @property
+    def held_out_share(self) -> float:
+        """Share of the training data that the model was not trained on."""
+        return 0.0
+
+    def held_out_rows(self, data: Dataset) -> Tensor:
+        """The rows of the training data that the model was not trained on, ascending.
+
+        Args:
+            data: The training data, with the conditions that the network takes.
+
+        Raises:
+            ValueError: If none were held out, or these are not the data of the training.
+        """
+        raise ValueError(f"--split: held-out is of a checkpoint, and {self.name} is none")
 
     @property
     @abstractmethod

@@ -40,19 +40,34 @@ def load_held_out(given: GivenModel, request: HeldOutRequest) -> Dataset:
     elif source is None:
         raise ValueError(f"--data: must be given, the training data of {given.name} are not known")
     elif is_array_file(source.path) and request.split is None:
-        raise ValueError(
-            f"--data: must be given, the checkpoint was trained on all of {source.name}; "
-            "name a file of held-out data"
-        )
+        raise ValueError(_without_test_split(given, source.name))
     source = replace(source.below(request.data_root), levels=request.levels or source.levels)
-    whole = request.data is not None and is_array_file(source.path)
+    held = request.split == "held-out"
+    whole = request.data is not None and is_array_file(source.path) and not held
     classes = spec.class_names
     if classes is None and request.data is not None:  # a checkpoint's own data have their classes
         classes = spec.classes
-    split = request.split or ("train" if whole else "test")
-    data = load_dataset(source, split, labels=bool(given.condition), classes=classes)
+    split = "train" if whole or held else request.split or "test"
+    labels = held or bool(given.condition)  # as in the training, whose data they must be
+    data = load_dataset(source, split, labels=labels, classes=classes)
     data = replace(data, split="all") if whole else data
+    if held:
+        data = check_held_out(given, data, 1).given_for(given.condition)
+        data = replace(data.taken(given.held_out_rows(data)), split="held-out")
     return check_held_out(given, data, request.n)
+
+
+def _without_test_split(given: GivenModel, name: str) -> str:
+    """The error if the training data are a file, which has no test split."""
+    if share := given.held_out_share:
+        return (
+            f"--split: must be held-out, or --data be given: {name} has no test split, and the "
+            f"checkpoint was trained on all of it but a share of {share:g}"
+        )
+    return (
+        f"--data: must be given, the checkpoint was trained on all of {name}; name a file of "
+        "held-out data"
+    )
 
 
 def choose_rows(data: Dataset, n: int, seed: int) -> np.ndarray:

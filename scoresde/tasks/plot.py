@@ -42,9 +42,9 @@ from ..sde import Node
 from .conditions import conditions_like
 from .held_out import choose_rows, to_points
 from .request import Request, StoredModel, data_source, versions
+from .train.files import CHECKPOINT, LOG
 from .train.history import Log, is_log
 from .train.irreducible import exact_model, least_loss
-from .train.run import CHECKPOINT, LOG
 
 __all__ = ["PlotRequest", "plot_run"]
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from .. import __version__
 from .._condition import ConditionSpec
@@ -35,6 +36,7 @@ from ..plain import construct
 from ..score import NetworkScore
 from ..sde import SDE
 from ..shipped import locate
+from ..train import split_rows
 from .given import GivenModel
 
 __all__ = ["HeldOutRequest", "Request", "StoredModel", "data_source", "versions"]
@@ -105,7 +107,8 @@ class HeldOutRequest(Request):
 
     Args:
         data: Name of a data set or a path; None for the test split of the training data.
-        split: "train" or "test"; None for "test", and for all of a file given by `data`.
+        split: "train", "test" or "held-out", the training data that the checkpoint was not trained
+            on, in their order; None for "test", and for all of a file given by `data`.
         data_root: Folder that is searched first for a named data set or a relative path.
         levels: Number of levels of a file's data.
     """
@@ -206,6 +209,25 @@ class StoredModel(GivenModel):
     def data_source(self) -> DataSource | None:
         """The training data."""
         return self.config.data
+
+    @property
+    def held_out_share(self) -> float:
+        """Share of the training data that the model was not trained on."""
+        return 0.0 if self.config.train is None else self.config.train.share
+
+    def held_out_rows(self, data: Dataset) -> Tensor:
+        """The rows of the training data that `train.validation` held out, ascending."""
+        if not self.held_out_share:
+            raise ValueError(
+                f"--split: must be train or test, got 'held-out': {self.name} was trained on all "
+                "of its training data"
+            )
+        if self.raw.metadata.get("data_fingerprint") != data.fingerprint:
+            raise ValueError(
+                f"--split: held-out rows are known only in the data that {self.name} was trained "
+                f"on, and {data.name} holds others, or the same in another order"
+            )
+        return split_rows(len(data), self.config.train)[1].sort().values
 
     def build(self, device: str = "cpu", dtype: str = "float32") -> NetworkScore:
         """The score model with averaged weights, frozen and in evaluation mode.

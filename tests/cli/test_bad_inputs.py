@@ -252,6 +252,8 @@ def test_an_exact_trace_that_takes_hours(refused, wide_checkpoint):
 @pytest.mark.usefixtures("no_network")
 def test_a_checkpoint_of_a_file_needs_other_data(refused, wide_checkpoint):
     refused(["likelihood", "--checkpoint", wide_checkpoint], "--data: must be given", "wide.npy")
+    split = ["--split", "held-out"]
+    refused(["likelihood", "--checkpoint", wide_checkpoint, *split], "was trained on all of its")
 
 
 FILES = {

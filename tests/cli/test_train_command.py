@@ -1,6 +1,7 @@
 """`scoresde train`."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,8 @@ from scoresde._lock import LOCK, lock_folder
 from scoresde.checkpoint import read_checkpoint
 from scoresde.nets import UNet
 from scoresde.shipped import TEMPLATES, config_template
-from scoresde.tasks.train.run import CHECKPOINT, SAVE_MINUTES, Intervals, Run
+from scoresde.tasks.train.files import BEST, CHECKPOINT, SAVE_MINUTES, Intervals
+from scoresde.tasks.train.run import Run
 
 CONFIG = """
 [data]
@@ -118,6 +120,45 @@ def test_it_says_how_often_it_saves(start):
         f"{folder / CHECKPOINT} is saved every 2 steps, and when it is {SAVE_MINUTES} minutes old"
     )
     assert where in done.err
+
+
+def test_it_says_on_what_and_how_often_it_validates(start):
+    held_out = ("--set", "train.validation=0.02")  # 30 of the 1500
+    folder, done = start(*held_out, "--validate-every", 2, "--validate-bits", 2, steps=2)
+    assert done.status == 0, done.err
+    lines = done.err.splitlines()
+    said = "validation on 30 held-out data every 2 steps; best.safetensors keeps the best weights"
+    assert said in lines
+    assert "samples are drawn every 5000 steps" in lines
+    assert re.fullmatch(r"step 1: loss \d\.\d{4}, \d+ images/s", lines[-2])
+    numbers = r"held out \d\.\d{4} ± \d\.\d{4}, \d+\.\d{3} ± \d\.\d{3} bits/dim"
+    assert re.fullmatch(rf"step 2: loss \d\.\d{{4}}, {numbers}, \d+ images/s", lines[-1])
+    assert (folder / BEST).exists()
+    _, done = start("--overwrite", steps=1)
+    assert "validation" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--validate-every", 0), "--validate-every: 0 is not an integer at least 1"),
+        (("--validate-every", "x"), "--validate-every: 'x' is not"),
+        (("--validate-bits", -1), "--validate-bits: -1 is not an integer at least 0"),
+        (("--validate-bits", 1), "--validate-bits: must be between 2 and the 30 held-out data"),
+        (("--validate-bits", 31), "--validate-bits: must be between 2 and the 30 held-out data"),
+        (("--set", "train.validation=1"), "validation must be 'test' or a share of the data in"),
+        (("--set", "train.validation=-0.1"), "validation must be 'test' or a share of the data in"),
+        (("--set", "train.validation='val'"), "validation must be 'test' or a share of the data"),
+        (("--set", "train.validation=0.0005"), "must hold out at least 2 of the 1500 data"),
+        (("--set", "train.validation=0.999"), "batch must be at most the 2 data, 1498 of which"),
+    ],
+)
+def test_a_bad_validation_is_refused_before_anything_is_written(start, options, message):
+    set_share = () if "--set" in options else ("--set", "train.validation=0.02")
+    folder, done = start(*set_share, *options)
+    assert (done.status, folder.exists()) == (2, False)
+    assert message in done.err
+    assert done.err.count("\n") == 1
 
 
 def test_it_says_at_the_start_what_the_data_are(start, tmp_path):

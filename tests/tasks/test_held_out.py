@@ -1,5 +1,8 @@
 """The choice of held-out data, and the numbers of their classes."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +10,11 @@ from PIL import Image
 
 from scoresde.data import Dataset, DataSource, DataSpec, load_dataset
 from scoresde.names.config import Config
+from scoresde.names.config_source import ConfigSource
 from scoresde.tasks.held_out import choose_rows, load_held_out
 from scoresde.tasks.request import HeldOutRequest, StoredModel
+from scoresde.tasks.train.prepare import prepare_run
+from scoresde.tasks.train.run import Run
 
 NAMES = ("cat", "dog", "fox")
 
@@ -115,3 +121,49 @@ def test_rows_are_of_the_whole_file(n):
     # places have mean 499.5 and deviation 288.5; of 100 n of them, 4 standard errors
     assert np.mean(means) == pytest.approx(499.5, abs=4 * 288.5 / (100 * n) ** 0.5)
     assert np.std(means) == pytest.approx(288.5 / n**0.5, rel=0.3)
+
+
+def trained(tmp_path, data, classes=None) -> Run:
+    """A run at its beginning, with its checkpoint, that holds out a quarter of some 8×8 images."""
+    net = {"kind": "unet", "channels": 4, "multipliers": [1], "blocks": 1, "attention": []}
+    net |= {} if classes is None else {"classes": classes}
+    train = {"steps": 9, "batch": 2, "warmup": 1, "validation": 0.25, "seed": 3}
+    tables = {"data": {"name": str(data)}, "sde": {"kind": "vp"}, "net": net, "train": train}
+    config = "\n".join(
+        f"[{table}]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in keys.items())
+        for table, keys in tables.items()
+    )
+    (tmp_path / "config.toml").write_text(config)
+    run = prepare_run(ConfigSource(str(tmp_path / "config.toml")), tmp_path / "run")
+    run.folder.mkdir()
+    run.save()
+    return run
+
+
+@pytest.mark.parametrize("classes", [None, 3])
+def test_the_rows_that_were_held_out_are_those_of_the_training(tmp_path, classes):
+    path, x = tmp_path / "a.npz", np.arange(40, dtype=np.uint8)
+    images = x[:, None, None] * np.ones((1, 8, 8), np.uint8)
+    labels = np.array(["cat", "dog", "fox"])[x % 3]
+    np.savez(path, x=images, y=labels)
+    run = trained(tmp_path, path, classes)
+    stored = StoredModel.read(run.checkpoint)
+    wanted = set(run.training.examples.held_out.x[:, 0, 0, 0].tolist())
+    request = HeldOutRequest("mine", n=10, split="held-out")
+    found = load_held_out(stored, request)
+    grey = found.x[:, 0, 0, 0].tolist()
+    assert (set(grey), grey, found.split) == (wanted, sorted(grey), "held-out")
+    assert len(wanted) == 10
+    assert (
+        found.labels is None if classes is None else found.labels.tolist() == [g % 3 for g in grey]
+    )
+    with pytest.raises(ValueError, match=r"--n: 11 is more than the 10 of .* \(held-out\)"):
+        load_held_out(stored, replace(request, n=11))
+    with pytest.raises(ValueError, match="--split: must be held-out, or --data be given"):
+        load_held_out(stored, replace(request, split=None))
+    # The same data at another place have these rows; other data have none.
+    path.rename(tmp_path / "b.npz")
+    assert torch.equal(load_held_out(stored, replace(request, data=tmp_path / "b.npz")).x, found.x)
+    np.savez(path, x=images[::-1], y=labels[::-1])
+    with pytest.raises(ValueError, match="held-out rows are known only in the data that"):
+        load_held_out(stored, request)

@@ -14,9 +14,9 @@ from scoresde.output.animation import LAST, save_animation
 from scoresde.output.training_curves import LeastLoss, save_curves
 from scoresde.sde import VE, VP
 from scoresde.tasks.plot import plot_run
+from scoresde.tasks.train.files import Intervals
 from scoresde.tasks.train.irreducible import exact_model, least_loss
 from scoresde.tasks.train.prepare import prepare_run
-from scoresde.tasks.train.run import Intervals
 
 
 @pytest.mark.parametrize("objective", [Objective(t_min=1e-3), Objective("edm", "log_snr", 1e-3)])
@@ -61,14 +61,18 @@ def test_the_curves_show_what_the_log_has(drawn, tmp_path):
     bits = {"nll": 3.5, "nll_std_error": None, "unit": "bits/dim"}
     least = LeastLoss("moons", 0.25, 0.01, torch.tensor([0.1, 0.2, 0.3]))
     save_curves("x.png", [row(10), row(20, validation=None), row(30, loss=None)])
-    save_curves("x.png", [row(10, validation=found | bits), row(20)], 1.0, least)
+    losses = {10: 0.9, 20: 0.7, 30: None}
+    checked = [row(n, validation=found | bits | {"loss": loss}) for n, loss in losses.items()]
+    save_curves("x.png", checked, 1.0, least)
     plain, full = ([len(axis.lines) for axis in figure.axes] for figure in drawn)
     assert plain == [2, 3, 1, 1]
-    # validation with its training loss and the irreducible loss; the clip; nothing in the last
-    assert full[:4] == [2 + 5, 2 + 2, 1 + 1, 1]
+    # validation, its training loss, its best step, the irreducible loss; the clip; nothing at last
+    assert full[:4] == [2 + 6, 3 + 2, 1 + 1, 1]
     assert (len(full), full[4] > 0, full[5]) == (6, True, 0)
     legend = drawn[1].axes[0].get_legend().get_texts()
-    assert "irreducible, moons: 0.25 ± 0.01" in [text.get_text() for text in legend]
+    assert {"irreducible, moons: 0.25 ± 0.01", "smallest loss on held-out data, step 20"} <= {
+        text.get_text() for text in legend
+    }
 
 
 def test_an_animation_has_one_frame_per_state_and_stays_at_the_last(tmp_path):

@@ -17,17 +17,19 @@ import scoresde.tasks.train.previews
 import scoresde.tasks.train.resuming
 import scoresde.tasks.train.run
 from scoresde import _files
-from scoresde.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
+from scoresde.checkpoint import CheckpointError, RawCheckpoint, read_checkpoint, save_checkpoint
 from scoresde.data import Dataset, DataSpec
 from scoresde.names.config import Config
 from scoresde.names.config_source import ConfigSource
 from scoresde.names.loading import load
 from scoresde.plain import ConfigError
 from scoresde.score import NetworkScore, Preconditioning
+from scoresde.tasks.train.files import BEST, SAVE_MINUTES, Intervals, check_folder
 from scoresde.tasks.train.history import validation_row
 from scoresde.tasks.train.prepare import prepare_run
 from scoresde.tasks.train.resuming import export
-from scoresde.tasks.train.run import BEST, SAVE_MINUTES, Intervals, Run, check_folder
+from scoresde.tasks.train.run import Run
+from scoresde.tasks.train.snapshots import snapshot_files
 from scoresde.train import Training
 from scoresde.validation import validate
 
@@ -78,11 +80,17 @@ def log(folder) -> list[dict]:
     return [{k: v for k, v in json.loads(li).items() if k not in TIMING} for li in lines]
 
 
-def assert_same_run(a, b) -> None:
-    first, second = (read_checkpoint(folder / "checkpoint.safetensors") for folder in (a, b))
+def assert_equal_tensors(a, b) -> tuple[RawCheckpoint, RawCheckpoint]:
+    """Compare the tensors of two checkpoints, and return both."""
+    first, second = read_checkpoint(a), read_checkpoint(b)
     assert first.tensors.keys() == second.tensors.keys()
     for name, value in first.tensors.items():
         assert torch.equal(value, second.tensors[name]), name
+    return first, second
+
+
+def assert_same_run(a, b) -> None:
+    first, second = assert_equal_tensors(*(folder / "checkpoint.safetensors" for folder in (a, b)))
     counts = ("steps_done", "ema_updates", "pending", "config", "data")
     assert all(first.metadata[k] == second.metadata[k] for k in counts)
     assert first.metadata.get("best") == second.metadata.get("best")
@@ -548,13 +556,15 @@ def test_the_running_loss_and_speed_are_shown_from_the_first_step(tmp_path, monk
     ]
 
 
-def with_all_options(folder, **arguments) -> Run:
-    """A run of 6 steps on images with every option of training, validated every 3 steps."""
+def with_all_options(folder, steps: int = 6, **arguments) -> Run:
+    """A run on images with every option of training, validated every 3 steps."""
     made, data = images(1)
     values = made.to_dict()
     values["net"] |= {"dropout": 0.3}
-    values["train"] |= {"steps": 6, "accumulate": 3, "flip": True, "validation": 0.2}
+    values["train"] |= {"steps": steps, "accumulate": 3, "flip": True, "validation": 0.2}
     values["train"] |= {"label_dropout": 0.3, "autocast": "bfloat16", "max_skipped": 1}
+    values["train"] |= {"ema_snapshot_every": 2, "warmup": 3, "cooldown": 2}
+    values["objective"] |= {"times": "second_moment"}
     every = {"validate_every": 3, "validate_bits": 2, **arguments}
     return make(folder, Config.from_dict(values), data, **every)
 
@@ -566,9 +576,12 @@ def test_validation_and_all_options_resume_bit_for_bit(tmp_path):
         run.resume()
         stop_after(run, k)
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
-    first, second = (read_checkpoint(tmp_path / f / BEST) for f in ("parts", "whole"))
-    assert all(torch.equal(value, second.tensors[name]) for name, value in first.tensors.items())
+    first, second = assert_equal_tensors(*(tmp_path / f / BEST for f in ("parts", "whole")))
     assert first.metadata["best"] == second.metadata["best"]
+    parts, unbroken = (snapshot_files(tmp_path / f) for f in ("parts", "whole"))
+    assert list(parts) == [2, 4, 6]
+    for step, path in parts.items():
+        assert_equal_tensors(path, unbroken[step])
 
     # The log has the validations, and the file the weights of the smallest loss.
     rows = [row for row in log(tmp_path / "whole") if "validation" in row]
@@ -583,6 +596,28 @@ def test_validation_and_all_options_resume_bit_for_bit(tmp_path):
     assert again == least["validation"]
     assert len(again["error_by_t"]) == len(again["training_error_by_t"]) == 20
     assert again["unit"] == "bits/dim"
+
+
+@pytest.mark.slow
+def test_all_options_resume_bit_for_bit_when_the_times_are_learned(tmp_path):
+    """By then every noise level has been seen, and the snapshots of several widths are stored."""
+    every = {"steps": 60, "validate_every": 30}
+    finish(with_all_options(tmp_path / "whole", **every))
+    for k in (1, 44, 60):
+        run = with_all_options(tmp_path / "parts", **every)
+        run.resume()
+        stop_after(run, k)
+    assert run.training.history.full
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+    names = {path.name for path in (tmp_path / "whole").iterdir()}
+    assert {path.name for path in (tmp_path / "parts").iterdir()} == names
+    for name in names - {"log.jsonl", "checkpoint.safetensors"}:
+        if name.endswith(".safetensors"):
+            assert_equal_tensors(tmp_path / "parts" / name, tmp_path / "whole" / name)
+        else:
+            assert (tmp_path / "parts" / name).read_bytes() == (
+                tmp_path / "whole" / name
+            ).read_bytes()
 
 
 def test_only_a_smaller_validation_loss_is_kept(tmp_path, monkeypatch):
@@ -743,12 +778,13 @@ def drawn(tmp_path_factory):
     return folder
 
 
-def test_samples_of_a_network_with_rounded_labels_are_drawn_at_its_own_times(tmp_path):
+@pytest.mark.parametrize("betas", [[0.01] * 400, [0.3, 0.9, 0.98]], ids=len)  # 20 evaluations
+def test_samples_of_a_network_with_rounded_labels_are_drawn_at_its_own_times(tmp_path, betas):
     made, data = images(1)
     values = made.to_dict() | {
-        "sde": {"kind": "tabulated", "betas": [0.01] * 400},
+        "sde": {"kind": "tabulated", "betas": betas},
         "preconditioning": {"label": "rounded_index"},
-        "objective": {"times": "ladder", "levels": 400},
+        "objective": {"times": "ladder", "levels": len(betas)},
     }
     finish(make(tmp_path, Config.from_dict(values), data, sample_every=2))
     assert (tmp_path / "samples-0000002.png").exists()

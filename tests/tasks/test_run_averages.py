@@ -12,7 +12,8 @@ from scoresde.ema.posthoc import inner_products
 from scoresde.names.config import Config
 from scoresde.names.loading import load
 from scoresde.tasks.averages import RunAverages, save_average
-from scoresde.tasks.train.run import Intervals, Run, check_folder
+from scoresde.tasks.train.files import Intervals, check_folder
+from scoresde.tasks.train.run import Run
 from scoresde.train import Training
 
 UNET = {"kind": "unet", "channels": 8, "multipliers": [1], "blocks": 1, "attention": []}

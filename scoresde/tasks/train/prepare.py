@@ -17,8 +17,9 @@ from ...plain import ConfigError
 from ...score import NetworkScore
 from ...train import Training, check_data
 from ..request import versions
+from .files import CHECKPOINT, Intervals, check_folder
 from .resuming import find_resumable
-from .run import CHECKPOINT, Intervals, Run, check_folder
+from .run import Run
 
 __all__ = ["prepare_run"]
 

@@ -1,17 +1,8 @@
-"""A training run in a folder: log, checkpoints and pictures around the loop of `Training`.
-
-- checkpoint.safetensors: averaged weights, and the state for resuming; replaced atomically
-- best.safetensors: the averaged weights of the smallest validation loss, if there is a validation
-- ema-*.safetensors: snapshots of power-function averages, if train.ema_snapshot_every is set
-- log.jsonl: one line per `log_every` steps, and one per validation
-- samples-*.png: a grid of samples every `sample_every` steps
-- loss.png: loss against step, and error against time
-"""
+"""A training run: log, checkpoints and pictures in a folder, around the loop of `Training`."""
 
 from __future__ import annotations
 
 import math
-import re
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -20,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from ..._files import clean_folder
-from ..._tensor import check_integer, check_number, plain_numbers
-from ...checkpoint import CheckpointError, RawCheckpoint, read_checkpoint, save_checkpoint
+from ..._tensor import check_integer, check_number
+from ...checkpoint import CheckpointError, RawCheckpoint, save_checkpoint
 from ...ema import EMA, PowerEMA
 from ...noise import NOISE_VERSION
 from ...output.progress import advise_on_memory
 from ...train import Training, TrainStep, make_optimizer
 from ...validation import Validation, check_bits, validate
-from .history import Log, Means, is_log
+from .files import BEST, CHECKPOINT, FIGURE, LOG, SAVE_MINUTES, Intervals, files_of_a_run
+from .history import Log, Means
 from .previews import draw_losses, draw_samples
 from .resuming import (
     Best,
@@ -40,54 +32,7 @@ from .resuming import (
 from .signals import signals_held
 from .snapshots import save_snapshot, snapshot_files
 
-__all__ = [
-    "BEST",
-    "CHECKPOINT",
-    "FIGURE",
-    "LOG",
-    "SAVE_MINUTES",
-    "Intervals",
-    "Progress",
-    "Run",
-    "check_folder",
-]
-
-CHECKPOINT = "checkpoint.safetensors"
-BEST = "best.safetensors"
-LOG = "log.jsonl"
-FIGURE = "loss.png"
-
-SAVE_MINUTES = 5  # age at which a checkpoint is replaced: the most that a killed process loses
-
-
-@dataclass(frozen=True)
-class Intervals:
-    """How often a run writes. This never changes the weights, so a resumed run may change it.
-
-    Args:
-        log_every: Steps between log lines.
-        save_every: Steps between checkpoints; a checkpoint is also saved when the latest one is
-            `SAVE_MINUTES` old.
-        sample_every: Steps between sample grids (grey and RGB images only).
-        validate_every: Steps between validations, if the training has held-out data.
-        validate_bits: Number of held-out data whose bits/dim are measured at each validation, at
-            least 2; 0 for none.
-
-    Raises:
-        TypeError: If an argument is not an integer.
-        ValueError: If an argument is out of range.
-    """
-
-    log_every: int = 100
-    save_every: int = 1000
-    sample_every: int = 5000
-    validate_every: int = 1000
-    validate_bits: int = 0
-
-    def __post_init__(self) -> None:
-        plain_numbers(self)
-        for name, value in vars(self).items():
-            check_integer(name, value, minimum=0 if name == "validate_bits" else 1)
+__all__ = ["Progress", "Run"]
 
 
 @dataclass(frozen=True)
@@ -163,7 +108,7 @@ class Run:
     @property
     def validates(self) -> bool:
         """Whether the loss is measured on held-out data."""
-        return self.training.held_out is not None
+        return self.training.examples.held_out is not None
 
     @property
     def checkpoint(self) -> Path:
@@ -255,7 +200,7 @@ class Run:
         """Prepare the folder, once the first step has succeeded and results will be written."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.done == 0:
-            for path in _files_of_a_run(self.folder):
+            for path in files_of_a_run(self.folder):
                 path.unlink()
         for step, path in snapshot_files(self.folder).items():
             if step > self.done:  # it will be written again
@@ -335,34 +280,3 @@ class Run:
         if self.training.test is not None:
             about["test_fingerprint"] = self.training.test.fingerprint
         return about
-
-
-def check_folder(folder: Path) -> None:
-    """Raise if a run would replace files in the folder that do not belong to a run.
-
-    Args:
-        folder: The run's folder; need not exist.
-
-    Raises:
-        CheckpointError: If the checkpoint is not ours, or is damaged, and there is no log.
-        ValueError: If other files have the names of a run's files, and there is no log.
-    """
-    found = _files_of_a_run(folder)
-    log = folder / LOG
-    # A run that is killed early leaves an empty log, which does not show that other files are ours.
-    if not found or (is_log(log) and (found == [log] or log.stat().st_size)):
-        return
-    if folder / CHECKPOINT in found:
-        read_checkpoint(folder / CHECKPOINT)
-    else:
-        raise ValueError(
-            f"--out {folder}: holds {found[-1].name}, which scoresde train did not write; give "
-            "another folder"
-        )
-
-
-def _files_of_a_run(folder: Path) -> list[Path]:
-    """The files in a folder that have the names of a run's files."""
-    pictures = (p for p in folder.glob("samples-*.png") if re.fullmatch(r"samples-\d{7,}", p.stem))
-    single = [p for name in (CHECKPOINT, LOG, FIGURE, BEST) if (p := folder / name).is_file()]
-    return single + sorted(pictures) + [*snapshot_files(folder).values()]
