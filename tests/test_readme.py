@@ -189,8 +189,11 @@ def test_every_option_is_one_of_its_command(step, tmp_path, monkeypatch):
     command, words = interface(step)
     if "--run" in words:  # a folder that an earlier one makes
         (tmp_path / words[words.index("--run") + 1]).mkdir(parents=True)
-    if step.words[1] == "plot":
+    if step.words[1] in ("plot", "ema"):
         (tmp_path / words[0]).mkdir(parents=True)
+    if "--checkpoint" in words and (path := Path(words[words.index("--checkpoint") + 1])).suffix:
+        path.parent.mkdir(parents=True)
+        path.touch()
     if command is not None:
         with command.make_context(command.name, words):
             pass
