@@ -1081,6 +1081,22 @@ def _files_and_data() -> Iterator[Mutant]:
         "skip_scale",
     )
     yield Mutant(
+        "Fourier features of the input have half the frequency",
+        "scoresde/nets/unet.py",
+        "angle = 2**n * math.pi * wide",
+        "angle = 2 ** (n - 1) * math.pi * wide",
+        "nets/test_unet.py",
+        "fourier_features",
+    )
+    yield Mutant(
+        "Fourier features of the input are computed in the low precision of the weights",
+        "scoresde/nets/unet.py",
+        "wide = x.to(torch.promote_types(x.dtype, torch.float32))",
+        "wide = x.bfloat16().to(x.dtype)",
+        "nets/test_unet.py",
+        "fourier_features",
+    )
+    yield Mutant(
         "attention forgets its residual branch",
         "scoresde/nets/blocks.py",
         "return (x + out.transpose(1, 2).reshape(x.shape)) * self.scale",

@@ -84,9 +84,12 @@ class UNet(nn.Module):
         array: Channels of an array of the image's size as condition, or None. They are joined with
             the channels of the image.
         fourier: Numbers n of Fourier features of the input: sin(2ⁿπ x) and cos(2ⁿπ x) are joined
-            with the channels of the image, so that the network sees its fine detail. On the scale
-            [−1, 1] of 256 levels, n = 7 tells odd levels from even ones. Kingma et al. 2021,
-            arXiv:2107.00630, in the section on Fourier features, use 7 and 8.
+            with the channels of the image, so that the network sees its fine detail. Here x is the
+            input of the network, c_in x_t, which tends to the image at low noise where c_in tends
+            to 1 (to 1/σ_data for the target "edm"). The centres of 256 levels on [−1, 1] are 2⁻⁷
+            apart: sin(2⁷π x) is 1 and −1 at them in turn, and n = 8 has one period per level.
+            Kingma et al. 2021, arXiv:2107.00630, appendix C, eq. (34), whose published code uses
+            n = 7 and 8.
 
     Raises:
         ValueError: If an argument is out of its range, or a resolution of `attention` is never

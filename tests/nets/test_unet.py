@@ -1,10 +1,12 @@
 """The U-Net: shapes, conditioning, padding, precision, errors."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.func import jvp, vjp
 
+from scoresde.data import DataSpec
 from scoresde.nets import MLP, UNet
 from scoresde.nets.blocks import Attention, group_norm
 from scoresde.nets.embedding import FourierEmbedding, SinusoidalEmbedding
@@ -86,9 +88,9 @@ def test_label_and_class_change_the_output(embedding):
     assert (net(x, label) - base).abs().amax((1, 2, 3)).min() > 1e-6
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 8), (2, 7, 5)])
-def test_a_sample_does_not_depend_on_its_batch(shape):
-    net = awake(UNet(shape, **(SMALL | {"attention": (4,)})).double())
+@pytest.mark.parametrize(("shape", "fourier"), [((1, 8, 8), []), ((2, 7, 5), []), ((1, 8, 8), [7])])
+def test_a_sample_does_not_depend_on_its_batch(shape, fourier):
+    net = awake(UNet(shape, **(SMALL | {"attention": (4,)}), fourier=fourier).double())
     x, label = inputs(shape, 5)
     with torch.no_grad():
         together = net(x, label)
@@ -225,6 +227,58 @@ def test_forward_and_reverse_derivatives_agree():
     assert torch.allclose((w * forward).sum(), (reverse * v).sum(), rtol=1e-10)
 
 
+def seen_by_stem(net, x, label):
+    """The output of the net, and the channels that its first layer sees."""
+    seen = []
+    handle = net.stem.register_forward_pre_hook(lambda module, args: seen.append(args[0].clone()))
+    out = net(x, label)
+    handle.remove()
+    return out, seen[0]
+
+
+def test_a_network_without_fourier_features_is_that_of_old_checkpoints():
+    old = {"shape": (2, 8, 8), **SMALL}  # without the key, as before it existed
+    torch.manual_seed(3)
+    before = awake(UNet(**old))
+    torch.manual_seed(3)
+    after = UNet(**old, fourier=[])
+    assert {k: v.shape for k, v in before.state_dict().items()} == {
+        k: v.shape for k, v in after.state_dict().items()
+    }
+    after.load_state_dict(before.state_dict())
+    x, label = inputs((2, 8, 8), dtype=torch.float32)
+    out, seen = seen_by_stem(after, x, label)
+    assert torch.equal(out, before(x, label))
+    assert torch.equal(seen, x)  # no further channels
+
+
+def test_fourier_features_are_those_of_float32_under_autocast():
+    """In bfloat16 the angle 2⁷π x, up to 400, would have an error of about 1."""
+    net = awake(UNet((2, 8, 8), **SMALL, fourier=[1, 7]))
+    x, label = inputs((2, 8, 8), dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, seen = seen_by_stem(net, x, label)
+    assert seen.shape == (3, 2 * (1 + 4), 8, 8)
+    angles = [2.0**n * np.pi * x.numpy().astype(np.float64) for n in (1, 7)]
+    waves = [wave(angle) for angle in angles for wave in (np.sin, np.cos)]
+    expected = np.concatenate([x.numpy(), *waves], axis=1)
+    # float32 rounds an angle of 1600 by up to 6e-5
+    np.testing.assert_allclose(seen.numpy(), expected, rtol=0, atol=2e-4)
+
+
+def test_fourier_features_tell_neighbouring_levels_apart():
+    """At the centres of 256 levels, n = 7 alternates between ±1, and n = 8 is the same at all."""
+    spec = DataSpec((1, 16, 16), -1, 1, levels=256)
+    x = spec.encode(torch.arange(256).reshape(1, 1, 16, 16))
+    net = UNet(spec.shape, **SMALL, fourier=[7, 8])
+    _, seen = seen_by_stem(net, x, torch.zeros(1))
+    sin7, _, sin8, cos8 = seen[0, 1:].flatten(1)
+    signs = 1 - 2 * (torch.arange(256) % 2)
+    torch.testing.assert_close(sin7 * sin7[0].sign(), signs.float(), rtol=0, atol=1e-4)
+    steps = torch.stack([sin8, cos8]).diff(dim=1)
+    assert steps.abs().max() < 2e-4  # the rounding of angles of 800
+
+
 def test_dropout_acts_in_training_only():
     net = awake(UNet((1, 8, 8), **SMALL, dropout=0.5))
     x, label = inputs((1, 8, 8), dtype=torch.float32)
@@ -322,6 +376,8 @@ def test_embedding_uses_no_global_state(kind):
         ({"vector": 0}, "vector must be at least 1, got 0"),
         ({"array": 1.5}, "array must be an integer, got 1.5"),
         ({"patch": 0}, "patch must be at least 1, got 0"),
+        ({"fourier": [-1]}, "each entry of fourier must be at least 0, got -1"),
+        ({"fourier": [6.5]}, "each entry of fourier must be an integer, got 6.5"),
         ({"embedding": "wave"}, "embedding must be one of fourier, sinusoidal, ddpm, got 'wave'"),
     ],
 )
