@@ -25,6 +25,13 @@ __all__ = ["plot"]
     "--net", type=ClassPlace("network"), help="Class of the run's network if it is your own."
 )
 @click.option("--sde", type=ClassPlace("SDE"), help="Class of its SDE if it is your own.")
+@click.option(
+    "--ema",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Results of `scoresde ema` for this run, besides those in its subfolders; repeatable.",
+)
+@click.option("--tensorboard", is_flag=True, help="Write an event file for TensorBoard as well.")
 @options.data_root
 @options.seed
 @options.device
@@ -34,7 +41,8 @@ def plot(run: Path, out: Path, overwrite: bool, as_json: bool, **settings: Any) 
 
     RUN is a folder of `scoresde train`. The pictures are the curves of the log (with the
     irreducible loss where the exact score of the data is known), the grids of samples over the
-    steps, denoising at eight noise levels, and an animated PNG of sampling, which browsers play.
+    steps, denoising at eight noise levels, results of `scoresde ema` in subfolders of RUN, and an
+    animated PNG of sampling, which browsers play.
 
     Example: scoresde plot runs/digits-vp --out out/plots
     """

@@ -57,8 +57,13 @@ def _hint_when_stopped(resumes: bool) -> Iterator[None]:
         raise
 
 
-def follow_training(run: Run) -> None:
-    """Train to the end and show losses and images/s; a stop signal saves first."""
+def follow_training(run: Run, steps: Callable[[Run], Iterator[Progress]]) -> None:
+    """Train to the end and show losses and images/s; a stop signal saves first.
+
+    Args:
+        run: The run.
+        steps: Function that runs the loop, such as `Run.steps`.
+    """
     total = run.settings.steps
     if run.done == total:
         say(f"all {total} steps are done; to train longer, raise train.steps", err=True)
@@ -67,9 +72,9 @@ def follow_training(run: Run) -> None:
         say(line, err=True)
     first = run.done + 1
     try:
-        with progress_bar() as bar, closing(run.steps()) as steps:
+        with progress_bar() as bar, closing(steps(run)) as states:
             task = bar.add_task("train", total=total, completed=run.done, note="")
-            for state in steps:
+            for state in states:
                 note = f"{_losses(state)}, {state.images_per_second:.0f} images/s"
                 bar.update(task, completed=state.step.step, note=note)
                 if bar.disable and (state.validated or state.step.step == first):

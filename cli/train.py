@@ -48,6 +48,9 @@ def _every(name: str, steps: int, what: str) -> Callable:
 @_every("--sample-every", 5000, "grids of samples, for grey and RGB images.")
 @_every("--validate-every", 1000, "validations, if the config has train.validation.")
 @click.option(
+    "--tensorboard", is_flag=True, help="Write the log and the samples for TensorBoard as well."
+)
+@click.option(
     "--validate-bits",
     type=Integer(0),
     default=0,
@@ -63,6 +66,7 @@ def train(
     skip_bad: bool,
     overwrite: bool,
     compiled: bool,
+    tensorboard: bool,
     **intervals: int,
 ) -> None:
     """Train a score model by denoising score matching.
@@ -79,19 +83,25 @@ def train(
         return
     if config is None or out is None:
         raise click.UsageError("--config and --out must be given, or --new-config")
+    if tensorboard:
+        from scoresde.output.tensorboard import check_tensorboard
+
+        check_tensorboard()
     from scoresde._lock import lock_folder
 
     with lock_folder(out):  # before the slow imports, so that a second run is refused at once
         from scoresde.names.config_source import ConfigSource
+        from scoresde.tasks.train.events import steps_with_events
         from scoresde.tasks.train.files import Intervals
         from scoresde.tasks.train.prepare import prepare_run
+        from scoresde.tasks.train.run import Run
 
         from .progress import follow_training
 
         device, every = Device.resolve(device), Intervals(**intervals)
         source = ConfigSource(config, changes)
         run = prepare_run(source, out, device, data_root, overwrite, compiled, skip_bad, every)
-        follow_training(run)
+        follow_training(run, steps_with_events if tensorboard else Run.steps)
     say(run.checkpoint)
 
 

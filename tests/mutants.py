@@ -1097,6 +1097,14 @@ def _files_and_data() -> Iterator[Mutant]:
         "fourier_features",
     )
     yield Mutant(
+        "a comparison of averages of an earlier state of the run is shown",
+        "scoresde/tasks/sweeps.py",
+        'if found.sources["checkpoint"].sha256 != checkpoint:',
+        "if False:",
+        "tasks/test_plot.py",
+        "sweeps",
+    )
+    yield Mutant(
         "attention forgets its residual branch",
         "scoresde/nets/blocks.py",
         "return (x + out.transpose(1, 2).reshape(x.shape)) * self.scale",

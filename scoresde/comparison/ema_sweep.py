@@ -35,13 +35,14 @@ from ..tasks.conditions import conditions_like
 from ..tasks.held_out import choose_rows, load_held_out
 from ..tasks.held_out_loss import held_out_losses
 from ..tasks.request import HeldOutRequest, StoredModel, data_source, versions
+from ..tasks.sweeps import SWEEP
 from .quality import Quality
 
 __all__ = ["BY", "SweepRequest", "sweep_averages"]
 
 BY = ("loss", "bits", "mmd")
 WIDTHS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.25)
-TABLE, FIGURE = "table.txt", "sweep.png"
+TABLE = "table.txt"
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def sweep_averages(
     results = ResultFolder.open(out, origin, overwrite)
     if results.finished:
         return results.read()
-    with results.write((TABLE, FIGURE, SUMMARY)) as output:
+    with results.write((TABLE, SWEEP, SUMMARY)) as output:
         began = time.monotonic()
         measure = _measurement(request, stored, data, train)
         found = _measure_all(request, averages, widths, measure, on_progress)
@@ -135,7 +136,7 @@ def sweep_averages(
         summary |= {"seconds": round(time.monotonic() - began, 3), "versions": versions()}
         with atomic_write(output.work / TABLE, "w") as file:
             file.write(_table(summary))
-        _draw(output.work / FIGURE, summary)
+        _draw(output.work / SWEEP, summary)
         output.finish(summary)
     return summary
 

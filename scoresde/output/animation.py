@@ -19,6 +19,7 @@ __all__ = ["save_animation"]
 
 FRAME = 90  # milliseconds of a frame
 LAST = 2500  # milliseconds of the last frame
+SIDE = 450  # smaller pictures are enlarged up to this width, in pixels
 
 
 def save_animation(path: Path, states: Sequence[tuple[Node, Tensor]], spec: DataSpec) -> None:
@@ -33,13 +34,19 @@ def save_animation(path: Path, states: Sequence[tuple[Node, Tensor]], spec: Data
     """
     scaled = [(node.t, x.double().cpu() / math.hypot(node.alpha, node.sigma)) for node, x in states]
     if spec.is_image:
-        frames = [to_grid(x, spec) for _, x in scaled]
+        frames = [_enlarged(to_grid(x, spec)) for _, x in scaled]
     else:
         frames = _scattered(scaled, spec)
     durations = [FRAME] * (len(frames) - 1) + [LAST]
     with atomic_write(path) as file:
         first, *rest = frames
         first.save(file, "PNG", save_all=True, append_images=rest, duration=durations, loop=0)
+
+
+def _enlarged(picture: Image.Image) -> Image.Image:
+    """The picture enlarged by a whole factor to a width of at most `SIDE`."""
+    factor = max(1, SIDE // picture.width)
+    return picture.resize((factor * picture.width, factor * picture.height), Image.NEAREST)
 
 
 def _scattered(states: Sequence[tuple[float, Tensor]], spec: DataSpec) -> list[Image.Image]:

@@ -24,6 +24,7 @@ __all__ = [
 TILE = 0.95  # side of an image, in inches
 MOST_IMAGES = 12  # largest number of images side by side, or of paths
 MOST_EXTREMES = 10  # images at each end of the order
+PICTURES_IN_A_ROW = 3  # pictures per row in `side_by_side`
 IMAGES_IN_A_ROW = 8  # images per row in the picture of all data
 
 
@@ -148,19 +149,22 @@ def denoising_strip(
 
 
 def side_by_side(path: Path, pictures: Sequence[tuple[str, Path]]) -> None:
-    """Draw picture files in one row, each below its title.
+    """Draw picture files in rows of at most three, each below its title.
 
     Args:
         path: PNG file to write.
         pictures: Title and file of each picture, at least one.
     """
-    figure = new_figure(2.6 * len(pictures), 2.9)
-    axes = figure.subplots(1, len(pictures), squeeze=False).flat
-    for axis, (title, place) in zip(axes, pictures, strict=True):
+    columns = min(PICTURES_IN_A_ROW, len(pictures))
+    rows = -(-len(pictures) // columns)
+    figure = new_figure(3.4 * columns, 3.65 * rows)
+    axes = [*figure.subplots(rows, columns, squeeze=False).flat]
+    for axis in axes:
+        axis.set(xticks=[], yticks=[], frame_on=False)
+    for axis, (title, place) in zip(axes, pictures, strict=False):
         with Image.open(place) as picture:
             axis.imshow(picture.convert("RGB"), interpolation="antialiased")
-        axis.set(xticks=[], yticks=[], frame_on=False)
-        axis.set_title(title, fontsize=9)
+        axis.set_title(title, fontsize=10)
     save_figure(path, figure)
 
 

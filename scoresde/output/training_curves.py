@@ -55,7 +55,7 @@ def save_curves(
     checked = [row for row in rows if row.get("validation")]
     bits = [row for row in checked if row["validation"].get("nll") is not None]
     figure = new_figure(12, 11.5 if bits else 7.8)
-    axes = figure.subplots(3 if bits else 2, 2).flat
+    axes = [*figure.subplots(3 if bits else 2, 2).flat]
     _loss(axes[0], rows, checked, least)
     _by_time(axes[1], rows, checked, least)
     _line(axes[2], rows, "grad_norm", "gradient norm before clipping", yscale="log")
@@ -65,9 +65,11 @@ def save_curves(
     _line(axes[3], rows, "learning_rate", "learning rate")
     if bits:
         _likelihood(axes[4], bits)
-        axes[5].set_axis_off()
+        _line(axes[5], rows, "images_per_second", "images per second")
     for axis in axes:
         axis.grid(alpha=0.3)
+    for axis in (axes[0], *axes[2:]):
+        axis.set_xlim(0, 1.03 * rows[-1]["step"])
     save_figure(path, figure)
 
 

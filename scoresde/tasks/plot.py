@@ -4,45 +4,40 @@
 - samples.png: the grids of samples of the run, over its steps
 - denoising.png: x_0, x_t and the predicted x_0 at eight noise levels
 - sampling.png: an animated PNG of sampling
+- ema-1.png, …: results of `scoresde ema` that are in a subfolder of the run, or given
 - plots.html: a page with all of them
+- scoresde.tfevents.*: all of it for TensorBoard, if it is asked for
 - summary.json: the numbers of the last line, and the irreducible loss
 """
 
 from __future__ import annotations
 
 import html
-import re
+import shutil
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from .._condition import map_condition, take_rows
 from .._files import atomic_write
-from .._tensor import float64
 from .._text import printable
 from ..data import Dataset, load_dataset
 from ..data.catalog import has_test_split
-from ..evaluation import evaluating
 from ..fingerprint import file_fingerprint, fingerprint
-from ..noise import SampleNoise
-from ..output.animation import save_animation
-from ..output.manifest import Source
-from ..output.pictures import can_show, denoising_strip, side_by_side
+from ..output.manifest import Origin, Source
+from ..output.pictures import can_show, side_by_side
 from ..output.progress import OnProgress, silent
 from ..output.result_folder import SUMMARY, Output, ResultFolder
+from ..output.tensorboard import EVENTS, EventFile, check_tensorboard
 from ..output.training_curves import LeastLoss, save_curves
-from ..samplers import sample
-from ..score import FIRST_TIME, ScoreModel
-from ..sde import Node
-from .conditions import conditions_like
-from .held_out import choose_rows, to_points
+from .model_pictures import draw_denoising, draw_sampling
 from .request import Request, StoredModel, data_source, versions
-from .train.files import CHECKPOINT, LOG
+from .sweeps import Sweep, find_sweeps
+from .train.events import add_run
+from .train.files import CHECKPOINT, LOG, sample_grids
 from .train.history import Log, is_log
 from .train.irreducible import exact_model, least_loss
 
@@ -50,16 +45,13 @@ __all__ = ["PlotRequest", "plot_run"]
 
 # Every picture with the text below it on the page.
 PICTURES = {
-    "curves.png": "Loss, error by noise level, gradient norm and learning rate",
+    "curves.png": "Loss and error by noise level, gradient norm and learning rate, validation",
     "samples.png": "Samples of the averaged weights during the training, from the same noise",
     "denoising.png": "Data, noisy data and the prediction of the network",
     "sampling.png": "Sampling from noise to data (animated)",
 }
 PAGE = "plots.html"
 GRIDS = 6  # grids of samples in one picture
-STRIP = 3  # images that are denoised
-NOISE_LEVELS = (0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0)  # σ/α
-POINTS, IMAGES = 1000, 25  # points or images in the animation
 
 
 @dataclass(frozen=True)
@@ -70,13 +62,17 @@ class PlotRequest(Request):
         run: Folder of the run; `checkpoint` is the file in it.
         nfe: Evaluations of the animated sampling.
         data_root: Folder of the data set, instead of that in the config.
+        ema: Folders with results of `scoresde ema`, besides those in subfolders of the run.
+        tensorboard: Write an event file for TensorBoard as well.
     """
 
     run: Path = Path()
     nfe: int = 32
     data_root: str | None = None
+    ema: tuple[Path, ...] = ()
+    tensorboard: bool = False
 
-    places: ClassVar[tuple[str, ...]] = (*Request.places, "run", "data_root")
+    places: ClassVar[tuple[str, ...]] = (*Request.places, "run", "data_root", "ema")
 
 
 def plot_run(
@@ -95,33 +91,46 @@ def plot_run(
         out: Folder for the pictures; those of the same state of the run are not drawn again.
         overwrite: Replace other results in the folder.
         on_progress: Called after every picture.
-        options: Further fields of `PlotRequest`: seed, nfe, device, data_root, net, sde.
+        options: Further fields of `PlotRequest`: seed, nfe, device, data_root, ema, tensorboard,
+            net, sde.
 
     Returns:
         The summary.
 
     Raises:
-        ValueError: If the folder is not that of a run, its log is empty, or `out` holds other
-            results.
+        ValueError: If the folder is not that of a run, its log is empty, `out` holds other results,
+            a folder of `ema` holds no results for this run, or TensorBoard is not installed.
         CheckpointError: If the checkpoint is missing or cannot be read.
     """
     request = PlotRequest(str(run / CHECKPOINT), run=run, **options)
+    if request.tensorboard:
+        check_tensorboard()
     if not is_log(run / LOG):
         raise ValueError(f"RUN {run}: holds no {LOG} of `scoresde train`; name the folder of a run")
     given = StoredModel.read(request.checkpoint, request.net, request.sde)
     rows = Log(run / LOG, given.raw.metadata["steps_done"], 1).rows
     if not any(row["loss"] is not None for row in rows):
         raise ValueError(f"RUN {run}: {LOG} has no line with a loss up to the checkpoint")
+    sweeps = find_sweeps(run, request.ema, given.source.sha256)
     data = _data(given, request)
     sources = {"checkpoint": given.source, "log": _log_source(run)}
     if data is not None:
         sources["data"] = data_source(data)
-    settings = {"run": str(run), "data_root": request.data_root}
-    results = ResultFolder.open(out, request.origin("plot", sources, **settings), overwrite)
+    if sweeps:
+        digests = [file_fingerprint(sweep.picture) for sweep in sweeps]
+        sources["results of ema"] = Source("ema", fingerprint(digests))
+    results = ResultFolder.open(out, _origin(request, sources), overwrite)
     if results.finished:
         return results.read()
-    with results.write([*PICTURES, PAGE, SUMMARY]) as output:
-        return _Plot(request, given, data, rows, output).draw(on_progress)
+    plot = _Plot(request, given, data, rows, sweeps)
+    with results.write([*plot.captions, plot.events, PAGE, SUMMARY]) as output:
+        return plot.draw(output, on_progress)
+
+
+def _origin(request: PlotRequest, sources: dict[str, Source]) -> Origin:
+    """The origin; results from before an option existed stay those of a request without it."""
+    places = {"run": str(request.run), "ema": [str(path) for path in request.ema] or None}
+    return request.origin("plot", sources, **places, tensorboard=request.tensorboard or None)
 
 
 def _data(given: StoredModel, request: PlotRequest) -> Dataset | None:
@@ -137,44 +146,60 @@ def _data(given: StoredModel, request: PlotRequest) -> Dataset | None:
 
 def _log_source(run: Path) -> Source:
     """The log and the grids of samples."""
-    files = [run / LOG, *(path for _, path in _grids(run))]
+    files = [run / LOG, *(path for _, path in sample_grids(run))]
     return Source(LOG, fingerprint([file_fingerprint(path) for path in files]))
-
-
-def _grids(run: Path) -> list[tuple[int, Path]]:
-    """Step and file of each grid of samples."""
-    found = ((re.fullmatch(r"samples-(\d{7,})", p.stem), p) for p in run.glob("samples-*.png"))
-    return sorted((int(match[1]), path) for match, path in found if match)
 
 
 @dataclass(frozen=True)
 class _Plot:
-    """The pictures of one run, which are written to the folder of `output`."""
+    """The pictures of one run."""
 
     request: PlotRequest
     given: StoredModel
     data: Dataset | None
     rows: list[dict[str, Any]]
-    output: Output
+    sweeps: list[Sweep]
 
-    def draw(self, on_progress: OnProgress) -> dict[str, Any]:
+    @property
+    def captions(self) -> dict[str, str]:
+        """Every picture with the text below it on the page."""
+        found = {f"ema-{i}.png": sweep.caption for i, sweep in enumerate(self.sweeps, 1)}
+        return PICTURES | found
+
+    @property
+    def log(self) -> Path:
+        """The log of the run."""
+        return self.request.run / LOG
+
+    @property
+    def events(self) -> str:
+        """Name of the event file: a later log has a later name."""
+        return f"{EVENTS}{self.log.stat().st_mtime_ns // 1_000_000}"
+
+    def draw(self, output: Output, on_progress: OnProgress) -> dict[str, Any]:
         """Draw everything and publish it."""
+        folder, request, given = output.work, self.request, self.given
         on_progress(0, 4, "the irreducible loss")
         least = self.least()
-        clip = self.given.config.train.clip
-        save_curves(self.output.work / "curves.png", self.rows, clip, least)
+        save_curves(folder / "curves.png", self.rows, given.config.train.clip, least)
+        for i, sweep in enumerate(self.sweeps, 1):
+            shutil.copyfile(sweep.picture, folder / f"ema-{i}.png")
         on_progress(1, 4, "samples")
-        self.samples()
+        self.samples(folder / "samples.png")
         on_progress(2, 4, "denoising")
-        model = self.given.build(self.request.device)
-        if self.data is not None and self.given.spec.is_image:
-            self.denoising(model)
+        model, rest = given.build(request.device), (request.seed, request.device)
+        if self.data is not None and given.spec.is_image:
+            path = folder / "denoising.png"
+            draw_denoising(path, model, self.held_out(), given.t_least, *rest)
         on_progress(3, 4, "sampling")
-        if can_show(self.given.spec) and (self.data is not None or not self.given.condition):
-            self.sampling(model)
-        summary = self.summary(least)
-        self.page(summary)
-        self.output.finish(summary)
+        if can_show(given.spec) and (self.data is not None or not given.condition):
+            path = folder / "sampling.png"
+            draw_sampling(path, model, given, self.data, request.nfe, *rest)
+        summary = self.summary(folder, least)
+        self.page(folder / PAGE, summary)
+        if request.tensorboard:
+            self.write_events(folder, summary)
+        output.finish(summary)
         on_progress(4, 4, "")
         return summary
 
@@ -186,32 +211,15 @@ class _Plot:
         objective, t_least = self.given.config.objective, self.given.t_least
         return least_loss(*found, self.data, objective, t_least, self.request.seed)
 
-    def samples(self) -> None:
+    def samples(self, path: Path) -> None:
         """Draw some of the run's grids of samples, the first and the last among them."""
-        grids = [grid for grid in _grids(self.request.run) if grid[0] <= self.rows[-1]["step"]]
+        grids = [
+            grid for grid in sample_grids(self.request.run) if grid[0] <= self.rows[-1]["step"]
+        ]
         if grids:
             chosen = np.unique(np.linspace(0, len(grids) - 1, GRIDS).round().astype(int))
             named = [(f"step {grids[i][0]}", grids[i][1]) for i in chosen]
-            side_by_side(self.output.work / "samples.png", named)
-
-    def denoising(self, model: ScoreModel) -> None:
-        """Draw images, their noisy versions and the predicted images."""
-        data, seed = self.held_out(), self.request.seed
-        rows = choose_rows(data, min(STRIP, len(data)), seed)
-        noise, device = SampleNoise(seed, range(len(rows))), self.request.device
-        x0 = to_points(data.x[rows], data.spec, noise, torch.float32).to(device)
-        y = None if data.labels is None else take_rows(data.labels, torch.from_numpy(rows))
-        bound = model.labelled(y, len(rows), device)
-        eps, noisy, predicted = noise.fresh(x0), [], []
-        levels = self.levels()
-        with evaluating(bound):
-            for node in levels:
-                x_t = node.alpha * x0 + node.sigma * eps
-                predicted.append(bound.x0(x_t, node))
-                noisy.append(x_t / np.hypot(node.alpha, node.sigma))
-        ratios = [node.sigma / node.alpha for node in levels]
-        pictures = (x.cpu() for x in (x0, torch.stack(noisy), torch.stack(predicted)))
-        denoising_strip(self.output.work / "denoising.png", *pictures, ratios, data.spec)
+            side_by_side(path, named)
 
     def held_out(self) -> Dataset:
         """The test split if the data have one, else the training data."""
@@ -221,38 +229,7 @@ class _Plot:
         labels, names = bool(self.given.condition), self.given.spec.class_names
         return load_dataset(source, "test", labels=labels, classes=names)
 
-    def levels(self) -> list[Node]:
-        """The SDE at the noise levels of the strip that it has and that the network knows."""
-        sde = self.given.sde
-        times = sde.t_of_lam(-float64(NOISE_LEVELS).log())
-        least = max(self.given.t_least, FIRST_TIME)
-        times = times[times.isfinite()].clamp(least, 1.0).unique()
-        return sde.nodes(times)
-
-    def sampling(self, model: ScoreModel) -> None:
-        """Animate sampling by the recommended sampler."""
-        spec, request = self.given.spec, self.request
-        n = IMAGES if spec.is_image else POINTS
-        y = None
-        if self.given.condition:
-            y = conditions_like(self.data.labels, self.data.spec, n)
-            y = map_condition(lambda leaf: leaf.to(request.device), y)
-        states: list[tuple[float, Tensor]] = []
-        found = sample(
-            model,
-            shape=(n, *spec.shape),
-            nfe=request.nfe,
-            seed=request.seed,
-            y=y,
-            on_step=lambda _, t, x: states.append((t, x.cpu().clone())),
-        )
-        noisy = [(t, x) for t, x in states if t > 0]  # the last step may end at t = 0
-        shown = [(float(found.ts[0]), found.x_init), *noisy, (noisy[-1][0], found.x)]
-        nodes = self.given.sde.nodes([t for t, _ in shown])
-        frames = [(node, x) for node, (_, x) in zip(nodes, shown, strict=True)]
-        save_animation(self.output.work / "sampling.png", frames, spec)
-
-    def summary(self, least: LeastLoss | None) -> dict[str, Any]:
+    def summary(self, folder: Path, least: LeastLoss | None) -> dict[str, Any]:
         """The numbers of the last line, and the irreducible loss, as plain data."""
         losses = [row["loss"] for row in self.rows if row["loss"] is not None]
         late = losses[-max(1, len(losses) // 10) :]
@@ -268,18 +245,46 @@ class _Plot:
             "validation": next(
                 (row["validation"] for row in reversed(self.rows) if row.get("validation")), None
             ),
-            "files": [name for name in PICTURES if (self.output.work / name).exists()],
+            "best": self.best(),
+            "files": [name for name in self.captions if (folder / name).exists()],
             "versions": versions(),
         }
 
-    def page(self, summary: dict[str, Any]) -> None:
+    def best(self) -> dict[str, Any] | None:
+        """Step and value of the smallest held-out loss; None without one."""
+        checked = [
+            row for row in self.rows if (row.get("validation") or {}).get("loss") is not None
+        ]
+        if not checked:
+            return None
+        row = min(checked, key=lambda row: row["validation"]["loss"])
+        return {"step": row["step"], "loss": row["validation"]["loss"]}
+
+    def write_events(self, folder: Path, summary: dict[str, Any]) -> None:
+        """Write the log, the irreducible loss and all pictures as an event file."""
+        whole = Log(self.log, sys.maxsize, 1).rows
+        began = self.log.stat().st_mtime - whole[-1]["seconds"]
+        first, last = self.rows[0], self.rows[-1]
+        with EventFile(folder / self.events) as events:
+            add_run(events, self.request.run, self.rows, began)
+            if summary["irreducible"] is not None:
+                for row in (first, last):
+                    value = {"loss/irreducible": summary["irreducible"]["loss"]}
+                    events.numbers(row["step"], began + row["seconds"], value)
+            for name in summary["files"]:
+                if name not in ("curves.png", "samples.png"):  # they are there in parts
+                    tag, at = f"pictures/{name.removesuffix('.png')}", began + last["seconds"]
+                    events.picture(last["step"], at, tag, folder / name)
+
+    def page(self, path: Path, summary: dict[str, Any]) -> None:
         """Write the page with all pictures."""
         title = html.escape(printable(f"{self.request.run}: {summary['steps']} steps"))
+        captions = {name: html.escape(text) for name, text in self.captions.items()}
         parts = [
-            f'<figure><img src="{name}" alt=""><figcaption>{PICTURES[name]}</figcaption></figure>'
+            f'<figure><img src="{name}" alt=""><figcaption>{captions[name]}</figcaption></figure>'
             for name in summary["files"]
         ]
-        with atomic_write(self.output.work / PAGE, "w") as file:
+        with atomic_write(path, "w") as file:
             file.write(TEMPLATE.format(title=title, figures="\n".join(parts)))
 
 

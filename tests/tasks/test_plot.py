@@ -1,6 +1,7 @@
 """`scoresde plot`: the irreducible loss, and the pictures of a run."""
 
 import json
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -11,9 +12,13 @@ from scoresde.loss import Objective
 from scoresde.names.config_source import ConfigSource
 from scoresde.output import training_curves
 from scoresde.output.animation import LAST, save_animation
+from scoresde.output.manifest import Origin, Source
+from scoresde.output.result_folder import SUMMARY, ResultFolder
+from scoresde.output.tensorboard import EVENTS
 from scoresde.output.training_curves import LeastLoss, save_curves
 from scoresde.sde import VE, VP
 from scoresde.tasks.plot import plot_run
+from scoresde.tasks.sweeps import SWEEP, find_sweeps
 from scoresde.tasks.train.files import Intervals
 from scoresde.tasks.train.irreducible import exact_model, least_loss
 from scoresde.tasks.train.prepare import prepare_run
@@ -66,13 +71,41 @@ def test_the_curves_show_what_the_log_has(drawn, tmp_path):
     save_curves("x.png", checked, 1.0, least)
     plain, full = ([len(axis.lines) for axis in figure.axes] for figure in drawn)
     assert plain == [2, 3, 1, 1]
-    # validation, its training loss, its best step, the irreducible loss; the clip; nothing at last
+    # validation, its training loss, its best step, the irreducible loss; the clip
     assert full[:4] == [2 + 6, 3 + 2, 1 + 1, 1]
-    assert (len(full), full[4] > 0, full[5]) == (6, True, 0)
+    assert (len(full), full[4] > 0, full[5]) == (6, True, 1)
     legend = drawn[1].axes[0].get_legend().get_texts()
     assert {"irreducible, moons: 0.25 ± 0.01", "smallest loss on held-out data, step 20"} <= {
         text.get_text() for text in legend
     }
+
+
+def sweep(folder, checkpoint, command="ema"):
+    """A finished result of `scoresde ema` for a checkpoint."""
+    origin = Origin(command, {"n": 2}, {"checkpoint": Source("c", checkpoint)})
+    with ResultFolder.open(folder, origin).write((SWEEP, SUMMARY)) as output:
+        Image.new("RGB", (4, 4)).save(output.work / SWEEP)
+        output.finish({"by": "bits", "best": 0.1, "step": 40})
+    return folder
+
+
+def test_the_sweeps_of_this_state_of_the_run_are_found(tmp_path):
+    run, other = tmp_path / "run", tmp_path / "out"
+    ours = sweep(run / "ema", "now")
+    (run / "notes").mkdir(parents=True)
+    sweep(run / "bits", "now", "likelihood")
+    given = sweep(other, "now")
+    found = find_sweeps(run, [given, ours], "now")
+    assert [one.picture for one in found] == [ours / SWEEP, given / SWEEP]
+    assert "bits" not in found[0].caption
+    assert "likelihood of held-out data against relative width; smallest at" in found[0].caption
+    with pytest.warns(UserWarning, match="ema: holds .* earlier state of this one; left out"):
+        assert find_sweeps(run, [], "later") == []
+    with pytest.raises(ValueError, match="--ema .*bits: holds no finished results of `scoresde em"):
+        find_sweeps(run, [run / "bits"], "now")
+    (given / SWEEP).unlink()
+    with pytest.raises(ValueError, match=r"--ema .*out: .*sweep\.png is missing or damaged"):
+        find_sweeps(run, [given], "now")
 
 
 def test_an_animation_has_one_frame_per_state_and_stays_at_the_last(tmp_path):
@@ -84,7 +117,7 @@ def test_an_animation_has_one_frame_per_state_and_stays_at_the_last(tmp_path):
         grey = []
         for frame in range(3):
             picture.seek(frame)
-            grey.append(picture.convert("L").getpixel((10, 10)))
+            grey.append(picture.convert("L").getpixel((50, 50)))
         assert picture.info["duration"] == LAST
     # x/√(1 + σ²) = 0.5 for large σ, on the scale from −1 to 1
     assert 191 == grey[0] > grey[1] > grey[2]
@@ -136,7 +169,9 @@ def test_folders_without_a_run_are_refused(tmp_path):
 @pytest.mark.slow
 def test_the_pictures_of_a_run_on_images(run, tmp_path):
     folder, out = run(), tmp_path / "out"
-    found = plot_run(folder, out, nfe=4)
+    options = {"nfe": 4, "tensorboard": find_spec("tensorboard") is not None}
+    found = plot_run(folder, out, **options)
+    assert len([*out.glob(f"{EVENTS}*")]) == options["tensorboard"]
     files = ["curves.png", "samples.png", "denoising.png", "sampling.png"]
     assert (found["files"], found["steps"], found["irreducible"]) == (files, 2, None)
     page = (out / "plots.html").read_text()
@@ -144,7 +179,7 @@ def test_the_pictures_of_a_run_on_images(run, tmp_path):
     with Image.open(out / "sampling.png") as picture:
         assert picture.n_frames >= 3
     stamp = (out / "curves.png").stat().st_mtime_ns
-    assert plot_run(folder, out, nfe=4) == found
+    assert plot_run(folder, out, **options) == found
     assert (out / "curves.png").stat().st_mtime_ns == stamp
     with pytest.raises(ValueError, match="nfe = 4, not 5; give another folder, or --overwrite"):
         plot_run(folder, out, nfe=5)

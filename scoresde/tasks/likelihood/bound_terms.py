@@ -79,10 +79,12 @@ class BoundTerms:
         left, right = figure.subplots(1, 2)
         self._draw_steps(left)
         self._draw_sums(right)
-        for axis in (left, right):
-            axis.set(xlabel="time t, from noise to data", xlim=(1.03, -0.03))
+        for axis, legend in ((left, "upper left"), (right, "center left")):
+            # most of the bound is in a small part of [0, 1], at the end of the chain
+            axis.set(xlabel="time t, from noise to data", xscale="log")
+            axis.set_xlim(1.3, float(self.edges[-1]) / 1.5)
             axis.grid(alpha=0.3)
-            axis.legend(fontsize=8)
+            axis.legend(fontsize=8, loc=legend)
         figure.suptitle(_total(self))
         save_figure(path, figure)
 
@@ -92,7 +94,8 @@ class BoundTerms:
         positive = middle.where(middle > 0, math.nan)  # an estimate of a small term may be negative
         axis.stairs(positive, self.edges, baseline=None, color="C0", label="$L_{t-1}$ of a step")
         low = (middle - error).clamp(min=float(positive.nan_to_num(math.inf).min()) / 3)
-        for value, place, name, colour in ((first, 1, "$L_T$", "C1"), (last, 0, "$L_0$", "C2")):
+        ends = (first, 1, "$L_T$", "C1"), (last, float(self.edges[-1]), "$L_0$", "C2")
+        for value, place, name, colour in ends:
             if value > 0:
                 axis.plot(place, value, "o", color=colour, label=f"{name} = {float(value):.3g}")
         axis.fill_between(

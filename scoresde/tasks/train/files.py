@@ -6,6 +6,7 @@
 - log.jsonl: one line per `log_every` steps, and one per validation
 - samples-*.png: a grid of samples every `sample_every` steps
 - loss.png: loss against step, and error against time
+- scoresde.tfevents.*: log and grids for TensorBoard, if `events.steps_with_events` runs the loop
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from ..._tensor import check_integer, plain_numbers
 from ...checkpoint import read_checkpoint
+from ...output.tensorboard import EVENTS
 from .history import is_log
 from .snapshots import snapshot_files
 
@@ -28,6 +30,7 @@ __all__ = [
     "Intervals",
     "check_folder",
     "files_of_a_run",
+    "sample_grids",
 ]
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -94,6 +97,12 @@ def check_folder(folder: Path) -> None:
 
 def files_of_a_run(folder: Path) -> list[Path]:
     """The files in a folder that have the names of a run's files."""
-    pictures = (p for p in folder.glob("samples-*.png") if re.fullmatch(r"samples-\d{7,}", p.stem))
     single = [p for name in (CHECKPOINT, LOG, FIGURE, BEST) if (p := folder / name).is_file()]
-    return single + sorted(pictures) + [*snapshot_files(folder).values()]
+    pictures = [path for _, path in sample_grids(folder)]
+    return single + pictures + [*snapshot_files(folder).values(), *folder.glob(f"{EVENTS}*")]
+
+
+def sample_grids(folder: Path) -> list[tuple[int, Path]]:
+    """Step and file of each grid of samples in a run's folder, in the order of the steps."""
+    found = ((re.fullmatch(r"samples-(\d{7,})", p.stem), p) for p in folder.glob("samples-*.png"))
+    return sorted((int(match[1]), path) for match, path in found if match)
