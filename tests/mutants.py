@@ -669,6 +669,14 @@ def _training() -> Iterator[Mutant]:
         "stratified",
     )
     yield Mutant(
+        "the mirror depends on the row of the batch",
+        "scoresde/train/examples.py",
+        'uniforms(seed, examples, "flip", 1)',
+        'uniforms(seed, examples - n * batch, "flip", 1)',
+        "test_train.py",
+        "mirrored",
+    )
+    yield Mutant(
         "an epoch begins at its first row again after a resume",
         "scoresde/train/examples.py",
         "begin, end = max(first - epoch * size, 0), min(last - epoch * size, size)",
