@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .._condition import Condition, ConditionSpec
-from .._tensor import check_choice, check_integer, check_number
+from .._tensor import check_choice, check_integer, check_number, check_type
 from .blocks import (
     Attention,
     LinearAttention,
@@ -168,6 +168,8 @@ class DDPMUNet(nn.Module):
             `LabelEmbedding`. "ddpm" goes with `label = "index"`, which runs from 0 to 999.
         classes: Number of classes, or None. See `ConditionSpec`.
         vector: Length of a vector of numbers as condition, or None.
+        learned_variance: Return 2C channels, of which the second half belongs to a learned variance
+            of the reverse steps; see `Call`.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -191,6 +193,7 @@ class DDPMUNet(nn.Module):
         embedding: str = "ddpm",
         classes: int | None = None,
         vector: int | None = None,
+        learned_variance: bool = False,
     ) -> None:
         arguments = arguments_of(locals())
         super().__init__()
@@ -224,7 +227,10 @@ class DDPMUNet(nn.Module):
             _Up(b, own, a, blocks, form, kind) for a, own, b, kind in reversed(rows)
         )
         self.norm = group_norm(widths[0])
-        self.head = zeroed(nn.Conv2d(widths[0], self.shape[0], 3, padding=1))
+        check_type("learned_variance", learned_variance, bool)
+        self.learned_variance = learned_variance
+        outputs = self.shape[0] * (2 if learned_variance else 1)
+        self.head = zeroed(nn.Conv2d(widths[0], outputs, 3, padding=1))
 
     def forward(self, x: Tensor, label: Tensor, y: Condition | None = None) -> Tensor:
         """Evaluate the network.
@@ -236,7 +242,7 @@ class DDPMUNet(nn.Module):
                 None for no condition at all.
 
         Returns:
-            Shape (B, C, H, W), in the dtype of x.
+            Shape (B, C, H, W), or (B, 2C, H, W) with a learned variance, in the dtype of x.
 
         Raises:
             ValueError: If a shape is wrong, or y is not allowed or out of range.
