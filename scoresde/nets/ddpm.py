@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .._condition import Condition, ConditionSpec
-from .._tensor import check_choice, check_integer, check_number, check_type
+from .._tensor import check_choice, check_integer, check_number
 from .blocks import (
     Attention,
     LinearAttention,
@@ -19,6 +19,8 @@ from .blocks import (
     cropped,
     group_norm,
     image_shape,
+    level_factors,
+    output_channels,
     padding,
     zeroed,
 )
@@ -199,10 +201,8 @@ class DDPMUNet(nn.Module):
         super().__init__()
         self.arguments = arguments
         self.shape = image_shape(shape)
-        if len(multipliers) == 0:
-            raise ValueError("multipliers must name at least one level, got none")
         channels = check_integer("channels", channels, minimum=1)
-        factors = [check_integer("each entry of multipliers", m, minimum=1) for m in multipliers]
+        factors = level_factors(multipliers)
         blocks = check_integer("blocks", blocks, minimum=1)
         dropout = check_number("dropout", dropout, at_least=0, below=1)
         check_choice("resampling", resampling, _RESAMPLING)
@@ -227,9 +227,8 @@ class DDPMUNet(nn.Module):
             _Up(b, own, a, blocks, form, kind) for a, own, b, kind in reversed(rows)
         )
         self.norm = group_norm(widths[0])
-        check_type("learned_variance", learned_variance, bool)
         self.learned_variance = learned_variance
-        outputs = self.shape[0] * (2 if learned_variance else 1)
+        outputs = output_channels(self.shape, learned_variance)
         self.head = zeroed(nn.Conv2d(widths[0], outputs, 3, padding=1))
 
     def forward(self, x: Tensor, label: Tensor, y: Condition | None = None) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .._condition import Condition, ConditionSpec
-from .._tensor import check_integer, check_number, check_type
+from .._tensor import check_integer, check_number
 from .blocks import (
     Attention,
     ResidualBlock,
@@ -19,6 +19,8 @@ from .blocks import (
     cropped,
     group_norm,
     image_shape,
+    level_factors,
+    output_channels,
     padding,
     zeroed,
 )
@@ -121,11 +123,7 @@ class UNet(nn.Module):
         super().__init__()
         self.arguments = arguments
         self.shape = image_shape(shape)
-        if len(multipliers) == 0:
-            raise ValueError("multipliers must name at least one level, got none")
-        multipliers = [
-            check_integer("each entry of multipliers", m, minimum=1) for m in multipliers
-        ]
+        multipliers = level_factors(multipliers)
         channels = check_integer("channels", channels, minimum=1)
         blocks = check_integer("blocks", blocks, minimum=1)
         self.patch = patch = check_integer("patch", patch, minimum=1)
@@ -159,9 +157,8 @@ class UNet(nn.Module):
         ]
         self.up = nn.ModuleList(reversed(levels))
         self.norm = group_norm(widths[0])
-        check_type("learned_variance", learned_variance, bool)
         self.learned_variance = learned_variance
-        outputs = self.shape[0] * (2 if learned_variance else 1)
+        outputs = output_channels(self.shape, learned_variance)
         self.head = zeroed(nn.Conv2d(widths[0], outputs * patch**2, 3, padding=1))
 
     def forward(self, x: Tensor, label: Tensor, y: Condition | None = None) -> Tensor:
@@ -183,7 +180,7 @@ class UNet(nn.Module):
         parts = None if y is None else self.condition.parts(y, x.shape[0])
         embedding = F.silu(self.embedding(label, parts))
         if x.shape[0] == 0:  # torch's pixel_unshuffle leaves an empty batch as it is
-            return x.new_empty(0, self.shape[0] * (2 if self.learned_variance else 1), *x.shape[2:])
+            return x.new_empty(0, output_channels(self.shape, self.learned_variance), *x.shape[2:])
         h = torch.cat([x, *self._features(x), *self._array(x, parts)], dim=1)
         padded = F.pad(h, self.pad, mode="replicate") if any(self.pad) else h
         h = self.stem(F.pixel_unshuffle(padded, self.patch))

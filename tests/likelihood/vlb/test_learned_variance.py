@@ -101,7 +101,7 @@ class TestEnds:
 
 @pytest.fixture(scope="module")
 def head():
-    """w at each time of the ladder, trained by L_hybrid on two points and two ε, with the exact score."""
+    """w at each time of the ladder, trained by L_hybrid with the exact score."""
     exact = GaussianMixture(SDE, [1.0], torch.full((1, 1), 0.3, dtype=DOUBLE), [0.25])
     table = torch.full((6,), 0.5, dtype=DOUBLE, requires_grad=True)
     model = with_share(exact, lambda t: table[(6 * t).round().long() - 1])
