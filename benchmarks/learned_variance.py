@@ -2,10 +2,10 @@
 
     python benchmarks/learned_variance.py --seed 0 --seed 1
 
-Two small DDPMs are trained on the 8×8 digits for each seed, at equal steps, data and noise, with the
-linear table of 1,000 β: `simple` with L_simple, and `hybrid` with L_hybrid and 2C outputs (Nichol &
-Dhariwal 2021, arXiv:2102.09672). Both are then evaluated on the whole table and on ladders of 50
-and 25 of its times at equal distances, with the averaged weights.
+Two small DDPMs are trained on the 8×8 digits for each seed, at equal steps, data and noise, with
+the linear table of 1,000 β: `simple` with L_simple, and `hybrid` with L_hybrid and 2C outputs
+(Nichol & Dhariwal 2021, arXiv:2102.09672). Both are evaluated on the whole table and on ladders
+of 50 and 25 of its times at equal distances, with the averaged weights.
 
 bits/dim is the bound `DDPMVLB` of 128 test images, which are dequantized as in the training and
 taken as continuous data: with 17 levels, the first time of the table is far below the width of a
