@@ -86,9 +86,9 @@ class _Likelihood(Command):
 )
 @click.option(
     "--variance",
-    type=click.Choice(["beta", "beta_tilde"]),
+    type=click.Choice(["beta", "beta_tilde", "learned"]),
     default="beta_tilde",
-    help="Variance of vlb-ddpm's reverse steps.",
+    help="Variance of vlb-ddpm's reverse steps; learned needs a network that says it.",
 )
 @click.option("--draws", type=Integer(1), default=1, help="Dequantizations per datum.")
 @options.tolerances(1e-6, ", ODE")

@@ -17,12 +17,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ._tensor import check_choice, check_integer, check_number, float64, plain_numbers
+from ._tensor import check_choice, check_integer, check_number, expand, float64, plain_numbers
 from .error_history import ErrorHistory
 from .score import ScoreModel
 from .sde import SDE, Node
+from .sde.reverse import gaussian_kl, learned_std
 
-__all__ = ["Objective", "denoising_error"]
+__all__ = ["Objective", "bound_term", "denoising_error"]
 
 Weighting = Literal["simple", "likelihood", "edm", "min_snr"]
 Times = Literal["uniform", "log_snr", "log_normal", "ladder", "second_moment"]
@@ -40,8 +41,13 @@ def denoising_error(model: ScoreModel, x0: Tensor, t: Tensor, eps: Tensor) -> Te
     Returns:
         Shape (B,). Its mean over ε is at least the irreducible D − σ² E|∇ log p_t|².
     """
-    x_t = model.sde.perturb(x0, t, eps)
-    return (model.eps(x_t, t) - eps).square().flatten(1).sum(1)
+    return _errors(model, x0, t, eps)[0].flatten(1).sum(1)
+
+
+def _errors(model: ScoreModel, x0: Tensor, t: Tensor, eps: Tensor) -> tuple[Tensor, Tensor | None]:
+    """(ε̂ − ε)² of each element, and the share of a learned variance."""
+    predicted, share = model.with_share("eps", model.sde.perturb(x0, t, eps), t)
+    return (predicted - eps).square(), share
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,13 @@ class Objective:
         log_mean: Mean of log σ̂ for `log_normal`.
         log_std: Standard deviation of log σ̂ for `log_normal`.
         levels: Number of times of `ladder`.
+        vlb_weight: λ of the bound that trains a learned variance, see below.
+
+    For a network with a learned variance the loss is L + λ L_vlb, `L_hybrid` of Nichol and Dhariwal
+    2021, arXiv:2102.09672, eq. (16). L_vlb is DDPM's bound of the chain on the ladder, in which the
+    mean of each step is held fixed, so that its gradient trains the variance alone. Their λ is
+    0.001. It multiplies nats per dimension here, and bits per dimension in their code. Data with
+    levels are dequantized, so that L_0 is a density.
 
     Raises:
         TypeError: If an argument is not a number, or `levels` not an integer.
@@ -98,25 +111,36 @@ class Objective:
     log_mean: float = -1.2
     log_std: float = 1.2
     levels: int = 1000
+    vlb_weight: float = 1e-3
 
     def __post_init__(self) -> None:
         plain_numbers(self)
         check_choice("weighting", self.weighting, get_args(Weighting))
         check_choice("times", self.times, get_args(Times))
         check_number("t_min", self.t_min, at_least=0, below=1)
-        for name in ("sigma_data", "gamma", "log_std"):
+        for name in ("sigma_data", "gamma", "log_std", "vlb_weight"):
             check_number(name, getattr(self, name), above=0)
         check_number("log_mean", self.log_mean)
         # A ladder is held in memory.
         check_integer("levels", self.levels, minimum=2, maximum=10**6)
 
-    def check(self, sde: SDE) -> None:
+    def check(self, sde: SDE, learned_variance: bool = False) -> None:
         """Raise unless every time the objective can draw has a score under this SDE.
 
+        Args:
+            sde: The forward process.
+            learned_variance: Whether the model has a learned variance.
+
         Raises:
-            ValueError: If σ(t_min) = 0, if a table of β does not have `levels` steps, or if the
-                noise levels of `log_normal` hardly overlap with those of the SDE.
+            ValueError: If σ(t_min) = 0, if a table of β does not have `levels` steps, if the noise
+                levels of `log_normal` hardly overlap with those of the SDE, or if a variance is to
+                be learned at times that are no ladder.
         """
+        if learned_variance and self.times != "ladder":
+            raise ValueError(
+                "times must be 'ladder' for a network with learned_variance, whose variance is "
+                f"that of the steps of a ladder, got {self.times!r}"
+            )
         t, _ = self.draw_times(sde, float64([0.0, 1.0]))
         sde.nodes(t)
 
@@ -212,13 +236,54 @@ class Objective:
             history: As in `draw_times`; it is only read.
 
         Returns:
-            Losses (B,), whose mean is L; times (B,); unweighted errors |ε̂ − ε|²/D (B,).
+            Losses (B,), whose mean is L, or L_hybrid for a learned variance; times (B,); unweighted
+            errors |ε̂ − ε|²/D (B,).
         """
         # A network with discrete labels has no label for times below the first one.
         t, factor = self._for(model).draw_times(model.sde, u, history)
-        error = denoising_error(model, x0, t, eps) / math.prod(x0.shape[1:])
+        squares, share = _errors(model, x0, t, eps)
+        error = squares.flatten(1).sum(1) / math.prod(x0.shape[1:])
         weight = self.weight(model.sde.at(t, t)) * factor
-        return weight.to(error) * error, t, error.detach()
+        loss = weight.to(error) * error
+        if share is not None:
+            bound = self.levels * bound_term(model.sde, t, self.levels, squares.detach(), share)
+            loss = loss + self.vlb_weight * bound
+        return loss, t, error.detach()
+
+
+def bound_term(sde: SDE, t: Tensor, levels: int, squares: Tensor, share: Tensor) -> Tensor:
+    """L_{t−1} of DDPM's bound with a learned variance v, or L_0 at the last time of the ladder.
+
+        L_{t−1} = KL(N(μ̃, β̃) ‖ N(μ, v)),  (μ̃ − μ)² = κ² (ε̂ − ε)²,  κ = β/(a σ_t),  a = α_t/α_s
+        L_0     = −log N(x_0; x̂_0, v_1),   x̂_0 − x_0 = (σ/α)(ε − ε̂)
+
+    v_1 is learned between β_1 and β̃_2, because β̃_1 = 0. See `likelihood.vlb.chain.ReverseChain`.
+
+    Args:
+        sde: The forward process.
+        t: Times of the ladder, shape (B,), float64.
+        levels: Number of times of the ladder.
+        squares: (ε̂ − ε)² of each element, shape (B, *D).
+        share: w of the learned variance, like `squares`.
+
+    Returns:
+        Nats per dimension, shape (B,).
+    """
+    last = t < 1.5 / levels
+    upper = torch.where(last, 2 / levels, t)
+    high, low = sde.at(upper, squares), sde.at(upper - 1 / levels, squares)
+    beta = high.sigma**2 * -torch.expm1(2 * (high.lam - low.lam))
+    posterior = beta * (low.sigma / high.sigma) ** 2
+    last = expand(last, squares)
+    largest = torch.where(last, low.sigma**2, beta)
+    step_gain = beta * low.alpha / (high.alpha * high.sigma)
+    gain = torch.where(last, low.sigma / low.alpha, step_gain)
+    ratio = (posterior / largest).sqrt()
+    variance = learned_std(largest.sqrt().to(share), ratio.to(share), share).square()
+    apart = gain.square().to(squares) * squares
+    step = gaussian_kl(apart, posterior.to(squares), variance)
+    decoder = 0.5 * (apart / variance + torch.log(2 * math.pi * variance))
+    return torch.where(last, decoder, step).flatten(1).mean(1)
 
 
 def _slope(sde: SDE, t: Tensor) -> Tensor:

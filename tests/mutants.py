@@ -963,6 +963,31 @@ def _likelihood() -> Iterator[Mutant]:
         "points.append(predicted)",
         "ivp/test_adams.py",
     )
+    learned = "likelihood/vlb/test_learned_variance.py"
+    yield Mutant(
+        "a learned variance that is β̃ where β is meant",
+        "scoresde/sde/reverse.py",
+        "ratio ** (1 - share)",
+        "ratio ** share",
+        learned,
+        "formulas",
+    )
+    yield Mutant(
+        "the bound in the loss trains the mean as well",
+        "scoresde/loss.py",
+        "squares.detach(), share",
+        "squares, share",
+        learned,
+        "variance_alone",
+    )
+    yield Mutant(
+        "a learned decoder between β_1 and β̃_1, as if σ_s were that of the next step",
+        "scoresde/likelihood/vlb/chain.py",
+        "least = [*posterior, posterior[-1]]",
+        "least = [*posterior, posterior[0]]",
+        learned,
+        "TestEnds or terms_of_the_bound",
+    )
 
 
 def _metrics() -> Iterator[Mutant]:

@@ -105,6 +105,7 @@ def plan_cells(
     budgets: Sequence[int],
     t_min: float,
     snap: bool = False,
+    learned_variance: bool = False,
 ) -> list[Cell]:
     """All cells: sampler × grid × budget, and one for each adaptive method.
 
@@ -119,6 +120,7 @@ def plan_cells(
         t_min: Last time of the grids that have none of their own.
         snap: Whether the model is exact only at the discrete times of its ladder. All grids are
             then moved to these times.
+        learned_variance: Whether the model has a learned variance.
 
     Returns:
         The cells in the requested order; cells that cannot run hold the reason.
@@ -134,7 +136,7 @@ def plan_cells(
             known[name] = on_ladder(grid) if snap else grid
     cells: list[Cell] = []
     for label, sampler in samplers:
-        reason = sampler.refusal(snap) or ""
+        reason = sampler.refusal(snap, learned_variance) or ""
         deterministic = bool(reason) or not draws_noise(sde, sampler, t_min)
         cell = Cell(label, sampler, deterministic=deterministic, reason=reason)
         if sampler.adaptive:

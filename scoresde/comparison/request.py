@@ -150,7 +150,8 @@ class BenchRequest:
                 cells += recommended_cells(model, self.nfe, given.spec.shape)
                 continue
             some = [(name, one) for one in _at_tolerances(name, sampler)]
-            cells += plan_cells(given.sde, some, grids, self.nfe, self.t_min, given.snapped)
+            known = given.snapped, given.learned_variance
+            cells += plan_cells(given.sde, some, grids, self.nfe, self.t_min, *known)
         named = [cell for cell in cells if cell.label != RECOMMENDED]
         asked = named if any(self.samplers.values()) else cells
         if all(cell.ts is None for cell in asked):

@@ -95,6 +95,11 @@ class Config:
         return self.net["kind"] not in NETS
 
     @property
+    def learned_variance(self) -> bool:
+        """Whether the network also says the variance of DDPM's reverse steps."""
+        return self.call.learned_variance or self.net.get("learned_variance") is True
+
+    @property
     def t_least(self) -> float:
         """Smallest time for the network: the time of its first discrete label, or 0."""
         return self.preconditioning.t_least(self._sde)
@@ -172,7 +177,7 @@ class Config:
             return
         try:
             if not isinstance(self.sde, PairwiseVE):
-                self.objective.check(self.sde)
+                self.objective.check(self.sde, self.learned_variance)
         except ValueError as error:
             raise ConfigError(f"{source}: objective: {error}") from error
         if self.preconditioning.snapped and self.objective.times != "ladder":

@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .._tensor import check_integer, plain_number
+from .._tensor import check_integer, check_type, plain_number
 
 __all__ = [
     *("Attention", "LinearAttention", "ResidualBlock", "arguments_of", "attended"),
@@ -32,6 +32,19 @@ def arguments_of(scope: Mapping[str, Any]) -> dict[str, Any]:
     given = {k: v for k, v in scope.items() if k not in ("self", "__class__") and v is not None}
     many = {k: [plain_number(n) for n in v] for k, v in given.items() if _is_many(v)}
     return {key: many.get(key, plain_number(value)) for key, value in given.items()}
+
+
+def level_factors(multipliers: Sequence[int]) -> list[int]:
+    """The multipliers of the levels of a U-Net, checked: at least one, each at least 1."""
+    if len(multipliers) == 0:
+        raise ValueError("multipliers must name at least one level, got none")
+    return [check_integer("each entry of multipliers", m, minimum=1) for m in multipliers]
+
+
+def output_channels(shape: Sequence[int], learned_variance: bool) -> int:
+    """C output channels of a network of images (C, H, W), 2C with a learned variance."""
+    check_type("learned_variance", learned_variance, bool)
+    return shape[0] * (2 if learned_variance else 1)
 
 
 def _is_many(value: object) -> bool:

@@ -19,6 +19,8 @@ from .blocks import (
     cropped,
     group_norm,
     image_shape,
+    level_factors,
+    output_channels,
     padding,
     zeroed,
 )
@@ -168,6 +170,8 @@ class DDPMUNet(nn.Module):
             `LabelEmbedding`. "ddpm" goes with `label = "index"`, which runs from 0 to 999.
         classes: Number of classes, or None. See `ConditionSpec`.
         vector: Length of a vector of numbers as condition, or None.
+        learned_variance: Return 2C channels, of which the second half belongs to a learned variance
+            of the reverse steps; see `Call`.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -191,15 +195,14 @@ class DDPMUNet(nn.Module):
         embedding: str = "ddpm",
         classes: int | None = None,
         vector: int | None = None,
+        learned_variance: bool = False,
     ) -> None:
         arguments = arguments_of(locals())
         super().__init__()
         self.arguments = arguments
         self.shape = image_shape(shape)
-        if len(multipliers) == 0:
-            raise ValueError("multipliers must name at least one level, got none")
         channels = check_integer("channels", channels, minimum=1)
-        factors = [check_integer("each entry of multipliers", m, minimum=1) for m in multipliers]
+        factors = level_factors(multipliers)
         blocks = check_integer("blocks", blocks, minimum=1)
         dropout = check_number("dropout", dropout, at_least=0, below=1)
         check_choice("resampling", resampling, _RESAMPLING)
@@ -224,7 +227,9 @@ class DDPMUNet(nn.Module):
             _Up(b, own, a, blocks, form, kind) for a, own, b, kind in reversed(rows)
         )
         self.norm = group_norm(widths[0])
-        self.head = zeroed(nn.Conv2d(widths[0], self.shape[0], 3, padding=1))
+        self.learned_variance = learned_variance
+        outputs = output_channels(self.shape, learned_variance)
+        self.head = zeroed(nn.Conv2d(widths[0], outputs, 3, padding=1))
 
     def forward(self, x: Tensor, label: Tensor, y: Condition | None = None) -> Tensor:
         """Evaluate the network.
@@ -236,7 +241,7 @@ class DDPMUNet(nn.Module):
                 None for no condition at all.
 
         Returns:
-            Shape (B, C, H, W), in the dtype of x.
+            Shape (B, C, H, W), or (B, 2C, H, W) with a learned variance, in the dtype of x.
 
         Raises:
             ValueError: If a shape is wrong, or y is not allowed or out of range.

@@ -19,6 +19,8 @@ from .blocks import (
     cropped,
     group_norm,
     image_shape,
+    level_factors,
+    output_channels,
     padding,
     zeroed,
 )
@@ -90,6 +92,8 @@ class UNet(nn.Module):
             apart: sin(2⁷π x) is 1 and −1 at them in turn, and n = 8 has one period per level.
             Kingma et al. 2021, arXiv:2107.00630, appendix C, eq. (34), whose published code uses
             n = 7 and 8.
+        learned_variance: Return 2C channels, of which the second half belongs to a learned variance
+            of DDPM's reverse steps; see `Call`.
 
     Raises:
         ValueError: If an argument is out of its range, or a resolution of `attention` is never
@@ -113,16 +117,13 @@ class UNet(nn.Module):
         vector: int | None = None,
         array: int | None = None,
         fourier: Sequence[int] = (),
+        learned_variance: bool = False,
     ) -> None:
         arguments = arguments_of(locals())
         super().__init__()
         self.arguments = arguments
         self.shape = image_shape(shape)
-        if len(multipliers) == 0:
-            raise ValueError("multipliers must name at least one level, got none")
-        multipliers = [
-            check_integer("each entry of multipliers", m, minimum=1) for m in multipliers
-        ]
+        multipliers = level_factors(multipliers)
         channels = check_integer("channels", channels, minimum=1)
         blocks = check_integer("blocks", blocks, minimum=1)
         self.patch = patch = check_integer("patch", patch, minimum=1)
@@ -156,7 +157,9 @@ class UNet(nn.Module):
         ]
         self.up = nn.ModuleList(reversed(levels))
         self.norm = group_norm(widths[0])
-        self.head = zeroed(nn.Conv2d(widths[0], self.shape[0] * patch**2, 3, padding=1))
+        self.learned_variance = learned_variance
+        outputs = output_channels(self.shape, learned_variance)
+        self.head = zeroed(nn.Conv2d(widths[0], outputs * patch**2, 3, padding=1))
 
     def forward(self, x: Tensor, label: Tensor, y: Condition | None = None) -> Tensor:
         """Evaluate the network.
@@ -168,7 +171,7 @@ class UNet(nn.Module):
                 None for no condition at all.
 
         Returns:
-            Shape (B, C, H, W), in the dtype of x.
+            Shape (B, C, H, W), or (B, 2C, H, W) with a learned variance, in the dtype of x.
 
         Raises:
             ValueError: If a shape is wrong, or y is not allowed or out of range.
@@ -177,7 +180,7 @@ class UNet(nn.Module):
         parts = None if y is None else self.condition.parts(y, x.shape[0])
         embedding = F.silu(self.embedding(label, parts))
         if x.shape[0] == 0:  # torch's pixel_unshuffle leaves an empty batch as it is
-            return x.clone()
+            return x.new_empty(0, output_channels(self.shape, self.learned_variance), *x.shape[2:])
         h = torch.cat([x, *self._features(x), *self._array(x, parts)], dim=1)
         padded = F.pad(h, self.pad, mode="replicate") if any(self.pad) else h
         h = self.stem(F.pixel_unshuffle(padded, self.patch))

@@ -13,6 +13,7 @@ from ..ivp import FLOAT32_TOLERANCE, OnStep, Solution
 from ..noise import Noise
 from ..score import ScoreModel
 from ..sde import SDE, Node
+from ..sde.reverse import UNLEARNED
 
 __all__ = ["Corrector", "GridSampler", "OnStep", "Sampler", "State", "check_rtol"]
 
@@ -58,12 +59,20 @@ class Sampler(ABC):
         """Whether the sampler evaluates the model at times that are not in the grid."""
         return self.adaptive
 
-    def refusal(self, snapped: bool) -> str | None:
+    @property
+    def learned_variance(self) -> bool:
+        """Whether the sampler needs a model with a learned variance."""
+        return False
+
+    def refusal(self, snapped: bool, learned_variance: bool) -> str | None:
         """The reason why this sampler cannot run, or None; `sample` asks before any evaluation.
 
         Args:
             snapped: Whether the model is exact only at the discrete times of its ladder.
+            learned_variance: Whether the model has a learned variance.
         """
+        if self.learned_variance and not learned_variance:
+            return UNLEARNED
         if snapped and self.off_grid:
             return (
                 "it evaluates the model between the times of the grid, where rounded labels are "

@@ -46,6 +46,11 @@ class PredictorCorrector(GridSampler):
             )
 
     @property
+    def learned_variance(self) -> bool:
+        """Whether the predictor needs it."""
+        return self.predictor.learned_variance
+
+    @property
     def off_grid(self) -> bool:
         """True if the predictor is; a corrector evaluates the model only at the grid's times."""
         return self.predictor.off_grid

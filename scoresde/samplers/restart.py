@@ -135,6 +135,11 @@ class Restart(GridSampler):
         return self.inner.multistep
 
     @property
+    def learned_variance(self) -> bool:
+        """Whether the inner sampler needs it."""
+        return self.inner.learned_variance
+
+    @property
     def off_grid(self) -> bool:
         """Yes: the times of the descents are not in the grid."""
         return True

@@ -253,7 +253,7 @@ def _device(device: torch.device | str) -> torch.device:
 
 def _check_allowed(model: ScoreModel, sampler: Sampler) -> None:
     """Raise if the sampler evaluates the model where it is not defined."""
-    reason = sampler.refusal(model.snapped)
+    reason = sampler.refusal(model.snapped, model.learned_variance)
     if reason is not None:
         raise ValueError(f"{type(sampler).__name__} cannot run: {reason}")
 

@@ -16,7 +16,8 @@ from ..evaluation import count_nfe, own_context
 from ..exact import GaussianMixture
 from ..grid import LadderError, snapped, uniform
 from ..noise import SampleNoise
-from ..score import ScoreModel
+from ..score import ScoreModel, Time
+from ..score.preconditioning import Quantity
 from ..sde import SDE
 from .base import Sampler
 
@@ -27,7 +28,15 @@ Grid = Callable[..., Tensor]  # called with (sde, steps, t_min), like the functi
 
 def _free_model(sde: SDE) -> ScoreModel:
     """The exact score model of N(0, 1), which costs nothing."""
-    return GaussianMixture(sde, [1.0], [[0.0]], [1.0])
+    return _Free(sde, [1.0], [[0.0]], [1.0])
+
+
+class _Free(GaussianMixture):
+    """A mixture with a learned variance, so that samplers that need one can be counted."""
+
+    def with_share(self, quantity: Quantity, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
+        """The quantity, and w = 1."""
+        return getattr(self, quantity)(x, t), torch.ones_like(x)
 
 
 def on_ladder(grid: Grid) -> Grid:

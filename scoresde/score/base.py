@@ -17,6 +17,7 @@ from .._tensor import check_number, check_type, finite_or_raise
 from ..evaluation import NFE, count_nfe, name_time
 from ..sde import SDE, Node
 from ..sde.base import SAME_TIME
+from .preconditioning import Quantity
 
 __all__ = ["FIRST_TIME", "ScoreModel", "Time", "cast", "combine", "reverse_drift"]
 
@@ -70,6 +71,11 @@ class ScoreModel(nn.Module, ABC):
         return False
 
     @property
+    def learned_variance(self) -> bool:
+        """Whether the model also says the variance of DDPM's reverse steps; see `with_share`."""
+        return False
+
+    @property
     def t_least(self) -> float:
         """Least time at which the network may be evaluated."""
         return 0.0
@@ -93,6 +99,20 @@ class ScoreModel(nn.Module, ABC):
         node = self.sde.at(t, x)
         scale = (node.alpha**2 + node.sigma**2) / node.alpha
         return combine(-node.sigma / node.alpha, x, scale, self.eps(x, node))
+
+    def with_share(self, quantity: Quantity, x: Tensor, t: Time) -> tuple[Tensor, Tensor | None]:
+        """A quantity, and the share w of a learned variance, from one evaluation.
+
+        Args:
+            quantity: "eps", "x0" or "v".
+            x: State, shape (B, *D).
+            t: Time.
+
+        Returns:
+            The quantity, and w of each element, like x; see `sde.reverse.learned_std`. None for w
+            unless the model has a `learned_variance`.
+        """
+        return getattr(self, quantity)(x, t), None
 
     def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """D(x; σ) = E[x_0 | x], where x = x_0 + σ ε: the denoiser at a noise level.

@@ -33,6 +33,9 @@ class Call:
             to the parameter of its name.
         arguments: Further keyword arguments of each call, such as {"return_dict": False}.
         label_ndim: Number of dimensions of the label: 1 for shape (B,), 2 for (B, 1), and so on.
+        learned_variance: Whether the network returns 2C channels of which the second half is
+            2w − 1, −1 for β̃ and 1 for β, with w as in `sde.reverse.learned_std`. Networks of the
+            authors of this variance (Nichol & Dhariwal 2021, arXiv:2102.09672) do so.
 
     Raises:
         TypeError: If an argument has the wrong type, or `arguments` holds a tensor.
@@ -42,6 +45,7 @@ class Call:
     condition: str | tuple[str, ...] | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     label_ndim: int = 1
+    learned_variance: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.condition, list):
@@ -58,6 +62,7 @@ class Call:
         object.__setattr__(self, "arguments", dict(self.arguments))
         ndim = check_integer("label_ndim", self.label_ndim, minimum=1)
         object.__setattr__(self, "label_ndim", ndim)
+        check_type("learned_variance", self.learned_variance, bool)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -198,20 +203,22 @@ class Caller:
         return network(*positional, **by_name)
 
 
-def prediction(out: Any, x: Tensor) -> Tensor:
+def prediction(out: Any, x: Tensor, learned_variance: bool = False) -> tuple[Tensor, Tensor | None]:
     """The tensor like x in what a network returned.
 
     It is the returned tensor itself, the first entry of a tuple or list, or the entry `sample` of
     an object or mapping. If x has channels and it has twice as many, the first half is the
-    prediction; the second half parametrizes the variance of a DDPM step, which is not used here
-    (Nichol & Dhariwal 2021, arXiv:2102.09672).
+    prediction; the second half belongs to the variance of a DDPM step (Nichol & Dhariwal 2021,
+    arXiv:2102.09672), and is left out unless it was trained.
 
     Args:
         out: What the network returned.
         x: The network's input, shape (B, C, *D) with channels, (B, D) or (B,).
+        learned_variance: Whether the network must return both halves.
 
     Returns:
-        A tensor of the shape of x, which may be memory of the network.
+        A tensor of the shape of x, which may be memory of the network, and the second half of a
+        learned variance or None.
 
     Raises:
         RuntimeError: If there is no such tensor; the message says what the network returned.
@@ -224,16 +231,19 @@ def prediction(out: Any, x: Tensor) -> Tensor:
     elif not isinstance(out, Tensor) and hasattr(out, "sample"):
         value, place = out.sample, f"a {type(out).__name__} whose .sample "
     if isinstance(value, Tensor):
-        if value.shape == x.shape:
-            return value
-        if x.ndim > 2 and value.shape == (x.shape[0], 2 * x.shape[1], *x.shape[2:]):
-            return value[:, : x.shape[1]]
+        if value.shape == x.shape and not learned_variance:
+            return value, None
+        channels = x.shape[1] if x.ndim > 1 else 0
+        doubled = channels and value.shape == (x.shape[0], 2 * channels, *x.shape[2:])
+        if doubled and (learned_variance or x.ndim > 2):
+            return value[:, :channels], value[:, channels:] if learned_variance else None
         what = f"has shape {tuple(value.shape)}" if place else f"{tuple(value.shape)}"
     else:
         what = f"is {type(value).__name__}" if place else type(value).__name__
+    wanted = "twice its channels for learned_variance" if learned_variance else "that shape"
     raise RuntimeError(
         f"network returned {place}{what} for x of shape {tuple(x.shape)}; expected a tensor of "
-        "that shape, alone, first in a tuple, or as .sample"
+        f"{wanted}, alone, first in a tuple, or as .sample"
     )
 
 

@@ -59,4 +59,4 @@ class FunctionScore(ScoreModel):
         else:
             time = torch.full((), node.t, dtype=torch.float64, device=x.device)
         out = self._caller(self.function, x.to(dtype, copy=True), time, y)
-        return self._evaluated(prediction(out, x), x, node).clone()
+        return self._evaluated(prediction(out, x)[0], x, node).clone()

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from .._condition import Condition, ConditionSpec, leaves
-from .._tensor import check_type
+from .._tensor import check_type, finite_or_raise
+from ..evaluation import name_time
 from ..sde import SDE, Node
 from .base import ScoreModel, Time, cast, combine
 from .call import Call, innermost, prediction
@@ -79,6 +80,15 @@ class NetworkScore(ScoreModel):
         return self.preconditioning.snapped
 
     @property
+    def learned_variance(self) -> bool:
+        """Whether the second half of its 2C output channels is 2w − 1, w as in `with_share`.
+
+        The call says so, or the network has an attribute `learned_variance`, as our networks have.
+        """
+        stated = getattr(innermost(self.net, "learned_variance"), "learned_variance", False)
+        return self.call.learned_variance or stated is True
+
+    @property
     def needs_labels(self) -> bool:
         """Whether the network takes a condition and was not trained without one."""
         return bool(self.condition) and not self.unconditional
@@ -94,15 +104,22 @@ class NetworkScore(ScoreModel):
 
     def eps(self, x: Tensor, t: Time) -> Tensor:
         """E[ε | x_t] from the network's native target."""
-        return self._quantity("eps", x, t)
+        return self.with_share("eps", x, t)[0]
 
     def x0(self, x: Tensor, t: Time) -> Tensor:
         """E[x_0 | x_t] from the network's native target."""
-        return self._quantity("x0", x, t)
+        return self.with_share("x0", x, t)[0]
 
     def v(self, x: Tensor, t: Time) -> Tensor:
         """E[α ε − σ x_0 | x_t] from the network's native target."""
-        return self._quantity("v", x, t)
+        return self.with_share("v", x, t)[0]
+
+    def with_share(self, quantity: Quantity, x: Tensor, t: Time) -> tuple[Tensor, Tensor | None]:
+        """c_skip x + c_out F(x, t), where F is the network's native target, and w."""
+        node = self.sde.at(t, x)
+        c_skip, c_out = self.preconditioning.skip_and_out(quantity, node)
+        native, share = self._native(x, node)
+        return combine(c_skip, x, c_out, native), share
 
     def _refusal_of_conditions(self) -> str:
         """Why no condition is accepted, for messages."""
@@ -111,14 +128,8 @@ class NetworkScore(ScoreModel):
             return reason
         return f"{reason} that scoresde could tell; wrap(…, condition=…) names the parameter"
 
-    def _quantity(self, quantity: Quantity, x: Tensor, t: Time) -> Tensor:
-        """c_skip x + c_out F(x, t)."""
-        node = self.sde.at(t, x)
-        c_skip, c_out = self.preconditioning.skip_and_out(quantity, node)
-        return combine(c_skip, x, c_out, self._native(x, node))
-
-    def _native(self, x: Tensor, node: Node) -> Tensor:
-        """F(c_in x, c_noise, y), counted and checked, in the dtype of x.
+    def _native(self, x: Tensor, node: Node) -> tuple[Tensor, Tensor | None]:
+        """F(c_in x, c_noise, y) and w of a learned variance, counted and checked, as x's dtype.
 
         The result may be memory of the network. The network's arguments are new for each call, so
         that it may change them in place.
@@ -135,7 +146,12 @@ class NetworkScore(ScoreModel):
             except Exception as error:
                 error.add_note(self._described(scaled, label, y))
                 raise
-        return self._evaluated(prediction(out, x), x, node)
+        native, rest = prediction(out, x, self.learned_variance)
+        native = self._evaluated(native, x, node)
+        if rest is None:
+            return native, None
+        rest = finite_or_raise(rest, lambda: f"learned variance at {name_time(node.t)}")
+        return native, 0.5 * (rest.to(x.dtype) + 1)
 
     def _label(self, node: Node, x: Tensor, dtype: torch.dtype) -> Tensor:
         """The network's label, shape (B,): int64 if it is a rounded index, else floating."""

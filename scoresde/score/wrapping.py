@@ -32,6 +32,7 @@ def wrap(
     label_ndim: int = 1,
     condition: str | tuple[str, ...] | None = None,
     arguments: Mapping[str, Any] | None = None,
+    learned_variance: bool = False,
     classes: int | None = None,
     data: Any = None,
 ) -> NetworkScore:
@@ -59,6 +60,8 @@ def wrap(
         condition: Name of the parameter that receives the condition y, if it is not the third one
             or has an unusual name; several names for a dict. See `Call`.
         arguments: Further keyword arguments of each call.
+        learned_variance: Whether the second half of its 2C channels, from −1 to 1, says where the
+            log variance of a DDPM step lies from β̃ to β, for `Ancestral("learned")`. See `Call`.
         classes: Number K of classes, if the condition is a class label in 0 … K − 1.
         data: The `DataSpec` of the data that the network was trained on, from which `sample` takes
             the shape.
@@ -80,7 +83,7 @@ def wrap(
     preconditioning = Preconditioning(
         target, label or "sigma", scale_input=False, label_scale=label_scale
     )
-    call = Call(condition, arguments or {}, label_ndim)
+    call = Call(condition, arguments or {}, label_ndim, learned_variance)
     model = NetworkScore(network, sde, preconditioning, call=call)
     if classes is not None:
         if not model._caller.takes_condition:

@@ -17,21 +17,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .._tensor import as_time, check_integer, expand, float64
 
-__all__ = ["SAME_TIME", "SDE", "Node", "ReverseVariance", "VariancePreserving"]
+__all__ = ["SAME_TIME", "SDE", "Node", "VariancePreserving"]
 
 # Times closer than this count as equal. It is far above the rounding of i/L, and far below the
 # spacing of any ladder.
 SAME_TIME = 1e-9
-
-# Variance of a reverse step from t to s, in DDPM's names: β = σ²_{t|s}, or β̃ = β σ_s²/σ_t².
-ReverseVariance = Literal["beta", "beta_tilde"]
 
 # Relative distance by which a noise level may lie outside an SDE's range.
 _ROUNDING = 1e-9

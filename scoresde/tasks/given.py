@@ -49,6 +49,11 @@ class GivenModel(ABC):
 
     @property
     @abstractmethod
+    def learned_variance(self) -> bool:
+        """Whether the network also says the variance of DDPM's reverse steps."""
+
+    @property
+    @abstractmethod
     def t_least(self) -> float:
         """Least time at which the network may be evaluated."""
 

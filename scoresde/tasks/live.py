@@ -56,6 +56,11 @@ class LiveModel(GivenModel):
         return self.model.snapped
 
     @property
+    def learned_variance(self) -> bool:
+        """Whether the model also says the variance of DDPM's reverse steps."""
+        return self.model.learned_variance
+
+    @property
     def t_least(self) -> float:
         """Least time at which the model may be evaluated."""
         return self.model.t_least

@@ -201,6 +201,11 @@ class StoredModel(GivenModel):
         return self.config.preconditioning.snapped
 
     @property
+    def learned_variance(self) -> bool:
+        """Whether the network also says the variance of DDPM's reverse steps."""
+        return self.config.learned_variance
+
+    @property
     def t_least(self) -> float:
         """The time of the network's first discrete label, or 0."""
         return self.config.t_least

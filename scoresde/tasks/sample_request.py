@@ -81,7 +81,7 @@ def from_file(request: SampleRequest) -> bool:
 def _sampler(request: SampleRequest, stored: StoredModel) -> Sampler:
     """The sampler, or an error if it cannot run on this checkpoint in this dtype."""
     sampler = parse_sampler(request.sampler)
-    reason = sampler.refusal(stored.snapped)
+    reason = sampler.refusal(stored.snapped, stored.learned_variance)
     if reason is not None:
         raise ValueError(f"--sampler: {request.sampler} cannot run: {reason}")
     if sampler.adaptive:

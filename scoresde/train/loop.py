@@ -108,7 +108,7 @@ class Training:
         model.labelled(data.labels, len(data), "cpu")  # refuses conditions that do not fit
         if self.settings.label_dropout:
             model.unconditional = True
-        self.objective.check(model.sde)
+        self.objective.check(model.sde, model.learned_variance)
         object.__setattr__(self, "history", self.objective.new_history(model))
 
     def _check_label_dropout(self) -> None:

@@ -94,8 +94,8 @@ def test_a_snapped_network_gets_integers_or_the_sampler_is_refused(any_sampler, 
 )
 def test_off_grid_depends_on_the_parameters(sampler, off):
     assert sampler.off_grid is off
-    assert (sampler.refusal(True) is not None) is off
-    assert sampler.refusal(False) is None
+    assert (sampler.refusal(True, False) is not None) is off
+    assert sampler.refusal(False, False) is None
 
 
 def test_a_grid_off_the_ladder_is_refused_before_the_first_call(snapped):

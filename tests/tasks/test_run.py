@@ -556,6 +556,22 @@ def test_the_running_loss_and_speed_are_shown_from_the_first_step(tmp_path, monk
     ]
 
 
+def test_a_learned_variance_resumes_bit_for_bit(tmp_path):
+    made, data = images(1)
+    values = made.to_dict()
+    values["net"] |= {"learned_variance": True}
+    values["objective"] |= {"times": "ladder"}
+    values["train"] |= {"steps": 4}
+    made = Config.from_dict(values)
+    finish(make(tmp_path / "whole", made, data))
+    stop_after(make(tmp_path / "parts", made, data), 2)
+    run = make(tmp_path / "parts", made, data)
+    assert run.resume() == 2
+    finish(run)
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+    assert load(run.checkpoint).model.learned_variance
+
+
 def with_all_options(folder, steps: int = 6, **arguments) -> Run:
     """A run on images with every option of training, validated every 3 steps."""
     made, data = images(1)

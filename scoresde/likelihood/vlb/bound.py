@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,7 +36,14 @@ from ...sde import SDE, Node
 from ..dequantize import cell_centre
 from ..method import Likelihood, LikelihoodMethod, check_data, check_exact
 from .decoder import cell_log_prob
-from .denoising import Denoising, WeightedNode, mean_and_variance, squared_norm
+from .denoising import (
+    DecoderNode,
+    Denoising,
+    Draw,
+    WeightedNode,
+    mean_and_variance,
+    squared_norm,
+)
 
 __all__ = ["VLB", "ContinuousVLB", "Diffusion", "VariationalBound", "last_time"]
 
@@ -77,15 +84,16 @@ class Diffusion(Protocol):
     Attributes:
         ends: The SDE at t = 1 (or the first time of a ladder) and at t_min.
         constants: c_m, nats per dimension that do not depend on the model, one for each term.
-        decoder_variance: v of the decoder p(x | x_{t_min}) = N(x̂_0, v I).
     """
 
     ends: tuple[Node, Node]
     constants: list[float]
-    decoder_variance: float
 
-    def terms(self, x0: Tensor, noise: Noise, draws: int) -> Iterator[list[WeightedNode]]:
-        """Independent draws of (t, w_m) for each term m, from noise to data."""
+    def decoder_std(self, share: Tensor | float | None) -> Tensor | float:
+        """√v of the decoder p(x | x_{t_min}) = N(x̂_0, v I), v learned or a number."""
+
+    def terms(self, x0: Tensor, noise: Noise, draws: int) -> Iterator[Sequence[Draw]]:
+        """Independent draws for each term m, from noise to data."""
 
 
 class VLB(LikelihoodMethod):
@@ -135,7 +143,7 @@ class VLB(LikelihoodMethod):
             terms = [denoising.term(of_term) for of_term in draws]
             values, variances = (torch.stack(column, 1) for column in zip(*terms, strict=True))
             steps = values + denoising.dims * values.new_tensor(part.constants)
-            reconstruction, variance = self._decode(denoising, x, last, part.decoder_variance)
+            reconstruction, variance = self._decode(denoising, x, part)
         bound = -(prior + steps.sum(1) + reconstruction)
         return VariationalBound(
             log_prob=bound,
@@ -157,19 +165,18 @@ class VLB(LikelihoodMethod):
             return Denoising(batch.model, cell_centre(x, self.spec), batch.noise, self.dtype)
         return Denoising(batch.model, x.to(torch.float64), batch.noise, x.dtype)
 
-    def _decode(
-        self, denoising: Denoising, x: Tensor, last: Node, variance: float
-    ) -> tuple[Tensor, Tensor]:
-        """E[−log p(x | x_t)] under N(x̂_0, variance I), and its squared error, each (B,)."""
+    def _decode(self, denoising: Denoising, x: Tensor, part: Diffusion) -> tuple[Tensor, Tensor]:
+        """E[−log p(x | x_t)] of the decoder at the last time, and its squared error, each (B,)."""
+        last = part.ends[1]
         scale = last.sigma / last.alpha  # x̂_0 − x_0 = (σ/α)(ε − ε̂)
         if not self.of_levels:
-            draws = [WeightedNode(last, 0.5 * scale**2 / variance)] * self.draws
-            squares, error = denoising.term(draws)
-            return squares + 0.5 * denoising.dims * math.log(2 * math.pi * variance), error
+            return denoising.term([DecoderNode(last, scale, part.decoder_std)] * self.draws)
         values = []
         for _ in range(self.draws):
-            mean = denoising.x0 + scale * denoising.residual(last).difference
-            values.append(-cell_log_prob(x, mean, math.sqrt(variance), self.spec))
+            residual = denoising.residual(last)
+            mean = denoising.x0 + scale * residual.difference
+            std = part.decoder_std(residual.share)
+            values.append(-cell_log_prob(x, mean, std, self.spec))
         return mean_and_variance(values)
 
 
@@ -236,10 +243,9 @@ class _Integral:
         """All 0."""
         return [0.0] * self.strata
 
-    @property
-    def decoder_variance(self) -> float:
-        """σ²(t_min)."""
-        return self.ends[1].sigma ** 2
+    def decoder_std(self, share: Tensor | float | None) -> float:
+        """σ(t_min)."""
+        return self.ends[1].sigma
 
     def terms(self, x0: Tensor, noise: Noise, draws: int) -> Iterator[list[WeightedNode]]:
         """One λ per sample for each draw of each interval, from noise to data."""

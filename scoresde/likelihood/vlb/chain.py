@@ -21,10 +21,10 @@ from ...grid import check_grid, check_on_ladder
 from ...noise import Noise
 from ...score import ScoreModel
 from ...sde import Node
-from ...sde.base import ReverseVariance
+from ...sde.reverse import UNLEARNED, FixedVariance, ReverseVariance, learned_std
 from ..method import check_data
 from .bound import VLB
-from .denoising import WeightedNode
+from .denoising import Draw, LearnedNode, WeightedNode
 
 __all__ = ["DDPMVLB", "ReverseChain", "optimal_variances"]
 
@@ -51,11 +51,14 @@ class DDPMVLB(VLB):
             labels needs times of its own ladder.
         spec: What the data are; None for continuous data of any shape. Data with levels are given
             as integers, others as float32 or float64.
-        variance: v of each step: "beta" (σ²_{t|s}) or "beta_tilde" (that of q(x_s | x_t, x_0)),
-            or N numbers of your own, the last one for the decoder; see `optimal_variances`.
+        variance: v of each step: "beta" (σ²_{t|s}), "beta_tilde" (that of q(x_s | x_t, x_0)),
+            "learned" (between both, by a network with a learned variance; that of the decoder is
+            between β_1 and β̃_2), or N numbers of your own, the last one for the decoder; see
+            `optimal_variances`.
         decoder: v_1, where β̃ is 0 and cannot be used: "beta" (the default) for β_1, or
             "beta_tilde" for β̃_2 of the step before. The code of Ho et al. uses β̃_2 with either
-            variance, because it gives quantized data a better L_0. Only with a named `variance`.
+            variance, because it gives quantized data a better L_0. Only with the variance "beta" or
+            "beta_tilde".
         strata: Steps drawn per sample, at least 1; None = all of them.
         draws: Independent draws of each term, at least 1; 2 or more for a standard error.
         dtype: Dtype in which the model sees quantized data, float32 or float64; continuous data
@@ -69,7 +72,7 @@ class DDPMVLB(VLB):
     times: Sequence[float] | Tensor | int
     spec: DataSpec | None = None
     variance: ReverseVariance | Sequence[float] | Tensor = "beta"
-    decoder: ReverseVariance | None = None
+    decoder: FixedVariance | None = None
     strata: int | None = None
     draws: int = 2
     dtype: torch.dtype = torch.float32
@@ -83,22 +86,24 @@ class DDPMVLB(VLB):
         if self.strata is not None:
             check_integer("strata", self.strata, minimum=1)
         if self.decoder is not None:
-            check_choice("decoder", self.decoder, get_args(ReverseVariance))
+            check_choice("decoder", self.decoder, get_args(FixedVariance))
         if isinstance(self.variance, str):
             check_choice("variance", self.variance, get_args(ReverseVariance))
-        elif self.decoder is not None:
-            raise ValueError("decoder must be None, because variance holds the decoder's")
         else:
             object.__setattr__(self, "variance", _positive(self.variance))
+        if self.decoder is not None and self.variance not in get_args(FixedVariance):
+            raise ValueError("decoder must be None, because variance holds the decoder's")
 
     def diffusion(self, model: ScoreModel) -> ReverseChain:
         """The chain on the times, or on the ladder of the model.
 
         Raises:
             ValueError: If σ = 0 at a time, the model's labels are rounded and a time is not on its
-                ladder, or the variances are not one per time.
+                ladder, the variances are not one per time, or the model has no learned variance.
         """
-        sde, times, variances = model.sde, self.times, self.variance
+        if self.variance == "learned" and not model.learned_variance:
+            raise ValueError(UNLEARNED)
+        sde, times = model.sde, self.times
         ts = check_grid(sde.ladder(times) if isinstance(times, int) else times)
         if model.snapped:
             check_on_ladder(sde, ts)
@@ -111,13 +116,22 @@ class DDPMVLB(VLB):
             posterior.append((b * s.sigma / t.sigma) ** 2)
             gains.append(b**2 / (a * t.sigma))
         gains.append(nodes[-1].sigma / nodes[-1].alpha)
-        if isinstance(variances, str):
-            steps = betas if variances == "beta" else posterior
-            last = posterior[-1] if self.decoder == "beta_tilde" else nodes[-1].sigma ** 2
-            variances = (*steps, last)
+        largest = [*betas, nodes[-1].sigma ** 2]
+        variances = self._named(largest, posterior)
         if len(variances) != len(nodes):
             raise ValueError(f"variance must have shape ({len(nodes)},), got ({len(variances)},)")
-        return ReverseChain(nodes, posterior, gains, list(variances), self.strata)
+        ratios = None
+        if self.variance == "learned":
+            least = [*posterior, posterior[-1]]
+            ratios = [math.sqrt(p / v) for p, v in zip(least, largest, strict=True)]
+        return ReverseChain(nodes, posterior, gains, list(variances), self.strata, ratios)
+
+    def _named(self, largest: list[float], posterior: list[float]) -> Sequence[float]:
+        """v of each step and of the decoder; the largest one if it is learned."""
+        if not isinstance(self.variance, str):
+            return self.variance
+        last = posterior[-1] if self.decoder == "beta_tilde" else largest[-1]
+        return [*(posterior if self.variance == "beta_tilde" else largest[:-1]), last]
 
 
 @dataclass(frozen=True)
@@ -135,8 +149,10 @@ class ReverseChain:
         nodes: The SDE at the N times, decreasing.
         posterior: β̃ of the N − 1 steps.
         gains: κ of the N − 1 steps, then σ/α at t_min, with x̂_0 − x_0 = (σ/α)(ε − ε̂).
-        variances: v of the N − 1 steps and of the decoder.
+        variances: v of the N − 1 steps and of the decoder; for a learned variance v at w = 1.
         strata: How many steps each sample draws; None for all steps.
+        ratios: √v at w = 0, as a share of √v at w = 1, for each of these; None for a variance that
+            is not learned. See `learned_std`.
     """
 
     nodes: list[Node]
@@ -144,20 +160,26 @@ class ReverseChain:
     gains: list[float]
     variances: list[float]
     strata: int | None
+    ratios: list[float] | None = None
 
     @property
     def ends(self) -> tuple[Node, Node]:
         """The SDE at the first time and at t_min."""
         return self.nodes[0], self.nodes[-1]
 
-    @property
-    def decoder_variance(self) -> float:
-        """v_1."""
-        return self.variances[-1]
+    def decoder_std(self, share: Tensor | float | None) -> Tensor | float:
+        """√v_1."""
+        std = math.sqrt(self.variances[-1])
+        return std if self.ratios is None else learned_std(std, self.ratios[-1], share)
 
     @property
     def constants(self) -> list[float]:
-        """The part of each term that does not depend on the model: ½ (r − 1 − log r), r = β̃/v."""
+        """The part of each term that does not depend on the model: ½ (r − 1 − log r), r = β̃/v.
+
+        For a learned variance it depends on the model, and is 0 here.
+        """
+        if self.ratios is not None:
+            return [0.0] * (self.strata or len(self.posterior))
         log_r = [math.log(p / v) for p, v in zip(self.posterior, self.variances, strict=False)]
         return np.diff(self._at_edges([0.5 * (math.expm1(r) - r) for r in log_r])).tolist()
 
@@ -183,8 +205,10 @@ class ReverseChain:
         """v of least KL, given E|ε − ε̂|²/D at each time: β̃ + κ² E|ε − ε̂|²/D; shape (N,)."""
         return float64([*self.posterior, 0.0]) + float64(self.gains) ** 2 * errors
 
-    def terms(self, x0: Tensor, noise: Noise, draws: int) -> Iterator[list[WeightedNode]]:
+    def terms(self, x0: Tensor, noise: Noise, draws: int) -> Iterator[list[Draw]]:
         """The weights κ²/2v of |ε − ε̂|², from noise to data, with independent draws of each.
+
+        For a learned variance it is the KL instead of κ²/2v |ε − ε̂|².
 
         Without strata every step comes once. With strata the steps are drawn per sample, with
         probability P ∝ h = λ_s − λ_t and the factor 1/(strata · P). For a good model the term of a
@@ -192,12 +216,11 @@ class ReverseChain:
         similar sizes on any grid. Each stratum is an interval of the distribution function. The sum
         of their terms is an unbiased estimate of the sum over all steps.
         """
-        weights = [0.5 * k**2 / v for k, v in zip(self.gains[:-1], self.variances, strict=False)]
         if self.strata is None:
-            for node, weight in zip(self.nodes, weights, strict=False):
-                yield [WeightedNode(node, weight)] * draws
+            for node, step in zip(self.nodes, self._steps(), strict=False):
+                yield [self._draw(node, step)] * draws
             return
-        weights = torch.tensor(weights, dtype=torch.float64, device=x0.device)
+        table = torch.tensor(self._steps(), dtype=torch.float64, device=x0.device).T
         columns = torch.tensor(self.nodes, dtype=torch.float64, device=x0.device).T
         steps = columns[Node._fields.index("lam")].diff()
         edges = torch.cumsum(steps, 0) / steps.sum()
@@ -206,9 +229,25 @@ class ReverseChain:
             u = [(m + noise.times(x0)) / self.strata for _ in range(draws)]
             chosen = [torch.searchsorted(edges, v, right=True).clamp(max=len(steps) - 1) for v in u]
             yield [
-                WeightedNode(Node(*(expand(c[i], x0) for c in columns)), weights[i] / share[i])
+                self._draw(Node(*(expand(c[i], x0) for c in columns)), table[:, i], 1 / share[i])
                 for i in chosen
             ]
+
+    def _steps(self) -> list[tuple[float, ...]]:
+        """κ and v of each step, and with a learned variance β̃ and √(β̃/β)."""
+        columns = [self.gains[:-1], self.variances[:-1]]
+        if self.ratios is not None:
+            columns += [self.posterior, self.ratios[:-1]]
+        return list(zip(*columns, strict=True))
+
+    def _draw(
+        self, node: Node, step: Sequence[float] | Tensor, count: Tensor | float = 1.0
+    ) -> Draw:
+        """The term of a step, `count` times."""
+        gain, variance, *learned = step
+        if not learned:
+            return WeightedNode(node, count * 0.5 * gain**2 / variance)
+        return LearnedNode(node, gain, variance**0.5, *learned, count)
 
 
 @own_context()

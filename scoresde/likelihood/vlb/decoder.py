@@ -14,7 +14,7 @@ from ..dequantize import cell_centre
 __all__ = ["cell_log_prob"]
 
 
-def cell_log_prob(k: Tensor, mean: Tensor, std: float, spec: DataSpec) -> Tensor:
+def cell_log_prob(k: Tensor, mean: Tensor, std: float | Tensor, spec: DataSpec) -> Tensor:
     """log P(k) of levels under a Gaussian that is integrated over their cells.
 
         P(k) = Π_i ∫ N(x; mean_i, std²) dx  over the cell of k_i
@@ -25,7 +25,8 @@ def cell_log_prob(k: Tensor, mean: Tensor, std: float, spec: DataSpec) -> Tensor
     Args:
         k: Integer levels in 0 … levels − 1, shape (B, *D).
         mean: Means at the model's scale, shape of k, floating point.
-        std: Standard deviation at the model's scale, greater than 0.
+        std: Standard deviation at the model's scale, greater than 0; a number, or one for each
+            element, like mean.
         spec: Range and number of levels.
 
     Returns:
@@ -35,7 +36,8 @@ def cell_log_prob(k: Tensor, mean: Tensor, std: float, spec: DataSpec) -> Tensor
         TypeError: If k does not hold integers.
         ValueError: If the data are continuous, a level is out of range or std not positive.
     """
-    check_number("std", std, above=0)
+    if not isinstance(std, Tensor):
+        check_number("std", std, above=0)
     gap = (cell_centre(k, spec) - mean.to(torch.float64)) / std
     # By symmetry every cell is moved to the lower tail, where log Φ keeps its digits.
     upper = gap > 0

@@ -3,44 +3,126 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from ..._tensor import expand
 from ...noise import Noise
 from ...score import ScoreModel
 from ...sde import Node
+from ...sde.reverse import gaussian_kl, learned_std
 from ..trace.jacobian import flat_rows
 from ..trace.rules import error_of_mean
 
-__all__ = ["Denoising", "Residual", "WeightedNode", "mean_and_variance", "squared_norm"]
+__all__ = [
+    "DecoderNode",
+    "Denoising",
+    "Draw",
+    "LearnedNode",
+    "Residual",
+    "WeightedNode",
+    "mean_and_variance",
+    "squared_norm",
+]
 
 # Weight of the newest term in the running mean of |ε − ε̂|²/D.
 NEWEST = 0.5
 
 
-class WeightedNode(NamedTuple):
-    """The time at which |ε − ε̂(x_t, t)|² is evaluated, and its weight.
-
-    For one time per sample `node` holds (B, 1, ..., 1) tensors and `weight` is a (B,) tensor.
-    """
-
-    node: Node
-    weight: Tensor | float
-
-
 class Residual(NamedTuple):
-    """ε − ε̂(x_t, t), float64 of shape (B, *D); its square and |ε|² − D, each (B,)."""
+    """ε − ε̂(x_t, t), float64 of shape (B, *D); its square and |ε|² − D, each (B,).
+
+    `share` is w of a learned variance, like `difference`; None for a model without one.
+    """
 
     difference: Tensor
     square: Tensor
     excess: Tensor
+    share: Tensor | None
+
+
+class Draw(Protocol):
+    """A time, and what is computed from the denoising error at this time.
+
+    For one time per sample `node` holds (B, 1, ..., 1) tensors, and numbers are (B,) tensors.
+    """
+
+    node: Node
+
+    def value(self, residual: Residual, slope: Tensor) -> Tensor:
+        """A term of the bound, less `slope` times a control variate of mean 0, nats, (B,)."""
+
+
+class WeightedNode(NamedTuple):
+    """The `Draw` whose value is weight · |ε − ε̂(x_t, t)|²."""
+
+    node: Node
+    weight: Tensor | float
+
+    def value(self, residual: Residual, slope: Tensor) -> Tensor:
+        """weight (|ε − ε̂|² − slope (|ε|² − D))."""
+        return self.weight * (residual.square - slope * residual.excess)
+
+
+class LearnedNode(NamedTuple):
+    """The `Draw` whose value is the KL of a step with a learned variance v.
+
+        count · Σ KL(N(μ̃, β̃) ‖ N(μ, v)),   (μ̃ − μ)² = κ² (ε − ε̂)²
+
+    The control variate has the weight κ²/2β, because v depends on the noise. Where the control
+    variate matters, ε̂ → 0, the best v is β.
+    """
+
+    node: Node
+    gain: Tensor | float
+    std: Tensor | float
+    posterior: Tensor | float
+    ratio: Tensor | float
+    count: Tensor | float = 1.0
+
+    def value(self, residual: Residual, slope: Tensor) -> Tensor:
+        """The KL divergence, summed over the elements of each sample."""
+        x = residual.difference
+        gain, std, posterior, ratio = (_expanded(v, x) for v in self[1:5])
+        variance = learned_std(std, ratio, residual.share).square()
+        terms = gaussian_kl((gain * x).square(), posterior, variance)
+        weight = 0.5 * (self.gain / self.std) ** 2
+        return self.count * (flat_rows(terms).sum(1) - slope * weight * residual.excess)
+
+
+class DecoderNode(NamedTuple):
+    """The `Draw` whose value is −log N(x_0; x̂_0, s²) for x_0 − x̂_0 = gain (ε̂ − ε).
+
+    Attributes:
+        node: The last time.
+        gain: σ/α there.
+        std: s from the share of a learned variance: a number, or one for each element.
+    """
+
+    node: Node
+    gain: float
+    std: Callable[[Tensor | float | None], Tensor | float]
+
+    def value(self, residual: Residual, slope: Tensor) -> Tensor:
+        """The negative log-density; the control variate's s is that of the share 1."""
+        x = residual.difference
+        s = torch.as_tensor(self.std(residual.share), dtype=x.dtype, device=x.device)
+        terms = 0.5 * (self.gain * x / s).square() + torch.log(s)
+        constant = 0.5 * math.log(2 * math.pi) * x.shape[1:].numel()
+        weight = 0.5 * (self.gain / self.std(1.0)) ** 2
+        return flat_rows(terms).sum(1) + constant - slope * weight * residual.excess
+
+
+def _expanded(value: Tensor | float, x: Tensor) -> Tensor | float:
+    """A number as it is, or one number per sample so that it broadcasts against x."""
+    return expand(value, x) if isinstance(value, Tensor) else value
 
 
 class Denoising:
-    """Estimates E[weight · |ε − ε̂(x_t, t)|²] for the data x_0 of one batch, term by term.
+    """Estimates terms such as E[weight · |ε − ε̂(x_t, t)|²] for the data x_0 of one batch.
 
     A term is the mean of independent draws of (t, ε). Its squared error is estimated from their
     spread. Errors of different terms are uncorrelated, so their squares add up.
@@ -67,17 +149,19 @@ class Denoising:
         """ε − ε̂(x_t, t) at fresh noise; one evaluation of the model, none for an empty batch."""
         eps = self.noise.fresh(self.x0)
         x = (node.alpha * self.x0 + node.sigma * eps).to(self.dtype)
-        predicted = self.model.eps(x, node) if len(x) else x
+        predicted, share = self.model.with_share("eps", x, node) if len(x) else (x, x)
         difference = eps - predicted.to(torch.float64)
-        return Residual(difference, squared_norm(difference), squared_norm(eps) - self.dims)
+        share = None if share is None else share.to(torch.float64)
+        excess = squared_norm(eps) - self.dims
+        return Residual(difference, squared_norm(difference), excess, share)
 
-    def term(self, draws: Sequence[WeightedNode]) -> tuple[Tensor, Tensor]:
+    def term(self, draws: Sequence[Draw]) -> tuple[Tensor, Tensor]:
         """The mean of independent draws, and the square of its standard error, each (B,)."""
         values, squares = [], []
-        for node, weight in draws:
-            _, square, excess = self.residual(node)
-            squares.append(square)
-            values.append(weight * (square - self.slope * excess))
+        for draw in draws:
+            residual = self.residual(draw.node)
+            squares.append(residual.square)
+            values.append(draw.value(residual, self.slope))
         newest = torch.stack(squares).mean(0) / self.dims
         self.slope = torch.lerp(self.slope, newest, NEWEST)
         return mean_and_variance(values)

@@ -25,6 +25,7 @@ from ...likelihood.trace.names import EXACT_LIMIT, EXACT_UP_TO
 from ...noise import SampleNoise
 from ...output.progress import check_space
 from ...score import FIRST_TIME
+from ...sde.reverse import UNLEARNED
 from ..given import GivenModel
 from ..request import HeldOutRequest
 
@@ -62,7 +63,7 @@ class ScoreRequest(HeldOutRequest):
         steps: Steps of a path (None: 32) or of the chain of "vlb-ddpm" (None: 1000). A model with
             its own ladder uses it as the chain, and allows only None.
         nodes: Nodes of a path (None: measured or 12) or strata of a variational bound (None: 64).
-        variance: Reverse variance of "vlb-ddpm", "beta" or "beta_tilde".
+        variance: Reverse variance of "vlb-ddpm", "beta", "beta_tilde" or "learned".
         draws: Dequantizations of each datum; a variational bound makes at least 4 draws.
         rtol: Relative tolerance of ODE methods.
         atol: Absolute tolerance of ODE methods.
@@ -128,6 +129,8 @@ def check_request(request: ScoreRequest, given: GivenModel) -> None:
             raise ValueError(f"--{name}: {value!r} is unknown; one of {', '.join(allowed)}")
     if request.plot and request.protocol != "vlb-ddpm":
         raise ValueError(f"--plot: draws the terms of vlb-ddpm, and {request.protocol} has none")
+    if request.variance == "learned" and not given.learned_variance:
+        raise ValueError(f"--variance: {UNLEARNED}")
     given.check_first_time(request.t_min)
     if request.of_flow or given.snapped and request.protocol != "vlb-ddpm":
         given.check_flow(request.rtol, request.atol, request.dtype)

@@ -539,7 +539,7 @@ def test_bad_arguments_of_all(gaussian, function, fixed, changed, error, message
         ({"times": torch.tensor([0.1, 0.5])}, "must decrease strictly"),
         ({"times": torch.tensor([1.0, 0.0])}, "t_min must be greater than 0"),
         ({"times": torch.tensor([1.5, 0.5])}, r"must lie in \[0, 1\]"),
-        ({"variance": "gamma"}, "variance must be one of beta, beta_tilde, got 'gamma'"),
+        ({"variance": "gamma"}, "variance must be one of beta, beta_tilde, learned, got 'gamma'"),
         ({"decoder": "gamma"}, "decoder must be one of beta, beta_tilde, got 'gamma'"),
         ({"variance": torch.ones(24)}, r"variance must have shape \(25,\), got \(24,\)"),
         ({"variance": torch.zeros(25)}, "variance must be finite and greater than 0, got 0.0"),
