@@ -200,8 +200,8 @@ def _grids_and_models() -> Iterator[Mutant]:
     yield Mutant(
         "of 2C channels the variance is taken for the prediction",
         "scoresde/score/call.py",
-        "return value[:, : x.shape[1]]",
-        "return value[:, x.shape[1] :]",
+        "return value[:, :channels], value[:, channels:] if",
+        "return value[:, channels:], value[:, :channels] if",
         "score/test_wrap.py",
         "what_a_network_returns",
     )
@@ -456,8 +456,8 @@ def _samplers() -> Iterator[Mutant]:
     yield Mutant(
         "β and β̃ of ancestral sampling are exchanged",
         "scoresde/samplers/ancestral.py",
-        'std = b if self.variance == "beta" else b * ratio',
-        'std = b * ratio if self.variance == "beta" else b',
+        'alpha=b if self.variance == "beta" else b * ratio',
+        'alpha=b * ratio if self.variance == "beta" else b',
         "samplers/test_exact_moments.py",
         "table or ladder",
     )
@@ -863,8 +863,8 @@ def _likelihood() -> Iterator[Mutant]:
     yield Mutant(
         "the VLB's control variate changes its mean",
         "scoresde/likelihood/vlb/denoising.py",
-        "squared_norm(eps) - self.dims)",
-        "squared_norm(eps))",
+        "squared_norm(eps) - self.dims",
+        "squared_norm(eps)",
         "likelihood/vlb/test_bound.py",
         "TestGaussianInClosedForm or drawn_steps",
     )
@@ -887,8 +887,8 @@ def _likelihood() -> Iterator[Mutant]:
     yield Mutant(
         "strata of drawn steps are not weighted",
         "scoresde/likelihood/vlb/chain.py",
-        "weights[i] / share[i])",
-        "weights[i] * len(share) / self.strata)",
+        "table[:, i], 1 / share[i])",
+        "table[:, i], len(share) / self.strata)",
         "likelihood/vlb/test_bound.py",
         "drawn_steps",
     )
