@@ -11,10 +11,11 @@ No code from a file is ever run.
 
 from types import ModuleType
 
+from . import diffusers
 from .imported import Imported, file_record
 
 __all__ = ["FORMATS", "Imported", "file_record"]
 
 # For each format its name, as `scoresde import` prints it, and its module. The first that
 # recognizes a path reads it.
-FORMATS: dict[str, ModuleType] = {}
+FORMATS: dict[str, ModuleType] = {"diffusers": diffusers}
