@@ -147,7 +147,7 @@ def read(path: Path, label: str = "index") -> Imported:
         CheckpointError: If files are missing, damaged, or describe another kind of model.
     """
     folder = path.parent if path.name == _INDEX else path
-    with understood(folder, _INDEX):
+    with understood(folder):
         unet, averaged = _network_folder(folder)
     scheduler = _scheduler_file(folder, unet)
     config = read_table(unet / _UNET)

@@ -156,8 +156,8 @@ def _of_table(config: Mapping[str, Any], own: Mapping[str, Any], label: str) -> 
         levels = len(betas)
         betas = _zero_terminal_snr(betas)
         used["rescale_betas_zero_snr"] = (
-            f"kept; the schedule ends in pure noise, and the SDE begins at log(α/σ) = {_LAM_LEAST:g}"
-            f" instead, with the first {len(betas)} of {levels} labels"
+            "kept; the schedule ends in pure noise, and the SDE begins at log(α/σ) = "
+            f"{_LAM_LEAST:g} instead, with the first {len(betas)} of {levels} labels"
         )
     sde = TabulatedVP(tuple(betas.tolist()))
     return Scheduled(sde, Preconditioning(_TARGETS[target], label, False), -1.0, 1.0, used)

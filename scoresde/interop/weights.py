@@ -8,9 +8,10 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from .._tensor import finite_or_raise
+from .._tensor import NonFiniteError, finite_or_raise
 from .._text import reason_of
 from ..checkpoint import CheckpointError
+from .pickles import read_pickle
 from .plain_json import check_regular, read_table
 
 __all__ = ["find_weights", "read_weights"]
@@ -69,7 +70,7 @@ def read_weights(files: Sequence[Path]) -> dict[str, Tensor]:
             if tensor.is_floating_point():
                 try:
                     finite_or_raise(tensor, name)
-                except ValueError as error:
+                except NonFiniteError as error:
                     raise CheckpointError(str(error), path) from error
         tensors |= part
     return tensors
@@ -83,4 +84,9 @@ def _of_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _of_pickle(path: Path) -> dict[str, Tensor]:
-    raise CheckpointError("is a pickle, which is not read", path)
+    tree = read_pickle(path)
+    for name, value in tree.items() if isinstance(tree, dict) else [("", tree)]:
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            kind = f"{name!r} is {type(value).__name__}" if name else type(tree).__name__
+            raise CheckpointError(f"must hold tensors by name, got {kind}", path)
+    return tree
