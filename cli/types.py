@@ -235,9 +235,21 @@ class Located(OptionType):
         path = locate(self.what, value)
         if not path.exists():
             raise ValueError(f"{value}: no such file")
-        if path.is_dir():
+        if path.is_dir() and self.what != "checkpoints":
             raise ValueError(f"{value}: is a folder, not a file")
         return value
+
+    def verify(self, value: str) -> None:
+        """Refuse a folder that is no model of another library."""
+        if self.what == "checkpoints" and Path(value).is_dir():
+            from scoresde.names.sources import foreign_format
+            from scoresde.shipped import locate
+
+            path = locate(self.what, value)
+            if path.is_dir() and foreign_format(path) is None:
+                raise ValueError(
+                    f"{value}: is a folder, not a file, and no model of a known format"
+                )
 
 
 class ModelName(Located):

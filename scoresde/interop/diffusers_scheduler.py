@@ -165,7 +165,9 @@ def _of_table(config: Mapping[str, Any], own: Mapping[str, Any], label: str) -> 
 
 def _betas(values: Mapping[str, Any]) -> Tensor:
     """The table of β, float64."""
-    n = check_integer("num_train_timesteps", values["num_train_timesteps"], 2, 10**6)
+    n = check_integer(
+        "num_train_timesteps", values["num_train_timesteps"], minimum=2, maximum=10**6
+    )
     given = values["trained_betas"]
     if given is not None:
         if not isinstance(given, list) or len(given) != n:

@@ -40,11 +40,15 @@ def read_table(path: Path) -> dict[str, Any]:
     if size > _MOST_BYTES:
         raise CheckpointError(f"{size} bytes are too many for a config", path)
     try:
-        table = json.loads(path.read_bytes())
+        table = json.loads(path.read_bytes(), parse_constant=str)  # NaN is no number
     except OSError as error:
         raise CheckpointError(f"cannot be read: {error.strerror}", path) from error
     except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError
         raise CheckpointError(f"is not valid JSON: {error}", path) from error
     if not isinstance(table, dict):
         raise CheckpointError(f"must hold a JSON object, got {type(table).__name__}", path)
+    for key, value in table.items():
+        entries = value if isinstance(value, list) else [value]
+        if any(isinstance(entry, dict) for entry in entries):
+            raise CheckpointError(f"{key} must not hold an object", path)
     return table

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import read_checkpoint
 from ..data import DataSource, dataset_status
 from ..names.loading import (
     build,
@@ -17,6 +16,7 @@ from ..names.loading import (
     sde_from_text,
     tables_of,
 )
+from ..names.sources import read_source
 from ..plain import construct
 from ..shipped import locate, shipped
 from .noise_levels import ladder_in_words
@@ -44,7 +44,7 @@ def describe_checkpoint(
             not fit the network or the SDE that is given.
         ConfigError: If these cannot be imported or made.
     """
-    raw = read_checkpoint(locate("checkpoints", name_or_path))
+    raw = read_source(name_or_path)
     if net is not None or sde is not None:
         check_foreign(raw, net is not None, sde is not None)
         own = None if sde is None else sde_from_text(sde, raw)
