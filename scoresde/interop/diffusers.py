@@ -8,7 +8,7 @@ itself is not needed, and none of its code runs.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,116 +16,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._tensor import check_fits, check_integer
+from .._tensor import check_fits
 from .._text import reason_of
 from ..checkpoint import CheckpointError
 from ..data import DataSpec
 from ..nets import BlockUNet
 from ..score import NetworkScore
+from .diffusers_config import arguments_of_config
 from .diffusers_scheduler import Scheduled, scheduled
 from .imported import Imported, file_record
 from .plain_json import read_table
 from .weights import find_weights, read_weights
 
-__all__ = ["DOWN", "FLAGS", "UP", "read", "recognizes"]
+__all__ = ["read", "recognizes"]
 
 _INDEX, _UNET, _SCHEDULER = "model_index.json", "config.json", "scheduler_config.json"
 _AVERAGED = "unet_ema"  # written by the training script beside `unet`
-
-DOWN = {
-    "DownBlock2D": "plain",
-    "AttnDownBlock2D": "attention",
-    "ResnetDownsampleBlock2D": "residual",
-    "SkipDownBlock2D": "skip",
-    "AttnSkipDownBlock2D": "skip_attention",
-}
-UP = {
-    "UpBlock2D": "plain",
-    "AttnUpBlock2D": "attention",
-    "ResnetUpsampleBlock2D": "residual",
-    "SkipUpBlock2D": "skip",
-    "AttnSkipUpBlock2D": "skip_attention",
-}
-_EMBEDDINGS = {"positional": "waves", "fourier": "fourier", "learned": "table"}
-_LAYERS = {"conv": "conv", "resnet": "residual"}
-_SHIFTS = {"default": False, "scale_shift": True}
-_ACTIVATIONS = {name: name for name in ("silu", "mish", "gelu", "relu")} | {"swish": "silu"}
-
-
-def _choice(allowed: Mapping[str, Any]) -> Callable[[str, Any], Any]:
-    """A reader of one of several names."""
-
-    def read_choice(key: str, value: Any) -> Any:
-        if not isinstance(value, str) or value not in allowed:
-            raise ValueError(f"{key} must be one of {', '.join(allowed)}, got {value!r}")
-        return allowed[value]
-
-    return read_choice
-
-
-def _each(allowed: Mapping[str, str]) -> Callable[[str, Any], list[str]]:
-    """A reader of a list of names; the prefix UNetRes of early versions is dropped."""
-
-    def read_names(key: str, value: Any) -> list[str]:
-        if not isinstance(value, list):
-            raise TypeError(f"{key} must be a list, got {value!r}")
-        names = [n.removeprefix("UNetRes") if isinstance(n, str) else n for n in value]
-        return [_choice(allowed)(f"each entry of {key}", name) for name in names]
-
-    return read_names
-
-
-def _integer(key: str, value: Any) -> int:
-    return check_integer(key, value, minimum=0, maximum=10**6)
-
-
-def _flag(key: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{key} must be true or false, got {value!r}")
-    return value
-
-
-def _number(key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{key} must be a number, got {value!r}")
-    return float(value)
-
-
-def _widths(key: str, value: Any) -> list[int]:
-    if not isinstance(value, list):
-        raise TypeError(f"{key} must be a list, got {value!r}")
-    return [check_integer(f"each entry of {key}", n, minimum=1, maximum=10**6) for n in value]
-
-
-# Key of the config -> (argument of `BlockUNet`, reader of the value, the value if it is not there).
-# A value of null stands for the argument's own default.
-FLAGS: dict[str, tuple[str, Callable[[str, Any], Any], Any]] = {
-    "block_out_channels": ("widths", _widths, [224, 448, 672, 896]),
-    "down_block_types": ("down", _each(DOWN), ["DownBlock2D", *["AttnDownBlock2D"] * 3]),
-    "up_block_types": ("up", _each(UP), [*["AttnUpBlock2D"] * 3, "UpBlock2D"]),
-    "layers_per_block": ("blocks", _integer, 2),
-    "attn_norm_num_groups": ("middle_groups", _integer, None),
-    "norm_eps": ("eps", _number, 1e-5),
-    "attention_head_dim": ("head", _integer, 8),
-    "resnet_time_scale_shift": ("scale_shift", _choice(_SHIFTS), "default"),
-    "downsample_type": ("shrink", _choice(_LAYERS), "conv"),
-    "upsample_type": ("grow", _choice(_LAYERS), "conv"),
-    "downsample_padding": ("padding", _integer, 1),
-    "mid_block_scale_factor": ("middle_scale", _number, 1),
-    "act_fn": ("activation", _choice(_ACTIVATIONS), "silu"),
-    "dropout": ("dropout", _number, 0.0),
-    "time_embedding_type": ("embedding", _choice(_EMBEDDINGS), "positional"),
-    "time_embedding_dim": ("width", _integer, None),
-    "freq_shift": ("shift", _number, 0),
-    "flip_sin_to_cos": ("cosine_first", _flag, True),
-    "center_input_sample": ("centred", _flag, False),
-}
-# Keys that several arguments depend on.
-_JOINT = {
-    **{"sample_size": None, "in_channels": 3, "out_channels": 3, "norm_num_groups": 32},
-    **{"mid_block_type": "UNetMidBlock2D", "add_attention": True, "num_train_timesteps": None},
-    **{"class_embed_type": None, "num_class_embeds": None},
-}
 
 
 def recognizes(path: Path) -> bool:
@@ -227,93 +133,6 @@ def _scheduler_file(folder: Path, unet: Path) -> Path:
         "levels and the prediction are unknown",
         folder,
     )
-
-
-def arguments_of_config(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The arguments of a `BlockUNet`, and for each key what became of it.
-
-    Args:
-        config: The content of a UNet2DModel's config.json.
-
-    Raises:
-        TypeError: If a value is of the wrong type.
-        ValueError: If the class is another one, or a key or a value is unknown.
-    """
-    if config.get("_class_name") != "UNet2DModel":
-        raise ValueError(
-            f"_class_name is {config.get('_class_name')!r}; only UNet2DModel can be read"
-        )
-    for key, value in config.items():
-        if not (key.startswith("_") or key in FLAGS or key in _JOINT or value is None):
-            raise ValueError(f"unknown key {key!r} = {value!r}: its meaning is not known")
-    arguments, used = {}, {}
-    for key, (argument, reader, default) in FLAGS.items():
-        value = config.get(key, default)
-        used[key] = f"net.{argument}"
-        if value is not None:
-            arguments[argument] = reader(key, value)
-    joint = _JOINT | {key: config[key] for key in _JOINT if key in config}
-    return arguments | _joint_arguments(joint, arguments), used | _joint_report(joint)
-
-
-def _joint_arguments(joint: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that depend on several keys."""
-    channels, groups = _integer("in_channels", joint["in_channels"]), joint["norm_num_groups"]
-    outputs = _integer("out_channels", joint["out_channels"])
-    if outputs not in (channels, 2 * channels):
-        raise ValueError(
-            f"out_channels must be in_channels = {channels} or twice as many, got {outputs}"
-        )
-    arguments = {
-        "shape": [channels, *_sides(joint["sample_size"])],
-        "groups": 0 if groups is None else check_integer("norm_num_groups", groups, minimum=1),
-        "middle": _middle(joint),
-        "learned_variance": outputs == 2 * channels,
-        "labels": joint["num_train_timesteps"],
-        **_class_arguments(joint, known),
-    }
-    return {key: value for key, value in arguments.items() if value is not None}
-
-
-def _sides(size: Any) -> list[int]:
-    """Height and width."""
-    if size is None:
-        raise ValueError("sample_size is null: write the side of the images into it")
-    sides = size if isinstance(size, list) else [size, size]
-    if len(sides) != 2:
-        raise ValueError(f"sample_size must be a side or [height, width], got {size!r}")
-    return [check_integer("sample_size", side, minimum=1, maximum=1 << 16) for side in sides]
-
-
-def _middle(joint: Mapping[str, Any]) -> str:
-    if joint["mid_block_type"] is None:
-        return "none"
-    _choice({"UNetMidBlock2D": None})("mid_block_type", joint["mid_block_type"])
-    return "attention" if _flag("add_attention", joint["add_attention"]) else "plain"
-
-
-def _class_arguments(joint: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """The condition of the network."""
-    kind, classes = joint["class_embed_type"], joint["num_class_embeds"]
-    if kind is None:
-        return {"classes": classes}
-    if kind == "identity":
-        return {"vector": known.get("width", 4 * known["widths"][0])}
-    if kind != "timestep":
-        raise ValueError(f"class_embed_type must be null, timestep or identity, got {kind!r}")
-    if classes is None:
-        raise ValueError("num_class_embeds is null: write the number of classes into it")
-    return {"classes": classes, "class_input": "waves"}
-
-
-def _joint_report(joint: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        **{"sample_size": "net.shape", "in_channels": "net.shape", "norm_num_groups": "net.groups"},
-        **{"out_channels": "net.learned_variance: twice in_channels, of which half is not used"},
-        **{"mid_block_type": "net.middle", "add_attention": "net.middle"},
-        **{"num_train_timesteps": "net.labels", "class_embed_type": "the condition"},
-        **{"num_class_embeds": "net.classes"},
-    } | ({} if joint["class_embed_type"] != "identity" else {"num_class_embeds": "not used"})
 
 
 def _loaded(arguments: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
