@@ -30,8 +30,12 @@ def check_regular(path: Path) -> int:
     return found.st_size
 
 
-def read_table(path: Path) -> dict[str, Any]:
+def read_table(path: Path, nested: bool = False) -> dict[str, Any]:
     """A JSON object with text as keys.
+
+    Args:
+        path: The file.
+        nested: Whether its values may be objects, too.
 
     Raises:
         CheckpointError: If the file cannot be read, is too large, or holds something else.
@@ -47,7 +51,7 @@ def read_table(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"is not valid JSON: {error}", path) from error
     if not isinstance(table, dict):
         raise CheckpointError(f"must hold a JSON object, got {type(table).__name__}", path)
-    for key, value in table.items():
+    for key, value in table.items() if not nested else ():
         entries = value if isinstance(value, list) else [value]
         if any(isinstance(entry, dict) for entry in entries):
             raise CheckpointError(f"{key} must not hold an object", path)

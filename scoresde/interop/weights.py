@@ -40,7 +40,7 @@ def find_weights(folder: Path) -> list[Path]:
 
 def _listed(index: Path) -> list[Path]:
     """The files that an index names."""
-    names = read_table(index).get("weight_map")
+    names = read_table(index, nested=True).get("weight_map")
     if not isinstance(names, dict) or not names:
         raise CheckpointError("weight_map must say which file holds each tensor", index)
     for name in names.values():
