@@ -12,9 +12,10 @@ No code from a file is ever run.
 from types import ModuleType
 
 from . import diffusers
+from .diffusers_sampling import ScheduledRun, as_scheduled
 from .imported import Imported, file_record
 
-__all__ = ["FORMATS", "Imported", "file_record"]
+__all__ = ["FORMATS", "Imported", "ScheduledRun", "as_scheduled", "file_record"]
 
 # For each format its name, as `scoresde import` prints it, and its module. The first that
 # recognizes a path reads it.

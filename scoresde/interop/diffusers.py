@@ -68,7 +68,7 @@ def read(path: Path, label: str = "index") -> Imported:
         net = _loaded(arguments, read_weights(files))
         model = NetworkScore(net, meaning.sde, meaning.preconditioning)
         model = model.requires_grad_(False).eval()
-        data = _data_of(arguments, meaning, folder)
+        model.data = _data_of(arguments, meaning)
     report = [*_report("unet", config, used), *_report("scheduler", plan, meaning.used)]
     about = {
         "format": "diffusers",
@@ -80,7 +80,8 @@ def read(path: Path, label: str = "index") -> Imported:
             file_record(p, f"{p.parent.name}/{p.name}") for p in (unet / _UNET, scheduler, *files)
         ],
     }
-    return Imported(model, data, tuple(report), {k: v for k, v in about.items() if v is not None})
+    about = {key: value for key, value in about.items() if value is not None}
+    return Imported(model, model.data, tuple(report), about)
 
 
 @contextmanager
@@ -168,7 +169,7 @@ def new_name(name: str) -> str:
     return name
 
 
-def _data_of(arguments: Mapping[str, Any], meaning: Scheduled, folder: Path) -> DataSpec:
+def _data_of(arguments: Mapping[str, Any], meaning: Scheduled) -> DataSpec:
     """256 levels, whose values are equally spaced from the lowest to the highest one."""
     half = 0.5 * (meaning.high - meaning.low) / 255  # of a cell; the levels are its centres
     return DataSpec(

@@ -14,14 +14,14 @@ from ..plain import nearest
 from ..score import Preconditioning
 from ..sde import SDE, VE, TabulatedVP, cosine_betas, linear_betas
 
-__all__ = ["Scheduled", "scheduled"]
+__all__ = ["Scheduled", "complete", "scheduled"]
 
 _LAM_LEAST = -6.0  # where a schedule that ends in pure noise (λ = −∞) is cut off
 
 # Schedulers of a table of β, and the values of their keys in `_DEFAULTS` that are others there.
 _SMALL = {"beta_start": 0.00085, "beta_end": 0.012}
 _LINSPACE = {"timestep_spacing": "linspace"}
-TABLES: dict[str, dict[str, Any]] = {
+_TABLES: dict[str, dict[str, Any]] = {
     "DDPMScheduler": {},
     "DDPMParallelScheduler": {},
     "DDIMScheduler": {},
@@ -48,7 +48,9 @@ _VE = "ScoreSdeVeScheduler"
 _DEFAULTS: dict[str, Any] = {
     **{"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02},
     **{"beta_schedule": "linear", "trained_betas": None, "prediction_type": "epsilon"},
-    **{"rescale_betas_zero_snr": False},
+    **{"rescale_betas_zero_snr": False, "timestep_spacing": "leading", "steps_offset": 0},
+    **{"clip_sample": True, "clip_sample_range": 1.0, "set_alpha_to_one": True},
+    "variance_type": "fixed_small",
 }
 _TARGETS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 
@@ -94,7 +96,7 @@ def scheduled(config: Mapping[str, Any], label: str) -> Scheduled:
             out of its range.
     """
     name = config.get("_class_name")
-    known = (*TABLES, _VE, *_EDM)
+    known = (*_TABLES, _VE, *_EDM)
     if name not in known:
         raise ValueError(f"_class_name: {name!r} is unknown; {nearest(str(name), known)}")
     for key in ("use_flow_sigmas",):
@@ -102,10 +104,15 @@ def scheduled(config: Mapping[str, Any], label: str) -> Scheduled:
             raise ValueError(f"{key} must be false: a flow is no SDE of scoresde")
     if name == _VE:
         return _variance_exploding(config)
-    made = _edm(config) if name in _EDM else _of_table(config, TABLES[name], label)
+    made = _edm(config) if name in _EDM else _of_table(config, label)
     kept = {k: text for k, text in _SAMPLING.items() if k in config and k not in made.used}
     made.used.update(kept)
     return made
+
+
+def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A scheduler's config of a table of β, with the defaults of keys that are not there."""
+    return _DEFAULTS | _TABLES.get(config.get("_class_name"), {}) | dict(config)
 
 
 def _variance_exploding(config: Mapping[str, Any]) -> Scheduled:
@@ -138,9 +145,9 @@ def _edm(config: Mapping[str, Any]) -> Scheduled:
     return Scheduled(VE(*ends), Preconditioning("edm", "edm", True, data_std), -1.0, 1.0, used)
 
 
-def _of_table(config: Mapping[str, Any], own: Mapping[str, Any], label: str) -> Scheduled:
+def _of_table(config: Mapping[str, Any], label: str) -> Scheduled:
     """A table of β, with the index of the level as label."""
-    values = _DEFAULTS | dict(own) | dict(config)
+    values = complete(config)
     target = values["prediction_type"]
     check_choice("prediction_type", target, _TARGETS)
     betas = _betas(values)
