@@ -16,15 +16,15 @@ __all__ = ["import_"]
 
 @click.command("import", cls=Command)
 @click.argument("source", metavar="SOURCE", type=click.Path(exists=True, path_type=Path))
-@click.argument("out", metavar="OUT", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
 @click.option(
-    "--label",
+    "--time-label",
     type=click.Choice(["index", "rounded_index"]),
     help="Of discrete labels: index also evaluates the network between those it was trained on, "
     "rounded_index at these alone.  [default: index, if the network can]",
 )
 @options.as_json
-def import_(source: Path, out: Path, label: str | None, as_json: bool) -> None:
+def import_(source: Path, out: Path, time_label: str | None, as_json: bool) -> None:
     """Write a model of another library as a checkpoint of scoresde.
 
     SOURCE is a folder of diffusers, of a pipeline or a network. OUT is the file to write. Each key
@@ -35,7 +35,7 @@ def import_(source: Path, out: Path, label: str | None, as_json: bool) -> None:
     """
     from scoresde.tasks.importing import import_model
 
-    found = import_model(source, out, {} if label is None else {"label": label})
+    found = import_model(source, out, {} if time_label is None else {"label": time_label})
     if as_json:
         click.echo(json.dumps(found))
         return

@@ -22,6 +22,7 @@ from ..checkpoint import CheckpointError
 from ..data import DataSpec
 from ..nets import BlockUNet
 from ..score import NetworkScore
+from ..shipped import is_model_folder
 from .diffusers_config import arguments_of_config
 from .diffusers_scheduler import Scheduled, scheduled
 from .imported import Imported, file_record
@@ -36,9 +37,7 @@ _AVERAGED = "unet_ema"  # written by the training script beside `unet`
 
 def recognizes(path: Path) -> bool:
     """Whether a folder has the files of a pipeline or of a network of diffusers."""
-    folder = path.parent if path.name == _INDEX else path
-    places = (folder / _INDEX, folder / _UNET, *(folder / n / _UNET for n in ("unet", _AVERAGED)))
-    return folder.is_dir() and any(place.is_file() for place in places)
+    return is_model_folder(path.parent if path.name == _INDEX else path)
 
 
 def read(path: Path, label: str = "index") -> Imported:

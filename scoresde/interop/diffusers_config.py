@@ -212,7 +212,7 @@ def _class_arguments(joint: Mapping[str, Any], known: Mapping[str, Any]) -> dict
 def _joint_report(joint: Mapping[str, Any]) -> dict[str, str]:
     return {
         **{"sample_size": "net.shape", "in_channels": "net.shape", "norm_num_groups": "net.groups"},
-        **{"out_channels": "net.learned_variance: twice in_channels, of which half is not used"},
+        **{"out_channels": "net.learned_variance, if it is twice in_channels"},
         **{"mid_block_type": "net.middle", "add_attention": "net.middle"},
         **{"num_train_timesteps": "net.labels", "class_embed_type": "the condition"},
         **{"num_class_embeds": "net.classes"},

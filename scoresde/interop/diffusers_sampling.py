@@ -21,6 +21,7 @@ _DDPM, _DDIM = "DDPMScheduler", "DDIMScheduler"
 _MULTISTEP = "DPMSolverMultistepScheduler"
 _VARIANCES = {
     **{"fixed_small": "beta_tilde", "fixed_small_log": "beta_tilde", "fixed_large": "beta"},
+    "learned_range": "learned",
 }
 _OTHER_GRIDS = ("karras_sigmas", "exponential_sigmas", "beta_sigmas", "lu_lambdas", "flow_sigmas")
 
@@ -54,9 +55,9 @@ def as_scheduled(
     """The sampler and the times of a scheduler's config.
 
     With the same noise, samples equal those of the pipeline up to rounding: of DDPMScheduler with a
-    fixed variance, DDIMScheduler, and DPMSolverMultistepScheduler of order 1 or 2. With zero
-    terminal SNR the first time is that of λ = −6 instead of pure noise, so that samples are close,
-    and not equal.
+    fixed variance or one between β̃ and β, of DDIMScheduler, and of DPMSolverMultistepScheduler of
+    order 1 or 2. With zero terminal SNR the first time is that of λ = −6 instead of pure noise, so
+    that samples are close, and not equal.
 
     Args:
         model: A model with the labels of the scheduler's table of β, such as an imported one.

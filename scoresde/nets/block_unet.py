@@ -82,7 +82,7 @@ class BlockUNet(nn.Module):
         cosine_first: Whether the cosines of the waves come first.
         labels: Number of labels of the table.
         centred: Whether x is in [0, 1], and 2x − 1 is what the layers see.
-        learned_variance: Whether there are 2C output channels; only the first C are returned.
+        learned_variance: Whether it returns 2C channels, as the `learned_variance` of `Call` says.
         classes: Number of classes, or None.
         class_input: "table" (a vector for each class) or "waves" (those of the label, of the number
             of the class).
@@ -129,6 +129,7 @@ class BlockUNet(nn.Module):
         _check(arguments)
         super().__init__()
         self.arguments, self.shape = arguments, image_shape(shape)
+        self.learned_variance = learned_variance
         self.centred, self.embedding, self.class_input = centred, embedding, class_input
         width = width or 4 * widths[0]
         form = Form(width, groups, eps, head, scale_shift, activation, dropout, padding)
@@ -166,7 +167,7 @@ class BlockUNet(nn.Module):
             y: Condition, as `ConditionSpec` says, but without "no condition".
 
         Returns:
-            Shape (B, C, H, W), in the dtype of x.
+            Shape (B, C, H, W), or (B, 2C, H, W) with a learned variance, in the dtype of x.
 
         Raises:
             ValueError: If a shape is wrong, or y is missing, out of range or not taken.
@@ -189,7 +190,7 @@ class BlockUNet(nn.Module):
         out = out if added is None else out + added
         if self.embedding == "fourier":
             out = out / label.to(out.dtype)[:, None, None, None]
-        return out[:, : self.shape[0]].to(x.dtype)
+        return out.to(x.dtype)
 
     def _embedded(self, label: Tensor, y: Condition | None, x: Tensor) -> Tensor:
         """The vector of label and condition, shape (B, width)."""

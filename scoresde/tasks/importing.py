@@ -28,10 +28,14 @@ def import_model(source: Path, out: Path, options: Mapping[str, Any]) -> dict[st
 
     Raises:
         CheckpointError: If the source cannot be read; nothing is written.
+        ValueError: If the file exists.
         OSError: If the file cannot be written.
     """
-    check_writable(out)
+    if out.exists():
+        raise ValueError(f"{out} is there already; give a file that does not exist")
+    check_writable(out.parent)
     raw = import_source(source, **options)
+    out.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(out, raw.tensors, raw.metadata)
     about = raw.metadata["provenance"]
     return {

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint import RawCheckpoint
 from ..data import DataSource, dataset_status
 from ..names.loading import (
     build,
@@ -54,7 +55,7 @@ def describe_checkpoint(
     known = ("config", "data", "provenance", "steps_done", "seconds")
     return {
         "path": str(raw.path),
-        "bytes": raw.path.stat().st_size,
+        "bytes": _size(raw),
         "sha256": raw.sha256,
         "weights": sum(tensor.numel() for tensor in raw.below("model.").values()),
         "steps_done": raw.metadata.get("steps_done"),
@@ -68,6 +69,13 @@ def describe_checkpoint(
         "config": config,
         "other": {k: v for k, v in raw.metadata.items() if k not in known},
     }
+
+
+def _size(raw: RawCheckpoint) -> int:
+    """Bytes of a checkpoint's file, or of the files of another library's model."""
+    if "report" in raw.metadata and raw.path.is_dir():
+        return sum(entry["bytes"] for entry in raw.metadata["provenance"]["files"])
+    return raw.path.stat().st_size
 
 
 def list_shipped() -> list[dict[str, Any]]:
