@@ -129,8 +129,8 @@ class BlockUNet(nn.Module):
         _check(arguments)
         super().__init__()
         self.arguments, self.shape = arguments, image_shape(shape)
-        self.learned_variance = learned_variance
-        self.centred, self.embedding, self.class_input = centred, embedding, class_input
+        self.learned_variance, self.centred = learned_variance, centred
+        self.embedding, self.class_input = embedding, class_input
         width = width or 4 * widths[0]
         form = Form(width, groups, eps, head, scale_shift, activation, dropout, padding)
         self.condition = ConditionSpec(classes, vector)
@@ -151,12 +151,11 @@ class BlockUNet(nn.Module):
             middle_groups = groups or few_groups(widths[-1])
         self.mid_block: nn.Module | None = None
         if middle != "none":
-            attends = middle == "attention"
-            self.mid_block = Middle(widths[-1], form, attends, middle_groups, middle_scale)
+            how = middle == "attention", middle_groups, middle_scale
+            self.mid_block = Middle(widths[-1], form, *how)
         self.up_blocks = nn.ModuleList(_up(widths, up, blocks + 1, form, grow))
         self.conv_norm_out = nn.GroupNorm(groups or few_groups(widths[0]), widths[0], eps)
-        outputs = self.shape[0] * (2 if learned_variance else 1)
-        self.conv_out = nn.Conv2d(widths[0], outputs, 3, padding=1)
+        self.conv_out = nn.Conv2d(widths[0], self.shape[0] * (1 + learned_variance), 3, padding=1)
 
     def forward(self, x: Tensor, label: Tensor, y: Condition | None = None) -> Tensor:
         """Evaluate the network.
