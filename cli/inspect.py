@@ -49,21 +49,24 @@ def _in_words(found: dict[str, Any]) -> str:
 
     hours = (found["seconds"] or 0) / 3600
     licence = found["data_licence"]
+    averaged = "" if found["steps_done"] is None else " (averaged over training)"
     resumable = "can be resumed" if found["resumable"] else "weights only, cannot be resumed"
     rows = {
         "file": f"{found['path']} ({found['bytes'] / 1e6:.2f} MB)",
         "sha256": found["sha256"],
-        "network": f"{found['weights']:,} weights (averaged over training)",
+        "network": f"{found['weights']:,} weights{averaged}",
         "data": _data_in_words(found["data"]),
         **({"classes": found["class_map"]} if found["class_map"] else {}),
         **({"licence": f"of the data: {licence}"} if licence else {}),
         **({"levels": found["noise_levels"]} if found["noise_levels"] else {}),
-        "training": "unknown, saved by scoresde.save"
+        "training": "unknown"
         if found["steps_done"] is None
         else f"{found['steps_done']} steps, {hours:.2f} h, {resumable}",
-        **{key: str(value) for key, value in found["provenance"].items()},
+        **{k: str(v) for k, v in found["provenance"].items() if not isinstance(v, list | dict)},
     }
     lines = [f"{printable(key):<10}{printable(value)}" for key, value in rows.items()]
+    for entry in found["provenance"].get("files", ()):
+        lines.append(f"{'source':<10}{printable(entry['name'])}, SHA-256 {entry['sha256']}")
     return "\n".join([*lines, "", to_toml(found["config"])])
 
 

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from keyword import iskeyword
 
 import click
 
@@ -20,7 +21,7 @@ __all__ = ["cli", "main", "run"]
 
 COMMANDS = (
     *("demo", "data", "train", "plot", "ema", "sample", "likelihood", "latent"),
-    *("bench", "report", "inspect", "samplers", "verify", "check"),
+    *("bench", "report", "inspect", "samplers", "verify", "check", "import", "export"),
 )
 
 # Mistakes of the user, and failures. All other exceptions are bugs and keep their traceback.
@@ -44,7 +45,8 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        return getattr(import_module(f".{name}", __package__), name)
+        place = f"{name}_" if iskeyword(name) else name
+        return getattr(import_module(f".{place}", __package__), place)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

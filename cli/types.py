@@ -230,13 +230,14 @@ class Located(OptionType):
 
     def read(self, value: str) -> str:
         """The text, if there is such a file."""
-        from scoresde.shipped import locate
+        from scoresde.shipped import is_model_folder, locate
 
         path = locate(self.what, value)
         if not path.exists():
             raise ValueError(f"{value}: no such file")
-        if path.is_dir():
-            raise ValueError(f"{value}: is a folder, not a file")
+        if path.is_dir() and not (self.what == "checkpoints" and is_model_folder(path)):
+            also = ", and no model of a known format" if self.what == "checkpoints" else ""
+            raise ValueError(f"{value}: is a folder, not a file{also}")
         return value
 
 

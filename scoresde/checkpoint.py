@@ -33,6 +33,7 @@ from ._text import printable, reason_of
 __all__ = [
     "CheckpointError",
     "RawCheckpoint",
+    "in_memory",
     "load_into",
     "read_checkpoint",
     "save_checkpoint",
@@ -99,17 +100,34 @@ def save_checkpoint(
             plain data.
         OSError: If the file cannot be written; the old file is then unchanged.
     """
+    raw = in_memory(path, tensors, metadata)
+    envelope = {"format": FORMAT_VERSION, "metadata": raw.metadata, "sha256": raw.sha256}
+    # A single entry, because safetensors writes several entries in random order.
+    blob = safetensors.torch.save(raw.tensors, metadata={KEY: canonical(envelope)})
+    clean_folder(*os.path.split(os.path.realpath(path)))  # first: stale files may fill the disk
+    with atomic_write(path) as file:
+        file.write(blob)
+
+
+def in_memory(
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
+) -> RawCheckpoint:
+    """A checkpoint that is not in a file of this format, with the digest it would have there.
+
+    Args:
+        path: Where the content comes from, for messages.
+        tensors: As for `save_checkpoint`.
+        metadata: As for `save_checkpoint`.
+
+    Raises:
+        ValueError: As for `save_checkpoint`.
+        TypeError: As for `save_checkpoint`.
+    """
     stored = {name: _storable(name, tensor) for name, tensor in tensors.items()}
     content = _plain(metadata, "metadata")
     if not isinstance(content, dict):
         raise TypeError(f"metadata must be a dict, got {type(metadata).__name__}")
-    sha256 = _digest(stored, content)
-    envelope = {"format": FORMAT_VERSION, "metadata": content, "sha256": sha256}
-    # A single entry, because safetensors writes several entries in random order.
-    blob = safetensors.torch.save(stored, metadata={KEY: canonical(envelope)})
-    clean_folder(*os.path.split(os.path.realpath(path)))  # first: stale files may fill the disk
-    with atomic_write(path) as file:
-        file.write(blob)
+    return RawCheckpoint(Path(path), stored, content, _digest(stored, content))
 
 
 @torch.inference_mode(False)  # inference tensors could not become parameters

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .plain import nearest
 
-__all__ = ["TEMPLATES", "config_template", "locate", "shipped"]
+__all__ = ["TEMPLATES", "config_template", "is_model_folder", "locate", "shipped"]
 
 TEMPLATES = ("images", "vectors")
 
@@ -64,3 +64,12 @@ def locate(what: str, name_or_path: str | Path) -> Path:
         known = nearest(name, shipped(what))
         raise ValueError(f"{name}: neither a file nor a shipped {noun}; {known}")
     return path
+
+
+def is_model_folder(path: Path) -> bool:
+    """Whether a folder has the files of a model of the library diffusers.
+
+    It looks for names only: those of a pipeline, or of the config of a network.
+    """
+    names = ("model_index.json", "config.json", "unet/config.json", "unet_ema/config.json")
+    return path.is_dir() and any((path / name).is_file() for name in names)

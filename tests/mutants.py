@@ -1098,6 +1098,36 @@ def _files_and_data() -> Iterator[Mutant]:
         "data/test_arrays.py",
     )
     yield Mutant(
+        "the frequencies of the waves ignore their shift",
+        "scoresde/nets/block_parts.py",
+        "k / (half - self.shift)",
+        "k / half",
+        "interop/test_diffusers.py",
+        "network_gives",
+    )
+    yield Mutant(
+        "the levels of other libraries lie at the ends of the cells",
+        "scoresde/interop/diffusers.py",
+        "meaning.low - half,",
+        "meaning.low,",
+        "interop/test_diffusers.py",
+        "255ths",
+    )
+    yield Mutant(
+        "an index may name files in other folders",
+        "scoresde/interop/weights.py",
+        "Path(name).name != name or ",
+        "",
+        "interop/test_bad_folders.py",
+    )
+    yield Mutant(
+        "tensors that are not finite are taken",
+        "scoresde/interop/weights.py",
+        "if tensor.is_floating_point():",
+        "if False:",
+        "interop/test_bad_folders.py",
+    )
+    yield Mutant(
         "padding is cropped at one side",
         "scoresde/nets/blocks.py",
         "x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]",

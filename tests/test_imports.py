@@ -28,6 +28,7 @@ LAYERS = [
     {"score", "error_history"},
     {"exact", "loss", "grid", "batches"},
     {"samplers", "likelihood", "scaling"},
+    {"interop"},  # models of other libraries
     {"train"},
     {"validation"},
     {"names"},  # text to objects

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -15,7 +16,7 @@ from ..batches import batches
 from ..evaluation import own_context
 from ..noise import Noise
 from ..plain import construct_named
-from ..score import ScoreModel
+from ..score import Clipped, ScoreModel
 from .method import Likelihood, LikelihoodMethod, joined
 from .ode import ODE_METHODS, Ode
 from .path.path import Path
@@ -97,9 +98,20 @@ def log_likelihood(
             message names the time.
     """
     check_type("model", model, ScoreModel)
+    model = _unclipped(model)
     method = as_method(method)
     method.check(model, x)
     given = {"seed": seed, "noise": noise, "y": y, "batch": batch}
     parts = batches(model, len(x), x.device, random=method.needs_noise(x), **given)
     found = joined([method.estimate(part, x[part.rows]) for part in parts])
     return replace(found, seed=None if seed is None else int(seed))
+
+
+def _unclipped(model: ScoreModel) -> ScoreModel:
+    """The model itself, or with a warning the one that is `Clipped`."""
+    if not isinstance(model, Clipped):
+        return model
+    warnings.warn(
+        "the likelihood is that of the model without clipping of x0", UserWarning, stacklevel=4
+    )
+    return model.model.given(model.y)

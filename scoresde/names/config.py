@@ -57,6 +57,7 @@ NETS: dict[str, type[nn.Module]] = {
     "minimal_unet": nets.MinimalUNet,
     "dense_unet": nets.DenseUNet,
     "ddpm_unet": nets.DDPMUNet,
+    "block_unet": nets.BlockUNet,
     "mlp": nets.MLP,
 }
 

@@ -15,14 +15,14 @@ from torch import nn
 from .._condition import ConditionSpec
 from .._tensor import check_type
 from .._text import reason_of
-from ..checkpoint import CheckpointError, RawCheckpoint, load_into, read_checkpoint
+from ..checkpoint import CheckpointError, RawCheckpoint, load_into
 from ..data import DataSpec
 from ..plain import ConfigError, check_types, construct, construct_named, is_class_path
 from ..score import NetworkScore
 from ..sde import SDE, VP
-from ..shipped import locate
 from .config import NETS, SDES, Config, sde_table
 from .importing import construct_imported
+from .sources import read_source
 
 __all__ = [
     "Checkpoint",
@@ -32,7 +32,6 @@ __all__ = [
     "load",
     "net_from_text",
     "sde_from_text",
-    "sde_values",
     "tables_of",
 ]
 
@@ -72,13 +71,14 @@ def load(
     net: nn.Module | None = None,
     sde: SDE | None = None,
 ) -> Checkpoint:
-    """Load a checkpoint: a shipped one by name, such as "digits-vp", or a file.
+    """Load a checkpoint: a shipped one by name, such as "digits-vp", a file, or another library's.
 
     The file is data, never code: safetensors with a checksum over tensors and metadata. It names
     the class of a network or an SDE of the user's own for messages only; nothing is imported.
 
     Args:
-        name_or_path: A name of `shipped("checkpoints")` or the path of a file.
+        name_or_path: A name of `shipped("checkpoints")`, the path of a file, or the path of a model
+            of another library in one of the formats of `interop.FORMATS`.
         device: Device of the model.
         net: The network, if it is of the user's own code. It receives the weights, and is moved and
             frozen in place.
@@ -97,7 +97,7 @@ def load(
     for name, value, kind in (("net", net, nn.Module), ("sde", sde, SDE)):
         if value is not None:
             check_type(name, value, kind)
-    return build(read_checkpoint(locate("checkpoints", name_or_path)), device, net, sde)
+    return build(read_source(name_or_path), device, net, sde)
 
 
 @torch.inference_mode(False)  # inference tensors could not be differentiated through
@@ -264,18 +264,6 @@ def _check_sde(sde: SDE, raw: RawCheckpoint) -> None:
                 raise CheckpointError(
                     f"its SDE has {what}({t:g}) = {a:.6g}, got {b:.6g}: another function", raw.path
                 )
-
-
-def sde_values(sde: SDE) -> dict[str, Any]:
-    """Metadata that show later whether an SDE of the user's own is still the same function.
-
-    Returns:
-        "sde_values", rows of t, log α(t) and σ(t); nothing for an SDE of ours.
-    """
-    if type(sde) in SDES.values():
-        return {}
-    times = (0.05, 0.2, 0.5, 0.8, 1.0)
-    return {"sde_values": [[t, float(sde.log_alpha(t)), float(sde.sigma(t))] for t in times]}
 
 
 def sde_from_text(text: str, raw: RawCheckpoint | None = None) -> SDE:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from .. import __version__
@@ -15,11 +16,11 @@ from .._tensor import check_type
 from ..checkpoint import save_checkpoint
 from ..data import DataSpec
 from ..score import NetworkScore
-from .config import NETS, Config
+from ..sde import SDE
+from .config import NETS, SDES, Config
 from .importing import class_path
-from .loading import sde_values
 
-__all__ = ["save"]
+__all__ = ["content_of", "save", "sde_values"]
 
 
 def save(path: str | Path, model: NetworkScore, data: DataSpec | None = None) -> None:
@@ -46,6 +47,22 @@ def save(path: str | Path, model: NetworkScore, data: DataSpec | None = None) ->
         check_type("data", data, DataSpec)
     if model.y is not None:
         raise ValueError("model has a condition bound, which is not saved; save model.given(None)")
+    save_checkpoint(path, *content_of(model, data))
+
+
+def content_of(
+    model: NetworkScore, data: DataSpec | None, provenance: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of the checkpoint of a model, as `save` writes them.
+
+    Args:
+        model: The model, without a bound condition.
+        data: Description of the data, or None.
+        provenance: Where the model comes from; None says that it was made here.
+
+    Raises:
+        TypeError: If the network has no tensors, or an argument of `model.call` is no plain data.
+    """
     net = _bare(model.net)
     tensors = {f"model.{name}": value for name, value in net.state_dict().items()}
     if not tensors:
@@ -58,10 +75,23 @@ def save(path: str | Path, model: NetworkScore, data: DataSpec | None = None) ->
         "data": None if data is None else data.to_dict(),
         "unconditional": model.unconditional,
         "condition": condition,
-        "provenance": {"scoresde": __version__, "torch": torch.__version__},
+        "provenance": {"scoresde": __version__, "torch": torch.__version__}
+        | dict(provenance or {}),
         **sde_values(model.sde),
     }
-    save_checkpoint(path, tensors, {k: v for k, v in about.items() if v is not None})
+    return tensors, {k: v for k, v in about.items() if v is not None}
+
+
+def sde_values(sde: SDE) -> dict[str, Any]:
+    """Metadata that show later whether an SDE of the user's own is still the same function.
+
+    Returns:
+        "sde_values", rows of t, log α(t) and σ(t); nothing for an SDE of ours.
+    """
+    if type(sde) in SDES.values():
+        return {}
+    times = (0.05, 0.2, 0.5, 0.8, 1.0)
+    return {"sde_values": [[t, float(sde.log_alpha(t)), float(sde.sigma(t))] for t in times]}
 
 
 def _bare(net: nn.Module) -> nn.Module:

@@ -6,10 +6,11 @@ says which conditions y it takes.
 """
 
 from .._condition import ConditionSpec
+from .block_unet import BlockUNet
 from .ddpm import DDPMUNet
 from .dense_unet import DenseUNet
 from .minimal_unet import MinimalUNet
 from .mlp import MLP
 from .unet import UNet
 
-__all__ = ["MLP", "ConditionSpec", "DDPMUNet", "DenseUNet", "MinimalUNet", "UNet"]
+__all__ = ["MLP", "BlockUNet", "ConditionSpec", "DDPMUNet", "DenseUNet", "MinimalUNet", "UNet"]

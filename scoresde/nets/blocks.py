@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from .._tensor import check_integer, check_type, plain_number
 
 __all__ = [
-    *("Attention", "LinearAttention", "ResidualBlock", "arguments_of", "attended"),
+    *("Attention", "LinearAttention", "ResidualBlock", "arguments_of", "attend", "attended"),
     *("check_inputs", "cropped", "group_norm", "image_shape", "padding", "zeroed"),
 ]
 
@@ -160,7 +160,8 @@ class ResidualBlock(nn.Module):
         return (self.skip(x) + h) * self.scale
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q kᵀ/√d) v, all of shape (B, heads, positions, d); every derivative exists."""
     # Only the plain kernel has a forward-mode derivative, which exact traces of a Jacobian may use.
     # (It is also the only kernel with second derivatives, for callers that set this context.)
     if not torch.compiler.is_compiling() and forward_ad.unpack_dual(q).tangent is not None:
@@ -224,7 +225,7 @@ class Attention(_SelfAttention):
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """softmax over the positions of q kᵀ/√d, times v."""
-        return _attend(q, k, v)
+        return attend(q, k, v)
 
 
 class LinearAttention(_SelfAttention):

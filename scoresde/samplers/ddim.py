@@ -38,16 +38,22 @@ class DDIM(GridSampler):
 
     Args:
         eta: η in [0, 1].
+        clip: Largest size of the entries of x0, or None. Only x0 is clipped, and not the ε of the
+            same evaluation, as the library diffusers does it by default (`clip_sample`). The
+            wrapper `Clipped` clips both.
 
     Raises:
-        ValueError: If η is outside [0, 1].
+        ValueError: If η is outside [0, 1], or `clip` is not above 0.
     """
 
     eta: float = 0.0
+    clip: float | None = None
 
     def __post_init__(self) -> None:
         plain_numbers(self)
         check_number("eta", self.eta, at_least=0, at_most=1)
+        if self.clip is not None:
+            check_number("clip", self.clip, above=0)
 
     def step(
         self, model: ScoreModel, x: Tensor, t: Node, s: Node, state: None, noise: Noise
@@ -56,10 +62,13 @@ class DDIM(GridSampler):
         h = s.lam - t.lam
         u = -(self.eta**2) * math.expm1(-2 * h)
         k = math.sqrt(1 - u)
-        # 1 − k e^{−h}, free of cancellation for small h
-        weight = -math.expm1(-h) + math.exp(-h) * u / (1 + k)
-        x0 = model.x0(x, t)
-        x_s = ((k * s.sigma / t.sigma) * x).add_(x0, alpha=s.alpha * weight)
+        x0, ratio = model.x0(x, t), k * s.sigma / t.sigma
+        if self.clip is not None:
+            x_s = (ratio * (x - t.alpha * x0)).add_(x0.clamp(-self.clip, self.clip), alpha=s.alpha)
+        else:
+            # 1 − k e^{−h}, free of cancellation for small h
+            weight = -math.expm1(-h) + math.exp(-h) * u / (1 + k)
+            x_s = (ratio * x).add_(x0, alpha=s.alpha * weight)
         if u > 0:
             x_s.add_(noise.increment(x, t.t, s.t), alpha=s.sigma * math.sqrt(u))
         return x_s, None

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import read_checkpoint
+from ..checkpoint import RawCheckpoint
 from ..data import DataSource, dataset_status
 from ..names.loading import (
     build,
@@ -17,6 +17,7 @@ from ..names.loading import (
     sde_from_text,
     tables_of,
 )
+from ..names.sources import read_source
 from ..plain import construct
 from ..shipped import locate, shipped
 from .noise_levels import ladder_in_words
@@ -44,7 +45,7 @@ def describe_checkpoint(
             not fit the network or the SDE that is given.
         ConfigError: If these cannot be imported or made.
     """
-    raw = read_checkpoint(locate("checkpoints", name_or_path))
+    raw = read_source(name_or_path)
     if net is not None or sde is not None:
         check_foreign(raw, net is not None, sde is not None)
         own = None if sde is None else sde_from_text(sde, raw)
@@ -54,7 +55,7 @@ def describe_checkpoint(
     known = ("config", "data", "provenance", "steps_done", "seconds")
     return {
         "path": str(raw.path),
-        "bytes": raw.path.stat().st_size,
+        "bytes": _size(raw),
         "sha256": raw.sha256,
         "weights": sum(tensor.numel() for tensor in raw.below("model.").values()),
         "steps_done": raw.metadata.get("steps_done"),
@@ -68,6 +69,13 @@ def describe_checkpoint(
         "config": config,
         "other": {k: v for k, v in raw.metadata.items() if k not in known},
     }
+
+
+def _size(raw: RawCheckpoint) -> int:
+    """Bytes of a checkpoint's file, or of the files of another library's model."""
+    if "report" in raw.metadata and raw.path.is_dir():
+        return sum(entry["bytes"] for entry in raw.metadata["provenance"]["files"])
+    return raw.path.stat().st_size
 
 
 def list_shipped() -> list[dict[str, Any]]:

@@ -26,16 +26,16 @@ from torch import Tensor
 from .. import __version__
 from .._condition import ConditionSpec
 from .._tensor import check_choice, check_integer, plain_numbers
-from ..checkpoint import CheckpointError, RawCheckpoint, read_checkpoint
+from ..checkpoint import CheckpointError, RawCheckpoint
 from ..data import Dataset, DataSource, DataSpec
 from ..fingerprint import fingerprint
 from ..names.config import Config
 from ..names.loading import build, check_foreign, config_of, net_from_text, sde_from_text
+from ..names.sources import read_source
 from ..output.manifest import Origin, Source
 from ..plain import construct
 from ..score import NetworkScore
 from ..sde import SDE
-from ..shipped import locate
 from ..train import split_rows
 from .given import GivenModel
 
@@ -159,7 +159,7 @@ class StoredModel(GivenModel):
                 not say what its data are, or needs `net` or `sde`.
             ConfigError: If the SDE cannot be imported or made.
         """
-        raw = read_checkpoint(locate("checkpoints", name_or_path))
+        raw = read_source(name_or_path)
         check_foreign(raw, net is not None, sde is not None)
         own = None if sde is None else sde_from_text(sde, raw)
         config, spec = config_of(raw, own)

@@ -1,0 +1,44 @@
+"""`scoresde import`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from . import options
+from .command import Command
+from .output import say
+
+__all__ = ["import_"]
+
+
+@click.command("import", cls=Command)
+@click.argument("source", metavar="SOURCE", type=click.Path(exists=True, path_type=Path))
+@click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
+@click.option(
+    "--time-label",
+    type=click.Choice(["index", "rounded_index"]),
+    help="Of discrete labels: index also evaluates the network between those it was trained on, "
+    "rounded_index at these alone.  [default: index, if the network can]",
+)
+@options.as_json
+def import_(source: Path, out: Path, time_label: str | None, as_json: bool) -> None:
+    """Write a model of another library as a checkpoint of scoresde.
+
+    SOURCE is a folder of diffusers, of a pipeline or a network. OUT is the file to write. Each key
+    of the source's config is printed with what became of it. No code of SOURCE is run. All other
+    commands also take SOURCE itself, as --checkpoint.
+
+    Example: scoresde import benchmarks/models/tiny-ddpm imported.safetensors
+    """
+    from scoresde.tasks.importing import import_model
+
+    found = import_model(source, out, {} if time_label is None else {"label": time_label})
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    for line in found["report"]:
+        say(line)
+    say(f"{out}: {found['weights']:,} weights, of the format {found['format']}")

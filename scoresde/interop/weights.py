@@ -1,0 +1,92 @@
+"""Files of weights in the folder of a model: one file, or several with an index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import safetensors.torch
+from torch import Tensor
+
+from .._tensor import NonFiniteError, finite_or_raise
+from .._text import reason_of
+from ..checkpoint import CheckpointError
+from .pickles import read_pickle
+from .plain_json import check_regular, read_table
+
+__all__ = ["find_weights", "read_weights"]
+
+_STEM = "diffusion_pytorch_model"
+_ENDINGS = (".safetensors", ".bin")  # in the order of preference
+
+
+def find_weights(folder: Path) -> list[Path]:
+    """The files with the weights: the index, if there is one, and the files that it names.
+
+    Raises:
+        CheckpointError: If there are none, or the index names files outside the folder.
+    """
+    for ending in _ENDINGS:
+        if (folder / f"{_STEM}{ending}").is_file():
+            return [folder / f"{_STEM}{ending}"]
+        index = folder / f"{_STEM}{ending}.index.json"
+        if index.is_file():
+            return [index, *_listed(index)]
+    others = sorted(p.name for p in folder.glob(f"{_STEM}.*") if p.suffix in _ENDINGS)
+    hint = f"; rename one of {', '.join(others[:3])}" if others else ""
+    names = " nor ".join(f"{_STEM}{ending}" for ending in _ENDINGS)
+    raise CheckpointError(f"neither {names} is in this folder{hint}", folder)
+
+
+def _listed(index: Path) -> list[Path]:
+    """The files that an index names."""
+    names = read_table(index, nested=True).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise CheckpointError("weight_map must say which file holds each tensor", index)
+    for name in names.values():
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(_ENDINGS):
+            raise CheckpointError(f"weight_map names {name!r}, which is no file beside it", index)
+    return [index.parent / name for name in sorted(set(names.values()))]
+
+
+def read_weights(files: Sequence[Path]) -> dict[str, Tensor]:
+    """All tensors of the files, by name, on the CPU.
+
+    Args:
+        files: From `find_weights`.
+
+    Raises:
+        CheckpointError: If a file is damaged, two files have one tensor, or a weight is not finite.
+    """
+    tensors: dict[str, Tensor] = {}
+    for path in files:
+        if path.suffix == ".json":
+            continue
+        check_regular(path)
+        part = _of_safetensors(path) if path.suffix == ".safetensors" else _of_pickle(path)
+        for name, tensor in part.items():
+            if name in tensors:
+                raise CheckpointError(f"holds {name!r}, as another file does", path)
+            if tensor.is_floating_point():
+                try:
+                    finite_or_raise(tensor, name)
+                except NonFiniteError as error:
+                    raise CheckpointError(str(error), path) from error
+        tensors |= part
+    return tensors
+
+
+def _of_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except Exception as error:  # the parser may raise anything on damaged bytes
+        raise CheckpointError(f"damaged or truncated: {reason_of(error)}", path) from error
+
+
+def _of_pickle(path: Path) -> dict[str, Tensor]:
+    tree = read_pickle(path)
+    for name, value in tree.items() if isinstance(tree, dict) else [("", tree)]:
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            kind = f"{name!r} is {type(value).__name__}" if name else type(tree).__name__
+            raise CheckpointError(f"must hold tensors by name, got {kind}", path)
+    return tree

@@ -1,0 +1,64 @@
+"""Clipped: a score model whose x0 stays in the range of the data."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .._condition import ConditionSpec
+from .._tensor import check_number, check_type
+from .base import ScoreModel, Time, combine
+
+__all__ = ["Clipped"]
+
+
+class Clipped(ScoreModel):
+    """Another model with x0 clipped to [low, high], entry by entry, and ε = (x − α x0)/σ.
+
+    Many samplers of DDPMs clip x0 at each step (Ho et al. 2020, arXiv:2006.11239, in their code;
+    `clip_sample` in the library diffusers). The result is no score of a density. So a likelihood
+    uses the model without clipping, and warns.
+
+    Attributes:
+        model: The model that is clipped.
+
+    Args:
+        model: Any score model; a condition that is bound to it is kept.
+        low: Least value of x0.
+        high: Largest value of x0, above `low`.
+
+    Raises:
+        TypeError: If the model is no score model.
+        ValueError: If the range is empty.
+    """
+
+    def __init__(self, model: ScoreModel, low: float = -1.0, high: float = 1.0) -> None:
+        check_type("model", model, ScoreModel)
+        super().__init__(model.sde)
+        self.low = check_number("low", low)
+        self.high = check_number("high", high, above=self.low)
+        self.model, self.nfe, self.y = model, model.nfe, model.y
+        self.data, self.needs_labels = model.data, model.needs_labels
+
+    @property
+    def condition(self) -> ConditionSpec | None:
+        """The conditions of the model that is clipped."""
+        return self.model.condition
+
+    @property
+    def snapped(self) -> bool:
+        """Whether the model is exact only at the discrete times of its SDE's ladder."""
+        return self.model.snapped
+
+    @property
+    def t_least(self) -> float:
+        """Least time at which the network may be evaluated."""
+        return self.model.t_least
+
+    def eps(self, x: Tensor, t: Time) -> Tensor:
+        """(x − α x0)/σ with the clipped x0."""
+        node = self.sde.at(t, x)
+        return combine(1 / node.sigma, x, -node.alpha / node.sigma, self.x0(x, node))
+
+    def x0(self, x: Tensor, t: Time) -> Tensor:
+        """The model's x0, clipped."""
+        return self.model.given(self.y).x0(x, t).clamp(self.low, self.high)

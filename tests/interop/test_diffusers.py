@@ -1,0 +1,242 @@
+"""Models written by diffusers give here what they give there; the files are in benchmarks/models.
+
+`python benchmarks/diffusers_models.py --out benchmarks/models` makes these files with diffusers.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+import scoresde
+from scoresde.checkpoint import CheckpointError
+from scoresde.interop import diffusers
+from scoresde.interop.diffusers_config import arguments_of_config
+from scoresde.interop.diffusers_export import write_folder
+from scoresde.nets import BlockUNet
+from scoresde.sde import VE, TabulatedVP
+
+MODELS = Path(__file__).parents[2] / "benchmarks" / "models"
+NAMES = sorted(path.name for path in MODELS.iterdir() if path.is_dir())
+every_model = pytest.mark.parametrize("name", NAMES)
+
+
+@pytest.fixture(scope="module")
+def imported():
+    return {name: diffusers.read(MODELS / name) for name in NAMES}
+
+
+def expected(name):
+    return safetensors.torch.load_file(MODELS / f"{name}.safetensors")
+
+
+def relative(got, want):
+    """The largest difference of each sample in units of its largest value; the worst of them."""
+    error, size = ((v.flatten(1).abs().amax(1)) for v in (got - want, want))
+    return float((error / size).max())
+
+
+@every_model
+def test_the_network_gives_what_diffusers_gives(name, imported):
+    net, want = imported[name].model.net, expected(name)
+    label = want["label"].long() if net.embedding == "table" else want["label"]
+    out = net(want["x"], label, want.get("y"))
+    assert relative(out, want["output"]) < 1e-5  # rounding of float32: 2e-6
+
+
+def times(model, label):
+    """The time that belongs to each label, from the definition of the label."""
+    if isinstance(model.sde, TabulatedVP):
+        return (label.double() + 1) / model.sde.levels
+    sigma = label.double() if model.preconditioning.label == "sigma" else (4 * label.double()).exp()
+    return model.sde.t_of_sigma(sigma)
+
+
+@every_model
+def test_x0_is_that_of_the_scheduler(name, imported):
+    """So SDE, target, label and scaling are right. Diffusers has the table of β in float32."""
+    model, want = imported[name].model, expected(name)
+    t, x = times(model, want["label"]), want["x"].double()
+    if model.preconditioning.target == "edm":
+        sigma = model.sde.sigma(t)[:, None, None, None]
+        x = x * (sigma**2 + 0.25).sqrt()  # the file holds what the network sees
+    model = model.double().given(want.get("y"))
+    got = model.x0(x, t)
+    model.float()
+    assert relative(got, want["x0"]) < 1e-4
+
+
+def test_what_is_read_of_the_schedulers(imported):
+    kinds = {name: (made.model.sde, made.model.preconditioning) for name, made in imported.items()}
+    assert kinds["tiny-ncsnpp"][0] == VE(0.01, 378.0)
+    assert kinds["tiny-edm"][0] == VE(0.002, 60.0)
+    assert kinds["tiny-table"][1].label == "rounded_index"
+    assert [kinds[f"tiny-{k}"][1].target for k in ("ddpm", "classes", "residual", "table")] == [
+        *("eps", "v", "x0", "eps")
+    ]
+    cut = kinds["tiny-classes"][0]
+    assert cut.levels < 1000  # zero terminal SNR: the levels below λ = −6 are left out
+    assert -6 <= float(cut.lam(1.0)) < -5.5
+    assert "begins at log(α/σ) = -6" in "\n".join(imported["tiny-classes"].report)
+
+
+def test_the_data_are_255ths(imported):
+    """Diffusers scales level k to 2k/255 − 1, and for NCSN++ to k/255; a cell has its level in its
+    centre."""
+    levels = torch.tensor([0, 100, 255])
+    for name, scaled in (("tiny-ddpm", 2 * levels / 255 - 1), ("tiny-ncsnpp", levels / 255)):
+        torch.testing.assert_close(imported[name].data.encode(levels), scaled, atol=1e-6, rtol=0)
+
+
+@every_model
+def test_each_key_is_reported(name, imported):
+    made = imported[name]
+    for folder, file in (("unet", "config.json"), ("scheduler", "scheduler_config.json")):
+        keys = json.loads((MODELS / name / folder / file).read_text())
+        said = {line.split(" = ")[0] for line in made.report}
+        assert {f"{folder}.{key}" for key in keys if key[0] != "_"} <= said
+    names = {entry["name"] for entry in made.provenance["files"]}
+    assert names >= {"unet/config.json", "scheduler/scheduler_config.json"}
+
+
+@pytest.mark.parametrize("name", ["tiny-classes", "tiny-ncsnpp"])
+def test_what_is_exported_is_read_again(name, tmp_path, imported):
+    made = imported[name]
+    write_folder(made.model, made.data, tmp_path / "a", made.provenance["scheduler"])
+    write_folder(made.model, made.data, tmp_path / "b")
+    kept, own = (diffusers.read(tmp_path / place) for place in "ab")
+    assert kept.model.net.arguments == made.model.net.arguments
+    for name, tensor in made.model.net.state_dict().items():
+        assert torch.equal(kept.model.net.state_dict()[name], tensor)
+    for again in (kept, own):
+        assert again.model.preconditioning == made.model.preconditioning
+        ts = torch.linspace(0.01, 1, 50)
+        torch.testing.assert_close(again.model.sde.lam(ts), made.model.sde.lam(ts))
+    with pytest.raises(ValueError, match="is there already"):
+        write_folder(made.model, made.data, tmp_path / "a")
+
+
+def test_what_diffusers_cannot_express_is_refused(tmp_path, imported):
+    made = imported["tiny-ddpm"]
+    digits = scoresde.load("digits-vp")
+    with pytest.raises(ValueError, match="cannot express UNet; only a BlockUNet"):
+        write_folder(digits.model, digits.data, tmp_path / "a")
+    other = scoresde.NetworkScore(made.model.net, scoresde.VP())
+    with pytest.raises(ValueError, match="cannot express target 'eps' with label 'log_sigma'"):
+        write_folder(other, made.data, tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_of_early_versions(tmp_path, imported):
+    """Attention's tensors had other names, and the frequencies two names."""
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    for name, extra in (("tiny-ddpm", {}), ("tiny-ncsnpp", {"time_proj.W": "time_proj.weight"})):
+        shutil.copytree(MODELS / name, tmp_path / name)
+        path = tmp_path / name / "unet" / "diffusion_pytorch_model.safetensors"
+        tensors = safetensors.torch.load_file(path)
+        renamed = {}
+        for key, tensor in tensors.items():
+            for new, before in old.items():
+                key = key.replace(f".{new}.", f".{before}.")
+            renamed[key] = tensor
+        assert renamed.keys() != tensors.keys()
+        renamed |= {new: tensors[key].clone() for new, key in extra.items()}
+        safetensors.torch.save_file(renamed, path)
+        again = diffusers.read(tmp_path / name).model.net.state_dict()
+        for key, tensor in imported[name].model.net.state_dict().items():
+            assert torch.equal(again[key], tensor)
+
+
+def test_weights_in_several_files(tmp_path, imported):
+    shutil.copytree(MODELS / "tiny-ddpm", tmp_path / "m")
+    unet = tmp_path / "m" / "unet"
+    tensors = safetensors.torch.load_file(unet / "diffusion_pytorch_model.safetensors")
+    (unet / "diffusion_pytorch_model.safetensors").unlink()
+    parts = {"one.safetensors": {}, "two.safetensors": {}}
+    for i, (key, tensor) in enumerate(tensors.items()):
+        parts[list(parts)[i % 2]][key] = tensor
+    index = {key: name for name, part in parts.items() for key in part}
+    for name, part in parts.items():
+        safetensors.torch.save_file(part, unet / name)
+    place = unet / "diffusion_pytorch_model.safetensors.index.json"
+    place.write_text(json.dumps({"weight_map": index}))
+    made = diffusers.read(tmp_path / "m")
+    assert len(made.provenance["files"]) == 5
+    for key, tensor in imported["tiny-ddpm"].model.net.state_dict().items():
+        assert torch.equal(made.model.net.state_dict()[key], tensor)
+    place.write_text(json.dumps({"weight_map": index | {"a": "../x.safetensors"}}))
+    with pytest.raises(
+        CheckpointError, match=r"weight_map names '\.\./x.safetensors', which is no"
+    ):
+        diffusers.read(tmp_path / "m")
+
+
+def test_averaged_weights_are_preferred(tmp_path):
+    shutil.copytree(MODELS / "tiny-ddpm", tmp_path / "m")
+    shutil.copytree(tmp_path / "m" / "unet", tmp_path / "m" / "unet_ema")
+    made = diffusers.read(tmp_path / "m")
+    assert "unet_ema" in made.provenance["averaging"]
+    assert made.provenance["files"][0]["name"] == "unet_ema/config.json"
+    alone = diffusers.read(tmp_path / "m" / "unet")  # the scheduler stands beside it
+    assert alone.model.sde == made.model.sde
+
+
+# Configs of published models, from their model cards: google/ddpm-cifar10-32 and
+# google/ddpm-church-256, google/ncsnpp-church-256.
+_DDPM = {
+    **{"_class_name": "UNet2DModel", "act_fn": "silu", "attention_head_dim": None},
+    **{"center_input_sample": False, "downsample_padding": 0, "flip_sin_to_cos": False},
+    **{"freq_shift": 1, "in_channels": 3, "layers_per_block": 2, "mid_block_scale_factor": 1},
+    **{"norm_eps": 1e-6, "norm_num_groups": 32, "out_channels": 3},
+    **{"time_embedding_type": "positional"},
+}
+PUBLISHED = {
+    "ddpm-cifar10-32": _DDPM
+    | {
+        "block_out_channels": [128, 256, 256, 256],
+        "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"],
+        "sample_size": 32,
+        "up_block_types": ["UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
+    },
+    "ddpm-church-256": _DDPM
+    | {
+        "block_out_channels": [128, 128, 256, 256, 512, 512],
+        "down_block_types": [*["DownBlock2D"] * 4, "AttnDownBlock2D", "DownBlock2D"],
+        "sample_size": 256,
+        "up_block_types": ["UpBlock2D", "AttnUpBlock2D", *["UpBlock2D"] * 4],
+    },
+    "ncsnpp-church-256": _DDPM
+    | {
+        "block_out_channels": [128, 128, 256, 256, 256, 256, 256],
+        "center_input_sample": True,
+        "down_block_types": [
+            *["SkipDownBlock2D"] * 4,
+            "AttnSkipDownBlock2D",
+            *["SkipDownBlock2D"] * 2,
+        ],
+        "downsample_padding": 1,
+        "flip_sin_to_cos": True,
+        "mid_block_scale_factor": 1.41421356237,
+        "norm_num_groups": None,
+        "sample_size": 256,
+        "time_embedding_type": "fourier",
+        "up_block_types": [*["SkipUpBlock2D"] * 2, "AttnSkipUpBlock2D", *["SkipUpBlock2D"] * 4],
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_configs_have_the_tensors_of_diffusers(name):
+    """Full size, without memory for the weights."""
+    from diffusers import UNet2DModel
+
+    arguments, _ = arguments_of_config(PUBLISHED[name])
+    with torch.device("meta"):
+        ours = BlockUNet(**arguments).state_dict()
+        config = {k: v for k, v in PUBLISHED[name].items() if k[0] != "_"}
+        theirs = UNet2DModel(**config).state_dict()
+    assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}
