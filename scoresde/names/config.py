@@ -58,6 +58,7 @@ NETS: dict[str, type[nn.Module]] = {
     "dense_unet": nets.DenseUNet,
     "ddpm_unet": nets.DDPMUNet,
     "block_unet": nets.BlockUNet,
+    "ncsnpp": nets.NCSNpp,
     "mlp": nets.MLP,
 }
 

@@ -11,6 +11,16 @@ from .ddpm import DDPMUNet
 from .dense_unet import DenseUNet
 from .minimal_unet import MinimalUNet
 from .mlp import MLP
+from .ncsnpp import NCSNpp
 from .unet import UNet
 
-__all__ = ["MLP", "BlockUNet", "ConditionSpec", "DDPMUNet", "DenseUNet", "MinimalUNet", "UNet"]
+__all__ = [
+    "MLP",
+    "BlockUNet",
+    "ConditionSpec",
+    "DDPMUNet",
+    "DenseUNet",
+    "MinimalUNet",
+    "NCSNpp",
+    "UNet",
+]

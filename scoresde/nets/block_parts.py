@@ -14,8 +14,8 @@ from .blocks import attend
 from .fir import fir_down, fir_up
 
 __all__ = [
-    *("ACTIVATIONS", "RESAMPLE", "AttentionBlock", "Embedder", "Form", "Residual", "Strided"),
-    *("Upsampled", "Waves", "few_groups"),
+    *("ACTIVATIONS", "RESAMPLE", "AttentionBlock", "Embedder", "Form", "LogWaves", "Residual"),
+    *("Strided", "Upsampled", "Waves", "few_groups"),
 ]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -217,3 +217,21 @@ class Waves(nn.Module):
         phase = label.to(dtype)[:, None] * omega.to(dtype)
         pair = (phase.cos(), phase.sin()) if self.cosine_first else (phase.sin(), phase.cos())
         return F.pad(torch.cat(pair, dim=1), (0, self.n % 2))
+
+
+class LogWaves(nn.Module):
+    """sin and cos of 2π w log(label), with random frequencies w that are part of the weights.
+
+    Song et al. 2021, arXiv:2011.13456, appendix H.
+    """
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        # Normal numbers on the device "meta" would import torch._dynamo, which takes seconds.
+        drawn = 16 * torch.randn(n, device="cpu")
+        self.weight = nn.Parameter(drawn.to(torch.get_default_device()), requires_grad=False)
+
+    def forward(self, label: Tensor) -> Tensor:
+        """Labels (B,), above 0 ↦ (B, 2n)."""
+        phase = 2 * math.pi * (label.to(self.weight.dtype).log()[:, None] * self.weight)
+        return torch.cat([phase.sin(), phase.cos()], dim=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -14,7 +13,7 @@ from torch.nn import functional as F
 from .._condition import Condition, ConditionSpec
 from .._tensor import check_choice, check_integer, check_number, check_type
 from .block_levels import KINDS, DownLevel, Middle, SkipDown, SkipUp, UpLevel, is_skip
-from .block_parts import ACTIVATIONS, Embedder, Form, Waves, few_groups
+from .block_parts import ACTIVATIONS, Embedder, Form, LogWaves, Waves, few_groups
 from .blocks import arguments_of, check_inputs, image_shape
 
 __all__ = ["BlockUNet"]
@@ -210,27 +209,11 @@ class BlockUNet(nn.Module):
         return vector + self.class_embedding(classes)
 
 
-class _Fourier(nn.Module):
-    """sin and cos of 2π w log(label), with random frequencies w that are part of the weights.
-
-    Song et al. 2021, arXiv:2011.13456, appendix H.
-    """
-
-    def __init__(self, n: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(16 * torch.randn(n), requires_grad=False)
-
-    def forward(self, label: Tensor) -> Tensor:
-        """Labels (B,), above 0 ↦ (B, 2n)."""
-        phase = 2 * math.pi * (label.to(self.weight.dtype).log()[:, None] * self.weight)
-        return torch.cat([phase.sin(), phase.cos()], dim=1)
-
-
 def _label_layer(
     kind: str, n: int, shift: float, cosine_first: bool, labels: int | None
 ) -> nn.Module:
     if kind == "fourier":
-        return _Fourier(n)
+        return LogWaves(n)
     return nn.Embedding(labels, n) if kind == "table" else Waves(n, shift, cosine_first)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["fir_down", "fir_up"]
+__all__ = ["fir_blur", "fir_down", "fir_up"]
 
 
 def _filter(x: Tensor) -> Tensor:
@@ -40,3 +40,15 @@ def fir_up(x: Tensor) -> Tensor:
         Shape (B, C, 2H, 2W).
     """
     return F.conv_transpose2d(x, 4 * _filter(x), stride=2, padding=1, groups=x.shape[1])
+
+
+def fir_blur(x: Tensor) -> Tensor:
+    """The filter alone, for a convolution of 3×3 positions with stride 2 that follows.
+
+    Args:
+        x: Features, shape (B, C, H, W).
+
+    Returns:
+        Shape (B, C, H + 1, W + 1).
+    """
+    return F.conv2d(x, _filter(x), padding=2, groups=x.shape[1])
