@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import pickletools
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import IO, Any
 
-__all__ = ["Budget", "Record", "Refusal", "as_key", "interpret"]
+from .limits import Budget, Refusal
+from .records import Record
 
-_MOST_OPERATIONS = 1_000_000  # a checkpoint of 5000 tensors has about 300,000
+__all__ = ["as_key", "interpret"]
+
 _MOST_BITS = 1024  # of an integer; a UUID has 128
 _KEYS = (str, int, float, bool, bytes, type(None))
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
@@ -26,71 +27,6 @@ _EMPTY: dict[str, Callable[[], Any]] = {
 }
 _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-
-
-class Refusal(ValueError):
-    """What is wrong with a file, as the end of a sentence."""
-
-
-@dataclass(eq=False, slots=True)
-class Record:
-    """A class or function that a pickle names, with what the pickle gives to it. It does nothing.
-
-    Attributes:
-        module: Name of the module.
-        name: Name of the class or function.
-        args: The arguments of the call; None where the name alone is given.
-        kwargs: The named arguments of the call.
-        state: The state that the object would get.
-        items: The elements that it would get, or (key, value) pairs.
-    """
-
-    module: str
-    name: str
-    args: tuple | None = None
-    kwargs: dict | None = None
-    state: Any = None
-    items: list = field(default_factory=list)
-
-    def __repr__(self) -> str:
-        return f"Record({self.module}.{self.name})"
-
-
-@dataclass
-class Budget:
-    """What may still be spent on one file.
-
-    Attributes:
-        memory: Bytes of tensors.
-        operations: Opcodes.
-        inside: Whether a file inside the file is being read.
-    """
-
-    memory: int
-    operations: int = _MOST_OPERATIONS
-    inside: bool = False
-
-    def take_memory(self, size: int) -> None:
-        """Pay for tensors of this many bytes.
-
-        Raises:
-            Refusal: If that is more than a file of this size can hold.
-        """
-        self.memory -= size
-        if self.memory < 0:
-            raise Refusal(
-                f"{size:,} bytes of a tensor or text are more than a file of this size can hold"
-            )
-
-    def take_operations(self, count: int = 1) -> None:
-        """Pay for opcodes, or for as much work.
-
-        Raises:
-            Refusal: If the file has too many.
-        """
-        self.operations -= count
-        if self.operations < 0:
-            raise Refusal(f"its pickle has more than {_MOST_OPERATIONS:,} operations")
 
 
 def as_key(key: Any) -> Any:

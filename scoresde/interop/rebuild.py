@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .opcodes import Budget, Record, Refusal, as_key
+from .limits import Budget, Refusal
+from .opcodes import as_key
+from .records import Record
 
 __all__ = ["Rebuilder", "storage_dtype"]
 

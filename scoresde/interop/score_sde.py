@@ -16,13 +16,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .._tensor import check_choice, check_fits
+from .._tensor import check_choice, check_fits, finite_or_raise
+from .._text import reason_of
 from ..checkpoint import CheckpointError
 from ..data import DataSpec
 from ..nets import NCSNpp
 from ..nets.block_parts import AttentionBlock, LogWaves, Residual
 from ..nets.ncsnpp import Resampled
 from ..score import NetworkScore, Preconditioning
+from ..score.preconditioning import INDEX_LABELS
 from ..sde import SDE, VE, VP, SubVP, TabulatedVP
 from .imported import Imported, file_record
 from .pickles import read_pickle
@@ -76,6 +78,7 @@ def read(
     path: Path,
     settings: str | Path | None = None,
     weights: Literal["ema", "model"] = "ema",
+    label: Literal["index", "rounded_index"] = "index",
 ) -> Imported:
     """The model of a checkpoint.
 
@@ -85,12 +88,15 @@ def read(
             the checkpoint's name that ends with .toml or .json instead, or the published settings
             that the folders of the path name, as in `ve/cifar10_ncsnpp_continuous/file.pth`.
         weights: "ema", the moving averages, or "model", the last weights.
+        label: Meaning of the labels of a discrete VP network between the trained ones; see
+            `Preconditioning`. Other networks have no such labels, and it is not used.
 
     Raises:
         CheckpointError: If the file is damaged or is none of these, if its settings are not known,
             or if tensors do not fit them; the message lists the first that differ.
     """
     check_choice("weights", weights, ("ema", "model"))
+    check_choice("label", label, INDEX_LABELS)
     path = Path(path)
     tensors, averages, about = _content(read_pickle(path), path)
     name, values = _settings_for(path, settings, tensors)
@@ -99,11 +105,11 @@ def read(
     try:
         _check_levels(tensors, values)
         net = network(values, tensors, averages if weights == "ema" else None)
-        sde, preconditioning = process(values)
+        sde, preconditioning = process(values, label)
         model = NetworkScore(net, sde, preconditioning).requires_grad_(False).eval()
         data = _data_of(values)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{error} (settings {name})", path) from error
+    except (TypeError, ValueError, RuntimeError) as error:  # torch's for sizes beyond 64 bits
+        raise CheckpointError(f"{reason_of(error)} (settings {name})", path) from error
     provenance = {
         "format": "score_sde_pytorch",
         "settings": name,
@@ -126,7 +132,8 @@ def network(
         averages: Values for those that were trained, in their order; None for `tensors` alone.
 
     Raises:
-        ValueError: If tensors are missing, unexpected, or have another shape.
+        ValueError: If tensors are missing or unexpected, or have another shape.
+        NonFiniteError: If a tensor is not finite.
     """
     with torch.device("meta"):
         net = NCSNpp(**_arguments(settings))
@@ -141,12 +148,17 @@ def network(
             raise ValueError(f"there are {len(averages)} moving averages of {len(trained)} tensors")
         given |= dict(zip(trained, averages, strict=True))
         check_fits(given, expected, "the network of these settings")
+    for name, value in given.items():
+        if not value.is_meta:
+            finite_or_raise(value, name)
     cast = {ours: _ours(given[theirs], theirs, own[ours]) for theirs, ours in names.items()}
     net.load_state_dict(cast, assign=True)
     return net
 
 
-def process(settings: Mapping[str, Any]) -> tuple[SDE, Preconditioning]:
+def process(
+    settings: Mapping[str, Any], label: Literal["index", "rounded_index"] = "index"
+) -> tuple[SDE, Preconditioning]:
     """The SDE of settings, and the meaning of the network's input, label and output.
 
     Song et al. 2021, arXiv:2011.13456, appendix C. The networks of VP and sub-VP predict ε at the
@@ -163,7 +175,7 @@ def process(settings: Mapping[str, Any]) -> tuple[SDE, Preconditioning]:
         return sde, Preconditioning("eps", "time", scale_input=False, label_scale=999.0)
     count = settings["model.num_scales"]
     return TabulatedVP(VP(least, most).ddpm_betas(count).tolist()), Preconditioning(
-        "eps", "index", scale_input=False
+        "eps", label, scale_input=False
     )
 
 
@@ -214,7 +226,7 @@ def _fits(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
     try:
         _check_levels(tensors, settings)
         network(settings, shapes)
-    except ValueError:
+    except (ValueError, RuntimeError):
         return False
     return True
 
@@ -331,6 +343,6 @@ def _data_of(settings: Mapping[str, Any]) -> DataSpec:
 
 def _report(settings: Mapping[str, Any], net: NCSNpp) -> Iterator[str]:
     for key, value in settings.items():
-        yield f"{key} = {value}: {_USES.get(key, 'the network')}"
+        yield f"{key} = {value!r}: {_USES.get(key, 'the network')}"
     if net.ladder is not None:
         yield "between its discrete levels the network gets interpolated indices"

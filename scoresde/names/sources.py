@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def import_source(path: str | Path, **options: Any) -> RawCheckpoint:
         options: Those of the format's reader.
 
     Raises:
-        TypeError: If the reader has no such option.
+        ValueError: If the reader has no such option.
         CheckpointError: If the path is of no known format, or the reader refuses it.
     """
     path = Path(path)
@@ -54,6 +55,10 @@ def import_source(path: str | Path, **options: Any) -> RawCheckpoint:
     if name is None:
         formats = ", ".join(FORMATS)
         raise CheckpointError(f"is of no format of another library; known are {formats}", path)
+    known = list(inspect.signature(FORMATS[name].read).parameters)[1:]
+    for option in options:
+        if option not in known:
+            raise ValueError(f"{option} is no option of {name}; its options are {', '.join(known)}")
     made = FORMATS[name].read(path, **options)
     tensors, metadata = content_of(made.model, made.data, made.provenance)
     return in_memory(path, tensors, metadata | {"report": list(made.report)})

@@ -1,5 +1,6 @@
 """Values that a formula gives, for weights and inputs of both libraries; no random numbers."""
 
+import hashlib
 import math
 
 import torch
@@ -30,3 +31,10 @@ def weights(shapes, seed):
 def image(shape, count, scale):
     """A batch of inputs, shape (count, *shape)."""
     return scale * values((count, *shape), 0.5)
+
+
+def digest_of(shapes):
+    """[number of tensors, number of numbers in them, SHA-256 of names and shapes in order]."""
+    text = "\n".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+    numbers = sum(math.prod(shape) for shape in shapes.values())
+    return [len(shapes), numbers, hashlib.sha256(text.encode()).hexdigest()]

@@ -1,4 +1,4 @@
-"""Write tests/fixtures/score_sde.json: outputs of small networks of score_sde_pytorch.
+"""Write tests/fixtures/score_sde.json: outputs and shapes of networks of score_sde_pytorch.
 
     PYTHONPATH=SCORE_SDE_PYTORCH python tests/interop/make_score_sde.py
 
@@ -17,7 +17,7 @@ import torch.utils.cpp_extension
 torch.utils.cpp_extension.load = lambda *_, **__: None  # the kernels for CUDA are not needed
 
 import sde_lib  # noqa: E402
-from formula_weights import image, weights  # noqa: E402
+from formula_weights import digest_of, image, weights  # noqa: E402
 from models import ddpm, layerspp, ncsnpp  # noqa: E402
 from models import utils as model_utils  # noqa: E402
 
@@ -33,15 +33,18 @@ TARGET = Path(__file__).parents[1] / "fixtures" / "score_sde.json"
 SMALL = {"data.image_size": 8, "model.nf": 8, "model.ch_mult": [1, 2], "model.num_res_blocks": 1}
 SMALL |= {"model.attn_resolutions": [4], "data.num_channels": 1}
 DDPM = SMALL | {"model.nf": 32, "model.ch_mult": [1, 1]}
-DEEP = {"model.ch_mult": [1, 1, 2], "model.num_res_blocks": 2, "model.attn_resolutions": [8, 4]}
+DEEP = {"model.ch_mult": [1, 1, 2], "model.attn_resolutions": [8, 4]}
 BLOCKS = {"model.resblock_type": "ddpm", "model.fir": False}
 CASES = {
     "ddpm discrete vp": ("vp/ddpm/cifar10", DDPM),
     "ddpm continuous subvp": ("subvp/cifar10_ddpm_continuous", DDPM),
     "ddpm discrete ve": ("ve/cifar10_ddpm", DDPM),
-    "ddpm++ continuous vp": ("vp/cifar10_ddpmpp_continuous", SMALL | DEEP),
+    "ddpm++ continuous vp": (
+        "vp/cifar10_ddpmpp_continuous",
+        SMALL | {"model.num_res_blocks": 2},
+    ),
     "ddpm++ discrete vp": ("vp/cifar10_ddpmpp", SMALL),
-    "ncsn++ continuous subvp": ("subvp/cifar10_ncsnpp_continuous", SMALL | DEEP),
+    "ncsn++ continuous subvp": ("subvp/cifar10_ncsnpp_continuous", SMALL),
     "ncsn++ continuous ve": ("ve/cifar10_ncsnpp_continuous", SMALL | DEEP),
     "ncsn++ discrete ve": ("ve/cifar10_ncsnpp", SMALL),
     "ncsn++ skips, sum": ("ve/church_ncsnpp_continuous", SMALL | DEEP),
@@ -130,8 +133,17 @@ def outputs(name, changes):
     }
 
 
+def digest(name):
+    """Number of tensors and of numbers of a published network, and the SHA-256 of its shapes."""
+    config = config_of(PUBLISHED[name])
+    kind = {"ddpm": ddpm.DDPM, "ncsnpp": ncsnpp.NCSNpp}[config.model.name]
+    print(name, flush=True)
+    return digest_of({key: value.shape for key, value in kind(config).state_dict().items()})
+
+
 def main():
-    found = {name: outputs(*case) for name, case in CASES.items()}
+    cases = {name: outputs(*case) for name, case in CASES.items()}
+    found = {"cases": cases, "published": {name: digest(name) for name in PUBLISHED}}
     text = json.dumps(found, indent=None, separators=(",", ":"))
     TARGET.write_text(text.replace('},"', '},\n"') + "\n", encoding="utf-8")
 

@@ -2,16 +2,22 @@
 
 import json
 import math
+import random
 from pathlib import Path
 
 import pytest
 import torch
-from formula_weights import image, weights
+from formula_weights import digest_of, image, weights
 
+import scoresde
+from scoresde.checkpoint import CheckpointError
 from scoresde.interop import score_sde
+from scoresde.interop.score_sde_settings import PUBLISHED, read_settings
+from scoresde.nets import NCSNpp
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "score_sde.json"
-CASES = json.loads(FIXTURE.read_text(encoding="utf-8"))
+FOUND = json.loads(FIXTURE.read_text(encoding="utf-8"))
+CASES = FOUND["cases"]
 SMALLEST = "ncsn++ discrete ve"
 
 
@@ -72,3 +78,161 @@ def test_eps_is_that_of_the_library(tmp_path, name):
         assert (found - wanted).abs().max() <= 1e-5 * wanted.abs().max(), output["place"]
     assert imported.provenance["averaging"] == "exponential moving average, decay 0.999"
     assert imported.provenance["step"] == 7
+
+
+def test_the_smallest_checkpoint_becomes_ours(tmp_path):
+    """It is saved, loaded, sampled from, and has a likelihood; --checkpoint takes it as it is."""
+    path = written(tmp_path, CASES[SMALLEST])
+    foreign = scoresde.load(path)
+    assert foreign.data.low == 0
+    scoresde.save(tmp_path / "ours.safetensors", foreign.model, foreign.data)
+    ours = scoresde.load(tmp_path / "ours.safetensors").model
+    x = image((1, 8, 8), 2, 1.0)
+    assert torch.equal(ours.eps(x, 0.3), foreign.model.eps(x, 0.3))
+    out = scoresde.sample(ours, shape=(1, 8, 8), n=2, nfe=4)
+    assert out.x.isfinite().all()
+
+
+def test_the_averages_or_the_last_weights(tmp_path):
+    case = CASES[SMALLEST]
+    path, x = written(tmp_path, case), image((1, 8, 8), 2, 1.0)
+    averaged, last = (score_sde.read(path, weights=which).model for which in ("ema", "model"))
+    assert (averaged.eps(x, 0.3) - last.eps(x, 0.3)).abs().max() > 0.01
+    bare = {name.removeprefix("module."): v for name, v in state_of(case)["model"].items()}
+    torch.save(bare, path)
+    with pytest.raises(CheckpointError, match="no moving averages"):
+        score_sde.read(path)
+    same = score_sde.read(path, weights="model").model
+    assert torch.equal(same.eps(x, 0.3), last.eps(x, 0.3))
+
+
+def test_settings_come_from_a_name_a_file_or_the_folders(tmp_path):
+    case = CASES[SMALLEST]
+    path = written(tmp_path, case)
+    beside = path.with_suffix(".json")
+    changed = {key: case["settings"][key] for key in case["settings"]} | {"data.dataset": "OWN"}
+    lines = ['like = "ve/cifar10_ncsnpp"', "[data]", 'dataset = "OWN"', "image_size = 8"]
+    lines += ["num_channels = 1", "[model]", "nf = 8", "ch_mult = [1, 2]", "num_res_blocks = 1"]
+    lines += ["attn_resolutions = [4]", "num_scales = 50", "ema_rate = 0.999"]
+    beside.with_suffix(".toml").write_text("\n".join(lines), encoding="utf-8")
+    assert score_sde.read(path).data.name == "own"  # .toml goes before .json
+    assert score_sde.read(path, settings=beside).data.name == "cifar10"
+    assert read_settings(beside.with_suffix(".toml")) == changed
+    for other in (beside, beside.with_suffix(".toml")):
+        other.unlink()
+    with pytest.raises(CheckpointError, match=r"checkpoint\.toml .* fit none of the published"):
+        score_sde.read(path)
+    with pytest.raises(CheckpointError, match=r"model\.num_scales is 1000 in the settings and 50"):
+        score_sde.read(path, settings="ve/cifar10_ncsnpp")
+    folder = tmp_path / "ve" / "cifar10_ncsnpp"
+    folder.mkdir(parents=True)
+    path.rename(folder / "checkpoint.pth")
+    with pytest.raises(CheckpointError, match="settings ve/cifar10_ncsnpp"):
+        score_sde.read(folder / "checkpoint.pth")
+
+
+MISTAKES = {
+    "model.fir is not a boolean": ({"model.fir": 1}, "model.fir must be of type bool, got 1"),
+    "unknown SDE": ({"training.sde": "edm"}, "training.sde must be one of vpsde, subvpsde, vesde"),
+    "unknown key": ({"model.nff": 3}, "model.nff is not a known setting"),
+    "NCSN": ({"model.name": "ncsnv2_64"}, "model.name must be one of ddpm, ncsnpp"),
+    "another filter": ({"model.fir_kernel": [1, 1]}, r"model.fir_kernel must be \[1, 3, 3, 1\]"),
+    "an image too large": ({"data.image_size": 10**6}, "data.image_size must hold integers from 1"),
+    "missing": ({"data.centered": None}, "settings must have data.centered"),
+    "no attention": ({"model.attn_resolutions": []}, "the tensors do not fit"),
+    "wider": ({"model.nf": 16}, "all_modules.0.weight has shape"),
+    "deeper": ({"model.num_res_blocks": 2}, "missing all_modules"),
+    "other blocks": ({"model.resblock_type": "ddpm", "model.fir": False}, "the tensors do not fit"),
+    "other levels": ({"model.sigma_max": 90.0}, "model.sigma_max is 90 in the settings and 50"),
+    "continuous": ({"training.continuous": True}, "embedding_type must be fourier"),
+    "odd": ({"data.image_size": 7}, "shape must have sides that 2 divides"),
+    "scaled": ({"training.sde": "vpsde"}, "model.scale_by_sigma must be false for vpsde"),
+    "huge": ({"model.ch_mult": [4096, 4096], "model.nf": 4096}, "do not fit|overflow"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_settings_that_do_not_fit_are_refused(tmp_path, name):
+    changes, message = MISTAKES[name]
+    case = CASES[SMALLEST]
+    path = written(tmp_path, case)
+    changed = case["settings"] | changes
+    write_settings(path.with_suffix(".json"), {k: v for k, v in changed.items() if v is not None})
+    with pytest.raises(CheckpointError, match=message) as caught:
+        score_sde.read(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_do_not_fit_are_refused(tmp_path):
+    case = CASES[SMALLEST]
+    state = state_of(case)
+    names, averages = list(state["model"]), state["ema"]["shadow_params"]
+    damaged = state["model"] | {names[3]: state["model"][names[3]] * math.nan}
+    wrong = {
+        "moving averages of": {"ema": {"shadow_params": averages[1:]}},
+        "has shape": {"ema": {"shadow_params": averages[::-1]}},
+        "are not a list of tensors": {"ema": {"shadow_params": [1]}},
+        "not named as": {"model": {"conv.weight": averages[0]}},
+        "is not a tensor": {"model": state["model"] | {names[3]: "text"}},
+        "missing all_modules": {"model": {n: state["model"][n] for n in names[:9]}},
+        "noise levels in the file are not": {
+            "model": state["model"] | {"module.sigmas": torch.ones(1)}
+        },
+    }
+    for message, changes in wrong.items():
+        with pytest.raises(CheckpointError, match=message):
+            score_sde.read(written(tmp_path, case, **changes))
+    with pytest.raises(CheckpointError, match="non-finite"):
+        score_sde.read(written(tmp_path, case, model=damaged), weights="model")
+
+
+def test_other_files_are_not_taken_for_this_format(tmp_path):
+    path = tmp_path / "other.pth"
+    assert not score_sde.recognizes(path)
+    assert not score_sde.recognizes(tmp_path)
+    for content in (b"", b"PK all_modules", b"all_modules.0. sigmas"):
+        path.write_bytes(content)
+        assert not score_sde.recognizes(path)
+    torch.save(torch.nn.Linear(2, 2).state_dict(), path)
+    assert not score_sde.recognizes(path)
+
+
+def expected_shapes(settings):
+    """Names and shapes in the library, as our network says them."""
+    arguments = score_sde._arguments(settings)
+    with torch.device("meta"):
+        net = NCSNpp(**arguments)
+    own = net.state_dict()
+    found = {"sigmas": (settings["model.num_scales"],)}
+    for theirs, ours in score_sde._names(net):
+        found[theirs] = score_sde._theirs(own[ours], theirs).shape
+    return found
+
+
+SOME = ["vp/ddpm/cifar10", "ve/ffhq_ncsnpp_continuous"]
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in PUBLISHED if name not in SOME]
+
+
+@pytest.mark.parametrize("name", [*SOME, *OTHERS])
+def test_published_networks_have_the_tensors_of_the_library(name):
+    """All names, shapes and their order, from its own networks at full size."""
+    assert digest_of(expected_shapes(PUBLISHED[name])) == FOUND["published"][name]
+
+
+@pytest.mark.slow
+def test_damaged_checkpoints_give_one_line(tmp_path):
+    path = written(tmp_path, CASES[SMALLEST])
+    whole, draw, refused = path.read_bytes(), random.Random(0), 0
+    for _ in range(200):
+        at = draw.randrange(len(whole))
+        cut = draw.randrange(2)
+        changed = bytearray(whole[:at] if cut else whole)
+        if not cut:
+            # in the pickle, not in the numbers
+            changed[draw.randrange(40_000)] ^= 1 << draw.randrange(8)
+        path.write_bytes(changed)
+        try:
+            score_sde.read(path)
+        except CheckpointError as error:
+            refused += "\n" not in str(error)
+    assert refused > 120
