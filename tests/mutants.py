@@ -1128,6 +1128,54 @@ def _files_and_data() -> Iterator[Mutant]:
         "interop/test_bad_folders.py",
     )
     yield Mutant(
+        "a tensor may end one element behind its storage",
+        "scoresde/interop/rebuild.py",
+        "if last >= len(base):",
+        "if last > len(base):",
+        "interop/test_pickles.py",
+        "storage",
+    )
+    yield Mutant(
+        "an object of a pickle may contain itself",
+        "scoresde/interop/records.py",
+        "elif id(child) in on_path:",
+        "elif False:",
+        "interop/test_pickles.py",
+        "bombs",
+    )
+    yield Mutant(
+        "a continuous network of score_sde_pytorch gets labels up to 1000",
+        "scoresde/interop/score_sde.py",
+        "label_scale=999.0",
+        "label_scale=1000.0",
+        "interop/test_score_sde.py",
+        "eps_is",
+    )
+    yield Mutant(
+        "moving averages are given to fixed frequencies",
+        "scoresde/interop/score_sde.py",
+        'if names[name] != "waves.weight"]',
+        "]",
+        "interop/test_score_sde.py",
+        "eps_is",
+    )
+    yield Mutant(
+        "the noise levels of NCSN++ are counted from the least",
+        "scoresde/nets/ncsnpp.py",
+        "(math.log(most) - label.log())",
+        "(label.log() - math.log(least))",
+        "interop/test_score_sde.py",
+        "eps_is",
+    )
+    yield Mutant(
+        "the image is joined behind the features",
+        "scoresde/nets/ncsnpp.py",
+        "torch.cat([part, h], dim=1)",
+        "torch.cat([h, part], dim=1)",
+        "interop/test_score_sde.py",
+        "eps_is",
+    )
+    yield Mutant(
         "padding is cropped at one side",
         "scoresde/nets/blocks.py",
         "x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]",

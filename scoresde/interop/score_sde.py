@@ -54,6 +54,7 @@ _USES = {  # of settings that are not arguments of the network
     "training.continuous": "the SDE and the label",
     "data.dataset": "the name of the data",
     "data.centered": "the range of the data",
+    "data.uniform_dequantization": "the range of the data",
     "model.sigma_min": "the SDE",
     "model.sigma_max": "the SDE",
     "model.num_scales": "the number of discrete levels",
@@ -335,10 +336,13 @@ def _ours(tensor: Tensor, name: str, like: Tensor) -> Tensor:
 
 
 def _data_of(settings: Mapping[str, Any]) -> DataSpec:
+    """The data, whose 256 levels have the values k/255, or fill the range if dequantized."""
     side = settings["data.image_size"]
     low = -1.0 if settings["data.centered"] else 0.0
+    half = 0.0 if settings["data.uniform_dequantization"] else (1.0 - low) / 510
     shape = (settings["data.num_channels"], side, side)
-    return DataSpec(shape, low, 1.0, levels=256, name=settings["data.dataset"].lower())
+    name = settings["data.dataset"].lower()
+    return DataSpec(shape, low - half, 1.0 + half, levels=256, name=name)
 
 
 def _report(settings: Mapping[str, Any], net: NCSNpp) -> Iterator[str]:

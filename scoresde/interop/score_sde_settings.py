@@ -25,6 +25,7 @@ _KEYS: dict[str, tuple[type, tuple[str, ...]]] = {
     "data.image_size": (int, ()),
     "data.num_channels": (int, ()),
     "data.centered": (bool, ()),
+    "data.uniform_dequantization": (bool, ()),
     "model.name": (str, ("ddpm", "ncsnpp")),
     "model.sigma_min": (float, ()),
     "model.sigma_max": (float, ()),
@@ -67,6 +68,7 @@ def _keys(table: str, **values: Any) -> dict[str, Any]:
 def _data(dataset: str, side: int, **model: Any) -> dict[str, Any]:
     """Settings of a data set, with what its published models have in common."""
     data = {"dataset": dataset, "image_size": side, "num_channels": 3, "centered": False}
+    data |= {"uniform_dequantization": False}
     common = {"sigma_min": 0.01, "num_scales": 1000, "beta_min": 0.1, "beta_max": 20.0}
     return _keys("data", **data) | _keys("model", **(common | {"resamp_with_conv": True} | model))
 
