@@ -14,40 +14,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .._tensor import check_choice, check_fits, finite_or_raise
 from .._text import reason_of
 from ..checkpoint import CheckpointError
 from ..data import DataSpec
 from ..nets import NCSNpp
-from ..nets.block_parts import AttentionBlock, LogWaves, Residual
-from ..nets.ncsnpp import Resampled
 from ..score import NetworkScore, Preconditioning
 from ..score.preconditioning import INDEX_LABELS
 from ..sde import SDE, VE, VP, SubVP, TabulatedVP
 from .imported import Imported, file_record
 from .pickles import read_pickle
 from .score_sde_settings import PUBLISHED, read_settings
+from .score_sde_tensors import from_library, in_library, names_of
 
 __all__ = ["network", "read", "recognizes"]
 
 _SEARCHED = 8 << 20  # bytes at the beginning of a file in which the names of the tensors are
-_UNITS = (Residual, AttentionBlock, Resampled, LogWaves, nn.Linear, nn.Conv2d, nn.GroupNorm)
-_RESIDUAL = {
-    "norm1": "GroupNorm_0",
-    "conv1": "Conv_0",
-    "time_emb_proj": "Dense_0",
-    "norm2": "GroupNorm_1",
-    "conv2": "Conv_1",
-}
-_ATTENTION = {
-    "group_norm": "GroupNorm_0",
-    "to_q": "NIN_0",
-    "to_k": "NIN_1",
-    "to_v": "NIN_2",
-    "to_out.0": "NIN_3",
-}
 _PATHS = {"none": "none", "input_skip": "skip", "output_skip": "skip", "residual": "residual"}
 _USES = {  # of settings that are not arguments of the network
     "training.sde": "the SDE",
@@ -138,10 +122,10 @@ def network(
     """
     with torch.device("meta"):
         net = NCSNpp(**_arguments(settings))
-    names = dict(_names(net))
+    names = dict(names_of(net))
     own = net.state_dict()
     given = {name: value for name, value in tensors.items() if name != "sigmas"}
-    expected = {theirs: _theirs(own[ours], theirs) for theirs, ours in names.items()}
+    expected = {theirs: in_library(own[ours], theirs) for theirs, ours in names.items()}
     check_fits(given, expected, "the network of these settings")
     if averages is not None:
         trained = [name for name in given if names[name] != "waves.weight"]
@@ -152,7 +136,7 @@ def network(
     for name, value in given.items():
         if not value.is_meta:
             finite_or_raise(value, name)
-    cast = {ours: _ours(given[theirs], theirs, own[ours]) for theirs, ours in names.items()}
+    cast = {ours: from_library(given[theirs], theirs, own[ours]) for theirs, ours in names.items()}
     net.load_state_dict(cast, assign=True)
     return net
 
@@ -289,50 +273,6 @@ def _arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
         "centred": not get["centered"],
         "dropout": get["dropout"],
     }
-
-
-def _units(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The layers that the library counts, in its order."""
-    for name, child in module.named_children():
-        if isinstance(child, _UNITS):
-            yield f"{prefix}{name}", child
-        else:
-            yield from _units(child, f"{prefix}{name}.")
-
-
-def _names(net: NCSNpp) -> Iterator[tuple[str, str]]:
-    """(name in the library, our name) of every tensor."""
-    for number, (path, unit) in enumerate(_units(net)):
-        for ours in unit.state_dict():
-            layer, _, kind = ours.rpartition(".")
-            theirs = _layer(net, path, unit, layer)
-            if theirs.startswith("NIN") or isinstance(unit, LogWaves):
-                kind = {"weight": "W", "bias": "b"}[kind]
-            parts = ["all_modules", str(number), theirs, kind]
-            yield ".".join(part for part in parts if part), f"{path}.{ours}"
-
-
-def _layer(net: NCSNpp, path: str, unit: nn.Module, layer: str) -> str:
-    """The library's name of a layer inside a unit."""
-    if isinstance(unit, Residual):
-        shortcut = "NIN_0" if net.arguments["block"] == "ddpm" else "Conv_2"
-        return _RESIDUAL.get(layer, shortcut)
-    if isinstance(unit, AttentionBlock):
-        return _ATTENTION[layer]
-    if isinstance(unit, Resampled):
-        return "Conv2d_0" if unit.fir else "Conv_0"
-    return "Conv_0" if path.endswith(".join") else ""
-
-
-def _theirs(tensor: Tensor, name: str) -> Tensor:
-    """A tensor with the shape that one of ours has in the library."""
-    return tensor.flatten(1).T if name.endswith(".W") and tensor.ndim > 1 else tensor
-
-
-def _ours(tensor: Tensor, name: str, like: Tensor) -> Tensor:
-    """A tensor of the library in our shape and dtype: some matrices are transposed there."""
-    matrix = name.endswith(".W") and tensor.ndim == 2
-    return (tensor.T.reshape(like.shape) if matrix else tensor).to(like.dtype)
 
 
 def _data_of(settings: Mapping[str, Any]) -> DataSpec:

@@ -13,6 +13,7 @@ import scoresde
 from scoresde.checkpoint import CheckpointError
 from scoresde.interop import score_sde
 from scoresde.interop.score_sde_settings import PUBLISHED, checked_settings, read_settings
+from scoresde.interop.score_sde_tensors import in_library, names_of
 from scoresde.nets import NCSNpp
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "score_sde.json"
@@ -221,8 +222,8 @@ def expected_shapes(settings):
         net = NCSNpp(**arguments)
     own = net.state_dict()
     found = {"sigmas": (settings["model.num_scales"],)}
-    for theirs, ours in score_sde._names(net):
-        found[theirs] = score_sde._theirs(own[ours], theirs).shape
+    for theirs, ours in names_of(net):
+        found[theirs] = in_library(own[ours], theirs).shape
     return found
 
 
