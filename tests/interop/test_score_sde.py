@@ -102,6 +102,7 @@ def test_the_smallest_checkpoint_becomes_ours(tmp_path):
     assert out.x.isfinite().all()
 
 
+@pytest.mark.slow
 def test_the_averages_or_the_last_weights(tmp_path):
     case = CASES[SMALLEST]
     path, x = written(tmp_path, case), image((1, 8, 8), 2, 1.0)
