@@ -20,7 +20,7 @@ __all__ = ["cli", "main", "run"]
 
 COMMANDS = (
     *("demo", "data", "train", "plot", "ema", "sample", "likelihood", "latent"),
-    *("bench", "report", "inspect", "samplers", "verify", "check"),
+    *("bench", "report", "inspect", "samplers", "verify", "check", "doctor"),
 )
 
 # Mistakes of the user, and failures. All other exceptions are bugs and keep their traceback.
