@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import torch
-
+from ..._tensor import equally_spaced
 from ...score.preconditioning import INDEX_LABELS
 from ...sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP, cosine_betas
 from .points import Points
@@ -68,7 +68,7 @@ def _with(reading: Reading, **changes: object) -> Reading:
 def _targets(reading: Reading, points: Points) -> Iterator[Alternative]:
     now = reading.meaning
     was = target_in_words(now)
-    for target, word in TARGETS.items():
+    for target in TARGETS:
         for sign in (1, -1):
             for sigma_data in _sigma_data(now, points) if target == "edm" else (now.sigma_data,):
                 scaled = now.scale_input if target != "edm" else True
@@ -192,16 +192,19 @@ def _sdes(reading: Reading) -> Iterator[tuple[str, SDE]]:
     if reading.meaning.label not in INDEX_LABELS:
         named = (VP(), SubVP(), CosineVP(), VE(0.01, 50.0), VE(0.002, 80.0))
         yield from ((sde_in_words(sde), sde) for sde in named)
-        levels = levels or LADDER
-    ends = 1e-4 * 1000 / levels, 0.02 * 1000 / levels
-    linear = torch.linspace(*ends, levels, dtype=torch.float64)
-    if ends[1] < 1:
-        yield "DDPM's linear β", TabulatedVP(linear)
-    low, high = 0.00085 * 1000 / levels, 0.012 * 1000 / levels
-    if high < 1:
-        roots = torch.linspace(low**0.5, high**0.5, levels, dtype=torch.float64)
-        yield "Stable Diffusion's scaled-linear β", TabulatedVP(roots.square())
-    yield "the cosine β of improved DDPM", TabulatedVP(cosine_betas(levels))
+    yield from _tables(levels or LADDER).items()
+
+
+@functools.cache
+def _tables(levels: int) -> dict[str, SDE]:
+    """The usual tables of β, for another number of levels than 1,000 of the same total noise."""
+    many = 1000 / levels
+    tables = {"the cosine β of improved DDPM": cosine_betas(levels)}
+    if 0.02 * many < 1:
+        tables["DDPM's linear β"] = equally_spaced(1e-4 * many, 0.02 * many, levels)
+        ends = (0.00085 * many) ** 0.5, (0.012 * many) ** 0.5
+        tables["Stable Diffusion's scaled-linear β"] = equally_spaced(*ends, levels).square()
+    return {name: TabulatedVP(betas) for name, betas in tables.items()}
 
 
 def sde_in_words(sde: SDE) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..._condition import Condition, take_rows
 from ..._tensor import check_integer, check_type, float64
 from ...data import Dataset, DataSpec
-from ...evaluation import own_context
+from ...evaluation import evaluating, own_context
 from ...noise import SampleNoise, check_seed
 from ...output.progress import OnProgress, silent
 from ...score import ScoreModel
@@ -123,9 +123,10 @@ def diagnose(
     points = _points(subject, data, spec, (n, check_seed(seed), batch), device_of(model))
     measured = Measured(subject, points)
     count = iter(range(1, 10**9))
-    _check_claim(measured, name)
-    found = search(measured, lambda note: on_progress(next(count), None, note))
-    levels = tuple(facts(measured, found.reading))
+    with evaluating(subject.model):
+        _check_claim(measured, name)
+        found = search(measured, lambda note: on_progress(next(count), None, note))
+        levels = tuple(facts(measured, found.reading))
     ends = tuple(_ends(measured, found.reading))
     return DoctorReport(name, data.name, len(points.x), found, levels, ends, _laws(model, points))
 

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from ..._condition import Condition
 from ..._tensor import float64
-from ...evaluation import evaluating
 from ...score import FIRST_TIME, NetworkScore, Preconditioning, ScoreModel, wrap
 from ...score.preconditioning import INDEX_LABELS, Quantity
 from ...sde import SDE, Node
@@ -136,17 +135,19 @@ class Subject:
     is_network: bool
     weights: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     _made: dict[str, NetworkScore] = field(default_factory=dict)
+    _nodes: dict[int, tuple[SDE, dict[float, Node]]] = field(default_factory=dict)
 
     def kappas(self, reading: Reading) -> tuple[float, float]:
         """The least and the largest noise level κ at which a reading can be evaluated."""
         first = max(FIRST_TIME, reading.meaning.t_least(reading.sde))
-        low, high = torch.exp(-reading.sde.lam(float64([first, 1.0]))).tolist()
+        ends = (self._end(reading.sde, t) for t in (first, 1.0))
+        low, high = (node.sigma / node.alpha for node in ends)
         factor = abs(reading.data.scale) * reading.noise
         return low / factor, high / factor
 
     @torch.no_grad()
     def denoised(self, reading: Reading, z: Tensor, kappa: float, y: Condition | None) -> Tensor:
-        """D(z; κ) under a reading.
+        """D(z; κ) under a reading; the model must be in evaluation mode.
 
         Args:
             reading: The reading.
@@ -161,13 +162,24 @@ class Subject:
         low, high = self.kappas(reading)
         if not low * (1 - _TOLERANCE) <= kappa <= high * (1 + _TOLERANCE):
             raise ValueError(f"noise level {kappa:g} is not in {low:g} to {high:g}")
-        level = kappa * abs(reading.data.scale) * reading.noise
-        t = reading.sde.t_of_lam(float64(-math.log(level))).clamp(0, 1)
-        node = reading.sde.nodes(t.reshape(1))[0]
+        node = self._node(reading.sde, kappa * abs(reading.data.scale) * reading.noise)
         model = self._view(reading)
         model = model if y is None else model.given(y)
-        with evaluating(model):
-            return reading.data.back(model.x0(node.alpha * reading.data.there(z), node))
+        return reading.data.back(model.x0(node.alpha * reading.data.there(z), node))
+
+    def _end(self, sde: SDE, t: float) -> Node:
+        known = self._nodes.setdefault(id(sde), (sde, {}))[1]
+        if -t not in known:  # noise levels are positive
+            known[-t] = sde.nodes([t])[0]
+        return known[-t]
+
+    def _node(self, sde: SDE, level: float) -> Node:
+        """The SDE at a noise level σ/α; for a table of β this costs more than a small network."""
+        known = self._nodes.setdefault(id(sde), (sde, {}))[1]
+        if level not in known:
+            t = sde.t_of_lam(float64(-math.log(level))).clamp(0, 1)
+            known[level] = sde.nodes(t.reshape(1))[0]
+        return known[level]
 
     def _view(self, reading: Reading) -> NetworkScore:
         """The model under the reading; it shares the weights of the set that the reading names."""
@@ -179,6 +191,7 @@ class Subject:
                 made._modules = dict(made._modules)
                 made.net = copy.deepcopy(self.model.net)
                 made.net.load_state_dict(self.weights[reading.weights])
+                made.net.eval()
             self._made[reading.weights] = made
         view = copy.copy(self._made[reading.weights])
         view.sde, view.preconditioning = reading.sde, reading.meaning

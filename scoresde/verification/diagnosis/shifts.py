@@ -66,7 +66,7 @@ def compare_shift(
         sizes.append(delta)
         # draws of one datum are averaged: the data are independent, the draws are not
         found = _ratio(torch.stack(gains).mean(0), torch.stack(sizes).mean(0))
-        if found.same or abs(found.z) > 2 * limit:
+        if found.same or abs(found.z) > 1.5 * limit:
             break
     return found
 
