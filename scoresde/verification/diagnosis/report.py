@@ -14,7 +14,17 @@ from .search import Search, Tried
 __all__ = ["DoctorReport"]
 
 MOST = 10**6  # data; a larger number is "no number of data"
-WORSE = 1.1  # ratio to the linear denoiser above which a network is worse than it
+WORSE = 1.25  # ratio to the error of the linear denoiser above which a network is clearly worse
+LEAST_LINEAR = 0.1  # error of the linear denoiser, which is below it at κ = 3 standard deviations
+WORSE_SAID = (
+    "the network denoises worse than a linear formula at some noise level, also under the best "
+    "reading that was tried: it is not trained, these are not its data, or the mistake is another "
+    "one or several at once"
+)
+LINEAR_SAID = (
+    "note: at no noise level is the network better than a linear formula. It may not be trained, "
+    "and the verdict is of little use."
+)
 LEGEND = (
     "linear: the error of the best linear formula. corr.: correlation of prediction and noise.",
     "slope: of the noise on the prediction; it is 1 for the optimum. own claim: the error that",
@@ -50,12 +60,9 @@ class DoctorReport:
     def mistakes(self) -> tuple[str, ...]:
         """The mistakes that were found, in words, the most important one first."""
         named = [step.alternative.says for step in self.search.steps]
-        named += [f"{f.law}: {f.measured}" for f in self.findings if f.verdict == "fail"]
         if self.worse_than_linear:
-            named.append(
-                "the network denoises worse than a linear formula under every reading that was "
-                "tried: it is not trained, these are not its data, or the mistake is another one"
-            )
+            named.insert(0, WORSE_SAID)
+        named += [f"{f.law}: {f.measured}" for f in self.findings if f.verdict == "fail"]
         return tuple(named)
 
     @property
@@ -65,14 +72,22 @@ class DoctorReport:
 
     @property
     def worse_than_linear(self) -> bool:
-        """Whether the last reading is worse than the best linear denoiser, beyond doubt."""
-        ratios = [level.error / level.linear for level in self.levels]
-        sure = [
-            level.error - self.search.limit * level.std_error > level.linear
+        """Whether the last reading is clearly worse than the best linear denoiser at some level.
+
+        Large noise levels are left out, where many networks are hardly trained.
+        """
+        limit = self.search.limit
+        return any(
+            level.error - limit * level.std_error > WORSE * level.linear
             for level in self.levels
-        ]
-        mean = math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else 1.0
-        return mean > WORSE and sum(sure) * 2 > len(sure)
+            if level.linear > LEAST_LINEAR
+        )
+
+    @property
+    def like_linear(self) -> bool:
+        """Whether the last reading is better than the best linear denoiser at no level."""
+        limit = self.search.limit
+        return all(level.error + limit * level.std_error > level.linear for level in self.levels)
 
     def __str__(self) -> str:
         """The verdict, what to do, and then the evidence."""
@@ -101,6 +116,8 @@ class DoctorReport:
                 yield f"  or perhaps: {rival.alternative.says} (these data cannot tell them apart)"
             yield f"  what to do: {step.alternative.fix}"
         yield from (f"  what to do: {f.advice}" for f in self.findings if f.verdict == "fail")
+        if self.like_linear:
+            yield f"  {LINEAR_SAID}"
         tried = len(self.search.tried)
         yield f"  compared with {tried} other readings on {self.n} data of {self.data}"
 

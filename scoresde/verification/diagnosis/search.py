@@ -29,7 +29,8 @@ __all__ = ["MARGIN", "Search", "Tried", "search"]
 
 ROUNDS = 3  # mistakes in one checkpoint that are looked for
 LEVEL = 0.01  # probability of any false alarm by chance
-MARGIN = 1.01  # least ratio of the errors of two readings of which one is called better
+MARGIN = 1.03  # least ratio of the errors of two readings of which one is called better
+WEIGHTS_MARGIN = 1.01  # the same for other weights, which are expected to be a little better
 WINDOW = 0.5, 1.5  # of a ratio, see `shifts`
 OUT = 0.9  # ratio below which a reading may be put aside on few data
 FEW = 1024  # numbers of data, at least, on which all readings are measured first
@@ -46,7 +47,8 @@ class Tried:
     def better(self, limit: float) -> bool:
         """Whether the alternative is better beyond doubt."""
         found = self.found
-        enough = WINDOW[0] < found.gain < WINDOW[1] if found.ratio else found.factor > MARGIN
+        margin = WEIGHTS_MARGIN if self.alternative.family == "weights" else MARGIN
+        enough = WINDOW[0] < found.gain < WINDOW[1] if found.ratio else found.factor > margin
         return found.z > limit and enough
 
     def out(self, limit: float) -> bool:
