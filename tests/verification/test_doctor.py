@@ -132,7 +132,7 @@ def examined(model, change=None, n=N, **named):
 )
 def test_it_names_the_mistake(name):
     model, change, words = BROKEN[name]
-    report = examined(model, change, n=200 if name == "shift" else N)
+    report = examined(model, change, n=400 if name == "shift" else N)
     assert report.mistakes, report
     assert words in report.mistakes[0]
     assert len(report.mistakes) == 1
