@@ -21,7 +21,8 @@ __all__ = ["cli", "main", "run"]
 
 COMMANDS = (
     *("demo", "data", "train", "plot", "ema", "sample", "likelihood", "latent"),
-    *("bench", "report", "inspect", "samplers", "verify", "check", "import", "export"),
+    *("bench", "report", "inspect", "samplers", "verify", "check", "doctor"),
+    *("import", "export"),
 )
 
 # Mistakes of the user, and failures. All other exceptions are bugs and keep their traceback.

@@ -230,6 +230,22 @@ def _grids_and_models() -> Iterator[Mutant]:
         "belong_together",
     )
     yield Mutant(
+        "the doctor takes the worse reading for the better one",
+        "scoresde/verification/diagnosis/measure.py",
+        "gains = ((base - other)",
+        "gains = ((other - base)",
+        "verification/test_doctor.py",
+        "paired",
+    )
+    yield Mutant(
+        "the doctor takes the smallest improvement",
+        "scoresde/verification/diagnosis/search.py",
+        "best = max(better, key=",
+        "best = min(better, key=",
+        "verification/test_doctor.py",
+        "names_the_mistake",
+    )
+    yield Mutant(
         "the score at a noise level without the factor α",
         "scoresde/score/base.py",
         "cast(-node.alpha / node.sigma, x)",

@@ -1,7 +1,13 @@
-"""`verify`: whether samplers converge with the orders claimed for them; `check`: score models."""
+"""Whether samplers and models do what is claimed of them.
+
+- `verify`: whether samplers converge with the orders claimed for them
+- `check`: whether score models keep the rules of the interface, on random points
+- `doctor`: whether a network means what its model claims, on data
+"""
 
 from .call import verify
 from .contract import check
+from .diagnosis import DoctorReport, doctor
 from .findings import CheckReport, Finding
 
-__all__ = ["CheckReport", "Finding", "check", "verify"]
+__all__ = ["CheckReport", "DoctorReport", "Finding", "check", "doctor", "verify"]

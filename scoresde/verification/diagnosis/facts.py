@@ -1,0 +1,132 @@
+"""What a network does at each noise level under one reading, in numbers with standard errors.
+
+If ε̂ = E[ε | z], the following holds at every level κ of z = x_0 + κ ε:
+
+    E⟨ε̂, ε⟩ = E|ε̂|²                       the slope of ε on ε̂ is 1
+    E|D − x_0|² = κ² E tr ∂D/∂z             the error of the denoised mean is the one it claims
+
+The second is Tweedie's formula for the variance, Cov[x_0 | z] = κ² ∂D/∂z (Efron 2011,
+doi:10.1198/jasa.2011.tm11181, section 2). The trace is a difference along one random direction η:
+η·(D(z + h κ η) − D(z))/(h κ), of which the terms even in h vanish on average.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .measure import Measured
+from .reading import Reading
+
+__all__ = ["Level", "facts"]
+
+STEP = 0.1  # h
+PROBE_DRAW = 500  # of the noise, for η; the draws below are those of the noise levels
+
+
+@dataclass(frozen=True)
+class Level:
+    """The facts at one noise level; all are per dimension.
+
+    Attributes:
+        kappa: The noise level κ, at the scale of the data.
+        claimed: Error |ε̂ − ε|²/D of the claim; None if the claim has no such level.
+        error: Error under the last reading.
+        std_error: Its standard error.
+        linear: Error of the best linear denoiser of one variance.
+        variance: Mean of ε̂².
+        residual: Mean of (ε̂ − ε)² minus the square of the mean of ε̂ − ε.
+        correlation: Correlation of ε̂ and ε.
+        slope: Slope of ε on ε̂, which is 1 for the optimum.
+        slope_error: Its standard error.
+        own: The error κ^−2 E|D − x_0|²/D that the network itself claims by its derivative; that of
+            the optimum is `error`.
+        own_error: Standard error of the difference of `error` and `own`.
+    """
+
+    kappa: float
+    claimed: float | None
+    error: float
+    std_error: float
+    linear: float
+    variance: float
+    residual: float
+    correlation: float
+    slope: float
+    slope_error: float
+    own: float
+    own_error: float
+
+
+def facts(measured: Measured, reading: Reading) -> list[Level]:
+    """The facts at all noise levels that a reading has."""
+    points, claim = measured.points, measured.subject.claim
+    n = len(points.x)
+    claimed, errors = measured.of(claim, n), measured.of(reading, n)
+    linear = points.baseline()
+    rows = []
+    for level, kappa in enumerate(points.kappas):
+        if bool(errors[:, level].isnan().any()):
+            continue
+        first = float(claimed[:, level].mean())
+        error = errors[:, level]
+        about = {
+            "kappa": kappa,
+            "claimed": None if math.isnan(first) else first,
+            "error": float(error.mean()),
+            "std_error": float(error.std() / math.sqrt(n)),
+            "linear": float(linear[level]),
+        }
+        rows.append(Level(**about, **_moments(measured, reading, level)))
+    return rows
+
+
+def _moments(measured: Measured, reading: Reading, level: int) -> dict[str, float]:
+    """Moments of ε̂ and ε, and the error of Tweedie's formula, at one level."""
+    points, sums = measured.points, []
+    for start in range(0, len(points.x), points.batch):
+        rows = slice(start, min(start + points.batch, len(points.x)))
+        eps, eta = points.noise(rows, level), points.noise(rows, PROBE_DRAW + level)
+        found, moved = _predictions(measured, reading, rows, level, eta)
+        # D = z − κ ε̂, so that D(z + hκη) − D(z) = κ (h η − Δε̂)
+        claims = eta * (eta - (moved - found) / STEP)
+        terms = (found * eps, found * found, found, eps, eps * eps, (found - eps) ** 2, claims)
+        sums.append(torch.stack([v.double().flatten(1).mean(1).cpu() for v in terms]))
+    product, square, mean, of_eps, eps_square, error, claims = torch.cat(sums, dim=1)
+    means = [float(v.mean()) for v in (product, square, mean, of_eps, eps_square, error)]
+    spread = math.sqrt((means[1] - means[2] ** 2) * (means[4] - means[3] ** 2))
+    slope, slope_error = _ratio(product, square)
+    gap = (error - claims).std() / math.sqrt(len(error))
+    return {
+        "variance": means[1],
+        "residual": means[5] - (means[2] - means[3]) ** 2,
+        "correlation": (means[0] - means[2] * means[3]) / spread if spread > 0 else 0.0,
+        "slope": slope,
+        "slope_error": slope_error,
+        "own": float(claims.mean()),
+        "own_error": float(gap),
+    }
+
+
+def _predictions(
+    measured: Measured, reading: Reading, rows: slice, level: int, eta: Tensor
+) -> tuple[Tensor, Tensor]:
+    """ε̂(z) and (z + hκη − D(z + hκη))/κ, at one level."""
+    points, kappa = measured.points, measured.points.kappas[level]
+    z = points.x[rows] + kappa * points.noise(rows, level)
+    y = points.condition(rows)
+    moved = z + STEP * kappa * eta
+    first, second = (measured.subject.denoised(reading, at, kappa, y) for at in (z, moved))
+    return (z - first) / kappa, (moved - second) / kappa
+
+
+def _ratio(a: Tensor, b: Tensor) -> tuple[float, float]:
+    """mean(a)/mean(b) and its standard error by linearization; 0 and infinity if mean(b) is 0."""
+    bottom = float(b.mean())
+    if bottom == 0:
+        return 0.0, math.inf
+    ratio = float(a.mean()) / bottom
+    return ratio, float((a - ratio * b).std() / math.sqrt(len(a)) / abs(bottom))

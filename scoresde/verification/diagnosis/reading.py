@@ -1,0 +1,223 @@
+"""`Reading`: one opinion of what a network's input, label, output, data and weights mean.
+
+Every reading makes a denoiser of the same data. For z = x_0 + κ ε on the scale of the data,
+
+    D(z; κ) ≈ E[x_0 | z],   ε̂ = (z − D)/κ,   error |ε̂ − ε|²/D
+
+So all readings solve one problem with one optimum, and their errors can be compared, also if they
+differ in the schedule or in the range of the data.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..._condition import Condition
+from ..._tensor import float64
+from ...score import FIRST_TIME, NetworkScore, Preconditioning, ScoreModel, wrap
+from ...score.preconditioning import INDEX_LABELS, Quantity
+from ...sde import SDE, Node
+
+__all__ = ["DataMap", "Meaning", "Reading", "Subject", "reading_of"]
+
+_TOLERANCE = 1e-9  # of log κ at the ends of an SDE's range
+
+
+@dataclass(frozen=True)
+class Meaning(Preconditioning):
+    """A `Preconditioning` with conventions that a checkpoint cannot state.
+
+    Args:
+        sign: 1, or −1 if the network returns the negative of its target.
+        velocity: Whether the network returns ε − x_0 instead of its target.
+        offset: Number that is added to the label before `label_scale`; the label of an index stays
+            among the indices.
+        reversed: Whether the label runs from noise to data: 1 − t, N − 1 − i, or the negative.
+    """
+
+    sign: int = 1
+    velocity: bool = False
+    offset: float = 0.0
+    reversed: bool = False
+
+    def c_noise(self, sde: SDE, node: Node) -> float | Tensor:
+        """The label, reversed or shifted, times its factor."""
+        label = self._label(sde, node)
+        last = {"time": 1.0}.get(self.label, 0.0)
+        if self.label in INDEX_LABELS:
+            last = sde.levels - 1.0
+        label = (last - label if self.reversed else label) + self.offset
+        if self.label in INDEX_LABELS:
+            label = min(max(label, 0.0), last)
+        return self.label_scale * label
+
+    def skip_and_out(self, quantity: Quantity, node: Node) -> tuple[float | Tensor, ...]:
+        """As of `Preconditioning`, and of ε − x_0 = F: x_0 = (x − σ F)/(α + σ)."""
+        if self.velocity:
+            total = node.alpha + node.sigma
+            skip, out = {
+                "x0": (1 / total, -node.sigma / total),
+                "eps": (1 / total, node.alpha / total),
+            }[quantity]
+        else:
+            skip, out = super().skip_and_out(quantity, node)
+        return skip, self.sign * out
+
+
+@dataclass(frozen=True)
+class DataMap:
+    """How data must be changed before they are those of the training: x ↦ scale x + shift.
+
+    Args:
+        scale: Factor.
+        shift: Added after the factor.
+        flipped: Whether the order of the channels is turned round, RGB to BGR.
+        transposed: Whether rows and columns of images are exchanged.
+    """
+
+    scale: float = 1.0
+    shift: float = 0.0
+    flipped: bool = False
+    transposed: bool = False
+
+    def there(self, x: Tensor) -> Tensor:
+        """Data as the network should get them."""
+        return self.scale * self._moved(x) + self.shift
+
+    def back(self, x: Tensor) -> Tensor:
+        """The inverse of `there`."""
+        return self._moved((x - self.shift) / self.scale)
+
+    def _moved(self, x: Tensor) -> Tensor:
+        x = x.flip(1) if self.flipped else x
+        return x.transpose(-1, -2) if self.transposed else x
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a network is taken to mean.
+
+    Attributes:
+        sde: The forward process of its training.
+        meaning: Target, label and input scale.
+        noise: The network is taken at the noise level `noise` · κ.
+        data: The change of the data.
+        weights: Name of the set of weights; empty for those of the model.
+    """
+
+    sde: SDE
+    meaning: Meaning
+    noise: float = 1.0
+    data: DataMap = DataMap()
+    weights: str = ""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model whose network is evaluated under several readings.
+
+    Attributes:
+        model: A `NetworkScore`; other models are wrapped as a network of (x, t) that predicts ε.
+        claim: The reading that the model itself states.
+        weights: Further sets of weights of the network by name, as its `state_dict`.
+        is_network: Whether the network itself is known. Otherwise only times in [0, 1] are labels.
+    """
+
+    model: NetworkScore
+    claim: Reading
+    is_network: bool
+    weights: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    _made: dict[str, NetworkScore] = field(default_factory=dict)
+    _nodes: dict[int, tuple[SDE, dict[float, Node]]] = field(default_factory=dict)
+
+    def kappas(self, reading: Reading) -> tuple[float, float]:
+        """The least and the largest noise level κ at which a reading can be evaluated."""
+        first = max(FIRST_TIME, reading.meaning.t_least(reading.sde))
+        ends = (self._end(reading.sde, t) for t in (first, 1.0))
+        low, high = (node.sigma / node.alpha for node in ends)
+        factor = abs(reading.data.scale) * reading.noise
+        return low / factor, high / factor
+
+    @torch.no_grad()
+    def denoised(self, reading: Reading, z: Tensor, kappa: float, y: Condition | None) -> Tensor:
+        """D(z; κ) under a reading; the model must be in evaluation mode.
+
+        Args:
+            reading: The reading.
+            z: x_0 + κ ε at the scale of the data, shape (B, *D).
+            kappa: The noise level.
+            y: The condition of these samples.
+
+        Raises:
+            ValueError: If the reading has no such noise level.
+            Exception: What the network raises.
+        """
+        low, high = self.kappas(reading)
+        if not low * (1 - _TOLERANCE) <= kappa <= high * (1 + _TOLERANCE):
+            raise ValueError(f"noise level {kappa:g} is not in {low:g} to {high:g}")
+        node = self._node(reading.sde, kappa * abs(reading.data.scale) * reading.noise)
+        model = self._view(reading)
+        model = model if y is None else model.given(y)
+        return reading.data.back(model.x0(node.alpha * reading.data.there(z), node))
+
+    def _end(self, sde: SDE, t: float) -> Node:
+        known = self._nodes.setdefault(id(sde), (sde, {}))[1]
+        if -t not in known:  # noise levels are positive
+            known[-t] = sde.nodes([t])[0]
+        return known[-t]
+
+    def _node(self, sde: SDE, level: float) -> Node:
+        """The SDE at a noise level σ/α; for a table of β this costs more than a small network."""
+        known = self._nodes.setdefault(id(sde), (sde, {}))[1]
+        if level not in known:
+            t = sde.t_of_lam(float64(-math.log(level))).clamp(0, 1)
+            known[level] = sde.nodes(t.reshape(1))[0]
+        return known[level]
+
+    def _view(self, reading: Reading) -> NetworkScore:
+        """The model under the reading; it shares the weights of the set that the reading names."""
+        if reading.weights not in self._made:
+            made = self.model
+            if reading.weights:
+                made = copy.copy(made)
+                # a module's submodules are in a dict that `copy.copy` shares
+                made._modules = dict(made._modules)
+                made.net = copy.deepcopy(self.model.net)
+                made.net.load_state_dict(self.weights[reading.weights])
+                made.net.eval()
+            self._made[reading.weights] = made
+        view = copy.copy(self._made[reading.weights])
+        view.sde, view.preconditioning = reading.sde, reading.meaning
+        return view
+
+
+def reading_of(model: ScoreModel, weights: Mapping[str, Any] | None = None) -> Subject:
+    """A model as a network with the reading that it claims.
+
+    Args:
+        model: Any score model.
+        weights: Further sets of weights of a `NetworkScore`, by name.
+    """
+    network = isinstance(model, NetworkScore) and type(model).eps is NetworkScore.eps
+    if network:
+        stated = {name: getattr(model.preconditioning, name) for name in _FIELDS}
+        return Subject(model, Reading(model.sde, Meaning(**stated)), True, weights or {})
+
+    def net(x: Tensor, label: Tensor, y: Condition | None = None) -> Tensor:
+        bound = model if y is None else model.given(y)
+        return bound.eps(x, label[0].double().clamp(0, 1))
+
+    wrapped = wrap(net, model.sde, "eps", label="time")
+    wrapped.condition = model.condition
+    claim = Reading(model.sde, Meaning("eps", "time", scale_input=False))
+    return Subject(wrapped, claim, False)
+
+
+_FIELDS = ("target", "label", "scale_input", "sigma_data", "label_scale")

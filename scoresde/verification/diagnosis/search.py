@@ -1,0 +1,131 @@
+"""The search for the reading under which a network denoises best.
+
+Round by round, every reading that differs from the present one in one convention is compared with
+it on the same data and noise. First all of them are measured on few data at every second noise
+level. Those that are clearly worse are out; the others are measured on all data. If one is better
+beyond doubt, it becomes the present reading, so that several mistakes in one checkpoint are found
+one after the other.
+
+Beyond doubt means: the gain is above the quantile of the normal distribution for 1 % divided by the
+number of comparisons (Bonferroni), and the error falls by at least `MARGIN`. The margin is there
+because a network is not the exact optimum. An imperfect network may gain a little by a wrong
+reading, and no number of data makes this a mistake in its conventions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ..._tensor import float64
+from .alternatives import SHIFT, Alternative, alternatives
+from .measure import Comparison, Measured, compare
+from .reading import Reading
+from .shifts import compare_shift
+
+__all__ = ["MARGIN", "Search", "Tried", "search"]
+
+ROUNDS = 3  # mistakes in one checkpoint that are looked for
+LEVEL = 0.01  # probability of any false alarm by chance
+MARGIN = 1.03  # least ratio of the errors of two readings of which one is called better
+WEIGHTS_MARGIN = 1.01  # the same for other weights, which are expected to be a little better
+WINDOW = 0.5, 1.5  # of a ratio, see `shifts`
+OUT = 0.9  # ratio below which a reading may be put aside on few data
+FEW = 1024  # numbers of data, at least, on which all readings are measured first
+LEAST = 8  # data
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One alternative and its comparison with the present reading."""
+
+    alternative: Alternative
+    found: Comparison
+
+    def better(self, limit: float) -> bool:
+        """Whether the alternative is better beyond doubt."""
+        found = self.found
+        margin = WEIGHTS_MARGIN if self.alternative.family == "weights" else MARGIN
+        enough = WINDOW[0] < found.gain < WINDOW[1] if found.ratio else found.factor > margin
+        return found.z > limit and enough
+
+    def out(self, limit: float) -> bool:
+        """Whether the alternative is worse beyond doubt."""
+        return self.found.z < -limit
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search found.
+
+    Attributes:
+        steps: The alternatives that were taken, in order; empty if the claim is kept.
+        rivals: For each step, the alternatives that are not worse than the one taken, beyond doubt.
+        reading: The last reading.
+        tried: All alternatives to the last reading that could be compared.
+        limit: Gain, in standard errors, beyond which there is no doubt.
+    """
+
+    steps: tuple[Tried, ...]
+    rivals: tuple[tuple[Tried, ...], ...]
+    reading: Reading
+    tried: tuple[Tried, ...]
+    limit: float
+
+
+def search(measured: Measured, tick: Callable[[str], None] = lambda _: None) -> Search:
+    """Look for the reading under which the errors are smallest.
+
+    Args:
+        measured: The errors, of which the needed ones are computed.
+        tick: Called with a note during the work.
+    """
+    reading, steps, rivals, seen = measured.subject.claim, [], [], set()
+    while True:
+        seen.add(reading)
+        tried, limit = _compared(measured, reading, tick)
+        better = [t for t in tried if t.better(limit) and t.alternative.reading not in seen]
+        if not better or len(steps) == ROUNDS:
+            return Search(tuple(steps), tuple(rivals), reading, tuple(tried), limit)
+        best = max(better, key=lambda t: t.found.factor)
+        steps.append(best)
+        rivals.append(tuple(t for t in better if t is not best and _ties(measured, t, best, limit)))
+        reading = best.alternative.reading
+
+
+def _ties(measured: Measured, one: Tried, best: Tried, limit: float) -> bool:
+    """Whether an alternative is not worse than the best one beyond doubt."""
+    n = len(measured.points.x)
+    base, other = (measured.of(t.alternative.reading, n) for t in (best, one))
+    found = compare(base, other)
+    return found is not None and found.z > -limit
+
+
+def _compared(
+    measured: Measured, reading: Reading, tick: Callable[[str], None]
+) -> tuple[list[Tried], float]:
+    """All alternatives to a reading that can be compared with it, and the limit of doubt."""
+    points = measured.points
+    n, dims = len(points.x), points.x[0].numel()
+    few = min(n, max(LEAST, FEW // dims))
+    others = alternatives(measured.subject, reading, points)
+    limit = float(torch.special.ndtri(float64(1 - LEVEL / len(others))))
+    base, found = measured.of(reading, n), []
+    for other in others:
+        tick(other.family)
+        if other.family == SHIFT:
+            shifted = compare_shift(measured, reading, other.reading, limit)
+            found += [] if shifted is None else [Tried(other, shifted)]
+            continue
+        errors = measured.of(other.reading, few, every=2)
+        tried = compare(base, errors, of=2)
+        if tried is None:
+            continue
+        if tried.same or (tried.z < -limit and tried.factor < OUT):
+            found.append(Tried(other, tried))
+            continue
+        whole = compare(base, measured.of(other.reading, n))
+        found += [] if whole is None else [Tried(other, whole)]
+    return found, limit

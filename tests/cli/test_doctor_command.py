@@ -1,0 +1,60 @@
+"""`scoresde doctor`: the verdict, the files, the corrected checkpoint, and bad inputs."""
+
+import json
+
+import pytest
+
+from scoresde import load
+from scoresde.checkpoint import read_checkpoint, save_checkpoint
+from scoresde.shipped import locate
+
+
+@pytest.fixture
+def wrong(tmp_path):
+    """digits-vp whose metadata claim that its network predicts v."""
+    raw = read_checkpoint(locate("checkpoints", "digits-vp"))
+    raw.metadata["config"]["preconditioning"]["target"] = "v"
+    path = tmp_path / "wrong.safetensors"
+    save_checkpoint(path, raw.tensors, raw.metadata)
+    return path
+
+
+@pytest.mark.slow
+def test_a_wrong_target_is_named_and_corrected(scoresde, wrong, tmp_path):
+    out, fixed = tmp_path / "out", tmp_path / "fixed.safetensors"
+    before = wrong.read_bytes()
+    done = scoresde("doctor", wrong, "--n", 16, "--out", out, "--fix", fixed)
+    assert done.status == 1, done
+    assert f"{wrong}: the network predicts EDM's F, not v" in done.out
+    assert "what to do: set preconditioning.target" in done.out
+    assert done.err.startswith("error: the network predicts EDM's F, not v")
+    report = json.loads((out / "doctor.json").read_text())
+    assert report["healthy"] is False
+    assert {path.name for path in out.iterdir()} >= {"doctor.json", "doctor.txt", "doctor.png"}
+    assert wrong.read_bytes() == before
+    assert load(fixed).model.preconditioning.target == "edm"
+    assert load(fixed).metadata["provenance"]["corrected from"] == load(wrong).sha256
+    again = scoresde("doctor", wrong, "--n", 16, "--out", out, "--json")
+    assert json.loads(again.out)["mistakes"] == report["mistakes"]
+
+
+BAD = [
+    (["none"], ["checkpoint: none: neither a file nor a shipped checkpoint"]),
+    (["digits-vp", "--n", "7"], ["--n: 7 is not an integer at least 8"]),
+    (["digits-vp", "--n", "1000"], ["--n: 1000 is more than the 297 of digits (test)"]),
+    (["digits-vp", "--data", "moons"], ["--data: moons has shape (2,)"]),
+    (["digits-vp", "--fix", "no/such.safetensors"], ["--fix: no is no folder"]),
+    (["digits-vp", "--fix", "here.txt"], ["--fix: here.txt exists already; name a new file"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "parts"), BAD, ids=[" ".join(a) for a, _ in BAD])
+def test_bad_inputs_are_one_line(scoresde, tmp_path, monkeypatch, no_network, arguments, parts):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.txt").write_text("")
+    done = scoresde("doctor", *arguments)
+    assert done.status == 2, done
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
+    for part in parts:
+        assert part in done.err

@@ -1,0 +1,245 @@
+"""`scoresde.doctor`: it names the mistake in broken models, and finds none in good ones."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+import scoresde
+from scoresde import VP, Dataset, DataSpec, FunctionScore, TabulatedVP, cosine_betas, wrap
+from scoresde.data import load_dataset
+from scoresde.verification.diagnosis.measure import compare
+
+SHAPE = (3, 4, 4)
+N = 64  # data
+VARIANCE = 0.02
+MEANS = 0.7 * (2 * torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(1)) - 1)
+SPEC = DataSpec(SHAPE, -1.0, 1.0, name="three clouds")
+LADDER = TabulatedVP(VP().ddpm_betas(1000))
+TABLE = LADDER.ladder().flip(0)  # the times of the labels 0 … 999
+LOG_KAPPA, LOG_ALPHA = -LADDER.lam(TABLE), LADDER.log_alpha(TABLE)
+
+
+def draw(n=N):
+    """Data of three Gaussian clouds of images, almost all of them in [−1, 1]."""
+    generator = torch.Generator().manual_seed(2)
+    which = torch.randint(3, (n,), generator=generator)
+    x = MEANS[which] + VARIANCE**0.5 * torch.randn(n, *SHAPE, generator=generator)
+    return Dataset("three clouds", x, None, SPEC, split="all")
+
+
+def denoised(z, kappa):
+    """The exact E[x_0 | z] of z = x_0 + κ ε, with one κ for each row."""
+    k2 = kappa.reshape(-1, 1, 1, 1).to(z) ** 2
+    distance = (z[:, None] - MEANS.to(z)).square().flatten(2).sum(2)
+    share = torch.softmax(-0.5 * distance / (VARIANCE + k2[:, :, 0, 0]), dim=1)
+    mean = torch.einsum("bk,kchw->bchw", share, MEANS.to(z))
+    return (k2 * mean + VARIANCE * z) / (VARIANCE + k2)
+
+
+def interpolated(values, i):
+    i = i.double().clamp(0, 999)
+    low = i.long().clamp(max=998)
+    return torch.lerp(values[low], values[low + 1], i - low)
+
+
+def predicted(x, alpha, kappa, target):
+    """The exact value of a target at x_t = α x_0 + α κ ε, with one α and κ for each row."""
+    a, k = (value.reshape(-1, 1, 1, 1).to(x) for value in (alpha, kappa))
+    x0 = denoised(x / a, kappa)
+    eps, sigma = (x / a - x0) / k, a * k
+    return {
+        **{"eps": eps, "x0": x0, "score": -eps / sigma, "minus eps": -eps},
+        **{"v": a * eps - sigma * x0, "velocity": eps - x0, "minus v": sigma * x0 - a * eps},
+    }[target]
+
+
+def indexed(x, i, target="eps"):
+    """A network of DDPM's index i."""
+    return predicted(x, interpolated(LOG_ALPHA, i).exp(), interpolated(LOG_KAPPA, i).exp(), target)
+
+
+def logged(x, label, target="eps"):
+    """A network of log(σ/α), on a variance-preserving process."""
+    kappa = label.double().exp()
+    return predicted(x, (1 + kappa**2) ** -0.5, kappa, target)
+
+
+def of_index(change=indexed, sde=LADDER, **named):
+    """A model of a network of the index, which is or is not what it claims."""
+    return wrap(change, sde, "eps", **({"label": "index"} | named))
+
+
+def of_log(target="eps", claim="eps"):
+    """A model of a network of log(σ/α) with a target that it has or has not."""
+    return wrap(lambda x, label: logged(x, label, target), VP(), claim, label="log_sigma")
+
+
+# Name -> the broken model, the change of the data, and words of the mistake that must be named.
+BROKEN = {
+    "x0": (of_log("x0"), None, "the network predicts x0, not ε"),
+    "v": (of_log("v"), None, "the network predicts v, not ε"),
+    "score": (of_log("score"), None, "the network predicts the score, not ε"),
+    "velocity": (of_log("velocity"), None, "the network predicts the velocity ε − x0, not ε"),
+    "sign": (of_log("minus eps"), None, "the network predicts minus ε, not ε"),
+    "sign of v": (of_log("minus v", "v"), None, "the network predicts minus v, not v"),
+    "eps as v": (of_log("eps", "v"), None, "the network predicts ε, not v"),
+    "shift": (of_index(lambda x, i: indexed(x, i + 1)), None, "the labels look shifted by one"),
+    "direction": (
+        of_index(lambda x, i: indexed(x, 999 - i)),
+        None,
+        "the direction of time is wrong",
+    ),
+    "label scale": (of_index(label="time"), None, "the label looks like the index N t − 1, not t"),
+    "label in [0, 1]": (
+        of_index(lambda x, i: indexed(x, 1000 * i - 1)),
+        None,
+        "the label looks like t, not the index N t − 1",
+    ),
+    "schedule": (of_index(sde=TabulatedVP(cosine_betas(1000))), None, "DDPM's linear β"),
+    "σ": (
+        wrap(lambda x, s: denoised(x, 2 * s), scoresde.VE(0.01, 20.0), "denoiser"),
+        None,
+        "σ is scaled: the network acts as if the noise were 0.5 σ",
+    ),
+    "range": (of_log(), lambda x: (x + 1) / 2, "the data range is [-1, 1], not [0, 1]"),
+    "channels": (of_log(), lambda x: x.flip(1), "the order of the channels is wrong"),
+    "axes": (of_log(), lambda x: x.transpose(-1, -2), "rows and columns"),
+    "black and white": (of_log(), lambda x: -x, "black and white are exchanged"),
+    "a function of t": (
+        FunctionScore(LADDER, lambda x, t: -indexed(x, (1000 * t - 1).reshape(-1))),
+        None,
+        "the network predicts minus ε, not ε",
+    ),
+}
+FAST = ("v",)
+
+
+def examined(model, change=None, n=N, **named):
+    data = draw(n)
+    if change is not None:
+        x = change(data.x)
+        low, high = (
+            (0.0, 1.0) if 0 <= float(x.min()) + 0.2 and float(x.min()) > -0.3 else (-1.0, 1.0)
+        )
+        data = replace(data, x=x, spec=replace(SPEC, low=low, high=high))
+    return scoresde.doctor(model, data, n=len(data), **named)
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in BROKEN]
+)
+def test_it_names_the_mistake(name):
+    model, change, words = BROKEN[name]
+    report = examined(model, change, n=400 if name == "shift" else N)
+    assert report.mistakes, report
+    assert words in report.mistakes[0]
+    assert len(report.mistakes) == 1
+
+
+@pytest.mark.slow
+def test_a_good_model_has_no_mistake_and_the_laws_of_the_optimum_hold():
+    report = examined(of_index())
+    assert report.healthy, report
+    for level in report.levels:
+        assert abs(level.slope - 1) < 5 * level.slope_error + 1e-3
+        assert abs(level.own - level.error) < 5 * level.own_error + 1e-3
+        assert level.error < level.linear + 5 * level.std_error
+    assert str(report).startswith(f"{report.model}: no mistake found")
+
+
+@pytest.mark.slow
+def test_two_mistakes_are_found_one_after_the_other():
+    report = examined(of_log("v"), lambda x: x.flip(1))
+    assert {step.alternative.family for step in report.search.steps} == {"target", "data"}
+
+
+@pytest.mark.slow
+def test_mistakes_that_hide_each_other_are_not_passed_over():
+    """Only one convention is changed at a time: then it says that its answer does not suffice."""
+    report = examined(wrap(lambda x, s: logged(x, -s, "v"), VP(), "eps", label="log_sigma"))
+    assert report.mistakes[0].startswith("the network denoises worse than a linear formula")
+
+
+@pytest.mark.slow
+def test_what_cannot_be_told_says_how_many_data_would():
+    """A fourth of the numbers in each datum, and of the data, cannot show a shift by one label."""
+    report = scoresde.doctor(of_index(), draw(), n=8)
+    shifts = [t for t in report.search.tried if t.alternative.family == "label shift"]
+    open_ones = [t for t in shifts if not t.out(report.search.limit)]
+    assert open_ones
+    assert all(t.found.needed(report.search.limit) > 8 for t in open_ones)
+    assert "cannot tell whether the labels look shifted by one" in str(report)
+
+
+@pytest.mark.slow
+def test_the_weights_of_a_run_that_are_better_are_named():
+    class Net(torch.nn.Module):
+        def __init__(self, gain):
+            super().__init__()
+            self.gain = torch.nn.Parameter(torch.tensor(gain))
+
+        def forward(self, x, i):
+            return self.gain * logged(x, i)
+
+    model = wrap(Net(0.7), VP(), "eps", label="log_sigma").requires_grad_(False)
+    report = examined(model, weights={"averaged": Net(1.0).state_dict()})
+    assert report.mistakes[0].startswith("these are not the averaged weights")
+
+
+def test_paired_errors_show_a_difference_that_single_ones_hide():
+    generator = torch.Generator().manual_seed(0)
+    base = 1 + torch.rand(64, 4, generator=generator, dtype=torch.float64)
+    found = compare(base, base - 0.02 - 0.001 * torch.randn(64, 4, generator=generator).double())
+    assert found.z > 100
+    assert found.factor == pytest.approx(1 + 0.02 / 1.48, abs=2e-3)
+    assert compare(base, base).same
+    assert compare(base, torch.full_like(base, float("nan"))) is None
+
+
+@pytest.mark.slow
+def test_mates_and_dropout_are_examined_by_the_laws_of_check():
+    def mixing(x, label):
+        return logged(x, label) + 0.01 * x.mean(0)
+
+    report = examined(wrap(mixing, VP(), "eps", label="log_sigma"))
+    assert "no batch mates" in report.mistakes[-1]
+
+
+BAD = [
+    ({"n": 4}, "n must be at least 8, got 4"),
+    ({"data": torch.zeros(9, *SHAPE)}, "all values are 0.0"),
+    ({"data": draw(5)}, "at least 8 data, got 5"),
+]
+
+
+@pytest.mark.parametrize(("changed", "message"), BAD)
+def test_bad_arguments_are_refused(changed, message):
+    arguments = {"model": of_index(), "data": draw()} | changed
+    with pytest.raises(ValueError, match=message):
+        scoresde.doctor(**arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["digits-vp", "digits-ve", "digits-subvp"])
+def test_no_false_alarm_on_shipped_checkpoints(name):
+    assert scoresde.doctor(scoresde.load(name).model, "digits", n=24).healthy
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"target": "v"}, "EDM's F, not v"), ({"label": "edm"}, "log(σ/α), not log(σ/α)/4")],
+)
+def test_wrong_metadata_of_a_trained_network(changes, words):
+    model = copy.copy(scoresde.load("digits-vp").model)
+    model.preconditioning = replace(model.preconditioning, **changes)
+    assert words in scoresde.doctor(model, "digits", n=24).mistakes[0]
+
+
+@pytest.mark.slow
+def test_black_and_white_of_a_data_set():
+    data = load_dataset("digits", "test")
+    report = scoresde.doctor(scoresde.load("digits-vp").model, replace(data, x=16 - data.x), n=24)
+    assert report.mistakes[0] == "black and white are exchanged in the data"
