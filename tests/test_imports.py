@@ -27,7 +27,7 @@ LAYERS = [
     {"sde"},
     {"score", "error_history"},
     {"exact", "loss", "grid", "batches"},
-    {"samplers", "likelihood", "scaling"},
+    {"samplers", "likelihood", "scaling", "interop"},
     {"train"},
     {"validation"},
     {"names"},  # text to objects
