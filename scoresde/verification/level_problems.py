@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from statistics import NormalDist
 
 import torch
 from scipy.integrate import OdeSolution, solve_ivp
@@ -26,13 +25,13 @@ __all__ = [
     "EVEN",
     "POINT",
     "UNEVEN",
-    "exact_ends",
     "gaussian_denoiser",
     "gaussian_moments",
-    "gaussian_starts",
+    "gaussian_states",
     "mixture_denoiser",
-    "mixture_starts",
+    "mixture_states",
     "point_denoiser",
+    "point_states",
 ]
 
 SCALE = 0.25  # of the data of `orders`
@@ -60,11 +59,6 @@ def _mixture() -> torch.nn.Module:
     return plane_mixture(VP())
 
 
-def mixture_starts() -> Tensor:
-    """49 states at the first noise level, shape (49, 2)."""
-    return starts(VP()) * SIGMA_MAX
-
-
 @cache
 def _solution() -> OdeSolution:
     """The probability-flow ODE of all starts as a function of λ = −log σ."""
@@ -73,7 +67,7 @@ def _solution() -> OdeSolution:
         sigma, state = math.exp(-lam), torch.from_numpy(y).reshape(-1, 2)
         return (_mixture_x0(state, sigma) - state).flatten().numpy()
 
-    span, begin = (-math.log(SIGMA_MAX), -math.log(NEAR_DATA)), mixture_starts().flatten().numpy()
+    span, begin = (-math.log(SIGMA_MAX), -math.log(NEAR_DATA)), (starts(VP()) * SIGMA_MAX).flatten().numpy()
     solved = solve_ivp(
         rhs, span, begin, "DOP853", rtol=TOLERANCE, atol=TOLERANCE, dense_output=True
     )
@@ -83,8 +77,8 @@ def _solution() -> OdeSolution:
 
 
 @torch.no_grad()
-def exact_ends(sigma: float) -> Tensor:
-    """The solutions of the mixture's ODE at a noise level, 0 included, shape (49, 2)."""
+def mixture_states(sigma: float) -> Tensor:
+    """The 49 exact solutions of the mixture's ODE at a noise level, 0 included, shape (49, 2)."""
     lam = -math.log(min(max(sigma, NEAR_DATA), SIGMA_MAX))
     return torch.from_numpy(_solution()(lam)).reshape(-1, 2)
 
@@ -99,24 +93,24 @@ def gaussian_moments(sigma: float) -> tuple[float, float]:
     return MEAN, math.hypot(STD, sigma)
 
 
-def gaussian_starts(n: int) -> Tensor:
-    """n quantiles of y at the first noise level, rescaled to the exact variance, shape (n, 1).
+def gaussian_states(sigma: float, n: int) -> Tensor:
+    """n quantiles of y at a noise level, rescaled to the exact variance, shape (n, 1).
 
     They are shuffled, so that a sampler whose samples share noise cannot profit from their order.
     """
-    mean, std = gaussian_moments(SIGMA_MAX)
+    mean, std = gaussian_moments(sigma)
     q = torch.special.ndtri((torch.arange(n, dtype=torch.float64) + 0.5) / n)
     q = q / q.square().mean().sqrt()
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
     return (mean + std * q[order])[:, None]
 
 
+def point_states(sigma: float) -> Tensor:
+    """`POINT` ± σ, 500 samples of each, shape (1000, 1)."""
+    signs = torch.tensor([-1.0, 1.0], dtype=torch.float64).repeat(500)
+    return (POINT + sigma * signs)[:, None]
+
+
 def point_denoiser() -> Denoiser:
     """The denoiser of data that all equal `POINT`."""
     return Denoiser(lambda y, sigma: torch.full_like(y, POINT))
-
-
-def normal_quantiles(n: int) -> Tensor:
-    """n quantiles of N(0, 1), shape (n,)."""
-    q = [NormalDist().inv_cdf((i + 0.5) / n) for i in range(n)]
-    return torch.tensor(q, dtype=torch.float64)

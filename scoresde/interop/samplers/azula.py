@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import Denoiser, End, ForeignSampler, Levels
+from .base import Denoiser, End, ForeignSampler, Levels, Start
 
 __all__ = ["AzulaSampler", "is_azula"]
 
@@ -42,7 +42,12 @@ class AzulaSampler(ForeignSampler):
         return False
 
     def run(
-        self, denoiser: Denoiser, y: Tensor, levels: Levels, steps: int, generator: torch.Generator
+        self,
+        denoiser: Denoiser,
+        start: Start,
+        levels: Levels,
+        steps: int,
+        generator: torch.Generator,
     ) -> End:
         """Call the sampler with the model as azula's denoiser."""
         model = _Model(denoiser, levels, steps)
@@ -53,7 +58,7 @@ class AzulaSampler(ForeignSampler):
             sampler = copy.copy(self.sampler)
             sampler.denoiser, sampler.steps, sampler.silent = model, steps, True
         first, last = (model.schedule(torch.tensor(t, dtype=torch.float64))[0] for t in (1.0, 0.0))
-        return End(sampler(y * first).double() / last, levels.sigma_min)
+        return End(sampler(start(levels.sigma_max) * first).double() / last, levels.sigma_min)
 
 
 class _Model:

@@ -16,7 +16,10 @@ from torch import Tensor
 
 from ..._tensor import float64
 
-__all__ = ["Call", "Denoiser", "End", "ForeignSampler", "Levels"]
+__all__ = ["Call", "Denoiser", "End", "ForeignSampler", "Levels", "Start"]
+
+
+Start = Callable[[float], Tensor]  # the states y, shape (B, *D), float64, at a noise level
 
 
 class Call(NamedTuple):
@@ -120,13 +123,19 @@ class ForeignSampler(ABC):
 
     @abstractmethod
     def run(
-        self, denoiser: Denoiser, y: Tensor, levels: Levels, steps: int, generator: torch.Generator
+        self,
+        denoiser: Denoiser,
+        start: Start,
+        levels: Levels,
+        steps: int,
+        generator: torch.Generator,
     ) -> End:
-        """Carry y from the first noise level to the end of the sampler.
+        """Carry states from the sampler's first noise level to its end.
 
         Args:
             denoiser: The model.
-            y: States at `levels.sigma_max`, shape (B, *D), float64.
+            start: The states to start from, at `levels.sigma_max`, or at the first noise level of
+                a library that starts below it.
             levels: The noise levels. A library with a grid of its own keeps it, between these ends.
             steps: Number of steps that the library is asked for.
             generator: Where draws come from, if the sampler takes a generator.

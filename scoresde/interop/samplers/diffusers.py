@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,12 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import Denoiser, End, ForeignSampler, Levels
+from .base import Denoiser, End, ForeignSampler, Levels, Start
 
 __all__ = ["DiffusersScheduler", "is_scheduler"]
 
-TABLE = 10_000  # length of the table of β: indices are rounded to 1/10,000 of the range
-MOVING = ("first_sigma", "sigma")
+# Least length of the table of β. It is a multiple of the number of steps, because some schedulers
+# step by the integer part of their ratio.
+TABLE = 10_000
 
 
 def is_scheduler(kind: type) -> bool:
@@ -59,7 +60,12 @@ class DiffusersScheduler(ForeignSampler):
         return "generator" in inspect.signature(self.kind.step).parameters
 
     def run(
-        self, denoiser: Denoiser, y: Tensor, levels: Levels, steps: int, generator: torch.Generator
+        self,
+        denoiser: Denoiser,
+        start: Start,
+        levels: Levels,
+        steps: int,
+        generator: torch.Generator,
     ) -> End:
         """The loop of a pipeline."""
         scheduler = self._scheduler(levels, steps)
@@ -67,7 +73,7 @@ class DiffusersScheduler(ForeignSampler):
         given = {key: value for key, value in self.options.items() if key in known}
         given |= {"generator": generator} if "generator" in known else {}
         space = _space(scheduler)
-        x = space.state(y)
+        x = space.first(start)
         for t in scheduler.timesteps:
             inside = scheduler.scale_model_input(x, t)
             sigma = space.level(t)
@@ -86,11 +92,14 @@ class DiffusersScheduler(ForeignSampler):
             sigmas = levels.sigmas(steps)
             table = (sigmas / (1 + sigmas**2).sqrt()).tolist()
             return _ready(self.kind(len(table), trained_betas=table, **options), steps)
-        make = partial(self.kind, TABLE, **options)
-        scheduler = _ready(make(trained_betas=_betas(levels)), steps)
+        length = steps * math.ceil(TABLE / steps)
+        make = partial(self.kind, length, **options)
+        scheduler = _ready(make(trained_betas=_betas(levels, length)), steps)
         if levels.uneven:
-            knots = sorted({round(float(t)) for t in scheduler.timesteps if float(t) % 1 == 0})
-            scheduler = _ready(make(trained_betas=_betas(levels, knots)), steps)
+            ts = scheduler.timesteps
+            knots = ts[::2] if hasattr(scheduler, "sigmas_interpol") else ts  # between: stages
+            betas = _betas(levels, length, knots.tolist())
+            scheduler = _ready(make(trained_betas=betas), steps)
         return scheduler
 
     def _without_table(self, levels: Levels, steps: int, options: dict[str, Any]) -> Any:
@@ -109,13 +118,13 @@ def _ready(scheduler: Any, steps: int) -> Any:
     return scheduler
 
 
-def _betas(levels: Levels, knots: list[int] | None = None) -> list[float]:
+def _betas(levels: Levels, length: int, knots: Sequence[float] | None = None) -> list[float]:
     """A table of β whose λ falls linearly with the index, or h, 3h, … between given indices."""
-    index = np.arange(TABLE)
+    index = np.arange(length)
     if knots is None:
-        lam = np.interp(index, [0, TABLE - 1], [-levels.log_min, -levels.log_max])
+        lam = np.interp(index, [0, length - 1], [-levels.log_min, -levels.log_max])
     else:
-        knots = sorted({0, TABLE - 1, *knots})
+        knots = sorted({0.0, length - 1.0, *knots})
         lam = np.interp(index, knots, -levels.sigmas(len(knots) - 1).log().numpy()[::-1])
     alpha_bar = 1 / (1 + np.exp(-2 * lam))
     return (1 - alpha_bar / np.concatenate([[1.0], alpha_bar[:-1]])).tolist()
@@ -127,9 +136,10 @@ class _TableSpace:
     def __init__(self, scheduler: Any) -> None:
         self.scheduler = scheduler
 
-    def state(self, y: Tensor) -> Tensor:
-        """The scheduler's state of y at the first noise level."""
-        return y / math.sqrt(1 + self.level(self.scheduler.timesteps[0]) ** 2)
+    def first(self, start: Start) -> Tensor:
+        """The scheduler's state at its first noise level."""
+        sigma = self.level(self.scheduler.timesteps[0])
+        return start(sigma) / math.sqrt(1 + sigma**2)
 
     def level(self, t: Tensor) -> float:
         """σ/α of the next evaluation."""
@@ -172,9 +182,9 @@ class _SigmaSpace(_TableSpace):
 class _ScaledSpace(_SigmaSpace):
     """Schedulers with a list `sigmas` and the state y, which `scale_model_input` scales."""
 
-    def state(self, y: Tensor) -> Tensor:
-        """Y itself."""
-        return y.clone()
+    def first(self, start: Start) -> Tensor:
+        """The state at the first noise level."""
+        return start(self.level(self.scheduler.timesteps[0]))
 
     def level(self, t: Tensor) -> float:
         """σ of the present stage: that of all the scheduler's σ which fits its scaling."""
@@ -182,6 +192,7 @@ class _ScaledSpace(_SigmaSpace):
         known = [self.scheduler.sigmas]
         known += [s for s in [getattr(self.scheduler, "sigmas_interpol", None)] if s is not None]
         sigmas = torch.cat(known).double()
+        sigmas = sigmas[sigmas.isfinite()]
         return float(sigmas[(sigmas - math.sqrt(max(one**-2 - 1, 0.0))).abs().argmin()])
 
     def end(self, x: Tensor) -> End:
@@ -192,9 +203,9 @@ class _ScaledSpace(_SigmaSpace):
 class _EDMSpace(_SigmaSpace):
     """Schedulers of EDM: the state y, and a network F whose output they turn into x_0."""
 
-    def state(self, y: Tensor) -> Tensor:
-        """Y itself."""
-        return y.clone()
+    def first(self, start: Start) -> Tensor:
+        """The state at the first noise level."""
+        return start(self.level(self.scheduler.timesteps[0]))
 
     def denoised_state(self, x: Tensor, inside: Tensor, sigma: float) -> Tensor:
         """The state itself."""

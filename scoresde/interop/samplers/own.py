@@ -10,7 +10,7 @@ from torch import Tensor
 from ...noise import SampleNoise
 from ...score import FunctionScore, ScoreModel
 from ...sde import VE
-from .base import Denoiser, End, ForeignSampler, Levels
+from .base import Denoiser, End, ForeignSampler, Levels, Start
 
 __all__ = ["OwnSampler"]
 
@@ -31,15 +31,21 @@ class OwnSampler(ForeignSampler):
         return True
 
     def run(
-        self, denoiser: Denoiser, y: Tensor, levels: Levels, steps: int, generator: torch.Generator
+        self,
+        denoiser: Denoiser,
+        start: Start,
+        levels: Levels,
+        steps: int,
+        generator: torch.Generator,
     ) -> End:
         """Run the sampler; the last time is above 0, because t = 0 is σ_min/2."""
         sde = VE(levels.sigma_min / 2, levels.sigma_max)
         ts = sde.t_of_lam(-levels.sigmas(steps).log())
         ts[0] = 1.0
         model = _score_model(sde, denoiser)
+        y = start(levels.sigma_max)
         noise = SampleNoise(generator.initial_seed(), range(len(y)))
-        end = self.sampler.run(model, y.clone(), ts, noise).state
+        end = self.sampler.run(model, y, ts, noise).state
         return End(end.double(), 0.0 if self.sampler.reaches_data else levels.sigma_min)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Denoiser, End, ForeignSampler, Levels
+from .base import Denoiser, End, ForeignSampler, Levels, Start
 
 __all__ = ["SigmaFunction", "takes_sigmas"]
 
@@ -42,17 +42,22 @@ class SigmaFunction(ForeignSampler):
         return "generator" in inspect.signature(self.function).parameters
 
     def run(
-        self, denoiser: Denoiser, y: Tensor, levels: Levels, steps: int, generator: torch.Generator
+        self,
+        denoiser: Denoiser,
+        start: Start,
+        levels: Levels,
+        steps: int,
+        generator: torch.Generator,
     ) -> End:
         """Call the function."""
-        sigmas = levels.sigmas(steps)
+        sigmas, y = levels.sigmas(steps), start(levels.sigma_max)
         if self.to_zero:
             sigmas = torch.cat([sigmas, sigmas.new_zeros(1)])
         known = inspect.signature(self.function).parameters
         given = {"generator": generator} if "generator" in known else {}
         if "disable" in known:  # k-diffusion's name for: no progress bar
             given["disable"] = True
-        out = self.function(denoiser, y.clone(), sigmas, **given | dict(self.arguments))
+        out = self.function(denoiser, y, sigmas, **given | dict(self.arguments))
         if not isinstance(out, Tensor) or out.shape != y.shape:
             got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise TypeError(f"{self.name} must return a tensor {tuple(y.shape)}, got {got}")
@@ -60,9 +65,11 @@ class SigmaFunction(ForeignSampler):
 
 
 def takes_sigmas(function: Callable[..., Any]) -> bool:
-    """Whether a callable takes three arguments by position."""
+    """Whether a callable takes three arguments by position, and needs no others."""
     try:
-        inspect.signature(function).bind(None, None, None)
+        known = inspect.signature(function)
+        given = {"generator": None} if "generator" in known.parameters else {}
+        known.bind(None, None, None, **given)
     except (TypeError, ValueError):
         return False
     return True
