@@ -50,7 +50,7 @@ def no_noise(t: float) -> float:
 
 
 def _diffusers() -> Iterator[Entry]:
-    def entry(name: str, order: int | None, **options: Any) -> Entry:
+    def entry(name: str, order: int | None, /, **options: Any) -> Entry:
         return Entry("diffusers", f"diffusers:{name}Scheduler", options, order)
 
     for spacing in ("leading", "linspace", "trailing"):
@@ -111,7 +111,7 @@ def _dpm_solvers(entry: Any) -> Iterator[Entry]:
 
 
 def _azula() -> Iterator[Entry]:
-    def entry(name: str, order: int | None, **options: Any) -> Entry:
+    def entry(name: str, order: int | None, /, **options: Any) -> Entry:
         return Entry("azula", f"azula.sample:{name}Sampler", options, order)
 
     yield from (entry("DDIM", 1), entry("Euler", 1), entry("Heun", 2), entry("Ito", 1, eta=0.0))
@@ -121,7 +121,7 @@ def _azula() -> Iterator[Entry]:
 
 
 def _k_diffusion() -> Iterator[Entry]:
-    def entry(name: str, order: int | None, **options: Any) -> Entry:
+    def entry(name: str, order: int | None, /, **options: Any) -> Entry:
         return Entry("k-diffusion", f"k_diffusion.sampling:sample_{name}", options, order)
 
     for name, order in (("euler", 1), ("heun", 2), ("dpm_2", 2), ("lms", 4), ("dpmpp_2m", 2)):

@@ -13,7 +13,10 @@ from torch import Tensor
 
 from .._tensor import check_integer
 from .._text import reason_of
-from ..interop.samplers import ForeignSampler, Levels, foreign_sampler
+from ..interop.samplers import ForeignSampler, GivenLevels, Levels, foreign_sampler
+from ..interop.samplers.own import OwnSampler
+from ..names.samplers import parse_sampler, sampler_label
+from ..samplers import Sampler
 from .findings import CheckReport, Finding, failed, info, passed, warned
 from .level_orders import STEPS, Moments, Order, measure_errors, measure_moments
 from .level_problems import (
@@ -25,9 +28,10 @@ from .level_problems import (
     point_denoiser,
     point_states,
 )
+from .named import named_sampler
 from .runs import Outcome, run_sampler
 
-__all__ = ["certify", "certify_adapted"]
+__all__ = ["certify"]
 
 FEW = STEPS[0]  # steps of laws for which their number does not matter
 KEPT = 7  # samples whose batch mates are changed
@@ -42,6 +46,7 @@ def certify(
     sampler: Any,
     *,
     order: int | None = None,
+    like: str | Sampler | None = None,
     arguments: Mapping[str, Any] | None = None,
     steps: Sequence[int] = STEPS,
 ) -> CheckReport:
@@ -55,9 +60,12 @@ def certify(
     Args:
         sampler: A sampler of this package; a scheduler of diffusers or a sampler of azula, class or
             object; a callable of (denoiser, x, sigmas), as in k-diffusion, where x = x_0 + σ ε,
-            denoiser(x, σ) = E[x_0 | x] and the result is x at the last of `sigmas`; or a class or
-            function without required arguments that makes one.
+            denoiser(x, σ) = E[x_0 | x] and the result is x at the last of `sigmas`; a class or
+            function without required arguments that makes one; or the name or place of one of
+            these, as `package.module:Name:key=value`.
         order: The order that is claimed for it; None measures without a verdict.
+        like: A deterministic sampler of this package, object or text, that it claims to be. Both
+            run on the same noise levels. This shows mistakes that do not change the order.
         arguments: Keyword arguments of the class or of the callable.
         steps: Numbers of steps of the measurement, at least three, increasing.
 
@@ -65,21 +73,25 @@ def certify(
         One finding for each law, in words with numbers; `print(report)` shows them.
 
     Raises:
+        ConfigError: If a text names no sampler.
         TypeError: If the object is no sampler of these kinds.
-        ValueError: If order is below 1, or steps are fewer than three.
+        ValueError: If order is below 1, steps are fewer than three, or an argument is unknown.
     """
-    return certify_adapted(foreign_sampler(sampler, arguments), order=order, steps=steps)
+    if isinstance(sampler, str):
+        return _certified(named_sampler(sampler, arguments), order, like, steps)
+    return _certified(foreign_sampler(sampler, arguments), order, like, steps)
 
 
-def certify_adapted(
-    sampler: ForeignSampler, *, order: int | None = None, steps: Sequence[int] = STEPS
+def _certified(
+    sampler: ForeignSampler, order: int | None, like: str | Sampler | None, steps: Sequence[int]
 ) -> CheckReport:
-    """`certify` for a sampler that is behind the common interface already."""
     if order is not None:
         check_integer("order", order, minimum=1, maximum=20)
     if len(steps) < 3 or sorted(set(steps)) != list(steps):
         raise ValueError(f"steps must be at least three increasing numbers, got {tuple(steps)}")
-    subject = _Subject(sampler, order, tuple(steps))
+    own = parse_sampler(like) if isinstance(like, str) else like
+    reference = None if own is None else OwnSampler(sampler_label(own), own)
+    subject = _Subject(sampler, order, reference, tuple(steps))
     findings = []
     for name, law in LAWS.items():
         try:
@@ -98,11 +110,12 @@ class _Subject:
 
     sampler: ForeignSampler
     order: int | None
+    like: OwnSampler | None
     steps: tuple[int, ...]
 
-    def run(self, steps: int = FEW, **seeds: int) -> Outcome:
-        """A run on the mixture with equal steps."""
-        return run_sampler(self.sampler, mixture_denoiser(), mixture_states, EVEN, steps, **seeds)
+    def run(self, steps: int = FEW, levels: Levels = EVEN, **seeds: int) -> Outcome:
+        """A run on the mixture."""
+        return run_sampler(self.sampler, mixture_denoiser(), mixture_states, levels, steps, **seeds)
 
     @cached_property
     def first(self) -> Outcome:
@@ -187,6 +200,26 @@ def _weak_order(subject: _Subject) -> Finding | None:
     if order is None:
         return info("cannot tell: the bias is within five standard errors")
     return _compared(order, subject.order, "weak order", "bias of mean and standard deviation")
+
+
+def _like(subject: _Subject) -> Finding | None:
+    """Whether the sampler is another one, step for step."""
+    if subject.like is None:
+        return None
+    try:
+        outcome = subject.run(levels=UNEVEN)
+    except NotImplementedError:
+        outcome = subject.first
+    y, sigma = outcome.before_zero
+    levels: Levels = UNEVEN
+    if not subject.sampler.keeps_levels:
+        levels = GivenLevels.of(sorted({*outcome.calls, sigma}, reverse=True))
+    same = replace(subject, sampler=subject.like).run(levels=levels)
+    found = _difference(y, same.before_zero[0])
+    text = f"differs from {subject.like.name} by {found:.1e} of the state at N = {FEW}"
+    if found < SAME:
+        return passed(f"{text}: equal", found)
+    return failed(text, "it is another method, or starts or ends in another way", found)
 
 
 def _end_point(subject: _Subject) -> Finding:
@@ -290,6 +323,7 @@ def _repeatable(subject: _Subject) -> Finding:
 LAWS: Mapping[str, Callable[[_Subject], Finding | None]] = {
     "order on equal steps": _convergence(EVEN),
     "order on steps h, 3h": _convergence(UNEVEN),
+    "same method": _like,
     "moments": _moments,
     "weak order": _weak_order,
     "end point": _end_point,

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..._tensor import float64
 
-__all__ = ["Call", "Denoiser", "End", "ForeignSampler", "Levels", "Start"]
+__all__ = ["Call", "Denoiser", "End", "ForeignSampler", "GivenLevels", "Levels", "Start"]
 
 
 Start = Callable[[float], Tensor]  # the states y, shape (B, *D), float64, at a noise level
@@ -99,6 +99,26 @@ class Levels:
         return math.log(self.sigma_min)
 
 
+@dataclass(frozen=True)
+class GivenLevels(Levels):
+    """Noise levels one by one.
+
+    Attributes:
+        values: The levels, decreasing, above 0.
+    """
+
+    values: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> GivenLevels:
+        """The levels of a list."""
+        return cls(values[0], values[-1], values=tuple(values))
+
+    def sigmas(self, steps: int) -> Tensor:
+        """The levels themselves, whatever the number of steps."""
+        return float64(self.values)
+
+
 class End(NamedTuple):
     """Where a sampler ends: the state y, shape (B, *D), and the σ at which its library puts it."""
 
@@ -112,9 +132,11 @@ class ForeignSampler(ABC):
 
     Attributes:
         name: Its name, for results.
+        keeps_levels: Whether its steps go exactly from one of the given noise levels to the next.
     """
 
     name: str
+    keeps_levels: ClassVar[bool] = True
 
     @property
     @abstractmethod

@@ -13,12 +13,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ...plain import nearest
 from .base import Denoiser, End, ForeignSampler, Levels, Start
 
 __all__ = ["DiffusersScheduler", "is_scheduler"]
@@ -44,6 +45,15 @@ class DiffusersScheduler(ForeignSampler):
 
     kind: type
     options: Mapping[str, Any] = field(default_factory=dict)
+    keeps_levels: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        known = [inspect.signature(f).parameters for f in (self.kind.__init__, self.kind.step)]
+        for key in self.options:
+            if not any(key in parameters for parameters in known):
+                raise ValueError(
+                    f"{key!r} is no option of {self.kind.__name__}; {nearest(key, list(known[0])[1:])}"
+                )
 
     @classmethod
     def of_object(cls, name: str, scheduler: Any) -> DiffusersScheduler:

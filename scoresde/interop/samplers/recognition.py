@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ...plain import nearest
 from ...samplers import Sampler
 from .azula import AzulaSampler, is_azula
 from .base import ForeignSampler
@@ -36,7 +37,7 @@ def foreign_sampler(
 
     Raises:
         TypeError: If the object is none of these.
-        ValueError: If arguments are given for an object that takes none.
+        ValueError: If arguments are given for an object, or one is unknown.
     """
     given = dict(arguments or {})
     name = name or _name(source, given)
@@ -54,6 +55,7 @@ def foreign_sampler(
         _check_none(given, made, name)
         return OwnSampler(name, source)
     if made and callable(source) and takes_sigmas(source):
+        _check_keywords(source, given, name)
         return SigmaFunction(name, source, given)
     if callable(source):
         return foreign_sampler(_called(source, given, name), None, name)
@@ -63,6 +65,16 @@ def foreign_sampler(
 def _check_none(given: Mapping[str, Any], made: bool, name: str) -> None:
     if made and given:
         raise ValueError(f"{name}: {', '.join(given)} can be given to a class, not to an object")
+
+
+def _check_keywords(function: Callable[..., Any], given: Mapping[str, Any], name: str) -> None:
+    parameters = inspect.signature(function).parameters.values()
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+        return
+    known = [p.name for p in parameters][3:]
+    for key in given:
+        if key not in known:
+            raise ValueError(f"{key!r} is no argument of {name}; {nearest(key, known)}")
 
 
 def _called(make: Callable[..., Any], arguments: Mapping[str, Any], name: str) -> Any:
