@@ -223,9 +223,9 @@ def main(only: str, json_path: Path | None, text: bool) -> None:
         began = time.process_time()
         report = scoresde.certify(source, order=entry.order, arguments=entry.options)
         rows.append(row(entry, report, time.process_time() - began))
-        print(entry.place, entry.options, file=sys.stderr)
+        print(entry.place, entry.options, rows[-1]["seconds"], file=sys.stderr)
         if text:
-            print(f"{report}\n")
+            print(f"{report}\n", flush=True)
     print(table(rows))
     if json_path is not None:
         write(json_path, json.dumps(about | {"rows": rows}, indent=1).encode())

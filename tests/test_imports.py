@@ -27,7 +27,8 @@ LAYERS = [
     {"sde"},
     {"score", "error_history"},
     {"exact", "loss", "grid", "batches"},
-    {"samplers", "likelihood", "scaling", "interop"},
+    {"samplers", "likelihood", "scaling"},
+    {"interop"},  # models and samplers of other libraries
     {"train"},
     {"validation"},
     {"names"},  # text to objects

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -15,7 +16,7 @@ from ..batches import batches
 from ..evaluation import own_context
 from ..noise import Noise
 from ..plain import construct_named
-from ..score import ScoreModel
+from ..score import Clipped, ScoreModel
 from .method import Likelihood, LikelihoodMethod, joined
 from .ode import ODE_METHODS, Ode
 from .path.path import Path
@@ -77,7 +78,7 @@ def log_likelihood(
     Sample i depends on (seed, i) and not on its batch mates, unless the method says otherwise.
 
     Args:
-        model: Score model.
+        model: Score model. Of a `Clipped` one the model inside is taken, with a warning.
         x: Data, shape (B, *D). The method says which kind it needs: points at the model's scale
             (float32 or float64), or integer levels.
         method: The method, or its text.
@@ -97,6 +98,9 @@ def log_likelihood(
             message names the time.
     """
     check_type("model", model, ScoreModel)
+    if isinstance(model, Clipped):
+        warnings.warn("the likelihood is that of the model without clipping of x_0", stacklevel=3)
+        model = model.model.given(model.y)
     method = as_method(method)
     method.check(model, x)
     given = {"seed": seed, "noise": noise, "y": y, "batch": batch}

@@ -12,6 +12,7 @@ For x_t = α x_0 + σ ε a model of the noise ε(x_t, t) = E[ε | x_t] also give
 from ..evaluation import count_nfe
 from .base import FIRST_TIME, ScoreModel, Time, reverse_drift
 from .call import Call
+from .clipped import Clipped
 from .function import FunctionScore
 from .network import NetworkScore
 from .preconditioning import Label, Preconditioning, Target
@@ -20,6 +21,7 @@ from .wrapping import wrap
 __all__ = [
     "FIRST_TIME",
     "Call",
+    "Clipped",
     "FunctionScore",
     "Label",
     "NetworkScore",

@@ -1,4 +1,4 @@
-"""Observed orders of foreign samplers, with error bars, and the moments of those that draw noise."""
+"""Observed orders of foreign samplers with error bars, and moments of those that draw noise."""
 
 from __future__ import annotations
 

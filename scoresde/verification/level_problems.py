@@ -16,6 +16,7 @@ import torch
 from scipy.integrate import OdeSolution, solve_ivp
 from torch import Tensor
 
+from ..exact import GaussianMixture
 from ..interop.samplers import Denoiser, Levels
 from ..sde import VP, Node
 from .orders import mixture as plane_mixture
@@ -49,13 +50,13 @@ def mixture_denoiser() -> Denoiser:
 
 
 def _mixture_x0(y: Tensor, sigma: float) -> Tensor:
-    model, level = _mixture(), sigma / SCALE
-    node = Node(0.0, 1.0, level, -math.log(level), 0.0, 0.0)
-    return y - sigma * model.eps(y / SCALE, node)
+    # λ does not enter the closed form
+    node = Node(0.0, 1.0, sigma / SCALE, 0.0, 0.0, 0.0)
+    return SCALE * _mixture().x0(y / SCALE, node)
 
 
 @cache
-def _mixture() -> torch.nn.Module:
+def _mixture() -> GaussianMixture:
     return plane_mixture(VP())
 
 
@@ -67,7 +68,8 @@ def _solution() -> OdeSolution:
         sigma, state = math.exp(-lam), torch.from_numpy(y).reshape(-1, 2)
         return (_mixture_x0(state, sigma) - state).flatten().numpy()
 
-    span, begin = (-math.log(SIGMA_MAX), -math.log(NEAR_DATA)), (starts(VP()) * SIGMA_MAX).flatten().numpy()
+    span = (-math.log(SIGMA_MAX), -math.log(NEAR_DATA))
+    begin = (starts(VP()) * SIGMA_MAX).flatten().numpy()
     solved = solve_ivp(
         rhs, span, begin, "DOP853", rtol=TOLERANCE, atol=TOLERANCE, dense_output=True
     )

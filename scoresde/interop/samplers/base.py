@@ -49,6 +49,7 @@ class Denoiser:
         Args:
             y: State, shape (B, *D).
             sigma: Noise level, a number or a tensor with the same value in all entries.
+            **unused: Further arguments that a library passes on.
 
         Raises:
             ValueError: If the samples of the batch have different noise levels.

@@ -8,6 +8,7 @@ schedulers round. So rounding of labels is no part of the result.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ __all__ = ["DiffusersScheduler", "is_scheduler"]
 
 # Least length of the table of β. It is a multiple of the number of steps, because some schedulers
 # step by the integer part of their ratio.
-TABLE = 10_000
+TABLE = 3_000
 
 
 def is_scheduler(kind: type) -> bool:
@@ -46,14 +47,14 @@ class DiffusersScheduler(ForeignSampler):
     kind: type
     options: Mapping[str, Any] = field(default_factory=dict)
     keeps_levels: ClassVar[bool] = False
+    _ready: dict[tuple[Levels, int], Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         known = [inspect.signature(f).parameters for f in (self.kind.__init__, self.kind.step)]
         for key in self.options:
             if not any(key in parameters for parameters in known):
-                raise ValueError(
-                    f"{key!r} is no option of {self.kind.__name__}; {nearest(key, list(known[0])[1:])}"
-                )
+                allowed = nearest(key, list(known[0])[1:])
+                raise ValueError(f"{key!r} is no option of {self.kind.__name__}; {allowed}")
 
     @classmethod
     def of_object(cls, name: str, scheduler: Any) -> DiffusersScheduler:
@@ -78,7 +79,9 @@ class DiffusersScheduler(ForeignSampler):
         generator: torch.Generator,
     ) -> End:
         """The loop of a pipeline."""
-        scheduler = self._scheduler(levels, steps)
+        if (levels, steps) not in self._ready:  # some constructors take a second
+            self._ready[levels, steps] = self._scheduler(levels, steps)
+        scheduler = copy.deepcopy(self._ready[levels, steps])
         known = inspect.signature(scheduler.step).parameters
         given = {key: value for key, value in self.options.items() if key in known}
         given |= {"generator": generator} if "generator" in known else {}

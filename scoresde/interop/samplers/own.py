@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from ...noise import SampleNoise
 from ...score import FunctionScore, ScoreModel
