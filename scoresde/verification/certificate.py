@@ -39,6 +39,7 @@ KEPT = 7  # samples whose batch mates are changed
 BANDS = {1: 0.1, 2: 0.15, 3: 0.25, 4: 0.4}
 WIDEST = 0.5  # a wider error bar cannot tell two orders apart
 SAME = 1e-5  # relative difference that counts as rounding; schedulers may compute in float32
+UNMOVED = 1e-7  # a real last step moves the state by at least σ_min times a share of its size
 EARLY = 0.25  # share of a step by which an end may be off
 
 
@@ -249,7 +250,7 @@ def _last_step(subject: _Subject) -> Finding:
     """Whether the last evaluation changes the result, and whether it ends with denoising."""
     outcome = subject.first
     moved = _difference(outcome.y, outcome.last)
-    if moved == 0:
+    if moved < UNMOVED:
         return failed(
             "the end equals the state of the last evaluation",
             "the last evaluation is without effect: the last step has zero size or is missing",

@@ -101,9 +101,10 @@ class DiffusersScheduler(ForeignSampler):
         options = {key: value for key, value in self.options.items() if key in known}
         if "trained_betas" not in known:
             return self._without_table(levels, steps, options)
-        if "beta_schedule" not in known:  # the table holds σ itself, one for each step
-            sigmas = levels.sigmas(steps)
-            table = (sigmas / (1 + sigmas**2).sqrt()).tolist()
+        if "beta_schedule" not in known:  # the table holds σ itself, at equal steps of the angle
+            ends = math.atan(levels.sigma_max), math.atan(levels.sigma_min)
+            angles = torch.linspace(*ends, steps + 1, dtype=torch.float64)
+            table = (levels.sigmas(steps).atan() if levels.uneven else angles).sin().tolist()
             return _ready(self.kind(len(table), trained_betas=table, **options), steps)
         length = steps * math.ceil(TABLE / steps)
         make = partial(self.kind, length, **options)
