@@ -71,7 +71,6 @@ def _diffusers() -> Iterator[Entry]:
     yield entry("KDPM2AncestralDiscrete", None)
     yield entry("LMSDiscrete", 4)
     yield entry("LMSDiscrete", 4, **KARRAS)
-    yield entry("DPMSolverSDE", None)
     yield from _dpm_solvers(entry)
     for order in (1, 2, 3):
         yield entry("DEISMultistep", order, solver_order=order)
@@ -169,8 +168,10 @@ def observed(found: dict[str, list], law: str) -> str:
     if law not in found:
         return "–"
     verdict, text, value = found[law]
+    if "cannot tell" in text:
+        return "cannot tell"
     if value is None:
-        return "cannot tell" if "cannot tell" in text else "–"
+        return "–"
     bar = text.partition("±")[2].split()[0] if "±" in text else ""
     marks = {"fail": " **no**", "warn": " higher"}
     return f"{value:.2f} ± {bar}{marks.get(verdict, '')}"
@@ -179,6 +180,8 @@ def observed(found: dict[str, list], law: str) -> str:
 def notes(found: dict[str, list]) -> str:
     """What the other laws found, where it is not as it should be."""
     orders = ("order on equal steps", "order on steps h, 3h", "weak order")
+    if "not finite" in found["last step"][1]:
+        return "numbers that are not finite"
     bad = [
         f"{law}: {text}"
         for law, (verdict, text, _) in found.items()
@@ -199,7 +202,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         cells.append("–" if entry["documented"] is None else str(entry["documented"]))
         laws = ("order on equal steps", "order on steps h, 3h", "weak order")
         cells += [observed(found, law) for law in laws]
-        lines.append([*cells, found["evaluations"][1], notes(found)])
+        count = found["evaluations"]
+        lines.append([*cells, count[1] if count[0] == "info" else "–", notes(found)])
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
