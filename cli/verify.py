@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from . import options
 from .command import Command
-from .names import SDES
+from .names import SAMPLERS, SDES
 from .output import say
 from .types import Commas, Integer, Named
 
@@ -24,12 +25,22 @@ __all__ = ["verify"]
     help="Samplers to check, by name or with parameters; all if not given.",
 )
 @click.option(
+    "--sampler",
+    type=Named("sampler", SAMPLERS, "verification.named.named_sampler", own=True),
+    help="Certify one sampler of any library instead: package.module:Name of a scheduler of "
+    "diffusers, a sampler of azula, or a function of (denoiser, x, sigmas) as in k-diffusion, with "
+    "parameters package.module:Name:key=value. This runs the code of that module.",
+)
+@click.option(
+    "--like", type=options.SAMPLER, help="The sampler of this package that --sampler claims to be."
+)
+@click.option(
     "--sdes",
     type=Commas(Named("SDE", SDES)),
     help="Some of vp, subvp, ve, cosine, tabulated; all if not given, or vp with --quick.",
 )
 @click.option(
-    "--order", type=Integer(1, 20), help="Claimed order of samplers that are classes of your own."
+    "--order", type=Integer(1, 20), help="Claimed order of --sampler, or of your own classes."
 )
 @click.option("--quick", is_flag=True, help="Measure a selection, in half a minute.")
 @options.checkpoint(required=False, use="Measure on this network instead. ")
@@ -37,9 +48,13 @@ __all__ = ["verify"]
 @options.seed
 @options.overwrite
 @options.as_json
+@click.pass_context
 def verify(
+    context: click.Context,
     out: Path | None,
     as_json: bool,
+    sampler: str | None,
+    like: str | None,
     checkpoint: str | None,
     net: str | None,
     sde: str | None,
@@ -52,8 +67,17 @@ def verify(
     paths (strong order). If no order is proven, the measured order is only reported and nothing can
     fail. The same holds on a network, whose score may not be smooth enough.
 
+    With --sampler, one sampler of any library is measured: its order with an error bar or the
+    moments of its output, the noise level at which it ends, its last step, evaluations, dependence
+    on the batch, and repeatability. Each line is one law with its verdict; exit 1 if a law fails.
+
     Example: scoresde verify --quick --samplers ddim,dpmpp-3m
     """
+    if sampler is not None:
+        _certify(context, sampler, settings["order"], like, as_json)
+        return
+    if like is not None:
+        raise click.UsageError("--like needs --sampler")
     from scoresde.tasks.request import StoredModel
     from scoresde.verification.prepare import prepare_verification
     from scoresde.verification.verdicts import missed_text, text_table
@@ -67,3 +91,20 @@ def verify(
     say(json.dumps(run.report(rows)) if as_json else text_table(rows))
     if missed := missed_text(rows):
         raise RuntimeError(f"missed: {missed}")
+
+
+def _certify(
+    context: click.Context, sampler: str, order: int | None, like: str | None, as_json: bool
+) -> None:
+    """Measure one sampler of any library."""
+    from scoresde.verification import certify
+
+    own = {"sampler", "order", "like", "as_json"}
+    for name in context.params.keys() - own:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            option = next(p.opts[0] for p in context.command.params if p.name == name)
+            raise click.UsageError(f"{option} has no effect with --sampler; leave it out")
+    report = certify(sampler, order=order, like=like)
+    say(json.dumps(report.plain()) if as_json else report)
+    if not report.passed:
+        raise RuntimeError(f"failed: {', '.join(report.failures)}")

@@ -1511,6 +1511,25 @@ def _laws() -> Iterator[Mutant]:
     )
 
 
+def _other_samplers() -> Iterator[Mutant]:
+    test = "verification/test_certify.py"
+    yield Mutant(
+        "uneven steps are equal, so that a wrong ratio of steps is not seen",
+        "scoresde/interop/samplers/base.py",
+        "3.0 if self.uneven else 1.0",
+        "1.0",
+        test,
+    )
+    yield Mutant(
+        "the batch mates of a sample are not changed",
+        "scoresde/verification/certificate.py",
+        "torch.cat([y[:KEPT], -0.5 * y[KEPT:]])",
+        "torch.cat([y[:KEPT], y[KEPT:]])",
+        test,
+        "mixes",
+    )
+
+
 MUTANTS: tuple[Mutant, ...] = (
     *_sde(),
     *_grids_and_models(),
@@ -1522,6 +1541,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *_commands(),
     *_results(),
     *_laws(),
+    *_other_samplers(),
 )
 
 

@@ -28,7 +28,7 @@ LAYERS = [
     {"score", "error_history"},
     {"exact", "loss", "grid", "batches"},
     {"samplers", "likelihood", "scaling"},
-    {"interop"},  # models of other libraries
+    {"interop"},  # models and samplers of other libraries
     {"train"},
     {"validation"},
     {"names"},  # text to objects

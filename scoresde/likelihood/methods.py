@@ -78,7 +78,7 @@ def log_likelihood(
     Sample i depends on (seed, i) and not on its batch mates, unless the method says otherwise.
 
     Args:
-        model: Score model.
+        model: Score model. Of a `Clipped` one the model inside is taken, with a warning.
         x: Data, shape (B, *D). The method says which kind it needs: points at the model's scale
             (float32 or float64), or integer levels.
         method: The method, or its text.

@@ -3,6 +3,7 @@
 uniform                   a name
 karras:rho=5              with a parameter
 uniform:t_min=0.05        with its own last time
+uniform:ladder=true       moved to the discrete times of a `TabulatedVP`
 mine.json, list:mine      a file
 
 A file holds one of
@@ -20,7 +21,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensor import check_number, float64
-from ..grid import GRIDS, check_grid
+from .._tensor import check_number, check_type, float64
+from ..grid import GRIDS, check_grid, snapped
 from ..plain import ConfigError, check_values, nearest, split_name
 from ..sde import SDE, VP
 
@@ -50,20 +51,26 @@ class NamedGrid:
         name: Name of the function.
         parameters: Names and values of its parameters other than the ends.
         t_min: Its own last time, in (0, 1); None if the caller decides.
+        ladder: Whether its times are moved to the discrete times of a `TabulatedVP`. A network
+            with the label "index" is then evaluated at labels that it was trained on only, and
+            without it at labels between them as well.
     """
 
     name: str
     parameters: tuple[tuple[str, float], ...] = ()
     t_min: float | None = None
+    ladder: bool = False
 
     def __post_init__(self) -> None:
+        check_type("ladder", self.ladder, bool)
         if self.t_min is not None:
             check_number("t_min", self.t_min, above=0, below=1)
 
     def __str__(self) -> str:
         """The text from which `parse_grid` makes this grid."""
         last = () if self.t_min is None else (("t_min", self.t_min),)
-        return ":".join([self.name, *(f"{k}={v!r}" for k, v in (*self.parameters, *last))])
+        parts = [self.name, *(f"{k}={v!r}" for k, v in (*self.parameters, *last))]
+        return ":".join([*parts, *(["ladder=true"] if self.ladder else [])])
 
     def __call__(self, sde: SDE, steps: int, t_min: float | None = None) -> Tensor:
         """The times under an SDE, shape (steps + 1,).
@@ -75,7 +82,8 @@ class NamedGrid:
         """
         last = t_min if self.t_min is None else self.t_min
         ends = {} if last is None else {"t_min": last}
-        return GRIDS[self.name](sde, steps, **ends, **dict(self.parameters))
+        ts = GRIDS[self.name](sde, steps, **ends, **dict(self.parameters))
+        return snapped(sde, ts) if self.ladder else ts
 
 
 @dataclass(frozen=True)
@@ -241,11 +249,12 @@ def parse_grid(text: str) -> NamedGrid | GridFile:
     if text.startswith("list:") or text.endswith(".json"):
         return read_grid(text.removeprefix("list:"))
     name, arguments = split_name("grid", text, GRIDS)
+    ladder = arguments.pop("ladder", False)
     check_values(GRIDS[name], arguments, f"grid {name}", ("sde", "steps", "t_max"))
     try:
         t_min = arguments.pop("t_min", None)
         grid = NamedGrid(name, tuple(arguments.items()), t_min)
         grid(VP(), 1)  # raises on a value out of range; the range is the same for every SDE
-    except ValueError as error:
+        return replace(grid, ladder=ladder)
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"grid {name}: {error}") from error
-    return grid

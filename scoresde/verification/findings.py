@@ -1,4 +1,4 @@
-"""What `scoresde.check` finds: one `Finding` for each law, together a `CheckReport`."""
+"""What `check` and `certify` find: one `Finding` for each law, together a `CheckReport`."""
 
 from __future__ import annotations
 
@@ -34,15 +34,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """All findings about one model. `print(report)` gives one line for each law.
+    """All findings about one model or sampler. `print(report)` gives one line for each law.
 
     Attributes:
-        model: Name of the model.
+        model: Name of the model, or of the sampler.
         findings: One for each law, in the order in which they were tested.
+        noun: What it is, the key of its name in `plain`.
     """
 
     model: str
     findings: tuple[Finding, ...]
+    noun: str = "model"
 
     @property
     def passed(self) -> bool:
@@ -81,7 +83,7 @@ class CheckReport:
     def plain(self) -> dict[str, Any]:
         """The report as plain data, for JSON."""
         return {
-            "model": self.model,
+            self.noun: self.model,
             "passed": self.passed,
             "findings": [asdict(finding) for finding in self.findings],
         }

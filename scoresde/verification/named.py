@@ -1,13 +1,18 @@
-"""The model that `scoresde check MODEL` names."""
+"""The model of `scoresde check MODEL`, and the sampler of `scoresde verify --sampler PLACE`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from ..interop.samplers import ForeignSampler, foreign_sampler
 from ..names.importing import construct_imported, import_object
-from ..plain import is_class_path
+from ..names.samplers import is_own, parse_sampler
+from ..plain import ConfigError, is_class_path, split_name
 from ..score import ScoreModel
 from ..tasks.request import StoredModel
 
-__all__ = ["named_model"]
+__all__ = ["named_model", "named_sampler"]
 
 
 def named_model(
@@ -38,3 +43,27 @@ def named_model(
     if not isinstance(found, ScoreModel):
         found = construct_imported("model", name, ScoreModel)
     return found.to(device)
+
+
+def named_sampler(text: str, arguments: Mapping[str, Any] | None = None) -> ForeignSampler:
+    """The sampler of any library at a place, or one of this package by its name.
+
+    Args:
+        text: A name with parameters as `parse_sampler` reads it, or `package.module:Name` or
+            `package.module:Name:key=value` of anything that `foreign_sampler` takes. The module is
+            imported, which runs its code.
+        arguments: Further arguments of an object at a place.
+
+    Raises:
+        ConfigError: If there is no such sampler, or a parameter is unknown.
+    """
+    if not is_own(text):
+        return foreign_sampler(parse_sampler(text), arguments, text)
+    module, _, rest = text.strip().partition(":")
+    name, *_ = rest.split(":")
+    found = import_object(f"{module}:{name}", "sampler")
+    _, given = split_name("sampler", rest, [name])
+    try:
+        return foreign_sampler(found, given | dict(arguments or {}), rest)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"sampler {text!r}: {error}") from error

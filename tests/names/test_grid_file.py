@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from scoresde.grid import log_snr
-from scoresde.names.grids import GridFile, read_grid
+from scoresde.grid import log_snr, snapped
+from scoresde.names.grids import GridFile, parse_grid, read_grid
 from scoresde.plain import ConfigError
 from scoresde.sde import VE, VP, TabulatedVP
 
@@ -156,3 +156,17 @@ def test_files_that_cannot_be_read(tmp_path):
 def test_the_same_content_is_the_same_grid(write):
     path = write([1, 0.5])
     assert read_grid(path) == GridFile(path, "ts", (1.0, 0.5))
+
+
+def test_a_named_grid_moves_to_the_ladder():
+    sde, plain = TabulatedVP(VP().ddpm_betas(100)), parse_grid("log_snr:t_min=0.05")
+    grid = parse_grid("log_snr:t_min=0.05:ladder=true")
+    assert str(grid) == "log_snr:t_min=0.05:ladder=true"
+    ts, labels = plain(sde, 10), sde.label(grid(sde, 10))
+    assert torch.allclose(labels, labels.round(), atol=1e-9)
+    assert not torch.allclose(sde.label(ts), sde.label(ts).round(), atol=1e-9)
+    assert torch.equal(grid(sde, 10), snapped(sde, ts))
+    with pytest.raises(ConfigError, match="grid uniform: ladder must be of type bool, got int"):
+        parse_grid("uniform:ladder=1")
+    with pytest.raises(ValueError, match="VP has no discrete times"):
+        grid(VP(), 10)

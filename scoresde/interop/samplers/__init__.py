@@ -1,0 +1,9 @@
+"""Samplers of other libraries behind one interface, `ForeignSampler`; one module for each library.
+
+No module here imports the library: a scheduler, a sampler or a function comes from its owner.
+"""
+
+from .base import Denoiser, End, ForeignSampler, GivenLevels, Levels, Start
+from .recognition import foreign_sampler
+
+__all__ = ["Denoiser", "End", "ForeignSampler", "GivenLevels", "Levels", "Start", "foreign_sampler"]
