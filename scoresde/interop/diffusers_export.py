@@ -123,6 +123,8 @@ def _scheduler_config(model: NetworkScore) -> dict[str, Any]:
     """The content of scheduler/scheduler_config.json."""
     sde, meaning = model.sde, model.preconditioning
     kind = (type(sde), meaning.target, meaning.label, meaning.label_scale)
+    if meaning.label_offset != 0:
+        raise ValueError(f"diffusers cannot express label_offset = {meaning.label_offset:g}")
     # Under a variance-preserving SDE the factor of the input is 1 in any case.
     if isinstance(sde, TabulatedVP) and meaning.target in _PREDICTIONS and model.t_least > 0:
         if meaning.label_scale == 1:

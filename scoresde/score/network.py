@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import torch
@@ -134,7 +135,7 @@ class NetworkScore(ScoreModel):
         The result may be memory of the network. The network's arguments are new for each call, so
         that it may change them in place.
         """
-        of_network = (*self.net.parameters(), *getattr(self.net, "of_network", ()))
+        of_network = chain(self.net.parameters(), getattr(self.net, "of_network", ()))
         dtype = next((p.dtype for p in of_network if p.is_floating_point()), x.dtype)
         y = self._condition_for(x, dtype)
         self.nfe.add_forward(node.t)
@@ -156,7 +157,7 @@ class NetworkScore(ScoreModel):
     def _label(self, node: Node, x: Tensor, dtype: torch.dtype) -> Tensor:
         """The network's label, shape (B,): int64 if it is a rounded index, else floating."""
         value = self.preconditioning.c_noise(self.sde, node)
-        if self.preconditioning.snapped and self.preconditioning.label_scale == 1:
+        if self.preconditioning.integer_labels:
             kind = torch.int64
         else:
             # In bfloat16 only 507 of 1000 time labels differ.

@@ -38,6 +38,8 @@ class Preconditioning:
             "denoiser" c_in is always 1/α.
         sigma_data: Standard deviation of the data, used only by "edm".
         label_scale: A factor of the label, such as 1000 for networks of 1000 t.
+        label_offset: A number that is added to the label before the factor, such as 1 for networks
+            whose labels of N levels are 1 … N instead of 0 … N − 1.
     """
 
     target: Target = "eps"
@@ -45,6 +47,7 @@ class Preconditioning:
     scale_input: bool = True
     sigma_data: float = 0.5
     label_scale: float = 1.0
+    label_offset: float = 0.0
 
     def __post_init__(self) -> None:
         plain_numbers(self)
@@ -53,11 +56,17 @@ class Preconditioning:
         check_number("sigma_data", self.sigma_data, above=0)
         if check_number("label_scale", self.label_scale) == 0:
             raise ValueError("label_scale must not be 0")
+        check_number("label_offset", self.label_offset)
 
     @property
     def snapped(self) -> bool:
         """Whether the labels are rounded to those the network was trained on."""
         return self.label == "rounded_index"
+
+    @property
+    def integer_labels(self) -> bool:
+        """Whether all labels are integers, which the network receives as int64."""
+        return self.snapped and self.label_scale == 1 and float(self.label_offset).is_integer()
 
     def t_least(self, sde: SDE) -> float:
         """Least time whose label the network was trained on: 1/N for an index label, else 0.
@@ -76,8 +85,9 @@ class Preconditioning:
         return (node.alpha**2 * data_std**2 + node.sigma**2) ** -0.5
 
     def c_noise(self, sde: SDE, node: Node) -> float | Tensor:
-        """The time label times its factor, like `node.t`."""
+        """The time label plus its offset, times its factor, like `node.t`."""
         label = self._label(sde, node)
+        label = label if self.label_offset == 0 else label + self.label_offset
         return label if self.label_scale == 1 else self.label_scale * label
 
     def _label(self, sde: SDE, node: Node) -> float | Tensor:

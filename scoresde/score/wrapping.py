@@ -29,6 +29,7 @@ def wrap(
     *,
     label: Label | None = None,
     label_scale: float = 1.0,
+    label_offset: float = 0.0,
     label_ndim: int = 1,
     condition: str | tuple[str, ...] | None = None,
     arguments: Mapping[str, Any] | None = None,
@@ -56,6 +57,7 @@ def wrap(
             "rounded_index" the same rounded, as int64, "sigma" σ/α, "log_sigma" log(σ/α), "edm"
             log(σ/α)/4. It must be given unless the target is "denoiser".
         label_scale: A factor of the label.
+        label_offset: A number added to the label before the factor: 1 for labels 1 … N of an index.
         label_ndim: Number of dimensions of the label: 2 for shape (B, 1), 4 for (B, 1, 1, 1).
         condition: Name of the parameter that receives the condition y, if it is not the third one
             or has an unusual name; several names for a dict. See `Call`.
@@ -81,7 +83,10 @@ def wrap(
         )
     network = net if isinstance(net, nn.Module) else _Function(net)
     preconditioning = Preconditioning(
-        target, label or "sigma", scale_input=False, label_scale=label_scale
+        *(target, label or "sigma"),
+        scale_input=False,
+        label_scale=label_scale,
+        label_offset=label_offset,
     )
     call = Call(condition, arguments or {}, label_ndim, learned_variance)
     model = NetworkScore(network, sde, preconditioning, call=call)

@@ -54,7 +54,7 @@ def load_held_out(given: GivenModel, request: HeldOutRequest) -> Dataset:
     if held:
         data = check_held_out(given, data, 1).given_for(given.condition)
         data = replace(data.taken(given.held_out_rows(data)), split="held-out")
-    return check_held_out(given, data, request.n)
+    return check_held_out(given, data, request.n, any_levels=request.any_levels)
 
 
 def _without_test_split(given: GivenModel, name: str) -> str:
@@ -99,13 +99,14 @@ def to_points(x: Tensor, spec: DataSpec, noise: Noise, dtype: torch.dtype) -> Te
     return x.to(dtype) if spec.levels is None else dequantize(x, spec, noise, dtype)
 
 
-def check_held_out(given: GivenModel, data: Dataset, n: int) -> Dataset:
+def check_held_out(given: GivenModel, data: Dataset, n: int, any_levels: bool = False) -> Dataset:
     """The data with the conditions that a model takes from them, after a check.
 
     Args:
         given: The model.
         data: The data.
         n: Number of data that are needed.
+        any_levels: Whether quantized data may have another number of levels than the model's.
 
     Raises:
         ValueError: If shape, levels or conditions are not those of the model, or there are too few.
@@ -120,7 +121,7 @@ def check_held_out(given: GivenModel, data: Dataset, n: int) -> Dataset:
             f"--levels: must be given for {data.name}, which holds floats: bits/dim are of "
             f"quantized data; the model is for {spec.levels} levels"
         )
-    if data.spec.levels != spec.levels:
+    if data.spec.levels != spec.levels and not (any_levels and spec.levels is not None):
         trained = "continuous data" if spec.levels is None else f"{spec.levels} levels"
         raise ValueError(
             f"--levels: {data.spec.levels} of {data.name}, but the model is for {trained}"

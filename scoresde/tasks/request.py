@@ -119,6 +119,7 @@ class HeldOutRequest(Request):
     levels: int | None = None
 
     places: ClassVar[tuple[str, ...]] = (*Request.places, "data", "split", "data_root", "levels")
+    any_levels: ClassVar[bool] = False  # whether the data's number of levels may be another one
 
 
 @dataclass(frozen=True)

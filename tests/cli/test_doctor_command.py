@@ -23,7 +23,7 @@ def wrong(tmp_path):
 def test_a_wrong_target_is_named_and_corrected(scoresde, wrong, tmp_path):
     out, fixed = tmp_path / "out", tmp_path / "fixed.safetensors"
     before = wrong.read_bytes()
-    done = scoresde("doctor", wrong, "--n", 16, "--out", out, "--fix", fixed)
+    done = scoresde("doctor", wrong, "--n", 8, "--out", out, "--fix", fixed)
     assert done.status == 1, done
     assert f"{wrong}: the network predicts EDM's F, not v" in done.out
     assert "what to do: set preconditioning.target" in done.out
@@ -34,7 +34,7 @@ def test_a_wrong_target_is_named_and_corrected(scoresde, wrong, tmp_path):
     assert wrong.read_bytes() == before
     assert load(fixed).model.preconditioning.target == "edm"
     assert load(fixed).metadata["provenance"]["corrected from"] == load(wrong).sha256
-    again = scoresde("doctor", wrong, "--n", 16, "--out", out, "--json")
+    again = scoresde("doctor", wrong, "--n", 8, "--out", out, "--json")
     assert json.loads(again.out)["mistakes"] == report["mistakes"]
 
 

@@ -45,7 +45,7 @@ def alternatives(subject: Subject, reading: Reading, points: Points) -> list[Alt
     found = [
         *_targets(reading, points),
         *(_labels(reading) if subject.is_network else ()),
-        *_shifts(reading),
+        *_shifts(reading, subject.is_network),
         *_noise_levels(reading),
         *(_inputs(reading) if subject.is_network else ()),
         *_schedules(reading),
@@ -122,7 +122,7 @@ def _labels(reading: Reading) -> Iterator[Alternative]:
         kinds += [("index", f) for f in (1.0, 1 / reading.sde.levels)]
     kinds += [(now.label, f * now.label_scale) for f in (2.0, 0.5, 1000.0, 1e-3)]
     for label, factor in kinds:
-        other = _with(reading, label=label, label_scale=factor, offset=0.0, reversed=False)
+        other = _with(reading, label=label, label_scale=factor, label_offset=0.0, reversed=False)
         same = (label, now.reversed) == (now.label, False)
         said = label_in_words(other.meaning)
         says = f"the label looks like {said}, not {label_in_words(now)}"
@@ -144,8 +144,13 @@ def label_in_words(meaning: Meaning) -> str:
     return f"{factor}{name}"
 
 
-def _shifts(reading: Reading) -> Iterator[Alternative]:
-    """Labels of the reversed time, and labels that are shifted by one."""
+def _shifts(reading: Reading, network: bool) -> Iterator[Alternative]:
+    """Labels of the reversed time, and labels that are shifted by one.
+
+    Args:
+        reading: The present reading.
+        network: Whether the label is that of a network, which metadata can state.
+    """
     now = reading.meaning
     turned = _with(reading, reversed=not now.reversed)
     says = "the direction of time is wrong: the label runs from noise to data"
@@ -155,11 +160,14 @@ def _shifts(reading: Reading) -> Iterator[Alternative]:
         return
     for sign, word in ((1, "small"), (-1, "large")):
         one = sign if now.label in INDEX_LABELS else sign / levels
-        other = _with(reading, offset=now.offset + one)
+        other = _with(reading, label_offset=now.label_offset + one)
         unit = "one" if now.label in INDEX_LABELS else f"one of {levels} levels"
         says = f"the labels look shifted by {unit}: those of the claim are too {word}"
         verb = f"{'add' if sign > 0 else 'subtract'} {abs(one) * abs(now.label_scale):g}"
-        yield Alternative(SHIFT, says, other, f"{verb} {'to' if sign > 0 else 'from'} the label")
+        fix = f"{verb} {'to' if sign > 0 else 'from'} the label"
+        if network:
+            fix = f"set preconditioning.label_offset = {other.meaning.label_offset:g}"
+        yield Alternative(SHIFT, says, other, fix)
 
 
 def _noise_levels(reading: Reading) -> Iterator[Alternative]:

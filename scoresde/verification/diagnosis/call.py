@@ -127,8 +127,18 @@ def diagnose(
         _check_claim(measured, name)
         found = search(measured, lambda note: on_progress(next(count), None, note))
         levels = tuple(facts(measured, found.reading))
-    ends = tuple(_ends(measured, found.reading))
-    return DoctorReport(name, data.name, len(points.x), found, levels, ends, _laws(model, points))
+    notes = (*_about_levels(data, spec), *_ends(measured, found.reading))
+    return DoctorReport(name, data.name, len(points.x), found, levels, notes, _laws(model, points))
+
+
+def _about_levels(data: Dataset, spec: DataSpec) -> list[str]:
+    """A note if the data have another number of levels than the model claims."""
+    if data.spec.levels is None or data.spec.levels == spec.levels or spec.levels is None:
+        return []
+    return [
+        f"the data have {data.spec.levels} levels, the model claims {spec.levels}: the lowest and "
+        "the highest value are taken to be those of the claim"
+    ]
 
 
 def _spec(spec: DataSpec | None, data: Dataset) -> DataSpec:
@@ -146,13 +156,26 @@ def _points(
     chosen = data.x[rows]
     if spec.levels is None and data.spec.levels is not None:
         spec = data.spec
-    claimed = spec if data.spec.levels is not None else data.spec
+    claimed = _with_levels(spec, data.spec.levels) if data.spec.levels is not None else data.spec
     x = to_points(chosen, claimed, SampleNoise(seed, range(len(rows))), torch.float32).to(device)
     y = None if data.labels is None else take_rows(data.labels, torch.from_numpy(rows))
     if y is not None:
         y = subject.model.condition.checked(y, len(rows)) if subject.model.condition else y
     low, high = _range(x, claimed)
     return Points(x, y, _kappas(subject, x), low, high, seed, batch)
+
+
+def _with_levels(spec: DataSpec, levels: int) -> DataSpec:
+    """Data with the same lowest and highest value in another number of levels.
+
+    The values of levels are the centres of their cells, low + (k + ½)(high − low)/levels.
+    """
+    if levels == spec.levels:
+        return spec
+    half = 0.5 * (spec.high - spec.low) / spec.levels
+    low, high = spec.low + half, spec.high - half
+    half = 0.5 * (high - low) / (levels - 1)
+    return replace(spec, low=low - half, high=high + half, levels=levels)
 
 
 def _range(x: Tensor, spec: DataSpec) -> tuple[float, float]:

@@ -33,6 +33,7 @@ class DoctorRequest(HeldOutRequest):
     fix: Path | None = None
 
     places: ClassVar[tuple[str, ...]] = (*HeldOutRequest.places, "fix")
+    any_levels: ClassVar[bool] = True  # published models do not say their number
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ from torch import Tensor
 
 from ...checkpoint import RawCheckpoint, save_checkpoint
 from ...names.config import sde_table
+from ...score import Preconditioning
 from .reading import DataMap, Meaning, Reading
 from .search import Search
 
 __all__ = ["check_target", "corrected", "stored_weights", "unstated", "write_correction"]
 
 TRAINING = "train.net."  # prefix of the weights of the training in the checkpoint of a run
-STATED = ("target", "label", "scale_input", "sigma_data", "label_scale")
 
 
 def check_target(source: Path, target: Path) -> None:
@@ -44,7 +45,6 @@ def unstated(reading: Reading) -> str | None:
     causes = {
         "a negative output": meaning.sign != 1,
         "a velocity ε − x0": meaning.velocity,
-        "a shifted label": meaning.offset != 0,
         "a reversed label": meaning.reversed,
         "a scaled σ": reading.noise != 1,
         "another order of channels or axes": data.flipped or data.transposed,
@@ -93,7 +93,7 @@ def write_correction(
 
 
 def _stated(meaning: Meaning) -> dict[str, Any]:
-    return {name: getattr(meaning, name) for name in STATED}
+    return {field.name: getattr(meaning, field.name) for field in fields(Preconditioning)}
 
 
 def _mapped(data: Mapping[str, Any], change: DataMap) -> dict[str, Any]:

@@ -115,12 +115,12 @@ def _predictions(
     measured: Measured, reading: Reading, rows: slice, level: int, eta: Tensor
 ) -> tuple[Tensor, Tensor]:
     """ε̂(z) and (z + hκη − D(z + hκη))/κ, at one level."""
-    points, kappa = measured.points, measured.points.kappas[level]
+    points, subject, kappa = measured.points, measured.subject, measured.points.kappas[level]
+    found, node = measured.predicted(reading, rows, level), subject.node(reading, kappa)
     z = points.x[rows] + kappa * points.noise(rows, level)
-    y = points.condition(rows)
     moved = z + STEP * kappa * eta
-    first, second = (measured.subject.denoised(reading, at, kappa, y) for at in (z, moved))
-    return (z - first) / kappa, (moved - second) / kappa
+    native = subject.native(reading, node, moved, points.condition(rows))
+    return found, (moved - subject.denoised(reading, node, moved, native)) / kappa
 
 
 def _ratio(a: Tensor, b: Tensor) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -37,26 +37,20 @@ class Meaning(Preconditioning):
     Args:
         sign: 1, or −1 if the network returns the negative of its target.
         velocity: Whether the network returns ε − x_0 instead of its target.
-        offset: Number that is added to the label before `label_scale`; the label of an index stays
-            among the indices.
         reversed: Whether the label runs from noise to data: 1 − t, N − 1 − i, or the negative.
     """
 
     sign: int = 1
     velocity: bool = False
-    offset: float = 0.0
     reversed: bool = False
 
-    def c_noise(self, sde: SDE, node: Node) -> float | Tensor:
-        """The label, reversed or shifted, times its factor."""
-        label = self._label(sde, node)
-        last = {"time": 1.0}.get(self.label, 0.0)
-        if self.label in INDEX_LABELS:
-            last = sde.levels - 1.0
-        label = (last - label if self.reversed else label) + self.offset
-        if self.label in INDEX_LABELS:
-            label = min(max(label, 0.0), last)
-        return self.label_scale * label
+    def _label(self, sde: SDE, node: Node) -> float | Tensor:
+        """The label without its offset and factor, reversed or not."""
+        label = super()._label(sde, node)
+        if not self.reversed:
+            return label
+        last = sde.levels - 1 if self.label in INDEX_LABELS else 1 if self.label == "time" else 0
+        return last - label
 
     def skip_and_out(self, quantity: Quantity, node: Node) -> tuple[float | Tensor, ...]:
         """As of `Preconditioning`, and of ε − x_0 = F: x_0 = (x − σ F)/(α + σ)."""
@@ -69,6 +63,14 @@ class Meaning(Preconditioning):
         else:
             skip, out = super().skip_and_out(quantity, node)
         return skip, self.sign * out
+
+
+class _Native(Meaning):
+    """A meaning of which every quantity is the output of the network itself."""
+
+    def skip_and_out(self, quantity: Quantity, node: Node) -> tuple[float | Tensor, ...]:
+        """0 and 1."""
+        return 0.0, 1.0
 
 
 @dataclass(frozen=True)
@@ -145,27 +147,47 @@ class Subject:
         factor = abs(reading.data.scale) * reading.noise
         return low / factor, high / factor
 
-    @torch.no_grad()
-    def denoised(self, reading: Reading, z: Tensor, kappa: float, y: Condition | None) -> Tensor:
-        """D(z; κ) under a reading; the model must be in evaluation mode.
-
-        Args:
-            reading: The reading.
-            z: x_0 + κ ε at the scale of the data, shape (B, *D).
-            kappa: The noise level.
-            y: The condition of these samples.
+    def node(self, reading: Reading, kappa: float) -> Node:
+        """The time of a reading at a noise level.
 
         Raises:
             ValueError: If the reading has no such noise level.
-            Exception: What the network raises.
         """
         low, high = self.kappas(reading)
         if not low * (1 - _TOLERANCE) <= kappa <= high * (1 + _TOLERANCE):
             raise ValueError(f"noise level {kappa:g} is not in {low:g} to {high:g}")
-        node = self._node(reading.sde, kappa * abs(reading.data.scale) * reading.noise)
+        return self._node(reading.sde, kappa * abs(reading.data.scale) * reading.noise)
+
+    def call(self, reading: Reading, node: Node) -> tuple[Any, ...]:
+        """What tells the network's calls for the same z apart: weights, data, label and factor.
+
+        Readings that differ only in what the output means have the same call.
+        """
+        label = reading.meaning.c_noise(reading.sde, node)
+        gain = node.alpha * reading.meaning.c_in(node)
+        return reading.weights, reading.data, f"{label:.8g}", f"{gain:.8g}"
+
+    @torch.no_grad()
+    def native(self, reading: Reading, node: Node, z: Tensor, y: Condition | None) -> Tensor:
+        """The output of the network at z; the model must be in evaluation mode.
+
+        Args:
+            reading: The reading.
+            node: Its time.
+            z: x_0 + κ ε at the scale of the data, shape (B, *D).
+            y: The condition of these samples.
+
+        Raises:
+            Exception: What the network raises.
+        """
         model = self._view(reading)
         model = model if y is None else model.given(y)
-        return reading.data.back(model.x0(node.alpha * reading.data.there(z), node))
+        return model.x0(node.alpha * reading.data.there(z), node)
+
+    def denoised(self, reading: Reading, node: Node, z: Tensor, native: Tensor) -> Tensor:
+        """D(z; κ) under a reading, of the output of the network."""
+        skip, out = reading.meaning.skip_and_out("x0", node)
+        return reading.data.back(skip * node.alpha * reading.data.there(z) + out * native)
 
     def _end(self, sde: SDE, t: float) -> Node:
         known = self._nodes.setdefault(id(sde), (sde, {}))[1]
@@ -182,7 +204,7 @@ class Subject:
         return known[level]
 
     def _view(self, reading: Reading) -> NetworkScore:
-        """The model under the reading; it shares the weights of the set that the reading names."""
+        """A model whose x0 is the network's output, with the weights that the reading names."""
         if reading.weights not in self._made:
             made = self.model
             if reading.weights:
@@ -194,7 +216,7 @@ class Subject:
                 made.net.eval()
             self._made[reading.weights] = made
         view = copy.copy(self._made[reading.weights])
-        view.sde, view.preconditioning = reading.sde, reading.meaning
+        view.sde, view.preconditioning = reading.sde, _Native(**vars(reading.meaning))
         return view
 
 
@@ -220,4 +242,4 @@ def reading_of(model: ScoreModel, weights: Mapping[str, Any] | None = None) -> S
     return Subject(wrapped, claim, False)
 
 
-_FIELDS = ("target", "label", "scale_input", "sigma_data", "label_scale")
+_FIELDS = tuple(field.name for field in fields(Preconditioning))

@@ -44,7 +44,7 @@ class DoctorReport:
         n: Number of data.
         search: The search for the best reading.
         levels: Facts at each noise level, under the last reading.
-        ends: What happens at both ends of time, in words.
+        ends: Notes in words: the levels of the data, and what happens at both ends of time.
         findings: Laws of `scoresde.check` that concern an evaluation: batch mates and modes.
     """
 

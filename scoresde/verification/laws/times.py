@@ -28,7 +28,7 @@ RATIOS = (0.05, 0.3, 1.0, 3.0)  # σ/α at which the error of ε̂ is measured
 NUMBERS = 1024  # least size of the samples for it
 STEPS = 12  # of the sampler that draws them
 
-MEANING = "check target, label, label_scale, scale_input and SDE; or the network is untrained"
+MEANING = "check target, label, its scale and offset, scale_input, SDE; or the network is untrained"
 
 
 def times_per_sample(probe: Probe) -> Finding:
