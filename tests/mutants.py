@@ -246,6 +246,22 @@ def _grids_and_models() -> Iterator[Mutant]:
         "names_the_mistake",
     )
     yield Mutant(
+        "the doctor takes calls of the network with different inputs for the same call",
+        "scoresde/verification/diagnosis/reading.py",
+        'f"{label:.8g}", f"{gain:.8g}"',
+        'f"{label:.8g}"',
+        "verification/test_doctor.py",
+        "names_the_mistake",
+    )
+    yield Mutant(
+        "the offset of a label with the wrong sign",
+        "scoresde/score/preconditioning.py",
+        "label + self.label_offset",
+        "label - self.label_offset",
+        "score/test_wrap.py",
+        "labels_from_1",
+    )
+    yield Mutant(
         "the score at a noise level without the factor α",
         "scoresde/score/base.py",
         "cast(-node.alpha / node.sigma, x)",

@@ -584,6 +584,7 @@ def test_arguments_are_not_changed(sde, gaussian):
         ),
         ({"label": "noise"}, ValueError, "label must be one of log_sigma, edm, time, index, "),
         ({"label_scale": 0}, ValueError, "label_scale must not be 0"),
+        ({"label_offset": math.nan}, ValueError, "label_offset must be finite, got nan"),
         ({"label_scale": math.inf}, ValueError, "label_scale must be finite, got inf"),
         ({"sigma_data": 0}, ValueError, "sigma_data must be greater than 0, got 0"),
         ({"sigma_data": math.nan}, ValueError, "sigma_data must be finite, got nan"),

@@ -1,12 +1,15 @@
 """`scoresde doctor`: the verdict, the files, the corrected checkpoint, and bad inputs."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from scoresde import load
 from scoresde.checkpoint import read_checkpoint, save_checkpoint
 from scoresde.shipped import locate
+from scoresde.verification.diagnosis.correction import corrected
+from scoresde.verification.diagnosis.reading import reading_of
 
 
 @pytest.fixture
@@ -36,6 +39,19 @@ def test_a_wrong_target_is_named_and_corrected(scoresde, wrong, tmp_path):
     assert load(fixed).metadata["provenance"]["corrected from"] == load(wrong).sha256
     again = scoresde("doctor", wrong, "--n", 8, "--out", out, "--json")
     assert json.loads(again.out)["mistakes"] == report["mistakes"]
+
+
+def test_what_metadata_can_say_is_corrected(tmp_path):
+    raw = read_checkpoint(locate("checkpoints", "digits-vp"))
+    claim = reading_of(load("digits-vp").model).claim
+    shifted = replace(claim, meaning=replace(claim.meaning, label_offset=1.0))
+    save_checkpoint(tmp_path / "a.safetensors", raw.tensors, corrected(raw, claim, shifted))
+    stated = load("digits-vp").model.preconditioning
+    fixed = load(tmp_path / "a.safetensors").model.preconditioning
+    assert fixed == replace(stated, label_offset=1.0)
+    turned = replace(claim, meaning=replace(claim.meaning, reversed=True))
+    with pytest.raises(ValueError, match="no metadata of a checkpoint say a reversed label"):
+        corrected(raw, claim, turned)
 
 
 BAD = [

@@ -127,6 +127,9 @@ def test_what_diffusers_cannot_express_is_refused(tmp_path, imported):
     other = scoresde.NetworkScore(made.model.net, scoresde.VP())
     with pytest.raises(ValueError, match="cannot express target 'eps' with label 'log_sigma'"):
         write_folder(other, made.data, tmp_path / "a")
+    other = scoresde.wrap(made.model.net, made.model.sde, "eps", label="index", label_offset=1)
+    with pytest.raises(ValueError, match="cannot express label_offset = 1"):
+        write_folder(other, made.data, tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -82,6 +82,22 @@ def test_a_network_of_x_and_t(target, scale, mixture):
     check(wrap(net, exact.sde, target, label="time", label_scale=scale), exact)
 
 
+def test_a_network_of_labels_from_1_to_n(mixture):
+    exact = mixture(LADDER)
+    net = Net(lambda x, i: exact.eps(x, i / 100))
+    check(wrap(net, exact.sde, "eps", label="index", label_offset=1), exact)
+    for offset, kind in ((1, torch.int64), (0.5, torch.float32)):
+        seen = []
+        model = wrap(
+            lambda x, i, seen=seen: seen.append(i) or x,
+            *(LADDER, "eps"),
+            label="rounded_index",
+            label_offset=offset,
+        )
+        model.eps(torch.zeros(1, 2), torch.tensor(0.5))
+        assert (seen[0].item(), seen[0].dtype) == (49 + offset, kind)
+
+
 @pytest.mark.parametrize("target", ["eps", "x0", "v", "score"])
 def test_a_network_on_a_ladder(target, mixture):
     """A table for integers, as an embedding makes one, and a function of the index."""

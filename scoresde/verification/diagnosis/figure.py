@@ -42,7 +42,7 @@ def _levels(axis: Any, report: DoctorReport) -> None:
     style = {"fmt": "o-", "ms": 4, "capsize": 2, "color": COLOURS[0], "label": label}
     axis.errorbar(kappas, [row.error for row in rows], errors, **style)
     axis.set(xscale="log", yscale="log", xlabel="noise level κ of z = x0 + κ ε")
-    axis.set(ylabel="error |ε̂ − ε|²/D")
+    axis.set(ylabel="error |ε̂ − ε|²/D", title="error of denoising")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
 
@@ -58,6 +58,8 @@ def _alternatives(axis: Any, report: DoctorReport) -> None:
     names = [_wrapped(tried.alternative.says, 46) for tried in shown]
     axis.set_yticks(range(len(shown)), names, fontsize=7)
     axis.set(xlabel="gain of the alternative, in standard errors (grey: cannot tell)")
+    present = "correction" if report.search.steps else "claim"
+    axis.set_title(f"the nearest alternatives to the {present}; left of the grey: worse")
     axis.axvline(0, color="k", lw=0.8)
     axis.grid(alpha=0.3, axis="x")
 
