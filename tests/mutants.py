@@ -246,10 +246,10 @@ def _grids_and_models() -> Iterator[Mutant]:
         "names_the_mistake",
     )
     yield Mutant(
-        "the doctor takes calls of the network with different inputs for the same call",
+        "the doctor adds the input to the network's output without its scale α",
         "scoresde/verification/diagnosis/reading.py",
-        'f"{label:.8g}", f"{gain:.8g}"',
-        'f"{label:.8g}"',
+        "skip * node.alpha * reading",
+        "skip * reading",
         "verification/test_doctor.py",
         "names_the_mistake",
     )
