@@ -33,6 +33,7 @@ def test_a_wrong_target_is_named_and_corrected(scoresde, wrong, tmp_path):
     assert done.err.startswith("error: the network predicts EDM's F, not v")
     report = json.loads((out / "doctor.json").read_text())
     assert report["healthy"] is False
+    assert report["mistakes"] == ["the network predicts EDM's F, not v"]
     assert {path.name for path in out.iterdir()} >= {"doctor.json", "doctor.txt", "doctor.png"}
     assert wrong.read_bytes() == before
     assert load(fixed).model.preconditioning.target == "edm"

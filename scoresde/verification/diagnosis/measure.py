@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 
 from ..._text import reason_of
-from .points import Points
+from .points import HELD, Points
 from .reading import Reading, Subject
 
 __all__ = ["Comparison", "Measured", "compare"]
 
 CAP = 10.0  # largest error |ε̂ − ε|²/D that counts; predicting ε̂ = 0 has the error 1
 LEAST_SHARE = 0.5  # of the noise levels at which two readings must both exist
-HELD = 2**24  # numbers in the outputs of the network that are kept, roughly
 IDENTICAL = 1e-4  # relative difference of errors below which two readings are the same function
 
 

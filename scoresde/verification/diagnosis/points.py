@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,7 +12,9 @@ from ..._condition import Condition, take_rows
 from ..._philox import normals
 from ..._tensor import equally_spaced
 
-__all__ = ["Points"]
+__all__ = ["HELD", "Points"]
+
+HELD = 2**24  # numbers that are kept for the next reading, roughly
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Points:
     high: float
     seed: int = 0
     batch: int = 64
+    _noise: dict[tuple[int, int, int], Tensor] = field(default_factory=dict)
 
     @property
     def image(self) -> bool:
@@ -54,11 +57,15 @@ class Points:
 
     def noise(self, rows: slice, draw: int) -> Tensor:
         """ε of some data, like these data; the draw is the number of a level, or a further one."""
-        x = self.x[rows]
-        names = range(rows.start, rows.start + len(x))
-        size = math.prod(x.shape[1:])
-        found = normals(self.seed, names, "fresh", size, draw=draw, dtype=torch.float32)
-        return found.reshape(x.shape).to(x)
+        key, x = (rows.start, rows.stop, draw), self.x[rows]
+        if key not in self._noise:
+            if len(self._noise) * x.numel() > HELD:
+                self._noise.clear()
+            names = range(rows.start, rows.start + len(x))
+            size = math.prod(x.shape[1:])
+            found = normals(self.seed, names, "fresh", size, draw=draw, dtype=torch.float32)
+            self._noise[key] = found.reshape(x.shape).to(x)
+        return self._noise[key]
 
     def condition(self, rows: slice) -> Condition | None:
         """The conditions of some data."""
