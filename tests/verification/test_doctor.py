@@ -15,7 +15,7 @@ from scoresde.verification.diagnosis.measure import compare
 from scoresde.verification.diagnosis.reading import reading_of
 
 SHAPE = (3, 4, 4)
-N = 64  # data
+N = 32  # data
 VARIANCE = 0.02
 MEANS = 0.7 * (2 * torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(1)) - 1)
 SPEC = DataSpec(SHAPE, -1.0, 1.0, name="three clouds")
@@ -100,13 +100,13 @@ BROKEN = {
     "axes": (of_log(), lambda x: x.transpose(-1, -2), "rows and columns"),
     "black and white": (of_log(), lambda x: -x, "black and white are exchanged"),
     "a function of t": (
-        FunctionScore(LADDER, lambda x, t: -indexed(x, (1000 * t - 1).reshape(-1))),
+        FunctionScore(VP(), lambda x, t: -logged(x, -VP().lam(t).reshape(-1))),
         None,
         "the network predicts minus ε, not ε",
     ),
 }
 FAST = ("v",)
-STEPS, BATCH = 120, 32  # of the training of a tiny network
+STEPS, BATCH = 80, 32  # of the training of a tiny network
 
 
 def examined(model, change=None, n=N, **named):
