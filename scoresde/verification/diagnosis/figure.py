@@ -42,7 +42,8 @@ def _levels(axis: Any, report: DoctorReport) -> None:
     style = {"fmt": "o-", "ms": 4, "capsize": 2, "color": COLOURS[0], "label": label}
     axis.errorbar(kappas, [row.error for row in rows], errors, **style)
     axis.set(xscale="log", yscale="log", xlabel="noise level κ of z = x0 + κ ε")
-    axis.set(ylabel="error |ε̂ − ε|²/D", title="error of denoising")
+    axis.set(ylabel="error |ε̂ − ε|²/D")
+    axis.set_title("error of denoising", fontsize=10)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
 
@@ -55,11 +56,11 @@ def _alternatives(axis: Any, report: DoctorReport) -> None:
     for place, tried in enumerate(shown):
         axis.barh(place, _clipped(tried, limit), color=COLOURS[1 if tried.better(limit) else 0])
     axis.axvspan(-limit, limit, color="0.85", zorder=0)
-    names = [_wrapped(tried.alternative.says, 46) for tried in shown]
+    names = [_wrapped(tried.alternative.says, 52) for tried in shown]
     axis.set_yticks(range(len(shown)), names, fontsize=7)
     axis.set(xlabel="gain of the alternative, in standard errors (grey: cannot tell)")
     present = "correction" if report.search.steps else "claim"
-    axis.set_title(f"the nearest alternatives to the {present}; left of the grey: worse")
+    axis.set_title(f"alternatives to the {present} (left of the grey: worse)", fontsize=10)
     axis.axvline(0, color="k", lw=0.8)
     axis.grid(alpha=0.3, axis="x")
 
