@@ -1522,7 +1522,7 @@ def _other_samplers() -> Iterator[Mutant]:
     )
     yield Mutant(
         "the batch mates of a sample are not changed",
-        "scoresde/verification/certificate.py",
+        "scoresde/verification/conduct.py",
         "torch.cat([y[:KEPT], -0.5 * y[KEPT:]])",
         "torch.cat([y[:KEPT], y[KEPT:]])",
         test,
