@@ -38,6 +38,7 @@ from scoresde.verification import CheckReport
 KARRAS = {"use_karras_sigmas": True}
 ODE = {"eta": 0.0}
 ABOVE = {"final_sigmas_type": "sigma_min"}  # the last step does not go to σ = 0
+FULL = ABOVE | {"lower_order_final": False}  # and the last steps keep their order
 
 
 class Entry(NamedTuple):
@@ -81,9 +82,12 @@ def _diffusers() -> Iterator[Entry]:
         yield entry("DEISMultistep", order, solver_order=order)
     for order in (1, 2, 3):
         yield entry("UniPCMultistep", order + 1, solver_order=order, solver_type="bh2")
-        yield entry("UniPCMultistep", order + 1, solver_order=order, solver_type="bh1", **ABOVE)
+        for kind in ("bh1", "bh2"):
+            options = {"solver_order": order, "solver_type": kind} | FULL
+            yield entry("UniPCMultistep", order + 1, **options)
+    yield entry("UniPCMultistep", 3, solver_order=2, solver_type="bh2", **ABOVE)
     yield entry("UniPCMultistep", 3, solver_order=2, solver_type="bh1")
-    yield entry("UniPCMultistep", 3, solver_order=2, predict_x0=False, **ABOVE)
+    yield entry("UniPCMultistep", 3, solver_order=2, predict_x0=False, **FULL)
     yield entry("UniPCMultistep", 3, solver_order=2, **KARRAS)
     for p, c in ((1, 1), (2, 2), (3, 3), (2, 3)):
         orders = {"predictor_order": p, "corrector_order": c}
@@ -97,7 +101,7 @@ def _diffusers() -> Iterator[Entry]:
 
 def _dpm_solvers(entry: Any) -> Iterator[Entry]:
     families = ("DPMSolverMultistep", "DPMSolverSinglestep")
-    for algorithm, last in (("dpmsolver++", {}), ("dpmsolver", ABOVE)):
+    for algorithm, last in (("dpmsolver++", {}), ("dpmsolver", FULL)):
         options = {"algorithm_type": algorithm} | last
         for family in families:
             for order in (1, 2, 3):
@@ -105,12 +109,14 @@ def _dpm_solvers(entry: Any) -> Iterator[Entry]:
             yield entry(family, 2, solver_type="heun", **options)
     for options in (ABOVE, {"euler_at_final": True}, KARRAS, {"use_lu_lambdas": True}):
         yield entry("DPMSolverMultistep", 2, **options)
+    yield entry("DPMSolverSinglestep", 3, solver_order=3, **FULL)
+    yield entry("DPMSolverSinglestep", 3, solver_order=3, solver_type="heun", **FULL)
     for family in families:
         for order in (1, 2, 3):
             options = {"solver_order": order, "algorithm_type": "sde-dpmsolver++"}
             yield entry(family, 1 if order == 1 else None, **options)
     for order in (1, 2):
-        options = {"solver_order": order, "algorithm_type": "sde-dpmsolver"} | ABOVE
+        options = {"solver_order": order, "algorithm_type": "sde-dpmsolver"} | FULL
         yield entry("DPMSolverMultistep", 1 if order == 1 else None, **options)
     yield entry("DPMSolverSDE", None)
 
