@@ -4,7 +4,7 @@
 
 The checkpoint was trained at the discrete times of its SDE, with preconditioning.label = "index".
 Three treatments are compared with the solution of the probability-flow ODE with interpolated
-labels, from the same x_T (dopri8 at 1e-6); the error is the root mean square over pixels:
+labels, from the same x_T (dopri8 at 1e-6). The error is the root mean square over pixels:
 
 - interpolated: the network gets the label N t − 1, also between the integers that it knows
 - ladder: the grid is moved to the discrete times, as by `--grid log_snr:ladder=true`
@@ -80,9 +80,9 @@ def main(
     """Print the error of each treatment."""
     print_header()
     loaded = scoresde.load(checkpoint)
-    model, shape = loaded.model, loaded.data.shape
+    model = loaded.model
     t_min = model.t_least
-    options = {"shape": shape, "n": n, "seed": 0}
+    options = {"shape": (n, *loaded.data.shape), "seed": 0}
     ode = ProbabilityFlowODE("dopri8", 1e-6, 1e-6)
     exact = sample(model, ode, uniform(model.sde, 1, t_min), dtype=torch.float64, **options).x
     print("| sampler | steps | interpolated | ladder | rounded |\n| --- | --- | --- | --- | --- |")
@@ -101,7 +101,7 @@ def main(
                 x = sample(used, parse_sampler(name), times, **options).x
                 cells.append(str(paired_rmse(x.double(), exact)))
             print("| " + " | ".join([f"`{name}`", str(count), *cells]) + " |", flush=True)
-    data = load_dataset(loaded.data.name, "test").x[:n]
+    data = loaded.data.encode(load_dataset(loaded.data.name, "test").x[:n])
     print(f"denoising error between discrete times over at them: {between(model, data)}")
 
 
