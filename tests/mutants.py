@@ -1537,8 +1537,16 @@ def _other_samplers() -> Iterator[Mutant]:
         test,
     )
     yield Mutant(
+        "an order below the claimed one is consistent with it",
+        "scoresde/verification/level_laws.py",
+        "if abs(value - claimed) <= band:",
+        "if value - claimed <= band:",
+        test,
+        "wrong_copy",
+    )
+    yield Mutant(
         "the batch mates of a sample are not changed",
-        "scoresde/verification/certificate.py",
+        "scoresde/verification/conduct.py",
         "torch.cat([y[:KEPT], -0.5 * y[KEPT:]])",
         "torch.cat([y[:KEPT], y[KEPT:]])",
         test,

@@ -13,14 +13,15 @@ from torch import nn
 import scoresde
 from scoresde.comparison import report as report_module
 from scoresde.comparison import sweep as sweep_module
+from scoresde.comparison.findings import Findings
 from scoresde.data import Dataset, DataSpec
 from scoresde.exact import GaussianMixture
 from scoresde.metrics import paired_rmse, sliced_wasserstein
 from scoresde.nets import MLP
 from scoresde.output.result_folder import check_whole
 from scoresde.samplers import DDIM, GridSampler
-from scoresde.score import NetworkScore
-from scoresde.sde import VP
+from scoresde.score import NetworkScore, Preconditioning
+from scoresde.sde import VP, TabulatedVP, cosine_betas
 from scoresde.tasks.live import LiveModel
 from scoresde.tasks.own_data import both_splits
 
@@ -100,6 +101,30 @@ def test_the_same_call_runs_nothing_and_a_change_of_the_model_is_refused(
     other = GaussianMixture(VP(), PARAMETERS[0], PARAMETERS[1], [0.1, 0.21])
     with pytest.raises(ValueError, match="results made from another model"):
         scoresde.bench(other, **QUICK, shape=(2,), out=first.folder)
+
+
+@pytest.mark.slow
+def test_interpolated_labels_stand_beside_rounded_ones(tmp_path):
+    """On the ladder both labels are equal; only interpolated ones have an ODE to compare with."""
+    torch.manual_seed(0)
+    net = MLP((2,), width=8, depth=1)
+    models = {
+        label: NetworkScore(net, TabulatedVP(cosine_betas(20)), Preconditioning(label=label))
+        for label in ("index", "rounded_index")
+    }
+    grids = ("log_snr", "log_snr:ladder=true")
+    given = QUICK | {"grids": grids, "shape": (2,), "out": tmp_path / "out"}
+    found = scoresde.bench(models, **given).models
+    free, ladder = (row["paired_rmse"] for row in found["index"].rows[:2])
+    assert free > 0
+    assert ladder > 0
+    assert free != ladder
+    assert all(row["paired_rmse"] is None for row in found["rounded_index"].rows)
+    cells = {name: Findings.read(one.folder) for name, one in found.items()}
+    drawn = {name: [f.samples(cell) for cell in f.done[:2]] for name, f in cells.items()}
+    assert torch.equal(drawn["index"][1], drawn["rounded_index"][1])
+    assert torch.equal(*drawn["rounded_index"])
+    assert not torch.equal(*drawn["index"])
 
 
 def test_the_cell_of_an_own_sampler_that_changed_is_refused(model, tmp_path, monkeypatch):

@@ -100,9 +100,11 @@ def euler_of_private_noise(denoiser, x, sigmas):
 
 
 RIGHT = [(euler, 1), (heun, 2), (dpmpp_2m, 2)]
+UNCORRECTED = {ORDERS[0]: "not order 2", "last step": "equals the state"}
+SKIPPED = {"end point": "1.0 steps too early"}
 WRONG = [
-    (euler_that_skips_the_last_step, 1, {"end point": "1.0 steps too early"}),
-    (heun_without_correction, 2, {ORDERS[0]: "not order 2", "last step": "equals the state"}),
+    pytest.param(euler_that_skips_the_last_step, 1, SKIPPED, marks=pytest.mark.slow),
+    pytest.param(heun_without_correction, 2, UNCORRECTED, marks=pytest.mark.slow),
     (dpmpp_2m_of_equal_steps, 2, {ORDERS[1]: "not order 2"}),
     (euler_that_mixes, 1, {"batch mates": "a sample changes by"}),
 ]
@@ -204,6 +206,7 @@ def test_a_scheduler_is_judged_before_its_step_to_zero():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # diffusers calls an old form of NumPy
 def test_schedulers_of_diffusers():
     diffusers = pytest.importorskip("diffusers")
     diffusers.logging.set_verbosity_error()
@@ -214,7 +217,7 @@ def test_schedulers_of_diffusers():
     assert set(ORDERS) <= set(
         certify("diffusers:DPMSolverMultistepScheduler", order=3, arguments=third).failures
     )
-    report = certify(diffusers.HeunDiscreteScheduler, order=2)
+    report = certify(diffusers.HeunDiscreteScheduler, order=2, steps=FEW)
     assert report.passed, report
     assert report["evaluations"].measured == "2 N − 1"
     assert certify(diffusers.DDPMScheduler, order=1, steps=FEW)["moments"].verdict == "pass"
@@ -223,7 +226,7 @@ def test_schedulers_of_diffusers():
 @pytest.mark.slow
 def test_samplers_of_azula():
     azula = pytest.importorskip("azula.sample")
-    assert certify(azula.HeunSampler, order=2).passed
+    assert certify(azula.HeunSampler, order=2, steps=FEW).passed
     assert certify(azula.zABSampler, order=2, arguments={"order": 2}).passed
     report = certify(azula.DDPMSampler, order=1)
     assert report["moments"].verdict == "pass"
