@@ -118,13 +118,7 @@ def network(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Block
         classes = len(table)
     with torch.device("meta"):
         net = BlockUNet(**_arguments(settings, classes))
-    order = (
-        ("part", "head", "channel")
-        if settings["use_new_attention_order"]
-        else ("head", "part", "channel")
-    )
-    naming = Naming(_RESIDUAL, _ATTENTION, order, ones=1)
-    net.load_state_dict(carried(net, list(_places(net)), tensors, naming), assign=True)
+    net.load_state_dict(carried(net, list(_places(net)), tensors, _naming(settings)), assign=True)
     return net
 
 
@@ -218,6 +212,11 @@ def _arguments(settings: Mapping[str, Any], classes: int | None) -> dict[str, An
         "learned_variance": settings["learn_sigma"],
         "classes": classes,
     }
+
+
+def _naming(settings: Mapping[str, Any]) -> Naming:
+    first = ("part", "head") if settings["use_new_attention_order"] else ("head", "part")
+    return Naming(_RESIDUAL, _ATTENTION, (*first, "channel"), ones=1)
 
 
 def _places(net: BlockUNet) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .._tensor import check_fits, finite_or_raise
 from ..nets.block_parts import AttentionBlock, Residual
 
-__all__ = ["Naming", "carried"]
+__all__ = ["Naming", "carried", "library_tensors"]
 
 _QKV = ("to_q", "to_k", "to_v")
 
@@ -94,22 +94,36 @@ def carried(
         ValueError: If tensors are missing or unexpected, or have another shape.
         NonFiniteError: If a tensor is not finite.
     """
-    own, modules = net.state_dict(), dict(net.named_modules())
-    names: dict[str, _Ours] = {}
-    for place, path in places:
-        for layer, ours in naming.layers(modules[path]):
-            for kind in ("weight", "bias"):
-                mine = tuple(_joined(path, name, kind) for name in ours.names)
-                if mine[0] in own:
-                    names[_joined(place, layer, kind)] = _Ours(mine, ours.heads)
-    expected = {name: naming.there(own[ours.names[0]], ours) for name, ours in names.items()}
-    check_fits(given, expected, "the network of these settings")
+    own, names = net.state_dict(), _names(net, places, naming)
+    check_fits(given, library_tensors(net, places, naming), "the network of these settings")
     found = {}
     for name, ours in names.items():
         value = given[name] if given[name].is_meta else finite_or_raise(given[name], name)
         parts = naming.apart(value, ours.heads) if len(ours.names) == 3 else (value,)
         for mine, part in zip(ours.names, parts, strict=True):
             found[mine] = part.reshape(own[mine].shape).to(torch.float32, copy=True)
+    return found
+
+
+def library_tensors(
+    net: nn.Module, places: Sequence[tuple[str, str]], naming: Naming
+) -> dict[str, Tensor]:
+    """Tensors without memory, with the names and shapes of the library; see `carried`."""
+    own = net.state_dict()
+    names = _names(net, places, naming)
+    return {name: naming.there(own[ours.names[0]], ours) for name, ours in names.items()}
+
+
+def _names(net: nn.Module, places: Sequence[tuple[str, str]], naming: Naming) -> dict[str, _Ours]:
+    """Name of a tensor in the library -> ours."""
+    own, modules = net.state_dict(), dict(net.named_modules())
+    found = {}
+    for place, path in places:
+        for layer, ours in naming.layers(modules[path]):
+            for kind in ("weight", "bias"):
+                mine = tuple(_joined(path, name, kind) for name in ours.names)
+                if mine[0] in own:
+                    found[_joined(place, layer, kind)] = _Ours(mine, ours.heads)
     return found
 
 
