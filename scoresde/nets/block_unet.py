@@ -145,10 +145,7 @@ class BlockUNet(nn.Module):
         features *= 2 if embedding == "fourier" else 1
         self.time_embedding = Embedder(features, width)
         if classes is not None:
-            waves = class_input == "waves"
-            self.class_embedding = (
-                Embedder(features, width) if waves else nn.Embedding(classes, width)
-            )
+            self.class_embedding = _class_layer(class_input, features, classes, width)
         self.conv_in = nn.Conv2d(self.shape[0], widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(_down(widths, down, blocks, form, shrink))
         if middle_groups is None and not scale_shift:
@@ -216,6 +213,10 @@ def _label_layer(
     if kind == "fourier":
         return LogWaves(n)
     return nn.Embedding(labels, n) if kind == "table" else Waves(n, shift, cosine_first)
+
+
+def _class_layer(kind: str, features: int, classes: int, width: int) -> nn.Module:
+    return Embedder(features, width) if kind == "waves" else nn.Embedding(classes, width)
 
 
 def _down(

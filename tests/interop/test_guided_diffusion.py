@@ -29,7 +29,13 @@ def written(folder, case, **changes):
     return path
 
 
-@pytest.mark.parametrize("name", CASES)
+CHOSEN = [
+    pytest.param(name, marks=pytest.mark.slow) if name.startswith("conv") else name
+    for name in CASES
+]
+
+
+@pytest.mark.parametrize("name", CHOSEN)
 def test_the_prediction_is_that_of_the_library(tmp_path, name):
     case = CASES[name]
     path, settings = written(tmp_path, case), case["settings"]
@@ -47,6 +53,7 @@ def test_the_prediction_is_that_of_the_library(tmp_path, name):
         assert (found - wanted).abs().max() <= 1e-5 * wanted.abs().max(), output["index"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_becomes_ours(tmp_path):
     """It is saved, loaded and sampled from with its learned variance, one class a sample."""
     foreign = scoresde.load(written(tmp_path, CASES[LEARNED]))
@@ -113,6 +120,7 @@ def test_settings_come_from_a_name_or_a_file(tmp_path):
     assert read_settings(path) == PUBLISHED["lsun_horse_nodropout"]
 
 
+@pytest.mark.slow
 def test_files_that_do_not_fit_are_refused(tmp_path):
     case = CASES[LEARNED]
     tensors = weights(case["shapes"], seed=3)
