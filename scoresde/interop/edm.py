@@ -40,7 +40,7 @@ _PRECONDITIONINGS: dict[str, dict[str, float]] = {
 _REST = {
     "use_fp16": "not used; the network computes in float32",
     "epsilon_t": "not used; the least time of training",
-    "M": "the label",
+    "M": "the label, and the number of levels of iDDPM",
 }
 
 

@@ -197,7 +197,7 @@ def test_other_files_are_refused(write, tmp_path):
 def test_damaged_pickles_give_one_line(write):
     path = write(CASES[SMALLEST])
     whole, draw, refused = path.read_bytes(), random.Random(0), 0
-    for _ in range(200):
+    for _ in range(100):
         at = int(len(whole) * draw.random() ** 3)  # most of the classes stand at the beginning
         cut = draw.randrange(2)
         changed = bytearray(whole[:at] if cut else whole)
@@ -208,6 +208,4 @@ def test_damaged_pickles_give_one_line(write):
             edm.read(path)
         except CheckpointError as error:
             refused += "\n" not in str(error)
-    assert (
-        refused > 110
-    )  # those cut, and some of those with a changed bit, which may be in a number
+    assert refused > 55  # about half are cut; a changed bit may stand in a number
