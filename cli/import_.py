@@ -27,9 +27,10 @@ __all__ = ["import_"]
 @click.option(
     "--settings",
     metavar="NAME|FILE",
-    help="Of a checkpoint of score_sde_pytorch, which does not hold them: the name of published "
-    "settings, such as vp/cifar10_ddpmpp_continuous, or a TOML or JSON file.  [default: a file of "
-    "the checkpoint's name with .toml or .json, or the name that its folders have]",
+    help="Of a checkpoint of score_sde_pytorch or guided-diffusion, which does not hold them: the "
+    "name of published settings, such as vp/cifar10_ddpmpp_continuous or 64x64_diffusion, or a "
+    "TOML or JSON file.  [default: a file of the checkpoint's name with .toml or .json, or the "
+    "name that its folders or the file have]",
 )
 @click.option(
     "--weights",
@@ -42,9 +43,9 @@ def import_(source: Path, out: Path, as_json: bool, **given: str | None) -> None
     """Write a model of another library as a checkpoint of scoresde.
 
     SOURCE is a folder of diffusers, of a pipeline or a network, or a checkpoint of
-    score_sde_pytorch. OUT is the file to write. Each key of the source's config is printed with
-    what became of it. No code of SOURCE is run. All other
-    commands also take SOURCE itself, as --checkpoint.
+    score_sde_pytorch, guided-diffusion, improved-diffusion or EDM. OUT is the file to write. Each
+    key of the source's config is printed with what became of it. No code of SOURCE is run. All
+    other commands also take SOURCE itself, as --checkpoint.
 
     Example: scoresde import benchmarks/models/tiny-ddpm imported.safetensors
     """

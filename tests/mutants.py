@@ -1208,6 +1208,22 @@ def _files_and_data() -> Iterator[Mutant]:
         "eps_is",
     )
     yield Mutant(
+        "both orders of q, k and v of guided-diffusion are exchanged",
+        "scoresde/interop/guided_diffusion.py",
+        'if settings["use_new_attention_order"]',
+        'if not settings["use_new_attention_order"]',
+        "interop/test_guided_diffusion.py",
+        "prediction",
+    )
+    yield Mutant(
+        "the network of EDM's VE keeps its sign",
+        "scoresde/interop/edm.py",
+        "        _negate(net)\n",
+        "",
+        "interop/test_edm.py",
+        "x0_is",
+    )
+    yield Mutant(
         "padding is cropped at one side",
         "scoresde/nets/blocks.py",
         "x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]",

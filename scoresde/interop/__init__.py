@@ -11,7 +11,7 @@ No code from a file is ever run.
 
 from types import ModuleType
 
-from . import diffusers, score_sde
+from . import diffusers, edm, guided_diffusion, score_sde
 from .diffusers_sampling import ScheduledRun, as_scheduled
 from .imported import Imported, file_record
 
@@ -19,4 +19,9 @@ __all__ = ["FORMATS", "Imported", "ScheduledRun", "as_scheduled", "file_record"]
 
 # For each format its name, as `scoresde import` prints it, and its module. The first that
 # recognizes a path reads it.
-FORMATS: dict[str, ModuleType] = {"diffusers": diffusers, "score_sde_pytorch": score_sde}
+FORMATS: dict[str, ModuleType] = {
+    "diffusers": diffusers,
+    "score_sde_pytorch": score_sde,
+    "guided-diffusion": guided_diffusion,
+    "edm": edm,
+}

@@ -100,6 +100,9 @@ def _network_config(model: NetworkScore) -> dict[str, Any]:
             f"diffusers cannot express {type(net).__name__}; only a BlockUNet can be exported"
         )
     given = net.arguments
+    for name in ("heads", "features"):
+        if name in given:
+            raise ValueError(f"diffusers cannot express {name} of a BlockUNet")
     config = {"_class_name": "UNet2DModel", "_diffusers_version": _VERSION}
     for key, flag in FLAGS.items():
         config[key] = flag.written(given.get(flag.argument))

@@ -6,13 +6,11 @@ facts that the checkpoints do not hold.
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import CheckpointError
+from .settings_file import read_settings_of
 
 __all__ = ["PUBLISHED", "checked_settings", "read_settings"]
 
@@ -173,24 +171,7 @@ def read_settings(source: str | Path) -> dict[str, Any]:
         CheckpointError: If there are no such settings, a key is missing or unknown, or a value is
             of the wrong type or not supported.
     """
-    if str(source) in PUBLISHED:
-        return dict(PUBLISHED[str(source)])
-    path = Path(source)
-    if path.suffix not in (".toml", ".json"):
-        raise CheckpointError(
-            f"settings must be a .toml or .json file or one of {', '.join(PUBLISHED)}, got {source}"
-        )
-    try:
-        text = path.read_text(encoding="utf-8")
-        tables = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except OSError as error:
-        raise CheckpointError(f"cannot be read: {error.strerror}", path) from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"not a {path.suffix[1:]} file: {error}", path) from error
-    try:
-        return checked_settings(tables)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(str(error), path) from error
+    return read_settings_of(source, PUBLISHED, checked_settings)
 
 
 def checked_settings(tables: Any) -> dict[str, Any]:

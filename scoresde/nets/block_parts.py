@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .._condition import Condition, ConditionSpec
 from .blocks import attend
 from .fir import fir_down, fir_up
 
 __all__ = [
     *("ACTIVATIONS", "RESAMPLE", "AttentionBlock", "Embedder", "Form", "LogWaves", "Residual"),
-    *("Strided", "Upsampled", "Waves", "few_groups"),
+    *("Strided", "Upsampled", "Waves", "few_groups", "required_parts"),
 ]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -45,6 +46,7 @@ class Form(NamedTuple):
         dropout: Probability in [0, 1).
         padding: Padding of the convolutions of stride 2: 1, or 0 for a row of zeros on the right
             and at the bottom.
+        heads: Number of heads of attention, instead of `head`.
     """
 
     width: int
@@ -55,11 +57,33 @@ class Form(NamedTuple):
     activation: str
     dropout: float
     padding: int
+    heads: int | None = None
 
 
 def few_groups(channels: int) -> int:
     """Groups of NCSN++: of 4 channels, at most 32."""
     return min(channels // 4, 32)
+
+
+def required_parts(condition: ConditionSpec, y: Condition | None, n: int) -> dict[str, Tensor]:
+    """The parts of a condition that a network was never trained without; {} if it takes none.
+
+    Args:
+        condition: What the network takes.
+        y: The condition of n samples, or None.
+        n: Number of samples.
+
+    Raises:
+        ValueError: If y is missing, not taken, or not one of the classes.
+    """
+    if y is None:
+        if condition:
+            raise ValueError(f"y must be given: the network was trained with {condition}")
+        return {}
+    parts = condition.parts(y, n)
+    if "class" in parts and not torch.compiler.is_compiling():
+        condition.check_classes(parts["class"], condition.classes - 1)
+    return parts
 
 
 class Residual(nn.Module):
@@ -133,7 +157,7 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, channels: int, form: Form, groups: int | None, scale: float = 1.0) -> None:
         super().__init__()
-        size = channels if form.head is None else form.head
+        size = form.head or channels // (form.heads or 1)
         self.heads, self.scale = channels // size, scale
         inner = self.heads * size
         self.group_norm: nn.Module = nn.Identity()

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .._condition import Condition, ConditionSpec
 from .._tensor import check_choice, check_integer, check_number, check_type
 from .block_levels import KINDS, DownLevel, Middle, SkipDown, SkipUp, UpLevel, is_skip
-from .block_parts import ACTIVATIONS, Embedder, Form, LogWaves, Waves, few_groups
+from .block_parts import ACTIVATIONS, Embedder, Form, LogWaves, Waves, few_groups, required_parts
 from .blocks import arguments_of, check_inputs, image_shape
 
 __all__ = ["BlockUNet"]
@@ -26,7 +25,8 @@ _CHOICES = {
     "embedding": ("waves", "fourier", "table"),
     "class_input": ("table", "waves"),
 }
-_OPTIONAL = ("middle_groups", "head", "width", "labels", "classes", "vector")  # None by default
+# None by default
+_OPTIONAL = ("middle_groups", "head", "heads", "features", "width", "labels", "classes", "vector")
 
 
 class BlockUNet(nn.Module):
@@ -65,6 +65,7 @@ class BlockUNet(nn.Module):
             `groups`, or no normalization if `scale_shift`.
         eps: ε of the normalizations.
         head: Channels of a head of attention; None for one head.
+        heads: Number of heads of attention, instead of `head`.
         scale_shift: Whether the label scales and shifts the features, instead of being added.
         shrink: "conv" or "residual": the layer that halves the resolution after "attention".
         grow: "conv" or "residual": the layer that doubles it after "attention".
@@ -76,7 +77,8 @@ class BlockUNet(nn.Module):
         embedding: "waves" (see `Waves`), "table" (a vector for each label), or "fourier": waves of
             log(label) with random frequencies, which are part of the weights; the output is then
             divided by the label.
-        width: Size of the vector that conditions every block; None for 4 times the first channels.
+        features: Number of features that embed the label; None for the first channels.
+        width: Size of the vector that conditions every block; None for 4 times `features`.
         shift: `shift` of the waves.
         cosine_first: Whether the cosines of the waves come first.
         labels: Number of labels of the table.
@@ -106,6 +108,7 @@ class BlockUNet(nn.Module):
         middle_groups: int | None = None,
         eps: float = 1e-5,
         head: int | None = None,
+        heads: int | None = None,
         scale_shift: bool = False,
         shrink: str = "conv",
         grow: str = "conv",
@@ -114,6 +117,7 @@ class BlockUNet(nn.Module):
         activation: str = "silu",
         dropout: float = 0.0,
         embedding: str = "waves",
+        features: int | None = None,
         width: int | None = None,
         shift: float = 0.0,
         cosine_first: bool = True,
@@ -130,20 +134,18 @@ class BlockUNet(nn.Module):
         self.arguments, self.shape = arguments, image_shape(shape)
         self.learned_variance, self.centred = learned_variance, centred
         self.embedding, self.class_input = embedding, class_input
-        width = width or 4 * widths[0]
-        form = Form(width, groups, eps, head, scale_shift, activation, dropout, padding)
+        features = features or widths[0]
+        width = width or 4 * features
+        form = Form(width, groups, eps, head, scale_shift, activation, dropout, padding, heads)
         self.condition = ConditionSpec(classes, vector)
         if vector not in (None, width):
             raise ValueError(f"vector must be the width {width}, got {vector}")
 
-        features = widths[0] * (2 if embedding == "fourier" else 1)
-        self.time_proj = _label_layer(embedding, widths[0], shift, cosine_first, labels)
+        self.time_proj = _label_layer(embedding, features, shift, cosine_first, labels)
+        features *= 2 if embedding == "fourier" else 1
         self.time_embedding = Embedder(features, width)
         if classes is not None:
-            waves = class_input == "waves"
-            self.class_embedding = (
-                Embedder(features, width) if waves else nn.Embedding(classes, width)
-            )
+            self.class_embedding = _class_layer(class_input, features, classes, width)
         self.conv_in = nn.Conv2d(self.shape[0], widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(_down(widths, down, blocks, form, shrink))
         if middle_groups is None and not scale_shift:
@@ -194,16 +196,12 @@ class BlockUNet(nn.Module):
         """The vector of label and condition, shape (B, width)."""
         dtype = self.conv_in.weight.dtype
         vector = self.time_embedding(self.time_proj(label).to(dtype))
-        if y is None and self.condition:
-            raise ValueError(f"y must be given: the network was trained with {self.condition}")
-        if y is None:
+        parts = required_parts(self.condition, y, x.shape[0])
+        if not parts:
             return vector
-        parts = self.condition.parts(y, x.shape[0])
         if "vector" in parts:
             return vector + parts["vector"].to(dtype)
         classes = parts["class"]
-        if not torch.compiler.is_compiling():
-            self.condition.check_classes(classes, self.condition.classes - 1)
         if self.class_input == "waves":
             return vector + self.class_embedding(self.time_proj(classes).to(dtype))
         return vector + self.class_embedding(classes)
@@ -215,6 +213,10 @@ def _label_layer(
     if kind == "fourier":
         return LogWaves(n)
     return nn.Embedding(labels, n) if kind == "table" else Waves(n, shift, cosine_first)
+
+
+def _class_layer(kind: str, features: int, classes: int, width: int) -> nn.Module:
+    return Embedder(features, width) if kind == "waves" else nn.Embedding(classes, width)
 
 
 def _down(
@@ -254,7 +256,7 @@ def _check(arguments: Mapping[str, Any]) -> None:
         check_choice(name, arguments[name], allowed)
     for name in ("scale_shift", "cosine_first", "centred", "learned_variance"):
         check_type(name, arguments[name], bool)
-    for name in ("blocks", "width", "head", "middle_groups", "labels"):
+    for name in ("blocks", "features", "width", "head", "heads", "middle_groups", "labels"):
         if getattr(given, name) is not None:
             check_integer(name, getattr(given, name), minimum=1)
     check_integer("padding", given.padding, minimum=0, maximum=1)
@@ -262,6 +264,8 @@ def _check(arguments: Mapping[str, Any]) -> None:
     check_number("middle_scale", given.middle_scale, above=0)
     check_number("dropout", given.dropout, at_least=0, below=1)
     check_number("shift", given.shift)
+    if given.head is not None and given.heads is not None:
+        raise ValueError("heads must be None with head")
     if given.embedding == "table" and given.labels is None:
         raise ValueError("labels must be given for embedding = 'table', got none")
     if given.vector is not None and given.classes is not None:
@@ -300,3 +304,5 @@ def _check_levels(given: SimpleNamespace) -> None:
             raise ValueError(f"groups must divide each width, got {groups} for {channels}")
         if attends and given.head is not None and given.head > channels:
             raise ValueError(f"head must be at most each width, got {given.head} for {channels}")
+        if attends and given.heads is not None and channels % given.heads:
+            raise ValueError(f"heads must divide each width, got {given.heads} for {channels}")

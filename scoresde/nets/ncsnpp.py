@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._condition import ConditionSpec
+from .._condition import Condition, ConditionSpec
 from .._tensor import check_choice, check_integer, check_number, check_type
 from .block_parts import (
     RESAMPLE,
@@ -21,6 +21,7 @@ from .block_parts import (
     Residual,
     Waves,
     few_groups,
+    required_parts,
 )
 from .blocks import arguments_of, attended, check_inputs, image_shape, zeroed
 from .fir import fir_blur
@@ -195,7 +196,7 @@ class NCSNpp(nn.Module):
     that of the authors' code, so that their weights fit.
 
     Attributes:
-        condition: The conditions that it takes: none.
+        condition: The conditions that it takes. It was not trained without them.
         arguments: The arguments as plain data.
         layer_counts: Names of the arguments that give numbers of layers.
 
@@ -223,6 +224,8 @@ class NCSNpp(nn.Module):
         divide: Whether the output is divided by the label, which is σ.
         centred: Whether x is in [0, 1], and 2x − 1 is what the layers see.
         dropout: Dropout probability in every block, in [0, 1).
+        classes: Number of classes, or None; a vector for each class is added to the features of
+            the label.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -251,12 +254,13 @@ class NCSNpp(nn.Module):
         divide: bool = False,
         centred: bool = False,
         dropout: float = 0.0,
+        classes: int | None = None,
     ) -> None:
         arguments = arguments_of(locals())
         _check(arguments)
         super().__init__()
         self.arguments, self.shape = arguments, image_shape(shape)
-        self.condition = ConditionSpec()
+        self.condition = ConditionSpec(classes)
         self.ladder, self.divide, self.centred = ladder, divide, centred
         sides = [self.shape[2] // 2**i for i in range(len(multipliers))]
         attend = attended("attention", sides, attention)
@@ -267,7 +271,9 @@ class NCSNpp(nn.Module):
 
         fourier = embedding == "fourier"
         self.waves = LogWaves(channels) if fourier else Waves(channels, 1, False)
-        self.embedder = Embedder(2 * channels if fourier else channels, form.width)
+        features = 2 * channels if fourier else channels
+        self.class_embedding = None if classes is None else nn.Embedding(classes, features)
+        self.embedder = Embedder(features, form.width)
         self.stem = nn.Conv2d(self.shape[0], channels, 3, padding=1)
         widths = [channels * factor for factor in multipliers]
         kept = [channels]
@@ -282,22 +288,26 @@ class NCSNpp(nn.Module):
             self.norm = plan.norm(widths[0])
             self.head = zeroed(nn.Conv2d(widths[0], self.shape[0], 3, padding=1))
 
-    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+    def forward(self, x: Tensor, label: Tensor, y: Condition | None = None) -> Tensor:
         """Evaluate the network.
 
         Args:
             x: Scaled noisy images, shape (B, C, H, W), in the dtype of the weights.
             label: Noise label, shape (B,); above 0 for the embedding "fourier" and with `ladder`.
+            y: Condition, as `ConditionSpec` says, but without "no condition".
 
         Returns:
             Shape (B, C, H, W), in the dtype of x.
 
         Raises:
-            ValueError: If a shape is wrong.
+            ValueError: If a shape is wrong, or y is missing, out of range or not taken.
         """
         check_inputs(x, label, self.shape)
-        features = self.waves(self._index(label))
-        embedding = self.embedder(features.to(self.stem.weight.dtype))
+        features = self.waves(self._index(label)).to(self.stem.weight.dtype)
+        parts = required_parts(self.condition, y, x.shape[0])
+        if parts:
+            features = features + self.class_embedding(parts["class"])
+        embedding = self.embedder(features)
         image = 2 * x - 1 if self.centred else x
         kept = [self.stem(image)]
         for level in self.down:
