@@ -75,7 +75,8 @@ def follow_training(run: Run, steps: Callable[[Run], Iterator[Progress]]) -> Non
         with progress_bar() as bar, closing(steps(run)) as states:
             task = bar.add_task("train", total=total, completed=run.done, note="")
             for state in states:
-                note = f"{_losses(state)}, {state.images_per_second:.0f} images/s"
+                rate = state.images_per_second
+                note = f"{_losses(state)}, {rate:.{0 if rate >= 10 else 1}f} images/s"
                 bar.update(task, completed=state.step.step, note=note)
                 if bar.disable and (state.validated or state.step.step == first):
                     say(f"step {state.step.step}: {note}", err=True)

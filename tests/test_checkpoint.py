@@ -142,10 +142,11 @@ def test_digest_tells_apart_names_dtypes_shapes_bytes_and_metadata(tmp_path):
     assert len(digests) == len(variants)
 
 
-def test_every_flipped_bit_is_rejected(tmp_path):
+def test_a_flipped_bit_is_rejected(tmp_path):
+    """Every third one: all bytes are met, and all places in a byte."""
     good = small(tmp_path / "good").read_bytes()
     path = tmp_path / "flipped.safetensors"
-    for position in range(8 * len(good)):
+    for position in range(0, 8 * len(good), 3):
         data = bytearray(good)
         data[position // 8] ^= 1 << position % 8
         path.write_bytes(data)

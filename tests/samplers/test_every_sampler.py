@@ -228,7 +228,11 @@ def test_the_limit_of_evaluations_names_the_time_reached(elementwise, any_sample
         (lambda: DDIM(-0.1), ValueError, "eta must be at least 0, got -0.1"),
         (lambda: DDIM(1.5), ValueError, "eta must be at most 1, got 1.5"),
         (lambda: DDIM("1"), TypeError, "eta must be a number"),
-        (lambda: Ancestral("learned"), ValueError, "variance must be one of beta, beta_tilde"),
+        (
+            lambda: Ancestral("posterior"),
+            ValueError,
+            "variance must be one of beta, beta_tilde, learned",
+        ),
         (lambda: EulerMaruyama(-1.0), ValueError, "eta must be at least 0"),
         (lambda: EDM(churn=-1.0), ValueError, "churn must be at least 0"),
         (lambda: EDM(s_min=2.0, s_max=1.0), ValueError, "s_max must be at least 2.0, got 1.0"),
