@@ -18,17 +18,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["difference", "file_fingerprint", "fingerprint", "parameters"]
+__all__ = ["ADDED", "difference", "file_fingerprint", "fingerprint", "parameters"]
+
+# For a field that a dataclass got after results with its fingerprint were stored: an instance with
+# the default value of the field keeps the fingerprint that it had without the field.
+ADDED = {"added after results were stored": True}
 
 
 def fingerprint(value: Any) -> str:
     """64 hexadecimal digits that are equal for equal content and differ for different content.
 
     Content includes the type and value of every number and text, the order of sequences, the dtype,
-    shape and elements of arrays, and the class, fields and other
-    attributes of dataclasses. It does not include the
-    order of a mapping's keys, whether a sequence is a list or a tuple, whether an array is NumPy's
-    or torch's, its device, or its memory layout.
+    shape and elements of arrays, and the class, fields and other attributes of dataclasses. It does
+    not include the order of a mapping's keys, whether a sequence is a list or a tuple, whether an
+    array is NumPy's or torch's, its device, or its memory layout. A field of a dataclass that was
+    declared with `metadata=ADDED` is left out while it has its default value.
 
     Args:
         value: None, bool, int, float, str, bytes, a NumPy scalar, array or tensor, a torch dtype
@@ -84,6 +88,14 @@ def parameters(settings: Any) -> dict[str, Any]:
     return found | {k: own[k] for k in own.keys() - set(cached)}
 
 
+def _without_additions(settings: Any) -> dict[str, Any]:
+    """Its parameters, less those with `ADDED` that have their default value."""
+    found = parameters(settings)
+    added = (field for field in fields(settings) if field.metadata.keys() & ADDED.keys())
+    at_default = {field.name for field in added if found[field.name] == field.default}
+    return {name: value for name, value in found.items() if name not in at_default}
+
+
 def _add(digest: Any, value: Any) -> None:
     """Add a value to the digest. A tag and a length before each piece keep pieces apart."""
     if isinstance(value, np.generic):
@@ -104,7 +116,7 @@ def _add(digest: Any, value: Any) -> None:
         _add_array(digest, value)
     elif is_dataclass(value) and not isinstance(value, type):
         _piece(digest, "class", type(value).__qualname__.encode())
-        _add(digest, parameters(value))
+        _add(digest, _without_additions(value))
     elif isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
             raise TypeError(f"a fingerprint needs keys that are text, got {list(value)!r}")

@@ -2,13 +2,14 @@
 
 import hashlib
 import itertools
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 import torch
 
-from scoresde.fingerprint import difference, file_fingerprint, fingerprint
+from scoresde.fingerprint import ADDED, difference, file_fingerprint, fingerprint
 
 
 @dataclass(frozen=True)
@@ -90,3 +91,18 @@ def test_the_first_difference_of_settings():
     assert difference(before, before | {"seed": 1, "n": 5}, free={"n"}) == "seed = 0, not 1"
     assert difference(before, before | {"split": "test"}) == "split = None, not 'test'"
     assert difference(before, {"n": 4, "seed": 0}) == "batch = 8, not None"
+
+
+def test_a_field_added_later_counts_only_with_another_value():
+    @dataclass(frozen=True)
+    class Before:
+        a: int = 1
+
+    @dataclass(frozen=True)
+    class Now:
+        a: int = 1
+        b: float = field(default=math.inf, metadata=ADDED)
+
+    Now.__qualname__ = Before.__qualname__
+    assert fingerprint(Now()) == fingerprint(Before())
+    assert fingerprint(Now(b=1.0)) not in (fingerprint(Before()), fingerprint(Now(b=2.0)))

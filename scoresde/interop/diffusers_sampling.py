@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -80,7 +81,7 @@ def as_scheduled(
     if values.get("thresholding"):
         raise ValueError("thresholding must be false: no sampler here does it")
     labels = _labels(values, check_integer("steps", steps, minimum=2))
-    clip = None
+    clip = math.inf
     if name != _MULTISTEP and values["clip_sample"]:
         clip = check_number("clip_sample_range", values["clip_sample_range"], above=0)
     denoise = name != _DDIM or values["set_alpha_to_one"]
@@ -90,7 +91,7 @@ def as_scheduled(
     labels = sorted({min(label, most) for label in labels}, reverse=True)
     ts = (torch.tensor(labels, dtype=torch.float64) + 1) / model.sde.levels
     if name == _DDPM:
-        clipped = model if clip is None else Clipped(model, -clip, clip)
+        clipped = model if clip == math.inf else Clipped(model, -clip, clip)
         check_choice("variance_type", values["variance_type"], _VARIANCES)
         return ScheduledRun(clipped, Ancestral(_VARIANCES[values["variance_type"]]), ts, denoise)
     sampler = DDIM(eta, clip) if name == _DDIM else _multistep(values)

@@ -7,11 +7,12 @@ of size 1/α, and lose digits where α is small.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from .._tensor import check_number, plain_numbers
+from ..fingerprint import ADDED
 from ..noise import Noise
 from ..score import ScoreModel
 from ..sde import Node
@@ -38,21 +39,21 @@ class DDIM(GridSampler):
 
     Args:
         eta: η in [0, 1].
-        clip: Largest size of the entries of x0, or None. Only x0 is clipped, and not the ε of the
-            same evaluation, as the library diffusers does it by default (`clip_sample`). The
-            wrapper `Clipped` clips both.
+        clip: Largest size of the entries of x0; infinite for no clipping. Only x0 is clipped, and
+            not the ε of the same evaluation, as the library diffusers does it by default
+            (`clip_sample`). The wrapper `Clipped` clips both.
 
     Raises:
         ValueError: If η is outside [0, 1], or `clip` is not above 0.
     """
 
     eta: float = 0.0
-    clip: float | None = None
+    clip: float = field(default=math.inf, metadata=ADDED)
 
     def __post_init__(self) -> None:
         plain_numbers(self)
         check_number("eta", self.eta, at_least=0, at_most=1)
-        if self.clip is not None:
+        if self.clip != math.inf:
             check_number("clip", self.clip, above=0)
 
     def step(
@@ -63,7 +64,7 @@ class DDIM(GridSampler):
         u = -(self.eta**2) * math.expm1(-2 * h)
         k = math.sqrt(1 - u)
         x0, ratio = model.x0(x, t), k * s.sigma / t.sigma
-        if self.clip is not None:
+        if self.clip < math.inf:
             x_s = (ratio * (x - t.alpha * x0)).add_(x0.clamp(-self.clip, self.clip), alpha=s.alpha)
         else:
             # 1 − k e^{−h}, free of cancellation for small h
