@@ -113,21 +113,22 @@ def interface(step):
 def shortened(words, command):
     """The words with small sizes, those not given among them where the command's are large."""
     known = {option for p in command.params for option in p.opts} if command else set()
+    sizes = SIZES | ({"--n": 8} if "doctor" in words else {})  # the least that it takes
     kept, given, words = [], set(), list(words)
     while words:
         word = words.pop(0)
-        if word not in SIZES:
+        if word not in sizes:
             kept.append(word)
             continue
         value = words.pop(0)
         if word not in given:
-            size = str(min(int(value), SIZES[word])) if "," not in value else LISTED
+            size = str(min(int(value), sizes[word])) if "," not in value else LISTED
             kept += [word, size]
         given.add(word)
     never = {"--likelihood", "--batch", *(["--steps", "--nfe"] if "--nfe" in known else [])}
     never |= {"--steps"} if "vlb-continuous" in kept else set()
-    missing = [option for option in SIZES if option in known - given - never]
-    return kept + [text for option in missing for text in (option, str(SIZES[option]))]
+    missing = [option for option in sizes if option in known - given - never]
+    return kept + [text for option in missing for text in (option, str(sizes[option]))]
 
 
 @pytest.mark.parametrize("line", LINES)
