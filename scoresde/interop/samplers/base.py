@@ -52,11 +52,14 @@ class Denoiser:
             **unused: Further arguments that a library passes on.
 
         Raises:
-            ValueError: If the samples of the batch have different noise levels.
+            ValueError: If σ is not one finite number of at least 0 for the whole batch.
         """
-        levels = torch.as_tensor(sigma, dtype=torch.float64).flatten()
-        if not bool((levels == levels[0]).all()):
-            raise ValueError("sigma must be one noise level for the whole batch")
+        levels = torch.as_tensor(sigma, dtype=torch.float64).flatten().unique()
+        if len(levels) != 1:
+            got = f"{float(levels[0]):.3g} to {float(levels[-1]):.3g}" if len(levels) else "none"
+            raise ValueError(f"sigma must be one noise level for the whole batch, got {got}")
+        if not 0 <= float(levels[0]) < math.inf:
+            raise ValueError(f"sigma must be finite and at least 0, got {float(levels[0]):g}")
         level, state = float(levels[0]), y.detach().to(torch.float64).clone()
         self.calls.append(Call(state, level))
         return (self._x0(state, level) if level > 0 else state).to(y.dtype)
@@ -121,10 +124,17 @@ class GivenLevels(Levels):
 
 
 class End(NamedTuple):
-    """Where a sampler ends: the state y, shape (B, *D), and the σ at which its library puts it."""
+    """Where a sampler ends.
+
+    Attributes:
+        y: The state, shape (B, *D), float64.
+        sigma: The σ at which its library puts it.
+        remarks: What is unusual about the call, in words.
+    """
 
     y: Tensor
     sigma: float
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,6 +148,10 @@ class ForeignSampler(ABC):
 
     name: str
     keeps_levels: ClassVar[bool] = True
+
+    def at_tolerance(self, value: float) -> ForeignSampler | None:
+        """The sampler with all its tolerances set to a value; None if it has none."""
+        return None
 
     @property
     @abstractmethod
