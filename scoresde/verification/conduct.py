@@ -102,6 +102,8 @@ def last_step(subject: Subject) -> Finding:
     if outcome.last.shape != outcome.y.shape:
         return info("not measured: the last evaluation is of another number of samples")
     moved = difference(outcome.y, outcome.last)
+    if moved < UNMOVED and subject.adaptive:
+        return info("the last evaluation only gives the error of the last step", moved)
     if moved < UNMOVED:
         return failed(
             "the end equals the state of the last evaluation",

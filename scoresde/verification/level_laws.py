@@ -41,9 +41,9 @@ def _compared(observed: Order, claimed: int | None, noun: str, shown: str) -> Fi
     if claimed is None:
         return info(text, value)
     text = f"claimed {claimed}, {text}"
-    band = max(bar, BANDS.get(claimed, BANDS[4]))
-    band = WEAK_BAND + bar if noun == "weak order" else band
-    if bar > WIDEST:
+    margin = BANDS.get(claimed, BANDS[4])
+    band = WEAK_BAND + bar if noun == "weak order" else max(bar, margin)
+    if bar > WIDEST and value + bar >= claimed - margin:
         return info(f"{text}: cannot tell, the error bar is too wide", value)
     if abs(value - claimed) <= band:
         return passed(f"{text}: consistent with {noun} {claimed}", value)
@@ -69,7 +69,7 @@ def limit_moments(subject: Subject) -> Finding | None:
         f"in exact standard deviations for N → ∞ ({moments.std[-1]:.3f} at N = {moments.steps[-1]})"
     )
     if abs(std - 1) > 3 * error + 0.01 or abs(mean) > 4.2 * error + 0.01:
-        advice = "the scale of its noise, or its drift, does not belong to the process"
+        advice = "its noise or its drift does not fit the process, or N leaves a part of it coarse"
         return failed(f"{text}: not those of the data", advice, std)
     return passed(f"{text}: consistent with the data", std)
 

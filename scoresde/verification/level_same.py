@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import NamedTuple
 
-from ..interop.samplers import GivenLevels, Levels
+from ..interop.samplers import GivenLevels, Levels, NotMeasured
 from ..interop.samplers.own import OwnSampler
 from ..names.samplers import parse_sampler, sampler_label
 from ..samplers import Sampler
@@ -35,7 +35,7 @@ def same_method(subject: Subject) -> Finding | None:
         return None
     try:
         ours, levels = subject.run(levels=UNEVEN), UNEVEN
-    except NotImplementedError:
+    except NotMeasured:
         ours, levels = subject.first, EVEN
     if not subject.sampler.keeps_levels:
         levels = GivenLevels.of(sorted({*ours.calls, ours.before_zero[1]}, reverse=True))

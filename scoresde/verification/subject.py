@@ -56,7 +56,7 @@ class Subject:
     @cached_property
     def adaptive(self) -> bool:
         """Whether it has tolerances, and evaluations that do not depend on the number of steps."""
-        if self.sampler.at_tolerance(1.0) is None:
+        if self.sampler.at_tolerance(1e-3) is None:
             return False
         return self.run(STEPS[1]).calls == self.first.calls
 

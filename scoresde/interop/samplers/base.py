@@ -16,10 +16,23 @@ from torch import Tensor
 
 from ..._tensor import float64
 
-__all__ = ["Call", "Denoiser", "End", "ForeignSampler", "GivenLevels", "Levels", "Start"]
+__all__ = [
+    "Call",
+    "Denoiser",
+    "End",
+    "ForeignSampler",
+    "GivenLevels",
+    "Levels",
+    "NotMeasured",
+    "Start",
+]
 
 
 Start = Callable[[float], Tensor]  # the states y, shape (B, *D), float64, at a noise level
+
+
+class NotMeasured(Exception):
+    """Raised if an adapter cannot run a library in the way that a measurement needs."""
 
 
 class Call(NamedTuple):
@@ -52,21 +65,25 @@ class Denoiser:
             **unused: Further arguments that a library passes on.
 
         Raises:
-            ValueError: If σ is not one finite number of at least 0 for the whole batch.
+            NotMeasured: If the samples of the batch have several noise levels.
+            ValueError: If σ is no finite number of at least 0.
         """
-        levels = torch.as_tensor(sigma, dtype=torch.float64).flatten().unique()
-        if len(levels) != 1:
-            got = f"{float(levels[0]):.3g} to {float(levels[-1]):.3g}" if len(levels) else "none"
-            raise ValueError(f"sigma must be one noise level for the whole batch, got {got}")
-        if not 0 <= float(levels[0]) < math.inf:
-            raise ValueError(f"sigma must be finite and at least 0, got {float(levels[0]):g}")
+        levels = torch.as_tensor(sigma, dtype=torch.float64).flatten()
+        wrong = levels[~(levels.isfinite() & (levels >= 0))]
+        if len(wrong) or not len(levels):
+            got = f"{float(wrong[0]):g}" if len(wrong) else "no number"
+            raise ValueError(f"sigma must be finite and at least 0, got {got}")
+        if (levels != levels[0]).any():
+            ends = f"{float(levels.min()):.3g} to {float(levels.max()):.3g}"
+            raise NotMeasured(f"samples of one batch have several noise levels, {ends}")
         level, state = float(levels[0]), y.detach().to(torch.float64).clone()
         self.calls.append(Call(state, level))
         return (self._x0(state, level) if level > 0 else state).to(y.dtype)
 
-    def eps(self, y: Tensor, sigma: float) -> Tensor:
+    def eps(self, y: Tensor, sigma: Tensor | float) -> Tensor:
         """(y − D(y, σ))/σ."""
-        return (y - self(y, sigma)) / sigma
+        x0 = self(y, sigma)
+        return (y - x0) / self.calls[-1].sigma
 
 
 @dataclass(frozen=True)
@@ -178,5 +195,5 @@ class ForeignSampler(ABC):
             generator: Where draws come from, if the sampler takes a generator.
 
         Raises:
-            NotImplementedError: If the library cannot be given these levels.
+            NotMeasured: If the library cannot be given these levels.
         """

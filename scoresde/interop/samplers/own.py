@@ -57,4 +57,4 @@ class OwnSampler(ForeignSampler):
 
 def _score_model(sde: VE, denoiser: Denoiser) -> ScoreModel:
     """The denoiser as a score model under VE, where α = 1."""
-    return FunctionScore(sde, lambda x, t: denoiser.eps(x, float(sde.sigma(t))))
+    return FunctionScore(sde, lambda x, t: denoiser.eps(x, sde.sigma(t)))
