@@ -149,7 +149,7 @@ def main(only: str, path: Path | None, limit: float, text: bool) -> None:
         if only not in entry.place:
             continue
         rows.append(measured(entry, limit, text))
-        print(*list(rows[-1].values())[:2], file=sys.stderr, flush=True)
+        print(*list(rows[-1].values())[:5], file=sys.stderr, flush=True)
     print(table([r for r in rows if "left out" not in r]))
     for r in rows:
         if "left out" in r:

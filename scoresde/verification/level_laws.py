@@ -29,12 +29,12 @@ def convergence(levels: Levels) -> Callable[[Subject], Finding | None]:
         shown = f"errors {errors.errors[0]:.1e} to {errors.errors[-1]:.1e}"
         if errors.order is None:
             return info(f"cannot tell: {shown}, rounding {errors.rounding:.0e}")
-        return _compared(errors.order, subject.order, "order", shown)
+        return compared(errors.order, subject.order, "order", shown)
 
     return law
 
 
-def _compared(observed: Order, claimed: int | None, noun: str, shown: str) -> Finding:
+def compared(observed: Order, claimed: int | None, noun: str, shown: str) -> Finding:
     """The finding about an observed order beside the claimed one."""
     value, bar, steps = observed
     text = f"observed {value:.2f} ± {bar:.2f} for N = {steps[0]} to {steps[-1]} ({shown})"
@@ -81,4 +81,4 @@ def weak_order(subject: Subject) -> Finding | None:
     order = subject.moments.order
     if order is None:
         return info("cannot tell: the bias is within five standard errors")
-    return _compared(order, subject.order, "weak order", "bias of mean and standard deviation")
+    return compared(order, subject.order, "weak order", "bias of mean and standard deviation")
