@@ -84,9 +84,9 @@ def notes(found: dict[str, list]) -> str:
     """What the other laws found, where it is not as it should be."""
     orders = ("order on equal steps", "order on steps h, 3h", "weak order")
     if found["call"][0] == "fail":
-        return found["call"][1]
+        return found["call"][1].partition(": ")[2]
     bad = [
-        f"{law}: {text}"
+        text.partition("; ")[2] if law == "evaluations" else f"{law}: {text}"
         for law, (verdict, text, _) in found.items()
         if verdict in ("fail", "warn") and law not in orders
     ]

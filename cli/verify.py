@@ -33,7 +33,10 @@ __all__ = ["verify"]
     "parameters package.module:Name:key=value. This runs the code of that module.",
 )
 @click.option(
-    "--like", type=options.SAMPLER, help="The sampler of this package that --sampler claims to be."
+    "--like",
+    type=options.SAMPLER,
+    help="The deterministic sampler of this package that --sampler claims to be: shows where they "
+    "first differ.",
 )
 @click.option(
     "--sdes",

@@ -51,11 +51,12 @@ def compared(observed: Order, claimed: int | None, noun: str, shown: str) -> Fin
         return warned(
             f"{text}: higher than {noun} {claimed}", "it is not the method of this order", value
         )
-    return failed(
-        f"{text}: not {noun} {claimed}",
-        "compare formula, history and first and last step with the paper",
-        value,
-    )
+    advice = "compare formula, history and first and last step with the paper"
+    if value + bar < 0:
+        advice = (
+            "the error grows with N: are its coefficients rounded to float32, or is it unstable?"
+        )
+    return failed(f"{text}: not {noun} {claimed}", advice, value)
 
 
 def limit_moments(subject: Subject) -> Finding | None:
