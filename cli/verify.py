@@ -64,8 +64,6 @@ def verify(
     out: Path | None,
     as_json: bool,
     sampler: str | None,
-    like: str | None,
-    limit: float | None,
     checkpoint: str | None,
     net: str | None,
     sde: str | None,
@@ -84,14 +82,14 @@ def verify(
 
     Example: scoresde verify --quick --samplers ddim,dpmpp-3m
     """
+    claims = {"order": settings["order"], "like": settings.pop("like")}
+    claims["limit"] = settings.pop("limit")
     if sampler is not None:
-        claims = {"order": settings["order"], "like": like, "limit": limit}
         _certify(context, sampler, claims, as_json)
         return
-    if like is not None:
-        raise click.UsageError("--like needs --sampler")
-    if context.get_parameter_source("limit") is ParameterSource.COMMANDLINE:
-        raise click.UsageError("--limit needs --sampler")
+    for name in ("like", "limit"):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name} needs --sampler")
     from scoresde.tasks.request import StoredModel
     from scoresde.verification.prepare import prepare_verification
     from scoresde.verification.verdicts import missed_text, text_table

@@ -234,7 +234,7 @@ def _grids_and_models() -> Iterator[Mutant]:
         "scoresde/verification/level_same.py",
         "split = _parting(ours, theirs)",
         "split = None",
-        "verification/test_certify.py",
+        "verification/test_conduct.py",
         "where_two_samplers_part",
     )
     yield Mutant(
@@ -242,7 +242,7 @@ def _grids_and_models() -> Iterator[Mutant]:
         "scoresde/verification/conduct.py",
         "x0[len(disturbed.calls) - 1] += WRONG",
         "x0 += WRONG",
-        "verification/test_certify.py",
+        "verification/test_conduct.py",
         "conduct",
     )
     yield Mutant(
