@@ -1,6 +1,6 @@
 """What the samplers of diffusers, azula and k-diffusion do on exact problems: a table.
 
-    python benchmarks/certify.py --rows runs/certified.jsonl
+    python benchmarks/certify.py --json benchmarks/certified.json
     python benchmarks/certify.py --only DPMSolver --text
 
 Each row is one sampler with the options that change its method. `documented` is the order that the
@@ -9,22 +9,19 @@ is the weak order, where one is known. Both observed orders come from `scoresde.
 steps in log σ, and on steps of lengths h, 3h, h, 3h, …; a scheduler whose spacing has a name in its
 options keeps it. If the last step goes to σ = 0, the order is that of the steps before it.
 
-`--text` prints the whole certificate of each sampler. `--rows` keeps each row in a file, and a
-later call goes on from there. A sampler that takes longer than `--limit` seconds of processor time
-is left out. What was left out stands below the table, with the reason.
+`--text` prints the whole certificate of each sampler. `--json` writes all rows, with all findings,
+to a file. A sampler that takes longer than `--limit` seconds is left out. What was left out stands
+below the table, with the reason.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-import signal
 import sys
 import time
 import types
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -58,13 +55,6 @@ def named(options: dict[str, Any]) -> dict[str, Any]:
     return {key: getattr(value, "__name__", value) for key, value in options.items()}
 
 
-def append(path: Path, found: dict[str, Any]) -> None:
-    """Add a row to a file of rows."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps(found) + "\n")
-
-
 def row(entry: Entry, report: CheckReport, seconds: float) -> dict[str, Any]:
     """One row of the table as plain data."""
     return {
@@ -93,10 +83,10 @@ def observed(found: dict[str, list], law: str) -> str:
 def notes(found: dict[str, list]) -> str:
     """What the other laws found, where it is not as it should be."""
     orders = ("order on equal steps", "order on steps h, 3h", "weak order")
-    if "not finite" in found["last step"][1]:
-        return "numbers that are not finite"
+    if found["call"][0] == "fail":
+        return found["call"][1].partition(": ")[2]
     bad = [
-        f"{law}: {text}"
+        text.partition("; ")[2] if law == "evaluations" else f"{law}: {text}"
         for law, (verdict, text, _) in found.items()
         if verdict in ("fail", "warn") and law not in orders
     ]
@@ -115,29 +105,9 @@ def table(rows: list[dict[str, Any]]) -> str:
         cells.append("–" if entry["documented"] is None else str(entry["documented"]))
         laws = ("order on equal steps", "order on steps h, 3h", "weak order")
         cells += [observed(found, law) for law in laws]
-        count = found["evaluations"]
-        lines.append([*cells, count[1] if count[0] == "info" else "–", notes(found)])
+        count = found.get("evaluations", ["", "–"])[1].partition(";")[0]
+        lines.append([*cells, count, notes(found)])
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
-class TooLong(BaseException):
-    """Raised by the clock. `certify` reports each `Exception` as a finding about the sampler."""
-
-
-@contextmanager
-def at_most(seconds: float) -> Iterator[None]:
-    """Raise `TooLong` after some seconds of processor time."""
-
-    def stop(*unused: Any) -> None:
-        raise TooLong
-
-    before = signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
 
 
 def measured(entry: Entry, limit: float, text: bool) -> dict[str, Any]:
@@ -145,14 +115,12 @@ def measured(entry: Entry, limit: float, text: bool) -> dict[str, Any]:
     name = {"place": entry.place, "options": named(entry.options)}
     began = time.process_time()
     try:
-        with at_most(limit):
-            report = scoresde.certify(
-                loaded(entry.place), order=entry.order, arguments=entry.options
-            )
+        sampler, options = loaded(entry.place), entry.options
+        report = scoresde.certify(sampler, order=entry.order, arguments=options, limit=limit)
     except ImportError as error:
         return name | {"left out": str(error).strip().splitlines()[0]}
-    except TooLong:
-        return name | {"left out": f"longer than {limit:g} s of processor time"}
+    if late := [f.measured for f in report.findings if f.measured.startswith("not ended")]:
+        return name | {"left out": late[0]}
     if text:
         print(f"{report}\n", flush=True)
     return name | row(entry, report, time.process_time() - began)
@@ -169,33 +137,27 @@ def absent() -> list[str]:
 
 @click.command()
 @click.option("--only", default="", help="Measure samplers whose place contains this text.")
-@click.option("--rows", "path", type=click.Path(path_type=Path), help="Keep rows in this file.")
-@click.option("--limit", default=60.0, show_default=True, help="Seconds for one sampler.")
+@click.option("--json", "path", type=click.Path(path_type=Path), help="Write all rows here.")
+@click.option("--limit", default=600.0, show_default=True, help="Seconds for one sampler.")
 @click.option("--text", is_flag=True, help="Print the certificates.")
 def main(only: str, path: Path | None, limit: float, text: bool) -> None:
     """Certify the samplers of the libraries that are installed."""
     warnings.simplefilter("ignore")
     print_header("diffusers", "azula", "k-diffusion")
-    kept = []
-    if path is not None and path.exists():
-        kept = [json.loads(line) for line in path.read_text().splitlines()]
     rows = []
     for entry in entries():
         if only not in entry.place:
             continue
-        name = entry.place, named(entry.options)
-        found = next((r for r in kept if (r["place"], r["options"]) == name), None)
-        if found is None:
-            found = measured(entry, limit, text)
-            print(*name, found.get("seconds", found.get("left out")), file=sys.stderr, flush=True)
-            if path is not None:
-                append(path, found)
-        rows.append(found)
+        rows.append(measured(entry, limit, text))
+        print(*list(rows[-1].values())[:5], file=sys.stderr, flush=True)
     print(table([r for r in rows if "left out" not in r]))
     for r in rows:
         if "left out" in r:
             print(f"left out: {r['place']} {r['options'] or ''}: {r['left out']}")
     print(f"not measured: {', '.join(absent())}")
+    if path is not None:
+        lines = ",\n".join(json.dumps(found, ensure_ascii=False) for found in rows)
+        path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

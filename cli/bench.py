@@ -32,7 +32,9 @@ __all__ = ["bench"]
     "--grids",
     type=Commas(options.GRID),
     default="log_snr",
-    help="Time grids, with or without parameters, such as karras:rho=5, or JSON files.",
+    help="Time grids, with or without parameters, such as karras:rho=5, or JSON files. "
+    "karras and karras:ladder=true show what labels between the trained ones of a discrete network "
+    "cost.",
 )
 @click.option(
     "--nfe",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from . import options
 from .command import Command
 from .names import SAMPLERS, SDES
 from .output import say
-from .types import Commas, Integer, Named
+from .types import Commas, Integer, Named, Real
 
 __all__ = ["verify"]
 
@@ -32,7 +33,10 @@ __all__ = ["verify"]
     "parameters package.module:Name:key=value. This runs the code of that module.",
 )
 @click.option(
-    "--like", type=options.SAMPLER, help="The sampler of this package that --sampler claims to be."
+    "--like",
+    type=options.SAMPLER,
+    help="The deterministic sampler of this package that --sampler claims to be: shows where they "
+    "first differ.",
 )
 @click.option(
     "--sdes",
@@ -41,6 +45,12 @@ __all__ = ["verify"]
 )
 @click.option(
     "--order", type=Integer(1, 20), help="Claimed order of --sampler, or of your own classes."
+)
+@click.option(
+    "--limit",
+    type=Real(0, min_open=True),
+    default=300.0 if hasattr(signal, "setitimer") else None,  # Windows has none
+    help="Seconds after which --sampler is given up.",
 )
 @click.option("--quick", is_flag=True, help="Measure a selection, in half a minute.")
 @options.checkpoint(required=False, use="Measure on this network instead. ")
@@ -54,7 +64,6 @@ def verify(
     out: Path | None,
     as_json: bool,
     sampler: str | None,
-    like: str | None,
     checkpoint: str | None,
     net: str | None,
     sde: str | None,
@@ -73,11 +82,14 @@ def verify(
 
     Example: scoresde verify --quick --samplers ddim,dpmpp-3m
     """
+    claims = {"order": settings["order"], "like": settings.pop("like")}
+    claims["limit"] = settings.pop("limit")
     if sampler is not None:
-        _certify(context, sampler, settings["order"], like, as_json)
+        _certify(context, sampler, claims, as_json)
         return
-    if like is not None:
-        raise click.UsageError("--like needs --sampler")
+    for name in ("like", "limit"):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name} needs --sampler")
     from scoresde.tasks.request import StoredModel
     from scoresde.verification.prepare import prepare_verification
     from scoresde.verification.verdicts import missed_text, text_table
@@ -93,18 +105,17 @@ def verify(
         raise RuntimeError(f"missed: {missed}")
 
 
-def _certify(
-    context: click.Context, sampler: str, order: int | None, like: str | None, as_json: bool
-) -> None:
+def _certify(context: click.Context, sampler: str, claims: dict[str, Any], as_json: bool) -> None:
     """Measure one sampler of any library."""
     from scoresde.verification import certify
 
-    own = {"sampler", "order", "like", "as_json"}
-    for name in context.params.keys() - own:
+    for name in context.params:
+        if name in {"sampler", "as_json", *claims}:
+            continue
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             option = next(p.opts[0] for p in context.command.params if p.name == name)
             raise click.UsageError(f"{option} has no effect with --sampler; leave it out")
-    report = certify(sampler, order=order, like=like)
+    report = certify(sampler, **claims)
     say(json.dumps(report.plain()) if as_json else report)
     if not report.passed:
         raise RuntimeError(f"failed: {', '.join(report.failures)}")

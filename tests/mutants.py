@@ -230,6 +230,22 @@ def _grids_and_models() -> Iterator[Mutant]:
         "belong_together",
     )
     yield Mutant(
+        "verify compares the ends of two samplers, and not the way there",
+        "scoresde/verification/level_same.py",
+        "split = _parting(ours, theirs)",
+        "split = None",
+        "verification/test_conduct.py",
+        "where_two_samplers_part",
+    )
+    yield Mutant(
+        "verify takes an evaluation without effect for a useful one",
+        "scoresde/verification/conduct.py",
+        "x0[len(disturbed.calls) - 1] += WRONG",
+        "x0 += WRONG",
+        "verification/test_conduct.py",
+        "conduct",
+    )
+    yield Mutant(
         "the doctor takes the worse reading for the better one",
         "scoresde/verification/diagnosis/measure.py",
         "gains = ((base - other)",

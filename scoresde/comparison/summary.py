@@ -16,6 +16,7 @@ SNAPPED = (
     "The network's labels are rounded: grids are moved to its discrete times, and there is no ODE "
     "solution to compare with."
 )
+LADDER = ":ladder=true"  # the end of the name of a grid that is moved to the trained labels
 
 
 def sentences(findings: Findings) -> list[str]:
@@ -25,6 +26,7 @@ def sentences(findings: Findings) -> list[str]:
         text += [_of_budget(findings, budget) for budget in _ends(findings.budgets)]
         text.append(_of_floor(findings))
     text.append(_of_solvers(findings))
+    text.append(_of_labels(findings))
     text.append(_of_recommended(findings))
     if findings.likelihood is not None:
         n, split = findings.likelihood["n"], findings.likelihood["split"]
@@ -62,6 +64,7 @@ def text_table(findings: Findings) -> str:
     lines += [f"{c.status}: {c.sampler} {c.grid} {c.asked}: {c.reason}" for c in findings.missing]
     if findings.settings.get("snapped"):
         lines.append(SNAPPED)
+    lines += filter(None, [_of_labels(findings)])
     return "\n".join(lines)
 
 
@@ -131,6 +134,25 @@ def _of_solvers(findings: Findings) -> str:
     if not parts:
         return ""
     return f"Closest to the exact solution of the ODE from the same noise: {'; '.join(parts)}."
+
+
+def _of_labels(findings: Findings) -> str:
+    """What interpolated and trained labels of a discrete network cost, where both were measured."""
+    budget = max(findings.budgets, default=None)
+    cells = {
+        (cell.sampler, cell.grid): cell.metrics["paired_rmse"]
+        for cell in findings.done
+        if cell.nfe_asked == budget and "paired_rmse" in cell.metrics
+    }
+    parts = [
+        f"{sampler} on {grid} {cells[sampler, grid]} and {moved}"
+        for (sampler, name), moved in cells.items()
+        if (grid := name.removesuffix(LADDER)) != name and (sampler, grid) in cells
+    ]
+    if not parts:
+        return ""
+    text = f"Error against the ODE within {budget} evaluations, first with labels interpolated "
+    return f"{text}between the trained ones, then with these only: {'; '.join(parts)}."
 
 
 def _of_recommended(findings: Findings) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 from .._text import reason_of
 from ..plain import ConfigError, construct, is_class_path, split_name
 
-__all__ = ["checked_kind", "class_path", "construct_imported", "import_object"]
+__all__ = ["checked_kind", "class_path", "construct_imported", "import_any", "import_object"]
 
 
 def class_path(cls: type) -> str:
@@ -45,6 +45,21 @@ def import_object(path: str, noun: str) -> Callable[..., Any]:
     Raises:
         ConfigError: If the module cannot be imported, or has no such class or function.
     """
+    found = import_any(path, noun)
+    if not callable(found):
+        raise ConfigError(
+            f"{noun} {path!r}: must be a class or a function that makes the {noun}, got "
+            f"{type(found).__name__}"
+        )
+    return found
+
+
+def import_any(path: str, noun: str) -> Any:
+    """Like `import_object`, for an object of any kind.
+
+    Raises:
+        ConfigError: If the module cannot be imported, or has no such object.
+    """
     if not is_class_path(path) or path.count(":") != 1:
         raise ConfigError(f"{noun} {path!r}: write the place of a class as package.module:Name")
     module, _, names = path.partition(":")
@@ -55,11 +70,6 @@ def import_object(path: str, noun: str) -> Callable[..., Any]:
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ConfigError(f"{noun} {path!r}: {module} has no {name!r}{hint}")
         found = getattr(found, name)
-    if not callable(found):
-        raise ConfigError(
-            f"{noun} {path!r}: must be a class or a function that makes the {noun}, got "
-            f"{type(found).__name__}"
-        )
     return found
 
 

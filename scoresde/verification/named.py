@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .._text import reason_of
 from ..interop.samplers import ForeignSampler, foreign_sampler
-from ..names.importing import construct_imported, import_object
+from ..names.importing import construct_imported, import_any, import_object
 from ..names.samplers import is_own, parse_sampler
 from ..plain import ConfigError, is_class_path, split_name
 from ..score import ScoreModel
@@ -61,9 +62,12 @@ def named_sampler(text: str, arguments: Mapping[str, Any] | None = None) -> Fore
         return foreign_sampler(parse_sampler(text), arguments, text)
     module, _, rest = text.strip().partition(":")
     name, *_ = rest.split(":")
-    found = import_object(f"{module}:{name}", "sampler")
+    found = import_any(f"{module}:{name}", "sampler")
     _, given = split_name("sampler", rest, [name])
     try:
         return foreign_sampler(found, given | dict(arguments or {}), rest)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"sampler {text!r}: {error}") from error
+    except Exception as error:  # the constructor may raise anything
+        reason = f"making it raised {type(error).__name__}: {reason_of(error)}"
+        raise ConfigError(f"sampler {text!r}: {reason}") from error

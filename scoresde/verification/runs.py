@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,11 @@ import torch
 from torch import Tensor
 
 from ..interop.samplers import Denoiser, ForeignSampler, Levels, Start
+from ..interop.samplers.base import Call
 
 __all__ = ["Outcome", "run_sampler"]
+
+SIGNALS = 128  # a greater exit status is that of a signal
 
 
 @dataclass(frozen=True)
@@ -23,16 +27,26 @@ class Outcome:
     Attributes:
         y: The state at the end, shape (B, *D), float64.
         sigma: The noise level at which the library puts it; 0 is the data.
-        calls: The noise level of each evaluation.
-        last: The state of the last evaluation, like y.
+        evaluations: State and noise level of each evaluation.
         used_global: Whether a global random state has changed.
+        remarks: What is unusual about the call, in words.
     """
 
     y: Tensor
     sigma: float
-    calls: tuple[float, ...]
-    last: Tensor
+    evaluations: tuple[Call, ...]
     used_global: bool
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def calls(self) -> tuple[float, ...]:
+        """The noise level of each evaluation."""
+        return tuple(call.sigma for call in self.evaluations)
+
+    @property
+    def last(self) -> Tensor:
+        """The state of the last evaluation."""
+        return self.evaluations[-1].y
 
     @property
     def before_zero(self) -> tuple[Tensor, float]:
@@ -68,21 +82,29 @@ def run_sampler(
         RuntimeError: If the sampler made no evaluation, or returned numbers that are not finite.
     """
     generator = torch.Generator().manual_seed(seed)
-    with _global_states(global_seed) as changed, torch.no_grad():
-        end = sampler.run(denoiser, start, levels, steps, generator)
+    # stdout is for the results of the command
+    with redirect_stdout(sys.stderr), _global_states(global_seed) as changed, torch.no_grad():
+        try:
+            end = sampler.run(denoiser, start, levels, steps, generator)
+        except SystemExit as error:
+            if isinstance(error.code, int) and error.code > SIGNALS:
+                raise
+            raise RuntimeError(f"{sampler.name} would end the process: {error!r}") from error
         used = changed()
     if not denoiser.calls:
         raise RuntimeError(f"{sampler.name} made no evaluation in {steps} steps")
     if not bool(end.y.isfinite().all()):
         raise RuntimeError(f"{sampler.name} returned numbers that are not finite")
-    sigmas = tuple(call.sigma for call in denoiser.calls)
-    return Outcome(end.y, end.sigma, sigmas, denoiser.calls[-1].y, used)
+    return Outcome(end.y, end.sigma, tuple(denoiser.calls), used, end.remarks)
 
 
 @contextmanager
 def _global_states(seed: int) -> Iterator:
-    """Seed the global random states and restore them; gives a function: have they changed?"""
-    python, numpy = random.getstate(), np.random.get_state()
+    """Seed and restore the global random states, and restore the default dtype.
+
+    Gives a function: have the random states changed?
+    """
+    python, numpy, dtype = random.getstate(), np.random.get_state(), torch.get_default_dtype()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         np.random.seed(seed)
@@ -93,6 +115,7 @@ def _global_states(seed: int) -> Iterator:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+            torch.set_default_dtype(dtype)
 
 
 def _states() -> tuple[object, ...]:

@@ -10,7 +10,13 @@ from torch import Tensor
 from ..interop.samplers import ForeignSampler, Levels
 from ..interop.samplers.own import OwnSampler
 from .level_orders import STEPS, Moments, measure_moments
-from .level_problems import EVEN, mixture_denoiser, mixture_states
+from .level_problems import (
+    EVEN,
+    mixture_denoiser,
+    mixture_states,
+    point_denoiser,
+    point_states,
+)
 from .runs import Outcome, run_sampler
 
 __all__ = ["FEW", "SAME", "Subject", "difference"]
@@ -36,6 +42,23 @@ class Subject:
     def first(self) -> Outcome:
         """The run with both seeds 0."""
         return self.run()
+
+    @cached_property
+    def point(self) -> Outcome:
+        """A run on data that are one point: the distance to it tells the noise level of a state."""
+        return run_sampler(self.sampler, point_denoiser(), point_states, EVEN, FEW)
+
+    @cached_property
+    def repeats(self) -> bool:
+        """Whether equal seeds give equal results."""
+        return difference(self.run().y, self.first.y) == 0
+
+    @cached_property
+    def adaptive(self) -> bool:
+        """Whether it has tolerances, and evaluations that do not depend on the number of steps."""
+        if self.sampler.at_tolerance(1e-3) is None:
+            return False
+        return self.run(STEPS[1]).calls == self.first.calls
 
     @cached_property
     def moments(self) -> Moments:

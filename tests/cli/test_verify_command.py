@@ -79,10 +79,43 @@ def test_labels_are_bound(scoresde, labelled_checkpoint, monkeypatch):
         (["--sdes", "vp,ve,vp"], ["--sdes: vp is given twice"]),
         (["--samplers", "ddim,ddim"], ["--samplers: ddim is given twice"]),
         (["--checkpoint", "digits-vq"], ["digits-vq", "did you mean"]),
+        (["--like", "ddim"], ["--like needs --sampler"]),
+        (["--limit", "9"], ["--limit needs --sampler"]),
+        (["--sampler", "ddim", "--limit", "0"], ["--limit: 0 is not a finite number above 0"]),
+        (["--sampler", "ddim"], ["--out has no effect with --sampler"]),
+        (["--sampler", "verified_elsewhere:x"], ["no module 'verified_elsewhere'"]),
     ],
 )
 def test_mistakes(refused, arguments, parts):
     refused(["verify", *arguments], *parts)
+
+
+OWN = """
+import time
+
+def returns_nothing(denoiser, x, sigmas):
+    print("a step")
+    denoiser(x, sigmas[0])
+
+def never_ends(denoiser, x, sigmas):
+    while True:
+        time.sleep(1)
+"""
+
+
+def test_samplers_of_the_working_folder(scoresde, tmp_path, monkeypatch):
+    (tmp_path / "verified_here.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    done = scoresde("verify", "--sampler", "verified_here:returns_nothing", "--json")
+    assert (done.status, done.err.splitlines()[-1]) == (1, "error: failed: call")
+    found = json.loads(done.out)  # what the sampler prints goes to stderr
+    assert found["sampler"] == "returns_nothing"
+    assert "must return a tensor (49, 2), got NoneType" in found["findings"][0]["measured"]
+    done = scoresde("verify", "--sampler", "verified_here:never_ends", "--limit", "0.1")
+    assert (done.status, "not ended after 0.1 s" in done.out) == (1, True)
+    done = scoresde("verify", "--sampler", "ddim", "--like", "ancestral")
+    assert done.status == 2
+    assert done.err.startswith("error: like must be a deterministic sampler on a grid")
 
 
 def test_rounded_labels_have_no_ode(refused, snapped_checkpoint):

@@ -144,3 +144,15 @@ def test_text_table_is_aligned(findings):
         *("sampler", "grid", "asked", "NFE", "mmd2", "paired_rmse", "seconds")
     ]
     assert len({len(line) for line in lines}) == 1
+
+
+def test_interpolated_and_trained_labels_stand_side_by_side(findings):
+    moved = cell("ddim", 9, 0.2, rmse=0.05, grid="log_snr:ladder=true")
+    found = findings(cell("ddim", 5, 0.2, rmse=0.3), cell("ddim", 9, 0.2, rmse=0.04), moved)
+    expected = (
+        "within 9 evaluations, first with labels interpolated between the trained ones, then with "
+        "these only: ddim on log_snr 0.0400 ± 0.0010 and 0.0500 ± 0.0010."
+    )
+    assert expected in text_table(found)
+    assert expected in " ".join(sentences(found))
+    assert "labels" not in text_table(findings(moved))

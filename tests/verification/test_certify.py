@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from scoresde import certify
-from scoresde.interop.samplers import Denoiser, foreign_sampler
+from scoresde.interop.samplers import Denoiser, NotMeasured, foreign_sampler
 from scoresde.verification.level_orders import Errors
 from scoresde.verification.level_problems import EVEN, UNEVEN, mixture_denoiser, mixture_states
 
@@ -274,7 +274,11 @@ def test_other_objects_and_levels_are_refused():
     with pytest.raises(ValueError, match="order must be at least 1, got 0"):
         certify(euler, order=0)
     denoiser = Denoiser(lambda y, sigma: y)
-    with pytest.raises(ValueError, match="one noise level for the whole batch"):
+    with pytest.raises(NotMeasured, match="several noise levels, 0.1 to 0.2"):
         denoiser(torch.zeros(2, 1), torch.tensor([0.1, 0.2]))
+    with pytest.raises(ValueError, match="sigma must be finite and at least 0, got nan"):
+        denoiser(torch.zeros(2, 1), math.nan)
+    with pytest.raises(ValueError, match="needs eta besides .denoiser, x, sigmas.: give eta=VALUE"):
+        foreign_sampler(lambda denoiser, x, sigmas, eta: x)
     report = certify(lambda denoiser, x, sigmas: x * math.nan, steps=FEW)
-    assert "made no evaluation" in report["last step"].measured
+    assert "made no evaluation" in report["call"].measured

@@ -16,10 +16,23 @@ from torch import Tensor
 
 from ..._tensor import float64
 
-__all__ = ["Call", "Denoiser", "End", "ForeignSampler", "GivenLevels", "Levels", "Start"]
+__all__ = [
+    "Call",
+    "Denoiser",
+    "End",
+    "ForeignSampler",
+    "GivenLevels",
+    "Levels",
+    "NotMeasured",
+    "Start",
+]
 
 
 Start = Callable[[float], Tensor]  # the states y, shape (B, *D), float64, at a noise level
+
+
+class NotMeasured(Exception):
+    """Raised if an adapter cannot run a library in the way that a measurement needs."""
 
 
 class Call(NamedTuple):
@@ -52,18 +65,25 @@ class Denoiser:
             **unused: Further arguments that a library passes on.
 
         Raises:
-            ValueError: If the samples of the batch have different noise levels.
+            NotMeasured: If the samples of the batch have several noise levels.
+            ValueError: If σ is no finite number of at least 0.
         """
         levels = torch.as_tensor(sigma, dtype=torch.float64).flatten()
-        if not bool((levels == levels[0]).all()):
-            raise ValueError("sigma must be one noise level for the whole batch")
+        wrong = levels[~(levels.isfinite() & (levels >= 0))]
+        if len(wrong) or not len(levels):
+            got = f"{float(wrong[0]):g}" if len(wrong) else "no number"
+            raise ValueError(f"sigma must be finite and at least 0, got {got}")
+        if (levels != levels[0]).any():
+            ends = f"{float(levels.min()):.3g} to {float(levels.max()):.3g}"
+            raise NotMeasured(f"samples of one batch have several noise levels, {ends}")
         level, state = float(levels[0]), y.detach().to(torch.float64).clone()
         self.calls.append(Call(state, level))
         return (self._x0(state, level) if level > 0 else state).to(y.dtype)
 
-    def eps(self, y: Tensor, sigma: float) -> Tensor:
+    def eps(self, y: Tensor, sigma: Tensor | float) -> Tensor:
         """(y − D(y, σ))/σ."""
-        return (y - self(y, sigma)) / sigma
+        x0 = self(y, sigma)
+        return (y - x0) / self.calls[-1].sigma
 
 
 @dataclass(frozen=True)
@@ -121,10 +141,17 @@ class GivenLevels(Levels):
 
 
 class End(NamedTuple):
-    """Where a sampler ends: the state y, shape (B, *D), and the σ at which its library puts it."""
+    """Where a sampler ends.
+
+    Attributes:
+        y: The state, shape (B, *D), float64.
+        sigma: The σ at which its library puts it.
+        remarks: What is unusual about the call, in words.
+    """
 
     y: Tensor
     sigma: float
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,6 +165,10 @@ class ForeignSampler(ABC):
 
     name: str
     keeps_levels: ClassVar[bool] = True
+
+    def at_tolerance(self, value: float) -> ForeignSampler | None:
+        """The sampler with all its tolerances set to a value; None if it has none."""
+        return None
 
     @property
     @abstractmethod
@@ -164,5 +195,5 @@ class ForeignSampler(ABC):
             generator: Where draws come from, if the sampler takes a generator.
 
         Raises:
-            NotImplementedError: If the library cannot be given these levels.
+            NotMeasured: If the library cannot be given these levels.
         """

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ...plain import nearest
-from .base import Denoiser, End, ForeignSampler, Levels, Start
+from .base import Denoiser, End, ForeignSampler, Levels, NotMeasured, Start
 
 __all__ = ["DiffusersScheduler", "is_scheduler"]
 
@@ -119,9 +119,9 @@ class DiffusersScheduler(ForeignSampler):
     def _without_table(self, levels: Levels, steps: int, options: dict[str, Any]) -> Any:
         """A scheduler of EDM, which gets the two ends of σ."""
         if "sigma_data" not in inspect.signature(self.kind.__init__).parameters:
-            raise NotImplementedError(f"{self.kind.__name__} takes neither a table of β nor ends")
+            raise NotMeasured(f"{self.kind.__name__} takes neither a table of β nor ends")
         if levels.uneven:
-            raise NotImplementedError(f"{self.kind.__name__} has equal steps only")
+            raise NotMeasured(f"{self.kind.__name__} has equal steps only")
         options = {"sigma_schedule": "exponential"} | options
         ends = {"sigma_min": levels.sigma_min, "sigma_max": levels.sigma_max}
         return _ready(self.kind(**options | ends), steps)
@@ -171,7 +171,7 @@ class _TableSpace:
         if kind == "v_prediction":
             return (eps - sigma * x0) / math.sqrt(1 + sigma**2)
         if kind != "epsilon":
-            raise NotImplementedError(f"prediction_type must not be {kind!r}")
+            raise NotMeasured(f"prediction_type must not be {kind!r}")
         return eps
 
     def end(self, x: Tensor) -> End:

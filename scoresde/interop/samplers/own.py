@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -22,12 +23,18 @@ class OwnSampler(ForeignSampler):
         sampler: The sampler.
     """
 
-    sampler: object
+    sampler: Any
 
     @property
     def takes_generator(self) -> bool:
         """True: the seed of the generator is the seed of the sampler's noise."""
         return True
+
+    def at_tolerance(self, value: float) -> OwnSampler | None:
+        """The sampler with other `rtol` and `atol`, if it is adaptive."""
+        if not self.sampler.adaptive:
+            return None
+        return replace(self, sampler=replace(self.sampler, rtol=value, atol=value))
 
     def run(
         self,
@@ -50,4 +57,4 @@ class OwnSampler(ForeignSampler):
 
 def _score_model(sde: VE, denoiser: Denoiser) -> ScoreModel:
     """The denoiser as a score model under VE, where α = 1."""
-    return FunctionScore(sde, lambda x, t: denoiser.eps(x, float(sde.sigma(t))))
+    return FunctionScore(sde, lambda x, t: denoiser.eps(x, sde.sigma(t)))

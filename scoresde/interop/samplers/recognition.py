@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ...plain import nearest
 from ...samplers import Sampler
 from .azula import AzulaSampler, is_azula
 from .base import ForeignSampler
@@ -37,7 +36,7 @@ def foreign_sampler(
 
     Raises:
         TypeError: If the object is none of these.
-        ValueError: If arguments are given for an object, or one is unknown.
+        ValueError: If arguments are given for an object, or one is unknown or missing.
     """
     given = dict(arguments or {})
     name = name or _name(source, given)
@@ -54,8 +53,7 @@ def foreign_sampler(
     if isinstance(source, Sampler):
         _check_none(given, made, name)
         return OwnSampler(name, source)
-    if made and callable(source) and takes_sigmas(source):
-        _check_keywords(source, given, name)
+    if made and callable(source) and takes_sigmas(source, given, _base(source)):
         return SigmaFunction(name, source, given)
     if callable(source):
         return foreign_sampler(_called(source, given, name), None, name)
@@ -65,16 +63,6 @@ def foreign_sampler(
 def _check_none(given: Mapping[str, Any], made: bool, name: str) -> None:
     if made and given:
         raise ValueError(f"{name}: {', '.join(given)} can be given to a class, not to an object")
-
-
-def _check_keywords(function: Callable[..., Any], given: Mapping[str, Any], name: str) -> None:
-    parameters = inspect.signature(function).parameters.values()
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
-        return
-    known = [p.name for p in parameters][3:]
-    for key in given:
-        if key not in known:
-            raise ValueError(f"{key!r} is no argument of {name}; {nearest(key, known)}")
 
 
 def _called(make: Callable[..., Any], arguments: Mapping[str, Any], name: str) -> Any:
@@ -88,5 +76,8 @@ def _called(make: Callable[..., Any], arguments: Mapping[str, Any], name: str) -
 
 def _name(source: Any, given: Mapping[str, Any]) -> str:
     """The name of a class or function, or of the class of an object, with its arguments."""
-    base = getattr(source, "__name__", type(source).__name__)
-    return ":".join([base, *(f"{key}={value}" for key, value in given.items())])
+    return ":".join([_base(source), *(f"{key}={value}" for key, value in given.items())])
+
+
+def _base(source: Any) -> str:
+    return getattr(source, "__name__", type(source).__name__)
