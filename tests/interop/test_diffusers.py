@@ -7,9 +7,11 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from scoresde_cli.main import run
 
 import scoresde
 from scoresde.checkpoint import CheckpointError
@@ -307,3 +309,18 @@ def test_published_configs_have_the_tensors_of_diffusers(name):
         config = {k: v for k, v in PUBLISHED[name].items() if k[0] != "_"}
         theirs = UNet2DModel(**config).state_dict()
     assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}
+
+
+def test_bench_takes_data_in_files(tmp_path):
+    """The training data of an imported model are not known; levels have the model's scale."""
+    rng = np.random.default_rng(0)
+    data = tmp_path / "data.npz"
+    np.savez(data, x=rng.integers(0, 256, (32, 3, 8, 8), dtype=np.uint8), y=np.arange(32) % 3)
+    common = ["bench", "--checkpoint", str(MODELS / "tiny-table"), "--samplers", "ddim"]
+    common += ["--nfe", "2", "--n", "4", "--json", "--out"]
+    for extra in (["--data", str(data)], []):
+        out = tmp_path / f"out{len(extra)}"
+        assert run([*common, str(out), *extra]) == 0
+        found = json.loads((out / "results.json").read_text())
+        assert [cell["status"] for cell in found["cells"]] == ["done", "done"]
+        assert ("quality" in found) == bool(extra)
