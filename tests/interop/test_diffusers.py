@@ -21,6 +21,8 @@ from scoresde.interop.diffusers_export import write_folder
 from scoresde.interop.diffusers_scheduler import scheduled
 from scoresde.nets import BlockUNet
 from scoresde.sde import VE, TabulatedVP
+from scoresde.tasks.likelihood.scoring import _warn_of_clipping
+from scoresde.tasks.request import StoredModel
 
 MODELS = Path(__file__).parents[2] / "benchmarks" / "models"
 NAMES = sorted(path.name for path in MODELS.iterdir() if path.is_dir())
@@ -324,3 +326,11 @@ def test_bench_takes_data_in_files(tmp_path):
         found = json.loads((out / "results.json").read_text())
         assert [cell["status"] for cell in found["cells"]] == ["done", "done"]
         assert ("quality" in found) == bool(extra)
+
+
+def test_a_likelihood_says_that_it_does_not_clip(recwarn):
+    clips, free = (StoredModel.read(str(MODELS / f"tiny-{k}")) for k in ("ddpm", "classes"))
+    _warn_of_clipping(free)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="DDPMScheduler clips x0 .* without clipping"):
+        _warn_of_clipping(clips)
