@@ -64,19 +64,28 @@ __all__ = ["bench"]
     help="Shares of the classes among samples of a conditional model: as in its training data, "
     "or equal.",
 )
+@options.data
 @options.data_root
 @options.overwrite
 @options.as_json
 def bench(
-    out: Path, overwrite: bool, as_json: bool, net: str | None, sde: str | None, **settings: Any
+    out: Path,
+    overwrite: bool,
+    as_json: bool,
+    net: str | None,
+    sde: str | None,
+    data: str | None,
+    **settings: Any,
 ) -> None:
     """Compare samplers on a checkpoint: each on each grid within each budget.
 
     Adaptive methods (dopri5, dopri8, ...) run once per tolerance instead. The same command resumes
-    an interrupted comparison. report.html shows the result.
+    an interrupted comparison. report.html shows the result. A model of another library needs
+    --data; without it, samples are compared with the exact solution only.
 
     Example: scoresde bench --checkpoint digits-vp --samplers ddim,heun --nfe 5,10 --out out/bench
     """
+    from scoresde.comparison.data import with_data
     from scoresde.comparison.findings import Findings
     from scoresde.comparison.prepare import prepare_bench
     from scoresde.comparison.request import BenchRequest
@@ -87,7 +96,8 @@ def bench(
 
     request = BenchRequest(**settings)
     given = StoredModel.read(request.checkpoint, net, sde)
-    run = prepare_bench(request, out, given, overwrite=overwrite)
+    request, own = with_data(request, given, data)
+    run = prepare_bench(request, out, given, own, overwrite=overwrite)
     with follow_stages(resumes=True) as tell:
         report = run.run(tell)
     if as_json:

@@ -55,6 +55,7 @@ def _in_words(found: dict[str, Any]) -> str:
         "file": f"{found['path']} ({found['bytes'] / 1e6:.2f} MB)",
         "sha256": found["sha256"],
         "network": f"{found['weights']:,} weights{averaged}",
+        **({"cost": _cost(found["flops"])} if found["flops"] else {}),
         "data": _data_in_words(found["data"]),
         **({"classes": found["class_map"]} if found["class_map"] else {}),
         **({"licence": f"of the data: {licence}"} if licence else {}),
@@ -62,12 +63,17 @@ def _in_words(found: dict[str, Any]) -> str:
         "training": "unknown"
         if found["steps_done"] is None
         else f"{found['steps_done']} steps, {hours:.2f} h, {resumable}",
+        **({"licence": "not stated"} if "format" in found["provenance"] else {}),
         **{k: str(v) for k, v in found["provenance"].items() if not isinstance(v, list | dict)},
     }
     lines = [f"{printable(key):<10}{printable(value)}" for key, value in rows.items()]
     for entry in found["provenance"].get("files", ()):
         lines.append(f"{'source':<10}{printable(entry['name'])}, SHA-256 {entry['sha256']}")
     return "\n".join([*lines, "", to_toml(found["config"])])
+
+
+def _cost(flops: int) -> str:
+    return f"{flops:,} FLOPs per evaluation of one datum (a multiply-add is two)"
 
 
 def _data_in_words(data: dict[str, Any] | None) -> str:

@@ -1162,6 +1162,22 @@ def _files_and_data() -> Iterator[Mutant]:
         "255ths",
     )
     yield Mutant(
+        "data in files keep their own scale in a comparison",
+        "scoresde/tasks/own_data.py",
+        "return _at_scale(train, spec), ",
+        "return train, ",
+        "interop/test_diffusers.py",
+        "bench",
+    )
+    yield Mutant(
+        "the prefix of a wrapper stays in the names of tensors",
+        "scoresde/interop/diffusers.py",
+        "return _unwrapped({",
+        "return dict({",
+        "interop/test_diffusers.py",
+        "variant",
+    )
+    yield Mutant(
         "an index may name files in other folders",
         "scoresde/interop/weights.py",
         "Path(name).name != name or ",

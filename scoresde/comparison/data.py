@@ -6,16 +6,17 @@ from dataclasses import dataclass, replace
 
 from .._condition import Condition, bound_rows
 from .._tensor import check_number
-from ..data import Dataset, has_test_split, load_dataset
+from ..data import Dataset, DataSource, has_test_split, load_dataset
 from ..output.manifest import Source
 from ..tasks.class_labels import labels_in_turn
 from ..tasks.conditions import conditions_like
 from ..tasks.given import GivenModel
+from ..tasks.own_data import both_splits
 from ..tasks.request import data_source
 from .quality import Quality
 from .request import BenchRequest
 
-__all__ = ["BenchData", "OwnData"]
+__all__ = ["BenchData", "OwnData", "with_data"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,27 @@ class OwnData:
     train: Dataset | None = None
     test: Dataset | None = None
     y: Condition | None = None
+
+
+def with_data(
+    request: BenchRequest, given: GivenModel, data: str | None
+) -> tuple[BenchRequest, OwnData]:
+    """The request, and the data that it compares samples with.
+
+    Without data, a model whose training data are not known is compared with the exact solution
+    only.
+
+    Args:
+        request: The request.
+        given: The model.
+        data: A name or path, relative to `request.data_root` or to here; None for the training
+            data of the model.
+    """
+    if data is None:
+        known = given.data_source is not None
+        return replace(request, quality=request.quality and known), OwnData()
+    source = DataSource(data).below(request.data_root)
+    return request, OwnData(*both_splits(source, None, given.spec))
 
 
 @dataclass(frozen=True)

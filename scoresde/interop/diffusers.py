@@ -27,42 +27,55 @@ from .diffusers_config import arguments_of_config
 from .diffusers_scheduler import Scheduled, scheduled
 from .imported import Imported, file_record
 from .plain_json import read_table
-from .weights import find_weights, read_weights
+from .weights import find_weights, is_weights, read_weights
 
 __all__ = ["read", "recognizes"]
 
 _INDEX, _UNET, _SCHEDULER = "model_index.json", "config.json", "scheduler_config.json"
 _AVERAGED = "unet_ema"  # written by the training script beside `unet`
+# What its EMA adds to the network's config.
+_OF_AVERAGE = {
+    *("decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step"),
+    "use_ema_warmup",
+}
 
 
 def recognizes(path: Path) -> bool:
-    """Whether a folder has the files of a pipeline or of a network of diffusers."""
-    return is_model_folder(path.parent if path.name == _INDEX else path)
+    """Whether a folder has the files of a pipeline or of a network of diffusers.
+
+    Its model_index.json, or the config.json or the weights of a network, stand for the folder.
+    """
+    return is_model_folder(_folder_of(path))
+
+
+def _folder_of(path: Path) -> Path:
+    return path.parent if path.name in (_INDEX, _UNET) or is_weights(path.name) else path
 
 
 def read(path: Path, label: str = "index") -> Imported:
     """The model of a folder.
 
     Args:
-        path: The folder, or its model_index.json.
+        path: The folder, or a file in it that stands for it; see `recognizes`.
         label: Meaning of a discrete label between the trained ones, "index" or "rounded_index";
             see `Preconditioning`. A network with a table of labels takes "rounded_index" only.
 
     Raises:
         CheckpointError: If files are missing, damaged, or describe another kind of model.
     """
-    folder = path.parent if path.name == _INDEX else path
+    folder = _folder_of(path)
     with understood(folder):
-        unet, averaged = _network_folder(folder)
+        unet = _network_folder(folder)
     scheduler = _scheduler_file(folder, unet)
     config = read_table(unet / _UNET)
+    network = {key: value for key, value in config.items() if key not in _OF_AVERAGE}
     with understood(unet, _UNET):
-        arguments, used = arguments_of_config(config)
+        arguments, used = arguments_of_config(network)
     plan = read_table(scheduler)
     with understood(scheduler.parent, _SCHEDULER):
         label = "rounded_index" if arguments.get("embedding") == "table" else label
         meaning = scheduled(plan, label)
-    files = find_weights(unet)
+    files, variant = find_weights(unet)
     with understood(unet):
         net = _loaded(arguments, read_weights(files))
         model = NetworkScore(net, meaning.sde, meaning.preconditioning)
@@ -72,7 +85,7 @@ def read(path: Path, label: str = "index") -> Imported:
     about = {
         "format": "diffusers",
         "version": config.get("_diffusers_version"),
-        "averaging": averaged,
+        "averaging": _averaging(unet, config, variant),
         "licence": _licence(folder),
         "scheduler": plan,
         "files": [
@@ -95,23 +108,32 @@ def understood(folder: Path, name: str | None = None) -> Iterator[None]:
         raise CheckpointError(f"{place}{reason_of(error)}", folder) from error
 
 
-def _network_folder(folder: Path) -> tuple[Path, str]:
-    """The folder with the network, and which averaged weights it holds, in words."""
+def _network_folder(folder: Path) -> Path:
+    """The folder with the network; the one of averaged weights, if there are two."""
     if (folder / _INDEX).is_file():
         _check_pipeline(read_table(folder / _INDEX))
-    if (folder / _AVERAGED / _UNET).is_file():
-        return folder / _AVERAGED, f"the averaged weights, of the folder {_AVERAGED}"
-    unet = folder / "unet" if (folder / "unet" / _UNET).is_file() else folder
-    if not (unet / _UNET).is_file():
-        raise ValueError(f"neither unet/{_UNET} nor {_UNET} is in this folder")
-    if unet.name == _AVERAGED:
-        return unet, "the averaged weights, as the folder's name says"
-    return unet, "unknown: the weights of a pipeline may be averaged or not"
+    for unet in (folder / _AVERAGED, folder / "unet", folder):
+        if (unet / _UNET).is_file():
+            return unet
+    raise ValueError(f"neither unet/{_UNET} nor {_UNET} is in this folder")
+
+
+def _averaging(unet: Path, config: Mapping[str, Any], variant: str | None) -> str:
+    """Which weights were read, in words."""
+    if unet.name == _AVERAGED or "decay" in config:
+        decay = config.get("decay")
+        return "the averaged weights" + ("" if decay is None else f", of decay {decay}")
+    if variant == "ema":
+        return "the averaged weights, as the file's name says"
+    if variant == "non_ema":
+        return "none: the last weights, as the file's name says"
+    return "unknown: the weights of a pipeline may be averaged or not"
 
 
 def _check_pipeline(index: Mapping[str, Any]) -> None:
     """Raise ValueError if a pipeline has more than a network and a scheduler."""
-    parts = [key for key in index if not key.startswith("_")]
+    # A part that is absent is [null, null].
+    parts = [key for key, value in index.items() if key[:1] != "_" and value != [None, None]]
     further = sorted(set(parts) - {"unet", "scheduler"})
     if further or "unet" not in parts:
         name = index.get("_class_name")
@@ -122,15 +144,17 @@ def _check_pipeline(index: Mapping[str, Any]) -> None:
 
 
 def _scheduler_file(folder: Path, unet: Path) -> Path:
-    """The scheduler's config, in the folder or beside it."""
-    places = [base / "scheduler" / _SCHEDULER for base in (folder, folder.parent)]
-    places += [unet / _SCHEDULER]
-    for place in places:
+    """The scheduler's config, in the folder, beside it, or two folders above.
+
+    The training scripts write OUT/scheduler, and OUT/checkpoint-500/unet.
+    """
+    bases = [base / "scheduler" for base in (folder, *folder.absolute().parents[:2])]
+    for place in (base / _SCHEDULER for base in (*bases, unet)):
         if place.is_file():
             return place
     raise CheckpointError(
-        f"scheduler/{_SCHEDULER} is missing, in the folder and beside it; without it the noise "
-        "levels and the prediction are unknown",
+        f"scheduler/{_SCHEDULER} is missing, in the folder, beside it and above; without it the "
+        "noise levels and the prediction are unknown",
         folder,
     )
 
@@ -146,13 +170,24 @@ def _loaded(arguments: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.M
         raise ValueError(f"{layers} layers are more than the {len(tensors)} tensors")
     with torch.device("meta"):
         net = BlockUNet(**arguments)
-    tensors = {new_name(name): tensor for name, tensor in tensors.items()}
+    tensors = {new_name(name): tensor for name, tensor in _unwrapped(tensors).items()}
     tensors = {
         name: t for name, t in tensors.items() if name not in _TWICE or _TWICE[name] not in tensors
     }
     check_fits(tensors, net.state_dict(), "the network of config.json")
     net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
     return net
+
+
+_WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
+
+
+def _unwrapped(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The tensors under their own names, if a wrapper of the network gave all a prefix."""
+    for prefix in _WRAPPERS:
+        if tensors and all(name.startswith(prefix) for name in tensors):
+            return _unwrapped({name.removeprefix(prefix): t for name, t in tensors.items()})
+    return tensors
 
 
 _TWICE = {"time_proj.W": "time_proj.weight"}  # early versions stored it under both names

@@ -39,19 +39,22 @@ class Flag:
         check: Raises for a value of a wrong type; called with the key and the value.
         default: The value if the key is not there.
         names: Value -> the argument's value, for a choice of names or a list of them.
+        any_case: Whether a name may have capital letters.
     """
 
     argument: str
     check: Callable[[str, Any], Any]
     default: Any
     names: Mapping[str, Any] | None = None
+    any_case: bool = False
 
     def read(self, key: str, value: Any) -> Any:
         """The argument's value; errors name the key."""
         if self.names is None:
             return self.check(key, value)
         if not isinstance(self.default, list):
-            return _chosen(key, value, self.names)
+            lower = self.any_case and isinstance(value, str)
+            return _chosen(key, value.lower() if lower else value, self.names)
         names = [n.removeprefix("UNetRes") if isinstance(n, str) else n for n in _list(key, value)]
         return [_chosen(f"each entry of {key}", name, self.names) for name in names]
 
@@ -116,7 +119,7 @@ FLAGS: dict[str, Flag] = {
     "upsample_type": Flag("grow", _name, "conv", _LAYERS),
     "downsample_padding": Flag("padding", _integer, 1),
     "mid_block_scale_factor": Flag("middle_scale", _number, 1),
-    "act_fn": Flag("activation", _name, "silu", _ACTIVATIONS),
+    "act_fn": Flag("activation", _name, "silu", _ACTIVATIONS, any_case=True),
     "dropout": Flag("dropout", _number, 0.0),
     "time_embedding_type": Flag("embedding", _name, "positional", _EMBEDDINGS),
     "time_embedding_dim": Flag("width", _integer, None),

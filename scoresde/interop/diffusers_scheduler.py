@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ _TABLES: dict[str, dict[str, Any]] = {
     "DEISMultistepScheduler": _LINSPACE,
     "UniPCMultistepScheduler": _LINSPACE,
     "SASolverScheduler": _LINSPACE,
+    "DPMSolverSDEScheduler": _SMALL | _LINSPACE,
     "LMSDiscreteScheduler": _LINSPACE,
     "EulerDiscreteScheduler": _LINSPACE,
     "EulerAncestralDiscreteScheduler": _LINSPACE,
@@ -44,6 +45,13 @@ _TABLES: dict[str, dict[str, Any]] = {
 }
 _EDM = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
 _VE = "ScoreSdeVeScheduler"
+_CONSISTENCY = "a network of it predicts the end of a trajectory, which gives no score"
+_FLOW = "a flow is no SDE of scoresde"
+# What networks of the other schedulers are, by how the names begin.
+_NO_SCORES = {
+    **dict.fromkeys(("CMStochasticIterative", "LCM", "TCD", "SCM", "FlowMap"), _CONSISTENCY),
+    **dict.fromkeys(("FlowMatch", "LTXEulerAncestralRF", "Piflow", "Helios"), _FLOW),
+}
 
 _DEFAULTS: dict[str, Any] = {
     **{"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02},
@@ -98,16 +106,25 @@ def scheduled(config: Mapping[str, Any], label: str) -> Scheduled:
     name = config.get("_class_name")
     known = (*_TABLES, _VE, *_EDM)
     if name not in known:
-        raise ValueError(f"_class_name: {name!r} is unknown; {nearest(str(name), known)}")
-    for key in ("use_flow_sigmas",):
-        if config.get(key):
-            raise ValueError(f"{key} must be false: a flow is no SDE of scoresde")
+        _refuse(str(name), known)
+    if config.get("use_flow_sigmas"):
+        raise ValueError(f"use_flow_sigmas must be false: {_FLOW}")
+    if config.get("timestep_type", "discrete") != "discrete":
+        raise ValueError(f"timestep_type must be 'discrete', got {config['timestep_type']!r}")
     if name == _VE:
         return _variance_exploding(config)
     made = _edm(config) if name in _EDM else _of_table(config, label)
     kept = {k: text for k, text in _SAMPLING.items() if k in config and k not in made.used}
     made.used.update(kept)
     return made
+
+
+def _refuse(name: str, known: Sequence[str]) -> NoReturn:
+    """Raise the ValueError of a scheduler that is not read."""
+    for start, reason in _NO_SCORES.items():
+        if name.startswith(start):
+            raise ValueError(f"_class_name: {name!r} cannot be read: {reason}")
+    raise ValueError(f"_class_name: {name[:100]!r} is unknown; {nearest(name, known)}")
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,6 +201,9 @@ def _betas(values: Mapping[str, Any]) -> Tensor:
     kind = values["beta_schedule"]
     if kind == "squaredcos_cap_v2":
         return cosine_betas(n)
+    if kind in _ALPHA_BARS:
+        alpha_bar = _ALPHA_BARS[kind](equally_spaced(0, 1, n + 1))
+        return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999)
     first, last = (
         check_number(key, values[key], above=0, below=1) for key in ("beta_start", "beta_end")
     )
@@ -194,9 +214,25 @@ def _betas(values: Mapping[str, Any]) -> Tensor:
     if kind == "sigmoid":
         return equally_spaced(-6, 6, n).sigmoid() * (last - first) + first
     raise ValueError(
-        "beta_schedule must be one of linear, scaled_linear, squaredcos_cap_v2, sigmoid, got "
-        f"{kind!r}"
+        "beta_schedule must be one of linear, scaled_linear, squaredcos_cap_v2, sigmoid, "
+        f"{', '.join(_ALPHA_BARS)}, got {kind!r}"
     )
+
+
+def _laplace(t: Tensor) -> Tensor:
+    """√(1/(1 + e^{−λ})),  λ = −0.5 sgn(0.5 − t) log(1 − 2|0.5 − t|), the log SNR.
+
+    The Laplace schedule of Hang et al. 2024, arXiv:2407.03297, with μ = 0 and b = 0.5. The root,
+    which is α and not ᾱ, and the 1e-6 that the logarithm needs at both ends are diffusers'.
+    """
+    lam = -0.5 * torch.copysign(torch.ones(()), 0.5 - t) * (1 - 2 * (0.5 - t).abs() + 1e-6).log()
+    return lam.sigmoid().sqrt()
+
+
+_ALPHA_BARS: dict[str, Callable[[Tensor], Tensor]] = {
+    "exp": lambda t: torch.exp(-12 * t),
+    "laplace": _laplace,
+}
 
 
 def _zero_terminal_snr(betas: Tensor) -> Tensor:

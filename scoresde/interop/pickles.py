@@ -20,6 +20,7 @@ from typing import Any
 from .._text import reason_of
 from ..checkpoint import CheckpointError
 from .limits import Bounded, Budget, Refusal
+from .plain_json import GIT_LFS
 from .records import Record, check_tree, foreign_names
 from .torch_files import MAGIC, read_stream, read_zip, run, unknown_id
 
@@ -29,7 +30,7 @@ _VIEWS = 8  # tensors may show each byte of the file this many times
 _SPARE = 64 << 20
 
 _OTHERS = [
-    (b"version https://git-lfs", "a pointer of Git LFS; the file itself was not downloaded"),
+    (GIT_LFS, "a pointer of Git LFS; the file itself was not downloaded"),
     (b"<!DOCTYPE", "a web page; the download failed"),
     (b"<!doctype", "a web page; the download failed"),
     (b"<html", "a web page; the download failed"),

@@ -10,7 +10,9 @@ from typing import Any
 
 from ..checkpoint import CheckpointError
 
-__all__ = ["check_regular", "read_table"]
+__all__ = ["GIT_LFS", "check_regular", "read_table"]
+
+GIT_LFS = b"version https://git-lfs"  # how a pointer of Git LFS begins
 
 _MOST_BYTES = 1 << 26  # a table of a million β takes 20 MB
 
@@ -19,14 +21,19 @@ def check_regular(path: Path) -> int:
     """The size of a file in bytes.
 
     Raises:
-        CheckpointError: If it is missing, or no regular file. Opening a pipe would wait for ever.
+        CheckpointError: If it is missing, a pointer of Git LFS, or no regular file. Opening a pipe
+            would wait for ever.
     """
     try:
         found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
+            raise CheckpointError("is not a regular file", path)
+        with open(path, "rb") as file:
+            pointer = file.read(len(GIT_LFS)) == GIT_LFS
     except OSError as error:
         raise CheckpointError(f"cannot be read: {error.strerror}", path) from error
-    if not stat.S_ISREG(found.st_mode):
-        raise CheckpointError("is not a regular file", path)
+    if pointer:
+        raise CheckpointError("is a pointer of Git LFS; the file itself was not downloaded", path)
     return found.st_size
 
 

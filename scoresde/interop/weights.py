@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,28 +15,53 @@ from ..checkpoint import CheckpointError
 from .pickles import read_pickle
 from .plain_json import check_regular, read_table
 
-__all__ = ["find_weights", "read_weights"]
+__all__ = ["find_weights", "is_weights", "read_weights"]
 
 _STEM = "diffusion_pytorch_model"
 _ENDINGS = (".safetensors", ".bin")  # in the order of preference
+# diffusion_pytorch_model.fp16.bin, and the index of several files in its two forms
+_VARIANT = re.compile(
+    rf"{_STEM}\.(\w+)\.(safetensors|bin)(\.index\.json)?"
+    rf"|{_STEM}\.(safetensors|bin)\.index\.(\w+)\.json"
+)
 
 
-def find_weights(folder: Path) -> list[Path]:
+def is_weights(name: str) -> bool:
+    """Whether a file's name is one that diffusers gives to weights."""
+    return name.startswith(_STEM) and name.endswith(_ENDINGS)
+
+
+def find_weights(folder: Path) -> tuple[list[Path], str | None]:
     """The files with the weights: the index, if there is one, and the files that it names.
 
+    If diffusers wrote only a variant of them, such as "fp16", it is taken.
+
+    Returns:
+        The files, and the name of the variant, or None.
+
     Raises:
-        CheckpointError: If there are none, or the index names files outside the folder.
+        CheckpointError: If there are none, or several variants and nothing else, or the index names
+            files outside the folder.
     """
     for ending in _ENDINGS:
-        if (folder / f"{_STEM}{ending}").is_file():
-            return [folder / f"{_STEM}{ending}"]
-        index = folder / f"{_STEM}{ending}.index.json"
-        if index.is_file():
-            return [index, *_listed(index)]
-    others = sorted(p.name for p in folder.glob(f"{_STEM}.*") if p.suffix in _ENDINGS)
-    hint = f"; rename one of {', '.join(others[:3])}" if others else ""
+        for place in (folder / f"{_STEM}{ending}", folder / f"{_STEM}{ending}.index.json"):
+            if place.is_file():
+                return _with_parts(place), None
+    found = {}
+    for name in sorted(path.name for path in folder.iterdir()):
+        if match := _VARIANT.fullmatch(name):
+            # "safetensors" stands after "bin", and is preferred.
+            found[match[1] or match[5]] = folder / name
+    if len(found) == 1:
+        ((variant, place),) = found.items()
+        return _with_parts(place), variant
     names = " nor ".join(f"{_STEM}{ending}" for ending in _ENDINGS)
-    raise CheckpointError(f"neither {names} is in this folder{hint}", folder)
+    variants = f", but the variants {', '.join(found)}; keep one of them" if found else ""
+    raise CheckpointError(f"neither {names} is in this folder{variants}", folder)
+
+
+def _with_parts(place: Path) -> list[Path]:
+    return [place, *_listed(place)] if place.suffix == ".json" else [place]
 
 
 def _listed(index: Path) -> list[Path]:
@@ -53,7 +79,7 @@ def read_weights(files: Sequence[Path]) -> dict[str, Tensor]:
     """All tensors of the files, by name, on the CPU.
 
     Args:
-        files: From `find_weights`.
+        files: Those of `find_weights`.
 
     Raises:
         CheckpointError: If a file is damaged, two files have one tensor, or a weight is not finite.

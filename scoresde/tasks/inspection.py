@@ -1,4 +1,4 @@
-"""Describe a checkpoint without building its network, for `scoresde inspect`."""
+"""Describe a checkpoint, for `scoresde inspect`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..checkpoint import RawCheckpoint
-from ..data import DataSource, dataset_status
+from ..data import DataSource, DataSpec, dataset_status
 from ..names.loading import (
     build,
     check_foreign,
@@ -18,7 +20,8 @@ from ..names.loading import (
     tables_of,
 )
 from ..names.sources import read_source
-from ..plain import construct
+from ..plain import construct, is_class_path
+from ..score import NetworkScore
 from ..shipped import locate, shipped
 from .noise_levels import ladder_in_words
 
@@ -33,12 +36,13 @@ def describe_checkpoint(
     Args:
         name_or_path: File, or name of a shipped checkpoint.
         net: A network of the user's own, as `net_from_text` reads it.
-        sde: An SDE of the user's own. With `net` or `sde` the network is built, and it is checked
-            that the checkpoint fits both.
+        sde: An SDE of the user's own. With `net` or `sde` it is checked that the checkpoint fits
+            both.
 
     Returns:
-        Path, size, digest, number of network weights, steps and seconds of training, whether it
-        can be resumed, data, noise levels of a ladder, provenance and config.
+        Path, size, digest, number of network weights, operations of one evaluation, steps and
+        seconds of training, whether it can be resumed, data, noise levels of a ladder, provenance
+        and config.
 
     Raises:
         CheckpointError: If the file is missing, damaged or not a checkpoint of scoresde, or does
@@ -52,12 +56,14 @@ def describe_checkpoint(
         _, spec = config_of(raw, own)
         build(raw, net=None if net is None else net_from_text(net, raw, spec), sde=own)
     config, spec = tables_of(raw)
+    own_code = any(is_class_path(config[t].get("kind", "")) for t in ("net", "sde") if t in config)
     known = ("config", "data", "provenance", "steps_done", "seconds")
     return {
         "path": str(raw.path),
         "bytes": _size(raw),
         "sha256": raw.sha256,
         "weights": sum(tensor.numel() for tensor in raw.below("model.").values()),
+        "flops": None if spec is None or own_code else _flops(build(raw).model, spec),
         "steps_done": raw.metadata.get("steps_done"),
         "seconds": raw.metadata.get("seconds"),
         "resumable": bool(raw.below("train.")),
@@ -69,6 +75,26 @@ def describe_checkpoint(
         "config": config,
         "other": {k: v for k, v in raw.metadata.items() if k not in known},
     }
+
+
+def _flops(model: NetworkScore, spec: DataSpec) -> int:
+    """Floating-point operations of one evaluation of the network; a multiply-add is two.
+
+    PyTorch counts the matrix products and convolutions of one forward pass of a batch of one.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    if model.needs_labels:
+        y = {
+            kind: torch.zeros(1, *size, dtype=torch.int64 if kind == "class" else None)
+            for kind, size in model.condition.kinds.items()
+        }
+        model = model.given(y if len(y) > 1 else next(iter(y.values())))
+    # The fused attention of a CPU is not counted.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
+        model.x0(torch.zeros(1, *spec.shape), 0.5)
+    return counted.get_total_flops()
 
 
 def _size(raw: RawCheckpoint) -> int:

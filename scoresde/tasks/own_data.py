@@ -67,6 +67,9 @@ def data_in_memory(
 def both_splits(data: Any, test: Any, spec: DataSpec | None) -> tuple[Dataset, Dataset | None]:
     """The data of the argument `data`, and test data for it.
 
+    Levels have the scale of the model: diffusers puts level k at 2k/255 − 1, and files have no
+    scale of their own.
+
     Args:
         data: A name, a path, a `DataSource`, or data in memory.
         test: Test data in memory, a name or a path; None for the test split of `data`, if any.
@@ -81,7 +84,14 @@ def both_splits(data: Any, test: Any, spec: DataSpec | None) -> tuple[Dataset, D
     train = load_dataset(data, classes=classes)
     if test is None and has_test_split(data):
         test = load_dataset(data, "test", classes=train.spec.class_names)
-    return train, test
+    return _at_scale(train, spec), test if test is None else _at_scale(test, spec)
+
+
+def _at_scale(data: Dataset, spec: DataSpec | None) -> Dataset:
+    """The data with the scale of the model, if both have the same levels."""
+    if spec is None or spec.levels is None or data.spec.levels != spec.levels:
+        return data
+    return replace(data, spec=replace(data.spec, low=spec.low, high=spec.high))
 
 
 def one_split(name: str, data: Any, spec: DataSpec | None) -> Dataset:

@@ -2,11 +2,14 @@
 
 import json
 import tomllib
+from pathlib import Path
 
 import pytest
+import torch
 
 import scoresde as library
 from scoresde.names.config import Config
+from scoresde.nets.block_parts import AttentionBlock
 from scoresde.tasks.inspection import to_toml
 
 
@@ -50,9 +53,25 @@ def test_toml_reads_back(value):
     assert tomllib.loads(to_toml(tables)) == tables
 
 
-def test_no_network_is_built(scoresde, tiny_checkpoint, monkeypatch):
-    monkeypatch.setattr(Config, "build_model", None)
-    assert scoresde("inspect", "--checkpoint", tiny_checkpoint).status == 0
+def test_operations_are_counted_layer_by_layer(scoresde):
+    """Two for each product of convolutions, linear layers and attention, at batch 1."""
+    folder = Path(__file__).parents[2] / "benchmarks" / "models" / "tiny-ddpm"
+    net, counts = library.load(folder).model.net, []
+
+    def count(layer, given, out):
+        if isinstance(layer, AttentionBlock):  # q kᵀ, and the weights times v
+            positions = out[0, 0].numel()
+            counts.append(2 * 2 * positions**2 * layer.to_v.out_features)
+        else:
+            counts.append(2 * out.numel() * layer.weight[0].numel())
+
+    for layer in net.modules():
+        if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear, AttentionBlock)):
+            layer.register_forward_hook(count)
+    net(torch.zeros(1, 3, 8, 8), torch.zeros(1))
+    done = scoresde("inspect", "--checkpoint", folder)
+    assert f"{sum(counts):,} FLOPs per evaluation of one datum" in done.out
+    assert "licence   not stated" in done.out
 
 
 def test_it_names_the_classes(scoresde, named_checkpoint):

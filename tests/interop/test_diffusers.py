@@ -7,17 +7,22 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from scoresde_cli.main import run
 
 import scoresde
 from scoresde.checkpoint import CheckpointError
 from scoresde.interop import diffusers
 from scoresde.interop.diffusers_config import arguments_of_config
 from scoresde.interop.diffusers_export import write_folder
+from scoresde.interop.diffusers_scheduler import scheduled
 from scoresde.nets import BlockUNet
 from scoresde.sde import VE, TabulatedVP
+from scoresde.tasks.likelihood.scoring import _warn_of_clipping
+from scoresde.tasks.request import StoredModel
 
 MODELS = Path(__file__).parents[2] / "benchmarks" / "models"
 NAMES = sorted(path.name for path in MODELS.iterdir() if path.is_dir())
@@ -178,13 +183,76 @@ def test_weights_in_several_files(tmp_path, imported):
 
 
 def test_averaged_weights_are_preferred(tmp_path):
+    """The training scripts write the scheduler above, and the EMA's settings into the config."""
     shutil.copytree(MODELS / "tiny-ddpm", tmp_path / "m")
-    shutil.copytree(tmp_path / "m" / "unet", tmp_path / "m" / "unet_ema")
-    made = diffusers.read(tmp_path / "m")
-    assert "unet_ema" in made.provenance["averaging"]
+    step = tmp_path / "m" / "checkpoint-500"
+    for name in ("unet", "unet_ema"):
+        shutil.copytree(tmp_path / "m" / "unet", step / name)
+    config = json.loads((step / "unet_ema" / "config.json").read_text())
+    config |= {"decay": 0.99, "min_decay": 0.0, "power": 0.75, "use_ema_warmup": True}
+    config |= {"inv_gamma": 1.0, "optimization_step": 500, "update_after_step": 0}
+    (step / "unet_ema" / "config.json").write_text(json.dumps(config))
+    made = diffusers.read(step)
+    assert made.provenance["averaging"] == "the averaged weights, of decay 0.99"
     assert made.provenance["files"][0]["name"] == "unet_ema/config.json"
-    alone = diffusers.read(tmp_path / "m" / "unet")  # the scheduler stands beside it
+    alone = diffusers.read(step / "unet")
     assert alone.model.sde == made.model.sde
+    assert alone.provenance["averaging"].startswith("unknown")
+
+
+@pytest.mark.parametrize(
+    ("name", "averaging"),
+    [
+        ("diffusion_pytorch_model.fp16.safetensors", "unknown"),
+        ("diffusion_pytorch_model.non_ema.safetensors", "none: the last weights"),
+        ("diffusion_pytorch_model.safetensors.index.ema.json", "the averaged weights"),
+    ],
+)
+def test_a_variant_alone_is_read(name, averaging, tmp_path, imported):
+    """As a file, or as an index of files; and under the names that wrappers gave the tensors."""
+    shutil.copytree(MODELS / "tiny-ddpm", tmp_path / "m")
+    plain = tmp_path / "m" / "unet" / "diffusion_pytorch_model.safetensors"
+    wrapped = {
+        f"module._orig_mod.{key}": tensor
+        for key, tensor in safetensors.torch.load_file(plain).items()
+    }
+    plain.unlink()
+    parts = plain.with_name("part.safetensors" if name.endswith(".json") else name)
+    safetensors.torch.save_file(wrapped, parts)
+    if parts.name != name:
+        index = {"weight_map": dict.fromkeys(wrapped, parts.name)}
+        plain.with_name(name).write_text(json.dumps(index))
+    made = diffusers.read(tmp_path / "m")
+    assert made.provenance["averaging"].startswith(averaging)
+    for key, tensor in imported["tiny-ddpm"].model.net.state_dict().items():
+        assert torch.equal(made.model.net.state_dict()[key], tensor)
+
+
+def test_one_of_two_variants_must_go(tmp_path, imported):
+    shutil.copytree(MODELS / "tiny-ddpm", tmp_path / "m")
+    plain = tmp_path / "m" / "unet" / "diffusion_pytorch_model.safetensors"
+    assert diffusers.recognizes(plain)  # the weights stand for their folder
+    assert diffusers.read(plain).model.sde == imported["tiny-ddpm"].model.sde
+    for name in ("fp16", "non_ema"):
+        shutil.copy(plain, plain.with_name(f"diffusion_pytorch_model.{name}.safetensors"))
+    plain.unlink()
+    with pytest.raises(CheckpointError, match="but the variants fp16, non_ema; keep one of"):
+        diffusers.read(tmp_path / "m")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("schedule", ["exp", "laplace", "sigmoid", "squaredcos_cap_v2"])
+def test_tables_of_beta_are_those_of_diffusers(schedule):
+    import diffusers as library
+
+    kind = "HeunDiscreteScheduler" if schedule == "exp" else "DDPMScheduler"
+    want = getattr(library, kind)(beta_schedule=schedule, num_train_timesteps=200)
+    sde = scheduled({"_class_name": kind, **want.config}, "index").sde
+    # Diffusers has float32; the cosine table ends with 1 - 0.999.
+    torch.testing.assert_close(
+        torch.tensor(sde.betas), want.betas, rtol=1e-5, atol=2e-7, check_dtype=False
+    )
 
 
 # Configs of published models, from their model cards: google/ddpm-cifar10-32 and
@@ -243,3 +311,26 @@ def test_published_configs_have_the_tensors_of_diffusers(name):
         config = {k: v for k, v in PUBLISHED[name].items() if k[0] != "_"}
         theirs = UNet2DModel(**config).state_dict()
     assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}
+
+
+def test_bench_takes_data_in_files(tmp_path):
+    """The training data of an imported model are not known; levels have the model's scale."""
+    rng = np.random.default_rng(0)
+    data = tmp_path / "data.npz"
+    np.savez(data, x=rng.integers(0, 256, (32, 3, 8, 8), dtype=np.uint8), y=np.arange(32) % 3)
+    common = ["bench", "--checkpoint", str(MODELS / "tiny-table"), "--samplers", "ddim"]
+    common += ["--nfe", "2", "--n", "4", "--json", "--out"]
+    for extra in (["--data", str(data)], []):
+        out = tmp_path / f"out{len(extra)}"
+        assert run([*common, str(out), *extra]) == 0
+        found = json.loads((out / "results.json").read_text())
+        assert [cell["status"] for cell in found["cells"]] == ["done", "done"]
+        assert ("quality" in found) == bool(extra)
+
+
+def test_a_likelihood_says_that_it_does_not_clip(recwarn):
+    clips, free = (StoredModel.read(str(MODELS / f"tiny-{k}")) for k in ("ddpm", "classes"))
+    _warn_of_clipping(free)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="DDPMScheduler clips x0 .* without clipping"):
+        _warn_of_clipping(clips)

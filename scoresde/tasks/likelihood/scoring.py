@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,19 @@ __all__ = ["ScoreRequest", "score_data"]
 
 # Files that keep the budgets of the first few data.
 REFINED, FLOAT64 = "refined.npz", "float64.npz"
+
+
+def _warn_of_clipping(given: GivenModel) -> None:
+    """Warn if the sampler of the library that a checkpoint comes from clips x0."""
+    about = given.raw.metadata.get("provenance", {}) if isinstance(given, StoredModel) else {}
+    plan = about.get("scheduler", {})
+    if plan.get("clip_sample") or plan.get("thresholding"):
+        warnings.warn(
+            f"{plan['_class_name']} clips x0 while it samples; the likelihood is that of the model "
+            "without clipping",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def score_data(
@@ -74,6 +88,7 @@ def score_data(
     given = given or StoredModel.read(request.checkpoint, request.net, request.sde)
     request = resolved(request, given)
     check_request(request, given)
+    _warn_of_clipping(given)
     if in_memory is None:
         data = load_held_out(given, request)
         training = _training(request, given, data)
