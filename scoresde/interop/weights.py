@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import safetensors.torch
 from torch import Tensor
 
+from .._file_kinds import HEAD, kind_of
 from .._tensor import NonFiniteError, finite_or_raise
 from .._text import reason_of
 from ..checkpoint import CheckpointError
@@ -18,6 +20,7 @@ __all__ = ["find_weights", "read_weights"]
 
 _STEM = "diffusion_pytorch_model"
 _ENDINGS = (".safetensors", ".bin")  # in the order of preference
+_LONGEST_HEADER, _MOST_TENSORS = 16 << 20, 50_000  # the largest networks have some thousands
 
 
 def find_weights(folder: Path) -> list[Path]:
@@ -27,7 +30,8 @@ def find_weights(folder: Path) -> list[Path]:
         CheckpointError: If there are none, or the index names files outside the folder.
     """
     for ending in _ENDINGS:
-        if (folder / f"{_STEM}{ending}").is_file():
+        # A pipe or a broken link of this name is an error of `read_weights`.
+        if os.path.lexists(folder / f"{_STEM}{ending}"):
             return [folder / f"{_STEM}{ending}"]
         index = folder / f"{_STEM}{ending}.index.json"
         if index.is_file():
@@ -69,7 +73,7 @@ def read_weights(files: Sequence[Path]) -> dict[str, Tensor]:
                 raise CheckpointError(f"holds {name!r}, as another file does", path)
             if tensor.is_floating_point():
                 try:
-                    finite_or_raise(tensor, name)
+                    finite_or_raise(tensor.float() if tensor.itemsize == 1 else tensor, name)
                 except NonFiniteError as error:
                     raise CheckpointError(str(error), path) from error
         tensors |= part
@@ -77,10 +81,33 @@ def read_weights(files: Sequence[Path]) -> dict[str, Tensor]:
 
 
 def _of_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Its bytes are read, not mapped: a mapped file that another program cuts kills the process.
+    """
+    data = path.read_bytes()
+    if (kind := kind_of(data[:HEAD])) is not None:
+        raise CheckpointError(f"is {kind}", path)
+    if data[8:9] != b"{":
+        pickled = data[:2] == b"PK" or data[:1] == b"\x80"
+        found = "but a PyTorch file or a pickle" if pickled else "it has no header"
+        raise CheckpointError(f"is no safetensors file, {found}", path)
     try:
-        return safetensors.torch.load_file(path)
+        _check_header(data)
+        return safetensors.torch.load(data)
     except Exception as error:  # the parser may raise anything on damaged bytes
-        raise CheckpointError(f"damaged or truncated: {reason_of(error)}", path) from error
+        reason = reason_of(error).removeprefix("Error while deserializing header: ")
+        raise CheckpointError(f"is a safetensors file, but damaged: {reason}", path) from error
+
+
+def _check_header(data: bytes) -> None:
+    """Raise ValueError unless the header is as long as it says, and is that of a network."""
+    length = int.from_bytes(data[:8], "little")
+    if length > len(data) - 8:
+        raise ValueError(f"its header should have {length:,} bytes, more than the file holds")
+    count = data.count(b'"dtype"', 8, 8 + length)
+    if length > _LONGEST_HEADER or count > _MOST_TENSORS:
+        raise ValueError(f"its header has {length:,} bytes and {count:,} tensors, too many")
 
 
 def _of_pickle(path: Path) -> dict[str, Tensor]:
