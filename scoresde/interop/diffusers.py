@@ -26,6 +26,7 @@ from ..shipped import is_model_folder
 from .diffusers_config import arguments_of_config
 from .diffusers_scheduler import Scheduled, scheduled
 from .imported import Imported, file_record
+from .other_models import other_class
 from .plain_json import read_table
 from .weights import find_weights, read_weights
 
@@ -54,10 +55,10 @@ def read(path: Path, label: str = "index") -> Imported:
     folder = path.parent if path.name == _INDEX else path
     with understood(folder):
         unet, averaged = _network_folder(folder)
-    scheduler = _scheduler_file(folder, unet)
     config = read_table(unet / _UNET)
     with understood(unet, _UNET):
         arguments, used = arguments_of_config(config)
+    scheduler = _scheduler_file(folder, unet)
     plan = read_table(scheduler)
     with understood(scheduler.parent, _SCHEDULER):
         label = "rounded_index" if arguments.get("embedding") == "table" else label
@@ -117,7 +118,7 @@ def _check_pipeline(index: Mapping[str, Any]) -> None:
         name = index.get("_class_name")
         raise ValueError(
             f"{name!r} has the parts {', '.join(parts)}; only pipelines of unet and scheduler can "
-            "be read"
+            f"be read{other_class(' '.join(further))}"
         )
 
 

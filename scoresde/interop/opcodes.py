@@ -12,12 +12,13 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from .limits import Budget, Refusal
-from .records import Record, record_of
+from .records import Record, described, record_of
 
 __all__ = ["as_key", "interpret"]
 
 _MOST_BITS = 1024  # of an integer; a UUID has 128
 _KEYS = (str, int, float, bool, bytes, type(None))
+_REFUSED = {"NEXT_BUFFER", "EXT1", "EXT2", "EXT4"}  # buffers and names from outside the file
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY: dict[str, Callable[[], Any]] = {
     "EMPTY_LIST": list,
@@ -38,7 +39,7 @@ def as_key(key: Any) -> Any:
         Refusal: If it is not text, bytes, a number of at most 64 bits or None.
     """
     if type(key) not in _KEYS or (type(key) is int and key.bit_length() > 64):
-        raise Refusal(f"a key of a dictionary is {_named(key)}, not text or a small number")
+        raise Refusal(f"a key of a dictionary is {described(key)}, not text or a small number")
     return key
 
 
@@ -107,7 +108,7 @@ class _Machine:
     def top(self, kind: type | tuple[type, ...]) -> Any:
         if not self.stack or not isinstance(self.stack[-1], kind):
             raise Refusal(
-                f"damaged: it adds elements to {_named(self.stack[-1] if self.stack else None)}"
+                f"damaged: it adds elements to {described(self.stack[-1] if self.stack else None)}"
             )
         return self.stack[-1]
 
@@ -120,7 +121,7 @@ class _Machine:
 
     def push(self, argument: Any, name: str) -> None:
         plain = (str, bytes, int, float, bool, bytearray)
-        if not isinstance(argument, plain) or name == "NEXT_BUFFER":
+        if not isinstance(argument, plain) or name in _REFUSED:
             raise Refusal(f"it has the opcode {name}, which no checkpoint has")
         if isinstance(argument, int) and argument.bit_length() > _MOST_BITS:
             raise Refusal(f"an integer has {argument.bit_length():,} bits, more than {_MOST_BITS}")
@@ -180,11 +181,8 @@ class _Machine:
     def name_on_stack(self, _: Any) -> None:
         name, module = self.pop(), self.pop()
         if not isinstance(name, str) or not isinstance(module, str):
-            raise Refusal(f"damaged: it names a class by {_named(module)} and {_named(name)}")
+            raise Refusal(f"damaged: it names a class by {described(module)} and {described(name)}")
         self.stack.append(record_of(module, name))
-
-    def extension(self, code: int) -> None:
-        self.stack.append(Record("copyreg", f"extension {code}"))
 
     def reduce(self, _: Any) -> None:
         arguments = self.pop()
@@ -193,7 +191,7 @@ class _Machine:
     def new_with_names(self, _: Any) -> None:
         named = self.pop()
         if not isinstance(named, dict):
-            raise Refusal(f"damaged: it gives named arguments as {_named(named)}")
+            raise Refusal(f"damaged: it gives named arguments as {described(named)}")
         self.reduce(None)
         if isinstance(self.stack[-1], Record):
             self.stack[-1].kwargs = named
@@ -209,7 +207,7 @@ class _Machine:
 
     def _call(self, called: Any, arguments: Any) -> None:
         if not isinstance(called, Record) or not isinstance(arguments, tuple):
-            raise Refusal(f"damaged: it calls {_named(called)} with {_named(arguments)}")
+            raise Refusal(f"damaged: it calls {described(called)} with {described(arguments)}")
         self.stack.append(self.call(called, arguments))
 
     def build(self, _: Any) -> None:
@@ -229,12 +227,6 @@ class _Machine:
 
     def by_text_id(self, argument: str) -> None:
         self.stack.append(self.persistent(argument))
-
-
-def _named(value: Any) -> str:
-    """A short description of an object of a pickle."""
-    kind = type(value).__name__
-    return repr(value) if isinstance(value, Record) else f"{'an' if kind == 'int' else 'a'} {kind}"
 
 
 def _pairs(flat: list[Any]) -> list[tuple[Any, Any]]:
@@ -270,9 +262,6 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "BINPUT": _Machine.memoize,
     "LONG_BINPUT": _Machine.memoize,
     "MEMOIZE": _Machine.memoize,
-    "EXT1": _Machine.extension,
-    "EXT2": _Machine.extension,
-    "EXT4": _Machine.extension,
     "GLOBAL": _Machine.name,
     "STACK_GLOBAL": _Machine.name_on_stack,
     "REDUCE": _Machine.reduce,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from .._envelope import KEY
 from .._file_kinds import HEAD, kind_of
 from .._text import printable
 from ..checkpoint import CheckpointError
-from .pickles import Record, read_pickle
+from .pickles import read_pickle
 from .plain_json import check_regular
+from .records import described
 
-__all__ = ["what_it_is"]
+__all__ = ["other_class", "what_it_is"]
 
 _READ = 64 << 20  # bytes of a pickle that is read in order to say what is in it
 _SEARCHED = 8 << 20  # bytes at the beginning of a file in which the names of the tensors are
@@ -46,6 +48,26 @@ _MODELS = {
     rb"layer1\.0\.conv1": "a ResNet, which classifies images and is no score model",
     rb"param_groups": "the state of an optimizer, without a model that can be read",
 }
+
+
+# A part of the name of a class, or of a part of a pipeline -> what its models do.
+_CLASSES = {
+    "ControlNet|Adapter": "steers another model",
+    "Autoencoder|VQModel": "turns images into latent codes, and is no score model",
+    "text_|tokenizer": "takes text and mostly works on latent codes",
+    "Transformer|transformer|UNet2DCondition": "works on latent codes and mostly on text",
+    "vae|vqvae|movq": "works on the latent codes of an autoencoder",
+}
+
+
+def other_class(name: Any) -> str:
+    """What models of another class of diffusers do, as the end of a sentence; empty if unknown.
+
+    Args:
+        name: The class's name, or the names of the parts of a pipeline.
+    """
+    found = [text for part, text in _CLASSES.items() if re.search(part, str(name))]
+    return f": this model {found[0]}" if found else ""
 
 
 def what_it_is(path: Path) -> str | None:
@@ -95,7 +117,7 @@ def _pickled(path: Path) -> str:
         return error.reason.removeprefix("is ")
     if isinstance(tree, dict):
         return f"{known}: a table with {', '.join(map(repr, list(tree)[:3])) or 'nothing'}"[:200]
-    return f"{known}: {repr(tree) if isinstance(tree, Record) else f'a {type(tree).__name__}'}"
+    return f"{known}: {described(tree)}"
 
 
 def _folder(path: Path) -> str:

@@ -37,6 +37,7 @@ _IN_WORDS = {
     " remain": "it ends inside a value",
     "byte count < 0": "a value in it has a negative length",
     "integer string conversion": "a number in it has too many digits",
+    "is encrypted": "it is encrypted",
     "not a zip file": "its table of contents, at its end, is missing; the file may be cut",
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from .limits import Refusal
 
-__all__ = ["Record", "check_tree", "foreign_names", "record_of"]
+__all__ = ["Record", "check_tree", "described", "foreign_names", "record_of"]
 
 _DEEPEST = 200
 _MOST_OBJECTS = 5_000_000  # of the tree; one that occurs twice counts twice
@@ -72,6 +72,12 @@ def record_of(module: str, name: str) -> Record:
             "but do not open the file with other programs"
         )
     return record
+
+
+def described(value: Any) -> str:
+    """An object of a pickle for a message: its class, or the name of a record."""
+    kind = type(value).__name__
+    return repr(value) if isinstance(value, Record) else f"{'an' if kind == 'int' else 'a'} {kind}"
 
 
 def foreign_names(tree: Any) -> dict[str, int]:

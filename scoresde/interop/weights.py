@@ -15,6 +15,7 @@ from .._text import reason_of
 from ..checkpoint import CheckpointError
 from .pickles import read_pickle
 from .plain_json import check_regular, read_table
+from .records import described
 
 __all__ = ["find_weights", "read_weights"]
 
@@ -112,8 +113,10 @@ def _check_header(data: bytes) -> None:
 
 def _of_pickle(path: Path) -> dict[str, Tensor]:
     tree = read_pickle(path)
-    for name, value in tree.items() if isinstance(tree, dict) else [("", tree)]:
+    if not isinstance(tree, dict):
+        raise CheckpointError(f"must hold tensors by name, got {described(tree)}", path)
+    for name, value in tree.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            kind = f"{name!r} is {type(value).__name__}" if name else type(tree).__name__
-            raise CheckpointError(f"must hold tensors by name, got {kind}", path)
+            kind = f"{str(name)[:80]!r} is {described(value)}"
+            raise CheckpointError(f"must hold tensors by name, but {kind}", path)
     return tree
