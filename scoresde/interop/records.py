@@ -77,6 +77,8 @@ def record_of(module: str, name: str) -> Record:
 def described(value: Any) -> str:
     """An object of a pickle for a message: its class, or the name of a record."""
     kind = type(value).__name__
+    if value is None:
+        return "nothing (None)"
     return repr(value) if isinstance(value, Record) else f"{'an' if kind == 'int' else 'a'} {kind}"
 
 

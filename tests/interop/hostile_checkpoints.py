@@ -19,7 +19,7 @@ def single_files(path, command, whole, upto, count, zip_file=False):
     for label, data in made:
         path.write_bytes(data)
         yield label, path
-    for seed in range(max(60, count - len(made))):
+    for seed in range(max(100, count - len(made))):
         path.write_bytes(damaged(whole, seed, upto))
         yield f"damaged {seed}", path
 

@@ -11,19 +11,10 @@ from hostile_formats import FORMATS
 import scoresde
 from scoresde.checkpoint import CheckpointError
 
-# Of each format every n-th file is read, so that there are more than 200 of each.
-EVERY = {"diffusers": 5, "score_sde_pytorch": 2, "guided-diffusion": 2, "edm": 1}
-EVERY |= {"safetensors": 2, "ours": 4}
-CODE = (
-    "Traceback",
-    "NoneType",
-    "attribute",
-    "positional",
-    "<class",
-    "Errno",
-    "allocate",
-    " object ",
-)
+# Every n-th file of a format is read, at least 200 of each.
+EVERY = {"diffusers": 4, "score_sde_pytorch": 3, "guided-diffusion": 2, "edm": 2}
+EVERY |= {"safetensors": 2, "ours": 2}
+CODE = ("Traceback", "NoneType", "attribute", "<class", "Errno", "allocate")
 
 
 class TooSlowError(BaseException):
@@ -66,10 +57,19 @@ def refusal(read, source):
 
 def may_be_read(label):
     """Whether a change may leave a model: numbers that changed, or additions that are not used."""
-    return "damaged" in label or "runs" in label or "bomb" in label or label in SOUND
+    return any(part in label for part in SOUND)
 
 
-SOUND = ()
+SOUND = ("damaged", "runs", "bomb", " = ", "on a GPU", "older format", "whole", "dtype BF16")
+SOUND += (
+    "tensor NaN",
+    "tensor infinite",
+    "tensor half",
+    "tensors half",
+    "BOM",
+    "model_index.json",
+    "long name",
+)
 
 
 @pytest.mark.slow
@@ -85,5 +85,5 @@ def test_hostile_files_are_refused_in_one_line(name, tmp_path):
                 if refusal(scoresde.load, source) is None:
                     read.append(label)
                 assert not marker.exists(), label
-    print(name, count, len(read), [l for l in read if not may_be_read(l)])
+    assert all(may_be_read(label) for label in read), [x for x in read if not may_be_read(x)]
     assert count >= 200
