@@ -7,6 +7,7 @@ import os
 import re
 from typing import Any, BinaryIO
 
+from ._file_kinds import HEAD, kind_of
 from ._text import reason_of
 
 __all__ = ["FORMAT_VERSION", "KEY", "canonical", "read_envelope"]
@@ -15,6 +16,7 @@ FORMAT_VERSION = 1
 KEY = "scoresde"  # name of our entry in the safetensors metadata
 
 _LENGTH_BYTES = 8  # the file begins with the header's length, little-endian
+_LONGEST_HEADER = 24 << 20  # bytes; JSON of many small objects takes 25 times as much memory
 
 
 def canonical(value: Any) -> str:
@@ -59,7 +61,7 @@ def read_envelope(file: BinaryIO) -> dict[str, Any]:
 def _header(file: BinaryIO) -> Any:
     """The safetensors header: its length in 8 bytes, then JSON."""
     size = os.fstat(file.fileno()).st_size
-    start = file.read(512)
+    start = file.read(HEAD)
     if not start:
         raise ValueError("empty file")
     if start[_LENGTH_BYTES : _LENGTH_BYTES + 1] != b"{":
@@ -67,6 +69,8 @@ def _header(file: BinaryIO) -> Any:
     length = int.from_bytes(start[:_LENGTH_BYTES], "little")
     if length > size - _LENGTH_BYTES:  # a flipped bit could ask for exabytes
         raise ValueError(f"damaged or truncated: {size} bytes, header of {length} bytes")
+    if length > _LONGEST_HEADER:
+        raise ValueError(f"its header of {length:,} bytes is longer than that of any checkpoint")
     file.seek(_LENGTH_BYTES)
     try:
         return json.loads(file.read(length))
@@ -75,8 +79,8 @@ def _header(file: BinaryIO) -> Any:
 
 
 def _looks_like(start: bytes) -> str:
-    if re.match(rb"PK\x03\x04.{26}[^/]*?\.npy", start, re.DOTALL):
-        return "looks like a .npz file of arrays"
+    if (kind := kind_of(start)) is not None:
+        return f"looks like {kind}"
     # torch.save writes a zip, too; an older or bare pickle begins with \x80 and a protocol number.
     if re.match(rb"PK\x03\x04|\x80[\x01-\x05]", start):
         return "looks like a PyTorch pickle, which can run code; it was not opened"

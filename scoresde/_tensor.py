@@ -31,6 +31,7 @@ __all__ = [
 
 
 _SHOWN = 5  # differences listed before "and n more"
+_FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 _LARGEST = 10**308  # the largest power of ten that is a float64 number
 
 
@@ -230,13 +231,18 @@ def check_fits(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], what
         have, want = given[name], expected[name]
         if have.shape != want.shape:
             found.append(f"{name} has shape {tuple(have.shape)}, not {tuple(want.shape)}")
-        elif not torch.can_cast(have.dtype, want.dtype):
+        elif not _can_take(have.dtype, want.dtype):
             found.append(f"{name} has dtype {have.dtype}, not {want.dtype}")
     found += [f"missing {name}" for name in expected if name not in given]
     found += [f"unexpected {name}" for name in given if name not in expected]
     if found:
         more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise ValueError(f"the tensors do not fit {what}: {'; '.join(found[:_SHOWN])}{more}")
+
+
+def _can_take(have: torch.dtype, want: torch.dtype) -> bool:
+    """Whether weights may be cast: from floats to floats alone, not from integers to floats."""
+    return have in _FLOATS if want.is_floating_point else torch.can_cast(have, want)
 
 
 def finite_or_raise(x: Tensor, what: str | Callable[[], str]) -> Tensor:

@@ -113,7 +113,8 @@ def interface(step):
 def shortened(words, command):
     """The words with small sizes, those not given among them where the command's are large."""
     known = {option for p in command.params for option in p.opts} if command else set()
-    sizes = SIZES | ({"--n": 8} if command and command.name == "doctor" else {})  # the least that it takes
+    is_doctor = command is not None and command.name == "doctor"
+    sizes = SIZES | ({"--n": 8} if is_doctor else {})  # the least that it takes
     kept, given, words = [], set(), list(words)
     while words:
         word = words.pop(0)

@@ -26,6 +26,7 @@ from ..shipped import is_model_folder
 from .diffusers_config import arguments_of_config
 from .diffusers_scheduler import Scheduled, scheduled
 from .imported import Imported, file_record
+from .other_models import other_class
 from .plain_json import read_table
 from .weights import find_weights, is_weights, read_weights
 
@@ -66,11 +67,11 @@ def read(path: Path, label: str = "index") -> Imported:
     folder = _folder_of(path)
     with understood(folder):
         unet = _network_folder(folder)
-    scheduler = _scheduler_file(folder, unet)
     config = read_table(unet / _UNET)
     network = {key: value for key, value in config.items() if key not in _OF_AVERAGE}
     with understood(unet, _UNET):
         arguments, used = arguments_of_config(network)
+    scheduler = _scheduler_file(folder, unet)
     plan = read_table(scheduler)
     with understood(scheduler.parent, _SCHEDULER):
         label = "rounded_index" if arguments.get("embedding") == "table" else label
@@ -139,7 +140,7 @@ def _check_pipeline(index: Mapping[str, Any]) -> None:
         name = index.get("_class_name")
         raise ValueError(
             f"{name!r} has the parts {', '.join(parts)}; only pipelines of unet and scheduler can "
-            "be read"
+            f"be read{other_class(' '.join(further))}"
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._tensor import check_integer
+from .other_models import other_class
 
 __all__ = ["FLAGS", "Flag", "arguments_of_config"]
 
@@ -146,8 +147,9 @@ def arguments_of_config(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict
         ValueError: If the class is another one, or a key or a value is unknown.
     """
     if config.get("_class_name") != "UNet2DModel":
+        name = config.get("_class_name")
         raise ValueError(
-            f"_class_name is {config.get('_class_name')!r}; only UNet2DModel can be read"
+            f"_class_name is {name!r}; only UNet2DModel can be read{other_class(name)}"
         )
     for key, value in config.items():
         if not (key.startswith("_") or key in FLAGS or key in _JOINT or value is None):
@@ -156,7 +158,7 @@ def arguments_of_config(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict
     for key, flag in FLAGS.items():
         value = config.get(key, flag.default)
         used[key] = f"net.{flag.argument}"
-        if value is not None:
+        if value is not None or isinstance(flag.default, list):
             arguments[flag.argument] = flag.read(key, value)
     joint = _JOINT | {key: config[key] for key in _JOINT if key in config}
     return arguments | _joint_arguments(joint, arguments), used | _joint_report(joint)

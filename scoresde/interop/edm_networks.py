@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._tensor import check_choice, check_integer, finite_or_raise
+from .._tensor import check_choice, check_fits, check_integer, finite_or_raise
 from ..nets import BlockUNet, NCSNpp
 from ..nets.block_parts import AttentionBlock
 from .unet_tensors import Naming, carried
@@ -108,8 +108,8 @@ def _classes(net: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 
 def _taken(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
-    if name not in tensors or tensors[name].shape != shape:
-        raise ValueError(f"the tensors do not fit the network: {name} must have shape {shape}")
+    given = {name: tensors[name]} if name in tensors else {}
+    check_fits(given, {name: torch.empty(shape, device="meta")}, "the network of these settings")
     value = tensors[name]
     value = value if value.is_meta else finite_or_raise(value, name)
     return value.to(torch.float32, copy=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import IO, NoReturn
 
@@ -65,7 +66,7 @@ class Bounded:
 
     def __init__(self, file: IO[bytes], size: int, most: int | None = None) -> None:
         self.file, self.size, self.most = file, size, most
-        self.tell, self.seek, self.seekable = file.tell, file.seek, file.seekable
+        self.tell, self.seekable = file.tell, file.seekable
 
     def read(self, n: int = -1) -> bytes:
         """At most n bytes, all that are left if n is negative."""
@@ -76,6 +77,12 @@ class Bounded:
         if self.most is not None and n > self.most:
             raise Refusal(f"its table of contents has {n:,} bytes")
         return self.file.read(n)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a place of the file."""
+        if whence == os.SEEK_SET and offset < 0:
+            raise Refusal("damaged: its table of contents points before its beginning")
+        return self.file.seek(offset, whence)
 
     def readline(self) -> bytes:
         """A line, or the beginning of a very long one."""

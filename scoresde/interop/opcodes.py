@@ -12,12 +12,13 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from .limits import Budget, Refusal
-from .records import Record
+from .records import Record, described, record_of
 
 __all__ = ["as_key", "interpret"]
 
 _MOST_BITS = 1024  # of an integer; a UUID has 128
 _KEYS = (str, int, float, bool, bytes, type(None))
+_REFUSED = {"NEXT_BUFFER", "EXT1", "EXT2", "EXT4"}  # buffers and names from outside the file
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY: dict[str, Callable[[], Any]] = {
     "EMPTY_LIST": list,
@@ -25,7 +26,6 @@ _EMPTY: dict[str, Callable[[], Any]] = {
     "EMPTY_TUPLE": tuple,
     "EMPTY_SET": lambda: Record("builtins", "set", ()),
 }
-_RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
@@ -39,7 +39,7 @@ def as_key(key: Any) -> Any:
         Refusal: If it is not text, bytes, a number of at most 64 bits or None.
     """
     if type(key) not in _KEYS or (type(key) is int and key.bit_length() > 64):
-        raise Refusal(f"a key of a dictionary is {_named(key)}, not text or a small number")
+        raise Refusal(f"a key of a dictionary is {described(key)}, not text or a small number")
     return key
 
 
@@ -82,7 +82,7 @@ def interpret(
             machine.stack.append(tuple([machine.pop() for _ in range(_TUPLES[name])][::-1]))
         else:
             machine.push(argument, name)
-    raise Refusal("its pickle has no end")
+    raise Refusal("damaged: its pickle has no end")
 
 
 class _Machine:
@@ -102,25 +102,27 @@ class _Machine:
 
     def pop(self) -> Any:
         if not self.stack:
-            raise Refusal("its pickle takes an object from an empty stack")
+            raise Refusal("damaged: it takes an object from an empty stack")
         return self.stack.pop()
 
     def top(self, kind: type | tuple[type, ...]) -> Any:
         if not self.stack or not isinstance(self.stack[-1], kind):
-            raise Refusal(f"its pickle adds to {_named(self.stack[-1] if self.stack else None)}")
+            raise Refusal(
+                f"damaged: it adds elements to {described(self.stack[-1] if self.stack else None)}"
+            )
         return self.stack[-1]
 
     def marked(self) -> list[Any]:
         """The objects above the last mark, which are taken away with it."""
         if not self.below:
-            raise Refusal("its pickle has no mark where one is needed")
+            raise Refusal("damaged: it has no mark where one is needed")
         taken, self.stack = self.stack, self.below.pop()
         return taken
 
     def push(self, argument: Any, name: str) -> None:
         plain = (str, bytes, int, float, bool, bytearray)
-        if not isinstance(argument, plain) or name == "NEXT_BUFFER":
-            raise Refusal(f"its pickle has the opcode {name}, which no checkpoint has")
+        if not isinstance(argument, plain) or name in _REFUSED:
+            raise Refusal(f"it has the opcode {name}, which no checkpoint has")
         if isinstance(argument, int) and argument.bit_length() > _MOST_BITS:
             raise Refusal(f"an integer has {argument.bit_length():,} bits, more than {_MOST_BITS}")
         self.stack.append(bytes(argument) if isinstance(argument, bytearray) else argument)
@@ -170,20 +172,17 @@ class _Machine:
 
     def recall(self, argument: int) -> None:
         if argument not in self.memo:
-            raise Refusal(f"its pickle recalls object {argument}, which was not stored")
+            raise Refusal(f"damaged: it recalls object {argument}, which was not stored")
         self.stack.append(self.memo[argument])
 
     def name(self, argument: str) -> None:
-        self.stack.append(_class(*argument.split(" ", 1)))
+        self.stack.append(record_of(*argument.split(" ", 1)))
 
     def name_on_stack(self, _: Any) -> None:
         name, module = self.pop(), self.pop()
         if not isinstance(name, str) or not isinstance(module, str):
-            raise Refusal(f"its pickle names a class by {_named(module)} and {_named(name)}")
-        self.stack.append(_class(module, name))
-
-    def extension(self, code: int) -> None:
-        self.stack.append(Record("copyreg", f"extension {code}"))
+            raise Refusal(f"damaged: it names a class by {described(module)} and {described(name)}")
+        self.stack.append(record_of(module, name))
 
     def reduce(self, _: Any) -> None:
         arguments = self.pop()
@@ -192,23 +191,23 @@ class _Machine:
     def new_with_names(self, _: Any) -> None:
         named = self.pop()
         if not isinstance(named, dict):
-            raise Refusal(f"its pickle gives named arguments as {_named(named)}")
+            raise Refusal(f"damaged: it gives named arguments as {described(named)}")
         self.reduce(None)
         if isinstance(self.stack[-1], Record):
             self.stack[-1].kwargs = named
 
     def instance(self, argument: str) -> None:
-        self._call(_class(*argument.split(" ", 1)), tuple(self.marked()))
+        self._call(record_of(*argument.split(" ", 1)), tuple(self.marked()))
 
     def object(self, _: Any) -> None:
         parts = self.marked()
         if not parts:
-            raise Refusal("its pickle makes an object without a class")
+            raise Refusal("damaged: it makes an object without a class")
         self._call(parts[0], tuple(parts[1:]))
 
     def _call(self, called: Any, arguments: Any) -> None:
         if not isinstance(called, Record) or not isinstance(arguments, tuple):
-            raise Refusal(f"its pickle calls {_named(called)} with {_named(arguments)}")
+            raise Refusal(f"damaged: it calls {described(called)} with {described(arguments)}")
         self.stack.append(self.call(called, arguments))
 
     def build(self, _: Any) -> None:
@@ -230,19 +229,9 @@ class _Machine:
         self.stack.append(self.persistent(argument))
 
 
-def _class(module: str, name: str) -> Record:
-    """A named class; the modules that Python 3 has renamed have their new names."""
-    return Record(_RENAMED.get(module, module), name)
-
-
-def _named(value: Any) -> str:
-    """A short description of an object of a pickle."""
-    return repr(value) if isinstance(value, Record) else f"a {type(value).__name__}"
-
-
 def _pairs(flat: list[Any]) -> list[tuple[Any, Any]]:
     if len(flat) % 2:
-        raise Refusal("its pickle has a key without a value")
+        raise Refusal("damaged: it has a key without a value")
     return list(zip(flat[::2], flat[1::2], strict=True))
 
 
@@ -273,9 +262,6 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "BINPUT": _Machine.memoize,
     "LONG_BINPUT": _Machine.memoize,
     "MEMOIZE": _Machine.memoize,
-    "EXT1": _Machine.extension,
-    "EXT2": _Machine.extension,
-    "EXT4": _Machine.extension,
     "GLOBAL": _Machine.name,
     "STACK_GLOBAL": _Machine.name_on_stack,
     "REDUCE": _Machine.reduce,

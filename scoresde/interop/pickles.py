@@ -17,10 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .._file_kinds import HEAD, kind_of
 from .._text import reason_of
 from ..checkpoint import CheckpointError
 from .limits import Bounded, Budget, Refusal
-from .plain_json import GIT_LFS
 from .records import Record, check_tree, foreign_names
 from .torch_files import MAGIC, read_stream, read_zip, run, unknown_id
 
@@ -29,18 +29,17 @@ __all__ = ["Record", "foreign_names", "read_pickle"]
 _VIEWS = 8  # tensors may show each byte of the file this many times
 _SPARE = 64 << 20
 
-_OTHERS = [
-    (GIT_LFS, "a pointer of Git LFS; the file itself was not downloaded"),
-    (b"<!DOCTYPE", "a web page; the download failed"),
-    (b"<!doctype", "a web page; the download failed"),
-    (b"<html", "a web page; the download failed"),
-    (b"\x93NUMPY", "an array of NumPy (.npy)"),
-    (b"\x89HDF", "an HDF5 file"),
-    (b"\x1f\x8b", "compressed by gzip; unpack it first"),
-    (b"7z\xbc\xaf", "a 7-Zip archive; unpack it first"),
-]
 # What the parts of the standard library raise for damaged data.
 _DAMAGES = (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError, Warning)
+_IN_WORDS = {
+    "exhausted": "it ends too early",
+    "not enough data": "it ends inside a value",
+    " remain": "it ends inside a value",
+    "byte count < 0": "a value in it has a negative length",
+    "integer string conversion": "a number in it has too many digits",
+    "is encrypted": "it is encrypted",
+    "not a zip file": "its table of contents, at its end, is missing; the file may be cut",
+}
 
 
 def read_pickle(path: str | Path) -> Any:
@@ -75,7 +74,7 @@ def read_pickle(path: str | Path) -> Any:
 
 
 def _read(file: Bounded, path: Path) -> Any:
-    head = file.read(512)
+    head = file.read(HEAD)
     file.seek(0)
     kind, read = _kind(head)
     if read is None:
@@ -87,24 +86,28 @@ def _read(file: Bounded, path: Path) -> Any:
             tree = read(file, budget)
         check_tree(tree)
     except (Refusal, *_DAMAGES) as error:
-        sentence = (
-            reason_of(error) if isinstance(error, Refusal) else f"damaged: {reason_of(error)}"
-        )
+        sentence = reason_of(error) if isinstance(error, Refusal) else f"damaged: {_damage(error)}"
         raise CheckpointError(f"is {kind}, but {sentence}", path) from error
     return tree
 
 
+def _damage(error: BaseException) -> str:
+    """What the standard library says of damaged data, in words for a user."""
+    text = reason_of(error)
+    if isinstance(error, UnicodeDecodeError):
+        return "a text in it is not UTF-8"
+    for words, meaning in _IN_WORDS.items():
+        if words in text:
+            return meaning
+    return text
+
+
 def _kind(head: bytes) -> tuple[str, Callable[[Bounded, Budget], Any] | None]:
     """What a file is by its first bytes, and the function that reads it."""
-    if not head:
-        return "empty", None
+    if (kind := kind_of(head)) is not None:
+        return kind, None
     if head.startswith(b"PK"):
-        return "a PyTorch file (zip)", read_zip
-    for start, what in _OTHERS:
-        if head.startswith(start):
-            return what, None
-    if head[257:262] == b"ustar":
-        return "a tar archive; unpack it first", None
+        return ("a PyTorch file (zip)" if b"/data.pkl" in head else "a zip archive"), read_zip
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
         return "a safetensors file, not a PyTorch file or a pickle", None
     if MAGIC.to_bytes(10, "little") in head[:20]:

@@ -57,7 +57,7 @@ def storage_dtype(kind: Any) -> torch.dtype:
     """
     known = isinstance(kind, Record) and kind.module in ("torch", "torch.cuda", "torch.storage")
     if not known or kind.name not in _STORAGES:
-        raise Refusal(f"a tensor has the storage {kind!r}, which is not one of {list(_STORAGES)}")
+        raise Refusal(f"a tensor has the storage {kind!r}; only plain numbers are read")
     return _STORAGES[kind.name]
 
 
@@ -79,6 +79,9 @@ class Rebuilder:
         made = NotImplemented if rebuild is None else rebuild(self, arguments)
         if made is not NotImplemented:
             return made
+        if called.module == "torch._utils" and called.name.startswith("_rebuild_"):
+            kind = called.name.removeprefix("_rebuild_").replace("_", " ")
+            raise Refusal(f"it holds a {kind}; only tensors that are dense and whole are read")
         known = (called.module, called.name) == (
             "copyreg",
             "_reconstructor",
@@ -130,7 +133,7 @@ class Rebuilder:
         """(untyped storage, offset, size, stride, requires gradients, hooks, dtype)."""
         kind = arguments[6] if len(arguments) > 6 else None
         if not isinstance(kind, Record) or kind.module != "torch" or kind.name not in _DTYPES:
-            raise Refusal(f"a tensor has the dtype {kind!r}, which is not one of {list(_DTYPES)}")
+            raise Refusal(f"a tensor has the dtype {kind!r}; only plain numbers are read")
         base, dtype = arguments[0], _DTYPES[kind.name]
         whole = isinstance(base, Tensor) and base.dtype == torch.uint8 and base.is_contiguous()
         if not whole or len(base) % dtype.itemsize:

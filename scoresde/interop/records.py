@@ -9,12 +9,28 @@ from typing import Any
 
 from .limits import Refusal
 
-__all__ = ["Record", "check_tree", "foreign_names"]
+__all__ = ["Record", "check_tree", "described", "foreign_names", "record_of"]
 
 _DEEPEST = 200
 _MOST_OBJECTS = 5_000_000  # of the tree; one that occurs twice counts twice
 _TOO_DEEP = f"its objects are nested more than {_DEEPEST} deep"
 _END = object()
+
+_RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg", "commands": "subprocess"}
+# With these a pickle runs a program or a text in a reader that obeys it. The list is for the user's
+# information. It protects nobody: here nothing that a pickle names is ever imported or called.
+_RUNNING_MODULES = {
+    *("os", "posix", "nt", "subprocess", "pty", "sys", "shutil", "socket", "ctypes", "importlib"),
+    *("runpy", "code", "pdb", "timeit", "profile", "cProfile", "pickle", "_pickle", "marshal"),
+    *("webbrowser", "pip", "torch.hub", "torch.jit", "torch.package"),
+    *("torch.utils.cpp_extension", "torch.fx.graph_module", "numpy.testing"),
+}
+_RUNNING = {
+    *("builtins.eval", "builtins.exec", "builtins.compile", "builtins.open", "builtins.__import__"),
+    *("builtins.input", "builtins.breakpoint", "torch.load", "numpy.load"),
+    *("torch.serialization.load", "torch.serialization._load"),
+    *("types.FunctionType", "types.CodeType", "multiprocessing.Process"),
+}
 
 
 @dataclass(eq=False, slots=True)
@@ -38,7 +54,32 @@ class Record:
     items: list = field(default_factory=list)
 
     def __repr__(self) -> str:
-        return f"Record({self.module}.{self.name})"
+        return f"{self.module[:60]}.{self.name[:60]}"
+
+
+def record_of(module: str, name: str) -> Record:
+    """The record of a named class or function; modules that Python 3 renamed have the new names.
+
+    Raises:
+        Refusal: For what runs programs in other readers. No checkpoint names it, and the user
+            should know of such a file.
+    """
+    module = _RENAMED.get(module, module)
+    record = Record(module, name)
+    if module in _RUNNING_MODULES or f"{module}.{name}" in _RUNNING:
+        raise Refusal(
+            f"it names {record!r}, with which a file can run any program; nothing was run here, "
+            "but do not open the file with other programs"
+        )
+    return record
+
+
+def described(value: Any) -> str:
+    """An object of a pickle for a message: its class, or the name of a record."""
+    kind = type(value).__name__
+    if value is None:
+        return "nothing (None)"
+    return repr(value) if isinstance(value, Record) else f"{'an' if kind == 'int' else 'a'} {kind}"
 
 
 def foreign_names(tree: Any) -> dict[str, int]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .._text import reason_of
 from ..checkpoint import CheckpointError
+from .plain_json import parsed, read_text
 
 __all__ = ["read_settings_of"]
+
+_MOST_BYTES = 1 << 20
 
 
 def read_settings_of(
@@ -35,13 +38,11 @@ def read_settings_of(
         raise CheckpointError(
             f"settings must be a .toml or .json file or one of {', '.join(published)}, got {source}"
         )
+    text = read_text(path, _MOST_BYTES)
     try:
-        text = path.read_text(encoding="utf-8")
-        tables = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except OSError as error:
-        raise CheckpointError(f"cannot be read: {error.strerror}", path) from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"not a {path.suffix[1:]} file: {error}", path) from error
+        tables = tomllib.loads(text) if path.suffix == ".toml" else parsed(path, text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise CheckpointError(f"not a toml file: {reason_of(error)}", path) from error
     try:
         return checked(tables)
     except (TypeError, ValueError) as error:

@@ -73,7 +73,7 @@ def read_zip(file: Bounded, budget: Budget) -> Any:
         if len(pickles) != 1:
             raise Refusal("it has no single data.pkl, so torch.save has not written it")
         folder = pickles[0].removesuffix("data.pkl")
-        if f"{folder}constants.pkl" in members:
+        if any(name.startswith((f"{folder}constants.pkl", f"{folder}code/")) for name in members):
             raise Refusal("it holds a program (TorchScript), not weights")
         order = members.get(f"{folder}byteorder")
         if order is not None and order.file_size < 20 and archive.read(order) == b"big":

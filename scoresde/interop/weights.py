@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +10,13 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
+from .._file_kinds import HEAD, kind_of
 from .._tensor import NonFiniteError, finite_or_raise
 from .._text import reason_of
 from ..checkpoint import CheckpointError
 from .pickles import read_pickle
 from .plain_json import check_regular, read_table
+from .records import described
 
 __all__ = ["find_weights", "is_weights", "read_weights"]
 
@@ -24,6 +27,7 @@ _VARIANT = re.compile(
     rf"{_STEM}\.(\w+)\.(safetensors|bin)(\.index\.json)?"
     rf"|{_STEM}\.(safetensors|bin)\.index\.(\w+)\.json"
 )
+_LONGEST_HEADER, _MOST_TENSORS = 16 << 20, 50_000  # the largest networks have some thousands
 
 
 def is_weights(name: str) -> bool:
@@ -44,9 +48,12 @@ def find_weights(folder: Path) -> tuple[list[Path], str | None]:
             files outside the folder.
     """
     for ending in _ENDINGS:
-        for place in (folder / f"{_STEM}{ending}", folder / f"{_STEM}{ending}.index.json"):
-            if place.is_file():
-                return _with_parts(place), None
+        # A pipe or a broken link of this name is an error of `read_weights`.
+        if os.path.lexists(folder / f"{_STEM}{ending}"):
+            return [folder / f"{_STEM}{ending}"], None
+        index = folder / f"{_STEM}{ending}.index.json"
+        if index.is_file():
+            return _with_parts(index), None
     found = {}
     for name in sorted(path.name for path in folder.iterdir()):
         if match := _VARIANT.fullmatch(name):
@@ -95,7 +102,7 @@ def read_weights(files: Sequence[Path]) -> dict[str, Tensor]:
                 raise CheckpointError(f"holds {name!r}, as another file does", path)
             if tensor.is_floating_point():
                 try:
-                    finite_or_raise(tensor, name)
+                    finite_or_raise(tensor.float() if tensor.itemsize == 1 else tensor, name)
                 except NonFiniteError as error:
                     raise CheckpointError(str(error), path) from error
         tensors |= part
@@ -103,16 +110,41 @@ def read_weights(files: Sequence[Path]) -> dict[str, Tensor]:
 
 
 def _of_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Its bytes are read, not mapped: a mapped file that another program cuts kills the process.
+    """
+    data = path.read_bytes()
+    if (kind := kind_of(data[:HEAD])) is not None:
+        raise CheckpointError(f"is {kind}", path)
+    if data[8:9] != b"{":
+        pickled = data[:2] == b"PK" or data[:1] == b"\x80"
+        found = "but a PyTorch file or a pickle" if pickled else "it has no header"
+        raise CheckpointError(f"is no safetensors file, {found}", path)
     try:
-        return safetensors.torch.load_file(path)
+        _check_header(data)
+        return safetensors.torch.load(data)
     except Exception as error:  # the parser may raise anything on damaged bytes
-        raise CheckpointError(f"damaged or truncated: {reason_of(error)}", path) from error
+        reason = reason_of(error).removeprefix("Error while deserializing header: ")
+        raise CheckpointError(f"is a safetensors file, but damaged: {reason}", path) from error
+
+
+def _check_header(data: bytes) -> None:
+    """Raise ValueError unless the header is as long as it says, and is that of a network."""
+    length = int.from_bytes(data[:8], "little")
+    if length > len(data) - 8:
+        raise ValueError(f"its header should have {length:,} bytes, more than the file holds")
+    count = data.count(b'"dtype"', 8, 8 + length)
+    if length > _LONGEST_HEADER or count > _MOST_TENSORS:
+        raise ValueError(f"its header has {length:,} bytes and {count:,} tensors, too many")
 
 
 def _of_pickle(path: Path) -> dict[str, Tensor]:
     tree = read_pickle(path)
-    for name, value in tree.items() if isinstance(tree, dict) else [("", tree)]:
+    if not isinstance(tree, dict):
+        raise CheckpointError(f"must hold tensors by name, got {described(tree)}", path)
+    for name, value in tree.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            kind = f"{name!r} is {type(value).__name__}" if name else type(tree).__name__
-            raise CheckpointError(f"must hold tensors by name, got {kind}", path)
+            kind = f"{str(name)[:80]!r} is {described(value)}"
+            raise CheckpointError(f"must hold tensors by name, but {kind}", path)
     return tree

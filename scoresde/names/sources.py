@@ -10,6 +10,7 @@ import torch
 
 from ..checkpoint import CheckpointError, RawCheckpoint, in_memory, read_checkpoint
 from ..interop import FORMATS
+from ..interop.other_models import what_it_is
 from ..shipped import locate
 from .saving import content_of
 
@@ -32,7 +33,14 @@ def read_source(name_or_path: str | Path) -> RawCheckpoint:
         CheckpointError: If it is missing, damaged, or of no known format.
     """
     path = locate("checkpoints", name_or_path)
-    return read_checkpoint(path) if foreign_format(path) is None else import_source(path)
+    if foreign_format(path) is not None:
+        return import_source(path)
+    try:
+        return read_checkpoint(path)
+    except CheckpointError as error:
+        if not path.exists() or (other := what_it_is(path)) is None:
+            raise
+        raise CheckpointError(f"is {other}", path) from error
 
 
 @torch.inference_mode(False)  # inference tensors could not become parameters
@@ -53,8 +61,7 @@ def import_source(path: str | Path, **options: Any) -> RawCheckpoint:
     path = Path(path)
     name = foreign_format(path)
     if name is None:
-        formats = ", ".join(FORMATS)
-        raise CheckpointError(f"is of no format of another library; known are {formats}", path)
+        raise CheckpointError(_unknown(path), path)
     known = list(inspect.signature(FORMATS[name].read).parameters)[1:]
     for option in options:
         if option not in known:
@@ -62,3 +69,15 @@ def import_source(path: str | Path, **options: Any) -> RawCheckpoint:
     made = FORMATS[name].read(path, **options)
     tensors, metadata = content_of(made.model, made.data, made.provenance)
     return in_memory(path, tensors, metadata | {"report": list(made.report)})
+
+
+def _unknown(path: Path) -> str:
+    """Why a path is not imported."""
+    known = f"(formats that can be imported: {', '.join(FORMATS)})"
+    if (other := what_it_is(path)) is not None:
+        return f"is {other} {known}"
+    try:
+        read_checkpoint(path)
+    except CheckpointError as error:
+        return f"{error.reason} {known}"
+    return "is a checkpoint of scoresde already, and needs no import"

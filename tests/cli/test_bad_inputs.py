@@ -260,13 +260,13 @@ def test_a_checkpoint_of_a_file_needs_other_data(refused, wide_checkpoint):
 FILES = {
     "missing": (None, "no such file"),
     "folder": ("folder", "is a folder"),
-    "empty": (b"", "empty file"),
+    "empty": (b"", "is empty"),
     "text": (b"weights of my network\n" * 9, "looks like text"),
-    "npz": (b"PK\x03\x04" + bytes(26) + b"x.npy" + bytes(90), "looks like a .npz file of arrays"),
-    "pickle": (b"PK\x03\x04" + bytes(100), "looks like a PyTorch pickle"),
+    "npz": (b"PK\x03\x04" + bytes(26) + b"x.npy" + bytes(90), "is a .npz file of arrays"),
+    "zip": (b"PK\x03\x04" + bytes(100), "is a zip archive that torch.save has not written"),
     "truncated": ("truncated", "damaged or truncated"),
     "flipped": ("flipped", "damaged"),
-    "foreign": ("foreign", "without scoresde metadata"),
+    "foreign": ("foreign", "is a safetensors file of no known model"),
 }
 
 
@@ -286,7 +286,7 @@ def test_what_is_no_checkpoint(refused, tiny_checkpoint, tmp_path, kind, command
     refused([command, "--checkpoint", path], path, reason)
 
 
-@pytest.mark.parametrize("kind", ["empty", "text", "npz", "pickle"])
+@pytest.mark.parametrize("kind", ["empty", "text", "npz", "zip"])
 def test_inspecting_what_is_no_checkpoint(scoresde, tmp_path, kind):
     content, reason = FILES[kind]
     path = tmp_path / "some.safetensors"

@@ -58,7 +58,7 @@ def test_what_is_no_model_is_refused(scoresde, tmp_path):
         assert len(done.err.splitlines()) == 1
         assert "format" in done.err
     assert list(tmp_path.iterdir()) == []
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text('{"_class_name": "UNet2DModel", "sample_size": 8}')
     done = scoresde("sample", "--checkpoint", tmp_path, "--out", tmp_path / "s")
     assert done.status == 2
     assert "scheduler/scheduler_config.json is missing" in done.err

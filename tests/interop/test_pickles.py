@@ -182,7 +182,7 @@ def bombs():
     yield "contains itself", b"]q\x00h\x00a"
     yield "contains itself", b"}q\x00K\x01h\x00s"
     yield "a key of a dictionary is a tuple", b"}K\x01K\x02\x86K\x03s"
-    yield "a key of a dictionary is a int", b"}\x8a\x0a" + b"\x01" * 10 + b"K\x03s"
+    yield "a key of a dictionary is an int", b"}\x8a\x0a" + b"\x01" * 10 + b"K\x03s"
     yield "damaged", b"\x8e" + big + b"abc"
     yield "damaged", b"\x8d" + big + b"abc"
     yield "damaged", b"\x8b\xff\xff\xff\x7fabc"
@@ -196,7 +196,7 @@ def bombs():
     yield "not stored", b"h\x05"
     yield "calls a str with a tuple", text("a") + b")R"
     yield "key without a value", b"}(K\x01u"
-    yield "adds to a int", b"K\x01K\x02a"
+    yield "adds elements to an int", b"K\x01K\x02a"
 
 
 def long_bombs():

@@ -1,0 +1,89 @@
+"""Hostile files of each format: no code runs, no hang, no gigabyte, and one line that says why."""
+
+import contextlib
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+from hostile_formats import FORMATS
+
+import scoresde
+from scoresde.checkpoint import CheckpointError
+
+# Every n-th file of a format is read, at least 200 of each.
+EVERY = {"diffusers": 4, "score_sde_pytorch": 3, "guided-diffusion": 2, "edm": 2}
+EVERY |= {"safetensors": 2, "ours": 2}
+CODE = ("Traceback", "NoneType", "attribute", "<class", "Errno", "allocate")
+
+
+class TooSlowError(BaseException):
+    """No `except Exception` of a reader catches it."""
+
+
+@contextlib.contextmanager
+def limited():
+    """At most one more gigabyte of memory, and a minute for each file on a busy machine."""
+
+    def stop(*_):
+        raise TooSlowError
+
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (1 << 30), hard))
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def refusal(read, source):
+    """The one line with which a file is refused; None if it is read."""
+    signal.setitimer(signal.ITIMER_REAL, 60)
+    try:
+        read(source)
+    except CheckpointError as error:
+        line = str(error)
+        assert line.startswith(str(source.parent)), line
+        assert "\n" not in line
+        assert len(line) < 1200
+        assert not [word for word in CODE if word in line], line
+        return line
+    return None
+
+
+def may_be_read(label):
+    """Whether a change may leave a model: numbers that changed, or additions that are not used."""
+    return any(part in label for part in SOUND)
+
+
+SOUND = ("damaged", "runs", "bomb", " = ", "on a GPU", "older format", "whole", "dtype BF16")
+SOUND += (
+    "tensor NaN",
+    "tensor infinite",
+    "tensor half",
+    "tensors half",
+    "BOM",
+    "model_index.json",
+    "long name",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORMATS)
+def test_hostile_files_are_refused_in_one_line(name, tmp_path):
+    marker, count, read = tmp_path / "ran", 0, []
+    (tmp_path / "in").mkdir()
+    with limited():
+        files = FORMATS[name](tmp_path / "in", f"touch {marker}")
+        for number, (label, source) in enumerate(files):
+            if number % EVERY[name] == 0:
+                count += 1
+                if refusal(scoresde.load, source) is None:
+                    read.append(label)
+                assert not marker.exists(), label
+    assert all(may_be_read(label) for label in read), [x for x in read if not may_be_read(x)]
+    assert count >= 200
