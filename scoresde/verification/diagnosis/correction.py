@@ -12,6 +12,7 @@ from torch import Tensor
 from ...checkpoint import RawCheckpoint, save_checkpoint
 from ...names.config import sde_table
 from ...score import Preconditioning
+from .alternatives import SINE
 from .data_map import DataMap
 from .reading import Meaning, Reading
 from .search import Search
@@ -50,6 +51,7 @@ def unstated(reading: Reading) -> str | None:
         "a scaled σ": reading.noise != 1,
         "another order of channels or axes": bool(data.orders),
         "exchanged black and white": data.scale < 0,
+        "another order of sine and cosine": reading.weights == SINE,
         "other class labels": reading.classes != 0,
     }
     return next((cause for cause, holds in causes.items() if holds), None)
