@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from ..._tensor import equally_spaced
 from ...score.preconditioning import INDEX_LABELS
-from ...sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP, cosine_betas
+from .data_map import changes
 from .points import Points
+from .processes import LADDER, processes, scaled_process, sde_in_words
 from .reading import Meaning, Reading, Subject
 
-__all__ = ["SHIFT", "Alternative", "alternatives", "levels_of_label"]
+__all__ = ["FACTORS", "SHIFT", "SINE", "Alternative", "alternatives", "levels_of_label"]
 
-RANGES = ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0), (-0.5, 0.5))
-NOISE_FACTORS = (0.5, 0.5**0.5, 2**0.5, 2.0)
-SIGMA_DATA = (0.8, 0.9, 1.1, 1.25)  # factors of the σ_data of a reading
-SHIFT = "label shift"  # family of labels shifted by one
-LADDER = 1000  # levels of a network of times, whose ladder is not known
+FACTORS = tuple(2**power for power in (-2, -1, -0.5, -0.25, 0.25, 0.5, 1, 2))
+SHIFT = "label shift"  # family of small changes of the label, see `shifts`
+SINE = "sine and cosine exchanged"  # a set of weights, see `embedding`
 TARGETS = {"eps": "ε", "x0": "x0", "v": "v", "score": "the score", "edm": "EDM's F"}
 
 
@@ -27,29 +25,42 @@ class Alternative:
     """A reading that differs from another one in one convention.
 
     Attributes:
-        family: The convention: "target", "label", "label shift", "noise level", "schedule",
-            "input", "data" or "weights".
-        says: The mistake in words, if this reading is the right one.
+        family: The convention: "target", "output", "label", "label shift", "noise level",
+            "schedule", "input", "data", "classes" or "weights".
+        says: The mistake in words, if this reading is the right one, compared with the claim.
         reading: The reading.
         fix: What to do.
+        vary: The same alternative with another factor, if it is one of a continuous family.
+        factor: The factor of this one.
     """
 
     family: str
     says: str
     reading: Reading
     fix: str
+    vary: Callable[[float], Alternative] | None = None
+    factor: float = 1.0
 
 
 def alternatives(subject: Subject, reading: Reading, points: Points) -> list[Alternative]:
-    """All readings that differ from the given one in one convention, the same one left out."""
+    """All readings that differ from the given one in one convention, the same one left out.
+
+    Args:
+        subject: The model, whose claim the words refer to.
+        reading: The reading from which they differ.
+        points: The data.
+    """
+    claim, network = subject.claim, subject.is_network
     found = [
-        *_targets(reading, points),
-        *(_labels(reading) if subject.is_network else ()),
-        *_shifts(reading, subject.is_network),
+        *(_inputs(reading) if network else ()),
+        *_targets(reading, claim, points),
+        *_outputs(reading),
+        *(_labels(reading, claim) if network else ()),
+        *_shifts(reading, network),
         *_noise_levels(reading),
-        *(_inputs(reading) if subject.is_network else ()),
-        *_schedules(reading),
-        *_ranges(reading, points),
+        *_schedules(reading, claim),
+        *_data(reading, points),
+        *_classes(reading, subject, points),
         *_weights(reading, subject),
     ]
     seen, kept = {reading}, []
@@ -60,46 +71,72 @@ def alternatives(subject: Subject, reading: Reading, points: Points) -> list[Alt
     return kept
 
 
-def _with(reading: Reading, **changes: object) -> Reading:
+def _with(reading: Reading, **changed: object) -> Reading:
     """The reading with another meaning of the network's call."""
-    return replace(reading, meaning=replace(reading.meaning, **changes))
+    return replace(reading, meaning=replace(reading.meaning, **changed))
 
 
-def _targets(reading: Reading, points: Points) -> Iterator[Alternative]:
+def _varied(make: Callable[[float], Alternative]) -> Iterator[Alternative]:
+    """One alternative for each usual factor, which the search may refine."""
+    for factor in FACTORS:
+        yield replace(make(factor), vary=make, factor=factor)
+
+
+def _targets(reading: Reading, claim: Reading, points: Points) -> Iterator[Alternative]:
     now = reading.meaning
-    was = target_in_words(now)
     for target in TARGETS:
-        for sign in (1, -1):
-            for sigma_data in _sigma_data(now, points) if target == "edm" else (now.sigma_data,):
-                scaled = now.scale_input if target != "edm" else True
-                new = {"target": target, "sign": sign, "velocity": False}
-                new |= {"sigma_data": sigma_data, "scale_input": scaled}
-                other = _with(reading, **new)
-                says = f"the network predicts {target_in_words(other.meaning)}, not {was}"
-                if (target, sign) == (now.target, now.sign) and not now.velocity:
-                    says = f"σ_data looks like {sigma_data:.3g}, not {now.sigma_data:.3g}"
-                own = f"sigma_data = {sigma_data:.3g}" if target == "edm" else ""
-                fix = f'set preconditioning.target = "{target}"' + (f" and {own}" if own else "")
-                if sign < 0:
-                    fix = f"negate the output of the network, and {fix}"
-                yield Alternative("target", says, other, fix)
-    for sign in (1, -1):
-        other = _with(reading, velocity=True, sign=sign)
-        says = f"the network predicts {target_in_words(other.meaning)}, not {was}"
+        # EDM's input is scaled; other targets occur with both inputs
+        scalings = {now.scale_input if target == now.target else target == "edm"}
+        scalings |= {True, False} if now.target == "edm" != target else set()
+        usual = (now.sigma_data, 0.5, 1.0, round(points.std, 3))
+        for sigma_data in usual if target == "edm" else usual[:1]:
+            for scaled in sorted(scalings | ({now.scale_input} if target != "edm" else set())):
+                for gain in (1.0, -1.0):
+                    new = {"target": target, "gain": gain, "velocity": False}
+                    new |= {"sigma_data": sigma_data, "scale_input": scaled}
+                    yield _target(_with(reading, **new), claim)
+    for gain in (1.0, -1.0):
+        yield _target(_with(reading, velocity=True, gain=gain), claim)
+    if now.target == "edm":
+        yield from _varied(
+            lambda f: _target(_with(reading, sigma_data=f * now.sigma_data), claim),
+        )
+
+
+def _target(other: Reading, claim: Reading) -> Alternative:
+    """The alternative of another target or another σ_data."""
+    new, was = other.meaning, claim.meaning
+    says = f"the network predicts {target_in_words(new)}, not {target_in_words(was)}"
+    fix = f'set preconditioning.target = "{new.target}"'
+    if new.target == "edm":
+        fix += f" and sigma_data = {new.sigma_data:.3g}"
+        if target_in_words(new) == target_in_words(was):
+            says = f"σ_data looks like {new.sigma_data:.3g}, not {was.sigma_data:.3g}"
+        elif new.sigma_data != was.sigma_data:
+            says += f", with σ_data = {new.sigma_data:.3g}"
+    if new.scale_input != was.scale_input:
+        fix += f" and scale_input = {str(new.scale_input).lower()}"
+    if new.gain < 0:
+        fix = f"negate the output of the network, and {fix}"
+    if new.velocity:
         fix = "convert the velocity: ε = (x + α F)/(α + σ) for F = ε − x0"
-        yield Alternative("target", says, other, fix)
-
-
-def _sigma_data(now: Meaning, points: Points) -> list[float]:
-    """Values of σ_data: usual ones, that of the data, and near ones."""
-    near = [now.sigma_data * factor for factor in SIGMA_DATA] if now.target == "edm" else []
-    return [now.sigma_data, 0.5, 1.0, round(points.std, 3), *near]
+    return Alternative("target", says, other, fix)
 
 
 def target_in_words(meaning: Meaning) -> str:
     """What the network predicts, with its sign."""
     word = "the velocity ε − x0" if meaning.velocity else TARGETS.get(meaning.target, "x0")
-    return word if meaning.sign > 0 else f"minus {word}" if " − " not in word else "x0 − ε"
+    return word if meaning.gain > 0 else f"minus {word}" if " − " not in word else "x0 − ε"
+
+
+def _outputs(reading: Reading) -> Iterator[Alternative]:
+    def scaled(factor: float) -> Alternative:
+        gain = reading.meaning.gain * factor
+        says = f"the output of the network is {gain:.3g} times what it should be"
+        fix = f"divide the output of the network by {gain:.3g}"
+        return Alternative("output", says, _with(reading, gain=gain), fix)
+
+    yield from _varied(scaled)
 
 
 def levels_of_label(reading: Reading) -> int | None:
@@ -113,24 +150,38 @@ def levels_of_label(reading: Reading) -> int | None:
     return known if known >= 100 else LADDER
 
 
-def _labels(reading: Reading) -> Iterator[Alternative]:
-    """Other kinds of label, and other factors."""
+def _labels(reading: Reading, claim: Reading) -> Iterator[Alternative]:
+    """Other kinds of label, other factors, and another constant in a logarithm."""
     now = reading.meaning
     kinds = [("log_sigma", f) for f in (1.0, -1.0, 2.0, -2.0)] + [("edm", 1.0), ("sigma", 1.0)]
     kinds += [("time", f) for f in (1.0, 999.0, 1000.0)]
     if reading.sde.levels is not None:
         kinds += [("index", f) for f in (1.0, 1 / reading.sde.levels)]
-    kinds += [(now.label, f * now.label_scale) for f in (2.0, 0.5, 1000.0, 1e-3)]
+    kinds += [(now.label, f * now.label_scale) for f in (1000.0, 1e-3)]
     for label, factor in kinds:
-        other = _with(reading, label=label, label_scale=factor, label_offset=0.0, reversed=False)
-        same = (label, now.reversed) == (now.label, False)
-        said = label_in_words(other.meaning)
-        says = f"the label looks like {said}, not {label_in_words(now)}"
-        if same:
-            ratio = factor / now.label_scale
-            says = f"the label's scale is wrong: it looks like {said}, {ratio:g} times the claimed"
-        fix = f'set preconditioning.label = "{label}" and label_scale = {factor:g}'
-        yield Alternative("label", says, other, fix)
+        yield _label(reading, claim, label=label, label_scale=factor, label_offset=0.0)
+    scale, offset = now.label_scale, now.label_offset
+    yield from _varied(lambda f: _label(reading, claim, label_scale=f * scale))
+    if now.label in ("log_sigma", "edm"):
+        unit = 1.0 if now.label == "log_sigma" else 0.25
+        yield from _varied(
+            lambda f: _label(reading, claim, label_offset=offset + unit * math.log(f))
+        )
+
+
+def _label(reading: Reading, claim: Reading, **changed: object) -> Alternative:
+    """The alternative of another label."""
+    other = _with(reading, reversed=False, **changed)
+    new, was = other.meaning, claim.meaning
+    said = label_in_words(new)
+    says = f"the label looks like {said}, not {label_in_words(was)}"
+    if (new.label, new.label_offset, was.reversed) == (was.label, was.label_offset, False):
+        ratio = new.label_scale / was.label_scale
+        says = f"the label's scale is wrong: it looks like {said}, {ratio:.3g} times the claimed"
+    fix = f'set preconditioning.label = "{new.label}" and label_scale = {new.label_scale:.4g}'
+    if new.label_offset != was.label_offset:
+        fix += f" and label_offset = {new.label_offset:.3g}"
+    return Alternative("label", says, other, fix)
 
 
 def label_in_words(meaning: Meaning) -> str:
@@ -139,8 +190,11 @@ def label_in_words(meaning: Meaning) -> str:
         **{"log_sigma": "log(σ/α)", "edm": "log(σ/α)/4", "sigma": "σ/α", "time": "t"},
         **{"index": "the index N t − 1", "rounded_index": "the rounded index N t − 1"},
     }[meaning.label]
-    scale = meaning.label_scale
-    factor = "" if scale == 1 else "−" if scale == -1 else f"{scale:g} · "
+    scale, offset = meaning.label_scale, meaning.label_offset
+    if offset:
+        name += f" {'+' if offset > 0 else '−'} {abs(offset):.3g}"
+        name = name if scale == 1 else f"({name})"
+    factor = "" if scale == 1 else "−" if scale == -1 else f"{scale:.4g} · "
     return f"{factor}{name}"
 
 
@@ -168,98 +222,70 @@ def _shifts(reading: Reading, network: bool) -> Iterator[Alternative]:
         if network:
             fix = f"set preconditioning.label_offset = {other.meaning.label_offset:g}"
         yield Alternative(SHIFT, says, other, fix)
+    if network and now.label == "time" and abs(now.label_scale) > 1:
+        for factor in ((levels - 1) / levels, levels / (levels - 1)):
+            label = _label(reading, reading, label_scale=now.label_scale * factor)
+            yield replace(label, family=SHIFT)
 
 
 def _noise_levels(reading: Reading) -> Iterator[Alternative]:
-    for factor in NOISE_FACTORS:
-        says = f"σ is scaled: the network acts as if the noise were {factor:.3g} σ"
-        fix = f"check σ of the schedule, whose ratio σ/α should be {factor:.3g} times as large"
-        other = replace(reading, noise=reading.noise * factor)
-        yield Alternative("noise level", says, other, fix)
+    def scaled(factor: float) -> Alternative:
+        noise = reading.noise * factor
+        says = f"σ is scaled: the network acts as if the noise were {noise:.3g} σ"
+        fix = f"check σ of the schedule, whose ratio σ/α should be {noise:.3g} times as large"
+        return Alternative("noise level", says, replace(reading, noise=noise), fix)
+
+    yield from _varied(scaled)
 
 
 def _inputs(reading: Reading) -> Iterator[Alternative]:
     now = reading.meaning
-    if now.target in ("edm", "denoiser"):
+    if now.target == "denoiser":
         return
-    scaled = "x/√(α² + σ²)"
+    scaled = "x/√(α² σ_data² + σ²)" if now.target == "edm" else "x/√(α² + σ²)"
     right, wrong = ("x", scaled) if now.scale_input else (scaled, "x")
     says = f"the network takes {right}, not {wrong}"
     fix = f"set preconditioning.scale_input = {str(not now.scale_input).lower()}"
     yield Alternative("input", says, _with(reading, scale_input=not now.scale_input), fix)
 
 
-def _schedules(reading: Reading) -> Iterator[Alternative]:
-    for name, sde in _sdes(reading):
-        says = f"the schedule looks like {name}, not {sde_in_words(reading.sde)}"
-        yield Alternative("schedule", says, replace(reading, sde=sde), f"set the SDE to {name}")
+def _schedules(reading: Reading, claim: Reading) -> Iterator[Alternative]:
+    def another(name: str, sde: object) -> Alternative:
+        says = f"the schedule looks like {name}, not {sde_in_words(claim.sde)}"
+        return Alternative("schedule", says, replace(reading, sde=sde), f"set the SDE to {name}")
+
+    for name, sde in processes(reading):
+        yield another(name, sde)
+    if reading.meaning.label in (*INDEX_LABELS, "time") and scaled_process(reading.sde, 0.5):
+        yield from _varied(lambda f: another(*scaled_process(reading.sde, f)))
 
 
-def _sdes(reading: Reading) -> Iterator[tuple[str, SDE]]:
-    levels = reading.sde.levels
-    if reading.meaning.label not in INDEX_LABELS:
-        named = (VP(), SubVP(), CosineVP(), VE(0.01, 50.0), VE(0.002, 80.0))
-        yield from ((sde_in_words(sde), sde) for sde in named)
-    yield from _tables(levels or LADDER).items()
+def _data(reading: Reading, points: Points) -> Iterator[Alternative]:
+    for says, data, fix in changes(reading.data, points):
+        yield Alternative("data", says, replace(reading, data=data), fix)
 
 
-@functools.cache
-def _tables(levels: int) -> dict[str, SDE]:
-    """The usual tables of β, for another number of levels than 1,000 of the same total noise."""
-    many = 1000 / levels
-    tables = {"the cosine β of improved DDPM": cosine_betas(levels)}
-    if 0.02 * many < 1:
-        tables["DDPM's linear β"] = equally_spaced(1e-4 * many, 0.02 * many, levels)
-        ends = (0.00085 * many) ** 0.5, (0.012 * many) ** 0.5
-        tables["Stable Diffusion's scaled-linear β"] = equally_spaced(*ends, levels).square()
-    return {name: TabulatedVP(betas) for name, betas in tables.items()}
-
-
-def sde_in_words(sde: SDE) -> str:
-    """Name of the class and its parameters; of a table, the number of its steps."""
-    if isinstance(sde, TabulatedVP):
-        return f"the claimed table of {sde.levels} β"
-    values = ", ".join(f"{value:g}" for value in vars(sde).values() if isinstance(value, float))
-    return f"{type(sde).__name__}({values})"
-
-
-def _ranges(reading: Reading, points: Points) -> Iterator[Alternative]:
-    """Other ranges, black and white exchanged, and other orders of channels and axes."""
-    data, low, high = reading.data, points.low, points.high
-    span = high - low
-    now = f"[{low:g}, {high:g}]"
-    if points.image:
-        for first, last in RANGES:
-            scale = (last - first) / span
-            other = replace(data, scale=scale, shift=first - scale * low)
-            says = f"the data range is [{first:g}, {last:g}], not {now}"
-            fix = f"set low = {first:g} and high = {last:g} of the data"
-            yield Alternative("data", says, replace(reading, data=other), fix)
-        other = replace(data, scale=-data.scale, shift=data.shift + data.scale * (low + high))
-        says = "black and white are exchanged in the data"
-        yield Alternative("data", says, replace(reading, data=other), f"use {low + high:g} − x")
-    else:
-        for factor in (0.5, 2.0):
-            other = replace(data, scale=data.scale * factor, shift=data.shift * factor)
-            says = f"the data are {factor:g} times as large in training"
-            fix = f"multiply the data by {factor:g}"
-            yield Alternative("data", says, replace(reading, data=other), fix)
-    other = replace(data, scale=1 / points.std, shift=-points.mean / points.std)
-    says = "the data were standardized in training, to mean 0 and variance 1"
-    fix = f"use (x − {points.mean:.4g})/{points.std:.4g}"
-    yield Alternative("data", says, replace(reading, data=other), fix)
-    if points.image and points.x.shape[1] == 3:
-        other = replace(data, flipped=not data.flipped)
-        says = "the order of the channels is wrong: BGR instead of RGB, or the reverse"
-        yield Alternative("data", says, replace(reading, data=other), "turn the channels round")
-    if points.image and points.x.shape[2] == points.x.shape[3]:
-        other = replace(data, transposed=not data.transposed)
-        says = "rows and columns of the images are exchanged"
-        yield Alternative("data", says, replace(reading, data=other), "transpose the images")
+def _classes(reading: Reading, subject: Subject, points: Points) -> Iterator[Alternative]:
+    """Class labels that are shifted by one, and none."""
+    if points.y is None or not subject.model.condition.classes:
+        return
+    for by, word, verb in ((1, "small", "add 1 to"), (-1, "large", "subtract 1 from")):
+        says = f"the class labels look shifted by one: those of the data are too {word}"
+        other = replace(reading, classes=by)
+        yield Alternative("classes", says, other, f"{verb} the class labels")
+    if subject.model.unconditional:
+        says = "the class labels do not belong to the data: without them the error is smaller"
+        other = replace(reading, classes=None)
+        yield Alternative(
+            "classes", says, other, "compare the names of the classes and their order"
+        )
 
 
 def _weights(reading: Reading, subject: Subject) -> Iterator[Alternative]:
     for name in subject.weights:
         says = f"these are not the averaged weights: the set {name!r} of the same file is better"
-        other = replace(reading, weights=name)
-        yield Alternative("weights", says, other, f"use the weights {name!r}")
+        fix = f"use the weights {name!r}"
+        if name == SINE:
+            says = "sine and cosine are in the wrong order in the embedding of the label"
+            fix = "exchange the halves of the embedding (flip_sin_to_cos in diffusers)"
+        yield Alternative("weights", says, replace(reading, weights=name), fix)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..._condition import Condition, take_rows
 from ..._tensor import check_integer, check_type, float64
+from ..._text import reason_of
 from ...data import Dataset, DataSpec
 from ...evaluation import evaluating, own_context
 from ...noise import SampleNoise, check_seed
@@ -19,10 +20,10 @@ from ...score import ScoreModel
 from ...tasks.held_out import choose_rows, to_points
 from ...tasks.live import device_of, known_spec, name_of
 from ...tasks.own_data import is_place, one_split
-from ..findings import Finding, failed
-from ..laws.calls import batch_mates, deterministic, modes
-from ..probe import Probe
-from .alternatives import RANGES, levels_of_label
+from .alternatives import SINE, levels_of_label
+from .conduct import conduct
+from .data_map import RANGES
+from .embedding import exchanged
 from .facts import facts
 from .measure import Measured
 from .points import Points, spaced
@@ -121,14 +122,27 @@ def diagnose(
     n, seed, batch = settings
     subject = reading_of(model, weights)
     points = _points(subject, data, spec, (n, check_seed(seed), batch), device_of(model))
+    subject = _with_exchanged(subject, points)
     measured = Measured(subject, points)
     count = iter(range(1, 10**9))
     with evaluating(subject.model):
-        _check_claim(measured, name)
+        measured = _checked(measured, name)
         found = search(measured, lambda note: on_progress(next(count), None, note))
         levels = tuple(facts(measured, found.reading))
     notes = (*_about_levels(data, spec), *_ends(measured, found.reading))
-    return DoctorReport(name, data.name, len(points.x), found, levels, notes, _laws(model, points))
+    findings = conduct(model, measured, found.reading)
+    return DoctorReport(name, data.name, len(points.x), found, levels, notes, findings)
+
+
+def _with_exchanged(subject: Subject, points: Points) -> Subject:
+    """The model with a further set of weights, for the other order of sine and cosine."""
+    if not subject.is_network:
+        return subject
+    with evaluating(subject.model):
+        weights = exchanged(subject, points)
+    return (
+        subject if weights is None else replace(subject, weights={**subject.weights, SINE: weights})
+    )
 
 
 def _about_levels(data: Dataset, spec: DataSpec) -> list[str]:
@@ -203,13 +217,20 @@ def _kappas(subject: Subject, x: Tensor) -> tuple[float, ...]:
     return tuple(sorted(set(found)))
 
 
-def _check_claim(measured: Measured, name: str) -> None:
-    """Raise unless the model can be evaluated as it claims, at a few levels at least."""
-    claim = measured.subject.claim
-    errors = measured.of(claim, min(LEAST_DATA, len(measured.points.x)))
-    if int(errors.isfinite().all(0).sum()) < 2:
+def _checked(measured: Measured, name: str) -> Measured:
+    """The noise levels at which the claim can be evaluated; an error unless there are a few."""
+    claim, kept = measured.subject.claim, []
+    rows = slice(0, min(LEAST_DATA, len(measured.points.x)))
+    for level, kappa in enumerate(measured.points.kappas):
+        try:
+            finite = bool(measured.predicted(claim, rows, level).isfinite().all())
+        except Exception as error:  # code of the user
+            finite, measured.failures[claim] = False, reason_of(error)
+        kept += [kappa] if finite else []
+    if len(kept) < 2:
         reason = measured.failures.get(claim, "it gives no finite numbers")
         raise RuntimeError(f"{name} cannot be evaluated as it claims: {reason}")
+    return Measured(measured.subject, replace(measured.points, kappas=tuple(kept)))
 
 
 def _ends(measured: Measured, reading: Reading) -> list[str]:
@@ -230,23 +251,3 @@ def _ends(measured: Measured, reading: Reading) -> list[str]:
     if share > 0.1:
         lines.append("noise remains at the end of sampling: the last denoising step is needed")
     return lines
-
-
-def _laws(model: ScoreModel, points: Points) -> tuple[Finding, ...]:
-    """The laws of `check` about repeated evaluations, batch mates and modes."""
-    probe = Probe(model, tuple(points.x.shape[1:]), points.x.device, points.seed, points.y)
-    laws = {
-        "same answer twice": deterministic,
-        "no batch mates": batch_mates,
-        "train and eval mode": modes,
-    }
-    found = []
-    for name, law in laws.items():
-        try:
-            finding = law(probe)
-        except Exception as error:  # code of the user may raise anything
-            finding = failed(f"the evaluation raised {type(error).__name__}", "")
-        found.append(replace(finding, law=name))
-        if name == "same answer twice" and finding.verdict == "fail":
-            break  # the others compare evaluations
-    return tuple(found)

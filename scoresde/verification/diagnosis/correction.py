@@ -12,7 +12,9 @@ from torch import Tensor
 from ...checkpoint import RawCheckpoint, save_checkpoint
 from ...names.config import sde_table
 from ...score import Preconditioning
-from .reading import DataMap, Meaning, Reading
+from .alternatives import SINE
+from .data_map import DataMap
+from .reading import Meaning, Reading
 from .search import Search
 
 __all__ = ["check_target", "corrected", "stored_weights", "unstated", "write_correction"]
@@ -43,12 +45,14 @@ def unstated(reading: Reading) -> str | None:
     """What of a reading no metadata can say, in words; None if they can say all."""
     meaning, data = reading.meaning, reading.data
     causes = {
-        "a negative output": meaning.sign != 1,
+        "another factor of the output": meaning.gain != 1,
         "a velocity ε − x0": meaning.velocity,
         "a reversed label": meaning.reversed,
         "a scaled σ": reading.noise != 1,
-        "another order of channels or axes": data.flipped or data.transposed,
+        "another order of channels or axes": bool(data.orders),
         "exchanged black and white": data.scale < 0,
+        "another order of sine and cosine": reading.weights == SINE,
+        "other class labels": reading.classes != 0,
     }
     return next((cause for cause, holds in causes.items() if holds), None)
 

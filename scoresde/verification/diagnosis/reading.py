@@ -24,8 +24,9 @@ from ..._tensor import float64
 from ...score import FIRST_TIME, NetworkScore, Preconditioning, ScoreModel, wrap
 from ...score.preconditioning import INDEX_LABELS, Quantity
 from ...sde import SDE, Node
+from .data_map import DataMap
 
-__all__ = ["DataMap", "Meaning", "Reading", "Subject", "reading_of"]
+__all__ = ["Meaning", "Reading", "Subject", "reading_of"]
 
 _TOLERANCE = 1e-9  # of log κ at the ends of an SDE's range
 
@@ -35,12 +36,12 @@ class Meaning(Preconditioning):
     """A `Preconditioning` with conventions that a checkpoint cannot state.
 
     Args:
-        sign: 1, or −1 if the network returns the negative of its target.
+        gain: The network returns its target times this factor, −1 for the negative.
         velocity: Whether the network returns ε − x_0 instead of its target.
         reversed: Whether the label runs from noise to data: 1 − t, N − 1 − i, or the negative.
     """
 
-    sign: int = 1
+    gain: float = 1.0
     velocity: bool = False
     reversed: bool = False
 
@@ -62,7 +63,7 @@ class Meaning(Preconditioning):
             }[quantity]
         else:
             skip, out = super().skip_and_out(quantity, node)
-        return skip, self.sign * out
+        return skip, out / self.gain
 
 
 class _Native(Meaning):
@@ -71,35 +72,6 @@ class _Native(Meaning):
     def skip_and_out(self, quantity: Quantity, node: Node) -> tuple[float | Tensor, ...]:
         """0 and 1."""
         return 0.0, 1.0
-
-
-@dataclass(frozen=True)
-class DataMap:
-    """How data must be changed before they are those of the training: x ↦ scale x + shift.
-
-    Args:
-        scale: Factor.
-        shift: Added after the factor.
-        flipped: Whether the order of the channels is turned round, RGB to BGR.
-        transposed: Whether rows and columns of images are exchanged.
-    """
-
-    scale: float = 1.0
-    shift: float = 0.0
-    flipped: bool = False
-    transposed: bool = False
-
-    def there(self, x: Tensor) -> Tensor:
-        """Data as the network should get them."""
-        return self.scale * self._moved(x) + self.shift
-
-    def back(self, x: Tensor) -> Tensor:
-        """The inverse of `there`."""
-        return self._moved((x - self.shift) / self.scale)
-
-    def _moved(self, x: Tensor) -> Tensor:
-        x = x.flip(1) if self.flipped else x
-        return x.transpose(-1, -2) if self.transposed else x
 
 
 @dataclass(frozen=True)
@@ -112,6 +84,8 @@ class Reading:
         noise: The network is taken at the noise level `noise` · κ.
         data: The change of the data.
         weights: Name of the set of weights; empty for those of the model.
+        classes: Number that is added to the class labels, modulo the number of classes; None if
+            they are left out.
     """
 
     sde: SDE
@@ -119,6 +93,7 @@ class Reading:
     noise: float = 1.0
     data: DataMap = DataMap()
     weights: str = ""
+    classes: int | None = 0
 
 
 @dataclass(frozen=True)
@@ -165,7 +140,7 @@ class Subject:
         """
         label = reading.meaning.c_noise(reading.sde, node)
         gain = node.alpha * reading.meaning.c_in(node)
-        return reading.weights, reading.data, f"{label:.8g}", f"{gain:.8g}"
+        return reading.weights, reading.data, reading.classes, f"{label:.8g}", f"{gain:.8g}"
 
     @torch.no_grad()
     def native(self, reading: Reading, node: Node, z: Tensor, y: Condition | None) -> Tensor:
@@ -181,7 +156,8 @@ class Subject:
             Exception: What the network raises.
         """
         model = self._view(reading)
-        model = model if y is None else model.given(y)
+        if y is not None and reading.classes is not None:
+            model = model.given(_moved_classes(y, reading.classes, model.condition.classes))
         return model.x0(node.alpha * reading.data.there(z), node)
 
     def denoised(self, reading: Reading, node: Node, z: Tensor, native: Tensor) -> Tensor:
@@ -218,6 +194,15 @@ class Subject:
         view = copy.copy(self._made[reading.weights])
         view.sde, view.preconditioning = reading.sde, _Native(**vars(reading.meaning))
         return view
+
+
+def _moved_classes(y: Condition, by: int, classes: int | None) -> Condition:
+    """A condition whose class labels below K are moved by a number, modulo K."""
+    if by == 0 or classes is None:
+        return y
+    if isinstance(y, Mapping):
+        return {**y, "class": _moved_classes(y["class"], by, classes)}
+    return torch.where(y < classes, (y + by) % classes, y)
 
 
 def reading_of(model: ScoreModel, weights: Mapping[str, Any] | None = None) -> Subject:

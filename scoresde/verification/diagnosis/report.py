@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..findings import Finding
+from .conduct import HIDDEN
 from .facts import Level
 from .search import Search, Tried
 
@@ -21,6 +22,12 @@ WORSE_SAID = (
     "reading that was tried: it is not trained, these are not its data, or the mistake is another "
     "one or several at once"
 )
+UNEXPECTED = 1.6  # ratio of the real error and the one that the network claims by its derivative
+UNEXPECTED_SAID = (
+    "the error is up to {:.2g} times the one that the network itself expects (Tweedie's formula): "
+    "these are not its data, or some of its weights are wrong"
+)
+DAMPING = {"output", "noise level"}  # readings that make any useless network a little better
 LINEAR_SAID = (
     "note: at no noise level is the network better than a linear formula. It may not be trained, "
     "and the verdict is of little use."
@@ -59,11 +66,25 @@ class DoctorReport:
     @property
     def mistakes(self) -> tuple[str, ...]:
         """The mistakes that were found, in words, the most important one first."""
-        named = [step.alternative.says for step in self.search.steps]
-        if self.worse_than_linear:
-            named.insert(0, WORSE_SAID)
-        named += [f"{f.law}: {f.measured}" for f in self.findings if f.verdict == "fail"]
-        return tuple(named)
+        failures = [f for f in self.findings if f.verdict == "fail"]
+        texts = {f.law: f"{f.law}: {f.measured}" for f in failures}
+        last = {step.alternative.family: step.alternative.says for step in self.search.steps}
+        hidden = texts.pop(HIDDEN, None)
+        unfit = WORSE_SAID if self.worse_than_linear or self._only_damped else self.unexpected
+        return tuple(filter(None, [*texts.values(), unfit, *last.values(), hidden]))
+
+    @property
+    def unexpected(self) -> str | None:
+        """In words, that the error is larger than the one that the network itself claims."""
+        limit = self.search.limit
+        ratios = [
+            level.error / level.own
+            for level in self.levels
+            if level.linear > LEAST_LINEAR
+            and level.error > UNEXPECTED * level.own > 0
+            and level.error - level.own > limit * level.own_error
+        ]
+        return UNEXPECTED_SAID.format(max(ratios)) if ratios else None
 
     @property
     def healthy(self) -> bool:
@@ -88,6 +109,12 @@ class DoctorReport:
         """Whether the last reading is better than the best linear denoiser at no level."""
         limit = self.search.limit
         return all(level.error + limit * level.std_error > level.linear for level in self.levels)
+
+    @property
+    def _only_damped(self) -> bool:
+        """Whether the best reading only scales the output or σ, and the network is still no use."""
+        families = {step.alternative.family for step in self.search.steps}
+        return bool(families) and families <= DAMPING and self.like_linear
 
     def __str__(self) -> str:
         """The verdict, what to do, and then the evidence."""

@@ -15,7 +15,7 @@ reading, and no number of data makes this a mistake in its conventions.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -35,6 +35,8 @@ WINDOW = 0.5, 1.5  # of a ratio, see `shifts`
 OUT = 0.9  # ratio below which a reading may be put aside on few data
 FEW = 1024  # numbers of data, at least, on which all readings are measured first
 LEAST = 8  # data
+FITTED = 1.25  # ratio by which a fitted factor must beat a usual convention
+FINER = (1 / 2, 1 / 4, 1 / 8, 1 / 16)  # powers of 2 by which a factor is refined
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,33 @@ def search(measured: Measured, tick: Callable[[str], None] = lambda _: None) -> 
         better = [t for t in tried if t.better(limit) and t.alternative.reading not in seen]
         if not better or len(steps) == ROUNDS:
             return Search(tuple(steps), tuple(rivals), reading, tuple(tried), limit)
-        best = max(better, key=lambda t: t.found.factor)
+        best = max(better, key=_preference)
+        best = _refined(measured, reading, best)
         steps.append(best)
         rivals.append(tuple(t for t in better if t is not best and _ties(measured, t, best, limit)))
         reading = best.alternative.reading
+
+
+def _preference(tried: Tried) -> float:
+    """The ratio of the errors; a usual convention goes before a factor that fits as well."""
+    return tried.found.factor / (1.0 if tried.alternative.vary is None else FITTED)
+
+
+def _refined(measured: Measured, reading: Reading, best: Tried) -> Tried:
+    """The best member of a continuous family near one of it; the same one for other families."""
+    vary, factor = best.alternative.vary, best.alternative.factor
+    if vary is None:
+        return best
+    n = len(measured.points.x)
+    base = measured.of(reading, n)
+    for power in FINER:
+        for near in (factor * 2**power, factor * 2**-power):
+            other = replace(vary(near), vary=vary, factor=near)
+            found = compare(base, measured.of(other.reading, n))
+            if found is not None and found.factor > MARGIN * best.found.factor:
+                best = Tried(other, found)
+        factor = best.alternative.factor
+    return best
 
 
 def _ties(measured: Measured, one: Tried, best: Tried, limit: float) -> bool:
