@@ -13,7 +13,7 @@ from PIL import Image
 from scoresde.comparison import quality
 from scoresde.comparison import report as report_module
 from scoresde.comparison import sweep as sweep_module
-from scoresde.comparison.prepare import prepare_bench
+from scoresde.comparison.case import prepare_case
 from scoresde.comparison.request import BenchRequest
 from scoresde.data import load_dataset
 from scoresde.metrics import sliced_wasserstein
@@ -123,7 +123,7 @@ def test_labels_of_a_comparison(labelled_checkpoint, tmp_path):
     def prepared(n, **options):
         what = {"checkpoint": labelled_checkpoint, "samplers": ["ddim"], "nfe": [3]}
         request = BenchRequest(**what, n=n, quality=False, **options)
-        found = prepare_bench(request, tmp_path / "out")
+        found = prepare_case(request, tmp_path / "out")
         return found.sweep.settings.y, found.results.origin.settings["labels"]
 
     counts = torch.bincount(load_dataset("digits").labels)
@@ -203,11 +203,11 @@ def test_other_settings_in_the_folder_are_refused_and_replaced_on_demand(bench):
     out, done = bench(*one)
     assert done.status == 0, done.err
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    _, refused = bench(*one, "--seed", 1)
+    _, refused = bench(*one, "--seeds", 1)
     assert refused.status == 2
     assert "holds results with seed = 0, not 1" in refused.err
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-    _, replaced = bench(*one, "--seed", 1, "--overwrite")
+    _, replaced = bench(*one, "--seeds", 1, "--overwrite")
     assert replaced.status == 0, replaced.err
     assert json.loads((out / "scoresde.json").read_text())["settings"]["seed"] == 1
 
@@ -296,7 +296,7 @@ def test_a_stopped_overwrite_leaves_the_old_results_and_goes_on(bench, monkeypat
         return real(settings, *arguments, **options)
 
     monkeypatch.setattr(sweep_module, "draw", stopped)
-    again = (*one, "--seed", 1, "--overwrite")
+    again = (*one, "--seeds", 1, "--overwrite")
     assert bench(*again)[1].status == 130
     assert bench(*one)[1].out == first.out
     assert {path: path.read_bytes() for path in before} == before
