@@ -100,6 +100,7 @@ def prepare_bench(
             holds results of other settings.
     """
     portion, shared, cases = portion or Portion(), Shared(), {}
+    limit = TimeLimit.of(portion.seconds)
     if models is None:
         named = request.checkpoint.items()
         models = {name: BenchModel(StoredModel.read(model)) for name, model in named}
@@ -108,12 +109,12 @@ def prepare_bench(
         place = folder / name if name else folder
         asked = replace(asked, **changes)
         case = prepare_case(asked, place, given, own, overwrite=overwrite, shared=shared)
-        cases[name] = replace(case, reused=portion.places)
+        cases[name] = replace(case, reused=portion.places, limit=limit)
     index = None if "" in cases else Index.open(folder, request, cases, overwrite)
     if portion.shard is not None:
         shares = share_out(cases, *portion.shard)
         cases = {name: cases[name].only(share) for name, share in shares.items()}
-    return Bench(folder, cases, index, portion.seconds)
+    return Bench(folder, cases, index)
 
 
 @dataclass(frozen=True)
@@ -124,13 +125,16 @@ class Bench:
         folder: Folder for the results.
         cases: The cases by name; the only one of a comparison has the name "".
         index: The folder of several cases; None for one.
-        seconds: Time limit of `run`; None for none.
     """
 
     folder: Path
     cases: dict[str, Case]
     index: Index | None = None
-    seconds: float | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the folder holds all results of this call already."""
+        return all(case.results.finished for case in self.cases.values())
 
     def run(self, tell: Tell) -> Path:
         """Measure the cells that the folder does not hold yet, and write tables and reports.
@@ -144,14 +148,13 @@ class Bench:
         Raises:
             NothingDoneError: If the time limit allows no cell at all.
         """
-        limit = TimeLimit.of(self.seconds)
         if self.index is None:
-            return replace(self.cases[""], limit=limit).run(tell)
+            return self.cases[""].run(tell)
         with self.index.write() as output:
             found = {}
             for name, case in self.cases.items():
                 try:
-                    report = replace(case, limit=limit).run(_staged(tell, name))
+                    report = case.run(_staged(tell, name))
                 except NothingDoneError:
                     continue
                 found[name] = report, Findings.read(case.folder)

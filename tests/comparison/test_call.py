@@ -204,7 +204,7 @@ def test_several_models_have_a_folder_each_and_a_common_table(model, tmp_path, n
     never_drawn()
     assert scoresde.bench(models, **QUICK, shape=(2,), out=out) == found
     with pytest.raises(ValueError, match="holds results of wide, which is not asked for now"):
-        scoresde.bench({"exact": model}, **QUICK, shape=(2,), out=out)
+        scoresde.bench({"exact": model, "new": models["wide"]}, **QUICK, shape=(2,), out=out)
 
 
 class Conditional(nn.Module):

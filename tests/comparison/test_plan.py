@@ -149,7 +149,7 @@ def test_grids_end_where_they_should():
         ({"seeds": [1, 1]}, "seeds 1 is given twice"),
         ({"labels": ["all"]}, "labels must be one of shares, uniform, got 'all'"),
         ({"reference_tolerance": 2}, "reference_tolerance must be less than 1"),
-        ({"checkpoint": ["a b=x"]}, "consist of letters"),
+        ({"checkpoint": {"a b": "x"}}, "consist of letters"),
     ],
 )
 def test_bad_requests_are_refused_at_once(change, message):
