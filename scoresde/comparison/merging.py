@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -124,11 +124,11 @@ class _Merged:
             raise ValueError(f"no folder holds results of the case {name}")
         first, made = parts[0], cls(parts)
         for part in parts[1:]:
-            _refuse_difference(part.manifest.difference(first.whole), part.folder, first.folder)
-            other = part.plan.items() ^ first.plan.items()
-            if other:
-                different = f"the plans differ in {min(other)[0]}"
-                _refuse_difference(different, part.folder, first.folder)
+            both = replace(first.whole, cells=part.plan)
+            different = part.manifest.difference(both)
+            if different is None and part.plan != first.plan:
+                different = f"the plans differ in {min(part.plan.items() ^ first.plan.items())[0]}"
+            _refuse_difference(different, part.folder, first.folder)
         made._check_cells()
         return made
 

@@ -97,7 +97,7 @@ def test_merged_shares_equal_one_run(models, tmp_path):
     ("changes", "message"),
     [
         ({"n": 9}, r"part2 is not a part of the same comparison as .*part1: results with n = 9"),
-        ({"nfe": [4, 7]}, "part2 is not a part .*: the plans differ in "),
+        ({"nfe": [4, 7]}, r"part2 is not a part .*: the plans differ in .* NFE ≤ [67]"),
         ({"reference_tolerance": None}, "part2 is not a part .*reference_tolerance = None"),
     ],
 )
@@ -180,7 +180,7 @@ def test_the_plan_counts_and_writes_nothing(models, tmp_path):
     assert states[:4] == [(4, "to do"), (6, "to do")] * 2
     assert [state for _, state in states[4:6]] == ["cannot run"] * 2
     assert case["parts"]["reference solution"] > 0
-    assert plan["seconds"] == pytest.approx(sum(case["parts"].values())) > 0
+    assert plan["seconds"] == pytest.approx(sum(case["parts"].values()))
     assert "6 of 8 cells to do, 30 evaluations of each sample" in expected.plan_sentence(plan)
     assert not (tmp_path / "out").exists()
 
