@@ -26,7 +26,8 @@ SMALL = ("--samplers", "ddim,heun,ancestral", "--nfe", "3,6", "--n", 8)
 
 @pytest.fixture
 def quick(monkeypatch):
-    """No figures, no reference solution, few projections and few real data."""
+    """No figures, no reference solution, one run per cell, few projections and few real data."""
+    monkeypatch.setattr("scoresde.comparison.measure.RUNS", 1)
     monkeypatch.setitem(BenchRequest.__init__.__kwdefaults__, "reference_tolerance", None)
     monkeypatch.setitem(sliced_wasserstein.__kwdefaults__, "projections", 16)
     monkeypatch.setattr(quality, "REFERENCE_CAP", 200)
@@ -354,7 +355,7 @@ def test_damaged_results_are_made_again(bench, scoresde, damaged):
             ["--n", "1000000000"],
             r"--n: 1000000000 is not an integer at least 4 and at most 1000000",
         ),
-        (["--seed", "-1"], r"--seed: -1 is not an integer"),
+        (["--seeds", "-1"], r"--seeds: -1 is not an integer"),
         (["--batch", "0"], r"--batch: 0 is not an integer at least 1"),
         (["--t-min", "0"], r"--t-min: 0 is not a number above 0"),
         (["--t-min", "1"], r"--t-min: 1 is not a number"),

@@ -8,7 +8,9 @@ import pytest
 from scoresde_cli.bench import KEYS, bench
 from scoresde_cli.types import Commas
 
+from scoresde.comparison.expected import plan_table
 from scoresde.comparison.request import BenchRequest
+from scoresde.metrics import sliced_wasserstein
 from scoresde.shipped import comparison_template, locate, shipped
 
 
@@ -39,8 +41,9 @@ def test_shipped_comparisons_are_sound(name):
 
 
 def test_a_file_gives_options_and_the_command_line_replaces_them(
-    scoresde, points_checkpoint, tmp_path
+    scoresde, points_checkpoint, tmp_path, monkeypatch
 ):
+    monkeypatch.setitem(sliced_wasserstein.__kwdefaults__, "projections", 16)
     file = tmp_path / "mine.toml"
     text = f'checkpoint = ["A={points_checkpoint}"]\nsamplers = ["ddim", "heun"]\nnfe = [4, 6]\n'
     file.write_text(text + 't_min = [1e-2, 1e-3]\nreference_tolerance = "none"\nn = 8\n')
@@ -54,7 +57,9 @@ def test_a_file_gives_options_and_the_command_line_replaces_them(
         cells[-1]["cell"],
     ]
     assert not (tmp_path / "o").exists()
-    assert scoresde(*plan).out.splitlines()[-1].startswith("plan: 5 of 5 cells to do")
+    lines = plan_table(json.loads(found.out)).splitlines()
+    assert lines[0] == f"{points_checkpoint}: 8 samples per cell, seed 0"
+    assert lines[-1].startswith("plan: 5 of 5 cells to do, 23 evaluations of each sample; about")
 
 
 @pytest.mark.parametrize(

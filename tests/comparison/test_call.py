@@ -50,6 +50,7 @@ def no_figures(monkeypatch):
         monkeypatch.setattr(report_module, name, lambda *_: picture.getvalue())
     for name in ("save_budget", "extremes"):
         monkeypatch.setattr(f"scoresde.tasks.likelihood.files.{name}", lambda path, *_: None)
+    monkeypatch.setattr("scoresde.comparison.measure.RUNS", 1)
     monkeypatch.setitem(sliced_wasserstein.__kwdefaults__, "projections", 16)
 
 
