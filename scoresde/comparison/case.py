@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from ..fingerprint import fingerprint
 from ..output.files import write_json
 from ..output.manifest import Origin
 from ..output.parts import load_part
@@ -24,10 +23,11 @@ from ..output.progress import Tell, check_space
 from ..output.result_folder import PARTS, Output, ResultFolder, remove_results
 from ..tasks.given import GivenModel
 from ..tasks.likelihood.scoring import ScoreRequest, score_data
-from ..tasks.request import StoredModel, versions
+from ..tasks.request import StoredModel
 from .data import BenchData, OwnData, Shared
 from .draw import DrawSettings
 from .limit import NO_LIMIT, OutOfTimeError, TimeLimit
+from .origin import COMMON, LIKELIHOOD, origin_of, part_of
 from .plan import Cell
 from .records import CELLS, CellResult, write_tables
 from .reference import REFERENCE
@@ -36,9 +36,6 @@ from .request import BenchRequest
 from .sweep import Sweep
 
 __all__ = [
-    "LIKELIHOOD",
-    "PLAN",
-    "SHOWN_SETTINGS",
     "STRIPS",
     "TABLES",
     "Case",
@@ -46,15 +43,8 @@ __all__ = [
     "prepare_case",
 ]
 
-LIKELIHOOD, STRIPS = "likelihood", "strips"  # subfolders; "likelihood" also names its cell
-PLAN = "plan"  # setting of a part of a comparison: all cells of the whole
-COMMON = ("n", "seed", "t_min", "batch", "device")  # settings of all draws
-MEASURES = ("reference_tolerance", "quality", "likelihood")
+STRIPS = "strips"  # subfolder
 TABLES = ("machine.json", "results.csv", "results.json")
-SHOWN_SETTINGS = (  # settings that may differ: contents are compared instead, or cells are added
-    *("checkpoint", "sha256", "data", "sde"),
-    *("samplers", "grids", "nfe", "tolerances", "versions", "t_mins", PLAN),
-)
 
 
 class NothingDoneError(RuntimeError):
@@ -108,7 +98,7 @@ def prepare_case(
         data.quality,
         request.reference_tolerance,
     )
-    origin = _origin(request, given, sweep, data, command)
+    origin = origin_of(request, given, sweep, data, command)
     results = ResultFolder.open(folder, origin, overwrite)
     if not results.finished:
         given.check_evaluates(model, data.y, request.device)
@@ -306,51 +296,6 @@ class Case:
         if likelihood is not None:
             about["likelihood"] = likelihood
         return about
-
-
-def part_of(whole: Origin, names: Collection[str]) -> Origin:
-    """The origin of some cells of a plan, which names all cells; or of the whole plan."""
-    cells = {name: content for name, content in whole.cells.items() if name in names}
-    if len(cells) == len(whole.cells):
-        return whole
-    return replace(whole, settings={**whole.settings, PLAN: dict(whole.cells)}, cells=cells)
-
-
-def _origin(
-    request: BenchRequest, given: GivenModel, sweep: Sweep, data: BenchData, command: str
-) -> Origin:
-    """Everything that determines the results: settings, contents of all files, and the cells."""
-    tolerances: dict[str, list[float]] = {}
-    for cell in sweep.cells:
-        if cell.tolerance is not None:
-            tolerances.setdefault(cell.label, []).append(cell.tolerance)
-    settings = {
-        "checkpoint": given.name,
-        "sha256": given.source.sha256,
-        "data": given.spec.to_dict(),
-        "sde": str(given.sde),
-        **{name: list(getattr(request, name)) for name in ("samplers", "grids", "nfe")},
-        "tolerances": tolerances,
-        **{name: getattr(request, name) for name in COMMON},
-        "t_min": sweep.settings.t_min,
-        "denoise": True,
-        **{name: getattr(request, name) for name in MEASURES},
-        "y": None if data.y is None else fingerprint(data.y),
-        "versions": versions(),
-    }
-    optional = {
-        "snapped": given.snapped or None,
-        "labels": data.how,
-        "t_mins": list(request.t_min) if len(request.t_min) > 1 else None,
-        "reference_t": sweep.end if sweep.end < sweep.settings.t_min else None,
-        "in_memory": given.kind == "model" or None,
-    }
-    settings |= {name: value for name, value in optional.items() if value is not None}
-    sources = {given.kind: given.source, **data.sources}
-    contents = {cell.name: cell.fingerprint for cell in sweep.cells}
-    if request.likelihood:
-        contents[LIKELIHOOD] = fingerprint(request.likelihood)
-    return Origin(command, settings, sources, contents, SHOWN_SETTINGS)
 
 
 def _machine(device: str) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .case import LIKELIHOOD, Case
+from .case import Case
+from .origin import LIKELIHOOD
 
 __all__ = ["duration", "likelihood_evaluations", "plan_of", "plan_sentence", "plan_table"]
 

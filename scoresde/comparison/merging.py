@@ -17,9 +17,10 @@ from typing import Any
 from ..output.files import read_json
 from ..output.manifest import MANIFEST, Manifest, Origin
 from ..output.result_folder import ResultFolder, check_whole
-from .case import LIKELIHOOD, PLAN, SHOWN_SETTINGS, TABLES
+from .case import TABLES
 from .findings import Findings
 from .index import COMMAND, Index
+from .origin import LIKELIHOOD, PLAN, SHOWN_SETTINGS
 from .records import RESULTS, CellResult, read_results, write_tables
 from .report import REPORT, build_report
 

@@ -15,11 +15,12 @@ from ..output.manifest import MANIFEST
 from ..output.progress import Tell
 from ..tasks.given import GivenModel
 from ..tasks.request import StoredModel
-from .case import LIKELIHOOD, Case, NothingDoneError, prepare_case
+from .case import Case, NothingDoneError, prepare_case
 from .data import OwnData, Shared
 from .findings import Findings
 from .index import Index
 from .limit import TimeLimit
+from .origin import LIKELIHOOD
 from .request import BenchRequest
 from .shards import share_out
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from .case import LIKELIHOOD, Case
+from .case import Case
 from .expected import likelihood_evaluations
+from .origin import LIKELIHOOD
 from .plan import likely_evaluations
 
 __all__ = ["share_out"]
