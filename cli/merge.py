@@ -18,7 +18,7 @@ __all__ = ["merge"]
     "folders",
     nargs=-1,
     required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
 )
 @options.out("Folder of the whole comparison.")
 @options.overwrite

@@ -59,7 +59,7 @@ def test_a_file_gives_options_and_the_command_line_replaces_them(
     assert not (tmp_path / "o").exists()
     lines = plan_table(json.loads(found.out)).splitlines()
     assert lines[0] == f"{points_checkpoint}: 8 samples per cell, seed 0"
-    assert lines[-1].startswith("plan: 5 of 5 cells to do, 23 evaluations of each sample; about")
+    assert lines[-1].startswith("plan: 5 of 5 cells to do, 25 evaluations of each sample; about")
 
 
 @pytest.mark.parametrize(
