@@ -4,7 +4,7 @@ A command reads its options, calls one function of the library, and prints the r
 
 - sample, latent, likelihood: `draw_samples`, `explore_latents`, `score_data` in `scoresde.tasks`
 - train: `prepare_run` in `scoresde.tasks.train.prepare`, then the steps of the run
-- bench and demo: `prepare_bench` in `scoresde.comparison.prepare`, then `Bench.run`
+- bench: `prepare_bench` in `scoresde.comparison.prepare`, then `Bench.run`; demo: `prepare_demo`
 - check: `check` in `scoresde.verification.contract`
 - verify: `prepare_verification` in `scoresde.verification.prepare`, then `Verification.run`
 

@@ -2,22 +2,82 @@
 
 from __future__ import annotations
 
+import json
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from scoresde.shipped import comparison_template
 
 from . import options
 from .command import Command
 from .names import LABELS, SAMPLERS
+from .option_file import option_file
 from .output import say
-from .types import Commas, Integer, Named
+from .types import ClassPlace, Commas, Duration, Integer, Named, NamedCheckpoint, OrNone, Shard
 
-__all__ = ["bench"]
+if TYPE_CHECKING:
+    from scoresde.comparison.prepare import Bench
+
+__all__ = ["KEYS", "bench"]
+
+# Options that the file of --config may give.
+KEYS = (
+    *("checkpoint", "net", "sde", "samplers", "grids", "nfe", "n", "seeds", "t_min", "labels"),
+    *("likelihood", "reference_tolerance", "batch", "device", "data", "data_root", "out"),
+)
 
 
-@click.command(cls=Command)
-@options.checkpoint()
+def _print_template(ctx: click.Context, param: click.Parameter, asked: bool) -> None:
+    """Print a config with all keys, and end."""
+    if asked and not ctx.resilient_parsing:
+        click.echo(comparison_template(), nl=False)
+        ctx.exit()
+
+
+class BenchCommand(Command):
+    """The command, with its options in groups."""
+
+    groups = {
+        "What is compared": [
+            *("--config", "--new-config", "--checkpoint", "--net", "--sde", "--samplers"),
+            *("--grids", "--nfe", "--t-min", "--n", "--seeds", "--labels", "--likelihood"),
+            *("--reference-tolerance", "--data", "--data-root"),
+        ],
+        "How it is computed": [
+            *("--plan", "--time-limit", "--shard", "--reuse", "--batch", "--device"),
+        ],
+    }
+
+
+@click.command(cls=BenchCommand)
+@option_file(
+    "comparisons", KEYS, "A TOML file whose keys are these options, or a shipped one by name."
+)
+@click.option(
+    "--new-config",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_template,
+    help="Print a commented file for --config with every key, and end.",
+)
+@click.option(
+    "--checkpoint",
+    required=True,
+    multiple=True,
+    type=NamedCheckpoint(),
+    help="A checkpoint file, or a shipped one by name; A=path names it A. Repeatable.",
+)
+@click.option(
+    "--net",
+    type=ClassPlace("network"),
+    help="Class of the checkpoints' network if it is your own, package.module:Name, with "
+    "parameters package.module:Name:key=value. This runs the code of that module.",
+)
+@click.option("--sde", type=ClassPlace("SDE"), help="Class of their SDE if it is your own.")
 @click.option(
     "--samplers",
     type=Commas(
@@ -44,12 +104,19 @@ __all__ = ["bench"]
 )
 @click.option("--n", type=Integer(4, 1_000_000), default=256, help="Samples per cell.")
 @options.out("Folder of the results; existing results of the same settings are completed.")
-@options.seed
+@click.option(
+    "--seeds",
+    type=Commas(Integer(0, 2**64 - 1)),
+    default="0",
+    help="Seeds of all random numbers; each gives tables of its own.",
+)
 @options.device
 @options.batch(256, "Samples")
-@options.t_min(
-    "Last time; 0 is data, 1 is noise. 1e-3 if not given, or the time of the network's first "
-    "discrete label if that is later."
+@click.option(
+    "--t-min",
+    type=Commas(options.OPEN_UNIT),
+    help="Last times; 0 is data, 1 is noise. 1e-3 if not given, or the time of the network's first "
+    "discrete label if that is later.",
 )
 @click.option(
     "--likelihood",
@@ -59,49 +126,105 @@ __all__ = ["bench"]
 )
 @click.option(
     "--labels",
-    type=click.Choice(LABELS),
+    type=Commas(Named("labels", LABELS)),
     default="shares",
-    help="Shares of the classes among samples of a conditional model: as in its training data, "
-    "or equal.",
+    help="Shares of the classes among samples of a conditional model: as in its training data "
+    "(shares), or equal (uniform).",
+)
+@click.option(
+    "--reference-tolerance",
+    type=OrNone(options.OPEN_UNIT),
+    help="rtol = atol of the exact solution of the ODE, with which deterministic samplers are "
+    "compared; 1e-6 if not given. none leaves it out.",
+)
+@click.option("--plan", is_flag=True, help="Print the plan with its expected time, and end.")
+@click.option(
+    "--time-limit",
+    type=Duration(),
+    help="End in this time, such as 10m, with a report of what is done; the same command goes on.",
+)
+@click.option("--shard", type=Shard(), help="Measure the i-th of n shares; see `scoresde merge`.")
+@click.option(
+    "--reuse",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of another comparison, whose cells and exact solutions are used where everything "
+    "that determines them is the same. Repeatable.",
 )
 @options.data
 @options.data_root
 @options.overwrite
 @options.as_json
 def bench(
+    config: str | None,
     out: Path,
     overwrite: bool,
     as_json: bool,
-    net: str | None,
-    sde: str | None,
-    data: str | None,
+    plan: bool,
     **settings: Any,
 ) -> None:
-    """Compare samplers on a checkpoint: each on each grid within each budget.
+    """Compare samplers on checkpoints: each on each grid within each budget.
 
     Adaptive methods (dopri5, dopri8, ...) run once per tolerance instead. The same command resumes
     an interrupted comparison. report.html shows the result. A model of another library needs
-    --data; without it, samples are compared with the exact solution only.
+    --data; without it, samples are compared with the exact solution only. All options but those of
+    one call can stand in a file, see --new-config.
 
     Example: scoresde bench --checkpoint digits-vp --samplers ddim,heun --nfe 5,10 --out out/bench
     """
-    from scoresde.comparison.data import with_data
-    from scoresde.comparison.findings import Findings
-    from scoresde.comparison.prepare import prepare_bench
-    from scoresde.comparison.request import BenchRequest
-    from scoresde.comparison.summary import text_table
-    from scoresde.tasks.request import StoredModel
+    from scoresde.comparison.expected import plan_of, plan_sentence, plan_table
 
     from .progress import follow_stages
 
-    request = BenchRequest(**settings)
-    given = StoredModel.read(request.checkpoint, net, sde)
-    request, own = with_data(request, given, data)
-    run = prepare_bench(request, out, given, own, overwrite=overwrite)
-    with follow_stages(resumes=True) as tell:
-        report = run.run(tell)
-    if as_json:
-        click.echo((out / "results.json").read_text(encoding="utf-8"), nl=False)
+    made = _prepared(out, overwrite, settings)
+    if plan:
+        expected = plan_of(made.cases)
+        say(json.dumps(expected, indent=2) if as_json else plan_table(expected))
         return
-    say(text_table(Findings.read(out)))
-    say(report)
+    if not made.finished:
+        say(plan_sentence(plan_of(made.cases)), err=True)
+    with follow_stages(resumes=True) as tell:
+        report = made.run(tell)
+    _show(made, report, as_json)
+
+
+def _prepared(out: Path, overwrite: bool, settings: dict[str, Any]) -> Bench:
+    """The checked comparison of the options."""
+    from scoresde.comparison.data import OwnData
+    from scoresde.comparison.prepare import BenchModel, Portion, prepare_bench
+    from scoresde.comparison.request import BenchRequest
+    from scoresde.tasks.request import StoredModel
+
+    net, sde, data, shard, limit, reuse, tolerance = (
+        settings.pop(name)
+        for name in ("net", "sde", "data", "shard", "time_limit", "reuse", "reference_tolerance")
+    )
+    if tolerance is not None:
+        settings["reference_tolerance"] = None if tolerance == "none" else tolerance
+    request = BenchRequest(**settings)
+    models, own = {}, cache(partial(OwnData.load, data, request.data_root))
+    for name, path in request.checkpoint.items():
+        given = StoredModel.read(path, net, sde)
+        models[name] = BenchModel(given, OwnData() if data is None else own(given.spec))
+    portion = Portion(shard, limit, reuse)
+    return prepare_bench(request, out, models, overwrite=overwrite, portion=portion)
+
+
+def _show(made: Bench, report: Path, as_json: bool) -> None:
+    """Print the results of all cases, and what is left to do."""
+    from scoresde.comparison.summary import text_table
+
+    found = made.findings
+    if as_json:
+        texts = {
+            n: (f.folder / "results.json").read_text(encoding="utf-8") for n, f in found.items()
+        }
+        cases = {name: json.loads(text) for name, text in texts.items()}
+        click.echo(texts[""] if "" in texts else json.dumps({"cases": cases}, indent=2), nl=False)
+    else:
+        for name, findings in found.items():
+            say(f"{name}\n{text_table(findings)}".lstrip())
+        say(report)
+    if made.left:
+        what = "cell is" if made.left == 1 else "cells are"
+        say(f"the time is over: {made.left} {what} left; the same command goes on", err=True)

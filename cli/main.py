@@ -12,6 +12,7 @@ from importlib import import_module
 from keyword import iskeyword
 
 import click
+from click.core import ParameterSource
 
 import scoresde
 from scoresde._text import printable, reason_of
@@ -21,7 +22,7 @@ __all__ = ["cli", "main", "run"]
 
 COMMANDS = (
     *("demo", "data", "train", "plot", "ema", "sample", "likelihood", "latent"),
-    *("bench", "report", "inspect", "samplers", "verify", "check", "doctor"),
+    *("bench", "merge", "report", "inspect", "samplers", "verify", "check", "doctor"),
     *("import", "export"),
 )
 
@@ -126,8 +127,17 @@ def _usage(error: click.ClickException) -> str:
         name = max(error.param.opts, key=len)
         if isinstance(error, click.MissingParameter):
             return f"{name}: must be given. {getattr(error.param, 'help', None) or ''}"
-        return f"{name}: {error.message}"
+        return f"{_place_of(error, name)}: {error.message}"
     return error.format_message()
+
+
+def _place_of(error: click.BadParameter, name: str) -> str:
+    """The option, or for a value from the file of --config the file and the key."""
+    context = error.ctx
+    if context is not None and error.param.name is not None:
+        if context.get_parameter_source(error.param.name) is ParameterSource.DEFAULT_MAP:
+            return f"{context.params['config']}: {error.param.name}"
+    return name
 
 
 def _reason(error: BaseException) -> str:

@@ -26,14 +26,18 @@ __all__ = [
     "Commas",
     "Data",
     "Device",
+    "Duration",
     "GridName",
     "Integer",
     "Located",
     "ModelName",
     "Named",
+    "NamedCheckpoint",
     "OptionType",
+    "OrNone",
     "OutFolder",
     "Real",
+    "Shard",
 ]
 
 
@@ -138,9 +142,10 @@ class Commas(OptionType):
     def __init__(self, item: OptionType) -> None:
         self.item = item
 
-    def read(self, value: str) -> tuple[Any, ...]:
-        """The values."""
-        texts = [text.strip() for text in value.split(",")]
+    def read(self, value: str | list[str]) -> tuple[Any, ...]:
+        """The values, of one text or of several as a file gives them."""
+        parts = value.split(",") if isinstance(value, str) else value
+        texts = [text.strip() for text in parts]
         if not all(texts):
             raise ValueError(f"{value!r} has an empty entry; write a,b,c")
         return tuple(map(self.item.read, texts))
@@ -149,6 +154,46 @@ class Commas(OptionType):
         """Verify each value by its own type."""
         for one in value:
             self.item.verify(one)
+
+
+class Duration(OptionType):
+    """A time such as 90, 90s, 10m or 1.5h, in seconds."""
+
+    name = "time"
+
+    def read(self, value: str | float) -> float:
+        """The seconds."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value))
+        if not found or not float(found[1]) > 0:
+            raise ValueError(f"{value!r} is not a time above 0, such as 90s, 10m or 1.5h")
+        return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+class Shard(OptionType):
+    """A share i/n of some work, i from 1 to n."""
+
+    name = "i/n"
+
+    def read(self, value: str | tuple[int, int]) -> tuple[int, int]:
+        """The numbers i and n."""
+        found = re.fullmatch(r"(\d{1,4})/(\d{1,4})", str(value))
+        if not found or not 1 <= int(found[1]) <= int(found[2]):
+            raise ValueError(f"{value!r} is not of the form i/n with i from 1 to n, such as 1/3")
+        return int(found[1]), int(found[2])
+
+
+class OrNone(OptionType):
+    """A value of a type, or the word none."""
+
+    def __init__(self, kind: OptionType) -> None:
+        self.kind, self.name = kind, f"{kind.name}|none"
+
+    def read(self, value: Any) -> Any:
+        """The value, or "none"."""
+        try:
+            return value if value == "none" else self.kind.read(value)
+        except ValueError as error:
+            raise ValueError(f"{error}, or none") from error
 
 
 class Named(OptionType):
@@ -238,6 +283,22 @@ class Located(OptionType):
         if path.is_dir() and not (self.what == "checkpoints" and is_model_folder(path)):
             also = ", and no model of a known format" if self.what == "checkpoints" else ""
             raise ValueError(f"{value}: is a folder, not a file{also}")
+        return value
+
+
+class NamedCheckpoint(Located):
+    """A checkpoint, perhaps with a name for the tables before it, A=path."""
+
+    def __init__(self) -> None:
+        super().__init__("checkpoints")
+
+    def read(self, value: str) -> str:
+        """The text, if there is such a checkpoint."""
+        name, equals, path = value.partition("=")
+        named = equals and path and not Path(value).exists()
+        if named and not re.fullmatch(r"\w[\w.+-]*", name):
+            raise ValueError(f"{name!r} is not a name; it must consist of letters, digits and _.+-")
+        super().read(path if named else value)
         return value
 
 

@@ -7,7 +7,14 @@ from pathlib import Path
 
 from .plain import nearest
 
-__all__ = ["TEMPLATES", "config_template", "is_model_folder", "locate", "shipped"]
+__all__ = [
+    "TEMPLATES",
+    "comparison_template",
+    "config_template",
+    "is_model_folder",
+    "locate",
+    "shipped",
+]
 
 TEMPLATES = ("images", "vectors")
 
@@ -17,6 +24,7 @@ _NO_NAMES = ("features_", "template_")  # files with these prefixes are not foun
 _KINDS = {
     "checkpoints": ("scoresde.assets", ".safetensors", "checkpoint"),
     "configs": ("scoresde_cli.configs", ".toml", "config"),
+    "comparisons": ("scoresde_cli.configs.bench", ".toml", "comparison"),
 }
 
 
@@ -24,7 +32,7 @@ def shipped(what: str) -> list[str]:
     """Names of the checkpoints or configs that come with the package.
 
     Args:
-        what: "checkpoints" or "configs".
+        what: "checkpoints", "configs" of `scoresde train`, or "comparisons" of `scoresde bench`.
     """
     package, suffix, _ = _KINDS[what]
     files = (file.name for file in resources.files(package).iterdir())
@@ -42,11 +50,17 @@ def config_template(what: str) -> str:
     return file.read_text(encoding="utf-8")
 
 
+def comparison_template() -> str:
+    """A commented TOML file for `scoresde bench` that lists every key with its default."""
+    file = resources.files("scoresde_cli.configs.bench") / "template_bench.toml"
+    return file.read_text(encoding="utf-8")
+
+
 def locate(what: str, name_or_path: str | Path) -> Path:
     """The file of a checkpoint or a config, from its path or the name of a shipped file.
 
     Args:
-        what: "checkpoints" or "configs".
+        what: As for `shipped`.
         name_or_path: A name of `shipped(what)`, or a path. A file wins over a shipped name, and a
             shipped name over a folder.
 

@@ -1451,11 +1451,27 @@ def _commands() -> Iterator[Mutant]:
     )
     yield Mutant(
         "the warm-up counts in the time of a bare pass",
-        "scoresde/comparison/sweep.py",
+        "scoresde/comparison/measure.py",
         "return statistics.median(times[1:])",
         "return statistics.mean(times)",
         "comparison/test_sweep.py",
         "bare",
+    )
+    yield Mutant(
+        "a merged comparison lacks cells",
+        "scoresde/comparison/merging.py",
+        "missing = [name for name in first.plan if name not in known]",
+        "missing = []",
+        "comparison/test_parts.py",
+        "merged_shares",
+    )
+    yield Mutant(
+        "the first of the shares gets all cells",
+        "scoresde/comparison/shards.py",
+        "loads[k] += item.cost + extra[k]",
+        "loads[k] += 0 * item.cost",
+        "comparison/test_parts.py",
+        "balanced",
     )
     yield Mutant(
         "the report does not escape what it shows",

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from .._condition import Condition
-from .._tensor import available_device, plain_number
+from .._tensor import available_device
 from ..output.bars import stage_bars
-from ..output.progress import Tell
 from ..scaling import scale_warning
 from ..tasks.given import GivenModel
-from ..tasks.live import device_of, given_model, known_spec, name_of
+from ..tasks.live import device_of, given_model, known_spec
 from ..tasks.own_data import both_splits
 from .data import OwnData
 from .findings import Findings
-from .index import Index
-from .prepare import Bench, prepare_bench
+from .index import rows_of
+from .prepare import Bench, BenchModel, Portion, prepare_bench
 from .records import table_row
 from .request import BenchRequest
 from .summary import sentences, text_table
@@ -37,23 +35,45 @@ class Comparison:
 
     Attributes:
         folder: Folder of all files.
-        report: The page to open in a browser: report.html, or for several models index.html.
+        report: The page to open in a browser: report.html, or for several cases index.html.
         rows: One dict per cell, with the columns of results.csv; numbers are numbers, and what was
-            not measured is None. For several models "model" comes first.
+            not measured is None. The columns "model", "seed" and "labels" come first where there
+            are several.
         summary: The results in sentences.
-        models: The comparison of each model, by its name; empty for a single model.
+        cases: The comparison of each case, by its name; empty for a single case.
+        left: Number of cells that the time limit left out.
     """
 
     folder: Path
     report: Path
     rows: list[dict[str, Any]]
     summary: str
-    models: dict[str, Comparison] = field(default_factory=dict)
+    cases: dict[str, Comparison] = field(default_factory=dict)
+    left: int = 0
 
     def __str__(self) -> str:
-        if self.models:
-            return "\n\n".join(f"{name}\n{each}" for name, each in self.models.items())
+        if self.cases:
+            return "\n\n".join(f"{name}\n{each}" for name, each in self.cases.items())
         return text_table(Findings.read(self.folder))
+
+    @classmethod
+    def of(cls, bench: Bench, report: Path) -> Comparison:
+        """The results of a comparison that has run."""
+        found = bench.findings
+        each = {
+            name: cls(
+                findings.folder,
+                bench.cases[name].report,
+                [table_row(result) for result in findings.results],
+                " ".join(sentences(findings)),
+            )
+            for name, findings in found.items()
+        }
+        if bench.index is None:
+            return replace(each[""], left=bench.left)
+        rows = list(rows_of(found, bench.index.cases))
+        summary = "\n".join(f"{name}: {one.summary}" for name, one in each.items())
+        return cls(bench.folder, report, rows, summary, each, bench.left)
 
 
 def bench(
@@ -68,29 +88,36 @@ def bench(
     y: Condition | None = None,
     grids: Any = ("log_snr",),
     n: int = 256,
-    seed: int = 0,
-    t_min: float | None = None,
+    seeds: int | Sequence[int] = 0,
+    t_min: float | Sequence[float] | None = None,
     batch: int = 256,
     device: str | None = None,
     quality: bool = True,
     likelihood: int = 0,
-    labels: str = "shares",
+    labels: str | Sequence[str] = "shares",
     reference_tolerance: float | None = 1e-6,
+    shard: tuple[int, int] | None = None,
+    time_limit: float | None = None,
+    reuse: Sequence[str | Path] = (),
     overwrite: bool = False,
     progress: bool = True,
 ) -> Comparison:
     """Compare samplers on one or several models: each on each grid within each budget.
 
-    All samplers start from the same x_T. The folder then holds report.html, results.csv and all
-    else that `scoresde bench` writes. The same call finds its results, or continues where it was
-    stopped. The recommended settings are always compared as well.
+    All samplers of a case start from the same x_T. Each model, seed and kind of label shares is a
+    case of its own. The folder then holds report.html, results.csv and all else that
+    `scoresde bench` writes. The same call finds its results, or continues where it was stopped.
+    The recommended settings are always compared as well.
+
+    Within one budget stochastic samplers on one grid use the same normals: the k-th increment of
+    sample i depends on the seed, i and k only. Across budgets they do not share a Brownian path.
 
     Args:
         model: A `ScoreModel` (a network becomes one by `scoresde.wrap`), a loaded checkpoint, the
             name or path of a checkpoint, or several of these in a list or in a dict by name.
         samplers: Sampler objects or texts such as "ddim:eta=0.5", in a list or in a dict by name.
         nfe: Budgets, in evaluations per sample, the final denoising included.
-        out: Folder for the results; each of several models has a subfolder.
+        out: Folder for the results; each of several cases has a subfolder.
         data: Data with which the samples are compared: a name, path or `Dataset`, or an array or
             tensor of shape (N, *D). None for the training data of a checkpoint; for other models
             the samples are then compared with no data, only with the exact solution.
@@ -103,15 +130,21 @@ def bench(
         grids: Grids as texts such as "karras:rho=7", functions of (sde, steps, t_min), or tensors
             of times, in a list or in a dict by name.
         n: Samples per cell, at least 4.
-        seed: Integer in [0, 2^64) for all noise.
-        t_min: Last time of the grids that have none of their own; None for 1e-3, or the time of
-            the network's first discrete label.
+        seeds: Integer in [0, 2^64) for all noise, or several.
+        t_min: Last time of the grids that have none of their own, or several; None for 1e-3, or
+            the time of the network's first discrete label.
         batch: Samples at a time.
         device: Where to run: cpu, cuda, cuda:N or auto; None for the device of the model.
         quality: Measure the distance of the samples to the data.
         likelihood: Number of test data whose likelihood to measure: 0, or at least 2.
-        labels: "shares" draws class labels as in the data, "uniform" in equal shares.
+        labels: "shares" draws class labels as in the data, "uniform" in equal shares; or both.
         reference_tolerance: rtol = atol of the exact solution; None = no paired error.
+        shard: (i, n) measures the i-th of n shares of the cells only; `scoresde merge` joins the
+            folders of all shares.
+        time_limit: Seconds after which the work ends, with a report of what is done; the same call
+            goes on with the rest.
+        reuse: Folders of other comparisons, whose cells and reference solutions are used if
+            everything that determines them is the same.
         overwrite: Replace other results in the folder.
         progress: Show bars, if stderr is a terminal.
 
@@ -126,55 +159,24 @@ def bench(
         UserWarning: If the content of a model cannot be determined, so that stored results are not
             used again, or if the scale of the given data does not suit the SDE.
     """
-    budgets = nfe if isinstance(nfe, Iterable) and not isinstance(nfe, str) else (nfe,)
     settings = {
-        **{"samplers": samplers, "nfe": tuple(map(plain_number, budgets))},
-        **{"grids": grids, "n": n, "seed": seed, "t_min": t_min, "batch": batch},
-        **{"likelihood": likelihood, "labels": labels},
-        "reference_tolerance": reference_tolerance,
+        **{"samplers": samplers, "nfe": nfe, "grids": grids, "n": n, "seeds": seeds},
+        **{"t_min": t_min, "batch": batch, "likelihood": likelihood, "labels": labels},
+        **{"reference_tolerance": reference_tolerance, "quality": quality},
     }
-    out, models = Path(out), _named(model)
-    benches = {}
-    for name, one in models.items():
-        given, own = _with_data(one, name, data, test, shape)
-        known = own.train is not None or given.data_source is not None
+    request = BenchRequest(checkpoint=model, **settings)
+    portion = Portion(shard, time_limit, tuple(map(Path, reuse)))
+    several, models = len(request.checkpoint) > 1, {}
+    for name, one in request.checkpoint.items():
+        given, own = _with_data(one, name if several else None, data, test, shape)
         place = device_of(one) if device is None else str(available_device(device))
-        request = BenchRequest(
-            checkpoint=given.name, device=place, quality=quality and known, **settings
-        )
         if own.train is not None and (warning := scale_warning(given.sde, own.train)):
             warnings.warn(warning, stacklevel=2)
-        folder, own = out / name if name else out, replace(own, y=y)
-        benches[name] = prepare_bench(request, folder, given, own, overwrite=overwrite)
+        models[name] = BenchModel(given, replace(own, y=y), {"device": place})
+    made = prepare_bench(request, Path(out), models, overwrite=overwrite, portion=portion)
     with stage_bars() if progress else nullcontext(_silent) as tell:
-        if None in benches:
-            return _finished(benches[None], tell)
-        index = Index.open(out, benches, overwrite)
-        done = index.run(lambda name: _finished(benches[name], _staged(tell, name)))
-    rows = [{"model": name} | row for name, each in done.items() for row in each.rows]
-    summary = "\n".join(f"{name}: {each.summary}" for name, each in done.items())
-    return Comparison(out, index.page, rows, summary, done)
-
-
-def _named(model: Any) -> dict[str | None, Any]:
-    """Several models by name; a single one has the name None."""
-    if not isinstance(model, (Mapping, list, tuple)):
-        return {None: model}
-    found = dict(model) if isinstance(model, Mapping) else {}
-    for one in () if isinstance(model, Mapping) else model:
-        name, number = name_of(one), 2
-        while name in found:
-            name, number = f"{name_of(one)}-{number}", number + 1
-        found[name] = one
-    if not found:
-        raise ValueError("model must be at least one model, got none")
-    for name in found:
-        if not (isinstance(name, str) and re.fullmatch(r"\w[\w.=+-]*", name)):
-            raise ValueError(
-                "model: the names become folders and must consist of letters, digits and _.=+-, "
-                f"got {name!r}"
-            )
-    return found
+        report = made.run(tell)
+    return Comparison.of(made, report)
 
 
 def _with_data(
@@ -190,23 +192,6 @@ def _with_data(
     train, held_out = both_splits(data, test, known_spec(model))
     given = given_model(model, name, train.spec, shape)
     return given, OwnData(train, held_out)
-
-
-def _finished(bench: Bench, tell: Tell) -> Comparison:
-    """Run a comparison and read its results."""
-    report = bench.run(tell)
-    findings = Findings.read(bench.folder)
-    return Comparison(
-        bench.folder,
-        report,
-        [table_row(result) for result in findings.results],
-        " ".join(sentences(findings)),
-    )
-
-
-def _staged(tell: Tell, name: str) -> Tell:
-    """A `tell` whose stages begin with the name of the model."""
-    return lambda stage, *told: tell(f"{name}: {stage}", *told)
 
 
 def _silent(stage: str, done: int, total: int | None, note: str) -> None:

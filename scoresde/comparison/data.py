@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 from .._condition import Condition, bound_rows
 from .._tensor import check_number
-from ..data import Dataset, DataSource, has_test_split, load_dataset
+from ..data import Dataset, DataSource, DataSpec, has_test_split, load_dataset
 from ..output.manifest import Source
+from ..score import ScoreModel
 from ..tasks.class_labels import labels_in_turn
 from ..tasks.conditions import conditions_like
 from ..tasks.given import GivenModel
@@ -16,7 +20,24 @@ from ..tasks.request import data_source
 from .quality import Quality
 from .request import BenchRequest
 
-__all__ = ["BenchData", "OwnData", "with_data"]
+__all__ = ["BenchData", "OwnData", "Shared"]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What several cases of a comparison use: networks, data and metrics, each made once."""
+
+    made: dict[Any, Any] = field(default_factory=dict)
+
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What was made before for this key, or what `make` returns."""
+        if key not in self.made:
+            self.made[key] = make()
+        return self.made[key]
+
+    def network(self, given: GivenModel, device: str) -> ScoreModel:
+        """The model, ready to evaluate; cases of the same object share it."""
+        return self.once(("network", id(given)), lambda: (given, given.build(device)))[1]
 
 
 @dataclass(frozen=True)
@@ -34,26 +55,16 @@ class OwnData:
     test: Dataset | None = None
     y: Condition | None = None
 
+    @classmethod
+    def load(cls, name: str, data_root: str | Path | None, spec: DataSpec) -> OwnData:
+        """Data of a name or path, at the scale of a model.
 
-def with_data(
-    request: BenchRequest, given: GivenModel, data: str | None
-) -> tuple[BenchRequest, OwnData]:
-    """The request, and the data that it compares samples with.
-
-    Without data, a model whose training data are not known is compared with the exact solution
-    only.
-
-    Args:
-        request: The request.
-        given: The model.
-        data: A name or path, relative to `request.data_root` or to here; None for the training
-            data of the model.
-    """
-    if data is None:
-        known = given.data_source is not None
-        return replace(request, quality=request.quality and known), OwnData()
-    source = DataSource(data).below(request.data_root)
-    return request, OwnData(*both_splits(source, None, given.spec))
+        Args:
+            name: A name or path, relative to `data_root` or to here.
+            data_root: The folder that is searched first; None for none.
+            spec: What the data of the model are.
+        """
+        return cls(*both_splits(DataSource(name).below(data_root), None, spec))
 
 
 @dataclass(frozen=True)
@@ -79,7 +90,11 @@ class BenchData:
 
     @classmethod
     def load(
-        cls, request: BenchRequest, given: GivenModel, own: OwnData | None = None
+        cls,
+        request: BenchRequest,
+        given: GivenModel,
+        own: OwnData | None = None,
+        shared: Shared | None = None,
     ) -> BenchData:
         """Load the data that the request needs.
 
@@ -87,13 +102,14 @@ class BenchData:
             request: The request.
             given: The model.
             own: Data and conditions that replace those of the model.
+            shared: Data and metrics of other cases.
 
         Raises:
             FileNotFoundError: If the data are not there; says how to get them.
             ValueError: If the data are not of the kind of the training data, have no labels for a
                 conditional model, or are too few.
         """
-        own, train, test = own or OwnData(), None, None
+        own, shared, train, test = own or OwnData(), shared or Shared(), None, None
         in_memory = own.train is not None
         # A vector or an array cannot be invented: samples have the conditions of the data.
         numbers = own.y is None and bool(set(given.condition.kinds) - {"class"})
@@ -103,7 +119,7 @@ class BenchData:
                 "are not known"
             )
         if request.quality or request.likelihood or numbers:
-            train, test = (own.train, own.test) if in_memory else _splits(request, given)
+            train, test = (own.train, own.test) if in_memory else _splits(request, given, shared)
             if not given.condition:  # labels that the model is not known to take
                 train, test = (_unlabelled(data) for data in (train, test))
             _check_spec(given, train, in_memory)
@@ -114,12 +130,12 @@ class BenchData:
                     f"--likelihood: {request.likelihood}, but these data have no test split; use 0"
                 )
             check_number("likelihood", request.likelihood, at_most=len(scored))
-        quality = Quality.build(train, test, request.n) if request.quality else None
+        quality = _quality(request, train, test, shared) if request.quality else None
         if own.y is not None:
             y, how = bound_rows(own.y, request.n, "cpu"), None
         else:
             y = _labels(request, given, train)
-            how = "uniform" if train is None else request.labels
+            how = "uniform" if train is None else request.shares
             how = how if set(given.condition.kinds) == {"class"} else None
         return cls(train, test, quality, y, how, in_memory)
 
@@ -139,16 +155,30 @@ class BenchData:
         return found
 
 
-def _splits(request: BenchRequest, given: GivenModel) -> tuple[Dataset, Dataset | None]:
+def _quality(
+    request: BenchRequest, train: Dataset, test: Dataset | None, shared: Shared
+) -> Quality:
+    """The metrics for data that may be those of other cases."""
+    same = ("quality", id(train.x), None if test is None else id(test.x), repr(train.spec))
+    return shared.once(same, lambda: Quality.build(train, test, request.n))
+
+
+def _splits(
+    request: BenchRequest, given: GivenModel, shared: Shared
+) -> tuple[Dataset, Dataset | None]:
     """Train and test split of the model's training data."""
     source, spec = given.data_source, given.spec
     if source is None:
         raise ValueError("data must be given for the likelihood or the quality of samples")
     source = source.below(request.data_root)
-    train = load_dataset(source, classes=spec.class_names)
-    if not has_test_split(source):
-        return train, None
-    return train, load_dataset(source, "test", classes=spec.class_names)
+
+    def load() -> tuple[Dataset, Dataset | None]:
+        train = load_dataset(source, classes=spec.class_names)
+        if not has_test_split(source):
+            return train, None
+        return train, load_dataset(source, "test", classes=spec.class_names)
+
+    return shared.once(("data", repr(source), repr(spec.class_names)), load)
 
 
 def _unlabelled(data: Dataset | None) -> Dataset | None:
@@ -171,7 +201,7 @@ def _check_spec(given: GivenModel, train: Dataset, in_memory: bool) -> None:
 def _labels(request: BenchRequest, given: GivenModel, train: Dataset | None) -> Condition | None:
     """Conditions for a conditional model; without training data all classes have the same share."""
     condition = given.condition
-    if request.labels == "uniform" and set(condition.kinds) - {"class"}:
+    if request.shares == "uniform" and set(condition.kinds) - {"class"}:
         raise ValueError(
             f"labels must be shares, got uniform: {given.name} takes {condition}, and samples have "
             "the conditions of the data"
@@ -184,4 +214,4 @@ def _labels(request: BenchRequest, given: GivenModel, train: Dataset | None) -> 
         train = train.given_for(condition)
     except ValueError as error:
         raise ValueError(f"{train.name} does not suit the {given.kind}: {error}") from error
-    return conditions_like(train.labels, train.spec, request.n, request.labels)
+    return conditions_like(train.labels, train.spec, request.n, request.shares)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from .prepare import STRIPS, Bench, prepare_bench
+from .case import STRIPS, Case, prepare_case
 from .request import BenchRequest
 
 __all__ = ["prepare_demo"]
@@ -31,7 +31,7 @@ FASHION = BenchRequest(  # its data are not needed
 )
 
 
-def prepare_demo(folder: Path, overwrite: bool = False) -> Bench:
+def prepare_demo(folder: Path, overwrite: bool = False) -> Case:
     """Plan a comparison of ten samplers on the digits, and samples of Fashion-MNIST.
 
     The recommended settings are compared as well, and the likelihood of test digits is measured.
@@ -45,5 +45,5 @@ def prepare_demo(folder: Path, overwrite: bool = False) -> Bench:
         ValueError: If the folder holds results of other settings.
     """
     options = {"overwrite": overwrite, "command": "demo"}
-    strip = prepare_bench(FASHION, folder / STRIPS / "fashion-mnist", **options)
-    return replace(prepare_bench(DIGITS, folder, **options), strips=(strip,))
+    strip = prepare_case(FASHION, folder / STRIPS / "fashion-mnist", **options)
+    return replace(prepare_case(DIGITS, folder, **options), strips=(strip,))

@@ -1,9 +1,10 @@
-"""The page and the table of a comparison of several models, each in a subfolder of its own."""
+"""The page and the table of a comparison of several cases, each in a subfolder of its own."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,66 +12,108 @@ from typing import Any
 from .._files import atomic_write
 from .._text import csv_text
 from ..output.manifest import Origin
-from ..output.result_folder import ResultFolder
-from .prepare import Bench
-from .records import COLUMNS
+from ..output.result_folder import Output, ResultFolder
+from .case import Case
+from .findings import Findings
+from .records import COLUMNS, table_row
 from .report import render
+from .request import BenchRequest
+from .summary import sentences
 
-__all__ = ["Index"]
+__all__ = ["COMMAND", "Index", "case_columns", "rows_of"]
 
 FILES = ("index.html", "results.csv")
+COMMAND = "bench of several models"  # in the manifest
+CASE_COLUMNS = ("model", "seed", "labels")
 
 
 @dataclass(frozen=True)
 class Index:
-    """The folder that holds the comparisons of several models.
+    """The folder that holds the comparisons of several cases.
 
     Attributes:
         results: The folder.
-        names: Names of the models, which are those of the subfolders.
+        cases: What is special of each case, by name: its "model", "seed" and "labels".
     """
 
     results: ResultFolder
-    names: tuple[str, ...]
+    cases: dict[str, dict[str, Any]]
 
     @classmethod
-    def open(cls, out: Path, benches: Mapping[str, Bench], overwrite: bool) -> Index:
+    def open(
+        cls, out: Path, request: BenchRequest, cases: Mapping[str, Case], overwrite: bool
+    ) -> Index:
         """Check the folder without changing it.
 
         Raises:
-            ValueError: If it holds results of other models, or files that scoresde did not write.
+            ValueError: If it holds results of other cases, or files that scoresde did not write.
         """
-        cells = {name: bench.results.origin.fingerprint for name, bench in benches.items()}
-        settings = {"models": list(benches)}
-        origin = Origin("bench of several models", settings, cells=cells, shown=("models",))
-        return cls(ResultFolder.open(out, origin, overwrite), tuple(benches))
+        one = {name: asked for name, asked in request.cases.items() if name in cases}
+        special = {
+            name: {"model": asked.model[0], "seed": asked.seed, "labels": asked.shares}
+            for name, asked in one.items()
+        }
+        contents = {name: case.whole.fingerprint for name, case in cases.items()}
+        return cls.of(out, special, contents, overwrite)
+
+    @classmethod
+    def of(
+        cls,
+        out: Path,
+        special: Mapping[str, dict[str, Any]],
+        contents: Mapping[str, str],
+        overwrite: bool,
+    ) -> Index:
+        """The folder for cases of known content: fingerprints by name; see `open`."""
+        settings = {"models": list(special), "cases": dict(special)}
+        origin = Origin(COMMAND, settings, cells=contents, shown=("models", "cases"))
+        return cls(ResultFolder.open(out, origin, overwrite), dict(special))
 
     @property
     def page(self) -> Path:
         """Path of the page that links the reports."""
         return self.results.path / FILES[0]
 
-    def run(self, finish: Callable[[str], Any]) -> dict[str, Any]:
-        """Finish the comparison of each model, then write the table and the page.
+    def write(self) -> AbstractContextManager[Output]:
+        """Lock the folder while the cases are measured."""
+        return self.results.write(FILES)
+
+    def publish(self, output: Output, found: Mapping[str, tuple[Path, Findings]]) -> None:
+        """Write the table and the page.
 
         Args:
-            finish: Runs the comparison of a model, given its name, and returns a `Comparison`.
-
-        Returns:
-            The comparisons by name.
+            output: The locked folder.
+            found: Report and results of each finished case, by name.
         """
-        with self.results.write(FILES) as output:
-            done = {name: finish(name) for name in self.names}
-            with atomic_write(output.work / "results.csv", "w") as file:
-                table = csv.writer(file, lineterminator="\n")
-                table.writerow(("model", *COLUMNS))
-                for name, each in done.items():
-                    for row in each.rows:
-                        table.writerow([name, *(_text(row[column]) for column in COLUMNS)])
-            with atomic_write(output.work / "index.html", "w") as file:
-                file.write(render("index.html", models=done))
-            output.publish()
-        return done
+        rows = rows_of({name: findings for name, (_, findings) in found.items()}, self.cases)
+        columns = (*case_columns(self.cases), *COLUMNS)
+        with atomic_write(output.work / "results.csv", "w") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(columns)
+            table.writerows([_text(row[column]) for column in columns] for row in rows)
+        shown = {
+            name: {"report": report, "summary": " ".join(sentences(findings))}
+            for name, (report, findings) in found.items()
+        }
+        with atomic_write(output.work / "index.html", "w") as file:
+            file.write(render("index.html", models=shown))
+        output.publish()
+
+
+def case_columns(cases: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """What the cases differ in: some of "model", "seed" and "labels"."""
+    return tuple(c for c in CASE_COLUMNS if len({case[c] for case in cases.values()}) > 1)
+
+
+def rows_of(
+    found: Mapping[str, Findings], cases: Mapping[str, Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """One dict per cell, with the columns in which the cases differ before those of the cells."""
+    columns: Iterable[str] = case_columns(cases)
+    for name, findings in found.items():
+        special = {column: cases[name][column] for column in columns}
+        for result in findings.results:
+            yield special | table_row(result)
 
 
 def _text(value: Any) -> Any:

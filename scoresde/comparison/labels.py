@@ -1,8 +1,10 @@
-"""Names of the samplers and grids of a comparison, given as texts or as objects."""
+"""Names of the models, samplers and grids of a comparison, given as texts or as objects."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,60 @@ from ..names.grids import GridFile
 from ..names.samplers import parse_sampler, sampler_label
 from ..plain import check_unique
 from ..samplers import Sampler
+from ..tasks.live import name_of
 
-__all__ = ["RECOMMENDED", "named_grids", "named_samplers"]
+__all__ = ["RECOMMENDED", "named_grids", "named_models", "named_samplers"]
 
+RUN_FILES = ("checkpoint", "best")  # in the folder of a training run, whose name says more
 RECOMMENDED = "recommended"  # the settings of `scoresde.recommended`, by the budget of each cell
+
+
+def named_models(models: Any) -> dict[str, Any]:
+    """Models by name, each in a form that `given_model` reads.
+
+    Args:
+        models: A model, several in a list, or models by name in a dict. The name or path of a
+            checkpoint may begin with a name for the tables, "A=path". Two models that would have
+            the same name get numbers: "net", "net-2".
+
+    Raises:
+        ValueError: If there is no model, or a name cannot be that of a folder.
+    """
+    if isinstance(models, Mapping):
+        found = dict(models)
+    else:
+        found = {}
+        for one in models if isinstance(models, (list, tuple)) else [models]:
+            name, model = _named_model(one)
+            free, number = name, 2
+            while free in found:
+                free, number = f"{name}-{number}", number + 1
+            found[free] = model
+    if not found:
+        raise ValueError("model must be at least one model, got none")
+    for name in found:
+        if not (isinstance(name, str) and re.fullmatch(r"\w[\w.=+-]*", name)):
+            raise ValueError(
+                "model: the names become folders and must consist of letters, digits and _.=+-, "
+                f"got {name!r}"
+            )
+    return found
+
+
+def _named_model(model: Any) -> tuple[str, Any]:
+    """The name of a model, and the model; a text `A=path` gives A and the path."""
+    if isinstance(model, str):
+        name, equals, path = model.partition("=")
+        if equals and path and re.fullmatch(r"\w[\w.+-]*", name) and not Path(model).exists():
+            return name, path
+    if isinstance(model, (str, Path)) and Path(model).stem in RUN_FILES:
+        return _as_name(Path(model).absolute().parent.name), model
+    return _as_name(name_of(model)), model
+
+
+def _as_name(text: str) -> str:
+    """A text as a name for a folder."""
+    return re.sub(r"[^\w.=+-]+", "-", text).lstrip("-.=+") or "model"
 
 
 def named_samplers(samplers: Any) -> dict[str, Sampler | None]:

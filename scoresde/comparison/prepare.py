@@ -1,96 +1,129 @@
-"""A comparison of samplers on a model, for `scoresde bench`.
+"""A comparison of samplers for `scoresde bench`: any number of models, seeds and label shares.
 
-`prepare_bench` reads and checks everything and plans the cells. `Bench.run` then measures the cells
-that the folder does not hold yet, and writes the report.
+`prepare_bench` reads and checks everything and plans the cells of all cases. `Bench.run` then
+measures the cells that the folder does not hold yet, and writes tables and reports.
 """
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
-
-from ..fingerprint import fingerprint
-from ..output.files import write_json
-from ..output.manifest import Origin
-from ..output.progress import Tell, check_space
-from ..output.result_folder import ResultFolder, remove_results
+from ..output.manifest import MANIFEST
+from ..output.progress import Tell
 from ..tasks.given import GivenModel
-from ..tasks.likelihood.scoring import ScoreRequest, score_data
-from ..tasks.request import StoredModel, versions
-from .data import BenchData, OwnData
-from .draw import DrawSettings
-from .records import write_tables
-from .report import REPORT, build_report
+from ..tasks.request import StoredModel
+from .case import Case, NothingDoneError, prepare_case
+from .data import OwnData, Shared
+from .findings import Findings
+from .index import Index
+from .limit import TimeLimit
+from .origin import LIKELIHOOD
 from .request import BenchRequest
-from .sweep import Sweep
+from .shards import share_out
 
-__all__ = ["STRIPS", "Bench", "prepare_bench"]
+__all__ = ["Bench", "BenchModel", "Portion", "prepare_bench"]
 
-LIKELIHOOD, STRIPS = "likelihood", "strips"  # subfolders
-COMMON = ("n", "seed", "t_min", "batch", "device")  # settings of all draws
-MEASURES = ("reference_tolerance", "quality", "likelihood")
-TABLES = ("machine.json", "results.csv", "results.json")
-SHOWN_SETTINGS = (  # settings that may differ: contents are compared instead, or cells are added
-    *("checkpoint", "sha256", "data", "sde"),
-    *("samplers", "grids", "nfe", "tolerances", "versions"),
-)
+
+class BenchModel(NamedTuple):
+    """A model of a comparison.
+
+    Attributes:
+        given: The model as it was given.
+        own: Data and conditions that replace those of the model.
+        changes: Fields of the request that are others for this model, by name.
+    """
+
+    given: GivenModel
+    own: OwnData = OwnData()
+    changes: Mapping[str, Any] = {}
+
+    def asked(self, request: BenchRequest) -> BenchRequest:
+        """The request for this model.
+
+        Samples of a model whose data are not known are compared with the exact solution only.
+        """
+        known = self.own.train is not None or self.given.data_source is not None
+        return replace(request, **{"quality": request.quality and known, **self.changes})
+
+
+@dataclass(frozen=True)
+class Portion:
+    """What one call does of a comparison; the default is all that is missing.
+
+    Attributes:
+        shard: (i, n) for the i-th of n shares of the cells, i = 1 … n; None for all.
+        seconds: Time limit in seconds; None for none.
+        reuse: Folders of other comparisons; cells with the same fingerprint are copied.
+
+    Raises:
+        ValueError: If a number is out of range, or a folder holds no results.
+    """
+
+    shard: tuple[int, int] | None = None
+    seconds: float | None = None
+    reuse: Sequence[Path] = ()
+
+    def __post_init__(self) -> None:
+        if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
+            raise ValueError(
+                f"shard must be i/n with i from 1 to n, got {self.shard[0]}/{self.shard[1]}"
+            )
+        if self.seconds is not None and not self.seconds > 0:
+            raise ValueError(f"time_limit must be greater than 0 seconds, got {self.seconds}")
+        for folder in self.reuse:
+            if not (folder / MANIFEST).is_file():
+                raise ValueError(f"reuse: {folder} holds no results of scoresde")
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """The folders to copy from, with the folders of their cases."""
+        below = (case.parent for folder in self.reuse for case in folder.glob(f"*/{MANIFEST}"))
+        return (*self.reuse, *below)
 
 
 def prepare_bench(
     request: BenchRequest,
     folder: Path,
-    given: GivenModel | None = None,
-    own: OwnData | None = None,
+    models: Mapping[str, BenchModel] | None = None,
     *,
     overwrite: bool = False,
-    command: str = "bench",
+    portion: Portion | None = None,
 ) -> Bench:
-    """Read the checkpoint and the data, check everything and plan the cells; write nothing.
+    """Read checkpoints and data, check everything and plan all cells; write nothing.
 
     Args:
         request: The request.
-        folder: Folder for the results.
-        given: The model; None for the checkpoint that the request names.
-        own: Data and conditions that replace those of the model.
+        folder: Folder for the results; each of several cases has a subfolder.
+        models: The models by the names in the request; None for the checkpoints it names.
         overwrite: Replace results of other settings in the folder.
-        command: Name of the user's command, for the report.
+        portion: What to do in this call; None for all.
 
     Raises:
         ConfigError: If a sampler or grid is unknown, or its parameters are wrong.
-        CheckpointError: If the checkpoint cannot be read.
-        FileNotFoundError: If the data are absent; the message says how to get them.
-        ValueError: If an argument is wrong, no cell can run, or the folder holds results of
-            other settings.
+        CheckpointError: If a checkpoint cannot be read.
+        FileNotFoundError: If data are absent; the message says how to get them.
+        ValueError: If an argument is wrong, no cell can run, the share has no cell, or the folder
+            holds results of other settings.
     """
-    given = given or StoredModel.read(request.checkpoint)
-    check_space("--n", request.n, given.spec.dims, folder)
-    request = request.resolved(given)
-    likelihood = request.scoring(given)
-    model = given.build(request.device)
-    cells = request.plan(given, model)
-    data = BenchData.load(request, given, own)
-    model.labelled(data.y, request.n, request.device)  # refuses a condition that does not fit
-    common = {name: getattr(request, name) for name in COMMON}
-    sweep = Sweep(
-        model,
-        given.source.sha256,
-        given.spec,
-        cells,
-        DrawSettings(given.spec.shape, **common, y=data.y),
-        data.quality,
-        request.reference_tolerance,
-    )
-    origin = _origin(request, given, sweep, data, command)
-    results = ResultFolder.open(folder, origin, overwrite)
-    if not results.finished:
-        given.check_evaluates(model, data.y, request.device)
-    return Bench(results, given, sweep, data, likelihood)
+    portion, shared, cases = portion or Portion(), Shared(), {}
+    limit = TimeLimit.of(portion.seconds)
+    if models is None:
+        named = request.checkpoint.items()
+        models = {name: BenchModel(StoredModel.read(model)) for name, model in named}
+    for name, asked in request.cases.items():
+        model = models[asked.model[0]]
+        place = folder / name if name else folder
+        asked, with_own = model.asked(asked), (model.given, model.own)
+        case = prepare_case(asked, place, *with_own, overwrite=overwrite, shared=shared)
+        cases[name] = replace(case, reused=portion.places, limit=limit)
+    index = None if "" in cases else Index.open(folder, request, cases, overwrite)
+    if portion.shard is not None:
+        shares = share_out(cases, *portion.shard)
+        cases = {name: cases[name].only(share) for name, share in shares.items()}
+    return Bench(folder, cases, index)
 
 
 @dataclass(frozen=True)
@@ -98,133 +131,70 @@ class Bench:
     """A checked comparison, ready to run.
 
     Attributes:
-        results: Folder for the results.
-        given: The model.
-        sweep: The cells to measure.
-        data: The data of the comparison.
-        likelihood: The likelihood to measure as well; None = none.
-        strips: Comparisons of a few samples of other checkpoints, shown in the same report.
+        folder: Folder for the results.
+        cases: The cases by name; the only one of a comparison has the name "".
+        index: The folder of several cases; None for one.
     """
 
-    results: ResultFolder
-    given: GivenModel
-    sweep: Sweep
-    data: BenchData
-    likelihood: ScoreRequest | None = None
-    strips: tuple[Bench, ...] = ()
+    folder: Path
+    cases: dict[str, Case]
+    index: Index | None = None
 
     @property
-    def folder(self) -> Path:
-        """Path of the folder for the results."""
-        return self.results.path
+    def finished(self) -> bool:
+        """Whether the folder holds all results of this call already."""
+        return all(case.results.finished for case in self.cases.values())
 
     def run(self, tell: Tell) -> Path:
-        """Measure the cells that the folder does not hold yet, and write the report.
+        """Measure the cells that the folder does not hold yet, and write tables and reports.
 
         Args:
             tell: Called with (stage, done, total, note) during the work.
 
         Returns:
-            The path of report.html.
+            The path of report.html, or for several cases of index.html.
+
+        Raises:
+            NothingDoneError: If the time limit allows no cell at all.
         """
-        path = self.folder / REPORT
-        if path.is_file() and all(bench.results.finished for bench in (self, *self.strips)):
-            return path
-        self.measure(tell)
-        for strip in self.strips:
-            strip.measure(_renamed(tell, strip.sweep.spec.name))
-        tell("report", 0, 1, "")
-        path = build_report(self.folder)
-        tell("report", 1, 1, "")
-        return path
+        if self.index is None:
+            return self.cases[""].run(tell)
+        with self.index.write() as output:
+            found = {}
+            for name, case in self.cases.items():
+                try:
+                    report = case.run(_staged(tell, name))
+                except NothingDoneError:
+                    continue
+                found[name] = report, Findings.read(case.folder)
+            if not found:
+                raise NothingDoneError(
+                    "--time-limit: no cell was finished in this time; --plan shows the expected "
+                    "times"
+                )
+            self.index.publish(output, found)
+        return self.index.page
 
-    def measure(self, tell: Tell) -> None:
-        """Measure the cells that the folder does not hold yet, and write the tables."""
-        if self.results.finished:
-            return
-        sweep, folder, overwrite = self.sweep, self.folder, self.results.overwrite
-        with self.results.write([*TABLES, REPORT, *sweep.files], sweep.parts) as output:
-            work = output.work
-            # Earlier results may hold cells of this comparison, for example if a sampler is added.
-            known = () if overwrite else (folder,)
-            results = sweep.run(work, tell, known)
-            write_json(work / "machine.json", _machine(sweep.settings.device))
-            write_tables(work, results, self._about((work, *known), tell))
-            there = [name for name in sweep.parts if (folder / name).is_file()]
-            output.publish(kept=[] if overwrite else there, later=[REPORT])
-            if self.likelihood is None:
-                remove_results(folder / LIKELIHOOD, "likelihood")
-            for place in {*folder.glob(f"{STRIPS}/*")} - {strip.folder for strip in self.strips}:
-                remove_results(place, "demo")
+    @property
+    def findings(self) -> dict[str, Findings]:
+        """The results of each case that has some, by name."""
+        there = {n: c for n, c in self.cases.items() if (c.folder / MANIFEST).is_file()}
+        return {name: Findings.read(case.folder) for name, case in there.items()}
 
-    def _about(self, places: Sequence[Path], tell: Tell) -> dict[str, Any]:
-        """The tables of results.json, apart from its cells."""
-        solver = self.sweep.solver
-        about = {
-            "settings": self.results.origin.plain,
-            "reference": None if solver is None else solver.find(places).about,
-            "strips": [strip.folder.relative_to(self.folder).as_posix() for strip in self.strips],
-        }
-        if self.sweep.quality is not None:
-            about["quality"] = self.sweep.about_quality
-        if self.likelihood is not None:
-            about["likelihood"] = score_data(
-                self.likelihood,
-                self.folder / LIKELIHOOD,
-                self.results.overwrite,
-                partial(tell, "likelihood"),
-                self.given,
-                self.data.scored,
-            )
-            tell("likelihood", self.likelihood.n, self.likelihood.n, "")
-        return about
+    @property
+    def left(self) -> int:
+        """Number of cells that this call was to measure and that the folder does not hold."""
+        done = {(name, cell) for name, f in self.findings.items() for cell in _cells_of(f)}
+        wanted = {(name, cell) for name, case in self.cases.items() for cell in case.wanted}
+        return len(wanted - done)
 
 
-def _origin(
-    request: BenchRequest, given: GivenModel, sweep: Sweep, data: BenchData, command: str
-) -> Origin:
-    """Everything that determines the results: settings, contents of all files, and the cells."""
-    tolerances: dict[str, list[float]] = {}
-    for cell in sweep.cells:
-        if cell.tolerance is not None:
-            tolerances.setdefault(cell.label, []).append(cell.tolerance)
-    settings = {
-        "checkpoint": given.name,
-        "sha256": given.source.sha256,
-        "data": given.spec.to_dict(),
-        "sde": str(given.sde),
-        **{name: list(getattr(request, name)) for name in ("samplers", "grids", "nfe")},
-        "tolerances": tolerances,
-        **{name: getattr(request, name) for name in COMMON},
-        "denoise": True,
-        **{name: getattr(request, name) for name in MEASURES},
-        "y": None if data.y is None else fingerprint(data.y),
-        "versions": versions(),
-    }
-    optional = {
-        "snapped": given.snapped or None,
-        "labels": data.how,
-        "reference_t": sweep.end if sweep.end < request.t_min else None,
-        "in_memory": given.kind == "model" or None,
-    }
-    settings |= {name: value for name, value in optional.items() if value is not None}
-    sources = {given.kind: given.source, **data.sources}
-    contents = {cell.name: cell.fingerprint for cell in sweep.cells}
-    return Origin(command, settings, sources, contents, SHOWN_SETTINGS)
+def _cells_of(findings: Findings) -> list[str]:
+    """Names of all finished cells."""
+    likelihood = [] if findings.likelihood is None else [LIKELIHOOD]
+    return [result.name for result in findings.results] + likelihood
 
 
-def _machine(device: str) -> dict[str, Any]:
-    """The machine and Python, on which times depend."""
-    on_gpu = torch.device(device).type == "cuda"
-    return {
-        "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
-        "threads": torch.get_num_threads(),
-        "platform": platform.platform(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-    }
-
-
-def _renamed(tell: Tell, stage: str) -> Tell:
-    """A `tell` that gives every stage the same name."""
-    return lambda _, *told: tell(stage, *told)
+def _staged(tell: Tell, name: str) -> Tell:
+    """A `tell` whose stages begin with the name of the case."""
+    return lambda stage, *told: tell(f"{name}: {stage}", *told)

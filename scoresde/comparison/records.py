@@ -11,7 +11,7 @@ results.csv, .json   one table of all cells
 parts/               finished files of a comparison that was stopped
 
 The KEY of a cell ends with a fingerprint of everything that determines its numbers. When a
-comparison is repeated, only the columns `seconds` and `seconds_bare` of results.csv change.
+comparison is repeated, only the columns of seconds and memory of results.csv change.
 """
 
 from __future__ import annotations
@@ -50,12 +50,19 @@ __all__ = [
 
 CELLS = "cells"
 RESULTS = "results.json"
-MEASURED = ("nfe", "n", "features", "x_init_sha256", "seconds", "seconds_bare")
+SPENT = ("seconds", "seconds_low", "seconds_high", "seconds_bare", "memory")
+MEASURED = ("nfe", "nfe_derivative", "flops", "n", "features", "x_init_sha256", *SPENT)
+# Fields of a cell that comparisons of earlier versions do not have.
+ADDED_LATER = {
+    "setting": "",
+    **dict.fromkeys(("t_min", "nfe_derivative", "flops", "seconds_low", "seconds_high", "memory")),
+}
 STATUSES = ("done", "skipped", "failed")
 COLUMNS = (  # of results.csv
-    *("sampler", "setting", "grid", "nfe_asked", "tolerance", "status", "steps", "nfe", "n"),
+    *("sampler", "setting", "grid", "t_min", "nfe_asked", "tolerance", "status", "steps"),
+    *("nfe", "nfe_derivative", "flops", "n"),
     *(name for metric in TITLES for name in (metric, f"{metric}_se")),
-    *("features", "deterministic", "x_init_sha256", "reason", "seconds", "seconds_bare"),
+    *("features", "deterministic", "x_init_sha256", "reason", *SPENT),
 )
 
 
@@ -74,12 +81,20 @@ class CellResult:
         deterministic: Whether the end point depends only on x_T.
         reason: The reason why the cell was skipped or failed.
         steps: Steps of the grid.
+        t_min: Last time of the cell's grid.
         nfe: Evaluations per sample, counted, the final denoising included.
+        nfe_derivative: Derivative passes per sample, counted.
+        flops: Floating point operations of the network per sample, as
+            `measure.flops_per_evaluation` counts them; None if none are counted.
         n: Number of samples.
         features: Feature space of the metrics, with its hash; empty without quality metrics.
         x_init_sha256: Digest of x_T.
-        seconds: Wall time of all samples.
+        seconds: Wall time of all samples: the median of three runs, or the time of the only run if
+            that takes half a second or more.
+        seconds_low: The shortest run.
+        seconds_high: The longest run.
         seconds_bare: Wall time of the same number of evaluations of the model alone.
+        memory: Largest memory of tensors on the GPU, in bytes; None on the CPU.
         metrics: Estimates by the name of the metric.
     """
 
@@ -93,18 +108,29 @@ class CellResult:
     setting: str = ""
     reason: str = ""
     steps: int | None = None
+    t_min: float | None = None
     nfe: int | None = None
+    nfe_derivative: int | None = None
+    flops: int | None = None
     n: int = 0
     features: str = ""
     x_init_sha256: str = ""
     seconds: float | None = None
+    seconds_low: float | None = None
+    seconds_high: float | None = None
     seconds_bare: float | None = None
+    memory: int | None = None
     metrics: dict[str, Estimate] = field(default_factory=dict)
 
     @property
     def asked(self) -> str:
         """Budget or tolerance, in words."""
         return asked(self.nfe_asked, self.tolerance)
+
+    @property
+    def name(self) -> str:
+        """The request of this cell in words, as `Cell.name`."""
+        return " ".join(part for part in (self.sampler, self.grid, self.asked) if part)
 
     @property
     def overhead(self) -> float | None:
@@ -189,7 +215,7 @@ def _read_cell(values: Any, where: str) -> CellResult:
     """A checked result from plain data; with status "done" it must have its measured values."""
     hints = get_type_hints(CellResult) | {"metrics": dict}
     if isinstance(values, dict):
-        values = {"setting": ""} | values  # comparisons before version 0.3 have none
+        values = ADDED_LATER | values
     check_fields(values, hints, where)
     if unknown := values.keys() - hints.keys():
         raise ValueError(f"{where}: {', '.join(sorted(unknown))} is not known")

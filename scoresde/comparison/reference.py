@@ -18,9 +18,13 @@ from ..output.parts import Part, load_part, save_part
 from ..output.progress import OnProgress
 from ..samplers import ProbabilityFlowODE, Samples
 from ..samplers.base import OnStep
+from ..samplers.steps import count_evaluations
 from ..score import ScoreModel
+from ..sde import SDE
 from .checked import estimates_to_json
 from .draw import DrawSettings, draw
+from .limit import NO_LIMIT, TimeLimit
+from .plan import ADAPTIVE_FACTOR
 
 __all__ = ["REFERENCE", "Reference"]
 
@@ -51,7 +55,18 @@ class Reference:
         """Fingerprint of everything that determines the solution."""
         return fingerprint([self.made_from, METHOD, self.tolerance, CHECKED])
 
-    def solve(self, model: ScoreModel, folder: Path, on_progress: OnProgress) -> Part:
+    def likely_evaluations(self, sde: SDE) -> int:
+        """Evaluations per sample that the solution is expected to take."""
+        sampler = ProbabilityFlowODE(METHOD, self.tolerance, self.tolerance)
+        return ADAPTIVE_FACTOR * count_evaluations(sde, sampler, self._grid(sde))
+
+    def solve(
+        self,
+        model: ScoreModel,
+        folder: Path,
+        on_progress: OnProgress,
+        limit: TimeLimit = NO_LIMIT,
+    ) -> Part:
         """Solve the ODE, and write the solution with an estimate of its error.
 
         The first samples are solved again at ten times the tolerance. The difference is about the
@@ -61,6 +76,10 @@ class Reference:
             model: Score model.
             folder: Folder for the solution.
             on_progress: Called after every step, with a percentage.
+            limit: The time at which the work ends.
+
+        Raises:
+            OutOfTimeError: If the time is over before the solution is complete.
 
         Returns:
             The solution as array "x", of shape (n, *D), float32, and plain data on its error.
@@ -69,6 +88,7 @@ class Reference:
 
         def on_step(step: int, t: float, x: Tensor) -> None:
             nonlocal begun
+            limit.check()
             begun += step == 1
             on_progress(int(100 * (begun - t) / chunks), 100, f"t = {t:.3f}")
 
@@ -102,5 +122,9 @@ class Reference:
     ) -> Samples:
         """The end points of the first n samples, or of all for n = None, in float64."""
         sampler = ProbabilityFlowODE(METHOD, tolerance, tolerance)
-        ts = uniform(model.sde, 1, self.settings.t_min)
+        ts = self._grid(model.sde)
         return draw(self.settings, model, sampler, ts, n=n, dtype=torch.float64, on_step=on_step)
+
+    def _grid(self, sde: SDE) -> Tensor:
+        """The first and the last time."""
+        return uniform(sde, 1, self.settings.t_min)

@@ -221,14 +221,20 @@ def _command(findings: Findings) -> str:
     if settings["command"] == "demo":
         return f"scoresde demo --out {shlex.quote(out)}"
     if findings.in_memory:
-        names = ("nfe", "n", "seed", "t_min", "batch", "likelihood")
+        names = ("nfe", "n", "t_min", "batch", "likelihood")
         values = [f"{name}={settings[name]!r}" for name in names]
+        values.insert(2, f"seeds={settings['seed']}")
         return f"scoresde.bench(model, …, {', '.join(values)}, out={out!r})"
     words = ["scoresde", "bench", "--checkpoint", settings["checkpoint"]]
     for option in ("samplers", "grids", "nfe"):
         words += [f"--{option}", ",".join(map(str, settings[option]))]
-    for option in ("n", "seed", "t_min", "batch", "device", "likelihood"):
-        words += [f"--{option.replace('_', '-')}", str(settings[option])]
+    times = settings.get("t_mins") or [settings["t_min"]]
+    words += ["--n", str(settings["n"]), "--seeds", str(settings["seed"])]
+    words += ["--t-min", ",".join(map(str, times))]
+    for option in ("batch", "device", "likelihood"):
+        words += [f"--{option}", str(settings[option])]
+    if settings.get("reference_tolerance", 1e-6) != 1e-6:
+        words += ["--reference-tolerance", str(settings["reference_tolerance"]).lower()]
     if settings.get("labels"):
         words += ["--labels", settings["labels"]]
     return shlex.join([*words, "--out", out])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from .._tensor import check_integer, check_number, plain_numbers
+from .._tensor import check_integer, check_number, plain_number, plain_numbers
 from ..grid import snapped, uniform
 from ..names.grids import parse_grid
 from ..noise import check_seed
@@ -18,7 +20,7 @@ from ..score import ScoreModel
 from ..tasks.given import GivenModel
 from ..tasks.likelihood.request import ScoreRequest, check_request, resolved
 from .checked import LABELS
-from .labels import RECOMMENDED, named_grids, named_samplers
+from .labels import RECOMMENDED, named_grids, named_models, named_samplers
 from .plan import Cell, plan_cells, recommended_cells
 
 __all__ = ["ODE_TOLERANCES", "SDE_TOLERANCES", "BenchRequest"]
@@ -32,10 +34,14 @@ LIKELIHOOD_BATCH = 64  # data at a time
 
 @dataclass(frozen=True, kw_only=True)
 class BenchRequest:
-    """The samplers, grids and budgets to compare, and the settings of all cells.
+    """The models, samplers, grids and budgets to compare, and the settings of all cells.
+
+    Models, seeds and shares of the labels make the *cases* of a comparison. The cells of one case
+    start from the same noise under the same conditions; samplers, grids, last times and budgets
+    make its cells.
 
     Args:
-        checkpoint: A shipped checkpoint's name, or a file; for a model in memory its name.
+        checkpoint: Models as `named_models` reads them: names or paths of checkpoints, or objects.
         samplers: Samplers as `named_samplers` reads them. An adaptive ODE method runs at each of
             `ODE_TOLERANCES`, the adaptive SDE at each of `SDE_TOLERANCES`, and every other sampler
             on each grid within each budget. "recommended" is added if it is not among them.
@@ -43,74 +49,123 @@ class BenchRequest:
             moved to its discrete times, and there is no reference solution.
         nfe: The budgets, in evaluations per sample, the final denoising included.
         n: Samples per cell, at least 4.
-        seed: Seed for all noise.
-        t_min: Last time of the grids that have none of their own; None for 1e-3, or the time of
-            the network's first discrete label if that is later.
+        seeds: Seeds for all noise, a number or several; each gives cases of its own.
+        t_min: Last time of the grids that have none of their own, or several; None for 1e-3, or
+            the time of the network's first discrete label if that is later.
         batch: Samples at a time.
         device: Device of the network.
         data_root: Folder of the data set; None for the folder named in the checkpoint.
         reference_tolerance: rtol = atol of the reference solution; None = no paired error.
         quality: Measure the distance of the samples to real data.
         likelihood: Number of test data whose likelihood to measure: 0, or at least 2.
-        labels: Labels of the samples of a conditional model: "shares" gives each class its share
-            of the training data, "uniform" gives the same share to every class that has training
-            data. Without quality and likelihood no data are loaded, and every class has the same
-            share.
+        labels: Labels of the samples of a conditional model, a text or several; each gives cases
+            of its own. "shares" gives each class its share of the training data, "uniform" gives
+            the same share to every class that has training data. Without quality and likelihood
+            no data are loaded, and every class has the same share.
 
     Raises:
         ConfigError: If a sampler is unknown, or its parameters are wrong.
         TypeError: If a sampler or grid is of another kind.
-        ValueError: On a number out of range, unknown labels, or a sampler, a grid or a budget that
-            is given twice.
+        ValueError: On a number out of range, unknown labels, or a model, a sampler, a grid, a
+            budget, a seed or a last time that is given twice.
     """
 
-    checkpoint: str | Path
+    checkpoint: Any
     samplers: Sequence[Any] | Mapping[str, Any]
     grids: Sequence[Any] | Mapping[str, Any] = ("log_snr",)
     nfe: Sequence[int]
     n: int = 256
-    seed: int = 0
-    t_min: float | None = None
+    seeds: int | Sequence[int] = 0
+    t_min: float | Sequence[float] | None = None
     batch: int = 256
     device: str = "cpu"
     data_root: str | Path | None = None
     reference_tolerance: float | None = 1e-6
     quality: bool = True
     likelihood: int = 0
-    labels: str = "shares"
+    labels: str | Sequence[str] = "shares"
 
     def __post_init__(self) -> None:
         plain_numbers(self)
+        for name in ("nfe", "seeds", "t_min", "labels"):
+            self._set(name, _several(getattr(self, name)))
+            if name in ("seeds", "labels") and not getattr(self, name):
+                raise ValueError(f"{name} must have at least one value, got none")
+            check_unique(name, getattr(self, name))
         check_integer("n", self.n, minimum=4)
         check_integer("batch", self.batch, minimum=1)
         if self.likelihood:
             check_integer("likelihood", self.likelihood, minimum=2)
+        if self.reference_tolerance is not None:
+            check_number("reference_tolerance", self.reference_tolerance, above=0, below=1)
         for budget in self.nfe:
             check_integer("nfe", budget, minimum=1)
-        if self.t_min is not None:
-            check_number("t_min", self.t_min, above=0, below=1)
-        check_seed(self.seed)
+        for t in self.t_min:
+            check_number("t_min", t, above=0, below=1)
+        for seed in self.seeds:
+            check_seed(seed)
+        for labels in self.labels:
+            if labels not in LABELS:
+                raise ValueError(f"labels must be one of {', '.join(LABELS)}, got {labels!r}")
+        self._set("checkpoint", named_models(self.checkpoint))
         samplers = named_samplers(self.samplers)
         if samplers and self.nfe:
             samplers |= {RECOMMENDED: None} if RECOMMENDED not in samplers else {}
-        object.__setattr__(self, "samplers", samplers)
-        object.__setattr__(self, "grids", named_grids(self.grids))
-        check_unique("nfe", self.nfe)
-        if self.labels not in LABELS:
-            raise ValueError(f"labels must be one of {', '.join(LABELS)}, got {self.labels!r}")
+        self._set("samplers", samplers)
+        self._set("grids", named_grids(self.grids))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    @property
+    def cases(self) -> dict[str, BenchRequest]:
+        """The request of each case by its name, which is made of what there are several of.
+
+        The only case of a comparison has the name "".
+        """
+        found = {}
+        for model, seed, labels in product(self.checkpoint, self.seeds, self.labels):
+            parts = [
+                *([model] if len(self.checkpoint) > 1 else []),
+                *([f"seed{seed}"] if len(self.seeds) > 1 else []),
+                *([labels] if len(self.labels) > 1 else []),
+            ]
+            only = {"checkpoint": {model: self.checkpoint[model]}, "seeds": seed, "labels": labels}
+            found["--".join(parts)] = replace(self, **only)
+        return found
+
+    @property
+    def model(self) -> tuple[str, Any]:
+        """Name and model of a request of one case."""
+        (one,) = self.checkpoint.items()
+        return one
+
+    @property
+    def seed(self) -> int:
+        """The seed of a request of one case."""
+        (seed,) = self.seeds
+        return seed
+
+    @property
+    def shares(self) -> str:
+        """The shares of the classes in a request of one case."""
+        (labels,) = self.labels
+        return labels
 
     def resolved(self, given: GivenModel) -> BenchRequest:
-        """The request with the last time and the reference solution that fit the checkpoint.
+        """The request of one case with the last times and the reference that fit the checkpoint.
 
         Raises:
             ValueError: If the network was not trained at times as small as `t_min`.
         """
-        t_min, sde = given.last_time(self.t_min, DEFAULT_T_MIN), given.sde
+        times = [given.last_time(t, DEFAULT_T_MIN) for t in self.t_min or (None,)]
         if given.snapped:  # the model has no ODE, because it is wrong between its discrete times
-            t_min = float(snapped(sde, uniform(sde, 1, t_min))[-1])
-            return replace(self, t_min=t_min, reference_tolerance=None)
-        given.check_first_time(t_min)
-        return replace(self, t_min=t_min)
+            times = [float(snapped(given.sde, uniform(given.sde, 1, t))[-1]) for t in times]
+            times = list(dict.fromkeys(times))
+            return replace(self, t_min=times, reference_tolerance=None)
+        for t in times:
+            given.check_first_time(t)
+        return replace(self, t_min=times)
 
     def scoring(self, given: GivenModel) -> ScoreRequest | None:
         """The request for the likelihood of test data; None if it is not requested.
@@ -144,14 +199,15 @@ class BenchRequest:
                 time of the network, or no cell can run.
         """
         grids = {n: parse_grid(g) if isinstance(g, str) else g for n, g in self.grids.items()}
+        known = {"snap": given.snapped, "learned_variance": given.learned_variance}
         cells: list[Cell] = []
         for name, sampler in self.samplers.items():
             if sampler is None:
                 cells += recommended_cells(model, self.nfe, given.spec.shape)
                 continue
             some = [(name, one) for one in _at_tolerances(name, sampler)]
-            known = given.snapped, given.learned_variance
-            cells += plan_cells(given.sde, some, grids, self.nfe, self.t_min, *known)
+            planned = partial(plan_cells, given.sde, some, grids, self.nfe, **known)
+            cells += _at_last_times(planned, self.t_min)
         named = [cell for cell in cells if cell.label != RECOMMENDED]
         asked = named if any(self.samplers.values()) else cells
         if all(cell.ts is None for cell in asked):
@@ -161,6 +217,31 @@ class BenchRequest:
             if cell.ts is not None:
                 model.check_last(float(cell.ts[-1]))
         return cells
+
+
+def _several(value: Any) -> tuple[Any, ...]:
+    """A value that may be None, one, or several, as a tuple of plain numbers."""
+    if value is None:
+        return ()
+    several = isinstance(value, Iterable) and not isinstance(value, str)
+    return tuple(map(plain_number, value if several else [value]))
+
+
+def _at_last_times(planned: Callable[[float], list[Cell]], times: Sequence[float]) -> list[Cell]:
+    """The cells planned for each last time, in turn; the grid of a cell says which time it has.
+
+    A cell whose grid has a last time of its own is planned once.
+    """
+    if len(times) == 1:
+        return planned(times[0])
+    found = []
+    for same in zip(*map(planned, times), strict=True):
+        if len({cell.fingerprint for cell in same}) == 1:
+            found.append(same[0])
+            continue
+        for cell, t in zip(same, times, strict=True):
+            found.append(replace(cell, grid=f"{cell.grid}:t_min={t:g}".lstrip(":")))
+    return found
 
 
 def _at_tolerances(name: str, sampler: Sampler) -> list[Sampler]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,7 +16,7 @@ from .. import __version__
 from .._condition import map_condition, take_rows
 from .._tensor import NonFiniteError
 from ..data import DataSpec
-from ..evaluation import evaluating
+from ..evaluation import count_nfe
 from ..fingerprint import fingerprint
 from ..metrics import paired_rmse
 from ..noise import NOISE_VERSION, SampleNoise
@@ -27,7 +25,9 @@ from ..output.progress import Tell
 from ..score import ScoreModel
 from .checked import estimates_to_json
 from .draw import DrawSettings, draw
-from .plan import Cell
+from .limit import NO_LIMIT, OutOfTimeError, TimeLimit
+from .measure import bare_seconds, flops_per_evaluation, timed, timing
+from .plan import Cell, likely_evaluations
 from .quality import Quality
 from .records import CELLS, CellResult, load_cell, save_cell
 from .reference import REFERENCE, Reference
@@ -67,11 +67,6 @@ class Sweep:
     def kept(self) -> int:
         """Number of samples of each cell that are stored."""
         return min(self.settings.n, KEPT_IMAGES if len(self.spec.shape) == 3 else KEPT_POINTS)
-
-    @property
-    def cost(self) -> int:
-        """Evaluations of all cells, from the plan."""
-        return sum(cell.cost for cell in self.cells)
 
     @property
     def about_quality(self) -> dict[str, Any]:
@@ -145,16 +140,28 @@ class Sweep:
         """Paths of everything that `run` may write."""
         return [START, *([] if self.quality is None else [QUALITY]), *self.parts]
 
-    def run(self, folder: Path, tell: Tell, known: Sequence[Path] = ()) -> list[CellResult]:
+    def run(
+        self,
+        folder: Path,
+        tell: Tell,
+        known: Sequence[Path] = (),
+        cells: Sequence[Cell] | None = None,
+        limit: TimeLimit = NO_LIMIT,
+    ) -> list[CellResult]:
         """Run the cells that neither `folder` nor a known folder holds yet.
+
+        The reference solution is computed before the first cell that needs it. A cell that does
+        not fit into the time limit is left out; later cells may fit.
 
         Args:
             folder: An existing folder to write to.
             tell: Called with (stage, done, total, note) during the work.
             known: Folders with earlier results. A result is used if its fingerprint is the same.
+            cells: Some cells of the plan; None for all.
+            limit: The time at which the work ends.
 
         Returns:
-            One result per cell, in the order of the plan.
+            One result per finished cell, in the order of the plan; also for cells that cannot run.
 
         Warns:
             UserWarning: If a file is damaged; its content is computed again.
@@ -165,20 +172,49 @@ class Sweep:
         save_arrays(folder / START, x_init=self.start[: self.kept].numpy())
         if self.quality is not None:
             write_json(folder / QUALITY, self.about_quality)
-        places = (folder, *known)
-        reference = self._reference(places, tell)
+        cells = self.cells if cells is None else cells
+        places, done, total = (folder, *known), 0, sum(map(likely_evaluations, cells))
+        solved = self._stored_solution(places) if any(map(self.is_paired, cells)) else None
         results: list[CellResult] = []
-        done = 0
-        for cell in self.cells:
-            tell("sampling", done, self.cost, f"{cell.label} {cell.grid}".strip())
-            if cell.ts is None:
-                result = self.result(cell, "skipped", reason=cell.reason)
-            else:
-                result = self._load(cell, places) or self._measure(cell, folder, reference)
+        for cell in cells:
+            tell("sampling", done, total, f"{cell.label} {cell.grid}".strip())
+            done += likely_evaluations(cell)
+            result = self.stored(cell, places)
+            if result is None:
+                try:
+                    if not limit.allows(self.seconds_of(cell, solved is not None)):
+                        continue
+                    if solved is None and self.is_paired(cell):
+                        solved = self._solution(folder, tell, limit)
+                    result = self._measure(cell, folder, solved, limit)
+                except OutOfTimeError:
+                    continue
             results.append(result)
-            done += cell.cost
-        tell("sampling", done, self.cost, "")
+        if solved is None and any(self.is_paired(cell) for cell in cells) and not limit.finite:
+            self._solution(folder, tell, limit)  # the cells are stored, and their solution is not
+        tell("sampling", total, total, "")
         return results
+
+    def is_paired(self, cell: Cell) -> bool:
+        """Whether a cell is compared with the reference solution."""
+        return self.solver is not None and cell.deterministic and cell.ts is not None
+
+    def seconds_of(self, cell: Cell, solved: bool = True) -> float:
+        """Expected seconds of a cell that must be measured, with its metrics.
+
+        Args:
+            cell: The cell.
+            solved: Whether the reference solution is there; otherwise its seconds are added.
+        """
+        seconds = self.evaluation_seconds * likely_evaluations(cell) + self.metric_seconds
+        return seconds if solved or not self.is_paired(cell) else seconds + self.solver_seconds
+
+    @property
+    def solver_seconds(self) -> float:
+        """Expected seconds of the reference solution; 0 without one."""
+        if self.solver is None:
+            return 0.0
+        return self.evaluation_seconds * self.solver.likely_evaluations(self.model.sde)
 
     def result(self, cell: Cell, status: str, **measured: Any) -> CellResult:
         """The result of a cell, with the measured values."""
@@ -192,6 +228,7 @@ class Sweep:
             cell.deterministic,
             cell.setting,
             steps=cell.steps,
+            t_min=None if cell.ts is None else float(cell.ts[-1]),
             **measured,
         )
 
@@ -202,49 +239,69 @@ class Sweep:
         return (noise.prior(self.settings.shape) * self.model.sde.prior_std).to(torch.float32)
 
     @cached_property
-    def bare_seconds(self) -> float:
-        """Seconds of one evaluation of the model for all samples: the median of five.
+    def first_batch(self) -> tuple[ScoreModel, Tensor]:
+        """The first batch of x_T on the device, and the model with the condition of its rows."""
+        settings, model = self.settings, self.model
+        x = self.start[: settings.batch].to(settings.device)
+        if settings.y is not None:
+            y = map_condition(lambda leaf: leaf.to(settings.device), settings.y)
+            model = model.given(take_rows(y, slice(len(x))))
+        return model, x
 
-        An evaluation before them warms up caches and thread pools.
-        """
-        device, batch, y = self.settings.device, self.settings.batch, self.settings.y
-        batches = self.start.to(device).split(batch)
-        models = [self.model] * len(batches)
-        if y is not None:
-            y = map_condition(lambda leaf: leaf.to(device), y)
-            starts = range(0, len(self.start), batch)
-            models = [self.model.given(take_rows(y, slice(i, i + batch))) for i in starts]
+    @cached_property
+    def evaluation_seconds(self) -> float:
+        """Seconds of one evaluation of the bare model for all samples, from the first batch."""
+        model, x = self.first_batch
+        batches = self.settings.n / len(x)
+        return bare_seconds(self.settings.device, model, x) * batches
 
-        def one_pass() -> None:
-            for x, model in zip(batches, models, strict=True):
-                _bare_pass(model, x)
+    @cached_property
+    def flops(self) -> int | None:
+        """Floating point operations of one evaluation for one sample; None if none are counted."""
+        settings, model = self.settings, self.model
+        if settings.y is not None:
+            y = map_condition(lambda leaf: leaf.to(settings.device), settings.y)
+            model = model.given(take_rows(y, slice(1)))
+        return flops_per_evaluation(model, self.start[:1].to(settings.device))
 
-        with evaluating(self.model):
-            times = [_timed(device, one_pass)[1] for _ in range(6)]
-        return statistics.median(times[1:])
+    @cached_property
+    def metric_seconds(self) -> float:
+        """Seconds of the metrics of one cell, measured on x_T."""
+        if self.quality is None:
+            return 0.0
+        return timed("cpu", lambda: self.quality.measure(self.start))[1]
 
-    def _reference(self, places: Sequence[Path], tell: Tell) -> Tensor | None:
-        """The reference solution: read from the first folder that has it, or computed."""
-        if self.solver is None:
-            return None
+    def _stored_solution(self, places: Sequence[Path]) -> Tensor | None:
+        """The reference solution from the first folder that has it."""
+        part = self.solver.find(places)
+        return None if part is None else torch.from_numpy(part.arrays["x"])
+
+    def _solution(self, folder: Path, tell: Tell, limit: TimeLimit) -> Tensor:
+        """The reference solution, computed and written to the folder."""
         on_progress = partial(tell, "reference solution")
-        part = self.solver.find(places) or self.solver.solve(self.model, places[0], on_progress)
+        part = self.solver.solve(self.model, folder, on_progress, limit)
         on_progress(100, 100, "")
         return torch.from_numpy(part.arrays["x"])
 
-    def _load(self, cell: Cell, places: Sequence[Path]) -> CellResult | None:
-        """The stored result of a cell; None if it must be measured."""
+    def stored(self, cell: Cell, places: Sequence[Path]) -> CellResult | None:
+        """The result of a cell that cannot run or is stored; None if it must be measured."""
+        if cell.ts is None:
+            return self.result(cell, "skipped", reason=cell.reason)
         name, made_from = f"{CELLS}/{self.key(cell)}.npz", self.made_from(cell)
         planned = self.result(cell, "done")
         found = (load_cell(place / name, made_from, planned) for place in places)
         return next((result for result in found if result is not None), None)
 
-    def _measure(self, cell: Cell, folder: Path, reference: Tensor | None) -> CellResult:
+    def _measure(
+        self, cell: Cell, folder: Path, solved: Tensor | None, limit: TimeLimit
+    ) -> CellResult:
         """Draw the samples of a cell, time them, compute the metrics, and write the file."""
-        bare = self.bare_seconds  # before the first cell, whose time must not include warming up
+        settings, on_step = self.settings, limit.check if limit.finite else None
+        bare = self.evaluation_seconds  # before the first cell, which must not warm up the network
+        run = partial(draw, settings, self.model, cell.sampler, cell.ts, denoise=cell.denoise)
         try:
-            run = partial(draw, self.settings, self.model, cell.sampler, cell.ts)
-            out, seconds = _timed(self.settings.device, partial(run, denoise=cell.denoise))
+            with count_nfe(self.model) as counted:
+                out, spent = timing(settings.device, partial(run, on_step=on_step))
         except RuntimeError as error:
             if not (isinstance(error, NonFiniteError) or "gave up" in str(error)):
                 raise
@@ -254,8 +311,8 @@ class Sweep:
             raise RuntimeError(f"{cell.label} did not start from the common noise")
         x = out.x.cpu()
         metrics = {} if self.quality is None else self.quality.measure(x)
-        if reference is not None and cell.deterministic:
-            metrics["paired_rmse"] = paired_rmse(x, reference)
+        if self.is_paired(cell):
+            metrics["paired_rmse"] = paired_rmse(x, solved)
         result = self.result(
             cell,
             "done",
@@ -263,8 +320,13 @@ class Sweep:
             n=len(x),
             features="" if self.quality is None else self.quality.features.label,
             x_init_sha256=digest,
-            seconds=seconds,
+            nfe_derivative=counted.derivative * out.nfe // counted.forward,
+            flops=None if self.flops is None else self.flops * out.nfe,
+            seconds=spent.seconds,
+            seconds_low=spent.low,
+            seconds_high=spent.high,
             seconds_bare=bare * out.nfe,
+            memory=spent.memory,
             metrics=metrics,
         )
         few = x[: self.kept] if self.spec.levels is None else self.spec.to_levels(x[: self.kept])
@@ -272,25 +334,5 @@ class Sweep:
         return result
 
 
-@torch.no_grad()
-def _bare_pass(model: ScoreModel, x: Tensor) -> None:
-    """One evaluation of the model, without a sampler."""
-    model.eps(x, 1.0)
-
-
-def _timed(device: str, work: Callable[[], Any]) -> tuple[Any, float]:
-    """The result of `work`, and its seconds, including those of the GPU."""
-    _synchronize(device)
-    began = time.perf_counter()
-    out = work()
-    _synchronize(device)
-    return out, time.perf_counter() - began
-
-
 def _digest(x: Tensor) -> str:
     return hashlib.sha256(x.cpu().contiguous().numpy().tobytes()).hexdigest()
-
-
-def _synchronize(device: str) -> None:
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)

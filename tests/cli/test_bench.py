@@ -13,7 +13,7 @@ from PIL import Image
 from scoresde.comparison import quality
 from scoresde.comparison import report as report_module
 from scoresde.comparison import sweep as sweep_module
-from scoresde.comparison.prepare import prepare_bench
+from scoresde.comparison.case import prepare_case
 from scoresde.comparison.request import BenchRequest
 from scoresde.data import load_dataset
 from scoresde.metrics import sliced_wasserstein
@@ -26,7 +26,8 @@ SMALL = ("--samplers", "ddim,heun,ancestral", "--nfe", "3,6", "--n", 8)
 
 @pytest.fixture
 def quick(monkeypatch):
-    """No figures, no reference solution, few projections and few real data."""
+    """No figures, no reference solution, one run per cell, few projections and few real data."""
+    monkeypatch.setattr("scoresde.comparison.measure.RUNS", 1)
     monkeypatch.setitem(BenchRequest.__init__.__kwdefaults__, "reference_tolerance", None)
     monkeypatch.setitem(sliced_wasserstein.__kwdefaults__, "projections", 16)
     monkeypatch.setattr(quality, "REFERENCE_CAP", 200)
@@ -123,7 +124,7 @@ def test_labels_of_a_comparison(labelled_checkpoint, tmp_path):
     def prepared(n, **options):
         what = {"checkpoint": labelled_checkpoint, "samplers": ["ddim"], "nfe": [3]}
         request = BenchRequest(**what, n=n, quality=False, **options)
-        found = prepare_bench(request, tmp_path / "out")
+        found = prepare_case(request, tmp_path / "out")
         return found.sweep.settings.y, found.results.origin.settings["labels"]
 
     counts = torch.bincount(load_dataset("digits").labels)
@@ -203,11 +204,11 @@ def test_other_settings_in_the_folder_are_refused_and_replaced_on_demand(bench):
     out, done = bench(*one)
     assert done.status == 0, done.err
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    _, refused = bench(*one, "--seed", 1)
+    _, refused = bench(*one, "--seeds", 1)
     assert refused.status == 2
     assert "holds results with seed = 0, not 1" in refused.err
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-    _, replaced = bench(*one, "--seed", 1, "--overwrite")
+    _, replaced = bench(*one, "--seeds", 1, "--overwrite")
     assert replaced.status == 0, replaced.err
     assert json.loads((out / "scoresde.json").read_text())["settings"]["seed"] == 1
 
@@ -296,7 +297,7 @@ def test_a_stopped_overwrite_leaves_the_old_results_and_goes_on(bench, monkeypat
         return real(settings, *arguments, **options)
 
     monkeypatch.setattr(sweep_module, "draw", stopped)
-    again = (*one, "--seed", 1, "--overwrite")
+    again = (*one, "--seeds", 1, "--overwrite")
     assert bench(*again)[1].status == 130
     assert bench(*one)[1].out == first.out
     assert {path: path.read_bytes() for path in before} == before
@@ -354,7 +355,7 @@ def test_damaged_results_are_made_again(bench, scoresde, damaged):
             ["--n", "1000000000"],
             r"--n: 1000000000 is not an integer at least 4 and at most 1000000",
         ),
-        (["--seed", "-1"], r"--seed: -1 is not an integer"),
+        (["--seeds", "-1"], r"--seeds: -1 is not an integer"),
         (["--batch", "0"], r"--batch: 0 is not an integer at least 1"),
         (["--t-min", "0"], r"--t-min: 0 is not a number above 0"),
         (["--t-min", "1"], r"--t-min: 1 is not a number"),

@@ -50,6 +50,7 @@ def no_figures(monkeypatch):
         monkeypatch.setattr(report_module, name, lambda *_: picture.getvalue())
     for name in ("save_budget", "extremes"):
         monkeypatch.setattr(f"scoresde.tasks.likelihood.files.{name}", lambda path, *_: None)
+    monkeypatch.setattr("scoresde.comparison.measure.RUNS", 1)
     monkeypatch.setitem(sliced_wasserstein.__kwdefaults__, "projections", 16)
 
 
@@ -114,7 +115,7 @@ def test_interpolated_labels_stand_beside_rounded_ones(tmp_path):
     }
     grids = ("log_snr", "log_snr:ladder=true")
     given = QUICK | {"grids": grids, "shape": (2,), "out": tmp_path / "out"}
-    found = scoresde.bench(models, **given).models
+    found = scoresde.bench(models, **given).cases
     free, ladder = (row["paired_rmse"] for row in found["index"].rows[:2])
     assert free > 0
     assert ladder > 0
@@ -191,7 +192,7 @@ def test_several_models_have_a_folder_each_and_a_common_table(model, tmp_path, n
     out = tmp_path / "out"
     models = {"exact": model, "wide": GaussianMixture(VP(), [1.0], [[0.0, 0.0]], [4.0])}
     found = scoresde.bench(models, **QUICK, shape=(2,), out=out)
-    assert list(found.models) == ["exact", "wide"]
+    assert list(found.cases) == ["exact", "wide"]
     assert [row["model"] for row in found.rows] == ["exact"] * 2 + ["wide"] * 2
     page = (out / "index.html").read_text(encoding="utf-8")
     for name in models:
@@ -204,7 +205,7 @@ def test_several_models_have_a_folder_each_and_a_common_table(model, tmp_path, n
     never_drawn()
     assert scoresde.bench(models, **QUICK, shape=(2,), out=out) == found
     with pytest.raises(ValueError, match="holds results of wide, which is not asked for now"):
-        scoresde.bench({"exact": model}, **QUICK, shape=(2,), out=out)
+        scoresde.bench({"exact": model, "new": models["wide"]}, **QUICK, shape=(2,), out=out)
 
 
 class Conditional(nn.Module):

@@ -144,6 +144,12 @@ def test_grids_end_where_they_should():
         ({"nfe": [0]}, "nfe must be at least 1, got 0"),
         ({"t_min": 0.0}, "t_min must be greater than 0"),
         ({"t_min": float("nan")}, "t_min must be finite"),
+        ({"t_min": [0.1, 0.1]}, "t_min 0.1 is given twice"),
+        ({"seeds": []}, "seeds must have at least one value"),
+        ({"seeds": [1, 1]}, "seeds 1 is given twice"),
+        ({"labels": ["all"]}, "labels must be one of shares, uniform, got 'all'"),
+        ({"reference_tolerance": 2}, "reference_tolerance must be less than 1"),
+        ({"checkpoint": {"a b": "x"}}, "consist of letters"),
     ],
 )
 def test_bad_requests_are_refused_at_once(change, message):

@@ -167,7 +167,7 @@ def test_it_says_how_to_repeat_it(page, finished):
     command = (
         "scoresde bench --checkpoint 'runs/<mixture>.safetensors' "
         "--samplers ddim,dpmpp-2m,ancestral,annealed-langevin,dopri5 --grids log_snr --nfe 4,8 "
-        "--n 24 --seed 5 --t-min 0.001 --batch 16 --device cpu --likelihood 0 --out bench"
+        "--n 24 --seeds 5 --t-min 0.001 --batch 16 --device cpu --likelihood 0 --out bench"
     )
     assert command in page.text
     assert "torch 2.10.0" in page.text

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from scoresde.comparison import draw as draw_module
-from scoresde.comparison import sweep as sweep_module
-from scoresde.comparison.records import COLUMNS, load_array, read_results
+from scoresde.comparison import measure as measure_module
+from scoresde.comparison.records import COLUMNS, SPENT, load_array, read_results
 from scoresde.comparison.reference import REFERENCE
 from scoresde.exact import GaussianMixture
 from scoresde.fingerprint import fingerprint
@@ -21,8 +21,6 @@ from scoresde.score import FunctionScore
 from scoresde.sde import VP
 
 from .conftest import silent
-
-TIMES = ("seconds", "seconds_bare")
 
 
 class Stop(Exception):
@@ -47,7 +45,7 @@ def table(folder):
 
 
 def without_times(folder):
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in table(folder)]
+    return [{k: v for k, v in row.items() if k not in SPENT} for row in table(folder)]
 
 
 def test_every_cell_is_within_its_budget_and_counted(finished):
@@ -68,7 +66,8 @@ def test_every_cell_is_within_its_budget_and_counted(finished):
     assert all("201 evaluations" in r.reason for r in skipped)
 
 
-def test_the_count_is_the_models_own(sweep, run, mixture_parameters, tmp_path):
+def test_the_count_is_the_models_own(sweep, run, mixture_parameters, tmp_path, monkeypatch):
+    monkeypatch.setattr(measure_module, "RUNS", 1)
     calls = []
 
     class Counting(GaussianMixture):
@@ -79,7 +78,7 @@ def test_the_count_is_the_models_own(sweep, run, mixture_parameters, tmp_path):
     model = Counting(VP(), *mixture_parameters)
     one = sweep(model, samplers=("heun",), budgets=(10,), tolerance=None, batch=24)
     (result,) = run(one, tmp_path)
-    bare = 6  # passes timed for the overhead
+    bare = 6 + 1  # passes timed for the overhead, and one whose operations are counted
     assert len(calls) - bare == result.nfe == 9
 
 
@@ -302,6 +301,7 @@ def test_no_global_generator_is_used(sweep, run, tmp_path):
 
 def test_every_cell_and_the_reference_get_the_labels(sweep, run, tmp_path, monkeypatch):
     seen = []
+    monkeypatch.setattr(measure_module, "RUNS", 1)
 
     def recorded(*arguments, **options):
         seen.append(options.pop("y"))  # the exact model has no classes
@@ -322,6 +322,6 @@ def test_the_first_bare_pass_does_not_count(sweep, monkeypatch):
         passes.append(1)
         clock[0] += 100.0 if len(passes) == 1 else 2.0
 
-    monkeypatch.setattr(sweep_module, "_bare_pass", bare)
-    monkeypatch.setattr(sweep_module.time, "perf_counter", lambda: clock[0])
-    assert sweep(samplers=("ddim",), quality=False, batch=24).bare_seconds == 2.0
+    monkeypatch.setattr(measure_module, "_bare_pass", bare)
+    monkeypatch.setattr(measure_module.time, "perf_counter", lambda: clock[0])
+    assert sweep(samplers=("ddim",), quality=False, batch=24).evaluation_seconds == 2.0

@@ -6,13 +6,17 @@ import pytest
 import torch
 
 from scoresde.comparison import draw as draw_module
-from scoresde.comparison import sweep as sweep_module
+from scoresde.comparison import measure as measure_module
 from scoresde.exact import GaussianMixture
 
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Labels of every call of `sample` by a sweep, and by a reference, which is in float64."""
+    """Labels of every call of `sample` by a sweep, and by a reference, which is in float64.
+
+    Cells are drawn once, and not again for the spread of their seconds.
+    """
+    monkeypatch.setattr(measure_module, "RUNS", 1)
     found = {"sweep": [], "reference": []}
     real = draw_module.sample
 
@@ -37,6 +41,6 @@ def test_the_first_pass_of_the_network_is_not_timed(sweep, monkeypatch):
     """If it were timed, the median of these times would be 3.5."""
     durations = [100.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     ticks = iter(sum(([0.0, duration] for duration in durations), []))
-    monkeypatch.setattr(sweep_module.time, "perf_counter", lambda: next(ticks))
-    seconds = sweep(samplers=("ddim",), budgets=(4,), quality=False).bare_seconds
+    monkeypatch.setattr(measure_module.time, "perf_counter", lambda: next(ticks))
+    seconds = sweep(samplers=("ddim",), budgets=(4,), quality=False, batch=24).evaluation_seconds
     assert seconds == statistics.median(durations[1:]) == 3.0

@@ -1,0 +1,3 @@
+"""Comparisons for `scoresde bench --config`, one small TOML file each."""
+
+__all__: list[str] = []

@@ -1,0 +1,102 @@
+"""The plan of a comparison with the time that it is expected to take, before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .case import Case
+from .origin import LIKELIHOOD
+
+__all__ = ["duration", "likelihood_evaluations", "plan_of", "plan_sentence", "plan_table"]
+
+# Evaluations of the network per datum for a likelihood, with derivative passes counted as two: the
+# method `path` with its default settings takes about as many.
+LIKELIHOOD_EVALUATIONS = 100
+
+
+def likelihood_evaluations(case: Case) -> float:
+    """Expected cost of the likelihood, in evaluations of the network for all samples of a cell."""
+    if case.likelihood is None:
+        return 0.0
+    return LIKELIHOOD_EVALUATIONS * case.likelihood.n / case.sweep.settings.n
+
+
+def plan_of(cases: Mapping[str, Case]) -> dict[str, Any]:
+    """The plan as plain data: every cell with its evaluations, its state and expected seconds.
+
+    The seconds are those of the network, timed on this machine, and of the metrics. Evaluations of
+    adaptive methods, of the reference solution and of the likelihood are estimates.
+
+    Args:
+        cases: The cases by name.
+    """
+    found = [{"case": name, **_case(case)} for name, case in cases.items()]
+    return {"seconds": sum(one["seconds"] for one in found), "cases": found}
+
+
+def _case(case: Case) -> dict[str, Any]:
+    """The plan of one case."""
+    sweep, missing = case.sweep, {cell.name for cell in case.missing}
+    cells = []
+    for cell in case.cells:
+        state = "cannot run" if cell.ts is None else "to do" if cell.name in missing else "done"
+        about = {"cell": cell.name, "evaluations": cell.cost, "steps": cell.steps, "state": state}
+        seconds = sweep.seconds_of(cell) if state == "to do" else 0.0
+        cells.append(about | {"seconds": seconds, "reason": cell.reason})
+    parts = {"cells": sum(cell["seconds"] for cell in cells)}
+    if any(map(sweep.is_paired, case.missing)) and sweep.solver.find(case.places) is None:
+        parts["reference solution"] = sweep.solver_seconds
+    if case.likelihood is not None and not case.results.finished and case.wants(LIKELIHOOD):
+        parts[LIKELIHOOD] = sweep.evaluation_seconds * likelihood_evaluations(case)
+    return {
+        "model": case.given.name,
+        "seed": sweep.settings.seed,
+        "labels": case.data.how,
+        "n": sweep.settings.n,
+        "seconds_per_evaluation": sweep.evaluation_seconds if missing else None,
+        "seconds": sum(parts.values()),
+        "parts": parts,
+        "cells": cells,
+    }
+
+
+def plan_sentence(plan: Mapping[str, Any]) -> str:
+    """The plan in one sentence."""
+    cells = [cell for case in plan["cases"] for cell in case["cells"]]
+    to_do = [cell for cell in cells if cell["state"] == "to do"]
+    rest = {part for case in plan["cases"] for part in case["parts"]} - {"cells"}
+    also = "".join(f" and the {part}" for part in sorted(rest, reverse=True))
+    return (
+        f"plan: {len(to_do)} of {len(cells)} cells to do, "
+        f"{sum(cell['evaluations'] for cell in to_do)} evaluations of each sample{also}; "
+        f"about {duration(plan['seconds'])}"
+    )
+
+
+def plan_table(plan: Mapping[str, Any]) -> str:
+    """The plan as lines of text: every cell, and the sum of each case."""
+    lines = []
+    for case in plan["cases"]:
+        title = case["case"] or case["model"]
+        lines.append(f"{title}: {case['n']} samples per cell, seed {case['seed']}")
+        for cell in case["cells"]:
+            if cell["state"] == "to do":
+                state = f"{cell['evaluations']} evaluations, {duration(cell['seconds'])}"
+            else:
+                state = f"cannot run: {cell['reason']}" if cell["reason"] else "done"
+            lines.append(f"  {cell['cell']}: {state}")
+        parts = (f"{part} {duration(seconds)}" for part, seconds in case["parts"].items())
+        lines.append(f"  {', '.join(parts)}")
+    return "\n".join([*lines, plan_sentence(plan)])
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words, such as "2 min 5 s"."""
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

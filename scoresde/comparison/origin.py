@@ -1,0 +1,70 @@
+"""What determines the results of one case of a comparison, and the origin of a part of its plan."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from ..fingerprint import fingerprint
+from ..output.manifest import Origin
+from ..tasks.given import GivenModel
+from ..tasks.request import versions
+from .data import BenchData
+from .request import BenchRequest
+from .sweep import Sweep
+
+__all__ = ["COMMON", "LIKELIHOOD", "PLAN", "SHOWN_SETTINGS", "origin_of", "part_of"]
+
+LIKELIHOOD = "likelihood"  # name of its cell, and of its subfolder
+PLAN = "plan"  # setting of a part of a comparison: all cells of the whole
+COMMON = ("n", "seed", "t_min", "batch", "device")  # settings of all draws
+MEASURES = ("reference_tolerance", "quality", "likelihood")
+SHOWN_SETTINGS = (  # settings that may differ: contents are compared instead, or cells are added
+    *("checkpoint", "sha256", "data", "sde"),
+    *("samplers", "grids", "nfe", "tolerances", "versions", "t_mins", PLAN),
+)
+
+
+def part_of(whole: Origin, names: Collection[str]) -> Origin:
+    """The origin of some cells of a plan, which names all cells; or of the whole plan."""
+    cells = {name: content for name, content in whole.cells.items() if name in names}
+    if len(cells) == len(whole.cells):
+        return whole
+    return replace(whole, settings={**whole.settings, PLAN: dict(whole.cells)}, cells=cells)
+
+
+def origin_of(
+    request: BenchRequest, given: GivenModel, sweep: Sweep, data: BenchData, command: str
+) -> Origin:
+    """Everything that determines the results: settings, contents of all files, and the cells."""
+    tolerances: dict[str, list[float]] = {}
+    for cell in sweep.cells:
+        if cell.tolerance is not None:
+            tolerances.setdefault(cell.label, []).append(cell.tolerance)
+    settings = {
+        "checkpoint": given.name,
+        "sha256": given.source.sha256,
+        "data": given.spec.to_dict(),
+        "sde": str(given.sde),
+        **{name: list(getattr(request, name)) for name in ("samplers", "grids", "nfe")},
+        "tolerances": tolerances,
+        **{name: getattr(request, name) for name in COMMON},
+        "t_min": sweep.settings.t_min,
+        "denoise": True,
+        **{name: getattr(request, name) for name in MEASURES},
+        "y": None if data.y is None else fingerprint(data.y),
+        "versions": versions(),
+    }
+    optional = {
+        "snapped": given.snapped or None,
+        "labels": data.how,
+        "t_mins": list(request.t_min) if len(request.t_min) > 1 else None,
+        "reference_t": sweep.end if sweep.end < sweep.settings.t_min else None,
+        "in_memory": given.kind == "model" or None,
+    }
+    settings |= {name: value for name, value in optional.items() if value is not None}
+    sources = {given.kind: given.source, **data.sources}
+    contents = {cell.name: cell.fingerprint for cell in sweep.cells}
+    if request.likelihood:
+        contents[LIKELIHOOD] = fingerprint(request.likelihood)
+    return Origin(command, settings, sources, contents, SHOWN_SETTINGS)
