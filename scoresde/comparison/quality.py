@@ -28,16 +28,7 @@ from ..metrics import (
     sliced_wasserstein,
 )
 
-__all__ = ["TITLES", "Quality", "at_model_scale", "on_levels"]
-
-# Every metric of a comparison, with its title. `Quality` measures all but `paired_rmse`, which
-# needs the reference solution instead of data.
-TITLES = {
-    "paired_rmse": "paired RMSE",
-    "mmd2": "MMD²",
-    "frechet": "Fréchet distance",
-    "sliced_w2": "sliced W₂",
-}
+__all__ = ["Quality", "at_model_scale", "on_levels"]
 
 REFERENCE_CAP = 5000  # most real data in the reference: the cost of MMD² grows with the square
 PCA_DIRECTIONS = 32

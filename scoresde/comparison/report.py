@@ -25,7 +25,8 @@ from ..output.pictures import can_show
 from .checked import LABELS
 from .curves import curves, scatter
 from .findings import Findings
-from .quality import TITLES, on_levels
+from .metric_table import METRICS
+from .quality import on_levels
 from .records import CellResult
 from .summary import estimate_text, likelihood_text, sentences
 
@@ -75,7 +76,7 @@ def build_report(folder: Path) -> Path:
         findings=findings,
         settings=findings.settings,
         spec=findings.spec,
-        titles=TITLES,
+        titles={name: metric.title for name, metric in METRICS.items()},
         labels=LABELS,
         summary=sentences(findings),
         likelihood=likelihood_text(findings),
@@ -161,11 +162,11 @@ def _curves(findings: Findings) -> list[tuple[str, list[Picture]]]:
 
 def _curve(findings: Findings, metric: str, x: str, against: str) -> Picture:
     alt = (
-        f"{TITLES[metric]} against {against}, one line per sampler and grid with standard errors; "
-        "all values are in the table below."
+        f"{METRICS[metric].title} against {against}, one line per sampler and grid with standard "
+        "errors; all values are in the table below."
     )
     words = "of deterministic samplers " if metric == "paired_rmse" else ""
-    title = f"{TITLES[metric]} {words}against {against}"
+    title = f"{METRICS[metric].title} {words}against {against}"
     return Picture.of(curves(findings, metric, x), alt, title[0].upper() + title[1:])
 
 

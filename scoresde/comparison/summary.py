@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ..metrics import Estimate
 from .findings import Findings, tied
-from .quality import TITLES
+from .metric_table import METRICS
 from .records import CellResult
 
 __all__ = ["estimate_text", "likelihood_text", "sentences", "text_table"]
@@ -141,8 +141,9 @@ def _of_recommended(findings: Findings) -> str:
         if cell is None:
             continue
         beaten = [
-            f"{findings.name(first)} in {TITLES[metric]} ({estimate_text(first.metrics[metric])} "
-            f"against {estimate_text(cell.metrics[metric])})"
+            f"{findings.name(first)} in {METRICS[metric].title} "
+            f"({estimate_text(first.metrics[metric])} against "
+            f"{estimate_text(cell.metrics[metric])})"
             for metric in findings.measured
             if metric in ("mmd2", "paired_rmse")
             for first in findings.ahead(cell, metric)[:1]

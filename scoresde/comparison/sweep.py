@@ -27,9 +27,10 @@ from ..output.progress import Tell
 from ..score import ScoreModel
 from .checked import estimates_to_json
 from .draw import DrawSettings, draw
+from .influences import influence_arrays
 from .plan import Cell
 from .quality import Quality
-from .records import CELLS, CellResult, load_cell, save_cell
+from .records import CELLS, FLOOR, CellResult, load_cell, save_cell
 from .reference import REFERENCE, Reference
 
 __all__ = ["Sweep"]
@@ -143,7 +144,7 @@ class Sweep:
     @property
     def files(self) -> list[str]:
         """Paths of everything that `run` may write."""
-        return [START, *([] if self.quality is None else [QUALITY]), *self.parts]
+        return [START, *([] if self.quality is None else [QUALITY, FLOOR]), *self.parts]
 
     def run(self, folder: Path, tell: Tell, known: Sequence[Path] = ()) -> list[CellResult]:
         """Run the cells that neither `folder` nor a known folder holds yet.
@@ -165,6 +166,7 @@ class Sweep:
         save_arrays(folder / START, x_init=self.start[: self.kept].numpy())
         if self.quality is not None:
             write_json(folder / QUALITY, self.about_quality)
+            save_arrays(folder / FLOOR, **influence_arrays(self.quality.floor))
         places = (folder, *known)
         reference = self._reference(places, tell)
         results: list[CellResult] = []

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from scoresde.comparison.quality import TITLES, Quality, on_levels
+from scoresde.comparison.metric_table import METRICS
+from scoresde.comparison.quality import Quality, on_levels
 from scoresde.data import Dataset, DataSpec, load_dataset
 
 
@@ -21,7 +22,7 @@ def quality(digits):
 
 def test_the_floor_is_what_held_out_digits_score(quality, digits):
     train, test = digits
-    assert {*quality.floor, "paired_rmse"} == TITLES.keys()
+    assert {*quality.floor, "paired_rmse"} == METRICS.keys()
     # MMD² is unbiased: equal distributions score 0 within its error
     assert abs(quality.floor["mmd2"].value) < 4 * quality.floor["mmd2"].std_error
     other = quality.measure(train.spec.encode(test.x[1::3]))

@@ -184,7 +184,7 @@ def test_variance_of_the_null_is_that_of_a_gaussian_sample():
         for _ in range(250)
     ]
     # a variance of 250 skewed values (a sum of a few χ²) is known to about 15 %
-    expected = frechet._null_variance(target.cov / 400)
+    expected = frechet._null_moments(target.cov / 400)[1]
     assert np.var(values, ddof=1) == pytest.approx(expected, rel=0.4)
 
 

@@ -97,9 +97,8 @@ def _u_statistic(gram: torch.Tensor, n: int) -> float:
 
 def _unclipped_variance(x: torch.Tensor, y: torch.Tensor) -> float:
     kernel = CubicKernel()
-    plain, excess = mmd._variance(
-        mmd._sums(kernel, x), mmd._sums(kernel, y), mmd._sums(kernel, x, y)
-    )
+    sums = mmd._sums(kernel, x), mmd._sums(kernel, y), mmd._sums(kernel, x, y)
+    plain, excess = mmd._variance(*sums, mmd._influence(*sums))
     return plain - excess
 
 
