@@ -15,7 +15,7 @@ from ..metrics import Estimate, difference, ratio
 from .metric_table import METRICS
 from .records import CellResult
 
-__all__ = ["Answer", "Disagreement", "Ranking", "answer", "gain", "rank"]
+__all__ = ["Answer", "Disagreement", "Ranking", "answer", "below_floor", "gain", "rank"]
 
 LEVEL = 0.95  # probability that the best cell is in its confidence set
 
@@ -81,8 +81,9 @@ class Answer:
     """The cell to take within one budget.
 
     Attributes:
-        cell: The cell that leads by the most metrics; among these the one of the lowest sum of
-            places, and then of the best value of the first metric.
+        cell: The cell that leads by the largest share of its metrics; among these the one of the
+            lowest mean place, then of the smallest worst factor to the best of a metric, and then
+            of the best value of the first metric.
         ties: Other cells that lead by every metric by which `cell` leads.
         metric: The metric of `next`, `gain` and `factor`: the first that has a cell which does not
             lead; otherwise the first metric.
@@ -165,22 +166,35 @@ def answer(rankings: Sequence[Ranking]) -> Answer:
     Args:
         rankings: At least one ranking, the most important metric first.
     """
-    cells = list(dict.fromkeys(cell for ranking in rankings for cell in ranking.cells))
-    # A cell without a metric, such as a stochastic one without a paired error, gains nothing by it.
-    led = {c: sum(c in ranking.leading for ranking in rankings) for c in cells}
-    places = {c: sum(_place(ranking, c) for ranking in rankings) for c in cells}
-    cell = min(cells, key=lambda c: (-led[c], places[c]))  # the first has the best value
-    leading = [set(r.leading) for r in rankings if cell in r.leading]
-    common = set.intersection(*leading) if leading else {cell}
-    ties = tuple(c for c in cells if c in common and c is not cell)
+    cells = _unique(rankings)
+    cell = min(
+        cells, key=lambda c: (-_led(rankings, c), _places(rankings, c), _regret(rankings, c))
+    )
+    leading = [ranking.leading for ranking in rankings if cell in ranking.leading]
+    ties = [c for c in cells if c is not cell and all(c in some for some in leading)]
     metric, other = _next(rankings, cell)
     between = factor = None
     if other is not None:
         between = gain(cell, other, metric)
         factor = _factor(other, cell, metric)
-    return Answer(
-        cell, ties, metric, other, between, factor, tuple(rankings), disagreements(rankings)
-    )
+    found = disagreements(rankings)
+    return Answer(cell, tuple(ties), metric, other, between, factor, tuple(rankings), found)
+
+
+def below_floor(
+    cells: Sequence[CellResult], metric: str, floor: Estimate, level: float = LEVEL
+) -> list[CellResult]:
+    """Cells that are shown to have a better value than real data, as copies of the reference have.
+
+    The level is corrected for the number of cells (Bonferroni).
+    """
+    sign, least = METRICS[metric].sign, _quantile(1 - (1 - level) / max(len(cells), 1))
+    found = []
+    for cell in cells:
+        worse = difference(cell.metrics[metric], floor, paired=False)
+        if -sign * worse.value > least * worse.std_error:
+            found.append(cell)
+    return found
 
 
 def disagreements(rankings: Sequence[Ranking]) -> tuple[Disagreement, ...]:
@@ -193,7 +207,7 @@ def disagreements(rankings: Sequence[Ranking]) -> tuple[Disagreement, ...]:
 
 
 def _contradiction(first: Ranking, second: Ranking) -> list[Disagreement]:
-    disjoint = not set(first.leading) & set(second.leading)
+    disjoint = not any(cell in second.leading for cell in first.leading)
     for by, against in ((first, second), (second, first)):
         cell = by.best
         # The best by a metric that only some cells have is not contradicted by the others.
@@ -202,8 +216,39 @@ def _contradiction(first: Ranking, second: Ranking) -> list[Disagreement]:
     return []
 
 
-def _place(ranking: Ranking, cell: CellResult) -> int:
-    return ranking.place(cell) if cell in ranking.cells else len(ranking.cells)
+def _unique(rankings: Sequence[Ranking]) -> list[CellResult]:
+    """All cells once, the best value of the first metric first."""
+    found: list[CellResult] = []
+    for ranking in rankings:
+        found += [cell for cell in ranking.cells if cell not in found]
+    return found
+
+
+def _led(rankings: Sequence[Ranking], cell: CellResult) -> float:
+    """Share of the metrics of a cell by which it leads; a stochastic one has no paired error."""
+    own = [ranking for ranking in rankings if cell in ranking.cells]
+    return sum(cell in ranking.leading for ranking in own) / len(own)
+
+
+def _places(rankings: Sequence[Ranking], cell: CellResult) -> float:
+    """Mean place over the metrics of a cell."""
+    own = [ranking for ranking in rankings if cell in ranking.cells]
+    return sum(ranking.place(cell) for ranking in own) / len(own)
+
+
+def _regret(rankings: Sequence[Ranking], cell: CellResult) -> float:
+    """Largest factor by which a cell is worse than the best, over the metrics that exclude it.
+
+    Where metrics contradict each other, a cell with a gross failure in one of them loses.
+    """
+    found = [1.0]
+    for ranking in rankings:
+        if cell in ranking.cells and cell not in ranking.leading:
+            worse, best = ranking.value(cell), ranking.value(ranking.best)
+            own = worse.value if METRICS[ranking.metric].sign > 0 else best.value
+            other = best.value if METRICS[ranking.metric].sign > 0 else worse.value
+            found.append(own / max(other, best.std_error, 1e-300))
+    return max(found)
 
 
 def _next(rankings: Sequence[Ranking], cell: CellResult) -> tuple[str, CellResult | None]:

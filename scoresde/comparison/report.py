@@ -27,6 +27,7 @@ from .curves import curves, scatter
 from .findings import Findings
 from .metric_table import METRICS
 from .quality import on_levels
+from .ranking import Ranking
 from .records import CellResult
 from .summary import estimate_text, likelihood_text, sentences
 
@@ -131,11 +132,9 @@ def _caption(text: str) -> Markup:
     return _label(text).replace(" steps", space + "steps").replace("NFE ", "NFE" + space)
 
 
-def _best(
-    findings: Findings, metrics: list[str]
-) -> dict[int, list[tuple[CellResult, list[CellResult]] | None]]:
-    """For each budget and each metric, the best cell and the cells tied with it."""
-    places = {b: [findings.best(b, metric) for metric in metrics] for b in findings.budgets}
+def _best(findings: Findings, metrics: list[str]) -> dict[int, list[Ranking | None]]:
+    """For each budget the ranking by each metric."""
+    places = {b: [findings.ranking(b, metric) for metric in metrics] for b in findings.budgets}
     return {budget: found for budget, found in places.items() if any(found)}
 
 
