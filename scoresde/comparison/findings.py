@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ..output.files import read_json
 from ..output.manifest import MANIFEST, Manifest
 from ..output.result_folder import check_whole
 from .checked import check_fields, check_settings
+from .decomposition import Decomposition, decompose, read_solution
 from .labels import RECOMMENDED
 from .metric_table import METRICS
 from .quality import at_model_scale
@@ -39,6 +40,7 @@ class Findings:
         quality: Reference data and features of the quality metrics, and in "floor_values" the
             `Estimate` of each metric for real data; None without quality metrics.
         likelihood: Likelihood of test data; None if it was not measured.
+        solution: Quality metrics of the reference solution by name; empty without one.
         strips: Comparisons of a few samples of other checkpoints.
     """
 
@@ -50,6 +52,7 @@ class Findings:
     quality: dict[str, Any] | None
     likelihood: dict[str, Any] | None
     strips: list[Findings]
+    solution: dict[str, Estimate] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> Findings:
@@ -72,6 +75,7 @@ class Findings:
             tables["quality"],
             tables["likelihood"],
             [cls.read(folder / name) for name in tables["strips"]],
+            read_solution(folder),
         )
         try:
             _ = found._rankings
@@ -176,6 +180,12 @@ class Findings:
         """Whether no cell of the same budget is shown to be better by this metric."""
         ranking = self.ranking(result.nfe_asked, metric)
         return ranking is not None and result in ranking.leading
+
+    def decomposition(self, result: CellResult, metric: str = "mmd2") -> Decomposition | None:
+        """The parts of a cell's error by steps and network; None without the exact solution."""
+        if metric not in self.solution or metric not in result.metrics:
+            return None
+        return decompose(result.metrics[metric], self.solution[metric])
 
     def at_floor(self, metric: str) -> list[CellResult]:
         """Cells of all budgets that are not shown to be worse than real data."""

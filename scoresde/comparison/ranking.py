@@ -261,7 +261,7 @@ def _next(rankings: Sequence[Ranking], cell: CellResult) -> tuple[str, CellResul
 
 
 def _factor(worse: CellResult, better: CellResult, metric: str) -> Estimate | None:
-    if not METRICS[metric].has_zero:
+    if not METRICS[metric].has_ratio:
         return None
     paired = _paired(worse, better)
     found = ratio(worse.metrics[metric], better.metrics[metric], paired=paired)

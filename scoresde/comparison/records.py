@@ -5,6 +5,7 @@ machine.json         the machine and Python, on which only times depend
 start.npz            the noise x_T from which every sampler starts
 reference.npz        the exact solution of the ODE from the same noise, and its error
 quality.json         reference data, feature space and floor of the quality metrics
+solution.npz         the quality metrics of the exact solution
 floor.npz            how much each row moves the values of the floor
 cells/KEY.npz        the measured values of one cell with the influence of each row, and its first
                      samples

@@ -25,6 +25,7 @@ def sentences(findings: Findings) -> list[str]:
     for budget in findings.budgets:
         text += _of_budget(findings, budget)
     text.append(_of_floor(findings))
+    text.append(_of_parts(findings))
     text.append(_of_solvers(findings))
     text.append(_of_recommended(findings))
     if findings.likelihood is not None:
@@ -146,6 +147,23 @@ def _of_floor(findings: Findings) -> str:
         text += f" {_count(len(below), 'cell')} below it by more than chance, closer to the "
         text += "training data than unseen data are: a sign of copying."
     return text
+
+
+def _of_parts(findings: Findings) -> str:
+    """How much of the error more steps can remove, for the cells to take at both ends."""
+    parts = []
+    for budget in _ends(findings.budgets):
+        found = findings.answer(budget)
+        split = None if found is None else findings.decomposition(found.cell)
+        if split is not None:
+            parts.append(
+                f"of the MMD² {estimate_text(split.total)} of {findings.name(found.cell)} at "
+                f"{budget} evaluations, {estimate_text(split.network)} is the network's and "
+                f"{estimate_text(split.steps)} the steps', so that more steps gain at most "
+                f"{_number(split.gain)}"
+            )
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def _of_solvers(findings: Findings) -> str:

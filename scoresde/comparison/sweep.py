@@ -26,6 +26,7 @@ from ..output.files import save_arrays, write_json
 from ..output.progress import Tell
 from ..score import ScoreModel
 from .checked import estimates_to_json
+from .decomposition import SOLUTION, save_solution
 from .draw import DrawSettings, draw
 from .influences import influence_arrays
 from .plan import Cell
@@ -144,7 +145,12 @@ class Sweep:
     @property
     def files(self) -> list[str]:
         """Paths of everything that `run` may write."""
-        return [START, *([] if self.quality is None else [QUALITY, FLOOR]), *self.parts]
+        return [
+            START,
+            *([] if self.quality is None else [QUALITY, FLOOR]),
+            *([SOLUTION] if self.quality is not None and self.tolerance is not None else []),
+            *self.parts,
+        ]
 
     def run(self, folder: Path, tell: Tell, known: Sequence[Path] = ()) -> list[CellResult]:
         """Run the cells that neither `folder` nor a known folder holds yet.
@@ -169,6 +175,8 @@ class Sweep:
             save_arrays(folder / FLOOR, **influence_arrays(self.quality.floor))
         places = (folder, *known)
         reference = self._reference(places, tell)
+        if reference is not None and self.quality is not None:
+            save_solution(folder, self.measures, self.quality.measure(reference))
         results: list[CellResult] = []
         done = 0
         for cell in self.cells:

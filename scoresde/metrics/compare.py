@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
-import torch
 from torch import Tensor
 
 from .estimate import Estimate
@@ -24,8 +24,13 @@ def difference(a: Estimate, b: Estimate, *, paired: bool = True) -> Estimate:
         paired       Var(ψ^a − ψ^b)/n + Var(φ^a − φ^b)/m
         not paired   Var ψ^a/n_a + Var ψ^b/n_b + Var(φ^a − φ^b)/m
 
-    It is 0 for an estimate and itself. If the influences of one of them are not known, the errors
-    are taken to be independent, which makes the error too large if they are not.
+    It is 0 for an estimate and itself. Squared distances have too large influences near equal
+    distributions. If the samples are not paired, the influences of each estimate are therefore
+    scaled to its standard error. In a paired difference they are not: if b moves all samples of a
+    alike, the first-order variance of the difference is the true one, even where that of a is twice
+    too large. For two paired samples of equal quality, which differ by noise alone, the error is
+    too large by up to √2. If the influences of one estimate are not known, the errors are taken to
+    be independent, which makes the error too large if they are not.
 
     Args:
         a: Estimate of a metric.
@@ -76,17 +81,24 @@ def _combined(
         error = math.hypot(a.std_error, weight * b.std_error)
         return Estimate(value, error, sizes, name, note)
     if paired:
-        moves = [_minus(x, y, weight) for x, y in zip(a.influence, b.influence, strict=True)]
+        moves = [x - weight * y for x, y in zip(a.influence, b.influence, strict=True)]
     else:
-        shared = zip(a.influence[1:], b.influence[1:], strict=True)
-        moves = [a.influence[0], -weight * b.influence[0]]
-        moves += [_minus(x, y, weight) for x, y in shared]
-    variance = sum(float(move.var()) / len(move) for move in moves if len(move))
-    return Estimate(value, math.sqrt(variance), sizes, name, note, tuple(moves))
+        (x, *shared), (y, *other) = _scaled(a), _scaled(b)
+        both = zip(shared, other, strict=True)
+        moves = [x, -weight * y, *(x - weight * y for x, y in both)]
+    return Estimate(value, _first_order(moves), sizes, name, note, tuple(moves))
 
 
-def _minus(x: Tensor, y: Tensor, weight: float) -> Tensor:
-    return torch.as_tensor(x).double() - weight * torch.as_tensor(y).double()
+def _first_order(moves: Iterable[Tensor]) -> float:
+    """The standard error that follows from influences:  √(Σ Var ψ/n)."""
+    return math.sqrt(sum(float(move.var()) / len(move) for move in moves if len(move)))
+
+
+def _scaled(estimate: Estimate) -> list[Tensor]:
+    """The influences times one factor, with which they give the standard error."""
+    plain = _first_order(estimate.influence)
+    factor = estimate.std_error / plain if plain > 0 else 0.0
+    return [factor * move for move in estimate.influence]
 
 
 def _check(a: Estimate, b: Estimate, paired: bool) -> None:

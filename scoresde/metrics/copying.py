@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .estimate import Estimate, influences, rows_of_pair
+from .estimate import Estimate, centred, rows_of_pair
 
 __all__ = ["copying"]
 
@@ -22,7 +22,7 @@ def copying(x: Tensor, train: Tensor, held_out: Tensor) -> Estimate:
     It is 0.5 if the samples are like new data, above 0.5 if they are closer to the training data
     than new data are (copies give 1), and below 0.5 if they are farther away (noise gives 0). This
     is the Mann-Whitney statistic of the global test of Meehan, Chaudhuri and Dasgupta 2020,
-    arXiv:2004.05675, section 3, with x and h exchanged, as a probability instead of a z-score. A
+    arXiv:2004.05675, with x and h exchanged, as a probability instead of a z-score. A
     share p of copies among samples that are like new data gives 0.5 + p/2. Smooth samples near the
     mean of the data may also lie closer to the training data: look at the pairs.
 
@@ -45,11 +45,11 @@ def copying(x: Tensor, train: Tensor, held_out: Tensor) -> Estimate:
     own, other = _nearest(rows, known), _nearest(new.to(rows.device), known)
     share_x = 1 - _rank(own, other)  # of held-out data that are farther away
     share_h = _rank(other, own)  # of samples that are nearer
-    n, l = len(own), len(other)
-    variance = float(share_x.var()) / n + float(share_h.var()) / l
-    error = math.sqrt(max(variance, 1 / (min(n, l) + 2) ** 2))
-    moves = influences(error, [share_x, share_h])
-    return Estimate(float(share_x.mean()), error, (n, l), "copying", influence=moves)
+    n, m = len(own), len(other)
+    variance = float(share_x.var()) / n + float(share_h.var()) / m
+    error = math.sqrt(max(variance, 1 / (min(n, m) + 2) ** 2))
+    moves = centred(share_x, share_h)
+    return Estimate(float(share_x.mean()), error, (n, m), "copying", influence=moves)
 
 
 def _nearest(x: Tensor, y: Tensor) -> Tensor:

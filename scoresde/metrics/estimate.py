@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -17,7 +16,7 @@ __all__ = [
     "Estimate",
     "SquareLaw",
     "as_rows",
-    "influences",
+    "centred",
     "row_mean",
     "rows_of_pair",
     "rows_around_mean",
@@ -109,10 +108,11 @@ class Estimate:
         note: A warning to show beside the number, empty if there is none.
         influence: For each number of `n` a float64 vector that says how much each row of this
             sample moves the value: value ≈ truth + mean_i ψ(x_i) + mean_j φ(y_j), where ψ and φ
-            have mean 0. `std_error`² is the sum of the variances of these means, Var ψ/n + Var φ/m.
-            A vector of length 0 marks a sample that counts as known. An empty tuple says that the
-            influences are not known. From them `difference` computes the error of a difference.
-            They take no part in comparisons, `repr` or JSON.
+            have mean 0. A vector of length 0 marks a sample that counts as known. An empty tuple
+            says that the influences are not known. From them `difference` computes the error of a
+            difference. The sum of Var ψ/n over the samples is `std_error`², except for squared
+            distances near equal distributions, where it is about twice as large (`square_law`).
+            Influences take no part in comparisons, `repr` or JSON.
         law: How the variance depends on the true value, for squared distances and their roots.
     """
 
@@ -224,27 +224,9 @@ def rows_around_mean(x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tens
     return rows - origin, other - origin, origin
 
 
-def influences(std_error: float, rows: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """First-order influences, centred and scaled to the standard error of the estimate.
-
-    With one common factor the sum of Var ψ/n over the samples becomes `std_error`². The factor is
-    1 far from equal distributions, and about 1/√2 for equal ones, where the first-order variance
-    is twice the variance (`square_law`). With it the covariance of two estimates follows from their
-    influences in both cases.
-
-    Args:
-        std_error: Standard error that the influences shall have.
-        rows: First-order influence of each row of each sample; length 0 for a known sample.
-
-    Returns:
-        Vectors on the CPU; an empty tuple if the standard error is not known.
-    """
-    if not math.isfinite(std_error):
-        return ()
-    centred = [row.cpu() - row.mean().cpu() if len(row) else row.cpu() for row in rows]
-    plain = math.sqrt(sum(float(row.var()) / len(row) for row in centred if len(row)))
-    factor = std_error / plain if plain > 0 else 0.0
-    return tuple(factor * row for row in centred)
+def centred(*rows: Tensor) -> tuple[Tensor, ...]:
+    """Influences of the rows of each sample minus their means, on the CPU; length 0 is kept."""
+    return tuple((row - row.mean() if len(row) else row).cpu() for row in rows)
 
 
 @cache

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .._tensor import check_integer
-from .estimate import Estimate, as_rows, influences, row_mean, square_law
+from .estimate import Estimate, as_rows, centred, row_mean, square_law
 
 __all__ = ["GaussianStats", "frechet_bias", "frechet_distance", "frechet_extrapolated"]
 
@@ -165,7 +165,7 @@ def frechet_distance(
         std_error = law.std_error(value)
     d, sizes = len(first.mean), (first.n, second.n)
     note = f"n = {min(sizes)} <= d = {d}: singular covariance" if min(sizes) <= d else ""
-    moves = influences(std_error, rows)
+    moves = () if law is None else centred(*rows)
     return Estimate(value, std_error, sizes, f"fd_{first.space}", note, moves, law)
 
 
@@ -176,7 +176,7 @@ def frechet_extrapolated(
 
         FD∞ = 2 FD(n) − ½ (FD(even rows) + FD(odd rows))
 
-    The bias is linear in 1/n (Chong and Forsyth 2020, arXiv:1911.07023, section 3). They fit a line
+    The bias is linear in 1/n (Chong and Forsyth 2020, arXiv:1911.07023). They fit a line
     to distances of random subsets and take its value at 1/n = 0; here two halves take the place of
     the subsets. This is the same line through two sizes, uses every row once at each size, and has
     no random part. The reference is halved with the samples, so that its bias is removed as well;
@@ -207,9 +207,8 @@ def frechet_extrapolated(
     # |Z|² becomes the product of the noise of both halves, whose variance is twice that of |Z|².
     law = replace(whole.law, zero=0.0, null=2 * whole.law.null)
     error = law.std_error(value)
-    moves = influences(error, whole.influence)
     note = halves[0].note.replace("n = ", "half of the rows: n = ")
-    return Estimate(value, error, whole.n, f"{whole.name}_extrapolated", note, moves, law)
+    return Estimate(value, error, whole.n, f"{whole.name}_extrapolated", note, whole.influence, law)
 
 
 def frechet_bias(cov: Tensor, n: float, m: float) -> float:

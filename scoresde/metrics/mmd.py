@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .._tensor import check_number, plain_numbers
-from .estimate import Estimate, as_rows, influences, rows_around_mean, square_law
+from .estimate import Estimate, as_rows, centred, rows_around_mean, square_law
 
 __all__ = ["CubicKernel", "GaussianKernel", "Kernel", "mmd2"]
 
@@ -194,8 +194,8 @@ def mmd2(x: Tensor, reference: Tensor, kernel: Kernel | None = None) -> Estimate
         bias = (xx.diagonal / n - _pair_mean(xx)) / n + (yy.diagonal / m - _pair_mean(yy)) / m
         law = square_law(value, *_variance(xx, yy, xy, rows), bias, unbiased=True)
         std_error = law.std_error(value)
-    moves = influences(std_error, rows)
-    return Estimate(value, std_error, (n, m), f"mmd2_{kernel.name}", "", moves, law)
+    name, moves = f"mmd2_{kernel.name}", centred(*rows)
+    return Estimate(value, std_error, (n, m), name, "", moves, law)
 
 
 def _sums(kernel: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor | None = None) -> _Sums:

@@ -4,8 +4,10 @@ The ball of a row reaches to its k-th nearest neighbour in its own sample. The u
 stands for the support of a distribution.
 
 All standard errors come from influences with fixed radii. A row whose deletion leaves others
-without a ball is given what they lose, times n − 1, as by the jackknife; the jackknife is never too
-small on average (Efron and Stein 1981).
+without a ball is given what they lose, times n − 1, as by the jackknife, which is never too small
+on average (Efron and Stein 1981). The errors are wide: for Gaussian samples of 100 and 200 rows
+they are 1.3 to 2 times the spread of precision, recall and coverage, and 1.1 to 1.7 times that of
+the clipped versions.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from scipy.special import betaln, gammaln
 from torch import Tensor
 
 from .._tensor import check_integer
-from .estimate import Estimate, as_rows, influences, rows_of_pair
+from .estimate import Estimate, as_rows, centred, rows_of_pair
 
 __all__ = ["Balls", "DensityCoverage", "PrecisionRecall", "density_coverage", "precision_recall"]
 
@@ -87,9 +89,9 @@ class DensityCoverage(NamedTuple):
 def precision_recall(x: Tensor, reference: Tensor | Balls, k: int = 3) -> PrecisionRecall:
     """Precision and recall by k-nearest-neighbour balls, both in [0, 1].
 
-        precision = mean_i 1{x_i in a ball of the reference},   recall = mean_j 1{y_j in a ball of x}
+        precision = mean_i 1{x_i in a ball of y},   recall = mean_j 1{y_j in a ball of x}
 
-    Kynkäänniemi et al. 2019, arXiv:1904.06991, eqs. (1) and (2), with k = 3. Both depend on n, m
+    Kynkäänniemi et al. 2019, arXiv:1904.06991, with k = 3. Both depend on n, m
     and k, and are below 1 for equal distributions: print the values of real data of the same n.
 
     Args:
@@ -119,7 +121,7 @@ def density_coverage(x: Tensor, reference: Tensor | Balls, k: int = 5) -> Densit
 
         density  = 1/(kn) Σ_ij 1{x_i in ball j},   coverage = mean_j 1{some x_i in ball j}
 
-    Naeem et al. 2020, arXiv:2002.09797, eqs. (3) and (4), with k = 5. Density is about 1 for equal
+    Naeem et al. 2020, arXiv:2002.09797, with k = 5. Density is about 1 for equal
     distributions and has no upper bound; coverage is about 1 − 2^-k for n = m.
 
         clipped density  = mean_i min(1/k #{j: x_i in clipped ball j}, 1), divided by its value for
@@ -243,5 +245,4 @@ def _estimate(name: str, k: int, x: Tensor, y: Tensor, over: int = 0) -> Estimat
     variance = float(x.var()) / n + float(y.var()) / m
     least = (1 + 1 / len(own)) / (len(own) + 2) ** 2
     error = max(variance, least) ** 0.5
-    moves = influences(error, [x, y])
-    return Estimate(float(own.mean()), error, (n, m), f"{name}_k{k}", influence=moves)
+    return Estimate(float(own.mean()), error, (n, m), f"{name}_k{k}", influence=centred(x, y))

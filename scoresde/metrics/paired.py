@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .estimate import Estimate, influences, rows_of_pair
+from .estimate import Estimate, centred, rows_of_pair
 
 __all__ = ["paired_rmse"]
 
@@ -36,5 +36,4 @@ def paired_rmse(x: Tensor, reference: Tensor) -> Estimate:
     rmse = (rows - exact).square().mean(1).sqrt()
     n = len(rmse)
     error = float(rmse.std()) / n**0.5
-    moves = influences(error, [rmse])
-    return Estimate(float(rmse.mean()), error, (n,), "paired_rmse", influence=moves)
+    return Estimate(float(rmse.mean()), error, (n,), "paired_rmse", influence=centred(rmse))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .._tensor import check_integer
-from .estimate import Estimate, influences, rows_around_mean, square_law
+from .estimate import Estimate, centred, rows_around_mean, square_law
 
 __all__ = ["directions", "sliced_wasserstein"]
 
@@ -96,7 +96,8 @@ def sliced_wasserstein(
     law = replace(square_law(square, plain, excess + float(between), bias), root=True)
     value = math.sqrt(square)
     std_error = law.std_error(value)
-    moves = influences(std_error, [potential_x, potential_y])
+    slope = 1 / (2 * value) if value > 0 else 0.0  # of the root
+    moves = centred(slope * potential_x, slope * potential_y)
     return Estimate(value, std_error, (n, m), "sliced_w2", "", moves, law)
 
 

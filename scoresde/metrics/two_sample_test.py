@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .estimate import Estimate, influences, row_mean, rows_of_pair
+from .estimate import Estimate, centred, row_mean, rows_of_pair
 
 __all__ = ["classifier_accuracy"]
 
@@ -16,7 +16,7 @@ _STEPS = 8  # of Newton's method, which has converged to 1e-6 after 5 to 7
 def classifier_accuracy(x: Tensor, reference: Tensor) -> Estimate:
     """Held-out accuracy of a classifier that tells samples from data; 0.5 for equal distributions.
 
-    Lopez-Paz and Oquab 2017, arXiv:1610.06545, section 3. The classifier is a logistic regression
+    Lopez-Paz and Oquab 2017, arXiv:1610.06545. The classifier is a logistic regression
     on the features and their squares, standardized by the reference, with a ridge penalty. It
     sees shifts and scales of each feature. It is fitted to the even rows and tested on the odd
     ones, and the reverse, so that every row is tested once by a classifier that has not seen it.
@@ -27,8 +27,9 @@ def classifier_accuracy(x: Tensor, reference: Tensor) -> Estimate:
         reference: Features of the data, shape (m, *D), m ≥ 4.
 
     Returns:
-        Estimate with the standard error of the held-out rows, for the fitted classifiers; never
-        below that of one more wrong row.
+        Estimate with twice the variance of the held-out rows: the noise of the fitted classifiers
+        is taken to be as large as that of the rows that test them. It is never below that of
+        one more wrong row.
 
     Raises:
         TypeError: If one of the samples is not a tensor.
@@ -47,10 +48,10 @@ def classifier_accuracy(x: Tensor, reference: Tensor) -> Estimate:
         right[1][test::2] = (data[test::2] @ weights <= 0).double()
     halves = [each / 2 for each in right]
     least = sum(1 / (2 * (len(half) + 2)) ** 2 for half in halves)
-    error = max(sum(float(half.var()) / len(half) for half in halves), least) ** 0.5
+    error = max(2 * sum(float(half.var()) / len(half) for half in halves), least) ** 0.5
     value = sum(float(half.mean()) for half in halves)
     sizes = (len(rows), len(other))
-    return Estimate(value, error, sizes, "classifier_accuracy", "", influences(error, halves))
+    return Estimate(value, error, sizes, "classifier_accuracy", "", centred(*halves))
 
 
 def _inputs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
