@@ -210,8 +210,8 @@ def _contradiction(first: Ranking, second: Ranking) -> list[Disagreement]:
     disjoint = not any(cell in second.leading for cell in first.leading)
     for by, against in ((first, second), (second, first)):
         cell = by.best
-        # The best by a metric that only some cells have is not contradicted by the others.
-        if cell in against.cells and cell not in against.leading:
+        # A cell that the first metric does not measure (a stochastic one) contradicts nothing.
+        if against.best in by.cells and cell in against.cells and cell not in against.leading:
             return [Disagreement(by, against, cell, against.best, disjoint)]
     return []
 
