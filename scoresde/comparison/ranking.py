@@ -59,11 +59,14 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """Two metrics of which one excludes the best cell of the other.
+    """Two metrics each of which excludes the best cell of the other.
+
+    A best cell that the other metric excludes is no contradiction if the first metric only ties it
+    with the best of the other.
 
     Attributes:
-        by: Ranking by the metric that leads with `cell`.
-        against: Ranking by the metric that excludes it.
+        by: Ranking by the first metric.
+        against: Ranking by the second metric.
         cell: The best cell by the first metric.
         better: The best cell by the second metric.
         disjoint: Whether no cell leads by both metrics.
@@ -198,22 +201,19 @@ def below_floor(
 
 
 def disagreements(rankings: Sequence[Ranking]) -> tuple[Disagreement, ...]:
-    """Pairs of metrics of which one excludes the best cell of the other, each pair once."""
+    """Pairs of metrics each of which excludes the best cell of the other."""
     found = []
-    for i, first in enumerate(rankings):
-        for second in rankings[i + 1 :]:
-            found += _contradiction(first, second)
+    for i, by in enumerate(rankings):
+        for against in rankings[i + 1 :]:
+            if _excludes(by, against.best) and _excludes(against, by.best):
+                disjoint = not any(cell in against.leading for cell in by.leading)
+                found.append(Disagreement(by, against, by.best, against.best, disjoint))
     return tuple(found)
 
 
-def _contradiction(first: Ranking, second: Ranking) -> list[Disagreement]:
-    disjoint = not any(cell in second.leading for cell in first.leading)
-    for by, against in ((first, second), (second, first)):
-        cell = by.best
-        # A cell that the first metric does not measure (a stochastic one) contradicts nothing.
-        if against.best in by.cells and cell in against.cells and cell not in against.leading:
-            return [Disagreement(by, against, cell, against.best, disjoint)]
-    return []
+def _excludes(ranking: Ranking, cell: CellResult) -> bool:
+    """Whether a cell that has the metric does not lead by it; a stochastic one may lack it."""
+    return cell in ranking.cells and cell not in ranking.leading
 
 
 def _unique(rankings: Sequence[Ranking]) -> list[CellResult]:

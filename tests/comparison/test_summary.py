@@ -1,5 +1,7 @@
 """Every statement of the summary is supported by the standard errors."""
 
+import dataclasses
+
 import pytest
 
 from scoresde.comparison.findings import Findings
@@ -61,6 +63,41 @@ def test_a_clear_winner_is_named_and_ties_are_admitted(findings):
     # the error of the difference is √2 · 0.01 without influences, Student's t with 99 is 1.98
     assert "the next, ddim, is worse by 0.200 ± 0.014 (95 % interval 0.172 to 0.228)" in text
     assert "; edm is not shown to be worse." in text
+
+
+def with_metric(one, name, value, error):
+    other = Estimate(value, error, (100, 1000), name)
+    return dataclasses.replace(one, metrics=one.metrics | {name: other})
+
+
+def test_metrics_that_contradict_each_other_are_said_in_one_line(findings):
+    """MMD² prefers saturated noise, which sliced W₂ and the paired error refuse."""
+    noise = with_metric(cell("heun", 5, 0.0045, 0.0011, rmse=14.2), "sliced_w2", 0.5, 0.01)
+    clean = with_metric(cell("ddim", 5, 0.0182, 0.0021, rmse=0.12), "sliced_w2", 0.177, 0.01)
+    found = findings(noise, clean)
+    found.quality["floor_values"]["sliced_w2"] = Estimate(0.1, 0.01, (100, 1000), "sliced_w2")
+    found.quality["floor_values"]["mmd2"] = estimate(-0.1, 0.0005)
+    text = sentences(found)
+    lines = [line for line in text if "disagree" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("Within 5 evaluations the metrics disagree: heun has the best MMD²")
+    assert "0.0045 ± 0.0011 against 0.0182 ± 0.0021" in lines[0]
+    assert "but ddim the best" in lines[0]
+    assert "take ddim" in text[1]
+
+
+def test_a_tie_is_no_contradiction(findings):
+    close = with_metric(cell("heun", 5, 0.100, rmse=0.2), "paired_rmse", 0.2, 0.001)
+    best = with_metric(cell("ddim", 5, 0.101, rmse=0.1), "paired_rmse", 0.1, 0.001)
+    assert "disagree" not in " ".join(sentences(findings(close, best, floor=-1.0)))
+
+
+def test_what_more_steps_can_gain_is_said(findings):
+    found = findings(cell("ddim", 5, 0.012, 0.001))
+    found.solution["mmd2"] = estimate(0.009, 0.001)
+    text = " ".join(sentences(found))
+    assert "Of the MMD² 0.0120 ± 0.0010 of ddim at 5 evaluations, 0.0090 ± 0.0010 is the" in text
+    assert "0.0030 ± 0.0014 the steps', so that more steps gain at most 0.00581." in text
 
 
 def test_the_floor_is_reached_or_not(findings):
