@@ -80,8 +80,10 @@ def square_law(
     """The law of a squared distance, from its first-order variance at the samples.
 
     The first-order formula (delta method, jackknife) takes the gradient 2 (δ + Z) at the samples
-    and gives 4 (δ + Z)ᵀΣ(δ + Z). Divided by |δ + Z|² it is the slope: exactly for large δ, and on
-    average for every δ if Σ is proportional to the identity.
+    and gives 4 (δ + Z)ᵀΣ(δ + Z), whose mean is 4 δᵀΣδ + 4 tr Σ². The slope is the larger of two
+    estimates. The first divides it by |δ + Z|², and is right on average if Σ is proportional to the
+    identity. The second subtracts 4 tr Σ², divides by |δ|², and is right for every Σ, but it is
+    noise near equal distributions. There |δ|² is replaced by its standard error.
 
     Args:
         value: The squared distance.
@@ -91,8 +93,12 @@ def square_law(
         unbiased: Whether the bias is already subtracted from `value`.
     """
     squared = value + bias if unbiased else value
+    null = max(excess, 0.0)
+    length = max(squared - bias, math.sqrt(null))
     slope = plain / squared if squared > 0 else 0.0
-    return SquareLaw(0.0 if unbiased else bias, max(excess, 0.0), slope)
+    if length > 0:
+        slope = max(slope, (plain - 2 * null) / length)
+    return SquareLaw(0.0 if unbiased else bias, null, slope)
 
 
 @dataclass(frozen=True)
