@@ -10,21 +10,26 @@ import torch
 
 from ..metrics import Estimate
 
-__all__ = ["influence_arrays", "with_influences"]
+__all__ = ["INFLUENCES", "influence_arrays", "with_influences"]
 
-PREFIX = "influence"
+ROWS, SIZES = "influence", "influence_sizes"
+INFLUENCES = (ROWS, SIZES)
+UNKNOWN = -1
 
 
 def influence_arrays(metrics: Mapping[str, Estimate]) -> dict[str, np.ndarray]:
-    """Influences as float32 arrays, named `influence.METRIC.NUMBER` with the number of the sample.
+    """The influences of all estimates as one float32 array, and the length of each vector.
 
-    Seven digits are enough: they enter standard errors alone.
+    The vectors follow one another in the order of the metrics and of their samples. A length of
+    −1 says that an influence is not known. Seven digits are enough: they enter errors alone.
     """
-    return {
-        f"{PREFIX}.{name}.{i}": row.to(torch.float32).numpy()
-        for name, estimate in metrics.items()
-        for i, row in enumerate(estimate.influence)
-    }
+    sizes: list[int] = []
+    rows = [torch.zeros(0)]
+    for estimate in metrics.values():
+        known = estimate.influence or [None] * len(estimate.n)
+        sizes += [UNKNOWN if row is None else len(row) for row in known]
+        rows += [row.to(torch.float32) for row in known if row is not None]
+    return {ROWS: torch.cat(rows).numpy(), SIZES: np.array(sizes, dtype=np.int64)}
 
 
 def with_influences(
@@ -38,18 +43,22 @@ def with_influences(
         where: The file, for messages.
 
     Raises:
-        ValueError: If an array has another length than its sample.
+        ValueError: If the arrays do not have the sizes of the samples.
     """
-    found = {}
+    if not {ROWS, SIZES} <= arrays.keys():
+        return dict(metrics)
+    asked = [n for estimate in metrics.values() for n in estimate.n]
+    sizes = arrays[SIZES].tolist()
+    fits = len(sizes) == len(asked) and all(
+        size in (UNKNOWN, 0, n) for size, n in zip(sizes, asked, strict=True)
+    )
+    if not fits or sum(max(size, 0) for size in sizes) != len(arrays[ROWS]):
+        raise ValueError(f"{where}: influences have the sizes {sizes}, the samples {asked}")
+    rows = iter(torch.from_numpy(arrays[ROWS]).double().split([max(size, 0) for size in sizes]))
+    lengths, found = iter(sizes), {}
     for name, estimate in metrics.items():
-        keys = [f"{PREFIX}.{name}.{i}" for i in range(len(estimate.n))]
-        rows = tuple(torch.from_numpy(arrays[key]).double() for key in keys if key in arrays)
-        if len(rows) == len(estimate.n):
-            sizes = tuple(map(len, rows))
-            if not all(k in (0, n) for k, n in zip(sizes, estimate.n, strict=True)):
-                raise ValueError(
-                    f"{where}: influences of {name} must have the lengths {estimate.n}, got {sizes}"
-                )
-            estimate = replace(estimate, influence=rows)
-        found[name] = estimate
+        own = [(next(lengths), next(rows)) for _ in estimate.n]
+        known = all(size != UNKNOWN for size, _ in own)
+        influence = tuple(row for _, row in own) if known else ()
+        found[name] = replace(estimate, influence=influence)
     return found

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -36,7 +36,7 @@ from ..metrics import Estimate
 from ..output.files import read_arrays, read_json, write_json
 from ..output.parts import load_part, save_part
 from .checked import check_fields, estimates_from_json, estimates_to_json, read_tables
-from .influences import influence_arrays, with_influences
+from .influences import INFLUENCES, influence_arrays, with_influences
 from .metric_table import METRICS
 from .plan import asked
 
@@ -165,15 +165,16 @@ def load_array(path: Path, name: str) -> Tensor:
         ValueError: If the file is damaged, or has no such tensor.
     """
     try:
-        return torch.from_numpy(_arrays(path)[name])
+        return torch.from_numpy(_arrays(path, [name])[name])
     except KeyError as error:
         raise ValueError(f"{path} is damaged; the command that made it makes it again") from error
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def _arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The arrays of these names that a file has."""
     content = path.read_bytes()
     try:
-        return read_arrays(content)
+        return read_arrays(content, names)
     except Exception as error:  # damaged bytes raise errors of many kinds
         raise ValueError(f"{path} is damaged; the command that made it makes it again") from error
 
@@ -209,7 +210,8 @@ def read_results(folder: Path) -> tuple[list[CellResult], dict[str, Any]]:
 
 def _moved(path: Path, metrics: Mapping[str, Estimate]) -> dict[str, Estimate]:
     """Estimates with the influences in a file; without this file they remain as they are."""
-    return with_influences(metrics, _arrays(path) if path.is_file() else {}, str(path))
+    arrays = _arrays(path, INFLUENCES) if path.is_file() else {}
+    return with_influences(metrics, arrays, str(path))
 
 
 def _read_cell(values: Any, where: str) -> CellResult:
