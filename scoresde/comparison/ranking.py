@@ -61,9 +61,6 @@ class Ranking:
 class Disagreement:
     """Two metrics each of which excludes the best cell of the other.
 
-    A best cell that the other metric excludes is no contradiction if the first metric only ties it
-    with the best of the other.
-
     Attributes:
         by: Ranking by the first metric.
         against: Ranking by the second metric.

@@ -78,6 +78,7 @@ def build_report(folder: Path) -> Path:
         settings=findings.settings,
         spec=findings.spec,
         titles={name: metric.title for name, metric in METRICS.items()},
+        meanings=_meanings(findings),
         labels=LABELS,
         summary=sentences(findings),
         likelihood=likelihood_text(findings),
@@ -136,6 +137,13 @@ def _best(findings: Findings, metrics: list[str]) -> dict[int, list[Ranking | No
     """For each budget the ranking by each metric."""
     places = {b: [findings.ranking(b, metric) for metric in metrics] for b in findings.budgets}
     return {budget: found for budget, found in places.items() if any(found)}
+
+
+def _meanings(findings: Findings) -> dict[str, str]:
+    """Title and meaning of the measured metrics of which the page says nothing else."""
+    known = ("paired_rmse", "mmd2", "frechet", "sliced_w2")
+    more = [METRICS[name] for name in findings.columns if name not in known]
+    return {metric.title: metric.meaning for metric in more}
 
 
 def _groups(findings: Findings) -> list[tuple[str, list[CellResult]]]:

@@ -5,7 +5,8 @@ from .compare import difference, ratio
 from .copying import copying
 from .estimate import Estimate, SquareLaw
 from .features import FeatureSpace, PCAFeatures
-from .frechet import GaussianStats, frechet_bias, frechet_distance, frechet_extrapolated
+from .frechet import GaussianStats, frechet_bias, frechet_distance
+from .frechet_extrapolated import frechet_extrapolated
 from .mmd import CubicKernel, GaussianKernel, Kernel, mmd2
 from .neighbours import Balls, DensityCoverage, PrecisionRecall, density_coverage, precision_recall
 from .paired import paired_rmse
