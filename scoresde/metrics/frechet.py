@@ -123,8 +123,7 @@ def frechet_distance(
     two samples of one Gaussian give `frechet_bias` on average, d(d+1)/(2n) + 2d/n for n = m and
     covariance I. `Estimate.interval` holds
     the mean estimate in 93 to 98.5 % of cases (n ≥ 100 in 3 and 16 dimensions, at, near and far
-    from equal distributions; tests/metrics/test_influence.py); with n ≤ d the standard error is up
-    to a tenth too small.
+    from equal distributions; tests/metrics/test_influence.py).
 
     Args:
         x: Features, shape (n, *D), or their statistics; n ≥ 2.
