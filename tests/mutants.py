@@ -1070,10 +1070,47 @@ def _metrics() -> Iterator[Mutant]:
     yield Mutant(
         "the error of sliced W₂ without its directions",
         "scoresde/metrics/sliced_wasserstein.py",
-        "variance_of_square(plain, excess) + float(between)",
-        "variance_of_square(plain, excess)",
+        "excess + float(between)",
+        "excess",
         "metrics/test_sliced_wasserstein.py",
         "directions",
+    )
+    yield Mutant(
+        "a difference takes paired samples for independent ones",
+        "scoresde/metrics/compare.py",
+        "moves = [x - weight * y for x, y in zip(a.influence, b.influence, strict=True)]",
+        "moves = [*a.influence, *(weight * y for y in b.influence)]",
+        "metrics/test_influence.py",
+        "paired",
+    )
+    yield Mutant(
+        "an interval has the variance at the estimate instead of that at its ends",
+        "scoresde/metrics/estimate.py",
+        "centre = excess + z**2 * self.slope / 2",
+        "centre = excess",
+        "metrics/test_influence.py",
+        "ends",
+    )
+    yield Mutant(
+        "clipped balls are as large as the largest",
+        "scoresde/metrics/neighbours.py",
+        "clamp(max=float(self.radii.median()))",
+        "clamp(max=float(self.radii.max()))",
+        "metrics/test_neighbours.py",
+    )
+    yield Mutant(
+        "the ranking of K cells has the level of one comparison",
+        "scoresde/comparison/ranking.py",
+        "least = _quantile(1 - (1 - level) / max(len(found) - 1, 1))",
+        "least = _quantile(level)",
+        "comparison/test_ranking.py",
+    )
+    yield Mutant(
+        "a cell wins by a better value than that of real data",
+        "scoresde/comparison/ranking.py",
+        "if c in at_floor or leads(i, c)",
+        "if leads(i, c)",
+        "comparison/test_ranking.py",
     )
     yield Mutant(
         "paired errors are averaged before the root",

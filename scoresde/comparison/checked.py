@@ -14,9 +14,9 @@ from dataclasses import asdict
 from typing import Any, get_type_hints
 
 from ..data import DataSpec
-from ..metrics import Estimate
+from ..metrics import Estimate, SquareLaw
 from ..plain import ConfigError, check_types
-from .quality import TITLES
+from .metric_table import METRICS
 
 __all__ = [
     "LABELS",
@@ -171,14 +171,18 @@ def read_tables(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def estimates_to_json(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
     """Estimates as plain data; NaN becomes None, because JSON has no NaN."""
-    plain = {
-        name: asdict(estimate) | {"n": list(estimate.n)} for name, estimate in estimates.items()
-    }
+    plain = {name: _estimate_to_json(estimate) for name, estimate in estimates.items()}
     return {name: {k: None if v != v else v for k, v in e.items()} for name, e in plain.items()}
 
 
+def _estimate_to_json(estimate: Estimate) -> dict[str, Any]:
+    law = {} if estimate.law is None else {"law": asdict(estimate.law)}
+    fields = {key: getattr(estimate, key) for key in ESTIMATE_TYPES}
+    return fields | {"n": list(estimate.n)} | law
+
+
 def estimates_from_json(
-    values: Any, where: str, known: Iterable[str] = TITLES
+    values: Any, where: str, known: Iterable[str] = METRICS
 ) -> dict[str, Estimate]:
     """Estimates by name; the inverse of `estimates_to_json`.
 
@@ -198,7 +202,14 @@ def estimates_from_json(
         plain = {key: math.nan if fields[key] is None else fields[key] for key in ESTIMATE_TYPES}
         if plain["std_error"] < 0:
             raise ValueError(f"{where}.{name}.std_error must be at least 0")
-        found[name] = Estimate(**plain | {"n": tuple(fields["n"])})
+        law = None
+        if "law" in about:  # comparisons before version 0.3 have none
+            hints = get_type_hints(SquareLaw)
+            given = check_fields(about["law"], hints, f"{where}.{name}.law")
+            law = SquareLaw(**{key: given[key] for key in hints})
+            if min(law.null, law.slope) < 0:
+                raise ValueError(f"{where}.{name}.law: null and slope must be at least 0")
+        found[name] = Estimate(**plain | {"n": tuple(fields["n"]), "law": law})
     return found
 
 

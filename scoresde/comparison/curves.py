@@ -14,7 +14,7 @@ from ..metrics import Estimate
 from ..output.figures import COLOURS, line_style, new_figure, png_bytes
 from .findings import Findings
 from .labels import RECOMMENDED
-from .quality import TITLES
+from .metric_table import METRICS
 from .records import CellResult
 
 if TYPE_CHECKING:
@@ -114,8 +114,8 @@ def _series(findings: Findings, sampler: str, grid: str, metric: str, x: str) ->
 
 def _label(findings: Findings, metric: str) -> str:
     if metric in ("mmd2", "frechet"):
-        return f"{TITLES[metric]}, {_literal(findings.quality['features'].split('@')[0])}"
-    return TITLES[metric]
+        return f"{METRICS[metric].title}, {_literal(findings.quality['features'].split('@')[0])}"
+    return METRICS[metric].title
 
 
 def _literal(text: str) -> str:

@@ -184,7 +184,7 @@ def _measurement(
     """The function that measures one model."""
     common = {"seed": request.seed, "batch": request.batch}
     if train is not None:
-        quality = Quality.build(train, data, request.n)
+        quality = Quality.build(train, data, request.n, ("mmd2",))
         y = None
         if stored.condition:
             y = conditions_like(train.given_for(stored.condition).labels, train.spec, request.n)

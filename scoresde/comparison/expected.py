@@ -42,19 +42,19 @@ def _case(case: Case) -> dict[str, Any]:
     for cell in case.cells:
         state = "cannot run" if cell.ts is None else "to do" if cell.name in missing else "done"
         about = {"cell": cell.name, "evaluations": cell.cost, "steps": cell.steps, "state": state}
-        seconds = sweep.seconds_of(cell) if state == "to do" else 0.0
+        seconds = sweep.cost.of_cell(cell) if state == "to do" else 0.0
         cells.append(about | {"seconds": seconds, "reason": cell.reason})
     parts = {"cells": sum(cell["seconds"] for cell in cells)}
     if any(map(sweep.is_paired, case.missing)) and sweep.solver.find(case.places) is None:
         parts["reference solution"] = sweep.solver_seconds
     if case.likelihood is not None and not case.results.finished and case.wants(LIKELIHOOD):
-        parts[LIKELIHOOD] = sweep.evaluation_seconds * likelihood_evaluations(case)
+        parts[LIKELIHOOD] = sweep.cost.evaluation_seconds * likelihood_evaluations(case)
     return {
         "model": case.given.name,
         "seed": sweep.settings.seed,
         "labels": case.data.how,
         "n": sweep.settings.n,
-        "seconds_per_evaluation": sweep.evaluation_seconds if missing else None,
+        "seconds_per_evaluation": sweep.cost.evaluation_seconds if missing else None,
         "seconds": sum(parts.values()),
         "parts": parts,
         "cells": cells,

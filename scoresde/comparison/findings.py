@@ -1,9 +1,9 @@
-"""A finished comparison, read from its folder, with rankings that respect standard errors."""
+"""A finished comparison, read from its folder, with the rankings of its cells."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,15 @@ from ..output.files import read_json
 from ..output.manifest import MANIFEST, Manifest
 from ..output.result_folder import check_whole
 from .checked import check_fields, check_settings
+from .decomposition import Decomposition, decompose, read_solution
 from .labels import RECOMMENDED
+from .metric_table import METRICS
 from .quality import at_model_scale
-from .records import CELLS, CellResult, load_array, read_results
+from .ranking import Answer, Ranking, answer, below_floor, rank
+from .records import CELLS, RESULTS, CellResult, load_array, read_results
 from .reference import REFERENCE
 
-__all__ = ["Findings", "tied"]
-
-
-def tied(a: Estimate, b: Estimate) -> bool:
-    """Whether two estimates differ by less than two standard errors of their difference."""
-    return abs(a.value - b.value) <= 2 * math.hypot(a.std_error, b.std_error)
+__all__ = ["Findings"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,7 @@ class Findings:
         quality: Reference data and features of the quality metrics, and in "floor_values" the
             `Estimate` of each metric for real data; None without quality metrics.
         likelihood: Likelihood of test data; None if it was not measured.
+        solution: Quality metrics of the reference solution by name; empty without one.
         strips: Comparisons of a few samples of other checkpoints.
     """
 
@@ -53,6 +52,7 @@ class Findings:
     quality: dict[str, Any] | None
     likelihood: dict[str, Any] | None
     strips: list[Findings]
+    solution: dict[str, Estimate] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> Findings:
@@ -66,7 +66,7 @@ class Findings:
             check_whole(folder)
         results, tables = read_results(folder)
         machine = folder / "machine.json"
-        return cls(
+        found = cls(
             folder,
             check_settings(Manifest.read(folder).settings, str(folder / MANIFEST)),
             check_fields(read_json(machine), {}, str(machine)),
@@ -75,7 +75,13 @@ class Findings:
             tables["quality"],
             tables["likelihood"],
             [cls.read(folder / name) for name in tables["strips"]],
+            read_solution(folder),
         )
+        try:
+            _ = found._rankings
+        except ValueError as error:
+            raise ValueError(f"{folder / RESULTS}: {error}") from error
+        return found
 
     @property
     def spec(self) -> DataSpec:
@@ -148,51 +154,64 @@ class Findings:
         """The measured cell of the recommended settings within a budget; None without one."""
         return next((r for r in self.within(budget) if r.sampler == RECOMMENDED), None)
 
-    def ahead(self, result: CellResult, metric: str) -> list[CellResult]:
-        """Cells of the same budget whose metric is smaller by more than its error, best first."""
-        if metric not in result.metrics:
-            return []
-        own, others = result.metrics[metric], self.ranking(result.nfe_asked, metric)
-        smaller = [r for r in others if r.metrics[metric].value < own.value]
-        return [r for r in smaller if not tied(r.metrics[metric], own)]
-
     def within(self, budget: int) -> list[CellResult]:
         """Measured cells of one budget, in the requested order."""
         return [result for result in self.done if result.nfe_asked == budget]
 
-    def ranking(self, budget: int, metric: str) -> list[CellResult]:
-        """Measured cells of one budget that have the metric, the smallest value first."""
-        cells = [result for result in self.within(budget) if metric in result.metrics]
-        return sorted(cells, key=lambda result: result.metrics[metric].value)
+    def ranking(self, budget: int, metric: str) -> Ranking | None:
+        """The cells of one budget ranked by one metric; None if no cell has the metric.
 
-    def best(self, budget: int, metric: str) -> tuple[CellResult, list[CellResult]] | None:
-        """The best cell of a budget, and the cells tied with it; None if no cell has the metric."""
-        ranking = self.ranking(budget, metric)
-        if not ranking:
+        Raises:
+            ValueError: If the cells were not measured alike.
+        """
+        return self._rankings.get((budget, metric))
+
+    def rankings(self, budget: int) -> list[Ranking]:
+        """The ranking of one budget by each metric that ranks, in the order of the columns."""
+        found = [self.ranking(budget, metric) for metric in self.measured]
+        return [ranking for ranking in found if ranking is not None]
+
+    def answer(self, budget: int) -> Answer | None:
+        """The cell to take within a budget; None if no metric ranks its cells."""
+        rankings = self.rankings(budget)
+        return answer(rankings) if rankings else None
+
+    def leads(self, result: CellResult, metric: str) -> bool:
+        """Whether no cell of the same budget is shown to be better by this metric."""
+        ranking = self.ranking(result.nfe_asked, metric)
+        return ranking is not None and result in ranking.leading
+
+    def decomposition(self, result: CellResult, metric: str = "mmd2") -> Decomposition | None:
+        """The parts of a cell's error by steps and network; None without the exact solution."""
+        if metric not in self.solution or metric not in result.metrics:
             return None
-        first, others = ranking[0], ranking[1:]
-        return first, [r for r in others if tied(r.metrics[metric], first.metrics[metric])]
-
-    def is_best(self, result: CellResult, metric: str) -> bool:
-        """Whether a cell is the best of its budget, or tied with the best."""
-        if metric not in result.metrics or result.nfe_asked is None:
-            return False
-        first = self.ranking(result.nfe_asked, metric)[0]
-        return tied(result.metrics[metric], first.metrics[metric])
-
-    def below_floor(self, result: CellResult, metric: str) -> bool:
-        """Whether the value of a cell is smaller than that of real data."""
-        return metric in self.floor and result.metrics[metric].value < self.floor[metric].value
+        return decompose(result.metrics[metric], self.solution[metric])
 
     def at_floor(self, metric: str) -> list[CellResult]:
-        """Cells whose value is below that of real data or tied with it, in the requested order."""
+        """Cells of all budgets that are not shown to be worse than real data."""
+        reached = [self.ranking(budget, metric) for budget in self.budgets]
+        return [cell for ranking in reached if ranking is not None for cell in ranking.at_floor]
+
+    def below_floor(self, metric: str) -> list[CellResult]:
+        """Cells of all budgets that are shown to have a better value than real data."""
         floor = self.floor.get(metric)
-        cells = [] if floor is None else [r for r in self.done if metric in r.metrics]
-        return [
-            r
-            for r in cells
-            if r.metrics[metric].value <= floor.value or tied(r.metrics[metric], floor)
-        ]
+        return [] if floor is None else below_floor(self.at_floor(metric), metric, floor)
+
+    @cached_property
+    def _rankings(self) -> dict[tuple[int, str], Ranking]:
+        found = {}
+        for budget in self.budgets:
+            for metric in self.measured:
+                if METRICS[metric].better:
+                    floor = self._usable_floor(metric)
+                    found[budget, metric] = rank(self.within(budget), metric, floor)
+        return {key: ranking for key, ranking in found.items() if ranking is not None}
+
+    def _usable_floor(self, metric: str) -> Estimate | None:
+        """The floor; None if its bias differs from that of the cells, which have another n."""
+        floor = self.floor.get(metric)
+        same = floor is not None and floor.n[0] == self.settings["n"]
+        return floor if same or not METRICS[metric].biased else None
 
     def samples(self, result: CellResult) -> Tensor:
         """The stored samples of a cell, at the model's scale, shape (m, *D)."""

@@ -5,15 +5,22 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from .._condition import map_condition, take_rows
 from ..evaluation import evaluating
 from ..score import ScoreModel
+from .draw import DrawSettings
+from .plan import Cell, likely_evaluations
+from .quality import Quality
+from .reference import Reference
 
-__all__ = ["Timing", "bare_seconds", "flops_per_evaluation", "timed", "timing"]
+__all__ = ["Cost", "Timing", "bare_seconds", "flops_per_evaluation", "timed", "timing"]
 
 REPEATED_BELOW = 0.5  # seconds; work that takes less is timed again
 RUNS = 3  # how often short work is timed
@@ -89,6 +96,61 @@ def flops_per_evaluation(model: ScoreModel, x: Tensor) -> int | None:
     with evaluating(model), FlopCounterMode(display=False) as counter:
         _bare_pass(model, x)
     return int(counter.get_total_flops()) or None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model and the metrics of its samples cost on this machine, measured when asked for.
+
+    Attributes:
+        model: Score model, on the device of the settings.
+        settings: The settings of all draws.
+        start: x_T, shape (n, *D).
+        quality: The metrics; None for none.
+    """
+
+    model: ScoreModel
+    settings: DrawSettings
+    start: Tensor
+    quality: Quality | None
+
+    def first(self, n: int) -> tuple[ScoreModel, Tensor]:
+        """The model with the condition of the first n rows, and x_T of these on its device."""
+        y, device, x = self.settings.y, self.settings.device, self.start[:n]
+        if y is None:
+            return self.model, x.to(device)
+        y = map_condition(lambda leaf: leaf.to(device), take_rows(y, slice(len(x))))
+        return self.model.given(y), x.to(device)
+
+    @cached_property
+    def evaluation_seconds(self) -> float:
+        """Seconds of one evaluation of the bare model for all samples, from the first batch."""
+        model, x = self.first(self.settings.batch)
+        return bare_seconds(self.settings.device, model, x) * self.settings.n / len(x)
+
+    @cached_property
+    def flops(self) -> int | None:
+        """Floating point operations of one evaluation for one sample; None if none are counted."""
+        return flops_per_evaluation(*self.first(1))
+
+    @cached_property
+    def metric_seconds(self) -> float:
+        """Seconds of the metrics of one cell, measured on x_T."""
+        if self.quality is None:
+            return 0.0
+        return timed("cpu", lambda: self.quality.measure(self.start))[1]
+
+    def flops_of(self, evaluations: int) -> int | None:
+        """Floating point operations of some evaluations of one sample, if they are counted."""
+        return None if self.flops is None else self.flops * evaluations
+
+    def of_cell(self, cell: Cell) -> float:
+        """Expected seconds of a cell that must be measured, with its metrics."""
+        return self.evaluation_seconds * likely_evaluations(cell) + self.metric_seconds
+
+    def of_solution(self, solver: Reference) -> float:
+        """Expected seconds of the reference solution."""
+        return self.evaluation_seconds * solver.likely_evaluations(self.model.sde)
 
 
 @torch.no_grad()

@@ -1,12 +1,11 @@
 """Quality of samples: their distances to real data, and the same distances of held-out real data.
 
-mmd2       unbiased MMD² in a feature space
-frechet    Fréchet distance in the same space
-sliced_w2  sliced Wasserstein-2 distance of the pixels
+`METRICS` says what each metric means, and `measures` holds the functions that compute them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,27 +19,16 @@ from ..metrics import (
     Estimate,
     FeatureSpace,
     GaussianKernel,
-    GaussianStats,
     PCAFeatures,
-    frechet_distance,
     load_features,
-    mmd2,
-    sliced_wasserstein,
 )
+from .measures import DEFAULT_METRICS, RealData, check_metrics, measured
 
-__all__ = ["TITLES", "Quality", "at_model_scale", "on_levels"]
-
-# Every metric of a comparison, with its title. `Quality` measures all but `paired_rmse`, which
-# needs the reference solution instead of data.
-TITLES = {
-    "paired_rmse": "paired RMSE",
-    "mmd2": "MMD²",
-    "frechet": "Fréchet distance",
-    "sliced_w2": "sliced W₂",
-}
+__all__ = ["Quality", "at_model_scale", "on_levels"]
 
 REFERENCE_CAP = 5000  # most real data in the reference: the cost of MMD² grows with the square
 PCA_DIRECTIONS = 32
+VERSION = 2  # of the metrics and their errors; stored cells of another version are not used
 SHIPPED_FEATURES = {"digits": (1, 8, 8), "fashion-mnist": (1, 28, 28)}
 
 
@@ -63,26 +51,28 @@ class Quality:
 
     Attributes:
         spec: What the data are.
-        features: Feature space of MMD² and of the Fréchet distance.
-        kernel: Kernel of MMD².
-        reference: Real data at the model's scale, shape (m, *D).
-        in_features: The same data in feature space, shape (m, d).
-        stats: Mean and covariance of `in_features`.
+        features: Feature space of the metrics, apart from sliced W₂.
+        metrics: Names of the metrics.
+        real: Reference and held-out data, in feature space as well.
         floor: The value of each metric, by name, for real data held out from the reference.
         about: Plain data that describe reference, features, kernel and floor.
     """
 
     spec: DataSpec
     features: FeatureSpace
-    kernel: CubicKernel | GaussianKernel
-    reference: Tensor
-    in_features: Tensor
-    stats: GaussianStats
+    metrics: tuple[str, ...]
+    real: RealData
     floor: dict[str, Estimate]
     about: dict[str, Any]
 
     @classmethod
-    def build(cls, train: Dataset, test: Dataset | None, n: int) -> Quality:
+    def build(
+        cls,
+        train: Dataset,
+        test: Dataset | None,
+        n: int,
+        metrics: Iterable[str] = DEFAULT_METRICS,
+    ) -> Quality:
         """The metrics for n samples of a model of these data.
 
         The reference is the train split, at most 5,000 rows evenly spaced. The floor is measured
@@ -93,10 +83,13 @@ class Quality:
             train: Training data.
             test: Test data, or None.
             n: Number of samples to be measured.
+            metrics: Names of `QUALITY_METRICS`.
 
         Raises:
-            ValueError: If there is no test split and there are fewer than 8 rows of data.
+            ValueError: If a metric is unknown, or if there is no test split and there are fewer
+                than 8 rows of data.
         """
+        metrics = check_metrics(metrics)
         spec, real, origin = train.spec, train.x, "train split"
         if test is None:
             real, held_out = _halves(train.x, n)
@@ -121,9 +114,19 @@ class Quality:
             "dimension": rows.shape[1],
             "kernel": kernel_name,
         }
-        stats = GaussianStats.of(rows, features.label)
-        made = cls(spec, features, kernel, x, rows, stats, {}, about)
-        return replace(made, floor=made.measure(at_model_scale(held_out, spec)))
+        held_out = at_model_scale(held_out, spec)
+        real = RealData(x, rows, features(held_out), kernel, features.label)
+        made = cls(spec, features, metrics, real, {}, about)
+        return replace(made, floor=made._floor(held_out))
+
+    def _floor(self, held_out: Tensor) -> dict[str, Estimate]:
+        """The metrics of the held-out data; for copying, of every other row against the rest."""
+        found = self.measure(held_out)
+        if "copying" in found:
+            rows, real = self.real.held_out, self.real
+            halves = replace(real, held_out=rows[1::2])
+            found |= measured(["copying"], halves, held_out, rows[::2])
+        return found
 
     @property
     def fitted(self) -> bool:
@@ -142,8 +145,10 @@ class Quality:
         return fingerprint(
             {
                 "features": features.name if self.fitted else features.fingerprint,
-                "kernel": type(self.kernel).__name__,
-                "reference": self.reference,
+                "kernel": type(self.real.kernel).__name__,
+                "reference": self.real.x,
+                "metrics": self.metrics,
+                "version": VERSION,
                 "levels": self.spec.levels,
                 "range": (self.spec.low, self.spec.high),
             }
@@ -152,16 +157,11 @@ class Quality:
     def measure(self, x: Tensor) -> dict[str, Estimate]:
         """Each metric of samples at the model's scale, shape (n, *D), n ≥ 4.
 
-        The standard errors cover the finite number of samples. For MMD² and the sliced distance
-        they also cover the finite reference, which is the same for all cells.
+        The standard errors cover the finite number of samples and the finite reference, which is
+        the same for all cells.
         """
         x = on_levels(x.cpu(), self.spec)
-        rows = self.features(x)
-        return {
-            "mmd2": mmd2(rows, self.in_features, self.kernel),
-            "frechet": frechet_distance(rows, self.stats, space=self.features.label),
-            "sliced_w2": sliced_wasserstein(x, self.reference),
-        }
+        return measured(self.metrics, self.real, x, self.features(x))
 
 
 def _spaced(rows: Tensor, n: int) -> Tensor:

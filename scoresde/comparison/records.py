@@ -5,7 +5,10 @@ machine.json         the machine and Python, on which only times depend
 start.npz            the noise x_T from which every sampler starts
 reference.npz        the exact solution of the ODE from the same noise, and its error
 quality.json         reference data, feature space and floor of the quality metrics
-cells/KEY.npz        the measured values of one cell, and its first samples
+solution.npz         the quality metrics of the exact solution
+floor.npz            how much each row moves the values of the floor
+cells/KEY.npz        the measured values of one cell with the influence of each row, and its first
+                     samples
 likelihood/          the likelihood of test data, in the form of `scoresde likelihood`
 results.csv, .json   one table of all cells
 parts/               finished files of a comparison that was stopped
@@ -18,11 +21,12 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,12 +36,14 @@ from ..metrics import Estimate
 from ..output.files import read_arrays, read_json, write_json
 from ..output.parts import load_part, save_part
 from .checked import check_fields, estimates_from_json, estimates_to_json, read_tables
+from .influences import INFLUENCES, influence_arrays, with_influences
+from .metric_table import METRICS
 from .plan import asked
-from .quality import TITLES
 
 __all__ = [
     "CELLS",
     "COLUMNS",
+    "FLOOR",
     "RESULTS",
     "CellResult",
     "load_array",
@@ -49,6 +55,7 @@ __all__ = [
 ]
 
 CELLS = "cells"
+FLOOR = "floor.npz"
 RESULTS = "results.json"
 SPENT = ("seconds", "seconds_low", "seconds_high", "seconds_bare", "memory")
 MEASURED = ("nfe", "nfe_derivative", "flops", "n", "features", "x_init_sha256", *SPENT)
@@ -58,10 +65,12 @@ ADDED_LATER = {
     **dict.fromkeys(("t_min", "nfe_derivative", "flops", "seconds_low", "seconds_high", "memory")),
 }
 STATUSES = ("done", "skipped", "failed")
+# Columns of a metric: the value, its standard error, and the ends of its 95 % interval.
+OF_METRIC = ("", "_se", "_low", "_high")
 COLUMNS = (  # of results.csv
     *("sampler", "setting", "grid", "t_min", "nfe_asked", "tolerance", "status", "steps"),
     *("nfe", "nfe_derivative", "flops", "n"),
-    *(name for metric in TITLES for name in (metric, f"{metric}_se")),
+    *(metric + end for metric in METRICS for end in OF_METRIC),
     *("features", "deterministic", "x_init_sha256", "reason", *SPENT),
 )
 
@@ -151,7 +160,7 @@ def save_cell(path: Path, made_from: str, result: CellResult, x: Tensor) -> None
     """
     values = {name: getattr(result, name) for name in MEASURED}
     values["metrics"] = estimates_to_json(result.metrics)
-    save_part(path, made_from, {"x": x.numpy()}, values)
+    save_part(path, made_from, {"x": x.numpy()} | influence_arrays(result.metrics), values)
 
 
 def load_cell(path: Path, made_from: str, planned: CellResult) -> CellResult | None:
@@ -173,6 +182,7 @@ def load_cell(path: Path, made_from: str, planned: CellResult) -> CellResult | N
     if part is None:
         return None
     metrics = estimates_from_json(part.about["metrics"], str(path))
+    metrics = with_influences(metrics, part.arrays, str(path))
     return replace(planned, **part.about | {"status": "done", "metrics": metrics})
 
 
@@ -182,9 +192,17 @@ def load_array(path: Path, name: str) -> Tensor:
     Raises:
         ValueError: If the file is damaged, or has no such tensor.
     """
+    try:
+        return torch.from_numpy(_arrays(path, [name])[name])
+    except KeyError as error:
+        raise ValueError(f"{path} is damaged; the command that made it makes it again") from error
+
+
+def _arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The arrays of these names that a file has."""
     content = path.read_bytes()
     try:
-        return torch.from_numpy(read_arrays(content)[name])
+        return read_arrays(content, names)
     except Exception as error:  # damaged bytes raise errors of many kinds
         raise ValueError(f"{path} is damaged; the command that made it makes it again") from error
 
@@ -208,7 +226,20 @@ def read_results(folder: Path) -> tuple[list[CellResult], dict[str, Any]]:
         )
     values = check_fields(read_json(path), {"cells": list}, str(path))
     cells = [_read_cell(cell, f"{path}: cells[{i}]") for i, cell in enumerate(values["cells"])]
-    return cells, read_tables(values, str(path))
+    tables = read_tables(values, str(path))
+    if quality := tables["quality"]:
+        floor = _moved(folder / FLOOR, quality["floor_values"])
+        tables["quality"] = quality | {"floor_values": floor}
+    return [
+        replace(cell, metrics=_moved(folder / CELLS / f"{cell.key}.npz", cell.metrics))
+        for cell in cells
+    ], tables
+
+
+def _moved(path: Path, metrics: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """Estimates with the influences in a file; without this file they remain as they are."""
+    arrays = _arrays(path, INFLUENCES) if path.is_file() else {}
+    return with_influences(metrics, arrays, str(path))
 
 
 def _read_cell(values: Any, where: str) -> CellResult:
@@ -243,7 +274,9 @@ def write_tables(folder: Path, results: Iterable[CellResult], about: Mapping[str
         about: Further plain data for results.json.
     """
     results = list(results)
-    cells = [asdict(r) | {"metrics": estimates_to_json(r.metrics)} for r in results]
+    cells = [
+        asdict(replace(r, metrics={})) | {"metrics": estimates_to_json(r.metrics)} for r in results
+    ]
     write_json(folder / RESULTS, {**about, "cells": cells})
     with atomic_write(folder / "results.csv", "w") as file:
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
@@ -255,11 +288,12 @@ def table_row(result: CellResult) -> dict[str, Any]:
     """One cell as a row of results.csv, with numbers as numbers; what it lacks is None."""
     row = {name: getattr(result, name, None) for name in COLUMNS}
     for name, estimate in result.metrics.items():
-        row |= {name: estimate.value, f"{name}_se": estimate.std_error}
+        numbers = (estimate.value, estimate.std_error, *estimate.interval())
+        row |= {name + end: number for end, number in zip(OF_METRIC, numbers, strict=True)}
     return row
 
 
 def _row(result: CellResult) -> dict[str, Any]:
     row = {k: csv_text(v) if isinstance(v, str) else v for k, v in table_row(result).items()}
-    numbers = {key for name in result.metrics for key in (name, f"{name}_se")}
+    numbers = {name + end for name in result.metrics for end in OF_METRIC}
     return row | {key: repr(row[key]) for key in numbers}

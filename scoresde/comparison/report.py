@@ -25,7 +25,9 @@ from ..output.pictures import can_show
 from .checked import LABELS
 from .curves import curves, scatter
 from .findings import Findings
-from .quality import TITLES, on_levels
+from .metric_table import METRICS
+from .quality import on_levels
+from .ranking import Ranking
 from .records import CellResult
 from .summary import estimate_text, likelihood_text, sentences
 
@@ -75,7 +77,8 @@ def build_report(folder: Path) -> Path:
         findings=findings,
         settings=findings.settings,
         spec=findings.spec,
-        titles=TITLES,
+        titles={name: metric.title for name, metric in METRICS.items()},
+        meanings=_meanings(findings),
         labels=LABELS,
         summary=sentences(findings),
         likelihood=likelihood_text(findings),
@@ -130,12 +133,17 @@ def _caption(text: str) -> Markup:
     return _label(text).replace(" steps", space + "steps").replace("NFE ", "NFE" + space)
 
 
-def _best(
-    findings: Findings, metrics: list[str]
-) -> dict[int, list[tuple[CellResult, list[CellResult]] | None]]:
-    """For each budget and each metric, the best cell and the cells tied with it."""
-    places = {b: [findings.best(b, metric) for metric in metrics] for b in findings.budgets}
+def _best(findings: Findings, metrics: list[str]) -> dict[int, list[Ranking | None]]:
+    """For each budget the ranking by each metric."""
+    places = {b: [findings.ranking(b, metric) for metric in metrics] for b in findings.budgets}
     return {budget: found for budget, found in places.items() if any(found)}
+
+
+def _meanings(findings: Findings) -> dict[str, str]:
+    """Title and meaning of the measured metrics of which the page says nothing else."""
+    known = ("paired_rmse", "mmd2", "frechet", "sliced_w2")
+    more = [METRICS[name] for name in findings.columns if name not in known]
+    return {metric.title: metric.meaning for metric in more}
 
 
 def _groups(findings: Findings) -> list[tuple[str, list[CellResult]]]:
@@ -161,11 +169,11 @@ def _curves(findings: Findings) -> list[tuple[str, list[Picture]]]:
 
 def _curve(findings: Findings, metric: str, x: str, against: str) -> Picture:
     alt = (
-        f"{TITLES[metric]} against {against}, one line per sampler and grid with standard errors; "
-        "all values are in the table below."
+        f"{METRICS[metric].title} against {against}, one line per sampler and grid with standard "
+        "errors; all values are in the table below."
     )
     words = "of deterministic samplers " if metric == "paired_rmse" else ""
-    title = f"{TITLES[metric]} {words}against {against}"
+    title = f"{METRICS[metric].title} {words}against {against}"
     return Picture.of(curves(findings, metric, x), alt, title[0].upper() + title[1:])
 
 

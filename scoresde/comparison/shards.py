@@ -75,7 +75,7 @@ def _items(cases: Mapping[str, Case]) -> list[_Item]:
     for name, case in cases.items():
         sweep = case.sweep
         # Of one network all evaluations cost the same, and need not be counted.
-        unit = 1 if len(networks) == 1 else sweep.flops or case.given.spec.dims
+        unit = 1 if len(networks) == 1 else sweep.cost.flops or case.given.spec.dims
         solution = 0
         if sweep.solver is not None:
             solution = unit * sweep.solver.likely_evaluations(sweep.model.sde)

@@ -1,4 +1,4 @@
-"""The results of a comparison in words; every statement respects the standard errors."""
+"""The results of a comparison in words; every statement is shown at the level of 95 %."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 
 from ..metrics import Estimate
-from .findings import Findings, tied
-from .quality import TITLES
+from .findings import Findings
+from .metric_table import METRICS
+from .ranking import Answer, Ranking, gain
 from .records import CellResult
 
 __all__ = ["estimate_text", "likelihood_text", "sentences", "text_table"]
@@ -22,9 +23,10 @@ LADDER = ":ladder=true"  # the end of the name of a grid that is moved to the tr
 def sentences(findings: Findings) -> list[str]:
     """The summary of a comparison, sentence by sentence."""
     text = [_of_cells(findings)]
-    if findings.quality is not None:
-        text += [_of_budget(findings, budget) for budget in _ends(findings.budgets)]
-        text.append(_of_floor(findings))
+    for budget in findings.budgets:
+        text += _of_budget(findings, budget)
+    text.append(_of_floor(findings))
+    text.append(_of_parts(findings))
     text.append(_of_solvers(findings))
     text.append(_of_labels(findings))
     text.append(_of_recommended(findings))
@@ -84,20 +86,50 @@ def _of_cells(findings: Findings) -> str:
     return text + (f" {_count(rest, 'more cell')} could not run." if rest else "")
 
 
-def _of_budget(findings: Findings, budget: int) -> str:
-    found = findings.best(budget, "mmd2")
+def _of_budget(findings: Findings, budget: int) -> list[str]:
+    """The cell to take, by how much over the next, and where the metrics disagree."""
+    found = findings.answer(budget)
     if found is None:
+        return []
+    return [_of_answer(findings, budget, found), _of_disagreement(findings, budget, found)]
+
+
+def _of_answer(findings: Findings, budget: int, found: Answer) -> str:
+    cell, title = found.cell, METRICS[found.metric].title
+    text = f"Within {budget} evaluations take {findings.name(cell)} "
+    text += f"({title} {estimate_text(cell.metrics[found.metric])})"
+    ranking = next(r for r in found.rankings if r.metric == found.metric)
+    if cell in ranking.at_floor:
+        text += ", which is not shown to be worse than real data"
+    if found.next is not None:
+        text += f"; the next, {findings.name(found.next)}, is worse by {_by(found)}"
+    if found.ties:
+        verb = "is" if len(found.ties) == 1 else "are"
+        text += f"; {_names(findings, found.ties)} {verb} not shown to be worse"
+    return f"{text}."
+
+
+def _by(found: Answer) -> str:
+    """A difference, and the ratio if there is one, with their intervals."""
+    low, high = found.gain.interval()
+    text = f"{estimate_text(found.gain)} (95 % interval {_number(low)} to {_number(high)})"
+    if found.factor is None:
+        return text
+    low, high = found.factor.interval()
+    return f"{text}, a factor of {found.factor.value:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _of_disagreement(findings: Findings, budget: int, found: Answer) -> str:
+    """One line on the metrics that contradict each other, those without a common leader first."""
+    if not found.disagreements:
         return ""
-    first, close = found
-    text = f"Within {budget} evaluations {findings.name(first)} has the smallest MMD² "
-    below = ", below real data" if findings.below_floor(first, "mmd2") else ""
-    text += f"({estimate_text(first.metrics['mmd2'])}{below})"
-    if close:
-        verb = "is" if len(close) == 1 else "are"
-        return f"{text}, but {_names(findings, close)} {verb} within two standard errors of it."
-    if len(findings.ranking(budget, "mmd2")) == 1:
-        return f"{text}."
-    return f"{text}, ahead of all others by more than two standard errors."
+    worst = max(found.disagreements, key=lambda each: each.disjoint)
+    by, against, cell, better = worst.by, worst.against, worst.cell, worst.better
+    return (
+        f"Within {budget} evaluations the metrics disagree: {findings.name(cell)} has the best "
+        f"{METRICS[by.metric].title} ({_against(by, cell, better)}), but {findings.name(better)} "
+        f"the best {METRICS[against.metric].title} ({_against(against, better, cell)})."
+    )
 
 
 def _of_floor(findings: Findings) -> str:
@@ -106,31 +138,46 @@ def _of_floor(findings: Findings) -> str:
         return ""
     text = f"The MMD² of real data is {estimate_text(floor)} ({findings.quality['floor']})"
     if not reached:
-        return f"{text}; no cell comes within two standard errors of that."
+        return f"{text}; every cell is worse."
     cheapest = min(reached, key=lambda cell: cell.nfe)
     verb = "is" if len(reached) == 1 else "are"
     text = (
-        f"{text}; {len(reached)} of {_count(len(findings.done), 'cell')} {verb} within two "
-        f"standard errors of that or below it, the cheapest {findings.name(cheapest)} with "
+        f"{text}; {len(reached)} of {_count(len(findings.done), 'cell')} {verb} not shown to be "
+        f"worse, the cheapest {findings.name(cheapest)} with "
         f"{_count(cheapest.nfe, 'evaluation')}."
     )
-    below = [cell for cell in reached if not tied(cell.metrics["mmd2"], floor)]
-    if below:
-        text += f" {_count(len(below), 'cell')} below it by more than two standard errors, closer "
-        text += "to the training data than unseen data are: a sign of copying."
+    if below := findings.below_floor("mmd2"):
+        text += f" {_count(len(below), 'cell')} below it by more than chance, closer to the "
+        text += "training data than unseen data are: a sign of copying."
     return text
+
+
+def _of_parts(findings: Findings) -> str:
+    """How much of the error more steps can remove, for the cells to take at both ends."""
+    parts = []
+    for budget in _ends(findings.budgets):
+        found = findings.answer(budget)
+        split = None if found is None else findings.decomposition(found.cell)
+        if split is not None:
+            parts.append(
+                f"of the MMD² {estimate_text(split.total)} of {findings.name(found.cell)} at "
+                f"{budget} evaluations, {estimate_text(split.network)} is the network's and "
+                f"{estimate_text(split.steps)} the steps', so that more steps gain at most "
+                f"{_number(split.gain)}"
+            )
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def _of_solvers(findings: Findings) -> str:
     parts = []
     for budget in _ends(findings.budgets):
-        found = findings.best(budget, "paired_rmse")
-        if found is not None:
-            first, close = found
+        ranking = findings.ranking(budget, "paired_rmse")
+        if ranking is not None:
+            first = ranking.best
+            close = [cell for cell in ranking.leading if cell is not first]
             tie = f", tied with {_names(findings, close)}" if close else ""
-            parts.append(
-                f"{findings.name(first)} within {budget} ({first.metrics['paired_rmse']}{tie})"
-            )
+            parts.append(f"{findings.name(first)} within {budget} ({ranking.value(first)}{tie})")
     if not parts:
         return ""
     return f"Closest to the exact solution of the ODE from the same noise: {'; '.join(parts)}."
@@ -163,17 +210,26 @@ def _of_recommended(findings: Findings) -> str:
         if cell is None:
             continue
         beaten = [
-            f"{findings.name(first)} in {TITLES[metric]} ({estimate_text(first.metrics[metric])} "
-            f"against {estimate_text(cell.metrics[metric])})"
-            for metric in findings.measured
-            if metric in ("mmd2", "paired_rmse")
-            for first in findings.ahead(cell, metric)[:1]
+            f"{findings.name(ranking.best)} in {METRICS[ranking.metric].title} "
+            f"({_against(ranking, ranking.best, cell)})"
+            for ranking in findings.rankings(budget)
+            if cell in ranking.cells and cell not in ranking.leading
         ]
         by = f"beaten by {' and by '.join(beaten)}" if beaten else "not beaten"
         parts.append(f"within {budget} evaluations {cell.setting} on {cell.grid}, {by}")
     if not parts:
         return ""
     return f"Recommended settings: {'; '.join(parts)}."
+
+
+def _against(ranking: Ranking, better: CellResult, worse: CellResult) -> str:
+    """The values of two cells, and their paired difference."""
+    values = [estimate_text(ranking.value(cell)) for cell in (better, worse)]
+    return f"{values[0]} against {values[1]}, difference {gain(better, worse, ranking.metric)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−")
 
 
 def _ends(values: Sequence[int]) -> list[int]:

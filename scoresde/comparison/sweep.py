@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from .._condition import map_condition, take_rows
 from .._tensor import NonFiniteError
 from ..data import DataSpec
 from ..evaluation import count_nfe
@@ -24,12 +23,14 @@ from ..output.files import save_arrays, write_json
 from ..output.progress import Tell
 from ..score import ScoreModel
 from .checked import estimates_to_json
+from .decomposition import SOLUTION, save_solution
 from .draw import DrawSettings, draw
+from .influences import influence_arrays
 from .limit import NO_LIMIT, OutOfTimeError, TimeLimit
-from .measure import bare_seconds, flops_per_evaluation, timed, timing
+from .measure import Cost, timing
 from .plan import Cell, likely_evaluations
 from .quality import Quality
-from .records import CELLS, CellResult, load_cell, save_cell
+from .records import CELLS, FLOOR, CellResult, load_cell, save_cell
 from .reference import REFERENCE, Reference
 
 __all__ = ["Sweep"]
@@ -138,7 +139,12 @@ class Sweep:
     @property
     def files(self) -> list[str]:
         """Paths of everything that `run` may write."""
-        return [START, *([] if self.quality is None else [QUALITY]), *self.parts]
+        return [
+            START,
+            *([] if self.quality is None else [QUALITY, FLOOR]),
+            *([SOLUTION] if self.quality is not None and self.tolerance is not None else []),
+            *self.parts,
+        ]
 
     def run(
         self,
@@ -172,6 +178,7 @@ class Sweep:
         save_arrays(folder / START, x_init=self.start[: self.kept].numpy())
         if self.quality is not None:
             write_json(folder / QUALITY, self.about_quality)
+            save_arrays(folder / FLOOR, **influence_arrays(self.quality.floor))
         cells = self.cells if cells is None else cells
         places, done, total = (folder, *known), 0, sum(map(likely_evaluations, cells))
         solved = self._stored_solution(places) if any(map(self.is_paired, cells)) else None
@@ -182,7 +189,7 @@ class Sweep:
             result = self.stored(cell, places)
             if result is None:
                 try:
-                    if not limit.allows(self.seconds_of(cell, solved is not None)):
+                    if not limit.allows(self._seconds_of(cell, solved is not None)):
                         continue
                     if solved is None and self.is_paired(cell):
                         solved = self._solution(folder, tell, limit)
@@ -191,7 +198,9 @@ class Sweep:
                     continue
             results.append(result)
         if solved is None and any(self.is_paired(cell) for cell in cells) and not limit.finite:
-            self._solution(folder, tell, limit)  # the cells are stored, and their solution is not
+            solved = self._solution(folder, tell, limit)  # its cells are stored, and it is not
+        if solved is not None and self.quality is not None:
+            save_solution(folder, self.measures, self.quality.measure(solved))
         tell("sampling", total, total, "")
         return results
 
@@ -199,22 +208,15 @@ class Sweep:
         """Whether a cell is compared with the reference solution."""
         return self.solver is not None and cell.deterministic and cell.ts is not None
 
-    def seconds_of(self, cell: Cell, solved: bool = True) -> float:
-        """Expected seconds of a cell that must be measured, with its metrics.
-
-        Args:
-            cell: The cell.
-            solved: Whether the reference solution is there; otherwise its seconds are added.
-        """
-        seconds = self.evaluation_seconds * likely_evaluations(cell) + self.metric_seconds
+    def _seconds_of(self, cell: Cell, solved: bool) -> float:
+        """Expected seconds of a cell, with those of the solution if it needs and has none."""
+        seconds = self.cost.of_cell(cell)
         return seconds if solved or not self.is_paired(cell) else seconds + self.solver_seconds
 
     @property
     def solver_seconds(self) -> float:
         """Expected seconds of the reference solution; 0 without one."""
-        if self.solver is None:
-            return 0.0
-        return self.evaluation_seconds * self.solver.likely_evaluations(self.model.sde)
+        return 0.0 if self.solver is None else self.cost.of_solution(self.solver)
 
     def result(self, cell: Cell, status: str, **measured: Any) -> CellResult:
         """The result of a cell, with the measured values."""
@@ -239,37 +241,9 @@ class Sweep:
         return (noise.prior(self.settings.shape) * self.model.sde.prior_std).to(torch.float32)
 
     @cached_property
-    def first_batch(self) -> tuple[ScoreModel, Tensor]:
-        """The first batch of x_T on the device, and the model with the condition of its rows."""
-        settings, model = self.settings, self.model
-        x = self.start[: settings.batch].to(settings.device)
-        if settings.y is not None:
-            y = map_condition(lambda leaf: leaf.to(settings.device), settings.y)
-            model = model.given(take_rows(y, slice(len(x))))
-        return model, x
-
-    @cached_property
-    def evaluation_seconds(self) -> float:
-        """Seconds of one evaluation of the bare model for all samples, from the first batch."""
-        model, x = self.first_batch
-        batches = self.settings.n / len(x)
-        return bare_seconds(self.settings.device, model, x) * batches
-
-    @cached_property
-    def flops(self) -> int | None:
-        """Floating point operations of one evaluation for one sample; None if none are counted."""
-        settings, model = self.settings, self.model
-        if settings.y is not None:
-            y = map_condition(lambda leaf: leaf.to(settings.device), settings.y)
-            model = model.given(take_rows(y, slice(1)))
-        return flops_per_evaluation(model, self.start[:1].to(settings.device))
-
-    @cached_property
-    def metric_seconds(self) -> float:
-        """Seconds of the metrics of one cell, measured on x_T."""
-        if self.quality is None:
-            return 0.0
-        return timed("cpu", lambda: self.quality.measure(self.start))[1]
+    def cost(self) -> Cost:
+        """What the model and the metrics cost on this machine."""
+        return Cost(self.model, self.settings, self.start, self.quality)
 
     def _stored_solution(self, places: Sequence[Path]) -> Tensor | None:
         """The reference solution from the first folder that has it."""
@@ -297,7 +271,9 @@ class Sweep:
     ) -> CellResult:
         """Draw the samples of a cell, time them, compute the metrics, and write the file."""
         settings, on_step = self.settings, limit.check if limit.finite else None
-        bare = self.evaluation_seconds  # before the first cell, which must not warm up the network
+        bare = (
+            self.cost.evaluation_seconds
+        )  # before the first cell, which must not warm up the network
         run = partial(draw, settings, self.model, cell.sampler, cell.ts, denoise=cell.denoise)
         try:
             with count_nfe(self.model) as counted:
@@ -321,7 +297,7 @@ class Sweep:
             features="" if self.quality is None else self.quality.features.label,
             x_init_sha256=digest,
             nfe_derivative=counted.derivative * out.nfe // counted.forward,
-            flops=None if self.flops is None else self.flops * out.nfe,
+            flops=self.cost.flops_of(out.nfe),
             seconds=spent.seconds,
             seconds_low=spent.low,
             seconds_high=spent.high,

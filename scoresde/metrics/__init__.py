@@ -1,28 +1,44 @@
 """Metrics: functions from tensors to an `Estimate` with its uncertainty."""
 
 from .classifier import CNNFeatures, SmallCNN, load_features
-from .estimate import Estimate
+from .compare import difference, ratio
+from .copying import copying
+from .estimate import Estimate, SquareLaw
 from .features import FeatureSpace, PCAFeatures
 from .frechet import GaussianStats, frechet_bias, frechet_distance
+from .frechet_extrapolated import frechet_extrapolated
 from .mmd import CubicKernel, GaussianKernel, Kernel, mmd2
+from .neighbours import Balls, DensityCoverage, PrecisionRecall, density_coverage, precision_recall
 from .paired import paired_rmse
 from .sliced_wasserstein import directions, sliced_wasserstein
+from .two_sample_test import classifier_accuracy
 
 __all__ = [
+    "Balls",
     "CNNFeatures",
     "CubicKernel",
+    "DensityCoverage",
     "Estimate",
     "FeatureSpace",
     "GaussianKernel",
     "GaussianStats",
     "Kernel",
     "PCAFeatures",
+    "PrecisionRecall",
     "SmallCNN",
+    "SquareLaw",
+    "classifier_accuracy",
+    "copying",
+    "density_coverage",
+    "difference",
     "directions",
     "frechet_bias",
     "frechet_distance",
+    "frechet_extrapolated",
     "load_features",
     "mmd2",
     "paired_rmse",
+    "precision_recall",
+    "ratio",
     "sliced_wasserstein",
 ]

@@ -3,19 +3,102 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
+
+from .._tensor import check_number
 
 __all__ = [
     "Estimate",
+    "SquareLaw",
     "as_rows",
+    "centred",
     "row_mean",
     "rows_of_pair",
     "rows_around_mean",
-    "variance_of_square",
+    "square_law",
 ]
+
+
+@dataclass(frozen=True)
+class SquareLaw:
+    """The variance of a squared distance T as a function of its mean θ.
+
+        Var T = null + slope · max(θ − zero, 0)
+
+    T is |δ + Z|², where δ is the true difference and Z is noise of covariance Σ, so that its mean
+    is |δ|² + tr Σ and its variance is 2 tr Σ² + 4 δᵀΣδ. The second term is taken to be proportional
+    to |δ|². An interval from this law holds at, near and far from equal distributions: where T is
+    small by chance, an error that is estimated at T alone would be too small.
+
+    Attributes:
+        zero: Mean of T for equal distributions; 0 if the estimator is unbiased.
+        null: 2 tr Σ², the variance of T for equal distributions, at least 0.
+        slope: 4 δᵀΣδ/|δ|², at least 0.
+        root: Whether the metric is √T instead of T.
+    """
+
+    zero: float
+    null: float
+    slope: float
+    root: bool = False
+
+    def std_error(self, value: float) -> float:
+        """Standard error of the metric: √Var T, for the metric √T divided by 2 √T.
+
+        |δ|² is estimated by e − null/e with e = T − zero, and by 0 if this is negative. The part of
+        e above 0 is too large on average near equal distributions, where its own error is √null.
+        """
+        square = value**2 if self.root else value
+        excess = square - self.zero
+        length = max(excess - self.null / excess, 0.0) if excess > 0 else 0.0
+        error = math.sqrt(self.null + self.slope * length)
+        if not self.root:
+            return error
+        return error / (2 * value) if value > 0 else 0.0  # all points coincide: nothing varies
+
+    def interval(self, value: float, z: float) -> tuple[float, float]:
+        """All means θ with |T − θ| ≤ z √Var T, as Wilson's interval does it for a proportion."""
+        excess = (value**2 if self.root else value) - self.zero
+        half = z * math.sqrt(self.null)
+        centre = excess + z**2 * self.slope / 2
+        reach = z * math.sqrt(max(self.null + self.slope * (centre + excess) / 2, 0.0))
+        low = centre - reach if excess > half else excess - half
+        high = centre + reach if excess > -half else excess + half
+        if not self.root:
+            return low + self.zero, high + self.zero
+        return math.sqrt(max(low + self.zero, 0.0)), math.sqrt(max(high + self.zero, 0.0))
+
+
+def square_law(
+    value: float, plain: float, excess: float, bias: float, unbiased: bool = False
+) -> SquareLaw:
+    """The law of a squared distance, from its first-order variance at the samples.
+
+    The first-order formula (delta method, jackknife) takes the gradient 2 (δ + Z) at the samples
+    and gives 4 (δ + Z)ᵀΣ(δ + Z), whose mean is 4 δᵀΣδ + 4 tr Σ². The slope is the larger of two
+    estimates. The first divides it by |δ + Z|², and is right on average if Σ is proportional to the
+    identity. The second subtracts 4 tr Σ², divides by |δ|², and is right for every Σ, but it is
+    noise near equal distributions. There |δ|² is replaced by its standard error.
+
+    Args:
+        value: The squared distance.
+        plain: First-order variance, not negative.
+        excess: Estimate of 2 tr Σ²; a negative one counts as 0.
+        bias: Estimate of tr Σ.
+        unbiased: Whether the bias is already subtracted from `value`.
+    """
+    squared = value + bias if unbiased else value
+    null = max(excess, 0.0)
+    length = max(squared - bias, math.sqrt(null))
+    slope = plain / squared if squared > 0 else 0.0
+    if length > 0:
+        slope = max(slope, (plain - 2 * null) / length)
+    return SquareLaw(0.0 if unbiased else bias, null, slope)
 
 
 @dataclass(frozen=True)
@@ -29,6 +112,14 @@ class Estimate:
         n: Sizes of the samples, one number per sample.
         name: Metric and, if there is one, feature space.
         note: A warning to show beside the number, empty if there is none.
+        influence: For each number of `n` a float64 vector that says how much each row of this
+            sample moves the value: value ≈ truth + mean_i ψ(x_i) + mean_j φ(y_j), where ψ and φ
+            have mean 0. A vector of length 0 marks a sample that counts as known. An empty tuple
+            says that the influences are not known. From them `difference` computes the error of a
+            difference. The sum of Var ψ/n over the samples is `std_error`², except for squared
+            distances near equal distributions, where it is about twice as large (`square_law`).
+            Influences take no part in comparisons, `repr` or JSON.
+        law: How the variance depends on the true value, for squared distances and their roots.
     """
 
     value: float
@@ -36,6 +127,31 @@ class Estimate:
     n: tuple[int, ...]
     name: str
     note: str = ""
+    influence: tuple[Tensor, ...] = field(default=(), compare=False, repr=False)
+    law: SquareLaw | None = None
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """The confidence interval  value ± t · std_error; for squared distances that of their law.
+
+        t is the quantile of Student's distribution with one degree of freedom less than the
+        smallest sample. For MMD², the Fréchet distance and sliced W₂ the interval holds all values
+        that are not further from the estimate than t standard errors *at this value*
+        (`SquareLaw`). The interval holds the mean of the estimator over repetitions; the bias, of
+        which the metric's documentation speaks, is not covered. Both ends are NaN if the standard
+        error is.
+
+        Args:
+            level: Probability in (0, 1).
+
+        Raises:
+            TypeError: If `level` is not a number.
+            ValueError: If `level` is not in (0, 1).
+        """
+        check_number("level", level, above=0, below=1)
+        t = _quantile(level, min(self.n) - 1)
+        if self.law is not None:
+            return self.law.interval(self.value, t)
+        return self.value - t * self.std_error, self.value + t * self.std_error
 
     def __str__(self) -> str:
         if not (math.isfinite(self.std_error) and self.std_error > 0):
@@ -114,24 +230,15 @@ def rows_around_mean(x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tens
     return rows - origin, other - origin, origin
 
 
-def variance_of_square(plain: float, excess: float) -> float:
-    """Variance of a squared distance from its first-order variance in the estimated distribution.
+def centred(*rows: Tensor) -> tuple[Tensor, ...]:
+    """Influences of the rows of each sample minus their means, on the CPU; length 0 is kept."""
+    return tuple((row - row.mean() if len(row) else row).cpu() for row in rows)
 
-    A squared distance is |δ + Z|², where δ is the true difference and Z is noise of covariance Σ.
-    Its variance is V = 4 δᵀΣδ + 2 tr Σ². The first-order formula (delta method, jackknife) takes
-    the gradient 2 (δ + Z) at the samples and gives 4 (δ + Z)ᵀΣ(δ + Z), whose mean is V + 2 tr Σ².
-    At δ = 0 the excess 2 tr Σ² is V itself, so that the formula is too large by a factor of 2.
 
-    Args:
-        plain: First-order variance, not negative.
-        excess: Estimate of 2 tr Σ².
-
-    Returns:
-        plain − excess, but at least plain/2 and at least excess/2. V is at least half the mean of
-        `plain`, and at least the mean of `excess`. Without the second bound an estimate far below
-        0, whose gradient is small by chance, would get a far too small error.
-    """
-    return max(plain - excess, plain / 2, excess / 2)
+@cache
+def _quantile(level: float, degrees: int) -> float:
+    """The number that |T| exceeds with probability 1 − level; NaN without degrees of freedom."""
+    return float(stdtrit(degrees, (1 + level) / 2)) if degrees > 0 else math.nan
 
 
 def row_mean(rows: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .estimate import Estimate, rows_of_pair
+from .estimate import Estimate, centred, rows_of_pair
 
 __all__ = ["paired_rmse"]
 
@@ -35,4 +35,5 @@ def paired_rmse(x: Tensor, reference: Tensor) -> Estimate:
         )
     rmse = (rows - exact).square().mean(1).sqrt()
     n = len(rmse)
-    return Estimate(float(rmse.mean()), float(rmse.std()) / n**0.5, (n,), "paired_rmse")
+    error = float(rmse.std()) / n**0.5
+    return Estimate(float(rmse.mean()), error, (n,), "paired_rmse", influence=centred(rmse))

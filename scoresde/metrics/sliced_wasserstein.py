@@ -9,6 +9,7 @@ line the optimal plan joins equal quantiles, so that each W₂ is computed exact
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +17,11 @@ import torch
 from torch import Tensor
 
 from .._tensor import check_integer
-from .estimate import Estimate, rows_around_mean, variance_of_square
+from .estimate import Estimate, centred, rows_around_mean, square_law
 
 __all__ = ["directions", "sliced_wasserstein"]
 
-_HALVED = 500  # rows at most for `_null_scale`: it is only a correction, and need not be precise
+_HALVED = 500  # rows at most for `_null_moments`: it is only a correction, and need not be precise
 _PROJECTIONS_AT_ONCE = 2**21  # 16 MiB of float64 projections at a time; a few copies exist at once
 
 
@@ -62,9 +63,9 @@ def sliced_wasserstein(
     The standard error covers the finite size of both samples (the variance of the dual potential
     averaged over directions, which is the influence function of SW₂²; Rodríguez-Vítores, del Barrio
     and Loubes 2025, arXiv:2503.18831) and the finite number of directions (scatter between groups).
-    Near equal distributions the potential is itself noise, and its variance is twice that of SW₂².
-    The excess is estimated from two halves of each sample (`_null_scale`) and subtracted, but never
-    more than half. The bias is not covered: for samples of equal distributions SW₂ is positive, of
+    Near equal distributions the potential is itself noise, and its variance is twice that of SW₂²
+    (`square_law`, with mean and variance for equal distributions from two halves of each sample).
+    The bias is not covered: for samples of equal distributions SW₂ is positive, of
     order √(1/n + 1/m). Print the value for two samples of real data of the same sizes beside it.
 
     Args:
@@ -89,29 +90,33 @@ def sliced_wasserstein(
     squared, potential_x, potential_y = _transport(rows, other, lines)
     between = squared.reshape(groups, size).mean(1).var() / groups
     plain = float(potential_x.var() / n + potential_y.var() / m)
-    excess = (_null_scale(rows, lines) / n + _null_scale(other, lines) / m) ** 2 / 2
-    variance = variance_of_square(plain, excess) + float(between)
-    value = math.sqrt(float(squared.mean()))
-    # Var √s = Var s/(4 s); if all points coincide, s = 0 and nothing varies.
-    std_error = math.sqrt(variance) / (2 * value) if value > 0 else 0.0
-    return Estimate(value, std_error, (n, m), "sliced_w2")
+    (bias_x, scale_x), (bias_y, scale_y) = _null_moments(rows, lines), _null_moments(other, lines)
+    excess, bias = (scale_x / n + scale_y / m) ** 2, bias_x / n + bias_y / m
+    square = float(squared.mean())
+    law = replace(square_law(square, plain, excess + float(between), bias), root=True)
+    value = math.sqrt(square)
+    std_error = law.std_error(value)
+    slope = 1 / (2 * value) if value > 0 else 0.0  # of the root
+    moves = centred(slope * potential_x, slope * potential_y)
+    return Estimate(value, std_error, (n, m), "sliced_w2", "", moves, law)
 
 
-def _null_scale(x: Tensor, theta: Tensor) -> float:
-    """√2 n times the standard deviation of SW₂² between n rows and their own distribution.
+def _null_moments(x: Tensor, theta: Tensor) -> tuple[float, float]:
+    """n times mean and standard deviation of SW₂² between n rows and their own distribution.
 
-    It is estimated from two random halves of x, which have the same distribution. SW₂² between
+    They are estimated from two random halves of x, which have the same distribution. SW₂² between
     the halves is a sum of squares of variables of mean zero, so that the variance of the potentials
-    is twice the variance of SW₂². Both variances fall as the square of 1/n + 1/m. With fewer than 4
-    rows the result is 0, and nothing is corrected.
+    is twice the variance of SW₂². Mean and standard deviation both fall as 1/n + 1/m. With fewer
+    than 4 rows the result is 0, and nothing is corrected.
     """
     if len(x) < 4:
-        return 0.0
+        return 0.0, 0.0
     order = np.random.default_rng(0).permutation(len(x))[:_HALVED]
     halves = [x[torch.from_numpy(rows).to(x.device)] for rows in np.array_split(order, 2)]
-    _, *potentials = _transport(*halves, theta)
-    variance = sum(float(f.var()) / len(f) for f in potentials)
-    return math.sqrt(variance) / sum(1 / len(half) for half in halves)
+    squared, *potentials = _transport(*halves, theta)
+    variance = sum(float(f.var()) / len(f) for f in potentials) / 2
+    sizes = sum(1 / len(half) for half in halves)
+    return float(squared.mean()) / sizes, math.sqrt(variance) / sizes
 
 
 def _transport(x: Tensor, y: Tensor, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:

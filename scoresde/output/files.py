@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def save_arrays(path: Path, **arrays: np.ndarray) -> None:
         file.write(buffer.getvalue())
 
 
-def read_arrays(content: bytes) -> dict[str, np.ndarray]:
-    """All arrays in the bytes of an .npz file."""
+def read_arrays(content: bytes, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays in the bytes of an .npz file: those of `names` that it has, or all for None."""
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+        return {name: file[name] for name in file.files if names is None or name in names}

@@ -50,8 +50,12 @@ def save_part(
     return Part(dict(arrays), json.loads(text))
 
 
-def load_part(path: Path, made_from: str) -> Part | None:
+def load_part(path: Path, made_from: str | None = None) -> Part | None:
     """Read a part; None if there is no part of this fingerprint, or if it is damaged.
+
+    Args:
+        path: The .npz file.
+        made_from: Fingerprint that the part must have; None accepts any.
 
     Warns:
         UserWarning: If the part is damaged.
@@ -74,7 +78,7 @@ def load_part(path: Path, made_from: str) -> Part | None:
     if not whole:
         warnings.warn(f"{path} is damaged; it is made again", stacklevel=2)
         return None
-    return Part(arrays, about) if found == made_from else None
+    return Part(arrays, about) if made_from in (None, found) else None
 
 
 def _digest(made_from: str, about: str, arrays: Mapping[str, np.ndarray]) -> str:

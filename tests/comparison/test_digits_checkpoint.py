@@ -89,7 +89,7 @@ def test_samples_of_the_sde_and_of_the_ode_have_one_distribution():
     floor = frechet_distance(ode, other)
     for name in ("ancestral", "euler-maruyama"):
         sde = features(name, 200, 2)
-        found = mmd2(sde, ode, quality.kernel)
+        found = mmd2(sde, ode, quality.real.kernel)
         assert abs(found.value) < 4 * found.std_error, (name, str(found))
         distance = frechet_distance(sde, ode)
         slack = 4 * (distance.std_error**2 + floor.std_error**2) ** 0.5

@@ -195,6 +195,7 @@ def test_no_two_different_cells_share_a_key(sweep, mixture_parameters):
     """Everything that a cell's numbers depend on enters its key; its names do not."""
     one = {"samplers": ("ddim",), "budgets": (4,)}
     base = sweep(**one)
+    moved = replace(base.quality.real, x=base.quality.real.x + 1)
     others = [
         *(sweep(**one, **{k: v}) for k, v in {"n": 25, "seed": 6, "batch": 8}.items()),
         *(sweep(**one, **{k: v}) for k, v in {"tolerance": 1e-5, "quality": False}.items()),
@@ -205,9 +206,10 @@ def test_no_two_different_cells_share_a_key(sweep, mixture_parameters):
         sweep(**one, device="cuda"),
         sweep(**one, t_min=1e-4),
         sweep(**one, data_shape=(2, 1)),
-        replace(base, quality=replace(base.quality, reference=base.quality.reference + 1)),
+        replace(base, quality=replace(base.quality, real=moved)),
+        replace(base, quality=replace(base.quality, metrics=("mmd2",))),
         replace(
-            base, quality=replace(base.quality, features=PCAFeatures.fit(base.quality.reference, 1))
+            base, quality=replace(base.quality, features=PCAFeatures.fit(base.quality.real.x, 1))
         ),
         replace(base, quality=replace(base.quality, spec=replace(base.spec, high=5.0))),
         sweep(samplers=("ddim:eta=0.5",), budgets=(4,)),
@@ -324,4 +326,4 @@ def test_the_first_bare_pass_does_not_count(sweep, monkeypatch):
 
     monkeypatch.setattr(measure_module, "_bare_pass", bare)
     monkeypatch.setattr(measure_module.time, "perf_counter", lambda: clock[0])
-    assert sweep(samplers=("ddim",), quality=False, batch=24).evaluation_seconds == 2.0
+    assert sweep(samplers=("ddim",), quality=False, batch=24).cost.evaluation_seconds == 2.0

@@ -42,5 +42,7 @@ def test_the_first_pass_of_the_network_is_not_timed(sweep, monkeypatch):
     durations = [100.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     ticks = iter(sum(([0.0, duration] for duration in durations), []))
     monkeypatch.setattr(measure_module.time, "perf_counter", lambda: next(ticks))
-    seconds = sweep(samplers=("ddim",), budgets=(4,), quality=False, batch=24).evaluation_seconds
+    seconds = sweep(
+        samplers=("ddim",), budgets=(4,), quality=False, batch=24
+    ).cost.evaluation_seconds
     assert seconds == statistics.median(durations[1:]) == 3.0

@@ -74,17 +74,6 @@ def test_potentials_are_the_derivative_with_respect_to_the_weights(n, m):
         assert float(gain) * n * copies / 2 == pytest.approx(float(potential[i]), abs=2e-3)
 
 
-def test_std_error_is_the_spread_far_from_equality():
-    normal = sampler()
-    results = [
-        sliced_wasserstein(1.2 * normal(150, 3) + 0.4, normal(200, 3), projections=30)
-        for _ in range(100)
-    ]
-    spread = np.std([r.value for r in results], ddof=1)
-    # 7% statistical, a few percent because the directions are shared by all repetitions.
-    assert np.median([r.std_error for r in results]) == pytest.approx(spread, rel=0.3)
-
-
 def test_std_error_is_the_spread_at_equality():
     normal = sampler()
     results = [
@@ -94,21 +83,6 @@ def test_std_error_is_the_spread_at_equality():
     # The scatter between directions, common to all repetitions here, adds a tenth; a spread of
     # 100 is known to 7 %. The variance of first order alone would give 1.4 to 1.5.
     assert 0.85 < np.median([r.std_error for r in results]) / spread < 1.3
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("d", [8, 64])
-@pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (1.2, 0.0), (1.0, 0.3)])
-def test_two_standard_errors_hold_the_mean_in_nineteen_of_twenty(d, scale, shift):
-    """100 repetitions of n = 256: the share of 95 % is known to 2.2 %."""
-    normal = sampler(7)
-    results = [
-        sliced_wasserstein(scale * normal(256, d) + shift, normal(256, d), projections=64)
-        for _ in range(100)
-    ]
-    values, errors = (np.array([getattr(r, k) for r in results]) for k in ("value", "std_error"))
-    held = (np.abs(values - values.mean()) < 1.96 * errors).mean()
-    assert 0.88 < held
 
 
 def test_std_error_covers_the_directions():

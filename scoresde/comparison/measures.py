@@ -1,0 +1,107 @@
+"""The quality metrics of a comparison by name: which function measures which of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+
+from ..metrics import (
+    Balls,
+    CubicKernel,
+    Estimate,
+    GaussianKernel,
+    classifier_accuracy,
+    copying,
+    density_coverage,
+    frechet_distance,
+    frechet_extrapolated,
+    mmd2,
+    precision_recall,
+    sliced_wasserstein,
+)
+
+__all__ = ["DEFAULT_METRICS", "QUALITY_METRICS", "RealData", "check_metrics", "measured"]
+
+
+@dataclass(frozen=True)
+class RealData:
+    """The data with which samples are compared.
+
+    Attributes:
+        x: Reference at the model's scale, shape (m, *D).
+        rows: The reference in feature space, shape (m, d).
+        held_out: Other real data in feature space, shape (l, d).
+        kernel: Kernel of MMD².
+        label: Label of the feature space.
+    """
+
+    x: Tensor
+    rows: Tensor
+    held_out: Tensor
+    kernel: CubicKernel | GaussianKernel
+    label: str
+
+    @cached_property
+    def three(self) -> Balls:
+        """Balls of the reference for precision and recall."""
+        return Balls.around(self.rows, 3)
+
+    @cached_property
+    def five(self) -> Balls:
+        """Balls of the reference for density and coverage."""
+        return Balls.around(self.rows, 5)
+
+
+# Each function gets the real data, and samples at the model's scale and in feature space.
+_Measure = Callable[[RealData, Tensor, Tensor], Sequence[Estimate]]
+_MEASURES: dict[tuple[str, ...], _Measure] = {
+    ("mmd2",): lambda real, x, rows: [mmd2(rows, real.rows, real.kernel)],
+    ("frechet",): lambda real, x, rows: [frechet_distance(rows, real.rows, space=real.label)],
+    ("frechet_inf",): lambda real, x, rows: [
+        frechet_extrapolated(rows, real.rows, space=real.label)
+    ],
+    ("sliced_w2",): lambda real, x, rows: [sliced_wasserstein(x, real.x)],
+    ("precision", "recall"): lambda real, x, rows: precision_recall(rows, real.three),
+    ("density", "coverage", "clipped_density", "clipped_coverage"): lambda real, x, rows: (
+        density_coverage(rows, real.five)
+    ),
+    ("copying",): lambda real, x, rows: [copying(rows, real.rows, real.held_out)],
+    ("classifier",): lambda real, x, rows: [classifier_accuracy(rows, real.rows)],
+}
+QUALITY_METRICS = tuple(name for names in _MEASURES for name in names)
+DEFAULT_METRICS = ("mmd2", "frechet", "sliced_w2", "copying", "classifier")
+
+
+def check_metrics(names: Iterable[str]) -> tuple[str, ...]:
+    """The names of quality metrics, each once, in the order of the columns.
+
+    Raises:
+        ValueError: If a name is unknown, or there is none.
+    """
+    names = tuple(names)
+    unknown = [name for name in names if name not in QUALITY_METRICS]
+    if unknown or not names:
+        raise ValueError(
+            f"metrics must be some of {', '.join(QUALITY_METRICS)}, got "
+            f"{', '.join(map(str, unknown)) or 'none'}"
+        )
+    return tuple(name for name in QUALITY_METRICS if name in names)
+
+
+def measured(names: Sequence[str], real: RealData, x: Tensor, rows: Tensor) -> dict[str, Estimate]:
+    """The metrics of samples by name; functions that give several of them are called once.
+
+    Args:
+        names: Names of `QUALITY_METRICS`.
+        real: The data.
+        x: Samples at the model's scale, shape (n, *D).
+        rows: The samples in feature space, shape (n, d).
+    """
+    found: dict[str, Estimate] = {}
+    for group, measure in _MEASURES.items():
+        if set(group) & set(names):
+            found |= zip(group, measure(real, x, rows), strict=True)
+    return {name: found[name] for name in names}
