@@ -17,16 +17,16 @@ from ..data import Dataset, DataSpec
 from ..fingerprint import fingerprint
 from ..metrics import (
     CubicKernel,
+    DescriptorFeatures,
     Estimate,
     FeatureSpace,
     GaussianKernel,
     GaussianStats,
-    PCAFeatures,
     frechet_distance,
-    load_features,
     mmd2,
     sliced_wasserstein,
 )
+from .feature_choice import AUTO, choose_features
 
 __all__ = ["TITLES", "Quality", "at_model_scale", "on_levels"]
 
@@ -40,8 +40,6 @@ TITLES = {
 }
 
 REFERENCE_CAP = 5000  # most real data in the reference: the cost of MMD² grows with the square
-PCA_DIRECTIONS = 32
-SHIPPED_FEATURES = {"digits": (1, 8, 8), "fashion-mnist": (1, 28, 28)}
 
 
 def on_levels(x: Tensor, spec: DataSpec) -> Tensor:
@@ -82,7 +80,7 @@ class Quality:
     about: dict[str, Any]
 
     @classmethod
-    def build(cls, train: Dataset, test: Dataset | None, n: int) -> Quality:
+    def build(cls, train: Dataset, test: Dataset | None, n: int, features: str = AUTO) -> Quality:
         """The metrics for n samples of a model of these data.
 
         The reference is the train split, at most 5,000 rows evenly spaced. The floor is measured
@@ -93,6 +91,7 @@ class Quality:
             train: Training data.
             test: Test data, or None.
             n: Number of samples to be measured.
+            features: The feature space, as `choose_features` reads it.
 
         Raises:
             ValueError: If there is no test split and there are fewer than 8 rows of data.
@@ -104,9 +103,9 @@ class Quality:
         else:
             held_out = _spaced(test.x, n)
         x = at_model_scale(_spaced(real, REFERENCE_CAP), spec)
-        features = _features(spec, x)
-        rows = features(x)
-        if isinstance(features, PCAFeatures):
+        space = choose_features(features, spec, x)
+        rows = space(x)
+        if isinstance(space, DescriptorFeatures):
             kernel = GaussianKernel.median(rows)
             kernel_name = f"Gaussian kernel of bandwidth {kernel.bandwidth:.4g}"
         else:
@@ -117,24 +116,24 @@ class Quality:
             "reference_n": len(x),
             "floor": f"{len(held_out)} rows of the {'data' if test is None else 'test split'}",
             "floor_n": len(held_out),
-            "features": features.label,
+            "features": space.label,
             "dimension": rows.shape[1],
             "kernel": kernel_name,
         }
-        stats = GaussianStats.of(rows, features.label)
-        made = cls(spec, features, kernel, x, rows, stats, {}, about)
+        stats = GaussianStats.of(rows, space.label)
+        made = cls(spec, space, kernel, x, rows, stats, {}, about)
         return replace(made, floor=made.measure(at_model_scale(held_out, spec)))
 
     @property
     def fitted(self) -> bool:
         """Whether the features are computed from the reference, without a file."""
-        return isinstance(self.features, PCAFeatures)
+        return isinstance(self.features, DescriptorFeatures)
 
     @property
     def fingerprint(self) -> str:
         """Fingerprint of everything that determines the metrics, apart from the samples.
 
-        The bandwidth of the kernel and the statistics follow from the reference. PCA directions
+        The bandwidth of the kernel and the statistics follow from the reference. Descriptors
         follow from the reference, too, but their last bits depend on the machine, so that only
         their name is part of the fingerprint.
         """
@@ -176,10 +175,3 @@ def _halves(rows: Tensor, n: int) -> tuple[Tensor, Tensor]:
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
     held = min(n, len(rows) // 2)
     return rows[order[held:].sort().values], rows[order[:held].sort().values]
-
-
-def _features(spec: DataSpec, x: Tensor) -> FeatureSpace:
-    """The classifier shipped for these data, or the principal directions of the reference."""
-    if SHIPPED_FEATURES.get(spec.name) == spec.shape and (spec.low, spec.high) == (-1.0, 1.0):
-        return load_features(spec.name)
-    return PCAFeatures.fit(x, min(PCA_DIRECTIONS, x[0].numel(), len(x) - 1))

@@ -1,6 +1,7 @@
 """Metrics: functions from tensors to an `Estimate` with its uncertainty."""
 
 from .classifier import CNNFeatures, SmallCNN, load_features
+from .descriptors import DescriptorFeatures
 from .estimate import Estimate
 from .features import FeatureSpace, PCAFeatures
 from .frechet import GaussianStats, frechet_bias, frechet_distance
@@ -11,6 +12,7 @@ from .sliced_wasserstein import directions, sliced_wasserstein
 __all__ = [
     "CNNFeatures",
     "CubicKernel",
+    "DescriptorFeatures",
     "Estimate",
     "FeatureSpace",
     "GaussianKernel",
