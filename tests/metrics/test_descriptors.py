@@ -81,12 +81,13 @@ def test_every_failure_lies_above_real_data(kind):
     floor = measured(make(N, 1))
     assert abs(floor[0].value) < 4 * floor[0].std_error  # unbiased: 0 for equal distributions
     for name, x in failures(make(N, 2)).items():
-        seen = {}
         for found, real in zip(measured(x), floor, strict=True):
-            gap = found.value - real.value
-            seen[found.name] = gap > 4 * (found.std_error**2 + real.std_error**2) ** 0.5
-        # a bounded kernel gives one outlier in twenty little weight
-        assert any(seen.values()) if name == "outliers" else all(seen.values()), (name, seen)
+            error = (found.std_error**2 + real.std_error**2) ** 0.5
+            if name == "outliers":  # their own scatter is large, and a bounded kernel damps them
+                if not found.name.startswith("fd_"):
+                    continue
+                error = real.std_error
+            assert found.value - real.value > 4 * error, (name, found, real)
 
 
 def test_principal_directions_are_blind_to_what_descriptors_see():
