@@ -62,6 +62,12 @@ __all__ = ["bench"]
     help="Shares of the classes among samples of a conditional model: as in its training data, "
     "or equal.",
 )
+@click.option(
+    "--features",
+    default="auto",
+    help="Features in which samples are compared: auto, efficientnet_lite0 (RGB images, extra "
+    "`features`), or inception:PATH or inception-clean:PATH with your file of the FID weights.",
+)
 @options.data_root
 @options.overwrite
 @options.as_json

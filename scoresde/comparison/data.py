@@ -92,7 +92,9 @@ class BenchData:
                     f"--likelihood: {request.likelihood}, but these data have no test split; use 0"
                 )
             check_number("likelihood", request.likelihood, at_most=len(scored))
-        quality = Quality.build(train, test, request.n) if request.quality else None
+        quality = None
+        if request.quality:
+            quality = Quality.build(train, test, request.n, request.features)
         if own.y is not None:
             y, how = bound_rows(own.y, request.n, "cpu"), None
         else:

@@ -18,6 +18,7 @@ from ..score import ScoreModel
 from ..tasks.given import GivenModel
 from ..tasks.likelihood.request import ScoreRequest, check_request, resolved
 from .checked import LABELS
+from .feature_choice import AUTO
 from .labels import RECOMMENDED, named_grids, named_samplers
 from .plan import Cell, plan_cells, recommended_cells
 
@@ -56,6 +57,7 @@ class BenchRequest:
             of the training data, "uniform" gives the same share to every class that has training
             data. Without quality and likelihood no data are loaded, and every class has the same
             share.
+        features: The feature space of the quality metrics, as `choose_features` reads it.
 
     Raises:
         ConfigError: If a sampler is unknown, or its parameters are wrong.
@@ -78,6 +80,7 @@ class BenchRequest:
     quality: bool = True
     likelihood: int = 0
     labels: str = "shares"
+    features: str = AUTO
 
     def __post_init__(self) -> None:
         plain_numbers(self)

@@ -6,6 +6,7 @@ from .estimate import Estimate
 from .features import FeatureSpace, PCAFeatures
 from .frechet import GaussianStats, frechet_bias, frechet_distance
 from .mmd import CubicKernel, GaussianKernel, Kernel, mmd2
+from .network_features import NetworkFeatures, efficientnet_file
 from .paired import paired_rmse
 from .sliced_wasserstein import directions, sliced_wasserstein
 
@@ -18,9 +19,11 @@ __all__ = [
     "GaussianKernel",
     "GaussianStats",
     "Kernel",
+    "NetworkFeatures",
     "PCAFeatures",
     "SmallCNN",
     "directions",
+    "efficientnet_file",
     "frechet_bias",
     "frechet_distance",
     "load_features",
