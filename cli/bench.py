@@ -13,7 +13,7 @@ from scoresde.shipped import comparison_template
 
 from . import options
 from .command import Command
-from .names import LABELS, SAMPLERS
+from .names import DEFAULT_METRICS, LABELS, QUALITY_METRICS, SAMPLERS
 from .option_file import option_file
 from .output import say
 from .types import ClassPlace, Commas, Duration, Integer, Named, NamedCheckpoint, OrNone, Shard
@@ -26,7 +26,8 @@ __all__ = ["KEYS", "bench"]
 # Options that the file of --config may give.
 KEYS = (
     *("checkpoint", "net", "sde", "samplers", "grids", "nfe", "n", "seeds", "t_min", "labels"),
-    *("likelihood", "reference_tolerance", "batch", "device", "data", "data_root", "out"),
+    *("likelihood", "features", "metrics", "reference_tolerance", "batch", "device", "data"),
+    *("data_root", "out"),
 )
 
 
@@ -44,7 +45,7 @@ class BenchCommand(Command):
         "What is compared": [
             *("--config", "--new-config", "--checkpoint", "--net", "--sde", "--samplers"),
             *("--grids", "--nfe", "--t-min", "--n", "--seeds", "--labels", "--likelihood"),
-            *("--reference-tolerance", "--data", "--data-root"),
+            *("--features", "--metrics", "--reference-tolerance", "--data", "--data-root"),
         ],
         "How it is computed": [
             *("--plan", "--time-limit", "--shard", "--reuse", "--batch", "--device"),
@@ -130,6 +131,19 @@ class BenchCommand(Command):
     default="shares",
     help="Shares of the classes among samples of a conditional model: as in its training data "
     "(shares), or equal (uniform).",
+)
+@click.option(
+    "--features",
+    default="auto",
+    help="Features in which samples are compared: auto, efficientnet_lite0 (RGB images, extra "
+    "`features`), or inception:PATH or inception-clean:PATH with your file of the FID weights.",
+)
+@click.option(
+    "--metrics",
+    type=Commas(Named("metric", QUALITY_METRICS)),
+    default=",".join(DEFAULT_METRICS),
+    help="Metrics of the samples beside real data; any of "
+    f"{', '.join(m for m in QUALITY_METRICS if m not in DEFAULT_METRICS)} as well.",
 )
 @click.option(
     "--reference-tolerance",

@@ -6,7 +6,18 @@ the library's table, which is named in the comment above.
 
 from __future__ import annotations
 
-__all__ = ["DATA_SETS", "GRIDS", "LABELS", "METHODS", "PROTOCOLS", "SAMPLERS", "SDES", "TRACES"]
+__all__ = [
+    "DATA_SETS",
+    "DEFAULT_METRICS",
+    "GRIDS",
+    "LABELS",
+    "METHODS",
+    "PROTOCOLS",
+    "QUALITY_METRICS",
+    "SAMPLERS",
+    "SDES",
+    "TRACES",
+]
 
 # scoresde.names.samplers
 SAMPLERS = (
@@ -29,6 +40,13 @@ METHODS = ("auto", "path", "dopri8", "dopri5", "bosh3", "adaptive_heun", "dop853
 
 # scoresde.comparison.checked
 LABELS = ("shares", "uniform")
+
+# scoresde.comparison.measures
+DEFAULT_METRICS = ("mmd2", "frechet", "sliced_w2", "copying", "classifier")
+QUALITY_METRICS = (
+    *("mmd2", "frechet", "frechet_inf", "sliced_w2", "precision", "recall"),
+    *("density", "coverage", "clipped_density", "clipped_coverage", "copying", "classifier"),
+)
 
 # scoresde.verification.claims.CHECKED_SDES
 SDES = ("vp", "subvp", "ve", "cosine", "tabulated")

@@ -17,8 +17,10 @@ from ..tasks.given import GivenModel
 from ..tasks.live import device_of, given_model, known_spec
 from ..tasks.own_data import both_splits
 from .data import OwnData
+from .feature_choice import AUTO
 from .findings import Findings
 from .index import rows_of
+from .measures import DEFAULT_METRICS
 from .prepare import Bench, BenchModel, Portion, prepare_bench
 from .records import table_row
 from .request import BenchRequest
@@ -95,6 +97,8 @@ def bench(
     quality: bool = True,
     likelihood: int = 0,
     labels: str | Sequence[str] = "shares",
+    features: str = AUTO,
+    metrics: str | Sequence[str] = DEFAULT_METRICS,
     reference_tolerance: float | None = 1e-6,
     shard: tuple[int, int] | None = None,
     time_limit: float | None = None,
@@ -138,6 +142,10 @@ def bench(
         quality: Measure the distance of the samples to the data.
         likelihood: Number of test data whose likelihood to measure: 0, or at least 2.
         labels: "shares" draws class labels as in the data, "uniform" in equal shares; or both.
+        features: Features in which samples and data are compared: "auto" takes what suits the data,
+            "efficientnet_lite0" needs the extra `features`, and "inception:PATH" or
+            "inception-clean:PATH" read your file of the FID weights.
+        metrics: Metrics of the samples beside real data, some of `QUALITY_METRICS`.
         reference_tolerance: rtol = atol of the exact solution; None = no paired error.
         shard: (i, n) measures the i-th of n shares of the cells only; `scoresde merge` joins the
             folders of all shares.
@@ -150,6 +158,7 @@ def bench(
 
     Raises:
         ConfigError: If a sampler or grid is unknown, or its parameters are wrong.
+        FileNotFoundError: If data or weights of features are absent.
         TypeError: If an argument is of another kind.
         ValueError: If an argument is wrong, no cell can run, the data do not fit the model, or the
             folder holds results of other settings.
@@ -163,6 +172,7 @@ def bench(
         **{"samplers": samplers, "nfe": nfe, "grids": grids, "n": n, "seeds": seeds},
         **{"t_min": t_min, "batch": batch, "likelihood": likelihood, "labels": labels},
         **{"reference_tolerance": reference_tolerance, "quality": quality},
+        **{"features": features, "metrics": metrics},
     }
     request = BenchRequest(checkpoint=model, **settings)
     portion = Portion(shard, time_limit, tuple(map(Path, reuse)))

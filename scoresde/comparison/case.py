@@ -26,6 +26,7 @@ from ..tasks.likelihood.scoring import ScoreRequest, score_data
 from ..tasks.request import StoredModel
 from .data import BenchData, OwnData, Shared
 from .draw import DrawSettings
+from .feature_choice import check_suits
 from .limit import NO_LIMIT, OutOfTimeError, TimeLimit
 from .origin import COMMON, LIKELIHOOD, origin_of, part_of
 from .plan import Cell
@@ -80,6 +81,8 @@ def prepare_case(
             other settings.
     """
     given, shared = given or StoredModel.read(request.model[1]), shared or Shared()
+    if request.quality:
+        check_suits(request.features, given.spec)
     check_space("--n", request.n, given.spec.dims, folder)
     request = request.resolved(given)
     likelihood = request.scoring(given)

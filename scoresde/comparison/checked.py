@@ -41,6 +41,7 @@ SETTING_TYPES = {
     "nfe": list[int],
     "t_min": float,
 }
+OPTIONAL_TYPES = {"reference_t": float, "features": str, "metrics": list[str]}
 REFERENCE_TYPES = {
     "method": str,
     "tolerance": float,
@@ -122,8 +123,8 @@ def check_settings(values: Any, where: str) -> dict[str, Any]:
         ValueError: If a setting is missing or has another type.
     """
     settings = check_fields(values, SETTING_TYPES, where)
-    if "reference_t" in settings:
-        check_fields(settings, {"reference_t": float}, where)
+    optional = {key: kind for key, kind in OPTIONAL_TYPES.items() if key in settings}
+    check_fields(settings, optional, where)
     if settings.get("labels") not in (None, *LABELS):
         raise ValueError(f"{where}.labels must be one of {', '.join(LABELS)}")
     hints = get_type_hints(DataSpec)

@@ -160,7 +160,8 @@ def _quality(
 ) -> Quality:
     """The metrics for data that may be those of other cases."""
     same = ("quality", id(train.x), None if test is None else id(test.x), repr(train.spec))
-    return shared.once(same, lambda: Quality.build(train, test, request.n))
+    chosen = (request.n, request.metrics, request.features)
+    return shared.once(same, lambda: Quality.build(train, test, *chosen))
 
 
 def _splits(

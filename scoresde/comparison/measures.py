@@ -13,6 +13,7 @@ from ..metrics import (
     CubicKernel,
     Estimate,
     GaussianKernel,
+    KernelReference,
     classifier_accuracy,
     copying,
     density_coverage,
@@ -45,6 +46,11 @@ class RealData:
     label: str
 
     @cached_property
+    def summed(self) -> KernelReference:
+        """The reference of MMD², with the sums of its kernel matrix."""
+        return KernelReference.of(self.rows, self.kernel)
+
+    @cached_property
     def three(self) -> Balls:
         """Balls of the reference for precision and recall."""
         return Balls.around(self.rows, 3)
@@ -58,7 +64,7 @@ class RealData:
 # Each function gets the real data, and samples at the model's scale and in feature space.
 _Measure = Callable[[RealData, Tensor, Tensor], Sequence[Estimate]]
 _MEASURES: dict[tuple[str, ...], _Measure] = {
-    ("mmd2",): lambda real, x, rows: [mmd2(rows, real.rows, real.kernel)],
+    ("mmd2",): lambda real, x, rows: [mmd2(rows, real.summed)],
     ("frechet",): lambda real, x, rows: [frechet_distance(rows, real.rows, space=real.label)],
     ("frechet_inf",): lambda real, x, rows: [
         frechet_extrapolated(rows, real.rows, space=real.label)

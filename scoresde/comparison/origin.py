@@ -20,7 +20,7 @@ PLAN = "plan"  # setting of a part of a comparison: all cells of the whole
 COMMON = ("n", "seed", "t_min", "batch", "device")  # settings of all draws
 MEASURES = ("reference_tolerance", "quality", "likelihood")
 SHOWN_SETTINGS = (  # settings that may differ: contents are compared instead, or cells are added
-    *("checkpoint", "sha256", "data", "sde"),
+    *("checkpoint", "sha256", "data", "sde", "features"),
     *("samplers", "grids", "nfe", "tolerances", "versions", "t_mins", PLAN),
 )
 
@@ -58,6 +58,8 @@ def origin_of(
     optional = {
         "snapped": given.snapped or None,
         "labels": data.how,
+        "features": request.features if request.quality else None,
+        "metrics": list(request.metrics) if request.quality else None,
         "t_mins": list(request.t_min) if len(request.t_min) > 1 else None,
         "reference_t": sweep.end if sweep.end < sweep.settings.t_min else None,
         "in_memory": given.kind == "model" or None,

@@ -16,20 +16,18 @@ from ..data import Dataset, DataSpec
 from ..fingerprint import fingerprint
 from ..metrics import (
     CubicKernel,
+    DescriptorFeatures,
     Estimate,
     FeatureSpace,
     GaussianKernel,
-    PCAFeatures,
-    load_features,
 )
+from .feature_choice import AUTO, choose_features
 from .measures import DEFAULT_METRICS, RealData, check_metrics, measured
 
 __all__ = ["Quality", "at_model_scale", "on_levels"]
 
 REFERENCE_CAP = 5000  # most real data in the reference: the cost of MMD² grows with the square
-PCA_DIRECTIONS = 32
 VERSION = 2  # of the metrics and their errors; stored cells of another version are not used
-SHIPPED_FEATURES = {"digits": (1, 8, 8), "fashion-mnist": (1, 28, 28)}
 
 
 def on_levels(x: Tensor, spec: DataSpec) -> Tensor:
@@ -72,6 +70,7 @@ class Quality:
         test: Dataset | None,
         n: int,
         metrics: Iterable[str] = DEFAULT_METRICS,
+        features: str = AUTO,
     ) -> Quality:
         """The metrics for n samples of a model of these data.
 
@@ -84,10 +83,12 @@ class Quality:
             test: Test data, or None.
             n: Number of samples to be measured.
             metrics: Names of `QUALITY_METRICS`.
+            features: The feature space, as `choose_features` reads it.
 
         Raises:
-            ValueError: If a metric is unknown, or if there is no test split and there are fewer
-                than 8 rows of data.
+            FileNotFoundError: If there is no such file of weights.
+            ValueError: If a metric or feature space is unknown or does not suit the data, or if
+                there is no test split and there are fewer than 8 rows of data.
         """
         metrics = check_metrics(metrics)
         spec, real, origin = train.spec, train.x, "train split"
@@ -97,9 +98,9 @@ class Quality:
         else:
             held_out = _spaced(test.x, n)
         x = at_model_scale(_spaced(real, REFERENCE_CAP), spec)
-        features = _features(spec, x)
-        rows = features(x)
-        if isinstance(features, PCAFeatures):
+        space = choose_features(features, spec, x)
+        rows = space(x)
+        if isinstance(space, DescriptorFeatures):
             kernel = GaussianKernel.median(rows)
             kernel_name = f"Gaussian kernel of bandwidth {kernel.bandwidth:.4g}"
         else:
@@ -110,13 +111,13 @@ class Quality:
             "reference_n": len(x),
             "floor": f"{len(held_out)} rows of the {'data' if test is None else 'test split'}",
             "floor_n": len(held_out),
-            "features": features.label,
+            "features": space.label,
             "dimension": rows.shape[1],
             "kernel": kernel_name,
         }
         held_out = at_model_scale(held_out, spec)
-        real = RealData(x, rows, features(held_out), kernel, features.label)
-        made = cls(spec, features, metrics, real, {}, about)
+        real = RealData(x, rows, space(held_out), kernel, space.label)
+        made = cls(spec, space, metrics, real, {}, about)
         return replace(made, floor=made._floor(held_out))
 
     def _floor(self, held_out: Tensor) -> dict[str, Estimate]:
@@ -131,13 +132,13 @@ class Quality:
     @property
     def fitted(self) -> bool:
         """Whether the features are computed from the reference, without a file."""
-        return isinstance(self.features, PCAFeatures)
+        return isinstance(self.features, DescriptorFeatures)
 
     @property
     def fingerprint(self) -> str:
         """Fingerprint of everything that determines the metrics, apart from the samples.
 
-        The bandwidth of the kernel and the statistics follow from the reference. PCA directions
+        The bandwidth of the kernel and the statistics follow from the reference. Descriptors
         follow from the reference, too, but their last bits depend on the machine, so that only
         their name is part of the fingerprint.
         """
@@ -176,10 +177,3 @@ def _halves(rows: Tensor, n: int) -> tuple[Tensor, Tensor]:
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
     held = min(n, len(rows) // 2)
     return rows[order[held:].sort().values], rows[order[:held].sort().values]
-
-
-def _features(spec: DataSpec, x: Tensor) -> FeatureSpace:
-    """The classifier shipped for these data, or the principal directions of the reference."""
-    if SHIPPED_FEATURES.get(spec.name) == spec.shape and (spec.low, spec.high) == (-1.0, 1.0):
-        return load_features(spec.name)
-    return PCAFeatures.fit(x, min(PCA_DIRECTIONS, x[0].numel(), len(x) - 1))

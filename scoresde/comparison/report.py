@@ -24,7 +24,9 @@ from ..output.figures import to_grid
 from ..output.pictures import can_show
 from .checked import LABELS
 from .curves import curves, scatter
+from .feature_choice import AUTO
 from .findings import Findings
+from .measures import DEFAULT_METRICS
 from .metric_table import METRICS
 from .quality import on_levels
 from .ranking import Ranking
@@ -232,6 +234,8 @@ def _command(findings: Findings) -> str:
         names = ("nfe", "n", "t_min", "batch", "likelihood")
         values = [f"{name}={settings[name]!r}" for name in names]
         values.insert(2, f"seeds={settings['seed']}")
+        chosen = ("features", "metrics")
+        values += [f"{name}={settings[name]!r}" for name in chosen if name in settings]
         return f"scoresde.bench(model, …, {', '.join(values)}, out={out!r})"
     words = ["scoresde", "bench", "--checkpoint", settings["checkpoint"]]
     for option in ("samplers", "grids", "nfe"):
@@ -243,6 +247,10 @@ def _command(findings: Findings) -> str:
         words += [f"--{option}", str(settings[option])]
     if settings.get("reference_tolerance", 1e-6) != 1e-6:
         words += ["--reference-tolerance", str(settings["reference_tolerance"]).lower()]
+    if settings.get("features", AUTO) != AUTO:
+        words += ["--features", settings["features"]]
+    if tuple(settings.get("metrics", DEFAULT_METRICS)) != DEFAULT_METRICS:
+        words += ["--metrics", ",".join(settings["metrics"])]
     if settings.get("labels"):
         words += ["--labels", settings["labels"]]
     return shlex.join([*words, "--out", out])

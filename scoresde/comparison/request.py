@@ -20,7 +20,9 @@ from ..score import ScoreModel
 from ..tasks.given import GivenModel
 from ..tasks.likelihood.request import ScoreRequest, check_request, resolved
 from .checked import LABELS
+from .feature_choice import AUTO, check_features
 from .labels import RECOMMENDED, named_grids, named_models, named_samplers
+from .measures import DEFAULT_METRICS, check_metrics
 from .plan import Cell, plan_cells, recommended_cells
 
 __all__ = ["ODE_TOLERANCES", "SDE_TOLERANCES", "BenchRequest"]
@@ -62,12 +64,16 @@ class BenchRequest:
             of its own. "shares" gives each class its share of the training data, "uniform" gives
             the same share to every class that has training data. Without quality and likelihood
             no data are loaded, and every class has the same share.
+        features: The feature space of the quality metrics, as `choose_features` reads it.
+        metrics: Names of quality metrics, some of `QUALITY_METRICS`.
 
     Raises:
         ConfigError: If a sampler is unknown, or its parameters are wrong.
+        FileNotFoundError: If there is no such file of weights.
         TypeError: If a sampler or grid is of another kind.
-        ValueError: On a number out of range, unknown labels, or a model, a sampler, a grid, a
-            budget, a seed or a last time that is given twice.
+        ValueError: On a number out of range, unknown labels, features or metrics, features that
+            are not installed, or a model, a sampler, a grid, a budget, a seed or a last time that
+            is given twice.
     """
 
     checkpoint: Any
@@ -84,6 +90,8 @@ class BenchRequest:
     quality: bool = True
     likelihood: int = 0
     labels: str | Sequence[str] = "shares"
+    features: str = AUTO
+    metrics: str | Sequence[str] = DEFAULT_METRICS
 
     def __post_init__(self) -> None:
         plain_numbers(self)
@@ -107,6 +115,9 @@ class BenchRequest:
         for labels in self.labels:
             if labels not in LABELS:
                 raise ValueError(f"labels must be one of {', '.join(LABELS)}, got {labels!r}")
+        if self.quality:
+            check_features(self.features)
+        self._set("metrics", check_metrics(_several(self.metrics)))
         self._set("checkpoint", named_models(self.checkpoint))
         samplers = named_samplers(self.samplers)
         if samplers and self.nfe:

@@ -3,12 +3,14 @@
 from .classifier import CNNFeatures, SmallCNN, load_features
 from .compare import difference, ratio
 from .copying import copying
+from .descriptors import DescriptorFeatures
 from .estimate import Estimate, SquareLaw
 from .features import FeatureSpace, PCAFeatures
 from .frechet import GaussianStats, frechet_bias, frechet_distance
 from .frechet_extrapolated import frechet_extrapolated
-from .mmd import CubicKernel, GaussianKernel, Kernel, mmd2
+from .mmd import CubicKernel, GaussianKernel, Kernel, KernelReference, mmd2
 from .neighbours import Balls, DensityCoverage, PrecisionRecall, density_coverage, precision_recall
+from .network_features import NetworkFeatures, efficientnet_file
 from .paired import paired_rmse
 from .sliced_wasserstein import directions, sliced_wasserstein
 from .two_sample_test import classifier_accuracy
@@ -18,11 +20,14 @@ __all__ = [
     "CNNFeatures",
     "CubicKernel",
     "DensityCoverage",
+    "DescriptorFeatures",
     "Estimate",
     "FeatureSpace",
     "GaussianKernel",
     "GaussianStats",
     "Kernel",
+    "KernelReference",
+    "NetworkFeatures",
     "PCAFeatures",
     "PrecisionRecall",
     "SmallCNN",
@@ -32,6 +37,7 @@ __all__ = [
     "density_coverage",
     "difference",
     "directions",
+    "efficientnet_file",
     "frechet_bias",
     "frechet_distance",
     "frechet_extrapolated",

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from .._tensor import check_number, plain_numbers
-from .estimate import Estimate, as_rows, centred, rows_around_mean, square_law
+from .estimate import Estimate, as_rows, centred, row_mean, rows_of_pair, square_law
 
-__all__ = ["CubicKernel", "GaussianKernel", "Kernel", "mmd2"]
+__all__ = ["CubicKernel", "GaussianKernel", "Kernel", "KernelReference", "mmd2"]
 
 _KERNEL_VALUES = 2**22  # 32 MiB of float64 kernel values at a time
 _MATMUL_RANGE = 1e4  # largest (norm/bandwidth)² for which k is accurate to 1e-12
@@ -156,7 +156,37 @@ class _Sums(NamedTuple):
     diagonal: float = 0.0  # Σ_i K_ii, left out of the other sums of a sample with itself
 
 
-def mmd2(x: Tensor, reference: Tensor, kernel: Kernel | None = None) -> Estimate:
+@dataclass(frozen=True)
+class KernelReference:
+    """A reference whose kernel matrix with itself is summed once, for comparison with many samples.
+
+    Attributes:
+        rows: The reference minus its mean, shape (m, d), float64.
+        origin: The mean, shape (d,).
+        kernel: The kernel.
+        sums: The sums of the kernel matrix of the reference with itself.
+    """
+
+    rows: Tensor
+    origin: Tensor
+    kernel: Kernel
+    sums: _Sums
+
+    @classmethod
+    def of(cls, reference: Tensor, kernel: Kernel | None = None) -> KernelReference:
+        """The reference of shape (m, *D), m ≥ 2; the kernel None is `CubicKernel()`.
+
+        Raises:
+            TypeError: If `reference` is not a tensor.
+            ValueError: If it is too small or not finite.
+        """
+        kernel, rows = CubicKernel() if kernel is None else kernel, as_rows(reference, "reference")
+        origin = row_mean(rows)
+        rows = rows - origin
+        return cls(rows, origin, kernel, _sums(partial(kernel.around, origin), rows))
+
+
+def mmd2(x: Tensor, reference: Tensor | KernelReference, kernel: Kernel | None = None) -> Estimate:
     """Unbiased MMD² between two samples, with the standard error of the U-statistic.
 
     The variance of the estimator is, exactly and for all n and m (Hoeffding decomposition),
@@ -175,8 +205,8 @@ def mmd2(x: Tensor, reference: Tensor, kernel: Kernel | None = None) -> Estimate
 
     Args:
         x: Samples or features, shape (n, *D), n ≥ 2.
-        reference: Shape (m, *D), m ≥ 2.
-        kernel: The kernel; None is `CubicKernel()`.
+        reference: Shape (m, *D), m ≥ 2; or a `KernelReference`, which has a kernel of its own.
+        kernel: The kernel of a reference that is a tensor; None is `CubicKernel()`.
 
     Returns:
         Estimate in the unit of the kernel. The standard error is NaN if n or m is below 4, where
@@ -186,10 +216,15 @@ def mmd2(x: Tensor, reference: Tensor, kernel: Kernel | None = None) -> Estimate
         TypeError: If one of the samples is not a tensor.
         ValueError: If a sample is too small or not finite, or the dimensions differ.
     """
-    kernel = CubicKernel() if kernel is None else kernel
-    rows, other, origin = rows_around_mean(x, reference)
-    n, m, pairs = len(rows), len(other), partial(kernel.around, origin)
-    xx, yy, xy = _sums(pairs, rows), _sums(pairs, other), _sums(pairs, rows, other)
+    if not isinstance(reference, KernelReference):
+        x, reference = rows_of_pair(x, reference)
+        reference = KernelReference.of(reference, kernel)
+    elif kernel is not None:
+        raise ValueError("kernel must be None, because the reference has a kernel")
+    rows, other = rows_of_pair(x, reference.rows)
+    kernel, yy, origin = reference.kernel, reference.sums, reference.origin.to(rows.device)
+    n, m, pairs, rows = len(rows), len(other), partial(kernel.around, origin), rows - origin
+    xx, xy = _sums(pairs, rows), _sums(pairs, rows, other)
     value = _pair_mean(xx) + _pair_mean(yy) - 2 * float(xy.rows.mean()) / m
     std_error, rows, law = math.nan, _influence(xx, yy, xy), None
     if min(n, m) >= 4:

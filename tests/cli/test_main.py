@@ -14,7 +14,7 @@ from scoresde_cli.main import COMMANDS
 
 import scoresde as library
 from scoresde import likelihood
-from scoresde.comparison import checked
+from scoresde.comparison import checked, measures
 from scoresde.data import dataset_status
 from scoresde.names import grids, samplers
 from scoresde.tasks.likelihood import request as score_request
@@ -89,6 +89,8 @@ def test_help_knows_what_the_library_knows():
         "PROTOCOLS": score_request.PROTOCOLS,
         "METHODS": ["auto", *likelihood.METHODS],
         "LABELS": checked.LABELS,
+        "DEFAULT_METRICS": measures.DEFAULT_METRICS,
+        "QUALITY_METRICS": measures.QUALITY_METRICS,
         "SDES": claims.CHECKED_SDES,
         "DATA_SETS": [row.name for row in dataset_status()],
     }

@@ -84,7 +84,7 @@ def test_the_shipped_classifier_serves_its_own_data_only(quality, digits):
         dataclasses.replace(d, spec=dataclasses.replace(d.spec, name="mine")) for d in digits
     ]
     other = Quality.build(*renamed, n=100)
-    assert other.about["features"].startswith("pca32@")
+    assert other.about["features"].startswith("layout_texture@")
     assert other.about["kernel"].startswith("Gaussian kernel of bandwidth ")
 
 
