@@ -18,6 +18,7 @@ from ..metrics import (
 __all__ = ["AUTO", "check_features", "check_suits", "choose_features"]
 
 AUTO = "auto"
+INSTALLED = ("efficientnet_lite0",)  # networks whose weights a package brings
 SHIPPED_FEATURES = {"digits": (1, 8, 8), "fashion-mnist": (1, 28, 28)}
 
 
@@ -38,10 +39,11 @@ def choose_features(name: str, spec: DataSpec, reference: Tensor) -> FeatureSpac
         ValueError: If the name is unknown, the file holds other weights, or the data are not RGB
             images of at least 16 pixels.
     """
-    check_features(name)
     check_suits(name, spec)
+    check_features(name)
     if name != AUTO:
-        return NetworkFeatures(name.partition(":")[0], _weights(name), spec.low, spec.high)
+        kind, path = _parts(name)
+        return NetworkFeatures(kind, _weights(kind, path), spec.low, spec.high)
     if SHIPPED_FEATURES.get(spec.name) == spec.shape and (spec.low, spec.high) == (-1.0, 1.0):
         return load_features(spec.name)
     return DescriptorFeatures(reference)
@@ -57,28 +59,31 @@ def check_features(name: str) -> None:
     """
     if not isinstance(name, str):
         raise TypeError(f"features must be a text, got {type(name).__name__}")
-    if name == AUTO:
-        return
-    path = _weights(name)
-    if not path.is_file():
+    if name != AUTO and not (path := _weights(*_parts(name))).is_file():
         raise FileNotFoundError(f"features {name}: there is no file {path}")
 
 
 def check_suits(name: str, spec: DataSpec) -> None:
-    """Raise ValueError if a feature space is not defined for these data."""
-    shape = spec.shape
-    if name != AUTO and (len(shape) != 3 or shape[0] != 3 or min(shape[1:]) < 16):
+    """Raise ValueError if a feature space is unknown or not defined for these data."""
+    if name == AUTO:
+        return
+    (kind, _), shape = _parts(name), spec.shape
+    if len(shape) != 3 or shape[0] != 3 or min(shape[1:]) < 16:
         raise ValueError(
-            f"features {name.partition(':')[0]} need RGB images of at least 16 pixels, got data of "
-            f"shape {shape}; use auto"
+            f"features {kind} need RGB images of at least 16 pixels, got data of shape {shape}; "
+            "use auto"
         )
 
 
-def _weights(name: str) -> Path:
-    """The file of weights of a network's features."""
+def _parts(name: str) -> tuple[str, str]:
+    """The network, and the path of its weights, which is empty for an installed one."""
     kind, _, path = name.partition(":")
-    installed = kind == "efficientnet_lite0"
-    if kind not in NetworkFeatures.NAMES or bool(path) == installed:
+    if kind not in NetworkFeatures.NAMES or bool(path) == (kind in INSTALLED):
         known = "auto, efficientnet_lite0, inception:PATH or inception-clean:PATH"
         raise ValueError(f"features must be {known}, got {name!r}")
-    return efficientnet_file() if installed else Path(path)
+    return kind, path
+
+
+def _weights(kind: str, path: str) -> Path:
+    """The file of weights of a network's features."""
+    return efficientnet_file() if kind in INSTALLED else Path(path)

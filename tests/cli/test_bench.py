@@ -147,7 +147,7 @@ def test_points_in_the_plane(bench, points_checkpoint):
         checkpoint=points_checkpoint,
     )
     assert done.status == 0, done.err
-    assert {r["features"].split("@")[0] for r in rows(out)} == {"pca2"}
+    assert {r["features"].split("@")[0] for r in rows(out)} == {"layout_pairs"}
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "Scatter plot: ddim" in page
     assert "nats/dim" in page

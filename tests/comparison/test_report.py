@@ -159,7 +159,7 @@ def test_numbers_stand_with_their_errors(page, finished):
 def test_it_says_what_was_compared_on_what(page):
     assert "5 samplers on mixture under VP" in page.text
     assert "Checkpoint runs/<mixture>.safetensors" in page.text  # escaped, or it would be a tag
-    for words in ("SHA-256 0123456789ab", "n = 24", "seed 5", "VP(beta_min=0.1", "pca2@"):
+    for words in ("SHA-256 0123456789ab", "n = 24", "seed 5", "VP(beta_min=0.1", "layout_pairs@"):
         assert words in page.text
 
 

@@ -281,8 +281,10 @@ def test_the_csv_has_every_column_and_reads_back(finished):
             continue
         assert float(row["mmd2"]) == result.metrics["mmd2"].value
         assert float(row["mmd2_se"]) == result.metrics["mmd2"].std_error
+        ends = float(row["mmd2_low"]), float(row["mmd2_high"])
+        assert ends == result.metrics["mmd2"].interval()
         assert int(row["nfe"]) == result.nfe
-        assert row["features"].startswith("pca2@")
+        assert row["features"].startswith("layout_pairs@")
         assert int(row["n"]) == 24
         assert float(row["seconds"]) > 0
     assert read_results(folder)[0] == results

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from scoresde.metrics import CubicKernel, GaussianKernel, mmd, mmd2
+from scoresde.metrics import CubicKernel, GaussianKernel, KernelReference, mmd, mmd2
 
 
 def sampler(seed: int = 0):
@@ -166,6 +166,17 @@ def test_chunks_do_not_change_the_result(monkeypatch):
     chunked = mmd2(x, y)
     assert chunked.value == pytest.approx(whole.value, rel=1e-12)
     assert chunked.std_error == pytest.approx(whole.std_error, rel=1e-10)
+
+
+def test_a_reference_summed_once_gives_the_same_estimate():
+    normal = sampler()
+    x, y = normal(9, 3), normal(7, 3) + 1
+    for kernel in (None, GaussianKernel(1.5)):
+        once, plain = mmd2(x, KernelReference.of(y, kernel)), mmd2(x, y, kernel)
+        assert once == plain
+        assert all(map(torch.equal, once.influence, plain.influence))
+    with pytest.raises(ValueError, match="kernel must be None, because the reference has a kernel"):
+        mmd2(x, KernelReference.of(y), CubicKernel())
 
 
 def test_small_samples_have_no_std_error():
