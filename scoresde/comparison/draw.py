@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .. import __version__
 from .._condition import Condition, take_rows
+from ..fingerprint import fingerprint
+from ..noise import NOISE_VERSION
 from ..output.progress import advise_on_memory
 from ..samplers import Sampler, Samples, sample
 from ..samplers.base import OnStep
@@ -42,6 +45,20 @@ class DrawSettings:
     def shape(self) -> tuple[int, ...]:
         """Shape of all samples, (n, *D)."""
         return (self.n, *self.data_shape)
+
+    def fingerprint(self, model_sha256: str) -> str:
+        """Fingerprint of everything that determines the samples of all cells of a model."""
+        return fingerprint(
+            {
+                "model": model_sha256,
+                "noise": NOISE_VERSION,
+                "scoresde": __version__,
+                "shape": self.shape,
+                "dtype": torch.float32,
+                "denoise": True,
+                **{k: getattr(self, k) for k in ("seed", "t_min", "batch", "device", "y")},
+            }
+        )
 
 
 def draw(

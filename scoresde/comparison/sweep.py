@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import __version__
 from .._tensor import NonFiniteError
 from ..data import DataSpec
 from ..evaluation import count_nfe
 from ..fingerprint import fingerprint
 from ..metrics import paired_rmse
-from ..noise import NOISE_VERSION, SampleNoise
+from ..noise import SampleNoise
 from ..output.files import save_arrays, write_json
 from ..output.progress import Tell
 from ..score import ScoreModel
@@ -77,18 +76,7 @@ class Sweep:
     @cached_property
     def common(self) -> str:
         """Fingerprint of everything that determines the samples of all cells."""
-        settings = self.settings
-        return fingerprint(
-            {
-                "model": self.model_sha256,
-                "noise": NOISE_VERSION,
-                "scoresde": __version__,
-                "shape": settings.shape,
-                "dtype": torch.float32,
-                "denoise": True,
-                **{k: getattr(settings, k) for k in ("seed", "t_min", "batch", "device", "y")},
-            }
-        )
+        return self.settings.fingerprint(self.model_sha256)
 
     @cached_property
     def measures(self) -> str:
@@ -189,7 +177,8 @@ class Sweep:
             result = self.stored(cell, places)
             if result is None:
                 try:
-                    if not limit.allows(self._seconds_of(cell, solved is not None)):
+                    first = self.solver_seconds if solved is None and self.is_paired(cell) else 0.0
+                    if not limit.allows(first + self.cost.of_cell(cell)):
                         continue
                     if solved is None and self.is_paired(cell):
                         solved = self._solution(folder, tell, limit)
@@ -207,11 +196,6 @@ class Sweep:
     def is_paired(self, cell: Cell) -> bool:
         """Whether a cell is compared with the reference solution."""
         return self.solver is not None and cell.deterministic and cell.ts is not None
-
-    def _seconds_of(self, cell: Cell, solved: bool) -> float:
-        """Expected seconds of a cell, with those of the solution if it needs and has none."""
-        seconds = self.cost.of_cell(cell)
-        return seconds if solved or not self.is_paired(cell) else seconds + self.solver_seconds
 
     @property
     def solver_seconds(self) -> float:
