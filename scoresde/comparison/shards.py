@@ -36,7 +36,7 @@ def share_out(cases: Mapping[str, Case], i: int, n: int) -> dict[str, frozenset[
     """The i-th of n shares of all cells, i = 1 … n; every machine finds the same shares.
 
     The dearest cell comes first, and each goes to the share that would then have least to do
-    (Graham 1969, LPT). Costs are counted evaluations times the operations of one, never seconds,
+    (Graham 1969, LPT); no share stays empty if there are cells enough. Costs are counted evaluations times the operations of one, never seconds,
     which differ between machines. A share that has a cell of a deterministic sampler also solves
     the reference solution of its case.
 
@@ -49,16 +49,18 @@ def share_out(cases: Mapping[str, Case], i: int, n: int) -> dict[str, frozenset[
         The names of the cells by case, without cases that have no cell in this share.
 
     Raises:
-        ValueError: If the share has no cell.
+        ValueError: If there are fewer cells than shares, and none is left for this one.
     """
     items = sorted(_items(cases), key=lambda item: -item.cost)  # equal ones keep their order
     loads = [0.0] * n
     shares: list[dict[str, set[str]]] = [{} for _ in range(n)]
     solved: list[set[str]] = [set() for _ in range(n)]
 
-    for item in items:
+    for place, item in enumerate(items):
         extra = [0.0 if item.case in solved[k] else item.solution for k in range(n)]
-        k = min(range(n), key=lambda k: loads[k] + SECOND_SOLUTION * extra[k])
+        empty = [k for k in range(n) if not shares[k]]
+        open_to = empty if len(items) - place <= len(empty) else range(n)
+        k = min(open_to, key=lambda k: loads[k] + SECOND_SOLUTION * extra[k])
         loads[k] += item.cost + extra[k]
         shares[k].setdefault(item.case, set()).add(item.name)
         if item.solution:

@@ -132,6 +132,13 @@ def test_shares_are_balanced_and_hold_every_cell_once(models, tmp_path):
         share_out(bench.cases, 99, 99)
 
 
+def test_no_share_is_empty_if_the_reference_is_dear(models, tmp_path):
+    given = {"m": BenchModel(given_model(next(iter(models.values())), "m", shape=(2,)))}
+    request = BenchRequest(checkpoint="m", samplers=["ddim"], nfe=[5, 6], quality=False)
+    cases = prepare_bench(request, tmp_path / "out", given).cases
+    assert all(share_out(cases, i, 2) for i in (1, 2))
+
+
 def test_the_time_limit_leaves_cells_for_the_same_command(models, tmp_path, monkeypatch):
     whole = scoresde.bench(models["A"], **QUICK, out=tmp_path / "one")
     assert whole.left == 0
