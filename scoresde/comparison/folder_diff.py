@@ -98,6 +98,9 @@ class FolderDiff:
     def _told(self) -> Iterator[str]:
         """The numbers, and a sentence about them."""
         beyond = [number for number in self.numbers if number.beyond]
+        if not self.compared:
+            yield "They have no number in common."
+            return
         if not self.numbers:
             yield f"All {self.compared} numbers are the same."
             return
