@@ -24,6 +24,7 @@ def test_mistakes(scoresde, monkeypatch, tmp_path, arguments, message):
     assert message in done.err
 
 
+@pytest.mark.slow
 def test_two_folders_of_samples(scoresde, tiny_checkpoint, tmp_path):
     a, b = tmp_path / "a", tmp_path / "b"
     for out, nfe in ((a, 3), (b, 4)):

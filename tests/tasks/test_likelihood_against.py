@@ -14,10 +14,11 @@ from scoresde.data import DataSpec
 from scoresde.exact import GaussianMixture
 from scoresde.likelihood import Budget, Ode, budget_difference, likelihood_budget, mean_budget
 from scoresde.sde import VP
-from scoresde.tasks.likelihood.against_report import needed, verdict
+from scoresde.tasks.likelihood.against_report import needed, save_difference, verdict
 
 SDE = VP(beta_max=40.0)  # whose p_1 differs from N(0, I) by less than 1e-4 nats
 QUICK = {"measured": 2, "progress": False}
+COARSE = QUICK | {"rtol": 1e-4, "atol": 1e-4}
 
 
 def mixture(shift=0.0, spec=None):
@@ -32,30 +33,28 @@ def no_figure(monkeypatch):
     monkeypatch.setattr(name, lambda path, *_: None)
 
 
-def test_the_difference_of_exact_models(tmp_path):
+def test_the_difference_of_exact_models(tmp_path, no_figure):
     """Every row and the mean are those of the closed forms; all files are written."""
     a, b, out = mixture(), mixture(0.3), tmp_path / "out"
     x = a.sample(40, seed=1)
-    found = scoresde.likelihood_report(a, x, n=30, against=b, out=out, **QUICK)
+    found = scoresde.likelihood_report(a, x, n=20, against=b, out=out, **COARSE)
     rows = np.load(out / "per_image.npz")
     points = x[rows["row"]].double()
     exact = ((b.log_prob(points) - a.log_prob(points)) / 2).numpy()
     assert np.allclose(rows["nats_per_dim_difference"], exact, atol=1e-3)
     assert np.allclose(rows["log_prob_b"], b.log_prob(points), atol=2e-3)
     assert found["difference"] == pytest.approx(exact.mean(), abs=1e-3)
-    assert found["budget"]["std_error"] == pytest.approx(exact.std(ddof=1) / 30**0.5, rel=0.01)
+    assert found["budget"]["std_error"] == pytest.approx(exact.std(ddof=1) / 20**0.5, rel=0.01)
     assert abs(found["difference"]) > found["half_width"]
     assert "is better" in found["verdict"]
     assert (out / "difference.txt").read_text().startswith(found["verdict"] + "\n")
     with (out / "per_image.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 30
-    with Image.open(out / "difference.png") as picture:
-        assert min(picture.size) > 300
-    assert scoresde.likelihood_report(a, x, n=30, against=b, out=out, **QUICK) == found
+        assert len(list(csv.DictReader(file))) == 20
+    assert scoresde.likelihood_report(a, x, n=20, against=b, out=out, **COARSE) == found
     with pytest.raises(ValueError, match="model B"):
-        scoresde.likelihood_report(a, x, n=30, against=mixture(0.4), out=out, **QUICK)
+        scoresde.likelihood_report(a, x, n=20, against=mixture(0.4), out=out, **COARSE)
     with pytest.raises(ValueError, match="results with against = "):
-        scoresde.likelihood_report(a, x, n=30, out=out, **QUICK)
+        scoresde.likelihood_report(a, x, n=20, out=out, **COARSE)
 
 
 def test_a_is_scored_as_it_is_alone(tmp_path, no_figure, monkeypatch):
@@ -64,7 +63,7 @@ def test_a_is_scored_as_it_is_alone(tmp_path, no_figure, monkeypatch):
         monkeypatch.setattr(f"scoresde.tasks.likelihood.files.{name}", lambda path, *_: None)
     spec = DataSpec((2,), -1.0, 1.0, levels=8)
     k = torch.randint(0, 8, (9, 2), generator=torch.Generator().manual_seed(0))
-    options = {"trace": "hutchinson:probes=2", "rtol": 1e-3, "atol": 1e-3, "n": 6, **QUICK}
+    options = {"trace": "hutchinson:probes=2", "rtol": 1e-3, "atol": 1e-3, "n": 3, **QUICK}
     alone = scoresde.likelihood_report(mixture(spec=spec), k, out=tmp_path / "a", **options)
     found = scoresde.likelihood_report(
         mixture(spec=spec), k, against=mixture(spec=spec), out=tmp_path / "both", **options
@@ -137,6 +136,14 @@ def test_the_verdict_in_words():
     )
     assert "errors of solver and dtype" in verdict(made_up(-0.01, solver=0.02))
     assert "a larger --n" in verdict(made_up(0.1) | {"half_width": None})
+
+
+@pytest.mark.slow
+def test_the_figure_is_a_picture(tmp_path):
+    a, b = torch.linspace(1, 2, 9), torch.linspace(1.1, 2, 9)
+    save_difference(tmp_path / "x.png", made_up(-0.03) | {"verdict": "one is better"}, a, b)
+    with Image.open(tmp_path / "x.png") as picture:
+        assert min(picture.size) > 300
 
 
 def test_budgets_of_other_data_have_no_difference():
