@@ -12,7 +12,7 @@ from . import options
 from .command import Command
 from .names import METHODS, PROTOCOLS, TRACES
 from .output import say
-from .types import Integer, Named, Real
+from .types import Integer, Located, Named, Real
 
 __all__ = ["likelihood"]
 
@@ -21,6 +21,7 @@ class _Likelihood(Command):
     groups = {
         "Data": (
             "--checkpoint",
+            "--against",
             "--net",
             "--sde",
             "--data",
@@ -41,6 +42,12 @@ class _Likelihood(Command):
 
 @click.command(cls=_Likelihood)
 @options.checkpoint()
+@click.option(
+    "--against",
+    type=Located("checkpoints"),
+    help="A second checkpoint, B: the result is the difference A − B on the same data with the "
+    "same random numbers.",
+)
 @options.held_out
 @click.option("--n", type=Integer(1), default=128, help="Number of data, chosen by the seed.")
 @click.option(
@@ -116,24 +123,32 @@ class _Likelihood(Command):
     help="vlb-ddpm: draw L_T, the L_{t-1} and L_0 over t, and their running sum (terms.png).",
 )
 @options.results("Folder for the results, one row per datum in per_image.csv.")
-def likelihood(out: Path, overwrite: bool, as_json: bool, budget: bool, **settings: Any) -> None:
+def likelihood(
+    out: Path, overwrite: bool, as_json: bool, budget: bool, against: str | None, **settings: Any
+) -> None:
     """Negative log-likelihood of held-out data per dimension, with an error budget.
 
     The unit is bits/dim, or nats/dim for continuous data. The same command continues a run that was
-    stopped.
+    stopped. With --against, the paired difference of two checkpoints.
 
     Example: scoresde likelihood --checkpoint digits-vp --n 128 --budget --out out/bits
     """
+    from scoresde.tasks.likelihood.against import compare_models
     from scoresde.tasks.likelihood.scoring import ScoreRequest, score_data
 
     from .progress import follow
 
+    request = ScoreRequest(**settings)
     with follow("likelihood", resumes=True) as on_progress:
-        summary = score_data(ScoreRequest(**settings), out, overwrite, on_progress)
+        if against is None:
+            summary = score_data(request, out, overwrite, on_progress)
+        else:
+            summary = compare_models(request, against, out, overwrite, on_progress)
     if as_json:
         click.echo(json.dumps(summary))
         return
-    table = (out / "budget.txt").read_text(encoding="utf-8")
+    stem = "budget" if against is None else "difference"
+    table = (out / f"{stem}.txt").read_text(encoding="utf-8")
     say(table if budget else table.partition("\n")[0])
-    files = "budget.txt, budget.png" + (", terms.csv, terms.png" if settings["plot"] else "")
+    files = f"{stem}.txt, {stem}.png" + (", terms.csv, terms.png" if settings["plot"] else "")
     say(f"{out / 'per_image.csv'}, {files}; {summary['seconds']:.1f} s")

@@ -1390,6 +1390,22 @@ def _commands() -> Iterator[Mutant]:
         "tasks/test_likelihood_method.py",
     )
     yield Mutant(
+        "the second model is scored with other random numbers",
+        "scoresde/tasks/likelihood/scoring.py",
+        "noise = SampleNoise(task.request.seed, places)",
+        'noise = SampleNoise(task.request.seed + (self.prefix == "b-"), places)',
+        "tasks/test_likelihood_against.py",
+        "alone",
+    )
+    yield Mutant(
+        "a systematic error does not count in the difference of two results",
+        "scoresde/comparison/number_diff.py",
+        "beyond = low - self.systematic > 0 or high + self.systematic < 0",
+        "beyond = low > 0 or high < 0",
+        "comparison/test_folder_diff.py",
+        "level",
+    )
+    yield Mutant(
         "the float64 pass scores float32 points",
         "scoresde/tasks/likelihood/scoring.py",
         "replace(method, dtype=torch.float64)",

@@ -1,6 +1,7 @@
 """Log-likelihood of continuous and quantized data, in nats and bits/dim."""
 
 from .budget import Budget, likelihood_budget, prior_mismatch
+from .budget_difference import budget_difference
 from .cutoff import CutOff, GaussianNoising, decoder_std, neglected
 from .dequantize import (
     Continuous,
@@ -71,6 +72,7 @@ __all__ = [
     "UniformDequantization",
     "VariationalBound",
     "XTrace",
+    "budget_difference",
     "choose_trace",
     "decode",
     "decoder_std",

@@ -34,7 +34,7 @@ def options():
 @pytest.mark.parametrize(("name", "option"), options())
 def test_an_option_is_given_once(scoresde, name, option):
     """An option that is given twice is refused before its value is read."""
-    one = [option.opts[0]] if option.is_flag else [option.opts[0], "1"]
+    one = [option.opts[0]] if option.is_flag else [option.opts[0], *["1"] * option.nargs]
     other = option.secondary_opts or one
     done = scoresde(name, *one, *other)
     if option.multiple:

@@ -16,6 +16,7 @@ from ...output.progress import silent
 from ..given import GivenModel
 from ..live import device_of, given_model, known_spec
 from ..own_data import is_place, one_split
+from .against import compare_models
 from .request import ScoreRequest
 from .scoring import score_data
 
@@ -27,6 +28,7 @@ def likelihood_report(
     x: Any = None,
     *,
     out: str | Path,
+    against: Any = None,
     y: Condition | None = None,
     training: Any = None,
     n: int | None = None,
@@ -60,6 +62,8 @@ def likelihood_report(
             model's scale; a `Dataset`; a name or path. None for the test split of the data of a
             checkpoint.
         out: Folder for the results.
+        against: A second model of the same data, in any form of `model`. Both are scored on the
+            same data with the same random numbers, and the result is their difference.
         y: Conditions of the data in x, N rows or one for all.
         training: Data like x to which a Gaussian is fitted, which makes estimates more precise;
             None fits it to x.
@@ -85,7 +89,9 @@ def likelihood_report(
 
     Returns:
         The content of summary.json: "mean" and "std_error" in "unit" (bits/dim, or nats/dim for
-        continuous data), "budget", "protocol", counted evaluations and more.
+        continuous data), "budget", "protocol", counted evaluations and more. With `against`:
+        "difference" (of `model` minus `against`; below 0 the first is better) with the
+        "half_width" of its 95 % interval, "verdict", "budget", and the budgets of both in "models".
 
     Raises:
         TypeError: If model or data are of another kind.
@@ -116,7 +122,10 @@ def likelihood_report(
         in_memory = data, like
     with stage_bars() if progress else nullcontext() as tell:
         on_progress = silent if tell is None else partial(tell, "likelihood")
-        return score_data(request, Path(out), overwrite, on_progress, given, in_memory)
+        arguments = Path(out), overwrite, on_progress, given, in_memory
+        if against is None:
+            return score_data(request, *arguments)
+        return compare_models(request, given_model(against, spec=given.spec), *arguments)
 
 
 def _with_condition(data: Dataset, given: GivenModel, y: Condition | None) -> Dataset:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -32,7 +34,7 @@ from ...score import ScoreModel
 from ..held_out import to_points
 from .request import PROTOCOLS, ScoreRequest
 
-__all__ = ["choose_quadrature", "described", "make_method"]
+__all__ = ["choose_quadrature", "described", "make_method", "method_for"]
 
 STRATA = 64  # strata of a variational bound
 STEPS = 1000  # steps of the chain of a variational bound
@@ -73,6 +75,38 @@ def make_method(
         solver = Ode(**{name: getattr(request, name) for name in names})
     q = PROTOCOLS[request.protocol]
     return Dequantized(spec, solver, q, request.draws, request.torch_dtype), control
+
+
+def method_for(
+    method: LikelihoodMethod,
+    request: ScoreRequest,
+    spec: DataSpec,
+    model: ScoreModel,
+    training: Dataset | None,
+) -> tuple[LikelihoodMethod, GaussianMixture | None]:
+    """The method that was made for one model, for another model of the same data.
+
+    Trace rule and nodes stay, so that the same random numbers serve both models. Only what depends
+    on the SDE is made again.
+
+    Args:
+        method: The method for the first model.
+        request: The request for the other model, resolved and checked.
+        spec: What the data are.
+        model: The other model.
+        training: As for `make_method`.
+
+    Returns:
+        As `make_method`.
+    """
+    if training is None:
+        return _bound(request, spec, model), None
+    points = _points(training.x[:FITTED], request, spec)
+    control = fit_gaussian(model.sde, points).to(request.device)
+    solver = method.method
+    if isinstance(solver, Path):
+        solver = replace(solver, control=control)
+    return replace(method, method=solver), control
 
 
 def _bound(request: ScoreRequest, spec: DataSpec, model: ScoreModel) -> LikelihoodMethod:
