@@ -36,8 +36,9 @@ def share_out(cases: Mapping[str, Case], i: int, n: int) -> dict[str, frozenset[
     """The i-th of n shares of all cells, i = 1 … n; every machine finds the same shares.
 
     The dearest cell comes first, and each goes to the share that would then have least to do
-    (Graham 1969, LPT); no share stays empty if there are cells enough. Costs are counted evaluations times the operations of one, never seconds,
-    which differ between machines. A share that has a cell of a deterministic sampler also solves
+    (Graham 1969, LPT); no share stays empty if there are cells enough. Costs are counted
+    evaluations times the operations of one, never seconds, which differ between machines. A share
+    that has a cell of a deterministic sampler also solves
     the reference solution of its case.
 
     Args:
