@@ -1,14 +1,18 @@
-"""report.html: a comparison on one page that needs no other file, no network and no script.
+"""report.html: a comparison on one page that needs no other file and no network.
 
 templates/ holds the text and the tables; this module prepares their values. The templates escape
-every value, because names of files, checkpoints and data may come from an unknown source.
+every value, because names of files, checkpoints and data may come from an unknown source. The only
+script sorts and filters a table and copies settings; the page forbids all others. Without it the
+page shows the same.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import shlex
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,18 +26,21 @@ from .._text import printable
 from ..data import DataSpec
 from ..output.figures import to_grid
 from ..output.pictures import can_show
+from ..output.result_folder import claim
+from .answers import answer_rows
 from .checked import LABELS
-from .curves import curves, scatter
+from .curves import AXES, Drawn, curves, scatter
+from .decomposition import Decomposition
 from .feature_choice import AUTO
 from .findings import Findings
 from .measures import DEFAULT_METRICS
 from .metric_table import METRICS
 from .quality import on_levels
-from .ranking import Ranking
 from .records import CellResult
 from .summary import estimate_text, likelihood_text, sentences
+from .tables import latex, markdown
 
-__all__ = ["REPORT", "build_report", "render"]
+__all__ = ["REPORT", "build_report", "render", "report_files"]
 
 REPORT = "report.html"
 STRIP = 16  # images of a strip
@@ -41,26 +48,43 @@ SHEETS = 3  # budgets whose samples are shown
 
 
 class Picture(NamedTuple):
-    """An image of the page.
+    """A picture of the page.
 
     Attributes:
-        source: The PNG file as a data URL.
         alt: Description of the picture for readers who cannot see it.
         caption: Title of the picture on the page.
+        source: A PNG file as a data URL; empty for a drawing.
+        drawing: An SVG element; None for a PNG file.
     """
 
-    source: str
     alt: str
     caption: str
+    source: str = ""
+    drawing: Markup | None = None
 
     @classmethod
     def of(cls, png: bytes, alt: str, caption: str) -> Picture:
         """The figure of a PNG file."""
-        return cls("data:image/png;base64," + base64.b64encode(png).decode("ascii"), alt, caption)
+        return cls(alt, caption, "data:image/png;base64," + base64.b64encode(png).decode("ascii"))
+
+
+def report_files(metrics: Iterable[str] = METRICS) -> list[str]:
+    """Names of all files that `build_report` writes for a comparison with these metrics."""
+    figures = [
+        f"figures/{metric}-{x}.{kind}"
+        for metric in METRICS
+        if metric in set(metrics)
+        for x in AXES
+        for kind in Drawn._fields
+    ]
+    return [REPORT, "results.md", "results.tex", *figures]
 
 
 def build_report(folder: Path) -> Path:
     """Write report.html from the files of a finished comparison; no network is run.
+
+    The same tables and figures are written beside it: results.md, results.tex, and in figures/
+    each figure as SVG and PDF.
 
     Args:
         folder: Folder of `scoresde bench` or `scoresde demo`.
@@ -70,11 +94,29 @@ def build_report(folder: Path) -> Path:
 
     Raises:
         FileNotFoundError: If the folder holds no finished comparison.
-        ValueError: If one of its files is damaged.
+        ValueError: If one of its files is damaged, or a file that is to be written exists already
+            and is not of scoresde.
     """
     findings = Findings.read(folder)
-    ranked = [metric for metric in ("mmd2", "paired_rmse") if metric in findings.measured]
-    text = render(
+    drawn = {(metric, x): curves(findings, metric, x) for metric in findings.measured for x in AXES}
+    contents = {"results.md": markdown(findings), "results.tex": latex(findings)}
+    contents[REPORT] = _page(findings, drawn)
+    claim(folder, report_files(findings.measured))
+    for (metric, x), figure in drawn.items():
+        for kind, content in figure._asdict().items():
+            path = folder / "figures" / f"{metric}-{x}.{kind}"
+            path.parent.mkdir(exist_ok=True)
+            with atomic_write(path) as file:
+                file.write(content)
+    for name, text in contents.items():
+        with atomic_write(folder / name, "w") as file:
+            file.write(text)
+    return folder / REPORT
+
+
+def _page(findings: Findings, drawn: dict[tuple[str, str], Drawn]) -> str:
+    """The text of report.html."""
+    return render(
         "page.html",
         findings=findings,
         settings=findings.settings,
@@ -82,26 +124,31 @@ def build_report(folder: Path) -> Path:
         titles={name: metric.title for name, metric in METRICS.items()},
         meanings=_meanings(findings),
         labels=LABELS,
+        answers=answer_rows(findings),
         summary=sentences(findings),
         likelihood=likelihood_text(findings),
-        ranked=ranked,
-        best=_best(findings, ranked),
-        groups=_groups(findings),
-        curves=_curves(findings),
+        budget=_likelihood_budget(findings),
+        parts=_parts(findings),
+        cells=_cells(findings),
+        curves=[_curve(metric, x, figure) for (metric, x), figure in drawn.items()],
         samples=_samples(findings),
         strips=[(strip, _strip(strip)) for strip in findings.strips if can_show(strip.spec)],
         command=_command(findings),
         every_setting=_every_setting(findings),
     )
-    path = folder / REPORT
-    with atomic_write(path, "w") as file:
-        file.write(text)
-    return path
 
 
 def render(template: str, **values: Any) -> str:
     """A page from a file in templates/; every value is made printable and escaped."""
-    return _environment().get_template(template).render(**values)
+    environment = _environment()
+    script, _, _ = environment.loader.get_source(environment, "script.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    policy = (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
+        f"form-action 'none'; script-src 'sha256-{digest}'"
+    )
+    page = environment.get_template(template)
+    return page.render(**values, script=Markup(script), policy=Markup(policy))
 
 
 @cache
@@ -135,12 +182,6 @@ def _caption(text: str) -> Markup:
     return _label(text).replace(" steps", space + "steps").replace("NFE ", "NFE" + space)
 
 
-def _best(findings: Findings, metrics: list[str]) -> dict[int, list[Ranking | None]]:
-    """For each budget the ranking by each metric."""
-    places = {b: [findings.ranking(b, metric) for metric in metrics] for b in findings.budgets}
-    return {budget: found for budget, found in places.items() if any(found)}
-
-
 def _meanings(findings: Findings) -> dict[str, str]:
     """Title and meaning of the measured metrics of which the page says nothing else."""
     known = ("paired_rmse", "mmd2", "frechet", "sliced_w2")
@@ -148,35 +189,46 @@ def _meanings(findings: Findings) -> dict[str, str]:
     return {metric.title: metric.meaning for metric in more}
 
 
-def _groups(findings: Findings) -> list[tuple[str, list[CellResult]]]:
-    """Measured cells by title: for each budget, sorted by the first metric; then adaptive ones."""
+def _likelihood_budget(findings: Findings) -> list[str]:
+    """The lines of the error budget of the likelihood; empty without one."""
+    path = findings.folder / "likelihood" / "budget.txt"
+    if findings.likelihood is None or not path.is_file():
+        return []
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def _parts(findings: Findings) -> list[tuple[int, str, Decomposition]]:
+    """Budget, name and parts of the error of each cell to take that has such parts."""
+    found = []
+    for budget in findings.budgets:
+        answer = findings.answer(budget)
+        split = None if answer is None else findings.decomposition(answer.cell)
+        if split is not None:
+            found.append((budget, findings.name(answer.cell), split))
+    return found
+
+
+def _cells(findings: Findings) -> list[CellResult]:
+    """Measured cells: for each budget, the best by the first metric first; then adaptive ones."""
     order = (*findings.columns, "")[0]
 
     def rank(cell: CellResult) -> float:
-        return cell.metrics[order].value if order in cell.metrics else cell.nfe
+        sign = METRICS[order].sign if order else 1
+        return sign * cell.metrics[order].value if order in cell.metrics else cell.nfe
 
-    groups = [(f"NFE ≤ {b}", sorted(findings.within(b), key=rank)) for b in findings.budgets]
-    groups.append(("Adaptive, one cell per tolerance", findings.adaptive))
-    return [(title, cells) for title, cells in groups if cells]
-
-
-def _curves(findings: Findings) -> list[tuple[str, list[Picture]]]:
-    """Figures of each metric against evaluations, then against seconds; empty without metrics."""
-    return [
-        (against, [_curve(findings, metric, x, against) for metric in findings.measured])
-        for x, against in (("nfe", "evaluations"), ("seconds", "seconds"))
-        if findings.measured
-    ]
+    groups = [sorted(findings.within(budget), key=rank) for budget in findings.budgets]
+    return [cell for cells in (*groups, findings.adaptive) for cell in cells]
 
 
-def _curve(findings: Findings, metric: str, x: str, against: str) -> Picture:
+def _curve(metric: str, x: str, figure: Drawn) -> Picture:
+    against = "evaluations" if x == "nfe" else "seconds"
     alt = (
-        f"{METRICS[metric].title} against {against}, one line per sampler and grid with standard "
-        "errors; all values are in the table below."
+        f"{METRICS[metric].title} against {against}, one line per sampler and grid with 95 % "
+        "intervals; all values are in the table below."
     )
     words = "of deterministic samplers " if metric == "paired_rmse" else ""
     title = f"{METRICS[metric].title} {words}against {against}"
-    return Picture.of(curves(findings, metric, x), alt, title[0].upper() + title[1:])
+    return Picture(alt, title[0].upper() + title[1:], drawing=figure.inline)
 
 
 def _samples(findings: Findings) -> list[tuple[str, list[Picture]]]:

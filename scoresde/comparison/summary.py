@@ -11,7 +11,7 @@ from .metric_table import METRICS
 from .ranking import Answer, Ranking, gain
 from .records import CellResult
 
-__all__ = ["estimate_text", "likelihood_text", "sentences", "text_table"]
+__all__ = ["estimate_text", "likelihood_text", "number_text", "sentences", "text_table"]
 
 SNAPPED = (
     "The network's labels are rounded: grids are moved to its discrete times, and there is no ODE "
@@ -40,6 +40,11 @@ def sentences(findings: Findings) -> list[str]:
 def estimate_text(estimate: Estimate | None) -> str:
     """`value ± error` with a true minus sign; a dash if there is no estimate."""
     return "—" if estimate is None else str(estimate).replace("-", "−")
+
+
+def number_text(value: float) -> str:
+    """A number with three digits and a true minus sign."""
+    return f"{value:.3g}".replace("-", "−")
 
 
 def likelihood_text(findings: Findings) -> str:
@@ -112,7 +117,7 @@ def _of_answer(findings: Findings, budget: int, found: Answer) -> str:
 def _by(found: Answer) -> str:
     """A difference, and the ratio if there is one, with their intervals."""
     low, high = found.gain.interval()
-    text = f"{estimate_text(found.gain)} (95 % interval {_number(low)} to {_number(high)})"
+    text = f"{estimate_text(found.gain)} (95 % interval {number_text(low)} to {number_text(high)})"
     if found.factor is None:
         return text
     low, high = found.factor.interval()
@@ -163,7 +168,7 @@ def _of_parts(findings: Findings) -> str:
                 f"of the MMD² {estimate_text(split.total)} of {findings.name(found.cell)} at "
                 f"{budget} evaluations, {estimate_text(split.network)} is the network's and "
                 f"{estimate_text(split.steps)} the steps', so that more steps gain at most "
-                f"{_number(split.gain)}"
+                f"{number_text(split.gain)}"
             )
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}." if text else ""
@@ -226,10 +231,6 @@ def _against(ranking: Ranking, better: CellResult, worse: CellResult) -> str:
     """The values of two cells, and their paired difference."""
     values = [estimate_text(ranking.value(cell)) for cell in (better, worse)]
     return f"{values[0]} against {values[1]}, difference {gain(better, worse, ranking.metric)}"
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−")
 
 
 def _ends(values: Sequence[int]) -> list[int]:
