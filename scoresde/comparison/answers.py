@@ -14,7 +14,7 @@ from .labels import RECOMMENDED
 from .metric_table import METRICS
 from .ranking import Answer
 from .records import CellResult
-from .summary import estimate_text, number_text
+from .summary import estimate_text, number_text, short_name
 
 __all__ = ["AnswerRow", "answer_rows", "copied_settings", "interval_text"]
 
@@ -25,6 +25,7 @@ class AnswerRow(NamedTuple):
     Attributes:
         budget: The budget, in evaluations per sample.
         name: Sampler of the cell to take, with its grid if there are several.
+        detail: What "recommended" means within this budget; empty for other cells.
         settings: A command or words from which the settings can be copied.
         metric: Title of the metric of the values.
         value: Value of the cell with its 95 % interval.
@@ -38,6 +39,7 @@ class AnswerRow(NamedTuple):
 
     budget: int
     name: str
+    detail: str
     settings: str
     metric: str
     value: str
@@ -60,15 +62,16 @@ def _row(findings: Findings, budget: int, found: Answer) -> AnswerRow:
     ranking = next(r for r in found.rankings if r.metric == found.metric)
     return AnswerRow(
         budget,
-        findings.name(cell),
+        short_name(findings, cell),
+        f"{cell.setting} on {cell.grid}" if cell.setting else "",
         copied_settings(findings, cell),
         METRICS[found.metric].title,
         interval_text(cell.metrics[found.metric]),
         cell in ranking.at_floor,
-        "" if other is None else findings.name(other),
+        "" if other is None else short_name(findings, other),
         "" if found.gain is None else interval_text(found.gain),
         "" if found.factor is None else interval_text(found.factor),
-        tuple(findings.name(tie) for tie in found.ties),
+        tuple(short_name(findings, tie) for tie in found.ties),
         bool(found.disagreements),
     )
 

@@ -116,7 +116,11 @@ def series(findings: Findings, metric: str, x: str) -> list[Curve]:
         # The grid of the recommended settings depends on the budget: it has a single line.
         for grid in dict.fromkeys("" if sampler == RECOMMENDED else cell.grid for cell in own):
             cells = [c for c in own if sampler == RECOMMENDED or c.grid == grid]
-            name = f"{sampler} · {grid}" if grid and findings.several_grids else sampler
+            name = (
+                sampler
+                if len(findings.settings["grids"]) < 2 or not grid
+                else f"{sampler} · {grid}"
+            )
             found.append(Curve(name, sorted(cells, key=lambda cell: getattr(cell, x))))
     front = pareto([cell for curve in found for cell in curve.cells], metric, x)
     sign = METRICS[metric].sign

@@ -127,11 +127,10 @@ def _agreement(answers: Sequence[_CaseAnswer]) -> list[str]:
     text = []
     for budget in dict.fromkeys(answer.row.budget for answer in answers):
         rows = [answer.row for answer in answers if answer.row.budget == budget]
-        names = [row.name.partition(" (")[0] for row in rows]
-        ties = [[tie.partition(" (")[0] for tie in row.ties] for row in rows]
+        names = [row.name for row in rows]
         taken = [
             f"{name} is the one to take in {names.count(name)} of {_cases(len(rows))}, and tied "
-            f"with it in {sum(name in tied for tied in ties)} more"
+            f"with it in {sum(name in row.ties for row in rows)} more"
             for name in sorted(set(names), key=lambda name: -names.count(name))
         ]
         text.append(f"Within {budget} evaluations {'; '.join(taken)}.")

@@ -37,7 +37,7 @@ from .measures import DEFAULT_METRICS
 from .metric_table import METRICS
 from .quality import on_levels
 from .records import CellResult
-from .summary import estimate_text, likelihood_text, sentences
+from .summary import estimate_text, likelihood_text, sentences, short_name
 from .tables import latex, markdown
 
 __all__ = ["REPORT", "build_report", "render", "report_files"]
@@ -70,10 +70,11 @@ class Picture(NamedTuple):
 
 def report_files(metrics: Iterable[str] = METRICS) -> list[str]:
     """Names of all files that `build_report` writes for a comparison with these metrics."""
+    wanted = set(metrics)
     figures = [
         f"figures/{metric}-{x}.{kind}"
         for metric in METRICS
-        if metric in set(metrics)
+        if metric in wanted and METRICS[metric].better
         for x in AXES
         for kind in Drawn._fields
     ]
@@ -98,10 +99,11 @@ def build_report(folder: Path) -> Path:
             and is not of scoresde.
     """
     findings = Findings.read(folder)
-    drawn = {(metric, x): curves(findings, metric, x) for metric in findings.measured for x in AXES}
+    ranking = [metric for metric in findings.measured if METRICS[metric].better]
+    drawn = {(metric, x): curves(findings, metric, x) for metric in ranking for x in AXES}
     contents = {"results.md": markdown(findings), "results.tex": latex(findings)}
     contents[REPORT] = _page(findings, drawn)
-    claim(folder, report_files(findings.measured))
+    claim(folder, report_files(ranking))
     for (metric, x), figure in drawn.items():
         for kind, content in figure._asdict().items():
             path = folder / "figures" / f"{metric}-{x}.{kind}"
@@ -204,7 +206,7 @@ def _parts(findings: Findings) -> list[tuple[int, str, Decomposition]]:
         answer = findings.answer(budget)
         split = None if answer is None else findings.decomposition(answer.cell)
         if split is not None:
-            found.append((budget, findings.name(answer.cell), split))
+            found.append((budget, short_name(findings, answer.cell), split))
     return found
 
 
@@ -235,7 +237,11 @@ def _samples(findings: Findings) -> list[tuple[str, list[Picture]]]:
     """Figures of the samples of some budgets and of adaptive methods, by title."""
     if not can_show(findings.spec):
         return []
-    groups = [(f"Within {b} evaluations", findings.within(b)) for b in _some(findings.budgets)]
+    cells = _cells(findings)
+    groups = [
+        (f"Within {budget} evaluations", [cell for cell in cells if cell.nfe_asked == budget])
+        for budget in _some(findings.budgets)
+    ]
     groups.append(("Adaptive methods", findings.adaptive))
     return [(title, _sheets(findings, cells)) for title, cells in groups if cells]
 
@@ -247,7 +253,7 @@ def _sheets(findings: Findings, cells: list[CellResult]) -> list[Picture]:
         sheets.append(_picture(spec, on_levels(exact, spec), "exact ODE solution"))
     for cell in cells:
         steps = f"tol {cell.tolerance:g}" if cell.steps is None else f"{cell.steps} steps"
-        label = f"{findings.name(cell)} · {steps} · NFE {cell.nfe}"
+        label = f"{short_name(findings, cell)} · {steps} · NFE {cell.nfe}"
         sheets.append(_picture(spec, findings.samples(cell), label))
     return sheets
 
