@@ -146,7 +146,8 @@ def _of_disagreement(findings: Findings, budget: int, found: Answer) -> str:
     return (
         f"Within {budget} evaluations the metrics disagree: {short_name(findings, cell)} has the "
         f"best {METRICS[by.metric].title} ({_against(by, cell, better)}), but "
-        f"{short_name(findings, better)} the best {METRICS[against.metric].title} ({_against(against, better, cell)})."
+        f"{short_name(findings, better)} the best {METRICS[against.metric].title} "
+        f"({_against(against, better, cell)})."
     )
 
 
