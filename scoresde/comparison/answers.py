@@ -59,11 +59,12 @@ def answer_rows(findings: Findings) -> list[AnswerRow]:
 
 def _row(findings: Findings, budget: int, found: Answer) -> AnswerRow:
     cell, other = found.cell, found.next
+    shown = cell.setting and not findings.in_memory  # otherwise the settings themselves say it
     ranking = next(r for r in found.rankings if r.metric == found.metric)
     return AnswerRow(
         budget,
         short_name(findings, cell),
-        f"{cell.setting} on {cell.grid}" if cell.setting else "",
+        f"{cell.setting} on {cell.grid}" if shown else "",
         copied_settings(findings, cell),
         METRICS[found.metric].title,
         interval_text(cell.metrics[found.metric]),

@@ -44,10 +44,17 @@ FILES = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # the same bytes
 
 
 class Curve(NamedTuple):
-    """The cells of one sampler on one grid, by increasing evaluations or seconds."""
+    """The cells of one sampler on one grid, by increasing evaluations or seconds.
+
+    Attributes:
+        name: Sampler, and grid if there are several.
+        cells: The cells.
+        number: Number of the line among all, from which its colour follows in every figure.
+    """
 
     name: str
     cells: list[CellResult]
+    number: int
 
 
 class Drawn(NamedTuple):
@@ -89,7 +96,7 @@ def curves(findings: Findings, metric: str, x: str) -> Drawn:
     figure = new_figure(5.0, 3.5)
     axes = figure.subplots()
     lines = series(findings, metric, x)
-    shown = [_line(axes, curve, metric, x, i) for i, curve in enumerate(lines)]
+    shown = [_line(axes, curve, metric, x, i < LABELLED) for i, curve in enumerate(lines)]
     estimates = [cell.metrics[metric] for curve in lines for cell in curve.cells]
     floor, label = findings.floor.get(metric), "real data"
     if metric == "paired_rmse" and findings.reference is not None:
@@ -111,17 +118,20 @@ def curves(findings: Findings, metric: str, x: str) -> Drawn:
 def series(findings: Findings, metric: str, x: str) -> list[Curve]:
     """The lines of a figure, the most important first."""
     found = []
-    for sampler in findings.samplers:
-        own = [c for c in findings.done if c.sampler == sampler and metric in c.metrics]
+    # The recommended settings come first, and so have the same colour in every comparison.
+    for sampler in sorted(findings.samplers, key=lambda sampler: sampler != RECOMMENDED):
+        own = [c for c in findings.done if c.sampler == sampler]
         # The grid of the recommended settings depends on the budget: it has a single line.
         for grid in dict.fromkeys("" if sampler == RECOMMENDED else cell.grid for cell in own):
-            cells = [c for c in own if sampler == RECOMMENDED or c.grid == grid]
+            cells = [c for c in own if grid in ("", c.grid) and metric in c.metrics]
             name = (
                 sampler
                 if len(findings.settings["grids"]) < 2 or not grid
                 else f"{sampler} · {grid}"
             )
-            found.append(Curve(name, sorted(cells, key=lambda cell: getattr(cell, x))))
+            cells.sort(key=lambda cell: getattr(cell, x))
+            found.append(Curve(name, cells, len(found)))
+    found = [curve for curve in found if curve.cells]
     front = pareto([cell for curve in found for cell in curve.cells], metric, x)
     sign = METRICS[metric].sign
 
@@ -157,16 +167,16 @@ def scatter(x: Tensor, spec: DataSpec) -> bytes:
 
 
 def _line(axes: Axes, curve: Curve, metric: str, x: str, i: int) -> tuple[tuple[float, float], str]:
-    """Draw the i-th line; return its last point and its colour."""
+    """Draw a line, grey if it has no name; return its last point and its colour."""
     xs = [getattr(cell, x) for cell in curve.cells]
     estimates = [cell.metrics[metric] for cell in curve.cells]
     values = [estimate.value for estimate in estimates]
-    if i >= LABELLED:
+    if not named:
         axes.plot(xs, values, color=FAINT, lw=0.8, marker=".", ms=3, zorder=1)
         return (xs[-1], values[-1]), FAINT
     below = [max(value - _span(e)[0], 0.0) for value, e in zip(values, estimates, strict=True)]
     above = [max(_span(e)[1] - value, 0.0) for value, e in zip(values, estimates, strict=True)]
-    style = line_style(i) | {"lw": 1.3, "ms": 4.5, "mec": "#ffffff", "mew": 0.5}
+    style = line_style(curve.number) | {"lw": 1.3, "ms": 4.5, "mec": "#ffffff", "mew": 0.5}
     axes.errorbar(xs, values, [below, above], elinewidth=0.8, capsize=1.5, **style)
     return (xs[-1], values[-1]), style["color"]
 

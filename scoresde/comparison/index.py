@@ -128,17 +128,13 @@ def _agreement(answers: Sequence[_CaseAnswer]) -> list[str]:
     for budget in dict.fromkeys(answer.row.budget for answer in answers):
         rows = [answer.row for answer in answers if answer.row.budget == budget]
         names = [row.name for row in rows]
-        taken = [
-            f"{name} is the one to take in {names.count(name)} of {_cases(len(rows))}, and tied "
-            f"with it in {sum(name in row.ties for row in rows)} more"
-            for name in sorted(set(names), key=lambda name: -names.count(name))
-        ]
-        text.append(f"Within {budget} evaluations {'; '.join(taken)}.")
+        taken = []
+        for name in sorted(set(names), key=lambda name: -names.count(name)):
+            tied = sum(name in row.ties for row in rows)
+            also = f", and tied in {tied} more" if tied else ""
+            taken.append(f"{name} is the one to take in {names.count(name)}{also}")
+        text.append(f"Within {budget} evaluations, of {len(rows)} cases: {'; '.join(taken)}.")
     return text
-
-
-def _cases(n: int) -> str:
-    return f"{n} case{'' if n == 1 else 's'}"
 
 
 def case_columns(cases: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:

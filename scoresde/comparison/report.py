@@ -252,7 +252,11 @@ def _sheets(findings: Findings, cells: list[CellResult]) -> list[Picture]:
     if exact is not None:
         sheets.append(_picture(spec, on_levels(exact, spec), "exact ODE solution"))
     for cell in cells:
-        steps = f"tol {cell.tolerance:g}" if cell.steps is None else f"{cell.steps} steps"
+        steps = (
+            f"tol {cell.tolerance:g}"
+            if cell.steps is None
+            else f"{cell.steps} step{'' if cell.steps == 1 else 's'}"
+        )
         label = f"{short_name(findings, cell)} · {steps} · NFE {cell.nfe}"
         sheets.append(_picture(spec, findings.samples(cell), label))
     return sheets
@@ -269,6 +273,8 @@ def _strip(strip: Findings) -> list[Picture]:
 def _picture(spec: DataSpec, x: Tensor, label: str) -> Picture:
     """Images side by side, or a scatter plot of points in the plane."""
     if spec.shape == (2,):
+        outside = int(((x < spec.low) | (x > spec.high)).any(1).sum())
+        label += f" · {outside} of {len(x)} outside" if outside else ""
         return Picture.of(scatter(x, spec), f"Scatter plot: {label}", label)
     buffer = io.BytesIO()
     to_grid(x[:STRIP], spec, STRIP).save(buffer, "PNG", optimize=True)

@@ -223,8 +223,12 @@ def test_numbers_stand_with_their_errors(page, finished):
 def test_it_says_what_was_compared_on_what(page):
     assert "5 samplers on mixture under VP" in page.text
     assert "Checkpoint runs/<mixture>.safetensors" in page.text  # escaped, or it would be a tag
-    for words in ("SHA-256 0123456789ab", "n = 24", "seed 5", "VP(beta_min=0.1", "pca2@"):
+    for words in ("SHA-256 0123456789ab", "n = 24", "seed 5", "VP(beta_min=0.1"):
         assert words in page.text
+
+
+def test_features_are_named(page, finished):
+    assert finished[0].quality.about["features"] in page.text
 
 
 def test_it_says_how_to_repeat_it(page, finished):
@@ -392,7 +396,7 @@ def test_curves_take_labels_for_text(small, monkeypatch):
     """matplotlib reads text between dollar signs as a formula, and this text is not valid."""
     for name in ("results.json", "settings"):
         values, write = stored(small, name, monkeypatch)
-        write(json.loads(json.dumps(values).replace('"ancestral"', r'"$\\frac$"')))
+        write(json.loads(json.dumps(values).replace('"ddim"', r'"$\\frac$"')))
     found = Findings.read(small)
     assert r"$\frac$" in found.samplers
     assert rb"$\frac$" in curves(found, "mmd2", "nfe").svg

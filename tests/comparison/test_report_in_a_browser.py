@@ -9,7 +9,10 @@ from html import unescape
 import pytest
 
 
-from .test_report import folder, page  # noqa: F401 - fixtures
+from . import test_report
+
+folder = test_report.folder  # fixtures
+page = test_report.page
 
 WIDTHS = (400, 1280)
 # A page around the report, which reads it in frames of two widths.
@@ -74,7 +77,7 @@ def browse(folder, tmp_path, dark):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True])
-def test_it_fits_sorts_and_filters_without_errors(folder, page, tmp_path, dark):  # noqa: F811
+def test_it_fits_sorts_and_filters_without_errors(folder, page, tmp_path, dark):
     found, messages = browse(folder, tmp_path, dark)
     assert messages == []
     for width in WIDTHS:
