@@ -166,7 +166,9 @@ def scatter(x: Tensor, spec: DataSpec) -> bytes:
     return png_bytes(figure, dpi=150)
 
 
-def _line(axes: Axes, curve: Curve, metric: str, x: str, i: int) -> tuple[tuple[float, float], str]:
+def _line(
+    axes: Axes, curve: Curve, metric: str, x: str, named: bool
+) -> tuple[tuple[float, float], str]:
     """Draw a line, grey if it has no name; return its last point and its colour."""
     xs = [getattr(cell, x) for cell in curve.cells]
     estimates = [cell.metrics[metric] for cell in curve.cells]

@@ -6,7 +6,6 @@ import io
 import json
 import re
 import shutil
-import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from urllib.parse import urlparse

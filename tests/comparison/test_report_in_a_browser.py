@@ -8,7 +8,6 @@ from html import unescape
 
 import pytest
 
-
 from . import test_report
 
 folder = test_report.folder  # fixtures
