@@ -72,7 +72,8 @@ def content(folder):
             table = json.loads(path.read_text())
             found[name] = json.dumps([table["settings"], table["cells"], sorted(table["files"])])
         elif path.is_file() and path.suffix != ".html":
-            found[name] = path.name if path.name == "machine.json" else path.read_bytes()
+            timed = ("machine.json", "results.md", "results.tex")  # hold seconds
+            found[name] = path.name if path.name in timed else path.read_bytes()
     return found
 
 
