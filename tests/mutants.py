@@ -1543,6 +1543,22 @@ def _commands() -> Iterator[Mutant]:
         "odd_values",
     )
     yield Mutant(
+        "dearer cells of the same value are on the Pareto front",
+        "scoresde/comparison/curves.py",
+        "if not front or sign * cell",
+        "if True or sign * cell",
+        "comparison/test_report.py",
+        "front",
+    )
+    yield Mutant(
+        "files of others are replaced by tables beside the report",
+        "scoresde/output/result_folder.py",
+        "        _check_free(folder, manifest, new)\n",
+        "",
+        "comparison/test_report.py",
+        "not_ours",
+    )
+    yield Mutant(
         "the dearest cell is called the cheapest",
         "scoresde/comparison/summary.py",
         "cheapest = min(reached, key=lambda cell: cell.nfe)",

@@ -25,10 +25,10 @@ from scoresde_cli.main import COMMANDS, cli, run
 from scoresde import data as scoresde_data
 from scoresde.comparison import demo, quality, report
 from scoresde.comparison import request as bench_request
+from scoresde.comparison.curves import Drawn
 from scoresde.data import DataSpec
 from scoresde.names.config import Config, load_config
 from scoresde.names.samplers import SAMPLERS
-from scoresde.output.figures import new_figure, png_bytes
 from scoresde.tasks.likelihood import method as score_method
 from scoresde.tasks.train import prepare as training
 
@@ -238,8 +238,7 @@ def folder(tmp_path_factory):
         patch.syspath_prepend(place / "benchmarks")
         patch.setattr(scoresde_data, "load_dataset", few)  # of Python blocks
         patch.setattr(training, "load_config", short)
-        picture = png_bytes(new_figure())
-        patch.setattr(report, "curves", lambda *_: picture)
+        patch.setattr(report, "curves", lambda *_: Drawn(b"<svg ></svg>", b""))
         patch.setitem(
             bench_request.BenchRequest.__init__.__kwdefaults__, "reference_tolerance", 1e-2
         )

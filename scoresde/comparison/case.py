@@ -32,7 +32,7 @@ from .origin import COMMON, LIKELIHOOD, origin_of, part_of
 from .plan import Cell
 from .records import CELLS, CellResult, write_tables
 from .reference import REFERENCE
-from .report import REPORT, build_report
+from .report import REPORT, build_report, report_files
 from .request import BenchRequest
 from .sweep import Sweep
 
@@ -218,7 +218,7 @@ class Case:
         if self.results.finished:
             return
         sweep, folder, overwrite = self.sweep, self.folder, self.results.overwrite
-        with self.results.write([*TABLES, REPORT, *sweep.files], sweep.parts) as output:
+        with self.results.write([*TABLES, *report_files(), *sweep.files], sweep.parts) as output:
             # Earlier results may hold cells of this comparison, for example if a sampler is added.
             known = () if overwrite else (folder,)
             self._copy_reused(output.work)
@@ -229,7 +229,8 @@ class Case:
             write_json(output.work / "machine.json", _machine(sweep.settings.device))
             write_tables(output.work, results, about)
             there = [name for name in sweep.parts if (folder / name).is_file()]
-            output.publish(kept=[] if overwrite else there, later=[REPORT])
+            later = report_files({name for result in results for name in result.metrics})
+            output.publish(kept=[] if overwrite else there, later=later)
             if self.likelihood is None:
                 remove_results(folder / LIKELIHOOD, "likelihood")
             for place in {*folder.glob(f"{STRIPS}/*")} - {strip.folder for strip in self.strips}:

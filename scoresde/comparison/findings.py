@@ -83,7 +83,7 @@ class Findings:
             raise ValueError(f"{folder / RESULTS}: {error}") from error
         return found
 
-    @property
+    @cached_property
     def spec(self) -> DataSpec:
         """Description of the data."""
         return DataSpec.from_dict(self.settings["data"])
@@ -173,8 +173,7 @@ class Findings:
 
     def answer(self, budget: int) -> Answer | None:
         """The cell to take within a budget; None if no metric ranks its cells."""
-        rankings = self.rankings(budget)
-        return answer(rankings) if rankings else None
+        return self._answers.get(budget)
 
     def leads(self, result: CellResult, metric: str) -> bool:
         """Whether no cell of the same budget is shown to be better by this metric."""
@@ -196,6 +195,11 @@ class Findings:
         """Cells of all budgets that are shown to have a better value than real data."""
         floor = self.floor.get(metric)
         return [] if floor is None else below_floor(self.at_floor(metric), metric, floor)
+
+    @cached_property
+    def _answers(self) -> dict[int, Answer]:
+        ranked = {budget: self.rankings(budget) for budget in self.budgets}
+        return {budget: answer(rankings) for budget, rankings in ranked.items() if rankings}
 
     @cached_property
     def _rankings(self) -> dict[tuple[int, str], Ranking]:

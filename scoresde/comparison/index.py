@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from .._files import atomic_write
 from .._text import csv_text
 from ..output.manifest import Origin
 from ..output.result_folder import Output, ResultFolder
+from .answers import AnswerRow, answer_rows
 from .case import Case
 from .findings import Findings
 from .records import COLUMNS, table_row
@@ -92,12 +94,47 @@ class Index:
             table.writerow(columns)
             table.writerows([_text(row[column]) for column in columns] for row in rows)
         shown = {
-            name: {"report": report, "summary": " ".join(sentences(findings))}
+            name: {"report": report, "summary": sentences(findings)}
             for name, (report, findings) in found.items()
         }
+        answers = _answers(found)
+        page = render("index.html", models=shown, rows=answers, agreement=_agreement(answers))
         with atomic_write(output.work / "index.html", "w") as file:
-            file.write(render("index.html", models=shown))
+            file.write(page)
         output.publish()
+
+
+class _CaseAnswer(NamedTuple):
+    """The answer of one case within one budget, and the link to the report of the case."""
+
+    case: str
+    link: str
+    row: AnswerRow
+
+
+def _answers(found: Mapping[str, tuple[Path, Findings]]) -> list[_CaseAnswer]:
+    """The answers of all cases, those of the smallest budget first."""
+    answers = [
+        _CaseAnswer(name, f"{quote(name)}/{report.name}", row)
+        for name, (report, findings) in found.items()
+        for row in answer_rows(findings)
+    ]
+    return sorted(answers, key=lambda answer: answer.row.budget)  # cases keep their order
+
+
+def _agreement(answers: Sequence[_CaseAnswer]) -> list[str]:
+    """For each budget, which sampler is to take in how many cases."""
+    text = []
+    for budget in dict.fromkeys(answer.row.budget for answer in answers):
+        rows = [answer.row for answer in answers if answer.row.budget == budget]
+        names = [row.name for row in rows]
+        taken = []
+        for name in sorted(set(names), key=lambda name: -names.count(name)):
+            tied = sum(name in row.ties for row in rows)
+            also = f", and tied in {tied} more" if tied else ""
+            taken.append(f"{name} is the one to take in {names.count(name)}{also}")
+        text.append(f"Within {budget} evaluations, of {len(rows)} cases: {'; '.join(taken)}.")
+    return text
 
 
 def case_columns(cases: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from .findings import Findings
 from .index import COMMAND, Index
 from .origin import LIKELIHOOD, PLAN, SHOWN_SETTINGS
 from .records import RESULTS, CellResult, read_results, write_tables
-from .report import REPORT, build_report
+from .report import build_report, report_files
 
 __all__ = ["merge"]
 
@@ -185,7 +185,7 @@ class _Merged:
         made = [n for part in self.parts for n, sha in part.manifest.files.items() if sha]
         names = [name for name in dict.fromkeys(made) if name not in TABLES]
         parts = [name for name in names if name.endswith(".npz") and name != "start.npz"]
-        with results.write([*TABLES, REPORT, *names], parts) as output:
+        with results.write([*TABLES, *report_files(), *names], parts) as output:
             for name in (*names, TABLES[0]):
                 part = next(part for part in self.parts if (part.folder / name).is_file())
                 (output.work / name).parent.mkdir(exist_ok=True)
@@ -193,7 +193,7 @@ class _Merged:
             cells = [self.results[name] for name in whole.cells if name in self.results]
             write_tables(output.work, cells, self.tables)
             self._copy_likelihood(out)
-            output.publish(later=[REPORT])
+            output.publish(later=report_files(name for cell in cells for name in cell.metrics))
         return build_report(out)
 
     def _copy_likelihood(self, out: Path) -> None:

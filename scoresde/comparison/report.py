@@ -1,14 +1,17 @@
-"""report.html: a comparison on one page that needs no other file, no network and no script.
+"""report.html: a comparison on one page that needs no other file and no network.
 
 templates/ holds the text and the tables; this module prepares their values. The templates escape
-every value, because names of files, checkpoints and data may come from an unknown source.
+every value, because names of files, checkpoints and data may come from an unknown source. The only
+script sorts and filters a table and copies settings; the page forbids all others. Without it the
+page shows the same.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
-import shlex
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,18 +25,20 @@ from .._text import printable
 from ..data import DataSpec
 from ..output.figures import to_grid
 from ..output.pictures import can_show
+from ..output.result_folder import claim
+from .answers import answer_rows
 from .checked import LABELS
-from .curves import curves, scatter
-from .feature_choice import AUTO
+from .curves import AXES, Drawn, curves, scatter
+from .decomposition import Decomposition
 from .findings import Findings
-from .measures import DEFAULT_METRICS
 from .metric_table import METRICS
 from .quality import on_levels
-from .ranking import Ranking
 from .records import CellResult
-from .summary import estimate_text, likelihood_text, sentences
+from .repeating import every_setting, repeating_command
+from .summary import estimate_text, likelihood_text, sentences, short_name
+from .tables import latex, markdown
 
-__all__ = ["REPORT", "build_report", "render"]
+__all__ = ["REPORT", "build_report", "render", "report_files"]
 
 REPORT = "report.html"
 STRIP = 16  # images of a strip
@@ -41,26 +46,44 @@ SHEETS = 3  # budgets whose samples are shown
 
 
 class Picture(NamedTuple):
-    """An image of the page.
+    """A picture of the page.
 
     Attributes:
-        source: The PNG file as a data URL.
         alt: Description of the picture for readers who cannot see it.
         caption: Title of the picture on the page.
+        source: A PNG file as a data URL; empty for a drawing.
+        drawing: An SVG element; None for a PNG file.
     """
 
-    source: str
     alt: str
     caption: str
+    source: str = ""
+    drawing: Markup | None = None
 
     @classmethod
     def of(cls, png: bytes, alt: str, caption: str) -> Picture:
         """The figure of a PNG file."""
-        return cls("data:image/png;base64," + base64.b64encode(png).decode("ascii"), alt, caption)
+        return cls(alt, caption, "data:image/png;base64," + base64.b64encode(png).decode("ascii"))
+
+
+def report_files(metrics: Iterable[str] = METRICS) -> list[str]:
+    """Names of all files that `build_report` writes for a comparison with these metrics."""
+    wanted = set(metrics)
+    figures = [
+        f"figures/{metric}-{x}.{kind}"
+        for metric in METRICS
+        if metric in wanted and METRICS[metric].better
+        for x in AXES
+        for kind in Drawn._fields
+    ]
+    return [REPORT, "results.md", "results.tex", *figures]
 
 
 def build_report(folder: Path) -> Path:
     """Write report.html from the files of a finished comparison; no network is run.
+
+    The same tables and figures are written beside it: results.md, results.tex, and in figures/
+    each figure as SVG and PDF.
 
     Args:
         folder: Folder of `scoresde bench` or `scoresde demo`.
@@ -70,11 +93,30 @@ def build_report(folder: Path) -> Path:
 
     Raises:
         FileNotFoundError: If the folder holds no finished comparison.
-        ValueError: If one of its files is damaged.
+        ValueError: If one of its files is damaged, or a file that is to be written exists already
+            and is not of scoresde.
     """
     findings = Findings.read(folder)
-    ranked = [metric for metric in ("mmd2", "paired_rmse") if metric in findings.measured]
-    text = render(
+    ranking = [metric for metric in findings.measured if METRICS[metric].better]
+    drawn = {(metric, x): curves(findings, metric, x) for metric in ranking for x in AXES}
+    contents = {"results.md": markdown(findings), "results.tex": latex(findings)}
+    contents[REPORT] = _page(findings, drawn)
+    claim(folder, report_files(ranking))
+    for (metric, x), figure in drawn.items():
+        for kind, content in figure._asdict().items():
+            path = folder / "figures" / f"{metric}-{x}.{kind}"
+            path.parent.mkdir(exist_ok=True)
+            with atomic_write(path) as file:
+                file.write(content)
+    for name, text in contents.items():
+        with atomic_write(folder / name, "w") as file:
+            file.write(text)
+    return folder / REPORT
+
+
+def _page(findings: Findings, drawn: dict[tuple[str, str], Drawn]) -> str:
+    """The text of report.html."""
+    return render(
         "page.html",
         findings=findings,
         settings=findings.settings,
@@ -82,26 +124,31 @@ def build_report(folder: Path) -> Path:
         titles={name: metric.title for name, metric in METRICS.items()},
         meanings=_meanings(findings),
         labels=LABELS,
+        answers=answer_rows(findings),
         summary=sentences(findings),
         likelihood=likelihood_text(findings),
-        ranked=ranked,
-        best=_best(findings, ranked),
-        groups=_groups(findings),
-        curves=_curves(findings),
+        budget=_likelihood_budget(findings),
+        parts=_parts(findings),
+        cells=_cells(findings),
+        curves=[_curve(metric, x, figure) for (metric, x), figure in drawn.items()],
         samples=_samples(findings),
         strips=[(strip, _strip(strip)) for strip in findings.strips if can_show(strip.spec)],
-        command=_command(findings),
-        every_setting=_every_setting(findings),
+        command=repeating_command(findings),
+        every_setting=every_setting(findings),
     )
-    path = folder / REPORT
-    with atomic_write(path, "w") as file:
-        file.write(text)
-    return path
 
 
 def render(template: str, **values: Any) -> str:
     """A page from a file in templates/; every value is made printable and escaped."""
-    return _environment().get_template(template).render(**values)
+    environment = _environment()
+    script, _, _ = environment.loader.get_source(environment, "script.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    policy = (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
+        f"form-action 'none'; script-src 'sha256-{digest}'"
+    )
+    page = environment.get_template(template)
+    return page.render(**values, script=Markup(script), policy=Markup(policy))
 
 
 @cache
@@ -135,12 +182,6 @@ def _caption(text: str) -> Markup:
     return _label(text).replace(" steps", space + "steps").replace("NFE ", "NFE" + space)
 
 
-def _best(findings: Findings, metrics: list[str]) -> dict[int, list[Ranking | None]]:
-    """For each budget the ranking by each metric."""
-    places = {b: [findings.ranking(b, metric) for metric in metrics] for b in findings.budgets}
-    return {budget: found for budget, found in places.items() if any(found)}
-
-
 def _meanings(findings: Findings) -> dict[str, str]:
     """Title and meaning of the measured metrics of which the page says nothing else."""
     known = ("paired_rmse", "mmd2", "frechet", "sliced_w2")
@@ -148,42 +189,57 @@ def _meanings(findings: Findings) -> dict[str, str]:
     return {metric.title: metric.meaning for metric in more}
 
 
-def _groups(findings: Findings) -> list[tuple[str, list[CellResult]]]:
-    """Measured cells by title: for each budget, sorted by the first metric; then adaptive ones."""
+def _likelihood_budget(findings: Findings) -> list[str]:
+    """The lines of the error budget of the likelihood; empty without one."""
+    path = findings.folder / "likelihood" / "budget.txt"
+    if findings.likelihood is None or not path.is_file():
+        return []
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def _parts(findings: Findings) -> list[tuple[int, str, Decomposition]]:
+    """Budget, name and parts of the error of each cell to take that has such parts."""
+    found = []
+    for budget in findings.budgets:
+        answer = findings.answer(budget)
+        split = None if answer is None else findings.decomposition(answer.cell)
+        if split is not None:
+            found.append((budget, short_name(findings, answer.cell), split))
+    return found
+
+
+def _cells(findings: Findings) -> list[CellResult]:
+    """Measured cells: for each budget, the best by the first metric first; then adaptive ones."""
     order = (*findings.columns, "")[0]
 
     def rank(cell: CellResult) -> float:
-        return cell.metrics[order].value if order in cell.metrics else cell.nfe
+        sign = METRICS[order].sign if order else 1
+        return sign * cell.metrics[order].value if order in cell.metrics else cell.nfe
 
-    groups = [(f"NFE ≤ {b}", sorted(findings.within(b), key=rank)) for b in findings.budgets]
-    groups.append(("Adaptive, one cell per tolerance", findings.adaptive))
-    return [(title, cells) for title, cells in groups if cells]
-
-
-def _curves(findings: Findings) -> list[tuple[str, list[Picture]]]:
-    """Figures of each metric against evaluations, then against seconds; empty without metrics."""
-    return [
-        (against, [_curve(findings, metric, x, against) for metric in findings.measured])
-        for x, against in (("nfe", "evaluations"), ("seconds", "seconds"))
-        if findings.measured
-    ]
+    groups = [sorted(findings.within(budget), key=rank) for budget in findings.budgets]
+    return [cell for cells in (*groups, findings.adaptive) for cell in cells]
 
 
-def _curve(findings: Findings, metric: str, x: str, against: str) -> Picture:
+def _curve(metric: str, x: str, figure: Drawn) -> Picture:
+    against = "evaluations" if x == "nfe" else "seconds"
     alt = (
-        f"{METRICS[metric].title} against {against}, one line per sampler and grid with standard "
-        "errors; all values are in the table below."
+        f"{METRICS[metric].title} against {against}, one line per sampler and grid with 95 % "
+        "intervals; all values are in the table below."
     )
     words = "of deterministic samplers " if metric == "paired_rmse" else ""
     title = f"{METRICS[metric].title} {words}against {against}"
-    return Picture.of(curves(findings, metric, x), alt, title[0].upper() + title[1:])
+    return Picture(alt, title[0].upper() + title[1:], drawing=figure.inline)
 
 
 def _samples(findings: Findings) -> list[tuple[str, list[Picture]]]:
     """Figures of the samples of some budgets and of adaptive methods, by title."""
     if not can_show(findings.spec):
         return []
-    groups = [(f"Within {b} evaluations", findings.within(b)) for b in _some(findings.budgets)]
+    cells = _cells(findings)
+    groups = [
+        (f"Within {budget} evaluations", [cell for cell in cells if cell.nfe_asked == budget])
+        for budget in _some(findings.budgets)
+    ]
     groups.append(("Adaptive methods", findings.adaptive))
     return [(title, _sheets(findings, cells)) for title, cells in groups if cells]
 
@@ -194,8 +250,12 @@ def _sheets(findings: Findings, cells: list[CellResult]) -> list[Picture]:
     if exact is not None:
         sheets.append(_picture(spec, on_levels(exact, spec), "exact ODE solution"))
     for cell in cells:
-        steps = f"tol {cell.tolerance:g}" if cell.steps is None else f"{cell.steps} steps"
-        label = f"{findings.name(cell)} · {steps} · NFE {cell.nfe}"
+        steps = (
+            f"tol {cell.tolerance:g}"
+            if cell.steps is None
+            else f"{cell.steps} step{'' if cell.steps == 1 else 's'}"
+        )
+        label = f"{short_name(findings, cell)} · {steps} · NFE {cell.nfe}"
         sheets.append(_picture(spec, findings.samples(cell), label))
     return sheets
 
@@ -211,6 +271,8 @@ def _strip(strip: Findings) -> list[Picture]:
 def _picture(spec: DataSpec, x: Tensor, label: str) -> Picture:
     """Images side by side, or a scatter plot of points in the plane."""
     if spec.shape == (2,):
+        outside = int(((x < spec.low) | (x > spec.high)).any(1).sum())
+        label += f" · {outside} of {len(x)} outside" if outside else ""
         return Picture.of(scatter(x, spec), f"Scatter plot: {label}", label)
     buffer = io.BytesIO()
     to_grid(x[:STRIP], spec, STRIP).save(buffer, "PNG", optimize=True)
@@ -223,50 +285,3 @@ def _some(budgets: list[int]) -> list[int]:
         return budgets
     last = len(budgets) - 1
     return [budgets[round(i * last / (SHEETS - 1))] for i in range(SHEETS)]
-
-
-def _command(findings: Findings) -> str:
-    """The command that repeats the comparison."""
-    settings, out = findings.settings, findings.folder.absolute().name
-    if settings["command"] == "demo":
-        return f"scoresde demo --out {shlex.quote(out)}"
-    if findings.in_memory:
-        names = ("nfe", "n", "t_min", "batch", "likelihood")
-        values = [f"{name}={settings[name]!r}" for name in names]
-        values.insert(2, f"seeds={settings['seed']}")
-        chosen = ("features", "metrics")
-        values += [f"{name}={settings[name]!r}" for name in chosen if name in settings]
-        return f"scoresde.bench(model, …, {', '.join(values)}, out={out!r})"
-    words = ["scoresde", "bench", "--checkpoint", settings["checkpoint"]]
-    for option in ("samplers", "grids", "nfe"):
-        words += [f"--{option}", ",".join(map(str, settings[option]))]
-    times = settings.get("t_mins") or [settings["t_min"]]
-    words += ["--n", str(settings["n"]), "--seeds", str(settings["seed"])]
-    words += ["--t-min", ",".join(map(str, times))]
-    for option in ("batch", "device", "likelihood"):
-        words += [f"--{option}", str(settings[option])]
-    if settings.get("reference_tolerance", 1e-6) != 1e-6:
-        words += ["--reference-tolerance", str(settings["reference_tolerance"]).lower()]
-    if settings.get("features", AUTO) != AUTO:
-        words += ["--features", settings["features"]]
-    if tuple(settings.get("metrics", DEFAULT_METRICS)) != DEFAULT_METRICS:
-        words += ["--metrics", ",".join(settings["metrics"])]
-    if settings.get("labels"):
-        words += ["--labels", settings["labels"]]
-    return shlex.join([*words, "--out", out])
-
-
-def _every_setting(findings: Findings) -> dict[str, str]:
-    """All settings and the machine by name, as text."""
-    values = {k: v for k, v in findings.settings.items() if k != "data"}
-    values |= {f"data.{k}": v for k, v in findings.settings["data"].items()}
-    values |= {f"machine.{k}": v for k, v in findings.machine.items()}
-    return {name: _plain(value) for name, value in values.items()}
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {v}" for k, v in value.items())
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return "—" if value is None else str(value)

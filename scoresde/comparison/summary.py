@@ -11,7 +11,14 @@ from .metric_table import METRICS
 from .ranking import Answer, Ranking, gain
 from .records import CellResult
 
-__all__ = ["estimate_text", "likelihood_text", "sentences", "text_table"]
+__all__ = [
+    "estimate_text",
+    "likelihood_text",
+    "number_text",
+    "sentences",
+    "short_name",
+    "text_table",
+]
 
 SNAPPED = (
     "The network's labels are rounded: grids are moved to its discrete times, and there is no ODE "
@@ -40,6 +47,17 @@ def sentences(findings: Findings) -> list[str]:
 def estimate_text(estimate: Estimate | None) -> str:
     """`value ± error` with a true minus sign; a dash if there is no estimate."""
     return "—" if estimate is None else str(estimate).replace("-", "−")
+
+
+def short_name(findings: Findings, cell: CellResult) -> str:
+    """The sampler's label, with the grid if several were asked for; "recommended" alone."""
+    several = len(findings.settings["grids"]) > 1 and cell.grid and not cell.setting
+    return f"{cell.sampler} · {cell.grid}" if several else cell.sampler
+
+
+def number_text(value: float) -> str:
+    """A number with three digits and a true minus sign."""
+    return f"{value:.3g}".replace("-", "−")
 
 
 def likelihood_text(findings: Findings) -> str:
@@ -96,13 +114,13 @@ def _of_budget(findings: Findings, budget: int) -> list[str]:
 
 def _of_answer(findings: Findings, budget: int, found: Answer) -> str:
     cell, title = found.cell, METRICS[found.metric].title
-    text = f"Within {budget} evaluations take {findings.name(cell)} "
+    text = f"Within {budget} evaluations take {short_name(findings, cell)} "
     text += f"({title} {estimate_text(cell.metrics[found.metric])})"
     ranking = next(r for r in found.rankings if r.metric == found.metric)
     if cell in ranking.at_floor:
         text += ", which is not shown to be worse than real data"
     if found.next is not None:
-        text += f"; the next, {findings.name(found.next)}, is worse by {_by(found)}"
+        text += f"; the next, {short_name(findings, found.next)}, is worse by {_by(found)}"
     if found.ties:
         verb = "is" if len(found.ties) == 1 else "are"
         text += f"; {_names(findings, found.ties)} {verb} not shown to be worse"
@@ -112,7 +130,7 @@ def _of_answer(findings: Findings, budget: int, found: Answer) -> str:
 def _by(found: Answer) -> str:
     """A difference, and the ratio if there is one, with their intervals."""
     low, high = found.gain.interval()
-    text = f"{estimate_text(found.gain)} (95 % interval {_number(low)} to {_number(high)})"
+    text = f"{estimate_text(found.gain)} (95 % interval {number_text(low)} to {number_text(high)})"
     if found.factor is None:
         return text
     low, high = found.factor.interval()
@@ -126,9 +144,10 @@ def _of_disagreement(findings: Findings, budget: int, found: Answer) -> str:
     worst = max(found.disagreements, key=lambda each: each.disjoint)
     by, against, cell, better = worst.by, worst.against, worst.cell, worst.better
     return (
-        f"Within {budget} evaluations the metrics disagree: {findings.name(cell)} has the best "
-        f"{METRICS[by.metric].title} ({_against(by, cell, better)}), but {findings.name(better)} "
-        f"the best {METRICS[against.metric].title} ({_against(against, better, cell)})."
+        f"Within {budget} evaluations the metrics disagree: {short_name(findings, cell)} has the "
+        f"best {METRICS[by.metric].title} ({_against(by, cell, better)}), but "
+        f"{short_name(findings, better)} the best {METRICS[against.metric].title} "
+        f"({_against(against, better, cell)})."
     )
 
 
@@ -143,7 +162,7 @@ def _of_floor(findings: Findings) -> str:
     verb = "is" if len(reached) == 1 else "are"
     text = (
         f"{text}; {len(reached)} of {_count(len(findings.done), 'cell')} {verb} not shown to be "
-        f"worse, the cheapest {findings.name(cheapest)} with "
+        f"worse, the cheapest {short_name(findings, cheapest)} with "
         f"{_count(cheapest.nfe, 'evaluation')}."
     )
     if below := findings.below_floor("mmd2"):
@@ -160,10 +179,10 @@ def _of_parts(findings: Findings) -> str:
         split = None if found is None else findings.decomposition(found.cell)
         if split is not None:
             parts.append(
-                f"of the MMD² {estimate_text(split.total)} of {findings.name(found.cell)} at "
-                f"{budget} evaluations, {estimate_text(split.network)} is the network's and "
+                f"of the MMD² {estimate_text(split.total)} of {short_name(findings, found.cell)} "
+                f"at {budget} evaluations, {estimate_text(split.network)} is the network's and "
                 f"{estimate_text(split.steps)} the steps', so that more steps gain at most "
-                f"{_number(split.gain)}"
+                f"{number_text(split.gain)}"
             )
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}." if text else ""
@@ -177,7 +196,9 @@ def _of_solvers(findings: Findings) -> str:
             first = ranking.best
             close = [cell for cell in ranking.leading if cell is not first]
             tie = f", tied with {_names(findings, close)}" if close else ""
-            parts.append(f"{findings.name(first)} within {budget} ({ranking.value(first)}{tie})")
+            parts.append(
+                f"{short_name(findings, first)} within {budget} ({ranking.value(first)}{tie})"
+            )
     if not parts:
         return ""
     return f"Closest to the exact solution of the ODE from the same noise: {'; '.join(parts)}."
@@ -210,7 +231,7 @@ def _of_recommended(findings: Findings) -> str:
         if cell is None:
             continue
         beaten = [
-            f"{findings.name(ranking.best)} in {METRICS[ranking.metric].title} "
+            f"{short_name(findings, ranking.best)} in {METRICS[ranking.metric].title} "
             f"({_against(ranking, ranking.best, cell)})"
             for ranking in findings.rankings(budget)
             if cell in ranking.cells and cell not in ranking.leading
@@ -228,16 +249,12 @@ def _against(ranking: Ranking, better: CellResult, worse: CellResult) -> str:
     return f"{values[0]} against {values[1]}, difference {gain(better, worse, ranking.metric)}"
 
 
-def _number(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−")
-
-
 def _ends(values: Sequence[int]) -> list[int]:
     return sorted({values[0], values[-1]}) if values else []
 
 
 def _names(findings: Findings, cells: Sequence[CellResult], most: int = 3) -> str:
-    names = [findings.name(cell) for cell in cells]
+    names = [short_name(findings, cell) for cell in cells]
     if len(names) > most + 1:
         names = [*names[:most], f"{len(names) - most} others"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

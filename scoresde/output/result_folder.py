@@ -28,7 +28,7 @@ from ..fingerprint import file_fingerprint
 from .files import read_json, write_json
 from .manifest import MANIFEST, DamagedManifestError, Manifest, Origin
 
-__all__ = ["PARTS", "SUMMARY", "Output", "ResultFolder", "check_whole", "remove_results"]
+__all__ = ["PARTS", "SUMMARY", "Output", "ResultFolder", "check_whole", "claim", "remove_results"]
 
 SUMMARY = "summary.json"
 PARTS = "parts"
@@ -152,6 +152,7 @@ class Output:
         """
         written = [name for name in self.files if (self.work / name).exists()]
         now = dict.fromkeys((*written, *kept))
+        later = list(later)
         ours = {*self.before.files, *now, *later}
         manifest = replace(Manifest.of(self.origin), parts=self.before.parts)
         replace(manifest, files=dict.fromkeys(sorted(ours))).save(self.folder)
@@ -186,6 +187,20 @@ def remove_results(folder: Path, command: str) -> None:
         (folder / MANIFEST).unlink()
     with contextlib.suppress(OSError):  # the folder holds other files
         folder.rmdir()
+
+
+def claim(folder: Path, names: Sequence[str]) -> None:
+    """Add files that are about to be written to the manifest; their content is not checked later.
+
+    Raises:
+        FileNotFoundError: If the folder has no manifest.
+        ValueError: If one of the files exists, and scoresde did not write it.
+    """
+    manifest = Manifest.read(folder)
+    new = [name for name in names if name not in manifest.names]
+    if new:
+        _check_free(folder, manifest, new)
+        replace(manifest, files=manifest.files | dict.fromkeys(new)).save(folder)
 
 
 def check_whole(folder: Path) -> None:

@@ -1,19 +1,18 @@
 """`scoresde bench` and `scoresde report`."""
 
 import csv
-import io
 import json
 import re
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from scoresde.comparison import quality
 from scoresde.comparison import report as report_module
 from scoresde.comparison import sweep as sweep_module
 from scoresde.comparison.case import prepare_case
+from scoresde.comparison.curves import Drawn
 from scoresde.comparison.request import BenchRequest
 from scoresde.data import load_dataset
 from scoresde.metrics import sliced_wasserstein
@@ -33,9 +32,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(quality, "REFERENCE_CAP", 200)
     for name in ("save_budget", "extremes"):
         monkeypatch.setattr(f"scoresde.tasks.likelihood.files.{name}", lambda path, *_: None)
-    picture = io.BytesIO()
-    Image.new("L", (1, 1)).save(picture, "PNG")
-    monkeypatch.setattr(report_module, "curves", lambda *arguments: picture.getvalue())
+    monkeypatch.setattr(report_module, "curves", lambda *arguments: Drawn(b"<svg ></svg>", b""))
 
 
 @pytest.fixture

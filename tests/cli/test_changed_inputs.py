@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from scoresde.comparison import quality, report
+from scoresde.comparison.curves import Drawn
 from scoresde.comparison.request import BenchRequest
 from scoresde.likelihood import likelihood_budget
 from scoresde.score import NetworkScore
@@ -42,7 +43,7 @@ COMMANDS = {
 def quick(monkeypatch):
     """No reference solution, or a coarse one, and no figures: other tests check these."""
     monkeypatch.setitem(BenchRequest.__init__.__kwdefaults__, "reference_tolerance", None)
-    monkeypatch.setattr(report, "curves", lambda *arguments: b"")
+    monkeypatch.setattr(report, "curves", lambda *arguments: Drawn(b"<svg ></svg>", b""))
     monkeypatch.setattr(verification, "NETWORK_TOLERANCE", 1e-2)
     monkeypatch.setattr(verification, "NETWORK_STEPS", (2, 3, 4))
     for name in ("save_budget", "extremes"):

@@ -13,6 +13,7 @@ from torch import nn
 import scoresde
 from scoresde.comparison import report as report_module
 from scoresde.comparison import sweep as sweep_module
+from scoresde.comparison.curves import Drawn
 from scoresde.comparison.findings import Findings
 from scoresde.data import Dataset, DataSpec
 from scoresde.exact import GaussianMixture
@@ -46,8 +47,8 @@ def no_figures(monkeypatch):
     """Figures take most of the time, and other tests look at them."""
     picture = io.BytesIO()
     Image.new("L", (1, 1)).save(picture, "PNG")
-    for name in ("curves", "scatter"):
-        monkeypatch.setattr(report_module, name, lambda *_: picture.getvalue())
+    monkeypatch.setattr(report_module, "scatter", lambda *_: picture.getvalue())
+    monkeypatch.setattr(report_module, "curves", lambda *_: Drawn(b"<svg ></svg>", b""))
     for name in ("save_budget", "extremes"):
         monkeypatch.setattr(f"scoresde.tasks.likelihood.files.{name}", lambda path, *_: None)
     monkeypatch.setattr("scoresde.comparison.measure.RUNS", 1)

@@ -14,6 +14,7 @@ import torch
 import scoresde
 from scoresde.comparison import expected, limit, measure, reference
 from scoresde.comparison.case import NothingDoneError
+from scoresde.comparison.curves import Drawn
 from scoresde.comparison.merging import merge
 from scoresde.comparison.prepare import BenchModel, prepare_bench
 from scoresde.comparison.records import SPENT
@@ -36,7 +37,7 @@ SEVERAL = QUICK | {"seeds": [0, 1], "samplers": ["ddim", "ancestral"], "nfe": [4
 def no_figures(monkeypatch):
     """Neither figures nor the spread of seconds; the recommended settings are planned elsewhere."""
     monkeypatch.setattr("scoresde.comparison.request.recommended_cells", lambda *_: [])
-    monkeypatch.setattr("scoresde.comparison.report.curves", lambda *_: b"")
+    monkeypatch.setattr("scoresde.comparison.report.curves", lambda *_: Drawn(b"<svg ></svg>", b""))
     monkeypatch.setattr("scoresde.comparison.report.scatter", lambda *_: b"")
     monkeypatch.setattr(measure, "RUNS", 1)
 
@@ -71,7 +72,8 @@ def content(folder):
             table = json.loads(path.read_text())
             found[name] = json.dumps([table["settings"], table["cells"], sorted(table["files"])])
         elif path.is_file() and path.suffix != ".html":
-            found[name] = path.name if path.name == "machine.json" else path.read_bytes()
+            timed = ("machine.json", "results.md", "results.tex")  # hold seconds
+            found[name] = path.name if path.name in timed else path.read_bytes()
     return found
 
 
