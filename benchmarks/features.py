@@ -54,6 +54,8 @@ REFERENCE = 1000
 DRAWS = 16  # of unchanged data
 LARGEST_EPS = 1.5  # root mean square of what the score that behaves like a network gives
 COLOUR = DataSpec((3, 16, 16), -1.0, 1.0, levels=256)
+LEAST = 0.5  # z in the figure
+COLOURS = {"pca32": "C0", "descriptors": "C1", "classifier": "C2", "efficientnet_lite0": "C3"}
 TRAINED = 200  # patches on which this score is exact
 
 
@@ -243,23 +245,27 @@ def print_table(name: str, table: dict) -> None:
 
 def picture(tables: dict) -> bytes:
     """A chart for each data set: z of each failure, on a logarithmic axis; 2 is the limit."""
-    figure = new_figure(12, 4.2 * math.ceil(len(tables) / 2))
     rows = math.ceil(len(tables) / 2)
+    figure = new_figure(12, 4.2 * rows)
+    entries = {}
     for place, (name, table) in enumerate(tables.items()):
         axes = figure.add_subplot(rows, 2, place + 1)
-        failures = list(next(iter(table.values())))
-        for i, (space, values) in enumerate(table.items()):
-            for metric, marker in enumerate("os"):
-                z = [max(values[failure][metric], 0.3) for failure in failures]
-                label = f"{space}, {('MMD²', 'Fréchet')[metric]}"
-                fill = f"C{i}" if metric else "none"
-                at = range(len(failures))
-                axes.plot(z, at, marker, color=f"C{i}", markerfacecolor=fill, label=label)
+        for space, values in table.items():
+            for metric, title in enumerate(("MMD²", "Fréchet")):
+                colour = COLOURS[space]
+                (drawn,) = axes.plot(
+                    [max(pair[metric], LEAST) for pair in values.values()],
+                    [k + 0.22 * (list(COLOURS).index(space) - 1) for k in range(len(values))],
+                    "os"[metric],
+                    **{"color": colour, "markerfacecolor": colour if metric else "none"},
+                )
+                entries[f"{space}, {title}"] = drawn
         axes.axvline(2, color="grey", lw=1)
-        axes.set(xscale="log", xlabel="z; left of the line: not seen", title=name)
-        axes.set_yticks(range(len(failures)), failures, fontsize=8)
+        label = f"z, drawn at {LEAST:g} if it is less; left of the line: not seen"
+        axes.set(xscale="log", xlabel=label, title=name)
+        axes.set_yticks(range(len(values)), list(values), fontsize=8)
         axes.invert_yaxis()
-        axes.legend(fontsize=7)
+    figure.legend(entries.values(), entries, loc="outside lower center", ncols=len(entries) // 2)
     return png_bytes(figure)
 
 
