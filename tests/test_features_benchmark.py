@@ -1,10 +1,12 @@
 """The feature space that a comparison takes by itself sees saturated noise; PCA does not."""
 
 import importlib
+import json
 import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from scoresde.comparison.quality import Quality, on_levels
 from scoresde.data import Dataset
@@ -46,3 +48,17 @@ def test_too_few_steps_of_ddim_rank_before_saturated_noise(features):
     pca = PCAFeatures.fit(spec.encode(train.x), 32)
     seen = {n: mmd2(pca(on_levels(x, spec)), pca(spec.encode(train.x))) for n, x in drawn.items()}
     assert seen["quarter"].value < seen["ddim"].value  # the wrong order
+
+
+@pytest.mark.slow
+def test_the_table_shows_what_two_moments_hide(features, tmp_path):
+    """A Gaussian with the moments of a ring: PCA cannot see it, products and waves can."""
+    out, chart = tmp_path / "z.json", tmp_path / "z.png"
+    arguments = ["--data", "ring in 2-D", "--json", str(out), "--figure", str(chart)]
+    run = CliRunner().invoke(features.main, arguments, catch_exceptions=False)
+    assert run.exit_code == 0
+    table = json.loads(out.read_text())["z"]["ring in 2-D"]
+    hidden = "Gaussian of the same moments"
+    assert max(table["pca32"][hidden]) < 3 < 30 < min(table["descriptors"][hidden])
+    assert f"{hidden:28s}" in run.output
+    assert chart.read_bytes().startswith(b"\x89PNG")
