@@ -1061,6 +1061,20 @@ def _metrics() -> Iterator[Mutant]:
         "metrics/test_frechet.py",
     )
     yield Mutant(
+        "statistics in a file are taken for those of any features",
+        "scoresde/metrics/statistics_files.py",
+        "if None not in (known[name], given) and known[name] != given:",
+        "if None not in (known[name], given) and not known[name]:",
+        "metrics/test_statistics_files.py",
+    )
+    yield Mutant(
+        "a file of statistics holds the covariance with divisor n",
+        "scoresde/metrics/statistics_files.py",
+        '"sigma": stats.cov.cpu().numpy()',
+        '"sigma": stats.cov.cpu().numpy() * (1 - 1 / stats.n)',
+        "metrics/test_statistics_files.py",
+    )
+    yield Mutant(
         "the Fréchet distance with the cross term once",
         "scoresde/metrics/frechet.py",
         "traces - 2 * cross.sum()",

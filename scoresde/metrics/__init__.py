@@ -13,6 +13,7 @@ from .neighbours import Balls, DensityCoverage, PrecisionRecall, density_coverag
 from .network_features import NetworkFeatures, efficientnet_file
 from .paired import paired_rmse
 from .sliced_wasserstein import directions, sliced_wasserstein
+from .statistics_files import load_statistics, save_statistics
 from .two_sample_test import classifier_accuracy
 
 __all__ = [
@@ -42,9 +43,11 @@ __all__ = [
     "frechet_distance",
     "frechet_extrapolated",
     "load_features",
+    "load_statistics",
     "mmd2",
     "paired_rmse",
     "precision_recall",
     "ratio",
+    "save_statistics",
     "sliced_wasserstein",
 ]
