@@ -165,7 +165,7 @@ MISFITS = {
     "for the encoder_type residual": {"arguments": {"encoder_type": "residual"}},
     "channel_mult_noise must be 1": {"arguments": {"channel_mult_noise": 2}},
     "does not fit EDMPrecond": {"arguments": {"out_channels": 4}},
-    "map_label.weight must have shape": {"arguments": {"label_dim": 4}},
+    "map_label.weight has shape": {"arguments": {"label_dim": 4}},
     "unexpected enc.further.weight": {"tensors": {"enc.further.weight": torch.ones(1)}},
     "non-finite": {"tensors": {"map_layer0.bias": torch.full((32,), math.nan)}},
 }
