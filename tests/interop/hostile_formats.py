@@ -38,7 +38,7 @@ def own_files(folder, command):
     for label, data in [*others(), *safetensors_attacks(whole)][::2]:
         path.write_bytes(data)
         yield label, path
-    for place, wrong, changed in list(edited_tables(metadata))[::5]:
+    for place, wrong, changed in list(edited_tables(metadata))[::6]:
         save_checkpoint(path, raw.tensors, changed)
         yield f"{place} = {wrong}", path
     for label, tensors in {
@@ -50,7 +50,7 @@ def own_files(folder, command):
     }.items():  # fmt: skip
         save_checkpoint(path, tensors, metadata)
         yield f"tensors {label}", path
-    for seed in range(50):
+    for seed in range(70):
         path.write_bytes(damaged(whole, seed))
         yield f"damaged {seed}", path
     path.unlink()
@@ -139,10 +139,14 @@ def diffusers_folders(folder, command):
     (place / WEIGHTS).unlink()
     yield "no weights", place
     whole = torch_bytes(tensors)
-    for label, data in [*attacks(whole, command), *torch_attacks(whole), *others()][::5]:
+    for label, data in [
+        *attacks(whole, command, slice(0, None, 6)),
+        *torch_attacks(whole),
+        *others()[::5],
+    ]:
         (place / BIN).write_bytes(data)
         yield f"bin: {label}", place
-    for label, changed in tensors_edited(tensors):
+    for label, changed in list(tensors_edited(tensors))[::2]:
         torch.save(changed, place / BIN)
         yield f"bin: tensor {label}", place
     (place / BIN).unlink()
