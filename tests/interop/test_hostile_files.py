@@ -2,11 +2,13 @@
 
 import contextlib
 import resource
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
-from hostile_formats import FORMATS
+from hostile_formats import BIN, FORMATS, MODELS, WEIGHTS
+from hostile_pickles import harmful, text
 
 import scoresde
 from scoresde.checkpoint import CheckpointError
@@ -68,6 +70,28 @@ SOUND += (
     "long name",
     "control",
 )
+
+
+NAMES = {  # by which a format is recognized
+    "checkpoint.pth": "all_modules.0.weight sigmas",
+    "model.pt": "time_embed.0.weight input_blocks.0.0.weight",
+    "network.pkl": "torch_utils.persistence _reconstruct_persistent_obj",
+    "other.pkl": "nothing",
+    f"tiny-ddpm/{BIN}": "conv_in.weight",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_that_names_os_system_runs_nothing(name, tmp_path):
+    marker, source = tmp_path / "ran", tmp_path / name
+    if name.startswith("tiny-ddpm"):
+        shutil.copytree(MODELS / "tiny-ddpm", tmp_path / "tiny-ddpm")
+        (tmp_path / "tiny-ddpm" / WEIGHTS).unlink()
+    body = text(NAMES[name]) + b"0" + next(harmful(f"touch {marker}"))
+    source.write_bytes(b"\x80\x02" + body + b".")
+    with pytest.raises(CheckpointError, match=r"names \w+.system, .*; nothing was run here"):
+        scoresde.load(tmp_path / name.partition("/")[0])
+    assert not marker.exists()
 
 
 @pytest.mark.slow
