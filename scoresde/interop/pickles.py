@@ -8,7 +8,8 @@ another one calls it. So Python's reader can be made to run any code. The reader
 - It never imports what a file names. A name becomes a `Record`, which holds two texts.
 - A call of a name looks it up in one table, `rebuild._CALLS`. The table has 18 names of PyTorch,
   NumPy and the standard library, which make tensors, arrays, numbers, bytes and dictionaries. Our
-  own functions stand for them. A call of any other name becomes a `Record` with its arguments.
+  own functions stand for them. A call of any other name becomes a `Record` with its arguments, or
+  the file is refused if PyTorch would make another kind of tensor with it.
 - A state that a file gives to an object is stored in a `Record`, never set as an attribute. Only
   the state of an array of NumPy is used, as its numbers.
 - Operations on lists, tuples, dictionaries, text and numbers are done. Those that take buffers or
