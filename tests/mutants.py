@@ -1200,6 +1200,23 @@ def _files_and_data() -> Iterator[Mutant]:
         "storage",
     )
     yield Mutant(
+        "one function too many is made of what a pickle names",
+        "scoresde/interop/rebuild.py",
+        '    ("collections", "OrderedDict"): _ordered,',
+        '    ("operator", "methodcaller"): lambda _, a: __import__("operator").methodcaller(*a),\n'
+        '    ("collections", "OrderedDict"): _ordered,',
+        "interop/test_pickles.py",
+        "no_code_runs",
+    )
+    yield Mutant(
+        "a view of a storage may have any number of elements",
+        "scoresde/interop/rebuild.py",
+        "        self.budget.take_memory(math.prod(size) * base.element_size())\n",
+        "",
+        "interop/test_pickles.py",
+        "storage",
+    )
+    yield Mutant(
         "an object of a pickle may contain itself",
         "scoresde/interop/records.py",
         "elif id(child) in on_path:",
