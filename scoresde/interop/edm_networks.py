@@ -84,8 +84,8 @@ def network(name: str, given: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
         if not key.endswith("resample_filter") and key not in ("map_augment.weight", *_APART)
     }
     if song:
-        channels = get["in_channels"]
-        rest |= {name: _of_mean(rest[name], channels) for name in rest if _OUTPUT in name}
+        sizes = get["in_channels"], get["out_channels"]
+        rest |= {name: _of_mean(rest[name], *sizes) for name in rest if _OUTPUT in name}
     places = _song_places(net) if song else _dhariwal_places(net)
     found = carried(net, list(places), rest, _NAMING)
     found |= _classes(net, tensors)
@@ -99,10 +99,9 @@ _OUTPUT = "_aux_conv."  # the output of SongUNet
 _APART = ("map_noise.freqs", "map_label.weight", "map_label.bias")
 
 
-def _of_mean(tensor: Tensor, channels: int) -> Tensor:
-    """The first half of an output of iDDPM, whose second half EDM itself does not use."""
-    twice = tensor.ndim > 0 and len(tensor) == 2 * channels
-    return tensor[:channels] if twice else tensor
+def _of_mean(tensor: Tensor, own: int, stored: int) -> Tensor:
+    """The first channels of an output of iDDPM, whose second half EDM itself does not use."""
+    return tensor[:own] if tensor.ndim > 0 and len(tensor) == stored else tensor
 
 
 def _classes(net: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -69,6 +69,7 @@ SOUND += (
     "model_index.json",
     "long name",
     "control",
+    "VEPrecond",  # fits the same network
 )
 
 
