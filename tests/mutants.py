@@ -1250,7 +1250,7 @@ def _files_and_data() -> Iterator[Mutant]:
     )
     yield Mutant(
         "the image is joined behind the features",
-        "scoresde/nets/ncsnpp.py",
+        "scoresde/nets/ncsnpp_levels.py",
         "torch.cat([part, h], dim=1)",
         "torch.cat([h, part], dim=1)",
         "interop/test_score_sde.py",
@@ -1269,6 +1269,14 @@ def _files_and_data() -> Iterator[Mutant]:
         "scoresde/interop/edm.py",
         "        _negate(net)\n",
         "",
+        "interop/test_edm.py",
+        "x0_is",
+    )
+    yield Mutant(
+        "the label of EDM's VE is log(σ)",
+        "scoresde/interop/edm.py",
+        "offset = -math.log(2)",
+        "offset = 0.0",
         "interop/test_edm.py",
         "x0_is",
     )

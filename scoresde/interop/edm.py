@@ -6,6 +6,7 @@ tensors are read from the pickle; the source code that it holds as well is not u
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -45,7 +46,7 @@ _REST = {
 
 
 def recognizes(path: Path) -> bool:
-    """Whether a file looks like a pickle of EDM's modules."""
+    """Whether a file looks like a pickle of EDM's modules, or names tensors as EDM does."""
     try:
         if not path.is_file():
             return False
@@ -53,8 +54,10 @@ def recognizes(path: Path) -> bool:
             head = file.read(_SEARCHED)
     except OSError:
         return False
-    names = (b"torch_utils.persistence", b"_reconstruct_persistent_obj")
-    return head[:1] == b"\x80" and all(name in head for name in names)
+    modules = (b"torch_utils.persistence", b"_reconstruct_persistent_obj")
+    tensors = (b"map_layer0.weight", b"map_layer1.weight")
+    named = any(all(name in head for name in names) for names in (modules, tensors))
+    return head[:1] in (b"P", b"\x80") and named
 
 
 def read(path: Path, label: Literal["index", "rounded_index"] = "index") -> Imported:
@@ -70,9 +73,7 @@ def read(path: Path, label: Literal["index", "rounded_index"] = "index") -> Impo
     """
     check_choice("label", label, INDEX_LABELS)
     path = Path(path)
-    tree = read_pickle(path)
-    if not isinstance(tree, dict) or "ema" not in tree:
-        raise CheckpointError("has no entry 'ema' with a network of EDM", path)
+    tree = _content(read_pickle(path), path)
     try:
         outer = stored_module(tree["ema"], "ema")
         check_choice("the class of ema", outer.name, _PRECONDITIONINGS)
@@ -93,14 +94,33 @@ def read(path: Path, label: Literal["index", "rounded_index"] = "index") -> Impo
     return Imported(model, data, tuple(_report(outer, inner)), provenance)
 
 
+def _content(tree: Any, path: Path) -> dict[str, Any]:
+    """The entries of a snapshot; other files of EDM are refused by what they are."""
+    if not isinstance(tree, dict):
+        tree = {}
+    if any(str(name).endswith("map_layer0.weight") for name in tree):
+        raise CheckpointError(
+            "holds the tensors of a network of EDM without its class and arguments; give the "
+            "pickle, network-snapshot-….pkl",
+            path,
+        )
+    if "ema" not in tree and "optimizer_state" in tree:
+        raise CheckpointError(
+            "is a training state of EDM, whose weights are not averaged; give the pickle, "
+            "network-snapshot-….pkl",
+            path,
+        )
+    if "ema" not in tree:
+        raise CheckpointError("has no entry 'ema' with a network of EDM", path)
+    return tree
+
+
 def process(
     outer: StoredModule, net: nn.Module, label: Literal["index", "rounded_index"] = "index"
 ) -> tuple[SDE, Preconditioning]:
     """The SDE of a preconditioning, and the meaning of the network's input, label and output.
 
-    Arguments of the network change where the label or the output have another form here: Fourier
-    features of a label log(σ)/4 become those of log(σ), and VE's network, which predicts −ε, gets
-    the opposite sign. Both are exact.
+    VE's network, which predicts −ε, gets the opposite sign; this is exact.
 
     Args:
         outer: The preconditioning.
@@ -110,13 +130,9 @@ def process(
     Raises:
         ValueError: If the network does not fit the preconditioning.
     """
-    get = _numbers(outer)
-    fourier = isinstance(net, NCSNpp) and net.arguments["embedding"] == "fourier"
-    if fourier != (outer.name == "VEPrecond") and outer.name != "EDMPrecond":
-        raise ValueError(
-            f"embedding_type must be {'positional' if fourier else 'fourier'} for {outer.name}"
-        )
-    if getattr(net, "learned_variance", False) != (outer.name == "iDDPMPrecond"):
+    get, inner = _numbers(outer), outer.submodule("model").arguments
+    doubled = inner["out_channels"] == 2 * inner["in_channels"]
+    if doubled != (outer.name == "iDDPMPrecond"):
         raise ValueError(f"the number of output channels does not fit {outer.name}")
     if outer.name == "VPPrecond":
         sde = VP(get["beta_min"], get["beta_min"] + get["beta_d"])
@@ -127,13 +143,10 @@ def process(
     if outer.name == "VEPrecond":
         _negate(net)
         sde = VE(get["sigma_min"], get["sigma_max"])
-        return sde, Preconditioning("eps", "sigma", scale_input=False, label_scale=0.5)
+        offset = -math.log(2)  # the label is log(σ/2)
+        return sde, Preconditioning("eps", "log_sigma", scale_input=False, label_offset=offset)
     sde = VE(max(get["sigma_min"], _SIGMAS[0]), min(get["sigma_max"], _SIGMAS[1]))
-    if fourier:
-        with torch.no_grad():
-            net.waves.weight.mul_(0.25)
-    kind = "sigma" if fourier else "edm"
-    return sde, Preconditioning("edm", kind, sigma_data=get["sigma_data"])
+    return sde, Preconditioning("edm", "edm", sigma_data=get["sigma_data"])
 
 
 def _numbers(outer: StoredModule) -> dict[str, Any]:
@@ -150,9 +163,12 @@ def _numbers(outer: StoredModule) -> dict[str, Any]:
     return get
 
 
-def _negate(net: NCSNpp) -> None:
+def _negate(net: nn.Module) -> None:
     """Give the output of a network the opposite sign."""
-    last = [net.head] if net.head is not None else [level.part for level in net.up]
+    if not isinstance(net, NCSNpp):
+        last = [net.conv_out]
+    else:
+        last = [net.head] if net.head is not None else [level.part for level in net.up]
     with torch.no_grad():
         for layer in last:
             layer.weight.neg_()

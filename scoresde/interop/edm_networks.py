@@ -83,6 +83,8 @@ def network(name: str, given: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
         for key, value in tensors.items()
         if not key.endswith("resample_filter") and key not in ("map_augment.weight", *_APART)
     }
+    if song:
+        rest |= {name: rest[name][: get["in_channels"]] for name in rest if _OUTPUT in name}
     places = _song_places(net) if song else _dhariwal_places(net)
     found = carried(net, list(places), rest, _NAMING)
     found |= _classes(net, tensors)
@@ -92,6 +94,8 @@ def network(name: str, given: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
     return net
 
 
+# The output of SongUNet. iDDPM's has a second half, which EDM itself does not use.
+_OUTPUT = "_aux_conv."
 _APART = ("map_noise.freqs", "map_label.weight", "map_label.bias")
 
 
@@ -128,8 +132,7 @@ def _check(name: str, get: Mapping[str, Any], tensors: int) -> None:
     if get["num_blocks"] * len(get["channel_mult"]) > tensors:
         raise ValueError(f"num_blocks is {get['num_blocks']}, but there are {tensors} tensors")
     check_integer("channel_mult_emb", get["channel_mult_emb"], minimum=1, maximum=64)
-    twice = name == "DhariwalUNet" and get["out_channels"] == 2 * get["in_channels"]
-    if not twice and get["out_channels"] != get["in_channels"]:
+    if get["out_channels"] != 2 * get["in_channels"] and get["out_channels"] != get["in_channels"]:
         raise ValueError(
             f"out_channels is {get['out_channels']} for {get['in_channels']} in_channels"
         )
@@ -161,7 +164,7 @@ def _song(get: Mapping[str, Any]) -> dict[str, Any]:
         "fir": fir,
         "input_path": _PATHS[get["encoder_type"]],
         "output_path": _PATHS[get["decoder_type"]],
-        "embedding": "fourier" if fourier else "waves",
+        "embedding": "fourier_label" if fourier else "waves",
         "dropout": get["dropout"],
         "classes": get["label_dim"] or None,
     }

@@ -157,7 +157,10 @@ def _content(tree: Any, path: Path) -> dict[str, Tensor]:
         if not isinstance(value, Tensor):
             raise CheckpointError(f"{str(name)[:80]} is not a tensor", path)
     if not any(name.startswith("output_blocks.") for name in tensors):
-        raise CheckpointError("holds a classifier, which is no score model", path)
+        raise CheckpointError(
+            "holds a classifier of noisy images, which is no score model, and is not supported",
+            path,
+        )
     first = tensors["input_blocks.0.0.weight"]
     if first.ndim == 4 and first.shape[1] == 6:
         raise CheckpointError(

@@ -32,6 +32,7 @@ from .score_sde_tensors import from_library, in_library, names_of
 __all__ = ["network", "read", "recognizes"]
 
 _SEARCHED = 8 << 20  # bytes at the beginning of a file in which the names of the tensors are
+_NCSN = "begin_conv."  # the first layer of the networks before NCSN++
 _PATHS = {"none": "none", "input_skip": "skip", "output_skip": "skip", "residual": "residual"}
 _USES = {  # of settings that are not arguments of the network
     "training.sde": "the SDE",
@@ -56,7 +57,8 @@ def recognizes(path: Path) -> bool:
             head = file.read(_SEARCHED)
     except OSError:
         return False
-    return head[:1] in (b"P", b"\x80") and b"all_modules.0." in head and b"sigmas" in head
+    named = b"all_modules.0." in head or _NCSN.encode() in head
+    return head[:1] in (b"P", b"\x80") and named and b"sigmas" in head
 
 
 def read(
@@ -172,6 +174,12 @@ def _content(
     found = state.get("model", state)
     found = found if isinstance(found, dict) else {}
     tensors = {str(name).removeprefix("module."): value for name, value in found.items()}
+    if f"{_NCSN}weight" in tensors:
+        raise CheckpointError(
+            "holds a network of NCSN or NCSNv2, which is not supported; DDPM, DDPM++ and NCSN++ "
+            "are",
+            path,
+        )
     if not any(name.startswith("all_modules.") for name in tensors):
         raise CheckpointError("its tensors are not named as score_sde_pytorch does it", path)
     for name, value in tensors.items():

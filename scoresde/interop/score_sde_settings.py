@@ -56,7 +56,10 @@ _FIXED: dict[str, Any] = {
 }
 # Keys that do not change the trained function.
 _UNUSED = ("sampling.", "eval.", "optim.", "training.", "data.", "seed", "device")
-_UNUSED_MODEL = ("model.ema_rate", "model.init_scale", "model.fourier_scale", "model.num_classes")
+_UNUSED_MODEL = (
+    *("model.ema_rate", "model.init_scale", "model.fourier_scale", "model.num_classes"),
+    "model.sigma_begin",
+)
 
 
 def _keys(table: str, **values: Any) -> dict[str, Any]:
@@ -71,6 +74,7 @@ def _data(dataset: str, side: int, **model: Any) -> dict[str, Any]:
     return _keys("data", **data) | _keys("model", **(common | {"resamp_with_conv": True} | model))
 
 
+_NO_BETA = {"model.beta_min": 0.1, "model.beta_max": 20.0}
 _NO_PATHS = {"progressive": "none", "progressive_input": "none", "progressive_combine": "sum"}
 _VE = _keys("training", sde="vesde", continuous=True) | _keys("model", scale_by_sigma=True)
 _VP = (
@@ -191,13 +195,25 @@ def checked_settings(tables: Any) -> dict[str, Any]:
     for table, values in given.items():
         if isinstance(values, dict):
             flat |= {f"{table}.{key}": value for key, value in values.items()}
-    settings = dict(PUBLISHED[like]) if like else {}
+    settings = dict(PUBLISHED[like]) if like else _not_said(flat)
     settings |= {key: _checked(key, value) for key, value in flat.items() if key in _KEYS}
     _check_others(flat)
     missing = [key for key in _KEYS if key not in settings]
     if missing:
         raise ValueError(f"settings must have {', '.join(missing)}")
     return settings
+
+
+def _not_said(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that do not matter, of keys that the library's own settings may leave out.
+
+    The layers of the network `ddpm` have one form, and VE has no β.
+    """
+    found = dict(_NO_BETA) if flat.get("training.sde") == "vesde" else {}
+    one_form = ("fir", "skip_rescale", "resblock_type", "embedding_type", *_NO_PATHS)
+    if flat.get("model.name") == "ddpm":
+        found |= {f"model.{key}": _DDPM[f"model.{key}"] for key in one_form}
+    return found
 
 
 def _checked(key: str, value: Any) -> Any:

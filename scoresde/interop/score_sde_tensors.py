@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..nets import NCSNpp
 from ..nets.block_parts import AttentionBlock, LogWaves, Residual
-from ..nets.ncsnpp import Resampled
+from ..nets.ncsnpp_levels import Resampled
 
 __all__ = ["from_library", "in_library", "names_of"]
 

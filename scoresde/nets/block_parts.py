@@ -247,15 +247,21 @@ class LogWaves(nn.Module):
     """sin and cos of 2π w log(label), with random frequencies w that are part of the weights.
 
     Song et al. 2021, arXiv:2011.13456, appendix H.
+
+    Args:
+        n: Number of frequencies.
+        log: Whether it is log(label); otherwise the waves are those of the label itself.
     """
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, log: bool = True) -> None:
         super().__init__()
+        self.log = log
         # Normal numbers on the device "meta" would import torch._dynamo, which takes seconds.
         drawn = 16 * torch.randn(n, device="cpu")
         self.weight = nn.Parameter(drawn.to(torch.get_default_device()), requires_grad=False)
 
     def forward(self, label: Tensor) -> Tensor:
-        """Labels (B,), above 0 ↦ (B, 2n)."""
-        phase = 2 * math.pi * (label.to(self.weight.dtype).log()[:, None] * self.weight)
+        """Labels (B,), above 0 if the logarithm is taken ↦ (B, 2n)."""
+        label = label.to(self.weight.dtype)
+        phase = 2 * math.pi * ((label.log() if self.log else label)[:, None] * self.weight)
         return torch.cat([phase.sin(), phase.cos()], dim=1)

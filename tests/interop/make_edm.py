@@ -32,6 +32,14 @@ CASES = {
         "VEPrecond",
         SONG | NCSN | {"decoder_type": "skip", "label_dim": 3},
     ),
+    # The waves of the label 999 t would be as sensitive as 1e-4 to the rounding of t.
+    "vp, ncsn++": ("VPPrecond", SONG | NCSN | {"M": 4}),
+    "ve, ddpm++": ("VEPrecond", SONG),
+    "ve, adm": ("VEPrecond", ADM),
+    "iddpm, ddpm++, skips": (
+        "iDDPMPrecond",
+        SONG | {"encoder_type": "skip", "decoder_type": "skip", "M": 50},
+    ),
     "edm, adm": ("EDMPrecond", ADM),
     "iddpm, adm": ("iDDPMPrecond", ADM | {"M": 50}),
 }

@@ -156,7 +156,6 @@ def test_published_networks_have_the_tensors_of_the_library(name):
 
 MISFITS = {
     "the class of ema must be one of": {"kind": "EDM2Precond"},
-    "embedding_type must be fourier for VEPrecond": {"kind": "VEPrecond"},
     "does not fit iDDPMPrecond": {"kind": "iDDPMPrecond"},
     "'depth' is not a known argument of SongUNet": {"arguments": {"depth": 3}},
     "num_blocks is 4096, but there are": {"arguments": {"num_blocks": 4096}},
@@ -164,8 +163,8 @@ MISFITS = {
     "resample_filter must be": {"arguments": {"resample_filter": [1, 2, 1]}},
     "for the encoder_type residual": {"arguments": {"encoder_type": "residual"}},
     "channel_mult_noise must be 1": {"arguments": {"channel_mult_noise": 2}},
-    "out_channels is 4": {"arguments": {"out_channels": 4}},
-    "map_label.weight must have shape": {"arguments": {"label_dim": 4}},
+    "does not fit EDMPrecond": {"arguments": {"out_channels": 4}},
+    "map_label.weight has shape": {"arguments": {"label_dim": 4}},
     "unexpected enc.further.weight": {"tensors": {"enc.further.weight": torch.ones(1)}},
     "non-finite": {"tensors": {"map_layer0.bias": torch.full((32,), math.nan)}},
 }
@@ -190,3 +189,15 @@ def test_other_files_are_refused(write, tmp_path):
         with pytest.raises(CheckpointError, match=message):
             edm.read(path)
     assert not edm.recognizes(tmp_path)
+
+
+def test_other_files_of_edm_say_what_they_are(tmp_path):
+    path, tensor = tmp_path / "other.pt", torch.ones(2, 2)
+    names = {f"model.map_layer{number}.weight": tensor for number in (0, 1)}
+    torch.save(names, path)
+    assert edm.recognizes(path)
+    with pytest.raises(CheckpointError, match="without its class and arguments"):
+        edm.read(path)
+    torch.save({"net": names, "optimizer_state": {}}, path)
+    with pytest.raises(CheckpointError, match="is a training state of EDM"):
+        edm.read(path)

@@ -161,6 +161,15 @@ def test_mistakes_in_settings_are_named():
             checked_settings(wrong)
 
 
+@pytest.mark.parametrize("name", ["vp/ddpm/cifar10", "ve/cifar10_ncsnpp_continuous"])
+def test_keys_that_the_library_leaves_out_are_not_asked_for(name):
+    """Its settings of `ddpm` do not say the form of the layers, and those of VE no β."""
+    left_out = ("model.fir", "model.skip_rescale", "model.resblock_type", "model.progressive")
+    left_out = left_out if "ddpm" in name else ("model.beta_min", "model.beta_max")
+    given = {k: v for k, v in PUBLISHED[name].items() if not k.startswith(left_out)}
+    assert checked_settings(given | {"model.sigma_begin": 90}) == PUBLISHED[name]
+
+
 MISFITS = {
     "the tensors do not fit": {"model.attn_resolutions": []},
     "all_modules.0.weight has shape": {"model.nf": 16},
@@ -213,6 +222,10 @@ def test_other_files_are_not_taken_for_this_format(tmp_path):
         assert not score_sde.recognizes(path)
     torch.save(torch.nn.Linear(2, 2).state_dict(), path)
     assert not score_sde.recognizes(path)
+    torch.save({"model": {"module.begin_conv.weight": torch.ones(1), "module.sigmas": 0}}, path)
+    assert score_sde.recognizes(path)
+    with pytest.raises(CheckpointError, match="NCSN or NCSNv2, which is not supported"):
+        score_sde.read(path)
 
 
 def expected_shapes(settings):
