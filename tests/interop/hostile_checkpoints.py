@@ -181,7 +181,7 @@ def edm_files(folder, command):
         path.write_bytes(edm_bytes(case, tensors, source, arguments={key: wrong}))
         yield f"argument {key} = {wrong}", path
     for changes in (
-        {"kind": "EDM2Precond"}, {"kind": "VEPrecond"}, {"kind": "iDDPMPrecond"}, {"kind": ""},
+        {"kind": "EDM2Precond"}, {"kind": "EDMLoss"}, {"kind": "iDDPMPrecond"}, {"kind": ""},
         {"model": "Dit"}, {"model": 3}, {"given": None}, {"given": {"sigma_data": math.nan}},
         {"given": {"sigma_data": -1}}, {"given": {"sigma_max": -1}}, {"given": {"sigma_max": "x"}},
     ):  # fmt: skip
