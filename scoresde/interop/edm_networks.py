@@ -96,13 +96,9 @@ def network(name: str, given: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
     return net
 
 
-_OUTPUT = "_aux_conv."  # the output of SongUNet
+# The output of SongUNet. iDDPM's has a second half, which EDM itself does not use.
+_OUTPUT = "_aux_conv."
 _APART = ("map_noise.freqs", "map_label.weight", "map_label.bias")
-
-
-def _of_mean(tensor: Tensor, own: int, stored: int) -> Tensor:
-    """The first channels of an output of iDDPM, whose second half EDM itself does not use."""
-    return tensor[:own] if tensor.ndim > 0 and len(tensor) == stored else tensor
 
 
 def _classes(net: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
