@@ -9,23 +9,32 @@ from typing import Any
 
 from ..findings import Finding
 from .conduct import HIDDEN
-from .facts import Level
+from .facts import LEAST_LINEAR, Level, unlike
 from .search import Search, Tried
 
 __all__ = ["DoctorReport"]
 
 MOST = 10**6  # data; a larger number is "no number of data"
 WORSE = 1.25  # ratio to the error of the linear denoiser above which a network is clearly worse
-LEAST_LINEAR = 0.1  # error of the linear denoiser, which is below it at κ = 3 standard deviations
+MUCH_WORSE = 2.0  # the same for a network that is better than the linear denoiser elsewhere
 WORSE_SAID = (
     "the network denoises worse than a linear formula at some noise level, also under the best "
     "reading that was tried: it is not trained, these are not its data, or the mistake is another "
     "one or several at once"
 )
-UNEXPECTED = 1.6  # ratio of the real error and the one that the network claims by its derivative
+# ratios of the real error and the one that the network claims by its derivative: a mistake, a doubt
+UNEXPECTED, DOUBTFUL = 2.5, 1.5
+UNLIKE_SAID = (
+    "the mean of the denoised data differs from that of these data by {:.0%} of their variance: "
+    "these data are not like those it was trained on, or its weights are damaged"
+)
 UNEXPECTED_SAID = (
     "the error is up to {:.2g} times the one that the network itself expects (Tweedie's formula): "
     "these are not its data, or some of its weights are wrong"
+)
+DOUBT_SAID = (
+    "cannot tell: the error is up to {:.2g} times the one that the network itself expects, and no "
+    "reading that was tried explains it. A short training does this, and a mistake of another kind."
 )
 DAMPING = {"output", "noise level"}  # readings that make any useless network a little better
 LINEAR_SAID = (
@@ -70,21 +79,34 @@ class DoctorReport:
         texts = {f.law: f"{f.law}: {f.measured}" for f in failures}
         last = {step.alternative.family: step.alternative.says for step in self.search.steps}
         hidden = texts.pop(HIDDEN, None)
-        unfit = WORSE_SAID if self.worse_than_linear or self._only_damped else self.unexpected
+        useless = self.worse_than_linear or self._only_damped
+        unfit = self.unlike or (WORSE_SAID if useless else self.unexpected)
         return tuple(filter(None, [*texts.values(), unfit, *last.values(), hidden]))
 
     @property
+    def unlike(self) -> str | None:
+        """In words, that the mean of the denoised data is not that of the data."""
+        share = unlike(self.levels, self.search.limit)
+        return None if share is None else UNLIKE_SAID.format(share)
+
+    @property
     def unexpected(self) -> str | None:
-        """In words, that the error is larger than the one that the network itself claims."""
+        """In words, that the error is much larger than the one that the network itself claims."""
+        ratio = self._over_expected
+        return UNEXPECTED_SAID.format(ratio) if ratio > UNEXPECTED else None
+
+    @property
+    def _over_expected(self) -> float:
+        """The largest ratio of the error and the one the network claims, beyond doubt; or 1."""
         limit = self.search.limit
         ratios = [
             level.error / level.own
             for level in self.levels
             if level.linear > LEAST_LINEAR
-            and level.error > UNEXPECTED * level.own > 0
             and level.error - level.own > limit * level.own_error
+            and level.own > 0
         ]
-        return UNEXPECTED_SAID.format(max(ratios)) if ratios else None
+        return max(ratios, default=1.0)
 
     @property
     def healthy(self) -> bool:
@@ -95,11 +117,13 @@ class DoctorReport:
     def worse_than_linear(self) -> bool:
         """Whether the last reading is clearly worse than the best linear denoiser at some level.
 
-        Large noise levels are left out, where many networks are hardly trained.
+        A network that was trained for a short time may be a little worse at some levels, if it is
+        better at others. Large noise levels are left out, where many networks are hardly trained.
         """
         limit = self.search.limit
+        ratio = WORSE if self.like_linear else MUCH_WORSE
         return any(
-            level.error - limit * level.std_error > WORSE * level.linear
+            level.error - limit * level.std_error > ratio * level.linear
             for level in self.levels
             if level.linear > LEAST_LINEAR
         )
@@ -143,6 +167,8 @@ class DoctorReport:
                 yield f"  or perhaps: {rival.alternative.says} (these data cannot tell them apart)"
             yield f"  what to do: {step.alternative.fix}"
         yield from (f"  what to do: {f.advice}" for f in self.findings if f.verdict == "fail")
+        if self.healthy and self._over_expected > DOUBTFUL:
+            yield f"  {DOUBT_SAID.format(self._over_expected)}"
         if self.like_linear:
             yield f"  {LINEAR_SAID}"
         tried = len(self.search.tried)
