@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -75,13 +75,28 @@ class DoctorReport:
     @property
     def mistakes(self) -> tuple[str, ...]:
         """The mistakes that were found, in words, the most important one first."""
-        failures = [f for f in self.findings if f.verdict == "fail"]
-        texts = {f.law: f"{f.law}: {f.measured}" for f in failures}
-        last = {step.alternative.family: step.alternative.says for step in self.search.steps}
-        hidden = texts.pop(HIDDEN, None)
+        return tuple(text for text, _ in self._named())
+
+    def _named(self) -> list[tuple[str, list[str]]]:
+        """The mistakes with lines of evidence and advice, the most important one first."""
+        failures = {f.law: f for f in self.findings if f.verdict == "fail"}
+        failed = {
+            law: (f"{law}: {f.measured}", [f"what to do: {f.advice}"] if f.advice else [])
+            for law, f in failures.items()
+        }
+        hidden = failed.pop(HIDDEN, None)
         useless = self.worse_than_linear or self._only_damped
         unfit = self.unlike or (WORSE_SAID if useless else self.unexpected)
-        return tuple(filter(None, [*texts.values(), unfit, *last.values(), hidden]))
+        # a later step of the same family replaces an earlier one
+        steps = zip(self.search.steps, self.search.rivals, strict=True)
+        last = {step.alternative.family: (step, rivals) for step, rivals in steps}
+        taken = [(step.alternative.says, _details(step, rivals)) for step, rivals in last.values()]
+        return [
+            *failed.values(),
+            *([(unfit, [])] if unfit else []),
+            *taken,
+            *filter(None, [hidden]),
+        ]
 
     @property
     def unlike(self) -> str | None:
@@ -158,15 +173,9 @@ class DoctorReport:
     def _verdict(self) -> Iterator[str]:
         if self.healthy:
             yield f"{self.model}: no mistake found"
-        else:
-            yield f"{self.model}: {self.mistakes[0]}"
-            yield from (f"  and also: {more}" for more in self.mistakes[1:])
-        for step, rivals in zip(self.search.steps, self.search.rivals, strict=True):
-            yield f"  evidence: {_evidence(step)}"
-            for rival in rivals[:SAID]:
-                yield f"  or perhaps: {rival.alternative.says} (these data cannot tell them apart)"
-            yield f"  what to do: {step.alternative.fix}"
-        yield from (f"  what to do: {f.advice}" for f in self.findings if f.verdict == "fail")
+        for number, (text, details) in enumerate(self._named()):
+            yield f"  and also: {text}" if number else f"{self.model}: {text}"
+            yield from (f"  {line}" for line in details)
         if self.healthy and self._over_expected > DOUBTFUL:
             yield f"  {DOUBT_SAID.format(self._over_expected)}"
         if self.like_linear:
@@ -260,13 +269,18 @@ class DoctorReport:
         )
 
 
-def _evidence(step: Tried) -> str:
-    """Why a reading was taken, in words."""
+def _details(step: Tried, rivals: Sequence[Tried]) -> list[str]:
+    """Why a reading was taken, which others fit as well, and what to do."""
     found = step.found
+    why = f"with this, the error falls {found.factor:.3g} times ({found.z:.0f} standard errors)"
     if found.ratio:
-        size = f"the errors differ by {found.gain:.2f} ± {found.std_error:.2f} times what such a "
-        return f"{size}shift predicts; 1 is the shift, and −1 is the claim"
-    return f"with this, the error falls {found.factor:.3g} times ({found.z:.0f} standard errors)"
+        why = f"the errors differ by {found.gain:.2f} ± {found.std_error:.2f} times what such a "
+        why += "shift predicts; 1 is the shift, and −1 is the claim"
+    others = [
+        f"cannot tell: perhaps {rival.alternative.says} instead, which fits as well"
+        for rival in rivals[:SAID]
+    ]
+    return [f"evidence: {why}", f"what to do: {step.alternative.fix}", *others]
 
 
 def _finite(value: Any) -> Any:
