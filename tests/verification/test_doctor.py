@@ -301,7 +301,7 @@ def test_bad_arguments_are_refused(changed, message):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["digits-ve", "digits-subvp"])
+@pytest.mark.parametrize("name", ["digits-vp", "digits-ve", "digits-subvp"])
 def test_no_false_alarm_on_shipped_checkpoints(name):
     assert scoresde.doctor(scoresde.load(name).model, "digits", n=16).healthy
 

@@ -17,7 +17,7 @@ network that was trained for a short time. So it shows data that are not like th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,9 +26,10 @@ from torch import Tensor
 from .measure import Measured
 from .reading import Reading
 
-__all__ = ["LEAST_LINEAR", "Level", "facts", "unlike"]
+__all__ = ["LEAST_LINEAR", "Level", "facts", "like_linear", "unlike", "useless"]
 
 LEAST_LINEAR = 0.1  # error of the linear denoiser, which is below it at κ = 3 standard deviations
+USELESS = 1.02  # ratio of the error to that of the linear denoiser
 UNLIKE = 0.1  # bias above which data are not like those of the training
 
 STEP = 0.1  # h
@@ -82,6 +83,17 @@ def unlike(levels: Iterable[Level], limit: float) -> float | None:
     """
     shares = [level.bias for level in levels if level.bias > max(UNLIKE, limit * level.bias_error)]
     return max(shares, default=None)
+
+
+def like_linear(levels: Sequence[Level], limit: float) -> bool:
+    """Whether the error is below that of the best linear denoiser at no level, beyond doubt."""
+    return all(level.error + limit * level.std_error > level.linear for level in levels)
+
+
+def useless(levels: Sequence[Level], limit: float) -> bool:
+    """Whether the denoiser is like a linear one, or worse, at all levels, and worse on average."""
+    ratios = [math.log(level.error / level.linear) for level in levels]
+    return like_linear(levels, limit) and sum(ratios) > len(ratios) * math.log(USELESS)
 
 
 def facts(measured: Measured, reading: Reading) -> list[Level]:

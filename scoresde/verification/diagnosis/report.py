@@ -9,7 +9,7 @@ from typing import Any
 
 from ..findings import Finding
 from .conduct import HIDDEN
-from .facts import LEAST_LINEAR, Level, unlike
+from .facts import LEAST_LINEAR, Level, like_linear, unlike
 from .search import Search, Tried
 
 __all__ = ["DoctorReport"]
@@ -18,9 +18,9 @@ MOST = 10**6  # data; a larger number is "no number of data"
 WORSE = 1.25  # ratio to the error of the linear denoiser above which a network is clearly worse
 MUCH_WORSE = 2.0  # the same for a network that is better than the linear denoiser elsewhere
 WORSE_SAID = (
-    "the network denoises worse than a linear formula at some noise level, also under the best "
-    "reading that was tried: it is not trained, these are not its data, or the mistake is another "
-    "one or several at once"
+    "the network denoises worse than a linear formula at some noise level, or better at none, also "
+    "under the best reading that was tried: it is not trained, these are not its data, or the "
+    "mistake is another one or several at once"
 )
 # ratios of the real error and the one that the network claims by its derivative: a mistake, a doubt
 UNEXPECTED, DOUBTFUL = 2.5, 1.5
@@ -36,7 +36,6 @@ DOUBT_SAID = (
     "cannot tell: the error is up to {:.2g} times the one that the network itself expects, and no "
     "reading that was tried explains it. A short training does this, and a mistake of another kind."
 )
-DAMPING = {"output", "noise level"}  # readings that make any useless network a little better
 LINEAR_SAID = (
     "note: at no noise level is the network better than a linear formula. It may not be trained, "
     "and the verdict is of little use."
@@ -85,7 +84,7 @@ class DoctorReport:
             for law, f in failures.items()
         }
         hidden = failed.pop(HIDDEN, None)
-        useless = self.worse_than_linear or self._only_damped
+        useless = self.worse_than_linear or self.search.given_up
         unfit = self.unlike or (WORSE_SAID if useless else self.unexpected)
         # a later step of the same family replaces an earlier one
         steps = zip(self.search.steps, self.search.rivals, strict=True)
@@ -146,14 +145,7 @@ class DoctorReport:
     @property
     def like_linear(self) -> bool:
         """Whether the last reading is better than the best linear denoiser at no level."""
-        limit = self.search.limit
-        return all(level.error + limit * level.std_error > level.linear for level in self.levels)
-
-    @property
-    def _only_damped(self) -> bool:
-        """Whether the best reading only scales the output or σ, and the network is still no use."""
-        families = {step.alternative.family for step in self.search.steps}
-        return bool(families) and families <= DAMPING and self.like_linear
+        return like_linear(self.levels, self.search.limit)
 
     def __str__(self) -> str:
         """The verdict, what to do, and then the evidence."""
@@ -178,7 +170,7 @@ class DoctorReport:
             yield from (f"  {line}" for line in details)
         if self.healthy and self._over_expected > DOUBTFUL:
             yield f"  {DOUBT_SAID.format(self._over_expected)}"
-        if self.like_linear:
+        if self.like_linear and not self.unlike:
             yield f"  {LINEAR_SAID}"
         tried = len(self.search.tried)
         yield f"  compared with {tried} other readings on {self.n} data of {self.data}"

@@ -32,7 +32,7 @@ import torch
 
 from ..._tensor import float64
 from .alternatives import SHIFT, Alternative, alternatives
-from .facts import LEAST_LINEAR, facts, unlike
+from .facts import LEAST_LINEAR, facts, unlike, useless
 from .measure import CAP, Comparison, Measured, compare
 from .reading import Reading
 from .shifts import compare_shift
@@ -83,6 +83,9 @@ class Search:
         reading: The last reading.
         tried: All alternatives to the last reading that could be compared.
         limit: Gain, in standard errors, beyond which there is no doubt.
+        given_up: Whether there were steps, but the network is of no use under the last reading.
+            No reading then explains the error. The steps are left out, and `tried` are those of
+            the claim.
     """
 
     steps: tuple[Tried, ...]
@@ -90,6 +93,7 @@ class Search:
     reading: Reading
     tried: tuple[Tried, ...]
     limit: float
+    given_up: bool = False
 
 
 def search(measured: Measured, tick: Callable[[str], None] = lambda _: None) -> Search:
@@ -100,12 +104,16 @@ def search(measured: Measured, tick: Callable[[str], None] = lambda _: None) -> 
         tick: Called with a note during the work.
     """
     reading, steps, rivals, seen = measured.subject.claim, [], [], set()
+    first = None
     while True:
         seen.add(reading)
         tried, limit = _compared(measured, reading, tick)
         better = [t for t in tried if t.better(limit) and t.alternative.reading not in seen]
         best = None if len(steps) == ROUNDS else _best(measured, reading, better, limit)
+        first = first or Search((), (), reading, tuple(tried), limit, given_up=True)
         if best is None:
+            if steps and useless(facts(measured, reading), limit):
+                return first
             return Search(tuple(steps), tuple(rivals), reading, tuple(tried), limit)
         steps.append(best)
         rivals.append(tuple(t for t in better if t is not best and _ties(measured, t, best, limit)))
