@@ -256,10 +256,18 @@ def _grids_and_models() -> Iterator[Mutant]:
     yield Mutant(
         "the doctor takes the smallest improvement",
         "scoresde/verification/diagnosis/search.py",
-        "best = max(better, key=",
-        "best = min(better, key=",
+        "sorted(better, key=_preference, reverse=True)",
+        "sorted(better, key=_preference)",
         "verification/test_doctor.py",
         "names_the_mistake",
+    )
+    yield Mutant(
+        "the doctor names a factor that improves a weak network but does not explain its error",
+        "scoresde/verification/diagnosis/search.py",
+        "return fall > EXPLAINED * (fall + rest)",
+        "return fall > 0",
+        "verification/test_doctor.py",
+        "some_factor_improves",
     )
     yield Mutant(
         "the doctor adds the input to the network's output without its scale α",
