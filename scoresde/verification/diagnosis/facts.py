@@ -55,7 +55,8 @@ class Level:
             the optimum is `error`.
         own_error: Standard error of the difference of `error` and `own`.
         bias: |E D − E x_0|²/D as a share of the variance of the data, without the part by chance.
-        bias_error: Standard error of the bias if its expectation is 0.
+        bias_z: How surprising the bias is if its expectation is 0, as a quantile of the normal
+            distribution.
     """
 
     kappa: float
@@ -71,7 +72,7 @@ class Level:
     own: float
     own_error: float
     bias: float
-    bias_error: float
+    bias_z: float
 
 
 def unlike(levels: Iterable[Level], limit: float) -> float | None:
@@ -81,7 +82,7 @@ def unlike(levels: Iterable[Level], limit: float) -> float | None:
         levels: The facts.
         limit: Standard errors beyond which there is no doubt.
     """
-    shares = [level.bias for level in levels if level.bias > max(UNLIKE, limit * level.bias_error)]
+    shares = [level.bias for level in levels if level.bias > UNLIKE and level.bias_z > limit]
     return max(shares, default=None)
 
 
@@ -133,7 +134,7 @@ def _moments(measured: Measured, reading: Reading, level: int) -> dict[str, floa
     spread = math.sqrt((means[1] - means[2] ** 2) * (means[4] - means[3] ** 2))
     slope, slope_error = _ratio(product, square)
     gap = (error - claims).std() / math.sqrt(len(error))
-    bias, bias_error = _squared_mean(torch.cat(residuals))
+    bias, bias_z = _squared_mean(torch.cat(residuals))
     unit = measured.points.kappas[level] ** 2 / measured.points.variance
     return {
         "variance": means[1],
@@ -144,7 +145,7 @@ def _moments(measured: Measured, reading: Reading, level: int) -> dict[str, floa
         "own": float(claims.mean()),
         "own_error": float(gap),
         "bias": unit * bias,
-        "bias_error": unit * bias_error,
+        "bias_z": bias_z,
     }
 
 
@@ -163,14 +164,22 @@ def _parts(
 
 
 def _squared_mean(residuals: Tensor) -> tuple[float, float]:
-    """|E r|²/D of n residuals, shape (n, D), without bias, and its standard error if E r = 0.
+    """|E r|²/D of n residuals, shape (n, D), without bias, and its quantile if E r = 0.
 
-    It is the mean of r_i · r_j over all pairs i ≠ j, which are uncorrelated if E r = 0.
+    The first is the mean of r_i · r_j over all pairs i ≠ j. If E r = 0, n |r̄|² is about tr Σ χ²_d/d
+    with d = (tr Σ)²/tr Σ² for the covariance Σ of r (Satterthwaite 1946, doi:10.2307/3002019), and
+    (χ²_d/d)^(1/3) is about normal with mean 1 − 2/(9d) and variance 2/(9d) (Wilson and Hilferty
+    1931, doi:10.1073/pnas.17.12.684).
     """
     n, dims = residuals.shape
-    products = (residuals @ residuals.T / dims).fill_diagonal_(0.0)
+    products = residuals @ residuals.T / dims
+    trace = float(products.diagonal().mean())
+    share = float(products.sum()) / n / max(trace, 1e-300)
+    products.fill_diagonal_(0.0)
     pairs = n * (n - 1)
-    return float(products.sum()) / pairs, math.sqrt(2 * float(products.square().sum())) / pairs
+    freedom = max(1.0, pairs * trace**2 / max(float(products.square().sum()), 1e-300))
+    spread = 2 / (9 * freedom)
+    return float(products.sum()) / pairs, (share ** (1 / 3) - 1 + spread) / math.sqrt(spread)
 
 
 def _predictions(
