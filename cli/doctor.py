@@ -42,7 +42,7 @@ def doctor(
     """Test on data whether a checkpoint means what it claims, and name the likely mistake.
 
     The error of denoising is measured under the claimed SDE, target, label, scale and range, and
-    under about 50 others, on the same data and noise. What the data cannot tell is said, with the
+    under about 75 others, on the same data and noise. What the data cannot tell is said, with the
     number of data that could. The status is 1 if a mistake is found. (`scoresde check` tests the
     rules of the interface on random points; `doctor` tests the meaning against data.)
 

@@ -256,10 +256,18 @@ def _grids_and_models() -> Iterator[Mutant]:
     yield Mutant(
         "the doctor takes the smallest improvement",
         "scoresde/verification/diagnosis/search.py",
-        "best = max(better, key=",
-        "best = min(better, key=",
+        "sorted(better, key=_preference, reverse=True)",
+        "sorted(better, key=_preference)",
         "verification/test_doctor.py",
         "names_the_mistake",
+    )
+    yield Mutant(
+        "the doctor names a factor that improves a weak network but does not explain its error",
+        "scoresde/verification/diagnosis/search.py",
+        "return fall > EXPLAINED * (fall + rest)",
+        "return fall > 0",
+        "verification/test_doctor.py",
+        "some_factor_improves",
     )
     yield Mutant(
         "the doctor adds the input to the network's output without its scale α",
@@ -1247,6 +1255,23 @@ def _files_and_data() -> Iterator[Mutant]:
         "scoresde/interop/rebuild.py",
         "if last >= len(base):",
         "if last > len(base):",
+        "interop/test_pickles.py",
+        "storage",
+    )
+    yield Mutant(
+        "one function too many is made of what a pickle names",
+        "scoresde/interop/rebuild.py",
+        '    ("collections", "OrderedDict"): _ordered,',
+        '    ("operator", "methodcaller"): lambda _, a: __import__("operator").methodcaller(*a),\n'
+        '    ("collections", "OrderedDict"): _ordered,',
+        "interop/test_pickles.py",
+        "no_code_runs",
+    )
+    yield Mutant(
+        "a view of a storage may have any number of elements",
+        "scoresde/interop/rebuild.py",
+        "        self.budget.take_memory(math.prod(size) * base.element_size())\n",
+        "",
         "interop/test_pickles.py",
         "storage",
     )

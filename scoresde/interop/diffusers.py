@@ -23,7 +23,7 @@ from ..data import DataSpec
 from ..nets import BlockUNet
 from ..score import NetworkScore
 from ..shipped import is_model_folder
-from .diffusers_config import arguments_of_config
+from .diffusers_config import arguments_of_config, in_keys
 from .diffusers_scheduler import Scheduled, scheduled
 from .imported import Imported, file_record
 from .other_models import other_class
@@ -166,11 +166,17 @@ def _loaded(arguments: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.M
     It is first made without memory, so that a config which does not fit the weights is refused
     before memory is taken.
     """
-    layers = arguments["blocks"] * len(arguments["widths"])
-    if layers > len(tensors):
-        raise ValueError(f"{layers} layers are more than the {len(tensors)} tensors")
-    with torch.device("meta"):
-        net = BlockUNet(**arguments)
+    blocks, levels = arguments["blocks"], len(arguments["widths"])
+    if blocks * levels > len(tensors):
+        raise ValueError(
+            f"layers_per_block is {blocks} for {levels} block_out_channels: more layers than the "
+            f"file of weights has tensors ({len(tensors)})"
+        )
+    try:
+        with torch.device("meta"):
+            net = BlockUNet(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ValueError(in_keys(str(error))) from error
     tensors = {new_name(name): tensor for name, tensor in _unwrapped(tensors).items()}
     tensors = {
         name: t for name, t in tensors.items() if name not in _TWICE or _TWICE[name] not in tensors

@@ -9,7 +9,7 @@ from typing import Any
 from .._tensor import check_integer
 from .other_models import other_class
 
-__all__ = ["FLAGS", "Flag", "arguments_of_config"]
+__all__ = ["FLAGS", "Flag", "arguments_of_config", "in_keys"]
 
 _DOWN = {
     "DownBlock2D": "plain",
@@ -162,6 +162,21 @@ def arguments_of_config(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict
             arguments[flag.argument] = flag.read(key, value)
     joint = _JOINT | {key: config[key] for key in _JOINT if key in config}
     return arguments | _joint_arguments(joint, arguments), used | _joint_report(joint)
+
+
+def in_keys(message: str) -> str:
+    """A message of `BlockUNet` about an argument, as one about the key that the argument is from.
+
+    Args:
+        message: It begins with the argument's name. Other messages stay as they are.
+    """
+    keys = {flag.argument: key for key, flag in FLAGS.items()}
+    keys |= {"groups": "norm_num_groups", "labels": "num_train_timesteps"}
+    keys |= {"classes": "num_class_embeds"}
+    argument, space, rest = message.partition(" ")
+    rest = rest.replace("each width", "each entry of block_out_channels")
+    rest = rest.replace("embedding = 'table'", "time_embedding_type = 'learned'")
+    return f"{keys.get(argument, argument)}{space}{rest}"
 
 
 def _joint_arguments(joint: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:

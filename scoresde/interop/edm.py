@@ -26,6 +26,7 @@ from .edm_pickle import StoredModule, stored_module
 from .guided_diffusion import data_of
 from .imported import Imported, file_record
 from .pickles import read_pickle
+from .torch_files import head_of
 
 __all__ = ["process", "read", "recognizes"]
 
@@ -47,17 +48,10 @@ _REST = {
 
 def recognizes(path: Path) -> bool:
     """Whether a file looks like a pickle of EDM's modules, or names tensors as EDM does."""
-    try:
-        if not path.is_file():
-            return False
-        with open(path, "rb") as file:
-            head = file.read(_SEARCHED)
-    except OSError:
-        return False
+    head = head_of(path, _SEARCHED)
     modules = (b"torch_utils.persistence", b"_reconstruct_persistent_obj")
     tensors = (b"map_layer0.weight", b"map_layer1.weight")
-    named = any(all(name in head for name in names) for names in (modules, tensors))
-    return head[:1] in (b"P", b"\x80") and named
+    return any(all(name in head for name in names) for names in (modules, tensors))
 
 
 def read(path: Path, label: Literal["index", "rounded_index"] = "index") -> Imported:

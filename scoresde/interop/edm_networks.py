@@ -84,7 +84,9 @@ def network(name: str, given: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
         if not key.endswith("resample_filter") and key not in ("map_augment.weight", *_APART)
     }
     if song:
-        rest |= {name: rest[name][: get["in_channels"]] for name in rest if _OUTPUT in name}
+        outputs = [key for key in rest if _OUTPUT in key]
+        whole = [key for key in outputs if rest[key].shape[:1] == (get["out_channels"],)]
+        rest |= {key: rest[key][: get["in_channels"]] for key in whole}
     places = _song_places(net) if song else _dhariwal_places(net)
     found = carried(net, list(places), rest, _NAMING)
     found |= _classes(net, tensors)

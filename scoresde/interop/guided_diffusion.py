@@ -26,6 +26,7 @@ from ..sde import SDE, TabulatedVP, cosine_betas, linear_betas
 from .guided_diffusion_settings import PUBLISHED, levels_of, read_settings
 from .imported import Imported, file_record
 from .pickles import read_pickle
+from .torch_files import head_of
 from .unet_tensors import Naming, carried
 
 __all__ = ["network", "read", "recognizes"]
@@ -50,15 +51,9 @@ _USES = {  # of settings that are not arguments of the network
 
 def recognizes(path: Path) -> bool:
     """Whether a file looks like PyTorch's and names tensors as guided-diffusion does."""
-    try:
-        if not path.is_file():
-            return False
-        with open(path, "rb") as file:
-            head = file.read(_SEARCHED)
-    except OSError:
-        return False
+    head = head_of(path, _SEARCHED)
     names = (b"time_embed.0.weight", b"input_blocks.0.0.weight")
-    return head[:1] in (b"P", b"\x80") and all(name in head for name in names)
+    return all(name in head for name in names)
 
 
 def read(

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .settings_file import read_settings_of
+from .settings_file import read_settings_of, without_like
 
 __all__ = ["PUBLISHED", "checked_settings", "levels_of", "read_settings"]
 
@@ -114,16 +114,13 @@ def checked_settings(table: Any) -> dict[str, Any]:
     """
     if not isinstance(table, dict):
         raise TypeError("settings must be a table")
-    given = dict(table)
-    like = given.pop("like", None)
-    if like is not None and (not isinstance(like, str) or like not in PUBLISHED):
-        raise ValueError(f"like must be one of {', '.join(PUBLISHED)}, got {like!r}")
+    given, like = without_like(table, PUBLISHED)
     for key, value in given.items():
         if key in _FIXED and value != _FIXED[key]:
             raise ValueError(f"{key} must be {_FIXED[key]!r}, got {value!r}")
         if key not in (*_KEYS, *_FIXED, *_UNUSED):
             raise ValueError(f"{key} is not a known setting")
-    settings = dict(PUBLISHED[like]) if like else dict(_KEYS)
+    settings = dict(_KEYS) if like is None else like
     settings |= {key: _checked(key, value) for key, value in given.items() if key in _KEYS}
     if settings["rescale_timesteps"] is None and settings["diffusion_steps"] == 1000:
         settings["rescale_timesteps"] = False  # the factor is 1

@@ -2,9 +2,26 @@
 
     read_pickle("checkpoint.pth")["ema"]["shadow_params"]      # tensors
 
-A pickle is a program, and Python's and PyTorch's readers can be made to run any code with it. Here
-tensors, arrays, numbers, text, lists, tuples and dictionaries are rebuilt by our own code. Every
-other class or function that the file names becomes an inert `Record`.
+A pickle is a program for a small machine. One of its operations imports a function by its name, and
+another one calls it. So Python's reader can be made to run any code. The reader here runs none:
+
+- It never imports what a file names. A name becomes a `Record`, which holds two texts.
+- A call of a name looks it up in one table, `rebuild._CALLS`. The table has 18 names of PyTorch,
+  NumPy and the standard library, which make tensors, arrays, numbers, bytes and dictionaries. Our
+  own functions stand for them. A call of any other name becomes a `Record` with its arguments, or
+  the file is refused if PyTorch would make another kind of tensor with it.
+- A state that a file gives to an object is stored in a `Record`, never set as an attribute. Only
+  the state of an array of NumPy is used, as its numbers.
+- Operations on lists, tuples, dictionaries, text and numbers are done. Those that take buffers or
+  registered names from outside the file are refused.
+- A file that names a known means of running programs, such as `os.system`, is refused as a whole.
+  That is for the user's information and protects nobody.
+
+A small file shall not need much memory or time either. Before a tensor, a view or a copy of text is
+made, its bytes are paid from a budget, eight times the size of the file and 64 MiB. There are at
+most a million operations, integers have at most 1024 bits, tensors lie inside their storage, and
+objects are nested at most 200 deep. Memos need no limit of their own: each entry costs an
+operation.
 """
 
 from __future__ import annotations

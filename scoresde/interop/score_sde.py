@@ -28,6 +28,7 @@ from .imported import Imported, file_record
 from .pickles import read_pickle
 from .score_sde_settings import PUBLISHED, read_settings
 from .score_sde_tensors import from_library, in_library, names_of
+from .torch_files import head_of
 
 __all__ = ["network", "read", "recognizes"]
 
@@ -50,15 +51,9 @@ _USES = {  # of settings that are not arguments of the network
 
 def recognizes(path: Path) -> bool:
     """Whether a file looks like PyTorch's and names tensors as score_sde_pytorch does."""
-    try:
-        if not path.is_file():
-            return False
-        with open(path, "rb") as file:
-            head = file.read(_SEARCHED)
-    except OSError:
-        return False
+    head = head_of(path, _SEARCHED)
     named = b"all_modules.0." in head or _NCSN.encode() in head
-    return head[:1] in (b"P", b"\x80") and named and b"sigmas" in head
+    return named and b"sigmas" in head
 
 
 def read(

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .settings_file import read_settings_of
+from .settings_file import read_settings_of, without_like
 
 __all__ = ["PUBLISHED", "checked_settings", "read_settings"]
 
@@ -187,15 +187,12 @@ def checked_settings(tables: Any) -> dict[str, Any]:
     """
     if not isinstance(tables, dict):
         raise TypeError("settings must be tables training, data and model")
-    given = dict(tables)
-    like = given.pop("like", None)
-    if like is not None and (not isinstance(like, str) or like not in PUBLISHED):
-        raise ValueError(f"like must be one of {', '.join(PUBLISHED)}, got {like!r}")
+    given, like = without_like(tables, PUBLISHED)
     flat = {key: value for key, value in given.items() if not isinstance(value, dict)}
     for table, values in given.items():
         if isinstance(values, dict):
             flat |= {f"{table}.{key}": value for key, value in values.items()}
-    settings = dict(PUBLISHED[like]) if like else _not_said(flat)
+    settings = _not_said(flat) if like is None else like
     settings |= {key: _checked(key, value) for key, value in flat.items() if key in _KEYS}
     _check_others(flat)
     missing = [key for key in _KEYS if key not in settings]

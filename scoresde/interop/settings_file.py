@@ -11,7 +11,7 @@ from .._text import reason_of
 from ..checkpoint import CheckpointError
 from .plain_json import parsed, read_text
 
-__all__ = ["read_settings_of"]
+__all__ = ["read_settings_of", "without_like"]
 
 _MOST_BYTES = 1 << 20
 
@@ -47,3 +47,20 @@ def read_settings_of(
         return checked(tables)
     except (TypeError, ValueError) as error:
         raise CheckpointError(str(error), path) from error
+
+
+def without_like(
+    table: Mapping[str, Any], published: Mapping[str, dict[str, Any]]
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The keys of a file, and the published settings that its key `like` names, or None.
+
+    Raises:
+        ValueError: If there are no published settings of that name.
+    """
+    given = dict(table)
+    like = given.pop("like", None)
+    if like is None:
+        return given, None
+    if not isinstance(like, str) or like not in published:
+        raise ValueError(f"like must be one of {', '.join(published)}, got {like!r}")
+    return given, dict(published[like])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, Any
 
 import torch
@@ -15,11 +16,28 @@ from .opcodes import interpret
 from .rebuild import Rebuilder, storage_dtype
 from .records import Record
 
-__all__ = ["MAGIC", "read_stream", "read_zip", "run", "unknown_id"]
+__all__ = ["MAGIC", "head_of", "read_stream", "read_zip", "run", "unknown_id"]
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first object of the older format
 _PROTOCOL = 1001
 _LONGEST_INDEX = 16 << 20  # bytes of the table of contents of a zip file
+
+
+def head_of(path: Path, size: int) -> bytes:
+    """The first bytes of a file that begins as PyTorch's files or pickles do; otherwise none.
+
+    Args:
+        path: Any path. It need not exist.
+        size: Number of bytes at most.
+    """
+    try:
+        if not path.is_file():
+            return b""
+        with open(path, "rb") as file:
+            head = file.read(size)
+    except OSError:
+        return b""
+    return head if head[:1] in (b"P", b"\x80") else b""
 
 
 def run(file: IO[bytes], budget: Budget, persistent: Callable[[Any], Any]) -> Any:

@@ -42,6 +42,29 @@ def test_a_wrong_target_is_named_and_corrected(scoresde, wrong, tmp_path):
     assert json.loads(again.out)["mistakes"] == report["mistakes"]
 
 
+# What is wrong in the metadata, as keys of `config.preconditioning` or of `data`.
+FIXABLE = {
+    "target": ("preconditioning", {"target": "x0"}),
+    "label": ("preconditioning", {"label": "sigma"}),
+    "range": ("data", {"low": 0.0, "high": 1.0}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FIXABLE)
+def test_the_doctor_is_content_with_what_it_wrote(scoresde, tmp_path, name):
+    raw = read_checkpoint(locate("checkpoints", "digits-vp"))
+    part, changed = FIXABLE[name]
+    (raw.metadata if part == "data" else raw.metadata["config"])[part].update(changed)
+    wrong, fixed = tmp_path / "wrong.safetensors", tmp_path / "fixed.safetensors"
+    save_checkpoint(wrong, raw.tensors, raw.metadata)
+    done = scoresde("doctor", wrong, "--n", 8, "--fix", fixed)
+    assert done.status == 1, done
+    again = scoresde("doctor", fixed, "--n", 8)
+    assert again.status == 0, again
+    assert again.out.startswith(f"{fixed}: no mistake found")
+
+
 def test_what_metadata_can_say_is_corrected(tmp_path):
     raw = read_checkpoint(locate("checkpoints", "digits-vp"))
     claim = reading_of(load("digits-vp").model).claim

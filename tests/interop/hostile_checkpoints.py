@@ -1,4 +1,8 @@
-"""Damaged and malicious checkpoints of score_sde_pytorch, guided-diffusion and EDM."""
+"""Damaged and malicious checkpoints of score_sde_pytorch, guided-diffusion and EDM.
+
+The networks are the smallest of each library. Of long lists of similar files, each format gets
+another part, so that all formats together get all of them.
+"""
 
 import json
 import math
@@ -10,16 +14,27 @@ import torch
 from formula_weights import weights
 from hostile_bytes import attacks, damaged, places, tensors_edited, torch_attacks, torch_bytes
 from hostile_others import others
+from test_edm import shapes_of as edm_shapes
+from test_guided_diffusion import shapes_of as guided_shapes
+from test_score_sde import expected_shapes as score_sde_shapes
+
+SMALL = {"score_sde": {"model.ch_mult": [1], "model.attn_resolutions": []}}
+SMALL |= {"guided_diffusion": {"channel_mult": [1], "attention_resolutions": []}}
+SMALL |= {"edm": {"channel_mult": [1], "attn_resolutions": [], "label_dim": 0}}
+WRONG = ("x", -1, 10**9, 10**30, [], {}, True, math.nan, math.inf, [10**9] * 3)
 
 
-def single_files(path, command, whole, upto, count, zip_file=False):
-    """Files of a format whose model is the file `whole`."""
+def single_files(path, command, whole, upto, part):
+    """Files of a format whose model is the file `whole`; every second attack, from `part` on."""
     yield from places(path)
-    made = [*others(), *attacks(whole, command), *(torch_attacks(whole) if zip_file else ())]
+    some = slice(part, None, 2)
+    made = [*others()[some], *attacks(whole, command, some)]
+    if whole.startswith(b"PK"):
+        made += torch_attacks(whole)
     for label, data in made:
         path.write_bytes(data)
         yield label, path
-    for seed in range(max(100, count - len(made))):
+    for seed in range(40):
         path.write_bytes(damaged(whole, seed, upto))
         yield f"damaged {seed}", path
 
@@ -29,14 +44,14 @@ def fixture(name, case):
     return json.loads(path.read_text(encoding="utf-8"))["cases"][case]
 
 
-def score_sde_files(folder, command, count=200):
-    case = fixture("score_sde", "ncsn++ discrete ve")
-    settings, shapes = case["settings"], case["shapes"]
+def score_sde_files(folder, command):
+    settings = fixture("score_sde", "ncsn++ discrete ve")["settings"] | SMALL["score_sde"]
+    shapes = score_sde_shapes(settings)
     ends = math.log(settings["model.sigma_max"]), math.log(settings["model.sigma_min"])
     model = weights(shapes, seed=3) | {
         "sigmas": torch.linspace(*ends, settings["model.num_scales"], dtype=torch.float64).exp()
     }
-    averages = [model[key] for key in shapes if key not in case["not trained"]]
+    averages = [model[key] for key in shapes if key != "sigmas"]
     state = {
         "optimizer": {"state": {}, "param_groups": []},
         "model": {f"module.{key}": model[key] for key in shapes},
@@ -62,15 +77,22 @@ def score_sde_files(folder, command, count=200):
         torch.save(state | changed, path)
         yield label, path
     path.unlink()
-    yield from single_files(path, command, torch_bytes(state), 40_000, count, True)
+    yield from single_files(path, command, torch_bytes(state), 20_000, part=0)
     path.write_bytes(torch_bytes(state, _use_new_zipfile_serialization=False))
     yield "older format", path
     whole = path.read_bytes()
-    for seed in range(20):
-        path.write_bytes(damaged(whole, seed))
+    for seed in range(10):
+        path.write_bytes(damaged(whole, seed, 20_000))
         yield f"older format, damaged {seed}", path
     path.write_bytes(torch_bytes(state))
     yield from bad_settings(path, tables)
+
+
+def wrong_values(table):
+    """(key, wrong value), two for each key, all of them in turn."""
+    for number, (key, value) in enumerate(table.items()):
+        fitting = [wrong for wrong in WRONG if type(wrong) is not type(value)]
+        yield from ((key, fitting[(2 * number + i) % len(fitting)]) for i in range(2))
 
 
 def bad_settings(path, tables):
@@ -87,11 +109,9 @@ def bad_settings(path, tables):
         yield f"settings {label}", path
     flat = {k: v for k, v in tables.items() if not isinstance(v, dict)}
     flat |= {f"{k}.{n}": v for k, t in tables.items() if isinstance(t, dict) for n, v in t.items()}
-    for key, value in flat.items():
-        for wrong in ("x", -1, 10**9, 10**30, [], {}, True, math.nan, math.inf, [10**9] * 3):
-            if type(wrong) is not type(value):
-                beside.write_text(json.dumps(flat | {key: wrong}), encoding="utf-8")
-                yield f"settings {key} = {wrong}", path
+    for key, wrong in wrong_values(flat):
+        beside.write_text(json.dumps(flat | {key: wrong}), encoding="utf-8")
+        yield f"settings {key} = {wrong}", path
     beside.unlink()
     yield "no settings", path
     beside.mkdir()
@@ -101,17 +121,18 @@ def bad_settings(path, tables):
     yield "settings are a pipe", path
 
 
-def guided_files(folder, command, count=200):
-    case = fixture("guided_diffusion", "residual, classes, learned")
-    tensors, path = weights(case["shapes"], seed=3), folder / "model.pt"
-    path.with_suffix(".json").write_text(json.dumps(case["settings"]), encoding="utf-8")
+def guided_files(folder, command):
+    settings = fixture("guided_diffusion", "convolutions, heads")["settings"]
+    settings |= SMALL["guided_diffusion"]
+    tensors, path = weights(guided_shapes(settings), seed=3), folder / "model.pt"
+    path.with_suffix(".json").write_text(json.dumps(settings), encoding="utf-8")
     for label, changed in tensors_edited(tensors):
         torch.save(changed, path)
         yield f"tensor {label}", path
     path.unlink()
-    yield from single_files(path, command, torch_bytes(tensors), 10_000, count, True)
+    yield from single_files(path, command, torch_bytes(tensors), 6_000, part=1)
     path.write_bytes(torch_bytes(tensors))
-    yield from bad_settings(path, case["settings"])
+    yield from bad_settings(path, settings)
 
 
 class Stored:
@@ -148,20 +169,19 @@ def edm_bytes(case, tensors, source, **changes):
     )
 
 
-def edm_files(folder, command, count=200):
+def edm_files(folder, command):
     case = fixture("edm", "edm, ddpm++, classes")
-    tensors, path = weights(case["shapes"], seed=3), folder / "network.pkl"
+    case["arguments"] |= SMALL["edm"]
+    tensors, path = weights(edm_shapes(case), seed=3), folder / "network.pkl"
     source = f"import os; os.system({command!r})"
     for label, changed in tensors_edited(tensors):
         path.write_bytes(edm_bytes(case, changed, source))
         yield f"tensor {label}", path
-    for key, value in case["arguments"].items():
-        for wrong in ("x", -1, 10**9, 10**30, [], {}, True, math.nan, math.inf, [10**9] * 3, None):
-            if type(wrong) is not type(value):
-                path.write_bytes(edm_bytes(case, tensors, source, arguments={key: wrong}))
-                yield f"argument {key} = {wrong}", path
+    for key, wrong in [*wrong_values(case["arguments"]), ("label_dim", None)]:
+        path.write_bytes(edm_bytes(case, tensors, source, arguments={key: wrong}))
+        yield f"argument {key} = {wrong}", path
     for changes in (
-        {"kind": "EDM2Precond"}, {"kind": "VEPrecond"}, {"kind": "iDDPMPrecond"}, {"kind": ""},
+        {"kind": "EDM2Precond"}, {"kind": "EDMLoss"}, {"kind": "iDDPMPrecond"}, {"kind": ""},
         {"model": "Dit"}, {"model": 3}, {"given": None}, {"given": {"sigma_data": math.nan}},
         {"given": {"sigma_data": -1}}, {"given": {"sigma_max": -1}}, {"given": {"sigma_max": "x"}},
     ):  # fmt: skip
@@ -169,6 +189,6 @@ def edm_files(folder, command, count=200):
         yield f"class {changes}", path
     whole = edm_bytes(case, tensors, source)
     path.unlink()
-    yield from single_files(path, command, whole, 20_000, count)
+    yield from single_files(path, command, whole, 20_000, part=0)
     path.write_bytes(whole)
     yield "whole", path

@@ -1,5 +1,6 @@
 """Files of other kinds, and models of other kinds, that no reader takes."""
 
+import functools
 import io
 import pickle
 import random
@@ -11,8 +12,14 @@ from hostile_bytes import torch_bytes
 from hostile_pickles import zipped
 
 
+@functools.cache
 def others():
-    """(label, bytes): files of other kinds."""
+    """List of (label, bytes): files of other kinds."""
+    return [*other_kinds(), *other_models()]
+
+
+def other_kinds():
+    """(label, bytes): files that hold no model."""
     yield "empty", b""
     yield "one byte", b"\x80"
     yield "Git LFS", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 143299\n"
@@ -46,7 +53,6 @@ def others():
     yield "zeros", bytes(5000)
     program = {"m/data.pkl": b"N.", "m/code/__torch__.py": b"import os", "m/constants.pkl": b"N."}
     yield "TorchScript", zipped(program)
-    yield from other_models()
 
 
 def other_models():

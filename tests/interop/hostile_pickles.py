@@ -80,7 +80,7 @@ def bombs():
     yield "more than 5,000,000 objects", nest
     yield "nested more than 200 deep", b"]" * 1000 + b"a" * 999
     yield "nested more than 200 deep", b"(" * 1000 + b"t" * 1000
-    yield "nested more than 200 deep", b"cx\ny\n" * 1000 + b")Rb" * 999
+    yield "nested more than 200 deep", b"cx\ny\n)R" * 1000 + b"b" * 999
     yield "contains itself", b"]q\x00h\x00a"
     yield "contains itself", b"}q\x00K\x01h\x00s"
     yield "contains itself", b"cx\ny\n)Rq\x00h\x00b"
@@ -97,7 +97,7 @@ def bombs():
     yield "opcode NEXT_BUFFER", b"\x97"
     yield "opcode READONLY_BUFFER", b"N\x98"
     yield "empty stack", b""
-    yield "empty stack", b"0" * 3
+    yield "no mark", b"0" * 3
     yield "damaged", b"L" + b"9" * 100_000 + b"L\n"
     yield "damaged", b"I" + b"9" * 5_000 + b"\n"
     yield "damaged", b"\x00"

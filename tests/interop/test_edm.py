@@ -3,7 +3,6 @@
 import json
 import math
 import pickle
-import random
 import sys
 import types
 from pathlib import Path
@@ -165,7 +164,7 @@ MISFITS = {
     "for the encoder_type residual": {"arguments": {"encoder_type": "residual"}},
     "channel_mult_noise must be 1": {"arguments": {"channel_mult_noise": 2}},
     "does not fit EDMPrecond": {"arguments": {"out_channels": 4}},
-    "map_label.weight must have shape": {"arguments": {"label_dim": 4}},
+    "map_label.weight has shape": {"arguments": {"label_dim": 4}},
     "unexpected enc.further.weight": {"tensors": {"enc.further.weight": torch.ones(1)}},
     "non-finite": {"tensors": {"map_layer0.bias": torch.full((32,), math.nan)}},
 }
@@ -202,21 +201,3 @@ def test_other_files_of_edm_say_what_they_are(tmp_path):
     torch.save({"net": names, "optimizer_state": {}}, path)
     with pytest.raises(CheckpointError, match="is a training state of EDM"):
         edm.read(path)
-
-
-@pytest.mark.slow
-def test_damaged_pickles_give_one_line(write):
-    path = write(CASES[SMALLEST])
-    whole, draw, refused = path.read_bytes(), random.Random(0), 0
-    for _ in range(100):
-        at = int(len(whole) * draw.random() ** 3)  # most of the classes stand at the beginning
-        cut = draw.randrange(2)
-        changed = bytearray(whole[:at] if cut else whole)
-        if not cut:
-            changed[at] ^= 1 << draw.randrange(8)
-        path.write_bytes(changed)
-        try:
-            edm.read(path)
-        except CheckpointError as error:
-            refused += "\n" not in str(error)
-    assert refused > 55  # about half are cut; a changed bit may stand in a number

@@ -2,7 +2,6 @@
 
 import json
 import math
-import random
 from pathlib import Path
 
 import pytest
@@ -143,21 +142,3 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
     torch.save(torch.nn.Linear(2, 2).state_dict(), path)
     assert not guided_diffusion.recognizes(path)
     assert not guided_diffusion.recognizes(tmp_path)
-
-
-@pytest.mark.slow
-def test_damaged_checkpoints_give_one_line(tmp_path):
-    path = written(tmp_path, CASES[LEARNED])
-    whole, draw, refused = path.read_bytes(), random.Random(0), 0
-    for _ in range(200):
-        at = draw.randrange(len(whole))
-        cut = draw.randrange(2)
-        changed = bytearray(whole[:at] if cut else whole)
-        if not cut:
-            changed[draw.randrange(10_000)] ^= 1 << draw.randrange(8)  # in the pickle
-        path.write_bytes(changed)
-        try:
-            guided_diffusion.read(path)
-        except CheckpointError as error:
-            refused += "\n" not in str(error)
-    assert refused > 120

@@ -53,7 +53,7 @@ def doctor(
     """Test on data whether a model means what it claims: SDE, target, label, scale, range, weights.
 
     The error of denoising is measured at several noise levels, on the same data with the same
-    noise, under what the model claims and under about 50 other readings: another target, label,
+    noise, under what the model claims and under about 75 other readings: another target, label,
     schedule or input scale, reversed time, a shifted label, a scaled σ, another range of the data
     or order of channels, other weights. If one is better beyond doubt, it is the likely mistake.
     `check` tests other things, the rules of the interface, and needs no data.

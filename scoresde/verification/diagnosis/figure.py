@@ -58,9 +58,10 @@ def _alternatives(axis: Any, report: DoctorReport) -> None:
     axis.axvspan(-limit, limit, color="0.85", zorder=0)
     names = [_wrapped(tried.alternative.says, 52) for tried in shown]
     axis.set_yticks(range(len(shown)), names, fontsize=7)
-    axis.set(xlabel="gain of the alternative, in standard errors (grey: cannot tell)")
+    axis.set(xlabel="gain of the alternative, in standard errors (grey: too few data to tell)")
     present = "correction" if report.search.steps else "claim"
-    axis.set_title(f"alternatives to the {present} (left of the grey: worse)", fontsize=10)
+    meaning = "left of the grey: worse; right: better by less than the network's own error"
+    axis.set_title(f"alternatives to the {present}\n({meaning})", fontsize=9)
     axis.axvline(0, color="k", lw=0.8)
     axis.grid(alpha=0.3, axis="x")
 

@@ -55,6 +55,11 @@ class Points:
         """Standard deviation over data and dimensions."""
         return float(self.x.double().std())
 
+    @property
+    def variance(self) -> float:
+        """Mean over the dimensions of the variances over the data."""
+        return float(self.x.double().var(0).mean())
+
     def noise(self, rows: slice, draw: int) -> Tensor:
         """ε of some data, like these data; the draw is the number of a level, or a further one."""
         key, x = (rows.start, rows.stop, draw), self.x[rows]
@@ -74,12 +79,11 @@ class Points:
     def baseline(self) -> Tensor:
         """The error of the best linear denoiser of one variance, v/(v + κ²) at each level.
 
-        v is the mean over the dimensions of the variances over the data, and the mean of each
-        dimension is known.
+        v is `variance`, and the mean of each dimension is known.
         """
-        v = self.x.double().var(0).mean()
+        v = self.variance
         kappas = torch.tensor(self.kappas, dtype=torch.float64)
-        return (v / (v + kappas.square())).cpu()
+        return v / (v + kappas.square())
 
 
 def spaced(low: float, high: float, n: int) -> list[float]:

@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..findings import Finding
 from .conduct import HIDDEN
-from .facts import Level
+from .facts import LEAST_LINEAR, Level, like_linear, unlike
 from .search import Search, Tried
 
 __all__ = ["DoctorReport"]
 
 MOST = 10**6  # data; a larger number is "no number of data"
 WORSE = 1.25  # ratio to the error of the linear denoiser above which a network is clearly worse
-LEAST_LINEAR = 0.1  # error of the linear denoiser, which is below it at κ = 3 standard deviations
+MUCH_WORSE = 2.0  # the same for a network that is better than the linear denoiser elsewhere
 WORSE_SAID = (
-    "the network denoises worse than a linear formula at some noise level, also under the best "
-    "reading that was tried: it is not trained, these are not its data, or the mistake is another "
-    "one or several at once"
+    "the network denoises worse than a linear formula at some noise level, or better at none, also "
+    "under the best reading that was tried: it is not trained, these are not its data, or the "
+    "mistake is another one or several at once"
 )
-UNEXPECTED = 1.6  # ratio of the real error and the one that the network claims by its derivative
+# ratios of the real error and the one that the network claims by its derivative: a mistake, a doubt
+UNEXPECTED, DOUBTFUL = 2.5, 1.5
+UNLIKE_SAID = (
+    "the mean of the denoised data differs from that of these data by {:.0%} of their variance: "
+    "these data are not like those it was trained on, or its weights are damaged"
+)
 UNEXPECTED_SAID = (
     "the error is up to {:.2g} times the one that the network itself expects (Tweedie's formula): "
     "these are not its data, or some of its weights are wrong"
 )
-DAMPING = {"output", "noise level"}  # readings that make any useless network a little better
+DOUBT_SAID = (
+    "cannot tell: the error is up to {:.2g} times the one that the network itself expects, and no "
+    "reading that was tried explains it. A short training does this, and a mistake of another kind."
+)
 LINEAR_SAID = (
     "note: at no noise level is the network better than a linear formula. It may not be trained, "
     "and the verdict is of little use."
@@ -66,25 +74,53 @@ class DoctorReport:
     @property
     def mistakes(self) -> tuple[str, ...]:
         """The mistakes that were found, in words, the most important one first."""
-        failures = [f for f in self.findings if f.verdict == "fail"]
-        texts = {f.law: f"{f.law}: {f.measured}" for f in failures}
-        last = {step.alternative.family: step.alternative.says for step in self.search.steps}
-        hidden = texts.pop(HIDDEN, None)
-        unfit = WORSE_SAID if self.worse_than_linear or self._only_damped else self.unexpected
-        return tuple(filter(None, [*texts.values(), unfit, *last.values(), hidden]))
+        return tuple(text for text, _ in self._named())
+
+    def _named(self) -> list[tuple[str, list[str]]]:
+        """The mistakes with lines of evidence and advice, the most important one first."""
+        failures = {f.law: f for f in self.findings if f.verdict == "fail"}
+        failed = {
+            law: (f"{law}: {f.measured}", [f"what to do: {f.advice}"] if f.advice else [])
+            for law, f in failures.items()
+        }
+        hidden = failed.pop(HIDDEN, None)
+        useless = self.worse_than_linear or self.search.given_up
+        unfit = self.unlike or (WORSE_SAID if useless else self.unexpected)
+        # a later step of the same family replaces an earlier one
+        steps = zip(self.search.steps, self.search.rivals, strict=True)
+        last = {step.alternative.family: (step, rivals) for step, rivals in steps}
+        taken = [(step.alternative.says, _details(step, rivals)) for step, rivals in last.values()]
+        return [
+            *failed.values(),
+            *([(unfit, [])] if unfit else []),
+            *taken,
+            *filter(None, [hidden]),
+        ]
+
+    @property
+    def unlike(self) -> str | None:
+        """In words, that the mean of the denoised data is not that of the data."""
+        share = unlike(self.levels, self.search.limit)
+        return None if share is None else UNLIKE_SAID.format(share)
 
     @property
     def unexpected(self) -> str | None:
-        """In words, that the error is larger than the one that the network itself claims."""
+        """In words, that the error is much larger than the one that the network itself claims."""
+        ratio = self._over_expected
+        return UNEXPECTED_SAID.format(ratio) if ratio > UNEXPECTED else None
+
+    @property
+    def _over_expected(self) -> float:
+        """The largest ratio of the error and the one the network claims, beyond doubt; or 1."""
         limit = self.search.limit
         ratios = [
             level.error / level.own
             for level in self.levels
             if level.linear > LEAST_LINEAR
-            and level.error > UNEXPECTED * level.own > 0
             and level.error - level.own > limit * level.own_error
+            and level.own > 0
         ]
-        return UNEXPECTED_SAID.format(max(ratios)) if ratios else None
+        return max(ratios, default=1.0)
 
     @property
     def healthy(self) -> bool:
@@ -95,11 +131,13 @@ class DoctorReport:
     def worse_than_linear(self) -> bool:
         """Whether the last reading is clearly worse than the best linear denoiser at some level.
 
-        Large noise levels are left out, where many networks are hardly trained.
+        A network that was trained for a short time may be a little worse at some levels, if it is
+        better at others. Large noise levels are left out, where many networks are hardly trained.
         """
         limit = self.search.limit
+        ratio = WORSE if self.like_linear else MUCH_WORSE
         return any(
-            level.error - limit * level.std_error > WORSE * level.linear
+            level.error - limit * level.std_error > ratio * level.linear
             for level in self.levels
             if level.linear > LEAST_LINEAR
         )
@@ -107,14 +145,7 @@ class DoctorReport:
     @property
     def like_linear(self) -> bool:
         """Whether the last reading is better than the best linear denoiser at no level."""
-        limit = self.search.limit
-        return all(level.error + limit * level.std_error > level.linear for level in self.levels)
-
-    @property
-    def _only_damped(self) -> bool:
-        """Whether the best reading only scales the output or σ, and the network is still no use."""
-        families = {step.alternative.family for step in self.search.steps}
-        return bool(families) and families <= DAMPING and self.like_linear
+        return like_linear(self.levels, self.search.limit)
 
     def __str__(self) -> str:
         """The verdict, what to do, and then the evidence."""
@@ -134,16 +165,12 @@ class DoctorReport:
     def _verdict(self) -> Iterator[str]:
         if self.healthy:
             yield f"{self.model}: no mistake found"
-        else:
-            yield f"{self.model}: {self.mistakes[0]}"
-            yield from (f"  and also: {more}" for more in self.mistakes[1:])
-        for step, rivals in zip(self.search.steps, self.search.rivals, strict=True):
-            yield f"  evidence: {_evidence(step)}"
-            for rival in rivals[:SAID]:
-                yield f"  or perhaps: {rival.alternative.says} (these data cannot tell them apart)"
-            yield f"  what to do: {step.alternative.fix}"
-        yield from (f"  what to do: {f.advice}" for f in self.findings if f.verdict == "fail")
-        if self.like_linear:
+        for number, (text, details) in enumerate(self._named()):
+            yield f"  and also: {text}" if number else f"{self.model}: {text}"
+            yield from (f"  {line}" for line in details)
+        if self.healthy and self._over_expected > DOUBTFUL:
+            yield f"  {DOUBT_SAID.format(self._over_expected)}"
+        if self.like_linear and not self.unlike:
             yield f"  {LINEAR_SAID}"
         tried = len(self.search.tried)
         yield f"  compared with {tried} other readings on {self.n} data of {self.data}"
@@ -234,13 +261,18 @@ class DoctorReport:
         )
 
 
-def _evidence(step: Tried) -> str:
-    """Why a reading was taken, in words."""
+def _details(step: Tried, rivals: Sequence[Tried]) -> list[str]:
+    """Why a reading was taken, which others fit as well, and what to do."""
     found = step.found
+    why = f"with this, the error falls {found.factor:.3g} times ({found.z:.0f} standard errors)"
     if found.ratio:
-        size = f"the errors differ by {found.gain:.2f} ± {found.std_error:.2f} times what such a "
-        return f"{size}shift predicts; 1 is the shift, and −1 is the claim"
-    return f"with this, the error falls {found.factor:.3g} times ({found.z:.0f} standard errors)"
+        why = f"the errors differ by {found.gain:.2f} ± {found.std_error:.2f} times what such a "
+        why += "shift predicts; 1 is the shift, and −1 is the claim"
+    others = [
+        f"cannot tell: perhaps {rival.alternative.says} instead, which fits as well"
+        for rival in rivals[:SAID]
+    ]
+    return [f"evidence: {why}", f"what to do: {step.alternative.fix}", *others]
 
 
 def _finite(value: Any) -> Any:

@@ -10,10 +10,21 @@ Beyond doubt means: the gain is above the quantile of the normal distribution fo
 number of comparisons (Bonferroni), and the error falls by at least `MARGIN`. The margin is there
 because a network is not the exact optimum. An imperfect network may gain a little by a wrong
 reading, and no number of data makes this a mistake in its conventions.
+
+For the same reason a reading must explain the error. If it is the right one, the network knows how
+large its error is: let e be the error under the present reading, e' that under the other one, and w
+the error that the network itself expects under the other one (Tweedie's formula, see `facts`). Then
+
+    explained = F/(F + R),   F = Σ_l (e − e')/m,   R = Σ_l |e' − w|/m,   m = min(e, e')
+
+over the noise levels l is near 1. A network that was trained for a short time is improved by some
+factor of its output, its label or σ, but much of its error is left. The share must be above
+`EXPLAINED`. A fitted factor must also leave no bias of the denoised mean, as other data would.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -21,7 +32,8 @@ import torch
 
 from ..._tensor import float64
 from .alternatives import SHIFT, Alternative, alternatives
-from .measure import Comparison, Measured, compare
+from .facts import LEAST_LINEAR, facts, unlike, useless
+from .measure import CAP, Comparison, Measured, compare
 from .reading import Reading
 from .shifts import compare_shift
 
@@ -35,7 +47,10 @@ WINDOW = 0.5, 1.5  # of a ratio, see `shifts`
 OUT = 0.9  # ratio below which a reading may be put aside on few data
 FEW = 1024  # numbers of data, at least, on which all readings are measured first
 LEAST = 8  # data
+EXPLAINED = 0.5  # least share of the error that a reading explains
+CANDIDATES = 6  # the best readings of one round that may be named
 FITTED = 1.25  # ratio by which a fitted factor must beat a usual convention
+REFINED = 1.01  # least ratio of the errors of two factors near each other
 FINER = (1 / 2, 1 / 4, 1 / 8, 1 / 16)  # powers of 2 by which a factor is refined
 
 
@@ -68,6 +83,9 @@ class Search:
         reading: The last reading.
         tried: All alternatives to the last reading that could be compared.
         limit: Gain, in standard errors, beyond which there is no doubt.
+        given_up: Whether there were steps, but the network is of no use under the last reading.
+            No reading then explains the error. The steps are left out, and `tried` are those of
+            the claim.
     """
 
     steps: tuple[Tried, ...]
@@ -75,6 +93,7 @@ class Search:
     reading: Reading
     tried: tuple[Tried, ...]
     limit: float
+    given_up: bool = False
 
 
 def search(measured: Measured, tick: Callable[[str], None] = lambda _: None) -> Search:
@@ -85,17 +104,50 @@ def search(measured: Measured, tick: Callable[[str], None] = lambda _: None) -> 
         tick: Called with a note during the work.
     """
     reading, steps, rivals, seen = measured.subject.claim, [], [], set()
+    first = None
     while True:
         seen.add(reading)
         tried, limit = _compared(measured, reading, tick)
         better = [t for t in tried if t.better(limit) and t.alternative.reading not in seen]
-        if not better or len(steps) == ROUNDS:
+        best = None if len(steps) == ROUNDS else _best(measured, reading, better, limit)
+        first = first or Search((), (), reading, tuple(tried), limit, given_up=True)
+        if best is None:
+            if steps and useless(facts(measured, reading), limit):
+                return first
             return Search(tuple(steps), tuple(rivals), reading, tuple(tried), limit)
-        best = max(better, key=_preference)
-        best = _refined(measured, reading, best)
         steps.append(best)
         rivals.append(tuple(t for t in better if t is not best and _ties(measured, t, best, limit)))
         reading = best.alternative.reading
+
+
+def _best(measured: Measured, reading: Reading, better: list[Tried], limit: float) -> Tried | None:
+    """The first of the better readings, in the order of preference, that explains the error."""
+    for tried in sorted(better, key=_preference, reverse=True)[:CANDIDATES]:
+        refined = _refined(measured, reading, tried)
+        if _explains(measured, reading, refined, limit):
+            return refined
+    return None
+
+
+def _explains(measured: Measured, reading: Reading, other: Tried, limit: float) -> bool:
+    """Whether another reading explains the error of the present one.
+
+    Other weights are another network, and a shift of the label has its own rule.
+    """
+    if other.found.ratio or other.alternative.family == "weights":
+        return True
+    points, right = measured.points, other.alternative.reading
+    base = measured.of(reading, len(points.x)).clamp(max=CAP).mean(0).tolist()
+    errors = dict(zip(points.kappas, base, strict=True))
+    levels = facts(measured, right)
+    fall = rest = 0.0
+    for level in levels:
+        before, after = errors[level.kappa], min(level.error, CAP)
+        if not math.isnan(before) and level.linear > LEAST_LINEAR:
+            fall += (before - after) / min(before, after)
+            rest += abs(after - level.own) / min(before, after)
+    fitted = other.alternative.vary is not None
+    return fall > EXPLAINED * (fall + rest) and not (fitted and unlike(levels, limit))
 
 
 def _preference(tried: Tried) -> float:
@@ -114,7 +166,7 @@ def _refined(measured: Measured, reading: Reading, best: Tried) -> Tried:
         for near in (factor * 2**power, factor * 2**-power):
             other = replace(vary(near), vary=vary, factor=near)
             found = compare(base, measured.of(other.reading, n))
-            if found is not None and found.factor > MARGIN * best.found.factor:
+            if found is not None and found.factor > REFINED * best.found.factor:
                 best = Tried(other, found)
         factor = best.alternative.factor
     return best
