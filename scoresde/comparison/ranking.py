@@ -84,10 +84,11 @@ class Answer:
         cell: The cell that leads by the largest share of its metrics; among these the one of the
             lowest mean place, then of the smallest worst factor to the best of a metric, and then
             of the best value of the first metric.
-        ties: Other cells that lead by every metric by which `cell` leads.
-        metric: The metric of `next`, `gain` and `factor`: the first that has a cell which does not
-            lead; otherwise the first metric.
-        next: The best cell by this metric that is not tied with `cell`; None if all are tied.
+        ties: Other cells that lead by every metric by which `cell` leads, as far as they have it.
+        next: The best of the other cells, in the same order, that is not tied with `cell`; None if
+            all are tied.
+        metric: The metric of `gain` and `factor`: the first by which `cell` leads and `next` does
+            not; without `next` the first metric.
         gain: Value of `next` minus that of `cell`, positive if `cell` is better; None without
             `next`.
         factor: Value of `next` divided by that of `cell`, for metrics that have a zero; None
@@ -166,13 +167,15 @@ def answer(rankings: Sequence[Ranking]) -> Answer:
     Args:
         rankings: At least one ranking, the most important metric first.
     """
-    cells = _unique(rankings)
-    cell = min(
-        cells, key=lambda c: (-_led(rankings, c), _places(rankings, c), _regret(rankings, c))
+    order = sorted(
+        _unique(rankings),
+        key=lambda c: (-_led(rankings, c), _places(rankings, c), _regret(rankings, c)),
     )
-    leading = [ranking.leading for ranking in rankings if cell in ranking.leading]
-    ties = [c for c in cells if c is not cell and all(c in some for some in leading)]
-    metric, other = _next(rankings, cell)
+    cell = order[0]
+    apart = {id(c): _told_apart(rankings, cell, c) for c in order[1:]}
+    ties = [c for c in order[1:] if not apart[id(c)]]
+    other = next((c for c in order[1:] if apart[id(c)]), None)
+    metric = rankings[0].metric if other is None else apart[id(other)][0]
     between = factor = None
     if other is not None:
         between = gain(cell, other, metric)
@@ -248,13 +251,10 @@ def _regret(rankings: Sequence[Ranking], cell: CellResult) -> float:
     return max(found)
 
 
-def _next(rankings: Sequence[Ranking], cell: CellResult) -> tuple[str, CellResult | None]:
-    for ranking in rankings:
-        if cell in ranking.leading:
-            rest = [c for c in ranking.cells if c not in ranking.leading]
-            if rest:
-                return ranking.metric, rest[0]
-    return rankings[0].metric, None
+def _told_apart(rankings: Sequence[Ranking], cell: CellResult, other: CellResult) -> list[str]:
+    """Metrics that both cells have, by which the first leads and the other does not."""
+    shared = [r for r in rankings if cell in r.cells and other in r.cells]
+    return [r.metric for r in shared if cell in r.leading and other not in r.leading]
 
 
 def _factor(worse: CellResult, better: CellResult, metric: str) -> Estimate | None:

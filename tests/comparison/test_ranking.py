@@ -127,9 +127,10 @@ def test_the_answer_leads_by_the_most_metrics_and_says_by_how_much():
     found = answer([rank(cells, "mmd2"), rank(cells, "sliced_w2")])
     assert found.cell.sampler == "a"
     assert found.ties == ()
-    assert (found.metric, found.next.sampler) == ("mmd2", "c")
-    assert found.gain.value == pytest.approx(1.0)
-    assert found.factor.value == pytest.approx(2.0)
+    # "b" is 1.5 times worse in one metric, "c" twice in the other: "b" is the next best
+    assert (found.metric, found.next.sampler) == ("sliced_w2", "b")
+    assert found.gain.value == pytest.approx(0.5)
+    assert found.factor.value == pytest.approx(1.5)
     alone = answer([rank(cells[:2], "mmd2")])
     assert names(alone.ties) == ["b"]
     assert alone.next is alone.gain is alone.factor is None
@@ -140,6 +141,12 @@ def test_a_stochastic_cell_loses_nothing_by_having_no_paired_error():
     found = answer([rank([sde, ode], "mmd2"), rank([sde, ode], "paired_rmse")])
     assert found.cell.sampler == "sde"
     assert found.disagreements == ()
+    equal = cell("equal", mmd2=(1.0, 0.01))
+    found = answer([rank([sde, equal, ode], "mmd2"), rank([sde, equal, ode], "paired_rmse")])
+    assert (names(found.ties), found.next.sampler) == (["equal"], "ode")
+    near = cell("near", mmd2=(1.0, 0.01), paired_rmse=(0.1, 0.01))
+    found = answer([rank([near, sde], "mmd2"), rank([near, sde], "paired_rmse")])
+    assert (found.next, names((found.cell, *found.ties))) == (None, ["near", "sde"])
 
 
 @pytest.mark.parametrize(
