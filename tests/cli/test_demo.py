@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from scoresde.comparison import demo, quality
+from scoresde.comparison.curves import Drawn
 from scoresde.shipped import shipped
 
 CHECKPOINTS = ("digits-vp", "fashion-mnist-vp")
@@ -43,7 +44,7 @@ def test_ten_samplers_can_use_every_budget(tmp_path):
 def test_it_says_what_it_does_and_where_the_page_is(scoresde, tmp_path, monkeypatch):
     """The command runs with two samplers and few samples, and then again from its results."""
     # tested elsewhere
-    monkeypatch.setattr("scoresde.comparison.report.curves", lambda *arguments: b"")
+    monkeypatch.setattr("scoresde.comparison.report.curves", lambda *_: Drawn(b"<svg ></svg>", b""))
     for name in ("save_budget", "extremes"):
         monkeypatch.setattr(f"scoresde.tasks.likelihood.files.{name}", lambda path, *_: None)
     monkeypatch.setattr(quality, "REFERENCE_CAP", 200)
