@@ -135,7 +135,7 @@ def absent() -> list[str]:
     )
 
 
-@click.command()
+@click.command(help=__doc__.partition("\n")[0])
 @click.option("--only", default="", help="Measure samplers whose place contains this text.")
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write all rows here.")
 @click.option("--limit", default=600.0, show_default=True, help="Seconds for one sampler.")

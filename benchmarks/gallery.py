@@ -43,26 +43,31 @@ SHOWN = 10  # samples in a row
 EVALUATIONS = 20  # of the samples of the checkpoints
 LINE = (36 * SHOWN, 36)  # pixels of a row
 PAGE = (1000, 920)  # pixels
-COLOURS = 96  # of a picture, which makes its file small
+BLACK = "#000000"
+FEW = 96  # colours of a picture, which make its file small
 Rows = dict[str, tuple["Tensor", "DataSpec"]]
 
 
 def draw_metric(axes: Axes, findings: Findings, metric: str) -> None:
     """A metric with its standard error against evaluations, one line for each sampler."""
-    for i, name in enumerate(findings.samplers):
+    others = [name for name in findings.samplers if name != RECOMMENDED]
+    for i, name in enumerate([RECOMMENDED, *others]):
         cells = [c for c in findings.done if c.sampler == name and metric in c.metrics]
         cells.sort(key=lambda cell: cell.nfe)
         values = [cell.metrics[metric] for cell in cells]
         if not cells:
             continue
-        strong = {"lw": 2.2, "ms": 6} if name == RECOMMENDED else {"lw": 1.1, "ms": 4}
+        style = {"lw": 1.1, "ms": 4, **line_style(i)}
+        if name == RECOMMENDED:
+            style |= {"lw": 2.4, "ms": 6, "color": "black"}
+        elif style["color"] == BLACK:
+            style["color"] = "0.6"
         axes.errorbar(
             [cell.nfe for cell in cells],
             [estimate.value for estimate in values],
             [estimate.std_error for estimate in values],
             label=name,
-            **strong,
-            **line_style(i),
+            **style,
         )
     axes.set(xscale="log", yscale="log", xlabel="network evaluations (NFE)", title=METRICS[metric])
     axes.set_xticks(TICKS, TICKS)
@@ -78,13 +83,13 @@ def overview(findings: Findings) -> bytes:
     floor = findings.floor["sliced_w2"].value
     quality.axhline(floor, color="0.3", ls="--", lw=1, label="real test digits")
     quality.legend(fontsize=8, ncols=2)
-    return png_bytes(figure)
+    return small(png_bytes(figure))
 
 
 def small(png: bytes) -> bytes:
     """The same picture with few colours."""
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS).save(buffer, "PNG", optimize=True)
+    Image.open(io.BytesIO(png)).convert("RGB").quantize(FEW).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
@@ -122,7 +127,7 @@ def strips(findings: Findings) -> bytes:
         f"{one.spec.name}, {one.budgets[0]} evaluations": few_evaluations(one)
         for one in (findings, *findings.strips)
     }
-    return picture(columns)
+    return small(picture(columns))
 
 
 def checkpoints() -> bytes:
@@ -145,7 +150,7 @@ def answer(page: Path) -> bytes | None:
         options += [f"--user-data-dir={folder}/profile", f"--screenshot={shot}"]
         options += [f"--window-size={PAGE[0]},{PAGE[1]}", page.resolve().as_uri()]
         subprocess.run([browser, *options], check=True, capture_output=True, timeout=120)
-        return shot.read_bytes()
+        return small(shot.read_bytes())
 
 
 @click.command(help=__doc__.partition("\n")[0])
@@ -165,7 +170,6 @@ def main(run: Path, out: Path) -> None:
         if content is None:
             print(f"{name}.png: left out, because there is no Chromium")
             continue
-        content = small(content)
         write(out / f"{name}.png", content)
         print(f"{out / name}.png: {len(content) / 1000:.0f} kB")
 

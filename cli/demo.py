@@ -50,10 +50,8 @@ def demo(out: Path, overwrite: bool) -> None:
         click.echo(f"Expected time on this machine: {duration(sum(run.seconds.values()))}.")
     with follow_stages(resumes=True) as tell:
         report = run.run(tell)
-    click.echo(
-        "Done. Open this page in a browser. Read its first table first: it names the sampler"
-    )
-    click.echo("to take for each number of evaluations, and says how sure that is.")
+    click.echo("Done. Open this page in a browser. Its first table names the sampler to take for")
+    click.echo("each number of evaluations, and says how sure that is. Read it first.")
     say(report.resolve())
 
 
