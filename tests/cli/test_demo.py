@@ -20,6 +20,7 @@ BAR = 180  # seconds on two cores
 @pytest.fixture
 def tiny(tiny_checkpoint, monkeypatch):
     """Networks with negligible run time."""
+    monkeypatch.setattr(quality, "REFERENCE_CAP", 200)
     for name in ("DIGITS", "FASHION"):
         request = replace(getattr(demo, name), checkpoint=tiny_checkpoint)
         monkeypatch.setattr(demo, name, request)
@@ -53,7 +54,6 @@ def test_it_says_what_it_does_how_long_it_takes_and_where_the_page_is(
     monkeypatch.setattr("scoresde.comparison.report.curves", lambda *_: Drawn(b"<svg ></svg>", b""))
     for name in ("save_budget", "extremes"):
         monkeypatch.setattr(f"scoresde.tasks.likelihood.files.{name}", lambda path, *_: None)
-    monkeypatch.setattr(quality, "REFERENCE_CAP", 200)
     few = {"samplers": ("ddim", "ancestral"), "nfe": (3,), "n": 8, "likelihood": 4}
     few["reference_tolerance"] = 1e-2
     monkeypatch.setattr(demo, "DIGITS", replace(demo.DIGITS, **few))
