@@ -57,6 +57,8 @@ def test_it_says_what_it_does_how_long_it_takes_and_where_the_page_is(
     few = {"samplers": ("ddim", "ancestral"), "nfe": (3,), "n": 8, "likelihood": 4}
     few["reference_tolerance"] = 1e-2
     monkeypatch.setattr(demo, "DIGITS", replace(demo.DIGITS, **few))
+    strip = replace(demo.FASHION, samplers=("ddim", "ancestral"), nfe=(3,))
+    monkeypatch.setattr(demo, "FASHION", strip)
     first = scoresde("demo", "--out", tmp_path / "demo")
     assert first.status == 0, first.err
     page = tmp_path / "demo" / "report.html"
