@@ -13,7 +13,7 @@ options keeps it. If the last step goes to σ = 0, the order is that of the step
 `--text` prints the whole certificate of each sampler. `--json` writes all rows, with all findings,
 to a file. `--mended` measures copies of some samplers in which one expression of the source is
 replaced by the right one, to show that it is the reason of a missed order. A sampler that takes
-longer than `--limit` seconds is left out. What was left out stands below the table, with the reason.
+longer than `--limit` seconds is left out. Below the table stands what was left out, and the reason.
 """
 
 from __future__ import annotations
