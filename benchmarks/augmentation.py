@@ -144,7 +144,7 @@ def difference(losses: Tensor, plain: Tensor) -> str:
     return f"{float(d.mean()):+.5f} ± {float(d.std()) / len(d) ** 0.5:.5f}"
 
 
-@click.command()
+@click.command(help=__doc__.partition("\n")[0])
 @click.option("--data", "name", type=click.Choice(list(HELD_OUT)), required=True)
 @click.option("--row", "rows", multiple=True, default=("plain", "flip", "augment 0.15"))
 @click.option("--seed", "seeds", multiple=True, type=int, default=(0, 1), show_default=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-__all__ = ["Entry", "entries"]
+__all__ = ["Entry", "entries", "mended_entries"]
 
 KARRAS = {"use_karras_sigmas": True}
 ODE = {"eta": 0.0}
@@ -14,12 +14,16 @@ FULL = ABOVE | {"lower_order_final": False}  # and the last steps keep their ord
 
 
 class Entry(NamedTuple):
-    """A sampler with its options and its documented order."""
+    """A sampler with its options and its documented order.
+
+    `change` is a text of its source and the text that replaces it in a copy.
+    """
 
     library: str
     place: str
     options: dict[str, Any]
     order: int | None
+    change: tuple[str, str] | None = None
 
 
 def no_noise(t: float) -> float:
@@ -124,3 +128,19 @@ def entries() -> Iterator[Entry]:
     yield from _diffusers()
     yield from _azula()
     yield from _k_diffusion()
+
+
+def mended_entries() -> Iterator[Entry]:
+    """Copies with one change each: what it changes is the reason of a missed order."""
+    doubled = ("(1.0 / (r0 + r1)) * (D1_0 - D1_1)", "(2.0 / (r0 + r1)) * (D1_0 - D1_1)")
+    exact = (".astype(np.float32)", ".astype(np.float64)")
+    right = ("torch.sqrt(alpha_s**2 + sigma_t**2)", "torch.sqrt(alpha_s**2 + sigma_s**2)")
+    multistep, deis, adams = (
+        f"diffusers:{name}Scheduler" for name in ("DPMSolverMultistep", "DEISMultistep", "SASolver")
+    )
+    yield Entry("diffusers", multistep, {"solver_order": 3}, 3, doubled)
+    yield Entry("diffusers", deis, {"solver_order": 3}, 3, exact)
+    options = {"predictor_order": 3, "corrector_order": 3, "tau_func": no_noise}
+    yield Entry("diffusers", adams, options, 3, exact)
+    for order in (2, 3):
+        yield Entry("azula", "azula.sample:REABSampler", {"order": order}, order, right)

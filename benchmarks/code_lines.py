@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import ast
 import io
-import sys
 import tokenize
 from collections import Counter
 from pathlib import Path
+
+import click
+from script import print_header
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("scoresde", "cli")
@@ -47,8 +49,11 @@ def room(path: Path) -> str:
     return "/".join(parts[:2]) if parts[0] == "scoresde" else parts[0]
 
 
-def main() -> None:
+@click.command(help=__doc__.partition("\n")[0])
+@click.option("--functions", is_flag=True, help="The longest functions and parameter lists, too.")
+def main(functions: bool) -> None:
     """Print the counts."""
+    print_header()
     counts: Counter[str] = Counter()
     long: list[tuple[int, int, str]] = []
     for path in sorted(p for folder in FOLDERS for p in (ROOT / folder).rglob("*.py")):
@@ -67,7 +72,7 @@ def main() -> None:
     for name, count in sorted(counts.items(), key=lambda item: -item[1]):
         print(f"{count:6d}  {name}")
     print(f"{sum(counts.values()):6d}  in all")
-    if "--functions" in sys.argv[1:]:
+    if functions:
         for body, arguments, name in sorted(long, reverse=True):
             if body > 60 or arguments > 8:
                 print(f"{body:4d} lines, {arguments:2d} parameters: {name}")

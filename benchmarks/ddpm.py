@@ -31,11 +31,11 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, required=True, help="PNG file to write")
     args = parser.parse_args()
 
+    print_header(seed=args.seed)
     loaded = scoresde.load(args.checkpoint)
     levels = loaded.model.sde.levels
     if levels is None or len(loaded.data.shape) != 3:
         parser.error(f"--checkpoint {args.checkpoint}: must be a model of images with a table of β")
-    print_header(seed=args.seed)
     chosen = {round(levels * k / 1000) for k in SHOWN}
     chain = {}
 

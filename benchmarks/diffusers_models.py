@@ -24,6 +24,7 @@ from diffusers import (
     ScoreSdeVeScheduler,
     UNet2DModel,
 )
+from script import print_header
 from torch import Tensor
 
 __all__ = ["MODELS", "Model", "expected", "main", "make"]
@@ -161,6 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("out/diffusers"))
     out = parser.parse_args().out
+    print_header("diffusers")
     for name, model in MODELS.items():
         net = make(model)
         found = expected(net, model)

@@ -269,7 +269,7 @@ def picture(tables: dict) -> bytes:
     return png_bytes(figure)
 
 
-@click.command()
+@click.command(help=__doc__.partition("\n")[0])
 @click.option("--data", type=click.Choice(list(CASES)), multiple=True, help="All if not given.")
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Write all z here.")
 @click.option("--figure", "chart", type=click.Path(path_type=Path), help="Draw them, PNG.")

@@ -67,7 +67,7 @@ def between(model: ScoreModel, data: Tensor) -> Estimate:
     return Estimate(float(ratios.mean()), spread, (len(ratios),), "ratio")
 
 
-@click.command()
+@click.command(help=__doc__.partition("\n")[0])
 @click.option("--checkpoint", required=True, help="A checkpoint whose label is an index.")
 @click.option("--sampler", "samplers", multiple=True, default=("ddim", "dpmpp-2m", "heun"))
 @click.option("--grid", type=click.Choice(sorted(GRIDS)), default="log_snr", show_default=True)

@@ -111,7 +111,7 @@ def with_error(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):9.3f} ± {error:.3f}".rjust(18)
 
 
-@click.command()
+@click.command(help=__doc__.partition("\n")[0])
 @click.option("--steps", type=int, default=2000, show_default=True, help="Steps of a training.")
 @click.option("--seed", "seeds", multiple=True, type=int, default=(0, 1), show_default=True)
 def main(steps: int, seeds: tuple[int, ...]) -> None:

@@ -91,7 +91,7 @@ def gaussian(sde: SDE) -> GaussianMixture:
     return GaussianMixture(sde, [1.0], x.mean(0)[None], torch.cov(x.flatten(1).T)[None])
 
 
-@click.command()
+@click.command(help=__doc__.partition("\n")[0])
 @click.option(
     "--checkpoint", "names", multiple=True, help="Trained on the digits; may be repeated."
 )

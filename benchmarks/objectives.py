@@ -152,7 +152,7 @@ def with_error(values: Sequence[float]) -> str:
     return f"{mean:9.4f} ± {error:.4f}"
 
 
-@click.command()
+@click.command(help=__doc__.partition("\n")[0])
 @click.option("--data", "name", type=click.Choice(list(NETS)), default="mixture", show_default=True)
 @click.option(
     "--objective", "names", multiple=True, type=click.Choice(list(OBJECTIVES)), help="Default: all."

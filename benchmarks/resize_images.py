@@ -10,12 +10,14 @@ no data: it takes random squares of photographs in the package scikit-image. Of 
 square of `--crop` pixels in the middle, or the largest one, is resized with Lanczos' filter.
 """
 
-import argparse
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
+import click
 import numpy as np
 from PIL import Image
+from script import print_header
 
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -25,7 +27,7 @@ def from_folder(folder: Path) -> Iterator[Image.Image]:
     """The images of a folder and of its subfolders, in the order of their paths."""
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not files:
-        parser.error(f"--images {folder}: holds no image ({', '.join(SUFFIXES)})")
+        raise click.UsageError(f"--images {folder}: holds no image ({', '.join(SUFFIXES)})")
     for path in files:
         with Image.open(path) as image:
             yield image
@@ -38,9 +40,12 @@ def from_lsun(folder: Path, category: str) -> Iterator[Image.Image]:
     try:
         data = LSUN(str(folder), classes=[f"{category}_train"])
     except ImportError:
-        parser.error(f"--lsun {folder}: the package lmdb is missing: pip install lmdb")
+        message = f"--lsun {folder}: the package lmdb is missing: pip install lmdb"
+        raise click.UsageError(message) from None
     except Exception as error:  # lmdb's errors have a common base only in lmdb
-        parser.error(f"--lsun {folder}: {category}_train_lmdb cannot be read: {error}")
+        raise click.UsageError(
+            f"--lsun {folder}: {category}_train_lmdb cannot be read: {error}"
+        ) from error
     for i in range(len(data)):
         yield data[i][0]
 
@@ -50,7 +55,8 @@ def from_photos(n: int, smallest: int) -> Iterator[Image.Image]:
     try:
         from skimage import data
     except ImportError:
-        parser.error("--photos: the package scikit-image is missing: pip install scikit-image")
+        message = "--photos: the package scikit-image is missing: pip install scikit-image"
+        raise click.UsageError(message) from None
     photos = [Image.fromarray(getattr(data, name)()[..., :3]) for name in PHOTOS]
     rng = np.random.default_rng(0)
     for i in range(n):
@@ -69,36 +75,43 @@ def resized(image: Image.Image, side: int, crop: int | None) -> Image.Image:
     return image.convert("RGB").resize((side, side), Image.Resampling.LANCZOS, box)
 
 
-parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-)
-source = parser.add_mutually_exclusive_group(required=True)
-source.add_argument("--images", type=Path, help="folder of images")
-source.add_argument("--lsun", type=Path, help="folder with torchvision's LSUN")
-source.add_argument("--photos", action="store_true", help="squares of scikit-image's photographs")
-parser.add_argument("--category", default="church_outdoor", help="of LSUN")
-parser.add_argument("--n", type=int, help="number of images; all by default, 2000 for --photos")
-parser.add_argument("--crop", type=int, help="side in pixels of the square in the middle")
-parser.add_argument("--side", type=int, default=64, help="side of the new images")
-parser.add_argument("--out", type=Path, required=True, help="a new folder")
-args = parser.parse_args()
+@click.command(help=__doc__.partition("\n")[0])
+@click.option("--images", type=click.Path(path_type=Path), help="Folder of images.")
+@click.option("--lsun", type=click.Path(path_type=Path), help="Folder with torchvision's LSUN.")
+@click.option("--photos", is_flag=True, help="Squares of scikit-image's photographs.")
+@click.option("--category", default="church_outdoor", show_default=True, help="Of LSUN.")
+@click.option("--n", type=click.IntRange(1), help="Images; all by default, 2000 for --photos.")
+@click.option("--crop", type=click.IntRange(1), help="Pixels of the square in the middle.")
+@click.option("--side", type=click.IntRange(1), default=64, show_default=True, help="New side.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder.")
+def main(
+    images: Path | None,
+    lsun: Path | None,
+    photos: bool,
+    category: str,
+    n: int | None,
+    crop: int | None,
+    side: int,
+    out: Path,
+) -> None:
+    """Write the images as PNG files, numbered from 0."""
+    print_header()
+    if sum(map(bool, (images, lsun, photos))) != 1:
+        raise click.UsageError("give exactly one of --images, --lsun and --photos")
+    if out.exists() and any(out.iterdir()):
+        raise click.UsageError(f"--out {out}: must be a new or an empty folder")
+    if photos:
+        found = from_photos(n or 2000, side)
+    else:
+        found = from_folder(images) if images else from_lsun(lsun, category)
+    made = 0
+    for image in islice(found, n):
+        small = resized(image, side, crop)
+        out.mkdir(parents=True, exist_ok=True)
+        small.save(out / f"{made:06d}.png")
+        made += 1
+    print(f"{made} images of {side}×{side} pixels in {out}")
 
-for name in ("n", "crop", "side"):
-    value = getattr(args, name)
-    if value is not None and value < 1:
-        parser.error(f"--{name} must be at least 1, got {value}")
-if args.out.exists() and any(args.out.iterdir()):
-    parser.error(f"--out {args.out}: must be a new or an empty folder")
-if args.photos:
-    images = from_photos(args.n or 2000, args.side)
-else:
-    images = from_folder(args.images) if args.images else from_lsun(args.lsun, args.category)
-made = 0
-for image in images:
-    if args.n is not None and made == args.n:
-        break
-    small = resized(image, args.side, args.crop)
-    args.out.mkdir(parents=True, exist_ok=True)
-    small.save(args.out / f"{made:06d}.png")
-    made += 1
-print(f"{made} images of {args.side}×{args.side} pixels in {args.out}")
+
+if __name__ == "__main__":
+    main()

@@ -228,6 +228,7 @@ def main(
 ) -> None:
     """Run, print the table, and write the requested files."""
     torch.set_num_threads(1)
+    header = print_header("diffusers", "azula", seed=seed)
     if checkpoint is None:
         problem = mixture(seed, n or 256, dim, std, ve)
         name = f"mixture of seed {seed}, {dim} dimensions, scale {std:g}, {'VE' if ve else 'VP'}"
@@ -239,7 +240,6 @@ def main(
     if checkpoint is not None:
         tried = promising(problem, settings)
     results, failures = compare(problem, tried, nfe)
-    about = print_header("diffusers", "azula", seed=seed) | {"model": name}
     print(f"{name}: {len(problem.x)} samples of {problem.x[0].numel()} numbers, {problem.x.dtype}")
     print(f"error of the reference: {problem.error:.1e}")
     counts = Counter(setting.library for setting in settings)
@@ -252,7 +252,8 @@ def main(
         write(picture, figure(results, name))
     if out is not None:
         best = leaders(results, lambda r: (r.library, r.family, r.budget), KEPT)
-        report = about | {"reference_error": problem.error, "failures": failures}
+        report = header | {"model": name, "failures": failures}
+        report["reference_error"] = problem.error
         report["leaders"] = [asdict(result) for result in best]
         write(out, json.dumps(report, indent=1).encode())
 

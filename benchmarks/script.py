@@ -1,8 +1,12 @@
-"""Common parts of the scripts in this folder: header of a table, timing, and output files."""
+"""Common parts of the scripts in this folder: header of a table, timing, and output files.
+
+Every script calls `print_header` before any work, and writes no tracked file unless it is asked to.
+"""
 
 from __future__ import annotations
 
 import math
+import os
 import platform
 import shlex
 import sys
@@ -21,7 +25,7 @@ __all__ = ["least_seconds", "print_header", "write"]
 
 
 def print_header(*packages: str, seed: int = 0) -> dict[str, Any]:
-    """Print the command, versions, device, number of threads and seed; return them.
+    """Print the command, versions, machine, number of threads and seed; return them.
 
     Args:
         *packages: Further packages, beside scoresde and torch, whose versions matter.
@@ -34,14 +38,24 @@ def print_header(*packages: str, seed: int = 0) -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             installed[name] = "absent"
     versions = ", ".join(f"{name} {version}" for name, version in installed.items())
-    machine = f"Python {platform.python_version()}, CPU, threads: {torch.get_num_threads()}"
     about = {
         "command": shlex.join(["python", *sys.argv]),
-        "versions": f"{versions}, {machine}",
+        "versions": f"{versions}, Python {platform.python_version()}",
+        "machine": f"{_processor()}, {os.cpu_count()} CPUs, threads: {torch.get_num_threads()}",
         "seed": seed,
     }
-    print("command: {command}\n{versions}, seed {seed}".format(**about))
+    print("command: {command}\n{versions}\n{machine}, seed {seed}".format(**about))
     return about
+
+
+def _processor() -> str:
+    """Name of the processor; of its architecture where the system does not tell more."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def least_seconds(runs: Sequence[Callable[[], object]], repeats: int) -> list[float]:

@@ -107,7 +107,7 @@ def timing(model: ScoreModel, x: Tensor) -> None:
         )
 
 
-@click.command()
+@click.command(help=__doc__.partition("\n")[0])
 @click.option("--checkpoint", help="A network; the mixture if not given.")
 @click.option("--n", default=8, show_default=True, help="Points.")
 @click.option(

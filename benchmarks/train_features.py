@@ -3,9 +3,9 @@
     python benchmarks/train_features.py --data digits
     python benchmarks/train_features.py --data fashion-mnist
 
-It writes scoresde/assets/features_<data>.safetensors with seed, test accuracy and command. It
-prints the distances of held-out and of corrupted test images to the training images. The images are
-rounded levels without augmentation, as samples are when they are compared.
+It writes out/features_<data>.safetensors with seed, test accuracy and command. It prints the
+distances of held-out and of corrupted test images to the training images. The images are rounded
+levels without augmentation, as samples are when they are compared.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from scoresde.metrics import CNNFeatures, GaussianStats, SmallCNN, frechet_dista
 EPOCHS = {"digits": 20, "fashion-mnist": 8}
 BATCH = 64
 LEARNING_RATE = 2e-3
-ASSETS = Path(__file__).parents[1] / "scoresde" / "assets"
 
 
 def encoded(data: Dataset) -> Tensor:
@@ -79,13 +78,13 @@ def corruptions(test: Dataset) -> dict[str, Tensor]:
     return out
 
 
-@click.command()
+@click.command(help=__doc__.partition("\n")[0])
 @click.option("--data", type=click.Choice(sorted(EPOCHS)), required=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="File to write.")
 def main(data: str, seed: int, out: Path | None) -> None:
     """Train, report and write one feature space."""
-    path = out or ASSETS / f"features_{data.replace('-', '_')}.safetensors"
+    path = out or Path("out") / f"features_{data.replace('-', '_')}.safetensors"
     command = print_header(seed=seed)["command"]
     training, test = load_dataset(data, "train"), load_dataset(data, "test")
     x, start = encoded(training), time.perf_counter()
@@ -96,6 +95,7 @@ def main(data: str, seed: int, out: Path | None) -> None:
     metadata = {"seed": str(seed), "test_accuracy": f"{accuracy:.4f}", "command": command}
     name = f"{data.replace('-', '_')}_cnn"
     space = standardized(name, net, x, metadata)
+    path.parent.mkdir(parents=True, exist_ok=True)
     space.save(path)
     size = path.stat().st_size / 1000
     click.echo(f"{space.label}: test accuracy {accuracy:.4f}, {seconds:.0f} s, {size:.0f} kB")

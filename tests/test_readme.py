@@ -40,7 +40,6 @@ TUTORIALS = sorted((ROOT / "benchmarks" / "tutorials").glob("*.py"))
 LESSONS = ("denoising_autoencoder.py",)  # tutorials that train and draw
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
 LINES = ("pip install . && scoresde demo", "pip install '.[test]' && pytest")
-FIGURES = ROOT / "benchmarks" / "figures"
 
 # Sizes by option: of what a command takes a number of, and how many.
 SIZES = {
@@ -53,6 +52,21 @@ LISTED = "3,6"
 # Scripts that try hundreds of settings, so that they take minutes at any size. They have own tests.
 LONG = ("benchmarks/likelihood.py", "benchmarks/samplers.py", "benchmarks/overhead.py")
 FEW = 16  # data of the test split, in Python blocks
+
+
+def files(folder):
+    """The files of a folder that git may track."""
+    return [p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+
+
+def written():
+    """Each file of the code, of the configs and of the tests with the time of its last change."""
+    folders = ("scoresde", "cli", "configs", "benchmarks", "tests")
+    found = [path for name in folders for path in files(ROOT / name)]
+    return {(path, path.stat().st_mtime_ns) for path in found}
+
+
+WRITTEN = written()
 
 
 class Step(NamedTuple):
@@ -268,7 +282,7 @@ def skip_unless_possible(step):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
-def test_all_runs_in_order(step, folder, namespace, monkeypatch):
+def test_all_runs_in_order(step, folder, namespace, monkeypatch, capsys):
     if step.kind == "block":
         exec(compile(step.text, "README.md", "exec"), namespace)
         return
@@ -288,6 +302,11 @@ def test_all_runs_in_order(step, folder, namespace, monkeypatch):
     except SystemExit as stop:
         status = stop.code
     assert status in (None, 0)
+    if "/tutorials/" not in script:
+        first, versions, machine, *_ = capsys.readouterr().out.splitlines()
+        assert first.startswith(f"command: python {script}")
+        assert re.match(r"scoresde \S+, torch \S+.*, Python \S+$", versions)
+        assert re.search(r", \d+ CPUs, threads: \d+, seed \d+$", machine)
 
 
 def script_words(script, words):
@@ -300,8 +319,12 @@ def script_words(script, words):
 
 @pytest.mark.slow
 def test_nothing_tracked_was_written(folder):
-    for path in FIGURES.iterdir():
-        assert path.read_bytes() == (folder / "benchmarks" / "figures" / path.name).read_bytes()
+    """Neither in the copy of the benchmarks, where the commands ran, nor in the checkout."""
+    known = {path.relative_to(ROOT) for path in files(ROOT / "benchmarks")}
+    assert {path.relative_to(folder) for path in files(folder / "benchmarks")} == known
+    for path in known:
+        assert (folder / path).read_bytes() == (ROOT / path).read_bytes()
+    assert written() <= WRITTEN
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from scoresde.sde import VP
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 NAMES = (
     *("samplers", "paired", "paired_report", "peers_diffusers", "peers_azula"),
-    *("overhead", "overview", "script"),
+    *("overhead", "script"),
 )
 
 

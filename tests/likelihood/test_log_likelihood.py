@@ -106,12 +106,10 @@ class TestAgainstExactDensities:
     @pytest.mark.parametrize(
         ("kind", "dims"),
         [
-            (VP, 4),
-            (SubVP, 1),
-            (VE, 2),
+            (VP, 4),  # two dimensions under every SDE have the next test
             pytest.param(VP, 16, marks=pytest.mark.slow),
-            pytest.param(VE, 16, marks=pytest.mark.slow),
-            *[pytest.param(SubVP, d, marks=pytest.mark.slow) for d in (2, 16)],
+            *[pytest.param(VE, d, marks=pytest.mark.slow) for d in (2, 16)],
+            *[pytest.param(SubVP, d, marks=pytest.mark.slow) for d in (1, 2, 16)],
         ],
     )
     def test_gaussian_of_any_covariance(self, kind, dims):
@@ -162,7 +160,7 @@ class TestAgainstExactDensities:
         total = float(out.log_prob.exp().sum()) * (8 / (side - 1)) ** 2
         assert abs(total - 1) < 1e-3
 
-    @pytest.mark.parametrize("shape", [(2,), (2, 1), (1, 2), (2, 1, 3, 2), (1, 3, 1, 2)])
+    @pytest.mark.parametrize("shape", [(2,), (2, 1), (2, 1, 3, 2)])
     def test_any_shape(self, gaussian, shape):
         """The likelihood of independent entries is the sum of theirs."""
         x = torch.linspace(-1, 1, math.prod(shape), dtype=DOUBLE).reshape(shape)

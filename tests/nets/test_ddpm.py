@@ -117,7 +117,9 @@ def test_linear_attention_is_the_sum_over_all_positions():
     torch.testing.assert_close(layer(x), wanted, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("resampling", "joining"), [FORMS[0], FORMS[3]])
+@pytest.mark.parametrize(
+    ("resampling", "joining"), [FORMS[0], pytest.param(*FORMS[3], marks=pytest.mark.slow)]
+)
 def test_it_overfits_one_batch(resampling, joining):
     form = {"resampling": resampling, "joining": joining, "activation": "gelu"}
     net = DDPMUNet((1, 8, 8), **SMALL, **form, attention=(8,), linear_attention=(4,))

@@ -88,7 +88,12 @@ def test_paths_are_rows(shown):
 
 
 @pytest.mark.parametrize(
-    ("spec", "shape"), [(GREY, (1, 8, 8)), (DataSpec((3, 4, 6), 0, 2), (3, 4, 6)), (POINTS, (2,))]
+    ("spec", "shape"),
+    [
+        pytest.param(GREY, (1, 8, 8), marks=pytest.mark.slow),
+        (DataSpec((3, 4, 6), 0, 2), (3, 4, 6)),
+        (POINTS, (2,)),
+    ],
 )
 def test_files_are_pictures_and_nothing_is_changed(tmp_path, rng_untouched, spec, shape):
     import matplotlib.pyplot as plt

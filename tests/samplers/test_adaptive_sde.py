@@ -82,7 +82,13 @@ def test_without_noise_it_solves_the_probability_flow_ode(gaussian):
     assert errors[1] < 1e-5
 
 
-@pytest.mark.parametrize("sde", [VE(), TabulatedVP(VP().ddpm_betas(1000))], ids=["VE", "table"])
+@pytest.mark.parametrize(
+    "sde",
+    [
+        pytest.param(VE(), id="VE"),
+        pytest.param(TabulatedVP(VP().ddpm_betas(1000)), id="table", marks=pytest.mark.slow),
+    ],
+)
 def test_a_sample_does_not_depend_on_its_batch(mixture, sde):
     """Alone, permuted or in chunks it gives the same result to rounding and the same counts.
 

@@ -14,9 +14,11 @@ from scoresde.noise import BatchNoise, SampleNoise
 from scoresde.samplers import (
     DDIM,
     EDM,
+    AdaptiveSDE,
     Ancestral,
     DPMSolverMultistep,
     EulerMaruyama,
+    ProbabilityFlowODE,
     RungeKutta,
     UniPC,
     sample,
@@ -70,7 +72,7 @@ def test_evaluations_of_long_grids(elementwise, grid_case, spacing):
 def test_every_pair_of_sampler_and_sde_is_possible(elementwise, any_sampler, all_sdes):
     """Nothing is refused: all is said with α, σ, f, g and λ, which every SDE here has."""
     for sde in all_sdes:
-        sample(elementwise(sde), any_sampler.sampler, grid.log_snr(sde, 5), (4, 1), seed=1)
+        sample(elementwise(sde), any_sampler.sampler, grid.log_snr(sde, 3), (4, 1), seed=1)
     sde = VE()  # others are its rescalings, and have tests of their limits in other files
     ts, noise = grid.log_snr(sde, 40), BatchNoise(1)
     out = sample(elementwise(sde), any_sampler.sampler, ts, (400, 1), noise=noise)
@@ -121,7 +123,7 @@ def test_a_sample_of_a_network_is_the_same_in_any_batch(sampler):
 
 
 def test_the_seed_fixes_every_bit(elementwise, any_sampler, rng_untouched):
-    model, ts = elementwise(VP()), grid.log_snr(VP(), 5)
+    model, ts = elementwise(VP()), grid.log_snr(VP(), 3)
     a, b, c = (sample(model, any_sampler.sampler, ts, (3, 2), seed=s).x for s in (1, 1, 2))
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
@@ -155,15 +157,16 @@ def test_the_grid_and_the_start_are_not_changed(elementwise, any_sampler):
 def test_shapes_and_dtypes(elementwise, any_sampler):
     """Of single numbers and images; most other tests have vectors."""
     model, ts = elementwise(VP()), grid.log_snr(VP(), 2)
-    for shape in ((4,), (2, 3, 7, 5)):
-        single = sample(model, any_sampler.sampler, ts, shape, seed=0)
-        double = sample(model, any_sampler.sampler, ts, shape, seed=0, dtype=torch.float64)
-        assert single.x.shape == double.x.shape == shape
-        assert (single.x.dtype, double.x.dtype) == (torch.float32, torch.float64)
-        if any_sampler.nfe is not None:  # an adaptive solver may choose other steps
-            # float32 keeps 6e-8 of states and their factors, which reach σ/α = 152
-            scale = max(1.0, float(double.x.abs().max()))
-            assert torch.allclose(single.x.double(), double.x, rtol=1e-4, atol=5e-4 * scale)
+    numbers = sample(model, any_sampler.sampler, ts, (4,), seed=0)
+    single = sample(model, any_sampler.sampler, ts, (2, 3, 7, 5), seed=0)
+    double = sample(model, any_sampler.sampler, ts, (2, 3, 7, 5), seed=0, dtype=torch.float64)
+    assert (numbers.x.shape, numbers.x.dtype) == ((4,), torch.float32)
+    assert single.x.shape == double.x.shape == (2, 3, 7, 5)
+    assert (single.x.dtype, double.x.dtype) == (torch.float32, torch.float64)
+    if any_sampler.nfe is not None:  # an adaptive solver may choose other steps
+        # float32 keeps 6e-8 of states and their factors, which reach σ/α = 152
+        scale = max(1.0, float(double.x.abs().max()))
+        assert torch.allclose(single.x.double(), double.x, rtol=1e-4, atol=5e-4 * scale)
 
 
 def test_no_samples_cost_nothing(elementwise, any_sampler):
@@ -186,7 +189,6 @@ class _Faulty:
 
 
 FAULTS = {
-    "non-finite": lambda out: out * float("nan"),
     # of a batch that samples may have left already
     "1 non-finite values of [246]": lambda out: out.index_put(
         (torch.tensor([0]), torch.tensor([1])), torch.tensor(float("inf"), dtype=out.dtype)
@@ -197,23 +199,36 @@ FAULTS = {
 }
 
 
-def test_a_fault_of_the_network_is_named_at_once(any_sampler):
-    def run(network):
-        sample(FunctionScore(VP(), network), any_sampler.sampler, ts, (3, 2), seed=0)
+def _not_finite(out):
+    return out * float("nan")
 
-    ts = grid.log_snr(VP(), 5)
+
+def _named_at_once(sampler, fault, message, at):
+    """Whether a fault of one call is named, before anything is computed with it."""
+    network, begin = _Faulty(fault, at), time.process_time()
+    with pytest.raises(RuntimeError, match=message):
+        sample(FunctionScore(VP(), network), sampler, grid.log_snr(VP(), 5), (3, 2), seed=0)
+    return network.calls == at and time.process_time() - begin < 2
+
+
+def test_a_fault_of_the_network_is_named_at_once(any_sampler):
+    """Every call is checked in the same way, so that one fault shows that none is left out."""
     healthy = _Faulty(None, 0)
-    run(healthy)
-    # Every call is checked in the same way, so that one fault shows that none is left out.
-    for message, fault in FAULTS.items():
-        ends = (1, healthy.calls) if message == "non-finite" else ()
-        for at in {*ends, (healthy.calls + 1) // 2}:
-            network = _Faulty(fault, at)
-            begin = time.process_time()
-            with pytest.raises(RuntimeError, match=message):
-                run(network)
-            assert network.calls == at  # nothing is computed with it
-            assert time.process_time() - begin < 2
+    model, ts = FunctionScore(VP(), healthy), grid.log_snr(VP(), 5)
+    sample(model, any_sampler.sampler, ts, (3, 2), seed=0)
+    for at in {1, (healthy.calls + 1) // 2, healthy.calls}:
+        assert _named_at_once(any_sampler.sampler, _not_finite, "non-finite", at)
+
+
+@pytest.mark.parametrize("message", FAULTS)
+@pytest.mark.parametrize(
+    "sampler",
+    [DDIM(), ProbabilityFlowODE(), ProbabilityFlowODE(per_sample=True), AdaptiveSDE()],
+    ids=repr,
+)
+def test_every_fault_is_named(sampler, message):
+    """By each of the loops that call a network."""
+    assert _named_at_once(sampler, FAULTS[message], message, 4)
 
 
 def test_the_limit_of_evaluations_names_the_time_reached(elementwise, any_sampler):

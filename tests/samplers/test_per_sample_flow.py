@@ -39,7 +39,11 @@ TABLE = TabulatedVP(VP().ddpm_betas(1000))
 
 
 @pytest.mark.parametrize(
-    ("sde", "method"), [(VE(), "dopri5"), *((TABLE, method) for method in PER_SAMPLE_METHODS)]
+    ("sde", "method"),
+    [
+        pytest.param(VE(), "dopri5", marks=pytest.mark.slow),
+        *((TABLE, method) for method in PER_SAMPLE_METHODS),
+    ],
 )
 def test_a_sample_does_not_depend_on_its_batch(mixture, sde, method):
     """Alone, permuted or in chunks it gives the same result to rounding and the same counts.

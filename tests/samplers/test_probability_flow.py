@@ -88,7 +88,8 @@ def test_a_runge_kutta_method_takes_exactly_the_grid_s_steps(elementwise):
 
 def test_no_time_outside_the_grid_is_evaluated(elementwise, any_sampler):
     """An adaptive solver steps past its end, and its first trial step may have any size."""
-    for dtype in (torch.float32, torch.float64):
+    # float32 rounds the times that an adaptive solver chooses; those of a grid are given
+    for dtype in (torch.float32, torch.float64)[any_sampler.nfe is not None :]:
         model, times = elementwise(VE()), []
         inner = model.function
         model.function = lambda x, t, f=inner, seen=times: (

@@ -25,7 +25,7 @@ from scoresde.sde import VP
 from scoresde.verification.orders import rms_distance, slope
 from scoresde.verification.strong import strong_errors
 
-STEPS, PATHS = [32, 64, 128], 400
+STEPS, PATHS = [32, 64, 128], 200
 
 
 def order(errors):
@@ -41,7 +41,7 @@ def errors_of(model, sampler, paths, reference_steps=2048, **reference):
 
 
 def brownian_path():
-    """The same 400 paths each time."""
+    """The same 200 paths each time."""
     return BrownianNoise(2, depth=30)
 
 
@@ -87,7 +87,7 @@ def test_the_limit_is_the_exact_solution_on_the_path(gaussian, sampler, eta):
             gaussian(sde), sampler, ts, shape, noise=noise, dtype=torch.float64, denoise=False
         )
         errors.append(rms_distance(out.x, exact_ends(eta)))
-    # order 1 with the statistical error of 400 paths; the data's own spread is 0.5
+    # order 1 with the statistical error of 200 paths; the data's own spread is 0.5
     for coarse, fine in itertools.pairwise(errors):
         assert coarse / fine == pytest.approx(2.0, abs=0.3)
     assert errors[-1] < 0.04
@@ -96,7 +96,7 @@ def test_the_limit_is_the_exact_solution_on_the_path(gaussian, sampler, eta):
 def test_a_reference_may_be_another_sampler(gaussian):
     """Of the same noise η; the ends of the ODE are far from those of the SDE."""
     right, wrong = (
-        errors_of(gaussian(VP()), DDIM(1.0), 500, 512, reference=EulerMaruyama(eta))
+        errors_of(gaussian(VP()), DDIM(1.0), 200, 512, reference=EulerMaruyama(eta))
         for eta in (1.0, 0.0)
     )
     # half of the error at 128 steps may be the reference's own
@@ -122,7 +122,7 @@ def test_a_deterministic_sampler_has_the_errors_of_its_ode(gaussian):
 
 def test_little_noise_costs_little_order(gaussian):
     """SA-Solver's theorem gives an error of O(η h + h^p); here η is so small that h² is left."""
-    errors = errors_of(gaussian(VP()), SASolver(2, 0, 1e-4), 50, 1024)
+    errors = errors_of(gaussian(VP()), SASolver(2, 0, 1e-4), 20, 1024)
     assert order(errors) == pytest.approx(2.0, abs=0.15)
 
 

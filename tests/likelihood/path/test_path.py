@@ -64,7 +64,7 @@ class TestIdentity:
 
     # nodes so many that what they add is far below the correction of the path
     @pytest.mark.parametrize(
-        ("steps", "nodes"), [pytest.param(4, 300, marks=pytest.mark.slow), (8, 150)]
+        ("steps", "nodes"), [pytest.param(4, 300, marks=pytest.mark.slow), (8, 100)]
     )
     def test_the_correction_pays_for_a_coarse_path(self, sde, mixture, steps, nodes):
         model = mixture(sde)
