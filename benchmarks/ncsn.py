@@ -114,7 +114,7 @@ def main(run: Path, n: int, steps: int, seed: int, figure: Path) -> None:
     print_header(seed=seed)
     model = scoresde.load(run / "checkpoint.safetensors")
     train, test = (scoresde.load_dataset(model.data.name, split=s) for s in ("train", "test"))
-    quality = Quality.build(train, test, n)
+    quality = Quality.build(train, test, n, features="cnn")
     x = compare(model, quality, n, steps, seed)
     _, sampler, _ = next(rows(model, steps))
     page = new_figure(13, 4.4)

@@ -135,8 +135,10 @@ class BenchCommand(Command):
 @click.option(
     "--features",
     default="auto",
-    help="Features in which samples are compared: auto, efficientnet_lite0 (RGB images, extra "
-    "`features`), or inception:PATH or inception-clean:PATH with your file of the FID weights.",
+    help="Features in which samples are compared: auto (of the pixels or coordinates, for digits and "
+    "Fashion-MNIST with those of a classifier), cnn (that classifier alone), efficientnet_lite0 (RGB "
+    "images, extra `features`), or inception:PATH or inception-clean:PATH with your file of the FID "
+    "weights.",
 )
 @click.option(
     "--metrics",

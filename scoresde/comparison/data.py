@@ -149,8 +149,8 @@ class BenchData:
         """Name and content of all data and features from which the numbers are computed."""
         splits = {"training data": self.train, "test data": self.test}
         found = {what: data_source(data) for what, data in splits.items() if data is not None}
-        if self.quality is not None and not self.quality.fitted:
-            features = self.quality.features
+        features = None if self.quality is None else self.quality.from_file
+        if features is not None:
             found["features"] = Source(features.name, features.fingerprint)
         return found
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..metrics import (
     Balls,
     CubicKernel,
+    DescriptorFeatures,
     Estimate,
     GaussianKernel,
     KernelReference,
@@ -37,6 +38,8 @@ class RealData:
         held_out: Other real data in feature space, shape (l, d).
         kernel: Kernel of MMD².
         label: Label of the feature space.
+        guard: Descriptors in which a classifier tells samples from data; None for the features
+            themselves, if these see gross failures of any data.
     """
 
     x: Tensor
@@ -44,6 +47,7 @@ class RealData:
     held_out: Tensor
     kernel: CubicKernel | GaussianKernel
     label: str
+    guard: DescriptorFeatures | None = None
 
     @cached_property
     def summed(self) -> KernelReference:
@@ -60,6 +64,15 @@ class RealData:
         """Balls of the reference for density and coverage."""
         return Balls.around(self.rows, 5)
 
+    @cached_property
+    def guarded(self) -> Tensor:
+        """The reference in the space of the classifier, shape (m, d)."""
+        return self.rows if self.guard is None else self.guard(self.x)
+
+    def told_apart(self, x: Tensor, rows: Tensor) -> Estimate:
+        """How well a classifier tells samples from data; see `measured`."""
+        return classifier_accuracy(rows if self.guard is None else self.guard(x), self.guarded)
+
 
 # Each function gets the real data, and samples at the model's scale and in feature space.
 _Measure = Callable[[RealData, Tensor, Tensor], Sequence[Estimate]]
@@ -75,7 +88,7 @@ _MEASURES: dict[tuple[str, ...], _Measure] = {
         density_coverage(rows, real.five)
     ),
     ("copying",): lambda real, x, rows: [copying(rows, real.rows, real.held_out)],
-    ("classifier",): lambda real, x, rows: [classifier_accuracy(rows, real.rows)],
+    ("classifier",): lambda real, x, rows: [real.told_apart(x, rows)],
 }
 QUALITY_METRICS = tuple(name for names in _MEASURES for name in names)
 DEFAULT_METRICS = ("mmd2", "frechet", "sliced_w2", "copying", "classifier")

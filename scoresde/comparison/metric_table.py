@@ -17,6 +17,7 @@ class Metric:
         better: "smaller" or "larger"; empty if the metric does not rank cells.
         has_zero: Whether 0 is the best possible value, so that ratios have a meaning.
         biased: Whether the mean depends on n, so that values for different n cannot be compared.
+        squared: Whether it is a squared distance.
     """
 
     title: str
@@ -24,6 +25,7 @@ class Metric:
     better: str = "smaller"
     has_zero: bool = True
     biased: bool = False
+    squared: bool = False
 
     @property
     def sign(self) -> int:
@@ -45,15 +47,18 @@ METRICS = {
         "MMD²",
         "Unbiased squared distance of the distributions in feature space, 0 for equal ones. With "
         "the cubic kernel in Inception features it is the published KID.",
+        squared=True,
     ),
     "frechet": Metric(
         "Fréchet distance",
         "Distance of means and covariances in feature space; its bias falls as 1/n.",
         biased=True,
+        squared=True,
     ),
     "frechet_inf": Metric(
         "Fréchet distance, n → ∞",
         "The Fréchet distance without its bias in 1/n; it may be negative near real data.",
+        squared=True,
     ),
     "sliced_w2": Metric(
         "sliced W₂",
@@ -86,7 +91,7 @@ METRICS = {
     ),
     "classifier": Metric(
         "classifier accuracy",
-        "How well a classifier tells samples from data; 0.5 if it cannot.",
+        "How well a classifier tells samples from data by layout and texture; 0.5 if it cannot.",
         has_zero=False,
     ),
 }

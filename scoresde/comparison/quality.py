@@ -20,6 +20,7 @@ from ..metrics import (
     Estimate,
     FeatureSpace,
     GaussianKernel,
+    JointFeatures,
 )
 from .feature_choice import AUTO, choose_features
 from .measures import DEFAULT_METRICS, RealData, check_metrics, measured
@@ -27,7 +28,7 @@ from .measures import DEFAULT_METRICS, RealData, check_metrics, measured
 __all__ = ["Quality", "at_model_scale", "on_levels"]
 
 REFERENCE_CAP = 5000  # most real data in the reference: the cost of MMD² grows with the square
-VERSION = 2  # of the metrics and their errors; stored cells of another version are not used
+VERSION = 3  # of the metrics and their errors; stored cells of another version are not used
 
 
 def on_levels(x: Tensor, spec: DataSpec) -> Tensor:
@@ -100,11 +101,13 @@ class Quality:
         x = at_model_scale(_spaced(real, REFERENCE_CAP), spec)
         space = choose_features(features, spec, x)
         rows = space(x)
-        if isinstance(space, DescriptorFeatures):
+        guard = None
+        if isinstance(space, (DescriptorFeatures, JointFeatures)):
             kernel = GaussianKernel.median(rows)
             kernel_name = f"Gaussian kernel of bandwidth {kernel.bandwidth:.4g}"
         else:
             kernel, kernel_name = CubicKernel(), "cubic kernel of KID"
+            guard = DescriptorFeatures(x) if "classifier" in metrics else None
         about = {
             "data": train.name,
             "reference": f"{len(x)} of {len(real)} rows of the {origin}",
@@ -116,7 +119,7 @@ class Quality:
             "kernel": kernel_name,
         }
         held_out = at_model_scale(held_out, spec)
-        real = RealData(x, rows, space(held_out), kernel, space.label)
+        real = RealData(x, rows, space(held_out), kernel, space.label, guard)
         made = cls(spec, space, metrics, real, {}, about)
         return replace(made, floor=made._floor(held_out))
 
@@ -130,9 +133,11 @@ class Quality:
         return found
 
     @property
-    def fitted(self) -> bool:
-        """Whether the features are computed from the reference, without a file."""
-        return isinstance(self.features, DescriptorFeatures)
+    def from_file(self) -> FeatureSpace | None:
+        """The part of the features that a file holds; the rest is computed from the reference."""
+        joint = isinstance(self.features, JointFeatures)
+        space = self.features.first if joint else self.features
+        return None if isinstance(space, DescriptorFeatures) else space
 
     @property
     def fingerprint(self) -> str:
@@ -142,10 +147,10 @@ class Quality:
         follow from the reference, too, but their last bits depend on the machine, so that only
         their name is part of the fingerprint.
         """
-        features = self.features
+        network = self.from_file
         return fingerprint(
             {
-                "features": features.name if self.fitted else features.fingerprint,
+                "features": [self.features.name, network and network.fingerprint],
                 "kernel": type(self.real.kernel).__name__,
                 "reference": self.real.x,
                 "metrics": self.metrics,

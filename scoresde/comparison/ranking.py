@@ -239,7 +239,8 @@ def _places(rankings: Sequence[Ranking], cell: CellResult) -> float:
 def _regret(rankings: Sequence[Ranking], cell: CellResult) -> float:
     """Largest factor by which a cell is worse than the best, over the metrics that exclude it.
 
-    Where metrics contradict each other, a cell with a gross failure in one of them loses.
+    Where metrics contradict each other, a cell with a gross failure in one of them loses. Of
+    squared distances the root is taken, so that the factors can be compared.
     """
     found = [1.0]
     for ranking in rankings:
@@ -247,7 +248,9 @@ def _regret(rankings: Sequence[Ranking], cell: CellResult) -> float:
             worse, best = ranking.value(cell), ranking.value(ranking.best)
             own = worse.value if METRICS[ranking.metric].sign > 0 else best.value
             other = best.value if METRICS[ranking.metric].sign > 0 else worse.value
-            found.append(own / max(other, best.std_error, 1e-300))
+            factor = own / max(other, best.std_error, 1e-300)
+            squared = METRICS[ranking.metric].squared and factor > 0
+            found.append(factor**0.5 if squared else factor)
     return max(found)
 
 

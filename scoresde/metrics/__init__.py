@@ -5,7 +5,7 @@ from .compare import difference, ratio
 from .copying import copying
 from .descriptors import DescriptorFeatures
 from .estimate import Estimate, SquareLaw
-from .features import FeatureSpace, PCAFeatures
+from .features import FeatureSpace, JointFeatures, PCAFeatures
 from .frechet import GaussianStats, frechet_bias, frechet_distance
 from .frechet_extrapolated import frechet_extrapolated
 from .mmd import CubicKernel, GaussianKernel, Kernel, KernelReference, mmd2
@@ -26,6 +26,7 @@ __all__ = [
     "FeatureSpace",
     "GaussianKernel",
     "GaussianStats",
+    "JointFeatures",
     "Kernel",
     "KernelReference",
     "NetworkFeatures",

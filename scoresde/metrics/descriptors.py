@@ -9,8 +9,13 @@ therefore describes a sample in two parts, each whitened on the reference:
               distributed; or, for vectors, products of pairs and random Fourier features
 
 Each part ends with the logarithm of the energy that its directions leave out. Samples that differ
-from the reference only outside the directions differ from it there. These are statistics of pixels.
-They do not measure what people perceive.
+from the reference only outside the directions differ from it there.
+
+Whitening divides by the spread of the reference. Data without any noise, such as drawings on a
+white page, have hardly any spread in some descriptors, and a change that nobody sees would count
+for more than a collapse to one image. Every spread therefore has a least value, which is a small
+part of the contrast of the data. These are statistics of pixels. They do not measure what people
+perceive.
 """
 
 from __future__ import annotations
@@ -32,17 +37,23 @@ _QUANTILES = 9  # of the pixel values of each channel: least, eighths, largest
 _FOURIER = 32  # directions of the random Fourier features
 _RATE = 1.5  # standard deviation of their angle for whitened data
 _PAIRED = 32  # most leading directions whose products are taken: their number grows as the square
-_RESOLUTION = 1 / 256  # of the range of values: weaker patterns count as absent
-_FAINT = 1e-3  # smallest ratio of a descriptor's standard deviation to the largest one
-_LEFT_OUT = 1e-3  # share of the whole variance below which what is left out counts as nothing
+_ROWS_PER_PRODUCT = 4  # fewer rows would fit the reference itself, and not its distribution
+_RESOLUTION = 0.1  # of the standard deviation of all values: weaker patterns count as absent
+_FAINT = 0.1  # of the same: smallest standard deviation of a quantile
+_LEAST_LOG = 0.3  # smallest standard deviation of the logarithm of a strength
+_LEFT_OUT = 0.01  # share of the whole variance below which what is left out counts as nothing
+_EXACT = 800  # dimensions up to which all principal directions are computed
+_PASSES = 6  # over the data for the leading directions of more dimensions
+_SPARE = 16  # directions that are computed beside those
 _KEPT = 1e-9  # smallest ratio of the variances along two directions
+_NARROW = 0.03  # of the largest variance along a direction: narrower directions count as so wide
 
 
 class DescriptorFeatures(FeatureSpace):
     """Layout and texture of images, or coordinates and dependence of vectors.
 
-    The features have at most 2·17 coordinates. On the reference each has variance 1, but the
-    whitening keeps at most 16 directions of each part.
+    The features have at most 2·17 coordinates: 16 directions of each part, and what these leave
+    out. On the reference each has mean 0 and at most variance 1.
 
     Args:
         reference: Data at the model's scale, shape (m, *D), m ≥ 4. Samples of shape (C, H, W) with
@@ -59,12 +70,15 @@ class DescriptorFeatures(FeatureSpace):
         self.images = len(self.shape) == 3 and min(self.shape[1:]) >= 3
         self.name = "layout_texture" if self.images else "layout_pairs"
         self._digest = digest_of({"reference": rows.float()})
-        self.resolution = _RESOLUTION * (float(rows.max() - rows.min()) or 1.0)
-        self.layout = _Whitening(rows, standardize=not self.images)
+        self.scale = float(rows.std()) or 1.0
+        std = torch.ones_like(rows[0]) if self.images else _spread(rows)
+        self.layout = _Whitening(rows, std)
         self.coordinates = self.layout
         if not self.images:  # products need more directions than the layout shows
-            self.coordinates = _Whitening(rows, standardize=True, most=_PAIRED, residual=False)
-        self.texture = _Whitening(self._described(rows), standardize=True)
+            paired = min(_PAIRED, max(2, int((2 * len(rows) / _ROWS_PER_PRODUCT) ** 0.5)))
+            self.coordinates = _Whitening(rows, std, most=paired, residual=False)
+        described = self._described(rows)
+        self.texture = _Whitening(described, self._units(described))
 
     @property
     def fingerprint(self) -> str:
@@ -96,8 +110,16 @@ class DescriptorFeatures(FeatureSpace):
     def _block(self, rows: Tensor) -> Tensor:
         if not self.images:
             return _dependence(self.coordinates(rows))
-        images = rows.reshape(-1, *self.shape)
-        return torch.cat([_patterns(images, self.resolution), _quantiles(images)], 1)
+        images = rows.reshape(-1, *self.shape) / self.scale
+        return torch.cat([_patterns(images), _quantiles(images)], 1)
+
+    def _units(self, described: Tensor) -> Tensor:
+        """What counts as one unit of each descriptor: its standard deviation, or more."""
+        if not self.images:
+            return _spread(described)
+        least = torch.full_like(described[0], _LEAST_LOG)
+        least[-_QUANTILES * self.shape[0] :] = _FAINT
+        return torch.maximum(described.std(0), least)
 
 
 class _Whitening:
@@ -105,29 +127,27 @@ class _Whitening:
 
     Args:
         rows: The reference, shape (m, k).
-        standardize: Divide each coordinate by its standard deviation first.
+        std: What counts as one unit of each column, shape (k,).
         most: Most directions.
         residual: Add log(energy outside the directions)/2, standardized, unless all are kept.
     """
 
     def __init__(
-        self, rows: Tensor, standardize: bool, most: int = _DIRECTIONS, residual: bool = True
+        self, rows: Tensor, std: Tensor, most: int = _DIRECTIONS, residual: bool = True
     ) -> None:
-        self.mean = row_mean(rows)
-        std = rows.std(0) if standardize else torch.ones_like(self.mean)
-        self.std = std.clamp(min=_FAINT * float(std.max()) or 1.0)
+        self.mean, self.std = row_mean(rows), std
         scaled = (rows - self.mean) / self.std
-        lam, basis = torch.linalg.eigh(scaled.T @ scaled / (len(rows) - 1))
-        lam, basis = lam.flip(0), basis.flip(1)
+        lam, basis = _principal(scaled, most)
         kept = max(1, min(most, int((lam > _KEPT * float(lam[0])).sum()), len(rows) // 4))
-        self.basis, self.scale = basis[:, :kept], lam[:kept].clamp(min=1e-300).rsqrt()
+        least = max(_NARROW * float(lam[0]), 1e-300)
+        self.basis, self.scale = basis[:, :kept], lam[:kept].clamp(min=least).rsqrt()
         largest = self.basis.gather(0, self.basis.abs().argmax(0, keepdim=True))
         self.basis = self.basis * largest.sign()
-        self.least = _LEFT_OUT * float(lam.clamp(min=0).sum())
-        self.residual = residual and kept < len(lam) and self.least > 0
+        self.least = _LEFT_OUT * float(scaled.square().sum()) / (len(rows) - 1)
+        self.residual = residual and kept < len(std) and self.least > 0
         if self.residual:
             left_out = self._left_out(scaled, scaled @ self.basis)
-            self.centre, self.spread = left_out.mean(), left_out.std().clamp(min=1e-3)
+            self.centre, self.spread = left_out.mean(), left_out.std().clamp(min=_LEAST_LOG)
 
     def __call__(self, rows: Tensor) -> Tensor:
         scaled = (rows - self.mean) / self.std
@@ -142,14 +162,41 @@ class _Whitening:
         return (energy + self.least).log() / 2
 
 
-def _patterns(images: Tensor, resolution: float) -> Tensor:
+def _principal(rows: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Variances (l,) along leading principal directions (k, l) of centred rows (m, k).
+
+    Above 800 dimensions they are found by subspace iteration from fixed random directions (Halko,
+    Martinsson and Tropp 2011, arXiv:0909.4061, algorithm 4.4), because the time of the exact
+    solution grows with the cube of the dimension. The subspace holds the directions of large
+    variance; those of nearly equal variance may be turned into each other.
+    """
+    m, k = rows.shape
+    if k <= _EXACT:
+        lam, basis = torch.linalg.eigh(rows.T @ rows / (m - 1))
+        return lam.flip(0), basis.flip(1)
+    width = min(most + _SPARE, k, m)
+    basis = normals(0, 0, "probe", k * width).reshape(k, width).to(rows)
+    for _ in range(_PASSES):
+        basis = torch.linalg.qr(rows.T @ (rows @ basis)).Q
+    along = rows @ basis
+    lam, turned = torch.linalg.eigh(along.T @ along / (m - 1))
+    return lam.flip(0), (basis @ turned).flip(1)
+
+
+def _spread(rows: Tensor) -> Tensor:
+    """Standard deviation of each column, at least a thousandth of the largest one."""
+    std = rows.std(0)
+    return std.clamp(min=1e-3 * float(std.max()) or 1.0)
+
+
+def _patterns(images: Tensor) -> Tensor:
     """Strength and sparsity of the 3×3 cosine patterns at each scale, shape (n, k).
 
     The patterns are the 8 non-constant functions of the discrete cosine transform on 3×3 pixels, of
     each function of the transform over channels. A scale halves the image, until it is smaller than
     3 pixels. With the responses r of a pattern on one image the descriptors are
 
-        log(rms r + resolution)   and   log((mean |r| + resolution)/(rms r + resolution)),
+        log(rms r + _RESOLUTION)   and   log((mean |r| + _RESOLUTION)/(rms r + _RESOLUTION)),
 
     the second of which tells noise from sparse edges.
     """
@@ -160,8 +207,8 @@ def _patterns(images: Tensor, resolution: float) -> Tensor:
     while min(images.shape[2:]) >= 3:
         flat = images.reshape(-1, 1, *images.shape[2:])
         responses = F.conv2d(flat, bank).reshape(len(images), channels * len(bank), -1)
-        strength = responses.square().mean(-1).sqrt() + resolution
-        found += [strength.log(), ((responses.abs().mean(-1) + resolution) / strength).log()]
+        strength = responses.square().mean(-1).sqrt() + _RESOLUTION
+        found += [strength.log(), ((responses.abs().mean(-1) + _RESOLUTION) / strength).log()]
         images = F.avg_pool2d(images, 2)
     return torch.cat(found, 1)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from .._tensor import check_integer
 from .estimate import as_rows, row_mean
 
-__all__ = ["FeatureSpace", "PCAFeatures", "digest_of"]
+__all__ = ["FeatureSpace", "JointFeatures", "PCAFeatures", "digest_of"]
 
 
 class FeatureSpace(ABC):
@@ -41,6 +41,29 @@ class FeatureSpace(ABC):
     def label(self) -> str:
         """Name and the first eight digits of the fingerprint, `digits_cnn@1a2b3c4d`."""
         return f"{self.name}@{self.fingerprint[:8]}"
+
+
+class JointFeatures(FeatureSpace):
+    """The coordinates of two spaces side by side; a failure that one of them sees is seen.
+
+    Args:
+        first: A space whose coordinates have about the scale of those of the second.
+        second: The other space.
+    """
+
+    def __init__(self, first: FeatureSpace, second: FeatureSpace) -> None:
+        self.first, self.second = first, second
+        self.name = f"{first.name}+{second.name}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of both fingerprints."""
+        both = f"{self.first.fingerprint}+{self.second.fingerprint}"
+        return hashlib.sha256(both.encode()).hexdigest()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Features of both spaces, shape (n, d₁ + d₂); raises what these raise."""
+        return torch.cat([self.first(x), self.second(x)], 1)
 
 
 class PCAFeatures(FeatureSpace):

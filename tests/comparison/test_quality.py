@@ -78,14 +78,30 @@ def test_samples_are_rounded_and_clipped_as_their_pictures_are(quality, digits):
 
 
 def test_the_shipped_classifier_serves_its_own_data_only(quality, digits):
-    assert quality.about["features"].startswith("digits_cnn@")
-    assert quality.about["kernel"] == "cubic kernel of KID"
+    assert quality.about["features"].startswith("digits_cnn+layout_texture@")
+    assert quality.from_file.name == "digits_cnn"
     renamed = [
         dataclasses.replace(d, spec=dataclasses.replace(d.spec, name="mine")) for d in digits
     ]
     other = Quality.build(*renamed, n=100)
     assert other.about["features"].startswith("layout_texture@")
     assert other.about["kernel"].startswith("Gaussian kernel of bandwidth ")
+    assert other.from_file is None
+    with pytest.raises(ValueError, match=r"features cnn are for digits .* got mine of shape"):
+        Quality.build(*renamed, n=100, features="cnn")
+
+
+def test_noise_that_the_classifier_misses_is_seen(quality, digits):
+    """By MMD² in joint features, and beside any features by the two-sample test."""
+    x = digits[0].spec.encode(digits[1].x[1::3])
+    x = x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(3))
+    plain = Quality.build(*digits, n=100, metrics=["mmd2", "classifier"], features="cnn")
+    assert plain.about["kernel"] == "cubic kernel of KID"
+    for chosen, seen in ((plain, ["classifier"]), (quality, ["mmd2", "classifier"])):
+        found = chosen.measure(x)
+        gaps = {m: found[m].value - chosen.floor[m].value for m in plain.metrics}
+        shown = [m for m in gaps if gaps[m] > 3 * found[m].std_error]
+        assert shown == seen, gaps
 
 
 def test_it_says_what_was_compared(quality):
