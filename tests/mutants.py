@@ -1100,8 +1100,8 @@ def _metrics() -> Iterator[Mutant]:
     yield Mutant(
         "a difference takes paired samples for independent ones",
         "scoresde/metrics/compare.py",
-        "moves = [x - weight * y for x, y in zip(a.influence, b.influence, strict=True)]",
-        "moves = [*a.influence, *(weight * y for y in b.influence)]",
+        "moves = [left * x - right * y for x, y in zip(a.influence, b.influence, strict=True)]",
+        "moves = [*a.influence, *(right * y for y in b.influence)]",
         "metrics/test_influence.py",
         "paired",
     )

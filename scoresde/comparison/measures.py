@@ -15,7 +15,6 @@ from ..metrics import (
     GaussianKernel,
     KernelReference,
     classifier_accuracy,
-    copying,
     density_coverage,
     frechet_distance,
     frechet_extrapolated,
@@ -23,6 +22,7 @@ from ..metrics import (
     precision_recall,
     sliced_wasserstein,
 )
+from ..metrics.copying import nearer, nearest
 
 __all__ = ["DEFAULT_METRICS", "QUALITY_METRICS", "RealData", "check_metrics", "measured"]
 
@@ -37,6 +37,7 @@ class RealData:
         held_out: Other real data in feature space, shape (l, d).
         kernel: Kernel of MMD².
         label: Label of the feature space.
+        train: The training data in feature space among which copies are searched, shape (t, d).
     """
 
     x: Tensor
@@ -44,6 +45,7 @@ class RealData:
     held_out: Tensor
     kernel: CubicKernel | GaussianKernel
     label: str
+    train: Tensor
 
     @cached_property
     def summed(self) -> KernelReference:
@@ -60,6 +62,11 @@ class RealData:
         """Balls of the reference for density and coverage."""
         return Balls.around(self.rows, 5)
 
+    @cached_property
+    def new(self) -> Tensor:
+        """Distances of the held-out data to the nearest training data."""
+        return nearest(self.held_out, self.train)
+
 
 # Each function gets the real data, and samples at the model's scale and in feature space.
 _Measure = Callable[[RealData, Tensor, Tensor], Sequence[Estimate]]
@@ -74,7 +81,7 @@ _MEASURES: dict[tuple[str, ...], _Measure] = {
     ("density", "coverage", "clipped_density", "clipped_coverage"): lambda real, x, rows: (
         density_coverage(rows, real.five)
     ),
-    ("copying",): lambda real, x, rows: [copying(rows, real.rows, real.held_out)],
+    ("copying",): lambda real, x, rows: [nearer(nearest(rows, real.train), real.new)],
     ("classifier",): lambda real, x, rows: [classifier_accuracy(rows, real.rows)],
 }
 QUALITY_METRICS = tuple(name for names in _MEASURES for name in names)

@@ -80,13 +80,32 @@ def _combined(
     if not (a.influence and b.influence):
         error = math.hypot(a.std_error, weight * b.std_error)
         return Estimate(value, error, sizes, name, note)
+    left, right = _weights(a, b, weight)
     if paired:
-        moves = [x - weight * y for x, y in zip(a.influence, b.influence, strict=True)]
+        moves = [left * x - right * y for x, y in zip(a.influence, b.influence, strict=True)]
     else:
         (x, *shared), (y, *other) = _scaled(a), _scaled(b)
         both = zip(shared, other, strict=True)
-        moves = [x, -weight * y, *(x - weight * y for x, y in both)]
+        moves = [left * x, -right * y, *(left * x - right * y for x, y in both)]
     return Estimate(value, _first_order(moves), sizes, name, note, tuple(moves))
+
+
+def _weights(a: Estimate, b: Estimate, weight: float) -> tuple[float, float]:
+    """The weights of both influences in a − weight · b.
+
+    For roots √A and √B of squared distances they are those of
+
+        √A − w √B ≈ (A − w² B)/(2 max(√A, w √B))
+
+    with the denominator taken as known. The influences of √A and √B divide by √A and √B. Near
+    equal distributions these are noise, and the difference of such influences is 0 where the
+    noise moves both alike, although A − w² B varies.
+    """
+    rooted = all(each.law is not None and each.law.root for each in (a, b))
+    largest = max(a.value, weight * b.value)
+    if not rooted or largest <= 0:
+        return 1.0, weight
+    return a.value / largest, weight**2 * b.value / largest
 
 
 def _first_order(moves: Iterable[Tensor]) -> float:
