@@ -104,7 +104,7 @@ def one_case(
 
     y, held = (family.draw(labels(rows), noise(rows), 0.0, 1.0) for rows in (m, n))
     kernel = GaussianKernel(float(y.std(0).norm())) if gaussian else CubicKernel()
-    real = RealData(y, y, held, kernel, "raw", y)
+    real = RealData(y, y, held, kernel, "raw", y, held)
     common, chosen, found = noise(n), labels(n), {}
     for name, (shift, scale) in CELLS.items():
         if name == "own start":
@@ -185,9 +185,8 @@ def main(
     metrics, m, family = metric or QUALITY_METRICS, reference or n, families()[data]
     print(f"{data}: {n} samples, reference of {m} rows, {cases} cases\n")
     found = [one_case(family, n, m, seed * 10**6 + i, metrics, gaussian) for i in range(cases)]
-    print(
-        f"{'metric':17s} {'of':38s} {'true':>9s} {'held':>6s} {'high':>6s} {'low':>6s} {'width':>7s}"
-    )
+    columns = "".join(f"{name:>7s}" for name in ("held", "high", "low"))
+    print(f"{'metric':17s} {'of':38s} {'true':>9s}{columns} {'width':>7s}")
     for name in metrics:
         print_metric(name, found)
 

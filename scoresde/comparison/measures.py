@@ -38,6 +38,7 @@ class RealData:
         kernel: Kernel of MMD².
         label: Label of the feature space.
         train: The training data in feature space among which copies are searched, shape (t, d).
+        fresh: The held-out data at the model's scale, shape (l, *D).
     """
 
     x: Tensor
@@ -46,6 +47,7 @@ class RealData:
     kernel: CubicKernel | GaussianKernel
     label: str
     train: Tensor
+    fresh: Tensor
 
     @cached_property
     def summed(self) -> KernelReference:

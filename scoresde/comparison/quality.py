@@ -120,7 +120,7 @@ class Quality:
         known = _known_rows(space, spec, real, rows) if "copying" in metrics else rows
         if "copying" in metrics:
             about["copying"] = f"nearest of {len(known)} of {len(real)} rows of the {origin}"
-        real = RealData(x, rows, space(held_out), kernel, space.label, known)
+        real = RealData(x, rows, space(held_out), kernel, space.label, known, held_out)
         made = cls(spec, space, metrics, real, {}, about)
         return replace(made, floor=made._floor(held_out))
 

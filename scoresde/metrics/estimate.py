@@ -87,9 +87,9 @@ def square_law(
     and gives 4 (δ + Z)ᵀΣ(δ + Z), whose mean is 4 δᵀΣδ + 4 tr Σ². Minus 4 tr Σ², and divided by
     |δ + Z|² − tr Σ, it estimates the slope 4 δᵀΣδ/|δ|². Near equal distributions both are noise.
     The estimate is therefore shrunk towards the slope that is expected there: numerator and
-    denominator get the weight of two standard errors of |δ + Z|² at equality,
+    denominator get the weight of the standard error of |δ + Z|² at equality,
 
-        slope = (4 (δ + Z)ᵀΣ(δ + Z) − 4 tr Σ² + near · w)/(|δ + Z|² − tr Σ + w),   w = 2 √(2 tr Σ²)
+        slope = (4 (δ + Z)ᵀΣ(δ + Z) − 4 tr Σ² + near · w)/(|δ + Z|² − tr Σ + w),   w = √(2 tr Σ²)
 
     Args:
         value: The squared distance.
@@ -101,7 +101,7 @@ def square_law(
     """
     null = max(excess, 0.0)
     length = max(value if unbiased else value - bias, 0.0)
-    weight = 2 * math.sqrt(null)
+    weight = math.sqrt(null)
     total = max(plain - 2 * null, 0.0) + near * weight
     slope = total / (length + weight) if length + weight > 0 else 0.0
     return SquareLaw(0.0 if unbiased else bias, null, slope)
