@@ -80,8 +80,8 @@ _MEASURES: dict[tuple[str, ...], _Measure] = {
     ],
     ("sliced_w2",): lambda real, x, rows: [sliced_wasserstein(x, real.x)],
     ("precision", "recall"): lambda real, x, rows: precision_recall(rows, real.three),
-    ("density", "coverage", "clipped_density", "clipped_coverage"): lambda real, x, rows: (
-        density_coverage(rows, real.five)
+    ("clipped_density", "clipped_coverage"): lambda real, x, rows: density_coverage(
+        rows, real.five
     ),
     ("copying",): lambda real, x, rows: [nearer(nearest(rows, real.train), real.new)],
     ("classifier",): lambda real, x, rows: [classifier_accuracy(rows, real.rows)],

@@ -127,7 +127,16 @@ class Reference:
         """
         sampler = ProbabilityFlowODE(METHOD, tolerance, tolerance)
         ts = self._grid(model.sde)
-        return draw(self.settings, model, sampler, ts, n=n, x_init=x_init, dtype=torch.float64, on_step=on_step)
+        return draw(
+            self.settings,
+            model,
+            sampler,
+            ts,
+            n=n,
+            x_init=x_init,
+            dtype=torch.float64,
+            on_step=on_step,
+        )
 
     def _grid(self, sde: SDE) -> Tensor:
         """The first and the last time."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Protocol
 
 import torch
 from scipy.special import stdtrit
@@ -26,6 +27,13 @@ __all__ = [
 ]
 
 _ROWS_OF_GRAM = 256  # their largest eigenvalues are accurate enough for a slope
+
+
+class Law(Protocol):
+    """How the variance of an estimate depends on its true value."""
+
+    def interval(self, value: float, z: float) -> tuple[float, float]:
+        """All true values from which the estimate is at most z standard errors away."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +158,8 @@ class Estimate:
             difference. The sum of Var ψ/n over the samples is `std_error`², except for squared
             distances near equal distributions, where it is about twice as large (`square_law`).
             Influences take no part in comparisons, `repr` or JSON.
-        law: How the variance depends on the true value, for squared distances and their roots.
+        law: How the variance depends on the true value, for squared distances and their roots, and
+            for their differences and ratios.
     """
 
     value: float
@@ -159,7 +168,7 @@ class Estimate:
     name: str
     note: str = ""
     influence: tuple[Tensor, ...] = field(default=(), compare=False, repr=False)
-    law: SquareLaw | None = None
+    law: Law | None = None
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """The confidence interval  value ± t · std_error; for squared distances that of their law.
@@ -179,10 +188,13 @@ class Estimate:
             ValueError: If `level` is not in (0, 1).
         """
         check_number("level", level, above=0, below=1)
-        t = _quantile(level, min(self.n) - 1)
+        return self.within(_quantile(level, min(self.n) - 1))
+
+    def within(self, z: float) -> tuple[float, float]:
+        """The ends of the interval of z standard errors on each side."""
         if self.law is not None:
-            return self.law.interval(self.value, t)
-        return self.value - t * self.std_error, self.value + t * self.std_error
+            return self.law.interval(self.value, z)
+        return self.value - z * self.std_error, self.value + z * self.std_error
 
     def __str__(self) -> str:
         if not (math.isfinite(self.std_error) and self.std_error > 0):
