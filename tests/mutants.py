@@ -1106,6 +1106,30 @@ def _metrics() -> Iterator[Mutant]:
         "paired",
     )
     yield Mutant(
+        "the difference of roots has the influences of the roots",
+        "scoresde/metrics/compare.py",
+        "rooted = _squared(a, b) and a.law.root and b.law.root",
+        "rooted = False",
+        "metrics/test_intervals.py",
+        "roots",
+    )
+    yield Mutant(
+        "pooled samples have independent references",
+        "scoresde/metrics/pooled.py",
+        "*(torch.stack(rows).mean(0) for rows in shared)",
+        "*(torch.stack(rows).mean(0) / len(rows) ** 0.5 for rows in shared)",
+        "metrics/test_intervals.py",
+        "pooled",
+    )
+    yield Mutant(
+        "the two tests of a classifier are independent",
+        "scoresde/metrics/two_sample_test.py",
+        "_CORRELATED = 1 + 2 / math.pi",
+        "_CORRELATED = 1",
+        "metrics/test_intervals.py",
+        "accuracy",
+    )
+    yield Mutant(
         "an interval has the variance at the estimate instead of that at its ends",
         "scoresde/metrics/estimate.py",
         "centre = excess + z**2 * self.slope / 2",

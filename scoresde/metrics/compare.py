@@ -183,12 +183,25 @@ def _squared(a: Estimate, b: Estimate) -> bool:
 
 
 def _variances(a: Estimate, b: Estimate, paired: bool) -> tuple[float, float, float]:
-    """Var a, Cov(a, b) and Var b by the influences; unpaired samples share the reference alone."""
-    left, right = (list(a.influence), list(b.influence)) if paired else (_scaled(a), _scaled(b))
+    """Var a, Cov(a, b) and Var b; unpaired samples share the reference alone.
+
+    The first-order covariance of squared distances is that of the samples' own noise where this
+    exceeds the differences: it has the sign of chance. It counts by the share of each first-order
+    variance that is not noise.
+    """
+    left, right = (a.influence, b.influence) if paired else (_scaled(a), _scaled(b))
     common = list(zip(left, right, strict=True))[0 if paired else 1 :]
-    own = (sum(_covariance(x, x) for x in rows) for rows in (left, right))
-    first, last = own
-    return first, sum(_covariance(x, y) for x, y in common), last
+    shared = sum(_covariance(x, y) for x, y in common)
+    if _squared(a, b):
+        shared *= _signal(a) * _signal(b)
+    return a.std_error**2, shared, b.std_error**2
+
+
+def _signal(estimate: Estimate) -> float:
+    """Share of the first-order variance of a squared distance that is not twice its noise."""
+    plain = first_order_error(estimate.influence) ** 2
+    plain *= (2 * estimate.value) ** 2 if estimate.law.root else 1.0
+    return max(1 - 2 * estimate.law.null / plain, 0.0) if plain > 0 else 0.0
 
 
 def _covariance(x: Tensor, y: Tensor) -> float:

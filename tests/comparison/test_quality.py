@@ -9,6 +9,7 @@ from scoresde.comparison.measures import DEFAULT_METRICS, QUALITY_METRICS
 from scoresde.comparison.metric_table import METRICS
 from scoresde.comparison.quality import Quality, on_levels
 from scoresde.data import Dataset, DataSpec, load_dataset
+from scoresde.metrics.copying import nearest
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +119,10 @@ def test_too_few_rows_are_refused():
 
 def test_a_large_reference_is_thinned_evenly():
     train = planar(12_000)
-    quality = Quality.build(train, planar(50), n=20)
+    quality = Quality.build(train, planar(50), n=20, metrics=["copying"])
     assert quality.about["reference"] == "5000 of 12000 rows of the train split"
     assert torch.equal(quality.real.x[[0, -1]], train.x[[0, -1]])
+    # copies are searched among all rows
+    assert quality.about["copying"] == "nearest of 12000 of 12000 rows of the train split"
+    missing = train.x[~torch.isin(train.x[:, 0], quality.real.x[:, 0])]
+    assert float(nearest(quality.features(missing[:9]), quality.real.train).max()) < 1e-12

@@ -109,6 +109,17 @@ def test_copying_is_one_half_for_new_data_and_rises_by_half_the_share_of_copies(
     assert copying(train[:20], train, train[:9]).value == 0.5  # ties count half
 
 
+def test_five_per_cent_of_copies_are_seen_among_6000_samples():
+    """The value rises by 0.025, which is 4.7 standard errors."""
+    normal = sampler(2)
+    train, held_out, x = normal(500, 2), normal(6000, 2), normal(6000, 2)
+    clean = copying(x, train, held_out)
+    x[:300] = train[:300]
+    found = copying(x, train, held_out)
+    assert found.value - clean.value == pytest.approx(0.025, abs=0.003)
+    assert found.interval()[0] > 0.5 > clean.interval()[0]
+
+
 def test_copying_counts_pairs():
     x, train, held_out = (torch.tensor(v)[:, None] for v in ([0.1, 2.0], [0.0, 9.0], [0.5, 3.0]))
     # distances 0.1 and 2 against 0.5 and 3: three of four pairs are nearer
