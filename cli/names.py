@@ -45,7 +45,7 @@ LABELS = ("shares", "uniform")
 DEFAULT_METRICS = ("mmd2", "frechet", "sliced_w2", "copying", "classifier")
 QUALITY_METRICS = (
     *("mmd2", "frechet", "frechet_inf", "sliced_w2", "precision", "recall"),
-    *("density", "coverage", "clipped_density", "clipped_coverage", "copying", "classifier"),
+    *("clipped_density", "clipped_coverage", "copying", "classifier"),
 )
 
 # scoresde.verification.claims.CHECKED_SDES

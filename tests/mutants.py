@@ -1100,10 +1100,34 @@ def _metrics() -> Iterator[Mutant]:
     yield Mutant(
         "a difference takes paired samples for independent ones",
         "scoresde/metrics/compare.py",
-        "moves = [x - weight * y for x, y in zip(a.influence, b.influence, strict=True)]",
-        "moves = [*a.influence, *(weight * y for y in b.influence)]",
+        "moves = [left * x - right * y for x, y in zip(a.influence, b.influence, strict=True)]",
+        "moves = [*a.influence, *(right * y for y in b.influence)]",
         "metrics/test_influence.py",
         "paired",
+    )
+    yield Mutant(
+        "the difference of roots has the influences of the roots",
+        "scoresde/metrics/compare.py",
+        "rooted = _squared(a, b) and a.law.root and b.law.root",
+        "rooted = False",
+        "metrics/test_intervals.py",
+        "roots",
+    )
+    yield Mutant(
+        "pooled samples have independent references",
+        "scoresde/metrics/pooled.py",
+        "*(torch.stack(rows).mean(0) for rows in shared)",
+        "*(torch.stack(rows).mean(0) / len(rows) ** 0.5 for rows in shared)",
+        "metrics/test_intervals.py",
+        "pooled",
+    )
+    yield Mutant(
+        "the two tests of a classifier are independent",
+        "scoresde/metrics/two_sample_test.py",
+        "_CORRELATED = 1 + 2 / math.pi",
+        "_CORRELATED = 1",
+        "metrics/test_intervals.py",
+        "accuracy",
     )
     yield Mutant(
         "an interval has the variance at the estimate instead of that at its ends",

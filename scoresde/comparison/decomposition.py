@@ -23,9 +23,16 @@ from ..output.parts import load_part, save_part
 from .checked import estimates_from_json, estimates_to_json
 from .influences import influence_arrays, with_influences
 
-__all__ = ["SOLUTION", "Decomposition", "decompose", "read_solution", "save_solution"]
+__all__ = [
+    "SOLUTION",
+    "TRUE_START",
+    "Decomposition",
+    "decompose",
+    "read_solution",
+    "save_solution",
+]
 
-SOLUTION = "solution.npz"
+SOLUTION, TRUE_START = "solution.npz", "true_start.npz"
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,8 @@ def decompose(
         solution: Metric of the exact solution from the same x_T.
         to_zero: Metric of the exact solution from the same x_T to a smaller last time.
         true_start: Metric of the last of these solutions, but from noised real data. These data
-            must not be those of the reference.
+            must not be those of the reference. If there are as many as samples, row i of both may
+            share ε, and the error of the difference takes this into account.
 
     Raises:
         ValueError: If the metrics, features or sizes differ.
@@ -93,29 +101,33 @@ def decompose(
     if to_zero is not None:
         early, best = difference(best, to_zero), to_zero
     if true_start is not None:
-        initial, best = difference(best, true_start, paired=False), true_start
+        same = best.n == true_start.n
+        initial, best = difference(best, true_start, paired=same), true_start
     return Decomposition(total, steps, best, early, initial)
 
 
-def save_solution(folder: Path, made_from: str, metrics: Mapping[str, Estimate]) -> None:
+def save_solution(
+    folder: Path, made_from: str, metrics: Mapping[str, Estimate], name: str = SOLUTION
+) -> None:
     """Write the quality metrics of the reference solution.
 
     Args:
         folder: The comparison's folder.
         made_from: Fingerprint of everything that determines the numbers.
         metrics: Estimates by name.
+        name: Name of the file: `SOLUTION`, or `TRUE_START` for the one from noised data.
     """
     arrays = influence_arrays(metrics)
-    save_part(folder / SOLUTION, made_from, arrays, estimates_to_json(metrics))
+    save_part(folder / name, made_from, arrays, estimates_to_json(metrics))
 
 
-def read_solution(folder: Path) -> dict[str, Estimate]:
-    """The quality metrics of the reference solution by name; empty for older comparisons.
+def read_solution(folder: Path, name: str = SOLUTION) -> dict[str, Estimate]:
+    """The quality metrics of the reference solution by name; empty without such a file.
 
     Raises:
         ValueError: If the file does not hold such metrics.
     """
-    path = folder / SOLUTION
+    path = folder / name
     if not path.is_file():
         return {}
     part = load_part(path)

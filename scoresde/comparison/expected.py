@@ -7,6 +7,7 @@ from typing import Any
 
 from .case import Case
 from .origin import LIKELIHOOD
+from .stages import STAGE, start_solver
 
 __all__ = ["duration", "likelihood_evaluations", "plan_of", "plan_sentence", "plan_table"]
 
@@ -47,6 +48,8 @@ def _case(case: Case) -> dict[str, Any]:
     parts = {"cells": sum(cell["seconds"] for cell in cells)}
     if any(map(sweep.is_paired, case.missing)) and sweep.solver.find(case.places) is None:
         parts["reference solution"] = sweep.solver_seconds
+        if (further := start_solver(sweep)) is not None:
+            parts[STAGE] = sweep.cost.of_solution(further)
     if case.likelihood is not None and not case.results.finished and case.wants(LIKELIHOOD):
         parts[LIKELIHOOD] = sweep.cost.evaluation_seconds * likelihood_evaluations(case)
     return {

@@ -15,7 +15,7 @@ from ..output.files import read_json
 from ..output.manifest import MANIFEST, Manifest
 from ..output.result_folder import check_whole
 from .checked import check_fields, check_settings
-from .decomposition import Decomposition, decompose, read_solution
+from .decomposition import TRUE_START, Decomposition, decompose, read_solution
 from .labels import RECOMMENDED
 from .metric_table import METRICS
 from .quality import at_model_scale
@@ -41,6 +41,7 @@ class Findings:
             `Estimate` of each metric for real data; None without quality metrics.
         likelihood: Likelihood of test data; None if it was not measured.
         solution: Quality metrics of the reference solution by name; empty without one.
+        true_start: Those of the solution from noised real data; empty without one.
         strips: Comparisons of a few samples of other checkpoints.
     """
 
@@ -53,6 +54,7 @@ class Findings:
     likelihood: dict[str, Any] | None
     strips: list[Findings]
     solution: dict[str, Estimate] = field(default_factory=dict)
+    true_start: dict[str, Estimate] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> Findings:
@@ -76,6 +78,7 @@ class Findings:
             tables["likelihood"],
             [cls.read(folder / name) for name in tables["strips"]],
             read_solution(folder),
+            read_solution(folder, TRUE_START),
         )
         try:
             _ = found._rankings
@@ -181,10 +184,11 @@ class Findings:
         return ranking is not None and result in ranking.leading
 
     def decomposition(self, result: CellResult, metric: str = "mmd2") -> Decomposition | None:
-        """The parts of a cell's error by steps and network; None without the exact solution."""
+        """The measured parts of a cell's error; None without the exact solution."""
         if metric not in self.solution or metric not in result.metrics:
             return None
-        return decompose(result.metrics[metric], self.solution[metric])
+        true_start = self.true_start.get(metric)
+        return decompose(result.metrics[metric], self.solution[metric], true_start=true_start)
 
     def at_floor(self, metric: str) -> list[CellResult]:
         """Cells of all budgets that are not shown to be worse than real data."""

@@ -16,7 +16,6 @@ from ..metrics import (
     GaussianKernel,
     KernelReference,
     classifier_accuracy,
-    copying,
     density_coverage,
     frechet_distance,
     frechet_extrapolated,
@@ -24,6 +23,7 @@ from ..metrics import (
     precision_recall,
     sliced_wasserstein,
 )
+from ..metrics.copying import nearer, nearest
 
 __all__ = ["DEFAULT_METRICS", "QUALITY_METRICS", "RealData", "check_metrics", "measured"]
 
@@ -38,6 +38,8 @@ class RealData:
         held_out: Other real data in feature space, shape (l, d).
         kernel: Kernel of MMD².
         label: Label of the feature space.
+        train: The training data in feature space among which copies are searched, shape (t, d).
+        fresh: The held-out data at the model's scale, shape (l, *D).
         guard: Descriptors in which a classifier tells samples from data; None for the features
             themselves, if these see gross failures of any data.
     """
@@ -47,6 +49,8 @@ class RealData:
     held_out: Tensor
     kernel: CubicKernel | GaussianKernel
     label: str
+    train: Tensor
+    fresh: Tensor
     guard: DescriptorFeatures | None = None
 
     @cached_property
@@ -73,6 +77,11 @@ class RealData:
         """How well a classifier tells samples from data; see `measured`."""
         return classifier_accuracy(rows if self.guard is None else self.guard(x), self.guarded)
 
+    @cached_property
+    def new(self) -> Tensor:
+        """Distances of the held-out data to the nearest training data."""
+        return nearest(self.held_out, self.train)
+
 
 # Each function gets the real data, and samples at the model's scale and in feature space.
 _Measure = Callable[[RealData, Tensor, Tensor], Sequence[Estimate]]
@@ -84,10 +93,10 @@ _MEASURES: dict[tuple[str, ...], _Measure] = {
     ],
     ("sliced_w2",): lambda real, x, rows: [sliced_wasserstein(x, real.x)],
     ("precision", "recall"): lambda real, x, rows: precision_recall(rows, real.three),
-    ("density", "coverage", "clipped_density", "clipped_coverage"): lambda real, x, rows: (
-        density_coverage(rows, real.five)
+    ("clipped_density", "clipped_coverage"): lambda real, x, rows: density_coverage(
+        rows, real.five
     ),
-    ("copying",): lambda real, x, rows: [copying(rows, real.rows, real.held_out)],
+    ("copying",): lambda real, x, rows: [nearer(nearest(rows, real.train), real.new)],
     ("classifier",): lambda real, x, rows: [real.told_apart(x, rows)],
 }
 QUALITY_METRICS = tuple(name for names in _MEASURES for name in names)

@@ -71,12 +71,6 @@ METRICS = {
     "recall": Metric(
         "recall", "Share of the data that lie among the samples.", "larger", biased=True
     ),
-    "density": Metric(
-        "density", "Samples in neighbourhoods of the data; about 1 for real data.", ""
-    ),
-    "coverage": Metric(
-        "coverage", "Share of the data that have a sample nearby.", "larger", biased=True
-    ),
     "clipped_density": Metric(
         "clipped density", "Fidelity, as the share of good samples; 1 for real data.", "larger"
     ),

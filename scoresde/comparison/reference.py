@@ -93,10 +93,10 @@ class Reference:
             on_progress(int(100 * (begun - t) / chunks), 100, f"t = {t:.3f}")
 
         began = time.perf_counter()
-        exact = self._sample(model, self.tolerance, on_step=on_step)
+        exact = self.sample(model, self.tolerance, on_step=on_step)
         seconds = time.perf_counter() - began
         few = min(self.settings.n, CHECKED)
-        loose = self._sample(model, 10 * self.tolerance, few)
+        loose = self.sample(model, 10 * self.tolerance, few)
         about = {
             "method": METHOD,
             "tolerance": self.tolerance,
@@ -113,17 +113,30 @@ class Reference:
         found = (load_part(folder / REFERENCE, self.fingerprint) for folder in folders)
         return next((part for part in found if part is not None), None)
 
-    def _sample(
+    def sample(
         self,
         model: ScoreModel,
         tolerance: float,
         n: int | None = None,
         on_step: OnStep | None = None,
+        x_init: Tensor | None = None,
     ) -> Samples:
-        """The end points of the first n samples, or of all for n = None, in float64."""
+        """The end points of the first n samples, or of all for n = None, in float64.
+
+        They start from the common x_T, or from `x_init` of shape (n, *D).
+        """
         sampler = ProbabilityFlowODE(METHOD, tolerance, tolerance)
         ts = self._grid(model.sde)
-        return draw(self.settings, model, sampler, ts, n=n, dtype=torch.float64, on_step=on_step)
+        return draw(
+            self.settings,
+            model,
+            sampler,
+            ts,
+            n=n,
+            x_init=x_init,
+            dtype=torch.float64,
+            on_step=on_step,
+        )
 
     def _grid(self, sde: SDE) -> Tensor:
         """The first and the last time."""

@@ -22,7 +22,6 @@ from ..output.files import save_arrays, write_json
 from ..output.progress import Tell
 from ..score import ScoreModel
 from .checked import estimates_to_json
-from .decomposition import SOLUTION, save_solution
 from .draw import DrawSettings, draw
 from .influences import influence_arrays
 from .limit import NO_LIMIT, OutOfTimeError, TimeLimit
@@ -31,6 +30,7 @@ from .plan import Cell, likely_evaluations
 from .quality import Quality
 from .records import CELLS, FLOOR, CellResult, load_cell, save_cell
 from .reference import REFERENCE, Reference
+from .stages import save_stages, stage_files
 
 __all__ = ["Sweep"]
 
@@ -130,7 +130,7 @@ class Sweep:
         return [
             START,
             *([] if self.quality is None else [QUALITY, FLOOR]),
-            *([SOLUTION] if self.quality is not None and self.tolerance is not None else []),
+            *stage_files(self),
             *self.parts,
         ]
 
@@ -189,7 +189,7 @@ class Sweep:
         if solved is None and any(self.is_paired(cell) for cell in cells) and not limit.finite:
             solved = self._solution(folder, tell, limit)  # its cells are stored, and it is not
         if solved is not None and self.quality is not None:
-            save_solution(folder, self.measures, self.quality.measure(solved))
+            save_stages(self, folder, places, solved, tell, limit)
         tell("sampling", total, total, "")
         return results
 

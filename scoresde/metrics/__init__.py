@@ -12,6 +12,7 @@ from .mmd import CubicKernel, GaussianKernel, Kernel, KernelReference, mmd2
 from .neighbours import Balls, DensityCoverage, PrecisionRecall, density_coverage, precision_recall
 from .network_features import NetworkFeatures, efficientnet_file
 from .paired import paired_rmse
+from .pooled import pooled
 from .sliced_wasserstein import directions, sliced_wasserstein
 from .statistics_files import load_statistics, save_statistics
 from .two_sample_test import classifier_accuracy
@@ -47,6 +48,7 @@ __all__ = [
     "load_statistics",
     "mmd2",
     "paired_rmse",
+    "pooled",
     "precision_recall",
     "ratio",
     "save_statistics",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .estimate import Estimate, centred, rows_of_pair
 
-__all__ = ["copying"]
+__all__ = ["copying", "nearer", "nearest"]
 
 _DISTANCES = 2**22  # 32 MiB of float64 distances at a time
 
@@ -23,12 +23,15 @@ def copying(x: Tensor, train: Tensor, held_out: Tensor) -> Estimate:
     than new data are (copies give 1), and below 0.5 if they are farther away (noise gives 0). This
     is the Mann-Whitney statistic of the global test of Meehan, Chaudhuri and Dasgupta 2020,
     arXiv:2004.05675, with x and h exchanged, as a probability instead of a z-score. A
-    share p of copies among samples that are like new data gives 0.5 + p/2. Smooth samples near the
-    mean of the data may also lie closer to the training data: look at the pairs.
+    share p of copies among samples that are like new data gives 0.5 + p/2. For equal distributions
+    the standard error is √((1/n + 1/l)/12), so that 5 % of copies are seen from about 2,000 samples
+    and held-out rows on, and 20 % from 150 on. Smooth samples near the mean of the data may also
+    lie closer to the training data: look at the pairs.
 
     Args:
         x: Samples or features, shape (n, *D), n ≥ 2.
-        train: Training data, shape (m, *D); they count as known.
+        train: All training data, shape (m, *D): copies of rows that are missing here are not
+            seen. They count as known.
         held_out: Real data that the model was not trained on, shape (l, *D), l ≥ 2.
 
     Returns:
@@ -40,9 +43,11 @@ def copying(x: Tensor, train: Tensor, held_out: Tensor) -> Estimate:
         TypeError: If one of the samples is not a tensor.
         ValueError: If a sample is too small or not finite, or the dimensions differ.
     """
-    rows, known = rows_of_pair(x, train)
-    new, _ = rows_of_pair(held_out, train)
-    own, other = _nearest(rows, known), _nearest(new.to(rows.device), known)
+    return nearer(nearest(x, train), nearest(held_out, train))
+
+
+def nearer(own: Tensor, other: Tensor) -> Estimate:
+    """The metric from the distances of samples (n,) and held-out data (l,) to the training data."""
     share_x = 1 - _rank(own, other)  # of held-out data that are farther away
     share_h = _rank(other, own)  # of samples that are nearer
     n, m = len(own), len(other)
@@ -52,11 +57,17 @@ def copying(x: Tensor, train: Tensor, held_out: Tensor) -> Estimate:
     return Estimate(float(share_x.mean()), error, (n, m), "copying", influence=moves)
 
 
-def _nearest(x: Tensor, y: Tensor) -> Tensor:
-    """Distance of each row of x to the nearest row of y, shape (n,)."""
-    mode = "donot_use_mm_for_euclid_dist"
-    blocks = x.split(max(1, _DISTANCES // len(y)))
-    return torch.cat([torch.cdist(block, y, compute_mode=mode).amin(1) for block in blocks])
+def nearest(x: Tensor, y: Tensor) -> Tensor:
+    """Distance of each row of x to the nearest row of y, shape (n,); exactly 0 for equal rows.
+
+    The nearest row is found by |y|²/2 − x·y, which is fast, and its distance computed afterwards.
+    """
+    x, y = rows_of_pair(x, y)
+    centre = y.mean(0)
+    near, squares = y - centre, (y - centre).square().sum(1) / 2
+    blocks = (x - centre).split(max(1, _DISTANCES // len(y)))
+    places = torch.cat([(squares - block @ near.T).argmin(1) for block in blocks])
+    return (x - y[places]).norm(dim=1)
 
 
 def _rank(a: Tensor, b: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Protocol
 
 import torch
 from scipy.special import stdtrit
@@ -20,8 +21,19 @@ __all__ = [
     "row_mean",
     "rows_of_pair",
     "rows_around_mean",
+    "slope_at_equality",
+    "some_rows",
     "square_law",
 ]
+
+_ROWS_OF_GRAM = 256  # their largest eigenvalues are accurate enough for a slope
+
+
+class Law(Protocol):
+    """How the variance of an estimate depends on its true value."""
+
+    def interval(self, value: float, z: float) -> tuple[float, float]:
+        """All true values from which the estimate is at most z standard errors away."""
 
 
 @dataclass(frozen=True)
@@ -75,30 +87,57 @@ class SquareLaw:
 
 
 def square_law(
-    value: float, plain: float, excess: float, bias: float, unbiased: bool = False
+    value: float, plain: float, excess: float, bias: float, near: float, unbiased: bool = False
 ) -> SquareLaw:
     """The law of a squared distance, from its first-order variance at the samples.
 
     The first-order formula (delta method, jackknife) takes the gradient 2 (δ + Z) at the samples
-    and gives 4 (δ + Z)ᵀΣ(δ + Z), whose mean is 4 δᵀΣδ + 4 tr Σ². The slope is the larger of two
-    estimates. The first divides it by |δ + Z|², and is right on average if Σ is proportional to the
-    identity. The second subtracts 4 tr Σ², divides by |δ|², and is right for every Σ, but it is
-    noise near equal distributions. There |δ|² is replaced by its standard error.
+    and gives 4 (δ + Z)ᵀΣ(δ + Z), whose mean is 4 δᵀΣδ + 4 tr Σ². Minus 4 tr Σ², and divided by
+    |δ + Z|² − tr Σ, it estimates the slope 4 δᵀΣδ/|δ|². Near equal distributions both are noise.
+    The estimate is therefore shrunk towards the slope that is expected there: numerator and
+    denominator get the weight of the standard error of |δ + Z|² at equality,
+
+        slope = (4 (δ + Z)ᵀΣ(δ + Z) − 4 tr Σ² + near · w)/(|δ + Z|² − tr Σ + w),   w = √(2 tr Σ²)
 
     Args:
         value: The squared distance.
         plain: First-order variance, not negative.
         excess: Estimate of 2 tr Σ²; a negative one counts as 0.
         bias: Estimate of tr Σ.
+        near: The slope at equality, 4 tr Σ³/tr Σ², see `slope_at_equality`.
         unbiased: Whether the bias is already subtracted from `value`.
     """
-    squared = value + bias if unbiased else value
     null = max(excess, 0.0)
-    length = max(squared - bias, math.sqrt(null))
-    slope = plain / squared if squared > 0 else 0.0
-    if length > 0:
-        slope = max(slope, (plain - 2 * null) / length)
+    length = max(value if unbiased else value - bias, 0.0)
+    weight = math.sqrt(null)
+    total = max(plain - 2 * null, 0.0) + near * weight
+    slope = total / (length + weight) if length + weight > 0 else 0.0
     return SquareLaw(0.0 if unbiased else bias, null, slope)
+
+
+def slope_at_equality(gram: Tensor, n: int, m: int) -> float:
+    """The slope of a `SquareLaw` at equality,  4 tr Σ³/tr Σ²  for Σ = C (1/n + 1/m).
+
+    The noise Z varies most in the directions in which Σ is large. A difference δ that noise could
+    hide is likely to lie there, too. The mean of δᵀΣδ/|δ|² is therefore taken with the weights Σ².
+
+    Args:
+        gram: Inner products of rows of one of the samples, shape (k, k); C is their covariance.
+        n: Size of one sample.
+        m: Size of the other sample.
+    """
+    means = gram.mean(0)
+    spectrum = torch.linalg.eigvalsh(gram - means - means[:, None] + means.mean()).clamp(min=0)
+    squares = float(spectrum.square().sum())
+    if squares == 0:  # all rows coincide
+        return 0.0
+    return 4 * float(spectrum.pow(3).sum()) / squares / len(gram) * (1 / n + 1 / m)
+
+
+def some_rows(rows: Tensor) -> Tensor:
+    """At most 256 evenly spaced rows, from which `slope_at_equality` is estimated."""
+    keep = torch.linspace(0, len(rows) - 1, min(len(rows), _ROWS_OF_GRAM)).round().long()
+    return rows[keep.to(rows.device)]
 
 
 @dataclass(frozen=True)
@@ -119,7 +158,8 @@ class Estimate:
             difference. The sum of Var ψ/n over the samples is `std_error`², except for squared
             distances near equal distributions, where it is about twice as large (`square_law`).
             Influences take no part in comparisons, `repr` or JSON.
-        law: How the variance depends on the true value, for squared distances and their roots.
+        law: How the variance depends on the true value, for squared distances and their roots, and
+            for their differences and ratios.
     """
 
     value: float
@@ -128,7 +168,7 @@ class Estimate:
     name: str
     note: str = ""
     influence: tuple[Tensor, ...] = field(default=(), compare=False, repr=False)
-    law: SquareLaw | None = None
+    law: Law | None = None
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """The confidence interval  value ± t · std_error; for squared distances that of their law.
@@ -148,10 +188,13 @@ class Estimate:
             ValueError: If `level` is not in (0, 1).
         """
         check_number("level", level, above=0, below=1)
-        t = _quantile(level, min(self.n) - 1)
+        return self.within(_quantile(level, min(self.n) - 1))
+
+    def within(self, z: float) -> tuple[float, float]:
+        """The ends of the interval of z standard errors on each side."""
         if self.law is not None:
-            return self.law.interval(self.value, t)
-        return self.value - t * self.std_error, self.value + t * self.std_error
+            return self.law.interval(self.value, z)
+        return self.value - z * self.std_error, self.value + z * self.std_error
 
     def __str__(self) -> str:
         if not (math.isfinite(self.std_error) and self.std_error > 0):

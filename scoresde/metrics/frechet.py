@@ -160,8 +160,8 @@ def frechet_distance(
         noise += stats.cov.to(noise) / stats.n
     std_error, law = math.nan, None
     if isinstance(x, Tensor) or isinstance(reference, Tensor):
-        bias, excess = _null_moments(noise)
-        law = square_law(value, plain, excess, bias)
+        bias, excess, near = _null_moments(noise)
+        law = square_law(value, plain, excess, bias, near)
         std_error = law.std_error(value)
     d, sizes = len(first.mean), (first.n, second.n)
     note = f"n = {min(sizes)} <= d = {d}: singular covariance" if min(sizes) <= d else ""
@@ -244,25 +244,28 @@ class _Root(NamedTuple):
         return cls((basis * scales) @ basis.T, (basis * inverses) @ basis.T)
 
 
-def _null_moments(noise: Tensor) -> tuple[float, float]:
+def _null_moments(noise: Tensor) -> tuple[float, float, float]:
     """Mean and variance of the distance between Gaussian fits to two samples of one Gaussian.
 
-        mean      Σ_i λ_i + ½ Σ_ij (1 + δ_ij) λ_i λ_j/(λ_i + λ_j),   λ the eigenvalues of `noise`
-        variance  2 (Σ_i λ_i² + Σ_{i<j} (λ_i λ_j/(λ_i + λ_j))² + ¼ Σ_i λ_i²)
+        mean      Σ_k m_k,   variance  2 Σ_k m_k²,   slope  4 Σ_k m_k³/Σ_k m_k²
 
-    This distance is a sum of squares, |δμ|² + ½ Σ_ij (δS_ij)²/(λ_i + λ_j) in the eigenbasis of S.
-    The terms are independent, with variances λ_i/n of δμ_i and (1 + δ_ij) λ_i λ_j/n of δS_ij. A
-    square of mean m of a normal variable has the variance 2 m².
+    This distance is a sum of squares, |δμ|² + ½ Σ_ij (δS_ij)²/(λ_i + λ_j) in the eigenbasis of S,
+    with λ the eigenvalues of `noise`. The terms are independent, and have the means m_k: λ_i for
+    δμ_i, λ_i/2 for δS_ii and λ_i λ_j/(λ_i + λ_j) for δS_ij and δS_ji together. A square of mean m
+    of a normal variable has the variance 2 m². The slope is that of a `SquareLaw` at equality.
 
     Args:
         noise: S₁/n + S₂/m, shape (d, d), without the term of a known distribution.
     """
     lam = torch.linalg.eigvalsh(noise).clamp(min=0)
-    ratio, squares = _harmonic(lam), lam.square().sum()
-    mean = lam.sum() + (ratio.sum() + ratio.diagonal().sum()) / 2
-    pairs = ratio.square()
-    variance = 2 * squares + pairs.sum() - pairs.diagonal().sum() + squares / 2
-    return float(mean), float(variance)
+    pairs = _harmonic(lam)
+
+    def total(power: int) -> float:
+        off = pairs.pow(power).sum() - pairs.diagonal().pow(power).sum()
+        return float(lam.pow(power).sum() + pairs.diagonal().pow(power).sum() + off / 2)
+
+    squares = total(2)
+    return total(1), 2 * squares, 4 * total(3) / squares if squares > 0 else 0.0
 
 
 def _harmonic(lam: Tensor) -> Tensor:

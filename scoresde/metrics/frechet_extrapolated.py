@@ -48,7 +48,9 @@ def frechet_extrapolated(
         halves.append(frechet_distance(x[start::2], part, space=space))
     value = 2 * whole.value - (halves[0].value + halves[1].value) / 2
     # |Z|² becomes the product of the noise of both halves, whose variance is twice that of |Z|².
-    law = replace(whole.law, zero=0.0, null=2 * whole.law.null)
+    # The covariances of halves have a relative error of d/n, which the product contains as well.
+    blurred = 1 + x[0].numel() * sum(1 / len(move) for move in whole.influence if len(move))
+    law = replace(whole.law, zero=0.0, null=2 * blurred * whole.law.null)
     error = law.std_error(value)
     note = halves[0].note.replace("n = ", "half of the rows: n = ")
     return Estimate(value, error, whole.n, f"{whole.name}_extrapolated", note, whole.influence, law)

@@ -20,7 +20,16 @@ import torch
 from torch import Tensor
 
 from .._tensor import check_number, plain_numbers
-from .estimate import Estimate, as_rows, centred, row_mean, rows_of_pair, square_law
+from .estimate import (
+    Estimate,
+    as_rows,
+    centred,
+    row_mean,
+    rows_of_pair,
+    slope_at_equality,
+    some_rows,
+    square_law,
+)
 
 __all__ = ["CubicKernel", "GaussianKernel", "Kernel", "KernelReference", "mmd2"]
 
@@ -165,12 +174,14 @@ class KernelReference:
         origin: The mean, shape (d,).
         kernel: The kernel.
         sums: The sums of the kernel matrix of the reference with itself.
+        gram: The kernel matrix of some rows.
     """
 
     rows: Tensor
     origin: Tensor
     kernel: Kernel
     sums: _Sums
+    gram: Tensor
 
     @classmethod
     def of(cls, reference: Tensor, kernel: Kernel | None = None) -> KernelReference:
@@ -182,8 +193,8 @@ class KernelReference:
         """
         kernel, rows = CubicKernel() if kernel is None else kernel, as_rows(reference, "reference")
         origin = row_mean(rows)
-        rows = rows - origin
-        return cls(rows, origin, kernel, _sums(partial(kernel.around, origin), rows))
+        rows, few, pairs = rows - origin, some_rows(rows - origin), partial(kernel.around, origin)
+        return cls(rows, origin, kernel, _sums(pairs, rows), pairs(few, few))
 
 
 def mmd2(x: Tensor, reference: Tensor | KernelReference, kernel: Kernel | None = None) -> Estimate:
@@ -229,7 +240,8 @@ def mmd2(x: Tensor, reference: Tensor | KernelReference, kernel: Kernel | None =
     std_error, rows, law = math.nan, _influence(xx, yy, xy), None
     if min(n, m) >= 4:
         bias = (xx.diagonal / n - _pair_mean(xx)) / n + (yy.diagonal / m - _pair_mean(yy)) / m
-        law = square_law(value, *_variance(xx, yy, xy, rows), bias, unbiased=True)
+        near = slope_at_equality(reference.gram, n, m)
+        law = square_law(value, *_variance(xx, yy, xy, rows), bias, near, unbiased=True)
         std_error = law.std_error(value)
     name, moves = f"mmd2_{kernel.name}", centred(*rows)
     return Estimate(value, std_error, (n, m), name, "", moves, law)

@@ -17,7 +17,14 @@ import torch
 from torch import Tensor
 
 from .._tensor import check_integer
-from .estimate import Estimate, centred, rows_around_mean, square_law
+from .estimate import (
+    Estimate,
+    centred,
+    rows_around_mean,
+    slope_at_equality,
+    some_rows,
+    square_law,
+)
 
 __all__ = ["directions", "sliced_wasserstein"]
 
@@ -93,7 +100,9 @@ def sliced_wasserstein(
     (bias_x, scale_x), (bias_y, scale_y) = _null_moments(rows, lines), _null_moments(other, lines)
     excess, bias = (scale_x / n + scale_y / m) ** 2, bias_x / n + bias_y / m
     square = float(squared.mean())
-    law = replace(square_law(square, plain, excess + float(between), bias), root=True)
+    few = some_rows(other)
+    near = slope_at_equality(few @ few.T / d, n, m)  # of shifts, whose noise is the largest
+    law = replace(square_law(square, plain, excess + float(between), bias, near), root=True)
     value = math.sqrt(square)
     std_error = law.std_error(value)
     slope = 1 / (2 * value) if value > 0 else 0.0  # of the root

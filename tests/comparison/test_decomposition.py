@@ -5,12 +5,23 @@ from functools import partial
 import pytest
 import torch
 
-from scoresde.comparison.decomposition import decompose, read_solution, save_solution
+from scoresde.comparison import stages as stages_module
+from scoresde.comparison.decomposition import (
+    SOLUTION,
+    TRUE_START,
+    decompose,
+    read_solution,
+    save_solution,
+)
+from scoresde.comparison.reference import Reference
+from scoresde.comparison.stages import noised_data
 from scoresde.exact import GaussianMixture
 from scoresde.grid import uniform
 from scoresde.metrics import Estimate, GaussianKernel, mmd2
 from scoresde.samplers import DDIM, ProbabilityFlowODE, sample
 from scoresde.sde import VP
+
+from .conftest import silent
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +64,28 @@ def test_what_is_not_measured_belongs_to_the_network(stages):
     assert found.network == stages["solution"]
     assert [name for name, _ in found.rows] == ["steps", "network", "total"]
     assert found.gain == max(found.steps.interval()[1], 0)
+
+
+def test_the_solution_from_noised_data_is_measured_if_it_takes_a_small_share(
+    sweep, run, tmp_path, monkeypatch
+):
+    made = sweep(samplers=("ddim",), budgets=(4,), tolerance=1e-2)
+    assert TRUE_START not in made.files
+    monkeypatch.setattr(stages_module, "LARGEST_SHARE", 1.0)
+    run(made, tmp_path)
+    assert TRUE_START in made.files
+    real, sde = made.quality.real.fresh, made.model.sde  # 24 rows, as many as samples
+    x = float(sde.alpha(1.0)) * real + float(sde.sigma(1.0)) * made.start
+    torch.testing.assert_close(noised_data(made), x, rtol=1e-5, atol=1e-6)
+    findings = [read_solution(tmp_path, name) for name in (SOLUTION, TRUE_START)]
+    solution, start = (each["mmd2"] for each in findings)
+    found = decompose(solution, solution, true_start=start)
+    # both solutions share ε, and differ by α(1) = 0.007 of the data
+    assert 0 < found.initial.std_error < 0.1 * found.network.std_error
+    monkeypatch.setattr(Reference, "sample", None)  # it is not solved again
+    (tmp_path / "other").mkdir()
+    made.run(tmp_path / "other", silent, known=[tmp_path])
+    assert read_solution(tmp_path / "other", TRUE_START) == findings[1]
 
 
 def test_the_solution_is_stored_with_its_influences(stages, tmp_path):

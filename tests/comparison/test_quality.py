@@ -9,6 +9,7 @@ from scoresde.comparison.measures import DEFAULT_METRICS, QUALITY_METRICS
 from scoresde.comparison.metric_table import METRICS
 from scoresde.comparison.quality import Quality, on_levels
 from scoresde.data import Dataset, DataSpec, load_dataset
+from scoresde.metrics.copying import nearest
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +44,11 @@ def test_noise_and_a_single_digit_are_told_from_digits(every_metric, digits):
     noise = torch.rand(100, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     one = digits[0].spec.encode(digits[1].x[:1]).expand(100, -1, -1, -1)
     blind = {"noise": {"copying"}, "one": {"precision", "copying"}}
-    blind["one"] |= {"density", "clipped_density"}  # the one digit is a good one
+    blind["one"] |= {"clipped_density"}  # the one digit is a good one
     for name, x in (("noise", noise), ("one", one)):
         for metric, found in every_metric.measure(x).items():
             floor = every_metric.floor[metric]
             worse = METRICS[metric].sign * (found.value - floor.value)
-            if metric == "density":
-                worse = -worse
             error = found.std_error + floor.std_error
             assert metric in blind[name] or worse > 2.5 * error, (name, metric)
 
@@ -136,6 +135,10 @@ def test_too_few_rows_are_refused():
 
 def test_a_large_reference_is_thinned_evenly():
     train = planar(12_000)
-    quality = Quality.build(train, planar(50), n=20)
+    quality = Quality.build(train, planar(50), n=20, metrics=["copying"])
     assert quality.about["reference"] == "5000 of 12000 rows of the train split"
     assert torch.equal(quality.real.x[[0, -1]], train.x[[0, -1]])
+    # copies are searched among all rows
+    assert quality.about["copying"] == "nearest of 12000 of 12000 rows of the train split"
+    missing = train.x[~torch.isin(train.x[:, 0], quality.real.x[:, 0])]
+    assert float(nearest(quality.features(missing[:9]), quality.real.train).max()) < 1e-12

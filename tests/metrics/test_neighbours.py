@@ -33,8 +33,10 @@ def test_every_score_counted_by_loops():
     assert found.precision.value == pytest.approx(np.mean([any(row) for row in inside]))
     assert found.recall.value == pytest.approx(np.mean([any(row) for row in back]))
     scores = density_coverage(x, Balls.around(y, k))
-    assert scores.density.value == pytest.approx(np.sum(inside) / (k * 14))
-    assert scores.coverage.value == pytest.approx(np.mean(np.any(inside, 0)))
+    held = np.mean(np.minimum(np.sum(inside, 0), k)) / k
+    curve = _expected(np.arange(15), 20, k)  # of 0 to 14 good samples
+    found_held = np.interp(14 * scores.clipped_coverage.value, np.arange(15), curve)
+    assert found_held == pytest.approx(min(held, curve[-1]))
 
     small = [min(r, sorted(real)[9]) for r in real]  # the lower median of 20, as torch takes it
     counts = [sum(distance(a, b) <= r for b, r in zip(y, small, strict=True)) for a in x]
@@ -77,8 +79,8 @@ def test_equal_samples_have_full_scores_and_errors_above_0():
     x = sampler()(30, 2)
     found = [*precision_recall(x, x), *density_coverage(x, x)]
     values = {each.name: each.value for each in found}
-    assert values["precision_k3"] == values["recall_k3"] == values["coverage_k5"] == 1
-    assert values["density_k5"] >= 1
+    assert values["precision_k3"] == values["recall_k3"] == 1
+    assert values["clipped_density_k5"] == values["clipped_coverage_k5"] == 1
     assert all(each.std_error > 0 for each in found)
 
 
@@ -105,6 +107,17 @@ def test_copying_is_one_half_for_new_data_and_rises_by_half_the_share_of_copies(
     assert copying(train[:20], train, held_out).value == 1
     assert copying(x + 50, train, held_out).value == 0
     assert copying(train[:20], train, train[:9]).value == 0.5  # ties count half
+
+
+def test_five_per_cent_of_copies_are_seen_among_6000_samples():
+    """The value rises by 0.025, which is 4.7 standard errors."""
+    normal = sampler(2)
+    train, held_out, x = normal(500, 2), normal(6000, 2), normal(6000, 2)
+    clean = copying(x, train, held_out)
+    x[:300] = train[:300]
+    found = copying(x, train, held_out)
+    assert found.value - clean.value == pytest.approx(0.025, abs=0.003)
+    assert found.interval()[0] > 0.5 > clean.interval()[0]
 
 
 def test_copying_counts_pairs():
