@@ -14,17 +14,19 @@ from .._files import atomic_write
 from .._text import csv_text
 from ..output.manifest import Origin
 from ..output.result_folder import Output, ResultFolder
-from .answers import AnswerRow, answer_rows
+from .answers import AnswerRow, answer_rows, explained
 from .case import Case
 from .findings import Findings
 from .records import COLUMNS, table_row
+from .repeating import repeating_cases
 from .report import render
 from .request import BenchRequest
-from .summary import sentences
+from .summary import remarks
+from .tables import markdown_of_cases
 
 __all__ = ["COMMAND", "Index", "case_columns", "rows_of"]
 
-FILES = ("index.html", "results.csv")
+FILES = ("index.html", "results.csv", "results.md")
 COMMAND = "bench of several models"  # in the manifest
 CASE_COLUMNS = ("model", "seed", "labels")
 
@@ -93,14 +95,24 @@ class Index:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(columns)
             table.writerows([_text(row[column]) for column in columns] for row in rows)
-        shown = {
-            name: {"report": report, "summary": sentences(findings)}
-            for name, (report, findings) in found.items()
-        }
+        findings = {name: each for name, (_, each) in found.items()}
         answers = _answers(found)
-        page = render("index.html", models=shown, rows=answers, agreement=_agreement(answers))
-        with atomic_write(output.work / "index.html", "w") as file:
-            file.write(page)
+        pages = {
+            "index.html": render(
+                "index.html",
+                cases=[_about(name, *each) for name, each in found.items()],
+                rows=answers,
+                terms=explained(answer.row for answer in answers),
+                agreement=_agreement(answers),
+                command=repeating_cases(findings, self.cases, self.results.path.absolute().name),
+            ),
+            "results.md": markdown_of_cases(
+                [(a.case, a.row) for a in answers], _agreement(answers)
+            ),
+        }
+        for name, text in pages.items():
+            with atomic_write(output.work / name, "w") as file:
+                file.write(text)
         output.publish()
 
 
@@ -110,6 +122,23 @@ class _CaseAnswer(NamedTuple):
     case: str
     link: str
     row: AnswerRow
+
+
+class _CaseAbout(NamedTuple):
+    """What the index says of a case, and the link to its report."""
+
+    name: str
+    link: str
+    about: str
+    remarks: list[str]
+
+
+def _about(name: str, report: Path, findings: Findings) -> _CaseAbout:
+    settings = findings.settings
+    data = f" of {findings.spec.name}" if findings.spec.name else ""
+    about = f"{settings['checkpoint']}, {settings['n']} samples{data} per cell, seed "
+    about += f"{settings['seed']}, {len(findings.done)} cells."
+    return _CaseAbout(name, f"{quote(name)}/{report.name}", about, remarks(findings))
 
 
 def _answers(found: Mapping[str, tuple[Path, Findings]]) -> list[_CaseAnswer]:
@@ -131,9 +160,9 @@ def _agreement(answers: Sequence[_CaseAnswer]) -> list[str]:
         taken = []
         for name in sorted(set(names), key=lambda name: -names.count(name)):
             tied = sum(name in row.ties for row in rows)
-            also = f", and tied in {tied} more" if tied else ""
-            taken.append(f"{name} is the one to take in {names.count(name)}{also}")
-        text.append(f"Within {budget} evaluations, of {len(rows)} cases: {'; '.join(taken)}.")
+            also = f" (and as good in {tied} more)" if tied else ""
+            taken.append(f"{name} in {names.count(name)}{also}")
+        text.append(f"Within {budget} evaluations take, of {len(rows)} cases, {', '.join(taken)}.")
     return text
 
 

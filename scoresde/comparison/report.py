@@ -26,17 +26,20 @@ from ..data import DataSpec
 from ..output.figures import to_grid
 from ..output.pictures import can_show
 from ..output.result_folder import claim
-from .answers import answer_rows
+from .answers import answer_rows, explained
 from .checked import LABELS
-from .curves import AXES, Drawn, curves, scatter
+from .curves import AXES, curves, scatter
 from .decomposition import Decomposition
 from .findings import Findings
 from .metric_table import METRICS
+from .noise_levels import NoiseLevels
+from .plots import Drawn
 from .quality import on_levels
 from .records import CellResult
 from .repeating import every_setting, repeating_command
-from .summary import estimate_text, likelihood_text, sentences, short_name
+from .summary import estimate_text, likelihood_text, remarks, short_name
 from .tables import latex, markdown
+from .trajectory import Trajectories
 
 __all__ = ["REPORT", "build_report", "render", "report_files"]
 
@@ -116,6 +119,7 @@ def build_report(folder: Path) -> Path:
 
 def _page(findings: Findings, drawn: dict[tuple[str, str], Drawn]) -> str:
     """The text of report.html."""
+    answers = answer_rows(findings)
     return render(
         "page.html",
         findings=findings,
@@ -124,13 +128,16 @@ def _page(findings: Findings, drawn: dict[tuple[str, str], Drawn]) -> str:
         titles={name: metric.title for name, metric in METRICS.items()},
         meanings=_meanings(findings),
         labels=LABELS,
-        answers=answer_rows(findings),
-        summary=sentences(findings),
+        answers=answers,
+        terms=explained(answers),
+        remarks=remarks(findings),
         likelihood=likelihood_text(findings),
         budget=_likelihood_budget(findings),
         parts=_parts(findings),
+        path=_path(findings),
+        levels=_levels(findings),
         cells=_cells(findings),
-        curves=[_curve(metric, x, figure) for (metric, x), figure in drawn.items()],
+        curves=_curves(drawn),
         samples=_samples(findings),
         strips=[(strip, _strip(strip)) for strip in findings.strips if can_show(strip.spec)],
         command=repeating_command(findings),
@@ -218,6 +225,36 @@ def _cells(findings: Findings) -> list[CellResult]:
 
     groups = [sorted(findings.within(budget), key=rank) for budget in findings.budgets]
     return [cell for cells in (*groups, findings.adaptive) for cell in cells]
+
+
+def _path(findings: Findings) -> dict[str, Any] | None:
+    """Figure and sentences of the errors along the trajectory, if they were measured."""
+    found = Trajectories.read(findings.folder)
+    if found is None:
+        return None
+    alt = f"Error of the state after each step against the noise level. {found.sentence}"
+    figure = Picture(alt, "Error of the state after each step", drawing=found.figure.inline)
+    return {"figure": figure, **{k: getattr(found, k) for k in ("sentence", "budget", "n")}}
+
+
+def _levels(findings: Findings) -> dict[str, Any] | None:
+    """Figure and sentences of the network's error at each noise level, if it was measured."""
+    found = NoiseLevels.read(findings.folder)
+    if found is None:
+        return None
+    alt = "Error of the predicted noise against the noise level. " + " ".join(found.sentences)
+    figure = Picture(alt, "Error of the predicted noise", drawing=found.figure.inline)
+    return {"figure": figure, "sentences": found.sentences, "n": found.n}
+
+
+def _curves(drawn: dict[tuple[str, str], Drawn]) -> list[Picture]:
+    """Each metric against evaluations, and the first and the paired error against seconds, too.
+
+    The other figures against seconds say little more, and are in the folder.
+    """
+    first = next(iter(drawn), ("", ""))[0]
+    shown = [(m, x) for m, x in drawn if x == "nfe" or m in (first, "paired_rmse")]
+    return [_curve(metric, x, drawn[metric, x]) for metric, x in shown]
 
 
 def _curve(metric: str, x: str, figure: Drawn) -> Picture:
