@@ -83,7 +83,7 @@ class Trajectories:
 
     @property
     def sentence(self) -> str:
-        """For each sampler, the noise level from which on its error is half the last one or more."""
+        """The noise level from which on the error of each sampler is at least half the last one."""
         each = zip(self.names, self.levels, self.errors, strict=True)
         texts = [f"{number_text(_half(*found))} ({name})" for name, *found in each]
         return f"Half of the last error has arisen by σ/α = {', '.join(texts)}."
