@@ -79,7 +79,7 @@ class NoiseLevels:
         return cls(n, levels, errors, {s: _estimate(found.mean(0)) for s, found in rows.items()})
 
     @property
-    def sentences(self) -> list[str]:
+    def text(self) -> str:
         """Whether an error is above 1, and how much larger the error of held-out data is."""
         above = [
             level
@@ -87,16 +87,16 @@ class NoiseLevels:
             for level, e in zip(self.levels, found, strict=True)
             if e.value - SURE * e.std_error > 1
         ]
-        text = ["The error is nowhere above 1, as is normal."]
+        text = "The error is nowhere above 1, as is normal."
         if above:
             ends = " to ".join(map(number_text, sorted({max(above), min(above)}, reverse=True)))
-            text = [f"The error is above 1 at σ/α = {ends}: the network is wrong there."]
+            text = f"The error is above 1 at σ/α = {ends}: the network is wrong there."
         if len(self.means) == 2:
             seen, new = self.means.values()
             gap, error = new.value - seen.value, math.hypot(new.std_error, seen.std_error)
             names = " and ".join(f"{v} on {split} data" for split, v in self.means.items())
             sign = "a sign of overfitting" if gap > SURE * error else "no sign of overfitting"
-            text.append(f"The mean over all noise levels is {names}: {sign}.")
+            text += f" The mean over all noise levels is {names}: {sign}."
         return text
 
     @property
@@ -116,7 +116,7 @@ class NoiseLevels:
         axes.invert_xaxis()
         style(axes)
         name_lines(axes, names)
-        return saved(figure, "noise-levels")
+        return saved(figure, "noise_levels")
 
 
 def usable(sweep: Sweep, given: GivenModel, data: Mapping[str, Dataset]) -> dict[str, Dataset]:

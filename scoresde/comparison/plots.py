@@ -30,6 +30,7 @@ GREY = "#888888"
 LONGEST = 24  # characters of a line of a label
 HEIGHT = 0.045  # of a line of text, as a part of the axes
 NEAR = 0.85  # a line that ends right of this part of the axes is joined to its name
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 FILES = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # the same bytes on every run
 
 
@@ -171,16 +172,32 @@ def saved(figure: Figure, name: str) -> Drawn:
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, metadata=metadata, transparent=True)
             found[kind] = buffer.getvalue()
+            figure.set_layout_engine("none")  # the second form has the layout of the first
     found["svg"] = re.sub(rb"<metadata>.*?</metadata>", b"", found["svg"], flags=re.DOTALL)
     return Drawn(**found)
 
 
 def _plain_ticks(axis: Axis) -> None:
-    """Write 5, 10, 20 rather than powers of ten, on a log axis over less than three decades."""
+    """Write 5, 10, 20 on a log axis over less than three decades, and powers of ten on others.
+
+    The powers are plain text, because the layout of formulas takes most of the time of a figure.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = sorted(axis.get_view_interval())
+    if axis.get_scale() == "linear":
+        return
+    axis.set_minor_formatter(NullFormatter())
     if axis.get_scale() == "log" and high / low < 1000:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_formatter(NullFormatter())
+    else:
+        axis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
+
+
+def _power(value: float) -> str:
+    """A power of ten as text, or 0."""
+    if value == 0:
+        return "0"
+    exponent = str(round(math.log10(abs(value))))
+    return f"{'−' if value < 0 else ''}10{exponent.translate(RAISED)}"

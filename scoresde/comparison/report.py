@@ -45,6 +45,7 @@ __all__ = ["REPORT", "build_report", "render", "report_files"]
 
 REPORT = "report.html"
 STRIP = 16  # images of a strip
+MORE = ("trajectory", "noise_levels")  # figures beside those of the metrics
 SHEETS = 3  # budgets whose samples are shown
 
 
@@ -79,7 +80,8 @@ def report_files(metrics: Iterable[str] = METRICS) -> list[str]:
         for x in AXES
         for kind in Drawn._fields
     ]
-    return [REPORT, "results.md", "results.tex", *figures]
+    more = [f"figures/{name}.{kind}" for name in MORE for kind in Drawn._fields]
+    return [REPORT, "results.md", "results.tex", *figures, *more]
 
 
 def build_report(folder: Path) -> Path:
@@ -102,12 +104,15 @@ def build_report(folder: Path) -> Path:
     findings = Findings.read(folder)
     ranking = [metric for metric in findings.measured if METRICS[metric].better]
     drawn = {(metric, x): curves(findings, metric, x) for metric in ranking for x in AXES}
+    measured = zip(MORE, (Trajectories.read(folder), NoiseLevels.read(folder)), strict=True)
+    more = {name: (found, found.figure) for name, found in measured if found is not None}
     contents = {"results.md": markdown(findings), "results.tex": latex(findings)}
-    contents[REPORT] = _page(findings, drawn)
+    contents[REPORT] = _page(findings, drawn, more)
     claim(folder, report_files(ranking))
-    for (metric, x), figure in drawn.items():
+    figures = {f"{metric}-{x}": figure for (metric, x), figure in drawn.items()}
+    for figure_name, figure in (figures | {name: f for name, (_, f) in more.items()}).items():
         for kind, content in figure._asdict().items():
-            path = folder / "figures" / f"{metric}-{x}.{kind}"
+            path = folder / "figures" / f"{figure_name}.{kind}"
             path.parent.mkdir(exist_ok=True)
             with atomic_write(path) as file:
                 file.write(content)
@@ -117,7 +122,9 @@ def build_report(folder: Path) -> Path:
     return folder / REPORT
 
 
-def _page(findings: Findings, drawn: dict[tuple[str, str], Drawn]) -> str:
+def _page(
+    findings: Findings, drawn: dict[tuple[str, str], Drawn], more: dict[str, tuple[Any, Drawn]]
+) -> str:
     """The text of report.html."""
     answers = answer_rows(findings)
     return render(
@@ -134,8 +141,7 @@ def _page(findings: Findings, drawn: dict[tuple[str, str], Drawn]) -> str:
         likelihood=likelihood_text(findings),
         budget=_likelihood_budget(findings),
         parts=_parts(findings),
-        path=_path(findings),
-        levels=_levels(findings),
+        **{name: _shown(name, *more[name]) if name in more else None for name in MORE},
         cells=_cells(findings),
         curves=_curves(drawn),
         samples=_samples(findings),
@@ -227,24 +233,11 @@ def _cells(findings: Findings) -> list[CellResult]:
     return [cell for cells in (*groups, findings.adaptive) for cell in cells]
 
 
-def _path(findings: Findings) -> dict[str, Any] | None:
-    """Figure and sentences of the errors along the trajectory, if they were measured."""
-    found = Trajectories.read(findings.folder)
-    if found is None:
-        return None
-    alt = f"Error of the state after each step against the noise level. {found.sentence}"
-    figure = Picture(alt, "Error of the state after each step", drawing=found.figure.inline)
-    return {"figure": figure, **{k: getattr(found, k) for k in ("sentence", "budget", "n")}}
-
-
-def _levels(findings: Findings) -> dict[str, Any] | None:
-    """Figure and sentences of the network's error at each noise level, if it was measured."""
-    found = NoiseLevels.read(findings.folder)
-    if found is None:
-        return None
-    alt = "Error of the predicted noise against the noise level. " + " ".join(found.sentences)
-    figure = Picture(alt, "Error of the predicted noise", drawing=found.figure.inline)
-    return {"figure": figure, "sentences": found.sentences, "n": found.n}
+def _shown(name: str, found: Trajectories | NoiseLevels, figure: Drawn) -> dict[str, Any]:
+    """The figure of an additional measurement, and what the page says of it."""
+    what = {"trajectory": "the state after each step", "noise_levels": "the predicted noise"}[name]
+    alt = f"Error of {what} against the noise level. {found.text}"
+    return {"figure": Picture(alt, f"Error of {what}", drawing=figure.inline), "found": found}
 
 
 def _curves(drawn: dict[tuple[str, str], Drawn]) -> list[Picture]:

@@ -82,7 +82,7 @@ class Trajectories:
         return cls(budget, n, names, *found) if names else None
 
     @property
-    def sentence(self) -> str:
+    def text(self) -> str:
         """The noise level from which on the error of each sampler is at least half the last one."""
         each = zip(self.names, self.levels, self.errors, strict=True)
         texts = [f"{number_text(_half(*found))} ({name})" for name, *found in each]
