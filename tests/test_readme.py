@@ -25,7 +25,7 @@ from scoresde_cli.main import COMMANDS, cli, run
 from scoresde import data as scoresde_data
 from scoresde.comparison import demo, quality, report
 from scoresde.comparison import request as bench_request
-from scoresde.comparison.curves import Drawn
+from scoresde.comparison.plots import Drawn
 from scoresde.data import DataSpec
 from scoresde.names.config import Config, load_config
 from scoresde.names.samplers import SAMPLERS

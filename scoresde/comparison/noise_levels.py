@@ -35,7 +35,7 @@ __all__ = ["NOISE_LEVELS", "NoiseLevels"]
 
 NOISE_LEVELS = "noise_levels.npz"
 COUNT = 12  # noise levels
-NUMBERS = 2048  # of the data's numbers about as many, and at least LEAST data
+NUMBERS = 512  # of the data's numbers about as many, and at least LEAST data
 LEAST = 64
 SURE = 3  # standard errors
 

@@ -13,8 +13,7 @@ from .measures import DEFAULT_METRICS
 
 __all__ = ["every_setting", "repeating_cases", "repeating_command"]
 
-SHARES = "shares"  # the labels that a comparison has if none are asked for
-TOLERANCE = 1e-6  # of the reference solution, likewise
+TOLERANCE = 1e-6  # of the reference solution if none is asked for
 VARIED = ("seed", "labels")  # what the cases of one model differ in
 
 
@@ -26,7 +25,7 @@ def repeating_command(findings: Findings) -> str:
     if findings.in_memory:
         return _call(["model"], findings, out)
     words = ["--checkpoint", settings["checkpoint"], *_options(findings)]
-    seed, labels = str(settings["seed"]), settings.get("labels", SHARES)
+    seed, labels = str(settings["seed"]), settings.get("labels")
     return _joined(words, {"seeds": [seed], "labels": [labels]}, out)
 
 
@@ -78,7 +77,7 @@ def _options(findings: Findings) -> list[str]:
 
 def _joined(words: list[str], varied: Mapping[str, list[str]], out: str) -> str:
     for option, values in varied.items():
-        if values not in ([SHARES], [None]):
+        if values != [None]:
             words = [*words, f"--{option}", ",".join(values)]
     return shlex.join(["scoresde", "bench", *words, "--out", out])
 

@@ -38,7 +38,8 @@ def sentences(findings: Findings) -> list[str]:
 
 def remarks(findings: Findings) -> list[str]:
     """What the results say beside the answer for each budget, sentence by sentence."""
-    text = [_of_disagreement(findings, budget) for budget in findings.budgets]
+    text = [SNAPPED if findings.settings.get("snapped") else ""]
+    text += [_of_disagreement(findings, budget) for budget in findings.budgets]
     text.append(_of_floor(findings))
     text.append(_of_parts(findings))
     text.append(_of_solvers(findings))
@@ -145,8 +146,6 @@ def _of_cells(findings: Findings) -> str:
     done, rest = len(findings.done), len(findings.missing)
     text = f"{_count(len(findings.samplers), 'sampler')} in {_count(done, 'cell')}, each of "
     text += f"n = {findings.settings['n']} samples from the same noise."
-    if findings.settings.get("snapped"):
-        text += f" {SNAPPED}"
     return text + (f" {_count(rest, 'more cell')} could not run." if rest else "")
 
 

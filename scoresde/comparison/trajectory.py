@@ -36,7 +36,7 @@ __all__ = ["TRAJECTORY", "Trajectories"]
 
 TRAJECTORY = "trajectory.npz"
 SHOWN = 4  # samplers
-NUMBERS = 512  # of the samples' numbers about as many, and at least LEAST samples
+NUMBERS = 64  # of the samples' numbers about as many, and at least LEAST samples
 LEAST = 8
 METHOD, TOLERANCE = "dopri5", 1e-5  # of the exact states
 EVALUATIONS = 16  # of the method from one time to the next, about

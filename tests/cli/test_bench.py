@@ -12,7 +12,7 @@ from scoresde.comparison import quality
 from scoresde.comparison import report as report_module
 from scoresde.comparison import sweep as sweep_module
 from scoresde.comparison.case import prepare_case
-from scoresde.comparison.curves import Drawn
+from scoresde.comparison.plots import Drawn
 from scoresde.comparison.request import BenchRequest
 from scoresde.data import load_dataset
 from scoresde.metrics import sliced_wasserstein
@@ -70,7 +70,10 @@ def test_a_comparison_from_start_to_report(bench, scoresde, monkeypatch):
         *(("recommended", "3", "3"), ("recommended", "6", "6")),
     ]
     assert all(bool(r["setting"]) is (r["sampler"] == "recommended") for r in table)
-    assert "Recommended settings: within 3 evaluations" in (out / "report.html").read_text("utf-8")
+    page = (out / "report.html").read_text("utf-8")
+    assert "The recommended settings are " in page
+    assert "Where along the trajectory it arises" in page
+    assert "on held-out data: " in page  # the error at each noise level
     assert len({r["x_init_sha256"] for r in table}) == 1
     assert all(r["features"].startswith("digits_cnn@") for r in table)
     assert [bool(r["paired_rmse"]) for r in table] == [True] * 4 + [False] * 2 + [True] * 2

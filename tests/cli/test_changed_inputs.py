@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from scoresde.comparison import quality, report
-from scoresde.comparison.curves import Drawn
+from scoresde.comparison.plots import Drawn
 from scoresde.comparison.request import BenchRequest
 from scoresde.likelihood import likelihood_budget
 from scoresde.score import NetworkScore

@@ -13,8 +13,8 @@ from torch import nn
 import scoresde
 from scoresde.comparison import report as report_module
 from scoresde.comparison import sweep as sweep_module
-from scoresde.comparison.curves import Drawn
 from scoresde.comparison.findings import Findings
+from scoresde.comparison.plots import Drawn
 from scoresde.data import Dataset, DataSpec
 from scoresde.exact import GaussianMixture
 from scoresde.metrics import paired_rmse, sliced_wasserstein
