@@ -238,7 +238,10 @@ def folder(tmp_path_factory):
         patch.syspath_prepend(place / "benchmarks")
         patch.setattr(scoresde_data, "load_dataset", few)  # of Python blocks
         patch.setattr(training, "load_config", short)
-        patch.setattr(report, "curves", lambda *_: Drawn(b"<svg ></svg>", b""))
+        drawn = Drawn(b"<svg ></svg>", b"")
+        patch.setattr(report, "curves", lambda *_: drawn)
+        for measured in (report.Trajectories, report.NoiseLevels):
+            patch.setattr(measured, "figure", drawn)
         patch.setitem(
             bench_request.BenchRequest.__init__.__kwdefaults__, "reference_tolerance", 1e-2
         )

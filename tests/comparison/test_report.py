@@ -266,7 +266,10 @@ def small(folder, tmp_path, monkeypatch):
     target = tmp_path / "bench"
     shutil.copytree(folder, target)
     (target / "report.html").unlink(missing_ok=True)
-    monkeypatch.setattr(report, "curves", lambda *_: Drawn(b"<svg ></svg>", b""))
+    drawn = Drawn(b"<svg ></svg>", b"")
+    monkeypatch.setattr(report, "curves", lambda *_: drawn)
+    for measured in (report.Trajectories, report.NoiseLevels):
+        monkeypatch.setattr(measured, "figure", drawn)
     monkeypatch.setattr(report, "scatter", lambda *_: b"")
     return target
 
