@@ -39,9 +39,9 @@ def report(run: Path | None, diff: tuple[Path, Path] | None, as_json: bool) -> N
     if as_json and diff is None:
         raise click.UsageError("--json: goes with --diff; --run writes results.json")
     if diff is None:
-        from scoresde.comparison.report import build_report
+        from scoresde.comparison.index import rebuild
 
-        say(build_report(run))
+        say(rebuild(run))
         return
     from scoresde.comparison.folder_diff import diff_folders
 

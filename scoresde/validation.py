@@ -28,7 +28,7 @@ from .evaluation import evaluating, own_context
 from .likelihood import Dequantized, log_likelihood
 from .train import Training, device_of, network_seed
 
-__all__ = ["Validation", "check_bits", "measure_bits", "validate"]
+__all__ = ["Validation", "check_bits", "measure_bits", "noised", "validate"]
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,23 @@ def measure_bits(training: Training, n: int) -> tuple[float, float]:
     return float(nll.mean()), float(nll.std()) / math.sqrt(n)
 
 
+def noised(data: Dataset, rows: slice, seed: int) -> tuple[Tensor, Tensor]:
+    """Points at the model's scale and noise of some of the data, each (n, *D) in float32.
+
+    Args:
+        data: The data; levels are dequantized.
+        rows: Which of them.
+        seed: Seed of noise and dequantization, which are functions of (seed, row).
+    """
+    x, index = data.x[rows], np.arange(rows.start, rows.stop)
+    size = math.prod(x.shape[1:])
+    if data.spec.levels is not None:
+        u = uniforms(seed, index, "validation", size, draw=1)
+        x = data.spec.dequantize(x, u.reshape(x.shape))
+    eps = normals(seed, index, "validation", size, draw=2, dtype=torch.float32)
+    return x.float(), eps.reshape(x.shape)
+
+
 @contextmanager
 def _fixed(training: Training) -> Iterator[None]:
     """Evaluation mode without gradients, and the same random numbers for a network's own use."""
@@ -156,20 +173,9 @@ def _losses(training: Training, data: Dataset) -> tuple[Tensor, Tensor, Tensor]:
     with suppress(NonFiniteError):
         for part in torch.arange(n).split(max(1, settings.batch // settings.accumulate)):
             rows = slice(int(part[0]), int(part[-1]) + 1)
-            x0, eps = _drawn(data, rows, settings.seed)
+            x0, eps = noised(data, rows, settings.seed)
             y = None if data.labels is None else take_rows(data.labels, rows)
             for target, values in zip(found, training.losses(x0, y, u[rows], eps), strict=True):
                 target[rows] = values.double().cpu()
     losses, t, errors = found
     return losses, t, errors
-
-
-def _drawn(data: Dataset, rows: slice, seed: int) -> tuple[Tensor, Tensor]:
-    """Points at the model's scale and noise of some of the data, in float32."""
-    x, index = data.x[rows], np.arange(rows.start, rows.stop)
-    size = math.prod(x.shape[1:])
-    if data.spec.levels is not None:
-        u = uniforms(seed, index, "validation", size, draw=1)
-        x = data.spec.dequantize(x, u.reshape(x.shape))
-    eps = normals(seed, index, "validation", size, draw=2, dtype=torch.float32)
-    return x.float(), eps.reshape(x.shape)

@@ -25,7 +25,7 @@ from scoresde_cli.main import COMMANDS, cli, run
 from scoresde import data as scoresde_data
 from scoresde.comparison import demo, quality, report
 from scoresde.comparison import request as bench_request
-from scoresde.comparison.curves import Drawn
+from scoresde.comparison.plots import Drawn
 from scoresde.data import DataSpec
 from scoresde.names.config import Config, load_config
 from scoresde.names.samplers import SAMPLERS
@@ -252,7 +252,10 @@ def folder(tmp_path_factory):
         patch.syspath_prepend(place / "benchmarks")
         patch.setattr(scoresde_data, "load_dataset", few)  # of Python blocks
         patch.setattr(training, "load_config", short)
-        patch.setattr(report, "curves", lambda *_: Drawn(b"<svg ></svg>", b""))
+        drawn = Drawn(b"<svg ></svg>", b"")
+        patch.setattr(report, "curves", lambda *_: drawn)
+        for measured in (report.Trajectories, report.NoiseLevels):
+            patch.setattr(measured, "figure", drawn)
         patch.setitem(
             bench_request.BenchRequest.__init__.__kwdefaults__, "reference_tolerance", 1e-2
         )

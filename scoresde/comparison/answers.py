@@ -6,17 +6,19 @@ The page, the index of several cases, and the tables in Markdown and LaTeX show 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from ..metrics import Estimate
+from ..grid import GRIDS
+from ..names.samplers import SAMPLERS
 from .findings import Findings
 from .labels import RECOMMENDED
 from .metric_table import METRICS
 from .ranking import Answer
 from .records import CellResult
-from .summary import estimate_text, number_text, short_name
+from .summary import answer_sentence, interval_text, short_name
 
-__all__ = ["AnswerRow", "answer_rows", "copied_settings", "interval_text"]
+__all__ = ["AnswerRow", "answer_rows", "copied_settings", "explained"]
 
 
 class AnswerRow(NamedTuple):
@@ -26,7 +28,8 @@ class AnswerRow(NamedTuple):
         budget: The budget, in evaluations per sample.
         name: Sampler of the cell to take, with its grid if there are several.
         detail: What "recommended" means within this budget; empty for other cells.
-        settings: A command or words from which the settings can be copied.
+        settings: A command, or for a model that is an object a line of Python, that draws samples
+            with the same settings.
         metric: Title of the metric of the values.
         value: Value of the cell with its 95 % interval.
         like_data: Whether the cell is not shown to be worse than real data by this metric.
@@ -35,6 +38,7 @@ class AnswerRow(NamedTuple):
         factor: The ratio of these values with its interval; empty without one.
         ties: Names of the other cells that lead by the same metrics.
         disagreement: Whether two metrics contradict each other.
+        sentence: The row as a sentence.
     """
 
     budget: int
@@ -49,6 +53,7 @@ class AnswerRow(NamedTuple):
     factor: str
     ties: tuple[str, ...]
     disagreement: bool
+    sentence: str
 
 
 def answer_rows(findings: Findings) -> list[AnswerRow]:
@@ -59,12 +64,11 @@ def answer_rows(findings: Findings) -> list[AnswerRow]:
 
 def _row(findings: Findings, budget: int, found: Answer) -> AnswerRow:
     cell, other = found.cell, found.next
-    shown = cell.setting and not findings.in_memory  # otherwise the settings themselves say it
     ranking = next(r for r in found.rankings if r.metric == found.metric)
     return AnswerRow(
         budget,
         short_name(findings, cell),
-        f"{cell.setting} on {cell.grid}" if shown else "",
+        f"{cell.setting} on {cell.grid}" if cell.setting else "",
         copied_settings(findings, cell),
         METRICS[found.metric].title,
         interval_text(cell.metrics[found.metric]),
@@ -74,29 +78,43 @@ def _row(findings: Findings, budget: int, found: Answer) -> AnswerRow:
         "" if found.factor is None else interval_text(found.factor),
         tuple(short_name(findings, tie) for tie in found.ties),
         bool(found.disagreements),
+        answer_sentence(findings, budget),
     )
 
 
-def interval_text(estimate: Estimate) -> str:
-    """`value (low to high)` with the 95 % interval, or the value alone if its error is unknown."""
-    low, high = estimate.interval()
-    if low != low or high != high:
-        return estimate_text(estimate)
-    value = estimate_text(estimate).partition(" ")[0]
-    return f"{value} ({number_text(low)} to {number_text(high)})"
+def explained(rows: Iterable[AnswerRow]) -> dict[str, str]:
+    """Title and meaning of the metrics of some rows."""
+    shown = {row.metric for row in rows}
+    return {m.title: m.meaning for m in METRICS.values() if m.title in shown}
 
 
 def copied_settings(findings: Findings, cell: CellResult) -> str:
-    """The command that draws samples as a cell does; words for a model that is an object."""
+    """The command that samples like a cell; for a model that is an object, a line of Python."""
     if findings.in_memory:
-        last = "" if cell.t_min is None else f" to t = {cell.t_min:g}"
-        name = cell.setting or cell.sampler
-        return f"sampler {name}, grid {cell.grid}, {cell.steps} steps{last}"
+        return _python_line(findings, cell)
     words = ["scoresde", "sample", "--checkpoint", findings.settings["checkpoint"]]
     words += ["--nfe", str(cell.nfe_asked)]
     if cell.sampler != RECOMMENDED:
         words += ["--sampler", cell.sampler, "--grid", cell.grid]
-        own_end = "t_min=" in cell.grid or cell.grid.endswith(".json")
-        if cell.t_min is not None and not own_end:
+        if cell.t_min is not None and not _own_end(cell):
             words += ["--t-min", f"{cell.t_min:g}"]
     return shlex.join(words)
+
+
+def _python_line(findings: Findings, cell: CellResult) -> str:
+    """A call of `scoresde.sample`; names of the user's own samplers and grids stand for these."""
+    shape = (findings.settings["n"], *findings.spec.shape)
+    if cell.sampler == RECOMMENDED:
+        return f"scoresde.sample(model, nfe={cell.nfe_asked}, shape={shape})"
+    sampler, grid = cell.sampler, cell.grid
+    if sampler.partition(":")[0] in SAMPLERS:
+        sampler = f"scoresde.parse_sampler({sampler!r})"
+    if grid.partition(":")[0] in GRIDS:
+        last = "" if cell.t_min is None or _own_end(cell) else f", {cell.t_min:g}"
+        grid = f"scoresde.parse_grid({grid!r})(model.sde, {cell.steps}{last})"
+    return f"scoresde.sample(model, {sampler}, {grid}, shape={shape})"
+
+
+def _own_end(cell: CellResult) -> bool:
+    """Whether the grid of a cell says its last time."""
+    return "t_min=" in cell.grid or cell.grid.endswith(".json")

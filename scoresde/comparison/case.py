@@ -27,6 +27,7 @@ from ..tasks.request import StoredModel
 from .data import BenchData, OwnData, Shared
 from .draw import DrawSettings
 from .feature_choice import check_suits
+from .insights import Insights
 from .limit import NO_LIMIT, OutOfTimeError, TimeLimit
 from .origin import COMMON, LIKELIHOOD, origin_of, part_of
 from .plan import Cell
@@ -205,6 +206,11 @@ class Case:
         cells = [] if self.results.finished else self.cells
         return [cell for cell in cells if self.sweep.stored(cell, self.places) is None]
 
+    @cached_property
+    def insights(self) -> Insights:
+        """What is measured beside the cells."""
+        return Insights(self.sweep, self.given, self.data)
+
     def wants(self, name: str) -> bool:
         """Whether a cell is to be measured now."""
         return self.share is None or name in self.share
@@ -218,17 +224,20 @@ class Case:
         if self.results.finished:
             return
         sweep, folder, overwrite = self.sweep, self.folder, self.results.overwrite
-        with self.results.write([*TABLES, *report_files(), *sweep.files], sweep.parts) as output:
+        insights = self.insights
+        files, parts = [*sweep.files, *insights.wanted], [*sweep.parts, *insights.wanted]
+        with self.results.write([*TABLES, *report_files(), *files], parts) as output:
             # Earlier results may hold cells of this comparison, for example if a sampler is added.
             known = () if overwrite else (folder,)
             self._copy_reused(output.work)
             results = sweep.run(output.work, tell, known, self.cells, self.limit)
+            insights.measure(output.work, (output.work, *known), self.limit)
             likelihood = self._likelihood(tell)
             output = self._output(output, results, likelihood)
             about = self._about((output.work, *known), output.origin, likelihood)
             write_json(output.work / "machine.json", _machine(sweep.settings.device))
             write_tables(output.work, results, about)
-            there = [name for name in sweep.parts if (folder / name).is_file()]
+            there = [name for name in parts if (folder / name).is_file()]
             later = report_files({name for result in results for name in result.metrics})
             output.publish(kept=[] if overwrite else there, later=later)
             if self.likelihood is None:

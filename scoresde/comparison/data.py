@@ -49,11 +49,13 @@ class OwnData:
         test: Data for the floor and the likelihood; None = the test split, or without one some of
             `train` for the floor and all of it for the likelihood.
         y: The condition of each sample, n rows or one; None = as `BenchRequest.labels` says.
+        place: Name or path from which the data were loaded; None for data in memory.
     """
 
     train: Dataset | None = None
     test: Dataset | None = None
     y: Condition | None = None
+    place: str | None = None
 
     @classmethod
     def load(cls, name: str, data_root: str | Path | None, spec: DataSpec) -> OwnData:
@@ -64,7 +66,7 @@ class OwnData:
             data_root: The folder that is searched first; None for none.
             spec: What the data of the model are.
         """
-        return cls(*both_splits(DataSource(name).below(data_root), None, spec))
+        return cls(*both_splits(DataSource(name).below(data_root), None, spec), place=name)
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class BenchData:
         how: The shares of the classes, "shares" or "uniform"; None unless the condition is made
             here and is class labels alone.
         in_memory: Whether the data were given in Python.
+        place: Name or path of data that replace those of the model; None for none or in memory.
     """
 
     train: Dataset | None
@@ -87,6 +90,7 @@ class BenchData:
     y: Condition | None
     how: str | None = None
     in_memory: bool = False
+    place: str | None = None
 
     @classmethod
     def load(
@@ -137,7 +141,7 @@ class BenchData:
             y = _labels(request, given, train)
             how = "uniform" if train is None else request.shares
             how = how if set(given.condition.kinds) == {"class"} else None
-        return cls(train, test, quality, y, how, in_memory)
+        return cls(train, test, quality, y, how, in_memory, own.place)
 
     @property
     def scored(self) -> tuple[Dataset, Dataset] | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .case import Case
+from .insights import INSIGHTS
 from .origin import LIKELIHOOD
 from .stages import STAGE, start_solver
 
@@ -52,6 +53,8 @@ def _case(case: Case) -> dict[str, Any]:
             parts[STAGE] = sweep.cost.of_solution(further)
     if case.likelihood is not None and not case.results.finished and case.wants(LIKELIHOOD):
         parts[LIKELIHOOD] = sweep.cost.evaluation_seconds * likelihood_evaluations(case)
+    if not case.results.finished and case.insights.missing(case.places):
+        parts[INSIGHTS] = sweep.cost.evaluation_seconds * case.insights.evaluations
     return {
         "model": case.given.name,
         "seed": sweep.settings.seed,

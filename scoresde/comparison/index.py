@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from .._files import atomic_write
 from .._text import csv_text
-from ..output.manifest import Origin
-from ..output.result_folder import Output, ResultFolder
-from .answers import AnswerRow, answer_rows
+from ..output.manifest import MANIFEST, Manifest, Origin
+from ..output.result_folder import Output, ResultFolder, claim
+from .answers import AnswerRow, answer_rows, explained
 from .case import Case
+from .checked import check_fields
 from .findings import Findings
 from .records import COLUMNS, table_row
-from .report import render
+from .repeating import repeating_cases
+from .report import build_report, render
 from .request import BenchRequest
-from .summary import sentences
+from .summary import remarks
+from .tables import markdown_of_cases
 
-__all__ = ["COMMAND", "Index", "case_columns", "rows_of"]
+__all__ = ["COMMAND", "Index", "case_columns", "rebuild", "rows_of"]
 
-FILES = ("index.html", "results.csv")
+PAGES = ("index.html", "results.md")
+FILES = (*PAGES, "results.csv")
 COMMAND = "bench of several models"  # in the manifest
-CASE_COLUMNS = ("model", "seed", "labels")
+CASE_COLUMNS = {"model": str, "seed": int, "labels": str | None}
 
 
 @dataclass(frozen=True)
@@ -87,21 +92,78 @@ class Index:
             output: The locked folder.
             found: Report and results of each finished case, by name.
         """
-        rows = rows_of({name: findings for name, (_, findings) in found.items()}, self.cases)
-        columns = (*case_columns(self.cases), *COLUMNS)
-        with atomic_write(output.work / "results.csv", "w") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(columns)
-            table.writerows([_text(row[column]) for column in columns] for row in rows)
-        shown = {
-            name: {"report": report, "summary": sentences(findings)}
-            for name, (report, findings) in found.items()
-        }
-        answers = _answers(found)
-        page = render("index.html", models=shown, rows=answers, agreement=_agreement(answers))
-        with atomic_write(output.work / "index.html", "w") as file:
-            file.write(page)
-        output.publish()
+        name = self.results.path.absolute().name
+        for file_name, text in _contents(found, self.cases, name).items():
+            with atomic_write(output.work / file_name, "w") as file:
+                file.write(text)
+        output.publish(later=PAGES)
+
+
+def rebuild(folder: Path) -> Path:
+    """Write the pages of a comparison again from its files: of one case, or of several.
+
+    Args:
+        folder: Folder of `scoresde bench` or `scoresde demo`.
+
+    Returns:
+        The path of report.html, or for several cases of index.html.
+
+    Raises:
+        FileNotFoundError: If the folder holds no finished comparison.
+        ValueError: As for `build_report`.
+    """
+    manifest = (folder / MANIFEST).is_file() and Manifest.read(folder)
+    if not manifest or manifest.settings.get("command") != COMMAND:
+        return build_report(folder)
+    where = f"{folder / MANIFEST}: settings"
+    if "cases" not in manifest.settings:
+        raise ValueError(
+            f"{folder} holds several comparisons of an earlier version; give one of its subfolders"
+        )
+    cases = check_fields(manifest.settings, {"cases": dict}, where)["cases"]
+    for name, case in cases.items():
+        if Path(name).name != name:
+            raise ValueError(f"{where}.cases: a name of a case must be a folder here, got {name!r}")
+        check_fields(case, CASE_COLUMNS, f"{where}.cases.{name}")
+    there = [name for name in cases if (folder / name / MANIFEST).is_file()]
+    found = {name: (build_report(folder / name), Findings.read(folder / name)) for name in there}
+    contents = _contents(found, cases, folder.absolute().name)
+    claim(folder, PAGES)
+    known = Manifest.read(folder)
+    replace(known, files=known.files | dict.fromkeys(PAGES)).save(folder)  # their bytes may change
+    for name in PAGES:
+        with atomic_write(folder / name, "w") as file:
+            file.write(contents[name])
+    return folder / PAGES[0]
+
+
+def _contents(
+    found: Mapping[str, tuple[Path, Findings]], cases: Mapping[str, Mapping[str, Any]], out: str
+) -> dict[str, str]:
+    """The text of each file of an index.
+
+    Args:
+        found: Report and results of each finished case, by name.
+        cases: What is special of each case, by name.
+        out: Name of the folder.
+    """
+    findings, answers = {name: each for name, (_, each) in found.items()}, _answers(found)
+    agreement = _agreement(answers)
+    page = render(
+        "index.html",
+        cases=[_about(name, *each) for name, each in found.items()],
+        rows=answers,
+        terms=explained(answer.row for answer in answers),
+        agreement=agreement,
+        command=repeating_cases(findings, cases, out),
+    )
+    columns, text = (*case_columns(cases), *COLUMNS), io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(columns)
+    table.writerows([_text(row[c]) for c in columns] for row in rows_of(findings, cases))
+    pairs = [(answer.case, answer.row) for answer in answers]
+    tables = {"results.csv": text.getvalue(), "results.md": markdown_of_cases(pairs, agreement)}
+    return {"index.html": page, **tables}
 
 
 class _CaseAnswer(NamedTuple):
@@ -110,6 +172,23 @@ class _CaseAnswer(NamedTuple):
     case: str
     link: str
     row: AnswerRow
+
+
+class _CaseAbout(NamedTuple):
+    """What the index says of a case, and the link to its report."""
+
+    name: str
+    link: str
+    about: str
+    remarks: list[str]
+
+
+def _about(name: str, report: Path, findings: Findings) -> _CaseAbout:
+    settings = findings.settings
+    data = f" of {findings.spec.name}" if findings.spec.name else ""
+    about = f"{settings['checkpoint']}, {settings['n']} samples{data} per cell, seed "
+    about += f"{settings['seed']}, {len(findings.done)} cells."
+    return _CaseAbout(name, f"{quote(name)}/{report.name}", about, remarks(findings))
 
 
 def _answers(found: Mapping[str, tuple[Path, Findings]]) -> list[_CaseAnswer]:
@@ -131,9 +210,9 @@ def _agreement(answers: Sequence[_CaseAnswer]) -> list[str]:
         taken = []
         for name in sorted(set(names), key=lambda name: -names.count(name)):
             tied = sum(name in row.ties for row in rows)
-            also = f", and tied in {tied} more" if tied else ""
-            taken.append(f"{name} is the one to take in {names.count(name)}{also}")
-        text.append(f"Within {budget} evaluations, of {len(rows)} cases: {'; '.join(taken)}.")
+            also = f" (in {tied} more it is as good)" if tied else ""
+            taken.append(f"{name} in {names.count(name)} of {len(rows)} cases{also}")
+        text.append(f"Within {budget} evaluations take {', '.join(taken)}.")
     return text
 
 

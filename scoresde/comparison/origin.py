@@ -8,7 +8,7 @@ from dataclasses import replace
 from ..fingerprint import fingerprint
 from ..output.manifest import Origin
 from ..tasks.given import GivenModel
-from ..tasks.request import versions
+from ..tasks.request import StoredModel, versions
 from .data import BenchData
 from .request import BenchRequest
 from .sweep import Sweep
@@ -21,7 +21,7 @@ COMMON = ("n", "seed", "t_min", "batch", "device")  # settings of all draws
 MEASURES = ("reference_tolerance", "quality", "likelihood")
 SHOWN_SETTINGS = (  # settings that may differ: contents are compared instead, or cells are added
     *("checkpoint", "sha256", "data", "sde", "features"),
-    *("samplers", "grids", "nfe", "tolerances", "versions", "t_mins", PLAN),
+    *("samplers", "grids", "nfe", "tolerances", "versions", "t_mins", "given", PLAN),
 )
 
 
@@ -63,6 +63,7 @@ def origin_of(
         "t_mins": list(request.t_min) if len(request.t_min) > 1 else None,
         "reference_t": sweep.end if sweep.end < sweep.settings.t_min else None,
         "in_memory": given.kind == "model" or None,
+        "given": _given(request, given, data) or None,
     }
     settings |= {name: value for name, value in optional.items() if value is not None}
     sources = {given.kind: given.source, **data.sources}
@@ -70,3 +71,12 @@ def origin_of(
     if request.likelihood:
         contents[LIKELIHOOD] = fingerprint(request.likelihood)
     return Origin(command, settings, sources, contents, SHOWN_SETTINGS)
+
+
+def _given(request: BenchRequest, given: GivenModel, data: BenchData) -> dict[str, str]:
+    """The options that name code and places of the user, of which the contents are compared."""
+    root = None if request.data_root is None else str(request.data_root)
+    options = {"data": data.place, "data-root": root}
+    if isinstance(given, StoredModel):
+        options |= {"net": given.net, "sde": given.sde_text}
+    return {name: str(text) for name, text in options.items() if text is not None}

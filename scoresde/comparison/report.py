@@ -26,22 +26,26 @@ from ..data import DataSpec
 from ..output.figures import to_grid
 from ..output.pictures import can_show
 from ..output.result_folder import claim
-from .answers import answer_rows
+from .answers import answer_rows, explained
 from .checked import LABELS
-from .curves import AXES, Drawn, curves, scatter
+from .curves import AXES, curves, scatter
 from .decomposition import Decomposition
 from .findings import Findings
 from .metric_table import METRICS
+from .noise_levels import NoiseLevels
+from .plots import Drawn
 from .quality import on_levels
 from .records import CellResult
 from .repeating import every_setting, repeating_command
-from .summary import estimate_text, likelihood_text, sentences, short_name
+from .summary import estimate_text, likelihood_text, remarks, short_name
 from .tables import latex, markdown
+from .trajectory import Trajectories
 
 __all__ = ["REPORT", "build_report", "render", "report_files"]
 
 REPORT = "report.html"
 STRIP = 16  # images of a strip
+MORE = ("trajectory", "noise_levels")  # figures beside those of the metrics
 SHEETS = 3  # budgets whose samples are shown
 
 
@@ -76,7 +80,8 @@ def report_files(metrics: Iterable[str] = METRICS) -> list[str]:
         for x in AXES
         for kind in Drawn._fields
     ]
-    return [REPORT, "results.md", "results.tex", *figures]
+    more = [f"figures/{name}.{kind}" for name in MORE for kind in Drawn._fields]
+    return [REPORT, "results.md", "results.tex", *figures, *more]
 
 
 def build_report(folder: Path) -> Path:
@@ -99,12 +104,15 @@ def build_report(folder: Path) -> Path:
     findings = Findings.read(folder)
     ranking = [metric for metric in findings.measured if METRICS[metric].better]
     drawn = {(metric, x): curves(findings, metric, x) for metric in ranking for x in AXES}
+    measured = zip(MORE, (Trajectories.read(folder), NoiseLevels.read(folder)), strict=True)
+    more = {name: (found, found.figure) for name, found in measured if found is not None}
     contents = {"results.md": markdown(findings), "results.tex": latex(findings)}
-    contents[REPORT] = _page(findings, drawn)
+    contents[REPORT] = _page(findings, drawn, more)
     claim(folder, report_files(ranking))
-    for (metric, x), figure in drawn.items():
+    figures = {f"{metric}-{x}": figure for (metric, x), figure in drawn.items()}
+    for figure_name, figure in (figures | {name: f for name, (_, f) in more.items()}).items():
         for kind, content in figure._asdict().items():
-            path = folder / "figures" / f"{metric}-{x}.{kind}"
+            path = folder / "figures" / f"{figure_name}.{kind}"
             path.parent.mkdir(exist_ok=True)
             with atomic_write(path) as file:
                 file.write(content)
@@ -114,8 +122,11 @@ def build_report(folder: Path) -> Path:
     return folder / REPORT
 
 
-def _page(findings: Findings, drawn: dict[tuple[str, str], Drawn]) -> str:
+def _page(
+    findings: Findings, drawn: dict[tuple[str, str], Drawn], more: dict[str, tuple[Any, Drawn]]
+) -> str:
     """The text of report.html."""
+    answers = answer_rows(findings)
     return render(
         "page.html",
         findings=findings,
@@ -124,13 +135,15 @@ def _page(findings: Findings, drawn: dict[tuple[str, str], Drawn]) -> str:
         titles={name: metric.title for name, metric in METRICS.items()},
         meanings=_meanings(findings),
         labels=LABELS,
-        answers=answer_rows(findings),
-        summary=sentences(findings),
+        answers=answers,
+        terms=explained(answers),
+        remarks=remarks(findings),
         likelihood=likelihood_text(findings),
         budget=_likelihood_budget(findings),
         parts=_parts(findings),
+        **{name: _shown(name, *more[name]) if name in more else None for name in MORE},
         cells=_cells(findings),
-        curves=[_curve(metric, x, figure) for (metric, x), figure in drawn.items()],
+        curves=_curves(drawn),
         samples=_samples(findings),
         strips=[(strip, _strip(strip)) for strip in findings.strips if can_show(strip.spec)],
         command=repeating_command(findings),
@@ -218,6 +231,23 @@ def _cells(findings: Findings) -> list[CellResult]:
 
     groups = [sorted(findings.within(budget), key=rank) for budget in findings.budgets]
     return [cell for cells in (*groups, findings.adaptive) for cell in cells]
+
+
+def _shown(name: str, found: Trajectories | NoiseLevels, figure: Drawn) -> dict[str, Any]:
+    """The figure of an additional measurement, and what the page says of it."""
+    what = {"trajectory": "the state after each step", "noise_levels": "the predicted noise"}[name]
+    alt = f"Error of {what} against the noise level. {found.text}"
+    return {"figure": Picture(alt, f"Error of {what}", drawing=figure.inline), "found": found}
+
+
+def _curves(drawn: dict[tuple[str, str], Drawn]) -> list[Picture]:
+    """Each metric against evaluations, and the first and the paired error against seconds, too.
+
+    The other figures against seconds say little more, and are in the folder.
+    """
+    first = next(iter(drawn), ("", ""))[0]
+    shown = [(m, x) for m, x in drawn if x == "nfe" or m in (first, "paired_rmse")]
+    return [_curve(metric, x, drawn[metric, x]) for metric, x in shown]
 
 
 def _curve(metric: str, x: str, figure: Drawn) -> Picture:

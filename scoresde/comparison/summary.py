@@ -12,9 +12,12 @@ from .ranking import Answer, Ranking, gain
 from .records import CellResult
 
 __all__ = [
+    "answer_sentence",
     "estimate_text",
+    "interval_text",
     "likelihood_text",
     "number_text",
+    "remarks",
     "sentences",
     "short_name",
     "text_table",
@@ -28,10 +31,15 @@ LADDER = ":ladder=true"  # the end of the name of a grid that is moved to the tr
 
 
 def sentences(findings: Findings) -> list[str]:
-    """The summary of a comparison, sentence by sentence."""
-    text = [_of_cells(findings)]
-    for budget in findings.budgets:
-        text += _of_budget(findings, budget)
+    """The summary of a comparison: its size, one sentence for each budget, and the remarks."""
+    answers = [answer_sentence(findings, budget) for budget in findings.budgets]
+    return [_of_cells(findings), *filter(None, answers), *remarks(findings)]
+
+
+def remarks(findings: Findings) -> list[str]:
+    """What the results say beside the answer for each budget, sentence by sentence."""
+    text = [SNAPPED if findings.settings.get("snapped") else ""]
+    text += [_of_disagreement(findings, budget) for budget in findings.budgets]
     text.append(_of_floor(findings))
     text.append(_of_parts(findings))
     text.append(_of_solvers(findings))
@@ -42,6 +50,26 @@ def sentences(findings: Findings) -> list[str]:
         which = "data" if split == "all" else "held-out data"
         text.append(f"The negative log-likelihood of {n} {which} is {likelihood_text(findings)}.")
     return [sentence for sentence in text if sentence]
+
+
+def answer_sentence(findings: Findings, budget: int) -> str:
+    """What to take within a budget, how good it is, what is as good, and what is worse.
+
+    "As good" means that the samples do not show a difference at the level of 95 %.
+    """
+    found = findings.answer(budget)
+    if found is None:
+        return ""
+    cell, close = found.cell, _names(findings, found.ties) if found.ties else ""
+    text = f"Within {budget} evaluations take {short_name(findings, cell)} "
+    text += f"({METRICS[found.metric].title} {estimate_text(cell.metrics[found.metric])})."
+    ranking = next(r for r in found.rankings if r.metric == found.metric)
+    at_floor = "real data" if cell in ranking.at_floor else ""
+    if same := " and from ".join(filter(None, [at_floor, close])):
+        text += f" {findings.settings['n']} samples show no difference from {same}."
+    if found.next is not None:
+        text += f" The next, {short_name(findings, found.next)}, is worse by {_by(found)}."
+    return text
 
 
 def estimate_text(estimate: Estimate | None) -> str:
@@ -58,6 +86,25 @@ def short_name(findings: Findings, cell: CellResult) -> str:
 def number_text(value: float) -> str:
     """A number with three digits and a true minus sign."""
     return f"{value:.3g}".replace("-", "−")
+
+
+def interval_text(estimate: Estimate, what: str = "") -> str:
+    """`value (low to high)` with the 95 % interval, or the value alone if its error is unknown.
+
+    Args:
+        estimate: The estimate.
+        what: Words before the interval.
+    """
+    low, high = estimate.interval()
+    if not math.isfinite(high - low):
+        return estimate_text(estimate)
+    half = (high - low) / 2  # two of its digits are shown
+    digits = 1 - math.floor(math.log10(half)) if half > 0 else 9
+    value, low, high = (
+        f"{v:.{max(digits, 0)}f}".replace("-", "−") if digits < 7 else number_text(v)
+        for v in (estimate.value, low, high)
+    )
+    return f"{value} ({what}{low} to {high})"
 
 
 def likelihood_text(findings: Findings) -> str:
@@ -99,47 +146,19 @@ def _of_cells(findings: Findings) -> str:
     done, rest = len(findings.done), len(findings.missing)
     text = f"{_count(len(findings.samplers), 'sampler')} in {_count(done, 'cell')}, each of "
     text += f"n = {findings.settings['n']} samples from the same noise."
-    if findings.settings.get("snapped"):
-        text += f" {SNAPPED}"
     return text + (f" {_count(rest, 'more cell')} could not run." if rest else "")
-
-
-def _of_budget(findings: Findings, budget: int) -> list[str]:
-    """The cell to take, by how much over the next, and where the metrics disagree."""
-    found = findings.answer(budget)
-    if found is None:
-        return []
-    return [_of_answer(findings, budget, found), _of_disagreement(findings, budget, found)]
-
-
-def _of_answer(findings: Findings, budget: int, found: Answer) -> str:
-    cell, title = found.cell, METRICS[found.metric].title
-    text = f"Within {budget} evaluations take {short_name(findings, cell)} "
-    text += f"({title} {estimate_text(cell.metrics[found.metric])})"
-    ranking = next(r for r in found.rankings if r.metric == found.metric)
-    if cell in ranking.at_floor:
-        text += ", which is not shown to be worse than real data"
-    if found.next is not None:
-        text += f"; the next, {short_name(findings, found.next)}, is worse by {_by(found)}"
-    if found.ties:
-        verb = "is" if len(found.ties) == 1 else "are"
-        text += f"; {_names(findings, found.ties)} {verb} not shown to be worse"
-    return f"{text}."
 
 
 def _by(found: Answer) -> str:
     """A difference, and the ratio if there is one, with their intervals."""
-    low, high = found.gain.interval()
-    text = f"{estimate_text(found.gain)} (95 % interval {number_text(low)} to {number_text(high)})"
-    if found.factor is None:
-        return text
-    low, high = found.factor.interval()
-    return f"{text}, a factor of {found.factor.value:.2f} ({low:.2f} to {high:.2f})"
+    text = interval_text(found.gain, "95 % interval ")
+    return text if found.factor is None else f"{text}, a factor of {interval_text(found.factor)}"
 
 
-def _of_disagreement(findings: Findings, budget: int, found: Answer) -> str:
+def _of_disagreement(findings: Findings, budget: int) -> str:
     """One line on the metrics that contradict each other, those without a common leader first."""
-    if not found.disagreements:
+    found = findings.answer(budget)
+    if found is None or not found.disagreements:
         return ""
     worst = max(found.disagreements, key=lambda each: each.disjoint)
     by, against, cell, better = worst.by, worst.against, worst.cell, worst.better
@@ -179,13 +198,11 @@ def _of_parts(findings: Findings) -> str:
         split = None if found is None else findings.decomposition(found.cell)
         if split is not None:
             parts.append(
-                f"of the MMD² {estimate_text(split.total)} of {short_name(findings, found.cell)} "
-                f"at {budget} evaluations, {estimate_text(split.network)} is the network's and "
-                f"{estimate_text(split.steps)} the steps', so that more steps gain at most "
-                f"{number_text(split.gain)}"
+                f"At {budget} evaluations, more steps can lower the MMD² of "
+                f"{short_name(findings, found.cell)} ({estimate_text(split.total)}) by at most "
+                f"{number_text(split.gain)}: {estimate_text(split.network)} is the network's own."
             )
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}." if text else ""
+    return " ".join(parts)
 
 
 def _of_solvers(findings: Findings) -> str:
@@ -224,23 +241,25 @@ def _of_labels(findings: Findings) -> str:
 
 
 def _of_recommended(findings: Findings) -> str:
-    """The recommended settings of the smallest and largest budget, and what beat them."""
-    parts = []
+    """Whether the recommended settings are beaten within the smallest and the largest budget."""
+    beaten, unbeaten = [], []
     for budget in _ends(findings.budgets):
         cell = findings.recommended(budget)
         if cell is None:
             continue
-        beaten = [
+        by = [
             f"{short_name(findings, ranking.best)} in {METRICS[ranking.metric].title} "
             f"({_against(ranking, ranking.best, cell)})"
             for ranking in findings.rankings(budget)
             if cell in ranking.cells and cell not in ranking.leading
         ]
-        by = f"beaten by {' and by '.join(beaten)}" if beaten else "not beaten"
-        parts.append(f"within {budget} evaluations {cell.setting} on {cell.grid}, {by}")
-    if not parts:
-        return ""
-    return f"Recommended settings: {'; '.join(parts)}."
+        if by:
+            beaten.append(f"beaten within {budget} evaluations by {' and by '.join(by)}")
+        else:
+            unbeaten.append(str(budget))
+    if unbeaten:
+        beaten.append(f"not beaten in any metric within {' or '.join(unbeaten)} evaluations")
+    return f"The recommended settings are {'; and '.join(beaten)}." if beaten else ""
 
 
 def _against(ranking: Ranking, better: CellResult, worse: CellResult) -> str:

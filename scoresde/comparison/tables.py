@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from .._text import printable
-from .answers import answer_rows
+from .answers import AnswerRow, answer_rows
 from .findings import Findings
 from .metric_table import METRICS
 from .records import CellResult
 from .summary import estimate_text, sentences
 
-__all__ = ["latex", "markdown"]
+__all__ = ["latex", "markdown", "markdown_of_cases"]
 
 TEX = {  # characters that LaTeX reads as commands, and those of our own titles
     **{c: rf"\{c}" for c in "&%$#_{}"},
@@ -25,20 +25,43 @@ TEX = {  # characters that LaTeX reads as commands, and those of our own titles
 
 def markdown(findings: Findings) -> str:
     """The answer, the summary and all cells as Markdown, as GitHub shows it."""
-    head = ["NFE ≤", "take", "metric", "value (95 % interval)", "next", "worse by", "tied"]
-    rows = [
-        [str(r.budget), r.name, r.metric, r.value, r.next or "—", r.gain or "—", _listed(r.ties)]
-        for r in answer_rows(findings)
-    ]
-    parts = [_markdown_table(head, [list(map(_plain, row)) for row in rows])] if rows else []
+    rows = answer_rows(findings)
+    parts = [_answer_table([[]] * len(rows), rows)] if rows else []
     parts.append("\n".join(f"- {_plain(sentence)}" for sentence in sentences(findings)))
     cells = [
         [f"**{text}**" if bold else text for text, bold in _marked(findings, cell, _plain)]
         for cell in findings.done
     ]
     parts.append(_markdown_table(list(map(_plain, _head(findings))), cells))
-    parts.append("Values are estimates ± one standard error. Bold: not shown to be worse.")
+    parts.append("Values are estimates ± one standard error. Bold: the best, and as good.")
     return "\n\n".join(parts) + "\n"
+
+
+def markdown_of_cases(answers: Sequence[tuple[str, AnswerRow]], agreement: Iterable[str]) -> str:
+    """The answers of several cases as Markdown.
+
+    Args:
+        answers: Case and answer, in the order of the rows.
+        agreement: Sentences on all cases.
+    """
+    parts = ["\n".join(f"- {_plain(sentence)}" for sentence in agreement)]
+    if answers:
+        cases, rows = zip(*answers, strict=True)
+        parts.append(_answer_table([[case] for case in cases], rows, ["case"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _answer_table(
+    before: Sequence[Sequence[str]], rows: Sequence[AnswerRow], names: Sequence[str] = ()
+) -> str:
+    """The answers, with columns before them."""
+    head = ["NFE ≤", "take", "metric", "value (95 % interval)", "next", "worse by", "as good"]
+    cells = [
+        [*first, str(r.budget), r.name, r.metric, r.value, r.next or "—", r.gain or "—"]
+        + [", ".join(r.ties) or "no other"]
+        for first, r in zip(before, rows, strict=True)
+    ]
+    return _markdown_table([*names, *head], [list(map(_plain, row)) for row in cells])
 
 
 def latex(findings: Findings) -> str:
@@ -79,10 +102,6 @@ def _marked(
         text = escape(estimate_text(cell.metrics.get(name)))
         row.append((text, findings.leads(cell, name)))
     return [*row, (f"{cell.seconds:.3g}", False)]
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names) or "none"
 
 
 def _markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -3,6 +3,8 @@
 import csv
 import json
 import re
+import shlex
+from html import unescape
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from scoresde.comparison import quality
 from scoresde.comparison import report as report_module
 from scoresde.comparison import sweep as sweep_module
 from scoresde.comparison.case import prepare_case
-from scoresde.comparison.curves import Drawn
+from scoresde.comparison.plots import Drawn
 from scoresde.comparison.request import BenchRequest
 from scoresde.data import load_dataset
 from scoresde.metrics import sliced_wasserstein
@@ -32,7 +34,10 @@ def quick(monkeypatch):
     monkeypatch.setattr(quality, "REFERENCE_CAP", 200)
     for name in ("save_budget", "extremes"):
         monkeypatch.setattr(f"scoresde.tasks.likelihood.files.{name}", lambda path, *_: None)
-    monkeypatch.setattr(report_module, "curves", lambda *arguments: Drawn(b"<svg ></svg>", b""))
+    drawn = Drawn(b"<svg ></svg>", b"")
+    monkeypatch.setattr(report_module, "curves", lambda *_: drawn)
+    for measured in (report_module.Trajectories, report_module.NoiseLevels):
+        monkeypatch.setattr(measured, "figure", drawn)
 
 
 @pytest.fixture
@@ -70,7 +75,10 @@ def test_a_comparison_from_start_to_report(bench, scoresde, monkeypatch):
         *(("recommended", "3", "3"), ("recommended", "6", "6")),
     ]
     assert all(bool(r["setting"]) is (r["sampler"] == "recommended") for r in table)
-    assert "Recommended settings: within 3 evaluations" in (out / "report.html").read_text("utf-8")
+    page = (out / "report.html").read_text("utf-8")
+    assert "The recommended settings are " in page
+    assert "Where along the trajectory it arises" in page
+    assert "on held-out data: " in page  # the error at each noise level
     assert len({r["x_init_sha256"] for r in table}) == 1
     assert all(r["features"].startswith("digits_cnn@") for r in table)
     assert [bool(r["paired_rmse"]) for r in table] == [True] * 4 + [False] * 2 + [True] * 2
@@ -92,6 +100,38 @@ def test_a_comparison_from_start_to_report(bench, scoresde, monkeypatch):
     rebuilt = scoresde("report", "--run", out)
     assert (rebuilt.status, rebuilt.out.strip()) == (0, str(out / "report.html"))
     assert (out / "report.html").exists()
+
+
+@pytest.mark.usefixtures("reference")
+def test_the_command_of_the_page_repeats_all_of_it(bench, scoresde, tiny_checkpoint, tmp_path):
+    """Two models with names, data by name, and an option of each kind that is not the default."""
+    options = ("--samplers", "ddim:eta=0.5", "--nfe", 3, "--n", 4, "--seeds", "3,4", "--batch", 3)
+    options += ("--grids", "uniform", "--t-min", "0.01,0.02", "--metrics", "mmd2")
+    both = ("--checkpoint", f"A={tiny_checkpoint}", "--checkpoint", f"B={tiny_checkpoint}")
+    out = tmp_path / "first"
+    first = scoresde("bench", *both, *options, "--data", "digits", "--out", out)
+    assert first.status == 0, first.err
+    page = unescape((out / "index.html").read_text(encoding="utf-8"))
+    words = shlex.split(re.search(r">scoresde (bench .*)</pre>", page).group(1))
+    assert words[-2:] == ["--out", "first"]
+    again = scoresde(*words[:-1], tmp_path / "again")
+    assert again.status == 0, again.err
+    timed = {"seconds", "seconds_low", "seconds_high", "seconds_bare", "memory"}
+    one, other = (
+        [{k: v for k, v in row.items() if k not in timed} for row in rows(folder)]
+        for folder in (out, tmp_path / "again")
+    )
+    assert one == other
+    assert len(one) == 4 * (2 + 1)
+    case = unescape((out / "A--seed4" / "report.html").read_text(encoding="utf-8"))
+    words = shlex.split(re.search(r">scoresde (bench .*)</pre>", case).group(1))
+    assert {"--data", "digits", str(tiny_checkpoint), "4"} <= {*words}
+    assert json.loads(scoresde(*words[:-1], tmp_path / "third", "--plan", "--json").out)
+    for name in ("index.html", "results.md"):
+        before = (out / name).read_bytes()
+        (out / name).unlink()
+        assert scoresde("report", "--run", out).status == 0
+        assert (out / name).read_bytes() == before
 
 
 def test_json_is_for_machines(bench):

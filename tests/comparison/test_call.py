@@ -13,8 +13,8 @@ from torch import nn
 import scoresde
 from scoresde.comparison import report as report_module
 from scoresde.comparison import sweep as sweep_module
-from scoresde.comparison.curves import Drawn
 from scoresde.comparison.findings import Findings
+from scoresde.comparison.plots import Drawn
 from scoresde.data import Dataset, DataSpec
 from scoresde.exact import GaussianMixture
 from scoresde.metrics import paired_rmse, sliced_wasserstein
@@ -48,7 +48,10 @@ def no_figures(monkeypatch):
     picture = io.BytesIO()
     Image.new("L", (1, 1)).save(picture, "PNG")
     monkeypatch.setattr(report_module, "scatter", lambda *_: picture.getvalue())
-    monkeypatch.setattr(report_module, "curves", lambda *_: Drawn(b"<svg ></svg>", b""))
+    drawn = Drawn(b"<svg ></svg>", b"")
+    monkeypatch.setattr(report_module, "curves", lambda *_: drawn)
+    for measured in (report_module.Trajectories, report_module.NoiseLevels):
+        monkeypatch.setattr(measured, "figure", drawn)
     for name in ("save_budget", "extremes"):
         monkeypatch.setattr(f"scoresde.tasks.likelihood.files.{name}", lambda path, *_: None)
     monkeypatch.setattr("scoresde.comparison.measure.RUNS", 1)

@@ -14,8 +14,8 @@ import torch
 import scoresde
 from scoresde.comparison import expected, limit, measure, reference
 from scoresde.comparison.case import NothingDoneError
-from scoresde.comparison.curves import Drawn
 from scoresde.comparison.merging import merge
+from scoresde.comparison.plots import Drawn
 from scoresde.comparison.prepare import BenchModel, prepare_bench
 from scoresde.comparison.records import SPENT
 from scoresde.comparison.request import BenchRequest

@@ -17,6 +17,35 @@ WIDTHS = (400, 1280)
 # A page around the report, which reads it in frames of two widths.
 PROBE = """<!DOCTYPE html><body><script>
 const found = {};
+const light = (colour) => {  // relative luminance, WCAG 2.2
+  const [r, g, b] = colour.match(/[\\d.]+/g).map(Number).slice(0, 3).map((v) => {
+    v /= 255;
+    return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  });
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const ratio = (a, b) => {
+  const [low, high] = [light(a), light(b)].sort((x, y) => x - y);
+  return (high + 0.05) / (low + 0.05);
+};
+const contrast = (view, page) => {  // the least of all texts, and of the lines of figures
+  const paper = (e) => {
+    for (; e; e = e.parentElement) {
+      const colour = view.getComputedStyle(e).backgroundColor;
+      if (!/, 0\\)$/.test(colour)) return colour;
+    }
+  };
+  let texts = 21, lines = 21;
+  for (const e of page.body.querySelectorAll("*")) {
+    const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+    const style = view.getComputedStyle(e);
+    if (own && !["SCRIPT", "STYLE"].includes(e.tagName) && e.checkVisibility())
+      texts = Math.min(texts, ratio(e.closest("svg") ? style.fill : style.color, paper(e)));
+    if (e.tagName === "path" && /var\\(--line/.test(e.getAttribute("style")))
+      lines = Math.min(lines, ratio(style.stroke === "none" ? style.fill : style.stroke, paper(e)));
+  }
+  return [texts, lines];
+};
 const look = (frame) => {
   const page = frame.contentDocument, root = page.documentElement;
   const table = page.querySelector("table.sortable");
@@ -24,9 +53,16 @@ const look = (frame) => {
   const shown = () => [...table.tBodies[0].rows].filter((row) => row.checkVisibility());
   const values = () => shown().map((row) => row.cells[column].dataset.value);
   const press = () => table.tHead.rows[0].cells[column].querySelector("button").click();
-  const result = { wide: root.scrollWidth, inner: root.clientWidth, before: values() };
-  press(); result.up = values();
-  press(); result.down = values();
+  const names = [...page.querySelectorAll("button, input, select, [role=region], [role=img]")]
+    .filter((e) => !(e.getAttribute("aria-label") || e.textContent || e.labels?.length));
+  const heads = [...page.querySelectorAll("th")].filter((th) => !th.scope);
+  const pictures = [...page.querySelectorAll("img")].filter((img) => !img.alt);
+  const result = {
+    contrast: contrast(frame.contentWindow, page), unnamed: names.length + pictures.length,
+    unscoped: heads.length, wide: root.scrollWidth, inner: root.clientWidth, before: values() };
+  const sorted = () => table.tHead.rows[0].cells[column].getAttribute("aria-sort");
+  press(); result.up = values(); result.sorted = [sorted()];
+  press(); result.down = values(); result.sorted.push(sorted());
   const search = page.querySelector("input[type=search]");
   search.value = "ddim";
   search.dispatchEvent(new Event("input"));
@@ -88,6 +124,10 @@ def test_it_fits_sorts_and_filters_without_errors(folder, page, tmp_path, dark):
         assert one["up"] != one["before"]
         assert {*one["filtered"]} == {"ddim"}
         assert one["said"] == f"2 of {len(one['before'])} rows"
+        assert one["sorted"] == ["ascending", "descending"]
+        assert one["unnamed"] == one["unscoped"] == 0
+        assert one["contrast"][0] >= 4.5  # WCAG 2.2, 1.4.3: texts
+        assert one["contrast"][1] >= 3.0  # 1.4.11: lines of figures
         assert one["text"] == one["ink"]  # the texts of drawings follow the scheme
         lightness = [sum(map(int, re.findall(r"\d+", one[key])[:3])) for key in ("paper", "ink")]
         assert (lightness[0] < lightness[1]) is dark

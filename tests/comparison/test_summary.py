@@ -6,7 +6,7 @@ import pytest
 
 from scoresde.comparison.findings import Findings
 from scoresde.comparison.records import CellResult
-from scoresde.comparison.summary import sentences, text_table
+from scoresde.comparison.summary import interval_text, sentences, text_table
 from scoresde.metrics import Estimate
 
 
@@ -60,9 +60,9 @@ def test_a_clear_winner_is_named_and_ties_are_admitted(findings):
     found = findings(cell("ddim", 5, 0.30), cell("heun", 5, 0.10), cell("edm", 5, 0.11))
     text = " ".join(sentences(found))
     assert "Within 5 evaluations take heun (MMD² 0.100 ± 0.010)" in text
+    assert "100 samples show no difference from edm." in text
     # the error of the difference is √2 · 0.01 without influences, Student's t with 99 is 1.98
-    assert "the next, ddim, is worse by 0.200 ± 0.014 (95 % interval 0.172 to 0.228)" in text
-    assert "; edm is not shown to be worse." in text
+    assert "The next, ddim, is worse by 0.200 (95 % interval 0.172 to 0.228), a" in text
 
 
 def with_metric(one, name, value, error):
@@ -96,8 +96,8 @@ def test_what_more_steps_can_gain_is_said(findings):
     found = findings(cell("ddim", 5, 0.012, 0.001))
     found.solution["mmd2"] = estimate(0.009, 0.001)
     text = " ".join(sentences(found))
-    assert "Of the MMD² 0.0120 ± 0.0010 of ddim at 5 evaluations, 0.0090 ± 0.0010 is the" in text
-    assert "0.0030 ± 0.0014 the steps', so that more steps gain at most 0.00581." in text
+    assert "more steps can lower the MMD² of ddim (0.0120 ± 0.0010) by at most 0.00581" in text
+    assert ": 0.0090 ± 0.0010 is the network's own." in text
 
 
 def test_the_floor_is_reached_or_not(findings):
@@ -118,7 +118,7 @@ def test_nothing_wins_by_being_better_than_real_data(findings):
     """Both cells are not worse than the floor, though 0.1 and 0.25 differ by ten errors."""
     found = findings(cell("ddim", 5, 0.25), cell("heun", 5, 0.1), floor=0.3)
     text = " ".join(sentences(found))
-    assert "which is not shown to be worse than real data; ddim is not shown to be worse." in text
+    assert "100 samples show no difference from real data and from ddim." in text
     assert "is worse by" not in text
 
 
@@ -127,6 +127,19 @@ def test_the_cheapest_cell_at_the_floor_is_the_one_of_fewest_evaluations(finding
     cells = [cell("ddim", budget, 0.0) for budget in (9, 5, 7)]
     for some in (cells, cells[::-1]):
         assert "the cheapest ddim with 5 evaluations" in " ".join(sentences(findings(*some)))
+
+
+def test_what_beats_the_recommended_settings_is_named(findings):
+    cells = [cell("recommended", n, v) for n, v in ((5, 0.1), (9, 0.3))]
+    text = sentences(findings(*cells, cell("ddim", 5, 0.2), cell("ddim", 9, 0.1)))[-1]
+    assert text.startswith("The recommended settings are beaten within 9 evaluations by ddim in")
+    assert text.endswith("; and not beaten in any metric within 5 evaluations.")
+
+
+def test_an_interval_has_two_digits_of_its_half_width():
+    assert interval_text(Estimate(0.13487, 0.0318, (128,), "mmd2")) == "0.135 (0.072 to 0.198)"
+    assert interval_text(Estimate(-191273.0, 22814.0, (256,), "frechet")).startswith("−191273 (")
+    assert interval_text(Estimate(0.5, float("nan"), (9,), "mmd2")) == "0.5 ± nan"
 
 
 def test_the_most_accurate_solver_is_named(findings):
@@ -138,7 +151,7 @@ def test_the_most_accurate_solver_is_named(findings):
 def test_many_ties_are_counted_rather_than_listed(findings):
     cells = [cell(f"s{i}", 5, 0.1) for i in range(7)]
     text = " ".join(sentences(findings(*cells)))
-    assert "; s1, s2, s3 and 3 others are not shown to be worse." in text
+    assert "100 samples show no difference from s1, s2, s3 and 3 others." in text
 
 
 def test_grids_are_named_where_there_are_several(findings):
