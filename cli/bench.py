@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -104,7 +105,11 @@ class BenchCommand(Command):
     help="Network evaluations per sample, the final denoising included.",
 )
 @click.option("--n", type=Integer(4, 1_000_000), default=256, help="Samples per cell.")
-@options.out("Folder of the results; existing results of the same settings are completed.")
+@options.out(
+    "Folder of the results; existing results of the same settings are completed. Only --plan needs "
+    "none.",
+    required=False,
+)
 @click.option(
     "--seeds",
     type=Commas(Integer(0, 2**64 - 1)),
@@ -151,7 +156,11 @@ class BenchCommand(Command):
     help="rtol = atol of the exact solution of the ODE, with which deterministic samplers are "
     "compared; 1e-6 if not given. none leaves it out.",
 )
-@click.option("--plan", is_flag=True, help="Print the plan with its expected time, and end.")
+@click.option(
+    "--plan",
+    is_flag=True,
+    help="Print the plan with its expected time, and end; with --out, of what is left to do there.",
+)
 @click.option(
     "--time-limit",
     type=Duration(),
@@ -171,7 +180,7 @@ class BenchCommand(Command):
 @options.as_json
 def bench(
     config: str | None,
-    out: Path,
+    out: Path | None,
     overwrite: bool,
     as_json: bool,
     plan: bool,
@@ -186,20 +195,33 @@ def bench(
 
     Example: scoresde bench --checkpoint digits-vp --samplers ddim,heun --nfe 5,10 --out out/bench
     """
-    from scoresde.comparison.expected import plan_of, plan_sentence, plan_table
+    from scoresde.comparison.expected import plan_of, plan_sentence
 
     from .progress import follow_stages
 
-    made = _prepared(out, overwrite, settings)
     if plan:
-        expected = plan_of(made.cases)
-        say(json.dumps(expected, indent=2) if as_json else plan_table(expected))
+        _print_plan(out, overwrite, as_json, settings)
         return
+    if out is None:
+        raise click.UsageError(
+            "--out: must be given. Folder of the results; only --plan needs none."
+        )
+    made = _prepared(out, overwrite, settings)
     if not made.finished:
         say(plan_sentence(plan_of(made.cases)), err=True)
     with follow_stages(resumes=True) as tell:
         report = made.run(tell)
     _show(made, report, as_json)
+
+
+def _print_plan(out: Path | None, overwrite: bool, as_json: bool, settings: dict[str, Any]) -> None:
+    """Print every cell with its expected seconds; without a folder, as for an empty one."""
+    from scoresde.comparison.expected import plan_of, plan_table
+
+    with TemporaryDirectory() as empty:
+        made = _prepared(out or Path(empty), overwrite, settings)
+        expected = plan_of(made.cases)
+    say(json.dumps(expected, indent=2) if as_json else plan_table(expected))
 
 
 def _prepared(out: Path, overwrite: bool, settings: dict[str, Any]) -> Bench:

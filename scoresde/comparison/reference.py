@@ -55,10 +55,20 @@ class Reference:
         """Fingerprint of everything that determines the solution."""
         return fingerprint([self.made_from, METHOD, self.tolerance, CHECKED])
 
-    def likely_evaluations(self, sde: SDE) -> int:
-        """Evaluations per sample that the solution is expected to take."""
-        sampler = ProbabilityFlowODE(METHOD, self.tolerance, self.tolerance)
-        return ADAPTIVE_FACTOR * count_evaluations(sde, sampler, self._grid(sde))
+    def counted_evaluations(self, sde: SDE) -> float:
+        """Evaluations per sample of the solution and of the check of its error on N(0, 1).
+
+        The check solves for the first samples only.
+        """
+        solution, check = (
+            count_evaluations(sde, ProbabilityFlowODE(METHOD, tol, tol), self._grid(sde))
+            for tol in (self.tolerance, 10 * self.tolerance)
+        )
+        return solution + check * self._checked / self.settings.n
+
+    def likely_evaluations(self, sde: SDE) -> float:
+        """The same on a network, as far as this can be known without running it."""
+        return ADAPTIVE_FACTOR * self.counted_evaluations(sde)
 
     def solve(
         self,
@@ -93,10 +103,10 @@ class Reference:
             on_progress(int(100 * (begun - t) / chunks), 100, f"t = {t:.3f}")
 
         began = time.perf_counter()
-        exact = self._sample(model, self.tolerance, on_step=on_step)
+        exact = self.solution(model, self.tolerance, on_step=on_step)
         seconds = time.perf_counter() - began
-        few = min(self.settings.n, CHECKED)
-        loose = self._sample(model, 10 * self.tolerance, few)
+        few = self._checked
+        loose = self.solution(model, 10 * self.tolerance, few)
         about = {
             "method": METHOD,
             "tolerance": self.tolerance,
@@ -108,12 +118,17 @@ class Reference:
         x = exact.x.float().cpu().numpy()
         return save_part(folder / REFERENCE, self.fingerprint, {"x": x}, about)
 
+    @property
+    def _checked(self) -> int:
+        """Number of samples on which the error of the solution is measured."""
+        return min(self.settings.n, CHECKED)
+
     def find(self, folders: Iterable[Path]) -> Part | None:
         """The solution from the first folder that has it; None if it must be computed."""
         found = (load_part(folder / REFERENCE, self.fingerprint) for folder in folders)
         return next((part for part in found if part is not None), None)
 
-    def _sample(
+    def solution(
         self,
         model: ScoreModel,
         tolerance: float,
