@@ -226,7 +226,7 @@ def _print_plan(out: Path | None, overwrite: bool, as_json: bool, settings: dict
 
 def _prepared(out: Path, overwrite: bool, settings: dict[str, Any]) -> Bench:
     """The checked comparison of the options."""
-    from scoresde.comparison.data import OwnData
+    from scoresde.comparison.data import OwnData, data_in_words
     from scoresde.comparison.prepare import BenchModel, Portion, prepare_bench
     from scoresde.comparison.request import BenchRequest
     from scoresde.tasks.request import StoredModel
@@ -243,7 +243,15 @@ def _prepared(out: Path, overwrite: bool, settings: dict[str, Any]) -> Bench:
         given = StoredModel.read(path, net, sde)
         models[name] = BenchModel(given, OwnData() if data is None else own(given.spec))
     portion = Portion(shard, limit, reuse)
-    return prepare_bench(request, out, models, overwrite=overwrite, portion=portion)
+    made = prepare_bench(request, out, models, overwrite=overwrite, portion=portion)
+    for name, model in models.items():
+        if model.own.train is None and model.given.data_source is None:
+            say(
+                f"{name} does not say what it was trained on, so that its samples are not compared "
+                f"with data; --data needs {data_in_words(model.given.spec)}",
+                err=True,
+            )
+    return made
 
 
 def _show(made: Bench, report: Path, as_json: bool) -> None:

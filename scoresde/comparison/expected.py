@@ -12,8 +12,9 @@ from .report import report_files
 __all__ = ["duration", "likelihood_evaluations", "plan_of", "plan_sentence", "plan_table"]
 
 # Evaluations of the network per datum for a likelihood, with derivative passes counted as two: the
-# method `path` with its default settings takes about as many.
-LIKELIHOOD_EVALUATIONS = 100
+# method `path` with its default settings takes about as many. Data that are scored again with twice
+# the steps and in float64 cost four times as much.
+LIKELIHOOD_EVALUATIONS, AGAIN = 140, 4
 # Seconds of one figure of the page, as SVG and as PDF, and of the rest of the page, on one core.
 FIGURE_SECONDS, PAGE_SECONDS = 0.45, 1.0
 SOLUTION = "reference solution"
@@ -24,7 +25,8 @@ def likelihood_evaluations(case: Case) -> float:
     """Expected cost of the likelihood, in evaluations of the network for all samples of a cell."""
     if case.likelihood is None:
         return 0.0
-    return LIKELIHOOD_EVALUATIONS * case.likelihood.n / case.sweep.settings.n
+    n, measured = case.likelihood.n, min(case.likelihood.measured, case.likelihood.n)
+    return LIKELIHOOD_EVALUATIONS * (n + AGAIN * measured) / case.sweep.settings.n
 
 
 def plan_of(cases: Mapping[str, Case]) -> dict[str, Any]:
@@ -55,7 +57,8 @@ def _case(case: Case) -> dict[str, Any]:
     if any(map(sweep.is_paired, case.missing)) and sweep.solver.find(case.places) is None:
         parts[SOLUTION] = sweep.cost.of_solution(sweep.solver)
     if case.likelihood is not None and not case.results.finished and case.wants(LIKELIHOOD):
-        parts[LIKELIHOOD] = sweep.cost.evaluation_seconds * likelihood_evaluations(case)
+        network = sweep.cost.evaluation_seconds * likelihood_evaluations(case)
+        parts[LIKELIHOOD] = network + PAGE_SECONDS  # its own figures
     if not case.results.finished:
         parts["report"] = _report_seconds(case)
     return {

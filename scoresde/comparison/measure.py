@@ -27,7 +27,7 @@ REPEATED_BELOW = 0.5  # seconds; work that takes less is timed again
 RUNS = 3  # how often short work is timed
 PASSES = 5  # timed evaluations of the bare model
 # Seconds of the short run that tells the cost of a reference solution: a share of its likely cost.
-PILOT_SHARE, LEAST_PILOT, MOST_PILOT = 0.05, 2.0, 20.0
+PILOT_SHARE, LEAST_PILOT, MOST_PILOT = 0.1, 4.0, 20.0
 
 
 class Timing(NamedTuple):
