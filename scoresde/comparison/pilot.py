@@ -13,6 +13,7 @@ import time
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from ..evaluation import count_nfe
 from ..exact import GaussianMixture
@@ -41,16 +42,17 @@ def solution_evaluations(solver: Reference, model: ScoreModel, seconds: float) -
         model: Score model, on the device of the solver's settings.
         seconds: Time for the run. At least one step is made.
     """
-    sde, settings = model.sde, solver.settings
-    few = min(settings.n, settings.batch, max(NUMBERS // math.prod(settings.data_shape), 1))
-    free = GaussianMixture(sde, [1.0], [[0.0]], [1.0])
-    on_free = replace(solver, settings=replace(settings, data_shape=(1,), device="cpu", y=None))
-    counted = _run(free, on_free, 1, TimeLimit())
+    shape = solver.settings.data_shape
+    most = min(solver.settings.n, solver.settings.batch)
+    few = min(most, max(NUMBERS // math.prod(shape), 1))
     t, evaluations = _run(model, solver, few, TimeLimit(time.monotonic() + seconds))[-1]
+    free = GaussianMixture(model.sde, [1.0], torch.zeros(1, *shape), [1.0])
+    on_cpu = replace(solver, settings=replace(solver.settings, device="cpu", y=None))
+    counted = _run(free, on_cpu, few, TimeLimit())
     times, counts = np.array(counted[::-1]).T
     done, every = float(np.interp(t, times, counts)), counted[-1][1]
-    evaluations += (every - done) * math.sqrt(ADAPTIVE_FACTOR * evaluations / done)
-    return evaluations / every * solver.counted_evaluations(sde)
+    rest = (every - done) * math.sqrt(ADAPTIVE_FACTOR * evaluations / done)
+    return solver.with_check(model.sde, evaluations + rest)
 
 
 def _run(model: ScoreModel, solver: Reference, n: int, limit: TimeLimit) -> Reached:

@@ -55,20 +55,27 @@ class Reference:
         """Fingerprint of everything that determines the solution."""
         return fingerprint([self.made_from, METHOD, self.tolerance, CHECKED])
 
-    def counted_evaluations(self, sde: SDE) -> float:
-        """Evaluations per sample of the solution and of the check of its error on N(0, 1).
-
-        The check solves for the first samples only.
-        """
-        solution, check = (
-            count_evaluations(sde, ProbabilityFlowODE(METHOD, tol, tol), self._grid(sde))
-            for tol in (self.tolerance, 10 * self.tolerance)
-        )
-        return solution + check * self._checked / self.settings.n
-
     def likely_evaluations(self, sde: SDE) -> float:
-        """The same on a network, as far as this can be known without running it."""
-        return ADAPTIVE_FACTOR * self.counted_evaluations(sde)
+        """Evaluations per sample that solution and check are likely to take on a network."""
+        return ADAPTIVE_FACTOR * self.with_check(sde, self._count(sde, self.tolerance))
+
+    def with_check(self, sde: SDE, evaluations: float) -> float:
+        """Evaluations per sample of the solution, with those of the check of its error.
+
+        The check solves for the first samples only. On N(0, 1), where both can be counted, it takes
+        a certain share of the evaluations of the solution, and is taken to do so on a network.
+
+        Args:
+            sde: The SDE.
+            evaluations: Those of the solution alone.
+        """
+        solution, check = (self._count(sde, tol) for tol in (self.tolerance, 10 * self.tolerance))
+        return evaluations * (1 + check / solution * self._checked / self.settings.n)
+
+    def _count(self, sde: SDE, tolerance: float) -> int:
+        """Evaluations of a solution on N(0, 1)."""
+        sampler = ProbabilityFlowODE(METHOD, tolerance, tolerance)
+        return count_evaluations(sde, sampler, self._grid(sde))
 
     def solve(
         self,
