@@ -14,10 +14,11 @@ from scoresde.shipped import comparison_template
 
 from . import options
 from .command import Command
+from .lookups import ClassPlace, Named, NamedCheckpoint
 from .names import DEFAULT_METRICS, LABELS, QUALITY_METRICS, SAMPLERS
 from .option_file import option_file
 from .output import say
-from .types import ClassPlace, Commas, Duration, Integer, Named, NamedCheckpoint, OrNone, Shard
+from .types import Commas, Duration, Integer, OrNone, Shard
 
 if TYPE_CHECKING:
     from scoresde.comparison.prepare import Bench
