@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,10 +14,11 @@ from scoresde.shipped import comparison_template
 
 from . import options
 from .command import Command
+from .lookups import ClassPlace, Named, NamedCheckpoint
 from .names import DEFAULT_METRICS, LABELS, QUALITY_METRICS, SAMPLERS
 from .option_file import option_file
 from .output import say
-from .types import ClassPlace, Commas, Duration, Integer, Named, NamedCheckpoint, OrNone, Shard
+from .types import Commas, Duration, Integer, OrNone, Shard
 
 if TYPE_CHECKING:
     from scoresde.comparison.prepare import Bench
@@ -104,7 +106,11 @@ class BenchCommand(Command):
     help="Network evaluations per sample, the final denoising included.",
 )
 @click.option("--n", type=Integer(4, 1_000_000), default=256, help="Samples per cell.")
-@options.out("Folder of the results; existing results of the same settings are completed.")
+@options.out(
+    "Folder of the results; existing results of the same settings are completed. Only --plan needs "
+    "none.",
+    required=False,
+)
 @click.option(
     "--seeds",
     type=Commas(Integer(0, 2**64 - 1)),
@@ -153,7 +159,11 @@ class BenchCommand(Command):
     help="rtol = atol of the exact solution of the ODE, with which deterministic samplers are "
     "compared; 1e-6 if not given. none leaves it out.",
 )
-@click.option("--plan", is_flag=True, help="Print the plan with its expected time, and end.")
+@click.option(
+    "--plan",
+    is_flag=True,
+    help="Print the plan with its expected time, and end; with --out, of what is left to do there.",
+)
 @click.option(
     "--time-limit",
     type=Duration(),
@@ -173,7 +183,7 @@ class BenchCommand(Command):
 @options.as_json
 def bench(
     config: str | None,
-    out: Path,
+    out: Path | None,
     overwrite: bool,
     as_json: bool,
     plan: bool,
@@ -188,15 +198,18 @@ def bench(
 
     Example: scoresde bench --checkpoint digits-vp --samplers ddim,heun --nfe 5,10 --out out/bench
     """
-    from scoresde.comparison.expected import plan_of, plan_sentence, plan_table
+    from scoresde.comparison.expected import plan_of, plan_sentence
 
     from .progress import follow_stages
 
-    made = _prepared(out, overwrite, settings)
     if plan:
-        expected = plan_of(made.cases)
-        say(json.dumps(expected, indent=2) if as_json else plan_table(expected))
+        _print_plan(out, overwrite, as_json, settings)
         return
+    if out is None:
+        raise click.UsageError(
+            "--out: must be given. Folder of the results; only --plan needs none."
+        )
+    made = _prepared(out, overwrite, settings)
     if not made.finished:
         say(plan_sentence(plan_of(made.cases)), err=True)
     with follow_stages(resumes=True) as tell:
@@ -204,9 +217,19 @@ def bench(
     _show(made, report, as_json)
 
 
+def _print_plan(out: Path | None, overwrite: bool, as_json: bool, settings: dict[str, Any]) -> None:
+    """Print every cell with its expected seconds; without a folder, as for an empty one."""
+    from scoresde.comparison.expected import plan_of, plan_table
+
+    with TemporaryDirectory() as empty:
+        made = _prepared(out or Path(empty), overwrite, settings)
+        expected = plan_of(made.cases)
+    say(json.dumps(expected, indent=2) if as_json else plan_table(expected))
+
+
 def _prepared(out: Path, overwrite: bool, settings: dict[str, Any]) -> Bench:
     """The checked comparison of the options."""
-    from scoresde.comparison.data import OwnData
+    from scoresde.comparison.data import OwnData, data_in_words
     from scoresde.comparison.prepare import BenchModel, Portion, prepare_bench
     from scoresde.comparison.request import BenchRequest
     from scoresde.tasks.request import StoredModel
@@ -223,7 +246,15 @@ def _prepared(out: Path, overwrite: bool, settings: dict[str, Any]) -> Bench:
         given = StoredModel.read(path, net, sde)
         models[name] = BenchModel(given, OwnData() if data is None else own(given.spec))
     portion = Portion(shard, limit, reuse)
-    return prepare_bench(request, out, models, overwrite=overwrite, portion=portion)
+    made = prepare_bench(request, out, models, overwrite=overwrite, portion=portion)
+    for name, model in models.items():
+        if model.own.train is None and model.given.data_source is None:
+            say(
+                f"{name} does not say what it was trained on, so that its samples are not compared "
+                f"with data; --data needs {data_in_words(model.given.spec)}",
+                err=True,
+            )
+    return made
 
 
 def _show(made: Bench, report: Path, as_json: bool) -> None:

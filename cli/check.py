@@ -9,8 +9,9 @@ import click
 
 from . import options
 from .command import Command
+from .lookups import ModelName
 from .output import say
-from .types import Commas, Integer, ModelName
+from .types import Commas, Integer
 
 __all__ = ["check"]
 

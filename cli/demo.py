@@ -9,8 +9,8 @@ import click
 
 from . import options
 from .command import Command
+from .lookups import OutFolder
 from .output import say
-from .types import OutFolder
 
 __all__ = ["demo"]
 

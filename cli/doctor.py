@@ -10,8 +10,9 @@ import click
 
 from . import options
 from .command import Command
+from .lookups import ClassPlace, Located
 from .output import say
-from .types import ClassPlace, Integer, Located
+from .types import Integer
 
 __all__ = ["doctor"]
 

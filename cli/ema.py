@@ -11,8 +11,9 @@ from click.core import ParameterSource
 
 from . import options
 from .command import Command
+from .lookups import ClassPlace
 from .output import say
-from .types import ClassPlace, Commas, Integer, Real
+from .types import Commas, Integer, Real
 
 __all__ = ["ema"]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from .command import Command
+from .lookups import Located
 from .output import say
-from .types import Located
 
 __all__ = ["export"]
 

@@ -10,9 +10,10 @@ import click
 
 from . import options
 from .command import Command
+from .lookups import Located, Named
 from .names import METHODS, PROTOCOLS, TRACES
 from .output import say
-from .types import Integer, Located, Named, Real
+from .types import Integer, Real
 
 __all__ = ["likelihood"]
 

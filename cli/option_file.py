@@ -12,7 +12,8 @@ import click
 from scoresde.plain import nearest
 from scoresde.shipped import locate
 
-from .types import Commas, Located
+from .lookups import Located
+from .types import Commas
 
 __all__ = ["option_file"]
 

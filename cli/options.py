@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import click
 
+from .lookups import ClassPlace, Data, Device, GridName, Located, Named, OutFolder
 from .names import GRIDS, SAMPLERS
-from .types import ClassPlace, Data, Device, GridName, Integer, Located, Named, OutFolder, Real
+from .types import Integer, Real
 
 __all__ = [
     "GRID",

@@ -10,8 +10,9 @@ import click
 
 from . import options
 from .command import Command
+from .lookups import ClassPlace
 from .output import say
-from .types import ClassPlace, Integer
+from .types import Integer
 
 __all__ = ["plot"]
 

@@ -10,9 +10,9 @@ import click
 
 from . import options
 from .command import Command
+from .lookups import Named
 from .names import SAMPLERS
 from .output import say
-from .types import Named
 
 __all__ = ["samplers"]
 

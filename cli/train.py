@@ -11,8 +11,9 @@ from scoresde.shipped import TEMPLATES, config_template
 
 from . import options
 from .command import Command
+from .lookups import Device, Located
 from .output import say
-from .types import Device, Integer, Located
+from .types import Integer
 
 __all__ = ["train"]
 

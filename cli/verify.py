@@ -12,9 +12,10 @@ from click.core import ParameterSource
 
 from . import options
 from .command import Command
+from .lookups import Named
 from .names import SAMPLERS, SDES
 from .output import say
-from .types import Commas, Integer, Named, Real
+from .types import Commas, Integer, Real
 
 __all__ = ["verify"]
 

@@ -20,7 +20,7 @@ from ..tasks.request import data_source
 from .quality import Quality
 from .request import BenchRequest
 
-__all__ = ["BenchData", "OwnData", "Shared"]
+__all__ = ["BenchData", "OwnData", "Shared", "check_spec", "data_in_words"]
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class BenchData:
             train, test = (own.train, own.test) if in_memory else _splits(request, given, shared)
             if not given.condition:  # labels that the model is not known to take
                 train, test = (_unlabelled(data) for data in (train, test))
-            _check_spec(given, train, in_memory)
+            check_spec(given, train, in_memory)
         if request.likelihood:
             scored = own.train if test is None else test
             if scored is None:
@@ -174,7 +174,10 @@ def _splits(
     """Train and test split of the model's training data."""
     source, spec = given.data_source, given.spec
     if source is None:
-        raise ValueError("data must be given for the likelihood or the quality of samples")
+        raise ValueError(
+            f"data must be given for the likelihood or the quality of samples: {given.name} does "
+            f"not say what it was trained on, and needs {data_in_words(spec)}"
+        )
     source = source.below(request.data_root)
 
     def load() -> tuple[Dataset, Dataset | None]:
@@ -190,10 +193,22 @@ def _unlabelled(data: Dataset | None) -> Dataset | None:
     return None if data is None else replace(data, labels=None)
 
 
-def _check_spec(given: GivenModel, train: Dataset, in_memory: bool) -> None:
-    """Raise unless the data are of the kind that the model was trained on."""
+def data_in_words(spec: DataSpec) -> str:
+    """The data that a model needs, such as "data of shape (1, 8, 8) with 17 levels"."""
+    levels = "continuous values" if spec.levels is None else f"{spec.levels} levels"
+    return f"data of shape {spec.shape} with {levels}"
+
+
+def check_spec(given: GivenModel, train: Dataset, in_memory: bool) -> None:
+    """Raise ValueError unless the data are of the kind that the model was trained on.
+
+    Args:
+        given: The model.
+        train: The data.
+        in_memory: Whether the data were given; otherwise they are those of the training.
+    """
     what = (
-        f"data: {train.name} does not fit the model"
+        f"data: {train.name} does not fit {given.name}"
         if in_memory
         else (f"{train.name} has changed since training")
     )

@@ -23,8 +23,6 @@ from .._tensor import check_choice, check_integer, finite_or_raise
 from ..data import Dataset, load_dataset
 from ..ema.posthoc import DOUBTFUL
 from ..likelihood import Dequantized, log_likelihood
-from ..metrics import Estimate
-from ..output.figures import new_figure, save_figure
 from ..output.progress import OnProgress, advise_on_memory, silent
 from ..output.result_folder import SUMMARY, ResultFolder
 from ..plain import check_unique
@@ -36,6 +34,7 @@ from ..tasks.held_out import choose_rows, load_held_out
 from ..tasks.held_out_loss import held_out_losses
 from ..tasks.request import HeldOutRequest, StoredModel, data_source, versions
 from ..tasks.sweeps import SWEEP
+from .ema_report import save_sweep, sweep_table
 from .quality import Quality
 
 __all__ = ["BY", "SweepRequest", "sweep_averages"]
@@ -135,8 +134,8 @@ def sweep_averages(
         summary = _summary(request, averages, found, fits)
         summary |= {"seconds": round(time.monotonic() - began, 3), "versions": versions()}
         with atomic_write(output.work / TABLE, "w") as file:
-            file.write(_table(summary))
-        _draw(output.work / SWEEP, summary)
+            file.write(sweep_table(summary))
+        save_sweep(output.work / SWEEP, summary)
         output.finish(summary)
     return summary
 
@@ -192,7 +191,7 @@ def _measurement(
         def mmd(model: NetworkScore) -> _Measured:
             shape = (request.n, *stored.spec.shape)
             x = sample(model, shape=shape, y=y, device=request.device, **common).x
-            found: Estimate = quality.measure(x)["mmd2"]
+            found = quality.measure(x)["mmd2"]
             return _Measured(found.value, found.std_error)
 
         return mmd
@@ -266,66 +265,3 @@ def _difference(a: _Measured, b: _Measured) -> tuple[float, float]:
         return a.value - b.value, math.nan
     paired = _Measured.mean(a.each - b.each)
     return paired.value, paired.std_error
-
-
-def _name(summary: dict[str, Any], width: float | None) -> str:
-    return f"EMA, decay {summary['ema_decay']:g}" if width is None else f"{width:g}"
-
-
-def _table(summary: dict[str, Any]) -> str:
-    """The rows as text."""
-    to = "the EMA" if summary["reference"] is None else f"σ_rel {summary['reference']:g}"
-    lines = [f"{'σ_rel':<18}{summary['unit']:<22}{'minus that of ' + to:<26}residual of the fit"]
-    for row in summary["rows"]:
-        own = _number(row["value"], row["std_error"])
-        change = _number(row["difference"], row["difference_error"], "+")
-        residual = "" if row["residual"] is None else f"{row['residual']:.1e}"
-        name = _name(summary, row["sigma_rel"])
-        lines.append(f"{name:<18}{own:<22}{change:<26}{residual}".rstrip())
-    lines.append(
-        f"smallest: σ_rel {summary['best']:g} of those measured, after {summary['step']} steps; "
-        "± one standard error"
-    )
-    return "\n".join(lines) + "\n"
-
-
-def _number(value: float | None, error: float | None, sign: str = "") -> str:
-    if value is None:
-        return "–"
-    if not error:
-        return f"{value:{sign}.3g}"
-    text = str(Estimate(value, error, (1,), ""))
-    return text if text.startswith("-") or not sign else f"{sign}{text}"
-
-
-def _draw(path: Path, summary: dict[str, Any]) -> None:
-    """Quality against relative width; on the right the paired differences, if they are known."""
-    rows = [row for row in summary["rows"] if row["sigma_rel"] is not None]
-    paired = any(row["difference_error"] for row in rows)
-    figure = new_figure(10 if paired else 5.5, 4)
-    axes = figure.subplots(1, 2 if paired else 1, squeeze=False)[0]
-    for row in summary["rows"]:
-        if row["sigma_rel"] is None:
-            label = _name(summary, None)
-            axes[0].axhline(row["value"], color="#CC6677", ls="--", label=label)
-            axes[0].legend()
-    _errorbars(axes[0], rows, "value", "std_error")
-    axes[0].set(ylabel=summary["unit"], title=f"{summary['n']} data, step {summary['step']}")
-    if paired:
-        to = "the EMA" if summary["reference"] is None else f"σ_rel {summary['reference']:g}"
-        rows = [row for row in rows if row["difference"] is not None]
-        _errorbars(axes[1], rows, "difference", "difference_error")
-        axes[1].axhline(0, color="#CC6677", ls="--")
-        axes[1].set(ylabel=f"{summary['unit']} minus that of {to}", title="paired differences")
-    save_figure(path, figure)
-
-
-def _errorbars(axis: Any, rows: Sequence[dict[str, Any]], value: str, error: str) -> None:
-    x = [row["sigma_rel"] for row in rows]
-    y = [row[value] for row in rows]
-    bars = [row[error] or 0.0 for row in rows]
-    axis.errorbar(x, y, bars, fmt="o-", color="#332288", capsize=3)
-    axis.set(xlabel="relative width σ_rel of the average", xscale="log")
-    axis.set_xticks(x, [f"{width:g}" for width in x], rotation=45)
-    axis.minorticks_off()
-    axis.grid(alpha=0.3)

@@ -8,27 +8,36 @@ from typing import Any
 from .case import Case
 from .insights import INSIGHTS
 from .origin import LIKELIHOOD
+from .report import report_files
 from .stages import STAGE, start_solver
 
 __all__ = ["duration", "likelihood_evaluations", "plan_of", "plan_sentence", "plan_table"]
 
 # Evaluations of the network per datum for a likelihood, with derivative passes counted as two: the
-# method `path` with its default settings takes about as many.
-LIKELIHOOD_EVALUATIONS = 100
+# method `path` with its default settings takes about as many. Data that are scored again with twice
+# the steps and in float64 cost four times as much.
+LIKELIHOOD_EVALUATIONS, AGAIN = 140, 4
+# Seconds of one figure of the page, as SVG and as PDF, and of the rest of the page, on one core.
+FIGURE_SECONDS, PAGE_SECONDS = 0.45, 1.0
+SOLUTION = "reference solution"
+WITHOUT = {SOLUTION: "--reference-tolerance none leaves it out"}  # remarks on parts of a plan
 
 
 def likelihood_evaluations(case: Case) -> float:
     """Expected cost of the likelihood, in evaluations of the network for all samples of a cell."""
     if case.likelihood is None:
         return 0.0
-    return LIKELIHOOD_EVALUATIONS * case.likelihood.n / case.sweep.settings.n
+    n, measured = case.likelihood.n, min(case.likelihood.measured, case.likelihood.n)
+    return LIKELIHOOD_EVALUATIONS * (n + AGAIN * measured) / case.sweep.settings.n
 
 
 def plan_of(cases: Mapping[str, Case]) -> dict[str, Any]:
     """The plan as plain data: every cell with its evaluations, its state and expected seconds.
 
-    The seconds are those of the network, timed on this machine, and of the metrics. Evaluations of
-    adaptive methods, of the reference solution and of the likelihood are estimates.
+    The seconds are those after everything is read and checked. Network and metrics are timed on
+    this machine, and the evaluations of the reference solution are found by a short run of it.
+    Evaluations of other adaptive methods and of the likelihood, and the seconds of the page, are
+    estimates.
 
     Args:
         cases: The cases by name.
@@ -48,13 +57,16 @@ def _case(case: Case) -> dict[str, Any]:
         cells.append(about | {"seconds": seconds, "reason": cell.reason})
     parts = {"cells": sum(cell["seconds"] for cell in cells)}
     if any(map(sweep.is_paired, case.missing)) and sweep.solver.find(case.places) is None:
-        parts["reference solution"] = sweep.solver_seconds
+        parts[SOLUTION] = sweep.cost.of_solution(sweep.solver)
         if (further := start_solver(sweep)) is not None:
             parts[STAGE] = sweep.cost.of_solution(further)
     if case.likelihood is not None and not case.results.finished and case.wants(LIKELIHOOD):
-        parts[LIKELIHOOD] = sweep.cost.evaluation_seconds * likelihood_evaluations(case)
-    if not case.results.finished and case.insights.missing(case.places):
-        parts[INSIGHTS] = sweep.cost.evaluation_seconds * case.insights.evaluations
+        network = sweep.cost.evaluation_seconds * likelihood_evaluations(case)
+        parts[LIKELIHOOD] = network + PAGE_SECONDS  # its own figures
+    if not case.results.finished:
+        if case.insights.missing(case.places):
+            parts[INSIGHTS] = sweep.cost.evaluation_seconds * case.insights.evaluations
+        parts["report"] = _report_seconds(case)
     return {
         "model": case.given.name,
         "seed": sweep.settings.seed,
@@ -67,11 +79,19 @@ def _case(case: Case) -> dict[str, Any]:
     }
 
 
+def _report_seconds(case: Case) -> float:
+    """Expected seconds of the page of a case, which are mostly those of its figures."""
+    quality, paired = case.sweep.quality, any(map(case.sweep.is_paired, case.cells))
+    metrics = [*(() if quality is None else quality.metrics), *(["paired_rmse"] if paired else [])]
+    figures = sum(name.endswith(".svg") for name in report_files(metrics))
+    return PAGE_SECONDS + FIGURE_SECONDS * figures
+
+
 def plan_sentence(plan: Mapping[str, Any]) -> str:
     """The plan in one sentence."""
     cells = [cell for case in plan["cases"] for cell in case["cells"]]
     to_do = [cell for cell in cells if cell["state"] == "to do"]
-    rest = {part for case in plan["cases"] for part in case["parts"]} - {"cells"}
+    rest = {part for case in plan["cases"] for part in case["parts"]} - {"cells", "report"}
     also = "".join(f" and the {part}" for part in sorted(rest, reverse=True))
     return (
         f"plan: {len(to_do)} of {len(cells)} cells to do, "
@@ -92,8 +112,9 @@ def plan_table(plan: Mapping[str, Any]) -> str:
             else:
                 state = f"cannot run: {cell['reason']}" if cell["reason"] else "done"
             lines.append(f"  {cell['cell']}: {state}")
-        parts = (f"{part} {duration(seconds)}" for part, seconds in case["parts"].items())
-        lines.append(f"  {', '.join(parts)}")
+        for part, seconds in case["parts"].items():
+            remark = f" ({WITHOUT[part]})" if part in WITHOUT else ""
+            lines.append(f"  {part}: {duration(seconds)}{remark}")
     return "\n".join([*lines, plan_sentence(plan)])
 
 

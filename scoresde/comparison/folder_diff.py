@@ -23,6 +23,7 @@ LONGEST = 40  # letters of a value in the table
 # or add something.
 NAMES = ("checkpoint", "against", "net", "sde", "data_root", "models", "command")
 EXTRA = ("force", "plot", "samplers", "grids", "tolerances", "plan")
+BENCH_EXTRA = ("nfe", "t_mins", "metrics", "quality", "likelihood")  # more cells, or more columns
 ROUNDING = ("batch", "device", "torch", "platform", "cpu", "gpu", "python", "threads", "compiled")
 WHY = {
     "no": "no number depends on it",
@@ -179,9 +180,11 @@ def _causes(folders: tuple[Path, Path], manifests: list[Manifest]) -> Iterator[C
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without what is compared elsewhere; the versions as settings of their own."""
+    """Settings without what is compared elsewhere; versions and what data are one by one."""
     found = dict(settings)
     versions = found.pop("versions", None) or {}
+    if isinstance(found.get("data"), dict):
+        found |= {f"data.{key}": value for key, value in found.pop("data").items()}
     return found | versions
 
 
@@ -198,7 +201,8 @@ def _about(folder: Path) -> dict[str, Any]:
 
 def _matters(key: str, bench: bool) -> str:
     """Whether a difference in this setting can change a number; unknown settings can."""
-    if key in NAMES or key in EXTRA or (not bench and key in ("data", "split")):
+    extra = BENCH_EXTRA if bench else ("data", "split")
+    if key in (*NAMES, *EXTRA, *extra):
         return "no"
     return "rounding" if key in ROUNDING else "yes"
 

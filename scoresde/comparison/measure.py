@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from .._condition import map_condition, take_rows
 from ..evaluation import evaluating
 from ..score import ScoreModel
 from .draw import DrawSettings
+from .pilot import solution_evaluations
 from .plan import Cell, likely_evaluations
 from .quality import Quality
 from .reference import Reference
@@ -25,6 +26,8 @@ __all__ = ["Cost", "Timing", "bare_seconds", "flops_per_evaluation", "timed", "t
 REPEATED_BELOW = 0.5  # seconds; work that takes less is timed again
 RUNS = 3  # how often short work is timed
 PASSES = 5  # timed evaluations of the bare model
+# Seconds of the short run that tells the cost of a reference solution: a share of its likely cost.
+PILOT_SHARE, LEAST_PILOT, MOST_PILOT = 0.1, 4.0, 20.0
 
 
 class Timing(NamedTuple):
@@ -107,12 +110,14 @@ class Cost:
         settings: The settings of all draws.
         start: x_T, shape (n, *D).
         quality: The metrics; None for none.
+        solutions: Evaluations per sample of each reference solution that was asked for.
     """
 
     model: ScoreModel
     settings: DrawSettings
     start: Tensor
     quality: Quality | None
+    solutions: dict[str, float] = field(default_factory=dict)
 
     def first(self, n: int) -> tuple[ScoreModel, Tensor]:
         """The model with the condition of the first n rows, and x_T of these on its device."""
@@ -145,12 +150,21 @@ class Cost:
         return None if self.flops is None else self.flops * evaluations
 
     def of_cell(self, cell: Cell) -> float:
-        """Expected seconds of a cell that must be measured, with its metrics."""
-        return self.evaluation_seconds * likely_evaluations(cell) + self.metric_seconds
+        """Expected seconds of a cell that must be measured, with its metrics.
+
+        Short work is timed several times; see `timing`.
+        """
+        once = self.evaluation_seconds * likely_evaluations(cell)
+        return once * (RUNS if once < REPEATED_BELOW else 1) + self.metric_seconds
 
     def of_solution(self, solver: Reference) -> float:
-        """Expected seconds of the reference solution."""
-        return self.evaluation_seconds * solver.likely_evaluations(self.model.sde)
+        """Expected seconds of the reference solution, with its metrics, from a short run of it."""
+        if solver.fingerprint not in self.solutions:
+            likely = self.evaluation_seconds * solver.likely_evaluations(self.model.sde)
+            allowed = min(max(PILOT_SHARE * likely, LEAST_PILOT), MOST_PILOT)
+            self.solutions[solver.fingerprint] = solution_evaluations(solver, self.model, allowed)
+        evaluations = self.solutions[solver.fingerprint]
+        return self.evaluation_seconds * evaluations + self.metric_seconds
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from ..output.progress import Tell
 from ..tasks.given import GivenModel
 from ..tasks.request import StoredModel
 from .case import Case, NothingDoneError, prepare_case
-from .data import OwnData, Shared
+from .data import OwnData, Shared, check_spec
 from .findings import Findings
 from .index import Index
 from .limit import TimeLimit
@@ -113,6 +113,9 @@ def prepare_bench(
     if models is None:
         named = request.checkpoint.items()
         models = {name: BenchModel(StoredModel.read(model)) for name, model in named}
+    for model in models.values():  # before the metrics of other models are made
+        if model.own.train is not None:
+            check_spec(model.given, model.own.train, in_memory=True)
     for name, asked in request.cases.items():
         model = models[asked.model[0]]
         place = folder / name if name else folder

@@ -92,7 +92,7 @@ def save_stages(
     on_progress(0, 100, "")
     try:
         x_init = noised_data(sweep).double()
-        out = solver.sample(
+        out = solver.solution(
             sweep.model, solver.tolerance, on_step=lambda *_: limit.check(), x_init=x_init
         )
     except OutOfTimeError:

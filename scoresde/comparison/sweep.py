@@ -177,10 +177,10 @@ class Sweep:
             result = self.stored(cell, places)
             if result is None:
                 try:
-                    first = self.solver_seconds if solved is None and self.is_paired(cell) else 0.0
-                    if not limit.allows(first + self.cost.of_cell(cell)):
+                    unsolved = solved is None and self.is_paired(cell)
+                    if limit.finite and not limit.allows(self._seconds(cell, unsolved)):
                         continue
-                    if solved is None and self.is_paired(cell):
+                    if unsolved:
                         solved = self._solution(folder, tell, limit)
                     result = self._measure(cell, folder, solved, limit)
                 except OutOfTimeError:
@@ -197,10 +197,10 @@ class Sweep:
         """Whether a cell is compared with the reference solution."""
         return self.solver is not None and cell.deterministic and cell.ts is not None
 
-    @property
-    def solver_seconds(self) -> float:
-        """Expected seconds of the reference solution; 0 without one."""
-        return 0.0 if self.solver is None else self.cost.of_solution(self.solver)
+    def _seconds(self, cell: Cell, unsolved: bool) -> float:
+        """Expected seconds of a cell, perhaps with those of the reference solution."""
+        first = self.cost.of_solution(self.solver) if unsolved else 0.0
+        return first + self.cost.of_cell(cell)
 
     def result(self, cell: Cell, status: str, **measured: Any) -> CellResult:
         """The result of a cell, with the measured values."""

@@ -47,16 +47,17 @@ def test_a_file_gives_options_and_the_command_line_replaces_them(
     file = tmp_path / "mine.toml"
     text = f'checkpoint = ["A={points_checkpoint}"]\nsamplers = ["ddim", "heun"]\nnfe = [4, 6]\n'
     file.write_text(text + 't_min = [1e-2, 1e-3]\nreference_tolerance = "none"\nn = 8\n')
-    plan = ("bench", "--config", file, "--nfe", 5, "--out", tmp_path / "o", "--plan")
+    plan = ("bench", "--config", file, "--nfe", 5, "--plan")
     found = scoresde(*plan, "--json")
     assert found.status == 0, found.err
+    assert "--out: must be given" in scoresde(*plan[:-1]).err
     cells = json.loads(found.out)["cases"][0]["cells"]
     assert [cell["cell"] for cell in cells] == [
         *("ddim log_snr:t_min=0.01 NFE ≤ 5", "ddim log_snr:t_min=0.001 NFE ≤ 5"),
         *("heun log_snr:t_min=0.01 NFE ≤ 5", "heun log_snr:t_min=0.001 NFE ≤ 5"),
         cells[-1]["cell"],
     ]
-    assert not (tmp_path / "o").exists()
+    assert list(tmp_path.iterdir()) == [file]
     lines = plan_table(json.loads(found.out)).splitlines()
     assert lines[0] == f"{points_checkpoint}: 8 samples per cell, seed 0"
     assert lines[-1].startswith("plan: 5 of 5 cells to do, 25 evaluations of each sample; about")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scoresde_cli.types import Device
+from scoresde_cli.lookups import Device
 
 import scoresde as library
 from scoresde.names import parse_sampler

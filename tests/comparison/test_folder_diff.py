@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 import scoresde as library
+from scoresde.comparison.curves import Drawn
 from scoresde.comparison.folder_diff import diff_folders
 from scoresde.comparison.number_diff import _Pair
 from scoresde.data import DataSpec
@@ -114,3 +116,29 @@ def test_bad_folders_are_refused(tmp_path):
     (tmp_path / "a" / "samples.npz").write_bytes(b"torn")
     with pytest.raises(ValueError, match=r"samples\.npz is missing or damaged"):
         diff_folders(tmp_path / "a", tmp_path / "a")
+
+
+def test_the_cause_of_a_difference_of_two_comparisons_is_named(tmp_path, monkeypatch):
+    """Another seed, other data and another model are each the only cause; more cells are none."""
+    monkeypatch.setattr("scoresde.comparison.report.curves", lambda *_: Drawn(b"<svg ></svg>", b""))
+    monkeypatch.setattr("scoresde.comparison.report.scatter", lambda *_: b"")
+    models = [GaussianMixture(VP(), [1.0], [[0.0, 0.0]], [std]) for std in (1.0, 1.5)]
+    x = models[0].sample(40, seed=0).float().clamp(-1, 1)
+    x[:2] = torch.tensor([[-1.0, -1.0], [1.0, 1.0]])  # the range of all data is the same
+    given = {"samplers": "ddim", "nfe": 4, "n": 8, "metrics": "mmd2", "progress": False}
+    given |= {"reference_tolerance": None, "data": x}
+
+    def bench(name, model=models[0], **changes):
+        library.bench(model, **given | changes, out=tmp_path / name)
+
+    bench("a")
+    for name, changes, cause in (
+        ("seed", {"seeds": 1}, {"seed": "yes"}),
+        ("data", {"data": -given["data"]}, {"content of training data": "yes"}),
+        ("model", {"model": models[1]}, {"content of model": "yes"}),
+        ("nfe", {"nfe": [4, 5]}, {"nfe": "no"}),
+    ):
+        bench(name, **changes)
+        found = diff_folders(tmp_path / "a", tmp_path / name)
+        assert told(found) == cause, name
+        assert (len(found.numbers) == 0) is (name == "nfe")

@@ -34,7 +34,7 @@ def reference():
 
 def test_it_is_the_exact_flow_of_each_class_denoised(reference):
     """The flow of a Gaussian is affine, and so is E[x_0 | x_t]."""
-    out = reference._sample(Labelled(VP()), 1e-8)
+    out = reference.solution(Labelled(VP()), 1e-8)
     first, last = VP().nodes(torch.tensor([1.0, T_MIN], dtype=torch.float64))
     mean = reference.settings.y[:, None].double()
     spread, end = (math.hypot(STD * node.alpha, node.sigma) for node in (first, last))
