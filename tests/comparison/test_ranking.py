@@ -122,12 +122,12 @@ def test_the_answer_leads_by_the_most_metrics_and_says_by_how_much():
     cells = [
         cell("a", mmd2=(1.0, 0.01), sliced_w2=(1.0, 0.1)),
         cell("b", mmd2=(1.005, 0.01), sliced_w2=(1.5, 0.1)),
-        cell("c", mmd2=(2.0, 0.01), sliced_w2=(1.0, 0.1)),
+        cell("c", mmd2=(3.0, 0.01), sliced_w2=(1.0, 0.1)),
     ]
     found = answer([rank(cells, "mmd2"), rank(cells, "sliced_w2")])
     assert found.cell.sampler == "a"
     assert found.ties == ()
-    # "b" is 1.5 times worse in one metric, "c" twice in the other: "b" is the next best
+    # "b" is 1.5 times as far in one metric, "c" √3 times in the other: "b" is the next best
     assert (found.metric, found.next.sampler) == ("sliced_w2", "b")
     assert found.gain.value == pytest.approx(0.5)
     assert found.factor.value == pytest.approx(1.5)
