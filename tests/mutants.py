@@ -1622,6 +1622,22 @@ def _commands() -> Iterator[Mutant]:
         "not_ours",
     )
     yield Mutant(
+        "states are compared with the exact solution of another time",
+        "scoresde/comparison/trajectory.py",
+        "exact[_key(t)]",
+        "exact[min(exact)]",
+        "comparison/test_insights.py",
+        "stop_there",
+    )
+    yield Mutant(
+        "the command of the page lacks the data",
+        "scoresde/comparison/origin.py",
+        'options = {"data": data.place, "data-root": root}',
+        'options = {"data": None, "data-root": root}',
+        "cli/test_bench.py",
+        "repeats_all",
+    )
+    yield Mutant(
         "the dearest cell is called the cheapest",
         "scoresde/comparison/summary.py",
         "cheapest = min(reached, key=lambda cell: cell.nfe)",
