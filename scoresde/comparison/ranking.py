@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from scipy.special import ndtri
 
 from ..metrics import Estimate, difference, ratio
+from .labels import RECOMMENDED
 from .metric_table import METRICS
 from .records import CellResult
 
@@ -83,7 +84,8 @@ class Answer:
     Attributes:
         cell: The cell that leads by the largest share of its metrics; among these the one of the
             lowest mean place, then of the smallest worst factor to the best of a metric, and then
-            of the best value of the first metric.
+            of the best value of the first metric. If the recommended settings are tied with it,
+            they are taken instead.
         ties: Other cells that lead by every metric by which `cell` leads, as far as they have it.
         next: The best of the other cells, in the same order, that is not tied with `cell`; None if
             all are tied.
@@ -172,9 +174,12 @@ def answer(rankings: Sequence[Ranking]) -> Answer:
         key=lambda c: (-_led(rankings, c), _places(rankings, c), _regret(rankings, c)),
     )
     cell = order[0]
-    apart = {id(c): _told_apart(rankings, cell, c) for c in order[1:]}
-    ties = [c for c in order[1:] if not apart[id(c)]]
-    other = next((c for c in order[1:] if apart[id(c)]), None)
+    tied = [c for c in order if not _told_apart(rankings, cell, c)]
+    cell = next((c for c in tied if c.sampler == RECOMMENDED), cell)
+    rest = [c for c in order if c is not cell]
+    apart = {id(c): _told_apart(rankings, cell, c) for c in rest}
+    ties = [c for c in rest if not apart[id(c)]]
+    other = next((c for c in rest if apart[id(c)]), None)
     metric = rankings[0].metric if other is None else apart[id(other)][0]
     between = factor = None
     if other is not None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from scoresde.comparison.labels import RECOMMENDED
 from scoresde.comparison.ranking import answer, below_floor, gain, rank
 from scoresde.comparison.records import CellResult
 from scoresde.metrics import Estimate
@@ -144,6 +145,9 @@ def test_a_stochastic_cell_loses_nothing_by_having_no_paired_error():
     equal = cell("equal", mmd2=(1.0, 0.01))
     found = answer([rank([sde, equal, ode], "mmd2"), rank([sde, equal, ode], "paired_rmse")])
     assert (names(found.ties), found.next.sampler) == (["equal"], "ode")
+    default = cell(RECOMMENDED, mmd2=(1.004, 0.01))
+    found = answer([rank([sde, default], "mmd2")])
+    assert (found.cell.sampler, names(found.ties)) == (RECOMMENDED, ["sde"])
     near = cell("near", mmd2=(1.0, 0.01), paired_rmse=(0.1, 0.01))
     found = answer([rank([near, sde], "mmd2"), rank([near, sde], "paired_rmse")])
     assert (found.next, names((found.cell, *found.ties))) == (None, ["near", "sde"])
