@@ -89,8 +89,7 @@ class Answer:
         ties: Other cells that lead by every metric by which `cell` leads, as far as they have it.
         next: The best of the other cells, in the same order, that is not tied with `cell`; None if
             all are tied.
-        metric: The metric of `gain` and `factor`: the first by which `cell` leads and `next` does
-            not; without `next` the first metric.
+        apart: Metrics by which `cell` leads and `next` does not; empty without `next`.
         gain: Value of `next` minus that of `cell`, positive if `cell` is better; None without
             `next`.
         factor: Value of `next` divided by that of `cell`, for metrics that have a zero; None
@@ -101,12 +100,17 @@ class Answer:
 
     cell: CellResult
     ties: tuple[CellResult, ...]
-    metric: str
     next: CellResult | None
+    apart: tuple[str, ...]
     gain: Estimate | None
     factor: Estimate | None
     rankings: tuple[Ranking, ...]
     disagreements: tuple[Disagreement, ...]
+
+    @property
+    def metric(self) -> str:
+        """The metric of `gain` and `factor`: the first of `apart`; else the first of all."""
+        return (*self.apart, self.rankings[0].metric)[0]
 
 
 def rank(
@@ -180,13 +184,13 @@ def answer(rankings: Sequence[Ranking]) -> Answer:
     apart = {id(c): _told_apart(rankings, cell, c) for c in rest}
     ties = [c for c in rest if not apart[id(c)]]
     other = next((c for c in rest if apart[id(c)]), None)
-    metric = rankings[0].metric if other is None else apart[id(other)][0]
     between = factor = None
     if other is not None:
+        metric = apart[id(other)][0]
         between = gain(cell, other, metric)
         factor = _factor(other, cell, metric)
-    found = disagreements(rankings)
-    return Answer(cell, tuple(ties), metric, other, between, factor, tuple(rankings), found)
+    by, found = tuple(apart.get(id(other), ())), disagreements(rankings)
+    return Answer(cell, tuple(ties), other, by, between, factor, tuple(rankings), found)
 
 
 def below_floor(

@@ -68,7 +68,9 @@ def answer_sentence(findings: Findings, budget: int) -> str:
     if same := " and from ".join(filter(None, [at_floor, close])):
         text += f" {findings.settings['n']} samples show no difference from {same}."
     if found.next is not None:
-        text += f" The next, {short_name(findings, found.next)}, is worse by {_by(found)}."
+        name, only = short_name(findings, found.next), found.apart == ("paired_rmse",)
+        how = "has samples that show no difference, but its error is larger" if only else "is worse"
+        text += f" The next, {name}, {how} by {_by(found)}."
     return text
 
 

@@ -130,6 +130,7 @@ def test_the_answer_leads_by_the_most_metrics_and_says_by_how_much():
     assert found.ties == ()
     # "b" is 1.5 times as far in one metric, "c" √3 times in the other: "b" is the next best
     assert (found.metric, found.next.sampler) == ("sliced_w2", "b")
+    assert found.apart == ("sliced_w2",)
     assert found.gain.value == pytest.approx(0.5)
     assert found.factor.value == pytest.approx(1.5)
     alone = answer([rank(cells[:2], "mmd2")])

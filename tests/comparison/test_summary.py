@@ -65,6 +65,13 @@ def test_a_clear_winner_is_named_and_ties_are_admitted(findings):
     assert "The next, ddim, is worse by 0.200 (95 % interval 0.172 to 0.228), a" in text
 
 
+def test_samples_that_only_the_solution_of_the_ode_tells_apart_are_called_equal(findings):
+    found = findings(cell("ddim", 5, 0.10, rmse=0.2), cell("heun", 5, 0.10, rmse=0.1), floor=-1.0)
+    text = " ".join(sentences(found))
+    assert "take heun (paired RMSE 0.1000 ± 0.0010). The next, ddim, has samples that" in text
+    assert "show no difference, but its error is larger by 0.100" in text
+
+
 def with_metric(one, name, value, error):
     other = Estimate(value, error, (100, 1000), name)
     return dataclasses.replace(one, metrics=one.metrics | {name: other})
