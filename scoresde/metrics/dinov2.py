@@ -68,7 +68,7 @@ class DINOv2(nn.Module):
         return self.norm(x[:, 0])
 
     def _positions(self, height: int, width: int) -> Tensor:
-        """Positions for this number of patches, interpolated if necessary, shape (1, 1 + h w, d)."""
+        """Positions for h·w patches, interpolated if necessary, shape (1, 1 + h·w, d)."""
         first, rest = self.positions[:, :1], self.positions[:, 1:]
         side = round(rest.shape[1] ** 0.5)
         if (height, width) == (side, side):

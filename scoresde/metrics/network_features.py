@@ -31,8 +31,9 @@ class NetworkFeatures(FeatureSpace):
     efficientnet_lite0   bilinear with antialias to 128 px; 1,280 numbers
     inception            bilinear of TensorFlow 1 to 299 px, as FID; 2,048 numbers
     inception-clean      bicubic with antialias to 299 px, as clean-fid; 2,048 numbers
-    dinov2               bicubic with antialias to 224 px, rounded; the class token. With the weights
-                         ViT-L/14, 1,024 numbers, of FD-DINOv2 (Stein et al. 2023, arXiv:2306.04675)
+    dinov2               bicubic with antialias to 224 px, rounded; the class token: 1,024 numbers
+                         with the weights ViT-L/14, as FD-DINOv2 (Stein et al. 2023,
+                         arXiv:2306.04675)
 
     Args:
         name: One of these.
