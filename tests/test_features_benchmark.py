@@ -82,7 +82,7 @@ def test_the_default_ranking_puts_gross_failures_last(script, name):
 def test_the_battery_finds_what_a_blind_ranking_gets_wrong(script, monkeypatch):
     """Without descriptors, noise in Fashion-MNIST or digits goes unseen."""
     failures = script("failures")
-    whole, metrics = failures.Quality.build, ("mmd2", "frechet")
+    whole, metrics = failures.Quality.build, ("mmd2", "frechet", "copying")
 
     def blind(train, test, n, features):
         return whole(train, test, n, metrics, features)
@@ -90,5 +90,5 @@ def test_the_battery_finds_what_a_blind_ranking_gets_wrong(script, monkeypatch):
     monkeypatch.setattr(failures.Quality, "build", blind)
     cells = failures.measured("digits", "cnn")
     noisy = cells.cells["middle"]["noise of 0.2 std"]
-    assert max(cells.z(noisy, metric) for metric in metrics) < 3
+    assert max(cells.z(noisy, metric) for metric in metrics[:2]) < 3
     assert any("noise of 0.2 std" in line for line in cells.wrong)
