@@ -3,10 +3,10 @@
     python benchmarks/failures.py --json out/failures.json
 
 Eleven kinds of data, nine of them made from formulas, are changed in known ways. Each changed
-sample is a cell of a comparison with the default metrics and features. The script prints the z of every metric,
-(value − value of real data)/standard error, positive if the sample is worse, and for `copying`
-(value − 0.5)/standard error. For every pair it then asks the ranking of `scoresde bench` which of
-two cells to take:
+sample is a cell of a comparison with the default metrics and features. The script prints the z of
+every metric, (value − value of real data)/standard error, positive if the sample is worse, and for
+`copying` (value − 0.5)/standard error. For every pair it then asks the ranking of `scoresde bench`
+which of two cells to take:
 
     gross    noise, one image again and again, shuffled pixels …: must lose against real data, and
              against every mild error

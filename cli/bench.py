@@ -141,10 +141,11 @@ class BenchCommand(Command):
 @click.option(
     "--features",
     default="auto",
-    help="Features in which samples are compared: auto (of the pixels or coordinates, for digits and "
-    "Fashion-MNIST with those of a classifier), cnn (that classifier alone), efficientnet_lite0 (RGB "
-    "images, extra `features`), or inception:PATH or inception-clean:PATH with your file of the FID "
-    "weights.",
+    help="Features in which samples are compared: auto (of pixels or coordinates, for digits and "
+    "Fashion-MNIST with those of a classifier), cnn (that classifier alone), efficientnet_lite0 "
+    "(RGB images, extra `features`), or inception:PATH, inception-clean:PATH or dinov2:PATH with "
+    "your file of the weights for FID or FD-DINOv2. :statistics=FILE:n=50000 at the end compares "
+    "Fréchet distances with published statistics of 50,000 images.",
 )
 @click.option(
     "--metrics",

@@ -1083,6 +1083,27 @@ def _metrics() -> Iterator[Mutant]:
         "metrics/test_statistics_files.py",
     )
     yield Mutant(
+        "a narrow spread of clean data makes any change enormous",
+        "scoresde/metrics/descriptors.py",
+        "return torch.maximum(described.std(0), least)",
+        "return described.std(0).clamp(min=1e-3)",
+        "metrics/test_descriptors.py",
+    )
+    yield Mutant(
+        "the class token of the transformer is a wrong one",
+        "scoresde/metrics/dinov2.py",
+        "token = self.token.expand(len(x), -1, -1)",
+        "token = self.token.roll(1, -1).expand(len(x), -1, -1)",
+        "metrics/test_network_features.py",
+    )
+    yield Mutant(
+        "published statistics are read, and the data are compared",
+        "scoresde/comparison/measures.py",
+        "return self.rows if self.statistics is None else self.statistics",
+        "return self.rows",
+        "metrics/test_network_features.py",
+    )
+    yield Mutant(
         "the Fréchet distance with the cross term once",
         "scoresde/metrics/frechet.py",
         "traces - 2 * cross.sum()",

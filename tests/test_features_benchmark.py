@@ -17,12 +17,18 @@ N = 256
 
 
 @pytest.fixture
-def features(monkeypatch):
-    """The script, which imports another one of its folder."""
+def script(monkeypatch):
+    """script(name): a script, which imports others of its folder."""
     monkeypatch.syspath_prepend(BENCHMARKS)
-    yield importlib.import_module("features")
-    for name in ("features", "script"):
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in {"features", "failures", "failure_cases", "script"} - before:
         sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def features(script):
+    return script("features")
 
 
 @pytest.mark.slow
@@ -62,3 +68,27 @@ def test_the_table_shows_what_two_moments_hide(features, tmp_path):
     assert max(table["pca32"][hidden]) < 3 < 30 < min(table["descriptors"][hidden])
     assert f"{hidden:28s}" in run.output
     assert chart.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["drawings", "12-bit spots", "mixture in 16-D"])
+def test_the_default_ranking_puts_gross_failures_last(script, name):
+    found = script("failures").measured(name)
+    assert found.wrong == []
+    assert sum(found.flagged) <= 2  # of 12 at 5 %, several metrics of one sample together
+
+
+@pytest.mark.slow
+def test_the_battery_finds_what_a_blind_ranking_gets_wrong(script, monkeypatch):
+    """Without descriptors, noise in Fashion-MNIST or digits goes unseen."""
+    failures = script("failures")
+    whole, metrics = failures.Quality.build, ("mmd2", "frechet", "copying")
+
+    def blind(train, test, n, features):
+        return whole(train, test, n, metrics, features)
+
+    monkeypatch.setattr(failures.Quality, "build", blind)
+    cells = failures.measured("digits", "cnn")
+    noisy = cells.cells["middle"]["noise of 0.2 std"]
+    assert max(cells.z(noisy, metric) for metric in metrics[:2]) < 3
+    assert any("noise of 0.2 std" in line for line in cells.wrong)

@@ -143,8 +143,10 @@ def bench(
         likelihood: Number of test data whose likelihood to measure: 0, or at least 2.
         labels: "shares" draws class labels as in the data, "uniform" in equal shares; or both.
         features: Features in which samples and data are compared: "auto" takes what suits the data,
-            "efficientnet_lite0" needs the extra `features`, and "inception:PATH" or
-            "inception-clean:PATH" read your file of the FID weights.
+            "cnn" is the classifier for digits or Fashion-MNIST alone, "efficientnet_lite0" needs
+            the extra `features`, and "inception:PATH", "inception-clean:PATH" or "dinov2:PATH"
+            read your file of the weights for FID or FD-DINOv2. ":statistics=FILE:n=50000" at the
+            end compares Fréchet distances with published statistics of 50,000 images.
         metrics: Metrics of the samples beside real data, some of `QUALITY_METRICS`.
         reference_tolerance: rtol = atol of the exact solution; None = no paired error.
         shard: (i, n) measures the i-th of n shares of the cells only; `scoresde merge` joins the

@@ -156,6 +156,8 @@ class BenchData:
         features = None if self.quality is None else self.quality.from_file
         if features is not None:
             found["features"] = Source(features.name, features.fingerprint)
+        if self.quality is not None and self.quality.statistics_digest is not None:
+            found["reference statistics"] = Source("file", self.quality.statistics_digest)
         return found
 
 

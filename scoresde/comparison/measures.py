@@ -14,6 +14,7 @@ from ..metrics import (
     DescriptorFeatures,
     Estimate,
     GaussianKernel,
+    GaussianStats,
     KernelReference,
     classifier_accuracy,
     density_coverage,
@@ -42,6 +43,7 @@ class RealData:
         fresh: The held-out data at the model's scale, shape (l, *D).
         guard: Descriptors in which a classifier tells samples from data; None for the features
             themselves, if these see gross failures of any data.
+        statistics: Statistics that replace the rows in the Fréchet distance; None for none.
     """
 
     x: Tensor
@@ -52,6 +54,12 @@ class RealData:
     train: Tensor
     fresh: Tensor
     guard: DescriptorFeatures | None = None
+    statistics: GaussianStats | None = None
+
+    @property
+    def gaussian(self) -> Tensor | GaussianStats:
+        """The reference of the Fréchet distance."""
+        return self.rows if self.statistics is None else self.statistics
 
     @cached_property
     def summed(self) -> KernelReference:
@@ -87,9 +95,9 @@ class RealData:
 _Measure = Callable[[RealData, Tensor, Tensor], Sequence[Estimate]]
 _MEASURES: dict[tuple[str, ...], _Measure] = {
     ("mmd2",): lambda real, x, rows: [mmd2(rows, real.summed)],
-    ("frechet",): lambda real, x, rows: [frechet_distance(rows, real.rows, space=real.label)],
+    ("frechet",): lambda real, x, rows: [frechet_distance(rows, real.gaussian, space=real.label)],
     ("frechet_inf",): lambda real, x, rows: [
-        frechet_extrapolated(rows, real.rows, space=real.label)
+        frechet_extrapolated(rows, real.gaussian, space=real.label)
     ],
     ("sliced_w2",): lambda real, x, rows: [sliced_wasserstein(x, real.x)],
     ("precision", "recall"): lambda real, x, rows: precision_recall(rows, real.three),

@@ -23,7 +23,8 @@ from ..metrics import (
     GaussianKernel,
     JointFeatures,
 )
-from .feature_choice import AUTO, choose_features
+from ..metrics.features import digest_of
+from .feature_choice import AUTO, choose_features, choose_statistics
 from .measures import DEFAULT_METRICS, RealData, check_metrics, measured
 
 __all__ = ["Quality", "at_model_scale", "on_levels"]
@@ -101,6 +102,7 @@ class Quality:
             held_out = _spaced(test.x, n)
         x = at_model_scale(_spaced(real, REFERENCE_CAP), spec)
         space = choose_features(features, spec, x)
+        statistics = choose_statistics(features, space)  # before the features, which take long
         rows = space(x)
         guard = None
         if isinstance(space, (DescriptorFeatures, JointFeatures)):
@@ -119,11 +121,15 @@ class Quality:
             "dimension": rows.shape[1],
             "kernel": kernel_name,
         }
+        if statistics is not None:
+            about["reference"] += f"; of the Fréchet distance, a file for {statistics.n} images"
         held_out = at_model_scale(held_out, spec)
         known = _known_rows(space, spec, real, rows) if "copying" in metrics else rows
         if "copying" in metrics:
             about["copying"] = f"nearest of {len(known)} of {len(real)} rows of the {origin}"
-        real = RealData(x, rows, space(held_out), kernel, space.label, known, held_out, guard)
+        real = RealData(
+            x, rows, space(held_out), kernel, space.label, known, held_out, guard, statistics
+        )
         made = cls(spec, space, metrics, real, {}, about)
         return replace(made, floor=made._floor(held_out))
 
@@ -144,6 +150,12 @@ class Quality:
         return None if isinstance(space, DescriptorFeatures) else space
 
     @property
+    def statistics_digest(self) -> str | None:
+        """Hash of the statistics of a file that replace the reference; None without a file."""
+        found = self.real.statistics
+        return None if found is None else digest_of({"mu": found.mean, "sigma": found.cov})
+
+    @property
     def fingerprint(self) -> str:
         """Fingerprint of everything that determines the metrics, apart from the samples.
 
@@ -155,6 +167,7 @@ class Quality:
         return fingerprint(
             {
                 "features": [self.features.name, network and network.fingerprint],
+                "statistics": self.statistics_digest,
                 "kernel": type(self.real.kernel).__name__,
                 "reference": self.real.x,
                 "copying": self.about.get("copying"),

@@ -62,6 +62,8 @@ class _Bottleneck(nn.Sequential):
 class EfficientNetLite0(nn.Module):
     """Stem, 16 bottlenecks and head; the output is the average over pixels, 1,280 numbers."""
 
+    dimension = 1280
+
     def __init__(self) -> None:
         super().__init__()
         blocks = [

@@ -57,6 +57,8 @@ class _LastE(_Maximum, InceptionE):
 class FIDInception(nn.Module):
     """The network up to its last average pool, 2,048 numbers."""
 
+    dimension = 2048
+
     def __init__(self) -> None:
         super().__init__()
         net = Inception3(num_classes=1008, aux_logits=False, init_weights=False)

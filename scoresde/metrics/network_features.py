@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.serialization import load as load_tensors
 
+from .dinov2 import DINOv2
 from .efficientnet import EfficientNetLite0
 from .estimate import as_rows
 from .features import FeatureSpace
@@ -30,6 +31,9 @@ class NetworkFeatures(FeatureSpace):
     efficientnet_lite0   bilinear with antialias to 128 px; 1,280 numbers
     inception            bilinear of TensorFlow 1 to 299 px, as FID; 2,048 numbers
     inception-clean      bicubic with antialias to 299 px, as clean-fid; 2,048 numbers
+    dinov2               bicubic with antialias to 224 px, rounded; the class token: 1,024 numbers
+                         with the weights ViT-L/14, as FD-DINOv2 (Stein et al. 2023,
+                         arXiv:2306.04675)
 
     Args:
         name: One of these.
@@ -42,7 +46,7 @@ class NetworkFeatures(FeatureSpace):
         ValueError: If the file does not hold the weights of this network.
     """
 
-    NAMES = ("efficientnet_lite0", "inception", "inception-clean")
+    NAMES = ("efficientnet_lite0", "inception", "inception-clean", "dinov2")
 
     def __init__(self, name: str, path: str | Path, low: float = -1.0, high: float = 1.0) -> None:
         self.name, self.low, self.high = f"{name}_uint8", low, high
@@ -53,8 +57,7 @@ class NetworkFeatures(FeatureSpace):
             raise ValueError(f"{path}: the hash is not that of the published weights")
         try:
             weights = load_tensors(path, map_location="cpu", weights_only=True)
-            self.net = EfficientNetLite0() if name == "efficientnet_lite0" else FIDInception()
-            self.net.load(weights)
+            self.net = _network(name, weights)
         except Exception as error:  # a damaged file raises whatever its bytes lead to
             raise ValueError(f"{path} does not hold the weights of {name}") from error
         self.net.eval().requires_grad_(False)
@@ -83,12 +86,33 @@ class NetworkFeatures(FeatureSpace):
     def _prepared(self, pixels: Tensor) -> Tensor:
         if self.kind == "inception":
             return (resize_tf1(pixels, 299) - 128) / 128
+        if self.kind == "dinov2":
+            sized = F.interpolate(pixels, size=(224, 224), mode="bicubic", antialias=True)
+            return _normalized(sized.round().clamp(0, 255) / 255)
         if self.kind == "inception-clean":
             sized = F.interpolate(pixels, size=(299, 299), mode="bicubic", antialias=True)
             return (sized - 128) / 128
         sized = F.interpolate(pixels / 255, size=(128, 128), mode="bilinear", antialias=True)
-        mean, std = (torch.tensor(values)[:, None, None] for values in (_MEAN, _STD))
-        return (sized - mean) / std
+        return _normalized(sized)
+
+    @property
+    def dimension(self) -> int:
+        """Number of features."""
+        return self.net.dimension
+
+
+def _network(name: str, weights: dict[str, Tensor]) -> nn.Module:
+    if name == "dinov2":
+        return DINOv2(weights)
+    net = EfficientNetLite0() if name == "efficientnet_lite0" else FIDInception()
+    net.load(weights)
+    return net
+
+
+def _normalized(images: Tensor) -> Tensor:
+    """Images in [0, 1] with the mean and standard deviation of ImageNet taken out."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (_MEAN, _STD))
+    return (images - mean) / std
 
 
 def efficientnet_file() -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scoresde.comparison import quality, report
+from scoresde.comparison import feature_choice, quality, report
 from scoresde.comparison.plots import Drawn
 from scoresde.comparison.request import BenchRequest
 from scoresde.likelihood import likelihood_budget
@@ -165,14 +165,14 @@ def test_other_features_are_other_results(scoresde, tiny_checkpoint, tmp_path, m
     arguments = ("bench", "--checkpoint", tiny_checkpoint, *COMMANDS["bench"][0][:6])
     first = scoresde(*arguments, "--out", tmp_path / "out")
     assert first.status == 0, first.err
-    load = quality.load_features
+    load = feature_choice.load_features
 
     def changed(name):
         features = load(name)
         features.mean = features.mean + 1
         return features
 
-    monkeypatch.setattr(quality, "load_features", changed)
+    monkeypatch.setattr(feature_choice, "load_features", changed)
     refused = scoresde(*arguments, "--out", tmp_path / "out")
     assert "made from other features (digits_cnn has changed since)" in refused.err
 

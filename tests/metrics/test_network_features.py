@@ -1,10 +1,15 @@
 """Networks of published features: sizes, resize and refusals."""
 
+import numpy as np
 import pytest
 import torch
 
-from scoresde.comparison.feature_choice import choose_features
-from scoresde.data import DataSpec
+from scoresde.comparison import feature_choice
+from scoresde.comparison.feature_choice import check_features, choose_features, choose_statistics
+from scoresde.comparison.quality import Quality
+from scoresde.data import Dataset, DataSpec
+from scoresde.metrics import FeatureSpace, NetworkFeatures, frechet_distance
+from scoresde.metrics.dinov2 import DINOv2
 from scoresde.metrics.efficientnet import EfficientNetLite0
 from scoresde.metrics.inception import resize_tf1
 
@@ -26,6 +31,8 @@ def test_the_resize_of_tensorflow_reads_from_the_first_pixel():
     [
         ("fid", (3, 32, 32), "features must be auto, .* got 'fid'"),
         ("inception", (3, 32, 32), "features must be auto"),
+        ("inception:a:statistics=b:n=few", (3, 32, 32), "features must be auto"),
+        ("auto:statistics=b", (3, 32, 32), "features must be auto"),
         ("inception:x.pth", (1, 32, 32), r"need RGB images .* got data of shape \(1, 32, 32\)"),
         ("efficientnet_lite0", (2,), "need RGB images"),
     ],
@@ -33,3 +40,99 @@ def test_the_resize_of_tensorflow_reads_from_the_first_pixel():
 def test_wrong_names_and_kinds_of_data_are_refused(name, shape, match):
     with pytest.raises(ValueError, match=match):
         choose_features(name, DataSpec(shape, -1.0, 1.0, name="mine"), torch.zeros(4, *shape))
+
+
+class Small(FeatureSpace):
+    """Means of the channels, in place of a network."""
+
+    name, fingerprint, dimension = "small", "0123456789", 3
+
+    def __call__(self, x):
+        return x.mean((2, 3)).double()
+
+
+def test_published_statistics_replace_the_reference_of_the_frechet_distance(tmp_path, monkeypatch):
+    weights, path = tmp_path / "weights.pth", tmp_path / "published.npz"
+    weights.touch()
+    name = f"inception:{weights}:statistics={path}"
+    with pytest.raises(FileNotFoundError, match="there is no file .*published"):
+        check_features(name)
+    mu, sigma = np.array([0.1, 0.2, 0.3]), np.diag([1.0, 2.0, 3.0])
+    np.savez(path, mu=mu, sigma=sigma)
+    with pytest.raises(ValueError, match="does not say its n: give n; add :n=NUMBER to features"):
+        choose_statistics(name, Small())
+    monkeypatch.setattr(feature_choice, "NetworkFeatures", lambda *given: Small())
+    feature_choice.NetworkFeatures.NAMES = ("inception",)
+    stats = choose_statistics(f"{name}:n=50000", Small())
+    assert stats.n == 50000
+    images = torch.rand(3, 40, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    spec = DataSpec((3, 16, 16), -1.0, 1.0, name="mine")
+    both = [Dataset("mine", x, None, spec) for x in images[:2]]
+    quality = Quality.build(*both, 40, ["mmd2", "frechet"], f"{name}:n=50000")
+    found = quality.measure(images[2])["frechet"]
+    assert found.value == frechet_distance(Small()(images[2]), stats, space="small@01234567").value
+    assert quality.about["reference"].endswith("of the Fréchet distance, a file for 50000 images")
+    plain = Quality.build(*both, 40, ["mmd2", "frechet"], f"inception:{weights}")
+    assert plain.fingerprint != quality.fingerprint
+    np.savez(path, mu=mu[:2], sigma=sigma[:2, :2])
+    with pytest.raises(ValueError, match="must hold statistics of 3 features for small, got 2"):
+        choose_statistics(f"{name}:n=50000", Small())
+
+
+def transformer_weights(side, seed=0, d=128, depth=2):
+    """Random weights under the names of DINOv2."""
+    shapes = {"cls_token": (1, 1, d), "pos_embed": (1, 1 + side**2, d)}
+    shapes |= {"patch_embed.proj.weight": (d, 3, 14, 14), "patch_embed.proj.bias": (d,)}
+    shapes |= {"norm.weight": (d,), "norm.bias": (d,)}
+    for i in range(depth):
+        linear = {"attn.qkv": (3 * d, d), "attn.proj": (d, d), "mlp.fc1": (4 * d, d)}
+        linear |= {"mlp.fc2": (d, 4 * d)}
+        parts = {
+            f"{name}.{part}": (d,) for name in ("norm1", "norm2") for part in ("weight", "bias")
+        }
+        parts |= {"ls1.gamma": (d,), "ls2.gamma": (d,)}
+        parts |= {f"{name}.weight": shape for name, shape in linear.items()}
+        parts |= {f"{name}.bias": shape[:1] for name, shape in linear.items()}
+        shapes |= {f"blocks.{i}.{name}": shape for name, shape in parts.items()}
+    generator = torch.Generator().manual_seed(seed)
+    return {name: 0.2 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+@torch.no_grad()
+def test_the_transformer_follows_its_definition():
+    """One block by hand: attention and perceptron with their factors, on normalized rows."""
+    weights = transformer_weights(2, depth=1)
+    x = torch.randn(2, 3, 28, 28, generator=torch.Generator().manual_seed(1))
+    w = {name.removeprefix("blocks.0."): value for name, value in weights.items()}
+    patches = x.reshape(2, 3, 2, 14, 2, 14).permute(0, 2, 4, 1, 3, 5).reshape(2, 4, -1)
+    rows = patches @ w["patch_embed.proj.weight"].flatten(1).T + w["patch_embed.proj.bias"]
+    rows = torch.cat([w["cls_token"].expand(2, -1, -1), rows], 1) + w["pos_embed"]
+
+    def normed(z, name):
+        z = (z - z.mean(-1, keepdim=True)) / (z.var(-1, correction=0, keepdim=True) + 1e-6).sqrt()
+        return z * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    mixed = normed(rows, "norm1") @ w["attn.qkv.weight"].T + w["attn.qkv.bias"]
+    q, k, v = mixed.reshape(2, 5, 3, 2, 64).permute(2, 0, 3, 1, 4)
+    attended = ((q @ k.mT / 8).softmax(-1) @ v).transpose(1, 2).flatten(2)
+    rows = rows + w["ls1.gamma"] * (attended @ w["attn.proj.weight"].T + w["attn.proj.bias"])
+    inner = normed(rows, "norm2") @ w["mlp.fc1.weight"].T + w["mlp.fc1.bias"]
+    inner = inner * torch.special.ndtr(inner)
+    rows = rows + w["ls2.gamma"] * (inner @ w["mlp.fc2.weight"].T + w["mlp.fc2.bias"])
+    found = DINOv2(weights).eval()(x)
+    torch.testing.assert_close(found, normed(rows[:, 0], "norm"), atol=2e-4, rtol=1e-4)
+
+
+def test_positions_are_interpolated_and_a_file_of_weights_is_read(tmp_path):
+    path = tmp_path / "vit.pth"
+    torch.save(transformer_weights(5), path)
+    space = choose_features(
+        f"dinov2:{path}", DataSpec((3, 16, 16), -1.0, 1.0, name="mine"), torch.zeros(4, 3, 16, 16)
+    )
+    constant = torch.full((1, 26, 128), 3.0)
+    space.net.positions = constant
+    torch.testing.assert_close(space.net._positions(16, 16), constant[:, :1].expand(1, 257, -1))
+    assert space(torch.zeros(2, 3, 16, 16)).shape == (2, space.dimension) == (2, 128)
+    torch.save({"norm.weight": torch.ones(3)}, path)
+    with pytest.raises(ValueError, match="does not hold the weights of dinov2"):
+        NetworkFeatures("dinov2", path)
