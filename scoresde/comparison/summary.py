@@ -178,11 +178,14 @@ def _of_parts(findings: Findings) -> str:
         found = findings.answer(budget)
         split = None if found is None else findings.decomposition(found.cell)
         if split is not None:
+            rest = {"the prior's": split.initial, "the steps'": split.steps}
+            shares = [f"{estimate_text(e)} {name}" for name, e in rest.items() if e is not None]
+            limit = " less than the network's own error" if split.network_is_larger else ""
             parts.append(
                 f"of the MMD² {estimate_text(split.total)} of {short_name(findings, found.cell)} "
-                f"at {budget} evaluations, {estimate_text(split.network)} is the network's and "
-                f"{estimate_text(split.steps)} the steps', so that more steps gain at most "
-                f"{number_text(split.gain)}"
+                f"at {budget} evaluations, {estimate_text(split.network)} is the network's"
+                f"{', ' if len(shares) > 1 else ' and '}{' and '.join(shares)}, so that more steps "
+                f"gain at most {number_text(split.gain)}{',' if limit else ''}{limit}"
             )
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}." if text else ""

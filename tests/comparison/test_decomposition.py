@@ -64,6 +64,9 @@ def test_what_is_not_measured_belongs_to_the_network(stages):
     assert found.network == stages["solution"]
     assert [name for name, _ in found.rows] == ["steps", "network", "total"]
     assert found.gain == max(found.steps.interval()[1], 0)
+    assert not found.network_is_larger
+    good, bad = Estimate(1.0, 0.01, (400,), "m"), Estimate(1.2, 0.01, (400,), "m")
+    assert decompose(bad, good).network_is_larger  # 1 of the network, 0.2 of the steps
 
 
 def test_the_solution_from_noised_data_is_measured_if_it_takes_a_small_share(
