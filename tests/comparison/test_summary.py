@@ -97,7 +97,8 @@ def test_what_more_steps_can_gain_is_said(findings):
     found.solution["mmd2"] = estimate(0.009, 0.001)
     text = " ".join(sentences(found))
     assert "Of the MMD² 0.0120 ± 0.0010 of ddim at 5 evaluations, 0.0090 ± 0.0010 is the" in text
-    assert "0.0030 ± 0.0014 the steps', so that more steps gain at most 0.00581." in text
+    assert "0.0030 ± 0.0014 the steps', so that more steps gain at most 0.00581, " in text
+    assert "less than the network's own error." in text
 
 
 def test_the_floor_is_reached_or_not(findings):
