@@ -1509,8 +1509,8 @@ def _commands() -> Iterator[Mutant]:
     yield Mutant(
         "the reference's error is measured at its own tolerance",
         "scoresde/comparison/reference.py",
-        "loose = self.sample(model, 10 * self.tolerance, few)",
-        "loose = self.sample(model, self.tolerance, few)",
+        "loose = self._sample(model, 10 * self.tolerance, few)",
+        "loose = self._sample(model, self.tolerance, few)",
         "comparison/test_reference.py",
     )
     yield Mutant(

@@ -55,10 +55,27 @@ class Reference:
         """Fingerprint of everything that determines the solution."""
         return fingerprint([self.made_from, METHOD, self.tolerance, CHECKED])
 
-    def likely_evaluations(self, sde: SDE) -> int:
-        """Evaluations per sample that the solution is expected to take."""
-        sampler = ProbabilityFlowODE(METHOD, self.tolerance, self.tolerance)
-        return ADAPTIVE_FACTOR * count_evaluations(sde, sampler, self._grid(sde))
+    def likely_evaluations(self, sde: SDE) -> float:
+        """Evaluations per sample that solution and check are likely to take on a network."""
+        return ADAPTIVE_FACTOR * self.with_check(sde, self._count(sde, self.tolerance))
+
+    def with_check(self, sde: SDE, evaluations: float) -> float:
+        """Evaluations per sample of the solution, with those of the check of its error.
+
+        The check solves for the first samples only. On N(0, 1), where both can be counted, it takes
+        a certain share of the evaluations of the solution, and is taken to do so on a network.
+
+        Args:
+            sde: The SDE.
+            evaluations: Those of the solution alone.
+        """
+        solution, check = (self._count(sde, tol) for tol in (self.tolerance, 10 * self.tolerance))
+        return evaluations * (1 + check / solution * self._checked / self.settings.n)
+
+    def _count(self, sde: SDE, tolerance: float) -> int:
+        """Evaluations of a solution on N(0, 1)."""
+        sampler = ProbabilityFlowODE(METHOD, tolerance, tolerance)
+        return count_evaluations(sde, sampler, self._grid(sde))
 
     def solve(
         self,
@@ -93,10 +110,10 @@ class Reference:
             on_progress(int(100 * (begun - t) / chunks), 100, f"t = {t:.3f}")
 
         began = time.perf_counter()
-        exact = self.sample(model, self.tolerance, on_step=on_step)
+        exact = self.solution(model, self.tolerance, on_step=on_step)
         seconds = time.perf_counter() - began
-        few = min(self.settings.n, CHECKED)
-        loose = self.sample(model, 10 * self.tolerance, few)
+        few = self._checked
+        loose = self.solution(model, 10 * self.tolerance, few)
         about = {
             "method": METHOD,
             "tolerance": self.tolerance,
@@ -108,12 +125,17 @@ class Reference:
         x = exact.x.float().cpu().numpy()
         return save_part(folder / REFERENCE, self.fingerprint, {"x": x}, about)
 
+    @property
+    def _checked(self) -> int:
+        """Number of samples on which the error of the solution is measured."""
+        return min(self.settings.n, CHECKED)
+
     def find(self, folders: Iterable[Path]) -> Part | None:
         """The solution from the first folder that has it; None if it must be computed."""
         found = (load_part(folder / REFERENCE, self.fingerprint) for folder in folders)
         return next((part for part in found if part is not None), None)
 
-    def sample(
+    def solution(
         self,
         model: ScoreModel,
         tolerance: float,
