@@ -61,6 +61,11 @@ class Decomposition:
         return max(self.steps.interval()[1], 0.0)
 
     @property
+    def network_is_larger(self) -> bool:
+        """Whether the network's own error is shown to exceed all that more steps can gain."""
+        return self.network.interval()[0] > self.gain
+
+    @property
     def rows(self) -> list[tuple[str, Estimate]]:
         """Name and value of each measured part, in the order of the sampling."""
         parts = {

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,13 +18,14 @@ from torch import Tensor
 from ..fingerprint import fingerprint
 from ..output.parts import load_part
 from ..output.progress import Tell
+from ..score import ScoreModel
 from .decomposition import SOLUTION, TRUE_START, read_solution, save_solution
+from .draw import DrawSettings
 from .limit import OutOfTimeError, TimeLimit
-from .plan import likely_evaluations
+from .measure import Cost
+from .plan import Cell, likely_evaluations
+from .quality import Quality
 from .reference import Reference
-
-if TYPE_CHECKING:
-    from .sweep import Sweep
 
 __all__ = ["STAGE", "noised_data", "save_stages", "stage_files", "start_solver"]
 
@@ -33,14 +34,27 @@ LARGEST_SHARE = 0.2  # of the evaluations of the whole comparison
 STAGE = "solution from noised data"
 
 
-def stage_files(sweep: Sweep) -> list[str]:
+class Solved(Protocol):
+    """What is needed of a sweep (`Sweep`, which imports this file)."""
+
+    model: ScoreModel
+    cells: list[Cell]
+    settings: DrawSettings
+    quality: Quality | None
+    solver: Reference | None
+    measures: str
+    start: Tensor
+    cost: Cost
+
+
+def stage_files(sweep: Solved) -> list[str]:
     """Paths of the files that `save_stages` writes."""
     if sweep.quality is None or sweep.solver is None:
         return []
     return [SOLUTION, *([TRUE_START] if start_solver(sweep) is not None else [])]
 
 
-def start_solver(sweep: Sweep) -> Reference | None:
+def start_solver(sweep: Solved) -> Reference | None:
     """The solver from noised data; None if it costs too much, or there are no such data.
 
     Samples of a conditional model have conditions, which held-out data need not share.
@@ -53,7 +67,7 @@ def start_solver(sweep: Sweep) -> Reference | None:
     return solver if own <= LARGEST_SHARE * (own + exact + cells) else None
 
 
-def noised_data(sweep: Sweep) -> Tensor:
+def noised_data(sweep: Solved) -> Tensor:
     """x_T = α(1) x_0 + σ(1) ε of held-out data, with the ε of the common x_T, shape (n, *D).
 
     If there are fewer held-out data than samples, they are repeated in turn, with other ε.
@@ -65,7 +79,12 @@ def noised_data(sweep: Sweep) -> Tensor:
 
 
 def save_stages(
-    sweep: Sweep, folder: Path, places: Sequence[Path], solved: Tensor, tell: Tell, limit: TimeLimit
+    sweep: Solved,
+    folder: Path,
+    places: Sequence[Path],
+    solved: Tensor,
+    tell: Tell,
+    limit: TimeLimit,
 ) -> None:
     """Write the metrics of the solution, and of that from noised data if there is time for it.
 

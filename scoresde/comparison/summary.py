@@ -199,10 +199,13 @@ def _of_parts(findings: Findings) -> str:
         found = findings.answer(budget)
         split = None if found is None else findings.decomposition(found.cell)
         if split is not None:
+            limit = ", less than the network's own error" if split.network_is_larger else ""
+            prior = "" if split.initial is None else f", {estimate_text(split.initial)} the prior's"
             parts.append(
                 f"At {budget} evaluations, more steps can lower the MMD² of "
                 f"{short_name(findings, found.cell)} ({estimate_text(split.total)}) by at most "
-                f"{number_text(split.gain)}: {estimate_text(split.network)} is the network's own."
+                f"{number_text(split.gain)}{limit}: {estimate_text(split.network)} is the "
+                f"network's own{prior}."
             )
     return " ".join(parts)
 

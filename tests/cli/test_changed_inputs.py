@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scoresde.comparison import feature_choice, quality, report
+from scoresde.comparison import feature_choice, report
 from scoresde.comparison.plots import Drawn
 from scoresde.comparison.request import BenchRequest
 from scoresde.likelihood import likelihood_budget

@@ -13,7 +13,6 @@ from scoresde.comparison.decomposition import (
     read_solution,
     save_solution,
 )
-from scoresde.comparison.reference import Reference
 from scoresde.comparison.stages import noised_data
 from scoresde.exact import GaussianMixture
 from scoresde.grid import uniform
@@ -64,6 +63,9 @@ def test_what_is_not_measured_belongs_to_the_network(stages):
     assert found.network == stages["solution"]
     assert [name for name, _ in found.rows] == ["steps", "network", "total"]
     assert found.gain == max(found.steps.interval()[1], 0)
+    good, fair, bad = (Estimate(value, 0.01, (400,), "m") for value in (1.0, 1.2, 3.0))
+    assert decompose(fair, good).network_is_larger  # 1 of the network, 0.2 of the steps
+    assert not decompose(bad, good).network_is_larger
 
 
 def test_the_solution_from_noised_data_is_measured_if_it_takes_a_small_share(

@@ -103,8 +103,8 @@ def test_what_more_steps_can_gain_is_said(findings):
     found = findings(cell("ddim", 5, 0.012, 0.001))
     found.solution["mmd2"] = estimate(0.009, 0.001)
     text = " ".join(sentences(found))
-    assert "more steps can lower the MMD² of ddim (0.0120 ± 0.0010) by at most 0.00581" in text
-    assert ": 0.0090 ± 0.0010 is the network's own." in text
+    assert "more steps can lower the MMD² of ddim (0.0120 ± 0.0010) by at most 0.00581, " in text
+    assert "less than the network's own error: 0.0090 ± 0.0010 is the network's own." in text
 
 
 def test_the_floor_is_reached_or_not(findings):

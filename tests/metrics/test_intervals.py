@@ -52,8 +52,9 @@ def roots(normal):
 
 def test_the_difference_of_roots_has_the_error_of_the_difference_of_squares():
     a, b, error = roots(sampler())
-    assert difference(a, b).std_error == pytest.approx(error / 2.5)
-    assert difference(b, a).std_error == pytest.approx(error / 2.5)
+    between = (1.25 + 0.5 + 2 * 1.25) / 2  # of the sum and twice the larger
+    assert difference(a, b).std_error == pytest.approx(error / between)
+    assert difference(b, a).std_error == pytest.approx(error / between)
 
 
 def test_the_ends_of_a_ratio_are_where_its_numerator_is_reached_by_chance():
