@@ -1513,6 +1513,22 @@ def _commands() -> Iterator[Mutant]:
         "another_kind",
     )
     yield Mutant(
+        "the cost of the reference solution is that of N(0, 1), not of the network",
+        "scoresde/comparison/pilot.py",
+        "return solver.with_check(evaluations + rest)",
+        "return solver.with_check(every)",
+        "comparison/test_pilot.py",
+        "few_samples_tells",
+    )
+    yield Mutant(
+        "more budgets are told as a cause of other numbers",
+        "scoresde/comparison/folder_diff.py",
+        "if key in (*NAMES, *EXTRA, *extra):",
+        "if key in (*NAMES, *EXTRA):",
+        "comparison/test_folder_diff.py",
+        "cause_of",
+    )
+    yield Mutant(
         "a sweep does not pass its labels on",
         "scoresde/comparison/draw.py",
         "y=None if settings.y is None else take_rows(settings.y, slice(n)),",

@@ -6,19 +6,14 @@ that the folder does not hold yet, and writes the report.
 
 from __future__ import annotations
 
-import platform
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..output.files import write_json
 from ..output.manifest import Origin
-from ..output.parts import load_part
 from ..output.progress import Tell, check_space
 from ..output.result_folder import PARTS, Output, ResultFolder, remove_results
 from ..tasks.given import GivenModel
@@ -29,12 +24,13 @@ from .draw import DrawSettings
 from .feature_choice import check_suits
 from .insights import Insights
 from .limit import NO_LIMIT, OutOfTimeError, TimeLimit
+from .measure import machine
 from .origin import COMMON, LIKELIHOOD, origin_of, part_of
 from .plan import Cell
-from .records import CELLS, CellResult, write_tables
-from .reference import REFERENCE
+from .records import CellResult, write_tables
 from .report import REPORT, build_report, report_files
 from .request import BenchRequest
+from .reuse import copy_known
 from .sweep import Sweep
 
 __all__ = [
@@ -229,13 +225,13 @@ class Case:
         with self.results.write([*TABLES, *report_files(), *files], parts) as output:
             # Earlier results may hold cells of this comparison, for example if a sampler is added.
             known = () if overwrite else (folder,)
-            self._copy_reused(output.work)
+            copy_known(sweep, self.cells, self.reused, output)
             results = sweep.run(output.work, tell, known, self.cells, self.limit)
             insights.measure(output.work, (output.work, *known), self.limit)
             likelihood = self._likelihood(tell)
             output = self._output(output, results, likelihood)
             about = self._about((output.work, *known), output.origin, likelihood)
-            write_json(output.work / "machine.json", _machine(sweep.settings.device))
+            write_json(output.work / "machine.json", machine(sweep.settings.device))
             write_tables(output.work, results, about)
             there = [name for name in parts if (folder / name).is_file()]
             later = report_files({name for result in results for name in result.metrics})
@@ -244,19 +240,6 @@ class Case:
                 remove_results(folder / LIKELIHOOD, "likelihood")
             for place in {*folder.glob(f"{STRIPS}/*")} - {strip.folder for strip in self.strips}:
                 remove_results(place, "demo")
-
-    def _copy_reused(self, work: Path) -> None:
-        """Copy the cells and the solution of this case from the folders of other comparisons."""
-        sweep = self.sweep
-        made_from = {f"{CELLS}/{sweep.key(c)}.npz": sweep.made_from(c) for c in self.cells}
-        if sweep.solver is not None:
-            made_from[REFERENCE] = sweep.solver.fingerprint
-        for place in self.reused:
-            for name, content in made_from.items():
-                new = not any((there / name).exists() for there in (work, self.folder))
-                if new and load_part(place / name, content) is not None:
-                    (work / name).parent.mkdir(exist_ok=True)
-                    shutil.copyfile(place / name, work / name)
 
     def _likelihood(self, tell: Tell) -> dict[str, Any] | None:
         """The likelihood of test data, if it is asked for now and there is time."""
@@ -309,18 +292,6 @@ class Case:
         if likelihood is not None:
             about["likelihood"] = likelihood
         return about
-
-
-def _machine(device: str) -> dict[str, Any]:
-    """The machine and Python, on which times depend."""
-    on_gpu = torch.device(device).type == "cuda"
-    return {
-        "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
-        "threads": torch.get_num_threads(),
-        "platform": platform.platform(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-    }
 
 
 def _renamed(tell: Tell, stage: str) -> Tell:

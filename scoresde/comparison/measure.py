@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from .plan import Cell, likely_evaluations
 from .quality import Quality
 from .reference import Reference
 
-__all__ = ["Cost", "Timing", "bare_seconds", "flops_per_evaluation", "timed", "timing"]
+__all__ = ["Cost", "Timing", "bare_seconds", "flops_per_evaluation", "machine", "timed", "timing"]
 
 REPEATED_BELOW = 0.5  # seconds; work that takes less is timed again
 RUNS = 3  # how often short work is timed
@@ -171,6 +172,18 @@ class Cost:
 def _bare_pass(model: ScoreModel, x: Tensor) -> None:
     """One evaluation of the model, without a sampler."""
     model.eps(x, 1.0)
+
+
+def machine(device: str) -> dict[str, Any]:
+    """The machine and Python, on which times depend, as plain data."""
+    on_gpu = torch.device(device).type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+    }
 
 
 def _synchronize(device: str) -> None:

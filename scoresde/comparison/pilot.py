@@ -52,7 +52,7 @@ def solution_evaluations(solver: Reference, model: ScoreModel, seconds: float) -
     times, counts = np.array(counted[::-1]).T
     done, every = float(np.interp(t, times, counts)), counted[-1][1]
     rest = (every - done) * math.sqrt(ADAPTIVE_FACTOR * evaluations / done)
-    return solver.with_check(model.sde, evaluations + rest)
+    return solver.with_check(evaluations + rest)
 
 
 def _run(model: ScoreModel, solver: Reference, n: int, limit: TimeLimit) -> Reached:

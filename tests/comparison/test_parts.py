@@ -100,7 +100,11 @@ def test_merged_shares_equal_one_run(models, tmp_path):
     ("changes", "message"),
     [
         ({"n": 9}, r"part2 is not a part of the same comparison as .*part1: results with n = 9"),
-        ({"nfe": [4, 7]}, r"part2 is not a part .*: the plans differ in .* NFE ≤ [67]"),
+        pytest.param(
+            {"nfe": [4, 7]},
+            r"part2 is not a part .*: the plans differ in .* NFE ≤ [67]",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_parts_of_other_comparisons_are_not_merged(models, tmp_path, changes, message):
