@@ -96,14 +96,28 @@ def training_data(name: str) -> Dataset:
     return Dataset("mixture", x, None, DataSpec((8,), float(x.min()), float(x.max())))
 
 
-def trained(data: Dataset, name: str, objective: Objective, seed: int) -> ScoreModel:
+def settings_of(name: str, steps: int | None) -> dict[str, int | float]:
+    """The settings of a training, whose parts keep their shares if it is shorter."""
+    settings = SETTINGS[name]
+    if steps is None:
+        return settings
+    parts = ("warmup", "cooldown")
+    return settings | {
+        "steps": steps,
+        **{part: settings[part] * steps // settings["steps"] for part in parts},
+    }
+
+
+def trained(
+    data: Dataset, name: str, objective: Objective, seed: int, steps: int | None = None
+) -> ScoreModel:
     """The model with its averaged weights."""
     values = {
         "data": {"name": "digits"},
         "sde": {"kind": "vp"},
         "net": NETS[name],
         "preconditioning": {"target": "edm", "sigma_data": SIGMA_DATA[name]},
-        "train": {**SETTINGS[name], "seed": seed},
+        "train": {**settings_of(name, steps), "seed": seed},
     }
     config = Config.from_dict(values)
     model = config.build_model(data.spec)
@@ -158,7 +172,8 @@ def with_error(values: Sequence[float]) -> str:
     "--objective", "names", multiple=True, type=click.Choice(list(OBJECTIVES)), help="Default: all."
 )
 @click.option("--seed", "seeds", multiple=True, type=int, default=(0, 1, 2), show_default=True)
-def main(name: str, names: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+@click.option("--steps", type=click.IntRange(1), help="Fewer training steps, for a trial.")
+def main(name: str, names: tuple[str, ...], seeds: tuple[int, ...], steps: int | None) -> None:
     """Print the table."""
     torch.set_num_threads(1)
     print_header()
@@ -170,7 +185,7 @@ def main(name: str, names: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         found = []
         for seed in seeds:
             objective = OBJECTIVES[row](t_min=T_MIN, sigma_data=SIGMA_DATA[name])
-            found.append(measure(trained(data, name, objective, seed)))
+            found.append(measure(trained(data, name, objective, seed, steps)))
         means = "".join(f"{with_error(column):>19}" for column in zip(*found, strict=True))
         single = "   ".join(" ".join(f"{value:.4f}" for value in values) for values in found)
         print(f"{row:26}{means}   | {single}", flush=True)

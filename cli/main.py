@@ -69,7 +69,7 @@ class _LazyGroup(click.Group):
 def cli(ctx: click.Context) -> None:
     """Score-based SDE/ODE generative models: sample, likelihood, benchmark.
 
-    Start with `scoresde demo`, which compares ten samplers on a shipped checkpoint.
+    Start with `scoresde demo`, which compares eleven samplers on a shipped checkpoint.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())

@@ -1728,6 +1728,22 @@ def _commands() -> Iterator[Mutant]:
         '"dpmpp-2s": partial(samplers.DPMSolverSinglestep, 2, "eps"),',
         "names/test_named_samplers.py",
     )
+    yield Mutant(
+        "the whole of the demonstration counts a stage again at each step",
+        "scoresde/comparison/demo.py",
+        "        spent[stage] = seconds",
+        "        spent[stage] = spent.get(stage, 0.0) + seconds",
+        "cli/test_demo.py",
+        "whole",
+    )
+    yield Mutant(
+        "a benchmark looks for its checkpoint before it prints its header",
+        "benchmarks/labels.py",
+        "    print_header()\n    loaded = scoresde.load(checkpoint)\n",
+        "    loaded = scoresde.load(checkpoint)\n    print_header()\n",
+        "test_benchmarks.py",
+        "header and labels",
+    )
 
 
 def _results() -> Iterator[Mutant]:

@@ -207,9 +207,10 @@ def test_every_option_is_one_of_its_command(step, tmp_path, monkeypatch):
         (tmp_path / words[words.index("--run") + 1]).mkdir(parents=True)
     if step.words[1] in ("plot", "ema"):
         (tmp_path / words[0]).mkdir(parents=True)
-    if "--checkpoint" in words and (path := Path(words[words.index("--checkpoint") + 1])).suffix:
-        path.parent.mkdir(parents=True)
-        path.touch()
+    for option in {"--checkpoint", "--against"} & set(words):
+        if (path := Path(words[words.index(option) + 1])).suffix:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
     if command is not None:
         with command.make_context(command.name, words):
             pass
