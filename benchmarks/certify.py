@@ -25,8 +25,9 @@ import sys
 import time
 import types
 import warnings
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -60,12 +61,17 @@ def mended(kind: type, change: tuple[str, str]) -> type:
         ValueError: If the source does not hold the text.
     """
     old, new = change
-    source = inspect.getsource(kind)
-    if old not in source:
+    module = sys.modules[kind.__module__]
+    source = inspect.getsource(module)
+    if old not in inspect.getsource(kind):
         raise ValueError(f"{kind.__name__} does not hold {old!r}: its source has changed")
-    names = dict(vars(sys.modules[kind.__module__]))
-    exec(compile(source.replace(old, new), f"<{kind.__name__}, changed>", "exec"), names)
-    return names[kind.__name__]
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "changed.py"
+        path.write_text(source.replace(old, new), encoding="utf-8")
+        found = spec_from_file_location(module.__name__, path)
+        copy = module_from_spec(found)
+        found.loader.exec_module(copy)
+    return getattr(copy, kind.__name__)
 
 
 def named(options: dict[str, Any]) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def test_a_comparison_from_start_to_report(bench, scoresde, monkeypatch):
     assert "Where along the trajectory it arises" in page
     assert "on held-out data: " in page  # the error at each noise level
     assert len({r["x_init_sha256"] for r in table}) == 1
-    assert all(r["features"].startswith("digits_cnn@") for r in table)
+    assert all(r["features"].startswith("digits_cnn+layout_texture") for r in table)
     assert [bool(r["paired_rmse"]) for r in table] == [True] * 4 + [False] * 2 + [True] * 2
     found = json.loads((out / "results.json").read_text())
     assert found["likelihood"]["unit"] == "bits/dim"

@@ -13,6 +13,7 @@ from scoresde.comparison.decomposition import (
     read_solution,
     save_solution,
 )
+from scoresde.comparison.reference import Reference
 from scoresde.comparison.stages import noised_data
 from scoresde.exact import GaussianMixture
 from scoresde.grid import uniform
