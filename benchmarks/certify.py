@@ -61,13 +61,13 @@ def mended(kind: type, change: tuple[str, str]) -> type:
         ValueError: If the source does not hold the text.
     """
     old, new = change
-    module = sys.modules[kind.__module__]
-    source = inspect.getsource(module)
-    if old not in inspect.getsource(kind):
+    module, own = sys.modules[kind.__module__], inspect.getsource(kind)
+    if old not in own:
         raise ValueError(f"{kind.__name__} does not hold {old!r}: its source has changed")
     with TemporaryDirectory() as folder:
         path = Path(folder) / "changed.py"
-        path.write_text(source.replace(old, new), encoding="utf-8")
+        source = inspect.getsource(module).replace(own, own.replace(old, new))
+        path.write_text(source, encoding="utf-8")
         found = spec_from_file_location(module.__name__, path)
         copy = module_from_spec(found)
         found.loader.exec_module(copy)
