@@ -115,12 +115,11 @@ def print_table(name: str, found: Measured) -> None:
     click.echo("wrong: " + ("; ".join(found.wrong) or "nothing"))
 
 
-@click.command()
+@click.command(help=__doc__.partition("\n")[0])
 @click.option("--data", type=click.Choice(list(DATA)), multiple=True, help="All if not given.")
 @click.option("--features", default="auto", show_default=True)
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Write all z here.")
 def main(data: tuple[str, ...], features: str, out: Path | None) -> None:
-    """Print z of each failure by each metric, and what the ranking gets wrong."""
     torch.set_num_threads(1)
     about, began, tables, flags = print_header(), time.process_time(), {}, []
     for name in data or DATA:

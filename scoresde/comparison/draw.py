@@ -68,7 +68,6 @@ def draw(
     ts: Tensor,
     *,
     n: int | None = None,
-    x_init: Tensor | None = None,
     denoise: bool = True,
     dtype: torch.dtype = torch.float32,
     on_step: OnStep | None = None,
@@ -81,7 +80,6 @@ def draw(
         sampler: The sampler.
         ts: Time grid, shape (N + 1,).
         n: Draw only the first n samples; None for all.
-        x_init: x_T, shape (n, *D); None for that of the seed.
         denoise: Finish with E[x_0 | x] at ts[-1].
         dtype: Dtype of the state.
         on_step: Called after every step, as by `sample`.
@@ -98,7 +96,6 @@ def draw(
             (n, *settings.data_shape),
             seed=settings.seed,
             y=None if settings.y is None else take_rows(settings.y, slice(n)),
-            x_init=x_init,
             batch=settings.batch,
             denoise=denoise,
             device=settings.device,

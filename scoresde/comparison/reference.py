@@ -135,12 +135,8 @@ class Reference:
         tolerance: float,
         n: int | None = None,
         on_step: OnStep | None = None,
-        x_init: Tensor | None = None,
     ) -> Samples:
-        """The end points of the first n samples, or of all for n = None, in float64.
-
-        They start from the common x_T, or from `x_init` of shape (n, *D).
-        """
+        """The end points of the first n samples, or of all for n = None, in float64."""
         sampler = ProbabilityFlowODE(METHOD, tolerance, tolerance)
         ts = self._grid(model.sde)
         return draw(
@@ -149,7 +145,6 @@ class Reference:
             sampler,
             ts,
             n=n,
-            x_init=x_init,
             dtype=torch.float64,
             on_step=on_step,
         )

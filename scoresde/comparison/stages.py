@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from ..fingerprint import fingerprint
+from ..grid import uniform
 from ..output.parts import load_part
 from ..output.progress import Tell
+from ..samplers import ProbabilityFlowODE, sample
 from ..score import ScoreModel
 from .decomposition import SOLUTION, TRUE_START, read_solution, save_solution
 from .draw import DrawSettings
@@ -25,7 +27,7 @@ from .limit import OutOfTimeError, TimeLimit
 from .measure import Cost
 from .plan import Cell, likely_evaluations
 from .quality import Quality
-from .reference import Reference
+from .reference import METHOD, Reference
 
 __all__ = ["STAGE", "noised_data", "save_stages", "stage_files", "start_solver"]
 
@@ -110,9 +112,16 @@ def save_stages(
     on_progress = partial(tell, STAGE)
     on_progress(0, 100, "")
     try:
-        x_init = noised_data(sweep).double()
-        out = solver.solution(
-            sweep.model, solver.tolerance, on_step=lambda *_: limit.check(), x_init=x_init
+        out = sample(
+            sweep.model,
+            ProbabilityFlowODE(METHOD, solver.tolerance, solver.tolerance),
+            uniform(sweep.model.sde, 1, solver.settings.t_min),
+            x_init=noised_data(sweep).double(),
+            seed=solver.settings.seed,
+            batch=solver.settings.batch,
+            device=solver.settings.device,
+            dtype=torch.float64,
+            on_step=lambda *_: limit.check(),
         )
     except OutOfTimeError:
         return

@@ -60,7 +60,7 @@ def test_a_file_gives_options_and_the_command_line_replaces_them(
     assert list(tmp_path.iterdir()) == [file]
     lines = plan_table(json.loads(found.out)).splitlines()
     assert lines[0] == f"{points_checkpoint}: 8 samples per cell, seed 0"
-    assert lines[-1].startswith("plan: 5 of 5 cells to do, 25 evaluations of each sample; about")
+    assert lines[-1].startswith("plan: 5 of 5 cells to do, 25 evaluations of each sample and")
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_mistakes_in_the_file(scoresde, tmp_path, text, message):
         (["--reference-tolerance", "2"], "2 is not a number above 0 and below 1, or none"),
         (["--checkpoint", "a b=digits-vp"], "--checkpoint: 'a b' is not a name"),
         (["--checkpoint", "A=digits-v"], "neither a file nor a shipped checkpoint"),
-        (["--features", "foo"], "features must be auto, efficientnet_lite0, inception:PATH or"),
+        (["--features", "foo"], "features must be auto, cnn, efficientnet_lite0, inception:PATH, "),
         (["--features", "inception:no.pth"], "features inception:no.pth: there is no file no.pth"),
         (["--metrics", "mmd"], "--metrics: metric 'mmd' is unknown; did you mean mmd2?"),
         (["--reuse", "none"], "--reuse: Directory 'none' does not exist"),

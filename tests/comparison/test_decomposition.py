@@ -13,7 +13,6 @@ from scoresde.comparison.decomposition import (
     read_solution,
     save_solution,
 )
-from scoresde.comparison.reference import Reference
 from scoresde.comparison.stages import noised_data
 from scoresde.exact import GaussianMixture
 from scoresde.grid import uniform
@@ -85,7 +84,7 @@ def test_the_solution_from_noised_data_is_measured_if_it_takes_a_small_share(
     found = decompose(solution, solution, true_start=start)
     # both solutions share ε, and differ by α(1) = 0.007 of the data
     assert 0 < found.initial.std_error < 0.1 * found.network.std_error
-    monkeypatch.setattr(Reference, "solution", None)  # it is not solved again
+    monkeypatch.setattr(stages_module, "sample", None)  # it is not solved again
     (tmp_path / "other").mkdir()
     made.run(tmp_path / "other", silent, known=[tmp_path])
     assert read_solution(tmp_path / "other", TRUE_START) == findings[1]
