@@ -354,8 +354,8 @@ def _grids_and_models() -> Iterator[Mutant]:
     yield Mutant(
         "midpoints of a Brownian path with the variance of the whole interval",
         "scoresde/noise/brownian.py",
-        "(0.5 * 2 ** (-0.5 * level))",
-        "2 ** (-0.5 * level)",
+        "[0.5 * 2 ** (-0.5 * level) for",
+        "[2 ** (-0.5 * level) for",
         "test_noise.py",
         "brownian or path",
     )

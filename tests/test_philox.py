@@ -11,8 +11,7 @@ import pytest
 import torch
 from scipy import stats
 
-from scoresde import _philox
-from scoresde._philox import PURPOSES, generator, integers, normals, uniforms
+from scoresde._philox import PURPOSES, generator, host, integers, normals, uniforms
 
 LAST = 2**64 - 1
 # Test vectors of the Random123 library: counter, key, integers.
@@ -33,7 +32,7 @@ KNOWN = [
         [0xA528F45403E61D95, 0x38C72DBD566E9788, 0xA5A1610E72FD18B5, 0x57BD43B5E52B7FE6],
     ),
 ]
-FORMS = [_philox._row_by_row, _philox._all_at_once]
+FORMS = [host._row_by_row, host._all_at_once]
 
 
 def names(rows):
@@ -52,7 +51,7 @@ class TestIntegers:
     @pytest.mark.parametrize(("counter", "key", "integers"), KNOWN)
     def test_are_those_of_philox(self, counter, key, integers):
         words = np.array(counter, dtype=np.uint64)
-        even, odd = _philox._philox(
+        even, odd = host._philox(
             words[0::2].reshape(2, 1, 1),
             words[1::2].reshape(2, 1, 1),
             np.array(key, dtype=np.uint64).reshape(2, 1, 1),
@@ -67,7 +66,7 @@ class TestIntegers:
     @pytest.mark.parametrize("form", FORMS)
     @pytest.mark.parametrize("n", [0, 1, 2, 3, 4, 5, 63, 64, 130])
     def test_both_forms_give_those_of_numpy(self, form, n, monkeypatch):
-        monkeypatch.setattr(_philox, "_BLOCKS_AT_ONCE", 8)  # several pieces
+        monkeypatch.setattr(host, "_BLOCKS_AT_ONCE", 8)  # several pieces
         rows = [(i, draw, a) for i in (0, 1, LAST) for draw in (0, LAST) for a in (0, 2**52, LAST)]
         for seed in (0, 2**32, LAST):
             found = form(seed, names(rows), PURPOSES["path"], n).reshape(len(rows), n)
@@ -115,7 +114,7 @@ class TestValues:
 
     def test_do_not_depend_on_what_else_is_drawn(self, make, monkeypatch):
         whole = make(5, range(700), "times", 9, draw=np.arange(3)[:, None])
-        monkeypatch.setattr(_philox, "_VALUES", 6)  # several pieces
+        monkeypatch.setattr(host, "_VALUES", 6)  # several pieces
         for draw in range(3):
             for index in (0, 13, 699):
                 alone = make(5, index, "times", 9, draw=draw)
@@ -153,7 +152,7 @@ class TestFormulas:
     @pytest.mark.parametrize("second", [0, LAST])
     def test_normals_of_the_extreme_integers_are_finite(self, first, second):
         z = np.empty(2)
-        _philox._box_muller(np.array([first, second], dtype=np.uint64), z)
+        host._box_muller(np.array([first, second], dtype=np.uint64), z)
         radius = math.sqrt(2 * 53 * math.log(2)) if first == 0 else 0.0
         assert z.tolist() == pytest.approx([radius, 0.0], abs=1e-14)
 
