@@ -15,16 +15,16 @@ from .constants import Words
 
 __all__ = ["draw", "is_made_on", "words"]
 
-_FLOAT32 = torch.float32, torch.float64
-"""Dtypes in which normals are written; others are rounded from float32, as torch does it."""
+# NumPy makes the numbers of other devices: it is faster on a CPU, and some devices have no float64.
+_MADE_ON = frozenset({"cuda"})  # torch's name for CUDA and ROCm
+
+# Normals of other dtypes are rounded from float32, as torch rounds float64 to them.
+_WRITTEN = torch.float32, torch.float64
 
 
 def is_made_on(device: torch.device) -> bool:
-    """Whether draws for a device are made there: on CUDA and ROCm, which torch calls `cuda`.
-
-    NumPy makes the others, which is faster on a CPU. Some other devices have no float64.
-    """
-    return device.type == "cuda"
+    """Whether the draws for a device are made on it."""
+    return device.type in _MADE_ON
 
 
 def words(values: Words, device: torch.device | str) -> np.ndarray | Tensor:
@@ -78,7 +78,7 @@ def draw(
     shape = (*names.shape[1:], n)
     if 0 in shape:
         return torch.empty(shape, dtype=dtype, device=device)
-    written = torch.float32 if kind == "normals" and dtype not in _FLOAT32 else dtype
+    written = torch.float32 if kind == "normals" and dtype not in _WRITTEN else dtype
     make = _maker(names.device)
     return make(kind, names.flatten(1), purpose, n, written).view(shape).to(dtype)
 
