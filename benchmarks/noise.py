@@ -13,9 +13,9 @@ one thread:
 3. Milliseconds per draw: NumPy's form of the generator and torch's operations, which a GPU without
    Triton uses.
 
-On a GPU it prints microseconds per draw of float32 normals: `torch.randn`, `SampleNoise` in a run of
-64 draws that begins with a new source, the part of it for which the host is busy, and the same run
-with torch's operations in place of the kernel; then the second table.
+On a GPU it prints microseconds per draw of float32 normals: `torch.randn`, `SampleNoise` in a run
+of 64 draws that begins with a new source, the part of it for which the host is busy, and the same
+run with torch's operations in place of the kernel; then the second table.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def on_gpu(name: str, repeats: int) -> None:
         runs = [gpu_draws(x, lambda x: torch.randn_like(x)), gpu_draws(x)]
         randn, mine = (1e6 * s / DRAWS for s in least_seconds(runs, repeats))
         host = 1e6 / DRAWS * least_seconds_of_host(gpu_draws(x, wait=False), repeats)
-        with mock.patch.object(made, "_maker", lambda device: operations.values):
+        with mock.patch.object(made, "_maker", return_value=operations.values):
             (slow,) = (1e6 * s / DRAWS for s in least_seconds([gpu_draws(x)], 2))
         values = f"{randn:10.1f} {mine:10.1f} {mine / randn:10.2f} {host:10.1f} {slow:10.1f}"
         print(f"{shape!s:18s} {values}", flush=True)
