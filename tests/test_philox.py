@@ -253,7 +253,7 @@ class TestDevice:
         assert kind == "normals" or torch.equal(found, wanted)
 
     @pytest.mark.slow
-    @pytest.mark.parametrize(("kind", "dtype"), GPU_KINDS)
+    @pytest.mark.parametrize(("kind", "dtype"), GPU_KINDS[::3])
     def test_the_kernel_compiles_for_a_gpu(self, kind, dtype, tmp_path, monkeypatch):
         """Triton compiles for a GPU that the machine need not have."""
         pytest.importorskip("triton")
@@ -270,10 +270,9 @@ class TestDevice:
             signature=types | {"KIND": "constexpr", "BLOCKS": "constexpr"},
             constexprs={"KIND": kind, "BLOCKS": kernel._BLOCKS},
         )
-        for capability in (80, 90):  # A100, H100
-            made = compile(source, target=GPUTarget("cuda", capability, 32))
-            assert "mul.hi.u64" in made.asm["ptx"]
-            assert made.asm["cubin"]
+        made = compile(source, target=GPUTarget("cuda", 90, 32))  # H100
+        assert "mul.hi.u64" in made.asm["ptx"]
+        assert made.asm["cubin"]
 
     def test_a_kernel_that_does_not_work_is_not_used(self, monkeypatch):
         """Whether it raises or gives other numbers; the operations are used, with a warning."""

@@ -18,8 +18,8 @@ each block, hence b + 1. From these integers come, in float64,
 and |z| is at most 8.6. Integers and uniforms are equal on all machines and devices, to the bit.
 Normals are equal up to the rounding of log, cos and sin, about 1e-15.
 
-NumPy makes the draws of a CPU (`host`), where operations of torch take 6 to 20 times as long.
-A GPU makes its own draws, by one kernel (`kernel`), or by operations of torch (`operations`) where Triton
+NumPy makes the draws of a CPU (`host`), where operations of torch take 6 to 20 times as long. A GPU
+makes its own draws, by one kernel (`kernel`), or by operations of torch (`operations`) where Triton
 does not work.
 
 Keys have 128 bits because 64 or 32 are too few: torch's CPU generator keeps 32 bits of a seed, so

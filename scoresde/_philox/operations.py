@@ -18,7 +18,7 @@ __all__ = ["philox", "values"]
 
 _LOW = 2**32 - 1
 
-# Blocks of four numbers that are made at a time. One takes about 500 bytes of memory meanwhile.
+# Blocks of four numbers that are made at a time. One needs less than 1 kB of memory meanwhile.
 _BLOCKS = 2**18
 
 
