@@ -354,10 +354,26 @@ def _grids_and_models() -> Iterator[Mutant]:
     yield Mutant(
         "midpoints of a Brownian path with the variance of the whole interval",
         "scoresde/noise/brownian.py",
-        "(0.5 * 2 ** (-0.5 * level))",
-        "2 ** (-0.5 * level)",
+        "[0.5 * 2 ** (-0.5 * level) for",
+        "[2 ** (-0.5 * level) for",
         "test_noise.py",
         "brownian or path",
+    )
+    yield Mutant(
+        "the carry between halves of a product is lost",
+        "scoresde/_philox/operations.py",
+        "carry = (total >> 32) + beyond[k]",
+        "carry = beyond[k]",
+        "test_philox.py",
+        "forms or philox",
+    )
+    yield Mutant(
+        "the kernel's rows begin without their draw number",
+        "scoresde/_philox/kernel.py",
+        "c1 = tl.load(names + 2 * count + row",
+        "c1 = tl.load(names + 3 * count + row",
+        "test_philox.py",
+        "kernel_gives",
     )
     path = "scoresde/exact/gaussian_mixture.py"
     yield Mutant(

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from scoresde import grid
-from scoresde._philox import normals, uniforms
+from scoresde._philox import device, normals, uniforms
 from scoresde.exact import GaussianMixture
 from scoresde.noise import BatchNoise, BrownianNoise, SampleNoise, brownian, check_seed
 from scoresde.samplers import EulerMaruyama, sample
@@ -25,6 +25,7 @@ DRAWS = {
     "times": lambda noise, x: noise.times(x),
 }
 NORMAL = ("prior", "increment", "fresh", "probe")
+UNIFORM = ("uniform", "times")
 SOURCES = {
     "sample": lambda seed, n: SampleNoise(seed, range(n)),
     "batch": lambda s, n: BatchNoise(s),
@@ -85,7 +86,7 @@ def test_float32_sees_the_rounded_noise_of_float64(source):
         assert torch.equal(wide.float(), narrow)
     assert source(5, 4).prior((4, 3)).dtype == torch.float64
     # in float32 some would be rounded to 1
-    for purpose in ("uniform", "times"):
+    for purpose in UNIFORM:
         draws = [DRAWS[purpose](source(5, 4), x.to(dtype)) for dtype in (x.dtype, torch.uint8)]
         assert draws[0].dtype == draws[1].dtype == torch.float64
         assert torch.equal(*draws)
@@ -117,7 +118,7 @@ def test_every_draw_has_an_address(purpose, shape):
     """The address does not depend on whether a draw was made ahead of time."""
     x = torch.zeros(shape, dtype=torch.float64)
     noise, indices = SampleNoise(9, range(5, 5 + shape[0])), range(5, 5 + shape[0])
-    make = uniforms if purpose in ("uniform", "times") else normals
+    make = uniforms if purpose in UNIFORM else normals
     n = 1 if purpose == "times" else math.prod(shape[1:])
     for k in range(12):
         found = DRAWS[purpose](noise, x)
@@ -148,6 +149,33 @@ def test_a_draw_may_be_changed_in_place():
         assert torch.equal(draw, kept.fresh(x))
         draw.zero_()
         assert draw.untyped_storage().nbytes() == 8 * draw.numel()
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_a_source_gives_the_same_draws_as_on_a_gpu(source, monkeypatch):
+    """Made as on a GPU, on the CPU. Three draws: the third is made with others ahead of time.
+
+    Uniforms are equal to the bit, normals up to the rounding of log, cos and sin.
+    """
+    x = torch.zeros(6, 3, dtype=torch.float64)
+    plain, noise = source(1, 6), source(1, 6)
+    wanted = {purpose: [draw(plain, x) for _ in range(3)] for purpose, draw in DRAWS.items()}
+    monkeypatch.setattr(device, "_MADE_ON", {"cpu"})
+    for purpose, draw in DRAWS.items():
+        for want in wanted[purpose]:
+            tolerance = 0 if purpose in UNIFORM else 1e-14
+            assert torch.allclose(draw(noise, x), want, rtol=0, atol=tolerance)
+
+
+@pytest.mark.slow
+def test_on_a_gpu_the_host_reads_no_value(monkeypatch):
+    """Tensors of the device `meta` have no values, so that reading one raises."""
+    monkeypatch.setattr(device, "_MADE_ON", {"meta"})
+    x = torch.zeros(6, 3, device="meta")
+    noise = BrownianNoise(1, range(6), depth=4)
+    draws = [noise.increment(x, 0.7, 0.3), noise.uniform(x), noise.fresh(x), noise.fresh(x)]
+    assert all(draw.device.type == "meta" for draw in draws)
+    assert noise.prior((6, 3), torch.device("meta")).dtype == torch.float64
 
 
 def test_streams_are_uncorrelated():

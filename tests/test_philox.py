@@ -11,8 +11,17 @@ import pytest
 import torch
 from scipy import stats
 
-from scoresde import _philox
-from scoresde._philox import PURPOSES, generator, integers, normals, uniforms
+from scoresde._philox import (
+    PURPOSES,
+    device,
+    generator,
+    host,
+    integers,
+    normals,
+    operations,
+    uniforms,
+    words,
+)
 
 LAST = 2**64 - 1
 # Test vectors of the Random123 library: counter, key, integers.
@@ -33,7 +42,7 @@ KNOWN = [
         [0xA528F45403E61D95, 0x38C72DBD566E9788, 0xA5A1610E72FD18B5, 0x57BD43B5E52B7FE6],
     ),
 ]
-FORMS = [_philox._row_by_row, _philox._all_at_once]
+EDGES = [0, 1, 2**32 - 1, 2**32, 2**63 - 1, 2**63, LAST]
 
 
 def names(rows):
@@ -48,16 +57,34 @@ def expected(seed, index, purpose, n, draw=0, address=0):
     return np.random.Philox(key=key, counter=counter).random_raw(n)
 
 
+def bits_of(rows):
+    """Words as int64 numbers, one column for each row."""
+    return torch.from_numpy(np.array(rows, dtype=np.uint64).view(np.int64)).T.contiguous()
+
+
+def by_operations(seed, rows, purpose, n):
+    """The integers of rows named by (index, draw, address), as the two forms of NumPy take them."""
+    if not n:
+        return np.empty((rows.shape[1], 0), dtype=np.uint64)
+    bits = torch.from_numpy(np.insert(rows, 0, seed, axis=0).view(np.int64))
+    return operations.values("integers", bits, purpose, n, torch.int64).numpy().view(np.uint64)
+
+
+FORMS = [host._row_by_row, host._all_at_once, by_operations]
+
+
 class TestIntegers:
     @pytest.mark.parametrize(("counter", "key", "integers"), KNOWN)
     def test_are_those_of_philox(self, counter, key, integers):
         words = np.array(counter, dtype=np.uint64)
-        even, odd = _philox._philox(
+        even, odd = host._philox(
             words[0::2].reshape(2, 1, 1),
             words[1::2].reshape(2, 1, 1),
             np.array(key, dtype=np.uint64).reshape(2, 1, 1),
         )
         assert np.stack([even, odd], 1).flatten().tolist() == integers
+        found = operations.philox(*(operations._halves(bits_of([w])) for w in (counter, key)))
+        assert [low | high << 32 for low, high in found[..., 0].T.tolist()] == integers
         # NumPy adds 1 to the counter before the first block.
         before = sum(word << 64 * i for i, word in enumerate(counter)) - 1
         bits = np.random.Philox(key=sum(word << 64 * i for i, word in enumerate(key)))
@@ -66,8 +93,9 @@ class TestIntegers:
 
     @pytest.mark.parametrize("form", FORMS)
     @pytest.mark.parametrize("n", [0, 1, 2, 3, 4, 5, 63, 64, 130])
-    def test_both_forms_give_those_of_numpy(self, form, n, monkeypatch):
-        monkeypatch.setattr(_philox, "_BLOCKS_AT_ONCE", 8)  # several pieces
+    def test_all_forms_give_those_of_numpy(self, form, n, monkeypatch):
+        monkeypatch.setattr(host, "_BLOCKS_AT_ONCE", 8)  # several pieces
+        monkeypatch.setattr(operations, "_BLOCKS", 50)
         rows = [(i, draw, a) for i in (0, 1, LAST) for draw in (0, LAST) for a in (0, 2**52, LAST)]
         for seed in (0, 2**32, LAST):
             found = form(seed, names(rows), PURPOSES["path"], n).reshape(len(rows), n)
@@ -115,7 +143,7 @@ class TestValues:
 
     def test_do_not_depend_on_what_else_is_drawn(self, make, monkeypatch):
         whole = make(5, range(700), "times", 9, draw=np.arange(3)[:, None])
-        monkeypatch.setattr(_philox, "_VALUES", 6)  # several pieces
+        monkeypatch.setattr(host, "_VALUES", 6)  # several pieces
         for draw in range(3):
             for index in (0, 13, 699):
                 alone = make(5, index, "times", 9, draw=draw)
@@ -153,7 +181,7 @@ class TestFormulas:
     @pytest.mark.parametrize("second", [0, LAST])
     def test_normals_of_the_extreme_integers_are_finite(self, first, second):
         z = np.empty(2)
-        _philox._box_muller(np.array([first, second], dtype=np.uint64), z)
+        host._box_muller(np.array([first, second], dtype=np.uint64), z)
         radius = math.sqrt(2 * 53 * math.log(2)) if first == 0 else 0.0
         assert z.tolist() == pytest.approx([radius, 0.0], abs=1e-14)
 
@@ -169,6 +197,102 @@ class TestFormulas:
         z = [-0.4071698028450943, 1.0768559887407747, -2.5849306464612813]
         # log, cos and sin of other machines may round otherwise
         assert normals(1, 2, "fresh", 3, draw=3, address=4).tolist() == pytest.approx(z, rel=1e-14)
+
+
+GPU_KINDS = [
+    ("integers", torch.int64),
+    ("uniforms", torch.float64),
+    ("normals", torch.float64),
+    ("normals", torch.float32),
+]
+
+
+class TestDevice:
+    """Draws of a GPU, made on the CPU by the operations or by Triton's interpreter."""
+
+    @pytest.mark.parametrize("n", [0, 1, 6])
+    def test_are_those_of_numpy(self, n, monkeypatch):
+        """Uniforms to the bit, normals up to the rounding of log, cos and sin."""
+        index, address = np.array(EDGES, dtype=np.uint64), np.array([[3], [LAST]], dtype=np.uint64)
+        z = [normals(2**63, index, "path", n, draw=2**32, address=address)]
+        u = [uniforms(LAST, index, "times", n, draw=address)]
+        monkeypatch.setattr(device, "_MADE_ON", {"cpu"})
+        at = words(EDGES, "cpu")
+        assert isinstance(at, torch.Tensor)
+        for given in (EDGES, index, at):
+            z.append(normals(2**63, given, "path", n, draw=2**32, address=address))
+            u.append(uniforms(LAST, given, "times", n, draw=address))
+        narrow = normals(2**63, at, "path", n, draw=2**32, address=address, dtype=torch.float32)
+        assert all(torch.equal(u[0], other) for other in u[1:])
+        assert all(torch.allclose(z[0], other, rtol=0, atol=1e-14) for other in z[1:])
+        assert narrow.dtype == torch.float32
+        assert torch.equal(narrow, z[1].float())
+        assert z[0].shape == z[1].shape == (2, len(EDGES), n)
+
+    @pytest.mark.parametrize(("kind", "dtype"), GPU_KINDS)
+    def test_the_kernel_gives_those_of_the_operations(self, kind, dtype):
+        """To the bit, because Triton's interpreter takes log, cos and sin from NumPy."""
+        pytest.importorskip("triton")
+        from triton.runtime.interpreter import InterpretedFunction
+
+        from scoresde._philox import kernel
+
+        rows = [
+            (s, i, d, a)
+            for s in EDGES
+            for i, d, a in zip(EDGES[:3], EDGES[2:5], EDGES[4:], strict=True)
+        ]
+        bits, n = bits_of(rows + [(1, i, 2, 3) for i in range(60)]), 9
+        found = torch.full((bits.shape[1], n), -7, dtype=dtype)
+        programs = -(-bits.shape[1] * 3 // 64)
+        InterpretedFunction(kernel._philox.fn)[(programs,)](
+            found, bits, 5, bits.shape[1], n, KIND=kind, BLOCKS=64
+        )
+        wanted = operations.values(kind, bits, 5, n, dtype)
+        assert torch.equal(found, wanted) or torch.allclose(found, wanted, rtol=0, atol=1e-14)
+        assert kind == "normals" or torch.equal(found, wanted)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(("kind", "dtype"), GPU_KINDS[::3])
+    def test_the_kernel_compiles_for_a_gpu(self, kind, dtype, tmp_path, monkeypatch):
+        """Triton compiles for a GPU that the machine need not have."""
+        pytest.importorskip("triton")
+        monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+        from triton.backends.compiler import GPUTarget
+        from triton.compiler import ASTSource, compile
+
+        from scoresde._philox import kernel
+
+        short = {torch.int64: "i64", torch.float64: "fp64", torch.float32: "fp32"}[dtype]
+        types = {"out": f"*{short}", "names": "*i64", "purpose": "i32", "rows": "i32", "n": "i32"}
+        source = ASTSource(
+            fn=kernel._philox,
+            signature=types | {"KIND": "constexpr", "BLOCKS": "constexpr"},
+            constexprs={"KIND": kind, "BLOCKS": kernel._BLOCKS},
+        )
+        made = compile(source, target=GPUTarget("cuda", 90, 32))  # H100
+        assert "mul.hi.u64" in made.asm["ptx"]
+        assert made.asm["cubin"]
+
+    def test_a_kernel_that_does_not_work_is_not_used(self, monkeypatch):
+        """Whether it raises or gives other numbers; the operations are used, with a warning."""
+        cpu = torch.device("cpu")
+        device._check(operations.values, cpu)
+        for wrong in ("integers", "normals"):
+
+            def other(kind, *args, wrong=wrong):
+                return operations.values(kind, *args) + (kind == wrong)
+
+            with pytest.raises(RuntimeError, match=f"its {wrong} are not those"):
+                device._check(other, cpu)
+
+        def refuse(*args):
+            raise RuntimeError("no C compiler\nand more lines")
+
+        monkeypatch.setattr(device, "_check", refuse)
+        with pytest.warns(UserWarning, match=r"cuda:0 are made by operations of torch.*compiler$"):
+            made = device._maker.__wrapped__(torch.device("cuda", 0))
+        assert made is operations.values
 
 
 def mean_error(values, mean, variance):

@@ -7,11 +7,10 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .._philox import normals, uniforms
+from .._philox import Words, normals, uniforms, words
 
 __all__ = [
     "NOISE_VERSION",
@@ -33,8 +32,9 @@ NOISE_VERSION = 2
 _UNIFORM = ("uniform", "times")
 _CPU = torch.device("cpu")
 
-# Largest number of blocks (of four numbers) that a source computes ahead of time.
-_AHEAD = 16384
+# Largest number of values that a source makes at once, draws ahead of time included, unless one
+# draw has more. On a GPU so many take about as long as the calls that start a draw.
+_AHEAD = {"cpu": 2**16, "cuda": 2**20}
 
 
 class Noise(ABC):
@@ -58,9 +58,9 @@ class Noise(ABC):
             device: Wanted device.
         """
 
-    def prior(self, shape: Sequence[int]) -> Tensor:
-        """N(0, I) of `shape` (B, *D), float64 on the CPU; scaled by the caller it is x_T."""
-        return self._draw(shape, "prior", torch.float64, _CPU)
+    def prior(self, shape: Sequence[int], device: torch.device = _CPU) -> Tensor:
+        """N(0, I) of `shape` (B, *D) on a device, float64; scaled by the caller it is x_T."""
+        return self._draw(shape, "prior", torch.float64, device)
 
     def increment(self, x: Tensor, t: float, s: float) -> Tensor:
         """(W_t − W_s)/√(t − s) for a step from t to s < t: N(0, I) like `x`."""
@@ -108,7 +108,7 @@ class SampleNoise(Noise):
     def __init__(self, seed: int, indices: Sequence[int]) -> None:
         self.seed = check_seed(seed)
         self.indices = check_indices(indices)
-        self._index = np.array(self.indices, dtype=np.uint64)
+        self._index: dict[torch.device, Words] = {}
         self._asked: dict[str, int] = {}
         self._ahead: dict[tuple, dict[int, Tensor]] = {}
 
@@ -123,21 +123,23 @@ class SampleNoise(Noise):
         draw = self._ahead.get(kind, {}).pop(k, None)
         if draw is None:
             # As many as were drawn so far, so that at most half of all are never used.
-            blocks = max(1, len(self.indices)) * max(1, -(-n // 4))
-            numbers = np.arange(k, k + max(1, min(k, _AHEAD // blocks)), dtype=np.uint64)
-            draw, *others = self._make(numbers, *kind)
+            size = max(1, len(self.indices)) * max(4, n)
+            ahead = _AHEAD.get(device.type, _AHEAD["cpu"]) // size
+            draw, *others = self._make(range(k, k + max(1, min(k, ahead))), *kind)
             self._ahead[kind] = dict(enumerate(others, k + 1))
         return draw.reshape(tuple(shape))
 
     def _make(
-        self, numbers: np.ndarray, purpose: str, n: int, dtype: torch.dtype, device: torch.device
+        self, numbers: range, purpose: str, n: int, dtype: torch.dtype, device: torch.device
     ) -> Sequence[Tensor]:
         """The draws of these numbers, each of shape (B, n)."""
-        address = {"draw": numbers[:, None], "device": device}
+        if device not in self._index:
+            self._index[device] = words(self.indices, device)
+        address = {"draw": words(numbers, device)[:, None], "device": device}
         if purpose in _UNIFORM:
-            draws = uniforms(self.seed, self._index, purpose, n, **address)
+            draws = uniforms(self.seed, self._index[device], purpose, n, **address)
         else:
-            draws = normals(self.seed, self._index, purpose, n, **address, dtype=dtype)
+            draws = normals(self.seed, self._index[device], purpose, n, **address, dtype=dtype)
         # Each draw has its own memory, so that keeping one does not keep them all.
         return [draw.clone() for draw in draws] if len(draws) > 1 else draws
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .._philox import normals
+from .._philox import normals, words
 from .._tensor import check_integer
 from .base import BatchNoise, Noise, SampleNoise, check_indices, check_rows, check_seed
 
@@ -96,9 +95,13 @@ class _BrownianTree:
         self, seed: int, indices: Sequence[int], width: int, depth: int, device: torch.device
     ) -> None:
         self._seed, self._width, self._device = seed, width, device
-        self._index = np.array(indices, dtype=np.uint64)
-        (self._end,) = self._normals([0])
+        self._index = words(indices, device)
+        self._end = self._normals([0])[0]
         self._start = torch.zeros_like(self._end)
+        # The standard deviation of W in the middle of a node, given its ends.
+        scale = [0.5 * 2 ** (-0.5 * level) for level in range(depth)]
+        scale = torch.tensor(scale, dtype=torch.float64)[:, None, None]
+        self._scale = scale.to(device, non_blocking=True)
         # For each level, the node visited last, and W in its middle. A run along a grid visits the
         # same nodes of the upper levels many times.
         self._visited: list[tuple[int, Tensor]] = [(0, self._end)] * depth
@@ -109,12 +112,12 @@ class _BrownianTree:
             return self._end
         nodes = self._nodes(t)
         new = [level for level, node in enumerate(nodes) if self._visited[level][0] != node]
-        draws = dict(zip(new, self._normals([nodes[level] for level in new]), strict=True))
+        draws = dict(zip(new, self._displacements(nodes, new), strict=True))
         low, high = self._start, self._end
         for level, node in enumerate(nodes):
             if level in draws:
-                z = draws[level] * (0.5 * 2 ** (-0.5 * level))
-                self._visited[level] = node, z.add_(0.5 * (low + high))
+                middle = (low + high).mul_(0.5).add_(draws[level])
+                self._visited[level] = node, middle
             middle = self._visited[level][1]
             low, high = (middle, high) if int(t * 2 ** (level + 1)) % 2 else (low, middle)
         fraction = t * 2 ** len(nodes) % 1
@@ -125,9 +128,16 @@ class _BrownianTree:
         levels = (level for level in range(len(self._visited)) if t * 2**level % 1)
         return [2**level + int(t * 2**level) for level in levels]
 
+    def _displacements(self, nodes: list[int], levels: list[int]) -> Sequence[Tensor]:
+        """The random part of W in the middle of the nodes of some levels; one call for all."""
+        if not levels:
+            return []
+        scale = torch.stack([self._scale[level] for level in levels])
+        return self._normals([nodes[level] for level in levels]) * scale
+
     def _normals(self, addresses: list[int]) -> Tensor:
         """The normals of nodes, shape (nodes, rows, width)."""
-        address = np.array(addresses, dtype=np.uint64)[:, None]
+        address = words(addresses, self._device)[:, None]
         return normals(
             self._seed, self._index, "path", self._width, address=address, device=self._device
         )

@@ -1,67 +1,21 @@
-"""Random numbers with an address: the integers of Philox4x64-10, uniforms and normals.
-
-A draw is named by (seed, index, purpose, draw, address) and has as many values as are wanted.
-Value j of a draw is a function of that name and of j alone. It does not depend on earlier draws,
-and a longer draw begins with the shorter one. A name sets the generator by
-
-    key = (seed, index),   counter = (b + 1, draw, address, purpose)
-
-and block b = 0, 1, ... gives the 64-bit integers r_{4b}, ..., r_{4b+3}. Salmon et al. 2011,
-"Parallel random numbers: as easy as 1, 2, 3". These are the integers of NumPy's generator
-`Philox(key, counter).random_raw` with the first counter word 0: NumPy adds 1 to the counter before
-each block, hence b + 1. From these integers come, in float64,
-
-    uniforms   u_j = ⌊r_j / 2^11⌋ 2^−53 in [0, 1)
-    normals    z_{2i} = ρ cos φ,  z_{2i+1} = ρ sin φ   (Box and Muller 1958),
-               ρ = √(−2 log((⌊r_{2i} / 2^11⌋ + 1) 2^−53)),   φ = 2π ⌊r_{2i+1} / 2^11⌋ 2^−53
-
-and |z| is at most 8.6. Integers and uniforms are equal on all machines and devices, to the bit.
-Normals are equal up to the rounding of log, cos and sin, about 1e-15.
-
-Keys have 128 bits because 64 or 32 are too few: torch's CPU generator keeps 32 bits of a seed, so
-that among 50,000 samples seeded one by one, two are equal with probability 0.25.
-"""
+"""The numbers on the CPU, by NumPy."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
-__all__ = ["PURPOSES", "generator", "integers", "normals", "uniforms"]
+from .constants import KEY_STEPS, MULTIPLIERS, PURPOSES, ROUNDS, Words
 
-# Purposes of draws. Draws of different purposes share no block of integers.
-PURPOSES = {
-    "prior": 0,
-    "increment": 1,
-    "fresh": 2,
-    "probe": 3,
-    "path": 4,
-    "uniform": 5,
-    "times": 6,
-    "training noise": 7,
-    "training uniform": 8,
-    "training times": 9,
-    "shuffle": 10,
-    "dropout": 11,
-    "label dropout": 12,
-    "held out": 13,
-    "validation": 14,
-    "flip": 15,
-}
-
-Words = int | Sequence[int] | np.ndarray
-"""Integers in [0, 2^64), one or an array of them."""
+__all__ = ["box_muller", "generator", "integers"]
 
 _LOW = np.uint64(2**32 - 1)
 _HALF_WORD = np.uint64(32)
-_MULTIPLIERS = np.array([[[0xD2E7470EE14C6C93]], [[0xCA5A826395121157]]], dtype=np.uint64)
+_MULTIPLIERS = np.array(MULTIPLIERS, dtype=np.uint64).reshape(2, 1, 1)
 _MULTIPLIERS_LOW, _MULTIPLIERS_HIGH = _MULTIPLIERS & _LOW, _MULTIPLIERS >> _HALF_WORD
-_KEY_STEPS = np.array([[[0x9E3779B97F4A7C15]], [[0xBB67AE8584CAA73B]]], dtype=np.uint64)
-_ROUNDS = 10
+_KEY_STEPS = np.array(KEY_STEPS, dtype=np.uint64).reshape(2, 1, 1)
 
 # Blocks that `_all_at_once` computes at a time, and values that `_box_muller` computes at a time:
 # arrays of this size stay in the cache.
@@ -69,61 +23,13 @@ _BLOCKS_AT_ONCE = 16384
 _VALUES = 32768
 
 
-def normals(
-    seed: int,
-    index: Words,
-    purpose: str,
-    n: int,
-    *,
-    draw: Words = 0,
-    address: Words = 0,
-    dtype: torch.dtype = torch.float64,
-    device: torch.device | str = "cpu",
-) -> Tensor:
-    """N(0, 1) numbers, made in float64 and then cast.
-
-    Args:
-        seed: Integer in [0, 2^64).
-        index: Index of each sample, in [0, 2^64).
-        purpose: One of `PURPOSES`.
-        n: Number of values of each draw.
-        draw: Number of the draw, in [0, 2^64).
-        address: A further number in [0, 2^64), for purposes that need one.
-        dtype: Dtype of the result.
-        device: Device of the result.
-
-    Returns:
-        Shape (*S, n), where S is the common broadcast shape of `index`, `draw` and `address`.
-    """
-    pairs = integers(seed, index, purpose, n + n % 2, draw=draw, address=address)
-    values = pairs.view(np.float64)
-    flat = pairs.reshape(-1), values.reshape(-1)
-    for first in range(0, pairs.size, _VALUES):
-        _box_muller(*(part[first : first + _VALUES] for part in flat))
-    return torch.from_numpy(np.ascontiguousarray(values[..., :n])).to(device, dtype)
-
-
-def uniforms(
-    seed: int,
-    index: Words,
-    purpose: str,
-    n: int,
-    *,
-    draw: Words = 0,
-    device: torch.device | str = "cpu",
-) -> Tensor:
-    """U[0, 1) numbers, float64, because in float32 some would round to 1.
-
-    Args and shape as for `normals`.
-    """
-    values = integers(seed, index, purpose, n, draw=draw) >> np.uint64(11)
-    return torch.from_numpy(values * 2.0**-53).to(device)
-
-
 def integers(
     seed: int, index: Words, purpose: str, n: int, *, draw: Words = 0, address: Words = 0
 ) -> np.ndarray:
-    """The integers r_0, ..., r_{n−1} of each draw, uint64; args and shape as for `normals`."""
+    """The integers r_0, ..., r_{n−1} of each draw, uint64; args and shape as for `normals`.
+
+    They are made on the CPU, and words that are tensors must be there.
+    """
     words = [np.asarray(word, dtype=np.uint64) for word in (index, draw, address)]
     shape = np.broadcast_shapes(*(word.shape for word in words))
     names = np.empty((3, *shape), dtype=np.uint64)
@@ -133,6 +39,15 @@ def integers(
     make = _all_at_once if _pays_at_once(names.shape[1], -(-n // 4)) else _row_by_row
     rows = make(seed, names, PURPOSES[purpose], n)
     return np.ascontiguousarray(rows).reshape(*shape, n)
+
+
+def box_muller(integers: np.ndarray) -> np.ndarray:
+    """The normals of pairs of integers, shape (..., n) with n even; the integers are lost."""
+    values = integers.view(np.float64)
+    flat = integers.reshape(-1), values.reshape(-1)
+    for first in range(0, integers.size, _VALUES):
+        _box_muller(*(part[first : first + _VALUES] for part in flat))
+    return values
 
 
 def generator(seed: int, index: int, purpose: str) -> np.random.Generator:
@@ -186,7 +101,7 @@ def _philox(even: np.ndarray, odd: np.ndarray, key: np.ndarray) -> tuple[np.ndar
 
     Shapes (2, blocks, rows), and those of `odd` and `key` may be (2, 1, rows).
     """
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         high = _high_word(even)[::-1]
         high ^= odd
         high ^= key

@@ -1,0 +1,71 @@
+"""The two kinds of numbers that the rest of the package draws: normals and uniforms."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import host
+from .constants import PURPOSES, Words
+from .device import draw as draw_on
+from .device import is_made_on
+
+__all__ = ["normals", "uniforms"]
+
+
+def normals(
+    seed: int,
+    index: Words,
+    purpose: str,
+    n: int,
+    *,
+    draw: Words = 0,
+    address: Words = 0,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """N(0, 1) numbers, made in float64 and then cast.
+
+    Args:
+        seed: Integer in [0, 2^64).
+        index: Index of each sample, in [0, 2^64).
+        purpose: One of `PURPOSES`.
+        n: Number of values of each draw.
+        draw: Number of the draw, in [0, 2^64).
+        address: A further number in [0, 2^64), for purposes that need one.
+        dtype: Dtype of the result.
+        device: Device of the result. A GPU makes the numbers itself; the host does not wait for it,
+            and words that `words` has put there are not copied.
+
+    Returns:
+        Shape (*S, n), where S is the common broadcast shape of `index`, `draw` and `address`.
+    """
+    device = torch.device(device)
+    if is_made_on(device):
+        name = seed, index, draw, address
+        return draw_on("normals", name, PURPOSES[purpose], n, dtype, device)
+    pairs = host.integers(seed, index, purpose, n + n % 2, draw=draw, address=address)
+    values = host.box_muller(pairs)[..., :n]
+    return torch.from_numpy(np.ascontiguousarray(values)).to(device, dtype)
+
+
+def uniforms(
+    seed: int,
+    index: Words,
+    purpose: str,
+    n: int,
+    *,
+    draw: Words = 0,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """U[0, 1) numbers, float64, because in float32 some would round to 1.
+
+    Args and shape as for `normals`.
+    """
+    device = torch.device(device)
+    if is_made_on(device):
+        name = seed, index, draw, 0
+        return draw_on("uniforms", name, PURPOSES[purpose], n, torch.float64, device)
+    values = host.integers(seed, index, purpose, n, draw=draw) >> np.uint64(11)
+    return torch.from_numpy(values * 2.0**-53).to(device)
