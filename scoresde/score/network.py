@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from .._condition import Condition, ConditionSpec, leaves
-from .._tensor import check_type, finite_or_raise
+from .._deferred import check_finite
+from .._tensor import check_type
 from ..evaluation import name_time
 from ..sde import SDE, Node
 from .base import ScoreModel, Time, cast, combine
@@ -151,7 +152,7 @@ class NetworkScore(ScoreModel):
         native = self._evaluated(native, x, node)
         if rest is None:
             return native, None
-        rest = finite_or_raise(rest, lambda: f"learned variance at {name_time(node.t)}")
+        check_finite(rest, lambda: f"learned variance at {name_time(node.t)}")
         return native, 0.5 * (rest.to(x.dtype) + 1)
 
     def _label(self, node: Node, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -162,7 +163,10 @@ class NetworkScore(ScoreModel):
         else:
             # In bfloat16 only 507 of 1000 time labels differ.
             kind = torch.promote_types(dtype, torch.float32)
-        return torch.as_tensor(value, dtype=kind, device=x.device).flatten().expand(len(x)).clone()
+        if isinstance(value, Tensor):
+            return value.to(x.device, kind).flatten().expand(x.shape[0]).clone()
+        # Unlike a tensor that is moved to an accelerator, a filled one does not stop the host.
+        return torch.full((x.shape[0],), value, dtype=kind, device=x.device)
 
     def _described(self, x: Tensor, label: Tensor, y: Condition) -> str:
         """The network's call, for errors that are raised inside it."""

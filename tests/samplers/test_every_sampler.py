@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from scoresde import grid
-from scoresde._tensor import expand
+from scoresde import _deferred, grid
+from scoresde._tensor import NonFiniteError, expand
 from scoresde.noise import BatchNoise, SampleNoise
 from scoresde.samplers import (
     DDIM,
@@ -197,7 +197,7 @@ FAULTS = {
 }
 
 
-def test_a_fault_of_the_network_is_named_at_once(any_sampler):
+def test_a_fault_of_the_network_is_named_at_once(any_sampler, monkeypatch):
     def run(network):
         sample(FunctionScore(VP(), network), any_sampler.sampler, ts, (3, 2), seed=0)
 
@@ -214,6 +214,15 @@ def test_a_fault_of_the_network_is_named_at_once(any_sampler):
                 run(network)
             assert network.calls == at  # nothing is computed with it
             assert time.process_time() - begin < 2
+    # On an accelerator the checks are read at the end, and name the same time.
+    network = _Faulty(FAULTS["non-finite"], 2)
+    with pytest.raises(NonFiniteError) as now:
+        run(network)
+    monkeypatch.setattr(_deferred, "on_accelerator", lambda x: True)
+    network.calls = 0
+    with pytest.raises(NonFiniteError) as later:
+        run(network)
+    assert str(later.value) == str(now.value)
 
 
 def test_the_limit_of_evaluations_names_the_time_reached(elementwise, any_sampler):
