@@ -414,12 +414,12 @@ def _grids_and_models() -> Iterator[Mutant]:
 def _samplers() -> Iterator[Mutant]:
     short = "test_the_claims_of_the_short_form_hold"
     yield Mutant(
-        "a solver that gives up hides the NaN before it",
+        "the last of several failures is named",
         "scoresde/_deferred.py",
-        "    except Exception:\n        block.read()\n",
-        "    except Exception:\n",
-        "samplers/test_every_sampler.py",
-        "fault",
+        "counts, errors = self.counts, self.errors",
+        "counts, errors = self.counts[::-1], self.errors[::-1]",
+        "samplers/test_waiting.py",
+        "first_failure",
     )
     yield Mutant(
         "third order multistep as it is copied everywhere",
