@@ -35,6 +35,7 @@ class _Likelihood(Command):
         "Computation": (
             *("--method", "--steps", "--nodes", "--rtol", "--atol", "--per-sample"),
             *("--trace", "--force", "--image-error", "--dtype", "--batch", "--seed", "--device"),
+            "--compile",
         ),
         "Errors": ("--measured", "--budget"),
         "Output": ("--plot", "--out", "--overwrite", "--json"),
@@ -115,6 +116,7 @@ class _Likelihood(Command):
 @options.seed
 @options.dtype("Of data and network; the solver's state is always float64.")
 @options.device
+@options.compiled
 @click.option(
     "--budget", is_flag=True, help="Print the whole error budget, not only its first line."
 )

@@ -25,6 +25,7 @@ __all__ = [
     "expand",
     "finite_or_raise",
     "float64",
+    "not_finite",
     "plain_number",
     "plain_numbers",
 ]
@@ -260,6 +261,10 @@ def finite_or_raise(x: Tensor, what: str | Callable[[], str]) -> Tensor:
     if not math.isfinite(x.sum().item()):
         bad = int((~torch.isfinite(x)).sum())
         if bad:
-            where = what if isinstance(what, str) else what()
-            raise NonFiniteError(f"{where}: {bad} non-finite values of {x.numel()}")
+            raise not_finite(what if isinstance(what, str) else what(), bad, x.numel())
     return x
+
+
+def not_finite(where: str, bad: int, size: int) -> NonFiniteError:
+    """The error for a tensor of `size` numbers of which `bad` are not finite."""
+    return NonFiniteError(f"{where}: {bad} non-finite values of {size}")

@@ -430,6 +430,14 @@ def _grids_and_models() -> Iterator[Mutant]:
 def _samplers() -> Iterator[Mutant]:
     short = "test_the_claims_of_the_short_form_hold"
     yield Mutant(
+        "the last of several failures is named",
+        "scoresde/_deferred.py",
+        "counts, errors = self.counts, self.errors",
+        "counts, errors = self.counts[::-1], self.errors[::-1]",
+        "samplers/test_waiting.py",
+        "first_failure",
+    )
+    yield Mutant(
         "third order multistep as it is copied everywhere",
         "scoresde/samplers/dpm_solver.py",
         "(1 if self.copied else 2) * phi(3, to.z)",

@@ -13,6 +13,7 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from .._deferred import checked_at_end
 from .._tensor import check_number, float64, plain_numbers
 from ..batches import Batch, batches
 from ..data.spec import DataSpec
@@ -121,7 +122,7 @@ def neglected(
         value = model.log_prob(point) - model.log_prob(point, nodes[0])
         return CutOff(value, torch.zeros_like(value), True, torch.zeros_like(value))
     rule = trace_rule(trace, x)
-    with evaluating(model), count_nfe(model) as counted:
+    with evaluating(model), count_nfe(model) as counted, checked_at_end():
         probes = rule.draw(batch.noise, x)
         rates = [_rates(model, x, node, rule, probes) for node in nodes]
     values = _integrated(rates, nodes)
@@ -178,7 +179,7 @@ class GaussianNoising(Dequantization):
         """
         x0, log_q0 = self._start(batch, k, spec, t)
         x = (t.alpha * x0 + t.sigma * batch.noise.fresh(x0)).to(dtype)
-        with evaluating(batch.model):
+        with evaluating(batch.model), checked_at_end():
             eps = batch.model.eps(x, t).to(torch.float64)
         # x0(x_t) − x_0 = (σ/α) (z − ε); the difference of the two would cancel in float32
         z = (x.to(torch.float64) - t.alpha * x0) / t.sigma
@@ -225,7 +226,7 @@ def decoder_std(model: ScoreModel, x: Tensor, t_min: float, *, seed: int) -> flo
     (batch,) = batches(model, len(x), x.device, seed=seed)
     model, node = batch.model, _nodes(model, t_min, 1)[0]
     z = batch.noise.fresh(x)
-    with evaluating(model):
+    with evaluating(model), checked_at_end():
         eps = model.eps(node.alpha * x + node.sigma * z, node)
     return node.sigma / node.alpha * float((z - eps).square().mean(dtype=torch.float64).sqrt())
 

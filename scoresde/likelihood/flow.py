@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .._deferred import checked_at_end
 from ..batches import Batch
 from ..evaluation import count_nfe, evaluating
 from ..exact import GaussianMixture
@@ -95,7 +96,8 @@ class Flow:
         settings = {"dims": self.dims}
         if isinstance(solver, AdaptivePerSample):
             settings["names"] = self.names
-        with evaluating(self.model), count_nfe(self.model, max_nfe) as counted:
+        counting = count_nfe(self.model, max_nfe)
+        with evaluating(self.model), counting as counted, checked_at_end():
             if len(state) > 0:
                 solution = solver.solve(self._rate, state, t_start, t_end, **settings)
         return FlowEnd(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .._condition import Condition, ConditionSpec
+from .._deferred import on_accelerator
 from .blocks import attend
 from .fir import fir_down, fir_up
 
@@ -81,8 +82,10 @@ def required_parts(condition: ConditionSpec, y: Condition | None, n: int) -> dic
             raise ValueError(f"y must be given: the network was trained with {condition}")
         return {}
     parts = condition.parts(y, n)
-    if "class" in parts and not torch.compiler.is_compiling():
-        condition.check_classes(parts["class"], condition.classes - 1)
+    if "class" in parts:
+        # As in `LabelEmbedding`, values are read only where nothing waits for it.
+        if not (torch.compiler.is_compiling() or on_accelerator(parts["class"])):
+            condition.check_classes(parts["class"], condition.classes - 1)
     return parts
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .._condition import ConditionSpec
+from .._deferred import on_accelerator
 from .._tensor import check_choice, equally_spaced
 
 __all__ = ["FourierEmbedding", "LabelEmbedding", "SinusoidalEmbedding"]
@@ -167,8 +168,9 @@ class LabelEmbedding(nn.Module):
         classes = self.condition.classes
         if parts is None:
             return self.table(torch.full_like(label, classes, dtype=torch.int64))
-        # Reading values would break a compiled graph. There the table makes its own check.
-        if not torch.compiler.is_compiling():
+        # Reading values would break a compiled graph, and stop the host until an accelerator is
+        # done. There the table makes its own check.
+        if not (torch.compiler.is_compiling() or on_accelerator(label)):
             self.condition.check_classes(parts["class"], classes)
         return self.table(parts["class"])
 

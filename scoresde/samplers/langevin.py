@@ -62,7 +62,7 @@ class Langevin(Corrector):
             n = s.sigma if self.norm == "exact" else s.sigma * _mean_norm(z) / _mean_norm(eps)
             step = 2 * a * (self.snr * n) ** 2
             # score = −ε/σ
-            x = torch.add(x, eps, alpha=-step / s.sigma).add_(z, alpha=math.sqrt(2 * step))
+            x = _plus(_plus(x, -step / s.sigma, eps), (2 * step) ** 0.5, z)
         return x
 
 
@@ -145,6 +145,13 @@ class AnnealedLangevin(GridSampler):
         return x
 
 
-def _mean_norm(x: Tensor) -> float:
-    """Mean over the batch of the Euclidean norm of a sample."""
-    return float(x.reshape(x.shape[0], -1).norm(dim=1).mean())
+def _mean_norm(x: Tensor) -> Tensor:
+    """Mean over the batch of the Euclidean norm of a sample, shape (): it is not read here."""
+    return x.reshape(x.shape[0], -1).norm(dim=1).mean()
+
+
+def _plus(x: Tensor, factor: float | Tensor, y: Tensor) -> Tensor:
+    """x + factor y, for a number or a tensor of shape ()."""
+    if isinstance(factor, Tensor):
+        return torch.addcmul(x, factor, y)
+    return torch.add(x, y, alpha=factor)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from .._condition import Condition, leaves
+from .._deferred import check_finite, checked_at_end
 from .._reachable import float_parameters
-from .._tensor import check_integer, check_shape, check_type, finite_or_raise
+from .._tensor import check_integer, check_shape, check_type
 from ..batches import batches
 from ..evaluation import count_nfe, evaluating, own_context
 from ..grid import check_grid, check_on_ladder
@@ -149,12 +150,14 @@ def sample(
             starts[part.rows] = part.noise.prior((part.n, *shape[1:])) * std
         else:
             starts[part.rows] = x_init[part.rows]
-        with evaluating(part.model), count_nfe(part.model, limit=max_nfe) as counted:
+        counting = count_nfe(part.model, limit=max_nfe)
+        with evaluating(part.model), counting as counted, checked_at_end():
             end = sampler.run(part.model, starts[part.rows], ts, part.noise, on_step)
             x = end.state
             if denoise and not sampler.reaches_data:
                 x = part.model.x0(x, model.sde.nodes(ts[-1:])[0])
-        ends[part.rows] = finite_or_raise(x, f"samples at t={float(ts[-1]):.6g}")
+            check_finite(x, lambda: f"samples at t={float(ts[-1]):.6g}")
+        ends[part.rows] = x
         counts += [] if end.counts is None else [end.counts]
         nfe = max(nfe, counted.forward)
     return Samples(

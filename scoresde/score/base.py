@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from .._condition import Condition, ConditionSpec, bound_rows, map_condition, take_rows
-from .._tensor import check_number, check_type, finite_or_raise
+from .._deferred import check_finite
+from .._tensor import check_number, check_type
 from ..evaluation import NFE, count_nfe, name_time
 from ..sde import SDE, Node
 from ..sde.base import SAME_TIME
@@ -243,7 +244,7 @@ class ScoreModel(nn.Module, ABC):
                 f"network output at {name_time(node.t)} is not differentiable in x (computed under "
                 "torch.no_grad, detached or in numpy?)"
             )
-        out = finite_or_raise(out, lambda: f"network output at {name_time(node.t)}")
+        check_finite(out, lambda: f"network output at {name_time(node.t)}")
         return out if out.dtype == x.dtype else out.to(x.dtype)
 
 

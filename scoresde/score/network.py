@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._condition import Condition, ConditionSpec, leaves
-from .._tensor import check_type, finite_or_raise
+from .._condition import Condition, ConditionSpec, leaves, map_condition
+from .._deferred import check_finite
+from .._tensor import check_type
 from ..evaluation import name_time
 from ..sde import SDE, Node
 from .base import ScoreModel, Time, cast, combine
@@ -41,12 +42,18 @@ class NetworkScore(ScoreModel):
     Attributes:
         unconditional: Whether the network was also trained without a condition (label dropout),
             so that it may be evaluated without one.
+        rows: Smaller batches are filled up to so many rows before the network, see `compile`;
+            None: they are not.
+        eager_derivatives: Evaluations for derivatives use the network as it was before `compile`.
 
     Raises:
         TypeError: If the network cannot be called as `call` says.
         ValueError: If the preconditioning is missing, or its label is an index and the SDE has no
             discrete ladder.
     """
+
+    rows: int | None = None
+    eager_derivatives: bool = False
 
     def __init__(
         self,
@@ -99,9 +106,23 @@ class NetworkScore(ScoreModel):
         """The time of the first discrete label, 0 for labels that are not discrete."""
         return self.preconditioning.t_least(self.sde)
 
-    def compile(self, *arguments: Any, **options: Any) -> None:
-        """Compile the network in place; the arguments are those of `torch.compile`."""
+    def compile(self, *arguments: Any, rows: int | None = None, **options: Any) -> None:
+        """Compile the network in place.
+
+        Args:
+            arguments: As for `torch.compile`.
+            rows: Fill up smaller batches to so many rows, so that one compilation serves all of
+                them. The added rows repeat the last one, and their results are left out. None:
+                another batch size is compiled anew.
+            options: As for `torch.compile`.
+        """
+        from torch._functorch import config  # imports torch's compiler
+
+        # Several derivative passes go through the graph of one evaluation. By default a compiled
+        # graph reuses the memory that it has saved for the first one.
+        config.donated_buffer = False
         self.net.compile(*arguments, **options)
+        self.rows = rows
 
     def eps(self, x: Tensor, t: Time) -> Tensor:
         """E[ε | x_t] from the network's native target."""
@@ -141,18 +162,36 @@ class NetworkScore(ScoreModel):
         self.nfe.add_forward(node.t)
         scaled = (cast(self.preconditioning.c_in(node), x) * x).to(dtype)
         label = self._label(node, x, dtype)
+        scaled, label, y = self._filled_up(scaled, label, y)
+        eager = self.eager_derivatives and torch.is_grad_enabled()
+        net = self.net.forward if eager else self.net
         with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
             try:
-                out = self._caller(self.net, scaled, label, y)
+                out = self._caller(net, scaled, label, y)
             except Exception as error:
                 error.add_note(self._described(scaled, label, y))
                 raise
-        native, rest = prediction(out, x, self.learned_variance)
-        native = self._evaluated(native, x, node)
+        native, rest = prediction(out, scaled, self.learned_variance)
+        native = self._evaluated(native[: x.shape[0]], x, node)
         if rest is None:
             return native, None
-        rest = finite_or_raise(rest, lambda: f"learned variance at {name_time(node.t)}")
+        rest = rest[: x.shape[0]]
+        check_finite(rest, lambda: f"learned variance at {name_time(node.t)}")
         return native, 0.5 * (rest.to(x.dtype) + 1)
+
+    def _filled_up(
+        self, x: Tensor, label: Tensor, y: Condition | None
+    ) -> tuple[Tensor, Tensor, Condition | None]:
+        """The network's arguments with at least `rows` rows, unless there is none."""
+        missing = (self.rows or 0) - x.shape[0]
+        if missing <= 0 or x.shape[0] == 0:
+            return x, label, y
+
+        def filled(leaf: Tensor) -> Tensor:
+            last = leaf[-1:].detach()
+            return torch.cat([leaf, last.expand(missing, *last.shape[1:])])
+
+        return filled(x), filled(label), None if y is None else map_condition(filled, y)
 
     def _label(self, node: Node, x: Tensor, dtype: torch.dtype) -> Tensor:
         """The network's label, shape (B,): int64 if it is a rounded index, else floating."""
@@ -162,7 +201,10 @@ class NetworkScore(ScoreModel):
         else:
             # In bfloat16 only 507 of 1000 time labels differ.
             kind = torch.promote_types(dtype, torch.float32)
-        return torch.as_tensor(value, dtype=kind, device=x.device).flatten().expand(len(x)).clone()
+        if isinstance(value, Tensor):
+            return value.to(x.device, kind).flatten().expand(x.shape[0]).clone()
+        # Unlike a tensor that is moved to an accelerator, a filled one does not stop the host.
+        return torch.full((x.shape[0],), value, dtype=kind, device=x.device)
 
     def _described(self, x: Tensor, label: Tensor, y: Condition) -> str:
         """The network's call, for errors that are raised inside it."""

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .._deferred import refuse
 from .._tensor import as_time, check_integer, expand, float64
 
 __all__ = ["SAME_TIME", "SDE", "Node", "VariancePreserving"]
@@ -240,19 +241,26 @@ class SDE(ABC):
         t = as_time(t).to(torch.float64)
         if t.ndim == 0:
             return self.nodes(t.reshape(1))[0]
-        return Node(*(expand(c, x) for c in self._columns(t.to(x.device))))
+        columns = self._columns(t)
+        if t.device != x.device:
+            # One copy, which need not wait for the work that the device has before it.
+            columns = torch.stack(columns).to(x.device, non_blocking=True).unbind(0)
+        return Node(*(expand(c, x) for c in columns))
 
     def _columns(self, ts: Tensor) -> tuple[Tensor, ...]:
         """A node's entries at checked float64 times, each like `ts`."""
-        if not bool(((ts >= 0) & (ts <= 1)).all()):
-            raise ValueError(f"times must lie in [0, 1], got {ts.tolist()}")
+        outside = ~((ts >= 0) & (ts <= 1))  # NaN too
+        refuse(outside, lambda n: ValueError(f"times must lie in [0, 1], got {ts.tolist()}"))
         sigma = self.sigma(ts)
-        if bool((sigma <= 0).any()):
-            raise ValueError(
-                f"t_min must be greater than 0 for {type(self).__name__}: σ(0) = 0, where the "
-                "score 1/σ is infinite; 1e-3 or 1e-5 are usual"
-            )
+        refuse(sigma <= 0, self._no_noise)
         return ts, self.alpha(ts), sigma, self.lam(ts), self.f(ts), self.g(ts)
+
+    def _no_noise(self, times: int) -> ValueError:
+        """The error for a number of times at which σ = 0."""
+        return ValueError(
+            f"t_min must be greater than 0 for {type(self).__name__}: σ(0) = 0, where the score "
+            "1/σ is infinite; 1e-3 or 1e-5 are usual"
+        )
 
 
 class VariancePreserving(SDE):

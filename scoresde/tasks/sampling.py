@@ -31,6 +31,7 @@ from ..samplers import Samples, sample
 from ..samplers.choice import DEFAULT_NFE
 from ..samplers.recommended import Choice
 from ..score import NetworkScore
+from .compiling import compile_network
 from .conditions import condition_arrays, requested_condition
 from .request import StoredModel, versions
 from .sample_request import SampleRequest, check_dtype, choose_settings, from_file
@@ -75,7 +76,8 @@ def draw_samples(
     with results.write((SAMPLES_FILE, GRID_FILE, SUMMARY)) as output:
         model = stored.build(request.device, request.dtype)
         if request.compiled:
-            model.net.compile()
+            rows = min(request.batch, request.n)
+            compile_network(model, rows, stored.spec.shape, request.torch_dtype, y)
         began = time.monotonic()
         samples = _run(request, model, chosen, (request.n, *stored.spec.shape), y, on_progress)
         seconds = time.monotonic() - began

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from scoresde import grid
-from scoresde._tensor import expand
+from scoresde import _deferred, grid
+from scoresde._tensor import NonFiniteError, expand
 from scoresde.noise import BatchNoise, SampleNoise
 from scoresde.samplers import (
     DDIM,
@@ -218,6 +218,17 @@ def test_a_fault_of_the_network_is_named_at_once(any_sampler):
     sample(model, any_sampler.sampler, ts, (3, 2), seed=0)
     for at in {1, (healthy.calls + 1) // 2, healthy.calls}:
         assert _named_at_once(any_sampler.sampler, _not_finite, "non-finite", at)
+
+
+def test_on_an_accelerator_the_same_time_is_named_at_the_end(any_sampler, monkeypatch):
+    said = []
+    for deferred in (False, True):
+        monkeypatch.setattr(_deferred, "on_accelerator", lambda x, deferred=deferred: deferred)
+        model = FunctionScore(VP(), _Faulty(_not_finite, 2))
+        with pytest.raises(NonFiniteError) as found:
+            sample(model, any_sampler.sampler, grid.log_snr(VP(), 3), (3, 2), seed=0)
+        said.append(str(found.value))
+    assert said[0] == said[1]
 
 
 @pytest.mark.parametrize("message", FAULTS)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from scoresde.likelihood.trace.jacobian import linearize
 from scoresde.nets import MLP
 from scoresde.samplers import DDIM, sample
 from scoresde.score import FunctionScore, NetworkScore, Preconditioning, wrap
@@ -105,6 +106,26 @@ def test_compiled_networks(kind):
         assert torch.equal(draw(model), want)
     with pytest.raises(TypeError, match=r"got OptimizedModule; call model.compile\(\) instead of"):
         draw(torch.compile(make(kind), backend="eager"))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_one_compilation_serves_all_batches():
+    """Smaller ones are filled up; evaluations for derivatives have one compilation of their own."""
+    made, wanted = [], make("ours").requires_grad_(False)
+    model = make("ours").requires_grad_(False)
+    model.compile(rows=4, backend=lambda graph, inputs: made.append(inputs) or graph.forward)
+    for n in (4, 3, 1):
+        x = torch.randn(n, 2, generator=torch.Generator().manual_seed(n))
+        with torch.no_grad():
+            torch.testing.assert_close(model.eps(x, 0.4), wanted.eps(x, 0.4))
+    assert len(made) == 1
+    got, want = (linearize(lambda x, m=m: m.eps(x, 0.4), x) for m in (model, wanted))
+    for v in (x, x.cos()):
+        torch.testing.assert_close(got.vjp(v), want.vjp(v))
+    assert len(made) == 2
+    model.eager_derivatives = True
+    linearize(lambda x: model.eps(x, 0.4), torch.zeros(5, 2))  # of another size
+    assert len(made) == 2
 
 
 @pytest.mark.slow

@@ -34,6 +34,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..._deferred import checked_at_end
 from ..._tensor import check_integer, check_number, equally_spaced, expand, plain_numbers
 from ...batches import Batch
 from ...evaluation import count_nfe, evaluating
@@ -129,7 +130,7 @@ class Path(LikelihoodMethod):
             none = x.new_empty(0, dtype=torch.float64)
             used = replace(self, trace=rule)
             return Likelihood(none, none, none, none, 0, 0, t_min, used, latent=x)
-        with evaluating(model), count_nfe(model) as counted:
+        with evaluating(model), count_nfe(model) as counted, checked_at_end():
             curve = self._curve(model, x, angle)
             integrand = _Integrand(model, x, angle, curve, variances, rule)
             divergences, errors, corrections = self._terms(integrand, batch.noise)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..._deferred import checked_at_end
 from ..._tensor import check_integer, check_number, check_type, float64, plain_numbers
 from ...batches import Batch, batches
 from ...evaluation import evaluating, own_context
@@ -160,7 +161,7 @@ def choose_trace(
     uses = (False,) if control is None else (False, True)
     pairs = [(rule, controlled) for rule in rules for controlled in uses]
     (batch,) = batches(model, len(x), x.device, seed=seed)
-    with evaluating(model):
+    with evaluating(model), checked_at_end():
         variances = _variances(batch, x, pairs, control, t_min, search)
     table = []
     for (rule, controlled), variance in zip(pairs, variances.tolist(), strict=True):
@@ -184,7 +185,7 @@ def _variances(
     ends = model.sde.lam(float64([1.0, t_min]))
     middles = (torch.arange(times, dtype=torch.float64, device="cpu") + 0.5) / times
     nodes = model.sde.nodes(model.sde.t_of_lam(torch.lerp(ends[0], ends[1], middles)))
-    sums = torch.zeros(len(pairs), dtype=torch.float64, device="cpu")
+    sums = torch.zeros(len(pairs), dtype=torch.float64, device=x.device)
     for node in nodes:
         x_t = node.alpha * x + node.sigma * noise.fresh(x)
         plain = linearize(lambda z, at=node: model.eps(z, at), x_t, model.nfe, node.t)
@@ -195,11 +196,11 @@ def _variances(
     return float(ends[1] - ends[0]) ** 2 * sums / times
 
 
-def _variance(rule: TraceRule, jacobian: Jacobian, noise: Noise, repeats: int) -> float:
+def _variance(rule: TraceRule, jacobian: Jacobian, noise: Noise, repeats: int) -> Tensor | float:
     """Variance of a rule's mean over its probes, averaged over the points."""
     if isinstance(rule, ExactTrace):
         return 0.0
     draws = [
         rule.estimate(jacobian, rule.draw(noise, jacobian.value)).mean(1) for _ in range(repeats)
     ]
-    return float(torch.stack(draws).var(0).mean())
+    return torch.stack(draws).var(0).mean()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..._tensor import finite_or_raise
+from ..._deferred import check_finite
 from ...evaluation import NFE, name_time, own_context
 
 __all__ = ["Jacobian", "KnownJacobian", "flat_rows", "linearize", "quadratic_forms"]
@@ -92,13 +92,16 @@ def linearize(
         RuntimeError: If the field is not differentiable in x; from `vjp`, if a derivative is not
             finite.
     """
-    at = "" if t is None else f" at {name_time(t)}"
+
+    def at() -> str:
+        return "" if t is None else f" at {name_time(t)}"
+
     with own_context(), torch.enable_grad():
         point = x.detach().clone().requires_grad_()
         value = field(point)
     if not value.requires_grad:
         raise RuntimeError(
-            f"the field{at} is not differentiable in x (computed under torch.no_grad, detached "
+            f"the field{at()} is not differentiable in x (computed under torch.no_grad, detached "
             "or in numpy?), so that its divergence is unknown"
         )
 
@@ -108,7 +111,8 @@ def linearize(
         with own_context():
             v = v.clone() if v.is_inference() else v
             (pulled,) = torch.autograd.grad(value, point, v, retain_graph=True)
-        return finite_or_raise(pulled, lambda: f"derivative of the network{at}")
+        check_finite(pulled, lambda: f"derivative of the network{at()}")
+        return pulled
 
     return Jacobian(value.detach(), pull)
 

@@ -26,6 +26,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..._deferred import checked_at_end
 from ..._tensor import check_integer, check_type, float64, plain_numbers
 from ...batches import Batch
 from ...data.spec import DataSpec
@@ -137,7 +138,7 @@ class VLB(LikelihoodMethod):
         model, noise = batch.model, batch.noise
         part, denoising = self.diffusion(model), self.denoising(batch, x)
         first, last = part.ends
-        with evaluating(model), count_nfe(model) as counted:
+        with evaluating(model), count_nfe(model) as counted, checked_at_end():
             prior = _prior(denoising.x0, first, model.sde.prior_std)
             draws = part.terms(denoising.x0, noise, self.draws)
             terms = [denoising.term(of_term) for of_term in draws]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..._condition import Condition
+from ..._deferred import checked_at_end
 from ..._tensor import check_choice, check_integer, expand, float64
 from ...batches import batches
 from ...data.spec import DataSpec
@@ -293,15 +294,15 @@ def optimal_variances(
     if len(x) == 0:
         raise ValueError("x must hold at least one datum, got none")
     chain = method.diffusion(model)
-    sums = torch.zeros(len(chain.nodes), dtype=torch.float64, device="cpu")
+    sums = torch.zeros(len(chain.nodes), dtype=torch.float64, device=x.device)
     parts = batches(model, len(x), x.device, seed=seed, noise=noise, y=y, batch=batch)
-    with evaluating(model):
+    with evaluating(model), checked_at_end():
         for part in parts:
             denoising = method.denoising(part, x[part.rows])
             for i, node in enumerate(chain.nodes):
                 squares = [denoising.residual(node).square for _ in range(method.draws)]
-                sums[i] += torch.stack(squares).mean(0).sum().cpu()
-    return chain.optimum(sums / x.numel())
+                sums[i] += torch.stack(squares).mean(0).sum()
+    return chain.optimum(sums.cpu() / x.numel())
 
 
 def _positive(variance: Sequence[float] | Tensor) -> tuple[float, ...]:

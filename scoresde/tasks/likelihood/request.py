@@ -72,6 +72,7 @@ class ScoreRequest(HeldOutRequest):
         measured: Number of data on which the errors of solver and dtype are measured.
         force: Allow an exact trace above 4096 dimensions.
         plot: Draw the terms of the bound "vlb-ddpm".
+        compiled: Compile the network, its derivative pass included.
     """
 
     n: int = 128
@@ -90,6 +91,7 @@ class ScoreRequest(HeldOutRequest):
     measured: int = 8
     force: bool = False
     plot: bool = False
+    compiled: bool = False
 
     @property
     def of_flow(self) -> bool:

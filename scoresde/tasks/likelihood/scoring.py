@@ -32,6 +32,7 @@ from ...output.parts import load_part, save_part
 from ...output.progress import OnProgress, advise_on_memory, check_space, silent
 from ...output.result_folder import ResultFolder
 from ...score import ScoreModel
+from ..compiling import compile_network
 from ..given import GivenModel
 from ..held_out import check_held_out, choose_rows, load_held_out
 from ..request import StoredModel, data_source, versions
@@ -114,14 +115,19 @@ class Scoring:
         sources = models | {"data": data_source(self.data)}
         if self.training is not None:
             sources["training data"] = data_source(self.training)
+        # Results without --compile were made before there was this option, too.
+        changed["compiled"] = self.request.compiled or None
         # `force` permits a computation and does not change its result.
         return self.request.origin("likelihood", sources, shown=("force",), **changed)
 
     def built(self) -> ScoreModel:
         """The model on its device, after a check that it can be evaluated."""
-        device = self.request.device
-        model = self.given.build(device, self.request.dtype)
-        self.given.check_evaluates(model, self.data.labels, device)
+        request, y = self.request, self.data.labels
+        model = self.given.build(request.device, request.dtype)
+        self.given.check_evaluates(model, y, request.device)
+        if request.compiled:
+            rows, shape = min(request.batch, request.n), self.given.spec.shape
+            compile_network(model, rows, shape, request.torch_dtype, y, request.of_flow)
         return model
 
 

@@ -1,0 +1,74 @@
+"""`--compile`: the network of a command, compiled once and before anything is timed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+
+import torch
+from torch import Tensor
+
+from .._condition import Condition, take_rows
+from .._tensor import NonFiniteError
+from .._text import reason_of
+from ..evaluation import count_nfe, evaluating, own_context
+from ..likelihood.trace.jacobian import linearize
+from ..score import NetworkScore, ScoreModel
+
+__all__ = ["compile_network"]
+
+
+def compile_network(
+    model: NetworkScore,
+    rows: int,
+    shape: Sequence[int],
+    dtype: torch.dtype,
+    y: Condition | None = None,
+    derivatives: bool = False,
+) -> None:
+    """Compile a model's network for batches of `rows`, and run it once.
+
+    The first run compiles, so that later timings do not hold it. Smaller batches are filled up to
+    `rows`, because another compilation takes longer than the evaluation of the added rows. If the
+    derivative pass cannot be compiled, one warning says so, and evaluations with derivatives run
+    without the compiled network.
+
+    Args:
+        model: The model; changed in place.
+        rows: Largest number of samples of a batch.
+        shape: Shape of a sample.
+        dtype: Dtype of the state.
+        y: Condition of at least `rows` samples, or None.
+        derivatives: Whether derivative passes will follow.
+    """
+    device = next((p.device for p in model.net.parameters()), torch.device("cpu"))
+    x = torch.zeros(rows, *shape, dtype=dtype, device=device)
+    y = None if y is None else take_rows(y, slice(rows))
+    model.compile(rows=rows)
+    bound = model.labelled(y, rows, device)
+    with own_context(), evaluating(bound), count_nfe(bound):
+        _without_check(bound, x)
+        if not derivatives:
+            return
+        try:
+            _derivative(bound, x)
+        except Exception as error:
+            model.eager_derivatives = True
+            warnings.warn(
+                f"--compile: the derivative pass runs without it: {reason_of(error)}", stacklevel=2
+            )
+
+
+def _without_check(model: ScoreModel, x: Tensor) -> None:
+    """One evaluation; a network may dislike x = 0, and the results are checked later."""
+    with suppress(NonFiniteError):
+        model.eps(x, 1.0)
+
+
+def _derivative(model: ScoreModel, x: Tensor) -> None:
+    """One evaluation with a derivative pass."""
+    with warnings.catch_warnings(), suppress(NonFiniteError):
+        # torch's compiler looks at the gradient of an input that has none
+        warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
+        linearize(lambda point: model.eps(point, 1.0), x).vjp(x)
