@@ -1199,7 +1199,7 @@ def _files_and_data() -> Iterator[Mutant]:
     )
     yield Mutant(
         "floats that are no whole levels are rounded",
-        "scoresde/data/arrays.py",
+        "scoresde/data/reading.py",
         'if x.dtype.kind == "f" and not np.array_equal(x, np.rint(x)):',
         "if False:",
         "data/test_arrays.py",

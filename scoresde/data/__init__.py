@@ -1,9 +1,10 @@
 """Data: their description (`DataSpec`), and loading them (`load_dataset`)."""
 
-from .catalog import DatasetStatus, DataSource, dataset_status, has_test_split, load_dataset
+from .catalog import DatasetStatus, dataset_status, has_test_split, load_dataset
 from .dataset import Dataset
 from .densities import DENSITIES, Density2D
 from .images import download
+from .source import DataSource
 from .spec import DataSpec
 
 __all__ = [

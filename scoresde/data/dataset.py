@@ -1,4 +1,4 @@
-"""`Dataset`: the tensors of a data set in memory."""
+"""`Dataset`: data with their conditions and their description."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .._condition import Condition, ConditionSpec, take_rows
+from .._rows import Rows
 from ..fingerprint import fingerprint
 from .spec import DataSpec
 
@@ -18,11 +19,12 @@ __all__ = ["Dataset"]
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set in memory.
+    """A data set.
 
     Args:
         name: Name or path from which the data were loaded.
-        x: Data, shape (N, *spec.shape): integer levels for quantized data, otherwise float32.
+        x: Data, shape (N, *spec.shape): integer levels for quantized data, otherwise float32. A
+            tensor, or `Rows`, which are read when they are needed.
         labels: Conditions of the data, as `spec.condition` describes them: class labels (int64,
             shape (N,)), or a vector, an array, or a dict of these; None without conditions.
         spec: Shape, range and quantization.
@@ -32,7 +34,7 @@ class Dataset:
     """
 
     name: str
-    x: Tensor
+    x: Tensor | Rows
     labels: Condition | None
     spec: DataSpec
     log_prob: Callable[[Tensor], Tensor] | None = None
