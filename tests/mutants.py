@@ -758,17 +758,17 @@ def _training() -> Iterator[Mutant]:
     )
     yield Mutant(
         "held-out data are trained on",
-        "scoresde/train/examples.py",
-        "return self._split[0].sort().values",
-        "return torch.arange(len(self.data))",
+        "scoresde/train/order.py",
+        "return self._ascending[places]",
+        "return places",
         "test_validation.py",
         "never_trained",
     )
     yield Mutant(
         "the likelihood of held-out data is of those that were trained on",
         "scoresde/tasks/request.py",
-        "split_rows(len(data), self.config.train)[1]",
-        "split_rows(len(data), self.config.train)[0]",
+        "Split.of(len(data), self.config.train).held_rows()",
+        "Split.of(len(data), self.config.train).some_rows(9)",
         "tasks/test_held_out.py",
         "held_out_are",
     )

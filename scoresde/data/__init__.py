@@ -6,6 +6,7 @@ from .densities import DENSITIES, Density2D
 from .images import download
 from .source import DataSource
 from .spec import DataSpec
+from .stream import Stream
 
 __all__ = [
     "DENSITIES",
@@ -14,6 +15,7 @@ __all__ = [
     "Dataset",
     "DatasetStatus",
     "Density2D",
+    "Stream",
     "dataset_status",
     "download",
     "has_test_split",
