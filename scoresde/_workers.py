@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -95,16 +96,17 @@ def _packed(result: tuple[Any, Exception | None]) -> tuple[Any, Exception | None
 
 
 def _loaded(call: _Call, arguments: Iterable[Any], workers: int) -> Iterator[Any]:
-    loader = DataLoader(
-        call,
-        batch_size=None,
-        sampler=arguments,
-        num_workers=workers,
-        collate_fn=_packed,
-        worker_init_fn=_ignore_signals,
-        generator=torch.Generator(),  # else DataLoader draws from the global one
-    )
-    with _same_sigchld():
+    with warnings.catch_warnings(), _same_sigchld():
+        warnings.simplefilter("ignore")  # of more workers than processors
+        loader = DataLoader(
+            call,
+            batch_size=None,
+            sampler=arguments,
+            num_workers=workers,
+            collate_fn=_packed,
+            worker_init_fn=_ignore_signals,
+            generator=torch.Generator(),  # else DataLoader draws from the global one
+        )
         return iter(loader)
 
 
