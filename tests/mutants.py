@@ -1198,6 +1198,30 @@ def _files_and_data() -> Iterator[Mutant]:
         "relative",
     )
     yield Mutant(
+        "a file that has changed while it was used is read on",
+        "scoresde/data/mapped.py",
+        "if _state_of(place.path) != self._state:",
+        "if False:",
+        "data/test_rows.py",
+        "changes_while",
+    )
+    yield Mutant(
+        "the computed order of many data is hardly shuffled",
+        "scoresde/train/order.py",
+        "_ROUNDS = 8",
+        "_ROUNDS = 2",
+        "test_examples.py",
+        "as_random",
+    )
+    yield Mutant(
+        "a resumed stream repeats the rows of the batch that was used in part",
+        "scoresde/data/stream.py",
+        'self._position = first - saved["used"]',
+        "self._position = first",
+        "data/test_stream.py",
+        "resumes_where",
+    )
+    yield Mutant(
         "floats that are no whole levels are rounded",
         "scoresde/data/reading.py",
         'if x.dtype.kind == "f" and not np.array_equal(x, np.rint(x)):',

@@ -86,16 +86,16 @@ def test_a_stream_resumes_bit_for_bit_and_says_how(kind, said, tmp_path):
 
 
 class Fatal:
-    """A dataset whose worker dies at its thirteenth item, or that fails there."""
+    """A dataset whose reader dies, or that fails, at its item 13 once it is armed."""
 
     def __init__(self, die):
-        self.die = die
+        self.die, self.armed = die, False
 
     def __len__(self):
         return 24
 
     def __getitem__(self, i):
-        if i == 13:
+        if self.armed and i == 13:
             self.die()
         return torch.full((2,), i / 24)
 
@@ -120,7 +120,10 @@ def raising():
 def test_data_that_cannot_be_read_end_the_run_and_no_finished_step_is_lost(
     die, workers, message, tmp_path
 ):
-    run = make(tmp_path, Dataset.of(Fatal(die), SPEC, workers=workers))
+    items = Fatal(die)
+    run = make(tmp_path, Dataset.of(items, SPEC, workers=workers))
+    assert run.data.fingerprint
+    items.armed = True
     began = time.monotonic()
     with pytest.raises(ReadError, match=message):
         for _ in run.steps():
