@@ -177,7 +177,7 @@ class Run:
             RuntimeError: If training diverges or memory is too small; the last checkpoint stays.
             OSError: If the log or the checkpoint cannot be written; the last checkpoint stays.
         """
-        identity_of(self.data)  # kept; it may read a large file, which no checkpoint should wait for
+        identity_of(self.data)  # it may read a large file, which no checkpoint should wait for
         steps = self.training.steps(self.optimizer, self.done)
         # A run with another batch size could not resume from the existing checkpoint.
         begun = self.checkpoint.exists()
