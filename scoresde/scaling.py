@@ -24,7 +24,7 @@ _T_MIN = 1e-3
 # hardly learns its meaning: the initial weights are made for numbers of size 1.
 _LARGEST_CONDITION, _SMALLEST_CONDITION = 10, 0.01
 
-_MOST_VALUES = 1 << 24  # values that are inspected, from evenly spaced rows
+_MOST_VALUES = 1 << 22  # values that are inspected, from evenly spaced rows
 
 
 def scale_warning(sde: SDE, data: Dataset | Stream) -> str | None:
