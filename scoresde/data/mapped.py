@@ -16,6 +16,8 @@ from .._rows import Rows
 
 __all__ = ["MappedArray", "Place"]
 
+_AT_ONCE = 512  # scattered rows that are read from one mapping: each may map 64 kB around it
+
 
 @dataclass(frozen=True)
 class Place:
@@ -68,15 +70,21 @@ class MappedArray(Rows):
             raise ValueError(f"{place.path} has changed since it was opened")
         if not rows.size:
             return torch.empty(0, *self.shape[1:], dtype=self.dtype)
-        array = np.memmap(place.path, place.dtype, "r", place.offset, place.shape)
         first, n = int(rows[0]), len(rows)
         if np.array_equal(rows, np.arange(first, first + n)):
-            found = np.array(array[first : first + n])
-        else:
-            if hasattr(mmap, "MADV_RANDOM"):  # else a row of 3 kB reads 128 kB from the disk
-                array._mmap.madvise(mmap.MADV_RANDOM)
-            found = np.asarray(array[rows])
-        return self.convert(found)
+            return self.convert(np.array(self._map()[first : first + n]))
+        parts = np.split(rows, range(_AT_ONCE, n, _AT_ONCE))
+        return self.convert(np.concatenate([self._scattered(part) for part in parts]))
+
+    def _map(self) -> np.memmap:
+        place = self.place
+        return np.memmap(place.path, place.dtype, "r", place.offset, place.shape)
+
+    def _scattered(self, rows: np.ndarray) -> np.ndarray:
+        array = self._map()
+        if hasattr(mmap, "MADV_RANDOM"):  # else a row of 3 kB reads 128 kB from the disk
+            array._mmap.madvise(mmap.MADV_RANDOM)
+        return np.asarray(array[rows])
 
 
 def _state_of(path: Path) -> tuple[int, int, int]:
