@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ._rows import Rows
+
 __all__ = ["ADDED", "difference", "file_fingerprint", "fingerprint", "parameters"]
 
 # For a field that a dataclass got after results with its fingerprint were stored: an instance with
@@ -31,12 +33,14 @@ def fingerprint(value: Any) -> str:
     Content includes the type and value of every number and text, the order of sequences, the dtype,
     shape and elements of arrays, and the class, fields and other attributes of dataclasses. It does
     not include the order of a mapping's keys, whether a sequence is a list or a tuple, whether an
-    array is NumPy's or torch's, its device, or its memory layout. A field of a dataclass that was
-    declared with `metadata=ADDED` is left out while it has its default value.
+    array is NumPy's or torch's, its device, its memory layout, or whether it is in memory. A field
+    of a dataclass that was declared with `metadata=ADDED` is left out while it has its default
+    value.
 
     Args:
-        value: None, bool, int, float, str, bytes, a NumPy scalar, array or tensor, a torch dtype
-            or device, a dataclass instance, or a mapping with text keys or a sequence of these.
+        value: None, bool, int, float, str, bytes, a NumPy scalar, array or tensor, `Rows`, a torch
+            dtype or device, a dataclass instance, or a mapping with text keys or a sequence of
+            these.
 
     Raises:
         TypeError: If the value holds anything else, or a mapping has a key that is not text.
@@ -114,6 +118,8 @@ def _add(digest: Any, value: Any) -> None:
         _piece(digest, "torch", str(value).encode())
     elif isinstance(value, (np.ndarray, Tensor)):
         _add_array(digest, value)
+    elif isinstance(value, Rows):
+        _add_rows(digest, value)
     elif is_dataclass(value) and not isinstance(value, type):
         _piece(digest, "class", type(value).__qualname__.encode())
         _add(digest, _without_additions(value))
@@ -146,6 +152,17 @@ def _add_array(digest: Any, value: np.ndarray | Tensor) -> None:
     _add(digest, list(value.shape))
     data = memoryview(little.reshape(-1).view(np.uint8))
     _piece(digest, "elements", data)
+
+
+def _add_rows(digest: Any, value: Rows) -> None:
+    """Add what `_add_array` adds for the same data in memory."""
+    kind = torch.empty(0, dtype=value.dtype).numpy().dtype.newbyteorder("<")
+    _piece(digest, "array", kind.str.encode())
+    _add(digest, list(value.shape))
+    digest.update(f"elements {value.numel() * kind.itemsize} ".encode())
+    for block in value.blocks():
+        little = np.ascontiguousarray(block.numpy(), dtype=kind)
+        digest.update(memoryview(little.reshape(-1).view(np.uint8)))
 
 
 def _piece(digest: Any, tag: str, data: bytes | memoryview) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ._condition import leaves
-from .data import Dataset
+from .data import Dataset, Stream
 from .sde import SDE
 
 __all__ = ["condition_warning", "scale_warning"]
@@ -24,10 +24,10 @@ _T_MIN = 1e-3
 # hardly learns its meaning: the initial weights are made for numbers of size 1.
 _LARGEST_CONDITION, _SMALLEST_CONDITION = 10, 0.01
 
-_MOST_VALUES = 1 << 24  # values that are inspected, from evenly spaced rows
+_MOST_VALUES = 1 << 22  # values that are inspected, from evenly spaced rows
 
 
-def scale_warning(sde: SDE, data: Dataset) -> str | None:
+def scale_warning(sde: SDE, data: Dataset | Stream) -> str | None:
     """The reason why samples of a model trained on these data will be wrong; None if there is none.
 
     Samplers start from the prior N(0, s²), s = `sde.prior_std`, in place of p_1, the distribution
@@ -42,11 +42,14 @@ def scale_warning(sde: SDE, data: Dataset) -> str | None:
 
     Args:
         sde: The forward process.
-        data: Training data; quantized data on the scale of their `DataSpec`.
+        data: Training data; quantized data on the scale of their `DataSpec`. Of a stream nothing is
+            known.
 
     Returns:
         One line that says in numbers what is wrong, and how to scale the data; None if all is well.
     """
+    if isinstance(data, Stream):
+        return None
     (mean, std), spec = _moments(data), data.spec
     last, first = sde.nodes([1.0, _T_MIN])
     shift = last.alpha * mean / sde.prior_std
@@ -72,7 +75,7 @@ def scale_warning(sde: SDE, data: Dataset) -> str | None:
     return f"the data of {data.name} are {problem}; samples will be wrong, {remedy}"
 
 
-def condition_warning(data: Dataset) -> str | None:
+def condition_warning(data: Dataset | Stream) -> str | None:
     """The reason why a network will hardly learn the conditions of the data; None if there is none.
 
     An entry of a vector, or a channel of an array, is too large if its root mean square is above
@@ -84,7 +87,8 @@ def condition_warning(data: Dataset) -> str | None:
     Returns:
         One line that names the condition, its scale and a remedy.
     """
-    for name, leaf in () if data.labels is None else leaves(data.labels):
+    unknown = isinstance(data, Stream) or data.labels is None
+    for name, leaf in () if unknown else leaves(data.labels):
         if not leaf.is_floating_point():
             continue
         mean, std = _moments_of_entries(leaf)

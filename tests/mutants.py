@@ -782,17 +782,17 @@ def _training() -> Iterator[Mutant]:
     )
     yield Mutant(
         "held-out data are trained on",
-        "scoresde/train/examples.py",
-        "return self._split[0].sort().values",
-        "return torch.arange(len(self.data))",
+        "scoresde/train/order.py",
+        "return self._ascending[places]",
+        "return places",
         "test_validation.py",
         "never_trained",
     )
     yield Mutant(
         "the likelihood of held-out data is of those that were trained on",
         "scoresde/tasks/request.py",
-        "split_rows(len(data), self.config.train)[1]",
-        "split_rows(len(data), self.config.train)[0]",
+        "Split.of(len(data), self.config.train).held_rows()",
+        "Split.of(len(data), self.config.train).some_rows(9)",
         "tasks/test_held_out.py",
         "held_out_are",
     )
@@ -1267,8 +1267,32 @@ def _files_and_data() -> Iterator[Mutant]:
         "relative",
     )
     yield Mutant(
+        "a file that has changed while it was used is read on",
+        "scoresde/data/mapped.py",
+        "if _state_of(place.path) != self._state:",
+        "if False:",
+        "data/test_rows.py",
+        "changes_while",
+    )
+    yield Mutant(
+        "the computed order of many data is hardly shuffled",
+        "scoresde/train/order.py",
+        "_ROUNDS = 8",
+        "_ROUNDS = 2",
+        "test_examples.py",
+        "as_random",
+    )
+    yield Mutant(
+        "a resumed stream repeats the rows of the batch that was used in part",
+        "scoresde/data/stream.py",
+        'self._position = first - saved["used"]',
+        "self._position = first",
+        "data/test_stream.py",
+        "resumes_where",
+    )
+    yield Mutant(
         "floats that are no whole levels are rounded",
-        "scoresde/data/arrays.py",
+        "scoresde/data/reading.py",
         'if x.dtype.kind == "f" and not np.array_equal(x, np.rint(x)):',
         "if False:",
         "data/test_arrays.py",

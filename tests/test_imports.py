@@ -18,18 +18,9 @@ COMMANDS = ROOT / "cli"
 # - leaves, which know no SDE, only if it is one of their users: the mathematics knows no files;
 # - lower layers, never its own (a folder's files import one another freely, except samplers/).
 TOOLS = {
-    *(
-        "_philox",
-        "_tensor",
-        "_deferred",
-        "_condition",
-        "_reachable",
-        "_files",
-        "_lock",
-        "_text",
-        "_envelope",
-    ),
-    *("_file_kinds", "_identity", "plain", "shipped", "fingerprint", "evaluation"),
+    *("_philox", "_tensor", "_deferred", "_condition", "_reachable", "_files", "_lock", "_text"),
+    *("_envelope", "_workers", "_rows", "_file_kinds", "_identity"),
+    *("plain", "shipped", "fingerprint", "evaluation"),
 }
 LEAVES = {"nets", "metrics", "data", "ema", "checkpoint"}
 LAYERS = [

@@ -1,6 +1,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +12,7 @@ from scoresde.loss import Objective
 from scoresde.nets import MLP
 from scoresde.score import NetworkScore, Preconditioning
 from scoresde.sde import VP
-from scoresde.train import Training, make_optimizer, split_rows
+from scoresde.train import Split, Training, make_optimizer
 from scoresde.validation import check_bits, validate
 
 from .test_train import Faulty, Recorder, points, seeded, settings, whole
@@ -31,11 +32,12 @@ def finish(made: Training) -> Training:
 
 
 def test_the_split_is_a_function_of_seed_and_share():
-    rows, held = split_rows(100, settings(validation=0.25))
+    split = Split.of(100, settings(validation=0.25))
+    held, rows = split.held_rows(), torch.from_numpy(split.rows(np.arange(split.trained)))
     assert len(held) == 25
     assert torch.equal(torch.cat([rows, held]).sort().values, torch.arange(100))
-    assert torch.equal(split_rows(100, settings(validation=0.25))[1], held)
-    assert not torch.equal(split_rows(100, settings(validation=0.25, seed=1))[1], held)
+    assert torch.equal(Split.of(100, settings(validation=0.25)).held_rows(), held)
+    assert not torch.equal(Split.of(100, settings(validation=0.25, seed=1)).held_rows(), held)
 
 
 def test_held_out_data_are_never_trained_on_and_all_others_are():
@@ -135,7 +137,7 @@ def test_a_test_split_of_another_shape_is_refused():
 
 def test_a_class_that_is_held_out_as_a_whole_is_refused():
     data = points(labels=True)
-    _, held = split_rows(12, settings(validation=0.25))
+    held = Split.of(12, settings(validation=0.25)).held_rows()
     labels = torch.ones(12, dtype=torch.int64).index_fill(0, held, 0)
     labels[0] = 2
     net = MLP((2,), 8, 1, classes=3)

@@ -1,10 +1,12 @@
 """Data: their description (`DataSpec`), and loading them (`load_dataset`)."""
 
-from .catalog import DatasetStatus, DataSource, dataset_status, has_test_split, load_dataset
+from .catalog import DatasetStatus, dataset_status, has_test_split, load_dataset
 from .dataset import Dataset
 from .densities import DENSITIES, Density2D
 from .images import download
+from .source import DataSource
 from .spec import DataSpec
+from .stream import Stream
 
 __all__ = [
     "DENSITIES",
@@ -13,6 +15,7 @@ __all__ = [
     "Dataset",
     "DatasetStatus",
     "Density2D",
+    "Stream",
     "dataset_status",
     "download",
     "has_test_split",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -11,18 +12,17 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from .conditions import Conditions, check_conditions, float_tensor
-from .npy import is_archive, members_of, opened, read_array, read_member
+from .._rows import Rows
+from .conditions import Conditions, check_conditions
+from .mapped import MappedArray, Place
+from .memory import fits_comfortably, megabytes
+from .npy import is_archive, members_of, opened, read_array, read_member, read_place
+from .reading import ArrayReading, checked_data
 from .spec import DataSpec
 
-__all__ = ["ArrayFile", "checked_data", "is_array_file", "load_array"]
-
-_DEFAULT_LEVELS = {np.dtype(np.uint8): 256, np.dtype(np.bool_): 2}
-
-_CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
+__all__ = ["ArrayFile", "is_array_file", "load_array"]
 
 # Names of the data and their conditions in a .npz file: ours, and the names given by
 # `np.savez(file, x, y)`, as in the sample files of guided-diffusion (ADM).
@@ -42,13 +42,14 @@ class ArrayFile:
     """The content of a file of arrays.
 
     Args:
-        x: Data, shape (N, *D): uint8 or int64 if quantized, otherwise float32.
+        x: Data, shape (N, *D): uint8 or int64 if quantized, otherwise float32. `Rows` if they are
+            read when they are needed.
         conditions: Labels, vector and array of the data.
         levels: Number of levels; None for continuous data.
         spec: Description of the data if the file holds one, as samples of scoresde do.
     """
 
-    x: Tensor
+    x: Tensor | Rows
     conditions: Conditions
     levels: int | None
     spec: DataSpec | None = None
@@ -60,7 +61,9 @@ def is_array_file(path: str | Path) -> bool:
     return path.suffix.lower() in (".npy", ".npz") and path.is_file()
 
 
-def load_array(path: Path, levels: int | None = None, *, labels: bool = True) -> ArrayFile:
+def load_array(
+    path: Path, levels: int | None = None, *, labels: bool = True, workers: int = 0
+) -> ArrayFile:
     """Data of a `.npy` or `.npz` file, with their conditions if it has any.
 
     A `.npy` file holds the data, shape (N, *D). A `.npz` file holds
@@ -79,6 +82,10 @@ def load_array(path: Path, levels: int | None = None, *, labels: bool = True) ->
     - other integers and bool: quantized; `levels` must be given (bool: 2).
     - floats: continuous, converted to float32; with `levels`, they must be whole levels.
 
+    A `.npy` file that needs more than 0.5 GB, or more than a quarter of the free memory, is not
+    held in memory: it is read once to check it, and its rows are read when they are needed. A
+    warning says so.
+
     Quantized data (N, H, W) are grey images and become (N, 1, H, W). An array (N, H, W, C) of
     images whose channels come last is transposed to (N, C, H, W), with a warning. The channels are
     taken to come last if C is less than W, and either H = W, or C is 1, 3 or 4 and H is none of
@@ -88,12 +95,16 @@ def load_array(path: Path, levels: int | None = None, *, labels: bool = True) ->
         path: The file.
         levels: Number of levels of the data.
         labels: Whether to read the conditions.
+        workers: Number of processes that read ahead data that are not held in memory.
 
     Raises:
         ValueError: If the file is damaged or not such a file, does not fit into memory, is empty,
             holds values that are not finite, levels outside 0 … levels − 1, or images whose axes
             are in another order; if samples of scoresde have another number of levels.
     """
+    place = _place_if_large(path)
+    if place is not None:
+        return _mapped(place, levels, workers)
     try:
         x, found, spec = _read(path, labels)
         if levels is None and spec is not None:
@@ -162,70 +173,32 @@ def _of_samples(
     return x, found, spec
 
 
-def checked_data(path: str | Path, x: np.ndarray, levels: int | None) -> tuple[Tensor, int | None]:
-    """Data of an array and their number of levels, checked and converted as by `load_array`.
+def _place_if_large(path: Path) -> Place | None:
+    """The place of a `.npy` file's array if it should not be held in memory."""
 
-    Args:
-        path: Name of the array in messages.
-        x: Real numbers, shape (N, *D).
-        levels: Number of levels; None for continuous data, and for 256 levels of uint8.
+    def content(file: IO[bytes]) -> Place | None:
+        if is_archive(file):
+            return None
+        place = read_place(path, file, path.stat().st_size)
+        if place is None:
+            return None
+        itemsize = max(place.dtype.itemsize, 4 if place.dtype.kind == "f" else 1)
+        return None if fits_comfortably(math.prod(place.shape) * itemsize) else place
 
-    Raises:
-        ValueError: As for `load_array`.
-    """
-    if x.ndim == 0 or x.size == 0:
-        raise ValueError(f"{path}: data must have shape (N, *D) with N at least 1, got {x.shape}")
-    if x.ndim == 1:
-        x = x[:, None]
-    if x.dtype.kind not in "buif":
-        raise ValueError(f"{path}: data must be real numbers, got dtype {x.dtype}")
-    _check_axes(path, x)
-    if _channels_last(x.shape):
-        noun = "channel" if x.shape[3] == 1 else "channels"
-        warnings.warn(
-            f"{path}: the shape {x.shape} was taken for (N, H, W, C): the data are images of "
-            f"{x.shape[3]} {noun} and {x.shape[1]}×{x.shape[2]} pixels",
-            stacklevel=4,
-        )
-        x = x.transpose(0, 3, 1, 2)
-    if x.dtype.kind == "f" and levels is None:
-        return float_tensor(path, "data", x), None
-    if levels is None:
-        levels = _DEFAULT_LEVELS.get(x.dtype)
-    return _quantized(path, x, levels), levels
+    return opened(path, content)
 
 
-def _channels_last(shape: tuple[int, ...]) -> bool:
-    if len(shape) != 4:
-        return False
-    _, height, width, channels = shape
-    if width <= channels:
-        return False
-    return height == width or (channels in _CHANNELS and height not in _CHANNELS)
-
-
-def _check_axes(path: Path, x: np.ndarray) -> None:
-    """Refuse one image without an axis of images, and images whose axis comes last."""
-    problem = None
-    if x.ndim == 3 and x.dtype == np.uint8 and x.shape[2] in _CHANNELS and x.shape[1] > x.shape[2]:
-        problem, axes = "one image (H, W, C)", (1, *x.shape)
-    elif x.ndim == 4 and x.shape[2] in _CHANNELS and x.shape[2] != x.shape[3]:
-        if x.shape[0] == x.shape[1] > x.shape[2]:
-            problem, axes = "images (H, W, C, N)", (x.shape[3], *x.shape[:3])
-    if problem:
-        raise ValueError(
-            f"{path}: the shape {x.shape} looks like {problem}; images must have the shape "
-            f"(N, C, H, W) or (N, H, W, C), here {axes}"
-        )
-
-
-def _quantized(path: Path, x: np.ndarray, levels: int | None) -> Tensor:
-    if levels is None:
-        raise ValueError(f"{path}: levels must be given for integer data of dtype {x.dtype}")
-    if x.dtype.kind == "f" and not np.array_equal(x, np.rint(x)):
-        raise ValueError(f"{path}: data must be whole levels 0..{levels - 1} when levels is given")
-    if x.min() < 0 or x.max() >= levels:
-        raise ValueError(f"{path}: levels must lie in 0..{levels - 1}, got {x.min()}..{x.max()}")
-    if x.ndim == 3:
-        x = x[:, None]
-    return torch.from_numpy(np.ascontiguousarray(x, np.uint8 if levels <= 256 else np.int64))
+def _mapped(place: Place, levels: int | None, workers: int) -> ArrayFile:
+    """Data whose rows are read when they are needed, after one reading that checks them all."""
+    path = place.path
+    reading = ArrayReading.of(path, place.shape, place.dtype, levels)
+    x = MappedArray(str(path), place, reading, reading.shape, reading.out, workers)
+    warnings.warn(
+        f"{path}: {megabytes(path.stat().st_size)} are not held in memory: rows are read from the "
+        "file when they are needed",
+        stacklevel=4,
+    )
+    if reading.levels is not None:
+        for _ in x.blocks():  # checks every level; floats are checked when their range is found
+            pass
+    return ArrayFile(x, Conditions(), reading.levels)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .._condition import Condition
+from .._rows import blocks_of
 from .._tensor import check_integer
 from ..plain import nearest
 from .arrays import ArrayFile, is_array_file, load_array
@@ -22,11 +23,11 @@ from .densities import DENSITIES
 from .folder import SPLITS, class_folders, find_split, load_folder
 from .images import IMAGE_SET_CLASSES, IMAGE_SETS, find_folder, load_digits, load_image_set
 from .resizing import resized
+from .source import IMAGE_NAMES, DataSource
 from .spec import DataSpec
 
-__all__ = ["DataSource", "DatasetStatus", "dataset_status", "has_test_split", "load_dataset"]
+__all__ = ["DatasetStatus", "dataset_status", "has_test_split", "load_dataset"]
 
-_IMAGE_NAMES = ("digits", *IMAGE_SETS)
 _DENSITY_COUNTS = {"train": 20_000, "test": 5_000}
 
 
@@ -51,46 +52,6 @@ class DatasetStatus:
     where: str | None
     get: str
     licence: str
-
-
-@dataclass(frozen=True)
-class DataSource:
-    """The source of data, and the reading of their numbers: the table `[data]` of a config.
-
-    Args:
-        name: Name of a data set (`dataset_status` lists them), or path of a folder of images, of a
-            `.npy` or a `.npz` file. A name wins over an equal path; write ./name for the path.
-        root: Folder searched first for the files of a named image set, and for a relative path.
-            Without it, relative paths start at the working directory.
-        levels: Number of levels of a file's data; see `load_array`.
-        low: Lower end of the model's scale, default −1 for quantized data. Continuous data must
-            lie in [low, high]; if both are missing, their range is taken from the data.
-        high: Upper end of the model's scale, default 1 for quantized data.
-        size: Side in pixels to which square images are resized, by bilinear interpolation with
-            antialiasing; integer levels stay integers. None keeps the images as they are.
-    """
-
-    name: str | Path
-    root: str | Path | None = None
-    levels: int | None = None
-    low: float | None = None
-    high: float | None = None
-    size: int | None = None
-
-    def below(self, root: str | Path | None) -> DataSource:
-        """This source with another root, if one is given."""
-        return self if root is None else replace(self, root=str(root))
-
-    @property
-    def path(self) -> Path:
-        """The path of a file or folder: inside `root` if it exists there."""
-        inside = Path(self.root or "") / self.name
-        return inside if inside.exists() else Path(self.name)
-
-    @property
-    def named(self) -> bool:
-        """Whether the name is that of a known data set, not a path."""
-        return isinstance(self.name, str) and self.name in (*DENSITIES, *_IMAGE_NAMES)
 
 
 def load_dataset(
@@ -131,6 +92,8 @@ def load_dataset(
     source = source if isinstance(source, DataSource) else DataSource(source)
     if source.levels is not None:
         check_integer("levels", source.levels, minimum=2)
+    if source.workers is not None:
+        check_integer("workers", source.workers, minimum=0)
     path = source.path
     name = source.name if source.named else str(path)
     if source.named and name in DENSITIES:
@@ -138,7 +101,7 @@ def load_dataset(
     if source.named:
         found = _image_set(source, split)
     else:
-        found = _from_path(path, split, source.levels, labels, skip_bad)
+        found = _from_path(source, split, labels, skip_bad)
     if source.size is not None:
         found = _in_size(name, found, source.size)
     known = classes
@@ -176,7 +139,7 @@ def _numbered(
 
 def _density(source: DataSource, split: str) -> Dataset:
     name = source.name
-    if source != DataSource(name, source.root):
+    if source != DataSource(name, source.root, workers=source.workers):
         raise ValueError(f"{name} takes no levels, low, high or size: it is a density on the plane")
     # The second number is the split, so that train and test are independent streams.
     rng = np.random.default_rng([0, SPLITS.index(split)])
@@ -195,9 +158,8 @@ def _image_set(source: DataSource, split: str) -> ArrayFile:
     return ArrayFile(x, Conditions(y.numpy()), published)
 
 
-def _from_path(
-    path: Path, split: str, levels: int | None, labels: bool, skip_bad: bool
-) -> ArrayFile:
+def _from_path(source: DataSource, split: str, labels: bool, skip_bad: bool) -> ArrayFile:
+    path, levels, workers = source.path, source.levels, source.workers or 0
     if not path.exists():
         raise _unknown(path)
     if path.is_dir():
@@ -209,13 +171,13 @@ def _from_path(
             raise ValueError(
                 f"{path} has no {split} split; a subfolder {split}/ would be one{whole}"
             )
-        x, names = load_folder(folder, skip_bad=skip_bad)
+        x, names = load_folder(folder, skip_bad=skip_bad, workers=workers)
         return ArrayFile(x, Conditions(names if labels else None), 256)
     if split == "test":
         raise ValueError(f"{path} has no test split; give a file of test data as split 'train'")
     if not is_array_file(path):
         raise ValueError(f"{path} must be a folder of images, a .npy or a .npz file")
-    return load_array(path, levels, labels=labels)
+    return load_array(path, levels, labels=labels, workers=workers)
 
 
 def _in_size(name: str, found: ArrayFile, size: int) -> ArrayFile:
@@ -260,7 +222,7 @@ def _unknown(path: Path) -> Exception:
     """The error for a missing path, or for a misspelt name if it does not look like a path."""
     if path.suffix or len(path.parts) > 1:
         return FileNotFoundError(f"{path} does not exist")
-    hint = nearest(str(path), [*_IMAGE_NAMES, *DENSITIES])
+    hint = nearest(str(path), [*IMAGE_NAMES, *DENSITIES])
     return ValueError(f"unknown data set {str(path)!r}; {hint}, or a path")
 
 
@@ -272,7 +234,8 @@ def _range_of(source: DataSource, data: ArrayFile) -> tuple[float, float]:
         return ends[0] if low is None else low, ends[1] if high is None else high
     if (low is None) != (high is None):
         raise ValueError(f"low and high must be given together, got {low}, {high}")
-    least, most = float(data.x.min()), float(data.x.max())
+    ends = [torch.aminmax(block) for block in blocks_of(data.x)]
+    least, most = float(min(end.min for end in ends)), float(max(end.max for end in ends))
     if low is None:
         if least == most:
             raise ValueError(f"{name}: all values are {least}; give low and high")

@@ -1,16 +1,20 @@
-"""`Dataset`: the tensors of a data set in memory."""
+"""`Dataset`: data with their conditions and their description."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._condition import Condition, ConditionSpec, take_rows
+from .._condition import Condition, ConditionSpec, bound_rows, take_rows
+from .._rows import Rows
+from .._tensor import check_integer
 from ..fingerprint import fingerprint
+from .items import ItemRows, conditions_of
 from .spec import DataSpec
 
 __all__ = ["Dataset"]
@@ -18,11 +22,12 @@ __all__ = ["Dataset"]
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set in memory.
+    """A data set.
 
     Args:
         name: Name or path from which the data were loaded.
-        x: Data, shape (N, *spec.shape): integer levels for quantized data, otherwise float32.
+        x: Data, shape (N, *spec.shape): integer levels for quantized data, otherwise float32. A
+            tensor, or `Rows`, which are read when they are needed.
         labels: Conditions of the data, as `spec.condition` describes them: class labels (int64,
             shape (N,)), or a vector, an array, or a dict of these; None without conditions.
         spec: Shape, range and quantization.
@@ -32,11 +37,49 @@ class Dataset:
     """
 
     name: str
-    x: Tensor
+    x: Tensor | Rows
     labels: Condition | None
     spec: DataSpec
     log_prob: Callable[[Tensor], Tensor] | None = None
     split: str = "train"
+
+    @classmethod
+    def of(
+        cls,
+        items: Any,
+        spec: DataSpec,
+        name: str = "data",
+        labels: Condition | None = None,
+        workers: int = 0,
+    ) -> Dataset:
+        """The data of a torch dataset, which are read when they are needed.
+
+        Args:
+            items: An object with `len(items)` and `items[i]`, which is x or a pair (x, y): x of
+                shape `spec.shape`, with integer levels if the data are quantized, otherwise
+                floats, and y its condition. Each item must be a function of its number.
+            spec: Description of the data.
+            name: Name of the data, for messages and reports.
+            labels: Conditions of all data, if they are known. Otherwise all items are read once
+                for their y, if `spec` has conditions.
+            workers: Number of processes that read items ahead; 0 reads them in this process. The
+                data do not depend on it.
+
+        Raises:
+            TypeError: If items have another dtype than `spec` says.
+            ValueError: If there is no item, an item has another shape or is not finite, or the
+                first item is another one when it is read again.
+        """
+        check_integer("workers", workers, minimum=0)
+        if len(items) == 0:
+            raise ValueError(f"{name} must hold at least one item")
+        x = ItemRows(name, items, spec, workers)
+        x.check_repeats()
+        if labels is None:
+            labels = conditions_of(x)
+        else:
+            labels = spec.condition.checked(bound_rows(labels, len(x), "cpu"), len(x))
+        return cls(name, x, labels, spec)
 
     def __len__(self) -> int:
         return len(self.x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections import Counter, defaultdict
@@ -10,12 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from .._rows import Rows
+from .._workers import in_order
 from .classes import natural_order
-from .decoding import SUFFIXES, BadImageError, decode_image
-from .memory import check_memory
+from .decoding import SUFFIXES
+from .image_files import ImageFiles, stacked, try_decoding
+from .memory import fits_comfortably, megabytes
 
 __all__ = ["SPLITS", "class_folders", "find_split", "load_folder"]
 
@@ -45,7 +48,9 @@ class _Listing:
     others: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
 
 
-def load_folder(path: Path, *, skip_bad: bool = False) -> tuple[Tensor, np.ndarray | None]:
+def load_folder(
+    path: Path, *, skip_bad: bool = False, workers: int = 0
+) -> tuple[Tensor | Rows, np.ndarray | None]:
     """All images of a folder, in the order of their names.
 
     The images lie in the folder itself, or one level down in one subfolder per class; the classes
@@ -64,49 +69,89 @@ def load_folder(path: Path, *, skip_bad: bool = False) -> tuple[Tensor, np.ndarr
     whose names begin with "__" or "@" (`__MACOSX`, `@eaDir`), and names such as `Thumbs.db`,
     `$RECYCLE.BIN` and `lost+found`.
 
+    Images that need more than 0.5 GB, or more than a quarter of the free memory, are not held in
+    memory: each is decoded once to check it, and again when it is needed. A warning says so.
+
     Args:
         path: The folder.
         skip_bad: Leave out images that cannot be decoded, with one warning that counts them.
+        workers: Number of processes that decode; 0 decodes in this process.
 
     Returns:
-        Images, uint8 (N, C, H, W) with C = 1 or 3; the class name of each image, text (N,), or
-        None without subfolders.
+        Images, uint8 (N, C, H, W) with C = 1 or 3, a tensor or `Rows`; the class name of each
+        image, text (N,), or None without subfolders.
 
     Raises:
         ValueError: If there is no image, an image cannot be decoded (without `skip_bad`), an image
-            is larger than 16 megapixels, the sizes differ, or the images do not fit into memory;
-            the message names the file.
+            is larger than 16 megapixels, or the sizes differ; the message names the file.
     """
     files, left_out = _list_images(path)
     if left_out:
         warnings.warn(f"left out of {path}: {left_out}", stacklevel=4)
-    images, names, bad, converted = {}, [], [], Counter()
-    for file, name in files:
-        try:
-            image, done = decode_image(file)
-        except BadImageError as error:
-            if not skip_bad:
-                raise ValueError(f"{error}; --skip-bad (skip_bad=True) leaves it out") from error
+    found = _Decoded(path, len(files))
+    names, bad, converted = [], [], Counter()
+    decoded = in_order(try_decoding, (file for file, _ in files), workers, str(path))
+    for (file, name), (image, done, error) in zip(files, decoded, strict=True):
+        if error is None:
+            found.add(file, image)
+            names.append(name)
+            converted.update(done)
+        elif skip_bad:
             bad.append(error)
-            continue
-        if not images:
-            check_memory(path, len(files) * image.nbytes)
-        images[file] = image
-        names.append(name)
-        converted.update(done)
+        else:
+            raise ValueError(f"{error}; --skip-bad (skip_bad=True) leaves it out")
     if bad:
         warnings.warn(f"left out {len(bad)} of {len(files)} images; first: {bad[0]}", stacklevel=4)
-    if not images:
+    if not names:
         raise ValueError(f"{path} holds no readable image")
-    _check_sizes(images)
-    colour = sum(image.ndim == 3 for image in images.values())
-    if 0 < colour < len(images):
-        converted["in grey (repeated in three channels)"] = len(images) - colour
+    if 0 < found.colour < len(names):
+        converted["in grey (repeated in three channels)"] = len(names) - found.colour
     if converted:
         counts = ", ".join(f"{count} {what}" for what, count in converted.items())
-        warnings.warn(f"converted images of {path} ({len(images)} in all): {counts}", stacklevel=4)
+        warnings.warn(f"converted images of {path} ({len(names)} in all): {counts}", stacklevel=4)
     labels = None if names[0] is None else np.array(names, np.str_)
-    return _stack(list(images.values())), labels
+    return found.images(workers), labels
+
+
+class _Decoded:
+    """The images of a folder that could be decoded, or only their files if there are too many.
+
+    Attributes:
+        colour: Number of images in colour.
+    """
+
+    def __init__(self, path: Path, n: int) -> None:
+        self.path, self.n, self.colour = path, n, 0
+        self.files: list[Path] = []
+        self._kept: list[np.ndarray] | None = None
+
+    def add(self, file: Path, image: np.ndarray) -> None:
+        """Add the next image; raise ValueError if it has another size than the first."""
+        if not self.files:
+            self._size = image.shape[:2]
+            # Three channels of all images, beside the images as they were decoded.
+            self._kept = [] if fits_comfortably(4 * self.n * image[..., 0].size) else None
+        if image.shape[:2] != self._size:
+            one, other = (f"{w}×{h}" for h, w in (self._size, image.shape[:2]))
+            raise ValueError(
+                f"images must have one size, got {one} ({self.files[0]}) and {other} ({file})"
+            )
+        self.files.append(file)
+        self.colour += image.ndim == 3
+        if self._kept is not None:
+            self._kept.append(image)
+
+    def images(self, workers: int) -> Tensor | Rows:
+        """Images, uint8 (N, C, H, W)."""
+        if self._kept is not None:
+            return stacked(self._kept, self.colour > 0)
+        shape = (len(self.files), 3 if self.colour else 1, *self._size)
+        warnings.warn(
+            f"{self.path}: {len(self.files)} images ({megabytes(math.prod(shape))}) are not held "
+            "in memory: each is decoded when it is needed",
+            stacklevel=5,
+        )
+        return ImageFiles(str(self.path), self.files, shape, workers)
 
 
 def class_folders(path: Path) -> list[str] | None:
@@ -225,19 +270,3 @@ def _in_words(path: Path, others: dict[str, Sequence[Path]]) -> str:
         f"{kind}: {len(found)} (first {found[0].relative_to(path)})"
         for kind, found in others.items()
     )
-
-
-def _check_sizes(images: dict[Path, np.ndarray]) -> None:
-    first, *_ = images
-    for path, image in images.items():
-        sizes = [one.shape[:2] for one in (images[first], image)]
-        if sizes[0] != sizes[1]:
-            one, other = (f"{w}×{h}" for h, w in sizes)
-            raise ValueError(f"images must have one size, got {one} ({first}) and {other} ({path})")
-
-
-def _stack(images: list[np.ndarray]) -> Tensor:
-    if all(image.ndim == 2 for image in images):
-        return torch.from_numpy(np.stack(images)).unsqueeze(1)
-    colour = [image if image.ndim == 3 else np.stack([image] * 3, axis=-1) for image in images]
-    return torch.from_numpy(np.stack(colour).transpose(0, 3, 1, 2).copy())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["check_memory", "free_bytes", "megabytes"]
+__all__ = ["check_memory", "fits_comfortably", "free_bytes", "megabytes"]
+
+_COMFORTABLE = 1 << 29  # bytes of data that are held in memory if four times as many are free
 
 
 def check_memory(source: str | Path, size: int) -> None:
@@ -24,6 +26,12 @@ def check_memory(source: str | Path, size: int) -> None:
         raise ValueError(
             f"{source} needs {megabytes(size)} of memory, and {megabytes(free)} are free"
         )
+
+
+def fits_comfortably(size: int) -> bool:
+    """Whether `size` bytes of data should be held in memory rather than read when needed."""
+    free = free_bytes()
+    return size <= _COMFORTABLE and (free is None or 4 * size <= free)
 
 
 def megabytes(size: int) -> str:

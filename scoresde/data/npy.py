@@ -11,9 +11,18 @@ from typing import IO, Any
 import numpy as np
 
 from .._text import reason_of
+from .mapped import Place
 from .memory import check_memory, megabytes
 
-__all__ = ["is_archive", "members_of", "opened", "read_array", "read_arrays", "read_member"]
+__all__ = [
+    "is_archive",
+    "members_of",
+    "opened",
+    "read_array",
+    "read_arrays",
+    "read_member",
+    "read_place",
+]
 
 # A compressed member that is larger than this and expands by more than this factor is refused:
 # deflate reaches a factor of 1,030 on zeros, useful data stay far below 100.
@@ -92,23 +101,25 @@ def read_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> 
         return read_array(f"{path} ({info.filename})", file, info.file_size)
 
 
+def read_place(path: Path, file: IO[bytes], size: int) -> Place | None:
+    """Where in a file an array in NumPy's format lies; None if its last axis is the slowest.
+
+    Args:
+        path: The file.
+        file: The open file, at the beginning of the array's header.
+        size: Position in the file where the array must end.
+    """
+    shape, fortran, dtype = _read_header(file, size)
+    return None if fortran else Place(path, file.tell(), shape, dtype)
+
+
 def read_array(source: str | Path, file: IO[bytes], size: int) -> np.ndarray:
     """One array in NumPy's format from `file`, which holds `size` bytes.
 
     `np.load` takes the memory that the header claims before it checks that the data exist.
     """
-    version = np.lib.format.read_magic(file)
-    if version not in _HEADERS:
-        raise ValueError(f"it has version {version} of the .npy format, not 1.0 or 2.0")
-    shape, fortran, dtype = _HEADERS[version](file)
-    if dtype.kind not in "buifcU":
-        raise ValueError(f"it holds {'objects' if dtype.hasobject else dtype}, not numbers")
-    if any(length < 0 for length in shape):
-        raise ValueError(f"its shape is {shape}")
-    claimed, there = math.prod(shape) * dtype.itemsize, size - file.tell()
-    if claimed != there:
-        raise ValueError(f"its header claims {claimed} bytes, but {there} bytes follow")
-    check_memory(source, claimed)
+    shape, fortran, dtype = _read_header(file, size)
+    check_memory(source, math.prod(shape) * dtype.itemsize)
     flat = np.empty(math.prod(shape), dtype)
     left = memoryview(flat.view(np.uint8))
     while len(left):
@@ -120,3 +131,19 @@ def read_array(source: str | Path, file: IO[bytes], size: int) -> np.ndarray:
     if dtype.kind == "U":
         flat.tolist()  # raises if the bytes are not characters
     return flat.reshape(shape[::-1]).transpose() if fortran else flat.reshape(shape)
+
+
+def _read_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether the last axis is the slowest, and dtype; the rest must hold such an array."""
+    version = np.lib.format.read_magic(file)
+    if version not in _HEADERS:
+        raise ValueError(f"it has version {version} of the .npy format, not 1.0 or 2.0")
+    shape, fortran, dtype = _HEADERS[version](file)
+    if dtype.kind not in "buifcU":
+        raise ValueError(f"it holds {'objects' if dtype.hasobject else dtype}, not numbers")
+    if any(length < 0 for length in shape):
+        raise ValueError(f"its shape is {shape}")
+    claimed, there = math.prod(shape) * dtype.itemsize, size - file.tell()
+    if claimed != there:
+        raise ValueError(f"its header claims {claimed} bytes, but {there} bytes follow")
+    return shape, fortran, dtype

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .._rows import Rows
 from .._tensor import check_number, plain_numbers
 from ..data import Dataset
 from ..plain import ConfigError
@@ -34,6 +35,10 @@ class PairwiseVE:
 
     def of(self, data: Dataset) -> VE:
         """The VE of these data, on the model's scale; of quantized data, at the cells' centres."""
+        if isinstance(data.x, Rows):
+            raise ValueError(
+                f'sigma_max must be a number for data that are not held in memory, got "{PAIRWISE}"'
+            )
         x = data.x if data.spec.levels is None else data.spec.encode(data.x)
         return VE.from_data(x, self.sigma_min)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from .._condition import Condition
 from .._tensor import check_integer
 from ..data import Dataset, DataSource, DataSpec, has_test_split, load_dataset
-from ..data.arrays import checked_data
+from ..data.reading import checked_data
 
 __all__ = ["both_splits", "data_in_memory", "is_place", "one_split", "spec_of_shape"]
 

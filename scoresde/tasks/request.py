@@ -36,7 +36,7 @@ from ..output.manifest import Origin, Source
 from ..plain import construct
 from ..score import NetworkScore
 from ..sde import SDE
-from ..train import split_rows
+from ..train import Split
 from .given import GivenModel
 
 __all__ = ["HeldOutRequest", "Request", "StoredModel", "data_source", "versions"]
@@ -233,7 +233,7 @@ class StoredModel(GivenModel):
                 f"--split: held-out rows are known only in the data that {self.name} was trained "
                 f"on, and {data.name} holds others, or the same in another order"
             )
-        return split_rows(len(data), self.config.train)[1].sort().values
+        return Split.of(len(data), self.config.train).held_rows().sort().values
 
     def build(self, device: str = "cpu", dtype: str = "float32") -> NetworkScore:
         """The score model with averaged weights, frozen and in evaluation mode.

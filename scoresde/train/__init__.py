@@ -1,12 +1,15 @@
 """Training: the settings, the examples that a step sees, and the loop."""
 
-from .examples import VALIDATED, Examples, check_data, split_rows
+from .examples import VALIDATED, Examples, check_data
 from .loop import Training, TrainStep, device_of, make_optimizer, network_seed
+from .order import Order, Split
 from .settings import TrainSettings, learning_rate_at
 
 __all__ = [
     "VALIDATED",
     "Examples",
+    "Order",
+    "Split",
     "TrainSettings",
     "TrainStep",
     "Training",
@@ -15,5 +18,4 @@ __all__ = [
     "learning_rate_at",
     "make_optimizer",
     "network_seed",
-    "split_rows",
 ]

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from .._condition import Condition, map_condition, take_rows
 from .._philox import generator
 from .._tensor import NonFiniteError
-from ..data import Dataset
+from ..data import Dataset, Stream
 from ..error_history import ErrorHistory
 from ..evaluation import seeded, training
 from ..loss import Objective
@@ -74,7 +74,7 @@ class Training:
         model: The model; its network is trained in place, on its present device. With
             `label_dropout` it becomes `unconditional`.
         data: Training data; integer levels are dequantized uniformly, anew at every step. A share
-            of them is held out if the settings say so.
+            of them is held out if the settings say so. A `Stream` has no held-out data.
         objective: The loss.
         settings: Steps, batch, learning rate and so on.
         test: The test split, for `validation = "test"`; otherwise None.
@@ -93,7 +93,7 @@ class Training:
     """
 
     model: NetworkScore
-    data: Dataset
+    data: Dataset | Stream
     objective: Objective
     settings: TrainSettings
     test: Dataset | None = None
@@ -105,7 +105,8 @@ class Training:
         object.__setattr__(self, "examples", Examples(data, self.settings, self.test))
         if self.settings.label_dropout:
             self._check_label_dropout()
-        model.labelled(data.labels, len(data), "cpu")  # refuses conditions that do not fit
+        rows = 1 if isinstance(data, Stream) else len(data)
+        model.labelled(data.labels, rows, "cpu")  # refuses conditions that do not fit
         if self.settings.label_dropout:
             model.unconditional = True
         self.objective.check(model.sde, model.learned_variance)

@@ -348,8 +348,8 @@ def test_an_archive_that_expands_a_thousand_fold_is_refused_before_it_does(tmp_p
 
 
 def test_what_does_not_fit_into_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    sparse = tmp_path / "a.npy"
-    header = npy(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({1 << 26}, 4)}}")
+    sparse = tmp_path / "a.npy"  # in this order its rows cannot be read one by one
+    header = npy(f"{{'descr': '<f4', 'fortran_order': True, 'shape': ({1 << 26}, 4)}}")
     with sparse.open("wb") as file:
         file.write(header)
         file.truncate(len(header) + (1 << 30))  # 1 GB, of which nothing is on the disk
@@ -361,7 +361,7 @@ def test_what_does_not_fit_into_memory_is_refused_before_it_is_read(tmp_path, mo
     def full(*_):
         raise MemoryError
 
-    monkeypatch.setattr("scoresde.data.arrays.float_tensor", full)
+    monkeypatch.setattr("scoresde.data.reading.float_tensor", full)
     with pytest.raises(ValueError, match=r"b.npy does not fit into memory"):
         load_dataset(small)
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import torch
 
+from ..._rows import Rows
 from ...data import Dataset
 from ...data.densities import DENSITIES
 from ...exact import FiniteData, GaussianMixture
@@ -41,10 +42,12 @@ def exact_model(data: Dataset, sde: SDE) -> tuple[str, ExactScore] | None:
         sde: The forward process.
 
     Returns:
-        None for images, for quantized data, which are dequantized anew at every step, and for data
-        with conditions.
+        None for images, for quantized data, which are dequantized anew at every step, for data with
+        conditions, and for data that are not held in memory.
     """
     if data.spec.is_image or data.spec.levels is not None or data.labels is not None:
+        return None
+    if isinstance(data.x, Rows):
         return None
     density = DENSITIES.get(data.name)
     if density is None or density.mixture is None:

@@ -6,7 +6,7 @@
 - train.adam.*: the state of the optimizer
 - train.history.*: the errors by noise level, if the objective learns its times from them
 
-The config in the metadata says which data were held out: `split_rows` chooses them by train.seed
+The config in the metadata says which data were held out: `Split` chooses them by train.seed
 and train.validation.
 """
 
@@ -28,7 +28,7 @@ from ...checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
-from ...data import Dataset
+from ...data import Dataset, Stream
 from ...ema import EMA, PowerEMA
 from ...fingerprint import difference
 from ...loss import Objective
@@ -42,13 +42,14 @@ __all__ = [
     "doubts",
     "export",
     "find_resumable",
+    "identity_of",
     "restore",
     "training_tensors",
 ]
 
 # Settings that a resumed run may change: it may train longer, or use the same data in another
 # place. If the checkpoint records the content of the data, their name may change as well.
-_FREE = {"train.steps", "train.cooldown", "data.root"}
+_FREE = {"train.steps", "train.cooldown", "data.root", "data.workers"}
 _NAMES = {"data.name", "name"}
 _SETTINGS = {"preconditioning": Preconditioning, "objective": Objective, "train": TrainSettings}
 
@@ -92,8 +93,18 @@ class Best:
         return cls(check_integer("step", entry["step"], minimum=1), **numbers)
 
 
+def identity_of(data: Dataset | Stream) -> dict[str, Any]:
+    """Number and content of the training data, for the checkpoint; of a stream both are unknown."""
+    if isinstance(data, Stream):
+        return {"images": None, "data_fingerprint": None}
+    return {"images": len(data), "data_fingerprint": data.fingerprint}
+
+
 def find_resumable(
-    checkpoint: Path, metadata: Mapping[str, Any], data: Dataset, test: Dataset | None = None
+    checkpoint: Path,
+    metadata: Mapping[str, Any],
+    data: Dataset | Stream,
+    test: Dataset | None = None,
 ) -> RawCheckpoint | None:
     """The checkpoint from which a run can continue; None if there is no checkpoint.
 
@@ -119,7 +130,7 @@ def find_resumable(
 
 
 def _refusal(
-    raw: RawCheckpoint, metadata: Mapping[str, Any], data: Dataset, test: Dataset | None
+    raw: RawCheckpoint, metadata: Mapping[str, Any], data: Dataset | Stream, test: Dataset | None
 ) -> str | None:
     """The reason why a run with these metadata and data cannot continue; None if it can."""
     other = _other_settings(raw, metadata)
@@ -127,10 +138,12 @@ def _refusal(
         return f"was made with {other}; use another folder, or --overwrite"
     if not raw.below("train."):
         return "holds no training state, as after `export`: cannot be resumed"
-    count = raw.metadata.get("images", len(data))
-    if count != len(data):
-        return f"was trained on {count} data points, there are {len(data)} now"
-    if raw.metadata.get("data_fingerprint", data.fingerprint) != data.fingerprint:
+    now = identity_of(data)
+    before = {key: raw.metadata.get(key, value) for key, value in now.items()}
+    if before["images"] != now["images"]:
+        counts = [n if n is not None else "a stream of" for n in (before["images"], now["images"])]
+        return f"was trained on {counts[0]} data points, there are {counts[1]} now"
+    if before != now:
         what = "images" if len(data.spec.shape) == 3 else "data points"
         labelled = " or their labels" if data.labels is not None else ""
         return (
@@ -145,7 +158,7 @@ def _refusal(
     return None
 
 
-def doubts(raw: RawCheckpoint, data: Dataset) -> Iterator[str]:
+def doubts(raw: RawCheckpoint, data: Dataset | Stream) -> Iterator[str]:
     """Reasons why the resumed run may differ from a run without a break."""
     if "data_fingerprint" not in raw.metadata:
         yield (

@@ -12,7 +12,9 @@ from typing import Any
 
 from ..._files import clean_folder
 from ..._tensor import check_integer, check_number
+from ..._workers import ReadError
 from ...checkpoint import CheckpointError, RawCheckpoint, save_checkpoint
+from ...data import Stream
 from ...ema import EMA, PowerEMA
 from ...noise import NOISE_VERSION
 from ...output.progress import advise_on_memory
@@ -26,6 +28,7 @@ from .resuming import (
     averaged_tensors,
     doubts,
     find_resumable,
+    identity_of,
     restore,
     training_tensors,
 )
@@ -135,7 +138,11 @@ class Run:
             raise
         except (LookupError, TypeError, ValueError) as error:
             raise CheckpointError(f"damaged: {error!r}", self.checkpoint) from error
-        if found := list(doubts(raw, self.data)):
+        found = list(doubts(raw, self.data))
+        if isinstance(self.data, Stream):
+            first = self.done * self.settings.batch
+            found.append(self.data.resume(first, raw.metadata.get("stream")))
+        if found:
             warnings.warn(f"{raw.path}: {'; '.join(found)}", stacklevel=2)
         return self.done
 
@@ -165,9 +172,12 @@ class Run:
         the files of an earlier run after its first step has succeeded.
 
         Raises:
+            ReadError: If the data cannot be read, or a process that reads them has died; the
+                checkpoint is saved first.
             RuntimeError: If training diverges or memory is too small; the last checkpoint stays.
             OSError: If the log or the checkpoint cannot be written; the last checkpoint stays.
         """
+        identity_of(self.data)  # it may read a large file, which no checkpoint should wait for
         steps = self.training.steps(self.optimizer, self.done)
         # A run with another batch size could not resume from the existing checkpoint.
         begun = self.checkpoint.exists()
@@ -190,6 +200,11 @@ class Run:
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             with signals_held():
                 self.save()
+            raise
+        except ReadError:
+            if self.done > start:  # all steps so far are complete
+                with signals_held():
+                    self.save()
             raise
         except RuntimeError:
             if self.done > start and self._means.count:  # the last losses show what happened
@@ -259,6 +274,8 @@ class Run:
             OSError: If the file cannot be written; the old file is then unchanged.
         """
         state = {"ema_updates": self.ema.updates, "pending": self._means.to_dict()}
+        if isinstance(self.data, Stream):
+            state["stream"] = self.data.state(self.done * self.settings.batch)
         best = {} if self._best is None else self._best.entry
         tensors = training_tensors(self.model.net, self.ema, self.power_emas, self.optimizer)
         if self.training.history is not None:
@@ -273,8 +290,7 @@ class Run:
             **self.metadata,
             "steps_done": self.done,
             "seconds": self.seconds,
-            "images": len(self.data),
-            "data_fingerprint": self.data.fingerprint,
+            **identity_of(self.data),
             "noise_version": self._noise_version,
         }
         if self.training.test is not None:

@@ -36,5 +36,6 @@ def signals_held() -> Iterator[list[int]]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    for number in arrived:
-        signal.raise_signal(number)
+        # Even after an error: a signal for all processes also ends those that read the data.
+        for number in arrived:
+            signal.raise_signal(number)

@@ -1,0 +1,57 @@
+"""`DataSource`: where data come from, and how their numbers are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .densities import DENSITIES
+from .images import IMAGE_SETS
+
+__all__ = ["IMAGE_NAMES", "DataSource"]
+
+IMAGE_NAMES = ("digits", *IMAGE_SETS)
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """The source of data, and the reading of their numbers: the table `[data]` of a config.
+
+    Args:
+        name: Name of a data set (`dataset_status` lists them), or path of a folder of images, of a
+            `.npy` or a `.npz` file. A name wins over an equal path; write ./name for the path.
+        root: Folder searched first for the files of a named image set, and for a relative path.
+            Without it, relative paths start at the working directory.
+        levels: Number of levels of a file's data; see `load_array`.
+        low: Lower end of the model's scale, default −1 for quantized data. Continuous data must
+            lie in [low, high]; if both are missing, their range is taken from the data.
+        high: Upper end of the model's scale, default 1 for quantized data.
+        size: Side in pixels to which square images are resized, by bilinear interpolation with
+            antialiasing; integer levels stay integers. None keeps the images as they are.
+        workers: Number of processes that read data which are not held in memory, and that decode
+            the images of a folder. None or 0 does this in the process that needs them. The data do
+            not depend on it.
+    """
+
+    name: str | Path
+    root: str | Path | None = None
+    levels: int | None = None
+    low: float | None = None
+    high: float | None = None
+    size: int | None = None
+    workers: int | None = None
+
+    def below(self, root: str | Path | None) -> DataSource:
+        """This source with another root, if one is given."""
+        return self if root is None else replace(self, root=str(root))
+
+    @property
+    def path(self) -> Path:
+        """The path of a file or folder: inside `root` if it exists there."""
+        inside = Path(self.root or "") / self.name
+        return inside if inside.exists() else Path(self.name)
+
+    @property
+    def named(self) -> bool:
+        """Whether the name is that of a known data set, not a path."""
+        return isinstance(self.name, str) and self.name in (*DENSITIES, *IMAGE_NAMES)
