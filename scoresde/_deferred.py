@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ._tensor import finite_or_raise, not_finite
 
-__all__ = ["EVERY", "check_finite", "checked_at_end", "on_accelerator", "refuse"]
+__all__ = ["EVERY", "check_finite", "checked_at_end", "on_accelerator", "refuse", "unchecked"]
 
 # Checks between two readings. After each reading the accelerator waits for the host, about 50 µs.
 # An evaluation takes milliseconds, so that one reading in 64 costs less than 0.1 %. A run that goes
@@ -76,6 +76,23 @@ def checked_at_end() -> Iterator[None]:
     finally:
         _BLOCK.reset(token)
     block.read()
+
+
+class _Dropped(_Waiting):
+    """The checks of a block that makes none on an accelerator."""
+
+    def add(self, count: Tensor, error: Callable[[int], Exception]) -> None:
+        """Forget a check."""
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """A block without these checks on an accelerator: its caller looks at the result itself."""
+    token = _BLOCK.set(_Dropped())
+    try:
+        yield
+    finally:
+        _BLOCK.reset(token)
 
 
 def on_accelerator(x: Tensor) -> bool:

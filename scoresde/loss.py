@@ -197,9 +197,9 @@ class Objective:
 
     def _log_normal(self, u: Tensor, low: float, high: float) -> Tensor:
         """Quantile u of N(log_mean, log_std²) truncated to [low, high]."""
-        ends = torch.tensor([low, high], dtype=torch.float64, device=u.device)
-        first, last = torch.special.ndtr((ends - self.log_mean) / self.log_std)
-        mass = float(last - first)
+        ends = torch.tensor([low, high], dtype=torch.float64, device="cpu")
+        first, last = torch.special.ndtr((ends - self.log_mean) / self.log_std).tolist()
+        mass = last - first
         if mass < 1e-3:  # for a much smaller mass the quantile could not be computed
             raise ValueError(
                 f"log_mean {self.log_mean} and log_std {self.log_std} must put at least 0.001 of "

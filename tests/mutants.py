@@ -696,8 +696,8 @@ def _training() -> Iterator[Mutant]:
     yield Mutant(
         "EMA's warm-up begins one update late",
         "scoresde/ema/average.py",
-        "(1 + self.updates) / (10 + self.updates)",
-        "self.updates / (10 + self.updates)",
+        "(1 + n) / (10 + n)\n        return",
+        "n / (10 + n)\n        return",
         "test_ema.py",
         "first_update or constant",
     )
@@ -712,15 +712,15 @@ def _training() -> Iterator[Mutant]:
     yield Mutant(
         "EMA updates are not counted",
         "scoresde/ema/average.py",
-        "        self.updates += 1",
+        "        self._updates += 1",
         "        pass",
         "test_ema.py",
     )
     yield Mutant(
         "a power-function average counts its updates from 0",
         "scoresde/ema/power.py",
-        "(1 - 1 / (self.updates + 1))",
-        "(1 - 1 / (self.updates + 2))",
+        "(1 - 1 / (n + 1))",
+        "(1 - 1 / (n + 2))",
         "test_posthoc_ema.py",
         "piecewise",
     )
@@ -743,16 +743,16 @@ def _training() -> Iterator[Mutant]:
     yield Mutant(
         "one offset for all strata of t",
         "scoresde/train/examples.py",
-        '"training times", 1)[:, 0]) / len(x)',
-        '"training times", 1)[:1, 0]) / len(x)',
+        '"training times", 1, **on)[:, 0]',
+        '"training times", 1, **on)[:1, 0]',
         "test_train.py",
         "stratified",
     )
     yield Mutant(
         "the mirror depends on the row of the batch",
         "scoresde/train/examples.py",
-        'uniforms(seed, examples, "flip", 1)',
-        'uniforms(seed, examples - n * batch, "flip", 1)',
+        'uniforms(seed, examples, "flip", 1, **on)',
+        'uniforms(seed, examples - n * batch, "flip", 1, **on)',
         "test_train.py",
         "mirrored",
     )
@@ -774,9 +774,9 @@ def _training() -> Iterator[Mutant]:
     )
     yield Mutant(
         "a step that is not finite is applied",
-        "scoresde/train/loop.py",
-        "            else:\n                optimizer.step()",
-        "            optimizer.step()",
+        "scoresde/train/update.py",
+        "        if not bool(skipped):\n            optimizer.step()",
+        "        optimizer.step()",
         "test_train.py",
         "skipped or infinite or divergence",
     )

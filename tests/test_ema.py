@@ -79,7 +79,7 @@ def test_varying_weights_follow_the_weighted_sum():
     ema = EMA(Net(weights[0]), 0.7)
     decays = []
     for weight in weights[1:]:
-        decays.append(ema.next_decay())
+        decays.append(ema.decay_after(ema.updates))
         ema.update(Net(weight))
     expected = math.prod(decays) * weights[0] + math.fsum(
         (1 - d) * math.prod(decays[i + 1 :]) * weights[i + 1] for i, d in enumerate(decays)
@@ -165,7 +165,7 @@ def test_optimizer_goes_on_as_if_the_swap_had_not_happened():
 def test_half_precision_weights_are_averaged_in_float32():
     # in bfloat16 a step of 1e-4 from 1 to 2 would round to nothing
     ema = EMA(Net(1.0, torch.bfloat16), 0.9999)
-    ema.updates = 10**9  # past the warm-up
+    ema.restore(10**9, ema.averages)  # past the warm-up
     ema.update(Net(2.0, torch.bfloat16))
     # 1 + 1e-4 in float32
     assert ema.averages["weight"].dtype == torch.float32

@@ -531,7 +531,7 @@ def test_class_labels_must_be_those_of_the_network(classes, labels, message):
         ({"max_skipped": -1}, "max_skipped must be at least 0"),
         ({"seed": -1}, "seed must be at least 0"),
         ({"seed": 2**64}, r"less than 2\*\*64"),
-        ({"autocast": "float16"}, "autocast must be bfloat16 or absent"),
+        ({"autocast": "float8"}, "autocast must be bfloat16, float16 or absent"),
         ({"accumulate": 0}, "accumulate must be at least 1"),
         ({"accumulate": 5}, "accumulate must be at most the batch of 4, got 5"),
         *(

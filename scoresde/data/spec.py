@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .._condition import ConditionSpec
+from .._deferred import refuse
 from .._tensor import check_integer, check_number, plain_numbers
 from .._text import printable
 from ..plain import construct
@@ -196,11 +197,17 @@ class DataSpec:
             raise TypeError(f"k must be an integer tensor of levels, got {k.dtype}")
         if not u.is_floating_point():
             raise TypeError(f"u must be a float tensor, got {u.dtype}")
-        if k.numel() and (int(k.min()) < 0 or int(k.max()) >= levels):
-            raise ValueError(f"k must lie in 0..{levels - 1}, got {int(k.min())}..{int(k.max())}")
+        if k.numel():
+            self._check_levels(*k.aminmax())
         # k + u in float64: float32 would round 255 + 0.99999 up into the next cell.
         fraction = (k.double() + u.double()) / levels
         return (self.low + self.span * fraction).to(u.dtype)
+
+    def _check_levels(self, low: Tensor, high: Tensor) -> None:
+        """Raise ValueError unless the smallest and the largest level are in the range."""
+        last = self.levels - 1
+        outside = (low.long() < 0) | (high.long() > last)
+        refuse(outside, lambda _: ValueError(f"k must lie in 0..{last}, got {low}..{high}"))
 
     def to_levels(self, x: Tensor) -> Tensor:
         """The nearest level, by cell centre: the inverse of `encode` and `dequantize`.

@@ -10,7 +10,7 @@ Karras et al. 2024, arXiv:2312.02696, section 3.1 and appendix C.
 from __future__ import annotations
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from .._tensor import check_number
 from .average import WeightAverage
@@ -70,6 +70,6 @@ class PowerEMA(WeightAverage):
         self.sigma_rel, self.gamma = float(sigma_rel), power_exponent(sigma_rel)
         super().__init__(net)
 
-    def next_decay(self) -> float:
-        """β_n of the next update."""
-        return (1 - 1 / (self.updates + 1)) ** (self.gamma + 1)
+    def decay_after(self, n: int | Tensor) -> float | Tensor:
+        """β_{n+1} of the update after n others."""
+        return (1 - 1 / (n + 1)) ** (self.gamma + 1)

@@ -4,21 +4,33 @@ Row r of step n is example number n · batch + r of the training. Its dequantiza
 noise and label dropout are functions of (seed, number of the example). The order of the data in an
 epoch is a function of (seed, epoch), and held-out data are a function of (seed, number of data);
 see `order`. A `Stream` has its own order.
+
+`Examples.to` says on which device batches are made. On a GPU only the data of a batch come from the
+host, and only if they do not fit into its memory; all random numbers are made there.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .._condition import Condition, ConditionSpec, bound_rows, map_condition, take_rows
-from .._philox import normals, uniforms
+from .._condition import (
+    Condition,
+    ConditionSpec,
+    bound_rows,
+    leaves,
+    map_condition,
+    take_rows,
+)
+from .._philox import Words, normals, uniforms, words
 from .._rows import Rows
 from .._workers import ReadError, in_order
 from ..data import Dataset, Stream
@@ -28,6 +40,10 @@ from .settings import TrainSettings
 __all__ = ["VALIDATED", "Examples", "check_data"]
 
 VALIDATED = 2048  # most data of which a validation loss is computed: it costs as many evaluations
+
+_RESIDENT = 0.25  # share of an accelerator's free memory that data may take
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -39,6 +55,7 @@ class Examples:
             of them is held out if the settings say so, which a stream cannot do.
         settings: The settings of the loop.
         test: The test split, for `validation = "test"`; otherwise None.
+        device: Where batches are made.
 
     Raises:
         ValueError: If data and test split are not what the settings need, or a class has no datum
@@ -48,6 +65,7 @@ class Examples:
     data: Dataset | Stream
     settings: TrainSettings
     test: Dataset | None = None
+    device: torch.device = _CPU
 
     def __post_init__(self) -> None:
         check_data(self.data, self.test, self.settings)
@@ -90,9 +108,40 @@ class Examples:
             return None
         return self.data.taken(self.split.some_rows(len(self.held_out)))
 
+    def to(self, device: torch.device) -> Examples:
+        """The same examples, with batches that are made on a device."""
+        return self if device == self.device else replace(self, device=device)
+
+    @property
+    def place(self) -> str:
+        """In words where the data of the batches are."""
+        if self._stored is not None:
+            return f"the data, {_size(*self._stored) / 1e6:.3g} MB, are kept on {self.device}"
+        if self.device == _CPU or isinstance(self.data, Stream):
+            return f"each batch is read when it is needed, and goes to {self.device}"
+        return (
+            f"the next batch is read while {self.device} computes: the data are not in memory, or "
+            f"take more than {_RESIDENT:.0%} of what is free on {self.device}"
+        )
+
+    @cached_property
+    def _stored(self) -> tuple[Tensor, Condition | None] | None:
+        """Data and conditions on the device if they are tensors and fit there; otherwise None."""
+        x, y = (None, None) if isinstance(self.data, Stream) else (self.data.x, self.data.labels)
+        if not isinstance(x, Tensor) or self.device == _CPU:
+            return None
+        if _size(x, y) > _RESIDENT * _free_memory(self.device):
+            return None
+        moved = None if y is None else map_condition(lambda leaf: leaf.to(self.device), y)
+        return x.to(self.device), moved
+
     @cached_property
     def _ahead(self) -> _Ahead:
         return _Ahead(self)
+
+    @cached_property
+    def _next(self) -> _Next:
+        return _Next(replace(self, device=_CPU)._taken, self.settings.steps)
 
     def batch(
         self, n: int, condition: ConditionSpec | None
@@ -105,27 +154,29 @@ class Examples:
 
         Returns:
             Data (float32, model's scale), conditions, uniforms for times, and noise; each with
-            `settings.batch` rows.
+            `settings.batch` rows, on `device`.
 
         Raises:
             ReadError: If the data are not in memory and cannot be read.
         """
         data, seed, batch = self.data, self.settings.seed, self.settings.batch
-        examples = np.arange(n * batch, (n + 1) * batch)
-        x, y = self._taken(n)
+        on = {"device": self.device}
+        examples = words(range(n * batch, (n + 1) * batch), self.device)
+        x, y = self._taken(n) if self.device == _CPU else self._delivered(n)
         size = math.prod(x.shape[1:])
         if data.spec.levels is not None:
-            u = uniforms(seed, examples, "training uniform", size)
+            u = uniforms(seed, examples, "training uniform", size, **on)
             x = data.spec.dequantize(x, u.reshape(x.shape))
         y = None if y is None else self._conditions(y, examples, condition)
         if self.settings.flip:
-            mirrored = uniforms(seed, examples, "flip", 1)[:, 0] < 0.5
+            mirrored = uniforms(seed, examples, "flip", 1, **on)[:, 0] < 0.5
             x = _mirrored(x, mirrored)
             y = None if y is None else map_condition(lambda leaf: _mirrored(leaf, mirrored), y)
         # Stratified over the batch: one draw in each of B equal intervals.
-        u = (torch.arange(len(x)) + uniforms(seed, examples, "training times", 1)[:, 0]) / len(x)
-        eps = normals(seed, examples, "training noise", size, dtype=torch.float32).reshape(x.shape)
-        return x.float(), y, u, eps
+        offsets = uniforms(seed, examples, "training times", 1, **on)[:, 0]
+        u = (torch.arange(len(x), **on) + offsets) / len(x)
+        eps = normals(seed, examples, "training noise", size, dtype=torch.float32, **on)
+        return x.float(), y, u, eps.reshape(x.shape)
 
     def _taken(self, n: int) -> tuple[Tensor, Condition | None]:
         """Data and conditions of step n, as they are stored."""
@@ -136,14 +187,25 @@ class Examples:
         y = None if data.labels is None else take_rows(data.labels, rows)
         return (self._ahead(n) if isinstance(data.x, Rows) else data.x[rows]), y
 
+    def _delivered(self, n: int) -> tuple[Tensor, Condition | None]:
+        """Data and conditions of step n on an accelerator."""
+        if self._stored is not None:
+            rows, (x, y) = _sent(self.rows_of(n), self.device), self._stored
+            return x[rows], None if y is None else take_rows(y, rows)
+        # A stream is the caller's object, which may not be called in another thread.
+        x, y = self._taken(n) if isinstance(self.data, Stream) else self._next(n)
+        y = None if y is None else map_condition(lambda leaf: _sent(leaf, self.device), y)
+        return _sent(x, self.device), y
+
     def _conditions(
-        self, y: Condition, examples: np.ndarray, condition: ConditionSpec | None
+        self, y: Condition, examples: Words, condition: ConditionSpec | None
     ) -> Condition:
         """Conditions of the examples, left out with probability `label_dropout`."""
         if not self.settings.label_dropout:
             return y
-        u = uniforms(self.settings.seed, examples, "label dropout", 1)[:, 0]
-        y = bound_rows(y, len(examples), "cpu")
+        seed = self.settings.seed
+        u = uniforms(seed, examples, "label dropout", 1, device=self.device)[:, 0]
+        y = bound_rows(y, len(examples), self.device)
         return condition.without(y, u < self.settings.label_dropout)
 
     def rows_of(self, n: int) -> Tensor:
@@ -192,6 +254,50 @@ class _Ahead:
         numbers = range(n, max(n + 1, self._last))
         rows = (self._rows_of(m).numpy() for m in numbers)
         return in_order(self._x.read, rows, self._x.workers, self._x.name)
+
+
+class _Next:
+    """Batches of which the next one is taken in a thread while the caller works with this one.
+
+    Args:
+        take: Takes the batch of a step.
+        steps: Number of steps; nothing is taken beyond them.
+    """
+
+    def __init__(self, take: Callable[[int], Any], steps: int) -> None:
+        self._take, self._steps = take, steps
+        self._thread = ThreadPoolExecutor(1)  # one thread, so that batches are taken in order
+        self._waiting: tuple[int, Future] | None = None
+
+    def __call__(self, n: int) -> Any:
+        """The batch of step n; it is there already if step n − 1 was the latest one."""
+        if self._waiting is None or self._waiting[0] != n:
+            self._begin(n)
+        batch = self._waiting[1].result()
+        self._waiting = None
+        if n + 1 < self._steps:
+            self._begin(n + 1)
+        return batch
+
+    def _begin(self, n: int) -> None:
+        self._waiting = n, self._thread.submit(self._take, n)
+
+
+def _sent(x: Tensor, device: torch.device) -> Tensor:
+    """A copy on a device; the host does not wait for it."""
+    if device.type == "cuda":
+        x = x.pin_memory()
+    return x.to(device, non_blocking=True)
+
+
+def _size(x: Tensor, y: Condition | None) -> int:
+    """Bytes of data and conditions."""
+    return x.nbytes + (0 if y is None else sum(leaf.nbytes for _, leaf in leaves(y)))
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device; 0 if this is not known."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
 def check_data(data: Dataset | Stream, test: Dataset | None, settings: TrainSettings) -> None:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from .._condition import Condition, map_condition, take_rows
+from .._deferred import unchecked
 from .._philox import generator
 from .._tensor import NonFiniteError
 from ..data import Dataset, Stream
@@ -33,32 +34,11 @@ from ..scaling import condition_warning, scale_warning
 from ..score import NetworkScore
 from ..score.network import stated_condition
 from .examples import Examples
+from .record import Found, TrainStep, Watch
 from .settings import TrainSettings, learning_rate_at
+from .update import Buffers, update_unless
 
-__all__ = ["TrainStep", "Training", "device_of", "make_optimizer", "network_seed"]
-
-
-@dataclass(frozen=True)
-class TrainStep:
-    """One optimizer step.
-
-    Attributes:
-        step: Steps done, counting this one.
-        loss: Mean weighted loss of the batch.
-        t: Times of the batch, shape (B,).
-        errors: Unweighted errors |ε̂ − ε|²/D of the batch, shape (B,).
-        grad_norm: Gradient norm before clipping.
-        learning_rate: The rate used.
-        skipped: True if the step was left out because it was not finite.
-    """
-
-    step: int
-    loss: float
-    t: Tensor
-    errors: Tensor
-    grad_norm: float
-    learning_rate: float
-    skipped: bool
+__all__ = ["Training", "device_of", "make_optimizer", "network_seed"]
 
 
 def make_optimizer(net: nn.Module) -> torch.optim.Optimizer:
@@ -82,6 +62,9 @@ class Training:
     Attributes:
         examples: What each step sees, and what is held out.
         history: The errors of the steps so far, if the objective learns its times from them.
+        scaler: The factor of the loss in float16, which keeps small gradients above 0; it does
+            nothing in other dtypes.
+        watch: The count of the steps that were skipped.
 
     Raises:
         TypeError: If the conditions of the data have another dtype than the network takes.
@@ -99,10 +82,13 @@ class Training:
     test: Dataset | None = None
     examples: Examples = field(init=False)
     history: ErrorHistory | None = field(init=False, default=None)
+    scaler: torch.amp.GradScaler = field(init=False)
+    watch: Watch = field(init=False)
 
     def __post_init__(self) -> None:
         model, data = self.model, self.data
-        object.__setattr__(self, "examples", Examples(data, self.settings, self.test))
+        examples = Examples(data, self.settings, self.test).to(device_of(model.net))
+        object.__setattr__(self, "examples", examples)
         if self.settings.label_dropout:
             self._check_label_dropout()
         rows = 1 if isinstance(data, Stream) else len(data)
@@ -111,6 +97,10 @@ class Training:
             model.unconditional = True
         self.objective.check(model.sde, model.learned_variance)
         object.__setattr__(self, "history", self.objective.new_history(model))
+        half = self.settings.autocast == "float16"
+        scaler = torch.amp.GradScaler(device_of(model.net).type, enabled=half)
+        object.__setattr__(self, "scaler", scaler)
+        object.__setattr__(self, "watch", Watch(model.net, self.settings.max_skipped))
 
     def _check_label_dropout(self) -> None:
         """Raise ValueError unless examples can be trained without their conditions."""
@@ -127,40 +117,55 @@ class Training:
     def steps(self, optimizer: torch.optim.Optimizer, start: int = 0) -> Iterator[TrainStep]:
         """Train, yielding a record after each step, from `start` + 1 to `settings.steps`.
 
-        It warns if the scale of the data does not suit the SDE, and if warm-up and cool-down leave
-        no step at the full learning rate. After each step the caller's global random generators
-        have their earlier states.
+        The host does not wait for an accelerator, unless the objective learns its times or a
+        record is read. It warns if the scale of the data does not suit the SDE, and if warm-up and
+        cool-down leave no step at the full learning rate. After each step the caller's global
+        random generators have their earlier states.
 
         Args:
             optimizer: From `make_optimizer(model.net)`.
             start: Steps already done, when resuming.
 
         Raises:
-            RuntimeError: If loss or gradient are not finite more often than `max_skipped`. Weights
-                and buffers then keep their values from before the bad step, as after every skipped
-                step.
+            RuntimeError: If loss or gradient are not finite more often than `max_skipped`. A bad
+                step changes neither weights nor buffers. On an accelerator the error comes some
+                steps later, at the latest after the last step or at `watch.settle`.
         """
         for text in self._doubts():
             warnings.warn(text, stacklevel=2)
         settings, net = self.settings, self.model.net
-        skipped, buffers = 0, _Buffers(net)
+        buffers = Buffers(net)
+        self.watch.begin()
         for n in range(start, settings.steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate_at(settings, n)
-            optimizer.zero_grad(set_to_none=True)
             buffers.keep()
-            with training(net):
-                step = self._backward(n)
-            if step.skipped:
-                buffers.restore()
-            else:
-                optimizer.step()
+            found = self._gradients(n, optimizer)
+            buffers.restore_if(found.skipped)
+            update_unless(found.skipped, optimizer)
+            step = TrainStep(n + 1, learning_rate_at(settings, n), found)
+            # The next times are drawn from these errors, so that an accelerator is waited for.
             if self.history is not None and not step.skipped:
                 self.history.add(step.t, step.errors)
-            skipped += step.skipped
-            if skipped > settings.max_skipped:
-                raise RuntimeError(_diverged(net, step))
+            self.watch.add(step)
+            if n + 1 == settings.steps:
+                self.watch.settle()
             yield step
+
+    def warm_up(self, optimizer: torch.optim.Optimizer, n: int) -> None:
+        """Compute the gradients of step n and forget them, for instance to compile the network.
+
+        Args:
+            optimizer: From `make_optimizer(model.net)`; its state stays as it is.
+            n: Steps already done.
+        """
+        buffers = Buffers(self.model.net)
+        buffers.keep()
+        scaler = copy.deepcopy(self.scaler)
+        self._gradients(n, optimizer)
+        object.__setattr__(self, "scaler", scaler)
+        buffers.restore_if(torch.tensor(True, device=device_of(self.model.net)))
+        optimizer.zero_grad(set_to_none=True)
 
     def _doubts(self) -> Iterator[str]:
         """Warnings about settings that are allowed but are probably a mistake."""
@@ -177,21 +182,36 @@ class Training:
                 f"{settings.steps}, learning_rate {settings.learning_rate} is never reached"
             )
 
-    def _backward(self, n: int) -> TrainStep:
-        """Put the clipped gradients of step n into the network; return the record of the step."""
-        loss, norm, t, errors = math.nan, math.nan, torch.empty(0), torch.empty(0)
-        net, settings = self.model.net, self.settings
-        with suppress(NonFiniteError), network_seed(net, settings.seed, n):
+    def _gradients(self, n: int, optimizer: torch.optim.Optimizer) -> Found:
+        """Put the clipped gradients of step n into the network."""
+        net, settings, device = self.model.net, self.settings, device_of(self.model.net)
+        loss = norm = torch.full((), math.nan, dtype=torch.float64, device=device)
+        t = errors = torch.empty(0)
+        optimizer.zero_grad(set_to_none=True)
+        scale = self.scaler.scale(torch.ones((), device=device))  # 1 except in float16
+        # An accelerator shows by the loss that the network's output is not finite.
+        with (
+            suppress(NonFiniteError),
+            unchecked(),
+            training(net),
+            network_seed(net, settings.seed, n),
+        ):
             loss, t, errors = self._add_gradients(n)
-            norm = float(nn.utils.clip_grad_norm_(net.parameters(), settings.clip))
-        bad = not (math.isfinite(loss) and math.isfinite(norm))
-        return TrainStep(n + 1, loss, t, errors, norm, learning_rate_at(settings, n), bad)
+            self.scaler.unscale_(optimizer)
+            norm = nn.utils.clip_grad_norm_(net.parameters(), settings.clip)
+            self.scaler.update()
+        infinite = ~loss.isfinite()
+        overflow = ~norm.isfinite()
+        # In float16 an overflow of the gradient halves the scale, until it is at most 1.
+        bad = infinite | (overflow & (scale <= 1))
+        return Found(loss, norm, t, errors, infinite | overflow, bad)
 
-    def _add_gradients(self, n: int) -> tuple[float, Tensor, Tensor]:
+    def _add_gradients(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
         """Add the gradients of step n, one micro-batch after the other.
 
         Returns:
-            The mean loss, the times (B,) and the unweighted errors (B,) of the batch.
+            The mean loss, shape () in float64, the times (B,) and the unweighted errors (B,) of the
+            batch.
         """
         x0, y, u, eps = self.examples.batch(n, self.model.condition)
         loss, times, errors = 0.0, [], []
@@ -200,8 +220,8 @@ class Training:
             labels = None if y is None else take_rows(y, rows)
             losses, t, error = self.losses(x0[rows], labels, u[rows], eps[rows], self.history)
             share = losses.mean() * (len(part) / len(x0))
-            share.backward()
-            loss += float(share.detach())
+            self.scaler.scale(share).backward()
+            loss = loss + share.detach().double()
             times.append(t.detach())
             errors.append(error)
         return loss, torch.cat(times), torch.cat(errors)
@@ -228,27 +248,6 @@ class Training:
         return self.objective(bound, *batch, history)
 
 
-class _Buffers:
-    """A network's buffers, for instance BatchNorm's running statistics, copied before each step.
-
-    A forward pass changes them even if its loss is not finite. A skipped step puts the copies back.
-    """
-
-    def __init__(self, net: nn.Module) -> None:
-        # Not `named_buffers`, which leaves out a buffer that is None until the first forward pass.
-        self._places = [(module, name) for module in net.modules() for name in module._buffers]
-
-    def keep(self) -> None:
-        """Copy the present values."""
-        self._kept = [getattr(module, name) for module, name in self._places]
-        self._values = [None if buffer is None else buffer.clone() for buffer in self._kept]
-
-    def restore(self) -> None:
-        """Put values and tensor objects back: a module may have assigned a new tensor."""
-        for place, buffer, value in zip(self._places, self._kept, self._values, strict=True):
-            setattr(*place, None if buffer is None else buffer.copy_(value))
-
-
 def device_of(net: nn.Module) -> torch.device:
     """The device of a network's parameters."""
     return next(net.parameters()).device
@@ -258,12 +257,3 @@ def network_seed(net: nn.Module, seed: int, n: int) -> AbstractContextManager[No
     """Seed torch's global generators, from which dropout draws, for step n, inside a block."""
     value = int(generator(seed, n, "dropout").integers(2**31))
     return seeded(value, [device] if (device := device_of(net)).type == "cuda" else [])
-
-
-def _diverged(net: nn.Module, step: TrainStep) -> str:
-    norm = float(torch.stack([p.detach().norm() for p in net.parameters()]).norm())
-    return (
-        f"training diverged at step {step.step}: loss {step.loss}, gradient norm "
-        f"{step.grad_norm}, parameter norm {norm:.6g}; the last checkpoint is intact, try a lower "
-        "learning_rate or clip"
-    )

@@ -27,8 +27,10 @@ class TrainSettings:
         ema_snapshot_every: Steps between snapshots of power-function averages, from which
             `scoresde ema` makes averages of other lengths; 0 stores none.
         ema_sigma_rel: Relative widths of these averages, see `scoresde.ema.power_exponent`.
-        autocast: None or "bfloat16": compute the network in this dtype; weights, loss and
-            optimizer stay in float32.
+        autocast: None, "bfloat16" or "float16": compute the network in this dtype; weights, loss
+            and optimizer stay in float32. In float16 the loss is multiplied by a factor, which
+            halves when a gradient overflows; such a step is skipped, and counts against
+            `max_skipped` only when the factor is down to 1.
         label_dropout: Probability, in [0, 1), that an example is trained without its condition.
             Above 0 the model can also be evaluated without a condition.
         accumulate: Micro-batches of a step, at most `batch`. Their gradients are summed, so that
@@ -84,8 +86,8 @@ class TrainSettings:
         check_type("flip", self.flip, bool)
         self._check_validation()
         check_seed(self.seed)
-        if self.autocast not in (None, "bfloat16"):
-            raise ValueError(f"autocast must be bfloat16 or absent, got {self.autocast!r}")
+        if self.autocast not in (None, "bfloat16", "float16"):
+            raise ValueError(f"autocast must be bfloat16, float16 or absent, got {self.autocast!r}")
 
     def _check_widths(self) -> None:
         bounds = {"above": 0, "at_most": LARGEST_SIGMA_REL}

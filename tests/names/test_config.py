@@ -143,7 +143,10 @@ def test_a_table_of_betas_may_have_a_name():
         (changed("train", learning_rate=0), "train: learning_rate must be greater than 0, got 0"),
         (changed("train", steps=True), "train.steps must be an integer, got True"),
         (changed("train", steps=10.0), "train.steps must be an integer, got 10.0"),
-        (changed("train", autocast="float8"), "train: autocast must be bfloat16 or absent"),
+        (
+            changed("train", autocast="float8"),
+            "train: autocast must be bfloat16, float16 or absent",
+        ),
         (changed("train", ema_decay=1.0), "train: ema_decay must be less than 1"),
         (changed("data", name=7), "data.name must be text or a path, got 7"),
         (changed("data", low=True), "data.low must be a number, got True"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from itertools import takewhile
 from pathlib import Path
@@ -26,6 +27,8 @@ LEVELS = 20  # bins of t in the plot of error against time
 class Means:
     """Running means of the steps since the last log line; kept in the checkpoint.
 
+    A step is counted when its numbers have arrived from an accelerator, in the order of the steps.
+
     Args:
         state: A result of `to_dict`, to continue; None to begin.
 
@@ -45,13 +48,27 @@ class Means:
         self.counts = float64(state.get("counts", empty))
         if not self.errors.shape == self.counts.shape == (LEVELS,):
             raise ValueError(f"errors and counts must be {LEVELS} numbers each")
+        self._waiting = deque[TrainStep]()
 
     def to_dict(self) -> dict[str, Any]:
-        """The sums as plain data."""
-        return {k: v.tolist() if isinstance(v, Tensor) else v for k, v in vars(self).items()}
+        """The sums as plain data; it waits for all steps."""
+        self.settle()
+        sums = {name: value for name, value in vars(self).items() if name != "_waiting"}
+        return {k: v.tolist() if isinstance(v, Tensor) else v for k, v in sums.items()}
 
     def add(self, step: TrainStep) -> None:
-        """Add a step to the means; a skipped step is only counted."""
+        """Add a step to the means, and count all that have arrived."""
+        self._waiting.append(step)
+        while self._waiting and self._waiting[0].arrived:
+            self._count(self._waiting.popleft())
+
+    def settle(self) -> None:
+        """Wait for all steps and count them."""
+        while self._waiting:
+            self._count(self._waiting.popleft())
+
+    def _count(self, step: TrainStep) -> None:
+        """Count a step; a skipped step is not part of the means."""
         self.learning_rate = step.learning_rate
         if step.skipped:
             self.skipped += 1
@@ -69,7 +86,8 @@ class Means:
         return self.loss / self.count if self.count else math.nan
 
     def row(self) -> dict[str, Any]:
-        """The means; None where no step was counted."""
+        """The means; None where no step was counted. It waits for all steps."""
+        self.settle()
         errors = [_json(value) for value in (self.errors / self.counts).tolist()]
         return {
             "loss": _json(self.mean_loss),

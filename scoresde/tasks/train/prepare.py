@@ -42,7 +42,7 @@ def prepare_run(
         device: Where to train.
         data_root: Folder of the data set, instead of the folder in the config.
         overwrite: Start again; the first step removes the files of an earlier run in the folder.
-        compiled: Compile the network with `torch.compile`.
+        compiled: Compile the network with `torch.compile`, before the first step.
         skip_bad: Leave out images of a folder that cannot be decoded.
         intervals: How often to write the log, checkpoints and sample grids.
 
@@ -102,6 +102,8 @@ def prepare_run(
     run = Run(folder, training, metadata, intervals)
     if not overwrite:
         run.resume()
+    if compiled and run.done < settings.train.steps:
+        run.warm_up()
     return run
 
 
@@ -125,8 +127,11 @@ def _for_network(settings: Config, data: Dataset, model: NetworkScore | None) ->
 
 
 def _check_autocast(settings: Config, device: torch.device) -> None:
-    if settings.train.autocast and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise ConfigError(f"train.autocast must be absent: {device} cannot compute in bfloat16")
+    wanted = settings.train.autocast == "bfloat16"
+    if wanted and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ConfigError(
+            f"train.autocast must be float16 or absent: {device} cannot compute in bfloat16"
+        )
 
 
 def _on_device(model: NetworkScore, device: torch.device) -> NetworkScore:

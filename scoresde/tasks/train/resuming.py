@@ -6,6 +6,8 @@
 - train.adam.*: the state of the optimizer
 - train.history.*: the errors by noise level, if the objective learns its times from them
 
+In float16 the entry `scaler` of the metadata is the factor of the loss with its count of steps.
+
 The config in the metadata says which data were held out: `Split` chooses them by train.seed
 and train.validation.
 """
@@ -43,6 +45,7 @@ __all__ = [
     "export",
     "find_resumable",
     "identity_of",
+    "load_scaler",
     "restore",
     "training_tensors",
 ]
@@ -212,6 +215,24 @@ def restore(
     _load_optimizer(optimizer, net, raw.below("train.adam."))
 
 
+def load_scaler(scaler: torch.amp.GradScaler, saved: Mapping[str, Any]) -> None:
+    """Continue with the scale of the loss in float16.
+
+    Args:
+        scaler: An enabled scaler.
+        saved: The `state_dict` of the scaler of the checkpoint.
+
+    Raises:
+        LookupError: If a number is missing.
+        TypeError: If a number has the wrong type.
+        ValueError: If a number is out of range.
+    """
+    check_number("scale", saved["scale"], above=0)
+    check_integer("_growth_tracker", saved["_growth_tracker"], minimum=0)
+    now = {name: saved[name] for name in ("scale", "_growth_tracker")}
+    scaler.load_state_dict({**scaler.state_dict(), **now})
+
+
 def export(source: Path, target: Path) -> None:
     """Write a checkpoint without the tensors that only resuming needs: a quarter of the size.
 
@@ -224,7 +245,9 @@ def export(source: Path, target: Path) -> None:
     """
     raw = read_checkpoint(source)
     tensors = {name: value for name, value in raw.tensors.items() if name.startswith("model.")}
-    metadata = {key: value for key, value in raw.metadata.items() if key != "pending"}
+    metadata = {
+        key: value for key, value in raw.metadata.items() if key not in ("pending", "scaler")
+    }
     save_checkpoint(target, tensors, metadata)
 
 

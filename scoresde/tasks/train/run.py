@@ -29,6 +29,7 @@ from .resuming import (
     doubts,
     find_resumable,
     identity_of,
+    load_scaler,
     restore,
     training_tensors,
 )
@@ -146,6 +147,15 @@ class Run:
             warnings.warn(f"{raw.path}: {'; '.join(found)}", stacklevel=2)
         return self.done
 
+    def warm_up(self) -> None:
+        """Compute one step and forget it: a compiled network is compiled before the first step.
+
+        Raises:
+            RuntimeError: If memory is too small.
+        """
+        with advise_on_memory(self.settings.batch, self.data.spec.shape, "train.batch ="):
+            self.training.warm_up(self.optimizer, self.done)
+
     def _restore(self, raw: RawCheckpoint) -> None:
         done = check_integer("steps_done", raw.metadata["steps_done"], minimum=0)
         if done > self.settings.steps:
@@ -157,6 +167,8 @@ class Run:
         restore(raw, self.model.net, self.ema, self.power_emas, self.optimizer)
         if self.training.history is not None:
             self.training.history.restore(raw.below("train.history."))
+        if self.training.scaler.is_enabled():
+            load_scaler(self.training.scaler, raw.metadata["scaler"])
         self.seconds = check_number("seconds", raw.metadata["seconds"], at_least=0)
         self._means = Means(raw.metadata.get("pending"))
         self._best = Best.resumed(raw.metadata.get("best"), self.folder / BEST)
@@ -207,6 +219,7 @@ class Run:
                     self.save()
             raise
         except RuntimeError:
+            self._means.settle()
             if self.done > start and self._means.count:  # the last losses show what happened
                 log.write(self.done, self.seconds, self._means)
             raise
@@ -225,9 +238,8 @@ class Run:
 
     def _after(self, step: TrainStep, log: Log) -> None:
         """Averages, validation, log and checkpoint after a step."""
-        if not step.skipped:
-            for average in (self.ema, *self.power_emas):
-                average.update(self.model.net)
+        for average in (self.ema, *self.power_emas):
+            average.update(self.model.net, step.left_out)
         self.done = step.step
         if self.power_emas and self._due(self.settings.ema_snapshot_every):
             save_snapshot(self.folder, self.done, self.power_emas)
@@ -270,10 +282,14 @@ class Run:
         """Write the checkpoint: averaged weights, training weights, optimizer, counts.
 
         Raises:
+            RuntimeError: If the training has diverged, which an accelerator may tell only now.
             ValueError: If a weight is not finite.
             OSError: If the file cannot be written; the old file is then unchanged.
         """
+        self.training.watch.settle()
         state = {"ema_updates": self.ema.updates, "pending": self._means.to_dict()}
+        if self.training.scaler.is_enabled():
+            state["scaler"] = self.training.scaler.state_dict()
         if isinstance(self.data, Stream):
             state["stream"] = self.data.state(self.done * self.settings.batch)
         best = {} if self._best is None else self._best.entry
