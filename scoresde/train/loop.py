@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -215,8 +216,8 @@ class Training:
         """
         x0, y, u, eps = self.examples.batch(n, self.model.condition)
         loss, times, errors = 0.0, [], []
-        for part in torch.arange(len(x0)).tensor_split(self.settings.accumulate):
-            rows = slice(int(part[0]), int(part[-1]) + 1)
+        for part in np.array_split(np.arange(len(x0)), self.settings.accumulate):
+            rows = slice(part[0], part[-1] + 1)
             labels = None if y is None else take_rows(y, rows)
             losses, t, error = self.losses(x0[rows], labels, u[rows], eps[rows], self.history)
             share = losses.mean() * (len(part) / len(x0))
