@@ -106,6 +106,8 @@ def _intentions(run: Run) -> Iterator[str]:
         f"{run.checkpoint} is saved every {every.save_every} steps, and when it is "
         f"{SAVE_MINUTES} minutes old"
     )
+    if run.training.examples.device.type != "cpu":
+        yield run.training.examples.place
     if run.validates:
         yield (
             f"validation on {len(run.training.examples.held_out)} held-out data every "

@@ -475,6 +475,44 @@ def test_autocast_concerns_training_only():
     assert model.nfe.forward == 6  # the counter is shared
 
 
+def test_float16_halves_the_scale_of_the_loss_until_no_gradient_overflows():
+    """The first scale is 2^16, and the norm of the gradient is about 10 here."""
+    net = seeded(lambda: MLP((2,), 8, 1))
+    nn.init.eye_(net.head.weight).data.mul_(10)
+    model = NetworkScore(net, VP(), Preconditioning())
+    training = Training(model, points(), Objective(), settings(autocast="float16", steps=12))
+    skipped = [step.skipped for step in training.steps(make_optimizer(net))]
+    assert skipped[0]  # although max_skipped is 0
+    assert skipped.count(False) > 6
+    assert training.scaler.get_scale() == 2.0 ** (16 - sum(skipped))
+    nn.init.constant_(net.head.weight, 1e30)  # the loss itself is not finite
+    with pytest.raises(RuntimeError, match="diverged at step 1"):
+        list(training.steps(make_optimizer(net)))
+
+
+def test_gradients_that_overflow_at_scale_one_are_a_divergence():
+    class Steep(Objective):
+        def __call__(self, model, x0, u, eps, history=None):
+            losses, t, errors = super().__call__(model, x0, u, eps)
+            return (losses * 0).sqrt() + 1, t, errors  # √ at 0: derivative ∞ · 0
+
+    model = NetworkScore(seeded(Faulty), VP(), Preconditioning())
+    made = settings(autocast="float16", steps=40)
+    steps = Training(model, points(), Steep(), made).steps(make_optimizer(model.net))
+    with pytest.raises(RuntimeError, match="diverged at step 17: loss 1.0"):  # 2^16 … 2^0
+        list(steps)
+
+
+def test_checkpointing_is_for_networks_that_have_it():
+    model = NetworkScore(MLP((2,), 8, 1), VP())
+    with pytest.raises(ValueError, match="checkpointing must be false for MLP, got true: it has"):
+        Training(model, points(), Objective(), settings(checkpointing=True))
+    unet = UNet((1, 4, 4), 4, (1,), 1, [])
+    data = Dataset("pictures", torch.zeros(4, 1, 4, 4), None, DataSpec((1, 4, 4), -1, 1))
+    Training(NetworkScore(unet, VP()), data, Objective(), settings(checkpointing=True))
+    assert all(level.checkpointing for level in (*unet.down, unet.middle, *unet.up))
+
+
 def test_float64_network_trains():
     net = seeded(lambda: MLP((2,), 8, 1).double())
     assert math.isfinite(run(net)[-1].loss)

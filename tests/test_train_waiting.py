@@ -31,6 +31,7 @@ from scoresde.train import (
     record,
     update,
 )
+from scoresde.train.reading import Next
 
 ATEN = torch.ops.aten
 
@@ -190,7 +191,7 @@ def labelled() -> Dataset:
 @pytest.mark.parametrize("free", [0, 10**6], ids=["read ahead", "kept"])
 def test_batches_made_elsewhere_are_those_of_the_cpu(free, monkeypatch):
     """`cpu:0` is not the device `cpu`, but computes the same numbers."""
-    monkeypatch.setattr(examples, "_free_memory", lambda device: free)
+    monkeypatch.setattr(examples, "free_memory", lambda device: free)
     made = settings(batch=4, flip=True, label_dropout=0.5)
     here = Examples(labelled(), made)
     there = here.to(torch.device("cpu:0"))
@@ -223,7 +224,7 @@ def test_the_next_batch_is_taken_while_this_one_is_used():
             begun.set()
         return n
 
-    ahead = examples._Next(take, 8)
+    ahead = Next(take, 8)
     assert ahead(3) == 3
     assert begun.wait(10)  # nobody has asked for batch 4
     assert [ahead(n) for n in (4, 6)] == [4, 6]

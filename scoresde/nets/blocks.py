@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 
 from .._tensor import check_integer, check_type, plain_number
 
 __all__ = [
     *("Attention", "LinearAttention", "ResidualBlock", "arguments_of", "attend", "attended"),
-    *("check_inputs", "cropped", "group_norm", "image_shape", "padding", "zeroed"),
+    *("check_inputs", "cropped", "group_norm", "image_shape", "padding", "recomputed", "zeroed"),
 ]
 
 _HEAD_CHANNELS = 128
@@ -112,6 +113,15 @@ def group_norm(channels: int) -> nn.GroupNorm:
     """
     groups = max(g for g in range(1, 33) if channels % g == 0 and (g == 1 or channels // g >= 4))
     return nn.GroupNorm(groups, channels)
+
+
+def recomputed(block: nn.Module, *inputs: Tensor) -> Tensor:
+    """block(*inputs), of which only the inputs are kept; the backward pass computes the rest again.
+
+    Chen et al. 2016, arXiv:1604.06174, by `torch.utils.checkpoint`. Dropout draws the same numbers
+    in both computations.
+    """
+    return checkpoint(block, *inputs, use_reentrant=False)
 
 
 class ResidualBlock(nn.Module):

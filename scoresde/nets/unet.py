@@ -22,6 +22,7 @@ from .blocks import (
     level_factors,
     output_channels,
     padding,
+    recomputed,
     zeroed,
 )
 from .embedding import LabelEmbedding
@@ -30,7 +31,12 @@ __all__ = ["UNet"]
 
 
 class _Level(nn.Module):
-    """Residual blocks at one resolution, with attention after the first if `attend`."""
+    """Residual blocks at one resolution, with attention after the first if `attend`.
+
+    With `checkpointing` each of them is `recomputed` in a training step.
+    """
+
+    checkpointing = False
 
     def __init__(
         self, channels: Sequence[int], width: int, dropout: float, skip_scale: bool, attend: bool
@@ -43,10 +49,18 @@ class _Level(nn.Module):
         self.attention = Attention(channels[1], skip_scale) if attend else nn.Identity()
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
-        h = self.attention(self.blocks[0](h, embedding))
+        again = self.checkpointing and self.training and torch.is_grad_enabled()
+        call = recomputed if again else _called
+        h = call(self.blocks[0], h, embedding)
+        if not isinstance(self.attention, nn.Identity):
+            h = call(self.attention, h)
         for block in self.blocks[1:]:
-            h = block(h, embedding)
+            h = call(block, h, embedding)
         return h
+
+
+def _called(block: nn.Module, *inputs: Tensor) -> Tensor:
+    return block(*inputs)
 
 
 class UNet(nn.Module):
@@ -66,6 +80,8 @@ class UNet(nn.Module):
         condition: The conditions that it takes.
         arguments: The arguments as plain data.
         layer_counts: Names of the arguments that give numbers of layers.
+        checkpointing: Whether the blocks keep only their inputs for the backward pass of a
+            training step, and are computed again there; False at first.
 
     Args:
         shape: Image shape (C, H, W), all at least 1.
@@ -160,6 +176,16 @@ class UNet(nn.Module):
         self.learned_variance = learned_variance
         outputs = output_channels(self.shape, learned_variance)
         self.head = zeroed(nn.Conv2d(widths[0], outputs * patch**2, 3, padding=1))
+
+    @property
+    def checkpointing(self) -> bool:
+        """As above; setting it changes all levels."""
+        return self.middle.checkpointing
+
+    @checkpointing.setter
+    def checkpointing(self, value: bool) -> None:
+        for level in (*self.down, self.middle, *self.up):
+            level.checkpointing = value
 
     def forward(self, x: Tensor, label: Tensor, y: Condition | None = None) -> Tensor:
         """Evaluate the network.

@@ -12,11 +12,8 @@ host, and only if they do not fit into its memory; all random numbers are made t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,15 +23,14 @@ from .._condition import (
     Condition,
     ConditionSpec,
     bound_rows,
-    leaves,
     map_condition,
     take_rows,
 )
 from .._philox import Words, normals, uniforms, words
 from .._rows import Rows
-from .._workers import ReadError, in_order
 from ..data import Dataset, Stream
 from .order import Order, Split
+from .reading import Ahead, Next, free_memory, sent, size_of
 from .settings import TrainSettings
 
 __all__ = ["VALIDATED", "Examples", "check_data"]
@@ -116,7 +112,7 @@ class Examples:
     def place(self) -> str:
         """In words where the data of the batches are."""
         if self._stored is not None:
-            return f"the data, {_size(*self._stored) / 1e6:.3g} MB, are kept on {self.device}"
+            return f"the data, {size_of(*self._stored) / 1e6:.3g} MB, are kept on {self.device}"
         if self.device == _CPU or isinstance(self.data, Stream):
             return f"each batch is read when it is needed, and goes to {self.device}"
         return (
@@ -130,18 +126,19 @@ class Examples:
         x, y = (None, None) if isinstance(self.data, Stream) else (self.data.x, self.data.labels)
         if not isinstance(x, Tensor) or self.device == _CPU:
             return None
-        if _size(x, y) > _RESIDENT * _free_memory(self.device):
+        if size_of(x, y) > _RESIDENT * free_memory(self.device):
             return None
         moved = None if y is None else map_condition(lambda leaf: leaf.to(self.device), y)
         return x.to(self.device), moved
 
     @cached_property
-    def _ahead(self) -> _Ahead:
-        return _Ahead(self)
+    def _ahead(self) -> Ahead:
+        # Not the examples themselves: they hold this object, and workers end when it is freed.
+        return Ahead(self.data.x, replace(self).rows_of, self.settings.steps)
 
     @cached_property
-    def _next(self) -> _Next:
-        return _Next(replace(self, device=_CPU)._taken, self.settings.steps)
+    def _next(self) -> Next:
+        return Next(replace(self, device=_CPU)._taken, self.settings.steps)
 
     def batch(
         self, n: int, condition: ConditionSpec | None
@@ -190,12 +187,12 @@ class Examples:
     def _delivered(self, n: int) -> tuple[Tensor, Condition | None]:
         """Data and conditions of step n on an accelerator."""
         if self._stored is not None:
-            rows, (x, y) = _sent(self.rows_of(n), self.device), self._stored
+            rows, (x, y) = sent(self.rows_of(n), self.device), self._stored
             return x[rows], None if y is None else take_rows(y, rows)
         # A stream is the caller's object, which may not be called in another thread.
         x, y = self._taken(n) if isinstance(self.data, Stream) else self._next(n)
-        y = None if y is None else map_condition(lambda leaf: _sent(leaf, self.device), y)
-        return _sent(x, self.device), y
+        y = None if y is None else map_condition(lambda leaf: sent(leaf, self.device), y)
+        return sent(x, self.device), y
 
     def _conditions(
         self, y: Condition, examples: Words, condition: ConditionSpec | None
@@ -218,86 +215,6 @@ class Examples:
             order = Order(size, self.settings.seed, epoch, "shuffle")
             parts.append(self.split.rows(order[np.arange(begin, end)]))
         return torch.from_numpy(np.concatenate(parts))
-
-
-class _Ahead:
-    """Data of the steps that are read when they are needed, or ahead of them by worker processes.
-
-    Args:
-        examples: Examples whose data are `Rows`.
-    """
-
-    def __init__(self, examples: Examples) -> None:
-        # Not the examples themselves: they hold this object, and workers end when it is freed.
-        self._x, self._rows_of = examples.data.x, replace(examples).rows_of
-        self._last = examples.settings.steps
-        self._next, self._results = -1, iter(())
-
-    def __call__(self, n: int) -> Tensor:
-        """Data of step n; it is fast if step n − 1 was the latest one.
-
-        Raises:
-            ReadError: If they cannot be read, or a worker has died.
-        """
-        if n != self._next:
-            self._results = self._started(n)
-        self._next = n + 1
-        try:
-            x = next(self._results)
-        except (OSError, ValueError) as error:
-            raise ReadError(f"{self._x.name} cannot be read: {error}") from error
-        if self._next >= self._last:  # end the workers
-            self._next, self._results = -1, iter(())
-        return x
-
-    def _started(self, n: int) -> Iterator[Tensor]:
-        numbers = range(n, max(n + 1, self._last))
-        rows = (self._rows_of(m).numpy() for m in numbers)
-        return in_order(self._x.read, rows, self._x.workers, self._x.name)
-
-
-class _Next:
-    """Batches of which the next one is taken in a thread while the caller works with this one.
-
-    Args:
-        take: Takes the batch of a step.
-        steps: Number of steps; nothing is taken beyond them.
-    """
-
-    def __init__(self, take: Callable[[int], Any], steps: int) -> None:
-        self._take, self._steps = take, steps
-        self._thread = ThreadPoolExecutor(1)  # one thread, so that batches are taken in order
-        self._waiting: tuple[int, Future] | None = None
-
-    def __call__(self, n: int) -> Any:
-        """The batch of step n; it is there already if step n − 1 was the latest one."""
-        if self._waiting is None or self._waiting[0] != n:
-            self._begin(n)
-        batch = self._waiting[1].result()
-        self._waiting = None
-        if n + 1 < self._steps:
-            self._begin(n + 1)
-        return batch
-
-    def _begin(self, n: int) -> None:
-        self._waiting = n, self._thread.submit(self._take, n)
-
-
-def _sent(x: Tensor, device: torch.device) -> Tensor:
-    """A copy on a device; the host does not wait for it."""
-    if device.type == "cuda":
-        x = x.pin_memory()
-    return x.to(device, non_blocking=True)
-
-
-def _size(x: Tensor, y: Condition | None) -> int:
-    """Bytes of data and conditions."""
-    return x.nbytes + (0 if y is None else sum(leaf.nbytes for _, leaf in leaves(y)))
-
-
-def _free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device; 0 if this is not known."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
 def check_data(data: Dataset | Stream, test: Dataset | None, settings: TrainSettings) -> None:

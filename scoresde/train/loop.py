@@ -33,6 +33,7 @@ from ..evaluation import seeded, training
 from ..loss import Objective
 from ..scaling import condition_warning, scale_warning
 from ..score import NetworkScore
+from ..score.call import innermost
 from ..score.network import stated_condition
 from .examples import Examples
 from .record import Found, TrainStep, Watch
@@ -53,7 +54,7 @@ class Training:
 
     Args:
         model: The model; its network is trained in place, on its present device. With
-            `label_dropout` it becomes `unconditional`.
+            `label_dropout` it becomes `unconditional`, with `checkpointing` its network is told so.
         data: Training data; integer levels are dequantized uniformly, anew at every step. A share
             of them is held out if the settings say so. A `Stream` has no held-out data.
         objective: The loss.
@@ -72,8 +73,8 @@ class Training:
         ValueError: If there are fewer data than a batch needs, `validation` holds out fewer than 2
             of them or needs a test split that is not given or has another shape, the conditions of
             the data do not fit the network, a class has no datum, the objective does not suit the
-            SDE, `flip` is set for data that are no images, or the network has no "no condition"
-            that `label_dropout` could train.
+            SDE, `flip` is set for data that are no images, the network has no "no condition" that
+            `label_dropout` could train, or no attribute `checkpointing` that is to be set.
     """
 
     model: NetworkScore
@@ -92,6 +93,8 @@ class Training:
         object.__setattr__(self, "examples", examples)
         if self.settings.label_dropout:
             self._check_label_dropout()
+        if self.settings.checkpointing:
+            self._checkpoint_activations()
         rows = 1 if isinstance(data, Stream) else len(data)
         model.labelled(data.labels, rows, "cpu")  # refuses conditions that do not fit
         if self.settings.label_dropout:
@@ -114,6 +117,16 @@ class Training:
                 "attribute condition, a ConditionSpec, by which it would promise to accept class K "
                 "and entries of NaN as no condition"
             )
+
+    def _checkpoint_activations(self) -> None:
+        """Tell the network to keep fewer activations; ValueError if it cannot do this."""
+        net = innermost(self.model.net, "checkpointing")
+        if not hasattr(net, "checkpointing"):
+            raise ValueError(
+                f"checkpointing must be false for {type(self.model.net).__name__}, got true: it "
+                "has no attribute checkpointing, by which UNet keeps fewer activations"
+            )
+        net.checkpointing = True
 
     def steps(self, optimizer: torch.optim.Optimizer, start: int = 0) -> Iterator[TrainStep]:
         """Train, yielding a record after each step, from `start` + 1 to `settings.steps`.

@@ -31,6 +31,9 @@ class TrainSettings:
             and optimizer stay in float32. In float16 the loss is multiplied by a factor, which
             halves when a gradient overflows; such a step is skipped, and counts against
             `max_skipped` only when the factor is down to 1.
+        checkpointing: Whether the blocks of a `UNet` keep only their inputs for the backward pass
+            and compute the rest again. This takes less memory and more time; gradients are the
+            same. Only networks with an attribute `checkpointing` can do this.
         label_dropout: Probability, in [0, 1), that an example is trained without its condition.
             Above 0 the model can also be evaluated without a condition.
         accumulate: Micro-batches of a step, at most `batch`. Their gradients are summed, so that
@@ -60,6 +63,7 @@ class TrainSettings:
     ema_snapshot_every: int = 0
     ema_sigma_rel: Sequence[float] = (0.05, 0.1)
     autocast: str | None = None
+    checkpointing: bool = False
     label_dropout: float = 0.0
     accumulate: int = 1
     flip: bool = False
@@ -83,7 +87,8 @@ class TrainSettings:
             raise ValueError(
                 f"accumulate must be at most the batch of {self.batch}, got {self.accumulate}"
             )
-        check_type("flip", self.flip, bool)
+        for name in ("flip", "checkpointing"):
+            check_type(name, getattr(self, name), bool)
         self._check_validation()
         check_seed(self.seed)
         if self.autocast not in (None, "bfloat16", "float16"):

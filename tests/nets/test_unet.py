@@ -440,3 +440,32 @@ def test_export_leaves_the_batch_size_free(kind, strict):
         torch.testing.assert_close(
             exported(*arguments(n)), net(*arguments(n)), rtol=1e-5, atol=1e-6
         )
+
+
+def test_checkpointing_keeps_few_activations_and_gives_the_same_gradients(rng_untouched):
+    """With dropout, which draws the same numbers again; saved inputs of other nodes are counted."""
+
+    def gradients(checkpointing):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            net = UNet((1, 8, 8), 8, (1, 2), 2, dropout=0.2).train()
+            torch.nn.init.normal_(net.head.weight)
+            net.checkpointing = checkpointing
+            own = {p.data_ptr() for p in net.parameters()}
+            saved = {}
+
+            def pack(tensor):
+                if tensor.data_ptr() not in own:
+                    saved[tensor.data_ptr(), tensor.shape] = tensor.nbytes
+                return tensor
+
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+                loss = net(torch.randn(4, 1, 8, 8), torch.zeros(4)).square().sum()
+            size = sum(saved.values())
+            loss.backward()
+        return torch.cat([p.grad.flatten() for p in net.parameters()]), size
+
+    (plain, all_of_them), (again, few) = gradients(False), gradients(True)
+    assert few < 0.5 * all_of_them
+    assert float(plain.norm()) > 1
+    torch.testing.assert_close(again, plain, rtol=1e-6, atol=1e-6 * float(plain.abs().max()))

@@ -314,6 +314,23 @@ def normed(folder, **train) -> Run:
     return Run(folder, training, metadata, Intervals(log_every=5))
 
 
+def test_the_scale_of_float16_resumes_bit_for_bit(tmp_path):
+    made = config(autocast="float16", steps=8)
+    finish(make(tmp_path / "whole", made))
+    stop_after(make(tmp_path / "parts", made), 4)
+    first = read_checkpoint(tmp_path / "parts" / "checkpoint.safetensors").metadata["scaler"]
+    run = make(tmp_path / "parts", made)
+    assert run.resume() == 4
+    assert run.training.scaler.state_dict() == first
+    assert first["_growth_tracker"] + 16 - math.log2(first["scale"]) >= 1  # it has changed
+    finish(run)
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+    last = [read_checkpoint(tmp_path / d / "checkpoint.safetensors") for d in ("whole", "parts")]
+        read_checkpoint(tmp_path / name / "checkpoint.safetensors") for name in ("whole", "parts")
+    ]
+    assert last[0].metadata["scaler"] == last[1].metadata["scaler"] != first
+
+
 def test_running_statistics_and_own_randomness_resume_bit_for_bit(tmp_path):
     finish(normed(tmp_path / "whole"))
     for k in range(3, 13, 3):

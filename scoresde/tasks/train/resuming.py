@@ -50,9 +50,10 @@ __all__ = [
     "training_tensors",
 ]
 
-# Settings that a resumed run may change: it may train longer, or use the same data in another
-# place. If the checkpoint records the content of the data, their name may change as well.
-_FREE = {"train.steps", "train.cooldown", "data.root", "data.workers"}
+# Settings that a resumed run may change: it may train longer, with less memory, or use the same
+# data in another place. If the checkpoint records the content of the data, their name may change as
+# well.
+_FREE = {"train.steps", "train.cooldown", "train.checkpointing", "data.root", "data.workers"}
 _NAMES = {"data.name", "name"}
 _SETTINGS = {"preconditioning": Preconditioning, "objective": Objective, "train": TrainSettings}
 
