@@ -483,7 +483,7 @@ def test_float16_halves_the_scale_of_the_loss_until_no_gradient_overflows():
     training = Training(model, points(), Objective(), settings(autocast="float16", steps=12))
     skipped = [step.skipped for step in training.steps(make_optimizer(net))]
     assert skipped[0]  # although max_skipped is 0
-    assert skipped.count(False) > 6
+    assert skipped.count(False) > 3
     assert training.scaler.get_scale() == 2.0 ** (16 - sum(skipped))
     nn.init.constant_(net.head.weight, 1e30)  # the loss itself is not finite
     with pytest.raises(RuntimeError, match="diverged at step 1"):
