@@ -168,7 +168,7 @@ class Objective:
         if self.times == "uniform":
             return self.t_min + u * (1 - self.t_min), torch.ones_like(u)
         if self.times == "ladder":
-            ladder = sde.ladder(self.levels).to(u.device)
+            ladder = sde.ladder(self.levels).to(u.device, non_blocking=True)
             index = (u * self.levels).long().clamp(max=self.levels - 1)
             return ladder[index], torch.ones_like(u)
         first, last = sde.nodes([1.0, self.t_min])

@@ -781,6 +781,30 @@ def _training() -> Iterator[Mutant]:
         "skipped or infinite or divergence",
     )
     yield Mutant(
+        "on an accelerator the averages move in a skipped step",
+        "scoresde/ema/average.py",
+        " * ~left_out",
+        "",
+        "test_train_waiting.py",
+        "those_of_the_cpu",
+    )
+    yield Mutant(
+        "on an accelerator running statistics keep a skipped step",
+        "scoresde/train/update.py",
+        "now.copy_(torch.where(skipped, value, now))",
+        "pass",
+        "test_train_waiting.py",
+        "those_of_the_cpu",
+    )
+    yield Mutant(
+        "a resumed run begins with the first scale of float16",
+        "scoresde/tasks/train/run.py",
+        '            load_scaler(self.training.scaler, raw.metadata["scaler"])',
+        "            pass",
+        "tasks/test_run.py",
+        "float16",
+    )
+    yield Mutant(
         "held-out data are trained on",
         "scoresde/train/order.py",
         "return self._ascending[places]",

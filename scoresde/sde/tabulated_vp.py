@@ -60,7 +60,7 @@ class TabulatedVP(VariancePreserving):
         """Cubic coefficients at each time, shape (4, *t.shape), and t's offset from its knot."""
         n = len(self.betas)
         i = (t.detach().double() * n).floor().clamp(0, n - 1).long()
-        cubics = torch.from_numpy(self._cubics).to(t.device)[:, i].to(t.dtype)
+        cubics = torch.from_numpy(self._cubics).to(t.device, non_blocking=True)[:, i].to(t.dtype)
         return cubics, t - i.to(t.dtype) / n
 
     def log_alpha(self, t: Tensor | float) -> Tensor:
@@ -77,7 +77,8 @@ class TabulatedVP(VariancePreserving):
     def t_of_lam(self, lam: Tensor | float) -> Tensor:
         """t at λ, by bisection on the piece of log ᾱ = −log(1 + e^{−2λ}) that holds it."""
         target = 2 * self._log_alpha_of(as_time(lam).double())
-        n, cubics = len(self.betas), torch.from_numpy(self._cubics).to(target.device)
+        n = len(self.betas)
+        cubics = torch.from_numpy(self._cubics).to(target.device, non_blocking=True)
         # log ᾱ decreases, and its value at the start of a piece is the cubic's last coefficient
         i = (torch.searchsorted(-cubics[3], -target) - 1).clamp(0, n - 1)
         a, b, c, d = cubics[:, i]

@@ -329,6 +329,16 @@ def test_the_scale_of_float16_resumes_bit_for_bit(tmp_path):
     assert last[0].metadata["scaler"] == last[1].metadata["scaler"] != first
 
 
+def test_a_warm_up_changes_nothing(tmp_path):
+    """Running statistics and the scale of the loss included."""
+    finish(normed(tmp_path / "whole", autocast="float16", steps=4))
+    run = normed(tmp_path / "warm", autocast="float16", steps=4)
+    run.warm_up()
+    finish(run)
+    assert_same_run(tmp_path / "warm", tmp_path / "whole")
+    assert run.model.nfe.forward == 5
+
+
 def test_running_statistics_and_own_randomness_resume_bit_for_bit(tmp_path):
     finish(normed(tmp_path / "whole"))
     for k in range(3, 13, 3):
