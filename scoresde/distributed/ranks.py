@@ -17,6 +17,7 @@ from .watch import Watch
 
 __all__ = ["PeerError", "Ranks"]
 
+STOPPED = "stopped by a signal"
 PAUSE = 0.02  # seconds between two questions to the store
 FAREWELL = 5.0  # seconds to wait for the other processes after a failure
 
@@ -120,9 +121,15 @@ class Ranks:
                 self.watch.leave(FAREWELL)
                 raise
             stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
-            own = f"rank {self.rank}: {'stopped by a signal' if stopped else reason_of(error)}"
+            own = f"rank {self.rank}: {STOPPED if stopped else reason_of(error)}"
             first = self.watch.report(own)
-            self.watch.leave(FAREWELL)
+            silent = self.watch.leave(FAREWELL)
+            # torchrun stops all by a signal if one process was killed.
+            if silent and first.endswith(STOPPED):
+                raise PeerError(
+                    f"rank {silent[0]} is gone without a message: it was killed, perhaps because "
+                    "memory ran out; the same command continues"
+                ) from error
             if first == own:
                 raise
             raise PeerError(first) from error

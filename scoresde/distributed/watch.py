@@ -55,20 +55,25 @@ class Watch:
             self.look()
         return self.failure or message
 
-    def leave(self, limit: float) -> None:
+    def leave(self, limit: float) -> list[int]:
         """Say once that this process has stopped its work, and wait until all others have.
 
         Args:
             limit: Seconds after which it waits no longer, because a process may be dead.
+
+        Returns:
+            The ranks that have not answered.
         """
         if self._ended.is_set():
-            return
+            return []
         self._ended.set()
-        end = time.monotonic() + limit
+        silent, end = list(range(self.size)), time.monotonic() + limit
         with suppress(RuntimeError):  # the store is gone
-            self.store.add(LEFT, 1)
-            while self.store.add(LEFT, 0) < self.size and time.monotonic() < end:
-                time.sleep(0.05)
+            self.store.set(f"{LEFT}/{self.rank}", "")
+            while silent and time.monotonic() < end:
+                time.sleep(0.02)
+                silent = [rank for rank in silent if not self.store.check([f"{LEFT}/{rank}"])]
+        return silent
 
     def look(self) -> str | None:
         """What happened to another process, asked now."""

@@ -58,7 +58,7 @@ class Shard:
             ValueError: If it holds no finished share, or if a file is missing or damaged.
         """
         if not holds_shard(folder):
-            raise ValueError(f"{folder} holds no share of a command with --shard i/n")
+            raise ValueError(f"{folder}: holds no share of a command with --shard i/n")
         manifest = Manifest.read(folder)
         if not manifest.finished:
             raise ValueError(f"{folder}: its share is not finished; the same command goes on")

@@ -247,7 +247,7 @@ def _settings(origin: Origin) -> dict[str, Any]:
     """What must be the same in all processes, by the names that messages use."""
     compared = {key: value for key, value in origin.plain.items() if key not in origin.shown}
     contents = {f"the content of the {what}": s.sha256 for what, s in origin.sources.items()}
-    return {"torch": torch.__version__, **compared, **contents}
+    return {"torch": torch.__version__, **contents, **compared}
 
 
 def _wait_until(seen: Callable[[], bool]) -> bool:
