@@ -12,7 +12,7 @@ from . import options
 from .command import Command
 from .lookups import Located, Named
 from .names import METHODS, PROTOCOLS, TRACES
-from .output import say
+from .output import say, share_in_words
 from .types import Integer, Real
 
 __all__ = ["likelihood"]
@@ -35,7 +35,7 @@ class _Likelihood(Command):
         "Computation": (
             *("--method", "--steps", "--nodes", "--rtol", "--atol", "--per-sample"),
             *("--trace", "--force", "--image-error", "--dtype", "--batch", "--seed", "--device"),
-            "--compile",
+            *("--compile", "--shard"),
         ),
         "Errors": ("--measured", "--budget"),
         "Output": ("--plot", "--out", "--overwrite", "--json"),
@@ -125,9 +125,16 @@ class _Likelihood(Command):
     is_flag=True,
     help="vlb-ddpm: draw L_T, the L_{t-1} and L_0 over t, and their running sum (terms.png).",
 )
+@options.shard
 @options.results("Folder for the results, one row per datum in per_image.csv.")
 def likelihood(
-    out: Path, overwrite: bool, as_json: bool, budget: bool, against: str | None, **settings: Any
+    out: Path,
+    overwrite: bool,
+    as_json: bool,
+    budget: bool,
+    against: str | None,
+    shard: tuple[int, int] | None,
+    **settings: Any,
 ) -> None:
     """Negative log-likelihood of held-out data per dimension, with an error budget.
 
@@ -136,22 +143,35 @@ def likelihood(
 
     Example: scoresde likelihood --checkpoint digits-vp --n 128 --budget --out out/bits
     """
+    from scoresde.output.shared_work import Share
     from scoresde.tasks.likelihood.against import compare_models
     from scoresde.tasks.likelihood.scoring import ScoreRequest, score_data
 
-    from .progress import follow
+    from .progress import follow_shared
 
     request = ScoreRequest(**settings)
-    with follow("likelihood", resumes=True) as on_progress:
+    with follow_shared("likelihood", request.device) as (ranks, on_progress):
+        common = {"on_progress": on_progress, "share": Share(ranks, shard)}
         if against is None:
-            summary = score_data(request, out, overwrite, on_progress)
+            summary = score_data(request, out, overwrite, **common)
         else:
-            summary = compare_models(request, against, out, overwrite, on_progress)
+            summary = compare_models(request, against, out, overwrite, **common)
+    if ranks.writes:
+        files = ", terms.csv, terms.png" if settings["plot"] else ""
+        _report(summary, out, "budget" if against is None else "difference", as_json, budget, files)
+
+
+def _report(
+    summary: dict[str, Any], out: Path, stem: str, as_json: bool, whole: bool, files: str
+) -> None:
+    """Print the first line of the table or all of it, and the names of the files."""
     if as_json:
         click.echo(json.dumps(summary))
         return
-    stem = "budget" if against is None else "difference"
+    if "shard" in summary:
+        say(share_in_words(summary, out))
+        return
     table = (out / f"{stem}.txt").read_text(encoding="utf-8")
-    say(table if budget else table.partition("\n")[0])
-    files = f"{stem}.txt, {stem}.png" + (", terms.csv, terms.png" if settings["plot"] else "")
-    say(f"{out / 'per_image.csv'}, {files}; {summary['seconds']:.1f} s")
+    say(table if whole else table.partition("\n")[0])
+    found = f"{stem}.txt, {stem}.png{files}"
+    say(f"{out / 'per_image.csv'}, {found}; {summary['seconds']:.1f} s")

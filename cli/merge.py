@@ -20,16 +20,29 @@ __all__ = ["merge"]
     required=True,
     type=click.Path(path_type=Path),
 )
-@options.out("Folder of the whole comparison.")
+@options.out("Folder of the whole results.")
 @options.overwrite
-def merge(folders: tuple[Path, ...], out: Path, overwrite: bool) -> None:
-    """Join the folders of `scoresde bench --shard 1/n … n/n` into one comparison.
+@click.option(
+    "--own-code",
+    is_flag=True,
+    help="Run the classes of your own that the shares name (--net, --sde, --sampler).",
+)
+def merge(folders: tuple[Path, ...], out: Path, overwrite: bool, own_code: bool) -> None:
+    """Join the folders of `--shard 1/n … n/n` of bench, sample or likelihood.
 
-    The folders must be parts of one plan and have all its cells; no network is run. The result is
-    that of a single run, except for seconds and memory.
+    The folders must be the shares of one command and have all its parts. Nothing is computed, and
+    the result is that of a single run, except for seconds and memory. For sample and likelihood,
+    checkpoint and data must be where the shares were made from.
 
     Example: scoresde merge out/part1 out/part2 --out out/whole
     """
+    from scoresde.output.shards import holds_shard
+
+    if holds_shard(folders[0]):
+        from scoresde.tasks.merging import merge_shards
+
+        say(merge_shards(folders, out, overwrite, own_code))
+        return
     from scoresde.comparison.merging import merge as join
 
     say(join(folders, out, overwrite))

@@ -8,7 +8,7 @@ import click
 
 from .lookups import ClassPlace, Data, Device, GridName, Located, Named, OutFolder
 from .names import GRIDS, SAMPLERS
-from .types import Integer, Real
+from .types import Integer, Real, Shard
 
 __all__ = [
     "GRID",
@@ -26,6 +26,7 @@ __all__ = [
     "overwrite",
     "results",
     "seed",
+    "shard",
     "t_min",
     "tolerances",
 ]
@@ -105,6 +106,13 @@ def _together(*options: Callable) -> Callable:
 
 
 held_out = _together(data, split, data_root, levels)
+
+
+shard = click.option(
+    "--shard",
+    type=Shard(),
+    help="Make the i-th of n shares of the batches, on a machine of its own; see `scoresde merge`.",
+)
 
 
 def results(text: str) -> Callable:

@@ -12,9 +12,10 @@ from scoresde.output.bars import progress_bar, stage_bars, update
 from .output import say
 
 if TYPE_CHECKING:
+    from scoresde.distributed import Ranks
     from scoresde.tasks.train.run import Progress, Run
 
-__all__ = ["follow", "follow_stages", "follow_training"]
+__all__ = ["follow", "follow_shared", "follow_stages", "follow_training"]
 
 
 @contextmanager
@@ -28,6 +29,30 @@ def follow(what: str, resumes: bool = False) -> Iterator[Callable[[int, int | No
     with _hint_when_stopped(resumes), progress_bar() as bar:
         task = bar.add_task(what, total=None, note="")
         yield partial(update, bar, task)
+
+
+@contextmanager
+def follow_shared(
+    what: str, device: str
+) -> Iterator[tuple[Ranks, Callable[[int, int | None, str], None]]]:
+    """Join the processes that torchrun started, and show one bar, on rank 0 only.
+
+    Args:
+        what: Name of the work, which the same command continues where it was stopped.
+        device: Where the command runs, as `processes` takes it.
+
+    Yields:
+        The processes, and a function that is called with (number done, total, note).
+    """
+    from scoresde.distributed import processes
+
+    with (
+        _hint_when_stopped(True),
+        processes(device) as ranks,
+        progress_bar(ranks.writes) as bar,
+    ):
+        task = bar.add_task(what, total=None, note="")
+        yield ranks, partial(update, bar, task)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import click
 from . import options
 from .command import Command
 from .names import GRIDS, SAMPLERS
-from .output import say
+from .output import say, share_in_words
 from .types import Integer
 
 __all__ = ["sample"]
@@ -60,26 +60,35 @@ __all__ = ["sample"]
 @options.dtype("bfloat16 is for the network alone.", "bfloat16")
 @options.device
 @options.compiled
+@options.shard
 @options.results("Folder for samples.npz, grid.png and summary.json.")
-def sample(out: Path, overwrite: bool, as_json: bool, **settings: Any) -> None:
+def sample(
+    out: Path, overwrite: bool, as_json: bool, shard: tuple[int, int] | None, **settings: Any
+) -> None:
     """Draw samples from a checkpoint.
 
     The number of evaluations is enough: sampler, grid and last time are then the recommended ones.
+    The same command continues a run that was stopped.
 
     Example: scoresde sample --checkpoint digits-vp --nfe 20 --out out/digits
     """
+    from scoresde.output.shared_work import Share
     from scoresde.tasks.sample_request import SampleRequest
     from scoresde.tasks.sampling import draw_samples
 
-    from .progress import follow
+    from .progress import follow_shared
 
-    with follow("sample") as on_progress:
-        summary = draw_samples(SampleRequest(**settings), out, overwrite, on_progress)
-    say(json.dumps(summary) if as_json else _in_words(summary, out))
+    request = SampleRequest(**settings)
+    with follow_shared("sample", request.device) as (ranks, on_progress):
+        summary = draw_samples(request, out, overwrite, on_progress, Share(ranks, shard))
+    if ranks.writes:
+        say(json.dumps(summary) if as_json else _in_words(summary, out))
 
 
 def _in_words(summary: dict[str, Any], out: Path) -> str:
     """Number of samples, sampler and cost, and the files."""
+    if "shard" in summary:
+        return share_in_words(summary, out)
     steps = f"{summary['steps']} steps of {summary['grid']}"
     if summary["steps"] is None:
         steps = "its own steps"

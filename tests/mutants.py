@@ -1570,6 +1570,38 @@ def _commands() -> Iterator[Mutant]:
         "rounding_is_measured",
     )
     yield Mutant(
+        "a share begins one batch too late",
+        "scoresde/output/shared_work.py",
+        "found = tuple(names[i - 1 :: n])",
+        "found = tuple(names[i % n :: n])",
+        "cli/test_shards_command.py",
+        "without_batches",
+    )
+    yield Mutant(
+        "every batch of samples has the noise of the first one",
+        "scoresde/tasks/sampling.py",
+        "noise=SampleNoise(request.seed, places),",
+        "noise=SampleNoise(request.seed, range(len(places))),",
+        "cli/test_sample_command.py",
+        "is_the_library",
+    )
+    yield Mutant(
+        "shares of other settings are merged",
+        "scoresde/output/shards.py",
+        "        if different is not None:",
+        "        if False:",
+        "cli/test_shards_command.py",
+        "do_not_make_a_whole",
+    )
+    yield Mutant(
+        "processes that were started differently go on",
+        "scoresde/distributed/ranks.py",
+        "                if one != two:",
+        "                if False:",
+        "distributed/test_ranks.py",
+        "different_settings",
+    )
+    yield Mutant(
         "test rows are taken in the order of the file",
         "scoresde/tasks/held_out.py",
         "np.random.default_rng(seed).permutation(len(data))[:n]",

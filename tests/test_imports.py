@@ -22,7 +22,7 @@ TOOLS = {
     *("_envelope", "_workers", "_rows", "_file_kinds", "_identity"),
     *("plain", "shipped", "fingerprint", "evaluation"),
 }
-LEAVES = {"nets", "metrics", "data", "ema", "checkpoint"}
+LEAVES = {"nets", "metrics", "data", "ema", "checkpoint", "distributed"}
 LAYERS = [
     {"noise", "ivp"},
     {"sde"},

@@ -22,7 +22,7 @@ from .progress import Tell
 __all__ = ["progress_bar", "stage_bars", "update"]
 
 
-def progress_bar() -> Progress:
+def progress_bar(shown: bool = True) -> Progress:
     """A bar with count, remaining time and a note, on stderr; not shown without a terminal."""
     return Progress(
         TextColumn("{task.description}", markup=False),
@@ -31,7 +31,7 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
         console=Console(file=sys.stderr),
-        disable=sys.stderr is None or not sys.stderr.isatty(),
+        disable=not shown or sys.stderr is None or not sys.stderr.isatty(),
     )
 
 

@@ -38,10 +38,10 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is not JSON: {error}") from error
 
 
-def save_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Write arrays to an .npz file; equal arrays give equal bytes."""
+def save_arrays(path: Path, compress: bool = True, /, **arrays: np.ndarray) -> None:
+    """Write arrays to an .npz file, compressed or not; equal arrays give equal bytes."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    (np.savez_compressed if compress else np.savez)(buffer, **arrays)
     with atomic_write(path) as file:
         file.write(buffer.getvalue())
 

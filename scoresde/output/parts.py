@@ -30,7 +30,11 @@ class Part(NamedTuple):
 
 
 def save_part(
-    path: Path, made_from: str, arrays: Mapping[str, np.ndarray], about: Any = None
+    path: Path,
+    made_from: str,
+    arrays: Mapping[str, np.ndarray],
+    about: Any = None,
+    compress: bool = True,
 ) -> Part:
     """Write a part atomically; the same content gives the same bytes.
 
@@ -39,6 +43,7 @@ def save_part(
         made_from: Fingerprint of everything that determines the content.
         arrays: Arrays by name.
         about: Plain data, without NaN and infinities.
+        compress: Whether the file is compressed; noise hardly gets smaller by it.
 
     Returns:
         The part as `load_part` returns it.
@@ -46,7 +51,8 @@ def save_part(
     text = json.dumps(about, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     marks = {MADE_FROM: made_from, ABOUT: text, DIGEST: _digest(made_from, text, arrays)}
-    save_arrays(path, **arrays, **{name: np.array(mark) for name, mark in marks.items()})
+    content = {**arrays, **{name: np.array(mark) for name, mark in marks.items()}}
+    save_arrays(path, compress, **content)
     return Part(dict(arrays), json.loads(text))
 
 

@@ -25,7 +25,9 @@ def silent(done: int, total: int | None, note: str) -> None:
     """An `OnProgress` that reports nothing."""
 
 
-def check_space(option: str, n: int, numbers: int, folder: Path, arrays: int = 3) -> None:
+def check_space(
+    option: str, n: int, numbers: int, folder: Path, arrays: int = 3, files: int = 1
+) -> None:
     """Refuse work whose results do not fit into the free memory or on the disk.
 
     Args:
@@ -34,13 +36,14 @@ def check_space(option: str, n: int, numbers: int, folder: Path, arrays: int = 3
         numbers: Numbers per datum, of 4 bytes each.
         folder: Folder for one array of all data; need not exist.
         arrays: Least number of such arrays in memory at the same time.
+        files: Number of such arrays on the disk at the same time.
 
     Raises:
         ValueError: If memory or disk is too small; the message says how much is needed and free.
             Also if there is a file at the path of the folder.
     """
-    disk = 4 * n * numbers
-    memory = arrays * disk
+    array = 4 * n * numbers
+    disk, memory = files * array, arrays * array
     free = shutil.disk_usage(existing_folder(folder)).free
     for needed, there, what in ((memory, free_bytes(), "memory"), (disk, free, "disk")):
         if there is not None and needed > there:

@@ -10,23 +10,28 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from .._condition import Condition
-from ..data import DataSpec
+from .._condition import Condition, take_rows
 from ..fingerprint import fingerprint
+from ..ivp import OnStep
 from ..names.samplers import sampler_label
+from ..noise import SampleNoise
 from ..output.figures import save_grid
 from ..output.files import save_arrays
 from ..output.manifest import Origin, Source
+from ..output.parts import Part
 from ..output.progress import OnProgress, advise_on_memory, check_space, silent
-from ..output.result_folder import SUMMARY, ResultFolder
+from ..output.result_folder import SUMMARY
+from ..output.shared_work import ALONE, Share, SharedWork, batches_of
 from ..samplers import Samples, sample
 from ..samplers.choice import DEFAULT_NFE
 from ..samplers.recommended import Choice
@@ -47,58 +52,147 @@ def draw_samples(
     out: Path,
     overwrite: bool = False,
     on_progress: OnProgress = silent,
+    share: Share = ALONE,
 ) -> dict[str, Any]:
     """Draw samples and write them to a folder; earlier results stay until the new are complete.
+
+    A stopped request continues from its finished batches if it is given again.
 
     Args:
         request: The request.
         out: The folder; existing results of the same request are not computed again.
         overwrite: Replace results of another request.
         on_progress: Called after every step.
+        share: The batches that this process draws.
 
     Returns:
-        The summary: counted NFE, seconds, files and the request.
+        The summary: counted NFE, computing time of all batches, files and the request.
 
     Raises:
         ValueError: If the request makes no sense, before any network is built.
         RuntimeError: If sampling fails or memory runs out.
+        PeerError: If another process fails.
     """
     stored = StoredModel.read(request.checkpoint, request.net, request.sde)
     check_dtype(request)
     chosen = choose_settings(request, stored)
-    sampler, ts = chosen.sampler, chosen.ts
-    named = _named(request, chosen)
-    check_space("--n", request.n, stored.spec.dims, out)
-    y = _labels(request, stored)
-    results = ResultFolder.open(out, _origin(request, stored, ts, named), overwrite)
-    if results.finished:
-        return results.read()
-    with results.write((SAMPLES_FILE, GRID_FILE, SUMMARY)) as output:
-        model = stored.build(request.device, request.dtype)
-        if request.compiled:
-            rows = min(request.batch, request.n)
-            compile_network(model, rows, stored.spec.shape, request.torch_dtype, y)
-        began = time.monotonic()
-        samples = _run(request, model, chosen, (request.n, *stored.spec.shape), y, on_progress)
-        seconds = time.monotonic() - began
-        summary = {
+    check_space("--n", request.n, stored.spec.dims, out, files=2)
+    drawing = _Drawing(request, stored, chosen, _labels(request, stored))
+    origin = _origin(request, stored, chosen.ts, drawing.named)
+    batches = batches_of(request.n, request.batch)
+    about = {"request": asdict(request)}
+    work = SharedWork.open(out, origin, list(batches), share, overwrite, about)
+    if work.finished:
+        return work.read()
+    with work.write((SAMPLES_FILE, GRID_FILE, SUMMARY)) as output:
+        drawing.draw(work, batches, on_progress)
+        parts = work.collect()
+        if parts is not None:
+            output.finish(drawing.write(output.work, list(parts.values())))
+    return work.read()
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """A checked request with its model, sampler and conditions; no network has been built.
+
+    Attributes:
+        request: The request.
+        stored: The checkpoint.
+        chosen: Sampler and times.
+        y: The condition of each sample; None for an unconditional model.
+    """
+
+    request: SampleRequest
+    stored: StoredModel
+    chosen: Choice
+    y: Condition | None
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """Sampler, grid and budget in words, as the request gives them or as they were chosen."""
+        return _named(self.request, self.chosen)
+
+    def draw(self, work: SharedWork, batches: dict[str, range], on_progress: OnProgress) -> None:
+        """Draw the batches of this process that are not there yet; without any, build no network.
+
+        Args:
+            work: Where the batches are written.
+            batches: The samples of each batch, by the name of its file.
+            on_progress: Called after every step.
+        """
+        todo, adaptive = list(work.todo()), self.chosen.sampler.adaptive
+        model = self._built() if todo else None
+        total = None if adaptive else (len(self.chosen.ts) - 1) * len(todo)
+        done = itertools.count(1)  # number of steps, over all batches
+        for name in todo:
+            began = time.monotonic()
+            found = self._batch(
+                model,
+                batches[name],
+                lambda step, t, x: on_progress(next(done), total, f"t = {t:.3g}"),
+            )
+            arrays = {"x": found.x.cpu().numpy()}
+            if found.counts is not None:
+                arrays |= {f"sample_{key}": v.numpy() for key, v in vars(found.counts).items()}
+            work.save(name, arrays, {"nfe": found.nfe, "seconds": time.monotonic() - began})
+
+    def write(self, out: Path, parts: Sequence[Part]) -> dict[str, Any]:
+        """Write the arrays, and a picture of images.
+
+        Args:
+            out: The folder.
+            parts: All batches in order.
+
+        Returns:
+            The summary.
+        """
+        request, chosen, named = self.request, self.chosen, self.named
+        arrays = {key: np.concatenate([p.arrays[key] for p in parts]) for key in parts[0].arrays}
+        nfe = max(part.about["nfe"] for part in parts)
+        files = _write(out, arrays, nfe, self)
+        return {
             "checkpoint": request.checkpoint,
             "sampler": named["sampler"],
             "grid": named["grid"],
-            "recommended": [] if sampler.adaptive else _left_open(request),
-            "steps": None if sampler.adaptive else len(ts) - 1,
-            "snapped": stored.snapped,
-            "t_min": float(ts[-1]),
+            "recommended": [] if chosen.sampler.adaptive else _left_open(request),
+            "steps": None if chosen.sampler.adaptive else len(chosen.ts) - 1,
+            "snapped": self.stored.snapped,
+            "t_min": float(chosen.ts[-1]),
             "denoise": chosen.denoise,
             **{key: getattr(request, key) for key in ("n", "seed")},
-            "nfe": samples.nfe,
-            "nfe_per_sample": _spread(samples),
-            "seconds": round(seconds, 3),
+            "nfe": nfe,
+            "nfe_per_sample": _spread(arrays.get("sample_evaluations")),
+            "seconds": round(sum(part.about["seconds"] for part in parts), 3),
             "versions": versions(),
-            "files": _write(output.work, samples, stored.spec, y),
+            "files": files,
         }
-        output.finish(summary)
-    return summary
+
+    def _built(self) -> NetworkScore:
+        """The model on its device."""
+        request, spec = self.request, self.stored.spec
+        model = self.stored.build(request.device, request.dtype)
+        if request.compiled:
+            rows = min(request.batch, request.n)
+            compile_network(model, rows, spec.shape, request.torch_dtype, self.y)
+        return model
+
+    def _batch(self, model: NetworkScore, places: range, on_step: OnStep) -> Samples:
+        """Draw one batch; sample i depends on the seed and on i alone."""
+        request, chosen = self.request, self.chosen
+        with advise_on_memory(len(places), self.stored.spec.shape, "--batch"):
+            return sample(
+                model,
+                chosen.sampler,
+                chosen.ts,
+                (len(places), *self.stored.spec.shape),
+                noise=SampleNoise(request.seed, places),
+                y=None if self.y is None else take_rows(self.y, slice(places.start, places.stop)),
+                denoise=chosen.denoise,
+                device=request.device,
+                dtype=request.torch_dtype,
+                on_step=on_step,
+            )
 
 
 def _named(request: SampleRequest, chosen: Choice) -> dict[str, Any]:
@@ -133,63 +227,37 @@ def _labels(request: SampleRequest, stored: StoredModel) -> Condition | None:
     return requested_condition(stored, request.n, request.label, request.condition)
 
 
-def _run(
-    request: SampleRequest,
-    model: NetworkScore,
-    chosen: Choice,
-    shape: tuple[int, ...],
-    y: Condition | None,
-    on_progress: OnProgress,
-) -> Samples:
-    """Draw all samples, batch by batch."""
-    batch = min(request.batch, request.n)
-    done = itertools.count(1)  # number of steps, over all batches
-    total = None if chosen.sampler.adaptive else (len(chosen.ts) - 1) * math.ceil(request.n / batch)
-    with advise_on_memory(batch, shape[1:], "--batch"):
-        return sample(
-            model,
-            chosen.sampler,
-            chosen.ts,
-            shape,
-            seed=request.seed,
-            y=y,
-            batch=batch,
-            denoise=chosen.denoise,
-            device=request.device,
-            dtype=request.torch_dtype,
-            on_step=lambda step, t, x: on_progress(next(done), total, f"t = {t:.3g}"),
-        )
-
-
-def _spread(result: Samples) -> list[int] | None:
+def _spread(evaluations: np.ndarray | None) -> list[int] | None:
     """Least and largest NFE per sample if they differ, otherwise None."""
-    if result.counts is None or len(result.counts.evaluations) == 0:
+    if evaluations is None:
         return None
-    least, most = map(int, result.counts.evaluations.aminmax())
+    least, most = int(evaluations.min()), int(evaluations.max())
     return None if least == most else [least, most]
 
 
-def _write(out: Path, result: Samples, spec: DataSpec, y: Condition | None) -> list[str]:
+def _write(out: Path, found: Mapping[str, np.ndarray], nfe: int, drawing: _Drawing) -> list[str]:
     """Write the arrays, and a picture of images.
 
     Returns:
         The names of the files.
     """
-    x = result.x.cpu()
+    spec, x = drawing.stored.spec, torch.from_numpy(found["x"])
     arrays = {
-        "x": x.numpy(),
-        "ts": result.ts.numpy(),
-        "nfe": np.array(result.nfe),
-        "seed": np.array(result.seed, dtype=np.uint64),
+        "x": found["x"],
+        "ts": drawing.chosen.ts.numpy(),
+        "nfe": np.array(nfe),
+        "seed": np.array(drawing.request.seed, dtype=np.uint64),
         "spec": np.array(json.dumps(spec.to_dict())),  # so that the file can be used as data
     }
     if spec.levels is not None:
         arrays["levels"] = spec.to_levels(x).numpy()
-    arrays |= condition_arrays(y)
-    if result.counts is not None:
-        arrays |= {f"sample_{key}": v.numpy() for key, v in vars(result.counts).items()}
-    save_arrays(out / SAMPLES_FILE, **arrays)
+    save_arrays(out / SAMPLES_FILE, **arrays, **condition_arrays(drawing.y), **_counts(found))
     if not spec.is_image:
         return [SAMPLES_FILE]
     save_grid(out / GRID_FILE, x[:GRID_AT_MOST], spec)
     return [SAMPLES_FILE, GRID_FILE]
+
+
+def _counts(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What each sample took, from an adaptive sampler."""
+    return {name: values for name, values in found.items() if name != "x"}

@@ -23,7 +23,7 @@ from scoresde.interop.diffusers_export import write_folder
 from scoresde.interop.diffusers_scheduler import scheduled
 from scoresde.nets import BlockUNet
 from scoresde.sde import VE, TabulatedVP
-from scoresde.tasks.likelihood.scoring import _warn_of_clipping
+from scoresde.tasks.likelihood.task import _warn_of_clipping
 from scoresde.tasks.request import StoredModel
 
 MODELS = Path(__file__).parents[2] / "benchmarks" / "models"

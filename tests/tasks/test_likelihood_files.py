@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from scoresde.data import load_dataset
-from scoresde.likelihood import Budget, ContinuousVLB
+from scoresde.likelihood import Budget
 from scoresde.tasks.likelihood import files as score_files
 from scoresde.tasks.likelihood.files import Budgets, Scores
 from scoresde.tasks.likelihood.request import ScoreRequest
@@ -33,7 +33,7 @@ def test_half_widths_hold_the_bounds_of_what_solver_and_dtype_change(
     dtype = budget([-100.4, -200.0]) if precise else None
     base = budget([-100.0, -200.0, -300.0])
     request, budgets = ScoreRequest("digits-vp"), Budgets(base, solver, dtype)
-    Scores(request, data.spec, data, np.arange(3), ContinuousVLB(), budgets).write(tmp_path, {})
+    Scores(request, data.spec, data, np.arange(3), {}, budgets).write(tmp_path, {})
     wanted = 10 * (refined * 0.3 + precise * 0.4) / np.sqrt(2) / (64 * np.log(2))
     with np.load(tmp_path / "per_image.npz") as file:
         assert file["half_width"] == pytest.approx([wanted] * 3, rel=1e-12)  # sums in float64

@@ -8,23 +8,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from ...data import Dataset
 from ...output.progress import OnProgress, silent
-from ...output.result_folder import ResultFolder
+from ...output.shared_work import ALONE, Share, SharedWork
 from ..given import GivenModel
 from ..held_out import check_held_out, load_held_out
 from ..request import StoredModel, versions
 from .against_files import FILES, PairedScores
 from .files import Budgets
-from .method import make_method, method_for
 from .request import ScoreRequest, check_request, resolved
-from .scoring import Run, Scoring, part_names
+from .scoring import Run
+from .task import Scoring
 
 __all__ = ["compare_models"]
 
@@ -39,6 +38,7 @@ def compare_models(
     on_progress: OnProgress = silent,
     given: GivenModel | None = None,
     in_memory: tuple[Dataset, Dataset] | None = None,
+    share: Share = ALONE,
 ) -> dict[str, Any]:
     """Score the same data under two models, and write their difference to a folder.
 
@@ -53,6 +53,7 @@ def compare_models(
         on_progress: Called after every batch.
         given: Model A; None for the checkpoint that the request names.
         in_memory: As for `score_data`.
+        share: The batches that this process computes.
 
     Returns:
         The summary: the difference A − B of the mean negative log-likelihoods with its 95 %
@@ -62,6 +63,7 @@ def compare_models(
         ValueError: If the request is refused, or the two models cannot be compared; before a
             network is built.
         RuntimeError: If a solve fails or memory runs out.
+        PeerError: If another process fails.
     """
     if request.plot:
         raise ValueError("--plot: draws the terms of one model; leave it out with --against")
@@ -70,26 +72,28 @@ def compare_models(
     sources = {f"{a.given.kind} A": a.given.source, f"{b.given.kind} B": b.given.source}
     origin = a.origin(sources, against=b.given.name, plot=None)
     origin = replace(origin, shown=(*origin.shown, "against"))
-    results = ResultFolder.open(out, origin, overwrite)
-    if results.finished:
-        return results.read()
-    models = a.built(), b.built()
-    parts = [prefix + name for prefix in PREFIXES for name in part_names(request)]
-    with results.write(FILES, parts) as output:
-        began = time.monotonic()
-        spec = a.given.spec
-        method, control = make_method(a.request, spec, models[0], a.training)
-        other = method_for(method, b.request, spec, models[1], b.training)
-        found = []
-        for i, (task, (used, near)) in enumerate(((a, (method, control)), (b, other))):
-            run = Run(task, near, output.work, origin.fingerprint, PREFIXES[i])
-            found.append(run.budgets(models[i], used, _half(on_progress, i)))
-        scores = PairedScores((a, b), method, _same_measured(*found))
-        about = {"seconds": round(time.monotonic() - began, 3), "versions": versions()}
-        summary = scores.summary() | about
-        scores.write(output.work, summary)
-        output.finish(summary)
-    return summary
+    names = [
+        prefix + name for prefix, t in zip(PREFIXES, (a, b), strict=True) for name in t.batches
+    ]
+    about = {"request": asdict(request), "against": b.given.name}
+    work = SharedWork.open(out, origin, names, share, overwrite, about)
+    if work.finished:
+        return work.read()
+    first = Run(a, work, PREFIXES[0])
+    runs = first, Run(b, work, PREFIXES[1], first)
+    with work.write(FILES) as output:
+        for i, run in enumerate(runs):
+            run.make(_half(on_progress, i))
+        parts = work.collect()
+        if parts is not None:
+            found = [run.found(parts) for run in runs]
+            both = _same_measured(*(each.budgets for each in found))
+            scores = PairedScores((a, b), found[0].method, both)
+            seconds = round(sum(each.seconds for each in found), 3)
+            summary = scores.summary() | {"seconds": seconds, "versions": versions()}
+            scores.write(output.work, summary)
+            output.finish(summary)
+    return work.read()
 
 
 def _for_other(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,12 @@ from typing import Any
 from torch import Tensor
 
 from ..._files import atomic_write
-from ...likelihood import Budget, LikelihoodMethod, budget_difference, mean_budget
+from ...likelihood import Budget, budget_difference, mean_budget
 from ...output.files import save_arrays
 from ...output.result_folder import SUMMARY
 from .against_report import difference_table, save_difference, verdict
 from .files import Budgets
-from .method import described
-from .scoring import Scoring
+from .task import Scoring
 
 __all__ = ["FILES", "PairedScores"]
 
@@ -29,12 +29,13 @@ class PairedScores:
 
     Attributes:
         tasks: Request, model and data of A and of B.
-        method: The likelihood method of A; that of B differs only in what depends on the SDE.
+        method: The likelihood method of A in words, its trace rule and number of draws; that of B
+            differs only in what depends on the SDE.
         budgets: The likelihoods of A and of B with their errors.
     """
 
     tasks: tuple[Scoring, Scoring]
-    method: LikelihoodMethod
+    method: Mapping[str, Any]
     budgets: tuple[Budgets, Budgets]
 
     def summary(self) -> dict[str, Any]:
@@ -63,13 +64,12 @@ class PairedScores:
             "unit": spec.unit,
             "nats_per_unit": spec.nats_per_unit,
             "protocol": request.protocol,
-            **described(self.method),
+            **self.method,
             "difference": mean.value + 0.0,  # not −0
             "half_width": mean.half_width,
             "budget": asdict(mean),
             "models": {name: asdict(one) for name, one in zip("AB", each, strict=True)},
             **{key: getattr(request, key) for key in ("t_min", "seed")},
-            "draws": self.method.draws,
         }
         return found | {"verdict": verdict(found)}
 

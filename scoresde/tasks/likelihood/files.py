@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from ..._files import atomic_write
 from ...data import Dataset, DataSpec
-from ...likelihood import Budget, LikelihoodMethod, mean_budget
+from ...likelihood import Budget, mean_budget
 from ...likelihood.budget import bound_of_changes
 from ...likelihood.vlb.chain import ReverseChain
 from ...output.files import save_arrays
@@ -20,7 +21,6 @@ from ...output.pictures import can_show, extremes
 from ...output.result_folder import SUMMARY
 from .bound_terms import BoundTerms
 from .budget_report import budget_table, save_budget
-from .method import described
 from .request import ScoreRequest
 
 __all__ = ["FILES", "Budgets", "Scores"]
@@ -60,7 +60,7 @@ class Scores:
         spec: What the data are.
         data: The data set.
         rows: Row numbers of the scored data in the data set, shape (n,).
-        method: The likelihood method.
+        method: The likelihood method in words, its trace rule and number of draws.
         budgets: The likelihoods with their errors.
     """
 
@@ -68,7 +68,7 @@ class Scores:
     spec: DataSpec
     data: Dataset
     rows: np.ndarray
-    method: LikelihoodMethod
+    method: Mapping[str, Any]
     budgets: Budgets
 
     def summary(self) -> dict[str, Any]:
@@ -90,14 +90,13 @@ class Scores:
             "levels": self.spec.levels,
             "unit": self.spec.unit,
             "protocol": self.request.protocol,
-            **described(self.method),
+            **self.method,
             "mean": mean.value,
             "std_error": mean.std_error,
             "budget": asdict(mean),
             "true_density": density,
             "nfe": mean.nfe,
             "nfe_derivative": mean.nfe_derivative,
-            "draws": self.method.draws,
             "t_min": self.request.t_min,
             "seed": self.request.seed,
         }

@@ -1,0 +1,139 @@
+"""`processes`: joining the other processes of a command that torchrun has started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from torch import distributed
+
+from .ranks import FAREWELL, Ranks
+from .watch import Watch
+
+__all__ = ["processes"]
+
+START = 120  # seconds that the processes have for finding one another
+
+# What torchrun gives each process: its number, the number of processes, the same on this machine.
+NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The place of this process among the others."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> _Place | None:
+        """The place that torchrun has put into the environment; None for a single process."""
+        if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= environment.keys():
+            return None
+        numbers = []
+        for name in NUMBERS:
+            text = environment.get(name)
+            if text is None or not text.isdecimal():
+                raise ValueError(f"{name}: must be an integer as torchrun sets it, got {text!r}")
+            numbers.append(int(text))
+        place = cls(*numbers)
+        if not (place.rank < place.size and place.local_rank < place.local_size):
+            raise ValueError(f"RANK: {place.rank} of {place.size} processes; torchrun sets it")
+        return place if place.size > 1 else None
+
+
+@contextmanager
+def processes(device: str = "cpu") -> Iterator[Ranks]:
+    """Join the other processes of this command for the length of a block.
+
+    `torchrun --nproc-per-node 2 --no-python scoresde …` starts two processes, and tells them by
+    environment variables of one another. On a GPU each process takes the one of its local rank, and
+    `cuda` is this GPU from then on. Without these variables nothing is joined.
+
+    Args:
+        device: Where the command runs; for several GPUs on one machine it must be "cuda".
+
+    Yields:
+        The processes. The block must end on all of them, or all fail.
+
+    Raises:
+        ValueError: If a variable is not as torchrun sets it, or if there are fewer GPUs than
+            processes on this machine.
+        RuntimeError: If the processes do not find one another.
+        PeerError: If another process fails while the block runs.
+    """
+    place = _Place.read(os.environ)
+    if place is None:
+        yield Ranks()
+        return
+    _take_gpu(device, place)
+    store = _join(place)
+    watch = Watch(store, place.rank, place.size)
+    ranks = Ranks(place.rank, place.size, place.local_rank, store, watch)
+    with _ended_by_sigterm():
+        watch.start()
+        try:
+            with ranks.stopping_together():
+                yield ranks
+                ranks.gather()
+        finally:
+            watch.leave(FAREWELL)
+
+
+def _take_gpu(device: str, place: _Place) -> None:
+    """Make the GPU of this process the current one, or refuse if there is none for it."""
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or (number and place.local_size == 1):
+        return
+    if number:
+        raise ValueError(
+            f"--device: {device}, but each of the {place.local_size} processes on this machine "
+            "takes a GPU of its own; give cuda"
+        )
+    count = torch.cuda.device_count()
+    if place.local_size > count:
+        raise ValueError(
+            f"--device: {device}, but torchrun started {place.local_size} processes on this "
+            f"machine, which has {count} GPUs; give --nproc-per-node {count}, or --device cpu"
+        )
+    torch.cuda.set_device(place.local_rank)
+
+
+def _join(place: _Place) -> distributed.Store:
+    """The store that all processes share."""
+    waiting = timedelta(seconds=START)
+    try:
+        store, *_ = next(iter(distributed.rendezvous("env://", timeout=waiting)))
+        store.set_timeout(waiting)
+    except (RuntimeError, ValueError) as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        reason = str(error).partition("\n")[0]
+        raise RuntimeError(
+            f"rank {place.rank} of {place.size} does not reach the others at {where}: {reason}"
+        ) from error
+    return distributed.PrefixStore("scoresde", store)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM raises SystemExit for the length of the block, so that files are cleaned up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _exit(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
