@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ..metrics import Estimate
 from .findings import Findings
 from .metric_table import METRICS
-from .ranking import Answer, Ranking, gain
+from .ranking import PAIRED, Answer, Ranking, gain, ratio_of
 from .records import CellResult
 
 __all__ = [
@@ -67,10 +67,11 @@ def answer_sentence(findings: Findings, budget: int) -> str:
     at_floor = "real data" if cell in ranking.at_floor else ""
     if same := " and from ".join(filter(None, [at_floor, close])):
         text += f" {findings.settings['n']} samples show no difference from {same}."
+    if found.farther is not None:
+        text += f" Of these it is the closest to the exact solution: {_closer(findings, found)}."
     if found.next is not None:
-        name, only = short_name(findings, found.next), found.apart == ("paired_rmse",)
-        how = "has samples that show no difference, but its error is larger" if only else "is worse"
-        text += f" The next, {name}, {how} by {_by(found)}."
+        name = short_name(findings, found.next)
+        text += f" The next, {name}, is worse by {_by(found.gain, found.factor)}."
     return text
 
 
@@ -151,10 +152,17 @@ def _of_cells(findings: Findings) -> str:
     return text + (f" {_count(rest, 'more cell')} could not run." if rest else "")
 
 
-def _by(found: Answer) -> str:
+def _closer(findings: Findings, found: Answer) -> str:
+    """By how much the error of the solver is smaller than that of the next of the tied cells."""
+    cell, other = found.cell, found.farther
+    by = _by(gain(cell, other, PAIRED), ratio_of(other, cell, PAIRED))
+    return f"the {METRICS[PAIRED].title} of {short_name(findings, other)} is larger by {by}"
+
+
+def _by(found: Estimate, factor: Estimate | None) -> str:
     """A difference, and the ratio if there is one, with their intervals."""
-    text = interval_text(found.gain, "95 % interval ")
-    return text if found.factor is None else f"{text}, a factor of {interval_text(found.factor)}"
+    text = interval_text(found, "95 % interval ")
+    return text if factor is None else f"{text}, a factor of {interval_text(factor)}"
 
 
 def _of_disagreement(findings: Findings, budget: int) -> str:
