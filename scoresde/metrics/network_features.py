@@ -15,7 +15,6 @@ from .dinov2 import DINOv2
 from .efficientnet import EfficientNetLite0
 from .estimate import as_rows
 from .features import FeatureSpace
-from .inception import FIDInception, resize_tf1
 
 __all__ = ["NetworkFeatures", "efficientnet_file"]
 
@@ -85,6 +84,8 @@ class NetworkFeatures(FeatureSpace):
 
     def _prepared(self, pixels: Tensor) -> Tensor:
         if self.kind == "inception":
+            from .inception import resize_tf1
+
             return (resize_tf1(pixels, 299) - 128) / 128
         if self.kind == "dinov2":
             sized = F.interpolate(pixels, size=(224, 224), mode="bicubic", antialias=True)
@@ -104,7 +105,12 @@ class NetworkFeatures(FeatureSpace):
 def _network(name: str, weights: dict[str, Tensor]) -> nn.Module:
     if name == "dinov2":
         return DINOv2(weights)
-    net = EfficientNetLite0() if name == "efficientnet_lite0" else FIDInception()
+    if name == "efficientnet_lite0":
+        net = EfficientNetLite0()
+    else:
+        from .inception import FIDInception  # torchvision takes a second to import
+
+        net = FIDInception()
     net.load(weights)
     return net
 
