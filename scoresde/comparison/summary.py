@@ -66,7 +66,7 @@ def answer_sentence(findings: Findings, budget: int) -> str:
     ranking = next(r for r in found.rankings if r.metric == found.metric)
     at_floor = "real data" if cell in ranking.at_floor else ""
     if same := " and from ".join(filter(None, [at_floor, close])):
-        text += f" {findings.settings['n']} samples show no difference from {same}."
+        text += f" {cell.n} samples show no difference from {same}."
     if found.next is not None:
         name, only = short_name(findings, found.next), found.apart == ("paired_rmse",)
         how = "has samples that show no difference, but its error is larger" if only else "is worse"

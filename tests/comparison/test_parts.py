@@ -14,6 +14,7 @@ import torch
 import scoresde
 from scoresde.comparison import expected, limit, measure, reference
 from scoresde.comparison.case import NothingDoneError
+from scoresde.comparison.index import rebuild
 from scoresde.comparison.merging import merge
 from scoresde.comparison.plots import Drawn
 from scoresde.comparison.prepare import BenchModel, prepare_bench
@@ -94,6 +95,21 @@ def test_merged_shares_equal_one_run(models, tmp_path):
         *(("A", "0"), ("A", "1"), ("B", "0"), ("B", "1"))
     }
     assert "labels" not in rows[0]  # there is one kind of them only
+    with open(tmp_path / "merged" / "seeds.csv", newline="", encoding="utf-8") as file:
+        means = {(row["case"], row["sampler"]): row for row in csv.DictReader(file)}
+    assert {case for case, _ in means} == {"A, mean of 2 seeds", "B, mean of 2 seeds"}
+    own = [r["paired_rmse"] for r in rows if (r["model"], r["sampler"]) == ("A", "ddim")]
+    mean = means["A, mean of 2 seeds", "ddim"]
+    assert float(mean["paired_rmse"]) == pytest.approx(sum(map(float, own)) / 2)
+    assert [mean["paired_rmse_min"], mean["paired_rmse_max"]] == sorted(own, key=float)
+    before = {name: (page.parent / name).read_bytes() for name in ("index.html", "seeds.csv")}
+    (page.parent / "seeds.csv").unlink()  # as in a folder of an earlier version
+    rebuild(page.parent)
+    assert {name: (page.parent / name).read_bytes() for name in before} == before
+    text = page.read_text(encoding="utf-8")
+    assert text.count("A, mean of 2 seeds") == 1 + 1  # the answer, and the row of its only sampler
+    assert 'href="#cases"' in text
+    assert "single seeds: " in text
 
 
 @pytest.mark.parametrize(
