@@ -1143,6 +1143,22 @@ def _metrics() -> Iterator[Mutant]:
         "pooled",
     )
     yield Mutant(
+        "means over seeds are compared as if they shared no noise",
+        "scoresde/comparison/seeds.py",
+        'x_init_sha256="+".join(starts) if all(starts) else ""',
+        'x_init_sha256=""',
+        "comparison/test_seeds.py",
+        "differences",
+    )
+    yield Mutant(
+        "means over seeds mix models",
+        "scoresde/comparison/seeds.py",
+        'alike.setdefault((cases[name]["model"], cases[name]["labels"]), [])',
+        'alike.setdefault(("net", cases[name]["labels"]), [])',
+        "comparison/test_seeds.py",
+        "mixed",
+    )
+    yield Mutant(
         "the two tests of a classifier are independent",
         "scoresde/metrics/two_sample_test.py",
         "_CORRELATED = 1 + 2 / math.pi",

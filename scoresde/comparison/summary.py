@@ -66,7 +66,7 @@ def answer_sentence(findings: Findings, budget: int) -> str:
     ranking = next(r for r in found.rankings if r.metric == found.metric)
     at_floor = "real data" if cell in ranking.at_floor else ""
     if same := " and from ".join(filter(None, [at_floor, close])):
-        text += f" {findings.settings['n']} samples show no difference from {same}."
+        text += f" {cell.n} samples show no difference from {same}."
     if found.farther is not None:
         text += f" Of these it is the closest to the exact solution: {_closer(findings, found)}."
     if found.next is not None:

@@ -1,20 +1,16 @@
 """`scoresde.bench`: any score model, any form of data, several models, and what is refused."""
 
 import csv
-import io
 import json
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 import scoresde
-from scoresde.comparison import report as report_module
 from scoresde.comparison import sweep as sweep_module
 from scoresde.comparison.findings import Findings
-from scoresde.comparison.plots import Drawn
 from scoresde.data import Dataset, DataSpec
 from scoresde.exact import GaussianMixture
 from scoresde.metrics import paired_rmse, sliced_wasserstein
@@ -43,18 +39,8 @@ def needs_y(x, t, y):
 
 
 @pytest.fixture(autouse=True)
-def no_figures(monkeypatch):
-    """Figures take most of the time, and other tests look at them."""
-    picture = io.BytesIO()
-    Image.new("L", (1, 1)).save(picture, "PNG")
-    monkeypatch.setattr(report_module, "scatter", lambda *_: picture.getvalue())
-    drawn = Drawn(b"<svg ></svg>", b"")
-    monkeypatch.setattr(report_module, "curves", lambda *_: drawn)
-    for measured in (report_module.Trajectories, report_module.NoiseLevels):
-        monkeypatch.setattr(measured, "figure", drawn)
-    for name in ("save_budget", "extremes"):
-        monkeypatch.setattr(f"scoresde.tasks.likelihood.files.{name}", lambda path, *_: None)
-    monkeypatch.setattr("scoresde.comparison.measure.RUNS", 1)
+def few_projections(no_figures, monkeypatch):
+    """Of the sliced distance, whose value no test here reads."""
     monkeypatch.setitem(sliced_wasserstein.__kwdefaults__, "projections", 16)
 
 
