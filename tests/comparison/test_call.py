@@ -14,6 +14,7 @@ import scoresde
 from scoresde.comparison import report as report_module
 from scoresde.comparison import sweep as sweep_module
 from scoresde.comparison.findings import Findings
+from scoresde.comparison.labels import named_models
 from scoresde.comparison.plots import Drawn
 from scoresde.data import Dataset, DataSpec
 from scoresde.exact import GaussianMixture
@@ -314,3 +315,15 @@ def test_mistakes_are_named_and_leave_nothing(model, tmp_path, changes, error, m
     with pytest.raises(error, match=message):
         scoresde.bench(given.pop("model"), **given)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        (["digits-vp", "digits-vp"], "checkpoint digits-vp is given twice"),
+        (["a=digits-vp", "a=digits-ve"], "checkpoint a=digits-ve: the name a is given twice"),
+    ],
+)
+def test_a_model_that_is_given_twice_is_no_second_case(models, message):
+    with pytest.raises(ValueError, match=message):
+        named_models(models)
