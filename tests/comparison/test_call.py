@@ -294,7 +294,8 @@ def test_numbers_of_numpy_are_numbers_and_the_scale_of_data_is_checked(model, tm
         (
             {"model": scoresde.FunctionScore(VP(), needs_y), "shape": (2,)},
             RuntimeError,
-            r"model needs_y cannot be evaluated on x of shape \(2, 2\) without a condition",
+            r"model needs_y cannot be evaluated on x of shape \(2, 2\) without a condition; "
+            "give y, or to wrap the number of classes: ",
         ),
         ({"shape": (2,), "test": torch.ones(9, 2)}, ValueError, "test needs data"),
         ({"shape": (2,), "likelihood": 3}, ValueError, "data must be given"),
