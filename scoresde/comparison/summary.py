@@ -202,7 +202,7 @@ def _of_floor(findings: Findings) -> str:
 
 
 def _of_network(findings: Findings) -> str:
-    """Whether no sampler can give good samples, because the network itself is wrong."""
+    """Whether no sampler can give good samples, because the network's own error is too large."""
     found = findings.answer(max(findings.budgets, default=0))
     split = None if found is None else findings.decomposition(found.cell)
     told = None if found is None else found.cell.metrics.get("classifier")
@@ -211,9 +211,10 @@ def _of_network(findings: Findings) -> str:
     if told.interval()[0] < EASILY_TOLD:
         return ""
     return (
-        "The network is wrong, so that no sampler gives good samples: a classifier tells them from "
-        f"data with an accuracy of {estimate_text(told)}, and more steps do not help. A wrong "
-        "sign, noise label or SDE of the model does this; `scoresde doctor` looks for it."
+        "The network, not the sampler, is at fault: a classifier tells the best samples from data "
+        f"with an accuracy of {estimate_text(told)}, and more steps do not help. Too little "
+        "training does this, and so does a wrong sign, noise label or SDE of the model, for which "
+        "the command scoresde doctor looks."
     )
 
 
