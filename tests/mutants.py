@@ -1184,8 +1184,8 @@ def _metrics() -> Iterator[Mutant]:
     yield Mutant(
         "the ranking of K cells has the level of one comparison",
         "scoresde/comparison/ranking.py",
-        "least = _quantile(1 - (1 - level) / max(len(found) - 1, 1))",
-        "least = _quantile(level)",
+        "alpha = (1 - level) / max(len(found) - 1, 2)",
+        "alpha = (1 - level) / 2",
         "comparison/test_ranking.py",
     )
     yield Mutant(

@@ -138,7 +138,8 @@ def rank(
     better, one-sided at level (1 − level)/(K − 1). The truly best cell is then in the set with
     probability of at least `level` (Bonferroni; Mogstad, Romano, Shaikh and Wilhelm 2024, Inference
     for Ranks, Review of Economic Studies 91, build their confidence sets for ranks from the same
-    tests of pairwise differences).
+    tests of pairwise differences). For K = 2 it is (1 − level)/2, so that for every K the two-sided
+    interval of the difference that reports show, Student's at `level`, excludes 0 as well.
 
     A score better than that of real data is no merit. Cells that are not shown to be worse than the
     floor count as equal to it and to each other, so that they never leave the set.
@@ -163,11 +164,11 @@ def rank(
     _check_group(found, metric)
     found.sort(key=lambda cell: sign * cell.metrics[metric].value)
     at_floor = [cell for cell in found if floor is not None and _at_floor(cell, metric, floor)]
-    least = _quantile(1 - (1 - level) / max(len(found) - 1, 1))
+    alpha = (1 - level) / max(len(found) - 1, 2)
 
     def leads(place: int, cell: CellResult) -> bool:
         better = found[:place]  # only a cell of better value can exclude it
-        return not any(_shown(gain(other, cell, metric), least) for other in better)
+        return not any(_shown(gain(other, cell, metric), alpha) for other in better)
 
     leading = [c for i, c in enumerate(found) if c in at_floor or leads(i, c)]
     return Ranking(metric, tuple(found), tuple(leading), tuple(at_floor), floor)
@@ -303,9 +304,9 @@ def _at_floor(cell: CellResult, metric: str, floor: Estimate) -> bool:
     return not value > _quantile(LEVEL) * worse.std_error
 
 
-def _shown(gained: Estimate, quantile: float) -> bool:
-    """Whether a difference is positive; a difference of unknown error shows nothing."""
-    return gained.value > quantile * gained.std_error
+def _shown(gained: Estimate, alpha: float) -> bool:
+    """Whether a difference is positive, one-sided at alpha; an unknown error shows nothing."""
+    return gained.interval(1 - 2 * alpha)[0] > 0
 
 
 def _paired(a: CellResult, b: CellResult) -> bool:

@@ -27,6 +27,7 @@ SNAPPED = (
     "The network's labels are rounded: grids are moved to its discrete times, and there is no ODE "
     "solution to compare with."
 )
+EASILY_TOLD = 0.95  # accuracy of a classifier above which samples look like no data
 LADDER = ":ladder=true"  # the end of the name of a grid that is moved to the trained labels
 
 
@@ -38,7 +39,7 @@ def sentences(findings: Findings) -> list[str]:
 
 def remarks(findings: Findings) -> list[str]:
     """What the results say beside the answer for each budget, sentence by sentence."""
-    text = [SNAPPED if findings.settings.get("snapped") else ""]
+    text = [_of_network(findings), SNAPPED if findings.settings.get("snapped") else ""]
     text += [_of_disagreement(findings, budget) for budget in findings.budgets]
     text.append(_of_floor(findings))
     text.append(_of_parts(findings))
@@ -104,7 +105,7 @@ def interval_text(estimate: Estimate, what: str = "") -> str:
     half = (high - low) / 2  # two of its digits are shown
     digits = 1 - math.floor(math.log10(half)) if half > 0 else 9
     value, low, high = (
-        f"{v:.{max(digits, 0)}f}".replace("-", "−") if digits < 7 else number_text(v)
+        f"{v:.{max(digits, 0)}f}".replace("-", "−") if -5 < digits < 7 else number_text(v)
         for v in (estimate.value, low, high)
     )
     return f"{value} ({what}{low} to {high})"
@@ -198,6 +199,23 @@ def _of_floor(findings: Findings) -> str:
         text += f" {_count(len(below), 'cell')} below it by more than chance, closer to the "
         text += "training data than unseen data are: a sign of copying."
     return text
+
+
+def _of_network(findings: Findings) -> str:
+    """Whether no sampler can give good samples, because the network's own error is too large."""
+    found = findings.answer(max(findings.budgets, default=0))
+    split = None if found is None else findings.decomposition(found.cell)
+    told = None if found is None else found.cell.metrics.get("classifier")
+    if split is None or told is None or not split.network_is_larger:
+        return ""
+    if told.interval()[0] < EASILY_TOLD:
+        return ""
+    return (
+        "The network, not the sampler, is at fault: a classifier tells the best samples from data "
+        f"with an accuracy of {estimate_text(told)}, and more steps do not help. Too little "
+        "training does this, and so does a wrong sign, noise label or SDE of the model, for which "
+        "the command scoresde doctor looks."
+    )
 
 
 def _of_parts(findings: Findings) -> str:

@@ -51,6 +51,8 @@ def test_causes_are_told_and_rated(tmp_path):
         **{"nfe": "yes", "batch": "rounding", "torch": "rounding", "name of checkpoint": "no"}
     }
     assert found.causes[0].key == "nfe"
+    own_class = replace(ORIGIN, settings=ORIGIN.settings | {"sde": "mine:Own:beta_max=9"})
+    assert told(diff_folders(tmp_path / "a", made(tmp_path / "d", own_class))) == {"sde": "yes"}
     retrained = {"checkpoint": Source("a", "2" * 64)}
     third = made(tmp_path / "c", replace(ORIGIN, sources=retrained))
     assert told(diff_folders(tmp_path / "a", third)) == {"content of checkpoint": "yes"}
