@@ -15,7 +15,8 @@ from .dinov2 import DINOv2
 from .efficientnet import EfficientNetLite0
 from .estimate import as_rows
 from .features import FeatureSpace
-from .inception import FIDInception, resize_tf1
+from .inception import FIDInception
+from .resize import resize_pillow, resize_tf1
 
 __all__ = ["NetworkFeatures", "efficientnet_file"]
 
@@ -30,10 +31,11 @@ class NetworkFeatures(FeatureSpace):
 
     efficientnet_lite0   bilinear with antialias to 128 px; 1,280 numbers
     inception            bilinear of TensorFlow 1 to 299 px, as FID; 2,048 numbers
-    inception-clean      bicubic with antialias to 299 px, as clean-fid; 2,048 numbers
-    dinov2               bicubic with antialias to 224 px, rounded; the class token: 1,024 numbers
-                         with the weights ViT-L/14, as FD-DINOv2 (Stein et al. 2023,
-                         arXiv:2306.04675)
+    inception-clean      bicubic of Pillow to 299 px, not rounded, as clean-fid (Parmar et al. 2022,
+                         arXiv:2104.11222); 2,048 numbers
+    dinov2               bicubic of Pillow to 224 px, rounded; the normalized class token: 1,024
+                         numbers with the weights ViT-L/14, as FD-DINOv2 (Stein et al. 2023,
+                         arXiv:2306.04675, in their program dgm-eval without --clean_resize)
 
     Args:
         name: One of these.
@@ -59,7 +61,8 @@ class NetworkFeatures(FeatureSpace):
             weights = load_tensors(path, map_location="cpu", weights_only=True)
             self.net = _network(name, weights)
         except Exception as error:  # a damaged file raises whatever its bytes lead to
-            raise ValueError(f"{path} does not hold the weights of {name}") from error
+            why = f": {error}" if type(error) is ValueError else ""
+            raise ValueError(f"{path} does not hold the weights of {name}{why}") from error
         self.net.eval().requires_grad_(False)
 
     @property
@@ -86,12 +89,10 @@ class NetworkFeatures(FeatureSpace):
     def _prepared(self, pixels: Tensor) -> Tensor:
         if self.kind == "inception":
             return (resize_tf1(pixels, 299) - 128) / 128
-        if self.kind == "dinov2":
-            sized = F.interpolate(pixels, size=(224, 224), mode="bicubic", antialias=True)
-            return _normalized(sized.round().clamp(0, 255) / 255)
         if self.kind == "inception-clean":
-            sized = F.interpolate(pixels, size=(299, 299), mode="bicubic", antialias=True)
-            return (sized - 128) / 128
+            return (resize_pillow(pixels, 299) - 128) / 128
+        if self.kind == "dinov2":
+            return _normalized(resize_pillow(pixels.byte(), 224) / 255)
         sized = F.interpolate(pixels / 255, size=(128, 128), mode="bilinear", antialias=True)
         return _normalized(sized)
 
