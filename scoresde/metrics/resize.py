@@ -14,8 +14,8 @@ def resize_pillow(images: Tensor, size: int) -> Tensor:
     """Bicubic resize with antialias by Pillow, which clean-fid and FD-DINOv2 use.
 
     The dtype decides what Pillow does. Images of uint8 are rounded and clipped to 0 … 255 after
-    each of its two passes, rows and columns; on noise this changes pixels by up to 23 levels. The
-    values of float32 images are neither rounded nor clipped.
+    each of its two passes, rows and columns; on noise this changes pixels by more than ten levels.
+    The values of float32 images are neither rounded nor clipped.
 
     Args:
         images: Shape (n, c, h, w), on the CPU, uint8 or float32.

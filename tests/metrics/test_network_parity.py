@@ -67,6 +67,8 @@ def test_the_resizes_of_pillow_take_whole_images_or_single_channels():
     image = Image.fromarray(pixels[0].permute(1, 2, 0).numpy())
     whole = Resize((224, 224), InterpolationMode.BICUBIC)(image)
     assert np.array_equal(resize_pillow(pixels, 224)[0].permute(1, 2, 0), whole)
+    rounded_at_the_end = resize_pillow(pixels.float(), 224).round().clamp(0, 255)
+    assert (resize_pillow(pixels, 224) - rounded_at_the_end).abs().max() > 10
     exact = torch.nn.functional.interpolate(
         pixels.double(), size=(99, 99), mode="bicubic", antialias=True
     )
