@@ -1097,6 +1097,20 @@ def _metrics() -> Iterator[Mutant]:
         "metrics/test_network_features.py",
     )
     yield Mutant(
+        "the positions of the transformer are scaled without the published offset",
+        "scoresde/metrics/dinov2.py",
+        "_OFFSET = 0.1",
+        "_OFFSET = 1e-6",
+        "metrics/test_network_features.py",
+    )
+    yield Mutant(
+        "pixels of 8 bits are resized without rounding and clipping between the two passes",
+        "scoresde/metrics/resize.py",
+        "planes = images.flatten(0, 1).numpy()",
+        "planes = images.flatten(0, 1).float().numpy()",
+        "metrics/test_network_parity.py",
+    )
+    yield Mutant(
         "published statistics are read, and the data are compared",
         "scoresde/comparison/measures.py",
         "return self.rows if self.statistics is None else self.statistics",
