@@ -25,7 +25,7 @@ from .repeating import repeating_cases
 from .report import build_report, render
 from .request import BenchRequest
 from .seeds import SeedGroup, seed_groups
-from .summary import remarks
+from .summary import fault, remarks
 from .tables import markdown_of_cases
 
 __all__ = ["COMMAND", "Index", "case_columns", "rebuild", "rows_of"]
@@ -214,7 +214,7 @@ def _about(name: str, link: str, findings: Findings) -> _CaseAbout:
     data = f" of {findings.spec.name}" if findings.spec.name else ""
     about = f"{settings['checkpoint']}, {settings['n']} samples{data} per cell, seed "
     about += f"{settings['seed']}, {len(findings.done)} cells."
-    return _CaseAbout(name, link, about, remarks(findings))
+    return _CaseAbout(name, link, about, list(filter(None, [fault(findings), *remarks(findings)])))
 
 
 def _answers(groups: Iterable[SeedGroup], links: Mapping[str, str]) -> list[_CaseAnswer]:

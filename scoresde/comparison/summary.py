@@ -14,6 +14,7 @@ from .records import CellResult
 __all__ = [
     "answer_sentence",
     "estimate_text",
+    "fault",
     "interval_text",
     "likelihood_text",
     "number_text",
@@ -32,14 +33,15 @@ LADDER = ":ladder=true"  # the end of the name of a grid that is moved to the tr
 
 
 def sentences(findings: Findings) -> list[str]:
-    """The summary of a comparison: its size, one sentence for each budget, and the remarks."""
+    """The summary of a comparison: size, a fault, one sentence for each budget, and the remarks."""
     answers = [answer_sentence(findings, budget) for budget in findings.budgets]
-    return [_of_cells(findings), *filter(None, answers), *remarks(findings)]
+    first = [_of_cells(findings), fault(findings), *answers]
+    return [*filter(None, first), *remarks(findings)]
 
 
 def remarks(findings: Findings) -> list[str]:
     """What the results say beside the answer for each budget, sentence by sentence."""
-    text = [_of_network(findings), SNAPPED if findings.settings.get("snapped") else ""]
+    text = [SNAPPED if findings.settings.get("snapped") else ""]
     text += [_of_disagreement(findings, budget) for budget in findings.budgets]
     text.append(_of_floor(findings))
     text.append(_of_parts(findings))
@@ -51,6 +53,23 @@ def remarks(findings: Findings) -> list[str]:
         which = "data" if split == "all" else "held-out data"
         text.append(f"The negative log-likelihood of {n} {which} is {likelihood_text(findings)}.")
     return [sentence for sentence in text if sentence]
+
+
+def fault(findings: Findings) -> str:
+    """That no sampler can give good samples, because of the network's error; empty if one can."""
+    found = findings.answer(max(findings.budgets, default=0))
+    split = None if found is None else findings.decomposition(found.cell)
+    told = None if found is None else found.cell.metrics.get("classifier")
+    if split is None or told is None or not split.network_is_larger:
+        return ""
+    if told.interval()[0] < EASILY_TOLD:
+        return ""
+    return (
+        "The network, not the sampler, is at fault: a classifier tells the best samples from data "
+        f"with an accuracy of {estimate_text(told)}, and more steps do not help. Too little "
+        "training does this, and so does a wrong sign, noise label or SDE of the model, for which "
+        "the command scoresde doctor looks."
+    )
 
 
 def answer_sentence(findings: Findings, budget: int) -> str:
@@ -199,23 +218,6 @@ def _of_floor(findings: Findings) -> str:
         text += f" {_count(len(below), 'cell')} below it by more than chance, closer to the "
         text += "training data than unseen data are: a sign of copying."
     return text
-
-
-def _of_network(findings: Findings) -> str:
-    """Whether no sampler can give good samples, because the network's own error is too large."""
-    found = findings.answer(max(findings.budgets, default=0))
-    split = None if found is None else findings.decomposition(found.cell)
-    told = None if found is None else found.cell.metrics.get("classifier")
-    if split is None or told is None or not split.network_is_larger:
-        return ""
-    if told.interval()[0] < EASILY_TOLD:
-        return ""
-    return (
-        "The network, not the sampler, is at fault: a classifier tells the best samples from data "
-        f"with an accuracy of {estimate_text(told)}, and more steps do not help. Too little "
-        "training does this, and so does a wrong sign, noise label or SDE of the model, for which "
-        "the command scoresde doctor looks."
-    )
 
 
 def _of_parts(findings: Findings) -> str:
