@@ -115,7 +115,7 @@ class BenchCommand(Command):
     "--seeds",
     type=Commas(Integer(0, 2**64 - 1)),
     default="0",
-    help="Seeds of all random numbers; each gives tables of its own.",
+    help="Seeds of all random numbers; each gives tables of its own, and their mean is shown.",
 )
 @options.device
 @options.batch(256, "Samples")

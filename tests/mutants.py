@@ -1145,6 +1145,20 @@ def _metrics() -> Iterator[Mutant]:
         "metrics/test_network_features.py",
     )
     yield Mutant(
+        "the positions of the transformer are scaled without the published offset",
+        "scoresde/metrics/dinov2.py",
+        "_OFFSET = 0.1",
+        "_OFFSET = 1e-6",
+        "metrics/test_network_features.py",
+    )
+    yield Mutant(
+        "pixels of 8 bits are resized without rounding and clipping between the two passes",
+        "scoresde/metrics/resize.py",
+        "planes = images.flatten(0, 1).numpy()",
+        "planes = images.flatten(0, 1).float().numpy()",
+        "metrics/test_network_parity.py",
+    )
+    yield Mutant(
         "published statistics are read, and the data are compared",
         "scoresde/comparison/measures.py",
         "return self.rows if self.statistics is None else self.statistics",
@@ -1191,6 +1205,22 @@ def _metrics() -> Iterator[Mutant]:
         "pooled",
     )
     yield Mutant(
+        "means over seeds are compared as if they shared no noise",
+        "scoresde/comparison/seeds.py",
+        'x_init_sha256="+".join(starts) if all(starts) else ""',
+        'x_init_sha256=""',
+        "comparison/test_seeds.py",
+        "differences",
+    )
+    yield Mutant(
+        "means over seeds mix models",
+        "scoresde/comparison/seeds.py",
+        'alike.setdefault((cases[name]["model"], cases[name]["labels"]), [])',
+        'alike.setdefault(("net", cases[name]["labels"]), [])',
+        "comparison/test_seeds.py",
+        "mixed",
+    )
+    yield Mutant(
         "the two tests of a classifier are independent",
         "scoresde/metrics/two_sample_test.py",
         "_CORRELATED = 1 + 2 / math.pi",
@@ -1216,8 +1246,8 @@ def _metrics() -> Iterator[Mutant]:
     yield Mutant(
         "the ranking of K cells has the level of one comparison",
         "scoresde/comparison/ranking.py",
-        "least = _quantile(1 - (1 - level) / max(len(found) - 1, 1))",
-        "least = _quantile(level)",
+        "alpha = (1 - level) / max(len(found) - 1, 2)",
+        "alpha = (1 - level) / 2",
         "comparison/test_ranking.py",
     )
     yield Mutant(

@@ -45,12 +45,16 @@ LINES = ("pip install . && scoresde demo", "pip install '.[test]' && pytest")
 SIZES = {
     **{"--n": 4, "--steps": 3, "--nfe": 6, "--draws": 4, "--measured": 2, "--likelihood": 2},
     **{"--nodes": 4, "--samples": 2, "--pilot": 2, "--repeats": 2, "--batch": 8, "--batches": 2},
-    **{"--probes": 1},
+    **{"--probes": 1, "--cases": 2},
 }
+EIGHT = ("doctor", "benchmarks/intervals.py")  # take no smaller --n
 # Of an option that is a list of sizes, this many; of one that may be repeated, one.
 LISTED = "3,6"
 # Scripts that try hundreds of settings, so that they take minutes at any size. They have own tests.
-LONG = ("benchmarks/likelihood.py", "benchmarks/samplers.py", "benchmarks/overhead.py")
+LONG = (
+    *("benchmarks/likelihood.py", "benchmarks/samplers.py", "benchmarks/overhead.py"),
+    "benchmarks/failures.py",
+)
 FEW = 16  # data of the test split, in Python blocks
 
 
@@ -127,8 +131,7 @@ def interface(step):
 def shortened(words, command):
     """The words with small sizes, those not given among them where the command's are large."""
     known = {option for p in command.params for option in p.opts} if command else set()
-    is_doctor = command is not None and command.name == "doctor"
-    sizes = SIZES | ({"--n": 8} if is_doctor else {})  # the least that it takes
+    sizes = SIZES | ({"--n": 8} if command is not None and command.name in EIGHT else {})
     kept, given, words = [], set(), list(words)
     while words:
         word = words.pop(0)

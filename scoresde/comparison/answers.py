@@ -83,9 +83,9 @@ def _row(findings: Findings, budget: int, found: Answer) -> AnswerRow:
 
 
 def explained(rows: Iterable[AnswerRow]) -> dict[str, str]:
-    """Title and meaning of the metrics of some rows."""
-    shown = {row.metric for row in rows}
-    return {m.title: m.meaning for m in METRICS.values() if m.title in shown}
+    """Title and meaning of the metrics that some rows name."""
+    text = " ".join(row.sentence for row in rows)
+    return {m.title: m.meaning for m in METRICS.values() if m.title in text}
 
 
 def copied_settings(findings: Findings, cell: CellResult) -> str:

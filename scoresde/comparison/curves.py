@@ -147,5 +147,5 @@ def _line(axes: Axes, curve: Curve, metric: str, x: str, named: bool) -> Name | 
 
 def _axis_label(findings: Findings, metric: str) -> str:
     if metric in ("mmd2", "frechet") and findings.quality is not None:
-        return f"{METRICS[metric].title}, {literal(findings.quality['features'].split('@')[0])}"
+        return f"{METRICS[metric].title}\n{literal(findings.quality['features'].split('@')[0])}"
     return METRICS[metric].title

@@ -21,7 +21,7 @@ PAIRED = "likelihood --against"
 LONGEST = 40  # letters of a value in the table
 # Settings that cannot change a number, because a content is compared instead, or that only permit
 # or add something.
-NAMES = ("checkpoint", "against", "net", "sde", "data_root", "models", "command")
+NAMES = ("checkpoint", "against", "data_root", "models", "command")
 EXTRA = ("force", "plot", "samplers", "grids", "tolerances", "plan")
 BENCH_EXTRA = ("nfe", "t_mins", "metrics", "quality", "likelihood")  # more cells, or more columns
 ROUNDING = ("batch", "device", "torch", "platform", "cpu", "gpu", "python", "threads", "compiled")

@@ -19,17 +19,20 @@ from .answers import AnswerRow, answer_rows, explained
 from .case import Case
 from .checked import check_fields
 from .findings import Findings
+from .metric_table import METRICS
 from .records import COLUMNS, table_row
 from .repeating import repeating_cases
 from .report import build_report, render
 from .request import BenchRequest
-from .summary import remarks
+from .seeds import SeedGroup, seed_groups
+from .summary import fault, remarks
 from .tables import markdown_of_cases
 
 __all__ = ["COMMAND", "Index", "case_columns", "rebuild", "rows_of"]
 
 PAGES = ("index.html", "results.md")
-FILES = (*PAGES, "results.csv")
+TABLE, MEANS = "results.csv", "seeds.csv"
+FILES = (*PAGES, TABLE, MEANS)
 COMMAND = "bench of several models"  # in the manifest
 CASE_COLUMNS = {"model": str, "seed": int, "labels": str | None}
 
@@ -128,10 +131,11 @@ def rebuild(folder: Path) -> Path:
     there = [name for name in cases if (folder / name / MANIFEST).is_file()]
     found = {name: (build_report(folder / name), Findings.read(folder / name)) for name in there}
     contents = _contents(found, cases, folder.absolute().name)
-    claim(folder, PAGES)
+    names = [name for name in contents if name != TABLE]  # seconds are not measured again
+    claim(folder, names)
     known = Manifest.read(folder)
-    replace(known, files=known.files | dict.fromkeys(PAGES)).save(folder)  # their bytes may change
-    for name in PAGES:
+    replace(known, files=known.files | dict.fromkeys(names)).save(folder)  # their bytes may change
+    for name in names:
         with atomic_write(folder / name, "w") as file:
             file.write(contents[name])
     return folder / PAGES[0]
@@ -147,31 +151,53 @@ def _contents(
         cases: What is special of each case, by name.
         out: Name of the folder.
     """
-    findings, answers = {name: each for name, (_, each) in found.items()}, _answers(found)
-    agreement = _agreement(answers)
+    findings = {name: each for name, (_, each) in found.items()}
+    links = {name: f"{quote(name)}/{report.name}" for name, (report, _) in found.items()}
+    groups = seed_groups(findings, cases)
+    joined = [group for group in groups if group.joined]
+    answers, agreement = _answers(groups, links), _agreement(findings, bool(joined))
+    means = [row for group in joined for row in group.means()]
+    titles = [METRICS[metric].title for metric in joined[0].findings.measured] if joined else []
     page = render(
         "index.html",
-        cases=[_about(name, *each) for name, each in found.items()],
+        cases=[_about(name, links[name], each) for name, each in findings.items()],
         rows=answers,
         terms=explained(answer.row for answer in answers),
         agreement=agreement,
+        means=means,
+        titles=titles,
         command=repeating_cases(findings, cases, out),
     )
-    columns, text = (*case_columns(cases), *COLUMNS), io.StringIO()
+    pairs = [(answer.case, answer.row) for answer in answers]
+    table = markdown_of_cases(pairs, agreement, titles, means)
+    columns = (*case_columns(cases), *COLUMNS)
+    texts = {"index.html": page, "results.md": table}
+    texts[TABLE] = _csv(columns, rows_of(findings, cases))
+    if joined:
+        rows = (row for group in joined for row in group.rows())
+        texts[MEANS] = _csv(joined[0].columns, rows)
+    return texts
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(columns)
-    table.writerows([_text(row[c]) for c in columns] for row in rows_of(findings, cases))
-    pairs = [(answer.case, answer.row) for answer in answers]
-    tables = {"results.csv": text.getvalue(), "results.md": markdown_of_cases(pairs, agreement)}
-    return {"index.html": page, **tables}
+    table.writerows([_text(row.get(c)) for c in columns] for row in rows)
+    return text.getvalue()
 
 
 class _CaseAnswer(NamedTuple):
-    """The answer of one case within one budget, and the link to the report of the case."""
+    """The answer of one case within one budget, and the link to the report of the case.
+
+    For several seeds, `case` says how many, the link leads to the list of cases, and `spread` says
+    between which values those of the single seeds are.
+    """
 
     case: str
     link: str
     row: AnswerRow
+    spread: str
 
 
 class _CaseAbout(NamedTuple):
@@ -183,36 +209,45 @@ class _CaseAbout(NamedTuple):
     remarks: list[str]
 
 
-def _about(name: str, report: Path, findings: Findings) -> _CaseAbout:
+def _about(name: str, link: str, findings: Findings) -> _CaseAbout:
     settings = findings.settings
     data = f" of {findings.spec.name}" if findings.spec.name else ""
     about = f"{settings['checkpoint']}, {settings['n']} samples{data} per cell, seed "
     about += f"{settings['seed']}, {len(findings.done)} cells."
-    return _CaseAbout(name, f"{quote(name)}/{report.name}", about, remarks(findings))
+    return _CaseAbout(name, link, about, list(filter(None, [fault(findings), *remarks(findings)])))
 
 
-def _answers(found: Mapping[str, tuple[Path, Findings]]) -> list[_CaseAnswer]:
-    """The answers of all cases, those of the smallest budget first."""
-    answers = [
-        _CaseAnswer(name, f"{quote(name)}/{report.name}", row)
-        for name, (report, findings) in found.items()
-        for row in answer_rows(findings)
-    ]
+def _answers(groups: Iterable[SeedGroup], links: Mapping[str, str]) -> list[_CaseAnswer]:
+    """The answers of all cases, those of several seeds as one, of the smallest budget first."""
+    answers = []
+    for group in groups:
+        link = "#cases" if group.joined else links[group.name]
+        for row in answer_rows(group.findings):
+            found = group.findings.answer(row.budget)
+            spread = group.spread_text(found.cell, found.metric) if group.joined else ""
+            answers.append(_CaseAnswer(group.name, link, row, spread))
     return sorted(answers, key=lambda answer: answer.row.budget)  # cases keep their order
 
 
-def _agreement(answers: Sequence[_CaseAnswer]) -> list[str]:
-    """For each budget, which sampler is to take in how many cases."""
+def _agreement(found: Mapping[str, Findings], joined: bool) -> list[str]:
+    """For each budget, which sampler is to take in how many cases.
+
+    Args:
+        found: The results of each case, by name.
+        joined: Whether the table that follows joins cases.
+    """
+    answers = [row for findings in found.values() for row in answer_rows(findings)]
     text = []
-    for budget in dict.fromkeys(answer.row.budget for answer in answers):
-        rows = [answer.row for answer in answers if answer.row.budget == budget]
+    for budget in sorted({row.budget for row in answers}):
+        rows = [row for row in answers if row.budget == budget]
         names = [row.name for row in rows]
         taken = []
-        for name in sorted(set(names), key=lambda name: -names.count(name)):
+        for name in sorted(dict.fromkeys(names), key=lambda name: -names.count(name)):
             tied = sum(name in row.ties for row in rows)
             also = f" (in {tied} more it is as good)" if tied else ""
             taken.append(f"{name} in {names.count(name)} of {len(rows)} cases{also}")
-        text.append(f"Within {budget} evaluations take {', '.join(taken)}.")
+        alone = ", if each case is taken by itself," if joined else ""
+        text.append(f"Within {budget} evaluations{alone} take {', '.join(taken)}.")
     return text
 
 

@@ -33,14 +33,19 @@ def named_models(models: Any) -> dict[str, Any]:
             the same name get numbers: "net", "net-2".
 
     Raises:
-        ValueError: If there is no model, or a name cannot be that of a folder.
+        ValueError: If there is no model, a checkpoint or a name before "=" is given twice, or a
+            name cannot be that of a folder.
     """
     if isinstance(models, Mapping):
         found = dict(models)
     else:
         found = {}
-        for one in models if isinstance(models, (list, tuple)) else [models]:
+        several = models if isinstance(models, (list, tuple)) else [models]
+        check_unique("checkpoint", [str(one) for one in several if isinstance(one, (str, Path))])
+        for one in several:
             name, model = _named_model(one)
+            if name in found and isinstance(one, str) and one.startswith(f"{name}="):
+                raise ValueError(f"checkpoint {one}: the name {name} is given twice")
             free, number = name, 2
             while free in found:
                 free, number = f"{name}-{number}", number + 1

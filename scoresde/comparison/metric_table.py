@@ -80,7 +80,7 @@ METRICS = {
     "copying": Metric(
         "copying",
         "Probability that a sample is nearer to the training data than held-out data are; 0.5 for "
-        "new data, 1 for copies.",
+        "new data, 1 for copies, above 0.5 also for samples that vary too little.",
         "",
     ),
     "classifier": Metric(

@@ -16,8 +16,19 @@ from .labels import RECOMMENDED
 from .metric_table import METRICS
 from .records import CellResult
 
-__all__ = ["Answer", "Disagreement", "Ranking", "answer", "below_floor", "gain", "rank"]
+__all__ = [
+    "PAIRED",
+    "Answer",
+    "Disagreement",
+    "Ranking",
+    "answer",
+    "below_floor",
+    "gain",
+    "rank",
+    "ratio_of",
+]
 
+PAIRED = "paired_rmse"  # the error of the solver, which need not be seen in the samples
 LEVEL = 0.95  # probability that the best cell is in its confidence set
 
 
@@ -86,7 +97,9 @@ class Answer:
             lowest mean place, then of the smallest worst factor to the best of a metric, and then
             of the best value of the first metric. If the recommended settings are tied with it,
             they are taken instead.
-        ties: Other cells that lead by every metric by which `cell` leads, as far as they have it.
+        ties: Other cells that lead by every metric of the samples by which `cell` leads, as far as
+            they have it. The error to the exact solution is no such metric: it counts only if there
+            is no other.
         next: The best of the other cells, in the same order, that is not tied with `cell`; None if
             all are tied.
         apart: Metrics by which `cell` leads and `next` does not; empty without `next`.
@@ -94,6 +107,8 @@ class Answer:
             `next`.
         factor: Value of `next` divided by that of `cell`, for metrics that have a zero; None
             without `next`, or if the ratio has no interval.
+        farther: The best of the tied cells whose error to the exact solution is shown to be larger;
+            None without one.
         rankings: The ranking by each metric.
         disagreements: Pairs of metrics that contradict each other.
     """
@@ -104,6 +119,7 @@ class Answer:
     apart: tuple[str, ...]
     gain: Estimate | None
     factor: Estimate | None
+    farther: CellResult | None
     rankings: tuple[Ranking, ...]
     disagreements: tuple[Disagreement, ...]
 
@@ -122,7 +138,8 @@ def rank(
     better, one-sided at level (1 − level)/(K − 1). The truly best cell is then in the set with
     probability of at least `level` (Bonferroni; Mogstad, Romano, Shaikh and Wilhelm 2024, Inference
     for Ranks, Review of Economic Studies 91, build their confidence sets for ranks from the same
-    tests of pairwise differences).
+    tests of pairwise differences). For K = 2 it is (1 − level)/2, so that for every K the two-sided
+    interval of the difference that reports show, Student's at `level`, excludes 0 as well.
 
     A score better than that of real data is no merit. Cells that are not shown to be worse than the
     floor count as equal to it and to each other, so that they never leave the set.
@@ -147,11 +164,11 @@ def rank(
     _check_group(found, metric)
     found.sort(key=lambda cell: sign * cell.metrics[metric].value)
     at_floor = [cell for cell in found if floor is not None and _at_floor(cell, metric, floor)]
-    least = _quantile(1 - (1 - level) / max(len(found) - 1, 1))
+    alpha = (1 - level) / max(len(found) - 1, 2)
 
     def leads(place: int, cell: CellResult) -> bool:
         better = found[:place]  # only a cell of better value can exclude it
-        return not any(_shown(gain(other, cell, metric), least) for other in better)
+        return not any(_shown(gain(other, cell, metric), alpha) for other in better)
 
     leading = [c for i, c in enumerate(found) if c in at_floor or leads(i, c)]
     return Ranking(metric, tuple(found), tuple(leading), tuple(at_floor), floor)
@@ -180,17 +197,19 @@ def answer(rankings: Sequence[Ranking]) -> Answer:
     cell = order[0]
     tied = [c for c in order if not _told_apart(rankings, cell, c)]
     cell = next((c for c in tied if c.sampler == RECOMMENDED), cell)
+    of_samples = [r for r in rankings if r.metric != PAIRED] or rankings
     rest = [c for c in order if c is not cell]
-    apart = {id(c): _told_apart(rankings, cell, c) for c in rest}
+    apart = {id(c): _told_apart(of_samples, cell, c) for c in rest}
     ties = [c for c in rest if not apart[id(c)]]
     other = next((c for c in rest if apart[id(c)]), None)
     between = factor = None
     if other is not None:
         metric = apart[id(other)][0]
         between = gain(cell, other, metric)
-        factor = _factor(other, cell, metric)
+        factor = ratio_of(other, cell, metric)
+    farther = next((c for c in ties if _told_apart(rankings, cell, c)), None)
     by, found = tuple(apart.get(id(other), ())), disagreements(rankings)
-    return Answer(cell, tuple(ties), other, by, between, factor, tuple(rankings), found)
+    return Answer(cell, tuple(ties), other, by, between, factor, farther, tuple(rankings), found)
 
 
 def below_floor(
@@ -269,7 +288,8 @@ def _told_apart(rankings: Sequence[Ranking], cell: CellResult, other: CellResult
     return [r.metric for r in shared if cell in r.leading and other not in r.leading]
 
 
-def _factor(worse: CellResult, better: CellResult, metric: str) -> Estimate | None:
+def ratio_of(worse: CellResult, better: CellResult, metric: str) -> Estimate | None:
+    """By which factor the first cell is worse; None for metrics without a zero or an interval."""
     if not METRICS[metric].has_ratio:
         return None
     paired = _paired(worse, better)
@@ -284,9 +304,9 @@ def _at_floor(cell: CellResult, metric: str, floor: Estimate) -> bool:
     return not value > _quantile(LEVEL) * worse.std_error
 
 
-def _shown(gained: Estimate, quantile: float) -> bool:
-    """Whether a difference is positive; a difference of unknown error shows nothing."""
-    return gained.value > quantile * gained.std_error
+def _shown(gained: Estimate, alpha: float) -> bool:
+    """Whether a difference is positive, one-sided at alpha; an unknown error shows nothing."""
+    return gained.interval(1 - 2 * alpha)[0] > 0
 
 
 def _paired(a: CellResult, b: CellResult) -> bool:

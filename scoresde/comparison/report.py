@@ -37,7 +37,7 @@ from .plots import Drawn
 from .quality import on_levels
 from .records import CellResult
 from .repeating import every_setting, repeating_command
-from .summary import estimate_text, likelihood_text, remarks, short_name
+from .summary import estimate_text, fault, likelihood_text, remarks, short_name
 from .tables import latex, markdown
 from .trajectory import Trajectories
 
@@ -137,6 +137,7 @@ def _page(
         labels=LABELS,
         answers=answers,
         terms=explained(answers),
+        fault=fault(findings),
         remarks=remarks(findings),
         likelihood=likelihood_text(findings),
         budget=_likelihood_budget(findings),

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from ..metrics import Estimate
 from .findings import Findings
 from .metric_table import METRICS
-from .ranking import Answer, Ranking, gain
+from .ranking import PAIRED, Answer, Ranking, gain, ratio_of
 from .records import CellResult
 
 __all__ = [
     "answer_sentence",
     "estimate_text",
+    "fault",
     "interval_text",
     "likelihood_text",
     "number_text",
@@ -27,13 +28,15 @@ SNAPPED = (
     "The network's labels are rounded: grids are moved to its discrete times, and there is no ODE "
     "solution to compare with."
 )
+EASILY_TOLD = 0.95  # accuracy of a classifier above which samples look like no data
 LADDER = ":ladder=true"  # the end of the name of a grid that is moved to the trained labels
 
 
 def sentences(findings: Findings) -> list[str]:
-    """The summary of a comparison: its size, one sentence for each budget, and the remarks."""
+    """The summary of a comparison: size, a fault, one sentence for each budget, and the remarks."""
     answers = [answer_sentence(findings, budget) for budget in findings.budgets]
-    return [_of_cells(findings), *filter(None, answers), *remarks(findings)]
+    first = [_of_cells(findings), fault(findings), *answers]
+    return [*filter(None, first), *remarks(findings)]
 
 
 def remarks(findings: Findings) -> list[str]:
@@ -52,6 +55,23 @@ def remarks(findings: Findings) -> list[str]:
     return [sentence for sentence in text if sentence]
 
 
+def fault(findings: Findings) -> str:
+    """That no sampler can give good samples, because of the network's error; empty if one can."""
+    found = findings.answer(max(findings.budgets, default=0))
+    split = None if found is None else findings.decomposition(found.cell)
+    told = None if found is None else found.cell.metrics.get("classifier")
+    if split is None or told is None or not split.network_is_larger:
+        return ""
+    if told.interval()[0] < EASILY_TOLD:
+        return ""
+    return (
+        "The network, not the sampler, is at fault: a classifier tells the best samples from data "
+        f"with an accuracy of {estimate_text(told)}, and more steps do not help. Too little "
+        "training does this, and so does a wrong sign, noise label or SDE of the model, for which "
+        "the command scoresde doctor looks."
+    )
+
+
 def answer_sentence(findings: Findings, budget: int) -> str:
     """What to take within a budget, how good it is, what is as good, and what is worse.
 
@@ -66,11 +86,12 @@ def answer_sentence(findings: Findings, budget: int) -> str:
     ranking = next(r for r in found.rankings if r.metric == found.metric)
     at_floor = "real data" if cell in ranking.at_floor else ""
     if same := " and from ".join(filter(None, [at_floor, close])):
-        text += f" {findings.settings['n']} samples show no difference from {same}."
+        text += f" {cell.n} samples show no difference from {same}."
+    if found.farther is not None:
+        text += f" Of these it is the closest to the exact solution: {_closer(findings, found)}."
     if found.next is not None:
-        name, only = short_name(findings, found.next), found.apart == ("paired_rmse",)
-        how = "has samples that show no difference, but its error is larger" if only else "is worse"
-        text += f" The next, {name}, {how} by {_by(found)}."
+        name = short_name(findings, found.next)
+        text += f" The next, {name}, is worse by {_by(found.gain, found.factor)}."
     return text
 
 
@@ -103,7 +124,7 @@ def interval_text(estimate: Estimate, what: str = "") -> str:
     half = (high - low) / 2  # two of its digits are shown
     digits = 1 - math.floor(math.log10(half)) if half > 0 else 9
     value, low, high = (
-        f"{v:.{max(digits, 0)}f}".replace("-", "−") if digits < 7 else number_text(v)
+        f"{v:.{max(digits, 0)}f}".replace("-", "−") if -5 < digits < 7 else number_text(v)
         for v in (estimate.value, low, high)
     )
     return f"{value} ({what}{low} to {high})"
@@ -151,10 +172,17 @@ def _of_cells(findings: Findings) -> str:
     return text + (f" {_count(rest, 'more cell')} could not run." if rest else "")
 
 
-def _by(found: Answer) -> str:
+def _closer(findings: Findings, found: Answer) -> str:
+    """By how much the error of the solver is smaller than that of the next of the tied cells."""
+    cell, other = found.cell, found.farther
+    by = _by(gain(cell, other, PAIRED), ratio_of(other, cell, PAIRED))
+    return f"the {METRICS[PAIRED].title} of {short_name(findings, other)} is larger by {by}"
+
+
+def _by(found: Estimate, factor: Estimate | None) -> str:
     """A difference, and the ratio if there is one, with their intervals."""
-    text = interval_text(found.gain, "95 % interval ")
-    return text if found.factor is None else f"{text}, a factor of {interval_text(found.factor)}"
+    text = interval_text(found, "95 % interval ")
+    return text if factor is None else f"{text}, a factor of {interval_text(factor)}"
 
 
 def _of_disagreement(findings: Findings, budget: int) -> str:

@@ -10,6 +10,7 @@ from .answers import AnswerRow, answer_rows
 from .findings import Findings
 from .metric_table import METRICS
 from .records import CellResult
+from .seeds import MeanRow
 from .summary import estimate_text, sentences
 
 __all__ = ["latex", "markdown", "markdown_of_cases"]
@@ -37,17 +38,31 @@ def markdown(findings: Findings) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def markdown_of_cases(answers: Sequence[tuple[str, AnswerRow]], agreement: Iterable[str]) -> str:
+def markdown_of_cases(
+    answers: Sequence[tuple[str, AnswerRow]],
+    agreement: Iterable[str],
+    titles: Sequence[str] = (),
+    means: Sequence[MeanRow] = (),
+) -> str:
     """The answers of several cases as Markdown.
 
     Args:
         answers: Case and answer, in the order of the rows.
         agreement: Sentences on all cases.
+        titles: Titles of the metrics of `means`.
+        means: The means over the seeds.
     """
     parts = ["\n".join(f"- {_plain(sentence)}" for sentence in agreement)]
     if answers:
         cases, rows = zip(*answers, strict=True)
         parts.append(_answer_table([[case] for case in cases], rows, ["case"]))
+    if means:
+        cells = [
+            [row.case, str(row.budget), row.name, *map("; ".join, row.values)] for row in means
+        ]
+        head = ["case", "NFE ≤", "sampler", *titles]
+        parts.append(_markdown_table(head, [list(map(_plain, row)) for row in cells]))
+        parts.append("Values of the last table are means over the seeds with the 95 % interval.")
     return "\n\n".join(parts) + "\n"
 
 

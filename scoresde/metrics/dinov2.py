@@ -4,6 +4,9 @@ A vision transformer (Dosovitskiy et al. 2020, arXiv:2010.11929, section 3.1) cu
 patches, maps each to a vector, adds positions, and passes them with a class token through blocks
 of attention and perceptron. DINOv2 multiplies the output of both by factors of each channel
 (LayerScale). Here these are multiplied into the weights, so that torch's own blocks compute it.
+
+The published code is facebookresearch/dinov2 (commit b8931f7). Its models without registers scale
+the positions with an offset of 0.1 and without antialias, which the features depend on.
 """
 
 from __future__ import annotations
@@ -38,10 +41,13 @@ class DINOv2(nn.Module):
     Raises:
         KeyError: If a tensor is missing.
         RuntimeError: If shapes do not fit.
+        ValueError: If the file is of a model with registers, which is another network.
     """
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         super().__init__()
+        if "register_tokens" in weights:
+            raise ValueError("a model with registers; FD-DINOv2 takes the one without")
         self.token, self.positions = weights["cls_token"], weights["pos_embed"]
         kernel = weights["patch_embed.proj.weight"]
         self.dimension, self.patch = kernel.shape[0], kernel.shape[-1]

@@ -86,5 +86,5 @@ class EfficientNetLite0(nn.Module):
         own = self.state_dict()
         given = [value for name, value in weights.items() if not name.startswith("_fc.")]
         if [value.shape for value in given] != [value.shape for value in own.values()]:
-            raise ValueError("the weights are not those of EfficientNet-Lite0")
+            raise ValueError("number or shapes of its tensors differ")
         self.load_state_dict(dict(zip(own, given, strict=True)))

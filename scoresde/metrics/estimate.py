@@ -202,7 +202,7 @@ class Estimate:
         # Two digits of the error if the first is 1 or 2, otherwise one: at most 25 % rounding.
         exponent = math.floor(math.log10(self.std_error))
         decimals = max(-exponent + (self.std_error < 3 * 10.0**exponent), 0)
-        if decimals > 6:
+        if decimals > 6 or exponent > 5:
             return f"{self.value:.3g} ± {self.std_error:.2g}"
         return f"{self.value:.{decimals}f} ± {self.std_error:.{decimals}f}"
 

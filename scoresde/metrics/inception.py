@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.inception import Inception3, InceptionA, InceptionC, InceptionE
 
-__all__ = ["FIDInception", "resize_tf1"]
+__all__ = ["FIDInception"]
 
 _LAYERS = (
     *("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1"),
@@ -84,23 +83,4 @@ class FIDInception(nn.Module):
         try:
             self.net.load_state_dict(dict(weights))
         except RuntimeError as error:
-            raise ValueError("the weights are not those of the FID Inception network") from error
-
-
-def resize_tf1(images: Tensor, size: int) -> Tensor:
-    """Bilinear resize of TensorFlow 1, which FID uses: row i is read at i·h/size, no antialias.
-
-    Args:
-        images: Shape (n, c, h, w).
-        size: New height and width.
-    """
-    rows, columns = (_weights(length, size).to(images) for length in images.shape[2:])
-    return torch.einsum("ih,nchw,jw->ncij", rows, images, columns)
-
-
-def _weights(length: int, size: int) -> Tensor:
-    place = torch.arange(size, dtype=torch.float64) * (length / size)
-    low = place.floor().long().clamp(max=length - 1)
-    share = (place - low)[:, None]
-    one = torch.eye(length, dtype=torch.float64)
-    return (1 - share) * one[low] + share * one[(low + 1).clamp(max=length - 1)]
+            raise ValueError("names or shapes of its tensors differ") from error

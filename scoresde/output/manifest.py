@@ -153,11 +153,13 @@ class Manifest:
         """Read the file.
 
         Raises:
-            FileNotFoundError: If the folder has no manifest.
+            FileNotFoundError: If there is no such folder, or it has no manifest.
             DamagedManifestError: If the manifest is damaged.
             ValueError: If the file has another version of the format, or is not a manifest.
         """
         path = folder / MANIFEST
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: no such folder")
         if not path.is_file():
             raise FileNotFoundError(f"{folder} holds no results of this version of scoresde")
         content = path.read_bytes()

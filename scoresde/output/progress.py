@@ -50,6 +50,7 @@ def check_space(
             raise ValueError(
                 f"{option}: {n} of {numbers} numbers each need {needed / 1e9:.3g} GB of {what}, "
                 f"and {there / 1e9:.3g} GB are free; ask for fewer"
+                + (f", or for another folder than {folder}" if what == "disk" else "")
             )
 
 

@@ -132,9 +132,10 @@ class GivenModel(ABC):
         except Exception as error:
             takes = model.condition is None or bool(model.condition)
             without = " without a condition" if takes and model.y is None and y is None else ""
+            hint = "; give y, or to wrap the number of classes" if without else ""
             raise RuntimeError(
                 f"{self.kind} {self.name} cannot be evaluated on x of shape {tuple(x.shape)}"
-                f"{without}: {reason_of(error)}"
+                f"{without}{hint}: {reason_of(error)}"
             ) from error
 
     @property

@@ -115,6 +115,8 @@ def test_merge_needs_folders_of_shares(scoresde, tmp_path):
     done = scoresde("merge", tmp_path / "empty", "--out", tmp_path / "out")
     assert done.status == 2
     assert "holds no results of this version of scoresde" in done.err
+    absent = scoresde("merge", tmp_path / "absent", "--out", tmp_path / "out")
+    assert (absent.status, "absent: no such folder" in absent.err) == (2, True)
     assert scoresde("merge", "--out", tmp_path / "out").status == 2
 
 

@@ -51,7 +51,10 @@ def test_it_says_what_it_does_how_long_it_takes_and_where_the_page_is(
 ):
     """The command runs with two samplers and few samples, and then again from its results."""
     # tested elsewhere
-    monkeypatch.setattr("scoresde.comparison.report.curves", lambda *_: Drawn(b"<svg ></svg>", b""))
+    drawn = Drawn(b"<svg ></svg>", b"")
+    monkeypatch.setattr("scoresde.comparison.report.curves", lambda *_: drawn)
+    for measured in ("Trajectories", "NoiseLevels"):
+        monkeypatch.setattr(f"scoresde.comparison.report.{measured}.figure", drawn)
     for name in ("save_budget", "extremes"):
         monkeypatch.setattr(f"scoresde.tasks.likelihood.files.{name}", lambda path, *_: None)
     few = {"samplers": ("ddim", "ancestral"), "nfe": (3,), "n": 8, "likelihood": 4}

@@ -1,12 +1,16 @@
 """A sweep of an exact model, which is cheap and whose end points are known."""
 
+import io
 from dataclasses import replace
 from functools import partial
 
 import pytest
+from PIL import Image
 
+from scoresde.comparison import measure, report
 from scoresde.comparison.draw import DrawSettings
 from scoresde.comparison.plan import plan_cells
+from scoresde.comparison.plots import Drawn
 from scoresde.comparison.quality import Quality
 from scoresde.comparison.records import write_tables
 from scoresde.comparison.sweep import Sweep
@@ -19,6 +23,7 @@ from scoresde.sde import VP
 SPEC = DataSpec((2,), -4.0, 4.0, name="mixture")
 SAMPLERS = ("ddim", "dpmpp-2m", "ancestral", "annealed-langevin", "dopri5")
 N = 24
+METRICS = ("mmd2", "copying")  # with and without a direction; the others have own tests
 
 
 def silent(stage, done, total, note):
@@ -48,7 +53,7 @@ def make_sweep(mixture, model=None, samplers=SAMPLERS, budgets=(4, 8), quality=T
     measures = None
     if quality:
         train, test = planar_data(mixture, "train", 200), planar_data(mixture, "test", 50)
-        measures = Quality.build(train, test, N)
+        measures = Quality.build(train, test, N, METRICS)
     tolerance = changes.pop("tolerance", 1e-6)
     settings = DrawSettings(SPEC.shape, n=N, seed=5, t_min=1e-3, batch=16)
     model = mixture if model is None else model
@@ -83,3 +88,23 @@ def finished(tmp_path_factory):
 def run():
     """run(sweep, folder, tell): see `run_sweep`."""
     return run_sweep
+
+
+@pytest.fixture(autouse=True)
+def no_sync(monkeypatch):
+    """Files need not survive a loss of power, which no test here can cause."""
+    monkeypatch.setattr("os.fsync", lambda _: None)
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Figures take most of the time, and other tests look at them; each cell runs once."""
+    picture, drawn = io.BytesIO(), Drawn(b"<svg ></svg>", b"")
+    Image.new("L", (1, 1)).save(picture, "PNG")
+    monkeypatch.setattr(report, "scatter", lambda *_: picture.getvalue())
+    monkeypatch.setattr(report, "curves", lambda *_: drawn)
+    for measured in (report.Trajectories, report.NoiseLevels):
+        monkeypatch.setattr(measured, "figure", drawn)
+    for name in ("save_budget", "extremes"):
+        monkeypatch.setattr(f"scoresde.tasks.likelihood.files.{name}", lambda path, *_: None)
+    monkeypatch.setattr(measure, "RUNS", 1)

@@ -1,20 +1,17 @@
 """`scoresde.bench`: any score model, any form of data, several models, and what is refused."""
 
 import csv
-import io
 import json
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 import scoresde
-from scoresde.comparison import report as report_module
 from scoresde.comparison import sweep as sweep_module
 from scoresde.comparison.findings import Findings
-from scoresde.comparison.plots import Drawn
+from scoresde.comparison.labels import named_models
 from scoresde.data import Dataset, DataSpec
 from scoresde.exact import GaussianMixture
 from scoresde.metrics import paired_rmse, sliced_wasserstein
@@ -43,18 +40,8 @@ def needs_y(x, t, y):
 
 
 @pytest.fixture(autouse=True)
-def no_figures(monkeypatch):
-    """Figures take most of the time, and other tests look at them."""
-    picture = io.BytesIO()
-    Image.new("L", (1, 1)).save(picture, "PNG")
-    monkeypatch.setattr(report_module, "scatter", lambda *_: picture.getvalue())
-    drawn = Drawn(b"<svg ></svg>", b"")
-    monkeypatch.setattr(report_module, "curves", lambda *_: drawn)
-    for measured in (report_module.Trajectories, report_module.NoiseLevels):
-        monkeypatch.setattr(measured, "figure", drawn)
-    for name in ("save_budget", "extremes"):
-        monkeypatch.setattr(f"scoresde.tasks.likelihood.files.{name}", lambda path, *_: None)
-    monkeypatch.setattr("scoresde.comparison.measure.RUNS", 1)
+def few_projections(no_figures, monkeypatch):
+    """Of the sliced distance, whose value no test here reads."""
     monkeypatch.setitem(sliced_wasserstein.__kwdefaults__, "projections", 16)
 
 
@@ -293,7 +280,8 @@ def test_numbers_of_numpy_are_numbers_and_the_scale_of_data_is_checked(model, tm
         (
             {"model": scoresde.FunctionScore(VP(), needs_y), "shape": (2,)},
             RuntimeError,
-            r"model needs_y cannot be evaluated on x of shape \(2, 2\) without a condition",
+            r"model needs_y cannot be evaluated on x of shape \(2, 2\) without a condition; "
+            "give y, or to wrap the number of classes: ",
         ),
         ({"shape": (2,), "test": torch.ones(9, 2)}, ValueError, "test needs data"),
         ({"shape": (2,), "likelihood": 3}, ValueError, "data must be given"),
@@ -314,3 +302,15 @@ def test_mistakes_are_named_and_leave_nothing(model, tmp_path, changes, error, m
     with pytest.raises(error, match=message):
         scoresde.bench(given.pop("model"), **given)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        (["digits-vp", "digits-vp"], "checkpoint digits-vp is given twice"),
+        (["a=digits-vp", "a=digits-ve"], "checkpoint a=digits-ve: the name a is given twice"),
+    ],
+)
+def test_a_model_that_is_given_twice_is_no_second_case(models, message):
+    with pytest.raises(ValueError, match=message):
+        named_models(models)

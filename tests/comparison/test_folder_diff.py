@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import scoresde as library
-from scoresde.comparison.curves import Drawn
 from scoresde.comparison.folder_diff import diff_folders
 from scoresde.comparison.number_diff import _Pair
 from scoresde.data import DataSpec
@@ -52,6 +51,8 @@ def test_causes_are_told_and_rated(tmp_path):
         **{"nfe": "yes", "batch": "rounding", "torch": "rounding", "name of checkpoint": "no"}
     }
     assert found.causes[0].key == "nfe"
+    own_class = replace(ORIGIN, settings=ORIGIN.settings | {"sde": "mine:Own:beta_max=9"})
+    assert told(diff_folders(tmp_path / "a", made(tmp_path / "d", own_class))) == {"sde": "yes"}
     retrained = {"checkpoint": Source("a", "2" * 64)}
     third = made(tmp_path / "c", replace(ORIGIN, sources=retrained))
     assert told(diff_folders(tmp_path / "a", third)) == {"content of checkpoint": "yes"}
@@ -72,10 +73,9 @@ def test_samples_of_other_noise_are_not_subtracted(tmp_path):
     assert "not the same x_T" in number.how
 
 
-def test_likelihoods_of_the_same_data_are_paired(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("no_figures")
+def test_likelihoods_of_the_same_data_are_paired(tmp_path):
     """Two models: the difference is found although each alone has a wider error."""
-    for name in ("save_budget", "extremes"):
-        monkeypatch.setattr(f"scoresde.tasks.likelihood.files.{name}", lambda path, *_: None)
     for name, shift in (("a", 0.0), ("b", 0.1)):
         model = GaussianMixture(VP(), [0.5, 0.5], [[1.0 + shift], [-1.0]], [0.3, 0.3])
         model.data = DataSpec((1,), -2.0, 2.0)
@@ -118,10 +118,9 @@ def test_bad_folders_are_refused(tmp_path):
         diff_folders(tmp_path / "a", tmp_path / "a")
 
 
-def test_the_cause_of_a_difference_of_two_comparisons_is_named(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("no_figures")
+def test_the_cause_of_a_difference_of_two_comparisons_is_named(tmp_path):
     """Another seed, other data and another model are each the only cause; more cells are none."""
-    monkeypatch.setattr("scoresde.comparison.report.curves", lambda *_: Drawn(b"<svg ></svg>", b""))
-    monkeypatch.setattr("scoresde.comparison.report.scatter", lambda *_: b"")
     models = [GaussianMixture(VP(), [1.0], [[0.0, 0.0]], [std]) for std in (1.0, 1.5)]
     x = models[0].sample(40, seed=0).float().clamp(-1, 1)
     x[:2] = torch.tensor([[-1.0, -1.0], [1.0, 1.0]])  # the range of all data is the same

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import scoresde
-from scoresde.comparison import expected, limit, measure, reference
+from scoresde.comparison import expected, limit, reference
 from scoresde.comparison.case import NothingDoneError
+from scoresde.comparison.index import rebuild
 from scoresde.comparison.merging import merge
-from scoresde.comparison.plots import Drawn
 from scoresde.comparison.prepare import BenchModel, prepare_bench
 from scoresde.comparison.records import SPENT
 from scoresde.comparison.request import BenchRequest
@@ -34,12 +34,9 @@ SEVERAL = QUICK | {"seeds": [0, 1], "samplers": ["ddim", "ancestral"], "nfe": [4
 
 
 @pytest.fixture(autouse=True)
-def no_figures(monkeypatch):
-    """Neither figures nor the spread of seconds; the recommended settings are planned elsewhere."""
+def no_recommended(no_figures, monkeypatch):
+    """The recommended settings are planned elsewhere."""
     monkeypatch.setattr("scoresde.comparison.request.recommended_cells", lambda *_: [])
-    monkeypatch.setattr("scoresde.comparison.report.curves", lambda *_: Drawn(b"<svg ></svg>", b""))
-    monkeypatch.setattr("scoresde.comparison.report.scatter", lambda *_: b"")
-    monkeypatch.setattr(measure, "RUNS", 1)
 
 
 @pytest.fixture
@@ -78,10 +75,10 @@ def content(folder):
 
 
 def test_merged_shares_equal_one_run(models, tmp_path):
-    scoresde.bench(models, **SEVERAL, out=tmp_path / "one")
+    scoresde.bench(models["A"], **SEVERAL, out=tmp_path / "one")
     parts = [tmp_path / f"part{i}" for i in (1, 2)]
     for i, part in enumerate(parts, 1):
-        scoresde.bench(models, **SEVERAL, shard=(i, 2), out=part)
+        scoresde.bench(models["A"], **SEVERAL, shard=(i, 2), out=part)
     with pytest.raises(ValueError, match="cells of its plan are in none of the folders: "):
         merge(parts[:1], tmp_path / "no")
     assert not (tmp_path / "no").exists()
@@ -90,10 +87,21 @@ def test_merged_shares_equal_one_run(models, tmp_path):
     assert content(tmp_path / "merged") == content(tmp_path / "one")
     with open(tmp_path / "one" / "results.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert {(row["model"], row["seed"]) for row in rows} == {
-        *(("A", "0"), ("A", "1"), ("B", "0"), ("B", "1"))
-    }
-    assert "labels" not in rows[0]  # there is one kind of them only
+    assert [row["seed"] for row in rows] == ["0", "0", "1", "1"]
+    assert not {"model", "labels"} & {*rows[0]}  # there is one of each only
+    with open(tmp_path / "merged" / "seeds.csv", newline="", encoding="utf-8") as file:
+        (mean,) = csv.DictReader(file)
+    own = [row["paired_rmse"] for row in rows if row["sampler"] == mean["sampler"] == "ddim"]
+    assert float(mean["paired_rmse"]) == pytest.approx(sum(map(float, own)) / 2)
+    assert [mean["paired_rmse_min"], mean["paired_rmse_max"]] == sorted(own, key=float)
+    before = {name: (page.parent / name).read_bytes() for name in ("index.html", "seeds.csv")}
+    (page.parent / "seeds.csv").unlink()  # as in a folder of an earlier version
+    rebuild(page.parent)
+    assert {name: (page.parent / name).read_bytes() for name in before} == before
+    text = page.read_text(encoding="utf-8")
+    assert text.count("mean of 2 seeds") == 1 + 1  # the answer, and the row of the only sampler
+    assert 'href="#cases"' in text
+    assert "single seeds: " in text
 
 
 @pytest.mark.parametrize(
@@ -120,7 +128,7 @@ def test_shares_are_balanced_and_hold_every_cell_once(models, tmp_path):
     asked = {**SEVERAL, "checkpoint": models, "quality": False, "samplers": ["ddim", "heun", "pc"]}
     for name in ("shape", "progress"):
         asked.pop(name)
-    request = BenchRequest(**asked | {"nfe": [5, 9, 17, 33], "reference_tolerance": None})
+    request = BenchRequest(**asked | {"nfe": [5, 9, 17], "reference_tolerance": None})
     given = {name: BenchModel(given_model(m, name, shape=(2,))) for name, m in models.items()}
     bench = prepare_bench(request, tmp_path / "out", given)
     shares = [share_out(bench.cases, i, 4) for i in (1, 2, 3, 4)]

@@ -52,11 +52,21 @@ def test_pairs_that_share_noise_are_told_apart():
 
 
 def test_the_level_is_divided_by_the_number_of_comparisons():
-    """1.8 errors are enough for one comparison (1.645), but not for ten (2.576)."""
-    best, worse = cell("best", mmd2=(0.0, 0.0)), cell("worse", mmd2=(1.8, 1.0))
+    """2.2 errors are enough for one comparison (1.98), but not for ten (2.63)."""
+    best, worse = cell("best", mmd2=(0.0, 0.0)), cell("worse", mmd2=(2.2, 1.0))
     assert names(rank([best, worse], "mmd2").leading) == ["best"]
     others = [cell(f"far{i}", mmd2=(50.0, 1.0)) for i in range(9)]
     assert names(rank([best, worse, *others], "mmd2").leading) == ["best", "worse"]
+
+
+@pytest.mark.parametrize(("n", "ratio"), [(N, 1.9), (4, 3.1)])
+def test_no_cell_is_called_worse_if_the_interval_that_is_shown_includes_0(n, ratio):
+    """The limits are 1.98 errors for 100 samples, and 3.18 for 4."""
+    for factor, leading in ((1.0, ["best", "worse"]), (1.1, ["best"])):
+        values = {"best": (0.0, 0.0), "worse": (factor * ratio, 1.0)}
+        both = [cell(k, mmd2=Estimate(*v, (n, 500), "mmd2")) for k, v in values.items()]
+        assert names(rank(both, "mmd2").leading) == leading
+        assert (gain(*both, "mmd2").interval()[0] > 0) == (leading == ["best"])
 
 
 def test_the_best_of_equal_cells_is_kept_in_95_of_100_cases():

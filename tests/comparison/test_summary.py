@@ -68,8 +68,9 @@ def test_a_clear_winner_is_named_and_ties_are_admitted(findings):
 def test_samples_that_only_the_solution_of_the_ode_tells_apart_are_called_equal(findings):
     found = findings(cell("ddim", 5, 0.10, rmse=0.2), cell("heun", 5, 0.10, rmse=0.1), floor=-1.0)
     text = " ".join(sentences(found))
-    assert "take heun (paired RMSE 0.1000 ± 0.0010). The next, ddim, has samples that" in text
-    assert "show no difference, but its error is larger by 0.100" in text
+    assert "take heun (MMD² 0.100 ± 0.010). 100 samples show no difference from ddim." in text
+    assert "closest to the exact solution: the paired RMSE of ddim is larger by 0.100" in text
+    assert "The next" not in text
 
 
 def with_metric(one, name, value, error):
@@ -147,6 +148,11 @@ def test_an_interval_has_two_digits_of_its_half_width():
     assert interval_text(Estimate(0.13487, 0.0318, (128,), "mmd2")) == "0.135 (0.072 to 0.198)"
     assert interval_text(Estimate(-191273.0, 22814.0, (256,), "frechet")).startswith("−191273 (")
     assert interval_text(Estimate(0.5, float("nan"), (9,), "mmd2")) == "0.5 ± nan"
+    wild = Estimate(2.25e18, 8.7e17, (64,), "frechet")
+    assert (str(wild), interval_text(wild)) == (
+        "2.25e+18 ± 8.7e+17",
+        "2.25e+18 (5.11e+17 to 3.99e+18)",
+    )
 
 
 def test_the_most_accurate_solver_is_named(findings):
@@ -200,3 +206,16 @@ def test_interpolated_and_trained_labels_stand_side_by_side(findings):
     assert expected in text_table(found)
     assert expected in " ".join(sentences(found))
     assert "labels" not in text_table(findings(moved))
+
+
+def test_a_wrong_network_is_named_before_the_samplers(findings):
+    """A network of the wrong sign: each cell and the exact solution are far from the data."""
+    far = {"mmd2": estimate(0.6, 0.004), "classifier": estimate(1.0, 0.008)}
+    wrong = findings(cell("ddim", 5, 0.0, metrics=far), cell("heun", 5, 0.0, metrics=far))
+    wrong = dataclasses.replace(wrong, solution={"mmd2": estimate(0.6, 0.004)})
+    assert "The network, not the sampler, is at fault" in sentences(wrong)[1]
+    assert "accuracy of 1.000 ± 0.008" in sentences(wrong)[1]
+    few_steps = dataclasses.replace(wrong, solution={"mmd2": estimate(0.0, 0.004)})
+    assert "at fault" not in " ".join(sentences(few_steps))
+    far["classifier"] = estimate(0.8, 0.008)
+    assert "at fault" not in " ".join(sentences(wrong))

@@ -317,7 +317,10 @@ def test_published_configs_have_the_tensors_of_diffusers(name):
 
 def test_bench_takes_data_in_files(tmp_path, monkeypatch):
     """The training data of an imported model are not known; levels have the model's scale."""
-    monkeypatch.setattr(report, "curves", lambda *_: Drawn(b"<svg ></svg>", b""))  # slow
+    drawn = Drawn(b"<svg ></svg>", b"")
+    monkeypatch.setattr(report, "curves", lambda *_: drawn)  # slow
+    for measured in (report.Trajectories, report.NoiseLevels):
+        monkeypatch.setattr(measured, "figure", drawn)
     rng = np.random.default_rng(0)
     data = tmp_path / "data.npz"
     np.savez(data, x=rng.integers(0, 256, (32, 3, 8, 8), dtype=np.uint8), y=np.arange(32) % 3)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from formula_weights import image, weights
 
 from scoresde.comparison import feature_choice
 from scoresde.comparison.feature_choice import check_features, choose_features, choose_statistics
@@ -11,7 +12,7 @@ from scoresde.data import Dataset, DataSpec
 from scoresde.metrics import FeatureSpace, NetworkFeatures, frechet_distance
 from scoresde.metrics.dinov2 import DINOv2
 from scoresde.metrics.efficientnet import EfficientNetLite0
-from scoresde.metrics.inception import resize_tf1
+from scoresde.metrics.resize import resize_tf1
 
 
 def test_efficientnet_has_the_published_size():
@@ -79,8 +80,8 @@ def test_published_statistics_replace_the_reference_of_the_frechet_distance(tmp_
         choose_statistics(f"{name}:n=50000", Small())
 
 
-def transformer_weights(side, seed=0, d=128, depth=2):
-    """Random weights under the names of DINOv2."""
+def transformer_weights(side, d=128, depth=2):
+    """Weights under the names of DINOv2 that a formula gives."""
     shapes = {"cls_token": (1, 1, d), "pos_embed": (1, 1 + side**2, d)}
     shapes |= {"patch_embed.proj.weight": (d, 3, 14, 14), "patch_embed.proj.bias": (d,)}
     shapes |= {"norm.weight": (d,), "norm.bias": (d,)}
@@ -94,45 +95,36 @@ def transformer_weights(side, seed=0, d=128, depth=2):
         parts |= {f"{name}.weight": shape for name, shape in linear.items()}
         parts |= {f"{name}.bias": shape[:1] for name, shape in linear.items()}
         shapes |= {f"blocks.{i}.{name}": shape for name, shape in parts.items()}
-    generator = torch.Generator().manual_seed(seed)
-    return {name: 0.2 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    made = weights(shapes, 0)
+    return made | {"pos_embed": 20 * made["pos_embed"]}
+
+
+PUBLISHED = [1.513837, -0.301821, 0.798818, -1.683319, -0.576358, 1.061203]
 
 
 @torch.no_grad()
-def test_the_transformer_follows_its_definition():
-    """One block by hand: attention and perceptron with their factors, on normalized rows."""
-    weights = transformer_weights(2, depth=1)
-    x = torch.randn(2, 3, 28, 28, generator=torch.Generator().manual_seed(1))
-    w = {name.removeprefix("blocks.0."): value for name, value in weights.items()}
-    patches = x.reshape(2, 3, 2, 14, 2, 14).permute(0, 2, 4, 1, 3, 5).reshape(2, 4, -1)
-    rows = patches @ w["patch_embed.proj.weight"].flatten(1).T + w["patch_embed.proj.bias"]
-    rows = torch.cat([w["cls_token"].expand(2, -1, -1), rows], 1) + w["pos_embed"]
+def test_the_transformer_equals_the_published_code():
+    """Six numbers of the class token by the published code, with interpolated positions.
 
-    def normed(z, name):
-        z = (z - z.mean(-1, keepdim=True)) / (z.var(-1, correction=0, keepdim=True) + 1e-6).sqrt()
-        return z * w[f"{name}.weight"] + w[f"{name}.bias"]
-
-    mixed = normed(rows, "norm1") @ w["attn.qkv.weight"].T + w["attn.qkv.bias"]
-    q, k, v = mixed.reshape(2, 5, 3, 2, 64).permute(2, 0, 3, 1, 4)
-    attended = ((q @ k.mT / 8).softmax(-1) @ v).transpose(1, 2).flatten(2)
-    rows = rows + w["ls1.gamma"] * (attended @ w["attn.proj.weight"].T + w["attn.proj.bias"])
-    inner = normed(rows, "norm2") @ w["mlp.fc1.weight"].T + w["mlp.fc1.bias"]
-    inner = inner * torch.special.ndtr(inner)
-    rows = rows + w["ls2.gamma"] * (inner @ w["mlp.fc2.weight"].T + w["mlp.fc2.bias"])
-    found = DINOv2(weights).eval()(x)
-    torch.testing.assert_close(found, normed(rows[:, 0], "norm"), atol=2e-4, rtol=1e-4)
+    They are net(x)[0, :6] of net = DinoVisionTransformer(img_size=70, patch_size=14, embed_dim=128,
+    depth=2, num_heads=2, init_values=1.0, block_chunks=0, interpolate_offset=0.1) of
+    facebookresearch/dinov2, commit b8931f7, on torch 2.14.1, with these weights and a zero
+    mask_token. Without the offset of the positions they differ by 0.02.
+    """
+    found = DINOv2(transformer_weights(5)).eval()(image((3, 28, 42), 1, 2.0))
+    assert found[0, :6].tolist() == pytest.approx(PUBLISHED, abs=1e-5)
 
 
-def test_positions_are_interpolated_and_a_file_of_weights_is_read(tmp_path):
-    path = tmp_path / "vit.pth"
-    torch.save(transformer_weights(5), path)
+def test_a_file_of_weights_is_read_and_one_of_another_network_refused(tmp_path):
+    path, made = tmp_path / "vit.pth", transformer_weights(16)
+    torch.save(made, path)
     space = choose_features(
         f"dinov2:{path}", DataSpec((3, 16, 16), -1.0, 1.0, name="mine"), torch.zeros(4, 3, 16, 16)
     )
-    constant = torch.full((1, 26, 128), 3.0)
-    space.net.positions = constant
-    torch.testing.assert_close(space.net._positions(16, 16), constant[:, :1].expand(1, 257, -1))
     assert space(torch.zeros(2, 3, 16, 16)).shape == (2, space.dimension) == (2, 128)
+    torch.save(made | {"register_tokens": torch.zeros(1, 4, 128)}, path)
+    with pytest.raises(ValueError, match="weights of dinov2: a model with registers"):
+        NetworkFeatures("dinov2", path)
     torch.save({"norm.weight": torch.ones(3)}, path)
-    with pytest.raises(ValueError, match="does not hold the weights of dinov2"):
+    with pytest.raises(ValueError, match="does not hold the weights of dinov2$"):
         NetworkFeatures("dinov2", path)
