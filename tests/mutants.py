@@ -797,14 +797,6 @@ def _training() -> Iterator[Mutant]:
         "those_of_the_cpu",
     )
     yield Mutant(
-        "a resumed run begins with the first scale of float16",
-        "scoresde/tasks/train/run.py",
-        '            load_scaler(self.training.scaler, raw.metadata["scaler"])',
-        "            pass",
-        "tasks/test_run.py",
-        "float16",
-    )
-    yield Mutant(
         "held-out data are trained on",
         "scoresde/train/order.py",
         "return self._ascending[places]",
