@@ -52,18 +52,18 @@ def run(size: int, words: list[str], out: Path) -> float:
     return float(done.stdout)
 
 
-@click.command()
+@click.command(help=__doc__.partition("\n")[0])
 @click.option("--checkpoint", default="digits-vp", show_default=True)
 @click.option("--processes", "most", type=click.IntRange(2), default=2, show_default=True)
-@click.option("--n", type=click.IntRange(1), default=256, show_default=True)
+@click.option("--n", type=click.IntRange(1), default=512, show_default=True)
 @click.option("--batch", type=click.IntRange(1), default=32, show_default=True)
-@click.option("--nfe", type=click.IntRange(2), default=20, show_default=True)
+@click.option("--nfe", type=click.IntRange(2), default=30, show_default=True)
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), hidden=True, help="Of one run.")
 def main(
     checkpoint: str, most: int, n: int, batch: int, nfe: int, repeats: int, out: Path | None
 ) -> None:
-    """Print seconds, speed-up and share of the ideal speed-up for 1 and for several processes."""
+    """Print the least seconds of 1 and of several processes, and their ratio."""
     request = SampleRequest(checkpoint, n=n, batch=batch, sampler="ddim", nfe=nfe)
     if out is not None:
         timed(request, out)
