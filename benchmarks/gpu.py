@@ -28,6 +28,7 @@ from __future__ import annotations
 import sys
 import warnings
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import click
@@ -65,8 +66,8 @@ def main(device: str, path: Path | None, small: bool) -> None:
     with torch.compiler.set_stance("force_eager") if small else nullcontext():
         for name, (seconds, measure) in TABLES.items():
             torch.compiler.reset()  # so that no table is compiled for the sizes of another, too
-            with rows.table(name, seconds * (20 if small else 1)):
-                measure(rows, place, sizes)
+            budget = seconds * (20 if small else 1)
+            rows.table(name, budget, partial(measure, rows, place, sizes))
     if rows.failed:
         print(f"\nwithout a result: {', '.join(rows.failed)}")
         sys.exit(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,8 @@ class Rows:
         """The names of the rows that have no numbers, or numbers that disagree."""
         return [f"{row['table']} {row['row']}" for row in self.rows if "error" in row]
 
-    @contextmanager
-    def table(self, name: str, seconds: float) -> Iterator[None]:
-        """A table with a budget; what the tables before it have left over is added to it.
+    def table(self, name: str, seconds: float, measure: Callable[[], None]) -> None:
+        """Measure a table within a budget; what the tables before it have left over is added.
 
         A row that is being measured when the time is over fails, and the rows after it are left
         out. An error between two rows ends the table. Neither ends the run.
@@ -49,9 +48,12 @@ class Rows:
         print(f"\n{name}", flush=True)
         self._end += seconds
         previous = signal.signal(signal.SIGALRM, _raise)
-        signal.setitimer(signal.ITIMER_REAL, max(self._end - time.monotonic(), 1e-6))
         try:
-            yield
+            left = self._end - time.monotonic()
+            if left <= 0:
+                raise OutOfTime("out of time")
+            signal.setitimer(signal.ITIMER_REAL, left)
+            measure()
         except Exception as error:
             self._add({"table": name, "row": "the rest", "error": reason_of(error)})
         finally:
