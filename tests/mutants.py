@@ -1863,6 +1863,20 @@ def _commands() -> Iterator[Mutant]:
         "whole",
     )
     yield Mutant(
+        "a row that is out of time lets the next one begin",
+        "benchmarks/gpu_rows.py",
+        "if time.monotonic() >= self._end:",
+        "if False:",
+        "test_gpu_benchmark.py",
+    )
+    yield Mutant(
+        "the ratio of a sampler is that of a single evaluation",
+        "benchmarks/gpu_speed.py",
+        "for _ in range(evaluations):",
+        "for _ in range(sizes.steps):",
+        "test_gpu_benchmark.py",
+    )
+    yield Mutant(
         "a benchmark looks for its checkpoint before it prints its header",
         "benchmarks/labels.py",
         "    print_header()\n    loaded = scoresde.load(checkpoint)\n",
