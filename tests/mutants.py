@@ -823,7 +823,7 @@ def _training() -> Iterator[Mutant]:
     yield Mutant(
         "micro-batches count alike whatever their size",
         "scoresde/train/loop.py",
-        "losses.mean() * (len(part) / len(x0))",
+        "losses.mean() * (len(part) / self.settings.batch)",
         "losses.mean() / self.settings.accumulate",
         "test_train.py",
         "micro",
