@@ -829,6 +829,22 @@ def _training() -> Iterator[Mutant]:
         "micro",
     )
     yield Mutant(
+        "times are stratified over the rows of a process, not over the batch",
+        "scoresde/train/examples.py",
+        "torch.arange(own.start, own.stop, **on) + offsets) / batch",
+        "torch.arange(len(x), **on) + offsets) / len(x)",
+        "test_train_together.py",
+        "rows",
+    )
+    yield Mutant(
+        "a bad step of another process is not skipped",
+        "scoresde/train/loop.py",
+        "numbers[-1] = loss",
+        "numbers[-1] = loss.nan_to_num()",
+        "test_train_together.py",
+        "bad",
+    )
+    yield Mutant(
         "a resumed run forgets its best loss",
         "scoresde/tasks/train/run.py",
         'self._best = Best.resumed(raw.metadata.get("best"), self.folder / BEST)',
