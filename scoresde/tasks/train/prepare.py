@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -66,10 +67,6 @@ def prepare_run(
     settings = load_config(config)
     settings = replace(settings, data=settings.data.below(data_root))
     _check_autocast(settings, torch.device(device))
-    try:
-        check_ranks(ranks, settings.train)
-    except ValueError as error:
-        raise ConfigError(f"{config}: train.{error}") from error
     check_writable(folder)
     if (folder / MANIFEST).exists():
         raise ValueError(f"--out {folder}: holds results of another command; give another folder")
@@ -83,6 +80,7 @@ def prepare_run(
     test = _test_split(settings, data)
     try:
         check_data(data, test, settings.train)
+        check_ranks(ranks, settings.train)
     except ValueError as error:
         raise ConfigError(f"{config}: train.{error}") from error
     settings = settings.of_data(data, str(config))
@@ -92,24 +90,10 @@ def prepare_run(
     test = None if test is None else _for_network(settings, test, model)
     if model is not None and model.condition is None:
         model.condition = data.spec.condition  # which it does not state, but is trained on
-    metadata = {
-        "config": settings.to_dict(),
-        "data": data.spec.to_dict(),
-        "provenance": {
-            **versions(),
-            "python": platform.python_version(),
-            "device": device,
-            "command": f"scoresde train {config.options} --out {folder.name}",
-        },
-    }
-    if model is not None and model.condition:
-        metadata["condition"] = asdict(model.condition)
-    ranks.agree(
-        versions()
-        | flat(metadata["config"])
-        | identity_of(data)
-        | {"--overwrite": overwrite, "--compile": compiled, **vars(intervals or Intervals())}
-    )
+    command = f"scoresde train {config.options} --out {folder.name}"
+    metadata = _metadata(settings, data, model, device, command)
+    options = {"--overwrite": overwrite, "--compile": compiled, **vars(intervals or Intervals())}
+    ranks.agree(versions() | flat(metadata["config"]) | identity_of(data) | options)
     if not overwrite:  # refuse before the network is built, which takes time
         find_resumable(folder / CHECKPOINT, metadata, data, test)
     model = _on_device(model or settings.build_model(data.spec), torch.device(device))
@@ -123,6 +107,25 @@ def prepare_run(
     if compiled and run.done < settings.train.steps:
         run.warm_up()
     return run
+
+
+def _metadata(
+    settings: Config, data: Dataset, model: NetworkScore | None, device: str, command: str
+) -> dict[str, Any]:
+    """What the checkpoints say about the run; `model` is that of a network of the user's own."""
+    metadata = {
+        "config": settings.to_dict(),
+        "data": data.spec.to_dict(),
+        "provenance": {
+            **versions(),
+            "python": platform.python_version(),
+            "device": device,
+            "command": command,
+        },
+    }
+    if model is not None and model.condition:
+        metadata["condition"] = asdict(model.condition)
+    return metadata
 
 
 def _test_split(settings: Config, data: Dataset) -> Dataset | None:
