@@ -89,6 +89,10 @@ def follow_training(run: Run, steps: Callable[[Run], Iterator[Progress]]) -> Non
         run: The run.
         steps: Function that runs the loop, such as `Run.steps`.
     """
+    if not run.training.ranks.writes:
+        for _ in steps(run):  # it yields nothing
+            pass
+        return
     total = run.settings.steps
     if run.done == total:
         say(f"all {total} steps are done; to train longer, raise train.steps", err=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -89,8 +91,12 @@ def train(
 
         check_tensorboard()
     from scoresde._lock import lock_folder
+    from scoresde.distributed import processes
 
-    with lock_folder(out):  # before the slow imports, so that a second run is refused at once
+    device = Device.resolve(device)
+    with processes(device) as ranks, lock_folder(out) if ranks.writes else nullcontext():
+        if not ranks.writes:  # rank 0 says it
+            warnings.simplefilter("ignore")
         from scoresde.names.config_source import ConfigSource
         from scoresde.tasks.train.events import steps_with_events
         from scoresde.tasks.train.files import Intervals
@@ -99,11 +105,13 @@ def train(
 
         from .progress import follow_training
 
-        device, every = Device.resolve(device), Intervals(**intervals)
-        source = ConfigSource(config, changes)
-        run = prepare_run(source, out, device, data_root, overwrite, compiled, skip_bad, every)
+        source, every = ConfigSource(config, changes), Intervals(**intervals)
+        run = prepare_run(
+            source, out, device, data_root, overwrite, compiled, skip_bad, every, ranks
+        )
         follow_training(run, steps_with_events if tensorboard else Run.steps)
-    say(run.checkpoint)
+    if ranks.writes:
+        say(run.checkpoint)
 
 
 def _write_config(

@@ -823,10 +823,26 @@ def _training() -> Iterator[Mutant]:
     yield Mutant(
         "micro-batches count alike whatever their size",
         "scoresde/train/loop.py",
-        "losses.mean() * (len(part) / len(x0))",
+        "losses.mean() * (len(part) / self.settings.batch)",
         "losses.mean() / self.settings.accumulate",
         "test_train.py",
         "micro",
+    )
+    yield Mutant(
+        "times are stratified over the rows of a process, not over the batch",
+        "scoresde/train/examples.py",
+        "torch.arange(own.start, own.stop, **on) + offsets) / batch",
+        "torch.arange(len(x), **on) + offsets) / len(x)",
+        "test_train_together.py",
+        "rows",
+    )
+    yield Mutant(
+        "a bad step of another process is not skipped",
+        "scoresde/train/loop.py",
+        "numbers[-1] = loss",
+        "numbers[-1] = loss.nan_to_num()",
+        "test_train_together.py",
+        "bad",
     )
     yield Mutant(
         "a resumed run forgets its best loss",

@@ -18,6 +18,7 @@ from .watch import Watch
 __all__ = ["PeerError", "Ranks"]
 
 STOPPED = "stopped by a signal"
+LOST_PEER = "the connection to another process is lost"
 PAUSE = 0.02  # seconds between two questions to the store
 FAREWELL = 5.0  # seconds to wait for the other processes after a failure
 
@@ -62,6 +63,10 @@ class Ranks:
         """The items of this process: every size-th, beginning with the rank-th."""
         return items[self.rank :: self.size]
 
+    def turn(self) -> int:
+        """A number that is the same on all processes, if they call this in the same order."""
+        return next(self._turns)
+
     def gather(self, value: Any = None) -> list[Any]:
         """Wait for all processes, and give each the values of all.
 
@@ -76,7 +81,7 @@ class Ranks:
         """
         if self.store is None:
             return [value]
-        turn = next(self._turns)
+        turn = self.turn()
         keys = [f"turn {turn}/{rank}" for rank in range(self.size)]
         self.store.set(keys[self.rank], json.dumps(value))
         while not self._all_there(keys):
@@ -125,7 +130,7 @@ class Ranks:
             first = self.watch.report(own)
             silent = self.watch.leave(FAREWELL)
             # torchrun stops all by a signal if one process was killed.
-            if silent and first.endswith(STOPPED):
+            if silent and first.endswith((STOPPED, LOST_PEER)):
                 raise PeerError(
                     f"rank {silent[0]} is gone without a message: it was killed, perhaps because "
                     "memory ran out; the same command continues"

@@ -1,7 +1,7 @@
 """Training: the settings, the examples that a step sees, and the loop."""
 
 from .examples import VALIDATED, Examples, check_data
-from .loop import Training, device_of, make_optimizer, network_seed
+from .loop import Training, check_ranks, device_of, make_optimizer, network_seed
 from .order import Order, Split
 from .record import TrainStep
 from .settings import TrainSettings, learning_rate_at
@@ -15,6 +15,7 @@ __all__ = [
     "TrainStep",
     "Training",
     "check_data",
+    "check_ranks",
     "device_of",
     "learning_rate_at",
     "make_optimizer",

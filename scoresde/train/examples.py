@@ -5,8 +5,9 @@ noise and label dropout are functions of (seed, number of the example). The orde
 epoch is a function of (seed, epoch), and held-out data are a function of (seed, number of data);
 see `order`. A `Stream` has its own order.
 
-`Examples.to` says on which device batches are made. On a GPU only the data of a batch come from the
-host, and only if they do not fit into its memory; all random numbers are made there.
+`Examples.to` says on which device batches are made, and `Examples.of` which rows of each batch. On
+a GPU only the data of a batch come from the host, and only if they do not fit into its memory; all
+random numbers are made there.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class Examples:
         settings: The settings of the loop.
         test: The test split, for `validation = "test"`; otherwise None.
         device: Where batches are made.
+        part: (rank, ranks): of each batch only the rows of one of several processes are made.
 
     Raises:
         ValueError: If data and test split are not what the settings need, or a class has no datum
@@ -62,6 +64,7 @@ class Examples:
     settings: TrainSettings
     test: Dataset | None = None
     device: torch.device = _CPU
+    part: tuple[int, int] = (0, 1)
 
     def __post_init__(self) -> None:
         check_data(self.data, self.test, self.settings)
@@ -108,6 +111,16 @@ class Examples:
         """The same examples, with batches that are made on a device."""
         return self if device == self.device else replace(self, device=device)
 
+    def of(self, rank: int, ranks: int) -> Examples:
+        """The same examples, of which each batch has only the rows of one of several processes."""
+        return replace(self, part=(rank, ranks))
+
+    @property
+    def own(self) -> range:
+        """The rows of the batch that are made here; all processes together make each row once."""
+        (rank, ranks), batch = self.part, self.settings.batch
+        return range(batch * rank // ranks, batch * (rank + 1) // ranks)
+
     @property
     def place(self) -> str:
         """In words where the data of the batches are."""
@@ -150,15 +163,15 @@ class Examples:
             condition: The conditions that the model takes; used only for label dropout.
 
         Returns:
-            Data (float32, model's scale), conditions, uniforms for times, and noise; each with
-            `settings.batch` rows, on `device`.
+            Data (float32, model's scale), conditions, uniforms for times, and noise; each with the
+            rows `own` of the `settings.batch` rows, on `device`.
 
         Raises:
             ReadError: If the data are not in memory and cannot be read.
         """
-        data, seed, batch = self.data, self.settings.seed, self.settings.batch
+        data, seed, batch, own = self.data, self.settings.seed, self.settings.batch, self.own
         on = {"device": self.device}
-        examples = words(range(n * batch, (n + 1) * batch), self.device)
+        examples = words(range(n * batch + own.start, n * batch + own.stop), self.device)
         x, y = self._taken(n) if self.device == _CPU else self._delivered(n)
         size = math.prod(x.shape[1:])
         if data.spec.levels is not None:
@@ -171,7 +184,7 @@ class Examples:
             y = None if y is None else map_condition(lambda leaf: _mirrored(leaf, mirrored), y)
         # Stratified over the batch: one draw in each of B equal intervals.
         offsets = uniforms(seed, examples, "training times", 1, **on)[:, 0]
-        u = (torch.arange(len(x), **on) + offsets) / len(x)
+        u = (torch.arange(own.start, own.stop, **on) + offsets) / batch
         eps = normals(seed, examples, "training noise", size, dtype=torch.float32, **on)
         return x.float(), y, u, eps.reshape(x.shape)
 
@@ -179,7 +192,9 @@ class Examples:
         """Data and conditions of step n, as they are stored."""
         data, batch = self.data, self.settings.batch
         if isinstance(data, Stream):
-            return data.take(n * batch, batch)
+            x, y = data.take(n * batch, batch)
+            rows = slice(self.own.start, self.own.stop)
+            return x[rows], None if y is None else take_rows(y, rows)
         rows = self.rows_of(n)
         y = None if data.labels is None else take_rows(data.labels, rows)
         return (self._ahead(n) if isinstance(data.x, Rows) else data.x[rows]), y
@@ -206,9 +221,9 @@ class Examples:
         return condition.without(y, u < self.settings.label_dropout)
 
     def rows_of(self, n: int) -> Tensor:
-        """Rows of step n: the data are shuffled anew each epoch, and batches run across epochs."""
+        """Rows of step n that are made here: shuffled anew each epoch, batches cross epochs."""
         size, batch = self.split.trained, self.settings.batch
-        first, last = n * batch, (n + 1) * batch
+        first, last = n * batch + self.own.start, n * batch + self.own.stop
         parts = []
         for epoch in range(first // size, (last - 1) // size + 1):
             begin, end = max(first - epoch * size, 0), min(last - epoch * size, size)

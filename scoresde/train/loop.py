@@ -2,8 +2,10 @@
 
 What a step sees is a function of (seed, n); see `examples`. The dropout of step n is a function of
 (seed, n) too. Resuming at step n therefore needs neither a saved generator nor a position in the
-data: N steps give the same result as k steps, a new process and N − k steps. Several processes can
-make rows of one batch independently.
+data: N steps give the same result as k steps, a new process and N − k steps.
+
+Several processes make different rows of one batch, and the sum of their gradients is the gradient
+of the mean over the whole batch. All of them then do the same update.
 
 Random numbers that a network draws from torch's global generators are keyed by (seed, n). Random
 numbers from NumPy, from Python's `random` or from the network's own generator are not seeded here,
@@ -28,6 +30,7 @@ from .._deferred import unchecked
 from .._philox import generator
 from .._tensor import NonFiniteError
 from ..data import Dataset, Stream
+from ..distributed import PeerError, Ranks
 from ..error_history import ErrorHistory
 from ..evaluation import seeded, training
 from ..loss import Objective
@@ -38,6 +41,7 @@ from ..score.network import stated_condition
 from .examples import Examples
 from .record import Found, TrainStep, Watch
 from .settings import TrainSettings, learning_rate_at
+from .total import Total, depends_on_ranks
 from .update import Buffers, update_unless
 
 __all__ = ["Training", "device_of", "make_optimizer", "network_seed"]
@@ -60,6 +64,9 @@ class Training:
         objective: The loss.
         settings: Steps, batch, learning rate and so on.
         test: The test split, for `validation = "test"`; otherwise None.
+        ranks: The processes that train together, each with a copy of the model and the same
+            arguments. Up to rounding the result does not depend on their number, if the network
+            has neither dropout nor layers that mix the examples of a batch.
 
     Attributes:
         examples: What each step sees, and what is held out.
@@ -67,6 +74,7 @@ class Training:
         scaler: The factor of the loss in float16, which keeps small gradients above 0; it does
             nothing in other dtypes.
         watch: The count of the steps that were skipped.
+        total: Adds up the gradients of all processes.
 
     Raises:
         TypeError: If the conditions of the data have another dtype than the network takes.
@@ -74,7 +82,8 @@ class Training:
             of them or needs a test split that is not given or has another shape, the conditions of
             the data do not fit the network, a class has no datum, the objective does not suit the
             SDE, `flip` is set for data that are no images, the network has no "no condition" that
-            `label_dropout` could train, or no attribute `checkpointing` that is to be set.
+            `label_dropout` could train, or no attribute `checkpointing` that is to be set; or
+            there are more processes than rows of a batch.
     """
 
     model: NetworkScore
@@ -82,14 +91,18 @@ class Training:
     objective: Objective
     settings: TrainSettings
     test: Dataset | None = None
+    ranks: Ranks = Ranks()
     examples: Examples = field(init=False)
     history: ErrorHistory | None = field(init=False, default=None)
     scaler: torch.amp.GradScaler = field(init=False)
     watch: Watch = field(init=False)
+    total: Total = field(init=False)
 
     def __post_init__(self) -> None:
-        model, data = self.model, self.data
+        model, data, ranks = self.model, self.data, self.ranks
+        check_ranks(ranks, self.settings)
         examples = Examples(data, self.settings, self.test).to(device_of(model.net))
+        examples = examples.of(ranks.rank, ranks.size)
         object.__setattr__(self, "examples", examples)
         if self.settings.label_dropout:
             self._check_label_dropout()
@@ -105,6 +118,7 @@ class Training:
         scaler = torch.amp.GradScaler(device_of(model.net).type, enabled=half)
         object.__setattr__(self, "scaler", scaler)
         object.__setattr__(self, "watch", Watch(model.net, self.settings.max_skipped))
+        object.__setattr__(self, "total", Total(ranks, device_of(model.net)))
 
     def _check_label_dropout(self) -> None:
         """Raise ValueError unless examples can be trained without their conditions."""
@@ -144,6 +158,7 @@ class Training:
             RuntimeError: If loss or gradient are not finite more often than `max_skipped`. A bad
                 step changes neither weights nor buffers. On an accelerator the error comes some
                 steps later, at the latest after the last step or at `watch.settle`.
+            PeerError: If another process fails. The model is then as after the latest step.
         """
         for text in self._doubts():
             warnings.warn(text, stacklevel=2)
@@ -154,7 +169,11 @@ class Training:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate_at(settings, n)
             buffers.keep()
-            found = self._gradients(n, optimizer)
+            try:
+                found = self._gradients(n, optimizer)
+            except PeerError:
+                buffers.restore_if(torch.tensor(True, device=device_of(net)))
+                raise
             buffers.restore_if(found.skipped)
             update_unless(found.skipped, optimizer)
             step = TrainStep(n + 1, learning_rate_at(settings, n), found)
@@ -190,6 +209,12 @@ class Training:
         problem = condition_warning(self.data)
         if problem is not None:
             yield problem
+        mixing = depends_on_ranks(self.model.net)
+        if self.ranks.size > 1 and mixing is not None:
+            yield (
+                f"the network has {type(mixing).__name__}, so that the result depends on the "
+                f"number of processes, {self.ranks.size}"
+            )
         if max(settings.warmup, 1) + max(settings.cooldown, 1) > settings.steps + 1:
             yield (
                 f"with {settings.warmup} steps of warm-up and {settings.cooldown} of cool-down in "
@@ -208,9 +233,12 @@ class Training:
             suppress(NonFiniteError),
             unchecked(),
             training(net),
-            network_seed(net, settings.seed, n),
+            network_seed(net, settings.seed, n, self.ranks.rank),
         ):
             loss, t, errors = self._add_gradients(n)
+        if self.ranks.size > 1:
+            loss, t, errors = self._of_all(loss, t, errors)
+        if len(t):
             self.scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(net.parameters(), settings.clip)
             self.scaler.update()
@@ -221,24 +249,39 @@ class Training:
         return Found(loss, norm, t, errors, infinite | overflow, bad)
 
     def _add_gradients(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Add the gradients of step n, one micro-batch after the other.
+        """Add the gradients of the own rows of step n, one micro-batch after the other.
 
         Returns:
-            The mean loss, shape () in float64, the times (B,) and the unweighted errors (B,) of the
-            batch.
+            The part of the mean loss, shape () in float64, that comes from these rows; their times
+            and unweighted errors, shape (rows,).
         """
         x0, y, u, eps = self.examples.batch(n, self.model.condition)
         loss, times, errors = 0.0, [], []
-        for part in np.array_split(np.arange(len(x0)), self.settings.accumulate):
+        for part in np.array_split(np.arange(len(x0)), min(self.settings.accumulate, len(x0))):
             rows = slice(part[0], part[-1] + 1)
             labels = None if y is None else take_rows(y, rows)
             losses, t, error = self.losses(x0[rows], labels, u[rows], eps[rows], self.history)
-            share = losses.mean() * (len(part) / len(x0))
+            share = losses.mean() * (len(part) / self.settings.batch)
             self.scaler.scale(share).backward()
             loss = loss + share.detach().double()
             times.append(t.detach())
             errors.append(error)
         return loss, torch.cat(times), torch.cat(errors)
+
+    def _of_all(self, loss: Tensor, t: Tensor, errors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Add up the gradients of all processes; loss, times and errors of the whole batch.
+
+        A process whose network gave no finite numbers makes the loss NaN for all.
+        """
+        self.total.gradients(self.model.net.parameters())
+        own, batch = self.examples.own, self.settings.batch
+        numbers = torch.zeros(2 * batch + 1, dtype=torch.float64, device=loss.device)
+        numbers[-1] = loss
+        if len(t):
+            numbers[own.start : own.stop] = t
+            numbers[batch + own.start : batch + own.stop] = errors
+        self.total(numbers)
+        return numbers[-1], numbers[:batch], numbers[batch:-1]
 
     def losses(
         self,
@@ -250,7 +293,8 @@ class Training:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The objective of some data with their conditions, in the autocast of the settings.
 
-        Arguments and result as for `Objective`; tensors may be on any device. Without a history,
+        Arguments and result as for `Objective`; tensors may be on any device. For a network in
+        float64 the whole loss is computed in float64. Without a history,
         as in a validation, the times are the same at every step.
         """
         device = device_of(self.model.net)
@@ -258,8 +302,9 @@ class Training:
         if self.settings.autocast is not None:
             model.autocast = getattr(torch, self.settings.autocast)
         bound = model if y is None else model.given(map_condition(lambda v: v.to(device), y))
-        batch = (v.to(device) for v in (x0, u, eps))
-        return self.objective(bound, *batch, history)
+        dtype = torch.promote_types(x0.dtype, next(self.model.net.parameters()).dtype)
+        x0, eps = x0.to(device, dtype), eps.to(device, dtype)
+        return self.objective(bound, x0, u.to(device), eps, history)
 
 
 def device_of(net: nn.Module) -> torch.device:
@@ -267,7 +312,19 @@ def device_of(net: nn.Module) -> torch.device:
     return next(net.parameters()).device
 
 
-def network_seed(net: nn.Module, seed: int, n: int) -> AbstractContextManager[None]:
-    """Seed torch's global generators, from which dropout draws, for step n, inside a block."""
-    value = int(generator(seed, n, "dropout").integers(2**31))
+def check_ranks(ranks: Ranks, settings: TrainSettings) -> None:
+    """Raise ValueError if there are more processes than rows of a batch."""
+    if ranks.size > settings.batch:
+        raise ValueError(
+            f"batch must be at least the number of processes, {ranks.size}, got {settings.batch}"
+        )
+
+
+def network_seed(net: nn.Module, seed: int, n: int, rank: int = 0) -> AbstractContextManager[None]:
+    """Seed torch's global generators, from which dropout draws, for step n, inside a block.
+
+    The processes of a training draw different numbers.
+    """
+    drawn = generator(seed, n, "dropout")
+    value = [int(drawn.integers(2**31)) for _ in range(rank + 1)][rank]
     return seeded(value, [device] if (device := device_of(net)).type == "cuda" else [])

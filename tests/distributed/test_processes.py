@@ -10,6 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+
+from scoresde.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -193,6 +196,73 @@ def test_a_killed_process_is_noticed_and_the_rest_goes_on(workers, tmp_path):
         assert f"error: rank {victim}: " in done["err"]
         assert len(list(out.glob("parts/*.npz"))) >= 3
         assert not list(out.glob("*.npz"))
+
+
+def train(steps, *options, batch=16):
+    """The command that trains a small network without dropout on given batches."""
+    changes = {"steps": steps, "batch": batch, "warmup": 0, "cooldown": 0, "validation": 0.1}
+    sets = [f"--set=train.{name}={value}" for name, value in changes.items()]
+    return ["train", "--config=digits_vp", "--set=net.dropout=0.0", *sets, *options]
+
+
+def averaged(folder):
+    """The averaged weights of a run, and the loss on held-out data."""
+    raw = read_checkpoint(folder / "checkpoint.safetensors")
+    values = [v.flatten() for k, v in sorted(raw.tensors.items()) if k.startswith("model.")]
+    return torch.cat(values), raw.metadata["best"]["loss"]
+
+
+def test_any_number_of_processes_trains_the_same_network(run, tmp_path):
+    for size in (1, 2, 3):
+        out = tmp_path / str(size)
+        answers = run(size, train(10), out)
+        assert [done["status"] for done in answers] == [0] * size, answers
+        assert {done["out"] + done["err"] for done in answers[1:]} <= {""}
+    answers = run(3, train(20), tmp_path / "2")  # resumed by another number of processes
+    assert [done["status"] for done in answers] == [0, 0, 0], answers
+    assert "resuming after step 10 of 20" in answers[0]["err"]
+    for size in (1, 3):
+        run(1, train(20), tmp_path / str(size))
+    weights, loss = averaged(tmp_path / "1")
+    for size in (2, 3):
+        others, other_loss = averaged(tmp_path / str(size))
+        assert torch.allclose(others, weights, rtol=1e-5, atol=1e-5)
+        assert other_loss == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("command", "changed", "words"),
+    [
+        (train(10), train(10, "--set=train.seed=5"), "train.seed is 0 on rank 0 and 5 on rank 1"),
+        (train(10, batch=1), None, "train.batch must be at least the number of"),
+    ],
+    ids=["config", "batch"],
+)
+def test_what_cannot_be_trained_together_does_not_begin(run, tmp_path, command, changed, words):
+    out = tmp_path / "out"
+    change = {1: {"command": [*changed, "--out", str(out)]}} if changed else None
+    for done in run(2, command, out, change):
+        assert done["status"] in (1, 2)
+        assert words in done["err"], done
+        assert done["err"].count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_killed_process_ends_the_training_and_the_rest_resumes(tmp_path):
+    out, script = tmp_path / "out", Path(sys.executable).with_name("scoresde")
+    torchrun = [sys.executable, *("-m", "torch.distributed.run", "--standalone", "--no-python")]
+    command = [*torchrun, "--nproc-per-node=2", "--", str(script), *train(10**5), f"--out={out}"]
+    started = subprocess.Popen([*command, "--save-every=5"], stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 90
+    while not (out / "checkpoint.safetensors").exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    children = f"/proc/{started.pid}/task/{started.pid}/children"
+    os.kill(int(Path(children).read_text().split()[-1]), signal.SIGKILL)
+    _, err = started.communicate(timeout=60)
+    assert started.returncode != 0
+    assert "error: rank 1 is gone without a message: it was killed" in err
+    raw = read_checkpoint(out / "checkpoint.safetensors")
+    assert raw.metadata["steps_done"] >= 5
 
 
 def test_torchrun(tmp_path):

@@ -5,23 +5,27 @@ from __future__ import annotations
 import platform
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..._files import check_writable
 from ...data import Dataset, has_test_split, load_dataset
+from ...distributed import Ranks
 from ...names.config import Config, load_config
 from ...names.config_source import ConfigSource
 from ...output.manifest import MANIFEST
 from ...plain import ConfigError
 from ...score import NetworkScore
-from ...train import Training, check_data
+from ...train import Training, check_data, check_ranks
 from ..request import versions
 from .files import CHECKPOINT, Intervals, check_folder
-from .resuming import find_resumable
+from .resuming import find_resumable, flat, identity_of
 from .run import Run
 
 __all__ = ["prepare_run"]
+
+ALONE = Ranks()
 
 
 def prepare_run(
@@ -33,6 +37,7 @@ def prepare_run(
     compiled: bool = False,
     skip_bad: bool = False,
     intervals: Intervals | None = None,
+    ranks: Ranks = ALONE,
 ) -> Run:
     """Load the config and its data, build the model, and resume if the folder holds this run.
 
@@ -45,6 +50,7 @@ def prepare_run(
         compiled: Compile the network with `torch.compile`, before the first step.
         skip_bad: Leave out images of a folder that cannot be decoded.
         intervals: How often to write the log, checkpoints and sample grids.
+        ranks: The processes that train together.
 
     Raises:
         ConfigError: If the config is not valid, its data are too few for `train.batch` and
@@ -54,6 +60,8 @@ def prepare_run(
         FileNotFoundError: If the data are absent; the message says how to get them.
         PermissionError: If the folder cannot be written.
         CheckpointError: If the folder holds a run of another config or of other data.
+        ValueError: If the processes were started differently, or see different folders.
+        PeerError: If another process fails.
     """
     config = config if isinstance(config, ConfigSource) else ConfigSource(config)
     settings = load_config(config)
@@ -72,6 +80,7 @@ def prepare_run(
     test = _test_split(settings, data)
     try:
         check_data(data, test, settings.train)
+        check_ranks(ranks, settings.train)
     except ValueError as error:
         raise ConfigError(f"{config}: train.{error}") from error
     settings = settings.of_data(data, str(config))
@@ -81,6 +90,29 @@ def prepare_run(
     test = None if test is None else _for_network(settings, test, model)
     if model is not None and model.condition is None:
         model.condition = data.spec.condition  # which it does not state, but is trained on
+    command = f"scoresde train {config.options} --out {folder.name}"
+    metadata = _metadata(settings, data, model, device, command)
+    options = {"--overwrite": overwrite, "--compile": compiled, **vars(intervals or Intervals())}
+    ranks.agree(versions() | flat(metadata["config"]) | identity_of(data) | options)
+    if not overwrite:  # refuse before the network is built, which takes time
+        find_resumable(folder / CHECKPOINT, metadata, data, test)
+    model = _on_device(model or settings.build_model(data.spec), torch.device(device))
+    if compiled:
+        model.net.compile()
+    training = Training(model, data, settings.objective, settings.train, test, ranks)
+    run = Run(folder, training, metadata, intervals)
+    if not overwrite:
+        run.resume()
+    ranks.agree({f"the number of steps done in {folder}": run.done})  # all see the same disk
+    if compiled and run.done < settings.train.steps:
+        run.warm_up()
+    return run
+
+
+def _metadata(
+    settings: Config, data: Dataset, model: NetworkScore | None, device: str, command: str
+) -> dict[str, Any]:
+    """What the checkpoints say about the run; `model` is that of a network of the user's own."""
     metadata = {
         "config": settings.to_dict(),
         "data": data.spec.to_dict(),
@@ -88,23 +120,12 @@ def prepare_run(
             **versions(),
             "python": platform.python_version(),
             "device": device,
-            "command": f"scoresde train {config.options} --out {folder.name}",
+            "command": command,
         },
     }
     if model is not None and model.condition:
         metadata["condition"] = asdict(model.condition)
-    if not overwrite:  # refuse before the network is built, which takes time
-        find_resumable(folder / CHECKPOINT, metadata, data, test)
-    model = _on_device(model or settings.build_model(data.spec), torch.device(device))
-    if compiled:
-        model.net.compile()
-    training = Training(model, data, settings.objective, settings.train, test)
-    run = Run(folder, training, metadata, intervals)
-    if not overwrite:
-        run.resume()
-    if compiled and run.done < settings.train.steps:
-        run.warm_up()
-    return run
+    return metadata
 
 
 def _test_split(settings: Config, data: Dataset) -> Dataset | None:

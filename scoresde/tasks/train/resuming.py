@@ -44,6 +44,7 @@ __all__ = [
     "doubts",
     "export",
     "find_resumable",
+    "flat",
     "identity_of",
     "load_scaler",
     "restore",
@@ -261,7 +262,7 @@ def _other_settings(raw: RawCheckpoint, metadata: Mapping[str, Any]) -> str | No
     known = before.get("data", {}).keys()
     now = {**now, "data": {k: v for k, v in now.get("data", {}).items() if k in known}}
     for what in ("config", "data"):
-        other = difference(_flat(before.get(what, {})), _flat(now.get(what, {})), free)
+        other = difference(flat(before.get(what, {})), flat(now.get(what, {})), free)
         if other is not None:
             return f"{what} {other}"
     return None
@@ -278,7 +279,7 @@ def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     return filled
 
 
-def _flat(tables: Mapping[str, Any]) -> dict[str, Any]:
+def flat(tables: Mapping[str, Any]) -> dict[str, Any]:
     """One level of tables as `table.key`."""
     flat: dict[str, Any] = {}
     for name, value in tables.items():

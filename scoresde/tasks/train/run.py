@@ -15,6 +15,7 @@ from ..._tensor import check_integer, check_number
 from ..._workers import ReadError
 from ...checkpoint import CheckpointError, RawCheckpoint, save_checkpoint
 from ...data import Stream
+from ...distributed import PeerError
 from ...ema import EMA, PowerEMA
 from ...noise import NOISE_VERSION
 from ...output.progress import advise_on_memory
@@ -178,6 +179,8 @@ class Run:
     def steps(self) -> Iterator[Progress]:
         """Train to the end, yielding after each step.
 
+        Of several processes only rank 0 writes and yields; the others compute their rows.
+
         SIGINT, SIGTERM and SIGHUP take effect when a step and its validation are complete; an
         unfinished picture is abandoned. If a signal ends the loop (KeyboardInterrupt, SystemExit),
         or the caller leaves it, the checkpoint is saved first. A run that begins at step 0 removes
@@ -186,9 +189,13 @@ class Run:
         Raises:
             ReadError: If the data cannot be read, or a process that reads them has died; the
                 checkpoint is saved first.
+            PeerError: If another process of the training fails; the checkpoint is saved first.
             RuntimeError: If training diverges or memory is too small; the last checkpoint stays.
             OSError: If the log or the checkpoint cannot be written; the last checkpoint stays.
         """
+        if not self.training.ranks.writes:
+            self._help()
+            return
         identity_of(self.data)  # it may read a large file, which no checkpoint should wait for
         steps = self.training.steps(self.optimizer, self.done)
         # A run with another batch size could not resume from the existing checkpoint.
@@ -213,7 +220,7 @@ class Run:
             with signals_held():
                 self.save()
             raise
-        except ReadError:
+        except (ReadError, PeerError):
             if self.done > start:  # all steps so far are complete
                 with signals_held():
                     self.save()
@@ -223,6 +230,13 @@ class Run:
             if self.done > start and self._means.count:  # the last losses show what happened
                 log.write(self.done, self.seconds, self._means)
             raise
+
+    def _help(self) -> None:
+        """Do the steps of a process that does not write: weights alone, without averages."""
+        steps = self.training.steps(self.optimizer, self.done)
+        while self.done < self.settings.steps:
+            with signals_held():
+                self.done = next(steps).step
 
     def _open_folder(self, log: Log) -> None:
         """Prepare the folder, once the first step has succeeded and results will be written."""
