@@ -66,9 +66,9 @@ def fault(findings: Findings) -> str:
         return ""
     return (
         "The network, not the sampler, is at fault: a classifier tells the best samples from data "
-        f"with an accuracy of {estimate_text(told)}, and more steps do not help. Too little "
-        "training does this, and so does a wrong sign, noise label or SDE of the model, for which "
-        "the command scoresde doctor looks."
+        f"with an accuracy of {estimate_text(told)}, and the network's own error is larger than "
+        "all that more steps can remove. Too little training does this, and so does a wrong sign, "
+        "noise label or SDE of the model, for which the command scoresde doctor looks."
     )
 
 
