@@ -1,23 +1,22 @@
-"""Fixtures of many tests: the SDEs for which every law must hold, and data of known density."""
+"""Fixtures of many tests: the SDEs for which every law must hold, and data of known density.
 
+torch and the package are imported where they are used: the process that hands out the tests to
+the others reads this file too, nothing runs before it has, and it needs neither.
+"""
+
+import functools
+import gc
 import os
+import random
+import signal
+
+import pytest
 
 # The tests run in one process per core, so each process needs one thread only. An idle OpenMP
 # thread that spins would make all others several times slower. OpenMP reads both variables when
 # torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-import gc  # noqa: E402
-import random  # noqa: E402
-import signal  # noqa: E402
-
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-import torch  # noqa: E402
-
-from scoresde.exact import GaussianMixture  # noqa: E402
-from scoresde.sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP  # noqa: E402
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # as a background shell leaves it, for child processes as well: tests of Ctrl-C would hang
@@ -58,24 +57,47 @@ def pytest_collection():
         gc.enable()
 
 
-ALL_SDES = [VP(), SubVP(), VE(), CosineVP(), TabulatedVP(VP().ddpm_betas(1000))]
+@pytest.fixture(scope="session", autouse=True)
+def no_sync():
+    """Files need not survive a loss of power, which no test here can cause."""
+
+    def fsync(descriptor):
+        pass
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        yield
 
 
-@pytest.fixture(params=ALL_SDES, ids=[type(sde).__name__ for sde in ALL_SDES])
+ALL_SDES = ("VP", "SubVP", "VE", "CosineVP", "TabulatedVP")
+
+
+@functools.cache
+def sde_named(name):
+    """The SDE of a class of `scoresde.sde` with its default parameters."""
+    import scoresde.sde
+
+    arguments = [scoresde.sde.VP().ddpm_betas(1000)] if name == "TabulatedVP" else []
+    return getattr(scoresde.sde, name)(*arguments)
+
+
+@pytest.fixture(params=ALL_SDES)
 def sde(request):
     """Each SDE in turn; a new one joins `ALL_SDES` and every law applies to it."""
-    return request.param
+    return sde_named(request.param)
 
 
 @pytest.fixture
 def all_sdes():
-    """`ALL_SDES`, for a test that goes through them itself."""
-    return ALL_SDES
+    """All of them, for a test that goes through them itself."""
+    return [sde_named(name) for name in ALL_SDES]
 
 
 @pytest.fixture
 def mixture_parameters():
     """(weights, means, covs) of a mixture of three correlated Gaussians in the plane."""
+    import torch
+
     return (
         torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64),
         torch.tensor([[-1.0, 0.5], [0.8, -0.6], [0.3, 1.2]], dtype=torch.float64),
@@ -93,8 +115,9 @@ def mixture_parameters():
 @pytest.fixture
 def mixture(mixture_parameters):
     """mixture(sde): the exact score model of that mixture under an SDE."""
+    from scoresde.exact import GaussianMixture
 
-    def make(sde: SDE) -> GaussianMixture:
+    def make(sde):
         return GaussianMixture(sde, *mixture_parameters)
 
     return make
@@ -103,8 +126,11 @@ def mixture(mixture_parameters):
 @pytest.fixture
 def gaussian():
     """gaussian(sde, *shape): the exact score model of N(0.3, 0.5² I); shape (1,) by default."""
+    import torch
 
-    def make(sde: SDE, *shape: int) -> GaussianMixture:
+    from scoresde.exact import GaussianMixture
+
+    def make(sde, *shape):
         mean = torch.full((1, *(shape or (1,))), 0.3, dtype=torch.float64)
         return GaussianMixture(sde, [1.0], mean, [0.25])
 
@@ -114,6 +140,8 @@ def gaussian():
 @pytest.fixture
 def rng_untouched():
     """Fails the test if it read or seeded a global generator of torch, numpy or Python."""
+    import numpy as np
+    import torch
 
     def state():
         return torch.get_rng_state().tolist(), repr(np.random.get_state()), random.getstate()

@@ -28,7 +28,6 @@ SMALL = ("--samplers", "ddim,heun,ancestral", "--nfe", "3,6", "--n", 8)
 @pytest.fixture
 def quick(monkeypatch):
     """No figures, no reference solution, one run per cell, few projections and real data."""
-    monkeypatch.setattr("os.fsync", lambda _: None)
     monkeypatch.setattr("scoresde.comparison.measure.RUNS", 1)
     monkeypatch.setattr("scoresde.comparison.noise_levels.COUNT", 2)
     monkeypatch.setitem(BenchRequest.__init__.__kwdefaults__, "reference_tolerance", None)

@@ -90,12 +90,6 @@ def run():
     return run_sweep
 
 
-@pytest.fixture(autouse=True)
-def no_sync(monkeypatch):
-    """Files need not survive a loss of power, which no test here can cause."""
-    monkeypatch.setattr("os.fsync", lambda _: None)
-
-
 @pytest.fixture
 def no_figures(monkeypatch):
     """Figures take most of the time, and other tests look at them; each cell runs once."""

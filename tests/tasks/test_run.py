@@ -1072,6 +1072,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import scoresde.tasks.train.previews
 import scoresde.tasks.train.resuming
+import torch._dynamo  # which the first optimizer imports
 from test_run import config, leave, make
 scoresde.tasks.train.previews.save_training_figure = lambda path, rows: None
 
