@@ -1064,8 +1064,8 @@ def test_bad_preparations_leave_everything_as_it_is(tmp_path):
     assert prepare_run(toml(tmp_path), folder).done == 2
 
 
-# The child's own imports would take longer than its training, so it forks: once per number that
-# it is sent, a process that trains from where the folder is until it gets a signal.
+# The child's own imports would take longer than its training, so it forks: once per line that it
+# is sent, a process that trains from where the folder is until it gets a signal.
 CHILD = """
 import os, signal, sys
 from pathlib import Path
@@ -1076,12 +1076,13 @@ import torch._dynamo  # which the first optimizer imports
 from test_run import config, leave, make
 scoresde.tasks.train.previews.save_training_figure = lambda path, rows: None
 
-for save_every in sys.stdin:
+for line in sys.stdin:
+    save_every, folder = line.rstrip().split(" ", 1)
     process = os.fork()
     if process == 0:
         signal.signal(signal.SIGTERM, leave)
         signal.signal(signal.SIGHUP, leave)
-        run = make(Path({folder!r}), config(steps=1_000_000), save_every=int(save_every))
+        run = make(Path(folder), config(steps=1_000_000), save_every=int(save_every))
         run.resume()
         print("process", os.getpid(), flush=True)
         for progress in run.steps():
@@ -1091,17 +1092,17 @@ for save_every in sys.stdin:
 
 
 class Trainer:
-    """Processes that train in a folder, one after the other."""
+    """Processes that train, one after the other."""
 
-    def __init__(self, folder) -> None:
-        code = CHILD.format(tests=os.path.dirname(__file__), folder=str(folder))
+    def __init__(self) -> None:
+        code = CHILD.format(tests=os.path.dirname(__file__))
         command = [sys.executable, "-c", code]
         pipe = subprocess.PIPE
         self.child = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1)
 
-    def stop(self, number: int, after: int, save_every: int = 1, delay: float = 0.0) -> tuple:
+    def stop(self, folder, number: int, after: int, save_every=1, delay=0.0) -> tuple:
         """Train for some steps, send the signal; last step reported and exit status."""
-        print(save_every, file=self.child.stdin, flush=True)
+        print(save_every, folder, file=self.child.stdin, flush=True)
         process, step = self.line("process"), 0
         for _ in range(after):
             step = self.line("done")
@@ -1117,9 +1118,9 @@ class Trainer:
         return int(words[1])
 
 
-@pytest.fixture
-def trainer(tmp_path):
-    made = Trainer(tmp_path / "run")
+@pytest.fixture(scope="module")
+def trainer():
+    made = Trainer()
     yield made
     made.child.stdin.close()
     made.child.wait(timeout=60)
@@ -1138,7 +1139,7 @@ def temporary(folder) -> list[str]:
 def test_interrupted_process_leaves_a_checkpoint_of_its_last_step(
     tmp_path, trainer, number, status
 ):
-    last, code = trainer.stop(number, after=20, save_every=10**6)
+    last, code = trainer.stop(tmp_path / "run", number, after=20, save_every=10**6)
     assert code == status  # of KeyboardInterrupt, Python makes the signal's own death
     assert last <= make(tmp_path / "run", config(steps=1_000_000)).resume() <= last + 1
     assert temporary(tmp_path / "run") == []
@@ -1149,7 +1150,7 @@ def test_killed_at_random_loses_at_most_one_interval(tmp_path, trainer):
     folder, rng, done = tmp_path / "run", random.Random(0), 0
     for _ in range(50):
         last, code = trainer.stop(
-            signal.SIGKILL, after=rng.randint(1, 6), delay=rng.uniform(0, 0.02)
+            folder, signal.SIGKILL, after=rng.randint(1, 6), delay=rng.uniform(0, 0.02)
         )
         assert code == -signal.SIGKILL
         assert last > done

@@ -284,8 +284,12 @@ def test_bad_arguments(arguments, message):
 
 
 def _missed(claims, sde, quick):
-    """The error text of a run of these claims under one SDE, for the claims that fail."""
-    rows = run_trials(trials_of(claims, (sde,), quick), silent)
+    """The error text of a run of these claims under one SDE, for the claims that fail.
+
+    Without the steps that only the figure shows: they change no verdict.
+    """
+    trials = trials_of(claims, (sde,), quick)
+    rows = run_trials([replace(trial, steps=trial.claim.steps) for trial in trials], silent)
     assert len(rows) == sum(sde in claim.sdes for claim in claims)
     return missed_text(rows)
 
