@@ -82,7 +82,7 @@ def test_the_rows_of_the_ranks_are_the_rows_of_the_batch(size):
 )
 def test_any_number_of_ranks_gives_the_same_training(dtype, size, changes, tolerance):
     def make(_):
-        return MLP((2,), 16, 1, classes=3).to(dtype)
+        return MLP((2,), 16, 2, dropout=0.3, classes=3).to(dtype)
 
     objective = Objective(t_min=1e-3, times="second_moment")
     ((alone, weights, one),) = trained(1, make, objective, **changes)
