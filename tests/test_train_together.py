@@ -77,7 +77,7 @@ def test_the_rows_of_the_ranks_are_the_rows_of_the_batch(size):
     ("dtype", "size", "changes", "tolerance"),
     [
         (torch.float64, 2, {}, 1e-10),
-        (torch.float64, 3, {"accumulate": 6}, 1e-10),
+        (torch.float64, 3, {"accumulate": 6, "steps": 8}, 1e-10),
         (torch.float32, 3, {}, 1e-5),
     ],
 )
