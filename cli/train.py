@@ -105,10 +105,8 @@ def train(
 
         from .progress import follow_training
 
-        source, every = ConfigSource(config, changes), Intervals(**intervals)
-        run = prepare_run(
-            source, out, device, data_root, overwrite, compiled, skip_bad, every, ranks
-        )
+        source, every = ConfigSource(config, changes, data_root), Intervals(**intervals)
+        run = prepare_run(source, out, device, overwrite, compiled, skip_bad, every, ranks)
         follow_training(run, steps_with_events if tensorboard else Run.steps)
     if ranks.writes:
         say(run.checkpoint)

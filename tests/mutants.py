@@ -734,9 +734,9 @@ def _training() -> Iterator[Mutant]:
     )
     yield Mutant(
         "snapshots of steps after the checkpoint stay when a run resumes",
-        "scoresde/tasks/train/run.py",
-        "if step > self.done:  # it will be written again",
-        "if False:",
+        "scoresde/tasks/train/files.py",
+        "        if step > done:\n",
+        "        if False:\n",
         "tasks/test_run_averages.py",
         "resumed",
     )
@@ -823,8 +823,8 @@ def _training() -> Iterator[Mutant]:
     yield Mutant(
         "micro-batches count alike whatever their size",
         "scoresde/train/loop.py",
-        "losses.mean() * (len(part) / self.settings.batch)",
-        "losses.mean() / self.settings.accumulate",
+        "losses.mean() * (len(part) / settings.batch)",
+        "losses.mean() / settings.accumulate",
         "test_train.py",
         "micro",
     )
@@ -845,6 +845,22 @@ def _training() -> Iterator[Mutant]:
         "bad",
     )
     yield Mutant(
+        "a dropout mask belongs to the row of the batch",
+        "scoresde/nets/dropout.py",
+        "torch.arange(examples.start, examples.stop, device=device)",
+        "torch.arange(len(examples), device=device)",
+        "test_train_together.py",
+        "same_training",
+    )
+    yield Mutant(
+        "all layers have the same dropout mask",
+        "scoresde/nets/dropout.py",
+        "torch.arange(len(layers), device=device)[:, None]",
+        "0",
+        "nets/test_dropout.py",
+        "function_of",
+    )
+    yield Mutant(
         "a resumed run forgets its best loss",
         "scoresde/tasks/train/run.py",
         'self._best = Best.resumed(raw.metadata.get("best"), self.folder / BEST)',
@@ -854,7 +870,7 @@ def _training() -> Iterator[Mutant]:
     )
     yield Mutant(
         "a resumed run has a fresh optimizer",
-        "scoresde/tasks/train/resuming.py",
+        "scoresde/tasks/train/content.py",
         '    _load_optimizer(optimizer, net, raw.below("train.adam."))\n',
         "",
         "tasks/test_run.py",
@@ -862,7 +878,7 @@ def _training() -> Iterator[Mutant]:
     )
     yield Mutant(
         "a resumed run has averages in the network",
-        "scoresde/tasks/train/resuming.py",
+        "scoresde/tasks/train/content.py",
         'load_into(net, raw, "train.net.")',
         'load_into(net, raw, "model.")',
         "tasks/test_run.py",

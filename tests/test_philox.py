@@ -291,7 +291,7 @@ class TestDevice:
 
         monkeypatch.setattr(device, "_check", refuse)
         with pytest.warns(UserWarning, match=r"cuda:0 are made by operations of torch.*compiler$"):
-            made = device._maker.__wrapped__(torch.device("cuda", 0))
+            made = device.maker.__wrapped__(torch.device("cuda", 0))
         assert made is operations.values
 
 

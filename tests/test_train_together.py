@@ -16,6 +16,7 @@ from scoresde.nets import MLP
 from scoresde.score import NetworkScore, Preconditioning
 from scoresde.sde import VP
 from scoresde.train import Examples, Training, TrainSettings, make_optimizer
+from scoresde.train.checks import doubts
 
 POINTS = torch.linspace(-1, 1, 80, dtype=torch.float32).reshape(40, 2)
 DATA = Dataset("points", POINTS, torch.arange(40) % 3, DataSpec((2,), -1, 1, classes=3))
@@ -76,13 +77,13 @@ def test_the_rows_of_the_ranks_are_the_rows_of_the_batch(size):
     ("dtype", "size", "changes", "tolerance"),
     [
         (torch.float64, 2, {}, 1e-10),
-        (torch.float64, 3, {"accumulate": 6}, 1e-10),
+        (torch.float64, 3, {"accumulate": 6, "steps": 8}, 1e-10),
         (torch.float32, 3, {}, 1e-5),
     ],
 )
 def test_any_number_of_ranks_gives_the_same_training(dtype, size, changes, tolerance):
     def make(_):
-        return MLP((2,), 16, 1, classes=3).to(dtype)
+        return MLP((2,), 16, 2, dropout=0.3, classes=3).to(dtype)
 
     objective = Objective(t_min=1e-3, times="second_moment")
     ((alone, weights, one),) = trained(1, make, objective, **changes)
@@ -103,6 +104,17 @@ def test_a_bad_step_of_one_rank_is_skipped_by_all():
         assert [step.skipped for step in records] == [False, False, True, False]
         assert torch.equal(weights, runs[0][1])
         assert weights.isfinite().all()
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(2), nn.Dropout(0.1), nn.AlphaDropout(0.1)])
+def test_a_layer_that_mixes_rows_or_draws_by_process_gets_one_warning(layer):
+    """Our own dropout gets none: `trained` would fail, since warnings are errors."""
+    net = Faulty(-1)
+    net.layer = layer
+    model = NetworkScore(net, VP(), Preconditioning())
+    found = list(doubts(model, DATA, settings(), Ranks(0, 2)))
+    assert [text.partition(",")[0] for text in found] == [f"the network has {type(layer).__name__}"]
+    assert not list(doubts(model, DATA, settings(), Ranks()))
 
 
 def test_more_ranks_than_rows_are_refused():

@@ -15,6 +15,8 @@ each block, hence b + 1. From these integers come, in float64,
     normals    z_{2i} = ρ cos φ,  z_{2i+1} = ρ sin φ   (Box and Muller 1958),
                ρ = √(−2 log((⌊r_{2i} / 2^11⌋ + 1) 2^−53)),   φ = 2π ⌊r_{2i+1} / 2^11⌋ 2^−53
 
+    pieces     16 bits each, four of every r_j, the lowest first, as signed integers
+
 and |z| is at most 8.6. Integers and uniforms are equal on all machines and devices, to the bit.
 Normals are equal up to the rounding of log, cos and sin, about 1e-15.
 
@@ -28,7 +30,7 @@ that among 50,000 samples seeded one by one, two are equal with probability 0.25
 
 from .constants import PURPOSES, Words
 from .device import words
-from .draws import normals, uniforms
+from .draws import normals, pieces, uniforms
 from .host import generator, integers
 
-__all__ = ["PURPOSES", "Words", "generator", "integers", "normals", "uniforms", "words"]
+__all__ = ["PURPOSES", "Words", "generator", "integers", "normals", "pieces", "uniforms", "words"]

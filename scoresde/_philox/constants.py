@@ -31,6 +31,7 @@ PURPOSES = {
     "held out": 13,
     "validation": 14,
     "flip": 15,
+    "mask": 16,
 }
 
 Words = int | Sequence[int] | np.ndarray | Tensor

@@ -13,7 +13,7 @@ from torch import Tensor
 from . import operations
 from .constants import Words
 
-__all__ = ["draw", "is_made_on", "words"]
+__all__ = ["draw", "is_made_on", "maker", "words"]
 
 # NumPy makes the numbers of other devices: it is faster on a CPU, and some devices have no float64.
 _MADE_ON = frozenset({"cuda"})  # torch's name for CUDA and ROCm
@@ -79,12 +79,12 @@ def draw(
     if 0 in shape:
         return torch.empty(shape, dtype=dtype, device=device)
     written = torch.float32 if kind == "normals" and dtype not in _WRITTEN else dtype
-    make = _maker(names.device)
+    make = maker(names.device)
     return make(kind, names.flatten(1), purpose, n, written).view(shape).to(dtype)
 
 
 @functools.lru_cache(maxsize=64)
-def _maker(device: torch.device) -> Callable[..., Tensor]:
+def maker(device: torch.device) -> Callable[..., Tensor]:
     """`kernel.values` if it works on a device, else `operations.values`, which is slower."""
     if device.type != "cuda":
         return operations.values

@@ -1,4 +1,4 @@
-"""The two kinds of numbers that the rest of the package draws: normals and uniforms."""
+"""The numbers that the rest of the package draws: normals, uniforms, and pieces of 16 bits."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor
 from . import host
 from .constants import PURPOSES, Words
 from .device import draw as draw_on
-from .device import is_made_on
+from .device import is_made_on, maker
 
-__all__ = ["normals", "uniforms"]
+__all__ = ["normals", "pieces", "uniforms"]
 
 
 def normals(
@@ -69,3 +69,27 @@ def uniforms(
         return draw_on("uniforms", name, PURPOSES[purpose], n, torch.float64, device)
     values = host.integers(seed, index, purpose, n, draw=draw) >> np.uint64(11)
     return torch.from_numpy(values * 2.0**-53).to(device)
+
+
+def pieces(names: Tensor, purpose: str, n: int) -> Tensor:
+    """Integers that are uniform in [−2^15, 2^15): a quarter of the work of uniforms.
+
+    Args:
+        names: Words (seed, index, draw, address) of each row, int64, shape (4, rows), contiguous.
+            All seeds are equal.
+        purpose: One of `PURPOSES`.
+        n: Number of values in each row.
+
+    Returns:
+        dtype int16, shape (rows, n), on the device of the names.
+    """
+    size, number = -(-n // 4), PURPOSES[purpose]
+    if 0 in (names.shape[1], n):
+        return names.new_empty((names.shape[1], n), dtype=torch.int16)
+    if is_made_on(names.device):
+        whole = maker(names.device)("integers", names, number, size, torch.int64)
+    else:
+        (seed, *_), index, draw, address = names.numpy().view(np.uint64)
+        made = host.integers(int(seed), index, purpose, size, draw=draw, address=address)
+        whole = torch.from_numpy(made.view(np.int64))
+    return whole.view(torch.int16)[:, :n].contiguous()

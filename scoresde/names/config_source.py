@@ -26,10 +26,12 @@ class ConfigSource:
         changes: Values that replace those of the file or are added to them, each as
             `table.key=value`: `train.batch=64`, `net.multipliers=[1,2]`. A value is written as in
             TOML; text needs no quotes unless it would be read as something else.
+        data_root: Folder of the data set, in place of `data.root`; None to keep that.
     """
 
     place: str | Path
     changes: tuple[str, ...] = ()
+    data_root: str | Path | None = None
 
     def __str__(self) -> str:
         """The place and the changes, for messages."""
@@ -61,6 +63,8 @@ class ConfigSource:
                 raise ConfigError(f"--set {change}: {key} is given twice")
             keys.add(key)
             _put(values, key.split("."), value, change)
+        if self.data_root is not None and isinstance(values.get("data"), dict):
+            values["data"]["root"] = str(self.data_root)
         return values
 
 

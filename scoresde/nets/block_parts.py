@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from .._condition import Condition, ConditionSpec
 from .._deferred import on_accelerator
 from .blocks import attend
+from .dropout import Dropout
 from .fir import fir_down, fir_up
 
 __all__ = [
@@ -122,7 +123,7 @@ class Residual(nn.Module):
         self.scale_shift = form.scale_shift
         self.time_emb_proj = nn.Linear(form.width, channels_out * (2 if form.scale_shift else 1))
         self.norm2 = nn.GroupNorm(groups[1], channels_out, form.eps)
-        self.dropout = nn.Dropout(form.dropout)
+        self.dropout = Dropout(form.dropout)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
         self.act = ACTIVATIONS[form.activation]()
         self.scale, self.resample = scale, resample

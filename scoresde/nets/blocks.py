@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from .._tensor import check_integer, check_type, plain_number
+from .dropout import Dropout
 
 __all__ = [
     *("Attention", "LinearAttention", "ResidualBlock", "arguments_of", "attend", "attended"),
@@ -148,7 +149,7 @@ class ResidualBlock(nn.Module):
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
         self.condition = nn.Linear(width, channels_out)
         self.norm2 = group_norm(channels_out)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.conv2 = zeroed(nn.Conv2d(channels_out, channels_out, 3, padding=1))
         same = channels_in == channels_out
         self.skip = nn.Identity() if same else nn.Conv2d(channels_in, channels_out, 1)

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from .._condition import Condition, ConditionSpec
 from .._tensor import check_integer, check_number
 from .blocks import arguments_of, check_inputs, zeroed
+from .dropout import Dropout
 from .embedding import LabelEmbedding
 
 __all__ = ["MLP"]
@@ -21,7 +22,7 @@ class _Block(nn.Module):
         super().__init__()
         self.linear1 = nn.Linear(width, width)
         self.condition = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.linear2 = zeroed(nn.Linear(width, width))
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:

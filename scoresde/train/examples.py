@@ -121,6 +121,11 @@ class Examples:
         (rank, ranks), batch = self.part, self.settings.batch
         return range(batch * rank // ranks, batch * (rank + 1) // ranks)
 
+    def numbers(self, n: int) -> range:
+        """The numbers of the examples that are the own rows of step n."""
+        first, own = n * self.settings.batch, self.own
+        return range(first + own.start, first + own.stop)
+
     @property
     def place(self) -> str:
         """In words where the data of the batches are."""
@@ -171,7 +176,7 @@ class Examples:
         """
         data, seed, batch, own = self.data, self.settings.seed, self.settings.batch, self.own
         on = {"device": self.device}
-        examples = words(range(n * batch + own.start, n * batch + own.stop), self.device)
+        examples = words(self.numbers(n), self.device)
         x, y = self._taken(n) if self.device == _CPU else self._delivered(n)
         size = math.prod(x.shape[1:])
         if data.spec.levels is not None:
@@ -222,8 +227,8 @@ class Examples:
 
     def rows_of(self, n: int) -> Tensor:
         """Rows of step n that are made here: shuffled anew each epoch, batches cross epochs."""
-        size, batch = self.split.trained, self.settings.batch
-        first, last = n * batch + self.own.start, n * batch + self.own.stop
+        size, numbers = self.split.trained, self.numbers(n)
+        first, last = numbers.start, numbers.stop
         parts = []
         for epoch in range(first // size, (last - 1) // size + 1):
             begin, end = max(first - epoch * size, 0), min(last - epoch * size, size)

@@ -1,8 +1,9 @@
 """The training loop: a generator of `TrainStep` records.
 
-What a step sees is a function of (seed, n); see `examples`. The dropout of step n is a function of
-(seed, n) too. Resuming at step n therefore needs neither a saved generator nor a position in the
-data: N steps give the same result as k steps, a new process and N − k steps.
+What a step sees is a function of (seed, n); see `examples`. The dropout of this package's networks
+is a function of (seed, number of the example); see `nets.dropout`. Resuming at step n therefore
+needs neither a saved generator nor a position in the data: N steps give the same result as k steps,
+a new process and N − k steps.
 
 Several processes make different rows of one batch, and the sum of their gradients is the gradient
 of the mean over the whole batch. All of them then do the same update.
@@ -34,14 +35,13 @@ from ..distributed import PeerError, Ranks
 from ..error_history import ErrorHistory
 from ..evaluation import seeded, training
 from ..loss import Objective
-from ..scaling import condition_warning, scale_warning
+from ..nets.dropout import keyed
 from ..score import NetworkScore
-from ..score.call import innermost
-from ..score.network import stated_condition
+from .checks import check_label_dropout, check_ranks, checkpoint_activations, doubts
 from .examples import Examples
 from .record import Found, TrainStep, Watch
 from .settings import TrainSettings, learning_rate_at
-from .total import Total, depends_on_ranks
+from .total import Total
 from .update import Buffers, update_unless
 
 __all__ = ["Training", "device_of", "make_optimizer", "network_seed"]
@@ -66,7 +66,8 @@ class Training:
         test: The test split, for `validation = "test"`; otherwise None.
         ranks: The processes that train together, each with a copy of the model and the same
             arguments. Up to rounding the result does not depend on their number, if the network
-            has neither dropout nor layers that mix the examples of a batch.
+            has no layers that mix the examples of a batch, and no other dropout than that of this
+            package's networks.
 
     Attributes:
         examples: What each step sees, and what is held out.
@@ -105,9 +106,9 @@ class Training:
         examples = examples.of(ranks.rank, ranks.size)
         object.__setattr__(self, "examples", examples)
         if self.settings.label_dropout:
-            self._check_label_dropout()
+            check_label_dropout(model, data, self.settings.label_dropout)
         if self.settings.checkpointing:
-            self._checkpoint_activations()
+            checkpoint_activations(model.net)
         rows = 1 if isinstance(data, Stream) else len(data)
         model.labelled(data.labels, rows, "cpu")  # refuses conditions that do not fit
         if self.settings.label_dropout:
@@ -119,28 +120,6 @@ class Training:
         object.__setattr__(self, "scaler", scaler)
         object.__setattr__(self, "watch", Watch(model.net, self.settings.max_skipped))
         object.__setattr__(self, "total", Total(ranks, device_of(model.net)))
-
-    def _check_label_dropout(self) -> None:
-        """Raise ValueError unless examples can be trained without their conditions."""
-        stated, p = stated_condition(self.model.net), self.settings.label_dropout
-        if self.data.labels is None:
-            raise ValueError(f"label_dropout must be 0 for data without conditions, got {p}")
-        if not stated:
-            raise ValueError(
-                f"label_dropout must be 0 for {type(self.model.net).__name__}, got {p}: it has no "
-                "attribute condition, a ConditionSpec, by which it would promise to accept class K "
-                "and entries of NaN as no condition"
-            )
-
-    def _checkpoint_activations(self) -> None:
-        """Tell the network to keep fewer activations; ValueError if it cannot do this."""
-        net = innermost(self.model.net, "checkpointing")
-        if not hasattr(net, "checkpointing"):
-            raise ValueError(
-                f"checkpointing must be false for {type(self.model.net).__name__}, got true: it "
-                "has no attribute checkpointing, by which UNet keeps fewer activations"
-            )
-        net.checkpointing = True
 
     def steps(self, optimizer: torch.optim.Optimizer, start: int = 0) -> Iterator[TrainStep]:
         """Train, yielding a record after each step, from `start` + 1 to `settings.steps`.
@@ -160,9 +139,9 @@ class Training:
                 steps later, at the latest after the last step or at `watch.settle`.
             PeerError: If another process fails. The model is then as after the latest step.
         """
-        for text in self._doubts():
-            warnings.warn(text, stacklevel=2)
         settings, net = self.settings, self.model.net
+        for text in doubts(self.model, self.data, settings, self.ranks):
+            warnings.warn(text, stacklevel=2)
         buffers = Buffers(net)
         self.watch.begin()
         for n in range(start, settings.steps):
@@ -200,27 +179,6 @@ class Training:
         buffers.restore_if(torch.tensor(True, device=device_of(self.model.net)))
         optimizer.zero_grad(set_to_none=True)
 
-    def _doubts(self) -> Iterator[str]:
-        """Warnings about settings that are allowed but are probably a mistake."""
-        settings = self.settings
-        problem = scale_warning(self.model.sde, self.data)
-        if problem is not None:
-            yield problem
-        problem = condition_warning(self.data)
-        if problem is not None:
-            yield problem
-        mixing = depends_on_ranks(self.model.net)
-        if self.ranks.size > 1 and mixing is not None:
-            yield (
-                f"the network has {type(mixing).__name__}, so that the result depends on the "
-                f"number of processes, {self.ranks.size}"
-            )
-        if max(settings.warmup, 1) + max(settings.cooldown, 1) > settings.steps + 1:
-            yield (
-                f"with {settings.warmup} steps of warm-up and {settings.cooldown} of cool-down in "
-                f"{settings.steps}, learning_rate {settings.learning_rate} is never reached"
-            )
-
     def _gradients(self, n: int, optimizer: torch.optim.Optimizer) -> Found:
         """Put the clipped gradients of step n into the network."""
         net, settings, device = self.model.net, self.settings, device_of(self.model.net)
@@ -255,14 +213,17 @@ class Training:
             The part of the mean loss, shape () in float64, that comes from these rows; their times
             and unweighted errors, shape (rows,).
         """
+        settings, net = self.settings, self.model.net
         x0, y, u, eps = self.examples.batch(n, self.model.condition)
+        numbers = self.examples.numbers(n)
         loss, times, errors = 0.0, [], []
-        for part in np.array_split(np.arange(len(x0)), min(self.settings.accumulate, len(x0))):
+        for part in np.array_split(np.arange(len(x0)), min(settings.accumulate, len(x0))):
             rows = slice(part[0], part[-1] + 1)
             labels = None if y is None else take_rows(y, rows)
-            losses, t, error = self.losses(x0[rows], labels, u[rows], eps[rows], self.history)
-            share = losses.mean() * (len(part) / self.settings.batch)
-            self.scaler.scale(share).backward()
+            with keyed(net, settings.seed, numbers[rows]):
+                losses, t, error = self.losses(x0[rows], labels, u[rows], eps[rows], self.history)
+                share = losses.mean() * (len(part) / settings.batch)
+                self.scaler.scale(share).backward()
             loss = loss + share.detach().double()
             times.append(t.detach())
             errors.append(error)
@@ -312,16 +273,8 @@ def device_of(net: nn.Module) -> torch.device:
     return next(net.parameters()).device
 
 
-def check_ranks(ranks: Ranks, settings: TrainSettings) -> None:
-    """Raise ValueError if there are more processes than rows of a batch."""
-    if ranks.size > settings.batch:
-        raise ValueError(
-            f"batch must be at least the number of processes, {ranks.size}, got {settings.batch}"
-        )
-
-
 def network_seed(net: nn.Module, seed: int, n: int, rank: int = 0) -> AbstractContextManager[None]:
-    """Seed torch's global generators, from which dropout draws, for step n, inside a block.
+    """Seed torch's global generators, from which foreign dropout draws, for step n, in a block.
 
     The processes of a training draw different numbers.
     """

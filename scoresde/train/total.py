@@ -6,20 +6,10 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
 from ..distributed import Group, Ranks
 
-__all__ = ["Total", "depends_on_ranks"]
-
-
-def depends_on_ranks(net: nn.Module) -> nn.Module | None:
-    """A layer whose results depend on which rows a process has; None without one."""
-    for module in net.modules():
-        if isinstance(module, _BatchNorm) or (isinstance(module, _DropoutNd) and module.p > 0):
-            return module
-    return None
+__all__ = ["Total"]
 
 
 class Total:

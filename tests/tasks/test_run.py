@@ -24,10 +24,10 @@ from scoresde.names.config_source import ConfigSource
 from scoresde.names.loading import load
 from scoresde.plain import ConfigError
 from scoresde.score import NetworkScore, Preconditioning
+from scoresde.tasks.train.content import export
 from scoresde.tasks.train.files import BEST, SAVE_MINUTES, Intervals, check_folder
 from scoresde.tasks.train.history import validation_row
 from scoresde.tasks.train.prepare import prepare_run
-from scoresde.tasks.train.resuming import export
 from scoresde.tasks.train.run import Run
 from scoresde.tasks.train.snapshots import snapshot_files
 from scoresde.train import Training
@@ -508,7 +508,7 @@ def test_a_checkpoint_of_an_earlier_version_resumes_with_one_warning(tmp_path, w
         return run
 
     edit_metadata(whole, tmp_path, older)
-    monkeypatch.setattr(scoresde.tasks.train.resuming, "NOISE_VERSION", 7)
+    monkeypatch.setitem(scoresde.tasks.train.resuming.VERSIONS, "noise_version", 7)
     finish(resumed("make sure that the 56 data points are still the same; the run was begun with"))
     # Its data are known from here on; that its first steps had other noise stays true.
     resumed("safetensors: the run was begun with another definition of the noise, so its next st")
@@ -527,9 +527,10 @@ def test_the_name_of_the_data_matters_only_where_their_content_is_not_recorded(t
         make(tmp_path, moved, data).resume()
 
 
-def test_a_checkpoint_of_another_noise_resumes_with_a_warning(tmp_path, whole):
-    edit_metadata(whole, tmp_path, lambda metadata: metadata.update(noise_version=-1))
-    with pytest.warns(UserWarning, match="begun with another definition of the noise"):
+@pytest.mark.parametrize("what", ["noise", "dropout"])
+def test_a_checkpoint_of_other_random_numbers_resumes_with_a_warning(tmp_path, whole, what):
+    edit_metadata(whole, tmp_path, lambda metadata: metadata.pop(f"{what}_version"))
+    with pytest.warns(UserWarning, match=f"begun with another definition of the {what}"):
         assert make(tmp_path).resume() == 12
 
 

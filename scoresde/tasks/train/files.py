@@ -15,6 +15,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..._files import clean_folder
 from ..._tensor import check_integer, plain_numbers
 from ...checkpoint import read_checkpoint
 from ...output.tensorboard import EVENTS
@@ -30,6 +31,7 @@ __all__ = [
     "Intervals",
     "check_folder",
     "files_of_a_run",
+    "open_folder",
     "sample_grids",
 ]
 
@@ -93,6 +95,18 @@ def check_folder(folder: Path) -> None:
             f"--out {folder}: holds {found[-1].name}, which scoresde train did not write; give "
             "another folder"
         )
+
+
+def open_folder(folder: Path, done: int) -> None:
+    """Prepare a run's folder for the files of the steps after `done`, which are written again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if done == 0:
+        for path in files_of_a_run(folder):
+            path.unlink()
+    for step, path in snapshot_files(folder).items():
+        if step > done:
+            path.unlink()
+    clean_folder(folder)
 
 
 def files_of_a_run(folder: Path) -> list[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ def prepare_run(
     config: str | Path | ConfigSource,
     folder: Path,
     device: str = "cpu",
-    data_root: str | Path | None = None,
     overwrite: bool = False,
     compiled: bool = False,
     skip_bad: bool = False,
@@ -45,7 +44,6 @@ def prepare_run(
         config: A TOML file or a shipped config's name; a `ConfigSource` to change single keys.
         folder: The run's folder.
         device: Where to train.
-        data_root: Folder of the data set, instead of the folder in the config.
         overwrite: Start again; the first step removes the files of an earlier run in the folder.
         compiled: Compile the network with `torch.compile`, before the first step.
         skip_bad: Leave out images of a folder that cannot be decoded.
@@ -65,7 +63,6 @@ def prepare_run(
     """
     config = config if isinstance(config, ConfigSource) else ConfigSource(config)
     settings = load_config(config)
-    settings = replace(settings, data=settings.data.below(data_root))
     _check_autocast(settings, torch.device(device))
     check_writable(folder)
     if (folder / MANIFEST).exists():
@@ -93,7 +90,7 @@ def prepare_run(
     command = f"scoresde train {config.options} --out {folder.name}"
     metadata = _metadata(settings, data, model, device, command)
     options = {"--overwrite": overwrite, "--compile": compiled, **vars(intervals or Intervals())}
-    ranks.agree(versions() | flat(metadata["config"]) | identity_of(data) | options)
+    ranks.agree(versions() | flat(metadata["config"]) | identity_of(data, test) | options)
     if not overwrite:  # refuse before the network is built, which takes time
         find_resumable(folder / CHECKPOINT, metadata, data, test)
     model = _on_device(model or settings.build_model(data.spec), torch.device(device))

@@ -1,12 +1,4 @@
-"""The content of a run's checkpoints, and the check that a run may continue from one.
-
-- model.*: the averaged weights, which `scoresde.load` reads; the only ones in best.safetensors
-- train.net.*: the weights that are trained
-- train.ema.0.*, train.ema.1.*, ...: the power-function averages, if the run stores snapshots
-- train.adam.*: the state of the optimizer
-- train.history.*: the errors by noise level, if the objective learns its times from them
-
-In float16 the entry `scaler` of the metadata is the factor of the loss with its count of steps.
+"""The check that a run may continue from a checkpoint: the same config and the same data.
 
 The config in the metadata says which data were held out: `Split` chooses them by train.seed
 and train.validation.
@@ -14,42 +6,24 @@ and train.validation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from ..._tensor import check_integer, check_number
-from ...checkpoint import (
-    CheckpointError,
-    RawCheckpoint,
-    load_into,
-    read_checkpoint,
-    save_checkpoint,
-)
+from ...checkpoint import CheckpointError, RawCheckpoint, read_checkpoint
 from ...data import Dataset, Stream
-from ...ema import EMA, PowerEMA
 from ...fingerprint import difference
 from ...loss import Objective
+from ...nets.dropout import DROPOUT_VERSION
 from ...noise import NOISE_VERSION
 from ...score import Preconditioning
 from ...train import TrainSettings
 
-__all__ = [
-    "Best",
-    "averaged_tensors",
-    "doubts",
-    "export",
-    "find_resumable",
-    "flat",
-    "identity_of",
-    "load_scaler",
-    "restore",
-    "training_tensors",
-]
+__all__ = ["VERSIONS", "doubts", "find_resumable", "flat", "identity_of", "versions_of"]
+
+VERSIONS = {"noise_version": NOISE_VERSION, "dropout_version": DROPOUT_VERSION}
+"""The definitions of the random numbers with which a new run begins, for its checkpoints."""
 
 # Settings that a resumed run may change: it may train longer, with less memory, or use the same
 # data in another place. If the checkpoint records the content of the data, their name may change as
@@ -59,50 +33,20 @@ _NAMES = {"data.name", "name"}
 _SETTINGS = {"preconditioning": Preconditioning, "objective": Objective, "train": TrainSettings}
 
 
-@dataclass(frozen=True)
-class Best:
-    """The smallest validation loss of a run.
+def identity_of(data: Dataset | Stream, test: Dataset | None = None) -> dict[str, Any]:
+    """Number and content of the training data, for the checkpoint; of a stream both are unknown.
 
-    Attributes:
-        step: Steps done.
-        loss: Loss on held-out data.
-        std_error: Its standard error.
+    Of a test split, if there is one, the content belongs to it.
     """
-
-    step: int
-    loss: float
-    std_error: float
-
-    @property
-    def entry(self) -> dict[str, Any]:
-        """The entry of this loss in the metadata of both checkpoints."""
-        return {"best": asdict(self)}
-
-    @classmethod
-    def resumed(cls, entry: Mapping[str, Any] | None, file: Path) -> Best | None:
-        """The best loss so far of a run that continues.
-
-        Args:
-            entry: The metadata entry `best` of its checkpoint; None if there is none.
-            file: The file with the best weights. If it is gone, the best of the validations to
-                come will be kept.
-
-        Raises:
-            LookupError: If a value is missing.
-            TypeError: If a value is not a number.
-            ValueError: If a number is out of range.
-        """
-        if entry is None or not file.exists():
-            return None
-        numbers = {name: check_number(name, entry[name]) for name in ("loss", "std_error")}
-        return cls(check_integer("step", entry["step"], minimum=1), **numbers)
-
-
-def identity_of(data: Dataset | Stream) -> dict[str, Any]:
-    """Number and content of the training data, for the checkpoint; of a stream both are unknown."""
     if isinstance(data, Stream):
         return {"images": None, "data_fingerprint": None}
-    return {"images": len(data), "data_fingerprint": data.fingerprint}
+    tested = {} if test is None else {"test_fingerprint": test.fingerprint}
+    return {"images": len(data), "data_fingerprint": data.fingerprint, **tested}
+
+
+def versions_of(raw: RawCheckpoint) -> dict[str, int]:
+    """The definitions of the random numbers with which a run was begun; see `VERSIONS`."""
+    return {name: raw.metadata.get(name, 1) for name in VERSIONS}
 
 
 def find_resumable(
@@ -170,87 +114,17 @@ def doubts(raw: RawCheckpoint, data: Dataset | Stream) -> Iterator[str]:
             "an earlier version wrote it and did not record the content of the data; make sure "
             f"that the {len(data)} data points are still the same"
         )
-    if raw.metadata.get("noise_version", 1) != NOISE_VERSION:
-        yield (
-            "the run was begun with another definition of the noise, so its next steps are not "
-            "those of an unbroken run"
-        )
-
-
-def averaged_tensors(ema: EMA) -> dict[str, Tensor]:
-    """The averaged weights, by the names that `scoresde.load` reads."""
-    return {f"model.{name}": value for name, value in ema.averages.items()}
-
-
-def training_tensors(
-    net: nn.Module, ema: EMA, power_emas: Sequence[PowerEMA], optimizer: torch.optim.Optimizer
-) -> dict[str, Tensor]:
-    """The tensors of a run's checkpoint, by name."""
-    tensors = averaged_tensors(ema)
-    tensors |= {f"train.net.{name}": value for name, value in net.state_dict().items()}
-    for i, average in enumerate(power_emas):
-        tensors |= {f"train.ema.{i}.{name}": value for name, value in average.averages.items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"train.adam.{index}.{name}": value for name, value in state.items()}
-    return tensors
-
-
-def restore(
-    raw: RawCheckpoint,
-    net: nn.Module,
-    ema: EMA,
-    power_emas: Sequence[PowerEMA],
-    optimizer: torch.optim.Optimizer,
-) -> None:
-    """Restore network, averages and optimizer from the tensors of `training_tensors`.
-
-    Raises:
-        CheckpointError: If the weights do not fit the network.
-        LookupError: If a tensor or number is missing.
-        TypeError: If the number of updates of the average is not an integer.
-        ValueError: If averages or optimizer do not fit the network.
-    """
-    load_into(net, raw, "train.net.")
-    ema.restore(raw.metadata["ema_updates"], raw.below("model."))
-    for i, average in enumerate(power_emas):
-        average.restore(raw.metadata["ema_updates"], raw.below(f"train.ema.{i}."))
-    _load_optimizer(optimizer, net, raw.below("train.adam."))
-
-
-def load_scaler(scaler: torch.amp.GradScaler, saved: Mapping[str, Any]) -> None:
-    """Continue with the scale of the loss in float16.
-
-    Args:
-        scaler: An enabled scaler.
-        saved: The `state_dict` of the scaler of the checkpoint.
-
-    Raises:
-        LookupError: If a number is missing.
-        TypeError: If a number has the wrong type.
-        ValueError: If a number is out of range.
-    """
-    check_number("scale", saved["scale"], above=0)
-    check_integer("_growth_tracker", saved["_growth_tracker"], minimum=0)
-    now = {name: saved[name] for name in ("scale", "_growth_tracker")}
-    scaler.load_state_dict({**scaler.state_dict(), **now})
-
-
-def export(source: Path, target: Path) -> None:
-    """Write a checkpoint without the tensors that only resuming needs: a quarter of the size.
-
-    Args:
-        source: A checkpoint of a run.
-        target: The file to write.
-
-    Raises:
-        CheckpointError: If the source cannot be read.
-    """
-    raw = read_checkpoint(source)
-    tensors = {name: value for name, value in raw.tensors.items() if name.startswith("model.")}
-    metadata = {
-        key: value for key, value in raw.metadata.items() if key not in ("pending", "scaler")
-    }
-    save_checkpoint(target, tensors, metadata)
+    before = versions_of(raw)
+    net = raw.metadata.get("config", {}).get("net", {})
+    matters = {"noise": True, "dropout": bool(net.get("dropout", 0))}
+    for what, there in matters.items():
+        name = f"{what}_version"
+        if there and before[name] != VERSIONS[name]:
+            yield (
+                f"the run was begun with another definition of the {what}, so its next steps are "
+                "not those of an unbroken run"
+            )
+            return
 
 
 def _other_settings(raw: RawCheckpoint, metadata: Mapping[str, Any]) -> str | None:
@@ -286,23 +160,3 @@ def flat(tables: Mapping[str, Any]) -> dict[str, Any]:
         nested = isinstance(value, Mapping)
         flat |= {f"{name}.{key}": v for key, v in value.items()} if nested else {name: value}
     return flat
-
-
-def _load_optimizer(
-    optimizer: torch.optim.Optimizer, net: nn.Module, tensors: Mapping[str, Tensor]
-) -> None:
-    parameters = list(net.parameters())
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        index, key = name.split(".")
-        if key != "step":
-            parameter = parameters[int(index)]
-            if value.shape != parameter.shape:
-                shapes = f"{tuple(value.shape)}, not {tuple(parameter.shape)}"
-                raise ValueError(f"train.adam.{name} has shape {shapes}")
-            # Fused Adam wants the memory format of the parameter, and a file has none.
-            value = torch.empty_like(parameter, requires_grad=False).copy_(value)
-        state.setdefault(int(index), {})[key] = value
-    if any(entry.keys() != {"step", "exp_avg", "exp_avg_sq"} for entry in state.values()):
-        raise ValueError("a parameter lacks one of Adam's step, exp_avg and exp_avg_sq")
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -10,32 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..._files import clean_folder
 from ..._tensor import check_integer, check_number
 from ..._workers import ReadError
 from ...checkpoint import CheckpointError, RawCheckpoint, save_checkpoint
 from ...data import Stream
 from ...distributed import PeerError
 from ...ema import EMA, PowerEMA
-from ...noise import NOISE_VERSION
 from ...output.progress import advise_on_memory
 from ...train import Training, TrainStep, make_optimizer
 from ...validation import Validation, check_bits, validate
-from .files import BEST, CHECKPOINT, FIGURE, LOG, SAVE_MINUTES, Intervals, files_of_a_run
+from .content import Best, averaged_tensors, restore, training_tensors
+from .files import BEST, CHECKPOINT, FIGURE, LOG, SAVE_MINUTES, Intervals, open_folder
 from .history import Log, Means
 from .previews import draw_losses, draw_samples
-from .resuming import (
-    Best,
-    averaged_tensors,
-    doubts,
-    find_resumable,
-    identity_of,
-    load_scaler,
-    restore,
-    training_tensors,
-)
+from .resuming import VERSIONS, doubts, find_resumable, identity_of, versions_of
 from .signals import signals_held
-from .snapshots import save_snapshot, snapshot_files
+from .snapshots import save_snapshot
 
 __all__ = ["Progress", "Run"]
 
@@ -103,7 +93,7 @@ class Run:
         self._means = Means()
         self._best: Best | None = None
         self._saved = 0, 0.0  # steps and seconds of the latest checkpoint
-        self._noise_version = NOISE_VERSION
+        self._versions = VERSIONS
         if self.intervals.validate_bits:
             try:
                 check_bits(training, self.intervals.validate_bits)
@@ -165,15 +155,11 @@ class Run:
                 "for; use another folder, or --overwrite",
                 raw.path,
             )
-        restore(raw, self.model.net, self.ema, self.power_emas, self.optimizer)
-        if self.training.history is not None:
-            self.training.history.restore(raw.below("train.history."))
-        if self.training.scaler.is_enabled():
-            load_scaler(self.training.scaler, raw.metadata["scaler"])
+        restore(raw, self.training, self.ema, self.power_emas, self.optimizer)
         self.seconds = check_number("seconds", raw.metadata["seconds"], at_least=0)
         self._means = Means(raw.metadata.get("pending"))
         self._best = Best.resumed(raw.metadata.get("best"), self.folder / BEST)
-        self._noise_version = raw.metadata.get("noise_version", 1)
+        self._versions = versions_of(raw)
         self.done = done
 
     def steps(self) -> Iterator[Progress]:
@@ -210,8 +196,9 @@ class Run:
                     with advise_on_memory(self.settings.batch, self.data.spec.shape, advice):
                         step = next(steps)
                     self.seconds = time.monotonic() - began
-                    if self.done == start:
-                        self._open_folder(log)
+                    if self.done == start:  # results will be written
+                        open_folder(self.folder, self.done)
+                        log.begin()
                     self._after(step, log)
                     self._draw(log, arrived)
                 shown = log.shown(self.done, self._means)
@@ -237,18 +224,6 @@ class Run:
         while self.done < self.settings.steps:
             with signals_held():
                 self.done = next(steps).step
-
-    def _open_folder(self, log: Log) -> None:
-        """Prepare the folder, once the first step has succeeded and results will be written."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if self.done == 0:
-            for path in files_of_a_run(self.folder):
-                path.unlink()
-        for step, path in snapshot_files(self.folder).items():
-            if step > self.done:  # it will be written again
-                path.unlink()
-        clean_folder(self.folder)
-        log.begin()
 
     def _after(self, step: TrainStep, log: Log) -> None:
         """Averages, validation, log and checkpoint after a step."""
@@ -307,22 +282,16 @@ class Run:
         if isinstance(self.data, Stream):
             state["stream"] = self.data.state(self.done * self.settings.batch)
         best = {} if self._best is None else self._best.entry
-        tensors = training_tensors(self.model.net, self.ema, self.power_emas, self.optimizer)
-        if self.training.history is not None:
-            learned = self.training.history.tensors()
-            tensors |= {f"train.history.{name}": value for name, value in learned.items()}
+        tensors = training_tensors(self.training, self.ema, self.power_emas, self.optimizer)
         save_checkpoint(self.checkpoint, tensors, {**self._described(), **state, **best})
         self._saved = self.done, self.seconds
 
     def _described(self) -> dict[str, Any]:
         """Metadata of both checkpoints."""
-        about = {
+        return {
             **self.metadata,
             "steps_done": self.done,
             "seconds": self.seconds,
-            **identity_of(self.data),
-            "noise_version": self._noise_version,
+            **identity_of(self.data, self.training.test),
+            **self._versions,
         }
-        if self.training.test is not None:
-            about["test_fingerprint"] = self.training.test.fingerprint
-        return about
