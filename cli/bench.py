@@ -51,6 +51,7 @@ class BenchCommand(Command):
         ],
         "How it is computed": [
             *("--plan", "--time-limit", "--shard", "--reuse", "--batch", "--device"),
+            "--compile",
         ],
     }
 
@@ -119,6 +120,7 @@ class BenchCommand(Command):
 )
 @options.device
 @options.batch(256, "Samples")
+@options.compiled
 @click.option(
     "--t-min",
     type=Commas(options.OPEN_UNIT),

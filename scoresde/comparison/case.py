@@ -83,7 +83,7 @@ def prepare_case(
     check_space("--n", request.n, given.spec.dims, folder)
     request = request.resolved(given)
     likelihood = request.scoring(given)
-    model = shared.network(given, request.device)
+    model = shared.network(given, request.device, request.compiled)
     cells = request.plan(given, model)
     data = BenchData.load(request, given, own, shared)
     model.labelled(data.y, request.n, request.device)  # refuses a condition that does not fit
@@ -94,7 +94,7 @@ def prepare_case(
         given.source.sha256,
         given.spec,
         cells,
-        DrawSettings(given.spec.shape, **common, y=data.y),
+        DrawSettings(given.spec.shape, **common, y=data.y, compiled=request.compiled),
         data.quality,
         request.reference_tolerance,
     )
@@ -226,6 +226,7 @@ class Case:
             # Earlier results may hold cells of this comparison, for example if a sampler is added.
             known = () if overwrite else (folder,)
             copy_known(sweep, self.cells, self.reused, output)
+            sweep.compile()
             results = sweep.run(output.work, tell, known, self.cells, self.limit)
             insights.measure(output.work, (output.work, *known), self.limit)
             likelihood = self._likelihood(tell)

@@ -21,6 +21,7 @@ from ..noise import SampleNoise
 from ..output.files import save_arrays, write_json
 from ..output.progress import Tell
 from ..score import ScoreModel
+from ..tasks.compiling import compile_network
 from .checked import estimates_to_json
 from .draw import DrawSettings, draw
 from .influences import influence_arrays
@@ -192,6 +193,16 @@ class Sweep:
             save_stages(self, folder, places, solved, tell, limit)
         tell("sampling", total, total, "")
         return results
+
+    def compile(self) -> None:
+        """Compile the network if the settings say so, unless a case of the same model has done it.
+
+        Everything that is timed comes later.
+        """
+        settings = self.settings
+        if settings.compiled and self.model.rows is None:
+            rows = min(settings.batch, settings.n)
+            compile_network(self.model, rows, settings.data_shape, torch.float32, settings.y)
 
     def is_paired(self, cell: Cell) -> bool:
         """Whether a cell is compared with the reference solution."""
