@@ -685,8 +685,8 @@ def _samplers() -> Iterator[Mutant]:
     yield Mutant(
         "the prior without its scale",
         "scoresde/samplers/sampling.py",
-        "part.noise.prior((part.n, *shape[1:])) * std",
-        "part.noise.prior((part.n, *shape[1:]))",
+        "part.noise.prior((part.n, *shape[1:]), device) * std",
+        "part.noise.prior((part.n, *shape[1:]), device)",
         "samplers/test_sample.py",
         "prior",
     )
