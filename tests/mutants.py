@@ -1671,6 +1671,22 @@ def _commands() -> Iterator[Mutant]:
         "cause_of",
     )
     yield Mutant(
+        "rank 0 tries cells again that failed elsewhere",
+        "scoresde/comparison/together.py",
+        'failed += [result] if result.status == "failed" else []',
+        "failed += []",
+        "comparison/test_together.py",
+        "failed_cells",
+    )
+    yield Mutant(
+        "operations of the rows that fill up a compiled batch are counted for one sample",
+        "scoresde/comparison/measure.py",
+        "return int(counter.get_total_flops()) // len(x) or None",
+        "return int(counter.get_total_flops()) or None",
+        "comparison/test_together.py",
+        "compiled",
+    )
+    yield Mutant(
         "a sweep does not pass its labels on",
         "scoresde/comparison/draw.py",
         "y=None if settings.y is None else take_rows(settings.y, slice(n)),",
