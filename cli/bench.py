@@ -13,7 +13,7 @@ import click
 from scoresde.shipped import comparison_template
 
 from . import options
-from .command import Command
+from .command import Command, refuse_torchrun
 from .lookups import ClassPlace, Named, NamedCheckpoint
 from .names import DEFAULT_METRICS, LABELS, QUALITY_METRICS, SAMPLERS
 from .option_file import option_file
@@ -22,6 +22,7 @@ from .types import Commas, Duration, Integer, OrNone, Shard
 
 if TYPE_CHECKING:
     from scoresde.comparison.prepare import Bench
+    from scoresde.distributed import Ranks
 
 __all__ = ["KEYS", "bench"]
 
@@ -51,6 +52,7 @@ class BenchCommand(Command):
         ],
         "How it is computed": [
             *("--plan", "--time-limit", "--shard", "--reuse", "--batch", "--device"),
+            "--compile",
         ],
     }
 
@@ -119,6 +121,7 @@ class BenchCommand(Command):
 )
 @options.device
 @options.batch(256, "Samples")
+@options.compiled
 @click.option(
     "--t-min",
     type=Commas(options.OPEN_UNIT),
@@ -201,21 +204,23 @@ def bench(
     """
     from scoresde.comparison.expected import plan_of, plan_sentence
 
-    from .progress import follow_stages
+    from .progress import follow_cells
 
     if plan:
+        refuse_torchrun("bench --plan")
         _print_plan(out, overwrite, as_json, settings)
         return
     if out is None:
         raise click.UsageError(
             "--out: must be given. Folder of the results; only --plan needs none."
         )
-    made = _prepared(out, overwrite, settings)
-    if not made.finished:
-        say(plan_sentence(plan_of(made.cases)), err=True)
-    with follow_stages(resumes=True) as tell:
+    with follow_cells(settings["device"]) as (ranks, tell):
+        made = _prepared(out, overwrite, settings, ranks)
+        if ranks.writes and not made.finished:
+            say(plan_sentence(plan_of(made.cases)), err=True)
         report = made.run(tell)
-    _show(made, report, as_json)
+    if ranks.writes:
+        _show(made, report, as_json)
 
 
 def _print_plan(out: Path | None, overwrite: bool, as_json: bool, settings: dict[str, Any]) -> None:
@@ -228,8 +233,10 @@ def _print_plan(out: Path | None, overwrite: bool, as_json: bool, settings: dict
     say(json.dumps(expected, indent=2) if as_json else plan_table(expected))
 
 
-def _prepared(out: Path, overwrite: bool, settings: dict[str, Any]) -> Bench:
-    """The checked comparison of the options."""
+def _prepared(
+    out: Path, overwrite: bool, settings: dict[str, Any], ranks: Ranks | None = None
+) -> Bench:
+    """The checked comparison of the options; `ranks` are the processes that run it together."""
     from scoresde.comparison.data import OwnData, data_in_words
     from scoresde.comparison.prepare import BenchModel, Portion, prepare_bench
     from scoresde.comparison.request import BenchRequest
@@ -246,10 +253,11 @@ def _prepared(out: Path, overwrite: bool, settings: dict[str, Any]) -> Bench:
     for name, path in request.checkpoint.items():
         given = StoredModel.read(path, net, sde)
         models[name] = BenchModel(given, OwnData() if data is None else own(given.spec))
-    portion = Portion(shard, limit, reuse)
+    portion = Portion(shard, limit, reuse, *([] if ranks is None else [ranks]))
     made = prepare_bench(request, out, models, overwrite=overwrite, portion=portion)
     for name, model in models.items():
-        if model.own.train is None and model.given.data_source is None:
+        silent = ranks is not None and not ranks.writes
+        if model.own.train is None and model.given.data_source is None and not silent:
             say(
                 f"{name} does not say what it was trained on, so that its samples are not compared "
                 f"with data; --data needs {data_in_words(model.given.spec)}",

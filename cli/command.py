@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import click
 
+from scoresde._torchrun import Place
+
 from .types import Commas, OptionType
 
-__all__ = ["Command"]
+__all__ = ["Command", "refuse_torchrun"]
 
 HELP_COLUMN = 30  # largest column at which help texts begin; click's own limit
 
@@ -61,3 +64,19 @@ def _refuse_repeated(order: Sequence[click.Parameter]) -> None:
         if (times := options.count(option)) > 1:
             hint = "separate values by commas" if isinstance(option.type, Commas) else "give one"
             raise click.BadParameter(f"is given {times} times; {hint}", param=option)
+
+
+def refuse_torchrun(what: str) -> None:
+    """End with exit status 2 if torchrun has started several processes; rank 0 says why.
+
+    Args:
+        what: The command, which runs in one process.
+    """
+    place = Place.read(os.environ)
+    if place is None:
+        return
+    if place.rank > 0:
+        raise click.exceptions.Exit(2)
+    raise click.UsageError(
+        f"{what}: runs in one process, and torchrun started {place.size}; start it without torchrun"
+    )

@@ -18,6 +18,8 @@ import scoresde
 from scoresde._text import printable, reason_of
 from scoresde.plain import nearest
 
+from .command import refuse_torchrun
+
 __all__ = ["cli", "main", "run"]
 
 COMMANDS = (
@@ -25,6 +27,9 @@ COMMANDS = (
     *("bench", "merge", "report", "inspect", "samplers", "verify", "check", "doctor"),
     *("import", "export"),
 )
+
+# Commands that several processes of torchrun run together.
+TOGETHER = ("train", "sample", "likelihood", "bench")
 
 # Mistakes of the user, and failures. All other exceptions are bugs and keep their traceback.
 MISTAKES = (
@@ -56,6 +61,8 @@ class _LazyGroup(click.Group):
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
             raise click.UsageError(f"{name!r} is not a command; {nearest(name, COMMANDS)}")
+        if name in COMMANDS and name not in TOGETHER:
+            refuse_torchrun(name)
         return super().resolve_command(ctx, args)
 
 

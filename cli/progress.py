@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -13,9 +14,10 @@ from .output import say
 
 if TYPE_CHECKING:
     from scoresde.distributed import Ranks
+    from scoresde.output.progress import Tell
     from scoresde.tasks.train.run import Progress, Run
 
-__all__ = ["follow", "follow_shared", "follow_stages", "follow_training"]
+__all__ = ["follow", "follow_cells", "follow_shared", "follow_stages", "follow_training"]
 
 
 @contextmanager
@@ -53,6 +55,26 @@ def follow_shared(
     ):
         task = bar.add_task(what, total=None, note="")
         yield ranks, partial(update, bar, task)
+
+
+@contextmanager
+def follow_cells(device: str) -> Iterator[tuple[Ranks, Tell]]:
+    """Join the processes that torchrun started; rank 0 shows bars of stages and warnings.
+
+    Args:
+        device: Where the command runs, as `processes` takes it.
+
+    Yields:
+        The processes, and a function as that of `follow_stages`.
+    """
+    from scoresde.distributed import processes
+
+    announce = partial(say, err=True)
+    with _hint_when_stopped(True), processes(device) as ranks, warnings.catch_warnings():
+        if not ranks.writes:
+            warnings.simplefilter("ignore")
+        with stage_bars(announce if ranks.writes else None, ranks.writes) as tell:
+            yield ranks, tell
 
 
 @contextmanager

@@ -149,3 +149,38 @@ def rng_untouched():
     before = state()
     yield
     assert state() == before, "a global random generator was used"
+
+
+@pytest.fixture
+def together(monkeypatch):
+    """together(2, act): act(ranks) of every rank at the same time; results or exceptions.
+
+    The watches run, and the main thread of this process is not interrupted.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from torch.distributed import HashStore
+
+    from scoresde.distributed import Ranks, watch
+
+    monkeypatch.setattr(watch, "PERIOD", 0.02)
+    monkeypatch.setattr(watch._thread, "interrupt_main", lambda number: None)
+
+    def call(size, act):
+        store = HashStore()
+
+        def one(rank):
+            ranks = Ranks(rank, size, rank, store, watch.Watch(store, rank, size))
+            ranks.watch.start()
+            try:
+                with ranks.stopping_together():
+                    return act(ranks)
+            except Exception as error:
+                return error
+            finally:
+                ranks.watch.leave(0.1)
+
+        with ThreadPoolExecutor(size) as pool:
+            return list(pool.map(one, range(size)))
+
+    return call

@@ -685,8 +685,8 @@ def _samplers() -> Iterator[Mutant]:
     yield Mutant(
         "the prior without its scale",
         "scoresde/samplers/sampling.py",
-        "part.noise.prior((part.n, *shape[1:])) * std",
-        "part.noise.prior((part.n, *shape[1:]))",
+        "part.noise.prior((part.n, *shape[1:]), device) * std",
+        "part.noise.prior((part.n, *shape[1:]), device)",
         "samplers/test_sample.py",
         "prior",
     )
@@ -1685,6 +1685,22 @@ def _commands() -> Iterator[Mutant]:
         "if key in (*NAMES, *EXTRA):",
         "comparison/test_folder_diff.py",
         "cause_of",
+    )
+    yield Mutant(
+        "rank 0 tries cells again that failed elsewhere",
+        "scoresde/comparison/together.py",
+        'failed += [result] if result.status == "failed" else []',
+        "failed += []",
+        "comparison/test_together.py",
+        "failed_cells",
+    )
+    yield Mutant(
+        "operations of the rows that fill up a compiled batch are counted for one sample",
+        "scoresde/comparison/measure.py",
+        "return int(counter.get_total_flops()) // len(x) or None",
+        "return int(counter.get_total_flops()) or None",
+        "comparison/test_together.py",
+        "compiled",
     )
     yield Mutant(
         "a sweep does not pass its labels on",

@@ -100,6 +100,7 @@ def bench(
     features: str = AUTO,
     metrics: str | Sequence[str] = DEFAULT_METRICS,
     reference_tolerance: float | None = 1e-6,
+    compiled: bool = False,
     shard: tuple[int, int] | None = None,
     time_limit: float | None = None,
     reuse: Sequence[str | Path] = (),
@@ -150,6 +151,8 @@ def bench(
             end compares Fréchet distances with published statistics of 50,000 images.
         metrics: Metrics of the samples beside real data, some of `QUALITY_METRICS`.
         reference_tolerance: rtol = atol of the exact solution; None = no paired error.
+        compiled: Compile a copy of each network, which must be a `NetworkScore`, before anything is
+            timed. The bare network, to which times are compared, is the compiled one then.
         shard: (i, n) measures the i-th of n shares of the cells only; `scoresde merge` joins the
             folders of all shares.
         time_limit: Seconds after which the work ends, with a report of what is done; the same call
@@ -175,7 +178,7 @@ def bench(
         **{"samplers": samplers, "nfe": nfe, "grids": grids, "n": n, "seeds": seeds},
         **{"t_min": t_min, "batch": batch, "likelihood": likelihood, "labels": labels},
         **{"reference_tolerance": reference_tolerance, "quality": quality},
-        **{"features": features, "metrics": metrics},
+        **{"features": features, "metrics": metrics, "compiled": compiled},
     }
     request = BenchRequest(checkpoint=model, **settings)
     portion = Portion(shard, time_limit, tuple(map(Path, reuse)))

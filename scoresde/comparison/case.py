@@ -12,10 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..distributed import Ranks
+from ..fingerprint import file_fingerprint
 from ..output.files import write_json
-from ..output.manifest import Origin
+from ..output.manifest import MANIFEST, Origin
 from ..output.progress import Tell, check_space
 from ..output.result_folder import PARTS, Output, ResultFolder, remove_results
+from ..output.shared_work import Share, check_disk
 from ..tasks.given import GivenModel
 from ..tasks.likelihood.scoring import ScoreRequest, score_data
 from ..tasks.request import StoredModel
@@ -32,6 +35,7 @@ from .report import REPORT, build_report, report_files
 from .request import BenchRequest
 from .reuse import copy_known
 from .sweep import Sweep
+from .together import Together
 
 __all__ = [
     "STRIPS",
@@ -83,7 +87,7 @@ def prepare_case(
     check_space("--n", request.n, given.spec.dims, folder)
     request = request.resolved(given)
     likelihood = request.scoring(given)
-    model = shared.network(given, request.device)
+    model = shared.network(given, request.device, request.compiled)
     cells = request.plan(given, model)
     data = BenchData.load(request, given, own, shared)
     model.labelled(data.y, request.n, request.device)  # refuses a condition that does not fit
@@ -94,7 +98,7 @@ def prepare_case(
         given.source.sha256,
         given.spec,
         cells,
-        DrawSettings(given.spec.shape, **common, y=data.y),
+        DrawSettings(given.spec.shape, **common, y=data.y, compiled=request.compiled),
         data.quality,
         request.reference_tolerance,
     )
@@ -120,6 +124,7 @@ class Case:
         share: Names of the cells to measure now; None = all.
         limit: The time at which the work ends.
         reused: Folders of other comparisons, whose cells are used if they are those of this one.
+        ranks: The processes that run the command together; rank 0 writes the results.
     """
 
     results: ResultFolder
@@ -132,6 +137,7 @@ class Case:
     share: frozenset[str] | None = None
     limit: TimeLimit = NO_LIMIT
     reused: tuple[Path, ...] = ()
+    ranks: Ranks = Ranks()
 
     @property
     def folder(self) -> Path:
@@ -148,6 +154,7 @@ class Case:
             The path of report.html.
         """
         path = self.folder / REPORT
+        self.ranks.gather(self.results.finished)
         if path.is_file() and all(case.results.finished for case in (self, *self.strips)):
             return path
         self.measure(tell)
@@ -226,7 +233,10 @@ class Case:
             # Earlier results may hold cells of this comparison, for example if a sampler is added.
             known = () if overwrite else (folder,)
             copy_known(sweep, self.cells, self.reused, output)
-            results = sweep.run(output.work, tell, known, self.cells, self.limit)
+            with self.ranks.stopping_together():
+                failed = self._measure_together(tell)
+            sweep.compile()
+            results = sweep.run(output.work, tell, known, self.cells, self.limit, failed)
             insights.measure(output.work, (output.work, *known), self.limit)
             likelihood = self._likelihood(tell)
             output = self._output(output, results, likelihood)
@@ -241,9 +251,42 @@ class Case:
             for place in {*folder.glob(f"{STRIPS}/*")} - {strip.folder for strip in self.strips}:
                 remove_results(place, "demo")
 
+    def help(self) -> None:
+        """Measure some of the cells for rank 0, which calls `run` meanwhile.
+
+        Raises:
+            ValueError: If this process does not see the folder of rank 0.
+            PeerError: If another process fails.
+        """
+        if self.ranks.gather()[0]:
+            return
+        self._measure_together(_silent)
+        self._likelihood(_silent)
+
+    def _measure_together(self, tell: Tell) -> dict[str, CellResult]:
+        """Measure what is missing on all processes, if there are several.
+
+        Returns:
+            The cells that failed, by name.
+        """
+        ranks, manifest = self.ranks, self.folder / MANIFEST
+        if ranks.size == 1:
+            return {}
+        names = [cell.name for cell in self.missing] if ranks.writes else []
+        sha256 = file_fingerprint(manifest) if ranks.writes else ""
+        names, sha256 = ranks.gather([names, sha256])[0]
+        check_disk(ranks, manifest, sha256)
+        if names:
+            self.sweep.compile()
+        work = self.folder / PARTS
+        return Together(self.sweep, work, self.places, ranks, tell, self.limit).measure(names)
+
     def _likelihood(self, tell: Tell) -> dict[str, Any] | None:
         """The likelihood of test data, if it is asked for now and there is time."""
         if self.likelihood is None or not self.wants(LIKELIHOOD):
+            return None
+        # Not all processes would see the end of the time in the same batch.
+        if self.limit.finite and not self.ranks.writes:
             return None
 
         def on_progress(*told: Any) -> None:
@@ -259,6 +302,7 @@ class Case:
                 on_progress,
                 self.given,
                 self.data.scored,
+                Share() if self.limit.finite else Share(self.ranks),
             )
         except OutOfTimeError:
             return None
@@ -292,6 +336,10 @@ class Case:
         if likelihood is not None:
             about["likelihood"] = likelihood
         return about
+
+
+def _silent(*_: object) -> None:
+    """A `tell` that shows nothing."""
 
 
 def _renamed(tell: Tell, stage: str) -> Tell:

@@ -13,6 +13,7 @@ from ..data import Dataset, DataSource, DataSpec, has_test_split, load_dataset
 from ..output.manifest import Source
 from ..score import ScoreModel
 from ..tasks.class_labels import labels_in_turn
+from ..tasks.compiling import check_compiles
 from ..tasks.conditions import conditions_like
 from ..tasks.given import GivenModel
 from ..tasks.own_data import both_splits
@@ -35,9 +36,21 @@ class Shared:
             self.made[key] = make()
         return self.made[key]
 
-    def network(self, given: GivenModel, device: str) -> ScoreModel:
-        """The model, ready to evaluate; cases of the same object share it."""
-        return self.once(("network", id(given)), lambda: (given, given.build(device)))[1]
+    def network(self, given: GivenModel, device: str, compiled: bool = False) -> ScoreModel:
+        """The model, ready to evaluate; cases of the same object share it.
+
+        Args:
+            given: The model as it was given.
+            device: Device of the network.
+            compiled: Whether the network will be compiled, so that it must be no one else's.
+
+        Raises:
+            ValueError: If such a model cannot be compiled.
+        """
+        if compiled:
+            check_compiles(given)
+        build = given.build_own if compiled else given.build
+        return self.once(("network", id(given)), lambda: (given, build(device)))[1]
 
 
 @dataclass(frozen=True)

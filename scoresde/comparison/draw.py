@@ -31,6 +31,7 @@ class DrawSettings:
         batch: Samples at a time.
         device: Device of the model.
         y: Condition of each sample, n rows, for a conditional model.
+        compiled: Whether the network is compiled, see `Sweep.compile`.
     """
 
     data_shape: tuple[int, ...]
@@ -40,6 +41,7 @@ class DrawSettings:
     batch: int
     device: str = "cpu"
     y: Condition | None = None
+    compiled: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -48,6 +50,8 @@ class DrawSettings:
 
     def fingerprint(self, model_sha256: str) -> str:
         """Fingerprint of everything that determines the samples of all cells of a model."""
+        # Cells of networks that are not compiled were made before there was this setting, too.
+        compiled = {"compiled": True} if self.compiled else {}
         return fingerprint(
             {
                 "model": model_sha256,
@@ -57,6 +61,7 @@ class DrawSettings:
                 "dtype": torch.float32,
                 "denoise": True,
                 **{k: getattr(self, k) for k in ("seed", "t_min", "batch", "device", "y")},
+                **compiled,
             }
         )
 

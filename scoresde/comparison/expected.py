@@ -49,6 +49,8 @@ def plan_of(cases: Mapping[str, Case]) -> dict[str, Any]:
 def _case(case: Case) -> dict[str, Any]:
     """The plan of one case."""
     sweep, missing = case.sweep, {cell.name for cell in case.missing}
+    if missing:
+        sweep.compile()
     cells = []
     for cell in case.cells:
         state = "cannot run" if cell.ts is None else "to do" if cell.name in missing else "done"

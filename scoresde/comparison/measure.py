@@ -6,6 +6,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -85,21 +86,26 @@ def bare_seconds(device: str, model: ScoreModel, x: Tensor) -> float:
     return statistics.median(times[1:])
 
 
-def flops_per_evaluation(model: ScoreModel, x: Tensor) -> int | None:
+def flops_per_evaluation(model: ScoreModel, x: Tensor, compiled: bool = False) -> int | None:
     """Floating point operations of one evaluation for one sample, as torch counts them.
+
+    Those of a compiled network are counted without the compiler, which hides them.
 
     Products of matrices, convolutions and attention are counted, a multiplication and an addition
     as two operations; elementwise operations are not. None if there are none of these.
 
     Args:
         model: The score model.
-        x: One sample on the device of the model, shape (1, *D).
+        x: Samples on the device of the model, shape (B, *D), as many as `NetworkScore.rows` if the
+            network fills up batches.
+        compiled: Whether the network is compiled.
     """
     from torch.utils.flop_counter import FlopCounterMode  # slow to import
 
-    with evaluating(model), FlopCounterMode(display=False) as counter:
+    eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+    with eager, evaluating(model), FlopCounterMode(display=False) as counter:
         _bare_pass(model, x)
-    return int(counter.get_total_flops()) or None
+    return int(counter.get_total_flops()) // len(x) or None
 
 
 @dataclass(frozen=True)
@@ -137,7 +143,8 @@ class Cost:
     @cached_property
     def flops(self) -> int | None:
         """Floating point operations of one evaluation for one sample; None if none are counted."""
-        return flops_per_evaluation(*self.first(1))
+        compiled = self.settings.compiled
+        return flops_per_evaluation(*self.first(self.settings.batch if compiled else 1), compiled)
 
     @cached_property
     def metric_seconds(self) -> float:

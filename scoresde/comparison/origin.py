@@ -64,6 +64,7 @@ def origin_of(
         "reference_t": sweep.end if sweep.end < sweep.settings.t_min else None,
         "in_memory": given.kind == "model" or None,
         "given": _given(request, given, data) or None,
+        "compiled": request.compiled or None,
     }
     settings |= {name: value for name, value in optional.items() if value is not None}
     sources = {given.kind: given.source, **data.sources}

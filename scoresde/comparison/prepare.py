@@ -11,10 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..distributed import Ranks
+from ..fingerprint import fingerprint
 from ..output.manifest import MANIFEST
 from ..output.progress import Tell
+from ..output.shared_work import settings_of
 from ..tasks.given import GivenModel
-from ..tasks.request import StoredModel
+from ..tasks.request import StoredModel, versions
 from .case import Case, NothingDoneError, prepare_case
 from .data import OwnData, Shared, check_spec
 from .findings import Findings
@@ -57,6 +60,7 @@ class Portion:
         shard: (i, n) for the i-th of n shares of the cells, i = 1 … n; None for all.
         seconds: Time limit in seconds; None for none.
         reuse: Folders of other comparisons; cells with the same fingerprint are copied.
+        ranks: The processes that run the command together.
 
     Raises:
         ValueError: If a number is out of range, or a folder holds no results.
@@ -65,6 +69,7 @@ class Portion:
     shard: tuple[int, int] | None = None
     seconds: float | None = None
     reuse: Sequence[Path] = ()
+    ranks: Ranks = Ranks()
 
     def __post_init__(self) -> None:
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
@@ -105,8 +110,9 @@ def prepare_bench(
         ConfigError: If a sampler or grid is unknown, or its parameters are wrong.
         CheckpointError: If a checkpoint cannot be read.
         FileNotFoundError: If data are absent; the message says how to get them.
-        ValueError: If an argument is wrong, no cell can run, the share has no cell, or the folder
-            holds results of other settings.
+        ValueError: If an argument is wrong, no cell can run, the share has no cell, the folder
+            holds results of other settings, or the processes were started differently.
+        PeerError: If another process fails.
     """
     portion, shared, cases = portion or Portion(), Shared(), {}
     limit = TimeLimit.of(portion.seconds)
@@ -121,12 +127,27 @@ def prepare_bench(
         place = folder / name if name else folder
         asked, with_own = model.asked(asked), (model.given, model.own)
         case = prepare_case(asked, place, *with_own, overwrite=overwrite, shared=shared)
-        cases[name] = replace(case, reused=portion.places, limit=limit)
+        sweep = replace(case.sweep, processes=portion.ranks.size)
+        changes = {"sweep": sweep, "reused": portion.places, "limit": limit}
+        cases[name] = replace(case, **changes, ranks=portion.ranks)
     index = None if "" in cases else Index.open(folder, request, cases, overwrite)
     if portion.shard is not None:
         shares = share_out(cases, *portion.shard)
         cases = {name: cases[name].only(share) for name, share in shares.items()}
-    return Bench(folder, cases, index)
+    portion.ranks.agree(_settings(cases, portion, overwrite))
+    return Bench(folder, cases, index, portion.ranks)
+
+
+def _settings(cases: Mapping[str, Case], portion: Portion, overwrite: bool) -> dict[str, Any]:
+    """What must be the same in all processes, by the names that messages use."""
+    found = {**versions(), "--overwrite": overwrite, "--shard": portion.shard}
+    found |= {"--time-limit": portion.seconds, "--reuse": list(map(str, portion.reuse))}
+    for name, case in cases.items():
+        whole, start = case.whole, f"{name}: " if name else ""
+        asked = {key: whole.plain[key] for key in ("samplers", "grids", "nfe")}
+        found |= {start + key: value for key, value in {**asked, **settings_of(whole)}.items()}
+        found[f"{start}the plan"] = fingerprint(whole.cells)
+    return found
 
 
 @dataclass(frozen=True)
@@ -137,11 +158,13 @@ class Bench:
         folder: Folder for the results.
         cases: The cases by name; the only one of a comparison has the name "".
         index: The folder of several cases; None for one.
+        ranks: The processes that run the command together.
     """
 
     folder: Path
     cases: dict[str, Case]
     index: Index | None = None
+    ranks: Ranks = Ranks()
 
     @property
     def finished(self) -> bool:
@@ -159,7 +182,12 @@ class Bench:
 
         Raises:
             NothingDoneError: If the time limit allows no cell at all.
+            PeerError: If another process fails.
         """
+        if not self.ranks.writes:
+            for case in self.cases.values():
+                case.help()
+            return self.cases[""].report if self.index is None else self.index.page
         if self.index is None:
             return self.cases[""].run(tell)
         with self.index.write() as output:

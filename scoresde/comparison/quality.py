@@ -94,13 +94,14 @@ class Quality:
                 there is no test split and there are fewer than 8 rows of data.
         """
         metrics = check_metrics(metrics)
-        spec, real, origin = train.spec, train.x, "train split"
+        spec, numbers, origin = train.spec, torch.arange(len(train)), "train split"
         if test is None:
-            real, held_out = _halves(train.x, n)
+            numbers, held = _halves(len(train), n)
+            held_out = train.x[held]
             origin = "data, without the rows of the floor"
         else:
-            held_out = _spaced(test.x, n)
-        x = at_model_scale(_spaced(real, REFERENCE_CAP), spec)
+            held_out = test.x[_spaced(torch.arange(len(test)), n)]
+        x = at_model_scale(train.x[_spaced(numbers, REFERENCE_CAP)], spec)
         space = choose_features(features, spec, x)
         statistics = choose_statistics(features, space)  # before the features, which take long
         rows = space(x)
@@ -113,7 +114,7 @@ class Quality:
             guard = DescriptorFeatures(x) if "classifier" in metrics else None
         about = {
             "data": train.name,
-            "reference": f"{len(x)} of {len(real)} rows of the {origin}",
+            "reference": f"{len(x)} of {len(numbers)} rows of the {origin}",
             "reference_n": len(x),
             "floor": f"{len(held_out)} rows of the {'data' if test is None else 'test split'}",
             "floor_n": len(held_out),
@@ -124,9 +125,9 @@ class Quality:
         if statistics is not None:
             about["reference"] += f"; of the Fréchet distance, a file for {statistics.n} images"
         held_out = at_model_scale(held_out, spec)
-        known = _known_rows(space, spec, real, rows) if "copying" in metrics else rows
+        known = _known_rows(space, train, numbers, rows) if "copying" in metrics else rows
         if "copying" in metrics:
-            about["copying"] = f"nearest of {len(known)} of {len(real)} rows of the {origin}"
+            about["copying"] = f"nearest of {len(known)} of {len(numbers)} rows of the {origin}"
         real = RealData(
             x, rows, space(held_out), kernel, space.label, known, held_out, guard, statistics
         )
@@ -189,27 +190,28 @@ class Quality:
 
 
 def _spaced(rows: Tensor, n: int) -> Tensor:
-    """n evenly spaced rows, or all rows if there are no more."""
+    """n evenly spaced row numbers, or all of them if there are no more."""
     return rows[torch.linspace(0, len(rows) - 1, min(n, len(rows))).round().long()]
 
 
-def _known_rows(space: FeatureSpace, spec: DataSpec, data: Tensor, reference: Tensor) -> Tensor:
+def _known_rows(space: FeatureSpace, data: Dataset, numbers: Tensor, reference: Tensor) -> Tensor:
     """The training data in feature space among which copies are searched.
 
     These are all rows for the shipped classifiers (40,000 images a second on one thread) and for
-    vectors, whose features take little time; for other features those of the reference.
+    vectors, whose features take little time; for other features those of the reference. They are
+    read in blocks.
     """
-    cheap = isinstance(space, CNNFeatures) or len(spec.shape) == 1
-    if not cheap or len(data) <= len(reference):
+    cheap = isinstance(space, CNNFeatures) or len(data.spec.shape) == 1
+    if not cheap or len(numbers) <= len(reference):
         return reference
-    blocks = data.split(REFERENCE_CAP)
-    return torch.cat([space(at_model_scale(block, spec)) for block in blocks])
+    blocks = numbers.split(REFERENCE_CAP)
+    return torch.cat([space(at_model_scale(data.x[block], data.spec)) for block in blocks])
 
 
-def _halves(rows: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Rows split at random into two parts; the second has n rows, but at most half of all."""
-    if len(rows) < 8:
-        raise ValueError(f"data must hold at least 8 rows to measure quality, got {len(rows)}")
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
-    held = min(n, len(rows) // 2)
-    return rows[order[held:].sort().values], rows[order[:held].sort().values]
+def _halves(n_rows: int, n: int) -> tuple[Tensor, Tensor]:
+    """Row numbers split at random into two parts; the second has n, but at most half of all."""
+    if n_rows < 8:
+        raise ValueError(f"data must hold at least 8 rows to measure quality, got {n_rows}")
+    order = torch.randperm(n_rows, generator=torch.Generator().manual_seed(0))
+    held = min(n, n_rows // 2)
+    return order[held:].sort().values, order[:held].sort().values

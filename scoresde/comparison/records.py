@@ -14,7 +14,8 @@ results.csv, .json   one table of all cells
 parts/               finished files of a comparison that was stopped
 
 The KEY of a cell ends with a fingerprint of everything that determines its numbers. When a
-comparison is repeated, only the columns of seconds and memory of results.csv change.
+comparison is repeated, only the columns of seconds, memory and processes of
+results.csv change.
 """
 
 from __future__ import annotations
@@ -57,12 +58,13 @@ __all__ = [
 CELLS = "cells"
 FLOOR = "floor.npz"
 RESULTS = "results.json"
-SPENT = ("seconds", "seconds_low", "seconds_high", "seconds_bare", "memory")
+SPENT = ("seconds", "seconds_low", "seconds_high", "seconds_bare", "memory", "processes")
 MEASURED = ("nfe", "nfe_derivative", "flops", "n", "features", "x_init_sha256", *SPENT)
 # Fields of a cell that comparisons of earlier versions do not have.
 ADDED_LATER = {
     "setting": "",
     **dict.fromkeys(("t_min", "nfe_derivative", "flops", "seconds_low", "seconds_high", "memory")),
+    "processes": 1,
 }
 STATUSES = ("done", "skipped", "failed")
 # Columns of a metric: the value, its standard error, and the ends of its 95 % interval.
@@ -104,6 +106,7 @@ class CellResult:
         seconds_high: The longest run.
         seconds_bare: Wall time of the same number of evaluations of the model alone.
         memory: Largest memory of tensors on the GPU, in bytes; None on the CPU.
+        processes: Number of processes that measured cells at the same time.
         metrics: Estimates by the name of the metric.
     """
 
@@ -129,6 +132,7 @@ class CellResult:
     seconds_high: float | None = None
     seconds_bare: float | None = None
     memory: int | None = None
+    processes: int = 1
     metrics: dict[str, Estimate] = field(default_factory=dict)
 
     @property

@@ -72,6 +72,7 @@ def _options(findings: Findings) -> list[str]:
         words += ["--metrics", ",".join(settings["metrics"])]
     for option, text in settings.get("given", {}).items():
         words += [f"--{option}", text]
+    words += ["--compile"] if settings.get("compiled") else []
     return words
 
 
@@ -88,7 +89,9 @@ def _call(models: list[str], findings: Findings, out: str, **varied: Any) -> str
     values = {name: settings[name] for name in ("nfe", "n", "t_min", "batch", "likelihood")}
     values["t_min"] = settings.get("t_mins") or settings["t_min"]
     values |= {"grids": settings["grids"], "seeds": settings["seed"]}
-    values |= {name: settings[name] for name in ("features", "metrics") if name in settings}
+    values |= {
+        name: settings[name] for name in ("features", "metrics", "compiled") if name in settings
+    }
     if settings.get("reference_tolerance", TOLERANCE) != TOLERANCE:
         values["reference_tolerance"] = settings["reference_tolerance"]
     values |= {"labels": settings["labels"]} if "labels" in settings else {}

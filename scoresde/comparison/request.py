@@ -66,6 +66,7 @@ class BenchRequest:
             no data are loaded, and every class has the same share.
         features: The feature space of the quality metrics, as `choose_features` reads it.
         metrics: Names of quality metrics, some of `QUALITY_METRICS`.
+        compiled: Compile the networks, for samples and likelihood.
 
     Raises:
         ConfigError: If a sampler is unknown, or its parameters are wrong.
@@ -92,6 +93,7 @@ class BenchRequest:
     labels: str | Sequence[str] = "shares"
     features: str = AUTO
     metrics: str | Sequence[str] = DEFAULT_METRICS
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         plain_numbers(self)
@@ -193,6 +195,7 @@ class BenchRequest:
             batch=min(self.batch, LIKELIHOOD_BATCH),
             seed=self.seed,
             device=self.device,
+            compiled=self.compiled,
         )
         check_request(resolved(asked, given), given)
         return asked

@@ -48,11 +48,23 @@ def remarks(findings: Findings) -> list[str]:
     text.append(_of_solvers(findings))
     text.append(_of_labels(findings))
     text.append(_of_recommended(findings))
+    text.append(_of_processes(findings))
     if findings.likelihood is not None:
         n, split = findings.likelihood["n"], findings.likelihood["split"]
         which = "data" if split == "all" else "held-out data"
         text.append(f"The negative log-likelihood of {n} {which} is {likelihood_text(findings)}.")
     return [sentence for sentence in text if sentence]
+
+
+def _of_processes(findings: Findings) -> str:
+    """How many cells were timed while other processes measured cells, too."""
+    beside = [cell.processes for cell in findings.done if cell.processes > 1]
+    if not beside:
+        return ""
+    return (
+        f"The seconds of {len(beside)} of {len(findings.done)} cells were measured while "
+        f"{max(beside)} processes ran beside each other."
+    )
 
 
 def fault(findings: Findings) -> str:

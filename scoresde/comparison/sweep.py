@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from ..noise import SampleNoise
 from ..output.files import save_arrays, write_json
 from ..output.progress import Tell
 from ..score import ScoreModel
+from ..tasks.compiling import compile_network
 from .checked import estimates_to_json
 from .draw import DrawSettings, draw
 from .influences import influence_arrays
@@ -53,6 +54,7 @@ class Sweep:
         settings: The settings shared by all draws.
         quality: The metrics that compare samples with data; None = no such metrics.
         tolerance: rtol = atol of the reference solution; None = no paired error.
+        processes: Number of processes that measure cells at the same time.
     """
 
     model: ScoreModel
@@ -62,6 +64,7 @@ class Sweep:
     settings: DrawSettings
     quality: Quality | None = None
     tolerance: float | None = 1e-6
+    processes: int = 1
 
     @property
     def kept(self) -> int:
@@ -141,6 +144,7 @@ class Sweep:
         known: Sequence[Path] = (),
         cells: Sequence[Cell] | None = None,
         limit: TimeLimit = NO_LIMIT,
+        failed: Mapping[str, CellResult] | None = None,
     ) -> list[CellResult]:
         """Run the cells that neither `folder` nor a known folder holds yet.
 
@@ -153,6 +157,7 @@ class Sweep:
             known: Folders with earlier results. A result is used if its fingerprint is the same.
             cells: Some cells of the plan; None for all.
             limit: The time at which the work ends.
+            failed: Results by cell of those that have just failed, and are not tried again.
 
         Returns:
             One result per finished cell, in the order of the plan; also for cells that cannot run.
@@ -169,35 +174,45 @@ class Sweep:
             save_arrays(folder / FLOOR, **influence_arrays(self.quality.floor))
         cells = self.cells if cells is None else cells
         places, done, total = (folder, *known), 0, sum(map(likely_evaluations, cells))
-        solved = self._stored_solution(places) if any(map(self.is_paired, cells)) else None
+        solved = self.stored_solution(places) if any(map(self.is_paired, cells)) else None
         results: list[CellResult] = []
         for cell in cells:
             tell("sampling", done, total, f"{cell.label} {cell.grid}".strip())
             done += likely_evaluations(cell)
-            result = self.stored(cell, places)
+            result = (failed or {}).get(cell.name) or self.stored(cell, places)
             if result is None:
                 try:
                     unsolved = solved is None and self.is_paired(cell)
-                    if limit.finite and not limit.allows(self._seconds(cell, unsolved)):
+                    if limit.finite and not limit.allows(self.seconds(cell, unsolved)):
                         continue
                     if unsolved:
-                        solved = self._solution(folder, tell, limit)
-                    result = self._measure(cell, folder, solved, limit)
+                        solved = self.solve(folder, tell, limit)
+                    result = self.measure(cell, folder, solved, limit)
                 except OutOfTimeError:
                     continue
             results.append(result)
         if solved is None and any(self.is_paired(cell) for cell in cells) and not limit.finite:
-            solved = self._solution(folder, tell, limit)  # its cells are stored, and it is not
+            solved = self.solve(folder, tell, limit)  # its cells are stored, and it is not
         if solved is not None and self.quality is not None:
             save_stages(self, folder, places, solved, tell, limit)
         tell("sampling", total, total, "")
         return results
 
+    def compile(self) -> None:
+        """Compile the network if the settings say so, unless a case of the same model has done it.
+
+        Everything that is timed comes later.
+        """
+        settings = self.settings
+        if settings.compiled and self.model.rows is None:
+            rows = min(settings.batch, settings.n)
+            compile_network(self.model, rows, settings.data_shape, torch.float32, settings.y)
+
     def is_paired(self, cell: Cell) -> bool:
         """Whether a cell is compared with the reference solution."""
         return self.solver is not None and cell.deterministic and cell.ts is not None
 
-    def _seconds(self, cell: Cell, unsolved: bool) -> float:
+    def seconds(self, cell: Cell, unsolved: bool) -> float:
         """Expected seconds of a cell, perhaps with those of the reference solution."""
         first = self.cost.of_solution(self.solver) if unsolved else 0.0
         return first + self.cost.of_cell(cell)
@@ -222,19 +237,20 @@ class Sweep:
     def start(self) -> Tensor:
         """x_T, as drawn by `sample` from the seed, shape (n, *D), float32 on the CPU."""
         noise = SampleNoise(self.settings.seed, range(self.settings.n))
-        return (noise.prior(self.settings.shape) * self.model.sde.prior_std).to(torch.float32)
+        x = noise.prior(self.settings.shape, torch.device(self.settings.device))
+        return (x * self.model.sde.prior_std).to("cpu", torch.float32)
 
     @cached_property
     def cost(self) -> Cost:
         """What the model and the metrics cost on this machine."""
         return Cost(self.model, self.settings, self.start, self.quality)
 
-    def _stored_solution(self, places: Sequence[Path]) -> Tensor | None:
+    def stored_solution(self, places: Sequence[Path]) -> Tensor | None:
         """The reference solution from the first folder that has it."""
         part = self.solver.find(places)
         return None if part is None else torch.from_numpy(part.arrays["x"])
 
-    def _solution(self, folder: Path, tell: Tell, limit: TimeLimit) -> Tensor:
+    def solve(self, folder: Path, tell: Tell, limit: TimeLimit) -> Tensor:
         """The reference solution, computed and written to the folder."""
         on_progress = partial(tell, "reference solution")
         part = self.solver.solve(self.model, folder, on_progress, limit)
@@ -250,7 +266,7 @@ class Sweep:
         found = (load_cell(place / name, made_from, planned) for place in places)
         return next((result for result in found if result is not None), None)
 
-    def _measure(
+    def measure(
         self, cell: Cell, folder: Path, solved: Tensor | None, limit: TimeLimit
     ) -> CellResult:
         """Draw the samples of a cell, time them, compute the metrics, and write the file."""
@@ -287,6 +303,7 @@ class Sweep:
             seconds_high=spent.high,
             seconds_bare=bare * out.nfe,
             memory=spent.memory,
+            processes=self.processes,
             metrics=metrics,
         )
         few = x[: self.kept] if self.spec.levels is None else self.spec.to_levels(x[: self.kept])

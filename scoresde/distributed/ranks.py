@@ -63,6 +63,19 @@ class Ranks:
         """The items of this process: every size-th, beginning with the rank-th."""
         return items[self.rank :: self.size]
 
+    def handed_out(self, items: Sequence[Item]) -> Iterator[Item]:
+        """The items that this process gets: whoever is free takes the next one.
+
+        All processes call this in the same order and with the same items. Which of them gets an
+        item is left to chance, so that nothing may depend on it.
+        """
+        if self.store is None:
+            yield from items
+            return
+        key = f"handed out {self.turn()}"
+        while (place := self.store.add(key, 1) - 1) < len(items):
+            yield items[place]
+
     def turn(self) -> int:
         """A number that is the same on all processes, if they call this in the same order."""
         return next(self._turns)

@@ -5,49 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 from torch import distributed
 
+from .._torchrun import Place
 from .ranks import FAREWELL, Ranks
 from .watch import Watch
 
 __all__ = ["processes"]
 
 START = 120  # seconds that the processes have for finding one another
-
-# What torchrun gives each process: its number, the number of processes, the same on this machine.
-NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-
-
-@dataclass(frozen=True)
-class _Place:
-    """The place of this process among the others."""
-
-    rank: int
-    size: int
-    local_rank: int
-    local_size: int
-
-    @classmethod
-    def read(cls, environment: Mapping[str, str]) -> _Place | None:
-        """The place that torchrun has put into the environment; None for a single process."""
-        if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= environment.keys():
-            return None
-        numbers = []
-        for name in NUMBERS:
-            text = environment.get(name)
-            if text is None or not text.isdecimal():
-                raise ValueError(f"{name}: must be an integer as torchrun sets it, got {text!r}")
-            numbers.append(int(text))
-        place = cls(*numbers)
-        if not (place.rank < place.size and place.local_rank < place.local_size):
-            raise ValueError(f"RANK: {place.rank} of {place.size} processes; torchrun sets it")
-        return place if place.size > 1 else None
 
 
 @contextmanager
@@ -70,7 +41,7 @@ def processes(device: str = "cpu") -> Iterator[Ranks]:
         RuntimeError: If the processes do not find one another.
         PeerError: If another process fails while the block runs.
     """
-    place = _Place.read(os.environ)
+    place = Place.read(os.environ)
     if place is None:
         yield Ranks()
         return
@@ -88,7 +59,7 @@ def processes(device: str = "cpu") -> Iterator[Ranks]:
             watch.leave(FAREWELL)
 
 
-def _take_gpu(device: str, place: _Place) -> None:
+def _take_gpu(device: str, place: Place) -> None:
     """Make the GPU of this process the current one, or refuse if there is none for it."""
     kind, _, number = device.partition(":")
     if kind != "cuda" or (number and place.local_size == 1):
@@ -107,7 +78,7 @@ def _take_gpu(device: str, place: _Place) -> None:
     torch.cuda.set_device(place.local_rank)
 
 
-def _join(place: _Place) -> distributed.Store:
+def _join(place: Place) -> distributed.Store:
     """The store that all processes share."""
     waiting = timedelta(seconds=START)
     try:

@@ -36,14 +36,15 @@ def progress_bar(shown: bool = True) -> Progress:
 
 
 @contextmanager
-def stage_bars(announce: Callable[[str], None] | None = None) -> Iterator[Tell]:
+def stage_bars(announce: Callable[[str], None] | None = None, shown: bool = True) -> Iterator[Tell]:
     """Show a bar for each stage; the function it yields takes (stage, number done, total, note).
 
     Args:
         announce: Called once with the name of each stage if there is no terminal.
+        shown: Whether there are bars on a terminal.
     """
     tasks: dict[str, TaskID] = {}
-    with progress_bar() as bar:
+    with progress_bar(shown) as bar:
 
         def tell(stage: str, done: int, total: int | None, note: str) -> None:
             if stage not in tasks:

@@ -38,7 +38,15 @@ from .parts import Part, load_part, save_part
 from .result_folder import PARTS, SUMMARY, Output, ResultFolder
 from .shards import Shard, check_shards, shard_origin
 
-__all__ = ["ALONE", "Share", "SharedWork", "batches_of"]
+__all__ = [
+    "ALONE",
+    "Share",
+    "SharedWork",
+    "batches_of",
+    "check_disk",
+    "settings_of",
+    "wait_until",
+]
 
 SEEN = 60.0  # seconds after which a file on a shared disk is visible to all machines
 
@@ -115,7 +123,7 @@ class SharedWork:
             PeerError: If another process fails.
         """
         ranks = share.ranks
-        ranks.agree(_settings(origin) | {"--overwrite": overwrite, "--shard": share.shard})
+        ranks.agree(settings_of(origin) | {"--overwrite": overwrite, "--shard": share.shard})
         own, here = share.of(names), origin
         if share.shard is not None:
             here = shard_origin(origin, *share.shard)
@@ -154,7 +162,7 @@ class SharedWork:
         """
         ranks, manifest = self.share.ranks, self.results.path / MANIFEST
         if not ranks.writes:
-            self._check_disk(manifest, ranks.gather()[0])
+            check_disk(ranks, manifest, ranks.gather()[0])
             yield None
             ranks.gather()
             return
@@ -204,7 +212,7 @@ class SharedWork:
         found = {}
         for name in self.names:
             if self.share.ranks.size > 1:
-                _wait_until(self._path(name).exists)
+                wait_until(self._path(name).exists)
             part = self.load(name)
             if part is None:
                 raise RuntimeError(f"{self._path(name)} is missing; the same command makes it")
@@ -223,16 +231,6 @@ class SharedWork:
                 if (shard.folder / name).is_file():
                     shutil.copyfile(shard.folder / name, work / name)
 
-    def _check_disk(self, manifest: Path, sha256: str) -> None:
-        """Raise unless this process sees the file that rank 0 has written."""
-        seen = _wait_until(lambda: manifest.is_file() and file_fingerprint(manifest) == sha256)
-        if not seen:
-            raise ValueError(
-                f"--out {manifest.parent}: rank {self.share.ranks.rank} does not see there what "
-                "rank 0 has written; give a folder that all machines share, or let each machine "
-                "make a share with --shard i/n, for scoresde merge"
-            )
-
     def _warn_of_idle(self) -> None:
         ranks, count = self.share.ranks.size, len(self.names)
         if ranks > count:
@@ -243,14 +241,30 @@ class SharedWork:
             )
 
 
-def _settings(origin: Origin) -> dict[str, Any]:
+def settings_of(origin: Origin) -> dict[str, Any]:
     """What must be the same in all processes, by the names that messages use."""
     compared = {key: value for key, value in origin.plain.items() if key not in origin.shown}
     contents = {f"the content of the {what}": s.sha256 for what, s in origin.sources.items()}
     return {"torch": torch.__version__, **contents, **compared}
 
 
-def _wait_until(seen: Callable[[], bool]) -> bool:
+def check_disk(ranks: Ranks, manifest: Path, sha256: str) -> None:
+    """Raise ValueError unless this process sees the file that rank 0 has written.
+
+    Args:
+        ranks: The processes.
+        manifest: The file, in the folder of the results.
+        sha256: The digest of its bytes, as rank 0 sees them.
+    """
+    if not wait_until(lambda: manifest.is_file() and file_fingerprint(manifest) == sha256):
+        raise ValueError(
+            f"--out {manifest.parent}: rank {ranks.rank} does not see there what rank 0 has "
+            "written; give a folder that all machines share, or let each machine make a share with "
+            "--shard i/n, for scoresde merge"
+        )
+
+
+def wait_until(seen: Callable[[], bool]) -> bool:
     """Ask until the answer is yes, for as long as a shared disk may be late; the last answer."""
     end = time.monotonic() + SEEN
     while not (found := seen()) and time.monotonic() < end:

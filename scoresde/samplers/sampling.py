@@ -147,7 +147,7 @@ def sample(
     counts, nfe = [], 0
     for part in parts if shape[0] > 0 else []:
         if x_init is None:
-            starts[part.rows] = part.noise.prior((part.n, *shape[1:])) * std
+            starts[part.rows] = part.noise.prior((part.n, *shape[1:]), device) * std
         else:
             starts[part.rows] = x_init[part.rows]
         counting = count_nfe(part.model, limit=max_nfe)

@@ -15,8 +15,19 @@ from .._text import reason_of
 from ..evaluation import count_nfe, evaluating, own_context
 from ..likelihood.trace.jacobian import linearize
 from ..score import NetworkScore, ScoreModel
+from .given import GivenModel
+from .live import LiveModel
 
-__all__ = ["compile_network"]
+__all__ = ["check_compiles", "compile_network"]
+
+
+def check_compiles(given: GivenModel) -> None:
+    """Raise ValueError unless a model is a `NetworkScore`, whose network can be compiled."""
+    if isinstance(given, LiveModel) and not isinstance(given.model, NetworkScore):
+        raise ValueError(
+            f"compiled: must be False for {given.name}, which is a {type(given.model).__name__}; "
+            "only the network of a NetworkScore is compiled"
+        )
 
 
 def compile_network(

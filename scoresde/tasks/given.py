@@ -108,6 +108,10 @@ class GivenModel(ABC):
                 evaluates it under autocast.
         """
 
+    def build_own(self, device: str = "cpu", dtype: str = "float32") -> ScoreModel:
+        """As `build`, but a model that no one else uses, so that it may be changed."""
+        return self.build(device, dtype)
+
     def check_evaluates(self, model: ScoreModel, y: Condition | None, device: str) -> None:
         """Raise unless the built model can be evaluated on data of its shape: two samples at t = 1.
 

@@ -6,7 +6,7 @@ import copy
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -134,6 +134,10 @@ class LiveModel(GivenModel):
             model = copy.copy(model)
             model.autocast = torch.bfloat16
         return model
+
+    def build_own(self, device: str = "cpu", dtype: str = "float32") -> ScoreModel:
+        """A copy of the model."""
+        return replace(self, model=copy.deepcopy(self.model)).build(device, dtype)
 
 
 def given_model(

@@ -201,3 +201,21 @@ def test_errors_do_not_command_the_terminal(scoresde):
 def test_warnings_do_not_command_the_terminal():
     line = scoresde_cli.main._format_warning(f"left out {ESCAPES}")
     assert line.rstrip("\n").isprintable()
+
+
+@pytest.mark.parametrize("command", [["doctor", "x"], ["report"], ["bench", "--plan"]])
+def test_commands_of_one_process_refuse_torchrun(scoresde, monkeypatch, command):
+    for name, value in {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    options = ["--checkpoint", "digits-vp"] if command[0] == "bench" else []
+    done = scoresde(*command, *options)
+    assert (done.status, done.out) == (2, "")
+    words = " ".join(command) if command[0] == "bench" else command[0]
+    assert done.err == (
+        f"error: {words}: runs in one process, and torchrun started 2; start it without torchrun\n"
+    )
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    done = scoresde(*command, *options)
+    assert (done.status, done.out, done.err) == (2, "", "")

@@ -69,7 +69,7 @@ class Worker:
 
 
 @pytest.fixture(scope="module")
-def workers():
+def prepared():
     made = [Worker() for _ in range(3)]
     yield made
     for worker in made:
@@ -94,6 +94,16 @@ def killed(workers, victim, command, out, reached):
     assert done["status"] == 1
     assert f"error: rank {victim}" in done["err"]  # "is gone" or "no sign of life"
     return done
+
+
+@pytest.fixture
+def workers(prepared):
+    """Three processes; those that an earlier test has killed are replaced."""
+    for place, worker in enumerate(prepared):
+        if worker.process.poll() is not None:
+            worker.process.stdout.close()
+            prepared[place] = Worker()
+    return prepared
 
 
 def free_port():
@@ -211,6 +221,29 @@ def test_a_killed_process_is_noticed_and_nothing_finished_is_lost(workers, tmp_p
     killed(workers, victim, sample(80), tmp_path / "out", parts)
     assert parts()
     assert not list(tmp_path.glob("out/*.npz"))
+
+
+def test_a_killed_process_ends_the_comparison_and_its_cells_are_kept(workers, run, tmp_path):
+    """Each cell is timed very often, so that it takes seconds."""
+    out, runs = tmp_path / "out", "scoresde.comparison.measure.RUNS"
+    slow = {"patches": {"scoresde.distributed.watch.SILENCE": 3.0, runs: 20}}
+    command = ["bench", "--checkpoint=digits-vp", "--samplers=ddim,ancestral", "--nfe=3,4", "--n=4"]
+    command += ["--reference-tolerance=none", "--metrics=mmd2"]
+    start(workers[:2], command, out, {0: slow, 1: slow})
+    until = time.monotonic() + 150
+    while len(kept := list(out.glob("parts/cells/*.npz"))) < 2 and time.monotonic() < until:
+        time.sleep(0.02)
+    workers[1].kill()
+    began = time.monotonic()
+    done = workers[0].answer()
+    assert time.monotonic() - began < 60
+    assert done["status"] == 1
+    assert "error: rank 1: no sign of life" in done["err"]
+    assert len(kept) >= 2
+    assert not (out / "results.csv").exists()
+    (done,) = run(1, [*command, "--plan", "--json"], out)
+    states = [cell["state"] for cell in json.loads(done["out"])["cases"][0]["cells"]]
+    assert states.count("done") == len(list(out.glob("parts/cells/*.npz")))
 
 
 def train(steps, *options, batch=16):

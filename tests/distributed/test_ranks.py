@@ -2,43 +2,11 @@
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from torch.distributed import HashStore
 
 from scoresde.distributed import PeerError, Ranks, processes, watch
-from scoresde.distributed.watch import Watch
-
-
-@pytest.fixture
-def together(monkeypatch):
-    """together(2, act): act(ranks) of every rank at the same time; results or exceptions.
-
-    The watches run, and the main thread of this process is not interrupted.
-    """
-    monkeypatch.setattr(watch, "PERIOD", 0.02)
-    monkeypatch.setattr(watch._thread, "interrupt_main", lambda number: None)
-
-    def call(size, act):
-        store = HashStore()
-
-        def one(rank):
-            ranks = Ranks(rank, size, rank, store, Watch(store, rank, size))
-            ranks.watch.start()
-            try:
-                with ranks.stopping_together():
-                    return act(ranks)
-            except Exception as error:
-                return error
-            finally:
-                ranks.watch.leave(0.1)
-
-        with ThreadPoolExecutor(size) as pool:
-            return list(pool.map(one, range(size)))
-
-    return call
 
 
 def test_each_rank_gets_the_values_of_all_in_order(together):
@@ -56,6 +24,15 @@ def test_shares_are_all_items_once():
     assert shares[0] == [0, 3, 6]
     assert Ranks(9, 10).share(items) == []
     assert Ranks().gather("alone") == ["alone"]
+
+
+def test_what_is_handed_out_comes_to_one_rank_each(together):
+    def act(ranks):
+        first = list(ranks.handed_out("abcdefg"))
+        return first + list(ranks.handed_out("hi"))
+
+    assert sorted("".join(map("".join, together(3, act)))) == list("abcdefghi")
+    assert "".join(Ranks().handed_out("abc")) == "abc"
 
 
 def test_different_settings_are_named_on_all_ranks(together):

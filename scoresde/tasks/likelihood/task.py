@@ -128,7 +128,8 @@ class Scoring:
     def built(self) -> ScoreModel:
         """The model on its device, after a check that it can be evaluated."""
         request, y = self.request, self.data.labels
-        model = self.given.build(request.device, request.dtype)
+        build = self.given.build_own if request.compiled else self.given.build
+        model = build(request.device, request.dtype)
         self.given.check_evaluates(model, y, request.device)
         if request.compiled:
             rows, shape = min(request.batch, request.n), self.given.spec.shape
