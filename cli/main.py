@@ -86,6 +86,8 @@ def main() -> None:
     """Run the command line: one line per error, exit 2 for usage and 1 for failure."""
     # Idle OpenMP threads that wait in a loop make a busy machine several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # A lost connection between processes would print a C++ stack beside its one line.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     # A terminal that cannot show σ or ± gets a question mark, not a crash.
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:

@@ -36,9 +36,11 @@ def merge(folders: tuple[Path, ...], out: Path, overwrite: bool, own_code: bool)
 
     Example: scoresde merge out/part1 out/part2 --out out/whole
     """
-    from scoresde.output.shards import holds_shard
+    from scoresde.output.shards import made_in_batches
 
-    if holds_shard(folders[0]):
+    if out.resolve() in {folder.resolve() for folder in folders}:
+        raise click.UsageError(f"--out: {out} is one of the shares; give another folder")
+    if made_in_batches(folders[0]):
         from scoresde.tasks.merging import merge_shards
 
         say(merge_shards(folders, out, overwrite, own_code))

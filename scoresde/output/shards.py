@@ -15,7 +15,7 @@ from .files import read_json
 from .manifest import Manifest, Origin
 from .result_folder import SUMMARY, check_whole
 
-__all__ = ["Shard", "check_shards", "holds_shard", "shard_origin"]
+__all__ = ["Shard", "check_shards", "made_in_batches", "shard_origin"]
 
 SHARD = "shard"  # the setting of the origin
 
@@ -25,14 +25,14 @@ def shard_origin(origin: Origin, i: int, n: int) -> Origin:
     return replace(origin, settings={**origin.settings, SHARD: f"{i}/{n}"})
 
 
-def holds_shard(folder: Path) -> bool:
-    """Whether a folder holds a share of batches.
+def made_in_batches(folder: Path) -> bool:
+    """Whether a folder holds results of `sample` or `likelihood`, all of them or a share.
 
     Raises:
         FileNotFoundError: If the folder has no manifest.
         ValueError: If the manifest is damaged.
     """
-    return SHARD in Manifest.read(folder).settings
+    return Manifest.read(folder).settings.get("command") in ("sample", "likelihood")
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class Shard:
             FileNotFoundError: If the folder has no manifest.
             ValueError: If it holds no finished share, or if a file is missing or damaged.
         """
-        if not holds_shard(folder):
-            raise ValueError(f"{folder}: holds no share of a command with --shard i/n")
         manifest = Manifest.read(folder)
+        if SHARD not in manifest.settings:
+            raise ValueError(f"{folder}: holds no share of a command with --shard i/n")
         if not manifest.finished:
             raise ValueError(f"{folder}: its share is not finished; the same command goes on")
         check_whole(folder)
@@ -88,6 +88,8 @@ def check_shards(shards: Sequence[Shard], origin: Origin, batches: int) -> None:
     for shard in shards:
         i = shard.place[0]
         different = shard.manifest.difference(shard_origin(origin, i, n))
+        if different is not None and shard is shards[0]:
+            raise ValueError(f"{first} holds {different}; put back what the share was made from")
         if different is not None:
             raise ValueError(
                 f"{shard.folder} does not belong to the results of {first}: it holds {different}"

@@ -76,6 +76,8 @@ def test_shares_that_do_not_make_a_whole(make, shares, scoresde, tmp_path):
         ([one, two, two], f"{two} and {two} both hold the share 2/3"),
         ([one, other], f"{other} does not belong to the results of {one}: it holds results with "),
         ([one, whole], f"{whole}: holds no share"),
+        ([whole, one], f"{whole}: holds no share"),
+        ([one, tmp_path / "merged"], f"{tmp_path / 'merged'} is one of the shares"),
         ([one, two, damaged], f"{path} is missing or damaged"),
     ):
         done = scoresde("merge", *folders, "--out", tmp_path / "merged")

@@ -87,3 +87,20 @@ def test_the_first_failure_is_named_and_ends_the_block_soon(monkeypatch):
     with pytest.raises(NonFiniteError, match="^at 1: 1 non-finite values of 2$"):
         run()
     assert done == [0, 1]
+
+
+def test_an_earlier_failure_replaces_the_exception_that_ends_the_block(monkeypatch):
+    """Unless nothing has failed, or the user ends the block."""
+    monkeypatch.setattr(_deferred, "on_accelerator", lambda x: True)
+
+    def run(value, error):
+        with checked_at_end():
+            check_finite(torch.tensor(value), lambda: "the state")
+            raise error
+
+    with pytest.raises(NonFiniteError, match="^the state"):
+        run(float("nan"), RuntimeError("the solver gave up"))
+    with pytest.raises(RuntimeError, match="^the solver gave up"):
+        run(0.0, RuntimeError("the solver gave up"))
+    with pytest.raises(KeyboardInterrupt):
+        run(float("nan"), KeyboardInterrupt())

@@ -19,6 +19,7 @@ import scoresde.tasks.train.run
 from scoresde import _files
 from scoresde.checkpoint import CheckpointError, RawCheckpoint, read_checkpoint, save_checkpoint
 from scoresde.data import Dataset, DataSpec
+from scoresde.distributed import Ranks
 from scoresde.names.config import Config
 from scoresde.names.config_source import ConfigSource
 from scoresde.names.loading import load
@@ -936,12 +937,21 @@ def test_lack_of_memory_says_what_can_be_done(tmp_path, error):
             finish(run)
         return str(raised.value)
 
-    assert message(make(tmp_path)).endswith("16, each of shape (2,); try train.batch = 8")
+    alone = "16, each of shape (2,); try train.accumulate = 2 or train.batch = 8"
+    assert message(make(tmp_path)).endswith(alone)
+    helper = make(tmp_path)
+    for block in helper.model.net.blocks:
+        block.dropout.p = 0.0  # several processes warn of it
+    object.__setattr__(helper.training, "ranks", Ranks(1, 2))
+    assert message(helper).endswith(alone)
+    helper.model.net.checkpointing = False  # as a U-Net has it
+    assert "try train.checkpointing = true, train.accumulate = 2 or" in message(helper)
     assert "batch =" not in message(make(tmp_path, config(batch=1)))
     stop_after(make(tmp_path), 1)
     run = make(tmp_path)
     run.resume()  # which it would not do with another batch size
-    assert message(run).endswith("try another folder and train.batch = 8")
+    words = "try another folder and train.accumulate = 2 or train.batch = 8"
+    assert message(run).endswith(words)
 
 
 def test_a_learning_rate_that_is_never_reached_is_told_once(tmp_path):

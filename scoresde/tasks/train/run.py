@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ...data import Stream
 from ...distributed import PeerError
 from ...ema import EMA, PowerEMA
 from ...output.progress import advise_on_memory
+from ...score.call import innermost
 from ...train import Training, TrainStep, make_optimizer
 from ...validation import Validation, check_bits, validate
 from .content import Best, averaged_tensors, restore, training_tensors
@@ -144,7 +146,7 @@ class Run:
         Raises:
             RuntimeError: If memory is too small.
         """
-        with advise_on_memory(self.settings.batch, self.data.spec.shape, "train.batch ="):
+        with self._advising():
             self.training.warm_up(self.optimizer, self.done)
 
     def _restore(self, raw: RawCheckpoint) -> None:
@@ -184,16 +186,13 @@ class Run:
             return
         identity_of(self.data)  # it may read a large file, which no checkpoint should wait for
         steps = self.training.steps(self.optimizer, self.done)
-        # A run with another batch size could not resume from the existing checkpoint.
-        begun = self.checkpoint.exists()
-        advice = "another folder and train.batch =" if begun else "train.batch ="
         log, start = Log(self.folder / LOG, self.done, self.settings.batch), self.done
         began = time.monotonic() - self.seconds
         self._saved = self.done, self.seconds
         try:
             while self.done < self.settings.steps:
                 with signals_held() as arrived:
-                    with advise_on_memory(self.settings.batch, self.data.spec.shape, advice):
+                    with self._advising():
                         step = next(steps)
                     self.seconds = time.monotonic() - began
                     if self.done == start:  # results will be written
@@ -222,8 +221,19 @@ class Run:
         """Do the steps of a process that does not write: weights alone, without averages."""
         steps = self.training.steps(self.optimizer, self.done)
         while self.done < self.settings.steps:
-            with signals_held():
+            with signals_held(), self._advising():
                 self.done = next(steps).step
+
+    def _advising(self) -> AbstractContextManager[None]:
+        """If memory is too small in the block, say what takes less of it."""
+        settings, net = self.settings, innermost(self.model.net, "checkpointing")
+        words = "" if getattr(net, "checkpointing", True) else "train.checkpointing = true, "
+        # A run of another batch or of other parts of it could not resume from the checkpoint.
+        if self.checkpoint.exists():
+            words += "or another folder and " if words else "another folder and "
+        if 2 * settings.accumulate <= settings.batch:
+            words += f"train.accumulate = {2 * settings.accumulate} or "
+        return advise_on_memory(settings.batch, self.data.spec.shape, f"{words}train.batch =")
 
     def _after(self, step: TrainStep, log: Log) -> None:
         """Averages, validation, log and checkpoint after a step."""
