@@ -809,9 +809,9 @@ def _training() -> Iterator[Mutant]:
     )
     yield Mutant(
         "a resumed run begins with the first scale of float16",
-        "scoresde/tasks/train/run.py",
-        '            load_scaler(self.training.scaler, raw.metadata["scaler"])',
-        "            pass",
+        "scoresde/tasks/train/content.py",
+        '        _load_scaler(training.scaler, raw.metadata["scaler"])',
+        "        pass",
         "tasks/test_run.py",
         "float16",
     )
