@@ -893,7 +893,7 @@ def _training() -> Iterator[Mutant]:
         'self._best = Best.resumed(raw.metadata.get("best"), self.folder / BEST)',
         "self._best = None",
         "tasks/test_run.py",
-        "all_options",
+        "smaller_validation",
     )
     yield Mutant(
         "a resumed run has a fresh optimizer",

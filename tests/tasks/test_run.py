@@ -671,8 +671,14 @@ def test_only_a_smaller_validation_loss_is_kept(tmp_path, monkeypatch):
         return replace(measured(training, bits), loss=next(losses))
 
     monkeypatch.setattr(scoresde.tasks.train.run, "validate", validated)
-    run = with_all_options(tmp_path, validate_every=1, validate_bits=0)
-    steps = [read_checkpoint(tmp_path / BEST).metadata["best"]["step"] for _ in run.steps()]
+    steps = []
+    for last in (4, 6):  # the second run resumes, and has not forgotten the best loss
+        run = with_all_options(tmp_path, validate_every=1, validate_bits=0)
+        run.resume()
+        for progress in run.steps():
+            steps.append(read_checkpoint(tmp_path / BEST).metadata["best"]["step"])
+            if progress.step.step == last:
+                break
     assert steps == [1, 1, 3, 3, 3, 3]
     assert log(tmp_path)[1]["validation"]["loss"] is None
     assert read_checkpoint(run.checkpoint).metadata["best"]["loss"] == 2.0
