@@ -200,6 +200,7 @@ def bench(
     Example: scoresde bench --checkpoint digits-vp --samplers ddim,heun --nfe 5,10 --out out/bench
     """
     from scoresde.comparison.expected import plan_of, plan_sentence
+    from scoresde.output.bars import progress_bar
 
     from .progress import follow_stages
 
@@ -210,8 +211,10 @@ def bench(
         raise click.UsageError(
             "--out: must be given. Folder of the results; only --plan needs none."
         )
-    made = _prepared(out, overwrite, settings)
-    if not made.finished:
+    with progress_bar():  # of the reading of large data
+        made = _prepared(out, overwrite, settings)
+        finished = made.finished
+    if not finished:
         say(plan_sentence(plan_of(made.cases)), err=True)
     with follow_stages(resumes=True) as tell:
         report = made.run(tell)
