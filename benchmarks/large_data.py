@@ -7,10 +7,11 @@ each command on both. `--place` is where the files are; they are removed at the 
 
 While a command runs, /proc/PID/smaps of all its processes is read ten times a second, so that the
 script runs on Linux only. `anonymous` is the largest sum of memory that is no file's; what several
-processes share counts once. `pages` is the largest sum of the data file's pages that they have mapped; the system takes
-such pages back when it needs memory. `needs` is what the large file adds to both. `computed` is the
-processor time of all processes, which other programs hardly change, and `seconds` is what a user
-waits. The large file was written just before, so that it may still be in the system's cache.
+processes share counts once. `pages` is the largest sum of the data file's pages that they have
+mapped; the system takes such pages back when it needs memory. `needs` is what the large file adds
+to both. `computed` is the processor time of all processes, which other programs hardly change, and
+`seconds` is what a user waits. The large file was written just before, so that it may still be in
+the system's cache when it is read.
 """
 
 from __future__ import annotations
