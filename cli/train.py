@@ -98,6 +98,7 @@ def train(
         if not ranks.writes:  # rank 0 says it
             warnings.simplefilter("ignore")
         from scoresde.names.config_source import ConfigSource
+        from scoresde.output.bars import progress_bar
         from scoresde.tasks.train.events import steps_with_events
         from scoresde.tasks.train.files import Intervals
         from scoresde.tasks.train.prepare import prepare_run
@@ -106,7 +107,8 @@ def train(
         from .progress import follow_training
 
         source, every = ConfigSource(config, changes, data_root), Intervals(**intervals)
-        run = prepare_run(source, out, device, overwrite, compiled, skip_bad, every, ranks)
+        with progress_bar(ranks.writes):  # of the reading of large data
+            run = prepare_run(source, out, device, overwrite, compiled, skip_bad, every, ranks)
         follow_training(run, steps_with_events if tensorboard else Run.steps)
     if ranks.writes:
         say(run.checkpoint)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 import torch
@@ -12,9 +14,24 @@ from torch import Tensor
 
 from ._workers import in_order
 
-__all__ = ["Rows", "blocks_of"]
+__all__ = ["Rows", "blocks_of", "watched"]
 
 _BLOCK_BYTES = 1 << 24
+
+# Called with the name of the data, the number of rows read and the number of all rows.
+OnRead = Callable[[str, int, int], None]
+
+_WATCHER: ContextVar[OnRead | None] = ContextVar("watcher", default=None)
+
+
+@contextmanager
+def watched(on_read: OnRead) -> Iterator[None]:
+    """A block in which each reading of all rows of some data is reported as it goes on."""
+    token = _WATCHER.set(on_read)
+    try:
+        yield
+    finally:
+        _WATCHER.reset(token)
 
 
 class Rows(ABC):
@@ -69,7 +86,12 @@ class Rows(ABC):
         size = math.prod(self.shape[1:]) * self.dtype.itemsize
         step = max(1, _BLOCK_BYTES // size)
         parts = (np.arange(i, min(i + step, len(self))) for i in range(0, len(self), step))
-        return in_order(self.read, parts, self.workers, self.name)
+        tell, done = _WATCHER.get(), 0
+        for block in in_order(self.read, parts, self.workers, self.name):
+            yield block
+            done += len(block)
+            if tell is not None:
+                tell(self.name, done, len(self))
 
 
 def blocks_of(x: Tensor | Rows) -> Iterator[Tensor]:

@@ -83,8 +83,8 @@ def load_array(
     - floats: continuous, converted to float32; with `levels`, they must be whole levels.
 
     A `.npy` file that needs more than 0.5 GB, or more than a quarter of the free memory, is not
-    held in memory: it is read once to check it, and its rows are read when they are needed. A
-    warning says so.
+    held in memory: its rows are read when they are needed, and unless every number of its dtype is
+    a level, all are read once to check them. A warning says so.
 
     Quantized data (N, H, W) are grey images and become (N, 1, H, W). An array (N, H, W, C) of
     images whose channels come last is transposed to (N, C, H, W), with a warning. The channels are
@@ -189,7 +189,10 @@ def _place_if_large(path: Path) -> Place | None:
 
 
 def _mapped(place: Place, levels: int | None, workers: int) -> ArrayFile:
-    """Data whose rows are read when they are needed, after one reading that checks them all."""
+    """Data whose rows are read when they are needed, after one reading that checks all numbers.
+
+    Bytes of which each is a level need no such reading, which takes seconds.
+    """
     path = place.path
     reading = ArrayReading.of(path, place.shape, place.dtype, levels)
     x = MappedArray(str(path), place, reading, reading.shape, reading.out, workers)
@@ -198,7 +201,7 @@ def _mapped(place: Place, levels: int | None, workers: int) -> ArrayFile:
         "file when they are needed",
         stacklevel=4,
     )
-    if reading.levels is not None:
+    if reading.levels is not None and not reading.always_levels:
         for _ in x.blocks():  # checks every level; floats are checked when their range is found
             pass
     return ArrayFile(x, Conditions(), reading.levels)

@@ -42,6 +42,7 @@ class ArrayReading:
         path: Name of the array in messages.
         levels: Number of levels; None for continuous data.
         last: Whether the array holds images whose channels come last.
+        always_levels: Whether every number of the array's dtype is a level.
         shape: Shape (N, *D) of the data.
     """
 
@@ -49,6 +50,7 @@ class ArrayReading:
     levels: int | None
     last: bool
     shape: tuple[int, ...]
+    always_levels: bool
 
     @classmethod
     def of(
@@ -79,7 +81,9 @@ class ArrayReading:
             if levels is None:
                 raise ValueError(f"{path}: levels must be given for integer data of dtype {dtype}")
             shape = (shape[0], 1, *shape[1:]) if len(shape) == 3 else shape
-        return cls(path, levels, last, shape)
+        return cls(
+            path, levels, last, shape, levels is not None and levels == _DEFAULT_LEVELS.get(dtype)
+        )
 
     @property
     def out(self) -> torch.dtype:

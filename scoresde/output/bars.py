@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from rich.console import Console
 from rich.progress import (
@@ -16,15 +17,20 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from .._rows import watched
 from .._text import printable
 from .progress import Tell
 
 __all__ = ["progress_bar", "stage_bars", "update"]
 
 
-def progress_bar(shown: bool = True) -> Progress:
-    """A bar with count, remaining time and a note, on stderr; not shown without a terminal."""
-    return Progress(
+@contextmanager
+def progress_bar(shown: bool = True) -> Iterator[Progress]:
+    """A bar with count, remaining time and a note, on stderr; not shown without a terminal.
+
+    In this block, each reading of all data that are not in memory has a bar of its own.
+    """
+    bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
@@ -33,6 +39,14 @@ def progress_bar(shown: bool = True) -> Progress:
         console=Console(file=sys.stderr),
         disable=not shown or sys.stderr is None or not sys.stderr.isatty(),
     )
+    with bar, watched(partial(_reading, bar, {})):
+        yield bar
+
+
+def _reading(bar: Progress, tasks: dict[str, TaskID], name: str, done: int, total: int) -> None:
+    if name not in tasks:
+        tasks[name] = bar.add_task(printable(f"reading {name}"), total=total, note="")
+    bar.update(tasks[name], completed=done)
 
 
 @contextmanager

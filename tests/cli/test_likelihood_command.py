@@ -106,6 +106,22 @@ class TestIsTheLibrary:
                 assert np.array_equal(found[name][part], expected, equal_nan=True)
             assert np.array_equal(found["half_width"][part], wanted.half_width().numpy() / per_bit)
 
+    @pytest.mark.slow  # a C++ compiler runs
+    def test_a_compiled_network(self, score, points_checkpoint, tmp_path, monkeypatch):
+        """The same dequantization, path and probes, also in a last batch that is filled up."""
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+        options = ("--n", 5, "--batch", 3, *UNMEASURED)
+        found = []
+        for compiled in ((), ("--compile",)):
+            out = tmp_path / f"out{len(compiled)}"
+            _, done = score(PATH, *options, *compiled, checkpoint=points_checkpoint, out=out)
+            assert done.status == 0, done.err
+            assert "runs without it" not in done.err
+            found.append(arrays(out))
+        # Both round in float32, 1e-7 of each number, and a path of 2 steps adds up few of them.
+        assert found[1]["log_prob"] == pytest.approx(found[0]["log_prob"], rel=1e-4, abs=1e-4)
+        assert np.array_equal(found[1]["row"], found[0]["row"])
+
     @pytest.mark.slow
     def test_a_solver(self, score, tiny_checkpoint):
         """Each batch is `log_likelihood` of its rows."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from scoresde._rows import watched
 from scoresde._workers import ReadError, in_order
 from scoresde.data import Dataset, DataSource, DataSpec, load_dataset
 from scoresde.scaling import scale_warning
@@ -69,6 +70,18 @@ def test_what_is_wrong_in_a_late_row_is_found_before_training(tmp_path, nothing_
     with pytest.warns(UserWarning, match="not held"):
         with pytest.raises(ValueError, match=r"levels must lie in 0..4, got 1..5"):
             load_dataset(DataSource(tmp_path / "k.npy", levels=5))
+
+
+@pytest.mark.parametrize(("levels", "readings"), [(None, 1), (200, 2)])
+def test_bytes_are_read_once_for_their_fingerprint_and_the_reading_is_reported(
+    levels, readings, tmp_path, nothing_fits
+):
+    """Every byte is one of 256 levels, so that only another number of levels must be checked."""
+    np.save(tmp_path / "x.npy", np.zeros((70, 4), np.uint8))  # 25 rows are a block
+    told = []
+    with watched(lambda *report: told.append(report)), pytest.warns(UserWarning, match="not held"):
+        _ = load_dataset(DataSource(tmp_path / "x.npy", levels=levels)).fingerprint
+    assert told == [(str(tmp_path / "x.npy"), done, 70) for done in (25, 50, 70)] * readings
 
 
 def test_a_file_that_changes_while_it_is_used_is_refused(tmp_path, nothing_fits):
