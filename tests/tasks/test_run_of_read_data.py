@@ -120,7 +120,7 @@ def raising():
 def test_data_that_cannot_be_read_end_the_run_and_no_finished_step_is_lost(
     die, workers, message, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("scoresde.train.loop.scale_warning", lambda *_: None)  # reads all items
+    monkeypatch.setattr("scoresde.train.checks.scale_warning", lambda *_: None)  # reads all items
     items = Fatal(die)
     run = make(tmp_path, Dataset.of(items, SPEC, workers=workers))
     assert run.data.fingerprint
