@@ -41,11 +41,11 @@ from script import print_header
 
 # Seconds of each table, and its function; what a table leaves over is added to the next.
 TABLES = {
-    "agreement": (40, agreement),
-    "training step": (65, training_step),
-    "sampling large": (65, sampling_large),
+    "agreement": (35, agreement),
+    "training step": (60, training_step),
+    "sampling large": (60, sampling_large),
     "sampling small": (30, sampling_small),
-    "likelihood": (30, likelihoods),
+    "likelihood": (50, likelihoods),
 }
 
 
