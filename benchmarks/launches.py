@@ -188,6 +188,12 @@ def on_pretended_gpu() -> Iterator[None]:
     def kernel(kind: str, names: Tensor, purpose: int, n: int, dtype: torch.dtype) -> Tensor:
         return torch.zeros((names.shape[1], n), dtype=dtype, device=names.device)
 
+    made = torch.tensor
+
+    def sent(data: Any, *, device: Any = None, **options: Any) -> Tensor:
+        """`torch.tensor`, which makes numbers on the host; to `meta` it copies none."""
+        return made(data, device="cpu", **options).to(device or "cpu")
+
     optimizer = import_module("torch.optim.optimizer")  # torch.optim has no such attribute
     philox._constant.cache_clear()
     with ExitStack() as stack:
@@ -196,6 +202,8 @@ def on_pretended_gpu() -> Iterator[None]:
             (philox, "_maker", lambda device: kernel),
             (_foreach_utils, "_get_foreach_kernels_supported_devices", lambda: [DEVICE]),
             (optimizer, "_get_fused_kernels_supported_devices", lambda: [DEVICE, "cuda"]),
+            (torch, "tensor", sent),
+            (Tensor, "new_tensor", lambda x, data: sent(data, dtype=x.dtype, device=x.device)),
             (torch, "autocast", lambda *arguments, **options: nullcontext()),
             (_deferred._Waiting, "read", lambda block: None),
         ):
