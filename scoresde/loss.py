@@ -20,6 +20,7 @@ from torch import Tensor
 from ._tensor import check_choice, check_integer, check_number, expand, float64, plain_numbers
 from .error_history import ErrorHistory
 from .score import ScoreModel
+from .score.base import cast
 from .sde import SDE, Node
 from .sde.reverse import gaussian_kl, learned_std
 
@@ -41,12 +42,13 @@ def denoising_error(model: ScoreModel, x0: Tensor, t: Tensor, eps: Tensor) -> Te
     Returns:
         Shape (B,). Its mean over ε is at least the irreducible D − σ² E|∇ log p_t|².
     """
-    return _errors(model, x0, t, eps)[0].flatten(1).sum(1)
+    return _errors(model, x0, model.sde.at(t, x0), eps)[0].flatten(1).sum(1)
 
 
-def _errors(model: ScoreModel, x0: Tensor, t: Tensor, eps: Tensor) -> tuple[Tensor, Tensor | None]:
+def _errors(model: ScoreModel, x0: Tensor, t: Node, eps: Tensor) -> tuple[Tensor, Tensor | None]:
     """(ε̂ − ε)² of each element, and the share of a learned variance."""
-    predicted, share = model.with_share("eps", model.sde.perturb(x0, t, eps), t)
+    x_t = cast(t.alpha, x0) * x0 + cast(t.sigma, x0) * eps
+    predicted, share = model.with_share("eps", x_t, t)
     return (predicted - eps).square(), share
 
 
@@ -241,9 +243,10 @@ class Objective:
         """
         # A network with discrete labels has no label for times below the first one.
         t, factor = self._for(model).draw_times(model.sde, u, history)
-        squares, share = _errors(model, x0, t, eps)
+        node = model.sde.at(t, x0)
+        squares, share = _errors(model, x0, node, eps)
         error = squares.flatten(1).sum(1) / math.prod(x0.shape[1:])
-        weight = self.weight(model.sde.at(t, t)) * factor
+        weight = self.weight(node).flatten() * factor
         loss = weight.to(error) * error
         if share is not None:
             bound = self.levels * bound_term(model.sde, t, self.levels, squares.detach(), share)

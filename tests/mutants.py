@@ -1952,6 +1952,22 @@ def _commands() -> Iterator[Mutant]:
         "test_gpu_benchmark.py",
     )
     yield Mutant(
+        "the host waits for the times of each node of the likelihood",
+        "scoresde/likelihood/path/path.py",
+        "self.curve.at(u.to(self.x.device, non_blocking=True))",
+        "self.curve.at(u.to(self.x.device))",
+        "test_gpu_benchmark.py",
+        "of_nodes",
+    )
+    yield Mutant(
+        "a sampler copies a number from the host at each step",
+        "scoresde/samplers/ancestral.py",
+        "mean = ((a * ratio**2) * x)",
+        "mean = (x.new_tensor(a * ratio**2) * x)",
+        "test_gpu_benchmark.py",
+        "ancestral",
+    )
+    yield Mutant(
         "a benchmark looks for its checkpoint before it prints its header",
         "benchmarks/labels.py",
         "    print_header()\n    loaded = scoresde.load(checkpoint)\n",

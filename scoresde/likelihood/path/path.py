@@ -210,9 +210,9 @@ class _Integrand:
             u: u of each sample, shape (B,).
             noise: Source of the probes.
         """
-        z, slope = self.curve.at(u.to(self.x.device))
+        z, slope = self.curve.at(u.to(self.x.device, non_blocking=True))
         node = self.model.sde.at(self.angle.times(u), self.x)
-        dtheta = expand(self.angle.slope(u).to(self.x.device), z)
+        dtheta = expand(self.angle.slope(u).to(self.x.device, non_blocking=True), z)
         a, b = (dtheta * factor for factor in self.angle.factors(node))
         scale, rule = self.angle.scale(node), self.rule
         x = (scale * z).to(self.x.dtype)
