@@ -199,7 +199,7 @@ def on_pretended_gpu() -> Iterator[None]:
     with ExitStack() as stack:
         for target, name, value in (
             (philox, "_MADE_ON", {DEVICE}),
-            (philox, "_maker", lambda device: kernel),
+            (philox, "maker", lambda device: kernel),
             (_foreach_utils, "_get_foreach_kernels_supported_devices", lambda: [DEVICE]),
             (optimizer, "_get_fused_kernels_supported_devices", lambda: [DEVICE, "cuda"]),
             (torch, "tensor", sent),
