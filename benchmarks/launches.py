@@ -299,8 +299,7 @@ def main() -> None:
             _print(name, of_sampler(name))
         _print("likelihood, path", of_path())
         _print("likelihood, node", of_nodes())
-        with torch.device(DEVICE):
-            net = UNet(SPEC.shape, *FULL.trained, 2, [16])
+        net = UNet(SPEC.shape, *FULL.trained, 2, [16]).to(DEVICE)
         for name, own in (("training, bare loop", False), ("training, trainer", True)):
             _print(name, of_training(net, SHAPE[0], own))
 

@@ -134,7 +134,7 @@ def main(
 ) -> None:
     """Print the least seconds of 1 and of several processes, and their ratio."""
     if out is not None and work == "train":
-        timed_training(n // batch, batch, out)
+        timed_training(max(n // batch, 1), batch, out)
         return
     if out is not None:
         request = SampleRequest(checkpoint, n=n, batch=batch, sampler="ddim", nfe=nfe)

@@ -152,8 +152,7 @@ def test_on_a_gpu_a_step_asks_for_few_operations_and_waits_for_none(script, name
 def test_the_trainer_asks_for_few_more_operations_than_a_bare_loop_and_waits_for_none(script):
     launches, counts = script("launches"), []
     with launches.on_pretended_gpu():
-        with torch.device(launches.DEVICE):
-            net = UNet((3, 32, 32), 4, (1,), 1)
+        net = UNet((3, 32, 32), 4, (1,), 1).to(launches.DEVICE)
         counts = [launches.of_training(net, 4, own) for own in (False, True)]
     assert 50 < counts[1].total - counts[0].total <= 140
     assert counts[1].waits == {}
