@@ -58,7 +58,6 @@ COMMANDS = {
     "train, 2 workers": ("train", "--config", "{config2}", "--out", "{out}"),
     "likelihood": ("likelihood", "--n", "64", "--steps", "2", "--nodes", "1"),
     "bench": ("bench", "--samplers", "ddim", "--nfe", "4", "--n", "64", "--seeds", "0"),
-    "doctor": ("doctor", "--n", "64"),
 }
 ON_A_CHECKPOINT = ("--checkpoint", "{checkpoint}", "--data", "{data}", "--out", "{out}")
 
