@@ -10,9 +10,9 @@ start-up is excluded, and reading the checkpoint, joining the batches and writin
 number of processes changes from run to run, and the table holds the least time of several runs. At
 the end it says whether all runs wrote the same bytes.
 
-With `--work train` the processes train one U-Net of 3×32×32 with dropout for n / batch steps, after
-one step that is computed and forgotten. Gloo adds up their gradients. At the end stands the largest
-difference of a weight between two runs, which is 0 up to rounding.
+With `--work train` the processes train one U-Net of 3×32×32 with dropout for n / batch steps (at
+least one), after one step that is computed and forgotten. Gloo adds up their gradients. At the end
+stands the largest difference of a weight between two runs, which is 0 up to rounding.
 """
 
 from __future__ import annotations
