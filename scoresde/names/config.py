@@ -341,7 +341,9 @@ def load_config(source: str | Path | ConfigSource) -> Config:
     """
     source = source if isinstance(source, ConfigSource) else ConfigSource(source)
     values = source.read()
-    said = replace(source, place=locate("configs", source.place))
+    said = source
+    if source.tables is None:
+        said = replace(source, place=locate("configs", source.place))
     return Config.from_dict(values, str(said), own=True)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import shlex
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +29,13 @@ class ConfigSource:
             `table.key=value`: `train.batch=64`, `net.multipliers=[1,2]`. A value is written as in
             TOML; text needs no quotes unless it would be read as something else.
         data_root: Folder of the data set, in place of `data.root`; None to keep that.
+        tables: The tables of the config, if they are known; then the file is not read.
     """
 
     place: str | Path
     changes: tuple[str, ...] = ()
     data_root: str | Path | None = None
+    tables: Mapping[str, Any] | None = None
 
     def __str__(self) -> str:
         """The place and the changes, for messages."""
@@ -55,7 +59,10 @@ class ConfigSource:
             ConfigError: If the file cannot be read, or a change is not `table.key=value`; one line
                 with the file or the change, and the reason.
         """
-        values = _tables(locate("configs", self.place))
+        if self.tables is None:
+            values = _tables(locate("configs", self.place))
+        else:
+            values = copy.deepcopy(dict(self.tables))
         keys: set[str] = set()
         for change in self.changes:
             key, value = _parsed(change)

@@ -1,5 +1,6 @@
-"""What commands do after they have read their options; `likelihood_report` does it in Python."""
+"""What commands do after they have read their options; two of them are functions in Python."""
 
 from .likelihood.call import likelihood_report
+from .train.fit import fit
 
-__all__ = ["likelihood_report"]
+__all__ = ["fit", "likelihood_report"]

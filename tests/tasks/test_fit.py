@@ -1,0 +1,103 @@
+"""`scoresde.fit`: an array in, a checkpoint out."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import scoresde
+from scoresde.checkpoint import CheckpointError
+from scoresde.plain import ConfigError
+
+TINY = {"net": {"kind": "mlp", "width": 8, "depth": 1}}
+
+
+@pytest.fixture
+def x():
+    """Twenty points in the plane."""
+    return np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
+
+
+def test_the_model_samples_and_the_folder_serves_the_commands(x, tmp_path):
+    checkpoint = scoresde.fit(x, tmp_path, steps=2, config=TINY)
+    assert scoresde.sample(checkpoint.model, n=3, nfe=3).x.shape == (3, 2)
+    assert checkpoint.metadata["steps_done"] == 2
+    assert checkpoint.data.shape == (2,)
+    data = scoresde.load_dataset(checkpoint.config.data)
+    assert torch.equal(data.x, torch.from_numpy(x))
+    # The config that is kept there trains the same model.
+    again = scoresde.names.load_config(tmp_path / "config.toml")
+    assert again == checkpoint.config
+
+
+def test_the_same_call_is_free_and_more_steps_go_on(x, tmp_path):
+    whole = scoresde.fit(x, tmp_path / "a", steps=4, config=TINY)
+    first = scoresde.fit(x, tmp_path / "b", steps=2, config=TINY)
+    assert scoresde.fit(x, tmp_path / "b", steps=2, config=TINY).sha256 == first.sha256
+    longer = {**TINY, "train": {"cooldown": 2}}  # as 4 steps have it
+    scoresde.fit(x, tmp_path / "c", steps=2, config=longer)
+    resumed = scoresde.fit(x, tmp_path / "c", steps=4, config=longer)
+    assert resumed.metadata["steps_done"] == 4
+    assert whole.metadata["steps_done"] == 4
+
+
+def test_conditions_and_levels_are_those_of_the_array(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, size=(12, 1, 8, 8), dtype=np.uint8)
+    net = {"net": {"channels": 8, "multipliers": [1], "attention": []}}
+    checkpoint = scoresde.fit(images, tmp_path, steps=1, y=np.arange(12) % 3, config=net)
+    assert (checkpoint.data.levels, checkpoint.data.classes) == (256, 3)
+    assert checkpoint.model.classes == 3
+
+
+@pytest.mark.parametrize(("side", "sides"), [(8, [8, 4]), (28, [28, 14, 7]), (32, [32, 16, 8, 4])])
+def test_a_unet_has_levels_down_to_four_pixels(side, sides):
+    spec = scoresde.DataSpec((3, side, side), -1.0, 1.0, 256)
+    net = scoresde.tasks.train.defaults.default_tables(spec, 10)["net"]
+    assert len(net["multipliers"]) == len(sides)
+    assert set(net["attention"]) <= set(sides)
+
+
+def test_other_data_or_settings_are_refused_and_nothing_is_lost(x, tmp_path):
+    scoresde.fit(x, tmp_path, steps=2, config=TINY)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="holds other data than these"):
+        scoresde.fit(x + 1, tmp_path, steps=2, config=TINY)
+    with pytest.raises(CheckpointError, match=r"net.width = 8, not 16"):
+        scoresde.fit(x, tmp_path, steps=2, config={"net": {**TINY["net"], "width": 16}})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    scoresde.fit(x + 1, tmp_path, steps=2, config=TINY, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
+        ({"config": {"nett": {}}}, ConfigError, "nett"),
+        ({"config": {"net": 3}}, ConfigError, "net must be a dict of keys, got 3"),
+        ({"config": [1]}, TypeError, "config must be a dict of tables, got list"),
+        ({"config": {"train": {"steps": 3}}}, ConfigError, "by the argument steps"),
+        ({"config": {"train": {"bach": 3}}}, ConfigError, "bach"),
+        ({"y": [0, 1]}, ValueError, "20"),
+        ({"y": [None] * 20}, TypeError, "y must be an array or tensor of numbers"),
+    ],
+)
+def test_bad_arguments_are_named(x, tmp_path, arguments, error, words):
+    with pytest.raises(error, match=words):
+        scoresde.fit(x, tmp_path, **({"steps": 1, "config": TINY} | arguments))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_numbers_must_be_finite(x, tmp_path, bad):
+    x[3, 1] = bad
+    with pytest.raises(ValueError, match="finite"):
+        scoresde.fit(x, tmp_path, steps=1)
+
+
+def test_toml_reads_what_was_written():
+    import tomllib
+
+    tables = {"a": {"b": 1e-5, "c": 'it\'s "so"\n', "d": [1, 2.5], "e": True}, "f": {"g": -3}}
+    text = scoresde.tasks.train.fit._toml(tables)
+    assert json.dumps(tomllib.loads(text)) == json.dumps(tables)
