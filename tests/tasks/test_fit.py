@@ -1,6 +1,7 @@
 """`scoresde.fit`: an array in, a checkpoint out."""
 
 import json
+import tomllib
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ import torch
 import scoresde
 from scoresde.checkpoint import CheckpointError
 from scoresde.plain import ConfigError
+from scoresde.tasks.train.defaults import default_tables
+from scoresde.tasks.train.fit import _toml
 
 TINY = {"net": {"kind": "mlp", "width": 8, "depth": 1}}
 
@@ -54,7 +57,8 @@ def test_conditions_and_levels_are_those_of_the_array(tmp_path):
 @pytest.mark.parametrize(("side", "sides"), [(8, [8, 4]), (28, [28, 14, 7]), (32, [32, 16, 8, 4])])
 def test_a_unet_has_levels_down_to_four_pixels(side, sides):
     spec = scoresde.DataSpec((3, side, side), -1.0, 1.0, 256)
-    net = scoresde.tasks.train.defaults.default_tables(spec, 10)["net"]
+    data = scoresde.data.Dataset("x", torch.zeros(5, 3, side, side, dtype=torch.uint8), None, spec)
+    net = default_tables(data, 10)["net"]
     assert len(net["multipliers"]) == len(sides)
     assert set(net["attention"]) <= set(sides)
 
@@ -96,8 +100,6 @@ def test_numbers_must_be_finite(x, tmp_path, bad):
 
 
 def test_toml_reads_what_was_written():
-    import tomllib
-
     tables = {"a": {"b": 1e-5, "c": 'it\'s "so"\n', "d": [1, 2.5], "e": True}, "f": {"g": -3}}
-    text = scoresde.tasks.train.fit._toml(tables)
+    text = _toml(tables)
     assert json.dumps(tomllib.loads(text)) == json.dumps(tables)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...data import DataSpec
+from ...data import Dataset, DataSpec
 
 __all__ = ["default_tables"]
 
@@ -15,7 +15,7 @@ _MOST_ATTENDED = 16  # largest side of a level with attention, whose cost grows 
 _WARMUP = 100  # steps; it must not depend on the number of steps, so that a run can be prolonged
 
 
-def default_tables(spec: DataSpec, steps: int) -> dict[str, dict[str, Any]]:
+def default_tables(data: Dataset, steps: int) -> dict[str, dict[str, Any]]:
     """The tables of a config for data of this kind: sde, net, preconditioning and train.
 
     Vectors get an MLP, images a U-Net whose levels halve the side down to 4 pixels, with attention
@@ -23,9 +23,10 @@ def default_tables(spec: DataSpec, steps: int) -> dict[str, dict[str, Any]]:
     and the target EDM's. The learning rate falls to 0 in the second half of the steps.
 
     Args:
-        spec: Description of the data.
+        data: The training data.
         steps: Optimizer steps in all.
     """
+    spec = data.spec
     net = {"kind": "mlp"} if len(spec.shape) == 1 else _unet(spec)
     conditions = {name: getattr(spec, name) for name in ("classes", "vector", "array")}
     return {
@@ -35,7 +36,7 @@ def default_tables(spec: DataSpec, steps: int) -> dict[str, dict[str, Any]]:
         "objective": {"t_min": 1e-3 if spec.levels is None else 1e-5},
         "train": {
             "steps": steps,
-            "batch": 256 if len(spec.shape) == 1 else 64,
+            "batch": min(len(data), 256 if len(spec.shape) == 1 else 64),
             "learning_rate": 1e-3,
             "warmup": _WARMUP,
             "cooldown": steps // 2,

@@ -90,9 +90,9 @@ def fit(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     with lock_folder(out):
         place = _placed(data, y, out, overwrite) | given.pop("data", {})
-        spec = load_dataset(DataSource(**place)).spec
-        tables = {"data": place} | _merged(default_tables(spec, steps), given)
-        run = prepare_run(ConfigSource(out / CONFIG, tables=tables), out, device, overwrite)
+        defaults = default_tables(load_dataset(DataSource(**place)), steps)
+        tables = {"data": place} | _merged(defaults, given)
+        run = prepare_run(ConfigSource(CONFIG, tables=tables), out, device, overwrite)
         with atomic_write(out / CONFIG, "w") as file:
             file.write(_toml(tables))
         _train(run)
