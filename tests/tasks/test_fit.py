@@ -35,14 +35,10 @@ def test_the_model_samples_and_the_folder_serves_the_commands(x, tmp_path):
 
 
 def test_the_same_call_is_free_and_more_steps_go_on(x, tmp_path):
-    whole = scoresde.fit(x, tmp_path / "a", steps=4, config=TINY)
-    first = scoresde.fit(x, tmp_path / "b", steps=2, config=TINY)
-    assert scoresde.fit(x, tmp_path / "b", steps=2, config=TINY).sha256 == first.sha256
-    longer = {**TINY, "train": {"cooldown": 2}}  # as 4 steps have it
-    scoresde.fit(x, tmp_path / "c", steps=2, config=longer)
-    resumed = scoresde.fit(x, tmp_path / "c", steps=4, config=longer)
-    assert resumed.metadata["steps_done"] == 4
-    assert whole.metadata["steps_done"] == 4
+    config = {**TINY, "train": {"warmup": 1}}  # a run of over 200 steps has 100 in any case
+    first = scoresde.fit(x, tmp_path, steps=2, config=config)
+    assert scoresde.fit(x, tmp_path, steps=2, config=config).sha256 == first.sha256
+    assert scoresde.fit(x, tmp_path, steps=4, config=config).metadata["steps_done"] == 4
 
 
 def test_conditions_and_levels_are_those_of_the_array(tmp_path):

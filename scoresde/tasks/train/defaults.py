@@ -12,7 +12,7 @@ _MOST_LEVELS = 4  # of a U-Net
 _LEAST_SIDE = 4  # of its lowest level, in pixels
 _MOST_ATTENDED = 16  # largest side of a level with attention, whose cost grows with side^4
 
-_WARMUP = 100  # steps; it must not depend on the number of steps, so that a run can be prolonged
+_WARMUP = 100  # steps of a long run; it must not depend on their number, so that it can go on
 
 
 def default_tables(data: Dataset, steps: int) -> dict[str, dict[str, Any]]:
@@ -26,7 +26,7 @@ def default_tables(data: Dataset, steps: int) -> dict[str, dict[str, Any]]:
         data: The training data.
         steps: Optimizer steps in all.
     """
-    spec = data.spec
+    spec, warmup = data.spec, min(_WARMUP, steps // 2)
     net = {"kind": "mlp"} if len(spec.shape) == 1 else _unet(spec)
     conditions = {name: getattr(spec, name) for name in ("classes", "vector", "array")}
     return {
@@ -38,8 +38,8 @@ def default_tables(data: Dataset, steps: int) -> dict[str, dict[str, Any]]:
             "steps": steps,
             "batch": min(len(data), 256 if len(spec.shape) == 1 else 64),
             "learning_rate": 1e-3,
-            "warmup": _WARMUP,
-            "cooldown": steps // 2,
+            "warmup": warmup,
+            "cooldown": (steps - warmup) // 2,
         },
     }
 
