@@ -89,7 +89,8 @@ class Path(LikelihoodMethod):
         scale: d > 0; steps and nodes are densest where σ/α is near d. A good value is the geometric
             mean of the finest scale of the data (√(1/12) of a cell, for quantized data) and their
             standard deviation. None: this mean for `control`, or 0.25 without a control.
-        spread: κ > 0, at most ½ if α(1) = 0; a smaller κ puts more steps and nodes at very high and very low noise.
+        spread: κ > 0, at most ½ if α(1) = 0; a smaller κ puts more steps and nodes at very high and
+            very low noise.
         control: A Gaussian near the data (`fit_gaussian`), whose divergence is ∇·F₀.
         t_min: First time, in [0, 1); 0 only for an SDE with σ(0) > 0. None: 1e-5, but not below
             the first discrete label of a network that has such labels (`ScoreModel.t_least`).
