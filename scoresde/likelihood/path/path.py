@@ -43,7 +43,7 @@ from ...ivp.adams import HermiteCurve, adams_path
 from ...noise import Noise
 from ...score import ScoreModel
 from ...sde import Node
-from ..flow import check_points, log_prior
+from ..flow import check_points, end_std, log_prior
 from ..method import Likelihood, LikelihoodMethod
 from ..trace.jacobian import flat_rows, linearize
 from ..trace.names import as_trace
@@ -57,6 +57,9 @@ __all__ = ["Path"]
 # only a few values.
 FEW_DIMENSIONS = 3
 
+# κ at which dθ/du ∝ (y (1 − y))^{½ − κ} is still finite at y = 1, where α = 0.
+MOST_SPREAD_IN_NOISE = 0.5
+
 
 @dataclass(frozen=True)
 class Path(LikelihoodMethod):
@@ -64,6 +67,9 @@ class Path(LikelihoodMethod):
 
         log p(x) = log N(x(1); 0, prior_std² I) + ½ Σ_i log (α² l_i + σ²)|_{t_min}^1
                    + ∫ [∇·F − ∇·F₀ − s·(z' − F)] dθ
+
+    The path ends at t = 1, also if α(1) = 0, or at λ = −6 there for a network that is not regular
+    at t = 1 (`ScoreModel.t_most`), with `sde.start_std` in place of prior_std.
 
     The value equals that of `Ode` up to two errors: a random error, which `error_of_sum` estimates
     for each sample, and the error of the path, most of which is corrected. The latent is not
@@ -83,7 +89,8 @@ class Path(LikelihoodMethod):
         scale: d > 0; steps and nodes are densest where σ/α is near d. A good value is the geometric
             mean of the finest scale of the data (√(1/12) of a cell, for quantized data) and their
             standard deviation. None: this mean for `control`, or 0.25 without a control.
-        spread: κ > 0; a smaller κ puts more steps and nodes at very high and very low noise.
+        spread: κ > 0, at most ½ if α(1) = 0; a smaller κ puts more steps and nodes at very high and
+            very low noise.
         control: A Gaussian near the data (`fit_gaussian`), whose divergence is ∇·F₀.
         t_min: First time, in [0, 1); 0 only for an SDE with σ(0) > 0. None: 1e-5, but not below
             the first discrete label of a network that has such labels (`ScoreModel.t_least`).
@@ -115,6 +122,11 @@ class Path(LikelihoodMethod):
         """Refuse points, controls and times that do not fit."""
         check_points(model, x, self.control)
         model.first_time(self.t_min)
+        if self.spread > MOST_SPREAD_IN_NOISE and model.t_most == 1 and model.sde.ends_in_noise:
+            raise ValueError(
+                f"spread must be at most {MOST_SPREAD_IN_NOISE} for {type(model.sde).__name__}, "
+                f"got {self.spread}: dθ/du is infinite at t = 1 for a larger one"
+            )
 
     def refined(self) -> Path:
         """The method with twice the steps; nodes and probes stay."""
@@ -125,7 +137,7 @@ class Path(LikelihoodMethod):
         model, few = batch.model, math.prod(x.shape[1:]) <= FEW_DIMENSIONS
         rule, t_min = self._rule(few), model.first_time(self.t_min)
         scale, variances = self._gaussian(x)
-        angle = Angle(model.sde, scale, self.spread, t_min)
+        angle = Angle(model.sde, scale, self.spread, t_min, model.t_most)
         if len(x) == 0:
             none = x.new_empty(0, dtype=torch.float64)
             used = replace(self, trace=rule)
@@ -138,7 +150,7 @@ class Path(LikelihoodMethod):
         latent = angle.scale(last) * curve.points[-1]
         terms = divergences + corrections
         std_error, dof = error_of_sum(terms, errors, few)
-        known = log_prior(latent, model.sde.prior_std) + _known_integral(variances, first, last)
+        known = log_prior(latent, end_std(model)) + _known_integral(variances, first, last)
         return Likelihood(
             log_prob=known + terms.sum(1),
             std_error=std_error,
@@ -149,6 +161,7 @@ class Path(LikelihoodMethod):
             nfe_derivative=counted.derivative,
             t_min=t_min,
             method=replace(self, trace=rule),
+            t_max=model.t_most,
         )
 
     def _rule(self, few: bool) -> TraceRule:

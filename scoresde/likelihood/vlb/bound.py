@@ -227,7 +227,7 @@ class ContinuousVLB(VLB):
         check_exact(model)
         least = max(last_time(model.sde, self.spec), model.t_least)
         t_min = model.first_time(least if self.t_min is None else self.t_min)
-        first, last = model.sde.nodes([1.0, t_min])
+        first, last = model.sde.nodes([model.sde.t_regular, t_min])
         return _Integral(model.sde, (first, last), self.strata)
 
 
