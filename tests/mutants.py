@@ -169,7 +169,7 @@ def _grids_and_models() -> Iterator[Mutant]:
     )
     yield Mutant(
         "equal neighbours are allowed in a grid",
-        path,
+        "scoresde/given_times.py",
         "torch.nonzero(ts[1:] >= ts[:-1])",
         "torch.nonzero(ts[1:] > ts[:-1])",
         "test_grid.py",
@@ -391,7 +391,7 @@ def _grids_and_models() -> Iterator[Mutant]:
     yield Mutant(
         "importance sampling without its correction",
         path,
-        "return t, span / _slope(sde, t) / (1 - self.t_min) / density",
+        "return t, span / _slope(sde, t) / (t_max - self.t_min) / density",
         "return t, density * torch.ones_like(t)",
         "test_loss.py",
         "log_snr",
@@ -399,8 +399,8 @@ def _grids_and_models() -> Iterator[Mutant]:
     yield Mutant(
         "learned times without the correction for their density",
         path,
-        "return t, span / _slope(sde, t) / (1 - self.t_min) / density",
-        "return t, span / _slope(sde, t) / (1 - self.t_min)",
+        "return t, span / _slope(sde, t) / (t_max - self.t_min) / density",
+        "return t, span / _slope(sde, t) / (t_max - self.t_min)",
         "test_loss.py",
         "learned",
     )

@@ -35,7 +35,9 @@ def relative_error_of_variance(values: torch.Tensor) -> float:
     return math.sqrt(float((z**4).mean() - 1) / len(values))
 
 
-@pytest.mark.parametrize("times", ["uniform", "log_snr", "log_normal", "ladder", "second_moment"])
+@pytest.mark.parametrize(
+    "times", ["uniform", "log_snr", "log_normal", "logit_normal", "ladder", "second_moment"]
+)
 def test_times_stay_in_range_at_the_ends_of_u(sde, times):
     objective = Objective(times=times, t_min=1e-3)
     t, factor = objective.draw_times(sde, torch.tensor([0.0, 1.0], dtype=torch.float64))
@@ -306,7 +308,10 @@ def test_gradient_reaches_the_model_and_not_the_errors():
     ("arguments", "match"),
     [
         ({"weighting": "snr"}, "weighting must be one of simple, likelihood, edm, min_snr"),
-        ({"times": "cosine"}, "times must be one of uniform, log_snr, log_normal, ladder, second"),
+        (
+            {"times": "cosine"},
+            "times must be one of uniform, log_snr, log_normal, logit_normal, ladder, second",
+        ),
         ({"t_min": -1e-3}, "t_min must be at least 0"),
         ({"t_min": 1.0}, "t_min must be less than 1"),
         ({"t_min": math.nan}, "t_min must be finite"),

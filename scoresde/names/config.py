@@ -35,7 +35,7 @@ from ..plain import (
     split_kind,
 )
 from ..score import Call, NetworkScore, Preconditioning
-from ..sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP, cosine_betas, linear_betas
+from ..sde import SDE, VE, VP, CosineVP, Linear, SubVP, TabulatedVP, cosine_betas, linear_betas
 from ..shipped import locate
 from ..train import TrainSettings
 from .config_source import ConfigSource
@@ -49,6 +49,7 @@ SDES: dict[str, type[SDE]] = {
     "subvp": SubVP,
     "ve": VE,
     "cosine": CosineVP,
+    "linear": Linear,
     "tabulated": TabulatedVP,
 }
 BETAS = {"linear": linear_betas, "cosine": cosine_betas}  # tables of β that have a name
@@ -105,6 +106,11 @@ class Config:
     def t_least(self) -> float:
         """Smallest time for the network: the time of its first discrete label, or 0."""
         return self.preconditioning.t_least(self._sde)
+
+    @property
+    def t_most(self) -> float:
+        """Largest time at which every quantity can be computed, 1 unless α(1) = 0."""
+        return self.preconditioning.t_most(self._sde)
 
     @property
     def _sde(self) -> SDE:

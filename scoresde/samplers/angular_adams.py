@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._tensor import check_integer, check_number, plain_numbers
 from ..score import ScoreModel
-from ..score.base import combine
+from ..score.combining import combine
 from ..sde import SDE, Node
 from .multistep import LinearMultistep, StepWeights
 from .weights import Prediction, lagrange_weights, past_knots, step_orders
@@ -74,6 +74,11 @@ class AngularAdams(LinearMultistep):
         check_number("data_std", self.data_std, above=0)
 
     @property
+    def starts_in_noise(self) -> bool:
+        """Yes: θ and v are regular where α = 0."""
+        return True
+
+    @property
     def reaches_data(self) -> bool:
         """Whether the last step ends at σ = 0."""
         return self.to_data
@@ -88,7 +93,9 @@ class AngularAdams(LinearMultistep):
 
     def nodes(self, sde: SDE, ts: Tensor) -> list[Node]:
         """The nodes of the grid, and with `to_data` one at σ = 0, where nothing is evaluated."""
-        at_data = Node(t=0.0, alpha=1.0, sigma=0.0, lam=math.inf, f=0.0, g=0.0)
+        at_data = Node(
+            t=0.0, alpha=1.0, sigma=0.0, lam=math.inf, f=0.0, g=0.0, alpha_rate=0.0, sigma_rate=0.0
+        )
         return [*sde.nodes(ts), *([at_data] if self.to_data else [])]
 
     def rows(self, sde: SDE, nodes: list[Node]) -> list[StepWeights]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import get_gradient_edge
 
 from .._condition import Condition, ConditionSpec, bound_rows, map_condition, take_rows
 from .._deferred import check_finite
@@ -18,9 +17,10 @@ from .._tensor import check_number, check_type
 from ..evaluation import NFE, count_nfe, name_time
 from ..sde import SDE, Node
 from ..sde.base import SAME_TIME
+from .combining import cast, combine, depends_on
 from .preconditioning import Quantity
 
-__all__ = ["FIRST_TIME", "ScoreModel", "Time", "cast", "combine", "reverse_drift"]
+__all__ = ["FIRST_TIME", "ScoreModel", "Time", "reverse_drift"]
 
 Time = Tensor | float | Node
 
@@ -81,6 +81,14 @@ class ScoreModel(nn.Module, ABC):
         """Least time at which the network may be evaluated."""
         return 0.0
 
+    @property
+    def t_most(self) -> float:
+        """Largest time at which every quantity can be computed.
+
+        It is 1, unless α(1) = 0 and x0 = (x − σ ε)/α is computed from ε: then `SDE.t_regular`.
+        """
+        return self.sde.t_regular
+
     @abstractmethod
     def eps(self, x: Tensor, t: Time) -> Tensor:
         """ε(x, t) = E[ε | x_t = x]."""
@@ -92,20 +100,25 @@ class ScoreModel(nn.Module, ABC):
 
     def x0(self, x: Tensor, t: Time) -> Tensor:
         """E[x_0 | x_t = x] = (x − σ ε)/α."""
-        node = self.sde.at(t, x)
+        node = self._with_data(self.sde.at(t, x))
         return combine(1 / node.alpha, x, -node.sigma / node.alpha, self.eps(x, node))
 
     def v(self, x: Tensor, t: Time) -> Tensor:
         """α ε − σ x0 = (ε (α² + σ²) − σ x)/α."""
-        node = self.sde.at(t, x)
+        node = self._with_data(self.sde.at(t, x))
         scale = (node.alpha**2 + node.sigma**2) / node.alpha
         return combine(-node.sigma / node.alpha, x, scale, self.eps(x, node))
+
+    def velocity(self, x: Tensor, t: Time) -> Tensor:
+        """α′ x0 + σ′ ε = dx/dt of the probability-flow ODE, also f x + g²/(2σ) ε where α > 0."""
+        node = self._with_data(self.sde.at(t, x))
+        return combine(node.f, x, 0.5 * node.g**2 / node.sigma, self.eps(x, node))
 
     def with_share(self, quantity: Quantity, x: Tensor, t: Time) -> tuple[Tensor, Tensor | None]:
         """A quantity, and the share w of a learned variance, from one evaluation.
 
         Args:
-            quantity: "eps", "x0" or "v".
+            quantity: "eps", "x0", "v" or "velocity".
             x: State, shape (B, *D).
             t: Time.
 
@@ -230,6 +243,28 @@ class ScoreModel(nn.Module, ABC):
                 f"discrete label belongs to t = {self.t_least:g}, the least noise it was trained on"
             )
 
+    def _with_data(self, node: Node) -> Node:
+        """The node, or raise if α = 0 there and the model needs to divide by it.
+
+        Times per sample are not looked at, which would make the host wait for an accelerator.
+        """
+        if isinstance(node.alpha, float) and node.alpha == 0:
+            self.check_first(node.t)
+        return node
+
+    def check_first(self, t: float) -> None:
+        """Raise unless every quantity can be computed at t, the first time of a grid.
+
+        Raises:
+            ValueError: If α(t) = 0 and the model divides by it.
+        """
+        if t > self.t_most and float(self.sde.alpha(t)) == 0:
+            raise ValueError(
+                f"t must be at most {self.t_most:.6g} for this model under "
+                f"{type(self.sde).__name__}, got {t:g}: α is 0 there, and x0 does not follow from "
+                "its output"
+            )
+
     def take(self, rows: slice | Tensor) -> ScoreModel:
         """This model for some rows of its batch: a bound condition follows its samples."""
         return self if self.y is None else self.given(take_rows(self.y, rows))
@@ -238,7 +273,7 @@ class ScoreModel(nn.Module, ABC):
         """Check one evaluation's result, like x, and return it in the dtype of x."""
         if not out.is_floating_point():
             raise RuntimeError(f"network returned {out.dtype}, a floating dtype is needed")
-        if torch.is_grad_enabled() and x.requires_grad and not _depends_on(out, x):
+        if torch.is_grad_enabled() and x.requires_grad and not depends_on(out, x):
             # Otherwise the divergence would silently be 0.
             raise RuntimeError(
                 f"network output at {name_time(node.t)} is not differentiable in x (computed under "
@@ -278,37 +313,8 @@ def reverse_drift(model: ScoreModel, x: Tensor, t: Time, eta: float = 1.0) -> Te
         The drift dx/dt, like x (sampling integrates it with dt < 0).
     """
     node = model.sde.at(t, x)
+    if eta == 0 and model.sde.ends_in_noise:  # f and g are infinite at t = 1
+        return model.velocity(x, node)
     # −g² score = (g²/σ) ε
     weight = 0.5 * (1 + eta**2) * node.g**2 / node.sigma
     return combine(node.f, x, weight, model.eps(x, node))
-
-
-def _depends_on(out: Tensor, x: Tensor) -> bool:
-    """Whether x is in the graph of `out`; trained weights alone make `out` require gradients."""
-    if not out.requires_grad:
-        return False
-    goal, waiting, seen = get_gradient_edge(x).node, [get_gradient_edge(out).node], set()
-    while waiting:
-        node = waiting.pop()
-        if node is goal:
-            return True
-        if node not in seen:
-            seen.add(node)
-            waiting += [parent for parent, _ in node.next_functions if parent is not None]
-    return False
-
-
-def cast(value: float | Tensor, x: Tensor) -> float | Tensor:
-    """A node's entry in the dtype and on the device of x if it is a tensor; a number as it is."""
-    return value.to(x) if isinstance(value, Tensor) else value
-
-
-def combine(a: float | Tensor, x: Tensor, b: float | Tensor, y: Tensor) -> Tensor:
-    """a x + b y in new memory, leaving out terms whose factor is the number 0 or 1."""
-    ours = not (isinstance(b, float) and b == 1.0)
-    second = cast(b, x) * y if ours else y
-    if isinstance(a, float) and a == 0.0:
-        return second if ours else y.clone()
-    if not isinstance(a, float):
-        return cast(a, x) * x + second
-    return second.add_(x, alpha=a) if ours else torch.add(second, x, alpha=a)

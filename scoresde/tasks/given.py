@@ -59,6 +59,11 @@ class GivenModel(ABC):
 
     @property
     @abstractmethod
+    def t_most(self) -> float:
+        """Largest time at which every quantity can be computed, 1 unless α(1) = 0."""
+
+    @property
+    @abstractmethod
     def condition(self) -> ConditionSpec:
         """The conditions that the data give to the model; without kinds if there are none."""
 
@@ -130,7 +135,7 @@ class GivenModel(ABC):
         bound = model.labelled(y, 2, device)
         try:
             with own_context(), evaluating(bound), count_nfe(bound):
-                bound.eps(x, 1.0)
+                bound.eps(x, bound.t_most)
         except NonFiniteError:
             return  # a network may dislike x = 0; samples are checked
         except Exception as error:
