@@ -676,12 +676,12 @@ def _samplers() -> Iterator[Mutant]:
         "the last denoising is left out of the count",
         "scoresde/samplers/sampling.py",
         """                x = end.state
-            if denoise and not sampler.reaches_data:
-                x = part.model.x0""",
+                if denoise and not sampler.reaches_data:
+                    x = run.model.x0""",
         """                x = end.state
-        if denoise and not sampler.reaches_data:
-            with evaluating(model):
-                x = part.model.x0""",
+            if denoise and not sampler.reaches_data:
+                with evaluating(model):
+                    x = run.model.x0""",
         "samplers/test_sample.py",
         "denoise",
     )

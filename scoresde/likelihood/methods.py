@@ -130,7 +130,7 @@ def log_likelihood(
 
 def _with_gradients(part: Batch, x: Tensor) -> Batch:
     """The batch with a model that gradients flow through."""
-    return part._replace(model=with_gradients(part.model, x, 1.0))
+    return part._replace(model=with_gradients(part.model, x, part.model.t_most))
 
 
 def _unclipped(model: ScoreModel) -> ScoreModel:

@@ -200,6 +200,11 @@ class _Recomputing(ScoreModel):
         """The model's."""
         return self.model.t_least
 
+    @property
+    def t_most(self) -> float:
+        """The model's."""
+        return self.model.t_most
+
     def eps(self, x: Tensor, t: Time) -> Tensor:
         """The model's ε."""
         return recomputed(lambda model, x: (model.eps(x, t),), self, x)[0]
@@ -215,6 +220,10 @@ class _Recomputing(ScoreModel):
     def v(self, x: Tensor, t: Time) -> Tensor:
         """The model's v."""
         return recomputed(lambda model, x: (model.v(x, t),), self, x)[0]
+
+    def velocity(self, x: Tensor, t: Time) -> Tensor:
+        """The model's velocity."""
+        return recomputed(lambda model, x: (model.velocity(x, t),), self, x)[0]
 
     def with_share(self, quantity: Quantity, x: Tensor, t: Time) -> tuple[Tensor, Tensor | None]:
         """The model's quantity and share."""
