@@ -18,7 +18,7 @@ from ..evaluation import own_context
 from ..noise import Noise
 from ..plain import construct_named
 from ..score import Clipped, ScoreModel
-from ..score.recomputing import with_gradients
+from ..score.gradients import with_gradients
 from .method import Likelihood, LikelihoodMethod, joined
 from .ode import ODE_METHODS, Ode
 from .path.path import Path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,15 +12,15 @@ from .._condition import Condition, leaves
 from .._deferred import check_finite, checked_at_end
 from .._reachable import float_parameters
 from .._tensor import check_integer, check_shape, check_type
-from ..batches import Batch, batches
+from ..batches import batches
 from ..evaluation import count_nfe, evaluating, own_context
 from ..grid import check_grid, check_on_ladder
 from ..ivp import Counts
 from ..noise import Noise
 from ..score import ScoreModel
-from ..score.recomputing import with_gradients
 from .base import OnStep, Sampler
 from .choice import choose
+from .differentiated import check_differentiable, prepared
 from .recommended import data_shape
 
 __all__ = ["Samples", "sample"]
@@ -168,7 +167,7 @@ def sample(
         else:
             starts[part.rows] = x_init[part.rows]
         with torch.set_grad_enabled(grad):
-            run = _prepared(part, starts[part.rows], x_init, ts, on_step, grad)
+            run = prepared(part, starts[part.rows], x_init, ts, on_step, grad)
             counting = count_nfe(part.model, limit=max_nfe)
             with evaluating(part.model), counting as counted, checked_at_end():
                 end = sampler.run(run.model, run.start, ts, part.noise, run.on_step)
@@ -176,11 +175,8 @@ def sample(
                 if denoise and not sampler.reaches_data:
                     x = run.model.x0(x, model.sde.nodes(ts[-1:])[0])
                 check_finite(x, lambda: f"samples at t={float(ts[-1]):.6g}")
-            if grad and not x.requires_grad:
-                raise RuntimeError(
-                    f"gradients were asked of {type(sampler).__name__}, which is not "
-                    "differentiable (it computes under torch.no_grad or detaches its state)"
-                )
+            if grad:
+                check_differentiable(sampler, x)
             ends[part.rows] = x
         counts += [] if end.counts is None else [end.counts]
         nfe = max(nfe, counted.forward)
@@ -196,35 +192,6 @@ def sample(
         counts=Counts.cat(counts) if counts else None,
         start_std=std,
     )
-
-
-class _Run(NamedTuple):
-    """What the sampler gets for one batch."""
-
-    model: ScoreModel
-    start: Tensor
-    on_step: OnStep | None
-
-
-def _prepared(
-    part: Batch,
-    start: Tensor,
-    x_init: Tensor | None,
-    ts: Tensor,
-    on_step: OnStep | None,
-    grad: bool,
-) -> _Run:
-    """The run of one batch from `start`, with `grad` one that gradients flow through."""
-    if not grad:
-        return _Run(part.model, start, on_step)
-    if x_init is not None:
-        start = x_init[part.rows].to(start)
-
-    def without_graph(steps: int, t: float, x: Tensor) -> None:
-        on_step(steps, t, x.detach())
-
-    model = with_gradients(part.model, start, float(ts[0]))
-    return _Run(model, start, None if on_step is None else without_graph)
 
 
 def _check_start(x_init: Tensor | None) -> None:

@@ -23,59 +23,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.autograd.graph import get_gradient_edge
 
 from .._condition import Condition, leaves, map_condition
 from .._deferred import unchecked
-from .._reachable import float_parameters, reachable_modules
 from ..evaluation import held_in_evaluation, own_context, repeating
 from .base import ScoreModel, Time
 from .preconditioning import Quantity
 
-__all__ = ["Evaluation", "recomputed", "with_gradients"]
+__all__ = [
+    "Evaluation",
+    "Sources",
+    "again",
+    "conditions_of",
+    "recomputed",
+    "recomputing",
+    "with_conditions",
+]
 
 # What is evaluated: maps a model and x of shape (B, *D) to a few tensors, or None in their place.
 Evaluation = Callable[[ScoreModel, Tensor], tuple[Tensor | None, ...]]
-
-
-def with_gradients(model: ScoreModel, x: Tensor, t: Time) -> ScoreModel:
-    """The model with evaluations that the backward pass computes again.
-
-    The gradients are those with respect to x, the bound condition, the parameters that the model
-    can reach, and other tensors that it uses. One evaluation of the first sample finds these, and
-    checks that the model is differentiable.
-
-    Args:
-        model: Score model with its condition bound.
-        x: The first states of the batch, shape (B, *D).
-        t: A time at which the model may be evaluated.
-
-    Returns:
-        A model like the given one, for use while gradients are enabled.
-
-    Raises:
-        ValueError: If neither x, nor the condition, nor a weight requires gradients.
-        RuntimeError: If the model is not differentiable in x, or depends on nothing that requires
-            gradients.
-    """
-    weights = [weight for weight in float_parameters(model) if weight.requires_grad]
-    modules = list(reachable_modules(model))
-    given = [x, *_conditions(model)]
-    asked = any(tensor.requires_grad for tensor in given)
-    found = _used(model, x, t, modules) if len(x) else []
-    known = {id(weight) for weight in weights}
-    captured = [variable for variable in found if id(variable) not in known]
-    if not (asked or weights or captured):
-        raise ValueError(
-            "grad=True needs x, x_init, y or a weight of the model that requires gradients, got "
-            "none; the weights of a loaded model do so after model.requires_grad_(True)"
-        )
-    if not (asked or found) and len(x):
-        raise RuntimeError(
-            f"gradients were asked of {_name(model)}, which detaches its weights (computed from "
-            "copies or under torch.no_grad?)"
-        )
-    return _Recomputing(model, _Sources(weights + captured, bool(captured), modules))
 
 
 def recomputed(function: Evaluation, model: ScoreModel, x: Tensor) -> tuple[Tensor | None, ...]:
@@ -93,11 +59,16 @@ def recomputed(function: Evaluation, model: ScoreModel, x: Tensor) -> tuple[Tens
     if not isinstance(model, _Recomputing):
         return function(model, x)
     task = _Task(function, model.model, model.sources)
-    return _Again.apply(task, x, *_conditions(model.model), *model.sources.weights)
+    return _Again.apply(task, x, *conditions_of(model.model), *model.sources.weights)
+
+
+def recomputing(model: ScoreModel, sources: Sources) -> ScoreModel:
+    """The model with evaluations that are `recomputed`; `with_gradients` finds the sources."""
+    return _Recomputing(model, sources)
 
 
 @dataclass(frozen=True)
-class _Sources:
+class Sources:
     """What every evaluation of a model depends on.
 
     Attributes:
@@ -118,7 +89,7 @@ class _Task:
 
     function: Evaluation
     model: ScoreModel
-    sources: _Sources
+    sources: Sources
 
     def pull(
         self, tensors: Sequence[Tensor], needs: Sequence[bool], grads: Sequence[Tensor | None]
@@ -137,8 +108,8 @@ class _Task:
             tensor.detach().requires_grad_(need)
             for tensor, need in zip(tensors[:given], needs, strict=False)
         )
-        with _again(self.sources.modules):
-            results = self.function(_bound(self.model, conditions), x)
+        with again(self.sources.modules):
+            results = self.function(with_conditions(self.model, conditions), x)
             pairs = [
                 (result, grad)
                 for result, grad in zip(results, grads, strict=True)
@@ -176,7 +147,7 @@ class _Again(torch.autograd.Function):
 class _Recomputing(ScoreModel):
     """Another model, each evaluation of which is `recomputed`."""
 
-    def __init__(self, model: ScoreModel, sources: _Sources) -> None:
+    def __init__(self, model: ScoreModel, sources: Sources) -> None:
         super().__init__(model.sde)
         self.model, self.nfe, self.y, self.sources = model, model.nfe, model.y, sources
         self.data, self.condition, self.needs_labels = (
@@ -236,12 +207,12 @@ class _Recomputing(ScoreModel):
         return bound
 
 
-def _conditions(model: ScoreModel) -> list[Tensor]:
+def conditions_of(model: ScoreModel) -> list[Tensor]:
     """The tensors of the bound condition that require gradients."""
     return [leaf for _, leaf in leaves(model.y) if _requires_grad(leaf)]
 
 
-def _bound(model: ScoreModel, conditions: Sequence[Tensor]) -> ScoreModel:
+def with_conditions(model: ScoreModel, conditions: Sequence[Tensor]) -> ScoreModel:
     """The model with other tensors in place of `_conditions`."""
     if not conditions:
         return model
@@ -256,7 +227,7 @@ def _requires_grad(leaf: Any) -> bool:
 
 
 @contextmanager
-def _again(modules: Sequence[nn.Module]) -> Iterator[None]:
+def again(modules: Sequence[nn.Module]) -> Iterator[None]:
     """The context in which an evaluation is computed again: its results were checked before."""
     with ExitStack() as stack:
         for context in (own_context(), torch.enable_grad(), held_in_evaluation(modules)):
@@ -264,44 +235,3 @@ def _again(modules: Sequence[nn.Module]) -> Iterator[None]:
         stack.enter_context(repeating())
         stack.enter_context(unchecked())
         yield
-
-
-def _used(model: ScoreModel, x: Tensor, t: Time, modules: Sequence[nn.Module]) -> list[Tensor]:
-    """The leaves, beside x and the condition, that ε at the first sample depends on."""
-    with _again(modules):
-        point = x[:1].detach().clone().requires_grad_()
-        own = [leaf.detach()[:1].clone().requires_grad_() for leaf in _conditions(model)]
-        model = _bound(model.take(slice(0, 1)), own)
-        try:
-            out = model.eps(point, t)
-        except RuntimeError as error:
-            with torch.no_grad():
-                model.eps(point.detach(), t)  # an error that has nothing to do with gradients
-            raise RuntimeError(
-                f"gradients were asked of {_name(model)}, which is not differentiable: {error}"
-            ) from error
-        graph = _ancestors(out)
-        if get_gradient_edge(point).node not in graph:
-            raise RuntimeError(
-                f"gradients were asked of {_name(model)}, which is not differentiable in x "
-                "(computed under torch.no_grad, detached or in numpy?)"
-            )
-    given = {id(tensor) for tensor in (point, *own)}
-    leaves = [node.variable for node in graph if hasattr(node, "variable")]
-    return [leaf for leaf in leaves if id(leaf) not in given]
-
-
-def _ancestors(out: Tensor) -> set[Any]:
-    """All nodes of the graph of `out`; that of a leaf has an attribute `variable`."""
-    waiting, seen = [get_gradient_edge(out).node] if out.requires_grad else [], set()
-    while waiting:
-        node = waiting.pop()
-        if node not in seen:
-            seen.add(node)
-            waiting += [parent for parent, _ in node.next_functions if parent is not None]
-    return seen
-
-
-def _name(model: ScoreModel) -> str:
-    """The model's network, for messages."""
-    return type(getattr(model, "net", model)).__name__
