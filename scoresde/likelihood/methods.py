@@ -130,6 +130,8 @@ def log_likelihood(
 
 def _with_gradients(part: Batch, x: Tensor) -> Batch:
     """The batch with a model that gradients flow through."""
+    if not x.is_floating_point():  # levels, at which no model is evaluated
+        x = torch.zeros_like(x, dtype=torch.float32)
     return part._replace(model=with_gradients(part.model, x, part.model.t_most))
 
 
