@@ -123,7 +123,8 @@ def sample(
             the same as without. The noise is a constant, and so are the steps that an adaptive
             sampler chooses. The backward pass computes each evaluation again
             (`model.nfe.repeated`), so that the memory grows by one state for each evaluation, not
-            by the activations of the network. Only first derivatives exist.
+            by the activations of the network. It is faster if weights whose gradient is not wanted
+            do not require one. Only first derivatives exist.
 
     Returns:
         The samples with their counted NFE.

@@ -232,7 +232,7 @@ class Kept:
     """A tensor that autograd keeps; the object lives as long as the graph that needs it."""
 
     def __init__(self, tensor):
-        self.tensor = tensor
+        self.tensor = tensor.detach()  # attached, a saved result would hold its own node
 
 
 def saved(run):
