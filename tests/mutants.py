@@ -675,13 +675,13 @@ def _samplers() -> Iterator[Mutant]:
     yield Mutant(
         "the last denoising is left out of the count",
         "scoresde/samplers/sampling.py",
-        """            x = end.state
+        """                x = end.state
+                if denoise and not sampler.reaches_data:
+                    x = run.model.x0""",
+        """                x = end.state
             if denoise and not sampler.reaches_data:
-                x = part.model.x0""",
-        """            x = end.state
-        if denoise and not sampler.reaches_data:
-            with evaluating(model):
-                x = part.model.x0""",
+                with evaluating(model):
+                    x = run.model.x0""",
         "samplers/test_sample.py",
         "denoise",
     )

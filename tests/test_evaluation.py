@@ -12,7 +12,14 @@ from torch import nn
 
 from scoresde import grid
 from scoresde._reachable import reachable_modules
-from scoresde.evaluation import count_nfe, evaluating, own_context, seeded, training
+from scoresde.evaluation import (
+    count_nfe,
+    evaluating,
+    own_context,
+    repeating,
+    seeded,
+    training,
+)
 from scoresde.likelihood import Ode, log_likelihood
 from scoresde.nets import MLP
 from scoresde.samplers import DDIM, sample
@@ -318,3 +325,24 @@ def test_nested_evaluation_restores_once():
             assert not net.dropout.training
         assert not net.dropout.training
     assert net.dropout.training
+
+
+def test_repeated_passes_count_apart_and_have_no_limit():
+    model = FunctionScore(VP(), lambda x, t: x)
+    x = torch.zeros(1, 2)
+    with count_nfe(model, limit=1) as counted:
+        model.eps(x, 0.5)
+        with repeating():
+            model.x0(x, 0.5)
+            model.nfe.add_derivative()
+    assert (counted.forward, counted.derivative, counted.repeated) == (1, 0, 2)
+    assert (model.nfe.forward, model.nfe.derivative, model.nfe.repeated) == (1, 0, 2)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("keep", [True, False])
+def test_gradients_are_off_in_a_context_of_ones_own_unless_they_are_kept(enabled, keep):
+    with torch.set_grad_enabled(enabled):
+        with own_context(keep_gradients=keep):
+            assert torch.is_grad_enabled() == (enabled and keep)
+        assert torch.is_grad_enabled() == enabled

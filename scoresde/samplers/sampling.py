@@ -20,6 +20,7 @@ from ..noise import Noise
 from ..score import ScoreModel
 from .base import OnStep, Sampler
 from .choice import choose
+from .differentiated import check_differentiable, prepared
 from .recommended import data_shape
 
 __all__ = ["Samples", "sample"]
@@ -79,6 +80,7 @@ def sample(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     on_step: OnStep | None = None,
+    grad: bool = False,
 ) -> Samples:
     """Draw samples: start from the prior (or `x_init`) at ts[0] and go down to ts[-1].
 
@@ -116,6 +118,13 @@ def sample(
         dtype: Dtype of the state, float32 or float64; None for float64 if the parameters of the
             model are float64, or if it has none and `x_init` is float64, and float32 otherwise.
         on_step: Called after each step with (steps done, time reached, state of the batch).
+        grad: Whether the samples `x` are differentiable: with respect to `x_init`, the condition
+            `y` and the weights of the model, those of them that require gradients. The numbers are
+            the same as without. The noise is a constant, and so are the steps that an adaptive
+            sampler chooses. The backward pass computes each evaluation again
+            (`model.nfe.repeated`), so that the memory grows by one state for each evaluation, not
+            by the activations of the network. It is faster if weights whose gradient is not wanted
+            do not require one. Only first derivatives exist.
 
     Returns:
         The samples with their counted NFE.
@@ -127,11 +136,13 @@ def sample(
             if the grid starts where α = 0, and the sampler or the model divides by it;
             for a model with discrete labels, if the grid ends below the time of the first label;
             for rounded labels, if the sampler uses times outside the grid or the grid has times
-            outside the ladder.
+            outside the ladder; for `grad`, if nothing requires gradients.
         RuntimeError: If the network's output does not have the shape of x, if this output or a
-            sample is not finite, or if `max_nfe` is exceeded.
+            sample is not finite, or if `max_nfe` is exceeded; for `grad`, if the model or the
+            sampler is not differentiable.
     """
     check_type("model", model, ScoreModel)
+    check_type("grad", grad, bool)
     if sampler is not None:
         check_type("sampler", sampler, Sampler)
         if sampler.reaches_data and not denoise:
@@ -147,7 +158,8 @@ def sample(
         seed = DEFAULT_SEED
     max_nfe = None if max_nfe is None else check_integer("max_nfe", max_nfe, minimum=0)
     std = model.sde.start_std(float(ts[0])) if x_init is None else None
-    parts = batches(model, shape[0], device, seed=seed, noise=noise, y=y, batch=batch)
+    with torch.set_grad_enabled(grad):
+        parts = batches(model, shape[0], device, seed=seed, noise=noise, y=y, batch=batch)
     starts, ends = (torch.empty(shape, device=device, dtype=dtype) for _ in range(2))
     counts, nfe = [], 0
     for part in parts if shape[0] > 0 else []:
@@ -155,14 +167,18 @@ def sample(
             starts[part.rows] = part.noise.prior((part.n, *shape[1:]), device) * std
         else:
             starts[part.rows] = x_init[part.rows]
-        counting = count_nfe(part.model, limit=max_nfe)
-        with evaluating(part.model), counting as counted, checked_at_end():
-            end = sampler.run(part.model, starts[part.rows], ts, part.noise, on_step)
-            x = end.state
-            if denoise and not sampler.reaches_data:
-                x = part.model.x0(x, model.sde.nodes(ts[-1:])[0])
-            check_finite(x, lambda: f"samples at t={float(ts[-1]):.6g}")
-        ends[part.rows] = x
+        with torch.set_grad_enabled(grad):
+            run = prepared(part, starts[part.rows], x_init, ts, on_step, grad)
+            counting = count_nfe(part.model, limit=max_nfe)
+            with evaluating(part.model), counting as counted, checked_at_end():
+                end = sampler.run(run.model, run.start, ts, part.noise, run.on_step)
+                x = end.state
+                if denoise and not sampler.reaches_data:
+                    x = run.model.x0(x, model.sde.nodes(ts[-1:])[0])
+                check_finite(x, lambda: f"samples at t={float(ts[-1]):.6g}")
+            if grad:
+                check_differentiable(sampler, x)
+            ends[part.rows] = x
         counts += [] if end.counts is None else [end.counts]
         nfe = max(nfe, counted.forward)
     return Samples(

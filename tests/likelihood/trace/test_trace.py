@@ -130,6 +130,17 @@ class TestLinearize:
         assert count.derivative == rule.cost(7)
         assert count.forward == 0  # the model counts those
 
+    @by_rule([ExactTrace(), Hutchinson(), Probing(2)])
+    def test_traces_have_gradients_on_request(self, rule):
+        """For J = diag(a cos x) signs have no error: the gradient is −a sin x, and Σ cos x."""
+        a = torch.tensor(1.5, dtype=DOUBLE, requires_grad=True)
+        x = torch.linspace(-1, 1, 8, dtype=DOUBLE).reshape(2, 4).requires_grad_()
+        jac = linearize(lambda x: a * x.sin(), x, second=True)
+        trace = rule.estimate(jac, rule.draw(SampleNoise(0, range(2)), x)).mean(1).sum()
+        of_x, of_a = torch.autograd.grad(trace, (x, a))
+        torch.testing.assert_close(of_x, -a.detach() * x.detach().sin(), rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(of_a, x.detach().cos().sum(), rtol=1e-10, atol=1e-12)
+
     def test_a_known_part_is_subtracted_and_added_back(self):
         """The mean does not change, and the known part has no variance."""
         matrix = random_matrix(6)
