@@ -5,6 +5,7 @@ from .cosine_vp import CosineVP
 from .tabulated_vp import TabulatedVP, cosine_betas, linear_betas
 from .ve import VE
 from .vp import VP, SubVP
+from .zero_snr import zero_terminal_snr
 
 __all__ = [
     "SDE",
@@ -16,4 +17,5 @@ __all__ = [
     "TabulatedVP",
     "cosine_betas",
     "linear_betas",
+    "zero_terminal_snr",
 ]
