@@ -580,7 +580,7 @@ def test_arguments_are_not_changed(sde, gaussian):
         (
             {"target": "noise"},
             ValueError,
-            "target must be one of eps, x0, v, score, edm, denoiser, got",
+            "target must be one of eps, x0, v, score, edm, denoiser, velocity, got",
         ),
         ({"label": "noise"}, ValueError, "label must be one of log_sigma, edm, time, index, "),
         ({"label_scale": 0}, ValueError, "label_scale must not be 0"),

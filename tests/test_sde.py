@@ -248,7 +248,7 @@ def test_nodes_hold_the_sde_as_numbers(sde):
     ts = torch.tensor([1.0, 0.3, 1e-3], dtype=torch.float64)
     for t, node in zip(ts, sde.nodes(ts), strict=True):
         assert all(type(value) is float for value in node)
-        want = (t, sde.alpha(t), sde.sigma(t), sde.lam(t), sde.f(t), sde.g(t))
+        want = (t, sde.alpha(t), sde.sigma(t), sde.lam(t), sde.f(t), sde.g(t), *sde.rates(t))
         # one vectorised call may round differently from six scalar ones
         assert tuple(node) == pytest.approx([float(v) for v in want], rel=1e-14)
 

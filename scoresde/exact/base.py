@@ -42,6 +42,16 @@ class ExactScore(ScoreModel):
         node = self.sde.at(t, x)
         return self._mean(x, node, -node.sigma, node.alpha)
 
+    def velocity(self, x: Tensor, t: Time) -> Tensor:
+        """E[α′ x_0 + σ′ ε | x_t = x], exact; one forward evaluation is counted."""
+        node = self.sde.at(t, x)
+        return self._mean(x, node, node.alpha_rate, node.sigma_rate)
+
+    @property
+    def t_most(self) -> float:
+        """1: every quantity is exact at all times."""
+        return 1.0
+
     @abstractmethod
     def least_error(self, x: Tensor, t: Time) -> Tensor:
         """E[|ε − ε̂|² | x_t = x] = tr Cov(ε | x_t = x) of the exact ε̂; not counted as NFE.

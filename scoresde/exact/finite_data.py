@@ -61,7 +61,7 @@ class FiniteData(ExactScore):
 
     def _shares(self, x: Tensor, alpha: Factor, sigma: Factor) -> Tensor:
         """P(x_0 = x_i | x_t = x), shape (B, n)."""
-        distances = self._squared_distances(x / alpha)
+        distances = self._squared_distances(x / _not_zero(alpha))
         return torch.softmax(-0.5 * (alpha / sigma) ** 2 * distances, dim=1)
 
     def _squared_distances(self, x: Tensor) -> Tensor:
@@ -73,3 +73,10 @@ class FiniteData(ExactScore):
         size = max(1, _LARGEST_TEMPORARY // max(1, x.numel()))
         parts = [((x[:, None] - part) ** 2).sum(-1) for part in self.points.split(size)]
         return torch.cat(parts, dim=1)
+
+
+def _not_zero(alpha: Factor) -> Factor:
+    """α, and 1 where it is 0: there x says nothing about the data, and its weight is 0."""
+    if isinstance(alpha, Tensor):
+        return torch.where(alpha == 0, 1.0, alpha)
+    return 1.0 if alpha == 0 else alpha

@@ -35,7 +35,7 @@ from ..plain import (
     split_kind,
 )
 from ..score import Call, NetworkScore, Preconditioning
-from ..sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP, cosine_betas, linear_betas
+from ..sde import SDE, VE, VP, CosineVP, Linear, SubVP, TabulatedVP, cosine_betas, linear_betas
 from ..shipped import locate
 from ..train import TrainSettings
 from .config_source import ConfigSource
@@ -49,6 +49,7 @@ SDES: dict[str, type[SDE]] = {
     "subvp": SubVP,
     "ve": VE,
     "cosine": CosineVP,
+    "linear": Linear,
     "tabulated": TabulatedVP,
 }
 BETAS = {"linear": linear_betas, "cosine": cosine_betas}  # tables of β that have a name

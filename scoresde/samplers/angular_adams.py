@@ -88,7 +88,9 @@ class AngularAdams(LinearMultistep):
 
     def nodes(self, sde: SDE, ts: Tensor) -> list[Node]:
         """The nodes of the grid, and with `to_data` one at σ = 0, where nothing is evaluated."""
-        at_data = Node(t=0.0, alpha=1.0, sigma=0.0, lam=math.inf, f=0.0, g=0.0)
+        at_data = Node(
+            t=0.0, alpha=1.0, sigma=0.0, lam=math.inf, f=0.0, g=0.0, alpha_rate=0.0, sigma_rate=0.0
+        )
         return [*sde.nodes(ts), *([at_data] if self.to_data else [])]
 
     def rows(self, sde: SDE, nodes: list[Node]) -> list[StepWeights]:

@@ -81,6 +81,14 @@ class ScoreModel(nn.Module, ABC):
         """Least time at which the network may be evaluated."""
         return 0.0
 
+    @property
+    def t_most(self) -> float:
+        """Largest time at which every quantity can be computed.
+
+        It is 1, unless α(1) = 0 and x0 = (x − σ ε)/α is computed from ε: then `SDE.t_regular`.
+        """
+        return self.sde.t_regular
+
     @abstractmethod
     def eps(self, x: Tensor, t: Time) -> Tensor:
         """ε(x, t) = E[ε | x_t = x]."""
@@ -92,20 +100,25 @@ class ScoreModel(nn.Module, ABC):
 
     def x0(self, x: Tensor, t: Time) -> Tensor:
         """E[x_0 | x_t = x] = (x − σ ε)/α."""
-        node = self.sde.at(t, x)
+        node = self._with_data(self.sde.at(t, x))
         return combine(1 / node.alpha, x, -node.sigma / node.alpha, self.eps(x, node))
 
     def v(self, x: Tensor, t: Time) -> Tensor:
         """α ε − σ x0 = (ε (α² + σ²) − σ x)/α."""
-        node = self.sde.at(t, x)
+        node = self._with_data(self.sde.at(t, x))
         scale = (node.alpha**2 + node.sigma**2) / node.alpha
         return combine(-node.sigma / node.alpha, x, scale, self.eps(x, node))
+
+    def velocity(self, x: Tensor, t: Time) -> Tensor:
+        """α′ x0 + σ′ ε = dx/dt of the probability-flow ODE, also f x + g²/(2σ) ε where α > 0."""
+        node = self._with_data(self.sde.at(t, x))
+        return combine(node.f, x, 0.5 * node.g**2 / node.sigma, self.eps(x, node))
 
     def with_share(self, quantity: Quantity, x: Tensor, t: Time) -> tuple[Tensor, Tensor | None]:
         """A quantity, and the share w of a learned variance, from one evaluation.
 
         Args:
-            quantity: "eps", "x0" or "v".
+            quantity: "eps", "x0", "v" or "velocity".
             x: State, shape (B, *D).
             t: Time.
 
@@ -230,6 +243,19 @@ class ScoreModel(nn.Module, ABC):
                 f"discrete label belongs to t = {self.t_least:g}, the least noise it was trained on"
             )
 
+    def _with_data(self, node: Node) -> Node:
+        """The node, or raise if α = 0 there and the model needs to divide by it.
+
+        Times per sample are not looked at, which would make the host wait for an accelerator.
+        """
+        if isinstance(node.alpha, float) and node.alpha == 0 and self.t_most < node.t:
+            raise ValueError(
+                f"t must be at most {self.t_most:.6g} for this model under "
+                f"{type(self.sde).__name__}, got {node.t:g}: α is 0 there, and x0 does not follow "
+                "from its output"
+            )
+        return node
+
     def take(self, rows: slice | Tensor) -> ScoreModel:
         """This model for some rows of its batch: a bound condition follows its samples."""
         return self if self.y is None else self.given(take_rows(self.y, rows))
@@ -278,6 +304,8 @@ def reverse_drift(model: ScoreModel, x: Tensor, t: Time, eta: float = 1.0) -> Te
         The drift dx/dt, like x (sampling integrates it with dt < 0).
     """
     node = model.sde.at(t, x)
+    if eta == 0 and model.sde.ends_in_noise:  # f and g are infinite at t = 1
+        return model.velocity(x, node)
     # −g² score = (g²/σ) ε
     weight = 0.5 * (1 + eta**2) * node.g**2 / node.sigma
     return combine(node.f, x, weight, model.eps(x, node))

@@ -54,6 +54,11 @@ class Clipped(ScoreModel):
         """Least time at which the network may be evaluated."""
         return self.model.t_least
 
+    @property
+    def t_most(self) -> float:
+        """Largest time at which the model that is clipped can be evaluated."""
+        return self.model.t_most
+
     def eps(self, x: Tensor, t: Time) -> Tensor:
         """(x − α x0)/σ with the clipped x0."""
         node = self.sde.at(t, x)
@@ -62,3 +67,9 @@ class Clipped(ScoreModel):
     def x0(self, x: Tensor, t: Time) -> Tensor:
         """The model's x0, clipped."""
         return self.model.given(self.y).x0(x, t).clamp(self.low, self.high)
+
+    def velocity(self, x: Tensor, t: Time) -> Tensor:
+        """α′ x0 + σ′ ε = (σ′ x − (α σ′ − α′ σ) x0)/σ with the clipped x0."""
+        node = self.sde.at(t, x)
+        skip, out = node.sigma_rate / node.sigma, -node.determinant / node.sigma
+        return combine(skip, x, out, self.x0(x, node))

@@ -106,6 +106,11 @@ class NetworkScore(ScoreModel):
         """The time of the first discrete label, 0 for labels that are not discrete."""
         return self.preconditioning.t_least(self.sde)
 
+    @property
+    def t_most(self) -> float:
+        """The largest time at which target and label are regular; 1 if α(1) > 0."""
+        return self.preconditioning.t_most(self.sde)
+
     def compile(self, *arguments: Any, rows: int | None = None, **options: Any) -> None:
         """Compile the network in place.
 
@@ -136,9 +141,13 @@ class NetworkScore(ScoreModel):
         """E[α ε − σ x_0 | x_t] from the network's native target."""
         return self.with_share("v", x, t)[0]
 
+    def velocity(self, x: Tensor, t: Time) -> Tensor:
+        """E[α′ x_0 + σ′ ε | x_t] from the network's native target."""
+        return self.with_share("velocity", x, t)[0]
+
     def with_share(self, quantity: Quantity, x: Tensor, t: Time) -> tuple[Tensor, Tensor | None]:
         """c_skip x + c_out F(x, t), where F is the network's native target, and w."""
-        node = self.sde.at(t, x)
+        node = self._with_data(self.sde.at(t, x))
         c_skip, c_out = self.preconditioning.skip_and_out(quantity, node)
         native, share = self._native(x, node)
         return combine(c_skip, x, c_out, native), share

@@ -31,6 +31,8 @@ def wrap(
     label_scale: float = 1.0,
     label_offset: float = 0.0,
     label_ndim: int = 1,
+    data_at: int = 0,
+    velocity_sign: int | None = None,
     condition: str | tuple[str, ...] | None = None,
     arguments: Mapping[str, Any] | None = None,
     learned_variance: bool = False,
@@ -42,6 +44,8 @@ def wrap(
         wrap(D, VE(0.002, 80.0), "denoiser")                            D(x, σ) of x = x_0 + σ ε
         wrap(net, TabulatedVP(betas), "eps", label="index")             DDPM: labels 0 … N − 1
         wrap(net, VP(), "v", label="time", label_scale=1000)            labels 1000 t
+        wrap(net, Linear(), "velocity", label="time")                   flow matching, ε − x0
+        wrap(net, Linear(), "velocity", label="time", data_at=1)        x0 − ε of τ = 1 − t
 
     The network receives x_t = α x_0 + σ ε as it is; a denoiser receives x_t/α. It may return the
     prediction alone, first in a tuple, as `.sample`, or as the first half of 2C channels.
@@ -51,7 +55,8 @@ def wrap(
             signature. x has shape (B, *D) and the network's dtype, the label has shape (B,).
         sde: The forward process it was trained for; its α and σ must be those of the training.
         target: What the network returns: "eps", "x0", "v" = α ε − σ x0, "score" = −ε/σ, or
-            "denoiser", E[x_0] of x_0 + σ ε, whose label is σ.
+            "denoiser", E[x_0] of x_0 + σ ε, whose label is σ, or "velocity", α′ x0 + σ′ ε, which
+            is ε − x0 under `Linear`.
         label: What the network receives as label: "time" t in [0, 1], "index" N t − 1 of a
             `TabulatedVP` (a number between the integers at times between its own),
             "rounded_index" the same rounded, as int64, "sigma" σ/α, "log_sigma" log(σ/α), "edm"
@@ -59,6 +64,10 @@ def wrap(
         label_scale: A factor of the label.
         label_offset: A number added to the label before the factor: 1 for labels 1 … N of an index.
         label_ndim: Number of dimensions of the label: 2 for shape (B, 1), 4 for (B, 1, 1, 1).
+        data_at: 1 for a network whose time is 1 at the data: its label "time" is then 1 − t, t our
+            time, which is 0 at the data.
+        velocity_sign: s in F = s dx/dt of the target "velocity", 1 or −1; None for the derivative
+            with respect to the network's own time.
         condition: Name of the parameter that receives the condition y, if it is not the third one
             or has an unusual name; several names for a dict. See `Call`.
         arguments: Further keyword arguments of each call.
@@ -87,6 +96,8 @@ def wrap(
         scale_input=False,
         label_scale=label_scale,
         label_offset=label_offset,
+        data_at=data_at,
+        velocity_sign=velocity_sign,
     )
     call = Call(condition, arguments or {}, label_ndim, learned_variance)
     model = NetworkScore(network, sde, preconditioning, call=call)

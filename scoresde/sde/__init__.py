@@ -1,7 +1,9 @@
 """Forward SDEs: dx = f(t) x dt + g(t) dw with the kernel x_t = α(t) x_0 + σ(t) ε."""
 
-from .base import SDE, Node
+from .base import SDE
 from .cosine_vp import CosineVP
+from .linear import Linear
+from .node import Node
 from .tabulated_vp import TabulatedVP, cosine_betas, linear_betas
 from .ve import VE
 from .vp import VP, SubVP
@@ -12,6 +14,7 @@ __all__ = [
     "VE",
     "VP",
     "CosineVP",
+    "Linear",
     "Node",
     "SubVP",
     "TabulatedVP",

@@ -1,4 +1,4 @@
-"""The base class of forward SDEs, `SDE`, and `Node`, an SDE at one time.
+"""The base class of forward SDEs, `SDE`.
 
 Everything is written with five functions of time t in [0, 1] (0 = data, 1 = noise):
 
@@ -17,15 +17,16 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from .._deferred import refuse
 from .._tensor import as_time, check_integer, expand, float64
+from .node import Node
 
-__all__ = ["SAME_TIME", "SDE", "Node", "VariancePreserving"]
+__all__ = ["REGULAR_LAM", "SAME_TIME", "SDE", "VariancePreserving"]
 
 # Times closer than this count as equal. It is far above the rounding of i/L, and far below the
 # spacing of any ladder.
@@ -34,22 +35,11 @@ SAME_TIME = 1e-9
 # Relative distance by which a noise level may lie outside an SDE's range.
 _ROUNDING = 1e-9
 
+# λ at which what needs a finite f, g or λ starts, if α(1) = 0: the data are then 0.25 % of x.
+REGULAR_LAM = -6.0
+
 # Largest α/σ at which sampling may start from a normal distribution; above, x_init is needed.
 _START_RATIO = 0.1
-
-
-class Node(NamedTuple):
-    """An SDE at one time: float64 numbers, or tensors of shape (B, 1, ..., 1) if times differ.
-
-    Numbers are used because arithmetic on 0-d tensors costs more per step than a small network.
-    """
-
-    t: float | Tensor
-    alpha: float | Tensor
-    sigma: float | Tensor
-    lam: float | Tensor
-    f: float | Tensor
-    g: float | Tensor
 
 
 @dataclass(frozen=True)
@@ -85,12 +75,34 @@ class SDE(ABC):
         """Standard deviation of the prior that sampling starts from: 1."""
         return 1.0
 
+    @cached_property
+    def ends_in_noise(self) -> bool:
+        """Whether α(1) = 0, so that x at t = 1 is pure noise.
+
+        Then f, g and λ are infinite at t = 1, and whatever needs them starts at `t_regular`. The
+        probability-flow ODE dx/dt = α′ x̂0 + σ′ ε̂ is regular at t = 1, if the model is.
+        """
+        return float(self.log_alpha(1.0)) == -math.inf
+
+    @property
+    def t_regular(self) -> float:
+        """The largest time at which f, g and λ may be used: λ = −6 if α(1) = 0, otherwise 1."""
+        return float(self.t_of_lam(REGULAR_LAM)) if self.ends_in_noise else 1.0
+
+    def rates(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        """α′(t) and σ′(t), like t: α′ = f α and σ′ = g²/(2σ) + f σ.
+
+        An SDE with α(1) = 0 defines its own, which are finite at t = 1.
+        """
+        return _rates(self.alpha(t), self.sigma(t), self.f(t), self.g(t))
+
     def start_std(self, t: float) -> float:
         """Standard deviation s of N(0, s² I), from which sampling may start at time t.
 
             s² = α(t)² v + σ(t)²,   v = max(0, (prior_std² − σ(1)²)/α(1)²)
 
-        v is the variance of data for which the prior is the marginal at t = 1. So s is `prior_std`
+        v is the variance of data for which the prior is the marginal at t = 1, or 1 if α(1) = 0,
+        where the prior is the marginal for all data. So s is `prior_std`
         at t = 1, and at all times it is 1 for VP and σ(t) for VE. The true mean and variance of x_t
         depend on the data. They are near 0 and s² where α/σ is small: for data of variance 1 the
         relative error of the variance is at most about (α/σ)², which is 1 % at the limit.
@@ -111,7 +123,8 @@ class SDE(ABC):
                 f"there, above {_START_RATIO}, so that x depends on the data and cannot be drawn "
                 "from a normal distribution; or start at t = 1"
             )
-        variance = max(0.0, (self.prior_std**2 - end.sigma**2) / end.alpha**2)
+        known = end.alpha > 0
+        variance = max(0.0, (self.prior_std**2 - end.sigma**2) / end.alpha**2) if known else 1.0
         return math.sqrt(start.alpha**2 * variance + start.sigma**2)
 
     def alpha(self, t: Tensor | float) -> Tensor:
@@ -253,7 +266,9 @@ class SDE(ABC):
         refuse(outside, lambda n: ValueError(f"times must lie in [0, 1], got {ts.tolist()}"))
         sigma = self.sigma(ts)
         refuse(sigma <= 0, self._no_noise)
-        return ts, self.alpha(ts), sigma, self.lam(ts), self.f(ts), self.g(ts)
+        alpha, f, g = self.alpha(ts), self.f(ts), self.g(ts)
+        rates = self.rates(ts) if self.ends_in_noise else _rates(alpha, sigma, f, g)
+        return ts, alpha, sigma, self.lam(ts), f, g, *rates
 
     def _no_noise(self, times: int) -> ValueError:
         """The error for a number of times at which σ = 0."""
@@ -278,3 +293,8 @@ class VariancePreserving(SDE):
         """log α at λ: −log(1 + e^{−2λ})/2, without overflow."""
         # torch's own softplus is linear above 20, off by 2e-9
         return -0.5 * torch.logaddexp(torch.zeros_like(lam), -2 * lam)
+
+
+def _rates(alpha: Tensor, sigma: Tensor, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """α′ and σ′ where f and g are finite, from f = α′/α and g² = 2 σ σ′ − 2 f σ²."""
+    return alpha * f, 0.5 * g.square() / sigma + f * sigma

@@ -51,7 +51,7 @@ def mixture_denoiser() -> Denoiser:
 
 def _mixture_x0(y: Tensor, sigma: float) -> Tensor:
     # λ does not enter the closed form
-    node = Node(0.0, 1.0, sigma / SCALE, 0.0, 0.0, 0.0)
+    node = Node(0.0, 1.0, sigma / SCALE, 0.0, 0.0, 0.0, 0.0, 0.0)
     return SCALE * _mixture().x0(y / SCALE, node)
 
 

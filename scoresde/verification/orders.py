@@ -90,7 +90,7 @@ def exact_flow(model: ScoreModel, x: Tensor, t_min: float) -> Tensor:
     first, last = model.sde.nodes([1.0, t_min])
 
     def rhs(lam: float, y: Tensor) -> Tensor:
-        node = Node(0.0, 1.0, math.exp(-lam), lam, 0.0, 0.0)
+        node = Node(0.0, 1.0, math.exp(-lam), lam, 0.0, 0.0, 0.0, 0.0)
         eps = model.eps(torch.from_numpy(y).reshape(x.shape), node)
         return (-node.sigma * eps).flatten().numpy()
 
