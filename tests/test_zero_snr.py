@@ -35,7 +35,10 @@ def test_the_knots_are_those_of_the_table(betas):
     want = np.concatenate([[1.0], np.cumprod(1 - np.array(betas))])
     np.testing.assert_allclose(sde.alpha(knots) ** 2, want, rtol=1e-11, atol=0)
     end = sde.at(1.0, torch.zeros(1, 1))
-    assert end[1:] == (0.0, 1.0, -math.inf, -math.inf, math.inf)
+    assert end[1:6] == (0.0, 1.0, -math.inf, -math.inf, math.inf)
+    assert end.sigma_rate == 0
+    assert end.determinant == -end.alpha_rate > 0
+    assert float(sde.lam(sde.t_regular)) == pytest.approx(-6)
     assert sde.ends_in_noise
     assert not TabulatedVP(betas[:-1] + [0.5]).ends_in_noise
 

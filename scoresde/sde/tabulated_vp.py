@@ -129,8 +129,7 @@ class TabulatedVP(VariancePreserving):
     def rates(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
         """(α', σ'), finite up to t = 1."""
         t = as_time(t)
-        alpha, sigma, f = self.alpha(t), self.sigma(t), self.f(t)
-        slopes = alpha * f, -(alpha**2) * f / sigma
+        slopes = super().rates(t)  # NaN at t = 1, which is replaced
         return tuple(
             self._with_last(t, slope, lambda last, u, k=k: last.rates(u)[k])
             for k, slope in enumerate(slopes)
