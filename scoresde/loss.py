@@ -20,7 +20,7 @@ from torch import Tensor
 from ._tensor import check_choice, check_integer, check_number, expand, float64, plain_numbers
 from .error_history import ErrorHistory
 from .score import ScoreModel
-from .score.base import cast
+from .score.combining import cast
 from .sde import SDE, Node
 from .sde.reverse import gaussian_kl, learned_std
 

@@ -169,7 +169,7 @@ def _grids_and_models() -> Iterator[Mutant]:
     )
     yield Mutant(
         "equal neighbours are allowed in a grid",
-        path,
+        "scoresde/given_times.py",
         "torch.nonzero(ts[1:] >= ts[:-1])",
         "torch.nonzero(ts[1:] > ts[:-1])",
         "test_grid.py",

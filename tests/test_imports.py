@@ -26,7 +26,7 @@ LEAVES = {"nets", "metrics", "data", "ema", "checkpoint", "distributed"}
 LAYERS = [
     {"noise", "ivp"},
     {"sde"},
-    {"score", "error_history"},
+    {"score", "error_history", "given_times"},
     {"exact", "loss", "grid", "batches"},
     {"samplers", "likelihood", "scaling"},
     {"interop"},  # models and samplers of other libraries

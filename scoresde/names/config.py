@@ -108,6 +108,11 @@ class Config:
         return self.preconditioning.t_least(self._sde)
 
     @property
+    def t_most(self) -> float:
+        """Largest time at which every quantity can be computed, 1 unless α(1) = 0."""
+        return self.preconditioning.t_most(self._sde)
+
+    @property
     def _sde(self) -> SDE:
         """The forward process, which must be known."""
         if isinstance(self.sde, PairwiseVE):

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from .._tensor import check_number, check_type, float64
-from ..grid import GRIDS, check_grid, snapped
+from ..grid import GRIDS, INFINITE_AT_NOISE, check_grid, snapped
 from ..plain import ConfigError, check_values, nearest, split_name
 from ..sde import SDE, VP
 
@@ -54,12 +54,16 @@ class NamedGrid:
         ladder: Whether its times are moved to the discrete times of a `TabulatedVP`. A network
             with the label "index" is then evaluated at labels that it was trained on only, and
             without it at labels between them as well.
+        t_max: Its first time; None for `sde.t_regular`. It is no part of its name, because it
+            follows from model and sampler. A grid of equal steps in λ or σ/α begins at
+            `sde.t_regular` where α(t_max) = 0.
     """
 
     name: str
     parameters: tuple[tuple[str, float], ...] = ()
     t_min: float | None = None
     ladder: bool = False
+    t_max: float | None = None
 
     def __post_init__(self) -> None:
         check_type("ladder", self.ladder, bool)
@@ -82,6 +86,8 @@ class NamedGrid:
         """
         last = t_min if self.t_min is None else self.t_min
         ends = {} if last is None else {"t_min": last}
+        if self.t_max is not None and self.name not in INFINITE_AT_NOISE:
+            ends["t_max"] = self.t_max
         ts = GRIDS[self.name](sde, steps, **ends, **dict(self.parameters))
         return snapped(sde, ts) if self.ladder else ts
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._tensor import check_integer, check_number, plain_numbers
 from ..score import ScoreModel
-from ..score.base import combine
+from ..score.combining import combine
 from ..sde import SDE, Node
 from .multistep import LinearMultistep, StepWeights
 from .weights import Prediction, lagrange_weights, past_knots, step_orders
@@ -72,6 +72,11 @@ class AngularAdams(LinearMultistep):
         plain_numbers(self)
         check_integer("order", self.order, minimum=1, maximum=4)
         check_number("data_std", self.data_std, above=0)
+
+    @property
+    def starts_in_noise(self) -> bool:
+        """Yes: θ and v are regular where α = 0."""
+        return True
 
     @property
     def reaches_data(self) -> bool:

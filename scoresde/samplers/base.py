@@ -55,6 +55,24 @@ class Sampler(ABC):
         return False
 
     @property
+    def starts_in_noise(self) -> bool:
+        """Whether the sampler may start where α = 0, because it uses neither f, g nor λ there."""
+        return False
+
+    def check_start(self, sde: SDE, t: float) -> None:
+        """Raise unless the sampler may start at t.
+
+        Raises:
+            ValueError: If α(t) = 0 and f, g or λ are used.
+        """
+        if not self.starts_in_noise and sde.ends_in_noise and float(sde.alpha(t)) == 0:
+            raise ValueError(
+                f"{type(self).__name__} cannot start at t = {t:g}, where {type(sde).__name__} has "
+                f"α = 0 and an infinite λ; start at t = {sde.t_regular:.6g}, which is "
+                "sde.t_regular and the default t_max of the grids"
+            )
+
+    @property
     def off_grid(self) -> bool:
         """Whether the sampler evaluates the model at times that are not in the grid."""
         return self.adaptive

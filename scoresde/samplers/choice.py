@@ -16,7 +16,7 @@ from .base import Sampler
 from .recommended import Choice, recommended
 from .steps import Grid, count_evaluations, largest_steps
 
-__all__ = ["DEFAULT_NFE", "DEFAULT_T_MIN", "choose", "most_steps", "recommended_grid"]
+__all__ = ["DEFAULT_NFE", "DEFAULT_T_MIN", "choose", "most_steps", "recommended_grid", "start_time"]
 
 DEFAULT_NFE = 20
 MOST_NFE = 100_000  # as on the command line: a grid takes about 500 bytes per step
@@ -63,16 +63,17 @@ def choose(
                 f"rtol and atol, got {nfe}"
             )
         t_min = max(DEFAULT_T_MIN, model.t_least)
-        return Choice(sampler, uniform(model.sde, 1, t_min), denoise, None)
+        ts = uniform(model.sde, 1, t_min, start_time(model, sampler))
+        return Choice(sampler, ts, denoise, None)
     nfe = DEFAULT_NFE if nfe is None else check_integer("nfe", nfe, minimum=1, maximum=MOST_NFE)
     if sampler is None:
         # `recommended` counts the final denoising, so that one more step is free without it
         found = _fitting(model, nfe, not denoise, shape)
         sampler = found.sampler if denoise else replace(found.sampler, to_data=False)
         return Choice(sampler, found.ts, denoise and found.denoise, found.grid)
-    grid = recommended_grid(model, shape)
+    grid = recommended_grid(model, shape, sampler)
     steps = most_steps(model.sde, sampler, grid, nfe, denoise)
-    found = recommended(model, steps + 1, shape)
+    found = recommended(model, steps + 1, shape, start_time(model, sampler))
     return Choice(sampler, found.ts, denoise, found.grid)
 
 
@@ -91,11 +92,28 @@ def _fitting(model: ScoreModel, nfe: int, free: bool, shape: Sequence[int] | Non
     return recommended(model, 1 + free, shape)
 
 
-def recommended_grid(model: ScoreModel, shape: Sequence[int] | None = None) -> Grid:
+def start_time(model: ScoreModel, sampler: Sampler | None) -> float:
+    """The largest time at which the sampler may start: 1 unless α(1) = 0.
+
+    If α(1) = 0, it is 1 for a sampler and a model that are regular there, and otherwise
+    `sde.t_regular`.
+
+    Args:
+        model: The score model; only what it says about itself is used.
+        sampler: The sampler; None for the recommended one.
+    """
+    regular = sampler is None or sampler.starts_in_noise
+    return model.t_most if regular else model.sde.t_regular
+
+
+def recommended_grid(
+    model: ScoreModel, shape: Sequence[int] | None = None, sampler: Sampler | None = None
+) -> Grid:
     """The grid that is recommended for each number of steps, as a function of (sde, steps)."""
+    t_max = start_time(model, sampler)
 
     def times(sde: SDE, steps: int, t_min: float | None = None) -> Tensor:
-        return recommended(model, steps + 1, shape).ts
+        return recommended(model, steps + 1, shape, t_max).ts
 
     return times
 

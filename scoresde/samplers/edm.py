@@ -31,8 +31,8 @@ class EDM(GridSampler):
     N is the paper's number of noise levels, one per time of the grid. The paper's last level, 0, is
     `sample(denoise=True)`, so that there are N − 1 Heun steps and one denoising, 2N − 1 NFE. The
     churn is the forward SDE from t to t': x' = (α_t'/α_t) x + σ_{t'|t} S_noise z. We differ from
-    the paper in two points: there is no churn before the denoising, and σ̂' is at most σ̂ at t = 1,
-    because no network is trained above it.
+    the paper in two points: there is no churn before the denoising, and σ̂' is at most σ̂ at t = 1
+    (at λ = −6 if α(1) = 0), because no network is trained above it.
 
     Order 2 with `churn` = 0; 2 NFE per step; stochastic if `churn` > 0. Karras et al. 2022,
     arXiv:2206.00364, algorithms 1 and 2.
@@ -70,7 +70,7 @@ class EDM(GridSampler):
         if self.churn == 0:
             return {}
         gamma = min(self.churn / len(nodes), math.sqrt(2) - 1)
-        highest = -sde.nodes([1.0])[0].lam
+        highest = -sde.nodes([sde.t_regular])[0].lam
         churned = [
             node
             for node in nodes[:-1]
@@ -78,7 +78,7 @@ class EDM(GridSampler):
         ]
         log_sigma_hat = [min(math.log1p(gamma) - node.lam, highest) for node in churned]
         # rounding in the inverse may give a time above 1
-        raised = sde.t_of_lam(-float64(log_sigma_hat)).clamp(max=1)
+        raised = sde.t_of_lam(-float64(log_sigma_hat)).clamp(max=sde.t_regular)
         return dict(zip([node.t for node in churned], sde.nodes(raised), strict=True))
 
     def step(

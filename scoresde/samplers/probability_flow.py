@@ -27,6 +27,8 @@ __all__ = ["ProbabilityFlowODE"]
 class ProbabilityFlowODE(Sampler):
     """dx/dt = f x − g²/2 score, integrated in t from ts[0] down to ts[-1].
 
+    If α(1) = 0, the same right-hand side is α′ x0 + σ′ ε, which is regular at t = 1.
+
     The solver chooses its own steps and uses only the two ends of the grid. There are two kinds of
     step size control:
 
@@ -77,6 +79,11 @@ class ProbabilityFlowODE(Sampler):
         check_choice(f"method with per_sample={self.per_sample}", self.method, methods)
         check_integer("max_steps", self.max_steps, minimum=1)
         self._solver()  # checks the tolerances
+
+    @property
+    def starts_in_noise(self) -> bool:
+        """Yes: the ODE is dx/dt = α′ x̂0 + σ′ ε̂ if α(1) = 0."""
+        return True
 
     def run(
         self, model: ScoreModel, x: Tensor, ts: Tensor, noise: Noise, on_step: OnStep | None = None

@@ -82,7 +82,12 @@ class Choice:
     grid: str | None
 
 
-def recommended(model: ScoreModel, nfe: int, shape: Sequence[int] | None = None) -> Choice:
+def recommended(
+    model: ScoreModel,
+    nfe: int,
+    shape: Sequence[int] | None = None,
+    t_max: float | None = None,
+) -> Choice:
     """The sampler, grid and last time that are recommended for `nfe` evaluations per sample.
 
     The sampler is `AngularAdams`. Its order is 2, and with more evaluations 3 (from 9, not for
@@ -103,6 +108,8 @@ def recommended(model: ScoreModel, nfe: int, shape: Sequence[int] | None = None)
         nfe: Evaluations per sample, at least 1, the final denoising included.
         shape: Shape of one sample without its batch axis; None for that of the model's data, or of
             a vector of 64 numbers if this is unknown.
+        t_max: First time of the grid; None for the largest time at which the model is regular,
+            which is 1 unless α(1) = 0.
 
     Returns:
         The settings; the times are on the ladder if the labels of the model are rounded.
@@ -121,7 +128,8 @@ def recommended(model: ScoreModel, nfe: int, shape: Sequence[int] | None = None)
     unit, sde = _unit(model), model.sde
     std, power = _rounded(unit * rule.grid_std), rule.power
     t_min = _last_time(model, nfe, std, rule)
-    ts = grids.arctan(sde, max(nfe - 1, 1), t_min, data_std=std, power=power)
+    first = model.t_most if t_max is None else t_max
+    ts = grids.arctan(sde, max(nfe - 1, 1), t_min, first, data_std=std, power=power)
     if model.snapped:
         ts = grids.snapped(sde, ts)
     own = _rounded(unit * rule.data_std)

@@ -94,9 +94,9 @@ class Restart(GridSampler):
     inner sampler is EDM's, deterministic. A multistep inner sampler begins each descent at order 1,
     so that the order is 2 at most.
 
-    `high` is cut to σ/α at t = 1, because no network is trained above it. An interval is skipped if
-    the grid ends above it: then the grid's time nearest to `low` (the first time excluded) is not
-    below `high`.
+    `high` is cut to σ/α at t = 1 (at λ = −6 if α(1) = 0), because no network is trained above it.
+    An interval is skipped if the grid ends above it: then the grid's time nearest to `low` (the
+    first time excluded) is not below `high`.
 
     NFE: those of the inner sampler, for the steps of the grid and for `repeats` × `steps` more in
     each interval. Stochastic.
@@ -150,7 +150,7 @@ class Restart(GridSampler):
         for interval in self.intervals:
             s = min(nodes[1:], key=lambda node: abs(math.exp(-node.lam) - interval.low))
             # rounding in the inverse may give a time above 1
-            t_high = min(float(sde.t_of_lam(-math.log(interval.high))), 1.0)
+            t_high = min(float(sde.t_of_lam(-math.log(interval.high))), sde.t_regular)
             if t_high > s.t:
                 down = sde.nodes(karras(sde, interval.steps, s.t, t_high))
                 down[-1] = s

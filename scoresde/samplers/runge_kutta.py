@@ -46,7 +46,7 @@ class RungeKutta(GridSampler):
     """A classical Runge–Kutta method for the probability-flow ODE in one of its variables.
 
         variable      ODE
-        "t"           dx/dt = f x + g²/(2σ) ε
+        "t"           dx/dt = f x + g²/(2σ) ε, or α′ x0 + σ′ ε if α(1) = 0
         "lam"         d(x/α)/dλ = −(σ/α) ε
         "sigma"       d(x/α)/d(σ/α) = ε
 
@@ -75,6 +75,11 @@ class RungeKutta(GridSampler):
     def __post_init__(self) -> None:
         check_choice("method", self.method, _TABLEAUS)
         check_choice("variable", self.variable, ("t", "lam", "sigma"))
+
+    @property
+    def starts_in_noise(self) -> bool:
+        """Whether the variable is t: the other two are infinite where α = 0."""
+        return self.variable == "t"
 
     @property
     def off_grid(self) -> bool:

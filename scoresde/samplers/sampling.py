@@ -44,6 +44,8 @@ class Samples:
         denoise: Whether the samples were brought to σ = 0.
         counts: Status, accepted and rejected steps, and evaluations (without the final denoising)
             of each sample, shape (n,) each, from an adaptive sampler; otherwise None.
+        start_std: s of N(0, s² I), from which the samples started at ts[0]; None if `x_init` was
+            given.
     """
 
     x: Tensor
@@ -55,6 +57,7 @@ class Samples:
     grid: str | None
     denoise: bool
     counts: Counts | None = None
+    start_std: float | None = None
 
 
 @own_context()
@@ -101,7 +104,8 @@ def sample(
             entry per sample, or one entry for all.
         x_init: States at ts[0], shape (n, *D), instead of draws from N(0, s² I), where s is
             `sde.start_std(ts[0])`: the prior's standard deviation at t = 1. The recommended times
-            begin at 1.
+            begin at 1; if α(1) = 0, only for a sampler and a model that are regular there, and
+            otherwise at λ = −6, `sde.t_regular`.
         batch: Number of samples to run at a time; None = all at once.
         denoise: Finish at σ = 0 by E[x_0 | x] at ts[-1], which is one more evaluation, or by the
             sampler's own last step (`AngularAdams` with `to_data`). It removes the noise of
@@ -120,6 +124,7 @@ def sample(
         TypeError: If an argument has a wrong type.
         ValueError: On an argument out of range, or arguments that contradict one another; if the
             shape is not known; if `x_init` is None and the grid starts where x depends on the data;
+            if the grid starts where α = 0, and the sampler or the model divides by it;
             for a model with discrete labels, if the grid ends below the time of the first label;
             for rounded labels, if the sampler uses times outside the grid or the grid has times
             outside the ladder.
@@ -137,7 +142,7 @@ def sample(
     device, dtype = _place(model, x_init, device, dtype)
     chosen = choose(model, sampler, None if ts is None else check_grid(ts), nfe, denoise, shape[1:])
     sampler, ts, denoise = chosen.sampler, chosen.ts, chosen.denoise
-    _check_times(model, ts)
+    _check_times(model, sampler, ts)
     if seed is None and noise is None:
         seed = DEFAULT_SEED
     max_nfe = None if max_nfe is None else check_integer("max_nfe", max_nfe, minimum=0)
@@ -170,6 +175,7 @@ def sample(
         grid=chosen.grid,
         denoise=denoise,
         counts=Counts.cat(counts) if counts else None,
+        start_std=std,
     )
 
 
@@ -261,9 +267,11 @@ def _check_allowed(model: ScoreModel, sampler: Sampler) -> None:
         raise ValueError(f"{type(sampler).__name__} cannot run: {reason}")
 
 
-def _check_times(model: ScoreModel, ts: Tensor) -> None:
-    """Raise unless the model is defined at every time of the grid."""
+def _check_times(model: ScoreModel, sampler: Sampler, ts: Tensor) -> None:
+    """Raise unless model and sampler are defined at every time of the grid."""
     model.sde.nodes(ts)  # refuses a time at which σ = 0
+    sampler.check_start(model.sde, float(ts[0]))
+    model.check_first(float(ts[0]))
     if model.snapped:
         check_on_ladder(model.sde, ts)
     model.check_last(float(ts[-1]))

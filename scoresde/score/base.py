@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import get_gradient_edge
 
 from .._condition import Condition, ConditionSpec, bound_rows, map_condition, take_rows
 from .._deferred import check_finite
@@ -18,9 +17,10 @@ from .._tensor import check_number, check_type
 from ..evaluation import NFE, count_nfe, name_time
 from ..sde import SDE, Node
 from ..sde.base import SAME_TIME
+from .combining import cast, combine, depends_on
 from .preconditioning import Quantity
 
-__all__ = ["FIRST_TIME", "ScoreModel", "Time", "cast", "combine", "reverse_drift"]
+__all__ = ["FIRST_TIME", "ScoreModel", "Time", "reverse_drift"]
 
 Time = Tensor | float | Node
 
@@ -248,13 +248,22 @@ class ScoreModel(nn.Module, ABC):
 
         Times per sample are not looked at, which would make the host wait for an accelerator.
         """
-        if isinstance(node.alpha, float) and node.alpha == 0 and self.t_most < node.t:
+        if isinstance(node.alpha, float) and node.alpha == 0:
+            self.check_first(node.t)
+        return node
+
+    def check_first(self, t: float) -> None:
+        """Raise unless every quantity can be computed at t, the first time of a grid.
+
+        Raises:
+            ValueError: If α(t) = 0 and the model divides by it.
+        """
+        if t > self.t_most and float(self.sde.alpha(t)) == 0:
             raise ValueError(
                 f"t must be at most {self.t_most:.6g} for this model under "
-                f"{type(self.sde).__name__}, got {node.t:g}: α is 0 there, and x0 does not follow "
-                "from its output"
+                f"{type(self.sde).__name__}, got {t:g}: α is 0 there, and x0 does not follow from "
+                "its output"
             )
-        return node
 
     def take(self, rows: slice | Tensor) -> ScoreModel:
         """This model for some rows of its batch: a bound condition follows its samples."""
@@ -264,7 +273,7 @@ class ScoreModel(nn.Module, ABC):
         """Check one evaluation's result, like x, and return it in the dtype of x."""
         if not out.is_floating_point():
             raise RuntimeError(f"network returned {out.dtype}, a floating dtype is needed")
-        if torch.is_grad_enabled() and x.requires_grad and not _depends_on(out, x):
+        if torch.is_grad_enabled() and x.requires_grad and not depends_on(out, x):
             # Otherwise the divergence would silently be 0.
             raise RuntimeError(
                 f"network output at {name_time(node.t)} is not differentiable in x (computed under "
@@ -309,34 +318,3 @@ def reverse_drift(model: ScoreModel, x: Tensor, t: Time, eta: float = 1.0) -> Te
     # −g² score = (g²/σ) ε
     weight = 0.5 * (1 + eta**2) * node.g**2 / node.sigma
     return combine(node.f, x, weight, model.eps(x, node))
-
-
-def _depends_on(out: Tensor, x: Tensor) -> bool:
-    """Whether x is in the graph of `out`; trained weights alone make `out` require gradients."""
-    if not out.requires_grad:
-        return False
-    goal, waiting, seen = get_gradient_edge(x).node, [get_gradient_edge(out).node], set()
-    while waiting:
-        node = waiting.pop()
-        if node is goal:
-            return True
-        if node not in seen:
-            seen.add(node)
-            waiting += [parent for parent, _ in node.next_functions if parent is not None]
-    return False
-
-
-def cast(value: float | Tensor, x: Tensor) -> float | Tensor:
-    """A node's entry in the dtype and on the device of x if it is a tensor; a number as it is."""
-    return value.to(x) if isinstance(value, Tensor) else value
-
-
-def combine(a: float | Tensor, x: Tensor, b: float | Tensor, y: Tensor) -> Tensor:
-    """a x + b y in new memory, leaving out terms whose factor is the number 0 or 1."""
-    ours = not (isinstance(b, float) and b == 1.0)
-    second = cast(b, x) * y if ours else y
-    if isinstance(a, float) and a == 0.0:
-        return second if ours else y.clone()
-    if not isinstance(a, float):
-        return cast(a, x) * x + second
-    return second.add_(x, alpha=a) if ours else torch.add(second, x, alpha=a)

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from .._condition import ConditionSpec
 from .._tensor import check_number, check_type
-from .base import ScoreModel, Time, combine
+from .base import ScoreModel, Time
+from .combining import combine
 
 __all__ = ["Clipped"]
 

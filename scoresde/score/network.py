@@ -13,8 +13,9 @@ from .._deferred import check_finite
 from .._tensor import check_type
 from ..evaluation import name_time
 from ..sde import SDE, Node
-from .base import ScoreModel, Time, cast, combine
+from .base import ScoreModel, Time
 from .call import Call, innermost, prediction
+from .combining import cast, combine
 from .preconditioning import INDEX_LABELS, Preconditioning, Quantity
 
 __all__ = ["NetworkScore"]

@@ -59,6 +59,11 @@ class GivenModel(ABC):
 
     @property
     @abstractmethod
+    def t_most(self) -> float:
+        """Largest time at which every quantity can be computed, 1 unless α(1) = 0."""
+
+    @property
+    @abstractmethod
     def condition(self) -> ConditionSpec:
         """The conditions that the data give to the model; without kinds if there are none."""
 

@@ -66,6 +66,11 @@ class LiveModel(GivenModel):
         return self.model.t_least
 
     @property
+    def t_most(self) -> float:
+        """Largest time at which every quantity of the model can be computed."""
+        return self.model.t_most
+
+    @property
     def condition(self) -> ConditionSpec:
         """The conditions that the model takes; none if they are unknown, or bound already."""
         known = self.model.y is None and self.model.condition is not None

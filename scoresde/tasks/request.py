@@ -212,6 +212,11 @@ class StoredModel(GivenModel):
         return self.config.t_least
 
     @property
+    def t_most(self) -> float:
+        """Largest time at which target and label of the network are regular."""
+        return self.config.t_most
+
+    @property
     def data_source(self) -> DataSource | None:
         """The training data."""
         return self.config.data

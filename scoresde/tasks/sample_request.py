@@ -22,6 +22,7 @@ from ..samplers.choice import (
     choose,
     most_steps,
     recommended_grid,
+    start_time,
 )
 from ..samplers.recommended import Choice, recommended
 from ..samplers.steps import Grid, on_ladder
@@ -115,7 +116,8 @@ def choose_settings(request: SampleRequest, stored: StoredModel) -> Choice:
     t_min = _last_time(request, stored, grid)
     if sampler is not None and sampler.adaptive:
         t_min = stored.last_time(t_min, DEFAULT_T_MIN)
-        return Choice(sampler, uniform(stored.sde, 1, t_min), request.denoise, None)
+        ts = uniform(stored.sde, 1, t_min, start_time(stored, sampler))
+        return Choice(sampler, ts, request.denoise, None)
     try:
         if grid is None and t_min is None and request.steps is None:
             return choose(stored, sampler, None, request.nfe, request.denoise)
@@ -137,11 +139,12 @@ def _completed(
     """The recommendation, with the grid, steps or last time that the request gives."""
     nfe = request.nfe or DEFAULT_NFE
     budget = request.steps + 1 if request.steps else nfe + (not request.denoise)
-    best = recommended(stored, budget)
+    t_max = start_time(stored, sampler)
+    best = recommended(stored, budget, t_max=t_max)
     sampler = sampler or best.sampler
-    times: Grid = recommended_grid(stored)
+    times: Grid = recommended_grid(stored, sampler=sampler)
     if grid is not None or t_min is not None:
-        grid = replace(grid or parse_grid(best.grid), t_min=t_min)
+        grid = replace(grid or parse_grid(best.grid), t_min=t_min, t_max=t_max)
         times = on_ladder(grid) if stored.snapped else grid
     steps = request.steps or most_steps(stored.sde, sampler, times, nfe, request.denoise, t_min)
     name = recommended(stored, steps + 1).grid if grid is None else str(grid)
