@@ -37,7 +37,7 @@ class ErrorHistory:
             t_min: Smallest time, in [0, 1), with σ(t_min) > 0.
         """
         self.sde = sde
-        first, last = sde.nodes([1.0, t_min])
+        first, last = sde.nodes([sde.t_regular, t_min])
         self._first, self._last = first.lam, last.lam
         self.counts = torch.zeros(_BINS, dtype=torch.float64)
         self.squares = torch.zeros(_BINS, dtype=torch.float64)

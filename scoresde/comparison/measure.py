@@ -178,7 +178,7 @@ class Cost:
 @torch.no_grad()
 def _bare_pass(model: ScoreModel, x: Tensor) -> None:
     """One evaluation of the model, without a sampler."""
-    model.eps(x, 1.0)
+    model.eps(x, model.t_most)
 
 
 def machine(device: str) -> dict[str, Any]:

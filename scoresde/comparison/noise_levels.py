@@ -161,7 +161,7 @@ def measure(sweep: Sweep, given: GivenModel, data: Mapping[str, Dataset], folder
         folder: Folder of the comparison.
     """
     sde = sweep.model.sde
-    first, last = (node.lam for node in sde.nodes([1.0, sweep.settings.t_min]))
+    first, last = (node.lam for node in sde.nodes([sde.t_regular, sweep.settings.t_min]))
     times = sde.t_of_lam(torch.linspace(first, last, COUNT, dtype=torch.float64)).clamp(0, 1)
     if given.snapped:
         times = snapped(sde, times)

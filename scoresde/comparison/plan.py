@@ -187,9 +187,10 @@ def _with_times(
 def _times_of_file(sde: SDE, name: str, grid: GridFile, snap: bool) -> Tensor:
     """The times of a file's grid, which must begin at t = 1, where all cells have one x_T."""
     ts = grid.times(sde)
-    if abs(float(ts[0]) - 1) > SAME_START:
+    if abs(float(ts[0]) - sde.t_regular) > SAME_START:
         raise ValueError(
-            f"grid {name} begins at t = {float(ts[0]):g}, and all samples of a comparison at t = 1"
+            f"grid {name} begins at t = {float(ts[0]):.7g}, and all samples of a comparison at "
+            f"t = {sde.t_regular:.10g}"
         )
     return snapped(sde, ts) if snap else ts
 
@@ -207,7 +208,7 @@ def recommended_cells(
     cells = []
     for budget in budgets:
         try:
-            chosen = recommended(model, budget, shape)
+            chosen = recommended(model, budget, shape, model.sde.t_regular)
         except ValueError as error:
             cells.append(Cell(RECOMMENDED, DDIM(), budget=budget, reason=str(error)))
             continue

@@ -77,7 +77,7 @@ def noised_data(sweep: Solved) -> Tensor:
     x0 = sweep.quality.real.fresh.to(sweep.start)
     x0 = x0[torch.arange(len(sweep.start)) % len(x0)]
     sde = sweep.model.sde
-    return sde.perturb(x0, 1.0, sweep.start / sde.prior_std)
+    return sde.perturb(x0, sde.t_regular, sweep.start / sde.start_std(sde.t_regular))
 
 
 def save_stages(

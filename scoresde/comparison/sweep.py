@@ -238,7 +238,7 @@ class Sweep:
         """x_T, as drawn by `sample` from the seed, shape (n, *D), float32 on the CPU."""
         noise = SampleNoise(self.settings.seed, range(self.settings.n))
         x = noise.prior(self.settings.shape, torch.device(self.settings.device))
-        return (x * self.model.sde.prior_std).to("cpu", torch.float32)
+        return (x * self.model.sde.start_std(self.model.sde.t_regular)).to("cpu", torch.float32)
 
     @cached_property
     def cost(self) -> Cost:

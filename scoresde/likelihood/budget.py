@@ -23,7 +23,7 @@ from ..noise import Noise
 from ..score import ScoreModel
 from .cutoff import neglected
 from .dequantized import Bound, Dequantized
-from .flow import log_prior
+from .flow import end_std, log_prior
 from .method import Likelihood, LikelihoodMethod, student_t
 from .methods import as_method, log_likelihood
 from .vlb.bound import VariationalBound
@@ -169,7 +169,7 @@ def prior_mismatch(
     if known is None:
         return torch.full_like(latent.flatten(1)[:, 0], math.nan, dtype=torch.float64)
     latent = latent.to(torch.float64)
-    return known.log_prob(latent, 1.0) - log_prior(latent, model.sde.prior_std)
+    return known.log_prob(latent, model.t_most) - log_prior(latent, end_std(model))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from .trace.control import check_control, drift_control
 from .trace.jacobian import flat_rows, linearize
 from .trace.rules import ExactTrace, TraceRule
 
-__all__ = ["Flow", "FlowEnd", "check_points", "log_prior"]
+__all__ = ["Flow", "FlowEnd", "check_points", "end_std", "log_prior"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class FlowEnd:
 class Flow:
     """dx/dt = h(x, t) = f x − ½ g² score(x, t), with ∫ tr ∂h/∂x dt as part of the state.
 
-    Song et al. 2021, arXiv:2011.13456, eq. (13). The solver's state is float64, but the network
+    If α(1) = 0, h is the velocity α′ x0 + σ′ ε, which is regular at t = 1. Song et al. 2021,
+    arXiv:2011.13456, eq. (13). The solver's state is float64, but the network
     sees x in its own dtype. Probes are drawn once and kept: with new probes at each time the ODE
     would not be smooth.
 
@@ -144,6 +145,14 @@ def check_points(model: ScoreModel, x: Tensor, control: GaussianMixture | None =
     check_data(x)
     if control is not None:
         check_control(control, x)
+
+
+def end_std(model: ScoreModel) -> float:
+    """Standard deviation of the normal distribution at `model.t_most`, where a path to noise ends.
+
+    It is `prior_std` at t = 1.
+    """
+    return model.sde.start_std(model.t_most)
 
 
 def log_prior(x: Tensor, std: float) -> Tensor:

@@ -130,7 +130,8 @@ def decode(
 
     Args:
         model: Score model.
-        z: Latent codes with standard deviation `model.sde.prior_std`, shape (B, *D).
+        z: Latent codes, of standard deviation `sde.start_std(model.t_most)`: `prior_std` at t = 1;
+            shape (B, *D).
         method: As for `encode`.
         y: As for `encode`.
         batch: As for `encode`.

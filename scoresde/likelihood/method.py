@@ -57,6 +57,7 @@ class Likelihood:
         counts: Status, steps and evaluations of each sample, from an adaptive solver; otherwise
             None.
         seed: Seed of all randomness; None if none was given.
+        t_max: Time of the latent: 1, or λ = −6 for a network that is not regular where α(1) = 0.
     """
 
     log_prob: Tensor
@@ -70,6 +71,7 @@ class Likelihood:
     latent: Tensor | None = None
     counts: Counts | None = None
     seed: int | None = None
+    t_max: float = 1.0
 
     def half_width(self, level: float = 0.95) -> Tensor:
         """Half the width of the confidence interval at `level` in (0, 1), in nats, shape (B,)."""

@@ -13,7 +13,7 @@ from ..batches import Batch
 from ..exact import GaussianMixture
 from ..ivp import FLOAT32_TOLERANCE, Adaptive, AdaptivePerSample
 from ..score import ScoreModel
-from .flow import Flow, FlowEnd, check_points, log_prior
+from .flow import Flow, FlowEnd, check_points, end_std, log_prior
 from .method import KNOWN, Likelihood, LikelihoodMethod
 from .trace.names import as_trace, trace_rule
 from .trace.rules import ExactTrace, TraceRule
@@ -32,6 +32,9 @@ class Ode(LikelihoodMethod):
 
         dx/dt = h(x, t) = f x − ½ g² score(x, t)   from x(t_min) = x to x(1)
         log p(x) = log N(x(1); 0, prior_std² I) + ∫ tr ∂h/∂x dt   over [t_min, 1]
+
+    If α(1) = 0 and the network is not regular at t = 1 (`ScoreModel.t_most`), the path ends at
+    λ = −6, with `sde.start_std` in place of prior_std.
 
     Song et al. 2021, arXiv:2011.13456, section 4.3; Chen et al. 2018, arXiv:1806.07366,
     section 4. One solve computes x and the integral together. Two errors belong to the definition
@@ -125,15 +128,15 @@ class Ode(LikelihoodMethod):
         """log p of one batch, with the error of the probes."""
         rule = trace_rule(self.trace, x, self.force)
         end = self.solve(batch, x, rule)
-        log_probs = end.integrals + log_prior(end.x, batch.model.sde.prior_std)[:, None]
+        log_probs = end.integrals + log_prior(end.x, end_std(batch.model))[:, None]
         return self.likelihood(batch.model, log_probs, rule, end, end.x.to(x.dtype))
 
     def solve(
         self, batch: Batch, x: Tensor, rule: TraceRule | None = None, down: bool = False
     ) -> FlowEnd:
-        """Carry x from t_min to 1, or down from 1 to t_min; without a rule no trace is computed."""
-        t_min = batch.model.first_time(self.t_min)
-        times = (1.0, t_min) if down else (t_min, 1.0)
+        """Carry x from t_min to `t_most`, or back; without a rule no trace is computed."""
+        t_min, t_max = batch.model.first_time(self.t_min), batch.model.t_most
+        times = (t_max, t_min) if down else (t_min, t_max)
         return Flow(batch, x, rule, self.control).solve(self.solver, *times, self.max_nfe)
 
     def likelihood(
@@ -161,4 +164,5 @@ class Ode(LikelihoodMethod):
             nfe_derivative=end.nfe_derivative,
             t_min=model.first_time(self.t_min),
             method=replace(self, trace=rule),
+            t_max=model.t_most,
         )

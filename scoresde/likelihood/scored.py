@@ -14,7 +14,7 @@ from ..batches import batches
 from ..evaluation import own_context
 from ..noise import Noise
 from ..score import ScoreModel
-from .flow import log_prior
+from .flow import end_std, log_prior
 from .method import Likelihood, joined
 from .methods import as_method
 from .ode import Ode
@@ -89,12 +89,12 @@ def sample_with_log_prob(
     given = {"seed": seed, "noise": noise, "y": y, "batch": batch}
     parts = []
     for part in batches(model, shape[0], device, **given):
-        drawn = part.noise.prior((part.n, *shape[1:])) * model.sde.start_std(1.0)
+        drawn = part.noise.prior((part.n, *shape[1:])) * end_std(model)
         start = drawn.to(device, dtype)
         rule = trace_rule(method.trace, start, method.force)
         end = method.solve(part, start, rule, down=True)
         # downwards the integrals are −∫ over [t_min, 1]
-        log_probs = log_prior(start, model.sde.prior_std)[:, None] - end.integrals
+        log_probs = log_prior(start, end_std(model))[:, None] - end.integrals
         likelihood = method.likelihood(model, log_probs, rule, end, start)
         parts.append(ScoredSamples(x=end.x.to(dtype), **vars(likelihood)))
     return replace(joined(parts), seed=None if seed is None else int(seed))

@@ -74,7 +74,7 @@ def compile_network(
 def _without_check(model: ScoreModel, x: Tensor) -> None:
     """One evaluation; a network may dislike x = 0, and the results are checked later."""
     with suppress(NonFiniteError):
-        model.eps(x, 1.0)
+        model.eps(x, model.t_most)
 
 
 def _derivative(model: ScoreModel, x: Tensor) -> None:
@@ -82,4 +82,4 @@ def _derivative(model: ScoreModel, x: Tensor) -> None:
     with warnings.catch_warnings(), suppress(NonFiniteError):
         # torch's compiler looks at the gradient of an input that has none
         warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
-        linearize(lambda point: model.eps(point, 1.0), x).vjp(x)
+        linearize(lambda point: model.eps(point, model.t_most), x).vjp(x)

@@ -135,7 +135,7 @@ class GivenModel(ABC):
         bound = model.labelled(y, 2, device)
         try:
             with own_context(), evaluating(bound), count_nfe(bound):
-                bound.eps(x, 1.0)
+                bound.eps(x, bound.t_most)
         except NonFiniteError:
             return  # a network may dislike x = 0; samples are checked
         except Exception as error:

@@ -187,7 +187,7 @@ def _compute(
         ends = x[firsts], x[1::2]
         starts = None if y is None else take_rows(y, firsts)
         paths = interpolate(model, *ends, request.steps, method, y=starts, batch=batch)
-        explored = _Explored(trip, trip.latent / model.sde.prior_std, paths)
+        explored = _Explored(trip, trip.latent / model.sde.start_std(model.t_most), paths)
         on_progress(2, 3, "samples")
         if request.samples:
             n = request.samples

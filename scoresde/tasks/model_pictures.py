@@ -62,7 +62,7 @@ def draw_denoising(
 def _levels(sde: SDE, t_least: float) -> list[Node]:
     """The SDE at the noise levels of the strip that it has and that the network knows."""
     times = sde.t_of_lam(-float64(NOISE_LEVELS).log())
-    times = times[times.isfinite()].clamp(max(t_least, FIRST_TIME), 1.0).unique()
+    times = times[times.isfinite()].clamp(max(t_least, FIRST_TIME), sde.t_regular).unique()
     return sde.nodes(times)
 
 

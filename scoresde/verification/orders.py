@@ -62,12 +62,13 @@ def starts(sde: SDE) -> Tensor:
     return torch.cartesian_prod(q, q) * sde.prior_std
 
 
-def alternating(sde: SDE, steps: int, t_min: float = 1e-3, t_max: float = 1.0) -> Tensor:
+def alternating(sde: SDE, steps: int, t_min: float = 1e-3, t_max: float | None = None) -> Tensor:
     """A grid with steps h, 3h, h, 3h, ... in λ: it reveals a wrong treatment of step ratios.
 
     On smooth grids the ratio of neighbouring steps tends to 1 as N grows, so that a method that
     assumes the ratio 1 keeps its order there. Arguments as for `scoresde.grid.uniform`.
     """
+    t_max = sde.t_regular if t_max is None else t_max
     first, last = sde.nodes([t_max, t_min])
     lengths = float64([1.0, 3.0]).repeat((steps + 1) // 2)[:steps]
     inner = first.lam + (last.lam - first.lam) * lengths.cumsum(0)[:-1] / lengths.sum()
@@ -87,7 +88,7 @@ def exact_flow(model: ScoreModel, x: Tensor, t_min: float) -> Tensor:
     Raises:
         RuntimeError: If the solver gives up.
     """
-    first, last = model.sde.nodes([1.0, t_min])
+    first, last = model.sde.nodes([model.sde.t_regular, t_min])
 
     def rhs(lam: float, y: Tensor) -> Tensor:
         node = Node(0.0, 1.0, math.exp(-lam), lam, 0.0, 0.0, 0.0, 0.0)

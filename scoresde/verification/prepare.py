@@ -241,7 +241,10 @@ def _network_trials(
     model = given.build(dtype="float64").given(y)
     start = SampleNoise(seed, rows).prior((len(rows), *given.spec.shape)).double()
     problem = OdeProblem(
-        model, start * model.sde.prior_std, CHECKED_GRIDS["log_snr"].t_min, _network_flow
+        model,
+        start * model.sde.start_std(model.sde.t_regular),
+        CHECKED_GRIDS["log_snr"].t_min,
+        _network_flow,
     )
     on_network = {"grid": "log_snr", "steps": NETWORK_STEPS[-3:], "note": "on a network"}
     sde = type(model.sde).__name__

@@ -34,27 +34,29 @@ __all__ = ["Angle"]
 
 @dataclass(frozen=True)
 class Angle:
-    """The coordinates z, θ and u of an SDE between t_min and 1.
+    """The coordinates z, θ and u of an SDE between t_min and t_max.
 
     Args:
         sde: The SDE.
         data_scale: d > 0.
         spread: κ > 0.
         t_min: First time, in [0, 1) and with σ(t_min) > 0.
+        t_max: Last time; 1 is allowed where α(1) = 0 too, because θ = π/2 is regular.
     """
 
     sde: SDE
     data_scale: float
     spread: float
     t_min: float
+    t_max: float = 1.0
 
     def ends(self) -> tuple[Node, Node]:
-        """The SDE at t_min and at 1."""
-        first, last = self.sde.nodes([self.t_min, 1.0])
+        """The SDE at t_min and at t_max."""
+        first, last = self.sde.nodes([self.t_min, self.t_max])
         return first, last
 
     def interval(self) -> tuple[float, float]:
-        """u at t_min and at 1."""
+        """u at t_min and at t_max."""
         first, last = self.ends()
         return self.u(first), self.u(last)
 
@@ -63,10 +65,10 @@ class Angle:
         return float(betainc(self.spread, self.spread, (node.sigma / self.scale(node)) ** 2))
 
     def times(self, u: Tensor) -> Tensor:
-        """Times t at u, float64, of any shape, kept in [t_min, 1] despite rounding."""
+        """Times t at u, float64, of any shape, kept in [t_min, t_max] despite rounding."""
         y = self._share(u)
         lam = -0.5 * torch.log(y / (1 - y)) - math.log(self.data_scale)
-        return self.sde.t_of_lam(lam).clamp(self.t_min, 1.0)
+        return self.sde.t_of_lam(lam).clamp(self.t_min, self.t_max)
 
     def slope(self, u: Tensor) -> Tensor:
         """dθ/du = ½ B(κ, κ) (y (1 − y))^{½ − κ}, like u."""

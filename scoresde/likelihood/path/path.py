@@ -43,7 +43,7 @@ from ...ivp.adams import HermiteCurve, adams_path
 from ...noise import Noise
 from ...score import ScoreModel
 from ...sde import Node
-from ..flow import check_points, log_prior
+from ..flow import check_points, end_std, log_prior
 from ..method import Likelihood, LikelihoodMethod
 from ..trace.jacobian import flat_rows, linearize
 from ..trace.names import as_trace
@@ -64,6 +64,9 @@ class Path(LikelihoodMethod):
 
         log p(x) = log N(x(1); 0, prior_std² I) + ½ Σ_i log (α² l_i + σ²)|_{t_min}^1
                    + ∫ [∇·F − ∇·F₀ − s·(z' − F)] dθ
+
+    The path ends at t = 1, also if α(1) = 0, or at λ = −6 there for a network that is not regular
+    at t = 1 (`ScoreModel.t_most`), with `sde.start_std` in place of prior_std.
 
     The value equals that of `Ode` up to two errors: a random error, which `error_of_sum` estimates
     for each sample, and the error of the path, most of which is corrected. The latent is not
@@ -125,7 +128,7 @@ class Path(LikelihoodMethod):
         model, few = batch.model, math.prod(x.shape[1:]) <= FEW_DIMENSIONS
         rule, t_min = self._rule(few), model.first_time(self.t_min)
         scale, variances = self._gaussian(x)
-        angle = Angle(model.sde, scale, self.spread, t_min)
+        angle = Angle(model.sde, scale, self.spread, t_min, model.t_most)
         if len(x) == 0:
             none = x.new_empty(0, dtype=torch.float64)
             used = replace(self, trace=rule)
@@ -138,7 +141,7 @@ class Path(LikelihoodMethod):
         latent = angle.scale(last) * curve.points[-1]
         terms = divergences + corrections
         std_error, dof = error_of_sum(terms, errors, few)
-        known = log_prior(latent, model.sde.prior_std) + _known_integral(variances, first, last)
+        known = log_prior(latent, end_std(model)) + _known_integral(variances, first, last)
         return Likelihood(
             log_prob=known + terms.sum(1),
             std_error=std_error,
@@ -149,6 +152,7 @@ class Path(LikelihoodMethod):
             nfe_derivative=counted.derivative,
             t_min=t_min,
             method=replace(self, trace=rule),
+            t_max=model.t_most,
         )
 
     def _rule(self, few: bool) -> TraceRule:

@@ -182,7 +182,7 @@ def _variances(
 ) -> Tensor:
     """Λ² times the mean over times and points of σ² Var(tr), for each pair of rule and control."""
     model, noise, times = batch.model, batch.noise, search.times
-    ends = model.sde.lam(float64([1.0, t_min]))
+    ends = model.sde.lam(float64([model.sde.t_regular, t_min]))
     middles = (torch.arange(times, dtype=torch.float64, device="cpu") + 0.5) / times
     nodes = model.sde.nodes(model.sde.t_of_lam(torch.lerp(ends[0], ends[1], middles)))
     sums = torch.zeros(len(pairs), dtype=torch.float64, device=x.device)

@@ -77,8 +77,12 @@ def gaussian_control(reference: GaussianMixture, node: Node, x: Tensor) -> Known
 def drift_control(reference: GaussianMixture, node: Node, x: Tensor) -> KnownJacobian:
     """∂h/∂x of the probability-flow drift h = f x + g²/(2σ) ε of a Gaussian.
 
-    J₀ = f I + g²/(2σ) σ (α² C + σ² I)⁻¹. Arguments and errors are those of `gaussian_control`.
+    J₀ = f I + g²/(2σ) σ (α² C + σ² I)⁻¹. With f = α′/α and g²/(2σ) = (α σ′ − α′ σ)/α it is also
+    (α α′ C + σ σ′ I) (α² C + σ² I)⁻¹, which is used if α(1) = 0, where f is infinite. Arguments and
+    errors are those of `gaussian_control`.
     """
+    if reference.sde.ends_in_noise:
+        return _velocity_control(reference, node, x)
     return _spectral(reference, x, node, node.f, 0.5 * node.g**2 / node.sigma)
 
 
@@ -107,6 +111,20 @@ def _spectral(
     check_control(reference, x)
     a, b, alpha, sigma = map(as_row, (a, b, node.alpha, node.sigma))
     values = a + b * sigma / (alpha**2 * reference.variances[0] + sigma**2)
+    return _of_eigenvalues(reference, values, x)
+
+
+def _velocity_control(reference: GaussianMixture, node: Node, x: Tensor) -> KnownJacobian:
+    """(α α′ C + σ σ′ I) (α² C + σ² I)⁻¹ by its eigenvalues."""
+    check_control(reference, x)
+    alpha, sigma = as_row(node.alpha), as_row(node.sigma)
+    variances = reference.variances[0]
+    rate = alpha * as_row(node.alpha_rate) * variances + sigma * as_row(node.sigma_rate)
+    return _of_eigenvalues(reference, rate / (alpha**2 * variances + sigma**2), x)
+
+
+def _of_eigenvalues(reference: GaussianMixture, values: Tensor, x: Tensor) -> KnownJacobian:
+    """The symmetric matrix with these eigenvalues, (D,) or (B, D), in the eigenbasis of C."""
     axes = None if reference.axes is None else reference.axes[0]
 
     def vjp(v: Tensor) -> Tensor:

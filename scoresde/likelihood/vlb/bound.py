@@ -139,7 +139,7 @@ class VLB(LikelihoodMethod):
         part, denoising = self.diffusion(model), self.denoising(batch, x)
         first, last = part.ends
         with evaluating(model), count_nfe(model) as counted, checked_at_end():
-            prior = _prior(denoising.x0, first, model.sde.prior_std)
+            prior = _prior(denoising.x0, first, model.sde.start_std(first.t))
             draws = part.terms(denoising.x0, noise, self.draws)
             terms = [denoising.term(of_term) for of_term in draws]
             values, variances = (torch.stack(column, 1) for column in zip(*terms, strict=True))
@@ -227,7 +227,7 @@ class ContinuousVLB(VLB):
         check_exact(model)
         least = max(last_time(model.sde, self.spec), model.t_least)
         t_min = model.first_time(least if self.t_min is None else self.t_min)
-        first, last = model.sde.nodes([1.0, t_min])
+        first, last = model.sde.nodes([model.sde.t_regular, t_min])
         return _Integral(model.sde, (first, last), self.strata)
 
 

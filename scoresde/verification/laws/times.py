@@ -70,7 +70,7 @@ def agreement(probe: Probe) -> Finding:
 def ends(probe: Probe) -> Finding:
     """ε, x0 and v are finite at the first time and at t = 1."""
     parts = []
-    for t in (probe.first_time, 1.0):
+    for t in (probe.first_time, probe.model.t_most):
         model, x = probe.bound(N), probe.points(N, t)
         with evaluating(model):
             values = {name: getattr(model, name)(x, t) for name in ("eps", "x0", "v", "score")}
@@ -124,9 +124,10 @@ def _slopes(probe: Probe) -> tuple[Tensor, Tensor]:
 
 def noise_at_one(probe: Probe) -> Finding:
     """At t = 1, where x is noise, a trained network predicts x/σ."""
-    sigma = probe.model.sde.nodes([1.0])[0].sigma
+    t = probe.model.t_most
+    sigma = probe.model.sde.nodes([t])[0].sigma
     x = probe.noise(16) * sigma
-    gap = float((probe.eps(x, 1.0) - x / sigma).square().mean().sqrt())
+    gap = float((probe.eps(x, t) - x / sigma).square().mean().sqrt())
     measured = f"RMS of ε̂ − x/σ {gap:.2g}; usual at most {AT_NOISE}"
     if gap <= AT_NOISE:
         return passed(measured, gap)
@@ -143,7 +144,7 @@ def own_samples(probe: Probe) -> Finding:
     worst = (-1.0, 0.0, 0.0)
     for number, ratio in enumerate(RATIOS, start=1):
         t = float(probe.model.sde.t_of_lam(-math.log(ratio)))
-        if not probe.first_time <= t <= 1:
+        if not probe.first_time <= t <= probe.model.sde.t_regular:
             continue
         node = probe.model.sde.nodes([t])[0]
         eps = probe.noise(len(x0), number)
