@@ -21,6 +21,7 @@ from diffusers import (
     DDPMPipeline,
     DDPMScheduler,
     EDMEulerScheduler,
+    FlowMatchEulerDiscreteScheduler,
     ScoreSdeVeScheduler,
     UNet2DModel,
 )
@@ -67,7 +68,7 @@ MODELS = {
             timestep_spacing="trailing",
             clip_sample=False,
         ),
-        [*_INDICES[:-1], 990],
+        [*_INDICES, 999],
     ),
     "tiny-residual": Model(
         _SMALL
@@ -109,6 +110,11 @@ MODELS = {
         | {"mid_block_type": None, "block_out_channels": (4, 4)},
         EDMEulerScheduler(sigma_max=60.0),
         [-1.5, -1.0, -0.3, 0.2, 0.9],
+    ),
+    "tiny-flow": Model(
+        _SMALL | _PLAIN | {"in_channels": 1, "out_channels": 1, "block_out_channels": (4, 4)},
+        FlowMatchEulerDiscreteScheduler(shift=3.0),
+        [1.0, 7.5, 99.0, 500.0, 998.0, 1000.0],
     ),
 }
 
@@ -152,6 +158,10 @@ def _x0(scheduler: Any, output: Tensor, label: Tensor, x: Tensor) -> Tensor:
         return scheduler.precondition_outputs(
             x / scheduler._get_conditioning_c_in(sigma), output, sigma
         )
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        straight = type(scheduler).from_config(scheduler.config, shift=1.0)
+        straight.set_timesteps(sigmas=[float(label) / scheduler.config.num_train_timesteps])
+        return straight.step(output, straight.timesteps[0], x).prev_sample  # one step to σ = 0
     unclipped = type(scheduler).from_config(scheduler.config, clip_sample=False)
     unclipped.set_timesteps(scheduler.config.num_train_timesteps)
     return unclipped.step(output, int(label), x).pred_original_sample

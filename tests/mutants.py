@@ -118,8 +118,8 @@ def _sde() -> Iterator[Mutant]:
     yield Mutant(
         "a table's first β is left out",
         f"{folder}/tabulated_vp.py",
-        "np.concatenate([[0.0], np.cumsum(np.log1p(-np.array(self.betas)))])",
-        "np.concatenate([np.cumsum(np.log1p(-np.array(self.betas))), [-99.0]])",
+        "np.concatenate([[0.0], np.cumsum(np.log1p(-np.array(betas)))])",
+        "np.concatenate([np.cumsum(np.log1p(-np.array(betas))), [-99.0]])",
         test,
         "discrete_model",
     )

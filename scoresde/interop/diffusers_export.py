@@ -15,8 +15,8 @@ import torch
 
 from ..data import DataSpec
 from ..nets import BlockUNet
-from ..score import NetworkScore
-from ..sde import VE, TabulatedVP, cosine_betas, linear_betas
+from ..score import NetworkScore, Preconditioning
+from ..sde import VE, Linear, TabulatedVP, cosine_betas, linear_betas
 from .diffusers_config import FLAGS
 
 __all__ = ["write_folder"]
@@ -132,6 +132,13 @@ def _scheduler_config(model: NetworkScore) -> dict[str, Any]:
     if isinstance(sde, TabulatedVP) and meaning.target in _PREDICTIONS and model.t_least > 0:
         if meaning.label_scale == 1:
             return _table(sde) | {"prediction_type": _PREDICTIONS[meaning.target]}
+    elif kind[:3] == (Linear, "velocity", "time") and not meaning.scale_input:
+        if meaning.label_scale >= 1 and meaning.label_scale % 1 == 0 and _natural(meaning):
+            return _versioned(
+                "FlowMatchEulerDiscreteScheduler",
+                num_train_timesteps=int(meaning.label_scale),
+                invert_sigmas=meaning.data_at == 1,
+            )
     elif kind == (VE, "score", "sigma", 1) and not meaning.scale_input:
         return _versioned("ScoreSdeVeScheduler", sigma_min=sde.sigma_min, sigma_max=sde.sigma_max)
     elif kind == (VE, "edm", "edm", 1) and meaning.scale_input:
@@ -147,11 +154,18 @@ def _scheduler_config(model: NetworkScore) -> dict[str, Any]:
     )
 
 
+def _natural(meaning: Preconditioning) -> bool:
+    """Whether a velocity is the derivative with respect to the network's own time."""
+    return meaning.velocity_sign in (None, 1 - 2 * meaning.data_at)
+
+
 def _table(sde: TabulatedVP) -> dict[str, Any]:
     """The DDPM scheduler of a table of β: by name if it is linear or cosine."""
     betas, n = torch.tensor(sde.betas, dtype=torch.float64), sde.levels
     config = _versioned("DDPMScheduler", num_train_timesteps=n, clip_sample=False)
     first, last = sde.betas[0], sde.betas[-1]
+    if last == 1:  # pure noise
+        return config | {"trained_betas": list(sde.betas)}
     if torch.allclose(betas, linear_betas(n, first, last), rtol=1e-9, atol=0):
         return config | {"beta_schedule": "linear", "beta_start": first, "beta_end": last}
     if torch.allclose(betas, cosine_betas(n), rtol=1e-9, atol=0):

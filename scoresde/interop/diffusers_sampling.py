@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from .._tensor import check_choice, check_integer, check_number
-from ..samplers import DDIM, Ancestral, DPMSolverMultistep, Sampler
+from ..samplers import DDIM, Ancestral, DPMSolverMultistep, RungeKutta, Sampler
 from ..score import Clipped, ScoreModel
+from .diffusers_flow import flow_times, is_flow
 from .diffusers_scheduler import complete
 
 __all__ = ["ScheduledRun", "as_scheduled"]
@@ -56,12 +57,12 @@ def as_scheduled(
     """The sampler and the times of a scheduler's config.
 
     With the same noise, samples equal those of the pipeline up to rounding: of DDPMScheduler with a
-    fixed variance or one between β̃ and β, of DDIMScheduler, and of DPMSolverMultistepScheduler of
-    order 1 or 2. With zero terminal SNR the first time is that of λ = −6 instead of pure noise, so
-    that samples are close, and not equal.
+    fixed variance or one between β̃ and β, of DDIMScheduler, of DPMSolverMultistepScheduler of order
+    1 or 2, and of FlowMatchEulerDiscreteScheduler without dynamic shifting.
 
     Args:
-        model: A model with the labels of the scheduler's table of β, such as an imported one.
+        model: A model with the labels of the scheduler's table of β, or of flow matching, such as
+            an imported one.
         config: The content of scheduler_config.json; an imported checkpoint holds its own as
             `checkpoint.metadata["provenance"]["scheduler"]`.
         steps: `num_inference_steps`, at least 2, the number of evaluations.
@@ -71,6 +72,8 @@ def as_scheduled(
         ValueError: If the scheduler is another one, has a setting that no sampler here has, or the
             SDE has no discrete labels.
     """
+    if is_flow(config):
+        return _flow_run(model, config, steps, eta)
     values = complete(config)
     name = values["_class_name"]
     check_choice("_class_name", name, (_DDPM, _DDIM, _MULTISTEP))
@@ -96,6 +99,16 @@ def as_scheduled(
         return ScheduledRun(clipped, Ancestral(_VARIANCES[values["variance_type"]]), ts, denoise)
     sampler = DDIM(eta, clip) if name == _DDIM else _multistep(values)
     return ScheduledRun(model, sampler, ts, denoise)
+
+
+def _flow_run(model: ScoreModel, config: Mapping[str, Any], steps: int, eta: float) -> ScheduledRun:
+    """Euler's method in t on dx/dt = ε − x_0, whose last step goes to x0 at t = 0."""
+    if eta != 0:
+        raise ValueError(f"eta must be 0 for {config['_class_name']}, got {eta}")
+    times = flow_times(config, check_integer("steps", steps, minimum=2))
+    if float(model.sde.lam(0.5)) != 0 or not model.sde.ends_in_noise:
+        raise ValueError(f"the SDE must be Linear, got {type(model.sde).__name__}")
+    return ScheduledRun(model, RungeKutta("euler", "t"), times, denoise=True)
 
 
 def _multistep(values: Mapping[str, Any]) -> DPMSolverMultistep:

@@ -12,11 +12,18 @@ from torch import Tensor
 from .._tensor import check_choice, check_integer, check_number, equally_spaced
 from ..plain import nearest
 from ..score import Preconditioning
-from ..sde import SDE, VE, TabulatedVP, cosine_betas, linear_betas
+from ..sde import (
+    SDE,
+    VE,
+    Linear,
+    TabulatedVP,
+    cosine_betas,
+    linear_betas,
+    zero_terminal_snr,
+)
+from .diffusers_flow import flow_meaning, is_flow
 
 __all__ = ["Scheduled", "complete", "scheduled"]
-
-_LAM_LEAST = -6.0  # where a schedule that ends in pure noise (λ = −∞) is cut off
 
 # Schedulers of a table of β, and the values of their keys in `_DEFAULTS` that are others there.
 _SMALL = {"beta_start": 0.00085, "beta_end": 0.012}
@@ -46,10 +53,12 @@ _TABLES: dict[str, dict[str, Any]] = {
 _EDM = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
 _VE = "ScoreSdeVeScheduler"
 _CONSISTENCY = "a network of it predicts the end of a trajectory, which gives no score"
-_FLOW = "a flow is no SDE of scoresde"
+_FLOW = "of flow matching only FlowMatchEuler- and FlowMatchHeunDiscreteScheduler are read"
 # What networks of the other schedulers are, by how the names begin.
 _NO_SCORES = {
-    **dict.fromkeys(("CMStochasticIterative", "LCM", "TCD", "SCM", "FlowMap"), _CONSISTENCY),
+    **dict.fromkeys(
+        ("CMStochasticIterative", "LCM", "TCD", "SCM", "FlowMap", "FlowMatchLCM"), _CONSISTENCY
+    ),
     **dict.fromkeys(("FlowMatch", "LTXEulerAncestralRF", "Piflow", "Helios"), _FLOW),
 }
 
@@ -105,10 +114,11 @@ def scheduled(config: Mapping[str, Any], label: str) -> Scheduled:
     """
     name = config.get("_class_name")
     known = (*_TABLES, _VE, *_EDM)
+    if is_flow(config, known):
+        meaning, used = flow_meaning(config)
+        return Scheduled(Linear(), meaning, -1.0, 1.0, used)
     if name not in known:
         _refuse(str(name), known)
-    if config.get("use_flow_sigmas"):
-        raise ValueError(f"use_flow_sigmas must be false: {_FLOW}")
     if config.get("timestep_type", "discrete") != "discrete":
         raise ValueError(f"timestep_type must be 'discrete', got {config['timestep_type']!r}")
     if name == _VE:
@@ -177,12 +187,10 @@ def _of_table(config: Mapping[str, Any], label: str) -> Scheduled:
         "trained_betas": "none" if values["trained_betas"] is None else "sde.betas",
     }
     if values["rescale_betas_zero_snr"]:
-        levels = len(betas)
-        betas = _zero_terminal_snr(betas)
-        used["rescale_betas_zero_snr"] = (
-            "kept; the schedule ends in pure noise, and the SDE begins at log(α/σ) = "
-            f"{_LAM_LEAST:g} instead, with the first {len(betas)} of {levels} labels"
-        )
+        betas = zero_terminal_snr(betas)
+        used["rescale_betas_zero_snr"] = "sde.betas, of which the last one is 1"
+        if target == "epsilon":
+            used["rescale_betas_zero_snr"] += "; ε says nothing of x0 at α = 0"
     sde = TabulatedVP(tuple(betas.tolist()))
     return Scheduled(sde, Preconditioning(_TARGETS[target], label, False), -1.0, 1.0, used)
 
@@ -196,8 +204,8 @@ def _betas(values: Mapping[str, Any]) -> Tensor:
     if given is not None:
         if not isinstance(given, list) or len(given) != n:
             raise ValueError(f"trained_betas must be a list of {n} numbers")
-        numbers = [check_number("each entry of trained_betas", b, above=0, below=1) for b in given]
-        return torch.tensor(numbers, dtype=torch.float64)
+        numbers = [check_number("each entry of trained_betas", b, above=0) for b in given]
+        return torch.tensor(numbers, dtype=torch.float64)  # `TabulatedVP` checks that β ≤ 1
     kind = values["beta_schedule"]
     if kind == "squaredcos_cap_v2":
         return cosine_betas(n)
@@ -233,18 +241,3 @@ _ALPHA_BARS: dict[str, Callable[[Tensor], Tensor]] = {
     "exp": lambda t: torch.exp(-12 * t),
     "laplace": _laplace,
 }
-
-
-def _zero_terminal_snr(betas: Tensor) -> Tensor:
-    """The table shifted such that √ᾱ ends at 0, without its last levels with log(α/σ) < −6.
-
-        √ᾱ'_i = (√ᾱ_i − √ᾱ_N) √ᾱ_1/(√ᾱ_1 − √ᾱ_N)
-
-    Lin et al. 2024, arXiv:2305.08891, algorithm 1.
-    """
-    root = torch.log1p(-betas).cumsum(0).mul(0.5).exp()
-    root = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
-    square = root**2
-    lam = 0.5 * (square / (1 - square)).log()
-    square = square[lam >= _LAM_LEAST]
-    return 1 - square / torch.cat([torch.ones(1, dtype=torch.float64), square[:-1]])

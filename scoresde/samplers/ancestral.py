@@ -52,6 +52,11 @@ class Ancestral(GridSampler):
         """Whether the variance is "learned"."""
         return self.variance == "learned"
 
+    @property
+    def starts_in_noise(self) -> bool:
+        """Yes: where α = 0, a = 0 and b = σ_t."""
+        return True
+
     def step(
         self, model: ScoreModel, x: Tensor, t: Node, s: Node, state: None, noise: Noise
     ) -> tuple[Tensor, None]:

@@ -56,6 +56,11 @@ class DDIM(GridSampler):
         if self.clip != math.inf:
             check_number("clip", self.clip, above=0)
 
+    @property
+    def starts_in_noise(self) -> bool:
+        """Yes: where α = 0 the step is x_s = k (σ_s/σ_t) x_t + α_s x0 + σ_s η z."""
+        return True
+
     def step(
         self, model: ScoreModel, x: Tensor, t: Node, s: Node, state: None, noise: Noise
     ) -> tuple[Tensor, None]:

@@ -7,6 +7,7 @@ from .node import Node
 from .tabulated_vp import TabulatedVP, cosine_betas, linear_betas
 from .ve import VE
 from .vp import VP, SubVP
+from .zero_snr import zero_terminal_snr
 
 __all__ = [
     "SDE",
@@ -19,4 +20,5 @@ __all__ = [
     "TabulatedVP",
     "cosine_betas",
     "linear_betas",
+    "zero_terminal_snr",
 ]

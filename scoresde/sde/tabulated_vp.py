@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
-from scipy.interpolate import PchipInterpolator
+from scipy.interpolate import CubicHermiteSpline, PchipInterpolator
 from torch import Tensor
 
-from .._tensor import as_time, check_integer, check_number, equally_spaced
+from .._tensor import as_time, check_integer, check_number, equally_spaced, float64
 from .base import VariancePreserving
+from .zero_snr import LastInterval, last_interval
 
 __all__ = ["TabulatedVP", "cosine_betas", "linear_betas"]
 
@@ -26,8 +28,12 @@ class TabulatedVP(VariancePreserving):
     piecewise-linear log ᾱ f would jump, and an adaptive solver at tolerance 1e-8 would need 30
     times as many evaluations. At the knots ᾱ is that of the table, to rounding.
 
+    A table with β_N = 1 ends in pure noise (zero terminal SNR, see `zero_terminal_snr`): α(1) = 0,
+    λ(1) = f(1) = −∞ and g(1) = ∞. In its last interval log ᾱ has no cubic. There the angle
+    φ = arctan(α/σ) is interpolated, see `LastInterval`; f is continuous, α' and σ' are finite.
+
     Args:
-        betas: β_1..β_N, each in (0, 1), N ≥ 2; any sequence of numbers.
+        betas: β_1..β_N, each in (0, 1), the last one in (0, 1]; N ≥ 2; any sequence of numbers.
     """
 
     betas: tuple[float, ...]
@@ -36,9 +42,12 @@ class TabulatedVP(VariancePreserving):
         betas = tuple(float(b) for b in self.betas)
         if len(betas) < 2:
             raise ValueError(f"betas must hold at least 2 values, got {len(betas)}")
-        bad = next((i for i, b in enumerate(betas) if not 0 < b < 1), None)
+        ends = (*betas[:-1], 0.5 if betas[-1] == 1 else betas[-1])
+        bad = next((i for i, b in enumerate(ends) if not 0 < b < 1), None)
         if bad is not None:
-            raise ValueError(f"betas must lie in (0, 1), got betas[{bad}] = {betas[bad]}")
+            raise ValueError(
+                f"betas must lie in (0, 1), the last one in (0, 1], got betas[{bad}] = {betas[bad]}"
+            )
         object.__setattr__(self, "betas", betas)
 
     def __repr__(self) -> str:
@@ -49,34 +58,95 @@ class TabulatedVP(VariancePreserving):
         """N, the length of the table."""
         return len(self.betas)
 
+    @property
+    def ends_in_noise(self) -> bool:
+        """Whether α(1) = 0, because β_N = 1."""
+        return self.betas[-1] == 1
+
+    @cached_property
+    def _last(self) -> LastInterval | None:
+        """The last interval, if the table ends in pure noise."""
+        return last_interval(self._finite_log_alpha_bar.tolist()) if self.ends_in_noise else None
+
+    @cached_property
+    def _finite_log_alpha_bar(self) -> np.ndarray:
+        """log ᾱ at the knots 0, 1/N, …, without the last one if it is −∞."""
+        betas = self.betas[:-1] if self.ends_in_noise else self.betas
+        return np.concatenate([[0.0], np.cumsum(np.log1p(-np.array(betas)))])
+
     @cached_property
     def _cubics(self) -> np.ndarray:
-        """Coefficients (4, N), highest power first, of log ᾱ on [i/N, (i+1)/N]."""
-        log_alpha_bar = np.concatenate([[0.0], np.cumsum(np.log1p(-np.array(self.betas)))])
+        """Coefficients (4, N), highest power first, of log ᾱ on [i/N, (i+1)/N].
+
+        Where ᾱ(1) = 0 those of the last interval are only its first value, see `_last`.
+        """
+        log_alpha_bar = self._finite_log_alpha_bar
         knots = np.arange(len(self.betas) + 1) / len(self.betas)
-        return PchipInterpolator(knots, log_alpha_bar).c
+        if self._last is None:
+            return PchipInterpolator(knots, log_alpha_bar).c
+        knots = knots[:-1]
+        slopes = PchipInterpolator(knots, log_alpha_bar).derivative()(knots)
+        slopes[-1] = 2 * float(self._last.f(float64(knots[-1])))
+        left = CubicHermiteSpline(knots, log_alpha_bar, slopes).c
+        return np.concatenate([left, [[0.0], [0.0], [0.0], log_alpha_bar[-1:]]], axis=1)
+
+    def _index(self, t: Tensor) -> Tensor:
+        """Index i of the interval [i/N, (i + 1)/N] that holds each time."""
+        n = len(self.betas)
+        return (t.detach().double() * n).floor().clamp(0, n - 1).long()
 
     def _piece(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Cubic coefficients at each time, shape (4, *t.shape), and t's offset from its knot."""
-        n = len(self.betas)
-        i = (t.detach().double() * n).floor().clamp(0, n - 1).long()
+        n, i = len(self.betas), self._index(t)
         cubics = torch.from_numpy(self._cubics).to(t.device, non_blocking=True)[:, i].to(t.dtype)
         return cubics, t - i.to(t.dtype) / n
 
+    def _with_last(
+        self, t: Tensor, before: Tensor, last: Callable[[LastInterval, Tensor], Tensor]
+    ) -> Tensor:
+        """The values `before`, those of the last interval replaced if the table ends in noise."""
+        if self._last is None:
+            return before
+        inside = self._index(t) == len(self.betas) - 1
+        # Outside, any time of the interval with finite derivatives will do.
+        time = torch.where(inside, t, 1 - 0.5 * self._last.width)
+        return torch.where(inside, last(self._last, time), before)
+
     def log_alpha(self, t: Tensor | float) -> Tensor:
         """Half of the PCHIP of log ᾱ."""
-        (a, b, c, d), u = self._piece(as_time(t))
-        return 0.5 * (((a * u + b) * u + c) * u + d)
+        t = as_time(t)
+        (a, b, c, d), u = self._piece(t)
+        return self._with_last(t, 0.5 * (((a * u + b) * u + c) * u + d), LastInterval.log_alpha)
 
     def f(self, t: Tensor | float) -> Tensor:
         """f = d log α/dt."""
-        (a, b, c, _), u = self._piece(as_time(t))
+        t = as_time(t)
+        (a, b, c, _), u = self._piece(t)
         # Where the slope of the monotone cubic is 0, it may round to +1e-16, and g would be NaN.
-        return (0.5 * ((3 * a * u + 2 * b) * u + c)).clamp(max=0)
+        before = (0.5 * ((3 * a * u + 2 * b) * u + c)).clamp(max=0)
+        return self._with_last(t, before, LastInterval.f)
+
+    def rates(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        """(α', σ'), finite up to t = 1."""
+        t = as_time(t)
+        slopes = super().rates(t)  # NaN at t = 1, which is replaced
+        return tuple(
+            self._with_last(t, slope, lambda last, u, k=k: last.rates(u)[k])
+            for k, slope in enumerate(slopes)
+        )
 
     def t_of_lam(self, lam: Tensor | float) -> Tensor:
         """t at λ, by bisection on the piece of log ᾱ = −log(1 + e^{−2λ}) that holds it."""
-        target = 2 * self._log_alpha_of(as_time(lam).double())
+        lam = as_time(lam).double()
+        before = self._t_of_cubics(lam)
+        if self._last is None:
+            return before
+        knot = math.log(math.tan(self._last.first))
+        return torch.where(lam <= knot, self._last.t_of_lam(lam.clamp(max=knot)), before)
+
+    def _t_of_cubics(self, lam: Tensor) -> Tensor:
+        """t at λ from the cubics."""
+        target = 2 * self._log_alpha_of(lam)
         n = len(self.betas)
         cubics = torch.from_numpy(self._cubics).to(target.device, non_blocking=True)
         # log ᾱ decreases, and its value at the start of a piece is the cubic's last coefficient

@@ -22,7 +22,8 @@ from scoresde.interop.diffusers_config import arguments_of_config
 from scoresde.interop.diffusers_export import write_folder
 from scoresde.interop.diffusers_scheduler import scheduled
 from scoresde.nets import BlockUNet
-from scoresde.sde import VE, TabulatedVP
+from scoresde.score import Preconditioning
+from scoresde.sde import VE, Linear, TabulatedVP
 from scoresde.tasks.likelihood.task import _warn_of_clipping
 from scoresde.tasks.request import StoredModel
 
@@ -58,6 +59,8 @@ def times(model, label):
     """The time that belongs to each label, from the definition of the label."""
     if isinstance(model.sde, TabulatedVP):
         return (label.double() + 1) / model.sde.levels
+    if isinstance(model.sde, Linear):
+        return label.double() / model.preconditioning.label_scale
     sigma = label.double() if model.preconditioning.label == "sigma" else (4 * label.double()).exp()
     return model.sde.t_of_sigma(sigma)
 
@@ -84,10 +87,14 @@ def test_what_is_read_of_the_schedulers(imported):
     assert [kinds[f"tiny-{k}"][1].target for k in ("ddpm", "classes", "residual", "table")] == [
         *("eps", "v", "x0", "eps")
     ]
-    cut = kinds["tiny-classes"][0]
-    assert cut.levels < 1000  # zero terminal SNR: the levels below λ = −6 are left out
-    assert -6 <= float(cut.lam(1.0)) < -5.5
-    assert "begins at log(α/σ) = -6" in "\n".join(imported["tiny-classes"].report)
+    full = kinds["tiny-classes"][0]
+    assert full.ends_in_noise  # zero terminal SNR
+    assert full.levels == 1000
+    assert "sde.betas, of which the last one is 1" in "\n".join(imported["tiny-classes"].report)
+    flow = kinds["tiny-flow"]
+    assert flow[0] == Linear()
+    assert flow[1] == Preconditioning("velocity", "time", False, label_scale=1000)
+    assert "shift = 3.0: kept; a choice of times" in "\n".join(imported["tiny-flow"].report)
 
 
 def test_the_data_are_255ths(imported):
@@ -109,7 +116,7 @@ def test_each_key_is_reported(name, imported):
     assert names >= {"unet/config.json", "scheduler/scheduler_config.json"}
 
 
-@pytest.mark.parametrize("name", ["tiny-classes", "tiny-ncsnpp"])
+@pytest.mark.parametrize("name", ["tiny-classes", "tiny-ncsnpp", "tiny-flow"])
 def test_what_is_exported_is_read_again(name, tmp_path, imported):
     made = imported[name]
     write_folder(made.model, made.data, tmp_path / "a", made.provenance["scheduler"])
@@ -120,7 +127,7 @@ def test_what_is_exported_is_read_again(name, tmp_path, imported):
         assert torch.equal(kept.model.net.state_dict()[name], tensor)
     for again in (kept, own):
         assert again.model.preconditioning == made.model.preconditioning
-        ts = torch.linspace(0.01, 1, 50)
+        ts = torch.linspace(0.01, 0.999, 50)
         torch.testing.assert_close(again.model.sde.lam(ts), made.model.sde.lam(ts))
     with pytest.raises(ValueError, match="is there already"):
         write_folder(made.model, made.data, tmp_path / "a")

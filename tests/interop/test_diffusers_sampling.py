@@ -27,6 +27,9 @@ class Recorded(Noise):
 
 
 DDPM, DDIM_, MULTISTEP = "DDPMScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler"
+FLOW = "FlowMatchEulerDiscreteScheduler"
+ZERO_SNR = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+ZERO_SNR |= {"timestep_spacing": "trailing", "clip_sample": False}
 CASES = [
     (DDPM, 10, {}),
     (DDPM, 25, {"clip_sample": False, "timestep_spacing": "trailing"}),
@@ -39,6 +42,11 @@ CASES = [
     (MULTISTEP, 10, {}),
     (MULTISTEP, 20, {"timestep_spacing": "trailing"}),
     (MULTISTEP, 12, {"timestep_spacing": "leading", "steps_offset": 1, "solver_order": 1}),
+    (DDIM_, 10, ZERO_SNR),
+    (DDPM, 10, ZERO_SNR),
+    (FLOW, 7, {}),
+    (FLOW, 12, {"shift": 3.0, "num_train_timesteps": 500}),
+    (FLOW, 5, {"shift": 0.5, "invert_sigmas": True}),
 ]
 
 
@@ -63,7 +71,7 @@ def test_samples_are_those_of_the_pipeline(kind, steps, options, tmp_path):
     draw = torch.Generator().manual_seed(3)
     want = torch.randn(4, 3, 8, 8, generator=draw, dtype=torch.float64)
     for t in scheduler.timesteps:  # the loop of the pipelines, which would clamp the result
-        extra = {} if kind == MULTISTEP else {"generator": draw}
+        extra = {} if kind in (MULTISTEP, FLOW) else {"generator": draw}
         with torch.no_grad():
             want = scheduler.step(run.unet(want, t).sample, t, want, **extra).prev_sample
 
@@ -90,6 +98,9 @@ def test_samples_are_those_of_the_pipeline(kind, steps, options, tmp_path):
         ({"_class_name": MULTISTEP, "solver_order": 3}, "solver_order must be 1 or 2 to be"),
         ({"_class_name": MULTISTEP, "use_karras_sigmas": True}, "use_karras_sigmas must be False"),
         ({"_class_name": DDIM_, "timestep_spacing": "linspace"}, "steps down by 100 labels, but"),
+        ({"_class_name": FLOW}, "the SDE must be Linear, got TabulatedVP"),
+        ({"_class_name": FLOW, "use_dynamic_shifting": True}, "use_dynamic_shifting must be False"),
+        ({"_class_name": FLOW, "shift": 0}, "shift must be greater than 0, got 0"),
     ],
 )
 def test_what_cannot_be_repeated_is_refused(changes, message):

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ...plain import nearest
 from .base import Denoiser, End, ForeignSampler, Levels, NotMeasured, Start
+from .flow_match import FlowSpace, flow_scheduler, is_flow_match
 
 __all__ = ["DiffusersScheduler", "is_scheduler"]
 
@@ -88,7 +89,7 @@ class DiffusersScheduler(ForeignSampler):
         space = _space(scheduler)
         x = space.first(start)
         for t in scheduler.timesteps:
-            inside = scheduler.scale_model_input(x, t)
+            inside = space.inside(x, t)
             sigma = space.level(t)
             state = space.denoised_state(x, inside, sigma)
             out = space.output(denoiser(state, sigma), state, x, sigma)
@@ -117,7 +118,9 @@ class DiffusersScheduler(ForeignSampler):
         return scheduler
 
     def _without_table(self, levels: Levels, steps: int, options: dict[str, Any]) -> Any:
-        """A scheduler of EDM, which gets the two ends of σ."""
+        """A scheduler of flow matching, or of EDM, which gets the two ends of σ."""
+        if is_flow_match(self.kind):
+            return flow_scheduler(self.kind, levels, steps, options)
         if "sigma_data" not in inspect.signature(self.kind.__init__).parameters:
             raise NotMeasured(f"{self.kind.__name__} takes neither a table of β nor ends")
         if levels.uneven:
@@ -154,6 +157,10 @@ class _TableSpace:
         """The scheduler's state at its first noise level."""
         sigma = self.level(self.scheduler.timesteps[0])
         return start(sigma) / math.sqrt(1 + sigma**2)
+
+    def inside(self, x: Tensor, t: Tensor) -> Tensor:
+        """The network's input."""
+        return self.scheduler.scale_model_input(x, t)
 
     def level(self, t: Tensor) -> float:
         """σ/α of the next evaluation."""
@@ -254,8 +261,10 @@ class _AngleSpace(_SigmaSpace):
         return End(x * math.sqrt(1 + sigma**2), sigma)
 
 
-def _space(scheduler: Any) -> _TableSpace:
+def _space(scheduler: Any) -> _TableSpace | FlowSpace:
     """How a scheduler keeps its states and noise levels."""
+    if is_flow_match(type(scheduler)):
+        return FlowSpace(scheduler)
     if "sigma_data" in scheduler.config:
         return _EDMSpace(scheduler)
     if "beta_schedule" not in scheduler.config:

@@ -10,14 +10,15 @@ from ...score.preconditioning import INDEX_LABELS
 from .data_map import changes
 from .points import Points
 from .processes import LADDER, processes, scaled_process, sde_in_words
-from .reading import Meaning, Reading, Subject
+from .reading import Reading, Subject
+from .velocities import Said, flows, of_other_target, turned, velocities
+from .words import TARGETS, label_in_words, straight, target_in_words
 
 __all__ = ["FACTORS", "SHIFT", "SINE", "Alternative", "alternatives", "levels_of_label"]
 
 FACTORS = tuple(2**power for power in (-2, -1, -0.5, -0.25, 0.25, 0.5, 1, 2))
 SHIFT = "label shift"  # family of small changes of the label, see `shifts`
 SINE = "sine and cosine exchanged"  # a set of weights, see `embedding`
-TARGETS = {"eps": "ε", "x0": "x0", "v": "v", "score": "the score", "edm": "EDM's F"}
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def alternatives(subject: Subject, reading: Reading, points: Points) -> list[Alt
         *_shifts(reading, network),
         *_noise_levels(reading),
         *_schedules(reading, claim),
+        *(_of("schedule", said) for said in (flows(reading, claim) if network else ())),
         *_data(reading, points),
         *_classes(reading, subject, points),
         *_weights(reading, subject),
@@ -92,25 +94,32 @@ def _targets(reading: Reading, claim: Reading, points: Points) -> Iterator[Alter
         for sigma_data in usual if target == "edm" else usual[:1]:
             for scaled in sorted(scalings | ({now.scale_input} if target != "edm" else set())):
                 for gain in (1.0, -1.0):
-                    new = {"target": target, "gain": gain, "velocity": False}
+                    new = {"target": target, "gain": gain} | of_other_target()
                     new |= {"sigma_data": sigma_data, "scale_input": scaled}
                     yield _target(_with(reading, **new), claim)
-    for gain in (1.0, -1.0):
-        yield _target(_with(reading, velocity=True, gain=gain), claim)
+    yield from (_of("target", said) for said in velocities(reading, claim))
+    for gain in () if straight(reading.sde) else (1.0, -1.0):
+        new = {"velocity": True, "gain": gain, "target": "eps", "velocity_sign": None}
+        yield _target(_with(reading, **new), claim)
     if now.target == "edm":
         yield from _varied(
             lambda f: _target(_with(reading, sigma_data=f * now.sigma_data), claim),
         )
 
 
+def _of(family: str, said: Said) -> Alternative:
+    return Alternative(family, said.says, said.reading, said.fix)
+
+
 def _target(other: Reading, claim: Reading) -> Alternative:
     """The alternative of another target or another σ_data."""
     new, was = other.meaning, claim.meaning
-    says = f"the network predicts {target_in_words(new)}, not {target_in_words(was)}"
+    words, before = target_in_words(other), target_in_words(replace(claim, sde=other.sde))
+    says = f"the network predicts {words}, not {before}"
     fix = f'set preconditioning.target = "{new.target}"'
     if new.target == "edm":
         fix += f" and sigma_data = {new.sigma_data:.3g}"
-        if target_in_words(new) == target_in_words(was):
+        if words == before:
             says = f"σ_data looks like {new.sigma_data:.3g}, not {was.sigma_data:.3g}"
         elif new.sigma_data != was.sigma_data:
             says += f", with σ_data = {new.sigma_data:.3g}"
@@ -121,12 +130,6 @@ def _target(other: Reading, claim: Reading) -> Alternative:
     if new.velocity:
         fix = "convert the velocity: ε = (x + α F)/(α + σ) for F = ε − x0"
     return Alternative("target", says, other, fix)
-
-
-def target_in_words(meaning: Meaning) -> str:
-    """What the network predicts, with its sign."""
-    word = "the velocity ε − x0" if meaning.velocity else TARGETS.get(meaning.target, "x0")
-    return word if meaning.gain > 0 else f"minus {word}" if " − " not in word else "x0 − ε"
 
 
 def _outputs(reading: Reading) -> Iterator[Alternative]:
@@ -171,6 +174,8 @@ def _labels(reading: Reading, claim: Reading) -> Iterator[Alternative]:
 
 def _label(reading: Reading, claim: Reading, **changed: object) -> Alternative:
     """The alternative of another label."""
+    if changed.get("label", "time") != "time":
+        reading = replace(reading, meaning=turned(reading.meaning, 0))
     other = _with(reading, reversed=False, **changed)
     new, was = other.meaning, claim.meaning
     said = label_in_words(new)
@@ -184,20 +189,6 @@ def _label(reading: Reading, claim: Reading, **changed: object) -> Alternative:
     return Alternative("label", says, other, fix)
 
 
-def label_in_words(meaning: Meaning) -> str:
-    """The label as a formula."""
-    name = {
-        **{"log_sigma": "log(σ/α)", "edm": "log(σ/α)/4", "sigma": "σ/α", "time": "t"},
-        **{"index": "the index N t − 1", "rounded_index": "the rounded index N t − 1"},
-    }[meaning.label]
-    scale, offset = meaning.label_scale, meaning.label_offset
-    if offset:
-        name += f" {'+' if offset > 0 else '−'} {abs(offset):.3g}"
-        name = name if scale == 1 else f"({name})"
-    factor = "" if scale == 1 else "−" if scale == -1 else f"{scale:.4g} · "
-    return f"{factor}{name}"
-
-
 def _shifts(reading: Reading, network: bool) -> Iterator[Alternative]:
     """Labels of the reversed time, and labels that are shifted by one.
 
@@ -206,9 +197,15 @@ def _shifts(reading: Reading, network: bool) -> Iterator[Alternative]:
         network: Whether the label is that of a network, which metadata can state.
     """
     now = reading.meaning
-    turned = _with(reading, reversed=not now.reversed)
     says = "the direction of time is wrong: the label runs from noise to data"
-    yield Alternative("label", says, turned, "turn the label round, 1 − t or N − 1 − i")
+    other, fix = (
+        _with(reading, reversed=not now.reversed),
+        "turn the label round, 1 − t or N − 1 − i",
+    )
+    if network and now.label == "time" and not now.reversed:
+        other = replace(reading, meaning=turned(now, 1 - now.data_at))
+        fix = f"set preconditioning.data_at = {1 - now.data_at}"
+    yield Alternative("label", says, other, fix)
     levels = levels_of_label(reading)
     if levels is None:
         return

@@ -64,14 +64,14 @@ def _finite(model: ScoreModel, measured: Measured) -> Finding:
     """ε is finite at many times, of which each sample of a batch has its own."""
     points, sde = measured.points, model.sde
     first = max(FIRST_TIME, measured.subject.claim.meaning.t_least(sde))
-    times = torch.linspace(first, 1, TIMES, dtype=torch.float64)
+    times = torch.linspace(first, model.t_most, TIMES, dtype=torch.float64)
     bad = []
     with evaluating(model), torch.no_grad():
         for start in range(0, TIMES, points.batch):
             t = times[start : start + points.batch]
             bad += _not_finite(model, points, t)
     if not bad:
-        return passed(f"ε is finite at {TIMES} times from {first:.3g} to 1")
+        return passed(f"ε is finite at {TIMES} times from {first:.3g} to {model.t_most:.3g}")
     where = f"from t = {min(bad):.3g} to {max(bad):.3g}"
     text = f"ε is NaN or infinite at {len(bad)} of {TIMES} times, {where}"
     return failed(text, "look for a log, root or division that fails at these labels")

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from ..._tensor import equally_spaced
 from ...score.preconditioning import INDEX_LABELS
-from ...sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP, cosine_betas
+from ...sde import SDE, VE, VP, CosineVP, Linear, SubVP, TabulatedVP, cosine_betas
 from .reading import Reading
+from .words import straight
 
 __all__ = ["LADDER", "processes", "scaled_process", "sde_in_words"]
 
@@ -22,7 +23,7 @@ def processes(reading: Reading) -> Iterator[tuple[str, SDE]]:
     """Usual processes with their names."""
     levels = reading.sde.levels
     if reading.meaning.label not in INDEX_LABELS:
-        named = (VP(), SubVP(), CosineVP(), VE(0.01, 50.0), VE(0.002, 80.0))
+        named = (VP(), SubVP(), CosineVP(), VE(0.01, 50.0), VE(0.002, 80.0), Linear())
         yield from ((sde_in_words(sde), sde) for sde in named)
     yield from _tables(levels or LADDER).items()
     if levels not in (None, LADDER):
@@ -62,5 +63,7 @@ def sde_in_words(sde: SDE) -> str:
     """Name of the class and its parameters; of a table, the number of its steps."""
     if isinstance(sde, TabulatedVP):
         return f"the claimed table of {sde.levels} β"
+    if straight(sde):
+        return "the linear schedule of flow matching"
     values = ", ".join(f"{value:.3g}" for value in vars(sde).values() if isinstance(value, float))
     return f"{type(sde).__name__}({values})"

@@ -117,7 +117,7 @@ class Subject:
     def kappas(self, reading: Reading) -> tuple[float, float]:
         """The least and the largest noise level κ at which a reading can be evaluated."""
         first = max(FIRST_TIME, reading.meaning.t_least(reading.sde))
-        ends = (self._end(reading.sde, t) for t in (first, 1.0))
+        ends = (self._end(reading.sde, t) for t in (first, reading.sde.t_regular))
         low, high = (node.sigma / node.alpha for node in ends)
         factor = abs(reading.data.scale) * reading.noise
         return low / factor, high / factor
