@@ -35,5 +35,7 @@ def data(as_json: bool) -> None:
         say(line(row.name, shape, counts, row.where or "missing", row.licence))
         if row.where is None:
             say(f"{'':<15}get it: {row.get}")
-    click.echo("A path may stand for a name: of a folder of images, a .npy or a .npz file.")
+    click.echo(
+        "A path may stand for a name: of a folder of images, a .npy, .npz, .csv or .tsv file."
+    )
     click.echo("Files are looked for in --data-root, $SCORESDE_DATA, the usual places and ./data.")

@@ -62,7 +62,7 @@ def load_dataset(
     classes: Classes | None = None,
     skip_bad: bool = False,
 ) -> Dataset:
-    """Load one split of a named data set, an image folder, or a `.npy` or `.npz` file.
+    """Load one split of a named data set, an image folder, a `.npy` or `.npz` file or a table.
 
     A file or folder is a train split, but a folder with subfolders called "train" or "test" has
     these splits. `load_folder` and `load_array` say which values are converted.
@@ -95,6 +95,10 @@ def load_dataset(
     if source.workers is not None:
         check_integer("workers", source.workers, minimum=0)
     path = source.path
+    if source.labels is not None and (source.named or path.is_dir()):
+        raise ValueError(
+            f"labels = {source.labels!r} names a column of a table, and {source.name} is none"
+        )
     name = source.name if source.named else str(path)
     if source.named and name in DENSITIES:
         return _density(source, split)
@@ -176,8 +180,8 @@ def _from_path(source: DataSource, split: str, labels: bool, skip_bad: bool) -> 
     if split == "test":
         raise ValueError(f"{path} has no test split; give a file of test data as split 'train'")
     if not is_array_file(path):
-        raise ValueError(f"{path} must be a folder of images, a .npy or a .npz file")
-    return load_array(path, levels, labels=labels, workers=workers)
+        raise ValueError(f"{path} must be a folder of images, or a .npy, .npz, .csv or .tsv file")
+    return load_array(path, levels, labels=labels, column=source.labels, workers=workers)
 
 
 def _in_size(name: str, found: ArrayFile, size: int) -> ArrayFile:
