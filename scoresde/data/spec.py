@@ -14,6 +14,8 @@ from .._deferred import refuse
 from .._tensor import check_integer, check_number, plain_numbers
 from .._text import printable
 from ..plain import construct
+from .transforms import Chain, chain_from_list, chain_to_list
+from .units import InUnits
 
 __all__ = ["DataSpec"]
 
@@ -22,7 +24,7 @@ _MOST_INTEGER = 1 << 40  # more than any memory holds; only a forged checkpoint 
 
 
 @dataclass(frozen=True)
-class DataSpec:
+class DataSpec(InUnits):
     """Shape, range and quantization of data; stored in every checkpoint.
 
     Quantized data live in cells: level k of L = `levels` is the interval
@@ -67,6 +69,8 @@ class DataSpec:
     class_names: tuple[str, ...] | None = None
     vector: int | None = None
     array: int | None = None
+    transform: Chain | None = None
+    feature_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         plain_numbers(self)
@@ -96,6 +100,7 @@ class DataSpec:
             self._check_class_names()
         if self.array is not None and len(shape) != 3:
             raise ValueError(f"array must be None for data of shape {shape}, got {self.array}")
+        self.check_units()
 
     def _check_class_names(self) -> None:
         names = tuple(self.class_names)
@@ -236,12 +241,17 @@ class DataSpec:
     def to_dict(self) -> dict[str, Any]:
         """Plain data (numbers, strings, lists, None), ready for JSON.
 
-        Without class names, a vector or an array their keys are left out, as in old checkpoints.
+        Keys that old checkpoints lack are left out if they are None.
         """
         values = asdict(self) | {"shape": list(self.shape)}
-        later = {key: values.pop(key) for key in ("class_names", "vector", "array")}
+        keys = ("class_names", "vector", "array", "transform", "feature_names")
+        later = {key: values.pop(key) for key in keys}
         if self.class_names is not None:
             later["class_names"] = list(self.class_names)
+        if self.transform is not None:
+            later["transform"] = chain_to_list(self.transform)
+        if self.feature_names is not None:
+            later["feature_names"] = list(self.feature_names)
         return values | {key: value for key, value in later.items() if value is not None}
 
     @classmethod
@@ -251,6 +261,8 @@ class DataSpec:
         Raises:
             ConfigError: On an unknown, missing or mistyped key, or a value that is not allowed.
         """
+        if isinstance(values, dict) and values.get("transform") is not None:
+            values = {**values, "transform": chain_from_list(values["transform"])}
         return construct(cls, values, "DataSpec")
 
     def _require_levels(self, what: str) -> int:
