@@ -31,6 +31,8 @@ class InUnits:
     """
 
     shape: tuple[int, ...]
+    levels: int | None
+    sizes: tuple[int, int] | None
     transform: Chain | None
     feature_names: tuple[str, ...] | None
 
@@ -70,7 +72,7 @@ class InUnits:
     @property
     def feature_axis(self) -> int:
         """Axis of the features in a batch: 1 (vectors, channels), or −1 for sets of points."""
-        return 1 if getattr(self, "sizes", None) is None else -1
+        return 1 if self.sizes is None else -1
 
     @property
     def features(self) -> int:

@@ -28,13 +28,8 @@ CHAINS = {
 
 def spec_of(name, chain):
     """Data whose features are in the axis that the kind of data has."""
-    axis = -1 if name == "set" else 1
-    spec = DataSpec(SHAPES[name], -4, 4)
-    if axis == 1:
-        return DataSpec(SHAPES[name], -4, 4, transform=chain(1))
-    object.__setattr__(spec, "sizes", (1, 5))  # as sets have it
-    object.__setattr__(spec, "transform", chain(-1))
-    return spec
+    sizes = (1, 5) if name == "set" else None
+    return DataSpec(SHAPES[name], -4, 4, sizes=sizes, transform=chain(-1 if sizes else 1))
 
 
 def data_of(name, n=4):
