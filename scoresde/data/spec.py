@@ -83,11 +83,9 @@ class DataSpec(InUnits):
         if not shape:
             raise ValueError("shape must have at least one axis, got ()")
         object.__setattr__(self, "shape", shape)
+        bounds = {"at_least": -_MOST_FLOAT, "at_most": _MOST_FLOAT}
         for name in ("low", "high"):
-            end = check_number(
-                name, getattr(self, name), at_least=-_MOST_FLOAT, at_most=_MOST_FLOAT
-            )
-            object.__setattr__(self, name, float(end))
+            object.__setattr__(self, name, float(check_number(name, getattr(self, name), **bounds)))
         if not self.low < self.high:
             raise ValueError(f"low must be below high, got {self.low}, {self.high}")
         counts = {
