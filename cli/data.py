@@ -27,7 +27,7 @@ def data(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows]))
         return
-    line = "{:<15}{:<9}{:<17}{:<38}{}".format
+    line = "{:<15}{:<9}{:<21}{:<38}{}".format
     click.echo(line("name", "shape", "train + test", "where", "licence"))
     for row in rows:
         shape = "×".join(str(size) for size in row.shape)

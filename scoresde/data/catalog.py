@@ -17,14 +17,15 @@ from .._tensor import check_integer
 from ..plain import nearest
 from .arrays import ArrayFile, is_array_file, load_array
 from .classes import Classes, number_labels
-from .conditions import Conditions
+from .conditions import Conditions, float_tensor
 from .dataset import Dataset
 from .densities import DENSITIES
 from .folder import SPLITS, class_folders, find_split, load_folder
 from .images import IMAGE_SET_CLASSES, IMAGE_SETS, find_folder, load_digits, load_image_set
 from .resizing import resized
-from .source import IMAGE_NAMES, DataSource
+from .source import NAMES, DataSource
 from .spec import DataSpec
+from .uci import UCI_SETS, find_uci, load_uci
 
 __all__ = ["DatasetStatus", "dataset_status", "has_test_split", "load_dataset"]
 
@@ -102,7 +103,9 @@ def load_dataset(
     name = source.name if source.named else str(path)
     if source.named and name in DENSITIES:
         return _density(source, split)
-    if source.named:
+    if source.named and name in UCI_SETS:
+        found = _uci_set(source, split)
+    elif source.named:
         found = _image_set(source, split)
     else:
         found = _from_path(source, split, labels, skip_bad)
@@ -114,7 +117,9 @@ def load_dataset(
     y, kinds = _numbered(name, found.conditions, known)
     low, high = _range_of(source, found)
     shape = tuple(found.x.shape[1:])
-    spec = DataSpec(shape, low, high, found.levels, name=path.name, **kinds)
+    spec = DataSpec(
+        shape, low, high, found.levels, name=path.name, feature_names=found.names, **kinds
+    )
     data = Dataset(name, found.x, y if labels else None, spec, split=split)
     # A test split, or data with classes known from elsewhere, need not hold every class.
     complete = split == "train" and classes is None and found.spec is None and not source.named
@@ -160,6 +165,14 @@ def _image_set(source: DataSource, split: str) -> ArrayFile:
     root = None if source.root is None else Path(source.root)
     x, y = load_digits(split) if name == "digits" else load_image_set(name, split, root)
     return ArrayFile(x, Conditions(y.numpy()), published)
+
+
+def _uci_set(source: DataSource, split: str) -> ArrayFile:
+    if source.levels is not None or source.size is not None:
+        raise ValueError(f"{source.name} takes no levels or size: its rows are real numbers")
+    root = None if source.root is None else Path(source.root)
+    x = load_uci(source.name, split, root)
+    return ArrayFile(float_tensor(source.path, "data", x), Conditions(), None)
 
 
 def _from_path(source: DataSource, split: str, labels: bool, skip_bad: bool) -> ArrayFile:
@@ -226,7 +239,7 @@ def _unknown(path: Path) -> Exception:
     """The error for a missing path, or for a misspelt name if it does not look like a path."""
     if path.suffix or len(path.parts) > 1:
         return FileNotFoundError(f"{path} does not exist")
-    hint = nearest(str(path), [*IMAGE_NAMES, *DENSITIES])
+    hint = nearest(str(path), NAMES)
     return ValueError(f"unknown data set {str(path)!r}; {hint}, or a path")
 
 
@@ -259,6 +272,12 @@ def dataset_status() -> list[DatasetStatus]:
         where = None if folder is None else str(folder)
         rows.append(
             DatasetStatus(name, known.shape, *known.counts, where, known.get, known.licence)
+        )
+    for name, known in UCI_SETS.items():
+        folder = find_uci(name)
+        where = None if folder is None else str(folder)
+        rows.append(
+            DatasetStatus(name, (known.features,), *known.counts, where, known.get, known.licence)
         )
     counts = _DENSITY_COUNTS["train"], _DENSITY_COUNTS["test"]
     rows += [DatasetStatus(name, (2,), *counts, "generated", "", "MIT") for name in DENSITIES]

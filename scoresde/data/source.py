@@ -7,10 +7,13 @@ from pathlib import Path
 
 from .densities import DENSITIES
 from .images import IMAGE_SETS
+from .uci import UCI_SETS
 
-__all__ = ["IMAGE_NAMES", "DataSource"]
+__all__ = ["IMAGE_NAMES", "NAMES", "DataSource"]
 
 IMAGE_NAMES = ("digits", *IMAGE_SETS)
+
+NAMES = (*IMAGE_NAMES, *UCI_SETS, *DENSITIES)  # of all data sets
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class DataSource:
         name: Name of a data set (`dataset_status` lists them), or path of a folder of images, of a
             `.npy`, `.npz`, `.csv` or `.tsv` file. A name wins over an equal path; write ./name for
             the path.
-        root: Folder searched first for the files of a named image set, and for a relative path.
+        root: Folder searched first for the files of a named set, and for a relative path.
             Without it, relative paths start at the working directory.
         levels: Number of levels of a file's data; see `load_array`.
         low: Lower end of the model's scale, default −1 for quantized data. Continuous data must
@@ -58,4 +61,4 @@ class DataSource:
     @property
     def named(self) -> bool:
         """Whether the name is that of a known data set, not a path."""
-        return isinstance(self.name, str) and self.name in (*DENSITIES, *IMAGE_NAMES)
+        return isinstance(self.name, str) and self.name in NAMES

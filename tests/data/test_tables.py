@@ -38,6 +38,7 @@ def test_numbers_written_by_pythons_csv_module_come_back_exactly(delimiter, name
     assert np.array_equal(found.x, x)
     data = load_dataset(path)
     assert data.spec.shape == (3,)
+    assert data.spec.feature_names == found.names
     assert torch.equal(data.x, torch.from_numpy(x.astype(np.float32)))
 
 
