@@ -32,7 +32,10 @@ def data(as_json: bool) -> None:
     for row in rows:
         shape = "×".join(str(size) for size in row.shape)
         counts = f"{row.train:,} + {row.test:,}"
-        say(line(row.name, shape, counts, row.where or "missing", row.licence))
+        where = row.where or "missing"
+        if row.entropy is not None:
+            where = f"{where}, entropy {row.entropy:.4f} nats"
+        say(line(row.name, shape, counts, where, row.licence))
         if row.where is None:
             say(f"{'':<15}get it: {row.get}")
     click.echo(

@@ -44,6 +44,7 @@ class DatasetStatus:
         where: Place of the data ("shipped", "generated" or a folder); None if not present.
         get: The command that gets the data; empty if none is needed.
         licence: Licence of the data.
+        entropy: Exact entropy in nats, of densities in the plane; None for all other data.
     """
 
     name: str
@@ -53,6 +54,7 @@ class DatasetStatus:
     where: str | None
     get: str
     licence: str
+    entropy: float | None = None
 
 
 def load_dataset(
@@ -280,5 +282,8 @@ def dataset_status() -> list[DatasetStatus]:
             DatasetStatus(name, (known.features,), *known.counts, where, known.get, known.licence)
         )
     counts = _DENSITY_COUNTS["train"], _DENSITY_COUNTS["test"]
-    rows += [DatasetStatus(name, (2,), *counts, "generated", "", "MIT") for name in DENSITIES]
+    rows += [
+        DatasetStatus(name, (2,), *counts, "generated", "", "MIT", known.entropy)
+        for name, known in DENSITIES.items()
+    ]
     return rows

@@ -32,4 +32,5 @@ def test_json_is_for_machines(scoresde):
         "where": "shipped",
         "get": "",
         "licence": rows[0]["licence"],
+        "entropy": None,
     }
