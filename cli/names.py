@@ -54,5 +54,6 @@ SDES = ("vp", "subvp", "ve", "cosine", "tabulated")
 # scoresde.data
 DATA_SETS = (
     *("digits", "fashion-mnist", "mnist", "cifar10"),
+    *("power", "gas", "hepmass", "miniboone", "bsds300"),
     *("gaussians8", "mixture3", "checkerboard", "rings", "moons", "spirals", "swissroll"),
 )

@@ -17,7 +17,12 @@ from torch import Tensor
 
 from ._tensor import check_integer, plain_numbers
 
-__all__ = ["Condition", "ConditionSpec", "bound_rows", "leaves", "map_condition", "take_rows"]
+__all__ = [
+    *("Condition", "ConditionSpec", "bound_rows", "leaves", "map_condition", "present"),
+    *("checked_sizes", "take_rows"),
+]
+
+_INTEGER = ("class", "size")  # the kinds that are integers
 
 Condition = Any  # Tensor | dict[str, Condition] | tuple[Condition, ...]
 
@@ -46,6 +51,19 @@ def leaves(y: Condition, name: str = "y") -> Iterator[tuple[str, Tensor]]:
 def take_rows(y: Condition, rows: slice | Tensor) -> Condition:
     """The condition of some samples of the batch."""
     return map_condition(lambda leaf: leaf[rows], y)
+
+
+def present(size: Tensor, most: int) -> Tensor:
+    """Which points of padded sets exist:  present[b, i] = (i < size[b]).
+
+    Args:
+        size: Number of points of each set, int64, shape (B,).
+        most: N, the number of points of a padded set.
+
+    Returns:
+        Bool, shape (B, N), on the device of `size`.
+    """
+    return torch.arange(most, device=size.device) < size[:, None]
 
 
 def bound_rows(y: Condition, n: int, device: torch.device | str) -> Condition:
@@ -96,11 +114,13 @@ def _bound(name: str, y: Condition, n: int, device: torch.device | str) -> Condi
 class ConditionSpec:
     """The kinds of condition that a network was built for, or that a data set has.
 
-    One kind alone is a tensor. Several kinds are a dict with the keys "class", "vector", "array".
+    One kind alone is a tensor. Several kinds are a dict with the keys "class", "vector", "array",
+    "size".
 
         class     integers 0 … K − 1, shape (n,); K stands for "no class"
         vector    floating numbers, shape (n, V), or (n,) for V = 1
         array     floating numbers, shape (n, C, H, W)
+        size      integers, shape (n,): the number of points of each set, which always belongs to it
 
     A network with the attribute `condition`, such as `UNet` and `MLP`, says by it which conditions
     it accepts, and promises to accept "no condition" for single samples: the class K, and entries
@@ -110,15 +130,19 @@ class ConditionSpec:
         classes: Number K of classes, at least 1; None without classes.
         vector: Length V of the vector, at least 1; None without a vector.
         array: Shape (C, H, W) of the array; None without an array.
+        sizes: Least and most number of points of a set, (least, most); None if the data are not
+            sets.
 
     Raises:
         TypeError: If an argument does not hold integers.
-        ValueError: If a number is less than 1, or the array's shape is not (C, H, W).
+        ValueError: If a number is less than 1, the array's shape is not (C, H, W), or `sizes` are
+            not two numbers 1 ≤ least ≤ most.
     """
 
     classes: int | None = None
     vector: int | None = None
     array: tuple[int, int, int] | None = None
+    sizes: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         plain_numbers(self)
@@ -130,6 +154,8 @@ class ConditionSpec:
             if len(shape) != 3:
                 raise ValueError(f"array must have shape (C, H, W), got {shape}")
             object.__setattr__(self, "array", shape)
+        if self.sizes is not None:
+            object.__setattr__(self, "sizes", checked_sizes(self.sizes))
 
     @property
     def kinds(self) -> dict[str, tuple[int, ...]]:
@@ -138,6 +164,7 @@ class ConditionSpec:
             "class": None if self.classes is None else (),
             "vector": None if self.vector is None else (self.vector,),
             "array": self.array,
+            "size": None if self.sizes is None else (),
         }
         return {kind: shape for kind, shape in shapes.items() if shape is not None}
 
@@ -149,6 +176,7 @@ class ConditionSpec:
             "class": f"{self.classes} classes",
             "vector": f"a vector of {self.vector}",
             "array": f"an array of shape {self.array}",
+            "size": "the sizes {} to {} of sets".format(*self.sizes or (0, 0)),
         }
         return " and ".join(texts[kind] for kind in self.kinds) or "no condition"
 
@@ -162,11 +190,11 @@ class ConditionSpec:
             n: Number of samples.
 
         Returns:
-            "class" of shape (n,), "vector" of shape (n, V), "array" of shape (n, C, H, W), those
-            that the network has.
+            "class" and "size" of shape (n,), "vector" of shape (n, V), "array" of shape
+            (n, C, H, W), those that the network has.
 
         Raises:
-            TypeError: If classes are not int64, or a vector or an array is not floating.
+            TypeError: If classes or sizes are not int64, or a vector or an array is not floating.
             ValueError: If the kinds or shapes are others; the message says which are wanted.
         """
         if not self.kinds:
@@ -176,9 +204,10 @@ class ConditionSpec:
             name, part = self._name(kind), parts[kind]
             if kind == "vector" and shape == (1,) and part.shape == (n,):
                 part = parts[kind] = part[:, None]
-            floating = kind != "class"
+            floating = kind not in _INTEGER
             if part.is_floating_point() != floating or (not floating and part.dtype == torch.bool):
-                wanted = "floating numbers" if floating else "integer class labels"
+                wanted = "integer class labels" if kind == "class" else "integer sizes of sets"
+                wanted = "floating numbers" if floating else wanted
                 raise TypeError(f"{name} must hold {wanted}, got {part.dtype}")
             if part.shape != (n, *shape):
                 raise ValueError(
@@ -199,12 +228,15 @@ class ConditionSpec:
 
         Raises:
             TypeError: As for `parts`.
-            ValueError: As for `parts`, if a class is not 0 … K − 1, or if a number is not finite.
+            ValueError: As for `parts`, if a class is not 0 … K − 1, a size outside `sizes`, or if
+                a number is not finite.
         """
         parts = self.parts(y, n)
         for kind, part in parts.items():
             if kind == "class":
                 self.check_classes(part, self.classes - 1)
+            elif kind == "size":
+                self._check_range(kind, "sizes of sets", part, *self.sizes)
             elif not math.isfinite(part.sum().item()) and not bool(part.isfinite().all()):
                 bad = int((~part.isfinite()).sum())
                 raise ValueError(
@@ -214,15 +246,27 @@ class ConditionSpec:
 
     def check_classes(self, y: Tensor, last: int) -> None:
         """Raise ValueError unless every class number is in 0 … last."""
+        self._check_range("class", "classes", y, 0, last)
+
+    def _check_range(self, kind: str, what: str, y: Tensor, first: int, last: int) -> None:
+        """Raise ValueError unless every number of a kind is in first … last."""
         if y.numel() == 0:
             return
         low, high = (int(v) for v in torch.aminmax(y))
-        if low < 0 or high > last:
-            wrong = low if low < 0 else high
-            raise ValueError(f"{self._name('class')} must hold classes 0 to {last}, got {wrong}")
+        if low < first or high > last:
+            wrong = low if low < first else high
+            raise ValueError(f"{self._name(kind)} must hold {what} {first} to {last}, got {wrong}")
+
+    def size(self, y: Condition | None) -> Tensor | None:
+        """The sizes of sets in a condition, int64, shape (n,); None if the data are not sets."""
+        if self.sizes is None or y is None:
+            return None
+        return self._by_kind(y)["size"]
 
     def without(self, y: Condition, rows: Tensor) -> Condition:
         """The condition with "no condition" in some rows: class K, and NaN for numbers.
+
+        The size of a set stays: it says which points exist.
 
         Args:
             y: A condition of n samples.
@@ -230,6 +274,9 @@ class ConditionSpec:
         """
         parts = {}
         for kind, part in self.parts(y, len(rows)).items():
+            if kind == "size":
+                parts[kind] = part
+                continue
             none = self.classes if kind == "class" else math.nan
             parts[kind] = part.masked_fill(rows.reshape(-1, *[1] * (part.ndim - 1)), none)
         return self._joined(parts)
@@ -248,7 +295,7 @@ class ConditionSpec:
             return None
         if y is None:
             raise ValueError(f"the network takes {self}, the data have no condition")
-        for name in ("classes", "vector", "array"):
+        for name in ("classes", "vector", "array", "sizes"):
             own, there = getattr(self, name), getattr(have, name)
             if have and own is not None and own != there:
                 raise ValueError(f"the network takes {self}, the data have {have}")
@@ -271,3 +318,14 @@ class ConditionSpec:
 
     def _name(self, kind: str) -> str:
         return f"y[{kind!r}]" if len(self.kinds) > 1 else "y"
+
+
+def checked_sizes(sizes: tuple[int, int]) -> tuple[int, int]:
+    """Least and most number of points of a set, or raise unless 1 ≤ least ≤ most."""
+    if not isinstance(sizes, (tuple, list)) or len(sizes) != 2:
+        raise ValueError(f"sizes must be two numbers (least, most), got {sizes!r}")
+    least = check_integer("the first of sizes", sizes[0], minimum=1)
+    most = check_integer("the second of sizes", sizes[1], minimum=1)
+    if least > most:
+        raise ValueError(f"sizes must be (least, most) with least ≤ most, got ({least}, {most})")
+    return least, most

@@ -19,7 +19,13 @@ PAIR = Dataset("pair", torch.tensor([[0, 0], [3, 4]]), None, DataSpec((2,), 2, 2
 # Shapes of data that are not there: those of the folders and files that the configs name.
 SHAPES = {
     **{name: known.shape for name, known in IMAGE_SETS.items()},
-    **{"celeba64": (3, 64, 64), "church64": (3, 64, 64), "images": (3, 32, 32), "x.npy": (6,)},
+    **{
+        "celeba64": (3, 64, 64),
+        "church64": (3, 64, 64),
+        "images": (3, 32, 32),
+        "x.npy": (6,),
+        "rows.csv": (6,),
+    },
     **{"digits": (1, 8, 8), "moons": (2,)},
 }
 # For each kind of network, what makes it small.

@@ -7,17 +7,24 @@ from .images import download
 from .source import DataSource
 from .spec import DataSpec
 from .stream import Stream
+from .transforms import Affine, Log, Logit, Standardize, Transform, parse_transforms
 
 __all__ = [
+    "Affine",
     "DENSITIES",
     "DataSource",
     "DataSpec",
     "Dataset",
     "DatasetStatus",
     "Density2D",
+    "Log",
+    "Logit",
+    "Standardize",
     "Stream",
+    "Transform",
     "dataset_status",
     "download",
     "has_test_split",
     "load_dataset",
+    "parse_transforms",
 ]

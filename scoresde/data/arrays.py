@@ -1,4 +1,4 @@
-"""Data from `.npy` and `.npz` files."""
+"""Data from `.npy` and `.npz` files, and from tables (`.csv`, `.tsv`)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from .memory import fits_comfortably, megabytes
 from .npy import is_archive, members_of, opened, read_array, read_member, read_place
 from .reading import ArrayReading, checked_data
 from .spec import DataSpec
+from .tables import TABLES, read_table
 
-__all__ = ["ArrayFile", "is_array_file", "load_array"]
+__all__ = ["ArrayFile", "is_array_file", "is_table", "load_array"]
 
 # Names of the data and their conditions in a .npz file: ours, and the names given by
 # `np.savez(file, x, y)`, as in the sample files of guided-diffusion (ADM).
@@ -47,24 +48,37 @@ class ArrayFile:
         conditions: Labels, vector and array of the data.
         levels: Number of levels; None for continuous data.
         spec: Description of the data if the file holds one, as samples of scoresde do.
+        names: Names of the D features of a table with a header; None without names.
     """
 
     x: Tensor | Rows
     conditions: Conditions
     levels: int | None
     spec: DataSpec | None = None
+    names: tuple[str, ...] | None = None
 
 
 def is_array_file(path: str | Path) -> bool:
-    """Whether there is a file at this path whose name ends in .npy or .npz."""
+    """Whether there is a file at this path whose name ends in .npy, .npz, .csv or .tsv."""
     path = Path(path)
-    return path.suffix.lower() in (".npy", ".npz") and path.is_file()
+    return (path.suffix.lower() in (".npy", ".npz") and path.is_file()) or is_table(path)
+
+
+def is_table(path: str | Path) -> bool:
+    """Whether there is a file at this path whose name ends in .csv or .tsv."""
+    path = Path(path)
+    return path.suffix.lower() in TABLES and path.is_file()
 
 
 def load_array(
-    path: Path, levels: int | None = None, *, labels: bool = True, workers: int = 0
+    path: Path,
+    levels: int | None = None,
+    *,
+    labels: bool = True,
+    column: str | None = None,
+    workers: int = 0,
 ) -> ArrayFile:
-    """Data of a `.npy` or `.npz` file, with their conditions if it has any.
+    """Data of a `.npy` or `.npz` file or a table, with their conditions if it has any.
 
     A `.npy` file holds the data, shape (N, *D). A `.npz` file holds
 
@@ -86,6 +100,9 @@ def load_array(
     held in memory: its rows are read when they are needed, and unless every number of its dtype is
     a level, all are read once to check them. A warning says so.
 
+    A `.csv` or `.tsv` file holds the data, shape (N, D), as floats; see `read_table`. One of its
+    columns may be the condition "y": integers or text are class labels, other numbers a vector.
+
     Quantized data (N, H, W) are grey images and become (N, 1, H, W). An array (N, H, W, C) of
     images whose channels come last is transposed to (N, C, H, W), with a warning. The channels are
     taken to come last if C is less than W, and either H = W, or C is 1, 3 or 4 and H is none of
@@ -95,6 +112,7 @@ def load_array(
         path: The file.
         levels: Number of levels of the data.
         labels: Whether to read the conditions.
+        column: Name of the column of a table that holds the condition; None without one.
         workers: Number of processes that read ahead data that are not held in memory.
 
     Raises:
@@ -102,11 +120,21 @@ def load_array(
             holds values that are not finite, levels outside 0 … levels − 1, or images whose axes
             are in another order; if samples of scoresde have another number of levels.
     """
-    place = _place_if_large(path)
+    if column is not None and not is_table(path):
+        raise ValueError(
+            f"labels = {column!r} names a column of a .csv or .tsv file, and {path} is none"
+        )
+    place = None if is_table(path) else _place_if_large(path)
     if place is not None:
         return _mapped(place, levels, workers)
     try:
-        x, found, spec = _read(path, labels)
+        names = None
+        if is_table(path):
+            table = read_table(path, column)
+            x, names, spec = table.x, table.names, None
+            found = {"y": table.labels} if labels and column is not None else {}
+        else:
+            x, found, spec = _read(path, labels)
         if levels is None and spec is not None:
             levels = spec.levels
         elif spec is not None and levels != spec.levels:
@@ -115,7 +143,7 @@ def load_array(
         conditions = check_conditions(path, found, data)
     except MemoryError as error:
         raise ValueError(f"{path} does not fit into memory") from error
-    return ArrayFile(data, conditions, levels, spec)
+    return ArrayFile(data, conditions, levels, spec, names)
 
 
 def _read(path: Path, labels: bool) -> tuple[np.ndarray, dict[str, np.ndarray], DataSpec | None]:

@@ -17,14 +17,15 @@ from .._tensor import check_integer
 from ..plain import nearest
 from .arrays import ArrayFile, is_array_file, load_array
 from .classes import Classes, number_labels
-from .conditions import Conditions
+from .conditions import Conditions, float_tensor
 from .dataset import Dataset
 from .densities import DENSITIES
 from .folder import SPLITS, class_folders, find_split, load_folder
 from .images import IMAGE_SET_CLASSES, IMAGE_SETS, find_folder, load_digits, load_image_set
 from .resizing import resized
-from .source import IMAGE_NAMES, DataSource
+from .source import NAMES, DataSource
 from .spec import DataSpec
+from .uci import UCI_SETS, find_uci, load_uci
 
 __all__ = ["DatasetStatus", "dataset_status", "has_test_split", "load_dataset"]
 
@@ -43,6 +44,7 @@ class DatasetStatus:
         where: Place of the data ("shipped", "generated" or a folder); None if not present.
         get: The command that gets the data; empty if none is needed.
         licence: Licence of the data.
+        entropy: Exact entropy in nats, of densities in the plane; None for all other data.
     """
 
     name: str
@@ -52,6 +54,7 @@ class DatasetStatus:
     where: str | None
     get: str
     licence: str
+    entropy: float | None = None
 
 
 def load_dataset(
@@ -62,7 +65,7 @@ def load_dataset(
     classes: Classes | None = None,
     skip_bad: bool = False,
 ) -> Dataset:
-    """Load one split of a named data set, an image folder, or a `.npy` or `.npz` file.
+    """Load one split of a named data set, an image folder, a `.npy` or `.npz` file or a table.
 
     A file or folder is a train split, but a folder with subfolders called "train" or "test" has
     these splits. `load_folder` and `load_array` say which values are converted.
@@ -95,10 +98,16 @@ def load_dataset(
     if source.workers is not None:
         check_integer("workers", source.workers, minimum=0)
     path = source.path
+    if source.labels is not None and (source.named or path.is_dir()):
+        raise ValueError(
+            f"labels = {source.labels!r} names a column of a table, and {source.name} is none"
+        )
     name = source.name if source.named else str(path)
     if source.named and name in DENSITIES:
         return _density(source, split)
-    if source.named:
+    if source.named and name in UCI_SETS:
+        found = _uci_set(source, split)
+    elif source.named:
         found = _image_set(source, split)
     else:
         found = _from_path(source, split, labels, skip_bad)
@@ -110,7 +119,9 @@ def load_dataset(
     y, kinds = _numbered(name, found.conditions, known)
     low, high = _range_of(source, found)
     shape = tuple(found.x.shape[1:])
-    spec = DataSpec(shape, low, high, found.levels, name=path.name, **kinds)
+    spec = DataSpec(
+        shape, low, high, found.levels, name=path.name, feature_names=found.names, **kinds
+    )
     data = Dataset(name, found.x, y if labels else None, spec, split=split)
     # A test split, or data with classes known from elsewhere, need not hold every class.
     complete = split == "train" and classes is None and found.spec is None and not source.named
@@ -158,6 +169,14 @@ def _image_set(source: DataSource, split: str) -> ArrayFile:
     return ArrayFile(x, Conditions(y.numpy()), published)
 
 
+def _uci_set(source: DataSource, split: str) -> ArrayFile:
+    if source.levels is not None or source.size is not None:
+        raise ValueError(f"{source.name} takes no levels or size: its rows are real numbers")
+    root = None if source.root is None else Path(source.root)
+    x = load_uci(source.name, split, root)
+    return ArrayFile(float_tensor(source.path, "data", x), Conditions(), None)
+
+
 def _from_path(source: DataSource, split: str, labels: bool, skip_bad: bool) -> ArrayFile:
     path, levels, workers = source.path, source.levels, source.workers or 0
     if not path.exists():
@@ -176,8 +195,8 @@ def _from_path(source: DataSource, split: str, labels: bool, skip_bad: bool) -> 
     if split == "test":
         raise ValueError(f"{path} has no test split; give a file of test data as split 'train'")
     if not is_array_file(path):
-        raise ValueError(f"{path} must be a folder of images, a .npy or a .npz file")
-    return load_array(path, levels, labels=labels, workers=workers)
+        raise ValueError(f"{path} must be a folder of images, or a .npy, .npz, .csv or .tsv file")
+    return load_array(path, levels, labels=labels, column=source.labels, workers=workers)
 
 
 def _in_size(name: str, found: ArrayFile, size: int) -> ArrayFile:
@@ -222,7 +241,7 @@ def _unknown(path: Path) -> Exception:
     """The error for a missing path, or for a misspelt name if it does not look like a path."""
     if path.suffix or len(path.parts) > 1:
         return FileNotFoundError(f"{path} does not exist")
-    hint = nearest(str(path), [*IMAGE_NAMES, *DENSITIES])
+    hint = nearest(str(path), NAMES)
     return ValueError(f"unknown data set {str(path)!r}; {hint}, or a path")
 
 
@@ -256,6 +275,15 @@ def dataset_status() -> list[DatasetStatus]:
         rows.append(
             DatasetStatus(name, known.shape, *known.counts, where, known.get, known.licence)
         )
+    for name, known in UCI_SETS.items():
+        folder = find_uci(name)
+        where = None if folder is None else str(folder)
+        rows.append(
+            DatasetStatus(name, (known.features,), *known.counts, where, known.get, known.licence)
+        )
     counts = _DENSITY_COUNTS["train"], _DENSITY_COUNTS["test"]
-    rows += [DatasetStatus(name, (2,), *counts, "generated", "", "MIT") for name in DENSITIES]
+    rows += [
+        DatasetStatus(name, (2,), *counts, "generated", "", "MIT", known.entropy)
+        for name, known in DENSITIES.items()
+    ]
     return rows

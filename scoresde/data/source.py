@@ -7,10 +7,13 @@ from pathlib import Path
 
 from .densities import DENSITIES
 from .images import IMAGE_SETS
+from .uci import UCI_SETS
 
-__all__ = ["IMAGE_NAMES", "DataSource"]
+__all__ = ["IMAGE_NAMES", "NAMES", "DataSource"]
 
 IMAGE_NAMES = ("digits", *IMAGE_SETS)
+
+NAMES = (*IMAGE_NAMES, *UCI_SETS, *DENSITIES)  # of all data sets
 
 
 @dataclass(frozen=True)
@@ -19,8 +22,9 @@ class DataSource:
 
     Args:
         name: Name of a data set (`dataset_status` lists them), or path of a folder of images, of a
-            `.npy` or a `.npz` file. A name wins over an equal path; write ./name for the path.
-        root: Folder searched first for the files of a named image set, and for a relative path.
+            `.npy`, `.npz`, `.csv` or `.tsv` file. A name wins over an equal path; write ./name for
+            the path.
+        root: Folder searched first for the files of a named set, and for a relative path.
             Without it, relative paths start at the working directory.
         levels: Number of levels of a file's data; see `load_array`.
         low: Lower end of the model's scale, default −1 for quantized data. Continuous data must
@@ -31,6 +35,8 @@ class DataSource:
         workers: Number of processes that read data which are not held in memory, and that decode
             the images of a folder. None or 0 does this in the process that needs them. The data do
             not depend on it.
+        labels: Name of the column of a table that holds the condition of each row: integers or text
+            are class labels, other numbers a vector of length 1. None if all columns are data.
     """
 
     name: str | Path
@@ -40,6 +46,7 @@ class DataSource:
     high: float | None = None
     size: int | None = None
     workers: int | None = None
+    labels: str | None = None
 
     def below(self, root: str | Path | None) -> DataSource:
         """This source with another root, if one is given."""
@@ -54,4 +61,4 @@ class DataSource:
     @property
     def named(self) -> bool:
         """Whether the name is that of a known data set, not a path."""
-        return isinstance(self.name, str) and self.name in (*DENSITIES, *IMAGE_NAMES)
+        return isinstance(self.name, str) and self.name in NAMES

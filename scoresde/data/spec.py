@@ -9,20 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._condition import ConditionSpec
+from .._condition import ConditionSpec, checked_sizes
 from .._deferred import refuse
 from .._tensor import check_integer, check_number, plain_numbers
 from .._text import printable
 from ..plain import construct
+from .transforms import Chain, chain_from_list, chain_to_list
+from .units import InUnits
 
 __all__ = ["DataSpec"]
+
+_KINDS = {1: "vector", 2: "series", 3: "image", 4: "volume"}  # by the number of axes
 
 _MOST_FLOAT = 3.4e38  # about the largest float32: data are kept in float32
 _MOST_INTEGER = 1 << 40  # more than any memory holds; only a forged checkpoint claims more
 
 
 @dataclass(frozen=True)
-class DataSpec:
+class DataSpec(InUnits):
     """Shape, range and quantization of data; stored in every checkpoint.
 
     Quantized data live in cells: level k of L = `levels` is the interval
@@ -38,7 +42,7 @@ class DataSpec:
     with unbounded support they are a window that holds all but a negligible part.
 
     Args:
-        shape: Shape of one datum without batch axis, (C, H, W) for images, (D,) for vectors.
+        shape: Shape of one datum without batch axis; see `kind`.
         low: Lower end of the model's scale.
         high: Upper end of the model's scale, above `low`.
         levels: Number of levels, at least 2; None for continuous data.
@@ -49,13 +53,15 @@ class DataSpec:
             without one.
         array: Channels of the array of the image's size that belongs to each datum as a condition;
             None without one.
+        sizes: Least and most number of points of a set, for sets of shape (most, F); None for all
+            other data.
 
     Raises:
         TypeError: If `shape`, `levels`, `classes`, `vector` or `array` do not hold integers, `low`
             or `high` is not a number, or a name is not text.
         ValueError: If a size, the number of levels or of classes is too small or too large, the
-            range is empty, the class names are not `classes` different names, or there is an array
-            for data that are not of shape (C, H, W).
+            range is empty, the class names are not `classes` different names, there is an array
+            for data that are not of shape (C, H, W), or `sizes` do not suit the shape.
     """
 
     shape: tuple[int, ...]
@@ -67,6 +73,9 @@ class DataSpec:
     class_names: tuple[str, ...] | None = None
     vector: int | None = None
     array: int | None = None
+    sizes: tuple[int, int] | None = None
+    transform: Chain | None = None
+    feature_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         plain_numbers(self)
@@ -74,10 +83,9 @@ class DataSpec:
         if not shape:
             raise ValueError("shape must have at least one axis, got ()")
         object.__setattr__(self, "shape", shape)
+        bounds = {"at_least": -_MOST_FLOAT, "at_most": _MOST_FLOAT}
         for name in ("low", "high"):
-            value = getattr(self, name)
-            check_number(name, value, at_least=-_MOST_FLOAT, at_most=_MOST_FLOAT)
-            object.__setattr__(self, name, float(value))
+            object.__setattr__(self, name, float(check_number(name, getattr(self, name), **bounds)))
         if not self.low < self.high:
             raise ValueError(f"low must be below high, got {self.low}, {self.high}")
         counts = {
@@ -96,6 +104,20 @@ class DataSpec:
             self._check_class_names()
         if self.array is not None and len(shape) != 3:
             raise ValueError(f"array must be None for data of shape {shape}, got {self.array}")
+        if self.sizes is not None:
+            self._check_sizes()
+        self.check_units()
+
+    def _check_sizes(self) -> None:
+        sizes = checked_sizes(self.sizes)
+        if len(self.shape) != 2 or self.shape[0] != sizes[1]:
+            raise ValueError(
+                f"sizes must be None, or (least, N) for sets of shape (N, F), got {sizes} for "
+                f"shape {self.shape}"
+            )
+        if self.levels is not None:
+            raise ValueError(f"levels must be None for sets, got {self.levels}")
+        object.__setattr__(self, "sizes", sizes)
 
     def _check_class_names(self) -> None:
         names = tuple(self.class_names)
@@ -122,9 +144,9 @@ class DataSpec:
 
     @property
     def condition(self) -> ConditionSpec:
-        """The conditions of the data: classes, a vector, an array."""
+        """The conditions of the data: classes, a vector, an array, the sizes of sets."""
         array = None if self.array is None else (self.array, *self.shape[1:])
-        return ConditionSpec(self.classes, self.vector, array)
+        return ConditionSpec(self.classes, self.vector, array, self.sizes)
 
     @property
     def span(self) -> float:
@@ -135,6 +157,21 @@ class DataSpec:
     def dims(self) -> int:
         """Dimension D of one datum."""
         return math.prod(self.shape)
+
+    @property
+    def kind(self) -> str:
+        """What one datum is.
+
+        vector    (D,)
+        series    (C, L): C channels at L times
+        image     (C, H, W)
+        volume    (C, D, H, W)
+        set       (N, F) with `sizes`: up to N points of F features, zeros in place of the rest
+        array     any other shape
+        """
+        if self.sizes is not None:
+            return "set"
+        return _KINDS.get(len(self.shape), "array")
 
     @property
     def is_image(self) -> bool:
@@ -236,13 +273,15 @@ class DataSpec:
     def to_dict(self) -> dict[str, Any]:
         """Plain data (numbers, strings, lists, None), ready for JSON.
 
-        Without class names, a vector or an array their keys are left out, as in old checkpoints.
+        Keys that old checkpoints lack are left out if they are None.
         """
         values = asdict(self) | {"shape": list(self.shape)}
-        later = {key: values.pop(key) for key in ("class_names", "vector", "array")}
-        if self.class_names is not None:
-            later["class_names"] = list(self.class_names)
-        return values | {key: value for key, value in later.items() if value is not None}
+        if self.transform is not None:
+            values["transform"] = chain_to_list(self.transform)
+        for key in ("class_names", "vector", "array", "sizes", "transform", "feature_names"):
+            if (value := values.pop(key)) is not None:
+                values[key] = list(value) if isinstance(value, tuple) else value
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DataSpec:
@@ -251,6 +290,8 @@ class DataSpec:
         Raises:
             ConfigError: On an unknown, missing or mistyped key, or a value that is not allowed.
         """
+        if isinstance(values, dict) and values.get("transform") is not None:
+            values = {**values, "transform": chain_from_list(values["transform"])}
         return construct(cls, values, "DataSpec")
 
     def _require_levels(self, what: str) -> int:

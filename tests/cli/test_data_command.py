@@ -7,13 +7,14 @@ from scoresde.data import dataset_status
 
 def test_it_lists_what_is_here_and_how_to_get_the_rest(scoresde, monkeypatch, tmp_path):
     monkeypatch.setattr("scoresde.data.catalog.find_folder", lambda name: None)
+    monkeypatch.setattr("scoresde.data.catalog.find_uci", lambda name: None)
     done = scoresde("data")
     assert done.status == 0
     for row in dataset_status():
         assert row.name in done.out
         assert row.get in done.out
     assert "shipped" in done.out
-    assert done.out.count("missing") == 3
+    assert done.out.count("missing") == 8
 
 
 def test_it_says_where(scoresde, monkeypatch, tmp_path):
@@ -31,4 +32,5 @@ def test_json_is_for_machines(scoresde):
         "where": "shipped",
         "get": "",
         "licence": rows[0]["licence"],
+        "entropy": None,
     }

@@ -104,9 +104,11 @@ def test_files_that_are_no_arrays_are_refused(tmp_path):
     (tmp_path / "d.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="d.npz is not a .npy or .npz file"):
         load_dataset(tmp_path / "d.npz")
-    (tmp_path / "e.csv").write_text("1,2\n")
-    with pytest.raises(ValueError, match=r"must be a folder of images, a .npy or a .npz file"):
-        load_dataset(tmp_path / "e.csv")
+    (tmp_path / "e.txt").write_text("1,2\n")
+    with pytest.raises(
+        ValueError, match=r"must be a folder of images, or a .npy, .npz, .csv or .tsv file"
+    ):
+        load_dataset(tmp_path / "e.txt")
 
 
 @pytest.mark.parametrize(
@@ -368,5 +370,5 @@ def test_what_does_not_fit_into_memory_is_refused_before_it_is_read(tmp_path, mo
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.npy")
-    with pytest.raises(ValueError, match=r"a.npy must be a folder of images, a .npy or a .npz"):
+    with pytest.raises(ValueError, match=r"a.npy must be a folder of images, or a .npy"):
         load_dataset(tmp_path / "a.npy")

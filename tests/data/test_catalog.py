@@ -4,6 +4,7 @@ import pytest
 
 from scoresde.data import DENSITIES, DataSource, dataset_status, load_dataset
 from scoresde.data.images import IMAGE_SETS
+from scoresde.data.uci import UCI_SETS
 
 
 def test_absent_set_says_how_to_get_it(tmp_path, monkeypatch):
@@ -20,7 +21,7 @@ def test_status_names_every_set_and_how_to_get_the_absent(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SCORESDE_DATA", raising=False)
     rows = {row.name: row for row in dataset_status()}
-    assert set(rows) == {"digits", *IMAGE_SETS, *DENSITIES}
+    assert set(rows) == {"digits", *IMAGE_SETS, *UCI_SETS, *DENSITIES}
     assert rows["digits"].where == "shipped"
     assert rows["cifar10"].where is None
     assert rows["cifar10"].get.endswith("data/cifar10")
