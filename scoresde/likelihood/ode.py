@@ -128,6 +128,14 @@ class Ode(LikelihoodMethod):
         log_probs = end.integrals + log_prior(end.x, batch.model.sde.prior_std)[:, None]
         return self.likelihood(batch.model, log_probs, rule, end, end.x.to(x.dtype))
 
+    def draw(self, batch: Batch, start: Tensor) -> tuple[Tensor, Likelihood]:
+        """The samples that begin at `start`, shape (B, *D) at t = 1, and their log-density."""
+        rule = trace_rule(self.trace, start, self.force)
+        end = self.solve(batch, start, rule, down=True)
+        # downwards the integrals are −∫ over [t_min, 1]
+        log_probs = log_prior(start, batch.model.sde.prior_std)[:, None] - end.integrals
+        return end.x.to(start.dtype), self.likelihood(batch.model, log_probs, rule, end, start)
+
     def solve(
         self, batch: Batch, x: Tensor, rule: TraceRule | None = None, down: bool = False
     ) -> FlowEnd:
