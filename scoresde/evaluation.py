@@ -22,8 +22,10 @@ __all__ = [
     "NFE",
     "count_nfe",
     "evaluating",
+    "held_in_evaluation",
     "name_time",
     "own_context",
+    "repeating",
     "seeded",
     "training",
 ]
@@ -43,11 +45,13 @@ class NFE:
         forward: Forward passes.
         derivative: Derivative passes.
         limit: Largest number of forward passes; None for any number.
+        repeated: Forward and derivative passes in `repeating` blocks, which count here alone.
     """
 
     forward: int = 0
     derivative: int = 0
     limit: int | None = None
+    repeated: int = 0
 
     def add_forward(self, t: float | Tensor) -> None:
         """Count one forward pass at time t, here and in the blocks around this call.
@@ -55,6 +59,8 @@ class NFE:
         Raises:
             RuntimeError: If a limit is reached; nothing is counted then.
         """
+        if self._is_repeated():
+            return
         counts = self._counts()
         with _LOCK:
             for count in counts:
@@ -68,6 +74,8 @@ class NFE:
 
     def add_derivative(self) -> None:
         """Count one derivative pass, here and in the blocks around this call."""
+        if self._is_repeated():
+            return
         counts = self._counts()
         with _LOCK:
             for count in counts:
@@ -76,9 +84,29 @@ class NFE:
     def _counts(self) -> list[NFE]:
         return [self, *(block for total, block in _BLOCKS.get() if total is self)]
 
+    def _is_repeated(self) -> bool:
+        """Whether a `repeating` block is around this call, which then counts as `repeated`."""
+        if _REPEATING.get():
+            with _LOCK:
+                for count in self._counts():
+                    count.repeated += 1
+        return _REPEATING.get()
+
 
 # The `count_nfe` blocks around the present call, each with the model's total count.
 _BLOCKS: ContextVar[tuple[tuple[NFE, NFE], ...]] = ContextVar("blocks", default=())
+
+_REPEATING: ContextVar[bool] = ContextVar("repeating", default=False)
+
+
+@contextmanager
+def repeating() -> Iterator[None]:
+    """A block whose passes serve a gradient alone; no limit of evaluations holds for them."""
+    token = _REPEATING.set(True)
+    try:
+        yield
+    finally:
+        _REPEATING.reset(token)
 
 
 @contextmanager
@@ -130,7 +158,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         RuntimeError: If a training step with a module is running, which would lose its dropout; at
             the end, if a module was put in training mode meanwhile.
     """
-    modules = list(reachable_modules(model))
+    with held_in_evaluation(list(reachable_modules(model))):
+        yield
+
+
+@contextmanager
+def held_in_evaluation(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """`evaluating` for a model whose `reachable_modules` are known."""
     with _LOCK:
         for module in modules:
             if _TRAINED[id(module)]:
@@ -197,16 +231,20 @@ def seeded(seed: int, devices: Sequence[torch.device] = ()) -> Iterator[None]:
 
 
 @contextmanager
-def own_context() -> Iterator[None]:
+def own_context(keep_gradients: bool = False) -> Iterator[None]:
     """A context that shields results from the caller's context; also a decorator.
 
     Gradients are off, and `torch.autocast` and `torch.inference_mode` regions around the block have
     no effect inside. In an autocast region backward passes would run in half precision, and tensors
     made in inference mode cannot be differentiated through.
+
+    Args:
+        keep_gradients: Gradients stay on or off, as they are.
     """
     with ExitStack() as stack:
+        gradients = keep_gradients and torch.is_grad_enabled()
         stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.set_grad_enabled(gradients))
         for device in ("cpu", "cuda"):
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))

@@ -139,7 +139,8 @@ class _March:
         self.rows = torch.arange(len(y), device=y.device)
         self.y = y
         self.t = self._column(t_start)
-        self.step = _rounded(self._column(stepper.start(y, t_start, t_end) if len(y) else 0.0))
+        first = self._column(stepper.start(y, t_start, t_end) if len(y) else 0.0)
+        self.step = _rounded(first.detach())  # steps are constants for gradients
         self.refused = torch.zeros_like(self.rows, dtype=torch.bool)
 
     def _column(self, value: Tensor | float) -> Tensor:
@@ -159,7 +160,7 @@ class _March:
         t_new = self.stepper.target(self.t, t_new)
         y_new, error = self.stepper.attempt(self.y, self.t, t_new, self.rows)
         finite = torch.isfinite(y_new).all(1)
-        error = torch.where(finite, error.to(torch.float64), math.inf)
+        error = torch.where(finite, error.detach().to(torch.float64), math.inf)
         accepted = error <= 1  # not if NaN
         factor = (SAFETY * error**-self.stepper.exponent).nan_to_num(nan=SHRINK)
         factor = factor.clamp(SHRINK, GROW)

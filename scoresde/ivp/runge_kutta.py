@@ -64,7 +64,6 @@ class AdaptivePerSample:
         if self.max_evaluations is not None:
             check_integer("max_evaluations", self.max_evaluations, minimum=1)
 
-    @torch.no_grad()
     def solve(
         self,
         rate: Rate,

@@ -85,7 +85,11 @@ class Adaptive:
         # where no network was trained, and interpolate back with a lower order.
         options: dict[str, Any] = {"step_t": times[1:]}
         if dims is not None:
-            options["norm"] = lambda error: error_norm(error, dims).max()
+            # Errors choose the steps, which are constants for gradients.
+            options["norm"] = lambda error: error_norm(error.detach(), dims).max()
+        elif torch.is_grad_enabled():
+            # torchdiffeq's own norm, without a graph
+            options["norm"] = lambda error: error.detach().abs().pow(2).mean().sqrt()
         try:
             path = odeint(
                 problem,

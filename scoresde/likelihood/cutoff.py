@@ -171,7 +171,7 @@ class GaussianNoising(Dequantization):
         """Either "decoder", or "uniform+decoder" for data that are dequantized first."""
         return "decoder" if self.before is None else f"{self.before.name}+decoder"
 
-    @own_context()
+    @own_context(keep_gradients=True)
     def draw(self, batch: Batch, k: Tensor, spec: DataSpec, t: Node, dtype: torch.dtype) -> Points:
         """x_t, with log q = log q(x_t | x_0) + log q(x_0 | k) − log decoder; 1 evaluation.
 

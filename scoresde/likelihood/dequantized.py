@@ -119,6 +119,11 @@ class Dequantized(LikelihoodMethod):
         """Whether the data are quantized."""
         return self.spec.levels is not None
 
+    @property
+    def differentiable(self) -> bool:
+        """The method's."""
+        return self.method.differentiable
+
     def check(self, model: ScoreModel, x: Tensor) -> None:
         """Refuse data that do not fit spec and method."""
         check_data(x, self.spec)
@@ -142,7 +147,7 @@ class Dequantized(LikelihoodMethod):
         errors = torch.stack([part.std_error for part in parts])
         values = torch.stack([part.log_prob for part in parts]) - log_q
         probes = (errors**2).mean(0) / len(errors)
-        total, dof = error_of_mean(values, dim=0), draws_dof(self.draws)
+        total, dof = error_of_mean(values.detach(), dim=0), draws_dof(self.draws)
         # this difference of two estimates may be negative
         rest = (total**2 - probes).clamp(min=0)
         dof = torch.full_like(total, dof)

@@ -14,6 +14,7 @@ from ..evaluation import count_nfe, evaluating
 from ..exact import GaussianMixture
 from ..ivp import Adaptive, AdaptivePerSample, Counts, Solution, Status
 from ..score import ScoreModel, reverse_drift
+from ..score.recomputing import recomputed
 from .method import check_data, check_exact
 from .trace.control import check_control, drift_control
 from .trace.jacobian import flat_rows, linearize
@@ -114,17 +115,20 @@ class Flow:
         model = self.model if rows is None else self.model.take(rows)
         node = model.sde.at(t, point)
 
-        def drift(x: Tensor) -> Tensor:
-            return reverse_drift(model, x, node, eta=0.0)
+        def evaluated(model: ScoreModel, x: Tensor) -> tuple[Tensor, ...]:
+            def drift(x: Tensor) -> Tensor:
+                return reverse_drift(model, x, node, eta=0.0)
 
-        if self.rule is None:
-            return flat_rows(drift(point)).to(state.dtype)
-        jacobian = linearize(drift, point, model.nfe, t)
-        if self.control is not None:
-            jacobian = jacobian.minus(drift_control(self.control, node, point))
-        probes = self.probes if rows is None else self.probes[:, rows]
-        traces = self.rule.estimate(jacobian, probes)
-        return torch.cat([flat_rows(jacobian.value).to(state.dtype), traces], dim=1)
+            if self.rule is None:
+                return (drift(x),)
+            jacobian = linearize(drift, x, model.nfe, t, second=torch.is_grad_enabled())
+            if self.control is not None:
+                jacobian = jacobian.minus(drift_control(self.control, node, x))
+            probes = self.probes if rows is None else self.probes[:, rows]
+            return jacobian.value, self.rule.estimate(jacobian, probes)
+
+        h, *traces = recomputed(evaluated, model, point)
+        return torch.cat([flat_rows(h).to(state.dtype), *traces], dim=1)
 
 
 def check_points(model: ScoreModel, x: Tensor, control: GaussianMixture | None = None) -> None:

@@ -176,6 +176,11 @@ class LikelihoodMethod(ABC):
         """Whether `log_prob` is a probability of quantized levels, not a density of points."""
         return False
 
+    @property
+    def differentiable(self) -> bool:
+        """Whether log p can be differentiated, in x, the condition and the weights."""
+        return False
+
     @abstractmethod
     def check(self, model: ScoreModel, x: Tensor) -> None:
         """Refuse what cannot be computed, before the first evaluation of the network.

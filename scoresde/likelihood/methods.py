@@ -8,15 +8,17 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from .._condition import Condition
 from .._tensor import check_type
-from ..batches import batches
+from ..batches import Batch, batches
 from ..evaluation import own_context
 from ..noise import Noise
 from ..plain import construct_named
 from ..score import Clipped, ScoreModel
+from ..score.recomputing import with_gradients
 from .method import Likelihood, LikelihoodMethod, joined
 from .ode import ODE_METHODS, Ode
 from .path.path import Path
@@ -68,6 +70,7 @@ def log_likelihood(
     noise: Noise | None = None,
     y: Condition | None = None,
     batch: int | None = None,
+    grad: bool = False,
 ) -> Likelihood:
     """log p(x) of each datum, computed by a method.
 
@@ -87,24 +90,47 @@ def log_likelihood(
         y: Condition of the data, which a conditional model needs; see `ScoreModel.labelled`. log p
             is then log p(x | y).
         batch: Samples at a time; None = all at once.
+        grad: Whether `log_prob` and `latent` are differentiable: with respect to x, the condition y
+            and the weights of the model, those of them that require gradients. The gradient is that
+            of the number that is returned: probes, nodes, dequantization and the steps of an
+            adaptive solver are constants. The backward pass computes each evaluation with its
+            derivative passes again (`model.nfe.repeated`), so that the memory grows by a few states
+            for each evaluation. Gradients flow through the derivative of the network, which must
+            have a second derivative. Only first derivatives of log p exist.
 
     Returns:
         The log-likelihoods with their uncertainty and cost; empty for B = 0.
 
     Raises:
         TypeError: If an argument has a wrong type.
-        ValueError: On a bad argument, or if model, data and method do not fit together.
+        ValueError: On a bad argument, or if model, data and method do not fit together; for `grad`,
+            if nothing requires gradients, or the method is not differentiable.
         RuntimeError: If the network or its derivative is not finite, or a solver gives up; the
-            message names the time.
+            message names the time. For `grad`, if the model is not differentiable.
     """
     check_type("model", model, ScoreModel)
+    check_type("grad", grad, bool)
     model = _unclipped(model)
     method = as_method(method)
     method.check(model, x)
+    if grad and not method.differentiable:
+        raise ValueError(
+            f"grad must be False for {type(method).__name__}, which is not differentiable; Path "
+            "and Ode are"
+        )
     given = {"seed": seed, "noise": noise, "y": y, "batch": batch}
-    parts = batches(model, len(x), x.device, random=method.needs_noise(x), **given)
-    found = joined([method.estimate(part, x[part.rows]) for part in parts])
+    random = method.needs_noise(x)
+    with torch.set_grad_enabled(grad):
+        parts = batches(model, len(x), x.device, random=random, **given)
+        if grad:
+            parts = [_with_gradients(part, x[part.rows]) for part in parts]
+        found = joined([method.estimate(part, x[part.rows]) for part in parts])
     return replace(found, seed=None if seed is None else int(seed))
+
+
+def _with_gradients(part: Batch, x: Tensor) -> Batch:
+    """The batch with a model that gradients flow through."""
+    return part._replace(model=with_gradients(part.model, x, 1.0))
 
 
 def _unclipped(model: ScoreModel) -> ScoreModel:

@@ -97,6 +97,11 @@ class Ode(LikelihoodMethod):
             return Adaptive(self.method, self.rtol, self.atol)
         return AdaptivePerSample(self.method, self.rtol, self.atol, self.max_nfe)
 
+    @property
+    def differentiable(self) -> bool:
+        """Yes."""
+        return True
+
     def check(self, model: ScoreModel, x: Tensor) -> None:
         """Refuse points, controls, traces, times and tolerances that do not fit."""
         self.check_solve(model, x)
@@ -160,7 +165,7 @@ class Ode(LikelihoodMethod):
         dof = rule.columns - 1.0 if rule.columns > 1 else KNOWN
         return Likelihood(
             log_prob=log_prob,
-            std_error=rule.std_error(log_probs, math.prod(latent.shape[1:])),
+            std_error=rule.std_error(log_probs.detach(), math.prod(latent.shape[1:])),
             dof=torch.full_like(log_prob, dof),
             correction=torch.zeros_like(log_prob),
             latent=latent,

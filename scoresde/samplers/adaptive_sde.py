@@ -76,7 +76,6 @@ class AdaptiveSDE(Sampler):
         check_number("eta", self.eta, at_least=0)
         check_integer("max_steps", self.max_steps, minimum=1)
 
-    @torch.no_grad()
     def run(
         self, model: ScoreModel, x: Tensor, ts: Tensor, noise: Noise, on_step: OnStep | None = None
     ) -> Solution:

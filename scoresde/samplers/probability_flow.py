@@ -34,7 +34,7 @@ class ProbabilityFlowODE(Sampler):
       batch of error/(atol + rtol |x|) is kept below 1. A sample depends on its batch mates within
       the tolerance, and a hard sample among easy ones may be less accurate.
     - Per sample: each sample has its own times, step size and error, and leaves the batch when it
-      is finished. Its result is the same alone and in any batch. This is not differentiable.
+      is finished. Its result is the same alone and in any batch.
 
         method          order  NFE per attempted step      control
         dopri8              8  13                          whole batch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,12 +13,13 @@ from .._condition import Condition, leaves
 from .._deferred import check_finite, checked_at_end
 from .._reachable import float_parameters
 from .._tensor import check_integer, check_shape, check_type
-from ..batches import batches
+from ..batches import Batch, batches
 from ..evaluation import count_nfe, evaluating, own_context
 from ..grid import check_grid, check_on_ladder
 from ..ivp import Counts
 from ..noise import Noise
 from ..score import ScoreModel
+from ..score.recomputing import with_gradients
 from .base import OnStep, Sampler
 from .choice import choose
 from .recommended import data_shape
@@ -76,6 +78,7 @@ def sample(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     on_step: OnStep | None = None,
+    grad: bool = False,
 ) -> Samples:
     """Draw samples: start from the prior (or `x_init`) at ts[0] and go down to ts[-1].
 
@@ -112,6 +115,12 @@ def sample(
         dtype: Dtype of the state, float32 or float64; None for float64 if the parameters of the
             model are float64, or if it has none and `x_init` is float64, and float32 otherwise.
         on_step: Called after each step with (steps done, time reached, state of the batch).
+        grad: Whether the samples `x` are differentiable: with respect to `x_init`, the condition
+            `y` and the weights of the model, those of them that require gradients. The numbers are
+            the same as without. The noise is a constant, and so are the steps that an adaptive
+            sampler chooses. The backward pass computes each evaluation again
+            (`model.nfe.repeated`), so that the memory grows by one state for each evaluation, not
+            by the activations of the network. Only first derivatives exist.
 
     Returns:
         The samples with their counted NFE.
@@ -122,11 +131,13 @@ def sample(
             shape is not known; if `x_init` is None and the grid starts where x depends on the data;
             for a model with discrete labels, if the grid ends below the time of the first label;
             for rounded labels, if the sampler uses times outside the grid or the grid has times
-            outside the ladder.
+            outside the ladder; for `grad`, if nothing requires gradients.
         RuntimeError: If the network's output does not have the shape of x, if this output or a
-            sample is not finite, or if `max_nfe` is exceeded.
+            sample is not finite, or if `max_nfe` is exceeded; for `grad`, if the model or the
+            sampler is not differentiable.
     """
     check_type("model", model, ScoreModel)
+    check_type("grad", grad, bool)
     if sampler is not None:
         check_type("sampler", sampler, Sampler)
         if sampler.reaches_data and not denoise:
@@ -142,7 +153,8 @@ def sample(
         seed = DEFAULT_SEED
     max_nfe = None if max_nfe is None else check_integer("max_nfe", max_nfe, minimum=0)
     std = model.sde.start_std(float(ts[0])) if x_init is None else None
-    parts = batches(model, shape[0], device, seed=seed, noise=noise, y=y, batch=batch)
+    with torch.set_grad_enabled(grad):
+        parts = batches(model, shape[0], device, seed=seed, noise=noise, y=y, batch=batch)
     starts, ends = (torch.empty(shape, device=device, dtype=dtype) for _ in range(2))
     counts, nfe = [], 0
     for part in parts if shape[0] > 0 else []:
@@ -150,14 +162,21 @@ def sample(
             starts[part.rows] = part.noise.prior((part.n, *shape[1:]), device) * std
         else:
             starts[part.rows] = x_init[part.rows]
-        counting = count_nfe(part.model, limit=max_nfe)
-        with evaluating(part.model), counting as counted, checked_at_end():
-            end = sampler.run(part.model, starts[part.rows], ts, part.noise, on_step)
-            x = end.state
-            if denoise and not sampler.reaches_data:
-                x = part.model.x0(x, model.sde.nodes(ts[-1:])[0])
-            check_finite(x, lambda: f"samples at t={float(ts[-1]):.6g}")
-        ends[part.rows] = x
+        with torch.set_grad_enabled(grad):
+            run = _prepared(part, starts[part.rows], x_init, ts, on_step, grad)
+            counting = count_nfe(part.model, limit=max_nfe)
+            with evaluating(part.model), counting as counted, checked_at_end():
+                end = sampler.run(run.model, run.start, ts, part.noise, run.on_step)
+                x = end.state
+                if denoise and not sampler.reaches_data:
+                    x = run.model.x0(x, model.sde.nodes(ts[-1:])[0])
+                check_finite(x, lambda: f"samples at t={float(ts[-1]):.6g}")
+            if grad and not x.requires_grad:
+                raise RuntimeError(
+                    f"gradients were asked of {type(sampler).__name__}, which is not "
+                    "differentiable (it computes under torch.no_grad or detaches its state)"
+                )
+            ends[part.rows] = x
         counts += [] if end.counts is None else [end.counts]
         nfe = max(nfe, counted.forward)
     return Samples(
@@ -171,6 +190,35 @@ def sample(
         denoise=denoise,
         counts=Counts.cat(counts) if counts else None,
     )
+
+
+class _Run(NamedTuple):
+    """What the sampler gets for one batch."""
+
+    model: ScoreModel
+    start: Tensor
+    on_step: OnStep | None
+
+
+def _prepared(
+    part: Batch,
+    start: Tensor,
+    x_init: Tensor | None,
+    ts: Tensor,
+    on_step: OnStep | None,
+    grad: bool,
+) -> _Run:
+    """The run of one batch from `start`, with `grad` one that gradients flow through."""
+    if not grad:
+        return _Run(part.model, start, on_step)
+    if x_init is not None:
+        start = x_init[part.rows].to(start)
+
+    def without_graph(steps: int, t: float, x: Tensor) -> None:
+        on_step(steps, t, x.detach())
+
+    model = with_gradients(part.model, start, float(ts[0]))
+    return _Run(model, start, None if on_step is None else without_graph)
 
 
 def _check_start(x_init: Tensor | None) -> None:

@@ -255,7 +255,7 @@ def _counted(eps: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def counted(self: ScoreModel, x: Tensor, t: Time) -> Tensor:
         with count_nfe(self) as block:
             out = eps(self, x, t)
-        if block.forward == 0:
+        if block.forward == 0 and block.repeated == 0:
             self.nfe.add_forward(t.t if isinstance(t, Node) else t)
         return out
 

@@ -42,6 +42,7 @@ from ...exact import GaussianMixture
 from ...ivp.adams import HermiteCurve, adams_path
 from ...noise import Noise
 from ...score import ScoreModel
+from ...score.recomputing import recomputed
 from ...sde import Node
 from ..flow import check_points, log_prior
 from ..method import Likelihood, LikelihoodMethod
@@ -111,6 +112,11 @@ class Path(LikelihoodMethod):
             check_number("scale", self.scale, above=0)
         object.__setattr__(self, "trace", as_trace(self.trace))
 
+    @property
+    def differentiable(self) -> bool:
+        """Yes."""
+        return True
+
     def check(self, model: ScoreModel, x: Tensor) -> None:
         """Refuse points, controls and times that do not fit."""
         check_points(model, x, self.control)
@@ -141,9 +147,9 @@ class Path(LikelihoodMethod):
         known = log_prior(latent, model.sde.prior_std) + _known_integral(variances, first, last)
         return Likelihood(
             log_prob=known + terms.sum(1),
-            std_error=std_error,
-            dof=dof,
-            correction=corrections.sum(1),
+            std_error=std_error.detach(),
+            dof=dof.detach(),
+            correction=corrections.sum(1).detach(),
             latent=latent.to(x.dtype),
             nfe=counted.forward,
             nfe_derivative=counted.derivative,
@@ -216,9 +222,15 @@ class _Integrand:
         a, b = (dtheta * factor for factor in self.angle.factors(node))
         scale, rule = self.angle.scale(node), self.rule
         x = (scale * z).to(self.x.dtype)
-        jacobian = linearize(lambda x: self.model.v(x, node), x, self.model.nfe, node.t)
-        v = jacobian.value.to(z.dtype)
-        traces = rule.estimate(jacobian, rule.draw(noise, x))
+        probes = rule.draw(noise, x)
+
+        def evaluated(model: ScoreModel, x: Tensor) -> tuple[Tensor, Tensor]:
+            second = torch.is_grad_enabled()
+            jacobian = linearize(lambda x: model.v(x, node), x, model.nfe, node.t, second)
+            return jacobian.value, rule.estimate(jacobian, probes)
+
+        v, traces = recomputed(evaluated, self.model, x)
+        v = v.to(z.dtype)
         eps = (node.sigma * scale * z + node.alpha * v) / (node.alpha**2 + node.sigma**2)
         residual = slope - a * z - b * v
         score = eps * (-scale / node.sigma)  # ∇_z log p

@@ -1,18 +1,20 @@
 """The Jacobian of a vector field at a batch of points, known by its products with vectors.
 
 `linearize` evaluates a field of x once. In this field no sample of the batch may depend on another.
-Every product v ↦ vᵀ J is one derivative pass through the graph of that evaluation. Gradients are
-computed with respect to x only, not for weights.
+Every product v ↦ vᵀ J is one derivative pass through the graph of that evaluation. Products have
+gradients of their own, with respect to x and to weights, only if they are asked for (`second`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..._deferred import check_finite
 from ...evaluation import NFE, name_time, own_context
@@ -40,7 +42,7 @@ class Jacobian:
     Made by `linearize`. It holds the graph of one evaluation of the field.
 
     Attributes:
-        value: The field, like x, detached.
+        value: The field, like x, detached unless second derivatives were asked for.
         pull: v ↦ vᵀ J, one derivative pass.
         known: J₀, or None for J itself.
     """
@@ -76,6 +78,7 @@ def linearize(
     x: Tensor,
     count: NFE | None = None,
     t: Tensor | float | None = None,
+    second: bool = False,
 ) -> Jacobian:
     """Evaluate the field once and keep its graph.
 
@@ -84,6 +87,9 @@ def linearize(
         x: Points, shape (B, *D).
         count: Counter of derivative passes.
         t: Time of the field, for messages.
+        second: Whether the field and its products keep their graphs, so that they can be
+            differentiated with respect to x and weights. Attention then runs in its plain form,
+            because fused kernels have no second derivative.
 
     Returns:
         The field and its Jacobian.
@@ -96,8 +102,9 @@ def linearize(
     def at() -> str:
         return "" if t is None else f" at {name_time(t)}"
 
-    with own_context(), torch.enable_grad():
-        point = x.detach().clone().requires_grad_()
+    kernel = sdpa_kernel(SDPBackend.MATH) if second else nullcontext()
+    with own_context(), torch.enable_grad(), kernel:
+        point = x if second and x.requires_grad else x.detach().clone().requires_grad_()
         value = field(point)
     if not value.requires_grad:
         raise RuntimeError(
@@ -108,13 +115,13 @@ def linearize(
     def pull(v: Tensor) -> Tensor:
         if count is not None:
             count.add_derivative()
-        with own_context():
+        with own_context(keep_gradients=second):
             v = v.clone() if v.is_inference() else v
-            (pulled,) = torch.autograd.grad(value, point, v, retain_graph=True)
+            (pulled,) = torch.autograd.grad(value, point, v, retain_graph=True, create_graph=second)
         check_finite(pulled, lambda: f"derivative of the network{at()}")
         return pulled
 
-    return Jacobian(value.detach(), pull)
+    return Jacobian(value if second else value.detach(), pull)
 
 
 def quadratic_forms(jacobian: Jacobian, vectors: Tensor) -> Tensor:
