@@ -40,7 +40,7 @@ def batched(model: ScoreModel, y: Condition) -> tuple[Size, Condition]:
 
     def rows(leaf: Tensor, dims: int) -> Tensor:
         own = leaf.shape[leaf.ndim - dims :]
-        return leaf.expand(*batch, *own).reshape(-1, *own)
+        return leaf.expand((*batch, *own)).reshape(-1, *own)
 
     bound = model.labelled(_each(model, rows, y), math.prod(batch), device).y
     return batch, map_condition(lambda leaf: leaf.reshape(*batch, *leaf.shape[1:]), bound)

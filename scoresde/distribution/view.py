@@ -178,7 +178,7 @@ class Distribution(torch.distributions.Distribution):
             self._validate_sample(value)
         before = value.shape[: value.ndim - len(self.event_shape)]
         whole = torch.broadcast_shapes(before, self.batch_shape)
-        x = value.expand(*whole, *self.event_shape).reshape(-1, *self.event_shape)
+        x = value.expand((*whole, *self.event_shape)).reshape(-1, *self.event_shape)
         y = self._rows(whole)
         grad = self._has_gradients(y) or (torch.is_grad_enabled() and x.requires_grad)
         given = {"y": y, "batch": self.batch, "grad": grad}
@@ -209,7 +209,7 @@ class Distribution(torch.distributions.Distribution):
 
         def rows(leaf: Tensor) -> Tensor:
             own = leaf.shape[self._own_batch :]
-            return leaf.expand(*whole, *own).reshape(-1, *own)
+            return leaf.expand((*whole, *own)).reshape(-1, *own)
 
         return None if self.y is None else map_condition(rows, self.y)
 
