@@ -11,6 +11,7 @@ from .dequantize import (
     dequantize,
 )
 from .dequantized import Bound, Dequantized
+from .ito import Ito
 from .latent import (
     Encoding,
     Interpolation,
@@ -54,6 +55,7 @@ __all__ = [
     "HutchPP",
     "Hutchinson",
     "Interpolation",
+    "Ito",
     "Jacobian",
     "KnownJacobian",
     "Likelihood",

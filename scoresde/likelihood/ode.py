@@ -136,6 +136,18 @@ class Ode(LikelihoodMethod):
         log_probs = end.integrals + log_prior(end.x, end_std(batch.model))[:, None]
         return self.likelihood(batch.model, log_probs, rule, end, end.x.to(x.dtype))
 
+    def start_std(self, model: ScoreModel) -> float:
+        """Standard deviation of the states from which `draw` begins."""
+        return end_std(model)
+
+    def draw(self, batch: Batch, start: Tensor) -> tuple[Tensor, Likelihood]:
+        """The samples that begin at `start`, shape (B, *D), and their log-density."""
+        rule = trace_rule(self.trace, start, self.force)
+        end = self.solve(batch, start, rule, down=True)
+        # downwards the integrals are −∫ over [t_min, 1]
+        log_probs = log_prior(start, self.start_std(batch.model))[:, None] - end.integrals
+        return end.x.to(start.dtype), self.likelihood(batch.model, log_probs, rule, end, start)
+
     def solve(
         self, batch: Batch, x: Tensor, rule: TraceRule | None = None, down: bool = False
     ) -> FlowEnd:

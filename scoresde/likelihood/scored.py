@@ -1,4 +1,4 @@
-"""Samples together with their log-density, in one pass of the probability-flow ODE."""
+"""Samples together with their log-density, in one pass of the probability-flow ODE or the SDE."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from .._tensor import check_shape, check_type
 from ..batches import batches
 from ..evaluation import own_context
 from ..noise import Noise
+from ..plain import construct_named
 from ..score import ScoreModel
-from .flow import end_std, log_prior
+from .ito import Ito
 from .method import Likelihood, joined
-from .methods import as_method
+from .methods import METHODS
 from .ode import Ode
-from .trace.names import trace_rule
 
 __all__ = ["ScoredSamples", "sample_with_log_prob"]
+
+_METHODS = {**METHODS, "ito": Ito}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,16 +33,18 @@ class ScoredSamples(Likelihood):
 
     Attributes:
         x: Samples at t_min, shape (n, *D).
+        method: The `Ode` or the `Ito`.
     """
 
     x: Tensor
+    method: Ode | Ito
 
 
 @own_context()
 def sample_with_log_prob(
     model: ScoreModel,
     shape: Sequence[int],
-    method: Ode | str = Ode(),
+    method: Ode | Ito | str = Ode(),
     *,
     seed: int | None = None,
     noise: Noise | None = None,
@@ -49,7 +53,7 @@ def sample_with_log_prob(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> ScoredSamples:
-    """Draw samples by the probability-flow ODE, each with the model's log-density at the sample.
+    """Draw samples by the probability-flow ODE or the SDE, each with the log-density at the sample.
 
         x(1) ~ N(0, prior_std² I),   dx/dt = h(x, t) = f x − ½ g² score(x, t)   down to t_min
         log p(x(t_min)) = log N(x(1); 0, prior_std² I) + ∫ tr ∂h/∂x dt   over [t_min, 1]
@@ -58,15 +62,19 @@ def sample_with_log_prob(
     together, so that the density costs derivative passes but no further evaluations. It equals
     `log_likelihood` of x, within the tolerance and the error of the probes.
 
-    Sample i depends on (seed, i) only; without `per_sample` also on its batch mates, within the
-    tolerance. It starts from the same x(1) as sample i of `scoresde.sample` with that seed.
+    With `Ito` the samples are those of the reverse SDE, and the density costs nothing besides. Its
+    random error, and what it means for a learned score, are said there.
+
+    Sample i depends on (seed, i) only; by an `Ode` without `per_sample` also on its batch mates,
+    within the tolerance. It starts from the same x(1) as sample i of `scoresde.sample` with that
+    seed.
 
     Args:
         model: Score model.
         shape: Shape of the result, (n, *D).
-        method: Solver, trace and t_min, or its text. The samples contain noise of standard
-            deviation σ(t_min); without noise there would be no density.
-        seed: Integer in [0, 2^64) for x(1) and the probes; one stream per sample.
+        method: An `Ode` or an `Ito`, or its text, such as "ito:steps=1000". The samples contain
+            noise of standard deviation σ(t_min); without noise there would be no density.
+        seed: Integer in [0, 2^64) for all randomness; one stream per sample.
         noise: A source of your own instead of `seed`; then `batch` must be None.
         y: Condition of the samples, which a conditional model needs; log p is then log p(x | y).
         batch: Samples at a time; None = all at once.
@@ -77,24 +85,27 @@ def sample_with_log_prob(
         The samples with their log-density, its uncertainty and cost; empty for n = 0.
 
     Raises:
-        TypeError: If dtype is not float32 or float64, or the method is not an `Ode`.
+        TypeError: If dtype is not float32 or float64, or the method is no `Ode` and no `Ito`.
         ValueError: On a bad argument, or as for `log_likelihood`.
         RuntimeError: As for `log_likelihood`.
     """
     check_type("model", model, ScoreModel)
-    shape, method = check_shape(shape), as_method(method, Ode)
+    shape, method = check_shape(shape), _method(method)
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
     method.check(model, torch.empty((0, *shape[1:]), dtype=dtype, device=device))
     given = {"seed": seed, "noise": noise, "y": y, "batch": batch}
     parts = []
     for part in batches(model, shape[0], device, **given):
-        drawn = part.noise.prior((part.n, *shape[1:])) * end_std(model)
-        start = drawn.to(device, dtype)
-        rule = trace_rule(method.trace, start, method.force)
-        end = method.solve(part, start, rule, down=True)
-        # downwards the integrals are −∫ over [t_min, 1]
-        log_probs = log_prior(start, end_std(model))[:, None] - end.integrals
-        likelihood = method.likelihood(model, log_probs, rule, end, start)
-        parts.append(ScoredSamples(x=end.x.to(dtype), **vars(likelihood)))
+        drawn = part.noise.prior((part.n, *shape[1:])) * method.start_std(model)
+        x, likelihood = method.draw(part, drawn.to(device, dtype))
+        parts.append(ScoredSamples(x=x, **vars(likelihood)))
     return replace(joined(parts), seed=None if seed is None else int(seed))
+
+
+def _method(method: Ode | Ito | str) -> Ode | Ito:
+    """The method itself, or the one that a text names."""
+    found = construct_named("method", method, _METHODS) if isinstance(method, str) else method
+    if not isinstance(found, (Ode, Ito)):
+        raise TypeError(f"method must be of type Ode or Ito, or its text, got {method!r}")
+    return found

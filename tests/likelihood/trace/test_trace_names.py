@@ -157,7 +157,7 @@ def test_a_text_is_the_object_in_a_call(mixture):
 
 def test_codes_need_an_ode(mixture):
     for call in (encode, lambda model, x, method: sample_with_log_prob(model, (2, 2), method)):
-        with pytest.raises(TypeError, match="method must be of type Ode or its text, got 'path'"):
+        with pytest.raises(TypeError, match="method must be of type Ode.* or its text, got 'path'"):
             call(mixture(VP()), POINTS, "path")
 
 
