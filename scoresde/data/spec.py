@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._condition import ConditionSpec, checked_sizes
+from .._condition import ConditionSpec, checked_sizes, checked_tokens
 from .._deferred import refuse
 from .._tensor import check_integer, check_number, plain_numbers
 from .._text import printable
@@ -49,17 +49,19 @@ class DataSpec:
         class_names: Names of the classes in the order of their numbers; None if they have none.
         vector: Length of the vector of numbers that belongs to each datum as a condition; None
             without one.
-        array: Channels of the array of the image's size that belongs to each datum as a condition;
-            None without one.
+        array: Channels of the array of the datum's size that belongs to each datum as a condition,
+            for series, images and volumes; None without one.
         sizes: Least and most number of points of a set, for sets of shape (most, F); None for all
             other data.
+        tokens: Number and length (T, F) of the tokens that belong to each datum as a condition;
+            None without tokens.
 
     Raises:
         TypeError: If `shape`, `levels`, `classes`, `vector` or `array` do not hold integers, `low`
             or `high` is not a number, or a name is not text.
         ValueError: If a size, the number of levels or of classes is too small or too large, the
             range is empty, the class names are not `classes` different names, there is an array
-            for data that are not of shape (C, H, W), or `sizes` do not suit the shape.
+            for data that are no series, images or volumes, or `sizes` do not suit the shape.
     """
 
     shape: tuple[int, ...]
@@ -72,6 +74,7 @@ class DataSpec:
     vector: int | None = None
     array: int | None = None
     sizes: tuple[int, int] | None = None
+    tokens: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         plain_numbers(self)
@@ -99,8 +102,10 @@ class DataSpec:
             raise TypeError(f"name must be text, got {self.name!r}")
         if self.class_names is not None:
             self._check_class_names()
-        if self.array is not None and len(shape) != 3:
+        if self.array is not None and not (2 <= len(shape) <= 4 and self.sizes is None):
             raise ValueError(f"array must be None for data of shape {shape}, got {self.array}")
+        if self.tokens is not None:
+            object.__setattr__(self, "tokens", checked_tokens(self.tokens))
         if self.sizes is not None:
             self._check_sizes()
 
@@ -140,9 +145,9 @@ class DataSpec:
 
     @property
     def condition(self) -> ConditionSpec:
-        """The conditions of the data: classes, a vector, an array, the sizes of sets."""
+        """The conditions of the data: classes, a vector, an array, the sizes of sets, tokens."""
         array = None if self.array is None else (self.array, *self.shape[1:])
-        return ConditionSpec(self.classes, self.vector, array, self.sizes)
+        return ConditionSpec(self.classes, self.vector, array, self.sizes, self.tokens)
 
     @property
     def span(self) -> float:
@@ -269,15 +274,15 @@ class DataSpec:
     def to_dict(self) -> dict[str, Any]:
         """Plain data (numbers, strings, lists, None), ready for JSON.
 
-        Without class names, a vector, an array or sizes their keys are left out, as in old
+        Without class names, a vector, an array, sizes or tokens their keys are left out, as in old
         checkpoints.
         """
         values = asdict(self) | {"shape": list(self.shape)}
-        later = {key: values.pop(key) for key in ("class_names", "vector", "array", "sizes")}
-        if self.class_names is not None:
-            later["class_names"] = list(self.class_names)
-        if self.sizes is not None:
-            later["sizes"] = list(self.sizes)
+        keys = ("class_names", "vector", "array", "sizes", "tokens")
+        later = {key: values.pop(key) for key in keys}
+        for key in ("class_names", "sizes", "tokens"):
+            if later[key] is not None:
+                later[key] = list(later[key])
         return values | {key: value for key, value in later.items() if value is not None}
 
     @classmethod

@@ -154,5 +154,9 @@ def _check_autocast(settings: Config, device: torch.device) -> None:
 
 def _on_device(model: NetworkScore, device: torch.device) -> NetworkScore:
     model = model.to(device)
-    # Convolutions on tensor cores need the channels last; parameters of other ranks stay.
-    return model.to(memory_format=torch.channels_last) if device.type == "cuda" else model
+    # Convolutions on tensor cores need the channels last. Those of a volume have a layout of their
+    # own, which `Module.to` cannot give together with that of images.
+    volumes = any(parameter.ndim == 5 for parameter in model.parameters())
+    if device.type != "cuda" or volumes:
+        return model
+    return model.to(memory_format=torch.channels_last)
