@@ -279,6 +279,15 @@ class ConditionSpec:
             return None
         return self._by_kind(y)["size"]
 
+    def example(self, n: int, device: torch.device | str = "cpu") -> Condition | None:
+        """A condition of n samples that a network takes: class 0, zeros, and the largest sets."""
+        parts = {}
+        for kind, shape in self.kinds.items():
+            dtype = torch.int64 if kind in _INTEGER else torch.float32
+            value = self.sizes[1] if kind == "size" else 0
+            parts[kind] = torch.full((n, *shape), value, dtype=dtype, device=device)
+        return self._joined(parts) if parts else None
+
     def without(self, y: Condition, rows: Tensor) -> Condition:
         """The condition with "no condition" in some rows: class K, and NaN for numbers.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .classes import number_labels
 from .npy import read_arrays
+from .sets import check_padded
 
 __all__ = ["Conditions", "check_conditions", "float_tensor", "load_condition"]
 
@@ -25,12 +26,14 @@ class Conditions:
         vector: Float32, shape (N, V); None without a vector.
         array: Float32, shape (N, C, *sizes), of the sizes of the data; None without an array.
         tokens: Float32, shape (N, T, F); None without tokens.
+        sizes: Number of points of each set, int64, shape (N,); None if the data are no sets.
     """
 
     labels: np.ndarray | None = None
     vector: Tensor | None = None
     array: Tensor | None = None
     tokens: Tensor | None = None
+    sizes: Tensor | None = None
 
 
 def check_conditions(path: Path, found: Mapping[str, np.ndarray], x: Tensor) -> Conditions:
@@ -38,10 +41,10 @@ def check_conditions(path: Path, found: Mapping[str, np.ndarray], x: Tensor) -> 
 
     Args:
         path: The file, for messages.
-        found: The arrays by kind: "class", "vector", "array", "tokens"; or "y" for a kind that
-            follows from the content: integers, bool or text of shape (N,) or (N, 1) are classes,
-            floats of shape (N,) and other numbers of shape (N, V) a vector, numbers of shape
-            (N, *sizes) or (N, C, *sizes) with three or more axes an array.
+        found: The arrays by kind: "class", "vector", "array", "tokens", "size"; or "y" for a kind
+            that follows from the content: integers, bool or text of shape (N,) or (N, 1) are
+            classes, floats of shape (N,) and other numbers of shape (N, V) a vector, numbers of
+            shape (N, *sizes) or (N, C, *sizes) with three or more axes an array.
         x: The data, shape (N, *D), images as (N, C, H, W).
 
     Raises:
@@ -57,16 +60,23 @@ def check_conditions(path: Path, found: Mapping[str, np.ndarray], x: Tensor) -> 
                 f"{path}: {_NAMES[kind]} must have one entry for each of the {len(x)} data, got "
                 f"shape {value.shape}"
             )
-    labels, vector, array, tokens = (by_kind.get(kind) for kind in _NAMES)
+    labels, vector, array, tokens, sizes = (by_kind.get(kind) for kind in _NAMES)
     return Conditions(
         None if labels is None else _checked_labels(path, labels),
         None if vector is None else _checked_vector(path, vector),
         None if array is None else _checked_array(path, array, x),
         None if tokens is None else _checked_tokens(path, tokens),
+        None if sizes is None else check_padded(str(path), x, sizes),
     )
 
 
-_NAMES = {"class": "labels", "vector": "the vector", "array": "the array", "tokens": "the tokens"}
+_NAMES = {
+    "class": "labels",
+    "vector": "the vector",
+    "array": "the array",
+    "tokens": "the tokens",
+    "size": "sizes",
+}
 
 
 def _kind_of(path: Path, y: np.ndarray) -> str:
@@ -146,14 +156,17 @@ def float_tensor(path: Path, what: str, x: np.ndarray) -> Tensor:
     return torch.from_numpy(data)
 
 
+_IN_TURN = {"class", "size"}  # kinds that samples have by themselves if none are given
+
+
 def load_condition(
     path: Path, kinds: Mapping[str, tuple[int, ...]], class_names: Sequence[str] | None
 ) -> dict[str, Tensor]:
     """Conditions for samples, from a `.npy` or `.npz` file.
 
     A file with one array of any name holds the only wanted kind; several kinds have the names of
-    their kinds, or "y_class", "y_vector", "y_array" and "y_tokens". Classes may be left out if
-    there are other kinds. One entry alone needs no axis of samples.
+    their kinds, or "y_class", "y_vector", "y_array", "y_tokens" and "sizes". Classes and sizes may
+    be left out if there are other kinds. One entry alone needs no axis of samples.
 
     Args:
         path: The file.
@@ -161,7 +174,7 @@ def load_condition(
         class_names: Names of the classes, if they have names.
 
     Returns:
-        The tensors by kind: classes as int64, all else as float32.
+        The tensors by kind: classes and sizes as int64, all else as float32.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -170,10 +183,11 @@ def load_condition(
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     found = {name.removeprefix("y_"): y for name, y in read_arrays(path).items()}
-    wanted = [kind for kind in kinds if kind != "class"] or ["class"]
+    found = {"size" if name == "sizes" else name: y for name, y in found.items()}
+    wanted = [kind for kind in kinds if kind not in _IN_TURN] or [*kinds][:1]
     if len(found) == len(wanted) == 1 and not set(found) & set(kinds):
         found = dict(zip(wanted, found.values(), strict=True))
-    if set(found) not in (set(kinds), set(wanted)):
+    if not found or not set(kinds) - _IN_TURN <= set(found) <= set(kinds):
         raise ValueError(
             f"{path} must hold one array for each of {', '.join(kinds)}, got "
             f"{', '.join(found) or 'none'}"
@@ -184,6 +198,10 @@ def load_condition(
         y = y[None] if y.shape == shape else y
         if kind == "class":
             made[kind] = number_labels(str(path), _checked_labels(path, y), class_names)[0]
+        elif kind == "size":
+            if y.dtype.kind not in "ui":
+                raise ValueError(f"{path}: sizes must be integers, got {y.dtype}")
+            made[kind] = torch.from_numpy(y.astype(np.int64))
         else:
             made[kind] = float_tensor(path, f"the {kind}", y)
     return made

@@ -55,6 +55,8 @@ class DataSpec:
             other data.
         tokens: Number and length (T, F) of the tokens that belong to each datum as a condition;
             None without tokens.
+        size_counts: How many sets of the training data have each size, from least to most; None if
+            this is not known.
 
     Raises:
         TypeError: If `shape`, `levels`, `classes`, `vector` or `array` do not hold integers, `low`
@@ -75,6 +77,7 @@ class DataSpec:
     array: int | None = None
     sizes: tuple[int, int] | None = None
     tokens: tuple[int, int] | None = None
+    size_counts: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         plain_numbers(self)
@@ -119,6 +122,11 @@ class DataSpec:
         if self.levels is not None:
             raise ValueError(f"levels must be None for sets, got {self.levels}")
         object.__setattr__(self, "sizes", sizes)
+        if self.size_counts is not None:
+            counts = tuple(check_integer("size_counts", n, minimum=0) for n in self.size_counts)
+            if len(counts) != sizes[1] - sizes[0] + 1 or sum(counts) == 0:
+                raise ValueError(f"size_counts must be one number for each of the sizes {sizes}")
+            object.__setattr__(self, "size_counts", counts)
 
     def _check_class_names(self) -> None:
         names = tuple(self.class_names)
@@ -278,9 +286,9 @@ class DataSpec:
         checkpoints.
         """
         values = asdict(self) | {"shape": list(self.shape)}
-        keys = ("class_names", "vector", "array", "sizes", "tokens")
+        keys = ("class_names", "vector", "array", "sizes", "tokens", "size_counts")
         later = {key: values.pop(key) for key in keys}
-        for key in ("class_names", "sizes", "tokens"):
+        for key in ("class_names", "sizes", "tokens", "size_counts"):
             if later[key] is not None:
                 later[key] = list(later[key])
         return values | {key: value for key, value in later.items() if value is not None}

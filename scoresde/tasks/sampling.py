@@ -224,7 +224,7 @@ def _origin(
 
 def _labels(request: SampleRequest, stored: StoredModel) -> Condition | None:
     """The condition of each sample; None for an unconditional model."""
-    return requested_condition(stored, request.n, request.label, request.condition)
+    return requested_condition(stored, request.n, request.label, request.condition, request.seed)
 
 
 def _spread(evaluations: np.ndarray | None) -> list[int] | None:
