@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -179,6 +179,12 @@ class ConditionSpec:
 
     def __bool__(self) -> bool:
         return bool(self.kinds)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data. Without sizes or tokens their keys are left out, as in old checkpoints."""
+        values = asdict(self)
+        absent = [key for key in ("sizes", "tokens") if values[key] is None]
+        return {key: value for key, value in values.items() if key not in absent}
 
     def __str__(self) -> str:
         texts = {

@@ -134,6 +134,8 @@ def _numbered(
         value = getattr(conditions, kind)
         if value is not None:
             parts[kind], kinds[kind] = value, value.shape[1]
+    if conditions.tokens is not None:
+        parts["tokens"], kinds["tokens"] = conditions.tokens, tuple(conditions.tokens.shape[1:])
     return parts if len(parts) > 1 else next(iter(parts.values()), None), kinds
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._condition import Condition, bound_rows, leaves, take_rows
+from .._condition import Condition, ConditionSpec, bound_rows, leaves, take_rows
 from ..data import DataSpec
 from ..data.conditions import load_condition
 from ..plain import nearest
@@ -110,14 +110,20 @@ def conditions_like(labels: Condition, spec: DataSpec, n: int, how: str | None =
     return take_rows(labels, torch.arange(n) * total // n)
 
 
-def condition_arrays(y: Condition | None) -> dict[str, np.ndarray]:
-    """A condition as the arrays "labels", "y_vector" and "y_array" of a result, as data have them.
+def condition_arrays(y: Condition | None, condition: ConditionSpec) -> dict[str, np.ndarray]:
+    """A condition as the arrays "labels", "y_vector", … of a result, as data have them.
 
     The tensors of other conditions are named after their place, such as `y['text'][0]`.
+
+    Args:
+        y: A condition, or None.
+        condition: The conditions of the model; without kinds if they are not described.
     """
     if y is None:
         return {}
-    if isinstance(y, Tensor):
+    if isinstance(y, Tensor) and len(condition.kinds) == 1:
+        y = {next(iter(condition.kinds)): y}
+    elif isinstance(y, Tensor):
         numbers = "vector" if y.ndim <= 2 else "array"
         y = {numbers if y.is_floating_point() else "class": y}
     known = isinstance(y, dict) and set(y) <= _ARRAYS.keys()
@@ -125,4 +131,9 @@ def condition_arrays(y: Condition | None) -> dict[str, np.ndarray]:
     return {name: part.cpu().numpy() for name, part in named.items()}
 
 
-_ARRAYS = {"class": "labels", "vector": "y_vector", "array": "y_array"}
+_ARRAYS = {
+    "class": "labels",
+    "vector": "y_vector",
+    "array": "y_array",
+    "tokens": "y_tokens",
+}

@@ -265,7 +265,7 @@ def _write(
     arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
     if data.labels is not None:
         y = take_rows(data.labels, torch.from_numpy(rows))
-        arrays |= condition_arrays(y)
+        arrays |= condition_arrays(y, data.spec.condition)
     save_arrays(out / LATENTS_FILE, rows=rows, **arrays)
     if not figures.can_show(spec):
         return [LATENTS_FILE]

@@ -251,7 +251,8 @@ def _write(out: Path, found: Mapping[str, np.ndarray], nfe: int, drawing: _Drawi
     }
     if spec.levels is not None:
         arrays["levels"] = spec.to_levels(x).numpy()
-    save_arrays(out / SAMPLES_FILE, **arrays, **condition_arrays(drawing.y), **_counts(found))
+    arrays |= condition_arrays(drawing.y, drawing.stored.condition)
+    save_arrays(out / SAMPLES_FILE, **arrays, **_counts(found))
     if not spec.is_image:
         return [SAMPLES_FILE]
     save_grid(out / GRID_FILE, x[:GRID_AT_MOST], spec)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from scoresde.nets import DenseUNet, MinimalUNet, UNet
+from scoresde.nets import DenseUNet, MinimalUNet, Transformer, UNet
 
 NETS = {
     "dense": lambda: DenseUNet((1, 4, 6), (40, 20, 10)),
@@ -11,6 +11,8 @@ NETS = {
     "minimal": lambda: MinimalUNet((2, 4, 8), 8, (1, 2)),
     "unet of series": lambda: UNet((2, 13), 8, (1, 2), 1, patch=2),
     "unet of volumes": lambda: UNet((1, 3, 4, 5), 8, (1, 2), 1),
+    "transformer of points": lambda: Transformer((5, 2), 16, 1, 2, positions=False),
+    "transformer of volumes": lambda: Transformer((1, 2, 4, 3), 16, 1, 2, patch=2),
 }
 
 every_net = pytest.mark.parametrize("kind", NETS)
@@ -73,7 +75,7 @@ def test_the_label_changes_every_sample(kind):
     assert change.flatten(1).abs().amax(1).min() > 1e-6  # far above rounding
 
 
-SLOW = ("unet of series", "unet of volumes")
+SLOW = [kind for kind in NETS if " of " in kind]
 
 
 @pytest.mark.parametrize(

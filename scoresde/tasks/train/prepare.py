@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +120,7 @@ def _metadata(
         },
     }
     if model is not None and model.condition:
-        metadata["condition"] = asdict(model.condition)
+        metadata["condition"] = model.condition.to_dict()
     return metadata
 
 
