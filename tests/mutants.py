@@ -949,8 +949,8 @@ def _likelihood() -> Iterator[Mutant]:
     yield Mutant(
         "the prior's deviation is 1 under every SDE",
         "scoresde/likelihood/ode.py",
-        "log_prior(end.x, batch.model.sde.prior_std)",
-        "log_prior(end.x, 1.0)",
+        "log_prior(end.x, batch.model.sde.prior_std, batch.model)",
+        "log_prior(end.x, 1.0, batch.model)",
         "likelihood/test_log_likelihood.py",
         "default_tolerance",
     )

@@ -17,6 +17,7 @@ from ..evaluation import own_context
 from ..noise import Noise
 from ..plain import construct_named
 from ..score import Clipped, ScoreModel
+from ..score.sets import check_padding
 from .method import Likelihood, LikelihoodMethod, joined
 from .ode import ODE_METHODS, Ode
 from .path.path import Path
@@ -103,6 +104,8 @@ def log_likelihood(
     method.check(model, x)
     given = {"seed": seed, "noise": noise, "y": y, "batch": batch}
     parts = batches(model, len(x), x.device, random=method.needs_noise(x), **given)
+    for part in parts:
+        check_padding(part.model, x[part.rows])
     found = joined([method.estimate(part, x[part.rows]) for part in parts])
     return replace(found, seed=None if seed is None else int(seed))
 

@@ -94,7 +94,7 @@ def sample_with_log_prob(
         rule = trace_rule(method.trace, start, method.force)
         end = method.solve(part, start, rule, down=True)
         # downwards the integrals are −∫ over [t_min, 1]
-        log_probs = log_prior(start, model.sde.prior_std)[:, None] - end.integrals
+        log_probs = log_prior(start, model.sde.prior_std, part.model)[:, None] - end.integrals
         likelihood = method.likelihood(model, log_probs, rule, end, start)
         parts.append(ScoredSamples(x=end.x.to(dtype), **vars(likelihood)))
     return replace(joined(parts), seed=None if seed is None else int(seed))

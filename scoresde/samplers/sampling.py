@@ -18,6 +18,7 @@ from ..grid import check_grid, check_on_ladder
 from ..ivp import Counts
 from ..noise import Noise
 from ..score import ScoreModel
+from ..score.sets import check_padding, only_present
 from .base import OnStep, Sampler
 from .choice import choose
 from .recommended import data_shape
@@ -150,6 +151,7 @@ def sample(
             starts[part.rows] = part.noise.prior((part.n, *shape[1:]), device) * std
         else:
             starts[part.rows] = x_init[part.rows]
+            check_padding(part.model, starts[part.rows], "x_init")
         counting = count_nfe(part.model, limit=max_nfe)
         with evaluating(part.model), counting as counted, checked_at_end():
             end = sampler.run(part.model, starts[part.rows], ts, part.noise, on_step)
@@ -157,7 +159,7 @@ def sample(
             if denoise and not sampler.reaches_data:
                 x = part.model.x0(x, model.sde.nodes(ts[-1:])[0])
             check_finite(x, lambda: f"samples at t={float(ts[-1]):.6g}")
-        ends[part.rows] = x
+        ends[part.rows] = only_present(part.model, x)
         counts += [] if end.counts is None else [end.counts]
         nfe = max(nfe, counted.forward)
     return Samples(
