@@ -189,13 +189,16 @@ class DataSpec:
 
     @property
     def unit(self) -> str:
-        """Unit of −log p per dimension: bits/dim, or nats/dim for continuous data."""
+        """Unit of −log p: bits/dim, nats/dim for continuous data, nats/set for sets of any size."""
+        if self.sizes is not None:
+            return "nats/set"
         return "nats/dim" if self.levels is None else "bits/dim"
 
     @property
     def nats_per_unit(self) -> float:
-        """Nats per datum in one `unit`: D log 2, or D for continuous data."""
-        return self.dims * (1 if self.levels is None else math.log(2))
+        """Nats per datum in one `unit`: D log 2, D for continuous data, or 1 for sets."""
+        dims = self.dims if self.sizes is None else 1
+        return dims * (1 if self.levels is None else math.log(2))
 
     @property
     def bits_offset(self) -> float:

@@ -17,8 +17,9 @@ from ...likelihood import Budget, mean_budget
 from ...likelihood.budget import bound_of_changes
 from ...likelihood.vlb.chain import ReverseChain
 from ...output.files import save_arrays
-from ...output.pictures import can_show, extremes
+from ...output.pictures import extremes
 from ...output.result_folder import SUMMARY
+from ...output.tiles import can_show
 from .bound_terms import BoundTerms
 from .budget_report import budget_table, save_budget
 from .request import ScoreRequest
