@@ -197,8 +197,12 @@ class DataSpec:
     @property
     def nats_per_unit(self) -> float:
         """Nats per datum in one `unit`: D log 2, D for continuous data, or 1 for sets."""
-        dims = self.dims if self.sizes is None else 1
-        return dims * (1 if self.levels is None else math.log(2))
+        return self.dims_per_unit * (1 if self.levels is None else math.log(2))
+
+    @property
+    def dims_per_unit(self) -> int:
+        """The dimensions among which one `unit` divides −log p: D, or 1 for sets."""
+        return self.dims if self.sizes is None else 1
 
     @property
     def bits_offset(self) -> float:

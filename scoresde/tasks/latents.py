@@ -152,6 +152,11 @@ def explore_latents(
 def _checked_data(request: LatentRequest, stored: StoredModel, out: Path) -> Dataset:
     """The held-out data, after all checks that need no network."""
     dims = stored.spec.dims
+    if stored.spec.kind == "set":
+        raise ValueError(
+            f"--checkpoint: {stored.name} is of sets, and there is no path between sets of "
+            "different size; scoresde.encode and scoresde.decode give their latent codes"
+        )
     stored.check_first_time(request.t_min)
     stored.check_flow(request.rtol, request.atol, request.dtype)
     check_space("--samples", request.samples, dims, out)
