@@ -26,7 +26,8 @@ class SetDescriptors:
         distances                 5 quantiles of the distances of all pairs, and of the distances to
                                   the nearest other point
 
-    The points are standardized by the mean and spread of all points of the reference, so that the
+    Each number x is taken as asinh x, which is x for small and log 2x for large x. Otherwise a few
+    points far away would decide every distance. The points are standardized by the mean and spread of all points of the reference, so that the
     units of the features do not matter. The order of the points and the padding do not matter
     either. Different sets may have equal descriptors: triples of points are seen only as far as
     pairs and projections tell of them.
@@ -85,7 +86,7 @@ class SetDescriptors:
         nearest = torch.where(apart, distances, torch.inf).amin(2)
         near = _quantiles(nearest, there & nearest.isfinite())
         parts = [n / x.shape[1], mean, cov[:, upper[0], upper[1]], along.flatten(1), pairs, near]
-        return torch.cat(parts, 1)
+        return torch.asinh(torch.cat(parts, 1))
 
 
 def _points(x: Tensor) -> tuple[Tensor, Tensor]:
