@@ -27,10 +27,10 @@ class SetDescriptors:
                                   the nearest other point
 
     Each number x is taken as asinh x, which is x for small and log 2x for large x. Otherwise a few
-    points far away would decide every distance. The points are standardized by the mean and spread of all points of the reference, so that the
-    units of the features do not matter. The order of the points and the padding do not matter
-    either. Different sets may have equal descriptors: triples of points are seen only as far as
-    pairs and projections tell of them.
+    points far away would decide every distance. The points are standardized by the mean and spread
+    of all points of the reference, so that the units of the features do not matter. The order of
+    the points and the padding do not matter either. Different sets may have equal descriptors:
+    triples of points are seen only as far as pairs and projections tell of them.
 
     Args:
         reference: Padded sets, shape (m, N, F); zeros follow the last point of each.

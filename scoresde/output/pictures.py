@@ -19,7 +19,7 @@ from .figures import new_figure, save_figure, to_unit
 from .tiles import NOUNS, draw_datum, in_tiles, tile_size
 
 __all__ = [
-    *("can_show", "denoising_strip", "extremes", "interpolation", "round_trip", "side_by_side"),
+    *("denoising_strip", "extremes", "interpolation", "round_trip", "side_by_side"),
     "sorted_by_value",
 ]
 

@@ -36,6 +36,7 @@ from ..output import pictures as figures
 from ..output.files import save_arrays
 from ..output.progress import OnProgress, advise_on_memory, check_space, silent
 from ..output.result_folder import SUMMARY, ResultFolder
+from ..output.tiles import can_show
 from .conditions import condition_arrays, conditions_like
 from .held_out import choose_rows, load_held_out, to_points
 from .request import HeldOutRequest, StoredModel, data_source, versions
@@ -272,7 +273,7 @@ def _write(
         y = take_rows(data.labels, torch.from_numpy(rows))
         arrays |= condition_arrays(y, data.spec.condition)
     save_arrays(out / LATENTS_FILE, rows=rows, **arrays)
-    if not figures.can_show(spec):
+    if not can_show(spec):
         return [LATENTS_FILE]
     pictures = [out / name for name in PICTURES]
     figures.round_trip(pictures[0], trip.x, explored.codes, trip.decoded, spec)
