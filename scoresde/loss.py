@@ -23,6 +23,7 @@ from .learned_bound import bound_term
 from .score import ScoreModel
 from .score.combining import cast
 from .score.errors import squared_errors
+from .score.sets import numbers_of_sets, only_present
 from .sde import SDE, Node
 
 __all__ = ["Objective", "bound_term", "denoising_error"]
@@ -275,21 +276,23 @@ class Objective:
         t, factor = self._for(model).draw_times(model.sde, u, history, model.t_most)
         node = model.sde.at(t, x0)
         flow = self.weighting == "velocity"
+        eps, dims = only_present(model, eps), numbers_of_sets(model, x0)
         squares, share = squared_errors(model, "velocity" if flow else "eps", x0, node, eps)
         weight = factor if flow else self.weight(node).flatten() * factor
-        loss = weight.to(squares) * _mean(squares)
+        loss = weight.to(squares) * _mean(squares, dims)
         if flow:  # ε̂ − ε = α (û − u)/(α σ′ − α′ σ)
             squares = squares * cast(node.alpha / node.determinant, squares).square()
-        error = _mean(squares)
+        error = _mean(squares, dims)
         if share is not None:
             bound = self.levels * bound_term(model.sde, t, self.levels, squares.detach(), share)
             loss = loss + self.vlb_weight * bound
         return loss, t, error.detach()
 
 
-def _mean(squares: Tensor) -> Tensor:
-    """The mean over the elements of each sample, shape (B,)."""
-    return squares.flatten(1).sum(1) / math.prod(squares.shape[1:])
+def _mean(squares: Tensor, dims: Tensor | None) -> Tensor:
+    """The mean over the elements of each sample, shape (B,); `dims` counts them for padded sets."""
+    count = math.prod(squares.shape[1:]) if dims is None else dims.to(squares)
+    return squares.flatten(1).sum(1) / count
 
 
 def _logit(t: float) -> float:

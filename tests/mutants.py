@@ -949,8 +949,8 @@ def _likelihood() -> Iterator[Mutant]:
     yield Mutant(
         "the prior's deviation is 1 under every SDE",
         "scoresde/likelihood/ode.py",
-        "log_prior(end.x, end_std(batch.model))",
-        "log_prior(end.x, 1.0)",
+        "        std = end_std(batch.model)\n",
+        "        std = 1.0\n",
         "likelihood/test_log_likelihood.py",
         "default_tolerance",
     )
@@ -1539,11 +1539,19 @@ def _files_and_data() -> Iterator[Mutant]:
     )
     yield Mutant(
         "padding is cropped at one side",
-        "scoresde/nets/blocks.py",
-        "x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]",
-        "x[..., : x.shape[-2] - top - bottom, : x.shape[-1] - left - right]",
+        "scoresde/nets/axes.py",
+        "slice(a, n - b)",
+        "slice(0, n - a - b)",
         "nets/test_unet.py",
         "padding",
+    )
+    yield Mutant(
+        "patches of volumes are folded with their axes mixed up",
+        "scoresde/nets/axes.py",
+        "x.reshape(batch, channels, *[n for size in sizes for n in (size // patch, patch)])",
+        "x.reshape(batch, channels, *[n for size in sizes for n in (patch, size // patch)])",
+        "nets/test_unet_axes.py",
+        "patches",
     )
     yield Mutant(
         "residual sums keep their growing variance",

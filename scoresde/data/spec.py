@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._condition import ConditionSpec, checked_sizes
+from .._condition import ConditionSpec, checked_sizes, checked_tokens
 from .._deferred import refuse
 from .._tensor import check_integer, check_number, plain_numbers
 from .._text import printable
@@ -22,6 +22,11 @@ __all__ = ["DataSpec"]
 _KINDS = {1: "vector", 2: "series", 3: "image", 4: "volume"}  # by the number of axes
 
 _MOST_FLOAT = 3.4e38  # about the largest float32: data are kept in float32
+# Keys of a later version than that of the first checkpoints.
+_LATER = (
+    *("class_names", "vector", "array", "sizes", "tokens", "size_counts"),
+    *("transform", "feature_names"),
+)
 _MOST_INTEGER = 1 << 40  # more than any memory holds; only a forged checkpoint claims more
 
 
@@ -51,17 +56,21 @@ class DataSpec(InUnits):
         class_names: Names of the classes in the order of their numbers; None if they have none.
         vector: Length of the vector of numbers that belongs to each datum as a condition; None
             without one.
-        array: Channels of the array of the image's size that belongs to each datum as a condition;
-            None without one.
+        array: Channels of the array of the datum's size that belongs to each datum as a condition,
+            for series, images and volumes; None without one.
         sizes: Least and most number of points of a set, for sets of shape (most, F); None for all
             other data.
+        tokens: Number and length (T, F) of the tokens that belong to each datum as a condition;
+            None without tokens.
+        size_counts: How many sets of the training data have each size, from least to most; None if
+            this is not known.
 
     Raises:
         TypeError: If `shape`, `levels`, `classes`, `vector` or `array` do not hold integers, `low`
             or `high` is not a number, or a name is not text.
         ValueError: If a size, the number of levels or of classes is too small or too large, the
             range is empty, the class names are not `classes` different names, there is an array
-            for data that are not of shape (C, H, W), or `sizes` do not suit the shape.
+            for data that are no series, images or volumes, or `sizes` do not suit the shape.
     """
 
     shape: tuple[int, ...]
@@ -74,6 +83,8 @@ class DataSpec(InUnits):
     vector: int | None = None
     array: int | None = None
     sizes: tuple[int, int] | None = None
+    tokens: tuple[int, int] | None = None
+    size_counts: tuple[int, ...] | None = None
     transform: Chain | None = None
     feature_names: tuple[str, ...] | None = None
 
@@ -102,8 +113,10 @@ class DataSpec(InUnits):
             raise TypeError(f"name must be text, got {self.name!r}")
         if self.class_names is not None:
             self._check_class_names()
-        if self.array is not None and len(shape) != 3:
+        if self.array is not None and not (2 <= len(shape) <= 4 and self.sizes is None):
             raise ValueError(f"array must be None for data of shape {shape}, got {self.array}")
+        if self.tokens is not None:
+            object.__setattr__(self, "tokens", checked_tokens(self.tokens))
         if self.sizes is not None:
             self._check_sizes()
         self.check_units()
@@ -118,6 +131,11 @@ class DataSpec(InUnits):
         if self.levels is not None:
             raise ValueError(f"levels must be None for sets, got {self.levels}")
         object.__setattr__(self, "sizes", sizes)
+        if self.size_counts is not None:
+            counts = tuple(check_integer("size_counts", n, minimum=0) for n in self.size_counts)
+            if len(counts) != sizes[1] - sizes[0] + 1 or sum(counts) == 0:
+                raise ValueError(f"size_counts must be one number for each of the sizes {sizes}")
+            object.__setattr__(self, "size_counts", counts)
 
     def _check_class_names(self) -> None:
         names = tuple(self.class_names)
@@ -144,9 +162,9 @@ class DataSpec(InUnits):
 
     @property
     def condition(self) -> ConditionSpec:
-        """The conditions of the data: classes, a vector, an array, the sizes of sets."""
+        """The conditions of the data: classes, a vector, an array, the sizes of sets, tokens."""
         array = None if self.array is None else (self.array, *self.shape[1:])
-        return ConditionSpec(self.classes, self.vector, array, self.sizes)
+        return ConditionSpec(self.classes, self.vector, array, self.sizes, self.tokens)
 
     @property
     def span(self) -> float:
@@ -180,13 +198,20 @@ class DataSpec(InUnits):
 
     @property
     def unit(self) -> str:
-        """Unit of −log p per dimension: bits/dim, or nats/dim for continuous data."""
+        """Unit of −log p: bits/dim, nats/dim for continuous data, nats/set for sets of any size."""
+        if self.sizes is not None:
+            return "nats/set"
         return "nats/dim" if self.levels is None else "bits/dim"
 
     @property
     def nats_per_unit(self) -> float:
-        """Nats per datum in one `unit`: D log 2, or D for continuous data."""
-        return self.dims * (1 if self.levels is None else math.log(2))
+        """Nats per datum in one `unit`: D log 2, D for continuous data, or 1 for sets."""
+        return self.dims_per_unit * (1 if self.levels is None else math.log(2))
+
+    @property
+    def dims_per_unit(self) -> int:
+        """The dimensions among which one `unit` divides −log p: D, or 1 for sets."""
+        return self.dims if self.sizes is None else 1
 
     @property
     def bits_offset(self) -> float:
@@ -278,7 +303,7 @@ class DataSpec(InUnits):
         values = asdict(self) | {"shape": list(self.shape)}
         if self.transform is not None:
             values["transform"] = chain_to_list(self.transform)
-        for key in ("class_names", "vector", "array", "sizes", "transform", "feature_names"):
+        for key in _LATER:
             if (value := values.pop(key)) is not None:
                 values[key] = list(value) if isinstance(value, tuple) else value
         return values

@@ -169,7 +169,7 @@ def prior_mismatch(
     if known is None:
         return torch.full_like(latent.flatten(1)[:, 0], math.nan, dtype=torch.float64)
     latent = latent.to(torch.float64)
-    return known.log_prob(latent, model.t_most) - log_prior(latent, end_std(model))
+    return known.log_prob(latent, model.t_most) - log_prior(latent, end_std(model), model)
 
 
 @dataclass(frozen=True, kw_only=True)

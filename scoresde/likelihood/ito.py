@@ -54,7 +54,7 @@ from ..evaluation import count_nfe, evaluating
 from ..score import ScoreModel
 from ..sde import Node
 from .flow import check_points, log_prior
-from .method import KNOWN, Likelihood
+from .method import KNOWN, Likelihood, check_no_sets
 from .trace.jacobian import flat_rows
 
 __all__ = ["Ito"]
@@ -104,6 +104,7 @@ class Ito:
     def check(self, model: ScoreModel, x: Tensor) -> None:
         """Refuse points, models and times that do not fit."""
         check_points(model, x)
+        check_no_sets(model, "method must be an Ode")
         model.first_time(self.t_min)
 
     def start_std(self, model: ScoreModel) -> float:

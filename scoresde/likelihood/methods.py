@@ -19,6 +19,7 @@ from ..noise import Noise
 from ..plain import construct_named
 from ..score import Clipped, ScoreModel
 from ..score.gradients import with_gradients
+from ..score.sets import check_padding
 from .method import Likelihood, LikelihoodMethod, joined
 from .ode import ODE_METHODS, Ode
 from .path.path import Path
@@ -122,6 +123,8 @@ def log_likelihood(
     random = method.needs_noise(x)
     with torch.set_grad_enabled(grad):
         parts = batches(model, len(x), x.device, random=random, **given)
+        for part in parts:
+            check_padding(part.model, x[part.rows])
         if grad:
             parts = [_with_gradients(part, x[part.rows]) for part in parts]
         found = joined([method.estimate(part, x[part.rows]) for part in parts])

@@ -133,7 +133,8 @@ class Ode(LikelihoodMethod):
         """log p of one batch, with the error of the probes."""
         rule = trace_rule(self.trace, x, self.force)
         end = self.solve(batch, x, rule)
-        log_probs = end.integrals + log_prior(end.x, end_std(batch.model))[:, None]
+        std = end_std(batch.model)
+        log_probs = end.integrals + log_prior(end.x, std, batch.model)[:, None]
         return self.likelihood(batch.model, log_probs, rule, end, end.x.to(x.dtype))
 
     def start_std(self, model: ScoreModel) -> float:
@@ -145,7 +146,8 @@ class Ode(LikelihoodMethod):
         rule = trace_rule(self.trace, start, self.force)
         end = self.solve(batch, start, rule, down=True)
         # downwards the integrals are −∫ over [t_min, 1]
-        log_probs = log_prior(start, self.start_std(batch.model))[:, None] - end.integrals
+        prior = log_prior(start, self.start_std(batch.model), batch.model)
+        log_probs = prior[:, None] - end.integrals
         return end.x.to(start.dtype), self.likelihood(batch.model, log_probs, rule, end, start)
 
     def solve(

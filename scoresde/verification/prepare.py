@@ -30,6 +30,7 @@ from ..plain import ConfigError, check_unique, nearest
 from ..samplers import ProbabilityFlowODE, Sampler
 from ..samplers.steps import draws_noise
 from ..score import ScoreModel
+from ..score.sets import only_present
 from ..tasks.given import GivenModel
 from ..tasks.request import versions
 from .claims import CHECKED_GRIDS, CHECKED_SDES, CLAIMS, Claim, claims_about_own
@@ -240,6 +241,7 @@ def _network_trials(
         y = map_condition(lambda leaf: leaf[torch.arange(NETWORK_SAMPLES) % len(leaf)], drawn)
     model = given.build(dtype="float64").given(y)
     start = SampleNoise(seed, rows).prior((len(rows), *given.spec.shape)).double()
+    start = only_present(model, start)
     problem = OdeProblem(
         model,
         start * model.sde.start_std(model.sde.t_regular),

@@ -17,8 +17,9 @@ from ...likelihood import Budget, mean_budget
 from ...likelihood.budget import bound_of_changes
 from ...likelihood.vlb.chain import ReverseChain
 from ...output.files import save_arrays
-from ...output.pictures import can_show, extremes
+from ...output.pictures import extremes
 from ...output.result_folder import SUMMARY
+from ...output.tiles import can_show
 from .bound_terms import BoundTerms
 from .budget_report import budget_table, save_budget
 from .request import ScoreRequest
@@ -75,11 +76,12 @@ class Scores:
         """Request, method, mean and errors as plain data."""
         every, refined, precise = self.budgets
         bits, dims = self.spec.levels is not None, self.spec.dims
-        mean = mean_budget(every, dims, bits=bits, refined=refined, precise=precise)
+        per = self.spec.dims_per_unit
+        mean = mean_budget(every, per, bits=bits, refined=refined, precise=precise)
         density = None
         if self.data.log_prob is not None:
             points = self.data.x[self.rows].double()
-            density = -float(self.data.log_prob(points).mean()) / dims
+            density = -float(self.data.log_prob(points).mean()) / per
         return {
             "checkpoint": self.request.checkpoint,
             "data": self.data.name,
