@@ -2,13 +2,14 @@
 
 from .base import Chain, Transform, apply_chain, invert_chain, log_det_of_chain
 from .bounded import Log, Logit
-from .fitting import Moments, fit_chain
+from .fitting import Blocks, Moments, fit_chain
 from .linear import Affine, Standardize
 from .text import TRANSFORMS, TransformText, chain_from_list, chain_to_list, parse_transforms
 
 __all__ = [
     "TRANSFORMS",
     "Affine",
+    "Blocks",
     "Chain",
     "Log",
     "Logit",
