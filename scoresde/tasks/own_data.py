@@ -89,7 +89,7 @@ def both_splits(data: Any, test: Any, spec: DataSpec | None) -> tuple[Dataset, D
 
 
 def _at_scale(data: Dataset, spec: DataSpec | None) -> Dataset:
-    """The data with the scale of the model, if both have the same levels, and with its transform."""
+    """The data with the scale of the model if both have the same levels, or with its transform."""
     if spec is None or data.spec.levels != spec.levels:
         return data
     if spec.levels is None:
