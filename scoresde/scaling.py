@@ -115,7 +115,7 @@ def _moments_of_entries(y: Tensor) -> tuple[Tensor, Tensor]:
 def _moments(data: Dataset) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each dimension, float64 (D,), on the model's scale."""
     stride = math.ceil(data.x.numel() / _MOST_VALUES)
-    x = data.x[::stride].flatten(1).double()
+    x = data.taken(torch.arange(0, len(data), stride)).scaled.x.flatten(1).double()
     mean, std, spec = x.mean(0), x.std(0, correction=0), data.spec
     if spec.levels is None:
         return mean, std
@@ -131,8 +131,10 @@ def _remedy(data: Dataset, mean: float, std: float) -> str:
             f"choose data.low and data.high near -1 and 1, not {low:g} and {high:g}, or another SDE"
         )
     of = "each column" if len(data.spec.shape) == 1 else "them"
-    example = f"(x - {mean:.4g})/{std:.4g}" if std > 0 else f"x - {mean:.4g}"
+    scale = f"scale {of} to mean 0 and standard deviation 1, for example by"
+    if not std > 0:
+        return f"{scale} x - {mean:.4g}, or choose another SDE"
     return (
-        f"scale {of} to mean 0 and standard deviation 1, for example by {example}, or choose "
-        "another SDE"
+        f'{scale} (x - {mean:.4g})/{std:.4g}, which data.transform = "standardize" in a config and '
+        "Dataset.fitted in Python do, or choose another SDE"
     )

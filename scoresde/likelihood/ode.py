@@ -142,13 +142,13 @@ class Ode(LikelihoodMethod):
         return end_std(model)
 
     def draw(self, batch: Batch, start: Tensor) -> tuple[Tensor, Likelihood]:
-        """The samples that begin at `start`, shape (B, *D), and their log-density."""
+        """The samples that begin at `start`, shape (B, *D), float64, and their log-density."""
         rule = trace_rule(self.trace, start, self.force)
         end = self.solve(batch, start, rule, down=True)
         # downwards the integrals are −∫ over [t_min, 1]
         prior = log_prior(start, self.start_std(batch.model), batch.model)
         log_probs = prior[:, None] - end.integrals
-        return end.x.to(start.dtype), self.likelihood(batch.model, log_probs, rule, end, start)
+        return end.x, self.likelihood(batch.model, log_probs, rule, end, start)
 
     def solve(
         self, batch: Batch, x: Tensor, rule: TraceRule | None = None, down: bool = False

@@ -15,6 +15,7 @@ from ..evaluation import own_context
 from ..noise import Noise
 from ..plain import construct_named
 from ..score import ScoreModel
+from ..score.units import log_det_at, to_units
 from .ito import Ito
 from .method import Likelihood, joined
 from .methods import METHODS
@@ -32,11 +33,13 @@ class ScoredSamples(Likelihood):
     `latent` holds the states at t = 1 from which the samples started.
 
     Attributes:
-        x: Samples at t_min, shape (n, *D).
+        x: Samples at t_min in the units of the data, shape (n, *D).
+        scaled: The same samples at the model's scale; x itself unless the data have a transform.
         method: The `Ode` or the `Ito`.
     """
 
     x: Tensor
+    scaled: Tensor
     method: Ode | Ito
 
 
@@ -60,7 +63,8 @@ def sample_with_log_prob(
 
     Song et al. 2021, arXiv:2011.13456, section 4.3. One solve computes the sample and the integral
     together, so that the density costs derivative passes but no further evaluations. It equals
-    `log_likelihood` of x, within the tolerance and the error of the probes.
+    `log_likelihood` of x, within the tolerance and the error of the probes; like there, x and log p
+    are in the units of the data.
 
     With `Ito` the samples are those of the reverse SDE, and the density costs nothing besides. Its
     random error, and what it means for a learned score, are said there.
@@ -98,8 +102,11 @@ def sample_with_log_prob(
     parts = []
     for part in batches(model, shape[0], device, **given):
         drawn = part.noise.prior((part.n, *shape[1:])) * method.start_std(model)
-        x, likelihood = method.draw(part, drawn.to(device, dtype))
-        parts.append(ScoredSamples(x=x, **vars(likelihood)))
+        z, likelihood = method.draw(part, drawn.to(device, dtype))
+        log_det, z = log_det_at(part.model, z), z.to(dtype)
+        likelihood = likelihood if log_det is None else likelihood.shifted(log_det)
+        x = to_units(part.model, z)
+        parts.append(ScoredSamples(x=x, scaled=z, **vars(likelihood)))
     return replace(joined(parts), seed=None if seed is None else int(seed))
 
 

@@ -128,7 +128,8 @@ def sample_figure(
     """A figure of samples: one tile for each, or, of vectors, all of them together.
 
     Args:
-        x: Samples at the model's scale, shape (n, *spec.shape), n ≥ 1.
+        x: Samples, shape (n, *spec.shape), n ≥ 1: vectors in the units of the data, other kinds at
+            the model's scale.
         spec: What the data are; `can_show` must allow them.
         data: Data that are drawn beside samples of vectors, like x.
         columns: Tiles in a row; None for about as many columns as rows.
@@ -157,24 +158,22 @@ def _plane(x: Tensor, spec: DataSpec, data: Tensor | None) -> Figure:
     if data is not None:
         axes.plot(*data.detach().cpu().T, ".", ms=2, color="0.75", label="data")
     axes.plot(*x.detach().cpu().T, ".", ms=3, color=COLOURS[0], label="samples")
-    axes.set(xlim=(spec.low, spec.high), ylim=(spec.low, spec.high), aspect="equal")
+    if spec.transform is None:
+        axes.set(xlim=(spec.low, spec.high), ylim=(spec.low, spec.high), aspect="equal")
     if data is not None:
         axes.legend(fontsize=8)
     return figure
 
 
-def marginals(
-    x: Tensor, spec: DataSpec, data: Tensor | None = None, names: Sequence[str] = ()
-) -> Figure:
+def marginals(x: Tensor, spec: DataSpec, data: Tensor | None = None) -> Figure:
     """The histogram of each number of vectors, at most the first 24, and the data's in grey.
 
     Args:
-        x: Samples at the model's scale, shape (n, D).
+        x: Samples, shape (n, D).
         spec: What the data are.
         data: Data like x; None for none.
-        names: Names of the numbers; the number of the place for those without one.
     """
-    x = x.detach().float().cpu()
+    x, names = x.detach().float().cpu(), spec.feature_names or ()
     count = min(spec.shape[0], MOST_MARGINALS)
     columns = min(count, 6)
     rows = math.ceil(count / columns)
@@ -203,7 +202,8 @@ def save_samples(path: Path, x: Tensor, spec: DataSpec, data: Tensor | None = No
 
     Args:
         path: PNG file to write.
-        x: Samples at the model's scale, shape (n, *spec.shape), n ≥ 1.
+        x: Samples, shape (n, *spec.shape), n ≥ 1: vectors in the units of the data, other kinds at
+            the model's scale.
         spec: What the data are; `can_show` must allow them.
         data: Data that are drawn beside samples of vectors, like x.
     """

@@ -31,6 +31,7 @@ from ..samplers import ProbabilityFlowODE, Sampler
 from ..samplers.steps import draws_noise
 from ..score import ScoreModel
 from ..score.sets import only_present
+from ..score.units import in_model_scale
 from ..tasks.given import GivenModel
 from ..tasks.request import versions
 from .claims import CHECKED_GRIDS, CHECKED_SDES, CLAIMS, Claim, claims_about_own
@@ -239,7 +240,7 @@ def _network_trials(
     if given.condition:
         drawn = invented(given.condition, seed)
         y = map_condition(lambda leaf: leaf[torch.arange(NETWORK_SAMPLES) % len(leaf)], drawn)
-    model = given.build(dtype="float64").given(y)
+    model = in_model_scale(given.build(dtype="float64")).given(y)
     start = SampleNoise(seed, rows).prior((len(rows), *given.spec.shape)).double()
     start = only_present(model, start)
     problem = OdeProblem(

@@ -63,7 +63,7 @@ def make_method(
     """
     if training is None:
         return _bound(request, spec, model), None
-    points = _points(training.x[:FITTED], request, spec)
+    points = _points(training, request, spec)
     control = _near(model, points, spec)
     if request.of_path:
         pilot = points[:PILOT].to(request.torch_dtype)
@@ -102,7 +102,7 @@ def method_for(
     """
     if training is None:
         return _bound(request, spec, model), None
-    points = _points(training.x[:FITTED], request, spec)
+    points = _points(training, request, spec)
     control = _near(model, points, spec)
     solver = method.method
     if isinstance(solver, Path):
@@ -153,8 +153,9 @@ def _path(
     return Path(trace=rule, control=control, t_min=request.t_min, **given)
 
 
-def _points(x: Tensor, request: ScoreRequest, spec: DataSpec) -> Tensor:
+def _points(training: Dataset, request: ScoreRequest, spec: DataSpec) -> Tensor:
     """Training data at the model's scale, dequantized, float64."""
+    x = training.taken(torch.arange(min(len(training), FITTED))).scaled.x
     # a separate stream, far from the streams of the scored data
     noise = SampleNoise(request.seed, range(2**63, 2**63 + len(x)))
     return to_points(x.to(request.device), spec, noise, torch.float64)

@@ -50,8 +50,8 @@ def exact_model(data: Dataset, sde: SDE) -> tuple[str, ExactScore] | None:
     if isinstance(data.x, Rows):
         return None
     density = DENSITIES.get(data.name)
-    if density is None or density.mixture is None:
-        return f"{len(data)} points", FiniteData(sde, data.x)
+    if density is None or density.mixture is None or data.spec.transform is not None:
+        return f"{len(data)} points", FiniteData(sde, data.scaled.x)
     found = density.mixture
     return data.name, GaussianMixture(sde, found.weights, found.means, found.covs)
 
@@ -83,7 +83,7 @@ def least_loss(
         x0 = model.sample(n, seed=seed)
     else:
         places = noise.uniform(torch.empty(n, 1, dtype=torch.float64))[:, 0]
-        x0 = data.x[(places * len(data)).long()].double()
+        x0 = data.scaled.x[(places * len(data)).long()].double()
     u = (torch.arange(n) + noise.times(torch.empty(n))) / n
     known = replace(objective, t_min=max(objective.t_min, t_least))
     t, factor = known.draw_times(sde, u, t_most=t_most)

@@ -72,11 +72,12 @@ def draw_samples(
         with ema.applied(model.net):
             shape, batch = (n, *data.spec.shape), min(n, batch)
             out = sample(model, shape=shape, y=y, batch=batch, on_step=give_up)
-        save_samples(path, out.x, data.spec, _beside(data))
+        x = out.scaled if in_tiles(data.spec) else out.x
+        save_samples(path, x, data.spec, _beside(data))
 
 
 def _beside(data: Dataset) -> Tensor | None:
-    """Some data to be drawn beside samples of vectors; None for other data, and for a stream."""
+    """Some data in units to be drawn beside samples of vectors; else, and for a stream, None."""
     if in_tiles(data.spec) or data.spec.levels is not None or not isinstance(data, Dataset):
         return None
     return data.x[torch.linspace(0, len(data) - 1, min(_ROWS, len(data))).long()]
