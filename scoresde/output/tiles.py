@@ -10,7 +10,6 @@ vector    not alone: points of the plane together, others by the histogram of ea
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
