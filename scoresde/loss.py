@@ -17,17 +17,22 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ._tensor import check_choice, check_integer, check_number, expand, float64, plain_numbers
+from ._tensor import check_choice, check_integer, check_number, float64, plain_numbers
 from .error_history import ErrorHistory
+from .learned_bound import bound_term
 from .score import ScoreModel
 from .score.combining import cast
+from .score.errors import squared_errors
 from .sde import SDE, Node
-from .sde.reverse import gaussian_kl, learned_std
 
 __all__ = ["Objective", "bound_term", "denoising_error"]
 
-Weighting = Literal["simple", "likelihood", "edm", "min_snr"]
-Times = Literal["uniform", "log_snr", "log_normal", "ladder", "second_moment"]
+Weighting = Literal["simple", "likelihood", "edm", "min_snr", "velocity"]
+Times = Literal["uniform", "log_snr", "log_normal", "logit_normal", "ladder", "second_moment"]
+
+# What is finite at t = 1 where α(1) = 0.
+_REGULAR_WEIGHTINGS = ("simple", "min_snr", "velocity")
+_REGULAR_TIMES = ("uniform", "log_normal", "logit_normal", "ladder")
 
 
 def denoising_error(model: ScoreModel, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
@@ -42,14 +47,7 @@ def denoising_error(model: ScoreModel, x0: Tensor, t: Tensor, eps: Tensor) -> Te
     Returns:
         Shape (B,). Its mean over ε is at least the irreducible D − σ² E|∇ log p_t|².
     """
-    return _errors(model, x0, model.sde.at(t, x0), eps)[0].flatten(1).sum(1)
-
-
-def _errors(model: ScoreModel, x0: Tensor, t: Node, eps: Tensor) -> tuple[Tensor, Tensor | None]:
-    """(ε̂ − ε)² of each element, and the share of a learned variance."""
-    x_t = cast(t.alpha, x0) * x0 + cast(t.sigma, x0) * eps
-    predicted, share = model.with_share("eps", x_t, t)
-    return (predicted - eps).square(), share
+    return squared_errors(model, "eps", x0, model.sde.at(t, x0), eps)[0].flatten(1).sum(1)
 
 
 @dataclass(frozen=True)
@@ -65,6 +63,9 @@ class Objective:
                                            SNR + 1 on the x0 error, the error of v on VP
                                            (Salimans and Ho 2022, arXiv:2202.00512)
         min_snr     min(SNR, γ)/SNR        Hang et al. 2023, arXiv:2303.09556, section 3.4
+        velocity    (σ′ − α′ σ/α)²         |û − u|² of u = α′ x_0 + σ′ ε: flow matching (Lipman et
+                                           al. 2022, arXiv:2210.02747). Computed from û itself,
+                                           because the factor is infinite where α = 0
 
     Times:
 
@@ -74,6 +75,10 @@ class Objective:
                     likelihood weighting becomes constant, and most of its variance vanishes.
         log_normal  log σ̂ ~ N(log_mean, log_std²), truncated to [t_min, 1]. This density is part of
                     the objective (EDM); the loss is not divided by it.
+        logit_normal  t = 1/(1 + e^{−z}), z ~ N(log_mean, log_std²), truncated to [t_min, 1], t our
+                    time, which is 1 at the noise. Esser et al. 2024, arXiv:2403.03206, section
+                    3.1, also with t = 1 at the noise; 0 and 1 are usual. Under `Linear`, where
+                    t/(1 − t) = σ̂, it is `log_normal`. The loss is not divided by this density.
         second_moment  λ with a density proportional to √E[L²], L the loss per unit of λ, measured
                     during the training, and the loss divided by the density of t. This is the same
                     objective as `uniform`; among such densities it gives the loss of one sample the
@@ -82,6 +87,10 @@ class Objective:
                     weighting `simple` it is DDPM's L_simple on a `TabulatedVP` and, up to a
                     constant, NCSN's loss on VE.
 
+    If α(1) = 0, the largest time is 1 where all of this is finite, and λ = −6 otherwise, which is
+    `sde.t_regular`: for the weightings `likelihood` and `edm`, for the times `log_snr` and
+    `second_moment`, and for a network that is not regular at t = 1 (`ScoreModel.t_most`).
+
     Args:
         weighting: One of the above.
         times: One of the above.
@@ -89,8 +98,8 @@ class Objective:
             discrete labels uses the time of its first label if that is larger.
         sigma_data: d of the EDM weighting.
         gamma: γ of min-SNR.
-        log_mean: Mean of log σ̂ for `log_normal`.
-        log_std: Standard deviation of log σ̂ for `log_normal`.
+        log_mean: Mean of log σ̂ for `log_normal`, of z for `logit_normal`.
+        log_std: Standard deviation of log σ̂ for `log_normal`, of z for `logit_normal`.
         levels: Number of times of `ladder`.
         vlb_weight: λ of the bound that trains a learned variance, see below.
 
@@ -136,8 +145,13 @@ class Objective:
         Raises:
             ValueError: If σ(t_min) = 0, if a table of β does not have `levels` steps, if the noise
                 levels of `log_normal` hardly overlap with those of the SDE, or if a variance is to
-                be learned at times that are no ladder.
+                be learned at times that are no ladder, or where α(1) = 0.
         """
+        if learned_variance and sde.ends_in_noise:
+            raise ValueError(
+                f"learned_variance needs an SDE with α(1) > 0, got {type(sde).__name__}: the bound "
+                "that trains it has infinite terms"
+            )
         if learned_variance and self.times != "ladder":
             raise ValueError(
                 "times must be 'ladder' for a network with learned_variance, whose variance is "
@@ -153,7 +167,11 @@ class Objective:
         return ErrorHistory(model.sde, self._for(model).t_min)
 
     def draw_times(
-        self, sde: SDE, u: Tensor, history: ErrorHistory | None = None
+        self,
+        sde: SDE,
+        u: Tensor,
+        history: ErrorHistory | None = None,
+        t_most: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """Times from uniform draws, and the factor that corrects for their distribution.
 
@@ -162,42 +180,52 @@ class Objective:
             u: Uniform draws in [0, 1], shape (B,), float64.
             history: The errors so far, for `second_moment`. Without them, and until every noise
                 level has some, λ is uniform.
+            t_most: Largest time at which the network can be evaluated.
 
         Returns:
             Times (B,) and factors (B,), float64. For `log_snr` and `second_moment` the factor is
             (uniform density)/(density of t), whose mean is 1; otherwise it is 1.
         """
+        t_max = min(t_most, self._latest(sde))
         if self.times == "uniform":
-            return self.t_min + u * (1 - self.t_min), torch.ones_like(u)
+            return self.t_min + u * (t_max - self.t_min), torch.ones_like(u)
         if self.times == "ladder":
             ladder = sde.ladder(self.levels).to(u.device, non_blocking=True)
             index = (u * self.levels).long().clamp(max=self.levels - 1)
-            return ladder[index], torch.ones_like(u)
-        first, last = sde.nodes([1.0, self.t_min])
+            return ladder[index].clamp(max=t_max), torch.ones_like(u)
+        if self.times == "logit_normal":
+            z = self._normal(u, _logit(self.t_min), _logit(t_max), "logit(t)")
+            return torch.sigmoid(z).clamp(self.t_min, t_max), torch.ones_like(u)
+        first, last = sde.nodes([t_max, self.t_min])
         if self.times == "log_normal":
-            lam = -self._log_normal(u, -last.lam, -first.lam)
-            return self._time(sde, lam), torch.ones_like(u)
+            lam = -self._normal(u, -last.lam, -first.lam, "log(σ/α)")
+            return self._time(sde, lam, t_max), torch.ones_like(u)
         place, density = u, 1.0
         if history is not None:
             place, density = history.draw(u, self._loss_per_lam(sde, history.centres))
         span = last.lam - first.lam
-        t = self._time(sde, first.lam + place * span)
-        return t, span / _slope(sde, t) / (1 - self.t_min) / density
+        t = self._time(sde, first.lam + place * span, t_max)
+        return t, span / _slope(sde, t) / (t_max - self.t_min) / density
+
+    def _latest(self, sde: SDE) -> float:
+        """The largest time at which weighting and density are finite."""
+        regular = self.weighting in _REGULAR_WEIGHTINGS and self.times in _REGULAR_TIMES
+        return 1.0 if regular else sde.t_regular
 
     def _loss_per_lam(self, sde: SDE, lam: Tensor) -> Tensor:
         """w(t) |dt/dλ|, the loss per unit of λ and of |ε̂ − ε|²."""
-        t = self._time(sde, lam)
+        t = self._time(sde, lam, sde.t_regular)
         return self.weight(sde.at(t, t)) / _slope(sde, t)
 
     def _for(self, model: ScoreModel) -> Objective:
         """The objective at times for which the network has labels."""
         return replace(self, t_min=max(self.t_min, model.t_least))
 
-    def _time(self, sde: SDE, lam: Tensor) -> Tensor:
+    def _time(self, sde: SDE, lam: Tensor, t_max: float) -> Tensor:
         # The rounded inverse may lie outside the interval.
-        return sde.t_of_lam(lam).clamp(self.t_min, 1.0)
+        return sde.t_of_lam(lam).clamp(self.t_min, t_max)
 
-    def _log_normal(self, u: Tensor, low: float, high: float) -> Tensor:
+    def _normal(self, u: Tensor, low: float, high: float, what: str) -> Tensor:
         """Quantile u of N(log_mean, log_std²) truncated to [low, high]."""
         ends = torch.tensor([low, high], dtype=torch.float64, device="cpu")
         first, last = torch.special.ndtr((ends - self.log_mean) / self.log_std).tolist()
@@ -205,7 +233,7 @@ class Objective:
         if mass < 1e-3:  # for a much smaller mass the quantile could not be computed
             raise ValueError(
                 f"log_mean {self.log_mean} and log_std {self.log_std} must put at least 0.001 of "
-                f"the draws in the range of log(σ/α), {low:.3g}..{high:.3g}, got {mass:.1g}"
+                f"the draws in the range of {what}, {low:.3g}..{high:.3g}, got {mass:.1g}"
             )
         z = torch.special.ndtri(first + u * (last - first))
         return (self.log_mean + self.log_std * z).clamp(low, high)
@@ -216,6 +244,8 @@ class Objective:
             return (node.g / node.sigma) ** 2
         if self.weighting == "edm":
             return ((node.sigma / node.alpha) ** 2 + self.sigma_data**2) / self.sigma_data**2
+        if self.weighting == "velocity":
+            return (node.determinant / node.alpha) ** 2
         if self.weighting == "min_snr":
             return (self.gamma * (node.sigma / node.alpha) ** 2).clamp(max=1.0)
         return torch.ones_like(node.sigma)
@@ -242,51 +272,29 @@ class Objective:
             errors |ε̂ − ε|²/D (B,).
         """
         # A network with discrete labels has no label for times below the first one.
-        t, factor = self._for(model).draw_times(model.sde, u, history)
+        t, factor = self._for(model).draw_times(model.sde, u, history, model.t_most)
         node = model.sde.at(t, x0)
-        squares, share = _errors(model, x0, node, eps)
-        error = squares.flatten(1).sum(1) / math.prod(x0.shape[1:])
-        weight = self.weight(node).flatten() * factor
-        loss = weight.to(error) * error
+        flow = self.weighting == "velocity"
+        squares, share = squared_errors(model, "velocity" if flow else "eps", x0, node, eps)
+        weight = factor if flow else self.weight(node).flatten() * factor
+        loss = weight.to(squares) * _mean(squares)
+        if flow:  # ε̂ − ε = α (û − u)/(α σ′ − α′ σ)
+            squares = squares * cast(node.alpha / node.determinant, squares).square()
+        error = _mean(squares)
         if share is not None:
             bound = self.levels * bound_term(model.sde, t, self.levels, squares.detach(), share)
             loss = loss + self.vlb_weight * bound
         return loss, t, error.detach()
 
 
-def bound_term(sde: SDE, t: Tensor, levels: int, squares: Tensor, share: Tensor) -> Tensor:
-    """L_{t−1} of DDPM's bound with a learned variance v, or L_0 at the last time of the ladder.
+def _mean(squares: Tensor) -> Tensor:
+    """The mean over the elements of each sample, shape (B,)."""
+    return squares.flatten(1).sum(1) / math.prod(squares.shape[1:])
 
-        L_{t−1} = KL(N(μ̃, β̃) ‖ N(μ, v)),  (μ̃ − μ)² = κ² (ε̂ − ε)²,  κ = β/(a σ_t),  a = α_t/α_s
-        L_0     = −log N(x_0; x̂_0, v_1),   x̂_0 − x_0 = (σ/α)(ε − ε̂)
 
-    v_1 is learned between β_1 and β̃_2, because β̃_1 = 0. See `likelihood.vlb.chain.ReverseChain`.
-
-    Args:
-        sde: The forward process.
-        t: Times of the ladder, shape (B,), float64.
-        levels: Number of times of the ladder.
-        squares: (ε̂ − ε)² of each element, shape (B, *D).
-        share: w of the learned variance, like `squares`.
-
-    Returns:
-        Nats per dimension, shape (B,).
-    """
-    last = t < 1.5 / levels
-    upper = torch.where(last, 2 / levels, t)
-    high, low = sde.at(upper, squares), sde.at(upper - 1 / levels, squares)
-    beta = high.sigma**2 * -torch.expm1(2 * (high.lam - low.lam))
-    posterior = beta * (low.sigma / high.sigma) ** 2
-    last = expand(last, squares)
-    largest = torch.where(last, low.sigma**2, beta)
-    step_gain = beta * low.alpha / (high.alpha * high.sigma)
-    gain = torch.where(last, low.sigma / low.alpha, step_gain)
-    ratio = (posterior / largest).sqrt()
-    variance = learned_std(largest.sqrt().to(share), ratio.to(share), share).square()
-    apart = gain.square().to(squares) * squares
-    step = gaussian_kl(apart, posterior.to(squares), variance)
-    decoder = 0.5 * (apart / variance + torch.log(2 * math.pi * variance))
-    return torch.where(last, decoder, step).flatten(1).mean(1)
+def _logit(t: float) -> float:
+    """log(t/(1 − t)), infinite at 0 and 1."""
+    return math.inf if t == 1 else -math.inf if t == 0 else math.log(t / (1 - t))
 
 
 def _slope(sde: SDE, t: Tensor) -> Tensor:

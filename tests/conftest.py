@@ -69,7 +69,7 @@ def no_sync():
         yield
 
 
-ALL_SDES = ("VP", "SubVP", "VE", "CosineVP", "TabulatedVP")
+ALL_SDES = ("VP", "SubVP", "VE", "CosineVP", "TabulatedVP", "Linear")
 
 
 @functools.cache

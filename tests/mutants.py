@@ -391,7 +391,7 @@ def _grids_and_models() -> Iterator[Mutant]:
     yield Mutant(
         "importance sampling without its correction",
         path,
-        "return t, span / _slope(sde, t) / (1 - self.t_min) / density",
+        "return t, span / _slope(sde, t) / (t_max - self.t_min) / density",
         "return t, density * torch.ones_like(t)",
         "test_loss.py",
         "log_snr",
@@ -399,8 +399,8 @@ def _grids_and_models() -> Iterator[Mutant]:
     yield Mutant(
         "learned times without the correction for their density",
         path,
-        "return t, span / _slope(sde, t) / (1 - self.t_min) / density",
-        "return t, span / _slope(sde, t) / (1 - self.t_min)",
+        "return t, span / _slope(sde, t) / (t_max - self.t_min) / density",
+        "return t, span / _slope(sde, t) / (t_max - self.t_min)",
         "test_loss.py",
         "learned",
     )
@@ -949,7 +949,7 @@ def _likelihood() -> Iterator[Mutant]:
     yield Mutant(
         "the prior's deviation is 1 under every SDE",
         "scoresde/likelihood/ode.py",
-        "log_prior(end.x, batch.model.sde.prior_std)",
+        "log_prior(end.x, end_std(batch.model))",
         "log_prior(end.x, 1.0)",
         "likelihood/test_log_likelihood.py",
         "default_tolerance",

@@ -26,7 +26,7 @@ LEAVES = {"nets", "metrics", "data", "ema", "checkpoint", "distributed"}
 LAYERS = [
     {"noise", "ivp"},
     {"sde"},
-    {"score", "error_history", "given_times"},
+    {"score", "error_history", "given_times", "learned_bound"},
     {"exact", "loss", "grid", "batches"},
     {"samplers", "likelihood", "scaling"},
     {"interop"},  # models and samplers of other libraries

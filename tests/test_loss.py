@@ -35,7 +35,9 @@ def relative_error_of_variance(values: torch.Tensor) -> float:
     return math.sqrt(float((z**4).mean() - 1) / len(values))
 
 
-@pytest.mark.parametrize("times", ["uniform", "log_snr", "log_normal", "ladder", "second_moment"])
+@pytest.mark.parametrize(
+    "times", ["uniform", "log_snr", "log_normal", "logit_normal", "ladder", "second_moment"]
+)
 def test_times_stay_in_range_at_the_ends_of_u(sde, times):
     objective = Objective(times=times, t_min=1e-3)
     t, factor = objective.draw_times(sde, torch.tensor([0.0, 1.0], dtype=torch.float64))
@@ -58,7 +60,8 @@ def test_log_snr_factor_is_one_over_the_density(sde):
     above, below = (objective.draw_times(sde, u + d)[0] for d in (h, -h))
     # u is the distribution function of t run backwards, so its density is −du/dt. Central
     # differences: h² truncation and 1e-16/h rounding (TabulatedVP has kinks in dλ/dt).
-    torch.testing.assert_close((below - above) / (2 * h) / (1 - 1e-3), factor, rtol=1e-4, atol=1e-9)
+    density = (below - above) / (2 * h) / (sde.t_regular - 1e-3)
+    torch.testing.assert_close(density, factor, rtol=1e-4, atol=1e-9)
     assert bool((sde.lam(t).diff() > 0).all())
     torch.testing.assert_close(
         sde.lam(t).diff().diff(), torch.zeros(97).double(), atol=1e-8, rtol=0
@@ -68,7 +71,8 @@ def test_log_snr_factor_is_one_over_the_density(sde):
 def test_log_snr_factor_makes_means_those_of_uniform_times(sde):
     t, factor = Objective(times="log_snr", t_min=1e-2).draw_times(sde, midpoints(20_001))
     for power in range(3):
-        exact = (1 - 1e-2 ** (power + 1)) / (power + 1) / (1 - 1e-2)
+        last = sde.t_regular
+        exact = (last ** (power + 1) - 1e-2 ** (power + 1)) / (power + 1) / (last - 1e-2)
         # The midpoint rule errs by O(1/n²); the pieces of TabulatedVP cost some of its order.
         assert float((factor * t**power).mean()) == pytest.approx(exact, rel=1e-6)
 
@@ -84,7 +88,8 @@ def test_learned_times_keep_the_mean_of_every_function(sde, gaussian):
     t, factor = objective.draw_times(sde, midpoints(100_001), history)
     assert not torch.allclose(t, objective.draw_times(sde, midpoints(100_001))[0])
     for power in range(3):
-        exact = (1 - 1e-2 ** (power + 1)) / (power + 1) / (1 - 1e-2)
+        last = sde.t_regular
+        exact = (last ** (power + 1) - 1e-2 ** (power + 1)) / (power + 1) / (last - 1e-2)
         # The density jumps at the ends of the bins, where the midpoint rule errs by O(1/n).
         assert float((factor * t**power).mean()) == pytest.approx(exact, rel=1e-4)
 
@@ -131,7 +136,7 @@ def test_weightings_are_the_papers_in_their_own_terms(sde, shape):
 
     model = FunctionScore(sde, eps_model)
     x0, eps, u = normal(50, *shape), normal(50, *shape, seed=1), midpoints(50)
-    t = Objective(t_min=0.01).draw_times(sde, u)[0]
+    t = Objective(t_min=0.01).draw_times(sde, u, t_most=model.t_most)[0]
     x_t = sde.perturb(x0, t, eps)
     alpha, sigma, g = sde.alpha(t), sde.sigma(t), sde.g(t)
 
@@ -185,7 +190,7 @@ def test_exact_model_has_the_irreducible_error_on_the_gaussian(gaussian):
         assert abs(mean - value) < 4 * std_error
 
 
-@pytest.mark.parametrize("weighting", ["simple", "likelihood", "edm", "min_snr"])
+@pytest.mark.parametrize("weighting", ["simple", "likelihood", "edm", "min_snr", "velocity"])
 def test_optimum_on_a_gaussian_is_the_exact_score(sde, gaussian, weighting):
     # ε̂ = a x + b at one time; with Gauss–Hermite nodes for x_0 and ε the expectation is exact.
     z, w = (torch.from_numpy(v) for v in np.polynomial.hermite_e.hermegauss(6))
@@ -199,7 +204,9 @@ def test_optimum_on_a_gaussian_is_the_exact_score(sde, gaussian, weighting):
         theta = torch.stack([a_plus_b - b, b]).requires_grad_()
         model = FunctionScore(sde, lambda x, _, theta=theta: theta[0] * x + theta[1])
         objective = Objective(weighting, t_min=0.0 if isinstance(sde, VE) else 1e-3)
-        u = torch.full((36,), (t - objective.t_min) / (1 - objective.t_min), dtype=torch.float64)
+        u = torch.full(
+            (36,), (t - objective.t_min) / (sde.t_regular - objective.t_min), dtype=torch.float64
+        )
         losses, _, _ = objective(model, x0, u, eps)
         (gradient,) = torch.autograd.grad((weights * losses).sum(), theta)
         assert float(gradient.abs().max()) < 1e-10 * max(1.0, float(losses.detach().max()))
@@ -209,9 +216,9 @@ def test_likelihood_weight_is_constant_at_log_snr_times(sde):
     objective = Objective("likelihood", "log_snr", t_min=1e-3)
     t, factor = objective.draw_times(sde, midpoints(1000))
     weight = objective.weight(sde.at(t, t)) * factor
-    span = float(sde.lam(1e-3) - sde.lam(1.0))
+    span = float(sde.lam(1e-3) - sde.lam(sde.t_regular))
     torch.testing.assert_close(
-        weight, torch.full_like(weight, 2 * span / (1 - 1e-3)), rtol=1e-9, atol=0
+        weight, torch.full_like(weight, 2 * span / (sde.t_regular - 1e-3)), rtol=1e-9, atol=0
     )
 
 
@@ -305,8 +312,14 @@ def test_gradient_reaches_the_model_and_not_the_errors():
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"weighting": "snr"}, "weighting must be one of simple, likelihood, edm, min_snr"),
-        ({"times": "cosine"}, "times must be one of uniform, log_snr, log_normal, ladder, second"),
+        (
+            {"weighting": "snr"},
+            "weighting must be one of simple, likelihood, edm, min_snr, velocity",
+        ),
+        (
+            {"times": "cosine"},
+            "times must be one of uniform, log_snr, log_normal, logit_normal, ladder, second",
+        ),
         ({"t_min": -1e-3}, "t_min must be at least 0"),
         ({"t_min": 1.0}, "t_min must be less than 1"),
         ({"t_min": math.nan}, "t_min must be finite"),

@@ -128,7 +128,7 @@ CANCELS = {
 def test_float32_does_not_cancel_at_either_end(sde, gaussian, target, end):
     exact = gaussian(sde, 3)
     # At 1e-5 and σ = 1e-6 (subVP) the test's own way to EDM's F would cancel in float64.
-    t = {"data": 1e-3 if target == "edm" else 1e-5, "noise": 1.0}[end]
+    t = {"data": 1e-3 if target == "edm" else 1e-5, "noise": sde.t_regular}[end]
     x = sde.perturb(exact.sample(50, seed=2), t, normal(50, 3, seed=3)).float()
     narrow = network(exact, target, t=t, dtype=torch.float32)
     for quantity in ("eps", "x0", "v", "score"):
@@ -273,7 +273,7 @@ def test_inputs_have_unit_variance(sde, target, std):
     """If the data have the variance 1, or σ_data² for EDM's target."""
     net = _Constant(dtype=torch.float64)
     model = NetworkScore(net, sde, Preconditioning(target, sigma_data=0.5))
-    for t in (1e-4, 0.1, 0.5, 1.0):
+    for t in (1e-4, 0.1, 0.5, sde.t_regular):
         # the variance of a sum of independent terms, without a random number
         a, s = float(sde.alpha(t)), float(sde.sigma(t))
         x = torch.full((1, 1), math.sqrt((a * std) ** 2 + s**2), dtype=torch.float64)

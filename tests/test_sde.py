@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.func import jvp
 
-from scoresde.sde import VE, VP, CosineVP, SubVP, TabulatedVP, cosine_betas
+from scoresde.sde import VE, VP, CosineVP, Linear, SubVP, TabulatedVP, cosine_betas
 
 # t, VP α, VP σ, VP λ, SubVP σ, SubVP g², VE σ, VE g
 SCHEDULES = [
@@ -44,12 +44,12 @@ DDPM_COSINE = [
 ROUNDING = 1e-12
 
 
-def times(n=100, t_min=1e-5):
+def times(n=100, t_min=1e-5, t_max=1.0):
     """Times over all scales: half of them uniform, half geometric."""
     return torch.cat(
         [
-            torch.linspace(t_min, 1, n // 2, dtype=torch.float64),
-            torch.logspace(math.log10(t_min), 0, n // 2, dtype=torch.float64).clamp(t_min, 1),
+            torch.linspace(t_min, t_max, n // 2, dtype=torch.float64),
+            torch.logspace(math.log10(t_min), 0, n // 2, dtype=torch.float64).clamp(t_min, t_max),
         ]
     )
 
@@ -82,7 +82,7 @@ def test_cosine_is_a_quarter_circle_at_constant_speed():
 
 def test_f_and_g_are_those_of_the_kernel(sde):
     """f = d log α/dt and dσ²/dt = 2 f σ² + g², by forward-mode differentiation."""
-    t = times()
+    t = times(t_max=sde.t_regular)
     one = torch.ones_like(t)
     _, log_alpha_slope = jvp(sde.log_alpha, (t,), (one,))
     torch.testing.assert_close(sde.f(t), log_alpha_slope, rtol=ROUNDING, atol=0)
@@ -91,6 +91,42 @@ def test_f_and_g_are_those_of_the_kernel(sde):
     # Relative to the terms that are added: near t = 1 they cancel.
     error = (variance_slope - damping - noise).abs() / (damping.abs() + noise)
     assert float(error.max()) < ROUNDING
+
+
+def test_rates_are_the_slopes_of_the_kernel(sde):
+    """α′ and σ′ by forward-mode differentiation, up to t = 1; a node holds the same numbers."""
+    t = times()
+    one = torch.ones_like(t)
+    found = sde.rates(t)
+    for got, function in zip(found, (sde.alpha, sde.sigma), strict=True):
+        _, slope = jvp(function, (t,), (one,))
+        # g² + 2 f σ² cancels near t = 1: relative to the terms that are added
+        size = sde.f(t).abs().clamp(1, 1e4) + slope.abs()
+        assert float(((got - slope).abs() / size).max()) < ROUNDING
+    for i in (0, 40, len(t) - 1):
+        node = sde.nodes(t[i : i + 1])[0]
+        assert (node.alpha_rate, node.sigma_rate) == pytest.approx([float(r[i]) for r in found])
+        slope = 0.5 * node.g**2 / node.sigma**2  # −dλ/dt
+        if node.alpha > 0:
+            assert node.determinant == pytest.approx(node.alpha * node.sigma * slope, rel=1e-9)
+
+
+def test_linear_ends_in_pure_noise():
+    """At t = 1 α is 0, and f, g and λ are infinite; nothing is NaN, and the rest is finite."""
+    sde = Linear()
+    assert sde.ends_in_noise
+    assert not any(other.ends_in_noise for other in (VP(), SubVP(), VE(), CosineVP()))
+    node = sde.nodes([1.0])[0]
+    assert node == (1.0, 0.0, 1.0, -math.inf, -math.inf, math.inf, -1.0, 1.0)
+    assert node.determinant == 1.0
+    assert float(sde.lam(sde.t_regular)) == pytest.approx(-6, abs=1e-12)
+    assert VP().t_regular == VE().t_regular == 1.0
+    # from any earlier state the transition to t = 1 is pure noise
+    assert sde.transition(node, sde.nodes([0.3])[0]) == (0.0, 1.0)
+    # the marginal of unit data at λ = −6, against 1 at t = 1
+    assert sde.start_std(sde.t_regular) == pytest.approx(
+        math.hypot(1 - sde.t_regular, sde.t_regular)
+    )
 
 
 def test_lam_decreases_and_t_of_lam_is_its_inverse(sde):

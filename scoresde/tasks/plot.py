@@ -209,7 +209,8 @@ class _Plot:
         if found is None:
             return None
         objective, t_least = self.given.config.objective, self.given.t_least
-        return least_loss(*found, self.data, objective, t_least, self.request.seed)
+        rest = self.request.seed, self.given.t_most
+        return least_loss(*found, self.data, objective, t_least, *rest)
 
     def samples(self, path: Path) -> None:
         """Draw some of the run's grids of samples, the first and the last among them."""

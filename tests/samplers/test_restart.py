@@ -34,7 +34,9 @@ def test_the_output_tends_to_the_marginal(gaussian, moments, sde, inner, gain, b
         sampler = Restart(
             inner, [RestartInterval(1.0, 4.0, 4 * k, 1), RestartInterval(steps=4 * k)]
         )
-        mean, std = moments(model, sampler, grid.log_snr(sde, 16 * k), *marginal(sde, 1.0))
+        mean, std = moments(
+            model, sampler, grid.log_snr(sde, 16 * k), *marginal(sde, sde.t_regular)
+        )
         target = marginal(sde, 1e-3)
         errors.append(math.hypot(mean - target[0], std - target[1]))
     if gain is not None:
@@ -46,9 +48,9 @@ def test_the_output_tends_to_the_marginal(gaussian, moments, sde, inner, gain, b
 def test_a_restart_contracts_the_error_of_the_variance(gaussian, moments, sde, repeats, marginal):
     """By (v + low²)/(v + high²) each time, v = 1/4, from the exact ODE map and fresh noise."""
     low, high = 1.0, 4.0
-    ts = torch.tensor([1.0, float(sde.t_of_lam(-math.log(low)))], dtype=torch.float64)
+    ts = torch.tensor([sde.t_regular, float(sde.t_of_lam(-math.log(low)))]).double()
     sampler = Restart(EDM(), [RestartInterval(low, high, 60, repeats)])
-    mean, std = marginal(sde, 1.0)
+    mean, std = marginal(sde, sde.t_regular)
     right, wrong = (
         # one step to `low` makes an error of its own, the same for both
         [
@@ -118,8 +120,8 @@ def test_restarts_never_rise_above_the_first_time(gaussian, sde):
     model = Recorded(sde, [1.0], [[0.3]], [0.25])
     sampler = Restart(EDM(), [RestartInterval(1.0, 1e9, 4, 1)])
     sample(model, sampler, grid.karras(sde, 10), (2, 1), seed=0, dtype=torch.float64)
-    assert max(times) == 1.0
-    assert times.count(1.0) == 2  # the start, and the restart
+    assert max(times) == sde.t_regular
+    assert times.count(sde.t_regular) == 2  # the start, and the restart
 
 
 def test_a_grid_that_ends_above_an_interval_leaves_it_out(elementwise):

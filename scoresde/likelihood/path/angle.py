@@ -66,14 +66,14 @@ class Angle:
 
     def times(self, u: Tensor) -> Tensor:
         """Times t at u, float64, of any shape, kept in [t_min, t_max] despite rounding."""
-        y = self._share(u)
-        lam = -0.5 * torch.log(y / (1 - y)) - math.log(self.data_scale)
+        y, rest = self._shares(u)
+        lam = -0.5 * torch.log(y / rest) - math.log(self.data_scale)
         return self.sde.t_of_lam(lam).clamp(self.t_min, self.t_max)
 
     def slope(self, u: Tensor) -> Tensor:
         """dθ/du = ½ B(κ, κ) (y (1 − y))^{½ − κ}, like u."""
-        y = self._share(u)
-        return 0.5 * beta(self.spread, self.spread) * (y * (1 - y)) ** (0.5 - self.spread)
+        y, rest = self._shares(u)
+        return 0.5 * beta(self.spread, self.spread) * (y * rest) ** (0.5 - self.spread)
 
     def scale(self, node: Node) -> float | Tensor:
         """n, like `node.t`."""
@@ -84,6 +84,10 @@ class Angle:
         d, total = self.data_scale, node.alpha**2 + node.sigma**2
         return node.alpha * node.sigma * (d - 1 / d) / total, self.scale(node) / d / total
 
-    def _share(self, u: Tensor) -> Tensor:
-        """y at u."""
-        return torch.as_tensor(betaincinv(self.spread, self.spread, u.numpy()), device="cpu")
+    def _shares(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """y and 1 − y at u; where y may be 1, the second one by symmetry, with all its digits."""
+        y = torch.as_tensor(betaincinv(self.spread, self.spread, u.numpy()), device="cpu")
+        if not self.sde.ends_in_noise:
+            return y, 1 - y
+        rest = betaincinv(self.spread, self.spread, (1 - u).clamp(0, 1).numpy())
+        return y, torch.as_tensor(rest, device="cpu")

@@ -57,6 +57,9 @@ __all__ = ["Path"]
 # only a few values.
 FEW_DIMENSIONS = 3
 
+# κ at which dθ/du ∝ (y (1 − y))^{½ − κ} is still finite at y = 1, where α = 0.
+MOST_SPREAD_IN_NOISE = 0.5
+
 
 @dataclass(frozen=True)
 class Path(LikelihoodMethod):
@@ -86,7 +89,8 @@ class Path(LikelihoodMethod):
         scale: d > 0; steps and nodes are densest where σ/α is near d. A good value is the geometric
             mean of the finest scale of the data (√(1/12) of a cell, for quantized data) and their
             standard deviation. None: this mean for `control`, or 0.25 without a control.
-        spread: κ > 0; a smaller κ puts more steps and nodes at very high and very low noise.
+        spread: κ > 0, at most ½ if α(1) = 0; a smaller κ puts more steps and nodes at very high and
+            very low noise.
         control: A Gaussian near the data (`fit_gaussian`), whose divergence is ∇·F₀.
         t_min: First time, in [0, 1); 0 only for an SDE with σ(0) > 0. None: 1e-5, but not below
             the first discrete label of a network that has such labels (`ScoreModel.t_least`).
@@ -118,6 +122,11 @@ class Path(LikelihoodMethod):
         """Refuse points, controls and times that do not fit."""
         check_points(model, x, self.control)
         model.first_time(self.t_min)
+        if self.spread > MOST_SPREAD_IN_NOISE and model.t_most == 1 and model.sde.ends_in_noise:
+            raise ValueError(
+                f"spread must be at most {MOST_SPREAD_IN_NOISE} for {type(model.sde).__name__}, "
+                f"got {self.spread}: dθ/du is infinite at t = 1 for a larger one"
+            )
 
     def refined(self) -> Path:
         """The method with twice the steps; nodes and probes stay."""

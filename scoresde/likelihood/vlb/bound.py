@@ -139,7 +139,7 @@ class VLB(LikelihoodMethod):
         part, denoising = self.diffusion(model), self.denoising(batch, x)
         first, last = part.ends
         with evaluating(model), count_nfe(model) as counted, checked_at_end():
-            prior = _prior(denoising.x0, first, model.sde.start_std(first.t))
+            prior = _prior(denoising.x0, first, model.sde.prior_std)
             draws = part.terms(denoising.x0, noise, self.draws)
             terms = [denoising.term(of_term) for of_term in draws]
             values, variances = (torch.stack(column, 1) for column in zip(*terms, strict=True))

@@ -110,6 +110,11 @@ class DDPMVLB(VLB):
             check_on_ladder(sde, ts)
         model.check_last(float(ts[-1]))
         nodes = sde.nodes(ts)
+        if nodes[0].alpha == 0:
+            raise ValueError(
+                f"times must begin at {sde.t_regular:.6g} or later for {type(sde).__name__}, got "
+                f"{nodes[0].t:g}: α is 0 there, and a step's mean does not follow from ε"
+            )
         betas, posterior, gains = [], [], []
         for t, s in pairwise(nodes):
             a, b = sde.transition(t, s)

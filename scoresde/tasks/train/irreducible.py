@@ -57,7 +57,13 @@ def exact_model(data: Dataset, sde: SDE) -> tuple[str, ExactScore] | None:
 
 
 def least_loss(
-    name: str, model: ExactScore, data: Dataset, objective: Objective, t_least: float, seed: int
+    name: str,
+    model: ExactScore,
+    data: Dataset,
+    objective: Objective,
+    t_least: float,
+    seed: int,
+    t_most: float = 1.0,
 ) -> LeastLoss:
     """Loss and error by time of the exact score.
 
@@ -68,6 +74,7 @@ def least_loss(
         objective: The objective of the training.
         t_least: Time of the first discrete label of the trained network, or 0.
         seed: Seed of data, times and noise.
+        t_most: Largest time of the trained network.
     """
     of_density, sde = isinstance(model, GaussianMixture), model.sde
     n = DRAWS if of_density else FEW_DRAWS
@@ -78,7 +85,8 @@ def least_loss(
         places = noise.uniform(torch.empty(n, 1, dtype=torch.float64))[:, 0]
         x0 = data.x[(places * len(data)).long()].double()
     u = (torch.arange(n) + noise.times(torch.empty(n))) / n
-    t, factor = replace(objective, t_min=max(objective.t_min, t_least)).draw_times(sde, u)
+    known = replace(objective, t_min=max(objective.t_min, t_least))
+    t, factor = known.draw_times(sde, u, t_most=t_most)
     x_t = sde.perturb(x0, t, noise.fresh(x0))
     parts = [model.least_error(x_t[i], t[i]) for i in torch.arange(n).split(AT_ONCE)]
     errors = torch.cat(parts) / model.dim
