@@ -69,14 +69,17 @@ def no_sync():
         yield
 
 
-ALL_SDES = ("VP", "SubVP", "VE", "CosineVP", "TabulatedVP", "Linear")
+ALL_SDES = ("VP", "SubVP", "VE", "CosineVP", "TabulatedVP", "Linear", "ZeroSNR")
 
 
 @functools.cache
 def sde_named(name):
-    """The SDE of a class of `scoresde.sde` with its default parameters."""
+    """The SDE of a class of `scoresde.sde` with its default parameters; "ZeroSNR" is a table."""
     import scoresde.sde
 
+    if name == "ZeroSNR":
+        betas = scoresde.sde.zero_terminal_snr(scoresde.sde.VP().ddpm_betas(1000))
+        return scoresde.sde.TabulatedVP(betas)
     arguments = [scoresde.sde.VP().ddpm_betas(1000)] if name == "TabulatedVP" else []
     return getattr(scoresde.sde, name)(*arguments)
 

@@ -118,6 +118,16 @@ class TabulatedVP(VariancePreserving):
         (a, b, c, d), u = self._piece(t)
         return self._with_last(t, 0.5 * (((a * u + b) * u + c) * u + d), LastInterval.log_alpha)
 
+    def alpha(self, t: Tensor | float) -> Tensor:
+        """α(t); in the last interval of a table that ends in noise sin φ."""
+        t = as_time(t)
+        return self._with_last(t, super().alpha(t), LastInterval.alpha)
+
+    def sigma(self, t: Tensor | float) -> Tensor:
+        """σ(t) = √(1 − α²); in the last interval of a table that ends in noise cos φ."""
+        t = as_time(t)
+        return self._with_last(t, super().sigma(t), LastInterval.sigma)
+
     def f(self, t: Tensor | float) -> Tensor:
         """f = d log α/dt."""
         t = as_time(t)

@@ -56,6 +56,14 @@ class LastInterval:
         w = (1 - t) / self.width
         return -self.slope / (1 + (self._bend - 1) * (1 - w)) ** 2
 
+    def alpha(self, t: Tensor) -> Tensor:
+        """sin φ."""
+        return torch.sin(self.phi(t))
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """cos φ."""
+        return torch.cos(self.phi(t))
+
     def log_alpha(self, t: Tensor) -> Tensor:
         """log sin φ = −log(1 + cot² φ)/2, which keeps its digits where α is near 1."""
         return -0.5 * torch.log1p(torch.tan(self.phi(t)) ** -2)

@@ -15,6 +15,7 @@ from dataclasses import replace
 from itertools import product
 from typing import NamedTuple
 
+from ...score.preconditioning import INDEX_LABELS
 from ...sde import Linear
 from .reading import Meaning, Reading
 from .words import natural_sign, sign_of, straight, target_in_words
@@ -68,8 +69,12 @@ def velocities(reading: Reading, claim: Reading) -> Iterator[Said]:
 
 
 def flows(reading: Reading, claim: Reading) -> Iterator[Said]:
-    """A network of flow matching whose schedule, label and target are all stated wrongly."""
-    if straight(reading.sde):
+    """A network of flow matching whose schedule and target, and perhaps label, are stated wrongly.
+
+    Only of networks whose label runs like a time. Other labels would have to be wrong as well, and
+    an alternative that changes everything at once may look right by chance.
+    """
+    if straight(reading.sde) or reading.meaning.label not in ("time", *INDEX_LABELS):
         return
     for data_at, scale in product((0, 1), _SCALES):
         new = replace(
