@@ -137,7 +137,7 @@ def largest(case: Case, n: int, plain: bool) -> float:
 
 @click.command(help=__doc__.partition("\n")[0])
 @click.option("--steps", default="5,10,20", show_default=True, help="N of the rows.")
-@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--repeats", type=click.IntRange(min=1), default=2, show_default=True)
 def main(steps: str, repeats: int) -> None:
     """Print the table."""
     print_header()

@@ -689,6 +689,38 @@ def _samplers() -> Iterator[Mutant]:
         f"{short} and heun3",
     )
     yield Mutant(
+        "an evaluation is computed again with dropout",
+        "scoresde/score/recomputing.py",
+        "(own_context(), torch.enable_grad(), held_in_evaluation(modules))",
+        "(own_context(), torch.enable_grad())",
+        "samplers/test_gradients.py",
+        "dropout",
+    )
+    yield Mutant(
+        "a weight of two modules counts twice in gradients",
+        "scoresde/score/gradients.py",
+        "list(dict.fromkeys(w for w in float_parameters(model) if w.requires_grad))",
+        "[w for w in float_parameters(model) if w.requires_grad]",
+        "samplers/test_gradients.py",
+        "two_layers",
+    )
+    yield Mutant(
+        "the first step of an adaptive solver has a gradient",
+        "scoresde/ivp/whole_batch.py",
+        "error_norm(error.detach(), dims)",
+        "error_norm(error, dims)",
+        "likelihood/test_gradients.py",
+        "ode-exact",
+    )
+    yield Mutant(
+        "the gradient of a trace leaves out its second derivatives",
+        "scoresde/likelihood/trace/jacobian.py",
+        "create_graph=second",
+        "create_graph=False",
+        "likelihood/test_gradients.py",
+        "path-exact",
+    )
+    yield Mutant(
         "the last denoising is left out of the count",
         "scoresde/samplers/sampling.py",
         """                x = end.state

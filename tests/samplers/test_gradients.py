@@ -174,6 +174,8 @@ def test_each_evaluation_keeps_one_state(sampler):
 def test_a_network_in_training_mode_is_computed_again_without_dropout():
     torch.manual_seed(0)
     net = MLP((2,), width=8, depth=1, dropout=0.5)
+    for parameter in net.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)  # the last layer is 0 at first
     x = torch.randn(4, 2, requires_grad=True)
     found = []
     for mode in (True, False):
