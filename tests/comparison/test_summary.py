@@ -7,6 +7,7 @@ import pytest
 from scoresde.comparison.findings import Findings
 from scoresde.comparison.records import CellResult
 from scoresde.comparison.summary import interval_text, sentences, text_table
+from scoresde.data import DataSpec
 from scoresde.metrics import Estimate
 
 
@@ -46,6 +47,7 @@ def findings(tmp_path):
             "grids": sorted({c.grid for c in cells}),
             "nfe": sorted({c.nfe_asked for c in cells}),
             "n": 100,
+            "data": DataSpec((1, 8, 8), -1, 1, 17).to_dict(),
         }
         error = estimate(1e-5, 0.01)
         reference = {"error": error, "method": "dopri8", "tolerance": 1e-6, "nfe": 200}

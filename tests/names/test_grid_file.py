@@ -59,11 +59,11 @@ def test_sigmas_are_sigma_over_alpha(write):
 def test_the_sde_s_own_ends_are_within_its_range(write, sde):
     """Rounding of the last digit that was written does not put an end out of range."""
     for kind, sign in (("lams", 1), ("sigmas", -1)):
-        first = float(sde.lam(1.0)) * (1 + 1e-15)
+        first = float(sde.lam(sde.t_regular)) * (1 + 1e-15)
         values = [first, float(sde.lam(0.5))]
         values = values if sign == 1 else [math.exp(-v) for v in values]
         ts = read_grid(write({kind: values})).times(sde)
-        assert float(ts[0]) == pytest.approx(1.0, abs=1e-9)
+        assert float(ts[0]) == pytest.approx(sde.t_regular, abs=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from scoresde.train import Training, make_optimizer
 CONFIG = """
 [data]
 name = "x.npy"
+transform = "none"
 [sde]
 kind = "ve"
 sigma_max = "pairwise"

@@ -168,7 +168,9 @@ class Denoising:
     @property
     def numbers(self) -> float:
         """How many numbers the data of the batch have, the sum of D."""
-        return float(torch.as_tensor(self.dims).expand(len(self.x0)).sum())
+        if isinstance(self.dims, Tensor):
+            return float(self.dims.sum())
+        return float(self.dims * len(self.x0))
 
     def constants(self, per_dimension: Sequence[float]) -> Tensor:
         """D times each number, shape (M,), or (B, M) for sets, whose dimensions differ."""
