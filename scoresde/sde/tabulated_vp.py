@@ -102,47 +102,50 @@ class TabulatedVP(VariancePreserving):
         return cubics, t - i.to(t.dtype) / n
 
     def _with_last(
-        self, t: Tensor, before: Tensor, last: Callable[[LastInterval, Tensor], Tensor]
+        self,
+        t: Tensor,
+        before: Callable[[Tensor], Tensor],
+        last: Callable[[LastInterval, Tensor], Tensor],
     ) -> Tensor:
-        """The values `before`, those of the last interval replaced if the table ends in noise."""
+        """One function before the last interval and another in it, if the table ends in noise."""
         if self._last is None:
-            return before
-        inside = self._index(t) == len(self.betas) - 1
-        # Outside, any time of the interval with finite derivatives will do.
-        time = torch.where(inside, t, 1 - 0.5 * self._last.width)
-        return torch.where(inside, last(self._last, time), before)
+            return before(t)
+        inside, width = self._index(t) == len(self.betas) - 1, self._last.width
+        # Each function sees some other time where it is not used, so that no infinity occurs.
+        used = last(self._last, torch.where(inside, t, 1 - 0.5 * width))
+        return torch.where(inside, used, before(torch.where(inside, 0.5 * width, t)))
 
     def log_alpha(self, t: Tensor | float) -> Tensor:
         """Half of the PCHIP of log ᾱ."""
-        t = as_time(t)
+        return self._with_last(as_time(t), self._log_alpha_of_cubics, LastInterval.log_alpha)
+
+    def _log_alpha_of_cubics(self, t: Tensor) -> Tensor:
         (a, b, c, d), u = self._piece(t)
-        return self._with_last(t, 0.5 * (((a * u + b) * u + c) * u + d), LastInterval.log_alpha)
+        return 0.5 * (((a * u + b) * u + c) * u + d)
 
     def alpha(self, t: Tensor | float) -> Tensor:
         """α(t); in the last interval of a table that ends in noise sin φ."""
-        t = as_time(t)
-        return self._with_last(t, super().alpha(t), LastInterval.alpha)
+        return self._with_last(as_time(t), super().alpha, LastInterval.alpha)
 
     def sigma(self, t: Tensor | float) -> Tensor:
         """σ(t) = √(1 − α²); in the last interval of a table that ends in noise cos φ."""
-        t = as_time(t)
-        return self._with_last(t, super().sigma(t), LastInterval.sigma)
+        return self._with_last(as_time(t), super().sigma, LastInterval.sigma)
 
     def f(self, t: Tensor | float) -> Tensor:
         """f = d log α/dt."""
-        t = as_time(t)
+        return self._with_last(as_time(t), self._f_of_cubics, LastInterval.f)
+
+    def _f_of_cubics(self, t: Tensor) -> Tensor:
         (a, b, c, _), u = self._piece(t)
         # Where the slope of the monotone cubic is 0, it may round to +1e-16, and g would be NaN.
-        before = (0.5 * ((3 * a * u + 2 * b) * u + c)).clamp(max=0)
-        return self._with_last(t, before, LastInterval.f)
+        return (0.5 * ((3 * a * u + 2 * b) * u + c)).clamp(max=0)
 
     def rates(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
         """(α', σ'), finite up to t = 1."""
-        t = as_time(t)
-        slopes = super().rates(t)  # NaN at t = 1, which is replaced
+        t, before = as_time(t), super().rates
         return tuple(
-            self._with_last(t, slope, lambda last, u, k=k: last.rates(u)[k])
-            for k, slope in enumerate(slopes)
+            self._with_last(t, lambda u, k=k: before(u)[k], lambda last, u, k=k: last.rates(u)[k])
+            for k in range(2)
         )
 
     def t_of_lam(self, lam: Tensor | float) -> Tensor:
