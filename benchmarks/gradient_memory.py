@@ -1,6 +1,6 @@
 """The memory and the time of gradients through samples and log-likelihoods.
 
-    python benchmarks/gradient_memory.py
+    python benchmarks/gradient_memory.py --steps 5 --steps 10 --steps 20 --repeats 2
 
 Each row is one gradient of a mean with respect to all weights and to x. It is computed twice: as
 `grad=True` does it, which computes each evaluation again in the backward pass, and as autograd
@@ -136,16 +136,23 @@ def largest(case: Case, n: int, plain: bool) -> float:
 
 
 @click.command(help=__doc__.partition("\n")[0])
-@click.option("--steps", default="5,10,20", show_default=True, help="N of the rows.")
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(5, 10, 20),
+    show_default=True,
+    help="N of the rows.",
+)
 @click.option("--repeats", type=click.IntRange(min=1), default=2, show_default=True)
-def main(steps: str, repeats: int) -> None:
+def main(steps: tuple[int, ...], repeats: int) -> None:
     """Print the table."""
     print_header()
     print()
     print("| gradient of | N | MiB, all kept | MiB, computed again | seconds | computed again |")
     print("|---|---|---|---|---|---|")
     for case in cases():
-        for n in map(int, steps.split(",")):
+        for n in steps:
             kept, again = (largest(case, n, plain) for plain in (True, False))
             seconds = least_seconds(
                 [lambda p=p: gradient(case, n, p) for p in (True, False)],  # noqa: B023
