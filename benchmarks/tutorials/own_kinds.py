@@ -19,11 +19,11 @@ data = {{ name = "{data}" }}
 sde = {{ kind = "vp" }}
 net = {{ {net} }}
 preconditioning = {{ target = "v" }}
-train = {{ steps = {steps}, batch = 64, learning_rate = 2e-3, warmup = 20, ema_decay = 0.98 }}
+train = {{ steps = {steps}, batch = 32, learning_rate = 2e-3, warmup = 20, ema_decay = 0.98 }}
 """
 NETS = {
     "series": 'kind = "unet", channels = 16, blocks = 1, patch = 4',
-    "volumes": 'kind = "transformer", width = 96, depth = 3, patch = 4',
+    "volumes": 'kind = "transformer", width = 64, depth = 2, patch = 4',
     "sets": 'kind = "transformer", width = 64, depth = 3',
 }
 parser = argparse.ArgumentParser(description=__doc__)
