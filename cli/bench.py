@@ -18,7 +18,7 @@ from .lookups import ClassPlace, Named, NamedCheckpoint
 from .names import DEFAULT_METRICS, LABELS, QUALITY_METRICS, SAMPLERS
 from .option_file import option_file
 from .output import say
-from .types import Commas, Duration, Integer, OrNone, Shard
+from .types import Commas, Duration, Integer, OrNone, Real, Shard
 
 if TYPE_CHECKING:
     from scoresde.comparison.prepare import Bench
@@ -159,7 +159,7 @@ class BenchCommand(Command):
 )
 @click.option(
     "--reference-tolerance",
-    type=OrNone(options.OPEN_UNIT),
+    type=OrNone(Real(0, 0.1, min_open=True, max_open=True)),
     help="rtol = atol of the exact solution of the ODE, with which deterministic samplers are "
     "compared; 1e-6 if not given. none leaves it out.",
 )

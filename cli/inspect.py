@@ -57,6 +57,7 @@ def _in_words(found: dict[str, Any]) -> str:
         "network": f"{found['weights']:,} weights{averaged}",
         **({"cost": _cost(found["flops"])} if found["flops"] else {}),
         "data": _data_in_words(found["data"]),
+        **({"units": f"to the model's scale by {found['units']}"} if found["units"] else {}),
         **({"classes": found["class_map"]} if found["class_map"] else {}),
         **({"licence": f"of the data: {licence}"} if licence else {}),
         **({"levels": found["noise_levels"]} if found["noise_levels"] else {}),

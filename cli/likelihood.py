@@ -136,10 +136,12 @@ def likelihood(
     shard: tuple[int, int] | None,
     **settings: Any,
 ) -> None:
-    """Negative log-likelihood of held-out data per dimension, with an error budget.
+    """Log-likelihood of held-out data with an error budget.
 
-    The unit is bits/dim, or nats/dim for continuous data. The same command continues a run that was
-    stopped. With --against, the paired difference of two checkpoints.
+    Of quantized data bits/dim are printed, that is −log2 P per dimension. Of continuous data log p
+    is printed, in nats per datum and per dimension, a density in the units of the data. The same
+    command continues a run that was stopped. With --against, the paired difference of two
+    checkpoints.
 
     Example: scoresde likelihood --checkpoint digits-vp --n 128 --budget --out out/bits
     """
@@ -172,6 +174,6 @@ def _report(
         say(share_in_words(summary, out))
         return
     table = (out / f"{stem}.txt").read_text(encoding="utf-8")
-    say(table if whole else table.partition("\n")[0])
+    say(table if whole else table.partition("\n\n")[0].rstrip("\n"))
     found = f"{stem}.txt, {stem}.png{files}"
     say(f"{out / 'per_image.csv'}, {found}; {summary['seconds']:.1f} s")

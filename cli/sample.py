@@ -61,11 +61,11 @@ __all__ = ["sample"]
 @options.device
 @options.compiled
 @options.shard
-@options.results("Folder for samples.npz, grid.png and summary.json.")
+@options.results("Folder for samples.npz, samples.csv, grid.png and summary.json.")
 def sample(
     out: Path, overwrite: bool, as_json: bool, shard: tuple[int, int] | None, **settings: Any
 ) -> None:
-    """Draw samples from a checkpoint.
+    """Draw samples from a checkpoint, in the units of its training data.
 
     The number of evaluations is enough: sampler, grid and last time are then the recommended ones.
     The same command continues a run that was stopped.
@@ -104,4 +104,6 @@ def _in_words(summary: dict[str, Any], out: Path) -> str:
     if summary["nfe_per_sample"]:
         least, most = summary["nfe_per_sample"]
         lines.append(f"{least} to {most} NFE per sample (sample_evaluations in samples.npz)")
+    if summary["transform"] is not None:
+        lines.append("x in the units of the training data; scaled: at the model's scale")
     return "\n".join([*lines, *(str(out / name) for name in summary["files"])])

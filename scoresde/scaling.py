@@ -115,7 +115,7 @@ def _moments_of_entries(y: Tensor) -> tuple[Tensor, Tensor]:
 def _moments(data: Dataset) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each dimension, float64 (D,), on the model's scale."""
     stride = math.ceil(data.x.numel() / _MOST_VALUES)
-    x = data.x[::stride].flatten(1).double()
+    x = data.taken(torch.arange(0, len(data), stride)).scaled.x.flatten(1).double()
     mean, std, spec = x.mean(0), x.std(0, correction=0), data.spec
     if spec.levels is None:
         return mean, std
@@ -133,6 +133,6 @@ def _remedy(data: Dataset, mean: float, std: float) -> str:
     of = "each column" if len(data.spec.shape) == 1 else "them"
     example = f"(x - {mean:.4g})/{std:.4g}" if std > 0 else f"x - {mean:.4g}"
     return (
-        f"scale {of} to mean 0 and standard deviation 1, for example by {example}, or choose "
-        "another SDE"
+        f"scale {of} to mean 0 and standard deviation 1, for example by {example}: data.transform "
+        '= "standardize" in a config, or Dataset.fitted in Python, does this; or choose another SDE'
     )

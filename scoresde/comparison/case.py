@@ -96,7 +96,7 @@ def prepare_case(
     sweep = Sweep(
         model,
         given.source.sha256,
-        given.spec,
+        given.spec.in_model_scale,
         cells,
         DrawSettings(given.spec.shape, **common, y=data.y, compiled=request.compiled),
         data.quality,

@@ -128,7 +128,8 @@ def check_settings(values: Any, where: str) -> dict[str, Any]:
     if settings.get("labels") not in (None, *LABELS):
         raise ValueError(f"{where}.labels must be one of {', '.join(LABELS)}")
     hints = get_type_hints(DataSpec)
-    known = {key: hint for key, hint in hints.items() if key in settings["data"]}
+    # `from_dict` checks transforms itself: they are plain data here, and objects in a DataSpec.
+    known = {k: hint for k, hint in hints.items() if k in settings["data"] and k != "transform"}
     check_fields(settings["data"], known, f"{where}: data", largest=2**31)
     try:
         DataSpec.from_dict(settings["data"])

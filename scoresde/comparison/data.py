@@ -12,6 +12,7 @@ from .._tensor import check_number
 from ..data import Dataset, DataSource, DataSpec, has_test_split, load_dataset
 from ..output.manifest import Source
 from ..score import ScoreModel
+from ..score.units import in_model_scale
 from ..tasks.class_labels import labels_in_turn
 from ..tasks.compiling import check_compiles
 from ..tasks.conditions import conditions_like
@@ -36,8 +37,14 @@ class Shared:
             self.made[key] = make()
         return self.made[key]
 
+    def scaled(self, data: Dataset | None) -> Dataset | None:
+        """Data at the model's scale; cases of the same object share them."""
+        if data is None or data.spec.transform is None:
+            return data
+        return self.once(("scaled", id(data), repr(data.spec)), lambda: (data, data.scaled))[1]
+
     def network(self, given: GivenModel, device: str, compiled: bool = False) -> ScoreModel:
-        """The model, ready to evaluate; cases of the same object share it.
+        """The model at its own scale, ready to evaluate; cases of the same object share it.
 
         Args:
             given: The model as it was given.
@@ -50,7 +57,7 @@ class Shared:
         if compiled:
             check_compiles(given)
         build = given.build_own if compiled else given.build
-        return self.once(("network", id(given)), lambda: (given, build(device)))[1]
+        return self.once(("network", id(given)), lambda: (given, in_model_scale(build(device))))[1]
 
 
 @dataclass(frozen=True)
@@ -86,15 +93,20 @@ class OwnData:
 class BenchData:
     """The data of a comparison, and the metrics and labels made from them before sampling.
 
+    Data with a transform are compared at the model's scale: samples that are mapped to units and
+    back may lose digits, or leave the domain of a logarithm.
+
     Attributes:
-        train: Training data; None if no data are needed.
-        test: Test data; None if no data are needed, or if there is no test split.
+        train: Training data at the model's scale; None if no data are needed.
+        test: Test data at the model's scale; None if no data are needed, or if there is no test
+            split.
         quality: The metrics that compare samples with data; None without such metrics.
         y: Condition of the samples, n rows; None unless the model is conditional.
         how: The shares of the classes, "shares" or "uniform"; None unless the condition is made
             here and is class labels alone.
         in_memory: Whether the data were given in Python.
         place: Name or path of data that replace those of the model; None for none or in memory.
+        units: Training and test data in units.
     """
 
     train: Dataset | None
@@ -104,6 +116,7 @@ class BenchData:
     how: str | None = None
     in_memory: bool = False
     place: str | None = None
+    units: tuple[Dataset | None, Dataset | None] = (None, None)
 
     @classmethod
     def load(
@@ -147,6 +160,7 @@ class BenchData:
                     f"--likelihood: {request.likelihood}, but these data have no test split; use 0"
                 )
             check_number("likelihood", request.likelihood, at_most=len(scored))
+        units, (train, test) = (train, test), (shared.scaled(each) for each in (train, test))
         quality = _quality(request, train, test, shared) if request.quality else None
         if own.y is not None:
             y, how = bound_rows(own.y, request.n, "cpu"), None
@@ -154,17 +168,18 @@ class BenchData:
             y = _labels(request, given, train)
             how = "uniform" if train is None else request.shares
             how = how if set(given.condition.kinds) == {"class"} else None
-        return cls(train, test, quality, y, how, in_memory, own.place)
+        return cls(train, test, quality, y, how, in_memory, own.place, units)
 
     @property
     def scored(self) -> tuple[Dataset, Dataset] | None:
         """Data in memory for the likelihood, and data like them; None if they must be loaded."""
-        return (self.test or self.train, self.train) if self.in_memory else None
+        train, test = self.units
+        return (test or train, train) if self.in_memory else None
 
     @property
     def sources(self) -> dict[str, Source]:
         """Name and content of all data and features from which the numbers are computed."""
-        splits = {"training data": self.train, "test data": self.test}
+        splits = dict(zip(("training data", "test data"), self.units, strict=True))
         found = {what: data_source(data) for what, data in splits.items() if data is not None}
         features = None if self.quality is None else self.quality.from_file
         if features is not None:
@@ -196,12 +211,13 @@ def _splits(
     source = source.below(request.data_root)
 
     def load() -> tuple[Dataset, Dataset | None]:
-        train = load_dataset(source, classes=spec.class_names)
+        train = load_dataset(source, classes=spec.class_names).in_units_of(spec)
         if not has_test_split(source):
             return train, None
-        return train, load_dataset(source, "test", classes=spec.class_names)
+        return train, load_dataset(source, "test", classes=spec.class_names).in_units_of(spec)
 
-    return shared.once(("data", repr(source), repr(spec.class_names)), load)
+    same = ("data", repr(source), repr(spec.class_names), repr(spec.transform))
+    return shared.once(same, load)
 
 
 def _unlabelled(data: Dataset | None) -> Dataset | None:

@@ -28,6 +28,7 @@ from ..output.result_folder import SUMMARY, ResultFolder
 from ..plain import check_unique
 from ..samplers import sample
 from ..score import NetworkScore
+from ..score.units import in_model_scale
 from ..tasks.averages import RunAverages
 from ..tasks.conditions import conditions_like
 from ..tasks.held_out import choose_rows, load_held_out
@@ -153,7 +154,7 @@ def _measure_all(
     for done, width in enumerate(wanted, 1):
         stored = averages.stored if width is None else averages.model(width)
         with advise_on_memory(request.batch, stored.spec.shape, "--batch"):
-            found[width] = measure(stored.build(request.device, request.dtype))
+            found[width] = measure(in_model_scale(stored.build(request.device, request.dtype)))
         on_progress(done, len(wanted), "EMA" if width is None else f"σ_rel {width:g}")
     return found
 
@@ -174,7 +175,8 @@ def _training_data(request: SweepRequest, stored: StoredModel) -> Dataset:
     if stored.data_source is None:
         raise ValueError("--by: mmd needs the training data, which are not known")
     source = stored.data_source.below(request.data_root)
-    return load_dataset(source, labels=bool(stored.condition), classes=stored.spec.class_names)
+    labels, classes = bool(stored.condition), stored.spec.class_names
+    return load_dataset(source, labels=labels, classes=classes).in_units_of(stored.spec).scaled
 
 
 def _measurement(
@@ -183,7 +185,7 @@ def _measurement(
     """The function that measures one model."""
     common = {"seed": request.seed, "batch": request.batch}
     if train is not None:
-        quality = Quality.build(train, data, request.n, ("mmd2",))
+        quality = Quality.build(train, data.scaled, request.n, ("mmd2",))
         y = None
         if stored.condition:
             y = conditions_like(train.given_for(stored.condition).labels, train.spec, request.n)
@@ -200,7 +202,7 @@ def _measurement(
         arguments = {"draws": request.draws, "device": request.device, **common}
         objective = stored.config.objective
         return lambda m: _Measured.mean(held_out_losses(m, chosen, objective, **arguments))
-    spec = stored.spec
+    spec = stored.spec.in_model_scale
 
     def bits(model: NetworkScore) -> _Measured:
         k = chosen.x.to(request.device)
@@ -218,7 +220,7 @@ def _chosen(data: Dataset, request: SweepRequest) -> Dataset:
     labels = data.labels
     if labels is not None:
         labels = take_rows(bound_rows(labels, len(data), "cpu"), rows)
-    return replace(data, x=data.x[rows], labels=labels)
+    return replace(data, x=data.x[rows], labels=labels).scaled
 
 
 def _summary(

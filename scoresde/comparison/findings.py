@@ -88,8 +88,13 @@ class Findings:
 
     @cached_property
     def spec(self) -> DataSpec:
-        """Description of the data."""
-        return DataSpec.from_dict(self.settings["data"])
+        """Description of the data at the model's scale, at which samples are compared."""
+        return DataSpec.from_dict(self.settings["data"]).in_model_scale
+
+    @cached_property
+    def transformed(self) -> bool:
+        """Whether the data have units of their own, which are not the model's scale."""
+        return DataSpec.from_dict(self.settings["data"]).transform is not None
 
     @property
     def several_grids(self) -> bool:

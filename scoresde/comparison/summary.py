@@ -28,6 +28,10 @@ SNAPPED = (
     "The network's labels are rounded: grids are moved to its discrete times, and there is no ODE "
     "solution to compare with."
 )
+SCALED = (
+    "Samples and data are compared at the model's scale, after the transform of the training: the "
+    "metrics are not in the units of the data."
+)
 EASILY_TOLD = 0.95  # accuracy of a classifier above which samples look like no data
 LADDER = ":ladder=true"  # the end of the name of a grid that is moved to the trained labels
 
@@ -42,6 +46,7 @@ def sentences(findings: Findings) -> list[str]:
 def remarks(findings: Findings) -> list[str]:
     """What the results say beside the answer for each budget, sentence by sentence."""
     text = [SNAPPED if findings.settings.get("snapped") else ""]
+    text.append(SCALED if findings.transformed else "")
     text += [_of_disagreement(findings, budget) for budget in findings.budgets]
     text.append(_of_floor(findings))
     text.append(_of_parts(findings))
@@ -52,7 +57,9 @@ def remarks(findings: Findings) -> list[str]:
     if findings.likelihood is not None:
         n, split = findings.likelihood["n"], findings.likelihood["split"]
         which = "data" if split == "all" else "held-out data"
-        text.append(f"The negative log-likelihood of {n} {which} is {likelihood_text(findings)}.")
+        what = "negative log-likelihood" if findings.spec.levels is not None else "mean log p"
+        units = " in their units" if findings.transformed else ""
+        text.append(f"The {what} of {n} {which}{units} is {likelihood_text(findings)}.")
     return [sentence for sentence in text if sentence]
 
 
@@ -143,12 +150,16 @@ def interval_text(estimate: Estimate, what: str = "") -> str:
 
 
 def likelihood_text(findings: Findings) -> str:
-    """Mean ± standard error with its unit; a dash without a measurement."""
+    """Mean ± standard error with its unit; a dash without a measurement.
+
+    It is −log2 P per dimension of levels, and log p itself of continuous data.
+    """
     found = findings.likelihood
     if found is None:
         return estimate_text(None)
     error = math.nan if found["std_error"] is None else found["std_error"]
-    value = Estimate(found["mean"], error, (found["n"],), "")
+    sign = -1 if findings.spec.levels is None else 1
+    value = Estimate(sign * found["mean"], error, (found["n"],), "")
     return f"{value} {found['unit']}"
 
 
@@ -166,6 +177,8 @@ def text_table(findings: Findings) -> str:
     lines += [f"{c.status}: {c.sampler} {c.grid} {c.asked}: {c.reason}" for c in findings.missing]
     if findings.settings.get("snapped"):
         lines.append(SNAPPED)
+    if findings.transformed:
+        lines.append(SCALED)
     lines += filter(None, [_of_labels(findings)])
     return "\n".join(lines)
 

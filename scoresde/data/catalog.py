@@ -150,7 +150,8 @@ def _numbered(
 
 def _density(source: DataSource, split: str) -> Dataset:
     name = source.name
-    if source != DataSource(name, source.root, workers=source.workers):
+    kept = {key: getattr(source, key) for key in ("root", "workers", "transform")}
+    if source != DataSource(name, **kept):
         raise ValueError(f"{name} takes no levels, low, high or size: it is a density on the plane")
     # The second number is the split, so that train and test are independent streams.
     rng = np.random.default_rng([0, SPLITS.index(split)])

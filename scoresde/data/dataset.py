@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from .._condition import Condition, ConditionSpec, bound_rows, take_rows
-from .._rows import Rows
+from .._rows import Rows, blocks_of
 from .._tensor import check_integer
 from ..fingerprint import fingerprint
 from .items import ItemRows, conditions_of
+from .scaled import existing, scaled_rows
 from .spec import DataSpec
+from .units import filled
 
 __all__ = ["Dataset"]
 
@@ -26,8 +28,8 @@ class Dataset:
 
     Args:
         name: Name or path from which the data were loaded.
-        x: Data, shape (N, *spec.shape): integer levels for quantized data, otherwise float32. A
-            tensor, or `Rows`, which are read when they are needed.
+        x: Data in their units, shape (N, *spec.shape): integer levels for quantized data,
+            otherwise float32. A tensor, or `Rows`, which are read when they are needed.
         labels: Conditions of the data, as `spec.condition` describes them: class labels (int64,
             shape (N,)), or a vector, an array, or a dict of these; None without conditions.
         spec: Shape, range and quantization.
@@ -102,6 +104,73 @@ class Dataset:
             ValueError: If the data lack a kind of condition, or have it in another size.
         """
         return replace(self, labels=condition.selected(self.labels, self.spec.condition))
+
+    @property
+    def scaled(self) -> Dataset:
+        """These data at the model's scale, without a transform; themselves if they have none.
+
+        Raises:
+            ValueError: If data in memory leave the domain of the transform.
+        """
+        if self.spec.transform is None:
+            return self
+        x = scaled_rows(self.x, self.labels, self.spec)
+        return replace(self, x=x, spec=self.spec.in_model_scale)
+
+    @property
+    def log_det(self) -> Tensor:
+        """log |det ∂z/∂x| of data in memory, nats, shape (N,), float64; 0 without a transform."""
+        exists = existing(self.labels, self.spec.condition, self.spec.shape[0], len(self))
+        return self.spec.log_det(self.x, exists)
+
+    def in_units_of(self, spec: DataSpec) -> Dataset:
+        """These data with the transform of a model, whose description has one or none.
+
+        Args:
+            spec: Description of the model's data.
+
+        Raises:
+            ValueError: If the names of the features are not those of the model.
+        """
+        same = self.spec.transform == spec.transform and self.spec.transform is None
+        if same or self.spec.shape != spec.shape or self.spec.levels is not None:
+            return self
+        try:
+            return replace(self, spec=self.spec.with_units_of(spec))
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from error
+
+    def fitted(self, texts: Any, rows: Tensor | None = None) -> Dataset:
+        """These data with transforms that are fitted to them.
+
+        Args:
+            texts: What `parse_transforms` returns, or transforms.
+            rows: Row numbers of the data that are fitted to, int64; None for all.
+
+        Raises:
+            ValueError: If a feature is constant or leaves a domain; the message names it.
+        """
+        every = existing(self.labels, self.spec.condition, self.spec.shape[0], len(self))
+        kept = None
+        if rows is not None:
+            kept = torch.zeros(len(self), dtype=torch.bool)
+            kept[rows] = True
+
+        def blocks() -> Iterator[tuple[Tensor, Tensor | None]]:
+            first = 0
+            for block in blocks_of(self.x):
+                part = slice(first, first + len(block))
+                mask = None if kept is None else kept[part]
+                if every is not None:
+                    block = filled(block, every[part])
+                    mask = every[part] if mask is None else every[part] & mask[:, None]
+                yield block, mask
+                first = part.stop
+
+        try:
+            return replace(self, spec=self.spec.fitted(texts, blocks))
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from error
 
     def taken(self, rows: Tensor) -> Dataset:
         """Some of these data.

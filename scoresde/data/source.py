@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..plain import ConfigError
 from .densities import DENSITIES
 from .images import IMAGE_SETS
+from .spec import DataSpec
+from .transforms import TransformText, parse_transforms
 from .uci import UCI_SETS
 
 __all__ = ["IMAGE_NAMES", "NAMES", "DataSource"]
@@ -37,6 +40,15 @@ class DataSource:
             not depend on it.
         labels: Name of the column of a table that holds the condition of each row: integers or text
             are class labels, other numbers a vector of length 1. None if all columns are data.
+        transform: How training maps the data to the model's scale: a text or list of texts as
+            `parse_transforms` reads them, "none" for data that are at this scale already. None:
+            "standardize" for the floats of a file and for the sets of `UCI_SETS`, unless `low` and
+            `high` are given, and "none" for all other data. `load_dataset` itself transforms
+            nothing: a data set is in units.
+
+    Raises:
+        ConfigError: If a transform is unknown or wrong, or is given together with `levels`, `low`
+            or `high`.
     """
 
     name: str | Path
@@ -47,6 +59,48 @@ class DataSource:
     size: int | None = None
     workers: int | None = None
     labels: str | None = None
+    transform: str | list[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.transform is None:
+            return
+        if isinstance(self.transform, (list, tuple)):
+            object.__setattr__(self, "transform", tuple(self.transform))
+        if parse_transforms(self.transform) and (given := self._scale):
+            raise ConfigError(
+                f"data.transform must be absent or 'none' together with data.{given}, which says "
+                "what the model's scale is"
+            )
+
+    @property
+    def _scale(self) -> str | None:
+        """The first setting that says what the model's scale is."""
+        names = ("levels", "low", "high")
+        return next((name for name in names if getattr(self, name) is not None), None)
+
+    def transforms_of(self, spec: DataSpec) -> tuple[TransformText, ...]:
+        """The transforms that training fits to these data; see `transform`.
+
+        Args:
+            spec: Description of the data.
+
+        Raises:
+            ConfigError: If quantized data are to be transformed.
+        """
+        if self.transform is not None:
+            found = parse_transforms(self.transform)
+            if found and spec.levels is not None:
+                raise ConfigError(
+                    f"data.transform must be absent for the {spec.levels} levels of {spec.name}, "
+                    "got a transform; data.low and data.high say what their scale is"
+                )
+            return found
+        own = (
+            (self.named and self.name not in UCI_SETS)
+            or spec.levels is not None
+            or self._scale is not None
+        )
+        return () if own else parse_transforms("standardize")
 
     def below(self, root: str | Path | None) -> DataSource:
         """This source with another root, if one is given."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Self
 
@@ -10,8 +9,8 @@ import torch
 from torch import Tensor
 
 from .transforms import (
+    Blocks,
     Chain,
-    Moments,
     Transform,
     apply_chain,
     fit_chain,
@@ -19,7 +18,7 @@ from .transforms import (
     log_det_of_chain,
 )
 
-__all__ = ["InUnits"]
+__all__ = ["InUnits", "filled"]
 
 
 class InUnits:
@@ -97,7 +96,7 @@ class InUnits:
             return x
         if present is None:
             return apply_chain(self.transform, x, self.feature_names)
-        z = apply_chain(self.transform, _filled(x, present), self.feature_names)
+        z = apply_chain(self.transform, filled(x, present), self.feature_names)
         return torch.where(present[..., None], z, 0)
 
     def to_units(self, z: Tensor, present: Tensor | None = None) -> Tensor:
@@ -127,7 +126,7 @@ class InUnits:
         """
         if self.transform is None:
             return torch.zeros(len(x), dtype=torch.float64, device=x.device)
-        x = x if present is None else _filled(x, present)
+        x = x if present is None else filled(x, present)
         return log_det_of_chain(self.transform, x, present)
 
     @property
@@ -136,7 +135,7 @@ class InUnits:
         return self if self.transform is None else replace(self, transform=None)
 
     def with_units_of(self, other: Self) -> Self:
-        """This description with transforms, names and range of another one.
+        """This description with the transforms of another one, and with its names and range.
 
         Args:
             other: The description in a checkpoint.
@@ -145,7 +144,7 @@ class InUnits:
             ValueError: If the names of the features differ.
         """
         if other.transform is None:
-            return self
+            return self.in_model_scale
         known = {self.feature_names, other.feature_names} - {None}
         if len(known) > 1:
             raise ValueError(
@@ -156,26 +155,26 @@ class InUnits:
         both = {"transform": other.transform, "low": other.low, "high": other.high}
         return replace(self, feature_names=names, **both)
 
-    def fitted(self, texts: Any, blocks: Callable[[], Iterator[Tensor]]) -> Self:
+    def fitted(self, texts: Any, blocks: Blocks) -> Self:
         """This description with transforms that are fitted to training data.
 
         `low` and `high` become the range of these data at the model's scale.
 
         Args:
             texts: What `parse_transforms` returns, or transforms.
-            blocks: Returns the training rows in blocks, in units; called for each pass.
+            blocks: Returns the data in blocks; called for each pass.
 
         Raises:
             ValueError: If a feature is constant or leaves a domain, named by its name.
         """
         if not texts:
             return self
-        chain = fit_chain(texts, blocks, self.shape, self.feature_names, self.feature_axis)
-        made = replace(self, transform=chain)
-        found = Moments.of((made.to_model(b.double()) for b in blocks()), self.feature_axis)
-        return replace(made, low=float(found.least.min()), high=float(found.most.max()))
+        names, axis = self.feature_names, self.feature_axis
+        chain, found = fit_chain(texts, blocks, self.shape, names, axis)
+        low, high = float(found.least.min()), float(found.most.max())
+        return replace(self, transform=chain, low=low, high=high)
 
 
-def _filled(x: Tensor, present: Tensor) -> Tensor:
+def filled(x: Tensor, present: Tensor) -> Tensor:
     """Sets with their first point in place of points that do not exist."""
     return torch.where(present[..., None], x, x[:, :1])

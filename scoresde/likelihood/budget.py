@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ class Budget:
     """Log-likelihoods with their errors, in nats; all but `terms` of shape (B,), float64.
 
     Attributes:
-        log_prob: log p(x), or the bound on log P(k).
+        log_prob: log p(x), a density in the units of the data, or the bound on log P(k).
         std_error: Standard error of `log_prob`, NaN where unknown. For a single draw it lacks the
             part of the dequantization, which is then unknown.
         dof: Degrees of freedom of `std_error`, for Student's t.
@@ -103,7 +104,7 @@ def likelihood_budget(
 
     Args:
         model: Score model.
-        data: Levels or real data, whichever the method needs, shape (B, *D).
+        data: Levels or real data in units, whichever the method needs, shape (B, *D).
         method: A protocol (`Dequantized`), another likelihood method or its text.
         control: A Gaussian near the data, for the prior mismatch.
         seed: Integer in [0, 2^64) for all randomness; one stream per sample.
@@ -179,6 +180,13 @@ class _WatchedLikelihood(Likelihood):
     cut_off: Tensor
     prior_mismatch: Tensor
     terms: Tensor
+
+    def shifted(self, log_det: Tensor) -> Self:
+        """See `Likelihood.shifted`; the last term of a bound is that of the decoder."""
+        terms = self.terms.clone()
+        if terms.shape[1]:
+            terms[:, -1] -= log_det
+        return replace(super().shifted(log_det), terms=terms)
 
 
 @dataclass(frozen=True)

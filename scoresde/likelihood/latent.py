@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from ..batches import batches
 from ..evaluation import own_context
 from ..ivp import Counts
 from ..score import ScoreModel
+from ..score.units import in_model_scale, to_model_scale, to_units
 from .method import joined
 from .methods import as_method
 from .ode import Ode
@@ -35,8 +36,8 @@ class _Coded:
     """Data with latent codes, and their cost.
 
     Attributes:
-        x: Data at t_min, shape (B, *D).
-        latent: Their codes, x at t = 1, like x.
+        x: Data at t_min in their units, shape (B, *D).
+        latent: Their codes, the state at t = 1 at the model's scale, like x.
         nfe: Network evaluations per sample in all solves, counted; the largest if batches differ.
         t_min: Time of the data.
         method: Solver and tolerances.
@@ -62,8 +63,8 @@ class RoundTrip(_Coded):
 
     Attributes:
         decoded: The decoded codes, like x; x itself if both solves were exact.
-        error: max |x − decoded| of each datum, shape (B,), float64.
-        rms: √mean (x − decoded)² of each datum, shape (B,), float64.
+        error: max |x − decoded| of each datum at the model's scale, shape (B,), float64.
+        rms: √mean (x − decoded)² of each datum at the model's scale, shape (B,), float64.
     """
 
     decoded: Tensor
@@ -77,7 +78,8 @@ class Interpolation(_Coded):
 
     Attributes:
         fractions: Position of each point on its path, 0 … 1, shape (steps,), float64.
-        error: max |x − datum| at both ends of each path (the solver's error), (B, 2), float64.
+        error: max |x − datum| at both ends of each path at the model's scale (the solver's error),
+            (B, 2), float64.
     """
 
     fractions: Tensor
@@ -100,7 +102,7 @@ def encode(
 
     Args:
         model: Score model.
-        x: Data at the model's scale, shape (B, *D), float32 or float64.
+        x: Data in units, shape (B, *D), float32 or float64.
         method: Solver, tolerances and t_min, or its text; trace and control are not used.
         y: Condition of the data, which a conditional model needs; see `ScoreModel.labelled`.
         batch: Samples at a time; None = all at once.
@@ -113,7 +115,10 @@ def encode(
         ValueError: On a bad argument, or a tolerance below 1e-7 in float32.
         RuntimeError: If the network is not finite, the solver gives up or `max_nfe` is exceeded.
     """
-    return _carried(model, x, method, y, batch, down=False)
+    check_type("model", model, ScoreModel)
+    as_method(method, Ode).check_solve(model, x)
+    z, _ = to_model_scale(model, x, y)
+    return replace(_carried(model, z, method, y, batch, down=False), x=x)
 
 
 def decode(
@@ -143,7 +148,8 @@ def decode(
         ValueError: As for `encode`.
         RuntimeError: As for `encode`.
     """
-    return _carried(model, z, method, y, batch, down=True)
+    found = _carried(model, z, method, y, batch, down=True)
+    return replace(found, x=to_units(model, found.x, y))
 
 
 @own_context()
@@ -155,7 +161,7 @@ def _carried(
     batch: int | None,
     down: bool,
 ) -> Encoding:
-    """`encode`, or `decode` if `down`."""
+    """`encode`, or `decode` if `down`, with data at the model's scale."""
     check_type("model", model, ScoreModel)
     method = as_method(method, Ode)
     method.check_solve(model, start)
@@ -186,12 +192,12 @@ def round_trip(
     Arguments and errors are those of `encode`.
     """
     there = encode(model, x, method, y=y, batch=batch)
-    back = decode(model, there.latent, method, y=y, batch=batch)
-    apart = _apart(x, back.x)
+    back = decode(in_model_scale(model), there.latent, method, y=y, batch=batch)
+    apart = _apart(to_model_scale(model, x, y)[0], back.x)
     return RoundTrip(
         x=x,
         latent=there.latent,
-        decoded=back.x,
+        decoded=to_units(model, back.x, y),
         error=apart.amax(1),
         rms=apart.square().mean(1).sqrt(),
         nfe=there.nfe + back.nfe,
@@ -217,7 +223,7 @@ def interpolate(
 
     Args:
         model: Score model.
-        x_a: First points of the paths, shape (B, *D).
+        x_a: First points of the paths in units, shape (B, *D).
         x_b: Last points of the paths, shape (B, *D).
         steps: Points of a path, both ends included, at least 2.
         method: As for `encode`; max_nfe limits encoding and decoding separately.
@@ -239,20 +245,22 @@ def interpolate(
             f"x_b must have shape and dtype of x_a, got {tuple(x_b.shape)} {x_b.dtype} and "
             f"{tuple(x_a.shape)} {x_a.dtype}"
         )
+    z_a, z_b = (to_model_scale(model, end, y)[0] for end in (x_a, x_b))
+    bare = in_model_scale(model)
     y = model.labelled(y, len(x_a), x_a.device).y
     rows = torch.arange(len(x_a), device=x_a.device)
     of_ends = None if y is None else take_rows(y, rows.repeat(2))
-    there = encode(model, torch.cat([x_a, x_b]), method, y=of_ends, batch=batch)
+    there = encode(bare, torch.cat([z_a, z_b]), method, y=of_ends, batch=batch)
     fractions = torch.linspace(0, 1, steps, dtype=torch.float64, device=x_a.device)
     latent = spherical_interpolation(*there.latent.chunk(2), fractions)
     of_points = None if y is None else take_rows(y, rows.repeat_interleave(steps))
-    back = decode(model, latent.flatten(0, 1), method, y=of_points, batch=batch)
-    x = back.x.reshape(latent.shape)
+    back = decode(bare, latent.flatten(0, 1), method, y=of_points, batch=batch)
+    z = back.x.reshape(latent.shape)
     return Interpolation(
-        x=x,
+        x=to_units(model, back.x, of_points).reshape(latent.shape),
         latent=latent,
         fractions=fractions,
-        error=torch.stack([_apart(x_a, x[:, 0]).amax(1), _apart(x_b, x[:, -1]).amax(1)], dim=1),
+        error=torch.stack([_apart(z_a, z[:, 0]).amax(1), _apart(z_b, z[:, -1]).amax(1)], dim=1),
         nfe=there.nfe + back.nfe,
         t_min=back.t_min,
         method=back.method,

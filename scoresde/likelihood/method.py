@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self, TypeVar
 
 import torch
 from scipy.special import stdtrit
@@ -42,7 +42,8 @@ class Likelihood:
     """log p(x) of each datum with its uncertainty and cost, and the settings that repeat it.
 
     Attributes:
-        log_prob: log p(x) in nats at the scale of x, or a lower bound on it; shape (B,), float64.
+        log_prob: log p(x) in nats, the density in the units of x, or a lower bound on it; shape
+            (B,), float64.
         std_error: Standard error of `log_prob` from all randomness of the method, in nats, shape
             (B,): 0 if nothing is random, NaN if it cannot be estimated from a single value.
         dof: Degrees of freedom of `std_error`, for Student's t, shape (B,); `KNOWN` for a
@@ -53,7 +54,8 @@ class Likelihood:
         nfe_derivative: Derivative passes per sample, counted; the largest if batches differ.
         t_min: Start time of the data.
         method: The method with all its settings; its trace is the rule that was used.
-        latent: x at t = 1, shape and dtype of x; None for a method that computes no latent.
+        latent: The state at t = 1, at the model's scale, shape and dtype of x; None for a method
+            that computes no latent.
         counts: Status, steps and evaluations of each sample, from an adaptive solver; otherwise
             None.
         seed: Seed of all randomness; None if none was given.
@@ -70,6 +72,14 @@ class Likelihood:
     latent: Tensor | None = None
     counts: Counts | None = None
     seed: int | None = None
+
+    def shifted(self, log_det: Tensor) -> Self:
+        """The likelihood in the units of the data, log p(x) = log p(z) + log |det ∂z/∂x|.
+
+        Args:
+            log_det: log |det ∂z/∂x| of each datum, nats, shape (B,).
+        """
+        return replace(self, log_prob=self.log_prob + log_det)
 
     def half_width(self, level: float = 0.95) -> Tensor:
         """Half the width of the confidence interval at `level` in (0, 1), in nats, shape (B,)."""

@@ -17,6 +17,7 @@ from ..evaluation import own_context
 from ..noise import Noise
 from ..plain import construct_named
 from ..score import Clipped, ScoreModel
+from ..score.units import to_model_scale
 from .method import Likelihood, LikelihoodMethod, joined
 from .ode import ODE_METHODS, Ode
 from .path.path import Path
@@ -69,17 +70,20 @@ def log_likelihood(
     y: Condition | None = None,
     batch: int | None = None,
 ) -> Likelihood:
-    """log p(x) of each datum, computed by a method.
+    """log p(x) of each datum in nats, a density in the units of the data, computed by a method.
 
         log_likelihood(model, x, Ode(rtol=1e-4), seed=0)          density of points
         log_likelihood(model, x, "path:steps=64", seed=0)         density, the method as text
         log_likelihood(model, k, Dequantized(spec), seed=0)       probability of quantized data
 
+    If the data of the model have a transform z = g(x) (`DataSpec.transform`), x is in the user's
+    units and log p(x) = log p(z) + log |det ∂z/∂x|; latents are at the model's scale.
+
     Sample i depends on (seed, i) and not on its batch mates, unless the method says otherwise.
 
     Args:
         model: Score model. Of a `Clipped` one the model inside is taken, with a warning.
-        x: Data, shape (B, *D). The method says which kind it needs: points at the model's scale
+        x: Data, shape (B, *D). The method says which kind it needs: points in units
             (float32 or float64), or integer levels.
         method: The method, or its text.
         seed: Integer in [0, 2^64) for all randomness of the method; one stream per sample.
@@ -103,7 +107,9 @@ def log_likelihood(
     method.check(model, x)
     given = {"seed": seed, "noise": noise, "y": y, "batch": batch}
     parts = batches(model, len(x), x.device, random=method.needs_noise(x), **given)
-    found = joined([method.estimate(part, x[part.rows]) for part in parts])
+    z, log_det = to_model_scale(model, x, y)
+    found = joined([method.estimate(part, z[part.rows]) for part in parts])
+    found = found if log_det is None else found.shifted(log_det)
     return replace(found, seed=None if seed is None else int(seed))
 
 
@@ -114,4 +120,6 @@ def _unclipped(model: ScoreModel) -> ScoreModel:
     warnings.warn(
         "the likelihood is that of the model without clipping of x0", UserWarning, stacklevel=4
     )
-    return model.model.given(model.y)
+    inside = model.model.given(model.y)
+    inside.data = model.data  # which may be at the model's scale; `given` has made a copy
+    return inside

@@ -14,6 +14,7 @@ from ..batches import batches
 from ..evaluation import own_context
 from ..noise import Noise
 from ..score import ScoreModel
+from ..score.units import log_det_at, to_units
 from .flow import log_prior
 from .method import Likelihood, joined
 from .methods import as_method
@@ -30,10 +31,12 @@ class ScoredSamples(Likelihood):
     `latent` holds the states at t = 1 from which the samples started.
 
     Attributes:
-        x: Samples at t_min, shape (n, *D).
+        x: Samples at t_min in the units of the data, shape (n, *D).
+        scaled: The same samples at the model's scale; x itself unless the data have a transform.
     """
 
     x: Tensor
+    scaled: Tensor
 
 
 @own_context()
@@ -56,7 +59,8 @@ def sample_with_log_prob(
 
     Song et al. 2021, arXiv:2011.13456, section 4.3. One solve computes the sample and the integral
     together, so that the density costs derivative passes but no further evaluations. It equals
-    `log_likelihood` of x, within the tolerance and the error of the probes.
+    `log_likelihood` of x, within the tolerance and the error of the probes; like there, x and log p
+    are in the units of the data.
 
     Sample i depends on (seed, i) only; without `per_sample` also on its batch mates, within the
     tolerance. It starts from the same x(1) as sample i of `scoresde.sample` with that seed.
@@ -96,5 +100,8 @@ def sample_with_log_prob(
         # downwards the integrals are −∫ over [t_min, 1]
         log_probs = log_prior(start, model.sde.prior_std)[:, None] - end.integrals
         likelihood = method.likelihood(model, log_probs, rule, end, start)
-        parts.append(ScoredSamples(x=end.x.to(dtype), **vars(likelihood)))
+        log_det, z = log_det_at(part.model, end.x), end.x.to(dtype)
+        likelihood = likelihood if log_det is None else likelihood.shifted(log_det)
+        x = to_units(part.model, z)
+        parts.append(ScoredSamples(x=x, scaled=z, **vars(likelihood)))
     return replace(joined(parts), seed=None if seed is None else int(seed))

@@ -39,7 +39,7 @@ class PairwiseVE:
             raise ValueError(
                 f'sigma_max must be a number for data that are not held in memory, got "{PAIRWISE}"'
             )
-        x = data.x if data.spec.levels is None else data.spec.encode(data.x)
+        x = data.scaled.x if data.spec.levels is None else data.spec.encode(data.x)
         return VE.from_data(x, self.sigma_min)
 
 

@@ -18,6 +18,7 @@ from ..grid import check_grid, check_on_ladder
 from ..ivp import Counts
 from ..noise import Noise
 from ..score import ScoreModel
+from ..score.units import to_units
 from .base import OnStep, Sampler
 from .choice import choose
 from .recommended import data_shape
@@ -33,8 +34,10 @@ class Samples:
     """Result of `sample`.
 
     Attributes:
-        x: Samples, shape (n, *D).
-        x_init: The states from which the samples started, shape (n, *D).
+        x: Samples in the units of the data, shape (n, *D).
+        scaled: The same samples at the model's scale; x itself unless the data have a transform
+            (`DataSpec.transform`).
+        x_init: The states, at the model's scale, from which the samples started, shape (n, *D).
         nfe: Network evaluations per sample, counted; the largest if batches differ.
         ts: The time grid, shape (N + 1,).
         seed: The seed; None if noise was given.
@@ -47,6 +50,7 @@ class Samples:
     """
 
     x: Tensor
+    scaled: Tensor
     x_init: Tensor
     nfe: int
     ts: Tensor
@@ -99,9 +103,9 @@ def sample(
         noise: A source of randomness instead of `seed`; then `batch` must be None.
         y: The condition, which a conditional model needs: class labels or other tensors with one
             entry per sample, or one entry for all.
-        x_init: States at ts[0], shape (n, *D), instead of draws from N(0, s² I), where s is
-            `sde.start_std(ts[0])`: the prior's standard deviation at t = 1. The recommended times
-            begin at 1.
+        x_init: States at ts[0], at the model's scale, shape (n, *D), instead of draws from
+            N(0, s² I), where s is `sde.start_std(ts[0])`: the prior's standard deviation at t = 1.
+            The recommended times begin at 1.
         batch: Number of samples to run at a time; None = all at once.
         denoise: Finish at σ = 0 by E[x_0 | x] at ts[-1], which is one more evaluation, or by the
             sampler's own last step (`AngularAdams` with `to_data`). It removes the noise of
@@ -161,7 +165,8 @@ def sample(
         counts += [] if end.counts is None else [end.counts]
         nfe = max(nfe, counted.forward)
     return Samples(
-        x=ends,
+        x=to_units(model, ends, y),
+        scaled=ends,
         x_init=starts,
         nfe=nfe,
         ts=ts,

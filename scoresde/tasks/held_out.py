@@ -51,6 +51,7 @@ def load_held_out(given: GivenModel, request: HeldOutRequest) -> Dataset:
     labels = held or bool(given.condition)  # as in the training, whose data they must be
     data = load_dataset(source, split, labels=labels, classes=classes)
     data = replace(data, split="all") if whole else data
+    data = data.in_units_of(spec)
     if held:
         data = check_held_out(given, data, 1).given_for(given.condition)
         data = replace(data.taken(given.held_out_rows(data)), split="held-out")

@@ -43,7 +43,7 @@ def held_out_losses(
     Returns:
         Shape (n,), float64; the mean over the data is an unbiased estimate of the loss.
     """
-    parts = []
+    parts, data = [], data.scaled
     with own_context(), evaluating(model):
         for part in batches(model, len(data), device, y=data.labels, batch=batch, random=False):
             losses = [

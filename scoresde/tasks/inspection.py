@@ -11,6 +11,7 @@ import torch
 
 from ..checkpoint import RawCheckpoint
 from ..data import DataSource, DataSpec, dataset_status
+from ..data.transforms import chain_in_words
 from ..names.loading import (
     build,
     check_foreign,
@@ -68,6 +69,7 @@ def describe_checkpoint(
         "seconds": raw.metadata.get("seconds"),
         "resumable": bool(raw.below("train.")),
         "data": None if spec is None else spec.to_dict(),
+        "units": None if spec is None or not spec.transform else _units(spec),
         "class_map": None if spec is None else spec.class_map,
         "data_licence": _licence(config),
         "noise_levels": None if spec is None else ladder_in_words(config, spec.dims),
@@ -75,6 +77,11 @@ def describe_checkpoint(
         "config": config,
         "other": {k: v for k, v in raw.metadata.items() if k not in known},
     }
+
+
+def _units(spec: DataSpec) -> str:
+    """How the user's units become the model's scale, in words."""
+    return chain_in_words(spec.transform, spec.feature_names)
 
 
 def _flops(model: NetworkScore, spec: DataSpec) -> int:

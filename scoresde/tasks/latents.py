@@ -1,6 +1,6 @@
 """Explore a checkpoint's latent codes and write the results to a folder, for `scoresde latent`.
 
-- latents.npz: data, codes, decoded data, paths, samples with their log-density
+- latents.npz: data, codes, decoded data, paths, samples with their log-density, in units
 - round_trip.png, interpolation.png and samples.png, for images and points in the plane
 - summary.json: the request and its result
 """
@@ -36,6 +36,7 @@ from ..output import pictures as figures
 from ..output.files import save_arrays
 from ..output.progress import OnProgress, advise_on_memory, check_space, silent
 from ..output.result_folder import SUMMARY, ResultFolder
+from ..score.units import in_model_scale
 from .conditions import condition_arrays, conditions_like
 from .held_out import choose_rows, load_held_out, to_points
 from .request import HeldOutRequest, StoredModel, data_source, versions
@@ -86,7 +87,8 @@ class _Explored:
         codes: The codes in units of the prior's standard deviation.
         paths: Paths between data.
         samples: Samples with their log-density; None if no samples were requested.
-        values: −log p of the samples per dimension in `DataSpec.unit`, shape (n,), or None.
+        values: −log p of the samples per dimension in `DataSpec.unit`, at the model's scale, shape
+            (n,), or None.
     """
 
     trip: RoundTrip
@@ -170,11 +172,12 @@ def _compute(
     rows: np.ndarray,
     on_progress: OnProgress,
 ) -> _Explored:
-    """Compute round trips, then paths, then samples."""
-    model, spec = stored.build(request.device, request.dtype), stored.spec
+    """Compute round trips, then paths, then samples, all at the model's scale."""
+    model, spec = in_model_scale(stored.build(request.device, request.dtype)), stored.spec
     method, batch = request.method(spec.dims), request.batch
     noise = SampleNoise(request.seed, range(len(rows)))
-    x = to_points(data.x[rows].to(request.device), spec, noise, request.torch_dtype)
+    chosen = data.taken(torch.from_numpy(rows)).scaled.x
+    x = to_points(chosen.to(request.device), spec, noise, request.torch_dtype)
     y = None
     if data.labels is not None:
         y = take_rows(data.labels, torch.from_numpy(rows))
@@ -244,6 +247,19 @@ def _results(explored: _Explored) -> dict[str, Any]:
     return results
 
 
+def _in_units(tensors: dict[str, Tensor], spec: DataSpec) -> dict[str, Tensor]:
+    """The arrays with data and log p in the user's units; codes and errors stay as they are."""
+    found = dict(tensors)
+    for name in ("x", "decoded", "path_x", "sample_x"):
+        if name in tensors:
+            z = tensors[name].reshape(-1, *spec.shape)
+            found[name] = spec.to_units(z).reshape(tensors[name].shape)
+    if "sample_x" in tensors:
+        x = spec.to_units(tensors["sample_x"].double())
+        found["sample_log_prob"] = tensors["sample_log_prob"] + spec.log_det(x)
+    return found
+
+
 def _write(
     out: Path, spec: DataSpec, data: Dataset, rows: np.ndarray, explored: _Explored
 ) -> list[str]:
@@ -262,6 +278,8 @@ def _write(
             "sample_log_prob": samples.log_prob,
             "sample_std_error": samples.std_error,
         }
+    if spec.transform is not None:
+        tensors = _in_units(tensors, spec)
     arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
     if data.labels is not None:
         y = take_rows(data.labels, torch.from_numpy(rows))

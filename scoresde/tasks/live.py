@@ -119,6 +119,9 @@ class LiveModel(GivenModel):
             ValueError: If it cannot be evaluated in the dtype.
         """
         model, wanted = self.model, torch.device(device)
+        if model.data is None and self.spec.transform is not None:
+            model = copy.copy(model)
+            model.data = self.spec  # so that it takes and gives data in their units
         if any(tensor.device != wanted for tensor in _tensors(model)):
             model = copy.deepcopy(model).to(wanted)
         if dtype == "float64":

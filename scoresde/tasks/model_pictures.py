@@ -17,6 +17,7 @@ from ..output.animation import save_animation
 from ..output.pictures import denoising_strip
 from ..samplers import sample
 from ..score import FIRST_TIME, ScoreModel
+from ..score.units import in_model_scale
 from ..sde import SDE, Node
 from .conditions import conditions_like
 from .held_out import choose_rows, to_points
@@ -44,6 +45,7 @@ def draw_denoising(
     """
     rows = choose_rows(data, min(STRIP, len(data)), seed)
     noise = SampleNoise(seed, range(len(rows)))
+    data, model = data.scaled, in_model_scale(model)
     x0 = to_points(data.x[rows], data.spec, noise, torch.float32).to(device)
     y = None if data.labels is None else take_rows(data.labels, torch.from_numpy(rows))
     bound = model.labelled(y, len(rows), device)
@@ -101,7 +103,7 @@ def draw_sampling(
         on_step=lambda _, t, x: states.append((t, x.cpu().clone())),
     )
     noisy = [(t, x) for t, x in states if t > 0]  # the last step may end at t = 0
-    shown = [(float(found.ts[0]), found.x_init), *noisy, (noisy[-1][0], found.x)]
+    shown = [(float(found.ts[0]), found.x_init), *noisy, (noisy[-1][0], found.scaled)]
     nodes = given.sde.nodes([t for t, _ in shown])
     frames = [(node, x) for node, (_, x) in zip(nodes, shown, strict=True)]
     save_animation(path, frames, spec)

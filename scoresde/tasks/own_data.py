@@ -31,7 +31,7 @@ def data_in_memory(
     Args:
         name: Name of the argument, for messages and reports.
         x: A `Dataset`, or a tensor or array of shape (N, *D): integer levels of quantized data,
-            or floating numbers at the model's scale.
+            or floating numbers in units.
         spec: What the data are, if it is known; otherwise it is taken from x.
         y: Conditions of the data, N rows; None = those of a `Dataset`.
 
@@ -40,6 +40,7 @@ def data_in_memory(
         ValueError: If the values or the shape are not those of `spec`.
     """
     if isinstance(x, Dataset):
+        x = x if spec is None else x.in_units_of(spec)
         return x if y is None else replace(x, labels=y)
     if isinstance(x, Tensor):
         x = x.detach().cpu().numpy()
@@ -88,9 +89,11 @@ def both_splits(data: Any, test: Any, spec: DataSpec | None) -> tuple[Dataset, D
 
 
 def _at_scale(data: Dataset, spec: DataSpec | None) -> Dataset:
-    """The data with the scale of the model, if both have the same levels."""
-    if spec is None or spec.levels is None or data.spec.levels != spec.levels:
+    """The data with the scale of the model if both have the same levels, or with its transform."""
+    if spec is None or data.spec.levels != spec.levels:
         return data
+    if spec.levels is None:
+        return data.in_units_of(spec)
     return replace(data, spec=replace(data.spec, low=spec.low, high=spec.high))
 
 
@@ -107,6 +110,7 @@ def one_split(name: str, data: Any, spec: DataSpec | None) -> Dataset:
     classes = None if spec is None else spec.class_names
     split = "test" if has_test_split(data) else "train"
     found = load_dataset(data, split, classes=classes)
+    found = found if spec is None else found.in_units_of(spec)
     return found if split == "test" else replace(found, split="all")
 
 

@@ -137,7 +137,8 @@ def _data(given: StoredModel, request: PlotRequest) -> Dataset | None:
     """Training data with the conditions that the network takes; None if they are not here."""
     source = given.data_source.below(request.data_root)
     try:
-        return load_dataset(source, labels=bool(given.condition), classes=given.spec.class_names)
+        labels, classes = bool(given.condition), given.spec.class_names
+        return load_dataset(source, labels=labels, classes=classes).in_units_of(given.spec)
     except FileNotFoundError as error:
         said = "the pictures that need the data are left out"
         warnings.warn(f"{printable(str(error))}; {said}", stacklevel=3)
@@ -227,7 +228,8 @@ class _Plot:
         if not has_test_split(source):
             return self.data
         labels, names = bool(self.given.condition), self.given.spec.class_names
-        return load_dataset(source, "test", labels=labels, classes=names)
+        found = load_dataset(source, "test", labels=labels, classes=names)
+        return found.in_units_of(self.given.spec)
 
     def summary(self, folder: Path, least: LeastLoss | None) -> dict[str, Any]:
         """The numbers of the last line, and the irreducible loss, as plain data."""

@@ -1,13 +1,16 @@
 """Draw samples from a checkpoint and write them to a folder, for `scoresde sample`.
 
-- samples.npz: x, levels of quantized data, labels of conditional models, ts, nfe, seed, spec (the
-  checkpoint's `DataSpec` as JSON); `load_dataset` reads this file as data
+- samples.npz: x in the units of the data, "scaled" (the same at the model's scale, if it differs),
+  levels of quantized data, labels of conditional models, ts, nfe, seed, spec (the checkpoint's
+  `DataSpec` as JSON); `load_dataset` reads this file as data
+- samples.csv, for tables whose columns have names
 - grid.png, for images
 - summary.json: the request and its result
 """
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
 import time
@@ -21,6 +24,7 @@ import torch
 from torch import Tensor
 
 from .._condition import Condition, take_rows
+from .._files import atomic_write
 from ..fingerprint import fingerprint
 from ..ivp import OnStep
 from ..names.samplers import sampler_label
@@ -43,7 +47,7 @@ from .sample_request import SampleRequest, check_dtype, choose_settings, from_fi
 
 __all__ = ["draw_samples"]
 
-SAMPLES_FILE, GRID_FILE = "samples.npz", "grid.png"
+SAMPLES_FILE, GRID_FILE, TABLE_FILE = "samples.npz", "grid.png", "samples.csv"
 GRID_AT_MOST = 256  # images in the picture; the arrays hold all samples
 
 
@@ -84,7 +88,7 @@ def draw_samples(
     work = SharedWork.open(out, origin, list(batches), share, overwrite, about)
     if work.finished:
         return work.read()
-    with work.write((SAMPLES_FILE, GRID_FILE, SUMMARY)) as output:
+    with work.write((SAMPLES_FILE, TABLE_FILE, GRID_FILE, SUMMARY)) as output:
         drawing.draw(work, batches, on_progress)
         parts = work.collect()
         if parts is not None:
@@ -133,6 +137,8 @@ class _Drawing:
                 lambda step, t, x: on_progress(next(done), total, f"t = {t:.3g}"),
             )
             arrays = {"x": found.x.cpu().numpy()}
+            if found.scaled is not found.x:
+                arrays["scaled"] = found.scaled.cpu().numpy()
             if found.counts is not None:
                 arrays |= {f"sample_{key}": v.numpy() for key, v in vars(found.counts).items()}
             work.save(name, arrays, {"nfe": found.nfe, "seconds": time.monotonic() - began})
@@ -162,6 +168,7 @@ class _Drawing:
             "denoise": chosen.denoise,
             **{key: getattr(request, key) for key in ("n", "seed")},
             "nfe": nfe,
+            "transform": self.stored.spec.to_dict().get("transform"),
             "nfe_per_sample": _spread(arrays.get("sample_evaluations")),
             "seconds": round(sum(part.about["seconds"] for part in parts), 3),
             "versions": versions(),
@@ -216,6 +223,8 @@ def _origin(
 ) -> Origin:
     """Everything that determines the samples; for a grid file its times count, not its name."""
     sources, settings = {"checkpoint": stored.source}, named | {"t_min": float(ts[-1])}
+    if stored.spec.transform is not None:
+        settings["transform"] = stored.spec.to_dict()["transform"]
     if not from_file(request):
         return request.origin("sample", sources, **settings)
     sources["grid"] = Source(request.grid, fingerprint(ts))
@@ -252,10 +261,23 @@ def _write(out: Path, found: Mapping[str, np.ndarray], nfe: int, drawing: _Drawi
     if spec.levels is not None:
         arrays["levels"] = spec.to_levels(x).numpy()
     save_arrays(out / SAMPLES_FILE, **arrays, **condition_arrays(drawing.y), **_counts(found))
-    if not spec.is_image:
-        return [SAMPLES_FILE]
-    save_grid(out / GRID_FILE, x[:GRID_AT_MOST], spec)
-    return [SAMPLES_FILE, GRID_FILE]
+    files = [SAMPLES_FILE]
+    if spec.feature_names is not None and len(spec.shape) == 1:
+        _write_table(out / TABLE_FILE, spec.feature_names, found["x"])
+        files.append(TABLE_FILE)
+    if spec.is_image:
+        scaled = torch.from_numpy(found.get("scaled", found["x"]))
+        save_grid(out / GRID_FILE, scaled[:GRID_AT_MOST], spec)
+        files.append(GRID_FILE)
+    return files
+
+
+def _write_table(path: Path, names: Sequence[str], x: np.ndarray) -> None:
+    """Write samples of a table in units, one row each, below the names of the columns."""
+    with atomic_write(path, "w") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows(x.tolist())
 
 
 def _counts(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -30,6 +30,7 @@ from .._condition import (
 from .._philox import Words, normals, uniforms, words
 from .._rows import Rows
 from ..data import Dataset, Stream
+from ..data.scaled import scaled_rows
 from .order import Order, Split
 from .reading import Ahead, Next, free_memory, sent, size_of
 from .settings import TrainSettings
@@ -48,8 +49,9 @@ class Examples:
     """The data of a training: those that its steps see, and those that are held out.
 
     Args:
-        data: Training data; integer levels are dequantized uniformly, anew at every step. A share
-            of them is held out if the settings say so, which a stream cannot do.
+        data: Training data in their units, which these examples keep at the model's scale; integer
+            levels are dequantized uniformly, anew at every step. A share of them is held out if the
+            settings say so, which a stream cannot do.
         settings: The settings of the loop.
         test: The test split, for `validation = "test"`; otherwise None.
         device: Where batches are made.
@@ -70,6 +72,9 @@ class Examples:
         check_data(self.data, self.test, self.settings)
         if isinstance(self.data, Stream):
             return
+        for name in ("data", "test"):
+            if (found := getattr(self, name)) is not None:
+                object.__setattr__(self, name, found.scaled)
         y = self.data.labels
         trained = self.data if y is None else replace(self.data, labels=take_rows(y, self.rows))
         if (empty := trained.empty_class) is not None:
@@ -198,6 +203,7 @@ class Examples:
         data, batch = self.data, self.settings.batch
         if isinstance(data, Stream):
             x, y = data.take(n * batch, batch)
+            x = scaled_rows(x, y, data.spec)
             rows = slice(self.own.start, self.own.stop)
             return x[rows], None if y is None else take_rows(y, rows)
         rows = self.rows_of(n)

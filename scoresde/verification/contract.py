@@ -14,6 +14,7 @@ from ..evaluation import own_context
 from ..noise import SampleNoise, check_seed
 from ..output.progress import OnProgress, silent
 from ..score import ScoreModel
+from ..score.units import in_model_scale
 from .findings import CheckReport, Finding, failed, info
 from .laws.calls import CALL_LAWS, FIRST_LAWS
 from .laws.conditions import CONDITION_LAWS
@@ -79,6 +80,7 @@ def check(
         ValueError: If the shape is not known, or a condition is needed and not given.
     """
     check_type("model", model, ScoreModel)
+    model = in_model_scale(model)  # whose random points are states, not data in units
     probe = _probe(model, shape, y, check_seed(seed), device)
     findings: list[Finding] = []
     for number, (name, law) in enumerate(LAWS.items(), start=1):

@@ -30,6 +30,7 @@ from ..plain import ConfigError, check_unique, nearest
 from ..samplers import ProbabilityFlowODE, Sampler
 from ..samplers.steps import draws_noise
 from ..score import ScoreModel
+from ..score.units import in_model_scale
 from ..tasks.given import GivenModel
 from ..tasks.request import versions
 from .claims import CHECKED_GRIDS, CHECKED_SDES, CLAIMS, Claim, claims_about_own
@@ -238,7 +239,7 @@ def _network_trials(
     if given.condition:
         drawn = invented(given.condition, seed)
         y = map_condition(lambda leaf: leaf[torch.arange(NETWORK_SAMPLES) % len(leaf)], drawn)
-    model = given.build(dtype="float64").given(y)
+    model = in_model_scale(given.build(dtype="float64")).given(y)
     start = SampleNoise(seed, rows).prior((len(rows), *given.spec.shape)).double()
     problem = OdeProblem(
         model, start * model.sde.prior_std, CHECKED_GRIDS["log_snr"].t_min, _network_flow

@@ -93,7 +93,7 @@ def test_mistakes_in_the_file(scoresde, tmp_path, text, message):
         (["--shard", "3/2"], "--shard: '3/2' is not of the form i/n with i from 1 to n"),
         (["--time-limit", "0m"], "--time-limit: '0m' is not a time above 0, such as 90s"),
         (["--seeds", "0,-1"], "--seeds: -1 is not an integer at least 0"),
-        (["--reference-tolerance", "2"], "2 is not a number above 0 and below 1, or none"),
+        (["--reference-tolerance", "0.1"], "0.1 is not a number above 0 and below 0.1, or none"),
         (["--checkpoint", "a b=digits-vp"], "--checkpoint: 'a b' is not a name"),
         (["--checkpoint", "A=digits-v"], "neither a file nor a shipped checkpoint"),
         (["--features", "foo"], "features must be auto, cnn, efficientnet_lite0, inception:PATH, "),

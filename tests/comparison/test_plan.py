@@ -148,7 +148,7 @@ def test_grids_end_where_they_should():
         ({"seeds": []}, "seeds must have at least one value"),
         ({"seeds": [1, 1]}, "seeds 1 is given twice"),
         ({"labels": ["all"]}, "labels must be one of shares, uniform, got 'all'"),
-        ({"reference_tolerance": 2}, "reference_tolerance must be less than 1"),
+        ({"reference_tolerance": 0.1}, "reference_tolerance must be less than 0.1"),
         ({"checkpoint": {"a b": "x"}}, "consist of letters"),
     ],
 )

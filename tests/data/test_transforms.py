@@ -71,7 +71,9 @@ def test_standardizing_uses_all_blocks_and_the_transforms_before_it():
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(60, 2, generator=generator, dtype=torch.float64).exp() * 1e3
     texts = parse_transforms(["log:columns=mass", "standardize"])
-    chain = fit_chain(texts, lambda: iter(x.split(7)), (2,), ("mass", "flux"))
+    chain, _ = fit_chain(
+        texts, lambda: ((part, None) for part in x.split(7)), (2,), ("mass", "flux")
+    )
     expected = torch.stack([x[:, 0].log(), x[:, 1]], dim=1)
     assert chain[0] == Log(columns=(0,))
     # one sum of 60 numbers in another order
@@ -93,7 +95,9 @@ def test_a_spec_is_the_same_after_json_and_old_ones_have_no_new_key():
 
 
 def fit(texts, x, names=None):
-    return fit_chain(parse_transforms(texts), lambda: iter([x]), tuple(x.shape[1:]), names)
+    return fit_chain(parse_transforms(texts), lambda: iter([(x, None)]), tuple(x.shape[1:]), names)[
+        0
+    ]
 
 
 def test_data_that_a_transform_cannot_take_are_refused_by_feature_row_and_value():

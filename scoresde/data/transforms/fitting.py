@@ -13,13 +13,15 @@ from torch import Tensor
 from .base import Chain, Transform, apply_chain, feature_name
 from .text import TransformText
 
-__all__ = ["Moments", "fit_chain"]
+__all__ = ["Blocks", "Moments", "fit_chain"]
 
 # A standard deviation is meaningless below so many roundings of the largest value: in float64 the
 # sums of a constant leave about one, and in the data's own float32 fewer than 100 values are left.
 _ROUNDING, _FEW_VALUES = 2.0**-50, 100
 
-Blocks = Callable[[], Iterator[Tensor]]
+# Data in units, shape (n, *D), with a mask of the rows, or of the points of sets, that are fitted
+# to; None for all. Domains are checked for every row.
+Blocks = Callable[[], Iterator[tuple[Tensor, Tensor | None]]]
 
 
 @dataclass(frozen=True)
@@ -59,18 +61,20 @@ def fit_chain(
     shape: tuple[int, ...],
     names: Sequence[str] | None = None,
     axis: int = 1,
-) -> Chain:
+) -> tuple[Chain, Moments]:
     """The transforms that texts describe, with their numbers from training data.
 
     Each transform is fitted to the data after the transforms before it.
 
     Args:
         texts: What `parse_transforms` returns; transforms among them are taken as they are.
-        blocks: Called for each pass; returns the training rows in blocks of shape (n, *D), in
-            units.
+        blocks: Called for each pass; returns the data in blocks.
         shape: Shape of one datum.
         names: Names of the features, for messages and columns.
         axis: Axis of the features in a batch: 1, or −1 for sets of points.
+
+    Returns:
+        The transforms, and the moments of the data after them.
 
     Raises:
         ValueError: If a feature is constant or leaves the domain of a transform (the message names
@@ -91,16 +95,20 @@ def fit_chain(
             made = text.make(features, names, axis=axis) if fixed else text
             made.check_features(features)
         chain = (*chain, made)
-    for _ in _mapped(chain, blocks, names) if chain else ():  # the domains of the last ones
-        pass
-    return chain
+    return chain, Moments.of(_mapped(chain, blocks, names), axis)
 
 
 def _mapped(chain: Chain, blocks: Blocks, names: Sequence[str] | None) -> Iterator[Tensor]:
-    """The blocks after the transforms, in float64."""
+    """The data that are fitted to after the transforms, in float64; all data are checked.
+
+    Raises:
+        ValueError: If a number leaves the domain of a transform; the message names its feature and
+            row.
+    """
     first = 0
-    for block in blocks():
-        yield apply_chain(chain, block.to(torch.float64), names, first_row=first)
+    for block, kept in blocks():
+        found = apply_chain(chain, block.to(torch.float64), names, first_row=first)
+        yield found if kept is None else found[kept]
         first += len(block)
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "TRANSFORMS",
     "TransformText",
     "chain_from_list",
+    "chain_in_words",
     "chain_to_list",
     "parse_transforms",
 ]
@@ -31,6 +32,7 @@ NONE = "none"  # the text for data that are at the model's scale already
 
 _FITTED = {"standardize": ("mean", "std")}  # numbers that the training data give
 _DEFAULTS = {"columns": None, "axis": 1}
+_SHOWN = 6  # numbers of a transform in words
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,25 @@ def _parse(text: str, where: str) -> TransformText:
     if kind not in _FITTED:  # refuses numbers out of range before any data are read
         construct(TRANSFORMS[kind], values, f"{where}: {text}")
     return TransformText(kind, values, columns)
+
+
+def chain_in_words(chain: Chain, names: Sequence[str] | None = None) -> str:
+    """Transforms in one line: "log of mass, flux; standardize (mean 2.1, 0.3; std 1.2, 0.1)"."""
+    kinds = {cls: kind for kind, cls in TRANSFORMS.items()}
+    return "; ".join(_in_words(kinds[type(one)], one, names) for one in chain)
+
+
+def _in_words(kind: str, transform: Transform, names: Sequence[str] | None) -> str:
+    def listed(values: Sequence[Any]) -> str:
+        shown = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in values[:_SHOWN]]
+        return ", ".join([*shown, *(["…"] if len(values) > _SHOWN else [])])
+
+    columns = ""
+    if transform.columns is not None:
+        columns = " of " + listed([i if names is None else names[i] for i in transform.columns])
+    found = [(name, getattr(transform, name)) for name in transform.parameters]
+    said = [f"{name} {listed(v if isinstance(v, tuple) else (v,))}" for name, v in found]
+    return f"{kind}{columns}" + (f" ({'; '.join(said)})" if said else "")
 
 
 def chain_to_list(chain: Chain) -> list[dict[str, Any]]:

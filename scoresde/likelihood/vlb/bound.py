@@ -20,8 +20,8 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -67,6 +67,10 @@ class VariationalBound(Likelihood):
     prior: Tensor
     steps: Tensor
     reconstruction: Tensor
+
+    def shifted(self, log_det: Tensor) -> Self:
+        """See `Likelihood.shifted`; the decoder's density is then in the units of the data."""
+        return replace(super().shifted(log_det), reconstruction=self.reconstruction - log_det)
 
     @property
     def diffusion(self) -> Tensor:

@@ -107,15 +107,16 @@ def _for_other(
     found = resolved(asked, against)
     _check_same_definition(a, against, found)
     check_request(found, against)
-    data = check_held_out(against, a.data, found.n)
+    data = check_held_out(against, a.data.in_units_of(against.spec), found.n)
+    training = None if a.training is None else a.training.in_units_of(against.spec)
     if request.split == "held-out" and not in_memory:
         own = load_held_out(against, replace(found, data=request.data))
-        if own.fingerprint != a.data.fingerprint:
+        if own.in_units_of(a.given.spec).fingerprint != a.data.fingerprint:
             raise ValueError(
                 f"--against: {against.name} was trained on data that {a.given.name} holds out; "
                 "give held-out data of both with --data"
             )
-    return Scoring(found, against, data, a.training)
+    return Scoring(found, against, data, training)
 
 
 def _check_same_data(a: GivenModel, b: GivenModel) -> None:

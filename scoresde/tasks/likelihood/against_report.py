@@ -13,6 +13,7 @@ from ..._text import printable
 from ...likelihood.mean_budget import MeanBudget
 from ...metrics import Estimate
 from ...output.figures import COLOURS, new_figure, save_figure
+from .budget_report import of_log_prob
 
 __all__ = ["difference_table", "needed", "save_difference", "verdict"]
 
@@ -69,8 +70,8 @@ def difference_table(summary: Mapping[str, Any]) -> str:
     Returns:
         Lines that end in a newline.
     """
-    budget, unit = MeanBudget(**summary["budget"]), summary["unit"]
-    sign = " of negative log-likelihood" if summary["levels"] is None else ""
+    budget, unit = _budget_of(summary["budget"], summary), summary["unit"]
+    sign = " of log p in the units of the data" if summary["levels"] is None else ""
     lines = [
         printable(summary["verdict"]),
         "",
@@ -116,6 +117,12 @@ def save_difference(path: Path, summary: Mapping[str, Any], a: Tensor, b: Tensor
     save_figure(path, figure)
 
 
+def _budget_of(values: Mapping[str, Any], summary: Mapping[str, Any]) -> MeanBudget:
+    """A budget as it is printed: of log p for continuous data, otherwise of bits/dim."""
+    budget = MeanBudget(**values)
+    return of_log_prob(budget) if summary["levels"] is None else budget
+
+
 def _places(summary: Mapping[str, Any]) -> dict[str, str]:
     return {"A": summary["checkpoint"], "B": summary["against"]}
 
@@ -151,7 +158,7 @@ def _unpaired(summary: Mapping[str, Any]) -> float | None:
 
 
 def _model(name: str, place: str, summary: Mapping[str, Any]) -> str:
-    found = MeanBudget(**summary["models"][name])
+    found = _budget_of(summary["models"][name], summary)
     cost = f"{found.nfe:.0f} evaluations, {found.nfe_derivative:.0f} derivative passes"
     value = f"{found.value:.4f} ± {_size(found.half_width)}"
     return f"{_row(f'{name}  {printable(place)}', value)}{cost}"

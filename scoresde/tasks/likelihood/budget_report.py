@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from ..._text import printable
 from ...likelihood.mean_budget import MeanBudget
 from ...output.figures import new_figure, save_figure
 
-__all__ = ["budget_table", "save_budget"]
+__all__ = ["budget_table", "of_log_prob", "save_budget"]
 
 
 def budget_table(summary: Mapping[str, Any]) -> str:
@@ -23,10 +24,10 @@ def budget_table(summary: Mapping[str, Any]) -> str:
         Lines that end in a newline.
     """
     budget = MeanBudget(**summary["budget"])
-    sign = " of negative log-likelihood" if summary["levels"] is None else ""
+    if summary["levels"] is None:
+        budget = of_log_prob(budget)
     lines = [
-        f"{budget.value:.4f} ± {_size(budget.std_error)} {summary['unit']}{sign}   "
-        f"{summary['protocol']}",
+        *_headline(budget, summary),
         "",
         *_random(budget, summary),
         *_systematic(budget),
@@ -37,6 +38,33 @@ def budget_table(summary: Mapping[str, Any]) -> str:
         *_about(budget, summary),
     ]
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def of_log_prob(budget: MeanBudget) -> MeanBudget:
+    """The budget of a mean log p: the value and all signed terms of −log p with the other sign."""
+    signed = ("value", "solver", "rounding", "cut_off", "prior_mismatch")
+    values = {name: getattr(budget, name) for name in signed}
+    return replace(budget, **{k: None if v is None else 0.0 - v for k, v in values.items()})
+
+
+def _headline(budget: MeanBudget, summary: Mapping[str, Any]) -> list[str]:
+    """The mean: bits/dim of levels, and log p itself of continuous data, with its units."""
+    error, protocol = budget.std_error, summary["protocol"]
+    if summary["levels"] is not None:
+        return [f"{budget.value:.4f} ± {_size(error)} {summary['unit']}   {protocol}"]
+    dims, scaled = summary["dims"], summary.get("log_prob_nats_model_scale")
+    total = None if error is None else error * dims
+    units = "" if scaled is None else f" in the units of {printable(summary['data'])}"
+    lines = [
+        f"log p = {budget.value * dims:.4f} ± {_size(total)} nats per datum{units} "
+        f"({budget.value:.4f} ± {_size(error)} {summary['unit']})   {protocol}"
+    ]
+    if scaled is not None:
+        lines.append(
+            f"log p = {scaled:.4f} nats per datum in the model's scale ({scaled / dims:.4f} "
+            f"{summary['unit']}); the transform adds {summary['log_det_nats']:.4f}"
+        )
+    return lines
 
 
 def save_budget(path: Path, summary: Mapping[str, Any], typical: float) -> None:
@@ -70,7 +98,9 @@ def save_budget(path: Path, summary: Mapping[str, Any], typical: float) -> None:
     axes.invert_yaxis()
     axes.margins(x=0.15)
     axes.set_xlabel(f"size, {unit}")
-    axes.set_title(f"{budget.value:.4f} ± {_size(budget.std_error)} {unit}, n = {budget.n}")
+    sign, name = (-1, "log p = ") if summary["levels"] is None else (1, "")
+    value = f"{name}{sign * budget.value:.4f} ± {_size(budget.std_error)}"
+    axes.set_title(f"{value} {unit}, n = {budget.n}")
     save_figure(path, figure)
 
 
@@ -118,7 +148,10 @@ def _about(budget: MeanBudget, summary: Mapping[str, Any]) -> list[str]:
     levels = "continuous" if summary["levels"] is None else f"{summary['levels']} levels"
     density, truth = summary["true_density"], {}
     if density is not None:
-        truth = {"truth": f"{density:.4f} {summary['unit']}, the exact density's mean"}
+        if summary["levels"] is None:
+            density = -density
+        name = "log p = " if summary["levels"] is None else ""
+        truth = {"truth": f"{name}{density:.4f} {summary['unit']}, the exact density's mean"}
     rows = {
         "model": summary["checkpoint"],
         "data": f"{summary['n']} of {summary['of']} in {summary['data']} ({summary['split']}), "

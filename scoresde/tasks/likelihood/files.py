@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..._files import atomic_write
 from ...data import Dataset, DataSpec
 from ...likelihood import Budget, mean_budget
 from ...likelihood.budget import bound_of_changes
+from ...likelihood.mean_budget import MeanBudget
 from ...likelihood.vlb.chain import ReverseChain
 from ...output.files import save_arrays
 from ...output.pictures import can_show, extremes
@@ -80,7 +82,7 @@ class Scores:
         if self.data.log_prob is not None:
             points = self.data.x[self.rows].double()
             density = -float(self.data.log_prob(points).mean()) / dims
-        return {
+        return self._log_prob(mean) | {
             "checkpoint": self.request.checkpoint,
             "data": self.data.name,
             "split": self.data.split,
@@ -101,6 +103,22 @@ class Scores:
             "seed": self.request.seed,
         }
 
+    def _log_prob(self, mean: MeanBudget) -> dict[str, Any]:
+        """log p of continuous data, which is the density in their units; nothing for levels."""
+        if self.spec.levels is not None:
+            return {}
+        dims, data = self.spec.dims, self.data.taken(torch.from_numpy(self.rows))
+        half = mean.half_width
+        found = {
+            "log_prob_nats": -mean.value * dims,
+            "log_prob_nats_half_width": None if half is None else half * dims,
+            "log_prob_nats_per_dim": -mean.value,
+        }
+        if data.spec.transform is not None:
+            found["log_det_nats"] = float(data.log_det.mean())
+            found["log_prob_nats_model_scale"] = found["log_prob_nats"] - found["log_det_nats"]
+        return found
+
     def write(self, out: Path, summary: dict[str, Any]) -> None:
         """Write tables and figures."""
         budget, nats = self.budgets.every, self.spec.nats_per_unit
@@ -110,7 +128,7 @@ class Scores:
         typical = float(budget.std_error.square().mean().sqrt()) / nats
         save_budget(out / "budget.png", summary, typical)
         if can_show(self.spec):
-            x = self.data.x[self.rows]
+            x = self.data.taken(torch.from_numpy(self.rows)).scaled.x
             x = x.double() if self.spec.levels is None else self.spec.encode(x)
             extremes(out / "extremes.png", x, -budget.log_prob / nats, self.spec)
 

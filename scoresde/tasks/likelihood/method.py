@@ -62,7 +62,7 @@ def make_method(
     """
     if training is None:
         return _bound(request, spec, model), None
-    points = _points(training.x[:FITTED], request, spec)
+    points = _points(training, request, spec)
     control = fit_gaussian(model.sde, points).to(request.device)
     if request.of_path:
         pilot = points[:PILOT].to(request.torch_dtype)
@@ -101,7 +101,7 @@ def method_for(
     """
     if training is None:
         return _bound(request, spec, model), None
-    points = _points(training.x[:FITTED], request, spec)
+    points = _points(training, request, spec)
     control = fit_gaussian(model.sde, points).to(request.device)
     solver = method.method
     if isinstance(solver, Path):
@@ -145,8 +145,9 @@ def _path(
     return Path(trace=rule, control=control, t_min=request.t_min, **given)
 
 
-def _points(x: Tensor, request: ScoreRequest, spec: DataSpec) -> Tensor:
+def _points(training: Dataset, request: ScoreRequest, spec: DataSpec) -> Tensor:
     """Training data at the model's scale, dequantized, float64."""
+    x = training.taken(torch.arange(min(len(training), FITTED))).scaled.x
     # a separate stream, far from the streams of the scored data
     noise = SampleNoise(request.seed, range(2**63, 2**63 + len(x)))
     return to_points(x.to(request.device), spec, noise, torch.float64)

@@ -162,8 +162,10 @@ class Run:
                 note = NOTES[name]
             else:
                 means.append(torch.from_numpy(part.arrays["log_prob"]))
-                mean = -float(torch.cat(means).mean())
-                note = f"{mean / spec.nats_per_unit:.3f} {spec.unit}"
+                mean = float(torch.cat(means).mean()) / spec.nats_per_unit
+                note = f"{-mean:.3f} {spec.unit}"
+                if spec.levels is None:
+                    note = f"log p {mean:.3f} {spec.unit}"
             done += len(batches[name])
             on_progress(done, total, note)
 

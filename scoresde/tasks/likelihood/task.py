@@ -97,7 +97,7 @@ class Scoring:
             changed: Settings that the request does not have, or that have another value.
         """
         sources = models | {"data": data_source(self.data)}
-        if self.training is not None:
+        if self.training is not None and self.training.fingerprint != self.data.fingerprint:
             sources["training data"] = data_source(self.training)
         # Results without --compile were made before there was this option, too.
         changed["compiled"] = self.request.compiled or None
@@ -148,4 +148,5 @@ def _training(request: ScoreRequest, given: GivenModel, data: Dataset) -> Datase
         return data
     source = given.data_source.below(request.data_root)
     # labels only for a conditional network, as for the scored data
-    return load_dataset(source, labels=data.labels is not None, classes=given.spec.class_names)
+    labels, classes = data.labels is not None, given.spec.class_names
+    return load_dataset(source, labels=labels, classes=classes).in_units_of(given.spec)

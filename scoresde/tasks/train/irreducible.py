@@ -50,8 +50,8 @@ def exact_model(data: Dataset, sde: SDE) -> tuple[str, ExactScore] | None:
     if isinstance(data.x, Rows):
         return None
     density = DENSITIES.get(data.name)
-    if density is None or density.mixture is None:
-        return f"{len(data)} points", FiniteData(sde, data.x)
+    if density is None or density.mixture is None or data.spec.transform is not None:
+        return f"{len(data)} points", FiniteData(sde, data.scaled.x)
     found = density.mixture
     return data.name, GaussianMixture(sde, found.weights, found.means, found.covs)
 
@@ -76,7 +76,7 @@ def least_loss(
         x0 = model.sample(n, seed=seed)
     else:
         places = noise.uniform(torch.empty(n, 1, dtype=torch.float64))[:, 0]
-        x0 = data.x[(places * len(data)).long()].double()
+        x0 = data.scaled.x[(places * len(data)).long()].double()
     u = (torch.arange(n) + noise.times(torch.empty(n))) / n
     t, factor = replace(objective, t_min=max(objective.t_min, t_least)).draw_times(sde, u)
     x_t = sde.perturb(x0, t, noise.fresh(x0))

@@ -22,6 +22,7 @@ from ..request import versions
 from .files import CHECKPOINT, Intervals, check_folder
 from .resuming import find_resumable, flat, identity_of
 from .run import Run
+from .units import in_units
 
 __all__ = ["prepare_run"]
 
@@ -80,6 +81,8 @@ def prepare_run(
         check_ranks(ranks, settings.train)
     except ValueError as error:
         raise ConfigError(f"{config}: train.{error}") from error
+    data = in_units(settings, data, None if overwrite else folder / CHECKPOINT, str(config))
+    test = None if test is None else test.in_units_of(data.spec)
     settings = settings.of_data(data, str(config))
     # Only a network of the user's own must be built to know its conditions.
     model = settings.build_model(data.spec) if settings.foreign else None

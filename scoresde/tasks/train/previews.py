@@ -67,7 +67,7 @@ def draw_samples(
         with ema.applied(model.net):
             shape, batch = (_SAMPLES, *data.spec.shape), min(_SAMPLES, batch)
             out = sample(model, shape=shape, y=y, batch=batch, on_step=give_up)
-        save_grid(path, out.x, data.spec)
+        save_grid(path, out.scaled, data.spec)
 
 
 class _GivenUp(Exception):

@@ -134,12 +134,31 @@ def _other_settings(raw: RawCheckpoint, metadata: Mapping[str, Any]) -> str | No
     # An earlier version recorded less about the data; only recorded settings can be compared.
     before = {**before, "config": _with_defaults(before.get("config", {}))}
     known = before.get("data", {}).keys()
-    now = {**now, "data": {k: v for k, v in now.get("data", {}).items() if k in known}}
+    recorded = {k: v for k, v in now.get("data", {}).items() if k in known or k == "transform"}
+    now = {**now, "data": recorded}
+    if (other := _other_transform(before, now)) is not None:
+        return other
     for what in ("config", "data"):
-        other = difference(flat(before.get(what, {})), flat(now.get(what, {})), free)
+        other = difference(*(_settings(about, what) for about in (before, now)), free)
         if other is not None:
             return f"{what} {other}"
     return None
+
+
+def _other_transform(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """What is said if only one of two runs maps its data to another scale."""
+    then, here = ("transform" in about.get("data", {}) for about in (before, now))
+    if then == here:
+        return None
+    if then:
+        return "a transform of the data, and data.transform is none now; set it to what it was"
+    return "data.transform = none, as all runs of earlier versions; to continue, set it to none"
+
+
+def _settings(about: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """One kind of metadata in one level; "none" is the same as no transform."""
+    found = flat(about.get(what, {}))
+    return {key: v for key, v in found.items() if (key, v) != ("data.transform", "none")}
 
 
 def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:

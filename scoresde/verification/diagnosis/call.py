@@ -17,6 +17,7 @@ from ...evaluation import evaluating, own_context
 from ...noise import SampleNoise, check_seed
 from ...output.progress import OnProgress, silent
 from ...score import ScoreModel
+from ...score.units import in_model_scale
 from ...tasks.held_out import choose_rows, to_points
 from ...tasks.live import device_of, known_spec, name_of
 from ...tasks.own_data import is_place, one_split
@@ -120,6 +121,7 @@ def diagnose(
         on_progress: As for `doctor`.
     """
     n, seed, batch = settings
+    model, data, spec = in_model_scale(model), data.scaled, spec.in_model_scale
     subject = reading_of(model, weights)
     points = _points(subject, data, spec, (n, check_seed(seed), batch), device_of(model))
     subject = _with_exchanged(subject, points)
