@@ -131,8 +131,10 @@ def _remedy(data: Dataset, mean: float, std: float) -> str:
             f"choose data.low and data.high near -1 and 1, not {low:g} and {high:g}, or another SDE"
         )
     of = "each column" if len(data.spec.shape) == 1 else "them"
-    example = f"(x - {mean:.4g})/{std:.4g}" if std > 0 else f"x - {mean:.4g}"
+    scale = f"scale {of} to mean 0 and standard deviation 1, for example by"
+    if not std > 0:
+        return f"{scale} x - {mean:.4g}, or choose another SDE"
     return (
-        f"scale {of} to mean 0 and standard deviation 1, for example by {example}: data.transform "
-        '= "standardize" in a config, or Dataset.fitted in Python, does this; or choose another SDE'
+        f'{scale} (x - {mean:.4g})/{std:.4g}, which data.transform = "standardize" in a config and '
+        "Dataset.fitted in Python do, or choose another SDE"
     )

@@ -633,9 +633,25 @@ def _samplers() -> Iterator[Mutant]:
         "overlap",
     )
     yield Mutant(
+        "log p stays at the model's scale",
+        "scoresde/likelihood/methods.py",
+        "found = found if log_det is None else found.shifted(log_det)",
+        "pass",
+        "test_units.py",
+        "log_normal",
+    )
+    yield Mutant(
+        "a standardization is fitted to held-out rows, too",
+        "scoresde/tasks/train/units.py",
+        "return data.fitted(texts, _trained_rows(settings, data))",
+        "return data.fitted(texts)",
+        "cli/test_units_command.py",
+        "standardizes_a_file",
+    )
+    yield Mutant(
         "sigma_max = pairwise measures levels, not the model's scale",
         "scoresde/names/pairwise.py",
-        "x = data.x if data.spec.levels is None else data.spec.encode(data.x)",
+        "x = data.scaled.x if data.spec.levels is None else data.spec.encode(data.x)",
         "x = data.x.float()",
         "names/test_config.py",
         "pairwise",

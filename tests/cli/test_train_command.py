@@ -206,9 +206,11 @@ def test_data_whose_scale_does_not_suit_are_told_once(start, tmp_path):
     x = np.random.default_rng(0).uniform(0, 255, (40, 1, 8, 8)).astype("f4")
     np.save(tmp_path / "large.npy", x)
     with pytest.warns(UserWarning, match="too large for the SDE") as warned:
-        _, done = start(name=tmp_path / "large.npy")
+        _, done = start("--set", "data.transform=none", name=tmp_path / "large.npy")
     assert done.status == 0
     assert len(warned) == 1
+    _, done = start("--overwrite", name=tmp_path / "large.npy")  # standardized, which suits
+    assert done.status == 0
 
 
 def test_the_intervals_are_options_that_never_refuse_a_resume(start):

@@ -123,7 +123,11 @@ def test_continuous_data_beside_their_truth():
     budget = replace(FULL, draw_error=0.0, probe_error=0.0)
     changes = {"levels": None, "unit": "nats/dim", "protocol": "pf-ode/continuous", "draws": 1}
     table = budget_table(found(budget, true_density=1.23456, **changes))
-    assert row(table, "truth") == "1.2346 nats/dim, the exact density's mean"
+    assert table.startswith("log p = ")  # itself, and not its negative
+    dims = found(budget)["dims"]
+    assert f"log p = {-budget.value * dims:.4f} ± " in table.splitlines()[0]
+    assert f"({-budget.value:.4f} ± " in table.splitlines()[0]
+    assert row(table, "truth") == "log p = -1.2346 nats/dim, the exact density's mean"
     assert "continuous, draws per datum" in table
     assert row(table, "dequantization") == "0"
     assert row(table, "probes and nodes") == "0"
