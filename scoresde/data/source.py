@@ -42,8 +42,9 @@ class DataSource:
             are class labels, other numbers a vector of length 1. None if all columns are data.
         transform: How training maps the data to the model's scale: a text or list of texts as
             `parse_transforms` reads them, "none" for data that are at this scale already. None:
-            "standardize" for the floats of a file, unless `low` and `high` are given, and "none"
-            for all other data. `load_dataset` itself transforms nothing: a data set is in units.
+            "standardize" for the floats of a file and for the sets of `UCI_SETS`, unless `low` and
+            `high` are given, and "none" for all other data. `load_dataset` itself transforms
+            nothing: a data set is in units.
 
     Raises:
         ConfigError: If a transform is unknown or wrong, or is given together with `levels`, `low`
@@ -94,7 +95,11 @@ class DataSource:
                     "got a transform; data.low and data.high say what their scale is"
                 )
             return found
-        own = self.named or spec.levels is not None or self._scale is not None
+        own = (
+            (self.named and self.name not in UCI_SETS)
+            or spec.levels is not None
+            or self._scale is not None
+        )
         return () if own else parse_transforms("standardize")
 
     def below(self, root: str | Path | None) -> DataSource:
