@@ -1028,14 +1028,14 @@ def _likelihood() -> Iterator[Mutant]:
     )
     yield Mutant(
         "offset of bits/dim as of 8-bit data in any range",
-        "scoresde/data/spec.py",
+        "scoresde/data/levels.py",
         'math.log2(self._require_levels("bits_offset") / self.span)',
         'math.log2(self._require_levels("bits_offset") / 2)',
         "data/test_data_spec.py",
     )
     yield Mutant(
         "dequantization fills levels − 1 cells",
-        "scoresde/data/spec.py",
+        "scoresde/data/levels.py",
         "fraction = (k.double() + u.double()) / levels",
         "fraction = (k.double() + u.double()) / (levels - 1)",
         "data/test_data_spec.py",

@@ -6,14 +6,11 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from .._condition import ConditionSpec, checked_sizes, checked_tokens
-from .._deferred import refuse
 from .._tensor import check_integer, check_number, plain_numbers
 from .._text import printable
 from ..plain import construct
+from .levels import InLevels
 from .transforms import Chain, chain_from_list, chain_to_list
 from .units import InUnits
 
@@ -21,6 +18,9 @@ __all__ = ["DataSpec"]
 
 _KINDS = {1: "vector", 2: "series", 3: "image", 4: "volume"}  # by the number of axes
 
+# Keys of `to_dict` that old checkpoints lack.
+_LATER = ("class_names", "vector", "array", "sizes", "tokens", "size_counts", "transform")
+_LATER += ("feature_names",)
 _MOST_FLOAT = 3.4e38  # about the largest float32: data are kept in float32
 # Keys of a later version than that of the first checkpoints.
 _LATER = (
@@ -31,7 +31,7 @@ _MOST_INTEGER = 1 << 40  # more than any memory holds; only a forged checkpoint 
 
 
 @dataclass(frozen=True)
-class DataSpec(InUnits):
+class DataSpec(InLevels, InUnits):
     """Shape, range and quantization of data; stored in every checkpoint.
 
     Quantized data live in cells: level k of L = `levels` is the interval
@@ -213,88 +213,6 @@ class DataSpec(InUnits):
         """The dimensions among which one `unit` divides −log p: D, or 1 for sets."""
         return self.dims if self.sizes is None else 1
 
-    @property
-    def bits_offset(self) -> float:
-        """log2(levels/span), the difference between bits/dim of the levels and −log2 p(x)/D.
-
-        The cell of a level has volume (span/levels)^D. The offset is 7 for 8-bit data on [−1, 1],
-        8 on [0, 1], and 4 for 5-bit data on [−1, 1].
-
-        Raises:
-            ValueError: If the data are continuous, because they have no bits/dim.
-        """
-        return math.log2(self._require_levels("bits_offset") / self.span)
-
-    def encode(self, k: Tensor) -> Tensor:
-        """Centre of the cell of each level:  x = low + (high − low) (k + ½)/levels.
-
-        Args:
-            k: Integer levels in 0 … levels − 1, any shape.
-
-        Returns:
-            Model scale, same shape, in the default float dtype.
-
-        Raises:
-            TypeError: If k is not an integer tensor.
-            ValueError: If the data are continuous or a level is out of range.
-        """
-        return self.dequantize(k, torch.tensor(0.5, device=k.device))
-
-    def dequantize(self, k: Tensor, u: Tensor) -> Tensor:
-        """Place u ∈ [0, 1] inside the cell of level k:  x = low + (high − low) (k + u)/levels.
-
-        Args:
-            k: Integer levels in 0 … levels − 1, any shape.
-            u: Position in the cell, broadcastable to k; uniform on [0, 1) for dequantization.
-
-        Returns:
-            Model scale in [low, high], same shape as k, in the dtype of u.
-
-        Raises:
-            TypeError: If k is not an integer tensor or u not a float tensor.
-            ValueError: If the data are continuous or a level is out of range.
-        """
-        levels = self._require_levels("dequantize")
-        if k.is_floating_point() or k.is_complex() or k.dtype == torch.bool:
-            raise TypeError(f"k must be an integer tensor of levels, got {k.dtype}")
-        if not u.is_floating_point():
-            raise TypeError(f"u must be a float tensor, got {u.dtype}")
-        if k.numel():
-            self._check_levels(*k.aminmax())
-        # k + u in float64: float32 would round 255 + 0.99999 up into the next cell.
-        fraction = (k.double() + u.double()) / levels
-        return (self.low + self.span * fraction).to(u.dtype)
-
-    def _check_levels(self, low: Tensor, high: Tensor) -> None:
-        """Raise ValueError unless the smallest and the largest level are in the range."""
-        last = self.levels - 1
-        outside = (low.long() < 0) | (high.long() > last)
-        refuse(outside, lambda _: ValueError(f"k must lie in 0..{last}, got {low}..{high}"))
-
-    def to_levels(self, x: Tensor) -> Tensor:
-        """The nearest level, by cell centre: the inverse of `encode` and `dequantize`.
-
-            k = round((x − low)/(high − low) · levels − ½),  clamped to 0 … levels − 1
-
-        Ties (cell borders) go up, as in dequantization with u = 0. Values outside [low, high]
-        get the first or last level.
-
-        Args:
-            x: Model scale, any shape.
-
-        Returns:
-            Levels, same shape: uint8 up to 256 levels, int64 above.
-
-        Raises:
-            ValueError: If the data are continuous or x holds a NaN.
-        """
-        levels = self._require_levels("to_levels")
-        if bool(torch.isnan(x).any()):
-            raise ValueError(f"x must not hold NaN, got {int(torch.isnan(x).sum())} of them")
-        # round(v − ½) with ties up is floor(v).
-        k = torch.floor((x.double() - self.low) / self.span * levels).clamp(0, levels - 1)
-        return k.to(torch.uint8 if levels <= 256 else torch.int64)
-
     def to_dict(self) -> dict[str, Any]:
         """Plain data (numbers, strings, lists, None), ready for JSON.
 
@@ -318,8 +236,3 @@ class DataSpec(InUnits):
         if isinstance(values, dict) and values.get("transform") is not None:
             values = {**values, "transform": chain_from_list(values["transform"])}
         return construct(cls, values, "DataSpec")
-
-    def _require_levels(self, what: str) -> int:
-        if self.levels is None:
-            raise ValueError(f"{what} needs quantized data, got levels = None (continuous data)")
-        return self.levels

@@ -114,8 +114,9 @@ class Scores:
         found = {
             "log_prob_nats": -mean.value * dims,
             "log_prob_nats_half_width": None if half is None else half * dims,
-            "log_prob_nats_per_dim": -mean.value,
         }
+        if self.spec.sizes is None:
+            found["log_prob_nats_per_dim"] = -mean.value
         if data.spec.transform is not None:
             found["log_det_nats"] = float(data.log_det.mean())
             found["log_prob_nats_model_scale"] = found["log_prob_nats"] - found["log_det_nats"]
