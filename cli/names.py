@@ -49,7 +49,7 @@ QUALITY_METRICS = (
 )
 
 # scoresde.verification.claims.CHECKED_SDES
-SDES = ("vp", "subvp", "ve", "cosine", "tabulated")
+SDES = ("vp", "subvp", "ve", "cosine", "tabulated", "linear")
 
 # scoresde.data
 DATA_SETS = (

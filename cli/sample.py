@@ -85,6 +85,9 @@ def sample(
         say(json.dumps(summary) if as_json else _in_words(summary, out))
 
 
+WHY_EARLIER = ", where λ = −6: at t = 1 the sampler or the network is not regular"
+
+
 def _in_words(summary: dict[str, Any], out: Path) -> str:
     """Number of samples, sampler and cost, and the files."""
     if "shard" in summary:
@@ -98,6 +101,11 @@ def _in_words(summary: dict[str, Any], out: Path) -> str:
         f"{summary['n']} samples by {summary['sampler']} in {steps}: "
         f"{summary['nfe']} NFE counted, {summary['seconds']:.1f} s"
     ]
+    if "t_start" in summary:
+        first, std = summary["t_start"], summary["start_std"]
+        lines.append(
+            f"started at t = {first:.6g} from N(0, {std:.6g}²)" + WHY_EARLIER * (first < 1)
+        )
     if summary["recommended"]:
         chosen = " and ".join(summary["recommended"])
         lines.append(f"recommended {chosen}; --sampler, --grid and --nfe give others")

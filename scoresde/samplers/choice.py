@@ -11,12 +11,21 @@ from torch import Tensor
 from .._tensor import check_integer
 from ..grid import LadderError, uniform
 from ..score import ScoreModel
+from ..score.base import refuse_where_alpha_is_0
 from ..sde import SDE
 from .base import Sampler
 from .recommended import Choice, recommended
 from .steps import Grid, count_evaluations, largest_steps
 
-__all__ = ["DEFAULT_NFE", "DEFAULT_T_MIN", "choose", "most_steps", "recommended_grid", "start_time"]
+__all__ = [
+    "DEFAULT_NFE",
+    "DEFAULT_T_MIN",
+    "check_start",
+    "choose",
+    "most_steps",
+    "recommended_grid",
+    "start_time",
+]
 
 DEFAULT_NFE = 20
 MOST_NFE = 100_000  # as on the command line: a grid takes about 500 bytes per step
@@ -104,6 +113,23 @@ def start_time(model: ScoreModel, sampler: Sampler | None) -> float:
     """
     regular = sampler is None or sampler.starts_in_noise
     return model.t_most if regular else model.sde.t_regular
+
+
+def check_start(model: ScoreModel, sampler: Sampler, t: float) -> None:
+    """Raise unless sampler and model may start at t.
+
+    Args:
+        model: The score model; only what it says about itself is used.
+        sampler: The sampler.
+        t: First time of a grid.
+
+    Raises:
+        ValueError: If α(t) = 0, and the sampler needs f, g or λ there, or x0 does not follow from
+            the network's output.
+    """
+    sampler.check_start(model.sde, t)
+    if t > model.t_most:
+        refuse_where_alpha_is_0(model.sde, t, model.t_most)
 
 
 def recommended_grid(

@@ -19,7 +19,7 @@ from ..ivp import Counts
 from ..noise import Noise
 from ..score import ScoreModel
 from .base import OnStep, Sampler
-from .choice import choose
+from .choice import check_start, choose
 from .recommended import data_shape
 
 __all__ = ["Samples", "sample"]
@@ -270,8 +270,7 @@ def _check_allowed(model: ScoreModel, sampler: Sampler) -> None:
 def _check_times(model: ScoreModel, sampler: Sampler, ts: Tensor) -> None:
     """Raise unless model and sampler are defined at every time of the grid."""
     model.sde.nodes(ts)  # refuses a time at which σ = 0
-    sampler.check_start(model.sde, float(ts[0]))
-    model.check_first(float(ts[0]))
+    check_start(model, sampler, float(ts[0]))
     if model.snapped:
         check_on_ladder(model.sde, ts)
     model.check_last(float(ts[-1]))

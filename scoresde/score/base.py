@@ -20,7 +20,7 @@ from ..sde.base import SAME_TIME
 from .combining import cast, combine, depends_on
 from .preconditioning import Quantity
 
-__all__ = ["FIRST_TIME", "ScoreModel", "Time", "reverse_drift"]
+__all__ = ["FIRST_TIME", "ScoreModel", "Time", "refuse_where_alpha_is_0", "reverse_drift"]
 
 Time = Tensor | float | Node
 
@@ -248,22 +248,9 @@ class ScoreModel(nn.Module, ABC):
 
         Times per sample are not looked at, which would make the host wait for an accelerator.
         """
-        if isinstance(node.alpha, float) and node.alpha == 0:
-            self.check_first(node.t)
+        if isinstance(node.alpha, float) and node.t > self.t_most:
+            refuse_where_alpha_is_0(self.sde, node.t, self.t_most)
         return node
-
-    def check_first(self, t: float) -> None:
-        """Raise unless every quantity can be computed at t, the first time of a grid.
-
-        Raises:
-            ValueError: If α(t) = 0 and the model divides by it.
-        """
-        if t > self.t_most and float(self.sde.alpha(t)) == 0:
-            raise ValueError(
-                f"t must be at most {self.t_most:.6g} for this model under "
-                f"{type(self.sde).__name__}, got {t:g}: α is 0 there, and x0 does not follow from "
-                "its output"
-            )
 
     def take(self, rows: slice | Tensor) -> ScoreModel:
         """This model for some rows of its batch: a bound condition follows its samples."""
@@ -281,6 +268,15 @@ class ScoreModel(nn.Module, ABC):
             )
         check_finite(out, lambda: f"network output at {name_time(node.t)}")
         return out if out.dtype == x.dtype else out.to(x.dtype)
+
+
+def refuse_where_alpha_is_0(sde: SDE, t: float, t_most: float) -> None:
+    """Raise ValueError if α(t) = 0, for a model that divides by it and is regular up to t_most."""
+    if float(sde.alpha(t)) == 0:
+        raise ValueError(
+            f"t must be at most {t_most:.6g} for this model under {type(sde).__name__}, got {t:g}: "
+            "α is 0 there, and x0 does not follow from its output"
+        )
 
 
 def _counted(eps: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -19,6 +19,7 @@ from ..samplers import Sampler
 from ..samplers.choice import (
     DEFAULT_NFE,
     DEFAULT_T_MIN,
+    check_start,
     choose,
     most_steps,
     recommended_grid,
@@ -110,7 +111,12 @@ def choose_settings(request: SampleRequest, stored: StoredModel) -> Choice:
     grid = None if request.grid is None else parse_grid(request.grid)
     if isinstance(grid, GridFile):
         ts = _times_of_file(request, stored, grid)
-        return replace(choose(stored, sampler, ts, None, request.denoise), grid=request.grid)
+        chosen = choose(stored, sampler, ts, None, request.denoise)
+        try:
+            check_start(stored, chosen.sampler, float(ts[0]))
+        except ValueError as error:
+            raise ValueError(f"--grid: {request.grid}: {error}") from error
+        return replace(chosen, grid=request.grid)
     if request.nfe is not None and request.steps is not None:
         raise ValueError(f"--nfe: {request.nfe}, and --steps {request.steps}: give one of them")
     t_min = _last_time(request, stored, grid)

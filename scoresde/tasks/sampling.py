@@ -36,6 +36,7 @@ from ..samplers import Samples, sample
 from ..samplers.choice import DEFAULT_NFE
 from ..samplers.recommended import Choice
 from ..score import NetworkScore
+from ..sde import SDE
 from .compiling import compile_network
 from .conditions import condition_arrays, requested_condition
 from .request import StoredModel, versions
@@ -158,6 +159,7 @@ class _Drawing:
             "recommended": [] if chosen.sampler.adaptive else _left_open(request),
             "steps": None if chosen.sampler.adaptive else len(chosen.ts) - 1,
             "snapped": self.stored.snapped,
+            **_start(self.stored.sde, chosen.ts),
             "t_min": float(chosen.ts[-1]),
             "denoise": chosen.denoise,
             **{key: getattr(request, key) for key in ("n", "seed")},
@@ -204,6 +206,12 @@ def _named(request: SampleRequest, chosen: Choice) -> dict[str, Any]:
         "grid": None if adaptive else request.grid or chosen.grid,
         "nfe": DEFAULT_NFE if request.nfe is None and not fixed else request.nfe,
     }
+
+
+def _start(sde: SDE, ts: Tensor) -> dict[str, float]:
+    """Where the samples started, if α(1) = 0: not every sampler and network can start at t = 1."""
+    first = float(ts[0])
+    return {"t_start": first, "start_std": sde.start_std(first)} if sde.ends_in_noise else {}
 
 
 def _left_open(request: SampleRequest) -> list[str]:

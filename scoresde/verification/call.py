@@ -37,8 +37,8 @@ def verify(
         sampler: A sampler object of your own, a text, or several in a list; None for all claims of
             this package. A text without parameters is measured in all its claims.
         order: The order that you claim for a sampler object; None to measure it without a verdict.
-        sdes: Some of "vp", "subvp", "ve", "cosine" and "tabulated"; None for all, but for a sampler
-            object for "vp" and "ve", and with `quick` for "vp".
+        sdes: Some of "vp", "subvp", "ve", "cosine", "tabulated" and "linear"; None for all, but for
+            a sampler object for "vp" and "ve", and with `quick` for "vp".
         quick: The short form.
         model: Measure on this model, which is no exact one, without verdicts: a `ScoreModel` that
             knows its data, a loaded checkpoint, or the name or path of a checkpoint.

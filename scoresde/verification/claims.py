@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..grid import arctan, log_snr, uniform
 from ..samplers.steps import Grid
-from ..sde import SDE, VE, VP, CosineVP, SubVP, TabulatedVP
+from ..sde import SDE, VE, VP, CosineVP, Linear, SubVP, TabulatedVP
 from .orders import alternating
 
 __all__ = [
@@ -36,6 +36,7 @@ CHECKED_SDES: Mapping[str, SDE] = {
     "ve": VE(),
     "cosine": CosineVP(),
     "tabulated": TabulatedVP(VP().ddpm_betas(1000)),
+    "linear": Linear(),
 }
 
 
@@ -108,7 +109,10 @@ UNEVEN_STEPS = {1: FEW, 2: FEW, 3: MANY, 4: MANY}  # the range of "alternating" 
 WEAK_STEPS = (100, 200, 400)
 SOLVER_TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
 
-SMOOTH_SDES, TABLE_SDES = ("vp", "subvp", "ve", "cosine"), ("tabulated",)  # a table has kinks
+SMOOTH_SDES, TABLE_SDES = (
+    ("vp", "subvp", "ve", "cosine", "linear"),
+    ("tabulated",),
+)  # a table has kinks
 VP_ONLY = ("vp",)
 UNEVEN = "alternating"
 BOTH = ("log_snr", UNEVEN)
