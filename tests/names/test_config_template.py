@@ -150,7 +150,12 @@ def write_data(what, folder):
     return folder / "images"
 
 
-@every_template
+SLOW = ("series", "volumes")  # what is new in them is tested with their network and their files
+
+
+@pytest.mark.parametrize(
+    "what", [pytest.param(what, marks=[pytest.mark.slow] * (what in SLOW)) for what in TEMPLATES]
+)
 def test_it_trains_as_soon_as_the_path_is_filled_in(what, tmp_path):
     text = config_template(what)
     name = tomllib.loads(text)["data"]["name"]
