@@ -33,7 +33,7 @@ from scoresde.data import DENSITIES
 from scoresde.names.config import Config, load_config
 
 PATCHES = "patches"
-STEPS = {"table": 800, PATCHES: 2000, "plane": 2000}
+STEPS = {"table": 800, PATCHES: 2000, "plane": 6000}
 COMPONENTS = {"table": (1, 2, 3, 5), PATCHES: (30,), "plane": (8, 48)}
 RIDGES = {"table": (1e-3, 1e-2, 1e-1), PATCHES: (1e-6,), "plane": (1e-6,)}
 BANDWIDTHS = np.geomspace(0.03, 1, 12)
