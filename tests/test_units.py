@@ -129,6 +129,10 @@ def test_a_data_set_is_fitted_on_chosen_rows_and_scaled(model):
     assert other.fingerprint == data.fingerprint
     exact = -log.sum(1) - log[:40].std(0, correction=0).log().sum()
     assert torch.allclose(other.log_det, exact, rtol=1e-12)
+    bad = x.clone()
+    bad[7, 1] = -1
+    with pytest.raises(ValueError, match="other: feature 'flux' must be above 0 .* -1 in row 7"):
+        Dataset("other", bad, None, spec).in_units_of(data.spec)
     wrong = DataSpec((2,), 0, 1, feature_names=("flux", "mass"))
     with pytest.raises(ValueError, match="other: feature names must be mass, flux in this order"):
         Dataset("other", x, None, wrong).in_units_of(data.spec)

@@ -195,13 +195,17 @@ class Dataset:
             spec: Description of the model's data.
 
         Raises:
-            ValueError: If the names of the features are not those of the model.
+            ValueError: If the names of the features are not those of the model, or data in memory
+                leave the domain of the transform; the message names feature, row and value.
         """
         same = self.spec.transform == spec.transform and self.spec.transform is None
         if same or self.spec.shape != spec.shape or self.spec.levels is not None:
             return self
         try:
-            return replace(self, spec=self.spec.with_units_of(spec))
+            made = replace(self, spec=self.spec.with_units_of(spec))
+            if isinstance(self.x, Tensor) and any(one.domain for one in spec.transform or ()):
+                _ = made.scaled  # refuses data outside the domain, by their rows in the file
+            return made
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from error
 
