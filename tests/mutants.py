@@ -707,8 +707,8 @@ def _samplers() -> Iterator[Mutant]:
     yield Mutant(
         "the first step of an adaptive solver has a gradient",
         "scoresde/ivp/whole_batch.py",
-        "error_norm(error.detach(), dims)",
-        "error_norm(error, dims)",
+        "error_norm(error.detach(), dims, share)",
+        "error_norm(error, dims, share)",
         "likelihood/test_gradients.py",
         "ode-exact",
     )
@@ -2130,7 +2130,18 @@ def _other_samplers() -> Iterator[Mutant]:
     )
 
 
+def _distribution() -> Iterator[Mutant]:
+    yield Mutant(
+        "every call of a distribution gives the same draws",
+        "scoresde/distribution/view.py",
+        "indices, size = self._indices.take(n), self.batch or max(n, 1)",
+        "indices, size = range(n), self.batch or max(n, 1)",
+        "test_distribution.py",
+    )
+
+
 MUTANTS: tuple[Mutant, ...] = (
+    *_distribution(),
     *_sde(),
     *_grids_and_models(),
     *_samplers(),

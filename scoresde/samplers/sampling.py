@@ -201,8 +201,10 @@ def sample(
             ends[part.rows] = only_present(part.model, x)
         counts += [] if end.counts is None else [end.counts]
         nfe = max(nfe, counted.forward)
+    with torch.set_grad_enabled(grad):
+        x = to_units(model, ends, y)
     return Samples(
-        x=to_units(model, ends, y),
+        x=x,
         scaled=ends,
         x_init=starts,
         nfe=nfe,

@@ -24,7 +24,7 @@ from ..conditions import conditions_like
 __all__ = ["draw_losses", "draw_samples"]
 
 _SAMPLES = 64
-_ROWS = 1000  # samples of vectors, whose picture shows all of them together
+_ROWS = 400  # samples of vectors, whose picture shows all of them together
 
 
 def draw_losses(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
