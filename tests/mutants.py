@@ -1570,6 +1570,22 @@ def _files_and_data() -> Iterator[Mutant]:
         "patches",
     )
     yield Mutant(
+        "attention of padded sets looks at the padding",
+        "scoresde/nets/transformer_blocks.py",
+        "mask = None if there is None else there[:, None, None, :]",
+        "mask = None",
+        "nets/test_transformer.py",
+        "padded_set",
+    )
+    yield Mutant(
+        "the output of a network of sets is not zero at the padding",
+        "scoresde/nets/transformer.py",
+        "return out if there is None else out.masked_fill(~there[..., None], 0)",
+        "return out",
+        "nets/test_transformer.py",
+        "padded_set",
+    )
+    yield Mutant(
         "residual sums keep their growing variance",
         "scoresde/nets/blocks.py",
         "return (self.skip(x) + h) * self.scale",

@@ -18,7 +18,17 @@ COMMANDS = ROOT / "cli"
 # - leaves, which know no SDE, only if it is one of their users: the mathematics knows no files;
 # - lower layers, never its own (a folder's files import one another freely, except samplers/).
 TOOLS = {
-    *("_philox", "_tensor", "_deferred", "_condition", "_reachable", "_files", "_lock", "_text"),
+    *(
+        "_philox",
+        "_tensor",
+        "_deferred",
+        "_condition_tree",
+        "_condition",
+        "_reachable",
+        "_files",
+        "_lock",
+        "_text",
+    ),
     *("_envelope", "_workers", "_rows", "_sets", "_file_kinds", "_identity", "_torchrun"),
     *("plain", "shipped", "fingerprint", "evaluation"),
 }

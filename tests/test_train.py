@@ -10,7 +10,7 @@ from scoresde.data import Dataset, DataSpec
 from scoresde.exact import ConditionalMixture, GaussianMixture
 from scoresde.grid import log_snr
 from scoresde.loss import Objective, denoising_error
-from scoresde.nets import MLP, UNet
+from scoresde.nets import MLP, Transformer, UNet
 from scoresde.noise import BatchNoise
 from scoresde.samplers import DDIM, sample
 from scoresde.scaling import condition_warning
@@ -277,6 +277,17 @@ def test_label_dropout_needs_conditions_and_a_network_that_takes_none_as_well():
                 Objective(),
                 settings(label_dropout=0.1),
             )
+
+
+def test_sets_need_a_network_of_sets_and_always_have_their_sizes():
+    data = Dataset.of_sets([torch.full((1 + i % 4, 2), 1.0 + i) for i in range(8)])
+    unet, sets = UNet((4, 2), 8, (1,), 1), Transformer((4, 2), 8, 1, 2, sizes=(1, 4))
+    for net, dropout, message in [
+        (unet, 0.0, r"sets of 1 to 4 points, and UNet does not .* Transformer with sizes=\(1, 4\)"),
+        (sets, 0.1, "label_dropout must be 0, got 0.1: sets have no condition here but"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            Training(NetworkScore(net, VP()), data, Objective(), settings(label_dropout=dropout))
 
 
 @pytest.mark.parametrize(

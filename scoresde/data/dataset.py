@@ -133,8 +133,11 @@ class Dataset:
         """The class labels among the conditions, int64, shape (N,); None without classes."""
         if self.spec.classes is None:
             return None
-        labels = self.labels.get("class") if isinstance(self.labels, dict) else self.labels
-        return None if labels is None or labels.is_floating_point() else labels
+        if isinstance(self.labels, dict):
+            return self.labels.get("class")
+        if self.labels is None or self.spec.sizes is not None:  # one tensor alone is the sizes then
+            return None
+        return None if self.labels.is_floating_point() else self.labels
 
     def given_for(self, condition: ConditionSpec) -> Dataset:
         """These data with only those conditions that a network takes.

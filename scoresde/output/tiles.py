@@ -95,7 +95,7 @@ def draw_datum(axes: Axes, x: Tensor, spec: DataSpec) -> None:
         axes.set(xlim=limits, ylim=limits if points.shape[1] > 1 else (-1, 1))
     else:
         shown = slices(x, spec) if spec.kind == "volume" else _channels(to_unit(x[None], spec)[0])
-        axes.imshow(shown, interpolation="nearest", cmap="gray", vmin=0, vmax=1)
+        axes.imshow(shown.numpy(), interpolation="nearest", cmap="gray", vmin=0, vmax=1)
         axes.set_frame_on(False)
 
 

@@ -16,7 +16,7 @@ from ..score.call import innermost
 from ..score.network import stated_condition
 from .settings import TrainSettings
 
-__all__ = ["check_label_dropout", "check_ranks", "checkpoint_activations", "doubts"]
+__all__ = ["check_label_dropout", "check_ranks", "check_sets", "checkpoint_activations", "doubts"]
 
 
 def check_ranks(ranks: Ranks, settings: TrainSettings) -> None:
@@ -24,6 +24,19 @@ def check_ranks(ranks: Ranks, settings: TrainSettings) -> None:
     if ranks.size > settings.batch:
         raise ValueError(
             f"batch must be at least the number of processes, {ranks.size}, got {settings.batch}"
+        )
+
+
+def check_sets(model: NetworkScore, data: Dataset | Stream) -> None:
+    """Raise ValueError if the data are sets and the network says that it does not know their sizes.
+
+    A network that does not say what it takes is left to itself.
+    """
+    sizes, taken = data.spec.sizes, model.condition
+    if sizes is not None and taken is not None and taken.sizes is None:
+        raise ValueError(
+            f"the data are sets of {sizes[0]} to {sizes[1]} points, and {type(model.net).__name__} "
+            f"does not take their sizes (it takes {taken}); take a Transformer with sizes={sizes}"
         )
 
 
@@ -37,6 +50,11 @@ def check_label_dropout(model: NetworkScore, data: Dataset | Stream, p: float) -
     """
     if data.labels is None:
         raise ValueError(f"label_dropout must be 0 for data without conditions, got {p}")
+    if model.condition is not None and set(model.condition.kinds) == {"size"}:
+        raise ValueError(
+            f"label_dropout must be 0, got {p}: sets have no condition here but their sizes, which "
+            "every network needs"
+        )
     if not stated_condition(model.net):
         raise ValueError(
             f"label_dropout must be 0 for {type(model.net).__name__}, got {p}: it has no "

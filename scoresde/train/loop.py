@@ -37,7 +37,7 @@ from ..evaluation import seeded, training
 from ..loss import Objective
 from ..nets.dropout import keyed
 from ..score import NetworkScore
-from .checks import check_label_dropout, check_ranks, checkpoint_activations, doubts
+from .checks import check_label_dropout, check_ranks, check_sets, checkpoint_activations, doubts
 from .examples import Examples
 from .record import Found, TrainStep, Watch
 from .settings import TrainSettings, learning_rate_at
@@ -83,8 +83,9 @@ class Training:
             of them or needs a test split that is not given or has another shape, the conditions of
             the data do not fit the network, a class has no datum, the objective does not suit the
             SDE, `flip` is set for data that are no images, the network has no "no condition" that
-            `label_dropout` could train, or no attribute `checkpointing` that is to be set; or
-            there are more processes than rows of a batch.
+            `label_dropout` could train, or no attribute `checkpointing` that is to be set; the
+            data are sets and the network does not take their sizes; or there are more processes
+            than rows of a batch.
     """
 
     model: NetworkScore
@@ -102,6 +103,7 @@ class Training:
     def __post_init__(self) -> None:
         model, data, ranks = self.model, self.data, self.ranks
         check_ranks(ranks, self.settings)
+        check_sets(model, data)
         examples = Examples(data, self.settings, self.test).to(device_of(model.net))
         examples = examples.of(ranks.rank, ranks.size)
         object.__setattr__(self, "examples", examples)

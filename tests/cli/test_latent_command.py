@@ -145,13 +145,13 @@ def test_labels_go_to_the_network(explore, labelled_checkpoint):
     assert torch.equal(found["sample_x"], drawn.x)
 
 
-def test_data_without_a_picture(explore, wide_checkpoint, tmp_path):
+def test_vectors_are_drawn_by_their_first_numbers(explore, wide_checkpoint, tmp_path):
     np.save(tmp_path / "more.npy", np.random.default_rng(1).random((3, 5000)))
     # A relative path is looked for in --data-root first, wherever this option stands.
     data = ("--data", "more.npy", "--data-root", tmp_path, "--samples", 0)
     out, done = explore(*data, checkpoint=wide_checkpoint)
     assert done.status == 0, done.err
-    assert summary(out)["files"] == ["latents.npz"]
+    assert summary(out)["files"] == ["latents.npz", *PICTURES[:2]]
     assert summary(out)["samples"] is None
     assert "samples" not in done.out
 

@@ -416,13 +416,13 @@ class TestContinuous:
         assert (np.abs(gaps) <= arrays(path)["half_width"]).sum() >= 7
 
     @pytest.mark.usefixtures("pictures")
-    def test_vectors_without_a_picture(self, score, wide_checkpoint, tmp_path):
+    def test_vectors_have_pictures(self, score, wide_checkpoint, tmp_path):
         np.save(tmp_path / "more.npy", np.random.default_rng(1).random((3, 5000)))
         options = ("--data-root", tmp_path, "--data", "more.npy", "--n", 3, *UNMEASURED)
         out, done = score(PATH, *options, checkpoint=wide_checkpoint)
         assert done.status == 0, done.err
         assert (out / "budget.png").exists()
-        assert not (out / "extremes.png").exists()
+        assert (out / "extremes.png").exists()
 
 
 class TestData:

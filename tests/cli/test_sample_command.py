@@ -242,10 +242,11 @@ def test_the_file_is_data(draw, labelled_checkpoint):
     assert data.spec == replace(spec, name="samples.npz")
 
 
-def test_points_have_neither_levels_nor_a_picture(draw, points_checkpoint):
+def test_points_have_no_levels_and_a_picture_of_all(draw, points_checkpoint):
     out, done = draw("--steps", 2, "--n", 3, checkpoint=points_checkpoint)
     assert done.status == 0
-    assert sorted(p.name for p in out.iterdir()) == ["samples.npz", "scoresde.json", "summary.json"]
+    names = ["samples.npz", "samples.png", "scoresde.json", "summary.json"]
+    assert sorted(p.name for p in out.iterdir()) == names
     assert sorted(arrays(out)) == ["nfe", "seed", "spec", "ts", "x"]
 
 

@@ -228,7 +228,7 @@ def test_the_help_names_the_defaults_and_the_longest_age_of_a_checkpoint(scoresd
     assert f"also saved when the latest is {SAVE_MINUTES} minutes old. [default: 1000" in text
     defaults = Intervals()
     assert f"Steps between log lines. [default: {defaults.log_every}" in text
-    assert f"grey and RGB images. [default: {defaults.sample_every}" in text
+    assert f"Steps between pictures of samples. [default: {defaults.sample_every}" in text
     assert defaults.save_every == 1000
 
 

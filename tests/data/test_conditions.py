@@ -157,3 +157,15 @@ def test_own_samples_keep_their_conditions_as_data(tmp_path):
     assert data.labels["class"].tolist() == [2, 1, 0, 1, 2]
     assert torch.equal(data.labels["vector"], torch.from_numpy(V).float())
     assert load(tmp_path, **own).labels is None
+
+
+def test_the_sizes_of_sets_are_no_classes(tmp_path):
+    """A network that takes no classes receives the sizes alone, which are integers as well."""
+    x = np.arange(1.0, 41).reshape(5, 4, 2)
+    x[:, 3] = 0
+    data = load(tmp_path, x=x, sizes=np.full(5, 3), y_class=np.array([0, 1, 0, 1, 0]))
+    own = data.given_for(ConditionSpec(sizes=data.spec.sizes))
+    assert own.labels.tolist() == [3] * 5
+    assert own.class_labels is None
+    assert own.empty_class is None
+    assert data.class_labels.tolist() == [0, 1, 0, 1, 0]

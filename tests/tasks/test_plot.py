@@ -196,6 +196,6 @@ def test_the_pictures_of_a_run_on_points(tmp_path):
         for _ in made.steps():
             pass
     found = plot_run(tmp_path / "run", tmp_path / "out", nfe=3)
-    assert found["files"] == ["curves.png", "sampling.png"]
+    assert found["files"] == ["curves.png", "samples.png", "sampling.png"]
     assert found["irreducible"]["loss"] < found["loss"]
     assert json.loads((tmp_path / "out" / "summary.json").read_text()) == found
