@@ -57,7 +57,8 @@ def remarks(findings: Findings) -> list[str]:
     if findings.likelihood is not None:
         n, split = findings.likelihood["n"], findings.likelihood["split"]
         which = "data" if split == "all" else "held-out data"
-        what = "negative log-likelihood" if findings.spec.levels is not None else "mean log p"
+        nats = findings.likelihood["unit"].startswith("nats")
+        what = "mean log p" if nats else "negative log-likelihood"
         units = " in their units" if findings.transformed else ""
         text.append(f"The {what} of {n} {which}{units} is {likelihood_text(findings)}.")
     return [sentence for sentence in text if sentence]
@@ -158,7 +159,7 @@ def likelihood_text(findings: Findings) -> str:
     if found is None:
         return estimate_text(None)
     error = math.nan if found["std_error"] is None else found["std_error"]
-    sign = -1 if findings.spec.levels is None else 1
+    sign = -1 if found["unit"].startswith("nats") else 1
     value = Estimate(sign * found["mean"], error, (found["n"],), "")
     return f"{value} {found['unit']}"
 
