@@ -105,7 +105,7 @@ def _hint_when_stopped(resumes: bool) -> Iterator[None]:
 
 
 def follow_training(run: Run, steps: Callable[[Run], Iterator[Progress]]) -> None:
-    """Train to the end and show losses and images/s; a stop signal saves first.
+    """Train to the end and show losses and data per second; a stop signal saves first.
 
     Args:
         run: The run.
@@ -115,7 +115,9 @@ def follow_training(run: Run, steps: Callable[[Run], Iterator[Progress]]) -> Non
         for _ in steps(run):  # it yields nothing
             pass
         return
-    total = run.settings.steps
+    from scoresde.output.tiles import NOUNS
+
+    total, noun = run.settings.steps, NOUNS[run.data.spec.kind]
     if run.done == total:
         say(f"all {total} steps are done; to train longer, raise train.steps", err=True)
         return
@@ -127,7 +129,7 @@ def follow_training(run: Run, steps: Callable[[Run], Iterator[Progress]]) -> Non
             task = bar.add_task("train", total=total, completed=run.done, note="")
             for state in states:
                 rate = state.images_per_second
-                note = f"{_losses(state)}, {rate:.{0 if rate >= 10 else 1}f} images/s"
+                note = f"{_losses(state)}, {rate:.{0 if rate >= 10 else 1}f} {noun}/s"
                 bar.update(task, completed=state.step.step, note=note)
                 if bar.disable and (state.validated or state.step.step == first):
                     say(f"step {state.step.step}: {note}", err=True)
@@ -139,6 +141,7 @@ def follow_training(run: Run, steps: Callable[[Run], Iterator[Progress]]) -> Non
 def _intentions(run: Run) -> Iterator[str]:
     """Lines that say what will be done: data, and how often the run saves, validates and draws."""
     from scoresde.data import has_test_split
+    from scoresde.output.tiles import can_show
     from scoresde.tasks.noise_levels import ladder_in_words
     from scoresde.tasks.train.files import BEST, SAVE_MINUTES
 
@@ -164,7 +167,7 @@ def _intentions(run: Run) -> Iterator[str]:
             f"validation on {len(run.training.examples.held_out)} held-out data every "
             f"{every.validate_every} steps; {BEST} keeps the best weights"
         )
-    if run.data.spec.is_image:
+    if can_show(run.data.spec):
         yield f"samples are drawn every {every.sample_every} steps"
 
 

@@ -48,7 +48,7 @@ def _every(name: str, steps: int, what: str) -> Callable:
 @options.compiled
 @_every("--save-every", 1000, "checkpoints; one is also saved when the latest is 5 minutes old.")
 @_every("--log-every", 100, "log lines.")
-@_every("--sample-every", 5000, "grids of samples, for grey and RGB images.")
+@_every("--sample-every", 5000, "pictures of samples.")
 @_every("--validate-every", 1000, "validations, if the config has train.validation.")
 @click.option(
     "--tensorboard", is_flag=True, help="Write the log and the samples for TensorBoard as well."

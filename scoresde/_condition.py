@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from ._tensor import check_integer, plain_numbers
 
 __all__ = [
     *("Condition", "ConditionSpec", "bound_rows", "leaves", "map_condition", "present"),
-    *("checked_sizes", "take_rows"),
+    *("checked_sizes", "checked_tokens", "take_rows"),
 ]
 
 _INTEGER = ("class", "size")  # the kinds that are integers
@@ -115,34 +115,38 @@ class ConditionSpec:
     """The kinds of condition that a network was built for, or that a data set has.
 
     One kind alone is a tensor. Several kinds are a dict with the keys "class", "vector", "array",
-    "size".
+    "size", "tokens".
 
         class     integers 0 … K − 1, shape (n,); K stands for "no class"
         vector    floating numbers, shape (n, V), or (n,) for V = 1
-        array     floating numbers, shape (n, C, H, W)
+        array     floating numbers, shape (n, C, *sizes): (n, C, L), (n, C, H, W), (n, C, D, H, W)
         size      integers, shape (n,): the number of points of each set, which always belongs to it
+
+        tokens    floating numbers, shape (n, T, F): T vectors of length F
 
     A network with the attribute `condition`, such as `UNet` and `MLP`, says by it which conditions
     it accepts, and promises to accept "no condition" for single samples: the class K, and entries
-    of NaN in place of a vector or an array. `TrainSettings.label_dropout` trains these.
+    of NaN in place of a vector, an array or tokens. `TrainSettings.label_dropout` trains these.
 
     Args:
         classes: Number K of classes, at least 1; None without classes.
         vector: Length V of the vector, at least 1; None without a vector.
-        array: Shape (C, H, W) of the array; None without an array.
+        array: Shape (C, L), (C, H, W) or (C, D, H, W) of the array; None without an array.
         sizes: Least and most number of points of a set, (least, most); None if the data are not
             sets.
+        tokens: Number and length (T, F) of the tokens; None without tokens.
 
     Raises:
         TypeError: If an argument does not hold integers.
-        ValueError: If a number is less than 1, the array's shape is not (C, H, W), or `sizes` are
-            not two numbers 1 ≤ least ≤ most.
+        ValueError: If a number is less than 1, the array's shape is not one of those above,
+            `sizes` are not two numbers 1 ≤ least ≤ most, or `tokens` not two numbers.
     """
 
     classes: int | None = None
     vector: int | None = None
-    array: tuple[int, int, int] | None = None
+    array: tuple[int, ...] | None = None
     sizes: tuple[int, int] | None = None
+    tokens: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         plain_numbers(self)
@@ -151,11 +155,15 @@ class ConditionSpec:
                 check_integer(name, getattr(self, name), minimum=1)
         if self.array is not None:
             shape = tuple(check_integer("array", size, minimum=1) for size in self.array)
-            if len(shape) != 3:
-                raise ValueError(f"array must have shape (C, H, W), got {shape}")
+            if not 2 <= len(shape) <= 4:
+                raise ValueError(
+                    f"array must have shape (C, L), (C, H, W) or (C, D, H, W), got {shape}"
+                )
             object.__setattr__(self, "array", shape)
         if self.sizes is not None:
             object.__setattr__(self, "sizes", checked_sizes(self.sizes))
+        if self.tokens is not None:
+            object.__setattr__(self, "tokens", checked_tokens(self.tokens))
 
     @property
     def kinds(self) -> dict[str, tuple[int, ...]]:
@@ -165,11 +173,18 @@ class ConditionSpec:
             "vector": None if self.vector is None else (self.vector,),
             "array": self.array,
             "size": None if self.sizes is None else (),
+            "tokens": self.tokens,
         }
         return {kind: shape for kind, shape in shapes.items() if shape is not None}
 
     def __bool__(self) -> bool:
         return bool(self.kinds)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data. Without sizes or tokens their keys are left out, as in old checkpoints."""
+        values = asdict(self)
+        absent = [key for key in ("sizes", "tokens") if values[key] is None]
+        return {key: value for key, value in values.items() if key not in absent}
 
     def __str__(self) -> str:
         texts = {
@@ -177,6 +192,7 @@ class ConditionSpec:
             "vector": f"a vector of {self.vector}",
             "array": f"an array of shape {self.array}",
             "size": "the sizes {} to {} of sets".format(*self.sizes or (0, 0)),
+            "tokens": "{} tokens of length {}".format(*self.tokens or (0, 0)),
         }
         return " and ".join(texts[kind] for kind in self.kinds) or "no condition"
 
@@ -191,10 +207,10 @@ class ConditionSpec:
 
         Returns:
             "class" and "size" of shape (n,), "vector" of shape (n, V), "array" of shape
-            (n, C, H, W), those that the network has.
+            (n, C, *sizes), "tokens" of shape (n, T, F), those that the network has.
 
         Raises:
-            TypeError: If classes or sizes are not int64, or a vector or an array is not floating.
+            TypeError: If classes or sizes are not int64, or other kinds not floating.
             ValueError: If the kinds or shapes are others; the message says which are wanted.
         """
         if not self.kinds:
@@ -263,6 +279,15 @@ class ConditionSpec:
             return None
         return self._by_kind(y)["size"]
 
+    def example(self, n: int, device: torch.device | str = "cpu") -> Condition | None:
+        """A condition of n samples that a network takes: class 0, zeros, and the largest sets."""
+        parts = {}
+        for kind, shape in self.kinds.items():
+            dtype = torch.int64 if kind in _INTEGER else torch.float32
+            value = self.sizes[1] if kind == "size" else 0
+            parts[kind] = torch.full((n, *shape), value, dtype=dtype, device=device)
+        return self._joined(parts) if parts else None
+
     def without(self, y: Condition, rows: Tensor) -> Condition:
         """The condition with "no condition" in some rows: class K, and NaN for numbers.
 
@@ -295,7 +320,7 @@ class ConditionSpec:
             return None
         if y is None:
             raise ValueError(f"the network takes {self}, the data have no condition")
-        for name in ("classes", "vector", "array", "sizes"):
+        for name in ("classes", "vector", "array", "sizes", "tokens"):
             own, there = getattr(self, name), getattr(have, name)
             if have and own is not None and own != there:
                 raise ValueError(f"the network takes {self}, the data have {have}")
@@ -329,3 +354,11 @@ def checked_sizes(sizes: tuple[int, int]) -> tuple[int, int]:
     if least > most:
         raise ValueError(f"sizes must be (least, most) with least ≤ most, got ({least}, {most})")
     return least, most
+
+
+def checked_tokens(tokens: tuple[int, int]) -> tuple[int, int]:
+    """Number and length of tokens, or raise unless both are at least 1."""
+    if not isinstance(tokens, (tuple, list)) or len(tokens) != 2:
+        raise ValueError(f"tokens must be two numbers (T, F), got {tokens!r}")
+    count, length = (check_integer("each entry of tokens", n, minimum=1) for n in tokens)
+    return count, length

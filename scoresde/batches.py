@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import torch
 
-from ._condition import Condition
+from ._condition import Condition, present
 from ._tensor import check_integer
-from .noise import Noise, SampleNoise, check_seed
+from .noise import Noise, PresentNoise, SampleNoise, check_seed
 from .score import ScoreModel
+from .score.sets import sizes_of
 
 __all__ = ["Batch", "batches"]
 
@@ -40,8 +41,9 @@ class Batch(NamedTuple):
     @property
     def names(self) -> Sequence[int]:
         """The numbers that messages use for the samples: their indices, or their rows."""
-        if isinstance(self.noise, SampleNoise):
-            return self.noise.indices
+        noise = self.noise.source if isinstance(self.noise, PresentNoise) else self.noise
+        if isinstance(noise, SampleNoise):
+            return noise.indices
         return range(self.rows.start, self.rows.stop)
 
 
@@ -58,7 +60,8 @@ def batches(
 ) -> list[Batch]:
     """Check the arguments of a call over n samples, and split it into batches.
 
-    Sample i of the call has the stream (seed, i), for every size of the batches.
+    Sample i of the call has the stream (seed, i), for every size of the batches. For a model of
+    sets the noise is 0 at their padding; see `score.sets`.
 
     Args:
         model: Score model.
@@ -90,9 +93,12 @@ def batches(
         seed = check_seed(seed)
     size = max(n, 1) if batch is None else check_integer("batch", batch, minimum=1)
     model = model.labelled(y, n, device)
+    sizes = sizes_of(model, n)
     parts = []
     for begin in range(0, max(n, 1), size):
         rows = slice(begin, min(begin + size, n))
         own = noise if seed is None else SampleNoise(seed, range(rows.start, rows.stop))
+        if sizes is not None and own is not None:
+            own = PresentNoise(own, present(sizes[rows], model.condition.sizes[1]))
         parts.append(Batch(rows, model.take(rows), own))
     return parts

@@ -21,6 +21,7 @@ from ._tensor import check_choice, check_integer, check_number, expand, float64,
 from .error_history import ErrorHistory
 from .score import ScoreModel
 from .score.base import cast
+from .score.sets import numbers_of_sets, only_present
 from .sde import SDE, Node
 from .sde.reverse import gaussian_kl, learned_std
 
@@ -244,8 +245,10 @@ class Objective:
         # A network with discrete labels has no label for times below the first one.
         t, factor = self._for(model).draw_times(model.sde, u, history)
         node = model.sde.at(t, x0)
+        eps, dims = only_present(model, eps), numbers_of_sets(model, x0)
         squares, share = _errors(model, x0, node, eps)
-        error = squares.flatten(1).sum(1) / math.prod(x0.shape[1:])
+        dims = math.prod(x0.shape[1:]) if dims is None else dims.to(squares)
+        error = squares.flatten(1).sum(1) / dims
         weight = self.weight(node).flatten() * factor
         loss = weight.to(error) * error
         if share is not None:

@@ -16,7 +16,7 @@ __all__ = [
     "shipped",
 ]
 
-TEMPLATES = ("images", "vectors")
+TEMPLATES = ("images", "vectors", "series", "volumes", "sets")
 
 _NO_NAMES = ("features_", "template_")  # files with these prefixes are not found by name
 

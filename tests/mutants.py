@@ -965,8 +965,8 @@ def _likelihood() -> Iterator[Mutant]:
     yield Mutant(
         "the prior's deviation is 1 under every SDE",
         "scoresde/likelihood/ode.py",
-        "log_prior(end.x, batch.model.sde.prior_std)",
-        "log_prior(end.x, 1.0)",
+        "log_prior(end.x, batch.model.sde.prior_std, batch.model)",
+        "log_prior(end.x, 1.0, batch.model)",
         "likelihood/test_log_likelihood.py",
         "default_tolerance",
     )
@@ -996,14 +996,14 @@ def _likelihood() -> Iterator[Mutant]:
     )
     yield Mutant(
         "offset of bits/dim as of 8-bit data in any range",
-        "scoresde/data/spec.py",
+        "scoresde/data/levels.py",
         'math.log2(self._require_levels("bits_offset") / self.span)',
         'math.log2(self._require_levels("bits_offset") / 2)',
         "data/test_data_spec.py",
     )
     yield Mutant(
         "dequantization fills levels − 1 cells",
-        "scoresde/data/spec.py",
+        "scoresde/data/levels.py",
         "fraction = (k.double() + u.double()) / levels",
         "fraction = (k.double() + u.double()) / (levels - 1)",
         "data/test_data_spec.py",
@@ -1555,11 +1555,19 @@ def _files_and_data() -> Iterator[Mutant]:
     )
     yield Mutant(
         "padding is cropped at one side",
-        "scoresde/nets/blocks.py",
-        "x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]",
-        "x[..., : x.shape[-2] - top - bottom, : x.shape[-1] - left - right]",
+        "scoresde/nets/axes.py",
+        "slice(a, n - b)",
+        "slice(0, n - a - b)",
         "nets/test_unet.py",
         "padding",
+    )
+    yield Mutant(
+        "patches of volumes are folded with their axes mixed up",
+        "scoresde/nets/axes.py",
+        "x.reshape(batch, channels, *[n for size in sizes for n in (size // patch, patch)])",
+        "x.reshape(batch, channels, *[n for size in sizes for n in (patch, size // patch)])",
+        "nets/test_unet_axes.py",
+        "patches",
     )
     yield Mutant(
         "residual sums keep their growing variance",

@@ -12,7 +12,7 @@ from scoresde.batches import batches
 from scoresde.score import FunctionScore, NetworkScore, Preconditioning
 from scoresde.sde import VP
 
-ALL = ConditionSpec(classes=3, vector=2, array=(1, 4, 4))
+ALL = ConditionSpec(classes=3, vector=2, array=(1, 4, 4), tokens=(2, 3))
 
 
 def tree():
@@ -28,6 +28,7 @@ def whole(n=4):
         "class": torch.arange(n) % 3,
         "vector": torch.arange(2.0 * n).reshape(n, 2),
         "array": torch.ones(n, 1, 4, 4),
+        "tokens": torch.ones(n, 2, 3),
     }
 
 
@@ -109,7 +110,7 @@ def test_what_is_no_condition(y, error, message):
         ({"vector": torch.zeros(4, 3)}, ValueError, r"must have shape \(4, 2\), as the network ta"),
         ({"vector": torch.full((4, 2), math.inf)}, ValueError, "must be finite, got 8 values"),
         ({"array": torch.zeros(1, 4, 4)}, ValueError, r"\(4, 1, 4, 4\), as .* got \(4, 4, 4\)"),
-        ({"depth": torch.zeros(4)}, ValueError, "dict with keys class, vector, array, got the key"),
+        ({"depth": torch.zeros(4)}, ValueError, "keys class, vector, array, tokens, got the key"),
     ],
 )
 def test_a_condition_of_another_kind_is_refused(change, error, message):
@@ -118,7 +119,7 @@ def test_a_condition_of_another_kind_is_refused(change, error, message):
 
 
 def test_a_condition_needs_all_kinds_of_the_network():
-    with pytest.raises(ValueError, match="y must be a dict with keys class, vector, array, got Te"):
+    with pytest.raises(ValueError, match="dict with keys class, vector, array, tokens, got Te"):
         ALL.checked(torch.zeros(4), 4)
     with pytest.raises(ValueError, match="y must be one tensor for a vector of 2, got a dict"):
         ConditionSpec(vector=2).checked(whole(), 4)
@@ -134,7 +135,7 @@ def test_no_condition_is_class_k_and_nan_in_the_chosen_rows_only():
     rows = torch.tensor([True, False, False, True])
     got, kept = ALL.without(whole(), rows), whole()
     assert got["class"].tolist() == [3, 1, 2, 3]
-    for kind in ("vector", "array"):
+    for kind in ("vector", "array", "tokens"):
         assert torch.isnan(got[kind][rows]).all()
         assert torch.equal(got[kind][~rows], kept[kind][~rows])
     assert ConditionSpec(classes=3).without(torch.tensor([0, 1]), rows[:2]).tolist() == [3, 1]
@@ -157,7 +158,10 @@ def test_a_network_takes_its_own_kinds_of_the_data():
     [
         ({"classes": 0}, ValueError, "classes must be at least 1, got 0"),
         ({"vector": 2.5}, TypeError, "vector must be an integer, got 2.5"),
-        ({"array": (3, 4)}, ValueError, r"array must have shape \(C, H, W\), got \(3, 4\)"),
+        ({"array": (3,)}, ValueError, r"array must have shape \(C, L\), .* got \(3,\)"),
+        ({"array": (3, 4, 0)}, ValueError, "array must be at least 1, got 0"),
+        ({"tokens": (4,)}, ValueError, r"tokens must be two numbers \(T, F\), got \(4,\)"),
+        ({"tokens": (0, 4)}, ValueError, "each entry of tokens must be at least 1, got 0"),
     ],
 )
 def test_what_is_no_spec(arguments, error, message):

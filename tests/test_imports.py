@@ -19,7 +19,7 @@ COMMANDS = ROOT / "cli"
 # - lower layers, never its own (a folder's files import one another freely, except samplers/).
 TOOLS = {
     *("_philox", "_tensor", "_deferred", "_condition", "_reachable", "_files", "_lock", "_text"),
-    *("_envelope", "_workers", "_rows", "_file_kinds", "_identity", "_torchrun"),
+    *("_envelope", "_workers", "_rows", "_sets", "_file_kinds", "_identity", "_torchrun"),
     *("plain", "shipped", "fingerprint", "evaluation"),
 }
 LEAVES = {"nets", "metrics", "data", "ema", "checkpoint", "distributed"}

@@ -32,6 +32,7 @@ PURPOSES = {
     "validation": 14,
     "flip": 15,
     "mask": 16,
+    "set size": 17,
 }
 
 Words = int | Sequence[int] | np.ndarray | Tensor

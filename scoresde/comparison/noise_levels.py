@@ -25,6 +25,7 @@ from ..grid import snapped
 from ..metrics import Estimate
 from ..output.figures import line_style, new_figure
 from ..output.parts import load_part, save_part
+from ..score.sets import only_present, share_present
 from ..tasks.given import GivenModel
 from ..validation import noised
 from .plots import Drawn, Name, name_lines, saved, span, style
@@ -183,9 +184,11 @@ def _errors(sweep: Sweep, data: Dataset, nodes: list[Any]) -> np.ndarray:
         y = data.taken(rows).labels
         bound = model if y is None else model.given(map_condition(lambda v: v.to(device), y))
         with evaluating(bound):
+            eps, share = only_present(bound, eps), share_present(bound, x0)
             for k, node in enumerate(nodes):
                 guess = bound.eps(node.alpha * x0 + node.sigma * eps, node.t)
-                found[k, rows.numpy()] = _per_datum(guess - eps)
+                error = _per_datum(only_present(bound, guess - eps))
+                found[k, rows.numpy()] = error if share is None else error / share.cpu().numpy()
     return found
 
 

@@ -24,6 +24,7 @@ from ..metrics import (
     JointFeatures,
 )
 from ..metrics.features import digest_of
+from ..metrics.set_descriptors import SetDescriptors
 from .feature_choice import AUTO, choose_features, choose_statistics
 from .measures import DEFAULT_METRICS, RealData, check_metrics, measured
 
@@ -57,6 +58,7 @@ class Quality:
         real: Reference and held-out data, in feature space as well.
         floor: The value of each metric, by name, for real data held out from the reference.
         about: Plain data that describe reference, features, kernel and floor.
+        describe: Makes sets of points vectors before anything is measured; None for other data.
     """
 
     spec: DataSpec
@@ -65,6 +67,7 @@ class Quality:
     real: RealData
     floor: dict[str, Estimate]
     about: dict[str, Any]
+    describe: SetDescriptors | None = None
 
     @classmethod
     def build(
@@ -102,6 +105,10 @@ class Quality:
         else:
             held_out = test.x[_spaced(torch.arange(len(test)), n)]
         x = at_model_scale(train.x[_spaced(numbers, REFERENCE_CAP)], spec)
+        held_out = at_model_scale(held_out, spec)
+        describe = SetDescriptors(x) if spec.kind == "set" else None
+        if describe is not None:
+            x, held_out = describe(x), describe(held_out)
         space = choose_features(features, spec, x)
         statistics = choose_statistics(features, space)  # before the features, which take long
         rows = space(x)
@@ -124,19 +131,18 @@ class Quality:
         }
         if statistics is not None:
             about["reference"] += f"; of the Fréchet distance, a file for {statistics.n} images"
-        held_out = at_model_scale(held_out, spec)
         known = _known_rows(space, train, numbers, rows) if "copying" in metrics else rows
         if "copying" in metrics:
             about["copying"] = f"nearest of {len(known)} of {len(numbers)} rows of the {origin}"
         real = RealData(
             x, rows, space(held_out), kernel, space.label, known, held_out, guard, statistics
         )
-        made = cls(spec, space, metrics, real, {}, about)
+        made = cls(spec, space, metrics, real, {}, about, describe)
         return replace(made, floor=made._floor(held_out))
 
     def _floor(self, held_out: Tensor) -> dict[str, Estimate]:
         """The metrics of the held-out data; for copying, of every other row against the rest."""
-        found = self.measure(held_out)
+        found = self._measured(held_out)
         if "copying" in found:
             rows, real = self.real.held_out, self.real
             halves = replace(real, held_out=rows[1::2])
@@ -186,6 +192,10 @@ class Quality:
         the same for all cells.
         """
         x = on_levels(x.cpu(), self.spec)
+        return self._measured(x if self.describe is None else self.describe(x))
+
+    def _measured(self, x: Tensor) -> dict[str, Estimate]:
+        """The metrics of samples, or of descriptors of sets."""
         return measured(self.metrics, self.real, x, self.features(x))
 
 

@@ -23,9 +23,9 @@ from torch import Tensor
 from .._files import atomic_write
 from .._text import printable
 from ..data import DataSpec
-from ..output.figures import to_grid
-from ..output.pictures import can_show
+from ..output.figures import png_bytes, to_grid
 from ..output.result_folder import claim
+from ..output.tiles import can_show, in_tiles, sample_figure
 from .answers import answer_rows, explained
 from .checked import LABELS
 from .curves import AXES, curves, scatter
@@ -45,6 +45,7 @@ __all__ = ["REPORT", "build_report", "render", "report_files"]
 
 REPORT = "report.html"
 STRIP = 16  # images of a strip
+TILES = 8  # of other data, in two rows
 MORE = ("trajectory", "noise_levels")  # figures beside those of the metrics
 SHEETS = 3  # budgets whose samples are shown
 
@@ -300,11 +301,16 @@ def _strip(strip: Findings) -> list[Picture]:
 
 
 def _picture(spec: DataSpec, x: Tensor, label: str) -> Picture:
-    """Images side by side, or a scatter plot of points in the plane."""
+    """Images or other tiles side by side, points in the plane, or histograms of vectors."""
     if spec.shape == (2,):
         outside = int(((x < spec.low) | (x > spec.high)).any(1).sum())
         label += f" · {outside} of {len(x)} outside" if outside else ""
         return Picture.of(scatter(x, spec), f"Scatter plot: {label}", label)
+    if not spec.is_image:
+        shown = x[:TILES] if in_tiles(spec) else x
+        png = png_bytes(sample_figure(shown, spec, columns=TILES // 2))
+        what = f"First {len(shown)} samples" if in_tiles(spec) else "Histograms of samples"
+        return Picture.of(png, f"{what}: {label}", label)
     buffer = io.BytesIO()
     to_grid(x[:STRIP], spec, STRIP).save(buffer, "PNG", optimize=True)
     return Picture.of(buffer.getvalue(), f"First {min(len(x), STRIP)} samples: {label}", label)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensor import NonFiniteError
+from .._tensor import NonFiniteError, expand
 from ..data import DataSpec
 from ..evaluation import count_nfe
 from ..fingerprint import fingerprint
@@ -21,6 +21,7 @@ from ..noise import SampleNoise
 from ..output.files import save_arrays, write_json
 from ..output.progress import Tell
 from ..score import ScoreModel
+from ..score.sets import only_present, share_present
 from ..tasks.compiling import compile_network
 from .checked import estimates_to_json
 from .draw import DrawSettings, draw
@@ -238,7 +239,13 @@ class Sweep:
         """x_T, as drawn by `sample` from the seed, shape (n, *D), float32 on the CPU."""
         noise = SampleNoise(self.settings.seed, range(self.settings.n))
         x = noise.prior(self.settings.shape, torch.device(self.settings.device))
-        return (x * self.model.sde.prior_std).to("cpu", torch.float32)
+        model = self.model.given(self.settings.y)
+        return only_present(model, x * self.model.sde.prior_std).to("cpu", torch.float32)
+
+    def per_point(self, *states: Tensor) -> list[Tensor]:
+        """States (n, *D) whose mean squares over D are those over the points of sets."""
+        share = share_present(self.model.given(self.settings.y), states[0])
+        return [x if share is None else x * expand(share.rsqrt(), x).to(x) for x in states]
 
     @cached_property
     def cost(self) -> Cost:
@@ -288,7 +295,7 @@ class Sweep:
         x = out.x.cpu()
         metrics = {} if self.quality is None else self.quality.measure(x)
         if self.is_paired(cell):
-            metrics["paired_rmse"] = paired_rmse(x, solved)
+            metrics["paired_rmse"] = paired_rmse(*self.per_point(x, solved))
         result = self.result(
             cell,
             "done",

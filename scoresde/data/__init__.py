@@ -4,6 +4,7 @@ from .catalog import DatasetStatus, dataset_status, has_test_split, load_dataset
 from .dataset import Dataset
 from .densities import DENSITIES, Density2D
 from .images import download
+from .sets import draw_sizes
 from .source import DataSource
 from .spec import DataSpec
 from .stream import Stream
@@ -24,6 +25,7 @@ __all__ = [
     "Transform",
     "dataset_status",
     "download",
+    "draw_sizes",
     "has_test_split",
     "load_dataset",
     "parse_transforms",

@@ -28,11 +28,19 @@ __all__ = ["ArrayFile", "is_array_file", "is_table", "load_array"]
 # Names of the data and their conditions in a .npz file: ours, and the names given by
 # `np.savez(file, x, y)`, as in the sample files of guided-diffusion (ADM).
 _CONTENTS = (
-    {"x": "x", "y": "y"},
-    {"x": "x", "y_class": "class", "y_vector": "vector", "y_array": "array"},
+    {"x": "x", "y": "y", "sizes": "size"},
+    {
+        "x": "x",
+        "sizes": "size",
+        **{f"y_{kind}": kind for kind in ("class", "vector", "array", "tokens")},
+    },
     {"arr_0": "x", "arr_1": "y"},
 )
-_OF_SAMPLES = {"labels": "class", "y_vector": "vector", "y_array": "array"}
+_OF_SAMPLES = {
+    "labels": "class",
+    "sizes": "size",
+    **{f"y_{kind}": kind for kind in ("vector", "array", "tokens")},
+}
 
 # Names that `scoresde sample` always writes besides the samples.
 _SAMPLES = {"x", "ts", "nfe", "seed"}
@@ -45,7 +53,7 @@ class ArrayFile:
     Args:
         x: Data, shape (N, *D): uint8 or int64 if quantized, otherwise float32. `Rows` if they are
             read when they are needed.
-        conditions: Labels, vector and array of the data.
+        conditions: Labels, vector, array, tokens and sizes of the data.
         levels: Number of levels; None for continuous data.
         spec: Description of the data if the file holds one, as samples of scoresde do.
         names: Names of the D features of a table with a header; None without names.
@@ -84,13 +92,15 @@ def load_array(
 
     - one array of any name, or
     - "x" and "y", or "arr_0" and "arr_1": data and a condition, or
-    - "x" and some of "y_class", "y_vector", "y_array": data and several conditions, or
+    - "x" and some of "y_class", "y_vector", "y_array", "y_tokens": data and several conditions, or
+    - any of these that have "x", and "sizes": sets of points with their numbers of points, or
     - the arrays of `scoresde sample`: the data are "levels" if it exists, otherwise "x".
 
     A condition "y" is a label (integers or bool, the class numbers, or text, the class names, shape
     (N,) or (N, 1)), a vector (floats, shape (N,), or numbers, shape (N, V)) or an array of the size
-    of the images (numbers, shape (N, C, H, W)). Pickled objects are never opened. The sizes in the
-    file's header are compared with its real size and with the free memory before memory is taken.
+    of the data (numbers, shape (N, C, *sizes)). Tokens, of shape (N, T, F), have the name
+    "y_tokens". Pickled objects are never opened. The sizes in the file's header are compared with
+    its real size and with the free memory before memory is taken.
 
     - uint8: quantized, 256 levels unless `levels` says otherwise.
     - other integers and bool: quantized; `levels` must be given (bool: 2).
@@ -166,7 +176,7 @@ def _read_archive(
             return {
                 what: read_member(path, archive, members[name])
                 for name, what in names.items()
-                if name in members and (labels or what in ("x", "spec"))
+                if name in members and (labels or what in ("x", "spec", "size"))
             }
 
         if set(members) >= _SAMPLES:
@@ -181,7 +191,7 @@ def _read_archive(
     names = ", ".join(members) or "none"
     raise ValueError(
         "it must hold one array, or x and y, or arr_0 and arr_1, or x and some of y_class, "
-        f"y_vector, y_array, got {names}"
+        f"y_vector, y_array, y_tokens, with sizes for sets, got {names}"
     )
 
 

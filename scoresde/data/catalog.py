@@ -23,6 +23,7 @@ from .densities import DENSITIES
 from .folder import SPLITS, class_folders, find_split, load_folder
 from .images import IMAGE_SET_CLASSES, IMAGE_SETS, find_folder, load_digits, load_image_set
 from .resizing import resized
+from .sets import range_of_sets, size_kinds
 from .source import NAMES, DataSource
 from .spec import DataSpec
 from .uci import UCI_SETS, find_uci, load_uci
@@ -116,13 +117,14 @@ def load_dataset(
     known = classes
     if known is None and found.conditions.labels is not None:
         known = _known_classes(source, found)
-    y, kinds = _numbered(name, found.conditions, known)
+    y, kinds = _numbered(name, found.conditions, known, found.x.shape[1])
+    y = y if labels else found.conditions.sizes
     low, high = _range_of(source, found)
     shape = tuple(found.x.shape[1:])
     spec = DataSpec(
         shape, low, high, found.levels, name=path.name, feature_names=found.names, **kinds
     )
-    data = Dataset(name, found.x, y if labels else None, spec, split=split)
+    data = Dataset(name, found.x, y, spec, split=split)
     # A test split, or data with classes known from elsewhere, need not hold every class.
     complete = split == "train" and classes is None and found.spec is None and not source.named
     if complete and data.empty_class is not None:
@@ -132,9 +134,12 @@ def load_dataset(
 
 
 def _numbered(
-    name: str, conditions: Conditions, known: Classes | None
+    name: str, conditions: Conditions, known: Classes | None, most: int
 ) -> tuple[Condition | None, dict[str, Any]]:
-    """The conditions with classes as numbers, and their description as arguments of `DataSpec`."""
+    """The conditions with classes as numbers, and their description as arguments of `DataSpec`.
+
+    Sets have `most` rows.
+    """
     parts: dict[str, Tensor] = {}
     kinds: dict[str, Any] = {}
     if conditions.labels is not None:
@@ -145,6 +150,11 @@ def _numbered(
         value = getattr(conditions, kind)
         if value is not None:
             parts[kind], kinds[kind] = value, value.shape[1]
+    if conditions.tokens is not None:
+        parts["tokens"], kinds["tokens"] = conditions.tokens, tuple(conditions.tokens.shape[1:])
+    if conditions.sizes is not None:
+        parts["size"] = conditions.sizes
+        kinds |= size_kinds(conditions.sizes, most)
     return parts if len(parts) > 1 else next(iter(parts.values()), None), kinds
 
 
@@ -254,8 +264,7 @@ def _range_of(source: DataSource, data: ArrayFile) -> tuple[float, float]:
         return ends[0] if low is None else low, ends[1] if high is None else high
     if (low is None) != (high is None):
         raise ValueError(f"low and high must be given together, got {low}, {high}")
-    ends = [torch.aminmax(block) for block in blocks_of(data.x)]
-    least, most = float(min(end.min for end in ends)), float(max(end.max for end in ends))
+    least, most = _ends(data)
     if low is None:
         if least == most:
             raise ValueError(f"{name}: all values are {least}; give low and high")
@@ -264,6 +273,14 @@ def _range_of(source: DataSource, data: ArrayFile) -> tuple[float, float]:
     if least < np.float32(low) or most > np.float32(high):
         raise ValueError(f"{name}: data must lie in [{low}, {high}], got {least}..{most}")
     return low, high
+
+
+def _ends(data: ArrayFile) -> tuple[float, float]:
+    """The least and the largest number of the data; the padding of sets does not count."""
+    if data.conditions.sizes is not None:
+        return range_of_sets(data.x, data.conditions.sizes)
+    ends = [torch.aminmax(block) for block in blocks_of(data.x)]
+    return float(min(end.min for end in ends)), float(max(end.max for end in ends))
 
 
 def dataset_status() -> list[DatasetStatus]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .classes import number_labels
 from .npy import read_arrays
+from .sets import check_padded
 
 __all__ = ["Conditions", "check_conditions", "float_tensor", "load_condition"]
 
@@ -23,12 +24,16 @@ class Conditions:
     Args:
         labels: Class numbers (integers) or class names (text), shape (N,); None without labels.
         vector: Float32, shape (N, V); None without a vector.
-        array: Float32, shape (N, C, H, W), of the size of the images; None without an array.
+        array: Float32, shape (N, C, *sizes), of the sizes of the data; None without an array.
+        tokens: Float32, shape (N, T, F); None without tokens.
+        sizes: Number of points of each set, int64, shape (N,); None if the data are no sets.
     """
 
     labels: np.ndarray | None = None
     vector: Tensor | None = None
     array: Tensor | None = None
+    tokens: Tensor | None = None
+    sizes: Tensor | None = None
 
 
 def check_conditions(path: Path, found: Mapping[str, np.ndarray], x: Tensor) -> Conditions:
@@ -36,15 +41,15 @@ def check_conditions(path: Path, found: Mapping[str, np.ndarray], x: Tensor) -> 
 
     Args:
         path: The file, for messages.
-        found: The arrays by kind: "class", "vector", "array"; or "y" for a kind that follows from
-            the content: integers, bool or text of shape (N,) or (N, 1) are classes, floats of shape
-            (N,) and other numbers of shape (N, V) a vector, numbers of shape (N, H, W) or
-            (N, C, H, W) an array.
+        found: The arrays by kind: "class", "vector", "array", "tokens", "size"; or "y" for a kind
+            that follows from the content: integers, bool or text of shape (N,) or (N, 1) are
+            classes, floats of shape (N,) and other numbers of shape (N, V) a vector, numbers of
+            shape (N, *sizes) or (N, C, *sizes) with three or more axes an array.
         x: The data, shape (N, *D), images as (N, C, H, W).
 
     Raises:
         ValueError: If dtype or shape are of no kind, the lengths differ, numbers are not finite in
-            float32, or an array does not have the size of the images.
+            float32, or an array does not have the sizes of the data.
     """
     by_kind = {kind: value for kind, value in found.items() if kind != "y"}
     if "y" in found:
@@ -55,15 +60,23 @@ def check_conditions(path: Path, found: Mapping[str, np.ndarray], x: Tensor) -> 
                 f"{path}: {_NAMES[kind]} must have one entry for each of the {len(x)} data, got "
                 f"shape {value.shape}"
             )
-    labels, vector, array = (by_kind.get(kind) for kind in _NAMES)
+    labels, vector, array, tokens, sizes = (by_kind.get(kind) for kind in _NAMES)
     return Conditions(
         None if labels is None else _checked_labels(path, labels),
         None if vector is None else _checked_vector(path, vector),
         None if array is None else _checked_array(path, array, x),
+        None if tokens is None else _checked_tokens(path, tokens),
+        None if sizes is None else check_padded(str(path), x, sizes),
     )
 
 
-_NAMES = {"class": "labels", "vector": "the vector", "array": "the array"}
+_NAMES = {
+    "class": "labels",
+    "vector": "the vector",
+    "array": "the array",
+    "tokens": "the tokens",
+    "size": "sizes",
+}
 
 
 def _kind_of(path: Path, y: np.ndarray) -> str:
@@ -71,12 +84,12 @@ def _kind_of(path: Path, y: np.ndarray) -> str:
         return "class"
     if y.dtype.kind in "buif" and y.ndim in (1, 2):
         return "vector"
-    if y.dtype.kind in "buif" and y.ndim in (3, 4):
+    if y.dtype.kind in "buif" and y.ndim in (3, 4, 5):
         return "array"
     n = y.shape[0] if y.ndim else "N"
     raise ValueError(
         f"{path}: y must hold labels (integers, bool or text of shape ({n},)), a vector (numbers "
-        f"of shape ({n}, V)) or an array (numbers of shape ({n}, C, H, W)), got {y.dtype} "
+        f"of shape ({n}, V)) or an array (numbers of shape ({n}, C, *sizes)), got {y.dtype} "
         f"{y.shape}"
     )
 
@@ -101,20 +114,30 @@ def _checked_vector(path: Path, y: np.ndarray) -> Tensor:
 
 
 def _checked_array(path: Path, y: np.ndarray, x: Tensor) -> Tensor:
-    if x.ndim != 4:
+    if x.ndim not in (3, 4, 5):
         raise ValueError(
-            f"{path}: an array as condition needs images (N, C, H, W), got {tuple(x.shape)}"
+            f"{path}: an array as condition needs series (N, C, L), images (N, C, H, W) or volumes "
+            f"(N, C, D, H, W), got {tuple(x.shape)}"
         )
-    y, size = y[:, None] if y.ndim == 3 else y, tuple(x.shape[2:])
-    if y.ndim == 4 and y.shape[2:] != size and y.shape[1:3] == size:
-        y = y.transpose(0, 3, 1, 2)  # channels last, as the images may be
-    if y.dtype.kind not in "buif" or y.ndim != 4 or y.shape[2:] != size:
-        wanted = f"({len(x)}, C, {size[0]}, {size[1]})"
+    y, size = y[:, None] if y.ndim == x.ndim - 1 else y, tuple(x.shape[2:])
+    if y.ndim == x.ndim and y.shape[2:] != size and y.shape[1:-1] == size:
+        y = np.moveaxis(y, -1, 1)  # channels last, as the data may be
+    if y.dtype.kind not in "buif" or y.ndim != x.ndim or y.shape[2:] != size:
         raise ValueError(
-            f"{path}: the array must hold numbers of shape {wanted}, the size of the images, got "
-            f"{y.dtype} {y.shape}"
+            f"{path}: the array must hold numbers of shape "
+            f"({len(x)}, C, {', '.join(map(str, size))}), the size of the data, got {y.dtype} "
+            f"{y.shape}"
         )
     return float_tensor(path, "the array", y)
+
+
+def _checked_tokens(path: Path, y: np.ndarray) -> Tensor:
+    if y.dtype.kind not in "buif" or y.ndim != 3 or 0 in y.shape:
+        raise ValueError(
+            f"{path}: the tokens must hold numbers of shape ({len(y)}, T, F), got {y.dtype} "
+            f"{y.shape}"
+        )
+    return float_tensor(path, "the tokens", y)
 
 
 def float_tensor(path: Path, what: str, x: np.ndarray) -> Tensor:
@@ -133,14 +156,17 @@ def float_tensor(path: Path, what: str, x: np.ndarray) -> Tensor:
     return torch.from_numpy(data)
 
 
+_IN_TURN = {"class", "size"}  # kinds that samples have by themselves if none are given
+
+
 def load_condition(
     path: Path, kinds: Mapping[str, tuple[int, ...]], class_names: Sequence[str] | None
 ) -> dict[str, Tensor]:
     """Conditions for samples, from a `.npy` or `.npz` file.
 
     A file with one array of any name holds the only wanted kind; several kinds have the names of
-    their kinds, or "y_class", "y_vector" and "y_array". Classes may be left out if there are other
-    kinds. One entry alone needs no axis of samples.
+    their kinds, or "y_class", "y_vector", "y_array", "y_tokens" and "sizes". Classes and sizes may
+    be left out if there are other kinds. One entry alone needs no axis of samples.
 
     Args:
         path: The file.
@@ -148,7 +174,7 @@ def load_condition(
         class_names: Names of the classes, if they have names.
 
     Returns:
-        The tensors by kind: classes as int64, all else as float32.
+        The tensors by kind: classes and sizes as int64, all else as float32.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -157,10 +183,11 @@ def load_condition(
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     found = {name.removeprefix("y_"): y for name, y in read_arrays(path).items()}
-    wanted = [kind for kind in kinds if kind != "class"] or ["class"]
+    found = {"size" if name == "sizes" else name: y for name, y in found.items()}
+    wanted = [kind for kind in kinds if kind not in _IN_TURN] or [*kinds][:1]
     if len(found) == len(wanted) == 1 and not set(found) & set(kinds):
         found = dict(zip(wanted, found.values(), strict=True))
-    if set(found) not in (set(kinds), set(wanted)):
+    if not found or not set(kinds) - _IN_TURN <= set(found) <= set(kinds):
         raise ValueError(
             f"{path} must hold one array for each of {', '.join(kinds)}, got "
             f"{', '.join(found) or 'none'}"
@@ -171,6 +198,10 @@ def load_condition(
         y = y[None] if y.shape == shape else y
         if kind == "class":
             made[kind] = number_labels(str(path), _checked_labels(path, y), class_names)[0]
+        elif kind == "size":
+            if y.dtype.kind not in "ui":
+                raise ValueError(f"{path}: sizes must be integers, got {y.dtype}")
+            made[kind] = torch.from_numpy(y.astype(np.int64))
         else:
             made[kind] = float_tensor(path, f"the {kind}", y)
     return made

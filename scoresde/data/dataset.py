@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,7 @@ from .._tensor import check_integer
 from ..fingerprint import fingerprint
 from .items import ItemRows, conditions_of
 from .scaled import existing, scaled_rows
+from .sets import pad_sets, range_of_sets, size_kinds, widened
 from .spec import DataSpec
 from .units import filled
 
@@ -82,6 +83,47 @@ class Dataset:
         else:
             labels = spec.condition.checked(bound_rows(labels, len(x), "cpu"), len(x))
         return cls(name, x, labels, spec)
+
+    @classmethod
+    def of_sets(
+        cls,
+        sets: Sequence[Any],
+        spec: DataSpec | None = None,
+        name: str = "sets",
+        labels: Condition | None = None,
+    ) -> Dataset:
+        """Sets of points, padded with zeros to the size of the largest.
+
+        Args:
+            sets: Arrays or tensors of shape (n_i, F): n_i ≥ 1 points of F floating features.
+            spec: Description of the data, whose `sizes` allow all n_i; None takes it from the
+                sets.
+            name: Name of the data, for messages and reports.
+            labels: Other conditions of the data, if `spec` has any: a tensor, or a dict.
+
+        Raises:
+            TypeError: If a set does not hold real numbers.
+            ValueError: If a set is empty, has another F, another number of points than `spec`
+                allows, or numbers that are not finite.
+        """
+        x, sizes = pad_sets(sets, None if spec is None else spec.shape[0])
+        if spec is None:
+            low, high = range_of_sets(x, sizes)
+            if low == high:
+                raise ValueError(f"{name}: all numbers are {low}; give spec with low and high")
+            spec = DataSpec(
+                tuple(x.shape[1:]), low, high, name=name, **size_kinds(sizes, len(x[0]))
+            )
+        elif spec.sizes is None or spec.shape != tuple(x.shape[1:]):
+            raise ValueError(
+                f"spec must be of sets of shape {tuple(x.shape[1:])}, got {spec.kind} data of "
+                f"shape {spec.shape}"
+            )
+        kinds = set(spec.condition.kinds) - {"size"}
+        y = labels if isinstance(labels, dict) else dict.fromkeys(kinds, labels)
+        y = {"size": sizes} | y if kinds else sizes
+        y = spec.condition.checked(bound_rows(y, len(x), "cpu"), len(x))
+        return cls(name, x, y, spec)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -171,6 +213,26 @@ class Dataset:
             return replace(self, spec=self.spec.fitted(texts, blocks))
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from error
+
+    def widened(self, sizes: tuple[int, int] | None) -> Dataset:
+        """These sets with as many rows as other sets, so that one network takes both.
+
+        Args:
+            sizes: Least and most number of points of the other sets; None if they are no sets.
+
+        Returns:
+            The sets with zeros after their last row; the same data if the others have no more rows
+            or fewer points than some of these.
+        """
+        own = self.spec.sizes
+        if sizes is None or own is None or own == sizes or own[0] < sizes[0] or own[1] > sizes[1]:
+            return self
+        counts = self.spec.size_counts
+        if counts is not None:
+            counts = (0,) * (own[0] - sizes[0]) + counts + (0,) * (sizes[1] - own[1])
+        shape = (sizes[1], self.spec.shape[1])
+        spec = replace(self.spec, shape=shape, sizes=sizes, size_counts=counts)
+        return replace(self, x=widened(self.x, own, sizes), spec=spec)
 
     def taken(self, rows: Tensor) -> Dataset:
         """Some of these data.

@@ -67,6 +67,12 @@ class ArrayReading:
         if dtype.kind not in "buif":
             raise ValueError(f"{path}: data must be real numbers, got dtype {dtype}")
         _check_axes(path, shape, dtype)
+        if len(shape) == 4 and dtype.kind == "f" and shape[1] == shape[2] == shape[3] > 4:
+            warnings.warn(
+                f"{path}: the shape {shape} was taken for images (N, C, H, W) of {shape[1]} "
+                f"channels; for volumes make it (N, C, D, H, W), {(shape[0], 1, *shape[1:])}",
+                stacklevel=5,
+            )
         last = _channels_last(shape)
         if last:
             noun = "channel" if shape[3] == 1 else "channels"

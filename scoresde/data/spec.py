@@ -6,14 +6,11 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from .._condition import ConditionSpec, checked_sizes
-from .._deferred import refuse
+from .._condition import ConditionSpec, checked_sizes, checked_tokens
 from .._tensor import check_integer, check_number, plain_numbers
 from .._text import printable
 from ..plain import construct
+from .levels import InLevels
 from .transforms import Chain, chain_from_list, chain_to_list
 from .units import InUnits
 
@@ -21,12 +18,15 @@ __all__ = ["DataSpec"]
 
 _KINDS = {1: "vector", 2: "series", 3: "image", 4: "volume"}  # by the number of axes
 
+# Keys of `to_dict` that old checkpoints lack.
+_LATER = ("class_names", "vector", "array", "sizes", "tokens", "size_counts", "transform")
+_LATER += ("feature_names",)
 _MOST_FLOAT = 3.4e38  # about the largest float32: data are kept in float32
 _MOST_INTEGER = 1 << 40  # more than any memory holds; only a forged checkpoint claims more
 
 
 @dataclass(frozen=True)
-class DataSpec(InUnits):
+class DataSpec(InLevels, InUnits):
     """Shape, range and quantization of data; stored in every checkpoint.
 
     Quantized data live in cells: level k of L = `levels` is the interval
@@ -51,17 +51,21 @@ class DataSpec(InUnits):
         class_names: Names of the classes in the order of their numbers; None if they have none.
         vector: Length of the vector of numbers that belongs to each datum as a condition; None
             without one.
-        array: Channels of the array of the image's size that belongs to each datum as a condition;
-            None without one.
+        array: Channels of the array of the datum's size that belongs to each datum as a condition,
+            for series, images and volumes; None without one.
         sizes: Least and most number of points of a set, for sets of shape (most, F); None for all
             other data.
+        tokens: Number and length (T, F) of the tokens that belong to each datum as a condition;
+            None without tokens.
+        size_counts: How many sets of the training data have each size, from least to most; None if
+            this is not known.
 
     Raises:
         TypeError: If `shape`, `levels`, `classes`, `vector` or `array` do not hold integers, `low`
             or `high` is not a number, or a name is not text.
         ValueError: If a size, the number of levels or of classes is too small or too large, the
             range is empty, the class names are not `classes` different names, there is an array
-            for data that are not of shape (C, H, W), or `sizes` do not suit the shape.
+            for data that are no series, images or volumes, or `sizes` do not suit the shape.
     """
 
     shape: tuple[int, ...]
@@ -74,6 +78,8 @@ class DataSpec(InUnits):
     vector: int | None = None
     array: int | None = None
     sizes: tuple[int, int] | None = None
+    tokens: tuple[int, int] | None = None
+    size_counts: tuple[int, ...] | None = None
     transform: Chain | None = None
     feature_names: tuple[str, ...] | None = None
 
@@ -102,8 +108,10 @@ class DataSpec(InUnits):
             raise TypeError(f"name must be text, got {self.name!r}")
         if self.class_names is not None:
             self._check_class_names()
-        if self.array is not None and len(shape) != 3:
+        if self.array is not None and not (2 <= len(shape) <= 4 and self.sizes is None):
             raise ValueError(f"array must be None for data of shape {shape}, got {self.array}")
+        if self.tokens is not None:
+            object.__setattr__(self, "tokens", checked_tokens(self.tokens))
         if self.sizes is not None:
             self._check_sizes()
         self.check_units()
@@ -118,6 +126,11 @@ class DataSpec(InUnits):
         if self.levels is not None:
             raise ValueError(f"levels must be None for sets, got {self.levels}")
         object.__setattr__(self, "sizes", sizes)
+        if self.size_counts is not None:
+            counts = tuple(check_integer("size_counts", n, minimum=0) for n in self.size_counts)
+            if len(counts) != sizes[1] - sizes[0] + 1 or sum(counts) == 0:
+                raise ValueError(f"size_counts must be one number for each of the sizes {sizes}")
+            object.__setattr__(self, "size_counts", counts)
 
     def _check_class_names(self) -> None:
         names = tuple(self.class_names)
@@ -144,9 +157,9 @@ class DataSpec(InUnits):
 
     @property
     def condition(self) -> ConditionSpec:
-        """The conditions of the data: classes, a vector, an array, the sizes of sets."""
+        """The conditions of the data: classes, a vector, an array, the sizes of sets, tokens."""
         array = None if self.array is None else (self.array, *self.shape[1:])
-        return ConditionSpec(self.classes, self.vector, array, self.sizes)
+        return ConditionSpec(self.classes, self.vector, array, self.sizes, self.tokens)
 
     @property
     def span(self) -> float:
@@ -180,95 +193,20 @@ class DataSpec(InUnits):
 
     @property
     def unit(self) -> str:
-        """Unit of −log p per dimension: bits/dim, or nats/dim for continuous data."""
+        """Unit of −log p: bits/dim, nats/dim for continuous data, nats/set for sets of any size."""
+        if self.sizes is not None:
+            return "nats/set"
         return "nats/dim" if self.levels is None else "bits/dim"
 
     @property
     def nats_per_unit(self) -> float:
-        """Nats per datum in one `unit`: D log 2, or D for continuous data."""
-        return self.dims * (1 if self.levels is None else math.log(2))
+        """Nats per datum in one `unit`: D log 2, D for continuous data, or 1 for sets."""
+        return self.dims_per_unit * (1 if self.levels is None else math.log(2))
 
     @property
-    def bits_offset(self) -> float:
-        """log2(levels/span), the difference between bits/dim of the levels and −log2 p(x)/D.
-
-        The cell of a level has volume (span/levels)^D. The offset is 7 for 8-bit data on [−1, 1],
-        8 on [0, 1], and 4 for 5-bit data on [−1, 1].
-
-        Raises:
-            ValueError: If the data are continuous, because they have no bits/dim.
-        """
-        return math.log2(self._require_levels("bits_offset") / self.span)
-
-    def encode(self, k: Tensor) -> Tensor:
-        """Centre of the cell of each level:  x = low + (high − low) (k + ½)/levels.
-
-        Args:
-            k: Integer levels in 0 … levels − 1, any shape.
-
-        Returns:
-            Model scale, same shape, in the default float dtype.
-
-        Raises:
-            TypeError: If k is not an integer tensor.
-            ValueError: If the data are continuous or a level is out of range.
-        """
-        return self.dequantize(k, torch.tensor(0.5, device=k.device))
-
-    def dequantize(self, k: Tensor, u: Tensor) -> Tensor:
-        """Place u ∈ [0, 1] inside the cell of level k:  x = low + (high − low) (k + u)/levels.
-
-        Args:
-            k: Integer levels in 0 … levels − 1, any shape.
-            u: Position in the cell, broadcastable to k; uniform on [0, 1) for dequantization.
-
-        Returns:
-            Model scale in [low, high], same shape as k, in the dtype of u.
-
-        Raises:
-            TypeError: If k is not an integer tensor or u not a float tensor.
-            ValueError: If the data are continuous or a level is out of range.
-        """
-        levels = self._require_levels("dequantize")
-        if k.is_floating_point() or k.is_complex() or k.dtype == torch.bool:
-            raise TypeError(f"k must be an integer tensor of levels, got {k.dtype}")
-        if not u.is_floating_point():
-            raise TypeError(f"u must be a float tensor, got {u.dtype}")
-        if k.numel():
-            self._check_levels(*k.aminmax())
-        # k + u in float64: float32 would round 255 + 0.99999 up into the next cell.
-        fraction = (k.double() + u.double()) / levels
-        return (self.low + self.span * fraction).to(u.dtype)
-
-    def _check_levels(self, low: Tensor, high: Tensor) -> None:
-        """Raise ValueError unless the smallest and the largest level are in the range."""
-        last = self.levels - 1
-        outside = (low.long() < 0) | (high.long() > last)
-        refuse(outside, lambda _: ValueError(f"k must lie in 0..{last}, got {low}..{high}"))
-
-    def to_levels(self, x: Tensor) -> Tensor:
-        """The nearest level, by cell centre: the inverse of `encode` and `dequantize`.
-
-            k = round((x − low)/(high − low) · levels − ½),  clamped to 0 … levels − 1
-
-        Ties (cell borders) go up, as in dequantization with u = 0. Values outside [low, high]
-        get the first or last level.
-
-        Args:
-            x: Model scale, any shape.
-
-        Returns:
-            Levels, same shape: uint8 up to 256 levels, int64 above.
-
-        Raises:
-            ValueError: If the data are continuous or x holds a NaN.
-        """
-        levels = self._require_levels("to_levels")
-        if bool(torch.isnan(x).any()):
-            raise ValueError(f"x must not hold NaN, got {int(torch.isnan(x).sum())} of them")
-        # round(v − ½) with ties up is floor(v).
-        k = torch.floor((x.double() - self.low) / self.span * levels).clamp(0, levels - 1)
-        return k.to(torch.uint8 if levels <= 256 else torch.int64)
+    def dims_per_unit(self) -> int:
+        """The dimensions among which one `unit` divides −log p: D, or 1 for sets."""
+        return self.dims if self.sizes is None else 1
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data (numbers, strings, lists, None), ready for JSON.
@@ -278,7 +216,7 @@ class DataSpec(InUnits):
         values = asdict(self) | {"shape": list(self.shape)}
         if self.transform is not None:
             values["transform"] = chain_to_list(self.transform)
-        for key in ("class_names", "vector", "array", "sizes", "transform", "feature_names"):
+        for key in _LATER:
             if (value := values.pop(key)) is not None:
                 values[key] = list(value) if isinstance(value, tuple) else value
         return values
@@ -293,8 +231,3 @@ class DataSpec(InUnits):
         if isinstance(values, dict) and values.get("transform") is not None:
             values = {**values, "transform": chain_from_list(values["transform"])}
         return construct(cls, values, "DataSpec")
-
-    def _require_levels(self, what: str) -> int:
-        if self.levels is None:
-            raise ValueError(f"{what} needs quantized data, got levels = None (continuous data)")
-        return self.levels

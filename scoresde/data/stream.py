@@ -56,12 +56,8 @@ class Stream:
 
     @property
     def labels(self) -> Condition | None:
-        """One row of zeros in the form of the conditions; None without conditions."""
-        zeros = {
-            kind: torch.zeros(1, *shape, dtype=torch.int64 if kind == "class" else torch.float32)
-            for kind, shape in self.spec.condition.kinds.items()
-        }
-        return self.spec.condition.selected(zeros, ConditionSpec()) if zeros else None
+        """One row in the form of the conditions; None without conditions."""
+        return self.spec.condition.example(1)
 
     def take(self, first: int, n: int) -> tuple[Tensor, Condition | None]:
         """Items first … first + n − 1 and their conditions.

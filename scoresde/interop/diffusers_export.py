@@ -88,6 +88,7 @@ def _remarks(model: NetworkScore, data: DataSpec, out: Path) -> list[str]:
     lines.append(
         f"not in this format: levels, data range {data.low:g} to {data.high:g}"
         + ("" if data.class_names is None else ", class names")
+        + ("" if data.transform is None else ", the transform of the data: samples have no units")
     )
     return lines
 

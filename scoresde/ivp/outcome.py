@@ -95,7 +95,7 @@ class SolverError(RuntimeError):
         self.counts = counts
 
 
-def error_norm(error: Tensor, dims: int) -> Tensor:
+def error_norm(error: Tensor, dims: int, share: Tensor | None = None) -> Tensor:
     """Size of each sample's error: max(RMS of its first `dims` numbers, |each of the others|).
 
     The first numbers are one point in space. The others are integrals, each of which must be
@@ -104,11 +104,15 @@ def error_norm(error: Tensor, dims: int) -> Tensor:
     Args:
         error: Error over tolerance, shape (B, N).
         dims: D, in 1..N.
+        share: Share of these D numbers that exist, shape (B,); the error of the others is 0, and
+            they do not count in the mean. None: all exist.
 
     Returns:
         Shape (B,).
     """
     rms = error[:, :dims].square().mean(1).sqrt()
+    if share is not None:
+        rms = rms / share.to(rms).sqrt()
     if error.shape[1] == dims:
         return rms
     return torch.maximum(rms, error[:, dims:].abs().amax(1))

@@ -73,6 +73,7 @@ class AdaptivePerSample:
         t_end: float,
         *,
         dims: int | None = None,
+        share: Tensor | None = None,
         on_step: OnStep | None = None,
         names: Sequence[int] | None = None,
     ) -> Solution:
@@ -85,6 +86,7 @@ class AdaptivePerSample:
             t_start: First time.
             t_end: Last time, not equal to t_start; met exactly.
             dims: The first `dims` numbers of a sample are a point in space; None = all.
+            share: Share of these numbers that exist, shape (B,), as for `error_norm`.
             on_step: As in `march`.
             names: As in `march`.
 
@@ -99,7 +101,7 @@ class AdaptivePerSample:
         if t_start == t_end:
             raise ValueError(f"t_end must differ from t_start, got {t_end} for both")
         return march(
-            _Embedded(self, rate, y, dims),
+            _Embedded(self, rate, y, dims, share),
             y,
             t_start,
             t_end,
@@ -114,10 +116,18 @@ class _Embedded(Stepper):
 
     first_evaluations = 2  # at t_start, and in the trial that chooses the first step
 
-    def __init__(self, solver: AdaptivePerSample, rate: Rate, y: Tensor, dims: int | None) -> None:
+    def __init__(
+        self,
+        solver: AdaptivePerSample,
+        rate: Rate,
+        y: Tensor,
+        dims: int | None,
+        share: Tensor | None = None,
+    ) -> None:
         table = _EMBEDDED_PAIRS[solver.method]
         self.name, self.rate, self.shape = solver.method, rate, y.shape[1:]
         self.dims = self.shape.numel() if dims is None else dims
+        self.share = share
         self.rtol, self.atol = solver.rtol, solver.atol
         self.evaluations = table.n_stages
         self.exponent = 1 / (table.error_estimator_order + 1)
@@ -167,6 +177,7 @@ class _Embedded(Stepper):
     def keep(self, running: Tensor) -> None:
         """Keep the first slopes, which are all that the next step needs."""
         first = self.slopes[0][running]
+        self.share = None if self.share is None else self.share[running]
         self.slopes = first.new_empty(len(self.slopes), *first.shape)
         self.slopes[0] = first
 
@@ -193,7 +204,7 @@ class _Embedded(Stepper):
         return fifth * (fifth / torch.hypot(fifth, 0.1 * third).clamp(min=1e-300))
 
     def _norm(self, error: Tensor) -> Tensor:
-        return error_norm(error, self.dims).to(torch.float64)
+        return error_norm(error, self.dims, self.share).to(torch.float64)
 
 
 def _like(row: np.ndarray, y: Tensor) -> Tensor:

@@ -55,6 +55,7 @@ class Adaptive:
         t_end: float,
         *,
         dims: int | None = None,
+        share: Tensor | None = None,
         on_step: OnStep | None = None,
     ) -> Solution:
         """Integrate dy/dt = rate(y, t) from t_start to t_end, forwards or backwards.
@@ -71,6 +72,7 @@ class Adaptive:
             t_start: First time.
             t_end: Last time, not equal to t_start; met exactly.
             dims: The first `dims` ≤ N numbers of a sample are a point in space.
+            share: Share of these numbers that exist, shape (B,), as for `error_norm`.
             on_step: Called after each accepted step with (steps done, time, state).
 
         Returns:
@@ -85,7 +87,10 @@ class Adaptive:
         # where no network was trained, and interpolate back with a lower order.
         options: dict[str, Any] = {"step_t": times[1:]}
         if dims is not None:
-            options["norm"] = lambda error: error_norm(error, dims).max()
+            options["norm"] = lambda error: error_norm(error, dims, share).max()
+        elif share is not None:
+            present = share.mean().sqrt().to(y)
+            options["norm"] = lambda error: error.square().mean().sqrt() / present
         try:
             path = odeint(
                 problem,

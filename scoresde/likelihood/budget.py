@@ -170,7 +170,7 @@ def prior_mismatch(
     if known is None:
         return torch.full_like(latent.flatten(1)[:, 0], math.nan, dtype=torch.float64)
     latent = latent.to(torch.float64)
-    return known.log_prob(latent, 1.0) - log_prior(latent, model.sde.prior_std)
+    return known.log_prob(latent, 1.0) - log_prior(latent, model.sde.prior_std, model)
 
 
 @dataclass(frozen=True, kw_only=True)

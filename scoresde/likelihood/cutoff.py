@@ -21,9 +21,10 @@ from ..evaluation import count_nfe, evaluating, own_context
 from ..exact import GaussianMixture
 from ..noise import Noise
 from ..score import ScoreModel
+from ..score.sets import numbers_of_sets, only_present
 from ..sde import Node
 from .dequantize import Dequantization, Points, UniformDequantization, cell_centre, log_normal
-from .method import check_data, check_exact
+from .method import check_data, check_exact, check_no_sets
 from .trace.jacobian import linearize
 from .trace.names import trace_rule
 from .trace.rules import TraceRule
@@ -126,7 +127,9 @@ def neglected(
         probes = rule.draw(batch.noise, x)
         rates = [_rates(model, x, node, rule, probes) for node in nodes]
     values = _integrated(rates, nodes)
-    values = values + math.prod(x.shape[1:]) * math.log(nodes[0].alpha)
+    sizes = numbers_of_sets(model, x)
+    dims = math.prod(x.shape[1:]) if sizes is None else sizes[:, None]
+    values = values + dims * math.log(nodes[0].alpha)
     error = rule.std_error(values, math.prod(x.shape[1:]))
     nfe, derivatives = counted.forward, counted.derivative
     return CutOff(values.mean(1), error, False, _departure(rates), nfe, derivatives)
@@ -177,6 +180,7 @@ class GaussianNoising(Dequantization):
 
         With a continuous spec, k holds real data x_0 at the model's scale.
         """
+        check_no_sets(batch.model, "dequantization must be no added noise")
         x0, log_q0 = self._start(batch, k, spec, t)
         x = (t.alpha * x0 + t.sigma * batch.noise.fresh(x0)).to(dtype)
         with evaluating(batch.model), checked_at_end():
@@ -249,7 +253,7 @@ class _Rates(NamedTuple):
 
 
 def _rates(model: ScoreModel, x: Tensor, node: Node, rule: TraceRule, probes: Tensor) -> _Rates:
-    jacobian = linearize(lambda x: model.eps(x, node), x, model.nfe, node.t)
+    jacobian = linearize(lambda x: only_present(model, model.eps(x, node)), x, model.nfe, node.t)
     eps = jacobian.value.to(torch.float64)
     along = (eps * x).flatten(1).sum(1, keepdim=True) * (-node.alpha / node.sigma)
     squares = (eps**2).flatten(1).sum(1, keepdim=True)

@@ -14,7 +14,8 @@ from ..evaluation import count_nfe, evaluating
 from ..exact import GaussianMixture
 from ..ivp import Adaptive, AdaptivePerSample, Counts, Solution, Status
 from ..score import ScoreModel, reverse_drift
-from .method import check_data, check_exact
+from ..score.sets import only_present, present_rows, share_present
+from .method import check_data, check_exact, check_no_sets
 from .trace.control import check_control, drift_control
 from .trace.jacobian import flat_rows, linearize
 from .trace.rules import ExactTrace, TraceRule
@@ -47,7 +48,7 @@ class Flow:
 
     Song et al. 2021, arXiv:2011.13456, eq. (13). The solver's state is float64, but the network
     sees x in its own dtype. Probes are drawn once and kept: with new probes at each time the ODE
-    would not be smooth.
+    would not be smooth. At the padding of sets h is 0, and so are its derivatives.
 
     Args:
         batch: Model, source of the probes and indices of the samples.
@@ -93,7 +94,7 @@ class Flow:
         integrals = self.x.new_zeros((len(self.x), columns), dtype=torch.float64)
         state = torch.cat([flat_rows(self.x).to(torch.float64), integrals], dim=1)
         solution = Solution(state, Counts.fill(0, Status.DONE))  # an empty batch
-        settings = {"dims": self.dims}
+        settings = {"dims": self.dims, "share": share_present(self.model, self.x)}
         if isinstance(solver, AdaptivePerSample):
             settings["names"] = self.names
         counting = count_nfe(self.model, max_nfe)
@@ -115,7 +116,7 @@ class Flow:
         node = model.sde.at(t, point)
 
         def drift(x: Tensor) -> Tensor:
-            return reverse_drift(model, x, node, eta=0.0)
+            return only_present(model, reverse_drift(model, x, node, eta=0.0))
 
         if self.rule is None:
             return flat_rows(drift(point)).to(state.dtype)
@@ -143,10 +144,16 @@ def check_points(model: ScoreModel, x: Tensor, control: GaussianMixture | None =
     check_exact(model)
     check_data(x)
     if control is not None:
+        check_no_sets(model, "control must be None")
         check_control(control, x)
 
 
-def log_prior(x: Tensor, std: float) -> Tensor:
-    """log N(x; 0, std² I) in nats for x of shape (B, *D), shape (B,)."""
+def log_prior(x: Tensor, std: float, model: ScoreModel | None = None) -> Tensor:
+    """log N(x; 0, std² I) in nats for x of shape (B, *D), shape (B,).
+
+    For padded sets `model` says by its condition which numbers exist; the others do not count.
+    """
     squares = flat_rows(x / std) ** 2
-    return (-0.5 * squares - math.log(std) - 0.5 * math.log(2 * math.pi)).sum(1)
+    terms = -0.5 * squares - math.log(std) - 0.5 * math.log(2 * math.pi)
+    rows = None if model is None else present_rows(model, x)
+    return (terms if rows is None else terms * rows).sum(1)

@@ -13,6 +13,7 @@ from ..batches import batches
 from ..evaluation import own_context
 from ..ivp import Counts
 from ..score import ScoreModel
+from ..score.sets import check_padding
 from ..score.units import in_model_scale, to_model_scale, to_units
 from .method import joined
 from .methods import as_method
@@ -168,6 +169,7 @@ def _carried(
     t_min, parts = model.first_time(method.t_min), []
     for part in batches(model, len(start), start.device, y=y, batch=batch, random=False):
         first = start[part.rows]
+        check_padding(part.model, first, "z" if down else "x")
         end = method.solve(part, first, down=down)
         last = end.x.to(start.dtype)
         x, latent = (last, first) if down else (first, last)

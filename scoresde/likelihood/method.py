@@ -29,6 +29,7 @@ __all__ = [
     "LikelihoodMethod",
     "check_data",
     "check_exact",
+    "check_no_sets",
     "joined",
     "student_t",
 ]
@@ -170,6 +171,18 @@ def check_exact(model: ScoreModel) -> None:
             "model must be exact at every time, got one with rounded labels, which are wrong "
             "between its discrete times; use the label 'index', or DDPMVLB on its ladder"
         )
+
+
+def check_no_sets(model: ScoreModel, refusal: str) -> None:
+    """Raise ValueError with this refusal if the model is one of sets of points.
+
+    Args:
+        model: Score model.
+        refusal: The beginning of the message, such as "control must be None".
+    """
+    if model.condition is not None and model.condition.sizes is not None:
+        least, most = model.condition.sizes
+        raise ValueError(f"{refusal} for sets of different size, here {least} to {most} points")
 
 
 class LikelihoodMethod(ABC):

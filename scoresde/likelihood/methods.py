@@ -17,6 +17,7 @@ from ..evaluation import own_context
 from ..noise import Noise
 from ..plain import construct_named
 from ..score import Clipped, ScoreModel
+from ..score.sets import check_padding
 from ..score.units import to_model_scale
 from .method import Likelihood, LikelihoodMethod, joined
 from .ode import ODE_METHODS, Ode
@@ -107,6 +108,8 @@ def log_likelihood(
     method.check(model, x)
     given = {"seed": seed, "noise": noise, "y": y, "batch": batch}
     parts = batches(model, len(x), x.device, random=method.needs_noise(x), **given)
+    for part in parts:
+        check_padding(part.model, x[part.rows])
     z, log_det = to_model_scale(model, x, y)
     found = joined([method.estimate(part, z[part.rows]) for part in parts])
     found = found if log_det is None else found.shifted(log_det)

@@ -125,7 +125,9 @@ class Ode(LikelihoodMethod):
         """log p of one batch, with the error of the probes."""
         rule = trace_rule(self.trace, x, self.force)
         end = self.solve(batch, x, rule)
-        log_probs = end.integrals + log_prior(end.x, batch.model.sde.prior_std)[:, None]
+        log_probs = (
+            end.integrals + log_prior(end.x, batch.model.sde.prior_std, batch.model)[:, None]
+        )
         return self.likelihood(batch.model, log_probs, rule, end, end.x.to(x.dtype))
 
     def solve(

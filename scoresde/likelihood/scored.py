@@ -98,7 +98,7 @@ def sample_with_log_prob(
         rule = trace_rule(method.trace, start, method.force)
         end = method.solve(part, start, rule, down=True)
         # downwards the integrals are −∫ over [t_min, 1]
-        log_probs = log_prior(start, model.sde.prior_std)[:, None] - end.integrals
+        log_probs = log_prior(start, model.sde.prior_std, part.model)[:, None] - end.integrals
         likelihood = method.likelihood(model, log_probs, rule, end, start)
         log_det, z = log_det_at(part.model, end.x), end.x.to(dtype)
         likelihood = likelihood if log_det is None else likelihood.shifted(log_det)

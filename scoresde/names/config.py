@@ -60,6 +60,7 @@ NETS: dict[str, type[nn.Module]] = {
     "block_unet": nets.BlockUNet,
     "ncsnpp": nets.NCSNpp,
     "mlp": nets.MLP,
+    "transformer": nets.Transformer,
 }
 
 
@@ -208,16 +209,16 @@ class Config:
     def build_model(self, spec: DataSpec | None) -> NetworkScore:
         """A network with fresh weights, drawn from the training seed, as a score model.
 
-        A network of the user's own code receives the shape of the data if it has a parameter
-        `shape`.
+        A network of the user's own code receives the shape of the data and the sizes of sets, if it
+        has parameters `shape` and `sizes`.
 
         Args:
             spec: Description of the data; gives the network its shape. None only if the network's
                 arguments hold its shape.
 
         Raises:
-            ConfigError: If the network refuses its arguments, or its conditions are not those of
-                the data.
+            ConfigError: If the network refuses its arguments or the kind of data, or its conditions
+                are not those of the data.
         """
         arguments = {key: value for key, value in self.net.items() if key != "kind"}
         if spec is not None and not self.foreign:
@@ -225,8 +226,10 @@ class Config:
         make = NETS.get(self.net["kind"], self.net_class)
         if make is None:
             raise ConfigError(f"net: {self.net['kind']} is not imported from a checkpoint")
-        if spec is not None and takes_shape(make):
+        if spec is not None and takes(make, "shape"):
             arguments = {"shape": list(spec.shape), **arguments}
+        if spec is not None and spec.sizes is not None and takes(make, "sizes"):
+            arguments = {"sizes": list(spec.sizes), **arguments}
         with seeded(0 if self.train is None else self.train.seed), _float32_by_default():
             net = checked_kind(construct(make, arguments, "net"), nn.Module, "net")
         return self.model_of(net)
@@ -238,17 +241,26 @@ class Config:
             spec: Description of the data, which must have all of these conditions.
 
         Raises:
-            ConfigError: If the data do not have one of them, or have it in another size.
+            ConfigError: If the data do not have one of them, or have it in another size; or if the
+                data are sets, and the network is not for sets.
         """
-        for name in ("classes", "vector", "array"):
-            taken, there = self.net.get(name), getattr(spec, name)
-            if taken is not None and taken != there:
+        taken = {}
+        for name in ("classes", "vector", "array", "sizes", "tokens"):
+            value, there = self.net.get(name), getattr(spec, name)
+            taken[name] = tuple(value) if isinstance(value, list) else value
+            if taken[name] is not None and taken[name] != there:
                 raise ConfigError(
-                    f"net.{name} must be the data's {there}, got {taken}; the data have "
+                    f"net.{name} must be the data's {there}, got {value}; the data have "
                     f"{spec.condition}"
                 )
-        array = None if self.net.get("array") is None else spec.condition.array
-        return ConditionSpec(self.net.get("classes"), self.net.get("vector"), array)
+        taken["array"] = None if taken["array"] is None else spec.condition.array
+        kind = self.net["kind"]
+        if spec.sizes is not None and not takes(NETS[kind], "sizes"):
+            raise ConfigError(
+                f"net.kind must be transformer for sets of {spec.sizes[0]} to {spec.sizes[1]} "
+                f"points, got {kind}"
+            )
+        return ConditionSpec(**taken | {"sizes": spec.sizes})
 
     def model_of(self, net: nn.Module) -> NetworkScore:
         """The score model of a network.
@@ -285,9 +297,9 @@ def sde_table(sde: SDE) -> dict[str, Any]:
     return {"kind": kind} | {k: v for k, v in plain.items() if isinstance(v, _PLAIN)}
 
 
-def takes_shape(make: Callable[..., Any]) -> bool:
-    """Whether a network's class or function has a parameter `shape`."""
-    return "shape" in inspect.signature(make).parameters
+def takes(make: Callable[..., Any], name: str) -> bool:
+    """Whether a network's class or function has a parameter of this name."""
+    return name in inspect.signature(make).parameters
 
 
 def _checked_net(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +67,7 @@ def content_of(
     if not tensors:
         raise TypeError("model.net has no tensors to save: a function must be put into a Module")
     config = Config(None, model.sde, _net_table(net), None, model.preconditioning, call=model.call)
-    condition = None if model.condition is None else asdict(model.condition)
+    condition = None if model.condition is None else model.condition.to_dict()
     about = {
         "trained": False,
         "config": config.to_dict(),

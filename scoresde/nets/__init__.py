@@ -1,4 +1,4 @@
-"""Noise-conditional networks: U-Nets for images, and fully connected networks for vectors.
+"""Noise-conditional networks: U-Nets, transformers, and fully connected networks for vectors.
 
 They map `(x, label, y)` to a tensor shaped like `x` and do not depend on an SDE. The score model
 that wraps a network defines the meaning of the label and of the output. A network's `condition`
@@ -12,6 +12,7 @@ from .dense_unet import DenseUNet
 from .minimal_unet import MinimalUNet
 from .mlp import MLP
 from .ncsnpp import NCSNpp
+from .transformer import Transformer
 from .unet import UNet
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "DenseUNet",
     "MinimalUNet",
     "NCSNpp",
+    "Transformer",
     "UNet",
 ]

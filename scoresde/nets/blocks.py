@@ -12,17 +12,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from .._tensor import check_integer, check_type, plain_number
+from .axes import CONVOLUTIONS
 from .dropout import Dropout
 
 __all__ = [
     *("Attention", "LinearAttention", "ResidualBlock", "arguments_of", "attend", "attended"),
-    *("check_inputs", "cropped", "group_norm", "image_shape", "padding", "recomputed", "zeroed"),
+    *("check_inputs", "group_norm", "image_shape", "recomputed", "zeroed"),
 ]
 
 _HEAD_CHANNELS = 128
 _LINEAR_HEAD_CHANNELS = 32
 
-Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def arguments_of(scope: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,25 +67,13 @@ def check_inputs(x: Tensor, label: Tensor, shape: Sequence[int]) -> None:
 def image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     """The shape of images, checked to be three integers of at least 1."""
     if len(shape) != 3:
+        one = len(shape) == 1
+        hint = 'vectors take an MLP ("mlp")' if one else 'series and volumes take a UNet ("unet")'
         raise ValueError(
-            f"shape must be (C, H, W) for a U-Net, got {tuple(shape)}; vectors take an MLP "
-            '(net.kind = "mlp")'
+            f"shape must be (C, H, W) for this network of images, got {tuple(shape)}; {hint}"
         )
     channels, height, width = (check_integer("each entry of shape", n, minimum=1) for n in shape)
     return channels, height, width
-
-
-def padding(shape: Sequence[int], multiple: int) -> tuple[int, int, int, int]:
-    """(left, right, top, bottom) that bring height and width to multiples of `multiple`."""
-    _, height, width = shape
-    tall, wide = -height % multiple, -width % multiple
-    return wide // 2, wide - wide // 2, tall // 2, tall - tall // 2
-
-
-def cropped(x: Tensor, pad: Sequence[int]) -> Tensor:
-    """x without the border that was added by `padding`."""
-    left, right, top, bottom = pad
-    return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
 
 
 def attended(name: str, sides: Sequence[int], chosen: Sequence[int]) -> list[bool]:
@@ -130,7 +119,7 @@ class ResidualBlock(nn.Module):
 
     The residual block of DDPM (Ho et al. 2020, arXiv:2006.11239, appendix B). s = √½ keeps the
     variance of the sum of two branches (Song et al. 2021, arXiv:2011.13456, appendix H); W is
-    the identity, or a 1×1 convolution where the number of channels changes. The last
+    the identity, or a convolution of side 1 where the number of channels changes. The last
     convolution starts at zero.
 
     Args:
@@ -139,46 +128,57 @@ class ResidualBlock(nn.Module):
         width: Size of the conditioning vector.
         dropout: Probability in [0, 1).
         skip_scale: Multiply the sum by √½.
+        axes: Number of axes of the grid: 1, 2 or 3.
     """
 
     def __init__(
-        self, channels_in: int, channels_out: int, width: int, dropout: float, skip_scale: bool
+        self,
+        channels_in: int,
+        channels_out: int,
+        width: int,
+        dropout: float,
+        skip_scale: bool,
+        axes: int = 2,
     ) -> None:
         super().__init__()
+        conv = CONVOLUTIONS[axes]
         self.norm1 = group_norm(channels_in)
-        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.conv1 = conv(channels_in, channels_out, 3, padding=1)
         self.condition = nn.Linear(width, channels_out)
         self.norm2 = group_norm(channels_out)
         self.dropout = Dropout(dropout)
-        self.conv2 = zeroed(nn.Conv2d(channels_out, channels_out, 3, padding=1))
+        self.conv2 = zeroed(conv(channels_out, channels_out, 3, padding=1))
         same = channels_in == channels_out
-        self.skip = nn.Identity() if same else nn.Conv2d(channels_in, channels_out, 1)
+        self.skip = nn.Identity() if same else conv(channels_in, channels_out, 1)
         self.scale = math.sqrt(0.5) if skip_scale else 1.0
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Apply the block.
 
         Args:
-            x: Features, shape (B, channels_in, H, W).
+            x: Features, shape (B, channels_in, *sizes).
             embedding: Conditioning vector after its nonlinearity, shape (B, width).
 
         Returns:
-            Shape (B, channels_out, H, W).
+            Shape (B, channels_out, *sizes).
         """
         h = self.conv1(F.silu(self.norm1(x)))
-        h = h + self.condition(embedding)[..., None, None]
+        h = h + self.condition(embedding).reshape(*h.shape[:2], *[1] * (h.ndim - 2))
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
         return (self.skip(x) + h) * self.scale
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q kᵀ/√d) v, all of shape (B, heads, positions, d); every derivative exists."""
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(q kᵀ/√d) v, all of shape (B, heads, positions, d); every derivative exists.
+
+    With a `mask` (bool, shape (B, 1, 1, positions)) only the k and v where it is True count.
+    """
     # Only the plain kernel has a forward-mode derivative, which exact traces of a Jacobian may use.
     # (It is also the only kernel with second derivatives, for callers that set this context.)
     if not torch.compiler.is_compiling() and forward_ad.unpack_dual(q).tangent is not None:
         with sdpa_kernel(SDPBackend.MATH):
-            return F.scaled_dot_product_attention(q, k, v)
-    return F.scaled_dot_product_attention(q, k, v)
+            return F.scaled_dot_product_attention(q, k, v, mask)
+    return F.scaled_dot_product_attention(q, k, v, mask)
 
 
 def _heads(channels: int, size: int) -> int:
@@ -187,7 +187,7 @@ def _heads(channels: int, size: int) -> int:
 
 
 class _SelfAttention(nn.Module):
-    """x ↦ s (x + proj(mix(q, k, v))), (q, k, v) = W norm(x), over all positions of an image.
+    """x ↦ s (x + proj(mix(q, k, v))), (q, k, v) = W norm(x), over all positions of a grid.
 
     A subclass says by `mix` how the values are combined. The projection starts at zero.
 
@@ -206,15 +206,15 @@ class _SelfAttention(nn.Module):
         self.scale = math.sqrt(0.5) if skip_scale else 1.0
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply attention to features of shape (B, channels, H, W); same shape out."""
-        tokens = self.norm(x).flatten(2).transpose(1, 2)  # (B, H·W, channels)
+        """Apply attention to features of shape (B, channels, *sizes); same shape out."""
+        tokens = self.norm(x).flatten(2).transpose(1, 2)  # (B, positions, channels)
         q, k, v = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         mixed = self.mix(q, k, v)
         out = self.proj(mixed.transpose(1, 2).flatten(2))
         return (x + out.transpose(1, 2).reshape(x.shape)) * self.scale
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The mixed values; all of shape (B, heads, H·W, channels / heads)."""
+        """The mixed values; all of shape (B, heads, positions, channels / heads)."""
         raise NotImplementedError
 
 

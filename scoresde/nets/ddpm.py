@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from .._condition import Condition, ConditionSpec
 from .._tensor import check_choice, check_integer, check_number
+from .axes import cropped, padding
 from .blocks import (
     Attention,
     LinearAttention,
@@ -16,12 +17,10 @@ from .blocks import (
     arguments_of,
     attended,
     check_inputs,
-    cropped,
     group_norm,
     image_shape,
     level_factors,
     output_channels,
-    padding,
     zeroed,
 )
 from .embedding import LabelEmbedding

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from .._condition import ConditionSpec
 from .._tensor import check_integer
-from .blocks import arguments_of, check_inputs, zeroed
+from .blocks import arguments_of, check_inputs, image_shape, zeroed
 from .embedding import SinusoidalEmbedding
 
 __all__ = ["MinimalUNet"]
@@ -69,7 +69,7 @@ class MinimalUNet(nn.Module):
         super().__init__()
         self.arguments = arguments
         self.condition = ConditionSpec()
-        self.shape = tuple(check_integer("each entry of shape", n, minimum=1) for n in shape)
+        self.shape = image_shape(shape)
         channels = check_integer("channels", channels, minimum=1)
         if len(multipliers) == 0:
             raise ValueError("multipliers must name at least one level, got none")
@@ -114,7 +114,7 @@ class MinimalUNet(nn.Module):
 def _check_shape(shape: Sequence[int], levels: int) -> None:
     """Raise ValueError unless images of this shape can be halved between all levels."""
     multiple = 2 ** (levels - 1)
-    if len(shape) != 3 or any(size % multiple for size in shape[1:]):
+    if any(size % multiple for size in shape[1:]):
         raise ValueError(
             f"shape must be (C, H, W) with sides that {multiple} divides, for {levels} levels, got "
             f"{tuple(shape)}; data.size resizes square images"

@@ -69,7 +69,10 @@ class MLP(nn.Module):
         super().__init__()
         self.arguments = arguments
         if len(shape) != 1:
-            raise ValueError(f"shape must be (D,), got {tuple(shape)}")
+            raise ValueError(
+                f"shape must be (D,), got {tuple(shape)}; series, images and volumes take a UNet "
+                '("unet"), sets of points a Transformer ("transformer")'
+            )
         self.shape = (check_integer("each entry of shape", shape[0], minimum=1),)
         width = check_integer("width", width, minimum=1)
         depth = check_integer("depth", depth, minimum=1)

@@ -1,4 +1,4 @@
-"""A noise-conditional U-Net for images."""
+"""A noise-conditional U-Net for series, images and volumes."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,18 +10,16 @@ from torch.nn import functional as F
 
 from .._condition import Condition, ConditionSpec
 from .._tensor import check_integer, check_number
+from .axes import CONVOLUTIONS, POOLS, cropped, folded, grid_shape, padding, unfolded
 from .blocks import (
     Attention,
     ResidualBlock,
     arguments_of,
     attended,
     check_inputs,
-    cropped,
     group_norm,
-    image_shape,
     level_factors,
     output_channels,
-    padding,
     recomputed,
     zeroed,
 )
@@ -39,12 +37,18 @@ class _Level(nn.Module):
     checkpointing = False
 
     def __init__(
-        self, channels: Sequence[int], width: int, dropout: float, skip_scale: bool, attend: bool
+        self,
+        channels: Sequence[int],
+        width: int,
+        dropout: float,
+        skip_scale: bool,
+        axes: int,
+        attend: bool,
     ) -> None:
         super().__init__()
         pairs = zip(channels[:-1], channels[1:], strict=True)
         self.blocks = nn.ModuleList(
-            ResidualBlock(a, b, width, dropout, skip_scale) for a, b in pairs
+            ResidualBlock(a, b, width, dropout, skip_scale, axes) for a, b in pairs
         )
         self.attention = Attention(channels[1], skip_scale) if attend else nn.Identity()
 
@@ -66,15 +70,17 @@ def _called(block: nn.Module, *inputs: Tensor) -> Tensor:
 class UNet(nn.Module):
     """U-Net F(x, label, y): the output has the shape of x and is zero at initialisation.
 
-    Each level has residual blocks at one resolution. In the downward half the features are averaged
-    2×2 between levels. In the upward half they are repeated 2×2 and joined with the downward
-    features of the same resolution. The lowest level has one more block and is the middle.
+    The data have one, two or three axes besides the channels: series (C, L), images (C, H, W) or
+    volumes (C, D, H, W). Each level has residual blocks at one resolution. In the downward half the
+    features are averaged between levels, over 2 neighbours along each axis. In the upward half they
+    are repeated twice along each axis and joined with the downward features of the same resolution.
+    The lowest level has one more block and is the middle.
     Ronneberger et al. 2015, arXiv:1505.04597, with the blocks of Ho et al. 2020, arXiv:2006.11239,
     appendix B. Here features are joined once per level and not once per block, so that most of the
     weights are at the lowest resolution, where they cost least.
 
     Sizes that `patch · 2^(levels − 1)` does not divide are padded by repeating the border, half on
-    each side (the odd one at the right and bottom), and the result is cropped.
+    each side (the odd one at the end of the axis), and the result is cropped.
 
     Attributes:
         condition: The conditions that it takes.
@@ -84,26 +90,26 @@ class UNet(nn.Module):
             training step, and are computed again there; False at first.
 
     Args:
-        shape: Image shape (C, H, W), all at least 1.
+        shape: Data shape (C, L), (C, H, W) or (C, D, H, W), all at least 1.
         channels: Channels of the first level.
         multipliers: Channels of each level in units of `channels`; its length is the number of
             levels.
         blocks: Residual blocks per level, in the downward and in the upward half.
-        attention: Resolutions (larger side of the feature map, after padding and the stem) that
+        attention: Resolutions (largest side of the feature map, after padding and the stem) that
             get attention, after the first block of each level; None for the lowest resolution.
         dropout: Dropout probability in every block, in [0, 1).
         classes: Number of classes, or None. See `ConditionSpec`.
-        patch: Side of the pixel patches that the stem folds into channels (pixel unshuffle);
+        patch: Side of the patches that the stem folds into channels (pixel unshuffle). For images,
             side 2 costs about a quarter of side 1.
         embedding: "fourier", "sinusoidal" or "ddpm" embedding of the noise label; see
             `LabelEmbedding`.
         skip_scale: Multiply every residual sum by √½.
         vector: Length of a vector of numbers as condition, or None.
-        array: Channels of an array of the image's size as condition, or None. They are joined with
-            the channels of the image.
+        array: Channels of an array of the data's size as condition, or None. They are joined with
+            the channels of the data.
         fourier: Numbers n of Fourier features of the input: sin(2ⁿπ x) and cos(2ⁿπ x) are joined
-            with the channels of the image, so that the network sees its fine detail. Here x is the
-            input of the network, c_in x_t, which tends to the image at low noise where c_in tends
+            with the channels of the data, so that the network sees their fine detail. Here x is the
+            input of the network, c_in x_t, which tends to the data at low noise where c_in tends
             to 1 (to 1/σ_data for the target "edm"). The centres of 256 levels on [−1, 1] are 2⁻⁷
             apart: sin(2⁷π x) is 1 and −1 at them in turn, and n = 8 has one period per level.
             Kingma et al. 2021, arXiv:2107.00630, appendix C, eq. (34), whose published code uses
@@ -138,7 +144,7 @@ class UNet(nn.Module):
         arguments = arguments_of(locals())
         super().__init__()
         self.arguments = arguments
-        self.shape = image_shape(shape)
+        self.shape = grid_shape(shape)
         multipliers = level_factors(multipliers)
         channels = check_integer("channels", channels, minimum=1)
         blocks = check_integer("blocks", blocks, minimum=1)
@@ -151,7 +157,8 @@ class UNet(nn.Module):
         attend = attended("attention", sides, sides[-1:] if attention is None else attention)
         widths = [channels * m for m in multipliers]
         above, width = [channels, *widths[:-1]], 2 * channels
-        rest = (width, dropout, skip_scale)
+        axes = len(self.shape) - 1
+        rest = (width, dropout, skip_scale, axes)
 
         around = None if array is None else (array, *self.shape[1:])
         self.condition = ConditionSpec(classes, vector, around)
@@ -160,7 +167,8 @@ class UNet(nn.Module):
             self.no_array = nn.Parameter(torch.empty(around).normal_())
         self.fourier = [check_integer("each entry of fourier", n, minimum=0) for n in fourier]
         inputs = self.shape[0] * (1 + 2 * len(self.fourier)) + (array or 0)
-        self.stem = nn.Conv2d(inputs * patch**2, channels, 3, padding=1)
+        conv, folding = CONVOLUTIONS[axes], patch**axes
+        self.stem = conv(inputs * folding, channels, 3, padding=1)
         levels = [
             _Level([a] + [c] * blocks, *rest, at)
             for a, c, at in zip(above[:-1], widths[:-1], attend[:-1], strict=True)
@@ -175,7 +183,7 @@ class UNet(nn.Module):
         self.norm = group_norm(widths[0])
         self.learned_variance = learned_variance
         outputs = output_channels(self.shape, learned_variance)
-        self.head = zeroed(nn.Conv2d(widths[0], outputs * patch**2, 3, padding=1))
+        self.head = zeroed(conv(widths[0], outputs * folding, 3, padding=1))
 
     @property
     def checkpointing(self) -> bool:
@@ -191,13 +199,13 @@ class UNet(nn.Module):
         """Evaluate the network.
 
         Args:
-            x: Scaled noisy images, shape (B, C, H, W), in the dtype of the weights.
+            x: Scaled noisy data, shape (B, C, *sizes), in the dtype of the weights.
             label: Noise label, shape (B,), e.g. log(σ/α); embedded in float32 or better.
             y: Condition, as `ConditionSpec` says, with "no condition" allowed in single entries;
                 None for no condition at all.
 
         Returns:
-            Shape (B, C, H, W), or (B, 2C, H, W) with a learned variance, in the dtype of x.
+            Shape (B, C, *sizes), or (B, 2C, *sizes) with a learned variance, in the dtype of x.
 
         Raises:
             ValueError: If a shape is wrong, or y is not allowed or out of range.
@@ -205,21 +213,21 @@ class UNet(nn.Module):
         check_inputs(x, label, self.shape)
         parts = None if y is None else self.condition.parts(y, x.shape[0])
         embedding = F.silu(self.embedding(label, parts))
-        if x.shape[0] == 0:  # torch's pixel_unshuffle leaves an empty batch as it is
+        if x.shape[0] == 0:  # torch pads and averages no empty batch
             return x.new_empty(0, output_channels(self.shape, self.learned_variance), *x.shape[2:])
         h = torch.cat([x, *self._features(x), *self._array(x, parts)], dim=1)
         padded = F.pad(h, self.pad, mode="replicate") if any(self.pad) else h
-        h = self.stem(F.pixel_unshuffle(padded, self.patch))
-        kept = []
+        h = self.stem(folded(padded, self.patch))
+        kept, pool = [], POOLS[x.ndim - 2]
         for level in self.down:
             h = level(h, embedding)
             kept.append(h)
-            h = F.avg_pool2d(h, 2)
+            h = pool(h, 2)
         h = self.middle(h, embedding)
         for level in self.up:
             h = F.interpolate(h, scale_factor=2.0, mode="nearest")
             h = level(torch.cat([h, kept.pop()], dim=1), embedding)
-        out = F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.patch)
+        out = unfolded(self.head(F.silu(self.norm(h))), self.patch)
         return cropped(out, self.pad).to(x.dtype)
 
     def _features(self, x: Tensor) -> Iterator[Tensor]:
@@ -238,5 +246,5 @@ class UNet(nn.Module):
             yield without.expand(x.shape[0], *without.shape)
             return
         array = parts["array"].to(x.dtype)
-        absent = array.isnan().flatten(1).any(1).reshape(-1, 1, 1, 1)
+        absent = array.isnan().flatten(1).any(1).reshape(-1, *[1] * without.ndim)
         yield torch.where(absent, without, array)

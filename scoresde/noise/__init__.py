@@ -11,5 +11,14 @@ not depend on the other draws or on their sizes. `_philox` defines the numbers.
 
 from .base import NOISE_VERSION, BatchNoise, Noise, SampleNoise, check_seed
 from .brownian import BrownianNoise
+from .present import PresentNoise
 
-__all__ = ["NOISE_VERSION", "BatchNoise", "BrownianNoise", "Noise", "SampleNoise", "check_seed"]
+__all__ = [
+    "NOISE_VERSION",
+    "BatchNoise",
+    "BrownianNoise",
+    "Noise",
+    "PresentNoise",
+    "SampleNoise",
+    "check_seed",
+]

@@ -1,4 +1,4 @@
-"""An animated PNG of sampling: images side by side, or points in the plane."""
+"""An animated PNG of sampling: tiles side by side, or vectors in the plane."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -14,6 +16,11 @@ from .._files import atomic_write
 from ..data import DataSpec
 from ..sde import Node
 from .figures import COLOURS, new_figure, png_bytes, to_grid
+from .tiles import in_tiles, sample_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["save_animation"]
 
@@ -30,11 +37,13 @@ def save_animation(path: Path, states: Sequence[tuple[Node, Tensor]], spec: Data
     Args:
         path: PNG file to write.
         states: Each state, shape (n, *spec.shape), with its node, from noise to data; at least one.
-        spec: What the data are: grey or colour images, or points in the plane.
+        spec: What the data are; `can_show` must allow them.
     """
     scaled = [(node.t, x.double().cpu() / math.hypot(node.alpha, node.sigma)) for node, x in states]
     if spec.is_image:
         frames = [_enlarged(to_grid(x, spec)) for _, x in scaled]
+    elif in_tiles(spec):
+        frames = [_frame(sample_figure(x, spec), t) for t, x in scaled]
     else:
         frames = _scattered(scaled, spec)
     durations = [FRAME] * (len(frames) - 1) + [LAST]
@@ -50,14 +59,23 @@ def _enlarged(picture: Image.Image) -> Image.Image:
 
 
 def _scattered(states: Sequence[tuple[float, Tensor]], spec: DataSpec) -> list[Image.Image]:
-    """One picture of all points for each time, all with the same axes."""
+    """One picture of all vectors for each time, by their first two numbers, on the same axes."""
     figure = new_figure(4.4, 4.6)
     axis = figure.subplots()
     points = axis.scatter([], [], s=3, color=COLOURS[0], linewidths=0)
     axis.set(aspect="equal", xlim=(spec.low, spec.high), ylim=(spec.low, spec.high))
     frames = []
     for t, x in states:
-        points.set_offsets(x.numpy())
-        axis.set_title(f"t = {t:.3f}", fontsize=9)
-        frames.append(Image.open(io.BytesIO(png_bytes(figure, dpi=90))).convert("RGB"))
+        first, other = x[:, 0], x[:, 1] if x.shape[1] > 1 else torch.zeros(len(x))
+        points.set_offsets(torch.stack([first, other], 1).numpy())
+        frames.append(_frame(figure, t, axis))
     return frames
+
+
+def _frame(figure: Figure, t: float, axis: Axes | None = None) -> Image.Image:
+    """The figure as a picture, with the time as its title or that of its axes."""
+    if axis is None:
+        figure.suptitle(f"t = {t:.3f}", fontsize=9)
+    else:
+        axis.set_title(f"t = {t:.3f}", fontsize=9)
+    return Image.open(io.BytesIO(png_bytes(figure, dpi=90))).convert("RGB")

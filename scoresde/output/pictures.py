@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,9 +16,10 @@ from torch import Tensor
 
 from ..data import DataSpec
 from .figures import new_figure, save_figure, to_unit
+from .tiles import NOUNS, draw_datum, in_tiles, tile_size
 
 __all__ = [
-    *("can_show", "denoising_strip", "extremes", "interpolation", "round_trip", "side_by_side"),
+    *("denoising_strip", "extremes", "interpolation", "round_trip", "side_by_side"),
     "sorted_by_value",
 ]
 
@@ -28,15 +30,10 @@ PICTURES_IN_A_ROW = 3  # pictures per row in `side_by_side`
 IMAGES_IN_A_ROW = 8  # images per row in the picture of all data
 
 
-def can_show(spec: DataSpec) -> bool:
-    """Whether such data have a picture: grey or colour images, and points in the plane."""
-    return spec.is_image or spec.shape == (2,)
-
-
 def extremes(path: Path, x: Tensor, values: Tensor, spec: DataSpec) -> None:
-    """Draw the ten most and the ten least likely data: two rows of images, each with its value.
+    """Draw the ten most and the ten least likely data: two rows of tiles, each with its value.
 
-    Points in the plane are all drawn, coloured by their value.
+    Vectors are all drawn in the plane of their first two numbers, coloured by their value.
 
     Args:
         path: PNG file to write.
@@ -47,7 +44,7 @@ def extremes(path: Path, x: Tensor, values: Tensor, spec: DataSpec) -> None:
     order = _ascending(values)
     k = max(1, min(MOST_EXTREMES, len(order) // 2))
     rows = [order[:k], order[-k:].flip(0)]
-    title = f"{spec.unit} of {len(order)} images"
+    title = f"{spec.unit} of {len(order)} {NOUNS[spec.kind]}"
     _save_valued(path, x, values, spec, rows, ["most likely", "least likely"], title)
 
 
@@ -68,7 +65,7 @@ def sorted_by_value(path: Path, x: Tensor, values: Tensor, spec: DataSpec) -> No
 def round_trip(path: Path, x: Tensor, latent: Tensor, decoded: Tensor, spec: DataSpec) -> None:
     """Draw data, their latent codes, the decoded codes, and the difference, enlarged.
 
-    For points in the plane: data with decoded data, and the latent codes.
+    For vectors: data with decoded data, and the latent codes, by their first two numbers.
 
     Args:
         path: PNG file to write.
@@ -77,25 +74,32 @@ def round_trip(path: Path, x: Tensor, latent: Tensor, decoded: Tensor, spec: Dat
         decoded: Decoded codes, like x.
         spec: What the data are.
     """
-    if not spec.is_image:
+    if not in_tiles(spec):
         _save_points(path, x, latent, decoded)
         return
     x, latent, decoded = (v[:MOST_IMAGES].detach().double().cpu() for v in (x, latent, decoded))
     difference = decoded - x
     largest = float(difference.abs().max())
     factor = _round_number(0.5 * spec.span / largest) if largest > 0 else 1
+    names = ["data", "latent", "decoded", f"difference\n× {factor:g}"]
+    title = f"largest difference {largest:.2g}"
+    half = 0.5 * spec.span
+    scales = [spec, _between(spec, -3, 3), spec, _between(spec, -half, half)]
+    values = [x, latent, decoded, factor * difference]
+    if not spec.is_image:
+        _save_tiles(path, list(zip(values, scales, strict=True)), names, title)
+        return
     rows = [
         to_unit(x, spec),
         (0.5 + latent / 6).clamp(0, 1),  # ±3 deviations
         to_unit(decoded, spec),
         (0.5 + factor * difference / spec.span).clamp(0, 1),
     ]
-    names = ["data", "latent", "decoded", f"difference\n× {factor:g}"]
-    _save_rows(path, rows, names, f"largest difference {largest:.2g}")
+    _save_rows(path, rows, names, title)
 
 
 def interpolation(path: Path, x: Tensor, spec: DataSpec) -> None:
-    """Draw each path between two data as a row of images; for points in the plane, as a curve.
+    """Draw each path between two data as a row of tiles; for vectors, as a curve in the plane.
 
     Args:
         path: PNG file to write.
@@ -108,6 +112,11 @@ def interpolation(path: Path, x: Tensor, spec: DataSpec) -> None:
         rows = [to_unit(row, spec) for row in x]
         _save_rows(path, rows, [""] * len(x), "from one datum to another")
         return
+    if in_tiles(spec):
+        tiles = [(row, spec) for row in x]
+        _save_tiles(path, tiles, [""] * len(x), "from one datum to another")
+        return
+    x = _in_plane(x)
     figure = new_figure(5, 5)
     axis = figure.subplots()
     for curve in x:
@@ -125,27 +134,33 @@ def denoising_strip(
     levels: Sequence[float],
     spec: DataSpec,
 ) -> None:
-    """Draw each image, then the noisy image at each noise level above the predicted image.
+    """Draw each datum, then the noisy one at each noise level above the predicted one.
 
-    The predicted images have their root mean square error as a caption.
+    The predicted ones have their root mean square error as a caption.
 
     Args:
         path: PNG file to write.
-        x0: Images at the model's scale, shape (n, *spec.shape).
+        x0: Data with tiles of their own, at the model's scale, shape (n, *spec.shape).
         noisy: x_t/√(α² + σ²) at L levels, shape (L, n, *spec.shape).
         predicted: The predicted x_0, like `noisy`.
         levels: σ/α of each level.
         spec: What the data are.
     """
-    rows, names, captions = [], [], []
+    rows, tiles, names, captions = [], [], [], []
     errors = (predicted - x0).flatten(2).square().mean(2).sqrt()
     for i, image in enumerate(x0):
         for name, images in (("$x_t$", noisy), ("predicted $x_0$", predicted)):
-            rows.append(to_unit(torch.cat([image[None], images[:, i]]), spec))
+            both = torch.cat([image[None], images[:, i]])
+            rows.append(to_unit(both, spec))
+            tiles.append((both, spec))
             names.append(name)
         captions.append(["$x_0$", *(f"σ/α = {level:.2g}" for level in levels)])
         captions.append(["", *(f"rms {float(error):.3f}" for error in errors[:, i])])
-    _save_rows(path, rows, names, "denoising by one evaluation of the network", captions)
+    title = "denoising by one evaluation of the network"
+    if spec.is_image:
+        _save_rows(path, rows, names, title, captions)
+    else:
+        _save_tiles(path, tiles, names, title, captions)
 
 
 def side_by_side(path: Path, pictures: Sequence[tuple[str, Path]]) -> None:
@@ -188,11 +203,14 @@ def _save_valued(
     names: Sequence[str],
     title: str,
 ) -> None:
-    """Rows of images, each with its value; or all points in the plane, coloured by value."""
-    if not spec.is_image:
+    """Rows of tiles, each with its value; or all vectors in the plane, coloured by value."""
+    if not in_tiles(spec):
         _save_scatter(path, x, values, spec.unit)
         return
     captions = [[f"{float(values[i]):.3f}" for i in row] for row in rows]
+    if not spec.is_image:
+        _save_tiles(path, [(x[row], spec) for row in rows], names, title, captions)
+        return
     _save_rows(path, [to_unit(x[row], spec) for row in rows], names, title, captions)
 
 
@@ -221,9 +239,46 @@ def _save_rows(
     save_figure(path, figure)
 
 
+def _save_tiles(
+    path: Path,
+    rows: Sequence[tuple[Tensor, DataSpec]],
+    names: Sequence[str],
+    title: str,
+    captions: Sequence[Sequence[str]] | None = None,
+) -> None:
+    """Rows of data of any kind with tiles, each row with its range; as `_save_rows`."""
+    columns = max(len(x) for x, _ in rows)
+    width, height = tile_size(rows[0][1])
+    height += 0.1 if captions is None else 0.25
+    figure = new_figure(width * columns + 0.9 * any(names), height * len(rows) + 0.3)
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    beside = {"rotation": 0, "horizontalalignment": "right", "verticalalignment": "center"}
+    for i, (x, spec) in enumerate(rows):
+        for j, axis in enumerate(axes[i]):
+            if j >= len(x):
+                axis.set_axis_off()
+                continue
+            draw_datum(axis, x[j], spec)
+            if captions is not None:
+                axis.set_xlabel(captions[i][j], fontsize=8, labelpad=2)
+        axes[i, 0].set_ylabel(names[i], fontsize=9, **beside)
+    figure.suptitle(title, fontsize=10)
+    save_figure(path, figure)
+
+
+def _between(spec: DataSpec, low: float, high: float) -> DataSpec:
+    """The same kind of data with another range, without levels."""
+    return replace(spec, low=low, high=high, levels=None)
+
+
+def _in_plane(x: Tensor) -> Tensor:
+    """The first two numbers of vectors, with 0 as the second of one number."""
+    return x[..., :2] if x.shape[-1] > 1 else torch.cat([x, torch.zeros_like(x)], -1)
+
+
 def _save_scatter(path: Path, x: Tensor, values: Tensor, unit: str) -> None:
     """Points in the plane, the likely ones bright and on top."""
-    x, values = x.detach().cpu(), values.detach().cpu()
+    x, values = _in_plane(x.detach().cpu()), values.detach().cpu()
     order = values.argsort(descending=True)
     figure = new_figure(5.6, 4.6)
     axis = figure.subplots()
@@ -235,7 +290,7 @@ def _save_scatter(path: Path, x: Tensor, values: Tensor, unit: str) -> None:
 
 def _save_points(path: Path, x: Tensor, latent: Tensor, decoded: Tensor) -> None:
     """Data and latent codes beside one another, a datum and its code in the same colour."""
-    x, latent, decoded = (v.detach().cpu() for v in (x, latent, decoded))
+    x, latent, decoded = (_in_plane(v.detach().cpu()) for v in (x, latent, decoded))
     angle = torch.atan2(*(x - x.mean(0)).T)
     largest = float((decoded - x).abs().max())
     figure = new_figure(8, 4)

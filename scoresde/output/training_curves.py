@@ -65,7 +65,7 @@ def save_curves(
     _line(axes[3], rows, "learning_rate", "learning rate")
     if bits:
         _likelihood(axes[4], bits)
-        _line(axes[5], rows, "images_per_second", "images per second")
+        _line(axes[5], rows, "images_per_second", "data per second")
     for axis in axes:
         axis.grid(alpha=0.3)
     for axis in (axes[0], *axes[2:]):

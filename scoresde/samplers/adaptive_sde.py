@@ -12,6 +12,7 @@ from .._tensor import check_integer, check_number, plain_numbers
 from ..ivp import OnStep, Solution, Stepper, error_norm, march
 from ..noise import Noise
 from ..score import ScoreModel, reverse_drift
+from ..score.sets import share_present
 from .base import Sampler, check_rtol
 
 __all__ = ["AdaptiveSDE"]
@@ -27,7 +28,7 @@ class AdaptiveSDE(Sampler):
         d  = f x − (1 + η²)/2 g² score,   h = t − s,   w = W_t − W_s
         k₁ = −h d(x, t) + η g(t) w,            x'  = x + k₁
         k₂ = −h d(x', s) + η g(s) w,           x'' = x + (k₁ + k₂)/2
-        E  = RMS of (x'' − x') / max(atol, rtol max(|x'|, |x'_prev|))
+        E  = RMS of (x'' − x') / max(atol, rtol max(|x'|, |x'_prev|))   (of sets: of their points)
 
     If E ≤ 1 the step is accepted: the sample continues from x'' (the paper's "extrapolation"),
     and x'_prev becomes x'. The next step size is 0.9 h E^−0.9, the paper's θ = r = 0.9. Samples
@@ -124,7 +125,7 @@ class _ImprovedEuler(Stepper):
         k2 = self._slope(model, self.euler, t_new, t - t_new, w)
         larger = torch.maximum(self.euler.abs(), self.previous.abs())
         scale = (self.sampler.rtol * larger).clamp(min=self.sampler.atol)
-        error = error_norm(0.5 * (k2 - k1) / scale, y.shape[1])
+        error = error_norm(0.5 * (k2 - k1) / scale, y.shape[1], share_present(model, self.x[rows]))
         return y + 0.5 * (k1 + k2), error
 
     def settle(self, accepted: Tensor) -> None:

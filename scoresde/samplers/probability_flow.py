@@ -18,6 +18,7 @@ from ..ivp import (
 )
 from ..noise import Noise
 from ..score import ScoreModel, reverse_drift
+from ..score.sets import share_present
 from .base import Sampler, check_rtol
 
 __all__ = ["ProbabilityFlowODE"]
@@ -91,7 +92,10 @@ class ProbabilityFlowODE(Sampler):
         def rate(x_t: Tensor, t: Tensor | float, rows: Tensor | slice = slice(None)) -> Tensor:
             return reverse_drift(model.take(rows), x_t, t, eta=0.0)
 
-        return self._solver().solve(rate, x, float(ts[0]), float(ts[-1]), on_step=on_step)
+        share = share_present(model, x)
+        return self._solver().solve(
+            rate, x, float(ts[0]), float(ts[-1]), share=share, on_step=on_step
+        )
 
     def _solver(self) -> Adaptive | AdaptivePerSample:
         if not self.per_sample:

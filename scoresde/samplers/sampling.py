@@ -8,16 +8,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._condition import Condition, leaves
+from .._condition import Condition, ConditionSpec, leaves
 from .._deferred import check_finite, checked_at_end
 from .._reachable import float_parameters
+from .._sets import points_of
 from .._tensor import check_integer, check_shape, check_type
 from ..batches import batches
+from ..data import draw_sizes
 from ..evaluation import count_nfe, evaluating, own_context
 from ..grid import check_grid, check_on_ladder
 from ..ivp import Counts
 from ..noise import Noise
 from ..score import ScoreModel
+from ..score.sets import check_padding, only_present
 from ..score.units import to_units
 from .base import OnStep, Sampler
 from .choice import choose
@@ -47,6 +50,8 @@ class Samples:
         denoise: Whether the samples were brought to σ = 0.
         counts: Status, accepted and rejected steps, and evaluations (without the final denoising)
             of each sample, shape (n,) each, from an adaptive sampler; otherwise None.
+        y: The condition of the samples; None without one.
+        condition: What y is, if the model says it.
     """
 
     x: Tensor
@@ -59,6 +64,14 @@ class Samples:
     grid: str | None
     denoise: bool
     counts: Counts | None = None
+    y: Condition | None = None
+    condition: ConditionSpec | None = None
+
+    @property
+    def sets(self) -> list[Tensor] | None:
+        """The points of each set, shapes (n_i, F); None if the samples are no padded sets."""
+        sizes = None if self.condition is None else self.condition.size(self.y)
+        return None if sizes is None else points_of(self.x, sizes)
 
 
 @own_context()
@@ -102,7 +115,8 @@ def sample(
         seed: Integer in [0, 2^64); one stream per sample is made from it. None for 0.
         noise: A source of randomness instead of `seed`; then `batch` must be None.
         y: The condition, which a conditional model needs: class labels or other tensors with one
-            entry per sample, or one entry for all.
+            entry per sample, or one entry for all. Sets of points for which none is given have
+            sizes with the shares of the training data, if the model's data say them.
         x_init: States at ts[0], at the model's scale, shape (n, *D), instead of draws from
             N(0, s² I), where s is `sde.start_std(ts[0])`: the prior's standard deviation at t = 1.
             The recommended times begin at 1.
@@ -139,6 +153,7 @@ def sample(
     _check_start(x_init)
     shape = _shape(model, shape, n, x_init, y)
     device, dtype = _place(model, x_init, device, dtype)
+    y = _sizes(model, shape[0], seed) if y is None and model.y is None else y
     chosen = choose(model, sampler, None if ts is None else check_grid(ts), nfe, denoise, shape[1:])
     sampler, ts, denoise = chosen.sampler, chosen.ts, chosen.denoise
     _check_times(model, ts)
@@ -154,6 +169,7 @@ def sample(
             starts[part.rows] = part.noise.prior((part.n, *shape[1:]), device) * std
         else:
             starts[part.rows] = x_init[part.rows]
+            check_padding(part.model, starts[part.rows], "x_init")
         counting = count_nfe(part.model, limit=max_nfe)
         with evaluating(part.model), counting as counted, checked_at_end():
             end = sampler.run(part.model, starts[part.rows], ts, part.noise, on_step)
@@ -161,7 +177,7 @@ def sample(
             if denoise and not sampler.reaches_data:
                 x = part.model.x0(x, model.sde.nodes(ts[-1:])[0])
             check_finite(x, lambda: f"samples at t={float(ts[-1]):.6g}")
-        ends[part.rows] = x
+        ends[part.rows] = only_present(part.model, x)
         counts += [] if end.counts is None else [end.counts]
         nfe = max(nfe, counted.forward)
     return Samples(
@@ -175,6 +191,8 @@ def sample(
         grid=chosen.grid,
         denoise=denoise,
         counts=Counts.cat(counts) if counts else None,
+        y=model.labelled(y, shape[0], device).y,
+        condition=model.condition,
     )
 
 
@@ -217,6 +235,14 @@ def _shape(
     if n is not None and n != shape[0]:
         raise ValueError(f"n must be the first entry of {name}, {shape}, got {n}")
     return shape
+
+
+def _sizes(model: ScoreModel, n: int, seed: int | None) -> Tensor | None:
+    """Sizes of n sets with the shares of the training data; None if they are not known."""
+    sizes = model.condition is not None and set(model.condition.kinds) == {"size"}
+    if not sizes or getattr(model.data, "size_counts", None) is None:
+        return None
+    return draw_sizes(model.data, n, DEFAULT_SEED if seed is None else seed)
 
 
 def _rows(y: Condition) -> int | None:

@@ -16,6 +16,7 @@ from ..sde import SDE, Node
 from .base import ScoreModel, Time, cast, combine
 from .call import Call, innermost, prediction
 from .preconditioning import INDEX_LABELS, Preconditioning, Quantity
+from .sets import only_present
 
 __all__ = ["NetworkScore"]
 
@@ -98,8 +99,12 @@ class NetworkScore(ScoreModel):
 
     @property
     def needs_labels(self) -> bool:
-        """Whether the network takes a condition and was not trained without one."""
-        return bool(self.condition) and not self.unconditional
+        """Whether the network takes a condition and was not trained without one.
+
+        A network of sets always needs their sizes.
+        """
+        condition = self.condition
+        return bool(condition) and (not self.unconditional or condition.sizes is not None)
 
     @property
     def t_least(self) -> float:
@@ -137,10 +142,14 @@ class NetworkScore(ScoreModel):
         return self.with_share("v", x, t)[0]
 
     def with_share(self, quantity: Quantity, x: Tensor, t: Time) -> tuple[Tensor, Tensor | None]:
-        """c_skip x + c_out F(x, t), where F is the network's native target, and w."""
-        node = self.sde.at(t, x)
+        """c_skip x + c_out F(x, t), where F is the network's native target, and w.
+
+        At the padding of sets x counts as 0, and so does F.
+        """
+        node, x = self.sde.at(t, x), only_present(self, x)
         c_skip, c_out = self.preconditioning.skip_and_out(quantity, node)
         native, share = self._native(x, node)
+        native = only_present(self, native)
         return combine(c_skip, x, c_out, native), share
 
     def _refusal_of_conditions(self) -> str:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._condition import Condition, bound_rows, leaves, take_rows
-from ..data import DataSpec
+from .._condition import Condition, ConditionSpec, bound_rows, leaves, take_rows
+from ..data import DataSpec, draw_sizes
 from ..data.conditions import load_condition
 from ..plain import nearest
 from .class_labels import labels_in_turn, labels_of
@@ -19,7 +19,11 @@ __all__ = ["condition_arrays", "conditions_like", "requested_condition"]
 
 
 def requested_condition(
-    given: GivenModel, n: int, label: str | int | None = None, file: str | Path | None = None
+    given: GivenModel,
+    n: int,
+    label: str | int | None = None,
+    file: str | Path | None = None,
+    seed: int = 0,
 ) -> Condition | None:
     """The condition of n samples, for `scoresde sample`.
 
@@ -29,7 +33,9 @@ def requested_condition(
         label: Name or number of the class of all samples; None for all classes in turn. A name wins
             over an equal number.
         file: A `.npy` or `.npz` file with the other conditions, or with all; one row is repeated.
-            Without `label`, and without classes in the file, all classes come in turn.
+            Without `label`, and without classes in the file, all classes come in turn. Without
+            sizes of sets in the file, they have the shares of the training data.
+        seed: Integer in [0, 2^64), for the sizes of sets.
 
     Returns:
         The condition with n rows; None for no condition.
@@ -43,10 +49,12 @@ def requested_condition(
         parts["class"] = torch.full((n,), _class_number(str(label), given))
     if file is not None:
         parts |= _from_file(file, given, "class" in parts)
-    if not parts and given.unconditional and wanted.classes is None:
+    if not parts and given.unconditional and wanted.classes is None and wanted.sizes is None:
         return None
     if "class" in wanted.kinds and "class" not in parts:
         parts["class"] = labels_in_turn(wanted.classes, n)
+    if "size" in wanted.kinds and "size" not in parts and given.spec.size_counts is not None:
+        parts["size"] = draw_sizes(given.spec, n, seed)
     missing = [kind for kind in wanted.kinds if kind not in parts]
     if missing:
         raise ValueError(f"--condition: must be given, {given.name} takes {wanted}")
@@ -110,14 +118,20 @@ def conditions_like(labels: Condition, spec: DataSpec, n: int, how: str | None =
     return take_rows(labels, torch.arange(n) * total // n)
 
 
-def condition_arrays(y: Condition | None) -> dict[str, np.ndarray]:
-    """A condition as the arrays "labels", "y_vector" and "y_array" of a result, as data have them.
+def condition_arrays(y: Condition | None, condition: ConditionSpec) -> dict[str, np.ndarray]:
+    """A condition as the arrays "labels", "y_vector", … of a result, as data have them.
 
     The tensors of other conditions are named after their place, such as `y['text'][0]`.
+
+    Args:
+        y: A condition, or None.
+        condition: The conditions of the model; without kinds if they are not described.
     """
     if y is None:
         return {}
-    if isinstance(y, Tensor):
+    if isinstance(y, Tensor) and len(condition.kinds) == 1:
+        y = {next(iter(condition.kinds)): y}
+    elif isinstance(y, Tensor):
         numbers = "vector" if y.ndim <= 2 else "array"
         y = {numbers if y.is_floating_point() else "class": y}
     known = isinstance(y, dict) and set(y) <= _ARRAYS.keys()
@@ -125,4 +139,10 @@ def condition_arrays(y: Condition | None) -> dict[str, np.ndarray]:
     return {name: part.cpu().numpy() for name, part in named.items()}
 
 
-_ARRAYS = {"class": "labels", "vector": "y_vector", "array": "y_array"}
+_ARRAYS = {
+    "class": "labels",
+    "vector": "y_vector",
+    "array": "y_array",
+    "tokens": "y_tokens",
+    "size": "sizes",
+}

@@ -113,6 +113,7 @@ def check_held_out(given: GivenModel, data: Dataset, n: int, any_levels: bool = 
         ValueError: If shape, levels or conditions are not those of the model, or there are too few.
     """
     spec = given.spec
+    data = data.widened(spec.sizes)
     if data.spec.shape != spec.shape:
         raise ValueError(
             f"--data: {data.name} has shape {data.spec.shape}, the model is for {spec.shape}"

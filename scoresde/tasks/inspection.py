@@ -93,11 +93,7 @@ def _flops(model: NetworkScore, spec: DataSpec) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     if model.needs_labels:
-        y = {
-            kind: torch.zeros(1, *size, dtype=torch.int64 if kind == "class" else None)
-            for kind, size in model.condition.kinds.items()
-        }
-        model = model.given(y if len(y) > 1 else next(iter(y.values())))
+        model = model.given(model.condition.example(1))
     # The fused attention of a CPU is not counted.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
         model.x0(torch.zeros(1, *spec.shape), 0.5)

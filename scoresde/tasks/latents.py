@@ -36,6 +36,7 @@ from ..output import pictures as figures
 from ..output.files import save_arrays
 from ..output.progress import OnProgress, advise_on_memory, check_space, silent
 from ..output.result_folder import SUMMARY, ResultFolder
+from ..output.tiles import can_show
 from ..score.units import in_model_scale
 from .conditions import condition_arrays, conditions_like
 from .held_out import choose_rows, load_held_out, to_points
@@ -154,6 +155,11 @@ def explore_latents(
 def _checked_data(request: LatentRequest, stored: StoredModel, out: Path) -> Dataset:
     """The held-out data, after all checks that need no network."""
     dims = stored.spec.dims
+    if stored.spec.kind == "set":
+        raise ValueError(
+            f"--checkpoint: {stored.name} is of sets, and there is no path between sets of "
+            "different size; scoresde.encode and scoresde.decode give their latent codes"
+        )
     stored.check_first_time(request.t_min)
     stored.check_flow(request.rtol, request.atol, request.dtype)
     check_space("--samples", request.samples, dims, out)
@@ -283,9 +289,9 @@ def _write(
     arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
     if data.labels is not None:
         y = take_rows(data.labels, torch.from_numpy(rows))
-        arrays |= condition_arrays(y)
+        arrays |= condition_arrays(y, data.spec.condition)
     save_arrays(out / LATENTS_FILE, rows=rows, **arrays)
-    if not figures.can_show(spec):
+    if not can_show(spec):
         return [LATENTS_FILE]
     pictures = [out / name for name in PICTURES]
     figures.round_trip(pictures[0], trip.x, explored.codes, trip.decoded, spec)

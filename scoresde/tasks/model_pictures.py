@@ -15,8 +15,10 @@ from ..evaluation import evaluating
 from ..noise import SampleNoise
 from ..output.animation import save_animation
 from ..output.pictures import denoising_strip
+from ..output.tiles import in_tiles
 from ..samplers import sample
 from ..score import FIRST_TIME, ScoreModel
+from ..score.sets import only_present
 from ..score.units import in_model_scale
 from ..sde import SDE, Node
 from .conditions import conditions_like
@@ -27,18 +29,18 @@ __all__ = ["draw_denoising", "draw_sampling"]
 
 STRIP = 3  # images that are denoised
 NOISE_LEVELS = (0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0)  # σ/α
-POINTS, IMAGES = 1000, 25  # points or images in the animation
+POINTS, IMAGES, TILES = 1000, 25, 9  # points, images or other tiles in the animation
 
 
 def draw_denoising(
     path: Path, model: ScoreModel, data: Dataset, t_least: float, seed: int, device: str
 ) -> None:
-    """Draw images, their noisy versions and the predicted images.
+    """Draw data, their noisy versions and the predicted data.
 
     Args:
         path: PNG file to write.
         model: The model.
-        data: Grey or colour images, with the conditions that the model takes.
+        data: Data with tiles, such as images, with the conditions that the model takes.
         t_least: Time of the first discrete label of the trained network, or 0.
         seed: Chooses images and noise.
         device: Device of the model.
@@ -49,7 +51,7 @@ def draw_denoising(
     x0 = to_points(data.x[rows], data.spec, noise, torch.float32).to(device)
     y = None if data.labels is None else take_rows(data.labels, torch.from_numpy(rows))
     bound = model.labelled(y, len(rows), device)
-    eps, noisy, predicted = noise.fresh(x0), [], []
+    eps, noisy, predicted = only_present(bound, noise.fresh(x0)), [], []
     levels = _levels(model.sde, t_least)
     with evaluating(bound):
         for node in levels:
@@ -89,7 +91,7 @@ def draw_sampling(
         device: Device of the model.
     """
     spec, y = given.spec, None
-    n = IMAGES if spec.is_image else POINTS
+    n = IMAGES if spec.is_image else TILES if in_tiles(spec) else POINTS
     if given.condition:
         y = conditions_like(data.labels, data.spec, n)
         y = map_condition(lambda leaf: leaf.to(device), y)

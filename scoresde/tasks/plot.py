@@ -28,10 +28,11 @@ from ..data import Dataset, load_dataset
 from ..data.catalog import has_test_split
 from ..fingerprint import file_fingerprint, fingerprint
 from ..output.manifest import Origin, Source
-from ..output.pictures import can_show, side_by_side
+from ..output.pictures import side_by_side
 from ..output.progress import OnProgress, silent
 from ..output.result_folder import SUMMARY, Output, ResultFolder
 from ..output.tensorboard import EVENTS, EventFile, check_tensorboard
+from ..output.tiles import can_show, in_tiles
 from ..output.training_curves import LeastLoss, save_curves
 from .model_pictures import draw_denoising, draw_sampling
 from .request import Request, StoredModel, data_source, versions
@@ -189,7 +190,7 @@ class _Plot:
         self.samples(folder / "samples.png")
         on_progress(2, 4, "denoising")
         model, rest = given.build(request.device), (request.seed, request.device)
-        if self.data is not None and given.spec.is_image:
+        if self.data is not None and in_tiles(given.spec):
             path = folder / "denoising.png"
             draw_denoising(path, model, self.held_out(), given.t_least, *rest)
         on_progress(3, 4, "sampling")

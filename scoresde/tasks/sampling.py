@@ -4,7 +4,7 @@
   levels of quantized data, labels of conditional models, ts, nfe, seed, spec (the checkpoint's
   `DataSpec` as JSON); `load_dataset` reads this file as data
 - samples.csv, for tables whose columns have names
-- grid.png, for images
+- grid.png, a picture of images; for data of other kinds samples.png
 - summary.json: the request and its result
 """
 
@@ -29,13 +29,13 @@ from ..fingerprint import fingerprint
 from ..ivp import OnStep
 from ..names.samplers import sampler_label
 from ..noise import SampleNoise
-from ..output.figures import save_grid
 from ..output.files import save_arrays
 from ..output.manifest import Origin, Source
 from ..output.parts import Part
 from ..output.progress import OnProgress, advise_on_memory, check_space, silent
 from ..output.result_folder import SUMMARY
 from ..output.shared_work import ALONE, Share, SharedWork, batches_of
+from ..output.tiles import can_show, in_tiles, save_samples
 from ..samplers import Samples, sample
 from ..samplers.choice import DEFAULT_NFE
 from ..samplers.recommended import Choice
@@ -47,7 +47,8 @@ from .sample_request import SampleRequest, check_dtype, choose_settings, from_fi
 
 __all__ = ["draw_samples"]
 
-SAMPLES_FILE, GRID_FILE, TABLE_FILE = "samples.npz", "grid.png", "samples.csv"
+SAMPLES_FILE, TABLE_FILE = "samples.npz", "samples.csv"
+GRID_FILE, PICTURE_FILE = "grid.png", "samples.png"
 GRID_AT_MOST = 256  # images in the picture; the arrays hold all samples
 
 
@@ -88,7 +89,7 @@ def draw_samples(
     work = SharedWork.open(out, origin, list(batches), share, overwrite, about)
     if work.finished:
         return work.read()
-    with work.write((SAMPLES_FILE, TABLE_FILE, GRID_FILE, SUMMARY)) as output:
+    with work.write((SAMPLES_FILE, TABLE_FILE, GRID_FILE, PICTURE_FILE, SUMMARY)) as output:
         drawing.draw(work, batches, on_progress)
         parts = work.collect()
         if parts is not None:
@@ -233,7 +234,7 @@ def _origin(
 
 def _labels(request: SampleRequest, stored: StoredModel) -> Condition | None:
     """The condition of each sample; None for an unconditional model."""
-    return requested_condition(stored, request.n, request.label, request.condition)
+    return requested_condition(stored, request.n, request.label, request.condition, request.seed)
 
 
 def _spread(evaluations: np.ndarray | None) -> list[int] | None:
@@ -260,15 +261,16 @@ def _write(out: Path, found: Mapping[str, np.ndarray], nfe: int, drawing: _Drawi
     }
     if spec.levels is not None:
         arrays["levels"] = spec.to_levels(x).numpy()
-    save_arrays(out / SAMPLES_FILE, **arrays, **condition_arrays(drawing.y), **_counts(found))
+    arrays |= condition_arrays(drawing.y, drawing.stored.condition)
+    save_arrays(out / SAMPLES_FILE, **arrays, **_counts(found))
     files = [SAMPLES_FILE]
     if spec.feature_names is not None and len(spec.shape) == 1:
         _write_table(out / TABLE_FILE, spec.feature_names, found["x"])
         files.append(TABLE_FILE)
-    if spec.is_image:
+    if can_show(spec):
         scaled = torch.from_numpy(found.get("scaled", found["x"]))
-        save_grid(out / GRID_FILE, scaled[:GRID_AT_MOST], spec)
-        files.append(GRID_FILE)
+        files.append(GRID_FILE if spec.is_image else PICTURE_FILE)
+        save_samples(out / files[-1], scaled[:GRID_AT_MOST] if in_tiles(spec) else scaled, spec)
     return files
 
 

@@ -136,13 +136,16 @@ def _condition(model: ScoreModel, y: Condition, seed: int) -> Condition:
 
 
 def invented(spec: ConditionSpec, seed: int) -> Condition:
-    """All classes in turn, and standard normal numbers for a vector or an array."""
+    """All classes in turn, normal numbers for a vector or an array, and sets of all sizes."""
     source = SampleNoise(seed, range(CONDITIONS))
     parts = {
         kind: source.fresh(torch.empty(CONDITIONS, *shape))
         for kind, shape in spec.kinds.items()
-        if kind != "class"
+        if kind not in ("class", "size")
     }
+    if spec.sizes is not None:
+        least, most = spec.sizes
+        parts["size"] = most - torch.arange(CONDITIONS) % (most - least + 1)
     if spec.classes is not None:
         parts["class"] = torch.arange(spec.classes)
     return parts if len(parts) > 1 else next(iter(parts.values()))

@@ -30,6 +30,7 @@ from ..plain import ConfigError, check_unique, nearest
 from ..samplers import ProbabilityFlowODE, Sampler
 from ..samplers.steps import draws_noise
 from ..score import ScoreModel
+from ..score.sets import only_present
 from ..score.units import in_model_scale
 from ..tasks.given import GivenModel
 from ..tasks.request import versions
@@ -241,6 +242,7 @@ def _network_trials(
         y = map_condition(lambda leaf: leaf[torch.arange(NETWORK_SAMPLES) % len(leaf)], drawn)
     model = in_model_scale(given.build(dtype="float64")).given(y)
     start = SampleNoise(seed, rows).prior((len(rows), *given.spec.shape)).double()
+    start = only_present(model, start)
     problem = OdeProblem(
         model, start * model.sde.prior_std, CHECKED_GRIDS["log_snr"].t_min, _network_flow
     )

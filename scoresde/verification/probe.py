@@ -18,6 +18,7 @@ from .._text import reason_of
 from ..evaluation import evaluating
 from ..noise import SampleNoise
 from ..score import FIRST_TIME, ScoreModel
+from ..score.sets import only_present
 
 __all__ = ["NetworkCall", "Probe", "bare_network", "distance", "tensors_in", "watched"]
 
@@ -59,9 +60,13 @@ class Probe:
         return max(FIRST_TIME, self.model.t_least)
 
     def noise(self, n: int, number: int = 0, dtype: torch.dtype | None = None) -> Tensor:
-        """Standard normal numbers, shape (n, *D); other numbers for another `number`."""
+        """Standard normal numbers, shape (n, *D); other numbers for another `number`.
+
+        At the padding of sets, whose sizes are those of the first n conditions, they are 0.
+        """
         source = SampleNoise(self.seed, range(number * 1000, number * 1000 + n))
-        return source.prior((n, *self.shape)).to(self.device, dtype or self.dtype)
+        drawn = source.prior((n, *self.shape)).to(self.device, dtype or self.dtype)
+        return only_present(self.model.given(self.condition(range(n))), drawn)
 
     def points(self, n: int, t: float = MIDDLE, dtype: torch.dtype | None = None) -> Tensor:
         """States x_t for normal data of standard deviation 0.5, shape (n, *D)."""

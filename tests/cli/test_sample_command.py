@@ -181,7 +181,7 @@ def test_complete_results_are_found_in_a_folder_that_cannot_be_written(draw, mon
 def test_a_failed_overwrite_leaves_the_old_results(draw, monkeypatch):
     out, first = draw("--steps", 2, "--n", 2)
     with monkeypatch.context() as patch:
-        patch.setattr("scoresde.tasks.sampling.save_grid", lambda *_: {}["disk full"])
+        patch.setattr("scoresde.tasks.sampling.save_samples", lambda *_: {}["disk full"])
         with pytest.raises(KeyError):
             draw("--steps", 2, "--n", 3, "--overwrite")
     assert [path.name for path in (out / "parts").iterdir()] == ["00000000.npz"]

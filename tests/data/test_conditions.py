@@ -60,6 +60,25 @@ def test_what_has_the_size_of_the_images_is_an_array(tmp_path, y):
     assert data.spec.condition == ConditionSpec(array=(1, 4, 5))
 
 
+@pytest.mark.parametrize("sizes", [(6,), (4, 3, 2)])
+def test_series_and_volumes_have_arrays_of_their_size(tmp_path, sizes):
+    x, y = np.random.default_rng(0).normal(size=(2, 5, 2, *sizes))
+    for given in (y, np.moveaxis(y, 1, -1)):
+        data = load(tmp_path, x=x, y_array=given)
+        assert torch.equal(data.labels, torch.from_numpy(y).float())
+        assert data.spec.condition == ConditionSpec(array=(2, *sizes))
+    assert load(tmp_path, x=x, y_array=y[:, 0]).spec.array == 1
+
+
+def test_tokens_are_a_condition_of_any_data(tmp_path):
+    tokens = np.arange(40.0).reshape(5, 4, 2)
+    data = load(tmp_path, x=POINTS, y_tokens=tokens, y_vector=V)
+    assert torch.equal(data.labels["tokens"], torch.from_numpy(tokens).float())
+    assert data.spec.condition == ConditionSpec(vector=3, tokens=(4, 2))
+    assert DataSpec.from_dict(json.loads(json.dumps(data.spec.to_dict()))) == data.spec
+    assert load(tmp_path, x=POINTS, y_tokens=tokens).spec.condition == ConditionSpec(tokens=(4, 2))
+
+
 def test_several_conditions_are_a_dict(tmp_path):
     names = np.array(["cat", "dog", "cat", "dog", "dog"])
     data = load(tmp_path, x=IMAGES, y_class=names, y_vector=V.astype(int), y_array=IMAGES)
@@ -88,11 +107,12 @@ def test_several_conditions_are_a_dict(tmp_path):
         ({"y": np.where(V > 3, np.nan, V)}, "the vector must be finite in float32, got 11 values"),
         ({"y": 1e39 * V}, "the vector must be finite in float32, got 14 values"),
         ({"y": np.zeros((5, 0))}, r"the vector must hold numbers of shape \(5, V\), got .* \(5, 0"),
-        ({"y": IMAGES}, r"an array as condition needs images \(N, C, H, W\), got \(5, 2\)"),
+        ({"y": IMAGES}, r"an array as condition needs series \(N, C, L\), .* got \(5, 2\)"),
         ({"y": V * 1j}, r"y must hold labels .*, got complex128 \(5, 3\)"),
         ({"y_class": V}, r"labels must be integers, bool or text of shape \(5,\), got float64"),
         ({"y": V, "y_class": np.zeros(5, int)}, "it must hold one array, or x and y, or arr_0 and"),
         ({"y": np.array([{}] * 5)}, "it holds objects, not numbers"),
+        ({"y_tokens": V}, r"the tokens must hold numbers of shape \(5, T, F\), got .* \(5, 3\)"),
     ],
 )
 def test_bad_conditions_are_refused(tmp_path, arrays, message):
@@ -101,9 +121,7 @@ def test_bad_conditions_are_refused(tmp_path, arrays, message):
 
 
 def test_an_array_of_another_size_is_refused(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"shape \(5, C, 4, 5\), the size of the images, got float"
-    ):
+    with pytest.raises(ValueError, match=r"shape \(5, C, 4, 5\), the size of the data, got float"):
         load(tmp_path, x=IMAGES, y=IMAGES[:, :, :2])
 
 

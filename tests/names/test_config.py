@@ -201,7 +201,7 @@ def test_unsound_configs_are_refused_by_key(values, match):
         ({"kind": "mlp", "dropout": 1.0}, "net: dropout must"),
         ({"kind": "mlp", "depth": 0}, "net: depth must"),
         ({"kind": "mlp", "classes": 3}, "net.classes must be the data's None, got 3"),
-        ({"kind": "unet"}, r"net: shape must be \(C, H, W\)"),
+        ({"kind": "unet"}, r"net: shape must be \(C, L\), \(C, H, W\) or"),
     ],
 )
 def test_networks_that_refuse_their_arguments_are_config_errors(net, match):
@@ -311,7 +311,10 @@ def test_loading_leaves_the_global_generators_alone(checkpoint, rng_untouched):
         ({"config": []}, "its metadata are not understood"),
         ({"config": {}}, "missing data, sde, net, train"),
         ({"config": {**VALUES, "sde": {"kind": "os.system"}}}, "'os.system' is unknown"),
-        ({"config": {**VALUES, "net": {"kind": "unet"}}}, r"shape must be \(C, H, W\)"),
+        (
+            {"config": {**VALUES, "net": {"kind": "unet"}}},
+            r"shape must be \(C, L\), \(C, H, W\) or",
+        ),
         ({"config": {**VALUES, "net": {"kind": "mlp", "dropout": 2.0}}}, "dropout must"),
         ({"data": None}, "its metadata are not understood"),
         ({"data": {"shape": 5, "low": 0, "high": 1}}, "its metadata are not understood"),

@@ -16,7 +16,20 @@ from scoresde.score import Call
 from scoresde.shipped import TEMPLATES, config_template
 from scoresde.tasks.train.prepare import prepare_run
 
-NET = {"images": "unet", "vectors": "mlp"}
+NET = {
+    "images": "unet",
+    "vectors": "mlp",
+    "series": "unet",
+    "volumes": "unet",
+    "sets": "transformer",
+}
+SHAPES = {
+    "images": (1, 8, 8),
+    "vectors": (3,),
+    "series": (2, 8),
+    "volumes": (1, 4, 4, 4),
+    "sets": (4, 2),
+}
 LINE = re.compile(r"(?P<off># )?(?P<key>\w+) = (?P<value>.*?) *# (?P<meaning>.+)")
 
 every_template = pytest.mark.parametrize("what", TEMPLATES)
@@ -117,13 +130,19 @@ def test_allowed_words_are_all_named(what, table, key):
 
 
 def spec(what):
-    return DataSpec((1, 8, 8) if what == "images" else (3,), -1, 1)
+    return DataSpec(SHAPES[what], -1, 1, sizes=(1, 4) if what == "sets" else None)
 
 
 def write_data(what, folder):
     """Data for a template, 300 of them; their path."""
-    if what == "vectors":
-        np.save(folder / "x.npy", np.random.default_rng(0).normal(size=(300, 3)))
+    x = np.random.default_rng(0).normal(size=(300, *SHAPES[what]))
+    if what == "sets":
+        sizes = 1 + np.arange(300) % 4
+        x[np.arange(4) >= sizes[:, None]] = 0
+        np.savez(folder / "x.npz", x=x, sizes=sizes)
+        return folder / "x.npz"
+    if what != "images":
+        np.save(folder / "x.npy", x)
         return folder / "x.npy"
     (folder / "images").mkdir()
     for i in range(300):

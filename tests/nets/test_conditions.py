@@ -1,11 +1,11 @@
-"""Both networks under every kind of condition: what changes, and what "no condition" means."""
+"""The networks under every kind of condition: what changes, and what "no condition" means."""
 
 import math
 
 import pytest
 import torch
 
-from scoresde.nets import MLP, UNet
+from scoresde.nets import MLP, Transformer, UNet
 
 
 def awake(net):
@@ -25,6 +25,10 @@ NETS = {
     "mlp": (lambda: awake(MLP((3,), 16, classes=4, vector=2)), (3,)),
     "unet": (lambda: unet(classes=4, vector=2, array=2), (1, 5, 4)),
     "patches": (lambda: unet(classes=4, vector=2, array=2, patch=2), (1, 5, 4)),
+    "transformer": (
+        lambda: awake(Transformer((4, 2), 8, 1, 2, classes=4, vector=2, tokens=(3, 2))),
+        (4, 2),
+    ),
 }
 
 
@@ -37,6 +41,8 @@ def inputs(shape, net, n=3):
     y = {"class": torch.arange(n), "vector": normal(n, 2)}
     if net.condition.array is not None:
         y["array"] = normal(n, *net.condition.array)
+    if net.condition.tokens is not None:
+        y["tokens"] = normal(n, *net.condition.tokens)
     return normal(n, *shape), torch.linspace(-2, 2, n, dtype=torch.float64), y
 
 

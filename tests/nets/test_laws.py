@@ -1,14 +1,18 @@
-"""Laws of the networks of the tutorials, at reduced width."""
+"""Laws of the networks at reduced width: those of the tutorials, and each kind of data."""
 
 import pytest
 import torch
 
-from scoresde.nets import DenseUNet, MinimalUNet
+from scoresde.nets import DenseUNet, MinimalUNet, Transformer, UNet
 
 NETS = {
     "dense": lambda: DenseUNet((1, 4, 6), (40, 20, 10)),
     "normed": lambda: DenseUNet((24,), (40, 20), layer_norm=True),
     "minimal": lambda: MinimalUNet((2, 4, 8), 8, (1, 2)),
+    "unet of series": lambda: UNet((2, 13), 8, (1, 2), 1, patch=2),
+    "unet of volumes": lambda: UNet((1, 3, 4, 5), 8, (1, 2), 1),
+    "transformer of points": lambda: Transformer((5, 2), 16, 1, 2, positions=False),
+    "transformer of volumes": lambda: Transformer((1, 2, 4, 3), 16, 1, 2, patch=2),
 }
 
 every_net = pytest.mark.parametrize("kind", NETS)
@@ -71,7 +75,12 @@ def test_the_label_changes_every_sample(kind):
     assert change.flatten(1).abs().amax(1).min() > 1e-6  # far above rounding
 
 
-@every_net
+SLOW = [kind for kind in NETS if " of " in kind]
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in SLOW)) for kind in NETS]
+)
 def test_overfits_one_batch(kind):
     """It predicts the noise of eight noisy data, whose mean square is 1."""
     net = NETS[kind]()

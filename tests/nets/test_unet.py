@@ -362,7 +362,12 @@ def test_embedding_uses_no_global_state(kind):
     [
         ({"shape": (1, 0, 8)}, "each entry of shape must be at least 1, got 0"),
         ({"shape": (1, 8, -8)}, "each entry of shape must be .* got -8"),
-        ({"shape": (8, 8)}, r"shape must be \(C, H, W\) for a U-Net, got \(8, 8\)"),
+        (
+            {"shape": (8,)},
+            r"shape must be \(C, L\), \(C, H, W\) or \(C, D, H, W\) for a U-Net, got \(8,\); "
+            "vectors take an MLP",
+        ),
+        ({"shape": (1, 2, 2, 2, 2)}, r"for a U-Net, got \(1, 2, 2, 2, 2\)"),
         ({"channels": 0}, "channels must be at least 1, got 0"),
         ({"channels": 8.0}, "channels must be an integer, got 8.0"),
         ({"multipliers": ()}, "multipliers must name at least one level"),

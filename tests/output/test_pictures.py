@@ -5,6 +5,7 @@ from PIL import Image
 
 from scoresde.data import DataSpec
 from scoresde.output import pictures as figures
+from scoresde.output.tiles import can_show, in_tiles
 
 GREY = DataSpec((1, 8, 8), -1, 1, 17)
 POINTS = DataSpec((2,), -4, 4)
@@ -113,9 +114,14 @@ def test_files_are_pictures_and_nothing_is_changed(tmp_path, rng_untouched, spec
 
 
 @pytest.mark.parametrize(
-    ("shape", "shown"),
-    [((1, 8, 8), True), ((3, 4, 6), True), ((2,), True)]
-    + [((2, 4, 6), False), ((4, 6), False), ((16,), False)],
+    ("shape", "tiles"),
+    [((1, 8, 8), True), ((2, 4, 6), True), ((4, 6), True), ((1, 4, 4, 4), True)]
+    + [((2,), False), ((16,), False)],
 )
-def test_images_and_points_have_pictures_and_vectors_have_none(shape, shown):
-    assert figures.can_show(DataSpec(shape, 0, 2)) is shown
+def test_all_kinds_have_pictures_and_vectors_no_tiles(shape, tiles):
+    assert can_show(DataSpec(shape, 0, 2))
+    assert in_tiles(DataSpec(shape, 0, 2)) is tiles
+
+
+def test_arrays_of_many_axes_have_no_picture():
+    assert not can_show(DataSpec((1, 2, 2, 2, 2), 0, 2))

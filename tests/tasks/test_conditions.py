@@ -106,10 +106,13 @@ def test_samples_beside_data_have_the_conditions_of_evenly_spaced_data():
 
 
 def test_arrays_of_a_result_have_the_names_of_data():
-    assert condition_arrays(None) == {}
-    assert list(condition_arrays(torch.arange(2))) == ["labels"]
-    assert list(condition_arrays(torch.zeros(2, 3))) == ["y_vector"]
-    assert list(condition_arrays(torch.zeros(2, 1, 2, 2))) == ["y_array"]
-    both = condition_arrays({"class": torch.arange(2), "vector": torch.zeros(2, 3)})
+    unknown = ConditionSpec()
+    assert condition_arrays(None, unknown) == {}
+    assert list(condition_arrays(torch.arange(2), unknown)) == ["labels"]
+    assert list(condition_arrays(torch.zeros(2, 3), unknown)) == ["y_vector"]
+    assert list(condition_arrays(torch.zeros(2, 1, 2, 2), unknown)) == ["y_array"]
+    texts = ConditionSpec(tokens=(3, 2))
+    assert list(condition_arrays(torch.zeros(2, 3, 2), texts)) == ["y_tokens"]
+    both = condition_arrays({"class": torch.arange(2), "vector": torch.zeros(2, 3)}, unknown)
     assert list(both) == ["labels", "y_vector"]
-    assert list(condition_arrays({"text": (torch.zeros(2),)})) == ["y['text'][0]"]
+    assert list(condition_arrays({"text": (torch.zeros(2),)}, unknown)) == ["y['text'][0]"]

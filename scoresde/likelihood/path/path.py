@@ -29,6 +29,7 @@ depend on one another only through rounding.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -42,6 +43,7 @@ from ...exact import GaussianMixture
 from ...ivp.adams import HermiteCurve, adams_path
 from ...noise import Noise
 from ...score import ScoreModel
+from ...score.sets import only_present, present_rows
 from ...sde import Node
 from ..flow import check_points, log_prior
 from ..method import Likelihood, LikelihoodMethod
@@ -138,7 +140,8 @@ class Path(LikelihoodMethod):
         latent = angle.scale(last) * curve.points[-1]
         terms = divergences + corrections
         std_error, dof = error_of_sum(terms, errors, few)
-        known = log_prior(latent, model.sde.prior_std) + _known_integral(variances, first, last)
+        prior = log_prior(latent, model.sde.prior_std, model)
+        known = prior + _known_integral(variances, first, last, present_rows(model, x))
         return Likelihood(
             log_prob=known + terms.sum(1),
             std_error=std_error,
@@ -176,7 +179,7 @@ class Path(LikelihoodMethod):
         def rate(z: Tensor, i: int) -> Tensor:
             a, b = (slopes[i] * factor for factor in angle.factors(nodes[i]))
             point = (angle.scale(nodes[i]) * z).to(x.dtype)
-            return a * z + b * model.v(point, nodes[i]).to(z.dtype)
+            return a * z + b * only_present(model, model.v(point, nodes[i])).to(z.dtype)
 
         z = x.to(torch.float64) / angle.scale(angle.ends()[0])
         return adams_path(rate, z, u.tolist(), self.order)
@@ -203,6 +206,15 @@ class _Integrand:
     variances: Tensor
     rule: TraceRule
 
+    @property
+    def present(self) -> Tensor | None:
+        """Which numbers of sets exist, (B, D)."""
+        return present_rows(self.model, self.x)
+
+    def _v(self, node: Node) -> Callable[[Tensor], Tensor]:
+        """v(x, t), which is 0 at the padding of sets."""
+        return lambda x: only_present(self.model, self.model.v(x, node))
+
     def at(self, u: Tensor, noise: Noise) -> tuple[Tensor, Tensor, Tensor]:
         """An estimate of ∇·F − ∇·F₀, its standard error, and −s·(z' − F), per u; each (B,).
 
@@ -216,7 +228,7 @@ class _Integrand:
         a, b = (dtheta * factor for factor in self.angle.factors(node))
         scale, rule = self.angle.scale(node), self.rule
         x = (scale * z).to(self.x.dtype)
-        jacobian = linearize(lambda x: self.model.v(x, node), x, self.model.nfe, node.t)
+        jacobian = linearize(self._v(node), x, self.model.nfe, node.t)
         v = jacobian.value.to(z.dtype)
         traces = rule.estimate(jacobian, rule.draw(noise, x))
         eps = (node.sigma * scale * z + node.alpha * v) / (node.alpha**2 + node.sigma**2)
@@ -224,19 +236,23 @@ class _Integrand:
         score = eps * (-scale / node.sigma)  # ∇_z log p
         factor = (b * scale).flatten()
         return (
-            factor * (traces.mean(1) - _known_trace(self.variances, node)),
+            factor * (traces.mean(1) - _known_trace(self.variances, node, self.present)),
             factor * rule.std_error(traces, len(self.variances)),
             -flat_rows(score * residual).sum(1),
         )
 
 
-def _known_trace(variances: Tensor, node: Node) -> Tensor:
-    """tr ∂v/∂x of the Gaussian, Σ α σ (1 − l)/(α² l + σ²), shape (B,)."""
+def _known_trace(variances: Tensor, node: Node, present: Tensor | None) -> Tensor:
+    """tr ∂v/∂x of the Gaussian, Σ α σ (1 − l)/(α² l + σ²), over numbers that exist, shape (B,)."""
     alpha, sigma = node.alpha.reshape(-1, 1), node.sigma.reshape(-1, 1)
-    return (alpha * sigma * (1 - variances) / (alpha**2 * variances + sigma**2)).sum(1)
+    terms = alpha * sigma * (1 - variances) / (alpha**2 * variances + sigma**2)
+    return (terms if present is None else terms * present).sum(1)
 
 
-def _known_integral(variances: Tensor, first: Node, last: Node) -> float:
-    """½ Σ log (α² l + σ²), from t_min to 1."""
+def _known_integral(
+    variances: Tensor, first: Node, last: Node, present: Tensor | None
+) -> float | Tensor:
+    """½ Σ log (α² l + σ²), from t_min to 1, over numbers that exist; shape (B,) for sets."""
     ends = [node.alpha**2 * variances + node.sigma**2 for node in (first, last)]
-    return 0.5 * float(torch.log(ends[1] / ends[0]).sum())
+    terms = torch.log(ends[1] / ends[0])
+    return 0.5 * (float(terms.sum()) if present is None else (terms * present).sum(1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,8 @@ from ...evaluation import evaluating, own_context
 from ...exact import GaussianMixture
 from ...noise import Noise
 from ...score import ScoreModel
+from ...score.sets import only_present
+from ...sde import Node
 from ..method import check_exact
 from .control import check_control, gaussian_control
 from .jacobian import Jacobian, linearize
@@ -188,12 +190,17 @@ def _variances(
     sums = torch.zeros(len(pairs), dtype=torch.float64, device=x.device)
     for node in nodes:
         x_t = node.alpha * x + node.sigma * noise.fresh(x)
-        plain = linearize(lambda z, at=node: model.eps(z, at), x_t, model.nfe, node.t)
+        plain = linearize(_eps(model, node), x_t, model.nfe, node.t)
         known = None if control is None else gaussian_control(control, node, x_t)
         for i, (rule, controlled) in enumerate(pairs):
             jacobian = plain.minus(known) if controlled else plain
             sums[i] += node.sigma**2 * _variance(rule, jacobian, noise, search.repeats)
     return float(ends[1] - ends[0]) ** 2 * sums / times
+
+
+def _eps(model: ScoreModel, node: Node) -> Callable[[Tensor], Tensor]:
+    """ε(x, t), which is 0 at the padding of sets."""
+    return lambda x: only_present(model, model.eps(x, node))
 
 
 def _variance(rule: TraceRule, jacobian: Jacobian, noise: Noise, repeats: int) -> Tensor | float:

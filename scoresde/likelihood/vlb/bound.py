@@ -143,11 +143,11 @@ class VLB(LikelihoodMethod):
         part, denoising = self.diffusion(model), self.denoising(batch, x)
         first, last = part.ends
         with evaluating(model), count_nfe(model) as counted, checked_at_end():
-            prior = _prior(denoising.x0, first, model.sde.prior_std)
+            prior = _prior(denoising, first, model.sde.prior_std)
             draws = part.terms(denoising.x0, noise, self.draws)
             terms = [denoising.term(of_term) for of_term in draws]
             values, variances = (torch.stack(column, 1) for column in zip(*terms, strict=True))
-            steps = values + denoising.dims * values.new_tensor(part.constants)
+            steps = values + denoising.constants(part.constants)
             reconstruction, variance = self._decode(denoising, x, part)
         bound = -(prior + steps.sum(1) + reconstruction)
         return VariationalBound(
@@ -277,8 +277,8 @@ def last_time(sde: SDE, spec: DataSpec | None) -> float:
     return max(float(t), FIRST_TIME)
 
 
-def _prior(x0: Tensor, node: Node, std: float) -> Tensor:
+def _prior(denoising: Denoising, node: Node, std: float) -> Tensor:
     """KL(N(α x_0, σ² I) ‖ N(0, std² I)) of each sample."""
     log_ratio = 2 * math.log(node.sigma / std)
-    spread = math.prod(x0.shape[1:]) * (math.expm1(log_ratio) - log_ratio)
-    return 0.5 * ((node.alpha / std) ** 2 * squared_norm(x0) + spread)
+    spread = denoising.dims * (math.expm1(log_ratio) - log_ratio)
+    return 0.5 * ((node.alpha / std) ** 2 * squared_norm(denoising.x0) + spread)

@@ -294,15 +294,17 @@ def optimal_variances(
     if len(x) == 0:
         raise ValueError("x must hold at least one datum, got none")
     chain = method.diffusion(model)
+    numbers = 0.0
     sums = torch.zeros(len(chain.nodes), dtype=torch.float64, device=x.device)
     parts = batches(model, len(x), x.device, seed=seed, noise=noise, y=y, batch=batch)
     with evaluating(model), checked_at_end():
         for part in parts:
             denoising = method.denoising(part, x[part.rows])
+            numbers += denoising.numbers
             for i, node in enumerate(chain.nodes):
                 squares = [denoising.residual(node).square for _ in range(method.draws)]
                 sums[i] += torch.stack(squares).mean(0).sum()
-    return chain.optimum(sums.cpu() / x.numel())
+    return chain.optimum(sums.cpu() / numbers)
 
 
 def _positive(variance: Sequence[float] | Tensor) -> tuple[float, ...]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..._tensor import expand
 from ...noise import Noise
 from ...score import ScoreModel
+from ...score.sets import numbers_of_sets, only_present, present_rows
 from ...sde import Node
 from ...sde.reverse import gaussian_kl, learned_std
 from ..trace.jacobian import flat_rows
@@ -35,13 +36,20 @@ NEWEST = 0.5
 class Residual(NamedTuple):
     """ε − ε̂(x_t, t), float64 of shape (B, *D); its square and |ε|² − D, each (B,).
 
-    `share` is w of a learned variance, like `difference`; None for a model without one.
+    `share` is w of a learned variance, like `difference`; None for a model without one. `present`
+    says which numbers of padded sets exist, shape (B, D); None if all do.
     """
 
     difference: Tensor
     square: Tensor
     excess: Tensor
     share: Tensor | None
+    present: Tensor | None = None
+
+    def total(self, terms: Tensor) -> Tensor:
+        """The sum of terms like `difference` over the numbers that exist, shape (B,)."""
+        rows = flat_rows(terms)
+        return (rows if self.present is None else rows * self.present).sum(1)
 
 
 class Draw(Protocol):
@@ -90,7 +98,7 @@ class LearnedNode(NamedTuple):
         variance = learned_std(std, ratio, residual.share).square()
         terms = gaussian_kl((gain * x).square(), posterior, variance)
         weight = 0.5 * (self.gain / self.std) ** 2
-        return self.count * (flat_rows(terms).sum(1) - slope * weight * residual.excess)
+        return self.count * (residual.total(terms) - slope * weight * residual.excess)
 
 
 class DecoderNode(NamedTuple):
@@ -111,9 +119,9 @@ class DecoderNode(NamedTuple):
         x = residual.difference
         s = torch.as_tensor(self.std(residual.share), dtype=x.dtype, device=x.device)
         terms = 0.5 * (self.gain * x / s).square() + torch.log(s)
-        constant = 0.5 * math.log(2 * math.pi) * x.shape[1:].numel()
+        constant = residual.total(torch.full_like(x, 0.5 * math.log(2 * math.pi)))
         weight = 0.5 * (self.gain / self.std(1.0)) ** 2
-        return flat_rows(terms).sum(1) + constant - slope * weight * residual.excess
+        return residual.total(terms) + constant - slope * weight * residual.excess
 
 
 def _expanded(value: Tensor | float, x: Tensor) -> Tensor | float:
@@ -142,7 +150,9 @@ class Denoising:
 
     def __init__(self, model: ScoreModel, x0: Tensor, noise: Noise, dtype: torch.dtype) -> None:
         self.model, self.x0, self.noise, self.dtype = model, x0, noise, dtype
-        self.dims = math.prod(x0.shape[1:])
+        sizes = numbers_of_sets(model, x0)
+        self.dims = math.prod(x0.shape[1:]) if sizes is None else sizes
+        self.present = present_rows(model, x0)
         self.slope = x0.new_zeros(len(x0))
 
     def residual(self, node: Node) -> Residual:
@@ -150,10 +160,22 @@ class Denoising:
         eps = self.noise.fresh(self.x0)
         x = (node.alpha * self.x0 + node.sigma * eps).to(self.dtype)
         predicted, share = self.model.with_share("eps", x, node) if len(x) else (x, x)
-        difference = eps - predicted.to(torch.float64)
+        difference = only_present(self.model, eps - predicted.to(torch.float64))
         share = None if share is None else share.to(torch.float64)
         excess = squared_norm(eps) - self.dims
-        return Residual(difference, squared_norm(difference), excess, share)
+        return Residual(difference, squared_norm(difference), excess, share, self.present)
+
+    @property
+    def numbers(self) -> float:
+        """How many numbers the data of the batch have, the sum of D."""
+        return float(torch.as_tensor(self.dims).expand(len(self.x0)).sum())
+
+    def constants(self, per_dimension: Sequence[float]) -> Tensor:
+        """D times each number, shape (M,), or (B, M) for sets, whose dimensions differ."""
+        numbers = self.slope.new_tensor(per_dimension)
+        return (
+            self.dims[:, None] * numbers if isinstance(self.dims, Tensor) else self.dims * numbers
+        )
 
     def term(self, draws: Sequence[Draw]) -> tuple[Tensor, Tensor]:
         """The mean of independent draws, and the square of its standard error, each (B,)."""

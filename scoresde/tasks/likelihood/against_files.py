@@ -48,7 +48,11 @@ class PairedScores:
         ]
         mean, *each = (
             mean_budget(
-                every, spec.dims, bits=spec.levels is not None, refined=refined, precise=precise
+                every,
+                spec.dims_per_unit,
+                bits=spec.levels is not None,
+                refined=refined,
+                precise=precise,
             )
             for every, refined, precise in (pairs, *self.budgets)
         )

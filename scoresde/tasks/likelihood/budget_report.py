@@ -53,16 +53,18 @@ def _headline(budget: MeanBudget, summary: Mapping[str, Any]) -> list[str]:
     if summary["levels"] is not None:
         return [f"{budget.value:.4f} ± {_size(error)} {summary['unit']}   {protocol}"]
     dims, scaled = summary["dims"], summary.get("log_prob_nats_model_scale")
-    total = None if error is None else error * dims
     units = "" if scaled is None else f" in the units of {printable(summary['data'])}"
-    lines = [
-        f"log p = {budget.value * dims:.4f} ± {_size(total)} nats per datum{units} "
-        f"({budget.value:.4f} ± {_size(error)} {summary['unit']})   {protocol}"
-    ]
+    mean = f"{budget.value:.4f} ± {_size(error)} {summary['unit']}"
+    if summary["unit"] == "nats/dim":
+        total = None if error is None else error * dims
+        mean = f"{budget.value * dims:.4f} ± {_size(total)} nats per datum{units} ({mean})"
+    else:  # sets of different sizes have no dimension of their own
+        mean += units
+    lines = [f"log p = {mean}   {protocol}"]
     if scaled is not None:
         lines.append(
-            f"log p = {scaled:.4f} nats per datum in the model's scale ({scaled / dims:.4f} "
-            f"{summary['unit']}); the transform adds {summary['log_det_nats']:.4f}"
+            f"log p = {scaled:.4f} nats per datum in the model's scale; the transform adds "
+            f"{summary['log_det_nats']:.4f}"
         )
     return lines
 

@@ -50,7 +50,7 @@ def likelihood_report(
     overwrite: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Negative log-likelihood of data with its error budget, in a folder of tables and figures.
+    """Log-likelihood of data with its error budget, in a folder of tables and figures.
 
     The folder holds what `scoresde likelihood` writes: per_image.csv with one row per datum,
     budget.txt, figures and summary.json. The same call finds its results, or continues where it
@@ -58,8 +58,8 @@ def likelihood_report(
 
     Args:
         model: A `ScoreModel`, a loaded checkpoint, or the name or path of a checkpoint.
-        x: The data: an array or tensor of shape (N, *D), integer levels or floating numbers at the
-            model's scale; a `Dataset`; a name or path. None for the test split of the data of a
+        x: The data: an array or tensor of shape (N, *D), integer levels or floating numbers in
+            units; a `Dataset`; a name or path. None for the test split of the data of a
             checkpoint.
         out: Folder for the results.
         against: A second model of the same data, in any form of `model`. Both are scored on the
@@ -88,8 +88,11 @@ def likelihood_report(
         progress: Show a bar, if stderr is a terminal.
 
     Returns:
-        The content of summary.json: "mean" and "std_error" in "unit" (bits/dim, or nats/dim for
-        continuous data), "budget", "protocol", counted evaluations and more. With `against`:
+        The content of summary.json: "mean" and "std_error" of −log p in "unit" (bits/dim, or
+        nats/dim for continuous data), "budget", "protocol", counted evaluations and more. For
+        continuous data "log_prob_nats" is the mean of log p itself, in nats per datum and in the
+        units of the data; if they have a transform, "log_prob_nats_model_scale" is that at the
+        model's scale, and "log_det_nats" the difference. With `against`:
         "difference" (of `model` minus `against`; below 0 the first is better) with the
         "half_width" of its 95 % interval, "verdict", "budget", and the budgets of both in "models".
 

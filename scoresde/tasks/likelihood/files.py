@@ -19,8 +19,9 @@ from ...likelihood.budget import bound_of_changes
 from ...likelihood.mean_budget import MeanBudget
 from ...likelihood.vlb.chain import ReverseChain
 from ...output.files import save_arrays
-from ...output.pictures import can_show, extremes
+from ...output.pictures import extremes
 from ...output.result_folder import SUMMARY
+from ...output.tiles import can_show
 from .bound_terms import BoundTerms
 from .budget_report import budget_table, save_budget
 from .request import ScoreRequest
@@ -77,11 +78,12 @@ class Scores:
         """Request, method, mean and errors as plain data."""
         every, refined, precise = self.budgets
         bits, dims = self.spec.levels is not None, self.spec.dims
-        mean = mean_budget(every, dims, bits=bits, refined=refined, precise=precise)
+        per = self.spec.dims_per_unit
+        mean = mean_budget(every, per, bits=bits, refined=refined, precise=precise)
         density = None
         if self.data.log_prob is not None:
             points = self.data.x[self.rows].double()
-            density = -float(self.data.log_prob(points).mean()) / dims
+            density = -float(self.data.log_prob(points).mean()) / per
         return self._log_prob(mean) | {
             "checkpoint": self.request.checkpoint,
             "data": self.data.name,
@@ -107,13 +109,14 @@ class Scores:
         """log p of continuous data, which is the density in their units; nothing for levels."""
         if self.spec.levels is not None:
             return {}
-        dims, data = self.spec.dims, self.data.taken(torch.from_numpy(self.rows))
+        dims, data = self.spec.dims_per_unit, self.data.taken(torch.from_numpy(self.rows))
         half = mean.half_width
         found = {
             "log_prob_nats": -mean.value * dims,
             "log_prob_nats_half_width": None if half is None else half * dims,
-            "log_prob_nats_per_dim": -mean.value,
         }
+        if self.spec.sizes is None:
+            found["log_prob_nats_per_dim"] = -mean.value
         if data.spec.transform is not None:
             found["log_det_nats"] = float(data.log_det.mean())
             found["log_prob_nats_model_scale"] = found["log_prob_nats"] - found["log_det_nats"]

@@ -31,6 +31,7 @@ from ...likelihood.trace.names import EXACT_UP_TO
 from ...likelihood.vlb.bound import last_time
 from ...noise import SampleNoise
 from ...score import ScoreModel
+from ...score.sets import numbers_of_sets
 from ..held_out import to_points
 from .request import PROTOCOLS, ScoreRequest
 
@@ -58,12 +59,12 @@ def make_method(
 
     Returns:
         The method and the Gaussian. The Gaussian is None for a variational bound, which does not
-        use it.
+        use it, and for sets, whose dimensions differ.
     """
     if training is None:
         return _bound(request, spec, model), None
     points = _points(training, request, spec)
-    control = fit_gaussian(model.sde, points).to(request.device)
+    control = _near(model, points, spec)
     if request.of_path:
         pilot = points[:PILOT].to(request.torch_dtype)
         if training.labels is not None:  # the network needs them
@@ -102,7 +103,7 @@ def method_for(
     if training is None:
         return _bound(request, spec, model), None
     points = _points(training, request, spec)
-    control = fit_gaussian(model.sde, points).to(request.device)
+    control = _near(model, points, spec)
     solver = method.method
     if isinstance(solver, Path):
         solver = replace(solver, control=control)
@@ -127,18 +128,25 @@ def _bound(request: ScoreRequest, spec: DataSpec, model: ScoreModel) -> Likeliho
     return DDPMVLB(times, variance=request.variance, **common)
 
 
+def _near(model: ScoreModel, points: Tensor, spec: DataSpec) -> GaussianMixture | None:
+    """A Gaussian with the mean and covariance of the data; None for sets of points."""
+    return None if spec.kind == "set" else fit_gaussian(model.sde, points).to(points.device)
+
+
 def _path(
     request: ScoreRequest,
     spec: DataSpec,
     model: ScoreModel,
     pilot: Tensor,
-    control: GaussianMixture,
+    control: GaussianMixture | None,
 ) -> Path:
     """The path method; if not given, trace and number of nodes are measured on the pilot data."""
     if request.trace != "auto":
         rule, nodes = parse_trace(request.trace), None
     else:
-        error = request.image_error * spec.nats_per_unit
+        sizes = numbers_of_sets(model, pilot)
+        dims = spec.nats_per_unit if sizes is None else float(sizes.mean())
+        error = request.image_error * dims
         rule, nodes = choose_quadrature(model, pilot, request.t_min, error, request.seed)
     asked = {"steps": request.steps, "nodes": request.nodes or nodes}
     given = {name: value for name, value in asked.items() if value is not None}

@@ -51,7 +51,7 @@ class Intervals:
         log_every: Steps between log lines.
         save_every: Steps between checkpoints; a checkpoint is also saved when the latest one is
             `SAVE_MINUTES` old.
-        sample_every: Steps between sample grids (grey and RGB images only).
+        sample_every: Steps between pictures of samples.
         validate_every: Steps between validations, if the training has held-out data.
         validate_bits: Number of held-out data whose bits/dim are measured at each validation, at
             least 2; 0 for none.

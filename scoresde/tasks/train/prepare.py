@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +123,7 @@ def _metadata(
         },
     }
     if model is not None and model.condition:
-        metadata["condition"] = asdict(model.condition)
+        metadata["condition"] = model.condition.to_dict()
     return metadata
 
 
@@ -157,5 +156,9 @@ def _check_autocast(settings: Config, device: torch.device) -> None:
 
 def _on_device(model: NetworkScore, device: torch.device) -> NetworkScore:
     model = model.to(device)
-    # Convolutions on tensor cores need the channels last; parameters of other ranks stay.
-    return model.to(memory_format=torch.channels_last) if device.type == "cuda" else model
+    # Convolutions on tensor cores need the channels last. Those of a volume have a layout of their
+    # own, which `Module.to` cannot give together with that of images.
+    volumes = any(parameter.ndim == 5 for parameter in model.parameters())
+    if device.type != "cuda" or volumes:
+        return model
+    return model.to(memory_format=torch.channels_last)

@@ -8,11 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ..._text import reason_of
 from ...data import Dataset
 from ...ema import EMA
-from ...output.figures import save_grid, save_training_figure
+from ...output.figures import save_training_figure
 from ...output.progress import out_of_memory
+from ...output.tiles import in_tiles, save_samples
 from ...samplers import sample
 from ...score import NetworkScore
 from ..conditions import conditions_like
@@ -20,6 +24,7 @@ from ..conditions import conditions_like
 __all__ = ["draw_losses", "draw_samples"]
 
 _SAMPLES = 64
+_ROWS = 1000  # samples of vectors, whose picture shows all of them together
 
 
 def draw_losses(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -41,7 +46,7 @@ def draw_samples(
     batch: int,
     arrived: Sequence[int],
 ) -> None:
-    """Draw a grid of samples, always from the same noise and under the same conditions.
+    """Draw samples, always from the same noise and under the same conditions.
 
     These are all classes in turn, or conditions of the data.
 
@@ -61,13 +66,20 @@ def draw_samples(
 
     with _failure_as_warning(path):
         give_up()
-        y = None
+        y, n = None, _SAMPLES if in_tiles(data.spec) else _ROWS
         if data.labels is not None:
-            y = conditions_like(data.labels, data.spec, _SAMPLES)
+            y = conditions_like(data.labels, data.spec, n)
         with ema.applied(model.net):
-            shape, batch = (_SAMPLES, *data.spec.shape), min(_SAMPLES, batch)
+            shape, batch = (n, *data.spec.shape), min(n, batch)
             out = sample(model, shape=shape, y=y, batch=batch, on_step=give_up)
-        save_grid(path, out.scaled, data.spec)
+        save_samples(path, out.scaled, data.spec, _beside(data))
+
+
+def _beside(data: Dataset) -> Tensor | None:
+    """Some data to be drawn beside samples of vectors; None for other data, and for a stream."""
+    if in_tiles(data.spec) or data.spec.levels is not None or not isinstance(data, Dataset):
+        return None
+    return data.taken(torch.linspace(0, len(data) - 1, min(_ROWS, len(data))).long()).scaled.x
 
 
 class _GivenUp(Exception):

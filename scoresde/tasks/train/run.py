@@ -18,6 +18,7 @@ from ...data import Stream
 from ...distributed import PeerError
 from ...ema import EMA, PowerEMA
 from ...output.progress import advise_on_memory
+from ...output.tiles import can_show
 from ...score.call import innermost
 from ...train import Training, TrainStep, make_optimizer
 from ...validation import Validation, check_bits, validate
@@ -269,7 +270,7 @@ class Run:
         """The pictures of this step; abandoned as soon as a signal has arrived."""
         if self._saved[0] == self.done and not arrived:
             draw_losses(self.folder / FIGURE, log.rows)
-        if self._due(self.intervals.sample_every) and self.data.spec.is_image:
+        if self._due(self.intervals.sample_every) and can_show(self.data.spec):
             path = self.folder / f"samples-{self.done:07d}.png"
             # Training has shown that its batch fits into memory.
             draw_samples(path, self.model, self.ema, self.data, self.settings.batch, arrived)

@@ -53,6 +53,9 @@ def _wrong_conditions(probe: Probe) -> Iterator[tuple[str, Condition, int]]:
         if kind == "class":
             wrong = {"class -1": -torch.ones_like(part)}
             wrong[f"class {spec.classes}"] = torch.full_like(part, spec.classes)
+        elif kind == "size":
+            least, most = spec.sizes
+            wrong = {f"size {n}": torch.full_like(part, n) for n in (least - 1, most + 1)}
         else:
             wrong = {f"a longer {kind}": torch.cat([part, part[:, :1]], 1)}
             wrong[f"{kind} with NaN"] = part.clone().index_fill_(0, torch.tensor([1]), math.nan)
