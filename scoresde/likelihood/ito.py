@@ -137,6 +137,7 @@ class Ito:
             nfe=counted.forward,
             nfe_derivative=counted.derivative,
             t_min=t_min,
+            t_max=model.sde.t_regular,
             method=self,
             latent=start,
         )

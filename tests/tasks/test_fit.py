@@ -54,9 +54,38 @@ def test_conditions_and_levels_are_those_of_the_array(tmp_path):
 def test_a_unet_has_levels_down_to_four_pixels(side, sides):
     spec = scoresde.DataSpec((3, side, side), -1.0, 1.0, 256)
     data = scoresde.data.Dataset("x", torch.zeros(5, 3, side, side, dtype=torch.uint8), None, spec)
-    net = default_tables(data, 10)["net"]
+    net = default_tables(data, scoresde.data.DataSource("x"), 10)["net"]
     assert len(net["multipliers"]) == len(sides)
     assert set(net["attention"]) <= set(sides)
+
+
+KINDS = {
+    "series": ((2, 24), {"channels": 8, "multipliers": [1, 1], "attention": [12]}),
+    "volume": ((1, 4, 4, 4), {"channels": 8, "multipliers": [1], "attention": []}),
+    "vector": ((5,), {"width": 8, "depth": 1}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_data_has_its_network(kind, tmp_path):
+    shape, net = KINDS[kind]
+    x = 100 + 20 * np.random.default_rng(0).normal(size=(12, *shape))
+    checkpoint = scoresde.fit(x, tmp_path, steps=1, config={"net": net})
+    assert checkpoint.data.kind == kind
+    out = scoresde.sample(checkpoint.model, n=4, nfe=3)
+    assert out.x.shape == (4, *shape)
+    assert abs(float(out.scaled.std()) - 1) < 0.5  # a network that knows nothing
+    assert float((out.x - 100).abs().max()) < 150  # in the units of the data
+
+
+def test_lists_of_arrays_are_sets(tmp_path):
+    rng = np.random.default_rng(0)
+    sets = [rng.normal(size=(n, 2)) for n in (3, 5, 4, 3)]
+    net = {"width": 8, "depth": 1, "heads": 1}
+    checkpoint = scoresde.fit(sets, tmp_path, steps=1, config={"net": net})
+    assert (checkpoint.data.kind, checkpoint.data.sizes) == ("set", (3, 5))
+    drawn = scoresde.sample(checkpoint.model, n=6, nfe=3, seed=0).sets
+    assert {len(one) for one in drawn} <= {3, 4, 5}
 
 
 def test_other_data_or_settings_are_refused_and_nothing_is_lost(x, tmp_path):

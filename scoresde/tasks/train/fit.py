@@ -16,6 +16,7 @@ from ..._files import atomic_write, check_writable
 from ..._lock import lock_folder
 from ..._tensor import check_integer
 from ...data import DataSource, load_dataset
+from ...data.sets import pad_sets
 from ...names.config_source import ConfigSource
 from ...names.loading import Checkpoint, load
 from ...output.bars import progress_bar
@@ -58,13 +59,15 @@ def fit(
     sets; `config` changes them.
 
     Args:
-        data: An array or tensor of shape (N, *D): floats, or integers that are levels (only of
-            bytes their number is known: 256). Or the path of a file or a folder, or the name of a
-            data set; these are not copied into the run's folder.
+        data: An array or tensor of shape (N, *D): floats in your units, or integers that are levels
+            (only of bytes their number is known: 256). Vectors have shape (N, D), series (N, C, L),
+            images (N, C, H, W), volumes (N, C, D, H, W). A list of arrays (n_i, F) holds sets of
+            n_i points. Or the path of a file or a folder, or the name of a data set; these are not
+            copied into the run's folder.
         out: Folder of the run.
         steps: Optimizer steps in all.
-        y: Conditions of an array, N rows, which the network takes: class numbers (integers) or
-            names, a vector, or an array of the data's size.
+        y: Conditions of arrays, N rows, which the network takes: class numbers (integers) or names,
+            a vector, or an array of the data's size.
         config: Tables of a config, as in a TOML file. Their keys replace the defaults, for example
             `{"net": {"width": 256}, "train": {"batch": 64}, "data": {"levels": 17}}`. A table with
             a `kind` replaces the whole table of the defaults.
@@ -90,7 +93,8 @@ def fit(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     with lock_folder(out):
         place = _placed(data, y, out, overwrite) | given.pop("data", {})
-        defaults = default_tables(load_dataset(DataSource(**place)), steps)
+        source = DataSource(**place)
+        defaults = default_tables(load_dataset(source), source, steps)
         tables = {"data": place} | _merged(defaults, given)
         run = prepare_run(ConfigSource(CONFIG, tables=tables), out, device, overwrite)
         with atomic_write(out / CONFIG, "w") as file:
@@ -133,7 +137,11 @@ def _placed(data: Any, y: Any, out: Path, overwrite: bool) -> dict[str, Any]:
         source = data if isinstance(data, DataSource) else DataSource(data)
         table = {key: value for key, value in vars(source).items() if value is not None}
         return {key: str(v) if isinstance(v, Path) else v for key, v in table.items()}
-    arrays = {"x": _array("data", data)}
+    if isinstance(data, (list, tuple)) and any(hasattr(one, "shape") for one in data):
+        padded, sizes = pad_sets(data)
+        arrays = {"x": padded.numpy(), "sizes": sizes.numpy()}
+    else:
+        arrays = {"x": _array("data", data)}
     if y is not None:
         arrays["y"] = _array("y", y)
     path = out.resolve() / DATA
