@@ -120,6 +120,11 @@ def diagnose(
         settings: n, seed and batch.
         on_progress: As for `doctor`.
     """
+    if data.spec.kind == "set":
+        raise ValueError(
+            f"data must not be sets of points for the doctor, whose noise has no padding, got "
+            f"{data.name}; `scoresde check` tests a model of sets"
+        )
     n, seed, batch = settings
     model, data, spec = in_model_scale(model), data.scaled, spec.in_model_scale
     subject = reading_of(model, weights)
