@@ -71,11 +71,11 @@ def _in_words(summary: dict[str, Any], out: Path) -> str:
     }
     if drawn is not None:
         error = "" if drawn["std_error"] is None else f" ± {drawn['std_error']:.4f}"
-        mean, what = drawn["mean"], "−log p"
+        mean, what = drawn["mean"], ""
         if summary["unit"] == "nats/dim":  # of continuous data log p itself is said
-            mean, what = -mean, "log p at the model's scale"
+            mean, what = -mean, " at the model's scale"
         rows["samples"] = (
-            f"{drawn['n']} with log p; mean of {what} {mean:.4f}{error} {summary['unit']} at "
+            f"{drawn['n']} with log p{what}, mean {mean:.4f}{error} {summary['unit']} at "
             f"{drawn['nfe']} NFE and {drawn['nfe_derivative']} derivative passes"
         )
     first = f"round trip: max error {trip['error']:.2g}, root mean square {trip['rms']:.2g}"
