@@ -45,6 +45,13 @@ def rows(n=24, seed=0):
     return x, z
 
 
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    """No figures of the training, which take seconds."""
+    for name in ("draw_losses", "draw_samples"):
+        monkeypatch.setattr(f"scoresde.tasks.train.run.{name}", lambda *_: None)
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """The working folder, with x.npy."""
