@@ -70,6 +70,7 @@ def no_sync():
 
 
 ALL_SDES = ("VP", "SubVP", "VE", "CosineVP", "TabulatedVP", "Linear", "ZeroSNR")
+SLOW_SDES = ("ZeroSNR",)  # another `TabulatedVP`; of the slow laws, and of tests/test_sde.py
 
 
 @functools.cache
@@ -84,7 +85,11 @@ def sde_named(name):
     return getattr(scoresde.sde, name)(*arguments)
 
 
-@pytest.fixture(params=ALL_SDES)
+def _of_the_default_suite(name):
+    return pytest.param(name, marks=pytest.mark.slow) if name in SLOW_SDES else name
+
+
+@pytest.fixture(params=map(_of_the_default_suite, ALL_SDES))
 def sde(request):
     """Each SDE in turn; a new one joins `ALL_SDES` and every law applies to it."""
     return sde_named(request.param)

@@ -144,7 +144,8 @@ def test_the_likelihood_of_a_mixture_is_exact_from_t_1_on(plane, network):
 def test_what_needs_lambda_starts_at_minus_6_and_says_so(plane):
     recommended = sample(plane, n=2, nfe=5)
     assert (float(recommended.ts[0]), recommended.start_std) == (1.0, 1.0)
-    for sampler in (DDIM(), EDM(), DPMSolverMultistep(), EulerMaruyama()):
+    assert float(sample(plane, DDIM(), n=2, nfe=5).ts[0]) == 1.0  # its step needs no λ
+    for sampler in (EDM(), DPMSolverMultistep(), EulerMaruyama()):
         out = sample(plane, sampler, n=2, nfe=8, seed=0)
         first = float(out.ts[0])
         assert first == LINEAR.t_regular

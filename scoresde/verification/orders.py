@@ -76,13 +76,15 @@ def alternating(sde: SDE, steps: int, t_min: float = 1e-3, t_max: float | None =
 
 
 def exact_flow(model: ScoreModel, x: Tensor, t_min: float) -> Tensor:
-    """The probability-flow ODE's solution at t_min from x at t = 1, by SciPy's DOP853 at 1e-12.
+    """The probability-flow ODE's solution at t_min from x at its start, by SciPy's DOP853 at 1e-12.
+
+    The start is t = 1, or λ = −6 under an SDE with α(1) = 0 (`SDE.t_regular`).
 
     It is solved in λ, where d(x/α)/dλ = −(σ/α) ε. This form uses neither f and g nor a sampler.
 
     Args:
         model: An exact model.
-        x: States at t = 1, shape (B, *D), float64.
+        x: States at the start, shape (B, *D), float64.
         t_min: Last time.
 
     Raises:
