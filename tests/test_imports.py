@@ -28,7 +28,7 @@ LAYERS = [
     {"sde"},
     {"score", "error_history"},
     {"exact", "loss", "grid", "batches"},
-    {"samplers", "likelihood", "scaling"},
+    {"samplers", "likelihood", "guidance", "scaling"},
     {"interop"},  # models and samplers of other libraries
     {"train"},
     {"validation"},

@@ -114,6 +114,11 @@ class Path(LikelihoodMethod):
     def check(self, model: ScoreModel, x: Tensor) -> None:
         """Refuse points, controls and times that do not fit."""
         check_points(model, x, self.control)
+        if model.guided:
+            raise ValueError(
+                "model must be the score of a density for Path, whose correction uses it, got a "
+                "guided one; use Ode(), which gives the density of the guided ODE"
+            )
         model.first_time(self.t_min)
 
     def refined(self) -> Path:
