@@ -171,7 +171,7 @@ def test_the_ode_of_a_guided_model_has_the_density_of_its_linear_map():
         warnings.simplefilter("error")  # at w = 1 there is nothing to warn of
         plain = scoresde.log_likelihood(ClassifierFree(model, 1.0), x, "path", seed=0, y=condition)
     exact = model.given(condition).log_prob(x)
-    torch.testing.assert_close(plain.log_prob, exact, rtol=0, atol=1e-3)
+    assert bool(((plain.log_prob - exact).abs() < 5 * plain.std_error + 1e-3).all())
 
 
 def test_autoguidance_extrapolates_from_the_weak_model(x, mixture):
