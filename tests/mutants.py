@@ -2140,9 +2140,46 @@ def _distribution() -> Iterator[Mutant]:
     )
 
 
+def _guidance() -> Iterator[Mutant]:
+    test = "guidance/test_guided_models.py"
+    yield Mutant(
+        "guidance starts from the strong model",
+        "scoresde/guidance/classifier_free.py",
+        "second + cast(w, first) * (first - second)",
+        "first + cast(w, first) * (first - second)",
+        test,
+        "product_of_densities",
+    )
+    yield Mutant(
+        "the gradient of a classifier changes ε with the wrong sign",
+        "scoresde/guidance/classifier.py",
+        "factor = -s * parts[quantity] / a",
+        "factor = s * parts[quantity] / a",
+        test,
+        "exact_classifier",
+    )
+    yield Mutant(
+        "guidance is given below its interval too",
+        "scoresde/guidance/base.py",
+        "(level > self.low) & (level <= self.high)",
+        "level <= 2 * self.high",
+        test,
+        "interval",
+    )
+    yield Mutant(
+        "the parallel part of projected guidance stays",
+        "scoresde/guidance/projected.py",
+        "gap - along + self.parallel * along",
+        "gap + self.parallel * along",
+        test,
+        "projected",
+    )
+
+
 MUTANTS: tuple[Mutant, ...] = (
     *_distribution(),
     *_sde(),
+    *_guidance(),
     *_grids_and_models(),
     *_samplers(),
     *_training(),

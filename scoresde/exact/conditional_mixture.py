@@ -94,6 +94,10 @@ class ConditionalMixture(GaussianMixture):
         classes = None if shares is None else self.shares.shape[1]
         self.condition = ConditionSpec(classes, vector or None)
 
+    def without(self) -> GaussianMixture:
+        """The mixture of x alone."""
+        return self.marginal
+
     def mean(self) -> Tensor:
         """Mean of x given each bound condition, shape (B, D), float64."""
         log_weights, means = self._terms(self._bound())

@@ -86,7 +86,9 @@ def log_likelihood(
     Sample i depends on (seed, i) and not on its batch mates, unless the method says otherwise.
 
     Args:
-        model: Score model. Of a `Clipped` one the model inside is taken, with a warning.
+        model: Score model. Of a `Clipped` one the model inside is taken, with a warning. For a
+            guided one `Ode` gives the density of the guided ODE, with a warning, because it is not
+            p(x) p(y|x)^w; `Path` refuses it.
         x: Data, shape (B, *D). The method says which kind it needs: points in units
             (float32 or float64), or integer levels.
         method: The method, or its text.
@@ -123,6 +125,9 @@ def log_likelihood(
             f"grad must be False for {type(method).__name__}, which is not differentiable; Path "
             "and Ode are"
         )
+    if model.guided:
+        words = "log p is that of the guided model, which is not p(x) p(y|x)^w"
+        warnings.warn(words, UserWarning, stacklevel=3)
     given = {"seed": seed, "noise": noise, "y": y, "batch": batch}
     random = method.needs_noise(x)
     with torch.set_grad_enabled(grad):

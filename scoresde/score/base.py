@@ -72,6 +72,11 @@ class ScoreModel(nn.Module, ABC):
         return False
 
     @property
+    def guided(self) -> bool:
+        """Whether the score is no gradient of the log-density of the model's ODE."""
+        return False
+
+    @property
     def learned_variance(self) -> bool:
         """Whether the model also says the variance of DDPM's reverse steps; see `with_share`."""
         return False
@@ -164,6 +169,19 @@ class ScoreModel(nn.Module, ABC):
         bound = copy.copy(self)
         bound.y = y
         return bound
+
+    def without(self) -> ScoreModel:
+        """This model without a condition: that of all data.
+
+        Raises:
+            ValueError: If it cannot be evaluated without one.
+        """
+        if self.needs_labels:
+            raise ValueError(
+                f"model must be trained without a condition too (train.label_dropout above 0): it "
+                f"takes {self.condition} and needs it"
+            )
+        return self.given(None)
 
     def labelled(self, y: Condition | None, n: int, device: torch.device | str) -> ScoreModel:
         """This model with the condition of n samples bound, after it has been checked.

@@ -129,6 +129,11 @@ class Path(LikelihoodMethod):
     def check(self, model: ScoreModel, x: Tensor) -> None:
         """Refuse points, controls and times that do not fit."""
         check_points(model, x, self.control)
+        if model.guided:
+            raise ValueError(
+                "model must be the score of a density for Path, whose correction uses it, got a "
+                "guided one; use Ode(), which gives the density of the guided ODE"
+            )
         model.first_time(self.t_min)
         if self.spread > MOST_SPREAD_IN_NOISE and model.t_most == 1 and model.sde.ends_in_noise:
             raise ValueError(

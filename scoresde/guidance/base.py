@@ -1,0 +1,142 @@
+"""`Guided`, the base class of guided models, and `Scale`, how much they extrapolate."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .._condition import ConditionSpec
+from .._tensor import check_number, check_type
+from ..evaluation import count_nfe
+from ..score import ScoreModel, Time
+from ..score.preconditioning import Quantity
+from ..sde import Node
+
+__all__ = ["Guided", "Scale"]
+
+WITHOUT = 1.0  # the scale of the strong model alone
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The guidance scale w of each noise level σ/α; 1 means no guidance.
+
+    Args:
+        scale: w, at least 0, or a function that gives it for σ/α, a number.
+        low: Guidance is left out (w = 1) for σ/α ≤ low.
+        high: Guidance is left out for σ/α > high. Guidance in an interval of noise levels is from
+            Kynkäänniemi et al. 2024, arXiv:2404.07724.
+
+    Raises:
+        TypeError: If the scale is neither a number nor a function.
+        ValueError: If the scale is negative or not finite, or not 0 ≤ low < high.
+    """
+
+    scale: float | Callable[[float], float]
+    low: float = 0.0
+    high: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not callable(self.scale):
+            check_number("scale", self.scale, at_least=0)
+        check_number("low", self.low, at_least=0)
+        if self.high != math.inf:
+            check_number("high", self.high)
+        if not self.low < self.high:
+            raise ValueError(f"high must be above low, got {self.high} and {self.low}")
+
+    def at(self, node: Node) -> float | Tensor:
+        """w at a node: a number, or numbers like the node's entries."""
+        if not isinstance(node.alpha, Tensor):
+            level = node.sigma / node.alpha if node.alpha > 0 else math.inf
+            return self._value(level) if self.low < level <= self.high else WITHOUT
+        level = node.sigma / node.alpha
+        values = [self._value(number) for number in level.flatten().tolist()]
+        w = level.new_tensor(values).reshape(level.shape)
+        return torch.where((level > self.low) & (level <= self.high), w, WITHOUT)
+
+    def _value(self, level: float) -> float:
+        if not callable(self.scale):
+            return float(self.scale)
+        return float(check_number("scale", float(self.scale(level)), at_least=0))
+
+
+class Guided(ScoreModel):
+    """A model made of others, which any sampler takes; every evaluation of them is counted.
+
+    Subclasses write `_guided`. The condition that is bound to this model, or given to `sample`, is
+    that of the model inside.
+
+    Attributes:
+        model: The strong model.
+
+    Args:
+        model: The strong model.
+
+    Raises:
+        TypeError: If it is no score model.
+    """
+
+    def __init__(self, model: ScoreModel) -> None:
+        check_type("model", model, ScoreModel)
+        super().__init__(model.sde)
+        self.model, self.y = model, model.y
+        self.data, self.needs_labels = model.data, model.needs_labels
+
+    @property
+    def condition(self) -> ConditionSpec | None:
+        """The conditions of the model inside."""
+        return self.model.condition
+
+    @property
+    def guided(self) -> bool:
+        """Whether the score is no gradient of the log-density of the model's ODE: it is not."""
+        return True
+
+    @property
+    def snapped(self) -> bool:
+        """Whether the model is exact only at the discrete times of its SDE's ladder."""
+        return self.model.snapped
+
+    @property
+    def t_least(self) -> float:
+        """Least time at which the models may be evaluated."""
+        return self.model.t_least
+
+    @property
+    def t_most(self) -> float:
+        """Largest time at which every quantity can be computed."""
+        return self.model.t_most
+
+    @abstractmethod
+    def _guided(self, quantity: Quantity, x: Tensor, node: Node) -> Tensor:
+        """A quantity of the guided model, like x."""
+
+    def eps(self, x: Tensor, t: Time) -> Tensor:
+        """The guided ε."""
+        return self._guided("eps", x, self.sde.at(t, x))
+
+    def x0(self, x: Tensor, t: Time) -> Tensor:
+        """The guided x0."""
+        return self._guided("x0", x, self.sde.at(t, x))
+
+    def v(self, x: Tensor, t: Time) -> Tensor:
+        """The guided v."""
+        return self._guided("v", x, self.sde.at(t, x))
+
+    def velocity(self, x: Tensor, t: Time) -> Tensor:
+        """The guided velocity of the probability-flow ODE."""
+        return self._guided("velocity", x, self.sde.at(t, x))
+
+    def _asked(self, model: ScoreModel, quantity: Quantity, x: Tensor, node: Node) -> Tensor:
+        """A quantity of a model inside; its evaluations count as those of this model."""
+        with count_nfe(model) as block:
+            found = getattr(model, quantity)(x, node)
+        for _ in range(block.forward):
+            self.nfe.add_forward(node.t)
+        return found
