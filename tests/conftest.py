@@ -70,7 +70,7 @@ def no_sync():
 
 
 ALL_SDES = ("VP", "SubVP", "VE", "CosineVP", "TabulatedVP", "Linear", "ZeroSNR")
-SLOW_SDES = ("ZeroSNR",)  # another `TabulatedVP`; of the slow laws, and of tests/test_sde.py
+SLOW_SDES = ("ZeroSNR",)  # another `TabulatedVP`
 
 
 @functools.cache

@@ -13,6 +13,8 @@ from scoresde.plain import ConfigError
 from scoresde.tasks.train.defaults import default_tables
 from scoresde.tasks.train.fit import _toml
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 TINY = {"net": {"kind": "mlp", "width": 8, "depth": 1}}
 
 

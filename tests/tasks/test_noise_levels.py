@@ -14,6 +14,8 @@ from scoresde.tasks.inspection import describe_checkpoint
 from scoresde.tasks.noise_levels import ladder_in_words
 from scoresde.train import Training, make_optimizer
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 CONFIG = """
 [data]
 name = "x.npy"
@@ -45,7 +47,6 @@ def train(folder, levels, steps=1):
 
 def test_the_distance_is_stored_and_the_run_resumes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("scoresde.tasks.train.run.draw_losses", lambda *_: None)  # slow
     x = np.zeros((5, 16), np.float32)
     x[1, 0], x[2, 0] = 2.5, -2.5
     np.save("x.npy", x)

@@ -11,6 +11,8 @@ from scoresde.tasks.conditions import requested_condition
 from scoresde.tasks.request import StoredModel
 from scoresde.tasks.train.prepare import prepare_run
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 CODE = """
 import torch
 

@@ -114,6 +114,13 @@ def _no_figures(monkeypatch):
     )
 
 
+@pytest.fixture(autouse=True)
+def few_pictures(request, monkeypatch):
+    """Samples are drawn only by the tests about pictures; it takes longer than the steps."""
+    if not any(word in request.node.name for word in ("picture", "draw", "preview", "samples")):
+        monkeypatch.setattr("scoresde.tasks.train.run.draw_samples", lambda *_: None)
+
+
 def test_files_of_a_run(whole):
     names = {path.name for path in whole.iterdir()}
     assert names == {"checkpoint.safetensors", "log.jsonl", "loss.png", "samples-0000012.png"}

@@ -19,6 +19,8 @@ from scoresde.tasks.train.files import Intervals
 from scoresde.tasks.train.run import Run
 from scoresde.train import Training
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 SPEC = DataSpec((2,), -1, 1, name="points")
 
 
@@ -35,11 +37,6 @@ def make(folder, data, steps=6) -> Run:
     metadata = {"config": made.to_dict(), "data": SPEC.to_dict()}
     training = Training(made.build_model(SPEC), data, made.objective, made.train)
     return Run(folder, training, metadata, Intervals(log_every=5))
-
-
-@pytest.fixture(autouse=True)
-def _no_figures(monkeypatch):
-    monkeypatch.setattr("scoresde.tasks.train.run.draw_losses", lambda *_: None)
 
 
 class Batches:
