@@ -323,7 +323,7 @@ def _grids_and_models() -> Iterator[Mutant]:
     )
     yield Mutant(
         "the reverse SDE with the score once instead of twice",
-        "scoresde/score/base.py",
+        "scoresde/score/drift.py",
         "weight = 0.5 * (1 + eta**2) * node.g**2 / node.sigma",
         "weight = 0.5 * node.g**2 / node.sigma",
         "test_score.py",
@@ -1972,7 +1972,7 @@ def _commands() -> Iterator[Mutant]:
     )
     yield Mutant(
         "the state has the dtype of x_init instead of the network's",
-        "scoresde/samplers/sampling.py",
+        "scoresde/samplers/arguments.py",
         "given = x_init if parameter is None else parameter",
         "given = parameter if x_init is None else x_init",
         "samplers/test_sample.py",

@@ -152,7 +152,8 @@ def test_no_file_imports_itself_through_others():
 
 def test_no_sampler_imports_another():
     """Each can be read alone. Predictor–corrector gets its parts as objects."""
-    above = {"steps", "recommended", "choice", "sampling"}  # they know families, none knows them
+    # They know families, none knows them.
+    above = {"steps", "recommended", "choice", "arguments", "sampling"}
     for path in sources(PACKAGE / "samplers"):
         if path.stem not in {"__init__", *above}:
             prefix = "scoresde.samplers."

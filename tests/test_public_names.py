@@ -12,7 +12,7 @@ import pytest
 import scoresde
 from scoresde.likelihood.method import LikelihoodMethod
 from scoresde.likelihood.trace.rules import TraceRule
-from scoresde.names.config import SDES
+from scoresde.names.kinds import SDES
 from scoresde.names.samplers import SAMPLERS, parse_sampler
 from scoresde.noise import Noise
 from scoresde.samplers import Corrector, Sampler

@@ -9,61 +9,34 @@ The class is imported only for a config that the user wrote, and never for one i
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from .. import nets
 from .._condition import ConditionSpec
 from ..data import Dataset, DataSource, DataSpec
 from ..evaluation import seeded
-from ..fingerprint import parameters
 from ..loss import Objective
 from ..plain import (
     ConfigError,
     check_keys,
-    check_values,
     construct,
-    construct_named,
-    split_kind,
 )
 from ..score import Call, NetworkScore, Preconditioning
-from ..sde import SDE, VE, VP, CosineVP, Linear, SubVP, TabulatedVP, cosine_betas, linear_betas
+from ..sde import SDE
 from ..shipped import locate
 from ..train import TrainSettings
 from .config_source import ConfigSource
-from .importing import checked_kind, class_path, import_object
-from .pairwise import PairwiseVE, is_pairwise
+from .importing import checked_kind
+from .kinds import NETS, checked_net, plain_value, sde_of, sde_table, takes
+from .pairwise import PairwiseVE
 
-__all__ = ["NETS", "SDES", "Config", "load_config", "sde_table"]
-
-SDES: dict[str, type[SDE]] = {
-    "vp": VP,
-    "subvp": SubVP,
-    "ve": VE,
-    "cosine": CosineVP,
-    "linear": Linear,
-    "tabulated": TabulatedVP,
-}
-BETAS = {"linear": linear_betas, "cosine": cosine_betas}  # tables of β that have a name
-NETS: dict[str, type[nn.Module]] = {
-    "unet": nets.UNet,
-    "minimal_unet": nets.MinimalUNet,
-    "dense_unet": nets.DenseUNet,
-    "ddpm_unet": nets.DDPMUNet,
-    "block_unet": nets.BlockUNet,
-    "ncsnpp": nets.NCSNpp,
-    "mlp": nets.MLP,
-    "transformer": nets.Transformer,
-}
-
+__all__ = ["Config", "load_config"]
 
 _TRAINED = ("data", "sde", "net", "train")  # tables of a config from which a model is trained
 
@@ -167,8 +140,8 @@ class Config:
         for key, value in values.items():
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{where[key]} must be a table, got {value!r}")
-        net = _checked_net(values["net"], where["net"], own, shaped="data" in values)
-        sde = _sde_of(values["sde"], where["sde"], own) if sde is None else sde
+        net = checked_net(values["net"], where["net"], own, shaped="data" in values)
+        sde = sde_of(values["sde"], where["sde"], own) if sde is None else sde
         made = {
             key: construct(make, values[key], where[key]) if key in values else make()
             for key, make in _TABLES.items()
@@ -207,7 +180,7 @@ class Config:
             "call": None if self.call == Call() else vars(self.call),
         }
         return {
-            name: {k: _plain(v) for k, v in table.items() if v is not None}
+            name: {k: plain_value(v) for k, v in table.items() if v is not None}
             for name, table in tables.items()
             if table is not None
         }
@@ -293,59 +266,6 @@ _TABLES: dict[str, Callable[..., Any] | None] = {
 }
 
 
-def sde_table(sde: SDE) -> dict[str, Any]:
-    """Kind and parameters of an SDE as plain data; parameters of other types are left out.
-
-    The kind is one of our names, or the place of the class.
-    """
-    kind = next((name for name, cls in SDES.items() if type(sde) is cls), class_path(type(sde)))
-    plain = {name: _plain(value) for name, value in parameters(sde).items()}
-    return {"kind": kind} | {k: v for k, v in plain.items() if isinstance(v, _PLAIN)}
-
-
-def takes(make: Callable[..., Any], name: str) -> bool:
-    """Whether a network's class or function has a parameter of this name."""
-    return name in inspect.signature(make).parameters
-
-
-def _checked_net(
-    values: Mapping[str, Any], where: str, own: bool, shaped: bool
-) -> Callable[..., Any] | None:
-    """What makes a network of the user's own, after its arguments have been checked."""
-    kind = values.get("kind")
-    if not (isinstance(kind, str) and ":" in kind):
-        net, arguments = split_kind(NETS, values, where)
-        check_values(net, arguments, where, skip=("shape",) if shaped else ())
-        return None
-    if not own:
-        return None
-    net = import_object(kind, "network")
-    arguments = {key: value for key, value in values.items() if key != "kind"}
-    check_values(net, arguments, where, skip=("shape",))
-    return net
-
-
-def _sde_of(values: Mapping[str, Any], where: str, own: bool) -> SDE | PairwiseVE:
-    kind = values.get("kind")
-    if own and is_pairwise(values, where):
-        rest = {k: v for k, v in values.items() if k not in ("kind", "sigma_max")}
-        return construct(PairwiseVE, rest, where)
-    if isinstance(kind, str) and ":" in kind:
-        if not own:
-            name = kind.rpartition(":")[2]
-            raise ConfigError(
-                f"{where}: {kind} is of the user's own code, which is not imported from a "
-                f"checkpoint; give sde={name}(…) (--sde {kind})"
-            )
-        arguments = {key: value for key, value in values.items() if key != "kind"}
-        made = construct(import_object(kind, "SDE"), arguments, where)
-        return checked_kind(made, SDE, where)
-    sde, arguments = split_kind(SDES, values, where)
-    if sde is TabulatedVP and isinstance(betas := arguments.get("betas"), str):
-        arguments["betas"] = construct_named(f"{where}.betas:", betas, BETAS).tolist()
-    return construct(sde, arguments, where)
-
-
 def load_config(source: str | Path | ConfigSource) -> Config:
     """Read a TOML config: a shipped one by name, such as "digits_vp", or a file.
 
@@ -374,12 +294,3 @@ def _float32_by_default() -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
-
-
-_PLAIN = (bool, int, float, str, list, dict)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (np.generic, np.ndarray, Tensor)):
-        return value.tolist()
-    return list(value) if isinstance(value, tuple) else value

@@ -20,8 +20,9 @@ from ..data import DataSpec
 from ..plain import ConfigError, check_types, construct, construct_named, is_class_path
 from ..score import NetworkScore
 from ..sde import SDE, VP
-from .config import NETS, SDES, Config, sde_table
+from .config import Config
 from .importing import construct_imported
+from .kinds import NETS, SDES, sde_table
 from .sources import read_source
 
 __all__ = [

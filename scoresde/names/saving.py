@@ -16,8 +16,9 @@ from ..checkpoint import save_checkpoint
 from ..data import DataSpec
 from ..score import NetworkScore
 from ..sde import SDE
-from .config import NETS, SDES, Config
+from .config import Config
 from .importing import class_path
+from .kinds import NETS, SDES
 
 __all__ = ["content_of", "save", "sde_values"]
 

@@ -10,9 +10,10 @@ For x_t = α x_0 + σ ε a model of the noise ε(x_t, t) = E[ε | x_t] also give
 """
 
 from ..evaluation import count_nfe
-from .base import FIRST_TIME, ScoreModel, Time, reverse_drift
+from .base import FIRST_TIME, ScoreModel, Time
 from .call import Call
 from .clipping import Clipped
+from .drift import reverse_drift
 from .function import FunctionScore
 from .network import NetworkScore
 from .preconditioning import Label, Preconditioning, Target

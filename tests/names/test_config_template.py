@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from scoresde.data import DataSpec
-from scoresde.names.config import NETS, SDES, Config, load_config
+from scoresde.names.config import Config, load_config
+from scoresde.names.kinds import NETS, SDES
 from scoresde.plain import ConfigError
 from scoresde.score import Call
 from scoresde.shipped import TEMPLATES, config_template

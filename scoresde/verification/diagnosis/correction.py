@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ...checkpoint import RawCheckpoint, save_checkpoint
-from ...names.config import sde_table
+from ...names.kinds import sde_table
 from ...score import Preconditioning
 from .alternatives import SINE
 from .data_map import DataMap
