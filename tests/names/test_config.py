@@ -422,7 +422,8 @@ def test_a_forged_size_takes_neither_time_nor_memory(tmp_path, net):
     begin = time.process_time()
     with pytest.raises(CheckpointError):
         load(path)
-    assert time.process_time() - begin < 2  # seconds; with memory for its weights it takes minutes
+    # Seconds, some of them for an import of torch; with memory for its weights it takes minutes.
+    assert time.process_time() - begin < 10
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
 
 
