@@ -94,6 +94,15 @@ class TestShapes:
         assert d.batch_shape == (3,)
         assert d.sample(2).shape == (2, 3, 1)
 
+    @pytest.mark.parametrize("y", [1, torch.tensor(1)])
+    def test_one_class_is_no_batch(self, mixture_parameters, y):
+        """A condition without any axis: reshaping it to the batch shape () must be possible."""
+        shares = torch.tensor([[0.5, 0.5], [0.2, 0.8], [0.9, 0.1]])
+        model = ConditionalMixture(VP(), *mixture_parameters, shares=shares)
+        d = Distribution(model, y, nfe=2)
+        assert d.batch_shape == ()
+        assert torch.equal(d.sample(3), Distribution(model, [1], nfe=2).sample(3)[:, 0])
+
     def test_a_model_that_says_nothing(self):
         """The first dimension of the condition is the batch."""
 

@@ -43,7 +43,7 @@ def batched(model: ScoreModel, y: Condition) -> tuple[Size, Condition]:
         return leaf.expand((*batch, *own)).reshape(-1, *own)
 
     bound = model.labelled(_each(model, rows, y), math.prod(batch), device).y
-    return batch, map_condition(lambda leaf: leaf.reshape(*batch, *leaf.shape[1:]), bound)
+    return batch, map_condition(lambda leaf: leaf.reshape((*batch, *leaf.shape[1:])), bound)
 
 
 def _tensor(leaf: Any, device: torch.device) -> Tensor:
