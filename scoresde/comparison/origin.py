@@ -78,6 +78,6 @@ def _given(request: BenchRequest, given: GivenModel, data: BenchData) -> dict[st
     """The options that name code and places of the user, of which the contents are compared."""
     root = None if request.data_root is None else str(request.data_root)
     options = {"data": data.place, "data-root": root}
-    if isinstance(given, StoredModel):
-        options |= {"net": given.net, "sde": given.sde_text}
+    if isinstance(given.plain, StoredModel):
+        options |= {"net": given.plain.net, "sde": given.plain.sde_text}
     return {name: str(text) for name, text in options.items() if text is not None}

@@ -215,7 +215,11 @@ class BenchRequest:
                 time of the network, or no cell can run.
         """
         grids = {n: parse_grid(g) if isinstance(g, str) else g for n, g in self.grids.items()}
-        known = {"snap": given.snapped, "learned_variance": given.learned_variance}
+        known = {
+            "snap": given.snapped,
+            "learned_variance": given.learned_variance,
+            "evaluations": given.evaluations,
+        }
         cells: list[Cell] = []
         for name, sampler in self.samplers.items():
             if sampler is None:

@@ -16,7 +16,7 @@ import scoresde as library
 from scoresde import likelihood
 from scoresde.comparison import checked, measures
 from scoresde.data import dataset_status
-from scoresde.names import grids, samplers
+from scoresde.names import grids, guidance, samplers
 from scoresde.tasks.likelihood import request as score_request
 from scoresde.verification import claims
 
@@ -85,6 +85,7 @@ def test_help_knows_what_the_library_knows():
     known = {
         "SAMPLERS": samplers.SAMPLERS,
         "GRIDS": grids.GRIDS,
+        "GUIDANCES": guidance.GUIDANCES,
         "TRACES": likelihood.TRACES,
         "PROTOCOLS": score_request.PROTOCOLS,
         "METHODS": ["auto", *likelihood.METHODS],
