@@ -1314,8 +1314,8 @@ def _metrics() -> Iterator[Mutant]:
     yield Mutant(
         "means over seeds mix models",
         "scoresde/comparison/seeds.py",
-        'alike.setdefault((cases[name]["model"], cases[name]["labels"]), [])',
-        'alike.setdefault(("net", cases[name]["labels"]), [])',
+        'key = (case["model"], case["labels"], case.get("guidance"))',
+        'key = ("net", case["labels"], case.get("guidance"))',
         "comparison/test_seeds.py",
         "mixed",
     )

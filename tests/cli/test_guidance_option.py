@@ -1,11 +1,13 @@
 """`--guidance`: its texts, what it is refused for, and the evaluations that are counted."""
 
+import csv
 import json
 
 import numpy as np
 import pytest
 import torch
 
+from scoresde.comparison.request import BenchRequest
 from scoresde.guidance import ClassifierFree, Scale
 from scoresde.names.guidance import parse_guidance
 from scoresde.plain import ConfigError
@@ -103,3 +105,43 @@ def test_what_cannot_be_guided_is_refused_before_anything_slow(
     refused([*dropped, "guide:scale=2"], "--guidance", "allowed: cfg, apg, auto")
     refused([*dropped, "2", "--nfe", 1], "--nfe: 1, but it must be at least 2")
     refused([*dropped, "2", "--compile"], "--compile")
+
+
+def test_each_scale_is_a_case_of_a_comparison():
+    request = BenchRequest(
+        checkpoint="digits-vp", samplers="ddim", nfe=5, guidance=[1, 2.0, "apg:scale=2:norm=3"]
+    )
+    names = ["guidance1", "guidance2", "guidanceapg-scale=2-norm=3"]
+    assert list(request.cases) == names
+    assert [case.guide for case in request.cases.values()] == ["1", "2", "apg:scale=2:norm=3"]
+    assert {"precision", "recall"} <= set(request.metrics)
+    (only,) = BenchRequest(checkpoint="digits-vp", samplers="ddim", nfe=5, guidance=2).cases
+    assert only == ""
+    with pytest.raises(ValueError, match="guidance 2 is given twice"):
+        BenchRequest(checkpoint="digits-vp", samplers="ddim", nfe=5, guidance=[2, "cfg:scale=2.0"])
+    with pytest.raises(ValueError, match="likelihood must be 0 with guidance, got 4"):
+        BenchRequest(checkpoint="digits-vp", samplers="ddim", nfe=5, guidance=2, likelihood=4)
+
+
+@pytest.mark.slow
+def test_a_comparison_of_scales(scoresde, dropped_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("scoresde.comparison.measure.RUNS", 1)
+    monkeypatch.setattr("scoresde.comparison.quality.REFERENCE_CAP", 200)
+    out = tmp_path / "out"
+    arguments = ["bench", "--checkpoint", dropped_checkpoint, "--samplers", "ddim", "--nfe", "5,6"]
+    arguments += ["--n", 8, "--reference-tolerance", "none", "--out", out]
+    done = scoresde(*arguments, "--guidance", "1,3")
+    assert done.status == 0, done.err
+    with open(out / "results.csv", newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    nfe = [(row["guidance"], row["nfe_asked"], row["nfe"]) for row in table]
+    once = [("1", "5", "5"), ("1", "6", "6")]
+    twice = [("3", "5", "4"), ("3", "6", "6")]
+    assert nfe == once * 2 + twice * 2  # ddim, and the recommended settings
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert "scale w of guidance" in page
+    assert "--guidance 1,3" in page
+    assert scoresde("report", "--run", out).status == 0
+    assert (out / "index.html").read_text(encoding="utf-8") == page
+    done = scoresde(*arguments, "--guidance", "1,4")
+    assert done.status == 2

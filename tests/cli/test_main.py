@@ -76,7 +76,13 @@ def test_an_option_means_the_same_everywhere():
     for name in COMMANDS:
         for option in scoresde_cli.main.cli.get_command(None, name).params:
             # lists in bench, a number elsewhere; a flag in bench, the kind of data in train
-            if option.opts[0] not in ("--nfe", "--likelihood", "--t-min", "--new-config"):
+            if option.opts[0] not in (
+                "--nfe",
+                "--likelihood",
+                "--t-min",
+                "--new-config",
+                "--guidance",
+            ):
                 kinds.setdefault(option.opts[0], set()).add(option.type.name)
     assert {name: found for name, found in kinds.items() if len(found) > 1} == {}
 
