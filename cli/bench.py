@@ -28,7 +28,19 @@ __all__ = ["KEYS", "bench"]
 
 # Options that the file of --config may give.
 KEYS = (
-    *("checkpoint", "net", "sde", "samplers", "grids", "nfe", "n", "seeds", "t_min", "labels"),
+    *(
+        "checkpoint",
+        "net",
+        "sde",
+        "samplers",
+        "grids",
+        "nfe",
+        "n",
+        "seeds",
+        "t_min",
+        "labels",
+        "guidance",
+    ),
     *("likelihood", "features", "metrics", "reference_tolerance", "batch", "device", "data"),
     *("data_root", "out"),
 )
@@ -47,7 +59,16 @@ class BenchCommand(Command):
     groups = {
         "What is compared": [
             *("--config", "--new-config", "--checkpoint", "--net", "--sde", "--samplers"),
-            *("--grids", "--nfe", "--t-min", "--n", "--seeds", "--labels", "--likelihood"),
+            *(
+                "--grids",
+                "--nfe",
+                "--t-min",
+                "--n",
+                "--seeds",
+                "--labels",
+                "--guidance",
+                "--likelihood",
+            ),
             *("--features", "--metrics", "--reference-tolerance", "--data", "--data-root"),
         ],
         "How it is computed": [
@@ -140,6 +161,12 @@ class BenchCommand(Command):
     default="shares",
     help="Shares of the classes among samples of a conditional model: as in its training data "
     "(shares), or equal (uniform).",
+)
+@click.option(
+    "--guidance",
+    type=Commas(options.GUIDANCE),
+    help="Scales of classifier-free guidance, such as 1,2,4, or other guidance as for `sample`; "
+    "each gives tables of its own, and the page shows quality and diversity against the scale.",
 )
 @click.option(
     "--features",

@@ -11,7 +11,7 @@ import click
 
 from scoresde.plain import is_class_path, nearest
 
-from .names import DATA_SETS
+from .names import DATA_SETS, GUIDANCES
 from .types import OptionType
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Data",
     "Device",
     "GridName",
+    "GuidanceName",
     "Located",
     "ModelName",
     "Named",
@@ -78,6 +79,21 @@ class ClassPlace(OptionType):
         from scoresde.names.importing import import_object
 
         import_object(":".join(value.strip().split(":")[:2]), self.noun)
+
+
+class GuidanceName(Named):
+    """Guidance by its name, or by a number, its scale."""
+
+    def __init__(self) -> None:
+        super().__init__("guidance", GUIDANCES, "names.guidance.parse_guidance")
+
+    def read(self, value: str) -> str:
+        """The text, if it begins with a number or a known name."""
+        try:
+            float(value.strip().partition(":")[0])
+        except ValueError:
+            return super().read(value)
+        return value
 
 
 class GridName(Named):

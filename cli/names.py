@@ -10,6 +10,7 @@ __all__ = [
     "DATA_SETS",
     "DEFAULT_METRICS",
     "GRIDS",
+    "GUIDANCES",
     "LABELS",
     "METHODS",
     "PROTOCOLS",
@@ -29,6 +30,7 @@ SAMPLERS = (
     *("sa-solver", "restart", "gotta-go-fast", "pc", "annealed-langevin"),
 )
 GRIDS = ("uniform", "quadratic", "cosine", "log_snr", "karras", "arctan", "logit")
+GUIDANCES = ("cfg", "apg", "auto")
 TRACES = ("exact", "hutchinson", "probing", "hutch++", "xtrace")
 
 # scoresde.tasks.likelihood.request and scoresde.likelihood, and "auto"

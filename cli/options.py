@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import click
 
-from .lookups import ClassPlace, Data, Device, GridName, Located, Named, OutFolder
+from .lookups import ClassPlace, Data, Device, GridName, GuidanceName, Located, Named, OutFolder
 from .names import GRIDS, SAMPLERS
 from .types import Integer, Real, Shard
 
 __all__ = [
     "GRID",
+    "GUIDANCE",
     "SAMPLER",
     "as_json",
     "batch",
@@ -33,6 +34,7 @@ __all__ = [
 
 SAMPLER = Named("sampler", SAMPLERS, "names.samplers.parse_sampler", own=True)
 GRID = GridName("grid", GRIDS, "names.grids.parse_grid")
+GUIDANCE = GuidanceName()
 OPEN_UNIT = Real(0, 1, min_open=True, max_open=True)
 
 

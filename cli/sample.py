@@ -57,6 +57,13 @@ __all__ = ["sample"]
     metavar="FILE",
     help="Condition of the samples, a .npy or .npz file of one row for all or of n rows.",
 )
+@click.option(
+    "--guidance",
+    type=options.GUIDANCE,
+    help="Scale of classifier-free guidance, 1 for none, with parameters such as "
+    "2:rescale=0.7:low=0.2:high=5; or apg:scale=3, or auto:scale=2:weak=FILE with a weaker "
+    "checkpoint. An evaluation counts as two.",
+)
 @options.dtype("bfloat16 is for the network alone.", "bfloat16")
 @options.device
 @options.compiled
@@ -101,6 +108,8 @@ def _in_words(summary: dict[str, Any], out: Path) -> str:
         f"{summary['n']} samples by {summary['sampler']} in {steps}: "
         f"{summary['nfe']} NFE counted, {summary['seconds']:.1f} s"
     ]
+    if summary["guidance"] is not None:
+        lines.append(f"guidance {summary['guidance']}: at most 2 NFE per evaluation, 1 at scale 1")
     if "t_start" in summary:
         first, std = summary["t_start"], summary["start_std"]
         lines.append(

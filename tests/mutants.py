@@ -1314,8 +1314,8 @@ def _metrics() -> Iterator[Mutant]:
     yield Mutant(
         "means over seeds mix models",
         "scoresde/comparison/seeds.py",
-        'alike.setdefault((cases[name]["model"], cases[name]["labels"]), [])',
-        'alike.setdefault(("net", cases[name]["labels"]), [])',
+        'key = (case["model"], case["labels"], case.get("guidance"))',
+        'key = ("net", case["labels"], case.get("guidance"))',
         "comparison/test_seeds.py",
         "mixed",
     )
@@ -1796,8 +1796,8 @@ def _commands() -> Iterator[Mutant]:
     yield Mutant(
         "operations of the rows that fill up a compiled batch are counted for one sample",
         "scoresde/comparison/measure.py",
-        "return int(counter.get_total_flops()) // len(x) or None",
-        "return int(counter.get_total_flops()) or None",
+        "return int(counter.get_total_flops()) // (len(x) * counted) or None",
+        "return int(counter.get_total_flops()) // counted or None",
         "comparison/test_together.py",
         "compiled",
     )
@@ -1878,7 +1878,7 @@ def _commands() -> Iterator[Mutant]:
     yield Mutant(
         "the warm-up counts in the time of a bare pass",
         "scoresde/comparison/measure.py",
-        "return statistics.median(times[1:])",
+        "return statistics.median(times[1:]) / counts[0]",
         "return statistics.mean(times)",
         "comparison/test_sweep.py",
         "bare",
@@ -1965,8 +1965,8 @@ def _commands() -> Iterator[Mutant]:
     yield Mutant(
         "without the last denoising one evaluation is left over",
         "scoresde/samplers/choice.py",
-        "found = _fitting(model, nfe, not denoise, shape)",
-        "found = _fitting(model, nfe, False, shape)",
+        "found = _fitting(model, calls, not denoise, shape)",
+        "found = _fitting(model, calls, False, shape)",
         "samplers/test_sample.py",
         "TestWhatIsLeftOpen and includes_the_denoising",
     )
@@ -1989,8 +1989,8 @@ def _commands() -> Iterator[Mutant]:
     yield Mutant(
         "sampling within a budget forgets the last denoising",
         "scoresde/samplers/choice.py",
-        "steps = largest_steps(sde, sampler, grid, nfe + unused, t_min)",
-        "steps = largest_steps(sde, sampler, grid, nfe + denoise, t_min)",
+        "steps = largest_steps(sde, sampler, grid, nfe // each + unused, t_min)",
+        "steps = largest_steps(sde, sampler, grid, nfe // each + denoise, t_min)",
         "samplers/test_sample.py",
         "most_steps or one_step_less",
     )

@@ -39,8 +39,8 @@ class Comparison:
         folder: Folder of all files.
         report: The page to open in a browser: report.html, or for several cases index.html.
         rows: One dict per cell, with the columns of results.csv; numbers are numbers, and what was
-            not measured is None. The columns "model", "seed" and "labels" come first where there
-            are several.
+            not measured is None. The columns "model", "seed", "labels" and "guidance" come first
+            where there are several.
         summary: The results in sentences.
         cases: The comparison of each case, by its name; empty for a single case.
         left: Number of cells that the time limit left out.
@@ -101,6 +101,7 @@ def bench(
     metrics: str | Sequence[str] = DEFAULT_METRICS,
     reference_tolerance: float | None = 1e-6,
     compiled: bool = False,
+    guidance: str | float | Sequence[str | float] | None = None,
     shard: tuple[int, int] | None = None,
     time_limit: float | None = None,
     reuse: Sequence[str | Path] = (),
@@ -109,8 +110,8 @@ def bench(
 ) -> Comparison:
     """Compare samplers on one or several models: each on each grid within each budget.
 
-    All samplers of a case start from the same x_T. Each model, seed and kind of label shares is a
-    case of its own. The folder then holds report.html, results.csv and all else that
+    All samplers of a case start from the same x_T. Each model, seed, kind of label shares and
+    guidance is a case of its own. The folder then holds report.html, results.csv and all else that
     `scoresde bench` writes. The same call finds its results, or continues where it was stopped.
     The recommended settings are always compared as well. Cases that differ by the seed only are
     joined in index.html and seeds.csv: the means over the seeds have narrower intervals.
@@ -153,6 +154,8 @@ def bench(
         reference_tolerance: rtol = atol of the exact solution; None = no paired error.
         compiled: Compile a copy of each network, which must be a `NetworkScore`, before anything is
             timed. The bare network, to which times are compared, is the compiled one then.
+        guidance: Guidance of conditional models, such as 2, "2:rescale=0.7", "apg:scale=3" or
+            "auto:scale=2:weak=PATH", or several; each is a case of its own.
         shard: (i, n) measures the i-th of n shares of the cells only; `scoresde merge` joins the
             folders of all shares.
         time_limit: Seconds after which the work ends, with a report of what is done; the same call
@@ -179,6 +182,7 @@ def bench(
         **{"t_min": t_min, "batch": batch, "likelihood": likelihood, "labels": labels},
         **{"reference_tolerance": reference_tolerance, "quality": quality},
         **{"features": features, "metrics": metrics, "compiled": compiled},
+        "guidance": guidance,
     }
     request = BenchRequest(checkpoint=model, **settings)
     portion = Portion(shard, time_limit, tuple(map(Path, reuse)))

@@ -41,7 +41,7 @@ SETTING_TYPES = {
     "nfe": list[int],
     "t_min": float,
 }
-OPTIONAL_TYPES = {"reference_t": float, "features": str, "metrics": list[str]}
+OPTIONAL_TYPES = {"reference_t": float, "features": str, "metrics": list[str], "guidance": str}
 REFERENCE_TYPES = {
     "method": str,
     "tolerance": float,

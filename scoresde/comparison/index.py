@@ -15,6 +15,7 @@ from .._files import atomic_write
 from .._text import csv_text
 from ..output.manifest import MANIFEST, Manifest, Origin
 from ..output.result_folder import Output, ResultFolder, claim
+from .against_scale import scale_figure
 from .answers import AnswerRow, answer_rows, explained
 from .case import Case
 from .checked import check_fields
@@ -22,7 +23,7 @@ from .findings import Findings
 from .metric_table import METRICS
 from .records import COLUMNS, table_row
 from .repeating import repeating_cases
-from .report import build_report, render
+from .report import Picture, build_report, render
 from .request import BenchRequest
 from .seeds import SeedGroup, seed_groups
 from .summary import fault, remarks
@@ -34,7 +35,8 @@ PAGES = ("index.html", "results.md")
 TABLE, MEANS = "results.csv", "seeds.csv"
 FILES = (*PAGES, TABLE, MEANS)
 COMMAND = "bench of several models"  # in the manifest
-CASE_COLUMNS = {"model": str, "seed": int, "labels": str | None}
+CASE_COLUMNS = {"model": str, "seed": int, "labels": str | None, "guidance": str | None}
+ADDED = ("guidance",)  # columns that folders of earlier versions do not have
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Index:
 
     Attributes:
         results: The folder.
-        cases: What is special of each case, by name: its "model", "seed" and "labels".
+        cases: What is special of each case, by name: its "model", "seed" and "labels", and
+            "guidance" if there is some.
     """
 
     results: ResultFolder
@@ -61,6 +64,7 @@ class Index:
         one = {name: asked for name, asked in request.cases.items() if name in cases}
         special = {
             name: {"model": asked.model[0], "seed": asked.seed, "labels": asked.shares}
+            | ({} if asked.guide is None else {"guidance": asked.guide})
             for name, asked in one.items()
         }
         contents = {name: case.whole.fingerprint for name, case in cases.items()}
@@ -127,7 +131,10 @@ def rebuild(folder: Path) -> Path:
     for name, case in cases.items():
         if Path(name).name != name:
             raise ValueError(f"{where}.cases: a name of a case must be a folder here, got {name!r}")
-        check_fields(case, CASE_COLUMNS, f"{where}.cases.{name}")
+        wanted = {
+            key: kind for key, kind in CASE_COLUMNS.items() if key not in ADDED or key in case
+        }
+        check_fields(case, wanted, f"{where}.cases.{name}")
     there = [name for name in cases if (folder / name / MANIFEST).is_file()]
     found = {name: (build_report(folder / name), Findings.read(folder / name)) for name in there}
     contents = _contents(found, cases, folder.absolute().name)
@@ -167,6 +174,7 @@ def _contents(
         means=means,
         titles=titles,
         command=repeating_cases(findings, cases, out),
+        scales=_against_scale(groups, cases),
     )
     pairs = [(answer.case, answer.row) for answer in answers]
     table = markdown_of_cases(pairs, agreement, titles, means)
@@ -177,6 +185,18 @@ def _contents(
         rows = (row for group in joined for row in group.rows())
         texts[MEANS] = _csv(joined[0].columns, rows)
     return texts
+
+
+def _against_scale(
+    groups: Sequence[SeedGroup], cases: Mapping[str, Mapping[str, Any]]
+) -> Picture | None:
+    """The figure of several scales of guidance."""
+    several = {case.get("guidance") for case in cases.values()} - {None}
+    figure = scale_figure(groups, cases) if len(several) > 1 else None
+    if figure is None:
+        return None
+    alt = "Quality and diversity against the scale of guidance; the values are in results.csv."
+    return Picture(alt, "The recommended settings at each scale", drawing=figure.inline)
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
@@ -214,6 +234,7 @@ def _about(name: str, link: str, findings: Findings) -> _CaseAbout:
     data = f" of {findings.spec.name}" if findings.spec.name else ""
     about = f"{settings['checkpoint']}, {settings['n']} samples{data} per cell, seed "
     about += f"{settings['seed']}, {len(findings.done)} cells."
+    about += f" Guidance {settings['guidance']}." if "guidance" in settings else ""
     return _CaseAbout(name, link, about, list(filter(None, [fault(findings), *remarks(findings)])))
 
 
@@ -252,8 +273,8 @@ def _agreement(found: Mapping[str, Findings], joined: bool) -> list[str]:
 
 
 def case_columns(cases: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
-    """What the cases differ in: some of "model", "seed" and "labels"."""
-    return tuple(c for c in CASE_COLUMNS if len({case[c] for case in cases.values()}) > 1)
+    """What the cases differ in: some of "model", "seed", "labels" and "guidance"."""
+    return tuple(c for c in CASE_COLUMNS if len({case.get(c) for case in cases.values()}) > 1)
 
 
 def rows_of(

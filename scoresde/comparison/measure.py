@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .._condition import map_condition, take_rows
-from ..evaluation import evaluating
+from ..evaluation import count_nfe, evaluating
 from ..score import ScoreModel
 from .draw import DrawSettings
 from .pilot import solution_evaluations
@@ -77,13 +77,15 @@ def timing(device: str, work: Callable[[], Any]) -> tuple[Any, Timing]:
 
 
 def bare_seconds(device: str, model: ScoreModel, x: Tensor) -> float:
-    """Seconds of one evaluation of the model on x, without a sampler: the median of five.
+    """Seconds of one counted evaluation on x, without a sampler: the median of five.
 
-    An evaluation before them warms up caches and thread pools.
+    An evaluation before them warms up caches and thread pools. A guided model has several networks,
+    whose mean it is.
     """
     with evaluating(model):
-        times = [timed(device, lambda: _bare_pass(model, x))[1] for _ in range(1 + PASSES)]
-    return statistics.median(times[1:])
+        passes = [timed(device, lambda: _bare_pass(model, x)) for _ in range(1 + PASSES)]
+    counts, times = zip(*passes, strict=True)
+    return statistics.median(times[1:]) / counts[0]
 
 
 def flops_per_evaluation(model: ScoreModel, x: Tensor, compiled: bool = False) -> int | None:
@@ -104,8 +106,8 @@ def flops_per_evaluation(model: ScoreModel, x: Tensor, compiled: bool = False) -
 
     eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
     with eager, evaluating(model), FlopCounterMode(display=False) as counter:
-        _bare_pass(model, x)
-    return int(counter.get_total_flops()) // len(x) or None
+        counted = _bare_pass(model, x)
+    return int(counter.get_total_flops()) // (len(x) * counted) or None
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,8 @@ class Cost:
     def of_solution(self, solver: Reference) -> float:
         """Expected seconds of the reference solution, with its metrics, from a short run of it."""
         if solver.fingerprint not in self.solutions:
-            likely = self.evaluation_seconds * solver.likely_evaluations(self.model.sde)
+            likely = solver.likely_evaluations(self.model.sde) * self.model.evaluations
+            likely *= self.evaluation_seconds
             allowed = min(max(PILOT_SHARE * likely, LEAST_PILOT), MOST_PILOT)
             self.solutions[solver.fingerprint] = solution_evaluations(solver, self.model, allowed)
         evaluations = self.solutions[solver.fingerprint]
@@ -176,9 +179,11 @@ class Cost:
 
 
 @torch.no_grad()
-def _bare_pass(model: ScoreModel, x: Tensor) -> None:
-    """One evaluation of the model, without a sampler."""
-    model.eps(x, model.t_most)
+def _bare_pass(model: ScoreModel, x: Tensor) -> int:
+    """One evaluation of the model, without a sampler; returns how many were counted."""
+    with count_nfe(model) as counted:
+        model.eps(x, model.t_most)
+    return counted.forward
 
 
 def machine(device: str) -> dict[str, Any]:

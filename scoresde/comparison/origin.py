@@ -21,7 +21,7 @@ COMMON = ("n", "seed", "t_min", "batch", "device")  # settings of all draws
 MEASURES = ("reference_tolerance", "quality", "likelihood")
 SHOWN_SETTINGS = (  # settings that may differ: contents are compared instead, or cells are added
     *("checkpoint", "sha256", "data", "sde", "features"),
-    *("samplers", "grids", "nfe", "tolerances", "versions", "t_mins", "given", PLAN),
+    *("samplers", "grids", "nfe", "tolerances", "versions", "t_mins", "given", "guidance", PLAN),
 )
 
 
@@ -65,6 +65,7 @@ def origin_of(
         "in_memory": given.kind == "model" or None,
         "given": _given(request, given, data) or None,
         "compiled": request.compiled or None,
+        "guidance": request.guide,
     }
     settings |= {name: value for name, value in optional.items() if value is not None}
     sources = {given.kind: given.source, **data.sources}
@@ -78,6 +79,6 @@ def _given(request: BenchRequest, given: GivenModel, data: BenchData) -> dict[st
     """The options that name code and places of the user, of which the contents are compared."""
     root = None if request.data_root is None else str(request.data_root)
     options = {"data": data.place, "data-root": root}
-    if isinstance(given, StoredModel):
-        options |= {"net": given.net, "sde": given.sde_text}
+    if isinstance(given.plain, StoredModel):
+        options |= {"net": given.plain.net, "sde": given.plain.sde_text}
     return {name: str(text) for name, text in options.items() if text is not None}

@@ -115,6 +115,7 @@ def plan_cells(
     t_min: float,
     snap: bool = False,
     learned_variance: bool = False,
+    evaluations: int = 1,
 ) -> list[Cell]:
     """All cells: sampler × grid × budget, and one for each adaptive method.
 
@@ -130,6 +131,7 @@ def plan_cells(
         snap: Whether the model is exact only at the discrete times of its ladder. All grids are
             then moved to these times.
         learned_variance: Whether the model has a learned variance.
+        evaluations: Evaluations of networks that one of the model takes at most.
 
     Returns:
         The cells in the requested order; cells that cannot run hold the reason.
@@ -156,12 +158,20 @@ def plan_cells(
                 for name, grid in known.items()
                 for budget in (sorted(budgets)[-1:] if isinstance(grid, Tensor) else budgets)
             ]
-        cells += [c if reason else _with_times(sde, c, grid, budgets, t_min) for c, grid in wanted]
+        cells += [
+            c if reason else _with_times(sde, c, grid, budgets, t_min, evaluations)
+            for c, grid in wanted
+        ]
     return cells
 
 
 def _with_times(
-    sde: SDE, cell: Cell, grid: Grid | Tensor, budgets: Sequence[int], t_min: float
+    sde: SDE,
+    cell: Cell,
+    grid: Grid | Tensor,
+    budgets: Sequence[int],
+    t_min: float,
+    each: int,
 ) -> Cell:
     """The cell with its times and counted evaluations, or with the reason why it cannot run.
 
@@ -171,9 +181,9 @@ def _with_times(
     if isinstance(grid, Tensor):
         ts = grid
     else:
-        steps = largest_steps(sde, cell.sampler, grid, cell.budget, t_min)
+        steps = largest_steps(sde, cell.sampler, grid, cell.budget // each, t_min)
         ts = grid(sde, max(steps, 1), t_min)
-    cost, steps = count_evaluations(sde, cell.sampler, ts), len(ts) - 1
+    cost, steps = each * count_evaluations(sde, cell.sampler, ts), len(ts) - 1
     if cell.budget is None:
         return replace(cell, ts=ts, cost=cost)
     if cost > cell.budget:
@@ -214,6 +224,7 @@ def recommended_cells(
             continue
         sampler, ts = chosen.sampler, chosen.ts
         cost = count_evaluations(model.sde, sampler, ts) - (not chosen.denoise)
+        cost *= model.evaluations
         cell = Cell(
             RECOMMENDED,
             sampler,

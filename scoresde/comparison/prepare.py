@@ -17,6 +17,7 @@ from ..output.manifest import MANIFEST
 from ..output.progress import Tell
 from ..output.shared_work import settings_of
 from ..tasks.given import GivenModel
+from ..tasks.guided import under_guidance
 from ..tasks.request import StoredModel, versions
 from .case import Case, NothingDoneError, prepare_case
 from .data import OwnData, Shared, check_spec
@@ -122,8 +123,13 @@ def prepare_bench(
     for model in models.values():  # before the metrics of other models are made
         if model.own.train is not None:
             check_spec(model.given, model.own.train, in_memory=True)
+    guided = {
+        (name, text): model._replace(given=under_guidance(model.given, text))
+        for name, model in models.items()
+        for text in request.guidance or (None,)
+    }
     for name, asked in request.cases.items():
-        model = models[asked.model[0]]
+        model = guided[asked.model[0], asked.guide]
         place = folder / name if name else folder
         asked, with_own = model.asked(asked), (model.given, model.own)
         case = prepare_case(asked, place, *with_own, overwrite=overwrite, shared=shared)

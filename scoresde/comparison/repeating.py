@@ -14,7 +14,7 @@ from .measures import DEFAULT_METRICS
 __all__ = ["every_setting", "repeating_cases", "repeating_command"]
 
 TOLERANCE = 1e-6  # of the reference solution if none is asked for
-VARIED = ("seed", "labels")  # what the cases of one model differ in
+VARIED = ("seed", "labels", "guidance")  # what the cases of one model differ in
 
 
 def repeating_command(findings: Findings) -> str:
@@ -26,7 +26,8 @@ def repeating_command(findings: Findings) -> str:
         return _call(["model"], findings, out)
     words = ["--checkpoint", settings["checkpoint"], *_options(findings)]
     seed, labels = str(settings["seed"]), settings.get("labels")
-    return _joined(words, {"seeds": [seed], "labels": [labels]}, out)
+    varied = {"seeds": [seed], "labels": [labels], "guidance": [settings.get("guidance")]}
+    return _joined(words, varied, out)
 
 
 def repeating_cases(
@@ -41,9 +42,10 @@ def repeating_cases(
     """
     paths = {cases[name]["model"]: f.settings["checkpoint"] for name, f in found.items()}
     first = next(iter(found.values()))
-    several = {key: list(dict.fromkeys(c[key] for c in cases.values())) for key in VARIED}
+    several = {key: list(dict.fromkeys(c.get(key) for c in cases.values())) for key in VARIED}
     if any(findings.in_memory for findings in found.values()):
-        return _call(list(paths), first, out, seeds=several["seed"], labels=several["labels"])
+        lists = {"seeds": several["seed"], "labels": several["labels"]}
+        return _call(list(paths), first, out, **lists, guidance=several["guidance"])
     words = []
     for name, path in paths.items():
         words += [
@@ -51,7 +53,8 @@ def repeating_cases(
             path if next(iter(named_models(path))) == name else f"{name}={path}",
         ]
     words += _options(first)
-    varied = {"seeds": list(map(str, several["seed"])), "labels": several["labels"]}
+    varied = {"seeds": list(map(str, several["seed"]))}
+    varied |= {key: several[key] for key in ("labels", "guidance")}
     return _joined(words, varied, out)
 
 
@@ -94,7 +97,7 @@ def _call(models: list[str], findings: Findings, out: str, **varied: Any) -> str
     }
     if settings.get("reference_tolerance", TOLERANCE) != TOLERANCE:
         values["reference_tolerance"] = settings["reference_tolerance"]
-    values |= {"labels": settings["labels"]} if "labels" in settings else {}
+    values |= {key: settings[key] for key in ("labels", "guidance") if key in settings}
     values |= {name: each for name, each in varied.items() if each != [None]}
     model = models[0] if len(models) == 1 else "{" + ", ".join(f"{m!r}: …" for m in models) + "}"
     texts = ", ".join(f"{name}={value!r}" for name, value in values.items())

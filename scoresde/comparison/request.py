@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Any
 from .._tensor import check_integer, check_number, plain_number, plain_numbers
 from ..grid import snapped, uniform
 from ..names.grids import parse_grid
+from ..names.guidance import parse_guidance
 from ..noise import check_seed
 from ..plain import ConfigError, check_unique
 from ..samplers import AdaptiveSDE, Sampler
@@ -32,15 +34,16 @@ ODE_TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)
 # Cells of the adaptive SDE, whose evaluations grow as tolerance^(−2/3): 1e-5 would take 50,000.
 SDE_TOLERANCES = (0.2, 0.1, 0.05, 0.02)
 LIKELIHOOD_BATCH = 64  # data at a time
+SHOWN_WITH_GUIDANCE = ("precision", "recall")  # guidance makes samples better and less diverse
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchRequest:
     """The models, samplers, grids and budgets to compare, and the settings of all cells.
 
-    Models, seeds and shares of the labels make the *cases* of a comparison. The cells of one case
-    start from the same noise under the same conditions; samplers, grids, last times and budgets
-    make its cells.
+    Models, seeds, shares of the labels and guidance make the *cases* of a comparison. The cells of
+    one case start from the same noise under the same conditions; samplers, grids, last times and
+    budgets make its cells.
 
     Args:
         checkpoint: Models as `named_models` reads them: names or paths of checkpoints, or objects.
@@ -68,6 +71,9 @@ class BenchRequest:
         features: The feature space of the quality metrics, as `choose_features` reads it.
         metrics: Names of quality metrics, some of `QUALITY_METRICS`.
         compiled: Compile the networks, for samples and likelihood.
+        guidance: Guidance as `parse_guidance` reads it, or several, such as the scales 1, 2 and 4;
+            each gives cases of its own. None for no guidance. With guidance, the metrics are those
+            of `SHOWN_WITH_GUIDANCE` too, unless others than the default are asked for.
 
     Raises:
         ConfigError: If a sampler is unknown, or its parameters are wrong.
@@ -95,6 +101,7 @@ class BenchRequest:
     features: str = AUTO
     metrics: str | Sequence[str] = DEFAULT_METRICS
     compiled: bool = False
+    guidance: str | float | Sequence[str | float] | None = None
 
     def __post_init__(self) -> None:
         plain_numbers(self)
@@ -110,6 +117,13 @@ class BenchRequest:
         if self.reference_tolerance is not None:
             # The check of the solution solves again at ten times the tolerance.
             check_number("reference_tolerance", self.reference_tolerance, above=0, below=0.1)
+        self._set("guidance", tuple(str(parse_guidance(g)) for g in _several(self.guidance)))
+        check_unique("guidance", self.guidance)
+        if self.guidance and self.likelihood:
+            raise ValueError(
+                f"likelihood must be 0 with guidance, got {self.likelihood}: the density of guided "
+                "samples is not that of the data"
+            )
         for budget in self.nfe:
             check_integer("nfe", budget, minimum=1)
         for t in self.t_min:
@@ -121,7 +135,10 @@ class BenchRequest:
                 raise ValueError(f"labels must be one of {', '.join(LABELS)}, got {labels!r}")
         if self.quality:
             check_features(self.features)
-        self._set("metrics", check_metrics(_several(self.metrics)))
+        metrics = check_metrics(_several(self.metrics))
+        if self.guidance and metrics == DEFAULT_METRICS:
+            metrics = check_metrics((*metrics, *SHOWN_WITH_GUIDANCE))
+        self._set("metrics", metrics)
         self._set("checkpoint", named_models(self.checkpoint))
         samplers = named_samplers(self.samplers)
         if samplers and self.nfe:
@@ -139,13 +156,16 @@ class BenchRequest:
         The only case of a comparison has the name "".
         """
         found = {}
-        for model, seed, labels in product(self.checkpoint, self.seeds, self.labels):
+        every = product(self.checkpoint, self.seeds, self.labels, self.guidance or (None,))
+        for model, seed, labels, guidance in every:
             parts = [
                 *([model] if len(self.checkpoint) > 1 else []),
                 *([f"seed{seed}"] if len(self.seeds) > 1 else []),
                 *([labels] if len(self.labels) > 1 else []),
+                *([f"guidance{_as_folder(guidance)}"] if len(self.guidance) > 1 else []),
             ]
             only = {"checkpoint": {model: self.checkpoint[model]}, "seeds": seed, "labels": labels}
+            only["guidance"] = guidance
             found["--".join(parts)] = replace(self, **only)
         return found
 
@@ -166,6 +186,11 @@ class BenchRequest:
         """The shares of the classes in a request of one case."""
         (labels,) = self.labels
         return labels
+
+    @property
+    def guide(self) -> str | None:
+        """The guidance of a request of one case."""
+        return self.guidance[0] if self.guidance else None
 
     def resolved(self, given: GivenModel) -> BenchRequest:
         """The request of one case with the last times and the reference that fit the checkpoint.
@@ -215,7 +240,11 @@ class BenchRequest:
                 time of the network, or no cell can run.
         """
         grids = {n: parse_grid(g) if isinstance(g, str) else g for n, g in self.grids.items()}
-        known = {"snap": given.snapped, "learned_variance": given.learned_variance}
+        known = {
+            "snap": given.snapped,
+            "learned_variance": given.learned_variance,
+            "evaluations": given.evaluations,
+        }
         cells: list[Cell] = []
         for name, sampler in self.samplers.items():
             if sampler is None:
@@ -241,6 +270,11 @@ def _several(value: Any) -> tuple[Any, ...]:
         return ()
     several = isinstance(value, Iterable) and not isinstance(value, str)
     return tuple(map(plain_number, value if several else [value]))
+
+
+def _as_folder(guidance: str) -> str:
+    """A text of guidance as a part of the name of a folder."""
+    return re.sub(r"[^\w.=+-]+", "-", guidance)
 
 
 def _at_last_times(planned: Callable[[float], list[Cell]], times: Sequence[float]) -> list[Cell]:

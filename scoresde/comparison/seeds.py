@@ -38,7 +38,7 @@ class MeanRow(NamedTuple):
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """The cases of one model and one share of the labels: one for each seed.
+    """The cases of one model, one share of the labels and one guidance: one for each seed.
 
     Attributes:
         name: What the tables call it.
@@ -106,20 +106,23 @@ def seed_groups(
 
     Args:
         found: The results of each finished case, by name.
-        cases: The "model", "seed" and "labels" of each case, by name.
+        cases: The "model", "seed" and "labels" of each case, by name, and its "guidance".
     """
-    alike: dict[tuple[Any, Any], list[str]] = {}
+    alike: dict[tuple[Any, ...], list[str]] = {}
     for name in found:
-        alike.setdefault((cases[name]["model"], cases[name]["labels"]), []).append(name)
-    models, labels = ({key[i] for key in alike} for i in (0, 1))
+        case = cases[name]
+        key = (case["model"], case["labels"], case.get("guidance"))
+        alike.setdefault(key, []).append(name)
+    models, labels, guidances = ({key[i] for key in alike} for i in range(3))
     groups = []
-    for (model, label), names in alike.items():
+    for (model, label, guidance), names in alike.items():
         of_seeds = tuple(found[name] for name in names)
         joined = _joined(of_seeds) if len(names) > 1 else None
         if joined is None:
             groups += [SeedGroup(n, (n,), found[n], (found[n],)) for n in names]
             continue
         parts = [model] * (len(models) > 1) + [f"labels {label}"] * (len(labels) > 1)
+        parts += [f"guidance {guidance}"] * (len(guidances) > 1)
         name = ", ".join([*parts, f"mean of {len(names)} seeds"])
         groups.append(SeedGroup(name, tuple(names), joined, of_seeds))
     return groups

@@ -82,6 +82,7 @@ def _items(cases: Mapping[str, Case]) -> list[_Item]:
         solution = 0
         if sweep.solver is not None:
             solution = unit * sweep.solver.likely_evaluations(sweep.model.sde)
+            solution *= sweep.model.evaluations
         for cell in sweep.cells:
             if cell.ts is not None:
                 needed = solution if sweep.is_paired(cell) else 0

@@ -66,6 +66,7 @@ def start_solver(sweep: Solved) -> Reference | None:
     solver = replace(sweep.solver, tolerance=max(TOLERANCE, sweep.solver.tolerance))
     own, exact = (each.likely_evaluations(sweep.model.sde) for each in (solver, sweep.solver))
     cells = sum(likely_evaluations(cell) for cell in sweep.cells if cell.ts is not None)
+    cells /= sweep.model.evaluations  # as the solutions, in evaluations of the model
     return solver if own <= LARGEST_SHARE * (own + exact + cells) else None
 
 

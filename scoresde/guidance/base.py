@@ -99,6 +99,11 @@ class Guided(ScoreModel):
         return True
 
     @property
+    def evaluations(self) -> int:
+        """Evaluations of networks that one evaluation takes at most."""
+        return self.model.evaluations
+
+    @property
     def snapped(self) -> bool:
         """Whether the model is exact only at the discrete times of its SDE's ladder."""
         return self.model.snapped

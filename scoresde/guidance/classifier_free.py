@@ -37,6 +37,12 @@ class _Extrapolated(Guided):
         """Whether the score is no gradient of a log-density: it is one for w = 1."""
         return self.scale.scale != WITHOUT or self.model.guided
 
+    @property
+    def evaluations(self) -> int:
+        """Those of both models, and of the strong one alone if the scale is always 1."""
+        strong, weak = (model.evaluations for model in self._pair())
+        return strong if self.scale.scale == WITHOUT else strong + weak
+
     @abstractmethod
     def _pair(self) -> tuple[ScoreModel, ScoreModel]:
         """The strong and the weak model, with their conditions."""

@@ -14,7 +14,7 @@ from ..score import ScoreModel
 from ..score.base import refuse_where_alpha_is_0
 from ..sde import SDE
 from .base import Sampler
-from .recommended import Choice, recommended
+from .recommended import Choice, recommended_for_calls
 from .steps import Grid, count_evaluations, largest_steps
 
 __all__ = [
@@ -50,7 +50,8 @@ def choose(
         model: The score model, or any object that says the same about itself; it is not evaluated.
         sampler: The sampler; None for the recommended one.
         ts: The time grid, shape (N + 1,); None for the recommended one.
-        nfe: Evaluations per sample, at most 100,000, the final denoising included; None for 20.
+        nfe: Evaluations per sample, at most 100,000, the final denoising included; None for 20. A
+            guided model takes `model.evaluations` of them each time.
         denoise: Whether to finish with E[x_0 | x].
         shape: Shape of one sample without its batch axis; None for that of the model's data.
 
@@ -63,7 +64,7 @@ def choose(
         if nfe is not None:
             raise ValueError(f"nfe must be None if ts is given, which has its own steps, got {nfe}")
         if sampler is None:
-            sampler = replace(recommended(model, len(ts), shape).sampler, to_data=denoise)
+            sampler = replace(recommended_for_calls(model, len(ts), shape).sampler, to_data=denoise)
         return Choice(sampler, ts, denoise, None)
     if sampler is not None and sampler.adaptive:
         if nfe is not None:
@@ -76,29 +77,42 @@ def choose(
         return Choice(sampler, ts, denoise, None)
     nfe = DEFAULT_NFE if nfe is None else check_integer("nfe", nfe, minimum=1, maximum=MOST_NFE)
     if sampler is None:
+        calls = _calls(model, nfe)
         # `recommended` counts the final denoising, so that one more step is free without it
-        found = _fitting(model, nfe, not denoise, shape)
+        found = _fitting(model, calls, not denoise, shape)
         sampler = found.sampler if denoise else replace(found.sampler, to_data=False)
         return Choice(sampler, found.ts, denoise and found.denoise, found.grid)
     grid = recommended_grid(model, shape, sampler)
-    steps = most_steps(model.sde, sampler, grid, nfe, denoise)
-    found = recommended(model, steps + 1, shape, start_time(model, sampler))
+    steps = most_steps(model, sampler, grid, nfe, denoise)
+    found = recommended_for_calls(model, steps + 1, shape, start_time(model, sampler))
     return Choice(sampler, found.ts, denoise, found.grid)
 
 
+def _calls(model: ScoreModel, nfe: int) -> int:
+    """How often the model may be evaluated.
+
+    Raises:
+        ValueError: If it cannot be evaluated once.
+    """
+    each = model.evaluations
+    if nfe < each:
+        raise ValueError(f"nfe must be at least {each}, for one call of this model, got {nfe}")
+    return nfe // each
+
+
 def _fitting(model: ScoreModel, nfe: int, free: bool, shape: Sequence[int] | None) -> Choice:
-    """The recommendation for at most `nfe` evaluations, as many as the ladder of the model allows.
+    """The recommendation for at most `nfe` calls, as many as the ladder of the model allows.
 
     Args:
         model: The score model.
-        nfe: Largest number of evaluations per sample.
+        nfe: Largest number of evaluations of the model per sample.
         free: Whether one more step is possible.
         shape: Shape of one sample, or None.
     """
     for fewer in range(nfe, 1, -1):
         with suppress(LadderError):
-            return recommended(model, fewer + free, shape)
-    return recommended(model, 1 + free, shape)
+            return recommended_for_calls(model, fewer + free, shape)
+    return recommended_for_calls(model, 1 + free, shape)
 
 
 def start_time(model: ScoreModel, sampler: Sampler | None) -> float:
@@ -139,13 +153,13 @@ def recommended_grid(
     t_max = start_time(model, sampler)
 
     def times(sde: SDE, steps: int, t_min: float | None = None) -> Tensor:
-        return recommended(model, steps + 1, shape, t_max).ts
+        return recommended_for_calls(model, steps + 1, shape, t_max).ts
 
     return times
 
 
 def most_steps(
-    sde: SDE,
+    model: ScoreModel,
     sampler: Sampler,
     grid: Callable[..., Tensor],
     nfe: int,
@@ -155,7 +169,7 @@ def most_steps(
     """The largest number of steps that cost at most `nfe` evaluations.
 
     Args:
-        sde: The SDE.
+        model: The score model; only what it says about itself is used.
         sampler: A sampler that takes the steps of a grid.
         grid: Called with (sde, steps, t_min).
         nfe: Evaluations per sample, those of `denoise` included.
@@ -166,9 +180,10 @@ def most_steps(
         ValueError: If one step costs more.
     """
     unused = not denoise  # `largest_steps` counts the final denoising always
-    steps = largest_steps(sde, sampler, grid, nfe + unused, t_min)
+    sde, each = model.sde, model.evaluations
+    steps = largest_steps(sde, sampler, grid, nfe // each + unused, t_min)
     if steps == 0:
-        least = count_evaluations(sde, sampler, grid(sde, 1, t_min)) - unused
+        least = each * (count_evaluations(sde, sampler, grid(sde, 1, t_min)) - unused)
         what = "one step and the final denoising" if denoise else "one step"
         raise ValueError(f"nfe must be at least {least}, for {what} of this sampler, got {nfe}")
     return steps

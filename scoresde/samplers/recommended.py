@@ -15,7 +15,7 @@ from ..score import ScoreModel
 from .angular_adams import AngularAdams
 from .base import Sampler
 
-__all__ = ["Choice", "data_shape", "recommended"]
+__all__ = ["Choice", "data_shape", "recommended", "recommended_for_calls"]
 
 USUAL_NUMBERS = 64  # in a sample of unknown shape
 LEAST_TIME = 1e-4  # networks are seldom trained nearer to the data
@@ -105,7 +105,8 @@ def recommended(
 
     Args:
         model: The score model; only what it says about itself is used, it is not evaluated.
-        nfe: Evaluations per sample, at least 1, the final denoising included.
+        nfe: Evaluations per sample, at least 1, the final denoising included. A guided model takes
+            `model.evaluations` of them each time.
         shape: Shape of one sample without its batch axis; None for that of the model's data, or of
             a vector of 64 numbers if this is unknown.
         t_max: First time of the grid; None for the largest time at which the model is regular,
@@ -116,9 +117,19 @@ def recommended(
 
     Raises:
         TypeError: If `nfe` is not an integer.
-        ValueError: If `nfe` is less than 1.
+        ValueError: If `nfe` is less than 1, or than `model.evaluations`.
     """
-    nfe = check_integer("nfe", nfe, minimum=1)
+    nfe = check_integer("nfe", nfe, minimum=model.evaluations)
+    return recommended_for_calls(model, nfe // model.evaluations, shape, t_max)
+
+
+def recommended_for_calls(
+    model: ScoreModel,
+    nfe: int,
+    shape: Sequence[int] | None = None,
+    t_max: float | None = None,
+) -> Choice:
+    """As `recommended`, for a number of evaluations of the model itself, at least 1."""
     shape = data_shape(model) if shape is None else shape
     image = shape is not None and len(shape) > 1
     if image:

@@ -77,6 +77,11 @@ class ScoreModel(nn.Module, ABC):
         return False
 
     @property
+    def evaluations(self) -> int:
+        """Evaluations of networks that one evaluation of this model takes at most."""
+        return 1
+
+    @property
     def learned_variance(self) -> bool:
         """Whether the model also says the variance of DDPM's reverse steps; see `with_share`."""
         return False

@@ -23,6 +23,8 @@ __all__ = ["check_compiles", "compile_network"]
 
 def check_compiles(given: GivenModel) -> None:
     """Raise ValueError unless a model is a `NetworkScore`, whose network can be compiled."""
+    if given.plain is not given:
+        raise ValueError(f"--compile: must be left out for {given.name} under --guidance")
     if isinstance(given, LiveModel) and not isinstance(given.model, NetworkScore):
         raise ValueError(
             f"compiled: must be False for {given.name}, which is a {type(given.model).__name__}; "

@@ -53,6 +53,16 @@ class GivenModel(ABC):
         """Whether the network also says the variance of DDPM's reverse steps."""
 
     @property
+    def plain(self) -> GivenModel:
+        """The model without guidance."""
+        return self
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of networks that one evaluation of the model takes at most."""
+        return 1
+
+    @property
     @abstractmethod
     def t_least(self) -> float:
         """Least time at which the network may be evaluated."""

@@ -61,6 +61,11 @@ class LiveModel(GivenModel):
         return self.model.learned_variance
 
     @property
+    def evaluations(self) -> int:
+        """Evaluations of networks that one evaluation of the model takes at most."""
+        return self.model.evaluations
+
+    @property
     def t_least(self) -> float:
         """Least time at which the model may be evaluated."""
         return self.model.t_least

@@ -25,9 +25,10 @@ from ..samplers.choice import (
     recommended_grid,
     start_time,
 )
-from ..samplers.recommended import Choice, recommended
+from ..samplers.recommended import Choice, recommended_for_calls
 from ..samplers.steps import Grid, on_ladder
-from .request import Request, StoredModel
+from .given import GivenModel
+from .request import Request
 
 __all__ = ["SampleRequest", "check_dtype", "choose_settings", "from_file"]
 
@@ -52,6 +53,7 @@ class SampleRequest(Request):
         condition: A file with the vector or array of the samples, one row or n rows, or with
             all kinds of condition; see `requested_condition`.
         compiled: Compile the network.
+        guidance: As `parse_guidance` reads it; None for no guidance.
     """
 
     batch: int = 256
@@ -64,6 +66,9 @@ class SampleRequest(Request):
     label: str | int | None = None
     condition: str | None = None
     compiled: bool = False
+    guidance: str | None = None
+
+    places = (*Request.places, "guidance")  # its numbers and checkpoints are compared
 
     def origin(
         self, command: str, sources: Mapping[str, Source], shown: Sequence[str] = (), **changed: Any
@@ -80,7 +85,7 @@ def from_file(request: SampleRequest) -> bool:
     return request.grid is not None and isinstance(parse_grid(request.grid), GridFile)
 
 
-def _sampler(request: SampleRequest, stored: StoredModel) -> Sampler:
+def _sampler(request: SampleRequest, stored: GivenModel) -> Sampler:
     """The sampler, or an error if it cannot run on this checkpoint in this dtype."""
     sampler = parse_sampler(request.sampler)
     reason = sampler.refusal(stored.snapped, stored.learned_variance)
@@ -105,7 +110,7 @@ def check_dtype(request: SampleRequest) -> None:
         raise ValueError(f"--dtype: bfloat16 is not for {request.device}, use float32")
 
 
-def choose_settings(request: SampleRequest, stored: StoredModel) -> Choice:
+def choose_settings(request: SampleRequest, stored: GivenModel) -> Choice:
     """Sampler and times: what the request says, and what is recommended where it says nothing."""
     sampler = None if request.sampler is None else _sampler(request, stored)
     grid = None if request.grid is None else parse_grid(request.grid)
@@ -137,27 +142,28 @@ def choose_settings(request: SampleRequest, stored: StoredModel) -> Choice:
 
 def _completed(
     request: SampleRequest,
-    stored: StoredModel,
+    stored: GivenModel,
     sampler: Sampler | None,
     grid: NamedGrid | None,
     t_min: float | None,
 ) -> Choice:
     """The recommendation, with the grid, steps or last time that the request gives."""
     nfe = request.nfe or DEFAULT_NFE
-    budget = request.steps + 1 if request.steps else nfe + (not request.denoise)
+    calls = max(nfe // stored.evaluations, 1)
+    budget = request.steps + 1 if request.steps else calls + (not request.denoise)
     t_max = start_time(stored, sampler)
-    best = recommended(stored, budget, t_max=t_max)
+    best = recommended_for_calls(stored, budget, t_max=t_max)
     sampler = sampler or best.sampler
     times: Grid = recommended_grid(stored, sampler=sampler)
     if grid is not None or t_min is not None:
         grid = replace(grid or parse_grid(best.grid), t_min=t_min, t_max=t_max)
         times = on_ladder(grid) if stored.snapped else grid
-    steps = request.steps or most_steps(stored.sde, sampler, times, nfe, request.denoise, t_min)
-    name = recommended(stored, steps + 1).grid if grid is None else str(grid)
+    steps = request.steps or most_steps(stored, sampler, times, nfe, request.denoise, t_min)
+    name = recommended_for_calls(stored, steps + 1).grid if grid is None else str(grid)
     return Choice(sampler, times(stored.sde, steps, t_min), request.denoise, name)
 
 
-def _last_time(request: SampleRequest, stored: StoredModel, grid: NamedGrid | None) -> float | None:
+def _last_time(request: SampleRequest, stored: GivenModel, grid: NamedGrid | None) -> float | None:
     """The last time that the request gives; None if it leaves the choice to the recommendation."""
     own = None if grid is None else grid.t_min
     if own is not None and request.t_min not in (None, own):
@@ -169,7 +175,7 @@ def _last_time(request: SampleRequest, stored: StoredModel, grid: NamedGrid | No
     return asked if grid is None else stored.last_time(asked, DEFAULT_T_MIN)
 
 
-def _times_of_file(request: SampleRequest, stored: StoredModel, grid: GridFile) -> Tensor:
+def _times_of_file(request: SampleRequest, stored: GivenModel, grid: GridFile) -> Tensor:
     """The times of a grid file, on the ladder if the checkpoint's labels are rounded."""
     ts = grid.times(stored.sde)
     own = f", but {grid.path} has its own"

@@ -39,10 +39,12 @@ from ..output.tiles import can_show, in_tiles, save_samples
 from ..samplers import Samples, sample
 from ..samplers.choice import DEFAULT_NFE
 from ..samplers.recommended import Choice
-from ..score import NetworkScore
+from ..score import ScoreModel
 from ..sde import SDE
-from .compiling import compile_network
+from .compiling import check_compiles, compile_network
 from .conditions import condition_arrays, requested_condition
+from .given import GivenModel
+from .guided import under_guidance
 from .request import StoredModel, versions
 from .sample_request import SampleRequest, check_dtype, choose_settings, from_file
 
@@ -80,6 +82,9 @@ def draw_samples(
         PeerError: If another process fails.
     """
     stored = StoredModel.read(request.checkpoint, request.net, request.sde)
+    stored = under_guidance(stored, request.guidance)
+    if request.compiled:
+        check_compiles(stored)
     check_dtype(request)
     chosen = choose_settings(request, stored)
     check_space("--n", request.n, stored.spec.dims, out, files=2)
@@ -104,13 +109,13 @@ class _Drawing:
 
     Attributes:
         request: The request.
-        stored: The checkpoint.
+        stored: The checkpoint, perhaps under guidance.
         chosen: Sampler and times.
         y: The condition of each sample; None for an unconditional model.
     """
 
     request: SampleRequest
-    stored: StoredModel
+    stored: GivenModel
     chosen: Choice
     y: Condition | None
 
@@ -169,6 +174,7 @@ class _Drawing:
             **_start(self.stored.sde, chosen.ts),
             "t_min": float(chosen.ts[-1]),
             "denoise": chosen.denoise,
+            "guidance": request.guidance,
             **{key: getattr(request, key) for key in ("n", "seed")},
             "nfe": nfe,
             "transform": self.stored.spec.to_dict().get("transform"),
@@ -178,7 +184,7 @@ class _Drawing:
             "files": files,
         }
 
-    def _built(self) -> NetworkScore:
+    def _built(self) -> ScoreModel:
         """The model on its device."""
         request, spec = self.request, self.stored.spec
         model = self.stored.build(request.device, request.dtype)
@@ -187,7 +193,7 @@ class _Drawing:
             compile_network(model, rows, spec.shape, request.torch_dtype, self.y)
         return model
 
-    def _batch(self, model: NetworkScore, places: range, on_step: OnStep) -> Samples:
+    def _batch(self, model: ScoreModel, places: range, on_step: OnStep) -> Samples:
         """Draw one batch; sample i depends on the seed and on i alone."""
         request, chosen = self.request, self.chosen
         with advise_on_memory(len(places), self.stored.spec.shape, "--batch"):
@@ -228,7 +234,7 @@ def _left_open(request: SampleRequest) -> list[str]:
 
 
 def _origin(
-    request: SampleRequest, stored: StoredModel, ts: Tensor, named: dict[str, Any]
+    request: SampleRequest, stored: GivenModel, ts: Tensor, named: dict[str, Any]
 ) -> Origin:
     """Everything that determines the samples; for a grid file its times count, not its name."""
     sources, settings = {"checkpoint": stored.source}, named | {"t_min": float(ts[-1])}
@@ -240,7 +246,7 @@ def _origin(
     return request.origin("sample", sources, shown=("grid",), **settings)
 
 
-def _labels(request: SampleRequest, stored: StoredModel) -> Condition | None:
+def _labels(request: SampleRequest, stored: GivenModel) -> Condition | None:
     """The condition of each sample; None for an unconditional model."""
     return requested_condition(stored, request.n, request.label, request.condition, request.seed)
 

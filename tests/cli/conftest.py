@@ -112,6 +112,16 @@ def labelled_checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def dropped_checkpoint(tmp_path_factory):
+    """Digits with their ten classes, which are left out in a tenth of the examples."""
+    return write_checkpoint(
+        tmp_path_factory.mktemp("dropped"),
+        net=TINY_UNET | {"classes": 10},
+        train={"steps": 10, "batch": 8, "warmup": 1, "label_dropout": 0.1},
+    )
+
+
+@pytest.fixture(scope="session")
 def named_checkpoint(tmp_path_factory):
     """Images of a folder with two classes, which have names."""
     folder = tmp_path_factory.mktemp("named")

@@ -325,6 +325,7 @@ def test_the_first_bare_pass_does_not_count(sweep, monkeypatch):
     def bare(*arguments):
         passes.append(1)
         clock[0] += 100.0 if len(passes) == 1 else 2.0
+        return 1
 
     monkeypatch.setattr(measure_module, "_bare_pass", bare)
     monkeypatch.setattr(measure_module.time, "perf_counter", lambda: clock[0])
