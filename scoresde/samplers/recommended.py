@@ -100,7 +100,8 @@ def recommended(
 
     The constants were chosen for small errors, compared with the best of 771 settings of diffusers,
     on about 20 problems: mixtures of 2 to 128 dimensions, images with power-law spectra, and
-    trained networks, under VP, sub-VP and VE. They are not the best for every model:
+    trained networks, under VP, sub-VP and VE. Series, volumes and sets are taken for vectors, which
+    was not compared with other choices. They are not the best for every model:
     `benchmarks/samplers.py` makes this comparison on any model.
 
     Args:
@@ -131,8 +132,7 @@ def recommended_for_calls(
 ) -> Choice:
     """As `recommended`, for a number of evaluations of the model itself, at least 1."""
     shape = data_shape(model) if shape is None else shape
-    image = shape is not None and len(shape) > 1
-    if image:
+    if shape is not None and len(shape) == 3:
         rule = _for_images(nfe, max(shape[-2:]))
     else:
         rule = _for_vectors(nfe, USUAL_NUMBERS if shape is None else max(1, math.prod(shape)))
