@@ -5,15 +5,19 @@ Operators say what A is. `DPS`, `PiGDM` and `DDNM` are score models that any sam
 is the exact answer for Gaussian mixtures, with which all of them are compared.
 """
 
+from .ddrm import DDRM
 from .foreign import Foreign
 from .measured import Measured
 from .operators import Downsample, Grey, Mask, Operator
 from .posterior import posterior
+from .replacement import RePaint, Replacement
 from .spectral import Blur, Projection
+from .twisted import TwistedSMC
 from .wrappers import DDNM, DPS, PiGDM
 
 __all__ = [
     "DDNM",
+    "DDRM",
     "DPS",
     "Blur",
     "Downsample",
@@ -24,5 +28,8 @@ __all__ = [
     "Operator",
     "PiGDM",
     "Projection",
+    "RePaint",
+    "Replacement",
+    "TwistedSMC",
     "posterior",
 ]

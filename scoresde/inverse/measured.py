@@ -18,9 +18,17 @@ from ..score.combining import cast, combine
 from ..score.preconditioning import Preconditioning, Quantity
 from ..sde import Node
 from .foreign import as_operator
-from .operators import Operator, like_rows
+from .operators import Mask, Operator, like_rows
 
-__all__ = ["Differentiated", "Measured", "Problem", "correction", "posterior_variance"]
+__all__ = [
+    "Differentiated",
+    "Measured",
+    "Problem",
+    "correction",
+    "measured_in",
+    "of_nothing",
+    "posterior_variance",
+]
 
 _OF_X0 = Preconditioning("x0", scale_input=False)  # quantities from x0
 
@@ -154,6 +162,27 @@ class Measured(Problem):
 
     def _estimate(self, x: Tensor, node: Node) -> Tensor:
         return self._asked(self.model, "x0", x, node)
+
+
+def measured_in(model: ScoreModel, sampler: object) -> Measured:
+    """The `Measured` model that a sampler runs on, itself or directly inside another model.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    inner = model if isinstance(model, Problem) else getattr(model, "model", None)
+    if not isinstance(inner, Measured):
+        raise ValueError(
+            f"{type(sampler).__name__} needs a model with a measurement that it does not use "
+            f"itself, Measured(model, operator, noise), got {type(model).__name__}"
+        )
+    return inner
+
+
+def of_nothing(model: ScoreModel) -> Measured:
+    """A measurement of a free model of single numbers, for counting evaluations."""
+    operator = Mask(torch.ones(1, dtype=torch.bool))
+    return Measured(model, operator, 1.0).given(torch.zeros(1, 1))
 
 
 class Differentiated(Problem):
