@@ -2176,10 +2176,47 @@ def _guidance() -> Iterator[Mutant]:
     )
 
 
+def _inverse() -> Iterator[Mutant]:
+    test = "inverse/test_posterior.py"
+    yield Mutant(
+        "the posterior forgets the noise in the weights' covariance",
+        "scoresde/inverse/posterior.py",
+        "torch.linalg.cholesky_ex(matrix @ covs @ matrix.T + noise**2 * eye)",
+        "torch.linalg.cholesky_ex(matrix @ covs @ matrix.T + noise * eye)",
+        test,
+        "product",
+    )
+    yield Mutant(
+        "the variance of x_0 given x_t is σ̂², as for data of infinite variance",
+        "scoresde/inverse/measured.py",
+        "data_var * node.sigma**2 / (node.alpha**2 * data_var + node.sigma**2)",
+        "node.sigma**2 / node.alpha**2",
+        test,
+        "exact_score",
+    )
+    yield Mutant(
+        "gradients of samples with respect to the measurement are partly lost",
+        "scoresde/inverse/measured.py",
+        "(x, self.y, *float_parameters(self.model))",
+        "(x,)",
+        test,
+        "differentiable",
+    )
+    yield Mutant(
+        "a kernel is not centred",
+        "scoresde/inverse/spectral.py",
+        "middle = [-(n // 2) for n in kernel.shape]",
+        "middle = [0 for n in kernel.shape]",
+        "inverse/test_operators.py",
+        "middle",
+    )
+
+
 MUTANTS: tuple[Mutant, ...] = (
     *_distribution(),
     *_sde(),
     *_guidance(),
+    *_inverse(),
     *_grids_and_models(),
     *_samplers(),
     *_training(),

@@ -48,7 +48,9 @@ def test_every_class_is_exported_by_its_room_and_by_the_package(kind):
 
 def test_every_sampler_has_a_name_that_makes_it():
     made = {type(parse_sampler(name)) for name in SAMPLERS}
-    missing = [cls.__name__ for cls in concrete(Sampler) if cls not in made]
+    # Those of `inverse` run on a model with a measurement, which `bench` does not have.
+    free = [cls for cls in concrete(Sampler) if not cls.__module__.startswith("scoresde.inverse.")]
+    missing = [cls.__name__ for cls in free if cls not in made]
     assert not missing, f"names.samplers.SAMPLERS has no name for {missing}"
 
 

@@ -87,6 +87,7 @@ class Guided(ScoreModel):
         super().__init__(model.sde)
         self.model, self.y = model, model.y
         self.data, self.needs_labels = model.data, model.needs_labels
+        self.shape = model.shape
 
     @property
     def condition(self) -> ConditionSpec | None:

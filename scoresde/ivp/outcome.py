@@ -77,10 +77,13 @@ class Solution:
     Attributes:
         state: State at the last time, like the first one.
         counts: Counts of each sample; None if the steps were given in advance.
+        effective: Least effective number of particles of each sample, shape (B,), float64; None
+            unless a sample is made of particles.
     """
 
     state: Tensor
     counts: Counts | None = None
+    effective: Tensor | None = None
 
 
 class SolverError(RuntimeError):

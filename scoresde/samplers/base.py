@@ -82,6 +82,14 @@ class Sampler(ABC):
         """Whether the sampler needs a model with a learned variance."""
         return False
 
+    def counted_on(self, model: ScoreModel) -> ScoreModel:
+        """The model on which the evaluations of this sampler are counted, made of a free one.
+
+        Args:
+            model: A score model of single numbers that costs nothing.
+        """
+        return model
+
     def refusal(self, snapped: bool, learned_variance: bool) -> str | None:
         """The reason why this sampler cannot run, or None; `sample` asks before any evaluation.
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from .. import grid as grids
 from .._tensor import check_integer
-from ..exact.base import ExactScore
 from ..score import ScoreModel
 from .angular_adams import AngularAdams
 from .base import Sampler
@@ -151,8 +150,8 @@ def recommended_for_calls(
 
 def data_shape(model: ScoreModel) -> tuple[int, ...] | None:
     """The shape *D of one sample, if the model knows it."""
-    if isinstance(model, ExactScore):
-        return model.shape
+    if model.shape is not None:
+        return tuple(model.shape)
     return None if model.data is None else tuple(model.data.shape)
 
 

@@ -56,6 +56,8 @@ class Samples:
             given.
         y: The condition of the samples; None without one.
         condition: What y is, if the model says it.
+        effective: Least effective number of particles of each sample, shape (n,), float64; None
+            unless the sampler makes a sample of several particles.
     """
 
     x: Tensor
@@ -71,6 +73,7 @@ class Samples:
     start_std: float | None = None
     y: Condition | None = None
     condition: ConditionSpec | None = None
+    effective: Tensor | None = None
 
     @property
     def sets(self) -> list[Tensor] | None:
@@ -181,7 +184,7 @@ def sample(
     with torch.set_grad_enabled(grad):
         parts = batches(model, shape[0], device, seed=seed, noise=noise, y=y, batch=batch)
     starts, ends = (torch.empty(shape, device=device, dtype=dtype) for _ in range(2))
-    counts, nfe = [], 0
+    counts, effective, nfe = [], [], 0
     for part in parts if shape[0] > 0 else []:
         if x_init is None:
             starts[part.rows] = part.noise.prior((part.n, *shape[1:]), device) * std
@@ -201,6 +204,7 @@ def sample(
                 check_differentiable(sampler, x)
             ends[part.rows] = only_present(part.model, x)
         counts += [] if end.counts is None else [end.counts]
+        effective += [] if end.effective is None else [end.effective]
         nfe = max(nfe, counted.forward)
     with torch.set_grad_enabled(grad):
         x = to_units(model, ends, y)
@@ -218,6 +222,7 @@ def sample(
         start_std=std,
         y=model.labelled(y, shape[0], device).y,
         condition=model.condition,
+        effective=torch.cat(effective) if effective else None,
     )
 
 

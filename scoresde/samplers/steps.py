@@ -57,7 +57,7 @@ def count_evaluations(sde: SDE, sampler: Sampler, ts: Tensor, limit: int | None 
         ts: Time grid, shape (N + 1,).
         limit: Stop counting here; the result is then `limit` + 1.
     """
-    model = _free_model(sde)
+    model = sampler.counted_on(_free_model(sde))
     with count_nfe(model, limit) as counted:
         try:
             x = _end(model, sampler, ts, seed=0)
@@ -72,7 +72,7 @@ def count_evaluations(sde: SDE, sampler: Sampler, ts: Tensor, limit: int | None 
 
 def draws_noise(sde: SDE, sampler: Sampler, t_min: float) -> bool:
     """Whether two seeds give two end points from one x_T."""
-    model, ts = _free_model(sde), uniform(sde, 3, t_min)
+    model, ts = sampler.counted_on(_free_model(sde)), uniform(sde, 3, t_min)
     return not torch.equal(*(_end(model, sampler, ts, seed) for seed in (0, 1)))
 
 

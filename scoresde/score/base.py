@@ -43,11 +43,13 @@ class ScoreModel(nn.Module, ABC):
         condition: The conditions that the model accepts; without kinds if it accepts none. None if
             this is unknown: then any condition is passed to the network.
         needs_labels: Whether the model cannot be evaluated without a condition.
+        shape: Shape *D of a sample, if the model knows it without `data`; otherwise None.
     """
 
     data: Any = None
     condition: ConditionSpec | None = None
     needs_labels: bool = False
+    shape: tuple[int, ...] | None = None
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
