@@ -17,6 +17,7 @@ from scoresde.guidance import (
 from scoresde.names.samplers import SAMPLERS, parse_sampler
 from scoresde.samplers import DDIM
 from scoresde.samplers.choice import choose
+from scoresde.samplers.recommended import recommended
 
 NFE = 12
 Y = torch.tensor([0, 1])
@@ -90,10 +91,10 @@ def test_a_budget_is_one_of_network_evaluations(nfe):
         assert DynamicallyThresholded(guided).evaluations == each
         out = scoresde.sample(guided, n=2, shape=(2, 2), y=Y, nfe=nfe)
         assert out.nfe == nfe // each * each
-        assert torch.equal(out.ts, scoresde.recommended(model, nfe // each, (2,)).ts)
+        assert torch.equal(out.ts, recommended(model, nfe // each, (2,)).ts)
     interval = ClassifierFree(model, Scale(2.0, high=1.0))
     out = scoresde.sample(interval, n=2, shape=(2, 2), y=Y, nfe=nfe)
-    assert torch.equal(out.ts, scoresde.recommended(interval, nfe, (2,)).ts)
+    assert torch.equal(out.ts, recommended(interval, nfe, (2,)).ts)
     assert out.nfe <= nfe
     twice = AutoGuided(ClassifierFree(model, 2.0), model, 1.5)
     assert twice.evaluations == 3
