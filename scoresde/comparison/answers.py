@@ -93,6 +93,8 @@ def copied_settings(findings: Findings, cell: CellResult) -> str:
     if findings.in_memory:
         return _python_line(findings, cell)
     words = ["scoresde", "sample", "--checkpoint", findings.settings["checkpoint"]]
+    if (guidance := findings.settings.get("guidance")) is not None:
+        words += ["--guidance", guidance]
     words += ["--nfe", str(cell.nfe_asked)]
     if cell.sampler != RECOMMENDED:
         words += ["--sampler", cell.sampler, "--grid", cell.grid]

@@ -141,6 +141,7 @@ def test_a_comparison_of_scales(scoresde, dropped_checkpoint, tmp_path, monkeypa
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "scale w of guidance" in page
     assert "--guidance 1,3" in page
+    assert "--guidance 3 --nfe 6" in page  # how to draw such samples
     assert scoresde("report", "--run", out).status == 0
     assert (out / "index.html").read_text(encoding="utf-8") == page
     done = scoresde(*arguments, "--guidance", "1,4")
