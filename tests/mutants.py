@@ -2210,6 +2210,39 @@ def _inverse() -> Iterator[Mutant]:
         "inverse/test_operators.py",
         "middle",
     )
+    test = "inverse/test_inverse_samplers.py"
+    yield Mutant(
+        "the weights of particles forget the proposal",
+        "scoresde/inverse/twisted.py",
+        "log_w + change + twist.log - before",
+        "log_w + twist.log - before",
+        test,
+        "gaussian_data",
+    )
+    yield Mutant(
+        "particles that were resampled keep the twists of others",
+        "scoresde/inverse/twisted.py",
+        "twist.log.gather(1, index)",
+        "twist.log",
+        test,
+        "gaussian_data",
+    )
+    yield Mutant(
+        "the replaced entries have no noise",
+        "scoresde/inverse/replacement.py",
+        "operator.A(s.sigma * z - x)",
+        "operator.A(0 * z - x)",
+        test,
+        "noise_of_the_state",
+    )
+    yield Mutant(
+        "DDRM moves measured entries by the whole gap",
+        "scoresde/inverse/ddrm.py",
+        "kept * singular / std if std > 0",
+        "s.alpha * singular if std > 0",
+        test,
+        "ddim_steps",
+    )
 
 
 MUTANTS: tuple[Mutant, ...] = (
