@@ -21,7 +21,6 @@ from ._tensor import check_choice, check_integer, check_number, float64, plain_n
 from .error_history import ErrorHistory
 from .learned_bound import bound_term
 from .score import ScoreModel
-from .score.combining import cast
 from .score.errors import squared_errors
 from .score.sets import numbers_of_sets, only_present
 from .sde import SDE, Node
@@ -279,10 +278,10 @@ class Objective:
         eps, dims = only_present(model, eps), numbers_of_sets(model, x0)
         squares, share = squared_errors(model, "velocity" if flow else "eps", x0, node, eps)
         weight = factor if flow else self.weight(node).flatten() * factor
-        loss = weight.to(squares) * _mean(squares, dims)
-        if flow:  # ε̂ − ε = α (û − u)/(α σ′ − α′ σ)
-            squares = squares * cast(node.alpha / node.determinant, squares).square()
         error = _mean(squares, dims)
+        loss = weight.to(error) * error
+        if flow:  # ε̂ − ε = α (û − u)/(α σ′ − α′ σ)
+            error = error * (node.alpha / node.determinant).flatten().to(error).square()
         if share is not None:
             bound = self.levels * bound_term(model.sde, t, self.levels, squares.detach(), share)
             loss = loss + self.vlb_weight * bound

@@ -203,6 +203,7 @@ class _Recomputing(ScoreModel):
     def given(self, y: Condition | None) -> ScoreModel:
         """The model with another condition bound."""
         bound = copy.copy(self)
+        bound._modules = dict(self._modules)  # which a copy shares
         bound.model, bound.y = self.model.given(y), y
         return bound
 

@@ -19,11 +19,16 @@ from scoresde.samplers import DDIM
 from scoresde.samplers.choice import choose
 from scoresde.samplers.recommended import recommended
 
-NFE = 12
+NFE = 24
 Y = torch.tensor([0, 1])
 ADAPTIVE = ":rtol=0.1:atol=0.1"
 # A few steps of each kind: an adaptive solver at a coarse tolerance.
-TEXTS = [name + (ADAPTIVE if parse_sampler(name).adaptive else "") for name in sorted(SAMPLERS)]
+TEXTS = [
+    "annealed-langevin:steps=3"
+    if name == "annealed-langevin"
+    else name + (ADAPTIVE if parse_sampler(name).adaptive else "")
+    for name in sorted(SAMPLERS)
+]
 
 
 def joint(sde):
@@ -76,9 +81,11 @@ def test_samplers_take_a_guided_model():
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_sampler_on_every_sde(sde, kind):
-    """None of the samplers is refused on the SDEs whose α(1) is above 0."""
+    """A fifth of the samplers for each pair, another one each time; none is refused if α(1) > 0."""
     guided = KINDS[kind](joint(sde))
-    refused = [text for text in TEXTS if run(guided, text) is None]
+    names = [type(sde).__name__, *KINDS]
+    first = (sum(map(ord, names[0])) + names.index(kind)) % 5
+    refused = [text for text in TEXTS[first::5] if run(guided, text) is None]
     assert refused == [] or sde.ends_in_noise
 
 

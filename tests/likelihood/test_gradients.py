@@ -32,6 +32,7 @@ from scoresde.likelihood import (
 )
 from scoresde.nets import MLP, UNet
 from scoresde.score import FunctionScore, NetworkScore, Preconditioning
+from scoresde.score.gradients import with_gradients
 from scoresde.sde import VE, VP, CosineVP, Linear, SubVP
 
 STEP = 1e-5
@@ -292,3 +293,12 @@ def test_what_has_no_gradient_is_refused(gaussian):
     refused(detached, RuntimeError, "not differentiable in x", x=x)
     in_numpy = FunctionScore(VP(), lambda x, t: torch.from_numpy(x.numpy() * 0.5))
     refused(in_numpy, RuntimeError, "asked of FunctionScore, which is not differentiable", x=x)
+
+
+def test_binding_a_condition_leaves_the_model_as_it_was():
+    """A copy of a module shares its table of submodules."""
+    model = FunctionScore(VP(), lambda x, t, y: x * y[:, None])
+    x = torch.ones(2, 1, requires_grad=True)
+    first = with_gradients(model.given(torch.ones(2)), x, 0.5)
+    first.given(torch.zeros(2))
+    assert torch.equal(first.model.y, torch.ones(2))
