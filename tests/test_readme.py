@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -284,6 +285,8 @@ def skip_unless_possible(step):
             pytest.skip(f"{row.name} is not on this machine")
     if any(script in step.text for script in LONG):
         pytest.skip("takes minutes at any size; its options are checked, and it has own tests")
+    if "densities.py" in step.text and not (find_spec("sklearn") and find_spec("skimage")):
+        pytest.skip("scikit-learn and scikit-image, the extra densities, are not installed")
 
 
 @pytest.mark.slow

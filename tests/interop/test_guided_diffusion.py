@@ -49,7 +49,7 @@ def test_the_prediction_is_that_of_the_library(tmp_path, name):
         found = model.x0(x, t) if settings["predict_xstart"] else model.eps(x, t)
         wanted = torch.tensor(output["prediction"]).reshape(x.shape)
         # float32, and the fixture has 8 digits
-        assert (found - wanted).abs().max() <= 1e-5 * wanted.abs().max(), output["index"]
+        assert (found - wanted).abs().max() <= 3e-5 * wanted.abs().max(), output["index"]
 
 
 @pytest.mark.slow

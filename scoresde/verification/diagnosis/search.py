@@ -49,6 +49,7 @@ FEW = 1024  # numbers of data, at least, on which all readings are measured firs
 LEAST = 8  # data
 EXPLAINED = 0.5  # least share of the error that a reading explains
 CANDIDATES = 6  # the best readings of one round that may be named
+ATTEMPTS = 3  # searches, each with another first step, until one ends at a useful network
 FITTED = 1.25  # ratio by which a fitted factor must beat a usual convention
 REFINED = 1.01  # least ratio of the errors of two factors near each other
 FINER = (1 / 2, 1 / 4, 1 / 8, 1 / 16)  # powers of 2 by which a factor is refined
@@ -99,11 +100,29 @@ class Search:
 def search(measured: Measured, tick: Callable[[str], None] = lambda _: None) -> Search:
     """Look for the reading under which the errors are smallest.
 
+    If the steps end at a reading under which the network is of no use, the first of them may have
+    been the wrong one of several that seemed to help. The search then begins again without it.
+
     Args:
         measured: The errors, of which the needed ones are computed.
         tick: Called with a note during the work.
     """
-    reading, steps, rivals, seen = measured.subject.claim, [], [], set()
+    avoided: list[Reading] = []
+    lost: Search | None = None
+    while len(avoided) < ATTEMPTS:
+        found, first = _descent(measured, tick, avoided)
+        if not found.given_up:
+            return lost if lost is not None and not found.steps else found
+        lost = lost or found
+        avoided.append(first)
+    return lost
+
+
+def _descent(
+    measured: Measured, tick: Callable[[str], None], avoided: list[Reading]
+) -> tuple[Search, Reading | None]:
+    """One search, and the reading of its first step; readings to be avoided are not taken first."""
+    reading, steps, rivals, seen = measured.subject.claim, [], [], set(avoided)
     first = None
     while True:
         seen.add(reading)
@@ -112,9 +131,10 @@ def search(measured: Measured, tick: Callable[[str], None] = lambda _: None) -> 
         best = None if len(steps) == ROUNDS else _best(measured, reading, better, limit)
         first = first or Search((), (), reading, tuple(tried), limit, given_up=True)
         if best is None:
+            taken = steps[0].alternative.reading if steps else None
             if steps and useless(facts(measured, reading), limit):
-                return first
-            return Search(tuple(steps), tuple(rivals), reading, tuple(tried), limit)
+                return first, taken
+            return Search(tuple(steps), tuple(rivals), reading, tuple(tried), limit), taken
         steps.append(best)
         rivals.append(tuple(t for t in better if t is not best and _ties(measured, t, best, limit)))
         reading = best.alternative.reading
