@@ -36,6 +36,7 @@ class GivenModel(ABC):
     name: str
     spec: DataSpec
     kind: str = "model"
+    shape: None = None  # as of score models: the shape of a sample is that of the data
 
     @property
     @abstractmethod
