@@ -108,7 +108,7 @@ def _in_words(summary: dict[str, Any], out: Path) -> str:
         f"{summary['n']} samples by {summary['sampler']} in {steps}: "
         f"{summary['nfe']} NFE counted, {summary['seconds']:.1f} s"
     ]
-    if summary["guidance"] is not None:
+    if summary.get("guidance") is not None:  # results of earlier versions have no such entry
         lines.append(f"guidance {summary['guidance']}: at most 2 NFE per evaluation, 1 at scale 1")
     if "t_start" in summary:
         first, std = summary["t_start"], summary["start_std"]
