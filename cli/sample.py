@@ -108,7 +108,7 @@ def _in_words(summary: dict[str, Any], out: Path) -> str:
         f"{summary['n']} samples by {summary['sampler']} in {steps}: "
         f"{summary['nfe']} NFE counted, {summary['seconds']:.1f} s"
     ]
-    if summary.get("guidance") is not None:  # results of earlier versions have no such entry
+    if summary.get("guidance") is not None:
         lines.append(f"guidance {summary['guidance']}: at most 2 NFE per evaluation, 1 at scale 1")
     if "t_start" in summary:
         first, std = summary["t_start"], summary["start_std"]
@@ -121,6 +121,6 @@ def _in_words(summary: dict[str, Any], out: Path) -> str:
     if summary["nfe_per_sample"]:
         least, most = summary["nfe_per_sample"]
         lines.append(f"{least} to {most} NFE per sample (sample_evaluations in samples.npz)")
-    if summary["transform"] is not None:
+    if summary.get("transform") is not None:
         lines.append("x in the units of the training data; scaled: at the model's scale")
     return "\n".join([*lines, *(str(out / name) for name in summary["files"])])

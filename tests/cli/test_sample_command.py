@@ -3,12 +3,14 @@
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from scoresde_cli.lookups import Device
+from scoresde_cli.sample import _in_words
 
 import scoresde as library
 from scoresde.names import parse_sampler
@@ -330,3 +332,12 @@ def test_auto_is_cuda_where_it_is(monkeypatch, there, device):
     assert Device().replaced("auto") == device
     assert Device(at_once=False).replaced("auto") == "auto"
     assert Device().replaced("cuda:1") == "cuda:1"
+
+
+def test_results_of_an_earlier_version_are_told_in_words():
+    """Their summaries lack entries that came later: guidance, transform, the start."""
+    old = {
+        **{"n": 2, "steps": 2, "grid": "log_snr", "snapped": False, "sampler": "ddim", "nfe": 3},
+        **{"seconds": 0.1, "recommended": [], "nfe_per_sample": None, "files": ["samples.npz"]},
+    }
+    assert "2 samples by ddim in 2 steps of log_snr: 3 NFE" in _in_words(old, Path("out"))
