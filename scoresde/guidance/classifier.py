@@ -87,13 +87,14 @@ class ClassifierGuided(Guided):
         return found + cast(w * factor, x) * self._gradient(x, node)
 
     def _gradient(self, x: Tensor, node: Node) -> Tensor:
-        """∇_x log p_t(y | x), like x; differentiable if gradients are on and x needs them."""
+        """∇_x log p_t(y | x), like x; differentiable if gradients are on."""
         t = torch.as_tensor(node.t, dtype=torch.float64, device=x.device)
         t = t.flatten().expand(x.shape[0])
-        further = torch.is_grad_enabled() and x.requires_grad
+        further = torch.is_grad_enabled()
         self.nfe.add_derivative()
         with torch.enable_grad():
-            point = x if further else x.detach().clone().requires_grad_()
+            own = further and x.requires_grad
+            point = x if own else x.detach().clone().requires_grad_()
             value = self.classifier(point, t, self.y)
             if not isinstance(value, Tensor) or value.shape != (x.shape[0],):
                 shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__

@@ -241,3 +241,12 @@ def test_a_classifier_that_detaches_is_named(joint, x):
     guided = ClassifierGuided(joint(scoresde.VP()).marginal, lambda x, t, y: x.detach().sum(1))
     with pytest.raises(RuntimeError, match="classifier must be differentiable in x"):
         guided.given(Y).eps(x, 0.4)
+
+
+def test_the_gradient_reaches_what_the_classifier_depends_on(joint, x):
+    """Also where x itself needs no gradient, as at the start of sampling."""
+    weight = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    guided = ClassifierGuided(joint(scoresde.VP()).marginal, lambda x, t, y: weight * x.sum(1))
+    node = guided.sde.at(0.4, x)
+    (slope,) = torch.autograd.grad(guided.given(Y).eps(x, node).sum(), weight)
+    assert float(slope) == pytest.approx(-node.sigma * x.numel(), rel=1e-12)
