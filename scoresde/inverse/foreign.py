@@ -15,6 +15,8 @@ __all__ = ["Foreign", "as_operator"]
 
 MOST_STEPS = 500  # of the conjugate gradients; exact arithmetic needs one for each measured number
 _TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}  # of |residual|/|y|, above rounding
+_NULL = 1e-5  # share of the largest singular value below which deepinv's `A_dagger` takes one for 0
+_ROUNDING = 1e-3  # of float32 through a long chain of operations; a wrong adjoint is further off
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +24,9 @@ class Foreign(Operator):
     """Any object with the methods `A(x)` and `A_adjoint(y)`, both linear, as an `Operator`.
 
     A⁺ and (a A Aᵀ + b I)⁻¹ are computed by conjugate gradients on A Aᵀ; its own `A_dagger` is used
-    if it has one. Its singular values are not known, so that `filter` is refused. If the object
-    holds float32 tensors alone, float64 samples are rounded for it.
+    if it has one. If it has the methods `V` and `V_adjoint` and the singular values `mask`, as
+    deepinv's `DecomposablePhysics`, then `filter` is computed with them, and it is refused
+    otherwise. If the object holds float32 tensors alone, float64 samples are rounded for it.
 
     Args:
         physics: The object; one of deepinv's `LinearPhysics`, for example.
@@ -31,13 +34,15 @@ class Foreign(Operator):
 
     Raises:
         TypeError: If a method is missing.
-        ValueError: If A does not take samples of this shape, or returns no batch.
+        ValueError: If A does not take samples of this shape, returns no batch, or `A_adjoint` is
+            not its adjoint, as for a measurement that is not linear.
     """
 
     physics: Any
     shape: tuple[int, ...]
     measured: tuple[int, ...] = field(init=False)
     _dtype: torch.dtype | None = field(init=False, repr=False)
+    _spectral: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         name = type(self.physics).__name__
@@ -62,6 +67,36 @@ class Foreign(Operator):
                 f"{tuple(back)}"
             )
         object.__setattr__(self, "measured", tuple(y.shape[1:]))
+        waves = _waves(zeros)
+        self._check_adjoint(waves)
+        object.__setattr__(self, "_spectral", self._is_spectral(waves))
+
+    def _check_adjoint(self, x: Tensor) -> None:
+        """Raise unless (A x)·z = x·(Aᵀ z) for one z."""
+        y = self.A(x)
+        z = _waves(y)
+        back = self.A_adjoint(z)
+        gap = float((y * z).sum(dtype=torch.float64) - (x * back).sum(dtype=torch.float64))
+        size = float(y.norm() * z.norm() + x.norm() * back.norm())
+        if not abs(gap) <= _ROUNDING * size:
+            raise ValueError(
+                f"operator {type(self.physics).__name__} must be linear with A_adjoint as its "
+                f"adjoint: (A x)·z and x·(Aᵀ z) differ by {gap:.3g}, where |A x| |z| is "
+                f"{float(y.norm() * z.norm()):.3g}"
+            )
+
+    def _is_spectral(self, x: Tensor) -> bool:
+        """Whether the object has V and S with V S² Vᵀ x = Aᵀ A x."""
+        has = all(callable(getattr(self.physics, name, None)) for name in ("V", "V_adjoint"))
+        if not has or not isinstance(getattr(self.physics, "mask", None), Tensor):
+            return False
+        wanted = self.A_adjoint(self.A(x))
+        try:
+            found = self._filtered(x, torch.square)
+        except (AttributeError, RuntimeError, TypeError, ValueError):
+            return False
+        same = found.shape == wanted.shape
+        return same and bool((found - wanted).norm() <= _ROUNDING * wanted.norm())
 
     def A(self, x: Tensor) -> Tensor:  # noqa: N802
         """A x of the object."""
@@ -102,15 +137,25 @@ class Foreign(Operator):
         )
 
     def filter(self, x: Tensor, g: Spectrum) -> Tensor:
-        """Not known for such an object.
+        """V g(S) Vᵀ x, with V and S of the object.
 
         Raises:
-            ValueError: Always.
+            ValueError: If it does not have them.
         """
-        raise ValueError(
-            f"operator {type(self.physics).__name__} does not tell its singular values; take a "
-            "method that needs none, such as PiGDM or DDNM"
-        )
+        if not self._spectral:
+            raise ValueError(
+                f"operator {type(self.physics).__name__} does not tell its singular values; take a "
+                "method that needs none, such as PiGDM or DDNM"
+            )
+        return self._filtered(x, g)
+
+    def _filtered(self, x: Tensor, g: Spectrum) -> Tensor:
+        """V g(S) Vᵀ x; V may lead to complex numbers."""
+        own = self._dtype or x.dtype
+        s = self.physics.mask.abs().to(torch.float64)
+        null = s <= _NULL * s.max()
+        factor = torch.where(null, 0.0, g(torch.where(null, 1.0, s))).to(own)
+        return self.physics.V(factor * self.physics.V_adjoint(x.to(own))).to(x.dtype)
 
     def _called(self, method: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         rounded = self._dtype not in (None, x.dtype)
@@ -150,6 +195,11 @@ def _tensors(physics: Any) -> list[Tensor]:
     if not isinstance(physics, torch.nn.Module):
         return []
     return [*physics.parameters(), *physics.buffers()]
+
+
+def _waves(x: Tensor) -> Tensor:
+    """Numbers like x that repeat no pattern, the same each time."""
+    return torch.cos(1 + torch.arange(x.numel(), dtype=x.dtype, device=x.device)).reshape(x.shape)
 
 
 def _norm(y: Tensor) -> Tensor:

@@ -15,8 +15,9 @@ from .operators import Operator, Spectrum, like_rows, sample_shape
 
 __all__ = ["Blur", "Projection"]
 
-# Singular values below this share of the largest one are rounding, and count as 0.
-_NULL = 1e-10
+# Singular values below this share of the largest one are rounding of the numbers that were given,
+# and count as 0.
+_NULL, _NULL_SINGLE = 1e-10, 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +56,7 @@ class Blur(Operator):
         whole = whole.roll(middle, tuple(range(kernel.ndim)))
         transform = torch.fft.fftn(whole)
         largest = transform.abs().max()
-        transform[transform.abs() <= _NULL * largest] = 0
+        transform[transform.abs() <= _null(self.kernel) * largest] = 0
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "kernel", kernel)
         object.__setattr__(self, "_transform", transform)
@@ -149,7 +150,7 @@ class Projection(Operator):
         if not bool(matrix.isfinite().all()) or not bool((matrix != 0).any()):
             raise ValueError("matrix must be finite and not 0")
         u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
-        used = s > _NULL * s[0]
+        used = s > _null(self.matrix) * s[0]
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "matrix", matrix)
         object.__setattr__(self, "_factors", (u[:, used], s[used], vt[used]))
@@ -201,3 +202,8 @@ class Projection(Operator):
         _, s, vt = self._factors
         factors, vt = g(s.to(x.device)).to(x), vt.to(x)
         return ((x.flatten(1) @ vt.T * factors) @ vt).reshape(x.shape)
+
+
+def _null(given: Tensor) -> float:
+    """The share of the largest singular value below which one is 0, for numbers as given."""
+    return _NULL if torch.as_tensor(given).dtype == torch.float64 else _NULL_SINGLE

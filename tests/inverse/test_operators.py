@@ -112,6 +112,15 @@ def test_the_middle_of_a_kernel_is_the_entry_itself():
     torch.testing.assert_close(Blur(kernel, (1, 5, 6)).A(x), x.roll(1, 3), **TOLERANCE)
 
 
+def test_zero_singular_values_of_single_precision_are_found():
+    """0.5 − 0.3 − 0.2 is 1e-8 in float32, and 1/1e-8 would be in A⁺."""
+    blur = Blur(torch.tensor([[0.5, 0.3], [0.2, 0.0]]), (1, 4, 4))
+    low = torch.tensor([[0.1, 0.3], [0.3, 0.9]])
+    for operator in (blur, Projection(low)):
+        y = rows(1, operator.measured, 1)
+        assert float(operator.A_dagger(y).abs().max()) < 1e3 * float(y.abs().max())
+
+
 class Rounded(torch.nn.Module):
     """As deepinv's physics: it holds float32 tensors, and refuses others."""
 
