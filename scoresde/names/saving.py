@@ -67,7 +67,8 @@ def content_of(
     tensors = {f"model.{name}": value for name, value in net.state_dict().items()}
     if not tensors:
         raise TypeError("model.net has no tensors to save: a function must be put into a Module")
-    config = Config(None, model.sde, _net_table(net), None, model.preconditioning, call=model.call)
+    parts = (None, model.sde, _net_table(net), None, model.preconditioning)
+    config = Config(*parts, call=model.call, distilled=model.distilled)
     condition = None if model.condition is None else model.condition.to_dict()
     about = {
         "trained": False,

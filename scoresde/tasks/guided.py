@@ -145,6 +145,11 @@ def under_guidance(given: GivenModel, text: str | float | None) -> GivenModel:
     if text is None:
         return given
     guidance = parse_guidance(text)
+    if given.distilled is not None:
+        raise ValueError(
+            f"--guidance: {given.name} is {given.distilled.in_words}; guide its teacher with "
+            "scoresde distill --guidance instead"
+        )
     others = {name: StoredModel.read(path) for name, path in guidance.checkpoints.items()}
     if guidance.drops_condition:
         _check_drops(given, text)
