@@ -19,6 +19,7 @@ __all__ = [
     "QUALITY_METRICS",
     "SAMPLERS",
     "SDES",
+    "STUDENTS",
     "TRACES",
 ]
 
@@ -29,10 +30,13 @@ SAMPLERS = (
     *("heun", "euler", "midpoint", "heun2", "heun3", "rk4"),
     *("dopri5", "dopri8", "dop853", "bosh3", "fehlberg2", "adaptive-heun"),
     *("ancestral", "euler-maruyama", "reverse-diffusion", "edm", "sde-dpmpp-2m", "sde-dpmpp-3m"),
-    *("sa-solver", "restart", "gotta-go-fast", "pc", "annealed-langevin"),
+    *("sa-solver", "restart", "gotta-go-fast", "pc", "annealed-langevin", "consistency"),
 )
 GRIDS = ("uniform", "quadratic", "cosine", "log_snr", "karras", "arctan", "logit")
 GUIDANCES = ("cfg", "apg", "auto", "classifier")
+
+# scoresde.distillation.student
+STUDENTS = ("progressive", "consistency", "consistency-training")
 TRACES = ("exact", "hutchinson", "probing", "hutch++", "xtrace")
 
 # scoresde.names.operators and scoresde.names.inverse

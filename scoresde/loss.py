@@ -168,6 +168,10 @@ class Objective:
             return None
         return ErrorHistory(model.sde, self._for(model).t_min)
 
+    def at_step(self, n: int, steps: int) -> Objective:
+        """The objective of step n = 0, 1, ... of a training of `steps` steps: the same at all."""
+        return self
+
     def draw_times(
         self,
         sde: SDE,

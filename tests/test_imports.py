@@ -39,7 +39,7 @@ LAYERS = [
     {"score", "error_history", "given_times", "learned_bound"},
     {"exact", "loss", "grid", "batches"},
     {"samplers", "likelihood", "guidance", "scaling", "classification"},
-    {"inverse"},  # measurements
+    {"inverse", "distillation"},  # measurements; students of few steps
     {"distribution"},  # a model as one of torch.distributions
     {"interop"},  # models and samplers of other libraries
     {"train"},
@@ -154,7 +154,7 @@ def test_no_file_imports_itself_through_others():
 def test_no_sampler_imports_another():
     """Each can be read alone. Predictor–corrector gets its parts as objects."""
     # They know families, none knows them.
-    above = {"steps", "recommended", "choice", "arguments", "sampling"}
+    above = {"steps", "students", "recommended", "choice", "arguments", "sampling"}
     for path in sources(PACKAGE / "samplers"):
         if path.stem not in {"__init__", *above}:
             prefix = "scoresde.samplers."

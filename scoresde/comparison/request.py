@@ -198,6 +198,11 @@ class BenchRequest:
         Raises:
             ValueError: If the network was not trained at times as small as `t_min`.
         """
+        if given.distilled is not None:
+            if self.likelihood:
+                given.check_score("a likelihood")
+            t_min = given.distilled.t_min
+            return replace(self, t_min=[t_min], reference_tolerance=None)
         times = [given.last_time(t, DEFAULT_T_MIN) for t in self.t_min or (None,)]
         if given.snapped:  # the model has no ODE, because it is wrong between its discrete times
             times = [float(snapped(given.sde, uniform(given.sde, 1, t))[-1]) for t in times]
@@ -240,6 +245,8 @@ class BenchRequest:
                 time of the network, or no cell can run.
         """
         grids = {n: parse_grid(g) if isinstance(g, str) else g for n, g in self.grids.items()}
+        if given.distilled is not None:
+            return self._plan_of_student(given, model)
         known = {
             "snap": given.snapped,
             "learned_variance": given.learned_variance,
@@ -261,6 +268,17 @@ class BenchRequest:
         for cell in cells:
             if cell.ts is not None:
                 model.check_last(float(cell.ts[-1]))
+        return cells
+
+    def _plan_of_student(self, given: GivenModel, model: ScoreModel) -> list[Cell]:
+        """The cells of a student: its own settings, and the reasons why others cannot run."""
+        cells = []
+        for name, sampler in self.samplers.items():
+            if sampler is None:
+                cells += recommended_cells(model, self.nfe, given.spec.shape)
+            else:
+                reason = f"{given.distilled.in_words} has its own sampler and times: recommended"
+                cells.append(Cell(name, sampler, reason=reason))
         return cells
 
 

@@ -85,10 +85,16 @@ class Guided(ScoreModel):
 
     Raises:
         TypeError: If it is no score model.
+        ValueError: If it is a student of few steps.
     """
 
     def __init__(self, model: ScoreModel) -> None:
         check_type("model", model, ScoreModel)
+        if model.distilled is not None:
+            raise ValueError(
+                f"model must be no student, got {model.distilled.in_words}: distill the guided "
+                "model instead"
+            )
         super().__init__(model.sde)
         self.model, self.y = model, model.y
         self.data, self.needs_labels = model.data, model.needs_labels

@@ -118,6 +118,11 @@ def log_likelihood(
     check_type("model", model, ScoreModel)
     check_type("grad", grad, bool)
     model = _unclipped(model)
+    if model.distilled is not None:
+        raise ValueError(
+            f"model must have a score, got {model.distilled.in_words}: its x0 is the end of a long "
+            "step; take its teacher"
+        )
     method = as_method(method)
     method.check(model, x)
     if grad and not method.differentiable:

@@ -29,6 +29,7 @@ from ..plain import (
     construct,
 )
 from ..score import Call, NetworkScore, Preconditioning
+from ..score.distilled import Distilled
 from ..sde import SDE
 from ..shipped import locate
 from ..train import TrainSettings
@@ -40,6 +41,7 @@ from .pairwise import PairwiseVE
 __all__ = ["Config", "load_config"]
 
 _TRAINED = ("data", "sde", "net", "train")  # tables of a config from which a model is trained
+_OPTIONAL = (*_TRAINED, "distilled")  # tables that are not made of nothing
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Config:
         preconditioning: Input scale, time label and target.
         objective: The loss.
         call: How the network is called.
+        distilled: How a student was made; None for a score model.
         net_class: What makes a network of the user's own; None if it is one of ours, or unknown.
     """
 
@@ -65,6 +68,7 @@ class Config:
     preconditioning: Preconditioning = field(default_factory=Preconditioning)
     objective: Objective = field(default_factory=Objective)
     call: Call = field(default_factory=Call)
+    distilled: Distilled | None = None
     net_class: Callable[..., Any] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -156,7 +160,7 @@ class Config:
         made = {
             key: construct(make, values[key], where[key]) if key in values else make()
             for key, make in _TABLES.items()
-            if make is not None and (key in values or key not in _TRAINED)
+            if make is not None and (key in values or key not in _OPTIONAL)
         }
         for key in ("data", "train"):
             made.setdefault(key, None)
@@ -186,14 +190,16 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data from which `from_dict` builds an equal config; absent values are left out."""
+        untrained = self.train is None
         tables = {
             "data": None if self.data is None else asdict(self.data),
             "sde": sde_table(self._sde),
             "net": self.net,
             "preconditioning": asdict(self.preconditioning),
-            "objective": None if self.train is None else asdict(self.objective),
-            "train": None if self.train is None else asdict(self.train),
+            "objective": None if untrained or self.distilled else asdict(self.objective),
+            "train": None if untrained else asdict(self.train),
             "call": None if self.call == Call() else vars(self.call),
+            "distilled": None if self.distilled is None else asdict(self.distilled),
         }
         return {
             name: {k: plain_value(v) for k, v in table.items() if v is not None}
@@ -270,6 +276,7 @@ class Config:
         except (TypeError, ValueError) as error:
             raise ConfigError(f"net: {error}") from error
         model.unconditional = self.train is not None and self.train.label_dropout > 0
+        model.distilled = self.distilled
         return model
 
 
@@ -281,6 +288,7 @@ _TABLES: dict[str, Callable[..., Any] | None] = {
     "preconditioning": Preconditioning,
     "objective": Objective,
     "call": Call,
+    "distilled": Distilled,
 }
 
 

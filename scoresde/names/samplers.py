@@ -74,6 +74,7 @@ SAMPLERS: dict[str, Callable[..., samplers.Sampler]] = {
     "euler-maruyama": samplers.EulerMaruyama,
     "reverse-diffusion": samplers.ReverseDiffusion,
     "annealed-langevin": samplers.AnnealedLangevin,
+    "consistency": samplers.Consistency,
     "pc": _predictor_corrector,
     "gotta-go-fast": samplers.AdaptiveSDE,
     "dop853": partial(samplers.ProbabilityFlowODE, "dop853", per_sample=True),

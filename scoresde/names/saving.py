@@ -78,7 +78,8 @@ def content_of(
             f"model.net must be one of the classifiers {', '.join(CLASSIFIERS)} to be saved, got "
             f"{type(net).__name__}"
         )
-    config = Config(None, model.sde, _net_table(net), None, model.preconditioning, call=model.call)
+    parts = (None, model.sde, _net_table(net), None, model.preconditioning)
+    config = Config(*parts, call=model.call, distilled=model.distilled)
     condition = None if model.condition is None else model.condition.to_dict()
     about = {
         "trained": False,

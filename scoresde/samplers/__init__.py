@@ -8,6 +8,7 @@ from .adaptive_sde import AdaptiveSDE
 from .ancestral import Ancestral
 from .angular_adams import AngularAdams
 from .base import Corrector, GridSampler, Sampler
+from .consistency import Consistency
 from .ddim import DDIM
 from .dpm_solver import DPMSolverMultistep, DPMSolverSinglestep
 from .edm import EDM
@@ -30,6 +31,7 @@ __all__ = [
     "AnnealedLangevin",
     "Ancestral",
     "AngularAdams",
+    "Consistency",
     "Corrector",
     "DPMSolverMultistep",
     "DPMSolverSinglestep",

@@ -14,8 +14,9 @@ from ..score import ScoreModel
 from ..score.base import refuse_where_alpha_is_0
 from ..sde import SDE
 from .base import Sampler
-from .recommended import Choice, recommended_for_calls
+from .recommended import Choice, of_student, recommended_for_calls
 from .steps import Grid, count_evaluations, largest_steps
+from .students import check_student
 
 __all__ = [
     "DEFAULT_NFE",
@@ -60,6 +61,8 @@ def choose(
         ValueError: If `nfe` is given with `ts` or for a sampler that chooses its own steps, or is
             too small for the sampler; the message names the least that is possible.
     """
+    if model.distilled is not None:
+        return _choose_for_student(model, sampler, ts, nfe)
     if ts is not None:
         if nfe is not None:
             raise ValueError(f"nfe must be None if ts is given, which has its own steps, got {nfe}")
@@ -86,6 +89,20 @@ def choose(
     steps = most_steps(model, sampler, grid, nfe, denoise)
     found = recommended_for_calls(model, steps + 1, shape, start_time(model, sampler))
     return Choice(sampler, found.ts, denoise, found.grid)
+
+
+def _choose_for_student(
+    model: ScoreModel, sampler: Sampler | None, ts: Tensor | None, nfe: int | None
+) -> Choice:
+    """As `choose`, for a student: what is given must be its own."""
+    if nfe is not None:
+        nfe = check_integer("nfe", nfe, minimum=1, maximum=MOST_NFE)
+        if ts is not None:
+            raise ValueError(f"nfe must be None if ts is given, which has its own steps, got {nfe}")
+    found = of_student(model, nfe)
+    sampler = sampler or found.sampler
+    check_student(model.distilled, model.sde, sampler, ts)
+    return found if ts is None else replace(found, ts=ts, grid=None)
 
 
 def _calls(model: ScoreModel, nfe: int) -> int:

@@ -13,8 +13,9 @@ from .._tensor import check_integer
 from ..score import ScoreModel
 from .angular_adams import AngularAdams
 from .base import Sampler
+from .students import own_sampler, own_steps, own_times
 
-__all__ = ["Choice", "data_shape", "recommended", "recommended_for_calls"]
+__all__ = ["Choice", "data_shape", "of_student", "recommended", "recommended_for_calls"]
 
 USUAL_NUMBERS = 64  # in a sample of unknown shape
 LEAST_TIME = 1e-4  # networks are seldom trained nearer to the data
@@ -103,6 +104,9 @@ def recommended(
     was not compared with other choices. They are not the best for every model:
     `benchmarks/samplers.py` makes this comparison on any model.
 
+    A student of few steps (`scoresde.distillation`) has a sampler and times of its own. It takes as
+    many of its steps as `nfe` allows.
+
     Args:
         model: The score model; only what it says about itself is used, it is not evaluated.
         nfe: Evaluations per sample, at least 1, the final denoising included. A guided model takes
@@ -130,6 +134,8 @@ def recommended_for_calls(
     t_max: float | None = None,
 ) -> Choice:
     """As `recommended`, for a number of evaluations of the model itself, at least 1."""
+    if model.distilled is not None:
+        return of_student(model, nfe)
     shape = data_shape(model) if shape is None else shape
     if shape is not None and len(shape) == 3:
         rule = _for_images(nfe, max(shape[-2:]))
@@ -146,6 +152,15 @@ def recommended_for_calls(
     sampler = AngularAdams(rule.order, rule.corrector, to_data=nfe > 1, data_std=own)
     name = f"arctan:data_std={std:g}:power={power:g}:t_min={t_min:g}"
     return Choice(sampler, ts, nfe > 1, name)
+
+
+def of_student(model: ScoreModel, nfe: int | None) -> Choice:
+    """A student's own sampler and times; None for as many evaluations as it was made for."""
+    own = model.distilled
+    ts = own_times(model.sde, own, own_steps(own, nfe))
+    name = f"arctan:data_std={own.data_std:g}:t_min={own.t_min:g}"
+    sampler = own_sampler(own)
+    return Choice(sampler, ts, sampler.reaches_data, name)
 
 
 def data_shape(model: ScoreModel) -> tuple[int, ...] | None:

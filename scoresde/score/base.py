@@ -18,6 +18,7 @@ from ..evaluation import NFE, count_nfe, name_time
 from ..sde import SDE, Node
 from ..sde.base import SAME_TIME
 from .combining import cast, combine, depends_on
+from .distilled import Distilled
 from .preconditioning import Quantity
 
 __all__ = ["FIRST_TIME", "ScoreModel", "Time", "refuse_where_alpha_is_0"]
@@ -44,12 +45,14 @@ class ScoreModel(nn.Module, ABC):
             this is unknown: then any condition is passed to the network.
         needs_labels: Whether the model cannot be evaluated without a condition.
         shape: Shape *D of a sample, if the model knows it without `data`; otherwise None.
+        distilled: How a student of few steps was made, whose x0 is no posterior mean; else None.
     """
 
     data: Any = None
     condition: ConditionSpec | None = None
     needs_labels: bool = False
     shape: tuple[int, ...] | None = None
+    distilled: Distilled | None = None
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)

@@ -19,6 +19,7 @@ from ..evaluation import count_nfe, evaluating, own_context
 from ..ivp import FLOAT32_TOLERANCE
 from ..output.manifest import Source
 from ..score import ScoreModel
+from ..score.distilled import Distilled
 from ..sde import SDE
 
 __all__ = ["GivenModel"]
@@ -52,6 +53,11 @@ class GivenModel(ABC):
     @abstractmethod
     def learned_variance(self) -> bool:
         """Whether the network also says the variance of DDPM's reverse steps."""
+
+    @property
+    def distilled(self) -> Distilled | None:
+        """How a student of few steps was made; None for a score model."""
+        return None
 
     @property
     def plain(self) -> GivenModel:
@@ -192,6 +198,21 @@ class GivenModel(ABC):
             raise ValueError(
                 f"{option}: {t_min:g} is below {self.t_least:g}, the time of the first "
                 "discrete label that the checkpoint's network was trained on"
+            )
+
+    def check_score(self, command: str) -> None:
+        """Raise if the model has no score, which a command needs.
+
+        Args:
+            command: Name of the command or the option.
+
+        Raises:
+            ValueError: If the model is a student of few steps.
+        """
+        if self.distilled is not None:
+            raise ValueError(
+                f"--checkpoint: {self.name} is {self.distilled.in_words}, whose x0 is the end of a "
+                f"long step, so that it has no score for {command}; take its teacher"
             )
 
     def check_flow(self, rtol: float, atol: float, dtype: str) -> None:

@@ -159,6 +159,11 @@ def under_guidance(given: GivenModel, text: str | float | None) -> GivenModel:
     if text is None:
         return given
     guidance = parse_guidance(text)
+    if given.distilled is not None:
+        raise ValueError(
+            f"--guidance: {given.name} is {given.distilled.in_words}; guide its teacher with "
+            "scoresde distill --guidance instead"
+        )
     kind = StoredClassifier if guidance.classifies else StoredModel
     others = {name: kind.read(path) for name, path in guidance.checkpoints.items()}
     if guidance.drops_condition:

@@ -160,6 +160,7 @@ def _checked_data(request: LatentRequest, stored: StoredModel, out: Path) -> Dat
             f"--checkpoint: {stored.name} is of sets, and there is no path between sets of "
             "different size; scoresde.encode and scoresde.decode give their latent codes"
         )
+    stored.check_score("latent codes")
     stored.check_first_time(request.t_min)
     stored.check_flow(request.rtol, request.atol, request.dtype)
     check_space("--samples", request.samples, dims, out)

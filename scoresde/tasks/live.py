@@ -21,6 +21,7 @@ from ..data import DataSource, DataSpec
 from ..names.loading import Checkpoint
 from ..output.manifest import Source
 from ..score import FunctionScore, NetworkScore, ScoreModel
+from ..score.distilled import Distilled
 from ..sde import SDE
 from .given import GivenModel
 from .own_data import spec_of_shape
@@ -59,6 +60,11 @@ class LiveModel(GivenModel):
     def learned_variance(self) -> bool:
         """Whether the model also says the variance of DDPM's reverse steps."""
         return self.model.learned_variance
+
+    @property
+    def distilled(self) -> Distilled | None:
+        """How a student of few steps was made; None for a score model."""
+        return self.model.distilled
 
     @property
     def evaluations(self) -> int:

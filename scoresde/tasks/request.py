@@ -36,6 +36,7 @@ from ..names.sources import read_source
 from ..output.manifest import Origin, Source
 from ..plain import construct
 from ..score import NetworkScore
+from ..score.distilled import Distilled
 from ..sde import SDE
 from ..train import Split
 from .given import GivenModel
@@ -216,6 +217,11 @@ class StoredModel(GivenModel):
     def learned_variance(self) -> bool:
         """Whether the network also says the variance of DDPM's reverse steps."""
         return self.config.learned_variance
+
+    @property
+    def distilled(self) -> Distilled | None:
+        """How a student of few steps was made; None for a score model."""
+        return self.config.distilled
 
     @property
     def t_least(self) -> float:

@@ -113,6 +113,8 @@ def check_dtype(request: SampleRequest) -> None:
 def choose_settings(request: SampleRequest, stored: GivenModel) -> Choice:
     """Sampler and times: what the request says, and what is recommended where it says nothing."""
     sampler = None if request.sampler is None else _sampler(request, stored)
+    if stored.distilled is not None:
+        return _for_student(request, stored, sampler)
     grid = None if request.grid is None else parse_grid(request.grid)
     if isinstance(grid, GridFile):
         ts = _times_of_file(request, stored, grid)
@@ -138,6 +140,17 @@ def choose_settings(request: SampleRequest, stored: GivenModel) -> Choice:
             raise
         reason = str(error).removeprefix("nfe ").rpartition(", got ")[0]
         raise ValueError(f"--nfe: {request.nfe or DEFAULT_NFE}, but it {reason}") from error
+
+
+def _for_student(request: SampleRequest, stored: GivenModel, sampler: Sampler | None) -> Choice:
+    """Sampler and times of a student, of which only the number of steps is left to the request."""
+    own = f" is of no use, {stored.name} is {stored.distilled.in_words} and has its own times"
+    _refuse(request, ("grid", "t_min"), own)
+    try:
+        return choose(stored, sampler, None, request.steps or request.nfe, request.denoise)
+    except ValueError as error:
+        reason = str(error).removeprefix("sampler ")
+        raise ValueError(f"--sampler: {request.sampler}, but it {reason}") from error
 
 
 def _completed(

@@ -62,7 +62,8 @@ class Training:
             `label_dropout` it becomes `unconditional`, with `checkpointing` its network is told so.
         data: Training data; integer levels are dequantized uniformly, anew at every step. A share
             of them is held out if the settings say so. A `Stream` has no held-out data.
-        objective: The loss; a `CrossEntropy` for a classifier.
+        objective: The loss: an `Objective`, or an object with its methods `check`, `new_history`,
+            `at_step` and `__call__`, as `CrossEntropy` and those of `distillation`.
         settings: Steps, batch, learning rate and so on.
         test: The test split, for `validation = "test"`; otherwise None.
         ranks: The processes that train together, each with a copy of the model and the same
@@ -224,7 +225,9 @@ class Training:
             rows = slice(part[0], part[-1] + 1)
             labels = None if y is None else take_rows(y, rows)
             with keyed(net, settings.seed, numbers[rows]):
-                losses, t, error = self.losses(x0[rows], labels, u[rows], eps[rows], self.history)
+                losses, t, error = self.losses(
+                    *(x0[rows], labels, u[rows], eps[rows], self.history), n
+                )
                 share = losses.mean() * (len(part) / settings.batch)
                 self.scaler.scale(share).backward()
             loss = loss + share.detach().double()
@@ -254,10 +257,12 @@ class Training:
         u: Tensor,
         eps: Tensor,
         history: ErrorHistory | None = None,
+        n: int | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The objective of some data with their conditions, in the autocast of the settings.
 
-        Arguments and result as for `Objective`; tensors may be on any device. For a network in
+        Arguments and result as for `Objective`, of step n, or of the last step for None; tensors
+        may be on any device. For a network in
         float64 the whole loss is computed in float64. Without a history,
         as in a validation, the times are the same at every step.
         """
@@ -268,7 +273,8 @@ class Training:
         bound = model if y is None else model.given(map_condition(lambda v: v.to(device), y))
         dtype = torch.promote_types(x0.dtype, next(self.model.net.parameters()).dtype)
         x0, eps = x0.to(device, dtype), eps.to(device, dtype)
-        return self.objective(bound, x0, u.to(device), eps, history)
+        objective = self.objective if n is None else self.objective.at_step(n, self.settings.steps)
+        return objective(bound, x0, u.to(device), eps, history)
 
 
 def device_of(net: nn.Module) -> torch.device:

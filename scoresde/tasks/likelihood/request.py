@@ -133,6 +133,7 @@ def check_request(request: ScoreRequest, given: GivenModel) -> None:
         raise ValueError(f"--plot: draws the terms of vlb-ddpm, and {request.protocol} has none")
     if request.variance == "learned" and not given.learned_variance:
         raise ValueError(f"--variance: {UNLEARNED}")
+    given.check_score("a likelihood")
     given.check_first_time(request.t_min)
     if request.of_flow or given.snapped and request.protocol != "vlb-ddpm":
         given.check_flow(request.rtol, request.atol, request.dtype)
