@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..evaluation import count_nfe, own_context
 from ..exact import GaussianMixture
+from ..exact.base import Factor
 from ..grid import LadderError, snapped, uniform
 from ..noise import SampleNoise
 from ..score import ScoreModel, Time
@@ -32,7 +33,11 @@ def _free_model(sde: SDE) -> ScoreModel:
 
 
 class _Free(GaussianMixture):
-    """A mixture with a learned variance, so that samplers that need one can be counted."""
+    """N(0, 1) in its shortest form, and with a learned variance for samplers that need one."""
+
+    def _expectation(self, x: Tensor, alpha: Factor, sigma: Factor, a: Factor, b: Factor) -> Tensor:
+        """E[a x_0 + b ε | x_t = x] = (a α + b σ)/(α² + σ²) x."""
+        return (a * alpha + b * sigma) / (alpha**2 + sigma**2) * x
 
     def with_share(self, quantity: Quantity, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
         """The quantity, and w = 1."""
