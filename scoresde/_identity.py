@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from .evaluation import NFE
 from .fingerprint import fingerprint
 
-__all__ = ["UnknownIdentityError", "foreign_identity", "identity"]
+__all__ = ["UnknownIdentityError", "foreign_identity", "identity", "is_foreign"]
 
 PLAIN = (bool, int, float, str, bytes, np.generic, np.ndarray, Tensor, torch.dtype, torch.device)
 # Attributes of a module that are not settings; the last two are marks of torch.compile.
@@ -66,7 +66,7 @@ def foreign_identity(value: Any) -> str | None:
     Args:
         value: An instance of a dataclass, such as a sampler.
     """
-    if not _is_foreign(value):
+    if not is_foreign(value):
         return None
     try:
         return identity(value)
@@ -74,12 +74,12 @@ def foreign_identity(value: Any) -> str | None:
         return f"{_PROCESS}-{id(value)}"
 
 
-def _is_foreign(value: Any) -> bool:
+def is_foreign(value: Any) -> bool:
     """Whether the class of an object, or of one of its fields, is not of this package."""
     if not is_dataclass(value):
         return False
     own = _package(type(value).__module__) == "scoresde"
-    return not own or any(_is_foreign(getattr(value, f.name)) for f in fields(value))
+    return not own or any(is_foreign(getattr(value, f.name)) for f in fields(value))
 
 
 class _Walk:

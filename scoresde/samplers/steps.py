@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .._identity import is_foreign
+from .._tensor import float64
 from ..evaluation import count_nfe, own_context
 from ..exact import GaussianMixture
+from ..exact.base import Factor
 from ..grid import LadderError, snapped, uniform
 from ..noise import SampleNoise
 from ..score import ScoreModel, Time
@@ -22,6 +27,8 @@ from ..sde import SDE
 from .base import Sampler
 
 __all__ = ["Grid", "count_evaluations", "draws_noise", "largest_steps", "on_ladder"]
+
+REMEMBERED = 4096  # counts of a process that are kept, each of some 100 bytes
 
 Grid = Callable[..., Tensor]  # called with (sde, steps, t_min), like the functions of `grid`
 
@@ -32,7 +39,11 @@ def _free_model(sde: SDE) -> ScoreModel:
 
 
 class _Free(GaussianMixture):
-    """A mixture with a learned variance, so that samplers that need one can be counted."""
+    """N(0, 1) in its shortest form, and with a learned variance for samplers that need one."""
+
+    def _expectation(self, x: Tensor, alpha: Factor, sigma: Factor, a: Factor, b: Factor) -> Tensor:
+        """E[a x_0 + b ε | x_t = x] = (a α + b σ)/(α² + σ²) x."""
+        return (a * alpha + b * sigma) / (alpha**2 + sigma**2) * x
 
     def with_share(self, quantity: Quantity, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
         """The quantity, and w = 1."""
@@ -57,7 +68,28 @@ def count_evaluations(sde: SDE, sampler: Sampler, ts: Tensor, limit: int | None 
         ts: Time grid, shape (N + 1,).
         limit: Stop counting here; the result is then `limit` + 1.
     """
-    model = sampler.counted_on(_free_model(sde))
+    return _remembered(_counted, sde, sampler, tuple(ts.tolist()), limit)
+
+
+def draws_noise(sde: SDE, sampler: Sampler, t_min: float) -> bool:
+    """Whether two seeds give two end points from one x_T."""
+    return _remembered(_drawing, sde, sampler, t_min)
+
+
+def _remembered(function: Callable[..., Any], sde: SDE, sampler: Sampler, *rest: Any) -> Any:
+    """A cached function of an SDE and a sampler; of the user's own classes it is computed anew.
+
+    A comparison of several seeds, models or last times asks for the same counts each time. Classes
+    of this package are equal if they compute the same, which nothing says of others.
+    """
+    own = not is_foreign(sde) and not is_foreign(sampler)
+    return (function if own else function.__wrapped__)(sde, sampler, *rest)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _counted(sde: SDE, sampler: Sampler, times: tuple[float, ...], limit: int | None) -> int:
+    """`count_evaluations` on a grid of these times."""
+    model, ts = sampler.counted_on(_free_model(sde)), float64(times)
     with count_nfe(model, limit) as counted:
         try:
             x = _end(model, sampler, ts, seed=0)
@@ -70,8 +102,9 @@ def count_evaluations(sde: SDE, sampler: Sampler, ts: Tensor, limit: int | None 
     return counted.forward
 
 
-def draws_noise(sde: SDE, sampler: Sampler, t_min: float) -> bool:
-    """Whether two seeds give two end points from one x_T."""
+@lru_cache(maxsize=REMEMBERED)
+def _drawing(sde: SDE, sampler: Sampler, t_min: float) -> bool:
+    """`draws_noise`."""
     model, ts = sampler.counted_on(_free_model(sde)), uniform(sde, 3, t_min)
     return not torch.equal(*(_end(model, sampler, ts, seed) for seed in (0, 1)))
 

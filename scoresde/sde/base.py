@@ -232,8 +232,13 @@ class SDE(ABC):
             ValueError: If a time is outside [0, 1], NaN, or one at which σ = 0.
         """
         ts = ts.to(torch.float64) if isinstance(ts, Tensor) else float64(ts)
-        columns = self._columns(ts)
-        return [Node(*row) for row in torch.stack(columns, dim=1).tolist()]
+        # Checks of Python numbers cost far less than those of tensors.
+        if not all(0 <= t <= 1 for t in ts.tolist()):  # NaN too
+            raise _outside(ts)
+        nodes = [Node(*row) for row in torch.stack(self._columns(ts), dim=1).tolist()]
+        if noiseless := sum(node.sigma <= 0 for node in nodes):
+            raise self._no_noise(noiseless)
+        return nodes
 
     def at(self, t: Tensor | float | Node, x: Tensor) -> Node:
         """The SDE at time t for a state x: `t` itself if it is a `Node` already.
@@ -254,7 +259,9 @@ class SDE(ABC):
         t = as_time(t).to(torch.float64)
         if t.ndim == 0:
             return self.nodes(t.reshape(1))[0]
+        refuse(~((t >= 0) & (t <= 1)), lambda n: _outside(t))  # NaN too
         columns = self._columns(t)
+        refuse(columns[Node._fields.index("sigma")] <= 0, self._no_noise)
         if t.device != x.device:
             # One copy, which need not wait for the work that the device has before it.
             columns = torch.stack(columns).to(x.device, non_blocking=True).unbind(0)
@@ -262,13 +269,10 @@ class SDE(ABC):
 
     def _columns(self, ts: Tensor) -> tuple[Tensor, ...]:
         """A node's entries at checked float64 times, each like `ts`."""
-        outside = ~((ts >= 0) & (ts <= 1))  # NaN too
-        refuse(outside, lambda n: ValueError(f"times must lie in [0, 1], got {ts.tolist()}"))
-        sigma = self.sigma(ts)
-        refuse(sigma <= 0, self._no_noise)
-        alpha, f, g = self.alpha(ts), self.f(ts), self.g(ts)
+        alpha, sigma, f, g = self.alpha(ts), self.sigma(ts), self.f(ts), self.g(ts)
         rates = self.rates(ts) if self.ends_in_noise else _rates(alpha, sigma, f, g)
-        return ts, alpha, sigma, self.lam(ts), f, g, *rates
+        lam = self.log_alpha(ts) - torch.log(sigma)  # `lam`, without a second σ
+        return ts, alpha, sigma, lam, f, g, *rates
 
     def _no_noise(self, times: int) -> ValueError:
         """The error for a number of times at which σ = 0."""
@@ -293,6 +297,11 @@ class VariancePreserving(SDE):
         """log α at λ: −log(1 + e^{−2λ})/2, without overflow."""
         # torch's own softplus is linear above 20, off by 2e-9
         return -0.5 * torch.logaddexp(torch.zeros_like(lam), -2 * lam)
+
+
+def _outside(ts: Tensor) -> ValueError:
+    """The error for times that are NaN or not in [0, 1]."""
+    return ValueError(f"times must lie in [0, 1], got {ts.tolist()}")
 
 
 def _rates(alpha: Tensor, sigma: Tensor, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
