@@ -2176,6 +2176,26 @@ def _guidance() -> Iterator[Mutant]:
     )
 
 
+def _autoencoder() -> Iterator[Mutant]:
+    test = "autoencoder/test_autoencoder.py"
+    yield Mutant(
+        "the scale of latents forgets the width of q(z | x)",
+        "scoresde/autoencoder/model.py",
+        "mean.square() + (2 * log_std).exp()",
+        "mean.square()",
+        test,
+        "std_1",
+    )
+    yield Mutant(
+        "log q(z | x) keeps the width of raw latents",
+        "scoresde/autoencoder/model.py",
+        "log_std - scale.log()",
+        "log_std",
+        test,
+        "std_1",
+    )
+
+
 def _inverse() -> Iterator[Mutant]:
     test = "inverse/test_posterior.py"
     yield Mutant(
@@ -2250,6 +2270,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *_sde(),
     *_guidance(),
     *_inverse(),
+    *_autoencoder(),
     *_grids_and_models(),
     *_samplers(),
     *_training(),

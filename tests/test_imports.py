@@ -39,7 +39,7 @@ LAYERS = [
     {"score", "error_history", "given_times", "learned_bound"},
     {"exact", "loss", "grid", "batches"},
     {"samplers", "likelihood", "guidance", "scaling", "classification"},
-    {"inverse", "distillation"},  # measurements; students of few steps
+    {"inverse", "distillation", "autoencoder"},  # measurements; students of few steps; latents
     {"distribution"},  # a model as one of torch.distributions
     {"interop"},  # models and samplers of other libraries
     {"train"},

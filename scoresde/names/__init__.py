@@ -1,5 +1,6 @@
 """From text to objects: configs, checkpoints, samplers and time grids by name."""
 
+from .autoencoders import load_autoencoder, save_autoencoder
 from .config import Config, load_config
 from .grids import parse_grid
 from .loading import Checkpoint, load
@@ -11,8 +12,10 @@ __all__ = [
     "Checkpoint",
     "Config",
     "load",
+    "load_autoencoder",
     "load_config",
     "parse_grid",
     "parse_sampler",
     "save",
+    "save_autoencoder",
 ]

@@ -1,0 +1,16 @@
+"""Variational autoencoders, whose latents are the data of a score model."""
+
+from .bound import LatentBound, latent_log_likelihood_bound
+from .convolutional import convolutional_autoencoder
+from .dense import linear_autoencoder, mlp_autoencoder, probabilistic_pca
+from .model import Autoencoder
+
+__all__ = [
+    "Autoencoder",
+    "LatentBound",
+    "convolutional_autoencoder",
+    "latent_log_likelihood_bound",
+    "linear_autoencoder",
+    "mlp_autoencoder",
+    "probabilistic_pca",
+]

@@ -1,0 +1,129 @@
+"""Autoencoders by name, and their checkpoints.
+
+The file is like that of a score model: tensors `model.*`, and in the metadata "data" and "config".
+The config has a table "autoencoder" in place of "sde" and "net".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import __version__
+from .._tensor import check_type
+from .._text import reason_of
+from ..autoencoder import (
+    Autoencoder,
+    convolutional_autoencoder,
+    linear_autoencoder,
+    mlp_autoencoder,
+)
+from ..checkpoint import CheckpointError, RawCheckpoint, load_into, read_checkpoint, save_checkpoint
+from ..data import DataSpec
+from ..plain import construct, split_kind
+
+__all__ = [
+    "AUTOENCODERS",
+    "autoencoder_content",
+    "build_autoencoder",
+    "load_autoencoder",
+    "make_autoencoder",
+    "save_autoencoder",
+]
+
+AUTOENCODERS: dict[str, Callable[..., Autoencoder]] = {
+    "convolutional": convolutional_autoencoder,
+    "mlp": mlp_autoencoder,
+    "linear": linear_autoencoder,
+}
+
+
+def make_autoencoder(table: Mapping[str, Any], spec: DataSpec, where: str) -> Autoencoder:
+    """An autoencoder with fresh weights from its kind and options.
+
+    Args:
+        table: The table [autoencoder] of a config: "kind", and the options of this kind.
+        spec: What the data are.
+        where: Source and key path, for messages.
+
+    Raises:
+        ConfigError: If the kind or an option is unknown, or does not suit the data.
+    """
+    make, options = split_kind(AUTOENCODERS, table, where)
+    return construct(make, {"spec": spec, **options}, where)
+
+
+def save_autoencoder(path: str | Path, autoencoder: Autoencoder) -> None:
+    """Save an autoencoder for `load_autoencoder`, with the scale of its latents.
+
+    Args:
+        path: The file, usually with the suffix `.safetensors`; its folder must exist.
+        autoencoder: The autoencoder, on any device.
+
+    Raises:
+        TypeError: If it is none, or has networks of the user's own.
+        ValueError: If a weight is not finite.
+        OSError: If the file cannot be written; an older file is then unchanged.
+    """
+    save_checkpoint(path, *autoencoder_content(autoencoder))
+
+
+def autoencoder_content(autoencoder: Autoencoder) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors `model.*` and the metadata of an autoencoder's checkpoint.
+
+    Raises:
+        TypeError: As for `save_autoencoder`.
+    """
+    check_type("autoencoder", autoencoder, Autoencoder)
+    if autoencoder.table is None:
+        raise TypeError("autoencoder has networks of your own, from which no file can be made")
+    tensors = {f"model.{name}": value for name, value in autoencoder.state_dict().items()}
+    metadata = {
+        "trained": False,
+        "config": {"autoencoder": autoencoder.table},
+        "data": autoencoder.spec.to_dict(),
+        "provenance": {"scoresde": __version__, "torch": torch.__version__},
+    }
+    return tensors, metadata
+
+
+def load_autoencoder(path: str | Path, device: torch.device | str = "cpu") -> Autoencoder:
+    """Load an autoencoder from its checkpoint: frozen, in evaluation mode, in float32.
+
+    Args:
+        path: The file.
+        device: Where to put it.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, or holds no autoencoder.
+    """
+    return build_autoencoder(read_checkpoint(path)).to(device)
+
+
+@torch.inference_mode(False)  # inference tensors could not be differentiated through
+def build_autoencoder(raw: RawCheckpoint, prefix: str = "model.") -> Autoencoder:
+    """The second half of `load_autoencoder`, for a checkpoint that has been read.
+
+    Args:
+        raw: A checkpoint whose metadata are those of `autoencoder_content`.
+        prefix: What the names of its tensors begin with.
+
+    Raises:
+        CheckpointError: If it holds no autoencoder, or tensors and options do not fit together.
+    """
+    config = raw.metadata.get("config")
+    if not isinstance(config, dict) or "autoencoder" not in config:
+        raise CheckpointError("is a score model, not an autoencoder", raw.path)
+    try:
+        spec = DataSpec.from_dict(raw.metadata["data"])
+        with torch.device("meta"):
+            made = make_autoencoder(config["autoencoder"], spec, "autoencoder")
+    except Exception as error:
+        reason = f"its metadata are not understood: {reason_of(error)}"
+        raise CheckpointError(reason, raw.path) from error
+    load_into(made, raw, prefix)
+    return made.requires_grad_(False).eval()
