@@ -1153,7 +1153,7 @@ def _likelihood() -> Iterator[Mutant]:
     )
     yield Mutant(
         "codes are interpolated along straight lines",
-        "scoresde/likelihood/latent.py",
+        "scoresde/likelihood/interpolation.py",
         "flat |= theta.sin() < 1e-6",
         "flat |= theta.sin() < 2",
         "likelihood/test_latent.py",
