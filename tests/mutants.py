@@ -2210,6 +2210,30 @@ def _inverse() -> Iterator[Mutant]:
         "inverse/test_operators.py",
         "middle",
     )
+    yield Mutant(
+        "the singular values of a foreign operator are not read",
+        "scoresde/inverse/foreign.py",
+        "factor = torch.where(null, 0.0, g(torch.where(null, 1.0, s))).to(own)",
+        "factor = torch.where(null, 0.0, s**2).to(own)",
+        "inverse/test_foreign.py",
+        "every_method",
+    )
+    yield Mutant(
+        "an edit starts from data without their factor α",
+        "scoresde/editing.py",
+        "alpha * z.to(torch.float64) + sigma * eps",
+        "z.to(torch.float64) + sigma * eps",
+        "test_editing.py",
+        "noised",
+    )
+    yield Mutant(
+        "the density along a path is that of the first condition",
+        "scoresde/likelihood/interpolation.py",
+        "take_rows(y, rows.repeat_interleave(steps))",
+        "take_rows(y, 0 * rows.repeat_interleave(steps))",
+        "likelihood/test_interpolation.py",
+        "each_path",
+    )
     test = "inverse/test_inverse_samplers.py"
     yield Mutant(
         "the weights of particles forget the proposal",

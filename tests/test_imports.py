@@ -39,7 +39,7 @@ LAYERS = [
     {"score", "error_history", "given_times", "learned_bound"},
     {"exact", "loss", "grid", "batches"},
     {"samplers", "likelihood", "guidance", "scaling"},
-    {"inverse"},  # measurements
+    {"inverse", "editing"},  # measurements; from data to data
     {"distribution"},  # a model as one of torch.distributions
     {"interop"},  # models and samplers of other libraries
     {"train"},
