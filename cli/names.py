@@ -11,8 +11,10 @@ __all__ = [
     "DEFAULT_METRICS",
     "GRIDS",
     "GUIDANCES",
+    "INVERSE_METHODS",
     "LABELS",
     "METHODS",
+    "OPERATORS",
     "PROTOCOLS",
     "QUALITY_METRICS",
     "SAMPLERS",
@@ -32,6 +34,10 @@ SAMPLERS = (
 GRIDS = ("uniform", "quadratic", "cosine", "log_snr", "karras", "arctan", "logit")
 GUIDANCES = ("cfg", "apg", "auto")
 TRACES = ("exact", "hutchinson", "probing", "hutch++", "xtrace")
+
+# scoresde.names.operators and scoresde.names.inverse
+OPERATORS = ("mask", "downsample", "grey", "blur", "projection")
+INVERSE_METHODS = ("pigdm", "dps", "ddnm", "ddrm", "replacement", "repaint", "smc")
 
 # scoresde.tasks.likelihood.request and scoresde.likelihood, and "auto"
 PROTOCOLS = (

@@ -8,6 +8,7 @@ from .estimate import Estimate, SquareLaw
 from .features import FeatureSpace, JointFeatures, PCAFeatures
 from .frechet import GaussianStats, frechet_bias, frechet_distance
 from .frechet_extrapolated import frechet_extrapolated
+from .intervals import interval_coverage
 from .mmd import CubicKernel, GaussianKernel, Kernel, KernelReference, mmd2
 from .neighbours import Balls, DensityCoverage, PrecisionRecall, density_coverage, precision_recall
 from .network_features import NetworkFeatures, efficientnet_file
@@ -44,6 +45,7 @@ __all__ = [
     "frechet_bias",
     "frechet_distance",
     "frechet_extrapolated",
+    "interval_coverage",
     "load_features",
     "load_statistics",
     "mmd2",
