@@ -8,6 +8,9 @@ for each. Each row is one method at most at a number of evaluations per sample:
 
 - mean      error of the samples' mean in its standard errors, root mean square over coordinates and
             measurements; an exact method has 1
+- bias      the same error without the part of sampling, in standard deviations of the posterior
+- spread    variance of the samples over that of the posterior, mean over coordinates and
+            measurements; an exact method has 1
 - sliced W2 to 2000 exact samples of the posterior, mean over measurements ± its standard error;
             the row "exact samples" shows what an exact method has
 - cover     share of the true coordinates inside the central 95 % of the samples, ± its standard
@@ -16,7 +19,8 @@ for each. Each row is one method at most at a number of evaluations per sample:
 
 "exact score" is the score of the posterior itself with the same steps, so that its error is that of
 the steps. "Langevin" is annealed Langevin dynamics on that score. RePaint does each step five
-times. The number behind TwistedSMC is that of its particles, each of which costs evaluations.
+times. The number behind TwistedSMC is that of its particles, each of which costs evaluations; it
+needs noise, and so does the scale of DPS.
 """
 
 from __future__ import annotations
@@ -107,18 +111,18 @@ def methods(problem: Problem, nfe: int) -> Iterator[tuple[str, ScoreModel | None
     """Name, model (None: the exact score of each measurement), sampler and number of steps."""
     parts, v = (problem.prior, problem.operator), problem.data_var
     noise, steps = problem.noise, nfe - 1
-    scale = math.sqrt(problem.y.shape[1]) / noise
     measured = Measured(*parts, noise)
     yield "exact score", None, ANCESTRAL, steps
     if steps // REPEATS - 1 >= 50:  # with fewer noise levels the state diverges between them
         yield "Langevin", None, AnnealedLangevin(REPEATS), steps // REPEATS - 1
     yield "PiGDM", PiGDM(*parts, noise, v), ANCESTRAL, steps
     yield "DDNM", DDNM(*parts, noise, v), ANCESTRAL, steps
-    yield "DPS", DPS(*parts, scale), ANCESTRAL, steps
+    if noise > 0:
+        yield "DPS", DPS(*parts, math.sqrt(problem.y.shape[1]) / noise), ANCESTRAL, steps
     yield "DDRM", measured, DDRM(), steps
     yield "Replacement", measured, Replacement(), steps
     yield "RePaint", measured, RePaint(REPEATS, REPEATS), steps // REPEATS
-    for k in (4, 16):
+    for k in (4, 16) if noise > 0 else ():
         yield f"TwistedSMC {k}", measured, TwistedSMC(k, data_var=v), steps // k - 1
 
 
@@ -153,8 +157,10 @@ def print_row(name: str, problem: Problem, x: Tensor, nfe: int | str, passes: in
         ]
     )
     distance, cover = in_words(distances, 3), in_words(100 * inside, 1)
-    mean = float(gaps.square().mean().sqrt())
-    print(f"{problem.noise:5g}  {name:<14}{nfe:>6}{passes:>6}  {mean:6.1f}  {distance}  {cover}")
+    square = float(gaps.square().mean())
+    bias = math.sqrt(max(square - 1, 0) / EACH)
+    numbers = f"{math.sqrt(square):6.1f}{bias:6.2f}{float((x.var(1) / stds**2).mean()):8.2f}"
+    print(f"{problem.noise:5g}  {name:<14}{nfe:>6}{passes:>6}{numbers}  {distance}  {cover}")
 
 
 def in_words(values: Tensor, digits: int) -> str:
@@ -165,7 +171,7 @@ def in_words(values: Tensor, digits: int) -> str:
 
 def compare(make: Callable[[float], Problem], noises: list[float], nfes: list[int]) -> None:
     """Print the rows of every noise level, method and number of evaluations."""
-    print("noise  method           NFE  grad    mean  sliced W2      cover, %")
+    print("noise  method           NFE  grad  mean  bias  spread  sliced W2      cover, %")
     for noise in noises:
         problem = make(noise)
         models = enumerate(problem.exact)
@@ -181,9 +187,9 @@ def compare(make: Callable[[float], Problem], noises: list[float], nfes: list[in
 @click.option("--dim", type=click.IntRange(min=2), default=8, show_default=True)
 @click.option("--rows", type=click.IntRange(min=1), default=4, show_default=True)
 @click.option("--measurements", type=click.IntRange(min=2), default=24, show_default=True)
-@click.option("--noise", type=click.FloatRange(min=0, min_open=True), multiple=True,
-              default=(0.05, 0.5), show_default=True)  # fmt: skip
-@click.option("--nfe", type=click.IntRange(min=3), multiple=True, default=(20, 100),
+@click.option("--noise", type=click.FloatRange(min=0), multiple=True,
+              default=(0.0, 0.05, 0.5), show_default=True)  # fmt: skip
+@click.option("--nfe", type=click.IntRange(min=3), multiple=True, default=(20, 100, 400),
               show_default=True)  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def main(

@@ -2,6 +2,7 @@
 
 A command reads its options, calls one function of the library, and prints the result:
 
+- edit: `edit_data` in `scoresde.tasks.editing`
 - sample, latent, likelihood: `draw_samples`, `explore_latents`, `score_data` in `scoresde.tasks`
 - train: `prepare_run` in `scoresde.tasks.train.prepare`, then the steps of the run
 - bench: `prepare_bench` in `scoresde.comparison.prepare`, then `Bench.run`; demo: `prepare_demo`

@@ -23,7 +23,7 @@ from .command import refuse_torchrun
 __all__ = ["cli", "main", "run"]
 
 COMMANDS = (
-    *("demo", "data", "train", "distill", "plot", "ema", "sample", "restore", "likelihood"),
+    *("demo", "data", "train", "distill", "plot", "ema", "sample", "restore", "edit", "likelihood"),
     *("latent", "bench", "merge", "report", "inspect", "samplers", "verify", "check", "doctor"),
     *("import", "export"),
 )

@@ -1153,7 +1153,7 @@ def _likelihood() -> Iterator[Mutant]:
     )
     yield Mutant(
         "codes are interpolated along straight lines",
-        "scoresde/likelihood/latent.py",
+        "scoresde/likelihood/interpolation.py",
         "flat |= theta.sin() < 1e-6",
         "flat |= theta.sin() < 2",
         "likelihood/test_latent.py",
@@ -2229,6 +2229,30 @@ def _inverse() -> Iterator[Mutant]:
         "middle = [0 for n in kernel.shape]",
         "inverse/test_operators.py",
         "middle",
+    )
+    yield Mutant(
+        "the singular values of a foreign operator are not read",
+        "scoresde/inverse/foreign.py",
+        "factor = torch.where(null, 0.0, g(torch.where(null, 1.0, s))).to(own)",
+        "factor = torch.where(null, 0.0, s**2).to(own)",
+        "inverse/test_foreign.py",
+        "every_method",
+    )
+    yield Mutant(
+        "an edit starts from data without their factor α",
+        "scoresde/editing.py",
+        "alpha * z.to(torch.float64) + sigma * eps",
+        "z.to(torch.float64) + sigma * eps",
+        "test_editing.py",
+        "noised",
+    )
+    yield Mutant(
+        "the density along a path is that of the first condition",
+        "scoresde/likelihood/interpolation.py",
+        "take_rows(y, rows.repeat_interleave(steps))",
+        "take_rows(y, 0 * rows.repeat_interleave(steps))",
+        "likelihood/test_interpolation.py",
+        "each_path",
     )
     test = "inverse/test_inverse_samplers.py"
     yield Mutant(

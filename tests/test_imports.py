@@ -39,7 +39,8 @@ LAYERS = [
     {"score", "error_history", "given_times", "learned_bound"},
     {"exact", "loss", "grid", "batches"},
     {"samplers", "likelihood", "guidance", "scaling", "classification"},
-    {"inverse", "distillation", "autoencoder"},  # measurements; students of few steps; latents
+    # measurements; from data to data; students of few steps; latents
+    {"inverse", "editing", "distillation", "autoencoder"},
     {"distribution"},  # a model as one of torch.distributions
     {"interop"},  # models and samplers of other libraries
     {"train"},

@@ -11,17 +11,15 @@ from .dequantize import (
     dequantize,
 )
 from .dequantized import Bound, Dequantized
-from .ito import Ito
-from .latent import (
-    Encoding,
+from .interpolation import (
     Interpolation,
-    RoundTrip,
-    decode,
-    encode,
+    ScoredInterpolation,
     interpolate,
-    round_trip,
+    interpolate_with_log_prob,
     spherical_interpolation,
 )
+from .ito import Ito
+from .latent import Encoding, RoundTrip, decode, encode, round_trip
 from .mean_budget import MeanBudget, mean_budget
 from .method import Likelihood, LikelihoodMethod
 from .methods import METHODS, log_likelihood, parse_method
@@ -65,6 +63,7 @@ __all__ = [
     "Path",
     "Probing",
     "RoundTrip",
+    "ScoredInterpolation",
     "ScoredSamples",
     "TraceChoice",
     "TraceCost",
@@ -83,6 +82,7 @@ __all__ = [
     "fit_gaussian",
     "gaussian_control",
     "interpolate",
+    "interpolate_with_log_prob",
     "likelihood_budget",
     "linearize",
     "log_likelihood",

@@ -26,6 +26,10 @@ SCORED = (
 # The options of each command, and what decides its numbers.
 COMMANDS = {
     "sample": (("--n", 2, "--grid", "grid.json"), ["checkpoint", "grid"]),
+    "edit": (
+        ("--n", 2, "--nfe", 3, "--strength", 0.9),
+        ["checkpoint", "test image", "test label"],
+    ),
     "likelihood": (SCORED, ["checkpoint", "test image", "test label", "training image"]),
     "latent": (
         ("--n", 2, "--steps", 2, "--samples", 0, *COARSE),
@@ -51,6 +55,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(verification, "NETWORK_STEPS", (2, 3, 4))
     for name in ("save_budget", "extremes"):
         monkeypatch.setattr(f"scoresde.tasks.likelihood.files.{name}", lambda path, *_: None)
+    monkeypatch.setattr("scoresde.tasks.editing.save_restoration", lambda path, *_: None)
     for name in ("round_trip", "interpolation"):
         monkeypatch.setattr(f"scoresde.output.pictures.{name}", lambda path, *_: None)
     monkeypatch.setattr(verification, "save_errors_figure", lambda path, *_: None)
