@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from .._condition import ConditionSpec
+from ..classification import CrossEntropy, NoisyClassifier
 from ..data import Dataset, DataSource, DataSpec
 from ..evaluation import seeded
 from ..loss import Objective
@@ -33,7 +34,7 @@ from ..shipped import locate
 from ..train import TrainSettings
 from .config_source import ConfigSource
 from .importing import checked_kind
-from .kinds import NETS, checked_net, plain_value, sde_of, sde_table, takes
+from .kinds import CLASSIFIERS, NETS, checked_net, plain_value, sde_of, sde_table, takes
 from .pairwise import PairwiseVE
 
 __all__ = ["Config", "load_config"]
@@ -70,6 +71,16 @@ class Config:
     def foreign(self) -> bool:
         """Whether the network is of the user's own code."""
         return self.net["kind"] not in NETS
+
+    @property
+    def classifier(self) -> bool:
+        """Whether the network is a classifier of noisy data, and no score model."""
+        return self.net["kind"] in CLASSIFIERS
+
+    @property
+    def loss(self) -> Objective | CrossEntropy:
+        """What the training minimises."""
+        return CrossEntropy(self.objective) if self.classifier else self.objective
 
     @property
     def learned_variance(self) -> bool:
@@ -159,9 +170,14 @@ class Config:
             return
         try:
             if not isinstance(self.sde, PairwiseVE):
-                self.objective.check(self.sde, self.learned_variance)
+                self.loss.check(self.sde, self.learned_variance)
         except ValueError as error:
             raise ConfigError(f"{source}: objective: {error}") from error
+        if self.classifier and self.train.label_dropout:
+            raise ConfigError(
+                f"{source}: train.label_dropout must be 0 for a classifier, which predicts the "
+                f"class, got {self.train.label_dropout}"
+            )
         if self.preconditioning.snapped and self.objective.times != "ladder":
             raise ConfigError(
                 f"{source}: objective.times must be 'ladder' for rounded labels, which are wrong "
@@ -185,8 +201,8 @@ class Config:
             if table is not None
         }
 
-    def build_model(self, spec: DataSpec | None) -> NetworkScore:
-        """A network with fresh weights, drawn from the training seed, as a score model.
+    def build_model(self, spec: DataSpec | None) -> NetworkScore | NoisyClassifier:
+        """A network with fresh weights, drawn from the training seed, as a model.
 
         A network of the user's own code receives the shape of the data and the sizes of sets, if it
         has parameters `shape` and `sizes`.
@@ -241,13 +257,15 @@ class Config:
             )
         return ConditionSpec(**taken | {"sizes": spec.sizes})
 
-    def model_of(self, net: nn.Module) -> NetworkScore:
-        """The score model of a network.
+    def model_of(self, net: nn.Module) -> NetworkScore | NoisyClassifier:
+        """The score model of a network, or the classifier.
 
         Raises:
             ConfigError: If the network cannot be called as `call` says.
         """
         try:
+            if self.classifier:
+                return NoisyClassifier(net, self._sde, self.preconditioning)
             model = NetworkScore(net, self._sde, self.preconditioning, call=self.call)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"net: {error}") from error

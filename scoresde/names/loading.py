@@ -16,6 +16,7 @@ from .._condition import ConditionSpec
 from .._tensor import check_type
 from .._text import reason_of
 from ..checkpoint import CheckpointError, RawCheckpoint, load_into
+from ..classification import NoisyClassifier
 from ..data import DataSpec
 from ..plain import ConfigError, check_types, construct, construct_named, is_class_path
 from ..score import NetworkScore
@@ -50,7 +51,8 @@ class Checkpoint:
 
     Attributes:
         model: The score model with averaged weights: frozen, in evaluation mode. A network of ours
-            is in float32, one of the user's own keeps its dtype.
+            is in float32, one of the user's own keeps its dtype. A `NoisyClassifier` if the
+            checkpoint is one of a classifier.
         data: Description of the data; None if the model was saved without one.
         config: Configuration of the training.
         metadata: All metadata of the file, steps and provenance included.
@@ -58,7 +60,7 @@ class Checkpoint:
         path: The file.
     """
 
-    model: NetworkScore
+    model: NetworkScore | NoisyClassifier
     data: DataSpec | None
     config: Config
     metadata: dict[str, Any]
@@ -132,7 +134,8 @@ def build(
             with torch.device("meta"):
                 model = config.build_model(spec)
         load_into(model.net, raw, "model.")
-        model.unconditional = raw.metadata.get("unconditional", model.unconditional)
+        if not config.classifier:
+            model.unconditional = raw.metadata.get("unconditional", model.unconditional)
         if condition := raw.metadata.get("condition"):
             model.condition = construct(ConditionSpec, condition, "metadata.condition")
     model = model.requires_grad_(False).eval().to(device)

@@ -114,6 +114,7 @@ def validation_row(found: Validation) -> dict[str, Any]:
 
     Errors are means over the bins of time of `error_by_t`, None where a bin is empty. A number that
     is not finite is None. `nll`, its standard error and its unit are there if they were measured.
+    A classifier has `accuracy`, and `accuracy_by_t` in the same bins, as 1 − `error_by_t`.
     """
     row: dict[str, Any] = {
         "loss": _json(found.loss),
@@ -125,6 +126,9 @@ def validation_row(found: Validation) -> dict[str, Any]:
         there = errors.isfinite()
         sums, counts = _by_time(found.t[there], errors[there])
         row[f"{name}error_by_t"] = [_json(mean) for mean in (sums / counts).tolist()]
+    if found.accuracy is not None:
+        row["accuracy"] = _json(found.accuracy)
+        row["accuracy_by_t"] = [None if e is None else 1 - e for e in row["error_by_t"]]
     if found.nll is not None:
         row |= {"nll": _json(found.nll), "nll_std_error": _json(found.nll_std_error)}
         row["unit"] = found.unit

@@ -68,6 +68,11 @@ def prepare_run(
     if (folder / MANIFEST).exists():
         raise ValueError(f"--out {folder}: holds results of another command; give another folder")
     check_folder(folder)
+    if settings.classifier and intervals is not None and intervals.validate_bits:
+        raise ValueError(
+            f"--validate-bits: must be 0 for a classifier, got {intervals.validate_bits}: it has "
+            "no likelihood of the data"
+        )
     if settings.train.validation == "test" and not has_test_split(settings.data):
         raise ConfigError(
             f"{config}: train.validation must be a share of the data, got 'test': "
@@ -98,7 +103,7 @@ def prepare_run(
     model = _on_device(model or settings.build_model(data.spec), torch.device(device))
     if compiled:
         model.net.compile()
-    training = Training(model, data, settings.objective, settings.train, test, ranks)
+    training = Training(model, data, settings.loss, settings.train, test, ranks)
     run = Run(folder, training, metadata, intervals)
     if not overwrite:
         run.resume()

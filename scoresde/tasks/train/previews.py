@@ -14,14 +14,14 @@ from torch import Tensor
 from ..._text import reason_of
 from ...data import Dataset
 from ...ema import EMA
-from ...output.figures import save_training_figure
+from ...output.figures import save_classifier_figure, save_training_figure
 from ...output.progress import out_of_memory
 from ...output.tiles import in_tiles, save_samples
 from ...samplers import sample
 from ...score import NetworkScore
 from ..conditions import conditions_like
 
-__all__ = ["draw_losses", "draw_samples"]
+__all__ = ["draw_accuracy", "draw_losses", "draw_samples"]
 
 _SAMPLES = 64
 _ROWS = 400  # samples of vectors, whose picture shows all of them together
@@ -36,6 +36,17 @@ def draw_losses(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """
     with _failure_as_warning(path):
         save_training_figure(path, rows)
+
+
+def draw_accuracy(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draw loss against step and accuracy against time, for a classifier.
+
+    Args:
+        path: PNG file to write.
+        rows: The lines of the log.
+    """
+    with _failure_as_warning(path):
+        save_classifier_figure(path, rows)
 
 
 def draw_samples(

@@ -14,6 +14,7 @@ from typing import Any
 from ..._tensor import check_integer, check_number
 from ..._workers import ReadError
 from ...checkpoint import CheckpointError, RawCheckpoint, save_checkpoint
+from ...classification import NoisyClassifier
 from ...data import Stream
 from ...distributed import PeerError
 from ...ema import EMA, PowerEMA
@@ -25,7 +26,7 @@ from ...validation import Validation, check_bits, validate
 from .content import Best, averaged_tensors, restore, training_tensors
 from .files import BEST, CHECKPOINT, FIGURE, LOG, SAVE_MINUTES, Intervals, open_folder
 from .history import Log, Means
-from .previews import draw_losses, draw_samples
+from .previews import draw_accuracy, draw_losses, draw_samples
 from .resuming import VERSIONS, doubts, find_resumable, identity_of, versions_of
 from .signals import signals_held
 from .snapshots import save_snapshot
@@ -107,6 +108,16 @@ class Run:
     def validates(self) -> bool:
         """Whether the loss is measured on held-out data."""
         return self.training.examples.held_out is not None
+
+    @property
+    def classifier(self) -> bool:
+        """Whether the model is a classifier of noisy data."""
+        return isinstance(self.model, NoisyClassifier)
+
+    @property
+    def draws(self) -> bool:
+        """Whether samples are drawn: not of a classifier, nor of data that cannot be shown."""
+        return not self.classifier and can_show(self.data.spec)
 
     @property
     def checkpoint(self) -> Path:
@@ -269,8 +280,9 @@ class Run:
     def _draw(self, log: Log, arrived: list[int]) -> None:
         """The pictures of this step; abandoned as soon as a signal has arrived."""
         if self._saved[0] == self.done and not arrived:
-            draw_losses(self.folder / FIGURE, log.rows)
-        if self._due(self.intervals.sample_every) and can_show(self.data.spec):
+            draw = draw_accuracy if self.classifier else draw_losses
+            draw(self.folder / FIGURE, log.rows)
+        if self.draws and self._due(self.intervals.sample_every):
             path = self.folder / f"samples-{self.done:07d}.png"
             # Training has shown that its batch fits into memory.
             draw_samples(path, self.model, self.ema, self.data, self.settings.batch, arrived)
