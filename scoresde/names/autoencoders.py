@@ -7,6 +7,7 @@ The config has a table "autoencoder" in place of "sde" and "net".
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def make_autoencoder(table: Mapping[str, Any], spec: DataSpec, where: str) -> Au
         ConfigError: If the kind or an option is unknown, or does not suit the data.
     """
     make, options = split_kind(AUTOENCODERS, table, where)
-    return construct(make, {"spec": spec, **options}, where)
+    return construct(partial(make, spec), options, where)
 
 
 def save_autoencoder(path: str | Path, autoencoder: Autoencoder) -> None:
