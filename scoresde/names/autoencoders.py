@@ -25,6 +25,7 @@ from ..autoencoder import (
 )
 from ..checkpoint import CheckpointError, RawCheckpoint, load_into, read_checkpoint, save_checkpoint
 from ..data import DataSpec
+from ..interop.autoencoder_kl import is_autoencoder_folder, read_autoencoder
 from ..plain import construct, split_kind
 
 __all__ = [
@@ -96,12 +97,15 @@ def load_autoencoder(path: str | Path, device: torch.device | str = "cpu") -> Au
     """Load an autoencoder from its checkpoint: frozen, in evaluation mode, in float32.
 
     Args:
-        path: The file.
+        path: The file; or a folder of diffusers with an AutoencoderKL, or with a pipeline that has
+            one (see `interop.autoencoder_kl` for its options).
         device: Where to put it.
 
     Raises:
         CheckpointError: If the file is missing, damaged, or holds no autoencoder.
     """
+    if is_autoencoder_folder(Path(path)):
+        return read_autoencoder(path).to(device)
     return build_autoencoder(read_checkpoint(path)).to(device)
 
 
