@@ -149,10 +149,12 @@ def _intentions(run: Run) -> Iterator[str]:
         yield f"resuming after step {run.done} of {run.settings.steps}"
     if run.data.labels is not None and run.data.spec.class_map is not None:
         yield f"classes: {run.data.spec.class_map}"
-    levels = ladder_in_words(run.metadata["config"], run.data.spec.dims)
-    if levels is not None:
+    if run.autoencoder:
+        shape = run.model.net.latent_shape
+        yield f"data of shape {run.data.spec.shape} become latents of shape {shape}"
+    elif (levels := ladder_in_words(run.metadata["config"], run.data.spec.dims)) is not None:
         yield levels
-    if not run.classifier and not has_test_split(run.data.name):
+    if not (run.classifier or run.autoencoder) and not has_test_split(run.data.name):
         needed = "--split held-out or --data" if run.settings.share else "--data"
         yield f"{run.data.name} has no test split; `scoresde likelihood` will need {needed}"
     yield (
@@ -167,7 +169,8 @@ def _intentions(run: Run) -> Iterator[str]:
             f"{every.validate_every} steps; {BEST} keeps the best weights"
         )
     if run.draws:
-        yield f"samples are drawn every {every.sample_every} steps"
+        what = "reconstructions" if run.autoencoder else "samples"
+        yield f"{what} are drawn every {every.sample_every} steps"
 
 
 def _losses(state: Progress) -> str:

@@ -7,6 +7,7 @@ The config has a table "autoencoder" in place of "sde" and "net".
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ..autoencoder import (
 )
 from ..checkpoint import CheckpointError, RawCheckpoint, load_into, read_checkpoint, save_checkpoint
 from ..data import DataSpec
+from ..interop.autoencoder_kl import is_autoencoder_folder, read_autoencoder
 from ..plain import construct, split_kind
 
 __all__ = [
@@ -54,7 +56,7 @@ def make_autoencoder(table: Mapping[str, Any], spec: DataSpec, where: str) -> Au
         ConfigError: If the kind or an option is unknown, or does not suit the data.
     """
     make, options = split_kind(AUTOENCODERS, table, where)
-    return construct(make, {"spec": spec, **options}, where)
+    return construct(partial(make, spec), options, where)
 
 
 def save_autoencoder(path: str | Path, autoencoder: Autoencoder) -> None:
@@ -95,12 +97,15 @@ def load_autoencoder(path: str | Path, device: torch.device | str = "cpu") -> Au
     """Load an autoencoder from its checkpoint: frozen, in evaluation mode, in float32.
 
     Args:
-        path: The file.
+        path: The file; or a folder of diffusers with an AutoencoderKL, or with a pipeline that has
+            one (see `interop.autoencoder_kl` for its options).
         device: Where to put it.
 
     Raises:
         CheckpointError: If the file is missing, damaged, or holds no autoencoder.
     """
+    if is_autoencoder_folder(Path(path)):
+        return read_autoencoder(path).to(device)
     return build_autoencoder(read_checkpoint(path)).to(device)
 
 

@@ -33,6 +33,7 @@ from ..score.distilled import Distilled
 from ..sde import SDE
 from ..shipped import locate
 from ..train import TrainSettings
+from .autoencoder_config import AutoencoderConfig
 from .config_source import ConfigSource
 from .importing import checked_kind
 from .kinds import CLASSIFIERS, NETS, checked_net, plain_value, sde_of, sde_table, takes
@@ -80,6 +81,11 @@ class Config:
     def classifier(self) -> bool:
         """Whether the network is a classifier of noisy data, and no score model."""
         return self.net["kind"] in CLASSIFIERS
+
+    @property
+    def no_likelihood(self) -> str | None:
+        """What the config trains, in words, if it has no likelihood of the data; else None."""
+        return "a classifier" if self.classifier else None
 
     @property
     def loss(self) -> Objective | CrossEntropy:
@@ -292,8 +298,10 @@ _TABLES: dict[str, Callable[..., Any] | None] = {
 }
 
 
-def load_config(source: str | Path | ConfigSource) -> Config:
+def load_config(source: str | Path | ConfigSource) -> Config | AutoencoderConfig:
     """Read a TOML config: a shipped one by name, such as "digits_vp", or a file.
+
+    A config with a table [autoencoder] is one of the training of an autoencoder.
 
     Args:
         source: The name or the path, or a `ConfigSource` with changes of single keys.
@@ -308,6 +316,8 @@ def load_config(source: str | Path | ConfigSource) -> Config:
     said = source
     if source.tables is None:
         said = replace(source, place=locate("configs", source.place))
+    if "autoencoder" in values:
+        return AutoencoderConfig.from_dict(values, str(said))
     return Config.from_dict(values, str(said), own=True)
 
 

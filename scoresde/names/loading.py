@@ -30,6 +30,7 @@ __all__ = [
     "Checkpoint",
     "build",
     "check_foreign",
+    "check_score_model",
     "config_of",
     "load",
     "net_from_text",
@@ -172,6 +173,7 @@ def tables_of(raw: RawCheckpoint) -> tuple[dict[str, Any], DataSpec | None]:
 
 
 def _read_metadata(raw: RawCheckpoint, sde: SDE | None) -> tuple[Config, DataSpec | None]:
+    check_score_model(raw)
     with _understood(raw):
         values, data = raw.metadata["config"], raw.metadata.get("data")
         _check_sizes(raw.metadata)
@@ -185,6 +187,16 @@ def _read_metadata(raw: RawCheckpoint, sde: SDE | None) -> tuple[Config, DataSpe
         if not isinstance(data, dict | None):
             raise ConfigError(f"data: must be a table, got {data!r}")
         return config, None if data is None else DataSpec.from_dict(data)
+
+
+def check_score_model(raw: RawCheckpoint) -> None:
+    """Raise CheckpointError if a checkpoint is one of an autoencoder alone."""
+    config = raw.metadata.get("config")
+    if isinstance(config, dict) and "autoencoder" in config and "sde" not in config:
+        raise CheckpointError(
+            "is an autoencoder and no score model; scoresde.load_autoencoder reads it",
+            raw.path,
+        )
 
 
 @contextmanager

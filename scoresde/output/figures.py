@@ -27,6 +27,7 @@ __all__ = [
     "png_bytes",
     "save_figure",
     "save_grid",
+    "save_autoencoder_figure",
     "save_classifier_figure",
     "save_training_figure",
     "to_grid",
@@ -137,6 +138,36 @@ def save_classifier_figure(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         rows: Lines of `log.jsonl` of the training of a classifier.
     """
     _save_log_figure(path, rows, "cross-entropy, nats", "accuracy")
+
+
+def save_autoencoder_figure(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Draw the loss of an autoencoder against step, and its two parts.
+
+    Args:
+        path: PNG file to write.
+        rows: Lines of `log.jsonl` of the training of an autoencoder.
+    """
+    rows = [row for row in rows if row["loss"] is not None]
+    if not rows:
+        return
+    figure = new_figure(12, 4)
+    left, *others = figure.subplots(1, 3)
+    steps = [row["step"] for row in rows]
+    left.plot(steps, [row["loss"] for row in rows], lw=1, color="0.6", label="training steps")
+    _draw_validations(left, rows)
+    left.set(xlabel="step", ylabel="loss, nats/dim")
+    left.legend()
+    held = [(row["step"], row["validation"]) for row in rows if "validation" in row]
+    for axis, name in zip(others, ("reconstruction", "kl"), strict=True):
+        axis.plot(steps, [row[name] for row in rows], lw=1, color="0.6")
+        axis.plot([at for at, _ in held], [v[name] for _, v in held], color=COLOURS[1])
+        axis.set(xlabel="step", ylabel=f"{_PARTS[name]}, nats/dim")
+    for axis in (left, *others):
+        axis.grid(alpha=0.3)
+    save_figure(path, figure)
+
+
+_PARTS = {"reconstruction": "reconstruction −log p(x | z)", "kl": "KL(q(z | x) ‖ N(0, I))"}
 
 
 def _save_log_figure(

@@ -68,10 +68,10 @@ def prepare_run(
     if (folder / MANIFEST).exists():
         raise ValueError(f"--out {folder}: holds results of another command; give another folder")
     check_folder(folder)
-    if settings.classifier and intervals is not None and intervals.validate_bits:
+    if intervals is not None and intervals.validate_bits and settings.no_likelihood is not None:
         raise ValueError(
-            f"--validate-bits: must be 0 for a classifier, got {intervals.validate_bits}: it has "
-            "no likelihood of the data"
+            f"--validate-bits: must be 0 for {settings.no_likelihood}, got "
+            f"{intervals.validate_bits}: it has no likelihood of the data"
         )
     if settings.train.validation == "test" and not has_test_split(settings.data):
         raise ConfigError(

@@ -14,14 +14,18 @@ from torch import Tensor
 from ..._text import reason_of
 from ...data import Dataset
 from ...ema import EMA
-from ...output.figures import save_classifier_figure, save_training_figure
+from ...output.figures import (
+    save_autoencoder_figure,
+    save_classifier_figure,
+    save_training_figure,
+)
 from ...output.progress import out_of_memory
 from ...output.tiles import in_tiles, save_samples
 from ...samplers import sample
 from ...score import NetworkScore
 from ..conditions import conditions_like
 
-__all__ = ["draw_accuracy", "draw_losses", "draw_samples"]
+__all__ = ["draw_accuracy", "draw_losses", "draw_parts", "draw_samples", "failure_as_warning"]
 
 _SAMPLES = 64
 _ROWS = 400  # samples of vectors, whose picture shows all of them together
@@ -34,7 +38,7 @@ def draw_losses(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         path: PNG file to write.
         rows: The lines of the log.
     """
-    with _failure_as_warning(path):
+    with failure_as_warning(path):
         save_training_figure(path, rows)
 
 
@@ -45,8 +49,19 @@ def draw_accuracy(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         path: PNG file to write.
         rows: The lines of the log.
     """
-    with _failure_as_warning(path):
+    with failure_as_warning(path):
         save_classifier_figure(path, rows)
+
+
+def draw_parts(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draw the loss of an autoencoder and its two parts against step.
+
+    Args:
+        path: PNG file to write.
+        rows: The lines of the log.
+    """
+    with failure_as_warning(path):
+        save_autoencoder_figure(path, rows)
 
 
 def draw_samples(
@@ -75,7 +90,7 @@ def draw_samples(
         if arrived:
             raise _GivenUp
 
-    with _failure_as_warning(path):
+    with failure_as_warning(path):
         give_up()
         y, n = None, _SAMPLES if in_tiles(data.spec) else _ROWS
         if data.labels is not None:
@@ -99,7 +114,8 @@ class _GivenUp(Exception):
 
 
 @contextmanager
-def _failure_as_warning(path: Path) -> Iterator[None]:
+def failure_as_warning(path: Path) -> Iterator[None]:
+    """A block that draws a picture: what goes wrong in it becomes a warning."""
     try:
         yield
     except _GivenUp:
