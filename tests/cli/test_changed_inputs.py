@@ -43,6 +43,9 @@ COMMANDS = {
 def quick(monkeypatch):
     """No reference solution, or a coarse one, and no figures: other tests check these."""
     monkeypatch.setitem(BenchRequest.__init__.__kwdefaults__, "reference_tolerance", None)
+    monkeypatch.setattr("scoresde.comparison.measure.RUNS", 1)
+    monkeypatch.setattr("scoresde.comparison.measure.PASSES", 1)
+    monkeypatch.setattr("scoresde.comparison.noise_levels.COUNT", 2)
     drawn = Drawn(b"<svg ></svg>", b"")
     monkeypatch.setattr(report, "curves", lambda *_: drawn)
     for measured in (report.Trajectories, report.NoiseLevels):

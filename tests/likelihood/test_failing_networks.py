@@ -268,6 +268,7 @@ def in_surroundings(route, names, model):
 
 
 @every_route
+@pytest.mark.by_default("ode", "path", "ddpm_vlb", "sample_with_log_prob", "interpolate")
 def test_surroundings_do_not_matter(route):
     """All contexts around a call together change no bit."""
     in_surroundings(route, TOGETHER, wild_network())

@@ -30,6 +30,7 @@ def run(model, sampler, n, seed=0, **options):
     ("tolerance", "bias", "n"),
     [(0.1, 0.02, 2500), pytest.param(0.02, 0.005, 10_000, marks=pytest.mark.slow)],
 )
+@pytest.mark.by_default("VP", "Linear")
 def test_mean_and_spread_of_a_gaussian(gaussian, sde, tolerance, bias, n):
     """In one dimension a quarter of the steps is rejected. Their noise must be used again.
 

@@ -138,6 +138,7 @@ def test_at_eta_one_the_mean_is_exact(gaussian, moments, sampler, spacing):
     assert means == pytest.approx([0.0, 0.0], abs=1e-12)
 
 
+@pytest.mark.by_default("VE", "Linear")
 def test_output_tends_to_the_marginal_under_every_sde(gaussian, moments, marginal, sde):
     for sampler in (SASolver(), SASolver(2, 2, 0.5), SASolver(3, 4, 1.0, 0.05, 5.0)):
         got = moments(gaussian(sde), sampler, grid.log_snr(sde, 160), *marginal(sde, 1.0))

@@ -77,6 +77,7 @@ def exact_ends(eta):
     ],
     ids=str,
 )
+@pytest.mark.by_default("EulerMaruyama(eta=1.0)", "DDIM(eta=0.5, clip=inf)")
 def test_the_limit_is_the_exact_solution_on_the_path(gaussian, sampler, eta):
     """The closed form uses no sampler, so that it fixes noise, drift and the path's direction."""
     sde, errors = VP(), []
