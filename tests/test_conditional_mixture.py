@@ -152,6 +152,7 @@ def _covs(model):
     return model.axes @ (model.variances[..., None] * model.axes.mT)
 
 
+@pytest.mark.slow
 def test_likelihoods_are_exact_to_a_millionth_of_a_nat():
     """With steps of each sample, and, for samples that the solver makes itself, of the batch."""
     sde = VP()

@@ -110,6 +110,7 @@ def numbers(folder):
 @pytest.mark.parametrize(
     "command", [*list(COMMANDS)[:-1], pytest.param("verify", marks=pytest.mark.slow)]
 )
+@pytest.mark.by_default("sample", "likelihood")
 def test_whatever_changes_is_noticed(scoresde, world, monkeypatch, command):
     options, inputs = COMMANDS[command]
     arguments = (command, "--checkpoint", "run/checkpoint.safetensors", *options)

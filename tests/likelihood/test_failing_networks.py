@@ -111,6 +111,9 @@ def soon():
 
 
 @every_route
+@pytest.mark.by_default(
+    "ode", "path", "ddpm_vlb", "sample_with_log_prob", "interpolate", "dequantized path"
+)
 def test_not_finite_at_first_in_the_middle_and_at_last(route, monkeypatch):
     def message(k, value):
         with pytest.raises(NonFiniteError) as caught:

@@ -124,6 +124,7 @@ def test_edm_on_its_own_grid(gaussian):
 
 
 @pytest.mark.parametrize("sde", [SubVP(), VE()], ids=["SubVP", "VE"])
+@pytest.mark.by_default("VE")
 def test_more_evaluations_make_a_smaller_error(
     mixture, points, exact_ode, rms, sde, deterministic_case
 ):

@@ -105,6 +105,7 @@ class TestIdentity:
             *slow(itertools.product((VP, VE), (0.1, 1.0, 3.0), (0.05, 0.5))),
         ],
     )
+    @pytest.mark.by_default("VE")
     def test_whatever_the_coordinates(self, mixture, kind, scale, spread):
         settings = {"steps": 48, "nodes": 150, "trace": ExactTrace()}
         settings = some_path(scale=scale, spread=spread, **settings)
