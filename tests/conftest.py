@@ -57,6 +57,24 @@ def pytest_collection():
         gc.enable()
 
 
+@pytest.hookimpl(tryfirst=True)  # before slow tests are left out
+def pytest_collection_modifyitems(items):
+    """`@pytest.mark.by_default("VE", "heun")`: of a dear test only these cases are not slow.
+
+    A part of an id is what stands between hyphens: "VE" is in "VE-heun" and not in "VE2-heun".
+    """
+    left = {}
+    for item in items:
+        for mark in item.iter_markers("by_default"):
+            wanted = any(f"-{part}-" in f"-{item.callspec.id}-" for part in mark.args)
+            if not wanted:
+                item.add_marker(pytest.mark.slow)
+            left.setdefault(item.function, []).append(wanted)
+    for function, wanted in left.items():
+        if len(wanted) > 1 and not any(wanted):
+            raise pytest.UsageError(f"{function.__name__} has no case of those of its by_default")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_sync():
     """Files need not survive a loss of power, which no test here can cause."""

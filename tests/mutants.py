@@ -1957,8 +1957,8 @@ def _commands() -> Iterator[Mutant]:
     yield Mutant(
         "a cell may take one evaluation more than its budget",
         "scoresde/samplers/steps.py",
-        "return bisect_right(range(1, budget + 1), budget, key=cost)",
-        "return bisect_right(range(1, budget + 2), budget + 1, key=cost)",
+        "    return steps\n",
+        "    return steps + 1\n",
         "samplers/test_steps.py",
         "budget",
     )

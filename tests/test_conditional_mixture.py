@@ -109,6 +109,18 @@ def rows(kind, chosen):
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.by_default(
+    "ddim",
+    "dpmpp-2m",
+    "em",
+    "euler-maruyama",
+    "gotta-go-fast",
+    "dopri5",
+    "ancestral",
+    "heun",
+    "pc",
+    "restart",
+)
 def test_every_sampler_carries_the_condition_along(name):
     """Each sample is that of its own Gaussian mixture, for every size of the batch.
 
@@ -140,6 +152,7 @@ def _covs(model):
     return model.axes @ (model.variances[..., None] * model.axes.mT)
 
 
+@pytest.mark.slow
 def test_likelihoods_are_exact_to_a_millionth_of_a_nat():
     """With steps of each sample, and, for samples that the solver makes itself, of the batch."""
     sde = VP()

@@ -137,6 +137,7 @@ LAUNCHES = {
 
 
 @pytest.mark.parametrize("name", LAUNCHES)
+@pytest.mark.by_default("ddim", "ancestral", "pc", "of_nodes")
 def test_on_a_gpu_a_step_asks_for_few_operations_and_waits_for_none(script, name):
     launches = script("launches")
     with launches.on_pretended_gpu():

@@ -152,6 +152,7 @@ def test_conversions_of_any_callable(sde, mixture):
 
 
 @pytest.mark.parametrize("make", ["function", "network", "exact"])
+@pytest.mark.by_default("VP", "VE", "Linear")
 def test_all_kinds_of_time_agree(sde, gaussian, make):
     exact = gaussian(sde, 2)
     model = {

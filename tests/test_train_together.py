@@ -76,11 +76,12 @@ def test_the_rows_of_the_ranks_are_the_rows_of_the_batch(size):
 @pytest.mark.parametrize(
     ("dtype", "size", "changes", "tolerance"),
     [
-        (torch.float64, 2, {}, 1e-10),
+        (torch.float64, 2, {"steps": 12}, 1e-10),
         (torch.float64, 3, {"accumulate": 6, "steps": 8}, 1e-10),
         (torch.float32, 3, {}, 1e-5),
     ],
 )
+@pytest.mark.by_default("dtype0")
 def test_any_number_of_ranks_gives_the_same_training(dtype, size, changes, tolerance):
     def make(_):
         return MLP((2,), 16, 2, dropout=0.3, classes=3).to(dtype)

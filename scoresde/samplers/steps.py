@@ -136,4 +136,11 @@ def largest_steps(sde: SDE, sampler: Sampler, grid: Grid, budget: int, t_min: fl
         except LadderError:
             return budget + 1
 
+    first, second = cost(1), cost(2)
+    if first > budget:
+        return 0
+    # Nearly every cost is a + b N. Then two more counts show that this N is the largest.
+    steps = 1 + (budget - first) // max(second - first, 1)
+    if cost(steps) <= budget < cost(steps + 1):
+        return steps
     return bisect_right(range(1, budget + 1), budget, key=cost)

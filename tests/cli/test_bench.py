@@ -29,7 +29,9 @@ SMALL = ("--samplers", "ddim,heun,ancestral", "--nfe", "3,6", "--n", 8)
 def quick(monkeypatch):
     """No figures, no reference solution, one run per cell, few projections and real data."""
     monkeypatch.setattr("scoresde.comparison.measure.RUNS", 1)
+    monkeypatch.setattr("scoresde.comparison.measure.PASSES", 1)
     monkeypatch.setattr("scoresde.comparison.noise_levels.COUNT", 2)
+    monkeypatch.setattr("scoresde.comparison.trajectory.TOLERANCE", 1e-2)
     monkeypatch.setitem(BenchRequest.__init__.__kwdefaults__, "reference_tolerance", None)
     monkeypatch.setitem(sliced_wasserstein.__kwdefaults__, "projections", 16)
     monkeypatch.setattr(quality, "REFERENCE_CAP", 200)

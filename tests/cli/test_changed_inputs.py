@@ -47,6 +47,9 @@ COMMANDS = {
 def quick(monkeypatch):
     """No reference solution, or a coarse one, and no figures: other tests check these."""
     monkeypatch.setitem(BenchRequest.__init__.__kwdefaults__, "reference_tolerance", None)
+    monkeypatch.setattr("scoresde.comparison.measure.RUNS", 1)
+    monkeypatch.setattr("scoresde.comparison.measure.PASSES", 1)
+    monkeypatch.setattr("scoresde.comparison.noise_levels.COUNT", 2)
     drawn = Drawn(b"<svg ></svg>", b"")
     monkeypatch.setattr(report, "curves", lambda *_: drawn)
     for measured in (report.Trajectories, report.NoiseLevels):
@@ -112,6 +115,7 @@ def numbers(folder):
 @pytest.mark.parametrize(
     "command", [*list(COMMANDS)[:-1], pytest.param("verify", marks=pytest.mark.slow)]
 )
+@pytest.mark.by_default("sample", "likelihood")
 def test_whatever_changes_is_noticed(scoresde, world, monkeypatch, command):
     options, inputs = COMMANDS[command]
     arguments = (command, "--checkpoint", "run/checkpoint.safetensors", *options)

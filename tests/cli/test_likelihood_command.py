@@ -437,6 +437,7 @@ class TestData:
         assert len(set(more["row"])) == 5
 
     @pytest.mark.parametrize("trace", [PATH, PATH[:6]], ids=["given", "measured"])
+    @pytest.mark.by_default("measured")
     def test_labels_go_to_the_network(self, score, labelled_checkpoint, trace):
         out, done = score(trace, "--n", 3, checkpoint=labelled_checkpoint)
         assert done.status == 0, done.err

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 from PIL import Image
 
-from scoresde.comparison import measure, report
+from scoresde.comparison import measure, noise_levels, report, trajectory
 from scoresde.comparison.draw import DrawSettings
 from scoresde.comparison.plan import plan_cells
 from scoresde.comparison.plots import Drawn
@@ -102,3 +102,6 @@ def no_figures(monkeypatch):
     for name in ("save_budget", "extremes"):
         monkeypatch.setattr(f"scoresde.tasks.likelihood.files.{name}", lambda path, *_: None)
     monkeypatch.setattr(measure, "RUNS", 1)
+    monkeypatch.setattr(measure, "PASSES", 1)
+    monkeypatch.setattr(noise_levels, "COUNT", 2)
+    monkeypatch.setattr(trajectory, "TOLERANCE", 1e-2)

@@ -367,6 +367,7 @@ def few_cells(values):
     "odd", [ODD[:1], pytest.param(ODD[1:], marks=pytest.mark.slow)], ids=["mark", "all"]
 )
 @pytest.mark.parametrize("name", FILES)
+@pytest.mark.by_default("results.json")
 def test_odd_values_are_refused_by_name_or_shown_as_text(small, monkeypatch, name, odd):
     """Each value of a file is replaced in turn: no foreign tag appears, and no other error."""
     values, write = stored(small, name, monkeypatch)
@@ -387,6 +388,7 @@ def test_odd_values_are_refused_by_name_or_shown_as_text(small, monkeypatch, nam
 
 
 @pytest.mark.parametrize("name", FILES)
+@pytest.mark.by_default("results.json")
 def test_missing_keys_are_refused_by_name(small, monkeypatch, name):
     values, write = stored(small, name, monkeypatch)
     for path in leaves(values):

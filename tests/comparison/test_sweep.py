@@ -115,13 +115,13 @@ def test_a_finished_sweep_is_not_run_again(finished, sweep, run, untouchable, tm
 
 
 def test_an_interrupted_sweep_goes_on_where_it_stopped(finished, sweep, run, tmp_path):
-    """It is stopped before the first cell, and again after five."""
+    """It is stopped before the first cell, and again after three."""
     whole, broken = finished[1], tmp_path / "broken"
 
     def written():
         return {path: path.stat().st_mtime_ns for path in broken.glob("cells/*")}
 
-    for after in (0, 5):
+    for after in (0, 3):
         told = []
 
         def stop(stage, done, total, note, told=told, after=after):

@@ -38,6 +38,7 @@ def both(model, operator=ROW, noise=0.3):
 
 
 @pytest.mark.parametrize("sampler", OURS, ids=lambda sampler: type(sampler).__name__)
+@pytest.mark.by_default("VE", "Linear")
 def test_every_sde_gives_finite_samples_that_do_not_depend_on_others(sde, mixture, sampler):
     model, y = both(mixture(sde)), double([0.4], [-0.3], [1.0])
     steps = {"n": 3, "nfe": 19, "y": y, "seed": 1, "dtype": torch.float64}

@@ -62,6 +62,7 @@ OPERATORS = {
 
 @pytest.mark.parametrize("noise", [0.0, 0.3])
 @pytest.mark.parametrize("method", [PiGDM, DDNM])
+@pytest.mark.by_default("VE", "Linear")
 def test_gaussian_data_have_the_exact_score(sde, method, noise):
     """At all times together, which are tensors of one per sample."""
     variance = 0.6

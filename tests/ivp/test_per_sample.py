@@ -31,6 +31,7 @@ ONES = torch.ones(9, 2, dtype=DOUBLE)
 
 
 @pytest.mark.parametrize("method", PER_SAMPLE_METHODS)
+@pytest.mark.by_default("dop853", "dopri5")
 def test_accuracy_in_both_directions(rotation, method):
     solver = AdaptivePerSample(method, 1e-6, 1e-6)
     there = solver.solve(rotation.rate, rotation.start, 0.0, 1.0, dims=2)
@@ -61,6 +62,7 @@ def test_as_good_as_scipy_for_the_same_cost(rotation, method):
 
 
 @pytest.mark.parametrize("method", PER_SAMPLE_METHODS)
+@pytest.mark.by_default("dopri5")
 def test_a_sample_is_the_same_in_any_batch(method):
     """Values to the rounding of sums, and counts exactly, though the costs differ tenfold."""
     solver = AdaptivePerSample(method, 1e-6, 1e-6)

@@ -14,6 +14,7 @@ DOUBLE = torch.float64
 
 
 @pytest.mark.parametrize("method", [name for name in WHOLE_BATCH_METHODS if name != "fehlberg2"])
+@pytest.mark.by_default("dopri5", "fehlberg2")
 def test_accuracy_in_both_directions(rotation, method):
     solver = Adaptive(method, 1e-4, 1e-4)
     there = solver.solve(rotation.rate, rotation.start, 0.0, 1.0, dims=2)

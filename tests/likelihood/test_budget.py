@@ -185,6 +185,7 @@ class TestDefinition:
         known = torch.tensor(truth, dtype=DOUBLE)
         torch.testing.assert_close(found.log_prob + found.definition, known, **close)
 
+    @pytest.mark.by_default("VE", "Linear")
     def test_of_a_mixture_it_is_exact(self, sde, mixture_parameters):
         """On a path of any accuracy, at any t_min, and at shapes other than that of a vector."""
         shape = (2,) if isinstance(sde, VE) else (1, 1, 2)

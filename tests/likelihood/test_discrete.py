@@ -215,6 +215,7 @@ class UniformData:
 
 
 @pytest.mark.parametrize("sde", [VP(), VE()], ids=["VP", "VE"])
+@pytest.mark.by_default("VE")
 def test_uniform_model_gives_eight_bits(sde):
     """Far from the edges, and with the prior mismatch added, the bound is exact."""
     data, spec = UniformData(sde), DataSpec((2,), -1.0, 1.0, levels=256)

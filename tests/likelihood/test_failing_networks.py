@@ -111,6 +111,9 @@ def soon():
 
 
 @every_route
+@pytest.mark.by_default(
+    "ode", "path", "ddpm_vlb", "sample_with_log_prob", "interpolate", "dequantized path"
+)
 def test_not_finite_at_first_in_the_middle_and_at_last(route, monkeypatch):
     def message(k, value):
         with pytest.raises(NonFiniteError) as caught:
@@ -268,6 +271,7 @@ def in_surroundings(route, names, model):
 
 
 @every_route
+@pytest.mark.by_default("ode", "path", "ddpm_vlb", "sample_with_log_prob", "interpolate")
 def test_surroundings_do_not_matter(route):
     """All contexts around a call together change no bit."""
     in_surroundings(route, TOGETHER, wild_network())

@@ -40,6 +40,7 @@ class Labelled(ScoreModel):
 
 class TestDecode:
     @pytest.mark.parametrize("per_sample", [False, True])
+    @pytest.mark.by_default("VE", "Linear")
     def test_flow_of_a_gaussian(self, sde, gaussian, per_sample):
         z = sde.prior_std * normal(5, 2, 3)
         # the joints of TabulatedVP's cubics need smaller steps
@@ -151,6 +152,7 @@ class TestRoundTrip:
             ),
         ],
     )
+    @pytest.mark.by_default("VE", "VP-1e-05-0.01")
     def test_error(self, mixture, kind, tolerance, bound):
         model = mixture(kind())
         x = model.sample(64, seed=0)

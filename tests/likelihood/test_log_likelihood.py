@@ -97,6 +97,7 @@ class TestAgainstExactDensities:
         assert float(error) < 1e-6  # measured below 1e-8
 
     @pytest.mark.parametrize(("kind", "t_min", "expected"), references(VP, SubVP, VE))
+    @pytest.mark.by_default("VE")
     def test_mixture_at_the_default_tolerance(self, mixture, kind, t_min, expected):
         out = by_ode(mixture(kind()), POINTS, t_min=t_min)
         error = (out.log_prob - expected).abs().max()
@@ -119,6 +120,7 @@ class TestAgainstExactDensities:
         bits = (out.log_prob - perfect_likelihood(model, x, 1e-5)).abs() / dims / math.log(2)
         assert float(bits.max()) < 1e-6
 
+    @pytest.mark.by_default("SubVP", "Linear")
     def test_every_schedule(self, sde):
         model = correlated_gaussian(sde, 2)
         x = model.sample(3, seed=1)

@@ -69,6 +69,7 @@ class TestAgainstExactDensities:
     @pytest.mark.parametrize(
         ("method", "kind", "t_min", "expected"), references(dop853=[SubVP, VE], dopri5=[VP])
     )
+    @pytest.mark.by_default("dopri5")
     def test_mixture_at_the_default_tolerance(self, mixture, method, kind, t_min, expected):
         out = by_ode(mixture(kind()), POINTS, t_min=t_min, method=method, **EACH)
         bits = (out.log_prob - expected).abs() / (2 * math.log(2))
@@ -91,6 +92,7 @@ class TestBatches:
     """A sample is the same alone, in any batch, in any order."""
 
     @pytest.mark.parametrize("method", ["dopri5", slow("dop853"), slow("bosh3")])
+    @pytest.mark.by_default("VE", "Linear")
     def test_alone_permuted_or_in_chunks(self, sde, mixture, method):
         """The same to rounding, and exactly the same counts, on every SDE."""
         model, settings = mixture(sde), {"method": method, **LOOSE}
@@ -106,6 +108,7 @@ class TestBatches:
         assert torch.equal(parts.counts.rejected, whole.counts.rejected)
 
     @pytest.mark.parametrize("rule", RULES, ids=repr)
+    @pytest.mark.by_default("Hutchinson(probe='rademacher', probes=2)", "XTrace(budget=4)")
     def test_probes_stay_with_their_samples(self, mixture, rule):
         model, settings = mixture(VP()), {"trace": rule, **LOOSE}
         whole = by_ode(model, POINTS, seed=5, **settings)

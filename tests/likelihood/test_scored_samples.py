@@ -30,6 +30,7 @@ def normal_log_prob(x, mean, std):
 
 class TestAgainstClosedForms:
     @pytest.mark.parametrize("per_sample", [False, pytest.param(True, marks=pytest.mark.slow)])
+    @pytest.mark.by_default("VE", "Linear")
     def test_gaussian(self, sde, gaussian, per_sample):
         """The flow is affine, so that the prior comes out as a Gaussian that is known."""
         # the joints of TabulatedVP's cubics need smaller steps
@@ -58,6 +59,7 @@ class TestAgainstClosedForms:
         torch.testing.assert_close(out.log_prob, expected, rtol=0, atol=1e-6)
 
     @KINDS
+    @pytest.mark.by_default("VE")
     def test_is_nearly_the_density_of_the_data(self, mixture, kind):
         """Up to the terms neglected by Song et al.: the cut-off at t_min, and the prior for p_1."""
         model = mixture(kind())
@@ -78,6 +80,7 @@ class TestAgainstTheLikelihood:
         ("kind", "per_sample"),
         [(VP, False), (VE, True), pytest.param(SubVP, True, marks=pytest.mark.slow)],
     )
+    @pytest.mark.by_default("VE")
     def test_is_the_log_likelihood_of_the_sample(self, mixture, kind, per_sample):
         model = mixture(kind())
         out = drawn(model, (10, 2), seed=0, per_sample=per_sample, dtype=DOUBLE)

@@ -141,6 +141,7 @@ def test_influence_of_a_row_on_a_singular_covariance():
 @pytest.mark.parametrize(
     ("scale", "shift"), [(1.0, 0.0), (1.0, 0.3), (1.5, 0.5)], ids=["equal", "shift", "scale"]
 )
+@pytest.mark.by_default("equal-3", "scale-12")
 def test_std_error_is_the_spread(d, scale, shift):
     normal = sampler()
     results = [frechet_distance(scale * normal(120, d) + shift, normal(200, d)) for _ in range(80)]
@@ -295,6 +296,7 @@ def test_statistics_hold_real_numbers(mean):
 
 
 @pytest.mark.parametrize("known", [False, True])
+@pytest.mark.by_default("False")
 def test_the_extrapolated_distance_has_no_bias_in_1_over_n(known):
     """N(0, I) against N(δ, s² I): |δ|² + d (s − 1)². Without it the bias is eight errors."""
     normal, d, n, repetitions = sampler(), 6, 80, 80

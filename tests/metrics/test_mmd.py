@@ -38,6 +38,7 @@ def test_gaussian_kernel_is_the_formula():
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.6])
+@pytest.mark.by_default("0.6")
 def test_mean_is_the_closed_form_and_std_error_the_spread(shift):
     """Gaussian kernel, N(0, I) against N(δ, I) in d dimensions, |δ|² = d·shift²:
     MMD² = 2 (ℓ²/(ℓ² + 2))^{d/2} (1 − exp(−|δ|²/(2(ℓ² + 2)))).

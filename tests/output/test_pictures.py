@@ -96,6 +96,7 @@ def test_paths_are_rows(shown):
         (POINTS, (2,)),
     ],
 )
+@pytest.mark.by_default("spec2")
 def test_files_are_pictures_and_nothing_is_changed(tmp_path, rng_untouched, spec, shape):
     import matplotlib.pyplot as plt
 

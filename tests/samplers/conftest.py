@@ -121,13 +121,22 @@ ALL_SAMPLERS = {
         f"ode-{method}-each": Case(ProbabilityFlowODE(method, 1e-3, 1e-3, per_sample=True), None)
         for method in ("dop853", "dopri5", "bosh3")
     },
-    "gotta-go-fast": Case(AdaptiveSDE(0.05, 0.05), None, stochastic=True),
+    "gotta-go-fast": Case(AdaptiveSDE(0.2, 0.2), None, stochastic=True),
+}
+
+
+# Other methods of the same solvers, which take several times as long as a sampler on a grid.
+SLOW_SAMPLERS = {
+    *("ode-dopri8", "ode-bosh3", "ode-fehlberg2", "ode-adaptive_heun"),
+    *("ode-dop853-each", "ode-dopri5-each"),
 }
 
 
 def _some(wanted):
     names = [name for name, case in ALL_SAMPLERS.items() if wanted(case)]
-    return {"params": [ALL_SAMPLERS[name] for name in names], "ids": names}
+    slow = {name: [pytest.mark.slow] for name in SLOW_SAMPLERS}
+    cases = [pytest.param(ALL_SAMPLERS[n], id=n, marks=slow.get(n, ())) for n in names]
+    return {"params": cases}
 
 
 @pytest.fixture(**_some(lambda case: True))

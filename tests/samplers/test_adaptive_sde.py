@@ -30,6 +30,7 @@ def run(model, sampler, n, seed=0, **options):
     ("tolerance", "bias", "n"),
     [(0.1, 0.02, 2500), pytest.param(0.02, 0.005, 10_000, marks=pytest.mark.slow)],
 )
+@pytest.mark.by_default("VP", "Linear")
 def test_mean_and_spread_of_a_gaussian(gaussian, sde, tolerance, bias, n):
     """In one dimension a quarter of the steps is rejected. Their noise must be used again.
 
@@ -45,6 +46,7 @@ def test_mean_and_spread_of_a_gaussian(gaussian, sde, tolerance, bias, n):
     assert int(out.counts.rejected.sum()) > 0.1 * int(out.counts.accepted.sum())
 
 
+@pytest.mark.slow
 def test_weights_of_a_mixture(mixture):
     n = 4000
     out = run(mixture(VP()), AdaptiveSDE(0.05, 0.05), n)
@@ -56,6 +58,7 @@ def test_weights_of_a_mixture(mixture):
     )
 
 
+@pytest.mark.slow
 def test_the_bias_shrinks_with_the_tolerance_and_the_cost_grows(gaussian):
     """All runs have the same noise, so that they differ by their bias alone."""
     model = gaussian(VP(), 16)
@@ -122,7 +125,12 @@ def test_it_ends_on_the_last_time_exactly(elementwise):
     model.function = lambda x, t: times.extend(t.tolist()) or inner(x, t)
     ts = grid.uniform(VE(), 3, 1e-5, 0.9)
     sample(
-        model, AdaptiveSDE(), ts, (4, 2), denoise=False, on_step=lambda i, t, x: reached.append(t)
+        model,
+        AdaptiveSDE(0.5, 0.5),
+        ts,
+        (4, 2),
+        denoise=False,
+        on_step=lambda i, t, x: reached.append(t),
     )
     assert (min(times), max(times)) == (1e-5, 0.9)
     assert reached[-1] == 1e-5

@@ -124,6 +124,7 @@ def test_edm_on_its_own_grid(gaussian):
 
 
 @pytest.mark.parametrize("sde", [SubVP(), VE()], ids=["SubVP", "VE"])
+@pytest.mark.by_default("VE")
 def test_more_evaluations_make_a_smaller_error(
     mixture, points, exact_ode, rms, sde, deterministic_case
 ):
@@ -143,6 +144,7 @@ def test_more_evaluations_make_a_smaller_error(
     + [AnnealedLangevin(steps=2), DPMSolverMultistep(3, eta=0.5), DPMSolverSinglestep(3)]
     + [UniPC(), ExponentialAB(4), AngularAdams(), IPNDM(), RungeKutta("rk4", "sigma")],
 )
+@pytest.mark.by_default("VP", "Linear")
 def test_what_is_said_in_sigma_over_alpha_is_the_same_under_every_sde(mixture, sde, sampler):
     """At equal σ/α they give the same x/α as under VE, of which each SDE is a rescaling."""
     flat = VE(1e-3, 500.0)

@@ -49,6 +49,7 @@ PAIRS = {
 
 
 @pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
+@pytest.mark.by_default("VE", "Linear")
 def test_two_names_of_one_solver(mixture, sde, pair):
     x = torch.tensor([[0.7, -1.1], [2.0, 0.1]], dtype=torch.float64) * sde.prior_std
     for ts in (grid.uniform(sde, 9), grid.log_snr(sde, 9), grid.karras(sde, 3)):

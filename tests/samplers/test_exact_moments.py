@@ -86,6 +86,7 @@ def test_moments_of_the_table(moments, sampler):
     ],
     ids=str,
 )
+@pytest.mark.by_default("VE", "Linear")
 def test_moments_tend_to_the_marginal_under_every_sde(gaussian, moments, marginal, sde, sampler):
     """The start is p_1 itself, so that the error is the bias of the steps alone."""
     model, t_min = gaussian(sde), 1e-3

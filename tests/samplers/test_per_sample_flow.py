@@ -19,6 +19,7 @@ def each(method="dopri5", tolerance=1e-5, **options):
 
 
 @pytest.mark.parametrize("method", PER_SAMPLE_METHODS)
+@pytest.mark.by_default("dopri5")
 def test_every_sample_keeps_the_tolerance(mixture, points, exact_ode, method):
     """The worst sample keeps it, not only the root mean square over the batch."""
     model = mixture(VP())
@@ -29,6 +30,7 @@ def test_every_sample_keeps_the_tolerance(mixture, points, exact_ode, method):
         assert float((out - exact).norm(dim=1).max()) <= 50 * tolerance
 
 
+@pytest.mark.by_default("VE", "Linear")
 def test_on_every_sde(mixture, points, exact_ode, rms, sde):
     model, start, t_min = mixture(sde), points[::6] * sde.prior_std, 1e-5
     out = each().run(model, start, grid.uniform(sde, 1, t_min), None).state
@@ -45,6 +47,7 @@ TABLE = TabulatedVP(VP().ddpm_betas(1000))
         *((TABLE, method) for method in PER_SAMPLE_METHODS),
     ],
 )
+@pytest.mark.by_default("dop853")
 def test_a_sample_does_not_depend_on_its_batch(mixture, sde, method):
     """Alone, permuted or in chunks it gives the same result to rounding and the same counts.
 

@@ -23,6 +23,7 @@ def _exploding(x, t):
 
 
 @pytest.mark.parametrize("method", WHOLE_BATCH_METHODS)
+@pytest.mark.by_default("dopri5", "bosh3")
 def test_adaptive_methods_meet_a_tolerance(mixture, points, exact_ode, rms, method):
     model, start = mixture(VP()), points[::6]
     tol = 1e-6 if method == "fehlberg2" else 1e-4
@@ -33,6 +34,7 @@ def test_adaptive_methods_meet_a_tolerance(mixture, points, exact_ode, rms, meth
     assert rms(out, exact_ode(model, start, 1e-3)) <= 5e-3
 
 
+@pytest.mark.by_default("VE", "Linear")
 def test_dopri5_on_every_sde(mixture, points, exact_ode, rms, sde):
     model, start, t_min = mixture(sde), points[::6] * sde.prior_std, 1e-5
     with torch.no_grad():

@@ -22,6 +22,7 @@ def zero(sde):
     return scoresde.FunctionScore(sde, lambda x, t: 0 * x)
 
 
+@pytest.mark.by_default("VE", "Linear")
 def test_every_number_of_evaluations_is_used_wholly(sde):
     model = zero(sde)
     for shape in ((3,), IMAGE):
@@ -55,6 +56,7 @@ def mixture(sde, d=6, k=4):
 
 
 @pytest.mark.parametrize("sde", [scoresde.VP(), scoresde.VE(0.01, 50.0)], ids=["VP", "VE"])
+@pytest.mark.by_default("VP")
 def test_it_beats_usual_settings_and_converges(sde):
     """RMSE to the ODE's end point (dop853 at 1e-9, then the denoiser at t = 1e-7)."""
     model = mixture(sde)

@@ -45,6 +45,7 @@ def test_the_output_tends_to_the_marginal(gaussian, moments, sde, inner, gain, b
 
 
 @pytest.mark.parametrize("repeats", [1, 3])
+@pytest.mark.by_default("VE", "Linear")
 def test_a_restart_contracts_the_error_of_the_variance(gaussian, moments, sde, repeats, marginal):
     """By (v + low²)/(v + high²) each time, v = 1/4, from the exact ODE map and fresh noise."""
     low, high = 1.0, 4.0

@@ -101,14 +101,14 @@ def orders(errors):
     ("sampler", "order"),
     [
         (SASolver(1, 0, 1.0), 1),
-        (SASolver(1, 1, 1.0), 1),
-        (SASolver(1, 2, 1.0), 2),
+        pytest.param(*(SASolver(1, 1, 1.0), 1), marks=pytest.mark.slow),
+        pytest.param(*(SASolver(1, 2, 1.0), 2), marks=pytest.mark.slow),
         (SASolver(2, 0, 1.0), 2),
-        (SASolver(2, 0, 0.5), 2),
-        (SASolver(3, 0, 1.0, lower_order_final=False), 2),
-        (SASolver(4, 0, 1.0, lower_order_final=False), 2),
+        pytest.param(*(SASolver(2, 0, 0.5), 2), marks=pytest.mark.slow),
+        pytest.param(*(SASolver(3, 0, 1.0, lower_order_final=False), 2), marks=pytest.mark.slow),
+        pytest.param(*(SASolver(4, 0, 1.0, lower_order_final=False), 2), marks=pytest.mark.slow),
         (SASolver(3, 4, 1.0, lower_order_final=False), 2),
-        (SASolver(3, 4, 2.0, lower_order_final=False), 2),
+        pytest.param(*(SASolver(3, 4, 2.0, lower_order_final=False), 2), marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -120,8 +120,15 @@ def test_weak_order_for_gaussian_data(gaussian, moments, sampler, order):
 
 @pytest.mark.parametrize(
     ("sampler", "order"),
-    [(SASolver(p, 0, 0.5, lower_order_final=False), p) for p in (1, 2, 3)]
-    + [(SASolver(1, 2, 0.0), 2), (SASolver(3, 4, 0.0, lower_order_final=False), 4)],
+    [
+        (SASolver(2, 0, 0.5, lower_order_final=False), 2),
+        (SASolver(3, 4, 0.0, lower_order_final=False), 4),
+        pytest.param(SASolver(1, 2, 0.0), 2, marks=pytest.mark.slow),
+        *(
+            pytest.param(SASolver(p, 0, 0.5, lower_order_final=False), p, marks=pytest.mark.slow)
+            for p in (1, 3)
+        ),
+    ],
     ids=str,
 )
 def test_the_mean_has_the_order_of_the_adams_method(gaussian, moments, sampler, order):
@@ -138,6 +145,7 @@ def test_at_eta_one_the_mean_is_exact(gaussian, moments, sampler, spacing):
     assert means == pytest.approx([0.0, 0.0], abs=1e-12)
 
 
+@pytest.mark.by_default("VE", "Linear")
 def test_output_tends_to_the_marginal_under_every_sde(gaussian, moments, marginal, sde):
     for sampler in (SASolver(), SASolver(2, 2, 0.5), SASolver(3, 4, 1.0, 0.05, 5.0)):
         got = moments(gaussian(sde), sampler, grid.log_snr(sde, 160), *marginal(sde, 1.0))

@@ -77,6 +77,7 @@ def exact_ends(eta):
     ],
     ids=str,
 )
+@pytest.mark.by_default("EulerMaruyama(eta=1.0)", "DDIM(eta=0.5, clip=inf)")
 def test_the_limit_is_the_exact_solution_on_the_path(gaussian, sampler, eta):
     """The closed form uses no sampler, so that it fixes noise, drift and the path's direction."""
     sde, errors = VP(), []
@@ -114,12 +115,14 @@ def test_another_path_leads_elsewhere(gaussian):
     assert float((ends[0] - ends[1]).square().mean().sqrt()) > 0.5
 
 
+@pytest.mark.slow
 def test_a_deterministic_sampler_has_the_errors_of_its_ode(gaussian):
     """No noise, no bound on the order."""
     errors = errors_of(gaussian(VP()), EDM(), 20)
     assert order(errors) == pytest.approx(2.0, abs=0.1)
 
 
+@pytest.mark.slow
 def test_little_noise_costs_little_order(gaussian):
     """SA-Solver's theorem gives an error of O(η h + h^p); here η is so small that h² is left."""
     errors = errors_of(gaussian(VP()), SASolver(2, 0, 1e-4), 20, 1024)

@@ -872,6 +872,7 @@ def failing(error):
     ],
     ids=["nan", "cuda", "cpu", "MemoryError", "bug", "disk"],
 )
+@pytest.mark.by_default("nan", "cuda")
 def test_a_grid_of_samples_that_fails_is_a_warning_and_training_goes_on(
     tmp_path, drawn, hook, reason
 ):

@@ -110,6 +110,7 @@ def test_a_reconstructed_average_is_the_tracked_one_up_to_the_residual(tmp_path,
 
 
 @pytest.mark.parametrize("k", [4, 5, 39])
+@pytest.mark.by_default("4")
 def test_a_resumed_run_has_the_snapshots_of_an_unbroken_one(tmp_path, whole, k):
     finish(make(tmp_path), until=k)
     later = tmp_path / "ema-0000040.safetensors"

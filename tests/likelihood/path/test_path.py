@@ -66,6 +66,7 @@ class TestIdentity:
     @pytest.mark.parametrize(
         ("steps", "nodes"), [pytest.param(4, 300, marks=pytest.mark.slow), (8, 100)]
     )
+    @pytest.mark.by_default("VP", "Linear")
     def test_the_correction_pays_for_a_coarse_path(self, sde, mixture, steps, nodes):
         model = mixture(sde)
         settings = some_path(steps=steps, nodes=nodes, trace=ExactTrace())
@@ -104,6 +105,7 @@ class TestIdentity:
             *slow(itertools.product((VP, VE), (0.1, 1.0, 3.0), (0.05, 0.5))),
         ],
     )
+    @pytest.mark.by_default("VE")
     def test_whatever_the_coordinates(self, mixture, kind, scale, spread):
         settings = {"steps": 48, "nodes": 150, "trace": ExactTrace()}
         settings = some_path(scale=scale, spread=spread, **settings)
@@ -165,6 +167,7 @@ class TestKnownPart:
         return ends(model, x, latent)
 
     @pytest.mark.parametrize("shape", [(5,), (1, 2, 3)])
+    @pytest.mark.by_default("VE", "Linear")
     def test_isotropic_data_without_a_control(self, sde, gaussian, shape):
         """Rademacher probes of a multiple of I; d is the data's, and the path is straight."""
         model = gaussian(sde, *shape)
@@ -177,6 +180,7 @@ class TestKnownPart:
         assert float(out.correction.abs().max()) < 1e-9
 
     @pytest.mark.parametrize("scale", [0.3, 2.0])
+    @pytest.mark.by_default("VE", "Linear")
     def test_isotropic_data_with_their_control(self, sde, gaussian, scale):
         """Whatever d: the control's variances take its place, and every node gives 0."""
         model = gaussian(sde, 5)
@@ -410,6 +414,7 @@ class TestBatches:
         settings = some_path(steps=8, nodes=6, **settings)
         return by_path(model, x, path=settings, noise=noise)
 
+    @pytest.mark.by_default("VE", "Linear")
     def test_alone_permuted_or_in_chunks(self, sde, mixture):
         model, rule = mixture(sde), Hutchinson(probes=2)
         whole = self.streams(model, POINTS, range(6), trace=rule)

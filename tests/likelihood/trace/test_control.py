@@ -91,6 +91,7 @@ class TestFit:
 
 
 class TestLikelihood:
+    @pytest.mark.by_default("VE", "Linear")
     def test_no_variance_for_gaussian_data(self, sde):
         """The control is the whole Jacobian, and every probe gives the exact trace."""
         self.check_no_variance(sde, "rademacher", per_sample=True)

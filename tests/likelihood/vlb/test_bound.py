@@ -582,6 +582,7 @@ def test_optimal_variances_beat_the_fixed_ones_on_other_data(mixture):
 
 
 @pytest.mark.skipif("digits-vp" not in shipped("checkpoints"), reason="needs digits-vp")
+@pytest.mark.slow
 def test_shipped_digits():
     """The bound of the chain is close to the continuous one; a good network has such bounds."""
     import scoresde
