@@ -40,8 +40,13 @@ class GuidedModel(GivenModel):
 
     @property
     def spec(self) -> DataSpec:
-        """Description of the data."""
+        """Description of the data at which the model is evaluated."""
         return self.given.spec
+
+    @property
+    def decoded_spec(self) -> DataSpec:
+        """Description of the data that the user sees."""
+        return self.given.decoded_spec
 
     @property
     def kind(self) -> str:

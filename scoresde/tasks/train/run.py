@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ..._tensor import check_integer, check_number
 from ..._workers import ReadError
 from ...checkpoint import CheckpointError, RawCheckpoint, save_checkpoint
@@ -25,7 +27,7 @@ from ...validation import Validation, check_bits, validate
 from .content import Best, averaged_tensors, restore, training_tensors
 from .files import BEST, CHECKPOINT, FIGURE, LOG, SAVE_MINUTES, Intervals, open_folder
 from .history import Log, Means
-from .previews import draw_losses, draw_samples
+from .previews import draw_losses, draw_samples, shown_spec
 from .resuming import VERSIONS, doubts, find_resumable, identity_of, versions_of
 from .signals import signals_held
 from .snapshots import save_snapshot
@@ -71,6 +73,7 @@ class Run:
         training: Training,
         metadata: Mapping[str, Any],
         intervals: Intervals | None = None,
+        constant: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Prepare a run; nothing is written before `steps`.
 
@@ -80,13 +83,14 @@ class Run:
             metadata: Plain data for the checkpoint: "config" and "data" as `scoresde.load` reads
                 them, "provenance".
             intervals: How often to write; `Intervals()` by default.
+            constant: Tensors of the checkpoints that the training does not change; none by default.
 
         Raises:
             ValueError: If the intervals ask for bits/dim that cannot be measured.
         """
         self.folder, self.training, self.metadata = folder, training, metadata
         self.model, self.data, self.settings = training.model, training.data, training.settings
-        self.intervals = intervals or Intervals()
+        self.intervals, self._constant = intervals or Intervals(), dict(constant or {})
         self.optimizer = make_optimizer(self.model.net)
         self.ema = EMA(self.model.net, self.settings.ema_decay)
         widths = self.settings.ema_sigma_rel if self.settings.ema_snapshot_every else ()
@@ -262,7 +266,7 @@ class Run:
             found = validate(self.training, self.intervals.validate_bits)
         if found.loss < (math.inf if self._best is None else self._best.loss):  # false for NaN
             self._best = Best(self.done, found.loss, found.std_error)
-            tensors = averaged_tensors(self.ema)
+            tensors = averaged_tensors(self.ema) | self._constant
             save_checkpoint(self.folder / BEST, tensors, {**self._described(), **self._best.entry})
         return found
 
@@ -270,7 +274,7 @@ class Run:
         """The pictures of this step; abandoned as soon as a signal has arrived."""
         if self._saved[0] == self.done and not arrived:
             draw_losses(self.folder / FIGURE, log.rows)
-        if self._due(self.intervals.sample_every) and can_show(self.data.spec):
+        if self._due(self.intervals.sample_every) and can_show(shown_spec(self.model, self.data)):
             path = self.folder / f"samples-{self.done:07d}.png"
             # Training has shown that its batch fits into memory.
             draw_samples(path, self.model, self.ema, self.data, self.settings.batch, arrived)
@@ -294,6 +298,7 @@ class Run:
             state["stream"] = self.data.state(self.done * self.settings.batch)
         best = {} if self._best is None else self._best.entry
         tensors = training_tensors(self.training, self.ema, self.power_emas, self.optimizer)
+        tensors |= self._constant
         save_checkpoint(self.checkpoint, tensors, {**self._described(), **state, **best})
         self._saved = self.done, self.seconds
 
