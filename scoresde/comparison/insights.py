@@ -80,8 +80,9 @@ class Insights:
     def _splits(self) -> dict[str, Dataset]:
         """The data whose errors are measured, by split."""
         model = self.sweep.model
-        if self.data.train is None or model.guided or model.distilled is not None:
-            return {}  # guided models and students do not predict the noise of data
+        unlike = model.guided or model.distilled is not None or model.decoder is not None
+        if self.data.train is None or unlike:
+            return {}  # guided models, students and models of latents: no noise of the data
         splits = {"training": self.data.train}
         if self.data.test is not None:
             splits["held-out"] = self.data.test

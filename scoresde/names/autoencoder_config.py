@@ -44,6 +44,7 @@ class AutoencoderConfig:
     # What `Config` has, for the code that prepares a run of either.
     foreign: ClassVar[bool] = False
     classifier: ClassVar[bool] = False
+    latent: ClassVar[None] = None
     no_likelihood: ClassVar[str] = "an autoencoder"
 
     @classmethod

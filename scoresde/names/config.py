@@ -37,6 +37,7 @@ from .autoencoder_config import AutoencoderConfig
 from .config_source import ConfigSource
 from .importing import checked_kind
 from .kinds import CLASSIFIERS, NETS, checked_net, plain_value, sde_of, sde_table, takes
+from .latent_source import LatentSource
 from .pairwise import PairwiseVE
 
 __all__ = ["Config", "load_config"]
@@ -59,6 +60,7 @@ class Config:
         objective: The loss.
         call: How the network is called.
         distilled: How a student was made; None for a score model.
+        latent: The autoencoder whose latents the model is trained on; None for a model of the data.
         net_class: What makes a network of the user's own; None if it is one of ours, or unknown.
     """
 
@@ -70,6 +72,7 @@ class Config:
     objective: Objective = field(default_factory=Objective)
     call: Call = field(default_factory=Call)
     distilled: Distilled | None = None
+    latent: LatentSource | None = None
     net_class: Callable[..., Any] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -168,7 +171,7 @@ class Config:
             for key, make in _TABLES.items()
             if make is not None and (key in values or key not in _OPTIONAL)
         }
-        for key in ("data", "train"):
+        for key in _OPTIONAL:
             made.setdefault(key, None)
         config = cls(sde=sde, net=dict(values["net"]), net_class=net, **made)
         config._check(source)
@@ -206,6 +209,7 @@ class Config:
             "train": None if untrained else asdict(self.train),
             "call": None if self.call == Call() else vars(self.call),
             "distilled": None if self.distilled is None else asdict(self.distilled),
+            "latent": None if self.latent is None else asdict(self.latent),
         }
         return {
             name: {k: plain_value(v) for k, v in table.items() if v is not None}
@@ -295,7 +299,9 @@ _TABLES: dict[str, Callable[..., Any] | None] = {
     "objective": Objective,
     "call": Call,
     "distilled": Distilled,
+    "latent": LatentSource,
 }
+_OPTIONAL = ("data", "train", "latent")  # tables that are None if they are absent
 
 
 def load_config(source: str | Path | ConfigSource) -> Config | AutoencoderConfig:

@@ -40,7 +40,10 @@ class GuidedModel(GivenModel):
 
     @property
     def spec(self) -> DataSpec:
-        """Description of the data, with the classes that a classifier knows."""
+        """Description of the data at which the model is evaluated.
+
+        It has the classes that a classifier knows.
+        """
         spec = self.given.spec
         if self._classifier is None or spec.classes is not None:
             return spec
@@ -51,6 +54,11 @@ class GuidedModel(GivenModel):
     def _classifier(self) -> StoredModel | None:
         """The classifier that guides; None for other guidance."""
         return self.others["checkpoint"] if self.guidance.classifies else None
+
+    @property
+    def decoded_spec(self) -> DataSpec:
+        """Description of the data that the user sees."""
+        return self.given.decoded_spec
 
     @property
     def kind(self) -> str:

@@ -93,6 +93,11 @@ class LiveModel(GivenModel):
         return not self.model.needs_labels
 
     @property
+    def decoded_spec(self) -> DataSpec:
+        """Description of the decoded data; `spec` unless the model is one of latents."""
+        return self.spec if self.model.decoder is None else self.model.decoder.spec
+
+    @property
     def data_source(self) -> DataSource | None:
         """The training data; None if they are not known."""
         return self.data
