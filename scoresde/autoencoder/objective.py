@@ -37,6 +37,7 @@ class Trainee(nn.Module):
     sde: ClassVar[None] = None
     condition: ClassVar[None] = None
     learned_variance: ClassVar[bool] = False
+    decoder: ClassVar[None] = None
     autocast: torch.dtype | None = None
 
     def __init__(self, net: Autoencoder) -> None:
