@@ -55,6 +55,7 @@ class NoisyClassifier(nn.Module):
 
     learned_variance: ClassVar[bool] = False
     distilled: ClassVar[None] = None
+    decoder: ClassVar[None] = None
     call: ClassVar[Call] = Call()  # as for a `NetworkScore`, whose network may take other names
     data: Any = None
     autocast: torch.dtype | None = None

@@ -43,7 +43,6 @@ from .pairwise import PairwiseVE
 __all__ = ["Config", "load_config"]
 
 _TRAINED = ("data", "sde", "net", "train")  # tables of a config from which a model is trained
-_OPTIONAL = (*_TRAINED, "distilled")  # tables that are not made of nothing
 
 
 @dataclass(frozen=True)
@@ -301,7 +300,7 @@ _TABLES: dict[str, Callable[..., Any] | None] = {
     "distilled": Distilled,
     "latent": LatentSource,
 }
-_OPTIONAL = ("data", "train", "latent")  # tables that are None if they are absent
+_OPTIONAL = ("data", "train", "distilled", "latent")  # tables that are None if they are absent
 
 
 def load_config(source: str | Path | ConfigSource) -> Config | AutoencoderConfig:

@@ -144,7 +144,9 @@ def build(
         decoder = decoder_of(raw)
     model = model.requires_grad_(False).eval()
     model.data = spec
-    model = model.decoded_by(decoder).to(device)
+    if decoder is not None:
+        model = model.decoded_by(decoder)
+    model = model.to(device)
     return Checkpoint(model, spec, config, raw.metadata, raw.sha256, raw.path)
 
 

@@ -60,7 +60,7 @@ def defaults(cls):
 def parts(what):
     """{table: {key: default}} of every key of a config, from the code."""
     made = load_text(what)
-    known = {f.name for f in fields(Config)} - {"net", "net_class", "latent"}
+    known = {f.name for f in fields(Config)} - {"net", "net_class", "latent", "distilled"}
     own = {name: type(getattr(made, name)) for name in known}
     found = {name: defaults(cls) for name, cls in own.items()}
     found["call"] = vars(Call())
