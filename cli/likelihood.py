@@ -31,7 +31,7 @@ class _Likelihood(Command):
             "--levels",
             "--n",
         ),
-        "Definition": ("--protocol", "--t-min", "--draws", "--variance"),
+        "Definition": ("--guidance", "--protocol", "--t-min", "--draws", "--variance"),
         "Computation": (
             *("--method", "--steps", "--nodes", "--rtol", "--atol", "--per-sample"),
             *("--trace", "--force", "--image-error", "--dtype", "--batch", "--seed", "--device"),
@@ -114,6 +114,12 @@ class _Likelihood(Command):
 )
 @options.batch(64, "Data")
 @options.seed
+@click.option(
+    "--guidance",
+    type=options.GUIDANCE,
+    help="Guidance as for `sample`: the density of the guided model, which is not p(x) p(y|x)^w, "
+    "by an ODE method.",
+)
 @options.dtype("Of data and network; the solver's state is always float64.")
 @options.device
 @options.compiled
@@ -152,6 +158,8 @@ def likelihood(
     from .progress import follow_shared
 
     request = ScoreRequest(**settings)
+    if against is not None and request.guidance is not None:
+        raise click.UsageError("--guidance: cannot be given with --against")
     with follow_shared("likelihood", request.device) as (ranks, on_progress):
         common = {"on_progress": on_progress, "share": Share(ranks, shard)}
         if against is None:

@@ -152,8 +152,9 @@ def bench(
             end compares Fréchet distances with published statistics of 50,000 images.
         metrics: Metrics of the samples beside real data, some of `QUALITY_METRICS`.
         reference_tolerance: rtol = atol of the exact solution; None = no paired error.
-        compiled: Compile a copy of each network, which must be a `NetworkScore`, before anything is
-            timed. The bare network, to which times are compared, is the compiled one then.
+        compiled: Compile a copy of each network, which must be a `NetworkScore` or be inside a
+            guided model, before anything is timed. The bare network, to which times are compared,
+            is the compiled one then.
         guidance: Guidance of conditional models, such as 2, "2:rescale=0.7", "apg:scale=3" or
             "auto:scale=2:weak=PATH", or several; each is a case of its own.
         shard: (i, n) measures the i-th of n shares of the cells only; `scoresde merge` joins the

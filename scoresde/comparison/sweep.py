@@ -22,7 +22,7 @@ from ..output.files import save_arrays, write_json
 from ..output.progress import Tell
 from ..score import ScoreModel
 from ..score.sets import only_present, share_present
-from ..tasks.compiling import compile_network
+from ..tasks.compiling import compile_network, is_compiled
 from .checked import estimates_to_json
 from .draw import DrawSettings, draw
 from .influences import influence_arrays
@@ -205,7 +205,7 @@ class Sweep:
         Everything that is timed comes later.
         """
         settings = self.settings
-        if settings.compiled and self.model.rows is None:
+        if settings.compiled and not is_compiled(self.model):
             rows = min(settings.batch, settings.n)
             compile_network(self.model, rows, settings.data_shape, torch.float32, settings.y)
 

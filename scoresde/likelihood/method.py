@@ -24,6 +24,7 @@ from ..ivp import Counts
 from ..score import ScoreModel
 
 __all__ = [
+    "GUIDED",
     "KNOWN",
     "Likelihood",
     "LikelihoodMethod",
@@ -36,6 +37,9 @@ __all__ = [
 
 # Degrees of freedom of a standard error that is known rather than estimated from a few numbers.
 KNOWN = 1e9
+
+GUIDED = "log p is that of the guided model, which is not p(x) p(y|x)^w"
+"""The label of a likelihood of a guided model."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class Likelihood:
             None.
         seed: Seed of all randomness; None if none was given.
         t_max: Time of the latent: 1, or λ = −6 for a network that is not regular where α(1) = 0.
+        label: What log p is, if it is not that of the data: `GUIDED` for a guided model; else None.
     """
 
     log_prob: Tensor
@@ -75,6 +80,7 @@ class Likelihood:
     counts: Counts | None = None
     seed: int | None = None
     t_max: float = 1.0
+    label: str | None = None
 
     def shifted(self, log_det: Tensor) -> Self:
         """The likelihood in the units of the data, log p(x) = log p(z) + log |det ∂z/∂x|.

@@ -21,7 +21,7 @@ from ..score import Clipped, ScoreModel
 from ..score.gradients import with_gradients
 from ..score.sets import check_padding
 from ..score.units import to_model_scale
-from .method import Likelihood, LikelihoodMethod, joined
+from .method import GUIDED, Likelihood, LikelihoodMethod, joined
 from .ode import ODE_METHODS, Ode
 from .path.path import Path
 
@@ -87,8 +87,8 @@ def log_likelihood(
 
     Args:
         model: Score model. Of a `Clipped` one the model inside is taken, with a warning. For a
-            guided one `Ode` gives the density of the guided ODE, with a warning, because it is not
-            p(x) p(y|x)^w; `Path` refuses it.
+            guided one `Ode` gives the density of the guided ODE, with a warning and a `label`,
+            because it is not p(x) p(y|x)^w; `Path` refuses it.
         x: Data, shape (B, *D). The method says which kind it needs: points in units
             (float32 or float64), or integer levels.
         method: The method, or its text.
@@ -131,8 +131,7 @@ def log_likelihood(
             "and Ode are"
         )
     if model.guided:
-        words = "log p is that of the guided model, which is not p(x) p(y|x)^w"
-        warnings.warn(words, UserWarning, stacklevel=3)
+        warnings.warn(GUIDED, UserWarning, stacklevel=3)
     given = {"seed": seed, "noise": noise, "y": y, "batch": batch}
     random = method.needs_noise(x)
     with torch.set_grad_enabled(grad):
@@ -144,7 +143,8 @@ def log_likelihood(
             parts = [_with_gradients(part, z[part.rows]) for part in parts]
         found = joined([method.estimate(part, z[part.rows]) for part in parts])
         found = found if log_det is None else found.shifted(log_det)
-    return replace(found, seed=None if seed is None else int(seed))
+    label = GUIDED if model.guided else None
+    return replace(found, seed=None if seed is None else int(seed), label=label)
 
 
 def _with_gradients(part: Batch, x: Tensor) -> Batch:

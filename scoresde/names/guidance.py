@@ -71,6 +71,11 @@ class Guidance(ABC):
         return Scale(self.scale, self.low, self.high)
 
     @property
+    def changes(self) -> bool:
+        """Whether the model is another one than the strong model, which it is not at scale 1."""
+        return self.scale != 1 or self.threshold is not None or self.classifies
+
+    @property
     def checkpoints(self) -> dict[str, str]:
         """Names or paths of further checkpoints, by parameter."""
         return {}

@@ -18,14 +18,12 @@ from ..score import NetworkScore, ScoreModel
 from .given import GivenModel
 from .live import LiveModel
 
-__all__ = ["check_compiles", "compile_network"]
+__all__ = ["check_compiles", "compile_network", "is_compiled"]
 
 
 def check_compiles(given: GivenModel) -> None:
-    """Raise ValueError unless a model is a `NetworkScore`, whose network can be compiled."""
-    if given.plain is not given:
-        raise ValueError(f"--compile: must be left out for {given.name} under --guidance")
-    if isinstance(given, LiveModel) and not isinstance(given.model, NetworkScore):
+    """Raise ValueError unless a model is a `NetworkScore`, or a guided one that is made of them."""
+    if isinstance(given, LiveModel) and not _networks(given.model):
         raise ValueError(
             f"compiled: must be False for {given.name}, which is a {type(given.model).__name__}; "
             "only the network of a NetworkScore is compiled"
@@ -33,32 +31,34 @@ def check_compiles(given: GivenModel) -> None:
 
 
 def compile_network(
-    model: NetworkScore,
+    model: ScoreModel,
     rows: int,
     shape: Sequence[int],
     dtype: torch.dtype,
     y: Condition | None = None,
     derivatives: bool = False,
 ) -> None:
-    """Compile a model's network for batches of `rows`, and run it once.
+    """Compile the networks of a model for batches of `rows`, and run it once.
 
     The first run compiles, so that later timings do not hold it. Smaller batches are filled up to
     `rows`, because another compilation takes longer than the evaluation of the added rows. If the
     derivative pass cannot be compiled, one warning says so, and evaluations with derivatives run
-    without the compiled network.
+    without the compiled network. The network of a classifier that guides is not compiled.
 
     Args:
-        model: The model; changed in place.
+        model: A `NetworkScore`, or a guided model that is made of them; changed in place.
         rows: Largest number of samples of a batch.
         shape: Shape of a sample.
         dtype: Dtype of the state.
         y: Condition of at least `rows` samples, or None.
         derivatives: Whether derivative passes will follow.
     """
-    device = next((p.device for p in model.net.parameters()), torch.device("cpu"))
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     x = torch.zeros(rows, *shape, dtype=dtype, device=device)
     y = None if y is None else take_rows(y, slice(rows))
-    model.compile(rows=rows)
+    networks = _networks(model)
+    for network in networks:
+        network.compile(rows=rows)
     bound = model.labelled(y, rows, device)
     with own_context(), evaluating(bound), count_nfe(bound):
         _without_check(bound, x)
@@ -67,10 +67,21 @@ def compile_network(
         try:
             _derivative(bound, x)
         except Exception as error:
-            model.eager_derivatives = True
+            for network in networks:
+                network.eager_derivatives = True
             warnings.warn(
                 f"--compile: the derivative pass runs without it: {reason_of(error)}", stacklevel=2
             )
+
+
+def is_compiled(model: ScoreModel) -> bool:
+    """Whether `compile_network` has been called for a model."""
+    return any(network.rows is not None for network in _networks(model))
+
+
+def _networks(model: ScoreModel) -> list[NetworkScore]:
+    """The score models inside a model, or itself, whose networks can be compiled; each once."""
+    return [module for module in model.modules() if isinstance(module, NetworkScore)]
 
 
 def _without_check(model: ScoreModel, x: Tensor) -> None:

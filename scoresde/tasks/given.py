@@ -70,6 +70,11 @@ class GivenModel(ABC):
         return 1
 
     @property
+    def guided(self) -> bool:
+        """Whether the score is no gradient of the log-density of the model's ODE."""
+        return False
+
+    @property
     @abstractmethod
     def t_least(self) -> float:
         """Least time at which the network may be evaluated."""

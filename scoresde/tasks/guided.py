@@ -96,6 +96,11 @@ class GuidedModel(GivenModel):
         return self.guidance.evaluations(self.given.evaluations, weak)
 
     @property
+    def guided(self) -> bool:
+        """Whether the score is no gradient of the log-density of the model's ODE."""
+        return self.guidance.changes or self.given.guided
+
+    @property
     def t_least(self) -> float:
         """Least time at which all networks may be evaluated."""
         return max(each.t_least for each in self._all)

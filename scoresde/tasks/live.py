@@ -67,6 +67,11 @@ class LiveModel(GivenModel):
         return self.model.distilled
 
     @property
+    def guided(self) -> bool:
+        """Whether the score is no gradient of the log-density of the model's ODE."""
+        return self.model.guided
+
+    @property
     def evaluations(self) -> int:
         """Evaluations of networks that one evaluation of the model takes at most."""
         return self.model.evaluations

@@ -88,6 +88,21 @@ def test_autoguidance_takes_a_weaker_checkpoint(scoresde, dropped_checkpoint, tm
     np.testing.assert_allclose(*same, rtol=0, atol=1e-5)  # float32 rounding of few steps
 
 
+@pytest.mark.slow
+def test_the_likelihood_of_a_guided_model_is_labelled(scoresde, dropped_checkpoint, tmp_path):
+    arguments = ["likelihood", "--checkpoint", dropped_checkpoint, "--n", 2, "--measured", 0]
+    coarse = ["--rtol", 0.5, "--atol", 0.5, "--t-min", 0.1]
+    label = "log p is that of the guided model, which is not p(x) p(y|x)^w"
+    for scale, words in ((2, label), (1, None)):
+        out = tmp_path / str(scale)
+        method = ["--method", "dopri5"] if words is None else []  # that of guided models
+        done = scoresde(*arguments, *coarse, *method, "--guidance", scale, "--out", out)
+        assert done.status == 0, done
+        summary = json.loads((out / "summary.json").read_text())
+        assert summary["label"] == words
+        assert (label in done.out) == (label in (out / "budget.txt").read_text()) == (scale == 2)
+
+
 def test_what_cannot_be_guided_is_refused_before_anything_slow(
     refused, no_network, dropped_checkpoint, labelled_checkpoint, tiny_checkpoint
 ):
@@ -104,7 +119,9 @@ def test_what_cannot_be_guided_is_refused_before_anything_slow(
     refused([*dropped, "auto:scale=2:weak=missing"], "missing")
     refused([*dropped, "guide:scale=2"], "--guidance", "allowed: cfg, apg, auto")
     refused([*dropped, "2", "--nfe", 1], "--nfe: 1, but it must be at least 2")
-    refused([*dropped, "2", "--compile"], "--compile")
+    likelihood = ["likelihood", "--checkpoint", dropped_checkpoint, "--guidance", "2"]
+    refused([*likelihood, "--method", "path"], "--method: path needs the score of a density")
+    refused([*likelihood, "--against", dropped_checkpoint], "--guidance: cannot be given with")
 
 
 def test_each_scale_is_a_case_of_a_comparison():

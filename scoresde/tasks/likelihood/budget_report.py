@@ -49,6 +49,11 @@ def of_log_prob(budget: MeanBudget) -> MeanBudget:
 
 def _headline(budget: MeanBudget, summary: Mapping[str, Any]) -> list[str]:
     """The mean: bits/dim of levels, and log p itself of continuous data, with its units."""
+    label = summary.get("label")  # summaries of earlier versions have none
+    return [*_mean(budget, summary), *([] if label is None else [label])]
+
+
+def _mean(budget: MeanBudget, summary: Mapping[str, Any]) -> list[str]:
     error, protocol = budget.std_error, summary["protocol"]
     if summary["levels"] is not None:
         return [f"{budget.value:.4f} ± {_size(error)} {summary['unit']}   {protocol}"]

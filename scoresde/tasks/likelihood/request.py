@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -54,7 +55,8 @@ class ScoreRequest(HeldOutRequest):
     Args:
         protocol: One of `PROTOCOLS`; None for "pf-ode/uniform", or "pf-ode/continuous" for
             continuous data.
-        method: One of `METHODS`, or "auto": "path" above 16 dimensions, else "dopri5".
+        method: One of `METHODS`, or "auto": "path" above 16 dimensions, else "dopri5". "path" is
+            refused for a guided model, and "auto" is "dopri5".
         per_sample: Whether an ODE method has a step size for each datum, not one for the batch.
         trace: A trace rule as `parse_trace` reads it, or "auto". For "path", "auto" measures which
             rule is the cheapest; for ODE methods it is the exact trace up to 16 dimensions, and
@@ -73,6 +75,7 @@ class ScoreRequest(HeldOutRequest):
         force: Allow an exact trace above 4096 dimensions.
         plot: Draw the terms of the bound "vlb-ddpm".
         compiled: Compile the network, its derivative pass included.
+        guidance: As `parse_guidance` reads it; None for no guidance.
     """
 
     n: int = 128
@@ -92,6 +95,9 @@ class ScoreRequest(HeldOutRequest):
     force: bool = False
     plot: bool = False
     compiled: bool = False
+    guidance: str | None = None
+
+    places: ClassVar[tuple[str, ...]] = (*HeldOutRequest.places, "guidance")
 
     @property
     def of_flow(self) -> bool:
@@ -108,7 +114,8 @@ def resolved(request: ScoreRequest, given: GivenModel) -> ScoreRequest:
     """The request with protocol, method and time filled in for the checkpoint."""
     small = given.spec.dims <= EXACT_UP_TO
     default = "pf-ode/continuous" if given.spec.levels is None else "pf-ode/uniform"
-    method = request.method if request.method != "auto" else "dopri5" if small else "path"
+    solved = "dopri5" if small or given.guided else "path"
+    method = solved if request.method == "auto" else request.method
     request = replace(request, protocol=request.protocol or default, method=method)
     if request.of_flow:
         request = replace(request, t_min=given.last_time(request.t_min, FIRST_TIME))
@@ -137,6 +144,11 @@ def check_request(request: ScoreRequest, given: GivenModel) -> None:
     given.check_first_time(request.t_min)
     if request.of_flow or given.snapped and request.protocol != "vlb-ddpm":
         given.check_flow(request.rtol, request.atol, request.dtype)
+    if request.of_path and given.guided:
+        raise ValueError(
+            f"--method: path needs the score of a density, and {given.name} is guided; dopri5 "
+            "gives the density of the guided ODE"
+        )
     if request.of_flow:
         _check_flow_options(request, given.spec)
     if request.per_sample and request.method not in ("dopri5", "bosh3", "dop853"):

@@ -10,12 +10,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
+from warnings import catch_warnings, filterwarnings
 
 import torch
 from torch import Tensor
@@ -24,7 +26,7 @@ from ..._condition import map_condition
 from ...data import Dataset
 from ...exact import GaussianMixture
 from ...likelihood import Budget, LikelihoodMethod, likelihood_budget
-from ...likelihood.method import joined
+from ...likelihood.method import GUIDED, joined
 from ...noise import SampleNoise
 from ...output.parts import Part
 from ...output.progress import OnProgress, advise_on_memory, silent
@@ -87,7 +89,12 @@ def score_data(
         if parts is not None:
             found = run.found(parts)
             scores = Scores(task.request, given.spec, task.data, task.rows, *found[:2])
-            summary = scores.summary() | {"seconds": found.seconds, "versions": versions()}
+            label = GUIDED if given.guided else None
+            summary = scores.summary() | {
+                "label": label,
+                "seconds": found.seconds,
+                "versions": versions(),
+            }
             scores.write(output.work, summary)
             if task.request.plot:
                 scores.write_terms(output.work, task.chain())
@@ -217,7 +224,8 @@ class Run:
         if y is not None:
             y = map_condition(lambda leaf: leaf[rows].to(device), y)
         noise = SampleNoise(task.request.seed, places)
-        with advise_on_memory(len(rows), task.given.spec.shape, "--batch"):
+        with advise_on_memory(len(rows), task.given.spec.shape, "--batch"), catch_warnings():
+            filterwarnings("ignore", re.escape(GUIDED))  # it is the label of the results
             found = likelihood_budget(model, x, method, control=control, noise=noise, y=y)
         arrays = {f.name: getattr(found, f.name).cpu().numpy() for f in fields(Budget)}
         about = {"method": self.words, "seconds": time.monotonic() - began}

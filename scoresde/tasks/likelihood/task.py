@@ -18,6 +18,7 @@ from ...output.shared_work import batches_of
 from ...score import ScoreModel
 from ..compiling import compile_network
 from ..given import GivenModel
+from ..guided import under_guidance
 from ..held_out import check_held_out, choose_rows, load_held_out
 from ..request import StoredModel, data_source
 from .method import make_method
@@ -69,6 +70,7 @@ class Scoring:
     ) -> Scoring:
         """Check a request and load its data; for arguments and errors see `score_data`."""
         given = given or StoredModel.read(request.checkpoint, request.net, request.sde)
+        given = under_guidance(given, request.guidance)
         request = resolved(request, given)
         check_request(request, given)
         _warn_of_clipping(given)
