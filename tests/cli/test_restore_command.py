@@ -1,6 +1,7 @@
 """`scoresde restore`: samples are those of the library, files are read, mistakes are refused."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -92,6 +93,7 @@ def test_samples_are_those_of_the_guided_model_by_ancestral_steps(restore, tiny_
     assert abs(noise.var() - 1 - (1 / 17 / 0.05) ** 2 / 12) < 3 * np.sqrt(2 / 96)
 
 
+@pytest.mark.slow  # two more runs
 def test_samplers_of_measured_models(restore, tiny_checkpoint):
     out, _ = restore("--method", "ddrm")
     wanted = again(out, tiny_checkpoint, Measured, DDRM())
@@ -104,6 +106,7 @@ def test_samplers_of_measured_models(restore, tiny_checkpoint):
     assert "effective" in done.out
 
 
+@pytest.mark.slow  # four runs
 def test_batches_and_a_stopped_run_give_the_same_samples(restore, monkeypatch, scoresde):
     out, _ = restore()
     whole = arrays(out)["samples"]
@@ -132,6 +135,7 @@ def test_a_measured_file_gives_the_samples_of_the_image(restore, tmp_path):
         assert "central" not in done.out
 
 
+@pytest.mark.slow  # draws three pictures
 def test_pictures_are_read_and_drawn(restore, tmp_path, pictures):
     grey = np.random.default_rng(0).integers(0, 256, (8, 8)).astype(np.uint8)
     Image.fromarray(grey).save(tmp_path / "a.png")
@@ -147,6 +151,7 @@ def test_pictures_are_read_and_drawn(restore, tmp_path, pictures):
     assert "--image" not in (out / "summary.json").read_text()
 
 
+@pytest.mark.slow  # three runs
 def test_several_files_in_one_command(scoresde, tiny_checkpoint, tmp_path):
     for name in "ab":
         np.save(tmp_path / f"{name}.npy", np.zeros((8, 8), np.uint8))
@@ -155,12 +160,18 @@ def test_several_files_in_one_command(scoresde, tiny_checkpoint, tmp_path):
     done = scoresde("restore", *usual, *files, "--out", tmp_path / "out")
     assert done.status == 0, done.err
     assert done.out.startswith("2 × 1 samples given blur")
+    # What `scoresde sample` writes is read by its levels.
+    np.savez(tmp_path / "a.npz", x=np.full((1, 1, 8, 8), -1.0), levels=np.full((1, 1, 8, 8), 8))
+    done = scoresde("restore", *usual, "--image", tmp_path / "a.npz", "--out", tmp_path / "npz")
+    assert done.status == 0, done.err
+    np.testing.assert_allclose(arrays(tmp_path / "npz")["truth"], 0.5)
     np.save(tmp_path / "b.npy", np.ones((8, 8), np.uint8))  # other content under the same name
     done = scoresde("restore", *usual, *files, "--out", tmp_path / "out")
     assert done.status == 2
     assert "--overwrite" in done.err
 
 
+@pytest.mark.slow  # two runs
 def test_a_class_is_that_of_all_data(scoresde, labelled_checkpoint, tmp_path):
     usual = ["--checkpoint", labelled_checkpoint, "--operator", MASK, "--n", 1, "--samples", 2]
     usual += ["--nfe", 3]
@@ -173,43 +184,67 @@ def test_a_class_is_that_of_all_data(scoresde, labelled_checkpoint, tmp_path):
     assert not np.allclose(*found)
 
 
+MISTAKES = [
+    (["--operator", "mask:box=9x9"], "--operator: mask:box=9x9: box must lie inside 8x8"),
+    (["--operator", "mask:file=WIDE"], "keep must", "(3, 9, 9)"),
+    (["--noise", 0, "--method", "smc"], "--noise: must be above 0 for smc, got 0"),
+    (["--method", "ddrm", "--sampler", "ddim"], "--sampler: ddim, but ddrm is a sampler"),
+    (["--image", "WIDE"], "--image: ", "(3, 9, 9)", "(1, 8, 8) is needed"),
+]
+MORE_MISTAKES = [
+    (["--operator", "grey"], "--operator: grey: grey is of data with several channels"),
+    (["--operator", "mask:file=none.png"], "--operator: ", "No such file"),
+    (["--operator", "masc"], "--operator: operator 'masc' is unknown", "did you mean mask"),
+    (["--method", "pgdm"], "--method: method 'pgdm' is unknown", "pigdm"),
+    (["--noise", "-1"], "--noise: "),
+    (["--noise", 0, "--method", "dps"], "--noise: must be above 0 for dps", "dps:scale=20"),
+    (["--method", "smc", "--nfe", 5], "--nfe: 5, but it must be at least"),
+    (["--sampler", "dopri5", "--nfe", 5], "--nfe: 5, but it must be None"),
+    (["--image", "LARGE"], "--image: pixel values must be", "got 255 to 255"),
+    (["--image", "NAN"], "--image: ", "finite"),
+    (["--image", "TEXT"], "--image: ", "cannot be decoded"),
+    (["--image", "none.png"], "--image: ", "none.png"),
+    (["--measurement", "WIDE"], "--measurement: ", "(48,) or (1, 8, 8)"),
+    (["--image", "LARGE", "--n", 3], "--n: cannot be given together"),
+    (["--data", "none"], "--data: ", "none"),
+    (["--n", 5000], "--n: 5000 is more than"),
+    (["--label", "3"], "--label: 3 is no class"),
+]
+
+
+@pytest.fixture(scope="module")
+def bad_files(tmp_path_factory):
+    """bad_files(option): the option with the path of a bad file in place of its name."""
+    folder = tmp_path_factory.mktemp("bad")
+    names = {"WIDE": "wide.npy", "LARGE": "large.npy", "NAN": "nan.npy", "TEXT": "text.png"}
+    np.save(folder / "wide.npy", np.zeros((3, 9, 9)))
+    np.save(folder / "large.npy", np.full((8, 8), 255.0))
+    np.save(folder / "nan.npy", np.full((8, 8), np.nan))
+    (folder / "text.png").write_text("no picture")
+
+    def named(option):
+        for name, file in names.items():
+            option = str(option).replace(name, str(folder / file))
+        return option
+
+    return named
+
+
 def test_mistakes_are_refused_before_the_network_is_built(
-    refused, no_network, tiny_checkpoint, labelled_checkpoint, points_checkpoint, tmp_path
+    refused, no_network, tiny_checkpoint, bad_files
 ):
-    np.save(tmp_path / "wide.npy", np.zeros((3, 9, 9)))
-    np.save(tmp_path / "large.npy", np.full((8, 8), 255.0))
-    np.save(tmp_path / "nan.npy", np.full((8, 8), np.nan))
-    (tmp_path / "text.png").write_text("no picture")
-    (tmp_path / "own.py").write_text(
-        "class Own:\n    def A(self, x): return x\n    A_adjoint = A\n"
-    )
     usual = ["restore", "--checkpoint", tiny_checkpoint, "--operator", MASK]
-    cases = [
-        (["--operator", "mask:box=9x9"], "--operator: mask:box=9x9: box must lie inside 8x8"),
-        (["--operator", "grey"], "--operator: grey: grey is of data with several channels"),
-        (["--operator", "mask:file=none.png"], "--operator: ", "No such file"),
-        (["--operator", f"mask:file={tmp_path / 'wide.npy'}"], "keep must", "(3, 9, 9)"),
-        (["--operator", "masc"], "--operator: operator 'masc' is unknown", "did you mean mask"),
-        (["--method", "pgdm"], "--method: method 'pgdm' is unknown", "pigdm"),
-        (["--noise", "-1"], "--noise: "),
-        (["--noise", 0, "--method", "smc"], "--noise: must be above 0 for smc, got 0"),
-        (["--noise", 0, "--method", "dps"], "--noise: must be above 0 for dps", "dps:scale=20"),
-        (["--method", "ddrm", "--sampler", "ddim"], "--sampler: ddim, but ddrm is a sampler"),
-        (["--method", "smc", "--nfe", 5], "--nfe: 5, but it must be at least"),
-        (["--sampler", "dopri5", "--nfe", 5], "--nfe: 5, but it must be None"),
-        (["--image", tmp_path / "wide.npy"], "--image: ", "(3, 9, 9)", "(1, 8, 8) is needed"),
-        (["--image", tmp_path / "large.npy"], "--image: pixel values must be", "got 255 to 255"),
-        (["--image", tmp_path / "nan.npy"], "--image: ", "finite"),
-        (["--image", tmp_path / "text.png"], "--image: ", "cannot be decoded"),
-        (["--image", tmp_path / "none.png"], "--image: ", "none.png"),
-        (["--measurement", tmp_path / "wide.npy"], "--measurement: ", "(48,) or (1, 8, 8)"),
-        (["--image", tmp_path / "large.npy", "--n", 3], "--n: cannot be given together"),
-        (["--data", "none"], "--data: ", "none"),
-        (["--n", 5000], "--n: 5000 is more than"),
-        (["--label", "3"], "--label: 3 is no class"),
-    ]
-    for options, *parts in cases:
-        refused([*usual, *options], *parts)
+    for options, *parts in MISTAKES:
+        refused([*usual, *map(bad_files, options)], *parts)
+
+
+@pytest.mark.slow
+def test_more_mistakes_are_refused_before_the_network_is_built(
+    refused, no_network, tiny_checkpoint, labelled_checkpoint, points_checkpoint, bad_files
+):
+    usual = ["restore", "--checkpoint", tiny_checkpoint, "--operator", MASK]
+    for options, *parts in MORE_MISTAKES:
+        refused([*usual, *map(bad_files, options)], *parts)
     labelled = ["restore", "--checkpoint", labelled_checkpoint, "--operator", MASK]
     refused(labelled, "--label: must be given")
     points = ["restore", "--checkpoint", points_checkpoint, "--operator"]
@@ -230,14 +265,17 @@ def test_an_operator_of_the_user_has_no_singular_values(
     refused([*usual[:-1], "own_operator:None"], "has no 'None'")
 
 
-@pytest.mark.slow  # every method, and every kind of sampler, on a tiny network
-@pytest.mark.parametrize("operator", ["downsample", "blur:std=0.6", "projection:m=20", MASK])
-def test_every_method_runs_with_every_operator(restore, operator):
+@pytest.mark.slow  # every method on a trained network
+def test_every_method_runs_with_different_singular_values(restore):
+    """On an untrained network DPS diverges."""
+    usual = ("--checkpoint", "digits-vp", "--operator", "blur:std=0.6", "--n", 1)
     for i, method in enumerate(["pigdm", "dps", "ddnm", "ddrm", "replacement", "repaint", "smc"]):
-        out, _ = restore("--operator", operator, "--method", method, "--nfe", 40, out=str(i))
+        exact = method in ("replacement", "repaint")
+        with pytest.warns(UserWarning, match="as exact") if exact else nullcontext():
+            out, _ = restore(*usual, "--method", method, "--nfe", 20, out=str(i))
         facts = summary(out)
-        assert np.isfinite(arrays(out)["samples"]).all()
-        assert facts["nfe"] <= 40
+        assert bool(np.isfinite(arrays(out)["samples"]).all())
+        assert facts["nfe"] <= 20
         assert (facts["nfe_derivative"] > 0) == (method in ("pigdm", "dps", "smc"))
-    out, _ = restore("--operator", operator, "--sampler", "heun", out="heun")
+    out, _ = restore(*usual, "--sampler", "heun", out="heun")
     assert summary(out)["nfe"] <= 6

@@ -43,6 +43,7 @@ def test_the_truth_fills_its_cell_and_does_not_depend_on_the_number_of_data(tmp_
     truth, point = dequantized(data, seed=3)
     np.testing.assert_allclose(truth.numpy(), x / 16)
     assert torch.equal(QUANTIZED.to_levels(point), torch.from_numpy(x).to(torch.uint8))
+    assert len(point.unique()) == point.numel()
     operator = parse_operator("downsample").of(QUANTIZED.shape)
     y = with_noise(truth, point, operator, 0.1, seed=3).y
     two = [part[:2] for part in (truth, point)]
@@ -95,6 +96,34 @@ def test_narrow_samples_are_found_to_be_so(exact):
     )
     for row in half.summary()["intervals"]["hidden"]:
         assert row["value"] < row["interval"] - 3 * std_error(row["interval"])
+
+
+@pytest.mark.parametrize("text", ["downsample", "projection:m=5", "mask:box=2x2"])
+def test_the_measured_row_shows_a_white_image_as_white(text, monkeypatch, tmp_path):
+    rows = []
+    monkeypatch.setattr("scoresde.tasks.restored.save_restoration", lambda _, r, __: rows.extend(r))
+    transform = fit_chain(
+        parse_transforms("standardize"),
+        lambda: [(torch.rand(9, 3, 4, 4, generator=torch.Generator().manual_seed(0)), None)],
+        *((3, 4, 4), None, 1),
+    )[0]
+    for spec in (QUANTIZED, DataSpec((3, 4, 4), -2.0, 5.0, transform=transform)):
+        operator, values = parse_operator(text).of(spec.shape), Values(spec)
+        white = torch.full((2, 3, 4, 4), spec.high, dtype=torch.float64)
+        if spec.levels is not None:
+            white = values.to_model(torch.ones_like(white))
+        readings = with_noise(values.of(white), white, operator, 0.0, seed=0)
+        rows.clear()
+        Restored(spec, operator, readings, 0.0, white[:, None]).write(
+            tmp_path, {"operator": text, "method": "pigdm"}
+        )
+        assert [row.name for row in rows][-1].startswith("std")
+        for row in rows[:-1]:
+            shown = row.images if row.hidden is None else row.images[..., ~row.hidden]
+            # A⁺ y is grey where the projection says nothing
+            least = 0.5 if row.name == "A⁺ y" else 1 - 1e-9
+            assert float(shown.mean()) >= least
+            assert float(shown.mean()) <= 1 + 1e-6
 
 
 def test_results_are_in_the_units_of_data_with_a_transform(exact, tmp_path):
