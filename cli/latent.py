@@ -27,6 +27,14 @@ __all__ = ["latent"]
     help="Points of a path from one datum to another, both included.",
 )
 @click.option(
+    "--path-density",
+    is_flag=True,
+    help="Also log p of every point of the paths; it costs derivative passes.",
+)
+@click.option(
+    "--label", help="Class, name or number, as which the codes of the data are decoded too."
+)
+@click.option(
     "--samples", type=Integer(0), default=16, help="Number of samples drawn with log-density."
 )
 @click.option(
@@ -67,6 +75,8 @@ def _in_words(summary: dict[str, Any], out: Path) -> str:
         "latents": f"root mean square {trip['latent_rms']:.3f} of the prior's deviation",
         "paths": f"{summary['paths']['n']} of {summary['paths']['steps']}; "
         f"largest error at an end {summary['paths']['error']:.2g}",
+        "along": _along(summary["paths"], summary["unit"]),
+        "as": _translated(summary.get("label")),
         "cost": f"{trip['nfe']} NFE counted per datum, there and back; {summary['seconds']:.1f} s",
     }
     if drawn is not None:
@@ -79,5 +89,21 @@ def _in_words(summary: dict[str, Any], out: Path) -> str:
             f"{drawn['nfe']} NFE and {drawn['nfe_derivative']} derivative passes"
         )
     first = f"round trip: max error {trip['error']:.2g}, root mean square {trip['rms']:.2g}"
-    lines = [f"  {key:<10}{text}" for key, text in rows.items()]
+    lines = [f"  {key:<10}{text}" for key, text in rows.items() if text is not None]
     return "\n".join([first, *lines, *(str(out / name) for name in summary["files"])])
+
+
+def _translated(label: str | None) -> str | None:
+    return None if label is None else f"class {label}: translated in latents.npz"
+
+
+def _along(paths: dict[str, Any], unit: str) -> str | None:
+    """−log p at the ends and in the middle of the paths, or None."""
+    if "at_ends" not in paths:
+        return None
+    error = paths["std_error_of_one"]
+    known = "one probe, error unknown" if error is None else f"± {error:.3f} each"
+    return (
+        f"−log p per dimension {paths['at_ends']:.3f} at the ends, {paths['in_middle']:.3f} in the "
+        f"middle ({unit}; {known}; {paths['nfe_derivative']} derivative passes)"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -42,6 +43,8 @@ class DDRM(GridSampler):
     Raises:
         ValueError: If a number is out of range.
     """
+
+    measured: ClassVar[bool] = True
 
     eta: float = 0.85
     eta_b: float = 1.0

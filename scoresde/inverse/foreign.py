@@ -28,6 +28,10 @@ class Foreign(Operator):
     deepinv's `DecomposablePhysics`, then `filter` is computed with them, and it is refused
     otherwise. If the object holds float32 tensors alone, float64 samples are rounded for it.
 
+    All methods ran with these linear physics of deepinv 0.5 as they are: Inpainting, Denoising,
+    Downsampling, Blur, BlurFFT, Decolorize, Demosaicing, CompressedSensing, StructuredRandom,
+    SinglePixelCamera, MRI, Tomography. `DDRM` takes those that are a `DecomposablePhysics`.
+
     Args:
         physics: The object; one of deepinv's `LinearPhysics`, for example.
         shape: Shape *D of a sample.

@@ -69,6 +69,9 @@ class Problem(Guided):
                 f"model must have one condition for all samples, of leading dimension 1, got "
                 f"{max(rows)} rows"
             )
+        if model.y is not None:
+            device = next(leaf.device for _, leaf in leaves(model.y))
+            model.labelled(model.y, 1, device)  # refuses unknown classes
         self.y, self.needs_labels = None, True
 
     @property
@@ -142,7 +145,7 @@ class Measured(Problem):
     """Another model with its measurement, for samplers that use it: `DDRM`, `TwistedSMC` and so on.
 
     Its ε and x0 are those of the model itself; the measurement is used by the sampler alone. Other
-    samplers draw samples that know nothing of y.
+    samplers would draw samples that know nothing of y, and `sample` refuses them.
 
         scoresde.sample(Measured(model, operator, noise=0.1), DDRM(), n=64, y=y)
 
@@ -151,6 +154,8 @@ class Measured(Problem):
         operator: As for `Problem`.
         noise: σ_y, at least 0.
     """
+
+    for_measured = True  # `sample` takes only samplers that use the measurement
 
     @property
     def guided(self) -> bool:

@@ -66,6 +66,11 @@ def posterior(model: GaussianMixture, operator: Any, y: Tensor, noise: float) ->
     log_det = factor.diagonal(dim1=1, dim2=2).log().sum(1)
     weights = torch.softmax(model.weights.log() - 0.5 * white.square().sum(1) - log_det, 0)
     some = weights > 0
+    if not bool(some.any()):
+        raise ValueError(
+            "y must be nearer to the measurements of the data: its density is 0 in float64 for all "
+            "components"
+        )
     means = means[some].reshape(-1, *model.shape)
     return GaussianMixture(model.sde, weights[some], means, covs[some])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -24,6 +24,8 @@ _ANCESTRAL = DDIM(eta=1.0)  # DDPM's step, with the variance β̃
 @dataclass(frozen=True)
 class _Replacing(GridSampler):
     """Steps of another sampler, each followed by  x ← x + A⁺ (α_s y + σ_s A z − A x)."""
+
+    measured: ClassVar[bool] = True
 
     inner: GridSampler = field(default=_ANCESTRAL, kw_only=True)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .._tensor import check_integer
+from .._tensor import check_integer, check_number
 from ..evaluation import seeded
 from .operators import Operator, Spectrum, like_rows, sample_shape
 
@@ -32,6 +32,7 @@ class Blur(Operator):
         shape: Shape (C, *sizes) of a sample with d sizes.
 
     Raises:
+        TypeError: If the kernel is complex.
         ValueError: If the kernel is not finite, is 0, or does not fit the shape.
     """
 
@@ -41,7 +42,7 @@ class Blur(Operator):
 
     def __post_init__(self) -> None:
         shape = sample_shape(self.shape)
-        kernel = torch.as_tensor(self.kernel, dtype=torch.float64)
+        kernel = _real("kernel", self.kernel)
         if not bool(kernel.isfinite().all()) or not bool((kernel != 0).any()):
             raise ValueError("kernel must be finite and not 0")
         fits = kernel.ndim == len(shape) - 1
@@ -72,8 +73,7 @@ class Blur(Operator):
                 as far as they fit.
         """
         shape = sample_shape(shape)
-        if not std > 0:
-            raise ValueError(f"std must be greater than 0, got {std}")
+        std = check_number("std", std, above=0)
         fitting = (min(shape[1:], default=1) - 1) // 2
         radius = min(math.ceil(3 * std), fitting) if radius is None else radius
         radius = check_integer("radius", radius, minimum=0)
@@ -130,6 +130,7 @@ class Projection(Operator):
         shape: Shape *D of a sample, with D entries; None for (D,).
 
     Raises:
+        TypeError: If the matrix is complex.
         ValueError: If the matrix is not finite, is 0, or does not fit the shape.
     """
 
@@ -138,7 +139,7 @@ class Projection(Operator):
     _factors: tuple[Tensor, Tensor, Tensor] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        matrix = torch.as_tensor(self.matrix, dtype=torch.float64)
+        matrix = _real("matrix", self.matrix)
         if matrix.ndim != 2:
             raise ValueError(f"matrix must have shape (M, D), got {tuple(matrix.shape)}")
         shape = (matrix.shape[1],) if self.shape is None else sample_shape(self.shape)
@@ -202,6 +203,13 @@ class Projection(Operator):
         _, s, vt = self._factors
         factors, vt = g(s.to(x.device)).to(x), vt.to(x)
         return ((x.flatten(1) @ vt.T * factors) @ vt).reshape(x.shape)
+
+
+def _real(name: str, given: Tensor) -> Tensor:
+    """Numbers in float64, or raise if they are complex."""
+    if torch.as_tensor(given).is_complex():
+        raise TypeError(f"{name} must hold real numbers, got {torch.as_tensor(given).dtype}")
+    return torch.as_tensor(given, dtype=torch.float64)
 
 
 def _null(given: Tensor) -> float:

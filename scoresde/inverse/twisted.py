@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -62,6 +62,8 @@ class TwistedSMC(Sampler):
         TypeError: If `particles` is no integer.
         ValueError: If a number is out of range.
     """
+
+    measured: ClassVar[bool] = True
 
     particles: int = 16
     resample: float = 0.5

@@ -98,7 +98,7 @@ def round_trip(path: Path, x: Tensor, latent: Tensor, decoded: Tensor, spec: Dat
     _save_rows(path, rows, names, title)
 
 
-def interpolation(path: Path, x: Tensor, spec: DataSpec) -> None:
+def interpolation(path: Path, x: Tensor, spec: DataSpec, values: Tensor | None = None) -> None:
     """Draw each path between two data as a row of tiles; for vectors, as a curve in the plane.
 
     Args:
@@ -106,15 +106,19 @@ def interpolation(path: Path, x: Tensor, spec: DataSpec) -> None:
         x: Points of each path at the model's scale, shape (P, steps, *spec.shape); the first 12
             paths are shown.
         spec: What the data are.
+        values: −log p per dimension in `spec.unit`, shape (P, steps), written below the tiles; None
+            for none.
     """
     x = x[:MOST_IMAGES].detach().cpu()
+    title, captions = "from one datum to another", None
+    if values is not None:
+        title = f"{title}, with {spec.unit}"
+        captions = [[f"{value:.2f}" for value in row] for row in values.tolist()]
     if spec.is_image:
-        rows = [to_unit(row, spec) for row in x]
-        _save_rows(path, rows, [""] * len(x), "from one datum to another")
+        _save_rows(path, [to_unit(row, spec) for row in x], [""] * len(x), title, captions)
         return
     if in_tiles(spec):
-        tiles = [(row, spec) for row in x]
-        _save_tiles(path, tiles, [""] * len(x), "from one datum to another")
+        _save_tiles(path, [(row, spec) for row in x], [""] * len(x), title, captions)
         return
     x = _in_plane(x)
     figure = new_figure(5, 5)

@@ -27,9 +27,11 @@ class Sampler(ABC):
     Attributes:
         adaptive: Whether the sampler chooses its steps by the tolerances `rtol` and `atol`. It then
             uses only the two ends of the grid.
+        measured: Whether it uses the measurement of an `inverse.Measured` model.
     """
 
     adaptive: ClassVar[bool] = False
+    measured: ClassVar[bool] = False
 
     @abstractmethod
     def run(

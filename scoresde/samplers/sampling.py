@@ -176,6 +176,7 @@ def sample(
     y = sizes_of_sets(model, shape[0], seed) if y is None and model.y is None else y
     chosen = choose(model, sampler, None if ts is None else check_grid(ts), nfe, denoise, shape[1:])
     sampler, ts, denoise = chosen.sampler, chosen.ts, chosen.denoise
+    _check_measured(model, sampler)
     _check_times(model, sampler, ts)
     if seed is None and noise is None:
         seed = DEFAULT_SEED
@@ -231,6 +232,16 @@ def _check_allowed(model: ScoreModel, sampler: Sampler) -> None:
     reason = sampler.refusal(model.snapped, model.learned_variance)
     if reason is not None:
         raise ValueError(f"{type(sampler).__name__} cannot run: {reason}")
+
+
+def _check_measured(model: ScoreModel, sampler: Sampler) -> None:
+    """Raise if the model has a measurement that the sampler would not use."""
+    if getattr(model, "for_measured", False) and not sampler.measured:
+        raise ValueError(
+            f"sampler must be one that uses the measurement, such as DDRM or TwistedSMC, got "
+            f"{type(sampler).__name__}; with PiGDM, DDNM or DPS in place of {type(model).__name__} "
+            "any sampler does"
+        )
 
 
 def _check_times(model: ScoreModel, sampler: Sampler, ts: Tensor) -> None:

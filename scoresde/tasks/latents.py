@@ -1,14 +1,13 @@
 """Explore a checkpoint's latent codes and write the results to a folder, for `scoresde latent`.
 
-- latents.npz: data, codes, decoded data, paths, samples with their log-density, in units
-- round_trip.png, interpolation.png and samples.png, for images and points in the plane
-- summary.json: the request and its result
+The files are those of `latent_files`, and summary.json: the request and its result.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,36 +16,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._condition import map_condition, take_rows
+from .._condition import Condition, map_condition, take_rows
 from ..data import Dataset, DataSpec
 from ..likelihood import (
     ExactTrace,
     Hutchinson,
     Interpolation,
     Ode,
-    RoundTrip,
+    ScoredInterpolation,
     ScoredSamples,
+    decode,
     interpolate,
+    interpolate_with_log_prob,
     round_trip,
     sample_with_log_prob,
 )
 from ..likelihood.trace.names import EXACT_UP_TO
 from ..noise import SampleNoise
-from ..output import pictures as figures
-from ..output.files import save_arrays
+from ..output.manifest import Origin, Source
 from ..output.progress import OnProgress, advise_on_memory, check_space, silent
 from ..output.result_folder import SUMMARY, ResultFolder
-from ..output.tiles import can_show
 from ..score.units import in_model_scale
-from .conditions import condition_arrays, conditions_like
+from .conditions import conditions_like, requested_condition
 from .held_out import choose_rows, load_held_out, to_points
+from .latent_files import LATENTS_FILE, PICTURES, Explored, write_latents
 from .request import HeldOutRequest, StoredModel, data_source, versions
 
 __all__ = ["LatentRequest", "explore_latents"]
-
-SAMPLES_SHOWN = 64  # samples in the picture; the arrays hold all samples
-LATENTS_FILE = "latents.npz"
-PICTURES = ("round_trip.png", "interpolation.png", "samples.png")
 
 
 @dataclass(frozen=True)
@@ -63,6 +59,9 @@ class LatentRequest(HeldOutRequest):
         rtol: Relative tolerance.
         atol: Absolute tolerance.
         t_min: Start time of the data; None as in `encode`.
+        path_density: Compute log p of every point of the paths.
+        label: Name or number of a class, as which the codes of the data are decoded too; None for
+            none.
     """
 
     n: int = 8
@@ -72,31 +71,25 @@ class LatentRequest(HeldOutRequest):
     rtol: float = 1e-4
     atol: float = 1e-4
     t_min: float | None = None
+    path_density: bool = False
+    label: str | int | None = None
+
+    def origin(
+        self, command: str, sources: Mapping[str, Source], shown: Sequence[str] = (), **changed: Any
+    ) -> Origin:
+        """The origin of the results; what was not asked for is left out, as before it existed."""
+        origin = super().origin(command, sources, shown, **changed)
+        asked = {
+            key: value
+            for key, value in origin.settings.items()
+            if (key, value) not in (("path_density", False), ("label", None))
+        }
+        return replace(origin, settings=asked)
 
     def method(self, dims: int) -> Ode:
         """The solver of all parts, and the trace of the samples, for data of D dimensions."""
         trace = ExactTrace() if dims <= EXACT_UP_TO else Hutchinson(probes=self.probes)
         return Ode(rtol=self.rtol, atol=self.atol, t_min=self.t_min, trace=trace)
-
-
-@dataclass(frozen=True)
-class _Explored:
-    """Round trips, paths and samples of one request.
-
-    Attributes:
-        trip: Data, codes and decoded data.
-        codes: The codes in units of the prior's standard deviation.
-        paths: Paths between data.
-        samples: Samples with their log-density; None if no samples were requested.
-        values: −log p of the samples per dimension in `DataSpec.unit`, at the model's scale, shape
-            (n,), or None.
-    """
-
-    trip: RoundTrip
-    codes: Tensor
-    paths: Interpolation
-    samples: ScoredSamples | None = None
-    values: Tensor | None = None
 
 
 def explore_latents(
@@ -125,7 +118,7 @@ def explore_latents(
         RuntimeError: If a solve fails or memory runs out.
     """
     stored = StoredModel.read(request.checkpoint, request.net, request.sde)
-    data = _checked_data(request, stored, out)
+    data, to = _checked_data(request, stored, out), _target(request, stored)
     origin = request.origin("latent", {"checkpoint": stored.source, "data": data_source(data)})
     results = ResultFolder.open(out, origin, overwrite)
     if results.finished:
@@ -133,7 +126,7 @@ def explore_latents(
     with results.write((LATENTS_FILE, *PICTURES, SUMMARY)) as output:
         began = time.monotonic()
         rows = choose_rows(data, request.n, request.seed)
-        explored = _compute(request, stored, data, rows, on_progress)
+        explored = _compute(request, stored, data, rows, to, on_progress)
         summary = {
             "checkpoint": request.checkpoint,
             "data": data.name,
@@ -142,11 +135,12 @@ def explore_latents(
             "dims": stored.spec.dims,
             "span": stored.spec.span,
             "unit": stored.spec.unit,
+            "label": request.label,
             **{name: getattr(request, name) for name in ("n", "rtol", "atol", "seed")},
-            **_results(explored),
+            **_results(explored, stored.spec),
             "seconds": round(time.monotonic() - began, 3),
             "versions": versions(),
-            "files": _write(output.work, stored.spec, data, rows, explored),
+            "files": write_latents(output.work, stored.spec, data, rows, explored),
         }
         output.finish(summary)
     return summary
@@ -172,13 +166,21 @@ def _checked_data(request: LatentRequest, stored: StoredModel, out: Path) -> Dat
     return data
 
 
+def _target(request: LatentRequest, stored: StoredModel) -> Condition | None:
+    """The condition under which the codes are decoded once more."""
+    if request.label is None:
+        return None
+    return requested_condition(stored, request.n, request.label)
+
+
 def _compute(
     request: LatentRequest,
     stored: StoredModel,
     data: Dataset,
     rows: np.ndarray,
+    to: Condition | None,
     on_progress: OnProgress,
-) -> _Explored:
+) -> Explored:
     """Compute round trips, then paths, then samples, all at the model's scale."""
     model, spec = in_model_scale(stored.build(request.device, request.dtype)), stored.spec
     method, batch = request.method(spec.dims), request.batch
@@ -196,8 +198,19 @@ def _compute(
         on_progress(1, 3, "paths")
         ends = x[firsts], x[1::2]
         starts = None if y is None else take_rows(y, firsts)
-        paths = interpolate(model, *ends, request.steps, method, y=starts, batch=batch)
-        explored = _Explored(trip, trip.latent / model.sde.start_std(model.t_most), paths)
+        given = (model, *ends, request.steps, method)
+        if request.path_density:
+            with_density = {"seed": request.seed, "y": starts, "batch": batch}
+            paths = interpolate_with_log_prob(*given, **with_density)
+        else:
+            paths = interpolate(*given, y=starts, batch=batch)
+        explored = Explored(trip, trip.latent / model.sde.start_std(model.t_most), paths)
+        if request.path_density:
+            explored = replace(explored, path_values=_values(paths, spec))
+        if to is not None:
+            to = map_condition(lambda leaf: leaf.to(request.device), to)
+            again = decode(model, trip.latent, method, y=to, batch=batch)
+            explored = replace(explored, translated=again.x, label=str(request.label))
         on_progress(2, 3, "samples")
         if request.samples:
             n = request.samples
@@ -216,14 +229,28 @@ def _compute(
     return explored
 
 
-def _values(samples: ScoredSamples, spec: DataSpec) -> Tensor:
-    """−log p per dimension in `spec.unit`, shape (n,)."""
+def _values(scored: ScoredSamples | ScoredInterpolation, spec: DataSpec) -> Tensor:
+    """−log p per dimension in `spec.unit`, of the shape of log p."""
     if spec.levels is None:
-        return -samples.log_prob.cpu() / spec.dims
-    return samples.bits_per_dim(spec).cpu()
+        return -scored.log_prob.cpu() / spec.dims
+    return scored.bits_per_dim(spec).cpu()
 
 
-def _results(explored: _Explored) -> dict[str, Any]:
+def _along(paths: Interpolation, spec: DataSpec) -> dict[str, Any]:
+    """−log p per dimension at the ends of the paths and in their middle, if it was computed."""
+    if not isinstance(paths, ScoredInterpolation):
+        return {}
+    values, middle = _values(paths, spec), paths.log_prob.shape[1] // 2
+    error = float(paths.std_error.square().mean().sqrt()) / spec.nats_per_unit
+    return {
+        "at_ends": float(values[:, [0, -1]].mean()),
+        "in_middle": float(values[:, middle].mean()),
+        "std_error_of_one": None if math.isnan(error) else error,
+        "nfe_derivative": paths.nfe_derivative,
+    }
+
+
+def _results(explored: Explored, spec: DataSpec) -> dict[str, Any]:
     """Errors, sizes and costs."""
     trip, paths, samples, values = explored.trip, explored.paths, explored.samples, explored.values
     results: dict[str, Any] = {
@@ -239,6 +266,7 @@ def _results(explored: _Explored) -> dict[str, Any]:
             "steps": len(paths.fractions),
             "error": float(paths.error.max()),
             "nfe": paths.nfe,
+            **_along(paths, spec),
         },
         "samples": None,
     }
@@ -252,54 +280,3 @@ def _results(explored: _Explored) -> dict[str, Any]:
             "nfe_derivative": samples.nfe_derivative,
         }
     return results
-
-
-def _in_units(tensors: dict[str, Tensor], spec: DataSpec) -> dict[str, Tensor]:
-    """The arrays with data and log p in the user's units; codes and errors stay as they are."""
-    found = dict(tensors)
-    for name in ("x", "decoded", "path_x", "sample_x"):
-        if name in tensors:
-            z = tensors[name].reshape(-1, *spec.shape)
-            found[name] = spec.to_units(z).reshape(tensors[name].shape)
-    if "sample_x" in tensors:
-        x = spec.to_units(tensors["sample_x"].double())
-        found["sample_log_prob"] = tensors["sample_log_prob"] + spec.log_det(x)
-    return found
-
-
-def _write(
-    out: Path, spec: DataSpec, data: Dataset, rows: np.ndarray, explored: _Explored
-) -> list[str]:
-    """Write the arrays, and pictures if the data can be drawn.
-
-    Returns:
-        The names of the files.
-    """
-    trip, paths, samples = explored.trip, explored.paths, explored.samples
-    tensors = {name: getattr(trip, name) for name in ("x", "latent", "decoded", "error")}
-    tensors |= {f"path_{name}": getattr(paths, name) for name in ("x", "latent", "error")}
-    if samples is not None:
-        tensors |= {
-            "sample_x": samples.x,
-            "sample_x_init": samples.latent,
-            "sample_log_prob": samples.log_prob,
-            "sample_std_error": samples.std_error,
-        }
-    if spec.transform is not None:
-        tensors = _in_units(tensors, spec)
-    arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
-    if data.labels is not None:
-        y = take_rows(data.labels, torch.from_numpy(rows))
-        arrays |= condition_arrays(y, data.spec.condition)
-    save_arrays(out / LATENTS_FILE, rows=rows, **arrays)
-    if not can_show(spec):
-        return [LATENTS_FILE]
-    pictures = [out / name for name in PICTURES]
-    figures.round_trip(pictures[0], trip.x, explored.codes, trip.decoded, spec)
-    figures.interpolation(pictures[1], paths.x, spec)
-    if samples is None:
-        return [LATENTS_FILE, *PICTURES[:-1]]
-    figures.sorted_by_value(
-        pictures[2], samples.x[:SAMPLES_SHOWN].cpu(), explored.values[:SAMPLES_SHOWN], spec
-    )
-    return [LATENTS_FILE, *PICTURES]

@@ -13,6 +13,7 @@ from scoresde.likelihood import (
     Ode,
     dequantize,
     interpolate,
+    interpolate_with_log_prob,
     round_trip,
     sample_with_log_prob,
 )
@@ -35,6 +36,7 @@ def _few_pictures(request, monkeypatch):
     if "pictures" not in request.fixturenames:
         for name in ("round_trip", "interpolation", "sorted_by_value"):
             monkeypatch.setattr(f"scoresde.output.pictures.{name}", lambda path, *_: None)
+        monkeypatch.setattr("scoresde.tasks.latent_files.save_restoration", lambda *_: None)
 
 
 @pytest.fixture
@@ -90,9 +92,33 @@ def test_samples_have_their_log_density(explore, tiny_checkpoint):
     assert f"mean {float(bits.mean()):.4f} ± " in done.out
 
 
+def test_density_along_paths_and_another_class(explore, labelled_checkpoint):
+    """Both are those of the library; without them the results are as before."""
+    more = ("--n", 2, "--samples", 0, "--path-density", "--label", 1, "--probes", 3)
+    out, done = explore(*more, checkpoint=labelled_checkpoint)
+    assert done.status == 0, done.err
+    found, checkpoint = arrays(out), library.load(labelled_checkpoint)
+    x, y = found["x"], library.load_dataset("digits", "test").labels[found["rows"]]
+    method = Ode(trace="hutchinson:probes=3", **COARSE)
+    paths = interpolate_with_log_prob(checkpoint.model, x[:1], x[1:], 3, method, seed=0, y=y[:1])
+    for name in ("x", "log_prob", "std_error"):
+        assert torch.equal(found[f"path_{name}"], getattr(paths, name))
+    bits = paths.bits_per_dim(checkpoint.data)
+    assert summary(out)["paths"]["in_middle"] == pytest.approx(float(bits[0, 1]), rel=1e-12)
+    error = float(paths.std_error.square().mean().sqrt()) / (64 * np.log(2))
+    assert f"{float(bits[0, 1]):.3f} in the middle (bits/dim; ± {error:.3f} each;" in done.out
+    other = library.translate(checkpoint.model, x, method, y=y, to=torch.tensor([1]))
+    assert torch.equal(found["translated"], other.translated)
+    assert "class 1: translated" in done.out
+    manifest = json.loads((out / "scoresde.json").read_text())["settings"]
+    assert (manifest["path_density"], manifest["label"]) == (True, "1")
+
+
 @pytest.mark.usefixtures("pictures")
 def test_pictures_and_words(explore):
     out, done = explore()
+    manifest = json.loads((out / "scoresde.json").read_text())["settings"]
+    assert not {"path_density", "label"} & set(manifest)  # as of earlier versions
     names = ["latents.npz", *PICTURES]
     assert summary(out)["files"] == names
     assert sorted(p.name for p in out.iterdir()) == sorted(
@@ -191,6 +217,7 @@ BAD = [
     (["--steps", "1001"], ["--steps: 1001", "at most 1000", "each is a datum"]),
     (["--samples", "100000000000"], ["--samples: 100000000000 of 64 numbers", "GB of memory"]),
     (["--probes", "10000000000"], ["--probes: 10000000000 of 1024 numbers", "GB of memory"]),
+    (["--label", "1"], ["--label: 1 is no class", "it has no classes"]),
     (["--samples", "-1"], ["--samples: -1", "at least 0"]),
     (["--probes", "0"], ["--probes: 0", "at least 1"]),
     (["--batch", "0"], ["--batch: 0", "at least 1"]),

@@ -152,6 +152,7 @@ def test_a_foreign_object_in_single_precision_takes_double():
         (lambda: Blur(torch.ones(3), SHAPE), "kernel must have 2 axes"),
         (lambda: Blur(torch.ones(5, 1), SHAPE), "no longer than"),
         (lambda: Blur(torch.zeros(3, 3), SHAPE), "finite and not 0"),
+        (lambda: Blur.gaussian(SHAPE, float("inf")), "std must be finite"),
         (lambda: Blur.gaussian(SHAPE, 0), "std must be greater than 0, got 0"),
         (lambda: Projection(torch.ones(3)), r"matrix must have shape \(M, D\)"),
         (lambda: Projection(torch.ones(2, 5), SHAPE), "matrix must have 32 columns"),
@@ -170,3 +171,5 @@ def test_an_object_without_an_adjoint_or_a_mask_of_numbers_is_refused():
         Foreign(type("Adam", (), {"A": abs})(), (2,))
     with pytest.raises(TypeError, match="keep must be a bool tensor"):
         Mask(torch.ones(3))
+    with pytest.raises(TypeError, match="matrix must hold real numbers, got torch.complex64"):
+        Projection(torch.ones(2, 3, dtype=torch.complex64))

@@ -178,6 +178,13 @@ ROWS = Projection(torch.tensor([[1.0, 0.4]]))
         (lambda m: Measured(ConditionalMixture(m.sde, [1.0], [[0.0] * 2], [1.0], shares=[[1.0]])
                             .given(torch.zeros(3, dtype=torch.int64)), ROWS, 0.1),
          "one condition for all samples, .* got 3 rows"),
+        (lambda m: Measured(ConditionalMixture(m.sde, [1.0], [[0.0] * 2], [1.0], shares=[[1.0]])
+                            .given(torch.tensor([4])), ROWS, 0.1),
+         "y must hold classes 0 to 0, got 4"),
+        (lambda m: posterior(m, ROWS, torch.tensor([1e170], dtype=torch.float64), 0.1),
+         "y must be nearer"),
+        (lambda m: scoresde.sample(Measured(m, ROWS, 0.1), n=2, y=torch.zeros(1, 1)),
+         "sampler must be one that uses the measurement, such as DDRM .* got AngularAdams"),
         (lambda m: Measured(scoresde.wrap(Blind(), m.sde, "eps", label="time"), Bare(), 0.1),
          r"operator must be Foreign\(Bare, shape\)"),
     ],
