@@ -4,10 +4,12 @@ from .bound import LatentBound, latent_log_likelihood_bound
 from .convolutional import convolutional_autoencoder
 from .dense import linear_autoencoder, mlp_autoencoder, probabilistic_pca
 from .model import Autoencoder
+from .protocol import ThroughAutoencoder
 
 __all__ = [
     "Autoencoder",
     "LatentBound",
+    "ThroughAutoencoder",
     "convolutional_autoencoder",
     "latent_log_likelihood_bound",
     "linear_autoencoder",
