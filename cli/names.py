@@ -30,7 +30,7 @@ SAMPLERS = (
     *("sa-solver", "restart", "gotta-go-fast", "pc", "annealed-langevin"),
 )
 GRIDS = ("uniform", "quadratic", "cosine", "log_snr", "karras", "arctan", "logit")
-GUIDANCES = ("cfg", "apg", "auto")
+GUIDANCES = ("cfg", "apg", "auto", "classifier")
 TRACES = ("exact", "hutchinson", "probing", "hutch++", "xtrace")
 
 # scoresde.tasks.likelihood.request and scoresde.likelihood, and "auto"

@@ -141,7 +141,6 @@ def follow_training(run: Run, steps: Callable[[Run], Iterator[Progress]]) -> Non
 def _intentions(run: Run) -> Iterator[str]:
     """Lines that say what will be done: data, and how often the run saves, validates and draws."""
     from scoresde.data import has_test_split
-    from scoresde.output.tiles import can_show
     from scoresde.tasks.noise_levels import ladder_in_words
     from scoresde.tasks.train.files import BEST, SAVE_MINUTES
 
@@ -150,10 +149,12 @@ def _intentions(run: Run) -> Iterator[str]:
         yield f"resuming after step {run.done} of {run.settings.steps}"
     if run.data.labels is not None and run.data.spec.class_map is not None:
         yield f"classes: {run.data.spec.class_map}"
-    levels = ladder_in_words(run.metadata["config"], run.data.spec.dims)
-    if levels is not None:
+    if run.autoencoder:
+        shape = run.model.net.latent_shape
+        yield f"data of shape {run.data.spec.shape} become latents of shape {shape}"
+    elif (levels := ladder_in_words(run.metadata["config"], run.data.spec.dims)) is not None:
         yield levels
-    if not has_test_split(run.data.name):
+    if not (run.classifier or run.autoencoder) and not has_test_split(run.data.name):
         needed = "--split held-out or --data" if run.settings.share else "--data"
         yield f"{run.data.name} has no test split; `scoresde likelihood` will need {needed}"
     yield (
@@ -167,8 +168,9 @@ def _intentions(run: Run) -> Iterator[str]:
             f"validation on {len(run.training.examples.held_out)} held-out data every "
             f"{every.validate_every} steps; {BEST} keeps the best weights"
         )
-    if can_show(run.data.spec):
-        yield f"samples are drawn every {every.sample_every} steps"
+    if run.draws:
+        what = "reconstructions" if run.autoencoder else "samples"
+        yield f"{what} are drawn every {every.sample_every} steps"
 
 
 def _losses(state: Progress) -> str:
@@ -177,6 +179,8 @@ def _losses(state: Progress) -> str:
     found = state.validation
     if found is not None and found["loss"] is not None:
         text += f", held out {found['loss']:.4f} ± {found['std_error']:.4f}"
+    if found is not None and found.get("accuracy") is not None:
+        text += f", {found['accuracy']:.1%} right at all noise levels"
     if found is not None and found.get("nll") is not None:
         text += f", {found['nll']:.3f} ± {found['nll_std_error']:.3f} {found['unit']}"
     return text

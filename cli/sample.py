@@ -17,6 +17,10 @@ from .types import Integer
 __all__ = ["sample"]
 
 
+WEAK_COST = "at most 2 NFE per evaluation, 1 at scale 1"
+CLASSIFIER_COST = "1 NFE per evaluation, and a derivative pass of the classifier"
+
+
 @click.command(cls=Command)
 @options.checkpoint()
 @click.option(
@@ -61,8 +65,8 @@ __all__ = ["sample"]
     "--guidance",
     type=options.GUIDANCE,
     help="Scale of classifier-free guidance, 1 for none, with parameters such as "
-    "2:rescale=0.7:low=0.2:high=5; or apg:scale=3, or auto:scale=2:weak=FILE with a weaker "
-    "checkpoint. An evaluation counts as two.",
+    "2:rescale=0.7:low=0.2:high=5:threshold=0.995; or apg:scale=3, auto:scale=2:weak=FILE with a "
+    "weaker checkpoint, classifier:scale=2:checkpoint=FILE with a classifier of noisy data.",
 )
 @options.dtype("bfloat16 is for the network alone.", "bfloat16")
 @options.device
@@ -109,7 +113,9 @@ def _in_words(summary: dict[str, Any], out: Path) -> str:
         f"{summary['nfe']} NFE counted, {summary['seconds']:.1f} s"
     ]
     if summary.get("guidance") is not None:
-        lines.append(f"guidance {summary['guidance']}: at most 2 NFE per evaluation, 1 at scale 1")
+        by_classifier = summary["guidance"].startswith("classifier")
+        cost = CLASSIFIER_COST if by_classifier else WEAK_COST
+        lines.append(f"guidance {summary['guidance']}: {cost}")
     if "t_start" in summary:
         first, std = summary["t_start"], summary["start_std"]
         lines.append(

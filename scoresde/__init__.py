@@ -23,16 +23,8 @@ __all__: list[str]  # made by `__getattr__`, like all names
 # In the order of their imports: a name of an early package imports no later package.
 _ROOMS = (
     *("sde", "score", "noise", "exact", "loss", "samplers", "data", "likelihood"),
-    *(
-        "distribution",
-        "guidance",
-        "inverse",
-        "autoencoder",
-        "names",
-        "tasks",
-        "comparison",
-        "verification",
-    ),
+    *("distribution", "classification", "guidance", "inverse", "autoencoder", "names", "tasks"),
+    *("comparison", "verification"),
 )
 
 

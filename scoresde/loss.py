@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -123,6 +123,8 @@ class Objective:
     log_std: float = 1.2
     levels: int = 1000
     vlb_weight: float = 1e-3
+
+    counts_wrong: ClassVar[bool] = False  # whether errors are 1 for a wrong class and 0 otherwise
 
     def __post_init__(self) -> None:
         plain_numbers(self)

@@ -44,6 +44,8 @@ class Validation:
         t: Times of the held-out data, shape (n,).
         errors: Their unweighted errors |ε̂ − ε|²/D, shape (n,).
         training_errors: The same of the training data, at the same times, shape (n,).
+        accuracy: Share of held-out data whose class a classifier names, over all noise levels;
+            its errors are 1 for a wrong class and 0 for the right one. None for a score model.
         nll: Negative log-likelihood of held-out data per dimension, in `unit`; None if it was not
             asked for or could not be computed.
         nll_std_error: Standard error of `nll`, from data, dequantization and probes.
@@ -56,6 +58,7 @@ class Validation:
     t: Tensor
     errors: Tensor
     training_errors: Tensor
+    accuracy: float | None = None
     nll: float | None = None
     nll_std_error: float | None = None
     unit: str | None = None
@@ -84,6 +87,7 @@ def validate(training: Training, bits: int = 0) -> Validation:
         t=t,
         errors=errors,
         training_errors=training_errors,
+        accuracy=float(1 - errors.mean()) if training.objective.counts_wrong else None,
     )
     if not bits:
         return found

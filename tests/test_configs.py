@@ -9,7 +9,7 @@ import torch
 
 from scoresde.data import Dataset, DataSpec
 from scoresde.data.images import IMAGE_SETS
-from scoresde.names.config import Config, load_config
+from scoresde.names.config import load_config
 from scoresde.shipped import locate, shipped
 from scoresde.tasks.train import run as run_module
 from scoresde.tasks.train.prepare import prepare_run
@@ -35,7 +35,10 @@ NARROW = {
     "minimal_unet": {"channels": 8},
     "dense_unet": {"widths": [16, 8]},
     "mlp": {"width": 8},
+    "unet_classifier": {"channels": 8},
+    "convolutional": {"channels": [8, 8]},
 }
+DRAWING = {"draw_samples", "draw_losses", "draw_accuracy", "draw_parts", "draw_reconstructions"}
 every_config = pytest.mark.parametrize("name", shipped("configs"))
 
 
@@ -53,9 +56,11 @@ def values_of(name):
 def test_it_builds_at_full_width(name):
     """Without memory for the weights; a checkpoint's copy of it is equal."""
     config = load_config(name).of_data(PAIR)
-    assert Config.from_dict(config.to_dict()) == config
+    assert type(config).from_dict(config.to_dict()) == config
     with torch.device("meta"):
-        model = config.build_model(DataSpec(shape_of(values_of(name)["data"]), -1, 1))
+        classes = config.net.get("classes") if config.classifier else None
+        spec = DataSpec(shape_of(values_of(name)["data"]), -1, 1, classes=classes)
+        model = config.build_model(spec)
     assert all(parameter.is_meta for parameter in model.parameters())
 
 
@@ -71,16 +76,24 @@ def toml(values):
 @every_config
 def test_it_trains_at_reduced_width(name, tmp_path, monkeypatch):
     """Two steps on random data of the right shape, with every key of the config but the sizes."""
-    for draw in ("draw_samples", "draw_losses"):  # they cost more than the steps
+    for draw in vars(run_module).keys() & DRAWING:  # they cost more than the steps
         monkeypatch.setattr(run_module, draw, lambda *_: None)
     values = values_of(name)
     shape = shape_of(values["data"])
     draw = np.random.default_rng(0)
     x = draw.normal(size=(8, *shape)) if len(shape) == 1 else draw.integers(0, 256, (8, *shape))
-    np.save(tmp_path / "x.npy", x if len(shape) == 1 else x.astype(np.uint8))
+    x = x if len(shape) == 1 else x.astype(np.uint8)
+    np.save(tmp_path / "x.npy", x)
     values["data"] |= {"name": str(tmp_path / "x.npy")}
-    values["net"] |= NARROW[values["net"]["kind"]]
+    net = values["net" if "net" in values else "autoencoder"]
+    if "classes" in net:
+        net["classes"] = 2
+        np.savez(tmp_path / "x.npz", x=x, y=np.arange(8) % 2)
+        values["data"] |= {"name": str(tmp_path / "x.npz")}
+    net |= NARROW[net["kind"]]
     values["train"] |= {"steps": 2, "batch": 2, "warmup": 1, "cooldown": 1}
+    if values["train"].get("validation"):
+        values["train"]["validation"] = 0.25  # of 8 data
     (tmp_path / "config.toml").write_text(toml(values), encoding="utf-8")
     run = prepare_run(tmp_path / "config.toml", tmp_path / "run")
     assert [progress.step.step for progress in run.steps()] == [1, 2]

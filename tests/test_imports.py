@@ -38,7 +38,7 @@ LAYERS = [
     {"sde"},
     {"score", "error_history", "given_times", "learned_bound"},
     {"exact", "loss", "grid", "batches"},
-    {"samplers", "likelihood", "guidance", "scaling"},
+    {"samplers", "likelihood", "guidance", "scaling", "classification"},
     {"inverse", "autoencoder"},  # measurements; latents
     {"distribution"},  # a model as one of torch.distributions
     {"interop"},  # models and samplers of other libraries

@@ -181,7 +181,7 @@ def convolutional_autoencoder(
     attention: bool = False,
     mixed_encoder: bool = True,
     mixed_decoder: bool = True,
-    noise_std: float = 0.25,
+    noise_std: float = 0.1,
 ) -> Autoencoder:
     """An autoencoder of images with fresh weights.
 

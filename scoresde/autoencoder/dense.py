@@ -26,7 +26,7 @@ class _LinearEncoder(nn.Module):
         return torch.cat([mean, self.log_std.expand_as(mean)], dim=1)
 
 
-def linear_autoencoder(spec: DataSpec, latent_size: int, noise_std: float = 0.25) -> Autoencoder:
+def linear_autoencoder(spec: DataSpec, latent_size: int, noise_std: float = 0.1) -> Autoencoder:
     """A linear autoencoder of vectors with fresh weights: a linear-Gaussian model.
 
         q(u | x) = N(A x + b, diag s²),     p(x | u) = N(W u + c, noise_std² I)
@@ -47,7 +47,7 @@ def linear_autoencoder(spec: DataSpec, latent_size: int, noise_std: float = 0.25
 
 
 def mlp_autoencoder(
-    spec: DataSpec, latent_size: int, width: int = 128, depth: int = 2, noise_std: float = 0.25
+    spec: DataSpec, latent_size: int, width: int = 128, depth: int = 2, noise_std: float = 0.1
 ) -> Autoencoder:
     """A fully connected autoencoder of vectors with fresh weights.
 

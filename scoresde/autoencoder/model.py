@@ -52,7 +52,10 @@ class Autoencoder(nn.Module):
         decoder: Maps raw latents, shape (B, *latent_shape), to the mean of x.
         spec: What the data are; no sets.
         latent_shape: Shape of the latents.
-        noise_std: Standard deviation of p(x | z) at the model's scale, above 0; it is learned.
+        noise_std: Standard deviation of p(x | z) at the model's scale, above 0, before the
+            training, which learns it. It should be below the final errors of reconstructions: then
+            the training learns to reconstruct first. Where it is larger, q(z | x) stays near
+            N(0, I).
         table: See the attribute.
 
     Raises:
@@ -67,7 +70,7 @@ class Autoencoder(nn.Module):
         decoder: nn.Module,
         spec: DataSpec,
         latent_shape: Sequence[int],
-        noise_std: float = 0.25,
+        noise_std: float = 0.1,
         table: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()

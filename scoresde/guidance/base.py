@@ -50,15 +50,20 @@ class Scale:
         if not self.low < self.high:
             raise ValueError(f"high must be above low, got {self.high} and {self.low}")
 
-    def at(self, node: Node) -> float | Tensor:
-        """w at a node: a number, or numbers like the node's entries."""
+    def at(self, node: Node, without: float = WITHOUT) -> float | Tensor:
+        """w at a node: a number, or numbers like the node's entries.
+
+        Args:
+            node: The time.
+            without: The scale outside the interval of noise levels: that of no guidance.
+        """
         if not isinstance(node.alpha, Tensor):
             level = node.sigma / node.alpha if node.alpha > 0 else math.inf
-            return self._value(level) if self.low < level <= self.high else WITHOUT
+            return self._value(level) if self.low < level <= self.high else without
         level = node.sigma / node.alpha
         values = [self._value(number) for number in level.flatten().tolist()]
         w = level.new_tensor(values).reshape(level.shape)
-        return torch.where((level > self.low) & (level <= self.high), w, WITHOUT)
+        return torch.where((level > self.low) & (level <= self.high), w, without)
 
     def _value(self, level: float) -> float:
         if not callable(self.scale):

@@ -7,6 +7,7 @@ The config has a table "autoencoder" in place of "sde" and "net".
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import __version__
+from .._envelope import read_envelope
 from .._tensor import check_type
 from .._text import reason_of
 from ..autoencoder import (
@@ -24,12 +26,14 @@ from ..autoencoder import (
 )
 from ..checkpoint import CheckpointError, RawCheckpoint, load_into, read_checkpoint, save_checkpoint
 from ..data import DataSpec
+from ..interop.autoencoder_kl import is_autoencoder_folder, read_autoencoder
 from ..plain import construct, split_kind
 
 __all__ = [
     "AUTOENCODERS",
     "autoencoder_content",
     "build_autoencoder",
+    "holds_autoencoder",
     "load_autoencoder",
     "make_autoencoder",
     "save_autoencoder",
@@ -40,6 +44,20 @@ AUTOENCODERS: dict[str, Callable[..., Autoencoder]] = {
     "mlp": mlp_autoencoder,
     "linear": linear_autoencoder,
 }
+
+
+def holds_autoencoder(path: Path) -> bool:
+    """Whether a file is the checkpoint of an autoencoder alone; it reads the header only."""
+    try:
+        with open(path, "rb") as file:
+            return _is_of_autoencoder(read_envelope(file)["metadata"])
+    except (OSError, LookupError, ValueError):
+        return False
+
+
+def _is_of_autoencoder(metadata: Mapping[str, Any]) -> bool:
+    config = metadata.get("config")
+    return isinstance(config, dict) and "autoencoder" in config and "sde" not in config
 
 
 def make_autoencoder(table: Mapping[str, Any], spec: DataSpec, where: str) -> Autoencoder:
@@ -54,7 +72,7 @@ def make_autoencoder(table: Mapping[str, Any], spec: DataSpec, where: str) -> Au
         ConfigError: If the kind or an option is unknown, or does not suit the data.
     """
     make, options = split_kind(AUTOENCODERS, table, where)
-    return construct(make, {"spec": spec, **options}, where)
+    return construct(partial(make, spec), options, where)
 
 
 def save_autoencoder(path: str | Path, autoencoder: Autoencoder) -> None:
@@ -95,12 +113,15 @@ def load_autoencoder(path: str | Path, device: torch.device | str = "cpu") -> Au
     """Load an autoencoder from its checkpoint: frozen, in evaluation mode, in float32.
 
     Args:
-        path: The file.
+        path: The file; or a folder of diffusers with an AutoencoderKL, or with a pipeline that has
+            one (see `interop.autoencoder_kl` for its options).
         device: Where to put it.
 
     Raises:
         CheckpointError: If the file is missing, damaged, or holds no autoencoder.
     """
+    if is_autoencoder_folder(Path(path)):
+        return read_autoencoder(path).to(device)
     return build_autoencoder(read_checkpoint(path)).to(device)
 
 
@@ -115,13 +136,15 @@ def build_autoencoder(raw: RawCheckpoint, prefix: str = "model.") -> Autoencoder
     Raises:
         CheckpointError: If it holds no autoencoder, or tensors and options do not fit together.
     """
-    config = raw.metadata.get("config")
-    if not isinstance(config, dict) or "autoencoder" not in config:
+    if not _is_of_autoencoder(raw.metadata):
         raise CheckpointError("is a score model, not an autoencoder", raw.path)
     try:
-        spec = DataSpec.from_dict(raw.metadata["data"])
+        spec, table = (
+            DataSpec.from_dict(raw.metadata["data"]),
+            raw.metadata["config"]["autoencoder"],
+        )
         with torch.device("meta"):
-            made = make_autoencoder(config["autoencoder"], spec, "autoencoder")
+            made = make_autoencoder(table, spec, "autoencoder")
     except Exception as error:
         reason = f"its metadata are not understood: {reason_of(error)}"
         raise CheckpointError(reason, raw.path) from error

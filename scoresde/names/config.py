@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from .._condition import ConditionSpec
+from ..classification import CrossEntropy, NoisyClassifier
 from ..data import Dataset, DataSource, DataSpec
 from ..evaluation import seeded
 from ..loss import Objective
@@ -31,9 +32,10 @@ from ..score import Call, NetworkScore, Preconditioning
 from ..sde import SDE
 from ..shipped import locate
 from ..train import TrainSettings
+from .autoencoder_config import AutoencoderConfig
 from .config_source import ConfigSource
 from .importing import checked_kind
-from .kinds import NETS, checked_net, plain_value, sde_of, sde_table, takes
+from .kinds import CLASSIFIERS, NETS, checked_net, plain_value, sde_of, sde_table, takes
 from .latent_source import LatentSource
 from .pairwise import PairwiseVE
 
@@ -73,6 +75,21 @@ class Config:
     def foreign(self) -> bool:
         """Whether the network is of the user's own code."""
         return self.net["kind"] not in NETS
+
+    @property
+    def classifier(self) -> bool:
+        """Whether the network is a classifier of noisy data, and no score model."""
+        return self.net["kind"] in CLASSIFIERS
+
+    @property
+    def no_likelihood(self) -> str | None:
+        """What the config trains, in words, if it has no likelihood of the data; else None."""
+        return "a classifier" if self.classifier else None
+
+    @property
+    def loss(self) -> Objective | CrossEntropy:
+        """What the training minimises."""
+        return CrossEntropy(self.objective) if self.classifier else self.objective
 
     @property
     def learned_variance(self) -> bool:
@@ -162,9 +179,14 @@ class Config:
             return
         try:
             if not isinstance(self.sde, PairwiseVE):
-                self.objective.check(self.sde, self.learned_variance)
+                self.loss.check(self.sde, self.learned_variance)
         except ValueError as error:
             raise ConfigError(f"{source}: objective: {error}") from error
+        if self.classifier and self.train.label_dropout:
+            raise ConfigError(
+                f"{source}: train.label_dropout must be 0 for a classifier, which predicts the "
+                f"class, got {self.train.label_dropout}"
+            )
         if self.preconditioning.snapped and self.objective.times != "ladder":
             raise ConfigError(
                 f"{source}: objective.times must be 'ladder' for rounded labels, which are wrong "
@@ -189,8 +211,8 @@ class Config:
             if table is not None
         }
 
-    def build_model(self, spec: DataSpec | None) -> NetworkScore:
-        """A network with fresh weights, drawn from the training seed, as a score model.
+    def build_model(self, spec: DataSpec | None) -> NetworkScore | NoisyClassifier:
+        """A network with fresh weights, drawn from the training seed, as a model.
 
         A network of the user's own code receives the shape of the data and the sizes of sets, if it
         has parameters `shape` and `sizes`.
@@ -245,13 +267,15 @@ class Config:
             )
         return ConditionSpec(**taken | {"sizes": spec.sizes})
 
-    def model_of(self, net: nn.Module) -> NetworkScore:
-        """The score model of a network.
+    def model_of(self, net: nn.Module) -> NetworkScore | NoisyClassifier:
+        """The score model of a network, or the classifier.
 
         Raises:
             ConfigError: If the network cannot be called as `call` says.
         """
         try:
+            if self.classifier:
+                return NoisyClassifier(net, self._sde, self.preconditioning)
             model = NetworkScore(net, self._sde, self.preconditioning, call=self.call)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"net: {error}") from error
@@ -272,8 +296,10 @@ _TABLES: dict[str, Callable[..., Any] | None] = {
 _OPTIONAL = ("data", "train", "latent")  # tables that are None if they are absent
 
 
-def load_config(source: str | Path | ConfigSource) -> Config:
+def load_config(source: str | Path | ConfigSource) -> Config | AutoencoderConfig:
     """Read a TOML config: a shipped one by name, such as "digits_vp", or a file.
+
+    A config with a table [autoencoder] is one of the training of an autoencoder.
 
     Args:
         source: The name or the path, or a `ConfigSource` with changes of single keys.
@@ -288,6 +314,8 @@ def load_config(source: str | Path | ConfigSource) -> Config:
     said = source
     if source.tables is None:
         said = replace(source, place=locate("configs", source.place))
+    if "autoencoder" in values:
+        return AutoencoderConfig.from_dict(values, str(said))
     return Config.from_dict(values, str(said), own=True)
 
 

@@ -5,6 +5,8 @@
 cfg:scale=2                      the same by its name
 apg:scale=3:norm=10              adaptive projected guidance
 auto:scale=2:weak=PATH           autoguidance by a weaker checkpoint
+classifier:scale=2:checkpoint=PATH  by the gradient of a classifier of noisy data
+3:threshold=0.995                dynamic thresholding of the guided x0, of any kind of guidance
 """
 
 from __future__ import annotations
@@ -16,7 +18,16 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from .._tensor import check_number
-from ..guidance import AutoGuided, ClassifierFree, Guided, Projected, Scale
+from ..classification import NoisyClassifier
+from ..guidance import (
+    AutoGuided,
+    ClassifierFree,
+    ClassifierGuided,
+    DynamicallyThresholded,
+    Guided,
+    Projected,
+    Scale,
+)
 from ..plain import construct_named
 from ..score import ScoreModel
 
@@ -33,14 +44,17 @@ class Guidance(ABC):
         scale: w, at least 0; 1 is no guidance.
         low: Guidance is left out for σ/α ≤ low.
         high: Guidance is left out for σ/α > high.
+        threshold: Quantile of `DynamicallyThresholded`, in (0, 1]; None for no thresholding.
     """
 
     scale: float
     low: float = 0.0
     high: float = math.inf
+    threshold: float | None = None
 
     kind: ClassVar[str]  # the name in texts
     drops_condition: ClassVar[bool] = True  # whether the weak model is the one without a condition
+    classifies: ClassVar[bool] = False  # whether `checkpoint` is a classifier
 
     def __post_init__(self) -> None:
         for field in fields(self):  # 2 and 2.0 are the same guidance
@@ -48,6 +62,8 @@ class Guidance(ABC):
             if isinstance(value, int) and not isinstance(value, bool):
                 object.__setattr__(self, field.name, float(value))
         Scale(self.scale, self.low, self.high)
+        if self.threshold is not None:
+            check_number("threshold", self.threshold, above=0, at_most=1)
 
     @property
     def weights(self) -> Scale:
@@ -61,18 +77,33 @@ class Guidance(ABC):
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """The kind, and all parameters but the places of checkpoints."""
+        """The kind, and all parameters that are set, but the places of checkpoints."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {name: value for name, value in values.items() if value is not None}
         return {"kind": self.kind} | {k: v for k, v in values.items() if k not in self.checkpoints}
 
-    @abstractmethod
-    def of(self, model: ScoreModel, **others: ScoreModel) -> Guided:
+    def of(self, model: ScoreModel, **others: ScoreModel | NoisyClassifier) -> Guided:
         """The guided model.
 
         Args:
             model: The strong model.
             **others: The models of `checkpoints`.
         """
+        guided = self._of(model, **others)
+        return guided if self.threshold is None else DynamicallyThresholded(guided, self.threshold)
+
+    @abstractmethod
+    def _of(self, model: ScoreModel, **others: ScoreModel | NoisyClassifier) -> Guided:
+        """The guided model, without thresholding."""
+
+    def evaluations(self, strong: int, weak: int) -> int:
+        """Evaluations of networks that one evaluation takes at most.
+
+        Args:
+            strong: Those of the strong model.
+            weak: Those of the weak model.
+        """
+        return strong + (0 if self.scale == 1 else weak)
 
     def __str__(self) -> str:
         """The shortest text from which `parse_guidance` makes an equal object."""
@@ -103,7 +134,7 @@ class ClassifierFreeGuidance(Guidance):
         super().__post_init__()
         check_number("rescale", self.rescale, at_least=0, at_most=1)
 
-    def of(self, model: ScoreModel, **others: ScoreModel) -> Guided:
+    def _of(self, model: ScoreModel, **others: ScoreModel) -> Guided:
         """A `ClassifierFree` model."""
         return ClassifierFree(model, self.weights, self.rescale)
 
@@ -128,7 +159,7 @@ class ProjectedGuidance(Guidance):
             check_number("norm", self.norm, above=0)
         check_number("parallel", self.parallel, at_least=0, at_most=1)
 
-    def of(self, model: ScoreModel, **others: ScoreModel) -> Guided:
+    def _of(self, model: ScoreModel, **others: ScoreModel) -> Guided:
         """A `Projected` model."""
         return Projected(model, self.weights, self.norm, self.parallel)
 
@@ -157,15 +188,44 @@ class AutoGuidance(Guidance):
         """The weak model."""
         return {"weak": self.weak}
 
-    def of(self, model: ScoreModel, **others: ScoreModel) -> Guided:
+    def _of(self, model: ScoreModel, **others: ScoreModel) -> Guided:
         """An `AutoGuided` model."""
         return AutoGuided(model, others["weak"], self.weights, self.rescale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierGuidance(Guidance):
+    """Guidance by a classifier of noisy data; see `ClassifierGuided`.
+
+    Args:
+        checkpoint: Name or path of the checkpoint of the classifier.
+    """
+
+    checkpoint: str
+
+    kind: ClassVar[str] = "classifier"
+    drops_condition: ClassVar[bool] = False
+    classifies: ClassVar[bool] = True
+
+    @property
+    def checkpoints(self) -> dict[str, str]:
+        """The classifier."""
+        return {"checkpoint": self.checkpoint}
+
+    def _of(self, model: ScoreModel, **others: NoisyClassifier) -> Guided:
+        """A `ClassifierGuided` model."""
+        return ClassifierGuided(model, others["checkpoint"], self.weights)
+
+    def evaluations(self, strong: int, weak: int) -> int:
+        """Those of the model: the pass through the classifier is counted as a derivative pass."""
+        return strong
 
 
 GUIDANCES: dict[str, Callable[..., Guidance]] = {
     "cfg": ClassifierFreeGuidance,
     "apg": ProjectedGuidance,
     "auto": AutoGuidance,
+    "classifier": ClassifierGuidance,
 }
 
 

@@ -16,7 +16,16 @@ from ..sde import SDE, VE, VP, CosineVP, Linear, SubVP, TabulatedVP, cosine_beta
 from .importing import checked_kind, class_path, import_object
 from .pairwise import PairwiseVE, is_pairwise
 
-__all__ = ["NETS", "SDES", "checked_net", "plain_value", "sde_of", "sde_table", "takes"]
+__all__ = [
+    "CLASSIFIERS",
+    "NETS",
+    "SDES",
+    "checked_net",
+    "plain_value",
+    "sde_of",
+    "sde_table",
+    "takes",
+]
 
 SDES: dict[str, type[SDE]] = {
     "vp": VP,
@@ -36,7 +45,10 @@ NETS: dict[str, type[nn.Module]] = {
     "ncsnpp": nets.NCSNpp,
     "mlp": nets.MLP,
     "transformer": nets.Transformer,
+    "mlp_classifier": nets.MLPClassifier,
+    "unet_classifier": nets.UNetClassifier,
 }
+CLASSIFIERS = ("mlp_classifier", "unet_classifier")  # networks that predict the class
 
 
 def sde_table(sde: SDE) -> dict[str, Any]:

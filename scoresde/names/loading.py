@@ -16,6 +16,7 @@ from .._condition import ConditionSpec
 from .._tensor import check_type
 from .._text import reason_of
 from ..checkpoint import CheckpointError, RawCheckpoint, load_into
+from ..classification import NoisyClassifier
 from ..data import DataSpec
 from ..plain import ConfigError, check_types, construct, construct_named, is_class_path
 from ..score import NetworkScore
@@ -30,6 +31,7 @@ __all__ = [
     "Checkpoint",
     "build",
     "check_foreign",
+    "check_score_model",
     "config_of",
     "load",
     "net_from_text",
@@ -52,7 +54,8 @@ class Checkpoint:
 
     Attributes:
         model: The score model with averaged weights: frozen, in evaluation mode. A network of ours
-            is in float32, one of the user's own keeps its dtype.
+            is in float32, one of the user's own keeps its dtype. A `NoisyClassifier` if the
+            checkpoint is one of a classifier.
         data: Description of the data; None if the model was saved without one.
         config: Configuration of the training.
         metadata: All metadata of the file, steps and provenance included.
@@ -60,7 +63,7 @@ class Checkpoint:
         path: The file.
     """
 
-    model: NetworkScore
+    model: NetworkScore | NoisyClassifier
     data: DataSpec | None
     config: Config
     metadata: dict[str, Any]
@@ -134,7 +137,8 @@ def build(
             with torch.device("meta"):
                 model = config.build_model(spec)
         load_into(model.net, raw, "model.")
-        model.unconditional = raw.metadata.get("unconditional", model.unconditional)
+        if not config.classifier:
+            model.unconditional = raw.metadata.get("unconditional", model.unconditional)
         if condition := raw.metadata.get("condition"):
             model.condition = construct(ConditionSpec, condition, "metadata.condition")
         decoder = decoder_of(raw)
@@ -173,6 +177,7 @@ def tables_of(raw: RawCheckpoint) -> tuple[dict[str, Any], DataSpec | None]:
 
 
 def _read_metadata(raw: RawCheckpoint, sde: SDE | None) -> tuple[Config, DataSpec | None]:
+    check_score_model(raw)
     with _understood(raw):
         values, data = raw.metadata["config"], raw.metadata.get("data")
         if isinstance(values, dict) and "autoencoder" in values:
@@ -193,6 +198,16 @@ def _read_metadata(raw: RawCheckpoint, sde: SDE | None) -> tuple[Config, DataSpe
         if not isinstance(data, dict | None):
             raise ConfigError(f"data: must be a table, got {data!r}")
         return config, None if data is None else DataSpec.from_dict(data)
+
+
+def check_score_model(raw: RawCheckpoint) -> None:
+    """Raise CheckpointError if a checkpoint is one of an autoencoder alone."""
+    config = raw.metadata.get("config")
+    if isinstance(config, dict) and "autoencoder" in config and "sde" not in config:
+        raise CheckpointError(
+            "is an autoencoder and no score model; scoresde.load_autoencoder reads it",
+            raw.path,
+        )
 
 
 @contextmanager

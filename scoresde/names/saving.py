@@ -13,18 +13,21 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from .. import __version__
 from .._tensor import check_type
 from ..checkpoint import save_checkpoint
+from ..classification import NoisyClassifier
 from ..data import DataSpec
 from ..score import NetworkScore
 from ..sde import SDE
 from .config import Config
 from .importing import class_path
-from .kinds import NETS, SDES
+from .kinds import CLASSIFIERS, NETS, SDES
 from .latents import latent_content
 
 __all__ = ["content_of", "save", "sde_values"]
 
 
-def save(path: str | Path, model: NetworkScore, data: DataSpec | None = None) -> None:
+def save(
+    path: str | Path, model: NetworkScore | NoisyClassifier, data: DataSpec | None = None
+) -> None:
     """Save a model as a checkpoint for `load` and for the commands.
 
     The file holds the network's tensors, the SDE with its parameters, the meaning of the network's
@@ -37,12 +40,13 @@ def save(path: str | Path, model: NetworkScore, data: DataSpec | None = None) ->
         data: Description of the data, which the commands need; None takes `model.data`.
 
     Raises:
-        TypeError: If the model is not a `NetworkScore` of a module, or an argument of `model.call`
-            is not plain data.
+        TypeError: If the model is neither a `NetworkScore` of a module nor a `NoisyClassifier` of a
+            network of ours, or an argument of `model.call` is not plain data.
         ValueError: If a condition is bound, or a weight is not finite.
         OSError: If the file cannot be written; an older file is then unchanged.
     """
-    check_type("model", model, NetworkScore)
+    if not isinstance(model, NoisyClassifier):
+        check_type("model", model, NetworkScore)
     data = model.data if data is None else data
     if data is not None:
         check_type("data", data, DataSpec)
@@ -52,7 +56,9 @@ def save(path: str | Path, model: NetworkScore, data: DataSpec | None = None) ->
 
 
 def content_of(
-    model: NetworkScore, data: DataSpec | None, provenance: Mapping[str, Any] | None = None
+    model: NetworkScore | NoisyClassifier,
+    data: DataSpec | None,
+    provenance: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata of the checkpoint of a model, as `save` writes them.
 
@@ -69,13 +75,18 @@ def content_of(
     tensors = {f"model.{name}": value for name, value in net.state_dict().items()}
     if not tensors:
         raise TypeError("model.net has no tensors to save: a function must be put into a Module")
+    if isinstance(model, NoisyClassifier) and _net_table(net)["kind"] not in CLASSIFIERS:
+        raise TypeError(
+            f"model.net must be one of the classifiers {', '.join(CLASSIFIERS)} to be saved, got "
+            f"{type(net).__name__}"
+        )
     config = Config(None, model.sde, _net_table(net), None, model.preconditioning, call=model.call)
     condition = None if model.condition is None else model.condition.to_dict()
     about = {
         "trained": False,
         "config": config.to_dict(),
         "data": None if data is None else data.to_dict(),
-        "unconditional": model.unconditional,
+        "unconditional": getattr(model, "unconditional", None),
         "condition": condition,
         "provenance": {"scoresde": __version__, "torch": torch.__version__}
         | dict(provenance or {}),

@@ -2,11 +2,12 @@
 
 They map `(x, label, y)` to a tensor shaped like `x` and do not depend on an SDE. The score model
 that wraps a network defines the meaning of the label and of the output. A network's `condition`
-says which conditions y it takes.
+says which conditions y it takes. The classifiers among them map `(x, label)` to logits.
 """
 
 from .._condition import ConditionSpec
 from .block_unet import BlockUNet
+from .classifiers import MLPClassifier, UNetClassifier
 from .ddpm import DDPMUNet
 from .dense_unet import DenseUNet
 from .minimal_unet import MinimalUNet
@@ -21,8 +22,10 @@ __all__ = [
     "ConditionSpec",
     "DDPMUNet",
     "DenseUNet",
+    "MLPClassifier",
     "MinimalUNet",
     "NCSNpp",
     "Transformer",
     "UNet",
+    "UNetClassifier",
 ]

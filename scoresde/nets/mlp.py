@@ -12,10 +12,10 @@ from .blocks import arguments_of, check_inputs, zeroed
 from .dropout import Dropout
 from .embedding import LabelEmbedding
 
-__all__ = ["MLP"]
+__all__ = ["MLP", "Block"]
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """h ↦ h + W₂ silu(W₁ silu(h) + embedding), W₂ zero at initialisation."""
 
     def __init__(self, width: int, dropout: float) -> None:
@@ -26,6 +26,7 @@ class _Block(nn.Module):
         self.linear2 = zeroed(nn.Linear(width, width))
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        """Apply the block to h and an embedding, both of shape (B, width)."""
         inner = self.linear1(F.silu(h)) + self.condition(embedding)
         return h + self.linear2(self.dropout(F.silu(inner)))
 
@@ -80,7 +81,7 @@ class MLP(nn.Module):
         self.condition = ConditionSpec(classes, vector)
         self.embedding = LabelEmbedding(min(width, 64), width, embedding, self.condition)
         self.stem = nn.Linear(self.shape[0], width)
-        self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(depth))
         self.head = zeroed(nn.Linear(width, self.shape[0]))
 
     def forward(self, x: Tensor, label: Tensor, y: Condition | None = None) -> Tensor:

@@ -25,10 +25,10 @@ from .blocks import (
 )
 from .embedding import LabelEmbedding
 
-__all__ = ["UNet"]
+__all__ = ["Level", "UNet"]
 
 
-class _Level(nn.Module):
+class Level(nn.Module):
     """Residual blocks at one resolution, with attention after the first if `attend`.
 
     With `checkpointing` each of them is `recomputed` in a training step.
@@ -53,6 +53,7 @@ class _Level(nn.Module):
         self.attention = Attention(channels[1], skip_scale) if attend else nn.Identity()
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        """Apply the level to features (B, channels, *sizes) with an embedding (B, width)."""
         again = self.checkpointing and self.training and torch.is_grad_enabled()
         call = recomputed if again else _called
         h = call(self.blocks[0], h, embedding)
@@ -170,13 +171,13 @@ class UNet(nn.Module):
         conv, folding = CONVOLUTIONS[axes], patch**axes
         self.stem = conv(inputs * folding, channels, 3, padding=1)
         levels = [
-            _Level([a] + [c] * blocks, *rest, at)
+            Level([a] + [c] * blocks, *rest, at)
             for a, c, at in zip(above[:-1], widths[:-1], attend[:-1], strict=True)
         ]
         self.down = nn.ModuleList(levels)
-        self.middle = _Level([above[-1]] + [widths[-1]] * (blocks + 1), *rest, attend[-1])
+        self.middle = Level([above[-1]] + [widths[-1]] * (blocks + 1), *rest, attend[-1])
         levels = [
-            _Level([below + c] + [c] * blocks, *rest, at)
+            Level([below + c] + [c] * blocks, *rest, at)
             for below, c, at in zip(widths[1:], widths[:-1], attend[:-1], strict=True)
         ]
         self.up = nn.ModuleList(reversed(levels))

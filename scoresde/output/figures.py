@@ -27,6 +27,8 @@ __all__ = [
     "png_bytes",
     "save_figure",
     "save_grid",
+    "save_autoencoder_figure",
+    "save_classifier_figure",
     "save_training_figure",
     "to_grid",
     "to_unit",
@@ -125,21 +127,69 @@ def save_training_figure(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         path: PNG file to write.
         rows: Lines of `log.jsonl`.
     """
+    _save_log_figure(path, rows, "weighted loss per dimension", "error |ε̂ − ε|²/D")
+
+
+def save_classifier_figure(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Draw loss against step and accuracy against time, as `save_training_figure`.
+
+    Args:
+        path: PNG file to write.
+        rows: Lines of `log.jsonl` of the training of a classifier.
+    """
+    _save_log_figure(path, rows, "cross-entropy, nats", "accuracy")
+
+
+def save_autoencoder_figure(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Draw the loss of an autoencoder against step, and its two parts.
+
+    Args:
+        path: PNG file to write.
+        rows: Lines of `log.jsonl` of the training of an autoencoder.
+    """
     rows = [row for row in rows if row["loss"] is not None]
     if not rows:
         return
-    figure = new_figure(10, 4)
+    figure = new_figure(12, 4)
+    left, *others = figure.subplots(1, 3)
+    steps = [row["step"] for row in rows]
+    left.plot(steps, [row["loss"] for row in rows], lw=1, color="0.6", label="training steps")
+    _draw_validations(left, rows)
+    left.set(xlabel="step", ylabel="loss, nats/dim")
+    left.legend()
+    held = [(row["step"], row["validation"]) for row in rows if "validation" in row]
+    for axis, name in zip(others, ("reconstruction", "kl"), strict=True):
+        axis.plot(steps, [row[name] for row in rows], lw=1, color="0.6")
+        axis.plot([at for at, _ in held], [v[name] for _, v in held], color=COLOURS[1])
+        axis.set(xlabel="step", ylabel=f"{_PARTS[name]}, nats/dim")
+    for axis in (left, *others):
+        axis.grid(alpha=0.3)
+    save_figure(path, figure)
+
+
+_PARTS = {"reconstruction": "reconstruction −log p(x | z)", "kl": "KL(q(z | x) ‖ N(0, I))"}
+
+
+def _save_log_figure(
+    path: Path, rows: Sequence[dict[str, Any]], of_loss: str, of_errors: str
+) -> None:
+    """Draw loss against step, and errors against time, or 1 − errors if they are an accuracy."""
+    rows = [row for row in rows if row["loss"] is not None]
+    if not rows:
+        return
+    figure, accurate = new_figure(10, 4), of_errors == "accuracy"
     left, right = figure.subplots(1, 2)
     steps, losses = zip(*((row["step"], row["loss"]) for row in rows), strict=True)
     left.plot(steps, losses, lw=1, color="0.6", label="training steps")
     _draw_validations(left, rows)
-    left.set(xlabel="step", ylabel="weighted loss per dimension", yscale="log")
+    left.set(xlabel="step", ylabel=of_loss, yscale="log")
     latest = torch.tensor(
         [[math.nan if e is None else e for e in row["error_by_t"]] for row in rows[-20:]]
     )
     errors = latest.nanmean(0)
-    right.plot((torch.arange(len(errors)) + 0.5) / len(errors), errors, "o-")
-    right.set(xlabel="time t", ylabel="error |ε̂ − ε|²/D", yscale="log")
+    shown = 1 - errors if accurate else errors
+    right.plot((torch.arange(len(errors)) + 0.5) / len(errors), shown, "o-")
+    right.set(xlabel="time t", ylabel=of_errors, yscale="linear" if accurate else "log")
     for axis in (left, right):
         axis.grid(alpha=0.3)
     left.legend()

@@ -96,7 +96,9 @@ def numbers_of(row: Mapping[str, Any]) -> dict[str, float]:
     """
     values = {
         "loss/training": row["loss"],
-        **_by_time("error_by_t", row["error_by_t"]),
+        **_by_time("error_by_t", row.get("error_by_t", ())),
+        "loss/reconstruction": row.get("reconstruction"),
+        "loss/kl": row.get("kl"),
         "training/gradient_norm": row.get("grad_norm"),
         "training/learning_rate": row.get("learning_rate"),
         "training/images_per_second": row.get("images_per_second"),
@@ -106,7 +108,9 @@ def numbers_of(row: Mapping[str, Any]) -> dict[str, float]:
         values |= {
             "loss/held_out": found["loss"],
             "loss/training_data_averaged_weights": found.get("training_loss"),
-            **_by_time("held_out_error_by_t", found["error_by_t"]),
+            **_by_time("held_out_error_by_t", found.get("error_by_t", ())),
+            "loss/held_out_reconstruction": found.get("reconstruction"),
+            "loss/held_out_kl": found.get("kl"),
         }
         if "nll" in found:
             values[f"likelihood/held_out, {found['unit']}"] = found["nll"]

@@ -16,7 +16,7 @@ from ..sde import SDE, Node
 from .base import ScoreModel, Time
 from .call import Call, innermost, prediction
 from .combining import cast, combine
-from .preconditioning import INDEX_LABELS, Preconditioning, Quantity
+from .preconditioning import Preconditioning, Quantity
 from .sets import only_present
 
 __all__ = ["NetworkScore"]
@@ -80,9 +80,7 @@ class NetworkScore(ScoreModel):
         self.autocast = autocast
         self.unconditional = False
         self.condition = _condition_of(net) if self._caller.takes_condition else ConditionSpec()
-        label = self.preconditioning.label
-        if label in INDEX_LABELS and sde.levels is None:
-            raise ValueError(f"label {label!r} needs a TabulatedVP, got {type(sde).__name__}")
+        self.preconditioning.check(sde)
 
     @property
     def snapped(self) -> bool:
@@ -180,7 +178,7 @@ class NetworkScore(ScoreModel):
         y = self._condition_for(x, dtype)
         self.nfe.add_forward(node.t)
         scaled = (cast(self.preconditioning.c_in(node), x) * x).to(dtype)
-        label = self._label(node, x, dtype)
+        label = self.preconditioning.labels(self.sde, node, x, dtype)
         scaled, label, y = self._filled_up(scaled, label, y)
         eager = self.eager_derivatives and torch.is_grad_enabled()
         net = self.net.forward if eager else self.net
@@ -211,19 +209,6 @@ class NetworkScore(ScoreModel):
             return torch.cat([leaf, last.expand(missing, *last.shape[1:])])
 
         return filled(x), filled(label), None if y is None else map_condition(filled, y)
-
-    def _label(self, node: Node, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """The network's label, shape (B,): int64 if it is a rounded index, else floating."""
-        value = self.preconditioning.c_noise(self.sde, node)
-        if self.preconditioning.integer_labels:
-            kind = torch.int64
-        else:
-            # In bfloat16 only 507 of 1000 time labels differ.
-            kind = torch.promote_types(dtype, torch.float32)
-        if isinstance(value, Tensor):
-            return value.to(x.device, kind).flatten().expand(x.shape[0]).clone()
-        # Unlike a tensor that is moved to an accelerator, a filled one does not stop the host.
-        return torch.full((x.shape[0],), value, dtype=kind, device=x.device)
 
     def _described(self, x: Tensor, label: Tensor, y: Condition) -> str:
         """The network's call, for errors that are raised inside it."""

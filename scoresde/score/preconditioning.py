@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from .._tensor import check_choice, check_number, plain_numbers
@@ -99,6 +100,11 @@ class Preconditioning:
         """Whether all labels are integers, which the network receives as int64."""
         return self.snapped and self.label_scale == 1 and float(self.label_offset).is_integer()
 
+    def check(self, sde: SDE) -> None:
+        """Raise ValueError if the label is an index and the SDE has no discrete ladder."""
+        if self.label in INDEX_LABELS and sde.levels is None:
+            raise ValueError(f"label {self.label!r} needs a TabulatedVP, got {type(sde).__name__}")
+
     def t_least(self, sde: SDE) -> float:
         """Least time whose label the network was trained on: 1/N for an index label, else 0.
 
@@ -128,6 +134,27 @@ class Preconditioning:
         label = self._label(sde, node)
         label = label if self.label_offset == 0 else label + self.label_offset
         return label if self.label_scale == 1 else self.label_scale * label
+
+    def labels(self, sde: SDE, node: Node, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """The labels of a batch as a network receives them.
+
+        Args:
+            sde: The forward process.
+            node: The time.
+            x: The batch, shape (B, *D).
+            dtype: That of the network.
+
+        Returns:
+            Shape (B,), new memory: int64 if it is a rounded index, else float32 or wider, because
+            in bfloat16 only 507 of 1000 time labels differ.
+        """
+        value = self.c_noise(sde, node)
+        wide = torch.promote_types(dtype, torch.float32)
+        kind = torch.int64 if self.integer_labels else wide
+        if isinstance(value, Tensor):
+            return value.to(x.device, kind).flatten().expand(x.shape[0]).clone()
+        # Unlike a tensor that is moved to an accelerator, a filled one does not stop the host.
+        return torch.full((x.shape[0],), value, dtype=kind, device=x.device)
 
     def _label(self, sde: SDE, node: Node) -> float | Tensor:
         if self.label == "time":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -14,7 +14,7 @@ from ..names.guidance import Guidance, parse_guidance
 from ..output.manifest import Source
 from ..sde import SDE
 from .given import GivenModel
-from .request import StoredModel
+from .request import StoredClassifier, StoredModel
 
 __all__ = ["GuidedModel", "under_guidance"]
 
@@ -40,8 +40,17 @@ class GuidedModel(GivenModel):
 
     @property
     def spec(self) -> DataSpec:
-        """Description of the data at which the model is evaluated."""
-        return self.given.spec
+        """Description of the data, with the classes that a classifier knows."""
+        spec = self.given.spec
+        if self._classifier is None or spec.classes is not None:
+            return spec
+        known = self._classifier.spec
+        return replace(spec, classes=known.classes, class_names=known.class_names)
+
+    @property
+    def _classifier(self) -> StoredModel | None:
+        """The classifier that guides; None for other guidance."""
+        return self.others["checkpoint"] if self.guidance.classifies else None
 
     @property
     def decoded_spec(self) -> DataSpec:
@@ -84,9 +93,9 @@ class GuidedModel(GivenModel):
 
     @property
     def evaluations(self) -> int:
-        """Evaluations of networks that one evaluation takes at most: one at scale 1, else two."""
+        """Evaluations of networks that one evaluation takes at most."""
         weak = self.others.get("weak", self.given).evaluations
-        return self.given.evaluations + (0 if self.guidance.scale == 1 else weak)
+        return self.guidance.evaluations(self.given.evaluations, weak)
 
     @property
     def t_least(self) -> float:
@@ -95,18 +104,23 @@ class GuidedModel(GivenModel):
 
     @property
     def t_most(self) -> float:
-        """Largest time at which every quantity can be computed."""
-        return min(each.t_most for each in self._all)
+        """Largest time at which every quantity can be computed.
+
+        The gradient of a classifier is divided by α, and x0 is what thresholding needs.
+        """
+        most = min(each.t_most for each in self._all)
+        return most if self._classifier is None else min(most, self.sde.t_regular)
 
     @property
     def condition(self) -> ConditionSpec:
-        """The conditions of the strong model."""
-        return self.given.condition
+        """The conditions of the strong model, or those of a classifier."""
+        return self.given.condition if self._classifier is None else self._classifier.condition
 
     @property
     def unconditional(self) -> bool:
         """Whether the model can also be evaluated without a condition."""
-        return self.given.unconditional and not self.guidance.drops_condition
+        needs = self.guidance.drops_condition or self.guidance.classifies
+        return self.given.unconditional and not needs
 
     @property
     def data_source(self) -> DataSource | None:
@@ -155,9 +169,15 @@ def under_guidance(given: GivenModel, text: str | float | None) -> GivenModel:
     if text is None:
         return given
     guidance = parse_guidance(text)
-    others = {name: StoredModel.read(path) for name, path in guidance.checkpoints.items()}
+    kind = StoredClassifier if guidance.classifies else StoredModel
+    others = {name: kind.read(path) for name, path in guidance.checkpoints.items()}
     if guidance.drops_condition:
         _check_drops(given, text)
+    if guidance.threshold is not None and given.spec.levels is None:
+        raise ValueError(
+            f"--guidance: {text}: threshold needs data with a range that the model knows, such as "
+            f"images, and those of {given.name} are continuous"
+        )
     for name, other in others.items():
         _check_alike(given, other, f"--guidance: {name}={other.name}")
     return GuidedModel(given, guidance, others)
@@ -188,8 +208,22 @@ def _check_alike(given: GivenModel, other: GivenModel, where: str) -> None:
         raise ValueError(
             f"{where} must be of the same latents as {given.name}, and has another autoencoder"
         )
+    if _scale_of(other.spec) != _scale_of(given.spec):
+        raise ValueError(
+            f"{where} must be of data at the scale of {given.name}, but levels or the fitted "
+            "transform differ (train both with the same train.validation and train.seed)"
+        )
+    if isinstance(other, StoredClassifier) and not given.condition:
+        return  # the classifier alone knows the classes
     if other.condition and other.condition != given.condition:
         wanted = given.condition if given.condition else "no condition"
         raise ValueError(
             f"{where} must take the condition of {given.name}, {wanted}, got {other.condition}"
         )
+
+
+def _scale_of(spec: DataSpec) -> tuple[object, ...]:
+    """What maps the data to the scale of a model."""
+    known = spec.to_dict()
+    bounds = () if spec.levels is None else (spec.levels, spec.low, spec.high)
+    return bounds, known.get("transform")

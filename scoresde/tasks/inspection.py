@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..checkpoint import RawCheckpoint
+from ..classification import NoisyClassifier
 from ..data import DataSource, DataSpec, dataset_status
 from ..data.transforms import chain_in_words
 from ..names.latents import decoded_spec_of
@@ -98,7 +99,7 @@ def _decoded(raw: RawCheckpoint) -> dict[str, Any] | None:
     return {"data": spec.to_dict(), "autoencoder": about}
 
 
-def _flops(model: NetworkScore, spec: DataSpec) -> int:
+def _flops(model: NetworkScore | NoisyClassifier, spec: DataSpec) -> int:
     """Floating-point operations of one evaluation of the network; a multiply-add is two.
 
     PyTorch counts the matrix products and convolutions of one forward pass of a batch of one.
@@ -106,11 +107,13 @@ def _flops(model: NetworkScore, spec: DataSpec) -> int:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    if model.needs_labels:
+    classifier = isinstance(model, NoisyClassifier)
+    if not classifier and model.needs_labels:
         model = model.given(model.condition.example(1))
+    evaluate = model.logits if classifier else model.x0
     # The fused attention of a CPU is not counted.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
-        model.x0(torch.zeros(1, *spec.shape), 0.5)
+        evaluate(torch.zeros(1, *spec.shape), 0.5)
     return counted.get_total_flops()
 
 

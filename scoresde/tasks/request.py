@@ -27,6 +27,7 @@ from .. import __version__
 from .._condition import ConditionSpec
 from .._tensor import check_choice, check_integer, plain_numbers
 from ..checkpoint import CheckpointError, RawCheckpoint
+from ..classification import NoisyClassifier
 from ..data import Dataset, DataSource, DataSpec
 from ..fingerprint import fingerprint
 from ..names.config import Config
@@ -40,7 +41,14 @@ from ..sde import SDE
 from ..train import Split
 from .given import GivenModel
 
-__all__ = ["HeldOutRequest", "Request", "StoredModel", "data_source", "versions"]
+__all__ = [
+    "HeldOutRequest",
+    "Request",
+    "StoredClassifier",
+    "StoredModel",
+    "data_source",
+    "versions",
+]
 
 
 DTYPES = ("float32", "float64", "bfloat16")
@@ -146,6 +154,7 @@ class StoredModel(GivenModel):
     decoded: DataSpec | None = None
 
     kind: ClassVar[str] = "checkpoint"
+    classifier: ClassVar[bool] = False  # whether it is a classifier of noisy data
 
     @classmethod
     def read(
@@ -159,14 +168,16 @@ class StoredModel(GivenModel):
             sde: An SDE of the user's own, as `sde_from_text` reads it.
 
         Raises:
-            CheckpointError: If the file is missing, damaged or not a checkpoint of scoresde, does
-                not say what its data are, or needs `net` or `sde`.
+            CheckpointError: If the file is missing, damaged or not a checkpoint of scoresde, is one
+                of a classifier, does not say what its data are, or needs `net` or `sde`.
             ConfigError: If the SDE cannot be imported or made.
         """
         raw = read_source(name_or_path)
         check_foreign(raw, net is not None, sde is not None)
         own = None if sde is None else sde_from_text(sde, raw)
         config, spec = config_of(raw, own)
+        if config.classifier is not cls.classifier:
+            raise CheckpointError(_OTHER_KIND[config.classifier], raw.path)
         if spec is None:
             raise CheckpointError(
                 "does not say what its data are; save the model with data=DataSpec(…)", raw.path
@@ -272,6 +283,26 @@ class StoredModel(GivenModel):
             return model.double()
         model.autocast = torch.bfloat16 if dtype == "bfloat16" else None
         return model
+
+
+@dataclass(frozen=True)
+class StoredClassifier(StoredModel):
+    """A checkpoint of a classifier of noisy data, with which a score model is guided."""
+
+    classifier: ClassVar[bool] = True
+
+    def build(self, device: str = "cpu", dtype: str = "float32") -> NoisyClassifier:
+        """The classifier with averaged weights; arguments and errors as for a score model."""
+        return super().build(device, dtype)
+
+
+# What is said of a checkpoint that is not of the wanted kind, by whether it is a classifier.
+_OTHER_KIND = {
+    True: "is a classifier of noisy data and no score model; guide a score model by it: "
+    "--guidance classifier:checkpoint=…:scale=2",
+    False: "is a score model and no classifier of noisy data; train one with a network of kind "
+    "mlp_classifier or unet_classifier",
+}
 
 
 def data_source(data: Dataset) -> Source:

@@ -78,7 +78,9 @@ def doubts(
     model: NetworkScore, data: Dataset | Stream, settings: TrainSettings, ranks: Ranks
 ) -> Iterator[str]:
     """Warnings about a training that is allowed but is probably a mistake."""
-    for problem in (scale_warning(model.sde, data), condition_warning(data)):
+    # An autoencoder has no noise levels.
+    of_scale = None if model.sde is None else scale_warning(model.sde, data)
+    for problem in (of_scale, condition_warning(data)):
         if problem is not None:
             yield problem
     mixing = _depends_on_ranks(model.net)

@@ -30,6 +30,8 @@ from .._condition import Condition, map_condition, take_rows
 from .._deferred import unchecked
 from .._philox import generator
 from .._tensor import NonFiniteError
+from ..autoencoder import Elbo, Trainee
+from ..classification import CrossEntropy, NoisyClassifier
 from ..data import Dataset, Stream
 from ..distributed import PeerError, Ranks
 from ..error_history import ErrorHistory
@@ -57,11 +59,12 @@ class Training:
     """A training: the model, its data, the loss, and the settings of the loop.
 
     Args:
-        model: The model; its network is trained in place, on its present device. With
-            `label_dropout` it becomes `unconditional`, with `checkpointing` its network is told so.
+        model: The model, a classifier or an autoencoder; its network is trained in place, on its
+            device. With `label_dropout` it becomes `unconditional`, with `checkpointing` its
+            network is told so.
         data: Training data; integer levels are dequantized uniformly, anew at every step. A share
             of them is held out if the settings say so. A `Stream` has no held-out data.
-        objective: The loss.
+        objective: The loss; a `CrossEntropy` for a classifier, an `Elbo` for an autoencoder.
         settings: Steps, batch, learning rate and so on.
         test: The test split, for `validation = "test"`; otherwise None.
         ranks: The processes that train together, each with a copy of the model and the same
@@ -88,9 +91,9 @@ class Training:
             than rows of a batch.
     """
 
-    model: NetworkScore
+    model: NetworkScore | NoisyClassifier | Trainee
     data: Dataset | Stream
-    objective: Objective
+    objective: Objective | CrossEntropy | Elbo
     settings: TrainSettings
     test: Dataset | None = None
     ranks: Ranks = Ranks()

@@ -88,7 +88,7 @@ def write_checkpoint(folder, **tables):
             torch.nn.init.normal_(weight, std=0.1, generator=generator)
     metadata = {"config": config.to_dict(), "data": data.spec.to_dict(), "provenance": {"by": "us"}}
     folder.mkdir(exist_ok=True)
-    made = Run(folder, Training(model, data, config.objective, config.train), metadata)
+    made = Run(folder, Training(model, data, config.loss, config.train), metadata)
     made.save()
     return made.checkpoint
 

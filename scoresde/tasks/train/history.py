@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from ...validation import Validation
 
 __all__ = ["LEVELS", "Log", "Means", "is_log", "validation_row"]
 
+Parts = Callable[[float, float], Mapping[str, float]]
+
+_MARKS = {"error_by_t", "kl"}  # entries of which a line of a log has one
 LEVELS = 20  # bins of t in the plot of error against time
 
 
@@ -85,6 +88,11 @@ class Means:
         """The mean loss; NaN if no step was counted."""
         return self.loss / self.count if self.count else math.nan
 
+    @property
+    def mean_error(self) -> float:
+        """The mean error over all times; NaN if no step was counted."""
+        return float(self.errors.sum() / self.counts.sum())
+
     def row(self) -> dict[str, Any]:
         """The means; None where no step was counted. It waits for all steps."""
         self.settle()
@@ -114,6 +122,7 @@ def validation_row(found: Validation) -> dict[str, Any]:
 
     Errors are means over the bins of time of `error_by_t`, None where a bin is empty. A number that
     is not finite is None. `nll`, its standard error and its unit are there if they were measured.
+    A classifier has `accuracy`, and `accuracy_by_t` in the same bins, as 1 − `error_by_t`.
     """
     row: dict[str, Any] = {
         "loss": _json(found.loss),
@@ -125,6 +134,9 @@ def validation_row(found: Validation) -> dict[str, Any]:
         there = errors.isfinite()
         sums, counts = _by_time(found.t[there], errors[there])
         row[f"{name}error_by_t"] = [_json(mean) for mean in (sums / counts).tolist()]
+    if found.accuracy is not None:
+        row["accuracy"] = _json(found.accuracy)
+        row["accuracy_by_t"] = [None if e is None else 1 - e for e in row["error_by_t"]]
     if found.nll is not None:
         row |= {"nll": _json(found.nll), "nll_std_error": _json(found.nll_std_error)}
         row["unit"] = found.unit
@@ -138,13 +150,15 @@ class Log:
         path: The file. It is only read here; `begin` and `write` change it.
         done: Steps done.
         batch: Images per step.
+        parts: What a loss consists of, if it does not depend on a time: from the mean loss and the
+            mean error to entries that take the place of the errors by time; otherwise None.
 
     Attributes:
         rows: The lines, as dicts.
     """
 
-    def __init__(self, path: Path, done: int, batch: int) -> None:
-        self.path, self.batch = path, batch
+    def __init__(self, path: Path, done: int, batch: int, parts: Parts | None = None) -> None:
+        self.path, self.batch, self._parts = path, batch, parts
         # Lines of steps after the checkpoint will be written again.
         self.rows = list(takewhile(lambda row: row["step"] <= done, _rows(path)))
         self._mark = done, time.monotonic()
@@ -167,15 +181,24 @@ class Log:
             validation: The validation of this step, if there was one.
         """
         rate = self._rate(step)
-        row = {"step": step, **means.row()}
+        row = {"step": step, **self._in_parts(means.row(), means.mean_error)}
         row |= {"images_per_second": round(rate, 1), "seconds": round(seconds, 1)}
         if validation is not None:
-            row["validation"] = validation_row(validation)
+            error = float(validation.errors.mean())
+            row["validation"] = self._in_parts(validation_row(validation), error)
         self.rows.append(row)
         self._mark = step, time.monotonic()
         self._latest = means.mean_loss, rate
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+
+    def _in_parts(self, row: dict[str, Any], error: float) -> dict[str, Any]:
+        """A line with the parts of its loss, if it has such parts, and without errors by time."""
+        if self._parts is None:
+            return row
+        loss = math.nan if row["loss"] is None else row["loss"]
+        parts = {name: _json(value) for name, value in self._parts(loss, error).items()}
+        return {k: v for k, v in row.items() if not k.endswith("error_by_t")} | parts
 
     def shown(self, step: int, means: Means) -> tuple[float, float]:
         """Mean loss and images per second, for a progress bar.
@@ -201,7 +224,7 @@ def is_log(path: Path) -> bool:
     """Whether a file is the log of a run: empty, or its first line has the form of `Log.write`."""
     if not path.is_file():
         return False
-    return not path.stat().st_size or "error_by_t" in next(_rows(path), ())
+    return not path.stat().st_size or not _MARKS.isdisjoint(next(_rows(path), ()))
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

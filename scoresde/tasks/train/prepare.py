@@ -69,6 +69,11 @@ def prepare_run(
     if (folder / MANIFEST).exists():
         raise ValueError(f"--out {folder}: holds results of another command; give another folder")
     check_folder(folder)
+    if intervals is not None and intervals.validate_bits and settings.no_likelihood is not None:
+        raise ValueError(
+            f"--validate-bits: must be 0 for {settings.no_likelihood}, got "
+            f"{intervals.validate_bits}: it has no likelihood of the data"
+        )
     if settings.train.validation == "test" and not has_test_split(settings.data):
         raise ConfigError(
             f"{config}: train.validation must be a share of the data, got 'test': "
@@ -107,9 +112,9 @@ def prepare_run(
     if compiled:
         model.net.compile()
     if encoding is not None:
-        model = encoding.decoding(model, data)
+        model = model if settings.classifier else encoding.decoding(model, data)
         data, test = data.in_memory(), None if test is None else test.in_memory()
-    training = Training(model, data, settings.objective, settings.train, test, ranks)
+    training = Training(model, data, settings.loss, settings.train, test, ranks)
     run = Run(folder, training, metadata, intervals, tensors)
     if not overwrite:
         run.resume()

@@ -9,19 +9,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..._text import reason_of
 from ...data import Dataset, DataSpec
 from ...ema import EMA
-from ...output.figures import save_training_figure
+from ...output.figures import (
+    save_autoencoder_figure,
+    save_classifier_figure,
+    save_training_figure,
+)
 from ...output.progress import out_of_memory
 from ...output.tiles import in_tiles, save_samples
 from ...samplers import sample
 from ...score import NetworkScore
 from ..conditions import conditions_like
 
-__all__ = ["draw_losses", "draw_samples", "shown_spec"]
+__all__ = [
+    "draw_accuracy",
+    "draw_losses",
+    "draw_parts",
+    "draw_samples",
+    "failure_as_warning",
+    "shown_spec",
+]
 
 _SAMPLES = 64
 _ROWS = 400  # samples of vectors, whose picture shows all of them together
@@ -34,8 +45,30 @@ def draw_losses(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         path: PNG file to write.
         rows: The lines of the log.
     """
-    with _failure_as_warning(path):
+    with failure_as_warning(path):
         save_training_figure(path, rows)
+
+
+def draw_accuracy(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draw loss against step and accuracy against time, for a classifier.
+
+    Args:
+        path: PNG file to write.
+        rows: The lines of the log.
+    """
+    with failure_as_warning(path):
+        save_classifier_figure(path, rows)
+
+
+def draw_parts(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draw the loss of an autoencoder and its two parts against step.
+
+    Args:
+        path: PNG file to write.
+        rows: The lines of the log.
+    """
+    with failure_as_warning(path):
+        save_autoencoder_figure(path, rows)
 
 
 def draw_samples(
@@ -64,7 +97,7 @@ def draw_samples(
         if arrived:
             raise _GivenUp
 
-    with _failure_as_warning(path):
+    with failure_as_warning(path):
         give_up()
         spec = shown_spec(model, data)
         y, n = None, _SAMPLES if in_tiles(spec) else _ROWS
@@ -80,9 +113,10 @@ def draw_samples(
         save_samples(path, x, data.spec, _beside(data))
 
 
-def shown_spec(model: NetworkScore, data: Dataset) -> DataSpec:
-    """Description of the data in the pictures: of the decoded ones, for a model of latents."""
-    return data.spec if model.decoder is None else model.decoder.spec
+def shown_spec(model: nn.Module, data: Dataset) -> DataSpec:
+    """Description of the data in the pictures: decoded ones, for a score model of latents."""
+    decoder = model.decoder if isinstance(model, NetworkScore) else None
+    return data.spec if decoder is None else decoder.spec
 
 
 def _beside(data: Dataset) -> Tensor | None:
@@ -97,7 +131,8 @@ class _GivenUp(Exception):
 
 
 @contextmanager
-def _failure_as_warning(path: Path) -> Iterator[None]:
+def failure_as_warning(path: Path) -> Iterator[None]:
+    """A block that draws a picture: what goes wrong in it becomes a warning."""
     try:
         yield
     except _GivenUp:

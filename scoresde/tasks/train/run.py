@@ -15,7 +15,9 @@ from torch import Tensor
 
 from ..._tensor import check_integer, check_number
 from ..._workers import ReadError
+from ...autoencoder import Trainee
 from ...checkpoint import CheckpointError, RawCheckpoint, save_checkpoint
+from ...classification import NoisyClassifier
 from ...data import Stream
 from ...distributed import PeerError
 from ...ema import EMA, PowerEMA
@@ -24,10 +26,11 @@ from ...output.tiles import can_show
 from ...score.call import innermost
 from ...train import Training, TrainStep, make_optimizer
 from ...validation import Validation, check_bits, validate
+from .autoencoder import draw_reconstructions, latent_scale
 from .content import Best, averaged_tensors, restore, training_tensors
 from .files import BEST, CHECKPOINT, FIGURE, LOG, SAVE_MINUTES, Intervals, open_folder
 from .history import Log, Means
-from .previews import draw_losses, draw_samples, shown_spec
+from .previews import draw_accuracy, draw_losses, draw_parts, draw_samples, shown_spec
 from .resuming import VERSIONS, doubts, find_resumable, identity_of, versions_of
 from .signals import signals_held
 from .snapshots import save_snapshot
@@ -113,6 +116,21 @@ class Run:
         return self.training.examples.held_out is not None
 
     @property
+    def classifier(self) -> bool:
+        """Whether the model is a classifier of noisy data."""
+        return isinstance(self.model, NoisyClassifier)
+
+    @property
+    def autoencoder(self) -> bool:
+        """Whether the model is an autoencoder, of which reconstructions are drawn."""
+        return isinstance(self.model, Trainee)
+
+    @property
+    def draws(self) -> bool:
+        """Whether samples are drawn: not of a classifier, nor of data that cannot be shown."""
+        return not self.classifier and can_show(shown_spec(self.model, self.data))
+
+    @property
     def checkpoint(self) -> Path:
         """The checkpoint's path."""
         return self.folder / CHECKPOINT
@@ -191,7 +209,8 @@ class Run:
             return
         identity_of(self.data)  # it may read a large file, which no checkpoint should wait for
         steps = self.training.steps(self.optimizer, self.done)
-        log, start = Log(self.folder / LOG, self.done, self.settings.batch), self.done
+        parts = self.training.objective.parts if self.autoencoder else None
+        log, start = Log(self.folder / LOG, self.done, self.settings.batch, parts), self.done
         began = time.monotonic() - self.seconds
         self._saved = self.done, self.seconds
         try:
@@ -266,16 +285,21 @@ class Run:
             found = validate(self.training, self.intervals.validate_bits)
         if found.loss < (math.inf if self._best is None else self._best.loss):  # false for NaN
             self._best = Best(self.done, found.loss, found.std_error)
-            tensors = averaged_tensors(self.ema) | self._constant
+            tensors = averaged_tensors(self.ema) | self._beside()
             save_checkpoint(self.folder / BEST, tensors, {**self._described(), **self._best.entry})
         return found
 
     def _draw(self, log: Log, arrived: list[int]) -> None:
         """The pictures of this step; abandoned as soon as a signal has arrived."""
         if self._saved[0] == self.done and not arrived:
-            draw_losses(self.folder / FIGURE, log.rows)
-        if self._due(self.intervals.sample_every) and can_show(shown_spec(self.model, self.data)):
+            draw = draw_parts if self.autoencoder else draw_losses
+            draw = draw_accuracy if self.classifier else draw
+            draw(self.folder / FIGURE, log.rows)
+        if self.draws and self._due(self.intervals.sample_every):
             path = self.folder / f"samples-{self.done:07d}.png"
+            if self.autoencoder:
+                draw_reconstructions(path, self.training, self.ema)
+                return
             # Training has shown that its batch fits into memory.
             draw_samples(path, self.model, self.ema, self.data, self.settings.batch, arrived)
 
@@ -298,9 +322,14 @@ class Run:
             state["stream"] = self.data.state(self.done * self.settings.batch)
         best = {} if self._best is None else self._best.entry
         tensors = training_tensors(self.training, self.ema, self.power_emas, self.optimizer)
-        tensors |= self._constant
+        tensors |= self._beside()
         save_checkpoint(self.checkpoint, tensors, {**self._described(), **state, **best})
         self._saved = self.done, self.seconds
+
+    def _beside(self) -> dict[str, Tensor]:
+        """Tensors that are not trained, such as the scale of latents of the averaged weights."""
+        scale = latent_scale(self.training, self.ema) if self.autoencoder else {}
+        return self._constant | scale
 
     def _described(self) -> dict[str, Any]:
         """Metadata of both checkpoints."""
