@@ -279,7 +279,7 @@ def _prepared(
     models, own = {}, cache(partial(OwnData.load, data, request.data_root))
     for name, path in request.checkpoint.items():
         given = StoredModel.read(path, net, sde)
-        models[name] = BenchModel(given, OwnData() if data is None else own(given.spec))
+        models[name] = BenchModel(given, OwnData() if data is None else own(given.decoded_spec))
     portion = Portion(shard, limit, reuse, *([] if ranks is None else [ranks]))
     made = prepare_bench(request, out, models, overwrite=overwrite, portion=portion)
     for name, model in models.items():
@@ -287,7 +287,7 @@ def _prepared(
         if model.own.train is None and model.given.data_source is None and not silent:
             say(
                 f"{name} does not say what it was trained on, so that its samples are not compared "
-                f"with data; --data needs {data_in_words(model.given.spec)}",
+                f"with data; --data needs {data_in_words(model.given.decoded_spec)}",
                 err=True,
             )
     return made

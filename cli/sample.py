@@ -127,6 +127,9 @@ def _in_words(summary: dict[str, Any], out: Path) -> str:
     if summary["nfe_per_sample"]:
         least, most = summary["nfe_per_sample"]
         lines.append(f"{least} to {most} NFE per sample (sample_evaluations in samples.npz)")
-    if summary.get("transform") is not None:
+    if summary.get("latent_shape") is not None:
+        shape = "×".join(map(str, summary["latent_shape"]))
+        lines.append(f"x decoded from latents of {shape}; NFE count the score network alone")
+    elif summary.get("transform") is not None:
         lines.append("x in the units of the training data; scaled: at the model's scale")
     return "\n".join([*lines, *(str(out / name) for name in summary["files"])])

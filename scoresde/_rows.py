@@ -46,6 +46,8 @@ class Rows(ABC):
         workers: Number of processes that read ahead; 0 reads in the process that asks.
     """
 
+    at_a_time: int | None = None  # most rows of a block; None where only its bytes count
+
     def __init__(
         self, name: str, shape: tuple[int, ...], dtype: torch.dtype, workers: int = 0
     ) -> None:
@@ -84,7 +86,7 @@ class Rows(ABC):
     def blocks(self) -> Iterator[Tensor]:
         """All rows in order, in tensors of about 16 MB; read by the workers, if there are any."""
         size = math.prod(self.shape[1:]) * self.dtype.itemsize
-        step = max(1, _BLOCK_BYTES // size)
+        step = min(max(1, _BLOCK_BYTES // size), self.at_a_time or len(self))
         parts = (np.arange(i, min(i + step, len(self))) for i in range(0, len(self), step))
         tell, done = _WATCHER.get(), 0
         for block in in_order(self.read, parts, self.workers, self.name):

@@ -105,7 +105,7 @@ def copied_settings(findings: Findings, cell: CellResult) -> str:
 
 def _python_line(findings: Findings, cell: CellResult) -> str:
     """A call of `scoresde.sample`; names of the user's own samplers and grids stand for these."""
-    shape = (findings.settings["n"], *findings.spec.shape)
+    shape = (findings.settings["n"], *(findings.latent_shape or findings.spec.shape))
     if cell.sampler == RECOMMENDED:
         return f"scoresde.sample(model, nfe={cell.nfe_asked}, shape={shape})"
     sampler, grid = cell.sampler, cell.grid

@@ -83,8 +83,8 @@ def prepare_case(
     """
     given, shared = given or StoredModel.read(request.model[1]), shared or Shared()
     if request.quality:
-        check_suits(request.features, given.spec)
-    check_space("--n", request.n, given.spec.dims, folder)
+        check_suits(request.features, given.decoded_spec)
+    check_space("--n", request.n, given.decoded_spec.dims, folder)
     request = request.resolved(given)
     likelihood = request.scoring(given)
     model = shared.network(given, request.device, request.compiled)
@@ -96,7 +96,7 @@ def prepare_case(
     sweep = Sweep(
         model,
         given.source.sha256,
-        given.spec.in_model_scale,
+        given.decoded_spec.in_model_scale,
         cells,
         DrawSettings(given.spec.shape, **common, y=data.y, compiled=request.compiled),
         data.quality,

@@ -41,7 +41,10 @@ SETTING_TYPES = {
     "nfe": list[int],
     "t_min": float,
 }
-OPTIONAL_TYPES = {"reference_t": float, "features": str, "metrics": list[str], "guidance": str}
+OPTIONAL_TYPES = {
+    **{"reference_t": float, "features": str, "metrics": list[str], "guidance": str},
+    "latent_shape": list[int],
+}
 REFERENCE_TYPES = {
     "method": str,
     "tolerance": float,

@@ -46,6 +46,8 @@ class Shared:
     def network(self, given: GivenModel, device: str, compiled: bool = False) -> ScoreModel:
         """The model at its own scale, ready to evaluate; cases of the same object share it.
 
+        Samples of a model of latents are decoded to the model's scale of the data.
+
         Args:
             given: The model as it was given.
             device: Device of the network.
@@ -57,7 +59,14 @@ class Shared:
         if compiled:
             check_compiles(given)
         build = given.build_own if compiled else given.build
-        return self.once(("network", id(given)), lambda: (given, in_model_scale(build(device))))[1]
+        made = self.once(("network", id(given)), lambda: (given, _at_its_scale(build(device))))
+        return made[1]
+
+
+def _at_its_scale(model: ScoreModel) -> ScoreModel:
+    if model.decoder is None:
+        return in_model_scale(model)
+    return model.decoded_by(model.decoder.in_model_scale)
 
 
 @dataclass(frozen=True)
@@ -202,7 +211,7 @@ def _splits(
     request: BenchRequest, given: GivenModel, shared: Shared
 ) -> tuple[Dataset, Dataset | None]:
     """Train and test split of the model's training data."""
-    source, spec = given.data_source, given.spec
+    source, spec = given.data_source, given.decoded_spec
     if source is None:
         raise ValueError(
             f"data must be given for the likelihood or the quality of samples: {given.name} does "
@@ -244,7 +253,7 @@ def check_spec(given: GivenModel, train: Dataset, in_memory: bool) -> None:
         else (f"{train.name} has changed since training")
     )
     for name in ("shape", "levels", "low", "high"):
-        now, then = getattr(train.spec, name), getattr(given.spec, name)
+        now, then = getattr(train.spec, name), getattr(given.decoded_spec, name)
         if now != then:
             raise ValueError(f"{what}: {name} {now}, not {then}")
 

@@ -97,6 +97,12 @@ class Findings:
         return "transform" in self.settings.get("data", {})
 
     @property
+    def latent_shape(self) -> tuple[int, ...] | None:
+        """Shape of the latents that are sampled and decoded; None for a model of the data."""
+        shape = self.settings.get("latent_shape")
+        return None if shape is None else tuple(shape)
+
+    @property
     def several_grids(self) -> bool:
         """Whether there are several grids, so that the name of a cell needs its grid."""
         grids = {cell.grid for cell in self.results if cell.grid}

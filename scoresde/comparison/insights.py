@@ -79,8 +79,9 @@ class Insights:
     @cached_property
     def _splits(self) -> dict[str, Dataset]:
         """The data whose errors are measured, by split."""
-        if self.data.train is None or self.sweep.model.guided:
-            return {}  # guided models do not predict the noise of data
+        model = self.sweep.model
+        if self.data.train is None or model.guided or model.decoder is not None:
+            return {}  # they do not predict the noise of data
         splits = {"training": self.data.train}
         if self.data.test is not None:
             splits["held-out"] = self.data.test

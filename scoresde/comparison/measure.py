@@ -17,6 +17,7 @@ from torch import Tensor
 from .._condition import map_condition, take_rows
 from ..evaluation import count_nfe, evaluating
 from ..score import ScoreModel
+from ..score.units import to_units
 from .draw import DrawSettings
 from .pilot import solution_evaluations
 from .plan import Cell, likely_evaluations
@@ -153,7 +154,8 @@ class Cost:
         """Seconds of the metrics of one cell, measured on x_T."""
         if self.quality is None:
             return 0.0
-        return timed("cpu", lambda: self.quality.measure(self.start))[1]
+        x = to_units(self.model, self.start.to(self.settings.device))  # decodes latents
+        return timed("cpu", lambda: self.quality.measure(x))[1]
 
     def flops_of(self, evaluations: int) -> int | None:
         """Floating point operations of some evaluations of one sample, if they are counted."""

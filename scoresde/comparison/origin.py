@@ -44,7 +44,7 @@ def origin_of(
     settings = {
         "checkpoint": given.name,
         "sha256": given.source.sha256,
-        "data": given.spec.to_dict(),
+        "data": given.decoded_spec.to_dict(),
         "sde": str(given.sde),
         **{name: list(getattr(request, name)) for name in ("samplers", "grids", "nfe")},
         "tolerances": tolerances,
@@ -66,6 +66,7 @@ def origin_of(
         "given": _given(request, given, data) or None,
         "compiled": request.compiled or None,
         "guidance": request.guide,
+        "latent_shape": list(given.spec.shape) if given.of_latents else None,
     }
     settings |= {name: value for name, value in optional.items() if value is not None}
     sources = {given.kind: given.source, **data.sources}

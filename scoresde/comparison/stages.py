@@ -59,9 +59,12 @@ def stage_files(sweep: Solved) -> list[str]:
 def start_solver(sweep: Solved) -> Reference | None:
     """The solver from noised data; None if it costs too much, or there are no such data.
 
-    Samples of a conditional model have conditions, which held-out data need not share.
+    Samples of a conditional model have conditions, which held-out data need not share. A model of
+    latents does not start from noised data.
     """
     if sweep.quality is None or sweep.solver is None or sweep.settings.y is not None:
+        return None
+    if sweep.model.decoder is not None:
         return None
     solver = replace(sweep.solver, tolerance=max(TOLERANCE, sweep.solver.tolerance))
     own, exact = (each.likely_evaluations(sweep.model.sde) for each in (solver, sweep.solver))

@@ -32,6 +32,11 @@ SCALED = (
     "Samples and data are compared at the model's scale, after the transform of the training: the "
     "metrics are not in the units of the data."
 )
+DECODED = (
+    "Samples are latents of shape {} that an autoencoder decodes: all metrics are of decoded data, "
+    "and no sampler removes the autoencoder's error. NFE count the score network; seconds include "
+    "the one call of the decoder."
+)
 EASILY_TOLD = 0.95  # accuracy of a classifier above which samples look like no data
 LADDER = ":ladder=true"  # the end of the name of a grid that is moved to the trained labels
 
@@ -47,6 +52,7 @@ def remarks(findings: Findings) -> list[str]:
     """What the results say beside the answer for each budget, sentence by sentence."""
     text = [SNAPPED if findings.settings.get("snapped") else ""]
     text.append(SCALED if findings.transformed else "")
+    text.append(DECODED.format(findings.latent_shape) if findings.latent_shape else "")
     text += [_of_disagreement(findings, budget) for budget in findings.budgets]
     text.append(_of_floor(findings))
     text.append(_of_parts(findings))
@@ -59,6 +65,8 @@ def remarks(findings: Findings) -> list[str]:
         which = "data" if split == "all" else "held-out data"
         nats = findings.likelihood["unit"].startswith("nats")
         what = "mean log p" if nats else "negative log-likelihood"
+        if findings.latent_shape:
+            what = f"bound through the autoencoder on the {what}"
         units = " in their units" if findings.transformed else ""
         text.append(f"The {what} of {n} {which}{units} is {likelihood_text(findings)}.")
     return [sentence for sentence in text if sentence]
@@ -180,6 +188,8 @@ def text_table(findings: Findings) -> str:
         lines.append(SNAPPED)
     if findings.transformed:
         lines.append(SCALED)
+    if findings.latent_shape:
+        lines.append(DECODED.format(findings.latent_shape))
     lines += filter(None, [_of_labels(findings)])
     return "\n".join(lines)
 

@@ -189,7 +189,7 @@ def _exact(sweep: Sweep, times: Sequence[float]) -> dict[float, Tensor]:
     found = {times[0]: x}
     for pair in pairwise(times):
         same = {"seed": settings.seed, "y": y, "device": settings.device, "denoise": False}
-        x = sample(sweep.model, solver, pair, x_init=x, dtype=torch.float64, **same).x
+        x = sample(sweep.model, solver, pair, x_init=x, dtype=torch.float64, **same).scaled
         found[pair[1]] = x.cpu()
     return found
 

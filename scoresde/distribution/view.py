@@ -76,8 +76,8 @@ class Distribution(torch.distributions.Distribution):
 
     Raises:
         TypeError: If an argument has a wrong type.
-        ValueError: If one is out of range, the condition does not suit the model, or neither
-            `shape` nor the model tells the shape of a sample.
+        ValueError: If one is out of range, the condition does not suit the model, neither `shape`
+            nor the model tells the shape of a sample, or its samples are decoded latents.
     """
 
     arg_constraints: dict[str, constraints.Constraint] = {}
@@ -97,6 +97,11 @@ class Distribution(torch.distributions.Distribution):
         validate_args: bool | None = None,
     ) -> None:
         check_type("model", model, ScoreModel)
+        if model.decoder is not None:
+            raise ValueError(
+                "model must be one of the data themselves, got one of latents, whose log p(x) is "
+                "not known; model.decoded_by(None) is the model of its latents"
+            )
         if sampler is not None:
             check_type("sampler", sampler, Sampler)
         self.model, self.seed, self.sampler = model, check_seed(seed), sampler

@@ -93,6 +93,7 @@ class Guided(ScoreModel):
         self.model, self.y = model, model.y
         self.data, self.needs_labels = model.data, model.needs_labels
         self.shape = model.shape
+        self._decode_like(model)
 
     @property
     def condition(self) -> ConditionSpec | None:

@@ -15,7 +15,7 @@ from ..evaluation import own_context
 from ..noise import Noise
 from ..plain import construct_named
 from ..score import ScoreModel
-from ..score.units import log_det_at, to_units
+from ..score.units import log_det_at, refuse_latents, to_units
 from .ito import Ito
 from .method import Likelihood, joined
 from .methods import METHODS
@@ -94,6 +94,7 @@ def sample_with_log_prob(
         RuntimeError: As for `log_likelihood`.
     """
     check_type("model", model, ScoreModel)
+    refuse_latents(model)
     shape, method = check_shape(shape), _method(method)
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype must be torch.float32 or torch.float64, got {dtype}")

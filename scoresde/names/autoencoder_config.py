@@ -20,7 +20,7 @@ from .kinds import plain_value
 __all__ = ["AutoencoderConfig"]
 
 _REQUIRED = ("data", "autoencoder", "train")
-_SCORE_TABLES = ("sde", "net", "preconditioning", "objective", "call")
+_SCORE_TABLES = ("sde", "net", "preconditioning", "objective", "call", "latent")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class AutoencoderConfig:
     # What `Config` has, for the code that prepares a run of either.
     foreign: ClassVar[bool] = False
     classifier: ClassVar[bool] = False
+    latent: ClassVar[None] = None
     no_likelihood: ClassVar[str] = "an autoencoder"
 
     @classmethod

@@ -36,6 +36,7 @@ from .autoencoder_config import AutoencoderConfig
 from .config_source import ConfigSource
 from .importing import checked_kind
 from .kinds import CLASSIFIERS, NETS, checked_net, plain_value, sde_of, sde_table, takes
+from .latent_source import LatentSource
 from .pairwise import PairwiseVE
 
 __all__ = ["Config", "load_config"]
@@ -56,6 +57,7 @@ class Config:
         preconditioning: Input scale, time label and target.
         objective: The loss.
         call: How the network is called.
+        latent: The autoencoder whose latents the model is trained on; None for a model of the data.
         net_class: What makes a network of the user's own; None if it is one of ours, or unknown.
     """
 
@@ -66,6 +68,7 @@ class Config:
     preconditioning: Preconditioning = field(default_factory=Preconditioning)
     objective: Objective = field(default_factory=Objective)
     call: Call = field(default_factory=Call)
+    latent: LatentSource | None = None
     net_class: Callable[..., Any] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -162,9 +165,9 @@ class Config:
         made = {
             key: construct(make, values[key], where[key]) if key in values else make()
             for key, make in _TABLES.items()
-            if make is not None and (key in values or key not in _TRAINED)
+            if make is not None and (key in values or key not in _OPTIONAL)
         }
-        for key in ("data", "train"):
+        for key in _OPTIONAL:
             made.setdefault(key, None)
         config = cls(sde=sde, net=dict(values["net"]), net_class=net, **made)
         config._check(source)
@@ -200,6 +203,7 @@ class Config:
             "objective": None if self.train is None else asdict(self.objective),
             "train": None if self.train is None else asdict(self.train),
             "call": None if self.call == Call() else vars(self.call),
+            "latent": None if self.latent is None else asdict(self.latent),
         }
         return {
             name: {k: plain_value(v) for k, v in table.items() if v is not None}
@@ -287,7 +291,9 @@ _TABLES: dict[str, Callable[..., Any] | None] = {
     "preconditioning": Preconditioning,
     "objective": Objective,
     "call": Call,
+    "latent": LatentSource,
 }
+_OPTIONAL = ("data", "train", "latent")  # tables that are None if they are absent
 
 
 def load_config(source: str | Path | ConfigSource) -> Config | AutoencoderConfig:

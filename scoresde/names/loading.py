@@ -24,6 +24,7 @@ from ..sde import SDE, VP
 from .config import Config
 from .importing import construct_imported
 from .kinds import NETS, SDES, sde_table
+from .latents import decoded_spec_of, decoder_of
 from .sources import read_source
 
 __all__ = [
@@ -43,6 +44,7 @@ _ABOUT = {
     **{"steps_done": int | None, "seconds": float | None, "provenance": dict},
     **{"unconditional": bool, "condition": dict, "sde_values": list[list]},
     "trained": bool,
+    "latent": dict,
 }
 
 
@@ -139,8 +141,10 @@ def build(
             model.unconditional = raw.metadata.get("unconditional", model.unconditional)
         if condition := raw.metadata.get("condition"):
             model.condition = construct(ConditionSpec, condition, "metadata.condition")
-    model = model.requires_grad_(False).eval().to(device)
+        decoder = decoder_of(raw)
+    model = model.requires_grad_(False).eval()
     model.data = spec
+    model = model.decoded_by(decoder).to(device)
     return Checkpoint(model, spec, config, raw.metadata, raw.sha256, raw.path)
 
 
@@ -176,12 +180,19 @@ def _read_metadata(raw: RawCheckpoint, sde: SDE | None) -> tuple[Config, DataSpe
     check_score_model(raw)
     with _understood(raw):
         values, data = raw.metadata["config"], raw.metadata.get("data")
+        if isinstance(values, dict) and "autoencoder" in values:
+            raise CheckpointError(
+                "is the checkpoint of an autoencoder, not of a score model; a config with "
+                f'[latent] autoencoder = "{raw.path}" trains one of its latents',
+                raw.path,
+            )
         _check_sizes(raw.metadata)
         about = {key: raw.metadata[key] for key in _ABOUT if key in raw.metadata}
         check_types(about, _ABOUT, "metadata")
         trained = raw.metadata.get("trained", True)
         required = ("data", "sde", "net", "train") if trained else ("sde", "net")
         config = Config.from_dict(values, sde=sde, required=required)
+        decoded_spec_of(raw.metadata)
         if data is None and trained:
             raise KeyError("data")
         if not isinstance(data, dict | None):

@@ -20,6 +20,7 @@ from ..sde import SDE
 from .config import Config
 from .importing import class_path
 from .kinds import CLASSIFIERS, NETS, SDES
+from .latents import latent_content
 
 __all__ = ["content_of", "save", "sde_values"]
 
@@ -67,7 +68,8 @@ def content_of(
         provenance: Where the model comes from; None says that it was made here.
 
     Raises:
-        TypeError: If the network has no tensors, or an argument of `model.call` is no plain data.
+        TypeError: If the network has no tensors, an argument of `model.call` is no plain data, or
+            the model's autoencoder has networks of the user's own.
     """
     net = _bare(model.net)
     tensors = {f"model.{name}": value for name, value in net.state_dict().items()}
@@ -90,6 +92,9 @@ def content_of(
         | dict(provenance or {}),
         **sde_values(model.sde),
     }
+    if model.decoder is not None:
+        inside, latent = latent_content(model.decoder.autoencoder, model.decoder.spec)
+        tensors, about = tensors | inside, about | latent
     return tensors, {k: v for k, v in about.items() if v is not None}
 
 

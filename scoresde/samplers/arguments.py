@@ -89,7 +89,7 @@ def place_of_state(
 ) -> tuple[torch.device, torch.dtype]:
     """Device and dtype of the state: those that are given, otherwise those of the model."""
     own = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), None)
-    parameter = next(float_parameters(model), None)
+    parameter = next(float_parameters(model.decoded_by(None)), None)  # not one of a decoder
     if device is None:
         tensor = x_init if parameter is None else parameter
         device = own or (torch.device("cpu") if tensor is None else tensor.device)

@@ -39,9 +39,9 @@ class Samples:
     """Result of `sample`.
 
     Attributes:
-        x: Samples in the units of the data, shape (n, *D).
+        x: Samples in the units of the data, shape (n, *D); those of a model of latents are decoded.
         scaled: The same samples at the model's scale; x itself unless the data have a transform
-            (`DataSpec.transform`).
+            (`DataSpec.transform`). Of a model of latents these are the latents.
         x_init: The states, at the model's scale, from which the samples started, shape (n, *D).
         nfe: Network evaluations per sample, counted; the largest if batches differ.
         ts: The time grid, shape (N + 1,).
@@ -207,7 +207,7 @@ def sample(
         effective += [] if end.effective is None else [end.effective]
         nfe = max(nfe, counted.forward)
     with torch.set_grad_enabled(grad):
-        x = to_units(model, ends, y)
+        x = to_units(model, ends, y, batch)
     return Samples(
         x=x,
         scaled=ends,

@@ -15,6 +15,7 @@ from .call import Call
 from .clipping import Clipped
 from .drift import reverse_drift
 from .function import FunctionScore
+from .latent_decoder import LatentDecoder
 from .network import NetworkScore
 from .preconditioning import Label, Preconditioning, Target
 from .wrapping import wrap
@@ -25,6 +26,7 @@ __all__ = [
     "Clipped",
     "FunctionScore",
     "Label",
+    "LatentDecoder",
     "NetworkScore",
     "Preconditioning",
     "ScoreModel",

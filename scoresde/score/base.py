@@ -18,6 +18,7 @@ from ..evaluation import NFE, count_nfe, name_time
 from ..sde import SDE, Node
 from ..sde.base import SAME_TIME
 from .combining import cast, combine, depends_on
+from .latent_decoder import LatentDecoder
 from .preconditioning import Quantity
 
 __all__ = ["FIRST_TIME", "ScoreModel", "Time", "refuse_where_alpha_is_0"]
@@ -26,6 +27,8 @@ Time = Tensor | float | Node
 
 # Default time at which a path starts from data.
 FIRST_TIME = 1e-5
+
+_DECODER = "_decoder"  # name of the submodule
 
 
 class ScoreModel(nn.Module, ABC):
@@ -62,6 +65,47 @@ class ScoreModel(nn.Module, ABC):
         self.sde = sde
         self.nfe = NFE()
         self.y: Condition | None = None
+
+    @property
+    def decoder(self) -> LatentDecoder | None:
+        """What makes data of samples, for a model of latents; None for all other models."""
+        return self._modules.get(_DECODER)
+
+    def decoded_by(self, decoder: LatentDecoder | None) -> ScoreModel:
+        """This model as one of latents, so that `sample` returns decoded data.
+
+        Args:
+            decoder: What makes data of latents; None for a model whose samples are not decoded.
+
+        Returns:
+            A model with the same network and counters. Without a `data` of its own, it has that of
+            the autoencoder's latents.
+
+        Raises:
+            TypeError: If it is no decoder.
+            ValueError: If it decodes latents of another shape than the model's data.
+        """
+        if decoder is None and self.decoder is None:
+            return self
+        view = copy.copy(self)
+        view._modules = {k: v for k, v in self._modules.items() if k != _DECODER}
+        if decoder is None:
+            return view
+        check_type("decoder", decoder, LatentDecoder)
+        own = self.shape if self.data is None else self.data.shape
+        if own is not None and tuple(own) != decoder.latent_shape:
+            raise ValueError(
+                f"decoder must be of latents of shape {tuple(own)}, as the model draws, got "
+                f"{decoder.latent_shape}"
+            )
+        view._modules[_DECODER] = decoder
+        view.data = decoder.autoencoder.latent_spec if self.data is None else self.data
+        return view
+
+    def _decode_like(self, model: ScoreModel) -> None:
+        """Let samples of this model be decoded like those of the model inside it."""
+        if model.decoder is not None:
+            self._modules[_DECODER] = model.decoder
 
     @property
     def classes(self) -> int | None:

@@ -39,6 +39,7 @@ class Clipped(ScoreModel):
         self.high = check_number("high", high, above=self.low)
         self.model, self.nfe, self.y = model, model.nfe, model.y
         self.data, self.needs_labels = model.data, model.needs_labels
+        self._decode_like(model)
 
     @property
     def condition(self) -> ConditionSpec | None:

@@ -112,11 +112,13 @@ class RunAverages:
                 f"{fit.residual:.2f}: its profile is not the one asked for",
                 stacklevel=2,
             )
-        tensors = {f"model.{k}": v for k, v in self._sums(fit.coefficients).items()}
+        raw = self.stored.raw
+        tensors = {k: v for k, v in raw.tensors.items() if k.startswith("autoencoder.")}
+        tensors |= {f"model.{k}": v for k, v in self._sums(fit.coefficients).items()}
         about = {"sigma_rel": sigma_rel, "residual": fit.residual}
         # The means since the last log line, and the time of a later step, are not of this average.
         gone = {"pending"} if self.at_end else {"pending", "seconds"}
-        metadata = {k: v for k, v in self.stored.raw.metadata.items() if k not in gone}
+        metadata = {k: v for k, v in raw.metadata.items() if k not in gone}
         metadata |= {"steps_done": self.step, "ema_updates": self._last.updates, "ema": about}
         digest = fingerprint([self.source.sha256, self.step, about])
         return RawCheckpoint(self._last.path, tensors, metadata, digest)

@@ -29,7 +29,7 @@ class GivenModel(ABC):
 
     Attributes:
         name: Name for messages and reports.
-        spec: Description of the data.
+        spec: Description of the data at which the model is evaluated.
         kind: Kind of the source of the results, "checkpoint" or "model".
     """
 
@@ -157,6 +157,34 @@ class GivenModel(ABC):
                 f"{self.kind} {self.name} cannot be evaluated on x of shape {tuple(x.shape)}"
                 f"{without}{hint}: {reason_of(error)}"
             ) from error
+
+    @property
+    def decoded_spec(self) -> DataSpec:
+        """Description of the data that the user sees; for a model of latents `spec` is another."""
+        return self.spec
+
+    @property
+    def of_latents(self) -> bool:
+        """Whether samples are latents, which are decoded to data."""
+        return self.decoded_spec is not self.spec
+
+    @property
+    def autoencoder_sha256(self) -> str | None:
+        """Digest of the file of the autoencoder; None without one, or if it is not known."""
+        return None
+
+    def refuse_latents(self, what: str, option: str = "--checkpoint") -> None:
+        """Raise ValueError for a model of latents, before anything is computed.
+
+        Args:
+            what: What is for models of the data themselves only, for the message.
+            option: The option that gave the model.
+        """
+        if self.of_latents:
+            raise ValueError(
+                f"{option}: {self.name} is a model of latents of shape {self.spec.shape}, and "
+                f"{what} is for models of the data themselves"
+            )
 
     @property
     def data(self) -> DataSpec:

@@ -34,7 +34,7 @@ def load_held_out(given: GivenModel, request: HeldOutRequest) -> Dataset:
             few data; the message names the option.
         FileNotFoundError: If the data are not on this machine; the message says how to get them.
     """
-    source, spec = given.data_source, given.spec
+    source, spec = given.data_source, given.decoded_spec
     if request.data is not None:
         source = DataSource(request.data, size=None if source is None else source.size)
     elif source is None:
@@ -112,7 +112,7 @@ def check_held_out(given: GivenModel, data: Dataset, n: int, any_levels: bool = 
     Raises:
         ValueError: If shape, levels or conditions are not those of the model, or there are too few.
     """
-    spec = given.spec
+    spec = given.decoded_spec
     data = data.widened(spec.sizes)
     if data.spec.shape != spec.shape:
         raise ValueError(

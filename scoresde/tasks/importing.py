@@ -93,4 +93,7 @@ def export_model(checkpoint: str, out: Path, layout: str = "diffusers") -> list[
         return write_autoencoder(load_autoencoder(path), out)
     stored = StoredModel.read(checkpoint)
     kept = stored.raw.metadata.get("provenance", {}).get("scheduler")
-    return write_folder(stored.build(), stored.spec, out, kept)
+    lines = write_folder(stored.build(), stored.spec, out, kept)
+    if stored.of_latents:
+        lines.append(f"{out} draws latents of shape {stored.spec.shape}: it has no autoencoder")
+    return lines

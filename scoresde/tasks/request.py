@@ -31,6 +31,7 @@ from ..classification import NoisyClassifier
 from ..data import Dataset, DataSource, DataSpec
 from ..fingerprint import fingerprint
 from ..names.config import Config
+from ..names.latents import decoded_spec_of
 from ..names.loading import build, check_foreign, config_of, net_from_text, sde_from_text
 from ..names.sources import read_source
 from ..output.manifest import Origin, Source
@@ -138,9 +139,10 @@ class StoredModel(GivenModel):
         name: The name or path that the user gave, for messages.
         raw: The content of the file.
         config: The configuration of the training.
-        spec: Description of the training data.
+        spec: Description of the training data, or of their latents.
         net: The text of a network of the user's own, or None.
         sde_text: The text of an SDE of the user's own, or None.
+        decoded: Description of the decoded data of a model of latents; None for other models.
     """
 
     name: str
@@ -149,6 +151,7 @@ class StoredModel(GivenModel):
     spec: DataSpec
     net: str | None = None
     sde_text: str | None = None
+    decoded: DataSpec | None = None
 
     kind: ClassVar[str] = "checkpoint"
     classifier: ClassVar[bool] = False  # whether it is a classifier of noisy data
@@ -179,7 +182,8 @@ class StoredModel(GivenModel):
             raise CheckpointError(
                 "does not say what its data are; save the model with data=DataSpec(…)", raw.path
             )
-        return cls(str(name_or_path), raw, config, spec, net, sde)
+        decoded = decoded_spec_of(raw.metadata)
+        return cls(str(name_or_path), raw, config, spec, net, sde, decoded)
 
     @property
     def source(self) -> Source:
@@ -187,6 +191,16 @@ class StoredModel(GivenModel):
         if self.net is None and self.sde_text is None:
             return Source(self.name, self.raw.sha256)
         return Source(self.name, fingerprint([self.raw.sha256, self.net, self.sde_text]))
+
+    @property
+    def decoded_spec(self) -> DataSpec:
+        """Description of the decoded data; `spec` unless the model is one of latents."""
+        return self.decoded or self.spec
+
+    @property
+    def autoencoder_sha256(self) -> str | None:
+        """Digest of the file of the autoencoder; None without one."""
+        return None if self.decoded is None else self.raw.metadata["latent"]["sha256"]
 
     @property
     def sde(self) -> SDE:

@@ -1,8 +1,9 @@
 """Draw samples from a checkpoint and write them to a folder, for `scoresde sample`.
 
-- samples.npz: x in the units of the data, "scaled" (the same at the model's scale, if it differs),
-  levels of quantized data, labels of conditional models, ts, nfe, seed, spec (the checkpoint's
-  `DataSpec` as JSON); `load_dataset` reads this file as data
+- samples.npz: x in the units of the data, "scaled" (the same at the model's scale, if it differs;
+  "latents" instead, if the model is one of latents), levels of quantized data, labels of
+  conditional models, ts, nfe, seed, spec (the `DataSpec` of x as JSON); `load_dataset` reads this
+  file as data
 - samples.csv, for tables whose columns have names
 - grid.png, a picture of images; for data of other kinds samples.png
 - summary.json: the request and its result
@@ -87,7 +88,7 @@ def draw_samples(
         check_compiles(stored)
     check_dtype(request)
     chosen = choose_settings(request, stored)
-    check_space("--n", request.n, stored.spec.dims, out, files=2)
+    check_space("--n", request.n, stored.decoded_spec.dims, out, files=2)
     drawing = _Drawing(request, stored, chosen, _labels(request, stored))
     origin = _origin(request, stored, chosen.ts, drawing.named)
     batches = batches_of(request.n, request.batch)
@@ -145,7 +146,8 @@ class _Drawing:
             )
             arrays = {"x": found.x.cpu().numpy()}
             if found.scaled is not found.x:
-                arrays["scaled"] = found.scaled.cpu().numpy()
+                scaled = "latents" if self.stored.of_latents else "scaled"
+                arrays[scaled] = found.scaled.cpu().numpy()
             if found.counts is not None:
                 arrays |= {f"sample_{key}": v.numpy() for key, v in vars(found.counts).items()}
             work.save(name, arrays, {"nfe": found.nfe, "seconds": time.monotonic() - began})
@@ -177,7 +179,8 @@ class _Drawing:
             "guidance": request.guidance,
             **{key: getattr(request, key) for key in ("n", "seed")},
             "nfe": nfe,
-            "transform": self.stored.spec.to_dict().get("transform"),
+            "transform": self.stored.decoded_spec.to_dict().get("transform"),
+            **_decoding(self.stored),
             "nfe_per_sample": _spread(arrays.get("sample_evaluations")),
             "seconds": round(sum(part.about["seconds"] for part in parts), 3),
             "versions": versions(),
@@ -228,6 +231,11 @@ def _start(sde: SDE, ts: Tensor) -> dict[str, float]:
     return {"t_start": first, "start_std": sde.start_std(first)} if sde.ends_in_noise else {}
 
 
+def _decoding(stored: GivenModel) -> dict[str, Any]:
+    """The shape of the latents that are decoded, for a model of latents."""
+    return {"latent_shape": list(stored.spec.shape)} if stored.of_latents else {}
+
+
 def _left_open(request: SampleRequest) -> list[str]:
     """Which of sampler and grid the request leaves to the recommendation."""
     return [key for key in ("sampler", "grid") if getattr(request, key) is None]
@@ -238,8 +246,8 @@ def _origin(
 ) -> Origin:
     """Everything that determines the samples; for a grid file its times count, not its name."""
     sources, settings = {"checkpoint": stored.source}, named | {"t_min": float(ts[-1])}
-    if stored.spec.transform is not None:
-        settings["transform"] = stored.spec.to_dict()["transform"]
+    if stored.decoded_spec.transform is not None:
+        settings["transform"] = stored.decoded_spec.to_dict()["transform"]
     if not from_file(request):
         return request.origin("sample", sources, **settings)
     sources["grid"] = Source(request.grid, fingerprint(ts))
@@ -265,7 +273,7 @@ def _write(out: Path, found: Mapping[str, np.ndarray], nfe: int, drawing: _Drawi
     Returns:
         The names of the files.
     """
-    spec, x = drawing.stored.spec, torch.from_numpy(found["x"])
+    spec, x = drawing.stored.decoded_spec, torch.from_numpy(found["x"])
     arrays = {
         "x": found["x"],
         "ts": drawing.chosen.ts.numpy(),
@@ -284,7 +292,8 @@ def _write(out: Path, found: Mapping[str, np.ndarray], nfe: int, drawing: _Drawi
     if can_show(spec):
         files.append(GRID_FILE if spec.is_image else PICTURE_FILE)
         if in_tiles(spec):
-            x = torch.from_numpy(found.get("scaled", found["x"]))[:GRID_AT_MOST]
+            scaled = torch.from_numpy(found["scaled"]) if "scaled" in found else spec.to_model(x)
+            x = scaled[:GRID_AT_MOST]
         save_samples(out / files[-1], x, spec)
     return files
 

@@ -80,6 +80,7 @@ def check(
         ValueError: If the shape is not known, or a condition is needed and not given.
     """
     check_type("model", model, ScoreModel)
+    name = _name(model)
     model = in_model_scale(model)  # whose random points are states, not data in units
     probe = _probe(model, shape, y, check_seed(seed), device)
     findings: list[Finding] = []
@@ -89,7 +90,7 @@ def check(
         if name in DECISIVE and findings[-1].verdict == "fail":
             findings.append(replace(info(f"not tested until {name!r} holds"), law="all other laws"))
             break
-    return CheckReport(_name(model), tuple(findings))
+    return CheckReport(name, tuple(findings))
 
 
 def _probe(
@@ -163,6 +164,7 @@ def _tested(name: str, law: Law, probe: Probe) -> list[Finding]:
 
 
 def _name(model: ScoreModel) -> str:
-    """Class of the model, and of the network inside."""
+    """Class of the model and of the network inside, and whether its points are latents."""
     net = getattr(model, "net", None)
-    return type(model).__name__ + ("" if net is None else f" of {type(net).__name__}")
+    inside = "" if net is None else f" of {type(net).__name__}"
+    return type(model).__name__ + inside + (" in latent space" if model.decoder is not None else "")

@@ -249,7 +249,8 @@ def _network_trials(
         CHECKED_GRIDS["log_snr"].t_min,
         _network_flow,
     )
-    on_network = {"grid": "log_snr", "steps": NETWORK_STEPS[-3:], "note": "on a network"}
+    note = "on a network of latents" if given.of_latents else "on a network"
+    on_network = {"grid": "log_snr", "steps": NETWORK_STEPS[-3:], "note": note}
     sde = type(model.sde).__name__
     return [
         Trial(replace(claim, **on_network), sampler, sde, NETWORK_STEPS, problem)

@@ -60,7 +60,8 @@ def defaults(cls):
 def parts(what):
     """{table: {key: default}} of every key of a config, from the code."""
     made = load_text(what)
-    own = {f.name: type(getattr(made, f.name)) for f in fields(Config) if f.name[:3] != "net"}
+    known = {f.name for f in fields(Config)} - {"net", "net_class", "latent"}
+    own = {name: type(getattr(made, name)) for name in known}
     found = {name: defaults(cls) for name, cls in own.items()}
     found["call"] = vars(Call())
     found["net"] = {"kind": MISSING, **defaults(NETS[NET[what]])}

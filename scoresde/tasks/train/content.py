@@ -1,6 +1,7 @@
 """The content of a run's checkpoints, and a run's return to it.
 
 - model.*: the averaged weights, which `scoresde.load` reads; the only ones in best.safetensors
+- autoencoder.*: the autoencoder of a latent model, in both files
 - train.net.*: the weights that are trained
 - train.ema.0.*, train.ema.1.*, ...: the power-function averages, if the run stores snapshots
 - train.adam.*: the state of the optimizer
@@ -133,7 +134,8 @@ def export(source: Path, target: Path) -> None:
         CheckpointError: If the source cannot be read.
     """
     raw = read_checkpoint(source)
-    tensors = {name: value for name, value in raw.tensors.items() if name.startswith("model.")}
+    kept = ("model.", "autoencoder.")
+    tensors = {name: value for name, value in raw.tensors.items() if name.startswith(kept)}
     metadata = {
         key: value for key, value in raw.metadata.items() if key not in ("pending", "scaler")
     }

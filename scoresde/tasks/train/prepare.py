@@ -18,6 +18,7 @@ from ...plain import ConfigError
 from ...score import NetworkScore
 from ...train import Training, check_data, check_ranks
 from ..request import versions
+from .encoding import LatentEncoding
 from .files import CHECKPOINT, Intervals, check_folder
 from .resuming import find_resumable, flat, identity_of
 from .run import Run
@@ -78,6 +79,7 @@ def prepare_run(
             f"{config}: train.validation must be a share of the data, got 'test': "
             f"{settings.data.name} has no test split"
         )
+    encoding = LatentEncoding.of(settings, device, str(config))
     data = load_dataset(settings.data, skip_bad=skip_bad)
     test = _test_split(settings, data)
     try:
@@ -85,8 +87,12 @@ def prepare_run(
         check_ranks(ranks, settings.train)
     except ValueError as error:
         raise ConfigError(f"{config}: train.{error}") from error
-    data = in_units(settings, data, None if overwrite else folder / CHECKPOINT, str(config))
-    test = None if test is None else test.in_units_of(data.spec)
+    if encoding is None:
+        data = in_units(settings, data, None if overwrite else folder / CHECKPOINT, str(config))
+        test = None if test is None else test.in_units_of(data.spec)
+    else:
+        data = encoding.of_data(data, str(config))
+        test = None if test is None else encoding.of_data(test, str(config))
     settings = settings.of_data(data, str(config))
     # Only a network of the user's own must be built to know its conditions.
     model = settings.build_model(data.spec) if settings.foreign else None
@@ -96,6 +102,8 @@ def prepare_run(
         model.condition = data.spec.condition  # which it does not state, but is trained on
     command = f"scoresde train {config.options} --out {folder.name}"
     metadata = _metadata(settings, data, model, device, command)
+    tensors, about = ({}, {}) if encoding is None else encoding.content(data)
+    metadata |= about
     options = {"--overwrite": overwrite, "--compile": compiled, **vars(intervals or Intervals())}
     ranks.agree(versions() | flat(metadata["config"]) | identity_of(data, test) | options)
     if not overwrite:  # refuse before the network is built, which takes time
@@ -103,8 +111,11 @@ def prepare_run(
     model = _on_device(model or settings.build_model(data.spec), torch.device(device))
     if compiled:
         model.net.compile()
+    if encoding is not None:
+        model = model if settings.classifier else encoding.decoding(model, data)
+        data, test = data.in_memory(), None if test is None else test.in_memory()
     training = Training(model, data, settings.loss, settings.train, test, ranks)
-    run = Run(folder, training, metadata, intervals)
+    run = Run(folder, training, metadata, intervals, tensors)
     if not overwrite:
         run.resume()
     ranks.agree({f"the number of steps done in {folder}": run.done})  # all see the same disk

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..._text import reason_of
-from ...data import Dataset
+from ...data import Dataset, DataSpec
 from ...ema import EMA
 from ...output.figures import (
     save_autoencoder_figure,
@@ -25,7 +25,14 @@ from ...samplers import sample
 from ...score import NetworkScore
 from ..conditions import conditions_like
 
-__all__ = ["draw_accuracy", "draw_losses", "draw_parts", "draw_samples", "failure_as_warning"]
+__all__ = [
+    "draw_accuracy",
+    "draw_losses",
+    "draw_parts",
+    "draw_samples",
+    "failure_as_warning",
+    "shown_spec",
+]
 
 _SAMPLES = 64
 _ROWS = 400  # samples of vectors, whose picture shows all of them together
@@ -92,14 +99,24 @@ def draw_samples(
 
     with failure_as_warning(path):
         give_up()
-        y, n = None, _SAMPLES if in_tiles(data.spec) else _ROWS
+        spec = shown_spec(model, data)
+        y, n = None, _SAMPLES if in_tiles(spec) else _ROWS
         if data.labels is not None:
             y = conditions_like(data.labels, data.spec, n)
         with ema.applied(model.net):
             shape, batch = (n, *data.spec.shape), min(n, batch)
             out = sample(model, shape=shape, y=y, batch=batch, on_step=give_up)
+        if model.decoder is not None:
+            save_samples(path, spec.to_model(out.x) if in_tiles(spec) else out.x, spec)
+            return
         x = out.scaled if in_tiles(data.spec) else out.x
         save_samples(path, x, data.spec, _beside(data))
+
+
+def shown_spec(model: nn.Module, data: Dataset) -> DataSpec:
+    """Description of the data in the pictures: decoded ones, for a score model of latents."""
+    decoder = model.decoder if isinstance(model, NetworkScore) else None
+    return data.spec if decoder is None else decoder.spec
 
 
 def _beside(data: Dataset) -> Tensor | None:

@@ -29,7 +29,7 @@ VERSIONS = {"noise_version": NOISE_VERSION, "dropout_version": DROPOUT_VERSION}
 # data in another place. If the checkpoint records the content of the data, their name may change as
 # well.
 _FREE = {"train.steps", "train.cooldown", "train.checkpointing", "data.root", "data.workers"}
-_NAMES = {"data.name", "name"}
+_NAMES = {"data.name", "name", "latent.autoencoder"}
 _SETTINGS = {"preconditioning": Preconditioning, "objective": Objective, "train": TrainSettings}
 
 
@@ -82,7 +82,7 @@ def _refusal(
     raw: RawCheckpoint, metadata: Mapping[str, Any], data: Dataset | Stream, test: Dataset | None
 ) -> str | None:
     """The reason why a run with these metadata and data cannot continue; None if it can."""
-    other = _other_settings(raw, metadata)
+    other = _other_settings(raw, metadata) or _other_autoencoder(raw, metadata)
     if other is not None:
         return f"was made with {other}; use another folder, or --overwrite"
     if not raw.below("train."):
@@ -143,6 +143,12 @@ def _other_settings(raw: RawCheckpoint, metadata: Mapping[str, Any]) -> str | No
         if other is not None:
             return f"{what} {other}"
     return None
+
+
+def _other_autoencoder(raw: RawCheckpoint, metadata: Mapping[str, Any]) -> str | None:
+    """What is said if the latents of two runs are of different autoencoders."""
+    then, now = (m.get("latent", {}).get("sha256") for m in (raw.metadata, metadata))
+    return None if then == now else "another autoencoder than latent.autoencoder names now"
 
 
 def _other_transform(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:

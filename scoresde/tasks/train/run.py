@@ -30,7 +30,7 @@ from .autoencoder import draw_reconstructions, latent_scale
 from .content import Best, averaged_tensors, restore, training_tensors
 from .files import BEST, CHECKPOINT, FIGURE, LOG, SAVE_MINUTES, Intervals, open_folder
 from .history import Log, Means
-from .previews import draw_accuracy, draw_losses, draw_parts, draw_samples
+from .previews import draw_accuracy, draw_losses, draw_parts, draw_samples, shown_spec
 from .resuming import VERSIONS, doubts, find_resumable, identity_of, versions_of
 from .signals import signals_held
 from .snapshots import save_snapshot
@@ -76,6 +76,7 @@ class Run:
         training: Training,
         metadata: Mapping[str, Any],
         intervals: Intervals | None = None,
+        constant: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Prepare a run; nothing is written before `steps`.
 
@@ -85,13 +86,14 @@ class Run:
             metadata: Plain data for the checkpoint: "config" and "data" as `scoresde.load` reads
                 them, "provenance".
             intervals: How often to write; `Intervals()` by default.
+            constant: Tensors of the checkpoints that the training does not change; none by default.
 
         Raises:
             ValueError: If the intervals ask for bits/dim that cannot be measured.
         """
         self.folder, self.training, self.metadata = folder, training, metadata
         self.model, self.data, self.settings = training.model, training.data, training.settings
-        self.intervals = intervals or Intervals()
+        self.intervals, self._constant = intervals or Intervals(), dict(constant or {})
         self.optimizer = make_optimizer(self.model.net)
         self.ema = EMA(self.model.net, self.settings.ema_decay)
         widths = self.settings.ema_sigma_rel if self.settings.ema_snapshot_every else ()
@@ -126,7 +128,7 @@ class Run:
     @property
     def draws(self) -> bool:
         """Whether samples are drawn: not of a classifier, nor of data that cannot be shown."""
-        return not self.classifier and can_show(self.data.spec)
+        return not self.classifier and can_show(shown_spec(self.model, self.data))
 
     @property
     def checkpoint(self) -> Path:
@@ -283,7 +285,7 @@ class Run:
             found = validate(self.training, self.intervals.validate_bits)
         if found.loss < (math.inf if self._best is None else self._best.loss):  # false for NaN
             self._best = Best(self.done, found.loss, found.std_error)
-            tensors = averaged_tensors(self.ema) | self._scale()
+            tensors = averaged_tensors(self.ema) | self._beside()
             save_checkpoint(self.folder / BEST, tensors, {**self._described(), **self._best.entry})
         return found
 
@@ -320,13 +322,14 @@ class Run:
             state["stream"] = self.data.state(self.done * self.settings.batch)
         best = {} if self._best is None else self._best.entry
         tensors = training_tensors(self.training, self.ema, self.power_emas, self.optimizer)
-        tensors |= self._scale()
+        tensors |= self._beside()
         save_checkpoint(self.checkpoint, tensors, {**self._described(), **state, **best})
         self._saved = self.done, self.seconds
 
-    def _scale(self) -> dict[str, Tensor]:
-        """The scale of the latents of the averaged weights; nothing for other models."""
-        return latent_scale(self.training, self.ema) if self.autoencoder else {}
+    def _beside(self) -> dict[str, Tensor]:
+        """Tensors that are not trained, such as the scale of latents of the averaged weights."""
+        scale = latent_scale(self.training, self.ema) if self.autoencoder else {}
+        return self._constant | scale
 
     def _described(self) -> dict[str, Any]:
         """Metadata of both checkpoints."""
