@@ -56,8 +56,8 @@ class _Likelihood(Command):
     "--protocol",
     type=click.Choice(PROTOCOLS),
     metavar="NAME",
-    help=f"{', '.join(PROTOCOLS)}. Default: pf-ode/uniform, or pf-ode/continuous for continuous "
-    "data.",
+    help=f"{', '.join(PROTOCOLS)}. Default: pf-ode/uniform, pf-ode/continuous for continuous "
+    "data, or for a latent model pf-ode/autoencoder, the bound through its autoencoder.",
 )
 @click.option(
     "--method",
@@ -99,7 +99,12 @@ class _Likelihood(Command):
     default="beta_tilde",
     help="Variance of vlb-ddpm's reverse steps; learned needs a network that says it.",
 )
-@click.option("--draws", type=Integer(1), default=1, help="Dequantizations per datum.")
+@click.option(
+    "--draws",
+    type=Integer(1),
+    default=1,
+    help="Dequantizations (of a latent model, draws of latents) per datum.",
+)
 @options.tolerances(1e-6, ", ODE")
 @options.t_min(
     "Start time of the data. Default: 1e-5, or the time of the first discrete label; for a VLB "

@@ -46,7 +46,8 @@ INVERSE_METHODS = ("pigdm", "dps", "ddnm", "ddrm", "replacement", "repaint", "sm
 # scoresde.tasks.likelihood.request and scoresde.likelihood, and "auto"
 PROTOCOLS = (
     *("pf-ode/continuous", "pf-ode/uniform", "pf-ode/truncated-normal"),
-    *("pf-ode/decoder", "pf-ode/uniform+decoder", "vlb-continuous", "vlb-ddpm"),
+    *("pf-ode/decoder", "pf-ode/uniform+decoder", "pf-ode/autoencoder"),
+    *("vlb-continuous", "vlb-ddpm"),
 )
 METHODS = ("auto", "path", "dopri8", "dopri5", "bosh3", "adaptive_heun", "dop853")
 

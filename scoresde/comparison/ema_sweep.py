@@ -115,6 +115,7 @@ def sweep_averages(
             the folder holds other results.
         RuntimeError: If a number is not finite or memory runs out.
     """
+    averages.stored.refuse_latents("the comparison of averages (--save writes one)", "RUN")
     widths = request.sigma_rel or _default_widths(averages)
     fits = {width: averages.fit(width).residual for width in widths}
     stored = averages.stored

@@ -65,6 +65,8 @@ def remarks(findings: Findings) -> list[str]:
         which = "data" if split == "all" else "held-out data"
         nats = findings.likelihood["unit"].startswith("nats")
         what = "mean log p" if nats else "negative log-likelihood"
+        if findings.latent_shape:
+            what = f"bound through the autoencoder on the {what}"
         units = " in their units" if findings.transformed else ""
         text.append(f"The {what} of {n} {which}{units} is {likelihood_text(findings)}.")
     return [sentence for sentence in text if sentence]

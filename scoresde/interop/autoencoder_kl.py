@@ -31,10 +31,11 @@ from ..autoencoder import Autoencoder, convolutional_autoencoder
 from ..checkpoint import CheckpointError
 from ..data import DataSpec
 from .diffusers import new_name, understood
+from .imported import file_record
 from .plain_json import read_table
 from .weights import find_weights, is_weights, read_weights
 
-__all__ = ["is_autoencoder_folder", "read_autoencoder", "write_autoencoder"]
+__all__ = ["described_source", "is_autoencoder_folder", "read_autoencoder", "write_autoencoder"]
 
 _CLASS, _CONFIG, _PART = "AutoencoderKL", "config.json", "vae"
 _VERSION = "0.42.1"  # of diffusers, whose keys are written
@@ -71,6 +72,32 @@ def is_autoencoder_folder(path: Path) -> bool:
         return read_table(_folder(path) / _CONFIG, nested=True).get("_class_name") == _CLASS
     except (CheckpointError, OSError):
         return False
+
+
+def described_source(path: str | Path) -> tuple[list[str], dict[str, Any]]:
+    """What `read_autoencoder` does with each key of the config, and the provenance.
+
+    Args:
+        path: As for `read_autoencoder`, which must have read it.
+
+    Returns:
+        Lines of text; plain data: the format, the version of the library, and the files with their
+        SHA-256.
+    """
+    folder = _folder(Path(path))
+    config, (files, _) = read_table(folder / _CONFIG, nested=True), find_weights(folder)
+    used = {*_DEFAULTS, "down_block_types", "up_block_types"}
+    lines = [
+        f"{key} = {value!r}: {'read' if key in used else 'not used'}"
+        for key, value in config.items()
+        if not key.startswith("_")
+    ]
+    about = {
+        "format": f"diffusers {_CLASS}",
+        "version": config.get("_diffusers_version"),
+        "files": [file_record(place) for place in (folder / _CONFIG, *files)],
+    }
+    return lines, {key: value for key, value in about.items() if value is not None}
 
 
 def _folder(path: Path) -> Path:

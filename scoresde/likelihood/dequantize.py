@@ -18,6 +18,7 @@ from torch import Tensor
 from ..batches import Batch
 from ..data.spec import DataSpec
 from ..noise import Noise
+from ..score import ScoreModel
 from ..sde import Node
 
 __all__ = [
@@ -54,15 +55,30 @@ class Dequantization(ABC):
         random: Whether x is random.
         noised: Whether x is a sample of the forward process at t. Otherwise x is a datum without
             noise that is treated as such a sample.
+        encodes: Whether x is the latent of a datum, which has another shape than k.
     """
 
     random: ClassVar[bool] = True
     noised: ClassVar[bool] = False
+    encodes: ClassVar[bool] = False
 
     @property
     @abstractmethod
     def name(self) -> str:
         """Name of the dequantization in results."""
+
+    def like_points(self, model: ScoreModel, k: Tensor, dtype: torch.dtype) -> Tensor:
+        """A tensor of the shape and dtype of the points, for checks before they are drawn.
+
+        Args:
+            model: The model.
+            k: The data, shape (B, *D).
+            dtype: Dtype of the points.
+
+        Raises:
+            ValueError: If there are no such points of this model.
+        """
+        return k.to(dtype)
 
     @abstractmethod
     def draw(self, batch: Batch, k: Tensor, spec: DataSpec, t: Node, dtype: torch.dtype) -> Points:

@@ -121,13 +121,18 @@ class Dequantized(LikelihoodMethod):
 
     @property
     def differentiable(self) -> bool:
-        """The method's."""
-        return self.method.differentiable
+        """The method's; the draws of an encoder have no gradient."""
+        return self.method.differentiable and not self.encodes
+
+    @property
+    def encodes(self) -> bool:
+        """Whether the points are latents of the data."""
+        return self.dequantization.encodes
 
     def check(self, model: ScoreModel, x: Tensor) -> None:
         """Refuse data that do not fit spec and method."""
         check_data(x, self.spec)
-        self.method.check(model, x.to(self.dtype))
+        self.method.check(model, self.dequantization.like_points(model, x, self.dtype))
 
     def needs_noise(self, x: Tensor) -> bool:
         """Whether the points or the method are random."""

@@ -208,6 +208,11 @@ class LikelihoodMethod(ABC):
         return False
 
     @property
+    def encodes(self) -> bool:
+        """Whether the method takes the data of a model of latents, and encodes them."""
+        return False
+
+    @property
     def differentiable(self) -> bool:
         """Whether log p can be differentiated, in x, the condition and the weights."""
         return False

@@ -138,7 +138,7 @@ def log_likelihood(
         parts = batches(model, len(x), x.device, random=random, **given)
         for part in parts:
             check_padding(part.model, x[part.rows])
-        z, log_det = to_model_scale(model, x, y)
+        z, log_det = (x, None) if method.encodes else to_model_scale(model, x, y)
         if grad:
             parts = [_with_gradients(part, z[part.rows]) for part in parts]
         found = joined([method.estimate(part, z[part.rows]) for part in parts])

@@ -20,7 +20,7 @@ from .kinds import plain_value
 __all__ = ["AutoencoderConfig"]
 
 _REQUIRED = ("data", "autoencoder", "train")
-_SCORE_TABLES = ("sde", "net", "preconditioning", "objective", "call")
+_SCORE_TABLES = ("sde", "net", "preconditioning", "objective", "call", "latent")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import __version__
+from .._envelope import read_envelope
 from .._tensor import check_type
 from .._text import reason_of
 from ..autoencoder import (
@@ -32,6 +33,8 @@ __all__ = [
     "AUTOENCODERS",
     "autoencoder_content",
     "build_autoencoder",
+    "holds_autoencoder",
+    "is_of_autoencoder",
     "load_autoencoder",
     "make_autoencoder",
     "save_autoencoder",
@@ -42,6 +45,21 @@ AUTOENCODERS: dict[str, Callable[..., Autoencoder]] = {
     "mlp": mlp_autoencoder,
     "linear": linear_autoencoder,
 }
+
+
+def holds_autoencoder(path: Path) -> bool:
+    """Whether a file is the checkpoint of an autoencoder alone; it reads the header only."""
+    try:
+        with open(path, "rb") as file:
+            return is_of_autoencoder(read_envelope(file)["metadata"])
+    except (OSError, LookupError, ValueError):
+        return False
+
+
+def is_of_autoencoder(metadata: Mapping[str, Any]) -> bool:
+    """Whether the metadata of a checkpoint are those of an autoencoder alone."""
+    config = metadata.get("config")
+    return isinstance(config, dict) and "autoencoder" in config and "sde" not in config
 
 
 def make_autoencoder(table: Mapping[str, Any], spec: DataSpec, where: str) -> Autoencoder:
@@ -120,13 +138,15 @@ def build_autoencoder(raw: RawCheckpoint, prefix: str = "model.") -> Autoencoder
     Raises:
         CheckpointError: If it holds no autoencoder, or tensors and options do not fit together.
     """
-    config = raw.metadata.get("config")
-    if not isinstance(config, dict) or "autoencoder" not in config:
+    if not is_of_autoencoder(raw.metadata):
         raise CheckpointError("is a score model, not an autoencoder", raw.path)
     try:
-        spec = DataSpec.from_dict(raw.metadata["data"])
+        spec, table = (
+            DataSpec.from_dict(raw.metadata["data"]),
+            raw.metadata["config"]["autoencoder"],
+        )
         with torch.device("meta"):
-            made = make_autoencoder(config["autoencoder"], spec, "autoencoder")
+            made = make_autoencoder(table, spec, "autoencoder")
     except Exception as error:
         reason = f"its metadata are not understood: {reason_of(error)}"
         raise CheckpointError(reason, raw.path) from error

@@ -47,7 +47,8 @@ def latent_spec_for(autoencoder: Autoencoder, data: DataSpec) -> DataSpec:
         data: Description of the data that are encoded.
     """
     own = {name: getattr(data, name) for name in _CONDITIONS}
-    return replace(autoencoder.latent_spec, name=data.name, **own)
+    name = f"latents of {data.name}" if data.name else "latents"
+    return replace(autoencoder.latent_spec, name=name, **own)
 
 
 def latent_content(

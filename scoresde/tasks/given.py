@@ -179,6 +179,11 @@ class GivenModel(ABC):
         """Whether samples are latents, which are decoded to data."""
         return self.decoded_spec is not self.spec
 
+    @property
+    def autoencoder_sha256(self) -> str | None:
+        """Digest of the file of the autoencoder; None without one, or if it is not known."""
+        return None
+
     def refuse_latents(self, what: str, option: str = "--checkpoint") -> None:
         """Raise ValueError for a model of latents, before anything is computed.
 

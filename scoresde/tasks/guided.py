@@ -61,6 +61,11 @@ class GuidedModel(GivenModel):
         return self.given.decoded_spec
 
     @property
+    def autoencoder_sha256(self) -> str | None:
+        """Digest of the file of the autoencoder, if it is known."""
+        return self.given.autoencoder_sha256
+
+    @property
     def kind(self) -> str:
         """Kind of the source of the results."""
         return self.given.kind
@@ -211,6 +216,10 @@ def _check_alike(given: GivenModel, other: GivenModel, where: str) -> None:
     if other.spec.shape != given.spec.shape:
         raise ValueError(
             f"{where} must be of data of shape {given.spec.shape}, got {other.spec.shape}"
+        )
+    if other.autoencoder_sha256 != given.autoencoder_sha256:
+        raise ValueError(
+            f"{where} must be of the same latents as {given.name}, and has another autoencoder"
         )
     if _scale_of(other.spec) != _scale_of(given.spec):
         raise ValueError(

@@ -7,9 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from .._files import check_writable
-from ..checkpoint import save_checkpoint
+from ..checkpoint import RawCheckpoint, in_memory, save_checkpoint
+from ..interop.autoencoder_kl import (
+    described_source,
+    is_autoencoder_folder,
+    read_autoencoder,
+    write_autoencoder,
+)
 from ..interop.diffusers_export import write_folder
+from ..names.autoencoders import autoencoder_content, holds_autoencoder, load_autoencoder
 from ..names.sources import import_source
+from ..shipped import locate
 from .request import StoredModel
 
 __all__ = ["export_model", "import_model"]
@@ -19,7 +27,7 @@ def import_model(source: Path, out: Path, options: Mapping[str, Any]) -> dict[st
     """Write a model of another library as a checkpoint.
 
     Args:
-        source: File or folder.
+        source: File or folder; that of an AutoencoderKL becomes an autoencoder's checkpoint.
         out: The file to write.
         options: Those of the format's reader.
 
@@ -34,7 +42,8 @@ def import_model(source: Path, out: Path, options: Mapping[str, Any]) -> dict[st
     if out.exists():
         raise ValueError(f"{out} is there already; give a file that does not exist")
     check_writable(out.parent)
-    raw = import_source(source, **options)
+    read = _autoencoder if _is_autoencoder(source) else import_source
+    raw = read(source, **options)
     out.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(out, raw.tensors, raw.metadata)
     about = raw.metadata["provenance"]
@@ -48,11 +57,27 @@ def import_model(source: Path, out: Path, options: Mapping[str, Any]) -> dict[st
     }
 
 
+def _is_autoencoder(source: Path) -> bool:
+    """Whether a folder is one of an autoencoder alone, and not of a pipeline that has one."""
+    return is_autoencoder_folder(source) and not (source / "model_index.json").is_file()
+
+
+def _autoencoder(source: Path, **options: Any) -> RawCheckpoint:
+    """An autoencoder of diffusers as the checkpoint that it becomes."""
+    if options:
+        raise ValueError(f"{next(iter(options))} is no option of an autoencoder, which has none")
+    tensors, metadata = autoencoder_content(read_autoencoder(source))
+    report, provenance = described_source(source)
+    provenance = metadata["provenance"] | provenance
+    return in_memory(source, tensors, metadata | {"provenance": provenance, "report": report})
+
+
 def export_model(checkpoint: str, out: Path, layout: str = "diffusers") -> list[str]:
     """Write a checkpoint as a folder of another library.
 
     Args:
-        checkpoint: File, name of a shipped checkpoint, or a model of another library.
+        checkpoint: File, name of a shipped checkpoint, or a model of another library. An
+            autoencoder becomes the folder of an AutoencoderKL.
         out: The folder to make.
         layout: "diffusers".
 
@@ -64,6 +89,11 @@ def export_model(checkpoint: str, out: Path, layout: str = "diffusers") -> list[
         ValueError: If the folder exists, or the format cannot express the model.
         OSError: If the folder cannot be written.
     """
+    if holds_autoencoder(path := locate("checkpoints", checkpoint)):
+        return write_autoencoder(load_autoencoder(path), out)
     stored = StoredModel.read(checkpoint)
     kept = stored.raw.metadata.get("provenance", {}).get("scheduler")
-    return write_folder(stored.build(), stored.spec, out, kept)
+    lines = write_folder(stored.build(), stored.spec, out, kept)
+    if stored.of_latents:
+        lines.append(f"{out} draws latents of shape {stored.spec.shape}: it has no autoencoder")
+    return lines

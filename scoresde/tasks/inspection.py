@@ -13,6 +13,8 @@ from ..checkpoint import RawCheckpoint
 from ..classification import NoisyClassifier
 from ..data import DataSource, DataSpec, dataset_status
 from ..data.transforms import chain_in_words
+from ..names.autoencoders import build_autoencoder, is_of_autoencoder
+from ..names.latents import decoded_spec_of
 from ..names.loading import (
     build,
     check_foreign,
@@ -43,8 +45,9 @@ def describe_checkpoint(
 
     Returns:
         Path, size, digest, number of network weights, operations of one evaluation, steps and
-        seconds of training, whether it can be resumed, data, noise levels of a ladder, provenance
-        and config.
+        seconds of training, whether it can be resumed, data, the autoencoder of a model of latents
+        with the data that it decodes to, the latents of an autoencoder, noise levels of a ladder,
+        provenance and config.
 
     Raises:
         CheckpointError: If the file is missing, damaged or not a checkpoint of scoresde, or does
@@ -59,18 +62,22 @@ def describe_checkpoint(
         build(raw, net=None if net is None else net_from_text(net, raw, spec), sde=own)
     config, spec = tables_of(raw)
     own_code = any(is_class_path(config[t].get("kind", "")) for t in ("net", "sde") if t in config)
-    known = ("config", "data", "provenance", "steps_done", "seconds")
+    known = ("config", "data", "provenance", "steps_done", "seconds", "latent")
     return {
         "path": str(raw.path),
         "bytes": _size(raw),
         "sha256": raw.sha256,
         "weights": sum(tensor.numel() for tensor in raw.below("model.").values()),
-        "flops": None if spec is None or own_code else _flops(build(raw).model, spec),
+        "flops": None
+        if spec is None or own_code or is_of_autoencoder(raw.metadata)
+        else _flops(build(raw).model, spec),
         "steps_done": raw.metadata.get("steps_done"),
         "seconds": raw.metadata.get("seconds"),
         "resumable": bool(raw.below("train.")),
         "data": None if spec is None else spec.to_dict(),
         "units": None if spec is None or not spec.transform else _units(spec),
+        "decoded": _decoded(raw),
+        "latents": _latents(raw),
         "class_map": None if spec is None else spec.class_map,
         "data_licence": _licence(config),
         "noise_levels": None if spec is None else ladder_in_words(config, spec.dims),
@@ -83,6 +90,26 @@ def describe_checkpoint(
 def _units(spec: DataSpec) -> str:
     """How the user's units become the model's scale, in words."""
     return chain_in_words(spec.transform, spec.feature_names)
+
+
+def _latents(raw: RawCheckpoint) -> dict[str, Any] | None:
+    """Shape of the latents and noise of the decoder of an autoencoder; None for other models."""
+    if not is_of_autoencoder(raw.metadata):
+        return None
+    made = build_autoencoder(raw)
+    return {"shape": list(made.latent_shape), "noise_std": float(made.noise_std)}
+
+
+def _decoded(raw: RawCheckpoint) -> dict[str, Any] | None:
+    """The data that the latents are decoded to, and the autoencoder; None without one."""
+    spec = decoded_spec_of(raw.metadata)
+    if spec is None:
+        return None
+    latent = raw.metadata["latent"]
+    weights = sum(tensor.numel() for tensor in raw.below("autoencoder.").values())
+    table = latent["autoencoder"].get("config", {}).get("autoencoder", {})
+    about = {"kind": table.get("kind"), "weights": weights, "sha256": latent["sha256"]}
+    return {"data": spec.to_dict(), "autoencoder": about}
 
 
 def _flops(model: NetworkScore | NoisyClassifier, spec: DataSpec) -> int:

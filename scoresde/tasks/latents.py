@@ -149,6 +149,7 @@ def explore_latents(
 def _checked_data(request: LatentRequest, stored: StoredModel, out: Path) -> Dataset:
     """The held-out data, after all checks that need no network."""
     dims = stored.spec.dims
+    stored.refuse_latents("scoresde latent")
     if stored.spec.kind == "set":
         raise ValueError(
             f"--checkpoint: {stored.name} is of sets, and there is no path between sets of "

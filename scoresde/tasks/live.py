@@ -199,7 +199,8 @@ def given_model(
             f"model must be a ScoreModel, or a checkpoint, its name or path, got "
             f"{type(model).__name__}{hint}"
         )
-    known = known_spec(model) or spec
+    own = model.spec if isinstance(model, GivenModel) else getattr(model, "data", None)
+    known = own or spec
     if known is None and shape is None:
         raise ValueError(
             f"shape must be given: neither the model {name} nor data tell the shape of a sample"
@@ -212,9 +213,12 @@ def given_model(
 
 
 def known_spec(model: Any) -> DataSpec | None:
-    """The description of the data that a model brings with it; None if it has none."""
+    """The description of the user's data that a model brings with it; None if it has none."""
     if isinstance(model, GivenModel):
-        return model.spec
+        return model.decoded_spec
+    score = model.model if isinstance(model, Checkpoint) else model
+    if isinstance(score, ScoreModel) and score.decoder is not None:
+        return score.decoder.spec
     return getattr(model, "data", None)
 
 

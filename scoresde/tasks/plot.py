@@ -138,8 +138,8 @@ def _data(given: StoredModel, request: PlotRequest) -> Dataset | None:
     """Training data with the conditions that the network takes; None if they are not here."""
     source = given.data_source.below(request.data_root)
     try:
-        labels, classes = bool(given.condition), given.spec.class_names
-        return load_dataset(source, labels=labels, classes=classes).in_units_of(given.spec)
+        labels, spec = bool(given.condition), given.decoded_spec
+        return load_dataset(source, labels=labels, classes=spec.class_names).in_units_of(spec)
     except FileNotFoundError as error:
         said = "the pictures that need the data are left out"
         warnings.warn(f"{printable(str(error))}; {said}", stacklevel=3)
@@ -190,11 +190,13 @@ class _Plot:
         self.samples(folder / "samples.png")
         on_progress(2, 4, "denoising")
         model, rest = given.build(request.device), (request.seed, request.device)
-        if self.data is not None and in_tiles(given.spec):
+        of_data = not given.of_latents  # noise on latents has no picture
+        if self.data is not None and in_tiles(given.spec) and of_data:
             path = folder / "denoising.png"
             draw_denoising(path, model, self.held_out(), given.t_least, *rest)
         on_progress(3, 4, "sampling")
-        if can_show(given.spec) and (self.data is not None or not given.condition):
+        known = self.data is not None or not given.condition
+        if can_show(given.spec) and known and of_data:
             path = folder / "sampling.png"
             draw_sampling(path, model, given, self.data, request.nfe, *rest)
         summary = self.summary(folder, least)
@@ -207,7 +209,8 @@ class _Plot:
 
     def least(self) -> LeastLoss | None:
         """The irreducible loss; None where it is not known."""
-        found = None if self.data is None else exact_model(self.data, self.given.sde)
+        known = self.data is not None and not self.given.of_latents
+        found = exact_model(self.data, self.given.sde) if known else None
         if found is None:
             return None
         objective, t_least = self.given.config.objective, self.given.t_least

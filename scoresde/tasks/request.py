@@ -199,6 +199,11 @@ class StoredModel(GivenModel):
         return self.decoded or self.spec
 
     @property
+    def autoencoder_sha256(self) -> str | None:
+        """Digest of the file of the autoencoder; None without one."""
+        return None if self.decoded is None else self.raw.metadata["latent"]["sha256"]
+
+    @property
     def sde(self) -> SDE:
         """The forward process."""
         return self.config.sde

@@ -47,6 +47,15 @@ def test_decoding_undoes_the_scale():
     torch.testing.assert_close(made.decode(made.encode(k)), before)
 
 
+def test_the_noise_is_that_of_largest_likelihood():
+    x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    made = mlp_autoencoder(POINTS, 2, 8)
+    made.fit_noise([x[:20], x[20:]], seed=4)
+    z = made.encode(x, SampleNoise(4, range(50)))
+    slope = torch.autograd.grad(made.log_conditional(x, z).mean(), made.log_noise_std)[0]
+    assert abs(slope.item()) < 1e-4  # rounding of float32
+
+
 def test_draws_are_those_of_each_sample():
     made, k = small(), images(4)
     drawn = made.encode(k, SampleNoise(3, range(4)))

@@ -305,8 +305,11 @@ class TestBudget:
         assert budget["solver"] is not None
 
 
+OTHER_DATA = ("pf-ode/continuous", "pf-ode/autoencoder")  # no levels, or no model of latents
+
+
 class TestEveryProtocol:
-    @pytest.mark.parametrize("protocol", [*PROTOCOLS][1:])
+    @pytest.mark.parametrize("protocol", [p for p in PROTOCOLS if p not in OTHER_DATA])
     def test_of_quantized_data(self, score, protocol):
         bound = protocol.startswith("vlb")
         method = ("--nodes", 4) if bound else PATH

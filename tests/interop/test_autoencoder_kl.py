@@ -14,6 +14,7 @@ from scoresde.interop.autoencoder_kl import (
     write_autoencoder,
 )
 from scoresde.names.autoencoders import load_autoencoder, save_autoencoder
+from scoresde.tasks.importing import export_model, import_model
 
 GREY = DataSpec((1, 8, 8), -1.0, 1.0, 17)
 
@@ -67,6 +68,17 @@ def test_an_imported_one_can_be_saved_as_a_checkpoint(folder, tmp_path):
     again = load_autoencoder(tmp_path / "a.safetensors")
     x = torch.rand(2, 1, 8, 8)
     assert torch.equal(again.encode(x), made.encode(x))
+
+
+def test_import_and_export_make_a_checkpoint_and_the_same_folder_again(folder, tmp_path):
+    found = import_model(folder, tmp_path / "a.safetensors", {})
+    assert found["format"] == "diffusers AutoencoderKL"
+    assert "latent_channels = 2: read" in found["report"]
+    export_model(str(tmp_path / "a.safetensors"), tmp_path / "again")
+    for file in folder.iterdir():
+        assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()
+    with pytest.raises(ValueError, match="label is no option of an autoencoder"):
+        import_model(folder, tmp_path / "b.safetensors", {"label": "index"})
 
 
 @pytest.mark.parametrize(

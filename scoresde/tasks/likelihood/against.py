@@ -107,11 +107,11 @@ def _for_other(
     found = resolved(asked, against)
     _check_same_definition(a, against, found)
     check_request(found, against)
-    data = check_held_out(against, a.data.in_units_of(against.spec), found.n)
-    training = None if a.training is None else a.training.in_units_of(against.spec)
+    data = check_held_out(against, a.data.in_units_of(against.decoded_spec), found.n)
+    training = None if a.training is None else a.training.in_units_of(against.decoded_spec)
     if request.split == "held-out" and not in_memory:
         own = load_held_out(against, replace(found, data=request.data))
-        if own.in_units_of(a.given.spec).fingerprint != a.data.fingerprint:
+        if own.in_units_of(a.given.decoded_spec).fingerprint != a.data.fingerprint:
             raise ValueError(
                 f"--against: {against.name} was trained on data that {a.given.name} holds out; "
                 "give held-out data of both with --data"
@@ -122,7 +122,7 @@ def _for_other(
 def _check_same_data(a: GivenModel, b: GivenModel) -> None:
     """Refuse models of different data, whose log-likelihoods cannot be subtracted."""
     for what in ("shape", "low", "high", "levels"):
-        one, other = (getattr(given.spec, what) for given in (a, b))
+        one, other = (getattr(given.decoded_spec, what) for given in (a, b))
         if one != other:
             raise ValueError(
                 f"--against: {b.name} is for data with {what} {other}, and {a.name} for data with "

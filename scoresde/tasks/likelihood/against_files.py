@@ -41,7 +41,7 @@ class PairedScores:
     def summary(self) -> dict[str, Any]:
         """Request, method, difference and errors as plain data."""
         a, b = self.tasks
-        spec, request = a.given.spec, a.request
+        spec, request = a.given.decoded_spec, a.request
         pairs = [
             None if None in pair else budget_difference(*pair)
             for pair in zip(*self.budgets, strict=True)
@@ -79,7 +79,7 @@ class PairedScores:
 
     def write(self, out: Path, summary: dict[str, Any]) -> None:
         """Write tables and the figure."""
-        nats = self.tasks[0].given.spec.nats_per_unit
+        nats = self.tasks[0].given.decoded_spec.nats_per_unit
         self._write_rows(out, nats)
         with atomic_write(out / "difference.txt", "w") as file:
             file.write(difference_table(summary))
@@ -88,7 +88,7 @@ class PairedScores:
 
     def _write_rows(self, out: Path, nats: float) -> None:
         """Write one row per datum; all values but log_prob are per dimension."""
-        task, unit = self.tasks[0], self.tasks[0].given.spec.unit.replace("/", "_per_")
+        task, unit = self.tasks[0], self.tasks[0].given.decoded_spec.unit.replace("/", "_per_")
         columns: dict[str, Any] = {"row": task.rows}
         if isinstance(task.data.labels, Tensor) and task.data.labels.ndim == 1:
             columns["label"] = task.data.labels[task.rows].numpy()

@@ -11,7 +11,9 @@ from ..._text import printable
 from ...likelihood.mean_budget import MeanBudget
 from ...output.figures import new_figure, save_figure
 
-__all__ = ["budget_table", "of_log_prob", "save_budget"]
+__all__ = ["THROUGH_AUTOENCODER", "budget_table", "of_log_prob", "save_budget"]
+
+THROUGH_AUTOENCODER = "bound through the autoencoder"
 
 
 def budget_table(summary: Mapping[str, Any]) -> str:
@@ -55,6 +57,8 @@ def _headline(budget: MeanBudget, summary: Mapping[str, Any]) -> list[str]:
 
 def _mean(budget: MeanBudget, summary: Mapping[str, Any]) -> list[str]:
     error, protocol = budget.std_error, summary["protocol"]
+    if "bound" in summary:
+        protocol = f"{summary['bound']} ({protocol})"
     if summary["levels"] is not None:
         return [f"{budget.value:.4f} ± {_size(error)} {summary['unit']}   {protocol}"]
     dims, scaled = summary["dims"], summary.get("log_prob_nats_model_scale")
@@ -87,7 +91,7 @@ def save_budget(path: Path, summary: Mapping[str, Any], typical: float) -> None:
         ("one datum, random", typical, "C7"),
         ("mean: finite test set", budget.set_error, "C0"),
         ("mean: probes and nodes", budget.probe_error, "C0"),
-        ("mean: dequantization", budget.draw_error, "C0"),
+        (f"mean: {_drawn(summary)}", budget.draw_error, "C0"),
         ("mean: solver", budget.solver, "C1"),
         ("mean: float32", budget.rounding, "C1"),
         ("definition: cut-off at t_min", budget.cut_off, "C2"),
@@ -112,12 +116,17 @@ def save_budget(path: Path, summary: Mapping[str, Any], typical: float) -> None:
 
 
 def _random(budget: MeanBudget, summary: Mapping[str, Any]) -> list[str]:
-    draws = "unknown from one draw" if summary["draws"] == 1 and summary["levels"] else ""
+    random = summary["levels"] is not None or "bound" in summary
+    draws = "unknown from one draw" if summary["draws"] == 1 and random else ""
     return [
         _row("standard error of the mean", _size(budget.std_error), "all that is random"),
         _row("  finite test set", _size(budget.set_error), f"n = {budget.n}"),
         _row("  probes and nodes", _size(budget.probe_error), ""),
-        _row("  dequantization", _size(budget.draw_error), draws and f"{draws}; in the first line"),
+        _row(
+            f"  {_drawn(summary)}",
+            _size(budget.draw_error),
+            draws and f"{draws}; in the first line",
+        ),
     ]
 
 
@@ -144,11 +153,22 @@ def _definition(budget: MeanBudget, summary: Mapping[str, Any]) -> list[str]:
     size, note = _signed(budget.cut_off), f"t_min = {summary['t_min']:g}"
     if budget.cut_off is None:
         size, note = "not known", f"{note}; the score there is not that of a smooth density"
+    what = "data's density"
+    bound = []
+    if "bound" in summary:
+        what = "density of the latents"
+        bound = [f"A {summary['bound']}: log p(x) is larger by the mean KL(q(z | x) ‖ p(z | x))."]
     return [
-        "Not errors, but the difference from the data's density if the score is exact:",
+        *bound,
+        f"Not errors, but the difference from the {what} if the score is exact:",
         _row("  cut-off below t_min", size, note),
         _row("  prior in place of p at t = 1", _signed(budget.prior_mismatch), ""),
     ]
+
+
+def _drawn(summary: Mapping[str, Any]) -> str:
+    """The name of the random error of the points that replace a datum."""
+    return "draws of the latents" if "bound" in summary else "dequantization"
 
 
 def _about(budget: MeanBudget, summary: Mapping[str, Any]) -> list[str]:

@@ -128,7 +128,7 @@ def likelihood_report(
         arguments = Path(out), overwrite, on_progress, given, in_memory
         if against is None:
             return score_data(request, *arguments)
-        return compare_models(request, given_model(against, spec=given.spec), *arguments)
+        return compare_models(request, given_model(against, spec=given.decoded_spec), *arguments)
 
 
 def _with_condition(data: Dataset, given: GivenModel, y: Condition | None) -> Dataset:

@@ -23,8 +23,8 @@ from ...output.pictures import extremes
 from ...output.result_folder import SUMMARY
 from ...output.tiles import can_show
 from .bound_terms import BoundTerms
-from .budget_report import budget_table, save_budget
-from .request import ScoreRequest
+from .budget_report import THROUGH_AUTOENCODER, budget_table, save_budget
+from .request import LATENT, ScoreRequest
 
 __all__ = ["FILES", "Budgets", "Scores"]
 
@@ -94,6 +94,7 @@ class Scores:
             "levels": self.spec.levels,
             "unit": self.spec.unit,
             "protocol": self.request.protocol,
+            **({"bound": THROUGH_AUTOENCODER} if self.request.protocol == LATENT else {}),
             **self.method,
             "mean": mean.value,
             "std_error": mean.std_error,

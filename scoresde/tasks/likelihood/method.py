@@ -41,6 +41,7 @@ STRATA = 64  # strata of a variational bound
 STEPS = 1000  # steps of the chain of a variational bound
 LEAST_DRAWS = 4  # draws of a bound: fewer give a standard error of too few degrees of freedom
 PILOT = 8  # training data on which trace rules are compared
+ENCODED = 256  # data that are encoded at a time
 FITTED = 10_000  # largest number of training data to which the Gaussian is fitted
 # Limits of the number of nodes: with fewer nodes, the integral of the trace is wrong.
 FEWEST_NODES, MOST_NODES = 12, 256
@@ -63,7 +64,7 @@ def make_method(
     """
     if training is None:
         return _bound(request, spec, model), None
-    points = _points(training, request, spec)
+    points = _points(training, request, spec, model)
     control = _near(model, points, spec)
     if request.of_path:
         pilot = points[:PILOT].to(request.torch_dtype)
@@ -102,7 +103,7 @@ def method_for(
     """
     if training is None:
         return _bound(request, spec, model), None
-    points = _points(training, request, spec)
+    points = _points(training, request, spec, model)
     control = _near(model, points, spec)
     solver = method.method
     if isinstance(solver, Path):
@@ -153,12 +154,24 @@ def _path(
     return Path(trace=rule, control=control, t_min=request.t_min, **given)
 
 
-def _points(training: Dataset, request: ScoreRequest, spec: DataSpec) -> Tensor:
-    """Training data at the model's scale, dequantized, float64."""
+def _points(training: Dataset, request: ScoreRequest, spec: DataSpec, model: ScoreModel) -> Tensor:
+    """Training data at the model's scale, dequantized or encoded, float64."""
     x = training.taken(torch.arange(min(len(training), FITTED))).scaled.x
+    if model.decoder is not None:
+        return _latents(x.to(request.device), model, request.seed)
     # a separate stream, far from the streams of the scored data
     noise = SampleNoise(request.seed, range(2**63, 2**63 + len(x)))
     return to_points(x.to(request.device), spec, noise, torch.float64)
+
+
+@torch.no_grad()
+def _latents(x: Tensor, model: ScoreModel, seed: int) -> Tensor:
+    """Latents of training data, draws of q(z | x), float64."""
+    autoencoder, parts = model.decoder.autoencoder, []
+    for rows in torch.arange(len(x)).split(ENCODED):
+        noise = SampleNoise(seed, [2**63 + row for row in rows.tolist()])
+        parts.append(autoencoder.encode(x[rows.to(x.device)], noise).double())
+    return torch.cat(parts)
 
 
 def choose_quadrature(

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 
+from ...autoencoder import ThroughAutoencoder
 from ...data import DataSpec
 from ...likelihood import (
     DDPMVLB,
@@ -41,9 +42,13 @@ PROTOCOLS: dict[str, Dequantization | type[LikelihoodMethod]] = {
     "pf-ode/truncated-normal": TruncatedNormalDequantization(),
     "pf-ode/decoder": GaussianNoising(),
     "pf-ode/uniform+decoder": GaussianNoising(before=UniformDequantization()),
+    "pf-ode/autoencoder": ThroughAutoencoder(),
     "vlb-continuous": ContinuousVLB,
     "vlb-ddpm": DDPMVLB,
 }
+
+
+LATENT = "pf-ode/autoencoder"  # the only protocol of models of latents
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,8 @@ class ScoreRequest(HeldOutRequest):
     "ODE methods" are the methods other than "path".
 
     Args:
-        protocol: One of `PROTOCOLS`; None for "pf-ode/uniform", or "pf-ode/continuous" for
-            continuous data.
+        protocol: One of `PROTOCOLS`; None for "pf-ode/uniform", "pf-ode/continuous" for continuous
+            data, or "pf-ode/autoencoder" for a model of latents.
         method: One of `METHODS`, or "auto": "path" above 16 dimensions, else "dopri5". "path" is
             refused for a guided model, and "auto" is "dopri5".
         per_sample: Whether an ODE method has a step size for each datum, not one for the batch.
@@ -66,7 +71,8 @@ class ScoreRequest(HeldOutRequest):
             its own ladder uses it as the chain, and allows only None.
         nodes: Nodes of a path (None: measured or 12) or strata of a variational bound (None: 64).
         variance: Reverse variance of "vlb-ddpm", "beta", "beta_tilde" or "learned".
-        draws: Dequantizations of each datum; a variational bound makes at least 4 draws.
+        draws: Dequantizations of each datum, or draws of its latents; a variational bound makes at
+            least 4 draws.
         rtol: Relative tolerance of ODE methods.
         atol: Absolute tolerance of ODE methods.
         t_min: Start time of the data. None: 1e-5, or the time of the first discrete label if that
@@ -114,6 +120,7 @@ def resolved(request: ScoreRequest, given: GivenModel) -> ScoreRequest:
     """The request with protocol, method and time filled in for the checkpoint."""
     small = given.spec.dims <= EXACT_UP_TO
     default = "pf-ode/continuous" if given.spec.levels is None else "pf-ode/uniform"
+    default = LATENT if given.of_latents else default
     solved = "dopri5" if small or given.guided else "path"
     method = solved if request.method == "auto" else request.method
     request = replace(request, protocol=request.protocol or default, method=method)
@@ -136,6 +143,12 @@ def check_request(request: ScoreRequest, given: GivenModel) -> None:
         value = getattr(request, name)
         if value not in allowed:
             raise ValueError(f"--{name}: {value!r} is unknown; one of {', '.join(allowed)}")
+    if given.of_latents != (request.protocol == LATENT):
+        what = "has only" if given.of_latents else "is no model of latents, which alone has"
+        raise ValueError(
+            f"--protocol: {request.protocol}, but {given.name} {what} {LATENT}, the bound through "
+            "the autoencoder"
+        )
     if request.plot and request.protocol != "vlb-ddpm":
         raise ValueError(f"--plot: draws the terms of vlb-ddpm, and {request.protocol} has none")
     if request.variance == "learned" and not given.learned_variance:
@@ -150,7 +163,7 @@ def check_request(request: ScoreRequest, given: GivenModel) -> None:
             "gives the density of the guided ODE"
         )
     if request.of_flow:
-        _check_flow_options(request, given.spec)
+        _check_flow_options(request, given.spec, given.of_latents)
     if request.per_sample and request.method not in ("dopri5", "bosh3", "dop853"):
         raise ValueError(f"--per-sample: not with {request.method}; dopri5, bosh3 or dop853")
     if request.steps is not None and not request.of_path:
@@ -163,11 +176,11 @@ def check_request(request: ScoreRequest, given: GivenModel) -> None:
             )
 
 
-def _check_flow_options(request: ScoreRequest, spec: DataSpec) -> None:
+def _check_flow_options(request: ScoreRequest, spec: DataSpec, of_latents: bool) -> None:
     """Refuse a dequantization that does not fit the data, and options the method does not have."""
-    flow = [name for name, q in PROTOCOLS.items() if isinstance(q, Dequantization)]
+    flow = [n for n, q in PROTOCOLS.items() if isinstance(q, Dequantization) and n != LATENT]
     fits = ["pf-ode/continuous", "pf-ode/decoder"] if spec.levels is None else flow[1:]
-    if request.protocol not in fits:
+    if request.protocol not in fits and not of_latents:
         kind = "continuous" if spec.levels is None else f"of {spec.levels} levels"
         raise ValueError(
             f"--protocol: {request.protocol}, but the data are {kind}; one of {', '.join(fits)}"

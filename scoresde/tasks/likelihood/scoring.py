@@ -88,10 +88,9 @@ def score_data(
         parts = work.collect()
         if parts is not None:
             found = run.found(parts)
-            scores = Scores(task.request, given.spec, task.data, task.rows, *found[:2])
-            label = GUIDED if given.guided else None
+            scores = Scores(task.request, given.decoded_spec, task.data, task.rows, *found[:2])
             summary = scores.summary() | {
-                "label": label,
+                "label": GUIDED if given.guided else None,
                 "seconds": found.seconds,
                 "versions": versions(),
             }
@@ -140,7 +139,8 @@ class Run:
     @cached_property
     def method(self) -> tuple[LikelihoodMethod, GaussianMixture | None]:
         """The method, and a Gaussian near the data; None for a variational bound."""
-        request, spec, training = self.task.request, self.task.given.spec, self.task.training
+        request, training = self.task.request, self.task.training
+        spec = self.task.given.decoded_spec
         if self.first is None:
             return make_method(request, spec, self.model, training)
         return method_for(self.first.method[0], request, spec, self.model, training)
@@ -158,7 +158,7 @@ class Run:
         Args:
             on_progress: Called after every batch with the number of data.
         """
-        batches, spec = self.task.batches, self.task.given.spec
+        batches, spec = self.task.batches, self.task.given.decoded_spec
         mine = [name for name in map(self._own, self.work.mine) if name in batches]
         done, total = 0, sum(len(batches[name]) for name in mine)
         means: list[Tensor] = []
@@ -219,7 +219,7 @@ class Run:
         task, device, places = self.task, self.task.request.device, self.task.batches[name]
         rows = task.rows[places.start : places.stop]
         x, y = task.data.x[rows].to(device), task.data.labels
-        if task.given.spec.levels is None:
+        if task.given.decoded_spec.levels is None:
             x = x.to(method.dtype)
         if y is not None:
             y = map_condition(lambda leaf: leaf[rows].to(device), y)

@@ -124,7 +124,7 @@ class Scoring:
     def chain(self) -> ReverseChain:
         """The chain of the bound vlb-ddpm; the network is built on the CPU and not evaluated."""
         model = self.given.build("cpu", self.request.dtype)
-        method, _ = make_method(self.request, self.given.spec, model, None)
+        method, _ = make_method(self.request, self.given.decoded_spec, model, None)
         return method.diffusion(model)
 
     def built(self) -> ScoreModel:
@@ -150,5 +150,5 @@ def _training(request: ScoreRequest, given: GivenModel, data: Dataset) -> Datase
         return data
     source = given.data_source.below(request.data_root)
     # labels only for a conditional network, as for the scored data
-    labels, classes = data.labels is not None, given.spec.class_names
-    return load_dataset(source, labels=labels, classes=classes).in_units_of(given.spec)
+    labels, spec = data.labels is not None, given.decoded_spec
+    return load_dataset(source, labels=labels, classes=spec.class_names).in_units_of(spec)

@@ -19,9 +19,10 @@ from torch import Tensor
 from ..._condition import ConditionSpec
 from ..._rows import Rows
 from ...autoencoder import Autoencoder
-from ...checkpoint import CheckpointError, RawCheckpoint
+from ...checkpoint import CheckpointError, RawCheckpoint, in_memory
 from ...data import Dataset
-from ...names.autoencoders import build_autoencoder
+from ...interop.autoencoder_kl import is_autoencoder_folder, read_autoencoder
+from ...names.autoencoders import autoencoder_content, build_autoencoder
 from ...names.config import Config
 from ...names.latents import latent_content, latent_spec_for
 from ...names.sources import read_source
@@ -30,7 +31,7 @@ from ...plain import ConfigError
 from ...score import LatentDecoder, NetworkScore
 from .files import CHECKPOINT
 
-__all__ = ["LatentEncoding", "LatentData", "read_autoencoder"]
+__all__ = ["LatentEncoding", "LatentData", "stored_autoencoder"]
 
 AT_A_TIME = 256  # data
 
@@ -121,7 +122,7 @@ class LatentEncoding:
                 "latents of mirrored images"
             )
         try:
-            raw = read_autoencoder(latent.autoencoder)
+            raw = stored_autoencoder(latent.autoencoder)
             made = build_autoencoder(raw).to(device)
         except (CheckpointError, ValueError) as error:
             raise ConfigError(f"{where}: latent.autoencoder: {error}") from error
@@ -168,12 +169,14 @@ class LatentEncoding:
         return latent_content(self.autoencoder, data.source.spec, self.raw)
 
 
-def read_autoencoder(place: str | Path) -> RawCheckpoint:
+def stored_autoencoder(place: str | Path) -> RawCheckpoint:
     """The content of an autoencoder's file; see `LatentSource` for the place.
 
     Raises:
         CheckpointError: If it is missing, damaged, or holds no autoencoder.
     """
+    if is_autoencoder_folder(Path(place)):
+        return in_memory(place, *autoencoder_content(read_autoencoder(place)))
     inside = Path(place) / CHECKPOINT
     raw = read_source(inside if inside.is_file() else place)
     config = raw.metadata.get("config")

@@ -112,7 +112,7 @@ def prepare_run(
     if compiled:
         model.net.compile()
     if encoding is not None:
-        model = encoding.decoding(model, data)
+        model = model if settings.classifier else encoding.decoding(model, data)
         data, test = data.in_memory(), None if test is None else test.in_memory()
     training = Training(model, data, settings.loss, settings.train, test, ranks)
     run = Run(folder, training, metadata, intervals, tensors)

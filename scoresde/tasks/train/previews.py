@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..._text import reason_of
 from ...data import Dataset, DataSpec
@@ -113,9 +113,10 @@ def draw_samples(
         save_samples(path, x, data.spec, _beside(data))
 
 
-def shown_spec(model: NetworkScore, data: Dataset) -> DataSpec:
-    """Description of the data in the pictures: of the decoded ones, for a model of latents."""
-    return data.spec if model.decoder is None else model.decoder.spec
+def shown_spec(model: nn.Module, data: Dataset) -> DataSpec:
+    """Description of the data in the pictures: decoded ones, for a score model of latents."""
+    decoder = model.decoder if isinstance(model, NetworkScore) else None
+    return data.spec if decoder is None else decoder.spec
 
 
 def _beside(data: Dataset) -> Tensor | None:
