@@ -1,5 +1,6 @@
 """`scoresde distill`, and what the other commands do with a student."""
 
+import csv
 import json
 
 import numpy as np
@@ -135,3 +136,22 @@ def test_bad_input_is_one_line(scoresde, points_checkpoint, tmp_path, options, m
 def test_a_teacher_with_rounded_labels_is_refused(scoresde, snapped_checkpoint, tmp_path):
     done = scoresde("distill", "--checkpoint", snapped_checkpoint, "--out", tmp_path / "x")
     assert (done.status, "has rounded labels" in done.err) == (2, True)
+
+
+@pytest.mark.slow
+def test_a_student_is_compared_with_its_teacher(scoresde, points_checkpoint, tmp_path):
+    """Within each budget by its own settings; other samplers are left out with a reason."""
+    out = tmp_path / "student"
+    assert scoresde("distill", "--checkpoint", points_checkpoint, *TWO, "--out", out).status == 0
+    models = [f"teacher={points_checkpoint}", f"student={out / 'student-2' / CHECKPOINT}"]
+    options = ["--checkpoint", models[0], "--checkpoint", models[1], "--samplers", "ddim"]
+    options += ["--metrics", "sliced_w2", "--reference-tolerance", "none", "--n", 32]
+    done = scoresde("bench", *options, "--nfe", "1,2,4", "--out", tmp_path / "bench")
+    assert done.status == 0, done.err
+    with open(tmp_path / "bench" / "results.csv", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["model"] == "student"]
+    own = {row["nfe_asked"]: row["nfe"] for row in rows if row["sampler"] == "recommended"}
+    assert own == {"1": "1", "2": "2", "4": "2"}
+    others = [row for row in rows if row["sampler"] == "ddim"]
+    assert {row["status"] for row in others} == {"skipped"}
+    assert all("its own sampler and times" in row["reason"] for row in others)
