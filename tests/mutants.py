@@ -2339,10 +2339,55 @@ def _restoring() -> Iterator[Mutant]:
     )
 
 
+def _distillation() -> Iterator[Mutant]:
+    folder, tests = "scoresde/distillation", "distillation"
+    yield Mutant(
+        "the second step of the teacher starts from x_t",
+        f"{folder}/steps.py",
+        "second = model.x0(ddim_step(x, first, t, m), m)",
+        "second = model.x0(x, m)",
+        f"{tests}/test_steps.py",
+        "two_steps",
+    )
+    yield Mutant(
+        "the weight of the target's first prediction is that of the second",
+        f"{folder}/steps.py",
+        "w = torch.exp(m.lam - s.lam) * _weight(t, m) / _weight(t, s)",
+        "w = 1 - torch.exp(m.lam - s.lam) * _weight(t, m) / _weight(t, s)",
+        f"{tests}/test_steps.py",
+        "two_steps",
+    )
+    yield Mutant(
+        "consistency distillation steps between data with the same noise, as training does",
+        f"{folder}/consistency.py",
+        "if self.teacher is None else self._solved(model, x, t, s)",
+        "if self.teacher is not None else self._solved(model, x, t, s)",
+        f"{tests}/test_consistency.py",
+        "no_loss",
+    )
+    yield Mutant(
+        "the levels never double",
+        f"{folder}/consistency.py",
+        "stage=n * len(self.stages) // steps",
+        "stage=0",
+        f"{tests}/test_consistency.py",
+        "doubles",
+    )
+    yield Mutant(
+        "a student of four steps takes one too many within its evaluations",
+        "scoresde/samplers/students.py",
+        "1 << (nfe.bit_length() - 1)",
+        "1 << nfe.bit_length()",
+        f"{tests}/test_students.py",
+        "evaluations_allow",
+    )
+
+
 MUTANTS: tuple[Mutant, ...] = (
     *_distribution(),
     *_sde(),
     *_guidance(),
+    *_distillation(),
     *_inverse(),
     *_autoencoder(),
     *_restoring(),

@@ -278,7 +278,7 @@ class BenchRequest:
                 cells += recommended_cells(model, self.nfe, given.spec.shape)
             else:
                 reason = f"{given.distilled.in_words} has its own sampler and times: recommended"
-                cells.append(Cell(name, sampler, reason=reason))
+                cells += [Cell(name, sampler, budget=n, reason=reason) for n in self.nfe]
         return cells
 
 

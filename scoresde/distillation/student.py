@@ -13,6 +13,7 @@ from ..plain import construct_named
 from ..samplers.students import own_times
 from ..score import Preconditioning, ScoreModel
 from ..score.distilled import Distilled
+from ..sde import SDE
 from .base import StudentLoss
 from .consistency import ConsistencyDistillation, ConsistencyLoss, ConsistencyTraining
 from .progressive import Progressive, ProgressiveLoss
@@ -36,8 +37,8 @@ METHODS: dict[str, Callable[..., Method]] = {
     "consistency-training": ConsistencyTraining,
 }
 
-# Of these targets x0 = (x − σ ε)/α is badly conditioned in the noise, where a student must be good.
-_SINGULAR_TARGETS = ("eps", "score")
+# An error of the network's output is an error of x0, at most so many times as large in the noise.
+_LARGEST_FACTOR = 2.0
 
 
 def parse_method(text: str) -> Method:
@@ -77,17 +78,23 @@ def check_teacher(model: ScoreModel) -> None:
         raise ValueError("is a model of sets, for which students are not made")
 
 
-def student_preconditioning(teacher: Preconditioning) -> Preconditioning:
+def student_preconditioning(teacher: Preconditioning, sde: SDE) -> Preconditioning:
     """The preconditioning of a student, which begins with the weights of its teacher.
 
-    It is the teacher's, unless its target is ε or the score. In the noise x0 = (x − σ ε)/α would
-    then need ε to a relative precision of α/σ; so the target "edm" with d = 1 is learned instead
-    (with −v on VP), with the same input and label. Salimans and Ho 2022, arXiv:2202.00512, section
-    4, for the same reason do not use ε.
+    It is the teacher's, unless x0 = c_skip x + c_out F has a large c_out in the noise, as for a
+    network F that predicts ε: there c_out = −σ/α, and a student needs a good x0 in the noise. Then
+    the target "edm" with d = 1 is learned instead (which is −v on VP), with the same input and
+    label. Salimans and Ho 2022, arXiv:2202.00512, section 4, for this reason do not predict ε.
+
+    Args:
+        teacher: The teacher's.
+        sde: The forward process.
     """
-    if teacher.target not in _SINGULAR_TARGETS:
+    (first,) = sde.nodes([sde.t_regular])
+    _, c_out = teacher.skip_and_out("x0", first)
+    if teacher.target == "edm" or abs(c_out) <= _LARGEST_FACTOR:
         return teacher
-    return replace(teacher, target="edm", sigma_data=1.0)
+    return replace(teacher, target="edm", sigma_data=1.0, velocity_sign=None)
 
 
 def students_of(
@@ -122,7 +129,7 @@ def loss_of(distilled: Distilled, teacher: ScoreModel) -> StudentLoss:
     return ConsistencyLoss.of(sde, method, asked, distilled.t_min, distilled.data_std)
 
 
-def _times(sde: Any, distilled: Distilled) -> torch.Tensor:
+def _times(sde: SDE, distilled: Distilled) -> torch.Tensor:
     """The times of the teacher, every second of which is one of the student."""
     fine = arctan(
         sde, 2 * distilled.steps, distilled.t_min, sde.t_regular, data_std=distilled.data_std

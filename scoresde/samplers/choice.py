@@ -102,6 +102,7 @@ def _choose_for_student(
     found = of_student(model, nfe)
     sampler = sampler or found.sampler
     check_student(model.distilled, model.sde, sampler, ts)
+    found = replace(found, sampler=sampler, denoise=sampler.reaches_data)
     return found if ts is None else replace(found, ts=ts, grid=None)
 
 

@@ -20,7 +20,7 @@ SAME = 1e-9  # difference of equal times that were computed in two ways, or read
 
 def own_sampler(distilled: Distilled) -> Sampler:
     """The sampler a student was trained for: DDIM for a number of steps, else `Consistency`."""
-    return Consistency() if distilled.steps is None else DDIM()
+    return Consistency(to_data=True) if distilled.steps is None else DDIM()
 
 
 def own_steps(distilled: Distilled, nfe: int | None) -> int:
@@ -60,7 +60,7 @@ def check_student(distilled: Distilled, sde: SDE, sampler: Sampler, ts: Tensor |
         ValueError: If the sampler is not its own, or a time is not one of its own.
     """
     own = own_sampler(distilled)
-    if sampler != own:
+    if sampler not in (own, type(own)()):
         raise ValueError(
             f"sampler must be {type(own).__name__} for {distilled.in_words}, which has no score "
             f"that other samplers could use, got {sampler!r}"

@@ -287,6 +287,7 @@ CLAIMS: tuple[Claim, ...] = (
     *_strong(1, SONG_DDIM, "ddim:eta=0.5", "ddim:eta=1"),
     *_strong(1, XUE, "sa-solver", SA_NOISY),
     *_strong(None, LU_PP, "sde-dpmpp-2m", "sde-dpmpp-3m", note="no order is proven"),
+    Claim("consistency", "none", None, "Song et al. 2023", sdes=VP_ONLY, note="for students"),
     Claim("annealed-langevin", "none", None, "Song & Ermon 2019", sdes=VP_ONLY, note="biased"),
     Claim("gotta-go-fast", "none", None, "Jolicoeur-Martineau et al. 2021", sdes=VP_ONLY),
     *_tolerance("dopri5", SOLVER_TOLERANCES, quick=True),

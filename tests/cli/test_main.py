@@ -16,6 +16,7 @@ import scoresde as library
 from scoresde import likelihood
 from scoresde.comparison import checked, measures
 from scoresde.data import dataset_status
+from scoresde.distillation import student
 from scoresde.names import grids, guidance, inverse, operators, samplers
 from scoresde.tasks.likelihood import request as score_request
 from scoresde.verification import claims
@@ -76,7 +77,7 @@ def test_an_option_means_the_same_everywhere():
     for name in COMMANDS:
         for option in scoresde_cli.main.cli.get_command(None, name).params:
             # lists in bench, a number elsewhere; a flag in bench, the kind of data in train;
-            # a name of likelihood, a name with parameters of restore
+            # a name of likelihood, a name with parameters of restore and distill
             if option.opts[0] not in (
                 "--nfe",
                 "--likelihood",
@@ -96,6 +97,7 @@ def test_help_knows_what_the_library_knows():
         "GUIDANCES": guidance.GUIDANCES,
         "OPERATORS": operators.OPERATORS,
         "INVERSE_METHODS": inverse.METHODS,
+        "STUDENTS": student.METHODS,
         "TRACES": likelihood.TRACES,
         "PROTOCOLS": score_request.PROTOCOLS,
         "METHODS": ["auto", *likelihood.METHODS],

@@ -154,7 +154,7 @@ def student_configs(
         data=source,
         net=net,
         train=_settings(request, config.train),
-        preconditioning=student_preconditioning(config.preconditioning),
+        preconditioning=student_preconditioning(config.preconditioning, config.sde),
     )
     text = "" if request.guidance is None else str(request.guidance)
     abouts = students_of(request.parsed, t_min, _DATA_STD, given.source.sha256, text)

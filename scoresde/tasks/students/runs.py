@@ -22,7 +22,6 @@ from ...output.bars import progress_bar
 from ...output.manifest import MANIFEST
 from ...score import NetworkScore, ScoreModel
 from ...train import Training
-from ..given import GivenModel
 from ..request import StoredModel, versions
 from ..train.files import CHECKPOINT, Intervals, check_folder
 from ..train.resuming import find_resumable
@@ -73,13 +72,15 @@ def student_runs(
     folders = [folder_of(out, one.distilled, configs[-1].distilled) for one in configs]
     for folder in folders:
         check_folder(folder)
-    started, teacher = stored, _frozen(given, request.device)
+    run = None
     for config, folder in zip(configs, folders, strict=True):
-        config = _learning_from(config, started)
-        run = _run(request, config, data, started, teacher, folder, overwrite, intervals)
+        if run is not None:
+            stored = given = StoredModel.read(run.checkpoint, request.net, request.sde)
+            learned = replace(config.distilled, teacher=stored.source.sha256)
+            config = replace(config, distilled=learned)
+        teacher = given.build_own(request.device).requires_grad_(False).eval()
+        run = _run(request, config, data, stored, teacher, folder, overwrite, intervals)
         yield run
-        started = StoredModel.read(run.checkpoint, request.net, request.sde)
-        teacher = _frozen(started, request.device)
 
 
 def distill(
@@ -128,13 +129,6 @@ def distill(
     return load(run.checkpoint, request.device)
 
 
-def _learning_from(config: Config, started: StoredModel) -> Config:
-    """The config, which says which checkpoint the student learns from."""
-    if started.distilled is None:
-        return config
-    return replace(config, distilled=replace(config.distilled, teacher=started.source.sha256))
-
-
 def _run(
     request: DistillRequest,
     config: Config,
@@ -167,10 +161,6 @@ def _student(config: Config, started: StoredModel) -> NetworkScore:
     model = config.build_model(started.spec)
     load_into(model.net, started.raw, "model.")
     return model
-
-
-def _frozen(given: GivenModel, device: str) -> ScoreModel:
-    return given.build_own(device).requires_grad_(False).eval()
 
 
 def _metadata(

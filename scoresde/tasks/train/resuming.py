@@ -171,8 +171,8 @@ def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config with the defaults of the settings that did not exist when it was written."""
     filled = dict(config)
     for table, cls in _SETTINGS.items():
-        if table not in config and "autoencoder" in config:  # which has no such settings
-            continue
+        if table not in config and ("autoencoder" in config or "distilled" in config):
+            continue  # autoencoders and students have no such settings
         defaults = {f.name: f.default for f in fields(cls) if f.default not in (MISSING, None)}
         # As JSON has them.
         defaults = {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}
