@@ -16,7 +16,6 @@ def calls(monkeypatch):
 
     Cells are drawn once, and not again for the spread of their seconds.
     """
-    monkeypatch.setattr(measure_module, "RUNS", 1)
     found = {"sweep": [], "reference": []}
     real = draw_module.sample
 

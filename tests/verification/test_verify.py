@@ -167,6 +167,7 @@ def test_a_claim_that_holds_and_one_that_does_not():
     assert "expected 3 ± 0.1" in missed_text([bad])
 
 
+@pytest.mark.slow
 def test_the_copied_third_order_is_found_out():
     """Half of the second difference, as in the copied form, has order 2."""
     third = next(c for c in CLAIMS if c.sampler == "dpmpp-3m" and c.grid == "alternating")
