@@ -332,8 +332,10 @@ def test_the_claims_of_the_short_form_hold(name):
 @pytest.mark.parametrize("sde", CHECKED_SDES)
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_claim_holds(name, sde):
-    """On all grids; where nothing is claimed under an SDE there is nothing to measure."""
-    assert _missed(_claims_of(name), sde, quick=False) == ""
+    """On all grids under VP, and on those of the short form under the other SDEs."""
+    quick = sde != "vp"
+    claims = [claim for claim in _claims_of(name) if claim.quick or not quick]
+    assert _missed(claims, sde, quick) == ""
 
 
 @dataclass(frozen=True)
