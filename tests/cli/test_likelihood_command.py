@@ -307,6 +307,7 @@ class TestBudget:
 
 class TestEveryProtocol:
     @pytest.mark.parametrize("protocol", [*PROTOCOLS][1:])
+    @pytest.mark.by_default("vlb-ddpm", "pf-ode/uniform")
     def test_of_quantized_data(self, score, protocol):
         bound = protocol.startswith("vlb")
         method = ("--nodes", 4) if bound else PATH
@@ -328,6 +329,7 @@ class TestEveryProtocol:
     @pytest.mark.parametrize(
         "protocol", ["pf-ode/continuous", "pf-ode/decoder", "vlb-continuous", "vlb-ddpm"]
     )
+    @pytest.mark.by_default("pf-ode/continuous", "vlb-continuous")
     def test_of_continuous_data(self, score, points_checkpoint, protocol):
         more = ("--steps", 5) if protocol == "vlb-ddpm" else ()
         method = ("--nodes", 4) if protocol.startswith("vlb") else SOLVER
