@@ -382,8 +382,8 @@ def _grids_and_models() -> Iterator[Mutant]:
     yield Mutant(
         "covariances of a mixture are not scaled by α²",
         path,
-        "variances = alpha**2 * self.variances[:, None] + sigma**2",
-        "variances = alpha * self.variances[:, None] + sigma**2",
+        "variances = alpha**2 * self.variances.unsqueeze(1) + sigma**2",
+        "variances = alpha * self.variances.unsqueeze(1) + sigma**2",
         "test_exact.py",
         "scores or log_densities",
     )

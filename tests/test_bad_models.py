@@ -40,6 +40,7 @@ OUTPUTS = {
 @pytest.mark.filterwarnings("ignore:model NetworkScore")  # the identity of a lambda
 @pytest.mark.parametrize("output", OUTPUTS)
 @pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.by_default("NaN", "broadcast")
 def test_networks_that_return_something_else(route, output, tmp_path):
     returned, message = OUTPUTS[output]
     model = wrap(lambda x, t: returned(x), VP(), "eps", label="time", data=SPEC)

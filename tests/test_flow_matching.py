@@ -128,6 +128,7 @@ def test_solvers_reach_the_closed_form_from_t_1(narrow, sampler):
 @pytest.mark.parametrize(
     "network", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["exact", "network"]
 )
+@pytest.mark.slow
 def test_the_likelihood_of_a_mixture_is_exact_from_t_1_on(plane, network):
     """At t = 1 the marginal is the prior, so that the value is log p at t_min."""
     model = velocity_network(plane) if network else plane

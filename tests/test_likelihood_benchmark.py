@@ -107,6 +107,7 @@ def test_the_truths_own_error_is_taken_off(benchmark, problem):
     assert found["bias_error"] == pytest.approx(math.sqrt((50 / 2 + 9) / 24))
 
 
+@pytest.mark.slow
 def test_path_bias_is_that_of_the_steps(benchmark, problem):
     methods = benchmark("likelihood_methods")
     bias = methods.PathBias(problem, [1, 2])

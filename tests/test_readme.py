@@ -49,12 +49,13 @@ SIZES = {
     **{"--probes": 1, "--cases": 2},
 }
 EIGHT = ("doctor", "benchmarks/intervals.py")  # take no smaller --n
+ONCE = ("benchmarks/scaling.py", "benchmarks/noise.py")  # take --repeats 1
 # Of an option that is a list of sizes, this many; of one that may be repeated, one.
 LISTED = "3,6"
 # Scripts that try hundreds of settings, so that they take minutes at any size. They have own tests.
 LONG = (
     *("benchmarks/likelihood.py", "benchmarks/samplers.py", "benchmarks/overhead.py"),
-    "benchmarks/failures.py",
+    *("benchmarks/failures.py", "benchmarks/gpu.py"),
 )
 FEW = 16  # data of the test split, in Python blocks
 
@@ -132,7 +133,8 @@ def interface(step):
 def shortened(words, command):
     """The words with small sizes, those not given among them where the command's are large."""
     known = {option for p in command.params for option in p.opts} if command else set()
-    sizes = SIZES | ({"--n": 8} if command is not None and command.name in EIGHT else {})
+    name = None if command is None else command.name
+    sizes = SIZES | ({"--n": 8} if name in EIGHT else {"--repeats": 1} if name in ONCE else {})
     kept, given, words = [], set(), list(words)
     while words:
         word = words.pop(0)

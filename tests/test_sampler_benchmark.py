@@ -38,6 +38,7 @@ def problem(benchmark):
     return benchmark("paired").mixture(seed=0, n=8, tolerance=1e-5)
 
 
+@pytest.mark.slow
 def test_the_reference_does_not_depend_on_how_it_is_solved(benchmark, problem):
     """SciPy in arsinh(10 σ/α), against dopri5 in t down to 1e-6 and x0 there."""
     from scoresde.grid import uniform

@@ -167,27 +167,29 @@ class GaussianMixture(ExactScore):
     def _expectation(self, x: Tensor, alpha: Factor, sigma: Factor, a: Factor, b: Factor) -> Tensor:
         """Σ_k r_k (a m_k + (a α Σ_k + b σ) (α² Σ_k + σ² I)⁻¹ (x − α m_k))."""
         log_terms, gaps, variances, means = self._components(x, alpha, sigma)
-        r = torch.softmax(log_terms, dim=0)[..., None]
-        gain = (a * alpha * self.variances[:, None] + b * sigma) / variances
+        r = torch.softmax(log_terms, dim=0).unsqueeze(-1)
+        gain = (a * alpha * self.variances.unsqueeze(1) + b * sigma) / variances
         return (r * (a * means + self._unrotated(gain * gaps))).sum(0)
 
     def _terms(self, n: int) -> tuple[Tensor, Tensor]:
         """log w_k of shape (K, 1), or (K, n) if it differs between n points; m_k of (K, ·, D)."""
-        return torch.log(self.weights)[:, None], self.means[:, None]
+        return torch.log(self.weights).unsqueeze(1), self.means.unsqueeze(1)
 
     def _components(self, x: Tensor, alpha: Factor, sigma: Factor) -> tuple[Tensor, ...]:
         """log(w_k N_k(x)) of shape (K, B), Uᵀ(x − α m_k) of (K, B, D), α² l + σ², and m_k."""
-        variances = alpha**2 * self.variances[:, None] + sigma**2
-        log_weights, means = self._terms(len(x))
+        # `unsqueeze` and `square` cost half of an index and a power, which counts in small models
+        variances = alpha**2 * self.variances.unsqueeze(1) + sigma**2
+        log_weights, means = self._terms(x.shape[0])
         gaps = x - alpha * means
-        if self.axes is not None:
-            gaps = gaps @ self.axes
+        if (axes := self.axes) is not None:
+            gaps = gaps @ axes
         log_scales = log_weights - 0.5 * torch.log(2 * math.pi * variances).sum(-1)
-        return log_scales - 0.5 * (gaps**2 / variances).sum(-1), gaps, variances, means
+        return log_scales - 0.5 * (gaps.square() / variances).sum(-1), gaps, variances, means
 
     def _unrotated(self, coordinates: Tensor) -> Tensor:
         """U c for coordinates c of shape (K, B, D)."""
-        return coordinates if self.axes is None else coordinates @ self.axes.mT
+        axes = self.axes
+        return coordinates if axes is None else coordinates @ axes.mT
 
 
 def _checked_weights(weights: Tensor, n: int) -> Tensor:

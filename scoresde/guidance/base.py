@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._condition import ConditionSpec
-from .._tensor import check_number, check_type
+from .._tensor import check_number
 from ..evaluation import count_nfe
 from ..score import ScoreModel, Time
+from ..score.around import Around
 from ..score.preconditioning import Quantity
 from ..sde import Node
 
@@ -71,7 +71,7 @@ class Scale:
         return float(check_number("scale", float(self.scale(level)), at_least=0))
 
 
-class Guided(ScoreModel):
+class Guided(Around):
     """A model made of others, which any sampler takes; every evaluation of them is counted.
 
     Subclasses write `_guided`. The condition that is bound to this model, or given to `sample`, is
@@ -95,41 +95,14 @@ class Guided(ScoreModel):
                 f"model must be no student, got {model.distilled.in_words}: distill the guided "
                 "model instead"
             )
-        super().__init__(model.sde)
-        self.model, self.y = model, model.y
-        self.data, self.needs_labels = model.data, model.needs_labels
+        super().__init__(model)
         self.shape = model.shape
         self._decode_like(model)
-
-    @property
-    def condition(self) -> ConditionSpec | None:
-        """The conditions of the model inside."""
-        return self.model.condition
 
     @property
     def guided(self) -> bool:
         """Whether the score is no gradient of the log-density of the model's ODE: it is not."""
         return True
-
-    @property
-    def evaluations(self) -> int:
-        """Evaluations of networks that one evaluation takes at most."""
-        return self.model.evaluations
-
-    @property
-    def snapped(self) -> bool:
-        """Whether the model is exact only at the discrete times of its SDE's ladder."""
-        return self.model.snapped
-
-    @property
-    def t_least(self) -> float:
-        """Least time at which the models may be evaluated."""
-        return self.model.t_least
-
-    @property
-    def t_most(self) -> float:
-        """Largest time at which every quantity can be computed."""
-        return self.model.t_most
 
     @abstractmethod
     def _guided(self, quantity: Quantity, x: Tensor, node: Node) -> Tensor:

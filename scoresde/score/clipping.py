@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .._condition import ConditionSpec
-from .._tensor import check_number, check_type
+from .._tensor import check_number
+from .around import Around
 from .base import ScoreModel, Time
 from .combining import combine
 
 __all__ = ["Clipped"]
 
 
-class Clipped(ScoreModel):
+class Clipped(Around):
     """Another model with x0 clipped to [low, high], entry by entry, and ε = (x − α x0)/σ.
 
     Many samplers of DDPMs clip x0 at each step (Ho et al. 2020, arXiv:2006.11239, in their code;
@@ -33,33 +33,11 @@ class Clipped(ScoreModel):
     """
 
     def __init__(self, model: ScoreModel, low: float = -1.0, high: float = 1.0) -> None:
-        check_type("model", model, ScoreModel)
-        super().__init__(model.sde)
+        super().__init__(model)
         self.low = check_number("low", low)
         self.high = check_number("high", high, above=self.low)
-        self.model, self.nfe, self.y = model, model.nfe, model.y
-        self.data, self.needs_labels = model.data, model.needs_labels
+        self.nfe = model.nfe
         self._decode_like(model)
-
-    @property
-    def condition(self) -> ConditionSpec | None:
-        """The conditions of the model that is clipped."""
-        return self.model.condition
-
-    @property
-    def snapped(self) -> bool:
-        """Whether the model is exact only at the discrete times of its SDE's ladder."""
-        return self.model.snapped
-
-    @property
-    def t_least(self) -> float:
-        """Least time at which the network may be evaluated."""
-        return self.model.t_least
-
-    @property
-    def t_most(self) -> float:
-        """Largest time at which the model that is clipped can be evaluated."""
-        return self.model.t_most
 
     def eps(self, x: Tensor, t: Time) -> Tensor:
         """(x − α x0)/σ with the clipped x0."""

@@ -27,6 +27,7 @@ from torch.autograd.function import once_differentiable
 from .._condition import Condition, leaves, map_condition
 from .._deferred import unchecked
 from ..evaluation import held_in_evaluation, own_context, repeating
+from .around import Around
 from .base import ScoreModel, Time
 from .preconditioning import Quantity
 
@@ -144,37 +145,17 @@ class _Again(torch.autograd.Function):
         return None, *ctx.task.pull(ctx.saved_tensors, ctx.needs_input_grad[1:], grads)
 
 
-class _Recomputing(ScoreModel):
+class _Recomputing(Around):
     """Another model, each evaluation of which is `recomputed`."""
 
     def __init__(self, model: ScoreModel, sources: Sources) -> None:
-        super().__init__(model.sde)
-        self.model, self.nfe, self.y, self.sources = model, model.nfe, model.y, sources
-        self.data, self.condition, self.needs_labels = (
-            model.data,
-            model.condition,
-            model.needs_labels,
-        )
-
-    @property
-    def snapped(self) -> bool:
-        """The model's."""
-        return self.model.snapped
+        super().__init__(model)
+        self.nfe, self.sources = model.nfe, sources
 
     @property
     def learned_variance(self) -> bool:
         """The model's."""
         return self.model.learned_variance
-
-    @property
-    def t_least(self) -> float:
-        """The model's."""
-        return self.model.t_least
-
-    @property
-    def t_most(self) -> float:
-        """The model's."""
-        return self.model.t_most
 
     def eps(self, x: Tensor, t: Time) -> Tensor:
         """The model's ε."""

@@ -310,6 +310,7 @@ OTHER_DATA = ("pf-ode/continuous", "pf-ode/autoencoder")  # no levels, or no mod
 
 class TestEveryProtocol:
     @pytest.mark.parametrize("protocol", [p for p in PROTOCOLS if p not in OTHER_DATA])
+    @pytest.mark.by_default("vlb-ddpm", "pf-ode/uniform")
     def test_of_quantized_data(self, score, protocol):
         bound = protocol.startswith("vlb")
         method = ("--nodes", 4) if bound else PATH
@@ -331,6 +332,7 @@ class TestEveryProtocol:
     @pytest.mark.parametrize(
         "protocol", ["pf-ode/continuous", "pf-ode/decoder", "vlb-continuous", "vlb-ddpm"]
     )
+    @pytest.mark.by_default("pf-ode/continuous", "vlb-continuous")
     def test_of_continuous_data(self, score, points_checkpoint, protocol):
         more = ("--steps", 5) if protocol == "vlb-ddpm" else ()
         method = ("--nodes", 4) if protocol.startswith("vlb") else SOLVER

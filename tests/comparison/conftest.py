@@ -74,6 +74,12 @@ def run_sweep(sweep, folder, tell=silent):
     return results
 
 
+@pytest.fixture(autouse=True)
+def each_once(monkeypatch):
+    """Short work runs once, not several times for the spread of its seconds."""
+    monkeypatch.setattr(measure, "RUNS", 1)
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """(sweep, folder, results) of a sweep that was not interrupted; tests must not change them."""
@@ -81,7 +87,9 @@ def finished(tmp_path_factory):
     covs = [[[0.2, 0.05], [0.05, 0.1]], [[0.08, -0.03], [-0.03, 0.15]], [[0.05, 0], [0, 0.05]]]
     sweep = make_sweep(GaussianMixture(VP(), weights, means, covs))
     folder = tmp_path_factory.mktemp("finished")
-    return sweep, folder, run_sweep(sweep, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "RUNS", 1)
+        return sweep, folder, run_sweep(sweep, folder)
 
 
 @pytest.fixture
@@ -92,7 +100,7 @@ def run():
 
 @pytest.fixture
 def no_figures(monkeypatch):
-    """Figures take most of the time, and other tests look at them; each cell runs once."""
+    """Figures take most of the time, and other tests look at them, as at the trajectories."""
     picture, drawn = io.BytesIO(), Drawn(b"<svg ></svg>", b"")
     Image.new("L", (1, 1)).save(picture, "PNG")
     monkeypatch.setattr(report, "scatter", lambda *_: picture.getvalue())
@@ -101,7 +109,6 @@ def no_figures(monkeypatch):
         monkeypatch.setattr(measured, "figure", drawn)
     for name in ("save_budget", "extremes"):
         monkeypatch.setattr(f"scoresde.tasks.likelihood.files.{name}", lambda path, *_: None)
-    monkeypatch.setattr(measure, "RUNS", 1)
     monkeypatch.setattr(measure, "PASSES", 1)
     monkeypatch.setattr(noise_levels, "COUNT", 2)
     monkeypatch.setattr(trajectory, "TOLERANCE", 1e-2)

@@ -5,6 +5,7 @@ from functools import cache
 import pytest
 
 import scoresde
+from scoresde.comparison import measure
 from scoresde.comparison.draw import DrawSettings
 from scoresde.comparison.plan import plan_cells
 from scoresde.comparison.quality import Quality, on_levels
@@ -54,7 +55,9 @@ def errors(tmp_path_factory):
         cells,
         DrawSettings(checkpoint.data.shape, n=6, seed=1, t_min=1e-3, batch=6),
     )
-    results = sweep.run(folder, lambda *told: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "RUNS", 1)
+        results = sweep.run(folder, lambda *told: None)
     found = {}
     for result in results:
         found.setdefault(result.sampler, []).append(

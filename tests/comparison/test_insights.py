@@ -105,6 +105,7 @@ def test_they_are_measured_once_if_there_is_time(sweep, tmp_path, monkeypatch):
     assert not made.missing([first])
 
 
+@pytest.mark.slow
 def test_they_cost_less_than_a_tenth_of_the_usual_comparison(sweep):
     """In evaluations; in the plane more samples are taken than of images."""
     names = ("ddim", "dpmpp-2m", "heun", "ancestral", "euler-maruyama", "dopri5")

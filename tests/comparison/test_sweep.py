@@ -67,7 +67,6 @@ def test_every_cell_is_within_its_budget_and_counted(finished):
 
 
 def test_the_count_is_the_models_own(sweep, run, mixture_parameters, tmp_path, monkeypatch):
-    monkeypatch.setattr(measure_module, "RUNS", 1)
     calls = []
 
     class Counting(GaussianMixture):
@@ -305,7 +304,6 @@ def test_no_global_generator_is_used(sweep, run, tmp_path):
 
 def test_every_cell_and_the_reference_get_the_labels(sweep, run, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(measure_module, "RUNS", 1)
 
     def recorded(*arguments, **options):
         seen.append(options.pop("y"))  # the exact model has no classes

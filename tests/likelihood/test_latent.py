@@ -257,6 +257,7 @@ class TestInterpolate:
         wanted = spherical_interpolation(a, b, out.fractions)
         torch.testing.assert_close(out.x, wanted, rtol=0, atol=1e-6)
 
+    @pytest.mark.slow
     def test_ends_are_the_data_and_the_error_says_how_nearly(self, mixture):
         model = mixture(VP())
         a, b = model.sample(4, seed=0), model.sample(4, seed=1)

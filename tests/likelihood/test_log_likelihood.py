@@ -91,6 +91,7 @@ class TestAgainstExactDensities:
     """The value is that of a perfect solver of the ODE, and is a density."""
 
     @pytest.mark.parametrize(("kind", "t_min", "expected"), references(VP))
+    @pytest.mark.slow
     def test_mixture_at_a_tight_tolerance(self, mixture, kind, t_min, expected):
         out = by_ode(mixture(kind()), POINTS, t_min=t_min, **TIGHT)
         error = (out.log_prob - expected).abs().max()
@@ -151,6 +152,7 @@ class TestAgainstExactDensities:
             pytest.param(VE, 41, marks=pytest.mark.slow),
         ],
     )
+    @pytest.mark.slow
     def test_density_integrates_to_one(self, mixture, kind, side):
         """A sum over a grid is exact to 1e-6 once its step is near the smallest deviation, 0.22.
 

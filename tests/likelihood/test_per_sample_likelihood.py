@@ -61,6 +61,7 @@ class TestAgainstExactDensities:
     """At two tolerances and for each method."""
 
     @pytest.mark.parametrize(("method", "kind", "t_min", "expected"), references(dop853=[VE]))
+    @pytest.mark.slow
     def test_mixture_at_a_tight_tolerance(self, mixture, method, kind, t_min, expected):
         tight = {"rtol": 1e-9, "atol": 1e-9, "method": method}
         out = by_ode(mixture(kind()), POINTS, t_min=t_min, **tight, **EACH)
@@ -75,6 +76,7 @@ class TestAgainstExactDensities:
         bits = (out.log_prob - expected).abs() / (2 * math.log(2))
         assert float(bits.max()) < 1e-3  # measured below 4e-5
 
+    @pytest.mark.slow
     def test_agrees_with_one_step_size_for_all(self, mixture):
         model = mixture(VP())
         together, each = (by_ode(model, POINTS, per_sample=p) for p in (False, True))
@@ -116,6 +118,7 @@ class TestBatches:
         part = by_ode(model, POINTS[order], noise=SampleNoise(5, order), **settings)
         torch.testing.assert_close(part.log_prob, whole.log_prob[order], rtol=1e-10, atol=1e-10)
 
+    @pytest.mark.slow
     def test_a_float32_network(self):
         """Rounding may change whether a step is accepted; steps then differ within tolerance."""
         model, tolerance = NetworkScore(_Net(), VP(), Preconditioning()), 1e-3

@@ -68,6 +68,7 @@ class TestAgainstClosedForms:
         # the prior is off by 7e-2 nats at most for VE, by 1e-2 for the others
         assert float(apart.max()) < (0.1 if kind is VE else 0.02)
 
+    @pytest.mark.slow
     def test_mean_is_the_entropy(self, mixture):
         """−E log p of the mixture is 1.5460653713 nats, by quadrature."""
         out = drawn(mixture(VP()), (2000, 2), seed=0, **LOOSE)

@@ -1,14 +1,15 @@
-"""Feature networks and the Fréchet distance beside torchmetrics, torch-fidelity and Pillow."""
+"""Feature networks and the Fréchet distance beside torchmetrics, torch-fidelity and Pillow.
+
+torchvision is imported where it is used: every process that collects the tests would wait for it.
+"""
 
 import numpy as np
 import pytest
 import torch
 from formula_weights import weights
 from PIL import Image
-from torchvision.transforms import InterpolationMode, Resize
 
 from scoresde.metrics import NetworkFeatures, frechet_distance
-from scoresde.metrics.inception import FIDInception
 from scoresde.metrics.resize import resize_pillow, resize_tf1
 
 
@@ -26,6 +27,8 @@ def at_scale(pixels):
 @pytest.fixture(scope="module")
 def inception_file(tmp_path_factory):
     """A file of weights of the FID Inception network that a formula gives."""
+    from scoresde.metrics.inception import FIDInception
+
     shapes = {name: value.shape for name, value in FIDInception().net.state_dict().items()}
     made = weights(shapes, 0)
     for name, value in made.items():
@@ -65,7 +68,7 @@ def test_the_resizes_of_pillow_take_whole_images_or_single_channels():
     """clean-fid gives Pillow channels of floats, FD-DINOv2 whole images of 8 bits."""
     pixels = noise(1, 40, 31)
     image = Image.fromarray(pixels[0].permute(1, 2, 0).numpy())
-    whole = Resize((224, 224), InterpolationMode.BICUBIC)(image)
+    whole = image.resize((224, 224), Image.Resampling.BICUBIC)  # as torchvision's Resize
     assert np.array_equal(resize_pillow(pixels, 224)[0].permute(1, 2, 0), whole)
     rounded_at_the_end = resize_pillow(pixels.float(), 224).round().clamp(0, 255)
     assert (resize_pillow(pixels, 224) - rounded_at_the_end).abs().max() > 10

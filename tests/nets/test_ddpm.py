@@ -120,6 +120,7 @@ def test_linear_attention_is_the_sum_over_all_positions():
 @pytest.mark.parametrize(
     ("resampling", "joining"), [FORMS[0], pytest.param(*FORMS[3], marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_it_overfits_one_batch(resampling, joining):
     form = {"resampling": resampling, "joining": joining, "activation": "gelu"}
     net = DDPMUNet((1, 8, 8), **SMALL, **form, attention=(8,), linear_attention=(4,))

@@ -78,6 +78,7 @@ def test_lower_precision_follows_float64():
         assert (low.double() - exact).abs().max() < tolerance * exact.abs().max()
 
 
+@pytest.mark.slow
 def test_learns_a_function_of_vector_and_label():
     # The exact noise prediction for N(0, 1/4) data, with scaled input: linear in x, with a
     # slope that depends on the label alone. Baseline: zero output, mean square about 0.7.

@@ -20,7 +20,7 @@ from scoresde.samplers import (
     sample,
 )
 from scoresde.score import FunctionScore
-from scoresde.sde import VE, VP, SubVP, TabulatedVP
+from scoresde.sde import VE, VP, TabulatedVP
 
 TABLE = {
     EulerMaruyama(): {
@@ -242,7 +242,7 @@ def test_final_denoise_shrinks_the_noise_as_the_posterior_mean_does(gaussian, sd
     [EulerMaruyama(), ReverseDiffusion(), Ancestral("beta"), Ancestral("beta_tilde"), DDIM(0.5)],
     ids=str,
 )
-@pytest.mark.parametrize("sde", [VP(), SubVP(), VE()], ids=str)
+@pytest.mark.parametrize("sde", [VP(), VE()], ids=str)
 def test_samples_of_the_mixture(mixture, mixture_parameters, sde, sampler):
     """Monte Carlo: sliced W2, and the share of the samples in each component's ellipse."""
     model, n = mixture(sde), 50_000

@@ -42,6 +42,7 @@ def test_dopri5_on_every_sde(mixture, points, exact_ode, rms, sde):
     assert rms(out, exact_ode(model, start, t_min)) <= 20 * 1e-5
 
 
+@pytest.mark.slow
 def test_prior_to_data_map(mixture):
     """Known end points of the mixture's ODE under VP and VE."""
     z = torch.tensor([[0.5, -1.0]], dtype=torch.float64)
@@ -153,6 +154,7 @@ def test_rtol_below_float32_is_refused_before_the_network_is_called():
         )
 
 
+@pytest.mark.slow
 def test_a_solution_that_explodes_is_an_error():
     model = FunctionScore(VP(), _exploding)
     with pytest.raises(RuntimeError, match="dopri5 gave up at t=0.9.*loosen rtol and atol"):

@@ -27,6 +27,7 @@ MULTISTEP = SASolver(2, 0, 0.0, lower_order_final=False)
     ("inner", "gain", "band"), [(EDM(), 4.0, 0.5), (DDIM(), 2.0, 0.2), (MULTISTEP, None, None)]
 )
 @pytest.mark.parametrize("sde", [VP(), VE()], ids=["VP", "VE"])
+@pytest.mark.by_default("VE")
 def test_the_output_tends_to_the_marginal(gaussian, moments, sde, inner, gain, band, marginal):
     """The order is that of the inner sampler, where the error keeps its sign."""
     model, errors = gaussian(sde), []

@@ -23,6 +23,7 @@ def run(model, sampler, x, ts, seed=3):
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 @pytest.mark.parametrize("lower", [False, True])
+@pytest.mark.by_default("VE", "Linear")
 def test_without_noise_it_is_the_exponential_adams_method(mixture, sde, order, lower):
     model, x, ts = mixture(sde), START * sde.prior_std, grid.karras(sde, 9)
     got = run(model, SASolver(order, 0, 0.0, lower_order_final=lower), x, ts)

@@ -31,6 +31,7 @@ def calls(sde, sampler, ts):
 
 @pytest.mark.parametrize("name", GRID_SAMPLERS)
 @pytest.mark.parametrize("budget", [5, 14])
+@pytest.mark.by_default("14")
 def test_the_budget_is_kept_and_used_up(name, budget):
     """N steps cost at most the budget, and N + 1 would cost more: counted by the model itself."""
     sde, grid = VP(), GRIDS["log_snr"]

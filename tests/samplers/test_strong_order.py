@@ -94,6 +94,7 @@ def test_the_limit_is_the_exact_solution_on_the_path(gaussian, sampler, eta):
     assert errors[-1] < 0.04
 
 
+@pytest.mark.slow
 def test_a_reference_may_be_another_sampler(gaussian):
     """Of the same noise η; the ends of the ODE are far from those of the SDE."""
     right, wrong = (

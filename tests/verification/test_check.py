@@ -131,6 +131,7 @@ def test_a_model_that_is_right_keeps_all_laws(name, rng_untouched):
         *(pytest.param(n, marks=pytest.mark.slow) for n in ("digits-ve", "digits-subvp")),
     ],
 )
+@pytest.mark.slow
 def test_shipped_checkpoints_keep_all_laws(name):
     report = check(load(name).model, load(name).data.shape)
     assert broken(report.verdicts) == {}, report

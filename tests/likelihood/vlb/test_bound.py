@@ -98,6 +98,7 @@ class TestGaussianInClosedForm:
         assert diffusion == pytest.approx(expected[1], abs=1e-10)
         assert bound == pytest.approx(PRIOR + sum(expected), abs=1e-10)
 
+    @pytest.mark.slow
     def test_optimal_variances_leave_the_prior_s_gap_alone(self, gaussian):
         """The reverse chain is then the exact reversal; what remains is KL(q(x_T) ‖ N(0, 1))."""
         model = gaussian(DDPM)
