@@ -180,12 +180,6 @@ def _read_metadata(raw: RawCheckpoint, sde: SDE | None) -> tuple[Config, DataSpe
     check_score_model(raw)
     with _understood(raw):
         values, data = raw.metadata["config"], raw.metadata.get("data")
-        if isinstance(values, dict) and "autoencoder" in values:
-            raise CheckpointError(
-                "is the checkpoint of an autoencoder, not of a score model; a config with "
-                f'[latent] autoencoder = "{raw.path}" trains one of its latents',
-                raw.path,
-            )
         _check_sizes(raw.metadata)
         about = {key: raw.metadata[key] for key in _ABOUT if key in raw.metadata}
         check_types(about, _ABOUT, "metadata")
