@@ -89,13 +89,12 @@ class Guided(Around):
     """
 
     def __init__(self, model: ScoreModel) -> None:
-        check_type("model", model, ScoreModel)
+        super().__init__(model)
         if model.distilled is not None:
             raise ValueError(
                 f"model must be no student, got {model.distilled.in_words}: distill the guided "
                 "model instead"
             )
-        super().__init__(model)
         self.shape = model.shape
         self._decode_like(model)
 
