@@ -80,6 +80,10 @@ class Elbo:
     def new_history(self, model: Trainee) -> None:
         """No errors are remembered."""
 
+    def at_step(self, n: int, steps: int) -> Elbo:
+        """This loss: it is the same at every step."""
+        return self
+
     def parts(self, loss: float, divergence: float) -> dict[str, Any]:
         """The two parts of a mean loss, in nats/dim."""
         return {"reconstruction": loss - self.beta * divergence, "kl": divergence}

@@ -135,6 +135,7 @@ class _Facts:
     snapped: bool
     evaluations: int = 1
     shape: None = None
+    distilled: None = None
 
 
 def choose_settings(request: RestoreRequest, stored: GivenModel) -> Settings:
@@ -145,6 +146,8 @@ def choose_settings(request: RestoreRequest, stored: GivenModel) -> Settings:
             option.
     """
     spec = stored.spec
+    stored.check_score("a restoration")
+    stored.refuse_latents("scoresde restore")
     if spec.sizes is not None:
         raise ValueError(f"--checkpoint: {stored.name} is of sets, of which nothing is measured")
     operator = _operator(request, parse_operator(request.operator), spec)
