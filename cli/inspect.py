@@ -58,6 +58,7 @@ def _in_words(found: dict[str, Any]) -> str:
         **({"cost": _cost(found["flops"])} if found["flops"] else {}),
         "data": _data_in_words(found["data"]),
         **({"decoded": _decoded_in_words(found["decoded"])} if found["decoded"] else {}),
+        **({"latents": _latents_in_words(found["latents"])} if found["latents"] else {}),
         **({"units": f"to the model's scale by {found['units']}"} if found["units"] else {}),
         **({"classes": found["class_map"]} if found["class_map"] else {}),
         **({"licence": f"of the data: {licence}"} if licence else {}),
@@ -76,6 +77,12 @@ def _in_words(found: dict[str, Any]) -> str:
 
 def _cost(flops: int) -> str:
     return f"{flops:,} FLOPs per evaluation of one datum (a multiply-add is two)"
+
+
+def _latents_in_words(latents: dict[str, Any]) -> str:
+    """The shape of an autoencoder's latents, and the noise of its decoder."""
+    shape = "×".join(str(size) for size in latents["shape"])
+    return f"{shape}; p(x | z) has the standard deviation {latents['noise_std']:.4g}"
 
 
 def _decoded_in_words(decoded: dict[str, Any]) -> str:

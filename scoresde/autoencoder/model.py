@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .._tensor import check_integer, check_number, check_type
 from ..data import DataSpec
 from ..likelihood.vlb.decoder import cell_log_prob
-from ..noise import Noise
+from ..noise import Noise, SampleNoise
 from .gaussian import entropy, kl_to_normal, log_normal
 
 __all__ = ["Autoencoder"]
@@ -219,6 +219,32 @@ class Autoencoder(nn.Module):
             )
         self.latent_mean.copy_(mean)
         self.latent_std.copy_(variance.sqrt())
+
+    @torch.no_grad()
+    def fit_noise(self, batches: Iterable[Tensor], seed: int = 0) -> None:
+        """Measure `noise_std`, for an autoencoder that came without one.
+
+            noise_std² = E |x − decode(z)|²/D,     z ~ q(z | x)
+
+        This is the largest likelihood of continuous data.
+
+        Args:
+            batches: Batches of data, each as for `posterior`.
+            seed: Seed of the draws of z.
+
+        Raises:
+            ValueError: If there are no data, or they are reconstructed without any error.
+        """
+        count, total = 0, 0.0
+        for x in batches:
+            noise = SampleNoise(seed, range(count, count + len(x)))
+            gap = self._points(x).double() - self.decode(self.encode(x, noise)).double()
+            count, total = count + len(x), total + float(gap.square().sum())
+        if count == 0 or total == 0:
+            raise ValueError(
+                f"fit_noise needs data with errors of reconstruction, got {count} data"
+            )
+        self.log_noise_std.fill_(0.5 * math.log(total / (count * self.spec.dims)))
 
     def _scale(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of raw latents, in a shape that broadcasts with z."""

@@ -34,6 +34,7 @@ __all__ = [
     "autoencoder_content",
     "build_autoencoder",
     "holds_autoencoder",
+    "is_of_autoencoder",
     "load_autoencoder",
     "make_autoencoder",
     "save_autoencoder",
@@ -50,12 +51,13 @@ def holds_autoencoder(path: Path) -> bool:
     """Whether a file is the checkpoint of an autoencoder alone; it reads the header only."""
     try:
         with open(path, "rb") as file:
-            return _is_of_autoencoder(read_envelope(file)["metadata"])
+            return is_of_autoencoder(read_envelope(file)["metadata"])
     except (OSError, LookupError, ValueError):
         return False
 
 
-def _is_of_autoencoder(metadata: Mapping[str, Any]) -> bool:
+def is_of_autoencoder(metadata: Mapping[str, Any]) -> bool:
+    """Whether the metadata of a checkpoint are those of an autoencoder alone."""
     config = metadata.get("config")
     return isinstance(config, dict) and "autoencoder" in config and "sde" not in config
 
@@ -136,7 +138,7 @@ def build_autoencoder(raw: RawCheckpoint, prefix: str = "model.") -> Autoencoder
     Raises:
         CheckpointError: If it holds no autoencoder, or tensors and options do not fit together.
     """
-    if not _is_of_autoencoder(raw.metadata):
+    if not is_of_autoencoder(raw.metadata):
         raise CheckpointError("is a score model, not an autoencoder", raw.path)
     try:
         spec, table = (

@@ -21,6 +21,7 @@ from ..data import DataSpec
 from ..plain import ConfigError, check_types, construct, construct_named, is_class_path
 from ..score import NetworkScore
 from ..sde import SDE, VP
+from .autoencoders import build_autoencoder, is_of_autoencoder
 from .config import Config
 from .importing import construct_imported
 from .kinds import NETS, SDES, sde_table
@@ -31,7 +32,6 @@ __all__ = [
     "Checkpoint",
     "build",
     "check_foreign",
-    "check_score_model",
     "config_of",
     "load",
     "net_from_text",
@@ -170,6 +170,8 @@ def tables_of(raw: RawCheckpoint) -> tuple[dict[str, Any], DataSpec | None]:
     Raises:
         CheckpointError: If they are missing or cannot be read.
     """
+    if is_of_autoencoder(raw.metadata):
+        return dict(raw.metadata["config"]), build_autoencoder(raw).spec
     own_sde = _own_kind(raw, "sde") is not None
     config, spec = _read_metadata(raw, VP() if own_sde else None)
     tables = config.to_dict()
@@ -177,7 +179,7 @@ def tables_of(raw: RawCheckpoint) -> tuple[dict[str, Any], DataSpec | None]:
 
 
 def _read_metadata(raw: RawCheckpoint, sde: SDE | None) -> tuple[Config, DataSpec | None]:
-    check_score_model(raw)
+    _check_score_model(raw)
     with _understood(raw):
         values, data = raw.metadata["config"], raw.metadata.get("data")
         _check_sizes(raw.metadata)
@@ -194,12 +196,12 @@ def _read_metadata(raw: RawCheckpoint, sde: SDE | None) -> tuple[Config, DataSpe
         return config, None if data is None else DataSpec.from_dict(data)
 
 
-def check_score_model(raw: RawCheckpoint) -> None:
+def _check_score_model(raw: RawCheckpoint) -> None:
     """Raise CheckpointError if a checkpoint is one of an autoencoder alone."""
-    config = raw.metadata.get("config")
-    if isinstance(config, dict) and "autoencoder" in config and "sde" not in config:
+    if is_of_autoencoder(raw.metadata):
         raise CheckpointError(
-            "is an autoencoder and no score model; scoresde.load_autoencoder reads it",
+            "is an autoencoder and no score model; a config with [latent] autoencoder = "
+            f'"{raw.path}" trains one of its latents, and scoresde.load_autoencoder reads it',
             raw.path,
         )
 

@@ -155,7 +155,8 @@ def save_autoencoder_figure(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     steps = [row["step"] for row in rows]
     left.plot(steps, [row["loss"] for row in rows], lw=1, color="0.6", label="training steps")
     _draw_validations(left, rows)
-    left.set(xlabel="step", ylabel="loss, nats/dim")
+    low, high = left.get_ylim()  # the density of continuous data may be above 1
+    left.set(xlabel="step", ylabel="loss, nats/dim", yscale="log" if low > 0 else "linear")
     left.legend()
     held = [(row["step"], row["validation"]) for row in rows if "validation" in row]
     for axis, name in zip(others, ("reconstruction", "kl"), strict=True):

@@ -57,10 +57,7 @@ def save_curves(
     figure = new_figure(12, 11.5 if bits else 7.8)
     axes = [*figure.subplots(3 if bits else 2, 2).flat]
     _loss(axes[0], rows, checked, least)
-    if "kl" in rows[0]:
-        _line(axes[1], rows, "kl", "KL(q(z | x) ‖ N(0, I)), nats/dim")
-    else:
-        _by_time(axes[1], rows, checked, least)
+    _by_time(axes[1], rows, checked, least)
     _line(axes[2], rows, "grad_norm", "gradient norm before clipping", yscale="log")
     if clip is not None:
         axes[2].axhline(clip, color="k", ls="--", lw=0.8, label=f"clip = {clip:g}")

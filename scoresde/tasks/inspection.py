@@ -13,6 +13,7 @@ from ..checkpoint import RawCheckpoint
 from ..classification import NoisyClassifier
 from ..data import DataSource, DataSpec, dataset_status
 from ..data.transforms import chain_in_words
+from ..names.autoencoders import build_autoencoder, is_of_autoencoder
 from ..names.latents import decoded_spec_of
 from ..names.loading import (
     build,
@@ -45,7 +46,8 @@ def describe_checkpoint(
     Returns:
         Path, size, digest, number of network weights, operations of one evaluation, steps and
         seconds of training, whether it can be resumed, data, the autoencoder of a model of latents
-        with the data that it decodes to, noise levels of a ladder, provenance and config.
+        with the data that it decodes to, the latents of an autoencoder, noise levels of a ladder,
+        provenance and config.
 
     Raises:
         CheckpointError: If the file is missing, damaged or not a checkpoint of scoresde, or does
@@ -66,13 +68,16 @@ def describe_checkpoint(
         "bytes": _size(raw),
         "sha256": raw.sha256,
         "weights": sum(tensor.numel() for tensor in raw.below("model.").values()),
-        "flops": None if spec is None or own_code else _flops(build(raw).model, spec),
+        "flops": None
+        if spec is None or own_code or is_of_autoencoder(raw.metadata)
+        else _flops(build(raw).model, spec),
         "steps_done": raw.metadata.get("steps_done"),
         "seconds": raw.metadata.get("seconds"),
         "resumable": bool(raw.below("train.")),
         "data": None if spec is None else spec.to_dict(),
         "units": None if spec is None or not spec.transform else _units(spec),
         "decoded": _decoded(raw),
+        "latents": _latents(raw),
         "class_map": None if spec is None else spec.class_map,
         "data_licence": _licence(config),
         "noise_levels": None if spec is None else ladder_in_words(config, spec.dims),
@@ -85,6 +90,14 @@ def describe_checkpoint(
 def _units(spec: DataSpec) -> str:
     """How the user's units become the model's scale, in words."""
     return chain_in_words(spec.transform, spec.feature_names)
+
+
+def _latents(raw: RawCheckpoint) -> dict[str, Any] | None:
+    """Shape of the latents and noise of the decoder of an autoencoder; None for other models."""
+    if not is_of_autoencoder(raw.metadata):
+        return None
+    made = build_autoencoder(raw)
+    return {"shape": list(made.latent_shape), "noise_std": float(made.noise_std)}
 
 
 def _decoded(raw: RawCheckpoint) -> dict[str, Any] | None:

@@ -25,8 +25,11 @@ def ladder_in_words(config: Mapping[str, Any], dims: int) -> str | None:
         dims: Numbers per datum.
 
     Returns:
-        One line; None if the model is not trained at the levels of a ladder, or not a VE.
+        One line; None if the model is not trained at the levels of a ladder, not a VE, or an
+        autoencoder.
     """
+    if "sde" not in config:
+        return None
     sde, objective = config["sde"], config.get("objective", {})
     if sde["kind"] != "ve" or objective.get("times") != "ladder":
         return None

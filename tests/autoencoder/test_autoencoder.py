@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from scoresde.autoencoder import (
+    Elbo,
+    Trainee,
     convolutional_autoencoder,
     linear_autoencoder,
     mlp_autoencoder,
@@ -47,6 +49,15 @@ def test_decoding_undoes_the_scale():
     torch.testing.assert_close(made.decode(made.encode(k)), before)
 
 
+def test_the_noise_is_that_of_largest_likelihood():
+    x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    made = mlp_autoencoder(POINTS, 2, 8)
+    made.fit_noise([x[:20], x[20:]], seed=4)
+    z = made.encode(x, SampleNoise(4, range(50)))
+    slope = torch.autograd.grad(made.log_conditional(x, z).mean(), made.log_noise_std)[0]
+    assert abs(slope.item()) < 1e-4  # rounding of float32
+
+
 def test_draws_are_those_of_each_sample():
     made, k = small(), images(4)
     drawn = made.encode(k, SampleNoise(3, range(4)))
@@ -80,6 +91,20 @@ def test_kl_and_entropy_agree_with_torch():
     wanted = torch.distributions.kl_divergence(q, p).flatten(1).sum(1)
     torch.testing.assert_close(made.kl(k), wanted)
     torch.testing.assert_close(made.entropy(k), q.entropy().flatten(1).sum(1))
+
+
+def test_the_loss_is_the_weighted_sum_of_its_parts():
+    made, k = small(), images(3)
+    eps = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    mean, log_std = made.raw_posterior(k)
+    u = mean + log_std.exp() * eps.flatten(1)[:, :32].reshape(mean.shape)
+    reconstruction = -made.log_conditional(k, u) / 64
+    for beta in (1.0, 0.25):
+        loss, _, kl = Elbo(beta)(Trainee(made), IMAGES.encode(k), torch.zeros(3), eps)
+        torch.testing.assert_close(kl, made.kl(k) / 64)
+        torch.testing.assert_close(loss, reconstruction + beta * kl)
+        parts = Elbo(beta).parts(loss.mean().item(), kl.mean().item())
+        assert parts["reconstruction"] == pytest.approx(reconstruction.mean().item())
 
 
 def test_probabilistic_pca_is_a_maximum_of_the_likelihood():

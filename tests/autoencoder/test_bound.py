@@ -9,11 +9,11 @@ from scoresde.autoencoder import (
 )
 from scoresde.data import DataSpec
 from scoresde.exact import GaussianMixture
-from scoresde.likelihood import Ode
 from scoresde.sde import VP
 
 POINTS = DataSpec((3,), -9.0, 9.0)
-TIGHT = Ode(rtol=1e-9, atol=1e-9)
+# The ODE of latents N(0, I) under VP has no drift, so that every tolerance is exact.
+METHOD = "bosh3:rtol=1e-3:atol=1e-3"
 
 
 def normal(size):
@@ -40,12 +40,12 @@ def test_it_is_log_p_where_the_posterior_is_exact(data):
     exact = marginal(made).log_prob(data[:5])
     made.fit_scale([data])
     bound = latent_log_likelihood_bound(
-        made, normal(2), data[:5], seed=0, draws=2, method=TIGHT, batch=3
+        made, normal(2), data[:5], seed=0, draws=2, method=METHOD, batch=3
     )
-    # The tolerance of the solver and rounding.
-    torch.testing.assert_close(bound.log_prob, exact, atol=1e-6, rtol=0)
-    torch.testing.assert_close(bound.weighted, exact, atol=1e-6, rtol=0)
-    assert float(bound.std_error.max()) < 1e-6
+    # Rounding; the condition of the covariance is about 100.
+    torch.testing.assert_close(bound.log_prob, exact, atol=1e-8, rtol=0)
+    torch.testing.assert_close(bound.weighted, exact, atol=1e-8, rtol=0)
+    assert float(bound.std_error.max()) < 1e-8
     torch.testing.assert_close(bound.per_unit, -bound.log_prob / 3)
 
 
@@ -55,23 +55,22 @@ def test_elsewhere_the_gap_is_the_divergence_of_the_posteriors(data):
     made.encoder.log_std.data += 0.4
     # Means agree, and both covariances are diagonal: KL of N(0, r² s²) from N(0, s²), r = e^0.4.
     gap = 2 * (0.5 * torch.tensor(0.8).exp() - 0.5 - 0.4).double()
-    bound = latent_log_likelihood_bound(
-        made, normal(2), x, seed=1, draws=16, method="bosh3:rtol=1e-4:atol=1e-4"
-    )
+    bound = latent_log_likelihood_bound(made, normal(2), x, seed=1, draws=8, method=METHOD)
     error = float(bound.std_error.square().sum().sqrt()) / len(x)
-    # 4 standard errors, and the tolerance of the solver for each datum.
-    assert float((bound.log_prob - exact).mean() + gap) == pytest.approx(0, abs=4 * error + 1e-3)
+    # 4 standard errors.
+    assert float((bound.log_prob - exact).mean() + gap) == pytest.approx(0, abs=4 * error)
     assert bool((bound.weighted >= bound.log_prob).all())  # Jensen's inequality
-    assert float((bound.weighted - exact).mean().abs()) < 0.25 * float(gap)  # about gap/16
+    assert float((bound.weighted - exact).mean().abs()) < 0.25 * float(gap)  # about gap/8
 
 
 def test_quantized_data_get_the_probability_of_their_cells(data):
     levels = DataSpec((3,), -9.0, 9.0, 4000)
     k = levels.to_levels(data[:4])
     made = probabilistic_pca(data, POINTS, 2)
-    points = latent_log_likelihood_bound(made, normal(2), levels.encode(k).double(), seed=0)
+    run = {"seed": 0, "draws": 2, "method": METHOD}  # the same z in both
+    points = latent_log_likelihood_bound(made, normal(2), levels.encode(k).double(), **run)
     made.spec = levels
-    cells = latent_log_likelihood_bound(made, normal(2), k, seed=0)
+    cells = latent_log_likelihood_bound(made, normal(2), k, **run)
     volume = 3 * torch.tensor(18 / 4000).double().log()
     # Cells are 0.02 of the standard deviation of the decoder wide.
     torch.testing.assert_close(cells.log_prob, points.log_prob + volume, atol=1e-3, rtol=0)
@@ -81,7 +80,7 @@ def test_quantized_data_get_the_probability_of_their_cells(data):
 
 def test_the_result_does_not_depend_on_batches_and_no_data_have_an_empty_one(data):
     made = probabilistic_pca(data, POINTS, 2)
-    run = {"seed": 3, "draws": 1, "method": "dop853:rtol=1e-4:atol=1e-4"}
+    run = {"seed": 3, "draws": 1, "method": METHOD}
     whole = latent_log_likelihood_bound(made, normal(2), data[:3], **run)
     parts = latent_log_likelihood_bound(made, normal(2), data[:3], **run, batch=1)
     torch.testing.assert_close(whole.log_prob, parts.log_prob)

@@ -13,6 +13,7 @@ from scoresde.data import DataSpec
 from scoresde.names.autoencoders import load_autoencoder
 from scoresde.names.config_source import ConfigSource
 from scoresde.plain import ConfigError
+from scoresde.tasks.inspection import describe_checkpoint
 from scoresde.tasks.train import run as run_module
 from scoresde.tasks.train.files import Intervals
 from scoresde.tasks.train.prepare import prepare_run
@@ -83,6 +84,9 @@ def test_it_is_refused_where_a_score_model_is_needed(source, tmp_path):
     run = trained(source(), tmp_path / "run")
     with pytest.raises(CheckpointError, match="is an autoencoder and no score model"):
         scoresde.load(run.checkpoint)
+    found = describe_checkpoint(run.checkpoint)
+    assert found["latents"]["shape"] == [2]
+    assert found["config"]["autoencoder"] == {"kind": "linear", "latent_size": 2}
 
 
 @pytest.mark.parametrize(
