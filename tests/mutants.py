@@ -2194,6 +2194,30 @@ def _autoencoder() -> Iterator[Mutant]:
         test,
         "std_1",
     )
+    yield Mutant(
+        "the loss of an autoencoder forgets the weight of the divergence",
+        "scoresde/autoencoder/objective.py",
+        "losses = self.beta * divergence - likelihood / dims",
+        "losses = divergence - likelihood / dims",
+        test,
+        "weighted",
+    )
+    yield Mutant(
+        "the bound through an autoencoder forgets the prior of its latents",
+        "scoresde/autoencoder/bound.py",
+        "autoencoder.log_conditional(x, z) + prior.log_prob - log_q",
+        "autoencoder.log_conditional(x, z) - log_q",
+        "autoencoder/test_bound.py",
+        "exact",
+    )
+    yield Mutant(
+        "latents of diffusers are multiplied by the standard deviation",
+        "scoresde/interop/autoencoder_kl.py",
+        "torch.tensor(std) / scale}",
+        "torch.tensor(std) * scale}",
+        "interop/test_autoencoder_kl.py",
+        "read_again",
+    )
 
 
 def _inverse() -> Iterator[Mutant]:

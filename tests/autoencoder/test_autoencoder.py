@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from scoresde.autoencoder import (
+    Elbo,
+    Trainee,
     convolutional_autoencoder,
     linear_autoencoder,
     mlp_autoencoder,
@@ -89,6 +91,20 @@ def test_kl_and_entropy_agree_with_torch():
     wanted = torch.distributions.kl_divergence(q, p).flatten(1).sum(1)
     torch.testing.assert_close(made.kl(k), wanted)
     torch.testing.assert_close(made.entropy(k), q.entropy().flatten(1).sum(1))
+
+
+def test_the_loss_is_the_weighted_sum_of_its_parts():
+    made, k = small(), images(3)
+    eps = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    mean, log_std = made.raw_posterior(k)
+    u = mean + log_std.exp() * eps.flatten(1)[:, :32].reshape(mean.shape)
+    reconstruction = -made.log_conditional(k, u) / 64
+    for beta in (1.0, 0.25):
+        loss, _, kl = Elbo(beta)(Trainee(made), IMAGES.encode(k), torch.zeros(3), eps)
+        torch.testing.assert_close(kl, made.kl(k) / 64)
+        torch.testing.assert_close(loss, reconstruction + beta * kl)
+        parts = Elbo(beta).parts(loss.mean().item(), kl.mean().item())
+        assert parts["reconstruction"] == pytest.approx(reconstruction.mean().item())
 
 
 def test_probabilistic_pca_is_a_maximum_of_the_likelihood():
