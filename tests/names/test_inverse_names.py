@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from scoresde.data import DataSpec
 from scoresde.exact import GaussianMixture
 from scoresde.inverse import DDRM, DPS, Foreign, PiGDM, RePaint, TwistedSMC
 from scoresde.names.inverse import METHODS, parse_method
@@ -13,6 +14,7 @@ from scoresde.plain import ConfigError
 from scoresde.sde import VP
 
 SHAPE = (3, 4, 6)
+SPEC = DataSpec((2,), -1.0, 1.0, levels=8)
 
 
 def hidden(text, shape=SHAPE):
@@ -119,16 +121,28 @@ def test_a_method_makes_its_model_and_its_sampler():
     prior = GaussianMixture(VP(), [1.0], [[0.0, 0.0]], [1.0])
     operator = parse_operator("mask:box=1").of((2,))
     for name in METHODS:
-        method = parse_method(name).with_data_var(0.3)
+        method = parse_method(name).for_data(SPEC)
         assert method.of(prior, operator, 0.1).operator is operator
     assert parse_method("ddrm:eta=0.5").sampler == DDRM(0.5)
     assert parse_method("repaint:repeats=3:jump=2").sampler == RePaint(3, 2)
-    smc = parse_method("smc:particles=4").with_data_var(0.3)
-    assert smc.sampler == TwistedSMC(4, data_var=0.3)
-    pigdm = parse_method("pigdm").with_data_var(0.3).of(prior, operator, 0.1)
+    smc = parse_method("smc:particles=4").for_data(SPEC)
+    assert smc.sampler == TwistedSMC(4, data_var=0.25)
+    pigdm = parse_method("pigdm").for_data(SPEC).of(prior, operator, 0.1)
     assert isinstance(pigdm, PiGDM)
-    assert (pigdm.noise, pigdm.data_var) == (0.1, 0.3)
-    assert parse_method("pigdm:data_var=2").with_data_var(0.3).data_var == 2
+    assert (pigdm.noise, pigdm.data_var) == (0.1, 0.25)
+    assert parse_method("pigdm:data_var=2").for_data(SPEC).data_var == 2
     dps = parse_method("dps").of(prior, parse_operator("projection:m=2").of((2,)), 0.1)
     assert isinstance(dps, DPS)
     assert dps.scale == pytest.approx(2**0.5 / 0.1)
+
+
+def test_the_usual_variance_grows_with_the_pixels_for_pigdm_alone():
+    def usual(text, **values):
+        return parse_method(text).for_data(DataSpec(**values)).data_var
+
+    small = {"shape": (1, 8, 8), "low": -1.0, "high": 1.0, "levels": 256}
+    large = small | {"shape": (3, 32, 32)}
+    assert [usual(name, **small) for name in ("pigdm", "ddnm", "smc")] == [0.25] * 3
+    assert [usual(name, **large) for name in ("pigdm", "ddnm", "smc")] == [4.0, 0.25, 0.25]
+    assert usual("pigdm", **large | {"low": 0.0}) == 1.0
+    assert usual("pigdm", shape=(5,), low=-3.0, high=3.0) == 1.0
