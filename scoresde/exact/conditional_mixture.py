@@ -98,6 +98,19 @@ class ConditionalMixture(GaussianMixture):
         """The mixture of x alone."""
         return self.marginal
 
+    def conditional(self) -> GaussianMixture:
+        """The mixture p(x | y) of the one bound condition, without components of weight 0.
+
+        Raises:
+            ValueError: If no condition is bound, or more than one.
+        """
+        if self._bound() != 1:
+            raise ValueError(f"y must be one condition, got {self._bound()}")
+        log_weights, means = self._terms(1)
+        weights = log_weights[:, 0].exp()
+        some = weights > 0
+        return GaussianMixture(self.sde, weights[some], means[some, 0], _full(self)[some])
+
     def mean(self) -> Tensor:
         """Mean of x given each bound condition, shape (B, D), float64."""
         log_weights, means = self._terms(self._bound())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .._tensor import check_number, check_type
-from ..exact import GaussianMixture
+from ..exact import ConditionalMixture, GaussianMixture
 from ..exact.base import finite_tensor
 from .foreign import as_operator
 from .operators import Operator
@@ -26,7 +26,8 @@ def posterior(model: GaussianMixture, operator: Any, y: Tensor, noise: float) ->
     for small problems.
 
     Args:
-        model: The exact model of the data.
+        model: The exact model of the data; of a `ConditionalMixture` with one bound condition c the
+            posterior is p(x | y, c).
         operator: The measurement A; see `Measured`.
         y: One measurement, of shape `measured`, or (1, *measured).
         noise: σ_y, at least 0.
@@ -36,12 +37,17 @@ def posterior(model: GaussianMixture, operator: Any, y: Tensor, noise: float) ->
 
     Raises:
         TypeError: If the model is no mixture.
-        ValueError: If the model is conditional, a shape does not fit, y is not finite, or the noise
-            is 0 and some S_k is singular.
+        ValueError: If the model needs a condition and has none bound, a shape does not fit, y is
+            not finite or has density 0, or the noise is 0 and some S_k is singular.
     """
     check_type("model", model, GaussianMixture)
-    if model.condition:
-        raise ValueError(f"model must be without a condition, got one with {model.condition}")
+    if isinstance(model, ConditionalMixture):
+        if model.y is None:
+            raise ValueError(
+                "model must be without a condition, or have one bound, model.given(y), got one "
+                f"with {model.condition}"
+            )
+        model = model.conditional()
     operator = as_operator(operator, model.shape)
     noise = check_number("noise", noise, at_least=0)
     y = finite_tensor("y", y)

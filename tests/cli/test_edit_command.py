@@ -77,6 +77,17 @@ def test_strength_0_changes_nothing_and_all_strengths_have_one_noise(edited, lab
     assert rows[0]["change"] < 0.5 / 16
 
 
+def test_discrete_times_and_stochastic_samplers(edited, snapped_checkpoint):
+    """A strength between two times of the ladder is moved to the nearer one."""
+    few = ("--n", 1, "--strength", 0.613, "--sampler", "ddim:eta=1")
+    out, arrays, _ = edited(*few, checkpoint=snapped_checkpoint)
+    assert bool(arrays["edited"].isfinite().all())
+    row = summary(out)["strengths"][0]
+    sde = library.load(snapped_checkpoint).model.sde
+    near = float(sde.alpha(round(0.613 * sde.levels) / sde.levels))
+    assert row["alpha"] == pytest.approx(near, rel=1e-9)
+
+
 BAD = [
     (["--strength", "1.5"], ["--strength: 1.5", "at most 1"]),
     (["--strength", "nan"], ["--strength: nan"]),

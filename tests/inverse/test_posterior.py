@@ -42,6 +42,24 @@ def test_without_noise_the_measured_entries_are_fixed(mixture):
     torch.testing.assert_close(operator.A(x), y.expand(20, 1), rtol=0, atol=1e-12)
 
 
+def test_a_condition_and_a_measurement_are_two_measurements():
+    """p(x | v, y) of a joint mixture of (x, v), and the posterior of both entries measured."""
+    sde, weights, means = scoresde.VP(), [0.4, 0.6], [[-1.0, 0.2, 0.5], [0.7, -0.4, -0.6]]
+    root = torch.tensor([[0.8, 0.0, 0.0], [0.3, 0.6, 0.0], [-0.2, 0.4, 0.5]], dtype=torch.float64)
+    covs = torch.stack([root @ root.T, 0.5 * root.T @ root])
+    v, y = torch.tensor([[0.3]], dtype=torch.float64), torch.tensor([0.7], dtype=torch.float64)
+    model = ConditionalMixture(sde, weights, means, covs, vector=1)
+    found = posterior(model.given(v), ROWS, y, 0.3)
+    whole = posterior(GaussianMixture(sde, weights, means, covs),
+                      Mask(torch.tensor([False, False, True])), v[0], 0.0)  # fmt: skip
+    rows = Projection(torch.cat([ROWS.matrix, torch.zeros(1, 1)], 1))
+    wanted = posterior(whole, rows, y, 0.3)
+    torch.testing.assert_close(found.mean(), wanted.mean()[:2], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(found.cov(), wanted.cov()[:2, :2], rtol=1e-10, atol=1e-10)
+    with pytest.raises(ValueError, match="y must be one condition, got 2"):
+        posterior(model.given(torch.zeros(2, 1)), ROWS, y, 0.3)
+
+
 def test_components_that_y_excludes_are_left_out():
     prior = GaussianMixture(scoresde.VP(), [0.5, 0.5], [[-100.0], [100.0]], [1.0, 1.0])
     found = posterior(prior, Projection(torch.ones(1, 1)), torch.tensor([99.0]), 0.1)
