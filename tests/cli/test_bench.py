@@ -30,7 +30,8 @@ def quick(monkeypatch):
     """No figures, no reference solution, one run per cell, few projections and real data."""
     monkeypatch.setattr("scoresde.comparison.measure.RUNS", 1)
     monkeypatch.setattr("scoresde.comparison.measure.PASSES", 1)
-    monkeypatch.setattr("scoresde.comparison.noise_levels.COUNT", 2)
+    for name, value in (("COUNT", 2), ("LEAST", 8), ("NUMBERS", 64)):
+        monkeypatch.setattr(f"scoresde.comparison.noise_levels.{name}", value)
     monkeypatch.setattr("scoresde.comparison.trajectory.TOLERANCE", 1e-2)
     monkeypatch.setitem(BenchRequest.__init__.__kwdefaults__, "reference_tolerance", None)
     monkeypatch.setitem(sliced_wasserstein.__kwdefaults__, "projections", 16)

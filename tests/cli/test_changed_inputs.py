@@ -49,7 +49,8 @@ def quick(monkeypatch):
     monkeypatch.setitem(BenchRequest.__init__.__kwdefaults__, "reference_tolerance", None)
     monkeypatch.setattr("scoresde.comparison.measure.RUNS", 1)
     monkeypatch.setattr("scoresde.comparison.measure.PASSES", 1)
-    monkeypatch.setattr("scoresde.comparison.noise_levels.COUNT", 2)
+    for name, value in (("COUNT", 2), ("LEAST", 8), ("NUMBERS", 64)):
+        monkeypatch.setattr(f"scoresde.comparison.noise_levels.{name}", value)
     drawn = Drawn(b"<svg ></svg>", b"")
     monkeypatch.setattr(report, "curves", lambda *_: drawn)
     for measured in (report.Trajectories, report.NoiseLevels):

@@ -21,6 +21,9 @@ BAR = 180  # seconds on two cores
 def tiny(tiny_checkpoint, monkeypatch):
     """Networks with negligible run time."""
     monkeypatch.setattr(quality, "REFERENCE_CAP", 200)
+    monkeypatch.setattr("scoresde.comparison.measure.RUNS", 1)
+    monkeypatch.setattr("scoresde.comparison.trajectory.TOLERANCE", 1e-2)
+    monkeypatch.setattr("scoresde.comparison.noise_levels.COUNT", 2)
     for name in ("DIGITS", "FASHION"):
         request = replace(getattr(demo, name), checkpoint=tiny_checkpoint)
         monkeypatch.setattr(demo, name, request)

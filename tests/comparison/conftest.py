@@ -110,5 +110,6 @@ def no_figures(monkeypatch):
     for name in ("save_budget", "extremes"):
         monkeypatch.setattr(f"scoresde.tasks.likelihood.files.{name}", lambda path, *_: None)
     monkeypatch.setattr(measure, "PASSES", 1)
-    monkeypatch.setattr(noise_levels, "COUNT", 2)
+    for name, value in (("COUNT", 2), ("LEAST", 8), ("NUMBERS", 64)):
+        monkeypatch.setattr(noise_levels, name, value)
     monkeypatch.setattr(trajectory, "TOLERANCE", 1e-2)
