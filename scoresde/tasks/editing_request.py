@@ -89,6 +89,8 @@ def choices(request: EditRequest, stored: GivenModel) -> list[Choice | None]:
     Raises:
         ValueError: If they do not fit the model; the message names the option.
     """
+    stored.check_score("editing")
+    stored.refuse_latents("scoresde edit")
     if stored.spec.sizes is not None:
         raise ValueError(f"--checkpoint: {stored.name} is of sets, which cannot be edited")
     sampler = None if request.sampler is None else _sampler(request, stored)
