@@ -91,6 +91,7 @@ def test_samples_have_their_log_density(explore, tiny_checkpoint):
 
 
 @pytest.mark.usefixtures("pictures")
+@pytest.mark.slow
 def test_pictures_and_words(explore):
     out, done = explore()
     names = ["latents.npz", *PICTURES]
