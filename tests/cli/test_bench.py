@@ -180,6 +180,7 @@ def test_labels_of_a_comparison(labelled_checkpoint, tmp_path):
         prepared(12, labels="all")
 
 
+@pytest.mark.slow
 def test_points_in_the_plane(bench, points_checkpoint):
     out, done = bench(
         *("--samplers", "ddim", "--nfe", 4, "--n", 16, "--likelihood", 4),

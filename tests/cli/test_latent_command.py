@@ -115,6 +115,7 @@ def test_density_along_paths_and_another_class(explore, labelled_checkpoint):
 
 
 @pytest.mark.usefixtures("pictures")
+@pytest.mark.slow
 def test_pictures_and_words(explore):
     out, done = explore()
     manifest = json.loads((out / "scoresde.json").read_text())["settings"]

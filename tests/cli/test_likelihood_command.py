@@ -410,6 +410,7 @@ class TestContinuous:
         )
         assert "the exact density's mean" in done.out
 
+    @pytest.mark.slow
     def test_the_path_asked_for(self, score, points_checkpoint, tmp_path):
         """It agrees with the solver within the intervals that it states."""
         exact, _ = score((), "--n", 8, checkpoint=points_checkpoint, out=tmp_path / "exact")

@@ -175,6 +175,7 @@ def test_a_constant_column_is_refused_by_name(scoresde, folder):
     assert done.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_named_densities_keep_their_scale(scoresde, folder):
     content = CONFIG.format(data="").replace("x.npy", "moons")
     (folder / "c.toml").write_text(content)

@@ -47,6 +47,7 @@ def test_json_and_a_folder(scoresde, tmp_path):
     assert files == ["errors.png", "results.csv", "results.json", "scoresde.json"]
 
 
+@pytest.mark.slow
 def test_a_network_is_measured_and_fails_nothing(scoresde, points_checkpoint):
     arguments = ["--checkpoint", points_checkpoint, "--samplers", "ddim,heun"]
     done = scoresde("verify", *arguments, "--json")

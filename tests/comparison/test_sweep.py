@@ -164,6 +164,7 @@ QUICK = {"samplers": ("ddim",), "budgets": (4,), "quality": False, "tolerance": 
 
 
 @pytest.mark.parametrize("what", ["cells/*", REFERENCE])
+@pytest.mark.by_default("cells/*")
 def test_what_is_damaged_is_measured_again(sweep, run, tmp_path, what):
     """Both a cell and the reference solution."""
     run(sweep(**QUICK), tmp_path)
@@ -243,6 +244,7 @@ def test_all_cells_are_compared_with_the_solution_at_the_least_last_time(sweep, 
     assert float((there.x - exact).abs().max()) < 1e-3
 
 
+@pytest.mark.slow
 def test_names_that_are_written_alike_are_two_cells(sweep, run, tmp_path):
     """`g/1.json` and `g-1.json` give equal file names, and each row has its own numbers."""
     base = sweep(**QUICK)

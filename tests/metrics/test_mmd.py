@@ -59,6 +59,7 @@ def test_mean_is_the_closed_form_and_std_error_the_spread(shift):
     assert 0.9 < np.mean([r.std_error**2 for r in results]) ** 0.5 / spread < 1.25
 
 
+@pytest.mark.slow
 def test_cubic_kernel_is_unbiased_at_equality():
     normal, repetitions = sampler(1), 400
     results = [mmd2(normal(30, 4), normal(50, 4)) for _ in range(repetitions)]

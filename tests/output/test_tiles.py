@@ -44,6 +44,7 @@ def test_slices_of_a_volume_go_through_its_middle():
     assert torch.equal(across_w, x[0, :, :, 4])
 
 
+@pytest.mark.slow
 def test_marginals_are_histograms_of_samples_and_data():
     x = torch.randn(50, 30, generator=torch.Generator().manual_seed(0))
     figure = marginals(x, DataSpec((30,), -3, 3), x + 1)

@@ -85,6 +85,7 @@ class _Net(nn.Module):
         return x + self.last(torch.tanh(self.first(torch.cat([x, level], dim=1))))
 
 
+@pytest.mark.slow
 def test_a_sample_of_a_float32_network_is_the_same_within_the_tolerance():
     """Rounding may change whether a step is accepted, which moves x within the tolerance."""
     model, ts, tolerance = (

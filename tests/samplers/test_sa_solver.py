@@ -172,6 +172,7 @@ def test_noise_only_inside_its_range(elementwise):
     assert torch.equal(none, deterministic)
 
 
+@pytest.mark.slow
 def test_the_corrector_has_the_predictor_s_noise(gaussian):
     """With other noise it would correct another step, and x would leave the path."""
     model, sde = gaussian(VP()), VP()

@@ -109,6 +109,7 @@ def test_compiled_networks(kind):
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.slow
 def test_one_compilation_serves_all_batches():
     """Smaller ones are filled up; evaluations for derivatives have one compilation of their own."""
     made, wanted = [], make("ours").requires_grad_(False)

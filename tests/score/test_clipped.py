@@ -5,6 +5,7 @@ import torch
 
 import scoresde
 from scoresde import Clipped, count_nfe
+from scoresde._condition import ConditionSpec
 from scoresde.exact import GaussianMixture
 from scoresde.likelihood import Ode
 from scoresde.sde import VP
@@ -40,3 +41,20 @@ def test_samplers_use_it_and_the_likelihood_says_that_it_does_not():
 def test_a_range_must_have_a_length():
     with pytest.raises(ValueError, match="high must be greater than 1, got -1"):
         Clipped(model(), 1, -1)
+
+
+class Discrete(GaussianMixture):
+    """A model that says of itself what others do not."""
+
+    condition = ConditionSpec(3)
+    snapped, evaluations, t_least, t_most = True, 2, 0.1, 0.9
+
+
+def test_it_says_of_itself_what_the_model_inside_says():
+    inner = Discrete(VP(), [1.0], [[0.3, -0.2]], [0.2**2])
+    clipped, names = Clipped(inner), ("condition", "snapped", "evaluations", "t_least", "t_most")
+    assert [getattr(clipped, name) for name in names] == [getattr(inner, name) for name in names]
+    assert clipped.classes == 3
+    assert clipped.nfe is inner.nfe
+    with pytest.raises(TypeError, match="model must be"):
+        Clipped("digits-vp")

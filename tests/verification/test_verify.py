@@ -254,6 +254,7 @@ def test_figure(rows, tmp_path):
     assert not (tmp_path / "nothing.png").exists()
 
 
+@pytest.mark.slow
 def test_results_in_a_folder(tmp_path):
     run = prepare_verification(["ddim"], ["vp"], quick=True, folder=tmp_path / "out")
     assert not (tmp_path / "out").exists()
