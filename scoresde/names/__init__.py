@@ -1,7 +1,8 @@
-"""From text to objects: configs, checkpoints, samplers and time grids by name."""
+"""From text to objects: configs, checkpoints, samplers, guidance and time grids by name."""
 
 from .config import Config, load_config
 from .grids import parse_grid
+from .guidance import parse_guidance
 from .loading import Checkpoint, load
 from .samplers import SAMPLERS, parse_sampler
 from .saving import save
@@ -13,6 +14,7 @@ __all__ = [
     "load",
     "load_config",
     "parse_grid",
+    "parse_guidance",
     "parse_sampler",
     "save",
 ]
