@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = ["SHOWN", "scale_figure"]
 
-# Two distances to the data, and the two parts of quality: how good samples are and how many kinds
-# there are.
-SHOWN = ("frechet", "mmd2", "precision", "recall")
+# Two distances to the data, the two parts of quality, how good samples are and how many kinds there
+# are, and how many are of the class that was asked for.
+SHOWN = ("frechet", "mmd2", "precision", "recall", "as_asked")
+MOST_COLUMNS = 3  # panels side by side
 MOST_LINES = 8  # lines with colours that can be told apart
 
 
@@ -49,7 +50,7 @@ def scale_figure(
     metrics = [m for m in SHOWN if any(m in cell.metrics for _, cell in _all(lines))]
     if not metrics:
         return None
-    columns = min(2, len(metrics))
+    columns = min(MOST_COLUMNS if len(metrics) > 4 else 2, len(metrics))
     rows = -(-len(metrics) // columns)
     figure = new_figure(4.6 * columns, 2.6 * rows)
     every = figure.subplots(rows, columns, squeeze=False).flatten()

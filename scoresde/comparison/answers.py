@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..grid import GRIDS
+from ..names.guidance import parse_guidance
 from ..names.samplers import SAMPLERS
 from .findings import Findings
 from .labels import RECOMMENDED
@@ -104,17 +105,23 @@ def copied_settings(findings: Findings, cell: CellResult) -> str:
 
 
 def _python_line(findings: Findings, cell: CellResult) -> str:
-    """A call of `scoresde.sample`; names of the user's own samplers and grids stand for these."""
+    """A call of `scoresde.sample`; names of the user's own samplers and grids stand for these.
+
+    With guidance, y stands for the conditions of the samples.
+    """
     shape = (findings.settings["n"], *(findings.latent_shape or findings.spec.shape))
+    model, given = "model", ""
+    if (guidance := findings.settings.get("guidance")) is not None:
+        model, given = parse_guidance(guidance).in_python("model"), ", y=y"
     if cell.sampler == RECOMMENDED:
-        return f"scoresde.sample(model, nfe={cell.nfe_asked}, shape={shape})"
+        return f"scoresde.sample({model}, nfe={cell.nfe_asked}, shape={shape}{given})"
     sampler, grid = cell.sampler, cell.grid
     if sampler.partition(":")[0] in SAMPLERS:
         sampler = f"scoresde.parse_sampler({sampler!r})"
     if grid.partition(":")[0] in GRIDS:
         last = "" if cell.t_min is None or _own_end(cell) else f", {cell.t_min:g}"
         grid = f"scoresde.parse_grid({grid!r})(model.sde, {cell.steps}{last})"
-    return f"scoresde.sample(model, {sampler}, {grid}, shape={shape})"
+    return f"scoresde.sample({model}, {sampler}, {grid}, shape={shape}{given})"
 
 
 def _own_end(cell: CellResult) -> bool:

@@ -177,6 +177,8 @@ class BenchData:
             y = _labels(request, given, train)
             how = "uniform" if train is None else request.shares
             how = how if set(given.condition.kinds) == {"class"} else None
+        if quality is not None and request.guidance:
+            quality = quality.asking(y)
         return cls(train, test, quality, y, how, in_memory, own.place, units)
 
     @property

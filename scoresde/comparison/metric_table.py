@@ -88,4 +88,11 @@ METRICS = {
         "How well a classifier tells samples from data by layout and texture; 0.5 if it cannot.",
         has_zero=False,
     ),
+    "as_asked": Metric(
+        "as asked",
+        "Share of the samples of which a classifier of the data names the class that was asked "
+        "for; for real data its accuracy.",
+        "",
+        has_zero=False,
+    ),
 }

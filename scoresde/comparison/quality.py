@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._condition import Condition
 from ..data import Dataset, DataSpec
 from ..fingerprint import fingerprint
 from ..metrics import (
@@ -22,6 +23,7 @@ from ..metrics import (
     FeatureSpace,
     GaussianKernel,
     JointFeatures,
+    share_as_asked,
 )
 from ..metrics.features import digest_of
 from ..metrics.set_descriptors import SetDescriptors
@@ -58,6 +60,9 @@ class Quality:
         real: Reference and held-out data, in feature space as well.
         floor: The value of each metric, by name, for real data held out from the reference.
         about: Plain data that describe reference, features, kernel and floor.
+        labels: Classes of the held-out data, shape (l,); None if they are not known.
+        asked: Classes under which the samples are drawn, shape (n,); None if they are not compared
+            with those that a classifier names.
         describe: Makes sets of points vectors before anything is measured; None for other data.
     """
 
@@ -68,6 +73,8 @@ class Quality:
     floor: dict[str, Estimate]
     about: dict[str, Any]
     describe: SetDescriptors | None = None
+    labels: Tensor | None = None
+    asked: Tensor | None = None
 
     @classmethod
     def build(
@@ -100,10 +107,12 @@ class Quality:
         spec, numbers, origin = train.spec, torch.arange(len(train)), "train split"
         if test is None:
             numbers, held = _halves(len(train), n)
-            held_out = train.x[held]
+            rows, split = held, train
             origin = "data, without the rows of the floor"
         else:
-            held_out = test.x[_spaced(torch.arange(len(test)), n)]
+            rows, split = _spaced(torch.arange(len(test)), n), test
+        held_out = split.x[rows]
+        labels = split.labels[rows] if isinstance(split.labels, Tensor) else None
         x = at_model_scale(train.x[_spaced(numbers, REFERENCE_CAP)], spec)
         held_out = at_model_scale(held_out, spec)
         describe = SetDescriptors(x) if spec.kind == "set" else None
@@ -137,8 +146,35 @@ class Quality:
         real = RealData(
             x, rows, space(held_out), kernel, space.label, known, held_out, guard, statistics
         )
-        made = cls(spec, space, metrics, real, {}, about, describe)
+        made = cls(spec, space, metrics, real, {}, about, describe, labels)
         return replace(made, floor=made._floor(held_out))
+
+    def asking(self, y: Condition | None) -> Quality:
+        """These metrics with the share of samples of the class that was asked for.
+
+        Without a classifier of the data, or for other conditions than classes, nothing is added.
+
+        Args:
+            y: The condition of each sample.
+        """
+        net, known = self._classifier, (self.labels, y)
+        if net is None or not all(isinstance(c, Tensor) and c.dtype == torch.int64 for c in known):
+            return self
+        asked = share_as_asked(self._named(self.real.fresh), self.labels)
+        return replace(self, asked=y.cpu(), floor=self.floor | {"as_asked": asked})
+
+    @property
+    def _classifier(self) -> CNNFeatures | None:
+        """The features of a classifier of all classes of the data; None without it."""
+        found = self.from_file
+        if not isinstance(found, CNNFeatures):
+            return None
+        return found if found.net.head.out_features == self.spec.classes else None
+
+    @torch.no_grad()
+    def _named(self, x: Tensor) -> Tensor:
+        """The class that the classifier names for each image at the model's scale, shape (n,)."""
+        return self._classifier.net(x.float()).argmax(1)
 
     def _floor(self, held_out: Tensor) -> dict[str, Estimate]:
         """The metrics of the held-out data; for copying, of every other row against the rest."""
@@ -171,8 +207,10 @@ class Quality:
         their name is part of the fingerprint.
         """
         network = self.from_file
+        asked = {} if self.asked is None else {"asked": self.asked}
         return fingerprint(
-            {
+            asked
+            | {
                 "features": [self.features.name, network and network.fingerprint],
                 "statistics": self.statistics_digest,
                 "kernel": type(self.real.kernel).__name__,
@@ -192,7 +230,10 @@ class Quality:
         the same for all cells.
         """
         x = on_levels(x.cpu(), self.spec)
-        return self._measured(x if self.describe is None else self.describe(x))
+        found = self._measured(x if self.describe is None else self.describe(x))
+        if self.asked is not None and len(self.asked) == len(x):
+            found["as_asked"] = share_as_asked(self._named(x), self.asked)
+        return found
 
     def _measured(self, x: Tensor) -> dict[str, Estimate]:
         """The metrics of samples, or of descriptors of sets."""

@@ -1,5 +1,6 @@
 """Metrics: functions from tensors to an `Estimate` with its uncertainty."""
 
+from .asked import share_as_asked
 from .classifier import CNNFeatures, SmallCNN, load_features
 from .compare import difference, ratio
 from .copying import copying
@@ -54,5 +55,6 @@ __all__ = [
     "precision_recall",
     "ratio",
     "save_statistics",
+    "share_as_asked",
     "sliced_wasserstein",
 ]

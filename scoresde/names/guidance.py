@@ -101,6 +101,15 @@ class Guidance(ABC):
     def _of(self, model: ScoreModel, **others: ScoreModel | NoisyClassifier) -> Guided:
         """The guided model, without thresholding."""
 
+    def in_python(self, model: str) -> str:
+        """Python text that makes the guided model, with checkpoints that are loaded.
+
+        Args:
+            model: Text of the strong model.
+        """
+        others = [f", {k}=scoresde.load({v!r}).model" for k, v in self.checkpoints.items()]
+        return f"scoresde.parse_guidance({str(self)!r}).of({model}{''.join(others)})"
+
     def evaluations(self, strong: int, weak: int) -> int:
         """Evaluations of networks that one evaluation takes at most.
 

@@ -32,6 +32,13 @@ def test_a_text_makes_guidance_and_guidance_a_text(text, short):
     assert parse_guidance(short) == guidance
 
 
+def test_the_text_in_python_makes_the_same_guidance():
+    assert parse_guidance("2.0").in_python("model") == "scoresde.parse_guidance('2').of(model)"
+    text = parse_guidance("auto:weak=a:scale=2").in_python("m")
+    weak = "weak=scoresde.load('a').model"
+    assert text == f"scoresde.parse_guidance('auto:scale=2:weak=a').of(m, {weak})"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -25,7 +25,7 @@ def quality(digits):
 def test_the_floor_is_what_held_out_digits_score(quality, digits):
     train, test = digits
     assert tuple(quality.floor) == DEFAULT_METRICS
-    assert {*QUALITY_METRICS, "paired_rmse"} == METRICS.keys()
+    assert {*QUALITY_METRICS, "paired_rmse", "as_asked"} == METRICS.keys()
     # MMD² is unbiased: equal distributions score 0 within its error
     assert abs(quality.floor["mmd2"].value) < 4 * quality.floor["mmd2"].std_error
     other = quality.measure(train.spec.encode(test.x[1::3]))
@@ -142,3 +142,21 @@ def test_a_large_reference_is_thinned_evenly():
     assert quality.about["copying"] == "nearest of 12000 of 12000 rows of the train split"
     missing = train.x[~torch.isin(train.x[:, 0], quality.real.x[:, 0])]
     assert float(nearest(quality.features(missing[:9]), quality.real.train).max()) < 1e-12
+
+
+def test_the_share_as_asked_of_real_digits_is_the_accuracy_of_the_classifier(digits):
+    train, test = digits
+    quality = Quality.build(train, test, n=40, metrics=["mmd2"])
+    assert quality.asking(None) is quality
+    assert quality.asking(torch.zeros(40, 3)) is quality  # a vector is no class
+    rows = torch.linspace(0, len(test) - 1, 40).round().long()  # those of the floor
+    x, y = test.spec.encode(test.x[rows]), test.labels[rows]
+    asking = quality.asking(y)
+    found = asking.measure(x)["as_asked"]
+    assert found.value == asking.floor["as_asked"].value
+    assert found.value > 0.9  # the shipped classifier is right for more of the test split
+    wrong = quality.asking((y + 1) % 10)
+    assert wrong.measure(x)["as_asked"].value < 0.1
+    assert len({q.fingerprint for q in (quality, asking, wrong)}) == 3
+    unlabelled = dataclasses.replace(quality, labels=None)
+    assert unlabelled.asking(y) is unlabelled

@@ -76,10 +76,16 @@ def doctor(
 
     Raises:
         TypeError: If an argument has a wrong type.
-        ValueError: If the data do not suit the model, or there are fewer than 8.
+        ValueError: If the data do not suit the model, there are fewer than 8, or the model is
+            guided.
         RuntimeError: If the model cannot be evaluated as it claims.
     """
     check_type("model", model, ScoreModel)
+    if model.guided:
+        raise ValueError(
+            "model must predict the noise of data, which a guided one does not, got "
+            f"{type(model).__name__}; give the model inside"
+        )
     check_integer("n", n, minimum=LEAST_DATA)
     spec = known_spec(model)
     found = one_split("data", data, spec)
