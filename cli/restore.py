@@ -83,9 +83,10 @@ class _Restore(Command):
     type=METHOD,
     default="pigdm",
     help="pigdm, dps and ddnm guide any sampler; ddrm, replacement, repaint and smc are samplers. "
-    "pigdm needs no tuning and agrees with the noise. smc:particles=8 is exact for many particles "
-    "and steps, each particle costs evaluations. replacement and repaint take the measurement as "
-    "exact. More: dps:scale=20, pigdm:data_var=0.3, ddrm:eta=0.85, repaint:repeats=5:jump=5.",
+    "pigdm needs no tuning and agrees with the noise, but is too sure of what is not measured. "
+    "smc:particles=4 needs noise, costs evaluations for each particle, and has better intervals. "
+    "replacement and repaint take the measurement as exact. More: dps:scale=20, "
+    "pigdm:data_var=0.3, ddrm:eta=0.85, repaint:repeats=5:jump=5.",
 )
 @click.option("--samples", type=Integer(1), default=16, help="Samples for each measurement.")
 @click.option(
