@@ -25,7 +25,8 @@ __all__ = ["samplers"]
 def samplers(sampler: str | None, as_json: bool) -> None:
     """List the samplers, each with its parameters and their defaults.
 
-    A parameter is set after a colon, as in `scoresde sample --sampler ddim:eta=0.5`.
+    A parameter is set after a colon, as in `scoresde sample --sampler ddim:eta=0.5`. Methods for
+    inverse problems (PiGDM, DPS, DDRM, …) are those of `scoresde restore --method`.
 
     Example: scoresde samplers --sampler edm
     """

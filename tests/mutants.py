@@ -2269,11 +2269,62 @@ def _inverse() -> Iterator[Mutant]:
     )
 
 
+def _restoring() -> Iterator[Mutant]:
+    test, path = "tasks/test_restored.py", "scoresde/tasks/restore_input.py"
+    yield Mutant(
+        "intervals of S ranks instead of S + 1",
+        "scoresde/metrics/intervals.py",
+        "ranks = samples.shape[1] + 1",
+        "ranks = samples.shape[1]",
+        "metrics/test_intervals.py",
+    )
+    yield Mutant(
+        "a pixel value of 0 is the end of the first cell, not its middle",
+        path,
+        "self.spec.low + self.spec.span / (2 * levels)",
+        "self.spec.low",
+        test,
+    )
+    yield Mutant(
+        "the value of a measurement as if A 1 were 1",
+        path,
+        "(y - self.offset * _of_ones(operator).to(y)) / self.factor",
+        "(y - self.offset) / self.factor",
+        test,
+    )
+    yield Mutant(
+        "the truth is in the middle of its cell",
+        path,
+        "[_stream(seed, i, 0).random(data.spec.shape) for i in range(len(x))]",
+        "[0 * _stream(seed, i, 0).random(data.spec.shape) + 0.5 for i in range(len(x))]",
+        test,
+        "fills_its_cell",
+    )
+    test = "cli/test_restore_command.py"
+    yield Mutant(
+        "samples of a datum are given the measurements of others",
+        "scoresde/tasks/restoring.py",
+        "torch.tensor(places) // request.samples",
+        "torch.tensor(places) % request.n",
+        test,
+        "samples_are_those",
+    )
+    yield Mutant(
+        "noise of pixel values is not brought to the model's scale",
+        "scoresde/tasks/restoring.py",
+        "std = request.noise * Values(spec).factor",
+        "std = request.noise",
+        test,
+        "samples_are_those",
+    )
+
+
 MUTANTS: tuple[Mutant, ...] = (
     *_distribution(),
     *_sde(),
     *_guidance(),
     *_inverse(),
+    *_restoring(),
     *_grids_and_models(),
     *_samplers(),
     *_training(),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from .._tensor import check_number
+from ..data import DataSpec
 from ..inverse import (
     DDNM,
     DDRM,
@@ -31,6 +32,9 @@ from ..score import ScoreModel
 
 __all__ = ["METHODS", "InverseMethod", "parse_method"]
 
+QUARTER = 4  # of the range of quantized data is about their standard deviation
+FEW_PIXELS = 64  # for which PiGDM's v was chosen
+
 
 @dataclass(frozen=True)
 class InverseMethod(ABC):
@@ -46,8 +50,8 @@ class InverseMethod(ABC):
         """The sampler that the method is; None if any sampler runs it."""
         return None
 
-    def with_data_var(self, data_var: float) -> InverseMethod:
-        """This method with a variance of the data, if it has one that is not given."""
+    def for_data(self, spec: DataSpec) -> InverseMethod:
+        """This method with a variance that suits the data, if it has one that is not given."""
         return self
 
     def refusal(self, noise: float) -> str | None:
@@ -64,7 +68,9 @@ class _WithVariance(InverseMethod):
     """A method that takes the data for N(m, v I).
 
     Args:
-        data_var: v at the model's scale, above 0; None for one that suits the kind of data.
+        data_var: v at the model's scale, above 0; None for 1, or for quantized data a sixteenth of
+            their squared range. Around the mean of each pixel the digits have 0.26 on [−1, 1], and
+            Fashion-MNIST 0.35.
     """
 
     data_var: float | None = None
@@ -73,17 +79,32 @@ class _WithVariance(InverseMethod):
         if self.data_var is not None:
             check_number("data_var", self.data_var, above=0)
 
-    def with_data_var(self, data_var: float) -> InverseMethod:
+    def for_data(self, spec: DataSpec) -> InverseMethod:
         """This method with a variance."""
-        return replace(self, data_var=self.data_var or data_var)
+        return replace(self, data_var=self.data_var or self._usual_variance(spec))
+
+    @staticmethod
+    def _usual_variance(spec: DataSpec) -> float:
+        return 1.0 if spec.levels is None else (spec.span / QUARTER) ** 2
 
 
 @dataclass(frozen=True)
 class PiGDMMethod(_WithVariance):
-    """Pseudo-inverse guidance; see `PiGDM`."""
+    """Pseudo-inverse guidance; see `PiGDM`.
+
+    The usual v is larger for images of more than 8×8 pixels, in proportion to their number. Their
+    smooth components have a variance far above that of a pixel. For a small v the guidance at large
+    σ/α is too strong by about the ratio of both, and gives hidden parts of 32×32 images saturated
+    colours. Of v = 1/4, 1 and 4 the first is best for the 8×8 digits, and 4 for CIFAR-10.
+    """
 
     name: ClassVar[str] = "pigdm"
     differentiates: ClassVar[bool] = True
+
+    @staticmethod
+    def _usual_variance(spec: DataSpec) -> float:
+        pixels = math.prod(spec.shape[1:]) if spec.is_image else 0
+        return _WithVariance._usual_variance(spec) * max(1.0, pixels / FEW_PIXELS)
 
     def of(self, model: ScoreModel, operator: Operator, noise: float) -> ScoreModel:
         """The guided model."""

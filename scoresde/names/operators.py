@@ -105,7 +105,7 @@ class MaskMeasurement(Measurement):
     def _box(self, places: tuple[int, ...]) -> tuple[slice, ...]:
         """The box as an index."""
         sizes = _sizes("box", self.box, places)
-        first = [(whole - size) // 2 for whole, size in zip(places, sizes, strict=True)]
+        first = [max(0, whole - size) // 2 for whole, size in zip(places, sizes, strict=True)]
         first = first if self.at is None else _sizes("at", self.at, places)
         ends = [begin + size for begin, size in zip(first, sizes, strict=True)]
         if min(sizes) == 0 or any(end > whole for end, whole in zip(ends, places, strict=True)):

@@ -201,12 +201,15 @@ def _picture(path: Path) -> np.ndarray:
 
 
 def _array(path: Path, spec: DataSpec) -> np.ndarray:
-    """Values of the array of a file: integers are levels of quantized data."""
+    """Values of the array of a file: integers are levels of quantized data.
+
+    Of several arrays it is "levels", as `scoresde sample` writes them, or otherwise "x".
+    """
     arrays = read_arrays(path)
-    name = "x" if "x" in arrays else next(iter(arrays), None)
-    if name is None or (len(arrays) > 1 and name != "x"):
+    names = list(arrays) if len(arrays) == 1 else ["levels", "x"]
+    x = next((arrays[name] for name in names if name in arrays), None)
+    if x is None:
         raise ValueError(f"{path} must hold one array, or one of the name x, got {len(arrays)}")
-    x = arrays[name]
     if x.dtype.kind not in "buif":
         raise ValueError(f"{path} must hold real numbers, got {x.dtype}")
     quantized = spec.levels is not None and x.dtype.kind != "f"

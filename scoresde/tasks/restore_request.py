@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -28,7 +29,6 @@ __all__ = ["RestoreRequest", "Settings", "choose_settings"]
 USUAL_N = 8  # data, without files
 USUAL_NFE = 50  # ancestral steps need more evaluations than those of an ODE
 ANCESTRAL = DDIM(eta=1.0)
-QUARTER = 4  # of the range of quantized data is about their standard deviation
 
 
 @dataclass(frozen=True)
@@ -147,10 +147,16 @@ def choose_settings(request: RestoreRequest, stored: GivenModel) -> Settings:
     if spec.sizes is not None:
         raise ValueError(f"--checkpoint: {stored.name} is of sets, of which nothing is measured")
     operator = _operator(request, parse_operator(request.operator), spec)
-    method = parse_method(request.method).with_data_var(_usual_variance(spec))
+    method = parse_method(request.method).for_data(spec)
     reason = method.refusal(request.noise)
     if reason is not None:
         raise ValueError(f"--noise: must be above 0 for {request.method}, got 0: {reason}")
+    if request.noise > 0 and not method.uses_noise:
+        warnings.warn(
+            f"--method: {request.method} takes the measurement as exact, so that its noise of "
+            f"{request.noise:g} stays in the samples",
+            stacklevel=2,
+        )
     if method.filters:
         _check_filter(request, operator)
     return Settings(operator, method, _choice(request, stored, method))
@@ -171,15 +177,6 @@ def _check_filter(request: RestoreRequest, operator: Operator) -> None:
         operator.filter(torch.zeros(1, *operator.shape), torch.ones_like)
     except ValueError as error:
         raise ValueError(f"--method: {request.method}: {error}") from error
-
-
-def _usual_variance(spec: DataSpec) -> float:
-    """v of the methods: (range/4)² for quantized data, 1 for others.
-
-    At the model's scale quantized data fill their range. The digits, Fashion-MNIST and CIFAR-10 on
-    [−1, 1] have variances of 0.26, 0.32 and 0.24 around the mean of each pixel.
-    """
-    return 1.0 if spec.levels is None else (spec.span / QUARTER) ** 2
 
 
 def _choice(request: RestoreRequest, stored: GivenModel, method: InverseMethod) -> Choice:

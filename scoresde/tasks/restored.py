@@ -141,39 +141,51 @@ class Restored:
         return [ARRAYS, PICTURE]
 
     def _draw(self, path: Path, title: str) -> None:
-        samples, mean, truth = self.samples, self.samples.mean(1), self.readings.truth
-        rows = [] if truth is None else [Tiles("truth", self._grey(truth))]
+        """A row for the truth, the measurement, some samples, the mean and the spread."""
+        readings, mean = self.readings, self.scaled.mean(1)
+        rows = [] if readings.truth is None else [Tiles("truth", self._truth())]
         rows.append(self._measured_row())
-        shown = min(SAMPLES_SHOWN, samples.shape[1])
-        rows += [Tiles(f"sample {i + 1}", self._grey(samples[:, i])) for i in range(shown)]
+        shown = min(SAMPLES_SHOWN, self.scaled.shape[1])
+        rows += [Tiles(f"sample {i + 1}", self._shades(self.scaled[:, i])) for i in range(shown)]
         captions = ()
-        if truth is not None:
-            found = _psnr((mean - truth).flatten(1).square().mean(1).sqrt(), self.values.peak)
-            captions = tuple(f"{float(value):.1f} dB" for value in found)
-        rows.append(Tiles(f"mean of {samples.shape[1]}", self._grey(mean), captions))
+        if readings.truth is not None and self.values.peak is not None:
+            errors = (self.samples.mean(1) - readings.truth).flatten(1).square().mean(1).sqrt()
+            found = _psnr(errors, self.values.peak).tolist()
+            captions = tuple(f"{value:.1f} dB" for value in found)
+        rows.append(Tiles(f"mean of {self.scaled.shape[1]}", self._shades(mean), captions))
         largest = float(self.std.max())
-        spread = self.std.mean(1, keepdim=True) / max(largest, 1e-12)
+        spread = self.std.mean(1, keepdim=True) / (largest or 1.0)
         rows.append(Tiles(f"std, white:\n{largest:.2g}", spread))
         save_restoration(path, rows, title)
 
     def _measured_row(self) -> Tiles:
-        """The measurement as it is if it is an image, and A⁺ y otherwise."""
+        """The measurement as it is if it is an image, and otherwise the nearest x to grey."""
         y, operator = self.readings.y, self.operator
         if self.hidden is not None:
-            images = self._grey(self.values.of(operator.A_adjoint(y)))
-            return Tiles("measured", images, hidden=self.hidden.all(0))
+            return Tiles("measured", self._shades(operator.A_adjoint(y)), hidden=self.hidden.all(0))
+        black, width = self._ends
+        ones = torch.ones(1, *operator.shape, dtype=y.dtype)
         if len(operator.measured) == 3 and operator.measured[0] in (1, 3):
-            return Tiles("measured", self._grey(self.values.of_measurement(y, operator)))
-        middle = (self.spec.low + self.spec.high) / 2  # where A says nothing
-        centre = torch.full((1, *operator.shape), middle, dtype=y.dtype)
-        x = centre + operator.A_dagger(y - operator.A(centre))
-        return Tiles("A⁺ y", self._grey(self.values.of(x)))
+            return Tiles("measured", (y - operator.A(black * ones)) / width)
+        grey = (black + width / 2) * ones  # where A says nothing
+        return Tiles("A⁺ y", self._shades(grey + operator.A_dagger(y - operator.A(grey))))
 
-    def _grey(self, values: Tensor) -> Tensor:
-        """Values as shades from 0, black, to 1, white."""
+    @property
+    def _ends(self) -> tuple[float, float]:
+        """Black at the model's scale, and the distance of white from it."""
         if self.spec.levels is not None:
-            return values
-        return (self.values.to_model(values) - self.spec.low) / self.spec.span
+            return self.values.offset, self.values.factor
+        return self.spec.low, self.spec.span
+
+    def _shades(self, x: Tensor) -> Tensor:
+        """Data at the model's scale as shades from 0, black, to 1, white."""
+        black, width = self._ends
+        return (x - black) / width
+
+    def _truth(self) -> Tensor:
+        """Shades of the truth; levels without their place in the cell."""
+        quantized = self.spec.levels is not None
+        return self.readings.truth if quantized else self._shades(self.readings.point)
 
 
 def _psnr(rms: Tensor, peak: float) -> Tensor:

@@ -16,7 +16,7 @@ import scoresde as library
 from scoresde import likelihood
 from scoresde.comparison import checked, measures
 from scoresde.data import dataset_status
-from scoresde.names import grids, guidance, samplers
+from scoresde.names import grids, guidance, inverse, operators, samplers
 from scoresde.tasks.likelihood import request as score_request
 from scoresde.verification import claims
 
@@ -75,13 +75,15 @@ def test_an_option_means_the_same_everywhere():
     kinds = {}
     for name in COMMANDS:
         for option in scoresde_cli.main.cli.get_command(None, name).params:
-            # lists in bench, a number elsewhere; a flag in bench, the kind of data in train
+            # lists in bench, a number elsewhere; a flag in bench, the kind of data in train;
+            # a name of likelihood, a name with parameters of restore
             if option.opts[0] not in (
                 "--nfe",
                 "--likelihood",
                 "--t-min",
                 "--new-config",
                 "--guidance",
+                "--method",
             ):
                 kinds.setdefault(option.opts[0], set()).add(option.type.name)
     assert {name: found for name, found in kinds.items() if len(found) > 1} == {}
@@ -92,6 +94,8 @@ def test_help_knows_what_the_library_knows():
         "SAMPLERS": samplers.SAMPLERS,
         "GRIDS": grids.GRIDS,
         "GUIDANCES": guidance.GUIDANCES,
+        "OPERATORS": operators.OPERATORS,
+        "INVERSE_METHODS": inverse.METHODS,
         "TRACES": likelihood.TRACES,
         "PROTOCOLS": score_request.PROTOCOLS,
         "METHODS": ["auto", *likelihood.METHODS],
