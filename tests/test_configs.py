@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from scoresde.data import Dataset, DataSpec
+from scoresde.autoencoder import convolutional_autoencoder
+from scoresde.data import Dataset, DataSource, DataSpec, load_dataset
 from scoresde.data.images import IMAGE_SETS
+from scoresde.names.autoencoders import save_autoencoder
 from scoresde.names.config import load_config
 from scoresde.shipped import locate, shipped
 from scoresde.tasks.train import run as run_module
@@ -28,6 +30,7 @@ SHAPES = {
     },
     **{"digits": (1, 8, 8), "moons": (2,)},
 }
+LATENTS = {"fashion_mnist_latent": (4, 7, 7)}  # shapes of the latents that models are trained on
 # For each kind of network, what makes it small.
 NARROW = {
     "unet": {"channels": 8},
@@ -58,8 +61,10 @@ def test_it_builds_at_full_width(name):
     config = load_config(name).of_data(PAIR)
     assert type(config).from_dict(config.to_dict()) == config
     with torch.device("meta"):
-        classes = config.net.get("classes") if config.classifier else None
-        spec = DataSpec(shape_of(values_of(name)["data"]), -1, 1, classes=classes)
+        classed = config.classifier or config.latent
+        classes = config.net.get("classes") if classed else None
+        shape = LATENTS.get(name) or shape_of(values_of(name)["data"])
+        spec = DataSpec(shape, -1, 1, classes=classes)
         model = config.build_model(spec)
     assert all(parameter.is_meta for parameter in model.parameters())
 
@@ -91,6 +96,11 @@ def test_it_trains_at_reduced_width(name, tmp_path, monkeypatch):
         np.savez(tmp_path / "x.npz", x=x, y=np.arange(8) % 2)
         values["data"] |= {"name": str(tmp_path / "x.npz")}
     net |= NARROW[net["kind"]]
+    if "latent" in values:
+        spec = load_dataset(DataSource(values["data"]["name"])).spec
+        made = convolutional_autoencoder(spec, channels=(8, 8, 8))
+        save_autoencoder(tmp_path / "autoencoder.safetensors", made)
+        values["latent"]["autoencoder"] = str(tmp_path / "autoencoder.safetensors")
     values["train"] |= {"steps": 2, "batch": 2, "warmup": 1, "cooldown": 1}
     if values["train"].get("validation"):
         values["train"]["validation"] = 0.25  # of 8 data

@@ -80,7 +80,7 @@ def check(
         ValueError: If the shape is not known, or a condition is needed and not given.
     """
     check_type("model", model, ScoreModel)
-    name = _name(model)
+    tested = _name(model)
     model = in_model_scale(model)  # whose random points are states, not data in units
     probe = _probe(model, shape, y, check_seed(seed), device)
     findings: list[Finding] = []
@@ -90,7 +90,7 @@ def check(
         if name in DECISIVE and findings[-1].verdict == "fail":
             findings.append(replace(info(f"not tested until {name!r} holds"), law="all other laws"))
             break
-    return CheckReport(name, tuple(findings))
+    return CheckReport(tested, tuple(findings))
 
 
 def _probe(

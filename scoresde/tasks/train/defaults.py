@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ...data import Dataset, DataSource, DataSpec
+from ...names.latent_source import LatentSource
+from ...plain import construct
+from .encoding import LatentEncoding
 
 __all__ = ["default_tables"]
 
@@ -15,7 +19,9 @@ _BATCH = {"vector": 256, "set": 128, "volume": 16}  # of other kinds 64
 _WARMUP = 100  # steps of a long run; it must not depend on their number, so that it can go on
 
 
-def default_tables(data: Dataset, source: DataSource, steps: int) -> dict[str, dict[str, Any]]:
+def default_tables(
+    data: Dataset, source: DataSource, steps: int, latent: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
     """The tables of a config for data of this kind: sde, net, preconditioning and train.
 
     Vectors get an MLP and sets a transformer. Series, images and volumes get a U-Net, whose levels
@@ -27,7 +33,14 @@ def default_tables(data: Dataset, source: DataSource, steps: int) -> dict[str, d
         data: The training data.
         source: Where they come from; it says whether they are standardized.
         steps: Optimizer steps in all.
+        latent: The table [latent]; then the tables are those for the latents of these data.
+
+    Raises:
+        ConfigError: If there is no such autoencoder, or it is one of other data.
     """
+    if latent is not None:
+        table = construct(LatentSource, latent, "config: latent")
+        data = LatentEncoding.read(table, 0, "cpu", "config").of_data(data, "config")
     spec, warmup = data.spec, min(_WARMUP, steps // 2)
     kinds = {"vector": {"kind": "mlp"}, "set": {"kind": "transformer"}}
     net = kinds[spec.kind] if spec.kind in kinds else _unet(spec)
@@ -37,7 +50,7 @@ def default_tables(data: Dataset, source: DataSource, steps: int) -> dict[str, d
         "net": net | {name: value for name, value in conditions.items() if value is not None},
         "preconditioning": {
             "target": "edm",
-            "sigma_data": 1.0 if source.transforms_of(spec) else 0.5,
+            "sigma_data": 1.0 if latent is not None or source.transforms_of(spec) else 0.5,
         },
         "objective": {"t_min": 1e-3 if spec.levels is None else 1e-5},
         "train": {

@@ -24,6 +24,7 @@ from ...data import Dataset
 from ...interop.autoencoder_kl import is_autoencoder_folder, read_autoencoder
 from ...names.autoencoders import autoencoder_content, build_autoencoder
 from ...names.config import Config
+from ...names.latent_source import LatentSource
 from ...names.latents import latent_content, latent_spec_for
 from ...names.sources import read_source
 from ...noise import SampleNoise
@@ -121,12 +122,27 @@ class LatentEncoding:
                 f"{where}: train.flip must be false with [latent]: mirrored latents are not the "
                 "latents of mirrored images"
             )
+        return cls.read(latent, config.train.seed, device, where)
+
+    @classmethod
+    def read(cls, latent: LatentSource, seed: int, device: str, where: str) -> LatentEncoding:
+        """The encoding by the autoencoder that a table [latent] names.
+
+        Args:
+            latent: The table.
+            seed: Seed of the draws.
+            device: Where to encode.
+            where: Name of the config, for messages.
+
+        Raises:
+            ConfigError: If there is no such autoencoder.
+        """
         try:
             raw = stored_autoencoder(latent.autoencoder)
             made = build_autoencoder(raw).to(device)
         except (CheckpointError, ValueError) as error:
             raise ConfigError(f"{where}: latent.autoencoder: {error}") from error
-        return cls(made, raw, latent.posterior == "draws", config.train.seed, device)
+        return cls(made, raw, latent.posterior == "draws", seed, device)
 
     def of_data(self, data: Dataset, where: str) -> LatentData:
         """The latents of data, which are encoded when they are read.

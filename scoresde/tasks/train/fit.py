@@ -32,7 +32,7 @@ __all__ = ["fit"]
 CONFIG = "config.toml"
 DATA = "data.npz"
 
-_CHANGEABLE = ("data", "sde", "net", "preconditioning", "objective", "train")
+_CHANGEABLE = ("data", "latent", "sde", "net", "preconditioning", "objective", "train")
 
 
 def fit(
@@ -70,7 +70,8 @@ def fit(
             a vector, or an array of the data's size.
         config: Tables of a config, as in a TOML file. Their keys replace the defaults, for example
             `{"net": {"width": 256}, "train": {"batch": 64}, "data": {"levels": 17}}`. A table with
-            a `kind` replaces the whole table of the defaults.
+            a `kind` replaces the whole table of the defaults. `{"latent": {"autoencoder": PATH}}`
+            trains on the latents of an autoencoder of these data; samples are decoded.
         device: "cpu", "cuda" or "cuda:N"; None for a CUDA device if there is one.
         overwrite: Whether an earlier run in the folder is replaced.
 
@@ -94,7 +95,7 @@ def fit(
     with lock_folder(out):
         place = _placed(data, y, out, overwrite) | given.pop("data", {})
         source = DataSource(**place)
-        defaults = default_tables(load_dataset(source), source, steps)
+        defaults = default_tables(load_dataset(source), source, steps, given.get("latent"))
         tables = {"data": place} | _merged(defaults, given)
         run = prepare_run(ConfigSource(CONFIG, tables=tables), out, device, overwrite)
         with atomic_write(out / CONFIG, "w") as file:
