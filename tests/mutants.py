@@ -2176,6 +2176,41 @@ def _guidance() -> Iterator[Mutant]:
     )
 
 
+def _latent_models() -> Iterator[Mutant]:
+    yield Mutant(
+        "the bound of a latent model forgets the decoder",
+        "scoresde/autoencoder/protocol.py",
+        "return Points(z, log_normal(z, mean, log_std) - log_p)",
+        "return Points(z, log_normal(z, mean, log_std))",
+        "autoencoder/test_protocol.py",
+        "exact",
+    )
+    yield Mutant(
+        "the decoder's dtype becomes that of the latents",
+        "scoresde/samplers/arguments.py",
+        "next(float_parameters(model.decoded_by(None)), None)",
+        "next(float_parameters(model), None)",
+        "score/test_latent_decoder.py",
+        "float64",
+    )
+    yield Mutant(
+        "latents are drawn with another seed than train.seed",
+        "scoresde/tasks/train/encoding.py",
+        "SampleNoise(encoding.seed, rows.tolist())",
+        "SampleNoise(0, rows.tolist())",
+        "tasks/test_latent_run.py",
+        "draws_of",
+    )
+    yield Mutant(
+        "a latent model's autoencoder is left out of best.safetensors",
+        "scoresde/tasks/train/run.py",
+        "tensors = averaged_tensors(self.ema) | self._beside()",
+        "tensors = averaged_tensors(self.ema)",
+        "tasks/test_latent_run.py",
+        "decodes",
+    )
+
+
 def _autoencoder() -> Iterator[Mutant]:
     test = "autoencoder/test_autoencoder.py"
     yield Mutant(
@@ -2415,6 +2450,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *_inverse(),
     *_autoencoder(),
     *_restoring(),
+    *_latent_models(),
     *_grids_and_models(),
     *_samplers(),
     *_training(),
