@@ -65,5 +65,6 @@ def export_model(checkpoint: str, out: Path, layout: str = "diffusers") -> list[
         OSError: If the folder cannot be written.
     """
     stored = StoredModel.read(checkpoint)
+    stored.check_score("another library's samplers")
     kept = stored.raw.metadata.get("provenance", {}).get("scheduler")
     return write_folder(stored.build(), stored.spec, out, kept)

@@ -207,7 +207,9 @@ class _Plot:
 
     def least(self) -> LeastLoss | None:
         """The irreducible loss; None where it is not known."""
-        found = None if self.data is None else exact_model(self.data, self.given.sde)
+        if self.data is None or self.given.distilled is not None:  # a student has another loss
+            return None
+        found = exact_model(self.data, self.given.sde)
         if found is None:
             return None
         objective, t_least = self.given.config.objective, self.given.t_least

@@ -64,6 +64,7 @@ def examine(
         RuntimeError: If it cannot be evaluated as it claims.
     """
     given = StoredModel.read(request.checkpoint, request.net, request.sde)
+    given.check_score("doctor")
     if request.fix is not None:
         check_target(given.raw.path, request.fix)
     data = load_held_out(given, request)
