@@ -19,7 +19,7 @@ from scoresde.samplers.students import own_times
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--out", type=Path, required=True, help="folder for everything")
-parser.add_argument("--steps", type=int, default=1500, help="training steps of each model")
+parser.add_argument("--steps", type=int, default=1000, help="training steps of each model")
 parser.add_argument("--n", type=int, default=2000, help="samples of each model")
 args = parser.parse_args()
 
@@ -30,7 +30,7 @@ students = {
     f"{name}, {nfe} NFE": (scoresde.distill(path, args.out / name, text, steps=steps).model, nfe)
     for name, text, steps, nfe in (
         ("progressive", "progressive:steps=2:start=16", args.steps // 2, 2),
-        ("consistency", "consistency:last=40", 2 * args.steps, 1),
+        ("consistency", "consistency:last=40", args.steps, 1),
     )
 }
 
@@ -51,6 +51,6 @@ for axes, (name, found) in zip(panels, drawn.items(), strict=True):
     distance = sliced_wasserstein(found.x, data, seed=0).value
     print(f"{name:22} {found.nfe:3} {float(error):18.3f} {distance:24.3f}")
     axes.scatter(*found.x.T, s=1)
-    axes.set(title=name, aspect="equal", xlim=(-2.2, 2.2), ylim=(-2.2, 2.2))
+    axes.set(title=name, aspect="equal", xlim=(-3, 3), ylim=(-3, 3))
 figure.savefig(args.out / "students.png")
 print(args.out / "students.png")

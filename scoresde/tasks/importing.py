@@ -92,6 +92,7 @@ def export_model(checkpoint: str, out: Path, layout: str = "diffusers") -> list[
     if holds_autoencoder(path := locate("checkpoints", checkpoint)):
         return write_autoencoder(load_autoencoder(path), out)
     stored = StoredModel.read(checkpoint)
+    stored.check_score("another library's samplers")
     kept = stored.raw.metadata.get("provenance", {}).get("scheduler")
     lines = write_folder(stored.build(), stored.spec, out, kept)
     if stored.of_latents:

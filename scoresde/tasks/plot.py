@@ -209,8 +209,10 @@ class _Plot:
 
     def least(self) -> LeastLoss | None:
         """The irreducible loss; None where it is not known."""
-        known = self.data is not None and not self.given.of_latents
-        found = exact_model(self.data, self.given.sde) if known else None
+        given = self.given
+        if self.data is None or given.of_latents or given.distilled is not None:
+            return None  # latents are not the data; a student has another loss
+        found = exact_model(self.data, given.sde)
         if found is None:
             return None
         objective, t_least = self.given.config.objective, self.given.t_least

@@ -131,6 +131,8 @@ def prepare_verification(
     names = None if texts is None else [*texts, *own]
     settings = {"samplers": names, "versions": versions()} | ({"order": order} if own else {})
     source, shown = _sources(own), ["versions"]
+    if given is not None:
+        given.check_score("verify")
     if given is None:
         sdes = [sdes] if isinstance(sdes, str) else sdes
         sdes = list(sdes or (("vp",) if quick else CHECKED_SDES if known else ("vp", "ve")))

@@ -65,6 +65,7 @@ def examine(
     """
     given = StoredModel.read(request.checkpoint, request.net, request.sde)
     given.refuse_latents("scoresde doctor", "CHECKPOINT")
+    given.check_score("doctor")
     if request.fix is not None:
         check_target(given.raw.path, request.fix)
     data = load_held_out(given, request)
