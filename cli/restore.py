@@ -84,7 +84,7 @@ class _Restore(Command):
     default="pigdm",
     help="pigdm, dps and ddnm guide any sampler; ddrm, replacement, repaint and smc are samplers. "
     "pigdm needs no tuning and agrees with the noise, but is too sure of what is not measured. "
-    "smc:particles=4 needs noise, costs evaluations for each particle, and has better intervals. "
+    "smc:particles=4 needs noise, costs evaluations for each particle, and has wider intervals. "
     "replacement and repaint take the measurement as exact. More: dps:scale=20, "
     "pigdm:data_var=0.3, ddrm:eta=0.85, repaint:repeats=5:jump=5.",
 )
