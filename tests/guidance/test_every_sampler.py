@@ -86,7 +86,7 @@ def test_every_guidance_under_every_process(sde, kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_with_guidance(all_sdes, name):
-    """Processes and kinds of guidance take turns: 7 and 6 of them have all pairs in 42 samplers."""
+    """Processes and kinds of guidance take turns."""
     turn, processes = list(SAMPLERS).index(name), list(all_sdes)
     kinds = list(GUIDANCES)
     runs_or_is_refused(processes[turn % len(processes)], kinds[turn % len(kinds)], name)
