@@ -103,6 +103,11 @@ class Autoencoder(nn.Module):
         gone = ("levels", "array", "transform", "feature_names")
         return replace(self.spec, **changed, **dict.fromkeys(gone))
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile both networks in place; arguments as for `torch.nn.Module.compile`."""
+        for net in (self.encoder, self.decoder):
+            net.compile(*args, **kwargs)
+
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation of q(z | x), each of shape (B, *latent_shape).
 

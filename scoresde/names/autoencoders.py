@@ -47,6 +47,9 @@ AUTOENCODERS: dict[str, Callable[..., Autoencoder]] = {
 }
 
 
+_LAYER_COUNTS = ("layers", "depth")  # options that are numbers of layers
+
+
 def holds_autoencoder(path: Path) -> bool:
     """Whether a file is the checkpoint of an autoencoder alone; it reads the header only."""
     try:
@@ -145,6 +148,7 @@ def build_autoencoder(raw: RawCheckpoint, prefix: str = "model.") -> Autoencoder
             DataSpec.from_dict(raw.metadata["data"]),
             raw.metadata["config"]["autoencoder"],
         )
+        _check_layer_count(table, len(raw.tensors))
         with torch.device("meta"):
             made = make_autoencoder(table, spec, "autoencoder")
     except Exception as error:
@@ -152,3 +156,18 @@ def build_autoencoder(raw: RawCheckpoint, prefix: str = "model.") -> Autoencoder
         raise CheckpointError(reason, raw.path) from error
     load_into(made, raw, prefix)
     return made.requires_grad_(False).eval()
+
+
+def _check_layer_count(table: Mapping[str, Any], most: int) -> None:
+    """Raise ValueError if options ask for more layers than the file has tensors.
+
+    Making millions of layers takes minutes even without memory for their weights.
+    """
+    levels = table.get("channels")
+    levels = len(levels) if isinstance(levels, list) else 1
+    for name in _LAYER_COUNTS:
+        count = table.get(name, 1)
+        if isinstance(count, int) and count * levels > most:
+            raise ValueError(
+                f"{name} is {count} for {levels} levels, but the file has {most} tensors"
+            )

@@ -11,9 +11,13 @@ from scoresde.autoencoder import (
     mlp_autoencoder,
     probabilistic_pca,
 )
-from scoresde.checkpoint import CheckpointError
+from scoresde.checkpoint import CheckpointError, save_checkpoint
 from scoresde.data import DataSpec
-from scoresde.names.autoencoders import load_autoencoder, save_autoencoder
+from scoresde.names.autoencoders import (
+    autoencoder_content,
+    load_autoencoder,
+    save_autoencoder,
+)
 from scoresde.noise import SampleNoise
 
 POINTS = DataSpec((3,), -9.0, 9.0)
@@ -135,6 +139,25 @@ def test_a_file_gives_the_same_autoencoder(tmp_path):
         z = made.encode(x)
         assert torch.equal(loaded.encode(x), z)
         assert torch.equal(loaded.log_conditional(x, z), made.log_conditional(x, z))
+
+
+def test_a_forged_number_of_layers_is_refused_before_they_are_made(tmp_path):
+    tensors, metadata = autoencoder_content(small())
+    for changed in ({"layers": 10**9}, {"channels": [4] * 10**5}):
+        table = metadata["config"]["autoencoder"] | changed
+        save_checkpoint(tmp_path / "a", tensors, metadata | {"config": {"autoencoder": table}})
+        with pytest.raises(CheckpointError, match="levels, but the file has"):
+            load_autoencoder(tmp_path / "a")
+
+
+@pytest.mark.slow
+def test_compiling_it_compiles_both_networks():
+    made, k = small().requires_grad_(False), images(2)
+    before = made.decode(made.encode(k))
+    seen = []
+    made.compile(backend=lambda graph, _: (seen.append(graph), graph.forward)[1])
+    torch.testing.assert_close(made.decode(made.encode(k)), before)
+    assert len(seen) == 2
 
 
 def test_a_score_model_is_no_autoencoder():
