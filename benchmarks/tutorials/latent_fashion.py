@@ -1,7 +1,7 @@
 """Train a score model in the latent space of an autoencoder of Fashion-MNIST, and draw clothes.
 
     scoresde train --config fashion_mnist_vae --out runs/fashion-vae
-    python benchmarks/tutorials/latent_fashion.py --autoencoder runs/fashion-vae --out out/latent
+    python benchmarks/tutorials/latent_fashion.py --autoencoder runs/fashion-vae --out out/clothes
 
 The score model sees latents of shape (4, 7, 7), a quarter of the 784 pixels, so that a small
 network is enough. Its samples are decoded once at the end. How far reconstructions are from real

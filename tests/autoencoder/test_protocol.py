@@ -20,7 +20,7 @@ from scoresde.data.transforms import parse_transforms
 
 POINTS = DataSpec((3,), -9.0, 9.0)
 TIGHT = Ode("dop853", rtol=1e-8, atol=1e-8)
-LOOSE = Ode(rtol=1e-2, atol=1e-2)
+LOOSE = Ode("bosh3", rtol=3e-2, atol=3e-2)
 
 
 def normal():
@@ -62,7 +62,7 @@ def test_it_is_the_bound_of_the_function_for_levels():
     spec = DataSpec((3,), -1.0, 1.0, levels=5)
     torch.manual_seed(0)
     made = linear_autoencoder(spec, 2)
-    k = torch.randint(0, 5, (3, 3), generator=torch.Generator().manual_seed(1))
+    k = torch.randint(0, 5, (2, 3), generator=torch.Generator().manual_seed(1))
     model = normal().decoded_by(LatentDecoder(made))
     method = Dequantized(spec, LOOSE, ThroughAutoencoder(), draws=2)
     found = log_likelihood(model, k, method, seed=4)

@@ -74,6 +74,7 @@ def test_sample_writes_decoded_data_with_their_latents(scoresde, checkpoint, tmp
     assert summary(tmp_path / "guided")["nfe"] == 4
 
 
+@pytest.mark.slow
 def test_likelihood_is_the_bound_through_the_autoencoder(scoresde, checkpoint, tmp_path):
     out = tmp_path / "out"
     done = scoresde(
