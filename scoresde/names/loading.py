@@ -144,7 +144,7 @@ def build(
         decoder = decoder_of(raw)
     model = model.requires_grad_(False).eval()
     model.data = spec
-    model = model.decoded_by(decoder).to(device)
+    model = (model.decoded_by(decoder) if isinstance(model, NetworkScore) else model).to(device)
     return Checkpoint(model, spec, config, raw.metadata, raw.sha256, raw.path)
 
 
