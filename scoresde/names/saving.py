@@ -93,7 +93,7 @@ def content_of(
         | dict(provenance or {}),
         **sde_values(model.sde),
     }
-    if model.decoder is not None:
+    if isinstance(model, NetworkScore) and model.decoder is not None:
         inside, latent = latent_content(model.decoder.autoencoder, model.decoder.spec)
         tensors, about = tensors | inside, about | latent
     return tensors, {k: v for k, v in about.items() if v is not None}
