@@ -25,6 +25,7 @@ from .loss import Objective
 from .score import Call, Preconditioning, Time
 from .score.combining import cast
 from .sde import SDE
+from .training_loss import TrainingLoss
 
 __all__ = ["CrossEntropy", "NoisyClassifier"]
 
@@ -154,7 +155,7 @@ class NoisyClassifier(nn.Module):
 
 
 @dataclass(frozen=True)
-class CrossEntropy:
+class CrossEntropy(TrainingLoss):
     """The cross-entropy of a classifier at noisy times, as the objective of a training.
 
     Args:
@@ -185,9 +186,6 @@ class CrossEntropy:
     def check(self, sde: SDE, learned_variance: bool = False) -> None:
         """Raise ValueError unless every time that can be drawn has noise; see `Objective.check`."""
         self.times.check(sde, learned_variance)
-
-    def new_history(self, model: NoisyClassifier) -> None:
-        """No errors are remembered."""
 
     def __call__(
         self, model: NoisyClassifier, x0: Tensor, u: Tensor, eps: Tensor, history: None = None

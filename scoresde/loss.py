@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from .score import ScoreModel
 from .score.errors import squared_errors
 from .score.sets import numbers_of_sets, only_present
 from .sde import SDE, Node
+from .training_loss import TrainingLoss
 
 __all__ = ["Objective", "bound_term", "denoising_error"]
 
@@ -51,7 +52,7 @@ def denoising_error(model: ScoreModel, x0: Tensor, t: Tensor, eps: Tensor) -> Te
 
 
 @dataclass(frozen=True)
-class Objective:
+class Objective(TrainingLoss):
     """A weighting w(t) and a distribution of t.
 
     Weightings, as factors of the ε error (σ̂ = σ/α, SNR = 1/σ̂²):
@@ -124,8 +125,6 @@ class Objective:
     levels: int = 1000
     vlb_weight: float = 1e-3
 
-    counts_wrong: ClassVar[bool] = False  # whether errors are 1 for a wrong class and 0 otherwise
-
     def __post_init__(self) -> None:
         plain_numbers(self)
         check_choice("weighting", self.weighting, get_args(Weighting))
@@ -167,10 +166,6 @@ class Objective:
         if self.times != "second_moment":
             return None
         return ErrorHistory(model.sde, self._for(model).t_min)
-
-    def at_step(self, n: int, steps: int) -> Objective:
-        """The objective of step n = 0, 1, ... of a training of `steps` steps: the same at all."""
-        return self
 
     def draw_times(
         self,

@@ -34,7 +34,7 @@ TOOLS = {
 }
 LEAVES = {"nets", "metrics", "data", "ema", "checkpoint", "distributed"}
 LAYERS = [
-    {"noise", "ivp"},
+    {"noise", "ivp", "training_loss"},
     {"sde"},
     {"score", "error_history", "given_times", "learned_bound"},
     {"exact", "loss", "grid", "batches"},

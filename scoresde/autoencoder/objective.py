@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .._condition import Condition
 from .._deferred import check_finite
 from .._tensor import check_number, plain_numbers
+from ..training_loss import TrainingLoss
 from .gaussian import kl_to_normal
 from .model import Autoencoder
 
@@ -54,7 +55,7 @@ class Trainee(nn.Module):
 
 
 @dataclass(frozen=True)
-class Elbo:
+class Elbo(TrainingLoss):
     """The negative evidence lower bound, as the objective of a training.
 
     Args:
@@ -68,21 +69,9 @@ class Elbo:
 
     beta: float = 1.0
 
-    counts_wrong: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
         plain_numbers(self)
         check_number("beta", self.beta, above=0)
-
-    def check(self, sde: None, learned_variance: bool = False) -> None:
-        """Nothing to refuse."""
-
-    def new_history(self, model: Trainee) -> None:
-        """No errors are remembered."""
-
-    def at_step(self, n: int, steps: int) -> Elbo:
-        """This loss: it is the same at every step."""
-        return self
 
     def parts(self, loss: float, divergence: float) -> dict[str, Any]:
         """The two parts of a mean loss, in nats/dim."""

@@ -30,15 +30,15 @@ from .._condition import Condition, map_condition, take_rows
 from .._deferred import unchecked
 from .._philox import generator
 from .._tensor import NonFiniteError
-from ..autoencoder import Elbo, Trainee
-from ..classification import CrossEntropy, NoisyClassifier
+from ..autoencoder import Trainee
+from ..classification import NoisyClassifier
 from ..data import Dataset, Stream
 from ..distributed import PeerError, Ranks
 from ..error_history import ErrorHistory
 from ..evaluation import seeded, training
-from ..loss import Objective
 from ..nets.dropout import keyed
 from ..score import NetworkScore
+from ..training_loss import TrainingLoss
 from .checks import check_label_dropout, check_ranks, check_sets, checkpoint_activations, doubts
 from .examples import Examples
 from .record import Found, TrainStep, Watch
@@ -64,9 +64,8 @@ class Training:
             network is told so.
         data: Training data; integer levels are dequantized uniformly, anew at every step. A share
             of them is held out if the settings say so. A `Stream` has no held-out data.
-        objective: The loss: an `Objective`, or an object with its methods `check`, `new_history`,
-            `at_step` and `__call__`: `CrossEntropy` for a classifier, `Elbo` for an autoencoder, or
-            one of `distillation`.
+        objective: The loss: an `Objective` for a score model, `CrossEntropy` for a classifier,
+            `Elbo` for an autoencoder, or one of `distillation` for a student.
         settings: Steps, batch, learning rate and so on.
         test: The test split, for `validation = "test"`; otherwise None.
         ranks: The processes that train together, each with a copy of the model and the same
@@ -95,7 +94,7 @@ class Training:
 
     model: NetworkScore | NoisyClassifier | Trainee
     data: Dataset | Stream
-    objective: Objective | CrossEntropy | Elbo
+    objective: TrainingLoss
     settings: TrainSettings
     test: Dataset | None = None
     ranks: Ranks = Ranks()
