@@ -106,9 +106,18 @@ def flops_per_evaluation(model: ScoreModel, x: Tensor, compiled: bool = False) -
     from torch.utils.flop_counter import FlopCounterMode  # slow to import
 
     eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
-    with eager, evaluating(model), FlopCounterMode(display=False) as counter:
+    counter = FlopCounterMode(display=False)
+    # Its tracker of modules cannot follow `torch.autograd.grad`, and only the sum is needed.
+    counter.mod_tracker = _WholeModel()
+    with eager, evaluating(model), counter:
         counted = _bare_pass(model, x)
     return int(counter.get_total_flops()) // (len(x) * counted) or None
+
+
+class _WholeModel(nullcontext):
+    """In place of torch's tracker of modules: all operations are counted together."""
+
+    parents = ("Global",)
 
 
 @dataclass(frozen=True)
