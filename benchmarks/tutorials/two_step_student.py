@@ -30,7 +30,7 @@ students = {
     f"{name}, {nfe} NFE": (scoresde.distill(path, args.out / name, text, steps=steps).model, nfe)
     for name, text, steps, nfe in (
         ("progressive", "progressive:steps=2:start=16", args.steps // 2, 2),
-        ("consistency", "consistency:last=40", args.steps, 1),
+        ("consistency", "consistency:last=40", 2 * args.steps, 1),
     )
 }
 
