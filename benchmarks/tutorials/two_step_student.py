@@ -51,6 +51,6 @@ for axes, (name, found) in zip(panels, drawn.items(), strict=True):
     distance = sliced_wasserstein(found.x, data, seed=0).value
     print(f"{name:22} {found.nfe:3} {float(error):18.3f} {distance:24.3f}")
     axes.scatter(*found.x.T, s=1)
-    axes.set(title=name, aspect="equal", xlim=(-3, 3), ylim=(-3, 3))
+    axes.set(title=name, aspect="equal", xlim=(-4, 4), ylim=(-3, 3))
 figure.savefig(args.out / "students.png")
 print(args.out / "students.png")
