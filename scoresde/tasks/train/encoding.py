@@ -197,7 +197,7 @@ def stored_autoencoder(place: str | Path) -> RawCheckpoint:
     raw = read_source(inside if inside.is_file() else place)
     config = raw.metadata.get("config")
     if isinstance(config, Mapping) and "sde" in config:
-        what = "a latent model" if "latent" in raw.metadata else "a score model"
+        what = "a latent model" if "latent" in raw.metadata else "a model of noise levels"
         raise CheckpointError(f"is the checkpoint of {what}, not of an autoencoder", raw.path)
     return raw
 
