@@ -43,17 +43,17 @@ guided, rows = PiGDM(model, operator, noise, data_var=0.25), y.repeat_interleave
 drawn = scoresde.sample(guided, DDIM(eta=1.0), y=rows, nfe=50, seed=0)
 samples = drawn.x.unflatten(0, (args.n, args.samples))
 mean, std = samples.mean(1), samples.std(1)
-
 hidden = ~operator.keep
 print(f"{drawn.nfe} evaluations; std of hidden pixels {std[:, hidden].mean():.2f}, of the others")
 print(f"{std[:, ~hidden].mean():.2f}; error of the mean {(mean - x).square().mean().sqrt():.2f}")
 for share in (0.5, 0.9):
     inside = interval_coverage(samples[:, :, hidden], x[:, hidden], share)
-    error = inside.std() / args.n**0.5
-    print(f"the central {share:.0%} hold {inside.mean():.1%} ± {error:.1%} of the hidden pixels")
+    found = f"{inside.mean():.1%} ± {inside.std() / args.n**0.5:.1%}"
+    print(f"the central {share:.0%} hold {found} of the hidden pixels")
 
-pictures = [("truth", x), *((f"sample {i + 1}", samples[:, i]) for i in range(3)), ("mean", mean)]
-tiles = [Tiles(name, (values - spec.low) / spec.span) for name, values in pictures]
+rows = [x, *samples[:, :3].unbind(1), mean]
+names = ["truth", *(f"sample {i + 1}" for i in range(len(rows) - 2)), "mean"]
+tiles = [Tiles(*row) for row in zip(names, ((r - spec.low) / spec.span for r in rows), strict=True)]
 tiles.insert(1, Tiles("measured", (operator.A_adjoint(y) - spec.low) / spec.span, hidden=~keep))
 tiles.append(Tiles("std", std / std.max()))
 args.out.mkdir(parents=True, exist_ok=True)
