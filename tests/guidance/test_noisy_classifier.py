@@ -159,6 +159,17 @@ def test_wrong_arguments_are_refused(make, message):
         make()
 
 
+def test_the_training_loop_takes_it():
+    """The loss of the first step is that of guessing, log 2, as the network has no opinion yet."""
+    data = Dataset("two", torch.randn(8, 2), torch.arange(8) % 2, DataSpec((2,), -4, 4, classes=2))
+    classifier = NoisyClassifier(MLPClassifier((2,), 2, width=8, depth=1), scoresde.VP())
+    settings = TrainSettings(steps=2, batch=4, warmup=0)
+    training = Training(classifier, data, CrossEntropy(Objective()), settings)
+    first, second = training.steps(make_optimizer(classifier.net))
+    assert first.loss == pytest.approx(math.log(2), rel=1e-6)  # float32
+    assert math.isfinite(second.loss)
+
+
 @pytest.mark.slow
 def test_a_trained_classifier_is_as_accurate_as_the_exact_posterior(joint):
     """At three noise levels, within the spread of a test set and the error of a short training."""

@@ -128,9 +128,7 @@ def test_what_does_not_fit_is_refused_in_one_line(folder, tmp_path):
         "none.safetensors: no such file",
         latent={"autoencoder": "none.safetensors"},
     )
-    refused(
-        folder, tmp_path, "is the checkpoint of a model of noise levels", latent={"autoencoder": "digits-vp"}
-    )
+    refused(folder, tmp_path, "of a model of noise levels", latent={"autoencoder": "digits-vp"})
     (tmp_path / "text.safetensors").write_text("hello")
     latent = {"autoencoder": str(tmp_path / "text.safetensors")}
     refused(folder, tmp_path, "latent.autoencoder: .*text.safetensors", latent=latent)
